@@ -1,0 +1,225 @@
+//! The inventory as meant: checked, defaulted, nothing a step must still think about. How it is written
+//! is `inventory`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use semver::Version;
+use serde_json::{Map, Value};
+
+/// A whole cluster, as its inventory means it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub name: String,
+    /// The exact Kubernetes version, without a leading `v`.
+    pub kubernetes: Version,
+    pub pods: IpNet,
+    pub services: IpNet,
+    /// The DNS domain of Services: `cluster.local`.
+    pub domain: String,
+    pub endpoint: Endpoint,
+    /// More names and addresses that the API server's certificate is good for.
+    pub api_names: Vec<String>,
+    pub network: Network,
+    /// Where images of Kubernetes come from: `registry.k8s.io`.
+    pub image_repository: String,
+    /// kubeadm preflight checks to ignore, by kubeadm's names.
+    pub ignore_preflight: Vec<String>,
+    /// KubeletConfiguration fields, merged over ours.
+    pub kubelet: Map<String, Value>,
+    /// KubeProxyConfiguration fields, merged over ours.
+    pub kube_proxy: Map<String, Value>,
+    /// ClusterConfiguration (kubeadm v1beta4) fields, merged over ours.
+    pub kubeadm: Map<String, Value>,
+    pub api_server: Args,
+    pub controller_manager: Args,
+    pub scheduler: Args,
+    pub etcd: Args,
+    /// containerd's configuration (`version = 2`), merged over ours.
+    pub containerd: toml::Table,
+    pub registries: Vec<Registry>,
+    pub packages: Packages,
+    pub proxy: Proxy,
+    /// In the order of the inventory.
+    pub nodes: Vec<Node>,
+    /// The folder of the inventory; the trust and the kubeconfig are kept beside it.
+    pub dir: PathBuf,
+}
+
+/// Command-line flags of a component, without dashes; a flag may be given more than once.
+pub type Args = Vec<(String, String)>;
+
+/// Where clients find the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// A name or an address.
+    pub host: String,
+    pub port: u16,
+    /// The name is ours: kept in `/etc/hosts` on every node, one line per control plane.
+    pub kept: bool,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What connects the pods.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Network {
+    Flannel(Flannel),
+    /// Manifests of the user's own.
+    Manifests(Vec<Manifest>),
+    /// Somebody else sees to it.
+    None,
+}
+
+/// Images of flannel, with their tags.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flannel {
+    pub image: String,
+    pub plugin: String,
+}
+
+/// A YAML file of Kubernetes objects, read and parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// As the inventory names it.
+    pub path: String,
+    pub objects: Vec<Value>,
+}
+
+/// Where images of one registry are pulled from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registry {
+    /// The registry that images are named after: `docker.io`, `registry.k8s.io`, `_default`.
+    pub host: String,
+    /// URLs, tried in order.
+    pub mirrors: Vec<String>,
+    /// Ask the registry itself where no mirror has the image.
+    pub fallback: bool,
+    /// A CA certificate (PEM) for the mirrors.
+    pub ca: Option<String>,
+    pub skip_verify: bool,
+}
+
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packages {
+    /// The apt repository of Kubernetes for the minor version, with a trailing slash.
+    pub kubernetes: String,
+    /// Its signing key, armored; where absent, the node fetches `Release.key` from the repository itself.
+    pub key: Option<String>,
+}
+
+/// Proxies for package installation and image pulls; empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proxy {
+    pub http: String,
+    pub https: String,
+    /// Hosts and ranges that are reached directly. The cluster's own are added by the steps.
+    pub no: Vec<String>,
+}
+
+/// One machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The Node's name in Kubernetes.
+    pub name: String,
+    pub role: Role,
+    pub ssh: Ssh,
+    /// The cluster's own address of it.
+    pub ip: IpAddr,
+    pub labels: BTreeMap<String, String>,
+    /// `None`: kubeadm's own, that is, `node-role.kubernetes.io/control-plane:NoSchedule` on control planes.
+    pub taints: Option<Vec<Taint>>,
+}
+
+impl Node {
+    pub fn is_control_plane(&self) -> bool {
+        self.role == Role::ControlPlane
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    ControlPlane,
+    Worker,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::ControlPlane => "control plane",
+            Role::Worker => "worker",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taint {
+    pub key: String,
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+}
+
+impl std::fmt::Display for Taint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.value.is_empty() {
+            true => write!(f, "{}:{}", self.key, self.effect),
+            false => write!(f, "{}={}:{}", self.key, self.value, self.effect),
+        }
+    }
+}
+
+/// How a machine is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ssh {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// A private key file; `None`: the agent, then the usual files in `~/.ssh`.
+    pub key: Option<PathBuf>,
+    /// Where host keys are looked up, and new ones are added; `None`: `~/.ssh/known_hosts`.
+    pub known_hosts: Option<PathBuf>,
+}
+
+impl Cluster {
+    pub fn control_planes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_control_plane())
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// `1.36`
+    pub fn minor(&self) -> String {
+        format!("{}.{}", self.kubernetes.major, self.kubernetes.minor)
+    }
+
+    /// The pause image that kubeadm of this version uses (kubeadm's `constants.go`, per minor version).
+    pub fn pause_image(&self) -> String {
+        let tag = match self.kubernetes.minor {
+            ..=33 => "3.10",
+            34 | 35 => "3.10.1",
+            _ => "3.10.2",
+        };
+        format!("{}/pause:{tag}", self.image_repository)
+    }
+
+    /// The n-th address of the service range: the first is the API's, the tenth CoreDNS'.
+    pub fn service_ip(&self, n: u32) -> IpAddr {
+        match self.services {
+            IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + n).into()),
+            IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + u128::from(n)).into()),
+        }
+    }
+}

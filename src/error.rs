@@ -1,0 +1,99 @@
+//! What can go wrong, said so that a user can act on it. Not how it is printed: that is `report`.
+
+use std::fmt;
+
+/// What sort of trouble it is. Each kind is an exit code; 1 is left to `plan --exit-code`, 2 to clap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The inventory cannot be read or contradicts itself.
+    Inventory,
+    /// A machine cannot be reached, or does not let us in.
+    Unreachable,
+    /// It could be done, but would harm what is there.
+    Refused,
+    /// The present state could not be seen, so nothing was changed.
+    Unknown,
+    /// A fix ran and failed, or succeeded without effect.
+    Failed,
+    /// Some machines are as wanted, others are left.
+    Partial,
+    /// Somebody else is changing the same machines.
+    Busy,
+    /// The operator's own side: a file beside the inventory, a key, the terminal.
+    Local,
+    /// The user stopped it.
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code of a run that ended with this kind of error.
+    pub fn code(self) -> u8 {
+        match self {
+            Kind::Inventory => 3,
+            Kind::Unreachable => 4,
+            Kind::Refused => 5,
+            Kind::Unknown => 6,
+            Kind::Failed => 7,
+            Kind::Partial => 8,
+            Kind::Busy => 9,
+            Kind::Local => 10,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// One thing that went wrong, with where, why and what to do about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    pub kind: Kind,
+    /// The node's name, where it is about one.
+    pub node: Option<String>,
+    /// A lower-case sentence without a full stop.
+    pub what: String,
+    /// Evidence, a line each: what was asked, what was answered.
+    pub cause: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Error { kind, node: None, what: what.into(), cause: vec![], hint: None }
+    }
+
+    pub fn on(mut self, node: &str) -> Self {
+        self.node = Some(node.into());
+        self
+    }
+
+    /// Adds evidence: each line of `cause` becomes a line of its own.
+    pub fn because(mut self, cause: impl AsRef<str>) -> Self {
+        self.cause.extend(cause.as_ref().lines().map(str::to_string));
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(node) = &self.node {
+            write!(f, "{node}  ")?;
+        }
+        write!(f, "{}", self.what)?;
+        for line in &self.cause {
+            write!(f, "\n      {line}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n      hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub type Result<T> = std::result::Result<T, Error>;
