@@ -1,0 +1,337 @@
+# The running lab: the operator's network with its package server and registry, and the machines,
+# each a systemd of its own in a network, a cgroup and a file system of its own.
+# shellcheck shell=bash
+
+OCTETS=(m1:11 w1:12 w2:13) # what `lab up` starts with
+
+# --- the operator's side
+
+netns() { ip netns list | grep -qE "^$1( |\$)"; }
+
+# inside COMMAND…: on the operator's side of the network, everything else as the caller has it
+inside() { nsenter --net="/run/netns/$ID" -- "$@"; }
+
+network() {
+  netns "$ID" && return
+  ip netns add "$ID"
+  ip -n "$ID" link set lo up
+  ip -n "$ID" link add br0 type bridge
+  ip -n "$ID" addr add "$NET.1/24" dev br0
+  ip -n "$ID" link set br0 up
+}
+
+# service NAME PORT COMMAND…: one server of the operator's side, unless it runs
+service() {
+  local name=$1 port=$2 _
+  shift 2
+  recorded "$LAB/$name.pid" >/dev/null && return
+  IRONSTRAP_LAB_OF=$LAB setsid nsenter --net="/run/netns/$ID" -- "$@" </dev/null >>"$LAB/$name.log" 2>&1 9>&- &
+  remember "$LAB/$name.pid" $!
+  for ((_ = 0; _ < 200; _++)); do
+    inside bash -c "exec 3<>/dev/tcp/$NET.1/$port" 2>/dev/null && return
+    recorded "$LAB/$name.pid" >/dev/null || break
+    sleep 0.05
+  done
+  die "the $name does not answer: $LAB/$name.log"
+}
+
+services() {
+  mkdir -p "$LAB/web"
+  ln -sfnT "${PART[packages]}/core:" "$LAB/web/core:"
+  ln -sfnT "${PART[mirror]}" "$LAB/web/debian"
+  service packages 8080 python3 -m http.server --bind "$NET.1" --directory "$LAB/web" 8080
+  # Read-only: what a test pushes or deletes by mistake must not become part of the cache.
+  cat >"$LAB/registry.yml" <<Y
+version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: ${PART[registry]}/store}
+  maintenance: {readonly: {enabled: true}}
+http: {addr: "$NET.1:5000"}
+Y
+  service registry 5000 "${PART[distribution]}/docker-registry" serve "$LAB/registry.yml"
+}
+
+# --- making machines
+
+known() { [[ -d $LAB/machines/$1 ]] || die "there is no machine $1 here: $(machines)"; }
+machines() { [[ ! -d $LAB/machines ]] || ls "$LAB/machines"; }
+address() { printf '%s.%s\n' "$NET" "$(<"$LAB/machines/$1/octet")"; }
+running() { recorded "$LAB/machines/$1/run.pid" >/dev/null; }
+
+# identity: the operator's key, and a host key per name that outlives the machine, so that the
+# known_hosts written here stays true for every machine made anew.
+identity() {
+  mkdir -p "$LAB/hostkeys"
+  [[ -f $LAB/id_ed25519 ]] || ssh-keygen -q -t ed25519 -N '' -C operator -f "$LAB/id_ed25519"
+}
+
+trust() { # NAME OCTET
+  local key=$LAB/hostkeys/$1 others=''
+  [[ -f $key ]] || ssh-keygen -q -t ed25519 -N '' -C "root@$1" -f "$key"
+  [[ ! -f $LAB/known_hosts ]] || others=$(grep -v "^$NET\\.$2 " "$LAB/known_hosts" || true)
+  printf '%s\n' ${others:+"$others"} "$NET.$2 $(cut -d' ' -f1,2 "$key.pub")" >"$LAB/known_hosts.next"
+  mv "$LAB/known_hosts.next" "$LAB/known_hosts"
+}
+
+# create NAME OCTET: a machine as its image has it, with a name, keys and package sources. The root
+# is a copy, not an overlay: containerd mounts overlays of its own on it, and those do not nest.
+create() {
+  local name=$1 octet=$2 d=$LAB/machines/$1 r home
+  trust "$name" "$octet"
+  mkdir -p "$d"
+  r=$d/root.making
+  rm -rf "$r"
+  cp -a --reflink=auto "${PART[machine]}/root" "$r"
+
+  printf '%s\n' "$name" >"$r/etc/hostname"
+  printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >"$r/etc/hosts"
+  tr -d - </proc/sys/kernel/random/uuid >"$r/etc/machine-id"
+  # Nobody answers there, at once: a name is unknown in no time instead of after a long wait.
+  printf 'nameserver %s.1\n' "$NET" >"$r/etc/resolv.conf"
+  printf '%s\n' '# <file system> <mount point> <type> <options> <dump> <pass>' '/dev/vda1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
+  install -m 600 /dev/null "$r/swap.img"
+  truncate -s 1G "$r/swap.img"
+
+  install -m 600 "$LAB/hostkeys/$name" "$r/etc/ssh/ssh_host_ed25519_key"
+  install -m 644 "$LAB/hostkeys/$name.pub" "$r/etc/ssh/ssh_host_ed25519_key.pub"
+  for home in root home/ops; do
+    install -d -m 700 "$r/$home/.ssh"
+    install -m 600 "$LAB/id_ed25519.pub" "$r/$home/.ssh/authorized_keys"
+  done
+  chown -R "$(stat -c %u:%g "$r/home/ops")" "$r/home/ops/.ssh"
+
+  install -D -m 644 "${PART[mirror]}/dists/$SUITE/Release.key" "$r/etc/apt/keyrings/debian-mirror.asc"
+  printf 'deb [signed-by=/etc/apt/keyrings/debian-mirror.asc] http://%s.1:8080/debian %s main\n' "$NET" "$SUITE" >"$r/etc/apt/sources.list"
+
+  install -m 755 "$HERE/machine-init" "$r/lab-init"
+  install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapon"
+  install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapoff"
+  mv -T "$r" "$d/root"
+  printf '%s\n' "$octet" >"$d/octet"
+}
+
+scrap() { # NAME: the machine is gone, its keys stay
+  cut "$1"
+  rm -rf --one-file-system "$LAB/machines/$1"
+}
+
+# --- power
+
+plug() { # NAME: a network like a new card in the slot, with nothing left from before the boot
+  local name=$1 ns=$ID-$1
+  unplug "$name"
+  ip netns add "$ns"
+  ip -n "$ns" link set lo up
+  ip -n "$ID" link add "to-$name" type veth peer name eth0 netns "$ns"
+  ip -n "$ID" link set "to-$name" master br0 up
+  ip -n "$ns" addr add "$(address "$name")/24" dev eth0
+  ip -n "$ns" link set eth0 up
+  ip -n "$ns" route add default via "$NET.1"
+}
+
+unplug() {
+  ip -n "$ID" link del "to-$1" 2>/dev/null || true
+  ! netns "$ID-$1" || ip netns del "$ID-$1"
+}
+
+# controllers: where a cgroup has to be made; on v1 once per controller. The host's own mounts are
+# only ever added to.
+controllers() {
+  local c
+  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+    echo /sys/fs/cgroup
+    return
+  fi
+  for c in /sys/fs/cgroup/*; do
+    [[ -L $c || ! -e $c/cgroup.procs || $c == */unified ]] || printf '%s\n' "$c"
+  done
+}
+
+# enclose NAME: puts this process, and so all that it starts, into a cgroup of the machine's own.
+# Two machines in one cgroup would share /system.slice, and each other's units.
+enclose() {
+  local c g
+  for c in $(controllers); do
+    g=$c/$ID-$1
+    mkdir -p "$g"
+    if [[ -e $c/cpuset.cpus && -e $g/cgroup.clone_children ]]; then # empty in a new v1 cpuset
+      cat "$c/cpuset.cpus" >"$g/cpuset.cpus"
+      cat "$c/cpuset.mems" >"$g/cpuset.mems"
+      echo 1 >"$g/cgroup.clone_children"
+    fi
+    echo "$BASHPID" >"$g/cgroup.procs"
+  done
+}
+
+# open_up NAME: removes the machine's cgroups, which are empty once its processes have gone
+open_up() {
+  local c g
+  for c in $(controllers); do
+    g=$c/$ID-$1
+    [[ ! -d $g ]] || find "$g" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  done
+}
+
+# run NAME: the machine's power supply; stays as long as the machine is on. The machine's own reboot
+# ends nspawn with 133.
+run() {
+  local name=$1 d=$LAB/machines/$1 status
+  enclose "$name"
+  while :; do
+    plug "$name"
+    status=0
+    SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --directory="$d/root" \
+      --machine="$ID-$name" --hostname="$name" --register=no --keep-unit --link-journal=no \
+      --network-namespace-path="/run/netns/$ID-$name" --resolv-conf=off --timezone=off \
+      --capability=all --drop-capability=CAP_SYS_TIME --system-call-filter=@known \
+      --bind=/dev/kmsg /lab-init &
+    remember "$d/nspawn.pid" $!
+    wait $! || status=$?
+    unplug "$name"
+    ((status == 133)) || return "$status"
+  done
+}
+
+boot() { # NAME: without waiting
+  local name=$1 d=$LAB/machines/$1
+  ! running "$name" || return 0
+  IRONSTRAP_LAB_OF=$LAB IRONSTRAP_LAB=$LAB setsid "$HERE/lab" _run "$name" </dev/null >>"$d/console.log" 2>&1 9>&- &
+  remember "$d/run.pid" $!
+}
+
+# first NAME: the machine's PID 1 as this host counts
+first() {
+  local nspawn child
+  nspawn=$(recorded "$LAB/machines/$1/nspawn.pid") || return 1
+  for child in $(pgrep -P "$nspawn"); do
+    if grep -qsE '^NSpid:.*[[:space:]]1$' "/proc/$child/status"; then
+      printf '%s\n' "$child"
+      return
+    fi
+  done
+  return 1
+}
+
+halt() { # NAME: as `poweroff` would
+  local d=$LAB/machines/$1 pid
+  running "$1" || return 0
+  pid=$(first "$1") || die "$1 has no PID 1"
+  kill -s RTMIN+4 "$pid"
+  gone "$d/run.pid" 60 || die "$1 does not halt: $d/console.log"
+  open_up "$1"
+}
+
+# cut NAME: no power from one moment to the next. PID 1 goes first, and takes all that runs in the
+# machine with it; killing nspawn first would leave the machine running.
+cut() {
+  local d=$LAB/machines/$1 pid file
+  if pid=$(first "$1"); then kill -s KILL "$pid" 2>/dev/null || true; fi
+  for file in run nspawn; do finish "$d/$file.pid" KILL; done
+  unplug "$1"
+  open_up "$1"
+}
+
+# remote USER NAME COMMAND…
+remote() {
+  local to
+  to=$1@$(address "$2")
+  shift 2
+  inside ssh -i "$LAB/id_ed25519" -o IdentitiesOnly=yes -o UserKnownHostsFile="$LAB/known_hosts" \
+    -o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=5 -o LogLevel=ERROR "$to" "$@"
+}
+
+# reachable NAME…: waits until each lets users in, which is later than sshd's first word
+reachable() {
+  local name _
+  for name; do
+    for ((_ = 0; _ < 300; _++)); do
+      remote ops "$name" true </dev/null 2>/dev/null && continue 2
+      running "$name" || die "$name went off while booting: $LAB/machines/$name/console.log"
+      sleep 0.2
+    done
+    die "$name does not answer by SSH: $LAB/machines/$name/console.log"
+  done
+}
+
+# --- the lab as a whole
+
+up() {
+  local pair
+  mkdir -p "$LAB/machines"
+  identity
+  network
+  services
+  for pair in "${OCTETS[@]}"; do
+    [[ -d $LAB/machines/${pair%:*}/root ]] || create "${pair%:*}" "${pair#*:}"
+    boot "${pair%:*}"
+  done
+  reachable "${OCTETS[@]%:*}"
+}
+
+node() { # NAME OCTET
+  [[ $1 =~ ^[a-z][a-z0-9-]{0,11}$ ]] || die "a machine's name is up to 12 letters and digits: $1"
+  [[ $2 =~ ^[1-9][0-9]{0,2}$ ]] || die "not a number: $2"
+  (($2 > 1 && $2 < 255)) || die "the last number of the address, 2 to 254: $2"
+  local other
+  for other in $(machines); do
+    [[ $other == "$1" || $(<"$LAB/machines/$other/octet") != "$2" ]] || die "$NET.$2 is $other's"
+  done
+  [[ -e $LAB/id_ed25519 ]] || die 'the lab is not up'
+  [[ -d $LAB/machines/$1/root ]] || create "$1" "$2"
+  boot "$1"
+  reachable "$1"
+}
+
+fresh() { # [NAME…]
+  local name octet all
+  (($#)) || { mapfile -t all < <(machines); set -- "${all[@]}"; }
+  for name; do known "$name"; done
+  for name; do
+    octet=$(<"$LAB/machines/$name/octet")
+    scrap "$name"
+    create "$name" "$octet"
+    boot "$name"
+  done
+  reachable "$@"
+}
+
+down() {
+  local name
+  for name in $(machines); do scrap "$name"; done
+  for name in registry packages; do [[ ! -e $LAB/$name.pid ]] || finish "$LAB/$name.pid" TERM; done
+  ! netns "$ID" || ip netns del "$ID"
+  rm -rf "$LAB"/{machines,hostkeys,web,registry.yml,registry.log,packages.log,known_hosts,id_ed25519,id_ed25519.pub}
+  [[ ! -d $LAB ]] || rmdir --ignore-fail-on-non-empty "$LAB"
+}
+
+status() {
+  local name power
+  for name in $(machines); do
+    power=off
+    ! running "$name" || power="on, PID 1 is $(first "$name" || echo missing)"
+    printf '%-12s %-14s %s\n' "$name" "$(address "$name")" "$power"
+  done
+}
+
+# leftovers: whatever of this lab the host still has
+leftovers() {
+  local c p line
+  while read -r _ line _; do [[ $line != "$LAB"/* ]] || printf 'mount %s\n' "$line"; done </proc/mounts
+  ip netns list | while read -r line _; do [[ $line != "$ID" && $line != "$ID"-* ]] || printf 'network namespace %s\n' "$line"; done
+  for c in $(controllers); do
+    for p in "$c/$ID"-*/; do [[ ! -d $p ]] || printf 'cgroup %s\n' "$p"; done
+  done
+  for p in /proc/[0-9]*; do
+    if grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; then
+      printf 'process %s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline")"
+    fi
+  done
+  [[ ! -e $LAB ]] || find "$LAB" -mindepth 1 -maxdepth 1 -printf 'file %p\n'
+}
+
+check_clean() {
+  local left
+  left=$(leftovers 2>/dev/null)
+  [[ -z $left ]] || { printf '%s\n' "$left"; exit 1; }
+}

@@ -1,0 +1,3 @@
+module ironstrap.invalid/lab/pause
+
+go 1.26
