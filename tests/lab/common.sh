@@ -42,8 +42,8 @@ recorded() {
 
 # gone FILE SECONDS: waits for the remembered process to end
 gone() {
-  local _
-  for ((_ = 0; _ < $2 * 20; _++)); do
+  local try
+  for ((try = 0; try < $2 * 20; try++)); do
     recorded "$1" >/dev/null || return 0
     sleep 0.05
   done

@@ -20,14 +20,14 @@ network() {
   ip -n "$ID" link set br0 up
 }
 
-# service NAME PORT COMMAND…: one server of the operator's side, unless it runs
-service() {
-  local name=$1 port=$2 _
+# serve NAME PORT COMMAND…: one server of the operator's side, unless it runs
+serve() {
+  local name=$1 port=$2 try
   shift 2
   recorded "$LAB/$name.pid" >/dev/null && return
   IRONSTRAP_LAB_OF=$LAB setsid nsenter --net="/run/netns/$ID" -- "$@" </dev/null >>"$LAB/$name.log" 2>&1 9>&- &
   remember "$LAB/$name.pid" $!
-  for ((_ = 0; _ < 200; _++)); do
+  for ((try = 0; try < 200; try++)); do
     inside bash -c "exec 3<>/dev/tcp/$NET.1/$port" 2>/dev/null && return
     recorded "$LAB/$name.pid" >/dev/null || break
     sleep 0.05
@@ -39,7 +39,7 @@ services() {
   mkdir -p "$LAB/web"
   ln -sfnT "${PART[packages]}/core:" "$LAB/web/core:"
   ln -sfnT "${PART[mirror]}" "$LAB/web/debian"
-  service packages 8080 python3 -m http.server --bind "$NET.1" --directory "$LAB/web" 8080
+  serve packages 8080 python3 -m http.server --bind "$NET.1" --directory "$LAB/web" 8080
   # Read-only: what a test pushes or deletes by mistake must not become part of the cache.
   cat >"$LAB/registry.yml" <<Y
 version: 0.1
@@ -49,7 +49,7 @@ storage:
   maintenance: {readonly: {enabled: true}}
 http: {addr: "$NET.1:5000"}
 Y
-  service registry 5000 "${PART[distribution]}/docker-registry" serve "$LAB/registry.yml"
+  serve registry 5000 "${PART[distribution]}/docker-registry" serve "$LAB/registry.yml"
 }
 
 # --- making machines
@@ -112,7 +112,7 @@ create() {
 }
 
 scrap() { # NAME: the machine is gone, its keys stay
-  cut "$1"
+  cut_power "$1"
   rm -rf --one-file-system "$LAB/machines/$1"
 }
 
@@ -164,13 +164,18 @@ enclose() {
   done
 }
 
-# open_up NAME: removes the machine's cgroups, which are empty once its processes have gone
+# open_up NAME: removes the machine's cgroups, once the last of its processes has gone
 open_up() {
-  local c g
-  for c in $(controllers); do
-    g=$c/$ID-$1
-    [[ ! -d $g ]] || find "$g" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  local c try left
+  for ((try = 0; try < 100; try++)); do
+    left=''
+    for c in $(controllers); do
+      [[ ! -d $c/$ID-$1 ]] || find "$c/$ID-$1" -depth -type d -exec rmdir {} + 2>/dev/null || left+=" $c/$ID-$1"
+    done
+    [[ -n $left ]] || return 0
+    sleep 0.05
   done
+  die "$1 leaves cgroups:$left"
 }
 
 # run NAME: the machine's power supply; stays as long as the machine is on. The machine's own reboot
@@ -213,7 +218,7 @@ first() {
   return 1
 }
 
-halt() { # NAME: as `poweroff` would
+shut_down() { # NAME: as `poweroff` would
   local d=$LAB/machines/$1 pid
   running "$1" || return 0
   pid=$(first "$1") || die "$1 has no PID 1"
@@ -222,9 +227,9 @@ halt() { # NAME: as `poweroff` would
   open_up "$1"
 }
 
-# cut NAME: no power from one moment to the next. PID 1 goes first, and takes all that runs in the
+# cut_power NAME: no power from one moment to the next. PID 1 goes first, and takes all that runs in the
 # machine with it; killing nspawn first would leave the machine running.
-cut() {
+cut_power() {
   local d=$LAB/machines/$1 pid file
   if pid=$(first "$1"); then kill -s KILL "$pid" 2>/dev/null || true; fi
   for file in run nspawn; do finish "$d/$file.pid" KILL; done
@@ -243,9 +248,9 @@ remote() {
 
 # reachable NAME…: waits until each lets users in, which is later than sshd's first word
 reachable() {
-  local name _
+  local name try
   for name; do
-    for ((_ = 0; _ < 300; _++)); do
+    for ((try = 0; try < 300; try++)); do
       remote ops "$name" true </dev/null 2>/dev/null && continue 2
       running "$name" || die "$name went off while booting: $LAB/machines/$name/console.log"
       sleep 0.2

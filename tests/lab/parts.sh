@@ -59,18 +59,18 @@ build() {
   tools
   sweep
   # Compiling wants the cores and debootstrap wants the disk and the mirror: side by side.
-  (for name in machine userland mirror distribution; do make "$name"; done) & debian=$!
-  (for name in kubernetes etcd coredns flannel cni flannel-cni pause; do make "$name"; done) & go=$!
+  (for name in machine userland mirror distribution; do make_part "$name"; done) & debian=$!
+  (for name in kubernetes etcd coredns flannel cni flannel-cni pause; do make_part "$name"; done) & go=$!
   wait "$debian" || failed=1
   wait "$go" || failed=1
   ((!failed)) || die "not everything could be built; what was is kept"
-  make packages
-  make registry
+  make_part packages
+  make_part registry
 }
 
-# make NAME: cooks in a folder of its own, which gets the part's name when all went well. The recipe
+# make_part NAME: cooks in a folder of its own, which gets the part's name when all went well. The recipe
 # is a process of its own so that its first failing command ends it.
-make() {
+make_part() {
   local name=$1 work=$CACHE/.making-$1 begin=$SECONDS
   [[ ! -d ${PART[$name]} ]] || return 0
   mkdir -p "$work"
@@ -330,11 +330,12 @@ Y
 }
 
 push() { # REGISTRY, references on standard input
-  local server reference _
+  local reference try
   ip link set lo up
-  "$1" serve config.yml </dev/null & server=$!
+  "$1" serve config.yml </dev/null &
+  server=$! # not local: the trap outlives this function
   trap 'kill "$server"; wait' EXIT
-  for ((_ = 0; _ < 100; _++)); do
+  for ((try = 0; try < 100; try++)); do
     (exec 3<>/dev/tcp/127.0.0.1/5000) 2>/dev/null && break
     sleep 0.1
   done
