@@ -223,3 +223,27 @@ impl Cluster {
         }
     }
 }
+
+impl Cluster {
+    /// Environment variables for programs that fetch things; none without a proxy. What belongs to the
+    /// cluster is reached directly.
+    pub fn proxy_variables(&self) -> Vec<(String, String)> {
+        let Proxy { http, https, no } = &self.proxy;
+        if http.is_empty() && https.is_empty() {
+            return vec![];
+        }
+        let mut direct = no.clone();
+        direct.extend(["localhost", "127.0.0.1", ".svc"].map(String::from));
+        direct.extend([format!(".{}", self.domain), self.endpoint.host.clone()]);
+        direct.extend([self.pods.to_string(), self.services.to_string()]);
+        direct.extend(self.nodes.iter().map(|node| node.ip.to_string()));
+        let pairs = [("http_proxy", http.clone()), ("https_proxy", https.clone()), ("no_proxy", direct.join(","))];
+        let set = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+        set.flat_map(|(key, value)| [(key.to_uppercase(), value.clone()), (key.to_string(), value)]).collect()
+    }
+
+    /// The port that the API server itself listens on.
+    pub fn api_port(&self) -> u16 {
+        if self.endpoint.kept { self.endpoint.port } else { 6443 }
+    }
+}

@@ -24,3 +24,25 @@ pub struct Output {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
+
+/// `text` as one word of shell, whatever is in it.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
+/// how *this* control plane is, whatever the endpoint's name leads to.
+pub const KUBECTL: &str = r#"kubectl() {
+  a=$(sed -n -e 's/^ *- --advertise-address=//p' -e 's/^ *- --secure-port=/:/p' /etc/kubernetes/manifests/kube-apiserver.yaml | tr -d '\n')
+  case $a in *:*:*) a="[${a%:*}]:${a##*:}" ;; esac
+  mkdir -p -m 700 /run/ironstrap
+  command kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
+}
+"#;
+
+/// Puts objects into the cluster as ours, taking back fields that others changed.
+pub fn kubectl_apply(yaml: &str) -> String {
+    format!(
+        "{KUBECTL}kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{yaml}\nOBJECTS"
+    )
+}

@@ -1,0 +1,143 @@
+//! What only all machines together can say: whether the cluster exists, who begins it, who joins, and who is
+//! not what the inventory takes it for. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::{Cluster, Node};
+use crate::error::{Error, Kind};
+use crate::machine::Machine;
+use crate::pki::Trust;
+
+/// Machines that have answered, by node name.
+pub type Machines = BTreeMap<String, Machine>;
+
+/// The clocks of a fleet may differ by this much; certificates are backdated by five minutes.
+const CLOCKS_WITHIN_SECONDS: f64 = 60.0;
+
+/// The state of the whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// The control plane that begins the cluster, or began it.
+    pub seed: String,
+    /// Some control plane got as far as laying out an API server for this cluster.
+    pub exists: bool,
+    /// Machines that have still to join.
+    pub joining: BTreeSet<String>,
+    /// Those of them that have begun to.
+    pub half_joined: BTreeSet<String>,
+    /// Machines that have not answered.
+    pub absent: BTreeSet<String>,
+}
+
+impl Fleet {
+    /// Reads the seed from the fleet: the first control plane that runs the cluster, else the first in the
+    /// inventory. A control plane that lost its disk therefore joins, and never starts a second cluster.
+    pub fn see(cluster: &Cluster, machines: &Machines) -> Fleet {
+        let runs = |node: &&Node| machines.get(&node.name).is_some_and(Machine::runs_control_plane);
+        let running = cluster.control_planes().find(runs);
+        let seed = running.or_else(|| cluster.control_planes().next()).map(|node| node.name.clone());
+        let seed = seed.unwrap_or_default();
+        let names = |which: &dyn Fn(Option<&Machine>) -> bool| -> BTreeSet<String> {
+            let others = cluster.nodes.iter().filter(|node| which(machines.get(&node.name)));
+            others.map(|node| node.name.clone()).collect()
+        };
+        let mut joining = names(&|machine| machine.is_some_and(|m| !m.is_member()));
+        joining.remove(&seed);
+        let begun = |m: &Machine| !m.is_member() && (m.has("kubelet.conf") || m.has("bootstrap-kubelet.conf"));
+        Fleet {
+            exists: running.is_some(),
+            joining,
+            half_joined: names(&|machine| machine.is_some_and(begun)),
+            absent: names(&|machine| machine.is_none()),
+            seed,
+        }
+    }
+}
+
+/// Files of this machine that trust an authority which is not ours.
+pub fn foreign(machine: &Machine, trust: &Trust) -> Vec<String> {
+    let strange = |(_, ca): &&(String, String)| !trust.is_our_ca(ca);
+    machine.authorities.iter().filter(strange).map(|(file, _)| format!("/etc/kubernetes/{file}")).collect()
+}
+
+/// What inventory and running cluster disagree about. `kept` says where the trust is kept and whether there is
+/// one. With it, whether nobody may be touched for it: a stray worker is left alone, but a control plane that
+/// runs something else is another cluster.
+pub fn refusals(cluster: &Cluster, machines: &Machines, trust: &Trust, kept: (&str, bool)) -> Vec<(Error, bool)> {
+    let mut errors = Vec::new();
+    for node in &cluster.nodes {
+        let Some(machine) = machines.get(&node.name) else { continue };
+        let strange = foreign(machine, trust);
+        if !strange.is_empty() {
+            errors.push((strangers(node, &strange, kept), node.is_control_plane()));
+        } else if machine.runs_control_plane() {
+            errors.extend(changed_identity(cluster, node, machine).map(|error| (error, true)));
+        }
+    }
+    errors
+}
+
+fn strangers(node: &Node, files: &[String], (path, is_there): (&str, bool)) -> Error {
+    let error = Error::new(Kind::Refused, "belongs to a cluster that this trust does not know")
+        .on(&node.name)
+        .because(format!("{} trusts another authority than {path}", files.join(", ")));
+    match is_there {
+        true => error.hint(
+            "if the other cluster is to go, run `kubeadm reset` on the machine; else take it out of the inventory",
+        ),
+        false => error.because(format!("{path} does not exist")).hint(format!(
+            "if the cluster was made by ironstrap, put {path} back where it was; else this machine is somebody else's"
+        )),
+    }
+}
+
+/// A running cluster keeps the version, ranges, endpoint and name it was made with.
+fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
+    let says = [
+        ("kubernetes", "kubernetes", cluster.kubernetes.to_string()),
+        ("pods", "pods", cluster.pods.to_string()),
+        ("services", "services", cluster.services.to_string()),
+        ("endpoint", "endpoint", cluster.endpoint.to_string()),
+        ("name", "name", cluster.name.clone()),
+    ];
+    let differs = |(key, field, says): &(&str, &str, String)| {
+        let is = machine.identity.get(*key)?;
+        (is != says).then(|| format!("{field}: the cluster has {is}, the inventory says {says}"))
+    };
+    let differences: Vec<String> = says.iter().filter_map(differs).collect();
+    if differences.is_empty() {
+        return None;
+    }
+    Some(
+        Error::new(Kind::Refused, format!("runs {} as it was made, and that cannot be changed in place", cluster.name))
+            .on(&node.name)
+            .because(differences.join("\n"))
+            .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
+    )
+}
+
+/// What is wrong with machines taken together: names that two of them have, clocks that disagree.
+/// `clocks`: how far each machine's clock is ahead of the operator's, in seconds.
+pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
+    let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, machine) in machines {
+        by_name.entry(&machine.hostname).or_default().push(node);
+    }
+    let twice = by_name.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(hostname, nodes)| {
+        Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", nodes[1..].join(", ")))
+            .on(nodes[0])
+            .hint("give each machine a name of its own: hostnamectl set-hostname NAME")
+    });
+    let mut sorted: Vec<f64> = clocks.values().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let wrong = clocks.iter().filter(|(_, ahead)| (**ahead - median).abs() > CLOCKS_WITHIN_SECONDS);
+    let wrong = wrong.map(|(node, ahead)| {
+        let by = (ahead - median).round();
+        let way = if by > 0.0 { "ahead of" } else { "behind" };
+        Error::new(Kind::Refused, format!("its clock is {} s {way} the others", by.abs()))
+            .on(node)
+            .hint("certificates would not be valid there; set the clock, best by a time service such as chrony")
+    });
+    twice.chain(wrong).collect()
+}

@@ -1,0 +1,169 @@
+//! What a script of fixes looks like, and what it leaves on the node: the lease, what was there before, and
+//! the marks that say how far it got. Pure text; when it runs is up to `reconcile`.
+
+use crate::machine::Lease;
+use crate::plan::Change;
+use crate::shell::Output;
+use crate::step::Fix;
+
+/// Shell that fixes share.
+const LIB: &str = include_str!("../templates/lib.sh");
+
+/// How long a lease holds without a sign of life. Whoever takes over is fenced by the epoch, so this only
+/// says how long others wait for a client that died.
+const LEASE_SECONDS: u32 = 120;
+
+/// The exit status of a script that may not change this machine.
+pub const LEASE_LOST: i32 = 75;
+
+/// One run of ironstrap, as the nodes know it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Random.
+    pub id: String,
+    /// `user@host`, without spaces.
+    pub owner: String,
+}
+
+impl Run {
+    fn take(&self, seen: Option<&Lease>) -> String {
+        let epoch = seen.map_or(0, |lease| lease.epoch);
+        format!("lease {epoch} {} {} {LEASE_SECONDS}\n", self.id, self.owner)
+    }
+}
+
+/// In braces it is parsed whole before any of it runs: a script cut in transit does nothing.
+fn whole(body: &str) -> String {
+    format!(
+        "{{\nset -eu\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n{LIB}\n{body}\n}} </dev/null\n"
+    )
+}
+
+/// Takes the machine for `run` and changes nothing else.
+pub fn take(run: &Run, seen: Option<&Lease>) -> String {
+    whole(&run.take(seen))
+}
+
+/// Gives the machine back.
+pub fn release(run: &Run) -> String {
+    whole(&format!("unlease {}", run.id))
+}
+
+/// Follows long work that an earlier run began.
+pub fn attach(unit: &str, boundary: &str) -> String {
+    whole(&format!("echo '{boundary} start 0'\nr=0; follow {unit} 2>&1 || r=$?\necho; echo \"{boundary} done 0 $r\""))
+}
+
+/// All changes of a stage in one script, with a mark before and after each. Stops at the first that fails.
+pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str) -> String {
+    let mut body = run.take(seen);
+    let mut done: Vec<&Fix> = Vec::new();
+    for (i, change) in changes.iter().enumerate() {
+        if matches!(change.fix, Fix::Above) {
+            continue;
+        }
+        let repeated = matches!(change.fix, Fix::Run(_) | Fix::Unit { .. }) && done.contains(&&change.fix);
+        let remedy = if repeated { String::new() } else { remedy(change, boundary) };
+        let script = before(change, boundary) + &remedy;
+        body += &format!(
+            "echo '{boundary} start {i}'\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\
+             printf '\\n%s done {i} %s\\n' '{boundary}' $r\n[ $r = 0 ] || exit 1\n"
+        );
+        done.push(&change.fix);
+    }
+    whole(&body)
+}
+
+fn before(change: &Change, boundary: &str) -> String {
+    match &change.fix {
+        Fix::Write { path, .. } => format!("before_file {} {path}\n", change.key),
+        _ => format!("before_answer {} <<'{boundary}'\n{}\n{boundary}\n", change.key, change.answer.trim_end_matches('\n')),
+    }
+}
+
+fn remedy(change: &Change, boundary: &str) -> String {
+    match &change.fix {
+        Fix::Run(script) => script.clone(),
+        Fix::Unit { name, minutes, script } => {
+            format!("long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{script}\n{boundary}")
+        }
+        Fix::Write { path, mode, text } => {
+            let mode = mode.map_or("kept".to_string(), |mode| format!("{mode:o}"));
+            let text = text.as_ref().unwrap_or(&change.want);
+            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            format!("put {path} {mode} <<'{boundary}'\n{text}{end}{boundary}")
+        }
+        Fix::Above | Fix::ByHand(_) => String::new(),
+    }
+}
+
+/// What a script of fixes says while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    Started(usize),
+    Said(String),
+    Done(usize, i32),
+}
+
+/// Takes the stream of a script's output apart into lines and marks.
+pub struct Ear {
+    boundary: String,
+    rest: Vec<u8>,
+}
+
+impl Ear {
+    pub fn new(boundary: &str) -> Self {
+        Ear { boundary: format!("{boundary} "), rest: Vec::new() }
+    }
+
+    pub fn hear(&mut self, piece: &[u8]) -> Vec<Heard> {
+        self.rest.extend_from_slice(piece);
+        let mut heard = Vec::new();
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end();
+            match line.strip_prefix(&self.boundary).and_then(mark) {
+                Some(mark) => heard.push(mark),
+                None if line.is_empty() => {}
+                None => heard.push(Heard::Said(line.to_string())),
+            }
+        }
+        heard
+    }
+}
+
+fn mark(text: &str) -> Option<Heard> {
+    let mut words = text.split(' ');
+    match (words.next()?, words.next()?.parse().ok()?, words.next()) {
+        ("start", i, _) => Some(Heard::Started(i)),
+        ("done", i, Some(status)) => Some(Heard::Done(i, status.parse().ok()?)),
+        _ => None,
+    }
+}
+
+/// Why a script was not let in, if it was not: who has the machine.
+pub fn lease_lost(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.starts_with("lease "))?;
+    (output.status == LEASE_LOST).then(|| line.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_told_from_output_however_the_stream_is_cut() {
+        let text = "--b start 0\nReading\n\n--b done 0 0\n--b start 2\nE: no\n\n--b done 2 100\n";
+        for size in 1..text.len() {
+            let mut ear = Ear::new("--b");
+            let heard: Vec<Heard> = text.as_bytes().chunks(size).flat_map(|piece| ear.hear(piece)).collect();
+            let said = |text: &str| Heard::Said(text.into());
+            assert_eq!(
+                heard,
+                [Heard::Started(0), said("Reading"), Heard::Done(0, 0), Heard::Started(2), said("E: no"), Heard::Done(2, 100)]
+            );
+        }
+    }
+}

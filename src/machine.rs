@@ -1,0 +1,186 @@
+//! What a machine says of itself at the head of every reply, whatever else it is asked. Not what is made
+//! of it: that is `fleet` and the steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use time::OffsetDateTime;
+
+/// Where the runner keeps what must not outlive a boot: the lease, running units' scripts and output.
+pub const RUN: &str = "/run/ironstrap";
+/// Transient units of ours are called this and a name.
+pub const UNIT: &str = "ironstrap-";
+
+/// The head of a reply: one name and one piece of shell each.
+pub fn questions() -> [(&'static str, String); 3] {
+    [("facts", facts()), ("authorities", AUTHORITIES.into()), ("identity", IDENTITY.into())]
+}
+
+fn facts() -> String {
+    format!(
+        r#"ID= VERSION_CODENAME=
+if [ -e /etc/os-release ]; then . /etc/os-release; fi
+echo "os $ID"
+echo "codename $VERSION_CODENAME"
+echo "arch $(uname -m)"
+echo "uid $(id -u)"
+echo "clock $(date +%s.%N)"
+echo "cpus $(nproc)"
+read -r x </proc/sys/kernel/hostname; echo "hostname $x"
+read -r x </proc/sys/kernel/random/boot_id; echo "boot $x"
+read -r x </proc/1/comm; echo "init $x"
+while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
+for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
+if [ -e {RUN}/lease ]; then read -r x <{RUN}/lease; echo "lease $x"; fi
+cd /etc/kubernetes 2>/dev/null || exit 0
+for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml; do [ ! -e $f ] || echo "has $f"; done
+[ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || echo "has client-certificate"
+[ ! -e /var/lib/etcd/member ] || echo "has etcd"
+"#
+    )
+}
+
+/// Every certificate authority that something of Kubernetes on this machine trusts, a line of base64 each.
+const AUTHORITIES: &str = r#"cd /etc/kubernetes 2>/dev/null || exit 0
+for f in kubelet.conf bootstrap-kubelet.conf; do
+  [ ! -e $f ] || sed -n "s/^ *certificate-authority-data: */$f /p" $f
+done
+[ ! -e pki/ca.crt ] || echo "pki/ca.crt $(base64 -w 0 pki/ca.crt)"
+"#;
+
+/// What the cluster was made as, read off what its control plane runs with: true while the API is down,
+/// and whoever made it.
+const IDENTITY: &str = r#"cd /etc/kubernetes/manifests 2>/dev/null || exit 0
+for f in kube-apiserver.yaml kube-controller-manager.yaml; do
+  [ ! -e $f ] || sed -n -e 's/^ *- --cluster-cidr=/pods /p' -e 's/^ *- --service-cluster-ip-range=/services /p' \
+    -e 's/^ *image: .*kube-apiserver:v/kubernetes /p' $f
+done
+[ ! -e ../admin.conf ] || sed -n -e 's/^    server: https:\/\//endpoint /p' -e '/^clusters:/,/^contexts:/s/^  name: /name /p' ../admin.conf
+"#;
+
+/// One machine, as it described itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Machine {
+    /// `ID` of os-release: `debian`.
+    pub os: String,
+    /// `VERSION_CODENAME` of os-release: `trixie`.
+    pub codename: String,
+    /// As `uname -m` says it.
+    pub arch: String,
+    pub uid: u32,
+    /// Seconds since 1970, by the machine's own clock.
+    pub clock: f64,
+    pub cpus: u32,
+    /// Kibibytes in all.
+    pub memory: u64,
+    pub hostname: String,
+    pub boot: String,
+    /// The name of process 1.
+    pub init: String,
+    /// Long work that is running: names of our transient units, without `UNIT`.
+    pub busy: Vec<String>,
+    pub lease: Option<Lease>,
+    /// Traces of Kubernetes: `kubelet.conf`, `client-certificate`, …
+    pub has: BTreeSet<String>,
+    /// Files that name an authority, with that authority in base64 (PEM inside).
+    pub authorities: Vec<(String, String)>,
+    /// What the cluster was made as: `kubernetes`, `pods`, `services`, `endpoint`, `name`.
+    pub identity: BTreeMap<String, String>,
+}
+
+/// Who changes this machine, or did last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lease {
+    /// Counts how often the lease changed hands.
+    pub epoch: u64,
+    /// The run that holds it.
+    pub run: String,
+    /// Until when, by the machine's clock, in seconds since 1970.
+    pub until: u64,
+    pub since: u64,
+    /// `user@host`
+    pub owner: String,
+}
+
+impl Machine {
+    /// Reads the answers to `questions`, in their order; the error says what was missing.
+    pub fn read(facts: &str, authorities: &str, identity: &str) -> Result<Machine, String> {
+        let mut machine = Machine::default();
+        for line in facts.lines() {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            machine.take(key, value.trim()).ok_or_else(|| format!("cannot read \"{line}\""))?;
+        }
+        if machine.init.is_empty() || machine.clock == 0.0 {
+            return Err("the description of the machine is incomplete".into());
+        }
+        let pairs = |text: &str| -> Vec<(String, String)> {
+            let pair = |l: &str| l.split_once(' ').map(|(k, v)| (k.to_string(), v.trim().to_string()));
+            text.lines().filter_map(pair).collect()
+        };
+        machine.authorities = pairs(authorities);
+        machine.identity = pairs(identity).into_iter().collect();
+        Ok(machine)
+    }
+
+    fn take(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "os" => self.os = value.into(),
+            "codename" => self.codename = value.into(),
+            "arch" => self.arch = value.into(),
+            "uid" => self.uid = value.parse().ok()?,
+            "clock" => self.clock = value.parse().ok()?,
+            "cpus" => self.cpus = value.parse().ok()?,
+            "memory" => self.memory = value.parse().ok()?,
+            "hostname" => self.hostname = value.into(),
+            "boot" => self.boot = value.into(),
+            "init" => self.init = value.into(),
+            "busy" => self.busy.push(value.into()),
+            "lease" => self.lease = Some(Lease::read(value)?),
+            "has" => drop(self.has.insert(value.into())),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    pub fn has(&self, trace: &str) -> bool {
+        self.has.contains(trace)
+    }
+
+    /// kubeadm got at least as far as laying out an API server here.
+    pub fn runs_control_plane(&self) -> bool {
+        self.has("manifests/kube-apiserver.yaml")
+    }
+
+    /// The kubelet has credentials of its own: this machine is a member of a cluster.
+    pub fn is_member(&self) -> bool {
+        self.has("kubelet.conf") && self.has("client-certificate")
+    }
+
+    /// Whether somebody's lease, or work they started, is still running.
+    pub fn is_taken(&self) -> bool {
+        let live = |lease: &Lease| lease.until as f64 > self.clock || !self.busy.is_empty();
+        self.lease.as_ref().is_some_and(live)
+    }
+}
+
+impl Lease {
+    /// `EPOCH RUN UNTIL SINCE OWNER`, as the node's script writes it.
+    fn read(text: &str) -> Option<Lease> {
+        let mut words = text.splitn(5, ' ');
+        Some(Lease {
+            epoch: words.next()?.parse().ok()?,
+            run: words.next()?.into(),
+            until: words.next()?.parse().ok()?,
+            since: words.next()?.parse().ok()?,
+            owner: words.next()?.into(),
+        })
+    }
+
+    /// `since`, for people.
+    pub fn since(&self) -> String {
+        let format = time::macros::format_description!("[hour]:[minute]:[second] UTC");
+        OffsetDateTime::from_unix_timestamp(self.since.try_into().unwrap_or(0))
+            .ok()
+            .and_then(|time| time.format(&format).ok())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,169 @@
+//! Wants and answers in, changes out. Pure: no network, no clock, no terminal.
+
+use similar::TextDiff;
+
+use crate::probe::Answer;
+use crate::step::{Ask, Expect, Fix, Step, Verdict, Want};
+
+/// What a dialect guard prints where an ask does not concern a machine.
+pub const NOT_HERE: &str = "not here";
+
+/// One want that does not hold, with all it takes to say so and to mend it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    pub step: &'static str,
+    pub why: &'static str,
+    pub that: String,
+    /// The name under which the node keeps what was there before.
+    pub key: String,
+    /// The answer as it came.
+    pub answer: String,
+    /// What there is and what should be: text to compare, or to write.
+    pub have: String,
+    pub want: String,
+    pub fix: Fix,
+    pub disrupts: bool,
+    pub state: State,
+}
+
+/// What stands between a want and its fix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// It can be fixed.
+    Ready,
+    /// Others must do something first.
+    Waits(String),
+    /// Only a human can; the fix says how.
+    ByHand,
+    /// Nobody knows the present state: what was asked, and what came back.
+    Unknown { asked: String, why: String },
+}
+
+/// A want of a step, and what the machine said to it.
+pub type Judged<'a> = (&'static Step, &'a Want, &'a Answer);
+
+/// What does not hold, in the order of the wants; and the restarts that the changes will call for.
+pub fn changes(judged: &[Judged]) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for (step, want, answer) in judged {
+        let follow_up = || follows(&changes, step, want, answer);
+        if let Some(change) = change(step, want, answer).or_else(follow_up) {
+            changes.push(change);
+        }
+    }
+    changes
+}
+
+/// A unit that runs well, and will have to be restarted because a file that it reads is about to change.
+fn follows(changes: &[Change], step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
+    let (Ask::Unit { reads, .. }, Answer::Said(now)) = (&want.ask, answer) else { return None };
+    let written = |change: &Change| match &change.fix {
+        Fix::Write { path, .. } if change.state == State::Ready => reads.contains(path).then(|| path.clone()),
+        _ => None,
+    };
+    let path = changes.iter().find_map(written)?;
+    Some(Change {
+        have: now.clone(),
+        want: format!("restarted, because {path} changes"),
+        ..blank(step, want, now, State::Ready)
+    })
+}
+
+fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
+    Change {
+        step: step.name,
+        why: step.why,
+        that: want.that.clone(),
+        key: key(step.name, &want.that),
+        answer: answer.to_string(),
+        have: String::new(),
+        want: String::new(),
+        fix: want.fix.clone(),
+        disrupts: want.disrupts,
+        state,
+    }
+}
+
+fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
+    let text = match answer {
+        Answer::Unknown(why) => {
+            let state = State::Unknown { asked: asked(&want.ask), why: why.clone() };
+            return Some(blank(step, want, "", state));
+        }
+        Answer::Said(text) if text.trim_end() == NOT_HERE => return None,
+        Answer::Said(text) => text,
+    };
+    let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
+    let (have, wanted, state) = match judge(want, text) {
+        Verdict::Holds => return None,
+        Verdict::Differs { have, want } => (have, want, ready),
+        Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
+    };
+    Some(Change { have, want: wanted, ..blank(step, want, text, state) })
+}
+
+/// Whether the answer is right; where it is not, the texts without what only machines read.
+fn judge(want: &Want, text: &str) -> Verdict {
+    let one_break_less = |text: &str| text.strip_suffix('\n').unwrap_or(text).to_string();
+    match &want.expect {
+        Expect::Is(right) if one_break_less(right) == one_break_less(text) => Verdict::Holds,
+        Expect::Is(right) => {
+            let have = if text == "absent" { String::new() } else { one_break_less(text) };
+            Verdict::Differs { have, want: one_break_less(right) }
+        }
+        Expect::Edited(_) if text == "absent" => Verdict::Holds,
+        Expect::Edited(edit) => {
+            let (_, have) = head(text);
+            let wanted = edit(have);
+            match wanted == have {
+                true => Verdict::Holds,
+                false => Verdict::Differs { have: have.into(), want: wanted },
+            }
+        }
+        Expect::Judged(judge) => judge(one_break_less(text).as_str()),
+    }
+}
+
+/// The line with mode and owner, and the text under it.
+fn head(file: &str) -> (&str, &str) {
+    file.split_once('\n').unwrap_or((file, ""))
+}
+
+fn asked(ask: &Ask) -> String {
+    match ask {
+        Ask::Head => "its description".into(),
+        Ask::Shell(body) => body.clone(),
+        Ask::File(path) | Ask::Hash(path) => path.clone(),
+        Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
+        Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),
+        Ask::Objects(objects) => {
+            let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
+            format!("kubectl get {}", names.join(" "))
+        }
+    }
+}
+
+/// A file name made of what a want says.
+fn key(step: &str, that: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let mut key: String = format!("{step} {that}").chars().map(plain).collect();
+    while key.contains("--") {
+        key = key.replace("--", "-");
+    }
+    key.trim_matches('-').to_ascii_lowercase()
+}
+
+/// The lines that go and come, each with its sign, and a few around them.
+pub fn diff(have: &str, want: &str) -> Vec<String> {
+    if have == want {
+        return vec![];
+    }
+    let diff = TextDiff::from_lines(have, want);
+    let mut lines = Vec::new();
+    for group in diff.grouped_ops(1) {
+        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            lines.push(format!("{} {}", change.tag(), change.value().trim_end_matches('\n')));
+        }
+    }
+    lines
+}

@@ -1,0 +1,132 @@
+//! All questions in one script, all answers in one reply. What is asked more than once (files, units,
+//! packages, objects) is asked by one process for all. Not what the answers mean: that is `plan`.
+
+use std::collections::BTreeMap;
+
+use crate::machine::{self, Machine};
+use crate::step::{Ask, Object};
+
+mod objects;
+mod tables;
+
+/// What a machine said to one ask.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Said(String),
+    /// The ask itself failed, and why. Never the same as "not there".
+    Unknown(String),
+}
+
+/// A finished question of the script: what it printed, said on stderr, and its exit status.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reply {
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Reply {
+    /// The answer, where exit 0 and a quiet stderr are what makes one.
+    fn answer(self) -> Answer {
+        let Reply { status, stdout, stderr } = self;
+        if status != 0 || !stderr.is_empty() {
+            return Answer::Unknown(format!("exit {status}: {stderr}"));
+        }
+        match String::from_utf8(stdout) {
+            Ok(text) => Answer::Said(text),
+            Err(_) => Answer::Unknown("the answer is not UTF-8 text".into()),
+        }
+    }
+}
+
+/// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random.
+pub fn script(asks: &[&Ask], boundary: &str) -> String {
+    let mut bodies: Vec<String> = machine::questions().into_iter().map(|(_, body)| body).collect();
+    bodies.extend(tables::questions(asks));
+    bodies.push(objects::question(asks));
+    bodies.extend(asks.iter().filter_map(|ask| match ask {
+        Ask::Shell(body) => Some(body.clone()),
+        _ => None,
+    }));
+    let mut text = String::from(
+        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         cd / || exit\nexec 3>&1\n",
+    );
+    for body in bodies {
+        // A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not
+        // `( … ) || …`: that would switch `set -e` off for all of it.
+        text += &format!(
+            "e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\nprintf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n"
+        );
+    }
+    // In braces it is parsed whole before any of it runs.
+    text + "} </dev/null\n"
+}
+
+/// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
+/// with the reply as a whole.
+pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {
+    let mut replies = split(reply, boundary)?.into_iter();
+    let mut next = || replies.next().ok_or("the reply is shorter than the question");
+    let mut head = Vec::new();
+    for (name, _) in machine::questions() {
+        match next()?.answer() {
+            Answer::Said(text) => head.push(text),
+            Answer::Unknown(why) => return Err(format!("asked for its {name}: {why}")),
+        }
+    }
+    let machine = Machine::read(&head[0], &head[1], &head[2])?;
+    let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?], asks);
+    let objects = objects::read(next()?, asks);
+    let mut answers = Vec::new();
+    for ask in asks {
+        answers.push(match ask {
+            Ask::Head => Answer::Said(String::new()),
+            Ask::Shell(_) => next()?.answer(),
+            Ask::Objects(wanted) => match &objects {
+                Ok(found) => Answer::Said(objects::lines(wanted, found)),
+                Err(why) => Answer::Unknown(why.clone()),
+            },
+            other => tables.answer(other),
+        });
+    }
+    match replies.next() {
+        None => Ok((machine, answers)),
+        Some(_) => Err("the reply is longer than the question".into()),
+    }
+}
+
+/// `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n`, over and over.
+fn split(reply: &[u8], boundary: &str) -> Result<Vec<Reply>, String> {
+    let (open, close) = (format!("\n{boundary} ").into_bytes(), format!("\n{boundary}\n").into_bytes());
+    let (mut rest, mut replies) = (reply, Vec::new());
+    while let Some(at) = find(rest, &open) {
+        let (stdout, tail) = (&rest[..at], &rest[at + open.len()..]);
+        let end = find(tail, &close).ok_or("the reply breaks off")?;
+        let status = String::from_utf8_lossy(&tail[..end]);
+        let (code, stderr) = status.split_once('\n').ok_or("a garbled answer")?;
+        let status = code.trim().parse().map_err(|_| format!("a garbled exit status: {code}"))?;
+        replies.push(Reply { status, stdout: stdout.to_vec(), stderr: stderr.trim().to_string() });
+        rest = &tail[end + close.len()..];
+    }
+    match rest.is_empty() {
+        true => Ok(replies),
+        false => Err(format!("the reply breaks off after {} answers", replies.len())),
+    }
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+/// The objects that were found, each as a line of JSON.
+pub(crate) type Found = BTreeMap<Object, String>;
+
+/// A word that no answer contains: 16 random bytes in hex. Fails where the system has no randomness.
+pub fn boundary() -> Result<String, String> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes))
+        .map_err(|e| e.to_string())?;
+    Ok(bytes.iter().fold(String::from("--"), |text, byte| text + &format!("{byte:02x}")))
+}

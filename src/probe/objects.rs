@@ -1,0 +1,70 @@
+//! Objects of the cluster: one `kubectl get` for all asks, against the API server of this very machine.
+
+use std::collections::BTreeSet;
+
+use super::{Found, Reply};
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Object};
+
+/// What the question prints where no API server was ever set up.
+const NO_CLUSTER: &str = "no cluster";
+
+/// An empty question where nothing is asked; else every object once.
+pub(super) fn question(asks: &[&Ask]) -> String {
+    let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
+    if wanted.is_empty() {
+        return String::new();
+    }
+    // With a single object the output would have another shape.
+    let more = [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
+    let wanted: BTreeSet<&Object> = wanted.into_iter().chain(&more).collect();
+    let document = |o: &&Object| {
+        let namespace = if o.namespace.is_empty() { String::new() } else { format!(", namespace: {}", o.namespace) };
+        format!("---\napiVersion: {}\nkind: {}\nmetadata: {{name: \"{}\"{namespace}}}\n", o.api_version, o.kind, o.name)
+    };
+    let documents: String = wanted.iter().map(document).collect();
+    // A Secret's content stays where it is: of Secrets only the expiry of a join token is read.
+    let format = concat!(
+        r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
+        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.data.expiration}{"\n"}{end}"#
+    );
+    format!(
+        "if [ ! -e /etc/kubernetes/admin.conf ] || [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then echo {NO_CLUSTER}; exit 0; fi\n\
+         {KUBECTL}kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' -f - <<'OBJECTS'\n{documents}OBJECTS"
+    )
+}
+
+fn objects(ask: &Ask) -> &[Object] {
+    match ask {
+        Ask::Objects(objects) => objects,
+        _ => &[],
+    }
+}
+
+/// What was found; the error says why nobody knows.
+pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
+    let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
+    if text.trim() == NO_CLUSTER {
+        return Ok(Found::new());
+    }
+    // A kind that the cluster has never heard of: its objects cannot be there either.
+    let harmless = ["resource mapping not found", "ensure CRDs are installed first"];
+    let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
+    let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
+        return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
+    }
+    let wanted = asks.iter().flat_map(|ask| objects(ask));
+    let found = wanted.filter_map(|object| {
+        let name = format!("{object} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
+        Some((object.clone(), line.to_string()))
+    });
+    Ok(found.collect())
+}
+
+/// The answer to one ask: a line for each object, in the order asked.
+pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
+    let line = |object: &Object| found.get(object).cloned().unwrap_or_else(|| "absent".into()) + "\n";
+    wanted.iter().map(line).collect()
+}

@@ -1,0 +1,294 @@
+//! Files, units and packages: for each kind one process answers for all asks of it, and this deals the
+//! answers out again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Answer, Reply};
+use crate::step::Ask;
+
+/// Separates the fields of a line; no path, unit or package has it in its name.
+const TAB: char = '\t';
+
+/// Stat, text and hash of files; units; packages. Always five questions, empty where nothing is asked.
+pub(super) fn questions(asks: &[&Ask]) -> [String; 5] {
+    let paths = |which: fn(&Ask) -> Vec<&str>| -> String {
+        let all: BTreeSet<&str> = asks.iter().flat_map(|ask| which(ask)).collect();
+        all.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    let all = paths(|ask| match ask {
+        Ask::File(path) | Ask::Hash(path) => vec![path],
+        Ask::Unit { reads, .. } => reads.iter().map(String::as_str).collect(),
+        _ => vec![],
+    });
+    let (texts, hashes) = (paths(text_path), paths(hash_path));
+    let units = paths(|ask| match ask {
+        Ask::Unit { unit, .. } => vec![unit],
+        _ => vec![],
+    });
+    let packages = paths(|ask| match ask {
+        Ask::Packages(names) => names.iter().map(String::as_str).collect(),
+        _ => vec![],
+    });
+    let there = |paths: &str, then: &str| match paths.is_empty() {
+        true => String::new(),
+        false => format!("for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} -- \"$@\""),
+    };
+    let some = |list: &str, command: String| if list.is_empty() { String::new() } else { command };
+    [
+        some(&all, format!("stat -L -c '%n{TAB}%F{TAB}mode %a %U:%G{TAB}%s{TAB}%.6Z' -- {all}")),
+        there(&texts, "cat"),
+        there(&hashes, "sha256sum"),
+        some(
+            &units,
+            format!(
+                "systemctl show --timestamp=us+utc -p Id,LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload -- {units}"
+            ),
+        ),
+        some(&packages, format!("dpkg-query -W -f '${{Package}}{TAB}${{db:Status-Abbrev}}{TAB}${{Version}}\\n' -- {packages}")),
+    ]
+}
+
+fn text_path(ask: &Ask) -> Vec<&str> {
+    match ask {
+        Ask::File(path) => vec![path],
+        _ => vec![],
+    }
+}
+
+fn hash_path(ask: &Ask) -> Vec<&str> {
+    match ask {
+        Ask::Hash(path) => vec![path],
+        _ => vec![],
+    }
+}
+
+struct File {
+    /// `mode 644 root:root`
+    mode: String,
+    size: usize,
+    regular: bool,
+    /// When its inode last changed: seconds since 1970. Package archives keep old modification times.
+    changed: f64,
+}
+
+/// All that the five questions brought, ready to be dealt out.
+pub(super) struct Tables {
+    files: Result<BTreeMap<String, File>, String>,
+    texts: Result<BTreeMap<String, Vec<u8>>, String>,
+    hashes: Result<BTreeMap<String, String>, String>,
+    units: Result<BTreeMap<String, BTreeMap<String, String>>, String>,
+    packages: Result<BTreeMap<String, String>, String>,
+}
+
+impl Tables {
+    pub(super) fn read([stat, text, hash, units, packages]: [Reply; 5], asks: &[&Ask]) -> Tables {
+        let files = files(stat);
+        let texts = match &files {
+            Ok(files) => texts(text, files, asks),
+            Err(why) => Err(why.clone()),
+        };
+        Tables { texts, files, hashes: hashes(hash), units: blocks(units), packages: versions(packages) }
+    }
+
+    pub(super) fn answer(&self, ask: &Ask) -> Answer {
+        let answer = match ask {
+            Ask::File(path) => self.text(path),
+            Ask::Hash(path) => self.hash(path),
+            Ask::Unit { unit, reads } => self.unit(unit, reads),
+            Ask::Packages(names) => self.packages(names),
+            Ask::Head | Ask::Shell(_) | Ask::Objects(_) => Err("asked the wrong table".into()),
+        };
+        answer.map_or_else(Answer::Unknown, Answer::Said)
+    }
+
+    fn file(&self, path: &str) -> Result<Option<&File>, String> {
+        match self.files.as_ref().map_err(String::clone)?.get(path) {
+            Some(file) if !file.regular => Err(format!("{path} is not a regular file")),
+            other => Ok(other),
+        }
+    }
+
+    fn text(&self, path: &str) -> Result<String, String> {
+        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
+        let text = self.texts.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
+        let text = std::str::from_utf8(text).map_err(|_| format!("{path} is not UTF-8 text"))?;
+        Ok(format!("{}\n{text}", file.mode))
+    }
+
+    fn hash(&self, path: &str) -> Result<String, String> {
+        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
+        let hash = self.hashes.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
+        Ok(format!("{}\nsha256 {hash}", file.mode))
+    }
+
+    fn unit(&self, unit: &str, reads: &[String]) -> Result<String, String> {
+        let units = self.units.as_ref().map_err(String::clone)?;
+        let shown = units.get(unit).ok_or(format!("systemctl did not show {unit}"))?;
+        let say = |key: &str| shown.get(key).map(String::as_str).unwrap_or_default();
+        match say("LoadState") {
+            "not-found" => return Ok("absent".into()),
+            "masked" => return Ok("masked".into()),
+            _ => {}
+        }
+        let since = match say("ActiveEnterTimestamp") {
+            "" => 0.0,
+            text => timestamp(text).ok_or(format!("cannot read the time \"{text}\""))?,
+        };
+        let files = self.files.as_ref().map_err(String::clone)?;
+        let newer = |path: &&String| files.get(*path).is_some_and(|file| file.changed > since);
+        let age = match reads.iter().find(newer) {
+            _ if say("NeedDaemonReload") == "yes" => "stale: its unit files changed".to_string(),
+            Some(path) => format!("stale: {path} changed after it started"),
+            None => "current".into(),
+        };
+        let enabled = if say("UnitFileState").is_empty() { "not-enabled" } else { say("UnitFileState") };
+        Ok(format!("{enabled} {} {age}", say("ActiveState")))
+    }
+
+    fn packages(&self, names: &[String]) -> Result<String, String> {
+        let versions = self.packages.as_ref().map_err(String::clone)?;
+        let line = |name: &String| match versions.get(name) {
+            Some(state) => format!("{name} {state}\n"),
+            None => format!("{name} absent\n"),
+        };
+        Ok(names.iter().map(line).collect())
+    }
+}
+
+/// What is left of stderr after the lines that just say "there is no such thing".
+fn trouble(stderr: &str, absent: &[&str]) -> Result<(), String> {
+    let other = stderr.lines().filter(|line| !absent.iter().any(|words| line.contains(words)));
+    let other: Vec<&str> = other.collect();
+    if other.is_empty() { Ok(()) } else { Err(other.join("\n")) }
+}
+
+fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
+    trouble(&reply.stderr, &["No such file or directory", "Not a directory"])?;
+    let text = String::from_utf8(reply.stdout).map_err(|_| "stat: not UTF-8")?;
+    let file = |line: &str| {
+        let mut fields = line.split(TAB);
+        let (path, kind, mode) = (fields.next()?, fields.next()?, fields.next()?);
+        let (size, changed) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let regular = kind.starts_with("regular");
+        Some((path.to_string(), File { mode: mode.to_string(), size, regular, changed }))
+    };
+    text.lines().map(|line| file(line).ok_or_else(|| format!("stat: cannot read \"{line}\""))).collect()
+}
+
+/// One stream holds the texts of all files, in the order of their names; the sizes tell them apart.
+fn texts(reply: Reply, files: &BTreeMap<String, File>, asks: &[&Ask]) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    trouble(&reply.stderr, &[])?;
+    let paths: BTreeSet<&str> = asks.iter().flat_map(|ask| text_path(ask)).collect();
+    let (mut rest, mut texts) = (reply.stdout.as_slice(), BTreeMap::new());
+    for path in paths {
+        let Some(file) = files.get(path).filter(|file| file.regular) else { continue };
+        if rest.len() < file.size {
+            return Err("a file changed while it was read".into());
+        }
+        let (text, tail) = rest.split_at(file.size);
+        texts.insert(path.to_string(), text.to_vec());
+        rest = tail;
+    }
+    if rest.is_empty() { Ok(texts) } else { Err("a file changed while it was read".into()) }
+}
+
+fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {
+    trouble(&reply.stderr, &[])?;
+    let text = String::from_utf8(reply.stdout).map_err(|_| "sha256sum: not UTF-8")?;
+    let pair = |line: &str| line.split_once("  ").map(|(hash, path)| (path.to_string(), hash.to_string()));
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+/// `systemctl show`: `Key=value` lines, an empty line between units.
+fn blocks(reply: Reply) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
+    trouble(&reply.stderr, &[])?;
+    let text = String::from_utf8(reply.stdout).map_err(|_| "systemctl: not UTF-8")?;
+    let block = |block: &str| {
+        let pairs = block.lines().filter_map(|line| line.split_once('='));
+        let shown: BTreeMap<String, String> = pairs.map(|(k, v)| (k.into(), v.into())).collect();
+        Some((shown.get("Id")?.clone(), shown))
+    };
+    Ok(text.split("\n\n").filter_map(block).collect())
+}
+
+fn versions(reply: Reply) -> Result<BTreeMap<String, String>, String> {
+    trouble(&reply.stderr, &["no packages found matching"])?;
+    let text = String::from_utf8(reply.stdout).map_err(|_| "dpkg-query: not UTF-8")?;
+    let package = |line: &str| {
+        let mut fields = line.split(TAB);
+        let (name, status, version) = (fields.next()?, fields.next()?.trim(), fields.next()?);
+        // Known to dpkg, but neither installed nor anything left of it.
+        (!status.ends_with('n')).then(|| (name.to_string(), format!("{status} {version}")))
+    };
+    Ok(text.lines().filter_map(package).collect())
+}
+
+/// `Sat 2026-11-21 16:20:01.123456 UTC`, in seconds since 1970.
+fn timestamp(text: &str) -> Option<f64> {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
+    let (_, text) = text.split_once(' ')?;
+    let time = time::PrimitiveDateTime::parse(text.strip_suffix(" UTC")?, &format).ok()?;
+    Some(time.assume_utc().unix_timestamp_nanos() as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: i32, stdout: &str, stderr: &str) -> Reply {
+        Reply { status, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    fn nothing() -> Reply {
+        reply(0, "", "")
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_absent_and_one_that_cannot_be_seen_is_unknown() {
+        let ask = Ask::File("/a".into());
+        let absent = reply(1, "", "stat: cannot statx '/a': No such file or directory");
+        let tables = Tables::read([absent, nothing(), nothing(), nothing(), nothing()], &[&ask]);
+        assert_eq!(tables.answer(&ask), Answer::Said("absent".into()));
+        let broken = reply(1, "", "stat: cannot statx '/a': Input/output error");
+        let tables = Tables::read([broken, nothing(), nothing(), nothing(), nothing()], &[&ask]);
+        assert!(matches!(tables.answer(&ask), Answer::Unknown(why) if why.contains("Input/output")));
+    }
+
+    #[test]
+    fn the_texts_of_several_files_are_told_apart_by_their_sizes() {
+        let (a, b) = (Ask::File("/a".into()), Ask::File("/b".into()));
+        let stat = reply(0, "/b\tregular file\tmode 600 root:root\t3\t1.5\n/a\tregular file\tmode 644 root:root\t4\t1.5\n", "");
+        let tables = Tables::read([stat, reply(0, "one\ntwo", ""), nothing(), nothing(), nothing()], &[&b, &a]);
+        assert_eq!(tables.answer(&a), Answer::Said("mode 644 root:root\none\n".into()));
+        assert_eq!(tables.answer(&b), Answer::Said("mode 600 root:root\ntwo".into()));
+    }
+
+    #[test]
+    fn a_file_that_grew_between_two_looks_is_unknown() {
+        let ask = Ask::File("/a".into());
+        let stat = reply(0, "/a\tregular file\tmode 644 root:root\t3\t1.5\n", "");
+        let tables = Tables::read([stat, reply(0, "more", ""), nothing(), nothing(), nothing()], &[&ask]);
+        assert!(matches!(tables.answer(&ask), Answer::Unknown(_)));
+    }
+
+    #[test]
+    fn a_unit_that_started_in_the_second_before_its_config_changed_is_stale() {
+        let ask = Ask::Unit { unit: "a.service".into(), reads: vec!["/c".into()] };
+        let show = "Id=a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
+                    ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.100000 UTC\nNeedDaemonReload=no\n";
+        let at = |changed: &str| reply(0, &format!("/c\tregular file\tmode 644 root:root\t3\t{changed}\n"), "");
+        let answer = |changed| {
+            Tables::read([at(changed), nothing(), nothing(), reply(0, show, ""), nothing()], &[&ask]).answer(&ask)
+        };
+        assert_eq!(answer("1795278001.000000"), Answer::Said("enabled active current".into()));
+        assert_eq!(answer("1795278001.200000"), Answer::Said("enabled active stale: /c changed after it started".into()));
+    }
+
+    #[test]
+    fn a_package_that_dpkg_forgot_is_absent_and_one_it_has_left_overs_of_is_not() {
+        let ask = Ask::Packages(vec!["a".into(), "b".into(), "c".into()]);
+        let said = reply(1, "b\trc \t1.0\nc\tun \t\n", "dpkg-query: no packages found matching a");
+        let tables = Tables::read([nothing(), nothing(), nothing(), nothing(), said], &[&ask]);
+        assert_eq!(tables.answer(&ask), Answer::Said("a absent\nb rc 1.0\nc absent\n".into()));
+    }
+}

@@ -1,0 +1,307 @@
+//! The loop: ask, plan, fix the first unfinished stage, ask again. There is no separate check that a fix took:
+//! the next ask is the check, and a run with nothing to do is one ask per node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Cluster, Node};
+use crate::error::{Error, Kind, Result};
+use crate::fleet::{self, Fleet, Machines};
+use crate::ledger::Run;
+use crate::machine::Machine;
+use crate::pki::Trust;
+use crate::plan::{self, Change, State};
+use crate::probe::{self, Answer};
+use crate::report::{Event, Events};
+use crate::shell::Shell;
+use crate::step::{Ask, Cx, Fix, Want};
+use crate::steps::{Stage, Via};
+
+mod apply;
+mod work;
+
+/// How long an API server may take to come back after a change, and a machine to answer again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A fleet and what is known of it. `look` first; then either read the plan or `apply` it.
+pub struct Fleetwork<S> {
+    cluster: Arc<Cluster>,
+    stages: &'static [Stage],
+    trust: Trust,
+    members: Vec<Member<S>>,
+    run: Run,
+    events: Events,
+    /// Wants of the API stages that did not hold when last judged.
+    open: BTreeSet<String>,
+}
+
+/// One node, its shell, and the last that it said.
+pub struct Member<S> {
+    pub node: Node,
+    shell: Arc<S>,
+    /// Stage, step and question, in the order in which they are asked.
+    asks: Vec<(usize, usize, Ask)>,
+    pub execs: u32,
+    pub machine: Option<Machine>,
+    answers: Vec<Answer>,
+    /// How far its clock is ahead of ours, in seconds.
+    clock: f64,
+    /// Why nothing more is done here.
+    pub left: Option<Error>,
+    /// Wants that did not hold when last judged.
+    open: BTreeSet<String>,
+    /// Wants that were found wrong and later right.
+    pub changed: BTreeSet<String>,
+    work: work::State,
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// `shells`: one for each node of the cluster, in its order. Asks nothing yet.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        stages: &'static [Stage],
+        trust: Trust,
+        shells: Vec<S>,
+        run: Run,
+        events: Events,
+    ) -> Result<Self> {
+        let mut members = Vec::new();
+        for (node, shell) in cluster.nodes.iter().zip(shells) {
+            let asks = asks(&cluster, stages, &trust, node)?;
+            members.push(Member {
+                node: node.clone(),
+                shell: Arc::new(shell),
+                asks,
+                execs: 0,
+                machine: None,
+                answers: vec![],
+                clock: 0.0,
+                left: None,
+                open: BTreeSet::new(),
+                changed: BTreeSet::new(),
+                work: work::State::default(),
+            });
+        }
+        Ok(Fleetwork { cluster, stages, trust, members, run, events, open: BTreeSet::new() })
+    }
+
+    /// Asks every machine once, all at the same time. Who does not answer is left, with the reason.
+    pub async fn look(&mut self) {
+        let mut asking = JoinSet::new();
+        for (i, member) in self.members.iter_mut().enumerate() {
+            member.execs += 1;
+            let ask = work::ask(member.shell.clone(), member.questions());
+            asking.spawn(async move { (i, ask.await) });
+        }
+        while let Some(done) = asking.join_next().await {
+            let Ok((i, result)) = done else { continue };
+            self.heard(i, result);
+            if self.members[i].machine.is_some() {
+                let changes = self.judge(i).map_or(0, |stages| stages.iter().flatten().count());
+                self.events.tell(Event::Looked { node: self.members[i].node.name.clone(), changes });
+            }
+        }
+    }
+
+    /// Takes in what a machine said.
+    fn heard(&mut self, i: usize, result: Result<work::Said>) {
+        let member = &mut self.members[i];
+        match result {
+            Ok(said) => {
+                member.machine = Some(said.machine);
+                member.answers = said.answers;
+                member.clock = said.clock;
+            }
+            Err(error) => member.left = Some(error.on(&member.node.name)),
+        }
+    }
+
+    fn machines(&self) -> Machines {
+        let known = self.members.iter().filter_map(|m| Some((m.node.name.clone(), m.machine.clone()?)));
+        known.collect()
+    }
+
+    pub fn fleet(&self) -> Fleet {
+        Fleet::see(&self.cluster, &self.machines())
+    }
+
+    pub fn members(&self) -> &[Member<S>] {
+        &self.members
+    }
+
+    /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
+    fn api(&self, fleet: &Fleet) -> Option<usize> {
+        let answers = |member: &Member<S>| {
+            let unknown = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| {
+                matches!((ask, answer), (Ask::Objects(_), Answer::Unknown(_)))
+            };
+            let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
+            member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
+        };
+        let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
+        self.members.iter().position(answers).or_else(seed)
+    }
+
+    /// What does not hold on a node, by stage; of the stages for the whole cluster only where it speaks for it.
+    fn judge(&self, i: usize) -> Result<Vec<Vec<Change>>> {
+        self.judge_in(i, &self.fleet())
+    }
+
+    fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        let member = &self.members[i];
+        let nothing = || self.stages.iter().map(|_| vec![]).collect();
+        let Some(machine) = &member.machine else { return Ok(nothing()) };
+        let cx = Cx {
+            cluster: &self.cluster,
+            node: &member.node,
+            trust: &self.trust,
+            now: OffsetDateTime::now_utc(),
+            machine,
+            fleet,
+        };
+        let mut wants: Vec<Vec<(usize, Want)>> = Vec::new();
+        for stage in self.stages {
+            wants.push(if stage.is_asked_of(&member.node) { stage_wants(stage, &cx)? } else { vec![] });
+        }
+        let mut answers = member.answers.iter();
+        let speaks = self.api(fleet) == Some(i);
+        let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
+            let pairs: Vec<plan::Judged> =
+                wants.iter().zip(answers.by_ref()).map(|((s, want), answer)| (&stage.steps[*s], want, answer)).collect();
+            if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
+        });
+        Ok(judged.collect())
+    }
+
+    /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
+    pub fn plan(&self) -> Result<Vec<(String, Vec<Change>)>> {
+        let fleet = self.fleet();
+        let changes = |(i, member): (usize, &Member<S>)| {
+            Ok((member.node.name.clone(), self.judge_in(i, &fleet)?.into_iter().flatten().collect()))
+        };
+        self.members.iter().enumerate().map(changes).collect()
+    }
+
+    /// How many wants there are in all, on machines that answered.
+    pub fn wants(&self) -> usize {
+        let speaks = self.api(&self.fleet());
+        let counted = |i: usize, member: &Member<S>| {
+            let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
+            member.asks.iter().filter(|(stage, ..)| member.machine.is_some() && counts(*stage)).count()
+        };
+        self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
+    }
+
+    /// What stands against touching anything, and what stands only against touching one node: those are left.
+    ///
+    /// While no cluster exists nobody is touched while anybody is unfit; once there is one, the unfit are left and
+    /// the others go on. `kept`: where the trust is, and whether there is one.
+    pub fn survey(&mut self, kept: (&str, bool)) -> Vec<Error> {
+        let (fleet, machines) = (self.fleet(), self.machines());
+        let mut errors: Vec<Error> = self.members.iter().filter_map(|member| member.left.clone()).collect();
+        let clocks = self.members.iter().filter(|m| m.machine.is_some());
+        let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
+        let mut single: Vec<Error> = fleet::misfits(&machines, &clocks);
+        let mut whole: Vec<Error> = Vec::new();
+        for (error, everybody) in fleet::refusals(&self.cluster, &machines, &self.trust, kept) {
+            if everybody { whole.push(error) } else { single.push(error) }
+        }
+        for i in 0..self.members.len() {
+            let Ok(stages) = self.judge_in(i, &fleet) else { continue };
+            let strange = |error: &Error| error.node.as_deref() == Some(&self.members[i].node.name);
+            if !single.iter().chain(&whole).any(strange) {
+                single.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
+            }
+        }
+        if !whole.is_empty() {
+            return whole;
+        }
+        errors.extend(single.iter().cloned());
+        if !fleet.exists {
+            return errors;
+        }
+        for error in single {
+            let member = self.members.iter_mut().find(|member| Some(&member.node.name) == error.node.as_ref());
+            if let Some(member) = member {
+                member.left.get_or_insert(error);
+            }
+        }
+        vec![]
+    }
+
+    /// Whoever else is changing these machines right now.
+    pub fn others(&self) -> Vec<Error> {
+        let other = |member: &Member<S>| {
+            let machine = member.machine.as_ref()?;
+            let lease = machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
+            let what = format!("is being changed by {} since {}", lease.owner, lease.since());
+            let error = Error::new(Kind::Busy, what).on(&member.node.name);
+            Some(error.hint("wait until they are done; a client that died is forgotten after two minutes"))
+        };
+        self.members.iter().filter_map(other).collect()
+    }
+}
+
+impl<S> Member<S> {
+    fn questions(&self) -> Vec<Ask> {
+        self.asks.iter().map(|(_, _, ask)| ask.clone()).collect()
+    }
+}
+
+/// The wants of a stage, each with the index of its step.
+fn stage_wants(stage: &Stage, cx: &Cx) -> Result<Vec<(usize, Want)>> {
+    let mut all = Vec::new();
+    for (s, step) in stage.steps.iter().enumerate() {
+        all.extend((step.wants)(cx)?.into_iter().map(|want| (s, want)));
+    }
+    Ok(all)
+}
+
+/// All questions to a node. They are known before the first packet, and stay the same whatever the answers.
+fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Result<Vec<(usize, usize, Ask)>> {
+    let (machine, fleet) = (Machine::default(), Fleet::default());
+    let cx = Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+    let mut asks = Vec::new();
+    for (t, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.is_asked_of(node)) {
+        asks.extend(stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
+    }
+    Ok(asks)
+}
+
+/// Everything that only a human can change on a machine, as one error.
+fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
+    if preflight.is_empty() {
+        return None;
+    }
+    let unknown = preflight.iter().any(|change| matches!(change.state, State::Unknown { .. }));
+    let (kind, what) = match unknown {
+        true => (Kind::Unknown, "cannot tell whether it is fit"),
+        false => (Kind::Refused, "is not fit for the cluster"),
+    };
+    let mut error = Error::new(kind, what).on(&node.name);
+    let mut hints: Vec<&str> = Vec::new();
+    for change in preflight {
+        match &change.state {
+            State::Unknown { why, .. } => error = error.because(format!("{}: cannot tell: {why}", change.that)),
+            _ => error = error.because(format!("not so: {}; it has: {}", change.that, change.have.replace('\n', ", "))),
+        }
+        if let Fix::ByHand(hint) = &change.fix {
+            hints.push(hint);
+        }
+    }
+    Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
+}
+
+/// Seconds since 1970 by our own clock.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A word that no output contains.
+fn boundary() -> Result<String> {
+    probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
+}

@@ -1,0 +1,358 @@
+//! Who is worked on next. Each time a piece of work ends, every node is looked at again and given what it can
+//! do now; when nobody can do anything any more, the run is over.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::work::{self, Done};
+use super::{Fleetwork, PATIENCE};
+use crate::error::{Error, Kind, Result};
+use crate::fleet::Fleet;
+use crate::ledger;
+use crate::machine::Machine;
+use crate::plan::{Change, State};
+use crate::report::Event;
+use crate::shell::Shell;
+use crate::step::Fix;
+use crate::steps::{Needs, Via};
+
+type Working = JoinSet<(usize, Done)>;
+
+/// What the changes of a stage allow.
+enum Next {
+    /// Nothing to do, or nothing that can be done before others did something.
+    Clean,
+    Fix(Vec<Change>),
+    /// The answer will come: ask again.
+    Again,
+    Leave(Error),
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// Makes it so. `look` and `survey` come first. Ends when every node is as wanted or left; which, the
+    /// members tell. `stop` ends it early: nothing new is begun, and what runs is waited for.
+    pub async fn apply(&mut self, stop: &tokio::sync::watch::Receiver<bool>) -> Result<()> {
+        if !self.take_first().await? {
+            return Ok(());
+        }
+        let mut working = Working::new();
+        loop {
+            if !*stop.borrow() {
+                self.hand_out(&mut working)?;
+            }
+            let Some(done) = working.join_next().await else { break };
+            let (i, done) = done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
+            self.take_in(i, done);
+        }
+        self.note_open()?;
+        self.release().await;
+        match *stop.borrow() {
+            true => Err(Error::new(Kind::Interrupted, "stopped after the fixes that were running")
+                .hint("run apply again: it goes on from here")),
+            false => Ok(()),
+        }
+    }
+
+    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. Nothing is
+    /// taken where nothing is to be done.
+    async fn take_first(&mut self) -> Result<bool> {
+        let fleet = self.fleet();
+        let mut any = false;
+        for i in 0..self.members.len() {
+            any |= self.judge_in(i, &fleet)?.iter().any(|stage| !stage.is_empty());
+        }
+        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none());
+        let Some(first) = first.filter(|_| any) else {
+            return Ok(any);
+        };
+        let member = &mut self.members[first];
+        let seen = member.machine.as_ref().and_then(|machine| machine.lease.clone());
+        member.execs += 1;
+        let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
+        if let Some(lost) = ledger::lease_lost(&output) {
+            let error = Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
+            return Err(error.hint("wait until it is done, and run apply again"));
+        }
+        if output.status != 0 {
+            let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);
+            return Err(error.because(String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(true)
+    }
+
+    /// Gives every machine back that this run has taken. A machine that cannot be reached forgets by itself.
+    async fn release(&mut self) {
+        let mut releasing = JoinSet::new();
+        for member in self.members.iter_mut().filter(|m| m.machine.is_some() && m.execs > 1) {
+            member.execs += 1;
+            let (shell, script) = (member.shell.clone(), ledger::release(&self.run));
+            releasing.spawn(async move { shell.run(&script, &mut |_| {}).await.map(drop) });
+        }
+        while releasing.join_next().await.is_some() {}
+    }
+
+    /// Gives each node that has nothing to do the next piece of work it can do now.
+    fn hand_out(&mut self, working: &mut Working) -> Result<()> {
+        let mut again = true;
+        // A node that is left can be what others waited for, or what lets them go.
+        while again {
+            again = false;
+            let fleet = self.fleet();
+            for i in 0..self.members.len() {
+                if self.members[i].work.busy || self.members[i].left.is_some() {
+                    continue;
+                }
+                self.next(i, &fleet, working)?;
+                again |= self.members[i].left.is_some();
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, i: usize, fleet: &Fleet, working: &mut Working) -> Result<()> {
+        let member = &self.members[i];
+        let Some(machine) = member.machine.as_ref().filter(|_| !member.work.stale) else {
+            self.ask(i, Duration::from_secs(1 << member.work.lost) - Duration::from_secs(1), working);
+            return Ok(());
+        };
+        if let Some(unit) = machine.busy.first() {
+            let (shell, node) = (member.shell.clone(), member.node.name.clone());
+            let work = work::attach(shell, node, unit.clone(), self.events.clone());
+            self.begin(i, working, work);
+            return Ok(());
+        }
+        let stages = self.judge_in(i, fleet)?;
+        self.note(i, &stages);
+        let speaks = self.api(fleet) == Some(i);
+        for via in [Via::Node, Via::Api] {
+            for (t, changes) in stages.iter().enumerate().filter(|(t, _)| self.stages[*t].via == via) {
+                if changes.is_empty() || (via == Via::Api && !speaks) {
+                    continue;
+                }
+                match self.decide(i, changes) {
+                    Next::Clean => continue,
+                    Next::Again => self.ask(i, Duration::from_secs(1), working),
+                    Next::Leave(error) => self.members[i].left = Some(error),
+                    Next::Fix(changes) => match self.waits(i, t, &changes, fleet)? {
+                        Some(for_what) => self.wait(i, for_what),
+                        None => self.fix(i, t, changes, working),
+                    },
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be done about the changes of a stage.
+    fn decide(&mut self, i: usize, changes: &[Change]) -> Next {
+        let member = &mut self.members[i];
+        let name = member.node.name.clone();
+        let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
+        if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
+            let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
+            let error = Error::new(Kind::Refused, format!("{}: not so, and only you can change it: {}", change.step, change.that));
+            return Next::Leave(error.on(&name).because(format!("it has: {}", change.have)).hint(hint));
+        }
+        let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
+        if let Some(stuck) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
+            return Next::Leave(self::stuck(&name, stuck));
+        }
+        if ready.iter().any(|change| change.fix != Fix::Above) {
+            return Next::Fix(ready);
+        }
+        if let Some(change) = unknown {
+            let since = *member.work.unsure.get_or_insert_with(Instant::now);
+            // An API server that was just restarted will answer; a file that cannot be read will not.
+            return match soft(change) && since.elapsed() < PATIENCE {
+                true => Next::Again,
+                false => Next::Leave(cannot_tell(&name, change)),
+            };
+        }
+        match ready.first() {
+            Some(above) => Next::Leave(self::stuck(&name, above)),
+            None => Next::Clean,
+        }
+    }
+
+    /// What a stage has to wait for before it may change anything.
+    fn waits(&self, i: usize, t: usize, changes: &[Change], fleet: &Fleet) -> Result<Option<String>> {
+        let member = &self.members[i];
+        let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
+        if self.stages[t].needs == Needs::SeedFirst && member.node.name != fleet.seed {
+            let seed = self.members.iter().position(|m| m.node.name == fleet.seed);
+            let (clean, left) = match seed {
+                Some(seed) => (self.lets_in(seed, fleet)?, self.members[seed].left.is_some()),
+                None => (false, true),
+            };
+            if !clean && !(is_member && left) {
+                return Ok(Some(fleet.seed.clone()));
+            }
+            // etcd takes one learner at a time.
+            let joins = |m: &&super::Member<S>| m.node.is_control_plane() && m.work.stage == Some(t);
+            if let Some(other) = self.members.iter().find(joins).filter(|_| member.node.is_control_plane()) {
+                return Ok(Some(other.node.name.clone()));
+            }
+        }
+        let disrupts = is_member && changes.iter().any(|change| change.disrupts);
+        let alike = |m: &&super::Member<S>| m.node.role == member.node.role;
+        let disrupted = self.members.iter().filter(alike).filter(|m| m.work.disrupts);
+        let limit = if member.node.is_control_plane() { 1 } else { self.members.iter().filter(alike).count().div_ceil(10) };
+        let others: Vec<&str> = disrupted.map(|m| m.node.name.as_str()).collect();
+        Ok((disrupts && others.len() >= limit).then(|| others.join(", ")))
+    }
+
+    /// Whether a control plane is done with itself, and whoever joins finds the door open.
+    fn lets_in(&self, seed: usize, fleet: &Fleet) -> Result<bool> {
+        if self.members[seed].work.busy && self.members[seed].work.stage.is_some_and(|t| self.stages[t].via == Via::Node) {
+            return Ok(false);
+        }
+        let stages = self.judge_in(seed, fleet)?;
+        let access = self.stages.iter().position(|stage| stage.via == Via::Api);
+        let clean = |(t, changes): (usize, &Vec<Change>)| {
+            let matters = self.stages[t].via == Via::Node || Some(t) == access;
+            !matters || changes.iter().all(|change| matches!(change.state, State::Waits(_)))
+        };
+        Ok(fleet.exists && stages.iter().enumerate().all(clean))
+    }
+
+    fn wait(&mut self, i: usize, for_what: String) {
+        let member = &mut self.members[i];
+        if member.work.waits.as_ref() != Some(&for_what) {
+            member.work.waits = Some(for_what.clone());
+            self.events.tell(Event::Waiting { node: member.node.name.clone(), for_what });
+        }
+    }
+
+    fn ask(&mut self, i: usize, after: Duration, working: &mut Working) {
+        let member = &mut self.members[i];
+        member.execs += 1;
+        let work = work::ask_later(member.shell.clone(), member.questions(), after);
+        self.begin(i, working, work);
+    }
+
+    fn fix(&mut self, i: usize, t: usize, changes: Vec<Change>, working: &mut Working) {
+        let member = &mut self.members[i];
+        let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
+        member.work.stage = Some(t);
+        member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
+        member.execs += 1;
+        let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());
+        self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
+        let lease = member.machine.as_ref().and_then(|machine| machine.lease.clone());
+        let work = work::fix(member.shell.clone(), node, self.run.clone(), lease, changes, self.events.clone());
+        self.begin(i, working, work);
+    }
+
+    fn begin(&mut self, i: usize, working: &mut Working, work: impl Future<Output = Done> + Send + 'static) {
+        self.members[i].work.busy = true;
+        self.members[i].work.waits = None;
+        working.spawn(async move { (i, work.await) });
+    }
+
+    fn take_in(&mut self, i: usize, done: Done) {
+        let ended = self.members[i].work.stage.take();
+        let work = &mut self.members[i].work;
+        (work.busy, work.disrupts) = (false, false);
+        match done {
+            Done::Asked(Err(error)) if error.kind == Kind::Unreachable && work.lost < 6 => {
+                (work.stale, work.lost) = (true, work.lost + 1);
+            }
+            Done::Asked(result) => {
+                (work.stale, work.lost) = (false, 0);
+                self.heard(i, result);
+            }
+            Done::Fixed(done, error) => {
+                work.stale = true;
+                work.tried.extend(done);
+                match error {
+                    // Nobody knows how far the script got; the machine does.
+                    Some(error) if error.kind == Kind::Unreachable => work.lost += 1,
+                    Some(error) => self.members[i].left = Some(error),
+                    None => {}
+                }
+                self.disturb(i, ended);
+            }
+            Done::Attached(_) => work.stale = true,
+        }
+    }
+
+    /// A machine that joined shows up at the API, so what the API said before is out of date.
+    fn disturb(&mut self, i: usize, ended: Option<usize>) {
+        let entered = ended.is_some_and(|t| self.stages[t].needs == Needs::SeedFirst);
+        if let Some(api) = self.api(&self.fleet()).filter(|api| entered && *api != i) {
+            self.members[api].work.stale = true;
+        }
+    }
+
+    /// Keeps book of what did not hold and now does.
+    fn note(&mut self, i: usize, stages: &[Vec<Change>]) {
+        let mut own = std::collections::BTreeSet::new();
+        let mut whole = std::collections::BTreeSet::new();
+        for (t, change) in stages.iter().enumerate().flat_map(|(t, changes)| changes.iter().map(move |c| (t, c))) {
+            let set = if self.stages[t].via == Via::Api { &mut whole } else { &mut own };
+            set.insert(format!("{}\n{}", change.step, change.that));
+        }
+        let unsure = stages.iter().flatten().any(|change| matches!(change.state, State::Unknown { .. }));
+        if unsure {
+            // What cannot be told now was neither mended nor broken.
+            return;
+        }
+        self.members[i].work.unsure = None;
+        let mut mended: Vec<String> = self.members[i].open.difference(&own).cloned().collect();
+        self.members[i].open = own;
+        if self.api(&self.fleet()) == Some(i) {
+            mended.extend(self.open.difference(&whole).cloned());
+            self.open = whole;
+        }
+        for key in mended {
+            let (step, that) = key.split_once('\n').unwrap_or_default();
+            self.members[i].work.tried.remove(that);
+            self.members[i].changed.insert(key.clone());
+            let node = self.members[i].node.name.clone();
+            self.events.tell(Event::Fixed { node, step: step.into(), that: that.into() });
+        }
+    }
+
+    /// The last word: what is still open on nodes that nobody works on any more.
+    fn note_open(&mut self) -> Result<()> {
+        let fleet = self.fleet();
+        for i in 0..self.members.len() {
+            if self.members[i].machine.is_some() && !self.members[i].work.stale {
+                let stages = self.judge_in(i, &fleet)?;
+                self.note(i, &stages);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many wants do not hold on a node, as far as anybody knows.
+    pub fn still_open(&self, i: usize) -> usize {
+        let speaks = self.api(&self.fleet()) == Some(i);
+        self.members[i].open.len() + if speaks { self.open.len() } else { 0 }
+    }
+}
+
+/// Whether the answer is likely to come with time.
+fn soft(change: &Change) -> bool {
+    let State::Unknown { asked, .. } = &change.state else { return false };
+    asked.starts_with("kubectl") || asked.contains("kubectl ")
+}
+
+fn stuck(node: &str, change: &Change) -> Error {
+    let mut error = Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that)).on(node);
+    let (have, want) = (change.have.trim(), change.want.trim());
+    error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
+    error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
+    error.hint("its fix ran to the end and changed nothing; see to it, then run apply again")
+}
+
+fn cannot_tell(node: &str, change: &Change) -> Error {
+    let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
+    Error::new(Kind::Unknown, format!("{}: cannot tell whether it is so that {}", change.step, change.that))
+        .on(node)
+        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
+        .because(format!("answered: {why}"))
+        .hint("nothing is changed while that is not known; -v shows every question")
+}

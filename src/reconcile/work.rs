@@ -1,0 +1,175 @@
+//! What is done to one machine at a time: a question, a script of fixes, waiting for work of an earlier run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{boundary, now};
+use crate::error::{Error, Kind, Result};
+use crate::ledger::{self, Ear, Heard, Run};
+use crate::machine::{Lease, Machine};
+use crate::plan::Change;
+use crate::probe::{self, Answer};
+use crate::report::{Event, Events};
+use crate::shell::Shell;
+use crate::step::Ask;
+
+/// Where a node stands in an apply.
+#[derive(Default)]
+pub(super) struct State {
+    /// Something is being done to it.
+    pub busy: bool,
+    /// What is known of it is out of date.
+    pub stale: bool,
+    /// The stage of the fixes that run, and whether they interrupt a member.
+    pub stage: Option<usize>,
+    pub disrupts: bool,
+    /// Wants whose fix ran to its end; one that does not hold at the next look is stuck.
+    pub tried: BTreeSet<String>,
+    /// Since when something cannot be told that should soon be known.
+    pub unsure: Option<Instant>,
+    /// How often in a row the connection was lost.
+    pub lost: u32,
+    /// What it waits for, so that this is told once.
+    pub waits: Option<String>,
+}
+
+/// What a machine said to all questions.
+pub(super) struct Said {
+    pub machine: Machine,
+    pub answers: Vec<Answer>,
+    /// How far its clock is ahead of ours, in seconds.
+    pub clock: f64,
+}
+
+/// What is left of a piece of work.
+pub(super) enum Done {
+    Asked(Result<Said>),
+    /// Wants whose fix ran to its end; and what went wrong, if anything did.
+    Fixed(Vec<String>, Option<Error>),
+    Attached(Result<()>),
+}
+
+/// Asks a machine everything, once.
+pub(super) async fn ask<S: Shell>(shell: Arc<S>, asks: Vec<Ask>) -> Result<Said> {
+    let boundary = boundary()?;
+    let asks: Vec<&Ask> = asks.iter().collect();
+    let before = now();
+    let output = shell.run(&probe::script(&asks, &boundary), &mut |_| {}).await?;
+    let halfway = (before + now()) / 2.0;
+    let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
+        Error::new(Kind::Unknown, "cannot make out what the machine answered")
+            .because(why)
+            .because(String::from_utf8_lossy(&output.stderr))
+            .hint("nothing was changed there; see what its shell prints on login, and its disk")
+    })?;
+    let clock = machine.clock - halfway;
+    Ok(Said { machine, answers, clock })
+}
+
+/// Asks again after a while.
+pub(super) async fn ask_later<S: Shell>(shell: Arc<S>, asks: Vec<Ask>, after: Duration) -> Done {
+    tokio::time::sleep(after).await;
+    Done::Asked(ask(shell, asks).await)
+}
+
+/// Runs the fixes of one stage as one script, and tells how they go.
+pub(super) async fn fix<S: Shell>(
+    shell: Arc<S>,
+    node: String,
+    run: Run,
+    lease: Option<Lease>,
+    changes: Vec<Change>,
+    events: Events,
+) -> Done {
+    match try_fix(&*shell, &node, &run, lease.as_ref(), &changes, &events).await {
+        Ok((done, None)) => Done::Fixed(done, None),
+        Ok((done, Some(error))) | Err((done, error)) => Done::Fixed(done, Some(error.on(&node))),
+    }
+}
+
+type Outcome = std::result::Result<(Vec<String>, Option<Error>), (Vec<String>, Error)>;
+
+async fn try_fix<S: Shell>(
+    shell: &S,
+    node: &str,
+    run: &Run,
+    lease: Option<&Lease>,
+    changes: &[Change],
+    events: &Events,
+) -> Outcome {
+    let boundary = boundary().map_err(|error| (vec![], error))?;
+    let refs: Vec<&Change> = changes.iter().collect();
+    let script = ledger::fix(run, lease, &refs, &boundary);
+    let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
+    let mut said: Vec<String> = Vec::new();
+    let output = shell
+        .run(&script, &mut |piece| {
+            for heard in ear.hear(piece) {
+                match heard {
+                    Heard::Started(i) => {
+                        at = changes.get(i);
+                        said.clear();
+                        if let Some(c) = at {
+                            let (step, that) = (c.step.to_string(), c.that.clone());
+                            events.tell(Event::Fixing { node: node.into(), step, that });
+                        }
+                    }
+                    Heard::Said(line) => {
+                        events.tell(Event::Said { node: node.into(), line: line.clone() });
+                        said.push(line);
+                    }
+                    Heard::Done(i, 0) => done.extend(changes.get(i).map(|c| c.that.clone())),
+                    Heard::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
+                }
+            }
+        })
+        .await;
+    let output = output.map_err(|error| (done.clone(), error))?;
+    if let Some(lost) = ledger::lease_lost(&output) {
+        let error = Error::new(Kind::Busy, "another run is changing it").because(lost);
+        return Err((done, error.hint("one of the two has to wait; run it again when the other is done")));
+    }
+    let error = failed.map(|(change, status)| failure(change, status, &said));
+    let error = error.or_else(|| {
+        let broke = output.status != 0;
+        broke.then(|| {
+            Error::new(Kind::Failed, format!("the script of fixes ended with {}", output.status))
+                .because(tail(&said))
+                .because(String::from_utf8_lossy(&output.stderr))
+        })
+    });
+    Ok((done, error))
+}
+
+fn failure(change: &Change, status: i32, said: &[String]) -> Error {
+    Error::new(Kind::Failed, format!("{}: could not bring it about that {}", change.step, change.that))
+        .because(format!("exit {status}, after these words:"))
+        .because(tail(said))
+        .hint("see to it, then run apply again: it goes on from here")
+}
+
+/// The last that was said: where a program says why it gave up.
+fn tail(said: &[String]) -> String {
+    said[said.len().saturating_sub(12)..].join("\n")
+}
+
+/// Waits for work that an earlier run began.
+pub(super) async fn attach<S: Shell>(shell: Arc<S>, node: String, unit: String, events: Events) -> Done {
+    let boundary = match boundary() {
+        Ok(boundary) => boundary,
+        Err(error) => return Done::Attached(Err(error)),
+    };
+    events.tell(Event::Attached { node: node.clone(), unit: unit.clone() });
+    let mut ear = Ear::new(&boundary);
+    let heard = |piece: &[u8]| {
+        for heard in ear.hear(piece) {
+            if let Heard::Said(line) = heard {
+                events.tell(Event::Said { node: node.clone(), line });
+            }
+        }
+    };
+    let mut heard = heard;
+    // However it ended: what it brought about is asked, not concluded.
+    Done::Attached(shell.run(&ledger::attach(&unit, &boundary), &mut heard).await.map(drop))
+}

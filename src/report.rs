@@ -1,0 +1,137 @@
+//! What happens, as events on one channel, and how they are told: lines or JSON here, a live display in `term`.
+//! The only place that writes to the terminal.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+pub mod plan;
+pub mod term;
+
+/// Something that happened. As JSON: one object a line, `event` says which.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A machine was asked for the first time, and this many of its wants do not hold.
+    Looked { node: String, changes: usize },
+    /// A want that does not hold, as `plan` shows it.
+    Drift { node: String, step: String, that: String, state: String, have: String, want: String },
+    /// Keys and certificates were made, into this folder.
+    Trust { path: String },
+    /// Fixes of a stage begin on a node.
+    Stage { node: String, stage: String, changes: usize },
+    /// One fix begins.
+    Fixing { node: String, step: String, that: String },
+    /// What a fix printed.
+    Said { node: String, line: String },
+    /// A want that did not hold was asked again, and holds.
+    Fixed { node: String, step: String, that: String },
+    /// Work of an earlier run goes on, and is waited for.
+    Attached { node: String, unit: String },
+    /// Nothing can be done on a node until something else is done.
+    Waiting { node: String, for_what: String },
+    /// Something went wrong.
+    Error { node: Option<String>, kind: String, what: String, cause: Vec<String>, hint: Option<String> },
+    /// The end.
+    Done { changes: usize, nodes: BTreeMap<String, Tally>, seconds: f64 },
+}
+
+/// What a run came to on one node.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Tally {
+    /// Scripts run.
+    pub execs: u32,
+    /// Wants that did not hold: found by a plan, mended by an apply.
+    pub changes: usize,
+    pub state: NodeState,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    Converged,
+    Drifted,
+    Quarantined,
+}
+
+impl From<&Error> for Event {
+    fn from(error: &Error) -> Self {
+        let Error { kind, node, what, cause, hint } = error.clone();
+        Event::Error { node, kind: format!("{kind:?}").to_lowercase(), what, cause, hint }
+    }
+}
+
+/// Where events go. Cheap to clone; nobody waits for who reads.
+#[derive(Clone)]
+pub struct Events(tokio::sync::mpsc::UnboundedSender<Event>);
+
+impl Events {
+    /// The sending end, and the end that a printer reads.
+    pub fn channel() -> (Events, tokio::sync::mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (Events(sender), receiver)
+    }
+
+    pub fn tell(&self, event: Event) {
+        // Nobody listens any more when the program ends; then there is nobody to tell.
+        let _ = self.0.send(event);
+    }
+}
+
+/// How events are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One JSON object a line, on standard output.
+    Json,
+    /// A line for each thing that matters, on standard error.
+    Lines,
+    /// A live display on a terminal.
+    Term,
+    /// Only what goes wrong.
+    Quiet,
+}
+
+/// Shows events until the last sender is gone.
+pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, style: Style) {
+    let mut term = (style == Style::Term).then(term::Display::new);
+    while let Some(event) = events.recv().await {
+        match (&mut term, style) {
+            (Some(display), _) => display.show(&event),
+            (None, Style::Json) => out(&serde_json::to_string(&event).unwrap_or_default()),
+            (None, Style::Quiet) => {}
+            (None, _) => line(&event).iter().for_each(|line| err(line)),
+        }
+    }
+}
+
+/// An event as a line; most have none.
+fn line(event: &Event) -> Option<String> {
+    match event {
+        Event::Trust { path } => Some(format!("made a new trust in {path} (keep it safe)")),
+        Event::Stage { node, stage, changes } => Some(format!("{node}  {stage}: {}", count(*changes, "change"))),
+        Event::Fixed { node, step, that } => Some(format!("{node}  {step}: {that}")),
+        Event::Attached { node, unit } => Some(format!("{node}  {unit} of an earlier run goes on; waiting for it")),
+        Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),
+        Event::Said { node, line } if line.starts_with("waiting for the package lock") => Some(format!("{node}  {line}")),
+        _ => None,
+    }
+}
+
+/// `1 change`, `2 changes`
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// A line on standard output: what a command is for.
+pub fn out(line: &str) {
+    // A reader that has seen enough, as `head` has, is no trouble of ours.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A line on standard error: what happens on the way.
+pub fn err(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,50 @@
+//! A plan as people read it: by node and step, each want that does not hold with what changes as a diff.
+
+use crate::plan::{Change, State, diff};
+use crate::report::count;
+use crate::step::Fix;
+
+/// Longer diffs are cut; the JSON has them whole.
+const LINES: usize = 40;
+
+/// The lines of a whole plan: nodes in order, with their changes.
+pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (node, changes) in plan {
+        let mut step = "";
+        for change in changes {
+            if change.step != step {
+                step = change.step;
+                lines.push(format!("{node}  {} — {}", change.step, change.why));
+            }
+            lines.extend(one(change));
+        }
+    }
+    lines
+}
+
+fn one(change: &Change) -> Vec<String> {
+    let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
+    let place = match &change.fix {
+        Fix::Write { path, .. } => format!("{path:>width$}", width = 60usize.saturating_sub(change.that.chars().count())),
+        _ => String::new(),
+    };
+    let mut lines = vec![format!("  {sign} {}  {place}", change.that).trim_end().to_string()];
+    let diff = diff(&change.have, &change.want);
+    let more = diff.len().saturating_sub(LINES);
+    lines.extend(diff.into_iter().take(LINES).map(|line| format!("      {line}").trim_end().to_string()));
+    if more > 0 {
+        lines.push(format!("      … {}", count(more, "more line")));
+    }
+    match &change.state {
+        State::Ready => {}
+        State::Waits(for_what) => lines.push(format!("      waits for {for_what}")),
+        State::ByHand => {
+            if let Fix::ByHand(hint) = &change.fix {
+                lines.push(format!("      by hand: {hint}"));
+            }
+        }
+        State::Unknown { why, .. } => lines.push(format!("      cannot tell: {why}")),
+    }
+    lines
+}

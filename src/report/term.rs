@@ -1,0 +1,70 @@
+//! The live display: a line for each node that is being worked on, with what it is doing right now.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Event, count, line};
+
+/// What is on the screen.
+pub struct Display {
+    all: MultiProgress,
+    nodes: BTreeMap<String, ProgressBar>,
+}
+
+impl Default for Display {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Display {
+    pub fn new() -> Self {
+        Display { all: MultiProgress::new(), nodes: BTreeMap::new() }
+    }
+
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Stage { node, stage, changes } => {
+                let bar = self.node(node);
+                bar.set_prefix(format!("{node}  {stage}"));
+                bar.set_message(count(*changes, "change"));
+            }
+            Event::Fixing { node, step, that } => self.node(node).set_message(format!("{step}: {that}")),
+            Event::Said { node, line } => {
+                let bar = self.node(node);
+                let doing = bar.message();
+                let doing = doing.split(" — ").next().unwrap_or_default().to_string();
+                bar.set_message(format!("{doing} — {line}"));
+            }
+            Event::Attached { .. } | Event::Waiting { .. } => {
+                if let (Some(text), Event::Attached { node, .. } | Event::Waiting { node, .. }) = (line(event), event) {
+                    self.node(node).set_message(text);
+                }
+            }
+            Event::Trust { .. } => {
+                let _ = self.all.println(line(event).unwrap_or_default());
+            }
+            Event::Done { .. } => {
+                for bar in self.nodes.values() {
+                    bar.finish_and_clear();
+                }
+                self.nodes.clear();
+            }
+            Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
+        }
+    }
+
+    fn node(&mut self, name: &str) -> ProgressBar {
+        let all = &self.all;
+        let make = || {
+            let bar = all.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("  {prefix:<16} {spinner} {wide_msg} {elapsed:>5}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        };
+        self.nodes.entry(name.to_string()).or_insert_with(make).clone()
+    }
+}

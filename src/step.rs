@@ -1,0 +1,288 @@
+//! What a step is: a list of wants, and a want is a question, the right answer and a remedy. No step knows
+//! whether it is being planned, applied or looked at.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::cluster::{Cluster, Node};
+use crate::error::Result;
+use crate::fleet::Fleet;
+use crate::machine::Machine;
+use crate::manifest;
+use crate::pki::Trust;
+
+/// One provisioning step. `steps::STAGES` lists them all, in order.
+pub struct Step {
+    pub name: &'static str,
+    /// Why a cluster needs this. One sentence; `plan` prints it.
+    pub why: &'static str,
+    /// Fails only where a template cannot be rendered.
+    pub wants: fn(&Cx) -> Result<Vec<Want>>,
+}
+
+/// All a step may look at.
+///
+/// **Asks depend on `cluster` and `node` alone**: they are sent before anything else is known. What is right
+/// and how to get there may depend on the rest too.
+pub struct Cx<'a> {
+    pub cluster: &'a Cluster,
+    pub node: &'a Node,
+    pub trust: &'a Trust,
+    pub now: OffsetDateTime,
+    /// What this machine said of itself; empty while the asks are being written.
+    pub machine: &'a Machine,
+    /// What all machines together say; likewise.
+    pub fleet: &'a Fleet,
+}
+
+/// One thing that must be true of one node.
+#[derive(Clone)]
+pub struct Want {
+    /// Said so that it reads true once it holds: "no swap is active".
+    pub that: String,
+    pub ask: Ask,
+    pub expect: Expect,
+    pub fix: Fix,
+    /// The fix interrupts what runs on a member of the cluster.
+    pub disrupts: bool,
+}
+
+/// A question about the present state. The same question, asked twice, changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Shell that prints the state, exits 0 and keeps quiet on stderr; anything else means *unknown*.
+    /// It runs under `set -eu`; mind pipelines, whose left side can fail unseen.
+    Shell(String),
+    /// `mode 644 root:root` and the text of a file, or `absent`.
+    File(String),
+    /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
+    Hash(String),
+    /// `enabled active current` of a unit; `stale` where one of these files is newer than the start.
+    Unit { unit: String, reads: Vec<String> },
+    /// A line for each package: `kubelet hi 1.36.3-1.1` (dpkg's status), or `kubelet absent`.
+    Packages(Vec<String>),
+    /// Nothing: the head of the reply tells.
+    Head,
+    /// A line of JSON for each object of the cluster, or `absent`; all absent where no cluster runs.
+    Objects(Vec<Object>),
+}
+
+/// The name of an object in the cluster's API.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    pub api_version: String,
+    pub kind: String,
+    /// Empty where the kind has none.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What the answer must be.
+#[derive(Clone)]
+pub enum Expect {
+    /// Exactly this, give or take the last line break.
+    Is(String),
+    /// What this makes of the present text; for files that we share with others.
+    Edited(Arc<dyn Fn(&str) -> String + Send + Sync>),
+    /// Whatever this finds right.
+    Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
+}
+
+/// What was made of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Holds,
+    /// It does not hold; what is there and what should be, as text to compare.
+    Differs {
+        have: String,
+        want: String,
+    },
+    /// It does not hold, and others must do something first; this says what.
+    Waits {
+        have: String,
+        want: String,
+        for_what: String,
+    },
+}
+
+/// How to get from the present state to the wanted one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fix {
+    /// Shell, run as root under `set -eu`. Changes of one stage that share their text share one run of it.
+    Run(String),
+    /// The same, for what takes long: a transient unit `ironstrap-NAME` that outlives the connection and is
+    /// ended after `minutes`.
+    Unit { name: &'static str, minutes: u32, script: String },
+    /// Put a text in this file, atomically: this one, or what the edit made of the present one. Without a mode
+    /// the file keeps its own.
+    Write { path: String, mode: Option<u32>, text: Option<String> },
+    /// Nothing: what stands above brings it about, and this checks that it did.
+    Above,
+    /// Only a human can; this says how.
+    ByHand(String),
+}
+
+impl Want {
+    pub fn that(that: impl Into<String>) -> Self {
+        Want {
+            that: that.into(),
+            ask: Ask::Shell(String::new()),
+            expect: Expect::Is(String::new()),
+            fix: Fix::Above,
+            disrupts: false,
+        }
+    }
+
+    pub fn asks(mut self, ask: Ask) -> Self {
+        self.ask = ask;
+        self
+    }
+
+    pub fn ask(self, shell: impl Into<String>) -> Self {
+        self.asks(Ask::Shell(shell.into()))
+    }
+
+    pub fn is(mut self, answer: impl Into<String>) -> Self {
+        self.expect = Expect::Is(answer.into());
+        self
+    }
+
+    pub fn judged(mut self, judge: impl Fn(&str) -> Verdict + Send + Sync + 'static) -> Self {
+        self.expect = Expect::Judged(Arc::new(judge));
+        self
+    }
+
+    /// Holds where `test` says so; `what` tells people what would pass.
+    pub fn passes(self, what: impl Into<String>, test: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let what = what.into();
+        self.judged(move |have| match test(have) {
+            true => Verdict::Holds,
+            false => Verdict::Differs { have: have.into(), want: what.clone() },
+        })
+    }
+
+    pub fn run(mut self, shell: impl Into<String>) -> Self {
+        self.fix = Fix::Run(shell.into());
+        self
+    }
+
+    pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<String>) -> Self {
+        self.fix = Fix::Unit { name, minutes, script: shell.into() };
+        self
+    }
+
+    pub fn by_hand(mut self, hint: impl Into<String>) -> Self {
+        self.fix = Fix::ByHand(hint.into());
+        self
+    }
+
+    pub fn disrupts(mut self) -> Self {
+        self.disrupts = true;
+        self
+    }
+
+    /// A file we own: these bytes, this mode, root's.
+    pub fn file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
+        Want {
+            fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
+        }
+    }
+
+    /// A file we own whose text is nobody's business.
+    pub fn secret_file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
+        Want {
+            fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            ..Want::that(that)
+                .asks(Ask::Hash(path.into()))
+                .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
+        }
+    }
+
+    /// A file we share: this edit of whatever is there, and nothing where there is no file.
+    pub fn edit(
+        that: impl Into<String>,
+        path: &str,
+        edit: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Want {
+            expect: Expect::Edited(Arc::new(edit)),
+            fix: Fix::Write { path: path.into(), mode: None, text: None },
+            ..Want::that(that).asks(Ask::File(path.into()))
+        }
+    }
+
+    /// A file that must not be there.
+    pub fn no_file(that: impl Into<String>, path: &str) -> Self {
+        Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"))
+    }
+
+    /// An object of the cluster has all that its manifest says; `fix` brings it about.
+    pub fn object(manifest: &Value, fix: &str) -> Self {
+        let object = Object::of(manifest);
+        let manifest = manifest.clone();
+        let that = match object.namespace.is_empty() {
+            true => format!("{} {} is as wanted", object.kind, object.name),
+            false => format!("{} {}/{} is as wanted", object.kind, object.namespace, object.name),
+        };
+        Want::that(that)
+            .asks(Ask::Objects(vec![object.clone()]))
+            .judged(move |answer| {
+                if answer == "absent" {
+                    return Verdict::Differs { have: String::new(), want: format!("{object}\n") };
+                }
+                // Of a Secret only its being there is asked: its content stays where it is.
+                let Ok(have) = serde_json::from_str::<Value>(answer) else { return Verdict::Holds };
+                let differences = manifest::differences(&manifest, &have);
+                let (have, want) = manifest::texts(&differences);
+                if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
+            })
+            .run(fix)
+    }
+
+    /// The unit runs, starts at boot, and started after each of `reads` last changed.
+    ///
+    /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
+    pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
+        let reads = reads.iter().map(|path| path.to_string()).collect();
+        Want::that(format!("{unit} runs its current config"))
+            .asks(Ask::Unit { unit: format!("{unit}.service"), reads })
+            .is("enabled active current")
+            .run(format!(
+                "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
+                 systemctl restart {unit}\nsystemctl is-active -q {unit}"
+            ))
+            .disrupts()
+    }
+}
+
+/// Lower-case hex of SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Object {
+    pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
+        let text = str::to_string;
+        Object { api_version: text(api_version), kind: text(kind), namespace: text(namespace), name: text(name) }
+    }
+
+    /// The name of an object as a manifest has it.
+    pub fn of(manifest: &Value) -> Self {
+        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+        Object::new(text("/apiVersion"), text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
+    }
+
+    pub fn node(name: &str) -> Self {
+        Object::new("v1", "Node", "", name)
+    }
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+    }
+}

@@ -1,0 +1,58 @@
+//! hosts: the endpoint's name and the nodes' names resolve on every node, without a DNS of ours.
+
+use crate::cluster::Cluster;
+use crate::error::Result;
+use crate::step::{Cx, Step, Want};
+
+pub const STEP: Step =
+    Step { name: "hosts", why: "every node must find the API and its fellows by name, whatever the network's DNS knows", wants };
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let lines = lines(cx.cluster);
+    let mark = mark(cx.cluster);
+    Ok(vec![Want::edit("the cluster's names are in /etc/hosts", "/etc/hosts", move |hosts| edit(hosts, &lines, &mark))])
+}
+
+/// Our lines end in this; every other line is somebody else's.
+fn mark(cluster: &Cluster) -> String {
+    format!("# ironstrap: {}", cluster.name)
+}
+
+/// One line per control plane for the endpoint, where that name is ours: clients try them in turn, so that no
+/// load balancer is needed. Then one per node.
+fn lines(cluster: &Cluster) -> Vec<String> {
+    let endpoint = cluster.control_planes().filter(|_| cluster.endpoint.kept);
+    let endpoint = endpoint.map(|node| format!("{} {}", node.ip, cluster.endpoint.host));
+    let nodes = cluster.nodes.iter().map(|node| format!("{} {}", node.ip, node.name));
+    endpoint.chain(nodes).map(|line| format!("{line} {}", mark(cluster))).collect()
+}
+
+/// Our lines as they should be, in place of our lines as they are.
+fn edit(hosts: &str, lines: &[String], mark: &str) -> String {
+    let ours = |line: &&str| line.trim_end().ends_with(mark);
+    let present: Vec<&str> = hosts.lines().filter(ours).map(str::trim_end).collect();
+    if present == lines {
+        return hosts.to_string();
+    }
+    let mut text: String = hosts.split_inclusive('\n').filter(|line| !ours(line)).collect();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text + &lines.iter().map(|line| format!("{line}\n")).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_lines_are_replaced() {
+        let lines = vec!["10.0.0.1 m1 # ironstrap: demo".to_string()];
+        let edit = |text: &str| edit(text, &lines, "# ironstrap: demo");
+        assert_eq!(edit("127.0.0.1 localhost"), "127.0.0.1 localhost\n10.0.0.1 m1 # ironstrap: demo\n");
+        let old = "127.0.0.1 localhost\n10.0.0.9 m1 # ironstrap: demo\n10.0.0.7 x # ironstrap: demo2\n";
+        let new = "127.0.0.1 localhost\n10.0.0.7 x # ironstrap: demo2\n10.0.0.1 m1 # ironstrap: demo\n";
+        assert_eq!(edit(old), new);
+        assert_eq!(edit(new), new, "an edit applied twice is the edit applied once");
+    }
+}

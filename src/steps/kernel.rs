@@ -1,0 +1,45 @@
+//! kernel: what containers and their network need of it, now and at boot.
+
+use crate::error::Result;
+use crate::step::{Cx, Step, Want};
+
+pub const STEP: Step =
+    Step { name: "kernel", why: "pods reach each other and services only through a kernel that forwards and filters", wants };
+
+const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
+
+/// What must hold in `/proc/sys`: containerd's and kubeadm's documented prerequisites.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net.bridge.bridge-nf-call-ip6tables", "1"),
+    ("net.bridge.bridge-nf-call-iptables", "1"),
+    ("net.ipv4.ip_forward", "1"),
+];
+
+fn wants(_: &Cx) -> Result<Vec<Want>> {
+    let file: String = SYSCTLS.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let mut wants = vec![
+        Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
+        Want::file("sysctls are set at boot", "/etc/sysctl.d/99-zz-ironstrap.conf", 0o644, &format!("# Kept by ironstrap.\n{file}")),
+        effect("overlay file systems can be mounted", "grep -qw overlay /proc/filesystems", "overlay"),
+        effect("bridged traffic can be filtered", "[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]", "br_netfilter"),
+        effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
+    ];
+    wants.extend(SYSCTLS.iter().map(|(key, value)| live(key, value)));
+    Ok(wants)
+}
+
+/// Asks for the effect, not the module: it may be built into the kernel.
+fn effect(that: &str, test: &str, module: &str) -> Want {
+    Want::that(that)
+        .ask(format!("if {test}; then echo yes; else echo no; fi"))
+        .is("yes")
+        .run(format!("modprobe {module}"))
+}
+
+fn live(key: &str, value: &str) -> Want {
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    Want::that(format!("{key} is {value}"))
+        .ask(format!("if [ -e {path} ]; then read -r x <{path}; echo \"$x\"; else echo absent; fi"))
+        .is(value)
+        .run(format!("sysctl -qw {key}={value}"))
+}

@@ -1,0 +1,96 @@
+//! kubelet: kubelet, kubeadm and kubectl, from the Kubernetes repository, at the inventory's version and no other.
+
+use crate::cluster::Cluster;
+use crate::error::Result;
+use crate::shell::quote;
+use crate::step::{Ask, Cx, Step, Want};
+use crate::steps::runtime;
+
+pub const STEP: Step = Step { name: "kubelet", why: "every node runs a kubelet, and kubeadm makes it part of the cluster", wants };
+
+const PACKAGES: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
+// Where the project's own documentation puts them.
+const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
+const SOURCE: &str = "/etc/apt/sources.list.d/kubernetes.list";
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let cluster = cx.cluster;
+    let version = cluster.kubernetes.to_string();
+    let names = PACKAGES.iter().map(|name| name.to_string()).collect();
+    Ok(vec![
+        key(cluster),
+        Want::file(
+            "the Kubernetes repository is known to apt",
+            SOURCE,
+            0o644,
+            &format!("# Kept by ironstrap.\ndeb [signed-by={KEY}] {} /\n", cluster.packages.kubernetes),
+        ),
+        Want::that(format!("kubelet, kubeadm and kubectl are {version} and held"))
+            .asks(Ask::Packages(names))
+            .passes(format!("{version}, held"), move |states| are_installed(states, &version))
+            .run_as_unit("kubelet", 20, install(cluster)),
+        Want::that("the kubelet starts at boot")
+            .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
+            .passes("enabled", |state| state.starts_with("enabled "))
+            .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet"),
+    ])
+}
+
+/// The key as the inventory has it; else as the repository has it, and then as it was when it was first seen.
+fn key(cluster: &Cluster) -> Want {
+    let that = "the Kubernetes repository's key is here";
+    if let Some(text) = &cluster.packages.key {
+        return Want::file(that, KEY, 0o644, text);
+    }
+    let url = quote(&format!("{}Release.key", cluster.packages.kubernetes));
+    let seen = "/var/lib/ironstrap/kubernetes-apt-key";
+    // apt brings a client of its own, so nothing needs to be installed to fetch the key that installing needs.
+    // It leaves an error page behind as it would a key, so look at what came.
+    let fetch = format!(
+        "{}mkdir -p /etc/apt/keyrings /var/lib/ironstrap\nchmod 700 /var/lib/ironstrap\n\
+         /usr/lib/apt/apt-helper -q download-file {url} {KEY}.new\n\
+         grep -q 'BEGIN PGP PUBLIC KEY BLOCK' {KEY}.new || {{ echo 'what the repository has in place of its key is none'; exit 1; }}\n\
+         chmod 644 {KEY}.new\nmv -f {KEY}.new {KEY}\nsha256sum <{KEY} >{seen}",
+        runtime::exports(cluster)
+    );
+    Want::that(that)
+        .ask(format!(
+            "if [ ! -e {KEY} ]; then echo absent; elif [ ! -e {seen} ]; then echo unknown; \
+             elif read -r a x <{seen} && [ \"$(sha256sum <{KEY})\" = \"$a  -\" ]; then echo as first seen; else echo changed; fi"
+        ))
+        .is("as first seen")
+        .run(fetch)
+}
+
+fn are_installed(states: &str, version: &str) -> bool {
+    let held = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (status, installed) = (words.next(), words.next().unwrap_or_default());
+        status == Some("hi") && (installed == version || installed.starts_with(&format!("{version}-")))
+    };
+    states.lines().all(held)
+}
+
+/// The revision after the version differs from release to release, so apt picks it.
+fn install(cluster: &Cluster) -> String {
+    let wanted: Vec<String> = PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
+    format!(
+        "{}apt update\npackages {}\napt-mark hold {} >/dev/null",
+        runtime::exports(cluster),
+        wanted.join(" "),
+        PACKAGES.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_version_will_do() {
+        assert!(are_installed("kubelet hi 1.36.3-1.1\nkubeadm hi 1.36.3-2.1", "1.36.3"));
+        for states in ["kubelet hi 1.36.30-1.1", "kubelet ii 1.36.3-1.1", "kubelet absent", "kubelet hi 1.36.3-1.1\nkubeadm absent"] {
+            assert!(!are_installed(states, "1.36.3"), "{states}");
+        }
+    }
+}

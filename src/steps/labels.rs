@@ -1,0 +1,94 @@
+//! labels: labels and taints as the inventory says; what others set is left alone.
+
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{Node, Taint};
+use crate::error::Result;
+use crate::shell::{KUBECTL, quote};
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+
+pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
+
+/// What we set, so that it can be taken back when the inventory no longer says it.
+const SET_BY_US: &str = "ironstrap.dev/set";
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    Ok(cx.cluster.nodes.iter().map(|node| as_said(cx, node)).collect())
+}
+
+fn as_said(cx: &Cx, node: &Node) -> Want {
+    let waits = cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name));
+    let wanted = node.clone();
+    Want::that(format!("{} has its labels and taints", node.name))
+        .asks(Ask::Objects(vec![Object::node(&node.name)]))
+        .judged(move |answer| {
+            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+            let (have, want) = compare(&wanted, &object);
+            match (&waits, have == want) {
+                (_, true) => Verdict::Holds,
+                (Some(for_what), _) => Verdict::Waits { have, want, for_what: for_what.clone() },
+                (None, _) => Verdict::Differs { have, want },
+            }
+        })
+        .run(set(node))
+}
+
+/// What we are to see to, a line each.
+fn ours(node: &Node) -> Vec<String> {
+    let labels = node.labels.iter().map(|(key, value)| format!("label {key}={value}"));
+    let taints = node.taints.iter().flatten().map(|taint| format!("taint {taint}"));
+    labels.chain(taints).collect()
+}
+
+/// Keys of what we see to, for `SET_BY_US`.
+fn keys(node: &Node) -> String {
+    let labels = node.labels.keys().map(|key| format!("label {key}"));
+    let taints = node.taints.iter().flatten().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
+    labels.chain(taints).collect::<Vec<_>>().join(",")
+}
+
+fn compare(node: &Node, object: &Value) -> (String, String) {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
+    let noted = object.pointer("/metadata/annotations").and_then(|a| a.get(SET_BY_US)).and_then(Value::as_str);
+    let noted = noted.unwrap_or_default();
+    let taints: Vec<Taint> = object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint).collect();
+    let mut have: Vec<String> = Vec::new();
+    let mine = |kind: &str, key: &str| format!(",{noted},{},", keys(node)).contains(&format!(",{kind} {key},"));
+    have.extend(labels.iter().filter(|(key, _)| mine("label", key)).map(|(k, v)| format!("label {k}={}", v.as_str().unwrap_or_default())));
+    have.extend(taints.iter().filter(|t| mine("taint", &format!("{}:{}", t.key, t.effect))).map(|t| format!("taint {t}")));
+    let mut want = ours(node);
+    have.sort();
+    want.sort();
+    let text = |lines: Vec<String>| lines.iter().map(|line| format!("{line}\n")).collect();
+    (text(have), text(want))
+}
+
+fn taint(value: &Value) -> Taint {
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
+    Taint { key: text("key"), value: text("value"), effect: text("effect") }
+}
+
+/// Server-side apply takes back labels that we set once and no longer say. It cannot do that for taints, which
+/// are one list for all who set them: those go one by one.
+fn set(node: &Node) -> String {
+    let name = &node.name;
+    let labels: Map<String, Value> = node.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    let object = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": {SET_BY_US: keys(node)}},
+    });
+    let mut script = format!(
+        "{KUBECTL}set_before=$(kubectl get node {name} -o 'jsonpath={{.metadata.annotations.{}}}')\n",
+        SET_BY_US.replace('.', "\\.")
+    );
+    let kept = quote(&format!(",{},", keys(node)));
+    script += &format!(
+        "echo \"$set_before\" | tr , '\\n' | while read -r kind key; do\n\
+           [ \"$kind\" = taint ] || continue\n\
+           case {kept} in *\",taint $key,\"*) ;; *) kubectl taint node {name} \"$key-\" || : ;; esac\ndone\n"
+    );
+    for taint in node.taints.iter().flatten() {
+        script += &format!("kubectl taint node {name} --overwrite {}\n", quote(&taint.to_string()));
+    }
+    script + &format!("kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{object}\nOBJECTS")
+}

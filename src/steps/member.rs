@@ -1,0 +1,254 @@
+//! member: this machine is part of the cluster. Who begins the cluster and who joins it is read from the fleet;
+//! kubeadm does either, and picks up what an earlier attempt left half done.
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind, Result};
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
+use crate::template;
+
+mod config;
+
+pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
+
+const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// What kubeadm wrote, and from which configuration.
+const RECEIPT: &str = "/var/lib/ironstrap/kubeadm-receipt";
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let enter = enter(cx)?;
+    let member = match cx.node.is_control_plane() {
+        true => control_plane(cx, &enter),
+        false => worker(cx, &enter),
+    };
+    Ok(vec![
+        member,
+        Want::no_file("no credentials of joining are left", BOOTSTRAP),
+        products(cx)?,
+        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"]),
+    ])
+}
+
+/// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
+fn control_plane(cx: &Cx, enter: &str) -> Want {
+    let mut objects = vec![
+        Object::node(&cx.node.name),
+        Object::new("v1", "ConfigMap", "kube-system", "kubeadm-config"),
+        Object::new("v1", "ConfigMap", "kube-system", "kubelet-config"),
+        Object::new("v1", "ConfigMap", "kube-public", "cluster-info"),
+    ];
+    let disabled = |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
+    if !disabled("proxy") {
+        objects.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));
+    }
+    if !disabled("dns") {
+        objects.push(Object::new("apps/v1", "Deployment", "kube-system", "coredns"));
+    }
+    let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
+    let has_credentials = cx.machine.is_member();
+    Want::that(format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
+        .asks(Ask::Objects(objects))
+        .judged(move |answer| {
+            let mut missing: Vec<String> = Vec::new();
+            if !has_credentials {
+                missing.push("the kubelet's own credentials".into());
+            }
+            for (name, line) in names.iter().zip(answer.lines()) {
+                let unmarked = name.starts_with("Node/") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
+                if line == "absent" || unmarked {
+                    missing.push(name.clone());
+                }
+            }
+            match missing.is_empty() {
+                true => Verdict::Holds,
+                false => Verdict::Differs { have: format!("missing: {}", missing.join(", ")), want: "all there".into() },
+            }
+        })
+        .run_as_unit("kubeadm", 15, enter)
+        .disrupts()
+}
+
+fn worker(cx: &Cx, enter: &str) -> Want {
+    Want::that(format!("{} is a member of {}", cx.node.name, cx.cluster.name))
+        .ask(
+            "if [ ! -e /etc/kubernetes/kubelet.conf ]; then echo no member\n\
+             elif [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo without credentials\n\
+             else echo member; fi",
+        )
+        .is("member")
+        .run_as_unit("kubeadm", 15, enter)
+}
+
+/// `kubeadm init` on the seed, `kubeadm join` elsewhere. The same configuration again with preflight skipped
+/// finishes whatever was begun; a plain second run would trip over its own leftovers.
+fn enter(cx: &Cx) -> Result<String> {
+    let seed = cx.fleet.seed == cx.node.name;
+    let config = template::yaml(&if seed { config::init(cx, true)? } else { config::join(cx)? })?;
+    let verb = if seed { "init --skip-token-print" } else { "join" };
+    let wait = if seed { "" } else { BOOTSTRAPPING };
+    let discovery = match seed {
+        true => String::new(),
+        false => format!(
+            "cat >{} <<'DISCOVERY'\n{}\nDISCOVERY\n",
+            config::DISCOVERY,
+            cx.trust.discovery_kubeconfig(cx.cluster).trim_end()
+        ),
+    };
+    Ok(format!(
+        "umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
+         kubeadm config validate --config /run/ironstrap/kubeadm.yaml\n\
+         begun=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
+         {wait}if [ -z \"$entered\" ]; then kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
+         rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{}",
+        config::DISCOVERY,
+        receipt(cx)?
+    ).replace("begun=\n", "begun= entered=\n"))
+}
+
+/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone; kubeadm would then
+/// refuse to join a node that is there already. So give it a moment.
+const BOOTSTRAPPING: &str = "\
+if [ -e /etc/kubernetes/bootstrap-kubelet.conf ] && systemctl is-active -q kubelet; then
+  n=0
+  while [ $n -lt 60 ]; do
+    if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; break; fi
+    sleep 0.5; n=$((n + 1))
+  done
+fi
+";
+
+/// The files that kubeadm writes on this machine for good.
+fn product_files(cx: &Cx) -> Vec<&'static str> {
+    let mut files = vec![KUBELET_CONFIG, KUBELET_FLAGS, "/var/lib/kubelet/instance-config.yaml"];
+    if cx.node.is_control_plane() {
+        files.extend([
+            "/etc/kubernetes/manifests/etcd.yaml",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+            "/etc/kubernetes/manifests/kube-controller-manager.yaml",
+            "/etc/kubernetes/manifests/kube-scheduler.yaml",
+        ]);
+    }
+    files
+}
+
+/// What the configuration comes to, without what may change freely (the join token).
+fn fingerprint(cx: &Cx) -> Result<String> {
+    let documents = match cx.node.is_control_plane() {
+        true => config::init(cx, false)?,
+        false => {
+            let kubelet = config::kubelet(cx.cluster)?;
+            vec![kubelet, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})]
+        }
+    };
+    Ok(sha256(Value::from(documents).to_string().as_bytes()))
+}
+
+/// Shell that notes what kubeadm just wrote and from what.
+fn receipt(cx: &Cx) -> Result<String> {
+    let files = product_files(cx).join(" ");
+    Ok(format!(
+        "mkdir -p -m 700 /var/lib/ironstrap\n\
+         {{ echo config {}; for f in {files}; do if [ -e \"$f\" ]; then sha256sum \"$f\"; fi; done; }} >{RECEIPT}.new\n\
+         mv {RECEIPT}.new {RECEIPT}",
+        fingerprint(cx)?
+    ))
+}
+
+/// kubeadm's files are not rendered by us, so they cannot be compared with what they should be; but with what
+/// they were when kubeadm wrote them, and that with the configuration it was given.
+fn products(cx: &Cx) -> Result<Want> {
+    let files = product_files(cx).join(" ");
+    let fingerprint = fingerprint(cx)?;
+    let ask = format!(
+        "if [ ! -e {RECEIPT} ]; then echo no receipt; exit 0; fi\nwhile read -r a b; do echo \"was $a $b\"; done <{RECEIPT}\n\
+         for f in {files}; do if [ -e \"$f\" ]; then set -- \"$@\" \"$f\"; fi; done\n\
+         s=$(sha256sum -- \"$@\")\necho \"$s\" | while read -r a b; do echo \"is $a $b\"; done"
+    );
+    Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
+        .ask(ask)
+        .judged(move |answer| compare(answer, &fingerprint))
+        .run(again(cx)?)
+        .disrupts())
+}
+
+fn compare(answer: &str, fingerprint: &str) -> Verdict {
+    let kind = |kind: &str| -> Vec<(String, String)> {
+        let lines = answer.lines().filter_map(|line| line.strip_prefix(kind)?.trim().split_once(' '));
+        lines.map(|(hash, file)| (file.trim().to_string(), hash.to_string())).collect()
+    };
+    let (was, is) = (kind("was "), kind("is "));
+    if was.is_empty() {
+        return Verdict::Differs { have: String::new(), want: "written by kubeadm from this inventory".into() };
+    }
+    let mut changed: Vec<String> = Vec::new();
+    for (file, hash) in &was {
+        if hash == "config" && file != fingerprint {
+            changed.push("the inventory's settings changed since kubeadm ran".into());
+        }
+        match is.iter().find(|(other, _)| other == file) {
+            _ if hash == "config" => {}
+            Some((_, now)) if now == hash => {}
+            Some(_) => changed.push(format!("{file} was edited")),
+            None => changed.push(format!("{file} is gone")),
+        }
+    }
+    let new = is.iter().filter(|(file, _)| !was.iter().any(|(other, _)| other == file));
+    changed.extend(new.map(|(file, _)| format!("{file} is new")));
+    match changed.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Differs { have: changed.join("\n"), want: "written by kubeadm from this inventory".into() },
+    }
+}
+
+/// Has kubeadm write its files again, on a machine that is a member. kubeadm's single phases are made to be
+/// repeated.
+fn again(cx: &Cx) -> Result<String> {
+    if !cx.node.is_control_plane() {
+        return Ok(format!(
+            "kubeadm upgrade node phase kubelet-config\nsystemctl restart kubelet\n{}",
+            receipt(cx)?
+        ));
+    }
+    let config = template::yaml(&config::init(cx, true)?)?;
+    Ok(format!(
+        "umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
+         kubeadm config validate --config $c\n{KUBECTL}\
+         kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
+         kubeadm init phase kubelet-start --config $c\n{WAIT_FOR_API}\
+         proxy() {{ kubectl -n kube-system get configmap kube-proxy --ignore-not-found -o 'jsonpath={{.data}}'; }}\n\
+         before=$(proxy)\n\
+         kubeadm init phase upload-config all --config $c\nkubeadm init phase addon all --config $c\n\
+         after=$(proxy)\n\
+         [ \"$before\" = \"$after\" ] || kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
+         rm -f $c\n{}",
+        receipt(cx)?
+    ))
+}
+
+/// The API server comes back with its new manifest; until the old one is gone, its answer says nothing.
+const WAIT_FOR_API: &str = "\
+n=0
+while ! { sleep 1; kubectl get --raw /readyz >/dev/null 2>&1; }; do n=$((n + 1)); [ $n -lt 120 ] || { echo 'the API server did not come back'; exit 1; }; done
+";
+
+/// A table of the inventory with a name that is not kubeadm's.
+fn not_a_table(what: &str) -> Error {
+    Error::new(Kind::Local, format!("the template of {what} is not a table"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edited_a_missing_and_a_new_file_are_named() {
+        let same = "was config F\nwas 1 /a\nis 1 /a";
+        assert_eq!(compare(same, "F"), Verdict::Holds);
+        let Verdict::Differs { have, .. } = compare("was config F\nwas 1 /a\nwas 2 /b\nis 3 /a\nis 4 /c", "G") else { panic!() };
+        assert_eq!(have, "the inventory's settings changed since kubeadm ran\n/a was edited\n/b is gone\n/c is new");
+    }
+}

@@ -1,0 +1,92 @@
+//! What kubeadm is told: its v1beta4 configuration, with the inventory's own settings merged over ours.
+
+use serde_json::{Map, Value, json};
+
+use super::not_a_table;
+use crate::cluster::{Args, Cluster};
+use crate::error::Result;
+use crate::step::Cx;
+use crate::template;
+
+/// Where a joining machine finds the API and what it trusts; there only while it joins.
+pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
+
+/// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with what lets others join for a day.
+pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
+    let mut documents = rendered(cx.cluster, "kubeadm-init.yaml", values(cx))?;
+    let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm init")) };
+    if !with_token {
+        init.as_object_mut().map(|init| init.remove("bootstrapTokens"));
+    }
+    register(cx, init);
+    components(cx.cluster, cluster);
+    template::merge(cluster, &cx.cluster.kubeadm);
+    template::merge(kubelet, &cx.cluster.kubelet);
+    template::merge(proxy, &cx.cluster.kube_proxy);
+    Ok(documents)
+}
+
+pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
+    let mut documents = rendered(cx.cluster, "kubeadm-join.yaml", values(cx))?;
+    let [join] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm join")) };
+    register(cx, join);
+    Ok(documents)
+}
+
+/// The kubelet's configuration alone, as every machine of the cluster has it.
+pub(super) fn kubelet(cluster: &Cluster) -> Result<Value> {
+    let mut kubelet = json!({"cgroupDriver": "systemd"});
+    template::merge(&mut kubelet, &cluster.kubelet);
+    Ok(kubelet)
+}
+
+fn rendered(_: &Cluster, name: &str, values: Value) -> Result<Vec<Value>> {
+    template::documents(name, &template::render(name, values)?)
+}
+
+fn values(cx: &Cx) -> Value {
+    let c = cx.cluster;
+    json!({
+        "token": cx.trust.token.to_string(), "ip": cx.node.ip.to_string(), "port": c.api_port(), "node": cx.node.name,
+        "cluster": c.name, "kubernetes": c.kubernetes.to_string(), "endpoint": c.endpoint.to_string(),
+        "images": c.image_repository, "pods": c.pods.to_string(), "services": c.services.to_string(),
+        "domain": c.domain, "discovery": DISCOVERY, "control_plane": cx.node.is_control_plane(),
+    })
+}
+
+/// What both sorts of configuration say about this node.
+fn register(cx: &Cx, document: &mut Value) {
+    let Some(registration) = document.get_mut("nodeRegistration").and_then(Value::as_object_mut) else { return };
+    if !cx.cluster.ignore_preflight.is_empty() {
+        registration.insert("ignorePreflightErrors".into(), json!(cx.cluster.ignore_preflight));
+    }
+    if let Some(taints) = &cx.node.taints {
+        let taint = |t: &crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
+        registration.insert("taints".into(), taints.iter().map(taint).collect());
+    }
+}
+
+fn components(cluster: &Cluster, document: &mut Value) {
+    let mut over = Map::new();
+    let mut component = |name: &str, args: &Args| {
+        if !args.is_empty() {
+            over.insert(name.into(), json!({"extraArgs": flags(args)}));
+        }
+    };
+    component("controllerManager", &cluster.controller_manager);
+    component("scheduler", &cluster.scheduler);
+    component("apiServer", &cluster.api_server);
+    if !cluster.etcd.is_empty() {
+        over.insert("etcd".into(), json!({"local": {"extraArgs": flags(&cluster.etcd)}}));
+    }
+    template::merge(document, &over);
+    if !cluster.api_names.is_empty() {
+        let names = json!({"apiServer": {"certSANs": cluster.api_names}});
+        template::merge(document, names.as_object().unwrap_or(&Map::new()));
+    }
+}
+
+/// Since v1beta4 a list, so that a flag can be given twice.
+fn flags(args: &Args) -> Value {
+    args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+}

@@ -1,0 +1,78 @@
+//! The whole program at a glance: what runs, where, and what it waits for.
+
+use crate::cluster::Node;
+use crate::step::Step;
+
+mod access;
+mod hosts;
+mod kernel;
+mod kubelet;
+mod labels;
+mod member;
+mod network;
+mod nodes;
+mod pki;
+mod preflight;
+mod runtime;
+mod swap;
+
+/// Steps that are taken together: their fixes go to a machine as one script.
+pub struct Stage {
+    pub name: &'static str,
+    pub on: On,
+    pub via: Via,
+    pub needs: Needs,
+    pub steps: &'static [Step],
+}
+
+/// Which machines a stage is asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    Every,
+    ControlPlanes,
+}
+
+/// Where a stage is judged and fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// On each machine for itself.
+    Node,
+    /// On one control plane for the whole cluster, chosen after the replies: none is special.
+    Api,
+}
+
+/// What must be so before a stage may change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Somebody's control plane is up and lets others in; the seed itself waits for nobody.
+    SeedFirst,
+}
+
+pub const STAGES: &[Stage] = &[
+    Stage { name: "preflight", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[preflight::STEP] },
+    Stage {
+        name: "prepare",
+        on: On::Every,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: &[swap::STEP, kernel::STEP, hosts::STEP, runtime::STEP, kubelet::STEP],
+    },
+    Stage { name: "trust", on: On::ControlPlanes, via: Via::Node, needs: Needs::Nothing, steps: &[pki::STEP] },
+    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
+    Stage { name: "access", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[access::STEP] },
+    Stage { name: "network", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[network::STEP] },
+    Stage {
+        name: "settle",
+        on: On::ControlPlanes,
+        via: Via::Api,
+        needs: Needs::Nothing,
+        steps: &[nodes::STEP, labels::STEP],
+    },
+];
+
+impl Stage {
+    pub fn is_asked_of(&self, node: &Node) -> bool {
+        self.on == On::Every || node.is_control_plane()
+    }
+}

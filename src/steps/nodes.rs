@@ -1,0 +1,94 @@
+//! nodes: every machine is registered as the inventory has it, and ready.
+
+use serde_json::Value;
+
+use crate::cluster::{Network, Node};
+use crate::error::Result;
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+
+pub const STEP: Step = Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let mut wants: Vec<Want> = Vec::new();
+    for node in &cx.cluster.nodes {
+        wants.push(registered(cx, node));
+        // Without a network of ours, who knows when theirs comes.
+        if cx.cluster.network != Network::None {
+            wants.push(ready(cx, node));
+        }
+    }
+    if cx.cluster.network != Network::None && !dns_disabled(cx) {
+        wants.push(dns());
+    }
+    Ok(wants)
+}
+
+fn dns_disabled(cx: &Cx) -> bool {
+    cx.cluster.kubeadm.get("dns").and_then(|dns| dns.get("disabled")) == Some(&Value::Bool(true))
+}
+
+/// Why nothing can be expected of a node yet.
+fn waits(cx: &Cx, node: &Node) -> Option<String> {
+    if cx.fleet.absent.contains(&node.name) {
+        return Some(format!("{} to answer", node.name));
+    }
+    cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name))
+}
+
+fn about(cx: &Cx, node: &Node, that: String, want: String, test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static) -> Want {
+    let waits = waits(cx, node);
+    Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)])).judged(move |answer| {
+        let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+        let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
+        match &waits {
+            _ if holds => Verdict::Holds,
+            Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
+            None => Verdict::Differs { have, want: want.clone() },
+        }
+    })
+}
+
+fn registered(cx: &Cx, node: &Node) -> Want {
+    let (ip, version) = (node.ip.to_string(), format!("v{}", cx.cluster.kubernetes));
+    let want = format!("{ip}, {version}");
+    let test = move |object: &Value| {
+        let addresses = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+        let internal = addresses.iter().find(|address| address["type"] == "InternalIP");
+        let has_ip = internal.map_or(String::new(), |address| address["address"].as_str().unwrap_or_default().to_string());
+        let has_version = object.pointer("/status/nodeInfo/kubeletVersion").and_then(Value::as_str).unwrap_or_default();
+        (has_ip == ip && has_version == version, format!("{has_ip}, {has_version}"))
+    };
+    let name = &node.name;
+    about(cx, node, format!("{name} is registered as {want}"), want, test).run(format!(
+        "{KUBECTL}n=0\nwhile [ \"$(kubectl get node {name} --ignore-not-found -o 'jsonpath={{.status.nodeInfo.kubeletVersion}}')\" != 'v{}' ]; do\n\
+         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered; on {name}: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done",
+        cx.cluster.kubernetes
+    ))
+}
+
+fn ready(cx: &Cx, node: &Node) -> Want {
+    let test = |object: &Value| {
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+        let message = ready.and_then(|r| r["message"].as_str()).unwrap_or("no word of it").to_string();
+        (ready.is_some_and(|r| r["status"] == "True"), message)
+    };
+    let name = &node.name;
+    about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
+        .run(format!("{KUBECTL}kubectl wait --for=condition=Ready node/{name} --timeout=180s >/dev/null"))
+}
+
+fn dns() -> Want {
+    let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
+    Want::that("the cluster's DNS answers")
+        .asks(Ask::Objects(vec![coredns]))
+        .judged(|answer| {
+            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+            match object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0) {
+                0 => Verdict::Differs { have: "no replica of coredns is available".into(), want: "at least one is".into() },
+                _ => Verdict::Holds,
+            }
+        })
+        .run(format!("{KUBECTL}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=180s >/dev/null"))
+}

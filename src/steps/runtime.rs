@@ -1,0 +1,115 @@
+//! runtime: containerd, with the systemd cgroup driver, as it itself understands its configuration.
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, Registry};
+use crate::error::{Error, Kind, Result};
+use crate::shell::quote;
+use crate::step::{Ask, Cx, Step, Want};
+use crate::template;
+
+pub const STEP: Step =
+    Step { name: "runtime", why: "containers need a runtime that shares one cgroup tree with systemd and the kubelet", wants };
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const CERTS: &str = "/etc/containerd/certs.d";
+const PROXY: &str = "/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf";
+/// Older ones speak another dialect of the CRI than the kubelet.
+const OLDEST: (u64, u64) = (1, 7);
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let cluster = cx.cluster;
+    // The configuration is there before the package: so containerd starts with it, and is not restarted.
+    let mut wants = vec![Want::file("containerd's config is ours", CONFIG, 0o644, &config(cluster)?)];
+    for registry in &cluster.registries {
+        wants.extend(mirrors(registry)?);
+    }
+    wants.push(proxy(cluster));
+    wants.push(
+        Want::that("containerd is installed and held")
+            .asks(Ask::Packages(vec!["containerd".into()]))
+            .passes(format!("containerd {}.{} or newer, held", OLDEST.0, OLDEST.1), is_installed)
+            .run_as_unit("runtime", 20, install(cluster)),
+    );
+    wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, "/usr/bin/containerd"]));
+    // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
+    // made of the file, not what the file says.
+    wants.push(
+        Want::that("containerd reads its config as meant")
+            .ask(DUMP)
+            .is(format!("SystemdCgroup = true\n{}\n/opt/cni/bin", cluster.pause_image())),
+    );
+    Ok(wants)
+}
+
+const DUMP: &str = r#"[ -x /usr/bin/containerd ] || { echo absent; exit 0; }
+containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' | sort -u | cut -c 3-"#;
+
+fn config(cluster: &Cluster) -> Result<String> {
+    let text = template::render("containerd.toml", json!({"pause": cluster.pause_image()}))?;
+    let wrong = |e: String| Error::new(Kind::Local, "cannot make containerd's config").because(e);
+    let mut config: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    template::merge_toml(&mut config, &cluster.containerd);
+    let text = toml::to_string(&config).map_err(|e| wrong(e.to_string()))?;
+    Ok(format!("# Kept by ironstrap: its own settings, and [containerd] of the inventory over them.\n{text}"))
+}
+
+fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
+    let host = &registry.host;
+    let ca = registry.ca.as_ref().map(|_| format!("{CERTS}/{host}/ca.crt"));
+    // Without a fallback the mirror stands in for the registry itself: a missing image is missing at once.
+    let server = if registry.fallback { "" } else { registry.mirrors.first().map_or("", String::as_str) };
+    let values = json!({
+        "server": server, "mirrors": registry.mirrors, "ca": ca.clone().unwrap_or_default(),
+        "skip_verify": registry.skip_verify,
+    });
+    let text = template::render("hosts.toml", values)?;
+    let hosts = Want::file(format!("images of {host} come from its mirrors"), &format!("{CERTS}/{host}/hosts.toml"), 0o644, &text);
+    let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
+        Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text)
+    });
+    Ok(std::iter::once(hosts).chain(ca).collect())
+}
+
+/// Image pulls go through the proxy, the cluster's own traffic does not.
+fn proxy(cluster: &Cluster) -> Want {
+    let variables = cluster.proxy_variables();
+    if variables.is_empty() {
+        return Want::no_file("containerd uses no proxy", PROXY);
+    }
+    let line = |(key, value): &(String, String)| format!("Environment=\"{key}={value}\"\n");
+    let text: String = variables.iter().map(line).collect();
+    Want::file("containerd uses the proxy", PROXY, 0o644, &format!("# Kept by ironstrap: [proxy].\n[Service]\n{text}"))
+}
+
+fn is_installed(state: &str) -> bool {
+    let mut words = state.split_whitespace().skip(1);
+    let (status, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut numbers = version.split(['.', '~', '-', '+']).map(|n| n.parse::<u64>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    status == "hi" && version >= OLDEST
+}
+
+fn install(cluster: &Cluster) -> String {
+    format!("{}apt update\npackages containerd\napt-mark hold containerd >/dev/null", exports(cluster))
+}
+
+/// Lines of shell that set the proxies of the inventory.
+pub(super) fn exports(cluster: &Cluster) -> String {
+    let line = |(key, value): (String, String)| format!("export {key}={}\n", quote(&value));
+    cluster.proxy_variables().into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_halfway_and_unheld_containerds_are_not_enough() {
+        assert!(is_installed("containerd hi 1.7.24~ds1-6+b4"));
+        assert!(is_installed("containerd hi 2.1.9-1"));
+        for state in ["containerd absent", "containerd ii 1.7.24~ds1-6", "containerd hi 1.6.20~ds1-1", "containerd iU 1.7.24", "containerd hF 1.7.24"] {
+            assert!(!is_installed(state), "{state}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The files that ironstrap writes, from `templates/`, with the inventory's own settings merged over them.
+
+use serde_json::{Map, Value};
+use tera::{Context, Tera};
+
+use crate::error::{Error, Kind, Result};
+
+/// Every template, by name.
+const TEMPLATES: &[(&str, &str)] = &[
+    ("containerd.toml", include_str!("../templates/containerd.toml")),
+    ("flannel.yaml", include_str!("../templates/flannel.yaml")),
+    ("hosts.toml", include_str!("../templates/hosts.toml")),
+    ("kubeadm-init.yaml", include_str!("../templates/kubeadm-init.yaml")),
+    ("kubeadm-join.yaml", include_str!("../templates/kubeadm-join.yaml")),
+    ("rbac.yaml", include_str!("../templates/rbac.yaml")),
+];
+
+/// Renders a template; a variable that is not in `values` is an error.
+pub fn render(name: &str, values: Value) -> Result<String> {
+    let wrong = |e: tera::Error| Error::new(Kind::Local, format!("cannot render {name}")).because(e.to_string());
+    let mut tera = Tera::default();
+    tera.autoescape_on(Vec::<&str>::new());
+    let text = TEMPLATES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text);
+    let text = text.ok_or_else(|| Error::new(Kind::Local, format!("there is no template {name}")))?;
+    tera.add_raw_template(name, text).map_err(wrong)?;
+    tera.render(name, &Context::from_serialize(&values).map_err(wrong)?).map_err(wrong)
+}
+
+/// The documents of a YAML file.
+pub fn documents(name: &str, text: &str) -> Result<Vec<Value>> {
+    let wrong = |e: serde_saphyr::Error| Error::new(Kind::Inventory, format!("cannot read {name}")).because(e.to_string());
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).map_err(wrong)?;
+    Ok(all.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+/// Documents in block style: kubeadm takes whatever begins with `{` for JSON.
+pub fn yaml(documents: &[Value]) -> Result<String> {
+    let wrong = |e: serde_saphyr::ser_error::Error| Error::new(Kind::Local, "cannot write YAML").because(e.to_string());
+    let texts: Result<Vec<String>> = documents.iter().map(|d| serde_saphyr::to_string(d).map_err(wrong)).collect();
+    Ok(texts?.join("---\n"))
+}
+
+/// Lays `over` over `base`: tables are merged, anything else is replaced.
+pub fn merge(base: &mut Value, over: &Map<String, Value>) {
+    let Value::Object(base) = base else { return };
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(mine @ Value::Object(_)), Value::Object(theirs)) => merge(mine, theirs),
+            _ => drop(base.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// The same for TOML.
+pub fn merge_toml(base: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(toml::Value::Table(mine)), toml::Value::Table(theirs)) => merge_toml(mine, theirs),
+            _ => drop(base.insert(key.clone(), value.clone())),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+# Shell that fixes share. Sent at the head of each script of fixes; POSIX sh, for dash and bash alike.
+
+RUN=/run/ironstrap
+KEPT=/var/lib/ironstrap
+
+# before_file KEY PATH: keeps what stood in PATH before ironstrap first changed it.
+before_file() {
+  [ ! -e "$KEPT/before/$1.file" ] && [ ! -e "$KEPT/before/$1.absent" ] || return 0
+  mkdir -p -m 700 "$KEPT" "$KEPT/before"
+  if [ -e "$2" ]; then
+    cp -pL "$2" "$KEPT/before/.$1" && mv "$KEPT/before/.$1" "$KEPT/before/$1.file"
+  else
+    : >"$KEPT/before/$1.absent"
+  fi
+}
+
+# before_answer KEY: keeps the answer on standard input, likewise.
+before_answer() {
+  [ ! -e "$KEPT/before/$1.answer" ] || return 0
+  mkdir -p -m 700 "$KEPT" "$KEPT/before"
+  ( umask 077; cat >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.answer"
+}
+
+# put PATH MODE: standard input becomes the file, whole or not at all. MODE "kept" keeps mode and owner.
+put() {
+  file=$1
+  [ ! -L "$file" ] || file=$(readlink -f "$file")
+  mkdir -p "$(dirname "$file")"
+  new=$file.ironstrap
+  ( umask 077; cat >"$new" )
+  if [ "$2" = kept ]; then chmod --reference="$file" "$new"; chown --reference="$file" "$new"; else chmod "$2" "$new"; fi
+  sync -d "$new"
+  # A file that is itself a mount point, as in containers, cannot be renamed over.
+  if mountpoint -q "$file" 2>/dev/null; then cat "$new" >"$file"; rm -f "$new"; else mv -f "$new" "$file"; fi
+}
+
+# lease EPOCH RUN OWNER SECONDS: takes the machine for this run, or keeps it. Exit 75 where somebody else has
+# it, or took it since EPOCH was read.
+lease() {
+  mkdir -p -m 700 "$RUN"
+  exec 9>"$RUN/lock"
+  flock -w 10 9
+  now=$(date +%s) epoch=0 run=- until=0 since=$now owner=-
+  [ ! -e "$RUN/lease" ] || read -r epoch run until since owner <"$RUN/lease"
+  if [ "$run" != "$2" ]; then
+    busy=
+    for f in /run/systemd/transient/ironstrap-*.service; do [ ! -e "$f" ] || busy=yes; done
+    if [ "$epoch" != "$1" ]; then echo "lease lost: $owner took it"; exit 75; fi
+    if [ "$owner" != "$3" ] && { [ "$until" -gt "$now" ] || [ -n "$busy" ]; }; then echo "lease held: by $owner"; exit 75; fi
+    epoch=$((epoch + 1)) since=$now
+  fi
+  echo "$epoch $2 $((now + $4)) $since $3" >"$RUN/lease.new"
+  mv "$RUN/lease.new" "$RUN/lease"
+  exec 9>&-
+}
+
+# unlease RUN: gives the machine back, if it is still ours.
+unlease() {
+  [ -e "$RUN/lease" ] || return 0
+  exec 9>"$RUN/lock"
+  flock -w 10 9
+  read -r epoch run until since owner <"$RUN/lease"
+  [ "$run" != "$1" ] || { echo "$epoch $run 0 $since $owner" >"$RUN/lease.new"; mv "$RUN/lease.new" "$RUN/lease"; }
+  exec 9>&-
+}
+
+# long NAME MINUTES: runs the script on standard input as the unit ironstrap-NAME, which goes on when the
+# connection is lost, and follows it.
+long() {
+  mkdir -p -m 700 "$RUN"
+  ( umask 077; cat >"$RUN/$1.sh"; : >"$RUN/$1.log" )
+  rm -f "$RUN/$1.rc"
+  systemd-run --quiet --collect --unit="ironstrap-$1" -p RuntimeMaxSec="$(($2 * 60))" -p StandardInput=null \
+    /bin/sh -c "sh $RUN/$1.sh >>$RUN/$1.log 2>&1; r=\$?; rm -f $RUN/$1.sh; echo \$r >$RUN/$1.rc.new; mv $RUN/$1.rc.new $RUN/$1.rc"
+  follow "$1"
+}
+
+# follow NAME: shows what ironstrap-NAME prints until it ends; ends as it did.
+follow() {
+  pid=$(systemctl show -p MainPID --value "ironstrap-$1")
+  if [ "${pid:-0}" != 0 ]; then tail -n +1 -s 0.1 --pid="$pid" -f "$RUN/$1.log"; else cat "$RUN/$1.log"; fi
+  # The unit is gone an instant after its process.
+  n=0
+  while [ ! -e "$RUN/$1.rc" ] && [ $n -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
+  if [ ! -e "$RUN/$1.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
+  read -r r <"$RUN/$1.rc"
+  return "$r"
+}
+
+# holder FILE: the process that has FILE locked, as "PID (name)".
+holder() {
+  i=$(stat -c %i "$1" 2>/dev/null) || return 0
+  while read -r _ _ _ _ pid inode _; do
+    case $inode in *:"$i")
+      read -r name <"/proc/$pid/comm" 2>/dev/null || name='?'
+      echo "$pid ($name)"
+      return 0 ;;
+    esac
+  done </proc/locks
+}
+
+# apt ARGS...: apt-get without questions; waits up to five minutes for whoever holds a lock, and says so.
+apt() {
+  n=0
+  while :; do
+    NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l APT_LISTCHANGES_FRONTEND=none DEBIAN_FRONTEND=noninteractive \
+      apt-get -y -q -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef \
+      -o DPkg::Lock::Timeout=0 -o Acquire::Retries=2 -o APT::Install-Recommends=false "$@" \
+      >"$RUN/apt.out" 2>&1 && r=0 || r=$?
+    cat "$RUN/apt.out"
+    [ $r != 0 ] || return 0
+    case $(cat "$RUN/apt.out") in
+    *'Could not get lock '* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock directory'*) ;;
+    *) return $r ;;
+    esac
+    [ $n -lt 150 ] || return $r
+    who=
+    for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock; do who=${who:-$(holder $f)}; done
+    [ $n -gt 0 ] || echo "waiting for the package lock, held by process ${who:-unknown}"
+    sleep 2
+    n=$((n + 1))
+  done
+}
+
+# packages NAME...: installs them, after whatever a killed dpkg left half done.
+packages() {
+  mkdir -p -m 700 "$RUN"
+  n=0
+  while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
+    grep -q 'lock' "$RUN/dpkg.out" && [ $n -lt 150 ] || { cat "$RUN/dpkg.out"; break; }
+    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder /var/lib/dpkg/lock-frontend)"
+    sleep 2
+    n=$((n + 1))
+  done
+  apt install --allow-change-held-packages --allow-downgrades "$@"
+}
