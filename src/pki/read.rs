@@ -29,7 +29,7 @@ pub struct Seen {
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
     /// What it says of itself, in the terms of what we want.
-    says: Wanted,
+    pub says: Wanted,
 }
 
 impl Seen {
