@@ -1,5 +1,5 @@
-//! Everything that a cluster's members and its operator trust each other by: CAs, certificates, keys, the join
-//! token. Pure but for randomness: where it is kept is `store`, how it gets onto nodes is the step `pki`.
+//! Everything that a cluster's members and its operator trust each other by: CAs, certificates, keys, the
+//! join token. Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
 
 mod cert;
 mod kept;
@@ -154,9 +154,9 @@ impl Trust {
         Ok(made)
     }
 
-    /// The files of kubeadm's `certificatesDir` on this node, none for a worker: there kubeadm's join refuses
-    /// to find a `ca.crt`. Each key comes before its certificate, for kubeadm takes a certificate without a key
-    /// for somebody else's CA (kubeadm `certs.go`, `UsingExternalCA`).
+    /// The files of kubeadm's `certificatesDir` on this node; none for a worker, where kubeadm's join stops
+    /// at a `ca.crt` that is already there. Each key comes before its certificate, for kubeadm takes a
+    /// certificate without a key for somebody else's CA (kubeadm `certs.go`, `UsingExternalCA`).
     pub fn files(&self, node: &Node) -> Vec<File<'_>> {
         if !node.is_control_plane() {
             return vec![];
@@ -234,9 +234,10 @@ fn renewed(
     let Some(why) = why_renew(have, wanted, &seen_ca, now) else { return Ok(None) };
     if now < seen_ca.not_before || seen_ca.not_after <= now {
         let (from, until) = (seen_ca.not_before.date(), seen_ca.not_after.date());
-        return Err(Error::new(Kind::Local, format!("{}.crt is valid from {from} until {until}", signer.file()))
+        let what = format!("{}.crt is valid from {from} until {until}", signer.file());
+        return Err(Error::new(Kind::Local, what)
             .because(format!("it is {} here, and a certificate is to be signed with it", now.date()))
-            .hint("if the clock of this machine is right, the cluster needs a new CA, which ironstrap cannot give it"));
+            .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
     }
     let pair = cert::new_leaf(wanted, ca, now)?;
     // Else every run would make it again.
@@ -255,7 +256,7 @@ fn readable_ca(signer: Signer, ca: &Pair) -> Result<Seen> {
 }
 
 fn file<'a>(name: &str, end: &str, text: &'a str) -> File<'a> {
-    // Modes as kubeadm writes them: client-go `cert.WriteCert`, `keyutil.WriteKey`; the latter writes sa.pub too.
+    // Modes as kubeadm writes them: client-go `cert.WriteCert`, and `keyutil.WriteKey` for sa.pub as well.
     let mode = if end == "crt" { 0o644 } else { 0o600 };
     File { path: format!("{CERTIFICATES_DIR}/{name}.{end}"), mode, text, secret: end == "key" }
 }

@@ -46,8 +46,8 @@ impl Store {
         self.dir.join(format!("{}.kubeconfig", self.cluster))
     }
 
-    /// The trust; `None` only where its directory is not there at all. One that is there but cannot be read, or
-    /// lacks what the cluster is built on, is an error: making another trust would lose the cluster.
+    /// The trust; `None` only where its directory is not there at all. One that is there but cannot be read,
+    /// or lacks what the cluster is built on, is an error: making another trust would lose the cluster.
     pub fn load(&self) -> Result<Option<Trust>> {
         let path = self.path();
         match fs::symlink_metadata(&path) {
@@ -129,7 +129,7 @@ impl Store {
         }
         let host = hostname::get().unwrap_or_default();
         let holder = format!("process {} on {}\n", std::process::id(), host.to_string_lossy());
-        // The file stays when the lock is gone: were it removed, two runs could each lock a file of that name.
+        // The file outlives the lock: were it removed, two runs could each lock a file of that name.
         let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(|e| failed("write", &path, e))?;
         Ok(Lock { _file: file })

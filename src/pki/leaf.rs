@@ -47,7 +47,7 @@ pub struct Leaf {
 pub const LEAVES: [Leaf; 7] = [
     Leaf { path: "apiserver", signer: Signer::Cluster, wanted: apiserver },
     // Without an organization: kubeadm put it into kubeadm:cluster-admins until 1.36.0 and dropped that
-    // (kubernetes/kubernetes#138957). The ClusterRoleBinding `kubeadm:apiserver-kubelet-client` takes its place.
+    // (kubernetes/kubernetes#138957). A ClusterRoleBinding `kubeadm:apiserver-kubelet-client` replaces it.
     Leaf {
         path: "apiserver-kubelet-client",
         signer: Signer::Cluster,

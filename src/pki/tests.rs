@@ -53,7 +53,7 @@ fn node(name: &str, role: Role, ip: &str) -> Node {
     Node { name: name.into(), role, ssh, ip: ip.parse().unwrap(), labels: BTreeMap::new(), taints: None }
 }
 
-fn trust() -> Trust {
+pub(super) fn trust() -> Trust {
     Trust::make(&cluster(), NOW).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn leaf<'a>(trust: &'a mut Trust, node: &str, path: &str) -> &'a mut Pair {
 }
 
 /// What `complete` says, once everything is fine again after it.
-fn completed(trust: &mut Trust, cluster: &Cluster, now: OffsetDateTime) -> Vec<String> {
+pub(super) fn completed(trust: &mut Trust, cluster: &Cluster, now: OffsetDateTime) -> Vec<String> {
     let made = trust.complete(cluster, now).unwrap();
     assert_eq!(trust.complete(cluster, now).unwrap(), Vec::<String>::new());
     made
@@ -362,57 +362,4 @@ fn a_kubeconfig_leads_to_the_cluster() {
     assert_eq!(found["clusters"][0]["name"], "");
     assert_eq!(found["clusters"][0]["cluster"]["server"], "https://[fd00::1]:6443");
     assert_eq!(found["users"], serde_json::json!([]));
-}
-
-fn kept(trust: &Trust) -> BTreeMap<String, String> {
-    trust.kept().into_iter().map(|file| (file.path, file.text.into_owned())).collect()
-}
-
-fn from_kept(files: &BTreeMap<String, String>) -> Result<Trust> {
-    Trust::from_kept(&["m1".into(), "m2".into()], |path| Ok(files.get(path).cloned()))
-}
-
-#[test]
-fn a_trust_is_read_back_as_it_was() {
-    let trust = trust();
-    assert!(from_kept(&kept(&trust)).unwrap() == trust);
-    for file in trust.kept() {
-        let secret = file.text.contains("PRIVATE KEY") || file.path == "token";
-        assert_eq!(file.secret, secret, "{}", file.path);
-    }
-}
-
-#[test]
-fn what_the_cluster_is_built_on_has_to_be_there_and_to_fit() {
-    let (trust, other) = (trust(), trust());
-    let (files, other) = (kept(&trust), kept(&other));
-    let with = |path: &str, text: Option<&String>| {
-        let mut files = files.clone();
-        files.remove(path);
-        files.extend(text.map(|text| (path.to_string(), text.clone())));
-        let error = from_kept(&files).unwrap_err();
-        assert!(error.kind == Kind::Local && error.hint.is_some());
-        error.what
-    };
-    for path in ["ca.crt", "ca.key", "front-proxy-ca.key", "etcd-ca.crt", "sa.key", "sa.pub", "token"] {
-        assert_eq!(with(path, None), format!("{path} is missing"));
-    }
-    assert_eq!(with("etcd-ca.key", other.get("etcd-ca.key")), "etcd-ca.key does not belong to etcd-ca.crt");
-    assert_eq!(with("ca.key", files.get("ca.crt")), "ca.key is not a private key in PKCS#8");
-    assert_eq!(with("ca.crt", files.get("ca.key")), "ca.crt is not a certificate");
-    assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not the certificate of a CA");
-    assert_eq!(with("sa.pub", other.get("sa.pub")), "sa.key does not belong to sa.pub");
-    assert_eq!(with("sa.pub", files.get("sa.key")), "sa.pub is not a public key");
-    assert_eq!(with("token", Some(&"abc".into())), "token is not a bootstrap token");
-}
-
-#[test]
-fn a_lost_leaf_is_not_a_lost_trust() {
-    let mut files = kept(&trust());
-    files.retain(|path, _| path != "admin.crt" && path != "nodes/m1/etcd-peer.key" && !path.contains("m2"));
-    let mut trust = from_kept(&files).unwrap();
-    let made = completed(&mut trust, &cluster(), NOW);
-    assert_eq!(made[0], "m1: etcd/peer, because its key is missing");
-    assert_eq!(made[8], "admin, because its certificate is missing");
-    assert_eq!(made.len(), 9);
 }
