@@ -165,7 +165,9 @@ impl Store {
 
     fn save_new(&self, path: &Path, kept: &[Kept<'_>]) -> Result<()> {
         let building = tempfile::Builder::new()
-            .prefix(&format!(".{}.trust.", self.cluster))
+            .prefix(&format!(".{}.", self.cluster))
+            // A leftover of a killed run is kept out of git by the same pattern as the real one.
+            .suffix(".trust")
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.dir)
             .map_err(|e| failed("make a directory in", &self.dir, e))?;
@@ -225,7 +227,9 @@ fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) 
 /// The file has the old text or the new one, whenever the power fails.
 fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut new| {
+    let suffix = file.file_name().unwrap_or_default();
+    let new = tempfile::Builder::new().prefix(".").suffix(suffix).tempfile_in(folder);
+    let written = new.and_then(|mut new| {
         new.write_all(text.as_bytes())?;
         new.as_file().set_permissions(Permissions::from_mode(mode))?;
         new.as_file().sync_all()?;

@@ -277,6 +277,14 @@ fn a_certificate_for_another_usage_is_made_anew() {
 }
 
 #[test]
+fn a_leaf_that_is_not_valid_yet_is_made_anew() {
+    let (mut trust, cluster) = (trust(), cluster());
+    trust.admin = cert::new_leaf(&leaf::admin(&cluster), &trust.ca, NOW + Duration::days(2)).unwrap();
+    let made = completed(&mut trust, &cluster, NOW);
+    assert_eq!(made, ["admin, because it is not valid before 2026-11-23"]);
+}
+
+#[test]
 fn a_ca_that_has_expired_signs_nothing() {
     let mut trust = trust();
     let before = trust.clone();

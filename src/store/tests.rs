@@ -53,7 +53,7 @@ fn a_save_that_was_killed_made_no_trust() {
     let (dir, _, store, trust) = fresh();
     store.save(&trust).unwrap();
     // As it is just before the rename: everything is written, under another name.
-    fs::rename(store.path(), dir.path().join(".demo.trust.Xy12Zw")).unwrap();
+    fs::rename(store.path(), dir.path().join(".demo.Xy12Zw.trust")).unwrap();
     assert!(store.load().unwrap().is_none());
     let other = Trust::make(&Cluster { dir: dir.path().into(), ..cluster() }, NOW).unwrap();
     store.save(&other).unwrap();
