@@ -2,4 +2,6 @@
 
 pub mod cluster;
 pub mod error;
+pub mod pki;
 pub mod shell;
+pub mod store;

@@ -1,0 +1,144 @@
+//! Keys and certificates as kubeadm would make them, with `rcgen`. Not which ones a cluster needs: that is
+//! `leaf`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::error::{Error, Kind, Result};
+
+/// kubeadm `constants.go`, `CertificateBackdate`: a node whose clock is a little behind takes it too.
+const BACKDATE: Duration = Duration::minutes(5);
+/// kubeadm `v1beta4/defaults.go`: 87600h.
+const CA_VALID_FOR: Duration = Duration::hours(87600);
+/// kubeadm `v1beta4/defaults.go`: 8760h.
+const LEAF_VALID_FOR: Duration = Duration::hours(8760);
+
+/// A certificate and its private key, in PEM; both empty where there are none.
+#[derive(Clone, Default, PartialEq)]
+pub struct Pair {
+    pub cert: String,
+    /// PKCS#8.
+    pub key: String,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+/// What a leaf certificate has to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    pub common_name: String,
+    pub organization: Option<String>,
+    /// It is shown by a server.
+    pub server: bool,
+    /// It is shown by a client.
+    pub client: bool,
+    pub names: BTreeSet<String>,
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// A new self-signed CA. Its name is also its DNS name, as in kubeadm's.
+pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
+    let mut params = params(name, now, CA_VALID_FOR)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages.push(KeyUsagePurpose::KeyCertSign);
+    params.subject_alt_names = vec![dns(name)?];
+    let key = new_key(name)?;
+    let cert = params.self_signed(&key).map_err(|e| unmade(name, e))?;
+    Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
+}
+
+/// A new leaf certificate with a new key, signed by `ca`.
+pub fn new_leaf(wanted: &Wanted, ca: &Pair, now: OffsetDateTime) -> Result<Pair> {
+    let name = &wanted.common_name;
+    let mut params = params(name, now, LEAF_VALID_FOR)?;
+    if let Some(organization) = &wanted.organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    // Not `NoCa`: that leaves BasicConstraints out, and kubeadm's leaves have it.
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    if wanted.server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    if wanted.client {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    let names = wanted.names.iter().map(|name| dns(name)).collect::<Result<Vec<_>>>()?;
+    let addresses = wanted.addresses.iter().map(|ip| SanType::IpAddress(*ip));
+    params.subject_alt_names = names.into_iter().chain(addresses).collect();
+
+    let signer = KeyPair::from_pem(&ca.key).map_err(|e| unmade(name, e))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.cert, signer).map_err(|e| unmade(name, e))?;
+    let key = new_key(name)?;
+    let cert = params.signed_by(&key, &issuer).map_err(|e| unmade(name, e))?;
+    Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
+}
+
+/// A new P-256 key: Ed25519 is refused by kubeadm (`pki_helpers.go`, `TryLoadKeyFromDisk`).
+pub fn new_key(what: &str) -> Result<KeyPair> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| unmade(what, e))
+}
+
+/// Random letters of `alphabet`, each as likely as any other.
+pub fn random_text(alphabet: &[u8], length: usize) -> Result<String> {
+    // The largest multiple of the alphabet's length that a byte can count to: a remainder of more than that
+    // would favour the first letters.
+    let fair = 256 / alphabet.len() * alphabet.len();
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
+        let bytes = random::<32>()?.into_iter().map(usize::from).filter(|byte| *byte < fair);
+        let letters = bytes.map(|byte| char::from(alphabet[byte % alphabet.len()]));
+        text.extend(letters.take(length - text.len()));
+    }
+    Ok(text)
+}
+
+/// Random bytes of the system, fit for secrets.
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::new(Kind::Local, "the system gives no random bytes").because(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// What all our certificates have in common. `rcgen` has a default for everything, and none of them fits.
+fn params(name: &str, now: OffsetDateTime, valid_for: Duration) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + valid_for;
+    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    Ok(params)
+}
+
+/// 16 bytes that are a positive number and do not begin with a zero.
+fn serial() -> Result<[u8; 16]> {
+    let mut bytes = random::<16>()?;
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(bytes)
+}
+
+fn dns(name: &str) -> Result<SanType> {
+    let dns_name = name.try_into().map_err(|_| {
+        Error::new(Kind::Inventory, format!("\"{name}\" cannot stand in a certificate"))
+            .hint("write the name in ASCII (xn--…), as DNS has it")
+    })?;
+    Ok(SanType::DnsName(dns_name))
+}
+
+fn unmade(what: &str, e: rcgen::Error) -> Error {
+    Error::new(Kind::Local, format!("cannot make the certificate of {what}")).because(e.to_string())
+}

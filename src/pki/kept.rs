@@ -1,0 +1,186 @@
+//! A trust as the files of the operator's directory, and back, with what has to be right about them. How they
+//! are read and written is `store`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Kind, Result};
+use crate::pki::leaf::{LEAVES, Signer};
+use crate::pki::read::{Seen, spki_of_key, spki_of_public};
+use crate::pki::{Leaves, Pair, Token, Trust};
+
+/// A file of the operator's directory.
+pub struct Kept<'a> {
+    /// Below the directory.
+    pub path: String,
+    pub text: Cow<'a, str>,
+    pub secret: bool,
+    /// The cluster is built on it: it never changes.
+    pub fixed: bool,
+}
+
+impl Trust {
+    /// Every file of the operator's directory, each key before its certificate.
+    pub fn kept(&self) -> Vec<Kept<'_>> {
+        let mut kept = vec![];
+        for (ca, pair) in self.cas() {
+            keep_pair(&mut kept, ca.file(), pair, true);
+        }
+        keep(&mut kept, "sa.key", &self.sa_key, true);
+        keep(&mut kept, "sa.pub", &self.sa_pub, true);
+        let token = Cow::Owned(format!("{}\n", self.token.reveal()));
+        kept.push(Kept { path: "token".into(), text: token, secret: true, fixed: true });
+        keep_pair(&mut kept, "admin", &self.admin, false);
+        for (node, leaves) in &self.leaves {
+            for (path, pair) in leaves {
+                keep_pair(&mut kept, &leaf_file(node, path), pair, false);
+            }
+        }
+        kept
+    }
+
+    /// The trust that `kept` wrote down, with the leaves of these nodes. `read` answers a path with its text,
+    /// `None` where there is no such file.
+    ///
+    /// Fails, naming the file, where a CA, the service account keys or the token will not do. A leaf that is
+    /// missing or broken is left to `complete`.
+    pub fn from_kept(
+        nodes: &[String],
+        mut read: impl FnMut(&str) -> Result<Option<String>>,
+    ) -> Result<Trust> {
+        let ca = read_ca(&mut read, Signer::Cluster)?;
+        let front_proxy_ca = read_ca(&mut read, Signer::FrontProxy)?;
+        let etcd_ca = read_ca(&mut read, Signer::Etcd)?;
+        let (sa_key, sa_pub) = (must(&mut read, "sa.key")?, must(&mut read, "sa.pub")?);
+        check_sa(&sa_key, &sa_pub)?;
+        let token = Token::of(&must(&mut read, "token")?)
+            .ok_or_else(|| unusable("token is not a bootstrap token"))?;
+        let admin = read_pair(&mut read, "admin")?;
+        let mut leaves = BTreeMap::new();
+        for node in nodes {
+            let mut of_node = Leaves::new();
+            for leaf in &LEAVES {
+                of_node.insert(leaf.path, read_pair(&mut read, &leaf_file(node, leaf.path))?);
+            }
+            of_node.retain(|_, pair| *pair != Pair::default());
+            leaves.insert(node.clone(), of_node);
+        }
+        leaves.retain(|_, of_node: &mut Leaves| !of_node.is_empty());
+        Ok(Trust { ca, front_proxy_ca, etcd_ca, sa_key, sa_pub, token, leaves, admin })
+    }
+}
+
+/// `nodes/m1/etcd-server`: a node's folder has no folders of its own.
+fn leaf_file(node: &str, path: &str) -> String {
+    format!("nodes/{node}/{}", path.replace('/', "-"))
+}
+
+fn keep_pair<'a>(kept: &mut Vec<Kept<'a>>, name: &str, pair: &'a Pair, fixed: bool) {
+    for (end, text) in [("key", &pair.key), ("crt", &pair.cert)] {
+        if !text.is_empty() {
+            keep(kept, &format!("{name}.{end}"), text, fixed);
+        }
+    }
+}
+
+fn keep<'a>(kept: &mut Vec<Kept<'a>>, path: &str, text: &'a str, fixed: bool) {
+    kept.push(Kept { path: path.into(), text: text.into(), secret: path.ends_with(".key"), fixed });
+}
+
+fn read_ca(read: &mut impl FnMut(&str) -> Result<Option<String>>, ca: Signer) -> Result<Pair> {
+    let (crt, key) = (format!("{}.crt", ca.file()), format!("{}.key", ca.file()));
+    let pair = Pair { cert: must(read, &crt)?, key: must(read, &key)? };
+    let seen = Seen::of(&pair.cert).ok_or_else(|| unusable(format!("{crt} is not a certificate")))?;
+    if !seen.is_ca {
+        return Err(unusable(format!("{crt} is not the certificate of a CA")));
+    }
+    match spki_of_key(&pair.key) {
+        None => Err(unusable(format!("{key} is not a private key in PKCS#8"))),
+        Some(spki) if spki != seen.spki => Err(unusable(format!("{key} does not belong to {crt}"))),
+        Some(_) => Ok(pair),
+    }
+}
+
+fn check_sa(key: &str, public: &str) -> Result<()> {
+    let of_key = spki_of_key(key).ok_or_else(|| unusable("sa.key is not a private key in PKCS#8"))?;
+    let public = spki_of_public(public).ok_or_else(|| unusable("sa.pub is not a public key"))?;
+    if of_key == public { Ok(()) } else { Err(unusable("sa.key does not belong to sa.pub")) }
+}
+
+fn must(read: &mut impl FnMut(&str) -> Result<Option<String>>, path: &str) -> Result<String> {
+    read(path)?.ok_or_else(|| unusable(format!("{path} is missing")))
+}
+
+fn read_pair(read: &mut impl FnMut(&str) -> Result<Option<String>>, name: &str) -> Result<Pair> {
+    let key = read(&format!("{name}.key"))?.unwrap_or_default();
+    Ok(Pair { cert: read(&format!("{name}.crt"))?.unwrap_or_default(), key })
+}
+
+fn unusable(what: impl Into<String>) -> Error {
+    Error::new(Kind::Local, what)
+        .hint("bring back the file from a backup: the cluster is built on it, and a new one would not fit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::tests::{NOW, cluster, completed, trust};
+
+    fn kept(trust: &Trust) -> BTreeMap<String, String> {
+        trust.kept().into_iter().map(|file| (file.path, file.text.into_owned())).collect()
+    }
+
+    fn from_kept(files: &BTreeMap<String, String>) -> Result<Trust> {
+        Trust::from_kept(&["m1".into(), "m2".into()], |path| Ok(files.get(path).cloned()))
+    }
+
+    #[test]
+    fn a_trust_is_read_back_as_it_was() {
+        let trust = trust();
+        assert!(from_kept(&kept(&trust)).unwrap() == trust);
+        for file in trust.kept() {
+            let secret = file.text.contains("PRIVATE KEY") || file.path == "token";
+            assert_eq!(file.secret, secret, "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn what_the_cluster_is_built_on_has_to_be_there_and_to_fit() {
+        let (trust, other) = (trust(), trust());
+        let (files, other) = (kept(&trust), kept(&other));
+        let with = |path: &str, text: Option<&String>| {
+            let mut files = files.clone();
+            files.remove(path);
+            files.extend(text.map(|text| (path.to_string(), text.clone())));
+            let error = from_kept(&files).unwrap_err();
+            assert!(error.kind == Kind::Local && error.hint.is_some());
+            error.what
+        };
+        for path in ["ca.crt", "ca.key", "front-proxy-ca.key", "etcd-ca.crt", "sa.key", "sa.pub", "token"] {
+            assert_eq!(with(path, None), format!("{path} is missing"));
+        }
+        assert_eq!(
+            with("etcd-ca.key", other.get("etcd-ca.key")),
+            "etcd-ca.key does not belong to etcd-ca.crt"
+        );
+        assert_eq!(with("ca.key", files.get("ca.crt")), "ca.key is not a private key in PKCS#8");
+        assert_eq!(with("ca.crt", files.get("ca.key")), "ca.crt is not a certificate");
+        assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not the certificate of a CA");
+        assert_eq!(with("sa.pub", other.get("sa.pub")), "sa.key does not belong to sa.pub");
+        assert_eq!(with("sa.pub", files.get("sa.key")), "sa.pub is not a public key");
+        assert_eq!(with("token", Some(&"abc".into())), "token is not a bootstrap token");
+    }
+
+    #[test]
+    fn a_lost_leaf_is_not_a_lost_trust() {
+        let mut files = kept(&trust());
+        files.retain(|path, _| {
+            path != "admin.crt" && path != "nodes/m1/etcd-peer.key" && !path.contains("m2")
+        });
+        let mut trust = from_kept(&files).unwrap();
+        let made = completed(&mut trust, &cluster(), NOW);
+        assert_eq!(made[0], "m1: etcd/peer, because its key is missing");
+        assert_eq!(made[8], "admin, because its certificate is missing");
+        assert_eq!(made.len(), 9);
+    }
+}

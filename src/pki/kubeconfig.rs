@@ -1,0 +1,113 @@
+//! Kubeconfig files: the two that we write, and as much of any as it takes to know whose it is. Not where
+//! they are kept: that is `store`.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use crate::pki::cert::Pair;
+
+/// The operator's: a client certificate of our own, everything embedded.
+pub(super) fn admin(cluster: &str, user: &str, server: &str, ca: &str, admin: &Pair) -> String {
+    let (name, user, context) = (quoted(cluster), quoted(user), quoted(&format!("{user}@{cluster}")));
+    let (server, ca) = (quoted(server), BASE64_STANDARD.encode(ca));
+    let (cert, key) = (BASE64_STANDARD.encode(&admin.cert), BASE64_STANDARD.encode(&admin.key));
+    format!(
+        "# Made by ironstrap from the trust beside it, and renewed by it.
+apiVersion: v1
+kind: Config
+clusters:
+- name: {name}
+  cluster:
+    server: {server}
+    certificate-authority-data: {ca}
+users:
+- name: {user}
+  user:
+    client-certificate-data: {cert}
+    client-key-data: {key}
+contexts:
+- name: {context}
+  context:
+    cluster: {name}
+    user: {user}
+current-context: {context}
+"
+    )
+}
+
+/// What a joining node finds the cluster by (kubeadm `discovery/file/file.go`): one cluster and no user; the
+/// token is given beside it.
+pub(super) fn discovery(server: &str, ca: &str) -> String {
+    let (server, ca) = (quoted(server), BASE64_STANDARD.encode(ca));
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: \"\"
+  cluster:
+    server: {server}
+    certificate-authority-data: {ca}
+contexts: []
+users: []
+"
+    )
+}
+
+/// A JSON string, which YAML takes for a string whatever is in it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The clusters and users of a kubeconfig. Contexts are left out: which namespace is the current one is the
+/// user's business.
+#[derive(Clone, Deserialize, PartialEq)]
+pub struct Kubeconfig {
+    clusters: Vec<NamedCluster>,
+    users: Vec<NamedUser>,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+struct NamedCluster {
+    name: String,
+    cluster: ClusterEntry,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+struct ClusterEntry {
+    server: String,
+    #[serde(default)]
+    certificate_authority_data: String,
+}
+
+#[derive(Clone, Deserialize, PartialEq)]
+struct NamedUser {
+    name: String,
+    user: UserEntry,
+}
+
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case", default)]
+struct UserEntry {
+    client_certificate_data: String,
+    client_key_data: String,
+}
+
+impl Kubeconfig {
+    /// Reads one; `None`: it is none.
+    pub fn of(text: &str) -> Option<Kubeconfig> {
+        serde_saphyr::from_str(text).ok()
+    }
+
+    /// Both speak of the same clusters, by name and CA, and of the same users. Addresses and client
+    /// certificates may differ: those we renew.
+    pub fn has_owner_of(&self, other: &Kubeconfig) -> bool {
+        let clusters = |it: &Kubeconfig| -> Vec<(String, String)> {
+            let pick = |it: &NamedCluster| (it.name.clone(), it.cluster.certificate_authority_data.clone());
+            it.clusters.iter().map(pick).collect()
+        };
+        let users = |it: &Kubeconfig| -> Vec<String> { it.users.iter().map(|it| it.name.clone()).collect() };
+        clusters(self) == clusters(other) && users(self) == users(other)
+    }
+}

@@ -1,0 +1,170 @@
+//! What a certificate says, and whether it is still as wanted. Nothing is made here: that is `cert`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rcgen::{KeyPair, PublicKeyData};
+use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
+
+use crate::pki::cert::{Pair, Wanted};
+
+/// A leaf that expires sooner than this is renewed.
+pub const RENEW_BEFORE: Duration = Duration::days(60);
+
+/// A certificate, read.
+pub struct Seen {
+    der: Vec<u8>,
+    /// The public key, as SubjectPublicKeyInfo in DER.
+    pub spki: Vec<u8>,
+    /// Subject and issuer as encoded: Go's `x509.Verify` finds the issuer by these very bytes.
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+    pub is_ca: bool,
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+    /// What it says of itself, in the terms of what we want.
+    pub says: Wanted,
+}
+
+impl Seen {
+    /// Reads the first certificate of a PEM text; further ones are intermediates to kubeadm.
+    pub fn of(pem: &str) -> Option<Seen> {
+        let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+        if pem.label != "CERTIFICATE" {
+            return None;
+        }
+        let (rest, cert) = X509Certificate::from_der(&pem.contents).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        Some(Seen {
+            spki: cert.public_key().raw.to_vec(),
+            subject: cert.subject().as_raw().to_vec(),
+            issuer: cert.issuer().as_raw().to_vec(),
+            is_ca: cert.is_ca(),
+            not_before: cert.validity().not_before.to_datetime(),
+            not_after: cert.validity().not_after.to_datetime(),
+            says: says(&cert)?,
+            der: pem.contents.clone(),
+        })
+    }
+
+    /// The issuer's name and key fit. Its own validity is not looked at.
+    fn is_signed_by(&self, ca: &Seen) -> bool {
+        let signature_fits = || {
+            let (_, cert) = X509Certificate::from_der(&self.der).ok()?;
+            let (_, ca) = X509Certificate::from_der(&ca.der).ok()?;
+            cert.verify_signature(Some(ca.public_key())).ok()
+        };
+        self.issuer == ca.subject && signature_fits().is_some()
+    }
+}
+
+/// The public key (SubjectPublicKeyInfo, DER) that belongs to a private one.
+pub fn spki_of_key(pem: &str) -> Option<Vec<u8>> {
+    Some(KeyPair::from_pem(pem).ok()?.subject_public_key_info())
+}
+
+/// The same of a public key's own PEM.
+pub fn spki_of_public(pem: &str) -> Option<Vec<u8>> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+    (pem.label == "PUBLIC KEY").then_some(pem.contents)
+}
+
+/// The first certificate in DER, of a PEM text or of the base64 of one, as kubeconfigs have it.
+pub fn der_of(pem_or_base64: &str) -> Option<Vec<u8>> {
+    if pem_or_base64.contains("-----BEGIN") {
+        return Seen::of(pem_or_base64).map(|seen| seen.der);
+    }
+    let packed: String = pem_or_base64.split_whitespace().collect();
+    let pem = String::from_utf8(BASE64_STANDARD.decode(packed).ok()?).ok()?;
+    Seen::of(&pem).map(|seen| seen.der)
+}
+
+/// Why a leaf has to be made anew, as the end of a sentence; `None`: it is as wanted.
+///
+/// kubeadm itself would not notice a key that belongs to another certificate, nor a wrong subject or usage
+/// (kubeadm `certlist.go`, `CreateTree`): these would show up as TLS errors much later.
+pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDateTime) -> Option<String> {
+    let Some(have) = have.filter(|pair| !pair.cert.is_empty() || !pair.key.is_empty()) else {
+        return Some("there is none".into());
+    };
+    if have.cert.is_empty() || have.key.is_empty() {
+        let half = if have.cert.is_empty() { "certificate" } else { "key" };
+        return Some(format!("its {half} is missing"));
+    }
+    let Some(seen) = Seen::of(&have.cert) else {
+        return Some("its certificate cannot be read".into());
+    };
+    if spki_of_key(&have.key).as_ref() != Some(&seen.spki) {
+        return Some("its key belongs to another certificate".into());
+    }
+    if !seen.is_signed_by(ca) {
+        return Some("another CA signed it".into());
+    }
+    if seen.not_before > now {
+        return Some(format!("it is not valid before {}", seen.not_before.date()));
+    }
+    if seen.not_after <= now + RENEW_BEFORE {
+        let verb = if seen.not_after <= now { "expired" } else { "expires" };
+        return Some(format!("it {verb} {}", seen.not_after.date()));
+    }
+    why_other(&seen.says, wanted)
+}
+
+/// How what it says falls short of what it should say. More names than wanted do no harm.
+fn why_other(says: &Wanted, wanted: &Wanted) -> Option<String> {
+    if (&says.common_name, &says.organization) != (&wanted.common_name, &wanted.organization) {
+        return Some("its subject is another".into());
+    }
+    if (says.server, says.client) != (wanted.server, wanted.client) {
+        return Some("it is for another usage".into());
+    }
+    let has = |name: &String| says.names.iter().any(|it| it.eq_ignore_ascii_case(name));
+    let names = wanted.names.iter().filter(|name| !has(name)).cloned();
+    let addresses = wanted.addresses.difference(&says.addresses).map(IpAddr::to_string);
+    let missing: Vec<String> = names.chain(addresses).collect();
+    if missing.is_empty() { None } else { Some(format!("it is not good for {}", missing.join(", "))) }
+}
+
+fn says(cert: &X509Certificate<'_>) -> Option<Wanted> {
+    let usage = cert.extended_key_usage().ok()?;
+    let (names, addresses) = alternative_names(cert)?;
+    Some(Wanted {
+        common_name: first(cert.subject(), |it| it.iter_common_name().next()?.as_str().ok())
+            .unwrap_or_default(),
+        organization: first(cert.subject(), |it| it.iter_organization().next()?.as_str().ok()),
+        server: usage.as_ref().is_some_and(|usage| usage.value.server_auth),
+        client: usage.as_ref().is_some_and(|usage| usage.value.client_auth),
+        names,
+        addresses,
+    })
+}
+
+fn first<'a>(name: &'a X509Name<'a>, of: fn(&'a X509Name<'a>) -> Option<&'a str>) -> Option<String> {
+    of(name).map(str::to_string)
+}
+
+fn alternative_names(cert: &X509Certificate<'_>) -> Option<(BTreeSet<String>, BTreeSet<IpAddr>)> {
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let Some(extension) = cert.subject_alternative_name().ok()? else { return Some((names, addresses)) };
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => {
+                names.insert((*name).to_string());
+            }
+            GeneralName::IPAddress(bytes) => {
+                let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                addresses.insert(v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok()?);
+            }
+            _ => {}
+        }
+    }
+    Some((names, addresses))
+}

@@ -1,0 +1,261 @@
+//! The operator's side on disk, beside the inventory: the trust, the kubeconfig and the lock. What is in the
+//! files, and whether it fits together, is `pki`.
+
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind, Result};
+use crate::pki::{Kept, Kubeconfig, Trust};
+
+/// Where one cluster's files are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Store {
+    /// The folder of the inventory.
+    dir: PathBuf,
+    cluster: String,
+}
+
+/// Held, no other run on this inventory changes anything; dropped, it is free. It also ends with the process,
+/// however that ends. On NFS it may not be seen from other hosts.
+#[derive(Debug)]
+#[must_use = "the lock is free again as soon as this is dropped"]
+pub struct Lock {
+    _file: fs::File,
+}
+
+impl Store {
+    /// Touches nothing.
+    pub fn new(cluster: &Cluster) -> Store {
+        // An inventory given by its bare name has an empty folder, which no system call takes.
+        let empty = cluster.dir.as_os_str().is_empty();
+        let dir = if empty { PathBuf::from(".") } else { cluster.dir.clone() };
+        Store { dir, cluster: cluster.name.clone() }
+    }
+
+    /// The directory of the trust.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(format!("{}.trust", self.cluster))
+    }
+
+    /// The operator's kubeconfig.
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.kubeconfig", self.cluster))
+    }
+
+    /// The trust; `None` only where its directory is not there at all. One that is there but cannot be read,
+    /// or lacks what the cluster is built on, is an error: making another trust would lose the cluster.
+    pub fn load(&self) -> Result<Option<Trust>> {
+        let path = self.path();
+        match fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed("look at", &path, e)),
+            Ok(_) => {}
+        }
+        let trust = Trust::from_kept(&self.nodes()?, |file| read(&path.join(file)));
+        trust.map(Some).map_err(|e| match e.cause.is_empty() {
+            true => e.because(format!("the trust is kept in {}", path.display())),
+            false => e,
+        })
+    }
+
+    /// Writes the trust down; to be called under the lock. A new one appears as a whole or not at all; later,
+    /// file by file is replaced. What the cluster is built on is never replaced.
+    pub fn save(&self, trust: &Trust) -> Result<()> {
+        let path = self.path();
+        let kept = trust.kept();
+        match path.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.save_new(&path, &kept),
+            Err(e) => Err(failed("look at", &path, e)),
+            Ok(_) => save_changes(&path, &kept),
+        }
+    }
+
+    /// Whether `save_kubeconfig` would write this text. Fails where it would fail for another's file being
+    /// there, so that this can be known before a long run.
+    pub fn wants_kubeconfig(&self, text: &str) -> Result<bool> {
+        let path = self.kubeconfig_path();
+        let Some(present) = read(&path)? else { return Ok(true) };
+        match (Kubeconfig::of(text), Kubeconfig::of(&present)) {
+            (Some(ours), Some(theirs)) if theirs == ours => Ok(false),
+            (Some(ours), Some(theirs)) if theirs.has_owner_of(&ours) => Ok(true),
+            _ => Err(Error::new(Kind::Local, format!("{} is not this cluster's", path.display()))
+                .because("it names other clusters or users, or another CA, or is no kubeconfig")
+                .hint("move it away: it would be overwritten")),
+        }
+    }
+
+    /// Writes the operator's kubeconfig, if it does not lead to the same cluster with the same credentials
+    /// already: a namespace chosen with `kubectl config` stays. Returns whether it wrote.
+    pub fn save_kubeconfig(&self, text: &str) -> Result<bool> {
+        let write = self.wants_kubeconfig(text)?;
+        if write {
+            replace(&self.kubeconfig_path(), text, 0o600)?;
+        }
+        Ok(write)
+    }
+
+    /// Secrets of this trust that others on this machine can get at, a line each.
+    pub fn warnings(&self, trust: &Trust) -> Vec<String> {
+        let path = self.path();
+        let kept = trust.kept();
+        let secrets = kept.iter().filter(|file| file.secret).map(|file| path.join(&file.path));
+        let mut warnings = vec![];
+        for secret in secrets.chain([self.kubeconfig_path()]) {
+            // What cannot be looked at is for `load` to say.
+            let Ok(found) = fs::metadata(&secret) else { continue };
+            let mode = found.permissions().mode() & 0o7777;
+            if mode & 0o077 != 0 {
+                let file = secret.display();
+                warnings.push(format!("{file} has mode {mode:04o}, others can use it: chmod 600 {file}"));
+            }
+        }
+        warnings
+    }
+
+    /// Takes the lock, for whatever changes anything.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.dir.join(format!(".{}.lock", self.cluster));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(|e| failed("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(self.busy(&path, &mut file)),
+            Err(fs::TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+        }
+        let host = hostname::get().unwrap_or_default();
+        let holder = format!("process {} on {}\n", std::process::id(), host.to_string_lossy());
+        // The file outlives the lock: were it removed, two runs could each lock a file of that name.
+        let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
+        written.map_err(|e| failed("write", &path, e))?;
+        Ok(Lock { _file: file })
+    }
+
+    fn busy(&self, path: &Path, file: &mut fs::File) -> Error {
+        let mut holder = String::new();
+        // The holder may not have written its name yet: then all we know is that there is one.
+        let known = file.read_to_string(&mut holder).is_ok_and(|length| length > 0);
+        let holder = if known { holder.trim_end() } else { "another run" };
+        Error::new(Kind::Busy, format!("{holder} is working on cluster {}", self.cluster))
+            .because(format!("it holds {}", path.display()))
+            .hint("wait until it is done")
+    }
+
+    /// The nodes that have a folder in the trust.
+    fn nodes(&self) -> Result<Vec<String>> {
+        let path = self.path().join("nodes");
+        let folders = match fs::read_dir(&path) {
+            Ok(folders) => folders,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            Err(e) => return Err(failed("read", &path, e)),
+        };
+        let mut nodes = vec![];
+        for folder in folders {
+            let folder = folder.map_err(|e| failed("read", &path, e))?;
+            // Names of nodes are ASCII, so anything else is not ours.
+            let name = folder.file_name().into_string().ok().filter(|_| folder.path().is_dir());
+            nodes.extend(name);
+        }
+        Ok(nodes)
+    }
+
+    fn save_new(&self, path: &Path, kept: &[Kept<'_>]) -> Result<()> {
+        let building = tempfile::Builder::new()
+            .prefix(&format!(".{}.", self.cluster))
+            // A leftover of a killed run is kept out of git by the same pattern as the real one.
+            .suffix(".trust")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(&self.dir)
+            .map_err(|e| failed("make a directory in", &self.dir, e))?;
+        make_folders(building.path(), kept)?;
+        for file in kept {
+            write(building.path(), file)?;
+        }
+        fs::rename(building.path(), path).map_err(|e| failed("make", path, e))?;
+        // Nothing is left under its first name to clean up.
+        let _ = building.keep();
+        sync(&self.dir)
+    }
+}
+
+/// Writes what differs, all of it judged before any of it is written.
+fn save_changes(path: &Path, kept: &[Kept<'_>]) -> Result<()> {
+    let mut changed = vec![];
+    for file in kept {
+        match read(&path.join(&file.path))? {
+            Some(present) if present == file.text => {}
+            Some(_) if file.fixed => {
+                return Err(Error::new(
+                    Kind::Local,
+                    format!("{} in {} is another", file.path, path.display()),
+                )
+                .because("the cluster is built on this file, it is never replaced")
+                .hint("the directory was changed during this run; run again"));
+            }
+            _ => changed.push(file),
+        }
+    }
+    make_folders(path, changed.iter().copied())?;
+    changed.into_iter().try_for_each(|file| write(path, file))
+}
+
+fn write(path: &Path, file: &Kept<'_>) -> Result<()> {
+    replace(&path.join(&file.path), &file.text, if file.secret { 0o600 } else { 0o644 })
+}
+
+/// Makes the folders that these files are in; `path` is there.
+fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) -> Result<()> {
+    for file in files {
+        let parents = Path::new(&file.path).ancestors().skip(1).filter(|it| !it.as_os_str().is_empty());
+        let mut parents: Vec<PathBuf> = parents.map(|it| path.join(it)).collect();
+        // From the outermost inwards.
+        while let Some(folder) = parents.pop() {
+            match DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => sync(folder.parent().unwrap_or(path))?,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed("make", &folder, e)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The file has the old text or the new one, whenever the power fails.
+fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let suffix = file.file_name().unwrap_or_default();
+    let new = tempfile::Builder::new().prefix(".").suffix(suffix).tempfile_in(folder);
+    let written = new.and_then(|mut new| {
+        new.write_all(text.as_bytes())?;
+        new.as_file().set_permissions(Permissions::from_mode(mode))?;
+        new.as_file().sync_all()?;
+        Ok(new.persist(file)?)
+    });
+    written.map_err(|e| failed("write", file, e))?;
+    sync(folder)
+}
+
+/// Makes names in a folder last.
+fn sync(folder: &Path) -> Result<()> {
+    fs::File::open(folder).and_then(|it| it.sync_all()).map_err(|e| failed("write", folder, e))
+}
+
+/// The text of a file; `None` only where it is not there.
+fn read(file: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read", file, e)),
+    }
+}
+
+fn failed(verb: &str, path: &Path, e: impl Display) -> Error {
+    Error::new(Kind::Local, format!("cannot {verb} {}", path.display())).because(e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The operator's directory on a real file system.
+
+use time::Duration;
+
+use super::*;
+use crate::pki::tests::{NOW, cluster};
+
+/// A folder with nothing in it, the store in it, and a trust that nobody saved.
+fn fresh() -> (tempfile::TempDir, Cluster, Store, Trust) {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster { dir: dir.path().into(), ..cluster() };
+    let (store, trust) = (Store::new(&cluster), Trust::make(&cluster, NOW).unwrap());
+    (dir, cluster, store, trust)
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_saved_is_loaded_as_it_was() {
+    let (dir, _, store, trust) = fresh();
+    assert!(store.load().unwrap().is_none());
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+    store.save(&trust).unwrap();
+    assert!(store.load().unwrap().unwrap() == trust);
+    assert_eq!(names(dir.path()), ["demo.trust"]);
+    let path = store.path();
+    let expected = "admin.crt admin.key ca.crt ca.key etcd-ca.crt etcd-ca.key front-proxy-ca.crt \
+                    front-proxy-ca.key nodes sa.key sa.pub token";
+    assert_eq!(names(&path).join(" "), expected);
+    assert_eq!(names(&path.join("nodes")), ["m1", "m2"]);
+    assert_eq!(names(&path.join("nodes/m1")).len(), 14);
+    for folder in ["", "nodes", "nodes/m1"] {
+        assert_eq!(mode(path.join(folder)), 0o700, "{folder}");
+    }
+    for secret in ["ca.key", "sa.key", "token", "admin.key", "nodes/m1/etcd-peer.key"] {
+        assert_eq!(mode(path.join(secret)), 0o600, "{secret}");
+    }
+    assert_eq!(mode(path.join("ca.crt")), 0o644);
+    assert_eq!(store.warnings(&trust), Vec::<String>::new());
+}
+
+#[test]
+fn a_save_that_was_killed_made_no_trust() {
+    let (dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    // As it is just before the rename: everything is written, under another name.
+    fs::rename(store.path(), dir.path().join(".demo.Xy12Zw.trust")).unwrap();
+    assert!(store.load().unwrap().is_none());
+    let other = Trust::make(&Cluster { dir: dir.path().into(), ..cluster() }, NOW).unwrap();
+    store.save(&other).unwrap();
+    assert!(store.load().unwrap().unwrap() == other);
+}
+
+#[test]
+fn a_save_that_fails_leaves_nothing_behind() {
+    let (dir, _, store, trust) = fresh();
+    // A file in the place of the directory appears between the look and the rename.
+    fs::write(store.path(), "").unwrap();
+    let error = store.save_new(&store.path(), &trust.kept()).unwrap_err();
+    assert_eq!(error.kind, Kind::Local);
+    assert_eq!(names(dir.path()), ["demo.trust"]);
+    assert_eq!(fs::read(store.path()).unwrap(), b"");
+}
+
+#[test]
+fn a_directory_that_is_there_is_never_taken_for_none() {
+    let (dir, _, store, trust) = fresh();
+    let what = || store.load().unwrap_err().what;
+    fs::create_dir(store.path()).unwrap();
+    assert_eq!(what(), "ca.crt is missing");
+    assert_eq!(store.load().unwrap_err().cause, [format!("the trust is kept in {}", store.path().display())]);
+    fs::remove_dir(store.path()).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("unplugged"), store.path()).unwrap();
+    assert_eq!(what(), "ca.crt is missing");
+    fs::remove_file(store.path()).unwrap();
+    fs::write(store.path(), "").unwrap();
+    assert!(what().starts_with("cannot read "), "{}", what());
+    fs::remove_file(store.path()).unwrap();
+    store.save(&trust).unwrap();
+    fs::write(store.path().join("etcd-ca.key"), [0xff, 0xfe]).unwrap();
+    assert!(what().ends_with("demo.trust/etcd-ca.key"), "{}", what());
+    fs::remove_file(store.path().join("etcd-ca.key")).unwrap();
+    assert_eq!(what(), "etcd-ca.key is missing");
+}
+
+#[test]
+fn files_that_are_not_ours_do_no_harm() {
+    let (_dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    fs::write(store.path().join("README"), "mine").unwrap();
+    fs::write(store.path().join("nodes/.DS_Store"), "").unwrap();
+    fs::create_dir(store.path().join("nodes/empty")).unwrap();
+    assert!(store.load().unwrap().unwrap() == trust);
+}
+
+#[test]
+fn a_renewal_replaces_leaves_and_touches_nothing_else() {
+    let (_dir, cluster, store, mut trust) = fresh();
+    let written = |file: &str| fs::metadata(store.path().join(file)).unwrap().modified().unwrap();
+    store.save(&trust).unwrap();
+    let (ca, admin) = (written("ca.key"), written("admin.key"));
+    trust.leaves.remove("m2");
+    fs::remove_dir_all(store.path().join("nodes")).unwrap();
+    trust.complete(&cluster, NOW + Duration::days(320)).unwrap();
+    store.save(&trust).unwrap();
+    assert!(store.load().unwrap().unwrap() == trust);
+    assert!(written("ca.key") == ca && written("admin.key") > admin);
+    assert_eq!(mode(store.path().join("nodes/m2/apiserver.key")), 0o600);
+}
+
+#[test]
+fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
+    let (_dir, cluster, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let mut renewed = trust.clone();
+    renewed.complete(&cluster, NOW + Duration::days(320)).unwrap();
+    fs::write(store.path().join("admin.key"), &renewed.admin.key).unwrap();
+    let mut found = store.load().unwrap().unwrap();
+    let made = found.complete(&cluster, NOW).unwrap();
+    assert_eq!(made, ["admin, because its key belongs to another certificate"]);
+    store.save(&found).unwrap();
+    assert!(store.load().unwrap().unwrap() == found);
+}
+
+#[test]
+fn what_the_cluster_is_built_on_is_never_replaced() {
+    let (_dir, cluster, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let other = Trust::make(&cluster, NOW).unwrap();
+    let error = store.save(&other).unwrap_err();
+    assert!(error.kind == Kind::Local && error.what.starts_with("ca.key in "), "{error}");
+    let mut half = trust.clone();
+    (half.admin, half.token) = (other.admin, other.token);
+    assert!(store.save(&half).unwrap_err().what.starts_with("token in "));
+    assert!(store.load().unwrap().unwrap() == trust);
+}
+
+#[test]
+fn a_kubeconfig_is_written_once_and_keeps_the_users_namespace() {
+    let (dir, cluster, store, mut trust) = fresh();
+    let text = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    assert!(store.wants_kubeconfig(&text).unwrap() && store.save_kubeconfig(&text).unwrap());
+    assert_eq!(mode(store.kubeconfig_path()), 0o600);
+    assert!(!store.save_kubeconfig(&text).unwrap());
+    // As `kubectl config set-context --current --namespace` leaves it: no comment, one more line.
+    let edited =
+        text.split_once('\n').unwrap().1.replace("    user: \"demo", "    namespace: mine\n    user: \"demo");
+    assert_ne!(edited, text.split_once('\n').unwrap().1);
+    fs::write(store.kubeconfig_path(), &edited).unwrap();
+    assert!(!store.save_kubeconfig(&text).unwrap());
+    assert_eq!(fs::read_to_string(store.kubeconfig_path()).unwrap(), edited);
+
+    trust.complete(&cluster, NOW + Duration::days(320)).unwrap();
+    let renewed = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    assert!(store.save_kubeconfig(&renewed).unwrap());
+    assert_eq!(fs::read_to_string(store.kubeconfig_path()).unwrap(), renewed);
+    assert_eq!(names(dir.path()), ["demo.kubeconfig"]);
+}
+
+#[test]
+fn a_kubeconfig_of_another_cluster_is_not_overwritten() {
+    let (_dir, cluster, store, trust) = fresh();
+    let text = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    let same_name = Trust::make(&cluster, NOW).unwrap().admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    let merged = text.replace("users:\n", "users:\n- name: me\n  user: {}\n");
+    assert_ne!(merged, text);
+    for present in [same_name.as_str(), &merged, "", "hello", "clusters: []\nusers: []\n"] {
+        fs::write(store.kubeconfig_path(), present).unwrap();
+        let error = store.save_kubeconfig(&text).unwrap_err();
+        assert!(error.kind == Kind::Local && error.hint.is_some(), "{error}");
+        assert_eq!(fs::read_to_string(store.kubeconfig_path()).unwrap(), present);
+    }
+}
+
+#[test]
+fn a_key_that_others_can_read_is_worth_a_warning() {
+    let (_dir, cluster, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    store.save_kubeconfig(&trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
+    for (file, mode) in
+        [("demo.trust/sa.key", 0o640), ("demo.kubeconfig", 0o644), ("demo.trust/sa.pub", 0o666)]
+    {
+        fs::set_permissions(cluster.dir.join(file), Permissions::from_mode(mode)).unwrap();
+    }
+    let warnings = store.warnings(&trust);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("demo.trust/sa.key has mode 0640"), "{warnings:?}");
+    assert!(warnings[1].contains("demo.kubeconfig has mode 0644"), "{warnings:?}");
+    assert!(store.load().unwrap().is_some());
+}
+
+#[test]
+fn the_lock_keeps_a_second_run_out_and_says_who_has_it() {
+    let (dir, _, store, _) = fresh();
+    let held = store.lock().unwrap();
+    let error = store.lock().unwrap_err();
+    assert_eq!(error.kind, Kind::Busy);
+    let process = format!("process {} on ", std::process::id());
+    assert!(
+        error.what.starts_with(&process) && error.what.ends_with(" is working on cluster demo"),
+        "{error}"
+    );
+    drop(held);
+    drop(store.lock().unwrap());
+    assert_eq!(names(dir.path()), [".demo.lock"]);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let store = Store { dir: "/nonexistent/folder".into(), cluster: "demo".into() };
+    assert!(store.load().unwrap().is_none());
+    assert_eq!(store.lock().unwrap_err().what, "cannot open /nonexistent/folder/.demo.lock");
+}

@@ -1,0 +1,144 @@
+//! The certificates as OpenSSL sees them, for our own eyes see only what we thought of. Needs the `openssl`
+//! program; without it these tests say that they were skipped.
+
+// clippy.toml allows it inside #[test] only, and this file has nothing but tests and what they share.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ironstrap::cluster::{Cluster, Endpoint, Network, Node, Packages, Proxy, Role, Ssh};
+use ironstrap::pki::Trust;
+use serde_json::Map;
+use time::OffsetDateTime;
+
+/// One control plane.
+fn cluster() -> Cluster {
+    let ssh = Ssh { host: "10.0.0.11".into(), port: 22, user: "root".into(), key: None, known_hosts: None };
+    let (name, ip) = ("m1".to_string(), "10.0.0.11".parse().unwrap());
+    let node = Node { name, role: Role::ControlPlane, ssh, ip, labels: BTreeMap::new(), taints: None };
+    Cluster {
+        name: "demo".into(),
+        kubernetes: semver::Version::new(1, 36, 3),
+        pods: "10.244.0.0/16".parse().unwrap(),
+        services: "fd00:96::/112".parse().unwrap(),
+        domain: "cluster.local".into(),
+        endpoint: Endpoint { host: "api.demo.internal".into(), port: 6443, kept: true },
+        api_names: vec!["k8s.example.com".into(), "192.0.2.1".into()],
+        network: Network::None,
+        image_repository: "registry.k8s.io".into(),
+        ignore_preflight: vec![],
+        kubelet: Map::new(),
+        kube_proxy: Map::new(),
+        kubeadm: Map::new(),
+        api_server: vec![],
+        controller_manager: vec![],
+        scheduler: vec![],
+        etcd: vec![],
+        containerd: toml::Table::new(),
+        registries: vec![],
+        packages: Packages { kubernetes: "https://pkgs.k8s.io/".into(), key: None },
+        proxy: Proxy::default(),
+        nodes: vec![node],
+        dir: PathBuf::new(),
+    }
+}
+
+/// The files of the control plane and the operator's certificate, below a folder; `None`, said aloud, where
+/// there is no openssl.
+fn written() -> Option<(tempfile::TempDir, Trust)> {
+    if which::which("openssl").is_err() {
+        // Not println: of a test that passes, the harness keeps that to itself.
+        let said = "SKIPPED: no openssl on this machine, so the certificates were not checked with it\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return None;
+    }
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), cluster());
+    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    std::fs::create_dir(dir.path().join("etcd")).unwrap();
+    for file in trust.files(&cluster.nodes[0]) {
+        let path = file.path.strip_prefix("/etc/kubernetes/pki/").unwrap();
+        std::fs::write(dir.path().join(path), file.text).unwrap();
+    }
+    std::fs::write(dir.path().join("admin.crt"), &trust.admin.cert).unwrap();
+    Some((dir, trust))
+}
+
+/// Whether openssl ends well, and all that it says.
+fn openssl(dir: &Path, arguments: &str) -> (bool, String) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+const LEAVES: [(&str, &str, &[&str]); 8] = [
+    ("apiserver", "ca", &["sslserver"]),
+    ("apiserver-kubelet-client", "ca", &["sslclient"]),
+    ("front-proxy-client", "front-proxy-ca", &["sslclient"]),
+    ("apiserver-etcd-client", "etcd/ca", &["sslclient"]),
+    ("etcd/server", "etcd/ca", &["sslserver", "sslclient"]),
+    ("etcd/peer", "etcd/ca", &["sslserver", "sslclient"]),
+    ("etcd/healthcheck-client", "etcd/ca", &["sslclient"]),
+    ("admin", "ca", &["sslclient"]),
+];
+
+#[test]
+fn openssl_takes_every_leaf_for_its_purpose_and_its_ca_only() {
+    let Some((dir, _)) = written() else { return };
+    for (leaf, ca, purposes) in LEAVES {
+        for purpose in ["sslserver", "sslclient"] {
+            for other in ["ca", "front-proxy-ca", "etcd/ca"] {
+                let verify = format!("verify -x509_strict -CAfile {other}.crt -purpose {purpose} {leaf}.crt");
+                let (fits, said) = openssl(dir.path(), &verify);
+                assert_eq!(fits, other == ca && purposes.contains(&purpose), "{verify}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn openssl_finds_the_names_and_addresses_of_servers() {
+    let Some((dir, _)) = written() else { return };
+    let verify = |leaf: &str, ca: &str, what: &str, good: bool| {
+        let verify = format!("verify -x509_strict -CAfile {ca}.crt {what} {leaf}.crt");
+        let (fits, said) = openssl(dir.path(), &verify);
+        assert_eq!(fits, good, "{verify}: {said}");
+    };
+    let names = ["m1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "api.demo.internal"];
+    for name in names.iter().chain(&["kubernetes.default.svc.cluster.local", "k8s.example.com"]) {
+        verify("apiserver", "ca", &format!("-verify_hostname {name}"), true);
+    }
+    for address in ["10.0.0.11", "fd00:96::1", "192.0.2.1"] {
+        verify("apiserver", "ca", &format!("-verify_ip {address}"), true);
+    }
+    verify("apiserver", "ca", "-verify_hostname localhost", false);
+    verify("apiserver", "ca", "-verify_ip 127.0.0.1", false);
+    for leaf in ["etcd/server", "etcd/peer"] {
+        for what in ["-verify_hostname m1", "-verify_hostname localhost", "-verify_ip ::1"] {
+            verify(leaf, "etcd/ca", what, true);
+        }
+        verify(leaf, "etcd/ca", "-verify_ip 10.0.0.11", true);
+        verify(leaf, "etcd/ca", "-verify_ip 127.0.0.1", true);
+        verify(leaf, "etcd/ca", "-verify_ip 10.0.0.12", false);
+    }
+}
+
+#[test]
+fn openssl_finds_the_same_keys_and_the_same_hash() {
+    let Some((dir, trust)) = written() else { return };
+    let public_of = |key: &str| openssl(dir.path(), &format!("pkey -in {key} -pubout")).1;
+    assert_eq!(public_of("sa.key"), trust.sa_pub);
+    for (leaf, ca, _) in LEAVES.into_iter().filter(|(leaf, ..)| *leaf != "admin") {
+        for pair in [leaf, ca] {
+            let certified = openssl(dir.path(), &format!("x509 -in {pair}.crt -noout -pubkey")).1;
+            assert_eq!(public_of(&format!("{pair}.key")), certified, "{pair}");
+        }
+    }
+    let ca = openssl(dir.path(), "x509 -in ca.crt -noout -pubkey").1;
+    std::fs::write(dir.path().join("ca.pub"), ca).unwrap();
+    assert!(openssl(dir.path(), "pkey -pubin -in ca.pub -outform der -out ca.spki").0);
+    let (_, said) = openssl(dir.path(), "dgst -sha256 -r ca.spki");
+    assert_eq!(trust.ca_hash().unwrap(), format!("sha256:{}", said.split(' ').next().unwrap()));
+}
