@@ -15,7 +15,8 @@ network() {
   netns "$ID" && return
   ip netns add "$ID"
   ip -n "$ID" link set lo up
-  ip -n "$ID" link add br0 type bridge
+  # With an address of its own: a bridge otherwise takes one of its ports', and changes when they do.
+  ip -n "$ID" link add br0 address 02:00:c6:12:00:01 type bridge
   ip -n "$ID" addr add "$NET.1/24" dev br0
   ip -n "$ID" link set br0 up
 }
@@ -92,6 +93,7 @@ create() {
   printf '%s\n' '# <file system> <mount point> <type> <options> <dump> <pass>' '/dev/vda1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
   install -m 600 /dev/null "$r/swap.img"
   truncate -s 1G "$r/swap.img"
+  mkswap --quiet "$r/swap.img"
 
   install -m 600 "$LAB/hostkeys/$name" "$r/etc/ssh/ssh_host_ed25519_key"
   install -m 644 "$LAB/hostkeys/$name.pub" "$r/etc/ssh/ssh_host_ed25519_key.pub"
@@ -107,8 +109,17 @@ create() {
   install -m 755 "$HERE/machine-init" "$r/lab-init"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapon"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapoff"
-  mv -T "$r" "$d/root"
+  # Nothing may set the host's clock, and chronyd can run without: with -x it only watches.
+  install -D -m 644 /dev/stdin "$r/etc/systemd/system/chrony.service.d/lab.conf" <<'U'
+[Unit]
+ConditionCapability=
+[Service]
+ExecStart=
+ExecStart=!/usr/sbin/chronyd -x $DAEMON_OPTS
+U
+
   printf '%s\n' "$octet" >"$d/octet"
+  mv -T "$r" "$d/root"
 }
 
 scrap() { # NAME: the machine is gone, its keys stay
@@ -119,11 +130,12 @@ scrap() { # NAME: the machine is gone, its keys stay
 # --- power
 
 plug() { # NAME: a network like a new card in the slot, with nothing left from before the boot
-  local name=$1 ns=$ID-$1
+  local name=$1 ns=$ID-$1 mac
   unplug "$name"
+  printf -v mac '02:00:c6:12:00:%02x' "$(<"$LAB/machines/$name/octet")" # a card keeps its address
   ip netns add "$ns"
   ip -n "$ns" link set lo up
-  ip -n "$ID" link add "to-$name" type veth peer name eth0 netns "$ns"
+  ip -n "$ID" link add "to-$name" type veth peer name eth0 address "$mac" netns "$ns"
   ip -n "$ID" link set "to-$name" master br0 up
   ip -n "$ns" addr add "$(address "$name")/24" dev eth0
   ip -n "$ns" link set eth0 up

@@ -58,11 +58,16 @@ build() {
   ((${#missing[@]})) || return 0
   tools
   sweep
-  # Compiling wants the cores and debootstrap wants the disk and the mirror: side by side.
+  # Compiling wants the cores and debootstrap wants the disk and the mirror: side by side, each in a
+  # process group of its own, so that both can be ended with all they have started.
+  set -m
   (for name in machine userland mirror distribution; do make_part "$name"; done) & debian=$!
   (for name in kubernetes etcd coredns flannel cni flannel-cni pause; do make_part "$name"; done) & go=$!
+  set +m
+  trap 'kill -- "-$debian" "-$go" 2>/dev/null || true; exit 130' INT TERM
   wait "$debian" || failed=1
   wait "$go" || failed=1
+  trap - INT TERM
   ((!failed)) || die "not everything could be built; what was is kept"
   make_part packages
   make_part registry
