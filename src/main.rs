@@ -1,1 +1,22 @@
-fn main() {}
+//! Parse, run, print what went wrong, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ironstrap::cli::{Cli, End};
+use ironstrap::report;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().run().await {
+        Ok(End::Good) => ExitCode::SUCCESS,
+        Ok(End::Drift) => ExitCode::from(1),
+        Err(errors) => {
+            for error in &errors {
+                report::err(&report::trouble(error));
+            }
+            // Some nodes were left, others are as wanted: that is what the exit code says then.
+            ExitCode::from(errors.last().map_or(1, |error| error.kind.code()))
+        }
+    }
+}

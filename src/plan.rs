@@ -39,6 +39,18 @@ pub enum State {
     Unknown { asked: String, why: String },
 }
 
+impl State {
+    /// As JSON has it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Waits(_) => "waits",
+            State::ByHand => "by-hand",
+            State::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 /// A want of a step, and what the machine said to it.
 pub type Judged<'a> = (&'static Step, &'a Want, &'a Answer);
 

@@ -135,3 +135,8 @@ pub fn out(line: &str) {
 pub fn err(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// An error as people read it. One of the inventory comes with its own picture of where it is.
+pub fn trouble(error: &Error) -> String {
+    format!("✗ {error}")
+}

@@ -29,7 +29,7 @@ fn token(cx: &Cx) -> Want {
     let token = &cx.trust.token;
     let anybody = !cx.fleet.joining.is_empty();
     let soon = cx.now + time::Duration::seconds(SPARE);
-    let id = token.id();
+    let id = token.id.clone();
     // The trust's token is not known while the asks are written, and a secret's name has it.
     Want::that("whoever has to join can")
         .ask(format!(
@@ -49,10 +49,11 @@ fn token(cx: &Cx) -> Want {
             }
         })
         .run(format!(
-            "{KUBECTL}umask 077\nt=$(cat <<'TOKEN'\n{token}\nTOKEN\n)\n\
+            "{KUBECTL}umask 077\nt=$(cat <<'TOKEN'\n{}\nTOKEN\n)\n\
              kubectl -n kube-system delete secret bootstrap-token-{} --ignore-not-found\n\
              kubeadm token create \"$t\" --kubeconfig /etc/kubernetes/admin.conf --ttl 24h --description 'made by ironstrap' >/dev/null",
-            token.id()
+            token.reveal(),
+            token.id
         ))
 }
 

@@ -47,7 +47,7 @@ fn rendered(_: &Cluster, name: &str, values: Value) -> Result<Vec<Value>> {
 fn values(cx: &Cx) -> Value {
     let c = cx.cluster;
     json!({
-        "token": cx.trust.token.to_string(), "ip": cx.node.ip.to_string(), "port": c.api_port(), "node": cx.node.name,
+        "token": cx.trust.token.reveal(), "ip": cx.node.ip.to_string(), "port": c.api_port(), "node": cx.node.name,
         "cluster": c.name, "kubernetes": c.kubernetes.to_string(), "endpoint": c.endpoint.to_string(),
         "images": c.image_repository, "pods": c.pods.to_string(), "services": c.services.to_string(),
         "domain": c.domain, "discovery": DISCOVERY, "control_plane": cx.node.is_control_plane(),
