@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod error;
+pub mod known_hosts;
 pub mod shell;
