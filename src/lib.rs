@@ -4,3 +4,4 @@ pub mod cluster;
 pub mod error;
 pub mod known_hosts;
 pub mod shell;
+pub mod ssh;
