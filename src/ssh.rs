@@ -25,7 +25,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// So many questions in a row may stay unanswered.
 pub const KEEPALIVES_UNANSWERED: usize = 3;
-/// sshd closes a connection at 10 sessions, but frees one only a while after it ended: above 5 some are refused.
+/// russh does not ask while it waits to write: what it wrote must be gone after this long.
+const STUCK_WRITE: Duration = Duration::from_secs(300);
+/// sshd allows 10 sessions on a connection, but frees one only a while after it ended: above 5, some are refused.
 pub const SCRIPTS_AT_ONCE: usize = 4;
 /// Saying goodbye is polite, waiting for it is not.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -186,8 +186,10 @@ impl Login<'_> {
             }
             let answer = match read(&path, &self.target.operator) {
                 Ok(KeyFile { key: Key::Ready(key), shown }) => self.file(&shown, key).await,
-                Ok(KeyFile { key: Key::Locked(_), shown }) => {
-                    self.tried.push(format!("{shown}: encrypted; ssh-add it"));
+                Ok(KeyFile { key: Key::Locked(public), shown }) => {
+                    if !public.is_some_and(|public| self.was_shown(&public)) {
+                        self.tried.push(format!("{shown}: encrypted; ssh-add it"));
+                    }
                     Answer::Next
                 }
                 Err(why) => {
@@ -204,7 +206,7 @@ impl Login<'_> {
 
     async fn file(&mut self, shown: &str, key: Arc<PrivateKey>) -> Answer {
         let public = key.public_key().clone();
-        if self.shown.iter().any(|shown| shown.key_data() == public.key_data()) {
+        if self.was_shown(&public) {
             return Answer::Next;
         }
         let key = PrivateKeyWithHashAlg::new(key, self.hash(&public).await);
@@ -212,6 +214,10 @@ impl Login<'_> {
         let label = format!("{shown}: {}", fingerprint(&public));
         self.shown.push(public);
         self.heard(&label, result.map_err(|error| error.to_string())).await
+    }
+
+    fn was_shown(&self, key: &PublicKey) -> bool {
+        self.shown.iter().any(|shown| shown.key_data() == key.key_data())
     }
 
     /// SHA-1 only for a server that says it knows nothing better; one that says nothing gets SHA-512.

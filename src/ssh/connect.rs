@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::trust::{Parting, Trouble, Trust};
-use super::{KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, Target, auth};
+use super::{KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE, Target, auth};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::KnownHosts;
 
@@ -106,6 +106,9 @@ fn config(known: Vec<Algorithm>) -> Config {
         window_size: 16 << 20,
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVES_UNANSWERED,
+        // Answered questions count as activity, so this ends only what cannot ask: a write that is stuck, and
+        // a handshake that was given up while the server was silent.
+        inactivity_timeout: Some(STUCK_WRITE),
         preferred: Preferred {
             key: Cow::Owned(host_key_algorithms(&known)),
             // Every processor that runs a cluster has instructions for AES: a third faster than ChaCha20.

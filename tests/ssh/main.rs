@@ -1,5 +1,8 @@
 //! SSH as a `Shell`, against a server in this process; what it costs to be wrong about a host or a lost connection.
 
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
 mod agent;
 mod server;
 
