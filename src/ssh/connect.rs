@@ -168,12 +168,17 @@ fn unreachable(target: &Target, error: &std::io::Error) -> Error {
 }
 
 fn no_greeting(target: &Target, error: &russh::Error, parting: &Parting) -> Error {
-    let what = format!("{} accepts the connection, but not as SSH", target.address());
-    let mut told = Error::new(Kind::Unreachable, what).because(error.to_string());
-    if let Some(why) = last_words(parting) {
-        told = told.because(why);
-    }
-    told.hint(format!("compare with: {}", target.by_hand()))
+    let address = target.address();
+    let (what, hint) = match may_pass(error) {
+        true => (
+            format!("{address} closes the connection before it says who it is"),
+            "does its sshd have too many visitors (MaxStartups), or is this address banned for a while?",
+        ),
+        false => (format!("{address} accepts the connection, but does not agree on SSH"), "compare with:"),
+    };
+    let told = Error::new(Kind::Unreachable, what).because(error.to_string());
+    let told = last_words(parting).into_iter().fold(told, |told, why| told.because(why));
+    told.hint(format!("{hint} {}", target.by_hand()))
 }
 
 impl Stage {

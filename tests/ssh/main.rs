@@ -350,7 +350,9 @@ async fn a_server_too_busy_to_greet_is_asked_again() {
     stage.server.seen.turn_away.store(2, SeqCst);
     assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
     stage.server.seen.turn_away.store(3, SeqCst);
-    assert_eq!(stage.run("exit 0").await.unwrap_err().kind, Kind::Unreachable);
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
 }
 
 #[tokio::test]
