@@ -1,0 +1,276 @@
+//! The host keys the operator knows, in OpenSSH's files: read, matched, added to. What follows from a key that is
+//! not among them is `ssh`'s to say.
+//!
+//! russh has a matcher of its own, but it accepts revoked keys and takes a host with another key for a new one.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
+use sha1::Sha1;
+
+use crate::error::{Error, Kind, Result};
+
+const SYSTEM_WIDE: &str = "/etc/ssh/ssh_known_hosts";
+
+/// Every host key in the operator's files.
+#[derive(Clone, Debug)]
+pub struct KnownHosts {
+    lines: Vec<Line>,
+    /// Where new ones go; `None`: nowhere, there is no home directory.
+    own: Option<PathBuf>,
+    own_shown: String,
+}
+
+/// What the files say about a host and the key it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Known,
+    /// The host is known by these other keys.
+    Changed(Vec<Sighting>),
+    /// The operator wants this very key refused.
+    Revoked(Sighting),
+    Unknown,
+}
+
+/// A key, and the line it is on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sighting {
+    /// `ED25519 SHA256:…`
+    pub key: String,
+    pub file: PathBuf,
+    /// Counted as an editor does.
+    pub line: usize,
+    /// `~/.ssh/known_hosts:14`
+    pub shown: String,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    mark: Mark,
+    hosts: Hosts,
+    key: PublicKey,
+    seen: Sighting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mark {
+    None,
+    Revoked,
+    /// Host certificates are not asked for, so such a line can never match.
+    Authority,
+}
+
+#[derive(Clone, Debug)]
+enum Hosts {
+    /// Comma-separated, lower-cased; `*`, `?`, and `!` in front.
+    Patterns(String),
+    Hashed {
+        salt: Vec<u8>,
+        hash: Vec<u8>,
+    },
+}
+
+impl KnownHosts {
+    /// Reads `given`; without it, the operator's own file under `home` and the system-wide one. A file that is
+    /// not there knows nobody; one that cannot be read is an error, or every host in it would look new.
+    pub fn load(given: Option<&Path>, home: Option<&Path>) -> Result<Self> {
+        let own = given.map(Path::to_path_buf).or(home.map(|home| home.join(".ssh/known_hosts")));
+        let own_shown = own.as_deref().map_or("~/.ssh/known_hosts".into(), |file| shown(file, home));
+        let mut lines = own.as_deref().map_or(Ok(vec![]), |file| read(file, &own_shown))?;
+        if given.is_none() {
+            lines.extend(read(Path::new(SYSTEM_WIDE), SYSTEM_WIDE)?);
+        }
+        Ok(KnownHosts { lines, own, own_shown })
+    }
+
+    /// The file that new keys are added to, as a user writes it.
+    pub fn own_file(&self) -> &str {
+        &self.own_shown
+    }
+
+    pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
+        let name = name(host, port);
+        // Comments are part of a `PublicKey`, but not of the key.
+        let same = |line: &&Line| line.key.key_data() == key.key_data();
+        let about: Vec<_> = self.lines.iter().filter(|line| line.hosts.matches(&name)).collect();
+        let of = |mark: Mark| about.iter().copied().filter(move |line| line.mark == mark);
+        if let Some(line) = of(Mark::Revoked).find(same) {
+            return Verdict::Revoked(line.seen.clone());
+        }
+        match of(Mark::None).any(|line| same(&line)) {
+            true => Verdict::Known,
+            false if of(Mark::None).next().is_none() => Verdict::Unknown,
+            false => Verdict::Changed(of(Mark::None).map(|line| line.seen.clone()).collect()),
+        }
+    }
+
+    /// The algorithms of the keys a host is known by: to be asked for first, or it may answer with a key of a
+    /// kind that nobody noted.
+    pub fn algorithms(&self, host: &str, port: u16) -> Vec<Algorithm> {
+        let name = name(host, port);
+        let about = self.lines.iter().filter(|line| line.mark == Mark::None && line.hosts.matches(&name));
+        about.map(|line| line.key.algorithm()).collect()
+    }
+
+    /// Notes a new key at the end of the operator's file; whoever loads it next knows the host.
+    pub fn add(&self, host: &str, port: u16, key: &PublicKey) -> Result<()> {
+        let failed = |why: &dyn fmt::Display| {
+            Error::new(Kind::Local, format!("cannot add a host key to {}", self.own_shown))
+                .because(why.to_string())
+                .hint("make it writable, or name another file as known_hosts in the inventory")
+        };
+        let file = self.own.as_deref().ok_or_else(|| failed(&"there is no home directory"))?;
+        let key = PublicKey::new(key.key_data().clone(), "");
+        let text = key.to_openssh().map_err(|error| failed(&error))?;
+        let line = format!("{} {}", name(host, port), text.trim_end());
+        append(file, &line).map_err(|error| failed(&error))
+    }
+}
+
+/// `ED25519 SHA256:…`
+pub fn fingerprint(key: &PublicKey) -> String {
+    let kind = match key.algorithm() {
+        Algorithm::Ed25519 => "ED25519".to_string(),
+        Algorithm::Ecdsa { .. } => "ECDSA".to_string(),
+        Algorithm::Rsa { .. } => "RSA".to_string(),
+        other => other.to_string(),
+    };
+    format!("{kind} {}", key.fingerprint(HashAlg::Sha256))
+}
+
+/// What a host is called in these files.
+pub fn name(host: &str, port: u16) -> String {
+    let host = host.to_lowercase();
+    if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+/// A path as a user writes it.
+pub fn shown(path: &Path, home: Option<&Path>) -> String {
+    match home.and_then(|home| path.strip_prefix(home).ok()) {
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
+
+fn read(file: &Path, shown: &str) -> Result<Vec<Line>> {
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => {
+            return Err(Error::new(Kind::Local, format!("cannot read the known host keys in {shown}"))
+                .because(error.to_string())
+                .hint("make it readable: without it, no host key can be told from a stranger's"));
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().enumerate().filter_map(|(at, line)| parse(line, file, shown, at + 1)).collect())
+}
+
+/// `None` for a line that says nothing: empty, a comment, or broken; OpenSSH skips those too.
+fn parse(line: &str, file: &Path, shown: &str, number: usize) -> Option<Line> {
+    let mut words = line.split_ascii_whitespace().peekable();
+    let mark = match *words.peek()? {
+        "@revoked" => Mark::Revoked,
+        "@cert-authority" => Mark::Authority,
+        word if word.starts_with(['@', '#']) => return None,
+        _ => Mark::None,
+    };
+    if mark != Mark::None {
+        words.next();
+    }
+    let hosts = Hosts::parse(words.next()?)?;
+    let key = PublicKey::from_openssh(&format!("{} {}", words.next()?, words.next()?)).ok()?;
+    let shown = format!("{shown}:{number}");
+    let seen = Sighting { key: fingerprint(&key), file: file.into(), line: number, shown };
+    Some(Line { mark, hosts, key, seen })
+}
+
+impl Hosts {
+    fn parse(word: &str) -> Option<Self> {
+        let Some(hashed) = word.strip_prefix("|1|") else {
+            return Some(Hosts::Patterns(word.to_lowercase()));
+        };
+        let (salt, hash) = hashed.split_once('|')?;
+        Some(Hosts::Hashed { salt: STANDARD.decode(salt).ok()?, hash: STANDARD.decode(hash).ok()? })
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Hosts::Hashed { salt, hash } => Hmac::<Sha1>::new_from_slice(salt)
+                .is_ok_and(|mac| mac.chain_update(name).verify_slice(hash).is_ok()),
+            Hosts::Patterns(patterns) => {
+                let mut any = false;
+                for pattern in patterns.split(',') {
+                    match pattern.strip_prefix('!') {
+                        Some(not) if glob(not, name) => return false,
+                        Some(_) => {}
+                        None => any |= glob(pattern, name),
+                    }
+                }
+                any
+            }
+        }
+    }
+}
+
+/// `*` is any run of characters, `?` any one; nothing else is special, brackets least of all.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // After the last `*`, and how much of the text it has eaten.
+    let mut star = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                p += 1;
+                star = Some((p, t));
+            }
+            Some(&wanted) if wanted == b'?' || wanted == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((after, eaten)) => {
+                    star = Some((after, eaten + 1));
+                    p = after;
+                    t = eaten + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&rest| rest == b'*')
+}
+
+/// Under a lock: nodes are connected to at the same time, and their lines must not end up in each other.
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    file.lock()?;
+    let newline = if ends_mid_line(&mut file)? { "\n" } else { "" };
+    file.write_all(format!("{newline}{line}\n").as_bytes())?;
+    // /dev/null is a file that some use here, and it cannot be synced.
+    if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
+}
+
+fn ends_mid_line(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+#[cfg(test)]
+mod tests;

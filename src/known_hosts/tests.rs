@@ -1,0 +1,198 @@
+use super::*;
+
+const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDUalGL/Qoxjl9vcLmxyET8xCyEw0nyo60nuteyYJrhs";
+const A_FINGERPRINT: &str = "ED25519 SHA256:fD4ofZa/TcXddWmGfAxjKolMa6nuiq+irloGMEQGID0";
+const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDQeOxgwVhTVTUEeFBJihp6BCS3q/omiK92i3J06xSWF";
+const EC: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBBR1i5NfTqGlHDhv1kzDZ+DzohQYkbEMfqWGpeFJRg1cOJtLVpS9G7jzH7s8H0ONoSUgp9vtPJ8idP5E/9SZGaI=";
+const EC_FINGERPRINT: &str = "ECDSA SHA256:J6wHIsqaObQxN7YSfCAsNrVGUZlfEQ2eXdZfqKp+ygM";
+
+/// Made by `ssh-keygen -H` of OpenSSH for m1.example, [m1.example]:2222 and 198.18.0.11.
+const HASHED: [&str; 3] = [
+    "|1|g3Dn0aUjC2GEkwhslFz65D6tCeU=|cKPfEk/82GXCy1u19d5l2Qnwry0=",
+    "|1|AZG+WGJgcsDo0LSumLFmeUHtMkI=|Y2VCGNUBV40sGKaakUGJQ/tuP4M=",
+    "|1|fpIH81SAKZyqapJpA+/9Esb20kM=|LMGtD9T06+bIw5/EM4+T3avBD1M=",
+];
+
+fn known(text: &str) -> KnownHosts {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    std::fs::write(&file, text).unwrap();
+    KnownHosts::load(Some(&file), Some(dir.path())).unwrap()
+}
+
+fn key(text: &str) -> PublicKey {
+    PublicKey::from_openssh(text).unwrap()
+}
+
+fn check(text: &str, shows: &str) -> Verdict {
+    known(text).check("m1.example", 22, &key(shows))
+}
+
+/// The lines by which the host is known to have had another key.
+fn changed(verdict: Verdict) -> Vec<usize> {
+    match verdict {
+        Verdict::Changed(old) => old.iter().map(|old| old.line).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_plain_line_is_known() {
+    assert_eq!(check(&format!("m1.example {A}\n"), A), Verdict::Known);
+    assert_eq!(check(&format!("other,m1.example {A}"), A), Verdict::Known);
+    assert_eq!(check(&format!("m2.example {A}\n"), A), Verdict::Unknown);
+    assert_eq!(check("", A), Verdict::Unknown);
+}
+
+#[test]
+fn tabs_carriage_returns_and_leading_blanks_separate_as_spaces_do() {
+    assert_eq!(check(&format!("m1.example\t{}\r\n", A.replace(' ', "\t")), A), Verdict::Known);
+    assert_eq!(check(&format!(" \t m1.example   {A}\n"), A), Verdict::Known);
+}
+
+#[test]
+fn patterns_match_as_openssh_matches_them() {
+    for patterns in ["m*", "*", "m?.example", "M1.Example", "*.example", "m*1*e*e", "x,m1.*,y"] {
+        assert_eq!(check(&format!("{patterns} {A}\n"), A), Verdict::Known, "{patterns}");
+    }
+    for patterns in
+        ["m", "m?.exampl", "m1.example?", "*.Examples", "!m2*", "*,!m1.example", "!m1*,m1.example"]
+    {
+        assert_eq!(check(&format!("{patterns} {A}\n"), A), Verdict::Unknown, "{patterns}");
+    }
+    assert_eq!(known(&format!("m1.example {A}\n")).check("M1.EXAMPLE", 22, &key(A)), Verdict::Known);
+}
+
+#[test]
+fn a_revoked_key_is_refused_even_if_it_is_known_too() {
+    let verdict = check(&format!("m1.example {A}\n@revoked * {A}\n"), A);
+    assert!(matches!(&verdict, Verdict::Revoked(seen) if seen.line == 2 && seen.key == A_FINGERPRINT));
+    assert_eq!(check(&format!("@revoked * {B}\nm1.example {A}\n"), A), Verdict::Known);
+    assert_eq!(check(&format!("@revoked m2.example {A}\nm1.example {A}\n"), A), Verdict::Known);
+    assert_eq!(check(&format!("@revoked * {B}\n"), A), Verdict::Unknown);
+}
+
+#[test]
+fn a_certificate_authority_says_nothing_about_a_plain_key() {
+    assert_eq!(check(&format!("@cert-authority * {A}\n"), A), Verdict::Unknown);
+    assert_eq!(check(&format!("@cert-authority * {B}\nm1.example {A}\n"), A), Verdict::Known);
+    assert!(known(&format!("@cert-authority * {A}\n")).algorithms("m1.example", 22).is_empty());
+}
+
+#[test]
+fn another_kind_of_key_is_a_changed_key_and_not_a_new_host() {
+    assert_eq!(changed(check(&format!("m1.example {EC}\n"), A)), [1]);
+}
+
+#[test]
+fn an_old_key_beside_the_right_one_does_no_harm() {
+    assert_eq!(check(&format!("m1.example {B}\nm1.example {A}\n"), A), Verdict::Known);
+}
+
+#[test]
+fn a_broken_line_spoils_only_itself() {
+    let broken = "m1.example ssh-ed25519 AAAA!\nm1.example\n@odd m1.example x y\n|1|x m1 y\n\u{0}\n";
+    assert_eq!(check(&format!("{broken}m1.example {A}\n"), A), Verdict::Known);
+    assert_eq!(check(broken, A), Verdict::Unknown);
+}
+
+#[test]
+fn bytes_that_are_no_text_spoil_only_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    std::fs::write(&file, [b"# caf\xe9\nm1.example ", A.as_bytes(), b" caf\xe9\n"].concat()).unwrap();
+    let known = KnownHosts::load(Some(&file), None).unwrap();
+    assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Known);
+}
+
+#[test]
+fn comments_do_not_make_two_keys_of_one() {
+    assert_eq!(check(&format!("m1.example {A} root@m1 # 2\n"), &format!("{A} another")), Verdict::Known);
+}
+
+#[test]
+fn a_changed_key_is_told_with_its_line_as_an_editor_counts() {
+    let verdict = check(&format!("# mine\n\n# m1.example {A}\nm1.example {EC}\nx {A}\nm1.* {B}\n"), A);
+    assert_eq!(changed(verdict.clone()), [4, 6]);
+    let Verdict::Changed(old) = verdict else { unreachable!() };
+    assert_eq!(old[0].key, EC_FINGERPRINT);
+    assert_eq!(old[0].shown, "~/known_hosts:4");
+}
+
+#[test]
+fn hashed_names_match() {
+    let text: String = HASHED.iter().map(|hashed| format!("{hashed} {A}\n")).collect();
+    let known = known(&text);
+    for (host, port) in [("m1.example", 22), ("M1.example", 2222), ("198.18.0.11", 22)] {
+        assert_eq!(known.check(host, port, &key(A)), Verdict::Known, "{host} {port}");
+        assert!(matches!(known.check(host, port, &key(B)), Verdict::Changed(_)), "{host} {port}");
+    }
+    assert_eq!(known.check("m2.example", 22, &key(A)), Verdict::Unknown);
+    assert_eq!(known.check("198.18.0.11", 2222, &key(A)), Verdict::Unknown);
+}
+
+#[test]
+fn another_port_is_another_host() {
+    let known = known(&format!("[m1.example]:2222 {A}\n[::1]:2222,::1 {B}\n"));
+    assert_eq!(known.check("m1.example", 2222, &key(A)), Verdict::Known);
+    assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Unknown);
+    assert_eq!(known.check("::1", 2222, &key(B)), Verdict::Known);
+    assert_eq!(known.check("::1", 22, &key(B)), Verdict::Known);
+}
+
+#[test]
+fn the_kinds_of_key_a_host_is_known_by_are_told() {
+    let known = known(&format!("m1.example {EC}\nm2.example {A}\n@revoked m1.example {B}\n"));
+    assert_eq!(known.algorithms("m1.example", 22), [key(EC).algorithm()]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_and_an_absent_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = KnownHosts::load(Some(dir.path()), None).unwrap_err();
+    assert_eq!(error.kind, Kind::Local);
+    let known = KnownHosts::load(Some(&dir.path().join("absent")), None).unwrap();
+    assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Unknown);
+}
+
+#[test]
+fn a_new_key_starts_a_line_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    std::fs::write(&file, format!("m1.example {A}")).unwrap();
+    let known = KnownHosts::load(Some(&file), None).unwrap();
+    known.add("M2", 22, &key(&format!("{B} a comment"))).unwrap();
+    known.add("m2", 2222, &key(B)).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, format!("m1.example {A}\nm2 {B}\n[m2]:2222 {B}\n"));
+}
+
+#[test]
+fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    KnownHosts::load(None, Some(home.path())).unwrap().add("m1", 22, &key(A)).unwrap();
+    let mode = |path: &str| std::fs::metadata(home.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(".ssh"), mode(".ssh/known_hosts")), (0o700, 0o600));
+    assert_eq!(std::fs::read_to_string(home.path().join(".ssh/known_hosts")).unwrap(), format!("m1 {A}\n"));
+}
+
+#[test]
+fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    let known = KnownHosts::load(Some(&file), None).unwrap();
+    std::thread::scope(|scope| {
+        for node in 0..16 {
+            let known = &known;
+            scope.spawn(move || known.add(&format!("m{node}"), 22, &key(EC)).unwrap());
+        }
+    });
+    let known = KnownHosts::load(Some(&file), None).unwrap();
+    assert!((0..16).all(|node| known.check(&format!("m{node}"), 22, &key(EC)) == Verdict::Known));
+}
+
+#[test]
+fn dev_null_forgets() {
+    KnownHosts::load(Some(Path::new("/dev/null")), None).unwrap().add("m1", 22, &key(A)).unwrap();
+}

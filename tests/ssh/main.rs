@@ -1,0 +1,393 @@
+//! SSH as a `Shell`, against a server in this process; what it costs to be wrong about a host or a lost connection.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod server;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use ironstrap::cluster::{self, Node, Role};
+use ironstrap::error::{Error, Kind};
+use ironstrap::known_hosts::fingerprint;
+use ironstrap::shell::{Output, Shell};
+use ironstrap::ssh::{Operator, Options, Ssh};
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::LineEnding;
+use server::{Manner, Server, new_key};
+use tempfile::TempDir;
+
+/// An operator with a home of their own, who knows the server's host key, and has the key to it in a file.
+struct Stage {
+    home: TempDir,
+    key: PrivateKey,
+    server: Server,
+    node: Node,
+    options: Options,
+    agent: Option<PathBuf>,
+}
+
+impl Stage {
+    async fn new(manner: Manner) -> Stage {
+        let home = tempfile::tempdir().unwrap();
+        let key = new_key();
+        let server = Server::start(key.public_key(), manner).await;
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        let mut stage = Stage {
+            node: node(server.port),
+            options: Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) },
+            agent: None,
+            home,
+            key,
+            server,
+        };
+        stage.node.ssh.key = Some(stage.write_key("key", &stage.key));
+        stage.write_known(&stage.server.host_key.to_openssh().unwrap());
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn write_key(&self, name: &str, key: &PrivateKey) -> PathBuf {
+        let path = self.path(name);
+        key.write_openssh_file(&path, LineEnding::LF).unwrap();
+        path
+    }
+
+    fn write_known(&self, key: &str) {
+        let line = format!("# mine\n[127.0.0.1]:{} {key}", self.server.port);
+        std::fs::write(self.path(".ssh/known_hosts"), line).unwrap();
+    }
+
+    fn known(&self) -> String {
+        std::fs::read_to_string(self.path(".ssh/known_hosts")).unwrap_or_default()
+    }
+
+    fn ssh(&self) -> Ssh {
+        let operator = Operator { home: Some(self.home.path().into()), agent: self.agent.clone() };
+        Ssh::of(&self.node, self.options.clone(), operator)
+    }
+
+    async fn run(&self, script: &str) -> Result<Output, Error> {
+        run(&self.ssh(), script).await
+    }
+}
+
+async fn run(ssh: &Ssh, script: &str) -> Result<Output, Error> {
+    let mut ignored = |_: &[u8]| {};
+    let run = ssh.run(script, &mut ignored);
+    tokio::time::timeout(Duration::from_secs(30), run).await.expect("it hangs")
+}
+
+fn node(port: u16) -> Node {
+    Node {
+        name: "m1".into(),
+        role: Role::Worker,
+        ssh: cluster::Ssh {
+            host: "127.0.0.1".into(),
+            port,
+            user: "root".into(),
+            key: None,
+            known_hosts: None,
+        },
+        ip: IpAddr::from([127, 0, 0, 1]),
+        labels: Default::default(),
+        taints: None,
+    }
+}
+
+fn output(status: i32, stdout: &str, stderr: &str) -> Output {
+    Output { status, stdout: stdout.into(), stderr: stderr.into() }
+}
+
+#[tokio::test]
+async fn a_script_leaves_its_output_and_its_status() {
+    let stage = Stage::new(Manner::Reads).await;
+    let ssh = stage.ssh();
+    assert_eq!(run(&ssh, "out one\nerr two\nexit 5").await.unwrap(), output(5, "one\n", "two\n"));
+    assert_eq!(run(&ssh, "eof\nexit 0").await.unwrap(), output(0, "", ""));
+    assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["/bin/sh -s", "/bin/sh -s"]);
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 1, "the connection is kept");
+    ssh.close().await;
+}
+
+#[tokio::test]
+async fn a_user_other_than_root_asks_sudo() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.node.ssh.user = "bob".into();
+    let error = stage.run("err sudo: a password is required\nexit 1").await.unwrap_err();
+    assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["sudo -n -- /bin/sh -s"]);
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m1")));
+    assert_eq!(error.what, "sudo does not let bob become root without a password");
+}
+
+#[tokio::test]
+async fn a_script_killed_by_a_signal_has_that_status() {
+    let stage = Stage::new(Manner::Reads).await;
+    assert_eq!(stage.run("out x\nkilled").await.unwrap(), output(137, "x\n", ""));
+}
+
+#[tokio::test]
+async fn a_command_that_ends_before_it_reads_its_input_does_not_hang() {
+    let stage = Stage::new(Manner::ExitsEarly).await;
+    let script = "#\n".repeat(4 << 20);
+    assert_eq!(stage.run(&script).await.unwrap().status, 3);
+}
+
+#[tokio::test]
+async fn a_long_script_arrives_whole() {
+    let stage = Stage::new(Manner::Reads).await;
+    let script = "#\n".repeat(2 << 20) + "length\nexit 0";
+    assert_eq!(stage.run(&script).await.unwrap().stdout, script.len().to_string().into_bytes());
+}
+
+#[tokio::test]
+async fn a_mebibyte_of_output_arrives_whole() {
+    let stage = Stage::new(Manner::Reads).await;
+    assert_eq!(stage.run("flood 1048576\nexit 0").await.unwrap().stdout.len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn output_is_heard_while_the_script_still_runs() {
+    let stage = Stage::new(Manner::Streams).await;
+    let (ssh, mut heard) = (stage.ssh(), vec![]);
+    // The server waits for this before it goes on.
+    let mut hear = |piece: &[u8]| {
+        heard.extend_from_slice(piece);
+        stage.server.seen.go_on.notify_one();
+    };
+    let run = ssh.run("", &mut hear);
+    let output = tokio::time::timeout(Duration::from_secs(10), run).await.expect("not heard").unwrap();
+    assert_eq!(output.stdout, b"first\nsecond\n");
+    assert_eq!(heard, output.stdout);
+}
+
+#[tokio::test]
+async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_connects_anew() {
+    let stage = Stage::new(Manner::Reads).await;
+    let ssh = stage.ssh();
+    for cut in ["out half\ncut", "out half\nshut", "reboot"] {
+        let error = run(&ssh, cut).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unreachable, "{cut}");
+        assert_eq!(error.what, "the connection was lost while a script was running", "{cut}");
+        assert_eq!(error.hint.as_deref(), Some("nobody knows how far it got; run it again"), "{cut}");
+        if cut == "reboot" {
+            assert_eq!(error.cause, ["going down for reboot"]);
+        }
+        assert_eq!(run(&ssh, "out back\nexit 0").await.unwrap().stdout, b"back\n", "{cut}");
+    }
+    assert_eq!(stage.server.seen.commands.lock().unwrap().len(), 6, "nothing ran twice");
+}
+
+#[tokio::test]
+async fn a_connection_lost_between_two_scripts_is_made_again() {
+    let stage = Stage::new(Manner::Reads).await;
+    let ssh = stage.ssh();
+    for round in 1..=3 {
+        assert_eq!(run(&ssh, "out up\nexit 0\nreboot").await.unwrap().stdout, b"up\n");
+        assert_eq!(stage.server.seen.logins.load(SeqCst), round);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_in_time() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    stage.node.ssh.port = silent.local_addr().unwrap().port();
+    stage.options.timeout = Duration::from_millis(200);
+    let begun = Instant::now();
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!((error.kind, error.what.as_str()), (Kind::Unreachable, "timed out after 0.2 s"));
+    assert!(error.cause[0].contains("does not answer as an SSH server"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    stage.node.ssh.port = free.local_addr().unwrap().port();
+    drop(free);
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.what, format!("127.0.0.1:{} refuses the connection", stage.node.ssh.port));
+    // Longer than a label may be, so that no name server is asked.
+    stage.node.ssh.host = "x".repeat(64);
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.what, format!("there is no address for {}", stage.node.ssh.host));
+    assert_eq!(error.kind, Kind::Unreachable);
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_known_is_refused_with_its_fingerprint() {
+    let stage = Stage::new(Manner::Reads).await;
+    std::fs::remove_file(stage.path(".ssh/known_hosts")).unwrap();
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert_eq!(error.what, "the host key of 127.0.0.1 is not known");
+    assert_eq!(error.cause[0], format!("now:    {}", fingerprint(&stage.server.host_key)));
+    let keyscan = format!("ssh-keyscan -p {} 127.0.0.1 >> ~/.ssh/known_hosts", stage.server.port);
+    assert!(error.hint.unwrap().contains(&keyscan));
+    assert_eq!(stage.known(), "");
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_new_host_key_is_noted_if_the_user_wants_that() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    std::fs::write(stage.path(".ssh/known_hosts"), "# mine").unwrap();
+    stage.options.accept_new_host_keys = true;
+    stage.run("exit 0").await.unwrap();
+    let key = stage.server.host_key.to_openssh().unwrap();
+    let noted = format!("# mine\n[127.0.0.1]:{} {}\n", stage.server.port, key.trim());
+    assert_eq!(stage.known(), noted);
+    stage.options.accept_new_host_keys = false;
+    stage.run("exit 0").await.unwrap();
+    assert_eq!(stage.known(), noted);
+}
+
+#[tokio::test]
+async fn a_changed_host_key_is_refused_whatever_the_user_wants() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.options.accept_new_host_keys = true;
+    let other = new_key();
+    stage.write_known(&other.public_key().to_openssh().unwrap());
+    let before = stage.known();
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert_eq!(error.what, "the host key of 127.0.0.1 is not the one you know");
+    let known = format!("known:  {}    ~/.ssh/known_hosts:2", fingerprint(other.public_key()));
+    let now = format!("now:    {}", fingerprint(&stage.server.host_key));
+    assert_eq!(error.cause, [known, now, "nothing was sent".into()]);
+    let remove = format!("if you reinstalled m1: ssh-keygen -R '[127.0.0.1]:{}', then", stage.server.port);
+    assert!(error.hint.unwrap().starts_with(&remove));
+    assert_eq!((stage.known(), stage.server.seen.logins.load(SeqCst)), (before, 0));
+}
+
+#[tokio::test]
+async fn a_revoked_host_key_is_refused() {
+    let stage = Stage::new(Manner::Reads).await;
+    let key = stage.server.host_key.to_openssh().unwrap();
+    stage.write_known(&format!("{key}\n@revoked * {key}\n"));
+    assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the host key of 127.0.0.1 is revoked");
+}
+
+#[tokio::test]
+async fn a_refused_key_is_told_with_all_that_was_tried() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let (held, file) = (new_key(), new_key());
+    stage.node.ssh.key = None;
+    stage.agent = Some(stage.path("agent"));
+    agent::start(&stage.path("agent"), vec![held.clone()]);
+    stage.write_key(".ssh/id_ed25519", &file);
+    stage.write_key(".ssh/id_rsa", &held);
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert_eq!(error.what, "cannot log in as root: no key was accepted");
+    let tried = [
+        format!("ssh-agent: {} held: refused", fingerprint(held.public_key())),
+        format!("~/.ssh/id_ed25519: {}: refused", fingerprint(file.public_key())),
+        "the server would take: publickey, password".into(),
+    ];
+    assert_eq!(error.cause, tried);
+    stage.write_key(".ssh/id_ecdsa", &stage.key);
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+}
+
+#[tokio::test]
+async fn an_agent_full_of_keys_leaves_a_try_for_a_file() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.node.ssh.key = None;
+    stage.agent = Some(stage.path("agent"));
+    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).collect());
+    stage.write_key(".ssh/id_ed25519", &stage.key);
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+}
+
+#[tokio::test]
+async fn an_agent_logs_in() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.node.ssh.key = None;
+    stage.agent = Some(stage.path("agent"));
+    agent::start(&stage.path("agent"), vec![new_key(), stage.key.clone()]);
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+}
+
+#[tokio::test]
+async fn an_encrypted_key_needs_an_agent_that_holds_it() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    std::fs::write(stage.path("key"), LOCKED).unwrap();
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.what, "the SSH key ~/key is encrypted, and no agent holds it");
+    assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some("ssh-add ~/key")));
+    // The agent goes by the public half beside it.
+    std::fs::write(stage.path("key.pub"), stage.key.public_key().to_openssh().unwrap()).unwrap();
+    stage.agent = Some(stage.path("agent"));
+    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).chain([stage.key.clone()]).collect());
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+}
+
+#[tokio::test]
+async fn a_key_file_that_is_not_there_or_no_key_is_told_as_the_operators_own() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.node.ssh.key = Some(stage.path("absent"));
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!((error.kind, error.what.as_str()), (Kind::Local, "cannot use the SSH key ~/absent"));
+    stage.node.ssh.key = Some(stage.path(".ssh/known_hosts"));
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!((error.kind, error.what.as_str()), (Kind::Local, "cannot use the SSH key ~/.ssh/known_hosts"));
+}
+
+#[tokio::test]
+async fn a_server_too_busy_to_greet_is_asked_again() {
+    let stage = Stage::new(Manner::Reads).await;
+    stage.server.seen.turn_away.store(2, SeqCst);
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+    stage.server.seen.turn_away.store(3, SeqCst);
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable);
+    assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_refused_for_now_is_asked_for_again() {
+    let stage = Stage::new(Manner::Reads).await;
+    stage.server.seen.refuse_sessions.store(3, SeqCst);
+    assert_eq!(stage.run("out in\nexit 0").await.unwrap().stdout, b"in\n");
+}
+
+#[tokio::test]
+async fn a_server_that_runs_no_commands_is_told() {
+    let stage = Stage::new(Manner::RefusesCommands).await;
+    assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the server runs no commands");
+}
+
+#[tokio::test]
+async fn four_scripts_run_at_once_and_no_more() {
+    let stage = Stage::new(Manner::Reads).await;
+    let ssh = Arc::new(stage.ssh());
+    let runs: Vec<_> =
+        (0..8).map(|_| ssh.clone()).map(|ssh| tokio::spawn(async move { run(&ssh, "four").await })).collect();
+    for run in runs {
+        assert_eq!(run.await.unwrap().unwrap().status, 0);
+    }
+    assert_eq!(stage.server.seen.most_running.load(SeqCst), 4);
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 1);
+}
+
+/// Made by `ssh-keygen -t ed25519 -N secret`; it opens nothing.
+const LOCKED: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABB3BRmVJt
+I45I8rAPTq2W6rAAAAAQAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAII57ZLCi7Z80MnCr
+HAbb6Ddf7PZnJH7mLYMnh7VPiNS4AAAAkAW8Jyp2veITlF/c+J+IknWvdahSezKVqFxmOu
+qdlyxEApvHqRl98OpxhMsYNwyFs2EcSYgi9yqlpxdQTLq/v+6vRifE7uJbEVIsNvVC4SiR
+UtWPvT7YB5LGMQ8i+7n0z25XpgIDCy9dtADXgGMbPe4OmID35JUsJrFcQp95LCNKHWvCzu
+lORNoK6bIC2knIPg==
+-----END OPENSSH PRIVATE KEY-----
+";

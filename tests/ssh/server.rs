@@ -1,0 +1,216 @@
+//! An SSH server in the test's own process. It runs no shell: a script is a list of what to answer, a line each.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Sig};
+use tokio::net::TcpListener;
+use tokio::sync::{Barrier, Notify};
+
+pub fn new_key() -> PrivateKey {
+    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
+}
+
+/// What it does with a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Manner {
+    /// Reads the script to its end, then answers it.
+    #[default]
+    Reads,
+    /// Exits with 3 at once, without reading.
+    ExitsEarly,
+    /// Says `first`, and `second` when it is told to go on.
+    Streams,
+    RefusesCommands,
+}
+
+pub struct Server {
+    pub port: u16,
+    pub host_key: PublicKey,
+    pub seen: Arc<Seen>,
+}
+
+/// How it behaves, and what it has seen.
+pub struct Seen {
+    pub manner: Manner,
+    pub login: PublicKey,
+    pub go_on: Notify,
+    /// Sockets still to be closed unasked.
+    pub turn_away: AtomicUsize,
+    /// Sessions still to be refused.
+    pub refuse_sessions: AtomicUsize,
+    pub logins: AtomicUsize,
+    pub running: AtomicUsize,
+    pub most_running: AtomicUsize,
+    pub commands: Mutex<Vec<String>>,
+    four: Barrier,
+}
+
+impl Server {
+    /// Lets in who has `login`.
+    pub async fn start(login: &PublicKey, manner: Manner) -> Server {
+        let host_key = new_key();
+        let public = host_key.public_key().clone();
+        let config = Arc::new(Config {
+            keys: vec![host_key],
+            auth_rejection_time: Duration::ZERO,
+            max_auth_attempts: 6,
+            nodelay: true,
+            ..Config::default()
+        });
+        let seen = Arc::new(Seen {
+            manner,
+            login: login.clone(),
+            go_on: Notify::new(),
+            turn_away: AtomicUsize::new(0),
+            refuse_sessions: AtomicUsize::new(0),
+            logins: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            most_running: AtomicUsize::new(0),
+            commands: Mutex::default(),
+            four: Barrier::new(4),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(serve(listener, config, seen.clone()));
+        Server { port, host_key: public, seen }
+    }
+}
+
+async fn serve(listener: TcpListener, config: Arc<Config>, seen: Arc<Seen>) {
+    while let Ok((socket, _)) = listener.accept().await {
+        if take_one(&seen.turn_away) {
+            continue;
+        }
+        socket.set_nodelay(true).unwrap();
+        let guest = Guest { seen: seen.clone(), scripts: HashMap::new() };
+        let config = config.clone();
+        tokio::spawn(async move {
+            if let Ok(session) = run_stream(config, socket, guest).await {
+                let _ = session.await;
+            }
+        });
+    }
+}
+
+fn take_one(counter: &AtomicUsize) -> bool {
+    counter.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+struct Guest {
+    seen: Arc<Seen>,
+    scripts: HashMap<ChannelId, Vec<u8>>,
+}
+
+impl Handler for Guest {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        if key.public_key.key_data() == self.seen.login.key_data() {
+            self.seen.logins.fetch_add(1, SeqCst);
+            return Ok(Auth::Accept);
+        }
+        let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
+        Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match take_one(&self.seen.refuse_sessions) {
+            true => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+            false => reply.accept().await,
+        }
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.seen.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
+        match self.seen.manner {
+            Manner::RefusesCommands => session.channel_failure(id)?,
+            Manner::Reads => session.channel_success(id)?,
+            Manner::ExitsEarly => {
+                session.channel_success(id)?;
+                end(session, id, 3)?;
+            }
+            Manner::Streams => {
+                session.channel_success(id)?;
+                session.data(id, "first\n")?;
+                let (seen, handle) = (self.seen.clone(), session.handle());
+                tokio::spawn(async move {
+                    seen.go_on.notified().await;
+                    let _ = handle.data(id, "second\n").await;
+                    let _ = handle.exit_status_request(id, 0).await;
+                    let _ = handle.close(id).await;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
+        self.scripts.entry(id).or_default().extend_from_slice(data);
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        if self.seen.manner != Manner::Reads {
+            return Ok(());
+        }
+        let script = String::from_utf8(self.scripts.remove(&id).unwrap_or_default()).unwrap();
+        for line in script.lines() {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match word {
+                "out" => session.data(id, format!("{rest}\n"))?,
+                "err" => session.extended_data(id, 1, format!("{rest}\n"))?,
+                "flood" => session.data(id, vec![b'x'; rest.parse().unwrap()])?,
+                "length" => session.data(id, script.len().to_string())?,
+                "eof" => session.eof(id)?,
+                "exit" => end(session, id, rest.parse().unwrap())?,
+                "killed" => {
+                    session.exit_signal_request(id, Sig::KILL, false, "", "")?;
+                    session.close(id)?;
+                }
+                "shut" => session.close(id)?,
+                "reboot" => session.disconnect(Disconnect::ByApplication, "going down for reboot", "")?,
+                "cut" => return Err(russh::Error::Disconnect),
+                "four" => self.four_at_once(id, session),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Guest {
+    /// Ends when three others are at the same point.
+    fn four_at_once(&self, id: ChannelId, session: &mut Session) {
+        let (seen, handle) = (self.seen.clone(), session.handle());
+        tokio::spawn(async move {
+            let running = seen.running.fetch_add(1, SeqCst) + 1;
+            seen.most_running.fetch_max(running, SeqCst);
+            seen.four.wait().await;
+            seen.running.fetch_sub(1, SeqCst);
+            let _ = handle.exit_status_request(id, 0).await;
+            let _ = handle.close(id).await;
+        });
+    }
+}
+
+fn end(session: &mut Session, id: ChannelId, status: u32) -> Result<(), russh::Error> {
+    session.exit_status_request(id, status)?;
+    session.eof(id)?;
+    session.close(id)
+}
