@@ -16,7 +16,8 @@ fn minimal(more: &str) -> Result<Cluster, Error> {
 
 #[test]
 fn every_broken_inventory_is_reported_as_reviewed() {
-    let mut files: Vec<PathBuf> = fs::read_dir("tests/inventories").unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("tests/inventories").unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     assert!(files.len() >= 35, "only {} broken inventories", files.len());
@@ -35,7 +36,10 @@ fn every_broken_inventory_is_reported_as_reviewed() {
 #[test]
 fn an_inventory_that_is_not_there_is_said_so() {
     let error = inventory::read(Path::new("tests/inventories/nowhere.toml")).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the inventory tests/inventories/nowhere.toml: there is no such file");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the inventory tests/inventories/nowhere.toml: there is no such file"
+    );
     assert_eq!(error.kind, Kind::Inventory);
 }
 
@@ -57,7 +61,9 @@ fn the_minimal_example_means_what_its_defaults_say() {
     assert_eq!(cluster.domain, "cluster.local");
     assert_eq!(cluster.endpoint.to_string(), "api.demo.internal:6443");
     assert!(cluster.endpoint.kept);
-    assert!(matches!(&cluster.network, Network::Flannel(flannel) if flannel.image == "docker.io/flannel/flannel:v0.27.4"));
+    assert!(
+        matches!(&cluster.network, Network::Flannel(flannel) if flannel.image == "docker.io/flannel/flannel:v0.27.4")
+    );
     assert_eq!(cluster.packages.kubernetes, "https://pkgs.k8s.io/core:/stable:/v1.36/deb/");
     assert_eq!(cluster.image_repository, "registry.k8s.io");
     assert_eq!(cluster.dir, Path::new("inventories"));
@@ -93,7 +99,8 @@ fn the_full_example_means_what_it_says() {
 /// `full.toml`, with the `n`-th commented line instead of the one of the same field in its table.
 fn with_comment(text: &str, n: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
-    let field = |line: &str| line.trim_start_matches("# ").split(" = ").next().unwrap_or_default().to_string();
+    let field =
+        |line: &str| line.trim_start_matches("# ").split(" = ").next().unwrap_or_default().to_string();
     let commented = |line: &str| line.starts_with("# ") && line.contains(" = ");
     let at = lines.iter().enumerate().filter(|(_, line)| commented(line)).nth(n)?.0;
     let head = lines[..at].iter().rposition(|line| line.starts_with('['));
@@ -102,7 +109,13 @@ fn with_comment(text: &str, n: usize) -> Option<String> {
         _ if head < Some(i) && i < at && field(line) == field(lines[at]) => "",
         _ => line,
     });
-    Some(chosen.collect::<Vec<_>>().join("\n").replace("~/.ssh/", "").replace("[flannel]", if lines[at].contains("manifests") { "[kubelet.x]" } else { "[flannel]" }))
+    Some(
+        chosen
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace("~/.ssh/", "")
+            .replace("[flannel]", if lines[at].contains("manifests") { "[kubelet.x]" } else { "[flannel]" }),
+    )
 }
 
 #[test]
@@ -119,7 +132,9 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         fs::write(dir.path().join(name), content).unwrap();
     }
     let cases = (0..).map_while(|n| with_comment(&text, n));
-    let read = cases.map(|case| inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}")));
+    let read = cases.map(|case| {
+        inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
+    });
     let read: Vec<Cluster> = read.collect();
     assert_eq!(read.len(), 5);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
@@ -144,7 +159,8 @@ fn other_programs_tables_keep_what_is_in_them() {
         debug.level = "info"
     "#;
     let cluster = minimal(more).unwrap();
-    let expected = r#"{"big":9000000000,"deep":{"list":[1,"two",false]},"half":0.5,"since":"2026-01-02T03:04:05Z"}"#;
+    let expected =
+        r#"{"big":9000000000,"deep":{"list":[1,"two",false]},"half":0.5,"since":"2026-01-02T03:04:05Z"}"#;
     assert_eq!(serde_json::to_string(&cluster.kubelet).unwrap(), expected);
     let gate = |value: &str| ("feature-gates".to_string(), value.to_string());
     assert_eq!(cluster.api_server, [gate("A=true"), gate("B=false")]);

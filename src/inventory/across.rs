@@ -78,7 +78,7 @@ fn check_control_planes(nodes: &[Written], mistakes: &mut Mistakes) {
     let names: Vec<&str> = planes.iter().map(|node| node.node.name.as_str()).collect();
     match planes.as_slice() {
         [_] => {}
-        [] if nodes.is_empty() || nodes.iter().any(|node| node.doubtful) => {}
+        [] if nodes.is_empty() || nodes.iter().any(|node| !node.role_known) => {}
         [] => mistakes.add_missing("no node is a control plane: one needs role = \"control-plane\""),
         [_, second, ..] => {
             let says = format!("several control planes are not supported yet: {}", names.join(", "));

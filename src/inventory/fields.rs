@@ -218,9 +218,9 @@ mod tests {
             let lines = sections(table.name);
             assert!(!lines.is_empty(), "inventories/full.toml lacks [{}]", table.name);
             for field in table.shape.fields() {
-                let mentioned = lines.lines().any(|line| {
-                    line.trim_start_matches("# ").starts_with(&format!("{} = ", field.name))
-                });
+                let mentioned = lines
+                    .lines()
+                    .any(|line| line.trim_start_matches("# ").starts_with(&format!("{} = ", field.name)));
                 assert!(mentioned, "inventories/full.toml lacks {} in [{}]", field.name, table.name);
             }
         }

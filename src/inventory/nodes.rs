@@ -21,6 +21,8 @@ pub struct Written {
     pub ip_at: Span,
     /// A value of it was wrong, so that comparing it with others would only repeat that.
     pub doubtful: bool,
+    /// What it says as its role is a role.
+    pub role_known: bool,
 }
 
 /// How nodes are reached that do not say otherwise.
@@ -71,6 +73,7 @@ fn expand(
         let ip = ip(table, &name_of_node, ips.get(n), ssh.as_ref(), &mut said, mistakes);
         Written {
             doubtful: ssh.is_none() || ip.is_none(),
+            role_known: role.is_some(),
             node: Node {
                 name: name_of_node,
                 role: role.unwrap_or(Role::Worker),

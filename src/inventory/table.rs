@@ -63,6 +63,10 @@ impl<'a> Table<'a> {
         self.entry(name).map_or(self.at.clone(), |(_, value)| value.span())
     }
 
+    fn key_at(&self, name: &str) -> Span {
+        self.entry(name).map_or(self.at.clone(), |(key, _)| key.span())
+    }
+
     /// The value as it is written, of whatever shape.
     pub fn value(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.entry(name).map(|(_, value)| value)
@@ -184,6 +188,10 @@ impl<'a> Table<'a> {
             | (Shape::Open, DeValue::Table(_)) => {}
             (Shape::Table(_) | Shape::Network, DeValue::Table(_)) => self.table(field.name).check(mistakes),
             (Shape::Named(_), DeValue::Table(table)) => {
+                if let (true, Need::Required(example)) = (table.is_empty(), &field.need) {
+                    let says = format!("[{}] is empty; it says {}", field.name, field.doc);
+                    mistakes.add_help(&self.key_at(field.name), says, format!("as in {example}"));
+                }
                 for (key, value) in table.iter().filter(|(_, value)| !value.get_ref().is_table()) {
                     let path = self.path_to(field.name);
                     let says = format!(
