@@ -1,0 +1,105 @@
+//! The inventory as written: reads the file, checks it against the list of fields and against itself, and
+//! gives the cluster it means. All mistakes are reported at once. What is on the machines is not known here.
+
+mod across;
+mod fields;
+mod files;
+mod general;
+mod mistake;
+mod network;
+mod nodes;
+mod owned;
+mod programs;
+mod range;
+mod sources;
+mod table;
+mod words;
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use crate::cluster::{Cluster, Network};
+use crate::error::{Error, Kind, Result};
+use files::Folder;
+use mistake::Mistakes;
+use table::Table;
+
+/// Reads an inventory. The error's `what` is the whole report, with the lines of the file.
+pub fn read(path: &Path) -> Result<Cluster> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text, path),
+        Err(error) => {
+            let what = format!("cannot read the inventory {}: {}", path.display(), files::plain(&error));
+            Err(Error::new(Kind::Inventory, what))
+        }
+    }
+}
+
+/// Reads the text of an inventory; `path` is how reports call it, and the files it names are beside it.
+pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
+    let shown = path.display().to_string();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut mistakes = Mistakes::default();
+    if !errors.is_empty() {
+        for error in errors {
+            mistakes.add(&error.span().unwrap_or(text.len()..text.len()), error.message());
+        }
+        // One slip makes the parser stumble again and again; the first few are the ones that tell.
+        return Err(mistakes.first(3).into_error(text, &shown));
+    }
+    let root = Table::root(table.get_ref());
+    root.check(&mut mistakes);
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let cluster = cluster(&root, dir, &mut mistakes);
+    match mistakes.is_empty() {
+        true => Ok(cluster),
+        false => Err(mistakes.into_error(text, &shown)),
+    }
+}
+
+/// The cluster that is meant; only good where no mistake was found.
+fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
+    let folder = &Folder(dir);
+    let table = &root.table("cluster");
+    let name = general::name(table, mistakes);
+    let kubernetes = general::kubernetes(table, mistakes);
+    let minor = format!("{}.{}", kubernetes.major, kubernetes.minor);
+    let ranges = network::ranges(table, mistakes);
+    let nodes = nodes::nodes(root, folder, mistakes);
+    across::check(&nodes, &ranges, mistakes);
+    let network = network::network(root, folder, mistakes);
+    let controller_manager = programs::args(root, "controller-manager", mistakes);
+    if let (Network::Flannel(_), Some(pods)) = (&network, &ranges.pods) {
+        network::check_room(pods, &controller_manager, nodes.len(), mistakes);
+    }
+    Cluster {
+        pods: ranges.pods.map_or_else(IpNet::default, |range| range.net),
+        services: ranges.services.map_or_else(IpNet::default, |range| range.net),
+        domain: general::domain(table, mistakes),
+        endpoint: general::endpoint(table, &name, mistakes),
+        api_names: general::api_names(table, mistakes),
+        network,
+        image_repository: general::image_repository(table, mistakes),
+        ignore_preflight: general::ignore_preflight(table, mistakes),
+        kubelet: programs::json(root, "kubelet", mistakes),
+        kube_proxy: programs::json(root, "kube-proxy", mistakes),
+        kubeadm: programs::json(root, "kubeadm", mistakes),
+        api_server: programs::args(root, "api-server", mistakes),
+        controller_manager,
+        scheduler: programs::args(root, "scheduler", mistakes),
+        etcd: programs::args(root, "etcd", mistakes),
+        containerd: programs::toml(root, "containerd", mistakes),
+        registries: sources::registries(root, folder, mistakes),
+        packages: sources::packages(root, &minor, folder, mistakes),
+        proxy: sources::proxy(root, mistakes),
+        nodes: nodes.into_iter().map(|written| written.node).collect(),
+        dir: dir.to_path_buf(),
+        name,
+        kubernetes,
+    }
+}

@@ -1,0 +1,88 @@
+//! What must hold between nodes, and between them and the cluster. What one node is by itself is `nodes`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::mistake::{Mistakes, Span};
+use super::network::Ranges;
+use super::nodes::Written;
+
+/// Reports what nodes may not have in common, and what the cluster lacks.
+pub fn check(nodes: &[Written], ranges: &Ranges, mistakes: &mut Mistakes) {
+    twice(nodes, |node| Some(node.node.name.clone()), |node| &node.name_at, "called", mistakes);
+    let sound = |node: &Written| !node.doubtful;
+    let address = |node: &Written| {
+        sound(node).then(|| match node.node.ssh.host.contains(':') {
+            true => format!("[{}]:{}", node.node.ssh.host, node.node.ssh.port),
+            false => format!("{}:{}", node.node.ssh.host, node.node.ssh.port),
+        })
+    };
+    let same_address = twice(nodes, address, |node| &node.address_at, "reached at", mistakes);
+    // Where `ip` is not written it is the address, which was already said.
+    let ip =
+        |node: &Written| (sound(node) && !same_address.contains(&node.node.name)).then_some(node.node.ip);
+    twice(nodes, ip, |node| &node.ip_at, "at ip", mistakes);
+    for node in nodes.iter().filter(|node| sound(node)) {
+        check_ranges(node, ranges, mistakes);
+    }
+    check_control_planes(nodes, mistakes);
+}
+
+/// Reports nodes that have the same of something; gives the later ones' names.
+fn twice<T: Hash + Eq + std::fmt::Display>(
+    nodes: &[Written],
+    what: impl Fn(&Written) -> Option<T>,
+    at: impl Fn(&Written) -> &Span,
+    says: &str,
+    mistakes: &mut Mistakes,
+) -> Vec<String> {
+    let mut seen: HashMap<T, &str> = HashMap::new();
+    let mut later = vec![];
+    for node in nodes {
+        let Some(value) = what(node) else { continue };
+        let name = node.node.name.as_str();
+        match seen.get(&value) {
+            Some(first) if *first == name => {
+                mistakes.add(at(node), format!("there is already a node {says} {value}"));
+            }
+            Some(first) => {
+                mistakes.add(at(node), format!("{name} and {first} are both {says} {value}"));
+            }
+            None => {
+                seen.insert(value, name);
+                continue;
+            }
+        }
+        later.push(name.to_string());
+    }
+    later
+}
+
+fn check_ranges(node: &Written, ranges: &Ranges, mistakes: &mut Mistakes) {
+    let (name, ip) = (&node.node.name, node.node.ip);
+    for (range, what) in [(&ranges.pods, "pods"), (&ranges.services, "services")] {
+        if let Some(range) = range.as_ref().filter(|range| range.net.contains(&ip)) {
+            let says = format!("{name}'s ip {ip} lies in {what} ({}); they must not overlap", range.net);
+            mistakes.add_help(&node.ip_at, says, format!("give `{what}` in [cluster] another range"));
+        }
+    }
+    if let Some(pods) = ranges.pods.as_ref().filter(|pods| pods.net.addr().is_ipv4() != ip.is_ipv4()) {
+        let says = format!("{name}'s ip {ip} and pods ({}) must both be IPv4, or both IPv6", pods.net);
+        mistakes.add(&node.ip_at, says);
+    }
+}
+
+/// A cluster has one control plane. More are refused until joining them is supported.
+fn check_control_planes(nodes: &[Written], mistakes: &mut Mistakes) {
+    let planes: Vec<&Written> = nodes.iter().filter(|node| node.node.is_control_plane()).collect();
+    let names: Vec<&str> = planes.iter().map(|node| node.node.name.as_str()).collect();
+    match planes.as_slice() {
+        [_] => {}
+        [] if nodes.is_empty() || nodes.iter().any(|node| !node.role_known) => {}
+        [] => mistakes.add_missing("no node is a control plane: one needs role = \"control-plane\""),
+        [_, second, ..] => {
+            let says = format!("several control planes are not supported yet: {}", names.join(", "));
+            mistakes.add_help(&second.name_at, says, "keep one, and let the others be workers");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The files that an inventory names: keys, certificates, manifests. Where they are, and what is in them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::mistake::Mistakes;
+use super::table::Text;
+use crate::cluster::Manifest;
+
+/// Where relative paths start: the folder of the inventory.
+pub struct Folder<'a>(pub &'a Path);
+
+impl Folder<'_> {
+    /// The path as it is meant: `~` is the home directory, relative ones are beside the inventory.
+    pub fn path(&self, text: &str) -> PathBuf {
+        let home = text.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
+        home.unwrap_or_else(|| self.0.join(text))
+    }
+
+    /// A file's text.
+    pub fn read(&self, text: &Text, mistakes: &mut Mistakes) -> Option<String> {
+        let path = self.path(text.is);
+        match std::fs::read_to_string(&path) {
+            Ok(content) => Some(content),
+            Err(error) => {
+                mistakes.add(&text.at, format!("cannot read {}: {}", path.display(), plain(&error)));
+                None
+            }
+        }
+    }
+
+    /// A private key. Only that it is there and no public one: reading it may take a passphrase.
+    pub fn private_key(&self, text: &Text, mistakes: &mut Mistakes) -> Option<PathBuf> {
+        let content = self.read(text, mistakes)?;
+        let public = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| content.starts_with(start));
+        if public {
+            let help = text
+                .is
+                .strip_suffix(".pub")
+                .map_or("name the private one".into(), |path| format!("as in key = {path:?}"));
+            mistakes.add_help(&text.at, "this is a public key; logging in takes the private one", help);
+        }
+        (!public).then(|| self.path(text.is))
+    }
+
+    /// A file that holds `what`, as its `-----BEGIN …` line tells.
+    pub fn armored(&self, text: &Text, begin: &str, what: &str, mistakes: &mut Mistakes) -> Option<String> {
+        let content = self.read(text, mistakes)?;
+        let right = content.contains(&format!("-----BEGIN {begin}-----"));
+        if !right {
+            mistakes.add(&text.at, format!("{} holds no {what} (no line -----BEGIN {begin}-----)", text.is));
+        }
+        right.then_some(content)
+    }
+
+    /// A YAML file of Kubernetes objects.
+    pub fn manifest(&self, text: &Text, mistakes: &mut Mistakes) -> Option<Manifest> {
+        let content = self.read(text, mistakes)?;
+        let documents = match serde_saphyr::from_multiple::<Value>(&content) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let why = error.to_string();
+                let why = why.lines().next().unwrap_or_default().to_string();
+                mistakes.add(&text.at, format!("{} is not YAML: {why}", text.is));
+                return None;
+            }
+        };
+        let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).collect();
+        if objects.is_empty() {
+            mistakes.add(&text.at, format!("{} holds no objects", text.is));
+        }
+        for (n, object) in objects.iter().enumerate() {
+            let said = |pointer: &str| {
+                object.pointer(pointer).and_then(Value::as_str).is_some_and(|s| !s.is_empty())
+            };
+            let needed = ["/apiVersion", "/kind", "/metadata/name"];
+            if let Some(lacking) = needed.into_iter().find(|pointer| !said(pointer)) {
+                let lacking = lacking[1..].replace('/', ".");
+                mistakes.add(&text.at, format!("object {} of {} lacks {lacking}", n + 1, text.is));
+            }
+        }
+        Some(Manifest { path: text.is.to_string(), objects })
+    }
+}
+
+/// The system's words, without its numbers.
+pub fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".into(),
+        std::io::ErrorKind::InvalidData => "it is not text".into(),
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_lowercase()
+        }
+    }
+}

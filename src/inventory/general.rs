@@ -1,0 +1,123 @@
+//! `[cluster]` without its addresses: names, the version, the endpoint. Addresses and the network are
+//! `network`.
+
+use std::net::IpAddr;
+
+use semver::Version;
+
+use super::mistake::Mistakes;
+use super::table::{Table, Text};
+use super::words;
+use crate::cluster::Endpoint;
+
+/// The minor versions of Kubernetes 1 that are known to work.
+const MINORS: std::ops::RangeInclusive<u64> = 32..=37;
+
+/// The cluster's name.
+pub fn name(cluster: &Table, mistakes: &mut Mistakes) -> String {
+    let Some(name) = cluster.text("name") else { return String::new() };
+    if !words::is_label(name.is) {
+        mistakes
+            .add(&name.at, "a cluster's name is made of a-z, 0-9 and -, at most 63 of them, - only inside");
+    }
+    name.is.to_string()
+}
+
+/// The exact version of Kubernetes.
+pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
+    let none = Version::new(1, *MINORS.end(), 0);
+    let Some(text) = cluster.text("kubernetes") else { return none };
+    let bare = text.is.strip_prefix('v').unwrap_or(text.is);
+    let supported = format!("1.{} to 1.{} are supported", MINORS.start(), MINORS.end());
+    let Ok(version) = Version::parse(bare) else {
+        match Version::parse(&format!("{bare}.0")) {
+            Ok(version) => {
+                let help = format!("as in \"{version}\"; what there is: https://kubernetes.io/releases/");
+                mistakes.add_help(&text.at, "the version has to be exact, with the patch release", help);
+            }
+            Err(_) => mistakes.add(&text.at, "this is no version: it is written as in \"1.36.3\""),
+        }
+        return none;
+    };
+    if !version.pre.is_empty() || !version.build.is_empty() {
+        mistakes.add(&text.at, "only releases are packaged, as in \"1.36.3\"");
+    } else if version.major != 1 || !MINORS.contains(&version.minor) {
+        let says = format!("Kubernetes {}.{} is not supported; {supported}", version.major, version.minor);
+        mistakes.add(&text.at, says);
+    }
+    version
+}
+
+/// The DNS domain of Services.
+pub fn domain(cluster: &Table, mistakes: &mut Mistakes) -> String {
+    let Some(domain) = cluster.text("domain") else { return String::new() };
+    if !words::is_subdomain(domain.is) {
+        mistakes.add(&domain.at, "a domain is a DNS name in lower case, as in \"cluster.local\"");
+    }
+    domain.is.to_string()
+}
+
+/// Where clients find the API; by default a name that we keep.
+pub fn endpoint(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Endpoint {
+    let Some(text) = cluster.text("endpoint") else {
+        return Endpoint { host: format!("api.{name}.internal"), port: 6443, kept: true };
+    };
+    let example = "an endpoint is a name or an address and a port, as in \"k8s.example.com:6443\"";
+    if text.is.contains("://") {
+        mistakes.add_help(&text.at, example, "leave out the https://");
+    } else if let Some((host, port)) = words::host_and_port(text.is)
+        && words::is_host(host)
+    {
+        return Endpoint { host: host.to_lowercase(), port: port.unwrap_or(6443), kept: false };
+    } else {
+        mistakes.add(&text.at, example);
+    }
+    Endpoint { host: String::new(), port: 6443, kept: false }
+}
+
+/// More names for the API server's certificate.
+pub fn api_names(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
+    let names = cluster.texts("api-names");
+    for name in &names {
+        let plain = name.is.strip_prefix("*.").unwrap_or(name.is);
+        let wildcard_address = plain != name.is && plain.parse::<IpAddr>().is_ok();
+        if !words::is_host(plain) || wildcard_address {
+            mistakes
+                .add(&name.at, "this is neither an address nor a DNS name nor a wildcard (*.example.com)");
+        }
+    }
+    strings(names)
+}
+
+/// Where images of Kubernetes come from.
+pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
+    let Some(text) = cluster.text("image-repository") else { return String::new() };
+    let says = "a repository is a registry and maybe a path, as in \"registry.example.com/k8s\"";
+    if text.is.contains("://") {
+        mistakes.add_help(&text.at, says, "leave out the https://");
+    } else if text.is.ends_with('/') {
+        mistakes.add_help(&text.at, says, "leave out the / at the end");
+    } else if !words::is_repository(text.is) {
+        mistakes.add(&text.at, says);
+    }
+    text.is.to_string()
+}
+
+/// kubeadm's preflight checks to ignore.
+pub fn ignore_preflight(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
+    let checks = cluster.texts("ignore-preflight");
+    for check in &checks {
+        let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if check.is.is_empty() || !check.is.chars().all(inner) {
+            mistakes.add(&check.at, "this is no check of kubeadm's: it calls them like SystemVerification");
+        } else if check.is.eq_ignore_ascii_case("all") && checks.len() > 1 {
+            mistakes.add(&check.at, "\"all\" stands alone: kubeadm refuses it beside other checks");
+        }
+    }
+    strings(checks)
+}
+
+/// The texts without where they are.
+pub fn strings(texts: Vec<Text>) -> Vec<String> {
+    texts.into_iter().map(|text| text.is.to_string()).collect()
+}

@@ -1,0 +1,93 @@
+//! What is wrong with an inventory, collected while reading goes on, and shown all at once in the order of
+//! the file. Not what is right.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+
+use crate::error::{Error, Kind};
+
+/// Where something is written: a range of bytes of the file.
+pub type Span = Range<usize>;
+
+/// Collects mistakes.
+#[derive(Default)]
+pub struct Mistakes(Vec<Mistake>);
+
+struct Mistake {
+    /// `None`: it is about something that is nowhere in the file.
+    at: Option<Span>,
+    says: String,
+    help: Option<String>,
+}
+
+impl Mistakes {
+    /// Something written at `at` is wrong: a lower-case sentence that says what would be right.
+    pub fn add(&mut self, at: &Span, says: impl Into<String>) {
+        self.0.push(Mistake { at: Some(at.clone()), says: says.into(), help: None });
+    }
+
+    /// The same, with a second sentence: why it is so, or what to do.
+    pub fn add_help(&mut self, at: &Span, says: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Mistake { at: Some(at.clone()), says: says.into(), help: Some(help.into()) });
+    }
+
+    /// Something should be in the file and is not.
+    pub fn add_missing(&mut self, says: impl Into<String>) {
+        self.0.push(Mistake { at: None, says: says.into(), help: None });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps the first `n` of the file.
+    pub fn first(mut self, n: usize) -> Self {
+        self.sort();
+        self.0.truncate(n);
+        self
+    }
+
+    fn sort(&mut self) {
+        self.0.sort_by_key(|mistake| mistake.at.as_ref().map_or(usize::MAX, |at| at.start));
+    }
+
+    /// All of them as one error, whose `what` is the whole report.
+    pub fn into_error(mut self, text: &str, path: &str) -> Error {
+        self.sort();
+        let count = match self.0.len() {
+            1 => "1 mistake".to_string(),
+            n => format!("{n} mistakes"),
+        };
+        let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(text, path)).collect();
+        Error::new(Kind::Inventory, format!("{count} in {path}\n{}", shown.join("\n")))
+    }
+}
+
+impl Mistake {
+    fn render(&self, text: &str, path: &str) -> String {
+        let title = Level::ERROR.primary_title("");
+        let mut group = match &self.at {
+            Some(at) => {
+                let label = AnnotationKind::Primary.span(on_one_line(at, text)).label(&self.says);
+                title.element(Snippet::source(text).path(path).annotation(label))
+            }
+            None => title.element(Origin::path(path)).element(Level::NOTE.no_name().message(&self.says)),
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        let rendered = Renderer::plain().render(&[group]);
+        // The title is the report's, once for all mistakes.
+        let body = rendered.split_once('\n').map_or("", |(_, body)| body);
+        body.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The part of `at` on its first line: an underline over many lines hides more than it shows.
+fn on_one_line(at: &Span, text: &str) -> Span {
+    let start = at.start.min(text.len());
+    let end = at.end.clamp(start, text.len());
+    let length = text.get(start..end).and_then(|part| part.lines().next()).map_or(0, str::len);
+    start..start + length
+}

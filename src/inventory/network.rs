@@ -1,0 +1,173 @@
+//! The cluster's addresses and what connects its pods. Which of them the nodes may have is `across`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::files::Folder;
+use super::mistake::{Mistakes, Span};
+use super::table::Table;
+use super::words;
+use crate::cluster::{Flannel, Network};
+
+/// A range of addresses, and where it is written.
+#[derive(Clone)]
+pub struct Range {
+    pub net: IpNet,
+    pub at: Span,
+}
+
+/// `pods` and `services`; `None` where they are no ranges.
+pub struct Ranges {
+    pub pods: Option<Range>,
+    pub services: Option<Range>,
+}
+
+/// The ranges of pods and Services, by kubeadm's rules.
+pub fn ranges(cluster: &Table, mistakes: &mut Mistakes) -> Ranges {
+    let pods = range(cluster, "pods", mistakes);
+    let services = range(cluster, "services", mistakes);
+    if let Some(pods) = &pods {
+        check_pods(pods, mistakes);
+    }
+    if let Some(services) = &services {
+        check_services(services, mistakes);
+    }
+    if let (Some(pods), Some(services)) = (&pods, &services) {
+        let written = if cluster.value("services").is_some() { services } else { pods };
+        if pods.net.contains(&services.net) || services.net.contains(&pods.net) {
+            let says = format!("pods ({}) and services ({}) overlap", pods.net, services.net);
+            mistakes.add_help(&written.at, says, "give each a range of its own");
+        } else if pods.net.addr().is_ipv4() != services.net.addr().is_ipv4() {
+            let says = format!(
+                "pods ({}) and services ({}) must both be IPv4, or both IPv6",
+                pods.net, services.net
+            );
+            mistakes.add(&written.at, says);
+        }
+    }
+    Ranges { pods, services }
+}
+
+fn range(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Option<Range> {
+    let text = cluster.text(name)?;
+    match text.is.parse::<IpNet>() {
+        Ok(net) if net.addr() == net.network() => Some(Range { net, at: text.at }),
+        Ok(net) => {
+            let says = format!("{net} is an address in a range; the range is {}", net.trunc());
+            mistakes.add(&text.at, says);
+            None
+        }
+        Err(_) if text.is.contains(',') => {
+            mistakes.add(&text.at, "one range, please: two address families at once are not supported");
+            None
+        }
+        Err(_) => {
+            mistakes.add(&text.at, "this is no range of addresses: they are written as in \"10.244.0.0/16\"");
+            None
+        }
+    }
+}
+
+/// How large the range of a node's pods is, unless the controller manager is told otherwise.
+fn node_prefix(net: &IpNet) -> u8 {
+    if net.addr().is_ipv4() { 24 } else { 64 }
+}
+
+fn check_pods(pods: &Range, mistakes: &mut Mistakes) {
+    let node = node_prefix(&pods.net);
+    let prefix = pods.net.prefix_len();
+    if prefix > node {
+        let says = format!("each node takes a /{node} for its pods; /{prefix} is smaller than one");
+        mistakes.add(&pods.at, says);
+    } else if node - prefix > 16 {
+        mistakes
+            .add(&pods.at, format!("/{prefix} is too large: /{} is the largest kubeadm takes", node - 16));
+    }
+}
+
+fn check_services(services: &Range, mistakes: &mut Mistakes) {
+    let prefix = services.net.prefix_len();
+    let host_bits = services.net.max_prefix_len() - prefix;
+    if host_bits > 20 {
+        let largest = services.net.max_prefix_len() - 20;
+        mistakes
+            .add(&services.at, format!("/{prefix} is too large: /{largest} is the largest kubeadm takes"));
+    } else if host_bits < 4 {
+        let smallest = services.net.max_prefix_len() - 4;
+        mistakes.add(
+            &services.at,
+            format!("/{prefix} is too small: CoreDNS has the tenth address; /{smallest} is the smallest"),
+        );
+    }
+}
+
+/// The range of pods has to do for so many nodes; with flannel there is no other place for pods.
+pub fn check_room(pods: &Range, flags: &[(String, String)], nodes: usize, mistakes: &mut Mistakes) {
+    let family =
+        if pods.net.addr().is_ipv4() { "node-cidr-mask-size-ipv4" } else { "node-cidr-mask-size-ipv6" };
+    let told = flags.iter().rfind(|(flag, _)| flag == "node-cidr-mask-size" || flag == family);
+    let node = told.and_then(|(_, size)| size.parse().ok()).unwrap_or(node_prefix(&pods.net));
+    let Some(bits) = node.checked_sub(pods.net.prefix_len()) else { return };
+    let room = 1_usize.checked_shl(bits.into()).unwrap_or(usize::MAX);
+    if nodes > room {
+        let says = format!("{} has room for {room} nodes of a /{node} each; there are {nodes}", pods.net);
+        mistakes.add(&pods.at, says);
+    }
+}
+
+/// What connects the pods.
+pub fn network(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Network {
+    let cluster = root.table("cluster");
+    let network = match cluster.value("network").map(Spanned::get_ref) {
+        Some(DeValue::Table(_)) => {
+            let table = cluster.table("network");
+            let paths = table.texts("manifests");
+            let written = table.value("manifests").and_then(|value| value.get_ref().as_array());
+            if written.is_some_and(|array| array.is_empty()) {
+                mistakes.add_help(
+                    &table.at("manifests"),
+                    "at least one manifest is needed",
+                    "or network = \"none\"",
+                );
+            }
+            Network::Manifests(paths.iter().filter_map(|path| folder.manifest(path, mistakes)).collect())
+        }
+        _ => match cluster.text("network") {
+            Some(text) if text.is == "none" => Network::None,
+            Some(text) if text.is != "flannel" => {
+                let says = "a network is \"flannel\", \"none\" or { manifests = [\"….yaml\"] }";
+                mistakes.add(&text.at, says);
+                return Network::None;
+            }
+            _ => return Network::Flannel(flannel(root, mistakes)),
+        },
+    };
+    let table = root.table("flannel");
+    if table.is_written() {
+        mistakes.add(&table.at, "[flannel] has no effect with another `network`; leave one of them out");
+    }
+    network
+}
+
+fn flannel(root: &Table, mistakes: &mut Mistakes) -> Flannel {
+    let table = root.table("flannel");
+    let mut image = |name: &str| {
+        let image = table.text(name)?;
+        if words::image(image.is).is_none() {
+            let says = "an image has a registry, a path, and a tag or a digest";
+            mistakes.add_help(&image.at, says, "as in \"docker.io/flannel/flannel:v0.27.4\"");
+        }
+        Some(image.is.to_string())
+    };
+    Flannel { image: image("image").unwrap_or_default(), plugin: image("plugin").unwrap_or_default() }
+}
+
+/// Whether an address can be that of a machine among others.
+pub fn is_reachable(ip: &IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast() || ip.is_link_local());
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || broadcast || link_local)
+}

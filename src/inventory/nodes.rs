@@ -1,0 +1,303 @@
+//! `[nodes]`: each table one machine, or as many as its range stands for. What must hold between nodes is
+//! `across`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use super::files::Folder;
+use super::mistake::{Mistakes, Span};
+use super::network::is_reachable;
+use super::range;
+use super::table::{Table, Text};
+use super::words;
+use crate::cluster::{Node, Role, Ssh, Taint};
+
+/// A node, and where it is written.
+pub struct Written {
+    pub node: Node,
+    pub name_at: Span,
+    pub address_at: Span,
+    pub ip_at: Span,
+    /// A value of it was wrong, so that comparing it with others would only repeat that.
+    pub doubtful: bool,
+    /// What it says as its role is a role.
+    pub role_known: bool,
+}
+
+/// How nodes are reached that do not say otherwise.
+struct Reach {
+    user: String,
+    port: u16,
+    key: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+}
+
+/// All nodes, in the order of the file.
+pub fn nodes(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Written> {
+    let ssh = root.table("ssh");
+    let reach = Reach {
+        user: user(&ssh, mistakes).unwrap_or_default(),
+        port: ssh.port("port", mistakes).unwrap_or(22),
+        key: ssh.text("key").and_then(|key| folder.private_key(&key, mistakes)),
+        known_hosts: ssh.text("known-hosts").map(|path| folder.path(path.is)),
+    };
+    let tables = root.named("nodes");
+    tables.iter().flat_map(|(name, table)| expand(name, table, &reach, folder, mistakes)).collect()
+}
+
+/// The nodes that one table stands for.
+fn expand(
+    name: &Text,
+    table: &Table,
+    reach: &Reach,
+    folder: &Folder,
+    mistakes: &mut Mistakes,
+) -> Vec<Written> {
+    let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
+    let port = table.port("port", mistakes);
+    let ssh = Ssh {
+        host: String::new(),
+        port: port.unwrap_or(reach.port),
+        user: user(table, mistakes).unwrap_or(reach.user.clone()),
+        key: key.or(reach.key.clone()),
+        known_hosts: reach.known_hosts.clone(),
+    };
+    let (role, labels, taints) = (role(table, mistakes), labels(table, mistakes), taints(table, mistakes));
+    let Some(names) = names(name, mistakes) else { return vec![] };
+    let addresses = same_length(table, "address", name, names.len(), mistakes);
+    let ips = same_length(table, "ip", name, names.len(), mistakes);
+    let mut said = Once::default();
+    let written = names.into_iter().enumerate().map(|(n, name_of_node)| {
+        let ssh = address(table, addresses.get(n), &ssh, &mut said, mistakes);
+        let ip = ip(table, &name_of_node, ips.get(n), ssh.as_ref(), &mut said, mistakes);
+        Written {
+            doubtful: ssh.is_none() || ip.is_none(),
+            role_known: role.is_some(),
+            node: Node {
+                name: name_of_node,
+                role: role.unwrap_or(Role::Worker),
+                ssh: ssh.unwrap_or(Ssh {
+                    host: String::new(),
+                    port: 22,
+                    user: String::new(),
+                    key: None,
+                    known_hosts: None,
+                }),
+                ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                labels: labels.clone(),
+                taints: taints.clone(),
+            },
+            name_at: name.at.clone(),
+            address_at: table.at("address"),
+            ip_at: if table.value("ip").is_some() { table.at("ip") } else { table.at("address") },
+        }
+    });
+    written.collect()
+}
+
+/// Says a thing once for a whole range.
+#[derive(Default)]
+struct Once {
+    address: bool,
+    ip: bool,
+}
+
+fn names(name: &Text, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+    let names = match range::expand(name.is) {
+        Ok(names) => names,
+        Err(why) => {
+            mistakes.add(&name.at, why);
+            return None;
+        }
+    };
+    // The name is also the value of the label kubernetes.io/hostname, hence the 63.
+    if names.iter().all(|name| words::is_subdomain(name) && name.len() <= 63) {
+        return Some(names);
+    }
+    let says = "a Node's name is made of a-z, 0-9, - and ., at most 63 of them, - and . only inside";
+    match name.is.contains(['[', ']']) {
+        true => mistakes.add_help(&name.at, says, "a range of nodes is written as in [nodes.\"w[1-3]\"]"),
+        false => mistakes.add(&name.at, says),
+    }
+    None
+}
+
+/// The texts that a field's range stands for: as many as there are names. Empty where it is not written or
+/// wrong.
+fn same_length(
+    table: &Table,
+    field: &str,
+    name: &Text,
+    count: usize,
+    mistakes: &mut Mistakes,
+) -> Vec<String> {
+    let Some(text) = table.text(field) else { return vec![] };
+    let said = range::expand(text.is);
+    match said {
+        Ok(texts) if texts.len() == count => return texts,
+        Ok(texts) if texts.len() == 1 => {
+            let says =
+                format!("{} stands for {count} nodes, so its `{field}` needs a range of {count}", name.is);
+            mistakes.add_help(&text.at, says, "as in \"198.18.0.2[1-2]\"");
+        }
+        Ok(texts) => {
+            let nodes = if count == 1 { "1 node".into() } else { format!("{count} nodes") };
+            let says = format!("this stands for {}, but {} is {nodes}", texts.len(), name.is);
+            mistakes.add(&text.at, says);
+        }
+        Err(why) => mistakes.add(&text.at, why),
+    }
+    vec![]
+}
+
+fn address(
+    table: &Table,
+    address: Option<&String>,
+    ssh: &Ssh,
+    said: &mut Once,
+    mistakes: &mut Mistakes,
+) -> Option<Ssh> {
+    let address = address?;
+    let at = table.at("address");
+    let mut wrong = |says: &str, help: &str| {
+        if !std::mem::replace(&mut said.address, true) {
+            mistakes.add_help(&at, says, help);
+        }
+        None
+    };
+    // Not `is_host`: it may be an alias of the user's ssh_config.
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
+    let alias = |host: &str| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner);
+    let example = "an address is a name or an IP address, and a port if need be";
+    match words::host_and_port(address) {
+        _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
+        Some((host, port)) if alias(host) => {
+            if port.is_some() && table.value("port").is_some() && port != Some(ssh.port) {
+                return wrong("this port is not that of `port`", "say one of them");
+            }
+            Some(Ssh { host: host.into(), port: port.unwrap_or(ssh.port), ..ssh.clone() })
+        }
+        _ => wrong(example, "as in \"198.18.0.11\", \"m1.example.com:2222\" or \"[fd00::1]:2222\""),
+    }
+}
+
+fn ip(
+    table: &Table,
+    name: &str,
+    written: Option<&String>,
+    ssh: Option<&Ssh>,
+    said: &mut Once,
+    mistakes: &mut Mistakes,
+) -> Option<IpAddr> {
+    let mut wrong = |at: &Span, says: String, help: &str| {
+        if !std::mem::replace(&mut said.ip, true) {
+            mistakes.add_help(at, says, help);
+        }
+        None
+    };
+    let own = "the address by which the other nodes reach it";
+    if table.value("ip").is_none() {
+        return match ssh?.host.parse() {
+            Ok(ip) if is_reachable(&ip) => Some(ip),
+            Ok(ip) => wrong(
+                &table.at("address"),
+                format!("{ip} is not an address of {name} among others"),
+                &format!("say `ip`: {own}"),
+            ),
+            Err(_) => wrong(
+                &table.at("address"),
+                format!("a name is fine for SSH, but {name} also needs `ip`: {own}"),
+                "as in ip = \"10.0.0.11\"",
+            ),
+        };
+    }
+    let (at, text) = (table.at("ip"), written?);
+    match text.parse() {
+        Ok(ip) if is_reachable(&ip) => Some(ip),
+        Ok(ip) => {
+            wrong(&at, format!("{ip} is no address by which others reach a node"), &format!("`ip` is {own}"))
+        }
+        Err(_) => {
+            wrong(&at, format!("{text:?} is no IP address"), &format!("`ip` is {own}, as in \"10.0.0.11\""))
+        }
+    }
+}
+
+fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
+    let user = table.text("user")?;
+    if user.is.is_empty()
+        || user.is.starts_with('-')
+        || user.is.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        mistakes.add(&user.at, "this is no user's name");
+    }
+    Some(user.is.to_string())
+}
+
+fn role(table: &Table, mistakes: &mut Mistakes) -> Option<Role> {
+    let role = table.text("role")?;
+    match role.is {
+        "control-plane" => Some(Role::ControlPlane),
+        "worker" => Some(Role::Worker),
+        _ => {
+            mistakes.add(&role.at, "a role is \"control-plane\" or \"worker\"");
+            None
+        }
+    }
+}
+
+/// Labels that say what the machine is, or what `role` says; with who sets them.
+const TAKEN: &[(&str, &str)] = &[
+    ("kubernetes.io/hostname", "the kubelet sets it to the Node's name"),
+    ("kubernetes.io/os", "the kubelet sets it"),
+    ("kubernetes.io/arch", "the kubelet sets it"),
+    ("node-role.kubernetes.io/control-plane", "`role` sets it"),
+];
+
+fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
+    let pairs = table.pairs("labels");
+    for (key, value) in &pairs {
+        if let Some((_, who)) = TAKEN.iter().find(|(taken, _)| *taken == key.is) {
+            mistakes.add(&key.at, format!("this label is not ours to set: {who}"));
+        } else if !words::is_key(key.is) {
+            let says = "a label's key is made of letters, digits, -, _ and ., at most 63 of them";
+            mistakes.add_help(
+                &key.at,
+                says,
+                "a DNS name and / may come before it, as in \"example.com/disk\"",
+            );
+        }
+        if !words::is_value(value.is) {
+            let says = "a label's value is made of letters, digits, -, _ and ., at most 63 of them";
+            mistakes.add(&value.at, says);
+        }
+    }
+    pairs.into_iter().map(|(key, value)| (key.is.to_string(), value.is.to_string())).collect()
+}
+
+const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+fn taints(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<Taint>> {
+    table.value("taints")?.get_ref().as_array()?;
+    let mut taints: Vec<Taint> = vec![];
+    for text in table.texts("taints") {
+        let Some(taint) = taint(text.is) else {
+            let says = "a taint is a key, maybe a value, and an effect, as in \"dedicated=gpu:NoSchedule\"";
+            mistakes.add_help(&text.at, says, format!("effects are {}", EFFECTS.join(", ")));
+            continue;
+        };
+        if taints.iter().any(|other| other.key == taint.key && other.effect == taint.effect) {
+            mistakes.add(&text.at, format!("there is already a taint {} of this effect", taint.key));
+        }
+        taints.push(taint);
+    }
+    Some(taints)
+}
+
+fn taint(text: &str) -> Option<Taint> {
+    let (rest, effect) = text.rsplit_once(':')?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let right = words::is_key(key) && words::is_value(value) && EFFECTS.contains(&effect);
+    right.then(|| Taint { key: key.into(), value: value.into(), effect: effect.into() })
+}

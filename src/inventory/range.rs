@@ -1,0 +1,65 @@
+//! `w[01-40]`: one text that stands for many. Not IPv6 addresses in brackets: those have colons.
+
+/// More than this is a slip of the finger: no Kubernetes cluster has more nodes.
+const MOST: u64 = 5000;
+
+/// What `text` stands for; a text without a range stands for itself. The error says what is wrong with it.
+pub fn expand(text: &str) -> Result<Vec<String>, String> {
+    let Some((before, first, last, after)) = find(text) else {
+        return Ok(vec![text.to_string()]);
+    };
+    if find(after).is_some() {
+        return Err("only one range is possible".into());
+    }
+    let padded = |digits: &str| digits.len() > 1 && digits.starts_with('0');
+    if (padded(first) || padded(last)) && first.len() != last.len() {
+        return Err(format!("both ends of [{first}-{last}] need the same number of digits"));
+    }
+    let (Ok(low), Ok(high)) = (first.parse::<u64>(), last.parse::<u64>()) else {
+        return Err(format!("the numbers of [{first}-{last}] are too large"));
+    };
+    if low > high {
+        return Err(format!("[{first}-{last}] runs backwards"));
+    }
+    if high - low >= MOST {
+        return Err(format!("[{first}-{last}] stands for more than {MOST} machines"));
+    }
+    let width = if padded(first) { first.len() } else { 0 };
+    Ok((low..=high).map(|number| format!("{before}{number:0width$}{after}")).collect())
+}
+
+/// The first range: what is before it, its ends, what is after it.
+fn find(text: &str) -> Option<(&str, &str, &str, &str)> {
+    text.match_indices('[').find_map(|(start, _)| {
+        let (inner, after) = text[start + 1..].split_once(']')?;
+        let (first, last) = inner.split_once('-')?;
+        let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+        (digits(first) && digits(last)).then_some((&text[..start], first, last, after))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_stands_for_each_of_its_numbers() {
+        assert_eq!(expand("w[9-11]").unwrap(), ["w9", "w10", "w11"]);
+        assert_eq!(expand("10.0.0.[1-2]:22").unwrap(), ["10.0.0.1:22", "10.0.0.2:22"]);
+        assert_eq!(expand("[fd00::[1-2]]:22").unwrap(), ["[fd00::1]:22", "[fd00::2]:22"]);
+        assert_eq!(expand("[::1]:22").unwrap(), ["[::1]:22"]);
+    }
+
+    #[test]
+    fn zeros_in_front_are_kept() {
+        assert_eq!(expand("w[08-10]").unwrap(), ["w08", "w09", "w10"]);
+        assert_eq!(expand("w[0-1]").unwrap(), ["w0", "w1"]);
+    }
+
+    #[test]
+    fn a_range_that_makes_no_sense_is_refused() {
+        for wrong in ["w[3-1]", "w[1-010]", "w[1-9][1-9]", "w[1-9999]", "w[1-99999999999999999999]"] {
+            assert!(expand(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Where things are fetched from: registries, packages, proxies.
+
+use super::files::Folder;
+use super::general::strings;
+use super::mistake::Mistakes;
+use super::table::{Table, Text};
+use super::words;
+use crate::cluster::{Packages, Proxy, Registry};
+
+const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
+
+/// `[registries]`, in the order of the file.
+pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Registry> {
+    let tables = root.named("registries");
+    tables.iter().map(|(host, table)| registry(host, table, folder, mistakes)).collect()
+}
+
+fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Registry {
+    if !words::is_registry(host.is) {
+        let says = "a registry is a host, with a port if need be, as images are named after it";
+        mistakes.add_help(&host.at, says, "as in [registries.\"docker.io\"]; `_default` is all others");
+    }
+    let mirrors = table.texts("mirrors");
+    for mirror in mirrors.iter().filter(|mirror| !words::is_url(mirror.is)) {
+        mistakes.add(&mirror.at, URL);
+    }
+    if table.value("mirrors").is_some_and(|value| value.get_ref().as_array().is_some_and(|a| a.is_empty())) {
+        let help =
+            format!("name the registry itself, if it needs no more than a CA: \"https://{}\"", host.is);
+        mistakes.add_help(&table.at("mirrors"), "at least one mirror is needed", help);
+    }
+    let ca = table.text("ca");
+    let skip_verify = table.switch("skip-verify");
+    if ca.is_some() && skip_verify {
+        let says = "with `skip-verify` nobody looks at certificates, so `ca` has no effect; keep one of them";
+        mistakes.add(&table.at("skip-verify"), says);
+    }
+    Registry {
+        host: host.is.to_string(),
+        mirrors: strings(mirrors),
+        fallback: table.switch("fallback"),
+        ca: ca.and_then(|ca| folder.armored(&ca, "CERTIFICATE", "certificate", mistakes)),
+        skip_verify,
+    }
+}
+
+/// `[packages]`, for a minor version such as `1.36`.
+pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mistakes) -> Packages {
+    let table = root.table("packages");
+    let Some(url) = table.text("kubernetes") else {
+        return Packages { kubernetes: String::new(), key: None };
+    };
+    let mut kubernetes = url.is.replace("{minor}", minor);
+    if kubernetes.contains(['{', '}']) {
+        mistakes.add(&url.at, "only {minor} is replaced, by the minor version, as in 1.36");
+    } else if !words::is_url(&kubernetes) {
+        mistakes.add(&url.at, URL);
+    }
+    if kubernetes.starts_with("http://") && table.value("key").is_none() {
+        let help = "say `key`, a file with the repository's signing key";
+        mistakes.add_help(&url.at, "a signing key that is fetched by plain http proves nothing", help);
+    }
+    if !kubernetes.ends_with('/') {
+        kubernetes.push('/');
+    }
+    let key = table.text("key");
+    let begin = "PGP PUBLIC KEY BLOCK";
+    Packages { kubernetes, key: key.and_then(|key| folder.armored(&key, begin, "armored key", mistakes)) }
+}
+
+/// `[proxy]`
+pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
+    let table = root.table("proxy");
+    let mut url = |name: &str| {
+        let text = table.text(name)?;
+        if !text.is.is_empty() && !words::is_url(text.is) {
+            mistakes.add(&text.at, URL);
+        }
+        Some(text.is.to_string())
+    };
+    let (http, https) = (url("http").unwrap_or_default(), url("https").unwrap_or_default());
+    let no = table.texts("no");
+    for entry in &no {
+        if entry.is.is_empty() || entry.is.contains(|c: char| c.is_whitespace() || c == ',' || c == '"') {
+            mistakes.add(&entry.at, "each entry is one host, domain or range, without spaces or commas");
+        }
+    }
+    Proxy { http, https, no: strings(no) }
+}

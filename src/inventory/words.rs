@@ -1,0 +1,161 @@
+//! What names, addresses and URLs may look like: Kubernetes' rules and the container images'. Pure; who says
+//! what is wrong, and where, are the readers.
+
+use std::net::IpAddr;
+
+fn is_alphanumeric(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+/// An RFC 1123 label: the name of a cluster.
+pub fn is_label(text: &str) -> bool {
+    let inner = |c: char| is_alphanumeric(c) || c == '-';
+    text.len() <= 63
+        && text.chars().all(inner)
+        && text.starts_with(is_alphanumeric)
+        && text.ends_with(is_alphanumeric)
+}
+
+/// An RFC 1123 subdomain: a DNS name in lower case.
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// An address, or a name that can be looked up.
+pub fn is_host(text: &str) -> bool {
+    // All digits and dots is an address that went wrong.
+    let numeric = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    text.parse::<IpAddr>().is_ok() || (!numeric && is_subdomain(&text.to_lowercase()))
+}
+
+/// `host`, `host:port`, `[::1]`, `[::1]:port`, `::1`: the host, and the port where there is one.
+pub fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let port = |digits: &str| digits.parse::<u16>().ok().filter(|port| *port > 0);
+    if let Some((host, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        host.parse::<std::net::Ipv6Addr>().ok()?;
+        return match rest.strip_prefix(':') {
+            Some(digits) => Some((host, Some(port(digits)?))),
+            None => rest.is_empty().then_some((host, None)),
+        };
+    }
+    match text.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => text.parse::<IpAddr>().ok().map(|_| (text, None)),
+        Some((host, digits)) => Some((host, Some(port(digits)?))),
+        None => Some((text, None)),
+    }
+}
+
+/// A key of a label or a taint: a name, with a DNS prefix and a slash before it if need be.
+pub fn is_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_subdomain(prefix) && !name.is_empty() && is_value(name),
+        None => !text.is_empty() && is_value(text),
+    }
+}
+
+/// The value of a label or a taint; may be empty.
+pub fn is_value(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    text.is_empty()
+        || (text.len() <= 63 && text.chars().all(inner) && text.starts_with(outer) && text.ends_with(outer))
+}
+
+/// `http://` or `https://`, a host, and maybe a port and a path. No query.
+pub fn is_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return false;
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let path_is_plain =
+        !rest.contains(|c: char| c.is_whitespace() || c.is_control() || "?#\"'\\".contains(c));
+    path_is_plain && host_and_port(host).is_some_and(|(host, _)| is_host(host))
+}
+
+/// The name of a registry as images have it: a host, and a port if need be.
+pub fn is_registry(text: &str) -> bool {
+    text == "_default" || host_and_port(text).is_some_and(|(host, _)| is_host(host))
+}
+
+/// A registry and a path in it, without a tag.
+pub fn is_repository(text: &str) -> bool {
+    let mut parts = text.split('/');
+    let path = |part: &str| {
+        let inner = |c: char| is_alphanumeric(c) || "-_.".contains(c);
+        part.chars().all(inner) && part.starts_with(is_alphanumeric) && part.ends_with(is_alphanumeric)
+    };
+    parts.next().is_some_and(is_registry) && parts.all(path)
+}
+
+/// An image, with what follows its repository: a tag or a digest. `None`: neither.
+pub fn image(text: &str) -> Option<&str> {
+    if let Some((repository, digest)) = text.split_once("@sha256:") {
+        let hex = digest.len() == 64 && digest.chars().all(|c| c.is_ascii_hexdigit());
+        let repository = image(repository).unwrap_or(repository);
+        return (hex && is_repository(repository)).then_some(repository);
+    }
+    let (repository, tag) = text.rsplit_once(':')?;
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let tag_is_plain = !tag.is_empty() && tag.len() <= 128 && tag.chars().all(inner);
+    (tag_is_plain && is_repository(repository)).then_some(repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_may_have_a_port() {
+        assert_eq!(host_and_port("m1"), Some(("m1", None)));
+        assert_eq!(host_and_port("m1:2222"), Some(("m1", Some(2222))));
+        assert_eq!(host_and_port("[::1]:22"), Some(("::1", Some(22))));
+        assert_eq!(host_and_port("[::1]"), Some(("::1", None)));
+        assert_eq!(host_and_port("fd00::1"), Some(("fd00::1", None)));
+        for wrong in ["m1:", "m1:0", "m1:65536", "[::1]22", "[m1]:22", "a:b:c"] {
+            assert_eq!(host_and_port(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_image_has_a_tag_or_a_digest() {
+        let digest = "a".repeat(64);
+        for right in ["docker.io/flannel/flannel:v0.27.4", "198.18.0.1:5000/x/y:1", "r.io/x:y"] {
+            assert!(image(right).is_some(), "{right}");
+        }
+        assert!(image(&format!("r.io/x@sha256:{digest}")).is_some());
+        assert!(image(&format!("r.io/x:1@sha256:{digest}")).is_some());
+        for wrong in ["docker.io/flannel/flannel", "198.18.0.1:5000/x/y", "r.io/x:", "r.io/x@sha256:12"] {
+            assert!(image(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_and_values_are_those_of_kubernetes() {
+        for right in ["disk", "example.com/disk", "A_b.c-D"] {
+            assert!(is_key(right), "{right}");
+        }
+        for wrong in ["", "/disk", "example.com/", "Example.com/disk", "a/b/c", "-a", "a b"] {
+            assert!(!is_key(wrong), "{wrong}");
+        }
+        assert!(is_value("") && !is_value(&"a".repeat(64)) && !is_value("a/b"));
+    }
+
+    #[test]
+    fn a_broken_address_is_no_name() {
+        assert!(is_host("198.18.0.11") && is_host("fd00::1") && is_host("M1.example.com"));
+        assert!(!is_host("198.18.0.256") && !is_host("198.18.0") && !is_host("a b") && !is_host(""));
+    }
+
+    #[test]
+    fn a_url_has_a_scheme_and_a_host() {
+        for right in
+            ["http://198.18.0.1:5000", "https://a.b/core:/stable:/v1.36/deb/", "http://u:p@proxy:3128"]
+        {
+            assert!(is_url(right), "{right}");
+        }
+        for wrong in ["a.b", "ftp://a.b", "https://", "https://a b", "http://a.b:0", "https://a.b/?x"] {
+            assert!(!is_url(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What a user reads about a wrong inventory, and what a right one means. Each broken inventory is a file in
+//! `inventories`, with the report beside it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ironstrap::cluster::{Cluster, Network, Role};
+use ironstrap::error::{Error, Kind};
+use ironstrap::inventory;
+
+fn minimal(more: &str) -> Result<Cluster, Error> {
+    let text = fs::read_to_string("inventories/minimal.toml").unwrap();
+    inventory::parse(&format!("{text}\n{more}"), Path::new("demo.toml"))
+}
+
+#[test]
+fn every_broken_inventory_is_reported_as_reviewed() {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("tests/inventories").unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    assert!(files.len() >= 35, "only {} broken inventories", files.len());
+    for file in files {
+        let error = inventory::read(&file).expect_err(&file.display().to_string());
+        assert_eq!(error.kind, Kind::Inventory);
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path("inventories");
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        let name = file.file_stem().unwrap().to_str().unwrap().to_string();
+        settings.bind(|| insta::assert_snapshot!(name, format!("error: {error}")));
+    }
+}
+
+#[test]
+fn an_inventory_that_is_not_there_is_said_so() {
+    let error = inventory::read(Path::new("tests/inventories/nowhere.toml")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot read the inventory tests/inventories/nowhere.toml: there is no such file"
+    );
+    assert_eq!(error.kind, Kind::Inventory);
+}
+
+#[test]
+fn an_inventory_that_is_not_text_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demo.toml");
+    fs::write(&path, b"\xff\xfe[cluster]").unwrap();
+    assert!(inventory::read(&path).unwrap_err().what.ends_with("demo.toml: it is not text"));
+}
+
+#[test]
+fn the_minimal_example_means_what_its_defaults_say() {
+    let cluster = inventory::read(Path::new("inventories/minimal.toml")).unwrap();
+    assert_eq!(cluster.name, "demo");
+    assert_eq!(cluster.kubernetes.to_string(), "1.36.3");
+    assert_eq!(cluster.pods.to_string(), "10.244.0.0/16");
+    assert_eq!(cluster.services.to_string(), "10.96.0.0/12");
+    assert_eq!(cluster.domain, "cluster.local");
+    assert_eq!(cluster.endpoint.to_string(), "api.demo.internal:6443");
+    assert!(cluster.endpoint.kept);
+    assert!(
+        matches!(&cluster.network, Network::Flannel(flannel) if flannel.image == "docker.io/flannel/flannel:v0.27.4")
+    );
+    assert_eq!(cluster.packages.kubernetes, "https://pkgs.k8s.io/core:/stable:/v1.36/deb/");
+    assert_eq!(cluster.image_repository, "registry.k8s.io");
+    assert_eq!(cluster.dir, Path::new("inventories"));
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["m1", "w1"]);
+    let m1 = &cluster.nodes[0];
+    assert_eq!((m1.role, m1.ip), (Role::ControlPlane, "198.18.0.11".parse::<IpAddr>().unwrap()));
+    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port, m1.ssh.user.as_str()), ("198.18.0.11", 22, "root"));
+    assert_eq!((&m1.ssh.key, &m1.taints), (&None, &None));
+}
+
+#[test]
+fn the_full_example_means_what_it_says() {
+    let cluster = inventory::read(Path::new("inventories/full.toml")).unwrap();
+    assert_eq!(cluster.kubelet["maxPods"], 200);
+    assert_eq!(cluster.api_server[1], ("audit-log-maxage".to_string(), "30".to_string()));
+    assert_eq!(cluster.etcd, [("quota-backend-bytes".to_string(), "8589934592".to_string())]);
+    assert_eq!(cluster.kubeadm["apiServer"]["extraVolumes"][0]["name"], "audit");
+    assert!(!cluster.endpoint.kept);
+    assert!(!cluster.registries[0].fallback && cluster.registries[1].skip_verify);
+    let cri = &cluster.containerd["plugins"]["io.containerd.grpc.v1.cri"];
+    assert_eq!(cri["max_concurrent_downloads"].as_integer(), Some(6));
+    let m1 = cluster.node("m1").unwrap();
+    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port), ("m1.example.com", 2222));
+    assert_eq!(m1.taints, Some(vec![]));
+    let w03 = cluster.node("w03").unwrap();
+    assert_eq!((w03.ssh.host.as_str(), w03.ssh.user.as_str()), ("198.18.0.23", "debian"));
+    assert_eq!(w03.labels["example.com/rack"], "a1");
+    assert_eq!(w03.taints.as_ref().unwrap()[1].to_string(), "example.com/old:NoExecute");
+    assert_eq!(w03.ssh.known_hosts.as_deref(), Some(Path::new("inventories/known_hosts")));
+}
+
+/// `full.toml`, with the `n`-th commented line instead of the one of the same field in its table.
+fn with_comment(text: &str, n: usize) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let field =
+        |line: &str| line.trim_start_matches("# ").split(" = ").next().unwrap_or_default().to_string();
+    let commented = |line: &str| line.starts_with("# ") && line.contains(" = ");
+    let at = lines.iter().enumerate().filter(|(_, line)| commented(line)).nth(n)?.0;
+    let head = lines[..at].iter().rposition(|line| line.starts_with('['));
+    let chosen = lines.iter().enumerate().map(|(i, line)| match i {
+        _ if i == at => line.trim_start_matches("# "),
+        _ if head < Some(i) && i < at && field(line) == field(lines[at]) => "",
+        _ => line,
+    });
+    Some(
+        chosen
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace("~/.ssh/", "")
+            .replace("[flannel]", if lines[at].contains("manifests") { "[kubelet.x]" } else { "[flannel]" }),
+    )
+}
+
+#[test]
+fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
+    let text = fs::read_to_string("inventories/full.toml").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in [
+        ("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+        ("worker.key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+        ("mirror-ca.pem", "-----BEGIN CERTIFICATE-----"),
+        ("kubernetes.asc", "-----BEGIN PGP PUBLIC KEY BLOCK-----"),
+        ("calico.yaml", "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n"),
+    ] {
+        fs::write(dir.path().join(name), content).unwrap();
+    }
+    let cases = (0..).map_while(|n| with_comment(&text, n));
+    let read = cases.map(|case| {
+        inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
+    });
+    let read: Vec<Cluster> = read.collect();
+    assert_eq!(read.len(), 5);
+    assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
+    assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
+    assert_eq!(read[2].registries[0].ca.as_deref(), Some("-----BEGIN CERTIFICATE-----"));
+    assert!(read[3].packages.key.is_some());
+    assert_eq!(read[4].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
+}
+
+#[test]
+fn other_programs_tables_keep_what_is_in_them() {
+    let more = r#"
+        [kubelet]
+        big = 9_000_000_000
+        half = 0.5
+        since = 2026-01-02T03:04:05Z
+        deep = { list = [1, "two", false] }
+        [api-server]
+        feature-gates = ["A=true", "B=false"]
+        [containerd]
+        version = 2
+        debug.level = "info"
+    "#;
+    let cluster = minimal(more).unwrap();
+    let expected =
+        r#"{"big":9000000000,"deep":{"list":[1,"two",false]},"half":0.5,"since":"2026-01-02T03:04:05Z"}"#;
+    assert_eq!(serde_json::to_string(&cluster.kubelet).unwrap(), expected);
+    let gate = |value: &str| ("feature-gates".to_string(), value.to_string());
+    assert_eq!(cluster.api_server, [gate("A=true"), gate("B=false")]);
+    assert_eq!(cluster.containerd["debug"]["level"].as_str(), Some("info"));
+}
+
+#[test]
+fn settings_that_only_repeat_ours_are_allowed() {
+    let more = "
+        [kubelet]
+        cgroupDriver = 'systemd'
+        failSwapOn = false
+        [containerd.plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]
+        SystemdCgroup = true
+    ";
+    minimal(more).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_cluster_may_be_ipv6_only() {
+    let text = r#"
+        [cluster]
+        name = "six"
+        kubernetes = "v1.36.3"
+        pods = "fd00:10:244::/56"
+        services = "fd00:10:96::/112"
+        [nodes.m1]
+        address = "[fd00::11]:2222"
+        role = "control-plane"
+        [nodes."w[1-2]"]
+        address = "fd00::2[1-2]"
+        role = "worker"
+    "#;
+    let cluster = inventory::parse(text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(cluster.kubernetes.to_string(), "1.36.3");
+    assert_eq!((cluster.nodes[0].ssh.host.as_str(), cluster.nodes[0].ssh.port), ("fd00::11", 2222));
+    assert_eq!(cluster.nodes[2].ip, "fd00::22".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn nodes_keep_the_order_of_the_file() {
+    let more = "[nodes.b]\naddress = '198.18.0.13'\nrole = 'worker'\n[nodes.a]\naddress = '198.18.0.14'\nrole = 'worker'";
+    let cluster = minimal(more).unwrap();
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["m1", "w1", "b", "a"]);
+}
