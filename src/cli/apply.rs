@@ -124,7 +124,7 @@ fn keep_kubeconfig(start: &Start) -> Result<()> {
     if !start.work.fleet().exists {
         return Ok(());
     }
-    let text = start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)))?;
+    let text = start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)));
     start.store.save_kubeconfig(&text).map(drop)
 }
 

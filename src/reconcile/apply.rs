@@ -274,7 +274,7 @@ impl<S: Shell> Fleetwork<S> {
                 }
                 self.disturb(i, ended);
             }
-            Done::Attached(_) => work.stale = true,
+            Done::Attached => work.stale = true,
         }
     }
 

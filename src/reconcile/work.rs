@@ -47,7 +47,7 @@ pub(super) enum Done {
     Asked(Result<Said>),
     /// Wants whose fix ran to its end; and what went wrong, if anything did.
     Fixed(Vec<String>, Option<Error>),
-    Attached(Result<()>),
+    Attached,
 }
 
 /// Asks a machine everything, once.
@@ -158,7 +158,7 @@ fn tail(said: &[String]) -> String {
 pub(super) async fn attach<S: Shell>(shell: Arc<S>, node: String, unit: String, events: Events) -> Done {
     let boundary = match boundary() {
         Ok(boundary) => boundary,
-        Err(error) => return Done::Attached(Err(error)),
+        Err(_) => return Done::Attached,
     };
     events.tell(Event::Attached { node: node.clone(), unit: unit.clone() });
     let mut ear = Ear::new(&boundary);
@@ -171,5 +171,6 @@ pub(super) async fn attach<S: Shell>(shell: Arc<S>, node: String, unit: String, 
     };
     let mut heard = heard;
     // However it ended: what it brought about is asked, not concluded.
-    Done::Attached(shell.run(&ledger::attach(&unit, &boundary), &mut heard).await.map(drop))
+    let _ = shell.run(&ledger::attach(&unit, &boundary), &mut heard).await;
+    Done::Attached
 }

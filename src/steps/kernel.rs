@@ -39,7 +39,7 @@ fn effect(that: &str, test: &str, module: &str) -> Want {
 fn live(key: &str, value: &str) -> Want {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     Want::that(format!("{key} is {value}"))
-        .ask(format!("if [ -e {path} ]; then read -r x <{path}; echo \"$x\"; else echo absent; fi"))
+        .ask(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
         .is(value)
         .run(format!("sysctl -qw {key}={value}"))
 }

@@ -3,7 +3,6 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
