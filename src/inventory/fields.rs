@@ -59,7 +59,7 @@ pub const ROOT: &[Field] = &[
     field("registries", Named(REGISTRY), Optional, "where images of a registry are pulled from"),
     field("packages", Table(PACKAGES), Optional, "where packages come from"),
     field("proxy", Table(PROXY), Optional, "proxies for packages and images"),
-    field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines it is made of"),
+    field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines the cluster is made of"),
 ];
 
 const CLUSTER: &[Field] = &[

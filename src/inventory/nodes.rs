@@ -142,8 +142,8 @@ fn same_length(
             mistakes.add_help(&text.at, says, "as in \"198.18.0.2[1-2]\"");
         }
         Ok(texts) => {
-            let nodes = if count == 1 { "1 node".into() } else { format!("{count} nodes") };
-            let says = format!("this stands for {}, but {} is {nodes}", texts.len(), name.is);
+            let nodes = if count == 1 { "is one node".into() } else { format!("stands for {count} nodes") };
+            let says = format!("this range has {} addresses, but {} {nodes}", texts.len(), name.is);
             mistakes.add(&text.at, says);
         }
         Err(why) => mistakes.add(&text.at, why),
@@ -202,8 +202,8 @@ fn ip(
             Ok(ip) if is_reachable(&ip) => Some(ip),
             Ok(ip) => wrong(
                 &table.at("address"),
-                format!("{ip} is not an address of {name} among others"),
-                &format!("say `ip`: {own}"),
+                format!("{ip} is fine for SSH, but {name} also needs `ip`: {own}"),
+                "as in ip = \"10.0.0.11\"",
             ),
             Err(_) => wrong(
                 &table.at("address"),
