@@ -10,7 +10,7 @@ use ironstrap::error::{Error, Kind};
 use ironstrap::inventory;
 
 fn minimal(more: &str) -> Result<Cluster, Error> {
-    let text = fs::read_to_string("inventories/minimal.toml").unwrap();
+    let text = fs::read_to_string("inventories/minimal.toml").expect("the example is there");
     inventory::parse(&format!("{text}\n{more}"), Path::new("demo.toml"))
 }
 

@@ -203,9 +203,8 @@ mod tests {
     fn sections(table: &str) -> String {
         let mut inside = false;
         let of_table = FULL.lines().filter(|line| {
-            if line.starts_with('[') {
-                let rest = line[1..].strip_prefix(table).unwrap_or("?");
-                inside = rest.starts_with(['.', ']']);
+            if let Some(head) = line.strip_prefix('[') {
+                inside = head.strip_prefix(table).is_some_and(|rest| rest.starts_with(['.', ']']));
             }
             inside
         });

@@ -54,15 +54,7 @@ fn expand(
     folder: &Folder,
     mistakes: &mut Mistakes,
 ) -> Vec<Written> {
-    let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
-    let port = table.port("port", mistakes);
-    let ssh = Ssh {
-        host: String::new(),
-        port: port.unwrap_or(reach.port),
-        user: user(table, mistakes).unwrap_or(reach.user.clone()),
-        key: key.or(reach.key.clone()),
-        known_hosts: reach.known_hosts.clone(),
-    };
+    let ssh = ssh(table, reach, folder, mistakes);
     let (role, labels, taints) = (role(table, mistakes), labels(table, mistakes), taints(table, mistakes));
     let Some(names) = names(name, mistakes) else { return vec![] };
     let addresses = same_length(table, "address", name, names.len(), mistakes);
@@ -94,6 +86,19 @@ fn expand(
         }
     });
     written.collect()
+}
+
+/// How the table's nodes are reached, but for where.
+fn ssh(table: &Table, reach: &Reach, folder: &Folder, mistakes: &mut Mistakes) -> Ssh {
+    let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
+    let port = table.port("port", mistakes);
+    Ssh {
+        host: String::new(),
+        port: port.unwrap_or(reach.port),
+        user: user(table, mistakes).unwrap_or(reach.user.clone()),
+        key: key.or(reach.key.clone()),
+        known_hosts: reach.known_hosts.clone(),
+    }
 }
 
 /// Says a thing once for a whole range.
