@@ -11,7 +11,9 @@ mod nodes;
 mod owned;
 mod programs;
 mod range;
+mod shape;
 mod sources;
+mod syntax;
 mod table;
 mod words;
 
@@ -43,14 +45,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut mistakes = Mistakes::default();
     if !errors.is_empty() {
-        for error in errors {
-            mistakes.add(&error.span().unwrap_or(text.len()..text.len()), error.message());
-        }
-        // One slip makes the parser stumble again and again; the first few are the ones that tell.
-        return Err(mistakes.first(3).into_error(text, &shown));
+        syntax::report(&errors, text, &mut mistakes);
+        return Err(mistakes.into_error(text, &shown));
     }
     let root = Table::root(table.get_ref());
-    root.check(&mut mistakes);
+    shape::check(&root, &mut mistakes);
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),

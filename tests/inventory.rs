@@ -10,7 +10,7 @@ use ironstrap::error::{Error, Kind};
 use ironstrap::inventory;
 
 fn minimal(more: &str) -> Result<Cluster, Error> {
-    let text = fs::read_to_string("inventories/minimal.toml").unwrap();
+    let text = fs::read_to_string("inventories/minimal.toml").expect("the example is there");
     inventory::parse(&format!("{text}\n{more}"), Path::new("demo.toml"))
 }
 
@@ -206,4 +206,25 @@ fn nodes_keep_the_order_of_the_file() {
     let cluster = minimal(more).unwrap();
     let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["m1", "w1", "b", "a"]);
+}
+
+#[test]
+fn whatever_is_written_is_answered_without_a_panic() {
+    let full = fs::read_to_string("inventories/full.toml").unwrap();
+    let path = Path::new("inventories/full.toml");
+    for end in (0..full.len()).step_by(11) {
+        let _ = inventory::parse(&full[..end], path);
+    }
+    let lines: Vec<&str> = full.lines().collect();
+    for n in 0..lines.len() {
+        let without: Vec<&str> =
+            lines.iter().enumerate().filter(|(i, _)| *i != n).map(|(_, line)| *line).collect();
+        let _ = inventory::parse(&without.join("\r\n"), path);
+        for value in ["'é\t字'", "[[]]", "{ a = {} }", "-1", "1979-05-27", "[1, 'x']", "''"] {
+            let mut with = lines.clone();
+            let changed = lines[n].split_once(" = ").map(|(name, _)| format!("{name} = {value}"));
+            with[n] = changed.as_deref().unwrap_or(lines[n]);
+            let _ = inventory::parse(&with.join("\n"), path);
+        }
+    }
 }

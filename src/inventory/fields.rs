@@ -59,7 +59,7 @@ pub const ROOT: &[Field] = &[
     field("registries", Named(REGISTRY), Optional, "where images of a registry are pulled from"),
     field("packages", Table(PACKAGES), Optional, "where packages come from"),
     field("proxy", Table(PROXY), Optional, "proxies for packages and images"),
-    field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines it is made of"),
+    field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines the cluster is made of"),
 ];
 
 const CLUSTER: &[Field] = &[
@@ -203,9 +203,8 @@ mod tests {
     fn sections(table: &str) -> String {
         let mut inside = false;
         let of_table = FULL.lines().filter(|line| {
-            if line.starts_with('[') {
-                let rest = line[1..].strip_prefix(table).unwrap_or("?");
-                inside = rest.starts_with(['.', ']']);
+            if let Some(head) = line.strip_prefix('[') {
+                inside = head.strip_prefix(table).is_some_and(|rest| rest.starts_with(['.', ']']));
             }
             inside
         });

@@ -61,7 +61,7 @@ impl Folder<'_> {
             Ok(documents) => documents,
             Err(error) => {
                 let why = error.to_string();
-                let why = why.lines().next().unwrap_or_default().to_string();
+                let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
                 mistakes.add(&text.at, format!("{} is not YAML: {why}", text.is));
                 return None;
             }

@@ -28,7 +28,7 @@ pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
     let none = Version::new(1, *MINORS.end(), 0);
     let Some(text) = cluster.text("kubernetes") else { return none };
     let bare = text.is.strip_prefix('v').unwrap_or(text.is);
-    let supported = format!("1.{} to 1.{} are supported", MINORS.start(), MINORS.end());
+    let supported = format!("only 1.{} to 1.{} are", MINORS.start(), MINORS.end());
     let Ok(version) = Version::parse(bare) else {
         match Version::parse(&format!("{bare}.0")) {
             Ok(version) => {
@@ -42,7 +42,7 @@ pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
     if !version.pre.is_empty() || !version.build.is_empty() {
         mistakes.add(&text.at, "only releases are packaged, as in \"1.36.3\"");
     } else if version.major != 1 || !MINORS.contains(&version.minor) {
-        let says = format!("Kubernetes {}.{} is not supported; {supported}", version.major, version.minor);
+        let says = format!("Kubernetes {}.{} is not supported: {supported}", version.major, version.minor);
         mistakes.add(&text.at, says);
     }
     version

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::error::{Error, Kind};
 
@@ -41,13 +41,6 @@ impl Mistakes {
         self.0.is_empty()
     }
 
-    /// Keeps the first `n` of the file.
-    pub fn first(mut self, n: usize) -> Self {
-        self.sort();
-        self.0.truncate(n);
-        self
-    }
-
     fn sort(&mut self) {
         self.0.sort_by_key(|mistake| mistake.at.as_ref().map_or(usize::MAX, |at| at.start));
     }
@@ -66,14 +59,12 @@ impl Mistakes {
 
 impl Mistake {
     fn render(&self, text: &str, path: &str) -> String {
-        let title = Level::ERROR.primary_title("");
-        let mut group = match &self.at {
-            Some(at) => {
-                let label = AnnotationKind::Primary.span(on_one_line(at, text)).label(&self.says);
-                title.element(Snippet::source(text).path(path).annotation(label))
-            }
-            None => title.element(Origin::path(path)).element(Level::NOTE.no_name().message(&self.says)),
+        let Some(at) = &self.at else {
+            return format!(" --> {path}\n  |\n  = {}", self.says);
         };
+        let label = AnnotationKind::Primary.span(on_one_line(at, text)).label(&self.says);
+        let snippet = Snippet::source(text).path(path).annotation(label);
+        let mut group = Level::ERROR.primary_title("").element(snippet);
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
         }

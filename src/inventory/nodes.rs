@@ -54,15 +54,7 @@ fn expand(
     folder: &Folder,
     mistakes: &mut Mistakes,
 ) -> Vec<Written> {
-    let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
-    let port = table.port("port", mistakes);
-    let ssh = Ssh {
-        host: String::new(),
-        port: port.unwrap_or(reach.port),
-        user: user(table, mistakes).unwrap_or(reach.user.clone()),
-        key: key.or(reach.key.clone()),
-        known_hosts: reach.known_hosts.clone(),
-    };
+    let ssh = ssh(table, reach, folder, mistakes);
     let (role, labels, taints) = (role(table, mistakes), labels(table, mistakes), taints(table, mistakes));
     let Some(names) = names(name, mistakes) else { return vec![] };
     let addresses = same_length(table, "address", name, names.len(), mistakes);
@@ -94,6 +86,19 @@ fn expand(
         }
     });
     written.collect()
+}
+
+/// How the table's nodes are reached, but for where.
+fn ssh(table: &Table, reach: &Reach, folder: &Folder, mistakes: &mut Mistakes) -> Ssh {
+    let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
+    let port = table.port("port", mistakes);
+    Ssh {
+        host: String::new(),
+        port: port.unwrap_or(reach.port),
+        user: user(table, mistakes).unwrap_or(reach.user.clone()),
+        key: key.or(reach.key.clone()),
+        known_hosts: reach.known_hosts.clone(),
+    }
 }
 
 /// Says a thing once for a whole range.
@@ -142,8 +147,8 @@ fn same_length(
             mistakes.add_help(&text.at, says, "as in \"198.18.0.2[1-2]\"");
         }
         Ok(texts) => {
-            let nodes = if count == 1 { "1 node".into() } else { format!("{count} nodes") };
-            let says = format!("this stands for {}, but {} is {nodes}", texts.len(), name.is);
+            let nodes = if count == 1 { "is one node".into() } else { format!("stands for {count} nodes") };
+            let says = format!("this range has {} addresses, but {} {nodes}", texts.len(), name.is);
             mistakes.add(&text.at, says);
         }
         Err(why) => mistakes.add(&text.at, why),
@@ -202,8 +207,8 @@ fn ip(
             Ok(ip) if is_reachable(&ip) => Some(ip),
             Ok(ip) => wrong(
                 &table.at("address"),
-                format!("{ip} is not an address of {name} among others"),
-                &format!("say `ip`: {own}"),
+                format!("{ip} is fine for SSH, but {name} also needs `ip`: {own}"),
+                "as in ip = \"10.0.0.11\"",
             ),
             Err(_) => wrong(
                 &table.at("address"),

@@ -7,7 +7,8 @@ use toml::de::{DeInteger, DeValue};
 
 use super::mistake::Mistakes;
 use super::owned;
-use super::table::{Table, kind};
+use super::shape::kind;
+use super::table::Table;
 use crate::cluster::Args;
 
 /// `[name]` as JSON: for configuration files that are YAML.
@@ -95,7 +96,7 @@ fn to_json(value: &Spanned<DeValue>, mistakes: &mut Mistakes) -> Option<Value> {
         DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64) {
             Some(number) => Value::Number(number),
             None => {
-                mistakes.add(&value.span(), "YAML configurations know no such number");
+                mistakes.add(&value.span(), "only finite numbers can be configured");
                 return None;
             }
         },
