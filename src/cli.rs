@@ -125,7 +125,8 @@ fn every_want(cluster: &Cluster, trust: &Trust) -> Result<usize> {
     let (machine, fleet) = Default::default();
     let mut wants = 0;
     for node in &cluster.nodes {
-        let cx = Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+        let cx =
+            Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
         for step in STAGES.iter().filter(|stage| stage.is_asked_of(node)).flat_map(|stage| stage.steps) {
             wants += (step.wants)(&cx)?.len();
         }
@@ -186,8 +187,10 @@ impl FleetArgs {
 
 /// `user@host`, as other operators see who changes a machine.
 fn owner() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    let host = hostname::get().map_or_else(|_| "somewhere".into(), |host| host.to_string_lossy().into_owned());
+    let user =
+        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let host =
+        hostname::get().map_or_else(|_| "somewhere".into(), |host| host.to_string_lossy().into_owned());
     let plain = |text: &str| text.replace(char::is_whitespace, "-");
     format!("{}@{}", plain(&user.unwrap_or_else(|| "somebody".into())), plain(&host))
 }
@@ -228,11 +231,19 @@ async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Result<End, Err
 }
 
 fn unknown(plan: &[(String, Vec<crate::plan::Change>)]) -> Option<Error> {
-    let is_unknown = |change: &&crate::plan::Change| matches!(change.state, crate::plan::State::Unknown { .. });
-    let (node, change) = plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
+    let is_unknown =
+        |change: &&crate::plan::Change| matches!(change.state, crate::plan::State::Unknown { .. });
+    let (node, change) =
+        plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let crate::plan::State::Unknown { asked, why } = &change.state else { return None };
-    let error = Error::new(Kind::Unknown, format!("cannot tell whether it is so that {}", change.that)).on(node);
-    Some(error.because(format!("asked: {asked}")).because(format!("answered: {why}")).hint("what is not known is never changed"))
+    let error =
+        Error::new(Kind::Unknown, format!("cannot tell whether it is so that {}", change.that)).on(node);
+    Some(
+        error
+            .because(format!("asked: {asked}"))
+            .because(format!("answered: {why}"))
+            .hint("what is not known is never changed"),
+    )
 }
 
 fn tell_plan(events: &Events, plan: &[(String, Vec<crate::plan::Change>)], errors: &[Error]) {
@@ -267,13 +278,14 @@ fn tallies(
     work: &Fleetwork<Ssh>,
     plan: &[(String, Vec<crate::plan::Change>)],
 ) -> std::collections::BTreeMap<String, Tally> {
-    let tally = |(member, (_, changes)): (&crate::reconcile::Member<Ssh>, &(String, Vec<crate::plan::Change>))| {
-        let state = match (member.left.is_some(), changes.is_empty()) {
-            (true, _) => NodeState::Quarantined,
-            (false, true) => NodeState::Converged,
-            (false, false) => NodeState::Drifted,
+    let tally =
+        |(member, (_, changes)): (&crate::reconcile::Member<Ssh>, &(String, Vec<crate::plan::Change>))| {
+            let state = match (member.left.is_some(), changes.is_empty()) {
+                (true, _) => NodeState::Quarantined,
+                (false, true) => NodeState::Converged,
+                (false, false) => NodeState::Drifted,
+            };
+            (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
         };
-        (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
-    };
     work.members().iter().zip(plan).map(tally).collect()
 }

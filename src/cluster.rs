@@ -237,7 +237,8 @@ impl Cluster {
         direct.extend([format!(".{}", self.domain), self.endpoint.host.clone()]);
         direct.extend([self.pods.to_string(), self.services.to_string()]);
         direct.extend(self.nodes.iter().map(|node| node.ip.to_string()));
-        let pairs = [("http_proxy", http.clone()), ("https_proxy", https.clone()), ("no_proxy", direct.join(","))];
+        let pairs =
+            [("http_proxy", http.clone()), ("https_proxy", https.clone()), ("no_proxy", direct.join(","))];
         let set = pairs.into_iter().filter(|(_, value)| !value.is_empty());
         set.flat_map(|(key, value)| [(key.to_uppercase(), value.clone()), (key.to_string(), value)]).collect()
     }

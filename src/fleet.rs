@@ -43,7 +43,8 @@ impl Fleet {
         };
         let mut joining = names(&|machine| machine.is_some_and(|m| !m.is_member()));
         joining.remove(&seed);
-        let begun = |m: &Machine| !m.is_member() && (m.has("kubelet.conf") || m.has("bootstrap-kubelet.conf"));
+        let begun =
+            |m: &Machine| !m.is_member() && (m.has("kubelet.conf") || m.has("bootstrap-kubelet.conf"));
         Fleet {
             exists: running.is_some(),
             joining,
@@ -63,7 +64,12 @@ pub fn foreign(machine: &Machine, trust: &Trust) -> Vec<String> {
 /// What inventory and running cluster disagree about. `kept` says where the trust is kept and whether there is
 /// one. With it, whether nobody may be touched for it: a stray worker is left alone, but a control plane that
 /// runs something else is another cluster.
-pub fn refusals(cluster: &Cluster, machines: &Machines, trust: &Trust, kept: (&str, bool)) -> Vec<(Error, bool)> {
+pub fn refusals(
+    cluster: &Cluster,
+    machines: &Machines,
+    trust: &Trust,
+    kept: (&str, bool),
+) -> Vec<(Error, bool)> {
     let mut errors = Vec::new();
     for node in &cluster.nodes {
         let Some(machine) = machines.get(&node.name) else { continue };
@@ -109,10 +115,13 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
         return None;
     }
     Some(
-        Error::new(Kind::Refused, format!("runs {} as it was made, and that cannot be changed in place", cluster.name))
-            .on(&node.name)
-            .because(differences.join("\n"))
-            .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
+        Error::new(
+            Kind::Refused,
+            format!("runs {} as it was made, and that cannot be changed in place", cluster.name),
+        )
+        .on(&node.name)
+        .because(differences.join("\n"))
+        .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
     )
 }
 
@@ -135,9 +144,9 @@ pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error
     let wrong = wrong.map(|(node, ahead)| {
         let by = (ahead - median).round();
         let way = if by > 0.0 { "ahead of" } else { "behind" };
-        Error::new(Kind::Refused, format!("its clock is {} s {way} the others", by.abs()))
-            .on(node)
-            .hint("certificates would not be valid there; set the clock, best by a time service such as chrony")
+        Error::new(Kind::Refused, format!("its clock is {} s {way} the others", by.abs())).on(node).hint(
+            "certificates would not be valid there; set the clock, best by a time service such as chrony",
+        )
     });
     twice.chain(wrong).collect()
 }

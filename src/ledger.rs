@@ -51,7 +51,9 @@ pub fn release(run: &Run) -> String {
 
 /// Follows long work that an earlier run began.
 pub fn attach(unit: &str, boundary: &str) -> String {
-    whole(&format!("echo '{boundary} start 0'\nr=0; follow {unit} 2>&1 || r=$?\necho; echo \"{boundary} done 0 $r\""))
+    whole(&format!(
+        "echo '{boundary} start 0'\nr=0; follow {unit} 2>&1 || r=$?\necho; echo \"{boundary} done 0 $r\""
+    ))
 }
 
 /// All changes of a stage in one script, with a mark before and after each. Stops at the first that fails.
@@ -77,7 +79,11 @@ pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str)
 fn before(change: &Change, boundary: &str) -> String {
     match &change.fix {
         Fix::Write { path, .. } => format!("before_file {} {path}\n", change.key),
-        _ => format!("before_answer {} <<'{boundary}'\n{}\n{boundary}\n", change.key, change.answer.trim_end_matches('\n')),
+        _ => format!(
+            "before_answer {} <<'{boundary}'\n{}\n{boundary}\n",
+            change.key,
+            change.answer.trim_end_matches('\n')
+        ),
     }
 }
 
@@ -85,7 +91,9 @@ fn remedy(change: &Change, boundary: &str) -> String {
     match &change.fix {
         Fix::Run(script) => script.clone(),
         Fix::Unit { name, minutes, script } => {
-            format!("long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{script}\n{boundary}")
+            format!(
+                "long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{script}\n{boundary}"
+            )
         }
         Fix::Write { path, mode, text } => {
             let mode = mode.map_or("kept".to_string(), |mode| format!("{mode:o}"));
@@ -162,7 +170,14 @@ mod tests {
             let said = |text: &str| Heard::Said(text.into());
             assert_eq!(
                 heard,
-                [Heard::Started(0), said("Reading"), Heard::Done(0, 0), Heard::Started(2), said("E: no"), Heard::Done(2, 100)]
+                [
+                    Heard::Started(0),
+                    said("Reading"),
+                    Heard::Done(0, 0),
+                    Heard::Started(2),
+                    said("E: no"),
+                    Heard::Done(2, 100)
+                ]
             );
         }
     }

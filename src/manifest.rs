@@ -120,7 +120,9 @@ mod tests {
 
     #[test]
     fn quantities_and_empty_values_are_the_same_however_they_are_written() {
-        for (want, have) in [(json!("1000m"), json!("1")), (json!(0.5), json!("500m")), (json!("1024Mi"), json!("1Gi"))] {
+        for (want, have) in
+            [(json!("1000m"), json!("1")), (json!(0.5), json!("500m")), (json!("1024Mi"), json!("1Gi"))]
+        {
             assert!(same(&want, Some(&have)), "{want} {have}");
         }
         assert!(same(&json!(false), None) && same(&json!({}), None) && !same(&json!(true), None));

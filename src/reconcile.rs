@@ -170,8 +170,11 @@ impl<S: Shell> Fleetwork<S> {
         let mut answers = member.answers.iter();
         let speaks = self.api(fleet) == Some(i);
         let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
-            let pairs: Vec<plan::Judged> =
-                wants.iter().zip(answers.by_ref()).map(|((s, want), answer)| (&stage.steps[*s], want, answer)).collect();
+            let pairs: Vec<plan::Judged> = wants
+                .iter()
+                .zip(answers.by_ref())
+                .map(|((s, want), answer)| (&stage.steps[*s], want, answer))
+                .collect();
             if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
         });
         Ok(judged.collect())
@@ -225,7 +228,8 @@ impl<S: Shell> Fleetwork<S> {
             return errors;
         }
         for error in single {
-            let member = self.members.iter_mut().find(|member| Some(&member.node.name) == error.node.as_ref());
+            let member =
+                self.members.iter_mut().find(|member| Some(&member.node.name) == error.node.as_ref());
             if let Some(member) = member {
                 member.left.get_or_insert(error);
             }
@@ -237,7 +241,8 @@ impl<S: Shell> Fleetwork<S> {
     pub fn others(&self) -> Vec<Error> {
         let other = |member: &Member<S>| {
             let machine = member.machine.as_ref()?;
-            let lease = machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
+            let lease =
+                machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
             let what = format!("is being changed by {} since {}", lease.owner, lease.since());
             let error = Error::new(Kind::Busy, what).on(&member.node.name);
             Some(error.hint("wait until they are done; a client that died is forgotten after two minutes"))
@@ -286,8 +291,16 @@ fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
     let mut hints: Vec<&str> = Vec::new();
     for change in preflight {
         match &change.state {
-            State::Unknown { why, .. } => error = error.because(format!("{}: cannot tell: {why}", change.that)),
-            _ => error = error.because(format!("not so: {}; it has: {}", change.that, change.have.replace('\n', ", "))),
+            State::Unknown { why, .. } => {
+                error = error.because(format!("{}: cannot tell: {why}", change.that))
+            }
+            _ => {
+                error = error.because(format!(
+                    "not so: {}; it has: {}",
+                    change.that,
+                    change.have.replace('\n', ", ")
+                ))
+            }
         }
         if let Fix::ByHand(hint) = &change.fix {
             hints.push(hint);

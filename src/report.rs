@@ -111,11 +111,17 @@ pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, style
 fn line(event: &Event) -> Option<String> {
     match event {
         Event::Trust { path } => Some(format!("made a new trust in {path} (keep it safe)")),
-        Event::Stage { node, stage, changes } => Some(format!("{node}  {stage}: {}", count(*changes, "change"))),
+        Event::Stage { node, stage, changes } => {
+            Some(format!("{node}  {stage}: {}", count(*changes, "change")))
+        }
         Event::Fixed { node, step, that } => Some(format!("{node}  {step}: {that}")),
-        Event::Attached { node, unit } => Some(format!("{node}  {unit} of an earlier run goes on; waiting for it")),
+        Event::Attached { node, unit } => {
+            Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
+        }
         Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),
-        Event::Said { node, line } if line.starts_with("waiting for the package lock") => Some(format!("{node}  {line}")),
+        Event::Said { node, line } if line.starts_with("waiting for the package lock") => {
+            Some(format!("{node}  {line}"))
+        }
         _ => None,
     }
 }
@@ -138,5 +144,8 @@ pub fn err(line: &str) {
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.
 pub fn trouble(error: &Error) -> String {
-    format!("✗ {error}")
+    match error.kind {
+        crate::error::Kind::Inventory => format!("error: {error}"),
+        _ => format!("✗ {error}"),
+    }
 }

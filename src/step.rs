@@ -155,7 +155,11 @@ impl Want {
     }
 
     /// Holds where `test` says so; `what` tells people what would pass.
-    pub fn passes(self, what: impl Into<String>, test: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+    pub fn passes(
+        self,
+        what: impl Into<String>,
+        test: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let what = what.into();
         self.judged(move |have| match test(have) {
             true => Verdict::Holds,
@@ -267,7 +271,12 @@ pub fn sha256(bytes: &[u8]) -> String {
 impl Object {
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
         let text = str::to_string;
-        Object { api_version: text(api_version), kind: text(kind), namespace: text(namespace), name: text(name) }
+        Object {
+            api_version: text(api_version),
+            kind: text(kind),
+            namespace: text(namespace),
+            name: text(name),
+        }
     }
 
     /// The name of an object as a manifest has it.

@@ -17,7 +17,8 @@ const TEMPLATES: &[(&str, &str)] = &[
 
 /// Renders a template; a variable that is not in `values` is an error.
 pub fn render(name: &str, values: Value) -> Result<String> {
-    let wrong = |e: tera::Error| Error::new(Kind::Local, format!("cannot render {name}")).because(e.to_string());
+    let wrong =
+        |e: tera::Error| Error::new(Kind::Local, format!("cannot render {name}")).because(e.to_string());
     let mut tera = Tera::default();
     tera.autoescape_on(Vec::<&str>::new());
     let text = TEMPLATES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text);
@@ -28,15 +29,20 @@ pub fn render(name: &str, values: Value) -> Result<String> {
 
 /// The documents of a YAML file.
 pub fn documents(name: &str, text: &str) -> Result<Vec<Value>> {
-    let wrong = |e: serde_saphyr::Error| Error::new(Kind::Inventory, format!("cannot read {name}")).because(e.to_string());
+    let wrong = |e: serde_saphyr::Error| {
+        Error::new(Kind::Inventory, format!("cannot read {name}")).because(e.to_string())
+    };
     let all: Vec<Value> = serde_saphyr::from_multiple(text).map_err(wrong)?;
     Ok(all.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 /// Documents in block style: kubeadm takes whatever begins with `{` for JSON.
 pub fn yaml(documents: &[Value]) -> Result<String> {
-    let wrong = |e: serde_saphyr::ser_error::Error| Error::new(Kind::Local, "cannot write YAML").because(e.to_string());
-    let texts: Result<Vec<String>> = documents.iter().map(|d| serde_saphyr::to_string(d).map_err(wrong)).collect();
+    let wrong = |e: serde_saphyr::ser_error::Error| {
+        Error::new(Kind::Local, "cannot write YAML").because(e.to_string())
+    };
+    let texts: Result<Vec<String>> =
+        documents.iter().map(|d| serde_saphyr::to_string(d).map_err(wrong)).collect();
     Ok(texts?.join("---\n"))
 }
 

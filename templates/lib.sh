@@ -79,9 +79,9 @@ long() {
 follow() {
   pid=$(systemctl show -p MainPID --value "ironstrap-$1")
   if [ "${pid:-0}" != 0 ]; then tail -n +1 -s 0.1 --pid="$pid" -f "$RUN/$1.log"; else cat "$RUN/$1.log"; fi
-  # The unit is gone an instant after its process.
+  # The unit is gone an instant after its process; while it is there, others take the machine for busy.
   n=0
-  while [ ! -e "$RUN/$1.rc" ] && [ $n -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
+  while [ -e "/run/systemd/transient/ironstrap-$1.service" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
   if [ ! -e "$RUN/$1.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
   read -r r <"$RUN/$1.rc"
   return "$r"

@@ -20,14 +20,21 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
     let (changes, nodes) = tallies(&start);
     let seconds = start.since.elapsed().as_secs_f64();
     start.events.tell(Event::Done { changes, nodes: nodes.clone(), seconds });
-    let (cluster, inventory, kubeconfig) = (start.cluster.clone(), args.inventory.inventory.clone(), start.store.kubeconfig_path());
+    let (cluster, inventory, kubeconfig) =
+        (start.cluster.clone(), args.inventory.inventory.clone(), start.store.kubeconfig_path());
     drop((start.events, start.work));
     let _ = start.printer.await;
-    let left: Vec<&String> = nodes.iter().filter(|(_, tally)| tally.state != NodeState::Converged).map(|(name, _)| name).collect();
+    let left: Vec<&String> =
+        nodes.iter().filter(|(_, tally)| tally.state != NodeState::Converged).map(|(name, _)| name).collect();
     let good = nodes.len() - left.len();
     if errors.is_empty() && left.is_empty() {
         if !args.json {
-            congratulate(&cluster.name, &inventory.display().to_string(), &kubeconfig.display().to_string(), (nodes.len(), changes, seconds));
+            congratulate(
+                &cluster.name,
+                &inventory.display().to_string(),
+                &kubeconfig.display().to_string(),
+                (nodes.len(), changes, seconds),
+            );
         }
         return Ok(End::Good);
     }
@@ -69,7 +76,9 @@ async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
     let (stopper, stop) = tokio::sync::watch::channel(false);
     let interrupts = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            report::err("stopping after the fixes that are running; Ctrl-C again stops at once, and they go on without us");
+            report::err(
+                "stopping after the fixes that are running; Ctrl-C again stops at once, and they go on without us",
+            );
             let _ = stopper.send(true);
         }
         // Holds the sender open; a second Ctrl-C ends the program.
@@ -87,15 +96,33 @@ async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
     Ok(errors)
 }
 
-fn confirmed(args: &FleetArgs, start: &Start, plan: &[(String, Vec<Change>)], changes: usize) -> Result<bool> {
+fn confirmed(
+    args: &FleetArgs,
+    start: &Start,
+    plan: &[(String, Vec<Change>)],
+    changes: usize,
+) -> Result<bool> {
     if args.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::new(Kind::Refused, format!("{} to make, and nobody to ask", count(changes, "change")))
-            .hint("say --yes; `ironstrap plan` shows the changes"));
+        return Err(Error::new(
+            Kind::Refused,
+            format!("{} to make, and nobody to ask", count(changes, "change")),
+        )
+        .hint("say --yes; `ironstrap plan` shows the changes"));
     }
     let nodes = start.cluster.nodes.len();
-    report::err(&format!("{}: {}, kubernetes {}", start.cluster.name, count(nodes, "node"), start.cluster.kubernetes));
+    report::err(&format!(
+        "{}: {}, kubernetes {}",
+        start.cluster.name,
+        count(nodes, "node"),
+        start.cluster.kubernetes
+    ));
     for (node, (name, changes)) in start.cluster.nodes.iter().zip(plan) {
-        report::err(&format!("  {name:<16} {:<14} {:<20} {}", node.role.to_string(), node.ssh.host, count(changes.len(), "change")));
+        report::err(&format!(
+            "  {name:<16} {:<14} {:<20} {}",
+            node.role.to_string(),
+            node.ssh.host,
+            count(changes.len(), "change")
+        ));
     }
     let question = format!("Go ahead with {} on {}?", count(changes, "change"), count(nodes, "node"));
     let wrong = |e: dialoguer::Error| Error::new(Kind::Local, "cannot ask").because(e.to_string());
@@ -108,9 +135,12 @@ fn keep_trust(start: &Start) -> Result<()> {
     if start.kept && start.made.is_empty() {
         return Ok(());
     }
-    let silent = start.work.members().iter().find(|member| member.node.is_control_plane() && member.machine.is_none());
+    let silent =
+        start.work.members().iter().find(|member| member.node.is_control_plane() && member.machine.is_none());
     if let Some(member) = silent.filter(|_| !start.kept) {
-        return Err(Error::new(Kind::Unknown, "cannot tell whether it holds a trust already").on(&member.node.name));
+        return Err(
+            Error::new(Kind::Unknown, "cannot tell whether it holds a trust already").on(&member.node.name)
+        );
     }
     start.store.save(&start.trust)?;
     if !start.kept {
@@ -124,7 +154,8 @@ fn keep_kubeconfig(start: &Start) -> Result<()> {
     if !start.work.fleet().exists {
         return Ok(());
     }
-    let text = start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)));
+    let text =
+        start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)));
     start.store.save_kubeconfig(&text).map(drop)
 }
 
@@ -153,9 +184,18 @@ fn tallies(start: &Start) -> (usize, BTreeMap<String, Tally>) {
     (nodes.values().map(|tally| tally.changes).sum(), nodes)
 }
 
-fn congratulate(name: &str, inventory: &str, kubeconfig: &str, (nodes, changes, seconds): (usize, usize, f64)) {
+fn congratulate(
+    name: &str,
+    inventory: &str,
+    kubeconfig: &str,
+    (nodes, changes, seconds): (usize, usize, f64),
+) {
     let what = if changes == 0 { "nothing changed".to_string() } else { count(changes, "change") };
-    report::err(&format!("✔ {name} is what {inventory} says: {}, {what}, {}", count(nodes, "node"), duration(seconds)));
+    report::err(&format!(
+        "✔ {name} is what {inventory} says: {}, {what}, {}",
+        count(nodes, "node"),
+        duration(seconds)
+    ));
     if changes > 0 {
         report::err("");
         report::err(&format!("  kubectl --kubeconfig {kubeconfig} get nodes        talk to it"));

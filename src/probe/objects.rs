@@ -16,11 +16,16 @@ pub(super) fn question(asks: &[&Ask]) -> String {
         return String::new();
     }
     // With a single object the output would have another shape.
-    let more = [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
+    let more =
+        [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
     let wanted: BTreeSet<&Object> = wanted.into_iter().chain(&more).collect();
     let document = |o: &&Object| {
-        let namespace = if o.namespace.is_empty() { String::new() } else { format!(", namespace: {}", o.namespace) };
-        format!("---\napiVersion: {}\nkind: {}\nmetadata: {{name: \"{}\"{namespace}}}\n", o.api_version, o.kind, o.name)
+        let namespace =
+            if o.namespace.is_empty() { String::new() } else { format!(", namespace: {}", o.namespace) };
+        format!(
+            "---\napiVersion: {}\nkind: {}\nmetadata: {{name: \"{}\"{namespace}}}\n",
+            o.api_version, o.kind, o.name
+        )
     };
     let documents: String = wanted.iter().map(document).collect();
     // A Secret's content stays where it is: of Secrets only the expiry of a join token is read.

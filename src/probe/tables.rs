@@ -31,7 +31,9 @@ pub(super) fn questions(asks: &[&Ask]) -> [String; 5] {
     });
     let there = |paths: &str, then: &str| match paths.is_empty() {
         true => String::new(),
-        false => format!("for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} -- \"$@\""),
+        false => format!(
+            "for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} -- \"$@\""
+        ),
     };
     let some = |list: &str, command: String| if list.is_empty() { String::new() } else { command };
     [
@@ -44,7 +46,12 @@ pub(super) fn questions(asks: &[&Ask]) -> [String; 5] {
                 "systemctl show --timestamp=us+utc -p Id,LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload -- {units}"
             ),
         ),
-        some(&packages, format!("dpkg-query -W -f '${{Package}}{TAB}${{db:Status-Abbrev}}{TAB}${{Version}}\\n' -- {packages}")),
+        some(
+            &packages,
+            format!(
+                "dpkg-query -W -f '${{Package}}{TAB}${{db:Status-Abbrev}}{TAB}${{Version}}\\n' -- {packages}"
+            ),
+        ),
     ]
 }
 
@@ -110,14 +117,16 @@ impl Tables {
 
     fn text(&self, path: &str) -> Result<String, String> {
         let Some(file) = self.file(path)? else { return Ok("absent".into()) };
-        let text = self.texts.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
+        let text =
+            self.texts.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
         let text = std::str::from_utf8(text).map_err(|_| format!("{path} is not UTF-8 text"))?;
         Ok(format!("{}\n{text}", file.mode))
     }
 
     fn hash(&self, path: &str) -> Result<String, String> {
         let Some(file) = self.file(path)? else { return Ok("absent".into()) };
-        let hash = self.hashes.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
+        let hash =
+            self.hashes.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
         Ok(format!("{}\nsha256 {hash}", file.mode))
     }
 
@@ -176,7 +185,11 @@ fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
 }
 
 /// One stream holds the texts of all files, in the order of their names; the sizes tell them apart.
-fn texts(reply: Reply, files: &BTreeMap<String, File>, asks: &[&Ask]) -> Result<BTreeMap<String, Vec<u8>>, String> {
+fn texts(
+    reply: Reply,
+    files: &BTreeMap<String, File>,
+    asks: &[&Ask],
+) -> Result<BTreeMap<String, Vec<u8>>, String> {
     trouble(&reply.stderr, &[])?;
     let paths: BTreeSet<&str> = asks.iter().flat_map(|ask| text_path(ask)).collect();
     let (mut rest, mut texts) = (reply.stdout.as_slice(), BTreeMap::new());
@@ -225,7 +238,9 @@ fn versions(reply: Reply) -> Result<BTreeMap<String, String>, String> {
 
 /// `Sat 2026-11-21 16:20:01.123456 UTC`, in seconds since 1970.
 fn timestamp(text: &str) -> Option<f64> {
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
+    );
     let (_, text) = text.split_once(' ')?;
     let time = time::PrimitiveDateTime::parse(text.strip_suffix(" UTC")?, &format).ok()?;
     Some(time.assume_utc().unix_timestamp_nanos() as f64 / 1e9)
@@ -257,8 +272,13 @@ mod tests {
     #[test]
     fn the_texts_of_several_files_are_told_apart_by_their_sizes() {
         let (a, b) = (Ask::File("/a".into()), Ask::File("/b".into()));
-        let stat = reply(0, "/b\tregular file\tmode 600 root:root\t3\t1.5\n/a\tregular file\tmode 644 root:root\t4\t1.5\n", "");
-        let tables = Tables::read([stat, reply(0, "one\ntwo", ""), nothing(), nothing(), nothing()], &[&b, &a]);
+        let stat = reply(
+            0,
+            "/b\tregular file\tmode 600 root:root\t3\t1.5\n/a\tregular file\tmode 644 root:root\t4\t1.5\n",
+            "",
+        );
+        let tables =
+            Tables::read([stat, reply(0, "one\ntwo", ""), nothing(), nothing(), nothing()], &[&b, &a]);
         assert_eq!(tables.answer(&a), Answer::Said("mode 644 root:root\none\n".into()));
         assert_eq!(tables.answer(&b), Answer::Said("mode 600 root:root\ntwo".into()));
     }
@@ -276,12 +296,17 @@ mod tests {
         let ask = Ask::Unit { unit: "a.service".into(), reads: vec!["/c".into()] };
         let show = "Id=a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
                     ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.100000 UTC\nNeedDaemonReload=no\n";
-        let at = |changed: &str| reply(0, &format!("/c\tregular file\tmode 644 root:root\t3\t{changed}\n"), "");
+        let at =
+            |changed: &str| reply(0, &format!("/c\tregular file\tmode 644 root:root\t3\t{changed}\n"), "");
         let answer = |changed| {
-            Tables::read([at(changed), nothing(), nothing(), reply(0, show, ""), nothing()], &[&ask]).answer(&ask)
+            Tables::read([at(changed), nothing(), nothing(), reply(0, show, ""), nothing()], &[&ask])
+                .answer(&ask)
         };
         assert_eq!(answer("1795278001.000000"), Answer::Said("enabled active current".into()));
-        assert_eq!(answer("1795278001.200000"), Answer::Said("enabled active stale: /c changed after it started".into()));
+        assert_eq!(
+            answer("1795278001.200000"),
+            Answer::Said("enabled active stale: /c changed after it started".into())
+        );
     }
 
     #[test]

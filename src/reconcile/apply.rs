@@ -17,6 +17,10 @@ use crate::shell::Shell;
 use crate::step::Fix;
 use crate::steps::{Needs, Via};
 
+/// How often a machine that went away is tried again, each time after twice as long: a minute in all, time enough
+/// to reboot.
+const RECONNECTS: u32 = 6;
+
 type Working = JoinSet<(usize, Done)>;
 
 /// What the changes of a stage allow.
@@ -42,7 +46,8 @@ impl<S: Shell> Fleetwork<S> {
                 self.hand_out(&mut working)?;
             }
             let Some(done) = working.join_next().await else { break };
-            let (i, done) = done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
+            let (i, done) =
+                done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
             self.take_in(i, done);
         }
         self.note_open()?;
@@ -71,7 +76,8 @@ impl<S: Shell> Fleetwork<S> {
         member.execs += 1;
         let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
         if let Some(lost) = ledger::lease_lost(&output) {
-            let error = Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
+            let error =
+                Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
             return Err(error.hint("wait until it is done, and run apply again"));
         }
         if output.status != 0 {
@@ -152,7 +158,10 @@ impl<S: Shell> Fleetwork<S> {
         let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
         if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
             let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-            let error = Error::new(Kind::Refused, format!("{}: not so, and only you can change it: {}", change.step, change.that));
+            let error = Error::new(
+                Kind::Refused,
+                format!("{}: not so, and only you can change it: {}", change.step, change.that),
+            );
             return Next::Leave(error.on(&name).because(format!("it has: {}", change.have)).hint(hint));
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
@@ -186,7 +195,7 @@ impl<S: Shell> Fleetwork<S> {
                 Some(seed) => (self.lets_in(seed, fleet)?, self.members[seed].left.is_some()),
                 None => (false, true),
             };
-            if !clean && !(is_member && left) {
+            if !(clean || is_member && left) {
                 return Ok(Some(fleet.seed.clone()));
             }
             // etcd takes one learner at a time.
@@ -198,14 +207,20 @@ impl<S: Shell> Fleetwork<S> {
         let disrupts = is_member && changes.iter().any(|change| change.disrupts);
         let alike = |m: &&super::Member<S>| m.node.role == member.node.role;
         let disrupted = self.members.iter().filter(alike).filter(|m| m.work.disrupts);
-        let limit = if member.node.is_control_plane() { 1 } else { self.members.iter().filter(alike).count().div_ceil(10) };
+        let limit = if member.node.is_control_plane() {
+            1
+        } else {
+            self.members.iter().filter(alike).count().div_ceil(10)
+        };
         let others: Vec<&str> = disrupted.map(|m| m.node.name.as_str()).collect();
         Ok((disrupts && others.len() >= limit).then(|| others.join(", ")))
     }
 
     /// Whether a control plane is done with itself, and whoever joins finds the door open.
     fn lets_in(&self, seed: usize, fleet: &Fleet) -> Result<bool> {
-        if self.members[seed].work.busy && self.members[seed].work.stage.is_some_and(|t| self.stages[t].via == Via::Node) {
+        if self.members[seed].work.busy
+            && self.members[seed].work.stage.is_some_and(|t| self.stages[t].via == Via::Node)
+        {
             return Ok(false);
         }
         let stages = self.judge_in(seed, fleet)?;
@@ -241,7 +256,8 @@ impl<S: Shell> Fleetwork<S> {
         let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());
         self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
         let lease = member.machine.as_ref().and_then(|machine| machine.lease.clone());
-        let work = work::fix(member.shell.clone(), node, self.run.clone(), lease, changes, self.events.clone());
+        let work =
+            work::fix(member.shell.clone(), node, self.run.clone(), lease, changes, self.events.clone());
         self.begin(i, working, work);
     }
 
@@ -256,13 +272,15 @@ impl<S: Shell> Fleetwork<S> {
         let work = &mut self.members[i].work;
         (work.busy, work.disrupts) = (false, false);
         match done {
-            Done::Asked(Err(error)) if error.kind == Kind::Unreachable && work.lost < 6 => {
-                (work.stale, work.lost) = (true, work.lost + 1);
-            }
-            Done::Asked(result) => {
-                (work.stale, work.lost) = (false, 0);
-                self.heard(i, result);
-            }
+            Done::Asked(result) => match *result {
+                Err(error) if error.kind == Kind::Unreachable && work.lost < RECONNECTS => {
+                    (work.stale, work.lost) = (true, work.lost + 1);
+                }
+                result => {
+                    (work.stale, work.lost) = (false, 0);
+                    self.heard(i, result);
+                }
+            },
             Done::Fixed(done, error) => {
                 work.stale = true;
                 work.tried.extend(done);
@@ -290,7 +308,9 @@ impl<S: Shell> Fleetwork<S> {
     fn note(&mut self, i: usize, stages: &[Vec<Change>]) {
         let mut own = std::collections::BTreeSet::new();
         let mut whole = std::collections::BTreeSet::new();
-        for (t, change) in stages.iter().enumerate().flat_map(|(t, changes)| changes.iter().map(move |c| (t, c))) {
+        for (t, change) in
+            stages.iter().enumerate().flat_map(|(t, changes)| changes.iter().map(move |c| (t, c)))
+        {
             let set = if self.stages[t].via == Via::Api { &mut whole } else { &mut own };
             set.insert(format!("{}\n{}", change.step, change.that));
         }
@@ -341,7 +361,9 @@ fn soft(change: &Change) -> bool {
 }
 
 fn stuck(node: &str, change: &Change) -> Error {
-    let mut error = Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that)).on(node);
+    let mut error =
+        Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that))
+            .on(node);
     let (have, want) = (change.have.trim(), change.want.trim());
     error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
     error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
@@ -354,5 +376,5 @@ fn cannot_tell(node: &str, change: &Change) -> Error {
         .on(node)
         .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
         .because(format!("answered: {why}"))
-        .hint("nothing is changed while that is not known; -v shows every question")
+        .hint("what is not known is never changed")
 }

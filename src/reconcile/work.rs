@@ -44,7 +44,7 @@ pub(super) struct Said {
 
 /// What is left of a piece of work.
 pub(super) enum Done {
-    Asked(Result<Said>),
+    Asked(Box<Result<Said>>),
     /// Wants whose fix ran to its end; and what went wrong, if anything did.
     Fixed(Vec<String>, Option<Error>),
     Attached,
@@ -70,7 +70,7 @@ pub(super) async fn ask<S: Shell>(shell: Arc<S>, asks: Vec<Ask>) -> Result<Said>
 /// Asks again after a while.
 pub(super) async fn ask_later<S: Shell>(shell: Arc<S>, asks: Vec<Ask>, after: Duration) -> Done {
     tokio::time::sleep(after).await;
-    Done::Asked(ask(shell, asks).await)
+    Done::Asked(Box::new(ask(shell, asks).await))
 }
 
 /// Runs the fixes of one stage as one script, and tells how they go.

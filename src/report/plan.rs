@@ -26,7 +26,9 @@ pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
 fn one(change: &Change) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
     let place = match &change.fix {
-        Fix::Write { path, .. } => format!("{path:>width$}", width = 60usize.saturating_sub(change.that.chars().count())),
+        Fix::Write { path, .. } => {
+            format!("{path:>width$}", width = 60usize.saturating_sub(change.that.chars().count()))
+        }
         _ => String::new(),
     };
     let mut lines = vec![format!("  {sign} {}  {place}", change.that).trim_end().to_string()];

@@ -39,7 +39,9 @@ impl Display {
                 bar.set_message(format!("{doing} — {line}"));
             }
             Event::Attached { .. } | Event::Waiting { .. } => {
-                if let (Some(text), Event::Attached { node, .. } | Event::Waiting { node, .. }) = (line(event), event) {
+                if let (Some(text), Event::Attached { node, .. } | Event::Waiting { node, .. }) =
+                    (line(event), event)
+                {
                     self.node(node).set_message(text);
                 }
             }

@@ -7,7 +7,11 @@ use crate::shell::{KUBECTL, kubectl_apply};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 use crate::template;
 
-pub const STEP: Step = Step { name: "access", why: "nobody joins without a token, and nobody reads logs without the API's access to kubelets", wants };
+pub const STEP: Step = Step {
+    name: "access",
+    why: "nobody joins without a token, and nobody reads logs without the API's access to kubelets",
+    wants,
+};
 
 /// A token that expires sooner is as good as expired: a join may take this long, in seconds.
 const SPARE: i64 = 1800;
@@ -74,7 +78,9 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged(move |answer| match answer == "absent" || !stale {
             true => Verdict::Holds,
-            false => Verdict::Differs { have: format!("Node {node} of an earlier machine"), want: String::new() },
+            false => {
+                Verdict::Differs { have: format!("Node {node} of an earlier machine"), want: String::new() }
+            }
         })
         .run(format!("{KUBECTL}kubectl delete node {name} --ignore-not-found"))
 }

@@ -4,13 +4,18 @@ use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::step::{Cx, Step, Want};
 
-pub const STEP: Step =
-    Step { name: "hosts", why: "every node must find the API and its fellows by name, whatever the network's DNS knows", wants };
+pub const STEP: Step = Step {
+    name: "hosts",
+    why: "every node must find the API and its fellows by name, whatever the network's DNS knows",
+    wants,
+};
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let lines = lines(cx.cluster);
     let mark = mark(cx.cluster);
-    Ok(vec![Want::edit("the cluster's names are in /etc/hosts", "/etc/hosts", move |hosts| edit(hosts, &lines, &mark))])
+    Ok(vec![Want::edit("the cluster's names are in /etc/hosts", "/etc/hosts", move |hosts| {
+        edit(hosts, &lines, &mark)
+    })])
 }
 
 /// Our lines end in this; every other line is somebody else's.

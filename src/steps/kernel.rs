@@ -3,8 +3,11 @@
 use crate::error::Result;
 use crate::step::{Cx, Step, Want};
 
-pub const STEP: Step =
-    Step { name: "kernel", why: "pods reach each other and services only through a kernel that forwards and filters", wants };
+pub const STEP: Step = Step {
+    name: "kernel",
+    why: "pods reach each other and services only through a kernel that forwards and filters",
+    wants,
+};
 
 const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
 
@@ -19,9 +22,18 @@ fn wants(_: &Cx) -> Result<Vec<Want>> {
     let file: String = SYSCTLS.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let mut wants = vec![
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
-        Want::file("sysctls are set at boot", "/etc/sysctl.d/99-zz-ironstrap.conf", 0o644, &format!("# Kept by ironstrap.\n{file}")),
+        Want::file(
+            "sysctls are set at boot",
+            "/etc/sysctl.d/99-zz-ironstrap.conf",
+            0o644,
+            &format!("# Kept by ironstrap.\n{file}"),
+        ),
         effect("overlay file systems can be mounted", "grep -qw overlay /proc/filesystems", "overlay"),
-        effect("bridged traffic can be filtered", "[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]", "br_netfilter"),
+        effect(
+            "bridged traffic can be filtered",
+            "[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]",
+            "br_netfilter",
+        ),
         effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
     ];
     wants.extend(SYSCTLS.iter().map(|(key, value)| live(key, value)));

@@ -6,7 +6,11 @@ use crate::shell::quote;
 use crate::step::{Ask, Cx, Step, Want};
 use crate::steps::runtime;
 
-pub const STEP: Step = Step { name: "kubelet", why: "every node runs a kubelet, and kubeadm makes it part of the cluster", wants };
+pub const STEP: Step = Step {
+    name: "kubelet",
+    why: "every node runs a kubelet, and kubeadm makes it part of the cluster",
+    wants,
+};
 
 const PACKAGES: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
 // Where the project's own documentation puts them.
@@ -73,7 +77,8 @@ fn are_installed(states: &str, version: &str) -> bool {
 
 /// The revision after the version differs from release to release, so apt picks it.
 fn install(cluster: &Cluster) -> String {
-    let wanted: Vec<String> = PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
+    let wanted: Vec<String> =
+        PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
     format!(
         "{}apt update\npackages {}\napt-mark hold {} >/dev/null",
         runtime::exports(cluster),
@@ -89,7 +94,12 @@ mod tests {
     #[test]
     fn only_the_exact_version_will_do() {
         assert!(are_installed("kubelet hi 1.36.3-1.1\nkubeadm hi 1.36.3-2.1", "1.36.3"));
-        for states in ["kubelet hi 1.36.30-1.1", "kubelet ii 1.36.3-1.1", "kubelet absent", "kubelet hi 1.36.3-1.1\nkubeadm absent"] {
+        for states in [
+            "kubelet hi 1.36.30-1.1",
+            "kubelet ii 1.36.3-1.1",
+            "kubelet absent",
+            "kubelet hi 1.36.3-1.1\nkubeadm absent",
+        ] {
             assert!(!are_installed(states, "1.36.3"), "{states}");
         }
     }

@@ -49,13 +49,26 @@ fn keys(node: &Node) -> String {
 
 fn compare(node: &Node, object: &Value) -> (String, String) {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
-    let noted = object.pointer("/metadata/annotations").and_then(|a| a.get(SET_BY_US)).and_then(Value::as_str);
+    let noted =
+        object.pointer("/metadata/annotations").and_then(|a| a.get(SET_BY_US)).and_then(Value::as_str);
     let noted = noted.unwrap_or_default();
-    let taints: Vec<Taint> = object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint).collect();
+    let taints: Vec<Taint> =
+        object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint).collect();
     let mut have: Vec<String> = Vec::new();
-    let mine = |kind: &str, key: &str| format!(",{noted},{},", keys(node)).contains(&format!(",{kind} {key},"));
-    have.extend(labels.iter().filter(|(key, _)| mine("label", key)).map(|(k, v)| format!("label {k}={}", v.as_str().unwrap_or_default())));
-    have.extend(taints.iter().filter(|t| mine("taint", &format!("{}:{}", t.key, t.effect))).map(|t| format!("taint {t}")));
+    let mine =
+        |kind: &str, key: &str| format!(",{noted},{},", keys(node)).contains(&format!(",{kind} {key},"));
+    have.extend(
+        labels
+            .iter()
+            .filter(|(key, _)| mine("label", key))
+            .map(|(k, v)| format!("label {k}={}", v.as_str().unwrap_or_default())),
+    );
+    have.extend(
+        taints
+            .iter()
+            .filter(|t| mine("taint", &format!("{}:{}", t.key, t.effect)))
+            .map(|t| format!("taint {t}")),
+    );
     let mut want = ours(node);
     have.sort();
     want.sort();
@@ -90,5 +103,8 @@ fn set(node: &Node) -> String {
     for taint in node.taints.iter().flatten() {
         script += &format!("kubectl taint node {name} --overwrite {}\n", quote(&taint.to_string()));
     }
-    script + &format!("kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{object}\nOBJECTS")
+    script
+        + &format!(
+            "kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{object}\nOBJECTS"
+        )
 }

@@ -40,7 +40,8 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
         Object::new("v1", "ConfigMap", "kube-system", "kubelet-config"),
         Object::new("v1", "ConfigMap", "kube-public", "cluster-info"),
     ];
-    let disabled = |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
+    let disabled =
+        |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
     if !disabled("proxy") {
         objects.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));
     }
@@ -57,14 +58,18 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
                 missing.push("the kubelet's own credentials".into());
             }
             for (name, line) in names.iter().zip(answer.lines()) {
-                let unmarked = name.starts_with("Node/") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
+                let unmarked =
+                    name.starts_with("Node/") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
                 if line == "absent" || unmarked {
                     missing.push(name.clone());
                 }
             }
             match missing.is_empty() {
                 true => Verdict::Holds,
-                false => Verdict::Differs { have: format!("missing: {}", missing.join(", ")), want: "all there".into() },
+                false => Verdict::Differs {
+                    have: format!("missing: {}", missing.join(", ")),
+                    want: "all there".into(),
+                },
             }
         })
         .run_as_unit("kubeadm", 15, enter)
@@ -181,7 +186,10 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     };
     let (was, is) = (kind("was "), kind("is "));
     if was.is_empty() {
-        return Verdict::Differs { have: String::new(), want: "written by kubeadm from this inventory".into() };
+        return Verdict::Differs {
+            have: String::new(),
+            want: "written by kubeadm from this inventory".into(),
+        };
     }
     let mut changed: Vec<String> = Vec::new();
     for (file, hash) in &was {
@@ -199,7 +207,10 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     changed.extend(new.map(|(file, _)| format!("{file} is new")));
     match changed.is_empty() {
         true => Verdict::Holds,
-        false => Verdict::Differs { have: changed.join("\n"), want: "written by kubeadm from this inventory".into() },
+        false => Verdict::Differs {
+            have: changed.join("\n"),
+            want: "written by kubeadm from this inventory".into(),
+        },
     }
 }
 
@@ -247,7 +258,14 @@ mod tests {
     fn an_edited_a_missing_and_a_new_file_are_named() {
         let same = "was config F\nwas 1 /a\nis 1 /a";
         assert_eq!(compare(same, "F"), Verdict::Holds);
-        let Verdict::Differs { have, .. } = compare("was config F\nwas 1 /a\nwas 2 /b\nis 3 /a\nis 4 /c", "G") else { panic!() };
-        assert_eq!(have, "the inventory's settings changed since kubeadm ran\n/a was edited\n/b is gone\n/c is new");
+        let Verdict::Differs { have, .. } =
+            compare("was config F\nwas 1 /a\nwas 2 /b\nis 3 /a\nis 4 /c", "G")
+        else {
+            panic!()
+        };
+        assert_eq!(
+            have,
+            "the inventory's settings changed since kubeadm ran\n/a was edited\n/b is gone\n/c is new"
+        );
     }
 }

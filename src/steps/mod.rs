@@ -50,7 +50,13 @@ pub enum Needs {
 }
 
 pub const STAGES: &[Stage] = &[
-    Stage { name: "preflight", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[preflight::STEP] },
+    Stage {
+        name: "preflight",
+        on: On::Every,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: &[preflight::STEP],
+    },
     Stage {
         name: "prepare",
         on: On::Every,
@@ -58,10 +64,28 @@ pub const STAGES: &[Stage] = &[
         needs: Needs::Nothing,
         steps: &[swap::STEP, kernel::STEP, hosts::STEP, runtime::STEP, kubelet::STEP],
     },
-    Stage { name: "trust", on: On::ControlPlanes, via: Via::Node, needs: Needs::Nothing, steps: &[pki::STEP] },
+    Stage {
+        name: "trust",
+        on: On::ControlPlanes,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: &[pki::STEP],
+    },
     Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
-    Stage { name: "access", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[access::STEP] },
-    Stage { name: "network", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[network::STEP] },
+    Stage {
+        name: "access",
+        on: On::ControlPlanes,
+        via: Via::Api,
+        needs: Needs::Nothing,
+        steps: &[access::STEP],
+    },
+    Stage {
+        name: "network",
+        on: On::ControlPlanes,
+        via: Via::Api,
+        needs: Needs::Nothing,
+        steps: &[network::STEP],
+    },
     Stage {
         name: "settle",
         on: On::ControlPlanes,

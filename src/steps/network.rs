@@ -15,7 +15,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Network::None => return Ok(vec![]),
         Network::Manifests(files) => files.iter().flat_map(|file| file.objects.clone()).collect(),
         Network::Flannel(images) => {
-            let values = json!({"pods": cx.cluster.pods.to_string(), "image": images.image, "plugin": images.plugin});
+            let values =
+                json!({"pods": cx.cluster.pods.to_string(), "image": images.image, "plugin": images.plugin});
             template::documents("flannel.yaml", &template::render("flannel.yaml", values)?)?
         }
     };

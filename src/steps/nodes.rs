@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 
-pub const STEP: Step = Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
+pub const STEP: Step =
+    Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants: Vec<Want> = Vec::new();
@@ -36,7 +37,13 @@ fn waits(cx: &Cx, node: &Node) -> Option<String> {
     cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name))
 }
 
-fn about(cx: &Cx, node: &Node, that: String, want: String, test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static) -> Want {
+fn about(
+    cx: &Cx,
+    node: &Node,
+    that: String,
+    want: String,
+    test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static,
+) -> Want {
     let waits = waits(cx, node);
     Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)])).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
@@ -53,10 +60,13 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     let (ip, version) = (node.ip.to_string(), format!("v{}", cx.cluster.kubernetes));
     let want = format!("{ip}, {version}");
     let test = move |object: &Value| {
-        let addresses = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+        let addresses =
+            object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
         let internal = addresses.iter().find(|address| address["type"] == "InternalIP");
-        let has_ip = internal.map_or(String::new(), |address| address["address"].as_str().unwrap_or_default().to_string());
-        let has_version = object.pointer("/status/nodeInfo/kubeletVersion").and_then(Value::as_str).unwrap_or_default();
+        let has_ip = internal
+            .map_or(String::new(), |address| address["address"].as_str().unwrap_or_default().to_string());
+        let has_version =
+            object.pointer("/status/nodeInfo/kubeletVersion").and_then(Value::as_str).unwrap_or_default();
         (has_ip == ip && has_version == version, format!("{has_ip}, {has_version}"))
     };
     let name = &node.name;
@@ -69,7 +79,8 @@ fn registered(cx: &Cx, node: &Node) -> Want {
 
 fn ready(cx: &Cx, node: &Node) -> Want {
     let test = |object: &Value| {
-        let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let conditions =
+            object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
         let message = ready.and_then(|r| r["message"].as_str()).unwrap_or("no word of it").to_string();
         (ready.is_some_and(|r| r["status"] == "True"), message)

@@ -3,8 +3,11 @@
 use crate::error::Result;
 use crate::step::{Cx, Step, Want};
 
-pub const STEP: Step =
-    Step { name: "pki", why: "kubeadm takes these certificates and keys as they are, and makes none of its own", wants };
+pub const STEP: Step = Step {
+    name: "pki",
+    why: "kubeadm takes these certificates and keys as they are, and makes none of its own",
+    wants,
+};
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let want = |file: crate::pki::File| {

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::step::{Ask, Cx, Step, Verdict, Want};
 
-pub const STEP: Step = Step { name: "preflight", why: "a machine that cannot carry its part is better left alone", wants };
+pub const STEP: Step =
+    Step { name: "preflight", why: "a machine that cannot carry its part is better left alone", wants };
 
 // kubeadm's own limits (`app/constants`, `ControlPlaneNumCPU`, `ControlPlaneMem`); for workers what a kubelet,
 // a runtime and a network need.
@@ -21,10 +22,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = vec![
         head(machine, "commands run as root", |m| (m.uid == 0, format!("uid {}", m.uid), "uid 0".into()))
             .by_hand(format!("log in as root, or let {} use sudo without a password", node.ssh.user)),
-        head(machine, "systemd runs the machine", |m| (m.init == "systemd", m.init.clone(), "systemd".into()))
-            .by_hand("ironstrap and the kubelet need systemd as process 1"),
+        head(machine, "systemd runs the machine", |m| {
+            (m.init == "systemd", m.init.clone(), "systemd".into())
+        })
+        .by_hand("ironstrap and the kubelet need systemd as process 1"),
         head(machine, "the system is one that ironstrap knows", |m| {
-            (m.os == "debian" && m.codename == "trixie", format!("{} {}", m.os, m.codename), "debian trixie".into())
+            (
+                m.os == "debian" && m.codename == "trixie",
+                format!("{} {}", m.os, m.codename),
+                "debian trixie".into(),
+            )
         })
         .by_hand("only Debian 13 (trixie) is supported so far"),
         head(machine, "the machine has a valid host name", |m| {
@@ -35,7 +42,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ports(cx.cluster, node),
     ];
     if node.is_control_plane() && !ignored(cx.cluster, "NumCPU") {
-        let enough = |m: &Machine| (m.cpus >= CPUS, format!("{} CPUs", m.cpus), format!("{CPUS} CPUs or more"));
+        let enough =
+            |m: &Machine| (m.cpus >= CPUS, format!("{} CPUs", m.cpus), format!("{CPUS} CPUs or more"));
         wants.push(head(machine, "there are CPUs enough", enough).by_hand("give the machine more CPUs"));
     }
     if !(node.is_control_plane() && ignored(cx.cluster, "Mem")) {
@@ -63,14 +71,19 @@ fn head(machine: &Machine, that: &str, test: impl Fn(&Machine) -> (bool, String,
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        !label.is_empty() && label.len() <= 63 && label.chars().all(inside) && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(inside)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     name.len() <= 253 && name.split('.').all(label)
 }
 
 /// Asked only of machines that are not members yet: later the kubelet watches the disk itself.
 fn disk() -> Want {
-    let enough = |free: &str| free == "a member" || free.parse::<u64>().is_ok_and(|mebibytes| mebibytes >= DISK);
+    let enough =
+        |free: &str| free == "a member" || free.parse::<u64>().is_ok_and(|mebibytes| mebibytes >= DISK);
     Want::that("there is disk enough under /var/lib")
         .ask("if [ -e /etc/kubernetes/kubelet.conf ]; then echo a member; exit 0; fi\nset -- $(stat -f -c '%a %S' /var/lib)\necho $(($1 * $2 / 1048576))")
         .passes(format!("{DISK} MiB or more"), enough)
@@ -84,7 +97,8 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
         ports.extend([cluster.api_port(), 10257, 10259, 2379, 2380]);
     }
     let ours = |port: &u16| !ignored(cluster, &format!("Port-{port}"));
-    let hex: Vec<String> = ports.iter().filter(|port| ours(port)).map(|port| format!("{port:04X}={port}")).collect();
+    let hex: Vec<String> =
+        ports.iter().filter(|port| ours(port)).map(|port| format!("{port:04X}={port}")).collect();
     Want::that("the ports of Kubernetes are free")
         .ask(PORTS.replace("PORTS", &hex.join(" ")))
         .is("")

@@ -8,8 +8,11 @@ use crate::shell::quote;
 use crate::step::{Ask, Cx, Step, Want};
 use crate::template;
 
-pub const STEP: Step =
-    Step { name: "runtime", why: "containers need a runtime that shares one cgroup tree with systemd and the kubelet", wants };
+pub const STEP: Step = Step {
+    name: "runtime",
+    why: "containers need a runtime that shares one cgroup tree with systemd and the kubelet",
+    wants,
+};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const CERTS: &str = "/etc/containerd/certs.d";
@@ -64,10 +67,15 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
         "skip_verify": registry.skip_verify,
     });
     let text = template::render("hosts.toml", values)?;
-    let hosts = Want::file(format!("images of {host} come from its mirrors"), &format!("{CERTS}/{host}/hosts.toml"), 0o644, &text);
-    let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
-        Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text)
-    });
+    let hosts = Want::file(
+        format!("images of {host} come from its mirrors"),
+        &format!("{CERTS}/{host}/hosts.toml"),
+        0o644,
+        &text,
+    );
+    let ca = ca
+        .zip(registry.ca.as_ref())
+        .map(|(path, text)| Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text));
     Ok(std::iter::once(hosts).chain(ca).collect())
 }
 
@@ -79,7 +87,12 @@ fn proxy(cluster: &Cluster) -> Want {
     }
     let line = |(key, value): &(String, String)| format!("Environment=\"{key}={value}\"\n");
     let text: String = variables.iter().map(line).collect();
-    Want::file("containerd uses the proxy", PROXY, 0o644, &format!("# Kept by ironstrap: [proxy].\n[Service]\n{text}"))
+    Want::file(
+        "containerd uses the proxy",
+        PROXY,
+        0o644,
+        &format!("# Kept by ironstrap: [proxy].\n[Service]\n{text}"),
+    )
 }
 
 fn is_installed(state: &str) -> bool {
@@ -108,7 +121,13 @@ mod tests {
     fn old_halfway_and_unheld_containerds_are_not_enough() {
         assert!(is_installed("containerd hi 1.7.24~ds1-6+b4"));
         assert!(is_installed("containerd hi 2.1.9-1"));
-        for state in ["containerd absent", "containerd ii 1.7.24~ds1-6", "containerd hi 1.6.20~ds1-1", "containerd iU 1.7.24", "containerd hF 1.7.24"] {
+        for state in [
+            "containerd absent",
+            "containerd ii 1.7.24~ds1-6",
+            "containerd hi 1.6.20~ds1-1",
+            "containerd iU 1.7.24",
+            "containerd hF 1.7.24",
+        ] {
             assert!(!is_installed(state), "{state}");
         }
     }

@@ -14,7 +14,9 @@ pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
 /// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with what lets others join for a day.
 pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     let mut documents = rendered(cx.cluster, "kubeadm-init.yaml", values(cx))?;
-    let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm init")) };
+    let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
+        return Err(not_a_table("kubeadm init"));
+    };
     if !with_token {
         init.as_object_mut().map(|init| init.remove("bootstrapTokens"));
     }
@@ -56,7 +58,9 @@ fn values(cx: &Cx) -> Value {
 
 /// What both sorts of configuration say about this node.
 fn register(cx: &Cx, document: &mut Value) {
-    let Some(registration) = document.get_mut("nodeRegistration").and_then(Value::as_object_mut) else { return };
+    let Some(registration) = document.get_mut("nodeRegistration").and_then(Value::as_object_mut) else {
+        return;
+    };
     if !cx.cluster.ignore_preflight.is_empty() {
         registration.insert("ignorePreflightErrors".into(), json!(cx.cluster.ignore_preflight));
     }
