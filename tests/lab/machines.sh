@@ -36,10 +36,20 @@ serve() {
   die "the $name does not answer: $LAB/$name.log"
 }
 
+# certificate: the server's name and key, which the machines trust like any authority of their distribution
+certificate() {
+  [[ ! -f $LAB/tls.crt ]] || return 0
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=the lab' \
+    -addext "subjectAltName=IP:$NET.1" -keyout "$LAB/tls.key" -out "$LAB/tls.crt.next" 2>/dev/null
+  mv "$LAB/tls.crt.next" "$LAB/tls.crt"
+}
+
 services() {
   mkdir -p "$LAB/web"
   ln -sfnT "${PART[packages]}/core:" "$LAB/web/core:"
   ln -sfnT "${PART[mirror]}" "$LAB/web/debian"
+  certificate
+  serve packages-tls 8443 python3 "$HERE/serve.py" "$NET.1" 8443 "$LAB/web" "$LAB/tls.crt" "$LAB/tls.key"
   serve packages 8080 python3 -m http.server --bind "$NET.1" --directory "$LAB/web" 8080
   # Read-only: what a test pushes or deletes by mistake must not become part of the cache.
   cat >"$LAB/registry.yml" <<Y
@@ -105,6 +115,10 @@ create() {
 
   install -D -m 644 "${PART[mirror]}/dists/$SUITE/Release.key" "$r/etc/apt/keyrings/debian-mirror.asc"
   printf 'deb [signed-by=/etc/apt/keyrings/debian-mirror.asc] http://%s.1:8080/debian %s main\n' "$NET" "$SUITE" >"$r/etc/apt/sources.list"
+
+  # What update-ca-certificates would do with it.
+  install -D -m 644 "$LAB/tls.crt" "$r/usr/local/share/ca-certificates/lab.crt"
+  cat "$LAB/tls.crt" >>"$r/etc/ssl/certs/ca-certificates.crt"
 
   install -m 755 "$HERE/machine-init" "$r/lab-init"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapon"

@@ -108,7 +108,7 @@ sweep() {
 tools() {
   local program missing=() from=(debootstrap:debootstrap systemd-nspawn:systemd-container skopeo:skopeo
     apt-ftparchive:apt-utils dpkg-deb:dpkg gpg:gnupg xz:xz-utils python3:python3 ip:iproute2 gcc:gcc
-    ssh:openssh-client nsenter:util-linux pgrep:procps)
+    openssl:openssl ssh:openssh-client nsenter:util-linux pgrep:procps)
   command -v go >/dev/null ||
     die "Go is missing, and most of the lab is built with it: install Go $(awk '/^go /{print $2}' "$HERE/parts/kubernetes/go.mod") or newer and put it on the PATH"
   for program in "${from[@]}"; do
