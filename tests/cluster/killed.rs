@@ -1,0 +1,267 @@
+//! Killed anywhere, the next run finishes the job: the client, kubeadm, the power. What is to be caught half done
+//! is stopped for the time of looking at it, so that it is certain to be half done.
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::lab::{Machine, NODES, Process, alive, signal};
+use crate::world::{PATIENCE, World};
+use crate::{Ground, Scenario, so, until};
+
+/// One bring-up from nothing, its client killed over and over.
+pub const CLIENT: &[Scenario] = &[
+    Scenario {
+        says: "the client killed while apt unpacks: the next one waits for apt",
+        ground: Ground::Fresh,
+        run: while_apt_unpacks,
+    },
+    Scenario {
+        says: "the client killed, and its script, while the trust is half laid out",
+        ground: Ground::Before,
+        run: trust_half_laid_out,
+    },
+    Scenario {
+        says: "the client killed in init, before the API answers",
+        ground: Ground::Before,
+        run: before_the_api,
+    },
+    Scenario {
+        says: "the client killed in init, when the API is up and kubeadm has not said so",
+        ground: Ground::Before,
+        run: before_upload,
+    },
+    Scenario {
+        says: "the client killed while the network is half applied and a worker asks for its certificate",
+        ground: Ground::Before,
+        run: network_and_bootstrap,
+    },
+    Scenario {
+        says: "after all that the next run makes the cluster",
+        ground: Ground::Before,
+        run: finished,
+    },
+];
+
+/// Another, in which the machines are hit.
+pub const NODE: &[Scenario] = &[
+    Scenario {
+        says: "power lost at a worker in apt, kubeadm killed in init: the run says so",
+        ground: Ground::Fresh,
+        run: worker_cut_and_init_killed,
+    },
+    Scenario {
+        says: "power lost at the control plane in the middle of init: the run goes on by itself",
+        ground: Ground::Before,
+        run: init_cut,
+    },
+    Scenario { says: "kubeadm killed in join: the next run makes the cluster", ground: Ground::Before, run: join_killed },
+];
+
+/// Long for what has to happen in between, on two busy cores.
+const SOON: u64 = 120;
+
+/// dpkg in the middle of taking the kubelet's package apart, stopped.
+fn dpkg_unpacking(machine: &Machine) -> Vec<Process> {
+    until("dpkg unpacks the kubelet", SOON, || so(machine.has("/usr/bin/kubelet.dpkg-new")));
+    let dpkg = machine.running("dpkg", &[]);
+    signal("STOP", &dpkg);
+    assert!(machine.has("/usr/bin/kubelet.dpkg-new"), "the package is not half unpacked any more");
+    dpkg
+}
+
+fn while_apt_unpacks(world: &World) {
+    let client = world.applying();
+    let w1 = world.lab.machine("w1");
+    let dpkg = dpkg_unpacking(&w1);
+    client.kill();
+    assert!(!dpkg.is_empty() && dpkg.iter().all(alive), "dpkg outlives the client");
+    assert!(w1.has("/run/systemd/transient/ironstrap-kubelet.service"));
+    assert!(!w1.has("/usr/bin/kubelet"), "half unpacked");
+    let mut next = world.applying();
+    next.event("the next run waits for apt on w1", SOON, |e| attached(e, "w1", "kubelet"));
+    signal("CONT", &dpkg);
+    until("apt is done on w1", SOON, || so(w1.has("/usr/bin/kubelet") && w1.has("/usr/bin/kubeadm")));
+    // Where m1 is by now is for the next scenario: it may not have got its trust.
+    next.kill();
+    assert!(!world.lab.machine("m1").has("/etc/kubernetes/pki/sa.pub"), "m1 was faster than this test");
+}
+
+fn attached(event: &Value, node: &str, unit: &str) -> bool {
+    event["event"] == "attached" && event["node"] == node && event["unit"] == unit
+}
+
+fn trust_half_laid_out(world: &World) {
+    let client = world.applying();
+    let m1 = world.lab.machine("m1");
+    until("the trust begins to be laid out", SOON, || so(m1.has("/etc/kubernetes/pki/ca.key")));
+    let scripts = m1.running("sh", &["-s"]);
+    signal("STOP", &scripts);
+    let is_half = || m1.has("/etc/kubernetes/pki/ca.key") && !m1.has("/etc/kubernetes/pki/sa.pub");
+    assert!(is_half(), "the trust is not half laid out");
+    client.kill();
+    signal("KILL", &scripts);
+    until("the script has ended", 10, || so(!scripts.iter().any(alive)));
+    assert!(is_half(), "the trust is not half laid out");
+}
+
+/// kubeadm, stopped where it waits for the API server to come.
+fn init_waiting(m1: &Machine) -> Vec<Process> {
+    let begun = || m1.has("/etc/kubernetes/manifests/kube-apiserver.yaml") && !m1.running("kubelet", &[]).is_empty();
+    until("init waits for the API server", SOON, || so(begun()));
+    let kubeadm = m1.running("kubeadm", &["init"]);
+    signal("STOP", &kubeadm);
+    assert!(!m1.listens(6443), "the API server listens already");
+    assert!(kubeadm.len() == 1 && alive(&kubeadm[0]), "kubeadm runs: {kubeadm:?}");
+    kubeadm
+}
+
+fn before_the_api(world: &World) {
+    let client = world.applying();
+    let m1 = world.lab.machine("m1");
+    let kubeadm = init_waiting(&m1);
+    client.kill();
+    assert!(!m1.listens(6443), "the API server listens already");
+    assert!(kubeadm.iter().all(alive), "kubeadm outlives the client");
+}
+
+/// Waits until the API is up, and makes sure that kubeadm has not told the cluster about itself.
+fn api_up_and_nothing_uploaded(world: &World, m1: &Machine) {
+    until("the API server listens", SOON, || so(m1.listens(6443)));
+    let kubectl = "kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout=5s";
+    let ready = format!("{kubectl} get --raw /readyz 2>&1 || :");
+    until("the API is ready", SOON, || so(world.lab.ssh("m1", &ready) == "ok"));
+    let maps = world.lab.ssh("m1", &format!("{kubectl} -n kube-system get configmap kubeadm-config 2>&1 || :"));
+    assert!(maps.contains("NotFound"), "kubeadm-config is not to be there yet: {maps}");
+}
+
+fn before_upload(world: &World) {
+    let m1 = world.lab.machine("m1");
+    let kubeadm = m1.running("kubeadm", &["init"]);
+    assert_eq!(kubeadm.len(), 1, "stopped by the scenario before");
+    let mut client = world.applying();
+    client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
+    api_up_and_nothing_uploaded(world, &m1);
+    client.kill();
+    assert!(kubeadm.iter().all(alive), "kubeadm outlives the client");
+    api_up_and_nothing_uploaded(world, &m1);
+}
+
+/// A worker whose kubelet has begun to ask for its certificate, and has none.
+fn bootstrapping(machine: &Machine) -> bool {
+    machine.has("/etc/kubernetes/bootstrap-kubelet.conf")
+        && !machine.has("/var/lib/kubelet/pki/kubelet-client-current.pem")
+        && !machine.running("kubelet", &[]).is_empty()
+}
+
+/// kubectl on m1 in the middle of applying flannel, stopped.
+fn network_half_applied(client: &mut Client, m1: &Machine) -> Option<Vec<Process>> {
+    let begun = |e: &Value| e["event"] == "fixing" && e["step"] == "network";
+    client.listen();
+    if !client.seen.iter().any(begun) {
+        return None;
+    }
+    // Run in small pieces, until the first object is there.
+    let kubectl = until("kubectl runs", 20, || Some(m1.running("kubectl", &["apply"])).filter(|k| !k.is_empty()));
+    let said = |e: &Value| {
+        e["event"] == "said" && e["line"].as_str().is_some_and(|line| line.contains("namespace/kube-flannel"))
+    };
+    until("the first object is there", 30, || {
+        client.listen();
+        so(client.seen.iter().any(said))
+    });
+    signal("STOP", &kubectl);
+    Some(kubectl)
+}
+
+fn network_and_bootstrap(world: &World) {
+    let (m1, w1) = (world.lab.machine("m1"), world.lab.machine("w1"));
+    let kubeadm = m1.running("kubeadm", &["init"]);
+    let mut client = world.applying();
+    client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
+    signal("CONT", &kubeadm);
+    let (mut joining, mut network) = (None, None);
+    until("both are half done", SOON, || {
+        if network.is_none() {
+            network = network_half_applied(&mut client, &m1);
+        }
+        if joining.is_none() && bootstrapping(&w1) {
+            let both = [w1.running("kubelet", &[]), w1.running("kubeadm", &["join"])].concat();
+            signal("STOP", &both);
+            assert!(bootstrapping(&w1), "w1 has its certificate already");
+            joining = Some(both);
+        }
+        so(joining.is_some() && network.is_some())
+    });
+    let (joining, network) = (joining.unwrap(), network.unwrap());
+    assert_half_network(world);
+    client.kill();
+    assert!(joining.iter().all(alive), "kubelet and kubeadm outlive the client: {joining:?}");
+    signal("CONT", &network);
+    until("kubectl, which speaks to nobody any more, ends", 30, || so(!network.iter().any(alive)));
+    assert_half_network(world);
+    assert!(bootstrapping(&w1));
+    let mut next = world.applying();
+    next.event("the next run waits for join on w1", SOON, |e| attached(e, "w1", "kubeadm"));
+    signal("CONT", &joining);
+    next.kill();
+}
+
+/// Something of flannel is there, and something is not.
+fn assert_half_network(world: &World) {
+    let get = "kubectl --kubeconfig /etc/kubernetes/admin.conf get --ignore-not-found -o name ";
+    let namespace = world.lab.ssh("m1", &format!("{get} namespace kube-flannel"));
+    let daemons = world.lab.ssh("m1", &format!("{get} -n kube-flannel daemonset flannel"));
+    assert_eq!((namespace.trim(), daemons.trim()), ("namespace/kube-flannel", ""));
+}
+
+fn finished(world: &World) {
+    world.apply().good();
+    let again = world.apply().good();
+    assert_eq!(again.changes(), 0);
+    for node in NODES {
+        assert_eq!(again.of_node(node, "execs"), 1);
+    }
+}
+
+fn worker_cut_and_init_killed(world: &World) {
+    let client = world.applying();
+    let (m1, w1) = (world.lab.machine("m1"), world.lab.machine("w1"));
+    dpkg_unpacking(&w1);
+    world.lab.run(&["cut", "w1"]);
+    assert!(world.lab.disk("w1", "/usr/bin/kubelet.dpkg-new").exists(), "the package is half unpacked");
+    let mut boot = world.lab.begin(&["boot", "w1"]);
+    let kubeadm = init_waiting(&m1);
+    signal("KILL", &kubeadm);
+    assert!(boot.wait().unwrap().success(), "w1 boots");
+    let ended = client.end(PATIENCE);
+    assert!(!m1.has("/var/lib/ironstrap/kubeadm-receipt"), "init did not get to its end");
+    let code = ended.code.unwrap();
+    assert!(code == 7 || code == 8, "{code}: {}", ended.errors());
+    ended.refused(code, "m1", &["member: could not bring it about that m1 runs the control plane"]);
+}
+
+fn init_cut(world: &World) {
+    let client = world.applying();
+    let m1 = world.lab.machine("m1");
+    let kubeadm = until("init runs again", SOON, || Some(m1.running("kubeadm", &["init"])).filter(|k| !k.is_empty()));
+    signal("STOP", &kubeadm);
+    api_up_and_nothing_uploaded(world, &m1);
+    world.lab.run(&["cut", "m1"]);
+    world.lab.run(&["boot", "m1"]);
+    let w1 = world.lab.machine("w1");
+    until("w1 joins", PATIENCE, || so(bootstrapping(&w1)));
+    let (kubelet, kubeadm) = (w1.running("kubelet", &[]), w1.running("kubeadm", &["join"]));
+    signal("STOP", &kubelet);
+    signal("KILL", &kubeadm);
+    assert!(kubeadm.len() == 1 && bootstrapping(&w1), "killed in the middle of join");
+    signal("CONT", &kubelet);
+    let ended = client.end(PATIENCE);
+    ended.refused(8, "w1", &["member: could not bring it about that w1 is a member of demo"]);
+}
+
+fn join_killed(world: &World) {
+    world.apply().good();
+    world.assert_converged();
+    let nodes = world.kubectl(&["get", "nodes", "-o", r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#]);
+    assert_eq!(nodes, "True True True");
+}

@@ -1,0 +1,183 @@
+//! The lab from outside: its command, and the machines' files and processes as this host sees them. Looking
+//! from outside is fast enough to catch a machine in the middle of something.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub const NODES: [&str; 3] = ["m1", "w1", "w2"];
+
+pub struct Lab {
+    script: PathBuf,
+    /// The folder of the running lab; its name is in the names of namespaces and cgroups.
+    pub home: PathBuf,
+}
+
+/// A machine that is on. It is another one after each boot.
+pub struct Machine {
+    pid: u32,
+    cgroup: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: u32,
+    /// The words of its command line.
+    pub words: Vec<String>,
+}
+
+impl Lab {
+    pub fn new() -> Lab {
+        let home = std::env::var("IRONSTRAP_LAB").unwrap_or_else(|_| "/var/lib/ironstrap-lab".into());
+        Lab { script: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab"), home: home.into() }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.script);
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the lab to its end, however that is.
+    pub fn try_run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// What a command of the lab prints; it must succeed.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.try_run(args);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "lab {}: {}\n{out}{err}", args.join(" "), output.status);
+        out
+    }
+
+    /// Begins a command of the lab, without waiting.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// What a script prints that root runs on a machine; it must succeed.
+    pub fn ssh(&self, node: &str, script: &str) -> String {
+        self.run(&["ssh", node, script])
+    }
+
+    /// A command on all machines at once.
+    pub fn all(&self, command: &str) {
+        let running = NODES.map(|node| (node, self.begin(&[command, node])));
+        for (node, mut child) in running {
+            assert!(child.wait().unwrap().success(), "lab {command} {node} failed");
+        }
+    }
+
+    /// A file of a machine that is off, or of its disk.
+    pub fn disk(&self, node: &str, path: &str) -> PathBuf {
+        self.home.join("machines").join(node).join("root").join(path.trim_start_matches('/'))
+    }
+
+    pub fn machine(&self, node: &str) -> Machine {
+        let pid = self.run(&["pid", node]).trim().parse().unwrap();
+        let id = self.home.file_name().unwrap().to_string_lossy();
+        Machine { pid, cgroup: format!("/{id}-{node}") }
+    }
+
+    /// All there is to see of a machine's configuration: names, modes, owners, times, link targets and content
+    /// below /etc and /var/lib/ironstrap, the unit files and the services. Left out are the two services that
+    /// come and go with each login of the one who looks.
+    pub fn looks(&self, node: &str) -> BTreeSet<String> {
+        let said = self.ssh(
+            node,
+            "set -eu; export LC_ALL=C; set -- /etc; [ ! -e /var/lib/ironstrap ] || set -- \"$@\" /var/lib/ironstrap\n\
+             find \"$@\" -printf '%p %y %m %U:%G %s %T@ %l\\n'\nfind \"$@\" -type f -exec sha256sum {} +\n\
+             systemctl list-unit-files --no-legend --plain\n\
+             systemctl list-units --all --type=service --no-legend --plain | sed 's/  */ /g'\n\
+             echo 'the end'",
+        );
+        assert!(said.ends_with("the end\n"), "{node} did not say all");
+        let of_logins = |line: &&str| line.starts_with("user@") || line.starts_with("user-runtime-dir@");
+        said.lines().filter(|line| !of_logins(line)).map(str::to_string).collect()
+    }
+
+    pub fn look_at_all(&self) -> Vec<BTreeSet<String>> {
+        NODES.map(|node| self.looks(node)).into()
+    }
+}
+
+/// Fails with the lines that came and went.
+pub fn assert_untouched(before: &[BTreeSet<String>], after: &[BTreeSet<String>]) {
+    for (node, (before, after)) in NODES.iter().zip(before.iter().zip(after)) {
+        let gone: Vec<&String> = before.difference(after).collect();
+        let come: Vec<&String> = after.difference(before).collect();
+        assert!(gone.is_empty() && come.is_empty(), "{node} was changed: gone {gone:#?}, come {come:#?}");
+    }
+}
+
+impl Machine {
+    /// A file as the machine itself sees it, with what is mounted there.
+    pub fn file(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid))
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        self.file(path).symlink_metadata().is_ok()
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.file(path)).unwrap_or_default()
+    }
+
+    pub fn listens(&self, port: u16) -> bool {
+        let hex = format!(":{port:04X}");
+        let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{}/net/{table}", self.pid));
+        let listens = |line: &str| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns.get(3) == Some(&"0A") && columns[1].ends_with(&hex)
+        };
+        tables.iter().any(|table| fs::read_to_string(table).unwrap_or_default().lines().any(listens))
+    }
+
+    /// Everything that runs on it, containers too.
+    pub fn processes(&self) -> Vec<Process> {
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid| self.process(pid)).collect()
+    }
+
+    fn process(&self, pid: u32) -> Option<Process> {
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let ours = |line: &str| {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            path == self.cgroup || path.starts_with(&format!("{}/", self.cgroup))
+        };
+        if !cgroup.lines().any(ours) {
+            return None;
+        }
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        Some(Process { pid, words: words.split('\0').filter(|w| !w.is_empty()).map(str::to_string).collect() })
+    }
+
+    /// The processes of the program of that name, with these words among theirs.
+    pub fn running(&self, program: &str, words: &[&str]) -> Vec<Process> {
+        let is = |p: &Process| {
+            let name = p.words.first().map(|word| word.rsplit('/').next().unwrap_or_default());
+            name == Some(program) && words.iter().all(|word| p.words.iter().any(|w| w == word))
+        };
+        self.processes().into_iter().filter(is).collect()
+    }
+}
+
+/// Whether a process has neither ended nor been killed.
+pub fn alive(process: &Process) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+pub fn signal(signal: &str, processes: &[Process]) {
+    for process in processes {
+        // One that has just ended needs no signal.
+        let _ = Command::new("kill").args(["-s", signal, &process.pid.to_string()]).output().unwrap();
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,183 @@
+//! A cluster from nothing, and that it is one: pods run on every node, find names, reach each other, and answer
+//! the operator.
+
+use serde_json::Value;
+
+use crate::lab::{NODES, assert_untouched, text};
+use crate::world::World;
+use crate::{Ground, Scenario, so, until};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "a plan of untouched machines is complete and writes nothing",
+        ground: Ground::Fresh,
+        run: plan_writes_nothing,
+    },
+    Scenario {
+        says: "what the plan said is what the apply changes, and out comes a cluster",
+        ground: Ground::Before,
+        run: as_planned,
+    },
+    Scenario {
+        says: "every node is Ready, at the inventory's version and address",
+        ground: Ground::Cluster,
+        run: nodes_are_ready,
+    },
+    Scenario { says: "a page is served on every node", ground: Ground::Cluster, run: page },
+    Scenario {
+        says: "pods of every node find names and reach each other",
+        ground: Ground::Cluster,
+        run: pods_talk,
+    },
+    Scenario {
+        says: "logs and exec work on every node",
+        ground: Ground::Cluster,
+        run: logs_and_exec,
+    },
+];
+
+fn plan_writes_nothing(world: &World) {
+    let (before, kept) = (world.lab.look_at_all(), world.kept());
+    let plan = world.plan();
+    assert_eq!(plan.code, Some(0), "{}", plan.errors());
+    let steps: std::collections::BTreeSet<String> = plan.triples("drift").into_iter().map(|t| t.1).collect();
+    for step in ["swap", "kernel", "hosts", "runtime", "kubelet", "pki", "member", "access", "network", "nodes", "labels"] {
+        assert!(steps.contains(step), "the plan has nothing of {step}");
+    }
+    for node in NODES {
+        assert_eq!(plan.of_node(node, "execs"), 1);
+        assert_eq!(plan.of_node(node, "state"), "drifted");
+    }
+    let dry = world.start(&["apply", "--dry-run"]).end(60).good();
+    assert_eq!(dry.triples("drift"), plan.triples("drift"), "a dry run is a plan");
+    assert_eq!(world.start(&["plan", "--exit-code"]).end(60).code, Some(1));
+    assert_eq!(world.kept(), kept, "a plan wrote beside the inventory");
+    assert_untouched(&before, &world.lab.look_at_all());
+}
+
+fn as_planned(world: &World) {
+    let planned = world.plan().triples("drift");
+    let made = world.apply().good();
+    let fixed = made.triples("fixed");
+    let (unsaid, undone): (Vec<_>, Vec<_>) =
+        (fixed.difference(&planned).collect(), planned.difference(&fixed).collect());
+    assert!(unsaid.is_empty() && undone.is_empty(), "not planned {unsaid:#?}, not done {undone:#?}");
+    assert_eq!(made.changes(), planned.len() as u64);
+    for node in NODES {
+        assert_eq!(made.of_node(node, "state"), "converged");
+    }
+}
+
+/// The value that all nodes give for a JSON pointer.
+fn of_nodes(nodes: &Value, pointer: &str) -> Vec<String> {
+    let items = nodes["items"].as_array().unwrap();
+    items.iter().map(|node| node.pointer(pointer).unwrap().as_str().unwrap().to_string()).collect()
+}
+
+fn nodes_are_ready(world: &World) {
+    let nodes = world.kubectl_json(&["get", "nodes", "-o", "json"]);
+    assert_eq!(of_nodes(&nodes, "/metadata/name"), NODES);
+    assert_eq!(of_nodes(&nodes, "/status/nodeInfo/kubeletVersion"), ["v1.36.3"; 3]);
+    for (node, octet) in nodes["items"].as_array().unwrap().iter().zip([11, 12, 13]) {
+        let (status, name) = (&node["status"], &node["metadata"]["name"]);
+        let is = |condition: &&Value| condition["type"] == "Ready";
+        let ready = status["conditions"].as_array().unwrap().iter().find(is).unwrap();
+        assert_eq!(ready["status"], "True", "{name}: {ready}");
+        let is = |address: &&Value| address["type"] == "InternalIP";
+        let address = status["addresses"].as_array().unwrap().iter().find(is).unwrap();
+        assert_eq!(address["address"], format!("198.18.0.{octet}"), "{name}");
+    }
+}
+
+/// A pod of nginx on each node, a Deployment beside, and a port of every node that leads to the latter.
+const PAGES: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: each, namespace: default}
+spec:
+  selector: {matchLabels: {app: each}}
+  template:
+    metadata: {labels: {app: each}}
+    spec:
+      tolerations: [{operator: Exists}]
+      containers: [{name: nginx, image: "docker.io/library/nginx:1"}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: page, namespace: default}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: page}}
+  template:
+    metadata: {labels: {app: page}}
+    spec:
+      containers: [{name: nginx, image: "docker.io/library/nginx:1"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: page, namespace: default}
+spec:
+  type: NodePort
+  selector: {app: page}
+  ports: [{port: 80, nodePort: 30080}]
+"#;
+
+fn pages(world: &World) {
+    world.create("pages.yaml", PAGES);
+    world.kubectl(&["rollout", "status", "daemonset/each", "--timeout=120s"]);
+    world.kubectl(&["rollout", "status", "deployment/page", "--timeout=120s"]);
+}
+
+fn page(world: &World) {
+    pages(world);
+    for octet in [11, 12, 13] {
+        let url = format!("http://198.18.0.{octet}:30080/");
+        // The rules of a new Service reach each node by themselves, a moment later.
+        until("the page is served", 20, || {
+            let page = world.lab.try_run(&["exec", "curl", "-sS", "--max-time", "3", &url]);
+            so(page.status.success() && text(&page.stdout).contains("Welcome to nginx"))
+        });
+    }
+}
+
+/// Name, node and address of the DaemonSet's pods.
+fn each(world: &World) -> Vec<(String, String, String)> {
+    let pods = world.kubectl_json(&["get", "pods", "-l", "app=each", "-o", "json"]);
+    let [names, nodes, ips] = ["/metadata/name", "/spec/nodeName", "/status/podIP"].map(|p| of_nodes(&pods, p));
+    let mut each: Vec<_> = names.into_iter().zip(nodes).zip(ips).map(|((a, b), c)| (a, b, c)).collect();
+    each.sort_by(|a, b| a.1.cmp(&b.1));
+    assert_eq!(each.iter().map(|pod| pod.1.as_str()).collect::<Vec<_>>(), NODES, "a pod on each node");
+    each
+}
+
+fn pods_talk(world: &World) {
+    pages(world);
+    let pods = each(world);
+    let in_pod = |pod: &str, script: &str| world.kubectl(&["exec", pod, "--", "bash", "-c", script]);
+    for (pod, node, _) in &pods {
+        let found = in_pod(pod, "getent hosts kubernetes.default.svc.cluster.local");
+        assert!(found.starts_with("10.96.0.1 "), "a pod of {node} finds {found}");
+        for (_, other, ip) in &pods {
+            let get = |to: &str| format!("exec 3<>/dev/tcp/{to}/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+            let page = in_pod(pod, &get(ip));
+            assert!(page.contains("Welcome to nginx"), "from {node} to {other}: {page}");
+            let page = in_pod(pod, &get("page.default.svc.cluster.local"));
+            assert!(page.contains("Welcome to nginx"), "from {node} to the Service: {page}");
+        }
+    }
+}
+
+fn logs_and_exec(world: &World) {
+    pages(world);
+    for (pod, node, ip) in each(world) {
+        let asked = format!("http://{ip}/asked-of-{node}");
+        world.lab.run(&["ssh", &node, &format!("exec 3<>/dev/tcp/{ip}/80; printf 'GET /asked-of-{node} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3 >/dev/null")]);
+        let logs = until("the log has it", 10, || {
+            let logs = world.kubectl(&["logs", &pod]);
+            logs.contains(&format!("GET /asked-of-{node}")).then_some(logs)
+        });
+        assert!(!logs.is_empty(), "{asked}");
+        let uptime = world.kubectl(&["exec", &pod, "--", "cat", "/etc/hostname"]);
+        assert_eq!(uptime.trim(), pod, "on {node}");
+    }
+}

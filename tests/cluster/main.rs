@@ -1,0 +1,127 @@
+//! ironstrap on the real thing: a cluster made in the lab (tests/lab), looked at from all sides, broken, and
+//! mended. A runner of our own, for scenarios build on each other: bringing up a cluster takes a minute.
+//!
+//! `cargo test --features lab --test cluster [-- WORDS OF A SCENARIO]`; as root, with the lab up.
+
+// clippy sees no test in what has a `main`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
+
+mod client;
+mod drift;
+mod foreign;
+mod killed;
+mod lab;
+mod made;
+mod refused;
+mod settings;
+mod twice;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use world::World;
+
+/// What a scenario stands on.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ground {
+    /// Machines that nothing was ever done to.
+    Fresh,
+    /// A cluster that is as the inventory says.
+    Cluster,
+    /// What the scenario before it left.
+    Before,
+}
+
+pub struct Scenario {
+    pub says: &'static str,
+    pub ground: Ground,
+    pub run: fn(&World),
+}
+
+/// In the order in which they run.
+fn scenarios() -> Vec<Scenario> {
+    let all = [
+        refused::UNFIT,
+        made::SCENARIOS,
+        settings::SCENARIOS,
+        twice::SCENARIOS,
+        refused::SCENARIOS,
+        drift::SCENARIOS,
+        killed::CLIENT,
+        killed::NODE,
+        foreign::SCENARIOS,
+    ];
+    all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
+}
+
+/// Those whose name has all the words, and whatever they build on.
+fn chosen(all: &[Scenario], words: &[String]) -> Vec<bool> {
+    let named = |s: &Scenario| words.iter().all(|word| s.says.contains(word.as_str()));
+    let mut chosen: Vec<bool> = all.iter().map(named).collect();
+    for i in (1..all.len()).rev() {
+        if chosen[i] && all[i].ground == Ground::Before {
+            chosen[i - 1] = true;
+        }
+    }
+    chosen
+}
+
+/// Where a run of scenarios stands.
+struct Progress {
+    passed: usize,
+    failed: Vec<&'static str>,
+    /// The one before went well, so that another can build on it.
+    good: bool,
+    /// The lab gave no ground to stand on.
+    broken: bool,
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let (all, world) = (scenarios(), World::new());
+    let chosen = chosen(&all, &words);
+    let mut progress = Progress { passed: 0, failed: vec![], good: false, broken: false };
+    for (scenario, _) in all.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
+        let since = Instant::now();
+        let good = attempt(scenario, &world, &mut progress);
+        progress.good = good;
+        let (sign, seconds) = (if good { '✔' } else { '✗' }, since.elapsed().as_secs_f64());
+        println!("{sign} {} ({seconds:.1} s)", scenario.says);
+        if good { progress.passed += 1 } else { progress.failed.push(scenario.says) }
+    }
+    progress.failed.iter().for_each(|says| println!("failed: {says}"));
+    println!("{} passed, {} failed", progress.passed, progress.failed.len());
+    std::process::exit(if progress.failed.is_empty() { 0 } else { 1 });
+}
+
+fn attempt(scenario: &Scenario, world: &World, progress: &mut Progress) -> bool {
+    if progress.broken || (scenario.ground == Ground::Before && !progress.good) {
+        println!("  not tried: {}", if progress.broken { "the lab is broken" } else { "the one before it failed" });
+        return false;
+    }
+    // A panic in between leaves nothing half changed in `world`: what a scenario needs is laid out anew.
+    let ground = catch_unwind(AssertUnwindSafe(|| world.lay(scenario.ground)));
+    if ground.is_err() {
+        progress.broken = true;
+        return false;
+    }
+    catch_unwind(AssertUnwindSafe(|| (scenario.run)(world))).is_ok()
+}
+
+/// Looks every few milliseconds until there is something to see; panics when it does not come in time.
+pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "waited {seconds} s in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether it is so, in the form that `until` takes.
+pub fn so(is: bool) -> Option<()> {
+    is.then_some(())
+}

@@ -1,0 +1,114 @@
+//! Refused and untouched: machines that are not fit, a cluster that the inventory contradicts, another operator
+//! at the same time.
+
+use std::fs;
+use std::process::Command;
+
+use toml::Table;
+
+use crate::lab::{NODES, assert_untouched};
+use crate::world::{Moved, PATIENCE, World, set};
+use crate::{Ground, Scenario, so, until};
+
+pub const UNFIT: &[Scenario] = &[Scenario {
+    says: "machines that are not fit are all named, and none is touched",
+    ground: Ground::Fresh,
+    run: unfit,
+}];
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { says: "without its trust the cluster is refused", ground: Ground::Cluster, run: no_trust },
+    Scenario {
+        says: "another Kubernetes version, range or name is refused",
+        ground: Ground::Cluster,
+        run: identity,
+    },
+    Scenario { says: "a second operator is refused, and told who is first", ground: Ground::Cluster, run: second },
+];
+
+/// Plan and apply both refuse, with these words on m1, and nothing is touched anywhere.
+fn assert_refused(world: &World, words: &[&str]) {
+    let before = world.lab.look_at_all();
+    world.apply().refused(5, "m1", words);
+    world.plan().refused(5, "m1", words);
+    assert_untouched(&before, &world.lab.look_at_all());
+}
+
+fn unfit(world: &World) {
+    let (m1, w1) = (world.lab.machine("m1"), world.lab.machine("w1"));
+    world.lab.ssh("m1", "systemd-run -q --unit=other /usr/sbin/sshd -D -p 6443");
+    world.lab.ssh("w1", "systemd-run -q --unit=other /usr/sbin/sshd -D -p 10250; hostnamectl hostname w2");
+    world.lab.ssh("w2", "sed -i s/^VERSION_CODENAME=.*/VERSION_CODENAME=sid/ /usr/lib/os-release");
+    until("the ports are held", 10, || so(m1.listens(6443) && w1.listens(10250)));
+    let (before, kept) = (world.lab.look_at_all(), world.kept());
+    for run in [world.apply(), world.plan()] {
+        let run = run.refused(5, "m1", &["port 6443 is held by sshd"]);
+        let run = run.refused(5, "w1", &["calls itself w2", "w2"]);
+        let run = run.refused(5, "w1", &["port 10250 is held by sshd"]);
+        run.refused(5, "w2", &["debian sid"]);
+    }
+    assert_untouched(&before, &world.lab.look_at_all());
+    // A run takes the inventory's lock, and leaves the file that it locks.
+    let mut left = world.kept();
+    left.retain(|name| name != ".demo.lock");
+    assert_eq!(left, kept, "something was written beside the inventory");
+}
+
+fn no_trust(world: &World) {
+    let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
+    assert_refused(world, &["belongs to a cluster that this trust does not know", "demo.trust does not exist"]);
+    assert!(!world.dir.join("demo.trust").exists(), "a second trust was made");
+    drop(away);
+    world.assert_converged();
+}
+
+fn identity(world: &World) {
+    type Edit = fn(&mut Table);
+    let edits: [(Edit, &[&str]); 4] = [
+        (|i| set(i, &["cluster", "kubernetes"], r#""1.36.2""#), &["kubernetes: the cluster has 1.36.3", "1.36.2"]),
+        (|i| set(i, &["cluster", "pods"], r#""10.200.0.0/16""#), &["pods: the cluster has 10.244.0.0/16", "10.200.0.0/16"]),
+        (|i| set(i, &["cluster", "services"], r#""10.97.0.0/16""#), &["services: the cluster has 10.96.0.0/12"]),
+        (|i| set(i, &["cluster", "name"], r#""other""#), &["other.trust does not exist"]),
+    ];
+    for (edit, words) in edits {
+        world.inventory(edit);
+        assert_refused(world, words);
+    }
+    assert!(!world.dir.join("other.trust").exists(), "a second trust was made");
+    // The name alone, with the trust that goes with it.
+    let moved = Moved::new(world.dir.join("demo.trust"), world.dir.join("other.trust"));
+    assert_refused(world, &["name: the cluster has demo, the inventory says other"]);
+    drop(moved);
+    world.inventory(|_| {});
+    world.assert_converged();
+}
+
+fn second(world: &World) {
+    // Bob has a copy of the folder: on one and the same folder the operator's own lock would keep him out.
+    let bobs = world.dir.with_extension("bob");
+    let _ = fs::remove_dir_all(&bobs);
+    assert!(Command::new("cp").arg("-a").args([&world.dir, &bobs]).status().unwrap().success());
+    world.lab.ssh("w2", "echo '# edited' >>/etc/containerd/config.toml");
+    let mut alice = world.start_as("alice", &world.dir, &["apply", "--yes"]);
+    alice.event("alice changes something", 60, |event| event["event"] == "stage");
+    alice.signal("STOP");
+    let before: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
+    let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(60);
+    let same_folder = world.start_as("bob", &world.dir, &["apply", "--yes"]).end(60);
+    let after: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
+    alice.signal("CONT");
+    let alice = alice.end(PATIENCE);
+    bob.refused(9, "m1", &["is being changed by alice@"]);
+    same_folder.refused(9, "-", &["is working on cluster demo"]);
+    assert_untouched(&before, &after);
+    let fixed = alice.good().triples("fixed");
+    assert!(fixed.iter().any(|(node, step, _)| node == "w2" && step == "runtime"), "{fixed:#?}");
+    // Once she is done, everybody may.
+    let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(60).good();
+    assert_eq!(bob.changes(), 0);
+    let _ = fs::remove_dir_all(&bobs);
+    // A run that was over long ago holds nothing any more, whoever it was.
+    for node in NODES {
+        assert!(world.lab.machine(node).running("sh", &["-s"]).is_empty(), "a script goes on at {node}");
+    }
+}

@@ -1,0 +1,229 @@
+//! That the cluster is the one of the inventory: what each component really runs with, whose trust it is,
+//! labels and taints.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::lab::{NODES, text};
+use crate::world::{World, set};
+use crate::{Ground, Scenario, until};
+
+/// What the tests' inventory says beyond the lab's: something for each component.
+pub const SETTINGS: &[(&[&str], &str)] = &[
+    (&["kubelet", "maxPods"], "77"),
+    (&["kube-proxy", "metricsBindAddress"], r#""0.0.0.0:10249""#),
+    (&["api-server", "event-ttl"], r#""2h0m0s""#),
+    (&["controller-manager", "terminated-pod-gc-threshold"], "501"),
+    (&["scheduler", "kube-api-qps"], "51"),
+    (&["etcd", "quota-backend-bytes"], "4294967296"),
+    (&["containerd", "plugins", "io.containerd.grpc.v1.cri", "max_concurrent_downloads"], "4"),
+];
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "each component runs with what the inventory sets",
+        ground: Ground::Cluster,
+        run: components,
+    },
+    Scenario {
+        says: "the trust on the control plane is the operator's byte for byte, and nowhere else",
+        ground: Ground::Cluster,
+        run: trust,
+    },
+    Scenario { says: "openssl finds every certificate good", ground: Ground::Cluster, run: openssl },
+    Scenario {
+        says: "labels and taints are as said, and what others set stays",
+        ground: Ground::Cluster,
+        run: labels,
+    },
+    Scenario {
+        says: "changed settings, labels and taints are planned, rolled out, and taken back",
+        ground: Ground::Cluster,
+        run: changes,
+    },
+];
+
+/// The configuration that a node's kubelet says it runs with.
+fn configz(world: &World, node: &str) -> Value {
+    let path = format!("/api/v1/nodes/{node}/proxy/configz");
+    world.kubectl_json(&["get", "--raw", &path])["kubeletconfig"].clone()
+}
+
+/// The one process of m1 that is this program must have this word on its command line.
+fn assert_runs_with(world: &World, program: &str, word: &str) {
+    let processes = world.lab.machine("m1").running(program, &[]);
+    assert_eq!(processes.len(), 1, "{program} runs once on m1");
+    assert!(processes[0].words.iter().any(|w| w == word), "{program} runs without {word}: {:?}", processes[0].words);
+}
+
+fn components(world: &World) {
+    for (node, octet) in NODES.iter().zip([11, 12, 13]) {
+        let kubelet = configz(world, node);
+        assert_eq!(kubelet["maxPods"], 77, "{node}");
+        assert_eq!(kubelet["cgroupDriver"], "systemd", "{node}");
+        // It listens to the outside because the inventory says so, and says what it does.
+        let url = format!("http://198.18.0.{octet}:10249/proxyMode");
+        assert_eq!(world.lab.run(&["exec", "curl", "-sS", "--max-time", "5", &url]), "nftables", "{node}");
+        let dump = world.lab.ssh(node, "containerd config dump");
+        let dump: Vec<&str> = dump.lines().map(str::trim).collect();
+        for line in ["max_concurrent_downloads = 4", "SystemdCgroup = true", "restrict_oom_score_adj = true"] {
+            assert!(dump.contains(&line), "{node}: containerd does not have {line}");
+        }
+    }
+    let config = world.kubectl(&["-n", "kube-system", "get", "configmap", "kube-proxy", "-o", r"jsonpath={.data.config\.conf}"]);
+    assert!(config.contains("\nmode: nftables\n"), "{config}");
+    assert_runs_with(world, "kube-apiserver", "--event-ttl=2h0m0s");
+    assert_runs_with(world, "kube-controller-manager", "--terminated-pod-gc-threshold=501");
+    assert_runs_with(world, "kube-scheduler", "--kube-api-qps=51");
+    assert_runs_with(world, "etcd", "--quota-backend-bytes=4294967296");
+}
+
+/// All files below a folder, by their path in it.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => {
+                    let name = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_string();
+                    found.insert(name, fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What m1 should have below /etc/kubernetes/pki, out of the operator's folder.
+fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
+    let kept = files(&world.dir.join("demo.trust"));
+    let on_node = |(name, bytes): (String, Vec<u8>)| {
+        let name = match name.strip_prefix("nodes/m1/") {
+            Some(leaf) => leaf.replacen("etcd-", "etcd/", 1).replace("apiserver-etcd/", "apiserver-etcd-"),
+            None => name.replacen("etcd-", "etcd/", 1),
+        };
+        (!name.starts_with("admin.") && name != "token").then_some((name, bytes))
+    };
+    kept.into_iter().filter_map(on_node).collect()
+}
+
+fn trust(world: &World) {
+    let (ours, there) = (ours(world), files(&world.lab.disk("m1", "/etc/kubernetes/pki")));
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&there), names(&ours), "kubeadm made none of its own, and all of ours are there");
+    for (name, bytes) in &ours {
+        assert!(there[name] == *bytes, "{name} on m1 is not the operator's");
+    }
+    for node in ["w1", "w2"] {
+        let there = files(&world.lab.disk(node, "/etc/kubernetes/pki"));
+        assert_eq!(names(&there), ["ca.crt"], "{node}");
+        assert!(there["ca.crt"] == ours["ca.crt"], "{node}");
+    }
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let kept = world.dir.join("demo.trust");
+    assert_eq!(mode(&kept), 0o700);
+    assert_eq!(mode(&world.dir.join("demo.kubeconfig")), 0o600);
+    for name in files(&kept).keys().filter(|name| name.ends_with(".key") || *name == "token") {
+        assert_eq!(mode(&kept.join(name)), 0o600, "{name}");
+    }
+    for name in ours.keys().filter(|name| name.ends_with(".key")) {
+        assert_eq!(mode(&world.lab.disk("m1", "/etc/kubernetes/pki").join(name)), 0o600, "{name}");
+    }
+}
+
+fn openssl(world: &World) {
+    let pki = world.lab.disk("m1", "/etc/kubernetes/pki");
+    let leaves = [
+        ("ca.crt", "sslserver", "apiserver.crt"),
+        ("ca.crt", "sslclient", "apiserver-kubelet-client.crt"),
+        ("front-proxy-ca.crt", "sslclient", "front-proxy-client.crt"),
+        ("etcd/ca.crt", "sslserver", "etcd/server.crt"),
+        ("etcd/ca.crt", "sslclient", "etcd/server.crt"),
+        ("etcd/ca.crt", "sslserver", "etcd/peer.crt"),
+        ("etcd/ca.crt", "sslclient", "etcd/peer.crt"),
+        ("etcd/ca.crt", "sslclient", "etcd/healthcheck-client.crt"),
+        ("etcd/ca.crt", "sslclient", "apiserver-etcd-client.crt"),
+    ];
+    for (ca, purpose, leaf) in leaves {
+        let mut verify = Command::new("openssl");
+        verify.args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"]).arg(pki.join(ca)).arg(pki.join(leaf));
+        let output = verify.output().unwrap();
+        assert!(output.status.success(), "{leaf}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+    // What the server shows to the world is what was checked.
+    let shown = world.lab.run(&[
+        "exec", "sh", "-c",
+        "openssl s_client -connect 198.18.0.11:6443 </dev/null 2>/dev/null | openssl x509",
+    ]);
+    assert_eq!(shown.trim(), fs::read_to_string(pki.join("apiserver.crt")).unwrap().trim());
+}
+
+/// Labels, and taints as `key=value:effect`, of a Node.
+fn marks(world: &World, node: &str) -> (Value, Vec<String>) {
+    let node = world.kubectl_json(&["get", "node", node, "-o", "json"]);
+    let word = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_string();
+    let taint = |t: &Value| format!("{}={}:{}", word(t, "key"), word(t, "value"), word(t, "effect"));
+    let taints = node["spec"]["taints"].as_array().map(|all| all.iter().map(taint).collect());
+    (node["metadata"]["labels"].clone(), taints.unwrap_or_default())
+}
+
+fn labels(world: &World) {
+    assert_eq!(marks(world, "w1").0["disk"], "ssd");
+    assert_eq!(marks(world, "w1").1, Vec::<String>::new());
+    assert_eq!(marks(world, "w2").1, ["lab=yes:PreferNoSchedule"]);
+    assert_eq!(marks(world, "m1").1, ["node-role.kubernetes.io/control-plane=:NoSchedule"]);
+    world.kubectl(&["label", "node", "w1", "w2", "somebody=else"]);
+    world.assert_converged();
+    world.kubectl(&["label", "node", "w1", "disk-"]);
+    world.apply().good();
+    let (labels, _) = marks(world, "w1");
+    assert_eq!((&labels["disk"], &labels["somebody"]), (&"ssd".into(), &"else".into()));
+    world.kubectl(&["label", "node", "w1", "w2", "somebody-"]);
+}
+
+fn changes(world: &World) {
+    world.inventory(|inventory| {
+        set(inventory, &["kubelet", "maxPods"], "78");
+        set(inventory, &["api-server", "event-ttl"], r#""3h0m0s""#);
+        set(inventory, &["nodes", "w1", "labels"], r#"{ rack = "a1" }"#);
+        set(inventory, &["nodes", "w2", "taints"], r#"["lab=no:PreferNoSchedule", "other:PreferNoSchedule"]"#);
+    });
+    let planned = world.plan().good().triples("drift");
+    let written = "what kubeadm wrote is as it wrote it, from this inventory";
+    for (node, that) in NODES.map(|node| (node, written)).into_iter().chain([
+        ("m1", "w1 has its labels and taints"),
+        ("m1", "w2 has its labels and taints"),
+    ]) {
+        assert!(planned.iter().any(|(n, _, t)| n == node && t == that), "not planned: {node}: {that}: {planned:#?}");
+    }
+    let changed = world.apply().good();
+    assert_eq!(changed.triples("fixed"), planned, "what was planned was done");
+    world.assert_converged();
+    for node in NODES {
+        assert_eq!(configz(world, node)["maxPods"], 78, "{node}");
+    }
+    assert_runs_with(world, "kube-apiserver", "--event-ttl=3h0m0s");
+    let labels = marks(world, "w1").0;
+    assert_eq!((&labels["rack"], &labels["disk"]), (&"a1".into(), &Value::Null));
+    let mut taints = marks(world, "w2").1;
+    taints.sort();
+    assert_eq!(taints, ["lab=no:PreferNoSchedule", "other=:PreferNoSchedule"]);
+    world.inventory(|_| {});
+    world.apply().good();
+    world.assert_converged();
+    until("the old setting is back", 5, || (configz(world, "w1")["maxPods"] == 77).then_some(()));
+    labels_are_back(world);
+}
+
+fn labels_are_back(world: &World) {
+    let (labels, _) = marks(world, "w1");
+    assert_eq!((&labels["disk"], &labels["rack"]), (&"ssd".into(), &Value::Null));
+    assert_eq!(marks(world, "w2").1, ["lab=yes:PreferNoSchedule"]);
+}

@@ -1,0 +1,187 @@
+//! The lab, the operator's folder, and the ground that scenarios stand on.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use toml::{Table, Value as Toml};
+
+use crate::Ground;
+use crate::client::{Client, Ended};
+use crate::lab::{Lab, text};
+
+/// Longer than any run takes on two cores.
+pub const PATIENCE: u64 = 300;
+
+pub struct World {
+    pub lab: Lab,
+    /// Inventory, trust and kubeconfig are here.
+    pub dir: PathBuf,
+    kubectl: PathBuf,
+    /// A cluster could not be brought up; once more, and nothing more is tried.
+    failed: Cell<u32>,
+}
+
+impl World {
+    pub fn new() -> World {
+        let lab = Lab::new();
+        lab.run(&["up"]);
+        let part = lab.run(&["part", "kubernetes"]);
+        let world = World {
+            dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
+            kubectl: Path::new(part.trim()).join("kubectl"),
+            failed: Cell::new(0),
+            lab,
+        };
+        fs::create_dir_all(&world.dir).unwrap();
+        world
+    }
+
+    /// Sees to it that a scenario finds what it stands on.
+    pub fn lay(&self, ground: Ground) {
+        match ground {
+            Ground::Before => {}
+            Ground::Fresh => self.fresh(),
+            Ground::Cluster => self.cluster(),
+        }
+    }
+
+    /// Machines as from the shop, and an operator who knows nothing yet.
+    fn fresh(&self) {
+        self.lab.run(&["fresh"]);
+        fs::remove_dir_all(&self.dir).unwrap();
+        fs::create_dir_all(&self.dir).unwrap();
+        self.inventory(|_| {});
+    }
+
+    fn cluster(&self) {
+        self.inventory(|_| {});
+        self.lab.run(&["up"]);
+        let plan = self.plan();
+        if plan.code == Some(0) && plan.changes() == 0 {
+            return;
+        }
+        println!("  no cluster that is as wanted: making one\n{}", plan.errors());
+        self.fresh();
+        let made = self.apply();
+        if made.code != Some(0) {
+            self.failed.set(self.failed.get() + 1);
+        }
+        made.good();
+        self.failed.set(0);
+    }
+
+    /// Writes the lab's inventory with this cluster's settings, edited.
+    pub fn inventory(&self, edit: impl FnOnce(&mut Table)) {
+        let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/inventory.toml");
+        let home = self.lab.home.to_str().unwrap();
+        let text = fs::read_to_string(lab).unwrap().replace("/var/lib/ironstrap-lab", home);
+        let mut table: Table = text.parse().unwrap();
+        for (path, value) in crate::settings::SETTINGS {
+            set(&mut table, path, value);
+        }
+        edit(&mut table);
+        fs::write(self.dir.join("inventory.toml"), toml::to_string(&table).unwrap()).unwrap();
+    }
+
+    /// Starts ironstrap as `user`, with the inventory in `dir`.
+    pub fn start_as(&self, user: &str, dir: &Path, args: &[&str]) -> Client {
+        let binary = std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into());
+        let say = r#"echo "{\"event\":\"pid\",\"pid\":$$}"; exec "$@""#;
+        let inventory = dir.join("inventory.toml");
+        let mut command = self.lab.command(&["exec", "sh", "-c", say, "sh", &binary]);
+        command.args(args).arg("--json").arg("-i").arg(inventory).env("USER", user);
+        Client::start(command)
+    }
+
+    pub fn start(&self, args: &[&str]) -> Client {
+        self.start_as("operator", &self.dir, args)
+    }
+
+    pub fn applying(&self) -> Client {
+        self.start(&["apply", "--yes"])
+    }
+
+    pub fn apply(&self) -> Ended {
+        self.applying().end(PATIENCE)
+    }
+
+    pub fn plan(&self) -> Ended {
+        self.start(&["plan"]).end(60)
+    }
+
+    /// What kubectl prints on the operator's side, with the operator's kubeconfig; it must succeed.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args).unwrap_or_else(|why| panic!("kubectl {}: {why}", args.join(" ")))
+    }
+
+    pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = self.lab.command(&["exec"]);
+        command.arg(&self.kubectl).args(["--request-timeout=10s", "--kubeconfig"]);
+        let output = command.arg(self.dir.join("demo.kubeconfig")).args(args).output().unwrap();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    }
+
+    pub fn kubectl_json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.kubectl(args)).unwrap()
+    }
+
+    /// Brings objects about.
+    pub fn create(&self, name: &str, manifest: &str) {
+        let file = self.dir.join(name);
+        fs::write(&file, manifest).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    }
+
+    /// The files of the operator's folder.
+    pub fn kept(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(&self.dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Nothing is left to do, and nothing was changed to find out.
+    pub fn assert_converged(&self) {
+        let plan = self.plan().good();
+        assert_eq!(plan.changes(), 0, "left to do: {:#?}", plan.triples("drift"));
+    }
+}
+
+/// Puts a value, itself as TOML, at a path of keys.
+pub fn set(table: &mut Table, path: &[&str], value: &str) {
+    let (last, parents) = path.split_last().unwrap();
+    let mut table = table;
+    for key in parents {
+        let entry = table.entry(*key).or_insert_with(|| Toml::Table(Table::new()));
+        table = entry.as_table_mut().unwrap();
+    }
+    let value: Table = format!("v = {value}").parse().unwrap();
+    table.insert(last.to_string(), value["v"].clone());
+}
+
+/// Something moved away, and back when this is dropped, whatever happens in between.
+pub struct Moved {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Moved {
+    pub fn new(from: PathBuf, to: PathBuf) -> Moved {
+        fs::rename(&from, &to).unwrap();
+        Moved { from, to }
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        if self.from.exists() {
+            let _ = fs::remove_dir_all(&self.from);
+        }
+        let _ = fs::rename(&self.to, &self.from);
+    }
+}
