@@ -356,7 +356,7 @@ leftovers() {
     for p in "$c/$ID"-*/; do [[ ! -d $p ]] || printf 'cgroup %s\n' "$p"; done
   done
   for p in /proc/[0-9]*; do
-    if grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; then
+    if { grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; } && [[ -n $(started "${p#/proc/}") ]]; then
       printf 'process %s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline")"
     fi
   done
