@@ -191,7 +191,8 @@ fn owner() -> String {
         ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let host =
         hostname::get().map_or_else(|_| "somewhere".into(), |host| host.to_string_lossy().into_owned());
-    let plain = |text: &str| text.replace(char::is_whitespace, "-");
+    // It becomes a word of shell.
+    let plain = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-");
     format!("{}@{}", plain(&user.unwrap_or_else(|| "somebody".into())), plain(&host))
 }
 

@@ -24,6 +24,8 @@ use crate::steps::{Stage, Via};
 mod apply;
 mod work;
 
+pub use apply::Stop;
+
 /// How long an API server may take to come back after a change, and a machine to answer again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -54,6 +56,8 @@ pub struct Member<S> {
     pub left: Option<Error>,
     /// Wants that did not hold when last judged.
     open: BTreeSet<String>,
+    /// How many wants did not hold when last judged, without those that only wait for another node.
+    pub pressing: usize,
     /// Wants that were found wrong and later right.
     pub changed: BTreeSet<String>,
     work: work::State,
@@ -82,6 +86,7 @@ impl<S: Shell> Fleetwork<S> {
                 clock: 0.0,
                 left: None,
                 open: BTreeSet::new(),
+                pressing: 0,
                 changed: BTreeSet::new(),
                 work: work::State::default(),
             });
@@ -91,7 +96,7 @@ impl<S: Shell> Fleetwork<S> {
 
     /// Asks every machine once, all at the same time. Who does not answer is left, with the reason.
     pub async fn look(&mut self) {
-        let mut asking = JoinSet::new();
+        let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
         for (i, member) in self.members.iter_mut().enumerate() {
             member.execs += 1;
             let ask = work::ask(member.shell.clone(), member.questions());
@@ -100,9 +105,15 @@ impl<S: Shell> Fleetwork<S> {
         while let Some(done) = asking.join_next().await {
             let Ok((i, result)) = done else { continue };
             self.heard(i, result);
-            if self.members[i].machine.is_some() {
+            if let Some(machine) = &self.members[i].machine {
                 let changes = self.judge(i).map_or(0, |stages| stages.iter().flatten().count());
-                self.events.tell(Event::Looked { node: self.members[i].node.name.clone(), changes });
+                let (node, answering) = (self.members[i].node.name.clone(), machine.took);
+                self.events.tell(Event::Looked {
+                    node,
+                    changes,
+                    answering,
+                    seconds: since.elapsed().as_secs_f64(),
+                });
             }
         }
     }

@@ -205,7 +205,7 @@ impl Want {
         }
     }
 
-    /// A file we share: this edit of whatever is there, and nothing where there is no file.
+    /// A file we share: this edit of whatever is there; of an empty text where there is no file.
     pub fn edit(
         that: impl Into<String>,
         path: &str,

@@ -175,7 +175,7 @@ fn products(cx: &Cx) -> Result<Want> {
     Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
         .ask(ask)
         .judged(move |answer| compare(answer, &fingerprint))
-        .run(again(cx)?)
+        .run_as_unit("kubeadm", 15, again(cx)?)
         .disrupts())
 }
 
@@ -228,22 +228,16 @@ fn again(cx: &Cx) -> Result<String> {
         "umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config $c\n{KUBECTL}\
          kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
-         kubeadm init phase kubelet-start --config $c\n{WAIT_FOR_API}\
+         kubeadm init phase kubelet-start --config $c\n\
          proxy() {{ kubectl -n kube-system get configmap kube-proxy --ignore-not-found -o 'jsonpath={{.data}}'; }}\n\
-         before=$(proxy)\n\
-         kubeadm init phase upload-config all --config $c\nkubeadm init phase addon all --config $c\n\
-         after=$(proxy)\n\
-         [ \"$before\" = \"$after\" ] || kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
+         patiently kubectl get --raw /readyz >/dev/null\nbefore=$(patiently proxy)\n\
+         patiently kubeadm init phase upload-config all --config $c\npatiently kubeadm init phase addon all --config $c\n\
+         after=$(patiently proxy)\n\
+         [ \"$before\" = \"$after\" ] || patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
          rm -f $c\n{}",
         receipt(cx)?
     ))
 }
-
-/// The API server comes back with its new manifest; until the old one is gone, its answer says nothing.
-const WAIT_FOR_API: &str = "\
-n=0
-while ! { sleep 1; kubectl get --raw /readyz >/dev/null 2>&1; }; do n=$((n + 1)); [ $n -lt 120 ] || { echo 'the API server did not come back'; exit 1; }; done
-";
 
 /// A table of the inventory with a name that is not kubeadm's.
 fn not_a_table(what: &str) -> Error {
