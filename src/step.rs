@@ -250,13 +250,14 @@ impl Want {
     ///
     /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
     pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
+        let files = reads.join(" ");
         let reads = reads.iter().map(|path| path.to_string()).collect();
         Want::that(format!("{unit} runs its current config"))
             .asks(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")
             .run(format!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
-                 systemctl restart {unit}\nsystemctl is-active -q {unit}"
+                 fresh {unit} {files} || systemctl restart {unit}\nsystemctl is-active -q {unit}"
             ))
             .disrupts()
     }

@@ -90,6 +90,15 @@ follow() {
   return "$r"
 }
 
+# fresh UNIT FILE...: it runs, and started in a later second than any of the files changed. What was installed a
+# moment ago, with its configuration in place, need not be restarted.
+fresh() {
+  systemctl is-active -q "$1" || return 1
+  since=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value "$1")" +%s)
+  shift
+  for f in "$@"; do [ ! -e "$f" ] || [ "$since" -gt "$(stat -L -c %Z "$f")" ] || return 1; done
+}
+
 # patiently COMMAND...: repeats it for a minute while it fails: an API server that is just being replaced.
 patiently() {
   n=0

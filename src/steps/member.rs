@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
 use crate::shell::KUBECTL;
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
+use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
 use crate::template;
 
 mod config;
@@ -24,12 +24,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         true => control_plane(cx, &enter),
         false => worker(cx, &enter),
     };
-    Ok(vec![
+    let mut wants = vec![
         member,
         Want::no_file("no credentials of joining are left", BOOTSTRAP),
         products(cx)?,
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"]),
-    ])
+    ];
+    if !cx.machine.is_member() {
+        // Becoming one brings the rest about; doing it over right afterwards would only cost time.
+        wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
+    }
+    Ok(wants)
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
