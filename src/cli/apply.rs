@@ -60,13 +60,11 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
 /// that everything stopped.
 async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
     let path = start.store.path().display().to_string();
-    let blocked = start.work.survey((&path, start.kept));
-    if !blocked.is_empty() {
-        return Ok(blocked);
-    }
-    let others = start.work.others();
-    if !others.is_empty() {
-        return Ok(others);
+    let survey = start.work.survey((&path, start.kept));
+    let blocked = if survey.blocked { survey.errors } else { start.work.others() };
+    if let Some(kind) = blocked.last().map(|error| error.kind) {
+        let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
+        return Ok(blocked.into_iter().chain([untouched]).collect());
     }
     let plan = start.work.plan()?;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
