@@ -15,14 +15,21 @@ pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Resu
     let style = if args.json { Style::Json } else { Style::Quiet };
     let mut start = args.start(style).await.map_err(one)?;
     let path = start.store.path().display().to_string();
-    let errors = start.work.survey((&path, start.kept)).errors;
-    let plan = start.work.plan().map_err(one)?;
+    let survey = start.work.survey((&path, start.kept));
+    let errors = survey.errors;
+    let mut plan = start.work.plan().map_err(one)?;
+    if survey.blocked && start.work.fleet().exists {
+        // Another cluster than the inventory's: what would make it ours is not a plan.
+        plan.iter_mut().for_each(|(_, changes)| changes.clear());
+    }
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     if args.json {
         tell_plan(&start.events, &plan, &errors);
     } else {
         report::plan::lines(&plan).iter().for_each(|line| report::out(line));
-        summary(&start, &plan, changes);
+        if !survey.blocked || changes > 0 {
+            summary(&start, &plan, changes);
+        }
     }
     let unknown = unknown(&plan);
     let tallies = tallies(&start.work, &plan);
