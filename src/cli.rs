@@ -9,19 +9,20 @@ use clap::{Args, Parser, Subcommand};
 use time::OffsetDateTime;
 
 use crate::cluster::Cluster;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::inventory;
 use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::Fleetwork;
-use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
+use crate::report::{self, Events, Style, count};
 use crate::ssh::{Options, Ssh};
 use crate::step::Cx;
 use crate::steps::STAGES;
 use crate::store::Store;
 
 mod apply;
+mod plan;
 
 /// Turns bare Linux machines into a Kubernetes cluster over SSH, and keeps them that way.
 #[derive(Parser)]
@@ -94,8 +95,8 @@ impl Cli {
     pub async fn run(self) -> std::result::Result<End, Errors> {
         match self.command {
             Command::Check(Inventory { inventory }) => check(&inventory),
-            Command::Plan { fleet, exit_code } => plan(&fleet, exit_code).await,
-            Command::Apply { fleet, dry_run: true, .. } => plan(&fleet, false).await,
+            Command::Plan { fleet, exit_code } => plan::plan(&fleet, exit_code).await,
+            Command::Apply { fleet, dry_run: true, .. } => plan::plan(&fleet, false).await,
             Command::Apply { fleet, yes, .. } => apply::apply(&fleet, yes).await,
         }
     }
@@ -191,101 +192,7 @@ fn owner() -> String {
         ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let host =
         hostname::get().map_or_else(|_| "somewhere".into(), |host| host.to_string_lossy().into_owned());
-    let plain = |text: &str| text.replace(char::is_whitespace, "-");
+    // It becomes a word of shell.
+    let plain = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-");
     format!("{}@{}", plain(&user.unwrap_or_else(|| "somebody".into())), plain(&host))
-}
-
-async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Result<End, Errors> {
-    let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start(style).await.map_err(one)?;
-    let path = start.store.path().display().to_string();
-    let unreachable: Errors = start.work.members().iter().filter_map(|member| member.left.clone()).collect();
-    let mut errors = start.work.survey((&path, start.kept));
-    let quarantined: Errors = start.work.members().iter().filter_map(|member| member.left.clone()).collect();
-    for error in unreachable.into_iter().chain(quarantined) {
-        if !errors.contains(&error) {
-            errors.push(error);
-        }
-    }
-    let plan = start.work.plan().map_err(one)?;
-    let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if args.json {
-        tell_plan(&start.events, &plan, &errors);
-    } else {
-        report::plan::lines(&plan).iter().for_each(|line| report::out(line));
-        summary(&start, &plan, changes);
-    }
-    let unknown = unknown(&plan);
-    let tallies = tallies(&start.work, &plan);
-    let seconds = start.since.elapsed().as_secs_f64();
-    start.events.tell(Event::Done { changes, nodes: tallies, seconds });
-    drop((start.events, start.work));
-    let _ = start.printer.await;
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    if let Some(error) = unknown {
-        return Err(one(error));
-    }
-    Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
-}
-
-fn unknown(plan: &[(String, Vec<crate::plan::Change>)]) -> Option<Error> {
-    let is_unknown =
-        |change: &&crate::plan::Change| matches!(change.state, crate::plan::State::Unknown { .. });
-    let (node, change) =
-        plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
-    let crate::plan::State::Unknown { asked, why } = &change.state else { return None };
-    let error =
-        Error::new(Kind::Unknown, format!("cannot tell whether it is so that {}", change.that)).on(node);
-    Some(
-        error
-            .because(format!("asked: {asked}"))
-            .because(format!("answered: {why}"))
-            .hint("what is not known is never changed"),
-    )
-}
-
-fn tell_plan(events: &Events, plan: &[(String, Vec<crate::plan::Change>)], errors: &[Error]) {
-    for (node, change) in plan.iter().flat_map(|(node, changes)| changes.iter().map(move |c| (node, c))) {
-        events.tell(Event::Drift {
-            node: node.clone(),
-            step: change.step.into(),
-            that: change.that.clone(),
-            state: change.state.word().into(),
-            have: change.have.clone(),
-            want: change.want.clone(),
-        });
-    }
-    errors.iter().for_each(|error| events.tell(error.into()));
-}
-
-fn summary(start: &Start, plan: &[(String, Vec<crate::plan::Change>)], changes: usize) {
-    let (wants, nodes) = (start.work.wants(), plan.len());
-    let seconds = start.since.elapsed().as_secs_f64();
-    if changes == 0 {
-        report::err(&format!("✔ all {wants} wants hold, on {} ({seconds:.1} s)", count(nodes, "node")));
-        return;
-    }
-    let drifted = plan.iter().filter(|(_, changes)| !changes.is_empty()).count();
-    report::err(&format!(
-        "\n{changes} of {wants} wants do not hold, on {drifted} of {} ({seconds:.1} s); `ironstrap apply` is there to change that",
-        count(nodes, "node")
-    ));
-}
-
-fn tallies(
-    work: &Fleetwork<Ssh>,
-    plan: &[(String, Vec<crate::plan::Change>)],
-) -> std::collections::BTreeMap<String, Tally> {
-    let tally =
-        |(member, (_, changes)): (&crate::reconcile::Member<Ssh>, &(String, Vec<crate::plan::Change>))| {
-            let state = match (member.left.is_some(), changes.is_empty()) {
-                (true, _) => NodeState::Quarantined,
-                (false, true) => NodeState::Converged,
-                (false, false) => NodeState::Drifted,
-            };
-            (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
-        };
-    work.members().iter().zip(plan).map(tally).collect()
 }

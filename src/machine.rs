@@ -69,6 +69,8 @@ pub struct Machine {
     pub uid: u32,
     /// Seconds since 1970, by the machine's own clock.
     pub clock: f64,
+    /// How long it took to answer everything, in seconds.
+    pub took: f64,
     pub cpus: u32,
     /// Kibibytes in all.
     pub memory: u64,

@@ -48,6 +48,7 @@ pub fn script(asks: &[&Ask], boundary: &str) -> String {
         Ask::Shell(body) => Some(body.clone()),
         _ => None,
     }));
+    bodies.push("date +%s.%N".into());
     let mut text = String::from(
         "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          cd / || exit\nexec 3>&1\n",
@@ -75,7 +76,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             Answer::Unknown(why) => return Err(format!("asked for its {name}: {why}")),
         }
     }
-    let machine = Machine::read(&head[0], &head[1], &head[2])?;
+    let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
     let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?], asks);
     let objects = objects::read(next()?, asks);
     let mut answers = Vec::new();
@@ -90,6 +91,8 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             other => tables.answer(other),
         });
     }
+    let ended = String::from_utf8(next()?.stdout).ok().and_then(|clock| clock.trim().parse::<f64>().ok());
+    machine.took = ended.ok_or("the reply has no end")? - machine.clock;
     match replies.next() {
         None => Ok((machine, answers)),
         Some(_) => Err("the reply is longer than the question".into()),

@@ -24,6 +24,8 @@ use crate::steps::{Stage, Via};
 mod apply;
 mod work;
 
+pub use apply::Stop;
+
 /// How long an API server may take to come back after a change, and a machine to answer again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -37,6 +39,13 @@ pub struct Fleetwork<S> {
     events: Events,
     /// Wants of the API stages that did not hold when last judged.
     open: BTreeSet<String>,
+}
+
+/// What stands against touching machines.
+pub struct Survey {
+    pub errors: Vec<Error>,
+    /// Nobody may be touched, not only those whom the errors name.
+    pub blocked: bool,
 }
 
 /// One node, its shell, and the last that it said.
@@ -54,6 +63,8 @@ pub struct Member<S> {
     pub left: Option<Error>,
     /// Wants that did not hold when last judged.
     open: BTreeSet<String>,
+    /// How many wants did not hold when last judged, without those that only wait for another node.
+    pub pressing: usize,
     /// Wants that were found wrong and later right.
     pub changed: BTreeSet<String>,
     work: work::State,
@@ -82,6 +93,7 @@ impl<S: Shell> Fleetwork<S> {
                 clock: 0.0,
                 left: None,
                 open: BTreeSet::new(),
+                pressing: 0,
                 changed: BTreeSet::new(),
                 work: work::State::default(),
             });
@@ -91,7 +103,7 @@ impl<S: Shell> Fleetwork<S> {
 
     /// Asks every machine once, all at the same time. Who does not answer is left, with the reason.
     pub async fn look(&mut self) {
-        let mut asking = JoinSet::new();
+        let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
         for (i, member) in self.members.iter_mut().enumerate() {
             member.execs += 1;
             let ask = work::ask(member.shell.clone(), member.questions());
@@ -100,9 +112,15 @@ impl<S: Shell> Fleetwork<S> {
         while let Some(done) = asking.join_next().await {
             let Ok((i, result)) = done else { continue };
             self.heard(i, result);
-            if self.members[i].machine.is_some() {
+            if let Some(machine) = &self.members[i].machine {
                 let changes = self.judge(i).map_or(0, |stages| stages.iter().flatten().count());
-                self.events.tell(Event::Looked { node: self.members[i].node.name.clone(), changes });
+                let (node, answering) = (self.members[i].node.name.clone(), machine.took);
+                self.events.tell(Event::Looked {
+                    node,
+                    changes,
+                    answering,
+                    seconds: since.elapsed().as_secs_f64(),
+                });
             }
         }
     }
@@ -199,42 +217,32 @@ impl<S: Shell> Fleetwork<S> {
         self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
 
-    /// What stands against touching anything, and what stands only against touching one node: those are left.
+    /// What stands against touching machines, and whether it stands against touching any.
     ///
     /// While no cluster exists nobody is touched while anybody is unfit; once there is one, the unfit are left and
     /// the others go on. `kept`: where the trust is, and whether there is one.
-    pub fn survey(&mut self, kept: (&str, bool)) -> Vec<Error> {
+    pub fn survey(&mut self, kept: (&str, bool)) -> Survey {
         let (fleet, machines) = (self.fleet(), self.machines());
-        let mut errors: Vec<Error> = self.members.iter().filter_map(|member| member.left.clone()).collect();
         let clocks = self.members.iter().filter(|m| m.machine.is_some());
         let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
-        let mut single: Vec<Error> = fleet::misfits(&machines, &clocks);
-        let mut whole: Vec<Error> = Vec::new();
-        for (error, everybody) in fleet::refusals(&self.cluster, &machines, &self.trust, kept) {
-            if everybody { whole.push(error) } else { single.push(error) }
-        }
+        let mut errors = fleet::misfits(&machines, &clocks);
+        let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
+        let blocked = !fleet.exists || refusals.iter().any(|(_, everybody)| *everybody);
+        errors.extend(refusals.into_iter().map(|(error, _)| error));
         for i in 0..self.members.len() {
-            let Ok(stages) = self.judge_in(i, &fleet) else { continue };
-            let strange = |error: &Error| error.node.as_deref() == Some(&self.members[i].node.name);
-            if !single.iter().chain(&whole).any(strange) {
-                single.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
+            let name = &self.members[i].node.name;
+            let known = errors.iter().any(|error| error.node.as_ref() == Some(name));
+            if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
+                errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
             }
         }
-        if !whole.is_empty() {
-            return whole;
-        }
-        errors.extend(single.iter().cloned());
-        if !fleet.exists {
-            return errors;
-        }
-        for error in single {
-            let member =
-                self.members.iter_mut().find(|member| Some(&member.node.name) == error.node.as_ref());
-            if let Some(member) = member {
-                member.left.get_or_insert(error);
+        for member in &mut self.members {
+            match errors.iter().find(|error| error.node.as_ref() == Some(&member.node.name)) {
+                Some(error) => drop(member.left.get_or_insert(error.clone())),
+                None => errors.extend(member.left.clone()),
             }
         }
-        vec![]
+        Survey { blocked: blocked && !errors.is_empty(), errors }
     }
 
     /// Whoever else is changing these machines right now.

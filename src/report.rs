@@ -15,8 +15,9 @@ pub mod term;
 #[derive(Clone, Debug, Serialize, PartialEq)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
-    /// A machine was asked for the first time, and this many of its wants do not hold.
-    Looked { node: String, changes: usize },
+    /// A machine was asked for the first time, and this many of its wants do not hold. `answering`: seconds that
+    /// the machine itself took; `seconds`: since the first question went out, the connection included.
+    Looked { node: String, changes: usize, answering: f64, seconds: f64 },
     /// A want that does not hold, as `plan` shows it.
     Drift { node: String, step: String, that: String, state: String, have: String, want: String },
     /// Keys and certificates were made, into this folder.

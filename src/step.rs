@@ -205,7 +205,7 @@ impl Want {
         }
     }
 
-    /// A file we share: this edit of whatever is there, and nothing where there is no file.
+    /// A file we share: this edit of whatever is there; of an empty text where there is no file.
     pub fn edit(
         that: impl Into<String>,
         path: &str,
@@ -250,13 +250,14 @@ impl Want {
     ///
     /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
     pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
+        let files = reads.join(" ");
         let reads = reads.iter().map(|path| path.to_string()).collect();
         Want::that(format!("{unit} runs its current config"))
             .asks(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")
             .run(format!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
-                 systemctl restart {unit}\nsystemctl is-active -q {unit}"
+                 fresh {unit} {files} || systemctl restart {unit}\nsystemctl is-active -q {unit}"
             ))
             .disrupts()
     }

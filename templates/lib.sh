@@ -21,14 +21,17 @@ before_answer() {
   ( umask 077; cat >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.answer"
 }
 
-# put PATH MODE: standard input becomes the file, whole or not at all. MODE "kept" keeps mode and owner.
+# put PATH MODE: standard input becomes the file, whole or not at all. MODE "kept" keeps mode and owner; a new
+# file gets 644.
 put() {
   file=$1
   [ ! -L "$file" ] || file=$(readlink -f "$file")
   mkdir -p "$(dirname "$file")"
   new=$file.ironstrap
   ( umask 077; cat >"$new" )
-  if [ "$2" = kept ]; then chmod --reference="$file" "$new"; chown --reference="$file" "$new"; else chmod "$2" "$new"; fi
+  if [ "$2" != kept ]; then chmod "$2" "$new"
+  elif [ -e "$file" ]; then chmod --reference="$file" "$new"; chown --reference="$file" "$new"
+  else chmod 644 "$new"; fi
   sync -d "$new"
   # A file that is itself a mount point, as in containers, cannot be renamed over.
   if mountpoint -q "$file" 2>/dev/null; then cat "$new" >"$file"; rm -f "$new"; else mv -f "$new" "$file"; fi
@@ -85,6 +88,21 @@ follow() {
   if [ ! -e "$RUN/$1.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
   read -r r <"$RUN/$1.rc"
   return "$r"
+}
+
+# fresh UNIT FILE...: it runs, and started in a later second than any of the files changed. What was installed a
+# moment ago, with its configuration in place, need not be restarted.
+fresh() {
+  systemctl is-active -q "$1" || return 1
+  since=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value "$1")" +%s)
+  shift
+  for f in "$@"; do [ ! -e "$f" ] || [ "$since" -gt "$(stat -L -c %Z "$f")" ] || return 1; done
+}
+
+# patiently COMMAND...: repeats it for a minute while it fails: an API server that is just being replaced.
+patiently() {
+  n=0
+  until "$@"; do n=$((n + 1)); [ $n -lt 60 ] || return 1; sleep 1; done
 }
 
 # holder FILE: the process that has FILE locked, as "PID (name)".

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use super::{End, Errors, FleetArgs, Start, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
+use crate::reconcile::Stop;
 use crate::report::{self, Event, NodeState, Tally, count};
 
 pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<End, Errors> {
@@ -59,13 +60,11 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
 /// that everything stopped.
 async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
     let path = start.store.path().display().to_string();
-    let blocked = start.work.survey((&path, start.kept));
-    if !blocked.is_empty() {
-        return Ok(blocked);
-    }
-    let others = start.work.others();
-    if !others.is_empty() {
-        return Ok(others);
+    let survey = start.work.survey((&path, start.kept));
+    let blocked = if survey.blocked { survey.errors } else { start.work.others() };
+    if let Some(kind) = blocked.last().map(|error| error.kind) {
+        let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
+        return Ok(blocked.into_iter().chain([untouched]).collect());
     }
     let plan = start.work.plan()?;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
@@ -73,20 +72,22 @@ async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
         return Err(Error::new(Kind::Interrupted, "nothing was changed"));
     }
     keep_trust(start)?;
-    let (stopper, stop) = tokio::sync::watch::channel(false);
+    let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
     let interrupts = tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            report::err(
+        for (wish, words) in [
+            (
+                Stop::Soon,
                 "stopping after the fixes that are running; Ctrl-C again stops at once, and they go on without us",
-            );
-            let _ = stopper.send(true);
-        }
-        // Holds the sender open; a second Ctrl-C ends the program.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::abort();
+            ),
+            (Stop::Now, "stopping at once"),
+        ] {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                report::err(words);
+                let _ = stopper.send(wish);
+            }
         }
     });
-    let done = start.work.apply(&stop).await;
+    let done = start.work.apply(&mut stop).await;
     interrupts.abort();
     let mut errors: Errors = start.work.members().iter().filter_map(|member| member.left.clone()).collect();
     match done {
@@ -172,15 +173,15 @@ fn operators_endpoint(start: &Start) -> String {
 
 fn tallies(start: &Start) -> (usize, BTreeMap<String, Tally>) {
     let work = &start.work;
-    let tally = |(i, member): (usize, &crate::reconcile::Member<crate::ssh::Ssh>)| {
-        let state = match (&member.left, work.still_open(i)) {
+    let tally = |member: &crate::reconcile::Member<crate::ssh::Ssh>| {
+        let state = match (&member.left, member.pressing) {
             (Some(_), _) => NodeState::Quarantined,
             (None, 0) => NodeState::Converged,
             (None, _) => NodeState::Drifted,
         };
         (member.node.name.clone(), Tally { execs: member.execs, changes: member.changed.len(), state })
     };
-    let nodes: BTreeMap<String, Tally> = work.members().iter().enumerate().map(tally).collect();
+    let nodes: BTreeMap<String, Tally> = work.members().iter().map(tally).collect();
     (nodes.values().map(|tally| tally.changes).sum(), nodes)
 }
 

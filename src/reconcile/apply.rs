@@ -21,6 +21,16 @@ use crate::steps::{Needs, Via};
 /// to reboot.
 const RECONNECTS: u32 = 6;
 
+/// How soon the user wants it to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    Never,
+    /// Nothing new is begun, and what runs is waited for.
+    Soon,
+    /// What runs on the machines is left to itself.
+    Now,
+}
+
 type Working = JoinSet<(usize, Done)>;
 
 /// What the changes of a stage allow.
@@ -35,17 +45,21 @@ enum Next {
 
 impl<S: Shell> Fleetwork<S> {
     /// Makes it so. `look` and `survey` come first. Ends when every node is as wanted or left; which, the
-    /// members tell. `stop` ends it early: nothing new is begun, and what runs is waited for.
-    pub async fn apply(&mut self, stop: &tokio::sync::watch::Receiver<bool>) -> Result<()> {
+    /// members tell.
+    pub async fn apply(&mut self, stop: &mut tokio::sync::watch::Receiver<Stop>) -> Result<()> {
         if !self.take_first().await? {
             return Ok(());
         }
         let mut working = Working::new();
         loop {
-            if !*stop.borrow() {
+            if *stop.borrow() == Stop::Never {
                 self.hand_out(&mut working)?;
             }
-            let Some(done) = working.join_next().await else { break };
+            let done = tokio::select! {
+                done = working.join_next() => done,
+                Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(stopped("stopped at once")),
+            };
+            let Some(done) = done else { break };
             let (i, done) =
                 done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
             self.take_in(i, done);
@@ -53,9 +67,8 @@ impl<S: Shell> Fleetwork<S> {
         self.note_open()?;
         self.release().await;
         match *stop.borrow() {
-            true => Err(Error::new(Kind::Interrupted, "stopped after the fixes that were running")
-                .hint("run apply again: it goes on from here")),
-            false => Ok(()),
+            Stop::Never => Ok(()),
+            _ => Err(stopped("stopped after the fixes that were running")),
         }
     }
 
@@ -314,6 +327,11 @@ impl<S: Shell> Fleetwork<S> {
             let set = if self.stages[t].via == Via::Api { &mut whole } else { &mut own };
             set.insert(format!("{}\n{}", change.step, change.that));
         }
+        let count = |via: Via| {
+            let of = stages.iter().zip(self.stages).filter(|(_, stage)| stage.via == via);
+            of.flat_map(|(changes, _)| changes).filter(|c| !matches!(c.state, State::Waits(_))).count()
+        };
+        self.members[i].pressing = count(Via::Node) + count(Via::Api);
         let unsure = stages.iter().flatten().any(|change| matches!(change.state, State::Unknown { .. }));
         if unsure {
             // What cannot be told now was neither mended nor broken.
@@ -346,12 +364,10 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(())
     }
+}
 
-    /// How many wants do not hold on a node, as far as anybody knows.
-    pub fn still_open(&self, i: usize) -> usize {
-        let speaks = self.api(&self.fleet()) == Some(i);
-        self.members[i].open.len() + if speaks { self.open.len() } else { 0 }
-    }
+fn stopped(what: &str) -> Error {
+    Error::new(Kind::Interrupted, what).hint("run apply again: it goes on from here")
 }
 
 /// Whether the answer is likely to come with time.

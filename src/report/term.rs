@@ -28,6 +28,7 @@ impl Display {
         match event {
             Event::Stage { node, stage, changes } => {
                 let bar = self.node(node);
+                bar.reset_elapsed();
                 bar.set_prefix(format!("{node}  {stage}"));
                 bar.set_message(count(*changes, "change"));
             }

@@ -10,8 +10,7 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, decode_secret_key};
 use tokio::time::timeout;
 
-use super::connect::last_words;
-use super::trust::{Parting, Trust};
+use super::trust::{Parting, Trust, last_words};
 use super::{GOODBYE, Operator, Target};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::fingerprint;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{self, Config, Handle, Msg};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use super::trust::{Parting, Trouble, Trust};
+use super::trust::{Parting, Trouble, Trust, last_words};
 use super::{KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE, Target, auth};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::KnownHosts;
@@ -247,10 +247,6 @@ impl Connection {
     pub(super) fn parting(&self) -> Option<String> {
         last_words(&self.parting)
     }
-}
-
-pub(super) fn last_words(parting: &Parting) -> Option<String> {
-    parting.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[cfg(test)]

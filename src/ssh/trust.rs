@@ -11,6 +11,10 @@ use crate::known_hosts::{self, KnownHosts, Sighting, Verdict};
 /// Why the other side, or the protocol, ended the connection. russh tells only its `Handler`.
 pub(super) type Parting = Arc<Mutex<Option<String>>>;
 
+pub(super) fn last_words(parting: &Parting) -> Option<String> {
+    parting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// What russh asks on the way.
 #[derive(Clone)]
 pub(super) struct Trust {

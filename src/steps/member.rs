@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
 use crate::shell::KUBECTL;
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
+use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
 use crate::template;
 
 mod config;
@@ -24,12 +24,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         true => control_plane(cx, &enter),
         false => worker(cx, &enter),
     };
-    Ok(vec![
+    let mut wants = vec![
         member,
         Want::no_file("no credentials of joining are left", BOOTSTRAP),
         products(cx)?,
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"]),
-    ])
+    ];
+    if !cx.machine.is_member() {
+        // Becoming one brings the rest about; doing it over right afterwards would only cost time.
+        wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
+    }
+    Ok(wants)
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
@@ -175,7 +180,7 @@ fn products(cx: &Cx) -> Result<Want> {
     Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
         .ask(ask)
         .judged(move |answer| compare(answer, &fingerprint))
-        .run(again(cx)?)
+        .run_as_unit("kubeadm", 15, again(cx)?)
         .disrupts())
 }
 
@@ -228,22 +233,16 @@ fn again(cx: &Cx) -> Result<String> {
         "umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config $c\n{KUBECTL}\
          kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
-         kubeadm init phase kubelet-start --config $c\n{WAIT_FOR_API}\
+         kubeadm init phase kubelet-start --config $c\n\
          proxy() {{ kubectl -n kube-system get configmap kube-proxy --ignore-not-found -o 'jsonpath={{.data}}'; }}\n\
-         before=$(proxy)\n\
-         kubeadm init phase upload-config all --config $c\nkubeadm init phase addon all --config $c\n\
-         after=$(proxy)\n\
-         [ \"$before\" = \"$after\" ] || kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
+         patiently kubectl get --raw /readyz >/dev/null\nbefore=$(patiently proxy)\n\
+         patiently kubeadm init phase upload-config all --config $c\npatiently kubeadm init phase addon all --config $c\n\
+         after=$(patiently proxy)\n\
+         [ \"$before\" = \"$after\" ] || patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
          rm -f $c\n{}",
         receipt(cx)?
     ))
 }
-
-/// The API server comes back with its new manifest; until the old one is gone, its answer says nothing.
-const WAIT_FOR_API: &str = "\
-n=0
-while ! { sleep 1; kubectl get --raw /readyz >/dev/null 2>&1; }; do n=$((n + 1)); [ $n -lt 120 ] || { echo 'the API server did not come back'; exit 1; }; done
-";
 
 /// A table of the inventory with a name that is not kubeadm's.
 fn not_a_table(what: &str) -> Error {

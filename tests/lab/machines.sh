@@ -123,6 +123,8 @@ create() {
   install -m 755 "$HERE/machine-init" "$r/lab-init"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapon"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapoff"
+  # Nobody sits there, and it would take one of the host's few inotify instances.
+  ln -s /dev/null "$r/etc/systemd/system/console-getty.service"
   # Nothing may set the host's clock, and chronyd can run without: with -x it only watches.
   install -D -m 644 /dev/stdin "$r/etc/systemd/system/chrony.service.d/lab.conf" <<'U'
 [Unit]
@@ -161,8 +163,8 @@ unplug() {
   ! netns "$ID-$1" || ip netns del "$ID-$1"
 }
 
-# controllers: where a cgroup has to be made; on v1 once per controller. The host's own mounts are
-# only ever added to.
+# controllers: where a cgroup has to be made: once on v2, once per controller on v1, and in both trees
+# where a host has both. The host's own mounts stay as they are, and get folders only.
 controllers() {
   local c
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
@@ -170,7 +172,7 @@ controllers() {
     return
   fi
   for c in /sys/fs/cgroup/*; do
-    [[ -L $c || ! -e $c/cgroup.procs || $c == */unified ]] || printf '%s\n' "$c"
+    [[ -L $c || ! -e $c/cgroup.procs ]] || printf '%s\n' "$c"
   done
 }
 
@@ -328,11 +330,11 @@ fresh() { # [NAME…]
 }
 
 down() {
-  local name
+  local name file
   for name in $(machines); do scrap "$name"; done
-  for name in registry packages; do [[ ! -e $LAB/$name.pid ]] || finish "$LAB/$name.pid" TERM; done
+  for file in "$LAB"/*.pid; do [[ ! -e $file ]] || finish "$file" TERM; done
   ! netns "$ID" || ip netns del "$ID"
-  rm -rf "$LAB"/{machines,hostkeys,web,registry.yml,registry.log,packages.log,known_hosts,id_ed25519,id_ed25519.pub}
+  rm -rf "$LAB"/{machines,hostkeys,web,registry.yml,known_hosts,id_ed25519{,.pub},tls.{crt,key},*.log}
   [[ ! -d $LAB ]] || rmdir --ignore-fail-on-non-empty "$LAB"
 }
 
@@ -354,7 +356,7 @@ leftovers() {
     for p in "$c/$ID"-*/; do [[ ! -d $p ]] || printf 'cgroup %s\n' "$p"; done
   done
   for p in /proc/[0-9]*; do
-    if grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; then
+    if { grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; } && [[ -n $(started "${p#/proc/}") ]]; then
       printf 'process %s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline")"
     fi
   done

@@ -1,0 +1,107 @@
+//! `plan`: ask, and show what is not as the inventory says.
+
+use std::collections::BTreeMap;
+
+use super::{End, Errors, FleetArgs, Start, one};
+use crate::error::{Error, Kind};
+use crate::plan::{Change, State};
+use crate::reconcile::{Fleetwork, Member};
+use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
+use crate::ssh::Ssh;
+
+type Plan = [(String, Vec<Change>)];
+
+pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Result<End, Errors> {
+    let style = if args.json { Style::Json } else { Style::Quiet };
+    let mut start = args.start(style).await.map_err(one)?;
+    let path = start.store.path().display().to_string();
+    let survey = start.work.survey((&path, start.kept));
+    let errors = survey.errors;
+    let mut plan = start.work.plan().map_err(one)?;
+    if survey.blocked && start.work.fleet().exists {
+        // Another cluster than the inventory's: what would make it ours is not a plan.
+        plan.iter_mut().for_each(|(_, changes)| changes.clear());
+    }
+    let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
+    if args.json {
+        tell_plan(&start.events, &plan, &errors);
+    } else {
+        report::plan::lines(&plan).iter().for_each(|line| report::out(line));
+        if !survey.blocked || changes > 0 {
+            summary(&start, &plan, changes);
+        }
+    }
+    let unknown = unknown(&plan);
+    let tallies = tallies(&start.work, &plan);
+    let seconds = start.since.elapsed().as_secs_f64();
+    start.events.tell(Event::Done { changes, nodes: tallies, seconds });
+    drop((start.events, start.work));
+    let _ = start.printer.await;
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    if let Some(error) = unknown {
+        return Err(one(error));
+    }
+    Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
+}
+
+fn unknown(plan: &Plan) -> Option<Error> {
+    let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
+    let (node, change) =
+        plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
+    let State::Unknown { asked, why } = &change.state else { return None };
+    let error =
+        Error::new(Kind::Unknown, format!("cannot tell whether it is so that {}", change.that)).on(node);
+    Some(
+        error
+            .because(format!("asked: {asked}"))
+            .because(format!("answered: {why}"))
+            .hint("what is not known is never changed"),
+    )
+}
+
+fn tell_plan(events: &Events, plan: &Plan, errors: &[Error]) {
+    for (node, change) in plan.iter().flat_map(|(node, changes)| changes.iter().map(move |c| (node, c))) {
+        events.tell(Event::Drift {
+            node: node.clone(),
+            step: change.step.into(),
+            that: change.that.clone(),
+            state: change.state.word().into(),
+            have: change.have.clone(),
+            want: change.want.clone(),
+        });
+    }
+    errors.iter().for_each(|error| events.tell(error.into()));
+}
+
+fn summary(start: &Start, plan: &Plan, changes: usize) {
+    let (wants, nodes) = (start.work.wants(), count(plan.len(), "node"));
+    let seconds = start.since.elapsed().as_secs_f64();
+    let answered = start.work.members().iter().filter(|member| member.machine.is_some()).count();
+    let of = if answered == plan.len() { nodes } else { format!("the {answered} of {nodes} that answered") };
+    if answered == 0 {
+        return;
+    }
+    if changes == 0 {
+        let sign = if answered == plan.len() { "✔ " } else { "" };
+        report::err(&format!("{sign}all {wants} wants hold, on {of} ({seconds:.1} s)"));
+        return;
+    }
+    let drifted = plan.iter().filter(|(_, changes)| !changes.is_empty()).count();
+    report::err(&format!(
+        "\n{changes} of {wants} wants do not hold, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply` is there to change that"
+    ));
+}
+
+fn tallies(work: &Fleetwork<Ssh>, plan: &Plan) -> BTreeMap<String, Tally> {
+    let tally = |(member, (_, changes)): (&Member<Ssh>, &(String, Vec<Change>))| {
+        let state = match (member.left.is_some(), changes.is_empty()) {
+            (true, _) => NodeState::Quarantined,
+            (false, true) => NodeState::Converged,
+            (false, false) => NodeState::Drifted,
+        };
+        (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
+    };
+    work.members().iter().zip(plan).map(tally).collect()
+}
