@@ -225,13 +225,15 @@ impl<S: Shell> Fleetwork<S> {
         let (fleet, machines) = (self.fleet(), self.machines());
         let clocks = self.members.iter().filter(|m| m.machine.is_some());
         let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
+        // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
         let mut errors = fleet::misfits(&machines, &clocks);
+        let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
         let blocked = !fleet.exists || refusals.iter().any(|(_, everybody)| *everybody);
         errors.extend(refusals.into_iter().map(|(error, _)| error));
         for i in 0..self.members.len() {
             let name = &self.members[i].node.name;
-            let known = errors.iter().any(|error| error.node.as_ref() == Some(name));
+            let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
             if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
                 errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
             }

@@ -150,7 +150,12 @@ impl Ended {
     pub fn errors(&self) -> String {
         let line = |e: &Value| {
             let cause: Vec<&str> = e["cause"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-            format!("{}: {}: {}\n", e["node"].as_str().unwrap_or("-"), e["what"].as_str().unwrap(), cause.join("; "))
+            format!(
+                "{}: {}: {}\n",
+                e["node"].as_str().unwrap_or("-"),
+                e["what"].as_str().unwrap(),
+                cause.join("; ")
+            )
         };
         self.of("error").map(line).collect()
     }
@@ -165,7 +170,8 @@ impl Ended {
     pub fn refused(self, code: i32, node: &str, words: &[&str]) -> Ended {
         assert_eq!(self.code, Some(code), "{}{}", self.errors(), self.stderr);
         let errors = self.errors();
-        let named = |line: &str| line.starts_with(&format!("{node}: ")) && words.iter().all(|w| line.contains(w));
+        let named =
+            |line: &str| line.starts_with(&format!("{node}: ")) && words.iter().all(|w| line.contains(w));
         assert!(errors.lines().any(named), "no error of {node} speaks of {words:?}:\n{errors}");
         self
     }

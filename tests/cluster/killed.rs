@@ -35,11 +35,7 @@ pub const CLIENT: &[Scenario] = &[
         ground: Ground::Before,
         run: network_and_bootstrap,
     },
-    Scenario {
-        says: "after all that the next run makes the cluster",
-        ground: Ground::Before,
-        run: finished,
-    },
+    Scenario { says: "after all that the next run makes the cluster", ground: Ground::Before, run: finished },
 ];
 
 /// Another, in which the machines are hit.
@@ -54,7 +50,11 @@ pub const NODE: &[Scenario] = &[
         ground: Ground::Before,
         run: init_cut,
     },
-    Scenario { says: "kubeadm killed in join: the next run makes the cluster", ground: Ground::Before, run: join_killed },
+    Scenario {
+        says: "kubeadm killed in join: the next run makes the cluster",
+        ground: Ground::Before,
+        run: join_killed,
+    },
 ];
 
 /// Long for what has to happen in between, on two busy cores.
@@ -106,7 +106,8 @@ fn trust_half_laid_out(world: &World) {
 
 /// kubeadm, stopped where it waits for the API server to come.
 fn init_waiting(m1: &Machine) -> Vec<Process> {
-    let begun = || m1.has("/etc/kubernetes/manifests/kube-apiserver.yaml") && !m1.running("kubelet", &[]).is_empty();
+    let begun =
+        || m1.has("/etc/kubernetes/manifests/kube-apiserver.yaml") && !m1.running("kubelet", &[]).is_empty();
     until("init waits for the API server", SOON, || so(begun()));
     let kubeadm = m1.running("kubeadm", &["init"]);
     signal("STOP", &kubeadm);
@@ -130,7 +131,8 @@ fn api_up_and_nothing_uploaded(world: &World, m1: &Machine) {
     let kubectl = "kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout=5s";
     let ready = format!("{kubectl} get --raw /readyz 2>&1 || :");
     until("the API is ready", SOON, || so(world.lab.ssh("m1", &ready) == "ok"));
-    let maps = world.lab.ssh("m1", &format!("{kubectl} -n kube-system get configmap kubeadm-config 2>&1 || :"));
+    let maps =
+        world.lab.ssh("m1", &format!("{kubectl} -n kube-system get configmap kubeadm-config 2>&1 || :"));
     assert!(maps.contains("NotFound"), "kubeadm-config is not to be there yet: {maps}");
 }
 
@@ -161,7 +163,8 @@ fn network_half_applied(client: &mut Client, m1: &Machine) -> Option<Vec<Process
         return None;
     }
     // Run in small pieces, until the first object is there.
-    let kubectl = until("kubectl runs", 20, || Some(m1.running("kubectl", &["apply"])).filter(|k| !k.is_empty()));
+    let kubectl =
+        until("kubectl runs", 20, || Some(m1.running("kubectl", &["apply"])).filter(|k| !k.is_empty()));
     let said = |e: &Value| {
         e["event"] == "said" && e["line"].as_str().is_some_and(|line| line.contains("namespace/kube-flannel"))
     };
@@ -243,7 +246,8 @@ fn worker_cut_and_init_killed(world: &World) {
 fn init_cut(world: &World) {
     let client = world.applying();
     let m1 = world.lab.machine("m1");
-    let kubeadm = until("init runs again", SOON, || Some(m1.running("kubeadm", &["init"])).filter(|k| !k.is_empty()));
+    let kubeadm =
+        until("init runs again", SOON, || Some(m1.running("kubeadm", &["init"])).filter(|k| !k.is_empty()));
     signal("STOP", &kubeadm);
     api_up_and_nothing_uploaded(world, &m1);
     world.lab.run(&["cut", "m1"]);
@@ -262,6 +266,11 @@ fn init_cut(world: &World) {
 fn join_killed(world: &World) {
     world.apply().good();
     world.assert_converged();
-    let nodes = world.kubectl(&["get", "nodes", "-o", r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#]);
+    let nodes = world.kubectl(&[
+        "get",
+        "nodes",
+        "-o",
+        r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#,
+    ]);
     assert_eq!(nodes, "True True True");
 }

@@ -152,7 +152,10 @@ impl Machine {
             return None;
         }
         let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        Some(Process { pid, words: words.split('\0').filter(|w| !w.is_empty()).map(str::to_string).collect() })
+        Some(Process {
+            pid,
+            words: words.split('\0').filter(|w| !w.is_empty()).map(str::to_string).collect(),
+        })
     }
 
     /// The processes of the program of that name, with these words among theirs.

@@ -29,11 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: pods_talk,
     },
-    Scenario {
-        says: "logs and exec work on every node",
-        ground: Ground::Cluster,
-        run: logs_and_exec,
-    },
+    Scenario { says: "logs and exec work on every node", ground: Ground::Cluster, run: logs_and_exec },
 ];
 
 fn plan_writes_nothing(world: &World) {
@@ -41,7 +37,10 @@ fn plan_writes_nothing(world: &World) {
     let plan = world.plan();
     assert_eq!(plan.code, Some(0), "{}", plan.errors());
     let steps: std::collections::BTreeSet<String> = plan.triples("drift").into_iter().map(|t| t.1).collect();
-    for step in ["swap", "kernel", "hosts", "runtime", "kubelet", "pki", "member", "access", "network", "nodes", "labels"] {
+    for step in [
+        "swap", "kernel", "hosts", "runtime", "kubelet", "pki", "member", "access", "network", "nodes",
+        "labels",
+    ] {
         assert!(steps.contains(step), "the plan has nothing of {step}");
     }
     for node in NODES {
@@ -143,7 +142,8 @@ fn page(world: &World) {
 /// Name, node and address of the DaemonSet's pods.
 fn each(world: &World) -> Vec<(String, String, String)> {
     let pods = world.kubectl_json(&["get", "pods", "-l", "app=each", "-o", "json"]);
-    let [names, nodes, ips] = ["/metadata/name", "/spec/nodeName", "/status/podIP"].map(|p| of_nodes(&pods, p));
+    let [names, nodes, ips] =
+        ["/metadata/name", "/spec/nodeName", "/status/podIP"].map(|p| of_nodes(&pods, p));
     let mut each: Vec<_> = names.into_iter().zip(nodes).zip(ips).map(|((a, b), c)| (a, b, c)).collect();
     each.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(each.iter().map(|pod| pod.1.as_str()).collect::<Vec<_>>(), NODES, "a pod on each node");
@@ -158,7 +158,9 @@ fn pods_talk(world: &World) {
         let found = in_pod(pod, "getent hosts kubernetes.default.svc.cluster.local");
         assert!(found.starts_with("10.96.0.1 "), "a pod of {node} finds {found}");
         for (_, other, ip) in &pods {
-            let get = |to: &str| format!("exec 3<>/dev/tcp/{to}/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+            let get = |to: &str| {
+                format!("exec 3<>/dev/tcp/{to}/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")
+            };
             let page = in_pod(pod, &get(ip));
             assert!(page.contains("Welcome to nginx"), "from {node} to {other}: {page}");
             let page = in_pod(pod, &get("page.default.svc.cluster.local"));

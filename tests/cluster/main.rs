@@ -97,7 +97,10 @@ fn main() {
 
 fn attempt(scenario: &Scenario, world: &World, progress: &mut Progress) -> bool {
     if progress.broken || (scenario.ground == Ground::Before && !progress.good) {
-        println!("  not tried: {}", if progress.broken { "the lab is broken" } else { "the one before it failed" });
+        println!(
+            "  not tried: {}",
+            if progress.broken { "the lab is broken" } else { "the one before it failed" }
+        );
         return false;
     }
     // A panic in between leaves nothing half changed in `world`: what a scenario needs is laid out anew.

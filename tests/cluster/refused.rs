@@ -23,7 +23,11 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: identity,
     },
-    Scenario { says: "a second operator is refused, and told who is first", ground: Ground::Cluster, run: second },
+    Scenario {
+        says: "a second operator is refused, and told who is first",
+        ground: Ground::Cluster,
+        run: second,
+    },
 ];
 
 /// Plan and apply both refuse, with these words on m1, and nothing is touched anywhere.
@@ -56,7 +60,10 @@ fn unfit(world: &World) {
 
 fn no_trust(world: &World) {
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
-    assert_refused(world, &["belongs to a cluster that this trust does not know", "demo.trust does not exist"]);
+    assert_refused(
+        world,
+        &["belongs to a cluster that this trust does not know", "demo.trust does not exist"],
+    );
     assert!(!world.dir.join("demo.trust").exists(), "a second trust was made");
     drop(away);
     world.assert_converged();
@@ -65,9 +72,18 @@ fn no_trust(world: &World) {
 fn identity(world: &World) {
     type Edit = fn(&mut Table);
     let edits: [(Edit, &[&str]); 4] = [
-        (|i| set(i, &["cluster", "kubernetes"], r#""1.36.2""#), &["kubernetes: the cluster has 1.36.3", "1.36.2"]),
-        (|i| set(i, &["cluster", "pods"], r#""10.200.0.0/16""#), &["pods: the cluster has 10.244.0.0/16", "10.200.0.0/16"]),
-        (|i| set(i, &["cluster", "services"], r#""10.97.0.0/16""#), &["services: the cluster has 10.96.0.0/12"]),
+        (
+            |i| set(i, &["cluster", "kubernetes"], r#""1.36.2""#),
+            &["kubernetes: the cluster has 1.36.3", "1.36.2"],
+        ),
+        (
+            |i| set(i, &["cluster", "pods"], r#""10.200.0.0/16""#),
+            &["pods: the cluster has 10.244.0.0/16", "10.200.0.0/16"],
+        ),
+        (
+            |i| set(i, &["cluster", "services"], r#""10.97.0.0/16""#),
+            &["services: the cluster has 10.96.0.0/12"],
+        ),
         (|i| set(i, &["cluster", "name"], r#""other""#), &["other.trust does not exist"]),
     ];
     for (edit, words) in edits {

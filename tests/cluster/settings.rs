@@ -58,7 +58,11 @@ fn configz(world: &World, node: &str) -> Value {
 fn assert_runs_with(world: &World, program: &str, word: &str) {
     let processes = world.lab.machine("m1").running(program, &[]);
     assert_eq!(processes.len(), 1, "{program} runs once on m1");
-    assert!(processes[0].words.iter().any(|w| w == word), "{program} runs without {word}: {:?}", processes[0].words);
+    assert!(
+        processes[0].words.iter().any(|w| w == word),
+        "{program} runs without {word}: {:?}",
+        processes[0].words
+    );
 }
 
 fn components(world: &World) {
@@ -71,11 +75,20 @@ fn components(world: &World) {
         assert_eq!(world.lab.run(&["exec", "curl", "-sS", "--max-time", "5", &url]), "nftables", "{node}");
         let dump = world.lab.ssh(node, "containerd config dump");
         let dump: Vec<&str> = dump.lines().map(str::trim).collect();
-        for line in ["max_concurrent_downloads = 4", "SystemdCgroup = true", "restrict_oom_score_adj = true"] {
+        for line in ["max_concurrent_downloads = 4", "SystemdCgroup = true", "restrict_oom_score_adj = true"]
+        {
             assert!(dump.contains(&line), "{node}: containerd does not have {line}");
         }
     }
-    let config = world.kubectl(&["-n", "kube-system", "get", "configmap", "kube-proxy", "-o", r"jsonpath={.data.config\.conf}"]);
+    let config = world.kubectl(&[
+        "-n",
+        "kube-system",
+        "get",
+        "configmap",
+        "kube-proxy",
+        "-o",
+        r"jsonpath={.data.config\.conf}",
+    ]);
     assert!(config.contains("\nmode: nftables\n"), "{config}");
     assert_runs_with(world, "kube-apiserver", "--event-ttl=2h0m0s");
     assert_runs_with(world, "kube-controller-manager", "--terminated-pod-gc-threshold=501");
@@ -153,13 +166,18 @@ fn openssl(world: &World) {
     ];
     for (ca, purpose, leaf) in leaves {
         let mut verify = Command::new("openssl");
-        verify.args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"]).arg(pki.join(ca)).arg(pki.join(leaf));
+        verify
+            .args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"])
+            .arg(pki.join(ca))
+            .arg(pki.join(leaf));
         let output = verify.output().unwrap();
         assert!(output.status.success(), "{leaf}: {}{}", text(&output.stdout), text(&output.stderr));
     }
     // What the server shows to the world is what was checked.
     let shown = world.lab.run(&[
-        "exec", "sh", "-c",
+        "exec",
+        "sh",
+        "-c",
         "openssl s_client -connect 198.18.0.11:6443 </dev/null 2>/dev/null | openssl x509",
     ]);
     assert_eq!(shown.trim(), fs::read_to_string(pki.join("apiserver.crt")).unwrap().trim());
@@ -193,15 +211,23 @@ fn changes(world: &World) {
         set(inventory, &["kubelet", "maxPods"], "78");
         set(inventory, &["api-server", "event-ttl"], r#""3h0m0s""#);
         set(inventory, &["nodes", "w1", "labels"], r#"{ rack = "a1" }"#);
-        set(inventory, &["nodes", "w2", "taints"], r#"["lab=no:PreferNoSchedule", "other:PreferNoSchedule"]"#);
+        set(
+            inventory,
+            &["nodes", "w2", "taints"],
+            r#"["lab=no:PreferNoSchedule", "other:PreferNoSchedule"]"#,
+        );
     });
     let planned = world.plan().good().triples("drift");
     let written = "what kubeadm wrote is as it wrote it, from this inventory";
-    for (node, that) in NODES.map(|node| (node, written)).into_iter().chain([
-        ("m1", "w1 has its labels and taints"),
-        ("m1", "w2 has its labels and taints"),
-    ]) {
-        assert!(planned.iter().any(|(n, _, t)| n == node && t == that), "not planned: {node}: {that}: {planned:#?}");
+    for (node, that) in NODES
+        .map(|node| (node, written))
+        .into_iter()
+        .chain([("m1", "w1 has its labels and taints"), ("m1", "w2 has its labels and taints")])
+    {
+        assert!(
+            planned.iter().any(|(n, _, t)| n == node && t == that),
+            "not planned: {node}: {that}: {planned:#?}"
+        );
     }
     let changed = world.apply().good();
     assert_eq!(changed.triples("fixed"), planned, "what was planned was done");

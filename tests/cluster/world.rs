@@ -87,7 +87,8 @@ impl World {
 
     /// Starts ironstrap as `user`, with the inventory in `dir`.
     pub fn start_as(&self, user: &str, dir: &Path, args: &[&str]) -> Client {
-        let binary = std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into());
+        let binary =
+            std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into());
         let say = r#"echo "{\"event\":\"pid\",\"pid\":$$}"; exec "$@""#;
         let inventory = dir.join("inventory.toml");
         let mut command = self.lab.command(&["exec", "sh", "-c", say, "sh", &binary]);
