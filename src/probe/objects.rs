@@ -28,10 +28,10 @@ pub(super) fn question(asks: &[&Ask]) -> String {
         )
     };
     let documents: String = wanted.iter().map(document).collect();
-    // A Secret's content stays where it is: of Secrets only the expiry of a join token is read.
+    // A Secret's content stays where it is.
     let format = concat!(
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
-        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.data.expiration}{"\n"}{end}"#
+        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.type}{"\n"}{end}"#
     );
     format!(
         "if [ ! -e /etc/kubernetes/admin.conf ] || [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then echo {NO_CLUSTER}; exit 0; fi\n\

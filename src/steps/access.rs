@@ -13,9 +13,6 @@ pub const STEP: Step = Step {
     wants,
 };
 
-/// A token that expires sooner is as good as expired: a join may take this long, in seconds.
-const SPARE: i64 = 1800;
-
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let rbac = template::render("rbac.yaml", json!({}))?;
     let fix = kubectl_apply(&rbac);
@@ -28,46 +25,53 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Renewed only when somebody has to join.
+/// Renewed only when somebody has to join. The cluster signs its public description with every token that is
+/// good, and takes the signature away when a token expires (Kubernetes' bootstrap signer): so that tells, and no
+/// secret needs to be read.
 fn token(cx: &Cx) -> Want {
-    let token = &cx.trust.token;
-    let anybody = !cx.fleet.joining.is_empty();
-    let soon = cx.now + time::Duration::seconds(SPARE);
-    let id = token.id.clone();
-    // The trust's token is not known while the asks are written, and a secret's name has it.
+    let (id, anybody) = (cx.trust.token.id.clone(), !cx.fleet.joining.is_empty());
+    let signature = format!("\"jws-kubeconfig-{id}\"");
     Want::that("whoever has to join can")
-        .ask(format!(
-            "if [ ! -e /etc/kubernetes/admin.conf ] || [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then echo no cluster; exit 0; fi\n\
-             {KUBECTL}kubectl -n kube-system get secrets --request-timeout=10s --field-selector type=bootstrap.kubernetes.io/token \
-             -o 'jsonpath={{range .items[*]}}{{.metadata.name}} {{.data.expiration}}{{\"\\n\"}}{{end}}'"
-        ))
-        .judged(move |answer| {
-            let name = format!("bootstrap-token-{id} ");
-            let expires = answer.lines().find_map(|line| line.strip_prefix(&name)).map(expiry);
-            match expires {
-                _ if !anybody => Verdict::Holds,
-                Some(None) => Verdict::Holds,
-                Some(Some(at)) if at > soon => Verdict::Holds,
-                Some(Some(at)) => Verdict::Differs { have: format!("the token expires {at}"), want: "a valid token".into() },
-                None => Verdict::Differs { have: "no token".into(), want: "a valid token".into() },
+        .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-public", "cluster-info")]))
+        .judged(move |info| match !anybody || info.contains(&signature) {
+            true => Verdict::Holds,
+            false => {
+                Verdict::Differs { have: "no token that is good".into(), want: "a token that is good".into() }
             }
         })
         .run(format!(
-            "{KUBECTL}umask 077\nt=$(cat <<'TOKEN'\n{}\nTOKEN\n)\n\
-             kubectl -n kube-system delete secret bootstrap-token-{} --ignore-not-found\n\
-             kubeadm token create \"$t\" --kubeconfig /etc/kubernetes/admin.conf --ttl 24h --description 'made by ironstrap' >/dev/null",
-            token.reveal(),
-            token.id
+            "{KUBECTL}{}",
+            TOKEN.replace("TOKEN_ID", &cx.trust.token.id).replace("TOKEN_SECRET", &cx.trust.token.secret)
         ))
 }
 
-/// Base64 of an RFC 3339 time, as the Secret has it; `None`: it never expires.
-fn expiry(text: &str) -> Option<time::OffsetDateTime> {
-    use base64::Engine;
-    let text = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()?;
-    let format = &time::format_description::well_known::Rfc3339;
-    time::OffsetDateTime::parse(std::str::from_utf8(&text).ok()?, format).ok()
+/// A bootstrap token is a Secret of this form (Kubernetes' documentation, "Bootstrap Tokens").
+const TOKEN: &str = r#"signed() {
+  n=0
+  until kubectl -n kube-public get configmap cluster-info -o 'jsonpath={.data}' | grep -q jws-kubeconfig-TOKEN_ID; do
+    n=$((n + 1)); [ $n -lt 40 ] || return 1; sleep 0.5
+  done
 }
+there=$(kubectl -n kube-system get secret bootstrap-token-TOKEN_ID --ignore-not-found -o name)
+if [ -z "$there" ] || ! signed; then
+  kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<SECRET
+apiVersion: v1
+kind: Secret
+type: bootstrap.kubernetes.io/token
+metadata:
+  name: bootstrap-token-TOKEN_ID
+  namespace: kube-system
+stringData:
+  token-id: "TOKEN_ID"
+  token-secret: "TOKEN_SECRET"
+  expiration: "$(date -u -d '+24 hours' +%Y-%m-%dT%H:%M:%SZ)"
+  description: made by ironstrap
+  usage-bootstrap-authentication: "true"
+  usage-bootstrap-signing: "true"
+  auth-extra-groups: "system:bootstrappers:kubeadm:default-node-token"
+SECRET
+  signed
+fi"#;
 
 /// A machine that was installed anew is not the Node of its name any more, and kubeadm refuses to join beside a
 /// Node that still counts as ready.
