@@ -234,7 +234,9 @@ impl<S: Shell> Fleetwork<S> {
         for i in 0..self.members.len() {
             let name = &self.members[i].node.name;
             let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
-            if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
+            let Ok(stages) = self.judge_in(i, &fleet) else { continue };
+            self.members[i].pressing = pressing(&stages);
+            if !known {
                 errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
             }
         }
@@ -285,6 +287,11 @@ fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Resu
         asks.extend(stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
     }
     Ok(asks)
+}
+
+/// How many wants do not hold, without those that only wait for another node.
+fn pressing(stages: &[Vec<Change>]) -> usize {
+    stages.iter().flatten().filter(|change| !matches!(change.state, State::Waits(_))).count()
 }
 
 /// Everything that only a human can change on a machine, as one error.

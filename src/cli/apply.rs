@@ -13,9 +13,9 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
     let mut start = args.start(args.style()).await.map_err(one)?;
     let _lock = start.store.lock().map_err(one)?;
     let done = go(args, yes, &mut start).await;
-    let errors = match done {
-        Ok(errors) => errors,
-        Err(error) => one(error),
+    let (errors, stopped) = match done {
+        Ok(errors) => (errors, false),
+        Err(errors) => (errors, true),
     };
     errors.iter().for_each(|error| start.events.tell(error.into()));
     let (changes, nodes) = tallies(&start);
@@ -40,7 +40,8 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
         return Ok(End::Good);
     }
     let mut errors = errors;
-    if good > 0 || changes > 0 {
+    // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
+    if !stopped && (good > 0 || changes > 0) {
         let names: Vec<&str> = left.iter().map(|name| name.as_str()).collect();
         errors.push(Error::new(
             Kind::Partial,
@@ -56,22 +57,22 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
     Err(errors)
 }
 
-/// The work itself; gives back what went wrong on single nodes. An error means that nothing was done at all, or
-/// that everything stopped.
-async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
+/// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
+/// everything stopped.
+async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> std::result::Result<Errors, Errors> {
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
     let blocked = if survey.blocked { survey.errors } else { start.work.others() };
     if let Some(kind) = blocked.last().map(|error| error.kind) {
         let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
-        return Ok(blocked.into_iter().chain([untouched]).collect());
+        return Err(blocked.into_iter().chain([untouched]).collect());
     }
-    let plan = start.work.plan()?;
+    let plan = start.work.plan().map_err(one)?;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if changes > 0 && !yes && !confirmed(args, start, &plan, changes)? {
-        return Err(Error::new(Kind::Interrupted, "nothing was changed"));
+    if changes > 0 && !yes && !confirmed(args, start, &plan, changes).map_err(one)? {
+        return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
-    keep_trust(start)?;
+    keep_trust(start).map_err(one)?;
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
     let interrupts = tokio::spawn(async move {
         for (wish, words) in [
@@ -90,10 +91,11 @@ async fn go(args: &FleetArgs, yes: bool, start: &mut Start) -> Result<Errors> {
     let done = start.work.apply(&mut stop).await;
     interrupts.abort();
     let mut errors: Errors = start.work.members().iter().filter_map(|member| member.left.clone()).collect();
-    match done {
-        Err(error) => errors.push(error),
-        Ok(()) => keep_kubeconfig(start)?,
+    if let Err(error) = done {
+        errors.push(error);
+        return Err(errors);
     }
+    keep_kubeconfig(start).map_err(one)?;
     Ok(errors)
 }
 

@@ -327,11 +327,7 @@ impl<S: Shell> Fleetwork<S> {
             let set = if self.stages[t].via == Via::Api { &mut whole } else { &mut own };
             set.insert(format!("{}\n{}", change.step, change.that));
         }
-        let count = |via: Via| {
-            let of = stages.iter().zip(self.stages).filter(|(_, stage)| stage.via == via);
-            of.flat_map(|(changes, _)| changes).filter(|c| !matches!(c.state, State::Waits(_))).count()
-        };
-        self.members[i].pressing = count(Via::Node) + count(Via::Api);
+        self.members[i].pressing = super::pressing(stages);
         let unsure = stages.iter().flatten().any(|change| matches!(change.state, State::Unknown { .. }));
         if unsure {
             // What cannot be told now was neither mended nor broken.

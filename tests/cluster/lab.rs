@@ -83,7 +83,7 @@ impl Lab {
 
     /// All there is to see of a machine's configuration: names, modes, owners, times, link targets and content
     /// below /etc and /var/lib/ironstrap, the unit files and the services. Left out are the two services that
-    /// come and go with each login of the one who looks.
+    /// come and go with each login of the one who looks, and the cgroups of pods, which come and go as pods do.
     pub fn looks(&self, node: &str) -> BTreeSet<String> {
         let said = self.ssh(
             node,
@@ -94,8 +94,9 @@ impl Lab {
              echo 'the end'",
         );
         assert!(said.ends_with("the end\n"), "{node} did not say all");
-        let of_logins = |line: &&str| line.starts_with("user@") || line.starts_with("user-runtime-dir@");
-        said.lines().filter(|line| !of_logins(line)).map(str::to_string).collect()
+        let moves = ["user@", "user-runtime-dir@", "cri-containerd-", "kubepods"];
+        let stays = |line: &&str| !moves.iter().any(|start| line.starts_with(start));
+        said.lines().filter(stays).map(str::to_string).collect()
     }
 
     pub fn look_at_all(&self) -> Vec<BTreeSet<String>> {
