@@ -9,6 +9,17 @@ use crate::step::{Ask, Object};
 /// What the question prints where no API server was ever set up.
 const NO_CLUSTER: &str = "no cluster";
 
+/// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was
+/// killed before that left nothing but the other credentials to see it with.
+const ASK: &str = r#"exec 4>&1
+r=0; said=$(get 2>&1 >&4) || r=$?
+super=/etc/kubernetes/super-admin.conf
+case $said in *'User "kubernetes-admin" cannot get'*)
+  [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
+esac
+[ -z "$said" ] || echo "$said" >&2
+exit $r"#;
+
 /// An empty question where nothing is asked; else every object once.
 pub(super) fn question(asks: &[&Ask]) -> String {
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
@@ -35,7 +46,7 @@ pub(super) fn question(asks: &[&Ask]) -> String {
     );
     format!(
         "if [ ! -e /etc/kubernetes/admin.conf ] || [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then echo {NO_CLUSTER}; exit 0; fi\n\
-         {KUBECTL}kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' -f - <<'OBJECTS'\n{documents}OBJECTS"
+         {KUBECTL}get() {{\nkubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS'\n{documents}OBJECTS\n}}\n{ASK}"
     )
 }
 

@@ -82,6 +82,23 @@ impl Client {
         }
     }
 
+    /// As `until`, and panics at once where the client ends before.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        seconds: u64,
+        mut look: impl FnMut(&mut Client) -> Option<T>,
+    ) -> T {
+        crate::until(what, seconds, || {
+            let seen = look(self);
+            if seen.is_none() && self.child.try_wait().unwrap().is_some() {
+                self.listen();
+                panic!("the client ended before {what}; it said {:#?}", self.last());
+            }
+            seen
+        })
+    }
+
     fn last(&self) -> &[Value] {
         &self.seen[self.seen.len().saturating_sub(8)..]
     }

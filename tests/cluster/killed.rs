@@ -61,8 +61,8 @@ pub const NODE: &[Scenario] = &[
 const SOON: u64 = 120;
 
 /// dpkg in the middle of taking the kubelet's package apart, stopped.
-fn dpkg_unpacking(machine: &Machine) -> Vec<Process> {
-    until("dpkg unpacks the kubelet", SOON, || so(machine.has("/usr/bin/kubelet.dpkg-new")));
+fn dpkg_unpacking(client: &mut Client, machine: &Machine) -> Vec<Process> {
+    client.until("dpkg unpacks the kubelet", SOON, |_| so(machine.has("/usr/bin/kubelet.dpkg-new")));
     let dpkg = machine.running("dpkg", &[]);
     signal("STOP", &dpkg);
     assert!(machine.has("/usr/bin/kubelet.dpkg-new"), "the package is not half unpacked any more");
@@ -70,9 +70,9 @@ fn dpkg_unpacking(machine: &Machine) -> Vec<Process> {
 }
 
 fn while_apt_unpacks(world: &World) {
-    let client = world.applying();
+    let mut client = world.applying();
     let w1 = world.lab.machine("w1");
-    let dpkg = dpkg_unpacking(&w1);
+    let dpkg = dpkg_unpacking(&mut client, &w1);
     client.kill();
     assert!(!dpkg.is_empty() && dpkg.iter().all(alive), "dpkg outlives the client");
     assert!(w1.has("/run/systemd/transient/ironstrap-kubelet.service"));
@@ -91,9 +91,9 @@ fn attached(event: &Value, node: &str, unit: &str) -> bool {
 }
 
 fn trust_half_laid_out(world: &World) {
-    let client = world.applying();
+    let mut client = world.applying();
     let m1 = world.lab.machine("m1");
-    until("the trust begins to be laid out", SOON, || so(m1.has("/etc/kubernetes/pki/ca.key")));
+    client.until("the trust begins to be laid out", SOON, |_| so(m1.has("/etc/kubernetes/pki/ca.key")));
     let scripts = m1.running("sh", &["-s"]);
     signal("STOP", &scripts);
     let is_half = || m1.has("/etc/kubernetes/pki/ca.key") && !m1.has("/etc/kubernetes/pki/sa.pub");
@@ -105,10 +105,10 @@ fn trust_half_laid_out(world: &World) {
 }
 
 /// kubeadm, stopped where it waits for the API server to come.
-fn init_waiting(m1: &Machine) -> Vec<Process> {
+fn init_waiting(client: &mut Client, m1: &Machine) -> Vec<Process> {
     let begun =
         || m1.has("/etc/kubernetes/manifests/kube-apiserver.yaml") && !m1.running("kubelet", &[]).is_empty();
-    until("init waits for the API server", SOON, || so(begun()));
+    client.until("init waits for the API server", SOON, |_| so(begun()));
     let kubeadm = m1.running("kubeadm", &["init"]);
     signal("STOP", &kubeadm);
     assert!(!m1.listens(6443), "the API server listens already");
@@ -117,9 +117,9 @@ fn init_waiting(m1: &Machine) -> Vec<Process> {
 }
 
 fn before_the_api(world: &World) {
-    let client = world.applying();
+    let mut client = world.applying();
     let m1 = world.lab.machine("m1");
-    let kubeadm = init_waiting(&m1);
+    let kubeadm = init_waiting(&mut client, &m1);
     client.kill();
     assert!(!m1.listens(6443), "the API server listens already");
     assert!(kubeadm.iter().all(alive), "kubeadm outlives the client");
@@ -162,7 +162,6 @@ fn network_half_applied(client: &mut Client, m1: &Machine) -> Option<Vec<Process
     if !client.seen.iter().any(begun) {
         return None;
     }
-    // Run in small pieces, until the first object is there.
     let kubectl =
         until("kubectl runs", 20, || Some(m1.running("kubectl", &["apply"])).filter(|k| !k.is_empty()));
     let said = |e: &Value| {
@@ -183,9 +182,9 @@ fn network_and_bootstrap(world: &World) {
     client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
     signal("CONT", &kubeadm);
     let (mut joining, mut network) = (None, None);
-    until("both are half done", SOON, || {
+    client.until("both are half done", SOON, |client| {
         if network.is_none() {
-            network = network_half_applied(&mut client, &m1);
+            network = network_half_applied(client, &m1);
         }
         if joining.is_none() && bootstrapping(&w1) {
             let both = [w1.running("kubelet", &[]), w1.running("kubeadm", &["join"])].concat();
@@ -227,13 +226,13 @@ fn finished(world: &World) {
 }
 
 fn worker_cut_and_init_killed(world: &World) {
-    let client = world.applying();
+    let mut client = world.applying();
     let (m1, w1) = (world.lab.machine("m1"), world.lab.machine("w1"));
-    dpkg_unpacking(&w1);
+    dpkg_unpacking(&mut client, &w1);
     world.lab.run(&["cut", "w1"]);
     assert!(world.lab.disk("w1", "/usr/bin/kubelet.dpkg-new").exists(), "the package is half unpacked");
     let mut boot = world.lab.begin(&["boot", "w1"]);
-    let kubeadm = init_waiting(&m1);
+    let kubeadm = init_waiting(&mut client, &m1);
     signal("KILL", &kubeadm);
     assert!(boot.wait().unwrap().success(), "w1 boots");
     let ended = client.end(PATIENCE);
@@ -244,16 +243,16 @@ fn worker_cut_and_init_killed(world: &World) {
 }
 
 fn init_cut(world: &World) {
-    let client = world.applying();
+    let mut client = world.applying();
     let m1 = world.lab.machine("m1");
-    let kubeadm =
-        until("init runs again", SOON, || Some(m1.running("kubeadm", &["init"])).filter(|k| !k.is_empty()));
+    let kubeadm = client
+        .until("init runs again", SOON, |_| Some(m1.running("kubeadm", &["init"])).filter(|k| !k.is_empty()));
     signal("STOP", &kubeadm);
     api_up_and_nothing_uploaded(world, &m1);
     world.lab.run(&["cut", "m1"]);
     world.lab.run(&["boot", "m1"]);
     let w1 = world.lab.machine("w1");
-    until("w1 joins", PATIENCE, || so(bootstrapping(&w1)));
+    client.until("w1 joins", PATIENCE, |_| so(bootstrapping(&w1)));
     let (kubelet, kubeadm) = (w1.running("kubelet", &[]), w1.running("kubeadm", &["join"]));
     signal("STOP", &kubelet);
     signal("KILL", &kubeadm);
