@@ -123,6 +123,9 @@ impl<S: Shell> Fleetwork<S> {
                 });
             }
         }
+        for i in 0..self.members.len() {
+            self.members[i].pressing = self.judge(i).map_or(0, |stages| pressing(&stages));
+        }
     }
 
     /// Takes in what a machine said.
@@ -234,9 +237,7 @@ impl<S: Shell> Fleetwork<S> {
         for i in 0..self.members.len() {
             let name = &self.members[i].node.name;
             let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
-            let Ok(stages) = self.judge_in(i, &fleet) else { continue };
-            self.members[i].pressing = pressing(&stages);
-            if !known {
+            if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
                 errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
             }
         }

@@ -11,8 +11,11 @@ use crate::report::{self, Event, NodeState, Tally, count};
 
 pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<End, Errors> {
     let mut start = args.start(args.style()).await.map_err(one)?;
-    let _lock = start.store.lock().map_err(one)?;
-    let done = go(args, yes, &mut start).await;
+    let lock = start.store.lock();
+    let done = match &lock {
+        Ok(_) => go(args, yes, &mut start).await,
+        Err(error) => Err(one(error.clone())),
+    };
     let (errors, stopped) = match done {
         Ok(errors) => (errors, false),
         Err(errors) => (errors, true),
