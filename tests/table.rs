@@ -169,7 +169,9 @@ fn what_was_there_before_is_kept_under_a_name_of_its_own() {
 fn every_script_can_be_parsed_by_every_shell() {
     let run = Run { id: "1f".into(), owner: "me@here".into() };
     let mut scripts: BTreeMap<String, String> = BTreeMap::new();
-    let mut note = |script: String, what: String| drop(scripts.entry(script).or_insert(what));
+    let mut note = |script: String, what: String| {
+        scripts.entry(script).or_insert(what);
+    };
     each(|whose, node, wants| {
         let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
         note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
@@ -224,9 +226,7 @@ fn no_ask_holds_a_secret() {
         let trust = trust(&cluster);
         for node in &cluster.nodes {
             let (machine, fleet) = running(&cluster, node);
-            for (.., want) in
-                wants((&cluster, node), &trust, (&machine, &fleet), OffsetDateTime::now_utc())
-            {
+            for (.., want) in wants((&cluster, node), &trust, (&machine, &fleet), OffsetDateTime::now_utc()) {
                 let shown = format!("{:?} {}", want.ask, want.that);
                 let right = if let Expect::Is(right) = &want.expect { right.as_str() } else { "" };
                 for text in [shown.as_str(), right] {
