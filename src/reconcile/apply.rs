@@ -20,6 +20,9 @@ use crate::steps::{Needs, Via};
 /// How often a machine that went away is tried again, each time after twice as long: a minute in all, time enough
 /// to reboot.
 const RECONNECTS: u32 = 6;
+/// How often a script may be cut before its first fix is done: one that brings down the way to its own machine
+/// would do so for ever.
+const CUTS: u32 = 3;
 
 /// How soon the user wants it to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,10 +299,11 @@ impl<S: Shell> Fleetwork<S> {
             },
             Done::Fixed(done, error) => {
                 work.stale = true;
+                work.cut = if done.is_empty() && error.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
                 match error {
                     // Nobody knows how far the script got; the machine does.
-                    Some(error) if error.kind == Kind::Unreachable => work.lost += 1,
+                    Some(error) if error.kind == Kind::Unreachable && work.cut < CUTS => work.lost += 1,
                     Some(error) => self.members[i].left = Some(error),
                     None => {}
                 }
