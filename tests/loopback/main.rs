@@ -216,6 +216,13 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
 #[tokio::test]
 async fn whoever_joins_waits_for_the_seed_and_control_planes_join_one_at_a_time() {
     let fleet = Fleet::of(&["m1", "m2", "m3", "w1"]).await;
+    let shared = tempfile::tempdir().unwrap();
+    for name in ["m1", "m2", "m3"] {
+        let (machine, log) = (fleet.machine(name), shared.path().join("joins").display().to_string());
+        let enter = machine.read("bin/enter");
+        // Stays a while, so that another could be seen.
+        machine.command("enter", &format!("echo in >>{log}\nsleep 0.05\n{enter}\necho out >>{log}"));
+    }
     let outcome = fleet.converge().await;
     let ready = outcome.fixed("m1", "m1 is a member").unwrap();
     for name in ["m2", "m3", "w1"] {
@@ -223,10 +230,10 @@ async fn whoever_joins_waits_for_the_seed_and_control_planes_join_one_at_a_time(
         assert!(prepared < ready, "{name} prepares while the seed begins");
         assert!(outcome.began(name, "member").unwrap() > ready, "{name} joins when the seed is up");
     }
-    let (one, other) = (outcome.began("m2", "member").unwrap(), outcome.began("m3", "member").unwrap());
-    let (first, second) = if one < other { ("m2", other) } else { ("m3", one) };
-    let done = outcome.fixed(first, &format!("{first} is a member")).unwrap();
-    assert!(done < second, "etcd takes one learner at a time");
+    let joins = std::fs::read_to_string(shared.path().join("joins")).unwrap();
+    let alternate = |(i, line): (usize, &str)| line == if i % 2 == 0 { "in" } else { "out" };
+    assert_eq!(joins.lines().count(), 6);
+    assert!(joins.lines().enumerate().all(alternate), "etcd takes one learner at a time: {joins}");
     let waits = |event: &Event| matches!(event, Event::Waiting { node, for_what } if node == "w1" && for_what == "m1");
     assert_eq!(outcome.events.iter().filter(|event| waits(event)).count(), 1, "and says so once");
 }
@@ -295,6 +302,7 @@ async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() 
 async fn work_that_an_earlier_run_left_running_is_waited_for() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
+    m1.write("run/ironstrap/lease", "3 earlier 0 1000 me@here\n");
     m1.write("run/systemd/transient/ironstrap-kubeadm.service", "");
     m1.write("run/ironstrap/kubeadm.log", "still pulling\n");
     m1.write("run/ironstrap/kubeadm.rc", "0\n");
