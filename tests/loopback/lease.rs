@@ -25,6 +25,7 @@ async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named
     fleet.machine("w1").write(LEASE, &lease);
     let outcome = fleet.apply().await;
     let error = outcome.result.unwrap_err();
+    crate::reads("error-lease-held", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("w1")));
     assert!(error.what.starts_with("is being changed by alice@desk since "), "{error}");
     assert_eq!((fleet.machine("w1").read(LEASE), fleet.machine("m1").read(LEASE)), (lease, "absent".into()));
@@ -71,6 +72,7 @@ async fn a_run_that_lost_its_lease_stops_at_the_next_fix() {
     m1.write("alice", &lease);
     m1.command("switch", "echo on >$ROOT/etc/toy/switch; cp $ROOT/alice $ROOT/run/ironstrap/lease");
     let outcome = fleet.apply().await;
+    crate::reads("error-lease-lost", &outcome.left);
     assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Busy), "{}", outcome.shown);
     assert!(outcome.left[0].cause[0].contains("alice@desk"), "{}", outcome.left[0]);
     assert_eq!(m1.read("etc/kubernetes/kubelet.conf"), "absent", "the next stage does not run");

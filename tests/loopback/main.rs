@@ -14,6 +14,20 @@ use ironstrap::error::Kind;
 use ironstrap::report::Event;
 use ironstrap::steps::STAGES;
 
+/// What is left, as people read it; reviewed in `golden`.
+fn reads(name: &str, errors: &[ironstrap::error::Error]) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.add_filter(r"since \d\d:\d\d:\d\d", "since [time]");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]");
+    settings.add_filter(r"line \d+|(sh|/bin/sh): \d+", "[line]");
+    let text: Vec<String> =
+        errors.iter().map(|e| format!("[{}]\n{}", e.kind.code(), ironstrap::report::trouble(e))).collect();
+    settings.bind(|| insta::assert_snapshot!(name, text.join("\n\n")));
+}
+
 fn pairs(all: &[(&str, &str)]) -> BTreeSet<(String, String)> {
     all.iter().map(|(node, that)| (node.to_string(), that.to_string())).collect()
 }
@@ -77,6 +91,7 @@ async fn what_cannot_be_told_is_not_changed() {
     w1.command("switch", "echo >$ROOT/switched");
     let outcome = fleet.apply().await;
     assert_eq!(outcome.left.len(), 1, "{}", outcome.shown);
+    reads("error-cannot-tell", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unknown, Some("w1")));
     assert_eq!(error.what, "toy: cannot tell whether it is so that the switch is on");
@@ -108,6 +123,7 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
     let outcome = fleet.apply().await;
     assert_eq!(fleet.machine("w1").read("tries"), "tried\n");
     assert_eq!(outcome.left.len(), 1, "{}", outcome.shown);
+    reads("error-stuck", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
     assert_eq!(error.what, "toy: stuck: it is still not so that the switch is on");
@@ -122,6 +138,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     fleet.machine("m1").command("switch", "echo it is jammed; exit 3");
     fleet.machine("m1").write("etc/toy/switch", "off\n");
     let outcome = fleet.apply().await;
+    reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!(error.what, "toy: could not bring it about that the switch is on");
     assert_eq!(error.cause, ["exit 3, after these words:", "it is jammed"]);
@@ -161,6 +178,7 @@ async fn a_fix_that_always_cuts_the_connection_is_given_up() {
     m1.command("switch", "echo tried >>$ROOT/tries; echo hanging; exec sleep 60");
     m1.cut_at("hanging", 1000);
     let outcome = fleet.apply().await;
+    reads("error-cut", &outcome.left);
     assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Unreachable), "{}", outcome.shown);
     assert!(m1.read("tries").lines().count() <= 3, "{}", m1.read("tries"));
 }
@@ -177,6 +195,7 @@ async fn once_there_is_a_cluster_the_others_go_on_without_who_does_not_answer() 
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on"), ("w2", "the switch is on")]));
     let left = &outcome.left;
+    reads("error-unreachable", left);
     assert_eq!((left.len(), left[0].kind, left[0].node.as_deref()), (1, Kind::Unreachable, Some("w1")));
 }
 
@@ -199,6 +218,7 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
     fleet.machine("w1").write("proc/1/comm", "runit\n");
     let outcome = fleet.apply().await;
     let error = outcome.result.unwrap_err();
+    reads("error-unfit", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Refused, Some("w1")));
     assert_eq!(error.cause, ["not so: systemd runs the machine; it has: runit"]);
     assert_eq!(fleet.machine("m1").read("run/ironstrap/lease"), "absent");
