@@ -130,7 +130,7 @@ impl Fleet {
     pub async fn of(names: &[&str]) -> Fleet {
         let (home, key) = (tempfile::tempdir().unwrap(), new_key());
         std::fs::create_dir(home.path().join(".ssh")).unwrap();
-        key.write_openssh_file(&home.path().join("key"), LineEnding::LF).unwrap();
+        key.write_openssh_file(home.path().join("key"), LineEnding::LF).unwrap();
         let mut inventory = String::from("[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n");
         let mut machines = Vec::new();
         for (i, name) in names.iter().enumerate() {
@@ -237,7 +237,9 @@ impl Fleet {
         let outcome = self.apply().await;
         assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
         assert_eq!((outcome.left.as_slice(), outcome.open), ([].as_slice(), 0), "{}", outcome.shown);
-        self.machines.iter().for_each(|machine| drop(machine.execs()));
+        for machine in &self.machines {
+            machine.execs();
+        }
         outcome
     }
 }

@@ -22,7 +22,6 @@ fn reads(name: &str, errors: &[ironstrap::error::Error]) {
     settings.set_omit_expression(true);
     settings.add_filter(r"since \d\d:\d\d:\d\d", "since [time]");
     settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]");
-    settings.add_filter(r"line \d+|(sh|/bin/sh): \d+", "[line]");
     let text: Vec<String> =
         errors.iter().map(|e| format!("[{}]\n{}", e.kind.code(), ironstrap::report::trouble(e))).collect();
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n\n")));
