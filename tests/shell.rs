@@ -222,8 +222,10 @@ fn a_script_cut_at_any_byte_runs_nothing() {
     let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY));
     let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
     for (script, does) in [(fix, "one"), (probe, "asked")] {
-        // Only the last brace ends the group: cut after it, the script has arrived.
-        let brace = script.rfind("\n}").unwrap() + 2;
+        // With the brace that ends the group the whole script has arrived; before it, nothing of it has.
+        let end = "\n} </dev/null\n";
+        assert!(script.starts_with("{\n") && script.ends_with(end), "one group: {script}");
+        let brace = script.len() - end.len() + 2;
         for shell in shells() {
             // Every byte of what is particular to it; of what all scripts share, every 41st will do. Shells are
             // alike: one of them sees every byte.
