@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -149,6 +149,22 @@ impl Machine {
              echo >$ROOT/etc/kubernetes/kubelet.conf; echo >$ROOT/var/lib/kubelet/pki/kubelet-client-current.pem",
         );
         self.command("label", "echo $1 >>$ROOT/etc/toy/labels");
+    }
+
+    /// What the toy steps would make of it.
+    pub fn settle(&self, secret: &str) {
+        self.write("etc/toy/greeting", "hello\n");
+        self.write("etc/toy/switch", "on\n");
+        self.write("etc/toy/secret", secret);
+        for (name, mode) in [("etc/toy/greeting", 0o644), ("etc/toy/secret", 0o600)] {
+            fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+        }
+        self.write("units/toyd.enabled", "enabled\n");
+        let since = Command::new("date").args(["-u", "+%a %F %T.%6N UTC"]).output().unwrap();
+        self.write("units/toyd.since", &String::from_utf8_lossy(&since.stdout));
+        self.write("restarts", "toyd\n");
+        self.write("etc/kubernetes/kubelet.conf", "\n");
+        self.write("var/lib/kubelet/pki/kubelet-client-current.pem", "\n");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

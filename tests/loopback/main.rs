@@ -69,8 +69,7 @@ async fn what_a_plan_says_is_what_an_apply_changes() {
 
 #[tokio::test]
 async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
-    let fleet = Fleet::of(&["m1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1"]).await;
     fleet.machine("m1").write("etc/toy/greeting", "goodbye\n");
     // The clock of the file system may be coarser than the unit's: let the unit be the younger one.
     fleet.machine("m1").write("units/toyd.since", "Fri 2100-01-01 00:00:00.000000 UTC\n");
@@ -82,8 +81,7 @@ async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
 
 #[tokio::test]
 async fn what_cannot_be_told_is_not_changed() {
-    let fleet = Fleet::of(&["m1", "w1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
     let w1 = fleet.machine("w1");
     std::fs::remove_file(w1.path("etc/toy/switch")).unwrap();
     std::fs::create_dir(w1.path("etc/toy/switch")).unwrap();
@@ -100,8 +98,7 @@ async fn what_cannot_be_told_is_not_changed() {
 
 #[tokio::test]
 async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
-    let fleet = Fleet::of(&["m1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     m1.command("stat", "exit 137");
     let greeting = m1.path("etc/toy/greeting");
@@ -114,8 +111,7 @@ async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
 
 #[tokio::test]
 async fn a_fix_without_effect_is_told_and_not_repeated() {
-    let fleet = Fleet::of(&["m1", "w1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");
     fleet.machine("w1").write("etc/toy/switch", "off\n");
     fleet.machine("m1").write("etc/toy/switch", "off\n");
@@ -132,8 +128,7 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
 
 #[tokio::test]
 async fn a_fix_that_fails_is_told_with_its_last_words() {
-    let fleet = Fleet::of(&["m1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1"]).await;
     fleet.machine("m1").command("switch", "echo it is jammed; exit 3");
     fleet.machine("m1").write("etc/toy/switch", "off\n");
     let outcome = fleet.apply().await;
@@ -145,8 +140,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
 
 #[tokio::test]
 async fn a_restart_lost_on_the_way_is_owed_at_the_next_run() {
-    let fleet = Fleet::of(&["m1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     assert_eq!(m1.read("restarts"), "toyd\n");
     // As after a fix that wrote the file and was killed before the restart.
@@ -170,8 +164,7 @@ async fn a_connection_cut_in_the_middle_of_a_fix_is_made_again_and_the_run_goes_
 
 #[tokio::test]
 async fn a_fix_that_always_cuts_the_connection_is_given_up() {
-    let fleet = Fleet::of(&["m1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     m1.write("etc/toy/switch", "off\n");
     m1.command("switch", "echo tried >>$ROOT/tries; echo hanging; exec sleep 60");
@@ -184,8 +177,7 @@ async fn a_fix_that_always_cuts_the_connection_is_given_up() {
 
 #[tokio::test]
 async fn once_there_is_a_cluster_the_others_go_on_without_who_does_not_answer() {
-    let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
-    fleet.converge().await;
+    let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
     for name in ["m1", "w1", "w2"] {
         fleet.machine(name).write("etc/toy/switch", "off\n");
     }
@@ -273,8 +265,7 @@ async fn nobody_joins_a_seed_that_failed() {
 
 #[tokio::test]
 async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_run() {
-    let fleet = Fleet::of(&["m1", "m2", "w1"]).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
     std::fs::remove_dir_all(fleet.machine("m1").path("etc/kubernetes")).unwrap();
     let (work, _) = fleet.look().await;
     assert_eq!(work.fleet().seed, "m2");
@@ -284,8 +275,7 @@ async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_ru
 #[tokio::test]
 async fn restarts_reach_one_control_plane_and_one_worker_in_ten_at_a_time() {
     let names = ["m1", "m2", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "w11"];
-    let fleet = Fleet::of(&names).await;
-    fleet.converge().await;
+    let fleet = Fleet::settled(&names).await;
     let shared = tempfile::tempdir().unwrap();
     for machine in &fleet.machines {
         let (role, dir) = (&machine.name[..1], shared.path().display());
