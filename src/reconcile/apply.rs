@@ -215,13 +215,9 @@ impl<S: Shell> Fleetwork<S> {
                 return Ok(Some(fleet.seed.clone()));
             }
             // etcd takes one learner at a time. One whose connection was lost may still be at it.
-            let goes_on = |m: &super::Member<S>| {
-                let unit = m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
-                m.left.is_none() && fleet.joining.contains(&m.node.name) && (m.work.stale || unit)
-            };
             let joins = |m: &&super::Member<S>| {
                 let other = m.node.is_control_plane() && m.node.name != member.node.name;
-                other && (m.work.stage == Some(t) || goes_on(m))
+                other && (m.work.stage == Some(t) || m.may_still_join(fleet))
             };
             if let Some(other) = self.members.iter().find(joins).filter(|_| member.node.is_control_plane()) {
                 return Ok(Some(other.node.name.clone()));
