@@ -144,9 +144,14 @@ mod tests {
         format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
     }
 
-    /// The head, five tables and objects, of which nothing is asked.
+    /// The head, and five tables and objects of which nothing is asked.
     fn head() -> String {
         one(FACTS, 0, "") + &one("", 0, "").repeat(8)
+    }
+
+    /// The last of a reply.
+    fn clock() -> String {
+        one("2.5\n", 0, "")
     }
 
     fn ask() -> Ask {
@@ -159,7 +164,7 @@ mod tests {
 
     #[test]
     fn each_ask_gets_its_own_answer() {
-        let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why");
+        let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why") + &clock();
         let answers = read(&reply).unwrap();
         let said = |text: &str| Answer::Said(text.into());
         assert_eq!(answers, [said("yes\n"), said(""), Answer::Unknown("exit 3: why".into())]);
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_is_cut_anywhere_is_no_reply() {
-        let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise");
+        let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock();
         for end in 0..reply.len() {
             assert!(read(&reply[..end]).is_err(), "cut at {end}");
         }
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
-        let reply = head() + &one("a", 0, "") + &one("b", 0, "");
+        let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
         assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
         assert!(read(&(reply.clone() + "more")).is_err());
         assert!(read(&reply.replace("--b 0", "--b zero")).is_err());

@@ -11,7 +11,7 @@ use ironstrap::error::{Error, Result};
 use ironstrap::inventory;
 use ironstrap::ledger::Run;
 use ironstrap::pki::Trust;
-use ironstrap::reconcile::Fleetwork;
+use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::{Event, Events};
 use ironstrap::ssh::{Operator, Options, Ssh};
 use ironstrap::step::{Cx, Step, Verdict, Want};
@@ -211,16 +211,20 @@ impl Fleet {
     /// Look, survey, apply: as the command does it. What the survey has against it is the result.
     pub async fn apply(&self) -> Outcome {
         let (mut work, mut receiver) = self.look().await;
-        let blocked = work.survey(("demo.trust", true)).into_iter().chain(work.others()).next();
+        let survey = work.survey(("demo.trust", true));
+        let blocked = if survey.blocked { survey.errors } else { work.others() };
+        let blocked = blocked.into_iter().next();
         let plan = work.plan().unwrap();
         let planned: BTreeSet<(String, String)> = plan
             .iter()
             .flat_map(|(node, changes)| changes.iter().map(|c| (node.clone(), c.that.clone())))
             .collect();
-        let (_sender, stop) = tokio::sync::watch::channel(false);
+        let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
         let result = match blocked {
             Some(error) => Err(error),
-            None => tokio::time::timeout(Duration::from_secs(60), work.apply(&stop)).await.expect("it hangs"),
+            None => {
+                tokio::time::timeout(Duration::from_secs(60), work.apply(&mut stop)).await.expect("it hangs")
+            }
         };
         let changed = work.members().iter().flat_map(|member| {
             let that = |key: &String| key.split_once('\n').unwrap().1.to_string();
@@ -228,7 +232,7 @@ impl Fleet {
         });
         let changed: BTreeSet<(String, String)> = changed.collect();
         let left: Vec<Error> = work.members().iter().filter_map(|member| member.left.clone()).collect();
-        let open = (0..work.members().len()).map(|i| work.still_open(i)).sum();
+        let open = work.members().iter().map(|member| member.pressing).sum();
         drop(work);
         let mut events = Vec::new();
         while let Ok(event) = receiver.try_recv() {

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ironstrap::error::Kind;
+use ironstrap::reconcile::Stop;
 
 use crate::fleet::Fleet;
 
@@ -38,8 +39,8 @@ async fn who_comes_between_look_and_apply_is_not_overrun() {
     let (mut work, _) = fleet.look().await;
     let lease = of("alice@desk", 60);
     fleet.machine("m1").write(LEASE, &lease);
-    let (_sender, stop) = tokio::sync::watch::channel(false);
-    let error = work.apply(&stop).await.unwrap_err();
+    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
+    let error = work.apply(&mut stop).await.unwrap_err();
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("m1")));
     assert_eq!(error.cause, ["lease lost: alice@desk took it"]);
     assert_eq!(fleet.machine("m1").read(LEASE), lease);

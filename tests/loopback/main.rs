@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
+use ironstrap::reconcile::Stop;
 use ironstrap::report::Event;
 use ironstrap::steps::STAGES;
 
@@ -327,8 +328,8 @@ async fn work_that_an_earlier_run_left_running_is_waited_for() {
 async fn a_run_that_is_stopped_begins_nothing_new() {
     let fleet = Fleet::of(&["m1"]).await;
     let (mut work, _) = fleet.look().await;
-    let (_sender, stop) = tokio::sync::watch::channel(true);
-    let error = work.apply(&stop).await.unwrap_err();
+    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Soon);
+    let error = work.apply(&mut stop).await.unwrap_err();
     assert_eq!(error.kind, Kind::Interrupted);
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
