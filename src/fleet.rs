@@ -150,3 +150,120 @@ pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error
     });
     twice.chain(wrong).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Role;
+
+    /// Three control planes and a worker.
+    fn cluster() -> Cluster {
+        let mut cluster = crate::pki::tests::cluster();
+        let first = cluster.nodes[0].clone();
+        let node = |name: &str, role| Node { name: name.into(), role, ..first.clone() };
+        use Role::{ControlPlane, Worker};
+        cluster.nodes = vec![
+            node("m1", ControlPlane),
+            node("m2", ControlPlane),
+            node("m3", ControlPlane),
+            node("w1", Worker),
+        ];
+        cluster
+    }
+
+    fn machine(name: &str, has: &[&str]) -> (String, Machine) {
+        let has = has.iter().map(|trace| trace.to_string()).collect();
+        (name.into(), Machine { hostname: name.into(), has, ..Machine::default() })
+    }
+
+    const RUNS: [&str; 3] = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml"];
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn the_first_of_the_inventory_begins_and_the_others_join() {
+        let machines = ["m1", "m2", "m3", "w1"].map(|name| machine(name, &[]));
+        let fleet = Fleet::see(&cluster(), &machines.into());
+        assert_eq!((fleet.seed.as_str(), fleet.exists), ("m1", false));
+        assert_eq!(fleet.joining, names(&["m2", "m3", "w1"]));
+        assert!(fleet.half_joined.is_empty() && fleet.absent.is_empty());
+    }
+
+    #[test]
+    fn a_control_plane_that_lost_its_disk_joins() {
+        let machines =
+            [machine("m1", &[]), machine("m2", &RUNS), machine("m3", &RUNS), machine("w1", &RUNS[..2])];
+        let fleet = Fleet::see(&cluster(), &machines.into());
+        assert_eq!((fleet.seed.as_str(), fleet.exists, fleet.joining), ("m2", true, names(&["m1"])));
+    }
+
+    #[test]
+    fn who_does_not_answer_neither_joins_nor_begins() {
+        let machines = [machine("m2", &RUNS), machine("w1", &["bootstrap-kubelet.conf"])];
+        let fleet = Fleet::see(&cluster(), &machines.into());
+        assert_eq!((fleet.seed.as_str(), &fleet.absent), ("m2", &names(&["m1", "m3"])));
+        assert_eq!((fleet.joining, fleet.half_joined), (names(&["w1"]), names(&["w1"])));
+    }
+
+    #[test]
+    fn another_clusters_control_plane_stops_everybody_and_its_worker_only_itself() {
+        let cluster = crate::pki::tests::cluster();
+        let now = crate::pki::tests::NOW;
+        let (ours, theirs) = (Trust::make(&cluster, now).unwrap(), Trust::make(&cluster, now).unwrap());
+        let cluster = self::cluster();
+        let mut machines: Machines = [machine("m1", &RUNS), machine("w1", &[])].into();
+        assert_eq!(refusals(&cluster, &machines, &ours, ("demo.trust", true)), []);
+        for (node, everybody) in [("w1", false), ("m1", true)] {
+            let machine = machines.get_mut(node).unwrap();
+            machine.authorities = vec![("kubelet.conf".into(), ours.ca.cert.clone())];
+            assert_eq!(foreign(machine, &ours), Vec::<String>::new());
+            machine.authorities.push(("pki/ca.crt".into(), theirs.ca.cert.clone()));
+            let found = refusals(&cluster, &machines, &ours, ("demo.trust", true));
+            let about =
+                |(error, all): &(Error, bool)| error.node.as_deref() == Some(node) && *all == everybody;
+            assert!(found.iter().any(about), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_was_made_as_is_kept() {
+        let (cluster, trust) = (crate::pki::tests::cluster(), crate::pki::tests::cluster());
+        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let says = [
+            ("kubernetes", cluster.kubernetes.to_string()),
+            ("pods", cluster.pods.to_string()),
+            ("services", cluster.services.to_string()),
+            ("endpoint", cluster.endpoint.to_string()),
+            ("name", cluster.name.clone()),
+        ];
+        let name = cluster.control_planes().next().unwrap().name.clone();
+        let (_, mut machine) = machine(&name, &RUNS);
+        machine.identity = says.clone().map(|(key, value)| (key.into(), value)).into();
+        let refused = |machine: &Machine| {
+            let machines = [(name.clone(), machine.clone())].into();
+            refusals(&cluster, &machines, &trust, ("demo.trust", true)).len()
+        };
+        assert_eq!(refused(&machine), 0);
+        for (key, _) in says {
+            let mut changed = machine.clone();
+            changed.identity.insert(key.into(), "another".into());
+            assert_eq!(refused(&changed), 1, "{key}");
+        }
+    }
+
+    #[test]
+    fn machines_with_one_name_and_clocks_that_disagree_do_not_fit() {
+        let mut machines: Machines = ["m1", "m2", "w1"].map(|name| machine(name, &[])).into();
+        let clocks =
+            |w1: f64| [("m1", 100.0), ("m2", 100.5), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into();
+        assert_eq!(misfits(&machines, &clocks(159.0)), []);
+        let wrong = misfits(&machines, &clocks(161.0));
+        assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
+        machines.get_mut("w1").unwrap().hostname = "m1".into();
+        let twice = misfits(&machines, &clocks(100.0));
+        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does w1"));
+        assert_eq!(misfits(&Machines::new(), &BTreeMap::new()), []);
+    }
+}

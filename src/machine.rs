@@ -186,3 +186,59 @@ impl Lease {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: &str = "os debian\ncodename trixie\narch x86_64\nuid 0\nclock 1795278001.250000000\ncpus 4\n\
+        hostname m1\nboot 0b\ninit systemd\nmemory 4194304\nbusy kubeadm\n\
+        lease 3 run 1795278100 1795278000 me@here\nhas kubelet.conf\nhas client-certificate\n";
+
+    #[test]
+    fn a_machine_is_what_it_says_of_itself() {
+        let machine =
+            Machine::read(FACTS, "kubelet.conf QUJD\npki/ca.crt REVG\n", "pods 10.244.0.0/16\nname demo\n");
+        let machine = machine.unwrap();
+        assert_eq!((machine.os.as_str(), machine.codename.as_str(), machine.cpus), ("debian", "trixie", 4));
+        assert_eq!((machine.uid, machine.clock, machine.memory), (0, 1795278001.25, 4194304));
+        assert!(machine.is_member() && !machine.runs_control_plane());
+        let lease = machine.lease.as_ref().unwrap();
+        assert_eq!(
+            (lease.epoch, lease.owner.as_str(), lease.since().as_str()),
+            (3, "me@here", "16:20:00 UTC")
+        );
+        assert_eq!(machine.authorities[1], ("pki/ca.crt".into(), "REVG".into()));
+        assert_eq!(machine.identity["pods"], "10.244.0.0/16");
+    }
+
+    #[test]
+    fn a_machine_without_a_name_for_its_system_is_read_all_the_same() {
+        let facts = FACTS.replace("os debian", "os ").replace("codename trixie", "codename ");
+        assert_eq!(Machine::read(&facts, "", "").unwrap().os, "");
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
+        let wrong = ["", "Welcome!\n", "cpus many\n", "lease x\n", "lease 1 run 2 3\n", "clock now\n"];
+        for more in wrong {
+            let facts = if more.is_empty() { String::new() } else { format!("{FACTS}{more}") };
+            assert!(Machine::read(&facts, "", "").is_err(), "{more:?}");
+        }
+        let halfway = FACTS.split("init").next().unwrap();
+        assert_eq!(
+            Machine::read(halfway, "", "").unwrap_err(),
+            "the description of the machine is incomplete"
+        );
+    }
+
+    #[test]
+    fn a_machine_is_taken_while_its_lease_lives_or_work_goes_on() {
+        let read = |facts: &str| Machine::read(facts, "", "").unwrap();
+        let idle = FACTS.replace("busy kubeadm\n", "");
+        assert!(read(&idle).is_taken());
+        let expired = idle.replace("1795278100", "1795278000");
+        assert!(!read(&expired).is_taken());
+        assert!(read(&expired.replace("init", "busy kubeadm\ninit")).is_taken());
+    }
+}

@@ -178,3 +178,71 @@ pub fn diff(have: &str, want: &str) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static STEP: Step = Step { name: "toy", why: "for the tests", wants: |_| Ok(vec![]) };
+
+    fn one(want: &Want, answer: &str) -> Option<Change> {
+        changes(&[(&STEP, want, &Answer::Said(answer.into()))]).pop()
+    }
+
+    #[test]
+    fn the_last_line_break_does_not_count_and_every_other_does() {
+        let want = Want::that("x").is("a\nb");
+        assert_eq!((one(&want, "a\nb"), one(&want, "a\nb\n")), (None, None));
+        assert!(one(&want, "a\nb\n\n").is_some() && one(&want, "a b").is_some() && one(&want, "").is_some());
+    }
+
+    #[test]
+    fn what_does_not_concern_a_machine_holds() {
+        assert_eq!(one(&Want::that("x").is("yes"), "not here\n"), None);
+    }
+
+    #[test]
+    fn what_is_unknown_is_no_change_that_can_be_made() {
+        let want = Want::that("x").ask("cat /x").is("yes").run("touch /x");
+        let change = changes(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
+        let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into() };
+        assert_eq!((change.state, change.have.as_str()), (state, ""));
+    }
+
+    #[test]
+    fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
+        let want = Want::edit("x", "/x", |text| text.replace('a', "b"));
+        assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
+        let change = one(&want, "mode 644 root:root\na\n").unwrap();
+        assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
+    }
+
+    #[test]
+    fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
+        let unit = Want::unit_runs("toyd", &["/x"]);
+        let running = Answer::Said("enabled active current".into());
+        for (path, follows) in [("/x", true), ("/y", false)] {
+            let file = Want::file("the file is ours", path, 0o644, "new\n");
+            let absent = Answer::Said("absent".into());
+            let found = changes(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
+            assert_eq!(found.len() == 2, follows, "{path}");
+            let unknown = Answer::Unknown("exit 1".into());
+            assert_eq!(changes(&[(&STEP, &file, &unknown), (&STEP, &unit, &running)]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
+        assert_eq!(diff("a\nb\nc\nd\n", "a\nb\nx\nd\n"), ["  b", "- c", "+ x", "  d"]);
+        assert_eq!((diff("", "a\n"), diff("a", "a")), (vec!["+ a".to_string()], vec![]));
+    }
+
+    #[test]
+    fn a_key_is_a_plain_file_name() {
+        assert_eq!(
+            key("hosts", "the cluster's names are in /etc/hosts"),
+            "hosts-the-cluster-s-names-are-in-etc-hosts"
+        );
+        assert_eq!(key("a", "../../b"), "a-..-..-b");
+    }
+}

@@ -133,3 +133,71 @@ pub fn boundary() -> Result<String, String> {
         .map_err(|e| e.to_string())?;
     Ok(bytes.iter().fold(String::from("--"), |text, byte| text + &format!("{byte:02x}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: &str = "os debian\nclock 1.5\ninit systemd\n";
+
+    fn one(stdout: &str, status: i32, stderr: &str) -> String {
+        format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
+    }
+
+    /// The head, and five tables and objects of which nothing is asked.
+    fn head() -> String {
+        one(FACTS, 0, "") + &one("", 0, "").repeat(8)
+    }
+
+    /// The last of a reply.
+    fn clock() -> String {
+        one("2.5\n", 0, "")
+    }
+
+    fn ask() -> Ask {
+        Ask::Shell("echo".into())
+    }
+
+    fn read(reply: &str) -> Result<Vec<Answer>, String> {
+        answers(reply.as_bytes(), &[&ask(), &Ask::Head, &ask()], "--b").map(|(_, answers)| answers)
+    }
+
+    #[test]
+    fn each_ask_gets_its_own_answer() {
+        let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why") + &clock();
+        let answers = read(&reply).unwrap();
+        let said = |text: &str| Answer::Said(text.into());
+        assert_eq!(answers, [said("yes\n"), said(""), Answer::Unknown("exit 3: why".into())]);
+    }
+
+    #[test]
+    fn a_reply_that_is_cut_anywhere_is_no_reply() {
+        let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock();
+        for end in 0..reply.len() {
+            assert!(read(&reply[..end]).is_err(), "cut at {end}");
+        }
+        assert!(read(&reply).is_ok());
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
+        let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
+        assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
+        assert!(read(&(reply.clone() + "more")).is_err());
+        assert!(read(&reply.replace("--b 0", "--b zero")).is_err());
+        assert!(read(&format!("Welcome to m1!\n{reply}")).is_err());
+    }
+
+    #[test]
+    fn a_machine_that_cannot_describe_itself_answers_nothing() {
+        let reply =
+            head().replacen("--b 0\n\n", "--b 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
+        assert_eq!(read(&reply).unwrap_err(), "asked for its facts: exit 1: sh: date: not found");
+    }
+
+    #[test]
+    fn a_boundary_is_never_the_same() {
+        let (one, other) = (boundary().unwrap(), boundary().unwrap());
+        assert!(one != other && one.len() == 34 && one.starts_with("--"));
+    }
+}

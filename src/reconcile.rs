@@ -265,6 +265,12 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 impl<S> Member<S> {
+    /// It was joining when last heard of, and nobody knows how that ended.
+    fn may_still_join(&self, fleet: &Fleet) -> bool {
+        let at_it = self.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
+        self.left.is_none() && fleet.joining.contains(&self.node.name) && (self.work.stale || at_it)
+    }
+
     fn questions(&self) -> Vec<Ask> {
         self.asks.iter().map(|(_, _, ask)| ask.clone()).collect()
     }

@@ -1,3 +1,5 @@
+//! Which lines of known_hosts are about a host, and what they say of its key.
+
 use super::*;
 
 const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDUalGL/Qoxjl9vcLmxyET8xCyEw0nyo60nuteyYJrhs";

@@ -164,15 +164,21 @@ impl Tables {
     }
 }
 
-/// What is left of stderr after the lines that just say "there is no such thing".
-fn trouble(stderr: &str, absent: &[&str]) -> Result<(), String> {
-    let other = stderr.lines().filter(|line| !absent.iter().any(|words| line.contains(words)));
+/// What is left of stderr after the lines that just say "there is no such thing". A tool that fails and does not
+/// say that much, or was killed, tells nothing.
+fn trouble(reply: &Reply, absent: &[&str]) -> Result<(), String> {
+    let other = reply.stderr.lines().filter(|line| !absent.iter().any(|words| line.contains(words)));
     let other: Vec<&str> = other.collect();
-    if other.is_empty() { Ok(()) } else { Err(other.join("\n")) }
+    let failed = reply.status > 1 || (reply.status != 0 && reply.stderr.is_empty());
+    match other.is_empty() {
+        true if failed => Err(format!("exit {}", reply.status)),
+        true => Ok(()),
+        false => Err(other.join("\n")),
+    }
 }
 
 fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
-    trouble(&reply.stderr, &["No such file or directory", "Not a directory"])?;
+    trouble(&reply, &["No such file or directory", "Not a directory"])?;
     let text = String::from_utf8(reply.stdout).map_err(|_| "stat: not UTF-8")?;
     let file = |line: &str| {
         let mut fields = line.split(TAB);
@@ -190,7 +196,7 @@ fn texts(
     files: &BTreeMap<String, File>,
     asks: &[&Ask],
 ) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    trouble(&reply.stderr, &[])?;
+    trouble(&reply, &[])?;
     let paths: BTreeSet<&str> = asks.iter().flat_map(|ask| text_path(ask)).collect();
     let (mut rest, mut texts) = (reply.stdout.as_slice(), BTreeMap::new());
     for path in paths {
@@ -206,7 +212,7 @@ fn texts(
 }
 
 fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {
-    trouble(&reply.stderr, &[])?;
+    trouble(&reply, &[])?;
     let text = String::from_utf8(reply.stdout).map_err(|_| "sha256sum: not UTF-8")?;
     let pair = |line: &str| line.split_once("  ").map(|(hash, path)| (path.to_string(), hash.to_string()));
     Ok(text.lines().filter_map(pair).collect())
@@ -214,7 +220,7 @@ fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {
 
 /// `systemctl show`: `Key=value` lines, an empty line between units.
 fn blocks(reply: Reply) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
-    trouble(&reply.stderr, &[])?;
+    trouble(&reply, &[])?;
     let text = String::from_utf8(reply.stdout).map_err(|_| "systemctl: not UTF-8")?;
     let block = |block: &str| {
         let pairs = block.lines().filter_map(|line| line.split_once('='));
@@ -225,7 +231,7 @@ fn blocks(reply: Reply) -> Result<BTreeMap<String, BTreeMap<String, String>>, St
 }
 
 fn versions(reply: Reply) -> Result<BTreeMap<String, String>, String> {
-    trouble(&reply.stderr, &["no packages found matching"])?;
+    trouble(&reply, &["no packages found matching"])?;
     let text = String::from_utf8(reply.stdout).map_err(|_| "dpkg-query: not UTF-8")?;
     let package = |line: &str| {
         let mut fields = line.split(TAB);
@@ -267,6 +273,17 @@ mod tests {
         let broken = reply(1, "", "stat: cannot statx '/a': Input/output error");
         let tables = Tables::read([broken, nothing(), nothing(), nothing(), nothing()], &[&ask]);
         assert!(matches!(tables.answer(&ask), Answer::Unknown(why) if why.contains("Input/output")));
+    }
+
+    #[test]
+    fn a_tool_that_dies_in_silence_says_nothing() {
+        let (file, packages) = (Ask::File("/a".into()), Ask::Packages(vec!["a".into()]));
+        let unit = Ask::Unit { unit: "a.service".into(), reads: vec!["/a".into()] };
+        let dead = || reply(137, "", "");
+        let tables = Tables::read([dead(), nothing(), nothing(), dead(), dead()], &[&file, &packages, &unit]);
+        for ask in [&file, &packages, &unit] {
+            assert!(matches!(tables.answer(ask), Answer::Unknown(_)), "{ask:?}");
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::steps::{Needs, Via};
 /// How often a machine that went away is tried again, each time after twice as long: a minute in all, time enough
 /// to reboot.
 const RECONNECTS: u32 = 6;
+/// How often a script may be cut before its first fix is done: one that brings down the way to its own machine
+/// would do so for ever.
+const CUTS: u32 = 3;
 
 /// How soon the user wants it to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +214,11 @@ impl<S: Shell> Fleetwork<S> {
             if !(clean || is_member && left) {
                 return Ok(Some(fleet.seed.clone()));
             }
-            // etcd takes one learner at a time.
-            let joins = |m: &&super::Member<S>| m.node.is_control_plane() && m.work.stage == Some(t);
+            // etcd takes one learner at a time. One whose connection was lost may still be at it.
+            let joins = |m: &&super::Member<S>| {
+                let other = m.node.is_control_plane() && m.node.name != member.node.name;
+                other && (m.work.stage == Some(t) || m.may_still_join(fleet))
+            };
             if let Some(other) = self.members.iter().find(joins).filter(|_| member.node.is_control_plane()) {
                 return Ok(Some(other.node.name.clone()));
             }
@@ -296,10 +302,11 @@ impl<S: Shell> Fleetwork<S> {
             },
             Done::Fixed(done, error) => {
                 work.stale = true;
+                work.cut = if done.is_empty() && error.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
                 match error {
                     // Nobody knows how far the script got; the machine does.
-                    Some(error) if error.kind == Kind::Unreachable => work.lost += 1,
+                    Some(error) if error.kind == Kind::Unreachable && work.cut < CUTS => work.lost += 1,
                     Some(error) => self.members[i].left = Some(error),
                     None => {}
                 }

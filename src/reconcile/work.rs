@@ -30,6 +30,8 @@ pub(super) struct State {
     pub unsure: Option<Instant>,
     /// How often in a row the connection was lost.
     pub lost: u32,
+    /// How often in a row a script of fixes was cut before any of it was done.
+    pub cut: u32,
     /// What it waits for, so that this is told once.
     pub waits: Option<String>,
 }

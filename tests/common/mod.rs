@@ -1,0 +1,93 @@
+//! Inventories, contexts and real shells, for tests that need no machine.
+
+// Each test file uses some of it; and clippy sees no test in what tests share.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ironstrap::cluster::{Cluster, Node};
+use ironstrap::fleet::Fleet;
+use ironstrap::inventory;
+use ironstrap::machine::Machine;
+use ironstrap::pki::Trust;
+use ironstrap::step::{Cx, Want};
+use ironstrap::steps::STAGES;
+use time::OffsetDateTime;
+
+/// The lab's inventory, with a key and known hosts that are anywhere.
+pub fn lab() -> Cluster {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("id_ed25519"), "-----BEGIN OPENSSH PRIVATE KEY-----").unwrap();
+    let text = std::fs::read_to_string("tests/lab/inventory.toml").unwrap();
+    let text = text.replace("/var/lib/ironstrap-lab", &dir.path().display().to_string());
+    inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Every inventory of the repository that means something, by name.
+pub fn clusters() -> Vec<(&'static str, Cluster)> {
+    let read = |path: &str| inventory::read(Path::new(path)).unwrap_or_else(|error| panic!("{error}"));
+    vec![
+        ("minimal", read("inventories/minimal.toml")),
+        ("full", read("inventories/full.toml")),
+        ("lab", lab()),
+    ]
+}
+
+pub fn trust(cluster: &Cluster) -> Trust {
+    Trust::make(cluster, OffsetDateTime::now_utc()).unwrap()
+}
+
+/// Every want of a node, with the names of its stage and step.
+pub fn wants(
+    (cluster, node): (&Cluster, &Node),
+    trust: &Trust,
+    (machine, fleet): (&Machine, &Fleet),
+    now: OffsetDateTime,
+) -> Vec<(&'static str, &'static str, Want)> {
+    let cx = Cx { cluster, node, trust, now, machine, fleet };
+    let mut all = Vec::new();
+    for stage in STAGES.iter().filter(|stage| stage.is_asked_of(node)) {
+        for step in stage.steps {
+            let wants = (step.wants)(&cx).unwrap();
+            all.extend(wants.into_iter().map(|want| (stage.name, step.name, want)));
+        }
+    }
+    all
+}
+
+/// The shells that there are of those that a machine may have as `/bin/sh`. One that is missing is said aloud.
+pub fn shells() -> Vec<&'static str> {
+    let there = |shell: &&str| {
+        let there = which::which(shell).is_ok();
+        if !there {
+            // Not println: of a test that passes, the harness keeps that to itself.
+            let said =
+                format!("SKIPPED: no {shell} on this machine, so the scripts were not tried with it\n");
+            std::io::stderr().write_all(said.as_bytes()).unwrap();
+        }
+        there
+    };
+    let mut shells: Vec<&str> = ["dash", "bash"].into_iter().filter(there).collect();
+    let real = |shell: &&str| which::which(shell).ok().and_then(|path| path.canonicalize().ok());
+    if !shells.iter().any(|shell| real(shell) == real(&"sh")) {
+        shells.push("sh");
+    }
+    shells
+}
+
+/// Gives a script to a shell as sshd does: on standard input.
+pub fn run(shell: &str, script: &str) -> Output {
+    let mut shell = Command::new(shell);
+    pipe(shell.arg("-s"), script)
+}
+
+/// Runs a command to its end, with this on its standard input.
+pub fn pipe(command: &mut Command, input: &str) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}

@@ -1,0 +1,207 @@
+//! What people and machines get to read, as reviewed: a plan, configurations, scripts, errors. The snapshots are in
+//! `golden`; what is random is filtered.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{lab, trust, wants};
+use ironstrap::cluster::{Cluster, Node};
+use ironstrap::error::Error;
+use ironstrap::fleet::{self, Fleet, Machines};
+use ironstrap::ledger::{self, Run};
+use ironstrap::machine::Machine;
+use ironstrap::pki::Trust;
+use ironstrap::plan::{self, Change};
+use ironstrap::probe::{self, Answer};
+use ironstrap::report;
+use ironstrap::step::{Ask, Fix, Step, Want};
+use ironstrap::steps::{STAGES, Via};
+use time::OffsetDateTime;
+
+const BOUNDARY: &str = "--0123456789abcdef";
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.add_filter(r"\b[0-9a-f]{64}\b", "[hash]");
+    settings.add_filter(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "[token]");
+    settings.add_filter(r"(?s)-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", "[pem]");
+    settings.add_filter(r"(certificate-authority-data: )\S{100,}", "$1[base64]");
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// A Debian that nobody has touched, and fit.
+fn untouched(name: &str) -> Machine {
+    Machine {
+        os: "debian".into(),
+        codename: "trixie".into(),
+        arch: "x86_64".into(),
+        clock: 1.8e9,
+        cpus: 2,
+        memory: 4 << 20,
+        hostname: name.into(),
+        boot: "0b".into(),
+        init: "systemd".into(),
+        ..Machine::default()
+    }
+}
+
+/// What such a machine says.
+fn says(want: &Want) -> Answer {
+    let text = match &want.ask {
+        Ask::Head => String::new(),
+        Ask::File(path) if path == "/etc/fstab" => {
+            "mode 644 root:root\nUUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n".into()
+        }
+        Ask::File(path) if path == "/etc/hosts" => "mode 644 root:root\n127.0.0.1 localhost\n".into(),
+        Ask::File(_) | Ask::Hash(_) | Ask::Unit { .. } => "absent".into(),
+        Ask::Packages(names) => names.iter().map(|name| format!("{name} absent\n")).collect(),
+        Ask::Objects(objects) => objects.iter().map(|_| "absent\n").collect(),
+        Ask::Shell(ask) if ask.contains("/proc/swaps") => "/swap.img\n".into(),
+        Ask::Shell(ask) if ask.contains("else echo no; fi") => "no\n".into(),
+        Ask::Shell(ask) if ask.contains("/proc/sys/") => "0\n".into(),
+        Ask::Shell(ask) if ask.contains("stat -f") => "20000\n".into(),
+        Ask::Shell(ask) if ask.contains("/proc/net/tcp") => String::new(),
+        Ask::Shell(ask) if ask.contains("no receipt") => "no receipt\n".into(),
+        Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),
+        Ask::Shell(ask) if ask.contains("no cluster") => "no cluster\n".into(),
+        Ask::Shell(_) => "absent\n".into(),
+    };
+    Answer::Said(text)
+}
+
+struct Untouched {
+    cluster: Cluster,
+    trust: Trust,
+    machines: Machines,
+    fleet: Fleet,
+}
+
+impl Untouched {
+    fn lab() -> Untouched {
+        let cluster = lab();
+        let machines: Machines =
+            cluster.nodes.iter().map(|node| (node.name.clone(), untouched(&node.name))).collect();
+        Untouched { trust: trust(&cluster), fleet: Fleet::see(&cluster, &machines), machines, cluster }
+    }
+
+    fn wants(&self, node: &Node) -> Vec<(&'static str, &'static str, Want)> {
+        let about = (&self.machines[&node.name], &self.fleet);
+        wants((&self.cluster, node), &self.trust, about, OffsetDateTime::now_utc())
+    }
+
+    /// What has to be done in the stages that `of` takes.
+    fn changes(&self, node: &Node, of: impl Fn(&str) -> bool) -> Vec<Change> {
+        let steps: BTreeMap<&str, &'static Step> =
+            STAGES.iter().flat_map(|stage| stage.steps).map(|step| (step.name, step)).collect();
+        let wants = self.wants(node);
+        let wants: Vec<_> = wants.iter().filter(|(stage, ..)| of(stage)).collect();
+        let answers: Vec<Answer> = wants.iter().map(|(.., want)| says(want)).collect();
+        let judged: Vec<plan::Judged> =
+            wants.iter().zip(&answers).map(|((_, step, want), answer)| (steps[step], want, answer)).collect();
+        plan::changes(&judged)
+    }
+
+    fn node(&self, name: &str) -> &Node {
+        self.cluster.node(name).unwrap()
+    }
+}
+
+#[test]
+fn the_plan_of_untouched_machines() {
+    let lab = Untouched::lab();
+    let api = |stage: &str| STAGES.iter().any(|s| s.name == stage && s.via == Via::Api);
+    let plan: Vec<(String, Vec<Change>)> = lab
+        .cluster
+        .nodes
+        .iter()
+        .map(|node| (node.name.clone(), lab.changes(node, |stage| node.is_control_plane() || !api(stage))))
+        .collect();
+    let lines = report::plan::lines(&plan).join("\n");
+    assert!(!lines.contains("preflight"), "an untouched machine is fit");
+    snapshot("plan", &lines);
+}
+
+/// What a script puts into the here-document of this name.
+fn document(script: &str, name: &str) -> String {
+    let start = script.find(&format!("<<'{name}'\n")).unwrap() + name.len() + 5;
+    let end = script[start..].find(&format!("\n{name}\n")).unwrap();
+    script[start..start + end + 1].to_string()
+}
+
+fn enter(lab: &Untouched, node: &str) -> String {
+    let changes = lab.changes(lab.node(node), |stage| stage == "member");
+    let Fix::Unit { script, .. } = &changes[0].fix else { panic!("{:?}", changes[0].fix) };
+    script.clone()
+}
+
+#[test]
+fn kubeadm_configurations() {
+    let lab = Untouched::lab();
+    snapshot("kubeadm-init", &document(&enter(&lab, "m1"), "KUBEADM"));
+    snapshot("kubeadm-join", &document(&enter(&lab, "w2"), "KUBEADM"));
+}
+
+#[test]
+fn files_of_containerd() {
+    let lab = Untouched::lab();
+    let mut text = String::new();
+    for change in lab.changes(lab.node("w1"), |stage| stage == "prepare") {
+        if let Fix::Write { path, text: Some(content), .. } = &change.fix
+            && path.starts_with("/etc/containerd")
+        {
+            text += &format!("==> {path}\n{content}\n");
+        }
+    }
+    snapshot("containerd", &text);
+}
+
+#[test]
+fn scripts() {
+    let lab = Untouched::lab();
+    let node = lab.node("w2");
+    let wants = lab.wants(node);
+    let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
+    snapshot("probe", &probe::script(&asks, BOUNDARY));
+    let run = Run { id: "1f2e".into(), owner: "me@here".into() };
+    let lib = std::fs::read_to_string("templates/lib.sh").unwrap();
+    for stage in ["prepare", "member"] {
+        let changes = lab.changes(node, |name| name == stage);
+        let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
+        snapshot(&format!("fix-{stage}"), &script.replace(&lib, "[templates/lib.sh]\n"));
+    }
+}
+
+#[test]
+fn errors_about_the_fleet() {
+    let mut lab = Untouched::lab();
+    let stranger = trust(&lab.cluster);
+    let m1 = lab.machines.get_mut("m1").unwrap();
+    m1.has.insert("manifests/kube-apiserver.yaml".into());
+    let identity = [
+        ("kubernetes", "1.35.0"),
+        ("pods", "10.245.0.0/16"),
+        ("services", "10.96.0.0/12"),
+        ("endpoint", "api.demo.internal:6443"),
+        ("name", "demo"),
+    ];
+    m1.identity = identity.map(|(key, value)| (key.to_string(), value.to_string())).into();
+    lab.machines.get_mut("w1").unwrap().authorities = vec![("kubelet.conf".into(), stranger.ca.cert.clone())];
+    lab.machines.get_mut("w2").unwrap().hostname = "w1".into();
+    let clocks = [("m1", 0.2), ("w1", -3600.4), ("w2", 0.0)].map(|(name, ahead)| (name.to_string(), ahead));
+    let mut errors: Vec<Error> = Vec::new();
+    for kept in [true, false] {
+        let refusals = fleet::refusals(&lab.cluster, &lab.machines, &lab.trust, ("demo.trust", kept));
+        errors.extend(refusals.into_iter().map(|(error, _)| error));
+    }
+    errors.extend(fleet::misfits(&lab.machines, &clocks.into()));
+    let text: Vec<String> =
+        errors.iter().map(|error| format!("[{}]\n{}", error.kind.code(), report::trouble(error))).collect();
+    snapshot("errors-fleet", &text.join("\n\n"));
+}

@@ -1,0 +1,119 @@
+//! The house rules that a program can check: the order of the modules, the size of the files, what they leave out.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every Rust file below a folder.
+fn files(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// The files of `src`, each with its text.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut paths = Vec::new();
+    files(Path::new("src"), &mut paths);
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// What of a file is the program: no comments, and nothing from its tests on.
+fn program(path: &Path, text: &str) -> String {
+    if path.file_stem().is_some_and(|stem| stem == "tests") {
+        return String::new();
+    }
+    let (mut lines, mut all) = (Vec::new(), text.lines().peekable());
+    while let Some(line) = all.next() {
+        let is_tests = all.peek().is_some_and(|next| next.ends_with("mod tests {"));
+        if line.trim() == "#[cfg(test)]" && is_tests {
+            break;
+        }
+        if !line.trim_start().starts_with("//") {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// The module of `lib.rs` that a file belongs to.
+fn module(path: &Path) -> String {
+    let first = path.components().nth(1).unwrap();
+    Path::new(first.as_os_str()).file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+/// The modules that come after `crate::`, `use crate::{a, b}` included.
+fn used(program: &str) -> Vec<String> {
+    let word = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let mut used = Vec::new();
+    for (at, _) in program.match_indices("crate::") {
+        let rest = &program[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => used.extend(list[..list.find('}').unwrap()].split(',').map(word)),
+            None => used.push(word(rest)),
+        }
+    }
+    used
+}
+
+#[test]
+fn each_file_uses_only_modules_above_it() {
+    let lib = fs::read_to_string("src/lib.rs").unwrap();
+    let order: Vec<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert!(order.len() > 10, "lib.rs lists the modules");
+    let place = |name: &str| order.iter().position(|module| *module == name);
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let module = module(&path);
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let own = place(&module).unwrap_or_else(|| panic!("{} is not in lib.rs", path.display()));
+        for name in used(&program(&path, &text)) {
+            match place(&name) {
+                Some(place) if place <= own => {}
+                Some(_) => wrong.push(format!("{} uses {name}, which is below it", path.display())),
+                None => wrong.push(format!("{} uses {name}, which lib.rs does not list", path.display())),
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn files_stay_below_400_lines() {
+    let long = sources().into_iter().filter(|(_, text)| text.lines().count() > 400);
+    assert_eq!(long.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn nothing_is_left_to_do_and_nothing_is_unwrapped() {
+    // Put together, so that this file does not find itself.
+    let (todo, fixme) = (["TO", "DO"].concat(), ["FIX", "ME"].concat());
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let said = |what: &str| format!("{}: {what}", path.display());
+        wrong.extend([&todo, &fixme].into_iter().filter(|word| text.contains(*word)).map(|word| said(word)));
+        let program = program(&path, &text);
+        let banned = [".unwrap()", "todo!", "unimplemented!", "dbg!", "println!"];
+        wrong.extend(banned.into_iter().filter(|word| program.contains(word)).map(said));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_file_opens_with_what_it_is() {
+    let bare = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
+    assert_eq!(bare.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}

@@ -1,0 +1,285 @@
+//! A fleet of such machines, steps that are small enough to see through, and runs over all of it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use ironstrap::cluster::{Cluster, Role, Ssh as Access};
+use ironstrap::error::{Error, Result};
+use ironstrap::inventory;
+use ironstrap::ledger::Run;
+use ironstrap::pki::Trust;
+use ironstrap::reconcile::{Fleetwork, Stop};
+use ironstrap::report::{Event, Events};
+use ironstrap::ssh::{Operator, Options, Ssh};
+use ironstrap::step::{Cx, Step, Verdict, Want};
+use ironstrap::steps::{Needs, On, STAGES, Stage, Via};
+use russh::keys::ssh_key::LineEnding;
+use time::OffsetDateTime;
+
+use crate::machine::{Machine, new_key};
+
+const TOY: Step = Step { name: "toy", why: "so that something is changed", wants: toy };
+const MEMBER: Step = Step { name: "member", why: "so that somebody waits for the seed", wants: member };
+const LABEL: Step = Step { name: "label", why: "so that one speaks for all", wants: label };
+
+const PREPARE: Stage =
+    Stage { name: "prepare", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[TOY] };
+const JOIN: Stage =
+    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[MEMBER] };
+const SETTLE: Stage =
+    Stage { name: "settle", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[LABEL] };
+
+const FIT: Stage =
+    Stage { name: "preflight", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: STAGES[0].steps };
+
+/// The whole way of a cluster, in little. What makes a machine fit is the real step.
+pub static TOYS: &[Stage] = &[FIT, PREPARE, JOIN, SETTLE];
+
+/// The real steps as far as a folder can play a machine: swap, kernel, hosts; and then the toys.
+pub static HALF_REAL: &[Stage] = &[
+    FIT,
+    Stage {
+        name: "prepare",
+        on: On::Every,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: STAGES[1].steps.split_at(3).0,
+    },
+    JOIN,
+    SETTLE,
+];
+
+fn toy(cx: &Cx) -> Result<Vec<Want>> {
+    Ok(vec![
+        Want::file("the greeting is ours", "/etc/toy/greeting", 0o644, "hello\n"),
+        Want::that("the switch is on")
+            .ask("if [ -e /etc/toy/switch ]; then cat /etc/toy/switch; else echo off; fi")
+            .is("on")
+            .run("switch"),
+        Want::secret_file("the secret is the trust's", "/etc/toy/secret", 0o600, &secret(cx.trust)),
+        Want::unit_runs("toyd", &["/etc/toy/greeting"]),
+    ])
+}
+
+/// What no one may read.
+pub fn secret(trust: &Trust) -> String {
+    format!("{}\n{}", trust.token.reveal(), trust.ca.key)
+}
+
+fn member(cx: &Cx) -> Result<Vec<Want>> {
+    let role = if cx.node.is_control_plane() { "control-plane" } else { "worker" };
+    Ok(vec![
+        Want::that(format!("{} is a member", cx.node.name))
+            .ask("if [ -e /etc/kubernetes/kubelet.conf ]; then echo member; else echo no member; fi")
+            .is("member")
+            .run_as_unit("kubeadm", 5, format!("echo entering as {role}\nenter {role}")),
+    ])
+}
+
+fn label(cx: &Cx) -> Result<Vec<Want>> {
+    let one = |node: &ironstrap::cluster::Node| {
+        let name = node.name.clone();
+        let waits = cx.fleet.joining.contains(&name) || cx.fleet.absent.contains(&name);
+        let line = name.clone();
+        Want::that(format!("{name} is labelled"))
+            .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
+            .judged(move |labels| match labels.lines().any(|label| label == line) {
+                true => Verdict::Holds,
+                false if waits => Verdict::Waits {
+                    have: "none".into(),
+                    want: line.clone(),
+                    for_what: format!("{line} to join"),
+                },
+                false => Verdict::Differs { have: "none".into(), want: line.clone() },
+            })
+            .run(format!("label {name}"))
+    };
+    Ok(cx.cluster.nodes.iter().map(one).collect())
+}
+
+pub struct Fleet {
+    pub machines: Vec<Machine>,
+    pub cluster: Arc<Cluster>,
+    pub trust: Trust,
+    pub stages: &'static [Stage],
+    pub owner: String,
+    /// The operator's home.
+    home: tempfile::TempDir,
+    runs: AtomicUsize,
+}
+
+/// What came of a run.
+pub struct Outcome {
+    pub result: Result<()>,
+    pub events: Vec<Event>,
+    /// By node, what was planned: what a plan says after the same look.
+    pub planned: BTreeSet<(String, String)>,
+    /// By node, what was mended.
+    pub changed: BTreeSet<(String, String)>,
+    pub left: Vec<Error>,
+    pub open: usize,
+    /// Everything that anybody could have been shown.
+    pub shown: String,
+}
+
+impl Fleet {
+    /// Machines by their names; those that begin with `m` are control planes.
+    pub async fn of(names: &[&str]) -> Fleet {
+        let (home, key) = (tempfile::tempdir().unwrap(), new_key());
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        key.write_openssh_file(home.path().join("key"), LineEnding::LF).unwrap();
+        let mut inventory = String::from("[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n");
+        let mut machines = Vec::new();
+        for (i, name) in names.iter().enumerate() {
+            let role = if i == 0 { "control-plane" } else { "worker" };
+            inventory += &format!("[nodes.{name}]\naddress = '198.18.0.{}'\nrole = '{role}'\n", i + 11);
+            machines.push(Machine::start(name, key.public_key()).await);
+        }
+        let mut cluster =
+            inventory::parse(&inventory, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
+        for node in cluster.nodes.iter_mut().filter(|node| node.name.starts_with('m')) {
+            node.role = Role::ControlPlane;
+        }
+        let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+        for (node, machine) in cluster.nodes.iter_mut().zip(&machines) {
+            let known = home.path().join(format!("known-{}", node.name));
+            let line = format!("[127.0.0.1]:{} {}", machine.port, machine.host_key.to_openssh().unwrap());
+            std::fs::write(&known, line).unwrap();
+            node.ssh = Access {
+                host: "127.0.0.1".into(),
+                port: machine.port,
+                user: "root".into(),
+                key: Some(home.path().join("key")),
+                known_hosts: Some(known),
+            };
+        }
+        Fleet {
+            machines,
+            cluster: Arc::new(cluster),
+            trust,
+            stages: TOYS,
+            owner: "me@here".into(),
+            home,
+            runs: AtomicUsize::new(0),
+        }
+    }
+
+    /// Machines of a cluster that runs, as a run would have left them.
+    pub async fn settled(names: &[&str]) -> Fleet {
+        let fleet = Fleet::of(names).await;
+        for machine in &fleet.machines {
+            machine.settle(&secret(&fleet.trust));
+            if machine.name.starts_with('m') {
+                machine.write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
+                machine.write("etc/toy/labels", &names.join("\n"));
+            }
+        }
+        // What is written from now on is younger, however coarse the clock of the file system is.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fleet
+    }
+
+    /// Takes a machine off the network.
+    pub fn unplug(&mut self, name: &str) {
+        let cluster = Arc::make_mut(&mut self.cluster);
+        let node = cluster.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        // Nobody listens on the discard port.
+        node.ssh.port = 9;
+    }
+
+    pub fn machine(&self, name: &str) -> &Machine {
+        self.machines.iter().find(|machine| machine.name == name).unwrap()
+    }
+
+    /// A run that has asked every machine once.
+    pub async fn look(&self) -> (Fleetwork<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = Events::channel();
+        let options = || Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
+        let operator = || Operator { home: Some(self.home.path().into()), agent: None };
+        let shells = self.cluster.nodes.iter().map(|node| Ssh::of(node, options(), operator())).collect();
+        let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
+        let run = Run { id, owner: self.owner.clone() };
+        let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
+        let mut work = work.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), work.look()).await.expect("it hangs");
+        (work, receiver)
+    }
+
+    /// Look, survey, apply: as the command does it. What the survey has against it is the result.
+    pub async fn apply(&self) -> Outcome {
+        let (mut work, mut receiver) = self.look().await;
+        let survey = work.survey(("demo.trust", true));
+        let blocked = if survey.blocked { survey.errors } else { work.others() };
+        let blocked = blocked.into_iter().next();
+        let plan = work.plan().unwrap();
+        let planned: BTreeSet<(String, String)> = plan
+            .iter()
+            .flat_map(|(node, changes)| changes.iter().map(|c| (node.clone(), c.that.clone())))
+            .collect();
+        let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
+        let result = match blocked {
+            Some(error) => Err(error),
+            None => {
+                tokio::time::timeout(Duration::from_secs(60), work.apply(&mut stop)).await.expect("it hangs")
+            }
+        };
+        let changed = work.members().iter().flat_map(|member| {
+            let that = |key: &String| key.split_once('\n').unwrap().1.to_string();
+            member.changed.iter().map(move |key| (member.node.name.clone(), that(key)))
+        });
+        let changed: BTreeSet<(String, String)> = changed.collect();
+        let left: Vec<Error> = work.members().iter().filter_map(|member| member.left.clone()).collect();
+        let open = work.members().iter().map(|member| member.pressing).sum();
+        drop(work);
+        let mut events = Vec::new();
+        while let Ok(event) = receiver.try_recv() {
+            events.push(event);
+        }
+        let mut shown: String = ironstrap::report::plan::lines(&plan).join("\n");
+        for event in &events {
+            shown += &format!("\n{event:?}\n{}", serde_json::to_string(event).unwrap());
+        }
+        for error in left.iter().chain(result.as_ref().err()) {
+            shown += &format!("\n{error}\n{error:?}");
+        }
+        for machine in &self.machines {
+            shown += &machine.seen.commands.lock().unwrap().join("\n");
+        }
+        Outcome { result, events, planned, changed, left, open, shown }
+    }
+
+    /// An apply after which everything is as wanted.
+    pub async fn converge(&self) -> Outcome {
+        let outcome = self.apply().await;
+        assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
+        assert_eq!((outcome.left.as_slice(), outcome.open), ([].as_slice(), 0), "{}", outcome.shown);
+        for machine in &self.machines {
+            machine.execs();
+        }
+        outcome
+    }
+}
+
+impl Outcome {
+    /// Where an event like this is among all events.
+    pub fn at(&self, what: impl Fn(&Event) -> bool) -> Option<usize> {
+        self.events.iter().position(what)
+    }
+
+    pub fn began(&self, node: &str, stage: &str) -> Option<usize> {
+        self.at(|event| matches!(event, Event::Stage { node: n, stage: s, .. } if n == node && s == stage))
+    }
+
+    pub fn fixed(&self, node: &str, that: &str) -> Option<usize> {
+        self.at(|event| matches!(event, Event::Fixed { node: n, that: t, .. } if n == node && t == that))
+    }
+
+    /// Begun fixes that say this.
+    pub fn fixings(&self, node: &str, that: &str) -> usize {
+        let like = |event: &&Event| matches!(event, Event::Fixing { node: n, that: t, .. } if n == node && t == that);
+        self.events.iter().filter(like).count()
+    }
+}

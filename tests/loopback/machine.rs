@@ -1,0 +1,335 @@
+//! A machine that is a folder: an SSH server in this process runs the scripts by the real shell, with the paths of a
+//! machine moved below the folder and commands of the machine's own in front of the PATH.
+
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, Disconnect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+pub fn new_key() -> PrivateKey {
+    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
+}
+
+/// Paths of a machine that are below its folder here.
+const MOVED: [&str; 8] = [
+    "/etc/",
+    "/run/",
+    "/var/lib/ironstrap",
+    "/var/lib/kubelet/",
+    "/proc/swaps",
+    "/proc/filesystems",
+    "/proc/sys/",
+    "/proc/1/",
+];
+
+/// `systemctl`: a folder of units, each with what `enable`, `mask` and `restart` made of it.
+const SYSTEMCTL: &str = r#"mkdir -p $ROOT/units; cd $ROOT/units
+for unit; do :; done
+unit=${unit%.service}
+case $1 in
+show)
+  case "$*" in *MainPID*) rm -f $ROOT/run/systemd/transient/$unit.service; echo 0; exit ;; esac
+  while [ "$1" != -- ]; do shift; done; shift
+  for id; do
+    u=${id%.service}; load=not-found file=
+    [ ! -e $u.enabled ] || { load=loaded; read -r file <$u.enabled; [ $file != masked ] || load=masked; }
+    echo "Id=$id"; echo "LoadState=$load"; echo "UnitFileState=$file"
+    if [ -e $u.since ]; then echo ActiveState=active; read -r since <$u.since; else echo ActiveState=inactive since=; since=; fi
+    echo "ActiveEnterTimestamp=$since"; echo NeedDaemonReload=no; echo
+  done ;;
+mask) echo masked >$unit.enabled ;;
+unmask) ;;
+enable) echo enabled >$unit.enabled ;;
+daemon-reload) ;;
+restart) [ ! -x $ROOT/bin/restarting ] || restarting; date -u '+%a %F %T.%6N UTC' >$unit.since; echo $unit >>$ROOT/restarts ;;
+is-active) [ -e $unit.since ] ;;
+*) echo "systemctl $*?" >&2; exit 64 ;;
+esac"#;
+
+pub struct Machine {
+    pub name: String,
+    pub root: tempfile::TempDir,
+    pub port: u16,
+    pub host_key: PublicKey,
+    pub seen: Arc<Seen>,
+}
+
+/// What the server has seen, and how it behaves.
+#[derive(Default)]
+pub struct Seen {
+    /// Scripts that were run.
+    pub execs: AtomicUsize,
+    /// Command lines, as `ps` would show them.
+    pub commands: Mutex<Vec<String>>,
+    /// Once a script prints this, it is killed and its connection cut: so often.
+    pub cut: Mutex<Option<(String, usize)>>,
+}
+
+impl Machine {
+    /// A machine as it comes: Debian, with swap.
+    pub async fn start(name: &str, login: &PublicKey) -> Machine {
+        let (host_key, seen) = (new_key(), Arc::new(Seen::default()));
+        let public = host_key.public_key().clone();
+        let config = Arc::new(Config {
+            keys: vec![host_key],
+            auth_rejection_time: Duration::ZERO,
+            nodelay: true,
+            ..Config::default()
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let root = tempfile::tempdir().unwrap();
+        let (login, folder, witness) = (login.clone(), root.path().to_path_buf(), seen.clone());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let guest = Guest {
+                    login: login.clone(),
+                    root: folder.clone(),
+                    seen: witness.clone(),
+                    scripts: HashMap::new(),
+                };
+                let config = config.clone();
+                tokio::spawn(async move {
+                    if let Ok(session) = russh::server::run_stream(config, socket, guest).await {
+                        let _ = session.await;
+                    }
+                });
+            }
+        });
+        let machine = Machine { name: name.into(), root, port, host_key: public, seen };
+        machine.furnish();
+        machine
+    }
+
+    fn furnish(&self) {
+        self.write("etc/os-release", "ID=debian\nVERSION_CODENAME=trixie\n");
+        self.write("etc/fstab", "UUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n");
+        self.write("etc/hosts", "127.0.0.1 localhost");
+        self.write("proc/swaps", "Filename Type Size Used Priority\n/swap.img file 2097148 0 -2\n");
+        self.write("proc/1/comm", "systemd\n");
+        self.write("proc/filesystems", "nodev\tproc\n\text4\n");
+        self.write("proc/sys/kernel/hostname", &format!("{}\n", self.name));
+        self.write("proc/sys/kernel/random/boot_id", "0b\n");
+        self.write("proc/sys/net/ipv4/ip_forward", "0\n");
+        for dir in ["proc/sys/net/bridge", "proc/sys/net/netfilter", "run/systemd/transient", "etc/toy"] {
+            fs::create_dir_all(self.path(dir)).unwrap();
+        }
+        self.command("id", "echo 0");
+        self.command("nproc", "echo 4");
+        // The folder is whoever's runs the tests; on a machine it is root's.
+        self.command("stat", "/usr/bin/stat \"$@\" | sed 's/\\(\\tmode [0-7]*\\) [^\\t]*/\\1 root:root/'");
+        self.command("systemctl", SYSTEMCTL);
+        self.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");
+        self.command("swapoff", "sed -i 1q $ROOT/proc/swaps");
+        self.command(
+            "modprobe",
+            "case $1 in overlay) echo 'nodev overlay' >>$ROOT/proc/filesystems ;;\n\
+             br_netfilter) for f in iptables ip6tables; do echo 0 >$ROOT/proc/sys/net/bridge/bridge-nf-call-$f; done ;;\n\
+             nf_conntrack) echo 1 >$ROOT/proc/sys/net/netfilter/nf_conntrack_max ;; esac",
+        );
+        self.command(
+            "sysctl",
+            "k=${2%=*}; f=$ROOT/proc/sys/$(echo $k | tr . /); [ -e $f ] && echo ${2#*=} >$f",
+        );
+        self.command("switch", "echo on >$ROOT/etc/toy/switch");
+        self.command(
+            "enter",
+            "mkdir -p $ROOT/etc/kubernetes/manifests $ROOT/var/lib/kubelet/pki\n\
+             [ $1 = worker ] || echo >$ROOT/etc/kubernetes/manifests/kube-apiserver.yaml\n\
+             echo >$ROOT/etc/kubernetes/kubelet.conf; echo >$ROOT/var/lib/kubelet/pki/kubelet-client-current.pem",
+        );
+        self.command("label", "echo $1 >>$ROOT/etc/toy/labels");
+    }
+
+    /// What the toy steps would make of it.
+    pub fn settle(&self, secret: &str) {
+        self.write("etc/toy/greeting", "hello\n");
+        self.write("etc/toy/switch", "on\n");
+        self.write("etc/toy/secret", secret);
+        for (name, mode) in [("etc/toy/greeting", 0o644), ("etc/toy/secret", 0o600)] {
+            fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
+        }
+        self.write("units/toyd.enabled", "enabled\n");
+        let since = Command::new("date").args(["-u", "+%a %F %T.%6N UTC"]).output().unwrap();
+        self.write("units/toyd.since", &String::from_utf8_lossy(&since.stdout));
+        self.write("restarts", "toyd\n");
+        self.write("etc/kubernetes/kubelet.conf", "\n");
+        self.write("var/lib/kubelet/pki/kubelet-client-current.pem", "\n");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|_| "absent".into())
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// A command of this machine's own.
+    pub fn command(&self, name: &str, script: &str) {
+        let path = format!("bin/{name}");
+        self.write(&path, &format!("#!/bin/sh\nROOT={}\n{script}\n", self.root.path().display()));
+        fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// How many scripts ran since this was last asked.
+    pub fn execs(&self) -> usize {
+        self.seen.execs.swap(0, SeqCst)
+    }
+
+    /// Cuts the connection, so often, when a script prints this.
+    pub fn cut_at(&self, words: &str, times: usize) {
+        *self.seen.cut.lock().unwrap() = Some((words.into(), times));
+    }
+
+    /// Every file of the machine with its text, but for what a run keeps of itself and what every look leaves.
+    pub fn files(&self) -> Vec<(String, String)> {
+        let (mut all, mut folders) = (Vec::new(), vec![self.root.path().to_path_buf()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(self.root.path()).unwrap().display().to_string();
+                match path.is_dir() {
+                    true if name == "run/ironstrap" || name == "units" => {}
+                    true => folders.push(path),
+                    false => all.push((name.clone(), self.read(&name))),
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+}
+
+struct Guest {
+    login: PublicKey,
+    root: PathBuf,
+    seen: Arc<Seen>,
+    scripts: HashMap<ChannelId, Vec<u8>>,
+}
+
+impl Handler for Guest {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        match key.public_key.key_data() == self.login.key_data() {
+            true => Ok(Auth::Accept),
+            false => Ok(Auth::reject()),
+        }
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.seen.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
+        session.channel_success(id)
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
+        self.scripts.entry(id).or_default().extend_from_slice(data);
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        let script = String::from_utf8(self.scripts.remove(&id).unwrap_or_default()).unwrap();
+        self.seen.execs.fetch_add(1, SeqCst);
+        tokio::spawn(run(id, session.handle(), script, self.root.clone(), self.seen.clone()));
+        Ok(())
+    }
+}
+
+/// Runs a script on the machine, and says what it prints as it prints it.
+async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen: Arc<Seen>) {
+    let root = root.display().to_string();
+    let script = MOVED.iter().fold(script, |script, path| script.replace(path, &format!("{root}{path}")));
+    let script = script.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"));
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    let shell = shell.arg("-s").process_group(0);
+    let mut child =
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut errors) = (child.stdin.take().unwrap(), child.stderr.take().unwrap());
+    tokio::spawn(async move { drop(input.write_all(script.as_bytes()).await) });
+    let errors = tokio::spawn(async move {
+        let mut all = Vec::new();
+        errors.read_to_end(&mut all).await.map(|_| all)
+    });
+    let (mut output, mut piece, mut line) = (child.stdout.take().unwrap(), [0; 8192], Vec::new());
+    loop {
+        let n = output.read(&mut piece).await.unwrap();
+        line.extend_from_slice(&piece[..n]);
+        // Whole lines, so that no path is torn apart.
+        let whole =
+            if n == 0 { line.len() } else { line.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1) };
+        let lines: Vec<u8> = line.drain(..whole).collect();
+        let lines = replace(&lines, root.as_bytes());
+        let cut = is_cut(&lines, &seen);
+        if !lines.is_empty() && handle.data(id, lines).await.is_err() || cut {
+            let group = format!("-{}", child.id().unwrap_or_default());
+            let _ = tokio::process::Command::new("kill").args(["-9", "--", &group]).status().await;
+            let _ = handle.disconnect(Disconnect::ByApplication, "cut".into(), "".into()).await;
+            return;
+        }
+        if n == 0 {
+            break;
+        }
+    }
+    let errors = replace(&errors.await.unwrap().unwrap(), root.as_bytes());
+    if !errors.is_empty() {
+        let _ = handle.extended_data(id, 1, errors).await;
+    }
+    let status = child.wait().await.unwrap().code().unwrap_or(255);
+    let _ = handle.exit_status_request(id, status as u32).await;
+    let _ = handle.eof(id).await;
+    let _ = handle.close(id).await;
+}
+
+/// Takes the folder out of what a script printed.
+fn replace(text: &[u8], root: &[u8]) -> Vec<u8> {
+    let (mut rest, mut kept) = (text, Vec::new());
+    while let Some(at) = rest.windows(root.len()).position(|window| window == root) {
+        kept.extend_from_slice(&rest[..at]);
+        rest = &rest[at + root.len()..];
+    }
+    kept.extend_from_slice(rest);
+    kept
+}
+
+fn is_cut(lines: &[u8], seen: &Seen) -> bool {
+    let mut cut = seen.cut.lock().unwrap();
+    let text = String::from_utf8_lossy(lines);
+    match cut.as_mut() {
+        Some((words, times)) if *times > 0 && text.contains(words.as_str()) => {
+            *times -= 1;
+            true
+        }
+        _ => false,
+    }
+}

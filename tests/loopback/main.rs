@@ -1,0 +1,386 @@
+//! Whole runs over real SSH, on machines that are folders: how the loop goes on, stops, and leaves alone.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod fleet;
+mod lease;
+mod machine;
+
+use std::collections::BTreeSet;
+
+use fleet::{Fleet, HALF_REAL, secret};
+use ironstrap::error::Kind;
+use ironstrap::reconcile::Stop;
+use ironstrap::report::Event;
+use ironstrap::steps::STAGES;
+
+/// What is left, as people read it; reviewed in `golden`.
+fn reads(name: &str, errors: &[ironstrap::error::Error]) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.add_filter(r"since \d\d:\d\d:\d\d", "since [time]");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]");
+    let text: Vec<String> =
+        errors.iter().map(|e| format!("[{}]\n{}", e.kind.code(), ironstrap::report::trouble(e))).collect();
+    settings.bind(|| insta::assert_snapshot!(name, text.join("\n\n")));
+}
+
+fn pairs(all: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    all.iter().map(|(node, that)| (node.to_string(), that.to_string())).collect()
+}
+
+#[tokio::test]
+async fn a_fleet_converges_and_the_second_run_is_one_script_a_node() {
+    let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
+    fleet.stages = HALF_REAL;
+    fleet.converge().await;
+    for machine in &fleet.machines {
+        assert!(machine.read("etc/fstab").contains("# ironstrap: /swap.img none swap"));
+        assert_eq!(machine.read("proc/swaps").lines().count(), 1);
+        assert_eq!(machine.read("units/swap.target.enabled"), "masked\n");
+        assert_eq!(machine.read("proc/sys/net/ipv4/ip_forward"), "1\n");
+        assert!(machine.read("etc/hosts").starts_with("127.0.0.1 localhost\n198.18.0.11 api.demo.internal "));
+    }
+    let before: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
+    let again = fleet.apply().await;
+    assert_eq!((again.result, again.planned.len(), again.changed.len()), (Ok(()), 0, 0));
+    let execs: Vec<usize> = fleet.machines.iter().map(|machine| machine.execs()).collect();
+    assert_eq!(execs, [1, 1, 1]);
+    let after: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
+    assert_eq!(before, after, "a run with nothing to do writes nothing");
+}
+
+#[tokio::test]
+async fn what_a_plan_says_is_what_an_apply_changes() {
+    let fleet = Fleet::of(&["m1", "w1"]).await;
+    let first = fleet.converge().await;
+    assert_eq!(first.planned.len(), 12, "{:?}", first.planned);
+    assert_eq!(first.planned, first.changed);
+    // Drift: a file and a switch; the unit that reads the file follows.
+    fleet.machine("w1").write("etc/toy/greeting", "goodbye\n");
+    fleet.machine("m1").write("etc/toy/switch", "off\n");
+    let second = fleet.converge().await;
+    let wanted =
+        [("m1", "the switch is on"), ("w1", "the greeting is ours"), ("w1", "toyd runs its current config")];
+    assert_eq!((second.planned, second.changed), (pairs(&wanted), pairs(&wanted)));
+}
+
+#[tokio::test]
+async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    fleet.machine("m1").write("etc/toy/greeting", "goodbye\n");
+    // The clock of the file system may be coarser than the unit's: let the unit be the younger one.
+    fleet.machine("m1").write("units/toyd.since", "Fri 2100-01-01 00:00:00.000000 UTC\n");
+    let (work, _) = fleet.look().await;
+    let plan = work.plan().unwrap();
+    let change = plan[0].1.iter().find(|change| change.that == "toyd runs its current config").unwrap();
+    assert_eq!(change.want, "restarted, because /etc/toy/greeting changes");
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_not_changed() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    let w1 = fleet.machine("w1");
+    std::fs::remove_file(w1.path("etc/toy/switch")).unwrap();
+    std::fs::create_dir(w1.path("etc/toy/switch")).unwrap();
+    w1.command("switch", "echo >$ROOT/switched");
+    let outcome = fleet.apply().await;
+    assert_eq!(outcome.left.len(), 1, "{}", outcome.shown);
+    reads("error-cannot-tell", &outcome.left);
+    let error = &outcome.left[0];
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Unknown, Some("w1")));
+    assert_eq!(error.what, "toy: cannot tell whether it is so that the switch is on");
+    assert!(error.cause.iter().any(|line| line.contains("Is a directory")), "{error}");
+    assert_eq!((w1.read("switched").as_str(), outcome.changed.len()), ("absent", 0));
+}
+
+#[tokio::test]
+async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    m1.command("stat", "exit 137");
+    let greeting = m1.path("etc/toy/greeting");
+    let before = std::fs::metadata(&greeting).unwrap().modified().unwrap();
+    let outcome = fleet.apply().await;
+    assert_eq!(outcome.left.len(), 1, "{}", outcome.shown);
+    assert_eq!(outcome.left[0].kind, Kind::Unknown, "{}", outcome.left[0]);
+    assert_eq!(std::fs::metadata(&greeting).unwrap().modified().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_fix_without_effect_is_told_and_not_repeated() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");
+    fleet.machine("w1").write("etc/toy/switch", "off\n");
+    fleet.machine("m1").write("etc/toy/switch", "off\n");
+    let outcome = fleet.apply().await;
+    assert_eq!(fleet.machine("w1").read("tries"), "tried\n");
+    assert_eq!(outcome.left.len(), 1, "{}", outcome.shown);
+    reads("error-stuck", &outcome.left);
+    let error = &outcome.left[0];
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
+    assert_eq!(error.what, "toy: stuck: it is still not so that the switch is on");
+    assert_eq!(error.cause, ["it has: off", "wanted: on"]);
+    assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the others go on");
+}
+
+#[tokio::test]
+async fn a_fix_that_fails_is_told_with_its_last_words() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    fleet.machine("m1").command("switch", "echo it is jammed; exit 3");
+    fleet.machine("m1").write("etc/toy/switch", "off\n");
+    let outcome = fleet.apply().await;
+    reads("error-failed", &outcome.left);
+    let error = &outcome.left[0];
+    assert_eq!(error.what, "toy: could not bring it about that the switch is on");
+    assert_eq!(error.cause, ["exit 3, after these words:", "it is jammed"]);
+}
+
+#[tokio::test]
+async fn a_restart_lost_on_the_way_is_owed_at_the_next_run() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    assert_eq!(m1.read("restarts"), "toyd\n");
+    // As after a fix that wrote the file and was killed before the restart.
+    m1.write("etc/toy/greeting", "hello\n");
+    let outcome = fleet.converge().await;
+    assert_eq!(outcome.changed, pairs(&[("m1", "toyd runs its current config")]));
+    assert_eq!(m1.read("restarts"), "toyd\ntoyd\n");
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_of_a_fix_is_made_again_and_the_run_goes_on() {
+    let fleet = Fleet::of(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    // The first time it hangs, and is killed with its connection.
+    m1.command("switch", "[ -e $ROOT/hung ] || { echo >$ROOT/hung; echo hanging; exec sleep 60; }\necho on >$ROOT/etc/toy/switch");
+    m1.cut_at("hanging", 1);
+    let outcome = fleet.converge().await;
+    assert_eq!(outcome.fixings("m1", "the switch is on"), 2);
+    assert_eq!(outcome.fixings("m1", "the greeting is ours"), 1, "what was done is not done again");
+}
+
+#[tokio::test]
+async fn a_fix_that_always_cuts_the_connection_is_given_up() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    m1.write("etc/toy/switch", "off\n");
+    m1.command("switch", "echo tried >>$ROOT/tries; echo hanging; exec sleep 60");
+    m1.cut_at("hanging", 1000);
+    let outcome = fleet.apply().await;
+    reads("error-cut", &outcome.left);
+    assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Unreachable), "{}", outcome.shown);
+    assert!(m1.read("tries").lines().count() <= 3, "{}", m1.read("tries"));
+}
+
+#[tokio::test]
+async fn once_there_is_a_cluster_the_others_go_on_without_who_does_not_answer() {
+    let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
+    for name in ["m1", "w1", "w2"] {
+        fleet.machine(name).write("etc/toy/switch", "off\n");
+    }
+    fleet.unplug("w1");
+    let outcome = fleet.apply().await;
+    assert_eq!(outcome.result, Ok(()));
+    assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on"), ("w2", "the switch is on")]));
+    let left = &outcome.left;
+    reads("error-unreachable", left);
+    assert_eq!((left.len(), left[0].kind, left[0].node.as_deref()), (1, Kind::Unreachable, Some("w1")));
+}
+
+#[tokio::test]
+async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answer() {
+    let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
+    fleet.unplug("w1");
+    let before = fleet.machine("m1").files();
+    let outcome = fleet.apply().await;
+    let error = outcome.result.unwrap_err();
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("w1")));
+    assert_eq!(fleet.machine("m1").files(), before);
+    assert_eq!((fleet.machine("m1").execs(), fleet.machine("w2").execs()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() {
+    let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.stages = HALF_REAL;
+    fleet.machine("w1").write("proc/1/comm", "runit\n");
+    let outcome = fleet.apply().await;
+    let error = outcome.result.unwrap_err();
+    reads("error-unfit", std::slice::from_ref(&error));
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Refused, Some("w1")));
+    assert_eq!(error.cause, ["not so: systemd runs the machine; it has: runit"]);
+    assert_eq!(fleet.machine("m1").read("run/ironstrap/lease"), "absent");
+    fleet.machine("w1").write("proc/1/comm", "systemd\n");
+    fleet.converge().await;
+    fleet.machine("w1").write("proc/1/comm", "runit\n");
+    fleet.machine("w1").write("proc/sys/net/ipv4/ip_forward", "0\n");
+    fleet.machine("m1").write("proc/sys/net/ipv4/ip_forward", "0\n");
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left.len()), (Ok(()), 1));
+    assert_eq!(outcome.changed, pairs(&[("m1", "net.ipv4.ip_forward is 1")]));
+    assert_eq!(fleet.machine("w1").read("proc/sys/net/ipv4/ip_forward"), "0\n");
+}
+
+#[tokio::test]
+async fn whoever_joins_waits_for_the_seed_and_control_planes_join_one_at_a_time() {
+    let fleet = Fleet::of(&["m1", "m2", "m3", "w1"]).await;
+    let shared = tempfile::tempdir().unwrap();
+    for name in ["m1", "m2", "m3"] {
+        let (machine, log) = (fleet.machine(name), shared.path().join("joins").display().to_string());
+        let enter = machine.read("bin/enter");
+        // Stays a while, so that another could be seen.
+        machine.command("enter", &format!("echo in >>{log}\nsleep 0.05\n{enter}\necho out >>{log}"));
+    }
+    let outcome = fleet.converge().await;
+    let ready = outcome.fixed("m1", "m1 is a member").unwrap();
+    for name in ["m2", "m3", "w1"] {
+        let prepared = outcome.began(name, "prepare").unwrap();
+        assert!(prepared < ready, "{name} prepares while the seed begins");
+        assert!(outcome.began(name, "member").unwrap() > ready, "{name} joins when the seed is up");
+    }
+    let joins = std::fs::read_to_string(shared.path().join("joins")).unwrap();
+    let alternate = |(i, line): (usize, &str)| line == if i % 2 == 0 { "in" } else { "out" };
+    assert_eq!(joins.lines().count(), 6);
+    assert!(joins.lines().enumerate().all(alternate), "etcd takes one learner at a time: {joins}");
+    let waits = |event: &Event| matches!(event, Event::Waiting { node, for_what } if node == "w1" && for_what == "m1");
+    assert_eq!(outcome.events.iter().filter(|event| waits(event)).count(), 1, "and says so once");
+}
+
+#[tokio::test]
+async fn nobody_joins_a_seed_that_failed() {
+    let fleet = Fleet::of(&["m1", "m2", "w1"]).await;
+    fleet.machine("m1").command("enter", "echo no space left; exit 1");
+    let outcome = fleet.apply().await;
+    let left = &outcome.left;
+    assert_eq!((left.len(), left[0].kind, left[0].node.as_deref()), (1, Kind::Failed, Some("m1")));
+    for name in ["m2", "w1"] {
+        assert_eq!(outcome.began(name, "member"), None);
+        assert_eq!(fleet.machine(name).read("etc/kubernetes/kubelet.conf"), "absent");
+        assert_eq!(fleet.machine(name).read("etc/toy/switch"), "on\n", "it is prepared all the same");
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_run() {
+    let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
+    std::fs::remove_dir_all(fleet.machine("m1").path("etc/kubernetes")).unwrap();
+    let (work, _) = fleet.look().await;
+    assert_eq!(work.fleet().seed, "m2");
+    assert!(work.fleet().joining.contains("m1"));
+}
+
+#[tokio::test]
+async fn restarts_reach_one_control_plane_and_one_worker_in_ten_at_a_time() {
+    let names = ["m1", "m2", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "w11"];
+    let fleet = Fleet::settled(&names).await;
+    let shared = tempfile::tempdir().unwrap();
+    for machine in &fleet.machines {
+        let (role, dir) = (&machine.name[..1], shared.path().display());
+        // Notes how many of its role are at it, and stays a while, so that others could be seen.
+        machine.command(
+            "restarting",
+            &format!(
+                "touch {dir}/{role}-{name}; ls {dir} | grep -c ^{role}- >>{dir}/most.{role}; sleep 0.05; rm {dir}/{role}-{name}",
+                name = machine.name
+            ),
+        );
+        machine.write("etc/toy/greeting", "hello\n");
+    }
+    let outcome = fleet.converge().await;
+    assert_eq!(outcome.changed.len(), names.len());
+    let most = |role: &str| {
+        let text = std::fs::read_to_string(shared.path().join(format!("most.{role}"))).unwrap();
+        text.lines().map(|line| line.parse::<u32>().unwrap()).max().unwrap()
+    };
+    assert_eq!(most("m"), 1);
+    assert!(most("w") <= 2, "{}", most("w"));
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() {
+    let fleet = Fleet::of(&["m1", "w1", "w2"]).await;
+    let outcome = fleet.converge().await;
+    let waits = |event: &Event| matches!(event, Event::Waiting { for_what, .. } if for_what != "m1");
+    assert_eq!(outcome.at(waits), None);
+}
+
+#[tokio::test]
+async fn work_that_an_earlier_run_left_running_is_waited_for() {
+    let fleet = Fleet::of(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    m1.write("run/ironstrap/lease", "3 earlier 0 1000 me@here\n");
+    m1.write("run/systemd/transient/ironstrap-kubeadm.service", "");
+    m1.write("run/ironstrap/kubeadm.log", "still pulling\n");
+    m1.write("run/ironstrap/kubeadm.rc", "0\n");
+    let outcome = fleet.converge().await;
+    let attached = |event: &Event| matches!(event, Event::Attached { unit, .. } if unit == "kubeadm");
+    let attached = outcome.at(attached).expect("it attaches");
+    let said = |event: &Event| matches!(event, Event::Said { line, .. } if line == "still pulling");
+    assert!(outcome.at(said).unwrap() > attached);
+    assert!(outcome.began("m1", "prepare").unwrap() > attached, "nothing is begun beside it");
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_begins_nothing_new() {
+    let fleet = Fleet::of(&["m1"]).await;
+    let (mut work, _) = fleet.look().await;
+    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Soon);
+    let error = work.apply(&mut stop).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Interrupted);
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
+}
+
+/// Lines of a secret that are long enough to be told from anything else.
+fn secrets(fleet: &Fleet) -> Vec<String> {
+    let trust = &fleet.trust;
+    let keys =
+        [&trust.ca.key, &trust.etcd_ca.key, &trust.front_proxy_ca.key, &trust.sa_key, &trust.admin.key];
+    let leaves = trust.leaves.values().flat_map(|leaves| leaves.values()).map(|pair| &pair.key);
+    let lines = keys.into_iter().chain(leaves).flat_map(|key| key.lines());
+    let lines = lines.filter(|line| !line.starts_with("---") && line.len() > 16);
+    let secrets: Vec<String> = lines.map(str::to_string).chain([trust.token.secret.clone()]).collect();
+    assert!(secrets.len() > 20);
+    secrets
+}
+
+fn shows_none(shown: &str, secrets: &[String]) {
+    assert!(!shown.contains("PRIVATE KEY"));
+    for secret in secrets {
+        let at = shown.find(secret.as_str());
+        assert_eq!(at, None, "{}", &shown[at.unwrap_or(0).saturating_sub(200)..][..300]);
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_shown() {
+    let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    let secrets = secrets(&fleet);
+    let first = fleet.converge().await;
+    assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.trust), "it travelled");
+    shows_none(&first.shown, &secrets);
+    // A wrong secret, and one that cannot be put right.
+    fleet.machine("w1").write("etc/toy/secret", "another\n");
+    fleet.machine("m1").write("etc/toy/secret", "another\n");
+    fleet.machine("m1").command("mv", "exit 1");
+    fleet.machine("w1").command("mv", "case $3$2 in *secret*) exit 0 ;; *) exec /bin/mv \"$@\" ;; esac");
+    let second = fleet.apply().await;
+    assert_eq!(second.result.as_ref().err().map(|e| e.kind), Some(Kind::Failed), "{}", second.shown);
+    shows_none(&second.shown, &secrets);
+    std::fs::remove_file(fleet.machine("m1").path("bin/mv")).unwrap();
+    let third = fleet.apply().await;
+    assert!(third.left.iter().any(|error| error.what.contains("stuck")), "{}", third.shown);
+    shows_none(&third.shown, &secrets);
+    // And the plan of the real steps.
+    fleet.stages = STAGES;
+    let (work, mut events) = fleet.look().await;
+    let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap()).join("\n");
+    while let Ok(event) = events.try_recv() {
+        shown += &serde_json::to_string(&event).unwrap();
+    }
+    assert!(shown.contains("ca.key is the trust's"), "{shown}");
+    shows_none(&shown, &secrets);
+}

@@ -1,0 +1,495 @@
+//! What real shells make of our scripts: of asks, of scripts that arrive cut, and of what fixes share. The paths of
+//! a machine are moved below a folder by replacing text; its commands are scripts in there.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use common::{pipe, run, shells};
+use ironstrap::ledger::{self, Run};
+use ironstrap::machine::Lease;
+use ironstrap::plan::{self, Change};
+use ironstrap::probe::{self, Answer};
+use ironstrap::step::{Ask, Step, Want};
+
+const BOUNDARY: &str = "--0123456789abcdef";
+
+const TOY: Step = Step { name: "toy", why: "so that something is changed", wants: |_| Ok(vec![]) };
+
+/// What the machine that this runs on answers, by this shell.
+fn answers(shell: &str, asks: &[Ask]) -> Vec<Answer> {
+    let asks: Vec<&Ask> = asks.iter().collect();
+    let output = run(shell, &probe::script(&asks, BOUNDARY));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{shell}: {said}");
+    let (machine, answers) = probe::answers(&output.stdout, &asks, BOUNDARY).unwrap();
+    assert!(!machine.boot.is_empty() && machine.cpus > 0 && machine.memory > 0, "{machine:?}");
+    answers
+}
+
+fn said(text: &str) -> Answer {
+    Answer::Said(text.into())
+}
+
+#[test]
+fn an_ask_is_answered_exactly_or_not_at_all() {
+    let unknown = |why: &str| Answer::Unknown(why.into());
+    let cases = [
+        ("echo yes", said("yes\n")),
+        ("printf 'no end'", said("no end")),
+        (":", said("")),
+        ("exit 0; echo more", said("")),
+        ("exit 3", unknown("exit 3: ")),
+        ("echo half; exit 3", unknown("exit 3: ")),
+        ("false; echo x", unknown("exit 1: ")),
+        ("x=$(false); echo x", unknown("exit 1: ")),
+        ("set +e; false", unknown("exit 1: ")),
+        ("set +e; false; echo x", said("x\n")),
+        ("( exit 7 ); echo x", unknown("exit 7: ")),
+        ("echo noise >&2; echo x", unknown("exit 0: noise")),
+        ("printf '\\377\\376'", unknown("the answer is not UTF-8 text")),
+        ("printf 'caf\\303\\251'", said("café")),
+        ("printf '\\n--fedcba9876543210 0\\n\\n--fedcba9876543210\\n'", {
+            said("\n--fedcba9876543210 0\n\n--fedcba9876543210\n")
+        }),
+        ("cat", said("")),
+        ("read -r x || echo nothing", said("nothing\n")),
+        ("cd /tmp; x=left; set -- a b", said("")),
+        ("echo \"${x-}$#\"; pwd", said("0\n/\n")),
+        ("cat <<'EOF'\n}\n$x `y` \\\nEOF", said("}\n$x `y` \\\n")),
+        ("exec 3>/dev/null; echo x", said("x\n")),
+        ("trap 'echo bye' EXIT; echo x", said("x\nbye\n")),
+    ];
+    for shell in shells() {
+        let asks: Vec<Ask> = cases.iter().map(|(ask, _)| Ask::Shell(ask.to_string())).collect();
+        for ((ask, right), answer) in cases.iter().zip(answers(shell, &asks)) {
+            assert_eq!(answer, *right, "{shell}: {ask}");
+        }
+    }
+}
+
+#[test]
+fn what_a_pipeline_hides_is_unknown_by_its_noise() {
+    for shell in shells() {
+        let asks = ["cat /missing/file | sort", "echo \"$nowhere\"", "missing-command", "cat </missing/file"];
+        for (ask, answer) in asks.iter().zip(answers(shell, &asks.map(|ask| Ask::Shell(ask.into())))) {
+            let Answer::Unknown(why) = answer else { panic!("{shell}: {ask}: {answer:?}") };
+            assert!(why.len() > "exit 0: ".len(), "{shell}: {ask}: says why: {why}");
+        }
+    }
+}
+
+#[test]
+fn a_long_answer_arrives_whole() {
+    for shell in shells() {
+        let asks =
+            [Ask::Shell("head -c 1048576 /dev/zero | tr '\\0' x".into()), Ask::Shell("echo after".into())];
+        let answers = answers(shell, &asks);
+        assert!(
+            matches!(&answers[0], Answer::Said(text) if text.len() == 1 << 20 && text.starts_with("xxx"))
+        );
+        assert_eq!(answers[1], said("after\n"));
+    }
+}
+
+#[test]
+fn files_are_read_byte_by_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let texts = [("a", "one\n"), ("b", ""), ("c", "no end"), ("d", "\n--0123 0\n\n"), ("e", "last\n\n\n")];
+    for (name, text) in texts {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), Permissions::from_mode(0o640)).unwrap();
+    }
+    fs::write(path("binary"), b"\xff\xfe").unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    symlink(path("c"), path("link")).unwrap();
+    symlink(path("nowhere"), path("broken")).unwrap();
+    let names = ["a", "b", "c", "d", "e", "link", "missing", "broken", "a/below", "binary", "folder"];
+    let asks: Vec<Ask> = names.iter().map(|name| Ask::File(path(name))).collect();
+    for shell in shells() {
+        let answers = answers(shell, &asks);
+        for (i, text) in texts.iter().map(|(_, text)| *text).chain(["no end"]).enumerate() {
+            let Answer::Said(answer) = &answers[i] else { panic!("{:?}", answers[i]) };
+            let (head, body) = answer.split_once('\n').unwrap();
+            assert!(head.starts_with("mode 640 "), "{head}");
+            assert_eq!(body, text, "{shell}: {}", names[i]);
+        }
+        assert_eq!(answers[6..9], ["absent", "absent", "absent"].map(said));
+        assert_eq!(answers[9], Answer::Unknown(format!("{} is not UTF-8 text", path("binary"))));
+        assert_eq!(answers[10], Answer::Unknown(format!("{} is not a regular file", path("folder"))));
+        let hash = &self::answers(shell, &[Ask::Hash(path("a"))])[0];
+        let right = "\nsha256 2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525434806";
+        assert!(matches!(hash, Answer::Said(text) if text.ends_with(right)), "{hash:?}");
+    }
+}
+
+/// A folder that stands for a machine's file system.
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn new() -> Root {
+        let root = Root(tempfile::tempdir().unwrap());
+        for dir in ["bin", "run/systemd/transient", "var/lib/dpkg", "var/lib/apt/lists"] {
+            fs::create_dir_all(root.path(dir)).unwrap();
+        }
+        root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|_| "absent".into())
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o7777
+    }
+
+    /// A command that the scripts find before the machine's own.
+    fn command(&self, name: &str, script: &str) {
+        let path = format!("bin/{name}");
+        let root = self.0.path().display();
+        self.write(&path, &format!("#!/bin/sh\nROOT={root}\n{script}\n"));
+        fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The script with this machine's paths.
+    fn moved(&self, script: &str) -> String {
+        let root = self.0.path().display();
+        let moved = ["/run/", "/var/lib/", "/etc/"]
+            .iter()
+            .fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
+    }
+
+    /// Runs what fixes share, and then this.
+    fn lib(&self, shell: &str, script: &str) -> Output {
+        let lib = fs::read_to_string("templates/lib.sh").unwrap();
+        let path = format!("PATH={}:$PATH", self.path("bin").display());
+        run(shell, &self.moved(&format!("{{\nset -eu\n{path}\n{lib}\n{script}\n}} </dev/null\n")))
+    }
+
+    fn good(&self, shell: &str, script: &str) -> String {
+        let output = self.lib(shell, script);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && err.is_empty(), "{shell}: {script}: {out}{err}");
+        out
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn me() -> Run {
+    Run { id: "1f2e".into(), owner: "me@here".into() }
+}
+
+/// Changes that touch one file each.
+fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
+    let change = |name: &&str| {
+        let want = Want::that(format!("{name} is there"))
+            .is("yes")
+            .run(format!("touch {}", root.path(name).display()));
+        plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))]).remove(0)
+    };
+    names.iter().map(change).collect()
+}
+
+#[test]
+fn a_script_cut_at_any_byte_runs_nothing() {
+    let root = Root::new();
+    let changes = touches(&root, &["one", "two"]);
+    let changes: Vec<&Change> = changes.iter().collect();
+    let seen = Lease::default();
+    let fix = root.moved(&ledger::fix(&me(), Some(&seen), &changes, BOUNDARY));
+    let touch = Ask::Shell(format!("touch {}", root.path("asked").display()));
+    let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY));
+    let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
+    for (script, does) in [(fix, "one"), (probe, "asked")] {
+        // With the brace that ends the group the whole script has arrived; before it, nothing of it has.
+        let end = "\n} </dev/null\n";
+        assert!(script.starts_with("{\n") && script.ends_with(end), "one group: {script}");
+        let brace = script.len() - end.len() + 2;
+        for shell in shells() {
+            // Every byte of what is particular to it; of what all scripts share, every 41st will do. Shells are
+            // alike: one of them sees every byte.
+            let step = if shell == shells()[0] { 1 } else { 7 };
+            let ends = (0..brace).filter(|end| match brace - end {
+                ..40 => true,
+                40..600 => end % step == 0,
+                _ => end % 97 == 0,
+            });
+            for end in ends {
+                run(shell, &script[..end]);
+                for trace in traces {
+                    assert!(!root.path(trace).exists(), "{shell} ran a script of {end} bytes: {trace}");
+                }
+            }
+            run(shell, &script);
+            assert!(root.path(does).exists(), "{shell}: the whole script does it");
+            for trace in traces {
+                let path = root.path(trace);
+                let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
+    for shell in shells() {
+        let root = Root::new();
+        let mut changes = touches(&root, &["one", "two", "three"]);
+        changes[1].fix = ironstrap::step::Fix::Run("echo before\nfalse\necho never".into());
+        let changes: Vec<&Change> = changes.iter().collect();
+        let output = run(shell, &root.moved(&ledger::fix(&me(), None, &changes, BOUNDARY)));
+        let out = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{shell}: {out}{}", text(&output.stderr));
+        let mut ear = ledger::Ear::new(BOUNDARY);
+        use ledger::Heard::{Done, Said, Started};
+        let heard = ear.hear(&output.stdout);
+        assert_eq!(
+            heard,
+            [Started(0), Done(0, 0), Started(1), Said("before".into()), Done(1, 1)],
+            "{shell}: {out}"
+        );
+        assert!(root.path("one").exists() && !root.path("three").exists());
+        assert_eq!(root.read("var/lib/ironstrap/before/toy-one-is-there.answer"), "no\n");
+        assert_eq!(root.read("var/lib/ironstrap/before/toy-three-is-there.answer"), "absent");
+    }
+}
+
+#[test]
+fn put_writes_a_file_whole_with_its_mode() {
+    for shell in shells() {
+        let root = Root::new();
+        root.good(shell, "put /etc/new/file 640 <<'END'\n$x `y` \\z\n}\nEND");
+        assert_eq!(root.read("etc/new/file"), "$x `y` \\z\n}\n");
+        assert_eq!(root.mode("etc/new/file"), 0o640);
+        root.good(shell, "put /etc/new/file 600 <<'END'\nEND");
+        assert_eq!((root.read("etc/new/file").as_str(), root.mode("etc/new/file")), ("", 0o600));
+        assert_eq!(fs::read_dir(root.path("etc/new")).unwrap().count(), 1, "nothing is left beside it");
+    }
+}
+
+#[test]
+fn put_keeps_a_mode_and_follows_a_link() {
+    for shell in shells() {
+        let root = Root::new();
+        root.write("etc/kept", "no end");
+        fs::set_permissions(root.path("etc/kept"), Permissions::from_mode(0o604)).unwrap();
+        symlink("kept", root.path("etc/link")).unwrap();
+        root.good(shell, "put /etc/link kept <<'END'\nnew\nEND");
+        assert_eq!((root.read("etc/kept").as_str(), root.mode("etc/kept")), ("new\n", 0o604));
+        assert!(fs::symlink_metadata(root.path("etc/link")).unwrap().is_symlink());
+    }
+}
+
+#[test]
+fn what_was_there_before_is_kept_once() {
+    for shell in shells() {
+        let root = Root::new();
+        root.write("etc/a", "first");
+        fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
+        let kept = "var/lib/ironstrap/before";
+        root.good(shell, "before_file a /etc/a; before_file b /etc/b\nbefore_answer c <<'END'\none\nEND");
+        root.write("etc/a", "second");
+        root.write("etc/b", "new");
+        root.good(shell, "before_file a /etc/a; before_file b /etc/b\nbefore_answer c <<'END'\ntwo\nEND");
+        assert_eq!(root.read(&format!("{kept}/a.file")), "first");
+        assert_eq!(root.mode(&format!("{kept}/a.file")), 0o604);
+        assert_eq!(root.read(&format!("{kept}/b.absent")), "");
+        assert_eq!(root.read(&format!("{kept}/b.file")), "absent");
+        assert_eq!(root.read(&format!("{kept}/c.answer")), "one\n");
+        assert_eq!((root.mode(kept), root.mode(&format!("{kept}/c.answer"))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(root.path(kept)).unwrap().count(), 3, "nothing half done is left");
+    }
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn a_lease_is_taken_kept_and_refused() {
+    let (live, old) = (now() + 60, now() - 60);
+    let held = |who: &str, until: u64| format!("5 theirs {until} 1000 {who}\n");
+    // Lease on the machine; epoch seen; a unit runs; refused with these words, or taken with this epoch.
+    let cases: [(String, u64, bool, Result<u64, &str>); 10] = [
+        (String::new(), 0, false, Ok(1)),
+        (held("alice@desk", live), 5, false, Err("lease held: by alice@desk")),
+        (held("alice@desk", old), 5, false, Ok(6)),
+        (held("alice@desk", 0), 5, false, Ok(6)),
+        (held("alice@desk", old), 5, true, Err("lease held: by alice@desk")),
+        (held("alice@desk", old), 4, false, Err("lease lost: alice@desk took it")),
+        (held("me@here", live), 5, false, Ok(6)),
+        (held("me@here", live), 5, true, Ok(6)),
+        (held("me@here", live), 4, false, Err("lease lost: me@here took it")),
+        (format!("7 ours {old} 1000 me@here\n"), 3, true, Ok(7)),
+    ];
+    for shell in shells() {
+        for (lease, seen, busy, right) in &cases {
+            let root = Root::new();
+            if !lease.is_empty() {
+                root.write("run/ironstrap/lease", lease);
+            }
+            if *busy {
+                root.write("run/systemd/transient/ironstrap-kubeadm.service", "");
+            }
+            let output = root.lib(shell, &format!("lease {seen} ours me@here 120\necho in"));
+            let (out, after) = (text(&output.stdout), root.read("run/ironstrap/lease"));
+            let what = format!("{shell}: {lease:?} {seen} {busy}: {out}{}", text(&output.stderr));
+            match right {
+                Err(words) => {
+                    assert_eq!((output.status.code(), out.trim()), (Some(75), *words), "{what}");
+                    assert_eq!(after, *lease, "{what}");
+                }
+                Ok(epoch) => {
+                    assert_eq!((output.status.code(), out.trim()), (Some(0), "in"), "{what}");
+                    let words: Vec<&str> = after.split_whitespace().collect();
+                    assert_eq!(
+                        (words[0], words[1], words[4]),
+                        (epoch.to_string().as_str(), "ours", "me@here")
+                    );
+                    let until: u64 = words[2].parse().unwrap();
+                    assert!((now() + 100..now() + 125).contains(&until), "{after}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_its_own_run_gives_a_lease_back() {
+    for shell in shells() {
+        let root = Root::new();
+        root.good(shell, "unlease ours");
+        assert_eq!(root.read("run/ironstrap/lease"), "absent");
+        root.write("run/ironstrap/lease", "5 theirs 99 10 alice@desk\n");
+        root.good(shell, "unlease ours");
+        assert_eq!(root.read("run/ironstrap/lease"), "5 theirs 99 10 alice@desk\n");
+        root.good(shell, "unlease theirs");
+        assert_eq!(root.read("run/ironstrap/lease"), "5 theirs 0 10 alice@desk\n");
+    }
+}
+
+/// A process that holds a lock on a file until it is dropped; and its id.
+fn locked(path: &std::path::Path) -> std::process::Child {
+    let mut flock = Command::new("flock");
+    let mut child = flock.arg(path).arg("-c").arg("echo locked; read x || :");
+    let mut child = {
+        child = child.stdin(Stdio::piped()).stdout(Stdio::piped());
+        child.spawn().unwrap()
+    };
+    let mut word = [0; 7];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut word).unwrap();
+    child
+}
+
+#[test]
+fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
+    if fs::read_to_string("/proc/locks").is_err() || which::which("flock").is_err() {
+        std::io::stderr().write_all(b"SKIPPED: this machine does not tell who holds a lock\n").unwrap();
+        return;
+    }
+    for shell in shells() {
+        let root = Root::new();
+        let mut holder = locked(&root.path("var/lib/dpkg/lock-frontend"));
+        let who = format!("waiting for the package lock, held by process {} (flock)\n", holder.id());
+        // The lock is free at the second look; nobody sleeps for it.
+        root.command("sleep", "echo slept >>$ROOT/slept");
+        let locked = "if [ ! -e $ROOT/slept ] || [ $(wc -l <$ROOT/slept) -lt 2 ]; then";
+        root.command(
+            "apt-get",
+            &format!(
+                "echo \"$*\" >>$ROOT/apt\n{locked} echo 'E: Could not get lock /var/lib/dpkg/lock-frontend.'; exit 100; fi\necho done"
+            ),
+        );
+        let out = root.good(shell, "mkdir -p /run/ironstrap; apt update");
+        assert_eq!(out.matches("waiting for").count(), 1, "{shell}: {out}");
+        assert!(out.contains(&who) && out.ends_with("done\n"), "{shell}: {out} {who}");
+        assert_eq!(root.read("slept"), "slept\nslept\n");
+        assert!(root.read("apt").lines().all(|line| line.contains("-y") && line.ends_with("update")));
+
+        fs::remove_file(root.path("slept")).unwrap();
+        root.command(
+            "dpkg",
+            &format!("echo \"$*\" >>$ROOT/dpkg\n{locked} echo 'dpkg: error: lock is held'; exit 2; fi"),
+        );
+        let out = root.good(shell, "packages 'kubelet=1.36.3-*'");
+        assert_eq!(out.matches(&who).count(), 1, "{shell}: {out}");
+        assert!(root.read("dpkg").starts_with("--configure -a"));
+        assert!(
+            root.read("apt")
+                .ends_with("install --allow-change-held-packages --allow-downgrades kubelet=1.36.3-*\n")
+        );
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_package_that_cannot_be_had_is_not_waited_for() {
+    for shell in shells() {
+        let root = Root::new();
+        root.command("sleep", "echo slept >>$ROOT/slept");
+        root.command("apt-get", "echo 'E: Unable to locate package kubelet'; exit 100");
+        let output = root.lib(shell, "mkdir -p /run/ironstrap; apt install kubelet; echo never");
+        assert_eq!(output.status.code(), Some(100), "{shell}");
+        assert_eq!(text(&output.stdout), "E: Unable to locate package kubelet\n");
+        assert_eq!(root.read("slept"), "absent");
+    }
+}
+
+#[test]
+fn long_work_is_followed_to_its_end() {
+    for shell in shells() {
+        for (script, status, said) in
+            [("echo one; echo two >&2", 0, "one\ntwo\n"), ("echo no; exit 4", 4, "no\n")]
+        {
+            let root = Root::new();
+            root.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");
+            root.command("systemctl", "echo 0");
+            let output = root.lib(shell, &format!("long toy 5 <<'END'\n{script}\nEND"));
+            assert_eq!(
+                (output.status.code(), text(&output.stdout).as_str()),
+                (Some(status), said),
+                "{shell}"
+            );
+            assert_eq!(root.read("run/ironstrap/toy.rc").trim(), status.to_string());
+            assert_eq!(root.read("run/ironstrap/toy.sh"), "absent", "it may hold secrets");
+            assert_eq!(root.mode("run/ironstrap/toy.log"), 0o600);
+        }
+        let root = Root::new();
+        root.command("systemctl", "echo 0");
+        root.write("run/ironstrap/toy.log", "so far\n");
+        let output = root.lib(shell, "follow toy");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(text(&output.stdout), "so far\nironstrap-toy was ended before it was done\n");
+    }
+}
+
+#[test]
+fn quoting_keeps_every_byte() {
+    let word = "a'b\"c $d `e` \\f\n*;|&<>(){}~#!é";
+    for shell in shells() {
+        let script = format!("printf %s {}", ironstrap::shell::quote(word));
+        assert_eq!(text(&pipe(Command::new(shell).arg("-s"), &script).stdout), word, "{shell}");
+    }
+}

@@ -1,0 +1,239 @@
+//! What holds for every want of every step, whichever inventory it is made from.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use common::{clusters, pipe, shells, trust, wants};
+use ironstrap::cluster::{Cluster, Node};
+use ironstrap::fleet::Fleet;
+use ironstrap::ledger::{self, Run};
+use ironstrap::machine::{Lease, Machine};
+use ironstrap::pki::Trust;
+use ironstrap::plan::{self, Change};
+use ironstrap::probe::{self, Answer};
+use ironstrap::step::{Ask, Expect, Fix, Want};
+use ironstrap::steps::STAGES;
+use time::{Duration, OffsetDateTime};
+
+const BOUNDARY: &str = "--0123456789abcdef";
+
+/// Every want of every node of every inventory, on a machine of which nothing is known.
+fn each(mut test: impl FnMut(&str, &Node, &[(&'static str, &'static str, Want)])) {
+    for (name, cluster) in clusters() {
+        let trust = trust(&cluster);
+        for node in &cluster.nodes {
+            let fleet = Fleet { seed: cluster.nodes[0].name.clone(), ..Fleet::default() };
+            let nobody = (&Machine::default(), &fleet);
+            let wants = wants((&cluster, node), &trust, nobody, OffsetDateTime::now_utc());
+            assert!(wants.len() > 20, "{name} {}: only {} wants", node.name, wants.len());
+            test(&format!("{name} {}", node.name), node, &wants);
+        }
+    }
+}
+
+fn unique<'a>(whose: &str, all: impl Iterator<Item = &'a str>) {
+    let mut seen = BTreeSet::new();
+    for one in all {
+        assert!(seen.insert(one), "{whose}: twice: {one}");
+    }
+}
+
+#[test]
+fn no_two_wants_of_a_node_say_the_same() {
+    each(|whose, _, wants| unique(whose, wants.iter().map(|(.., want)| want.that.as_str())));
+}
+
+#[test]
+fn each_file_is_written_by_one_want_only() {
+    each(|whose, _, wants| {
+        let path = |(.., want): &'_ (_, _, Want)| match &want.fix {
+            Fix::Write { path, .. } => Some(path.clone()),
+            _ => None,
+        };
+        let paths: Vec<String> = wants.iter().filter_map(path).collect();
+        assert!(paths.len() > 4);
+        unique(whose, paths.iter().map(String::as_str));
+    });
+}
+
+/// A machine and a fleet about which everything is different from the beginning.
+fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
+    let has = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml", "etcd"];
+    let machine = Machine {
+        os: "debian".into(),
+        codename: "bookworm".into(),
+        arch: "aarch64".into(),
+        uid: 1000,
+        clock: 1.7e9,
+        cpus: 64,
+        memory: 1 << 28,
+        hostname: "elsewhere".into(),
+        init: "systemd".into(),
+        busy: vec!["kubeadm".into()],
+        lease: Some(Lease { epoch: 7, owner: "alice@desk".into(), ..Lease::default() }),
+        has: has.map(String::from).into(),
+        ..Machine::default()
+    };
+    let all: BTreeSet<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let fleet = Fleet {
+        seed: node.name.clone(),
+        exists: true,
+        joining: all.clone(),
+        half_joined: all.clone(),
+        absent: all,
+    };
+    (machine, fleet)
+}
+
+#[test]
+fn asks_depend_on_the_inventory_alone() {
+    for (name, cluster) in clusters() {
+        let (one, other) = (trust(&cluster), trust(&cluster));
+        assert_ne!(one.token.id, other.token.id);
+        for node in &cluster.nodes {
+            let now = OffsetDateTime::now_utc();
+            let asks = |trust: &Trust, machine: &Machine, fleet: &Fleet, now| -> Vec<Ask> {
+                let wants = wants((&cluster, node), trust, (machine, fleet), now);
+                wants.into_iter().map(|(.., want)| want.ask).collect()
+            };
+            let first = asks(&one, &Machine::default(), &Fleet::default(), now);
+            let (machine, fleet) = running(&cluster, node);
+            for (what, asks) in [
+                ("trust", asks(&other, &Machine::default(), &Fleet::default(), now)),
+                ("machine", asks(&one, &machine, &Fleet::default(), now)),
+                ("fleet", asks(&one, &Machine::default(), &fleet, now)),
+                ("time", asks(&one, &Machine::default(), &Fleet::default(), now + Duration::days(700))),
+                ("all", asks(&other, &machine, &fleet, now + Duration::days(700))),
+            ] {
+                assert_eq!(first, asks, "{name} {}: the asks depend on the {what}", node.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn wants_are_said_in_the_house_style() {
+    each(|whose, node, wants| {
+        for (_, _, want) in wants {
+            let that = &want.that;
+            assert!(!that.is_empty() && that.trim() == that && !that.contains('\n'), "{whose}: {that:?}");
+            assert!(!that.ends_with(['.', '!', '?', ':']), "{whose}: ends like a sentence: {that}");
+            // An object's kind has a capital of its own.
+            let is_kind = matches!(&want.ask, Ask::Objects(objects) if that.starts_with(&objects[0].kind));
+            let lower = that.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit());
+            assert!(lower || is_kind || that.starts_with(&node.name), "{whose}: {that}");
+            if let Fix::ByHand(hint) = &want.fix {
+                assert!(!hint.is_empty() && !hint.ends_with('.'), "{whose}: {that}: {hint}");
+            }
+        }
+    });
+    unique("steps", STAGES.iter().flat_map(|stage| stage.steps).map(|step| step.name));
+    unique("stages", STAGES.iter().map(|stage| stage.name));
+    for step in STAGES.iter().flat_map(|stage| stage.steps) {
+        assert!(!step.why.is_empty() && !step.why.ends_with('.'), "{}: {}", step.name, step.why);
+        assert!(step.why.starts_with(char::is_lowercase) || step.why.starts_with("kube"), "{}", step.why);
+    }
+}
+
+/// Each want as a change, whatever the machine would say.
+fn as_changes(node: &Node, wants: &[(&'static str, &'static str, Want)]) -> Vec<(&'static str, Change)> {
+    let steps = STAGES.iter().filter(|stage| stage.is_asked_of(node)).flat_map(|stage| stage.steps);
+    let steps: BTreeMap<&str, &'static ironstrap::step::Step> = steps.map(|step| (step.name, step)).collect();
+    let unknown = Answer::Unknown("nobody asked".into());
+    let change = |(stage, step, want): &(&'static str, &'static str, Want)| {
+        (*stage, plan::changes(&[(steps[step], want, &unknown)]).remove(0))
+    };
+    wants.iter().map(change).collect()
+}
+
+#[test]
+fn what_was_there_before_is_kept_under_a_name_of_its_own() {
+    each(|whose, node, wants| {
+        let changes = as_changes(node, wants);
+        unique(whose, changes.iter().map(|(_, change)| change.key.as_str()));
+        for (_, change) in &changes {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+            assert!(change.key.chars().all(plain), "{}", change.key);
+            // A dot and an ending come around it.
+            assert!(change.key.len() < 240, "too long for a file name: {}", change.key);
+        }
+    });
+}
+
+#[test]
+fn every_script_can_be_parsed_by_every_shell() {
+    let run = Run { id: "1f".into(), owner: "me@here".into() };
+    let mut scripts: BTreeMap<String, String> = BTreeMap::new();
+    let mut note = |script: String, what: String| {
+        scripts.entry(script).or_insert(what);
+    };
+    each(|whose, node, wants| {
+        let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
+        note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
+        for (.., want) in wants {
+            if let Ask::Shell(ask) = &want.ask {
+                note(format!("( set -eu\n{ask}\n)\n"), format!("{whose}: the ask of: {}", want.that));
+            }
+            // What is in a here-document, no shell parses before it is run.
+            if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
+                note(format!("{{\n{script}\n}}\n"), format!("{whose}: the fix of: {}", want.that));
+            }
+        }
+        let changes = as_changes(node, wants);
+        for stage in STAGES {
+            let of_stage = changes.iter().filter(|(name, _)| *name == stage.name);
+            let of_stage: Vec<&Change> = of_stage.map(|(_, change)| change).collect();
+            let lease = Lease { epoch: 3, ..Lease::default() };
+            note(
+                ledger::fix(&run, Some(&lease), &of_stage, BOUNDARY),
+                format!("{whose}: fixes of {}", stage.name),
+            );
+        }
+    });
+    note(ledger::take(&run, None), "take".into());
+    note(ledger::release(&run), "release".into());
+    note(ledger::attach("kubeadm", BOUNDARY), "attach".into());
+    assert!(scripts.len() > 60, "only {} scripts", scripts.len());
+    for shell in shells() {
+        for (script, what) in &scripts {
+            let output = pipe(Command::new(shell).arg("-n"), script);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "{shell}: {what}: {said}\n{script}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_file_ends_in_a_line_break() {
+    // It travels in a here-document, which ends in one; its hash would never be right.
+    each(|whose, _, wants| {
+        for (.., want) in wants {
+            if let (Ask::Hash(_), Fix::Write { text: Some(text), .. }) = (&want.ask, &want.fix) {
+                assert!(text.ends_with('\n'), "{whose}: {}", want.that);
+            }
+        }
+    });
+}
+
+#[test]
+fn no_ask_holds_a_secret() {
+    for (name, cluster) in clusters() {
+        let trust = trust(&cluster);
+        for node in &cluster.nodes {
+            let (machine, fleet) = running(&cluster, node);
+            for (.., want) in wants((&cluster, node), &trust, (&machine, &fleet), OffsetDateTime::now_utc()) {
+                let shown = format!("{:?} {}", want.ask, want.that);
+                let right = if let Expect::Is(right) = &want.expect { right.as_str() } else { "" };
+                for text in [shown.as_str(), right] {
+                    assert!(!text.contains(&trust.token.secret), "{name}: {}", want.that);
+                    assert!(!text.contains("PRIVATE KEY"), "{name}: {}", want.that);
+                }
+            }
+        }
+    }
+}
