@@ -35,6 +35,7 @@ cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml; do [ ! -e $f ] || echo "has $f"; done
 [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || echo "has client-certificate"
 [ ! -e /var/lib/etcd/member ] || echo "has etcd"
+[ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
 "#
     )
 }

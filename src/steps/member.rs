@@ -33,6 +33,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
         wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
+    } else if cx.fleet.seed == cx.node.name && !cx.machine.has("receipt") {
+        // An init that was killed: its kubelet has credentials, and single phases would not let anybody in.
+        wants[2].fix = wants[0].fix.clone();
     }
     Ok(wants)
 }
