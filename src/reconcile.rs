@@ -22,6 +22,7 @@ use crate::step::{Ask, Cx, Fix, Want};
 use crate::steps::{Stage, Via};
 
 mod apply;
+mod hold;
 mod work;
 
 pub use apply::Stop;
@@ -248,19 +249,6 @@ impl<S: Shell> Fleetwork<S> {
             }
         }
         Survey { blocked: blocked && !errors.is_empty(), errors }
-    }
-
-    /// Whoever else is changing these machines right now.
-    pub fn others(&self) -> Vec<Error> {
-        let other = |member: &Member<S>| {
-            let machine = member.machine.as_ref()?;
-            let lease =
-                machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
-            let what = format!("is being changed by {} since {}", lease.owner, lease.since());
-            let error = Error::new(Kind::Busy, what).on(&member.node.name);
-            Some(error.hint("wait until they are done; a client that died is forgotten after two minutes"))
-        };
-        self.members.iter().filter_map(other).collect()
     }
 }
 

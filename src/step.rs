@@ -227,11 +227,7 @@ impl Want {
     pub fn object(manifest: &Value, fix: &str) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
-        let that = match object.namespace.is_empty() {
-            true => format!("{} {} is as wanted", object.kind, object.name),
-            false => format!("{} {}/{} is as wanted", object.kind, object.namespace, object.name),
-        };
-        Want::that(that)
+        Want::that(format!("{object} is as wanted"))
             .asks(Ask::Objects(vec![object.clone()]))
             .judged(move |answer| {
                 if answer == "absent" {
@@ -291,8 +287,18 @@ impl Object {
     }
 }
 
+impl Object {
+    /// How the answer to a question names it: no other object is called so.
+    pub fn key(&self) -> String {
+        format!("{}/{}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
 impl std::fmt::Display for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+        match self.namespace.is_empty() {
+            true => write!(f, "{} {}", self.kind, self.name),
+            false => write!(f, "{} {}/{}", self.kind, self.namespace, self.name),
+        }
     }
 }

@@ -57,6 +57,14 @@ lease() {
   exec 9>&-
 }
 
+# renew RUN SECONDS: keeps the lease for what comes next. Exit 75 where somebody took it in the meantime.
+renew() {
+  read -r epoch run until since owner <"$RUN/lease"
+  if [ "$run" != "$1" ]; then echo "lease lost: $owner took it"; exit 75; fi
+  echo "$epoch $run $(($(date +%s) + $2)) $since $owner" >"$RUN/lease.new"
+  mv "$RUN/lease.new" "$RUN/lease"
+}
+
 # unlease RUN: gives the machine back, if it is still ours.
 unlease() {
   [ -e "$RUN/lease" ] || return 0

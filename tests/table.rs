@@ -237,3 +237,31 @@ fn no_ask_holds_a_secret() {
         }
     }
 }
+
+#[test]
+fn whatever_fetches_something_goes_through_the_proxy_of_the_inventory() {
+    let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "full").unwrap();
+    let (trust, fleet) = (trust(&cluster), Fleet::default());
+    assert!(!cluster.proxy.http.is_empty(), "full.toml has a proxy");
+    let wants = wants(
+        (&cluster, &cluster.nodes[0]),
+        &trust,
+        (&Machine::default(), &fleet),
+        OffsetDateTime::now_utc(),
+    );
+    let scripts = wants.iter().filter_map(|(.., want)| match &want.fix {
+        Fix::Run(script) | Fix::Unit { script, .. } => Some(script),
+        _ => None,
+    });
+    let fetching: Vec<&String> =
+        scripts.filter(|s| s.contains("apt update") || s.contains("apt-helper")).collect();
+    assert!(fetching.len() >= 2, "{fetching:?}");
+    for script in fetching {
+        let export = format!("export http_proxy='{}'\n", cluster.proxy.http);
+        let first = script.find("apt").unwrap();
+        assert!(script.find(&export).is_some_and(|at| at < first), "{script}");
+        assert!(script.contains("export no_proxy=") && script.contains(&cluster.nodes[0].ip.to_string()));
+    }
+    let containerd = wants.iter().any(|(.., want)| want.that == "containerd uses the proxy");
+    assert!(containerd, "containerd pulls images through it too");
+}

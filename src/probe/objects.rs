@@ -72,7 +72,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     }
     let wanted = asks.iter().flat_map(|ask| objects(ask));
     let found = wanted.filter_map(|object| {
-        let name = format!("{object} ");
+        let name = object.key() + " ";
         let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
         Some((object.clone(), line.to_string()))
     });

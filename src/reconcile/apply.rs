@@ -9,7 +9,6 @@ use super::work::{self, Done};
 use super::{Fleetwork, PATIENCE};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
-use crate::ledger;
 use crate::machine::Machine;
 use crate::plan::{Change, State};
 use crate::report::Event;
@@ -17,8 +16,8 @@ use crate::shell::Shell;
 use crate::step::Fix;
 use crate::steps::{Needs, Via};
 
-/// How often a machine that went away is tried again, each time after twice as long: a minute in all, time enough
-/// to reboot.
+/// How often a machine that went away is tried again, each time after twice as long: two minutes in all, time
+/// enough to reboot.
 const RECONNECTS: u32 = 6;
 /// How often a script may be cut before its first fix is done: one that brings down the way to its own machine
 /// would do so for ever.
@@ -75,45 +74,6 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
-    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. Nothing is
-    /// taken where nothing is to be done.
-    async fn take_first(&mut self) -> Result<bool> {
-        let fleet = self.fleet();
-        let mut any = false;
-        for i in 0..self.members.len() {
-            any |= self.judge_in(i, &fleet)?.iter().any(|stage| !stage.is_empty());
-        }
-        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none());
-        let Some(first) = first.filter(|_| any) else {
-            return Ok(any);
-        };
-        let member = &mut self.members[first];
-        let seen = member.machine.as_ref().and_then(|machine| machine.lease.clone());
-        member.execs += 1;
-        let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
-        if let Some(lost) = ledger::lease_lost(&output) {
-            let error =
-                Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
-            return Err(error.hint("wait until it is done, and run apply again"));
-        }
-        if output.status != 0 {
-            let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);
-            return Err(error.because(String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(true)
-    }
-
-    /// Gives every machine back that this run has taken. A machine that cannot be reached forgets by itself.
-    async fn release(&mut self) {
-        let mut releasing = JoinSet::new();
-        for member in self.members.iter_mut().filter(|m| m.machine.is_some() && m.execs > 1) {
-            member.execs += 1;
-            let (shell, script) = (member.shell.clone(), ledger::release(&self.run));
-            releasing.spawn(async move { shell.run(&script, &mut |_| {}).await.map(drop) });
-        }
-        while releasing.join_next().await.is_some() {}
-    }
-
     /// Gives each node that has nothing to do the next piece of work it can do now.
     fn hand_out(&mut self, working: &mut Working) -> Result<()> {
         let mut again = true;
@@ -138,6 +98,10 @@ impl<S: Shell> Fleetwork<S> {
             self.ask(i, Duration::from_secs(1 << member.work.lost) - Duration::from_secs(1), working);
             return Ok(());
         };
+        if let Some(error) = self.taken_over(member) {
+            self.members[i].left = Some(error);
+            return Ok(());
+        }
         if let Some(unit) = machine.busy.first() {
             let (shell, node) = (member.shell.clone(), member.node.name.clone());
             let work = work::attach(shell, node, unit.clone(), self.events.clone());
@@ -269,7 +233,7 @@ impl<S: Shell> Fleetwork<S> {
     fn fix(&mut self, i: usize, t: usize, changes: Vec<Change>, working: &mut Working) {
         let member = &mut self.members[i];
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
-        member.work.stage = Some(t);
+        (member.work.stage, member.work.holds) = (Some(t), true);
         member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
         member.execs += 1;
         let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub tried: BTreeSet<String>,
     /// Since when something cannot be told that should soon be known.
     pub unsure: Option<Instant>,
+    /// This run has taken the machine.
+    pub holds: bool,
     /// How often in a row the connection was lost.
     pub lost: u32,
     /// How often in a row a script of fixes was cut before any of it was done.

@@ -25,13 +25,8 @@ pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
 
 fn one(change: &Change) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
-    let place = match &change.fix {
-        Fix::Write { path, .. } => {
-            format!("{path:>width$}", width = 60usize.saturating_sub(change.that.chars().count()))
-        }
-        _ => String::new(),
-    };
-    let mut lines = vec![format!("  {sign} {}  {place}", change.that).trim_end().to_string()];
+    let place = if let Fix::Write { path, .. } = &change.fix { path.as_str() } else { "" };
+    let mut lines = vec![format!("  {sign} {:<50} {place}", change.that).trim_end().to_string()];
     // Where there is no file yet, the hash of what will be in it tells nobody anything.
     let told_by_name = change.have.is_empty() && change.want.contains("\nsha256 ");
     let diff = if told_by_name { vec![] } else { diff(&change.have, &change.want) };

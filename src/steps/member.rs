@@ -67,7 +67,7 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
             }
             for (name, line) in names.iter().zip(answer.lines()) {
                 let unmarked =
-                    name.starts_with("Node/") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
+                    name.starts_with("Node ") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
                 if line == "absent" || unmarked {
                     missing.push(name.clone());
                 }

@@ -87,7 +87,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
     };
     let name = &node.name;
     about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
-        .run(format!("{KUBECTL}kubectl wait --for=condition=Ready node/{name} --timeout=180s >/dev/null"))
+        .run(format!("{KUBECTL}kubectl wait --for=condition=Ready node/{name} --timeout=100s >/dev/null"))
 }
 
 fn dns() -> Want {
@@ -101,5 +101,5 @@ fn dns() -> Want {
                 _ => Verdict::Holds,
             }
         })
-        .run(format!("{KUBECTL}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=180s >/dev/null"))
+        .run(format!("{KUBECTL}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=100s >/dev/null"))
 }

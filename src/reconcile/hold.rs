@@ -1,0 +1,83 @@
+//! Holding the machines: one run at a time changes them, and knows when it was put out.
+
+use tokio::task::JoinSet;
+
+use super::{Fleetwork, Member};
+use crate::error::{Error, Kind, Result};
+use crate::ledger;
+use crate::plan::State;
+use crate::shell::Shell;
+
+impl<S: Shell> Fleetwork<S> {
+    /// Whoever else is changing these machines right now.
+    pub fn others(&self) -> Vec<Error> {
+        let other = |member: &Member<S>| {
+            let machine = member.machine.as_ref()?;
+            let lease =
+                machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
+            let what = format!("is being changed by {} since {}", lease.owner, lease.since());
+            let error = Error::new(Kind::Busy, what).on(&member.node.name);
+            Some(error.hint("wait until they are done; a client that died is forgotten after two minutes"))
+        };
+        self.members.iter().filter_map(other).collect()
+    }
+
+    /// Whoever took a machine from this run: it leaves that machine alone, instead of taking it back.
+    pub(super) fn taken_over(&self, member: &Member<S>) -> Option<Error> {
+        let lease = member.machine.as_ref()?.lease.as_ref()?;
+        if !member.work.holds || lease.run == self.run.id {
+            return None;
+        }
+        let error = Error::new(Kind::Busy, format!("{} took it over at {}", lease.owner, lease.since()));
+        Some(
+            error
+                .on(&member.node.name)
+                .hint("another run is changing it now; run apply again when that is done"),
+        )
+    }
+
+    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. Nothing is
+    /// taken where nothing is to be done.
+    pub(super) async fn take_first(&mut self) -> Result<bool> {
+        let fleet = self.fleet();
+        let (mut any, mut ready) = (false, false);
+        for i in 0..self.members.len() {
+            for change in self.judge_in(i, &fleet)?.iter().flatten() {
+                any = true;
+                ready |= change.state == State::Ready && self.members[i].left.is_none();
+            }
+        }
+        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none());
+        let Some(first) = first.filter(|_| ready) else {
+            return Ok(any);
+        };
+        let member = &mut self.members[first];
+        let seen = member.machine.as_ref().and_then(|machine| machine.lease.clone());
+        member.execs += 1;
+        let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
+        if let Some(lost) = ledger::lease_lost(&output) {
+            let error =
+                Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
+            return Err(error.hint("wait until it is done, and run apply again"));
+        }
+        if output.status != 0 {
+            let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);
+            return Err(error.because(String::from_utf8_lossy(&output.stderr)));
+        }
+        member.work.holds = true;
+        // What it said of a lease was before this.
+        member.machine.iter_mut().for_each(|machine| machine.lease = None);
+        Ok(true)
+    }
+
+    /// Gives every machine back that this run has taken. A machine that cannot be reached forgets by itself.
+    pub(super) async fn release(&mut self) {
+        let mut releasing = JoinSet::new();
+        for member in self.members.iter_mut().filter(|m| m.work.holds) {
+            member.execs += 1;
+            let (shell, script) = (member.shell.clone(), ledger::release(&self.run));
+            releasing.spawn(async move { shell.run(&script, &mut |_| {}).await.map(drop) });
+        }
+        while releasing.join_next().await.is_some() {}
+    }
+}
