@@ -135,6 +135,7 @@ impl<S: Shell> Fleetwork<S> {
         match result {
             Ok(said) => {
                 member.machine = Some(said.machine);
+                member.work.entering = false;
                 member.answers = said.answers;
                 member.clock = said.clock;
             }
@@ -148,7 +149,12 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     pub fn fleet(&self) -> Fleet {
-        Fleet::see(&self.cluster, &self.machines())
+        let mut fleet = Fleet::see(&self.cluster, &self.machines());
+        // Whoever has begun to join since it was last heard of: a Node of that name is no earlier machine's.
+        let busy = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
+        let begun = self.members.iter().filter(|member| member.work.entering || busy(member));
+        fleet.half_joined.extend(begun.map(|member| member.node.name.clone()));
+        fleet
     }
 
     pub fn members(&self) -> &[Member<S>] {

@@ -234,6 +234,7 @@ impl<S: Shell> Fleetwork<S> {
         let member = &mut self.members[i];
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
         (member.work.stage, member.work.holds) = (Some(t), true);
+        member.work.entering |= self.stages[t].needs == Needs::SeedFirst;
         member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
         member.execs += 1;
         let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());

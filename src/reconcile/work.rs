@@ -24,6 +24,8 @@ pub(super) struct State {
     /// The stage of the fixes that run, and whether they interrupt a member.
     pub stage: Option<usize>,
     pub disrupts: bool,
+    /// It has begun to join, and has not been asked since.
+    pub entering: bool,
     /// Wants whose fix ran to its end; one that does not hold at the next look is stuck.
     pub tried: BTreeSet<String>,
     /// Since when something cannot be told that should soon be known.
