@@ -125,6 +125,11 @@ create() {
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapoff"
   # Nobody sits there, and it would take one of the host's few inotify instances.
   ln -s /dev/null "$r/etc/systemd/system/console-getty.service"
+  # An API server whose etcd went down with it waits for it as long as systemd lets it.
+  install -D -m 644 /dev/stdin "$r/etc/systemd/system.conf.d/lab.conf" <<'U'
+[Manager]
+DefaultTimeoutStopSec=15s
+U
   # Nothing may set the host's clock, and chronyd can run without: with -x it only watches.
   install -D -m 644 /dev/stdin "$r/etc/systemd/system/chrony.service.d/lab.conf" <<'U'
 [Unit]
@@ -251,7 +256,7 @@ shut_down() { # NAME: as `poweroff` would
   running "$1" || return 0
   pid=$(first "$1") || die "$1 has no PID 1"
   kill -s RTMIN+4 "$pid"
-  gone "$d/run.pid" 60 || die "$1 does not halt: $d/console.log"
+  gone "$d/run.pid" 120 || die "$1 does not halt: $d/console.log"
   open_up "$1"
 }
 
