@@ -4,46 +4,26 @@
 // clippy.toml allows it inside #[test] only, and this file has nothing but tests and what they share.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use ironstrap::cluster::{Cluster, Endpoint, Network, Node, Packages, Proxy, Role, Ssh};
+use ironstrap::cluster::Cluster;
 use ironstrap::pki::Trust;
-use serde_json::Map;
 use time::OffsetDateTime;
 
 /// One control plane.
 fn cluster() -> Cluster {
-    let ssh = Ssh { host: "10.0.0.11".into(), port: 22, user: "root".into(), key: None, known_hosts: None };
-    let (name, ip) = ("m1".to_string(), "10.0.0.11".parse().unwrap());
-    let node = Node { name, role: Role::ControlPlane, ssh, ip, labels: BTreeMap::new(), taints: None };
-    Cluster {
-        name: "demo".into(),
-        kubernetes: semver::Version::new(1, 36, 3),
-        pods: "10.244.0.0/16".parse().unwrap(),
-        services: "fd00:96::/112".parse().unwrap(),
-        domain: "cluster.local".into(),
-        endpoint: Endpoint { host: "api.demo.internal".into(), port: 6443, kept: true },
-        api_names: vec!["k8s.example.com".into(), "192.0.2.1".into()],
-        network: Network::None,
-        image_repository: "registry.k8s.io".into(),
-        ignore_preflight: vec![],
-        kubelet: Map::new(),
-        kube_proxy: Map::new(),
-        kubeadm: Map::new(),
-        api_server: vec![],
-        controller_manager: vec![],
-        scheduler: vec![],
-        etcd: vec![],
-        containerd: toml::Table::new(),
-        registries: vec![],
-        packages: Packages { kubernetes: "https://pkgs.k8s.io/".into(), key: None },
-        proxy: Proxy::default(),
-        nodes: vec![node],
-        dir: PathBuf::new(),
-    }
+    let text = r#"
+        [cluster]
+        name = "demo"
+        kubernetes = "1.36.3"
+        api-names = ["k8s.example.com", "192.0.2.1", "fd00:96::1"]
+        [nodes.m1]
+        address = "10.0.0.11"
+        role = "control-plane"
+    "#;
+    ironstrap::inventory::parse(text, Path::new("demo.toml")).unwrap()
 }
 
 /// The files of the control plane and the operator's certificate, below a folder; `None`, said aloud, where

@@ -265,3 +265,28 @@ fn whatever_fetches_something_goes_through_the_proxy_of_the_inventory() {
     let containerd = wants.iter().any(|(.., want)| want.that == "containerd uses the proxy");
     assert!(containerd, "containerd pulls images through it too");
 }
+
+#[test]
+fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_machines() {
+    let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
+    let trust = trust(&cluster);
+    let verdict = |half_joined: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let (joining, half_joined) = (names(&["w1"]), names(half_joined));
+        let fleet = Fleet { seed: "m1".into(), exists: true, joining, half_joined, ..Fleet::default() };
+        let wants = wants(
+            (&cluster, &cluster.nodes[0]),
+            &trust,
+            (&Machine::default(), &fleet),
+            OffsetDateTime::now_utc(),
+        );
+        let want = wants.into_iter().find(|(.., want)| want.that == "no earlier machine stands in for w1");
+        let Expect::Judged(judge) = want.unwrap().2.expect else { panic!() };
+        judge("{\"kind\": \"Node\"}")
+    };
+    assert!(
+        matches!(verdict(&[]), ironstrap::step::Verdict::Differs { .. }),
+        "reinstalled: its old Node goes"
+    );
+    assert_eq!(verdict(&["w1"]), ironstrap::step::Verdict::Holds, "killed while it joined: its Node stays");
+}
