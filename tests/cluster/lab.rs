@@ -89,7 +89,7 @@ impl Lab {
             node,
             "set -eu; export LC_ALL=C; set -- /etc; [ ! -e /var/lib/ironstrap ] || set -- \"$@\" /var/lib/ironstrap\n\
              find \"$@\" -printf '%p %y %m %U:%G %s %T@ %l\\n'\nfind \"$@\" -type f -exec sha256sum {} +\n\
-             systemctl list-unit-files --no-legend --plain\n\
+             systemctl list-unit-files --no-legend --plain | sed 's/  */ /g'\n\
              systemctl list-units --all --type=service --no-legend --plain | sed 's/  */ /g'\n\
              echo 'the end'",
         );

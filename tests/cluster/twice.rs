@@ -60,6 +60,13 @@ fn reboot(world: &World) {
             so(world.try_kubectl(&["get", "node", node, "-o", ready]).ok()? == format!("{boot} True"))
         });
     }
+    // flannel lays out its configuration once more when its pod is back, which may be after the node is Ready.
+    for node in NODES {
+        let machine = world.lab.machine(node);
+        until(&format!("the network is back on {node}"), 120, || {
+            so(["flanneld", "kube-proxy"].iter().all(|program| !machine.running(program, &[]).is_empty()))
+        });
+    }
     world.kubectl(&["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"]);
     assert_nothing_done(world);
     for node in NODES {
