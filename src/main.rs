@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ironstrap::cli::{Cli, End};
+use ironstrap::error::Kind;
 use ironstrap::report;
 
 #[tokio::main]
@@ -16,7 +17,7 @@ async fn main() -> ExitCode {
                 report::err(&report::trouble(error));
             }
             // Some nodes were left, others are as wanted: that is what the exit code says then.
-            ExitCode::from(errors.last().map_or(1, |error| error.kind.code()))
+            ExitCode::from(errors.last().map_or(Kind::Failed, |error| error.kind).code())
         }
     }
 }

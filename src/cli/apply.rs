@@ -44,7 +44,7 @@ pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<En
     }
     let mut errors = errors;
     // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
-    if !stopped && (good > 0 || changes > 0) {
+    if errors.is_empty() || !stopped && (good > 0 || changes > 0) {
         let names: Vec<&str> = left.iter().map(|name| name.as_str()).collect();
         errors.push(Error::new(
             Kind::Partial,

@@ -113,12 +113,12 @@ fn enter(cx: &Cx) -> Result<String> {
     Ok(format!(
         "umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config /run/ironstrap/kubeadm.yaml\n\
-         begun=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
+         begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
          {wait}if [ -z \"$entered\" ]; then kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
          rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{}",
         config::DISCOVERY,
         receipt(cx)?
-    ).replace("begun=\n", "begun= entered=\n"))
+    ))
 }
 
 /// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone; kubeadm would then
@@ -151,10 +151,7 @@ fn product_files(cx: &Cx) -> Vec<&'static str> {
 fn fingerprint(cx: &Cx) -> Result<String> {
     let documents = match cx.node.is_control_plane() {
         true => config::init(cx, false)?,
-        false => {
-            let kubelet = config::kubelet(cx.cluster)?;
-            vec![kubelet, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})]
-        }
+        false => vec![config::kubelet(cx)?, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})],
     };
     Ok(sha256(Value::from(documents).to_string().as_bytes()))
 }

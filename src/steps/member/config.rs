@@ -13,7 +13,7 @@ pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
 
 /// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with what lets others join for a day.
 pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
-    let mut documents = rendered(cx.cluster, "kubeadm-init.yaml", values(cx))?;
+    let mut documents = rendered("kubeadm-init.yaml", values(cx))?;
     let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
         return Err(not_a_table("kubeadm init"));
     };
@@ -29,20 +29,19 @@ pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
 }
 
 pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
-    let mut documents = rendered(cx.cluster, "kubeadm-join.yaml", values(cx))?;
+    let mut documents = rendered("kubeadm-join.yaml", values(cx))?;
     let [join] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm join")) };
     register(cx, join);
     Ok(documents)
 }
 
 /// The kubelet's configuration alone, as every machine of the cluster has it.
-pub(super) fn kubelet(cluster: &Cluster) -> Result<Value> {
-    let mut kubelet = json!({"cgroupDriver": "systemd"});
-    template::merge(&mut kubelet, &cluster.kubelet);
-    Ok(kubelet)
+pub(super) fn kubelet(cx: &Cx) -> Result<Value> {
+    let kubelet = init(cx, false)?.into_iter().nth(2);
+    kubelet.ok_or_else(|| not_a_table("the kubelet's configuration"))
 }
 
-fn rendered(_: &Cluster, name: &str, values: Value) -> Result<Vec<Value>> {
+fn rendered(name: &str, values: Value) -> Result<Vec<Value>> {
     template::documents(name, &template::render(name, values)?)
 }
 
