@@ -9,8 +9,8 @@ use crate::step::Fix;
 /// Shell that fixes share.
 const LIB: &str = include_str!("../templates/lib.sh");
 
-/// How long a lease holds without a sign of life; no single fix may take longer, unless it is a unit, which keeps
-/// the machine for itself. Whoever takes over is fenced by the epoch, so this only
+/// How long a lease holds without a sign of life; no single fix may take longer, unless it waits `patiently` or is
+/// a unit, which keeps the machine for itself. Whoever takes over is fenced by the epoch, so this only
 /// says how long others wait for a client that died.
 const LEASE_SECONDS: u32 = 120;
 
@@ -70,7 +70,7 @@ pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str)
         let script = before(change, boundary) + &remedy;
         // What only writes a file is done before the lease could end.
         if !matches!(change.fix, Fix::Write { .. }) {
-            body += &format!("renew {} {LEASE_SECONDS}\n", run.id);
+            body += "renew\n";
         }
         body += &format!(
             "echo '{boundary} start {i}'\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\

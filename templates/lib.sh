@@ -55,13 +55,16 @@ lease() {
   echo "$epoch $2 $((now + $4)) $since $3" >"$RUN/lease.new"
   mv "$RUN/lease.new" "$RUN/lease"
   exec 9>&-
+  mine=$2 hold=$4
 }
 
-# renew RUN SECONDS: keeps the lease for what comes next. Exit 75 where somebody took it in the meantime.
+# renew: keeps the lease for what comes next. Exit 75 where somebody took it in the meantime. Work that runs as a
+# unit has no lease: it keeps the machine by being there.
 renew() {
+  [ -n "${mine:-}" ] || return 0
   read -r epoch run until since owner <"$RUN/lease"
-  if [ "$run" != "$1" ]; then echo "lease lost: $owner took it"; exit 75; fi
-  echo "$epoch $run $(($(date +%s) + $2)) $since $owner" >"$RUN/lease.new"
+  if [ "$run" != "$mine" ]; then echo "lease lost: $owner took it"; exit 75; fi
+  echo "$epoch $run $(($(date +%s) + hold)) $since $owner" >"$RUN/lease.new"
   mv "$RUN/lease.new" "$RUN/lease"
 }
 
@@ -107,10 +110,15 @@ fresh() {
   for f in "$@"; do [ ! -e "$f" ] || [ "$since" -gt "$(stat -L -c %Z "$f")" ] || return 1; done
 }
 
-# patiently COMMAND...: repeats it for a minute while it fails: an API server that is just being replaced.
+# patiently COMMAND...: repeats it for five minutes while it fails, for a busy machine takes its time; says at the
+# end what it said last. A single try must end well within a lease.
 patiently() {
-  n=0
-  until "$@"; do n=$((n + 1)); [ $n -lt 60 ] || return 1; sleep 1; done
+  end=$(($(date +%s) + 300))
+  until "$@" 2>"$RUN/patience"; do
+    if [ "$(date +%s)" -ge "$end" ]; then cat "$RUN/patience" >&2; return 1; fi
+    renew
+    sleep 0.5
+  done
 }
 
 # holder FILE: the process that has FILE locked, as "PID (name)".

@@ -376,6 +376,24 @@ fn a_lease_is_taken_kept_and_refused() {
 }
 
 #[test]
+fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it() {
+    for shell in shells() {
+        let root = Root::new();
+        let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
+        let lease = "lease 0 ours me@here 120\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
+        let output = root.lib(shell, &format!("{lease}{tries}patiently try"));
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
+        let until: u64 = root.read("run/ironstrap/lease").split(' ').nth(2).unwrap().parse().unwrap();
+        assert!(until >= now() + 100, "{shell}: the lease was not kept");
+        let output = root.lib(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\npatiently try"));
+        assert_eq!(
+            (output.status.code(), text(&output.stdout).trim()),
+            (Some(75), "lease lost: me@here took it")
+        );
+    }
+}
+
+#[test]
 fn only_its_own_run_gives_a_lease_back() {
     for shell in shells() {
         let root = Root::new();

@@ -71,8 +71,8 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     };
     let name = &node.name;
     about(cx, node, format!("{name} is registered as {want}"), want, test).run(format!(
-        "{KUBECTL}n=0\nwhile [ \"$(kubectl get node {name} --ignore-not-found -o 'jsonpath={{.status.nodeInfo.kubeletVersion}}')\" != 'v{}' ]; do\n\
-         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered; on {name}: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done",
+        "{KUBECTL}patiently kubectl wait node/{name} --for='jsonpath={{.status.nodeInfo.kubeletVersion}}=v{}' --timeout=20s >/dev/null ||\n\
+         {{ echo 'its kubelet has not registered; on {name}: journalctl -u kubelet'; exit 1; }}",
         cx.cluster.kubernetes
     ))
 }
@@ -86,8 +86,9 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         (ready.is_some_and(|r| r["status"] == "True"), message)
     };
     let name = &node.name;
-    about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
-        .run(format!("{KUBECTL}kubectl wait --for=condition=Ready node/{name} --timeout=100s >/dev/null"))
+    about(cx, node, format!("{name} is Ready"), "Ready".into(), test).run(format!(
+        "{KUBECTL}patiently kubectl wait --for=condition=Ready node/{name} --timeout=20s >/dev/null"
+    ))
 }
 
 fn dns() -> Want {
@@ -101,5 +102,5 @@ fn dns() -> Want {
                 _ => Verdict::Holds,
             }
         })
-        .run(format!("{KUBECTL}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=100s >/dev/null"))
+        .run(format!("{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null"))
 }
