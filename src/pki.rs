@@ -65,33 +65,33 @@ impl fmt::Debug for Trust {
 /// A bootstrap token, in the alphabet and lengths that Kubernetes asks of one.
 #[derive(Clone, PartialEq)]
 pub struct Token {
-    /// Public: part of the Secret's name.
-    pub id: String,
     pub secret: String,
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Token").field("id", &Token::ID).finish_non_exhaustive()
     }
 }
 
 impl Token {
+    /// The public part, in the name of the Secret. Always the same, so that the cluster can be asked for it before
+    /// the trust is made.
+    pub const ID: &str = "ironst";
+
     fn make() -> Result<Token> {
-        Ok(Token { id: random_text(TOKEN_ALPHABET, 6)?, secret: random_text(TOKEN_ALPHABET, 16)? })
+        Ok(Token { secret: random_text(TOKEN_ALPHABET, 16)? })
     }
 
     fn of(text: &str) -> Option<Token> {
         let (id, secret) = text.trim_end().split_once('.')?;
-        let fits = |part: &str, length| {
-            part.len() == length && part.bytes().all(|byte| TOKEN_ALPHABET.contains(&byte))
-        };
-        (fits(id, 6) && fits(secret, 16)).then(|| Token { id: id.into(), secret: secret.into() })
+        let fits = secret.len() == 16 && secret.bytes().all(|byte| TOKEN_ALPHABET.contains(&byte));
+        (id == Token::ID && fits).then(|| Token { secret: secret.into() })
     }
 
     /// The whole token, secret included, as kubeadm takes it.
     pub fn reveal(&self) -> String {
-        format!("{}.{}", self.id, self.secret)
+        format!("{}.{}", Token::ID, self.secret)
     }
 }
 

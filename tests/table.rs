@@ -94,7 +94,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
 fn asks_depend_on_the_inventory_alone() {
     for (name, cluster) in clusters() {
         let (one, other) = (trust(&cluster), trust(&cluster));
-        assert_ne!(one.token.id, other.token.id);
+        assert_ne!(one.token.secret, other.token.secret);
         for node in &cluster.nodes {
             let now = OffsetDateTime::now_utc();
             let asks = |trust: &Trust, machine: &Machine, fleet: &Fleet, now| -> Vec<Ask> {

@@ -54,7 +54,7 @@ impl Trust {
         let (sa_key, sa_pub) = (must(&mut read, "sa.key")?, must(&mut read, "sa.pub")?);
         check_sa(&sa_key, &sa_pub)?;
         let token = Token::of(&must(&mut read, "token")?)
-            .ok_or_else(|| unusable("token is not a bootstrap token"))?;
+            .ok_or_else(|| unusable("token is not one that ironstrap made"))?;
         let admin = read_pair(&mut read, "admin")?;
         let mut leaves = BTreeMap::new();
         for node in nodes {
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not the certificate of a CA");
         assert_eq!(with("sa.pub", other.get("sa.pub")), "sa.key does not belong to sa.pub");
         assert_eq!(with("sa.pub", files.get("sa.key")), "sa.pub is not a public key");
-        assert_eq!(with("token", Some(&"abc".into())), "token is not a bootstrap token");
+        assert_eq!(with("token", Some(&"abc".into())), "token is not one that ironstrap made");
     }
 
     #[test]

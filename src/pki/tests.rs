@@ -313,7 +313,7 @@ fn no_debug_output_shows_a_secret() {
     for key in [&trust.ca.key, &trust.sa_key, &trust.admin.key] {
         assert!(!shown.contains(key.lines().nth(1).unwrap()));
     }
-    assert!(shown.contains(&trust.token.id) && shown.contains("/etc/kubernetes/pki/ca.key"));
+    assert!(shown.contains(Token::ID) && shown.contains("/etc/kubernetes/pki/ca.key"));
 }
 
 #[test]
@@ -321,9 +321,14 @@ fn a_token_is_one_of_kubernetes() {
     let token = trust().token;
     assert_eq!(Token::of(&token.reveal()), Some(token.clone()));
     assert_eq!(Token::of(&format!("{}\n", token.reveal())), Some(token));
-    for wrong in
-        ["", "abcdef", "abcdef.0123456789abcde", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef.x"]
-    {
+    for wrong in [
+        "",
+        "ironst",
+        "ironst.0123456789abcde",
+        "ironst.0123456789ABCDEF",
+        "abcdef.0123456789abcdef",
+        "ironst.0123456789abcdef.x",
+    ] {
         assert_eq!(Token::of(wrong), None, "{wrong}");
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::error::Result;
+use crate::pki::Token;
 use crate::shell::{KUBECTL, kubectl_apply};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 use crate::template;
@@ -25,15 +26,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Renewed only when somebody has to join. The cluster signs its public description with every token that is
-/// good, and takes the signature away when a token expires (Kubernetes' bootstrap signer): so that tells, and no
-/// secret needs to be read.
+/// Renewed only when somebody has to join. Kubernetes' token cleaner takes the Secret away when it expires, so its
+/// being there tells, and what is in it need not be read.
 fn token(cx: &Cx) -> Want {
-    let (id, anybody) = (cx.trust.token.id.clone(), !cx.fleet.joining.is_empty());
-    let signature = format!("\"jws-kubeconfig-{id}\"");
+    let anybody = !cx.fleet.joining.is_empty();
+    let secret = Object::new("v1", "Secret", "kube-system", &format!("bootstrap-token-{}", Token::ID));
     Want::that("whoever has to join can")
-        .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-public", "cluster-info")]))
-        .judged(move |info| match !anybody || info.contains(&signature) {
+        .asks(Ask::Objects(vec![secret]))
+        .judged(move |answer| match !anybody || answer != "absent" {
             true => Verdict::Holds,
             false => {
                 Verdict::Differs { have: "no token that is good".into(), want: "a token that is good".into() }
@@ -41,20 +41,12 @@ fn token(cx: &Cx) -> Want {
         })
         .run(format!(
             "{KUBECTL}{}",
-            TOKEN.replace("TOKEN_ID", &cx.trust.token.id).replace("TOKEN_SECRET", &cx.trust.token.secret)
+            TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &cx.trust.token.secret)
         ))
 }
 
 /// A bootstrap token is a Secret of this form (Kubernetes' documentation, "Bootstrap Tokens").
-const TOKEN: &str = r#"signed() {
-  n=0
-  until kubectl -n kube-public get configmap cluster-info -o 'jsonpath={.data}' | grep -q jws-kubeconfig-TOKEN_ID; do
-    n=$((n + 1)); [ $n -lt 40 ] || return 1; sleep 0.5
-  done
-}
-there=$(kubectl -n kube-system get secret bootstrap-token-TOKEN_ID --ignore-not-found -o name)
-if [ -z "$there" ] || ! signed; then
-  kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<SECRET
+const TOKEN: &str = r#"kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<SECRET
 apiVersion: v1
 kind: Secret
 type: bootstrap.kubernetes.io/token
@@ -69,9 +61,7 @@ stringData:
   usage-bootstrap-authentication: "true"
   usage-bootstrap-signing: "true"
   auth-extra-groups: "system:bootstrappers:kubeadm:default-node-token"
-SECRET
-  signed
-fi"#;
+SECRET"#;
 
 /// A machine that was installed anew is not the Node of its name any more, and kubeadm refuses to join beside a
 /// Node that still counts as ready.
