@@ -9,6 +9,7 @@
 mod client;
 mod drift;
 mod foreign;
+mod grown;
 mod killed;
 mod lab;
 mod made;
@@ -51,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         killed::CLIENT,
         killed::NODE,
         foreign::SCENARIOS,
+        grown::SCENARIOS,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }

@@ -1,0 +1,140 @@
+//! Growing: a machine that is added joins, one that was installed anew joins again, and the others stay as they are.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use base64::Engine;
+
+use crate::client::Triple;
+use crate::lab::text;
+use crate::world::{World, set};
+use crate::{Ground, Scenario, so, until};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "a machine added to the inventory joins, and the others learn its name and no more",
+        ground: Ground::Fresh,
+        run: added,
+    },
+    Scenario {
+        says: "a machine installed anew is refused for its host key, and joins again when that is accepted",
+        ground: Ground::Before,
+        run: installed_anew,
+    },
+];
+
+const OTHERS: [&str; 2] = ["m1", "w1"];
+const TOKEN: &str = "secret/bootstrap-token-ironst";
+
+/// What is to be seen of a machine that may change when another joins: its list of names, and the machine's own
+/// record of it.
+fn looks(world: &World, node: &str) -> BTreeSet<String> {
+    let grows = |line: &String| {
+        let mut words = line.split(' ');
+        words.any(|word| word == "/etc" || word == "/etc/hosts" || word.starts_with("/var/lib/ironstrap"))
+    };
+    world.lab.looks(node).into_iter().filter(|line| !grows(line)).collect()
+}
+
+/// The programs that must not be restarted, with their process ids.
+fn programs(world: &World, node: &str) -> Vec<(String, u32)> {
+    let machine = world.lab.machine(node);
+    let names = ["kubelet", "containerd", "kube-apiserver", "etcd", "flanneld", "kube-proxy"];
+    let running = names.into_iter().flat_map(|name| machine.running(name, &[]));
+    running.map(|process| (process.words[0].clone(), process.pid)).collect()
+}
+
+fn triple(node: &str, step: &str, that: &str) -> Triple {
+    (node.into(), step.into(), that.into())
+}
+
+fn added(world: &World) {
+    world.inventory(|table| {
+        table["nodes"].as_table_mut().unwrap().remove("w2").unwrap();
+    });
+    world.apply().good();
+    expire(world);
+    // Nobody has to join, so nobody needs a token.
+    world.assert_converged();
+    let before = OTHERS.map(|node| (looks(world, node), programs(world, node)));
+
+    world.inventory(|_| {});
+    let planned = world.plan().triples("drift");
+    let of_others: BTreeSet<Triple> = planned.into_iter().filter(|(node, ..)| node != "w2").collect();
+    let of_w2 = |(_, step, that): &&Triple| {
+        !(step == "nodes" || step == "labels" || that == "no earlier machine stands in for w2")
+    };
+    let of_others: BTreeSet<Triple> = of_others.iter().filter(of_w2).cloned().collect();
+    let names = "the cluster's names are in /etc/hosts";
+    let due = [
+        triple("m1", "hosts", names),
+        triple("w1", "hosts", names),
+        triple("m1", "access", "whoever has to join can"),
+    ];
+    assert_eq!(of_others, BTreeSet::from(due));
+
+    world.apply().good();
+    for (node, before) in OTHERS.iter().zip(&before) {
+        let after = (looks(world, node), programs(world, node));
+        assert_eq!(&after, before, "{node} was touched");
+    }
+    world.kubectl(&["-n", "kube-system", "get", TOKEN]);
+    assert_is_ready(world);
+    world.assert_converged();
+}
+
+/// The token that was made with the cluster runs out, and the cluster itself takes it away.
+fn expire(world: &World) {
+    let soon = "2026-01-01T00:00:00Z";
+    let patch = format!(r#"{{"data":{{"expiration":"{}"}}}}"#, base64::prelude::BASE64_STANDARD.encode(soon));
+    world.kubectl(&["-n", "kube-system", "patch", TOKEN, "-p", &patch]);
+    until("the token is gone", 60, || {
+        so(world.kubectl(&["-n", "kube-system", "get", TOKEN, "--ignore-not-found"]).is_empty())
+    });
+}
+
+fn assert_is_ready(world: &World) {
+    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.machineID}"#;
+    let id = world.lab.ssh("w2", "cat /etc/machine-id");
+    assert_eq!(world.kubectl(&["get", "node", "w2", "-o", ready]), format!("True {}", id.trim()));
+}
+
+fn installed_anew(world: &World) {
+    // What the operator knows of host keys, apart from what the lab itself writes down.
+    let (known, lab) = (world.dir.join("known_hosts"), &world.lab.home);
+    fs::copy(lab.join("known_hosts"), &known).unwrap();
+    let path = format!("{:?}", known.to_str().unwrap());
+    world.inventory(|table| set(table, &["ssh", "known-hosts"], &path));
+    let old = fingerprint(world);
+    for file in ["w2", "w2.pub"] {
+        fs::remove_file(lab.join("hostkeys").join(file)).unwrap();
+    }
+    world.lab.run(&["fresh", "w2"]);
+    let new = fingerprint(world);
+    let before = OTHERS.map(|node| (looks(world, node), programs(world, node)));
+
+    let refused = world.apply().refused(8, "w2", &["the host key of 198.18.0.13", &old, &new]);
+    assert_eq!(refused.changes(), 0);
+    let hints: Vec<&str> = refused.events.iter().filter_map(|event| event["hint"].as_str()).collect();
+    let command = hints.iter().find_map(|hint| hint.split_once(": ")?.1.split_once(", then again with"));
+    let (command, rest) = command.unwrap_or_else(|| panic!("no command among {hints:?}"));
+    assert!(rest.contains("--accept-new-host-keys"), "{rest}");
+    let done = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(done.status.success(), "{command}: {}", text(&done.stderr));
+
+    world.start(&["apply", "--yes", "--accept-new-host-keys"]).end(crate::world::PATIENCE).good();
+    assert_is_ready(world);
+    for (node, before) in OTHERS.iter().zip(&before) {
+        let after = (looks(world, node), programs(world, node));
+        assert_eq!(&after, before, "{node} was touched");
+    }
+    world.assert_converged();
+}
+
+/// Of the host key that w2 has now, as ssh-keygen shows it.
+fn fingerprint(world: &World) -> String {
+    let key = world.lab.home.join("hostkeys/w2.pub");
+    let shown = Command::new("ssh-keygen").args(["-l", "-f"]).arg(key).output().unwrap();
+    text(&shown.stdout).split(' ').nth(1).unwrap().to_string()
+}
