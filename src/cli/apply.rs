@@ -3,13 +3,34 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
-use super::{End, Errors, FleetArgs, Start, one};
+use clap::Args;
+
+use super::{End, Errors, FleetArgs, Outcome, Start, one, plan};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Stop;
 use crate::report::{self, Event, NodeState, Tally, count};
 
-pub(super) async fn apply(args: &FleetArgs, yes: bool) -> std::result::Result<End, Errors> {
+#[derive(Args)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    fleet: FleetArgs,
+    /// Do not ask before changing anything.
+    #[arg(long, short)]
+    yes: bool,
+    /// Only show what would be changed: the same as `plan`.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn apply(args: &Apply) -> Outcome {
+    match args.dry_run {
+        true => plan::show(&args.fleet, false).await,
+        false => make(&args.fleet, args.yes).await,
+    }
+}
+
+async fn make(args: &FleetArgs, yes: bool) -> Outcome {
     let mut start = args.start(args.style()).await.map_err(one)?;
     let lock = start.store.lock();
     let done = match &lock {

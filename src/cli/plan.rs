@@ -2,16 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use super::{End, Errors, FleetArgs, Start, one};
+use clap::Args;
+
+use super::{End, FleetArgs, Outcome, Start, one};
 use crate::error::{Error, Kind};
 use crate::plan::{Change, State};
 use crate::reconcile::{Fleetwork, Member};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
-type Plan = [(String, Vec<Change>)];
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    fleet: FleetArgs,
+    /// Exit with 1 where something is not as the inventory says.
+    #[arg(long)]
+    exit_code: bool,
+}
 
-pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Result<End, Errors> {
+type Changes = [(String, Vec<Change>)];
+
+pub(super) async fn plan(args: &Plan) -> Outcome {
+    show(&args.fleet, args.exit_code).await
+}
+
+/// Asks and shows; `exit_code`: drift is an end of its own.
+pub(super) async fn show(args: &FleetArgs, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
     let mut start = args.start(style).await.map_err(one)?;
     let path = start.store.path().display().to_string();
@@ -46,7 +62,7 @@ pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Resu
     Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
 }
 
-fn unknown(plan: &Plan) -> Option<Error> {
+fn unknown(plan: &Changes) -> Option<Error> {
     let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
@@ -61,7 +77,7 @@ fn unknown(plan: &Plan) -> Option<Error> {
     )
 }
 
-fn tell_plan(events: &Events, plan: &Plan, errors: &[Error]) {
+fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
     for (node, change) in plan.iter().flat_map(|(node, changes)| changes.iter().map(move |c| (node, c))) {
         events.tell(Event::Drift {
             node: node.clone(),
@@ -75,7 +91,7 @@ fn tell_plan(events: &Events, plan: &Plan, errors: &[Error]) {
     errors.iter().for_each(|error| events.tell(error.into()));
 }
 
-fn summary(start: &Start, plan: &Plan, changes: usize) {
+fn summary(start: &Start, plan: &Changes, changes: usize) {
     let (wants, nodes) = (start.work.wants(), count(plan.len(), "node"));
     let seconds = start.since.elapsed().as_secs_f64();
     let answered = start.work.members().iter().filter(|member| member.machine.is_some()).count();
@@ -94,7 +110,7 @@ fn summary(start: &Start, plan: &Plan, changes: usize) {
     ));
 }
 
-fn tallies(work: &Fleetwork<Ssh>, plan: &Plan) -> BTreeMap<String, Tally> {
+fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
     let tally = |(member, (_, changes)): (&Member<Ssh>, &(String, Vec<Change>))| {
         let state = match (member.left.is_some(), changes.is_empty()) {
             (true, _) => NodeState::Quarantined,
