@@ -1,7 +1,8 @@
 //! The command line: what can be asked of ironstrap. What each command takes and does is a file of its own.
 
-use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::Error;
 
@@ -10,7 +11,7 @@ mod check;
 mod plan;
 mod start;
 
-use start::{FleetArgs, Start};
+use start::{FleetArgs, Limit, Start};
 
 /// Turns bare Linux machines into a Kubernetes cluster over SSH, and keeps them that way.
 #[derive(Parser)]

@@ -23,6 +23,8 @@ pub struct Change {
     pub want: String,
     pub fix: Fix,
     pub disrupts: bool,
+    /// The nodes that something of the whole cluster is about.
+    pub about: Vec<String>,
     pub state: State,
 }
 
@@ -92,6 +94,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         want: String::new(),
         fix: want.fix.clone(),
         disrupts: want.disrupts,
+        about: want.about.clone(),
         state,
     }
 }

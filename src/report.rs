@@ -56,6 +56,8 @@ pub enum NodeState {
     Converged,
     Drifted,
     Quarantined,
+    /// Left out by `--limit`.
+    Skipped,
 }
 
 impl From<&Error> for Event {

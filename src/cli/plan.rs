@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::{End, FleetArgs, Outcome, Start, one};
+use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind};
 use crate::plan::{Change, State};
 use crate::reconcile::{Fleetwork, Member};
@@ -15,6 +15,8 @@ use crate::ssh::Ssh;
 pub(super) struct Plan {
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    limit: Limit,
     /// Exit with 1 where something is not as the inventory says.
     #[arg(long)]
     exit_code: bool,
@@ -23,13 +25,13 @@ pub(super) struct Plan {
 type Changes = [(String, Vec<Change>)];
 
 pub(super) async fn plan(args: &Plan) -> Outcome {
-    show(&args.fleet, args.exit_code).await
+    show(&args.fleet, &args.limit, args.exit_code).await
 }
 
 /// Asks and shows; `exit_code`: drift is an end of its own.
-pub(super) async fn show(args: &FleetArgs, exit_code: bool) -> Outcome {
+pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start(style).await.map_err(one)?;
+    let mut start = args.start(style, limit).await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
     let errors = survey.errors;
@@ -46,6 +48,7 @@ pub(super) async fn show(args: &FleetArgs, exit_code: bool) -> Outcome {
         if !survey.blocked || changes > 0 {
             summary(&start, &plan, changes);
         }
+        start.left_out().iter().for_each(|words| report::err(words));
     }
     let unknown = unknown(&plan);
     let tallies = tallies(&start.work, &plan);
@@ -92,15 +95,16 @@ fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
 }
 
 fn summary(start: &Start, plan: &Changes, changes: usize) {
-    let (wants, nodes) = (start.work.wants(), count(plan.len(), "node"));
+    let about = start.about().count();
+    let (wants, nodes) = (start.work.wants(), count(about, "node"));
     let seconds = start.since.elapsed().as_secs_f64();
-    let answered = start.work.members().iter().filter(|member| member.machine.is_some()).count();
-    let of = if answered == plan.len() { nodes } else { format!("the {answered} of {nodes} that answered") };
+    let answered = start.about().filter(|member| member.machine.is_some()).count();
+    let of = if answered == about { nodes } else { format!("the {answered} of {nodes} that answered") };
     if answered == 0 {
         return;
     }
     if changes == 0 {
-        let sign = if answered == plan.len() { "✔ " } else { "" };
+        let sign = if answered == about { "✔ " } else { "" };
         report::err(&format!("{sign}all {wants} wants hold, on {of} ({seconds:.1} s)"));
         return;
     }
@@ -113,6 +117,7 @@ fn summary(start: &Start, plan: &Changes, changes: usize) {
 fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
     let tally = |(member, (_, changes)): (&Member<Ssh>, &(String, Vec<Change>))| {
         let state = match (member.left.is_some(), changes.is_empty()) {
+            _ if member.spared && changes.is_empty() => NodeState::Skipped,
             (true, _) => NodeState::Quarantined,
             (false, true) => NodeState::Converged,
             (false, false) => NodeState::Drifted,

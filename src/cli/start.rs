@@ -1,6 +1,7 @@
 //! What every command that asks machines takes and begins with: the inventory, the trust, a first look at everybody.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::inventory;
 use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
-use crate::reconcile::Fleetwork;
+use crate::reconcile::{Fleetwork, Member};
 use crate::report::{self, Events, Style};
 use crate::ssh::{Options, Ssh};
 use crate::steps::STAGES;
@@ -33,7 +34,20 @@ pub(super) struct FleetArgs {
     /// How long getting into a machine may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
+    /// Speak to at most N machines at the same time; without it, to all.
+    #[arg(long, value_name = "N")]
+    parallel: Option<NonZeroUsize>,
 }
+
+#[derive(Args)]
+pub(super) struct Limit {
+    /// Look after these nodes only: w1 w3, or a range as in w[1-3]. The others are asked, because who joins whom is
+    /// read from all; they are neither changed nor judged.
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
+    limit: Vec<String>,
+}
+
+impl Limit {}
 
 /// What `plan` and `apply` both begin with: the inventory, the trust, and a first look at every machine.
 pub(super) struct Start {
@@ -59,9 +73,10 @@ impl FleetArgs {
         }
     }
 
-    pub async fn start(&self, style: Style) -> Result<Start> {
+    pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
         let since = Instant::now();
         let cluster = Arc::new(inventory::read(&self.inventory.inventory)?);
+        let chosen = inventory::select(&cluster, &limit.limit)?;
         let store = Store::new(&cluster);
         let now = OffsetDateTime::now_utc();
         let loaded = store.load()?;
@@ -81,8 +96,30 @@ impl FleetArgs {
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, options())).collect();
         let run = Run { id: probe::boundary().unwrap_or_default().trim_matches('-').into(), owner: owner() };
         let mut work = Fleetwork::new(cluster.clone(), STAGES, trust.clone(), shells, run, events.clone())?;
+        self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
+        if !chosen.is_empty() {
+            work.limit(&chosen);
+        }
         work.look().await;
         Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+    }
+}
+
+impl Start {
+    /// The nodes that this run was about.
+    pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
+        self.work.members().iter().filter(|member| !member.spared)
+    }
+
+    /// Those that it was not about, in words; `None` without `--limit`.
+    pub fn left_out(&self) -> Option<String> {
+        let spared = self.work.members().iter().filter(|member| member.spared);
+        let named = spared.map(|member| match member.machine {
+            Some(_) => member.node.name.clone(),
+            None => format!("{} (does not answer)", member.node.name),
+        });
+        let named: Vec<String> = named.collect();
+        (!named.is_empty()).then(|| format!("--limit left out: {}", named.join(", ")))
     }
 }
 

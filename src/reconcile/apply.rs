@@ -69,7 +69,10 @@ impl<S: Shell> Fleetwork<S> {
         self.note_open()?;
         self.release().await;
         match *stop.borrow() {
-            Stop::Never => Ok(()),
+            Stop::Never => {
+                self.give_up_on_the_spared();
+                Ok(())
+            }
             _ => Err(stopped("stopped after the fixes that were running")),
         }
     }
@@ -100,6 +103,9 @@ impl<S: Shell> Fleetwork<S> {
         };
         if let Some(error) = self.taken_over(member) {
             self.members[i].left = Some(error);
+            return Ok(());
+        }
+        if member.spared && !machine.busy.is_empty() {
             return Ok(());
         }
         if let Some(unit) = machine.busy.first() {
@@ -206,11 +212,17 @@ impl<S: Shell> Fleetwork<S> {
         {
             return Ok(false);
         }
-        let stages = self.judge_in(seed, fleet)?;
+        let (stages, spared) = (self.judge_all(seed, fleet)?, self.members[seed].spared);
         let access = self.stages.iter().position(|stage| stage.via == Via::Api);
+        // Of a seed that is left alone only what others enter by has to be right.
+        let own = |t: usize| {
+            self.stages[t].via == Via::Node && (!spared || self.stages[t].needs == Needs::SeedFirst)
+        };
+        let door =
+            |t: usize, change: &&Change| own(t) || Some(t) == access && self.concerns(seed, Via::Api, change);
         let clean = |(t, changes): (usize, &Vec<Change>)| {
-            let matters = self.stages[t].via == Via::Node || Some(t) == access;
-            !matters || changes.iter().all(|change| matches!(change.state, State::Waits(_)))
+            let mut matters = changes.iter().filter(|change| door(t, change));
+            matters.all(|change| matches!(change.state, State::Waits(_)))
         };
         Ok(fleet.exists && stages.iter().enumerate().all(clean))
     }

@@ -32,6 +32,7 @@ fn token(cx: &Cx) -> Want {
     let (id, anybody) = (cx.trust.token.id.clone(), !cx.fleet.joining.is_empty());
     let signature = format!("\"jws-kubeconfig-{id}\"");
     Want::that("whoever has to join can")
+        .about(cx.fleet.joining.iter().cloned())
         .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-public", "cluster-info")]))
         .judged(move |info| match !anybody || info.contains(&signature) {
             true => Verdict::Holds,
@@ -79,6 +80,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let stale = cx.fleet.joining.contains(name) && !cx.fleet.half_joined.contains(name);
     let node = name.to_string();
     Want::that(format!("no earlier machine stands in for {name}"))
+        .about([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged(move |answer| match answer == "absent" || !stale {
             true => Verdict::Holds,

@@ -85,6 +85,7 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
         let waits = cx.fleet.joining.contains(&name) || cx.fleet.absent.contains(&name);
         let line = name.clone();
         Want::that(format!("{name} is labelled"))
+            .about([name.clone()])
             .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
             .judged(move |labels| match labels.lines().any(|label| label == line) {
                 true => Verdict::Holds,
@@ -106,6 +107,10 @@ pub struct Fleet {
     pub trust: Trust,
     pub stages: &'static [Stage],
     pub owner: String,
+    /// The nodes that runs are about; none: all.
+    pub limit: BTreeSet<String>,
+    /// How many machines are spoken to at the same time.
+    pub parallel: usize,
     /// The operator's home.
     home: tempfile::TempDir,
     runs: AtomicUsize,
@@ -162,6 +167,8 @@ impl Fleet {
             trust,
             stages: TOYS,
             owner: "me@here".into(),
+            limit: BTreeSet::new(),
+            parallel: usize::MAX,
             home,
             runs: AtomicUsize::new(0),
         }
@@ -204,6 +211,10 @@ impl Fleet {
         let run = Run { id, owner: self.owner.clone() };
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
         let mut work = work.unwrap();
+        work.at_most(self.parallel);
+        if !self.limit.is_empty() {
+            work.limit(&self.limit);
+        }
         tokio::time::timeout(Duration::from_secs(30), work.look()).await.expect("it hangs");
         (work, receiver)
     }
@@ -231,7 +242,8 @@ impl Fleet {
             member.changed.iter().map(move |key| (member.node.name.clone(), that(key)))
         });
         let changed: BTreeSet<(String, String)> = changed.collect();
-        let left: Vec<Error> = work.members().iter().filter_map(|member| member.left.clone()).collect();
+        let counted = work.members().iter().filter(|member| member.counts());
+        let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
         let open = work.members().iter().map(|member| member.pressing).sum();
         drop(work);
         let mut events = Vec::new();

@@ -5,6 +5,7 @@
 
 mod fleet;
 mod lease;
+mod limit;
 mod machine;
 
 use std::collections::BTreeSet;
