@@ -95,7 +95,12 @@ impl<S: Shell> Fleetwork<S> {
             let asks = asks(&cluster, stages, &trust, node)?;
             members.push(Member {
                 node: node.clone(),
-                shell: Arc::new(Told { shell, places: places.clone() }),
+                shell: Arc::new(Told {
+                    shell,
+                    node: node.name.clone(),
+                    places: places.clone(),
+                    events: events.clone(),
+                }),
                 asks,
                 execs: 0,
                 machine: None,
@@ -156,6 +161,7 @@ impl<S: Shell> Fleetwork<S> {
             }
             Err(error) => member.left = Some(error.on(&member.node.name)),
         }
+        self.tell_answers(i);
     }
 
     fn machines(&self) -> Machines {
@@ -209,18 +215,7 @@ impl<S: Shell> Fleetwork<S> {
         let member = &self.members[i];
         let nothing = || self.stages.iter().map(|_| vec![]).collect();
         let Some(machine) = &member.machine else { return Ok(nothing()) };
-        let cx = Cx {
-            cluster: &self.cluster,
-            node: &member.node,
-            trust: &self.trust,
-            now: OffsetDateTime::now_utc(),
-            machine,
-            fleet,
-        };
-        let mut wants: Vec<Vec<(usize, Want)>> = Vec::new();
-        for stage in self.stages {
-            wants.push(if stage.is_asked_of(&member.node) { stage_wants(stage, &cx)? } else { vec![] });
-        }
+        let wants = self.wants_of(member, machine, fleet)?;
         let mut answers = member.answers.iter();
         let speaks = self.api(fleet) == Some(i);
         let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
@@ -232,6 +227,25 @@ impl<S: Shell> Fleetwork<S> {
             if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
         });
         Ok(judged.collect())
+    }
+
+    /// All wants of a node by stage, each with the index of its step.
+    fn wants_of(
+        &self,
+        member: &Member<S>,
+        machine: &Machine,
+        fleet: &Fleet,
+    ) -> Result<Vec<Vec<(usize, Want)>>> {
+        let cx = Cx {
+            cluster: &self.cluster,
+            node: &member.node,
+            trust: &self.trust,
+            now: OffsetDateTime::now_utc(),
+            machine,
+            fleet,
+        };
+        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
+        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.

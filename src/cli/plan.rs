@@ -41,9 +41,8 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
         plan.iter_mut().for_each(|(_, changes)| changes.clear());
     }
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if args.json {
-        tell_plan(&start.events, &plan, &errors);
-    } else {
+    tell_plan(&start.events, &plan, &errors);
+    if !args.json {
         report::plan::lines(&plan).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
             summary(&start, &plan, changes);

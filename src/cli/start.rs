@@ -2,11 +2,13 @@
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 
 use super::Inventory;
 use crate::cluster::Cluster;
@@ -16,10 +18,11 @@ use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member};
-use crate::report::{self, Events, Style};
+use crate::report::detail::Log;
+use crate::report::{self, Audience, Events, Style};
 use crate::ssh::{Options, Ssh};
 use crate::steps::STAGES;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 #[derive(Args)]
 pub(super) struct FleetArgs {
@@ -37,6 +40,12 @@ pub(super) struct FleetArgs {
     /// Speak to at most N machines at the same time; without it, to all.
     #[arg(long, value_name = "N")]
     parallel: Option<NonZeroUsize>,
+    /// Show every question with its answer, and every script with what it prints. Secrets are left out.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Write everything of this run, as with --verbose, to the end of this file.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -47,9 +56,7 @@ pub(super) struct Limit {
     limit: Vec<String>,
 }
 
-impl Limit {}
-
-/// What `plan` and `apply` both begin with: the inventory, the trust, and a first look at every machine.
+/// What a run begins with, once every machine was asked.
 pub(super) struct Start {
     pub cluster: Arc<Cluster>,
     pub store: Store,
@@ -60,7 +67,7 @@ pub(super) struct Start {
     pub trust: Trust,
     pub work: Fleetwork<Ssh>,
     pub events: Events,
-    pub printer: tokio::task::JoinHandle<()>,
+    pub printer: JoinHandle<()>,
     pub since: Instant,
 }
 
@@ -73,36 +80,71 @@ impl FleetArgs {
         }
     }
 
+    /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
         let since = Instant::now();
+        let (events, receiver) = Events::channel();
+        let events = events.in_detail(self.verbose || self.log.is_some());
+        let said = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let log = self.log.as_deref().map(store::log).transpose()?.map(|file| Log::begin(file, &said));
+        // Lines that come by the hundred leave no room for a live display.
+        let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
+        let audience = Audience { style, verbose: self.verbose, log };
+        let printer = tokio::spawn(report::show(receiver, audience));
+        match self.begin(limit, &events) {
+            Ok((cluster, store, (trust, kept, made), mut work)) => {
+                work.look().await;
+                Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+            }
+            Err(error) => {
+                events.tell((&error).into());
+                drop(events);
+                let _ = printer.await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What comes before any machine is asked.
+    fn begin(&self, limit: &Limit, events: &Events) -> Result<(Arc<Cluster>, Store, Loaded, Fleetwork<Ssh>)> {
         let cluster = Arc::new(inventory::read(&self.inventory.inventory)?);
         let chosen = inventory::select(&cluster, &limit.limit)?;
         let store = Store::new(&cluster);
-        let now = OffsetDateTime::now_utc();
-        let loaded = store.load()?;
-        let kept = loaded.is_some();
-        // On machines that know no cluster a throw-away trust shows what would be laid out; only an apply keeps it.
-        let mut trust = match loaded {
-            Some(trust) => trust,
-            None => Trust::make(&cluster, now)?,
-        };
-        let made = trust.complete(&cluster, now)?;
-        let (events, receiver) = Events::channel();
-        let printer = tokio::spawn(report::show(receiver, style));
-        let options = || Options {
-            accept_new_host_keys: self.accept_new_host_keys,
-            timeout: Duration::from_secs(self.timeout),
-        };
-        let shells = cluster.nodes.iter().map(|node| Ssh::new(node, options())).collect();
+        let loaded = load(&cluster, &store)?;
+        loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
+        let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();
         let run = Run { id: probe::boundary().unwrap_or_default().trim_matches('-').into(), owner: owner() };
-        let mut work = Fleetwork::new(cluster.clone(), STAGES, trust.clone(), shells, run, events.clone())?;
+        let mut work =
+            Fleetwork::new(cluster.clone(), STAGES, loaded.0.clone(), shells, run, events.clone())?;
         self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
         if !chosen.is_empty() {
             work.limit(&chosen);
         }
-        work.look().await;
-        Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+        Ok((cluster, store, loaded, work))
     }
+
+    fn options(&self) -> Options {
+        Options {
+            accept_new_host_keys: self.accept_new_host_keys,
+            timeout: Duration::from_secs(self.timeout),
+        }
+    }
+}
+
+/// A trust that is complete, whether it was there before, and what was made to complete it.
+type Loaded = (Trust, bool, Vec<String>);
+
+fn load(cluster: &Cluster, store: &Store) -> Result<Loaded> {
+    let now = OffsetDateTime::now_utc();
+    let loaded = store.load()?;
+    let kept = loaded.is_some();
+    // On machines that know no cluster a throw-away trust shows what would be laid out; only an apply keeps it.
+    let mut trust = match loaded {
+        Some(trust) => trust,
+        None => Trust::make(cluster, now)?,
+    };
+    let made = trust.complete(cluster, now)?;
+    Ok((trust, kept, made))
 }
 
 impl Start {

@@ -56,6 +56,8 @@ impl Display {
                 self.nodes.clear();
             }
             Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
+            // Whoever wants those has lines instead of this.
+            Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
         }
     }
 

@@ -111,6 +111,8 @@ pub struct Fleet {
     pub limit: BTreeSet<String>,
     /// How many machines are spoken to at the same time.
     pub parallel: usize,
+    /// Questions and scripts are told, as with `-v` and `--log`.
+    pub detailed: bool,
     /// The operator's home.
     home: tempfile::TempDir,
     runs: AtomicUsize,
@@ -169,6 +171,7 @@ impl Fleet {
             owner: "me@here".into(),
             limit: BTreeSet::new(),
             parallel: usize::MAX,
+            detailed: false,
             home,
             runs: AtomicUsize::new(0),
         }
@@ -204,6 +207,7 @@ impl Fleet {
     /// A run that has asked every machine once.
     pub async fn look(&self) -> (Fleetwork<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
+        let events = events.in_detail(self.detailed);
         let options = || Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
         let operator = || Operator { home: Some(self.home.path().into()), agent: None };
         let shells = self.cluster.nodes.iter().map(|node| Ssh::of(node, options(), operator())).collect();
@@ -252,6 +256,7 @@ impl Fleet {
         }
         let mut shown: String = ironstrap::report::plan::lines(&plan).join("\n");
         for event in &events {
+            shown += &ironstrap::report::detail::lines(event).join("\n");
             shown += &format!("\n{event:?}\n{}", serde_json::to_string(event).unwrap());
         }
         for error in left.iter().chain(result.as_ref().err()) {

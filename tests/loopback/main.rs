@@ -6,6 +6,7 @@
 mod fleet;
 mod lease;
 mod limit;
+mod log;
 mod machine;
 
 use std::collections::BTreeSet;
@@ -359,6 +360,7 @@ fn shows_none(shown: &str, secrets: &[String]) {
 #[tokio::test]
 async fn no_secret_is_ever_shown() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.detailed = true;
     let secrets = secrets(&fleet);
     let first = fleet.converge().await;
     assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.trust), "it travelled");

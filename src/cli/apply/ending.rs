@@ -8,7 +8,7 @@ use crate::report::{self, Event, NodeState, Tally, count};
 
 /// What a run came to.
 struct Sum<'a> {
-    cluster: &'a str,
+    cluster: String,
     inventory: String,
     kubeconfig: String,
     nodes: &'a BTreeMap<String, Tally>,
@@ -23,7 +23,7 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
     let mut errors = done.unwrap_or_else(|errors| errors);
     let nodes = tallies(&start);
     let sum = Sum {
-        cluster: &start.cluster.name,
+        cluster: start.cluster.name.clone(),
         inventory: args.inventory.inventory.display().to_string(),
         kubeconfig: start.store.kubeconfig_path().display().to_string(),
         nodes: &nodes,
@@ -95,7 +95,7 @@ impl Sum<'_> {
     fn congratulate(&self) {
         let what =
             if self.changes == 0 { "nothing changed".to_string() } else { count(self.changes, "change") };
-        let (name, inventory) = (self.cluster, &self.inventory);
+        let (name, inventory) = (&self.cluster, &self.inventory);
         let nodes = count(self.about(), "node");
         report::err(&match &self.left_out {
             None => format!("✔ {name} is what {inventory} says: {nodes}, {what}, {}", duration(self.seconds)),
