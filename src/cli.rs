@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use crate::error::Error;
+use crate::report;
 
 mod apply;
 mod check;
@@ -17,6 +18,9 @@ use start::{FleetArgs, Limit, Start};
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
+    /// When to use colour. `auto`: on a terminal, unless the environment has NO_COLOR.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,14 +58,36 @@ struct Inventory {
 }
 
 impl Cli {
+    /// Reads the command line. Ends the program where that asks for help, or makes no sense.
+    pub fn read() -> Cli {
+        // clap prints help and complaints before it has read the whole line.
+        let words: Vec<String> = std::env::args().collect();
+        let after = |i: usize| words.get(i + 1).map(String::as_str);
+        let wish = |(i, word): (usize, &String)| match word.strip_prefix("--color")? {
+            "" => after(i)?.parse().ok(),
+            value => value.strip_prefix('=')?.parse().ok(),
+        };
+        choose(words.iter().enumerate().find_map(wish).unwrap_or(ColorChoice::Auto));
+        Cli::parse()
+    }
+
     /// Does what was asked.
     pub async fn run(self) -> Outcome {
+        choose(self.color);
         match self.command {
             Command::Check(args) => check::check(&args),
             Command::Plan(args) => plan::plan(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
         }
     }
+}
+
+fn choose(choice: ColorChoice) {
+    report::color::choose(match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    });
 }
 
 fn one(error: Error) -> Errors {

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ironstrap::cli::{Cli, End};
 use ironstrap::error::Kind;
 use ironstrap::report;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().run().await {
+    match Cli::read().run().await {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::Drift) => ExitCode::from(1),
         Err(errors) => {

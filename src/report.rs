@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use redact::Secrets;
 
+pub mod color;
 pub mod detail;
 pub mod plan;
 pub mod redact;
@@ -167,7 +168,9 @@ pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, mut a
         }
         match (&mut term, audience.style) {
             (Some(display), _) => display.show(&event),
-            (None, Style::Json) => out(&serde_json::to_string(&event).unwrap_or_default()),
+            (None, Style::Json) => {
+                raw(format!("{}\n", serde_json::to_string(&event).unwrap_or_default()).as_bytes());
+            }
             // What went wrong is said once, at the end.
             _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
                 detail::lines(&event).iter().for_each(|line| err(line));
@@ -205,12 +208,18 @@ pub fn count(n: usize, what: &str) -> String {
 /// A line on standard output: what a command is for.
 pub fn out(line: &str) {
     // A reader that has seen enough, as `head` has, is no trouble of ours.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(anstream::stdout(), "{}", color::paint(line));
+}
+
+/// A text on standard output as it is, for other programs.
+pub fn raw(text: &[u8]) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text).and_then(|()| stdout.flush());
 }
 
 /// A line on standard error: what happens on the way.
 pub fn err(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(anstream::stderr(), "{}", color::paint(line));
 }
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.
