@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::report;
 
 mod apply;
@@ -88,6 +88,14 @@ fn choose(choice: ColorChoice) {
         ColorChoice::Always => anstream::ColorChoice::Always,
         ColorChoice::Never => anstream::ColorChoice::Never,
     });
+}
+
+/// Comes when the user stops a command that has changed nothing.
+async fn interrupted() -> Error {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Error::new(Kind::Interrupted, "stopped; nothing was changed on any node")
 }
 
 fn one(error: Error) -> Errors {

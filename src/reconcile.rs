@@ -25,6 +25,7 @@ use crate::steps::{Stage, Via};
 mod apply;
 mod hold;
 mod limit;
+mod standing;
 mod told;
 mod work;
 

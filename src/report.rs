@@ -45,6 +45,8 @@ pub enum Event {
     Script { node: String, script: String },
     /// Such a script ended. Likewise.
     Ended { node: String, status: i32, stderr: String },
+    /// The user wants it to end: after the fixes that run, or at once.
+    Stopping { at_once: bool },
     /// Something went wrong.
     Error { node: Option<String>, kind: String, what: String, cause: Vec<String>, hint: Option<String> },
     /// The end.
@@ -192,6 +194,11 @@ fn line(event: &Event) -> Option<String> {
         Event::Attached { node, unit } => {
             Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
         }
+        Event::Stopping { at_once: true } => Some("stopping at once".into()),
+        Event::Stopping { at_once: false } => Some(
+            "stopping after the fixes that run now; Ctrl-C again stops at once, and what runs goes on without us"
+                .into(),
+        ),
         Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),
         Event::Said { node, line } if line.starts_with("waiting for the package lock") => {
             Some(format!("{node}  {line}"))
@@ -220,6 +227,21 @@ pub fn raw(text: &[u8]) {
 /// A line on standard error: what happens on the way.
 pub fn err(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", color::paint(line));
+}
+
+/// Asks on the terminal; only a yes is one. The answer comes from a thread of its own, which a program that ends does
+/// not wait for: whoever stops it is not held up by a question.
+pub fn ask(question: &str) -> tokio::sync::oneshot::Receiver<std::io::Result<bool>> {
+    let _ = write!(anstream::stderr(), "{question} [y/N] ");
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        let yes = read.map(|_| ["y", "yes"].contains(&line.trim().to_lowercase().as_str()));
+        // Nobody waits for it any more where the user stopped the program.
+        let _ = sender.send(yes);
+    });
+    receiver
 }
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.

@@ -58,3 +58,33 @@ fn help_and_complaints_keep_to_the_same_choice() {
     assert!(text(&run(dir.path(), &["--color", "always", "nonsense"]).stderr).contains('\x1b'));
     assert_eq!(run(dir.path(), &["--color", "sometimes", "check"]).status.code(), Some(2));
 }
+
+#[test]
+fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
+    use std::io::Read;
+    use std::process::Stdio;
+
+    let dir = tempfile::tempdir().unwrap();
+    // Takes the connection, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let inventory = format!(
+        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:{port}'\nip = '10.0.0.1'\nrole = 'control-plane'\n"
+    );
+    std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
+    for command in ["plan", "apply"] {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
+        program.args([command, "-i", "demo.toml", "--timeout", "60"]).current_dir(dir.path());
+        let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _asked = silent.accept().unwrap();
+        let since = std::time::Instant::now();
+        let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+        assert_eq!(said, "✗ stopped; nothing was changed on any node\n");
+        assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
+        assert!(!dir.path().join("demo.trust").exists());
+    }
+}

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::{Errors, FleetArgs, Limit, Outcome, Start, one, plan};
+use super::{Errors, FleetArgs, Limit, Outcome, Start, interrupted, one, plan};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Stop;
@@ -55,21 +55,16 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     }
     let plan = start.work.plan().map_err(one)?;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if changes > 0 && !args.yes && !confirmed(&args.fleet, start, &plan, changes).map_err(one)? {
+    if changes > 0 && !args.yes && !confirmed(&args.fleet, start, &plan, changes).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
+    let events = start.events.clone();
     let interrupts = tokio::spawn(async move {
-        for (wish, words) in [
-            (
-                Stop::Soon,
-                "stopping after the fixes that are running; Ctrl-C again stops at once, and they go on without us",
-            ),
-            (Stop::Now, "stopping at once"),
-        ] {
+        for (wish, at_once) in [(Stop::Soon, false), (Stop::Now, true)] {
             if tokio::signal::ctrl_c().await.is_ok() {
-                report::err(words);
+                events.tell(Event::Stopping { at_once });
                 let _ = stopper.send(wish);
             }
         }
@@ -86,7 +81,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     Ok(errors)
 }
 
-fn confirmed(
+async fn confirmed(
     args: &FleetArgs,
     start: &Start,
     plan: &[(String, Vec<Change>)],
@@ -121,8 +116,14 @@ fn confirmed(
     }
     start.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
     let question = format!("Go ahead with {} on {}?", count(changes, "change"), count(nodes, "node"));
-    let wrong = |e: dialoguer::Error| Error::new(Kind::Local, "cannot ask").because(e.to_string());
-    dialoguer::Confirm::new().with_prompt(question).default(false).interact().map_err(wrong)
+    tokio::select! {
+        answer = report::ask(&question) => match answer {
+            Ok(Ok(yes)) => Ok(yes),
+            Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),
+            Err(_) => Ok(false),
+        },
+        error = interrupted() => Err(error),
+    }
 }
 
 /// A trust is made only here, and only after every control plane has answered that it holds none: the survey let

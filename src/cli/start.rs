@@ -10,7 +10,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::Inventory;
+use super::{Inventory, interrupted};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::inventory;
@@ -91,9 +91,15 @@ impl FleetArgs {
         let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
         let audience = Audience { style, verbose: self.verbose, log };
         let printer = tokio::spawn(report::show(receiver, audience));
-        match self.begin(limit, &events) {
-            Ok((cluster, store, (trust, kept, made), mut work)) => {
-                work.look().await;
+        let begun = match self.begin(limit, &events) {
+            Ok(mut begun) => tokio::select! {
+                () = begun.3.look() => Ok(begun),
+                error = interrupted() => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((cluster, store, (trust, kept, made), work)) => {
                 Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
             }
             Err(error) => {

@@ -59,12 +59,15 @@ impl<S: Shell> Fleetwork<S> {
             }
             let done = tokio::select! {
                 done = working.join_next() => done,
-                Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(stopped("stopped at once")),
+                Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(self.stopped("stopped at once")),
             };
             let Some(done) = done else { break };
             let (i, done) =
                 done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
             self.take_in(i, done);
+        }
+        if *stop.borrow() != Stop::Never {
+            self.look_back(stop).await?;
         }
         self.note_open()?;
         self.release().await;
@@ -73,7 +76,7 @@ impl<S: Shell> Fleetwork<S> {
                 self.give_up_on_the_spared();
                 Ok(())
             }
-            _ => Err(stopped("stopped after the fixes that were running")),
+            _ => Err(self.stopped("stopped after the fixes that were running")),
         }
     }
 
@@ -344,10 +347,6 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(())
     }
-}
-
-fn stopped(what: &str) -> Error {
-    Error::new(Kind::Interrupted, what).hint("run apply again: it goes on from here")
 }
 
 /// Whether the answer is likely to come with time.

@@ -46,7 +46,7 @@ impl Display {
                     self.node(node).set_message(text);
                 }
             }
-            Event::Trust { .. } => {
+            Event::Trust { .. } | Event::Stopping { .. } => {
                 let _ = self.all.println(line(event).unwrap_or_default());
             }
             Event::Done { .. } => {

@@ -8,12 +8,12 @@ mod lease;
 mod limit;
 mod log;
 mod machine;
+mod stop;
 
 use std::collections::BTreeSet;
 
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
-use ironstrap::reconcile::Stop;
 use ironstrap::report::Event;
 use ironstrap::steps::STAGES;
 
@@ -324,16 +324,6 @@ async fn work_that_an_earlier_run_left_running_is_waited_for() {
     let said = |event: &Event| matches!(event, Event::Said { line, .. } if line == "still pulling");
     assert!(outcome.at(said).unwrap() > attached);
     assert!(outcome.began("m1", "prepare").unwrap() > attached, "nothing is begun beside it");
-}
-
-#[tokio::test]
-async fn a_run_that_is_stopped_begins_nothing_new() {
-    let fleet = Fleet::of(&["m1"]).await;
-    let (mut work, _) = fleet.look().await;
-    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Soon);
-    let error = work.apply(&mut stop).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Interrupted);
-    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
 
 /// Lines of a secret that are long enough to be told from anything else.
