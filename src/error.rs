@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-/// What sort of trouble it is. Each kind is an exit code; 1 is left to `plan --exit-code`, 2 to clap.
+/// What sort of trouble it is. Each kind is an exit code; 1 is left to `plan --exit-code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// The command line asks for what cannot be; clap finds most of that.
+    Usage,
     /// The inventory cannot be read or contradicts itself.
     Inventory,
     /// A machine cannot be reached, or does not let us in.
@@ -29,6 +31,7 @@ impl Kind {
     /// The exit code of a run that ended with this kind of error.
     pub fn code(self) -> u8 {
         match self {
+            Kind::Usage => 2,
             Kind::Inventory => 3,
             Kind::Unreachable => 4,
             Kind::Refused => 5,

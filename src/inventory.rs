@@ -11,6 +11,7 @@ mod nodes;
 mod owned;
 mod programs;
 mod range;
+mod select;
 mod shape;
 mod sources;
 mod syntax;
@@ -26,6 +27,7 @@ use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
 use files::Folder;
 use mistake::Mistakes;
+pub use select::select;
 use table::Table;
 
 /// Reads an inventory. The error's `what` is the whole report, with the lines of the file.

@@ -40,6 +40,11 @@ fn whole(body: &str) -> String {
     )
 }
 
+/// A script as it is worth reading: without what all scripts share.
+pub fn shown(script: &str) -> String {
+    script.replace(LIB, "# the functions that all scripts share: templates/lib.sh\n")
+}
+
 /// Takes the machine for `run` and changes nothing else.
 pub fn take(run: &Run, seen: Option<&Lease>) -> String {
     whole(&run.take(seen))

@@ -2,14 +2,22 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ironstrap::cli::{Cli, End};
 use ironstrap::error::Kind;
 use ironstrap::report;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::parse().run().await {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report::err(&format!("✗ cannot start: {error}"));
+            return ExitCode::from(Kind::Local.code());
+        }
+    };
+    let end = runtime.block_on(Cli::read().run());
+    // A name server that keeps somebody waiting must not keep whoever stopped us waiting.
+    runtime.shutdown_background();
+    match end {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::Drift) => ExitCode::from(1),
         Err(errors) => {

@@ -23,6 +23,10 @@ pub struct Change {
     pub want: String,
     pub fix: Fix,
     pub disrupts: bool,
+    /// What the fix writes is nobody's business.
+    pub secret: bool,
+    /// The nodes that something of the whole cluster is about.
+    pub about: Vec<String>,
     pub state: State,
 }
 
@@ -92,6 +96,8 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         want: String::new(),
         fix: want.fix.clone(),
         disrupts: want.disrupts,
+        secret: matches!(want.ask, Ask::Hash(_)),
+        about: want.about.clone(),
         state,
     }
 }
@@ -140,7 +146,7 @@ fn head(file: &str) -> (&str, &str) {
     file.split_once('\n').unwrap_or((file, ""))
 }
 
-fn asked(ask: &Ask) -> String {
+pub fn asked(ask: &Ask) -> String {
     match ask {
         Ask::Head => "its description".into(),
         Ask::Shell(body) => body.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Node};
@@ -23,9 +24,13 @@ use crate::steps::{Stage, Via};
 
 mod apply;
 mod hold;
+mod limit;
+mod standing;
+mod told;
 mod work;
 
 pub use apply::Stop;
+use told::Told;
 
 /// How long an API server may take to come back after a change, and a machine to answer again.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -38,6 +43,8 @@ pub struct Fleetwork<S> {
     members: Vec<Member<S>>,
     run: Run,
     events: Events,
+    /// How many machines may still be spoken to at the same time.
+    places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
     open: BTreeSet<String>,
 }
@@ -52,7 +59,7 @@ pub struct Survey {
 /// One node, its shell, and the last that it said.
 pub struct Member<S> {
     pub node: Node,
-    shell: Arc<S>,
+    shell: Arc<Told<S>>,
     /// Stage, step and question, in the order in which they are asked.
     asks: Vec<(usize, usize, Ask)>,
     pub execs: u32,
@@ -62,6 +69,8 @@ pub struct Member<S> {
     clock: f64,
     /// Why nothing more is done here.
     pub left: Option<Error>,
+    /// It is asked, and otherwise left alone: this run is about others.
+    pub spared: bool,
     /// Wants that did not hold when last judged.
     open: BTreeSet<String>,
     /// How many wants did not hold when last judged, without those that only wait for another node.
@@ -81,25 +90,37 @@ impl<S: Shell> Fleetwork<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
+        let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let mut members = Vec::new();
         for (node, shell) in cluster.nodes.iter().zip(shells) {
             let asks = asks(&cluster, stages, &trust, node)?;
             members.push(Member {
                 node: node.clone(),
-                shell: Arc::new(shell),
+                shell: Arc::new(Told {
+                    shell,
+                    node: node.name.clone(),
+                    places: places.clone(),
+                    events: events.clone(),
+                }),
                 asks,
                 execs: 0,
                 machine: None,
                 answers: vec![],
                 clock: 0.0,
                 left: None,
+                spared: false,
                 open: BTreeSet::new(),
                 pressing: 0,
                 changed: BTreeSet::new(),
                 work: work::State::default(),
             });
         }
-        Ok(Fleetwork { cluster, stages, trust, members, run, events, open: BTreeSet::new() })
+        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open: BTreeSet::new() })
+    }
+
+    /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.
+    pub fn at_most(&self, n: usize) {
+        self.places.forget_permits(Semaphore::MAX_PERMITS.saturating_sub(n));
     }
 
     /// Asks every machine once, all at the same time. Who does not answer is left, with the reason.
@@ -141,6 +162,7 @@ impl<S: Shell> Fleetwork<S> {
             }
             Err(error) => member.left = Some(error.on(&member.node.name)),
         }
+        self.tell_answers(i);
     }
 
     fn machines(&self) -> Machines {
@@ -171,7 +193,8 @@ impl<S: Shell> Fleetwork<S> {
             member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
         };
         let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
-        self.members.iter().position(answers).or_else(seed)
+        let ours = self.members.iter().position(|member| !member.spared && answers(member));
+        ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
     }
 
     /// What does not hold on a node, by stage; of the stages for the whole cluster only where it speaks for it.
@@ -179,22 +202,21 @@ impl<S: Shell> Fleetwork<S> {
         self.judge_in(i, &self.fleet())
     }
 
+    /// The same, for this state of the fleet.
     fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        let mut stages = self.judge_all(i, fleet)?;
+        for (stage, changes) in self.stages.iter().zip(&mut stages) {
+            changes.retain(|change| self.concerns(i, stage.via, change));
+        }
+        Ok(stages)
+    }
+
+    /// The same, whether it is any business of this run or not.
+    fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
         let member = &self.members[i];
         let nothing = || self.stages.iter().map(|_| vec![]).collect();
         let Some(machine) = &member.machine else { return Ok(nothing()) };
-        let cx = Cx {
-            cluster: &self.cluster,
-            node: &member.node,
-            trust: &self.trust,
-            now: OffsetDateTime::now_utc(),
-            machine,
-            fleet,
-        };
-        let mut wants: Vec<Vec<(usize, Want)>> = Vec::new();
-        for stage in self.stages {
-            wants.push(if stage.is_asked_of(&member.node) { stage_wants(stage, &cx)? } else { vec![] });
-        }
+        let wants = self.wants_of(member, machine, fleet)?;
         let mut answers = member.answers.iter();
         let speaks = self.api(fleet) == Some(i);
         let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
@@ -206,6 +228,25 @@ impl<S: Shell> Fleetwork<S> {
             if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
         });
         Ok(judged.collect())
+    }
+
+    /// All wants of a node by stage, each with the index of its step.
+    fn wants_of(
+        &self,
+        member: &Member<S>,
+        machine: &Machine,
+        fleet: &Fleet,
+    ) -> Result<Vec<Vec<(usize, Want)>>> {
+        let cx = Cx {
+            cluster: &self.cluster,
+            node: &member.node,
+            trust: &self.trust,
+            now: OffsetDateTime::now_utc(),
+            machine,
+            fleet,
+        };
+        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
+        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
@@ -222,7 +263,8 @@ impl<S: Shell> Fleetwork<S> {
         let speaks = self.api(&self.fleet());
         let counted = |i: usize, member: &Member<S>| {
             let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
-            member.asks.iter().filter(|(stage, ..)| member.machine.is_some() && counts(*stage)).count()
+            let asked = member.machine.is_some() && !member.spared;
+            member.asks.iter().filter(|(stage, ..)| asked && counts(*stage)).count()
         };
         self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
@@ -237,10 +279,12 @@ impl<S: Shell> Fleetwork<S> {
         let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
         // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
         let mut errors = fleet::misfits(&machines, &clocks);
+        errors.retain(|error| self.stands_in_the_way(error, &fleet));
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
         let blocked = !fleet.exists || refusals.iter().any(|(_, everybody)| *everybody);
-        errors.extend(refusals.into_iter().map(|(error, _)| error));
+        let matters = |(error, all): &(Error, bool)| *all || self.stands_in_the_way(error, &fleet);
+        errors.extend(refusals.into_iter().filter(matters).map(|(error, _)| error));
         for i in 0..self.members.len() {
             let name = &self.members[i].node.name;
             let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
@@ -248,10 +292,14 @@ impl<S: Shell> Fleetwork<S> {
                 errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
             }
         }
-        for member in &mut self.members {
+        for i in 0..self.members.len() {
+            let member = &mut self.members[i];
             match errors.iter().find(|error| error.node.as_ref() == Some(&member.node.name)) {
                 Some(error) => drop(member.left.get_or_insert(error.clone())),
-                None => errors.extend(member.left.clone()),
+                None => {
+                    let silent = member.left.clone();
+                    errors.extend(silent.filter(|error| self.stands_in_the_way(error, &fleet)));
+                }
             }
         }
         Survey { blocked: blocked && !errors.is_empty(), errors }

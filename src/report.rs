@@ -3,16 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::{Arc, RwLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use redact::Secrets;
 
+pub mod color;
+pub mod detail;
 pub mod plan;
+pub mod redact;
 pub mod term;
 
 /// Something that happened. As JSON: one object a line, `event` says which.
-#[derive(Clone, Debug, Serialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
     /// A machine was asked for the first time, and this many of its wants do not hold. `answering`: seconds that
@@ -34,6 +39,14 @@ pub enum Event {
     Attached { node: String, unit: String },
     /// Nothing can be done on a node until something else is done.
     Waiting { node: String, for_what: String },
+    /// A question, and what the machine said to it. Only told to those who want every detail.
+    Asked { node: String, step: String, that: String, asked: String, answered: String },
+    /// A script that changes something is sent; what it prints is `Said`. Likewise.
+    Script { node: String, script: String },
+    /// Such a script ended. Likewise.
+    Ended { node: String, status: i32, stderr: String },
+    /// The user wants it to end: after the fixes that run, or at once.
+    Stopping { at_once: bool },
     /// Something went wrong.
     Error { node: Option<String>, kind: String, what: String, cause: Vec<String>, hint: Option<String> },
     /// The end.
@@ -41,7 +54,7 @@ pub enum Event {
 }
 
 /// What a run came to on one node.
-#[derive(Clone, Debug, Serialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Tally {
     /// Scripts run.
     pub execs: u32,
@@ -50,12 +63,21 @@ pub struct Tally {
     pub state: NodeState,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     Converged,
     Drifted,
     Quarantined,
+    /// Left out by `--limit`.
+    Skipped,
+}
+
+impl Event {
+    /// Only those who want every detail are told.
+    fn is_detail(&self) -> bool {
+        matches!(self, Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. })
+    }
 }
 
 impl From<&Error> for Event {
@@ -65,20 +87,54 @@ impl From<&Error> for Event {
     }
 }
 
-/// Where events go. Cheap to clone; nobody waits for who reads.
+/// Where events go, without secrets. Cheap to clone; nobody waits for who reads.
 #[derive(Clone)]
-pub struct Events(tokio::sync::mpsc::UnboundedSender<Event>);
+pub struct Events {
+    sender: tokio::sync::mpsc::UnboundedSender<Event>,
+    secrets: Arc<RwLock<Secrets>>,
+    detailed: bool,
+}
 
 impl Events {
     /// The sending end, and the end that a printer reads.
     pub fn channel() -> (Events, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        (Events(sender), receiver)
+        (Events { sender, secrets: Arc::default(), detailed: false }, receiver)
+    }
+
+    /// Tells every question and script, too.
+    pub fn in_detail(self, detailed: bool) -> Self {
+        Events { detailed, ..self }
+    }
+
+    /// Whether questions and scripts are told: making them up costs something.
+    pub fn are_detailed(&self) -> bool {
+        self.detailed
+    }
+
+    /// From now on this text is in no event.
+    pub fn hide(&self, secret: &str) {
+        if let Ok(mut secrets) = self.secrets.write() {
+            secrets.add(secret);
+        }
     }
 
     pub fn tell(&self, event: Event) {
         // Nobody listens any more when the program ends; then there is nobody to tell.
-        let _ = self.0.send(event);
+        let _ = self.sender.send(self.redacted(event));
+    }
+
+    fn redacted(&self, event: Event) -> Event {
+        let (Ok(secrets), Ok(mut value)) = (self.secrets.read(), serde_json::to_value(&event)) else {
+            return Event::Said { node: String::new(), line: "[something that may hold a secret]".into() };
+        };
+        match secrets.hide_in(&mut value) {
+            true => serde_json::from_value(value).unwrap_or(Event::Said {
+                node: String::new(),
+                line: "[something that holds a secret]".into(),
+            }),
+            false => event,
+        }
     }
 }
 
@@ -95,13 +151,32 @@ pub enum Style {
     Quiet,
 }
 
+/// Who gets to see events.
+pub struct Audience {
+    pub style: Style,
+    /// Every question and script is shown.
+    pub verbose: bool,
+    /// Everything is written down here.
+    pub log: Option<detail::Log>,
+}
+
 /// Shows events until the last sender is gone.
-pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, style: Style) {
-    let mut term = (style == Style::Term).then(term::Display::new);
+pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, mut audience: Audience) {
+    let mut term = (audience.style == Style::Term).then(term::Display::new);
     while let Some(event) = events.recv().await {
-        match (&mut term, style) {
+        audience.log.iter_mut().for_each(|log| log.write(&detail::lines(&event)));
+        if event.is_detail() && !audience.verbose {
+            continue;
+        }
+        match (&mut term, audience.style) {
             (Some(display), _) => display.show(&event),
-            (None, Style::Json) => out(&serde_json::to_string(&event).unwrap_or_default()),
+            (None, Style::Json) => {
+                raw(format!("{}\n", serde_json::to_string(&event).unwrap_or_default()).as_bytes());
+            }
+            // What went wrong is said once, at the end.
+            _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
+                detail::lines(&event).iter().for_each(|line| err(line));
+            }
             (None, Style::Quiet) => {}
             (None, _) => line(&event).iter().for_each(|line| err(line)),
         }
@@ -119,6 +194,11 @@ fn line(event: &Event) -> Option<String> {
         Event::Attached { node, unit } => {
             Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
         }
+        Event::Stopping { at_once: true } => Some("stopping at once".into()),
+        Event::Stopping { at_once: false } => Some(
+            "stopping after the fixes that run now; Ctrl-C again stops at once, and what runs goes on without us"
+                .into(),
+        ),
         Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),
         Event::Said { node, line } if line.starts_with("waiting for the package lock") => {
             Some(format!("{node}  {line}"))
@@ -135,12 +215,33 @@ pub fn count(n: usize, what: &str) -> String {
 /// A line on standard output: what a command is for.
 pub fn out(line: &str) {
     // A reader that has seen enough, as `head` has, is no trouble of ours.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(anstream::stdout(), "{}", color::paint(line));
+}
+
+/// A text on standard output as it is, for other programs.
+pub fn raw(text: &[u8]) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text).and_then(|()| stdout.flush());
 }
 
 /// A line on standard error: what happens on the way.
 pub fn err(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(anstream::stderr(), "{}", color::paint(line));
+}
+
+/// Asks on the terminal; only a yes is one. The answer comes from a thread of its own, which a program that ends does
+/// not wait for: whoever stops it is not held up by a question.
+pub fn ask(question: &str) -> tokio::sync::oneshot::Receiver<std::io::Result<bool>> {
+    let _ = write!(anstream::stderr(), "{question} [y/N] ");
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        let yes = read.map(|_| ["y", "yes"].contains(&line.trim().to_lowercase().as_str()));
+        // Nobody waits for it any more where the user stopped the program.
+        let _ = sender.send(yes);
+    });
+    receiver
 }
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.

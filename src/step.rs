@@ -47,6 +47,8 @@ pub struct Want {
     pub fix: Fix,
     /// The fix interrupts what runs on a member of the cluster.
     pub disrupts: bool,
+    /// The nodes that something of the whole cluster is about; none: about the cluster itself.
+    pub about: Vec<String>,
 }
 
 /// A question about the present state. The same question, asked twice, changes nothing.
@@ -132,6 +134,7 @@ impl Want {
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
             disrupts: false,
+            about: vec![],
         }
     }
 
@@ -184,6 +187,11 @@ impl Want {
 
     pub fn disrupts(mut self) -> Self {
         self.disrupts = true;
+        self
+    }
+
+    pub fn about(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
+        self.about = nodes.into_iter().collect();
         self
     }
 

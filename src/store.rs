@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
@@ -180,6 +180,16 @@ impl Store {
         let _ = building.keep();
         sync(&self.dir)
     }
+}
+
+/// A file to write a run down in, at the end of what it has; nobody else may read it.
+pub fn log(path: &Path) -> Result<fs::File> {
+    let open = || {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(file)
+    };
+    open().map_err(|e: std::io::Error| failed("open", path, e))
 }
 
 /// Writes what differs, all of it judged before any of it is written.

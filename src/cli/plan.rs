@@ -2,18 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use super::{End, Errors, FleetArgs, Start, one};
+use clap::Args;
+
+use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind};
 use crate::plan::{Change, State};
 use crate::reconcile::{Fleetwork, Member};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
-type Plan = [(String, Vec<Change>)];
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    fleet: FleetArgs,
+    #[command(flatten)]
+    limit: Limit,
+    /// Exit with 1 where something is not as the inventory says.
+    #[arg(long)]
+    exit_code: bool,
+}
 
-pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Result<End, Errors> {
+type Changes = [(String, Vec<Change>)];
+
+pub(super) async fn plan(args: &Plan) -> Outcome {
+    show(&args.fleet, &args.limit, args.exit_code).await
+}
+
+/// Asks and shows; `exit_code`: drift is an end of its own.
+pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start(style).await.map_err(one)?;
+    let mut start = args.start(style, limit).await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
     let errors = survey.errors;
@@ -23,13 +41,13 @@ pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Resu
         plan.iter_mut().for_each(|(_, changes)| changes.clear());
     }
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if args.json {
-        tell_plan(&start.events, &plan, &errors);
-    } else {
+    tell_plan(&start.events, &plan, &errors);
+    if !args.json {
         report::plan::lines(&plan).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
             summary(&start, &plan, changes);
         }
+        start.left_out().iter().for_each(|words| report::err(words));
     }
     let unknown = unknown(&plan);
     let tallies = tallies(&start.work, &plan);
@@ -46,7 +64,7 @@ pub(super) async fn plan(args: &FleetArgs, exit_code: bool) -> std::result::Resu
     Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
 }
 
-fn unknown(plan: &Plan) -> Option<Error> {
+fn unknown(plan: &Changes) -> Option<Error> {
     let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
@@ -61,7 +79,7 @@ fn unknown(plan: &Plan) -> Option<Error> {
     )
 }
 
-fn tell_plan(events: &Events, plan: &Plan, errors: &[Error]) {
+fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
     for (node, change) in plan.iter().flat_map(|(node, changes)| changes.iter().map(move |c| (node, c))) {
         events.tell(Event::Drift {
             node: node.clone(),
@@ -75,16 +93,17 @@ fn tell_plan(events: &Events, plan: &Plan, errors: &[Error]) {
     errors.iter().for_each(|error| events.tell(error.into()));
 }
 
-fn summary(start: &Start, plan: &Plan, changes: usize) {
-    let (wants, nodes) = (start.work.wants(), count(plan.len(), "node"));
+fn summary(start: &Start, plan: &Changes, changes: usize) {
+    let about = start.about().count();
+    let (wants, nodes) = (start.work.wants(), count(about, "node"));
     let seconds = start.since.elapsed().as_secs_f64();
-    let answered = start.work.members().iter().filter(|member| member.machine.is_some()).count();
-    let of = if answered == plan.len() { nodes } else { format!("the {answered} of {nodes} that answered") };
+    let answered = start.about().filter(|member| member.machine.is_some()).count();
+    let of = if answered == about { nodes } else { format!("the {answered} of {nodes} that answered") };
     if answered == 0 {
         return;
     }
     if changes == 0 {
-        let sign = if answered == plan.len() { "✔ " } else { "" };
+        let sign = if answered == about { "✔ " } else { "" };
         report::err(&format!("{sign}all {wants} wants hold, on {of} ({seconds:.1} s)"));
         return;
     }
@@ -94,9 +113,10 @@ fn summary(start: &Start, plan: &Plan, changes: usize) {
     ));
 }
 
-fn tallies(work: &Fleetwork<Ssh>, plan: &Plan) -> BTreeMap<String, Tally> {
+fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
     let tally = |(member, (_, changes)): (&Member<Ssh>, &(String, Vec<Change>))| {
         let state = match (member.left.is_some(), changes.is_empty()) {
+            _ if member.spared && changes.is_empty() => NodeState::Skipped,
             (true, _) => NodeState::Quarantined,
             (false, true) => NodeState::Converged,
             (false, false) => NodeState::Drifted,

@@ -39,6 +39,12 @@ impl Trust {
         kept
     }
 
+    /// All that nobody may read, in whichever form it travels.
+    pub fn secrets(&self) -> Vec<String> {
+        let files = self.kept().into_iter().filter(|file| file.secret).map(|file| file.text.into_owned());
+        files.chain([self.token.secret.clone()]).collect()
+    }
+
     /// The trust that `kept` wrote down, with the leaves of these nodes. `read` answers a path with its text,
     /// `None` where there is no such file.
     ///

@@ -59,18 +59,24 @@ impl<S: Shell> Fleetwork<S> {
             }
             let done = tokio::select! {
                 done = working.join_next() => done,
-                Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(stopped("stopped at once")),
+                Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(self.stopped("stopped at once")),
             };
             let Some(done) = done else { break };
             let (i, done) =
                 done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
             self.take_in(i, done);
         }
+        if *stop.borrow() != Stop::Never {
+            self.look_back(stop).await?;
+        }
         self.note_open()?;
         self.release().await;
         match *stop.borrow() {
-            Stop::Never => Ok(()),
-            _ => Err(stopped("stopped after the fixes that were running")),
+            Stop::Never => {
+                self.give_up_on_the_spared();
+                Ok(())
+            }
+            _ => Err(self.stopped("stopped after the fixes that were running")),
         }
     }
 
@@ -100,6 +106,9 @@ impl<S: Shell> Fleetwork<S> {
         };
         if let Some(error) = self.taken_over(member) {
             self.members[i].left = Some(error);
+            return Ok(());
+        }
+        if member.spared && !machine.busy.is_empty() {
             return Ok(());
         }
         if let Some(unit) = machine.busy.first() {
@@ -206,11 +215,17 @@ impl<S: Shell> Fleetwork<S> {
         {
             return Ok(false);
         }
-        let stages = self.judge_in(seed, fleet)?;
+        let (stages, spared) = (self.judge_all(seed, fleet)?, self.members[seed].spared);
         let access = self.stages.iter().position(|stage| stage.via == Via::Api);
+        // Of a seed that is left alone only what others enter by has to be right.
+        let own = |t: usize| {
+            self.stages[t].via == Via::Node && (!spared || self.stages[t].needs == Needs::SeedFirst)
+        };
+        let door =
+            |t: usize, change: &&Change| own(t) || Some(t) == access && self.concerns(seed, Via::Api, change);
         let clean = |(t, changes): (usize, &Vec<Change>)| {
-            let matters = self.stages[t].via == Via::Node || Some(t) == access;
-            !matters || changes.iter().all(|change| matches!(change.state, State::Waits(_)))
+            let mut matters = changes.iter().filter(|change| door(t, change));
+            matters.all(|change| matches!(change.state, State::Waits(_)))
         };
         Ok(fleet.exists && stages.iter().enumerate().all(clean))
     }
@@ -332,10 +347,6 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(())
     }
-}
-
-fn stopped(what: &str) -> Error {
-    Error::new(Kind::Interrupted, what).hint("run apply again: it goes on from here")
 }
 
 /// Whether the answer is likely to come with time.

@@ -47,7 +47,7 @@ impl<S: Shell> Fleetwork<S> {
                 ready |= change.state == State::Ready && self.members[i].left.is_none();
             }
         }
-        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none());
+        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none() && !m.spared);
         let Some(first) = first.filter(|_| ready) else {
             return Ok(any);
         };

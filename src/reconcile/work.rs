@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::told::Told;
 use super::{boundary, now};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{self, Ear, Heard, Run};
@@ -12,7 +13,7 @@ use crate::plan::Change;
 use crate::probe::{self, Answer};
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::Ask;
+use crate::step::{Ask, Fix};
 
 /// Where a node stands in an apply.
 #[derive(Default)]
@@ -57,11 +58,11 @@ pub(super) enum Done {
 }
 
 /// Asks a machine everything, once.
-pub(super) async fn ask<S: Shell>(shell: Arc<S>, asks: Vec<Ask>) -> Result<Said> {
+pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result<Said> {
     let boundary = boundary()?;
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
-    let output = shell.run(&probe::script(&asks, &boundary), &mut |_| {}).await?;
+    let output = shell.run_untold(&probe::script(&asks, &boundary), &mut |_| {}).await?;
     let halfway = (before + now()) / 2.0;
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
         Error::new(Kind::Unknown, "cannot make out what the machine answered")
@@ -74,7 +75,7 @@ pub(super) async fn ask<S: Shell>(shell: Arc<S>, asks: Vec<Ask>) -> Result<Said>
 }
 
 /// Asks again after a while.
-pub(super) async fn ask_later<S: Shell>(shell: Arc<S>, asks: Vec<Ask>, after: Duration) -> Done {
+pub(super) async fn ask_later<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>, after: Duration) -> Done {
     tokio::time::sleep(after).await;
     Done::Asked(Box::new(ask(shell, asks).await))
 }
@@ -107,6 +108,7 @@ async fn try_fix<S: Shell>(
     let boundary = boundary().map_err(|error| (vec![], error))?;
     let refs: Vec<&Change> = changes.iter().collect();
     let script = ledger::fix(run, lease, &refs, &boundary);
+    hide(changes, events);
     let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
     let mut said: Vec<String> = Vec::new();
     let output = shell
@@ -146,6 +148,15 @@ async fn try_fix<S: Shell>(
         })
     });
     Ok((done, error))
+}
+
+/// Secrets travel within scripts, and scripts may be shown.
+fn hide(changes: &[Change], events: &Events) {
+    for change in changes.iter().filter(|change| change.secret) {
+        if let Fix::Write { text: Some(text), .. } = &change.fix {
+            events.hide(text);
+        }
+    }
 }
 
 fn failure(change: &Change, status: i32, said: &[String]) -> Error {

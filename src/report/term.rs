@@ -46,7 +46,7 @@ impl Display {
                     self.node(node).set_message(text);
                 }
             }
-            Event::Trust { .. } => {
+            Event::Trust { .. } | Event::Stopping { .. } => {
                 let _ = self.all.println(line(event).unwrap_or_default());
             }
             Event::Done { .. } => {
@@ -56,6 +56,8 @@ impl Display {
                 self.nodes.clear();
             }
             Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
+            // Whoever wants those has lines instead of this.
+            Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
         }
     }
 

@@ -32,6 +32,7 @@ fn token(cx: &Cx) -> Want {
     let anybody = !cx.fleet.joining.is_empty();
     let secret = Object::new("v1", "Secret", "kube-system", &format!("bootstrap-token-{}", Token::ID));
     Want::that("whoever has to join can")
+        .about(cx.fleet.joining.iter().cloned())
         .asks(Ask::Objects(vec![secret]))
         .judged(move |answer| match !anybody || answer != "absent" {
             true => Verdict::Holds,
@@ -69,6 +70,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let stale = cx.fleet.joining.contains(name) && !cx.fleet.half_joined.contains(name);
     let node = name.to_string();
     Want::that(format!("no earlier machine stands in for {name}"))
+        .about([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged(move |answer| match answer == "absent" || !stale {
             true => Verdict::Holds,

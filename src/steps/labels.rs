@@ -21,6 +21,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
     let wanted = node.clone();
     Want::that(format!("{} has its labels and taints", node.name))
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
+        .about([node.name.clone()])
         .judged(move |answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
             let (have, want) = compare(&wanted, &object);

@@ -45,7 +45,8 @@ fn about(
     test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static,
 ) -> Want {
     let waits = waits(cx, node);
-    Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)])).judged(move |answer| {
+    let asks = Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)]));
+    asks.about([node.name.clone()]).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
         let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
         match &waits {

@@ -85,6 +85,7 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
         let waits = cx.fleet.joining.contains(&name) || cx.fleet.absent.contains(&name);
         let line = name.clone();
         Want::that(format!("{name} is labelled"))
+            .about([name.clone()])
             .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
             .judged(move |labels| match labels.lines().any(|label| label == line) {
                 true => Verdict::Holds,
@@ -106,6 +107,12 @@ pub struct Fleet {
     pub trust: Trust,
     pub stages: &'static [Stage],
     pub owner: String,
+    /// The nodes that runs are about; none: all.
+    pub limit: BTreeSet<String>,
+    /// How many machines are spoken to at the same time.
+    pub parallel: usize,
+    /// Questions and scripts are told, as with `-v` and `--log`.
+    pub detailed: bool,
     /// The operator's home.
     home: tempfile::TempDir,
     runs: AtomicUsize,
@@ -162,6 +169,9 @@ impl Fleet {
             trust,
             stages: TOYS,
             owner: "me@here".into(),
+            limit: BTreeSet::new(),
+            parallel: usize::MAX,
+            detailed: false,
             home,
             runs: AtomicUsize::new(0),
         }
@@ -197,6 +207,7 @@ impl Fleet {
     /// A run that has asked every machine once.
     pub async fn look(&self) -> (Fleetwork<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
+        let events = events.in_detail(self.detailed);
         let options = || Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
         let operator = || Operator { home: Some(self.home.path().into()), agent: None };
         let shells = self.cluster.nodes.iter().map(|node| Ssh::of(node, options(), operator())).collect();
@@ -204,6 +215,10 @@ impl Fleet {
         let run = Run { id, owner: self.owner.clone() };
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
         let mut work = work.unwrap();
+        work.at_most(self.parallel);
+        if !self.limit.is_empty() {
+            work.limit(&self.limit);
+        }
         tokio::time::timeout(Duration::from_secs(30), work.look()).await.expect("it hangs");
         (work, receiver)
     }
@@ -231,7 +246,8 @@ impl Fleet {
             member.changed.iter().map(move |key| (member.node.name.clone(), that(key)))
         });
         let changed: BTreeSet<(String, String)> = changed.collect();
-        let left: Vec<Error> = work.members().iter().filter_map(|member| member.left.clone()).collect();
+        let counted = work.members().iter().filter(|member| member.counts());
+        let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
         let open = work.members().iter().map(|member| member.pressing).sum();
         drop(work);
         let mut events = Vec::new();
@@ -240,6 +256,7 @@ impl Fleet {
         }
         let mut shown: String = ironstrap::report::plan::lines(&plan).join("\n");
         for event in &events {
+            shown += &ironstrap::report::detail::lines(event).join("\n");
             shown += &format!("\n{event:?}\n{}", serde_json::to_string(event).unwrap());
         }
         for error in left.iter().chain(result.as_ref().err()) {

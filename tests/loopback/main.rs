@@ -5,13 +5,15 @@
 
 mod fleet;
 mod lease;
+mod limit;
+mod log;
 mod machine;
+mod stop;
 
 use std::collections::BTreeSet;
 
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
-use ironstrap::reconcile::Stop;
 use ironstrap::report::Event;
 use ironstrap::steps::STAGES;
 
@@ -324,16 +326,6 @@ async fn work_that_an_earlier_run_left_running_is_waited_for() {
     assert!(outcome.began("m1", "prepare").unwrap() > attached, "nothing is begun beside it");
 }
 
-#[tokio::test]
-async fn a_run_that_is_stopped_begins_nothing_new() {
-    let fleet = Fleet::of(&["m1"]).await;
-    let (mut work, _) = fleet.look().await;
-    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Soon);
-    let error = work.apply(&mut stop).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Interrupted);
-    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
-}
-
 /// Lines of a secret that are long enough to be told from anything else.
 fn secrets(fleet: &Fleet) -> Vec<String> {
     let trust = &fleet.trust;
@@ -358,6 +350,7 @@ fn shows_none(shown: &str, secrets: &[String]) {
 #[tokio::test]
 async fn no_secret_is_ever_shown() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.detailed = true;
     let secrets = secrets(&fleet);
     let first = fleet.converge().await;
     assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.trust), "it travelled");

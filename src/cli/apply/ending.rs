@@ -1,0 +1,120 @@
+//! How an apply came out: the last events, the last words, the exit code.
+
+use std::collections::BTreeMap;
+
+use super::super::{End, Errors, FleetArgs, Outcome, Start};
+use crate::error::{Error, Kind};
+use crate::report::{self, Event, NodeState, Tally, count};
+
+/// What a run came to.
+struct Sum<'a> {
+    cluster: String,
+    inventory: String,
+    kubeconfig: String,
+    nodes: &'a BTreeMap<String, Tally>,
+    changes: usize,
+    seconds: f64,
+    left_out: Option<String>,
+}
+
+/// `done`: what went wrong on single nodes; an error: what stopped everything.
+pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Errors>) -> Outcome {
+    let stopped = done.is_err();
+    let mut errors = done.unwrap_or_else(|errors| errors);
+    let nodes = tallies(&start);
+    let sum = Sum {
+        cluster: start.cluster.name.clone(),
+        inventory: args.inventory.inventory.display().to_string(),
+        kubeconfig: start.store.kubeconfig_path().display().to_string(),
+        nodes: &nodes,
+        changes: nodes.values().map(|tally| tally.changes).sum(),
+        seconds: start.since.elapsed().as_secs_f64(),
+        left_out: start.left_out(),
+    };
+    // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
+    let partial = sum.partial().filter(|_| errors.is_empty() || !stopped && sum.came_to_something());
+    errors.iter().for_each(|error| start.events.tell(error.into()));
+    errors.extend(partial);
+    let (changes, seconds) = (sum.changes, sum.seconds);
+    start.events.tell(Event::Done { changes, nodes: nodes.clone(), seconds });
+    drop((start.events, start.work));
+    let _ = start.printer.await;
+    if errors.is_empty() && !args.json {
+        sum.congratulate();
+    }
+    if errors.is_empty() { Ok(End::Good) } else { Err(errors) }
+}
+
+fn tallies(start: &Start) -> BTreeMap<String, Tally> {
+    let tally = |member: &crate::reconcile::Member<crate::ssh::Ssh>| {
+        let state = match (&member.left, member.pressing) {
+            _ if !member.counts() => NodeState::Skipped,
+            (Some(_), _) => NodeState::Quarantined,
+            (None, 0) => NodeState::Converged,
+            (None, _) => NodeState::Drifted,
+        };
+        (member.node.name.clone(), Tally { execs: member.execs, changes: member.changed.len(), state })
+    };
+    start.work.members().iter().map(tally).collect()
+}
+
+impl Sum<'_> {
+    fn good(&self) -> usize {
+        self.nodes.values().filter(|tally| tally.state == NodeState::Converged).count()
+    }
+
+    /// How many nodes the run was about.
+    fn about(&self) -> usize {
+        self.nodes.values().filter(|tally| tally.state != NodeState::Skipped).count()
+    }
+
+    fn came_to_something(&self) -> bool {
+        self.good() > 0 || self.changes > 0
+    }
+
+    /// That some nodes are left, if any are.
+    fn partial(&self) -> Option<Error> {
+        let left = |tally: &Tally| !matches!(tally.state, NodeState::Converged | NodeState::Skipped);
+        let left: Vec<&str> =
+            self.nodes.iter().filter(|(_, tally)| left(tally)).map(|(name, _)| name.as_str()).collect();
+        if left.is_empty() {
+            return None;
+        }
+        let what = format!(
+            "{}: {} of {} are what {} says; left: {}",
+            self.cluster,
+            self.good(),
+            count(self.about(), "node"),
+            self.inventory,
+            left.join(", ")
+        );
+        let error = Error::new(Kind::Partial, what);
+        Some(self.left_out.iter().fold(error, |error, words| error.because(words)))
+    }
+
+    fn congratulate(&self) {
+        let what =
+            if self.changes == 0 { "nothing changed".to_string() } else { count(self.changes, "change") };
+        let (name, inventory) = (&self.cluster, &self.inventory);
+        let nodes = count(self.about(), "node");
+        report::err(&match &self.left_out {
+            None => format!("✔ {name} is what {inventory} says: {nodes}, {what}, {}", duration(self.seconds)),
+            Some(left_out) => {
+                let seconds = duration(self.seconds);
+                format!("✔ of {name}, {nodes} are what {inventory} says: {what}, {seconds}\n  {left_out}")
+            }
+        });
+        if self.changes > 0 {
+            report::err("");
+            report::err(&format!("  kubectl --kubeconfig {} get nodes        talk to it", self.kubeconfig));
+            report::err(&format!("  ironstrap plan -i {inventory}        see what drifted, any day"));
+        }
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.1} s"),
+        s => format!("{} min {} s", (s / 60.0) as u64, (s % 60.0) as u64),
+    }
+}

@@ -1,0 +1,49 @@
+//! `check`: the inventory alone, with everything that would be made of it.
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::{End, Inventory, Outcome, one};
+use crate::cluster::Cluster;
+use crate::error::Result;
+use crate::inventory;
+use crate::pki::Trust;
+use crate::report::{self, count};
+use crate::step::Cx;
+use crate::steps::STAGES;
+
+#[derive(Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    inventory: Inventory,
+}
+
+pub(super) fn check(args: &Check) -> Outcome {
+    let path = &args.inventory.inventory;
+    let cluster = inventory::read(path).map_err(one)?;
+    let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
+    trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
+    let wants = every_want(&cluster, &trust).map_err(one)?;
+    report::err(&format!(
+        "✔ {}: {}, kubernetes {}, {}",
+        path.display(),
+        count(cluster.nodes.len(), "node"),
+        cluster.kubernetes,
+        count(wants, "want")
+    ));
+    Ok(End::Good)
+}
+
+/// Builds every want of every node, and renders every template with it.
+fn every_want(cluster: &Cluster, trust: &Trust) -> Result<usize> {
+    let (machine, fleet) = Default::default();
+    let mut wants = 0;
+    for node in &cluster.nodes {
+        let cx =
+            Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+        for step in STAGES.iter().filter(|stage| stage.is_asked_of(node)).flat_map(|stage| stage.steps) {
+            wants += (step.wants)(&cx)?.len();
+        }
+    }
+    Ok(wants)
+}

@@ -1,0 +1,183 @@
+//! What every command that asks machines takes and begins with: the inventory, the trust, a first look at everybody.
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+
+use super::{Inventory, interrupted};
+use crate::cluster::Cluster;
+use crate::error::Result;
+use crate::inventory;
+use crate::ledger::Run;
+use crate::pki::Trust;
+use crate::probe;
+use crate::reconcile::{Fleetwork, Member};
+use crate::report::detail::Log;
+use crate::report::{self, Audience, Events, Style};
+use crate::ssh::{Options, Ssh};
+use crate::steps::STAGES;
+use crate::store::{self, Store};
+
+#[derive(Args)]
+pub(super) struct FleetArgs {
+    #[command(flatten)]
+    pub inventory: Inventory,
+    /// Print one JSON object a line on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Believe machines whose host key is not known yet, and remember it. A key that changed is refused all the same.
+    #[arg(long)]
+    accept_new_host_keys: bool,
+    /// How long getting into a machine may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+    /// Speak to at most N machines at the same time; without it, to all.
+    #[arg(long, value_name = "N")]
+    parallel: Option<NonZeroUsize>,
+    /// Show every question with its answer, and every script with what it prints. Secrets are left out.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Write everything of this run, as with --verbose, to the end of this file.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Limit {
+    /// Look after these nodes only: w1 w3, or a range as in w[1-3]. The others are asked, because who joins whom is
+    /// read from all; they are neither changed nor judged.
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
+    limit: Vec<String>,
+}
+
+/// What a run begins with, once every machine was asked.
+pub(super) struct Start {
+    pub cluster: Arc<Cluster>,
+    pub store: Store,
+    /// The trust was there before this run.
+    pub kept: bool,
+    /// What was made to complete the trust, in words.
+    pub made: Vec<String>,
+    pub trust: Trust,
+    pub work: Fleetwork<Ssh>,
+    pub events: Events,
+    pub printer: JoinHandle<()>,
+    pub since: Instant,
+}
+
+impl FleetArgs {
+    pub fn style(&self) -> Style {
+        match (self.json, std::io::stderr().is_terminal()) {
+            (true, _) => Style::Json,
+            (false, true) => Style::Term,
+            (false, false) => Style::Lines,
+        }
+    }
+
+    /// Reads the inventory and the trust, and asks every machine once.
+    pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
+        let since = Instant::now();
+        let (events, receiver) = Events::channel();
+        let events = events.in_detail(self.verbose || self.log.is_some());
+        let said = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let log = self.log.as_deref().map(store::log).transpose()?.map(|file| Log::begin(file, &said));
+        // Lines that come by the hundred leave no room for a live display.
+        let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
+        let audience = Audience { style, verbose: self.verbose, log };
+        let printer = tokio::spawn(report::show(receiver, audience));
+        let begun = match self.begin(limit, &events) {
+            Ok(mut begun) => tokio::select! {
+                () = begun.3.look() => Ok(begun),
+                error = interrupted() => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((cluster, store, (trust, kept, made), work)) => {
+                Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+            }
+            Err(error) => {
+                events.tell((&error).into());
+                drop(events);
+                let _ = printer.await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What comes before any machine is asked.
+    fn begin(&self, limit: &Limit, events: &Events) -> Result<(Arc<Cluster>, Store, Loaded, Fleetwork<Ssh>)> {
+        let cluster = Arc::new(inventory::read(&self.inventory.inventory)?);
+        let chosen = inventory::select(&cluster, &limit.limit)?;
+        let store = Store::new(&cluster);
+        let loaded = load(&cluster, &store)?;
+        loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
+        let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();
+        let run = Run { id: probe::boundary().unwrap_or_default().trim_matches('-').into(), owner: owner() };
+        let mut work =
+            Fleetwork::new(cluster.clone(), STAGES, loaded.0.clone(), shells, run, events.clone())?;
+        self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
+        if !chosen.is_empty() {
+            work.limit(&chosen);
+        }
+        Ok((cluster, store, loaded, work))
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            accept_new_host_keys: self.accept_new_host_keys,
+            timeout: Duration::from_secs(self.timeout),
+        }
+    }
+}
+
+/// A trust that is complete, whether it was there before, and what was made to complete it.
+type Loaded = (Trust, bool, Vec<String>);
+
+fn load(cluster: &Cluster, store: &Store) -> Result<Loaded> {
+    let now = OffsetDateTime::now_utc();
+    let loaded = store.load()?;
+    let kept = loaded.is_some();
+    // On machines that know no cluster a throw-away trust shows what would be laid out; only an apply keeps it.
+    let mut trust = match loaded {
+        Some(trust) => trust,
+        None => Trust::make(cluster, now)?,
+    };
+    let made = trust.complete(cluster, now)?;
+    Ok((trust, kept, made))
+}
+
+impl Start {
+    /// The nodes that this run was about.
+    pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
+        self.work.members().iter().filter(|member| !member.spared)
+    }
+
+    /// Those that it was not about, in words; `None` without `--limit`.
+    pub fn left_out(&self) -> Option<String> {
+        let spared = self.work.members().iter().filter(|member| member.spared);
+        let named = spared.map(|member| match member.machine {
+            Some(_) => member.node.name.clone(),
+            None => format!("{} (does not answer)", member.node.name),
+        });
+        let named: Vec<String> = named.collect();
+        (!named.is_empty()).then(|| format!("--limit left out: {}", named.join(", ")))
+    }
+}
+
+/// `user@host`, as other operators see who changes a machine.
+fn owner() -> String {
+    let user =
+        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let host =
+        hostname::get().map_or_else(|_| "somewhere".into(), |host| host.to_string_lossy().into_owned());
+    // It becomes a word of shell.
+    let plain = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-");
+    format!("{}@{}", plain(&user.unwrap_or_else(|| "somebody".into())), plain(&host))
+}

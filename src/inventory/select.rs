@@ -1,0 +1,68 @@
+//! Nodes as a command line names them: one by one, or by a range as the inventory writes it.
+
+use std::collections::BTreeSet;
+
+use super::fields::nearest;
+use super::range;
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind, Result};
+
+/// The nodes that these words stand for. Fails on a word that stands for none.
+pub fn select(cluster: &Cluster, words: &[String]) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for word in words {
+        let wrong = |why: String| Error::new(Kind::Usage, format!("{word}: {why}"));
+        for name in range::expand(word).map_err(wrong)? {
+            if cluster.node(&name).is_none() {
+                return Err(unknown(cluster, &name));
+            }
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+fn unknown(cluster: &Cluster, name: &str) -> Error {
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    let error = Error::new(Kind::Usage, format!("the inventory has no node {name}"));
+    match nearest(name, names.iter().copied()) {
+        Some(meant) => error.hint(format!("did you mean {meant}?")),
+        None if names.len() <= 20 => error.hint(format!("it has {}", names.join(", "))),
+        None => {
+            error.hint("names are those after `nodes.` in the inventory; a range is written as in w[1-3]")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn chosen(words: &[&str]) -> std::result::Result<Vec<String>, (String, String)> {
+        let text = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n\
+            [nodes.m1]\naddress = '10.0.0.1'\nrole = 'control-plane'\n\
+            [nodes.'worker[1-3]']\naddress = '10.0.0.1[1-3]'\nrole = 'worker'\n";
+        let cluster = crate::inventory::parse(text, Path::new("demo.toml")).unwrap();
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        let names = select(&cluster, &words).map(|names| names.into_iter().collect());
+        names.map_err(|error| (error.what, error.hint.unwrap_or_default()))
+    }
+
+    #[test]
+    fn nodes_are_named_one_by_one_or_by_a_range() {
+        assert_eq!(chosen(&["worker[2-3]", "m1", "worker2"]).unwrap(), ["m1", "worker2", "worker3"]);
+        assert_eq!(chosen(&[]).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_answered_with_the_nearest() {
+        let wrong = |word: &str| chosen(&[word]).unwrap_err();
+        let said = |what: &str, hint: &str| (what.to_string(), hint.to_string());
+        assert_eq!(wrong("wroker1"), said("the inventory has no node wroker1", "did you mean worker1?"));
+        assert_eq!(wrong("db"), said("the inventory has no node db", "it has m1, worker1, worker2, worker3"));
+        assert_eq!(wrong("worker[3-4]").0, "the inventory has no node worker4");
+        assert_eq!(wrong("worker[3-1]").0, "worker[3-1]: [3-1] runs backwards");
+    }
+}

@@ -1,0 +1,69 @@
+//! A machine's shell as a run uses it: one of so many at once, and what is said to it is told. Its questions are told
+//! one by one, with their answers, and not as the script that puts them all.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::Fleetwork;
+use crate::error::{Error, Kind, Result};
+use crate::ledger;
+use crate::plan;
+use crate::probe::Answer;
+use crate::report::{Event, Events};
+use crate::shell::{Output, Shell};
+
+pub(super) struct Told<S> {
+    pub shell: S,
+    pub node: String,
+    /// Shared by the whole fleet; who has a place may run something.
+    pub places: Arc<Semaphore>,
+    pub events: Events,
+}
+
+impl<S: Shell> Told<S> {
+    /// Runs a script that is told in another way.
+    pub async fn run_untold(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        let place = self.places.acquire().await;
+        let _place = place.map_err(|e| Error::new(Kind::Local, "the run is over").because(e.to_string()))?;
+        self.shell.run(script, heard).await
+    }
+}
+
+impl<S: Shell> Shell for Told<S> {
+    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        if self.events.are_detailed() {
+            let (node, script) = (self.node.clone(), ledger::shown(script));
+            self.events.tell(Event::Script { node, script });
+        }
+        let output = self.run_untold(script, heard).await?;
+        if self.events.are_detailed() {
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            self.events.tell(Event::Ended { node: self.node.clone(), status: output.status, stderr });
+        }
+        Ok(output)
+    }
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// Tells every question to a machine and what it said, where anybody wants to know.
+    pub(super) fn tell_answers(&self, i: usize) {
+        let member = &self.members[i];
+        let Some(machine) = member.machine.as_ref().filter(|_| self.events.are_detailed()) else { return };
+        // Wants were built before the machine was asked: that they can be is known.
+        let Ok(wants) = self.wants_of(member, machine, &self.fleet()) else { return };
+        let steps = self
+            .stages
+            .iter()
+            .zip(wants)
+            .flat_map(|(stage, wants)| wants.into_iter().map(|(s, want)| (stage.steps[s].name, want)));
+        for ((step, want), answer) in steps.zip(&member.answers) {
+            let answered = match answer {
+                Answer::Said(text) => text.clone(),
+                Answer::Unknown(why) => format!("cannot tell: {why}"),
+            };
+            let (node, asked) = (member.node.name.clone(), plan::asked(&want.ask));
+            self.events.tell(Event::Asked { node, step: step.into(), that: want.that, asked, answered });
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Colour: whether there is any, and what gets some. It is put on lines that are finished, by the signs they have, so it
+//! says nothing that the words do not.
+
+use anstream::ColorChoice;
+use anstream::adapter::strip_str;
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Decides for the whole program. `Auto`: on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`.
+pub fn choose(choice: ColorChoice) {
+    choice.write_global();
+}
+
+/// What a line begins with, its colour, and whether that is for the whole line.
+const SIGNS: &[(&str, &str, bool)] = &[
+    ("✔", GREEN, false),
+    ("✗", RED, false),
+    ("error:", RED, false),
+    ("warning:", YELLOW, false),
+    ("  ✗", RED, false),
+    ("  ?", YELLOW, false),
+    ("      hint:", CYAN, false),
+    ("      - ", RED, true),
+    ("      + ", GREEN, true),
+];
+
+/// The text with colour, without escape sequences that somebody else put into it. What is written to where none
+/// belongs is stripped on its way out.
+pub fn paint(text: &str) -> String {
+    let text = strip_str(text).to_string();
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn line(line: &str) -> String {
+    let signed =
+        SIGNS.iter().find_map(|(sign, color, whole)| Some((sign, line.strip_prefix(sign)?, color, whole)));
+    match signed {
+        Some((sign, rest, color, true)) => format!("{color}{sign}{rest}{PLAIN}"),
+        Some((sign, rest, color, false)) => format!("{color}{sign}{PLAIN}{rest}"),
+        None => match line.split_once(" — ").filter(|(before, _)| !before.starts_with(' ')) {
+            Some((before, after)) => format!("{BOLD}{before}{PLAIN} — {after}"),
+            None => line.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_its_colour_a_line_says_the_same() {
+        let lines = "w1  swap — the kubelet refuses\n  ✗ no swap is active\n      - /swap.img\n      + none\n\
+            \n✔ all is well\n✗ w1  no\n      hint: see to it\nplain";
+        let painted = paint(lines);
+        assert_eq!(strip_str(&painted).to_string(), lines);
+        assert_eq!(painted.matches(PLAIN).count(), 7, "{painted:?}");
+    }
+
+    #[test]
+    fn what_a_machine_says_moves_no_cursor() {
+        assert_eq!(paint("w1      \x1b[2Jgone\x1b[31m"), "w1      gone");
+    }
+}

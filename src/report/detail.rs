@@ -1,0 +1,98 @@
+//! Every event in full, as lines: what `-v` shows and `--log` writes.
+
+use std::fs::File;
+use std::io::Write;
+
+use time::OffsetDateTime;
+
+use super::{Event, count};
+use crate::plan::diff;
+
+/// The first line says what happened; further ones are indented.
+pub fn lines(event: &Event) -> Vec<String> {
+    match event {
+        Event::Asked { node, step, that, asked, answered } => {
+            let mut lines = vec![format!("{node}  {step}: is it so that {that}?")];
+            lines.extend(body("asked", asked));
+            lines.extend(body("answered", answered));
+            lines
+        }
+        Event::Script { node, script } => {
+            let mut lines =
+                vec![format!("{node}  runs a script of {}", count(script.lines().count(), "line"))];
+            lines.extend(script.lines().map(|line| format!("      | {line}").trim_end().to_string()));
+            lines
+        }
+        Event::Ended { node, status, stderr } => {
+            let mut lines = vec![format!("{node}  the script ended with {status}")];
+            lines.extend(stderr.lines().map(|line| format!("      {line}")));
+            lines
+        }
+        Event::Drift { node, step, that, state, have, want } => {
+            let mut lines = vec![format!("{node}  {step}: not so ({state}): {that}")];
+            lines.extend(diff(have, want).iter().map(|line| format!("      {line}")));
+            lines
+        }
+        Event::Error { node, what, cause, hint, .. } => {
+            let node = node.as_ref().map_or(String::new(), |node| format!("{node}  "));
+            let mut lines = vec![format!("✗ {node}{what}")];
+            lines.extend(cause.iter().map(|line| format!("      {line}")));
+            lines.extend(hint.iter().map(|hint| format!("      hint: {hint}")));
+            lines
+        }
+        other => vec![short(other)],
+    }
+}
+
+/// Events that one line is enough for.
+fn short(event: &Event) -> String {
+    match event {
+        Event::Looked { node, changes, seconds, .. } => {
+            format!("{node}  answered after {seconds:.1} s; {} not so", count(*changes, "want"))
+        }
+        Event::Fixing { node, step, that } => format!("{node}  {step}: to be made so: {that}"),
+        Event::Fixed { node, step, that } => format!("{node}  {step}: now it is so: {that}"),
+        Event::Said { node, line } => format!("{node}      {line}"),
+        Event::Done { changes, nodes, seconds } => {
+            let states = nodes.iter().map(|(name, tally)| format!("{name} {:?}", tally.state).to_lowercase());
+            let states: Vec<String> = states.collect();
+            format!("done in {seconds:.1} s with {}: {}", count(*changes, "change"), states.join(", "))
+        }
+        other => super::line(other).unwrap_or_default(),
+    }
+}
+
+/// A text behind its name, its further lines under the first.
+fn body(name: &str, text: &str) -> Vec<String> {
+    let text = if text.trim().is_empty() { "nothing" } else { text.trim_end() };
+    let name = |n: usize| if n == 0 { format!("{name}:") } else { String::new() };
+    text.lines()
+        .enumerate()
+        .map(|(n, line)| format!("      {:<9} {line}", name(n)).trim_end().into())
+        .collect()
+}
+
+/// A file that everything of a run is written to, each event with its time.
+pub struct Log(File);
+
+impl Log {
+    /// `said`: the command line, which opens what this run writes.
+    pub fn begin(file: File, said: &str) -> Log {
+        let mut log = Log(file);
+        log.write(&[format!("ironstrap {}: {said}", env!("CARGO_PKG_VERSION"))]);
+        log
+    }
+
+    pub fn write(&mut self, lines: &[String]) {
+        let format = time::macros::format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        );
+        let now = OffsetDateTime::now_utc().format(format).unwrap_or_default();
+        let text: String = lines.iter().enumerate().fold(String::new(), |text, (n, line)| match n {
+            0 => text + &format!("{now}  {line}\n"),
+            _ => text + line + "\n",
+        });
+        // A disk that is full is no reason to stop in the middle of a change.
+        let _ = self.0.write_all(text.as_bytes());
+    }
+}

@@ -1,0 +1,106 @@
+//! Runs that are about some of the nodes, or speak to few at the same time.
+
+use ironstrap::error::Kind;
+
+use crate::fleet::{Fleet, secret};
+use crate::pairs;
+
+fn only(names: &[&str]) -> std::collections::BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn with_a_limit_the_others_are_asked_once_and_left_as_they_are() {
+    let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
+    for machine in &fleet.machines {
+        machine.write("etc/toy/switch", "off\n");
+    }
+    fleet.limit = only(&["w1"]);
+    let before = ["m1", "w2"].map(|name| fleet.machine(name).files());
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]));
+    let wanted = pairs(&[("w1", "the switch is on")]);
+    assert_eq!((outcome.planned, outcome.changed), (wanted.clone(), wanted));
+    assert_eq!(["m1", "w2"].map(|name| fleet.machine(name).files()), before);
+    for name in ["m1", "w2"] {
+        assert_eq!(fleet.machine(name).execs(), 1, "{name} is asked");
+        assert_eq!(fleet.machine(name).read("run/ironstrap/lease"), "absent", "{name} is not taken");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_nodes_that_are_left_out_is_no_failure() {
+    let mut fleet = Fleet::settled(&["m1", "w1", "w2", "w3"]).await;
+    fleet.machine("w1").write("etc/toy/switch", "off\n");
+    fleet.machine("w2").write("proc/1/comm", "runit\n");
+    fleet.unplug("w3");
+    fleet.limit = only(&["w1"]);
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]));
+    assert_eq!(outcome.changed, pairs(&[("w1", "the switch is on")]));
+}
+
+#[tokio::test]
+async fn a_node_joins_alone_and_gets_its_labels_and_nobody_elses() {
+    let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
+    for name in ["m1", "w1"] {
+        fleet.machine(name).settle(&secret(&fleet.trust));
+    }
+    let m1 = fleet.machine("m1");
+    m1.write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
+    m1.write("etc/toy/switch", "off\n");
+    fleet.limit = only(&["w2"]);
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]), "{}", outcome.shown);
+    assert!(outcome.changed.contains(&("w2".into(), "w2 is a member".into())), "{:?}", outcome.changed);
+    let m1 = fleet.machine("m1");
+    assert_eq!((m1.read("etc/toy/labels").as_str(), m1.read("etc/toy/switch").as_str()), ("w2\n", "off\n"));
+}
+
+#[tokio::test]
+async fn who_would_wait_for_a_node_that_is_left_out_is_told_so() {
+    let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.limit = only(&["w1"]);
+    let outcome = fleet.apply().await;
+    crate::reads("error-limit-waits", &outcome.left);
+    assert_eq!((outcome.left.len(), outcome.left[0].node.as_deref()), (1, Some("w1")));
+    assert_eq!(fleet.machine("w1").read("etc/toy/switch"), "on\n", "it is prepared all the same");
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
+}
+
+#[tokio::test]
+async fn no_cluster_is_begun_beside_a_control_plane_that_is_left_out_and_does_not_answer() {
+    let mut fleet = Fleet::of(&["m1", "m2"]).await;
+    fleet.unplug("m2");
+    fleet.limit = only(&["m1"]);
+    let before = fleet.machine("m1").files();
+    let error = fleet.apply().await.result.unwrap_err();
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m2")));
+    assert_eq!(fleet.machine("m1").files(), before);
+}
+
+#[tokio::test]
+async fn no_more_machines_are_spoken_to_at_once_than_wanted() {
+    let names = ["m1", "w1", "w2", "w3", "w4", "w5"];
+    let mut most = vec![];
+    for parallel in [2, usize::MAX] {
+        let mut fleet = Fleet::settled(&names).await;
+        let shared = tempfile::tempdir().unwrap();
+        for machine in &fleet.machines {
+            // Every look asks for the number of processors: notes how many are at it.
+            let (dir, name) = (shared.path().display(), &machine.name);
+            let script = format!(
+                "mkdir {dir}/{name}; ls {dir} | wc -l >>{dir}.most; sleep 0.3; rmdir {dir}/{name}; echo 4"
+            );
+            machine.command("nproc", &script);
+        }
+        fleet.parallel = parallel;
+        let outcome = fleet.apply().await;
+        assert_eq!((outcome.result, outcome.changed.len()), (Ok(()), 0));
+        let noted = std::fs::read_to_string(shared.path().with_extension("most")).unwrap();
+        let counts: Vec<usize> = noted.lines().map(|line| line.trim().parse().unwrap()).collect();
+        assert_eq!(counts.len(), names.len());
+        most.push(counts.into_iter().max().unwrap());
+    }
+    assert!(most[0] <= 2 && most[1] > 2, "{most:?}");
+}

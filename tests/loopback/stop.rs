@@ -1,0 +1,81 @@
+//! A run that the user ends early: what it still does, and where it says everybody stands.
+
+use std::time::{Duration, Instant};
+
+use ironstrap::error::{Error, Kind};
+use ironstrap::reconcile::Stop;
+use ironstrap::report::Event;
+use tokio::sync::watch;
+
+use crate::fleet::Fleet;
+
+/// A run that is stopped in this way once a fix of this begins at this node.
+async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error {
+    let (mut work, mut events) = fleet.look().await;
+    assert!(work.survey(("demo.trust", true)).errors.is_empty());
+    let (stopper, mut stop) = watch::channel(Stop::Never);
+    let (node, that) = (node.to_string(), that.to_string());
+    let user = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if matches!(&event, Event::Fixing { node: n, that: t, .. } if *n == node && *t == that) {
+                stopper.send(wish).unwrap();
+                // Kept: a run whose stopper is gone is not stopped.
+                return Some(stopper);
+            }
+        }
+        None
+    });
+    let run = tokio::time::timeout(Duration::from_secs(20), work.apply(&mut stop));
+    let error = run.await.expect("it hangs").unwrap_err();
+    assert!(user.await.unwrap().is_some(), "it was stopped by somebody else");
+    error
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_begins_nothing_new() {
+    let fleet = Fleet::of(&["m1"]).await;
+    let (mut work, _) = fleet.look().await;
+    let (_sender, mut stop) = watch::channel(Stop::Soon);
+    let error = work.apply(&mut stop).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Interrupted);
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
+}
+
+#[tokio::test]
+async fn stopped_once_it_ends_what_it_began_and_says_who_is_done_and_who_is_left() {
+    let fleet = Fleet::of(&["m1", "w1"]).await;
+    for name in ["m1", "w1"] {
+        fleet.machine(name).command("switch", "sleep 1; echo on >$ROOT/etc/toy/switch");
+    }
+    let settled = Fleet::settled(&["m1", "w1", "w2"]).await;
+    for name in ["m1", "w1"] {
+        settled.machine(name).write("etc/toy/switch", "off\n");
+        settled.machine(name).command("switch", "sleep 1; echo on >$ROOT/etc/toy/switch");
+    }
+    let error = stopped_at(&settled, "m1", "the switch is on", Stop::Soon).await;
+    assert_eq!(error.cause, ["done: m1, w1, w2"], "what was begun is done, and looked at");
+    let error = stopped_at(&fleet, "m1", "the switch is on", Stop::Soon).await;
+    crate::reads("error-stopped", std::slice::from_ref(&error));
+    assert_eq!(error.cause, ["left: m1 (2 changes), w1 (1 change)"]);
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "on\n", "what ran was waited for");
+    assert_eq!(
+        fleet.machine("m1").read("etc/kubernetes/kubelet.conf"),
+        "absent",
+        "nothing was begun after it"
+    );
+    let lease = fleet.machine("m1").read("run/ironstrap/lease");
+    assert_eq!(lease.split(' ').nth(2), Some("0"), "the machine was given back: {lease}");
+    fleet.converge().await;
+}
+
+#[tokio::test]
+async fn stopped_twice_it_waits_for_nothing_and_says_what_may_go_on() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    fleet.machine("w1").write("etc/toy/switch", "off\n");
+    fleet.machine("w1").command("switch", "sleep 30");
+    let since = Instant::now();
+    let error = stopped_at(&fleet, "w1", "the switch is on", Stop::Now).await;
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    assert_eq!((error.kind, error.what.as_str()), (Kind::Interrupted, "stopped at once"));
+    assert_eq!(error.cause, ["done: m1", "may go on by itself: w1 (prepare)"]);
+}
