@@ -13,7 +13,7 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "lab: $*"; exit 1; }
 
 # held LOCK COMMAND…: runs a command of the lab while nobody else holds the lock. What it leaves
-# running must not inherit descriptor 9, or the lock would stay with it.
+# running must run alone, or the lock would stay with it.
 held() {
   local lock=$1; shift
   mkdir -p "$(dirname "$lock")"
@@ -21,6 +21,17 @@ held() {
   flock -w 3600 9 || die "another lab command has held $lock for an hour"
   "$@"
   exec 9>&-
+}
+
+# alone COMMAND…: becomes a session of its own, with no open file but the three that everybody has:
+# whoever calls the lab may have others, a lock say, that must not live as long as a machine does.
+alone() {
+  local fd
+  for fd in /proc/self/fd/*; do
+    fd=${fd##*/}
+    ((fd <= 2)) || eval "exec $fd>&-"
+  done
+  exec setsid "$@"
 }
 
 # started PID: when the kernel started that process, in clock ticks; empty for one that is gone

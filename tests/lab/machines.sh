@@ -26,7 +26,7 @@ serve() {
   local name=$1 port=$2 try
   shift 2
   recorded "$LAB/$name.pid" >/dev/null && return
-  IRONSTRAP_LAB_OF=$LAB setsid nsenter --net="/run/netns/$ID" -- "$@" </dev/null >>"$LAB/$name.log" 2>&1 9>&- &
+  IRONSTRAP_LAB_OF=$LAB alone nsenter --net="/run/netns/$ID" -- "$@" </dev/null >>"$LAB/$name.log" 2>&1 &
   remember "$LAB/$name.pid" $!
   for ((try = 0; try < 200; try++)); do
     inside bash -c "exec 3<>/dev/tcp/$NET.1/$port" 2>/dev/null && return
@@ -234,7 +234,7 @@ run() {
 boot() { # NAME: without waiting
   local name=$1 d=$LAB/machines/$1
   ! running "$name" || return 0
-  IRONSTRAP_LAB_OF=$LAB IRONSTRAP_LAB=$LAB setsid "$HERE/lab" _run "$name" </dev/null >>"$d/console.log" 2>&1 9>&- &
+  IRONSTRAP_LAB_OF=$LAB IRONSTRAP_LAB=$LAB alone "$HERE/lab" _run "$name" </dev/null >>"$d/console.log" 2>&1 &
   remember "$d/run.pid" $!
 }
 
