@@ -239,7 +239,9 @@ impl<S: Shell> Fleetwork<S> {
         let mut errors = fleet::misfits(&machines, &clocks);
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
-        let blocked = !fleet.exists || refusals.iter().any(|(_, everybody)| *everybody);
+        let blocked = !fleet.exists
+            || refusals.iter().any(|(_, everybody)| *everybody)
+            || errors.iter().any(|error| error.node.is_none());
         errors.extend(refusals.into_iter().map(|(error, _)| error));
         for i in 0..self.members.len() {
             let name = &self.members[i].node.name;
