@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use crate::fetch;
 use crate::inventory;
 use crate::ledger::Run;
 use crate::pki::Trust;
@@ -108,6 +109,7 @@ fn one(error: Error) -> Errors {
 
 fn check(path: &std::path::Path) -> std::result::Result<End, Errors> {
     let cluster = inventory::read(path).map_err(one)?;
+    fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     let wants = every_want(&cluster, &trust).map_err(one)?;
@@ -161,8 +163,10 @@ impl FleetArgs {
 
     async fn start(&self, style: Style) -> Result<Start> {
         let since = Instant::now();
-        let cluster = Arc::new(inventory::read(&self.inventory.inventory)?);
+        let mut cluster = inventory::read(&self.inventory.inventory)?;
         let store = Store::new(&cluster);
+        fetch::addons(&mut cluster, &store).await?;
+        let cluster = Arc::new(cluster);
         let now = OffsetDateTime::now_utc();
         let loaded = store.load()?;
         let kept = loaded.is_some();
