@@ -24,8 +24,10 @@ fn pairs(of: &[(&str, &str)]) -> Pairs {
     of.iter().map(|(step, that)| (step.to_string(), that.to_string())).collect()
 }
 
-/// Scenarios in their order. What one leaves, the next finds.
-const SCENARIOS: &[(&str, fn(&Vm))] = &[
+type Scenario = (&'static str, fn(&Vm));
+
+/// In their order: what one leaves, the next finds.
+const SCENARIOS: &[Scenario] = &[
     ("a plan sees everything there is to see on cgroup v2", sees_all),
     ("what the machine came with is put right, and stays so after a reboot", from_the_shop),
     ("what is broken while it runs is mended, each and nothing else", live),
