@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cluster::Addon;
 use crate::error::Result;
 use crate::shell::{KUBECTL, kubectl_apply, quote};
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Expect, Object, Step, Verdict, Want};
 use crate::template;
 
 pub const STEP: Step =
@@ -16,20 +16,34 @@ pub const STEP: Step =
 const LABEL: &str = "ironstrap.dev/addon";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let mut wants = Vec::new();
+    let joins = cx.fleet.joining.first().map(|node| format!("{node} to join"));
+    let (mut wants, mut held) = (Vec::new(), None);
     for addon in &cx.cluster.addons {
         let objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();
         let fix = apply(&objects)?;
-        wants.extend(objects.iter().map(|object| Want {
-            that: format!("{} is as addon {} has it", Object::of(object), addon.name),
-            ..Want::object(object, &fix)
+        wants.extend(objects.iter().map(|object| {
+            let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
+            after(&held, Want { that, ..Want::object(object, &fix) })
         }));
         let running: Vec<Object> = objects.iter().filter(|object| runs(object)).map(Object::of).collect();
         if addon.wait && !running.is_empty() {
             wants.push(available(cx, addon, running));
+            held = joins.clone();
         }
     }
     Ok(wants)
+}
+
+/// What is not there yet comes after the addons before it, and so after the nodes that those wait for. What is
+/// there is mended whoever is missing.
+fn after(held: &Option<String>, want: Want) -> Want {
+    let (Some(for_what), Expect::Judged(judge)) = (held.clone(), want.expect.clone()) else { return want };
+    want.judged(move |answer| match judge(answer) {
+        Verdict::Differs { have, want } if answer == "absent" => {
+            Verdict::Waits { have, want, for_what: for_what.clone() }
+        }
+        verdict => verdict,
+    })
 }
 
 fn labelled(addon: &Addon, object: &Value) -> Value {

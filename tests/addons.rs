@@ -1,8 +1,12 @@
-//! Addons behind URLs: fetched, proved by their hash, kept, and never taken for something else.
+//! Addons: those behind URLs are fetched, proved by their hash, kept, and never taken for something else; and each
+//! waits for those before it.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +14,12 @@ use std::path::Path;
 
 use ironstrap::cluster::Cluster;
 use ironstrap::error::{Kind, Result};
-use ironstrap::step::sha256;
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::Machine;
+use ironstrap::step::{Expect, Verdict, sha256};
 use ironstrap::store::Store;
 use ironstrap::{fetch, inventory};
+use time::OffsetDateTime;
 
 const MANIFEST: &str = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n\
     - apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n";
@@ -103,4 +110,38 @@ async fn two_addons_do_not_fight_over_an_object() {
         error.what.ends_with("demo.toml:7: addon two has Namespace a, and so has addon one before it"),
         "{error}"
     );
+}
+
+#[test]
+fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d}\n";
+    std::fs::write(dir.path().join("a.yaml"), runs).unwrap();
+    std::fs::write(dir.path().join("b.yaml"), MANIFEST).unwrap();
+    let cluster = cluster(dir.path(), "[addons.one]\nmanifest = 'a.yaml'\n[addons.two]\nmanifest = 'b.yaml'");
+    let judged = |joining: &[&str], answer: &str| -> BTreeMap<String, String> {
+        let fleet =
+            Fleet { joining: joining.iter().map(|node| node.to_string()).collect(), ..Fleet::default() };
+        let about = (&Machine::default(), &fleet);
+        let trust = common::trust(&cluster);
+        let wants = common::wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let of_addons = wants.into_iter().filter(|(_, step, _)| *step == "addons");
+        let say = |want: ironstrap::step::Want| {
+            let Expect::Judged(judge) = want.expect else { panic!("{}", want.that) };
+            match judge(answer) {
+                Verdict::Holds => "holds".into(),
+                Verdict::Differs { .. } => "differs".into(),
+                Verdict::Waits { for_what, .. } => for_what,
+            }
+        };
+        of_addons.map(|(.., want)| (want.that.clone(), say(want))).collect()
+    };
+    let first = "DaemonSet d is as addon one has it";
+    let (available, second) = ("addon one is available", "Namespace a is as addon two has it");
+    let now = judged(&["w1"], "absent");
+    assert_eq!((now[first].as_str(), now[available].as_str()), ("differs", "w1 to join"));
+    assert_eq!(now[second], "w1 to join");
+    assert!(judged(&[], "absent").values().all(|said| said == "differs"));
+    let drifted = judged(&["w1"], "{}");
+    assert_eq!(drifted[second], "differs", "what is there is mended whoever is missing");
 }
