@@ -4,13 +4,14 @@ LAB := tests/lab/lab
 BIN := target/release/ironstrap
 INVENTORY := tests/lab/inventory.toml
 
-.PHONY: help cluster test test-quick test-cluster bench clean-lab tools
+.PHONY: help cluster test test-quick test-cluster test-kernel bench clean-lab tools
 
 help:
 	@echo "make cluster       a real cluster on this machine: three machines of the lab, made one by ironstrap (root)"
 	@echo "make test          everything: format, lints, tests, and the lab (root)"
 	@echo "make test-quick    of it what needs neither root nor network"
 	@echo "make test-cluster  of it the lab (root)"
+	@echo "make test-kernel   of it a machine with a kernel of its own, under QEMU (root)"
 	@echo "make bench         how fast, as ratios within one run (root)"
 	@echo "make clean-lab     stops the lab of make cluster and leaves nothing but the cache of built parts (root)"
 
@@ -23,7 +24,7 @@ cluster: tools
 	$(LAB) exec $(BIN) apply --yes -i $(INVENTORY)
 	@tests/lab/demo $(INVENTORY)
 
-test: tools test-quick test-cluster
+test: tools test-quick test-cluster test-kernel
 
 test-quick:
 	cargo fmt --check
@@ -35,6 +36,11 @@ test-cluster: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-test
 test-cluster: tools
 	$(LAB) up
 	cargo test --locked --features lab --test cluster; status=$$?; $(LAB) down; $(LAB) check-clean && exit $$status
+
+test-kernel: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-kernel
+test-kernel: tools
+	$(LAB) qemu up
+	cargo test --locked --features lab --test kernel; status=$$?; $(LAB) down; $(LAB) check-clean && exit $$status
 
 bench: tools
 	cargo build --release --locked

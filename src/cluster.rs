@@ -42,6 +42,8 @@ pub struct Cluster {
     pub registries: Vec<Registry>,
     pub packages: Packages,
     pub proxy: Proxy,
+    /// In the order of the inventory, which is the order in which they are applied.
+    pub addons: Vec<Addon>,
     /// In the order of the inventory.
     pub nodes: Vec<Node>,
     /// The folder of the inventory; the trust and the kubeconfig are kept beside it.
@@ -93,6 +95,30 @@ pub struct Manifest {
     /// As the inventory names it.
     pub path: String,
     pub objects: Vec<Value>,
+}
+
+/// Manifests that are applied once the cluster is up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Addon {
+    pub name: String,
+    pub origin: Origin,
+    /// Whether what comes after it waits until it runs.
+    pub wait: bool,
+    /// Empty until fetched, where it comes from a URL.
+    pub objects: Vec<Value>,
+    /// Where the inventory names it, as in `demo.toml:12`.
+    pub written: String,
+}
+
+/// Where an addon's objects come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    File,
+    /// With the hash of what has to be there, in lower-case hex.
+    Url {
+        url: String,
+        sha256: Option<String>,
+    },
 }
 
 /// Where images of one registry are pulled from.

@@ -125,7 +125,8 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     )
 }
 
-/// What is wrong with machines taken together: names that two of them have, clocks that disagree.
+/// What is wrong with machines taken together: names that two of them have, clocks that disagree. An error
+/// without a node is about the operator's own computer.
 /// `clocks`: how far each machine's clock is ahead of the operator's, in seconds.
 pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -137,18 +138,34 @@ pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error
             .on(nodes[0])
             .hint("give each machine a name of its own: hostnamectl set-hostname NAME")
     });
-    let mut sorted: Vec<f64> = clocks.values().copied().collect();
+    twice.chain(wrong_clocks(clocks)).collect()
+}
+
+/// The operator's clock counts as one among the others, and decides where two opinions are equally strong: it
+/// dates the certificates.
+fn wrong_clocks(clocks: &BTreeMap<String, f64>) -> Vec<Error> {
+    const OPERATOR: f64 = 0.0;
+    let mut sorted: Vec<f64> = clocks.values().copied().chain([OPERATOR]).collect();
     sorted.sort_by(f64::total_cmp);
-    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
-    let wrong = clocks.iter().filter(|(_, ahead)| (**ahead - median).abs() > CLOCKS_WITHIN_SECONDS);
-    let wrong = wrong.map(|(node, ahead)| {
-        let by = (ahead - median).round();
+    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    let right = if low.abs() < high.abs() { low } else { high };
+    let off = |clock: f64, others: &str| {
+        let by = (clock - right).round();
         let way = if by > 0.0 { "ahead of" } else { "behind" };
-        Error::new(Kind::Refused, format!("its clock is {} s {way} the others", by.abs())).on(node).hint(
+        (by.abs() > CLOCKS_WITHIN_SECONDS).then(|| format!("{} s {way} {others}", by.abs()))
+    };
+    let others = if clocks.len() == 1 { "this computer's" } else { "the others" };
+    let machines = clocks.iter().filter_map(|(node, ahead)| {
+        let off = off(*ahead, others)?;
+        Some(Error::new(Kind::Refused, format!("its clock is {off}")).on(node).hint(
             "certificates would not be valid there; set the clock, best by a time service such as chrony",
-        )
+        ))
     });
-    twice.chain(wrong).collect()
+    let operator = off(OPERATOR, "the machines'").map(|off| {
+        Error::new(Kind::Refused, format!("the clock of this computer is {off}"))
+            .hint("it dates the certificates; set it, best by a time service such as chrony")
+    });
+    machines.chain(operator).collect()
 }
 
 #[cfg(test)]
@@ -256,14 +273,32 @@ mod tests {
     #[test]
     fn machines_with_one_name_and_clocks_that_disagree_do_not_fit() {
         let mut machines: Machines = ["m1", "m2", "w1"].map(|name| machine(name, &[])).into();
-        let clocks =
-            |w1: f64| [("m1", 100.0), ("m2", 100.5), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into();
-        assert_eq!(misfits(&machines, &clocks(159.0)), []);
-        let wrong = misfits(&machines, &clocks(161.0));
+        let clocks = |m1: f64, m2: f64, w1: f64| {
+            [("m1", m1), ("m2", m2), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into()
+        };
+        assert_eq!(misfits(&machines, &clocks(0.0, 0.5, 59.0)), []);
+        let wrong = misfits(&machines, &clocks(0.0, 0.5, 61.0));
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
-        let twice = misfits(&machines, &clocks(100.0));
+        let twice = misfits(&machines, &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does w1"));
         assert_eq!(misfits(&Machines::new(), &BTreeMap::new()), []);
+    }
+
+    #[test]
+    fn the_operators_clock_is_one_among_the_others() {
+        let said = |clocks: &[(&str, f64)]| -> Vec<(Option<String>, String)> {
+            let clocks = clocks.iter().map(|(name, ahead)| (name.to_string(), *ahead)).collect();
+            misfits(&Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()
+        };
+        let on = |node: &str, what: &str| vec![(Some(node.to_string()), what.to_string())];
+        assert_eq!(said(&[("m1", 59.0)]), []);
+        assert_eq!(said(&[("m1", 3600.4)]), on("m1", "its clock is 3600 s ahead of this computer's"));
+        assert_eq!(said(&[("m1", 1.0), ("w1", -90.0)]), on("w1", "its clock is 90 s behind the others"));
+        let ours = "the clock of this computer is 3600 s behind the machines'".to_string();
+        assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0), ("w2", 3601.0)]), [(None, ours.clone())]);
+        assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0)]), [(None, ours)]);
+        let three = [("m1", 0.0), ("m2", 900.0), ("m3", 900.0)];
+        assert_eq!(said(&three).len(), 2, "two against two: the operator's side is believed");
     }
 }

@@ -2,6 +2,7 @@
 //! gives the cluster it means. All mistakes are reported at once. What is on the machines is not known here.
 
 mod across;
+mod addons;
 mod fields;
 mod files;
 mod general;
@@ -26,7 +27,8 @@ use toml::de::DeTable;
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
 use files::Folder;
-use mistake::Mistakes;
+pub use files::objects;
+use mistake::{Mistakes, Span};
 pub use select::select;
 use table::Table;
 
@@ -56,7 +58,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let cluster = cluster(&root, dir, &mut mistakes);
+    let place = |at: &Span| format!("{shown}:{}", text[..at.start.min(text.len())].lines().count().max(1));
+    let mut cluster = cluster(&root, dir, &mut mistakes);
+    cluster.addons = addons::addons(&root, &Folder(dir), &place, &mut mistakes);
     match mistakes.is_empty() {
         true => Ok(cluster),
         false => Err(mistakes.into_error(text, &shown)),
@@ -98,6 +102,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         registries: sources::registries(root, folder, mistakes),
         packages: sources::packages(root, &minor, folder, mistakes),
         proxy: sources::proxy(root, mistakes),
+        addons: vec![],
         nodes: nodes.into_iter().map(|written| written.node).collect(),
         dir: dir.to_path_buf(),
         name,

@@ -15,7 +15,7 @@
 //! - Asks depend on the inventory alone. *Unknown* is never taken for *absent*: what cannot be told is never changed.
 //! - State, not events: a restart that is owed is asked for, not remembered.
 //! - Only `store` and `ssh` (with `known_hosts`) change anything outside the program, and only `report` and `main`
-//!   speak; `inventory` and `cli` read the operator's side. Everything else is a function of values.
+//!   speak; `inventory`, `fetch` and `cli` read the operator's side. Everything else is a function of values.
 //! - A file opens with what it is and what it is not. Comments say why. Messages are lower-case sentences that
 //!   begin with the node; whatever a user can act on has a hint.
 
@@ -52,6 +52,8 @@ pub mod ledger;
 pub mod known_hosts;
 
 pub mod ssh;
+
+pub mod fetch;
 
 pub mod report;
 

@@ -282,7 +282,9 @@ impl<S: Shell> Fleetwork<S> {
         errors.retain(|error| self.stands_in_the_way(error, &fleet));
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
-        let blocked = !fleet.exists || refusals.iter().any(|(_, everybody)| *everybody);
+        let blocked = !fleet.exists
+            || refusals.iter().any(|(_, everybody)| *everybody)
+            || errors.iter().any(|error| error.node.is_none());
         let matters = |(error, all): &(Error, bool)| *all || self.stands_in_the_way(error, &fleet);
         errors.extend(refusals.into_iter().filter(matters).map(|(error, _)| error));
         for i in 0..self.members.len() {

@@ -98,6 +98,23 @@ impl Store {
         Ok(write)
     }
 
+    /// What was fetched before and has this SHA-256, in hex; whoever uses it makes sure.
+    pub fn fetched(&self, sha256: &str) -> Result<Option<String>> {
+        read(&self.fetched_path().join(sha256))
+    }
+
+    /// Keeps what was fetched, so that it need not be fetched again.
+    pub fn keep_fetched(&self, sha256: &str, text: &str) -> Result<()> {
+        let path = self.fetched_path();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|e| failed("make", &path, e))?;
+        replace(&path.join(sha256), text, 0o600)
+    }
+
+    fn fetched_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.fetched", self.cluster))
+    }
+
     /// Secrets of this trust that others on this machine can get at, a line each.
     pub fn warnings(&self, trust: &Trust) -> Vec<String> {
         let path = self.path();

@@ -9,7 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{lab, trust, wants};
-use ironstrap::cluster::{Cluster, Node};
+use ironstrap::cluster::{Addon, Cluster, Node, Origin};
 use ironstrap::error::Error;
 use ironstrap::fleet::{self, Fleet, Machines};
 use ironstrap::ledger::{self, Run};
@@ -176,6 +176,30 @@ fn scripts() {
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
         snapshot(&format!("fix-{stage}"), &script.replace(&lib, "[templates/lib.sh]\n"));
     }
+}
+
+#[test]
+fn what_is_done_for_an_addon() {
+    let mut lab = Untouched::lab();
+    let manifest = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: small}\nspec: {size: 1}\n---\n\
+        apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.com}\n---\n\
+        apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n";
+    let (objects, wrong) = ironstrap::inventory::objects(manifest, "widgets.yaml");
+    assert_eq!(wrong, Vec::<String>::new());
+    lab.cluster.addons = vec![Addon {
+        name: "widgets".into(),
+        origin: Origin::File,
+        wait: true,
+        objects: objects.unwrap(),
+        written: "demo.toml:7".into(),
+    }];
+    let changes = lab.changes(lab.node("m1"), |stage| stage == "settle");
+    let changes: Vec<Change> = changes.into_iter().filter(|change| change.step == "addons").collect();
+    let run = Run { id: "1f2e".into(), owner: "me@here".into() };
+    let lib = std::fs::read_to_string("templates/lib.sh").unwrap();
+    let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
+    snapshot("fix-addons", &script.replace(&lib, "[templates/lib.sh]\n"));
+    snapshot("plan-addons", &report::plan::lines(&[("m1".into(), changes)]).join("\n"));
 }
 
 #[test]

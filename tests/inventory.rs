@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ironstrap::cluster::{Cluster, Network, Role};
+use ironstrap::cluster::{Cluster, Network, Origin, Role};
 use ironstrap::error::{Error, Kind};
 use ironstrap::inventory;
 
@@ -86,6 +86,13 @@ fn the_full_example_means_what_it_says() {
     assert!(!cluster.registries[0].fallback && cluster.registries[1].skip_verify);
     let cri = &cluster.containerd["plugins"]["io.containerd.grpc.v1.cri"];
     assert_eq!(cri["max_concurrent_downloads"].as_integer(), Some(6));
+    let names: Vec<&str> = cluster.addons.iter().map(|addon| addon.name.as_str()).collect();
+    assert_eq!(names, ["dashboard", "dashboard-admin"], "addons keep the order of the file");
+    let admin = &cluster.addons[1];
+    assert_eq!((admin.origin.clone(), admin.wait, admin.objects.len()), (Origin::File, true, 2));
+    let line = fs::read_to_string("inventories/full.toml").unwrap();
+    let line = line.lines().position(|line| line.contains("dashboard-admin.yaml")).unwrap() + 1;
+    assert_eq!(admin.written, format!("inventories/full.toml:{line}"));
     let m1 = cluster.node("m1").unwrap();
     assert_eq!((m1.ssh.host.as_str(), m1.ssh.port), ("m1.example.com", 2222));
     assert_eq!(m1.taints, Some(vec![]));
@@ -122,6 +129,9 @@ fn with_comment(text: &str, n: usize) -> Option<String> {
 fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
     let text = fs::read_to_string("inventories/full.toml").unwrap();
     let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("addons")).unwrap();
+    fs::copy("inventories/addons/dashboard-admin.yaml", dir.path().join("addons/dashboard-admin.yaml"))
+        .unwrap();
     for (name, content) in [
         ("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----"),
         ("worker.key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
@@ -136,12 +146,13 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
     });
     let read: Vec<Cluster> = read.collect();
-    assert_eq!(read.len(), 5);
+    assert_eq!(read.len(), 6);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
     assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
     assert_eq!(read[2].registries[0].ca.as_deref(), Some("-----BEGIN CERTIFICATE-----"));
     assert!(read[3].packages.key.is_some());
-    assert_eq!(read[4].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
+    assert!(matches!(&read[4].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
+    assert_eq!(read[5].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
 }
 
 #[test]

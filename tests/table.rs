@@ -61,6 +61,21 @@ fn each_file_is_written_by_one_want_only() {
     });
 }
 
+#[test]
+fn what_a_kubelet_only_checks_is_wanted_of_the_kernel() {
+    let mut cluster = clusters().remove(0).1;
+    let about = |cluster: &Cluster| -> String {
+        let nobody = (&Machine::default(), &Fleet::default());
+        let wants = wants((cluster, &cluster.nodes[0]), &trust(cluster), nobody, OffsetDateTime::now_utc());
+        wants.iter().map(|(.., want)| format!("{}\n{:?}\n", want.that, want.fix)).collect()
+    };
+    assert!(!about(&cluster).contains("kernel.panic"), "by default it sets them itself");
+    cluster.kubelet.insert("protectKernelDefaults".into(), true.into());
+    let wanted = about(&cluster);
+    assert!(wanted.contains("\nkernel.panic is 10\n"), "now: {wanted}");
+    assert!(wanted.contains("kernel.panic = 10"), "and at boot: {wanted}");
+}
+
 /// A machine and a fleet about which everything is different from the beginning.
 fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
     let has = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml", "etcd"];

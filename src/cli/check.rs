@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::{End, Inventory, Outcome, one};
 use crate::cluster::Cluster;
 use crate::error::Result;
+use crate::fetch;
 use crate::inventory;
 use crate::pki::Trust;
 use crate::report::{self, count};
@@ -21,6 +22,7 @@ pub(super) struct Check {
 pub(super) fn check(args: &Check) -> Outcome {
     let path = &args.inventory.inventory;
     let cluster = inventory::read(path).map_err(one)?;
+    fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     let wants = every_want(&cluster, &trust).map_err(one)?;

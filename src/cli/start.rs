@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::{Inventory, interrupted};
 use crate::cluster::Cluster;
 use crate::error::Result;
+use crate::fetch;
 use crate::inventory;
 use crate::ledger::Run;
 use crate::pki::Trust;
@@ -91,12 +92,16 @@ impl FleetArgs {
         let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
         let audience = Audience { style, verbose: self.verbose, log };
         let printer = tokio::spawn(report::show(receiver, audience));
-        let begun = match self.begin(limit, &events) {
-            Ok(mut begun) => tokio::select! {
-                () = begun.3.look() => Ok(begun),
-                error = interrupted() => Err(error),
-            },
-            Err(error) => Err(error),
+        let look = async {
+            let mut begun = self.begin(limit, &events).await?;
+            begun.3.look().await;
+            Ok(begun)
+        };
+        // Whoever stops it at once is heard too: listening begins before anything else.
+        let begun = tokio::select! {
+            biased;
+            error = interrupted() => Err(error),
+            begun = look => begun,
         };
         match begun {
             Ok((cluster, store, (trust, kept, made), work)) => {
@@ -112,10 +117,16 @@ impl FleetArgs {
     }
 
     /// What comes before any machine is asked.
-    fn begin(&self, limit: &Limit, events: &Events) -> Result<(Arc<Cluster>, Store, Loaded, Fleetwork<Ssh>)> {
-        let cluster = Arc::new(inventory::read(&self.inventory.inventory)?);
+    async fn begin(
+        &self,
+        limit: &Limit,
+        events: &Events,
+    ) -> Result<(Arc<Cluster>, Store, Loaded, Fleetwork<Ssh>)> {
+        let mut cluster = inventory::read(&self.inventory.inventory)?;
         let chosen = inventory::select(&cluster, &limit.limit)?;
         let store = Store::new(&cluster);
+        fetch::addons(&mut cluster, &store).await?;
+        let cluster = Arc::new(cluster);
         let loaded = load(&cluster, &store)?;
         loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();

@@ -59,6 +59,7 @@ pub const ROOT: &[Field] = &[
     field("registries", Named(REGISTRY), Optional, "where images of a registry are pulled from"),
     field("packages", Table(PACKAGES), Optional, "where packages come from"),
     field("proxy", Table(PROXY), Optional, "proxies for packages and images"),
+    field("addons", Named(ADDON), Optional, "manifests to apply once the cluster is up, in this order"),
     field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines the cluster is made of"),
 ];
 
@@ -116,6 +117,12 @@ const PROXY: &[Field] = &[
     field("http", Text, Default(""), "the proxy for http"),
     field("https", Text, Default(""), "the proxy for https"),
     field("no", Texts, Optional, "what is reached directly"),
+];
+
+const ADDON: &[Field] = &[
+    field("manifest", Text, Required(r#"manifest = "dashboard.yaml""#), "a YAML file or a URL"),
+    field("sha256", Text, Optional, "the hash of what is behind the URL"),
+    field("wait", Switch, Default("true"), "wait until what it runs is available"),
 ];
 
 const NODE: &[Field] = &[

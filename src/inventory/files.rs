@@ -57,31 +57,43 @@ impl Folder<'_> {
     /// A YAML file of Kubernetes objects.
     pub fn manifest(&self, text: &Text, mistakes: &mut Mistakes) -> Option<Manifest> {
         let content = self.read(text, mistakes)?;
-        let documents = match serde_saphyr::from_multiple::<Value>(&content) {
-            Ok(documents) => documents,
-            Err(error) => {
-                let why = error.to_string();
-                let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                mistakes.add(&text.at, format!("{} is not YAML: {why}", text.is));
-                return None;
-            }
-        };
-        let objects: Vec<Value> = documents.into_iter().filter(|object| !object.is_null()).collect();
-        if objects.is_empty() {
-            mistakes.add(&text.at, format!("{} holds no objects", text.is));
-        }
-        for (n, object) in objects.iter().enumerate() {
-            let said = |pointer: &str| {
-                object.pointer(pointer).and_then(Value::as_str).is_some_and(|s| !s.is_empty())
-            };
-            let needed = ["/apiVersion", "/kind", "/metadata/name"];
-            if let Some(lacking) = needed.into_iter().find(|pointer| !said(pointer)) {
-                let lacking = lacking[1..].replace('/', ".");
-                mistakes.add(&text.at, format!("object {} of {} lacks {lacking}", n + 1, text.is));
-            }
-        }
-        Some(Manifest { path: text.is.to_string(), objects })
+        let (objects, wrong) = objects(&content, text.is);
+        wrong.into_iter().for_each(|why| mistakes.add(&text.at, why));
+        Some(Manifest { path: text.is.to_string(), objects: objects? })
     }
+}
+
+/// The objects of a YAML text, those of lists one by one, and what is wrong with them; `None` where it is no YAML.
+/// `shown` is how the text is called.
+pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) {
+    let documents = match serde_saphyr::from_multiple::<Value>(content) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let why = error.to_string();
+            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            return (None, vec![format!("{shown} is not YAML: {why}")]);
+        }
+    };
+    let items = |document: Value| match (document["kind"].as_str(), document["items"].as_array()) {
+        (Some(kind), Some(items)) if kind.ends_with("List") => items.clone(),
+        _ => vec![document],
+    };
+    let documents = documents.into_iter().filter(|document| !document.is_null());
+    let objects: Vec<Value> = documents.flat_map(items).collect();
+    let mut wrong = Vec::new();
+    if objects.is_empty() {
+        wrong.push(format!("{shown} holds no objects"));
+    }
+    for (n, object) in objects.iter().enumerate() {
+        let said =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).is_some_and(|s| !s.is_empty());
+        let needed = ["/apiVersion", "/kind", "/metadata/name"];
+        if let Some(lacking) = needed.into_iter().find(|pointer| !said(pointer)) {
+            let lacking = lacking[1..].replace('/', ".");
+            wrong.push(format!("object {} of {shown} lacks {lacking}", n + 1));
+        }
+    }
+    (Some(objects), wrong)
 }
 
 /// The system's words, without its numbers.

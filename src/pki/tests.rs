@@ -39,6 +39,7 @@ pub(crate) fn cluster() -> Cluster {
         registries: vec![],
         packages: Packages { kubernetes: "https://pkgs.k8s.io/".into(), key: None },
         proxy: Proxy::default(),
+        addons: vec![],
         nodes: vec![
             node("m1", Role::ControlPlane, "10.0.0.11"),
             node("m2", Role::ControlPlane, "fd00::12"),

@@ -72,9 +72,13 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     }
     let wanted = asks.iter().flat_map(|ask| objects(ask));
     let found = wanted.filter_map(|object| {
-        let name = object.key() + " ";
-        let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
-        Some((object.clone(), line.to_string()))
+        // Where a manifest leaves the namespace to kubectl, that takes `default`.
+        let defaulted = Object { namespace: "default".into(), ..object.clone() };
+        let mut names = vec![object.key() + " "];
+        names.extend(object.namespace.is_empty().then(|| defaulted.key() + " "));
+        let named = |line: &'_ str| names.iter().find_map(|name| Some(line.strip_prefix(name)?.to_string()));
+        let line = text.lines().find_map(named)?;
+        Some((object.clone(), line))
     });
     Ok(found.collect())
 }

@@ -18,8 +18,21 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net.ipv4.ip_forward", "1"),
 ];
 
-fn wants(_: &Cx) -> Result<Vec<Want>> {
-    let file: String = SYSCTLS.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+/// What the kubelet sets by itself at its start, and with `protectKernelDefaults` only checks: it refuses to run
+/// where one of them differs (`setupKernelTunables` in `pkg/kubelet/cm`, values in `pkg/util/sysctl`).
+const KUBELETS_OWN: &[(&str, &str)] = &[
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.keys.root_maxbytes", "25000000"),
+];
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let protected = cx.cluster.kubelet.get("protectKernelDefaults") == Some(&true.into());
+    let sysctls = || SYSCTLS.iter().chain(if protected { KUBELETS_OWN } else { &[] });
+    let file: String = sysctls().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let mut wants = vec![
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
@@ -36,7 +49,7 @@ fn wants(_: &Cx) -> Result<Vec<Want>> {
         ),
         effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
     ];
-    wants.extend(SYSCTLS.iter().map(|(key, value)| live(key, value)));
+    wants.extend(sysctls().map(|(key, value)| live(key, value)));
     Ok(wants)
 }
 

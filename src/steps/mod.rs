@@ -4,6 +4,7 @@ use crate::cluster::Node;
 use crate::step::Step;
 
 mod access;
+mod addons;
 mod hosts;
 mod kernel;
 mod kubelet;
@@ -91,7 +92,7 @@ pub const STAGES: &[Stage] = &[
         on: On::ControlPlanes,
         via: Via::Api,
         needs: Needs::Nothing,
-        steps: &[nodes::STEP, labels::STEP],
+        steps: &[nodes::STEP, labels::STEP, addons::STEP],
     },
 ];
 

@@ -6,6 +6,7 @@
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
 
+mod addons;
 mod client;
 mod drift;
 mod foreign;
@@ -46,6 +47,7 @@ fn scenarios() -> Vec<Scenario> {
         refused::UNFIT,
         made::SCENARIOS,
         settings::SCENARIOS,
+        addons::SCENARIOS,
         twice::SCENARIOS,
         refused::SCENARIOS,
         drift::SCENARIOS,

@@ -77,41 +77,47 @@ identity() {
   [[ -f $LAB/id_ed25519 ]] || ssh-keygen -q -t ed25519 -N '' -C operator -f "$LAB/id_ed25519"
 }
 
-trust() { # NAME OCTET
+trust() { # NAME WHERE
   local key=$LAB/hostkeys/$1 others=''
   [[ -f $key ]] || ssh-keygen -q -t ed25519 -N '' -C "root@$1" -f "$key"
-  [[ ! -f $LAB/known_hosts ]] || others=$(grep -v "^$NET\\.$2 " "$LAB/known_hosts" || true)
-  printf '%s\n' ${others:+"$others"} "$NET.$2 $(cut -d' ' -f1,2 "$key.pub")" >"$LAB/known_hosts.next"
+  [[ ! -f $LAB/known_hosts ]] || others=$(grep -vF "$2 " "$LAB/known_hosts" || true)
+  printf '%s\n' ${others:+"$others"} "$2 $(cut -d' ' -f1,2 "$key.pub")" >"$LAB/known_hosts.next"
   mv "$LAB/known_hosts.next" "$LAB/known_hosts"
+}
+
+# name_it NAME ROOT: what is a machine's own: its name, its keys, and whom it lets in
+name_it() {
+  local name=$1 r=$2 home
+  printf '%s\n' "$name" >"$r/etc/hostname"
+  printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >"$r/etc/hosts"
+  tr -d - </proc/sys/kernel/random/uuid >"$r/etc/machine-id"
+  install -m 600 "$LAB/hostkeys/$name" "$r/etc/ssh/ssh_host_ed25519_key"
+  install -m 644 "$LAB/hostkeys/$name.pub" "$r/etc/ssh/ssh_host_ed25519_key.pub"
+  for home in "$r/root" "$r"/home/*; do
+    [[ -d $home ]] || continue
+    install -d -m 700 "$home/.ssh"
+    install -m 600 "$LAB/id_ed25519.pub" "$home/.ssh/authorized_keys"
+    chown -R --reference="$home" "$home/.ssh"
+  done
 }
 
 # create NAME OCTET: a machine as its image has it, with a name, keys and package sources. The root
 # is a copy, not an overlay: containerd mounts overlays of its own on it, and those do not nest.
 create() {
-  local name=$1 octet=$2 d=$LAB/machines/$1 r home
-  trust "$name" "$octet"
+  local name=$1 octet=$2 d=$LAB/machines/$1 r
+  trust "$name" "$NET.$octet"
   mkdir -p "$d"
   r=$d/root.making
   rm -rf "$r"
   cp -a --reflink=auto "${PART[machine]}/root" "$r"
 
-  printf '%s\n' "$name" >"$r/etc/hostname"
-  printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >"$r/etc/hosts"
-  tr -d - </proc/sys/kernel/random/uuid >"$r/etc/machine-id"
+  name_it "$name" "$r"
   # Nobody answers there, at once: a name is unknown in no time instead of after a long wait.
   printf 'nameserver %s.1\n' "$NET" >"$r/etc/resolv.conf"
   printf '%s\n' '# <file system> <mount point> <type> <options> <dump> <pass>' '/dev/vda1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
   install -m 600 /dev/null "$r/swap.img"
   truncate -s 1G "$r/swap.img"
   mkswap --quiet "$r/swap.img"
-
-  install -m 600 "$LAB/hostkeys/$name" "$r/etc/ssh/ssh_host_ed25519_key"
-  install -m 644 "$LAB/hostkeys/$name.pub" "$r/etc/ssh/ssh_host_ed25519_key.pub"
-  for home in root home/ops; do
-    install -d -m 700 "$r/$home/.ssh"
-    install -m 600 "$LAB/id_ed25519.pub" "$r/$home/.ssh/authorized_keys"
-  done
-  chown -R "$(stat -c %u:%g "$r/home/ops")" "$r/home/ops/.ssh"
 
   install -D -m 644 "${PART[mirror]}/dists/$SUITE/Release.key" "$r/etc/apt/keyrings/debian-mirror.asc"
   printf 'deb [signed-by=/etc/apt/keyrings/debian-mirror.asc] http://%s.1:8080/debian %s main\n' "$NET" "$SUITE" >"$r/etc/apt/sources.list"
@@ -270,13 +276,16 @@ cut_power() {
   open_up "$1"
 }
 
+# As the operator, who knows the lab's machines and nobody else.
+SSH=(ssh -i "$LAB/id_ed25519" -o IdentitiesOnly=yes -o UserKnownHostsFile="$LAB/known_hosts"
+  -o StrictHostKeyChecking=yes -o BatchMode=yes -o LogLevel=ERROR)
+
 # remote USER NAME COMMAND…
 remote() {
   local to
   to=$1@$(address "$2")
   shift 2
-  inside ssh -i "$LAB/id_ed25519" -o IdentitiesOnly=yes -o UserKnownHostsFile="$LAB/known_hosts" \
-    -o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=5 -o LogLevel=ERROR "$to" "$@"
+  inside "${SSH[@]}" -o ConnectTimeout=5 "$to" "$@"
 }
 
 # reachable NAME…: waits until each lets users in, which is later than sshd's first word
@@ -337,6 +346,7 @@ fresh() { # [NAME…]
 down() {
   local name file
   for name in $(machines); do scrap "$name"; done
+  vm_down
   for file in "$LAB"/*.pid; do [[ ! -e $file ]] || finish "$file" TERM; done
   ! netns "$ID" || ip netns del "$ID"
   rm -rf "$LAB"/{machines,hostkeys,web,registry.yml,known_hosts,id_ed25519{,.pub},tls.{crt,key},*.log}

@@ -47,6 +47,7 @@ plan() {
   part packages recipe_packages "$KUBERNETES-$REVISION $CNI" "${PART[kubernetes]}" "${PART[cni]}" "$(declare -f sign index package)"
   part distribution recipe_distribution "$ARCH"
   part registry recipe_registry "$HERE/image.py" "$(images)" "${PART[distribution]}" "$(declare -f push)"
+  plan_vm
 }
 
 # --- the machinery of building
@@ -54,7 +55,8 @@ plan() {
 build() {
   local name missing=() debian go failed=0
   mkdir -p "$CACHE"
-  for name in "${PARTS[@]}"; do [[ -d ${PART[$name]} ]] || missing+=("$name"); done
+  # The machine with a kernel of its own is nobody's ingredient, and is built where it is asked for.
+  for name in "${PARTS[@]}"; do [[ $name == vm || -d ${PART[$name]} ]] || missing+=("$name"); done
   ((${#missing[@]})) || return 0
   tools
   sweep
@@ -104,11 +106,12 @@ sweep() {
   done
 }
 
-# tools: the programs the lab itself runs, from the host's distribution when they are missing
+# tools [PROGRAM:PACKAGE…]: the programs the lab itself runs, and these, from the host's distribution when they
+# are missing
 tools() {
   local program missing=() from=(debootstrap:debootstrap systemd-nspawn:systemd-container skopeo:skopeo
     apt-ftparchive:apt-utils dpkg-deb:dpkg gpg:gnupg xz:xz-utils python3:python3 ip:iproute2 gcc:gcc
-    openssl:openssl ssh:openssh-client nsenter:util-linux pgrep:procps)
+    openssl:openssl ssh:openssh-client nsenter:util-linux pgrep:procps "$@")
   command -v go >/dev/null ||
     die "Go is missing, and most of the lab is built with it: install Go $(awk '/^go /{print $2}' "$HERE/parts/kubernetes/go.mod") or newer and put it on the PATH"
   for program in "${from[@]}"; do

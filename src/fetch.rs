@@ -1,0 +1,91 @@
+//! Addons that the inventory names by URL: fetched on the operator's side, which can reach what machines may not.
+//! Where the inventory says their hash, what was fetched once is kept beside it and fetched no more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::cluster::{Addon, Cluster, Origin};
+use crate::error::{Error, Kind, Result};
+use crate::inventory;
+use crate::step::{Object, sha256};
+use crate::store::Store;
+
+/// For all of it, connecting included.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// In bytes. Whole operators with all their kinds have two or three million.
+const LARGEST: u64 = 8 << 20;
+
+/// Fills in what has to be fetched.
+pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
+    for addon in &mut cluster.addons {
+        let Origin::Url { url, sha256 } = &addon.origin else { continue };
+        let text = match known(store, sha256.as_deref())? {
+            Some(text) => text,
+            None => fresh(addon, url, sha256.as_deref(), store).await?,
+        };
+        let (objects, wrong) = inventory::objects(&text, url);
+        if !wrong.is_empty() {
+            return Err(
+                wrongly(addon, format!("addon {} is no manifest", addon.name)).because(wrong.join("\n"))
+            );
+        }
+        addon.objects = objects.unwrap_or_default();
+    }
+    twice(cluster)
+}
+
+/// Fails where two addons, or one of them twice, have the same object: each would undo what the other says.
+pub fn twice(cluster: &Cluster) -> Result<()> {
+    let mut seen: BTreeMap<Object, &str> = BTreeMap::new();
+    for addon in &cluster.addons {
+        for object in addon.objects.iter().map(Object::of) {
+            let says = format!("addon {} has {object}", addon.name);
+            if let Some(other) = seen.insert(object, &addon.name) {
+                let hint = "keep it in one place";
+                return Err(wrongly(addon, format!("{says}, and so has addon {other} before it")).hint(hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn known(store: &Store, hash: Option<&str>) -> Result<Option<String>> {
+    let Some(hash) = hash else { return Ok(None) };
+    Ok(store.fetched(hash)?.filter(|text| sha256(text.as_bytes()) == hash))
+}
+
+async fn fresh(addon: &Addon, url: &str, hash: Option<&str>, store: &Store) -> Result<String> {
+    let address = url.to_string();
+    let fetched = tokio::task::spawn_blocking(move || get(&address)).await;
+    let fetched = fetched.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
+    let text = fetched.map_err(|why| {
+        wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
+            .because(why)
+            .hint("fetch it by hand, put it beside the inventory, and name the file; HTTPS_PROXY is heeded")
+    })?;
+    let Some(hash) = hash else { return Ok(text) };
+    let found = sha256(text.as_bytes());
+    if found != hash {
+        return Err(wrongly(addon, format!("{url} is not what it was: its SHA-256 is another"))
+            .because(format!("wanted: {hash}\nfetched: {found}"))
+            .hint("see what changed before you put the new hash into the inventory"));
+    }
+    store.keep_fetched(hash, &text)?;
+    Ok(text)
+}
+
+/// The error says why, in one line.
+fn get(url: &str) -> std::result::Result<String, String> {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).tls_config(tls);
+    // Nor may anybody lead from there to plain http.
+    let agent: ureq::Agent = config.https_only(url.starts_with("https://")).build().into();
+    let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
+    response.body_mut().with_config().limit(LARGEST).read_to_string().map_err(|e| e.to_string())
+}
+
+fn wrongly(addon: &Addon, says: String) -> Error {
+    Error::new(Kind::Inventory, format!("{}: {says}", addon.written))
+}

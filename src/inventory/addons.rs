@@ -1,0 +1,67 @@
+//! `[addons.…]`: manifests that are applied once the cluster is up, in the order of the file. Those behind a URL
+//! are not fetched here.
+
+use super::files::Folder;
+use super::mistake::{Mistakes, Span};
+use super::table::{Table, Text};
+use super::words;
+use crate::cluster::{Addon, Origin};
+
+/// `place` says where something is written, as in `demo.toml:12`.
+pub fn addons(
+    root: &Table,
+    folder: &Folder,
+    place: &dyn Fn(&Span) -> String,
+    mistakes: &mut Mistakes,
+) -> Vec<Addon> {
+    let tables = root.named("addons");
+    let addon = |(name, table): &(Text, Table)| addon(name, table, folder, place, mistakes);
+    tables.iter().filter_map(addon).collect()
+}
+
+fn addon(
+    name: &Text,
+    table: &Table,
+    folder: &Folder,
+    place: &dyn Fn(&Span) -> String,
+    mistakes: &mut Mistakes,
+) -> Option<Addon> {
+    if !words::is_label(name.is) {
+        let says = "an addon's name is made of a-z, 0-9 and -, at most 63 of them, - only inside";
+        mistakes.add_help(&name.at, says, "its objects carry it as the label ironstrap.dev/addon");
+    }
+    let sha256 = table.text("sha256").and_then(|text| sha256(&text, mistakes));
+    let manifest = table.text("manifest")?;
+    let (origin, objects) = match manifest.is.contains("://") {
+        true => (url(&manifest, table, sha256, mistakes)?, vec![]),
+        false => {
+            if table.value("sha256").is_some() {
+                let says = "`sha256` is for a URL: a file is beside the inventory, and yours";
+                mistakes.add(&table.at("sha256"), says);
+            }
+            (Origin::File, folder.manifest(&manifest, mistakes)?.objects)
+        }
+    };
+    let (name, wait) = (name.is.to_string(), table.switch("wait"));
+    Some(Addon { name, origin, wait, objects, written: place(&manifest.at) })
+}
+
+fn url(manifest: &Text, table: &Table, sha256: Option<String>, mistakes: &mut Mistakes) -> Option<Origin> {
+    if !words::is_url(manifest.is) {
+        mistakes.add(&manifest.at, "this is neither a file nor a URL: those begin with https:// and a host");
+        return None;
+    }
+    if manifest.is.starts_with("http://") && table.value("sha256").is_none() {
+        let help = "say https://, or `sha256`, the hash of what is there";
+        mistakes.add_help(&manifest.at, "what is fetched by plain http may be anybody's", help);
+    }
+    Some(Origin::Url { url: manifest.is.to_string(), sha256 })
+}
+
+fn sha256(text: &Text, mistakes: &mut Mistakes) -> Option<String> {
+    let right = text.is.len() == 64 && text.is.chars().all(|c| c.is_ascii_hexdigit());
+    if !right {
+        mistakes.add_help(&text.at, "a SHA-256 has 64 hexadecimal digits", "sha256sum FILE prints it");
+    }
+    right.then(|| text.is.to_lowercase())
+}

@@ -1,0 +1,147 @@
+//! Addons: those behind URLs are fetched, proved by their hash, kept, and never taken for something else; and each
+//! waits for those before it.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ironstrap::cluster::Cluster;
+use ironstrap::error::{Kind, Result};
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::Machine;
+use ironstrap::step::{Expect, Verdict, sha256};
+use ironstrap::store::Store;
+use ironstrap::{fetch, inventory};
+use time::OffsetDateTime;
+
+const MANIFEST: &str = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n\
+    - apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n";
+
+/// Answers so many requests with this, and then is gone. Gives its address.
+fn serve(times: usize, answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for _ in 0..times {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    format!("http://{address}/a.yaml")
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+fn cluster(dir: &Path, addons: &str) -> Cluster {
+    let text = format!(
+        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n{addons}\n[nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n"
+    );
+    inventory::parse(&text, &dir.join("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn of(url: &str, hash: &str) -> String {
+    format!("[addons.one]\nmanifest = '{url}'\nsha256 = '{hash}'")
+}
+
+async fn fetch(cluster: &Cluster) -> Result<Cluster> {
+    let (mut cluster, store) = (cluster.clone(), Store::new(cluster));
+    fetch::addons(&mut cluster, &store).await?;
+    Ok(cluster)
+}
+
+#[tokio::test]
+async fn what_has_a_hash_is_fetched_once_and_kept_to_oneself() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = sha256(MANIFEST.as_bytes());
+    let cluster = cluster(dir.path(), &of(&serve(1, ok(MANIFEST)), &hash));
+    let names = |cluster: Cluster| -> Vec<String> {
+        cluster.addons[0]
+            .objects
+            .iter()
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_string())
+            .collect()
+    };
+    for _ in 0..2 {
+        assert_eq!(names(fetch(&cluster).await.unwrap()), ["a", "b"], "a list is taken apart");
+    }
+    let kept = dir.path().join("demo.fetched").join(&hash);
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::write(&kept, "something else").unwrap();
+    let error = fetch(&cluster).await.unwrap_err();
+    assert!(error.what.contains("cannot fetch addon one"), "what was tampered with is not used: {error}");
+}
+
+#[tokio::test]
+async fn what_is_not_as_the_inventory_says_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "0".repeat(64);
+    let cases = [
+        (ok(MANIFEST), &wrong, "its SHA-256 is another"),
+        (ok("a: [1"), &sha256(b"a: [1"), "is no manifest"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".into(), &wrong, "cannot fetch addon one"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".into(), &wrong, "cannot fetch addon one"),
+    ];
+    for (answer, hash, says) in cases {
+        let error = fetch(&cluster(dir.path(), &of(&serve(1, answer), hash))).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Inventory);
+        assert!(error.what.contains("demo.toml:5: ") && error.what.contains(says), "{error}");
+        assert!(!error.cause.is_empty(), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("demo.fetched")).unwrap().count(), 1, "only what was right");
+}
+
+#[tokio::test]
+async fn two_addons_do_not_fight_over_an_object() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), MANIFEST).unwrap();
+    let twice = "[addons.one]\nmanifest = 'a.yaml'\n[addons.two]\nmanifest = 'a.yaml'";
+    let error = fetch(&cluster(dir.path(), twice)).await.unwrap_err();
+    assert!(
+        error.what.ends_with("demo.toml:7: addon two has Namespace a, and so has addon one before it"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d}\n";
+    std::fs::write(dir.path().join("a.yaml"), runs).unwrap();
+    std::fs::write(dir.path().join("b.yaml"), MANIFEST).unwrap();
+    let cluster = cluster(dir.path(), "[addons.one]\nmanifest = 'a.yaml'\n[addons.two]\nmanifest = 'b.yaml'");
+    let judged = |joining: &[&str], answer: &str| -> BTreeMap<String, String> {
+        let fleet =
+            Fleet { joining: joining.iter().map(|node| node.to_string()).collect(), ..Fleet::default() };
+        let about = (&Machine::default(), &fleet);
+        let trust = common::trust(&cluster);
+        let wants = common::wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let of_addons = wants.into_iter().filter(|(_, step, _)| *step == "addons");
+        let say = |want: ironstrap::step::Want| {
+            let Expect::Judged(judge) = want.expect else { panic!("{}", want.that) };
+            match judge(answer) {
+                Verdict::Holds => "holds".into(),
+                Verdict::Differs { .. } => "differs".into(),
+                Verdict::Waits { for_what, .. } => for_what,
+            }
+        };
+        of_addons.map(|(.., want)| (want.that.clone(), say(want))).collect()
+    };
+    let first = "DaemonSet d is as addon one has it";
+    let (available, second) = ("addon one is available", "Namespace a is as addon two has it");
+    let now = judged(&["w1"], "absent");
+    assert_eq!((now[first].as_str(), now[available].as_str()), ("differs", "w1 to join"));
+    assert_eq!(now[second], "w1 to join");
+    assert!(judged(&[], "absent").values().all(|said| said == "differs"));
+    let drifted = judged(&["w1"], "{}");
+    assert_eq!(drifted[second], "differs", "what is there is mended whoever is missing");
+}

@@ -1,0 +1,150 @@
+//! Addons: a kind of their own and an object of it, something that runs, a manifest behind a URL; in order, waited
+//! for, and kept as they are written.
+
+use std::fs;
+
+use serde_json::Value;
+use toml::Table;
+
+use crate::client::Ended;
+use crate::world::{World, set};
+use crate::{Ground, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[Scenario {
+    says: "addons come in order, are waited for, kept as they are written, and fetched only once",
+    ground: Ground::Cluster,
+    run: addons,
+}];
+
+/// The object of the kind comes before the kind, on purpose.
+const FIRST: &str = r#"
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: small, namespace: addons}
+spec: {size: 1}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: addons}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {kind: Widget, plural: widgets, singular: widget}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties: {spec: {type: object, properties: {size: {type: integer}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: addons}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: nginx, image: "docker.io/library/nginx:1"}]
+"#;
+
+const SECOND: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ours}
+data: {key: value}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once, namespace: addons}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: once, image: "docker.io/library/nginx:1", command: ["/bin/sh", "-c", "sleep 1"]}]
+"#;
+
+fn inventory(inventory: &mut Table) {
+    let sha256 = ironstrap::step::sha256(SECOND.as_bytes());
+    set(inventory, &["addons", "first"], r#"{ manifest = "first.yaml" }"#);
+    let url = "http://198.18.0.1:8080/second.yaml";
+    set(inventory, &["addons", "second"], &format!(r#"{{ manifest = "{url}", sha256 = "{sha256}" }}"#));
+}
+
+/// Where among the events a fix of this begins.
+fn begins(ended: &Ended, that: &str) -> usize {
+    let begins = |event: &Value| event["event"] == "fixing" && event["that"] == that;
+    ended.events.iter().position(begins).unwrap_or_else(|| panic!("nothing was done for: {that}"))
+}
+
+fn addons(world: &World) {
+    let served = world.lab.home.join("web/second.yaml");
+    fs::write(world.dir.join("first.yaml"), FIRST).unwrap();
+    fs::write(&served, SECOND).unwrap();
+    world.inventory(inventory);
+    let made = world.apply().good();
+    let ours = "ConfigMap ours is as addon second has it";
+    assert!(begins(&made, "addon first is available") < begins(&made, ours));
+    begins(&made, "addon second is available");
+    assert_eq!(
+        world.kubectl(&["-n", "addons", "get", "job", "once", "-o", "jsonpath={.status.succeeded}"]),
+        "1"
+    );
+    let labelled = ["get", "widgets,deployments", "-A", "-l", "ironstrap.dev/addon=first", "-o", "name"];
+    assert_eq!(world.kubectl(&labelled).lines().count(), 2);
+
+    // Nobody has to be asked for what was fetched once.
+    fs::remove_file(&served).unwrap();
+    world.assert_converged();
+    assert_eq!(world.plan().good().of_node("m1", "execs"), 1);
+    drifts(world, ours);
+
+    // What is there now is something else, and nobody has the old one any more.
+    fs::write(&served, SECOND.replace("value", "another")).unwrap();
+    fs::remove_dir_all(world.dir.join("demo.fetched")).unwrap();
+    let refused = world.plan();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("inventory.toml:"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("its SHA-256 is another"), "{}", refused.stderr);
+    fs::remove_file(&served).unwrap();
+
+    world.inventory(|_| {});
+    world.kubectl(&[
+        "delete",
+        "--wait=false",
+        "configmap/ours",
+        "namespace/addons",
+        "crd/widgets.example.com",
+    ]);
+    world.assert_converged();
+}
+
+fn drifts(world: &World, ours: &str) {
+    world.kubectl(&["delete", "configmap", "ours"]);
+    world.kubectl(&[
+        "-n",
+        "addons",
+        "patch",
+        "widget",
+        "small",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"size":9}}"#,
+    ]);
+    let planned = world.plan().good().triples("drift");
+    let triple = |that: &str| ("m1".to_string(), "addons".to_string(), that.to_string());
+    let expected = [triple("Widget addons/small is as addon first has it"), triple(ours)];
+    assert_eq!(planned, expected.into());
+    assert_eq!(world.apply().good().triples("fixed"), planned);
+    let size = ["-n", "addons", "get", "widget", "small", "-o", "jsonpath={.spec.size}"];
+    assert_eq!(world.kubectl(&size), "1");
+    world.assert_converged();
+}

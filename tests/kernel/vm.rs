@@ -1,0 +1,174 @@
+//! The machine from the operator's side: the lab's command, a run of some steps over real SSH, the real binary.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ironstrap::cluster::Cluster;
+use ironstrap::error::Result;
+use ironstrap::inventory;
+use ironstrap::ledger::Run;
+use ironstrap::pki::Trust;
+use ironstrap::reconcile::{Fleetwork, Stop};
+use ironstrap::report::Events;
+use ironstrap::shell::{Output, Shell};
+use ironstrap::ssh::{Options, Ssh};
+use ironstrap::steps::{STAGES, Stage};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::runtime::Runtime;
+
+use crate::Pairs;
+
+/// The first two stages without what needs packages: preflight; swap and kernel.
+static CUT: LazyLock<[Stage; 2]> = LazyLock::new(|| {
+    let [preflight, prepare] = [&STAGES[0], &STAGES[1]].map(|stage| Stage { ..*stage });
+    let wanted = |step: &ironstrap::step::Step| ["swap", "kernel"].contains(&step.name);
+    let count = prepare.steps.iter().take_while(|step| wanted(step)).count();
+    assert_eq!(count, 2, "swap and kernel come first");
+    [preflight, Stage { steps: &prepare.steps[..count], ..prepare }]
+});
+
+/// One connection for all runs of a boot.
+#[derive(Clone)]
+struct Line(Arc<Ssh>);
+
+impl Shell for Line {
+    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        self.0.run(script, heard).await
+    }
+}
+
+pub struct Vm {
+    pub name: String,
+    script: PathBuf,
+    dir: PathBuf,
+    cluster: Arc<Cluster>,
+    trust: Trust,
+    runtime: Runtime,
+    line: RefCell<Line>,
+}
+
+/// What came of an apply: all that was planned, and all that was mended.
+pub struct Outcome {
+    pub planned: Pairs,
+    pub changed: Pairs,
+}
+
+/// How the real binary ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub events: Vec<Value>,
+}
+
+impl Vm {
+    pub fn new() -> Vm {
+        let home = std::env::var("IRONSTRAP_LAB").unwrap_or_else(|_| "/var/lib/ironstrap-lab".into());
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab");
+        let port = lab(&script, &["port"]);
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let inventory = format!(
+            "[cluster]\nname = 'kernel'\nkubernetes = '1.36.3'\n\
+             [ssh]\nkey = '{home}/id_ed25519'\nknown-hosts = '{home}/known_hosts'\n\
+             [kubelet]\nprotectKernelDefaults = true\n\
+             [nodes.k1]\naddress = '127.0.0.1:{}'\nip = '10.0.2.15'\nrole = 'control-plane'\n",
+            port.trim()
+        );
+        let path = dir.join("inventory.toml");
+        fs::write(&path, inventory).unwrap();
+        let cluster = inventory::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        let line = RefCell::new(Line(Arc::new(Ssh::new(&cluster.nodes[0], options()))));
+        Vm {
+            name: cluster.nodes[0].name.clone(),
+            trust: Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap(),
+            cluster: Arc::new(cluster),
+            runtime: Runtime::new().unwrap(),
+            script,
+            dir,
+            line,
+        }
+    }
+
+    /// What a script prints that root runs there; it must succeed.
+    pub fn run(&self, script: &str) -> String {
+        let line = self.line.borrow().clone();
+        let script = format!("set -e\nexport LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n");
+        let output = self.runtime.block_on(line.run(&script, &mut |_| {})).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(output.status, 0, "{script}{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    pub fn reboot(&self) {
+        lab(&self.script, &["reboot"]);
+        *self.line.borrow_mut() = Line(Arc::new(Ssh::new(&self.cluster.nodes[0], options())));
+    }
+
+    pub fn seconds_ahead(&self) -> f64 {
+        let theirs: f64 = self.run("date +%s").trim().parse().unwrap();
+        theirs - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    }
+
+    fn work(&self) -> Fleetwork<Line> {
+        let run = Run { id: "kernel".into(), owner: "me@here".into() };
+        let (shells, events) = (vec![self.line.borrow().clone()], Events::channel().0);
+        Fleetwork::new(self.cluster.clone(), &*CUT, self.trust.clone(), shells, run, events).unwrap()
+    }
+
+    /// As the command does it: look, survey, apply. Everything planned must come out as wanted.
+    pub fn apply(&self) -> Outcome {
+        let mut work = self.work();
+        self.runtime.block_on(work.look());
+        assert_eq!(work.survey(("kernel.trust", false)).errors, []);
+        let plan = work.plan().unwrap();
+        let planned = plan[0].1.iter().map(|change| (change.step.to_string(), change.that.clone())).collect();
+        let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
+        self.runtime.block_on(work.apply(&mut stop)).unwrap();
+        let member = &work.members()[0];
+        assert_eq!((&member.left, member.pressing), (&None, 0));
+        let pair =
+            |key: &String| key.split_once('\n').map(|(step, that)| (step.into(), that.into())).unwrap();
+        Outcome { planned, changed: member.changed.iter().map(pair).collect() }
+    }
+
+    /// A plan, asked anew, has nothing in it.
+    pub fn assert_as_wanted(&self) {
+        let mut work = self.work();
+        self.runtime.block_on(work.look());
+        assert_eq!(work.survey(("kernel.trust", false)).errors, []);
+        let plan = work.plan().unwrap();
+        assert_eq!(ironstrap::report::plan::lines(&plan), Vec::<String>::new());
+        assert_eq!(work.members()[0].execs, 1);
+    }
+
+    /// The real program, with every stage.
+    pub fn ironstrap(&self, command: &[&str]) -> Ended {
+        let mut ironstrap = Command::new(env!("CARGO_BIN_EXE_ironstrap"));
+        ironstrap
+            .args(command)
+            .args(["--json", "--timeout", "60", "-i"])
+            .arg(self.dir.join("inventory.toml"));
+        let output = ironstrap.stdin(Stdio::null()).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let events = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        Ended { code: output.status.code(), events }
+    }
+}
+
+/// It is slow, and the operator patient.
+fn options() -> Options {
+    Options { accept_new_host_keys: false, timeout: Duration::from_secs(60) }
+}
+
+fn lab(script: &Path, args: &[&str]) -> String {
+    let output = Command::new(script).arg("qemu").args(args).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "lab qemu {}: {}", args.join(" "), text(&output.stderr));
+    text(&output.stdout)
+}
