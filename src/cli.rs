@@ -11,6 +11,7 @@ mod apply;
 mod check;
 mod plan;
 mod start;
+mod status;
 
 use start::{FleetArgs, Limit, Start};
 
@@ -32,6 +33,8 @@ enum Command {
     Check(check::Check),
     /// Ask every machine and show what is not as the inventory says; changes nothing.
     Plan(plan::Plan),
+    /// Ask every machine and show the fleet on one screen; changes nothing.
+    Status(status::Status),
     /// Make the machines what the inventory says.
     Apply(apply::Apply),
 }
@@ -40,8 +43,10 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Good,
-    /// `plan --exit-code` found drift.
+    /// `--exit-code` was given, and there is drift.
     Drift,
+    /// Something is wrong, and what the command printed says so already.
+    Told(Kind),
 }
 
 /// Everything that went wrong; printed once, at the end, in one place.
@@ -77,6 +82,7 @@ impl Cli {
         match self.command {
             Command::Check(args) => check::check(&args),
             Command::Plan(args) => plan::plan(&args).await,
+            Command::Status(args) => status::status(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
         }
     }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// What sort of trouble it is. Each kind is an exit code; 1 is left to `plan --exit-code`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use serde::Serialize;
+
+/// What sort of trouble it is. Each kind is an exit code; 1 is left to `--exit-code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The command line asks for what cannot be; clap finds most of that.
     Usage,
@@ -46,7 +49,7 @@ impl Kind {
 }
 
 /// One thing that went wrong, with where, why and what to do about it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Error {
     pub kind: Kind,
     /// The node's name, where it is about one.

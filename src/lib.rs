@@ -47,6 +47,8 @@ pub mod probe;
 
 pub mod plan;
 
+pub mod status;
+
 pub mod ledger;
 
 pub mod known_hosts;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match end {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::Drift) => ExitCode::from(1),
+        Ok(End::Told(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
             for error in &errors {
                 report::err(&report::trouble(error));

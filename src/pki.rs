@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 pub use crate::pki::cert::Pair;
 pub use crate::pki::kept::Kept;
 pub use crate::pki::kubeconfig::Kubeconfig;
-pub use crate::pki::read::RENEW_BEFORE;
+pub use crate::pki::read::{RENEW_BEFORE, expires};
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind, Result};

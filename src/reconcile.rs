@@ -25,6 +25,7 @@ use crate::steps::{Stage, Via};
 mod apply;
 mod hold;
 mod limit;
+mod looks;
 mod standing;
 mod told;
 mod work;
@@ -62,9 +63,13 @@ pub struct Member<S> {
     shell: Arc<Told<S>>,
     /// Stage, step and question, in the order in which they are asked.
     asks: Vec<(usize, usize, Ask)>,
+    /// Questions that no want asks; they come after all others.
+    looks: Vec<Ask>,
     pub execs: u32,
     pub machine: Option<Machine>,
     answers: Vec<Answer>,
+    /// To `looks`, in their order; empty before the machine has answered.
+    pub looked: Vec<Answer>,
     /// How far its clock is ahead of ours, in seconds.
     clock: f64,
     /// Why nothing more is done here.
@@ -103,9 +108,11 @@ impl<S: Shell> Fleetwork<S> {
                     events: events.clone(),
                 }),
                 asks,
+                looks: vec![],
                 execs: 0,
                 machine: None,
                 answers: vec![],
+                looked: vec![],
                 clock: 0.0,
                 left: None,
                 spared: false,
@@ -158,6 +165,7 @@ impl<S: Shell> Fleetwork<S> {
                 member.machine = Some(said.machine);
                 member.work.entering = false;
                 member.answers = said.answers;
+                member.looked = member.answers.split_off(member.asks.len());
                 member.clock = said.clock;
             }
             Err(error) => member.left = Some(error.on(&member.node.name)),
@@ -316,7 +324,7 @@ impl<S> Member<S> {
     }
 
     fn questions(&self) -> Vec<Ask> {
-        self.asks.iter().map(|(_, _, ask)| ask.clone()).collect()
+        self.asks.iter().map(|(_, _, ask)| ask).chain(&self.looks).cloned().collect()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod color;
 pub mod detail;
 pub mod plan;
 pub mod redact;
+pub mod status;
 pub mod term;
 
 /// Something that happened. As JSON: one object a line, `event` says which.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::{End, FleetArgs, Limit, Outcome, Start, one};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::plan::{Change, State};
-use crate::reconcile::{Fleetwork, Member};
+use crate::reconcile::{Fleetwork, Member, Survey};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
@@ -22,7 +22,9 @@ pub(super) struct Plan {
     exit_code: bool,
 }
 
-type Changes = [(String, Vec<Change>)];
+/// A node, and what does not hold there.
+type OfNode = (String, Vec<Change>);
+pub(super) type Changes = [OfNode];
 
 pub(super) async fn plan(args: &Plan) -> Outcome {
     show(&args.fleet, &args.limit, args.exit_code).await
@@ -32,14 +34,8 @@ pub(super) async fn plan(args: &Plan) -> Outcome {
 pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
     let mut start = args.start(style, limit).await.map_err(one)?;
-    let path = start.store.path().display().to_string();
-    let survey = start.work.survey((&path, start.kept));
+    let (survey, plan) = surveyed(&mut start).map_err(one)?;
     let errors = survey.errors;
-    let mut plan = start.work.plan().map_err(one)?;
-    if survey.blocked && start.work.fleet().exists {
-        // Another cluster than the inventory's: what would make it ours is not a plan.
-        plan.iter_mut().for_each(|(_, changes)| changes.clear());
-    }
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     tell_plan(&start.events, &plan, &errors);
     if !args.json {
@@ -64,7 +60,20 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
 }
 
-fn unknown(plan: &Changes) -> Option<Error> {
+/// What stands against touching machines, and the plan.
+pub(super) fn surveyed(start: &mut Start) -> Result<(Survey, Vec<OfNode>)> {
+    let path = start.store.path().display().to_string();
+    let survey = start.work.survey((&path, start.kept));
+    let mut plan = start.work.plan()?;
+    if survey.blocked && start.work.fleet().exists {
+        // Another cluster than the inventory's: what would make it ours is not a plan.
+        plan.iter_mut().for_each(|(_, changes)| changes.clear());
+    }
+    Ok((survey, plan))
+}
+
+/// A want of which nobody knows whether it holds, as an error.
+pub(super) fn unknown(plan: &Changes) -> Option<Error> {
     let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
@@ -114,7 +123,7 @@ fn summary(start: &Start, plan: &Changes, changes: usize) {
 }
 
 fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
-    let tally = |(member, (_, changes)): (&Member<Ssh>, &(String, Vec<Change>))| {
+    let tally = |(member, (_, changes)): (&Member<Ssh>, &OfNode)| {
         let state = match (member.left.is_some(), changes.is_empty()) {
             _ if member.spared && changes.is_empty() => NodeState::Skipped,
             (true, _) => NodeState::Quarantined,

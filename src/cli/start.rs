@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use super::{Inventory, interrupted};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::fetch;
 use crate::inventory;
@@ -22,6 +22,7 @@ use crate::reconcile::{Fleetwork, Member};
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Events, Style};
 use crate::ssh::{Options, Ssh};
+use crate::step::Ask;
 use crate::steps::STAGES;
 use crate::store::{self, Store};
 
@@ -49,7 +50,7 @@ pub(super) struct FleetArgs {
     log: Option<PathBuf>,
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(super) struct Limit {
     /// Look after these nodes only: w1 w3, or a range as in w[1-3]. The others are asked, because who joins whom is
     /// read from all; they are neither changed nor judged.
@@ -83,6 +84,16 @@ impl FleetArgs {
 
     /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
+        self.start_asking(style, limit, |_, _| vec![]).await
+    }
+
+    /// The same, with these questions to each node beyond those of the wants.
+    pub async fn start_asking(
+        &self,
+        style: Style,
+        limit: &Limit,
+        looks: fn(&Cluster, &Node) -> Vec<Ask>,
+    ) -> Result<Start> {
         let since = Instant::now();
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.verbose || self.log.is_some());
@@ -94,6 +105,7 @@ impl FleetArgs {
         let printer = tokio::spawn(report::show(receiver, audience));
         let look = async {
             let mut begun = self.begin(limit, &events).await?;
+            begun.3.look_also(|node| looks(&begun.0, node));
             begun.3.look().await;
             Ok(begun)
         };

@@ -77,14 +77,23 @@ pub fn spki_of_public(pem: &str) -> Option<Vec<u8>> {
     (pem.label == "PUBLIC KEY").then_some(pem.contents)
 }
 
-/// The first certificate in DER, of a PEM text or of the base64 of one, as kubeconfigs have it.
-pub fn der_of(pem_or_base64: &str) -> Option<Vec<u8>> {
+/// The first certificate of a PEM text or of the base64 of one, as kubeconfigs have it.
+fn any_form(pem_or_base64: &str) -> Option<Seen> {
     if pem_or_base64.contains("-----BEGIN") {
-        return Seen::of(pem_or_base64).map(|seen| seen.der);
+        return Seen::of(pem_or_base64);
     }
     let packed: String = pem_or_base64.split_whitespace().collect();
-    let pem = String::from_utf8(BASE64_STANDARD.decode(packed).ok()?).ok()?;
-    Seen::of(&pem).map(|seen| seen.der)
+    Seen::of(&String::from_utf8(BASE64_STANDARD.decode(packed).ok()?).ok()?)
+}
+
+/// The certificate in DER, in either form.
+pub fn der_of(pem_or_base64: &str) -> Option<Vec<u8>> {
+    any_form(pem_or_base64).map(|seen| seen.der)
+}
+
+/// When a certificate ends: PEM, or the base64 of PEM that kubeconfigs have. `None`: it is none.
+pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
+    any_form(pem_or_base64).map(|seen| seen.not_after)
 }
 
 /// Why a leaf has to be made anew, as the end of a sentence; `None`: it is as wanted.

@@ -12,6 +12,7 @@ use crate::plan;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::{Output, Shell};
+use crate::step::Ask;
 
 pub(super) struct Told<S> {
     pub shell: S,
@@ -57,13 +58,19 @@ impl<S: Shell> Fleetwork<S> {
             .iter()
             .zip(wants)
             .flat_map(|(stage, wants)| wants.into_iter().map(|(s, want)| (stage.steps[s].name, want)));
-        for ((step, want), answer) in steps.zip(&member.answers) {
+        let tell = |step: &str, that: String, ask: &Ask, answer: &Answer| {
             let answered = match answer {
                 Answer::Said(text) => text.clone(),
                 Answer::Unknown(why) => format!("cannot tell: {why}"),
             };
-            let (node, asked) = (member.node.name.clone(), plan::asked(&want.ask));
-            self.events.tell(Event::Asked { node, step: step.into(), that: want.that, asked, answered });
+            let (node, asked) = (member.node.name.clone(), plan::asked(ask));
+            self.events.tell(Event::Asked { node, step: step.into(), that, asked, answered });
+        };
+        for ((step, want), answer) in steps.zip(&member.answers) {
+            tell(step, want.that, &want.ask, answer);
+        }
+        for (ask, answer) in member.looks.iter().zip(&member.looked) {
+            tell("status", "only to be seen".into(), ask, answer);
         }
     }
 }

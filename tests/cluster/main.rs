@@ -16,6 +16,7 @@ mod lab;
 mod made;
 mod refused;
 mod settings;
+mod status;
 mod twice;
 mod world;
 
@@ -51,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         twice::SCENARIOS,
         refused::SCENARIOS,
         drift::SCENARIOS,
+        status::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
         foreign::SCENARIOS,

@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
+use ironstrap::probe::Answer;
 use ironstrap::report::Event;
+use ironstrap::status;
 use ironstrap::steps::STAGES;
 
 /// What is left, as people read it; reviewed in `golden`.
@@ -80,6 +82,26 @@ async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
     let plan = work.plan().unwrap();
     let change = plan[0].1.iter().find(|change| change.that == "toyd runs its current config").unwrap();
     assert_eq!(change.want, "restarted, because /etc/toy/greeting changes");
+}
+
+#[tokio::test]
+async fn what_only_status_asks_goes_along_in_the_same_script_and_in_no_other() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    let (mut work, _) = fleet.look().await;
+    let plan = work.plan().unwrap();
+    assert!(work.members().iter().all(|member| member.looked.is_empty()));
+    for machine in &fleet.machines {
+        machine.execs();
+    }
+    let questions = |node: &_| status::questions(&fleet.cluster, node);
+    work.look_also(|node| questions(node).into_iter().map(|(_, ask)| ask).collect());
+    work.look().await;
+    for (member, machine) in work.members().iter().zip(&fleet.machines) {
+        assert_eq!((machine.execs(), member.looked.len()), (1, questions(&member.node).len()));
+        let Answer::Said(system) = &member.looked[0] else { panic!("{:?}", member.looked) };
+        assert!(system.contains("kernel ") && system.contains("uptime "), "{system}");
+    }
+    assert_eq!(work.plan().unwrap(), plan, "and no want depends on it");
 }
 
 #[tokio::test]

@@ -1,0 +1,82 @@
+//! `status`: ask, and show the fleet on one screen; once, or over and over.
+
+use std::time::Duration;
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::{End, Errors, FleetArgs, Limit, Outcome, Start, one, plan};
+use crate::error::Kind;
+use crate::report::{self, Style};
+use crate::status::{self, Witness};
+
+#[derive(Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    fleet: FleetArgs,
+    /// Exit with 1 where something is not as the inventory says.
+    #[arg(long)]
+    exit_code: bool,
+    /// Show it again and again, every so many seconds (5, if not said), until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+}
+
+pub(super) async fn status(args: &Status) -> Outcome {
+    let Some(seconds) = args.watch else {
+        let (status, end) = look(args).await?;
+        report::status::show(&status, args.fleet.json, None);
+        return Ok(end);
+    };
+    let stop = tokio::signal::ctrl_c();
+    tokio::pin!(stop);
+    loop {
+        let status = tokio::select! {
+            // The first to hear of a Ctrl-C, for to a look it is an error.
+            biased;
+            _ = &mut stop => return Ok(End::Good),
+            seen = look(args) => seen?.0,
+        };
+        if !report::status::show(&status, args.fleet.json, Some(seconds)) {
+            return Ok(End::Good);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+            _ = &mut stop => return Ok(End::Good),
+        }
+    }
+}
+
+/// Each look begins anew, with the inventory and the trust as they are by then.
+async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
+    let questions =
+        |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();
+    let start = args.fleet.start_asking(Style::Quiet, &Limit::default(), questions).await;
+    let mut start = start.map_err(one)?;
+    let (survey, plan) = plan::surveyed(&mut start).map_err(one)?;
+    let unknown = plan::unknown(&plan).map(|error| error.kind);
+    let status = seen(&start, &plan, survey.errors);
+    drop((start.events, start.work));
+    let _ = start.printer.await;
+    let unseen = (!status.unseen.is_empty()).then_some(Kind::Unknown);
+    let kind = status.errors.last().map(|error| error.kind).or(unknown).or(unseen);
+    let end = match kind {
+        Some(kind) => End::Told(kind),
+        None if args.exit_code && status.changes > 0 => End::Drift,
+        None => End::Good,
+    };
+    Ok((status, end))
+}
+
+fn seen(start: &Start, plan: &plan::Changes, errors: Errors) -> status::Status {
+    let told = start.work.members().iter().zip(plan).map(|(member, (_, changes))| Witness {
+        node: &member.node,
+        machine: member.machine.as_ref(),
+        answers: &member.looked,
+        changes,
+        left: member.left.as_ref(),
+    });
+    let told: Vec<Witness> = told.collect();
+    status::status(&start.cluster, &told, start.work.speaker(), errors, OffsetDateTime::now_utc())
+}

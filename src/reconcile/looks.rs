@@ -1,0 +1,19 @@
+//! Questions that no want asks, for whoever only wants to see: they go along in the same script, and nothing that is
+//! changed depends on them.
+
+use super::Fleetwork;
+use crate::cluster::Node;
+use crate::shell::Shell;
+use crate::step::Ask;
+
+impl<S: Shell> Fleetwork<S> {
+    /// Has these asked too, from the next look on.
+    pub fn look_also(&mut self, looks: impl Fn(&Node) -> Vec<Ask>) {
+        self.members.iter_mut().for_each(|member| member.looks = looks(&member.node));
+    }
+
+    /// The place of the control plane that speaks for the cluster.
+    pub fn speaker(&self) -> Option<usize> {
+        self.api(&self.fleet())
+    }
+}

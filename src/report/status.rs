@@ -1,0 +1,324 @@
+//! The fleet on one screen: the cluster, a row for each node, and under it what could not be seen, and why.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
+use comfy_table::{Table, presets};
+use console::{Term, measure_text_width, style, truncate_str};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::report::{color, count, trouble};
+use crate::status::{Drift, Health, NodeStatus, Seen, Share, Status, Whole};
+
+/// There is none.
+const NONE: &str = "–";
+/// Nobody knows.
+const UNKNOWN: &str = "?";
+
+/// Steps that are named in a row; `plan` names all.
+const STEPS: usize = 4;
+
+/// A column: its head, and what stands in it.
+type Column = (&'static str, fn(&NodeStatus) -> String);
+
+/// In this order; where a terminal is narrow, those of the highest number go first.
+const COLUMNS: &[(u8, Column)] = &[
+    (0, ("NODE", |node| node.name.clone())),
+    (2, ("ROLE", |node| node.role.replace('-', " "))),
+    (0, ("SSH", |node| if node.reachable { "yes" } else { "no" }.into())),
+    (0, ("READY", ready)),
+    (0, ("DRIFT", |node| shown(&node.drift, |drift| in_words(drift)))),
+    (5, ("KUBELET", |node| shown(&node.versions.kubelet, String::clone))),
+    (7, ("CONTAINERD", |node| shown(&node.versions.containerd, String::clone))),
+    (1, ("CERTS", |node| shown(&node.certificate, |it| validity(it.days)))),
+    (3, ("CPU", |node| share(&node.cpu, |cores| number(*cores), ""))),
+    (4, ("MEMORY", |node| share(&node.memory, |bytes| gibibytes(*bytes), " GiB"))),
+    (6, ("PODS", |node| share(&node.pods, u64::to_string, ""))),
+    (8, ("UPTIME", |node| shown(&node.uptime, |seconds| span(*seconds)))),
+    (9, ("KERNEL", |node| shown(&node.versions.kernel, String::clone))),
+    (10, ("OS", |node| shown(&node.versions.os, String::clone))),
+];
+
+/// Shows it, and says whether anybody still reads. `again`: the seconds until it is shown again, for whoever watches.
+pub fn show(status: &Status, json: bool, again: Option<u64>) -> bool {
+    if json {
+        let text = serde_json::to_string(status).unwrap_or_default();
+        return writeln!(std::io::stdout(), "{text}").is_ok();
+    }
+    let term = Term::stdout();
+    let is_terminal = std::io::stdout().is_terminal();
+    let width = term.size_checked().filter(|_| is_terminal).map(|(_, columns)| usize::from(columns));
+    let colour = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
+    let mut all = lines(status, width, colour);
+    match again {
+        Some(seconds) if is_terminal => {
+            let clock = OffsetDateTime::now_utc().format(format_description!("[hour]:[minute]:[second] UTC"));
+            let foot = format!("{}, every {seconds} s; Ctrl-C ends it", clock.unwrap_or_default());
+            draw(&term, all, &foot).is_ok()
+        }
+        again => {
+            // Whoever gets one after the other must see where the next begins.
+            all.extend(again.map(|_| String::new()));
+            all.iter().all(|line| writeln!(std::io::stdout(), "{line}").is_ok())
+        }
+    }
+}
+
+/// In place of what was there, without a flicker in between. A line that were broken would push others off.
+fn draw(term: &Term, mut lines: Vec<String>, foot: &str) -> std::io::Result<()> {
+    let (rows, columns) = term.size();
+    let room = usize::from(rows).saturating_sub(2);
+    let hidden = lines.len().saturating_sub(room);
+    lines.truncate(room);
+    let more = format!("{} below; ", count(hidden, "more line"));
+    lines.push(format!("{}{foot}", if hidden > 0 { more.as_str() } else { "" }));
+    term.move_cursor_to(0, 0)?;
+    for line in lines {
+        term.clear_line()?;
+        term.write_line(&truncate_str(&line, columns.into(), "…"))?;
+    }
+    term.clear_to_end_of_screen()
+}
+
+/// All of it as text. `width`: of the terminal; without one, nothing is left out.
+pub fn lines(status: &Status, width: Option<usize>, colour: bool) -> Vec<String> {
+    let plain = |line: String| strip_str(&line).to_string();
+    let mut lines: Vec<String> = head(&status.cluster, status.nodes.len()).into_iter().map(plain).collect();
+    lines.push(String::new());
+    lines.extend(table(&status.nodes, width, colour));
+    let below = below(status).into_iter();
+    let below = below.map(|line| if colour { color::paint(&line) } else { plain(line) });
+    let below: Vec<String> = below.collect();
+    lines.extend((!below.is_empty()).then(String::new));
+    lines.extend(below);
+    lines
+}
+
+fn head(cluster: &Whole, nodes: usize) -> Vec<String> {
+    let ready = shown(&cluster.network.ready, u64::to_string);
+    let network = match cluster.network.wanted.is() {
+        Some(wanted) => format!("{}, {ready} of {} ready", cluster.network.kind, count_pods(*wanted)),
+        None if cluster.network.wanted.why().is_some() => format!("{}, {UNKNOWN}", cluster.network.kind),
+        None => cluster.network.kind.into(),
+    };
+    let api: Vec<(&str, String)> = cluster.api.iter().map(|api| (api.node.as_str(), health(api))).collect();
+    let etcd = shown(&cluster.etcd, |members| {
+        let words: Vec<_> = members.iter().map(|member| (member.name.as_str(), well(member))).collect();
+        together(&words)
+    });
+    let about = [
+        (cluster.name.as_str(), format!("kubernetes {}, {}", cluster.kubernetes, cluster.endpoint)),
+        ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {nodes} Ready"))),
+        ("API", together(&api)),
+        ("etcd", etcd),
+        ("network", network),
+        ("join token", shown(&cluster.token, |token| until(token.until))),
+    ];
+    let width = about.iter().map(|(name, _)| measure_text_width(name)).max().unwrap_or(0);
+    about.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect()
+}
+
+fn count_pods(wanted: u64) -> String {
+    count(usize::try_from(wanted).unwrap_or(usize::MAX), "pod")
+}
+
+/// What each is, or all are.
+fn together(each: &[(&str, String)]) -> String {
+    match each {
+        [(_, only)] => only.clone(),
+        [(_, first), rest @ ..] if rest.iter().all(|(_, word)| word == first) => {
+            format!("{first} on all {}", each.len())
+        }
+        each => each.iter().map(|(name, word)| format!("{name} {word}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn health(api: &crate::status::Api) -> String {
+    shown(&api.health, |health| match (health, &api.why) {
+        (Health::Healthy, _) => "healthy".into(),
+        (Health::Failing, Some(why)) => format!("failing ({why})"),
+        (Health::Failing, None) => "failing".into(),
+        (Health::Down, _) => "down".into(),
+    })
+}
+
+fn well(member: &crate::status::Member) -> String {
+    let why = member.why.as_deref().map(|why| format!(" ({})", one_line(why))).unwrap_or_default();
+    let learner = if member.learner == Seen::Is(true) { ", a learner" } else { "" };
+    shown(&member.healthy, |well| if *well { "healthy".into() } else { format!("not healthy{why}") })
+        + learner
+}
+
+fn until(time: Option<OffsetDateTime>) -> String {
+    let Some(time) = time else { return "good for ever".into() };
+    let time = time.format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC"));
+    format!("good until {}", time.unwrap_or_default())
+}
+
+/// The most columns that fit. The last resort is to break lines.
+fn table(nodes: &[NodeStatus], width: Option<usize>, colour: bool) -> Vec<String> {
+    let mut ranks: Vec<u8> = COLUMNS.iter().map(|(rank, _)| *rank).filter(|rank| *rank > 0).collect();
+    ranks.sort_unstable();
+    loop {
+        let most = ranks.last().copied().unwrap_or(0);
+        let columns = COLUMNS.iter().filter(|(rank, _)| *rank <= most).map(|(_, column)| column);
+        let columns: Vec<&Column> = columns.collect();
+        let lines = drawn(nodes, &columns, None);
+        let widest = lines.iter().map(|line| measure_text_width(line)).max().unwrap_or(0);
+        match width {
+            Some(width) if widest > width && most > 0 => drop(ranks.pop()),
+            Some(width) if widest > width => return drawn(nodes, &columns, Some(width)),
+            _ if colour => return coloured(lines, nodes),
+            _ => return lines,
+        }
+    }
+}
+
+fn drawn(nodes: &[NodeStatus], columns: &[&Column], width: Option<usize>) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns.iter().map(|(head, _)| *head));
+    for node in nodes {
+        // What a machine says moves no cursor.
+        table.add_row(columns.iter().map(|(_, cell)| strip_str(&cell(node)).to_string()));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if let Some(width) = width.and_then(|width| u16::try_from(width).ok()) {
+        table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(width);
+    }
+    table.lines().map(|line| line.trim_end().to_string()).collect()
+}
+
+/// A row of trouble stands out. The words say it without.
+fn coloured(lines: Vec<String>, nodes: &[NodeStatus]) -> Vec<String> {
+    let mut lines = lines.into_iter();
+    let bright = |line: String| style(line).force_styling(true);
+    let head = lines.next().map(|head| bright(head).bold().to_string());
+    let row = |(line, node): (String, &NodeStatus)| {
+        let line = bright(line);
+        let calm = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
+        match (node.reachable && node.ready != Seen::Is(false), calm && node.ready.why().is_none()) {
+            (false, _) => line.red().to_string(),
+            (true, false) => line.yellow().to_string(),
+            (true, true) => line.force_styling(false).to_string(),
+        }
+    };
+    head.into_iter().chain(lines.zip(nodes).map(row)).collect()
+}
+
+/// What of a plan is drift: what only waits for another node is that one's.
+fn drifted(drift: &[Drift]) -> impl Iterator<Item = &Drift> {
+    drift.iter().filter(|drift| drift.state != "waits")
+}
+
+/// `3: swap, runtime; ? member`: how many wants do not hold, of which steps, and where nobody knows.
+fn in_words(drift: &[Drift]) -> String {
+    let steps = |unknown: bool| {
+        let mut steps: Vec<&str> =
+            drifted(drift).filter(|d| (d.state == "unknown") == unknown).map(|d| d.step).collect();
+        let wants = steps.len();
+        steps.dedup();
+        let more = steps.split_off(steps.len().min(STEPS)).len();
+        (wants, if more == 0 { steps.join(", ") } else { format!("{}, {more} more", steps.join(", ")) })
+    };
+    let ((wants, known), (unsure, unknown)) = (steps(false), steps(true));
+    match (wants, unsure) {
+        (0, 0) => NONE.into(),
+        (0, _) => format!("{UNKNOWN} {unknown}"),
+        (_, 0) => format!("{wants}: {known}"),
+        _ => format!("{wants}: {known}; {UNKNOWN} {unknown}"),
+    }
+}
+
+fn ready(node: &NodeStatus) -> String {
+    let cordoned = if node.schedulable == Seen::Is(false) { ", cordoned" } else { "" };
+    shown(&node.ready, |ready| if *ready { "yes" } else { "no" }.into()) + cordoned
+}
+
+fn shown<T>(seen: &Seen<T>, words: impl FnOnce(&T) -> String) -> String {
+    match seen {
+        Seen::Is(value) => words(value),
+        Seen::Nothing => NONE.into(),
+        Seen::Unknown(_) => UNKNOWN.into(),
+    }
+}
+
+/// `0.85/2`: requested, of what there is.
+fn share<T>(share: &Share<T>, words: fn(&T) -> String, unit: &str) -> String {
+    match (shown(&share.requested, words), shown(&share.allocatable, words)) {
+        (none, nor) if none == nor && share.requested.is().is_none() => none,
+        (requested, allocatable) => format!("{requested}/{allocatable}{unit}"),
+    }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / (1_u64 << 30) as f64)
+}
+
+/// At most two places.
+fn number(value: f64) -> String {
+    format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').into()
+}
+
+fn validity(days: i64) -> String {
+    if days < 0 { "expired".into() } else { format!("{days} d") }
+}
+
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min"),
+        (0, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// What is wrong, what could not be seen, and where to look further.
+fn below(status: &Status) -> Vec<String> {
+    let not_ready = status.nodes.iter().filter_map(|node| Some((node, node.not_ready.as_ref()?)));
+    let mut lines: Vec<String> =
+        not_ready.map(|(node, why)| format!("✗ {}  not Ready: {}", node.name, one_line(why))).collect();
+    lines.extend(
+        status.errors.iter().flat_map(|e| trouble(e).lines().map(str::to_string).collect::<Vec<_>>()),
+    );
+    lines.extend(unseen(status));
+    if status.changes > 0 {
+        let wants = count(status.changes, "want");
+        let verb = if status.changes == 1 { "does" } else { "do" };
+        lines.push(format!("{wants} {verb} not hold; `ironstrap plan` shows more"));
+    }
+    lines
+}
+
+/// Each reason once, with all that it hides. What an error says of a machine already is not said again.
+fn unseen(status: &Status) -> Vec<String> {
+    let mut reasons: Vec<&str> = Vec::new();
+    let mut hidden: BTreeMap<&str, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    let has_error = |node: &Option<String>| status.errors.iter().any(|error| error.node == *node);
+    let told = status.unseen.iter().filter(|it| it.what == "machine" && has_error(&it.node));
+    let told: Vec<&str> = told.map(|it| it.why.as_str()).collect();
+    for unseen in status.unseen.iter().filter(|it| !told.contains(&it.why.as_str())) {
+        if !reasons.contains(&unseen.why.as_str()) {
+            reasons.push(&unseen.why);
+        }
+        let (nodes, whats) = hidden.entry(&unseen.why).or_default();
+        nodes.extend(unseen.node.as_deref().filter(|node| !nodes.contains(node)));
+        if !whats.contains(&unseen.what) {
+            whats.push(unseen.what);
+        }
+    }
+    let line = |why: &str| {
+        let (nodes, whats) = hidden.get(why)?;
+        let nodes = if nodes.is_empty() { String::new() } else { format!("{}  ", nodes.join(", ")) };
+        Some(format!("{UNKNOWN} {nodes}{}: {}", whats.join(", "), one_line(why)))
+    };
+    reasons.into_iter().filter_map(line).collect()
+}

@@ -1,0 +1,112 @@
+//! What status asks beyond the wants. It goes along in the same script, and only where status is asked for.
+
+use crate::cluster::{Cluster, Network, Node};
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Object};
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    System,
+    Packages,
+    Certificates,
+    /// From here on of control planes only: this one's API server, and its etcd.
+    Api,
+    Etcd,
+    /// And what any one of them can tell of the whole.
+    Members,
+    Nodes,
+    Network,
+    Tokens,
+    Pods,
+}
+
+/// All questions to a node. As the wants' they depend on the inventory alone.
+pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
+    let mut all = vec![
+        (Topic::System, Ask::Shell(SYSTEM.into())),
+        (Topic::Packages, Ask::Packages(vec!["kubelet".into(), "containerd".into()])),
+        (Topic::Certificates, Ask::Shell(CERTIFICATES.into())),
+    ];
+    if node.is_control_plane() {
+        let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
+        all.extend([
+            (Topic::Api, Ask::Shell(format!("{TRACES}{KUBECTL}{READY}"))),
+            (Topic::Etcd, Ask::Shell(format!("{ETCD}{HEALTH}"))),
+            (Topic::Members, Ask::Shell(format!("{ETCD}{MEMBERS}"))),
+            (Topic::Nodes, Ask::Objects(nodes)),
+            (Topic::Network, Ask::Objects(daemon_sets(cluster))),
+            (Topic::Tokens, Ask::Shell(format!("{TRACES}{KUBECTL}{TOKENS}"))),
+            (Topic::Pods, Ask::Shell(format!("{TRACES}{KUBECTL}{PODS}"))),
+        ]);
+    }
+    all
+}
+
+/// What runs the network on every node.
+fn daemon_sets(cluster: &Cluster) -> Vec<Object> {
+    match &cluster.network {
+        Network::Flannel(_) => vec![Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")],
+        Network::Manifests(files) => {
+            let objects = files.iter().flat_map(|file| &file.objects).map(Object::of);
+            objects.filter(|object| object.kind == "DaemonSet").collect()
+        }
+        Network::None => vec![],
+    }
+}
+
+const SYSTEM: &str = r#"read -r up x </proc/uptime; echo "uptime $up"
+echo "kernel $(uname -r)"
+PRETTY_NAME=
+if [ -e /etc/os-release ]; then . /etc/os-release; fi
+echo "os $PRETTY_NAME""#;
+
+/// Certificates alone: what stands beside them in the same file may be a key. The kubelet's own serving
+/// certificate is left out, for nobody looks at when it ends.
+const CERTIFICATES: &str = r#"for f in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
+  [ ! -f "$f" ] || set -- "$@" "$f"
+done
+[ $# = 0 ] || awk 'FNR == 1 { print "file " FILENAME }
+  /-BEGIN CERTIFICATE-/, /-END CERTIFICATE-/ { print; next }
+  sub(/^ *client-certificate-data: */, "")' "$@""#;
+
+/// What answers in place of an API server that was never there, or is not there now.
+const TRACES: &str = r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
+if [ ! -e manifests/kube-apiserver.yaml ]; then
+  if [ -e /var/lib/etcd/member ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
+  exit 0
+fi
+[ -e admin.conf ] || { echo 'there is no /etc/kubernetes/admin.conf to ask it with' >&2; exit 1; }
+"#;
+
+const READY: &str = r#"if said=$(kubectl get --request-timeout=5s --raw '/readyz?verbose' 2>&1); then echo healthy; exit 0; fi
+case $said in
+  *'[-]'*) echo "failing: $said" ;;
+  *refused* | *'deadline exceeded'* | *imeout*) echo "down: $said" ;;
+  *) echo "$said" >&2; exit 1 ;;
+esac"#;
+
+/// kubectl speaks HTTP with a client certificate, and etcd answers that: so nothing needs to be installed. Only
+/// paths are in its arguments.
+const ETCD: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
+[ -e $m ] || { echo no etcd; exit 0; }
+etcd() {
+  command kubectl --kubeconfig /dev/null --request-timeout=5s --server "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" \
+    --certificate-authority $p/ca.crt --client-certificate $p/healthcheck-client.crt --client-key $p/healthcheck-client.key "$@"
+}
+"#;
+
+const HEALTH: &str =
+    r#"if said=$(etcd get --raw /health 2>&1); then echo "$said"; else echo "unhealthy: $said"; fi"#;
+
+/// Its own opinion will do: with a majority lost there would be no other.
+const MEMBERS: &str = r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#;
+
+/// When each token that lets somebody in ends; nothing of the token itself.
+const TOKENS: &str = r#"kubectl -n kube-system get secrets --request-timeout=5s --field-selector type=bootstrap.kubernetes.io/token \
+  -o jsonpath='{range .items[*]}{.data.usage-bootstrap-authentication}{"\t"}{.data.expiration}{"\n"}{end}'"#;
+
+/// What each pod requests that is on a node and has not ended: node, overhead, the pod as a whole, containers,
+/// init containers. Nothing else of pods travels.
+const PODS: &str = r#"kubectl get pods -A --request-timeout=5s \
+  --field-selector 'spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed' -o jsonpath='{range .items[*]}{.spec.nodeName}{"\t"}{.spec.overhead}{"\t"}{.spec.resources.requests}{"\t"}{range .spec.containers[*]}={.resources.requests} {end}{"\t"}{range .spec.initContainers[*]}{.restartPolicy}={.resources.requests} {end}{"\n"}{end}'"#;

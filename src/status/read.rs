@@ -1,0 +1,243 @@
+//! What a single answer says. Nothing here puts two answers together: that is `whole`.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::ask::{Topic, questions};
+use super::{Certificate, Health, Seen, Token, Witness};
+use crate::cluster::Cluster;
+use crate::pki;
+use crate::probe::Answer;
+
+/// Whether the machine said anything, and why not.
+pub(super) fn machine(told: &Witness) -> Seen<()> {
+    match (told.machine, told.left) {
+        (Some(_), _) => Seen::Is(()),
+        (None, Some(error)) => {
+            let cause = error.cause.first().map(|cause| format!(": {cause}")).unwrap_or_default();
+            Seen::Unknown(format!("{}{cause}", error.what))
+        }
+        (None, None) => Seen::Unknown("it has not answered".into()),
+    }
+}
+
+/// What a node said about a topic; nothing where it is not asked about that.
+pub(super) fn said(cluster: &Cluster, told: &Witness, topic: Topic) -> Seen<String> {
+    let asked = questions(cluster, told.node);
+    let Some(place) = asked.iter().position(|(about, _)| *about == topic) else { return Seen::Nothing };
+    machine(told).then(|()| match told.answers.get(place) {
+        Some(Answer::Said(text)) => Seen::Is(text.clone()),
+        Some(Answer::Unknown(why)) => Seen::Unknown(why.clone()),
+        None => Seen::Unknown("it was not asked".into()),
+    })
+}
+
+/// The rest of the line that begins with this word.
+pub(super) fn line(text: &str, key: &str) -> Seen<String> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    match rest.map(str::trim) {
+        Some("") | None => Seen::Nothing,
+        Some(rest) => Seen::Is(rest.into()),
+    }
+}
+
+/// `123456.78`
+pub(super) fn seconds(text: &str) -> Seen<u64> {
+    match text.split('.').next().and_then(|whole| whole.parse().ok()) {
+        Some(seconds) => Seen::Is(seconds),
+        None => Seen::Unknown(format!("cannot read \"{text}\"")),
+    }
+}
+
+/// Of `kubelet hi 1.36.3-1.1` the version as its makers count.
+pub(super) fn version(packages: &str, name: &str) -> Seen<String> {
+    line(packages, name).then(|state| {
+        let Some((status, version)) = state.split_once(' ') else { return Seen::Nothing };
+        if !status.ends_with('i') {
+            return Seen::Nothing;
+        }
+        let version = version.split_once(':').map_or(version, |(_, version)| version);
+        Seen::Is(version.split(['-', '~', '+']).next().unwrap_or_default().into())
+    })
+}
+
+/// The certificate that ends first. One that cannot be read could be it.
+pub(super) fn nearest(text: &str, now: OffsetDateTime) -> Seen<Certificate> {
+    let mut first: Option<(OffsetDateTime, &str)> = None;
+    for part in text.split("file ").skip(1) {
+        let (file, body) = part.split_once('\n').unwrap_or((part, ""));
+        // A kubeconfig may name a file in place of a certificate; that file is asked for as well.
+        if body.trim().is_empty() && file.ends_with(".conf") {
+            continue;
+        }
+        let Some(expires) = pki::expires(body) else {
+            return Seen::Unknown(format!("{file} cannot be read as a certificate"));
+        };
+        if first.is_none_or(|(earliest, _)| expires < earliest) {
+            first = Some((expires, file));
+        }
+    }
+    match first {
+        Some((expires, file)) => {
+            Seen::Is(Certificate { file: file.into(), expires, days: (expires - now).whole_days() })
+        }
+        None => Seen::Nothing,
+    }
+}
+
+/// What an API server is like, with the rest of what it said.
+pub(super) fn health(text: &str) -> Seen<(Health, Option<String>)> {
+    let text = text.trim();
+    let (word, rest) = text.split_once(": ").unwrap_or((text, ""));
+    match word {
+        "no cluster" => Seen::Nothing,
+        "healthy" => Seen::Is((Health::Healthy, None)),
+        "failing" => Seen::Is((Health::Failing, Some(failing(rest)))),
+        "down" => Seen::Is((Health::Down, Some(rest.into()))),
+        _ => Seen::Unknown(format!("cannot read \"{text}\"")),
+    }
+}
+
+/// Of `/readyz?verbose` the checks that fail.
+fn failing(text: &str) -> String {
+    let name = |line: &str| line.split_once("[-]")?.1.split_whitespace().next().map(str::to_string);
+    text.lines().filter_map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a member of etcd says that it is well, and else what it says.
+pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
+    let text = text.trim();
+    if text == "no etcd" {
+        return Seen::Nothing;
+    }
+    if let Some(why) = text.strip_prefix("unhealthy: ") {
+        return Seen::Is((false, Some(why.into())));
+    }
+    let said: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    match said["health"].as_str() {
+        Some("true") => Seen::Is((true, None)),
+        Some(_) => Seen::Is((false, Some(said["reason"].as_str().unwrap_or_default().into()))),
+        None => Seen::Unknown(format!("cannot read \"{text}\"")),
+    }
+}
+
+/// Names of etcd's members, and whether each has no vote yet. One that was added and never started has no name.
+pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
+    let text = text.trim();
+    if text == "no etcd" {
+        return Seen::Nothing;
+    }
+    let said: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    let Some(members) = said["members"].as_array() else {
+        return Seen::Unknown(format!("cannot read \"{text}\""));
+    };
+    let member = |member: &Value| {
+        let name = member["name"].as_str().filter(|name| !name.is_empty());
+        let name = name.or(member["peerURLs"][0].as_str()).unwrap_or("without a name");
+        (name.to_string(), member["isLearner"] == true)
+    };
+    Seen::Is(members.iter().map(member).collect())
+}
+
+/// The token that is good for longest, of those that are good at all.
+pub(super) fn token(text: &str, now: OffsetDateTime) -> Seen<Token> {
+    let mut tokens: Vec<Token> = Vec::new();
+    for line in text.lines() {
+        let (good, until) = line.split_once('\t').unwrap_or((line, ""));
+        if decoded(good).as_deref() != Some("true") {
+            continue;
+        }
+        let Some(until) = decoded(until) else { return Seen::Unknown(format!("cannot read \"{line}\"")) };
+        let until = match until.as_str() {
+            "" => None,
+            until => match OffsetDateTime::parse(until, &Rfc3339) {
+                Ok(until) => Some(until),
+                Err(_) => return Seen::Unknown(format!("cannot read \"{until}\"")),
+            },
+        };
+        tokens.push(Token { until });
+    }
+    tokens.retain(|token| token.until.is_none_or(|until| until > now));
+    // One without an end outlasts all others.
+    match tokens.into_iter().max_by_key(|token| (token.until.is_none(), token.until)) {
+        Some(token) => Seen::Is(token),
+        None => Seen::Nothing,
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(BASE64_STANDARD.decode(text.trim()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::tests::{NOW, cluster};
+
+    #[test]
+    fn versions_are_those_of_the_makers_and_only_of_what_is_installed() {
+        let version = |text: &str| version(text, "containerd");
+        for (text, is) in [
+            ("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n", "1.7.24"),
+            ("containerd ii 2:2.1.9-1\n", "2.1.9"),
+        ] {
+            assert_eq!(version(text), Seen::Is(is.into()), "{text}");
+        }
+        for text in ["containerd absent\n", "containerd rc 1.7.24\n", "containerd-shim ii 1.0\n", ""] {
+            assert_eq!(version(text), Seen::Nothing, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_certificates_the_first_to_end_counts_and_one_that_cannot_be_read_could_be_it() {
+        let trust = pki::Trust::make(&cluster(), NOW).unwrap();
+        let text = format!("file /ca.crt\n{}file /a.conf\n{}", trust.ca.cert, trust.admin.cert);
+        let Seen::Is(first) = nearest(&text, NOW) else { panic!() };
+        assert_eq!(
+            (first.file.as_str(), first.expires),
+            ("/a.conf", pki::expires(&trust.admin.cert).unwrap())
+        );
+        assert!(first.days < nearest(&text, NOW - time::Duration::days(2)).is().unwrap().days);
+        assert_eq!(nearest("file /kubelet.conf\n", NOW), Seen::Nothing);
+        assert_eq!(nearest("", NOW), Seen::Nothing);
+        for broken in ["file /b.crt\n", "file /b.conf\nQUJD\n"] {
+            assert!(nearest(&format!("{text}{broken}"), NOW).why().is_some(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_token_that_is_good_for_longest_is_the_one() {
+        let line = |good: &str, until: &str| {
+            format!("{}\t{}\n", BASE64_STANDARD.encode(good), BASE64_STANDARD.encode(until))
+        };
+        let day = |n| (NOW + time::Duration::days(n)).format(&Rfc3339).unwrap();
+        let token = |lines: &[String]| token(&lines.concat(), NOW);
+        let until = |n| Seen::Is(Token { until: Some(NOW + time::Duration::days(n)) });
+        let (gone, soon, later) = (line("true", &day(-1)), line("true", &day(1)), line("true", &day(2)));
+        assert_eq!(token(&[soon.clone(), later.clone(), gone.clone()]), until(2));
+        assert_eq!(token(&[soon.clone(), line("false", &day(9))]), until(1));
+        assert_eq!(token(&[later.clone(), line("true", "")]), Seen::Is(Token { until: None }));
+        assert_eq!((token(&[gone]), token(&[])), (Seen::Nothing, Seen::Nothing));
+        assert!(token(&[soon, line("true", "tomorrow")]).why().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown_and_never_taken_for_well() {
+        for text in ["", "Welcome!", "{}", "{\"health\": true}"] {
+            assert!(health(text).why().is_some(), "{text}");
+            assert!(member_health(text).why().is_some(), "{text}");
+            assert!(members(text).why().is_some(), "{text}");
+        }
+        assert!(seconds("soon").why().is_some());
+        assert_eq!(
+            member_health("{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}"),
+            Seen::Is((false, Some("ALARM NOSPACE".into())))
+        );
+        let unnamed =
+            "{\"members\":[{\"ID\":\"1\",\"peerURLs\":[\"https://198.18.0.12:2380\"],\"isLearner\":true}]}";
+        assert_eq!(members(unnamed), Seen::Is(vec![("https://198.18.0.12:2380".into(), true)]));
+    }
+}

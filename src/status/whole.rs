@@ -1,0 +1,237 @@
+//! What control planes say of the cluster and its nodes, put together: one speaks for all, and each for itself.
+//! What none of them could see stays unknown.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::ask::Topic;
+use super::quantity::{Requests, billionths, by_node};
+use super::{Api, Health, Member, NetworkStatus, NodeStatus, Seen, Share, Whole, Witness, read};
+use crate::cluster::Cluster;
+
+/// Who speaks for the cluster, and whether it can.
+pub(super) struct Voice<'a> {
+    cluster: &'a Cluster,
+    told: &'a [Witness<'a>],
+    speaker: Option<&'a Witness<'a>>,
+    requests: Seen<BTreeMap<String, Requests>>,
+}
+
+/// What the API says of one node.
+pub(super) struct OfNode {
+    pub ready: Seen<bool>,
+    pub not_ready: Option<String>,
+    pub schedulable: Seen<bool>,
+    pub cpu: Share<f64>,
+    pub memory: Share<u64>,
+    pub pods: Share<u64>,
+}
+
+impl<'a> Voice<'a> {
+    pub(super) fn new(cluster: &'a Cluster, told: &'a [Witness<'a>], speaks: Option<usize>) -> Self {
+        let mut voice =
+            Voice { cluster, told, speaker: speaks.and_then(|i| told.get(i)), requests: Seen::Nothing };
+        voice.requests = voice.says(Topic::Pods).then(|text| match by_node(&text) {
+            Ok(requests) => Seen::Is(requests),
+            Err(why) => Seen::Unknown(why),
+        });
+        voice
+    }
+
+    /// What the cluster says on a topic, by the mouth of one API server that answers. Its silence says nothing: an
+    /// object that a dead API server did not show may well be there.
+    fn says(&self, topic: Topic) -> Seen<String> {
+        let Some(speaker) = self.speaker else { return Seen::Unknown("there is no control plane".into()) };
+        let name = &speaker.node.name;
+        let named = |why: &str| Seen::Unknown(format!("{name}: {why}"));
+        match self.health(speaker) {
+            Seen::Nothing => match self.silent() {
+                Some(silent) => Seen::Unknown(format!("{name} runs no cluster, and {silent} did not answer")),
+                None => Seen::Nothing,
+            },
+            Seen::Unknown(why) => named(&why),
+            Seen::Is((Health::Down, why)) => {
+                named(&format!("its API server is down: {}", why.unwrap_or_default()))
+            }
+            Seen::Is(_) => match read::said(self.cluster, speaker, topic) {
+                Seen::Unknown(why) => named(&why),
+                other => other,
+            },
+        }
+    }
+
+    fn health(&self, told: &Witness) -> Seen<(Health, Option<String>)> {
+        read::said(self.cluster, told, Topic::Api).then(|text| read::health(&text))
+    }
+
+    /// A control plane that might run the cluster, for all that is known.
+    fn silent(&self) -> Option<&str> {
+        let silent = |told: &&Witness| told.node.is_control_plane() && told.machine.is_none();
+        self.told.iter().find(silent).map(|told| told.node.name.as_str())
+    }
+
+    /// The answer about the i-th object of a topic; `Null` where it is not there.
+    fn object(&self, topic: Topic, i: usize) -> Seen<Value> {
+        self.says(topic).then(|text| match text.lines().nth(i) {
+            Some("absent") => Seen::Is(Value::Null),
+            Some(line) => match serde_json::from_str(line) {
+                Ok(object) => Seen::Is(object),
+                Err(e) => Seen::Unknown(format!("cannot read an object: {e}")),
+            },
+            None => Seen::Unknown("an object is missing from the answer".into()),
+        })
+    }
+
+    pub(super) fn of_node(&self, i: usize) -> OfNode {
+        let object = self.object(Topic::Nodes, i);
+        let name = &self.told[i].node.name;
+        let is = |object: &Seen<Value>, read: &dyn Fn(&Value) -> bool| match object {
+            Seen::Is(object) => Seen::Is(read(object)),
+            Seen::Nothing => Seen::Nothing,
+            Seen::Unknown(why) => Seen::Unknown(why.clone()),
+        };
+        let of_pods = |read: &dyn Fn(&Requests) -> i128| {
+            let requested =
+                |all: BTreeMap<String, Requests>| Seen::Is(read(&all.get(name).copied().unwrap_or_default()));
+            match object.is() {
+                Some(Value::Null) => Seen::Nothing,
+                _ => self.requests.clone().then(requested),
+            }
+        };
+        let has = |resource: &str| object.clone().then(|object| allocatable(&object, resource));
+        let ready = is(&object, &|object| condition(object)["status"] == "True");
+        OfNode {
+            not_ready: object.is().filter(|_| ready == Seen::Is(false)).map(why_not_ready),
+            ready,
+            schedulable: is(&object, &|object| object["spec"]["unschedulable"] != true),
+            cpu: Share {
+                allocatable: has("cpu").then(|n| Seen::Is(cores(n))),
+                requested: of_pods(&|all| all.cpu).then(|n| Seen::Is(cores(n))),
+            },
+            memory: Share {
+                allocatable: has("memory").then(whole_units),
+                requested: of_pods(&|all| all.memory).then(whole_units),
+            },
+            pods: Share {
+                allocatable: has("pods").then(whole_units),
+                requested: of_pods(&|all| i128::from(all.pods) * BILLION).then(whole_units),
+            },
+        }
+    }
+
+    pub(super) fn whole(&self, nodes: &[NodeStatus], now: OffsetDateTime) -> Whole {
+        let cluster = self.cluster;
+        let ready = nodes.iter().filter(|node| node.ready == Seen::Is(true)).count();
+        let unknown = nodes.iter().find_map(|node| node.ready.why());
+        let none = nodes.iter().all(|node| node.ready == Seen::Nothing);
+        Whole {
+            name: cluster.name.clone(),
+            kubernetes: cluster.kubernetes.to_string(),
+            endpoint: format!("https://{}", cluster.endpoint),
+            api: self.control_planes().map(|told| self.api(told)).collect(),
+            etcd: self.etcd(),
+            network: self.network(),
+            token: self.says(Topic::Tokens).then(|text| read::token(&text, now)),
+            ready: match unknown {
+                Some(why) => Seen::Unknown(why.into()),
+                None if none => Seen::Nothing,
+                None => Seen::Is(ready),
+            },
+        }
+    }
+
+    fn control_planes(&self) -> impl Iterator<Item = &'a Witness<'a>> + use<'a> {
+        self.told.iter().filter(|told| told.node.is_control_plane())
+    }
+
+    fn api(&self, told: &Witness) -> Api {
+        let health = self.health(told);
+        let why = health.is().and_then(|(_, why)| why.clone());
+        Api { node: told.node.name.clone(), health: health.then(|(health, _)| Seen::Is(health)), why }
+    }
+
+    /// The members as one of them lists them; where none does, those that spoke for themselves.
+    fn etcd(&self) -> Seen<Vec<Member>> {
+        let own = |told: &Witness| {
+            read::said(self.cluster, told, Topic::Etcd).then(|text| read::member_health(&text))
+        };
+        let member = |name: &str, learner: Seen<bool>| {
+            let told = self.control_planes().find(|told| told.node.name == name);
+            let stranger = || Seen::Unknown("it is on no machine of the inventory".into());
+            let health = told.map_or_else(stranger, own);
+            let why = health.is().and_then(|(_, why)| why.clone());
+            Member { name: name.into(), healthy: health.then(|(well, _)| Seen::Is(well)), learner, why }
+        };
+        let mut nobody = Seen::Nothing;
+        for told in self.control_planes() {
+            match read::said(self.cluster, told, Topic::Members).then(|text| read::members(&text)) {
+                Seen::Is(all) => {
+                    return Seen::Is(all.iter().map(|(name, l)| member(name, Seen::Is(*l))).collect());
+                }
+                Seen::Unknown(why) => nobody = Seen::Unknown(format!("{}: {why}", told.node.name)),
+                Seen::Nothing => {}
+            }
+        }
+        let Seen::Unknown(why) = &nobody else { return nobody };
+        let spoke = self.control_planes().filter(|told| own(told).is().is_some());
+        let spoke: Vec<Member> =
+            spoke.map(|told| member(&told.node.name, Seen::Unknown(why.clone()))).collect();
+        if spoke.is_empty() { nobody } else { Seen::Is(spoke) }
+    }
+
+    fn network(&self) -> NetworkStatus {
+        let sum = |pointer: &str| {
+            self.says(Topic::Network).then(|text| {
+                let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let counts: Vec<u64> = objects.filter_map(|o| o.pointer(pointer)?.as_u64()).collect();
+                // Not there: the plan says what to do about it.
+                if counts.is_empty() { Seen::Nothing } else { Seen::Is(counts.iter().sum()) }
+            })
+        };
+        NetworkStatus {
+            kind: NetworkStatus::kind(self.cluster),
+            pods: self.cluster.pods.to_string(),
+            ready: sum("/status/numberReady"),
+            wanted: sum("/status/desiredNumberScheduled"),
+        }
+    }
+}
+
+const BILLION: i128 = 1_000_000_000;
+
+/// Cores, to the thousandth.
+fn cores(billionths: i128) -> f64 {
+    (billionths + 999_999).div_euclid(1_000_000) as f64 / 1000.0
+}
+
+fn whole_units(billionths: i128) -> Seen<u64> {
+    match u64::try_from((billionths + BILLION - 1) / BILLION) {
+        Ok(units) => Seen::Is(units),
+        Err(_) => Seen::Unknown("an amount beyond all machines".into()),
+    }
+}
+
+fn allocatable(object: &Value, resource: &str) -> Seen<i128> {
+    match object["status"]["allocatable"][resource].as_str() {
+        None => Seen::Nothing,
+        Some(text) => match billionths(text) {
+            Some(amount) => Seen::Is(amount),
+            None => Seen::Unknown(format!("cannot read the amount \"{text}\"")),
+        },
+    }
+}
+
+/// The one named Ready.
+fn condition(object: &Value) -> Value {
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default()
+}
+
+fn why_not_ready(object: &Value) -> String {
+    match object {
+        Value::Null => "it is not registered".into(),
+        object => condition(object)["message"].as_str().unwrap_or("nothing is said of it").to_string(),
+    }
+}

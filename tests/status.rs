@@ -1,0 +1,366 @@
+//! The status as people and programs read it, from what machines answered. The snapshots are in `golden`.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Command;
+
+use common::{clusters, lab, pipe, run, shells, trust};
+use ironstrap::cluster::{Cluster, Role};
+use ironstrap::error::{Error, Kind};
+use ironstrap::machine::Machine;
+use ironstrap::pki::Trust;
+use ironstrap::plan::{Change, State};
+use ironstrap::probe::Answer;
+use ironstrap::report;
+use ironstrap::status::{self, Seen, Status, Topic, Witness};
+use ironstrap::step::{Ask, Fix};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-21 16:20:00 UTC);
+
+/// A machine, and what it says.
+struct Node {
+    machine: Option<Machine>,
+    answers: Vec<(Topic, Answer)>,
+    changes: Vec<Change>,
+    left: Option<Error>,
+}
+
+struct Fleet {
+    cluster: Cluster,
+    nodes: Vec<Node>,
+}
+
+fn said(text: &str) -> Answer {
+    Answer::Said(text.into())
+}
+
+/// As the probe gives it back, the lines of one JSON object each.
+fn objects(objects: &[serde_json::Value]) -> Answer {
+    Answer::Said(objects.iter().map(|object| format!("{object}\n")).collect())
+}
+
+fn node_object(ready: bool, message: &str) -> serde_json::Value {
+    let status = if ready { "True" } else { "Unknown" };
+    json!({
+        "kind": "Node", "spec": {},
+        "status": {
+            "conditions": [
+                {"type": "MemoryPressure", "status": "False"},
+                {"type": "Ready", "status": status, "message": message},
+            ],
+            "allocatable": {"cpu": "2", "memory": "24619320Ki", "pods": "110"},
+        },
+    })
+}
+
+fn token(until: &str) -> String {
+    use base64::Engine;
+    let encoded = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+    format!("{}\t{}\n", encoded("true"), encoded(until))
+}
+
+const PODS: &str = "\
+m1\t\t\t={\"cpu\":\"100m\",\"memory\":\"100Mi\"} \t\n\
+m1\t\t\t={\"cpu\":\"250m\"} \t\n\
+m1\t\t\t={\"cpu\":\"100m\",\"memory\":\"70Mi\"} \t= ={\"cpu\":\"300m\"} \n\
+w1\t\t\t={\"cpu\":\"1500m\",\"memory\":\"12Gi\"} ={\"cpu\":\"100m\"} \tAlways={\"memory\":\"512Mi\"} \n\
+w2\t\t\t= \t\n";
+
+const HEALTH: &str = "{\"health\":\"true\",\"reason\":\"\"}";
+const MEMBERS: &str = r#"{"header":{"cluster_id":"1"},"members":[{"ID":"2","name":"m1","peerURLs":["https://198.18.0.11:2380"]}]}"#;
+
+/// What `CERTIFICATES` prints of a node.
+fn certificates(trust: &Trust) -> String {
+    let leaf = &trust.leaves["m1"]["apiserver"].cert;
+    format!(
+        "file /etc/kubernetes/pki/apiserver.crt\n{leaf}file /etc/kubernetes/pki/ca.crt\n{}file /etc/kubernetes/kubelet.conf\n",
+        trust.ca.cert
+    )
+}
+
+impl Fleet {
+    /// A cluster that is as wanted.
+    fn converged() -> Fleet {
+        let cluster = lab();
+        let trust = Trust::make(&cluster, NOW).unwrap();
+        let node = |node: &ironstrap::cluster::Node| {
+            let answer = |topic| match topic {
+                Topic::System => {
+                    said("uptime 187265.41\nkernel 6.12.48+deb13-amd64\nos Debian GNU/Linux 13 (trixie)\n")
+                }
+                Topic::Packages => said("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n"),
+                Topic::Certificates => said(&certificates(&trust)),
+                Topic::Api => said("healthy\n"),
+                Topic::Etcd => said(HEALTH),
+                Topic::Members => said(MEMBERS),
+                Topic::Nodes => {
+                    objects(&[(); 3].map(|()| node_object(true, "kubelet is posting ready status")))
+                }
+                Topic::Network => {
+                    objects(&[json!({"status": {"numberReady": 3, "desiredNumberScheduled": 3}})])
+                }
+                Topic::Tokens => said(&(token("2026-11-21T08:00:00Z") + &token("2026-11-22T16:00:00Z"))),
+                Topic::Pods => said(PODS),
+            };
+            let asked = status::questions(&cluster, node);
+            Node {
+                machine: Some(Machine::default()),
+                answers: asked.into_iter().map(|(topic, _)| (topic, answer(topic))).collect(),
+                changes: vec![],
+                left: None,
+            }
+        };
+        let nodes = cluster.nodes.iter().map(node).collect();
+        Fleet { cluster, nodes }
+    }
+
+    fn answer(&mut self, i: usize, topic: Topic, answer: Answer) {
+        let place = self.nodes[i].answers.iter_mut().find(|(about, _)| *about == topic).unwrap();
+        place.1 = answer;
+    }
+
+    fn status(&self) -> Status {
+        let answers: Vec<Vec<Answer>> = self
+            .nodes
+            .iter()
+            .map(|node| node.answers.iter().map(|(_, answer)| answer.clone()).collect())
+            .collect();
+        let told = self.cluster.nodes.iter().zip(&self.nodes).zip(&answers);
+        let told: Vec<Witness> = told
+            .map(|((node, said), answers)| Witness {
+                node,
+                machine: said.machine.as_ref(),
+                answers: if said.machine.is_some() { answers } else { &[] },
+                changes: &said.changes,
+                left: said.left.as_ref(),
+            })
+            .collect();
+        let errors = self.nodes.iter().filter_map(|node| node.left.clone()).collect();
+        status::status(&self.cluster, &told, Some(0), errors, NOW)
+    }
+
+    fn off(&mut self, i: usize) {
+        let name = &self.cluster.nodes[i].name;
+        let error = Error::new(Kind::Unreachable, "cannot be reached").on(name);
+        self.nodes[i].machine = None;
+        self.nodes[i].left =
+            Some(error.because("198.18.0.13:22 did not answer within 10 s").hint("is it on?"));
+    }
+}
+
+fn change(step: &'static str, that: &str, state: State) -> Change {
+    Change {
+        step,
+        why: "",
+        that: that.into(),
+        key: String::new(),
+        answer: String::new(),
+        have: String::new(),
+        want: String::new(),
+        fix: Fix::Above,
+        disrupts: false,
+        secret: false,
+        about: vec![],
+        state,
+    }
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// The screen, and what of it programs read.
+fn reads(name: &str, status: &Status) {
+    let screen = report::status::lines(status, None, false).join("\n");
+    let json = serde_json::to_string_pretty(status).unwrap();
+    snapshot(name, &format!("{screen}\n\n{json}"));
+}
+
+#[test]
+fn a_cluster_that_is_as_wanted() {
+    reads("status-converged", &Fleet::converged().status());
+}
+
+#[test]
+fn a_narrow_terminal_loses_what_matters_least() {
+    let status = Fleet::converged().status();
+    let at = |width: usize| {
+        let lines = report::status::lines(&status, Some(width), false);
+        let wide = lines[7..].iter().filter(|line| line.chars().count() > width).count();
+        assert!(wide == 0, "wider than {width}: {lines:#?}");
+        format!("{width}\n{}", lines[7..].join("\n"))
+    };
+    snapshot("status-narrow", &[140, 100, 80, 60, 40, 20].map(at).join("\n\n"));
+}
+
+#[test]
+fn what_drifted_and_what_nobody_knows_is_said_in_words() {
+    let mut fleet = Fleet::converged();
+    let unknown =
+        || State::Unknown { asked: "cat /x".into(), why: "exit 1: cat: /x: Input/output error".into() };
+    fleet.nodes[0].changes = vec![
+        change("labels", "w1 has its labels and taints", State::Ready),
+        change("nodes", "w2 is Ready", State::Waits("w2 to join".into())),
+    ];
+    fleet.nodes[1].changes = vec![
+        change("swap", "fstab brings no swap back", State::Ready),
+        change("swap", "no swap is active", State::Ready),
+        change("runtime", "containerd runs its current config", State::Ready),
+        change("kernel", "net.ipv4.ip_forward is 1", unknown()),
+    ];
+    fleet.answer(2, Topic::Packages, said("kubelet absent\ncontainerd rc 1.7.24~ds1-6\n"));
+    let mut nodes = [(); 3].map(|()| node_object(true, ""));
+    nodes[1]["spec"]["unschedulable"] = true.into();
+    fleet.answer(0, Topic::Nodes, objects(&nodes));
+    fleet.answer(0, Topic::Tokens, said(&token("2026-11-21T08:00:00Z")));
+    reads("status-drifted", &fleet.status());
+}
+
+#[test]
+fn a_machine_that_is_off_hides_what_only_it_could_say() {
+    let mut fleet = Fleet::converged();
+    fleet.off(2);
+    let mut nodes = [(); 3].map(|()| node_object(true, ""));
+    nodes[2] = node_object(false, "Kubelet stopped posting node status.");
+    fleet.answer(0, Topic::Nodes, objects(&nodes));
+    reads("status-node-down", &fleet.status());
+}
+
+#[test]
+fn without_the_api_nothing_is_said_of_what_it_knows() {
+    let mut fleet = Fleet::converged();
+    let refused =
+        "The connection to the server 198.18.0.11:6443 was refused - did you specify the right host or port?";
+    fleet.answer(0, Topic::Api, said(&format!("down: {refused}\n")));
+    // What the probe says of objects where no manifest is, and what is no evidence.
+    fleet.answer(0, Topic::Nodes, said("absent\nabsent\nabsent\n"));
+    let why = format!("kubectl: exit 1: {refused}");
+    fleet.nodes[0].changes = vec![
+        change(
+            "member",
+            "m1 runs the control plane of demo",
+            State::Unknown { asked: "kubectl".into(), why },
+        ),
+        change("nodes", "w1 is Ready", State::Ready),
+    ];
+    reads("status-api-down", &fleet.status());
+}
+
+#[test]
+fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
+    let mut fleet = Fleet::converged();
+    for i in 0..3 {
+        for (topic, answer) in fleet.nodes[i].answers.iter_mut() {
+            *answer = match topic {
+                Topic::System => continue,
+                Topic::Packages => said("kubelet absent\ncontainerd absent\n"),
+                Topic::Certificates => said(""),
+                Topic::Etcd | Topic::Members => said("no etcd\n"),
+                Topic::Nodes => said("absent\nabsent\nabsent\n"),
+                Topic::Network => said("absent\n"),
+                Topic::Api | Topic::Tokens | Topic::Pods => said("no cluster\n"),
+            };
+        }
+        fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)];
+    }
+    let status = fleet.status();
+    assert_eq!(status.unseen, []);
+    reads("status-nothing-yet", &status);
+}
+
+#[test]
+fn while_a_control_plane_is_silent_nobody_says_that_there_is_no_cluster() {
+    let mut fleet = Fleet::converged();
+    fleet.cluster.nodes[1].role = Role::ControlPlane;
+    fleet.off(1);
+    fleet.answer(0, Topic::Api, said("no cluster\n"));
+    let status = fleet.status();
+    let why = "m1 runs no cluster, and w1 did not answer";
+    assert!(status.nodes.iter().all(|node| node.ready == Seen::Unknown(why.into())), "{status:#?}");
+}
+
+#[test]
+fn a_member_of_etcd_speaks_for_itself_where_none_lists_them() {
+    let mut fleet = Fleet::converged();
+    fleet.answer(0, Topic::Members, Answer::Unknown("exit 1: it timed out".into()));
+    fleet.answer(0, Topic::Etcd, said("unhealthy: RAFT NO LEADER\n"));
+    let status = fleet.status();
+    let member = &status.cluster.etcd.is().unwrap()[0];
+    assert_eq!((&member.healthy, member.why.as_deref()), (&Seen::Is(false), Some("RAFT NO LEADER")));
+    assert_eq!(member.learner, Seen::Unknown("m1: exit 1: it timed out".into()));
+    // A member that no machine of the inventory is may be well or not.
+    fleet.answer(0, Topic::Members, said(&MEMBERS.replace("\"m1\"", "\"m9\",\"isLearner\":true")));
+    let status = fleet.status();
+    let member = &status.cluster.etcd.is().unwrap()[0];
+    assert!(member.name == "m9" && member.learner == Seen::Is(true) && member.healthy.why().is_some());
+}
+
+#[test]
+fn an_api_server_that_answers_and_is_not_well_says_which_check_fails() {
+    let mut fleet = Fleet::converged();
+    let said = "failing: Error from server (InternalError): an error on the server (\"[+]ping ok\\n[-]etcd failed: reason withheld\n[-]etcd-readiness failed: reason withheld\nreadyz check failed\") has prevented the request from succeeding";
+    fleet.answer(0, Topic::Api, Answer::Said(said.into()));
+    let api = &fleet.status().cluster.api[0];
+    assert_eq!(api.why.as_deref(), Some("etcd, etcd-readiness"));
+}
+
+#[test]
+fn every_question_can_be_parsed_by_every_shell() {
+    for (_, cluster) in clusters() {
+        for (topic, ask) in cluster.nodes.iter().flat_map(|node| status::questions(&cluster, node)) {
+            let Ask::Shell(ask) = ask else { continue };
+            for shell in shells() {
+                let output = pipe(Command::new(shell).arg("-n"), &format!("( set -eu\n{ask}\n)\n"));
+                assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {topic:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_certificates_only_what_everybody_may_know_travels() {
+    let (cluster, root) = (lab(), tempfile::tempdir().unwrap());
+    let trust = trust(&cluster);
+    let node = cluster.control_planes().next().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for file in trust.files(node) {
+        write(file.path.trim_start_matches('/'), file.text);
+    }
+    write("etc/kubernetes/admin.conf", &trust.admin_kubeconfig(&cluster, "https://a"));
+    let both = format!("{}{}", trust.admin.key, trust.admin.cert);
+    write("var/lib/kubelet/pki/kubelet-client-current.pem", &both);
+    let asks = status::questions(&cluster, node);
+    let (_, ask) = asks.into_iter().find(|(topic, _)| *topic == Topic::Certificates).unwrap();
+    let Ask::Shell(ask) = ask else { panic!("{ask:?}") };
+    let root = root.path().display().to_string();
+    let ask = ask.replace("/etc/", &format!("{root}/etc/")).replace("/var/", &format!("{root}/var/"));
+    for shell in shells() {
+        let output = run(shell, &format!("set -eu\n{ask}\n"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{shell}");
+        // Ten of kubeadm's folder, the operator's and the kubelet's own.
+        assert_eq!(text.matches("file ").count(), 12, "{text}");
+        assert!(!text.contains("PRIVATE"));
+        let secrets = trust.admin.key.lines().chain(trust.ca.key.lines()).filter(|line| line.len() > 40);
+        for secret in secrets {
+            assert!(!text.contains(secret));
+        }
+        let key = trust.admin_kubeconfig(&cluster, "https://a");
+        let key = key.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
+        assert!(!text.contains(key));
+    }
+}
