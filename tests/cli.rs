@@ -72,7 +72,7 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:{port}'\nip = '10.0.0.1'\nrole = 'control-plane'\n"
     );
     std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
-    for command in ["plan", "apply"] {
+    for command in ["plan", "apply", "status"] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
         program.args([command, "-i", "demo.toml", "--timeout", "60"]).current_dir(dir.path());
         let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -87,4 +87,35 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
         assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
         assert!(!dir.path().join("demo.trust").exists());
     }
+}
+
+#[test]
+fn a_status_that_is_watched_is_shown_again_and_again_until_it_is_stopped() {
+    use std::io::{BufRead, BufReader};
+
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody listens on the discard port.
+    let inventory = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:9'\nip = '10.0.0.1'\nrole = 'control-plane'\n";
+    std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
+    let once = run(dir.path(), &["status", "-i", "demo.toml", "--color=always"]);
+    let screen = text(&once.stdout);
+    assert_eq!((once.status.code(), text(&once.stderr).as_str()), (Some(4), ""), "{screen}");
+    assert!(screen.contains("\x1b[31mm1 ") && screen.contains("localhost:9"), "{screen:?}");
+    let plain = text(&run(dir.path(), &["status", "-i", "demo.toml"]).stdout);
+    assert_eq!(anstream::adapter::strip_str(&screen).to_string(), plain, "a pipe is no terminal");
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
+    program.args(["status", "-i", "demo.toml", "--json", "--watch", "1"]).current_dir(dir.path());
+    let mut child = program.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        let document: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(
+            (&document["nodes"][0]["reachable"], &document["unseen"][0]["node"]),
+            (&false.into(), &"m1".into())
+        );
+    }
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(run(dir.path(), &["status", "-i", "demo.toml", "--watch", "0"]).status.code(), Some(2));
 }
