@@ -63,8 +63,9 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if text.trim() == NO_CLUSTER {
         return Ok(Found::new());
     }
-    // A kind that the cluster has never heard of: its objects cannot be there either.
-    let harmless = ["resource mapping not found", "ensure CRDs are installed first"];
+    // A kind that the cluster has never heard of: its objects cannot be there either. And what the API server has
+    // to say about a version that will go says nothing of the object.
+    let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
     let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
