@@ -61,12 +61,12 @@ vm_on() {
   recorded "$d/pid" >/dev/null && return
   for port in {22022..22041}; do
     ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue
-    IRONSTRAP_LAB_OF=$LAB setsid qemu-system-x86_64 -accel tcg -cpu qemu64,-cx16 -smp 1 -m 2048 \
+    IRONSTRAP_LAB_OF=$LAB alone qemu-system-x86_64 -accel tcg -cpu qemu64,-cx16 -smp 1 -m 2048 \
       -display none -no-user-config -nodefaults -serial "file:$d/console.log" \
       -kernel "${kernel[0]}" -append 'root=/dev/nvme0n1p1 rw console=ttyS0 quiet' \
       -drive "file=$d/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device nvme,drive=disk,serial=lab \
       -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$port-:22" -device virtio-net-pci,netdev=net \
-      -device virtio-rng-pci </dev/null >"$d/qemu.log" 2>&1 9>&- &
+      -device virtio-rng-pci </dev/null >"$d/qemu.log" 2>&1 &
     remember "$d/pid" $!
     printf '%s\n' "$port" >"$d/port"
     trust "$VM" "[127.0.0.1]:$port"
