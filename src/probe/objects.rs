@@ -89,3 +89,35 @@ pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
     let line = |object: &Object| found.get(object).cloned().unwrap_or_else(|| "absent".into()) + "\n";
     wanted.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(stdout: &str, status: i32, stderr: &str, object: Object) -> Result<Found, String> {
+        let reply = Reply { status, stdout: stdout.into(), stderr: stderr.into() };
+        read(reply, &[&Ask::Objects(vec![object])])
+    }
+
+    #[test]
+    fn what_a_manifest_gives_no_namespace_is_in_the_default_one_or_in_none() {
+        for (line, there) in
+            [("ConfigMap/default/a {}", true), ("ConfigMap//a {}", true), ("ConfigMap/other/a {}", false)]
+        {
+            let found = found(line, 0, "", Object::new("v1", "ConfigMap", "", "a")).unwrap();
+            assert_eq!(found.len() == 1, there, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_warning_or_an_unknown_kind_says_nothing_against_the_answer_and_anything_else_does() {
+        let said = |stderr: &str| found("Node//a {}", 1, stderr, Object::node("a")).map(|found| found.len());
+        assert_eq!(said("Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1"), Ok(1));
+        assert_eq!(
+            said("error: resource mapping not found for name: \"x\"\nensure CRDs are installed first"),
+            Ok(1)
+        );
+        assert_eq!(said("connection refused"), Err("kubectl: exit 1: connection refused".into()));
+        assert!(said("").is_err());
+    }
+}
