@@ -63,8 +63,9 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if text.trim() == NO_CLUSTER {
         return Ok(Found::new());
     }
-    // A kind that the cluster has never heard of: its objects cannot be there either.
-    let harmless = ["resource mapping not found", "ensure CRDs are installed first"];
+    // A kind that the cluster has never heard of: its objects cannot be there either. And what the API server has
+    // to say about a version that will go says nothing of the object.
+    let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
     let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
@@ -87,4 +88,36 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
 pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
     let line = |object: &Object| found.get(object).cloned().unwrap_or_else(|| "absent".into()) + "\n";
     wanted.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(stdout: &str, status: i32, stderr: &str, object: Object) -> Result<Found, String> {
+        let reply = Reply { status, stdout: stdout.into(), stderr: stderr.into() };
+        read(reply, &[&Ask::Objects(vec![object])])
+    }
+
+    #[test]
+    fn what_a_manifest_gives_no_namespace_is_in_the_default_one_or_in_none() {
+        for (line, there) in
+            [("ConfigMap/default/a {}", true), ("ConfigMap//a {}", true), ("ConfigMap/other/a {}", false)]
+        {
+            let found = found(line, 0, "", Object::new("v1", "ConfigMap", "", "a")).unwrap();
+            assert_eq!(found.len() == 1, there, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_warning_or_an_unknown_kind_says_nothing_against_the_answer_and_anything_else_does() {
+        let said = |stderr: &str| found("Node//a {}", 1, stderr, Object::node("a")).map(|found| found.len());
+        assert_eq!(said("Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1"), Ok(1));
+        assert_eq!(
+            said("error: resource mapping not found for name: \"x\"\nensure CRDs are installed first"),
+            Ok(1)
+        );
+        assert_eq!(said("connection refused"), Err("kubectl: exit 1: connection refused".into()));
+        assert!(said("").is_err());
+    }
 }

@@ -15,16 +15,24 @@ pub const STEP: Step =
 /// Says on each object which addon it belongs to, so that what an addon once brought can be found.
 const LABEL: &str = "ironstrap.dev/addon";
 
+/// The kind of kinds.
+const KIND: &str = "CustomResourceDefinition";
+
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let joins = cx.fleet.joining.first().map(|node| format!("{node} to join"));
     let (mut wants, mut held) = (Vec::new(), None);
     for addon in &cx.cluster.addons {
-        let objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();
-        let fix = apply(&objects)?;
-        wants.extend(objects.iter().map(|object| {
+        let mut objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();
+        // Namespaces and kinds before what is in them and of them, wherever the file has them.
+        objects.sort_by_key(|object| match text(object, "kind") {
+            "Namespace" => 0,
+            KIND => 1,
+            _ => 2,
+        });
+        for object in &objects {
             let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
-            after(&held, Want { that, ..Want::object(object, &fix) })
-        }));
+            wants.push(after(&held, Want { that, ..Want::object(object, &apply(object)?) }));
+        }
         let running: Vec<Object> = objects.iter().filter(|object| runs(object)).map(Object::of).collect();
         if addon.wait && !running.is_empty() {
             wants.push(available(cx, addon, running));
@@ -60,31 +68,19 @@ fn labelled(addon: &Addon, object: &Value) -> Value {
     object
 }
 
-/// Namespaces and kinds before what is in them and of them, wherever the file has them.
-fn apply(objects: &[Value]) -> Result<String> {
-    let is_first = |object: &&Value| matches!(text(object, "kind"), "Namespace" | "CustomResourceDefinition");
-    let (first, rest): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(is_first);
-    let put = |objects: &[&Value]| -> Result<String> {
-        let objects: Vec<Value> = objects.iter().copied().cloned().collect();
-        Ok(if objects.is_empty() { String::new() } else { kubectl_apply(&template::yaml(&objects)?) + "\n" })
-    };
-    let kinds = first.iter().filter(|object| text(object, "kind") == "CustomResourceDefinition");
-    let kinds: String = kinds.map(|kind| format!(" {}", quote(&format!("crd/{}", name(kind))))).collect();
-    let established = match kinds.is_empty() {
-        true => String::new(),
-        false => {
-            format!("patiently kubectl wait --for=condition=Established --timeout=20s{kinds} >/dev/null\n")
-        }
-    };
-    Ok(put(&first)? + &established + put(&rest)?.trim_end())
+/// Each by itself: what somebody else has filled in since, in an object that is as it should be, stays.
+fn apply(object: &Value) -> Result<String> {
+    let mut script = kubectl_apply(&template::yaml(std::slice::from_ref(object))?);
+    if text(object, "kind") == KIND {
+        let kind = quote(&format!("crd/{}", text(&object["metadata"], "name")));
+        script +=
+            &format!("\npatiently kubectl wait --for=condition=Established --timeout=20s {kind} >/dev/null");
+    }
+    Ok(script)
 }
 
 fn text<'a>(object: &'a Value, key: &str) -> &'a str {
     object[key].as_str().unwrap_or_default()
-}
-
-fn name(object: &Value) -> &str {
-    text(&object["metadata"], "name")
 }
 
 /// Whether it is something that runs, and can be waited for.
@@ -195,20 +191,5 @@ mod tests {
         };
         assert_eq!((job("Complete"), job("Failed").as_deref()), (None, Some("it has failed")));
         assert_eq!(said(json!({"kind": "Job"})).as_deref(), Some("it is not complete"));
-    }
-
-    #[test]
-    fn kinds_are_established_before_what_is_of_them() {
-        let object =
-            |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
-        let script = apply(&[
-            object("Widget", "w"),
-            object("CustomResourceDefinition", "widgets.example.com"),
-            object("Namespace", "n"),
-        ]);
-        let script = script.unwrap();
-        let at = |what: &str| script.find(what).unwrap_or_else(|| panic!("no {what} in {script}"));
-        assert!(at("kind: Namespace") < at("--for=condition=Established"));
-        assert!(at("'crd/widgets.example.com'") < at("kind: Widget"));
     }
 }

@@ -55,18 +55,18 @@ P
 vm_port() { cat "$LAB/qemu/port"; }
 
 # vm_on: the power, with the first free port of a few that leads to its sshd. Not `-cpu max`: that of older
-# QEMUs breaks kernels, and so does their cmpxchg16b.
+# QEMUs breaks kernels, and so does their cmpxchg16b. One CPU: with two, one of them now and then waits for ever.
 vm_on() {
   local d=$LAB/qemu port kernel=("${PART[vm]}"/root/boot/vmlinuz-*)
   recorded "$d/pid" >/dev/null && return
   for port in {22022..22041}; do
     ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue
-    IRONSTRAP_LAB_OF=$LAB setsid qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,-cx16 -smp 2 -m 2048 \
+    IRONSTRAP_LAB_OF=$LAB alone qemu-system-x86_64 -accel tcg -cpu qemu64,-cx16 -smp 1 -m 2048 \
       -display none -no-user-config -nodefaults -serial "file:$d/console.log" \
       -kernel "${kernel[0]}" -append 'root=/dev/nvme0n1p1 rw console=ttyS0 quiet' \
       -drive "file=$d/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device nvme,drive=disk,serial=lab \
       -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$port-:22" -device virtio-net-pci,netdev=net \
-      -device virtio-rng-pci </dev/null >"$d/qemu.log" 2>&1 9>&- &
+      -device virtio-rng-pci </dev/null >"$d/qemu.log" 2>&1 &
     remember "$d/pid" $!
     printf '%s\n' "$port" >"$d/port"
     trust "$VM" "[127.0.0.1]:$port"
@@ -97,7 +97,7 @@ vm_boot_id() { vm_ssh 30 cat /proc/sys/kernel/random/boot_id 2>/dev/null </dev/n
 
 # vm_booted BEFORE: waits until it is up, in a boot other than that, with all that it starts
 vm_booted() {
-  local id end=$((SECONDS + 400))
+  local id end=$((SECONDS + 600))
   while ((SECONDS < end)); do
     recorded "$LAB/qemu/pid" >/dev/null || die "$VM went off: $LAB/qemu/console.log"
     if id=$(vm_boot_id) && [[ $id != "$1" ]]; then
