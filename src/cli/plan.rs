@@ -34,7 +34,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let mut start = args.start(style, limit).await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
-    let errors = survey.errors;
+    let mut errors = survey.errors;
     let mut plan = start.work.plan().map_err(one)?;
     if survey.blocked && start.work.fleet().exists {
         // Another cluster than the inventory's: what would make it ours is not a plan.
@@ -53,8 +53,10 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let tallies = tallies(&start.work, &plan);
     let seconds = start.since.elapsed().as_secs_f64();
     start.events.tell(Event::Done { changes, nodes: tallies, seconds });
+    let saving = args.saving(&start);
     drop((start.events, start.work));
-    let _ = start.printer.await;
+    let events = start.printer.await.unwrap_or_default();
+    saving.into_iter().for_each(|saving| saving.save(&events, &mut errors));
     if !errors.is_empty() {
         return Err(errors);
     }
