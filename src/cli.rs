@@ -10,6 +10,7 @@ use crate::report;
 mod apply;
 mod check;
 mod plan;
+mod saved;
 mod start;
 mod status;
 

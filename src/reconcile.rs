@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Node};
+use crate::diagnosis::Heard;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::{self, Fleet, Machines};
 use crate::ledger::Run;
@@ -23,6 +24,7 @@ use crate::step::{Ask, Cx, Fix, Want};
 use crate::steps::{Stage, Via};
 
 mod apply;
+mod diagnose;
 mod hold;
 mod limit;
 mod looks;
@@ -48,6 +50,8 @@ pub struct Fleetwork<S> {
     places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
     open: BTreeSet<String>,
+    /// What machines said after something failed.
+    heard: Vec<Heard>,
 }
 
 /// What stands against touching machines.
@@ -122,7 +126,8 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open: BTreeSet::new() })
+        let (open, heard) = (BTreeSet::new(), vec![]);
+        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open, heard })
     }
 
     /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use redact::Secrets;
 
+pub mod bundle;
 pub mod color;
 pub mod detail;
 pub mod plan;
@@ -50,6 +51,16 @@ pub enum Event {
     Stopping { at_once: bool },
     /// Something went wrong.
     Error { node: Option<String>, kind: String, what: String, cause: Vec<String>, hint: Option<String> },
+    /// Why a node was left, as far as logs tell. `on`, `place`: the machine and the log that have the evidence.
+    Cause {
+        node: String,
+        cause: String,
+        what: String,
+        on: String,
+        place: String,
+        evidence: String,
+        remedy: String,
+    },
     /// The end.
     Done { changes: usize, nodes: BTreeMap<String, Tally>, seconds: f64 },
 }
@@ -120,6 +131,11 @@ impl Events {
         }
     }
 
+    /// What takes secrets out of any other text, this run's included.
+    pub fn redaction(&self) -> Redaction {
+        Redaction(self.secrets.clone())
+    }
+
     pub fn tell(&self, event: Event) {
         // Nobody listens any more when the program ends; then there is nobody to tell.
         let _ = self.sender.send(self.redacted(event));
@@ -136,6 +152,17 @@ impl Events {
             }),
             false => event,
         }
+    }
+}
+
+/// Takes secrets out of what others wrote: logs, an inventory.
+#[derive(Clone, Default)]
+pub struct Redaction(Arc<RwLock<Secrets>>);
+
+impl Redaction {
+    /// The text without secrets; nothing of it where they are not known.
+    pub fn clean(&self, text: &str) -> String {
+        self.0.read().map_or_else(|_| String::new(), |secrets| secrets.hide_from_strangers(text))
     }
 }
 
@@ -159,10 +186,16 @@ pub struct Audience {
     pub verbose: bool,
     /// Everything is written down here.
     pub log: Option<detail::Log>,
+    /// What was told is given back at the end.
+    pub keeps: bool,
 }
 
-/// Shows events until the last sender is gone.
-pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, mut audience: Audience) {
+/// Shows events until the last sender is gone. Gives them back where they are to be kept.
+pub async fn show(
+    mut events: tokio::sync::mpsc::UnboundedReceiver<Event>,
+    mut audience: Audience,
+) -> Vec<Event> {
+    let mut kept = Vec::new();
     let mut term = (audience.style == Style::Term).then(term::Display::new);
     while let Some(event) = events.recv().await {
         audience.log.iter_mut().for_each(|log| log.write(&detail::lines(&event)));
@@ -181,7 +214,11 @@ pub async fn show(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>, mut a
             (None, Style::Quiet) => {}
             (None, _) => line(&event).iter().for_each(|line| err(line)),
         }
+        if audience.keeps {
+            kept.push(event);
+        }
     }
+    kept
 }
 
 /// An event as a line; most have none.

@@ -209,6 +209,11 @@ pub fn log(path: &Path) -> Result<fs::File> {
     open().map_err(|e: std::io::Error| failed("open", path, e))
 }
 
+/// Writes a text that is for the user alone, mode 0600, whole or not at all.
+pub fn save_private(file: &Path, text: &str) -> Result<()> {
+    replace(file, text, 0o600)
+}
+
 /// Writes what differs, all of it judged before any of it is written.
 fn save_changes(path: &Path, kept: &[Kept<'_>]) -> Result<()> {
     let mut changed = vec![];

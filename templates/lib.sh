@@ -110,12 +110,57 @@ fresh() {
   for f in "$@"; do [ ! -e "$f" ] || [ "$since" -gt "$(stat -L -c %Z "$f")" ] || return 1; done
 }
 
-# patiently COMMAND...: repeats it for five minutes while it fails, for a busy machine takes its time; says at the
-# end what it said last. A single try must end well within a lease.
+# steady UNIT: it runs, and goes on running. A unit that does not tell when it is ready counts as active before it
+# has so much as read its configuration.
+steady() {
+  n=0
+  until [ $n -ge 6 ] || [ "$(systemctl show -p Type --value "$1")" = notify ]; do
+    systemctl is-active -q "$1" || return 1
+    sleep 0.5
+    n=$((n + 1))
+  done
+  systemctl is-active -q "$1"
+}
+
+# hopeless SINCE: prints the first line of a log with one of $HOPELESS, which no waiting changes; fails where there
+# is none.
+hopeless() {
+  [ -n "${HOPELESS:-}" ] || return 1
+  {
+    journalctl -q --no-pager -o cat -u kubelet --since "@$1"
+    find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} +
+  } 2>/dev/null | grep -m 1 -F -e "$HOPELESS"
+}
+
+# hopeful COMMAND...: runs it for as long as there is hope. A kubelet that keeps dying would speak of what was
+# before, so it is stopped first.
+hopeful() {
+  systemctl is-active -q kubelet || systemctl stop kubelet
+  since=$(date +%s)
+  "$@" &
+  hoping=$!
+  (
+    while sleep 1; do
+      why=$(hopeless "$since") || continue
+      echo "no waiting helps: $why" >&2
+      kill "$hoping"
+      break
+    done
+  ) &
+  watching=$!
+  wait "$hoping" && r=0 || r=$?
+  kill "$watching" 2>/dev/null || :
+  return $r
+}
+
+# patiently COMMAND...: repeats it for five minutes while it fails and there is hope, for a busy machine takes its
+# time; says at the end what it said last. A single try must end well within a lease.
 patiently() {
-  end=$(($(date +%s) + 300))
+  since=$(date +%s)
+  end=$((since + 300))
   until "$@" 2>"$RUN/patience"; do
     if [ "$(date +%s)" -ge "$end" ]; then cat "$RUN/patience" >&2; return 1; fi
+    if why=$(hopeless "$since"); then echo "no waiting helps: $why" >&2; return 1; fi
     renew
     sleep 0.5
   done

@@ -35,7 +35,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let style = if args.json { Style::Json } else { Style::Quiet };
     let mut start = args.start(style, limit).await.map_err(one)?;
     let (survey, plan) = surveyed(&mut start).map_err(one)?;
-    let errors = survey.errors;
+    let mut errors = survey.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     tell_plan(&start.events, &plan, &errors);
     if !args.json {
@@ -49,8 +49,10 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let tallies = tallies(&start.work, &plan);
     let seconds = start.since.elapsed().as_secs_f64();
     start.events.tell(Event::Done { changes, nodes: tallies, seconds });
+    let saving = args.saving(&start);
     drop((start.events, start.work));
-    let _ = start.printer.await;
+    let events = start.printer.await.unwrap_or_default();
+    saving.into_iter().for_each(|saving| saving.save(&events, &mut errors));
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -20,7 +20,7 @@ use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member};
 use crate::report::detail::Log;
-use crate::report::{self, Audience, Events, Style};
+use crate::report::{self, Audience, Event, Events, Style};
 use crate::ssh::{Options, Ssh};
 use crate::step::Ask;
 use crate::steps::STAGES;
@@ -48,6 +48,10 @@ pub(super) struct FleetArgs {
     /// Write everything of this run, as with --verbose, to the end of this file.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Write down what somebody else needs to understand this run: errors, inventory, answers, events, and the logs of
+    /// nodes that failed. Secrets are left out.
+    #[arg(long, value_name = "FILE")]
+    pub save_report: Option<PathBuf>,
 }
 
 #[derive(Args, Default)]
@@ -69,7 +73,7 @@ pub(super) struct Start {
     pub trust: Trust,
     pub work: Fleetwork<Ssh>,
     pub events: Events,
-    pub printer: JoinHandle<()>,
+    pub printer: JoinHandle<Vec<Event>>,
     pub since: Instant,
 }
 
@@ -101,7 +105,7 @@ impl FleetArgs {
         let log = self.log.as_deref().map(store::log).transpose()?.map(|file| Log::begin(file, &said));
         // Lines that come by the hundred leave no room for a live display.
         let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
-        let audience = Audience { style, verbose: self.verbose, log };
+        let audience = Audience { style, verbose: self.verbose, log, keeps: self.save_report.is_some() };
         let printer = tokio::spawn(report::show(receiver, audience));
         let look = async {
             let mut begun = self.begin(limit, &events).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::work::{self, Done};
+use super::work::{self, Done, Wrong};
 use super::{Fleetwork, PATIENCE};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
@@ -42,7 +42,7 @@ enum Next {
     Fix(Vec<Change>),
     /// The answer will come: ask again.
     Again,
-    Leave(Error),
+    Leave(Wrong),
 }
 
 impl<S: Shell> Fleetwork<S> {
@@ -70,6 +70,7 @@ impl<S: Shell> Fleetwork<S> {
             self.look_back(stop).await?;
         }
         self.note_open()?;
+        self.diagnose().await;
         self.release().await;
         match *stop.borrow() {
             Stop::Never => {
@@ -128,7 +129,7 @@ impl<S: Shell> Fleetwork<S> {
                 match self.decide(i, changes) {
                     Next::Clean => continue,
                     Next::Again => self.ask(i, Duration::from_secs(1), working),
-                    Next::Leave(error) => self.members[i].left = Some(error),
+                    Next::Leave(wrong) => self.members[i].leave(wrong),
                     Next::Fix(changes) => match self.waits(i, t, &changes, fleet)? {
                         Some(for_what) => self.wait(i, for_what),
                         None => self.fix(i, t, changes, working),
@@ -151,11 +152,12 @@ impl<S: Shell> Fleetwork<S> {
                 Kind::Refused,
                 format!("{}: not so, and only you can change it: {}", change.step, change.that),
             );
-            return Next::Leave(error.on(&name).because(format!("it has: {}", change.have)).hint(hint));
+            let error = error.on(&name).because(format!("it has: {}", change.have)).hint(hint);
+            return Next::Leave(error.into());
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
         if let Some(stuck) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
-            return Next::Leave(self::stuck(&name, stuck));
+            return leave(self::stuck(&name, stuck), stuck);
         }
         if ready.iter().any(|change| change.fix != Fix::Above) {
             return Next::Fix(ready);
@@ -165,11 +167,11 @@ impl<S: Shell> Fleetwork<S> {
             // An API server that was just restarted will answer; a file that cannot be read will not.
             return match soft(change) && since.elapsed() < PATIENCE {
                 true => Next::Again,
-                false => Next::Leave(cannot_tell(&name, change)),
+                false => leave(cannot_tell(&name, change), change),
             };
         }
         match ready.first() {
-            Some(above) => Next::Leave(self::stuck(&name, above)),
+            Some(above) => leave(self::stuck(&name, above), above),
             None => Next::Clean,
         }
     }
@@ -249,6 +251,7 @@ impl<S: Shell> Fleetwork<S> {
         let member = &mut self.members[i];
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
         (member.work.stage, member.work.holds) = (Some(t), true);
+        member.work.began = Some(Instant::now());
         member.work.entering |= self.stages[t].needs == Needs::SeedFirst;
         member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
         member.execs += 1;
@@ -280,14 +283,14 @@ impl<S: Shell> Fleetwork<S> {
                     self.heard(i, result);
                 }
             },
-            Done::Fixed(done, error) => {
+            Done::Fixed(done, wrong) => {
                 work.stale = true;
-                work.cut = if done.is_empty() && error.is_some() { work.cut + 1 } else { 0 };
+                work.cut = if done.is_empty() && wrong.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
-                match error {
+                match wrong {
                     // Nobody knows how far the script got; the machine does.
-                    Some(error) if error.kind == Kind::Unreachable && work.cut < CUTS => work.lost += 1,
-                    Some(error) => self.members[i].left = Some(error),
+                    Some(wrong) if wrong.error.kind == Kind::Unreachable && work.cut < CUTS => work.lost += 1,
+                    Some(wrong) => self.members[i].leave(wrong),
                     None => {}
                 }
                 self.disturb(i, ended);
@@ -347,6 +350,10 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(())
     }
+}
+
+fn leave(error: Error, change: &Change) -> Next {
+    Next::Leave(Wrong { error, about: change.about.clone() })
 }
 
 /// Whether the answer is likely to come with time.

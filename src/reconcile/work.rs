@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::diagnose::Trouble;
 use super::told::Told;
 use super::{boundary, now};
 use crate::error::{Error, Kind, Result};
@@ -25,6 +26,10 @@ pub(super) struct State {
     /// The stage of the fixes that run, and whether they interrupt a member.
     pub stage: Option<usize>,
     pub disrupts: bool,
+    /// When the last script of fixes was sent.
+    pub began: Option<Instant>,
+    /// What it was left for, where machines may know more.
+    pub trouble: Option<Trouble>,
     /// It has begun to join, and has not been asked since.
     pub entering: bool,
     /// Wants whose fix ran to its end; one that does not hold at the next look is stuck.
@@ -53,8 +58,20 @@ pub(super) struct Said {
 pub(super) enum Done {
     Asked(Box<Result<Said>>),
     /// Wants whose fix ran to its end; and what went wrong, if anything did.
-    Fixed(Vec<String>, Option<Error>),
+    Fixed(Vec<String>, Option<Wrong>),
     Attached,
+}
+
+/// What went wrong, and the nodes that it is about where those are others.
+pub(super) struct Wrong {
+    pub error: Error,
+    pub about: Vec<String>,
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Self {
+        Wrong { error, about: vec![] }
+    }
 }
 
 /// Asks a machine everything, once.
@@ -91,11 +108,13 @@ pub(super) async fn fix<S: Shell>(
 ) -> Done {
     match try_fix(&*shell, &node, &run, lease.as_ref(), &changes, &events).await {
         Ok((done, None)) => Done::Fixed(done, None),
-        Ok((done, Some(error))) | Err((done, error)) => Done::Fixed(done, Some(error.on(&node))),
+        Ok((done, Some(wrong))) | Err((done, wrong)) => {
+            Done::Fixed(done, Some(Wrong { error: wrong.error.on(&node), ..wrong }))
+        }
     }
 }
 
-type Outcome = std::result::Result<(Vec<String>, Option<Error>), (Vec<String>, Error)>;
+type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
 
 async fn try_fix<S: Shell>(
     shell: &S,
@@ -105,7 +124,7 @@ async fn try_fix<S: Shell>(
     changes: &[Change],
     events: &Events,
 ) -> Outcome {
-    let boundary = boundary().map_err(|error| (vec![], error))?;
+    let boundary = boundary().map_err(|error| (vec![], error.into()))?;
     let refs: Vec<&Change> = changes.iter().collect();
     let script = ledger::fix(run, lease, &refs, &boundary);
     hide(changes, events);
@@ -133,21 +152,24 @@ async fn try_fix<S: Shell>(
             }
         })
         .await;
-    let output = output.map_err(|error| (done.clone(), error))?;
+    let output = output.map_err(|error| (done.clone(), error.into()))?;
     if let Some(lost) = ledger::lease_lost(&output) {
         let error = Error::new(Kind::Busy, "another run is changing it").because(lost);
-        return Err((done, error.hint("one of the two has to wait; run it again when the other is done")));
+        let error = error.hint("one of the two has to wait; run it again when the other is done");
+        return Err((done, error.into()));
     }
-    let error = failed.map(|(change, status)| failure(change, status, &said));
-    let error = error.or_else(|| {
+    let wrong = failed
+        .map(|(change, status)| Wrong { error: failure(change, status, &said), about: change.about.clone() });
+    let wrong = wrong.or_else(|| {
         let broke = output.status != 0;
         broke.then(|| {
             Error::new(Kind::Failed, format!("the script of fixes ended with {}", output.status))
                 .because(tail(&said))
                 .because(String::from_utf8_lossy(&output.stderr))
+                .into()
         })
     });
-    Ok((done, error))
+    Ok((done, wrong))
 }
 
 /// Secrets travel within scripts, and scripts may be shown.

@@ -2,9 +2,11 @@
 //! here on its way to whatever shows or writes it.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use regex::Regex;
 use serde_json::Value;
 
 /// What stands where a secret was.
@@ -51,6 +53,13 @@ impl Secrets {
         if text.contains("://") { passwords(&text).into() } else { text }
     }
 
+    /// The same for what others wrote, in whose words anything can be a secret: what looks like one is hidden, too.
+    pub fn hide_from_strangers(&self, text: &str) -> String {
+        SHAPED.iter().fold(self.hide(text).into_owned(), |text, shape| {
+            shape.replace_all(&text, format!("${{before}}{HIDDEN}")).into_owned()
+        })
+    }
+
     /// The same for every string of a value; whether there was anything to hide.
     pub fn hide_in(&self, value: &mut Value) -> bool {
         match value {
@@ -71,6 +80,23 @@ impl Secrets {
 /// What stands between these is a secret, whoever's it is. Without an end: to the end of the line.
 const BETWEEN: &[(&str, Option<&str>)] =
     &[("PRIVATE KEY-----", Some("-----END")), ("client-key-data:", None), ("token-secret:", None)];
+
+/// What looks like a secret, whoever's it is; `before` stays.
+static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let shapes = [
+        // A PEM within base64, as kubeconfigs and Secrets have it.
+        r"(?<before>)LS0tLS1CRUdJTi[A-Za-z0-9+/=]{20,}",
+        r"(?<before>)\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+",
+        // A bootstrap token (Kubernetes' documentation, "Bootstrap Tokens").
+        r"\b(?<before>[a-z0-9]{6}\.)[a-z0-9]{16}\b",
+        r"(?i)(?<before>\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}",
+        // `key = "…"`, `token: …`, `password=…`; a path or a table of that name is none.
+        r#"(?i)(?<before>[\w.-]*(?:passw(?:or)?d|secret|token|certificate-?key|private-?key|auth)"?\s*[=:]\s*)(?:"[^"\n]*"|'[^'\n]*'|[^\s"'{\[(,/][^\s,}]*)"#,
+        r"(?i)(?<before>--(?:token|certificate-key|password)\s+)\S+",
+        r"(?<before>certificate[ -]key:?\s+)[0-9a-f]{64}\b",
+    ];
+    shapes.iter().map(|shape| Regex::new(shape).expect("the shapes are constants, and tested")).collect()
+});
 
 fn between(text: &str, from: &str, to: Option<&str>) -> String {
     let (mut rest, mut kept) = (text, String::new());
@@ -153,5 +179,33 @@ mod tests {
         let mut value = serde_json::json!({"a": ["x", {"b": "t=abcdef.0123456789abcdef"}], "n": 1});
         assert!(secrets.hide_in(&mut value) && !secrets.hide_in(&mut serde_json::json!(["x", 2])));
         assert_eq!(value, serde_json::json!({"a": ["x", {"b": "t=[secret]"}], "n": 1}));
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_hidden_from_what_others_wrote_and_the_rest_stays() {
+        let hide = |text: &str| Secrets::default().hide_from_strangers(text);
+        let cases = [
+            ("client-key: LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCg==", "client-key: [secret]"),
+            ("kubeadm join --token abcdef.0123456789abcdef", "kubeadm join --token [secret]"),
+            ("the token abcdef.0123456789abcdef is", "the token abcdef.[secret] is"),
+            ("https = \"http://me:pw@proxy:3128\"", "https = \"http://me:[secret]@proxy:3128\""),
+            ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer [secret]"),
+            ("password = \"hunter2\"", "password = [secret]"),
+            ("identitytoken = 'x'\n", "identitytoken = [secret]\n"),
+            ("certificateKey: 0123abcd", "certificateKey: [secret]"),
+            ("sa eyJhbGciOiJSUzI1NiI.eyJpc3MiOiJrdWJl.c2ln", "sa [secret]"),
+        ];
+        for (text, clean) in cases {
+            assert_eq!(hide(text), clean);
+        }
+        for text in [
+            "[ssh]\nkey = \"~/.ssh/id_ed25519\"",
+            "tokenTTL: {a: 1}",
+            "open /etc/kubernetes/pki/ca.key: no such file",
+            "dial tcp 198.18.0.11:6443: connect: connection refused",
+            "authentication = { anonymous = { enabled = false } }",
+        ] {
+            assert_eq!(hide(text), text);
+        }
     }
 }

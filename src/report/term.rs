@@ -56,6 +56,8 @@ impl Display {
                 self.nodes.clear();
             }
             Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
+            // Told with the error, at the end.
+            Event::Cause { .. } => {}
             // Whoever wants those has lines instead of this.
             Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
         }

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
+use crate::diagnosis::CAUSES;
 use crate::error::{Error, Kind, Result};
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, quote};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
 use crate::template;
 
@@ -111,14 +112,21 @@ fn enter(cx: &Cx) -> Result<String> {
         ),
     };
     Ok(format!(
-        "umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
+        "{}umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config /run/ironstrap/kubeadm.yaml\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {wait}if [ -z \"$entered\" ]; then kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
+         {wait}if [ -z \"$entered\" ]; then hopeful kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
          rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{}",
+        hopeless(),
         config::DISCOVERY,
         receipt(cx)?
     ))
+}
+
+/// What `hopeful` and `patiently` look for in the logs.
+fn hopeless() -> String {
+    let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
+    format!("HOPELESS={}\n", quote(&words.join("\n")))
 }
 
 /// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone; kubeadm would then
@@ -224,13 +232,13 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 fn again(cx: &Cx) -> Result<String> {
     if !cx.node.is_control_plane() {
         return Ok(format!(
-            "kubeadm upgrade node phase kubelet-config\nsystemctl restart kubelet\n{}",
+            "kubeadm upgrade node phase kubelet-config\nsystemctl restart kubelet\nsteady kubelet\n{}",
             receipt(cx)?
         ));
     }
     let config = template::yaml(&config::init(cx, true)?)?;
     Ok(format!(
-        "umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
+        "{}umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config $c\n{KUBECTL}\
          kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
          kubeadm init phase kubelet-start --config $c\n\
@@ -240,6 +248,7 @@ fn again(cx: &Cx) -> Result<String> {
          after=$(patiently proxy)\n\
          [ \"$before\" = \"$after\" ] || patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
          rm -f $c\n{}",
+        hopeless(),
         receipt(cx)?
     ))
 }

@@ -147,6 +147,11 @@ impl Ended {
         self.of(kind).map(|event| (word(event, "node"), word(event, "step"), word(event, "that"))).collect()
     }
 
+    /// The causes that were named for a node's failure.
+    pub fn causes(&self, node: &str) -> Vec<&Value> {
+        self.of("cause").filter(|event| event["node"] == node).collect()
+    }
+
     /// The last event, which every run ends with.
     pub fn done(&self) -> &Value {
         let last = self.events.last().unwrap();

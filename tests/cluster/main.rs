@@ -8,6 +8,7 @@
 
 mod addons;
 mod client;
+mod diagnosis;
 mod drift;
 mod foreign;
 mod grown;
@@ -57,6 +58,7 @@ fn scenarios() -> Vec<Scenario> {
         killed::NODE,
         foreign::SCENARIOS,
         grown::SCENARIOS,
+        diagnosis::SCENARIOS,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }

@@ -71,7 +71,11 @@ async fn a_log_has_everything_with_its_time_and_only_its_owner_reads_it() {
     outcome.events.iter().for_each(|event| events.tell(event.clone()));
     drop(events);
     let log = detail::Log::begin(store::log(&path).unwrap(), "apply -i demo.toml");
-    ironstrap::report::show(receiver, Audience { style: Style::Quiet, verbose: false, log: Some(log) }).await;
+    ironstrap::report::show(
+        receiver,
+        Audience { style: Style::Quiet, verbose: false, log: Some(log), keeps: false },
+    )
+    .await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("of an earlier run\n20"), "{}", &text[..200]);

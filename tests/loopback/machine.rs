@@ -38,7 +38,7 @@ for unit; do :; done
 unit=${unit%.service}
 case $1 in
 show)
-  case "$*" in *MainPID*) rm -f $ROOT/run/systemd/transient/$unit.service; echo 0; exit ;; esac
+  case "$*" in *' Type '*) echo notify; exit ;; *MainPID*) rm -f $ROOT/run/systemd/transient/$unit.service; echo 0; exit ;; esac
   while [ "$1" != -- ]; do shift; done; shift
   for id; do
     u=${id%.service}; load=not-found file=

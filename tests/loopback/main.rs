@@ -3,6 +3,7 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+mod diagnosis;
 mod fleet;
 mod lease;
 mod limit;

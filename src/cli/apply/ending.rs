@@ -37,8 +37,10 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
     errors.extend(partial);
     let (changes, seconds) = (sum.changes, sum.seconds);
     start.events.tell(Event::Done { changes, nodes: nodes.clone(), seconds });
+    let saving = args.saving(&start);
     drop((start.events, start.work));
-    let _ = start.printer.await;
+    let events = start.printer.await.unwrap_or_default();
+    saving.into_iter().for_each(|saving| saving.save(&events, &mut errors));
     if errors.is_empty() && !args.json {
         sum.congratulate();
     }

@@ -1,0 +1,219 @@
+//! Why something failed, as far as machines tell: what they were heard to say goes in, causes with their evidence
+//! come out. Pure. A cause is claimed only where a line says so; where none does, there are the last words instead.
+
+use regex::{Captures, Regex};
+
+use crate::error::Error;
+use crate::shell::KUBECTL;
+
+mod causes;
+
+pub use causes::CAUSES;
+
+/// Reads what a machine knows; says nothing where there is nothing.
+const SCRIPT: &str = include_str!("../templates/diagnose.sh");
+/// What a fix itself said, beside the places that the script names.
+pub const FIX: &str = "fix";
+/// Longer evidence is cut around what makes it evidence, in characters.
+const LONGEST: usize = 320;
+
+/// Something that can be behind a failure. `{name}` in its texts is what a sign's group of that name caught,
+/// `{node}` where it was heard.
+pub struct Cause {
+    /// For programs: it stays as it is.
+    pub name: &'static str,
+    pub what: &'static str,
+    /// What to do about it, to paste where that is possible.
+    pub remedy: &'static str,
+    pub signs: &'static [Sign],
+    /// Where there are any, one of these must be seen too, on the machine that failed.
+    pub besides: &'static [Sign],
+    /// Words of a log of kubelet or control plane that no waiting changes: whoever waits can stop.
+    pub hopeless: Option<&'static str>,
+    /// What follows from other causes too, and is told only where none of them is.
+    pub symptom: bool,
+}
+
+/// Where to look, as the beginning of a place, and what a line must say there.
+pub struct Sign {
+    pub place: &'static str,
+    pub says: &'static str,
+}
+
+/// What one machine was heard to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard {
+    pub node: String,
+    /// Place and text, oldest first within a place.
+    pub lines: Vec<(String, String)>,
+}
+
+/// A cause, with the line that says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub cause: &'static str,
+    pub what: String,
+    /// Where the evidence stands: the machine, and what to look at there.
+    pub on: String,
+    pub place: String,
+    pub evidence: String,
+    pub remedy: String,
+}
+
+/// The script that has a machine tell what it knows of the last `age` seconds.
+pub fn script(age: u64) -> String {
+    format!(
+        "{{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
+         AGE={age}\n{KUBECTL}{SCRIPT}\n}} </dev/null\nexit 0\n"
+    )
+}
+
+impl Heard {
+    /// What the script printed; other lines are nobody's.
+    pub fn read(node: &str, said: &str) -> Heard {
+        let lines = said.lines().filter_map(|line| line.split_once('\t'));
+        let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
+        Heard { node: node.into(), lines: lines.collect() }
+    }
+
+    /// What an error has of the fix's own words, before everything else.
+    pub fn with_error(mut self, error: &Error) -> Heard {
+        let words = error.cause.iter().map(|line| (FIX.to_string(), line.clone()));
+        self.lines.splice(0..0, words);
+        self
+    }
+}
+
+/// The causes that the machines give evidence of, the most specific first. `heard`: the machine that failed before
+/// those that it depends on.
+pub fn findings(heard: &[Heard]) -> Vec<Finding> {
+    let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard)?)));
+    let found: Vec<(&Cause, Finding)> = found.collect();
+    let explained = found.iter().any(|(cause, _)| !cause.symptom);
+    found.into_iter().filter(|(cause, _)| !(explained && cause.symptom)).map(|(_, finding)| finding).collect()
+}
+
+/// The newest line that is evidence of the cause, on the first machine that has one.
+fn find(cause: &Cause, heard: &[Heard]) -> Option<Finding> {
+    let failed = heard.first()?;
+    if !cause.besides.is_empty() && cause.besides.iter().all(|sign| seen(cause, sign, failed).is_none()) {
+        return None;
+    }
+    heard.iter().find_map(|heard| cause.signs.iter().find_map(|sign| seen(cause, sign, heard)))
+}
+
+fn seen(cause: &Cause, sign: &Sign, heard: &Heard) -> Option<Finding> {
+    let says = Regex::new(sign.says).ok()?;
+    let lines = heard.lines.iter().rev().filter(|(place, _)| place.starts_with(sign.place));
+    let (place, text, found) =
+        lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?))).next()?;
+    let fill = |text: &str| filled(text, &says, &found).replace("{node}", &heard.node);
+    Some(Finding {
+        cause: cause.name,
+        what: fill(cause.what).trim_end().into(),
+        on: heard.node.clone(),
+        place: look_at(place),
+        evidence: around(text, found.get(0).map_or(0..0, |all| all.range())),
+        remedy: fill(cause.remedy),
+    })
+}
+
+fn filled(text: &str, says: &Regex, found: &Captures) -> String {
+    says.capture_names().flatten().fold(text.to_string(), |text, name| {
+        text.replace(&format!("{{{name}}}"), found.name(name).map_or("", |word| word.as_str()))
+    })
+}
+
+/// A place as somebody finds it who logs in.
+fn look_at(place: &str) -> String {
+    match place.split_once(' ') {
+        Some(("journal", unit)) => format!("journalctl -u {unit}"),
+        Some(("unit", unit)) => format!("systemctl status {unit}"),
+        Some(("log", name)) => format!("/run/ironstrap/{name}.log"),
+        Some(("container", name)) => format!("/var/log/pods/kube-system_{name}-*/{name}"),
+        _ => match place {
+            FIX => "what it said".into(),
+            "swap" => "/proc/swaps".into(),
+            "disk" => "df".into(),
+            "event" => "kubectl get events -A".into(),
+            "node" => "kubectl get nodes".into(),
+            "pod" => "kubectl get pods -A".into(),
+            "token" => "kubeadm token list".into(),
+            other => other.into(),
+        },
+    }
+}
+
+/// The part of a line that matters, with what stands beside it.
+fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
+    let from = text[..evidence.start].chars().count();
+    let all = text.chars().count();
+    if all <= LONGEST {
+        return text.into();
+    }
+    let to = text[..evidence.end].chars().count().min(from + LONGEST);
+    let beside = (LONGEST - (to - from)) / 2;
+    let start = from.saturating_sub(beside).min(all - LONGEST);
+    let part: String = text.chars().skip(start).take(LONGEST).collect();
+    let (before, after) = (if start > 0 { "… " } else { "" }, if start + LONGEST < all { " …" } else { "" });
+    format!("{before}{part}{after}")
+}
+
+/// The last words of whatever complains, a few lines of each, for where no cause is known.
+pub fn last_words(heard: &[Heard]) -> Vec<String> {
+    const ALL: usize = 12;
+    let each = ALL / heard.len().max(1);
+    heard.iter().flat_map(|heard| complaints(heard).into_iter().take(each)).collect()
+}
+
+/// What says most of what went wrong comes first.
+const PLACES: [&str; 7] = ["unit ", "log ", "node", "pod", "event", "journal ", "container "];
+
+fn complaints(heard: &Heard) -> Vec<String> {
+    const EACH: usize = 3;
+    let mut lines: Vec<String> = Vec::new();
+    for kind in PLACES {
+        let of_kind =
+            heard.lines.iter().filter(|(place, text)| place.starts_with(kind) && complains(place, text));
+        let of_kind: Vec<&(String, String)> = of_kind.collect();
+        let mut places: Vec<&str> = of_kind.iter().map(|(place, _)| place.as_str()).collect();
+        places.dedup();
+        for place in places {
+            let mut last: Vec<&str> =
+                of_kind.iter().filter(|(other, _)| other == place).map(|(_, text)| text.as_str()).collect();
+            last.dedup();
+            let last = &last[last.len().saturating_sub(EACH)..];
+            let line = |text: &&str| format!("{} on {}: {}", look_at(place), heard.node, around(text, 0..0));
+            lines.extend(last.iter().map(line));
+        }
+    }
+    lines
+}
+
+fn complains(place: &str, text: &str) -> bool {
+    match place {
+        // The script leaves out of these what is well.
+        "node" | "pod" | "event" => return true,
+        place if place.starts_with("unit ") => return !text.contains("ActiveState=active"),
+        _ => {}
+    }
+    let klog = text.starts_with(['E', 'F']) && text[1..].starts_with(|c: char| c.is_ascii_digit());
+    let lower = text.to_lowercase();
+    let words = ["error", "fail", "fatal", "denied", "refused", "cannot", "panic"];
+    klog || words.iter().any(|word| lower.contains(word))
+}
+
+/// Findings as lines under an error.
+pub fn lines(findings: &[Finding]) -> Vec<String> {
+    let lines = |finding: &Finding| {
+        [
+            format!("cause: {}", finding.what),
+            format!("  {} on {}: {}", finding.place, finding.on, finding.evidence),
+            format!("  remedy: {}", finding.remedy),
+        ]
+    };
+    findings.iter().flat_map(lines).collect()
+}
+
+#[cfg(test)]
+mod tests;

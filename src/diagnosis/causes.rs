@@ -1,0 +1,276 @@
+//! The causes that are known, as data, the most specific first. A line of the table claims something only where its
+//! words can mean nothing else; each has its evidence, as real machines gave it, in the tests.
+
+use super::{Cause, Sign};
+
+const fn sign(place: &'static str, says: &'static str) -> Sign {
+    Sign { place, says }
+}
+
+/// What most causes have: evidence of its own, and nothing that a wait could stop at.
+const PLAIN: Cause =
+    Cause { name: "", what: "", remedy: "", signs: &[], besides: &[], hopeless: None, symptom: false };
+
+/// A request to the API of a cluster, and not to a registry, whose host's name did not resolve.
+const LOOKUP: &str =
+    r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp: lookup (?<name>[^ :]+)";
+/// The same, to an address that nothing comes back from.
+const DIAL: &str = r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp (?<address>[0-9a-f.:\[\]]+): (?:connect: )?(?<why>connection refused|no route to host|network is unreachable|i/o timeout)";
+const REFUSED: &[Sign] = &[sign("log kubeadm", "(?i)unauthorized"), sign("fix", "(?i)unauthorized")];
+
+pub const CAUSES: &[Cause] = &[
+    Cause {
+        name: "argument-unknown",
+        what: "a component of the control plane does not know its argument {flag}",
+        remedy: "take {flag} out of the inventory ([api-server], [controller-manager], [scheduler] or [etcd])",
+        signs: &[
+            sign("container ", r"unknown flag: (?<flag>--\S+)"),
+            sign("container etcd", r"flag provided but not defined: (?<flag>-\S+)"),
+            sign("fix", r"no waiting helps: .*unknown flag: (?<flag>--\S+)"),
+        ],
+        hopeless: Some("Error: unknown flag: "),
+        ..PLAIN
+    },
+    Cause {
+        name: "swap-on",
+        what: "swap is on again, and the kubelet does not start with it",
+        remedy: "on {node}: swapoff -a; then find out what turns it on: systemctl list-units --all --type=swap; grep -r swapon /etc/systemd/system",
+        signs: &[
+            sign("journal kubelet", "running with swap on is not supported"),
+            sign("fix", "running with swap on is not supported"),
+        ],
+        hopeless: Some("running with swap on is not supported"),
+        ..PLAIN
+    },
+    Cause {
+        name: "swap-returns",
+        what: "swap is on again right after it was turned off",
+        remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -r swapon /etc/systemd/system",
+        signs: &[sign("fix", r"stuck: it is still not so that no swap is active")],
+        ..PLAIN
+    },
+    Cause {
+        name: "cgroup-driver",
+        what: "the kubelet and containerd use different cgroup drivers",
+        remedy: "both are to use systemd; on {node}, see what says otherwise: grep -r cgroup-driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system; systemctl cat containerd",
+        signs: &[
+            sign("", r#"expected cgroupsPath to be of format .*for systemd cgroups"#),
+            sign("journal kubelet", "cgroup driver: .* is different from"),
+        ],
+        hopeless: Some("expected cgroupsPath to be of format"),
+        ..PLAIN
+    },
+    Cause {
+        name: "cgroup-v1",
+        what: "the machine has cgroup v1, and the kubelet is set not to run on it",
+        remedy: "boot {node} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or say failCgroupV1 = false in [kubelet]",
+        signs: &[sign("journal kubelet", "kubelet is configured to not run on a host using cgroup v1")],
+        hopeless: Some("kubelet is configured to not run on a host using cgroup v1"),
+        ..PLAIN
+    },
+    Cause {
+        name: "field-unknown",
+        what: "{kind} has no field {field}",
+        remedy: "take {field} out of the inventory ([kubelet], [kube-proxy] or [kubeadm])",
+        signs: &[sign(
+            "",
+            r#"Kind:"(?<kind>[^"]+)"\}: strict decoding error: unknown field "(?<field>[^"]+)""#,
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "feature-gate-unknown",
+        what: "the kubelet does not know the feature gate {gate}",
+        remedy: "take {gate} out of featureGates in [kubelet] of the inventory",
+        signs: &[sign("journal kubelet", r"unrecognized feature gate: (?<gate>\w+)")],
+        hopeless: Some("unrecognized feature gate: "),
+        ..PLAIN
+    },
+    Cause {
+        name: "hostname-changed",
+        what: "the machine is called {new} now, and its kubelet's credentials are those of {old}",
+        remedy: "on {node}: hostnamectl set-hostname {old} && systemctl restart kubelet",
+        signs: &[
+            sign(
+                "journal kubelet",
+                r#"node \\?"(?<old>[^"\\]+)\\?" is not allowed to modify node \\?"(?<new>[^"\\]+)\\?""#,
+            ),
+            sign(
+                "journal kubelet",
+                "node '(?<old>[^']+)' cannot read '(?<new>[^']+)', only its own Node object",
+            ),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "etcd-data",
+        what: "there is data of an earlier etcd in /var/lib/etcd",
+        remedy: "if nothing of it is needed any more, on {node}: mv /var/lib/etcd /var/lib/etcd.old",
+        signs: &[
+            sign("", r"DirAvailable--var-lib-etcd\]: /var/lib/etcd is not empty"),
+            sign("container etcd", "was ignored by remote peer due to cluster ID mismatch"),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "image-not-found",
+        what: "the registry does not have the image {image}",
+        remedy: "put it right in the inventory (image-repository, kubernetes, [flannel]), or push it: then ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
+        signs: &[sign(
+            "",
+            r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: [^"\\ ]+: not found"#,
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "registry-unreachable",
+        what: "the registry of {image} cannot be reached: {why}",
+        remedy: "on {node}: see /etc/containerd/certs.d and the proxy; then put it right in [registries] or [proxy]",
+        signs: &[sign(
+            "",
+            r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^"\\]+)"#,
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "port-taken",
+        what: "port {port} is taken by another program",
+        remedy: "on {node}: ss -ltnp 'sport = :{port}' says whose it is; stop that",
+        signs: &[
+            sign("", r":(?<port>\d+): bind: address already in use"),
+            sign("", r"ERROR Port-(?<port>\d+)\]"),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "disk-full",
+        what: "a disk is full",
+        remedy: "on {node}: df -h; du -xh --max-depth=2 /var | sort -h | tail; then make room",
+        signs: &[sign("", "(?i)no space left on device"), sign("disk", " KiB left of ")],
+        ..PLAIN
+    },
+    Cause {
+        name: "clock",
+        what: "the clock of {node} is behind: it says {now}, and a certificate is valid from {from} on",
+        remedy: "compare the clocks (date -u) of {node} and the control planes; set the wrong one, best by a time service such as chrony",
+        signs: &[sign(
+            "",
+            r"certificate has expired or is not yet valid: current time (?<now>\S+) is before (?<from>[0-9TZ:+-]+)",
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "certificate-expired",
+        what: "a certificate was valid until {end}, and the clock of {node} says {now}",
+        remedy: "if the clock (date -u) is right, apply renews what is ours: run it again with every control plane reachable",
+        signs: &[sign(
+            "",
+            r"certificate has expired or is not yet valid: current time (?<now>\S+) is after (?<end>[0-9TZ:+-]+)",
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "authority-unknown",
+        what: "what answers at the API's address has a certificate of another authority: it is not this cluster's API",
+        remedy: "on {node}: getent ahosts and ip route tell where the endpoint leads; it must lead to this cluster's control planes",
+        signs: &[
+            sign("log kubeadm", "x509: certificate signed by unknown authority"),
+            sign("fix", "x509: certificate signed by unknown authority"),
+            sign(
+                "journal kubelet",
+                "https://[^ ]+: tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            ),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "token-expired",
+        what: "the token to join with has expired: {token}",
+        remedy: "run apply again: it renews the token; if that has no effect, see whether the controller manager runs",
+        signs: &[sign("token", r"^(?<token>\S+ expired at \S+)$")],
+        besides: REFUSED,
+        ..PLAIN
+    },
+    Cause {
+        name: "token-refused",
+        what: "the API does not take the token to join with",
+        remedy: "on a control plane: kubeadm token list; kubectl -n kube-system delete the bootstrap-token of ours, and run apply again",
+        signs: REFUSED,
+        symptom: true,
+        ..PLAIN
+    },
+    Cause {
+        name: "name-unresolved",
+        what: "the name {name} does not resolve on {node}",
+        remedy: "on {node}: getent hosts {name}; put it into the DNS that /etc/resolv.conf names, and see that nsswitch.conf asks for files and dns",
+        signs: &[sign("log kubeadm", LOOKUP), sign("fix", LOOKUP), sign("journal kubelet", LOOKUP)],
+        ..PLAIN
+    },
+    Cause {
+        name: "cni-plugin-missing",
+        what: "the network plugin {plugin} is not in {folder}",
+        remedy: "on {node}: apt-get install --reinstall kubernetes-cni; a plugin of a network's own comes with its DaemonSet",
+        signs: &[sign(
+            "",
+            r#"failed to find plugin \\?"(?<plugin>[^"\\]+)\\?" in path \[(?<folder>[^\]]+)\]"#,
+        )],
+        ..PLAIN
+    },
+    Cause {
+        name: "package-lock",
+        what: "another program holds the package lock: process {holder}",
+        remedy: "wait until it is done, or see on {node} what it is: ps -fp $(fuser /var/lib/dpkg/lock-frontend)",
+        signs: &[sign("", r"Could not get lock \S+\. It is held by process (?<holder>\d+ \([^)]+\))")],
+        ..PLAIN
+    },
+    Cause {
+        name: "package-source-unreachable",
+        what: "the package repository at {source} cannot be reached",
+        remedy: "put it right in [packages] or [proxy] of the inventory; on {node}, apt-get update tells whether it is",
+        signs: &[
+            sign("", r"(?:Could not|Unable to) connect to (?<source>[^ :]+:\d+)"),
+            sign("", r"(?:Temporary failure resolving|Could not resolve) '(?<source>[^']+)'"),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "package-missing",
+        what: "no package repository has {package} {version}",
+        remedy: "see on {node}: apt-cache policy {package}; then put `kubernetes` or [packages] right in the inventory",
+        signs: &[sign(
+            "",
+            r"E: (?:Version '(?<version>[^']+)' for '|Unable to locate package )(?<package>[^' ]+)",
+        )],
+        symptom: true,
+        ..PLAIN
+    },
+    Cause {
+        name: "containerd-stopped",
+        what: "containerd does not run",
+        remedy: "on {node}: systemctl cat containerd; journalctl -u containerd -n 30",
+        signs: &[
+            sign("unit containerd", "ActiveState=(?:failed|inactive|activating)"),
+            sign(
+                "log kubeadm",
+                r"could not connect to the container runtime: .*/containerd\.sock: connect: ",
+            ),
+        ],
+        ..PLAIN
+    },
+    Cause {
+        name: "endpoint-unreachable",
+        what: "nothing can be reached at {address}: {why}",
+        remedy: "on {node}: ip route get the address; then see firewalls and routes between the two, and whether the API server runs there",
+        signs: &[sign("log kubeadm", DIAL), sign("fix", DIAL)],
+        symptom: true,
+        ..PLAIN
+    },
+    Cause {
+        name: "network-not-set-up",
+        what: "no network for pods is set up on {node}",
+        remedy: "see why the network's own pod does not run there: kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        signs: &[sign("journal kubelet", "cni plugin not initialized")],
+        symptom: true,
+        ..PLAIN
+    },
+];

@@ -1,0 +1,137 @@
+//! After a failure: the machines that it is about are asked what they know of it, once, and the error gets its cause
+//! or their last words. Which lines tell what is up to `diagnosis`.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::work::Wrong;
+use super::{Fleetwork, Member};
+use crate::diagnosis::{self, Finding, Heard};
+use crate::error::{Error, Kind};
+use crate::plan;
+use crate::probe::Answer;
+use crate::report::{Event, Redaction};
+use crate::shell::Shell;
+use crate::step::Ask;
+
+/// How long a machine may take to tell; the script itself is bounded too.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How far logs are read back where no fix was run that failed.
+const BACK: Duration = Duration::from_secs(180);
+
+/// What a failure was about.
+pub(super) struct Trouble {
+    /// The nodes of the want, where those are not the one that was asked.
+    about: Vec<String>,
+    since: Option<Instant>,
+}
+
+impl<S> Member<S> {
+    /// Nothing more is done here.
+    pub(super) fn leave(&mut self, wrong: Wrong) {
+        let Wrong { error, about } = wrong;
+        if matches!(error.kind, Kind::Failed | Kind::Unknown) {
+            self.work.trouble = Some(Trouble { about, since: self.work.began });
+        }
+        self.left = Some(error);
+    }
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// Finds out why nodes were left: one more script on each of them, and on those it depends on.
+    pub(super) async fn diagnose(&mut self) {
+        let (fleet, redaction) = (self.fleet(), self.events.redaction());
+        let mut concerns: Vec<Vec<usize>> = vec![vec![]; self.members.len()];
+        for (i, member) in self.members.iter().enumerate() {
+            let Some(trouble) = &member.work.trouble else { continue };
+            let joining = fleet.joining.contains(&member.node.name);
+            let about = |m: &Member<S>| trouble.about.contains(&m.node.name);
+            let about = (0..self.members.len()).filter(|other| about(&self.members[*other]));
+            let api = self.api(&fleet).filter(|_| joining);
+            concerns[i] = std::iter::once(i).chain(about).chain(api).collect();
+            concerns[i].dedup();
+        }
+        let heard = self.hear(&concerns, &redaction).await;
+        for (i, whom) in concerns.iter().enumerate().filter(|(_, whom)| !whom.is_empty()) {
+            let Some(error) = self.members[i].left.take() else { continue };
+            let mut all: Vec<Heard> = whom.iter().filter_map(|w| heard[*w].clone()).collect();
+            if all.first().is_none_or(|own| own.node != self.members[i].node.name) {
+                all.insert(0, Heard { node: self.members[i].node.name.clone(), lines: vec![] });
+            }
+            let own = all.remove(0).with_error(&error);
+            all.insert(0, own);
+            let findings = diagnosis::findings(&all);
+            self.members[i].left = Some(explained(error, &findings, &all));
+            let node = self.members[i].node.name.clone();
+            findings.into_iter().for_each(|finding| self.events.tell(cause(node.clone(), finding)));
+        }
+        self.heard = heard.into_iter().flatten().collect();
+    }
+
+    /// What each machine says that anybody's trouble concerns.
+    async fn hear(&mut self, concerns: &[Vec<usize>], redaction: &Redaction) -> Vec<Option<Heard>> {
+        let mut heard: Vec<Option<Heard>> = self.members.iter().map(|_| None).collect();
+        let mut asking = JoinSet::new();
+        for i in 0..self.members.len() {
+            let troubled = concerns.iter().enumerate().filter(|(_, whom)| whom.contains(&i));
+            let since = troubled.map(|(t, _)| self.members[t].work.trouble.as_ref().and_then(|t| t.since));
+            let Some(back) = since.map(|since| since.map_or(BACK, |since| since.elapsed())).max() else {
+                continue;
+            };
+            let member = &mut self.members[i];
+            member.execs += 1;
+            // Journals have whole seconds, and a fix is a moment older than its first line.
+            let (shell, script) = (member.shell.clone(), diagnosis::script(back.as_secs() + 2));
+            asking.spawn(async move {
+                let said = tokio::time::timeout(PATIENCE, shell.run(&script, &mut |_| {})).await;
+                (i, said.ok().and_then(|said| said.ok()))
+            });
+        }
+        while let Some(done) = asking.join_next().await {
+            if let Ok((i, Some(output))) = done {
+                let said = redaction.clean(&String::from_utf8_lossy(&output.stdout));
+                heard[i] = Some(Heard::read(&self.members[i].node.name, &said));
+            }
+        }
+        heard
+    }
+
+    /// All that was asked and answered last, by node.
+    pub fn answers(&self) -> Vec<(String, String, String)> {
+        let of = |member: &Member<S>| {
+            let pair = |((.., ask), answer): (&(usize, usize, Ask), &Answer)| {
+                let said = match answer {
+                    Answer::Said(text) => text.clone(),
+                    Answer::Unknown(why) => format!("cannot tell: {why}"),
+                };
+                (member.node.name.clone(), plan::asked(ask), said)
+            };
+            member.asks.iter().zip(&member.answers).map(pair).collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(of).collect()
+    }
+
+    /// What machines said after something failed, without secrets.
+    pub fn heard_of_failures(&self) -> &[Heard] {
+        &self.heard
+    }
+}
+
+fn explained(error: Error, findings: &[Finding], heard: &[Heard]) -> Error {
+    if !findings.is_empty() {
+        return error.because(diagnosis::lines(findings).join("\n"));
+    }
+    let last = diagnosis::last_words(heard);
+    if last.is_empty() {
+        return error;
+    }
+    error
+        .because("no known cause; the last words:")
+        .because(last.iter().map(|line| format!("  {line}\n")).collect::<String>())
+}
+
+fn cause(node: String, finding: Finding) -> Event {
+    let Finding { cause, what, on, place, evidence, remedy } = finding;
+    Event::Cause { node, cause: cause.into(), what, on, place, evidence, remedy }
+}

@@ -1,0 +1,46 @@
+//! What somebody who was not there needs to understand a run, as one text: inventory, versions, answers, events, logs.
+//! Redaction takes out the secrets; who writes it down is `store`.
+
+use super::{Event, Redaction};
+use crate::diagnosis::Heard;
+use crate::error::Error;
+
+/// All that is known at the end of a run.
+pub struct Bundle<'a> {
+    pub inventory: &'a str,
+    /// A line for each machine: what it said of itself.
+    pub machines: Vec<String>,
+    /// By node: what was asked, and what came back.
+    pub answers: Vec<(String, String, String)>,
+    pub events: &'a [Event],
+    pub errors: &'a [Error],
+    pub heard: Vec<Heard>,
+}
+
+impl Bundle<'_> {
+    /// The text, without secrets.
+    pub fn text(&self, redaction: &Redaction) -> String {
+        let mut text = format!("ironstrap {}, secrets taken out\n", env!("CARGO_PKG_VERSION"));
+        section(&mut text, "errors", self.errors.iter().map(super::trouble));
+        section(&mut text, "inventory", [self.inventory.to_string()]);
+        section(&mut text, "machines", self.machines.iter().cloned());
+        let answer =
+            |(node, asked, said): &(String, String, String)| format!("{node}\tasked: {asked}\n{said}");
+        section(&mut text, "answers", self.answers.iter().map(answer));
+        let events = self.events.iter().map(|event| serde_json::to_string(event).unwrap_or_default());
+        section(&mut text, "events", events);
+        for heard in &self.heard {
+            let line = |(place, line): &(String, String)| format!("{place}\t{line}");
+            section(&mut text, &format!("logs of {}", heard.node), heard.lines.iter().map(line));
+        }
+        redaction.clean(&text)
+    }
+}
+
+fn section(text: &mut String, name: &str, lines: impl IntoIterator<Item = String>) {
+    *text += &format!("\n== {name}\n");
+    for line in lines {
+        *text += line.trim_end();
+        *text += "\n";
+    }
+}

@@ -1,0 +1,62 @@
+# What a machine knows of why something failed, read and nothing else: PLACE, a tab and a line each. Bounded in
+# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE, in seconds: how far
+# back logs are read. POSIX sh.
+
+exec 2>/dev/null
+now=$(date +%s)
+
+# from PLACE LINES: the last lines of standard input, without what is only informative.
+from() {
+  sed -e '/^I[0-9][0-9][0-9][0-9] /d' -e '/ level=info /d' -e '/^{"level":"\(info\|debug\)"/d' -e '/^[[:space:]]*$/d' |
+    tail -n "$2" | cut -c 1-1500 | sed "s|^|$1$(printf '\t')|"
+}
+
+# young FILE SECONDS: it was written to in the last seconds.
+young() { [ -f "$1" ] && [ $((now - $(stat -L -c %Y "$1"))) -le "$2" ]; }
+
+for unit in containerd kubelet; do
+  state=$(systemctl show -p LoadState -p ActiveState -p SubState -p Result -- $unit.service | tr '\n' ' ')
+  case $state in *LoadState=not-found*) ;; *) echo "$state" | from "unit $unit" 1 ;; esac
+  timeout 5 journalctl -q --no-pager -o cat -n 2000 --since "-${AGE}s" -u $unit | from "journal $unit" 200
+done
+
+for file in /run/ironstrap/*.log; do
+  if young "$file" "$AGE"; then from "log $(basename "$file" .log)" 100 <"$file"; fi
+done
+
+# A container that runs is to speak of what happens now. One that keeps dying is started again after up to five
+# minutes, and may have said nothing yet when it was.
+since=$(date -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%S)
+for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_kube-*/kube-apiserver \
+  /var/log/pods/kube-system_kube-*/kube-controller-manager /var/log/pods/kube-system_kube-*/kube-scheduler; do
+  name=$(basename "$folder") from=$since
+  grep -qsx "$(echo "$name" | cut -c 1-15)" /proc/[0-9]*/comm || from=
+  for file in $(ls -t "$folder" | head -n 2 | sort -n); do
+    if young "$folder/$file" $((AGE + 300)); then
+      tail -n 300 "$folder/$file" | awk -v from="$from" '$1 >= from' | cut -d ' ' -f 4- | from "container $name" 40
+    fi
+  done
+done
+
+while read -r swap _; do
+  [ "$swap" = Filename ] || echo "$swap" | from swap 1
+done </proc/swaps
+
+for folder in /var/lib/kubelet /var/lib/containerd /var/lib/etcd /var/log /var/cache/apt /etc; do
+  [ ! -d $folder ] || timeout 2 df -P -k $folder | awk -v f=$folder 'NR == 2 && $4 < 1024 { print f " has " $4 " KiB left of " $2 }' | from disk 1
+done
+
+if [ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
+  kubectl --request-timeout=5s get nodes -o 'jsonpath={range .items[*]}{.metadata.name}: {range .status.conditions[?(@.type=="Ready")]}{.status} {.message}{end}{"\n"}{end}' |
+    grep -v ': True ' | from node 20
+  kubectl --request-timeout=5s get pods -A --no-headers -o 'custom-columns=A:.metadata.namespace,B:.metadata.name,C:.spec.nodeName,D:.status.phase,E:.status.containerStatuses[*].state.waiting.reason' |
+    awk '$4 != "Succeeded" && ($4 != "Running" || $5 != "<none>") { print $1 "/" $2 " on " $3 ": " $4 ", waiting: " $5 }' | from pod 20
+  since=$(date -u -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%SZ)
+  kubectl --request-timeout=5s get events -A --field-selector 'type!=Normal' -o 'jsonpath={range .items[*]}{.lastTimestamp}{" "}{.involvedObject.kind} {.involvedObject.name}: {.message}{"\n"}{end}' |
+    sort | awk -v since="$since" '$1 >= since { $1 = ""; print substr($0, 2) }' | from event 40
+  kubectl --request-timeout=5s -n kube-system get secrets --field-selector type=bootstrap.kubernetes.io/token -o 'jsonpath={range .items[*]}{.data.token-id} {.data.expiration}{"\n"}{end}' |
+    while read -r id expiration; do
+      expiration=$(echo "$expiration" | base64 -d)
+      [ "$(date -d "$expiration" +%s)" -gt "$now" ] || echo "$(echo "$id" | base64 -d) expired at $expiration"
+    done | from token 5
+fi

@@ -1,0 +1,403 @@
+//! When it goes wrong: each of these is brought about for real, and an apply names it with its evidence and a remedy;
+//! mended, an apply makes everything as wanted.
+//!
+//! Much of it ironstrap would prevent or mend by itself, so it is done behind its back: by drop-ins, by what stands
+//! between two machines, by checks that the inventory leaves out. One is played: no machine of the lab has a clock of
+//! its own, so a certificate from the future stands in for a clock that is behind.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ironstrap::pki::Trust;
+use ironstrap::store::Store;
+use time::{Duration, OffsetDateTime};
+use toml::Table;
+
+use crate::lab::text;
+use crate::world::{PATIENCE, World, set};
+use crate::{Ground, Scenario};
+
+/// What is brought about, and what must come of it.
+struct Injection {
+    /// The name that the event has.
+    cause: &'static str,
+    /// Whose failure it is, and who has the evidence.
+    node: &'static str,
+    on: &'static str,
+    /// Words of them.
+    evidence: &'static str,
+    remedy: &'static str,
+    inventory: fn(&mut Table),
+    break_it: fn(&World),
+    mend: fn(&World),
+    /// An apply afterwards makes everything as wanted; else the next lesson does.
+    converges: bool,
+}
+
+const PLAIN: Injection = Injection {
+    cause: "",
+    node: "w2",
+    on: "w2",
+    evidence: "",
+    remedy: "",
+    inventory: |_| {},
+    break_it: |_| {},
+    mend: |_| {},
+    converges: true,
+};
+
+macro_rules! injected {
+    ($($ground:ident $says:literal: $injection:expr;)+) => {
+        &[$(Scenario {
+            says: concat!("named: ", $says),
+            ground: Ground::$ground,
+            run: |world| injected(world, $injection),
+        }),+]
+    };
+}
+
+pub const SCENARIOS: &[Scenario] = injected! {
+    Cluster "containerd does not start": Injection {
+        cause: "containerd-stopped",
+        evidence: "ActiveState=",
+        remedy: "systemctl cat containerd",
+        break_it: |w| {
+            drop_in(w, "containerd", "[Service]\nExecStartPre=/bin/false\n");
+            w.lab.ssh("w2", "systemctl stop containerd");
+        },
+        mend: |w| undrop(w, "containerd"),
+        ..PLAIN
+    };
+    Cluster "swap is on whenever the kubelet starts": Injection {
+        cause: "swap-on",
+        evidence: "running with swap on is not supported",
+        remedy: "swapoff -a",
+        break_it: |w| {
+            drop_in(w, "kubelet", "[Service]\nExecStartPre=/usr/sbin/swapon /swap.img\n");
+            w.lab.ssh("w2", "systemctl stop kubelet");
+        },
+        mend: |w| undrop(w, "kubelet"),
+        ..PLAIN
+    };
+    Cluster "the kubelet's port is taken": Injection {
+        cause: "port-taken",
+        evidence: ":10250: bind: address already in use",
+        remedy: "ss -ltnp 'sport = :10250'",
+        break_it: |w| {
+            w.lab.ssh("w2", "systemctl stop kubelet; systemd-run -q --unit=other /usr/sbin/sshd -D -p 10250");
+        },
+        mend: |w| drop(w.lab.ssh("w2", "systemctl stop other")),
+        ..PLAIN
+    };
+    Cluster "a package repository that is not there": Injection {
+        cause: "package-source-unreachable",
+        evidence: "198.18.0.1:8444",
+        remedy: "[packages]",
+        inventory: |i| set(i, &["packages", "kubernetes"], r#""https://198.18.0.1:8444/core:/stable:/v{minor}/deb/""#),
+        break_it: |w| drop(w.lab.ssh("w2", "dpkg --force-all -r kubectl")),
+        ..PLAIN
+    };
+    Cluster "a kubelet field that does not exist": Injection {
+        cause: "field-unknown",
+        node: "m1",
+        on: "m1",
+        evidence: r#"unknown field "noSuchField""#,
+        remedy: "take noSuchField out",
+        inventory: |i| set(i, &["kubelet", "noSuchField"], "1"),
+        ..PLAIN
+    };
+    Cluster "an argument that the API server does not know": Injection {
+        cause: "argument-unknown",
+        node: "m1",
+        on: "m1",
+        evidence: "unknown flag: --no-such-flag",
+        remedy: "take --no-such-flag out",
+        inventory: |i| set(i, &["api-server", "no-such-flag"], r#""1""#),
+        ..PLAIN
+    };
+    Cluster "no way from a joining machine to the API": Injection {
+        cause: "endpoint-unreachable",
+        evidence: "198.18.0.11:6443",
+        remedy: "ip route get",
+        break_it: |w| {
+            leave(w);
+            w.lab.ssh("w2", "ip route add unreachable 198.18.0.11/32");
+        },
+        mend: |w| drop(w.lab.ssh("w2", "ip route del unreachable 198.18.0.11/32")),
+        converges: false,
+        ..PLAIN
+    };
+    Before "the endpoint's name does not resolve": Injection {
+        cause: "name-unresolved",
+        evidence: "lookup api.demo.internal",
+        remedy: "getent hosts api.demo.internal",
+        break_it: |w| {
+            w.lab.ssh("w2", "cp -p /etc/nsswitch.conf /root/; sed -i 's/^hosts:.*/hosts: dns/' /etc/nsswitch.conf");
+        },
+        mend: |w| drop(w.lab.ssh("w2", "mv /root/nsswitch.conf /etc/")),
+        converges: false,
+        ..PLAIN
+    };
+    Before "another cluster answers at the endpoint": Injection {
+        cause: "authority-unknown",
+        evidence: "x509: certificate signed by unknown authority",
+        remedy: "getent ahosts",
+        break_it: |w| {
+            let other = Trust::make(&cluster(w), OffsetDateTime::now_utc()).unwrap();
+            impostor(w, other, OffsetDateTime::now_utc());
+        },
+        mend: no_impostor,
+        converges: false,
+        ..PLAIN
+    };
+    Before "a certificate that begins in an hour, as for a clock that is an hour behind": Injection {
+        cause: "clock",
+        evidence: " is before ",
+        remedy: "date -u",
+        break_it: |w| {
+            let kept = w.dir.join("demo.trust");
+            let ours = Trust::from_kept(&[], |file| Ok(fs::read_to_string(kept.join(file)).ok())).unwrap();
+            impostor(w, ours, OffsetDateTime::now_utc() + Duration::hours(2));
+        },
+        mend: no_impostor,
+        converges: false,
+        ..PLAIN
+    };
+    Before "a full disk under the kubelet": Injection {
+        cause: "disk-full",
+        evidence: "no space left on device",
+        remedy: "df -h",
+        break_it: |w| {
+            w.lab.ssh("w2", "mount -t tmpfs -o size=64k full /var/lib/kubelet; head -c 64k /dev/zero >/var/lib/kubelet/big || :");
+        },
+        mend: |w| drop(w.lab.ssh("w2", "systemctl stop kubelet; umount -l /var/lib/kubelet")),
+        converges: false,
+        ..PLAIN
+    };
+    Before "the token to join with has expired": Injection {
+        cause: "token-expired",
+        on: "m1",
+        evidence: "expired at 2026-01-01T00:00:00Z",
+        remedy: "run apply again",
+        break_it: expire,
+        mend: |w| drop(w.lab.ssh("m1", "pkill -CONT kube-controller")),
+        ..PLAIN
+    };
+    Cluster "a network plugin is missing": Injection {
+        cause: "cni-plugin-missing",
+        node: "m1",
+        on: "m1",
+        evidence: r#"failed to find plugin "portmap""#,
+        remedy: "kubernetes-cni",
+        break_it: |w| {
+            for node in crate::lab::NODES {
+                w.lab.ssh(node, "mv /opt/cni/bin/portmap /root/");
+            }
+            w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
+            crate::until("no DNS is left", 60, || {
+                crate::so(w.kubectl(&["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"]).is_empty())
+            });
+        },
+        mend: |w| {
+            for node in crate::lab::NODES {
+                w.lab.ssh(node, "mv /root/portmap /opt/cni/bin/");
+            }
+        },
+        ..PLAIN
+    };
+    Cluster "a machine that was given another name after it joined": Injection {
+        cause: "hostname-changed",
+        node: "m1",
+        on: "w2",
+        evidence: "is not allowed to modify node",
+        remedy: "hostnamectl set-hostname w2",
+        break_it: |w| {
+            w.lab.ssh("w2", "hostnamectl hostname other; systemctl restart kubelet");
+            w.kubectl(&["delete", "node", "w2"]);
+        },
+        mend: |w| drop(w.lab.ssh("w2", "hostnamectl hostname w2; systemctl restart kubelet")),
+        ..PLAIN
+    };
+    Fresh "an image that the registry does not have": Injection {
+        cause: "image-not-found",
+        node: "m1",
+        on: "m1",
+        evidence: "registry.k8s.io/nowhere/",
+        remedy: "image-repository",
+        inventory: |i| {
+            alone(i);
+            set(i, &["cluster", "image-repository"], r#""registry.k8s.io/nowhere""#);
+        },
+        converges: false,
+        ..PLAIN
+    };
+    Before "a registry that does not answer": Injection {
+        cause: "registry-unreachable",
+        node: "m1",
+        on: "m1",
+        evidence: "198.18.0.1:5999: connect: connection refused",
+        remedy: "/etc/containerd/certs.d",
+        inventory: |i| {
+            alone(i);
+            set(i, &["registries", "registry.k8s.io", "mirrors"], r#"["http://198.18.0.1:5999"]"#);
+        },
+        converges: false,
+        ..PLAIN
+    };
+    Before "data of another cluster's etcd": Injection {
+        cause: "etcd-data",
+        node: "m1",
+        on: "m1",
+        evidence: "/var/lib/etcd is not empty",
+        remedy: "mv /var/lib/etcd",
+        inventory: alone,
+        break_it: foreign_etcd,
+        mend: |w| drop(w.lab.ssh("m1", "rm -rf /var/lib/etcd/member")),
+        converges: false,
+    };
+    Before "a kubelet with the other cgroup driver": Injection {
+        cause: "cgroup-driver",
+        node: "m1",
+        on: "m1",
+        evidence: "for systemd cgroups",
+        remedy: "grep -r cgroup-driver /etc/default/kubelet",
+        inventory: alone,
+        break_it: |w| drop(w.lab.ssh("m1", "echo KUBELET_EXTRA_ARGS=--cgroup-driver=cgroupfs >/etc/default/kubelet")),
+        mend: |w| drop(w.lab.ssh("m1", "rm /etc/default/kubelet; systemctl stop kubelet")),
+        ..PLAIN
+    };
+};
+
+fn injected(world: &World, injection: Injection) {
+    world.inventory(injection.inventory);
+    (injection.break_it)(world);
+    let report = world.dir.join("report.txt");
+    let ended = world.start(&["apply", "--yes", "--save-report", report.to_str().unwrap()]).end(PATIENCE);
+    (injection.mend)(world);
+    assert!(matches!(ended.code, Some(6..=8)), "{:?}: {}{}", ended.code, ended.errors(), ended.stderr);
+    let named = ended.causes(injection.node);
+    let words: Vec<&str> = named.iter().filter_map(|event| event["cause"].as_str()).collect();
+    assert_eq!(words, [injection.cause], "{named:#?}\n{}", ended.errors());
+    for (key, piece) in [("evidence", injection.evidence), ("remedy", injection.remedy), ("on", injection.on)]
+    {
+        assert!(named[0][key].as_str().unwrap().contains(piece), "{key}: {:#?}", named[0]);
+    }
+    no_secrets(world, &report);
+    if injection.converges {
+        world.inventory(|_| {});
+        world.apply().good();
+        world.assert_converged();
+    }
+}
+
+/// The report is there for its owner alone, tells what happened, and has none of the trust's secrets in it.
+fn no_secrets(world: &World, report: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(report).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(report).unwrap();
+    for part in ["== errors\n", "== inventory\n", "== answers\n", "== events\n", "== logs of "] {
+        assert!(text.contains(part), "the report has no {part}");
+    }
+    let kept = Store::new(&cluster(world)).load().unwrap().unwrap();
+    for file in kept.kept().iter().filter(|file| file.secret) {
+        for line in file.text.lines().filter(|line| line.len() >= 16 && !line.starts_with("-----")) {
+            let secret = line.split_once('.').map_or(line, |(_, secret)| secret);
+            assert!(!text.contains(secret), "a secret of {} is in the report", file.path);
+        }
+    }
+}
+
+fn cluster(world: &World) -> ironstrap::cluster::Cluster {
+    ironstrap::inventory::read(&world.dir.join("inventory.toml")).unwrap()
+}
+
+fn alone(inventory: &mut Table) {
+    inventory["nodes"].as_table_mut().unwrap().retain(|name, _| name == "m1");
+}
+
+fn drop_in(world: &World, unit: &str, text: &str) {
+    let folder = format!("/etc/systemd/system/{unit}.service.d");
+    let text = text.replace('\n', "\\n");
+    world
+        .lab
+        .ssh("w2", &format!("mkdir -p {folder}; printf '{text}' >{folder}/zz.conf; systemctl daemon-reload"));
+}
+
+fn undrop(world: &World, unit: &str) {
+    let file = format!("/etc/systemd/system/{unit}.service.d/zz.conf");
+    world.lab.ssh("w2", &format!("rm {file}; systemctl daemon-reload; systemctl reset-failed {unit}"));
+}
+
+/// w2 is no member any more, and the cluster does not know it.
+fn leave(world: &World) {
+    world.lab.ssh("w2", "kubeadm reset -f >/dev/null 2>&1; rm -f /etc/cni/net.d/*; ip link del cni0 || :; ip link del flannel.1 || :");
+    world.kubectl(&["delete", "node", "w2", "--ignore-not-found"]);
+}
+
+/// Something else than the API server answers w2 at the API's address, with the certificate that this trust has at
+/// that time.
+fn impostor(world: &World, mut trust: Trust, now: OffsetDateTime) {
+    trust.complete(&cluster(world), now).unwrap();
+    for (file, end) in [("nodes/m1/apiserver.crt", "crt"), ("nodes/m1/apiserver.key", "key")] {
+        let kept = trust.kept().into_iter().find(|kept| kept.path == file).unwrap().text.into_owned();
+        fs::write(world.lab.disk("w2", &format!("/root/impostor.{end}")), kept).unwrap();
+    }
+    world.lab.ssh(
+        "w2",
+        "ip address add 198.18.0.11/32 dev lo; systemd-run -q --unit=impostor \\
+           openssl s_server -accept 6443 -cert /root/impostor.crt -key /root/impostor.key -www",
+    );
+}
+
+fn no_impostor(world: &World) {
+    world
+        .lab
+        .ssh("w2", "systemctl stop impostor; ip address delete 198.18.0.11/32 dev lo; rm /root/impostor.*");
+}
+
+/// The token expires while nobody is awake who would say so: else ironstrap would renew it.
+fn expire(world: &World) {
+    leave(world);
+    let kinds = [
+        "-n",
+        "kube-system",
+        "get",
+        "secrets",
+        "--field-selector",
+        "type=bootstrap.kubernetes.io/token",
+        "-o",
+        "name",
+    ];
+    let names = world.kubectl(&kinds);
+    world.lab.ssh("m1", "pkill -STOP kube-controller");
+    for name in names.lines() {
+        let patch = r#"{"stringData": {"expiration": "2026-01-01T00:00:00Z"}}"#;
+        world.kubectl(&["-n", "kube-system", "patch", name, "-p", patch]);
+    }
+}
+
+/// An etcd that was never this cluster's lays its data out on m1.
+fn foreign_etcd(world: &World) {
+    let (part, data) = (world.lab.run(&["part", "etcd"]), world.dir.join("etcd"));
+    let etcd = Path::new(part.trim()).join("etcd");
+    let (etcd, folder) = (etcd.to_str().unwrap(), data.to_str().unwrap());
+    world.lab.try_run(&[
+        "exec",
+        "timeout",
+        "3",
+        etcd,
+        "--name=other",
+        "--data-dir",
+        folder,
+        "--listen-client-urls=http://127.0.0.1:12379",
+        "--advertise-client-urls=http://127.0.0.1:12379",
+        "--listen-peer-urls=http://127.0.0.1:12380",
+        "--initial-advertise-peer-urls=http://127.0.0.1:12380",
+        "--initial-cluster=other=http://127.0.0.1:12380",
+    ]);
+    let to = world.lab.machine("m1").file("/var/lib/etcd");
+    let copied = Command::new("cp").arg("-a").arg(data.join("member")).arg(&to).output().unwrap();
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    fs::remove_dir_all(&data).unwrap();
+}
