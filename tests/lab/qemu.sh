@@ -33,6 +33,12 @@ vm_disk() {
   printf '[Match]\nName=e*\n[Network]\nAddress=10.0.2.15/24\n' >"$r/etc/systemd/network/lab.network"
   ln -s /usr/lib/systemd/system/systemd-networkd.service "$r/etc/systemd/system/multi-user.target.wants/"
   printf '%s\n' '/dev/nvme0n1p1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
+  # On a busy host a device may take its time.
+  install -D -m 644 /dev/stdin "$r/etc/systemd/system.conf.d/lab.conf" <<'U'
+[Manager]
+DefaultDeviceTimeoutSec=10min
+DefaultTimeoutStartSec=10min
+U
   # mke2fs would make holes of zeros, and swap must not have any.
   head -c 64M /dev/zero | tr '\0' '\377' >"$r/swap.img"
   chmod 600 "$r/swap.img"
