@@ -9,6 +9,7 @@ use crate::report;
 
 mod apply;
 mod check;
+mod kubeconfig;
 mod plan;
 mod start;
 
@@ -34,6 +35,8 @@ enum Command {
     Plan(plan::Plan),
     /// Make the machines what the inventory says.
     Apply(apply::Apply),
+    /// Print your way into the cluster, or issue one to somebody else; asks no machine.
+    Kubeconfig(kubeconfig::Kubeconfig),
 }
 
 /// How a command ended well.
@@ -78,6 +81,7 @@ impl Cli {
             Command::Check(args) => check::check(&args),
             Command::Plan(args) => plan::plan(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
+            Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
         }
     }
 }

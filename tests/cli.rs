@@ -3,10 +3,16 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
+use ironstrap::pki::Trust;
+use ironstrap::store::Store;
+use serde_json::Value;
+use time::OffsetDateTime;
 
 /// The program in this folder, with an environment that has nothing to say.
 fn ironstrap(dir: &Path) -> Command {
@@ -29,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn colour_is_where_it_was_asked_for_and_says_nothing_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("demo.toml"), "[cluster]\nname = 'demo'\n").unwrap();
+    fs::write(dir.path().join("demo.toml"), "[cluster]\nname = 'demo'\n").unwrap();
     let check = |args: &[&str], no_color: Option<&str>| {
         let mut command = ironstrap(dir.path());
         command.args(["check", "-i", "demo.toml"]).args(args);
@@ -71,7 +77,7 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
     let inventory = format!(
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:{port}'\nip = '10.0.0.1'\nrole = 'control-plane'\n"
     );
-    std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
+    fs::write(dir.path().join("demo.toml"), inventory).unwrap();
     for command in ["plan", "apply"] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
         program.args([command, "-i", "demo.toml", "--timeout", "60"]).current_dir(dir.path());
@@ -87,4 +93,122 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
         assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
         assert!(!dir.path().join("demo.trust").exists());
     }
+}
+
+/// A folder with the inventory and the trust of a cluster.
+fn cluster() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demo.toml");
+    fs::copy("inventories/minimal.toml", &path).unwrap();
+    let cluster = ironstrap::inventory::read(&path).unwrap();
+    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    Store::new(&cluster).save(&trust).unwrap();
+    dir
+}
+
+fn kubeconfig(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(dir, &[&["kubeconfig", "-i", "demo.toml"], args].concat());
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_kubeconfig_is_printed_or_written_and_says_how_long_it_is_good() {
+    let dir = cluster();
+    let (code, printed, said) = kubeconfig(dir.path(), &[]);
+    assert_eq!(
+        (code, yaml(&printed)["clusters"][0]["cluster"]["server"].as_str()),
+        (Some(0), Some("https://198.18.0.11:6443"))
+    );
+    assert!(said.starts_with("valid until 20") && said.contains("(364 days)"), "{said}");
+    let (code, nothing, _) = kubeconfig(dir.path(), &["--write", "mine"]);
+    assert_eq!((code, nothing.as_str(), mode(&dir.path().join("mine"))), (Some(0), "", 0o600));
+    assert_eq!(fs::read_to_string(dir.path().join("mine")).unwrap(), printed);
+    fs::write(dir.path().join("theirs"), "clusters: []\n").unwrap();
+    let (code, _, said) = kubeconfig(dir.path(), &["--write", "theirs"]);
+    assert_eq!(
+        (code, fs::read_to_string(dir.path().join("theirs")).unwrap().as_str()),
+        (Some(10), "clusters: []\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_trust_there_is_no_kubeconfig_and_none_is_made() {
+    let dir = cluster();
+    fs::remove_dir_all(dir.path().join("demo.trust")).unwrap();
+    let (code, _, said) = kubeconfig(dir.path(), &[]);
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("hint: `ironstrap apply` makes"), "{said}");
+    assert!(!dir.path().join("demo.trust").exists());
+}
+
+#[test]
+fn a_kubeconfig_is_merged_into_the_users_own_and_what_was_there_is_kept() {
+    let dir = cluster();
+    let own = dir.path().join(".kube/config");
+    let (code, printed, said) = kubeconfig(dir.path(), &["--merge"]);
+    assert_eq!((code, printed.as_str(), mode(&own)), (Some(0), "", 0o600), "{said}");
+    let first = fs::read_to_string(&own).unwrap();
+    let config = yaml(&first);
+    for (list, what) in [("clusters", "name"), ("users", "name"), ("contexts", "name")] {
+        assert_eq!(config[list][0][what], "demo");
+    }
+    let (_, _, said) = kubeconfig(dir.path(), &["--merge"]);
+    assert!(said.contains("has the context demo already"), "{said}");
+    assert_eq!(fs::read_dir(dir.path().join(".kube")).unwrap().count(), 1, "nothing to copy");
+    // With $KUBECONFIG, its first file; with comments, a word about them.
+    let theirs = "# mine\ncurrent-context: work\ncontexts: [{name: work, context: {cluster: c, user: u}}]\n";
+    fs::write(dir.path().join("work"), theirs).unwrap();
+    let mut command = ironstrap(dir.path());
+    command.args(["kubeconfig", "-i", "demo.toml", "--merge"]).env("KUBECONFIG", ":work:other");
+    let said = text(&command.output().unwrap().stderr);
+    assert!(said.contains("its comments are only there now"), "{said}");
+    let config = yaml(&fs::read_to_string(dir.path().join("work")).unwrap());
+    assert_eq!(
+        (config["current-context"].as_str(), config["contexts"][1]["name"].as_str()),
+        (Some("work"), Some("demo"))
+    );
+    let copies = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let copy = copies.into_iter().find(|path| path.display().to_string().contains("work.before-")).unwrap();
+    assert_eq!(fs::read_to_string(copy).unwrap(), theirs);
+    assert_eq!(fs::read_to_string(&own).unwrap(), first);
+}
+
+#[test]
+fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
+    let dir = cluster();
+    let kept = || {
+        let mut files: Vec<_> =
+            fs::read_dir(dir.path().join("demo.trust")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+            .into_iter()
+            .filter(|path| path.is_file())
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = kept();
+    let args = ["--as", "alice", "--group", "dev", "--group", "ops", "--for", "90m"];
+    let (code, printed, said) = kubeconfig(dir.path(), &args);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("alice (in dev, ops) can log in until") && said.contains("(1h 30m)"), "{said}");
+    let config = yaml(&printed);
+    assert_eq!(
+        (config["users"][0]["name"].as_str(), config["current-context"].as_str()),
+        (Some("demo-alice"), Some("demo-alice"))
+    );
+    assert_ne!(config["users"][0]["user"]["client-key-data"], "", "a key of their own");
+    assert_eq!(kept(), before);
+    let (_, _, said) = kubeconfig(dir.path(), &["--as", "root", "--group", "system:masters"]);
+    assert!(said.contains("warning: system:masters is above all rules") && said.contains("(8h)"), "{said}");
+    assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
+    assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
 }

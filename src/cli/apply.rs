@@ -151,18 +151,6 @@ fn keep_kubeconfig(start: &Start) -> Result<()> {
     if !start.work.fleet().exists {
         return Ok(());
     }
-    let text =
-        start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)));
+    let text = start.trust.admin_kubeconfig(&start.cluster, &start.cluster.operators_url());
     start.store.save_kubeconfig(&text).map(drop)
-}
-
-/// A name that only the nodes know helps the operator nothing: then the first control plane's address does.
-fn operators_endpoint(start: &Start) -> String {
-    let cluster = &start.cluster;
-    let first = cluster.control_planes().next().filter(|_| cluster.endpoint.kept);
-    match first.map(|node| node.ip) {
-        Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]:{}", cluster.endpoint.port),
-        Some(ip) => format!("{ip}:{}", cluster.endpoint.port),
-        None => cluster.endpoint.to_string(),
-    }
 }
