@@ -10,6 +10,7 @@ use crate::report;
 mod apply;
 mod check;
 mod kubeconfig;
+mod new;
 mod plan;
 mod start;
 
@@ -29,6 +30,8 @@ pub struct Cli {
 /// In the order in which one comes to need them.
 #[derive(Subcommand)]
 enum Command {
+    /// Write a first inventory, from the addresses of your machines; asks no machine.
+    New(new::New),
     /// Read the inventory and say what is wrong with it; asks no machine.
     Check(check::Check),
     /// Ask every machine and show what is not as the inventory says; changes nothing.
@@ -78,6 +81,7 @@ impl Cli {
     pub async fn run(self) -> Outcome {
         choose(self.color);
         match self.command {
+            Command::New(args) => new::new(args),
             Command::Check(args) => check::check(&args),
             Command::Plan(args) => plan::plan(&args).await,
             Command::Apply(args) => apply::apply(&args).await,

@@ -29,6 +29,7 @@ use files::Folder;
 use mistake::Mistakes;
 pub use select::select;
 use table::Table;
+pub use words::host_and_port;
 
 /// Reads an inventory. The error's `what` is the whole report, with the lines of the file.
 pub fn read(path: &Path) -> Result<Cluster> {

@@ -212,3 +212,60 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
     assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
     assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
 }
+
+#[test]
+fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let machines = ["debian@10.0.0.11", "debian@10.0.0.21", "ops@10.0.0.22:2222", "debian@[fd00::23]:22"];
+    let output = run(dir.path(), &[&["new", "--name", "shop"], &machines[..3]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let path = dir.path().join("shop.toml");
+    assert_eq!(run(dir.path(), &["check", "-i", "shop.toml"]).status.code(), Some(0));
+    let written = fs::read_to_string(&path).unwrap();
+    let cluster = ironstrap::inventory::parse(&written, &path).unwrap();
+    let reached: Vec<String> = cluster
+        .nodes
+        .iter()
+        .map(|node| {
+            format!("{} {} {}@{}:{}", node.name, node.role, node.ssh.user, node.ssh.host, node.ssh.port)
+        })
+        .collect();
+    assert_eq!(
+        reached,
+        [
+            "m1 control plane debian@10.0.0.11:22",
+            "w1 worker debian@10.0.0.21:22",
+            "w2 worker ops@10.0.0.22:2222"
+        ]
+    );
+    let optional: Vec<&str> =
+        written.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")).collect();
+    assert!(optional.len() > 5, "{written}");
+    // A key has to be there; it is not, here.
+    for line in optional.iter().filter(|line| !line.starts_with("# key")) {
+        let with = written.replacen(line, &line[2..], 1);
+        if let Err(error) = ironstrap::inventory::parse(&with, &path) {
+            panic!("{line}: {error}");
+        }
+    }
+    let again = run(dir.path(), &["new", "--name", "shop", "10.0.0.99"]);
+    assert_eq!((again.status.code(), fs::read_to_string(&path).unwrap()), (Some(5), written));
+}
+
+#[test]
+fn a_first_inventory_that_would_be_wrong_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong: [(&[&str], i32); 5] = [
+        (&["new", "a@"], 3),
+        (&["new", "--name", "Shop!", "10.0.0.1"], 3),
+        (&["new", "10.0.0.1", "10.0.0.1"], 3),
+        (&["new", "--control-planes", "2", "10.0.0.1"], 2),
+        (&["new"], 2),
+    ];
+    for (args, code) in wrong {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("hint: "), "{args:?}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
