@@ -9,6 +9,7 @@ use crate::report;
 
 mod apply;
 mod check;
+mod completions;
 mod kubeconfig;
 mod new;
 mod plan;
@@ -40,6 +41,10 @@ enum Command {
     Apply(apply::Apply),
     /// Print your way into the cluster, or issue one to somebody else; asks no machine.
     Kubeconfig(kubeconfig::Kubeconfig),
+    /// Print what completes command lines in your shell.
+    Completions(completions::Completions),
+    /// Print or write the manual.
+    Man(completions::Man),
 }
 
 /// How a command ended well.
@@ -86,6 +91,8 @@ impl Cli {
             Command::Plan(args) => plan::plan(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
             Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
         }
     }
 }

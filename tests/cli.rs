@@ -269,3 +269,71 @@ fn a_first_inventory_that_would_be_wrong_is_not_written() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// A program that only some machines have; where it is missing, that is said aloud.
+fn there(program: &str) -> bool {
+    use std::io::Write;
+    let there = which::which(program).is_ok();
+    if !there {
+        let said = format!("SKIPPED: no {program} on this machine, so what is made for it was not tried\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+    }
+    there
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(dir.path(), &["completions", shell]).stdout;
+        assert!(text(&script).contains("kubeconfig"), "{shell}");
+        fs::write(dir.path().join(shell), script).unwrap();
+    }
+    if there("bash") {
+        // As bash itself calls it: the line so far, and which of its words is being completed.
+        let ask = r#"source ./bash || exit; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _ironstrap ironstrap "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}""#;
+        let complete = |words: &[&str]| {
+            let mut bash = std::process::Command::new("bash");
+            let bash = bash
+                .args(["-c", ask, "-", "ironstrap"])
+                .args(words)
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            text(&bash.stdout) + &text(&bash.stderr)
+        };
+        assert_eq!(complete(&["ku"]), "kubeconfig\n");
+        assert_eq!(complete(&["apply", "--li"]), "--limit\n");
+    }
+}
+
+#[test]
+fn every_command_has_a_page_that_man_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(dir.path(), &["man", "man1"]);
+    assert_eq!(said.status.code(), Some(0));
+    let help = text(&run(dir.path(), &["--help"]).stdout);
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    commands.retain(|command| *command != "help");
+    assert!(commands.len() > 5, "{help}");
+    for page in commands.iter().map(|command| format!("ironstrap-{command}.1")).chain(["ironstrap.1".into()])
+    {
+        let path = dir.path().join("man1").join(&page);
+        let written = fs::read_to_string(&path).unwrap();
+        assert!([".TH", ".SH NAME", ".SH SYNOPSIS"].iter().all(|macro_| written.contains(macro_)), "{page}");
+        if there("groff") {
+            let groff = std::process::Command::new("groff")
+                .args(["-man", "-Tascii", "-ww", "-z"])
+                .arg(&path)
+                .output();
+            assert_eq!(text(&groff.unwrap().stderr), "", "{page}");
+        }
+    }
+    assert_eq!(
+        text(&run(dir.path(), &["man"]).stdout),
+        fs::read_to_string(dir.path().join("man1/ironstrap.1")).unwrap()
+    );
+}
