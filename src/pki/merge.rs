@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::kubeconfig::Entry;
 use super::read::{Seen, der_of};
@@ -89,7 +89,7 @@ fn put(
         .hint("rename that one or take it out; or write a file of its own with --write FILE"));
     }
     let present = theirs[what].as_object_mut().ok_or_else(odd)?;
-    present.extend(fields.as_object().map(Map::clone).unwrap_or_default());
+    present.extend(fields.as_object().cloned().unwrap_or_default());
     Ok(())
 }
 

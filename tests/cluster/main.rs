@@ -8,6 +8,7 @@
 
 mod client;
 mod drift;
+mod everyday;
 mod foreign;
 mod grown;
 mod killed;
@@ -49,6 +50,7 @@ fn scenarios() -> Vec<Scenario> {
         twice::SCENARIOS,
         refused::SCENARIOS,
         drift::SCENARIOS,
+        everyday::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
         foreign::SCENARIOS,
