@@ -37,13 +37,13 @@ enum Command {
     Check(check::Check),
     /// Ask every machine and show what is not as the inventory says; changes nothing.
     Plan(plan::Plan),
-    /// Make the machines what the inventory says.
+    /// Make the machines what the inventory says; asks before it changes anything.
     Apply(apply::Apply),
-    /// Print your way into the cluster, or issue one to somebody else; asks no machine.
+    /// Print a kubeconfig for the cluster, or issue one to somebody else; asks no machine.
     Kubeconfig(kubeconfig::Kubeconfig),
-    /// Print what completes command lines in your shell.
+    /// Print a script by which your shell completes command lines.
     Completions(completions::Completions),
-    /// Print or write the manual.
+    /// Print or write the pages of the manual.
     Man(completions::Man),
 }
 

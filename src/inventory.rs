@@ -37,7 +37,11 @@ pub fn read(path: &Path) -> Result<Cluster> {
         Ok(text) => parse(&text, path),
         Err(error) => {
             let what = format!("cannot read the inventory {}: {}", path.display(), files::plain(&error));
-            Err(Error::new(Kind::Inventory, what))
+            let told = Error::new(Kind::Inventory, what);
+            Err(match error.kind() {
+                std::io::ErrorKind::NotFound => told.hint("`ironstrap new` writes a first one"),
+                _ => told,
+            })
         }
     }
 }

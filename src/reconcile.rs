@@ -29,7 +29,7 @@ mod standing;
 mod told;
 mod work;
 
-pub use apply::Stop;
+pub use apply::{CANNOT_TELL, Stop};
 use told::Told;
 
 /// How long an API server may take to come back after a change, and a machine to answer again.

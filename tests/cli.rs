@@ -316,7 +316,10 @@ fn every_command_has_a_page_that_man_can_read() {
     let help = text(&run(dir.path(), &["--help"]).stdout);
     let commands =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let mut commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    // A description that is wrapped goes on under itself.
+    let first = |line: &'_ str| line.starts_with("  ") && !line.starts_with("   ");
+    let mut commands: Vec<&str> =
+        commands.filter(|line| first(line)).filter_map(|line| line.split_whitespace().next()).collect();
     commands.retain(|command| *command != "help");
     assert!(commands.len() > 5, "{help}");
     for page in commands.iter().map(|command| format!("ironstrap-{command}.1")).chain(["ironstrap.1".into()])

@@ -29,10 +29,10 @@ pub(super) struct Kubeconfig {
     /// Issue a client certificate for somebody, whom the cluster will know by this name.
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// A group that they are in, as role bindings name it; may be given more than once.
+    /// A group that this somebody is in, as role bindings name it; may be given more than once.
     #[arg(long = "group", value_name = "GROUP", requires = "name")]
     groups: Vec<String>,
-    /// How long their certificate is good, as in 30m, 8h or 7days; without it, 8h. It cannot be taken back before.
+    /// How long their certificate is good, as in 30m, 8h or 7days; without it, 8h. It cannot be withdrawn before.
     #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
 }
@@ -92,7 +92,7 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) 
         false => format!("in {}", person.groups.join(", ")),
     };
     report::err(&format!(
-        "{} ({groups}) can log in until {}; nothing can take that back before",
+        "{} ({groups}) can log in until {}; that cannot be withdrawn before",
         person.name,
         when(until, now)
     ));
@@ -103,7 +103,8 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) 
         ),
         Some(group) => report::err(&format!("warning: {group} may do anything in this cluster")),
         None => report::err(&format!(
-            "what they may do is up to role bindings: kubectl create rolebinding NAME --clusterrole=view --user={}",
+            "role bindings say what {} may do, as in: kubectl create rolebinding NAME --clusterrole=view --user={}",
+            person.name,
             crate::shell::quote(&person.name)
         )),
     }

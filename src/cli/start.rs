@@ -28,13 +28,13 @@ use crate::store::{self, Store};
 pub(super) struct FleetArgs {
     #[command(flatten)]
     pub inventory: Inventory,
-    /// Print one JSON object a line on standard output.
+    /// Print what happens as JSON on standard output, one object a line.
     #[arg(long)]
     pub json: bool,
-    /// Believe machines whose host key is not known yet, and remember it. A key that changed is refused all the same.
+    /// Accept host keys that are not known yet, and remember them. A key that changed is refused all the same.
     #[arg(long)]
     accept_new_host_keys: bool,
-    /// How long getting into a machine may take, in seconds.
+    /// How long connecting to a machine and logging in may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
     /// Speak to at most N machines at the same time; without it, to all.
@@ -93,8 +93,10 @@ impl FleetArgs {
         let printer = tokio::spawn(report::show(receiver, audience));
         let begun = match self.begin(limit, &events) {
             Ok(mut begun) => tokio::select! {
-                () = begun.3.look() => Ok(begun),
+                // Listens before anything is sent.
+                biased;
                 error = interrupted() => Err(error),
+                () = begun.3.look() => Ok(begun),
             },
             Err(error) => Err(error),
         };
