@@ -153,8 +153,8 @@ fn when(until: OffsetDateTime, now: OffsetDateTime) -> String {
         _ if left <= time::Duration::ZERO => format!("{text}, which is past"),
         hours if hours >= 48 => format!("{text} ({} days)", left.whole_days()),
         _ => {
-            let rounded = Duration::from_secs((left.whole_seconds().max(0) as u64).div_ceil(60) * 60);
-            format!("{text} ({})", humantime::format_duration(rounded))
+            let seconds = left.whole_seconds().unsigned_abs();
+            format!("{text} ({})", humantime::format_duration(Duration::from_secs(seconds)))
         }
     }
 }
