@@ -69,8 +69,15 @@ impl Secrets {
 }
 
 /// What stands between these is a secret, whoever's it is. Without an end: to the end of the line.
-const BETWEEN: &[(&str, Option<&str>)] =
-    &[("PRIVATE KEY-----", Some("-----END")), ("client-key-data:", None), ("token-secret:", None)];
+const BETWEEN: &[(&str, Option<&str>)] = &[
+    ("PRIVATE KEY-----", Some("-----END")),
+    ("client-key-data:", None),
+    ("token-secret:", None),
+    // How containerd logs in to a registry.
+    ("password =", None),
+    ("identitytoken =", None),
+    ("auth =", None),
+];
 
 fn between(text: &str, from: &str, to: Option<&str>) -> String {
     let (mut rest, mut kept) = (text, String::new());
@@ -137,6 +144,12 @@ mod tests {
             Secrets::default().hide("client-key-data: TUlH\nx: y"),
             "client-key-data: [secret] \nx: y"
         );
+    }
+
+    #[test]
+    fn what_containerd_logs_in_by_is_hidden() {
+        let hidden = Secrets::default().hide("username = 'me'\n  password = 'pw'\n").into_owned();
+        assert_eq!(hidden, "username = 'me'\n  password = [secret] \n");
     }
 
     #[test]
