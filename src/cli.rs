@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::report;
 
 mod apply;
@@ -105,11 +106,15 @@ fn choose(choice: ColorChoice) {
     });
 }
 
+/// Hears Ctrl-C from now on, also between two questions for it; nothing else ends the program then.
+fn interrupts() -> Result<Signal> {
+    let cannot = |e: std::io::Error| Error::new(Kind::Local, "cannot hear Ctrl-C").because(e.to_string());
+    signal(SignalKind::interrupt()).map_err(cannot)
+}
+
 /// Comes when the user stops a command that has changed nothing.
-async fn interrupted() -> Error {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+async fn interrupted(signals: &mut Signal) -> Error {
+    signals.recv().await;
     Error::new(Kind::Interrupted, "stopped; nothing was changed on any node")
 }
 

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 use super::{Errors, FleetArgs, Limit, Outcome, Start, interrupted, one, plan};
 use crate::error::{Error, Kind, Result};
@@ -59,15 +59,12 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     if changes > 0 && !args.yes && !confirmed(&args.fleet, start, &plan, changes).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
-    // From here on Ctrl-C does not end the program, and none is missed.
-    let signals = signal(SignalKind::interrupt());
-    let signals =
-        signals.map_err(|e| one(Error::new(Kind::Local, "cannot hear Ctrl-C").because(e.to_string())))?;
     keep_trust(start).map_err(one)?;
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
-    let interrupts = tokio::spawn(pass_on(signals, start.events.clone(), stopper));
-    let done = start.work.apply(&mut stop).await;
-    interrupts.abort();
+    let done = tokio::select! {
+        done = start.work.apply(&mut stop) => done,
+        never = pass_on(&mut start.interrupts, &start.events, &stopper) => match never {},
+    };
     let mut errors: Errors =
         start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
     if let Err(error) = done {
@@ -79,18 +76,23 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
 }
 
 /// Makes the first Ctrl-C an end after what runs, and the second one an end at once.
-async fn pass_on(mut signals: Signal, events: Events, stopper: tokio::sync::watch::Sender<Stop>) {
+async fn pass_on(
+    signals: &mut Signal,
+    events: &Events,
+    stopper: &tokio::sync::watch::Sender<Stop>,
+) -> std::convert::Infallible {
     for (wish, at_once) in [(Stop::Soon, false), (Stop::Now, true)] {
         if signals.recv().await.is_some() {
             events.tell(Event::Stopping { at_once });
             let _ = stopper.send(wish);
         }
     }
+    std::future::pending().await
 }
 
 async fn confirmed(
     args: &FleetArgs,
-    start: &Start,
+    start: &mut Start,
     plan: &[(String, Vec<Change>)],
     changes: usize,
 ) -> Result<bool> {
@@ -105,8 +107,7 @@ async fn confirmed(
     let nodes = count(start.about().count(), "node");
     let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
     tokio::select! {
-        biased;
-        error = interrupted() => Err(error),
+        error = interrupted(&mut start.interrupts) => Err(error),
         answer = report::ask(&question) => match answer {
             Ok(Ok(yes)) => Ok(yes),
             Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),

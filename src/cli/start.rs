@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use time::OffsetDateTime;
+use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 
-use super::{Inventory, interrupted};
+use super::{Inventory, interrupted, interrupts};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::inventory;
@@ -68,6 +69,8 @@ pub(super) struct Start {
     pub work: Fleetwork<Ssh>,
     pub events: Events,
     pub printer: JoinHandle<()>,
+    /// Ctrl-C, heard since before the first question.
+    pub interrupts: Signal,
     pub since: Instant,
 }
 
@@ -82,7 +85,7 @@ impl FleetArgs {
 
     /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
-        let since = Instant::now();
+        let (since, mut interrupts) = (Instant::now(), interrupts()?);
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.verbose || self.log.is_some());
         let said = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
@@ -93,16 +96,14 @@ impl FleetArgs {
         let printer = tokio::spawn(report::show(receiver, audience));
         let begun = match self.begin(limit, &events) {
             Ok(mut begun) => tokio::select! {
-                // Listens before anything is sent.
-                biased;
-                error = interrupted() => Err(error),
                 () = begun.3.look() => Ok(begun),
+                error = interrupted(&mut interrupts) => Err(error),
             },
             Err(error) => Err(error),
         };
         match begun {
             Ok((cluster, store, (trust, kept, made), work)) => {
-                Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+                Ok(Start { cluster, store, kept, made, trust, work, events, printer, interrupts, since })
             }
             Err(error) => {
                 events.tell((&error).into());
@@ -156,15 +157,18 @@ fn load(cluster: &Cluster, store: &Store) -> Result<Loaded> {
 }
 
 impl Start {
-    /// The nodes that this run was about.
+    /// The nodes that this run has to do with.
     pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
-        self.work.members().iter().filter(|member| !member.spared)
+        self.work.members().iter().filter(|member| member.counts())
     }
 
     /// Those that it was not about, in words; `None` without `--limit`.
     pub fn left_out(&self) -> Option<String> {
         let spared = self.work.members().iter().filter(|member| member.spared);
         let named = spared.map(|member| match member.machine {
+            Some(_) if member.counts() => {
+                format!("{} (but for what the cluster keeps about the others)", member.node.name)
+            }
             Some(_) => member.node.name.clone(),
             None => format!("{} (does not answer)", member.node.name),
         });

@@ -12,6 +12,7 @@ use crate::plan;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::{Output, Shell};
+use crate::step::Ask;
 
 pub(super) struct Told<S> {
     pub shell: S,
@@ -59,6 +60,7 @@ impl<S: Shell> Fleetwork<S> {
             .flat_map(|(stage, wants)| wants.into_iter().map(|(s, want)| (stage.steps[s].name, want)));
         for ((step, want), answer) in steps.zip(&member.answers) {
             let answered = match answer {
+                Answer::Said(_) if want.ask == Ask::Head => machine.to_string(),
                 Answer::Said(text) => text.clone(),
                 Answer::Unknown(why) => format!("cannot tell: {why}"),
             };
