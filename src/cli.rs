@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::report;
 
 mod apply;
 mod check;
+mod completions;
+mod kubeconfig;
+mod new;
 mod plan;
 mod saved;
 mod start;
@@ -30,14 +34,22 @@ pub struct Cli {
 /// In the order in which one comes to need them.
 #[derive(Subcommand)]
 enum Command {
+    /// Write a first inventory, from the addresses of your machines; asks no machine.
+    New(new::New),
     /// Read the inventory and say what is wrong with it; asks no machine.
     Check(check::Check),
     /// Ask every machine and show what is not as the inventory says; changes nothing.
     Plan(plan::Plan),
     /// Ask every machine and show the fleet on one screen; changes nothing.
     Status(status::Status),
-    /// Make the machines what the inventory says.
+    /// Make the machines what the inventory says; asks before it changes anything.
     Apply(apply::Apply),
+    /// Print a kubeconfig for the cluster, or issue one to somebody else; asks no machine.
+    Kubeconfig(kubeconfig::Kubeconfig),
+    /// Print a script by which your shell completes command lines.
+    Completions(completions::Completions),
+    /// Print or write the pages of the manual.
+    Man(completions::Man),
 }
 
 /// How a command ended well.
@@ -81,10 +93,14 @@ impl Cli {
     pub async fn run(self) -> Outcome {
         choose(self.color);
         match self.command {
+            Command::New(args) => new::new(args),
             Command::Check(args) => check::check(&args),
             Command::Plan(args) => plan::plan(&args).await,
             Command::Status(args) => status::status(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
+            Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
         }
     }
 }
@@ -97,11 +113,15 @@ fn choose(choice: ColorChoice) {
     });
 }
 
+/// Hears Ctrl-C from now on, also between two questions for it; nothing else ends the program then.
+fn interrupts() -> Result<Signal> {
+    let cannot = |e: std::io::Error| Error::new(Kind::Local, "cannot hear Ctrl-C").because(e.to_string());
+    signal(SignalKind::interrupt()).map_err(cannot)
+}
+
 /// Comes when the user stops a command that has changed nothing.
-async fn interrupted() -> Error {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+async fn interrupted(signals: &mut Signal) -> Error {
+    signals.recv().await;
     Error::new(Kind::Interrupted, "stopped; nothing was changed on any node")
 }
 

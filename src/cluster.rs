@@ -226,6 +226,18 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name == name)
     }
 
+    /// Where the operator finds the API. A name that only the nodes know helps nobody else: then the first control
+    /// plane's address does.
+    pub fn operators_url(&self) -> String {
+        let first = self.control_planes().next().filter(|_| self.endpoint.kept);
+        match first {
+            Some(node) => {
+                format!("https://{}", Endpoint { host: node.ip.to_string(), ..self.endpoint.clone() })
+            }
+            None => format!("https://{}", self.endpoint),
+        }
+    }
+
     /// `1.36`
     pub fn minor(&self) -> String {
         format!("{}.{}", self.kubernetes.major, self.kubernetes.minor)

@@ -117,7 +117,7 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     Some(
         Error::new(
             Kind::Refused,
-            format!("runs {} as it was made, and that cannot be changed in place", cluster.name),
+            "its cluster was made with other settings, which cannot be changed in place",
         )
         .on(&node.name)
         .because(differences.join("\n"))

@@ -31,6 +31,7 @@ pub use files::objects;
 use mistake::{Mistakes, Span};
 pub use select::select;
 use table::Table;
+pub use words::host_and_port;
 
 /// Reads an inventory. The error's `what` is the whole report, with the lines of the file.
 pub fn read(path: &Path) -> Result<Cluster> {
@@ -38,7 +39,11 @@ pub fn read(path: &Path) -> Result<Cluster> {
         Ok(text) => parse(&text, path),
         Err(error) => {
             let what = format!("cannot read the inventory {}: {}", path.display(), files::plain(&error));
-            Err(Error::new(Kind::Inventory, what))
+            let told = Error::new(Kind::Inventory, what);
+            Err(match error.kind() {
+                std::io::ErrorKind::NotFound => told.hint("`ironstrap new` writes a first one"),
+                _ => told,
+            })
         }
     }
 }

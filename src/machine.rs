@@ -165,6 +165,17 @@ impl Machine {
     }
 }
 
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine { hostname, os, codename, arch, uid, cpus, init, .. } = self;
+        let memory = self.memory / 1024;
+        write!(
+            f,
+            "{hostname}: {os} {codename}, {arch}, {cpus} processors, {memory} MiB, {init}, as user {uid}"
+        )
+    }
+}
+
 impl Lease {
     /// `EPOCH RUN UNTIL SINCE OWNER`, as the node's script writes it.
     fn read(text: &str) -> Option<Lease> {

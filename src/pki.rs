@@ -2,9 +2,11 @@
 //! join token. Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
 
 mod cert;
+mod issue;
 mod kept;
 mod kubeconfig;
 mod leaf;
+mod merge;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -16,8 +18,10 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 pub use crate::pki::cert::Pair;
+pub use crate::pki::issue::Person;
 pub use crate::pki::kept::Kept;
-pub use crate::pki::kubeconfig::Kubeconfig;
+pub use crate::pki::kubeconfig::{Entry, Kubeconfig};
+pub use crate::pki::merge::{Merged, merged};
 pub use crate::pki::read::{RENEW_BEFORE, expires};
 
 use crate::cluster::{Cluster, Node};
@@ -191,7 +195,21 @@ impl Trust {
 
     /// The operator's kubeconfig, for the API at this URL. It holds the operator's key.
     pub fn admin_kubeconfig(&self, cluster: &Cluster, server: &str) -> String {
-        kubeconfig::admin(&cluster.name, &leaf::admin_name(cluster), server, &self.ca.cert, &self.admin)
+        let user = leaf::admin_name(cluster);
+        let context = format!("{user}@{}", cluster.name);
+        let comment = "Made by ironstrap from the trust beside it, and renewed by it.";
+        self.entry(cluster, server, (&user, &context), &self.admin).file(comment)
+    }
+
+    /// How a kubeconfig leads to this cluster, at this URL, with these names of user and context and this certificate.
+    pub fn entry<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        server: &'a str,
+        (user, context): (&'a str, &'a str),
+        pair: &'a Pair,
+    ) -> Entry<'a> {
+        Entry { cluster: &cluster.name, user, context, server, ca: &self.ca, pair }
     }
 
     /// When the first of the certificates that this cluster uses expires. Those of a node that is no control
@@ -201,6 +219,11 @@ impl Trust {
         let leaves = cluster.control_planes().filter_map(|node| self.leaves.get(&node.name)).flatten();
         let all = cas.chain(leaves.map(|(_, pair)| pair)).chain([&self.admin]);
         all.filter_map(|pair| Some(Seen::of(&pair.cert)?.not_after)).min()
+    }
+
+    /// Until when the operator's own certificate is good.
+    pub fn admin_until(&self) -> Option<OffsetDateTime> {
+        Some(Seen::of(&self.admin.cert)?.not_after)
     }
 
     /// Whether this is the certificate of our cluster CA: PEM, or the base64 of PEM that kubeconfigs have.

@@ -1,7 +1,7 @@
 //! The loop: ask, plan, fix the first unfinished stage, ask again. There is no separate check that a fix took:
 //! the next ask is the check, and a run with nothing to do is one ask per node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Kind, Result};
-use crate::fleet::{self, Fleet, Machines};
+use crate::fleet::{Fleet, Machines};
 use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::pki::Trust;
@@ -20,7 +20,7 @@ use crate::plan::{self, Change, State};
 use crate::probe::{self, Answer};
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Cx, Fix, Want};
+use crate::step::{Ask, Cx, Want};
 use crate::steps::{Stage, Via};
 
 mod apply;
@@ -29,10 +29,12 @@ mod hold;
 mod limit;
 mod looks;
 mod standing;
+mod survey;
 mod told;
 mod work;
 
-pub use apply::Stop;
+pub use apply::{CANNOT_TELL, Stop};
+pub use survey::Survey;
 use told::Told;
 
 /// How long an API server may take to come back after a change, and a machine to answer again.
@@ -52,13 +54,6 @@ pub struct Fleetwork<S> {
     open: BTreeSet<String>,
     /// What machines said after something failed.
     heard: Vec<Heard>,
-}
-
-/// What stands against touching machines.
-pub struct Survey {
-    pub errors: Vec<Error>,
-    /// Nobody may be touched, not only those whom the errors name.
-    pub blocked: bool,
 }
 
 /// One node, its shell, and the last that it said.
@@ -281,44 +276,6 @@ impl<S: Shell> Fleetwork<S> {
         };
         self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
-
-    /// What stands against touching machines, and whether it stands against touching any.
-    ///
-    /// While no cluster exists nobody is touched while anybody is unfit; once there is one, the unfit are left and
-    /// the others go on. `kept`: where the trust is, and whether there is one.
-    pub fn survey(&mut self, kept: (&str, bool)) -> Survey {
-        let (fleet, machines) = (self.fleet(), self.machines());
-        let clocks = self.members.iter().filter(|m| m.machine.is_some());
-        let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
-        // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
-        let mut errors = fleet::misfits(&machines, &clocks);
-        errors.retain(|error| self.stands_in_the_way(error, &fleet));
-        let misfits = errors.len();
-        let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
-        let blocked = !fleet.exists
-            || refusals.iter().any(|(_, everybody)| *everybody)
-            || errors.iter().any(|error| error.node.is_none());
-        let matters = |(error, all): &(Error, bool)| *all || self.stands_in_the_way(error, &fleet);
-        errors.extend(refusals.into_iter().filter(matters).map(|(error, _)| error));
-        for i in 0..self.members.len() {
-            let name = &self.members[i].node.name;
-            let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
-            if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
-                errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
-            }
-        }
-        for i in 0..self.members.len() {
-            let member = &mut self.members[i];
-            match errors.iter().find(|error| error.node.as_ref() == Some(&member.node.name)) {
-                Some(error) => drop(member.left.get_or_insert(error.clone())),
-                None => {
-                    let silent = member.left.clone();
-                    errors.extend(silent.filter(|error| self.stands_in_the_way(error, &fleet)));
-                }
-            }
-        }
-        Survey { blocked: blocked && !errors.is_empty(), errors }
-    }
 }
 
 impl<S> Member<S> {
@@ -356,38 +313,6 @@ fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Resu
 /// How many wants do not hold, without those that only wait for another node.
 fn pressing(stages: &[Vec<Change>]) -> usize {
     stages.iter().flatten().filter(|change| !matches!(change.state, State::Waits(_))).count()
-}
-
-/// Everything that only a human can change on a machine, as one error.
-fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
-    if preflight.is_empty() {
-        return None;
-    }
-    let unknown = preflight.iter().any(|change| matches!(change.state, State::Unknown { .. }));
-    let (kind, what) = match unknown {
-        true => (Kind::Unknown, "cannot tell whether it is fit"),
-        false => (Kind::Refused, "is not fit for the cluster"),
-    };
-    let mut error = Error::new(kind, what).on(&node.name);
-    let mut hints: Vec<&str> = Vec::new();
-    for change in preflight {
-        match &change.state {
-            State::Unknown { why, .. } => {
-                error = error.because(format!("{}: cannot tell: {why}", change.that))
-            }
-            _ => {
-                error = error.because(format!(
-                    "not so: {}; it has: {}",
-                    change.that,
-                    change.have.replace('\n', ", ")
-                ))
-            }
-        }
-        if let Fix::ByHand(hint) = &change.fix {
-            hints.push(hint);
-        }
-    }
-    Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
 }
 
 /// Seconds since 1970 by our own clock.

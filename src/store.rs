@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
-use crate::pki::{Kept, Kubeconfig, Trust};
+use crate::pki::{Kept, Trust};
+
+mod shared;
+
+pub use shared::{create, edit_shared, own_kubeconfig, publish, write_kubeconfig};
 
 /// Where one cluster's files are.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,15 +81,7 @@ impl Store {
     /// Whether `save_kubeconfig` would write this text. Fails where it would fail for another's file being
     /// there, so that this can be known before a long run.
     pub fn wants_kubeconfig(&self, text: &str) -> Result<bool> {
-        let path = self.kubeconfig_path();
-        let Some(present) = read(&path)? else { return Ok(true) };
-        match (Kubeconfig::of(text), Kubeconfig::of(&present)) {
-            (Some(ours), Some(theirs)) if theirs == ours => Ok(false),
-            (Some(ours), Some(theirs)) if theirs.has_owner_of(&ours) => Ok(true),
-            _ => Err(Error::new(Kind::Local, format!("{} is not this cluster's", path.display()))
-                .because("it names other clusters or users, or another CA, or is no kubeconfig")
-                .hint("move it away: it would be overwritten")),
-        }
+        shared::wants_kubeconfig(&self.kubeconfig_path(), text)
     }
 
     /// Writes the operator's kubeconfig, if it does not lead to the same cluster with the same credentials
@@ -258,7 +254,7 @@ fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) 
 
 /// The file has the old text or the new one, whenever the power fails.
 fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let folder = folder_of(file);
     let suffix = file.file_name().unwrap_or_default();
     let new = tempfile::Builder::new().prefix(".").suffix(suffix).tempfile_in(folder);
     let written = new.and_then(|mut new| {
@@ -269,6 +265,11 @@ fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
     });
     written.map_err(|e| failed("write", file, e))?;
     sync(folder)
+}
+
+/// The folder that a file is in. The parent of a bare name is empty, which no system call takes.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes names in a folder last.

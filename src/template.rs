@@ -10,6 +10,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("containerd.toml", include_str!("../templates/containerd.toml")),
     ("flannel.yaml", include_str!("../templates/flannel.yaml")),
     ("hosts.toml", include_str!("../templates/hosts.toml")),
+    ("inventory.toml", include_str!("../templates/inventory.toml")),
     ("kubeadm-init.yaml", include_str!("../templates/kubeadm-init.yaml")),
     ("kubeadm-join.yaml", include_str!("../templates/kubeadm-join.yaml")),
     ("rbac.yaml", include_str!("../templates/rbac.yaml")),

@@ -3,10 +3,16 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
+use ironstrap::pki::Trust;
+use ironstrap::store::Store;
+use serde_json::Value;
+use time::OffsetDateTime;
 
 /// The program in this folder, with an environment that has nothing to say.
 fn ironstrap(dir: &Path) -> Command {
@@ -29,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn colour_is_where_it_was_asked_for_and_says_nothing_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("demo.toml"), "[cluster]\nname = 'demo'\n").unwrap();
+    fs::write(dir.path().join("demo.toml"), "[cluster]\nname = 'demo'\n").unwrap();
     let check = |args: &[&str], no_color: Option<&str>| {
         let mut command = ironstrap(dir.path());
         command.args(["check", "-i", "demo.toml"]).args(args);
@@ -71,7 +77,7 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
     let inventory = format!(
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:{port}'\nip = '10.0.0.1'\nrole = 'control-plane'\n"
     );
-    std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
+    fs::write(dir.path().join("demo.toml"), inventory).unwrap();
     for command in ["plan", "apply", "status"] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
         program.args([command, "-i", "demo.toml", "--timeout", "60"]).current_dir(dir.path());
@@ -118,4 +124,250 @@ fn a_status_that_is_watched_is_shown_again_and_again_until_it_is_stopped() {
     assert!(sent.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(run(dir.path(), &["status", "-i", "demo.toml", "--watch", "0"]).status.code(), Some(2));
+}
+
+/// A folder with the inventory and the trust of a cluster.
+fn cluster() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demo.toml");
+    fs::copy("inventories/minimal.toml", &path).unwrap();
+    let cluster = ironstrap::inventory::read(&path).unwrap();
+    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    Store::new(&cluster).save(&trust).unwrap();
+    dir
+}
+
+fn kubeconfig(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = run(dir, &[&["kubeconfig", "-i", "demo.toml"], args].concat());
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_kubeconfig_is_printed_or_written_and_says_how_long_it_is_good() {
+    let dir = cluster();
+    let (code, printed, said) = kubeconfig(dir.path(), &[]);
+    assert_eq!(
+        (code, yaml(&printed)["clusters"][0]["cluster"]["server"].as_str()),
+        (Some(0), Some("https://198.18.0.11:6443"))
+    );
+    assert!(said.starts_with("valid until 20") && said.contains("(364 days)"), "{said}");
+    let (code, nothing, _) = kubeconfig(dir.path(), &["--write", "mine"]);
+    assert_eq!((code, nothing.as_str(), mode(&dir.path().join("mine"))), (Some(0), "", 0o600));
+    assert_eq!(fs::read_to_string(dir.path().join("mine")).unwrap(), printed);
+    fs::write(dir.path().join("theirs"), "clusters: []\n").unwrap();
+    let (code, _, said) = kubeconfig(dir.path(), &["--write", "theirs"]);
+    assert_eq!(
+        (code, fs::read_to_string(dir.path().join("theirs")).unwrap().as_str()),
+        (Some(10), "clusters: []\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_trust_there_is_no_kubeconfig_and_none_is_made() {
+    let dir = cluster();
+    fs::remove_dir_all(dir.path().join("demo.trust")).unwrap();
+    let (code, _, said) = kubeconfig(dir.path(), &[]);
+    assert_eq!(code, Some(10), "{said}");
+    assert!(said.contains("hint: `ironstrap apply` makes"), "{said}");
+    assert!(!dir.path().join("demo.trust").exists());
+}
+
+#[test]
+fn a_kubeconfig_is_merged_into_the_users_own_and_what_was_there_is_kept() {
+    let dir = cluster();
+    let own = dir.path().join(".kube/config");
+    let (code, printed, said) = kubeconfig(dir.path(), &["--merge"]);
+    assert_eq!((code, printed.as_str(), mode(&own)), (Some(0), "", 0o600), "{said}");
+    let first = fs::read_to_string(&own).unwrap();
+    let config = yaml(&first);
+    for (list, what) in [("clusters", "name"), ("users", "name"), ("contexts", "name")] {
+        assert_eq!(config[list][0][what], "demo");
+    }
+    let (_, _, said) = kubeconfig(dir.path(), &["--merge"]);
+    assert!(said.contains("has the context demo already"), "{said}");
+    assert_eq!(fs::read_dir(dir.path().join(".kube")).unwrap().count(), 1, "nothing to copy");
+    // With $KUBECONFIG, its first file; with comments, a word about them.
+    let theirs = "# mine\ncurrent-context: work\ncontexts: [{name: work, context: {cluster: c, user: u}}]\n";
+    fs::write(dir.path().join("work"), theirs).unwrap();
+    let mut command = ironstrap(dir.path());
+    command.args(["kubeconfig", "-i", "demo.toml", "--merge"]).env("KUBECONFIG", ":work:other");
+    let said = text(&command.output().unwrap().stderr);
+    assert!(said.contains("its comments are only there now"), "{said}");
+    let config = yaml(&fs::read_to_string(dir.path().join("work")).unwrap());
+    assert_eq!(
+        (config["current-context"].as_str(), config["contexts"][1]["name"].as_str()),
+        (Some("work"), Some("demo"))
+    );
+    let copies = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let copy = copies.into_iter().find(|path| path.display().to_string().contains("work.before-")).unwrap();
+    assert_eq!(fs::read_to_string(copy).unwrap(), theirs);
+    assert_eq!(fs::read_to_string(&own).unwrap(), first);
+}
+
+#[test]
+fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
+    let dir = cluster();
+    let kept = || {
+        let mut files: Vec<_> =
+            fs::read_dir(dir.path().join("demo.trust")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+            .into_iter()
+            .filter(|path| path.is_file())
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = kept();
+    let args = ["--as", "alice", "--group", "dev", "--group", "ops", "--for", "90m"];
+    let (code, printed, said) = kubeconfig(dir.path(), &args);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("alice (in dev, ops) can log in until") && said.contains("(1h 30m)"), "{said}");
+    let config = yaml(&printed);
+    assert_eq!(
+        (config["users"][0]["name"].as_str(), config["current-context"].as_str()),
+        (Some("demo-alice"), Some("demo-alice"))
+    );
+    assert_ne!(config["users"][0]["user"]["client-key-data"], "", "a key of their own");
+    assert_eq!(kept(), before);
+    let (_, _, said) = kubeconfig(dir.path(), &["--as", "root", "--group", "system:masters"]);
+    assert!(said.contains("warning: system:masters is above all rules") && said.contains("(8h)"), "{said}");
+    assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
+    assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
+}
+
+#[test]
+fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let machines = ["debian@10.0.0.11", "debian@10.0.0.21", "ops@10.0.0.22:2222", "debian@[fd00::23]:22"];
+    let output = run(dir.path(), &[&["new", "--name", "shop"], &machines[..3]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let path = dir.path().join("shop.toml");
+    assert_eq!(run(dir.path(), &["check", "-i", "shop.toml"]).status.code(), Some(0));
+    let written = fs::read_to_string(&path).unwrap();
+    let cluster = ironstrap::inventory::parse(&written, &path).unwrap();
+    let reached: Vec<String> = cluster
+        .nodes
+        .iter()
+        .map(|node| {
+            format!("{} {} {}@{}:{}", node.name, node.role, node.ssh.user, node.ssh.host, node.ssh.port)
+        })
+        .collect();
+    assert_eq!(
+        reached,
+        [
+            "m1 control plane debian@10.0.0.11:22",
+            "w1 worker debian@10.0.0.21:22",
+            "w2 worker ops@10.0.0.22:2222"
+        ]
+    );
+    let optional: Vec<&str> =
+        written.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")).collect();
+    assert!(optional.len() > 5, "{written}");
+    // A key has to be there; it is not, here.
+    for line in optional.iter().filter(|line| !line.starts_with("# key")) {
+        let with = written.replacen(line, &line[2..], 1);
+        if let Err(error) = ironstrap::inventory::parse(&with, &path) {
+            panic!("{line}: {error}");
+        }
+    }
+    let again = run(dir.path(), &["new", "--name", "shop", "10.0.0.99"]);
+    assert_eq!((again.status.code(), fs::read_to_string(&path).unwrap()), (Some(5), written));
+}
+
+#[test]
+fn a_first_inventory_that_would_be_wrong_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong: [(&[&str], i32); 5] = [
+        (&["new", "a@"], 3),
+        (&["new", "--name", "Shop!", "10.0.0.1"], 3),
+        (&["new", "10.0.0.1", "10.0.0.1"], 3),
+        (&["new", "--control-planes", "2", "10.0.0.1"], 2),
+        (&["new"], 2),
+    ];
+    for (args, code) in wrong {
+        let output = run(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("hint: "), "{args:?}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// A program that only some machines have; where it is missing, that is said aloud.
+fn there(program: &str) -> bool {
+    use std::io::Write;
+    let there = which::which(program).is_ok();
+    if !there {
+        let said = format!("SKIPPED: no {program} on this machine, so what is made for it was not tried\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+    }
+    there
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(dir.path(), &["completions", shell]).stdout;
+        assert!(text(&script).contains("kubeconfig"), "{shell}");
+        fs::write(dir.path().join(shell), script).unwrap();
+    }
+    if there("bash") {
+        // As bash itself calls it: the line so far, and which of its words is being completed.
+        let ask = r#"source ./bash || exit; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _ironstrap ironstrap "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}""#;
+        let complete = |words: &[&str]| {
+            let mut bash = std::process::Command::new("bash");
+            let bash = bash
+                .args(["-c", ask, "-", "ironstrap"])
+                .args(words)
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            text(&bash.stdout) + &text(&bash.stderr)
+        };
+        assert_eq!(complete(&["ku"]), "kubeconfig\n");
+        assert_eq!(complete(&["apply", "--li"]), "--limit\n");
+    }
+}
+
+#[test]
+fn every_command_has_a_page_that_man_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(dir.path(), &["man", "man1"]);
+    assert_eq!(said.status.code(), Some(0));
+    let help = text(&run(dir.path(), &["--help"]).stdout);
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A description that is wrapped goes on under itself.
+    let first = |line: &'_ str| line.starts_with("  ") && !line.starts_with("   ");
+    let mut commands: Vec<&str> =
+        commands.filter(|line| first(line)).filter_map(|line| line.split_whitespace().next()).collect();
+    commands.retain(|command| *command != "help");
+    assert!(commands.len() > 5, "{help}");
+    for page in commands.iter().map(|command| format!("ironstrap-{command}.1")).chain(["ironstrap.1".into()])
+    {
+        let path = dir.path().join("man1").join(&page);
+        let written = fs::read_to_string(&path).unwrap();
+        assert!([".TH", ".SH NAME", ".SH SYNOPSIS"].iter().all(|macro_| written.contains(macro_)), "{page}");
+        if there("groff") {
+            let groff = std::process::Command::new("groff")
+                .args(["-man", "-Tascii", "-ww", "-z"])
+                .arg(&path)
+                .output();
+            assert_eq!(text(&groff.unwrap().stderr), "", "{page}");
+        }
+    }
+    assert_eq!(
+        text(&run(dir.path(), &["man"]).stdout),
+        fs::read_to_string(dir.path().join("man1/ironstrap.1")).unwrap()
+    );
 }

@@ -38,7 +38,8 @@ fn an_inventory_that_is_not_there_is_said_so() {
     let error = inventory::read(Path::new("tests/inventories/nowhere.toml")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot read the inventory tests/inventories/nowhere.toml: there is no such file"
+        "cannot read the inventory tests/inventories/nowhere.toml: there is no such file\n      \
+         hint: `ironstrap new` writes a first one"
     );
     assert_eq!(error.kind, Kind::Inventory);
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use ironstrap::cluster::Cluster;
-use ironstrap::pki::Trust;
-use time::OffsetDateTime;
+use ironstrap::pki::{Person, Trust};
+use time::{Duration, OffsetDateTime};
 
 /// One control plane.
 fn cluster() -> Cluster {
@@ -121,4 +121,25 @@ fn openssl_finds_the_same_keys_and_the_same_hash() {
     assert!(openssl(dir.path(), "pkey -pubin -in ca.pub -outform der -out ca.spki").0);
     let (_, said) = openssl(dir.path(), "dgst -sha256 -r ca.spki");
     assert_eq!(trust.ca_hash().unwrap(), format!("sha256:{}", said.split(' ').next().unwrap()));
+}
+
+#[test]
+fn openssl_takes_an_issued_certificate_with_all_its_groups_until_it_ends() {
+    let Some((dir, trust)) = written() else { return };
+    let person = Person::new("alice", &["dev".into(), "on-call".into()]).unwrap();
+    let now = OffsetDateTime::now_utc();
+    let (pair, until) = trust.issue(&person, Duration::hours(8), now).unwrap();
+    std::fs::write(dir.path().join("alice.crt"), &pair.cert).unwrap();
+    let (_, subject) = openssl(dir.path(), "x509 -in alice.crt -noout -subject -nameopt RFC2253");
+    assert_eq!(subject, "subject=CN=alice,O=on-call,O=dev\n");
+    for (purpose, seconds, good) in [("sslclient", 0, true), ("sslserver", 0, false), ("sslclient", 1, false)]
+    {
+        let at = if seconds == 0 { now } else { until + Duration::seconds(seconds) };
+        let verify = format!(
+            "verify -x509_strict -CAfile ca.crt -purpose {purpose} -attime {} alice.crt",
+            at.unix_timestamp()
+        );
+        let (fits, said) = openssl(dir.path(), &verify);
+        assert_eq!(fits, good, "{verify}: {said}");
+    }
 }

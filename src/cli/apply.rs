@@ -3,12 +3,13 @@
 use std::io::IsTerminal;
 
 use clap::Args;
+use tokio::signal::unix::Signal;
 
 use super::{Errors, FleetArgs, Limit, Outcome, Start, interrupted, one, plan};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Stop;
-use crate::report::{self, Event, count};
+use crate::report::{self, Event, Events, count};
 
 mod ending;
 
@@ -56,21 +57,14 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     let plan = start.work.plan().map_err(one)?;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     if changes > 0 && !args.yes && !confirmed(&args.fleet, start, &plan, changes).await.map_err(one)? {
-        return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
+        return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
-    let events = start.events.clone();
-    let interrupts = tokio::spawn(async move {
-        for (wish, at_once) in [(Stop::Soon, false), (Stop::Now, true)] {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                events.tell(Event::Stopping { at_once });
-                let _ = stopper.send(wish);
-            }
-        }
-    });
-    let done = start.work.apply(&mut stop).await;
-    interrupts.abort();
+    let done = tokio::select! {
+        done = start.work.apply(&mut stop) => done,
+        never = pass_on(&mut start.interrupts, &start.events, &stopper) => match never {},
+    };
     let mut errors: Errors =
         start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
     if let Err(error) = done {
@@ -81,9 +75,24 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     Ok(errors)
 }
 
+/// Makes the first Ctrl-C an end after what runs, and the second one an end at once.
+async fn pass_on(
+    signals: &mut Signal,
+    events: &Events,
+    stopper: &tokio::sync::watch::Sender<Stop>,
+) -> std::convert::Infallible {
+    for (wish, at_once) in [(Stop::Soon, false), (Stop::Now, true)] {
+        if signals.recv().await.is_some() {
+            events.tell(Event::Stopping { at_once });
+            let _ = stopper.send(wish);
+        }
+    }
+    std::future::pending().await
+}
+
 async fn confirmed(
     args: &FleetArgs,
-    start: &Start,
+    start: &mut Start,
     plan: &[(String, Vec<Change>)],
     changes: usize,
 ) -> Result<bool> {
@@ -94,36 +103,32 @@ async fn confirmed(
         )
         .hint("say --yes; `ironstrap plan` shows the changes"));
     }
-    let nodes = start.about().count();
-    report::err(&format!(
-        "{}: {}, kubernetes {}",
-        start.cluster.name,
-        count(nodes, "node"),
-        start.cluster.kubernetes
-    ));
-    let shown =
-        |name: &str, changes: &[Change]| !changes.is_empty() || start.about().any(|m| m.node.name == name);
-    for (node, (name, changes)) in start.cluster.nodes.iter().zip(plan) {
-        if !shown(name, changes) {
-            continue;
-        }
-        report::err(&format!(
-            "  {name:<16} {:<14} {:<20} {}",
-            node.role.to_string(),
-            node.ssh.host,
-            count(changes.len(), "change")
-        ));
-    }
-    start.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
-    let question = format!("Go ahead with {} on {}?", count(changes, "change"), count(nodes, "node"));
+    outline(start, plan);
+    let nodes = count(start.about().count(), "node");
+    let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
     tokio::select! {
+        error = interrupted(&mut start.interrupts) => Err(error),
         answer = report::ask(&question) => match answer {
             Ok(Ok(yes)) => Ok(yes),
             Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),
             Err(_) => Ok(false),
         },
-        error = interrupted() => Err(error),
     }
+}
+
+/// How much there is to do where.
+fn outline(start: &Start, plan: &[(String, Vec<Change>)]) {
+    let cluster = &start.cluster;
+    let nodes = count(start.about().count(), "node");
+    report::err(&format!("{}: {nodes}, kubernetes {}", cluster.name, cluster.kubernetes));
+    for (node, (name, changes)) in cluster.nodes.iter().zip(plan) {
+        if changes.is_empty() && !start.about().any(|member| member.node.name == *name) {
+            continue;
+        }
+        let (role, changes) = (node.role.to_string(), count(changes.len(), "change"));
+        report::err(&format!("  {name:<16} {role:<14} {:<20} {changes}", node.ssh.host));
+    }
+    start.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
 }
 
 /// A trust is made only here, and only after every control plane has answered that it holds none: the survey let
@@ -151,18 +156,6 @@ fn keep_kubeconfig(start: &Start) -> Result<()> {
     if !start.work.fleet().exists {
         return Ok(());
     }
-    let text =
-        start.trust.admin_kubeconfig(&start.cluster, &format!("https://{}", operators_endpoint(start)));
+    let text = start.trust.admin_kubeconfig(&start.cluster, &start.cluster.operators_url());
     start.store.save_kubeconfig(&text).map(drop)
-}
-
-/// A name that only the nodes know helps the operator nothing: then the first control plane's address does.
-fn operators_endpoint(start: &Start) -> String {
-    let cluster = &start.cluster;
-    let first = cluster.control_planes().next().filter(|_| cluster.endpoint.kept);
-    match first.map(|node| node.ip) {
-        Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]:{}", cluster.endpoint.port),
-        Some(ip) => format!("{ip}:{}", cluster.endpoint.port),
-        None => cluster.endpoint.to_string(),
-    }
 }

@@ -27,11 +27,11 @@ pub(super) fn check(args: &Check) -> Outcome {
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     let wants = every_want(&cluster, &trust).map_err(one)?;
     report::err(&format!(
-        "✔ {}: {}, kubernetes {}, {}",
+        "✔ {}: {}, kubernetes {}, {} to see to",
         path.display(),
         count(cluster.nodes.len(), "node"),
         cluster.kubernetes,
-        count(wants, "want")
+        count(wants, "thing")
     ));
     Ok(End::Good)
 }

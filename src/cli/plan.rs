@@ -7,7 +7,7 @@ use clap::Args;
 use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Change, State};
-use crate::reconcile::{Fleetwork, Member, Survey};
+use crate::reconcile::{CANNOT_TELL, Fleetwork, Member, Survey};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
@@ -41,7 +41,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     if !args.json {
         report::plan::lines(&plan).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
-            summary(&start, &plan, changes);
+            summary(&start, &args.inventory.inventory.display().to_string(), &plan, changes);
         }
         start.left_out().iter().for_each(|words| report::err(words));
     }
@@ -80,14 +80,8 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let State::Unknown { asked, why } = &change.state else { return None };
-    let error =
-        Error::new(Kind::Unknown, format!("cannot tell whether it is so that {}", change.that)).on(node);
-    Some(
-        error
-            .because(format!("asked: {asked}"))
-            .because(format!("answered: {why}"))
-            .hint("what is not known is never changed"),
-    )
+    let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
+    Some(error.because(format!("asked: {asked}")).because(format!("answered: {why}")).hint(CANNOT_TELL))
 }
 
 fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
@@ -104,7 +98,7 @@ fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
     errors.iter().for_each(|error| events.tell(error.into()));
 }
 
-fn summary(start: &Start, plan: &Changes, changes: usize) {
+fn summary(start: &Start, inventory: &str, plan: &Changes, changes: usize) {
     let about = start.about().count();
     let (wants, nodes) = (start.work.wants(), count(about, "node"));
     let seconds = start.since.elapsed().as_secs_f64();
@@ -115,12 +109,13 @@ fn summary(start: &Start, plan: &Changes, changes: usize) {
     }
     if changes == 0 {
         let sign = if answered == about { "✔ " } else { "" };
-        report::err(&format!("{sign}all {wants} wants hold, on {of} ({seconds:.1} s)"));
+        report::err(&format!("{sign}all {wants} things are as {inventory} says, on {of} ({seconds:.1} s)"));
         return;
     }
+    let are = if changes == 1 { "is" } else { "are" };
     let drifted = plan.iter().filter(|(_, changes)| !changes.is_empty()).count();
     report::err(&format!(
-        "\n{changes} of {wants} wants do not hold, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply` is there to change that"
+        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply -i {inventory}` would change that"
     ));
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use time::OffsetDateTime;
+use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 
-use super::{Inventory, interrupted};
+use super::{Inventory, interrupted, interrupts};
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::fetch;
@@ -30,13 +31,13 @@ use crate::store::{self, Store};
 pub(super) struct FleetArgs {
     #[command(flatten)]
     pub inventory: Inventory,
-    /// Print one JSON object a line on standard output.
+    /// Print what happens as JSON on standard output, one object a line.
     #[arg(long)]
     pub json: bool,
-    /// Believe machines whose host key is not known yet, and remember it. A key that changed is refused all the same.
+    /// Accept host keys that are not known yet, and remember them. A key that changed is refused all the same.
     #[arg(long)]
     accept_new_host_keys: bool,
-    /// How long getting into a machine may take, in seconds.
+    /// How long connecting to a machine and logging in may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
     /// Speak to at most N machines at the same time; without it, to all.
@@ -74,6 +75,8 @@ pub(super) struct Start {
     pub work: Fleetwork<Ssh>,
     pub events: Events,
     pub printer: JoinHandle<Vec<Event>>,
+    /// Ctrl-C, heard since before the first question.
+    pub interrupts: Signal,
     pub since: Instant,
 }
 
@@ -98,7 +101,7 @@ impl FleetArgs {
         limit: &Limit,
         looks: fn(&Cluster, &Node) -> Vec<Ask>,
     ) -> Result<Start> {
-        let since = Instant::now();
+        let (since, mut interrupts) = (Instant::now(), interrupts()?);
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.verbose || self.log.is_some());
         let said = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
@@ -113,15 +116,13 @@ impl FleetArgs {
             begun.3.look().await;
             Ok(begun)
         };
-        // Whoever stops it at once is heard too: listening begins before anything else.
         let begun = tokio::select! {
-            biased;
-            error = interrupted() => Err(error),
+            error = interrupted(&mut interrupts) => Err(error),
             begun = look => begun,
         };
         match begun {
             Ok((cluster, store, (trust, kept, made), work)) => {
-                Ok(Start { cluster, store, kept, made, trust, work, events, printer, since })
+                Ok(Start { cluster, store, kept, made, trust, work, events, printer, interrupts, since })
             }
             Err(error) => {
                 events.tell((&error).into());
@@ -181,15 +182,18 @@ fn load(cluster: &Cluster, store: &Store) -> Result<Loaded> {
 }
 
 impl Start {
-    /// The nodes that this run was about.
+    /// The nodes that this run has to do with.
     pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
-        self.work.members().iter().filter(|member| !member.spared)
+        self.work.members().iter().filter(|member| member.counts())
     }
 
     /// Those that it was not about, in words; `None` without `--limit`.
     pub fn left_out(&self) -> Option<String> {
         let spared = self.work.members().iter().filter(|member| member.spared);
         let named = spared.map(|member| match member.machine {
+            Some(_) if member.counts() => {
+                format!("{} (but for what the cluster keeps about the others)", member.node.name)
+            }
             Some(_) => member.node.name.clone(),
             None => format!("{} (does not answer)", member.node.name),
         });

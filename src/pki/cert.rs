@@ -49,7 +49,7 @@ pub struct Wanted {
 
 /// A new self-signed CA. Its name is also its DNS name, as in kubeadm's.
 pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
-    let mut params = params(name, now, CA_VALID_FOR)?;
+    let mut params = params(name, now, now + CA_VALID_FOR)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     params.subject_alt_names = vec![dns(name)?];
@@ -60,8 +60,18 @@ pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
 
 /// A new leaf certificate with a new key, signed by `ca`.
 pub fn new_leaf(wanted: &Wanted, ca: &Pair, now: OffsetDateTime) -> Result<Pair> {
+    new_leaf_until(wanted, ca, now, now + LEAF_VALID_FOR)
+}
+
+/// The same, good until then.
+pub fn new_leaf_until(
+    wanted: &Wanted,
+    ca: &Pair,
+    now: OffsetDateTime,
+    until: OffsetDateTime,
+) -> Result<Pair> {
     let name = &wanted.common_name;
-    let mut params = params(name, now, LEAF_VALID_FOR)?;
+    let mut params = params(name, now, until)?;
     if let Some(organization) = &wanted.organization {
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
@@ -113,12 +123,12 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 /// What all our certificates have in common. `rcgen` has a default for everything, and none of them fits.
-fn params(name: &str, now: OffsetDateTime, valid_for: Duration) -> Result<CertificateParams> {
+fn params(name: &str, now: OffsetDateTime, until: OffsetDateTime) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = now - BACKDATE;
-    params.not_after = now + valid_for;
+    params.not_after = until;
     params.serial_number = Some(SerialNumber::from_slice(&serial()?));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     Ok(params)

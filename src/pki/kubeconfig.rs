@@ -7,17 +7,30 @@ use serde::Deserialize;
 
 use crate::pki::cert::Pair;
 
-/// The operator's: a client certificate of our own, everything embedded.
-pub(super) fn admin(cluster: &str, user: &str, server: &str, ca: &str, admin: &Pair) -> String {
-    let (name, user, context) = (quoted(cluster), quoted(user), quoted(&format!("{user}@{cluster}")));
-    let (server, ca) = (quoted(server), BASE64_STANDARD.encode(ca));
-    let (cert, key) = (BASE64_STANDARD.encode(&admin.cert), BASE64_STANDARD.encode(&admin.key));
-    format!(
-        "# Made by ironstrap from the trust beside it, and renewed by it.
+/// One cluster, one user with a client certificate, and the context that brings them together.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    pub cluster: &'a str,
+    pub user: &'a str,
+    pub context: &'a str,
+    /// `https://HOST:PORT`
+    pub server: &'a str,
+    pub(super) ca: &'a Pair,
+    pub(super) pair: &'a Pair,
+}
+
+impl Entry<'_> {
+    /// A kubeconfig of its own, everything embedded. It holds a private key.
+    pub fn file(&self, comment: &str) -> String {
+        let (cluster, user, context) = (quoted(self.cluster), quoted(self.user), quoted(self.context));
+        let (server, ca) = (quoted(self.server), BASE64_STANDARD.encode(&self.ca.cert));
+        let (cert, key) = (BASE64_STANDARD.encode(&self.pair.cert), BASE64_STANDARD.encode(&self.pair.key));
+        format!(
+            "# {comment}
 apiVersion: v1
 kind: Config
 clusters:
-- name: {name}
+- name: {cluster}
   cluster:
     server: {server}
     certificate-authority-data: {ca}
@@ -29,11 +42,12 @@ users:
 contexts:
 - name: {context}
   context:
-    cluster: {name}
+    cluster: {cluster}
     user: {user}
 current-context: {context}
 "
-    )
+        )
+    }
 }
 
 /// What a joining node finds the cluster by (kubeadm `discovery/file/file.go`): one cluster and no user; the

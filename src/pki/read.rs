@@ -56,7 +56,7 @@ impl Seen {
     }
 
     /// The issuer's name and key fit. Its own validity is not looked at.
-    fn is_signed_by(&self, ca: &Seen) -> bool {
+    pub fn is_signed_by(&self, ca: &Seen) -> bool {
         let signature_fits = || {
             let (_, cert) = X509Certificate::from_der(&self.der).ok()?;
             let (_, ca) = X509Certificate::from_der(&ca.der).ok()?;

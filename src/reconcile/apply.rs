@@ -33,6 +33,9 @@ pub enum Stop {
     Now,
 }
 
+/// What to do where a question had no answer.
+pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
+
 type Working = JoinSet<(usize, Done)>;
 
 /// What the changes of a stage allow.
@@ -109,13 +112,11 @@ impl<S: Shell> Fleetwork<S> {
             self.members[i].left = Some(error);
             return Ok(());
         }
-        if member.spared && !machine.busy.is_empty() {
-            return Ok(());
-        }
-        if let Some(unit) = machine.busy.first() {
-            let (shell, node) = (member.shell.clone(), member.node.name.clone());
-            let work = work::attach(shell, node, unit.clone(), self.events.clone());
-            self.begin(i, working, work);
+        if let Some(unit) = machine.busy.first().cloned() {
+            if !member.spared {
+                let (shell, node) = (member.shell.clone(), member.node.name.clone());
+                self.begin(i, working, work::attach(shell, node, unit, self.events.clone()));
+            }
             return Ok(());
         }
         let stages = self.judge_in(i, fleet)?;
@@ -369,14 +370,14 @@ fn stuck(node: &str, change: &Change) -> Error {
     let (have, want) = (change.have.trim(), change.want.trim());
     error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
     error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
-    error.hint("its fix ran to the end and changed nothing; see to it, then run apply again")
+    error.hint("its fix ran to the end without effect: look for what undoes it there, then run apply again")
 }
 
 fn cannot_tell(node: &str, change: &Change) -> Error {
     let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
-    Error::new(Kind::Unknown, format!("{}: cannot tell whether it is so that {}", change.step, change.that))
+    Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
         .on(node)
         .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
         .because(format!("answered: {why}"))
-        .hint("what is not known is never changed")
+        .hint(CANNOT_TELL)
 }

@@ -54,8 +54,8 @@ impl<S: Shell> Fleetwork<S> {
             };
             if for_what.split(", ").any(|name| self.is_spared(name)) {
                 let error =
-                    Error::new(Kind::Refused, format!("waits for {for_what}, which is not to be touched"));
-                let hint = format!("name {for_what} in --limit too, or leave --limit away");
+                    Error::new(Kind::Refused, format!("waits for {for_what}, which --limit leaves out"));
+                let hint = format!("name {for_what} too, or say nothing of --limit");
                 self.members[i].left = Some(error.on(&self.members[i].node.name).hint(hint));
             }
         }

@@ -60,6 +60,7 @@ impl<S: Shell> Fleetwork<S> {
             .flat_map(|(stage, wants)| wants.into_iter().map(|(s, want)| (stage.steps[s].name, want)));
         let tell = |step: &str, that: String, ask: &Ask, answer: &Answer| {
             let answered = match answer {
+                Answer::Said(_) if *ask == Ask::Head => machine.to_string(),
                 Answer::Said(text) => text.clone(),
                 Answer::Unknown(why) => format!("cannot tell: {why}"),
             };

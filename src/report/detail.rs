@@ -48,7 +48,7 @@ pub fn lines(event: &Event) -> Vec<String> {
 fn short(event: &Event) -> String {
     match event {
         Event::Looked { node, changes, seconds, .. } => {
-            format!("{node}  answered after {seconds:.1} s; {} not so", count(*changes, "want"))
+            format!("{node}  answered after {seconds:.1} s; {} not so", count(*changes, "thing"))
         }
         Event::Fixing { node, step, that } => format!("{node}  {step}: to be made so: {that}"),
         Event::Fixed { node, step, that } => format!("{node}  {step}: now it is so: {that}"),

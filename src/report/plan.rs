@@ -2,6 +2,7 @@
 
 use crate::plan::{Change, State, diff};
 use crate::report::count;
+use crate::report::redact::Secrets;
 use crate::step::Fix;
 
 /// Longer diffs are cut; the JSON has them whole.
@@ -9,7 +10,7 @@ const LINES: usize = 40;
 
 /// The lines of a whole plan: nodes in order, with their changes.
 pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
-    let mut lines = Vec::new();
+    let (mut lines, secrets) = (Vec::new(), Secrets::default());
     for (node, changes) in plan {
         let mut step = "";
         for change in changes {
@@ -17,7 +18,7 @@ pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
                 step = change.step;
                 lines.push(format!("{node}  {} — {}", change.step, change.why));
             }
-            lines.extend(one(change));
+            lines.extend(one(change).iter().map(|line| secrets.hide(line).into_owned()));
         }
     }
     lines

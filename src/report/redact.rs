@@ -78,8 +78,15 @@ impl Secrets {
 }
 
 /// What stands between these is a secret, whoever's it is. Without an end: to the end of the line.
-const BETWEEN: &[(&str, Option<&str>)] =
-    &[("PRIVATE KEY-----", Some("-----END")), ("client-key-data:", None), ("token-secret:", None)];
+const BETWEEN: &[(&str, Option<&str>)] = &[
+    ("PRIVATE KEY-----", Some("-----END")),
+    ("client-key-data:", None),
+    ("token-secret:", None),
+    // How containerd logs in to a registry.
+    ("password =", None),
+    ("identitytoken =", None),
+    ("auth =", None),
+];
 
 /// What looks like a secret, whoever's it is; `before` stays.
 static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
@@ -166,6 +173,12 @@ mod tests {
     }
 
     #[test]
+    fn what_containerd_logs_in_by_is_hidden() {
+        let hidden = Secrets::default().hide("username = 'me'\n  password = 'pw'\n").into_owned();
+        assert_eq!(hidden, "username = 'me'\n  password = [secret] \n");
+    }
+
+    #[test]
     fn a_password_in_an_address_is_hidden_and_the_address_is_not() {
         let hide = |text: &str| Secrets::default().hide(text).into_owned();
         assert_eq!(hide("a http://me:pw@proxy:3128/x b"), "a http://me:[secret]@proxy:3128/x b");
@@ -190,8 +203,8 @@ mod tests {
             ("the token abcdef.0123456789abcdef is", "the token abcdef.[secret] is"),
             ("https = \"http://me:pw@proxy:3128\"", "https = \"http://me:[secret]@proxy:3128\""),
             ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer [secret]"),
-            ("password = \"hunter2\"", "password = [secret]"),
-            ("identitytoken = 'x'\n", "identitytoken = [secret]\n"),
+            ("password = \"hunter2\"", "password = [secret] "),
+            ("identitytoken = 'x'\n", "identitytoken = [secret] \n"),
             ("certificateKey: 0123abcd", "certificateKey: [secret]"),
             ("sa eyJhbGciOiJSUzI1NiI.eyJpc3MiOiJrdWJl.c2ln", "sa [secret]"),
         ];

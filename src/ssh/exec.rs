@@ -117,7 +117,7 @@ impl Cut {
             Cut::Lost(why) => {
                 Error::new(Kind::Unreachable, "the connection was lost while a script was running")
                     .because(parting.unwrap_or(&why))
-                    .hint("nobody knows how far it got; run it again")
+                    .hint("nobody knows how far it got; run the same again, it begins by looking")
             }
             Cut::Refused => Error::new(Kind::Unreachable, "the server runs no commands")
                 .because(format!("it refused: {}", command(user)))

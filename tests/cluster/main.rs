@@ -10,6 +10,7 @@ mod addons;
 mod client;
 mod diagnosis;
 mod drift;
+mod everyday;
 mod foreign;
 mod grown;
 mod killed;
@@ -54,6 +55,7 @@ fn scenarios() -> Vec<Scenario> {
         refused::SCENARIOS,
         drift::SCENARIOS,
         status::SCENARIOS,
+        everyday::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
         foreign::SCENARIOS,

@@ -85,10 +85,14 @@ impl World {
         fs::write(self.dir.join("inventory.toml"), toml::to_string(&table).unwrap()).unwrap();
     }
 
+    /// The program.
+    pub fn binary() -> String {
+        std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into())
+    }
+
     /// Starts ironstrap as `user`, with the inventory in `dir`.
     pub fn start_as(&self, user: &str, dir: &Path, args: &[&str]) -> Client {
-        let binary =
-            std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into());
+        let binary = World::binary();
         let say = r#"echo "{\"event\":\"pid\",\"pid\":$$}"; exec "$@""#;
         let inventory = dir.join("inventory.toml");
         let mut command = self.lab.command(&["exec", "sh", "-c", say, "sh", &binary]);
@@ -118,9 +122,14 @@ impl World {
     }
 
     pub fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        self.kubectl_with(&self.dir.join("demo.kubeconfig"), args)
+    }
+
+    /// The same, with somebody else's kubeconfig.
+    pub fn kubectl_with(&self, kubeconfig: &Path, args: &[&str]) -> Result<String, String> {
         let mut command = self.lab.command(&["exec"]);
         command.arg(&self.kubectl).args(["--request-timeout=10s", "--kubeconfig"]);
-        let output = command.arg(self.dir.join("demo.kubeconfig")).args(args).output().unwrap();
+        let output = command.arg(kubeconfig).args(args).output().unwrap();
         match output.status.success() {
             true => Ok(text(&output.stdout)),
             false => Err(text(&output.stderr)),

@@ -192,6 +192,33 @@ impl Fleet {
         fleet
     }
 
+    /// The inventory of these machines, in the operator's home, for the program itself.
+    pub fn inventory(&self) -> std::path::PathBuf {
+        let key = self.home.path().join("key");
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let known: String = self
+            .machines
+            .iter()
+            .map(|machine| {
+                format!("[127.0.0.1]:{} {}\n", machine.port, machine.host_key.to_openssh().unwrap())
+            })
+            .collect();
+        std::fs::write(self.home.path().join("known"), known).unwrap();
+        let mut text = String::from(
+            "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[ssh]\nkey = 'key'\nknown-hosts = 'known'\n",
+        );
+        for node in &self.cluster.nodes {
+            let role = if node.is_control_plane() { "control-plane" } else { "worker" };
+            text += &format!(
+                "[nodes.{}]\naddress = '127.0.0.1:{}'\nip = '{}'\nrole = '{role}'\n",
+                node.name, node.ssh.port, node.ip
+            );
+        }
+        let path = self.home.path().join("demo.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     /// Takes a machine off the network.
     pub fn unplug(&mut self, name: &str) {
         let cluster = Arc::make_mut(&mut self.cluster);

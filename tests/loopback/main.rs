@@ -117,7 +117,7 @@ async fn what_cannot_be_told_is_not_changed() {
     reads("error-cannot-tell", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unknown, Some("w1")));
-    assert_eq!(error.what, "toy: cannot tell whether it is so that the switch is on");
+    assert_eq!(error.what, "toy: cannot tell whether the switch is on");
     assert!(error.cause.iter().any(|line| line.contains("Is a directory")), "{error}");
     assert_eq!((w1.read("switched").as_str(), outcome.changed.len()), ("absent", 0));
 }

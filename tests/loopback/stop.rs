@@ -1,5 +1,7 @@
 //! A run that the user ends early: what it still does, and where it says everybody stands.
 
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ironstrap::error::{Error, Kind};
@@ -78,4 +80,56 @@ async fn stopped_twice_it_waits_for_nothing_and_says_what_may_go_on() {
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!((error.kind, error.what.as_str()), (Kind::Interrupted, "stopped at once"));
     assert_eq!(error.cause, ["done: m1", "may go on by itself: w1 (prepare)"]);
+}
+
+/// Says yes, or anything else, at the question of an apply on a terminal; its exit code and what the screen showed.
+fn answered(inventory: &std::path::Path, keys: &[u8]) -> (Option<i32>, String) {
+    let asking = format!("{} apply -i {}", env!("CARGO_BIN_EXE_ironstrap"), inventory.display());
+    let mut terminal = Command::new("script")
+        .args(["-qec", &asking, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keyboard, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let (mut said, mut piece) = (String::new(), [0; 4096]);
+    while !said.contains("[y/N]") {
+        let n = screen.read(&mut piece).unwrap();
+        assert!(n > 0, "it ended without a question: {said}");
+        said += &String::from_utf8_lossy(&piece[..n]);
+    }
+    keyboard.write_all(keys).unwrap();
+    screen.read_to_string(&mut said).unwrap();
+    (terminal.wait().unwrap().code(), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_question_a_no_and_ctrl_c_both_change_nothing() {
+    if which::which("script").is_err() {
+        // Not println: of a test that passes, the harness keeps that to itself.
+        let said = b"SKIPPED: no script on this machine, so there was no terminal to ask on\n";
+        std::io::stderr().write_all(said).unwrap();
+        return;
+    }
+    let fleet = Fleet::of(&["m1", "w1"]).await;
+    for machine in &fleet.machines {
+        // The steps are the real ones, and a folder is no fence: without its lock no script of fixes gets anywhere.
+        machine.command("flock", "exit 1");
+    }
+    let before: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
+    for (keys, words) in [
+        (b"\x03".as_slice(), "stopped; nothing was changed on any node"),
+        (b"n\n", "you said no; nothing was changed"),
+    ] {
+        let inventory = fleet.inventory();
+        let (code, said) = tokio::task::spawn_blocking(move || answered(&inventory, keys)).await.unwrap();
+        assert_eq!(code, Some(130), "{said}");
+        assert!(said.contains("changes on 2 nodes?") && said.contains(words), "{said}");
+        assert!(!fleet.inventory().with_file_name("demo.trust").exists(), "a trust was made");
+    }
+    let after: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
+    assert_eq!(before, after);
+    for machine in &fleet.machines {
+        assert_eq!(machine.read("run/ironstrap/lease"), "absent");
+    }
 }

@@ -177,7 +177,11 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
         let error = run(&ssh, cut).await.unwrap_err();
         assert_eq!(error.kind, Kind::Unreachable, "{cut}");
         assert_eq!(error.what, "the connection was lost while a script was running", "{cut}");
-        assert_eq!(error.hint.as_deref(), Some("nobody knows how far it got; run it again"), "{cut}");
+        assert_eq!(
+            error.hint.as_deref(),
+            Some("nobody knows how far it got; run the same again, it begins by looking"),
+            "{cut}"
+        );
         if cut == "reboot" {
             assert_eq!(error.cause, ["going down for reboot"]);
         }

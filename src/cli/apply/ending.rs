@@ -103,7 +103,9 @@ impl Sum<'_> {
             None => format!("✔ {name} is what {inventory} says: {nodes}, {what}, {}", duration(self.seconds)),
             Some(left_out) => {
                 let seconds = duration(self.seconds);
-                format!("✔ of {name}, {nodes} are what {inventory} says: {what}, {seconds}\n  {left_out}")
+                format!(
+                    "✔ {name}, as far as these {nodes}, is what {inventory} says: {what}, {seconds}\n  {left_out}"
+                )
             }
         });
         if self.changes > 0 {

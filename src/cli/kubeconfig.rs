@@ -1,0 +1,160 @@
+//! `kubeconfig`: the operator's way into the cluster, or one for somebody else. All of it comes from the trust; no machine
+//! is asked, and the trust stays as it is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::{End, Inventory, Outcome, one};
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind, Result};
+use crate::inventory;
+use crate::pki::{self, Entry, Pair, Person, RENEW_BEFORE, Trust};
+use crate::report;
+use crate::store::{self, Store};
+
+#[derive(Args)]
+pub(super) struct Kubeconfig {
+    #[command(flatten)]
+    inventory: Inventory,
+    /// Write it to this file (0600) instead of standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    write: Option<PathBuf>,
+    /// Put it into your own kubeconfig, the first file of $KUBECONFIG or ~/.kube/config, as a context that is named after
+    /// the cluster. A copy of the file is kept beside it.
+    #[arg(long)]
+    merge: bool,
+    /// Issue a client certificate for somebody, whom the cluster will know by this name.
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+    /// A group that this somebody is in, as role bindings name it; may be given more than once.
+    #[arg(long = "group", value_name = "GROUP", requires = "name")]
+    groups: Vec<String>,
+    /// How long their certificate is good, as in 30m, 8h or 7days; without it, 8h. It cannot be withdrawn before.
+    #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+}
+
+/// How long somebody else's certificate is good, unless the user says otherwise: a working day.
+const LASTS: Duration = Duration::from_secs(8 * 3600);
+
+pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
+    let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
+    let store = Store::new(&cluster);
+    let trust = store.load().and_then(|trust| trust.ok_or_else(|| no_trust(&store))).map_err(one)?;
+    let person = args.name.as_ref().map(|name| Person::new(name, &args.groups)).transpose().map_err(one)?;
+    match person {
+        Some(person) => issued(args, &cluster, &trust, &person),
+        None => own(args, &cluster, &trust),
+    }
+    .map_err(one)?;
+    Ok(End::Good)
+}
+
+fn no_trust(store: &Store) -> Error {
+    let what = format!("there is no {} yet, so there is nothing to get in by", store.path().display());
+    Error::new(Kind::Local, what).hint("`ironstrap apply` makes the cluster and what leads into it")
+}
+
+/// The operator's own.
+fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
+    let url = cluster.operators_url();
+    let until = trust.admin_until().ok_or_else(|| {
+        Error::new(Kind::Local, "the trust has no certificate of yours").hint("`ironstrap apply` makes one")
+    })?;
+    let entry = trust.entry(cluster, &url, (&cluster.name, &cluster.name), &trust.admin);
+    deliver(args, &trust.admin_kubeconfig(cluster, &url), &entry)?;
+    let now = OffsetDateTime::now_utc();
+    match until - now < RENEW_BEFORE {
+        true => {
+            report::err(&format!("warning: valid until {}; `ironstrap apply` renews it", when(until, now)))
+        }
+        false => {
+            report::err(&format!("valid until {}; `ironstrap apply` renews it in time", when(until, now)))
+        }
+    }
+    Ok(())
+}
+
+/// A new one for somebody else.
+fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) -> Result<()> {
+    let (now, url) = (OffsetDateTime::now_utc(), cluster.operators_url());
+    let lasts = args.lasts.unwrap_or(LASTS).try_into().unwrap_or(time::Duration::MAX);
+    let (pair, until): (Pair, _) = trust.issue(person, lasts, now)?;
+    let name = format!("{}-{}", cluster.name, person.name);
+    let entry = trust.entry(cluster, &url, (&name, &name), &pair);
+    let comment = format!("Issued by ironstrap; good until {}.", when(until, now));
+    deliver(args, &entry.file(&comment), &entry)?;
+    let groups = match person.groups.is_empty() {
+        true => "in no group".to_string(),
+        false => format!("in {}", person.groups.join(", ")),
+    };
+    report::err(&format!(
+        "{} ({groups}) can log in until {}; that cannot be withdrawn before",
+        person.name,
+        when(until, now)
+    ));
+    let above = |group: &&String| ["system:masters", "kubeadm:cluster-admins"].contains(&group.as_str());
+    match person.groups.iter().find(above) {
+        Some(group) if group == "system:masters" => report::err(
+            "warning: system:masters is above all rules: whoever has this may do anything, and no role binding limits it",
+        ),
+        Some(group) => report::err(&format!("warning: {group} may do anything in this cluster")),
+        None => report::err(&format!(
+            "role bindings say what {} may do, as in: kubectl create rolebinding NAME --clusterrole=view --user={}",
+            person.name,
+            crate::shell::quote(&person.name)
+        )),
+    }
+    Ok(())
+}
+
+/// Brings it to where the user wants it.
+fn deliver(args: &Kubeconfig, text: &str, entry: &Entry) -> Result<()> {
+    if let Some(path) = &args.write {
+        store::write_kubeconfig(path, text)?;
+        report::err(&format!("✔ {} leads to {}", path.display(), entry.server));
+        return Ok(());
+    }
+    if !args.merge {
+        report::raw(text.as_bytes());
+        return Ok(());
+    }
+    let path = store::own_kubeconfig()?;
+    let (mut written, mut had_comments) = (false, false);
+    let copy = store::edit_shared(&path, |theirs| {
+        let merged = pki::merged(theirs, entry)?;
+        (written, had_comments) = (merged.text.is_some(), merged.had_comments);
+        Ok(merged.text)
+    })?;
+    let shown = path.display();
+    report::err(&match written {
+        true => format!(
+            "✔ {shown} has the context {}: kubectl --context {} get nodes",
+            entry.context, entry.context
+        ),
+        false => format!("✔ {shown} has the context {} already", entry.context),
+    });
+    if let Some(copy) = copy {
+        let lost = if had_comments { "; its comments are only there now" } else { "" };
+        report::err(&format!("  as it was before: {}{lost}", copy.display()));
+    }
+    Ok(())
+}
+
+/// A time, with how far away it is.
+fn when(until: OffsetDateTime, now: OffsetDateTime) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    let text = until.format(format).unwrap_or_default();
+    let left = until - now;
+    match left.whole_hours() {
+        _ if left <= time::Duration::ZERO => format!("{text}, which is past"),
+        hours if hours >= 48 => format!("{text} ({} days)", left.whole_days()),
+        _ => {
+            let seconds = left.whole_seconds().unsigned_abs();
+            format!("{text} ({})", humantime::format_duration(Duration::from_secs(seconds)))
+        }
+    }
+}

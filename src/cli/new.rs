@@ -1,0 +1,140 @@
+//! `new`: a first inventory, from what the command line names or from answers. It only writes what `check` finds right.
+
+use std::io::IsTerminal;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{End, Outcome, one};
+use crate::error::{Error, Kind, Result};
+use crate::report::{self, count};
+use crate::{inventory, store, template};
+
+/// A version that this program is tried with.
+const KUBERNETES: &str = "1.36.3";
+const NAME: &str = "demo";
+
+#[derive(Args)]
+pub(super) struct New {
+    /// The machines, control planes first: their addresses or names, each with who logs in there (without that, root), and
+    /// a port if need be. Without any, you are asked.
+    #[arg(value_name = "USER@ADDRESS")]
+    machines: Vec<String>,
+    /// Where to write it; without it, NAME.toml. A file that is there already is never overwritten.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What the cluster is called.
+    #[arg(long, value_name = "NAME", default_value = NAME)]
+    name: String,
+    /// The version of Kubernetes.
+    #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
+    kubernetes: String,
+    /// How many of the machines are control planes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    control_planes: usize,
+}
+
+pub(super) fn new(args: New) -> Outcome {
+    let args = if args.machines.is_empty() { asked(args).map_err(one)? } else { args };
+    let path = args.output.clone().unwrap_or_else(|| format!("{}.toml", args.name).into());
+    let text = starter(&args, &path.display().to_string()).map_err(one)?;
+    let wrong = |error: Error| error.hint("nothing was written; say it in another way");
+    let cluster = inventory::parse(&text, &path).map_err(wrong).map_err(one)?;
+    store::create(&path, &text, 0o644).map_err(one)?;
+    let path = path.display();
+    report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
+    report::err(&format!("  ironstrap plan -i {path} --accept-new-host-keys        see what would be done"));
+    Ok(End::Good)
+}
+
+/// The text of the inventory; `file`: what it will be called.
+fn starter(args: &New, file: &str) -> Result<String> {
+    if args.control_planes == 0 || args.control_planes > args.machines.len() {
+        let what = format!(
+            "{} of {} cannot be control planes",
+            args.control_planes,
+            count(args.machines.len(), "machine")
+        );
+        return Err(Error::new(Kind::Usage, what).hint("name each machine, control planes first"));
+    }
+    let users: Vec<&str> = args.machines.iter().map(|machine| split(machine).0).collect();
+    let nodes: Result<Vec<Value>> =
+        args.machines.iter().enumerate().map(|(i, machine)| node(args, i, machine, users[0])).collect();
+    let quoted = json!({
+        "name": quoted(&args.name), "kubernetes": quoted(&args.kubernetes), "user": quoted(users[0]),
+    });
+    template::render(
+        "inventory.toml",
+        json!({"name": args.name, "file": file, "quoted": quoted, "nodes": nodes?}),
+    )
+}
+
+fn node(args: &New, i: usize, machine: &str, usual: &str) -> Result<Value> {
+    let (user, address) = split(machine);
+    let control_plane = i < args.control_planes;
+    let name =
+        if control_plane { format!("m{}", i + 1) } else { format!("w{}", i + 1 - args.control_planes) };
+    Ok(json!({
+        "name": name,
+        "address": quoted(address),
+        "ip": ip(address)?.map(|ip| quoted(&ip.to_string())),
+        "user": (user != usual).then(|| quoted(user)),
+        "control_plane": control_plane,
+    }))
+}
+
+/// Who logs in, and where.
+fn split(machine: &str) -> (&str, &str) {
+    machine.rsplit_once('@').unwrap_or(("root", machine))
+}
+
+/// Of a name, the address that it leads to today: nodes need one of each other that stays.
+fn ip(address: &str) -> Result<Option<IpAddr>> {
+    let Some((host, _)) = inventory::host_and_port(address) else { return Ok(None) };
+    // What is no address at all is for the inventory to say.
+    if host.is_empty() || host.parse::<IpAddr>().is_ok() {
+        return Ok(None);
+    }
+    let unknown = |why: String| {
+        let error = Error::new(Kind::Usage, format!("there is no address for {host}")).because(why);
+        error.hint("correct it, or give the machine's address")
+    };
+    let found = (host, 22).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
+    let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let first = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied();
+    first.map(Some).ok_or_else(|| unknown("its name server knows none".into()))
+}
+
+/// As TOML has it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.into()).to_string()
+}
+
+/// The same, with what only the user knows asked for.
+fn asked(args: New) -> Result<New> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Error::new(Kind::Usage, "no machines are named, and there is nobody to ask")
+            .hint("as in: ironstrap new root@10.0.0.11 root@10.0.0.12"));
+    }
+    let name = ask("what the cluster is called", &args.name)?;
+    let kubernetes = ask("version of Kubernetes", &args.kubernetes)?;
+    let mut machines = vec![ask("the control plane, as in root@10.0.0.11", "")?];
+    loop {
+        match ask("a worker, likewise; nothing when that is all", "")? {
+            last if last.is_empty() => return Ok(New { name, kubernetes, machines, ..args }),
+            machine => machines.push(machine),
+        }
+    }
+}
+
+fn ask(what: &str, usual: &str) -> Result<String> {
+    let mut input = dialoguer::Input::<String>::new().with_prompt(what).allow_empty(true);
+    if !usual.is_empty() {
+        input = input.default(usual.into());
+    }
+    let answer = input.interact_text();
+    let answer = answer.map_err(|e| Error::new(Kind::Local, "cannot ask").because(e.to_string()))?;
+    Ok(answer.trim().to_string())
+}

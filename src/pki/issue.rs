@@ -1,0 +1,169 @@
+//! A client certificate for somebody else: short-lived, and kept nowhere. Not the trust's own certificates: those are
+//! `leaf`.
+
+use rcgen::{KeyPair, SigningKey};
+use time::{Duration, OffsetDateTime};
+use yasna::models::ObjectIdentifier;
+use yasna::{ASN1Result, DERWriter};
+
+use super::cert::{self, Pair, Wanted};
+use super::leaf::Signer;
+use super::{Trust, readable_ca};
+use crate::error::{Error, Kind, Result};
+
+/// Where the subject stands in a certificate's body (RFC 5280, 4.1).
+const SUBJECT: usize = 5;
+/// RFC 5280, appendix A.1, `ub-common-name` and `ub-organization-name`.
+const LONGEST: usize = 64;
+
+/// Who somebody is to the API server: its user is the common name, its groups are the organizations (Kubernetes,
+/// "X509 client certificates").
+#[derive(Clone, Debug, PartialEq)]
+pub struct Person {
+    pub name: String,
+    pub groups: Vec<String>,
+}
+
+impl Person {
+    /// Fails on names that Kubernetes keeps for itself, and on what does not fit into a certificate.
+    pub fn new(name: &str, groups: &[String]) -> Result<Person> {
+        let wrong = |what: String| Err(Error::new(Kind::Usage, what));
+        for text in groups.iter().map(String::as_str).chain([name]) {
+            if text.is_empty() || text.chars().count() > LONGEST || text.contains(char::is_control) {
+                return wrong(format!(
+                    "{text:?} cannot be a name: 1 to {LONGEST} characters, none of them invisible"
+                ));
+            }
+        }
+        if name.starts_with("system:") {
+            return wrong(format!("{name}: names that begin with system: are Kubernetes' own"));
+        }
+        Ok(Person { name: name.into(), groups: groups.to_vec() })
+    }
+}
+
+impl Trust {
+    /// A client certificate of the cluster's CA, and until when it is good: not longer than the CA. The trust does not
+    /// keep it.
+    pub fn issue(
+        &self,
+        person: &Person,
+        lasts: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(Pair, OffsetDateTime)> {
+        let ca = readable_ca(Signer::Cluster, &self.ca)?;
+        let until = now.checked_add(lasts).unwrap_or(ca.not_after).min(ca.not_after);
+        if until <= now {
+            return Err(Error::new(Kind::Local, format!("ca.crt expired {}", ca.not_after.date()))
+                .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
+        }
+        let wanted = Wanted { common_name: person.name.clone(), client: true, ..Wanted::default() };
+        let pair = cert::new_leaf_until(&wanted, &self.ca, now, until)?;
+        let unmade = |e: String| Error::new(Kind::Local, "cannot make the certificate").because(e);
+        let cert = with_subject(&pair.cert, &self.ca.key, |w| subject(w, person)).map_err(unmade)?;
+        Ok((Pair { cert, key: pair.key }, until))
+    }
+}
+
+/// One part for each group, and one for the name.
+fn subject(writer: DERWriter, person: &Person) {
+    let groups = person.groups.iter().map(|group| (10, group));
+    writer.write_sequence(|parts| {
+        for (attribute, text) in groups.chain([(3, &person.name)]) {
+            parts.next().write_set(|set| {
+                set.next().write_sequence(|pair| {
+                    pair.next().write_oid(&ObjectIdentifier::from_slice(&[2, 5, 4, attribute]));
+                    pair.next().write_utf8_string(text);
+                });
+            });
+        }
+    });
+}
+
+/// The certificate with another subject, signed anew: rcgen's subjects have one organization at most.
+fn with_subject(
+    cert: &str,
+    ca_key: &str,
+    subject: impl FnOnce(DERWriter),
+) -> std::result::Result<String, String> {
+    let der = pem::parse(cert).map_err(|e| e.to_string())?.into_contents();
+    let (mut body, algorithm) = parts(&der).map_err(|e| e.to_string())?;
+    *body.get_mut(SUBJECT).ok_or("it has no subject")? = yasna::construct_der(subject);
+    let sequence = |parts: &[Vec<u8>]| {
+        yasna::construct_der(|w| {
+            w.write_sequence(|w| parts.iter().for_each(|part| w.next().write_der(part)));
+        })
+    };
+    let body = sequence(&body);
+    let key = KeyPair::from_pem(ca_key).map_err(|e| e.to_string())?;
+    let signature = key.sign(&body).map_err(|e| e.to_string())?;
+    let signature = yasna::construct_der(|w| w.write_bitvec_bytes(&signature, signature.len() * 8));
+    let line_ends = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_config(&pem::Pem::new("CERTIFICATE", sequence(&[body, algorithm, signature])), line_ends))
+}
+
+/// The parts of a certificate's body, and the algorithm it is signed by.
+fn parts(der: &[u8]) -> ASN1Result<(Vec<Vec<u8>>, Vec<u8>)> {
+    yasna::parse_der(der, |reader| {
+        reader.read_sequence(|reader| {
+            let body = reader.next().collect_sequence_of(|part| part.read_der())?;
+            let algorithm = reader.next().read_der()?;
+            reader.next().read_der()?;
+            Ok((body, algorithm))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::pem::parse_x509_pem;
+
+    use super::*;
+    use crate::pki::read::Seen;
+    use crate::pki::tests::{NOW, trust};
+
+    fn person(name: &str, groups: &[&str]) -> Person {
+        Person::new(name, &groups.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_person_is_named_with_every_group_by_a_certificate_of_the_clusters_ca() {
+        let trust = trust();
+        let before = trust.clone();
+        let (pair, until) =
+            trust.issue(&person("jürgen", &["dev", "ops", "on call"]), Duration::hours(8), NOW).unwrap();
+        let (_, pem) = parse_x509_pem(pair.cert.as_bytes()).unwrap();
+        let cert = pem.parse_x509().unwrap();
+        let groups: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
+        assert_eq!(groups, ["dev", "ops", "on call"]);
+        let seen = Seen::of(&pair.cert).unwrap();
+        assert_eq!(
+            (seen.says.common_name.as_str(), seen.says.client, seen.says.server, seen.is_ca),
+            ("jürgen", true, false, false)
+        );
+        assert_eq!((seen.not_after, until), (NOW + Duration::hours(8), NOW + Duration::hours(8)));
+        assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
+        assert_eq!(crate::pki::read::spki_of_key(&pair.key), Some(seen.spki));
+        assert!(trust == before, "nothing of it is kept");
+    }
+
+    #[test]
+    fn no_certificate_outlives_the_ca() {
+        let trust = trust();
+        let ca = Seen::of(&trust.ca.cert).unwrap();
+        for lasts in [Duration::days(40_000), Duration::MAX] {
+            let (pair, until) = trust.issue(&person("alice", &[]), lasts, NOW).unwrap();
+            assert_eq!((until, Seen::of(&pair.cert).unwrap().not_after), (ca.not_after, ca.not_after));
+        }
+        let late = trust.issue(&person("alice", &[]), Duration::hours(1), ca.not_after).unwrap_err();
+        assert_eq!(late.kind, Kind::Local);
+    }
+
+    #[test]
+    fn names_that_are_not_for_people_are_refused() {
+        for name in ["", "system:admin", "a\nb", &"x".repeat(65)] {
+            assert_eq!(Person::new(name, &[]).unwrap_err().kind, Kind::Usage, "{name:?}");
+        }
+        assert!(Person::new("alice", &["".into()]).is_err() && Person::new("alice@example.com", &[]).is_ok());
+    }
+}

@@ -1,0 +1,209 @@
+//! A cluster put into somebody's own kubeconfig, in which nothing else changes. Where that file is, and how it is
+//! written, is `store`.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::kubeconfig::Entry;
+use super::read::{Seen, der_of};
+use crate::error::{Error, Kind, Result};
+
+/// What became of a kubeconfig.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// `None`: it says all of it already.
+    pub text: Option<String>,
+    /// It had comments, which are lost.
+    pub had_comments: bool,
+}
+
+/// Puts an entry into a kubeconfig; without one, makes it. Our cluster, user and context are brought up to date, and what
+/// was added to them stays. Fails where one of these names is in use for something else.
+pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
+    let text = theirs.unwrap_or_default();
+    let before = parsed(text)?;
+    let mut config = before.clone().unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Config"}));
+    let cluster = json!({
+        "server": entry.server,
+        "certificate-authority-data": BASE64_STANDARD.encode(&entry.ca.cert),
+    });
+    let user = json!({
+        "client-certificate-data": BASE64_STANDARD.encode(&entry.pair.cert),
+        "client-key-data": BASE64_STANDARD.encode(&entry.pair.key),
+    });
+    let context = json!({"cluster": entry.cluster, "user": entry.user});
+    put(&mut config, ("clusters", "cluster", entry.cluster), cluster, |it| is_our_cluster(it, entry))?;
+    put(&mut config, ("users", "user", entry.user), user, |it| is_our_user(it, entry))?;
+    put(&mut config, ("contexts", "context", entry.context), context.clone(), |it| {
+        (&it["cluster"], &it["user"]) == (&context["cluster"], &context["user"])
+    })?;
+    if config["current-context"].as_str().unwrap_or_default().is_empty() {
+        config["current-context"] = entry.context.into();
+    }
+    if before.as_ref() == Some(&config) {
+        return Ok(Merged { text: None, had_comments: false });
+    }
+    let had_comments = text.lines().any(|line| line.trim_start().starts_with('#') || line.contains(" #"));
+    Ok(Merged { text: Some(written(&config)?), had_comments })
+}
+
+/// `None`: there is nothing in it.
+fn parsed(text: &str) -> Result<Option<Value>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let no = |why: String| Err(Error::new(Kind::Local, "your kubeconfig cannot be read").because(why));
+    match serde_saphyr::from_str::<Value>(text) {
+        Err(error) => no(error.to_string()),
+        Ok(Value::Null) => Ok(None),
+        Ok(config) if config.is_object() && config.get("kind").is_none_or(|kind| kind == "Config") => {
+            Ok(Some(config))
+        }
+        Ok(_) => no("it is YAML, but no kubeconfig".into()),
+    }
+}
+
+/// Sets the fields of the entry of this name in one of the lists; a new entry is put at its end.
+fn put(
+    config: &mut Value,
+    (list, what, name): (&str, &str, &str),
+    fields: Value,
+    is_ours: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    let odd =
+        || Error::new(Kind::Local, "your kubeconfig cannot be read").because(format!("{list} is no list"));
+    if config[list].is_null() {
+        config[list] = json!([]);
+    }
+    let entries = config[list].as_array_mut().ok_or_else(odd)?;
+    let Some(theirs) = entries.iter_mut().find(|it| it["name"] == name) else {
+        entries.push(json!({"name": name, what: fields}));
+        return Ok(());
+    };
+    if !is_ours(&theirs[what]) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("your kubeconfig has another {what} that is called {name}"),
+        )
+        .hint("rename that one or take it out; or write a file of its own with --write FILE"));
+    }
+    let present = theirs[what].as_object_mut().ok_or_else(odd)?;
+    present.extend(fields.as_object().cloned().unwrap_or_default());
+    Ok(())
+}
+
+fn is_our_cluster(theirs: &Value, entry: &Entry) -> bool {
+    let ca = theirs["certificate-authority-data"].as_str().and_then(der_of);
+    ca.is_some() && ca == der_of(&entry.ca.cert)
+}
+
+/// Its certificate is one of this cluster's, and it logs in by nothing else.
+fn is_our_user(theirs: &Value, entry: &Entry) -> bool {
+    let pem = theirs["client-certificate-data"].as_str().and_then(|data| BASE64_STANDARD.decode(data).ok());
+    let pem = pem.and_then(|pem| String::from_utf8(pem).ok());
+    let (Some(cert), Some(ca)) = (pem.and_then(|pem| Seen::of(&pem)), Seen::of(&entry.ca.cert)) else {
+        return false;
+    };
+    cert.is_signed_by(&ca)
+}
+
+/// As YAML, of which it is certain that it means the same.
+fn written(config: &Value) -> Result<String> {
+    let lost =
+        |why: String| Error::new(Kind::Local, "your kubeconfig cannot be written as it was").because(why);
+    let text = serde_saphyr::to_string(config).map_err(|error| lost(error.to_string()))?;
+    match serde_saphyr::from_str::<Value>(&text) {
+        Ok(again) if again == *config => Ok(text),
+        _ => Err(lost("something in it does not survive being read and written".into())
+            .hint("write a file of its own with --write FILE, and name both in $KUBECONFIG")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::tests::{NOW, cluster, trust};
+    use crate::pki::{Person, Trust};
+
+    const SERVER: &str = "https://10.0.0.11:6443";
+
+    fn merge(theirs: Option<&str>, trust: &Trust) -> Result<Merged> {
+        merged(theirs, &trust.entry(&cluster(), SERVER, ("demo", "demo"), &trust.admin))
+    }
+
+    fn value(text: &str) -> Value {
+        serde_saphyr::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn where_there_is_nothing_it_becomes_a_kubeconfig() {
+        let trust = trust();
+        for nothing in [None, Some(""), Some("# mine\n")] {
+            let config = value(&merge(nothing, &trust).unwrap().text.unwrap());
+            assert_eq!((&config["kind"], &config["current-context"]), (&json!("Config"), &json!("demo")));
+            assert_eq!(config["clusters"][0]["cluster"]["server"], SERVER);
+        }
+    }
+
+    const THEIRS: &str = "# for work\napiVersion: v1\nkind: Config\npreferences: {colors: true}\n\
+        clusters:\n- name: work\n  cluster: {server: 'https://work', insecure-skip-tls-verify: true}\n\
+        users:\n- name: me\n  user:\n    exec: {command: login, args: ['0123', 'no', '1e3', '~'], env: null}\n\
+        contexts:\n- name: work\n  context: {cluster: work, user: me, namespace: shop}\n\
+        current-context: work\nextensions: [{name: x, extension: {a: 1.5, b: 'yes'}}]\n";
+
+    #[test]
+    fn nothing_of_theirs_is_lost_but_comments_and_twice_changes_nothing() {
+        let trust = trust();
+        let merged = merge(Some(THEIRS), &trust).unwrap();
+        assert!(merged.had_comments);
+        let text = merged.text.unwrap();
+        let (before, mut after) = (value(THEIRS), value(&text));
+        for list in ["clusters", "users", "contexts"] {
+            let entries = after[list].as_array_mut().unwrap();
+            assert_eq!((entries.len(), entries.pop().unwrap()["name"].as_str()), (2, Some("demo")), "{list}");
+        }
+        assert_eq!(after, before);
+        assert_eq!(merge(Some(&text), &trust).unwrap().text, None);
+    }
+
+    #[test]
+    fn what_they_added_to_ours_stays_and_what_is_out_of_date_does_not() {
+        let mut trust = trust();
+        let text = merge(None, &trust).unwrap().text.unwrap();
+        let mut config = value(&text);
+        config["clusters"][0]["cluster"]["proxy-url"] = "socks5://localhost:1080".into();
+        config["clusters"][0]["cluster"]["server"] = "https://old".into();
+        config["contexts"][0]["context"]["namespace"] = "shop".into();
+        let person = Person::new("x", &[]).unwrap();
+        trust.admin = trust.issue(&person, time::Duration::days(400), NOW).unwrap().0;
+        let theirs = serde_saphyr::to_string(&config).unwrap();
+        let after = value(&merge(Some(&theirs), &trust).unwrap().text.unwrap());
+        assert_eq!(after["contexts"], config["contexts"]);
+        assert_eq!(after["clusters"][0]["cluster"]["proxy-url"], "socks5://localhost:1080");
+        assert_eq!(after["clusters"][0]["cluster"]["server"], SERVER);
+        assert_ne!(after["users"], config["users"]);
+    }
+
+    #[test]
+    fn a_name_that_means_something_else_is_refused() {
+        let (ours, other) = (trust(), trust());
+        let theirs = merge(None, &other).unwrap().text.unwrap();
+        let error = merge(Some(&theirs), &ours).unwrap_err();
+        assert_eq!(
+            (error.kind, error.what.as_str()),
+            (Kind::Refused, "your kubeconfig has another cluster that is called demo")
+        );
+        let user = "users: [{name: demo, user: {token: abc}}]";
+        assert!(merge(Some(user), &ours).unwrap_err().what.contains("another user"));
+        let context = "contexts: [{name: demo, context: {cluster: work, user: me}}]";
+        assert!(merge(Some(context), &ours).unwrap_err().what.contains("another context"));
+    }
+
+    #[test]
+    fn what_is_no_kubeconfig_is_not_touched() {
+        for wrong in ["a: [", "[]", "kind: Pod", "clusters: 3", "just words"] {
+            assert_eq!(merge(Some(wrong), &trust()).unwrap_err().kind, Kind::Local, "{wrong}");
+        }
+    }
+}

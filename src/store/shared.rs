@@ -1,0 +1,183 @@
+//! Files that are not ours alone: somebody's own kubeconfig, and whatever a command is told to write. What is in them is
+//! up to the caller.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+
+use super::{failed, folder_of, read, replace, sync};
+use crate::error::{Error, Kind, Result};
+use crate::pki::Kubeconfig;
+
+/// The kubeconfig that kubectl changes: the first of `$KUBECONFIG`, else `~/.kube/config` (client-go `loader.go`).
+pub fn own_kubeconfig() -> Result<PathBuf> {
+    let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let first = std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty());
+    first.or_else(|| Some(std::env::home_dir()?.join(".kube/config"))).ok_or_else(|| {
+        Error::new(Kind::Local, "cannot tell which kubeconfig is yours").hint("set KUBECONFIG, or HOME")
+    })
+}
+
+/// Puts what `edit` makes of a file in its place, whole, 0600, and its old text into a file beside it. `None` from `edit`
+/// changes nothing. Gives the path of the copy, where there was something to copy.
+pub fn edit_shared(
+    path: &Path,
+    edit: impl FnOnce(Option<&str>) -> Result<Option<String>>,
+) -> Result<Option<PathBuf>> {
+    // Where it is a link, what that leads to is replaced, and the link stays.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let folder = folder_of(path);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| failed("make", folder, e))?;
+    let _lock = FileLock::take(path)?;
+    let present = read(path)?;
+    let Some(text) = edit(present.as_deref())? else { return Ok(None) };
+    let copy = present.map(|present| keep_copy(path, &present)).transpose()?;
+    replace(path, &text, 0o600)?;
+    Ok(copy)
+}
+
+fn keep_copy(path: &Path, text: &str) -> Result<PathBuf> {
+    let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
+    let when = OffsetDateTime::now_utc().format(format).unwrap_or_default();
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".before-{when}"));
+    let copy = path.with_file_name(name);
+    replace(&copy, text, 0o600)?;
+    Ok(copy)
+}
+
+/// kubectl's own way of keeping others out (client-go `tools/clientcmd/config.go`): a file beside it that is there.
+struct FileLock(PathBuf);
+
+impl FileLock {
+    fn take(path: &Path) -> Result<FileLock> {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(".lock");
+        let lock = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&lock) {
+            Ok(_) => Ok(FileLock(lock)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::new(Kind::Busy, format!("somebody else is changing {}", path.display()))
+                    .because(format!("there is {}", lock.display()))
+                    .hint("if nobody is, a program died there: take that file away"))
+            }
+            Err(e) => Err(failed("make", &lock, e)),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Whoever comes next is told the name of a lock that stays.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Writes a kubeconfig to a file of its own, 0600; one that is there already must be of the same cluster and user.
+pub fn write_kubeconfig(path: &Path, text: &str) -> Result<()> {
+    if wants_kubeconfig(path, text)? { replace(path, text, 0o600) } else { Ok(()) }
+}
+
+/// Whether that would write anything. Fails where it would overwrite somebody else's.
+pub(super) fn wants_kubeconfig(path: &Path, text: &str) -> Result<bool> {
+    let Some(present) = read(path)? else { return Ok(true) };
+    match (Kubeconfig::of(text), Kubeconfig::of(&present)) {
+        (Some(ours), Some(theirs)) if theirs == ours => Ok(false),
+        (Some(ours), Some(theirs)) if theirs.has_owner_of(&ours) => Ok(true),
+        _ => Err(Error::new(Kind::Local, format!("{} is not this cluster's", path.display()))
+            .because("it names other clusters or users, or another CA, or is no kubeconfig")
+            .hint("move it away: it would be overwritten")),
+    }
+}
+
+/// A new file; never one that is there already.
+pub fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let folder = folder_of(path);
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(mut file) => {
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+            written.map_err(|e| failed("write", path, e))?;
+            sync(folder)
+        }
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::new(Kind::Refused, format!("{} is there already", path.display()))
+                .hint("nothing is ever overwritten: name another with -o FILE, or move it away"))
+        }
+        Err(e) => Err(failed("make", path, e)),
+    }
+}
+
+/// A file that anybody may read and that is ours to replace; its folder is made.
+pub fn publish(path: &Path, text: &str) -> Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder).map_err(|e| failed("make", folder, e))?;
+    replace(path, text, 0o644)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        (dir, path)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_shared_file_is_copied_and_replaced_and_a_link_to_it_stays() {
+        let (dir, path) = folder();
+        fs::write(&path, "old").unwrap();
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        let copy =
+            edit_shared(&link, |text| Ok(text.map(|text| format!("{text} and new")))).unwrap().unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("old and new", 0o600));
+        assert_eq!((fs::read_to_string(&copy).unwrap().as_str(), mode(&copy)), ("old", 0o600));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "the lock is gone");
+    }
+
+    #[test]
+    fn a_shared_file_that_is_not_there_is_made_with_its_folder() {
+        let (_dir, path) = folder();
+        let path = path.join("deep/er");
+        assert_eq!(edit_shared(&path, |text| Ok(text.is_none().then(|| "new".into()))).unwrap(), None);
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap().as_str(), mode(path.parent().unwrap())),
+            ("new", 0o700)
+        );
+    }
+
+    #[test]
+    fn nothing_to_change_and_nothing_that_can_be_changed_leave_no_trace() {
+        let (dir, path) = folder();
+        fs::write(&path, "old").unwrap();
+        assert_eq!(edit_shared(&path, |_| Ok(None)).unwrap(), None);
+        let refused = || Err(Error::new(Kind::Refused, "no"));
+        assert!(edit_shared(&path, |_| refused()).is_err());
+        fs::write(dir.path().join("config.lock"), "").unwrap();
+        let error = edit_shared(&path, |_| Ok(Some("new".into()))).unwrap_err();
+        assert_eq!(error.kind, Kind::Busy, "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_created_was_not_there() {
+        let (_dir, path) = folder();
+        create(&path, "mine", 0o644).unwrap();
+        let error = create(&path, "yours", 0o644).unwrap_err();
+        assert_eq!((error.kind, fs::read_to_string(&path).unwrap().as_str()), (Kind::Refused, "mine"));
+    }
+}

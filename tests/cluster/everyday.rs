@@ -1,0 +1,208 @@
+//! What operators do with a cluster that runs: look after a part of it, write a run down, stop one, let others in.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::lab::{assert_untouched, signal};
+use crate::world::{PATIENCE, World};
+use crate::{Ground, Scenario, so, until};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "with a limit one node is mended, and the others stay as they are",
+        ground: Ground::Cluster,
+        run: limited,
+    },
+    Scenario {
+        says: "a run's log has its scripts and none of the trust's secrets",
+        ground: Ground::Cluster,
+        run: logged,
+    },
+    Scenario {
+        says: "stopped by Ctrl-C a run ends what it began, and says where it stands",
+        ground: Ground::Cluster,
+        run: stopped,
+    },
+    Scenario {
+        says: "Ctrl-C at the question changes nothing",
+        ground: Ground::Cluster,
+        run: stopped_at_the_question,
+    },
+    Scenario {
+        says: "an issued kubeconfig is good for what role bindings say, and until it ends",
+        ground: Ground::Cluster,
+        run: issued,
+    },
+    Scenario { says: "a merged kubeconfig leads to the cluster", ground: Ground::Cluster, run: merged },
+];
+
+const EDIT: &str = "echo '# edited' >>/etc/containerd/config.toml";
+
+fn limited(world: &World) {
+    world.lab.ssh("w1", EDIT);
+    world.lab.ssh("w2", EDIT);
+    let before: Vec<_> = ["m1", "w2"].map(|node| world.lab.looks(node)).into();
+    let run = world.start(&["apply", "--yes", "--limit", "w[1-1]"]).end(PATIENCE).good();
+    let after: Vec<_> = ["m1", "w2"].map(|node| world.lab.looks(node)).into();
+    assert_untouched(&before, &after);
+    assert!(run.triples("fixed").iter().all(|(node, ..)| node == "w1"), "{:#?}", run.triples("fixed"));
+    assert_eq!((run.changes(), run.of_node("w1", "state")), (2, "converged".into()));
+    for node in ["m1", "w2"] {
+        assert_eq!((run.of_node(node, "state"), run.of_node(node, "execs")), ("skipped".into(), 1.into()));
+    }
+    let plan = world.plan().good();
+    assert!(plan.changes() == 2 && plan.triples("drift").iter().all(|(node, ..)| node == "w2"));
+    let unknown = world.start(&["plan", "--limit", "w3"]).end(60);
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("did you mean w"), "{}", unknown.stderr);
+    world.apply().good();
+}
+
+/// What is secret of the trust: its keys, line by line, and the token's second half.
+fn secrets(dir: &Path) -> Vec<String> {
+    let (mut secrets, mut folders) = (vec![], vec![dir.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "key") {
+                let text = fs::read_to_string(path).unwrap();
+                secrets.extend(text.lines().filter(|line| !line.starts_with("---")).map(str::to_string));
+            } else if path.file_name().unwrap() == "token" {
+                secrets
+                    .extend(fs::read_to_string(path).unwrap().trim().split('.').skip(1).map(str::to_string));
+            }
+        }
+    }
+    assert!(secrets.len() > 30);
+    secrets
+}
+
+fn logged(world: &World) {
+    world.lab.ssh("m1", "chmod 644 /etc/kubernetes/pki/sa.key");
+    let log = world.dir.join("run.log");
+    let _ = fs::remove_file(&log);
+    let run = world.start(&["apply", "--yes", "-v", "--log", log.to_str().unwrap()]).end(PATIENCE).good();
+    assert_eq!(run.changes(), 1);
+    let written = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    let shown: String = run.events.iter().map(|event| format!("{event}\n")).collect();
+    for text in [&written, &shown] {
+        assert!(text.contains("put /etc/kubernetes/pki/sa.key 600") && text.contains("[secret]"));
+        for secret in secrets(&world.dir.join("demo.trust")) {
+            assert!(!text.contains(&secret), "a secret is shown");
+        }
+    }
+    assert!(written.contains("pki: is it so that sa.key is the trust's?"), "{}", &written[..2000]);
+}
+
+fn stopped(world: &World) {
+    world.lab.ssh("w1", EDIT);
+    let mut client = world.applying();
+    let w1 = world.lab.machine("w1");
+    let of_w1 = |kind: &str, event: &Value| event["event"] == kind && event["node"] == "w1";
+    client.event("w1 is worked on", 60, |event| of_w1("fixing", event));
+    let scripts = w1.running("sh", &["-s"]);
+    signal("STOP", &scripts);
+    client.signal("INT");
+    client.event("it is told", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
+    signal("CONT", &scripts);
+    let ended = client.end(60);
+    let errors = ended.errors();
+    assert_eq!(ended.code, Some(130), "{errors}");
+    assert!(errors.contains("-: stopped after the fixes that were running: done: m1, w1, w2"), "{errors}");
+    world.assert_converged();
+}
+
+fn stopped_at_the_question(world: &World) {
+    world.lab.ssh("w1", EDIT);
+    let before = world.lab.look_at_all();
+    let inventory = world.dir.join("inventory.toml");
+    let asking = format!("{} apply -i {}", World::binary(), inventory.display());
+    let mut command = world.lab.command(&["exec", "script", "-qec", &asking, "/dev/null"]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut terminal = command.spawn().unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let (mut said, mut piece) = (String::new(), [0; 4096]);
+    while !said.contains("[y/N]") {
+        let n = screen.read(&mut piece).unwrap();
+        assert!(n > 0, "it ended without a question: {said}");
+        said += &String::from_utf8_lossy(&piece[..n]);
+    }
+    assert!(said.contains("Go ahead with 2 changes on 3 nodes?"), "{said}");
+    keys.write_all(b"\x03").unwrap();
+    let mut rest = String::new();
+    screen.read_to_string(&mut rest).unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(130), "{said}{rest}");
+    assert!(rest.contains("stopped; nothing was changed on any node"), "{rest}");
+    assert_untouched(&before, &world.lab.look_at_all());
+    world.apply().good();
+}
+
+/// Runs `ironstrap kubeconfig`; what it says.
+fn kubeconfig(world: &World, args: &[&str], own: &Path) -> String {
+    let mut command = Command::new(World::binary());
+    command.args(["kubeconfig", "-i"]).arg(world.dir.join("inventory.toml")).args(args);
+    let output = command.env("KUBECONFIG", own).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn issued(world: &World) {
+    let folder = tempfile::tempdir().unwrap();
+    let (alice, brief) = (folder.path().join("alice"), folder.path().join("brief"));
+    let issue = |file: &Path, lasts: &str| {
+        let file = file.to_str().unwrap();
+        let args = ["--as", "alice", "--group", "dev", "--group", "on-call", "--for", lasts, "--write", file];
+        kubeconfig(world, &args, folder.path());
+    };
+    issue(&alice, "1h");
+    issue(&brief, "10s");
+    // Good at first, as the other is: what ends it later is its time.
+    let me = world.kubectl_with(&brief, &["auth", "whoami", "-o", "json"]).unwrap();
+    let me: Value = serde_json::from_str(&me).unwrap();
+    let info = &me["status"]["userInfo"];
+    assert_eq!(
+        (&info["username"], &info["groups"]),
+        (&"alice".into(), &serde_json::json!(["dev", "on-call", "system:authenticated"]))
+    );
+    let pods = ["get", "pods", "-n", "default"];
+    let refused = world.kubectl_with(&alice, &pods).unwrap_err();
+    assert!(refused.contains("Forbidden") && refused.contains("\"alice\""), "{refused}");
+    world.kubectl(&[
+        "create",
+        "rolebinding",
+        "on-call",
+        "--clusterrole=view",
+        "--group=on-call",
+        "-n",
+        "default",
+    ]);
+    until("the role binding counts", 20, || world.kubectl_with(&alice, &pods).ok());
+    assert!(world.kubectl_with(&alice, &["get", "nodes"]).unwrap_err().contains("Forbidden"));
+    until("the brief one has ended", 30, || {
+        so(world
+            .kubectl_with(&brief, &pods)
+            .is_err_and(|why| why.contains("must be logged in") || why.contains("Unauthorized")))
+    });
+    world.kubectl_with(&alice, &pods).unwrap();
+    world.kubectl(&["delete", "rolebinding", "on-call", "-n", "default"]);
+}
+
+fn merged(world: &World) {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("config");
+    let theirs = "contexts: [{name: work, context: {cluster: work, user: me}}]\ncurrent-context: work\n";
+    fs::write(&own, theirs).unwrap();
+    kubeconfig(world, &["--merge"], &own);
+    let nodes = world.kubectl_with(&own, &["--context", "demo", "get", "nodes", "-o", "name"]).unwrap();
+    assert_eq!(nodes, "node/m1\nnode/w1\nnode/w2\n");
+    let contexts = world.kubectl_with(&own, &["config", "get-contexts", "-o", "name"]).unwrap();
+    assert_eq!(contexts, "demo\nwork\n");
+    assert_eq!(world.kubectl_with(&own, &["config", "current-context"]).unwrap(), "work\n");
+}
