@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -17,7 +17,7 @@ use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::pki::Trust;
 use crate::plan::{self, Change, State};
-use crate::probe::{self, Answer};
+use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Fix, Want};
@@ -388,14 +388,4 @@ fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
         }
     }
     Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
-}
-
-/// Seconds since 1970 by our own clock.
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// A word that no output contains.
-fn boundary() -> Result<String> {
-    probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
 }
