@@ -72,7 +72,7 @@ impl Heard {
     /// What the script printed; other lines are nobody's.
     pub fn read(node: &str, said: &str) -> Heard {
         let lines = said.lines().filter_map(|line| line.split_once('\t'));
-        let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
+        let lines = lines.map(|(place, text)| (place.to_string(), text.trim().to_string()));
         Heard { node: node.into(), lines: lines.collect() }
     }
 

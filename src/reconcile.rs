@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -17,7 +17,7 @@ use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::pki::Trust;
 use crate::plan::{self, Change, State};
-use crate::probe::{self, Answer};
+use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Want};
@@ -313,14 +313,4 @@ fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Resu
 /// How many wants do not hold, without those that only wait for another node.
 fn pressing(stages: &[Vec<Change>]) -> usize {
     stages.iter().flatten().filter(|change| !matches!(change.state, State::Waits(_))).count()
-}
-
-/// Seconds since 1970 by our own clock.
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// A word that no output contains.
-fn boundary() -> Result<String> {
-    probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
 }

@@ -261,7 +261,7 @@ impl Want {
             .is("enabled active current")
             .run(format!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
-                 fresh {unit} {files} || systemctl restart {unit}\nsystemctl is-active -q {unit}"
+                 fresh {unit} {files} || systemctl restart {unit}\nsteady {unit}"
             ))
             .disrupts()
     }

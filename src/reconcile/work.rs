@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::diagnose::Trouble;
 use super::told::Told;
-use super::{boundary, now};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{self, Ear, Heard, Run};
 use crate::machine::{Lease, Machine};
@@ -212,4 +211,14 @@ pub(super) async fn attach<S: Shell>(shell: Arc<S>, node: String, unit: String, 
     // However it ended: what it brought about is asked, not concluded.
     let _ = shell.run(&ledger::attach(&unit, &boundary), &mut heard).await;
     Done::Attached
+}
+
+/// Seconds since 1970 by our own clock.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A word that no output contains.
+fn boundary() -> Result<String> {
+    probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
 }

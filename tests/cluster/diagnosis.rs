@@ -253,7 +253,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         remedy: "mv /var/lib/etcd",
         inventory: alone,
         break_it: foreign_etcd,
-        mend: |w| drop(w.lab.ssh("m1", "rm -rf /var/lib/etcd/member")),
+        mend: |w| drop(w.lab.ssh("m1", "rm -rf /var/lib/etcd/*")),
         converges: false,
     };
     Before "a kubelet with the other cgroup driver": Injection {
@@ -396,7 +396,8 @@ fn foreign_etcd(world: &World) {
         "--initial-advertise-peer-urls=http://127.0.0.1:12380",
         "--initial-cluster=other=http://127.0.0.1:12380",
     ]);
-    let to = world.lab.machine("m1").file("/var/lib/etcd");
+    world.lab.ssh("m1", "mkdir -p -m 700 /var/lib/etcd");
+    let to = world.lab.machine("m1").file("/var/lib/etcd/member");
     let copied = Command::new("cp").arg("-a").arg(data.join("member")).arg(&to).output().unwrap();
     assert!(copied.status.success(), "{}", text(&copied.stderr));
     fs::remove_dir_all(&data).unwrap();
