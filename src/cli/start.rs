@@ -20,7 +20,7 @@ use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member};
 use crate::report::detail::Log;
-use crate::report::{self, Audience, Events, Style};
+use crate::report::{self, Audience, Event, Events, Style};
 use crate::ssh::{Options, Ssh};
 use crate::step::Ask;
 use crate::steps::STAGES;
@@ -180,6 +180,14 @@ impl Start {
     /// The nodes that this run was about.
     pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
         self.work.members().iter().filter(|member| !member.spared)
+    }
+
+    /// Tells what was seen and is left as it is.
+    pub fn tell_notes(&self) -> Result<()> {
+        for (node, step, note) in self.work.notes()? {
+            self.events.tell(Event::Note { node, step: step.into(), note });
+        }
+        Ok(())
     }
 
     /// Those that it was not about, in words; `None` without `--limit`.
