@@ -27,6 +27,8 @@ pub struct Fleet {
     pub half_joined: BTreeSet<String>,
     /// Machines that have not answered.
     pub absent: BTreeSet<String>,
+    /// Members of which the cluster has no Node.
+    pub unregistered: BTreeSet<String>,
 }
 
 impl Fleet {
@@ -50,6 +52,7 @@ impl Fleet {
             joining,
             half_joined: names(&|machine| machine.is_some_and(begun)),
             absent: names(&|machine| machine.is_none()),
+            unregistered: BTreeSet::new(),
             seed,
         }
     }

@@ -31,11 +31,12 @@ read -r x </proc/1/comm; echo "init $x"
 while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
 for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
 if [ -e {RUN}/lease ]; then read -r x <{RUN}/lease; echo "lease $x"; fi
-cd /etc/kubernetes 2>/dev/null || exit 0
-for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml; do [ ! -e $f ] || echo "has $f"; done
 [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || echo "has client-certificate"
 [ ! -e /var/lib/etcd/member ] || echo "has etcd"
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
+[ ! -e /run/flannel/subnet.env ] || echo "has flannel"
+cd /etc/kubernetes 2>/dev/null || exit 0
+for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml; do [ ! -e $f ] || echo "has $f"; done
 "#
     )
 }
@@ -49,13 +50,14 @@ done
 "#;
 
 /// What the cluster was made as, read off what its control plane runs with: true while the API is down,
-/// and whoever made it.
+/// and whoever made it. The last word is what we noted ourselves, for a kubeconfig is easily edited.
 const IDENTITY: &str = r#"cd /etc/kubernetes/manifests 2>/dev/null || exit 0
 for f in kube-apiserver.yaml kube-controller-manager.yaml; do
   [ ! -e $f ] || sed -n -e 's/^ *- --cluster-cidr=/pods /p' -e 's/^ *- --service-cluster-ip-range=/services /p' \
     -e 's/^ *image: .*kube-apiserver:v/kubernetes /p' $f
 done
 [ ! -e ../admin.conf ] || sed -n -e 's/^    server: https:\/\//endpoint /p' -e '/^clusters:/,/^contexts:/s/^  name: /name /p' ../admin.conf
+[ ! -e /var/lib/ironstrap/kubeadm-receipt ] || sed -n -e '/^endpoint /p' -e '/^name /p' /var/lib/ironstrap/kubeadm-receipt
 "#;
 
 /// One machine, as it described itself.
@@ -148,14 +150,16 @@ impl Machine {
         self.has.contains(trace)
     }
 
-    /// kubeadm got at least as far as laying out an API server here.
+    /// kubeadm got at least as far as laying out an API server here. A manifest that was deleted since leaves etcd's
+    /// data behind.
     pub fn runs_control_plane(&self) -> bool {
-        self.has("manifests/kube-apiserver.yaml")
+        self.has("manifests/kube-apiserver.yaml") || (self.is_member() && self.has("etcd"))
     }
 
-    /// The kubelet has credentials of its own: this machine is a member of a cluster.
+    /// The kubelet has credentials of its own: this machine is a member of a cluster. They come after kubelet.conf,
+    /// which may have been deleted since.
     pub fn is_member(&self) -> bool {
-        self.has("kubelet.conf") && self.has("client-certificate")
+        self.has("client-certificate")
     }
 
     /// Whether somebody's lease, or work they started, is still running.

@@ -20,9 +20,9 @@ use time::OffsetDateTime;
 pub use crate::pki::cert::Pair;
 pub use crate::pki::issue::Person;
 pub use crate::pki::kept::Kept;
-pub use crate::pki::kubeconfig::{Entry, Kubeconfig};
+pub use crate::pki::kubeconfig::{Entry, KUBELET_CERTIFICATE, Kubeconfig};
 pub use crate::pki::merge::{Merged, merged};
-pub use crate::pki::read::{RENEW_BEFORE, expires};
+pub use crate::pki::read::{RENEW_BEFORE, expires, in_words};
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind, Result};
@@ -31,7 +31,7 @@ use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, der_of, why_renew};
 
 /// Where kubeadm looks for certificates on a control plane, unless told otherwise.
-const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
+pub const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
 
 /// Kubernetes' `bootstrap/token/api`: a token is `[a-z0-9]{6}.[a-z0-9]{16}`.
 const TOKEN_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -230,6 +230,23 @@ impl Trust {
     pub fn is_our_ca(&self, pem_or_base64: &str) -> bool {
         let theirs = der_of(pem_or_base64);
         theirs.is_some() && theirs == der_of(&self.ca.cert)
+    }
+
+    /// The kubelet's own kubeconfig on a machine that has its client certificate. It holds no secret.
+    pub fn kubelet_kubeconfig(&self, server: &str) -> String {
+        kubeconfig::kubelet(server, &self.ca.cert)
+    }
+
+    /// Why a client certificate of our cluster CA, in the base64 that kubeconfigs have, will not do for this user.
+    pub fn why_no_client(
+        &self,
+        base64: &str,
+        (user, group): (&str, Option<&str>),
+        now: OffsetDateTime,
+    ) -> Result<Option<String>> {
+        let wanted = leaf::user(user, group);
+        let ca = readable_ca(Signer::Cluster, &self.ca)?;
+        Ok(read::why_no_certificate(&read::pem_of(base64), &wanted, &ca, now))
     }
 
     fn cas(&self) -> [(Signer, &Pair); 3] {

@@ -1,5 +1,7 @@
 //! Wants and answers in, changes out. Pure: no network, no clock, no terminal.
 
+use std::collections::BTreeSet;
+
 use similar::TextDiff;
 
 use crate::probe::Answer;
@@ -58,31 +60,43 @@ impl State {
 /// A want of a step, and what the machine said to it.
 pub type Judged<'a> = (&'static Step, &'a Want, &'a Answer);
 
-/// What does not hold, in the order of the wants; and the restarts that the changes will call for.
-pub fn changes(judged: &[Judged]) -> Vec<Change> {
+/// What does not hold, in the order of the wants; and the restarts that the changes will call for. `touched`: files
+/// that changes before these will touch, and then these too.
+pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for (step, want, answer) in judged {
-        let follow_up = || follows(&changes, step, want, answer);
-        if let Some(change) = change(step, want, answer).or_else(follow_up) {
-            changes.push(change);
+        let follow_up = || follows(touched, step, want, answer);
+        let Some(change) = change(step, want, answer).or_else(follow_up) else { continue };
+        if change.state == State::Ready {
+            touched.extend(want.touches.iter().cloned());
         }
+        changes.push(change);
     }
     changes
 }
 
-/// A unit that runs well, and will have to be restarted because a file that it reads is about to change.
-fn follows(changes: &[Change], step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
-    let (Ask::Unit { reads, .. }, Answer::Said(now)) = (&want.ask, answer) else { return None };
-    let written = |change: &Change| match &change.fix {
-        Fix::Write { path, .. } if change.state == State::Ready => reads.contains(path).then(|| path.clone()),
-        _ => None,
-    };
-    let path = changes.iter().find_map(written)?;
+/// What runs well, and will have to be started anew because a file that it reads is about to change.
+fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
+    let Answer::Said(now) = answer else { return None };
+    let path =
+        want.reads.iter().find(|path| touched.contains(*path)).filter(|_| now.trim_end() != NOT_HERE)?;
     Some(Change {
         have: now.clone(),
         want: format!("restarted, because {path} changes"),
         ..blank(step, want, now, State::Ready)
     })
+}
+
+/// What people should know of, and what is left as it is: the step and the words.
+pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
+    let note = |(step, want, answer): &Judged| {
+        let Answer::Said(text) = answer else { return None };
+        match judge(want, text) {
+            Verdict::Noted(words) => Some((step.name, words)),
+            _ => None,
+        }
+    };
+    judged.iter().filter_map(note).collect()
 }
 
 fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
@@ -113,7 +127,7 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     };
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
-        Verdict::Holds => return None,
+        Verdict::Holds | Verdict::Noted(_) => return None,
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
     };
@@ -150,13 +164,14 @@ pub fn asked(ask: &Ask) -> String {
     match ask {
         Ask::Head => "its description".into(),
         Ask::Shell(body) => body.clone(),
-        Ask::File(path) | Ask::Hash(path) => path.clone(),
+        Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => path.clone(),
         Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
         Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),
         Ask::Objects(objects) => {
             let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
             format!("kubectl get {}", names.join(" "))
         }
+        Ask::Nodes => "kubectl get nodes".into(),
     }
 }
 
@@ -191,8 +206,12 @@ mod tests {
 
     static STEP: Step = Step { name: "toy", why: "for the tests", wants: |_| Ok(vec![]) };
 
+    fn all(judged: &[Judged]) -> Vec<Change> {
+        changes(judged, &mut BTreeSet::new())
+    }
+
     fn one(want: &Want, answer: &str) -> Option<Change> {
-        changes(&[(&STEP, want, &Answer::Said(answer.into()))]).pop()
+        all(&[(&STEP, want, &Answer::Said(answer.into()))]).pop()
     }
 
     #[test]
@@ -210,7 +229,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_no_change_that_can_be_made() {
         let want = Want::that("x").ask("cat /x").is("yes").run("touch /x");
-        let change = changes(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
+        let change = all(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
         let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into() };
         assert_eq!((change.state, change.have.as_str()), (state, ""));
     }
@@ -230,11 +249,35 @@ mod tests {
         for (path, follows) in [("/x", true), ("/y", false)] {
             let file = Want::file("the file is ours", path, 0o644, "new\n");
             let absent = Answer::Said("absent".into());
-            let found = changes(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
+            let found = all(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
             assert_eq!(found.len() == 2, follows, "{path}");
             let unknown = Answer::Unknown("exit 1".into());
-            assert_eq!(changes(&[(&STEP, &file, &unknown), (&STEP, &unit, &running)]).len(), 1);
+            assert_eq!(all(&[(&STEP, &file, &unknown), (&STEP, &unit, &running)]).len(), 1);
         }
+    }
+
+    #[test]
+    fn what_is_noted_is_told_and_is_no_change() {
+        let want = Want::that("x").judged(|text| Verdict::Noted(format!("there is {text}")));
+        assert_eq!(one(&want, "a\n"), None);
+        assert_eq!(
+            notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]),
+            [("toy", "there is a".to_string())]
+        );
+    }
+
+    #[test]
+    fn a_file_that_an_earlier_stage_changes_is_foreseen_by_whoever_reads_it() {
+        let file = Want::file("the file is ours", "/x", 0o644, "new\n");
+        let reader = Want::that("it runs with its files").is("").reads(&["/x"]);
+        let (absent, fine) = (Answer::Said("absent".into()), Answer::Said(String::new()));
+        let mut touched = BTreeSet::new();
+        assert_eq!(changes(&[(&STEP, &reader, &fine)], &mut touched), []);
+        assert_eq!(changes(&[(&STEP, &file, &absent)], &mut touched).len(), 1);
+        let found = changes(&[(&STEP, &reader, &fine)], &mut touched);
+        assert_eq!(found[0].want, "restarted, because /x changes");
+        let not_here = Answer::Said("not here\n".into());
+        assert_eq!(changes(&[(&STEP, &reader, &not_here)], &mut touched), []);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
         }
     }
     let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
-    let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?], asks);
+    let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?, next()?], asks);
     let objects = objects::read(next()?, asks);
     let mut answers = Vec::new();
     for ask in asks {
@@ -86,6 +86,10 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             Ask::Shell(_) => next()?.answer(),
             Ask::Objects(wanted) => match &objects {
                 Ok(found) => Answer::Said(objects::lines(wanted, found)),
+                Err(why) => Answer::Unknown(why.clone()),
+            },
+            Ask::Nodes => match &objects {
+                Ok(found) => Answer::Said(objects::nodes(found)),
                 Err(why) => Answer::Unknown(why.clone()),
             },
             other => tables.answer(other),
@@ -122,8 +126,14 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// The objects that were found, each as a line of JSON.
-pub(crate) type Found = BTreeMap<Object, String>;
+/// What was found in the cluster.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Each object as a line of JSON.
+    objects: BTreeMap<Object, String>,
+    /// Names of all Nodes.
+    nodes: Vec<String>,
+}
 
 /// A word that no answer contains: 16 random bytes in hex. Fails where the system has no randomness.
 pub fn boundary() -> Result<String, String> {
@@ -144,9 +154,9 @@ mod tests {
         format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
     }
 
-    /// The head, and five tables and objects of which nothing is asked.
+    /// The head, and six tables and objects of which nothing is asked.
     fn head() -> String {
-        one(FACTS, 0, "") + &one("", 0, "").repeat(8)
+        one(FACTS, 0, "") + &one("", 0, "").repeat(9)
     }
 
     /// The last of a reply.

@@ -16,16 +16,17 @@ use crate::fleet::{Fleet, Machines};
 use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::pki::Trust;
-use crate::plan::{self, Change, State};
+use crate::plan::{Change, State};
 use crate::probe::{self, Answer};
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Cx, Want};
-use crate::steps::{Stage, Via};
+use crate::step::{Ask, Cx};
+use crate::steps::Stage;
 
 mod apply;
 mod diagnose;
 mod hold;
+mod judge;
 mod limit;
 mod looks;
 mod standing;
@@ -34,6 +35,7 @@ mod told;
 mod work;
 
 pub use apply::{CANNOT_TELL, Stop};
+pub use judge::Note;
 pub use survey::Survey;
 use told::Told;
 
@@ -54,6 +56,8 @@ pub struct Fleetwork<S> {
     open: BTreeSet<String>,
     /// What machines said after something failed.
     heard: Vec<Heard>,
+    /// Members of which the API last said that it has no Node.
+    unregistered: BTreeSet<String>,
 }
 
 /// One node, its shell, and the last that it said.
@@ -121,8 +125,8 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        let (open, heard) = (BTreeSet::new(), vec![]);
-        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open, heard })
+        let (open, unregistered, heard) = Default::default();
+        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open, heard, unregistered })
     }
 
     /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.
@@ -171,6 +175,10 @@ impl<S: Shell> Fleetwork<S> {
             Err(error) => member.left = Some(error.on(&member.node.name)),
         }
         self.tell_answers(i);
+        let speaks = self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i);
+        if speaks && !self.members[i].work.stale {
+            self.unregistered = self.members[i].unknown_nodes();
+        }
     }
 
     fn machines(&self) -> Machines {
@@ -184,97 +192,16 @@ impl<S: Shell> Fleetwork<S> {
         let busy = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
         let begun = self.members.iter().filter(|member| member.work.entering || busy(member));
         fleet.half_joined.extend(begun.map(|member| member.node.name.clone()));
+        let member = |name: &&String| {
+            let known = |m: &Member<S>| m.machine.as_ref().is_some_and(Machine::is_member);
+            self.members.iter().any(|m| m.node.name == **name && known(m))
+        };
+        fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
         fleet
     }
 
     pub fn members(&self) -> &[Member<S>] {
         &self.members
-    }
-
-    /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
-    fn api(&self, fleet: &Fleet) -> Option<usize> {
-        let answers = |member: &Member<S>| {
-            let unknown = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| {
-                matches!((ask, answer), (Ask::Objects(_), Answer::Unknown(_)))
-            };
-            let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
-            member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
-        };
-        let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
-        let ours = self.members.iter().position(|member| !member.spared && answers(member));
-        ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
-    }
-
-    /// What does not hold on a node, by stage; of the stages for the whole cluster only where it speaks for it.
-    fn judge(&self, i: usize) -> Result<Vec<Vec<Change>>> {
-        self.judge_in(i, &self.fleet())
-    }
-
-    /// The same, for this state of the fleet.
-    fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
-        let mut stages = self.judge_all(i, fleet)?;
-        for (stage, changes) in self.stages.iter().zip(&mut stages) {
-            changes.retain(|change| self.concerns(i, stage.via, change));
-        }
-        Ok(stages)
-    }
-
-    /// The same, whether it is any business of this run or not.
-    fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
-        let member = &self.members[i];
-        let nothing = || self.stages.iter().map(|_| vec![]).collect();
-        let Some(machine) = &member.machine else { return Ok(nothing()) };
-        let wants = self.wants_of(member, machine, fleet)?;
-        let mut answers = member.answers.iter();
-        let speaks = self.api(fleet) == Some(i);
-        let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
-            let pairs: Vec<plan::Judged> = wants
-                .iter()
-                .zip(answers.by_ref())
-                .map(|((s, want), answer)| (&stage.steps[*s], want, answer))
-                .collect();
-            if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
-        });
-        Ok(judged.collect())
-    }
-
-    /// All wants of a node by stage, each with the index of its step.
-    fn wants_of(
-        &self,
-        member: &Member<S>,
-        machine: &Machine,
-        fleet: &Fleet,
-    ) -> Result<Vec<Vec<(usize, Want)>>> {
-        let cx = Cx {
-            cluster: &self.cluster,
-            node: &member.node,
-            trust: &self.trust,
-            now: OffsetDateTime::now_utc(),
-            machine,
-            fleet,
-        };
-        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
-        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
-    }
-
-    /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
-    pub fn plan(&self) -> Result<Vec<(String, Vec<Change>)>> {
-        let fleet = self.fleet();
-        let changes = |(i, member): (usize, &Member<S>)| {
-            Ok((member.node.name.clone(), self.judge_in(i, &fleet)?.into_iter().flatten().collect()))
-        };
-        self.members.iter().enumerate().map(changes).collect()
-    }
-
-    /// How many wants there are in all, on machines that answered.
-    pub fn wants(&self) -> usize {
-        let speaks = self.api(&self.fleet());
-        let counted = |i: usize, member: &Member<S>| {
-            let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
-            let asked = member.machine.is_some() && !member.spared;
-            member.asks.iter().filter(|(stage, ..)| asked && counts(*stage)).count()
-        };
-        self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
 }
 
@@ -290,22 +217,13 @@ impl<S> Member<S> {
     }
 }
 
-/// The wants of a stage, each with the index of its step.
-fn stage_wants(stage: &Stage, cx: &Cx) -> Result<Vec<(usize, Want)>> {
-    let mut all = Vec::new();
-    for (s, step) in stage.steps.iter().enumerate() {
-        all.extend((step.wants)(cx)?.into_iter().map(|want| (s, want)));
-    }
-    Ok(all)
-}
-
 /// All questions to a node. They are known before the first packet, and stay the same whatever the answers.
 fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Result<Vec<(usize, usize, Ask)>> {
     let (machine, fleet) = (Machine::default(), Fleet::default());
     let cx = Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
     let mut asks = Vec::new();
     for (t, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.is_asked_of(node)) {
-        asks.extend(stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
+        asks.extend(judge::stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
     }
     Ok(asks)
 }

@@ -27,6 +27,8 @@ pub enum Event {
     Looked { node: String, changes: usize, answering: f64, seconds: f64 },
     /// A want that does not hold, as `plan` shows it.
     Drift { node: String, step: String, that: String, state: String, have: String, want: String },
+    /// Something that is left as it is, and that people should know of. `node`: who said so.
+    Note { node: String, step: String, note: String },
     /// Keys and certificates were made, into this folder.
     Trust { path: String },
     /// Fixes of a stage begin on a node.
@@ -175,7 +177,7 @@ pub enum Style {
     Lines,
     /// A live display on a terminal.
     Term,
-    /// Only what goes wrong.
+    /// Only what goes wrong, and what people should know of.
     Quiet,
 }
 
@@ -211,7 +213,7 @@ pub async fn show(
             _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
                 detail::lines(&event).iter().for_each(|line| err(line));
             }
-            (None, Style::Quiet) => {}
+            (None, Style::Quiet) if !matches!(event, Event::Note { .. }) => {}
             (None, _) => line(&event).iter().for_each(|line| err(line)),
         }
         if audience.keeps {
@@ -229,6 +231,7 @@ fn line(event: &Event) -> Option<String> {
             Some(format!("{node}  {stage}: {}", count(*changes, "change")))
         }
         Event::Fixed { node, step, that } => Some(format!("{node}  {step}: {that}")),
+        Event::Note { note, .. } => Some(format!("! {note}")),
         Event::Attached { node, unit } => {
             Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
         }

@@ -31,14 +31,21 @@ pub fn quote(text: &str) -> String {
 }
 
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
-/// how *this* control plane is, whatever the endpoint's name leads to.
+/// how *this* control plane is, whatever the endpoint's name leads to. Where those are gone, there may be the others
+/// that kubeadm leaves on the machine that began the cluster.
 pub const KUBECTL: &str = r#"kubectl() {
   a=$(sed -n -e 's/^ *- --advertise-address=//p' -e 's/^ *- --secure-port=/:/p' /etc/kubernetes/manifests/kube-apiserver.yaml | tr -d '\n')
   case $a in *:*:*) a="[${a%:*}]:${a##*:}" ;; esac
   mkdir -p -m 700 /run/ironstrap
-  command kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
+  k=/etc/kubernetes/admin.conf
+  [ -e $k ] || k=/etc/kubernetes/super-admin.conf
+  command kubectl --kubeconfig $k --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
 }
 "#;
+
+/// kubectl as the kubelet of this machine: it may see its own Node, and its own pods.
+pub const KUBELETS_KUBECTL: &str =
+    "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube";
 
 /// Puts objects into the cluster as ours, taking back fields that others changed.
 pub fn kubectl_apply(yaml: &str) -> String {

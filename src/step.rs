@@ -49,6 +49,10 @@ pub struct Want {
     pub disrupts: bool,
     /// The nodes that something of the whole cluster is about; none: about the cluster itself.
     pub about: Vec<String>,
+    /// Files that the fix changes.
+    pub touches: Vec<String>,
+    /// Files whose change calls for the fix, so that a plan foresees it.
+    pub reads: Vec<String>,
 }
 
 /// A question about the present state. The same question, asked twice, changes nothing.
@@ -61,6 +65,8 @@ pub enum Ask {
     File(String),
     /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
     Hash(String),
+    /// Mode, server, authority and client certificate of a kubeconfig, a line each, or `absent`. Never its key.
+    Kubeconfig(String),
     /// `enabled active current` of a unit; `stale` where one of these files is newer than the start.
     Unit { unit: String, reads: Vec<String> },
     /// A line for each package: `kubelet hi 1.36.3-1.1` (dpkg's status), or `kubelet absent`.
@@ -69,6 +75,8 @@ pub enum Ask {
     Head,
     /// A line of JSON for each object of the cluster, or `absent`; all absent where no cluster runs.
     Objects(Vec<Object>),
+    /// The name of each Node of the cluster, a line each; none where no cluster runs.
+    Nodes,
 }
 
 /// The name of an object in the cluster's API.
@@ -107,6 +115,8 @@ pub enum Verdict {
         want: String,
         for_what: String,
     },
+    /// It is not ours to judge: people are told this, and it is left as it is.
+    Noted(String),
 }
 
 /// How to get from the present state to the wanted one.
@@ -135,6 +145,8 @@ impl Want {
             fix: Fix::Above,
             disrupts: false,
             about: vec![],
+            touches: vec![],
+            reads: vec![],
         }
     }
 
@@ -195,10 +207,26 @@ impl Want {
         self
     }
 
+    pub fn touches(mut self, files: &[&str]) -> Self {
+        self.touches = files.iter().map(|path| path.to_string()).collect();
+        self
+    }
+
+    pub fn reads(mut self, files: &[&str]) -> Self {
+        self.reads = files.iter().map(|path| path.to_string()).collect();
+        self
+    }
+
+    /// Only where this is so; elsewhere nothing is wanted, and the question is asked all the same.
+    pub fn only(self, where_this: bool) -> Self {
+        if where_this { self } else { self.judged(|_| Verdict::Holds) }
+    }
+
     /// A file we own: these bytes, this mode, root's.
     pub fn file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            touches: vec![path.into()],
             ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
     }
@@ -207,6 +235,7 @@ impl Want {
     pub fn secret_file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            touches: vec![path.into()],
             ..Want::that(that)
                 .asks(Ask::Hash(path.into()))
                 .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
@@ -222,6 +251,7 @@ impl Want {
         Want {
             expect: Expect::Edited(Arc::new(edit)),
             fix: Fix::Write { path: path.into(), mode: None, text: None },
+            touches: vec![path.into()],
             ..Want::that(that).asks(Ask::File(path.into()))
         }
     }
@@ -255,9 +285,9 @@ impl Want {
     /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
     pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
         let files = reads.join(" ");
-        let reads = reads.iter().map(|path| path.to_string()).collect();
-        Want::that(format!("{unit} runs its current config"))
-            .asks(Ask::Unit { unit: format!("{unit}.service"), reads })
+        let want = Want::that(format!("{unit} runs its current config")).reads(reads);
+        let reads = want.reads.clone();
+        want.asks(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")
             .run(format!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\

@@ -206,7 +206,7 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
         let want = Want::that(format!("{name} is there"))
             .is("yes")
             .run(format!("touch {}", root.path(name).display()));
-        plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))]).remove(0)
+        plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))], &mut Default::default()).remove(0)
     };
     names.iter().map(change).collect()
 }

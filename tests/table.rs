@@ -100,7 +100,8 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         exists: true,
         joining: all.clone(),
         half_joined: all.clone(),
-        absent: all,
+        absent: all.clone(),
+        unregistered: all,
     };
     (machine, fleet)
 }
@@ -161,7 +162,7 @@ fn as_changes(node: &Node, wants: &[(&'static str, &'static str, Want)]) -> Vec<
     let steps: BTreeMap<&str, &'static ironstrap::step::Step> = steps.map(|step| (step.name, step)).collect();
     let unknown = Answer::Unknown("nobody asked".into());
     let change = |(stage, step, want): &(&'static str, &'static str, Want)| {
-        (*stage, plan::changes(&[(steps[step], want, &unknown)]).remove(0))
+        (*stage, plan::changes(&[(steps[step], want, &unknown)], &mut BTreeSet::new()).remove(0))
     };
     wants.iter().map(change).collect()
 }
@@ -304,4 +305,39 @@ fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_mach
         "reinstalled: its old Node goes"
     );
     assert_eq!(verdict(&["w1"]), ironstrap::step::Verdict::Holds, "killed while it joined: its Node stays");
+}
+
+/// What a want makes of an answer, on a machine that is a member.
+fn judged(node: usize, fleet: &Fleet, that: &str, answer: &str) -> ironstrap::step::Verdict {
+    let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
+    let trust = trust(&cluster);
+    let machine = Machine { has: ["client-certificate".to_string()].into(), ..Machine::default() };
+    let wants = wants((&cluster, &cluster.nodes[node]), &trust, (&machine, fleet), OffsetDateTime::now_utc());
+    let want = wants.into_iter().find(|(.., want)| want.that == that).unwrap().2;
+    let Expect::Judged(judge) = want.expect else { panic!("{that}") };
+    judge(answer)
+}
+
+#[test]
+fn a_member_that_the_cluster_has_no_node_of_is_to_register_and_the_rest_waits_for_it() {
+    use ironstrap::step::Verdict::{Differs, Holds, Waits};
+    let known = Fleet { seed: "m1".into(), exists: true, ..Fleet::default() };
+    let gone = Fleet { unregistered: ["w1".to_string()].into(), ..known.clone() };
+    let registers = "the kubelet of w1 is known to the cluster";
+    assert_eq!(judged(1, &known, registers, ""), Holds);
+    assert!(matches!(judged(1, &gone, registers, ""), Differs { .. }));
+    assert!(matches!(judged(0, &gone, "w1 is Ready", "absent"), Waits { .. }));
+    assert!(matches!(judged(0, &known, "w1 is Ready", "absent"), Differs { .. }));
+}
+
+#[test]
+fn what_people_did_on_purpose_is_noted_and_nothing_more() {
+    use ironstrap::step::Verdict::{Holds, Noted};
+    let fleet = Fleet::default();
+    let cordoned = |spec: &str| judged(0, &fleet, "whether w2 takes pods", spec);
+    assert!(matches!(cordoned(r#"{"spec": {"unschedulable": true}}"#), Noted(words) if words.contains("w2")));
+    assert_eq!(cordoned(r#"{"spec": {}}"#), Holds);
+    let strange = "whether the cluster has Nodes that the inventory has not";
+    assert_eq!(judged(0, &fleet, strange, "m1\nw1\nw2\n"), Holds);
+    assert!(matches!(judged(0, &fleet, strange, "m1\nx9\n"), Noted(words) if words.ends_with(": x9")));
 }

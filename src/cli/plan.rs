@@ -45,6 +45,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
         }
         start.left_out().iter().for_each(|words| report::err(words));
     }
+    start.tell_notes().map_err(one)?;
     let unknown = unknown(&plan);
     let tallies = tallies(&start.work, &plan);
     let seconds = start.since.elapsed().as_secs_f64();

@@ -187,6 +187,14 @@ impl Start {
         self.work.members().iter().filter(|member| member.counts())
     }
 
+    /// Tells what was seen and is left as it is.
+    pub fn tell_notes(&self) -> Result<()> {
+        for (node, step, note) in self.work.notes()? {
+            self.events.tell(Event::Note { node, step: step.into(), note });
+        }
+        Ok(())
+    }
+
     /// Those that it was not about, in words; `None` without `--limit`.
     pub fn left_out(&self) -> Option<String> {
         let spared = self.work.members().iter().filter(|member| member.spared);

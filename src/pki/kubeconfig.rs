@@ -1,4 +1,4 @@
-//! Kubeconfig files: the two that we write, and as much of any as it takes to know whose it is. Not where
+//! Kubeconfig files: those that we write, and as much of any as it takes to know whose it is. Not where
 //! they are kept: that is `store`.
 
 use base64::Engine;
@@ -67,6 +67,37 @@ users: []
 "
     )
 }
+
+/// A kubelet's, byte for byte as it writes it itself when it has got its certificate (client-go `bootstrap.go`,
+/// `writeKubeconfigFromBootstrapping`).
+pub(super) fn kubelet(server: &str, ca: &str) -> String {
+    let ca = BASE64_STANDARD.encode(ca);
+    format!(
+        "apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {ca}
+    server: {server}
+  name: default-cluster
+contexts:
+- context:
+    cluster: default-cluster
+    namespace: default
+    user: default-auth
+  name: default-context
+current-context: default-context
+kind: Config
+users:
+- name: default-auth
+  user:
+    client-certificate: {KUBELET_CERTIFICATE}
+    client-key: {KUBELET_CERTIFICATE}
+"
+    )
+}
+
+/// Where a kubelet keeps its client certificate and key, and renews them by itself.
+pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// A JSON string, which YAML takes for a string whatever is in it.
 fn quoted(text: &str) -> String {

@@ -83,6 +83,11 @@ pub fn admin_name(cluster: &Cluster) -> String {
     format!("{}-admin", cluster.name)
 }
 
+/// A client of the API server.
+pub fn user(name: &str, group: Option<&str>) -> Wanted {
+    Wanted { organization: group.map(String::from), ..client(name) }
+}
+
 fn client(name: &str) -> Wanted {
     Wanted { common_name: name.into(), client: true, ..Wanted::default() }
 }

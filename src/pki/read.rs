@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{KeyPair, PublicKeyData};
+use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
@@ -77,23 +78,24 @@ pub fn spki_of_public(pem: &str) -> Option<Vec<u8>> {
     (pem.label == "PUBLIC KEY").then_some(pem.contents)
 }
 
-/// The first certificate of a PEM text or of the base64 of one, as kubeconfigs have it.
-fn any_form(pem_or_base64: &str) -> Option<Seen> {
+/// PEM, of a PEM text or of the base64 of one, as kubeconfigs have it; empty where it is neither.
+pub fn pem_of(pem_or_base64: &str) -> String {
     if pem_or_base64.contains("-----BEGIN") {
-        return Seen::of(pem_or_base64);
+        return pem_or_base64.into();
     }
     let packed: String = pem_or_base64.split_whitespace().collect();
-    Seen::of(&String::from_utf8(BASE64_STANDARD.decode(packed).ok()?).ok()?)
+    let bytes = BASE64_STANDARD.decode(packed).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The certificate in DER, in either form.
+/// The first certificate in DER, of what `pem_of` takes.
 pub fn der_of(pem_or_base64: &str) -> Option<Vec<u8>> {
-    any_form(pem_or_base64).map(|seen| seen.der)
+    Seen::of(&pem_of(pem_or_base64)).map(|seen| seen.der)
 }
 
 /// When a certificate ends: PEM, or the base64 of PEM that kubeconfigs have. `None`: it is none.
 pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
-    any_form(pem_or_base64).map(|seen| seen.not_after)
+    Seen::of(&pem_of(pem_or_base64)).map(|seen| seen.not_after)
 }
 
 /// Why a leaf has to be made anew, as the end of a sentence; `None`: it is as wanted.
@@ -108,12 +110,19 @@ pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDat
         let half = if have.cert.is_empty() { "certificate" } else { "key" };
         return Some(format!("its {half} is missing"));
     }
-    let Some(seen) = Seen::of(&have.cert) else {
+    match Seen::of(&have.cert) {
+        Some(seen) if spki_of_key(&have.key).as_ref() != Some(&seen.spki) => {
+            Some("its key belongs to another certificate".into())
+        }
+        _ => why_no_certificate(&have.cert, wanted, ca, now),
+    }
+}
+
+/// The same of a certificate whose key is elsewhere.
+pub fn why_no_certificate(pem: &str, wanted: &Wanted, ca: &Seen, now: OffsetDateTime) -> Option<String> {
+    let Some(seen) = Seen::of(pem) else {
         return Some("its certificate cannot be read".into());
     };
-    if spki_of_key(&have.key).as_ref() != Some(&seen.spki) {
-        return Some("its key belongs to another certificate".into());
-    }
     if !seen.is_signed_by(ca) {
         return Some("another CA signed it".into());
     }
@@ -125,6 +134,20 @@ pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDat
         return Some(format!("it {verb} {}", seen.not_after.date()));
     }
     why_other(&seen.says, wanted)
+}
+
+/// A certificate in words, a line for each thing that people look for; the text itself where it is none.
+pub fn in_words(pem: &str) -> String {
+    let Some(seen) = Seen::of(pem) else { return format!("no certificate: {}\n", pem.trim_end()) };
+    let organization = seen.says.organization.iter().map(|name| format!(" of {name}")).collect::<String>();
+    let mut text = format!("{}{organization}\n", seen.says.common_name);
+    let addresses = seen.says.addresses.iter().map(IpAddr::to_string);
+    for name in seen.says.names.iter().cloned().chain(addresses) {
+        text += &format!("good for {name}\n");
+    }
+    let dates = format!("valid from {} until {}", seen.not_before.date(), seen.not_after.date());
+    let hash: String = Sha256::digest(pem).iter().map(|byte| format!("{byte:02x}")).collect();
+    text + &format!("{dates}\nsha256 {hash}\n")
 }
 
 /// How what it says falls short of what it should say. More names than wanted do no harm.

@@ -1,4 +1,5 @@
-//! Objects of the cluster: one `kubectl get` for all asks, against the API server of this very machine.
+//! Objects of the cluster, against the API server of this very machine: one `kubectl get` for all asks, and beside it
+//! one list of all Nodes, which are too many to be got one by one.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +9,24 @@ use crate::step::{Ask, Object};
 
 /// What the question prints where no API server was ever set up.
 const NO_CLUSTER: &str = "no cluster";
+/// What it prints after the last Node, so that a list that broke off is told from a short one.
+const ALL_NODES: &str = "all nodes";
+
+/// A control plane whose manifest is gone is no machine without a cluster.
+const GUARD: &str = r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
+  [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && [ -e /var/lib/etcd/member ] || { echo no cluster; exit 0; }
+  echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
+  exit 1
+fi
+"#;
 
 /// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was
-/// killed before that left nothing but the other credentials to see it with.
+/// killed before that left nothing but the other credentials to see it with. They also serve where the administrator's
+/// own are no good any more.
 const ASK: &str = r#"exec 4>&1
 r=0; said=$(get 2>&1 >&4) || r=$?
 super=/etc/kubernetes/super-admin.conf
-case $said in *'User "kubernetes-admin" cannot get'*)
+case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
 esac
 [ -z "$said" ] || echo "$said" >&2
@@ -22,14 +34,16 @@ exit $r"#;
 
 /// An empty question where nothing is asked; else every object once.
 pub(super) fn question(asks: &[&Ask]) -> String {
-    let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
-    if wanted.is_empty() {
+    let asked = asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes));
+    if !asked {
         return String::new();
     }
+    let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
     // With a single object the output would have another shape.
     let more =
         [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
-    let wanted: BTreeSet<&Object> = wanted.into_iter().chain(&more).collect();
+    let wanted: BTreeSet<&Object> =
+        wanted.into_iter().chain(&more).filter(|object| !is_node(object)).collect();
     let document = |o: &&Object| {
         let namespace =
             if o.namespace.is_empty() { String::new() } else { format!(", namespace: {}", o.namespace) };
@@ -44,10 +58,18 @@ pub(super) fn question(asks: &[&Ask]) -> String {
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
         r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.type}{"\n"}{end}"#
     );
+    let nodes = r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#;
+    // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     format!(
-        "if [ ! -e /etc/kubernetes/admin.conf ] || [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then echo {NO_CLUSTER}; exit 0; fi\n\
-         {KUBECTL}get() {{\nkubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS'\n{documents}OBJECTS\n}}\n{ASK}"
+        "{GUARD}{KUBECTL}nodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
+         get() {{\nnodes \"$@\" | {{ r=0\n\
+         kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS' || r=$?\n{documents}OBJECTS\n\
+         cat; return $r; }}\n}}\n{ASK}"
     )
+}
+
+fn is_node(object: &Object) -> bool {
+    object.kind == "Node" && object.api_version == "v1"
 }
 
 fn objects(ask: &Ask) -> &[Object] {
@@ -61,7 +83,7 @@ fn objects(ask: &Ask) -> &[Object] {
 pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
     if text.trim() == NO_CLUSTER {
-        return Ok(Found::new());
+        return Ok(Found::default());
     }
     // A kind that the cluster has never heard of: its objects cannot be there either. And what the API server has
     // to say about a version that will go says nothing of the object.
@@ -71,6 +93,11 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
         return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
     }
+    let asked = asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes));
+    if asked && !text.lines().any(|line| line == ALL_NODES) {
+        return Err("kubectl: the list of nodes breaks off".into());
+    }
+    let name = |line: &str| Some(line.strip_prefix("Node//")?.split_once(' ')?.0.to_string());
     let wanted = asks.iter().flat_map(|ask| objects(ask));
     let found = wanted.filter_map(|object| {
         // Where a manifest leaves the namespace to kubectl, that takes `default`.
@@ -81,13 +108,18 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let line = text.lines().find_map(named)?;
         Some((object.clone(), line))
     });
-    Ok(found.collect())
+    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(name).collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.
 pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
-    let line = |object: &Object| found.get(object).cloned().unwrap_or_else(|| "absent".into()) + "\n";
+    let line = |object: &Object| found.objects.get(object).cloned().unwrap_or_else(|| "absent".into()) + "\n";
     wanted.iter().map(line).collect()
+}
+
+/// A line for each Node.
+pub(super) fn nodes(found: &Found) -> String {
+    found.nodes.iter().map(|name| format!("{name}\n")).collect()
 }
 
 #[cfg(test)]
@@ -95,6 +127,7 @@ mod tests {
     use super::*;
 
     fn found(stdout: &str, status: i32, stderr: &str, object: Object) -> Result<Found, String> {
+        let stdout = format!("{stdout}\n{ALL_NODES}\n");
         let reply = Reply { status, stdout: stdout.into(), stderr: stderr.into() };
         read(reply, &[&Ask::Objects(vec![object])])
     }
@@ -105,13 +138,14 @@ mod tests {
             [("ConfigMap/default/a {}", true), ("ConfigMap//a {}", true), ("ConfigMap/other/a {}", false)]
         {
             let found = found(line, 0, "", Object::new("v1", "ConfigMap", "", "a")).unwrap();
-            assert_eq!(found.len() == 1, there, "{line}");
+            assert_eq!(found.objects.len() == 1, there, "{line}");
         }
     }
 
     #[test]
     fn a_warning_or_an_unknown_kind_says_nothing_against_the_answer_and_anything_else_does() {
-        let said = |stderr: &str| found("Node//a {}", 1, stderr, Object::node("a")).map(|found| found.len());
+        let said =
+            |stderr: &str| found("Node//a {}", 1, stderr, Object::node("a")).map(|found| found.objects.len());
         assert_eq!(said("Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1"), Ok(1));
         assert_eq!(
             said("error: resource mapping not found for name: \"x\"\nensure CRDs are installed first"),

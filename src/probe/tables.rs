@@ -9,18 +9,26 @@ use crate::step::Ask;
 /// Separates the fields of a line; no path, unit or package has it in its name.
 const TAB: char = '\t';
 
-/// Stat, text and hash of files; units; packages. Always five questions, empty where nothing is asked.
-pub(super) fn questions(asks: &[&Ask]) -> [String; 5] {
+/// Of a kubeconfig what everybody may know, in lines of `PATH KEY VALUE`.
+const PUBLIC: &str = "/^ *(server|certificate-authority-data|client-certificate-data|client-certificate): / \
+     { print FILENAME, substr($1, 1, length($1) - 1), $2 }";
+
+/// Stat, text and hash of files; kubeconfigs; units; packages. Always six questions, empty where nothing is asked.
+pub(super) fn questions(asks: &[&Ask]) -> [String; 6] {
     let paths = |which: fn(&Ask) -> Vec<&str>| -> String {
         let all: BTreeSet<&str> = asks.iter().flat_map(|ask| which(ask)).collect();
         all.into_iter().collect::<Vec<_>>().join(" ")
     };
     let all = paths(|ask| match ask {
-        Ask::File(path) | Ask::Hash(path) => vec![path],
+        Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => vec![path],
         Ask::Unit { reads, .. } => reads.iter().map(String::as_str).collect(),
         _ => vec![],
     });
     let (texts, hashes) = (paths(text_path), paths(hash_path));
+    let kubeconfigs = paths(|ask| match ask {
+        Ask::Kubeconfig(path) => vec![path],
+        _ => vec![],
+    });
     let units = paths(|ask| match ask {
         Ask::Unit { unit, .. } => vec![unit],
         _ => vec![],
@@ -32,14 +40,15 @@ pub(super) fn questions(asks: &[&Ask]) -> [String; 5] {
     let there = |paths: &str, then: &str| match paths.is_empty() {
         true => String::new(),
         false => format!(
-            "for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} -- \"$@\""
+            "for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} \"$@\""
         ),
     };
     let some = |list: &str, command: String| if list.is_empty() { String::new() } else { command };
     [
         some(&all, format!("stat -L -c '%n{TAB}%F{TAB}mode %a %U:%G{TAB}%s{TAB}%.6Z' -- {all}")),
-        there(&texts, "cat"),
-        there(&hashes, "sha256sum"),
+        there(&texts, "cat --"),
+        there(&hashes, "sha256sum --"),
+        there(&kubeconfigs, &format!("awk '{PUBLIC}'")),
         some(
             &units,
             format!(
@@ -78,32 +87,43 @@ struct File {
     changed: f64,
 }
 
-/// All that the five questions brought, ready to be dealt out.
+/// All that the six questions brought, ready to be dealt out.
 pub(super) struct Tables {
     files: Result<BTreeMap<String, File>, String>,
     texts: Result<BTreeMap<String, Vec<u8>>, String>,
     hashes: Result<BTreeMap<String, String>, String>,
+    /// Each as lines of `KEY VALUE`.
+    kubeconfigs: Result<BTreeMap<String, String>, String>,
     units: Result<BTreeMap<String, BTreeMap<String, String>>, String>,
     packages: Result<BTreeMap<String, String>, String>,
 }
 
 impl Tables {
-    pub(super) fn read([stat, text, hash, units, packages]: [Reply; 5], asks: &[&Ask]) -> Tables {
+    pub(super) fn read(replies: [Reply; 6], asks: &[&Ask]) -> Tables {
+        let [stat, text, hash, kubeconfigs, units, packages] = replies;
         let files = files(stat);
         let texts = match &files {
             Ok(files) => texts(text, files, asks),
             Err(why) => Err(why.clone()),
         };
-        Tables { texts, files, hashes: hashes(hash), units: blocks(units), packages: versions(packages) }
+        Tables {
+            texts,
+            files,
+            hashes: hashes(hash),
+            kubeconfigs: publics(kubeconfigs),
+            units: blocks(units),
+            packages: versions(packages),
+        }
     }
 
     pub(super) fn answer(&self, ask: &Ask) -> Answer {
         let answer = match ask {
             Ask::File(path) => self.text(path),
             Ask::Hash(path) => self.hash(path),
+            Ask::Kubeconfig(path) => self.kubeconfig(path),
             Ask::Unit { unit, reads } => self.unit(unit, reads),
             Ask::Packages(names) => self.packages(names),
-            Ask::Head | Ask::Shell(_) | Ask::Objects(_) => Err("asked the wrong table".into()),
+            Ask::Head | Ask::Shell(_) | Ask::Objects(_) | Ask::Nodes => Err("asked the wrong table".into()),
         };
         answer.map_or_else(Answer::Unknown, Answer::Said)
     }
@@ -128,6 +148,12 @@ impl Tables {
         let hash =
             self.hashes.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
         Ok(format!("{}\nsha256 {hash}", file.mode))
+    }
+
+    fn kubeconfig(&self, path: &str) -> Result<String, String> {
+        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
+        let lines = self.kubeconfigs.as_ref().map_err(String::clone)?.get(path);
+        Ok(format!("{}\n{}", file.mode, lines.map(String::as_str).unwrap_or_default()))
     }
 
     fn unit(&self, unit: &str, reads: &[String]) -> Result<String, String> {
@@ -218,6 +244,16 @@ fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {
     Ok(text.lines().filter_map(pair).collect())
 }
 
+fn publics(reply: Reply) -> Result<BTreeMap<String, String>, String> {
+    trouble(&reply, &[])?;
+    let text = String::from_utf8(reply.stdout).map_err(|_| "awk: not UTF-8")?;
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (path, line) in text.lines().filter_map(|line| line.split_once(' ')) {
+        *all.entry(path.to_string()).or_default() += &format!("{line}\n");
+    }
+    Ok(all)
+}
+
 /// `systemctl show`: `Key=value` lines, an empty line between units.
 fn blocks(reply: Reply) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
     trouble(&reply, &[])?;
@@ -268,10 +304,10 @@ mod tests {
     fn a_file_that_is_not_there_is_absent_and_one_that_cannot_be_seen_is_unknown() {
         let ask = Ask::File("/a".into());
         let absent = reply(1, "", "stat: cannot statx '/a': No such file or directory");
-        let tables = Tables::read([absent, nothing(), nothing(), nothing(), nothing()], &[&ask]);
+        let tables = Tables::read([absent, nothing(), nothing(), nothing(), nothing(), nothing()], &[&ask]);
         assert_eq!(tables.answer(&ask), Answer::Said("absent".into()));
         let broken = reply(1, "", "stat: cannot statx '/a': Input/output error");
-        let tables = Tables::read([broken, nothing(), nothing(), nothing(), nothing()], &[&ask]);
+        let tables = Tables::read([broken, nothing(), nothing(), nothing(), nothing(), nothing()], &[&ask]);
         assert!(matches!(tables.answer(&ask), Answer::Unknown(why) if why.contains("Input/output")));
     }
 
@@ -280,7 +316,10 @@ mod tests {
         let (file, packages) = (Ask::File("/a".into()), Ask::Packages(vec!["a".into()]));
         let unit = Ask::Unit { unit: "a.service".into(), reads: vec!["/a".into()] };
         let dead = || reply(137, "", "");
-        let tables = Tables::read([dead(), nothing(), nothing(), dead(), dead()], &[&file, &packages, &unit]);
+        let tables = Tables::read(
+            [dead(), nothing(), nothing(), nothing(), dead(), dead()],
+            &[&file, &packages, &unit],
+        );
         for ask in [&file, &packages, &unit] {
             assert!(matches!(tables.answer(ask), Answer::Unknown(_)), "{ask:?}");
         }
@@ -294,8 +333,10 @@ mod tests {
             "/b\tregular file\tmode 600 root:root\t3\t1.5\n/a\tregular file\tmode 644 root:root\t4\t1.5\n",
             "",
         );
-        let tables =
-            Tables::read([stat, reply(0, "one\ntwo", ""), nothing(), nothing(), nothing()], &[&b, &a]);
+        let tables = Tables::read(
+            [stat, reply(0, "one\ntwo", ""), nothing(), nothing(), nothing(), nothing()],
+            &[&b, &a],
+        );
         assert_eq!(tables.answer(&a), Answer::Said("mode 644 root:root\none\n".into()));
         assert_eq!(tables.answer(&b), Answer::Said("mode 600 root:root\ntwo".into()));
     }
@@ -304,7 +345,8 @@ mod tests {
     fn a_file_that_grew_between_two_looks_is_unknown() {
         let ask = Ask::File("/a".into());
         let stat = reply(0, "/a\tregular file\tmode 644 root:root\t3\t1.5\n", "");
-        let tables = Tables::read([stat, reply(0, "more", ""), nothing(), nothing(), nothing()], &[&ask]);
+        let tables =
+            Tables::read([stat, reply(0, "more", ""), nothing(), nothing(), nothing(), nothing()], &[&ask]);
         assert!(matches!(tables.answer(&ask), Answer::Unknown(_)));
     }
 
@@ -316,8 +358,11 @@ mod tests {
         let at =
             |changed: &str| reply(0, &format!("/c\tregular file\tmode 644 root:root\t3\t{changed}\n"), "");
         let answer = |changed| {
-            Tables::read([at(changed), nothing(), nothing(), reply(0, show, ""), nothing()], &[&ask])
-                .answer(&ask)
+            Tables::read(
+                [at(changed), nothing(), nothing(), nothing(), reply(0, show, ""), nothing()],
+                &[&ask],
+            )
+            .answer(&ask)
         };
         assert_eq!(answer("1795278001.000000"), Answer::Said("enabled active current".into()));
         assert_eq!(
@@ -330,7 +375,7 @@ mod tests {
     fn a_package_that_dpkg_forgot_is_absent_and_one_it_has_left_overs_of_is_not() {
         let ask = Ask::Packages(vec!["a".into(), "b".into(), "c".into()]);
         let said = reply(1, "b\trc \t1.0\nc\tun \t\n", "dpkg-query: no packages found matching a");
-        let tables = Tables::read([nothing(), nothing(), nothing(), nothing(), said], &[&ask]);
+        let tables = Tables::read([nothing(), nothing(), nothing(), nothing(), nothing(), said], &[&ask]);
         assert_eq!(tables.answer(&ask), Answer::Said("a absent\nb rc 1.0\nc absent\n".into()));
     }
 }

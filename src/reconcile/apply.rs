@@ -1,6 +1,7 @@
 //! Who is worked on next. Each time a piece of work ends, every node is looked at again and given what it can
 //! do now; when nobody can do anything any more, the run is over.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -244,6 +245,7 @@ impl<S: Shell> Fleetwork<S> {
     fn ask(&mut self, i: usize, after: Duration, working: &mut Working) {
         let member = &mut self.members[i];
         member.execs += 1;
+        member.work.disturbed = false;
         let work = work::ask_later(member.shell.clone(), member.questions(), after);
         self.begin(i, working, work);
     }
@@ -280,12 +282,14 @@ impl<S: Shell> Fleetwork<S> {
                     (work.stale, work.lost) = (true, work.lost + 1);
                 }
                 result => {
-                    (work.stale, work.lost) = (false, 0);
+                    (work.stale, work.lost) = (std::mem::take(&mut work.disturbed), 0);
                     self.heard(i, result);
                 }
             },
             Done::Fixed(done, wrong) => {
                 work.stale = true;
+                self.unregistered.remove(&self.members[i].node.name);
+                let work = &mut self.members[i].work;
                 work.cut = if done.is_empty() && wrong.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
                 match wrong {
@@ -304,32 +308,38 @@ impl<S: Shell> Fleetwork<S> {
     fn disturb(&mut self, i: usize, ended: Option<usize>) {
         let entered = ended.is_some_and(|t| self.stages[t].needs == Needs::SeedFirst);
         if let Some(api) = self.api(&self.fleet()).filter(|api| entered && *api != i) {
-            self.members[api].work.stale = true;
+            let work = &mut self.members[api].work;
+            (work.stale, work.disturbed) = (true, work.busy);
         }
     }
 
     /// Keeps book of what did not hold and now does.
     fn note(&mut self, i: usize, stages: &[Vec<Change>]) {
-        let mut own = std::collections::BTreeSet::new();
-        let mut whole = std::collections::BTreeSet::new();
-        for (t, change) in
-            stages.iter().enumerate().flat_map(|(t, changes)| changes.iter().map(move |c| (t, c)))
+        let (mut own, mut whole, mut unsure) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+        for (stage, change) in
+            self.stages.iter().zip(stages).flat_map(|(s, all)| all.iter().map(move |c| (s, c)))
         {
-            let set = if self.stages[t].via == Via::Api { &mut whole } else { &mut own };
-            set.insert(format!("{}\n{}", change.step, change.that));
+            let key = format!("{}\n{}", change.step, change.that);
+            match (&change.state, stage.via) {
+                (State::Unknown { .. }, _) => unsure.insert(key),
+                (_, Via::Api) => whole.insert(key),
+                (_, Via::Node) => own.insert(key),
+            };
         }
         self.members[i].pressing = super::pressing(stages);
-        let unsure = stages.iter().flatten().any(|change| matches!(change.state, State::Unknown { .. }));
-        if unsure {
-            // What cannot be told now was neither mended nor broken.
-            return;
+        if unsure.is_empty() {
+            self.members[i].work.unsure = None;
         }
-        self.members[i].work.unsure = None;
-        let mut mended: Vec<String> = self.members[i].open.difference(&own).cloned().collect();
-        self.members[i].open = own;
+        // What cannot be told now was neither mended nor broken.
+        let settle = |open: &mut BTreeSet<String>, mut now: BTreeSet<String>| -> Vec<String> {
+            now.extend(open.intersection(&unsure).cloned());
+            let mended = open.difference(&now).cloned().collect();
+            *open = now;
+            mended
+        };
+        let mut mended = settle(&mut self.members[i].open, own);
         if self.api(&self.fleet()) == Some(i) {
-            mended.extend(self.open.difference(&whole).cloned());
-            self.open = whole;
+            mended.extend(settle(&mut self.open, whole));
         }
         for key in mended {
             let (step, that) = key.split_once('\n').unwrap_or_default();

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub busy: bool,
     /// What is known of it is out of date.
     pub stale: bool,
+    /// It became so while it was being asked.
+    pub disturbed: bool,
     /// The stage of the fixes that run, and whether they interrupt a member.
     pub stage: Option<usize>,
     pub disrupts: bool,

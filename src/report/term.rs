@@ -46,7 +46,7 @@ impl Display {
                     self.node(node).set_message(text);
                 }
             }
-            Event::Trust { .. } | Event::Stopping { .. } => {
+            Event::Trust { .. } | Event::Stopping { .. } | Event::Note { .. } => {
                 let _ = self.all.println(line(event).unwrap_or_default());
             }
             Event::Done { .. } => {

@@ -11,6 +11,8 @@ pub const STEP: Step = Step {
 
 const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
 
+const SYSCTL_FILE: &str = "99-zz-ironstrap.conf";
+
 /// What must hold in `/proc/sys`: containerd's and kubeadm's documented prerequisites.
 const SYSCTLS: &[(&str, &str)] = &[
     ("net.bridge.bridge-nf-call-ip6tables", "1"),
@@ -37,10 +39,11 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
             "sysctls are set at boot",
-            "/etc/sysctl.d/99-zz-ironstrap.conf",
+            &format!("/etc/sysctl.d/{SYSCTL_FILE}"),
             0o644,
             &format!("# Kept by ironstrap.\n{file}"),
         ),
+        nothing_overrides(),
         effect("overlay file systems can be mounted", "grep -qw overlay /proc/filesystems", "overlay"),
         effect(
             "bridged traffic can be filtered",
@@ -67,4 +70,36 @@ fn live(key: &str, value: &str) -> Want {
         .ask(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
         .is(value)
         .run(format!("sysctl -qw {key}={value}"))
+}
+
+/// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else. The files' own names
+/// are their order, whichever folder they are in, and the first folder that has a name hides the others
+/// (sysctl.d(5)). As FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
+const OVERRIDES: &str = r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
+FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[name]++ }
+{ k = v = $0; sub(/=.*/, "", k); gsub(/^[ \t-]+|[ \t]+$/, "", k); gsub(/\//, ".", k)
+  sub(/^[^=]*=/, "", v); gsub(/^[ \t]+|[ \t]+$/, "", v)
+  bad = after && k in want && v != want[k]
+  if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##;
+
+/// Defines `overrides`, which looks at the files it is given, and gives this shell all that are read at boot.
+fn boot_files() -> String {
+    let wants: Vec<String> = SYSCTLS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!(
+        "overrides() {{ awk -v ours={SYSCTL_FILE} -v wants='{}' \"$@\"; }}\nset --\n\
+         for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf; do\n\
+         [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n",
+        wants.join(" ")
+    )
+}
+
+fn nothing_overrides() -> Want {
+    let files = boot_files();
+    Want::that("nothing overrides our sysctls at boot")
+        .ask(format!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\""))
+        .is("")
+        .run(format!(
+            "{files}overrides '{OVERRIDES}' \"$@\" | sed 's/: .*//' | sort -u | while read -r f; do\n\
+             before_file \"kernel-${{f##*/}}\" \"$f\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$f\" kept\ndone"
+        ))
 }

@@ -15,6 +15,9 @@ pub const STEP: Step = Step {
 const PACKAGES: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
 // Where the project's own documentation puts them.
 const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
+/// The kubelet's unit and what kubeadm's package adds to it.
+pub(super) const UNIT_FILES: [&str; 2] =
+    ["/usr/lib/systemd/system/kubelet.service", "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"];
 const SOURCE: &str = "/etc/apt/sources.list.d/kubernetes.list";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -33,6 +36,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .asks(Ask::Packages(names))
             .passes(format!("{version}, held"), move |states| are_installed(states, &version))
             .run_as_unit("kubelet", 20, install(cluster)),
+        unit(cluster),
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
@@ -64,6 +68,26 @@ fn key(cluster: &Cluster) -> Want {
         ))
         .is("as first seen")
         .run(fetch)
+}
+
+/// Drop-ins of the user's own belong under /etc and are nobody's business; the packages' files are the packages'.
+fn unit(cluster: &Cluster) -> Want {
+    let files = UNIT_FILES.map(|path| path.trim_start_matches('/')).join(" ");
+    let version = &cluster.kubernetes;
+    Want::that("the kubelet's unit is as its packages have it")
+        .ask(format!(
+            "cd /var/lib/dpkg/info; set --\nfor f in kubelet.md5sums kubeadm.md5sums; do [ ! -e $f ] || set -- \"$@\" $f; done\n\
+             [ $# = 0 ] || awk -v files='{files}' 'BEGIN {{ n = split(files, a, \" \"); for (i = 1; i <= n; i++) want[a[i]] }} $2 in want' \"$@\" |\n\
+             while read -r sum file; do\n\
+             if [ ! -e \"/$file\" ]; then echo \"/$file is gone\"; continue; fi\n\
+             is=$(md5sum <\"/$file\"); [ \"${{is%% *}}\" = \"$sum\" ] || echo \"/$file was edited\"; done"
+        ))
+        .is("")
+        .run(format!(
+            "{}apt update\npackages --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
+            runtime::exports(cluster)
+        ))
+        .touches(&UNIT_FILES)
 }
 
 fn are_installed(states: &str, version: &str) -> bool {

@@ -1,5 +1,7 @@
 //! labels: labels and taints as the inventory says; what others set is left alone.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{Node, Taint};
@@ -18,6 +20,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 fn as_said(cx: &Cx, node: &Node) -> Want {
     let waits = cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name));
+    let unregistered = cx.fleet.unregistered.contains(&node.name);
+    let waits = waits.or(unregistered.then(|| format!("the kubelet of {} to register", node.name)));
     let wanted = node.clone();
     Want::that(format!("{} has its labels and taints", node.name))
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
@@ -34,17 +38,33 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
         .run(set(node))
 }
 
+/// What kubeadm marks control planes with (kubeadm `markcontrolplane.go`).
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// The inventory's, and kubeadm's mark of a control plane.
+fn labels(node: &Node) -> BTreeMap<String, String> {
+    let mark = node.is_control_plane().then(|| (CONTROL_PLANE.to_string(), String::new()));
+    node.labels.clone().into_iter().chain(mark).collect()
+}
+
+/// The inventory's; where it says nothing of a control plane's, kubeadm's.
+fn taints(node: &Node) -> Vec<Taint> {
+    let taint = || Taint { key: CONTROL_PLANE.into(), value: String::new(), effect: "NoSchedule".into() };
+    let kubeadms = || node.is_control_plane().then(taint).into_iter().collect();
+    node.taints.clone().unwrap_or_else(kubeadms)
+}
+
 /// What we are to see to, a line each.
 fn ours(node: &Node) -> Vec<String> {
-    let labels = node.labels.iter().map(|(key, value)| format!("label {key}={value}"));
-    let taints = node.taints.iter().flatten().map(|taint| format!("taint {taint}"));
+    let labels = labels(node).into_iter().map(|(key, value)| format!("label {key}={value}"));
+    let taints = taints(node).into_iter().map(|taint| format!("taint {taint}"));
     labels.chain(taints).collect()
 }
 
 /// Keys of what we see to, for `SET_BY_US`.
 fn keys(node: &Node) -> String {
-    let labels = node.labels.keys().map(|key| format!("label {key}"));
-    let taints = node.taints.iter().flatten().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
+    let labels = labels(node).into_keys().map(|key| format!("label {key}"));
+    let taints = taints(node).into_iter().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
     labels.chain(taints).collect::<Vec<_>>().join(",")
 }
 
@@ -53,11 +73,14 @@ fn compare(node: &Node, object: &Value) -> (String, String) {
     let noted =
         object.pointer("/metadata/annotations").and_then(|a| a.get(SET_BY_US)).and_then(Value::as_str);
     let noted = noted.unwrap_or_default();
+    // What kubeadm set at the beginning is ours to take back too.
+    let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
     let taints: Vec<Taint> =
         object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint).collect();
     let mut have: Vec<String> = Vec::new();
-    let mine =
-        |kind: &str, key: &str| format!(",{noted},{},", keys(node)).contains(&format!(",{kind} {key},"));
+    let mine = |kind: &str, key: &str| {
+        format!(",{kubeadms},{noted},{},", keys(node)).contains(&format!(",{kind} {key},"))
+    };
     have.extend(
         labels
             .iter()
@@ -86,7 +109,7 @@ fn taint(value: &Value) -> Taint {
 /// are one list for all who set them: those go one by one.
 fn set(node: &Node) -> String {
     let name = &node.name;
-    let labels: Map<String, Value> = node.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    let labels: Map<String, Value> = labels(node).into_iter().map(|(k, v)| (k, json!(v))).collect();
     let object = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {SET_BY_US: keys(node)}},
@@ -97,11 +120,11 @@ fn set(node: &Node) -> String {
     );
     let kept = quote(&format!(",{},", keys(node)));
     script += &format!(
-        "echo \"$set_before\" | tr , '\\n' | while read -r kind key; do\n\
+        "echo \"$set_before,taint {CONTROL_PLANE}:NoSchedule\" | tr , '\\n' | while read -r kind key; do\n\
            [ \"$kind\" = taint ] || continue\n\
            case {kept} in *\",taint $key,\"*) ;; *) kubectl taint node {name} \"$key-\" || : ;; esac\ndone\n"
     );
-    for taint in node.taints.iter().flatten() {
+    for taint in taints(node) {
         script += &format!("kubectl taint node {name} --overwrite {}\n", quote(&taint.to_string()));
     }
     script

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use crate::diagnosis::CAUSES;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, quote};
+use crate::shell::{KUBECTL, KUBELETS_KUBECTL, quote};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
+use crate::steps::{kubelet, uploads};
 use crate::template;
 
-mod config;
+pub(super) mod config;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
@@ -21,6 +22,7 @@ const RECEIPT: &str = "/var/lib/ironstrap/kubeadm-receipt";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let enter = enter(cx)?;
+    let [unit, drop_in] = kubelet::UNIT_FILES;
     let member = match cx.node.is_control_plane() {
         true => control_plane(cx, &enter),
         false => worker(cx, &enter),
@@ -29,7 +31,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         member,
         Want::no_file("no credentials of joining are left", BOOTSTRAP),
         products(cx)?,
-        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"]),
+        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in]),
+        registered(cx)?,
     ];
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
@@ -39,6 +42,33 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants[2].fix = wants[0].fix.clone();
     }
     Ok(wants)
+}
+
+/// A kubelet makes its Node when it starts, and never again. Whether the Node is there, only the API knows.
+fn registered(cx: &Cx) -> Result<Want> {
+    let name = &cx.node.name;
+    let gone = cx.fleet.unregistered.contains(name);
+    let node = format!("{} get node {name}", KUBELETS_KUBECTL);
+    let mut fix = format!(
+        "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
+         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
+    );
+    if cx.node.is_control_plane() {
+        let config = template::yaml(&config::init(cx, false)?)?;
+        fix += &format!(
+            "\nmkdir -p -m 700 /run/ironstrap\ncat >/run/ironstrap/mark.yaml <<'KUBEADM'\n{config}KUBEADM\n\
+             kubeadm init phase mark-control-plane --config /run/ironstrap/mark.yaml\nrm -f /run/ironstrap/mark.yaml"
+        );
+    }
+    let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
+    Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
+        .asks(Ask::Head)
+        .judged(move |_| match gone {
+            true => Verdict::Differs { have: have.clone(), want: want.clone() },
+            false => Verdict::Holds,
+        })
+        .run(fix)
+        .disrupts())
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
@@ -59,6 +89,8 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
     }
     let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
     let has_credentials = cx.machine.is_member();
+    // Once kubeadm is through, a Node that was deleted or lost its mark is for others to mend.
+    let through = cx.machine.has("receipt") && has_credentials;
     Want::that(format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
         .asks(Ask::Objects(objects))
         .judged(move |answer| {
@@ -67,9 +99,9 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
                 missing.push("the kubelet's own credentials".into());
             }
             for (name, line) in names.iter().zip(answer.lines()) {
-                let unmarked =
-                    name.starts_with("Node ") && !line.contains("\"node-role.kubernetes.io/control-plane\"");
-                if line == "absent" || unmarked {
+                let node = name.starts_with("Node ");
+                let unmarked = node && !line.contains("\"node-role.kubernetes.io/control-plane\"");
+                if (line == "absent" || unmarked) && !(node && through) {
                     missing.push(name.clone());
                 }
             }
@@ -88,9 +120,9 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
 fn worker(cx: &Cx, enter: &str) -> Want {
     Want::that(format!("{} is a member of {}", cx.node.name, cx.cluster.name))
         .ask(
-            "if [ ! -e /etc/kubernetes/kubelet.conf ]; then echo no member\n\
-             elif [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo without credentials\n\
-             else echo member; fi",
+            "if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo member\n\
+             elif [ -e /etc/kubernetes/kubelet.conf ]; then echo without credentials\n\
+             else echo no member; fi",
         )
         .is("member")
         .run_as_unit("kubeadm", 15, enter)
@@ -111,12 +143,13 @@ fn enter(cx: &Cx) -> Result<String> {
             cx.trust.discovery_kubeconfig(cx.cluster).trim_end()
         ),
     };
+    let noted = if seed { uploads::noted(cx)? } else { String::new() };
     Ok(format!(
         "{}umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config /run/ironstrap/kubeadm.yaml\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
          {wait}if [ -z \"$entered\" ]; then hopeful kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
-         rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{}",
+         rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{noted}{}",
         hopeless(),
         config::DISCOVERY,
         receipt(cx)?
@@ -169,9 +202,11 @@ fn receipt(cx: &Cx) -> Result<String> {
     let files = product_files(cx).join(" ");
     Ok(format!(
         "mkdir -p -m 700 /var/lib/ironstrap\n\
-         {{ echo config {}; for f in {files}; do if [ -e \"$f\" ]; then sha256sum \"$f\"; fi; done; }} >{RECEIPT}.new\n\
+         {{ echo config {}; echo endpoint {}; echo name {}; for f in {files}; do if [ -e \"$f\" ]; then sha256sum \"$f\"; fi; done; }} >{RECEIPT}.new\n\
          mv {RECEIPT}.new {RECEIPT}",
-        fingerprint(cx)?
+        fingerprint(cx)?,
+        cx.cluster.endpoint,
+        cx.cluster.name
     ))
 }
 
@@ -210,7 +245,7 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
             changed.push("the inventory's settings changed since kubeadm ran".into());
         }
         match is.iter().find(|(other, _)| other == file) {
-            _ if hash == "config" => {}
+            _ if !file.starts_with('/') => {}
             Some((_, now)) if now == hash => {}
             Some(_) => changed.push(format!("{file} was edited")),
             None => changed.push(format!("{file} is gone")),
@@ -227,12 +262,24 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
+/// The copy that it makes of the file it replaces is nothing to anybody: what was there before the first change is kept.
+const KUBELET_CONFIG_AGAIN: &str = "\
+mkdir -p -m 700 /run/ironstrap
+touch /run/ironstrap/before-kubeadm
+kubeadm upgrade node phase kubelet-config
+if [ -d /etc/kubernetes/tmp ]; then
+  find /etc/kubernetes/tmp -mindepth 1 -maxdepth 1 -name 'kubeadm-kubelet-config*' -newer /run/ironstrap/before-kubeadm -exec rm -rf {} +
+  rmdir --ignore-fail-on-non-empty /etc/kubernetes/tmp
+fi
+rm -f /run/ironstrap/before-kubeadm
+";
+
 /// Has kubeadm write its files again, on a machine that is a member. kubeadm's single phases are made to be
 /// repeated.
 fn again(cx: &Cx) -> Result<String> {
     if !cx.node.is_control_plane() {
         return Ok(format!(
-            "kubeadm upgrade node phase kubelet-config\nsystemctl restart kubelet\nsteady kubelet\n{}",
+            "{KUBELET_CONFIG_AGAIN}systemctl restart kubelet\nsteady kubelet\n{}",
             receipt(cx)?
         ));
     }
@@ -241,13 +288,7 @@ fn again(cx: &Cx) -> Result<String> {
         "{}umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config $c\n{KUBECTL}\
          kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
-         kubeadm init phase kubelet-start --config $c\n\
-         proxy() {{ kubectl -n kube-system get configmap kube-proxy --ignore-not-found -o 'jsonpath={{.data}}'; }}\n\
-         patiently kubectl get --raw /readyz >/dev/null\nbefore=$(patiently proxy)\n\
-         patiently kubeadm init phase upload-config all --config $c\npatiently kubeadm init phase addon all --config $c\n\
-         after=$(patiently proxy)\n\
-         [ \"$before\" = \"$after\" ] || patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n\
-         rm -f $c\n{}",
+         kubeadm init phase kubelet-start --config $c\nrm -f $c\npatiently kubectl get --raw /readyz >/dev/null\n{}",
         hopeless(),
         receipt(cx)?
     ))
@@ -267,7 +308,7 @@ mod tests {
         let same = "was config F\nwas 1 /a\nis 1 /a";
         assert_eq!(compare(same, "F"), Verdict::Holds);
         let Verdict::Differs { have, .. } =
-            compare("was config F\nwas 1 /a\nwas 2 /b\nis 3 /a\nis 4 /c", "G")
+            compare("was config F\nwas endpoint api:6443\nwas 1 /a\nwas 2 /b\nis 3 /a\nis 4 /c", "G")
         else {
             panic!()
         };

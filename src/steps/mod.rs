@@ -5,8 +5,10 @@ use crate::step::Step;
 
 mod access;
 mod addons;
+mod cni;
 mod hosts;
 mod kernel;
+mod kubeconfigs;
 mod kubelet;
 mod labels;
 mod member;
@@ -15,7 +17,9 @@ mod nodes;
 mod pki;
 mod preflight;
 mod runtime;
+mod static_pods;
 mod swap;
+mod uploads;
 
 /// Steps that are taken together: their fixes go to a machine as one script.
 pub struct Stage {
@@ -67,18 +71,19 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "trust",
-        on: On::ControlPlanes,
+        on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        steps: &[pki::STEP],
+        steps: &[pki::STEP, kubeconfigs::STEP, static_pods::STEP],
     },
     Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
+    Stage { name: "cni", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[cni::STEP] },
     Stage {
         name: "access",
         on: On::ControlPlanes,
         via: Via::Api,
         needs: Needs::Nothing,
-        steps: &[access::STEP],
+        steps: &[access::STEP, uploads::STEP],
     },
     Stage {
         name: "network",

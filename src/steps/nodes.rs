@@ -1,5 +1,7 @@
 //! nodes: every machine is registered as the inventory has it, and ready.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::cluster::{Network, Node};
@@ -18,7 +20,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         if cx.cluster.network != Network::None {
             wants.push(ready(cx, node));
         }
+        wants.push(cordoned(&node.name));
     }
+    wants.push(strangers(cx));
     if cx.cluster.network != Network::None && !dns_disabled(cx) {
         wants.push(dns());
     }
@@ -34,7 +38,41 @@ fn waits(cx: &Cx, node: &Node) -> Option<String> {
     if cx.fleet.absent.contains(&node.name) {
         return Some(format!("{} to answer", node.name));
     }
+    if cx.fleet.unregistered.contains(&node.name) {
+        return Some(format!("the kubelet of {} to register", node.name));
+    }
     cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name))
+}
+
+/// Whoever did it had a reason, and will know when it is over.
+fn cordoned(name: &str) -> Want {
+    let words = format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
+    Want::that(format!("whether {name} takes pods")).asks(Ask::Objects(vec![Object::node(name)])).judged(
+        move |answer| {
+            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+            match object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+                true => Verdict::Noted(words.clone()),
+                false => Verdict::Holds,
+            }
+        },
+    )
+}
+
+/// A Node may be somebody's to whom the inventory does not belong, or one that was forgotten.
+fn strangers(cx: &Cx) -> Want {
+    let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    Want::that("whether the cluster has Nodes that the inventory has not").asks(Ask::Nodes).judged(
+        move |answer| {
+            let strange: Vec<&str> = answer.lines().filter(|name| !known.contains(*name)).collect();
+            match strange.is_empty() {
+                true => Verdict::Holds,
+                false => Verdict::Noted(format!(
+                    "in the cluster, and not in the inventory: {}",
+                    strange.join(", ")
+                )),
+            }
+        },
+    )
 }
 
 fn about(

@@ -1,7 +1,8 @@
 //! pki: the trust, laid out on control planes as kubeadm expects to find it.
 
 use crate::error::Result;
-use crate::step::{Cx, Step, Want};
+use crate::pki::{CERTIFICATES_DIR, in_words};
+use crate::step::{Ask, Cx, Step, Verdict, Want};
 
 pub const STEP: Step = Step {
     name: "pki",
@@ -10,9 +11,40 @@ pub const STEP: Step = Step {
 };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let want = |file: crate::pki::File| {
-        let name = file.path.strip_prefix("/etc/kubernetes/pki/").unwrap_or(&file.path);
-        Want::secret_file(format!("{name} is the trust's"), &file.path, file.mode, file.text)
-    };
-    Ok(cx.trust.files(cx.node).into_iter().map(want).collect())
+    let mut wants: Vec<Want> = cx.trust.files(cx.node).into_iter().map(file).collect();
+    if !cx.node.is_control_plane() {
+        wants.push(authority(cx));
+    }
+    Ok(wants)
+}
+
+fn file(file: crate::pki::File) -> Want {
+    let name = file.path.strip_prefix(CERTIFICATES_DIR).unwrap_or(&file.path).trim_start_matches('/');
+    let that = format!("{name} is the trust's");
+    match file.path.ends_with(".crt") {
+        true => certificate(that, &file.path, file.text),
+        false => Want::secret_file(that, &file.path, file.mode, file.text),
+    }
+}
+
+/// Everybody may know it, so that what changes can be said in words.
+fn certificate(that: String, path: &str, text: &str) -> Want {
+    let wanted = format!("mode 644 root:root\n{text}");
+    Want { ask: Ask::File(path.into()), ..Want::secret_file(that, path, 0o644, text) }.judged(move |have| {
+        let words = |file: &str| {
+            let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
+            format!("{mode}\n{}", in_words(pem))
+        };
+        match have.trim_end() == wanted.trim_end() {
+            true => Verdict::Holds,
+            false if have == "absent" => Verdict::Differs { have: String::new(), want: words(&wanted) },
+            false => Verdict::Differs { have: words(have), want: words(&wanted) },
+        }
+    })
+}
+
+/// On a worker it is kubeadm's join that brings it, and a join that finds one stops.
+fn authority(cx: &Cx) -> Want {
+    let path = format!("{CERTIFICATES_DIR}/ca.crt");
+    certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert).only(cx.machine.is_member())
 }

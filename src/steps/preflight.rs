@@ -85,7 +85,7 @@ fn disk() -> Want {
     let enough =
         |free: &str| free == "a member" || free.parse::<u64>().is_ok_and(|mebibytes| mebibytes >= DISK);
     Want::that("there is disk enough under /var/lib")
-        .ask("if [ -e /etc/kubernetes/kubelet.conf ]; then echo a member; exit 0; fi\nset -- $(stat -f -c '%a %S' /var/lib)\necho $(($1 * $2 / 1048576))")
+        .ask("if [ -e /etc/kubernetes/kubelet.conf ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo a member; exit 0; fi\nset -- $(stat -f -c '%a %S' /var/lib)\necho $(($1 * $2 / 1048576))")
         .passes(format!("{DISK} MiB or more"), enough)
         .by_hand("make room under /var/lib, where images, packages and logs go")
 }
@@ -107,7 +107,9 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
 
 /// Prints who listens where it should not. A kubelet that was installed but never configured, or a kubeadm that
 /// was killed, is our own business.
-const PORTS: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] && [ ! -e /etc/kubernetes/bootstrap-kubelet.conf ] || exit 0
+const PORTS: &str = r#"for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
+  [ ! -e $f ] || exit 0
+done
 tables=/proc/net/tcp
 [ ! -e /proc/net/tcp6 ] || tables="$tables /proc/net/tcp6"
 found=$(awk -v ports="PORTS" 'BEGIN { n = split(ports, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }

@@ -12,6 +12,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     }
     Ok(vec![
         Want::edit("fstab brings no swap back", "/etc/fstab", comment_out_swap),
+        Want::edit("zram-generator makes no swap", "/etc/systemd/zram-generator.conf", comment_out_zram),
         // Whatever else brings swap (units of its own, zram-generator, a partition found by its type) is pulled
         // in through this target.
         Want::that("systemd brings no swap back")
@@ -34,6 +35,29 @@ fn comment_out_swap(fstab: &str) -> String {
     fstab.split_inclusive('\n').map(line).collect()
 }
 
+/// Comments out the sections of zram devices that are swapped to: those that are not mounted
+/// (zram-generator.conf(5)).
+fn comment_out_zram(config: &str) -> String {
+    let mut text = String::new();
+    let mut rest = config;
+    while !rest.is_empty() {
+        let next = rest.match_indices("\n[").map(|(at, _)| at + 1).next().unwrap_or(rest.len());
+        let (section, after) = rest.split_at(next);
+        let mounted = section.lines().any(|line| {
+            let key = line.split('=').next().unwrap_or_default().trim();
+            key == "mount-point" || key == "fs-type"
+        });
+        let live = |line: &&str| !line.trim().is_empty() && !line.starts_with(['#', ';']);
+        for line in section.split_inclusive('\n') {
+            let swap = section.starts_with("[zram") && !mounted && live(&line);
+            text += if swap { "# ironstrap: " } else { "" };
+            text += line;
+        }
+        rest = after;
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +68,14 @@ mod tests {
         let after = "UUID=a / ext4 defaults 0 1\n# ironstrap: /swap.img none swap sw 0 0\n# /old none swap sw 0 0\n# ironstrap: \tLABEL=s none swap sw";
         assert_eq!(comment_out_swap(before), after);
         assert_eq!(comment_out_swap(after), after, "an edit applied twice is the edit applied once");
+    }
+
+    #[test]
+    fn only_zram_that_is_swapped_to_is_commented_out() {
+        let before = "# mine\n[zram0]\nzram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n[zram2]\n";
+        let after = "# mine\n# ironstrap: [zram0]\n# ironstrap: zram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n# ironstrap: [zram2]\n";
+        assert_eq!(comment_out_zram(before), after);
+        assert_eq!(comment_out_zram(after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(comment_out_zram(""), "");
     }
 }

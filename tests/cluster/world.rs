@@ -1,6 +1,6 @@
 //! The lab, the operator's folder, and the ground that scenarios stand on.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,16 @@ use crate::lab::{Lab, text};
 /// Longer than any run takes on two cores.
 pub const PATIENCE: u64 = 300;
 
+/// A path of keys, and a value as TOML.
+type Edit = (&'static [&'static str], &'static str);
+
 pub struct World {
     pub lab: Lab,
     /// Inventory, trust and kubeconfig are here.
     pub dir: PathBuf,
     kubectl: PathBuf,
+    /// What the inventory says otherwise than at the beginning.
+    edits: RefCell<Vec<Edit>>,
     /// A cluster could not be brought up; once more, and nothing more is tried.
     failed: Cell<u32>,
 }
@@ -31,6 +36,7 @@ impl World {
         let world = World {
             dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
             kubectl: Path::new(part.trim()).join("kubectl"),
+            edits: RefCell::default(),
             failed: Cell::new(0),
             lab,
         };
@@ -88,6 +94,27 @@ impl World {
     /// The program.
     pub fn binary() -> String {
         std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into())
+    }
+
+    /// Writes the inventory with these edits beside those made before; without any, as it was at the beginning.
+    pub fn edit(&self, edits: &[Edit]) {
+        let mut all = self.edits.borrow_mut();
+        all.extend(edits);
+        if edits.is_empty() {
+            all.clear();
+        }
+        self.inventory(|table| all.iter().for_each(|(path, value)| set(table, path, value)));
+    }
+
+    /// A cluster that is as the inventory says, mended if that is all it takes.
+    pub fn mended(&self) {
+        self.edit(&[]);
+        self.lab.run(&["up"]);
+        let there = self.dir.join("demo.trust").exists();
+        if !there || self.apply().code != Some(0) {
+            self.cluster();
+        }
+        self.assert_converged();
     }
 
     /// Starts ironstrap as `user`, with the inventory in `dir`.

@@ -292,7 +292,9 @@ async fn nobody_joins_a_seed_that_failed() {
 #[tokio::test]
 async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_run() {
     let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
-    std::fs::remove_dir_all(fleet.machine("m1").path("etc/kubernetes")).unwrap();
+    for lost in ["etc/kubernetes", "var/lib/kubelet"] {
+        std::fs::remove_dir_all(fleet.machine("m1").path(lost)).unwrap();
+    }
     let (work, _) = fleet.look().await;
     assert_eq!(work.fleet().seed, "m2");
     assert!(work.fleet().joining.contains("m1"));

@@ -21,6 +21,9 @@ struct Sum<'a> {
 pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Errors>) -> Outcome {
     let stopped = done.is_err();
     let mut errors = done.unwrap_or_else(|errors| errors);
+    if let Err(error) = start.tell_notes() {
+        errors.push(error);
+    }
     let nodes = tallies(&start);
     let sum = Sum {
         cluster: start.cluster.name.clone(),

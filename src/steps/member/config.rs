@@ -9,10 +9,10 @@ use crate::step::Cx;
 use crate::template;
 
 /// Where a joining machine finds the API and what it trusts; there only while it joins.
-pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
+pub(in crate::steps) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
 
 /// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with what lets others join for a day.
-pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
+pub(in crate::steps) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-init.yaml", values(cx))?;
     let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
         return Err(not_a_table("kubeadm init"));
@@ -28,7 +28,7 @@ pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
-pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
+pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-join.yaml", values(cx))?;
     let [join] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm join")) };
     register(cx, join);
@@ -36,7 +36,7 @@ pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
 }
 
 /// The kubelet's configuration alone, as every machine of the cluster has it.
-pub(super) fn kubelet(cx: &Cx) -> Result<Value> {
+pub(in crate::steps) fn kubelet(cx: &Cx) -> Result<Value> {
     let kubelet = init(cx, false)?.into_iter().nth(2);
     kubelet.ok_or_else(|| not_a_table("the kubelet's configuration"))
 }

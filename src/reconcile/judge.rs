@@ -1,0 +1,153 @@
+//! What is made of the answers: on each node what does not hold, and what people should know of. What is done about
+//! it is `apply`.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+
+use super::{Fleetwork, Member};
+use crate::error::Result;
+use crate::fleet::Fleet;
+use crate::machine::Machine;
+use crate::plan::{self, Change};
+use crate::probe::Answer;
+use crate::shell::Shell;
+use crate::step::{Ask, Cx, Want};
+use crate::steps::{Stage, Via};
+
+/// Who says so, in which step, and the words.
+pub type Note = (String, &'static str, String);
+
+impl<S: Shell> Fleetwork<S> {
+    /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
+    pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
+        let answers = |member: &Member<S>| {
+            let unknown = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| {
+                matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
+            };
+            let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
+            member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
+        };
+        let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
+        let ours = self.members.iter().position(|member| !member.spared && answers(member));
+        ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
+    }
+
+    /// What does not hold on a node, by stage.
+    pub(super) fn judge(&self, i: usize) -> Result<Vec<Vec<Change>>> {
+        self.judge_in(i, &self.fleet())
+    }
+
+    /// The same, for this state of the fleet.
+    pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        let mut stages = self.judge_all(i, fleet)?;
+        for (stage, changes) in self.stages.iter().zip(&mut stages) {
+            changes.retain(|change| self.concerns(i, stage.via, change));
+        }
+        Ok(stages)
+    }
+
+    /// The same, whether it is any business of this run or not.
+    pub(super) fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        let mut touched = BTreeSet::new();
+        self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))
+    }
+
+    /// What `read` makes of the wants and answers of a node, by stage; of the stages for the whole cluster only
+    /// where it speaks for it.
+    fn read_in<T: Default>(
+        &self,
+        i: usize,
+        fleet: &Fleet,
+        mut read: impl FnMut(&[plan::Judged]) -> T,
+    ) -> Result<Vec<T>> {
+        let member = &self.members[i];
+        let nothing = || self.stages.iter().map(|_| T::default()).collect();
+        let Some(machine) = &member.machine else { return Ok(nothing()) };
+        let wants = self.wants_of(member, machine, fleet)?;
+        let mut answers = member.answers.iter();
+        let speaks = self.api(fleet) == Some(i);
+        let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
+            let pairs: Vec<plan::Judged> = wants
+                .iter()
+                .zip(answers.by_ref())
+                .map(|((s, want), answer)| (&stage.steps[*s], want, answer))
+                .collect();
+            if stage.via == Via::Api && !speaks { T::default() } else { read(&pairs) }
+        });
+        Ok(judged.collect())
+    }
+
+    /// What people should know of: the node that says so, the step and the words.
+    pub fn notes(&self) -> Result<Vec<Note>> {
+        let fleet = self.fleet();
+        let mut notes = Vec::new();
+        for (i, member) in self.members.iter().enumerate() {
+            let of_node = self.read_in(i, &fleet, plan::notes)?.into_iter().flatten();
+            notes.extend(of_node.map(|(step, words)| (member.node.name.clone(), step, words)));
+        }
+        Ok(notes)
+    }
+
+    /// All wants of a node by stage, each with the index of its step.
+    pub(super) fn wants_of(
+        &self,
+        member: &Member<S>,
+        machine: &Machine,
+        fleet: &Fleet,
+    ) -> Result<Vec<Vec<(usize, Want)>>> {
+        let cx = Cx {
+            cluster: &self.cluster,
+            node: &member.node,
+            trust: &self.trust,
+            now: OffsetDateTime::now_utc(),
+            machine,
+            fleet,
+        };
+        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
+        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
+    }
+
+    /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
+    pub fn plan(&self) -> Result<Vec<(String, Vec<Change>)>> {
+        let fleet = self.fleet();
+        let changes = |(i, member): (usize, &Member<S>)| {
+            Ok((member.node.name.clone(), self.judge_in(i, &fleet)?.into_iter().flatten().collect()))
+        };
+        self.members.iter().enumerate().map(changes).collect()
+    }
+
+    /// How many wants there are in all, on machines that answered.
+    pub fn wants(&self) -> usize {
+        let speaks = self.api(&self.fleet());
+        let counted = |i: usize, member: &Member<S>| {
+            let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
+            let asked = member.machine.is_some() && !member.spared;
+            member.asks.iter().filter(|(stage, ..)| asked && counts(*stage)).count()
+        };
+        self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
+    }
+}
+
+impl<S> Member<S> {
+    /// Nodes of which the API said here that there is none.
+    pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
+        let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        let absent = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| match (ask, answer) {
+            (Ask::Objects(objects), Answer::Said(text)) if text.trim_end() == "absent" => {
+                objects.first().filter(|object| object.kind == "Node").map(|object| object.name.clone())
+            }
+            _ => None,
+        };
+        self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
+    }
+}
+
+/// The wants of a stage, each with the index of its step.
+pub(super) fn stage_wants(stage: &Stage, cx: &Cx) -> Result<Vec<(usize, Want)>> {
+    let mut all = Vec::new();
+    for (s, step) in stage.steps.iter().enumerate() {
+        all.extend((step.wants)(cx)?.into_iter().map(|want| (s, want)));
+    }
+    Ok(all)
+}

@@ -1,0 +1,207 @@
+//! kubeconfigs: what kubelets and control planes find the API by, and are let in with. kubeadm makes them; none of
+//! their keys ever leaves the machine.
+
+use crate::error::Result;
+use crate::pki::{KUBELET_CERTIFICATE, Trust};
+use crate::step::{Ask, Cx, Step, Verdict, Want};
+use crate::steps::member;
+use crate::template;
+
+pub const STEP: Step =
+    Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
+
+const DIR: &str = "/etc/kubernetes";
+
+/// A kubeconfig that kubeadm makes on control planes (kubeadm `kubeconfig.go`, `getKubeConfigSpecsBase`).
+struct Made {
+    file: &'static str,
+    /// kubeadm's name of the phase.
+    phase: &'static str,
+    user: &'static str,
+    group: Option<&'static str>,
+    /// It leads to the machine's own API server, not to the endpoint.
+    local: bool,
+    /// kubeadm makes it on the machine that began the cluster only, and advises to take it away from there.
+    may_lack: bool,
+}
+
+const MADE: [Made; 4] = [
+    Made {
+        file: "admin.conf",
+        phase: "admin",
+        user: "kubernetes-admin",
+        group: Some("kubeadm:cluster-admins"),
+        local: false,
+        may_lack: false,
+    },
+    Made {
+        file: "super-admin.conf",
+        phase: "super-admin",
+        user: "kubernetes-super-admin",
+        group: Some("system:masters"),
+        local: false,
+        may_lack: true,
+    },
+    Made {
+        file: "controller-manager.conf",
+        phase: "controller-manager",
+        user: "system:kube-controller-manager",
+        group: None,
+        local: true,
+        may_lack: false,
+    },
+    Made {
+        file: "scheduler.conf",
+        phase: "scheduler",
+        user: "system:kube-scheduler",
+        group: None,
+        local: true,
+        may_lack: false,
+    },
+];
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let mut wants = vec![kubelet(cx)];
+    if cx.node.is_control_plane() {
+        for made in &MADE {
+            wants.push(control_plane(cx, made)?);
+        }
+    }
+    Ok(wants)
+}
+
+/// The machine's own API server.
+fn local(cx: &Cx) -> String {
+    format!("https://{}", std::net::SocketAddr::new(cx.node.ip, cx.cluster.api_port()))
+}
+
+/// What a kubeconfig says, without what is secret.
+struct Public<'a> {
+    mode: &'a str,
+    server: &'a str,
+    authority: &'a str,
+    certificate: &'a str,
+}
+
+impl Public<'_> {
+    fn of(answer: &str) -> Public<'_> {
+        let line = |key: &str| {
+            answer.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default()
+        };
+        let embedded = line("client-certificate-data ");
+        Public {
+            mode: answer.lines().next().unwrap_or_default(),
+            server: line("server "),
+            authority: line("certificate-authority-data "),
+            certificate: if embedded.is_empty() { line("client-certificate ") } else { embedded },
+        }
+    }
+
+    /// What differs, as two texts. `certificate`: what is wrong with it, and what would be right.
+    fn judge(&self, trust: &Trust, servers: &[String], certificate: Option<(String, String)>) -> Verdict {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        pairs.push((self.mode.into(), "mode 600 root:root".into()));
+        let right = servers.iter().find(|server| *server == self.server).unwrap_or(&servers[0]);
+        pairs.push((format!("server {}", self.server), format!("server {right}")));
+        let ours = if trust.is_our_ca(self.authority) { "the cluster's" } else { "another" };
+        pairs.push((format!("authority: {ours}"), "authority: the cluster's".into()));
+        pairs.extend(certificate);
+        let (have, want): (Vec<String>, Vec<String>) =
+            pairs.into_iter().map(|(have, want)| (have + "\n", want + "\n")).unzip();
+        if have == want {
+            return Verdict::Holds;
+        }
+        Verdict::Differs { have: have.concat(), want: want.concat() }
+    }
+}
+
+/// Its certificate is the kubelet's own to renew, so only where it leads to is looked at.
+fn kubelet(cx: &Cx) -> Want {
+    let path = format!("{DIR}/kubelet.conf");
+    let endpoint = format!("https://{}", cx.cluster.endpoint);
+    // kubeadm before 1.33 has the kubelets of control planes go by the endpoint too.
+    let servers = if cx.node.is_control_plane() { vec![local(cx), endpoint] } else { vec![endpoint] };
+    let text = cx.trust.kubelet_kubeconfig(&servers[0]);
+    let trust = cx.trust.clone();
+    let judge = move |answer: &str| {
+        if answer == "absent" {
+            return Verdict::Differs { have: String::new(), want: format!("server {}\n", servers[0]) };
+        }
+        let public = Public::of(answer);
+        let certificate = (public.certificate.to_string(), KUBELET_CERTIFICATE.to_string());
+        public.judge(&trust, &servers, Some(certificate))
+    };
+    // Stopped in between: cut there, it is found stopped, and started.
+    let fix = format!(
+        "systemctl stop kubelet\nput {path} 600 <<'KUBECONFIG'\n{text}KUBECONFIG\nsystemctl start kubelet"
+    );
+    Want::that("kubelet.conf leads the kubelet to its API")
+        .asks(Ask::Kubeconfig(path))
+        .judged(judge)
+        .run(fix)
+        .only(cx.machine.is_member())
+}
+
+fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
+    let path = format!("{DIR}/{}", made.file);
+    let server = if made.local { local(cx) } else { format!("https://{}", cx.cluster.endpoint) };
+    let (trust, now) = (cx.trust.clone(), cx.now);
+    let judge = move |answer: &str| {
+        if answer == "absent" {
+            let want = format!("server {server}\n{}\n", made.user);
+            return if made.may_lack {
+                Verdict::Holds
+            } else {
+                Verdict::Differs { have: String::new(), want }
+            };
+        }
+        let public = Public::of(answer);
+        let why = trust.why_no_client(public.certificate, (made.user, made.group), now);
+        let why = why.unwrap_or_else(|error| Some(error.what));
+        let certificate =
+            why.map(|why| (format!("certificate: {why}"), format!("certificate: {}", made.user)));
+        public.judge(&trust, std::slice::from_ref(&server), certificate)
+    };
+    let there = cx.machine.is_member() && cx.machine.runs_control_plane();
+    Ok(Want::that(format!("{} leads {} to its API", made.file, made.user))
+        .asks(Ask::Kubeconfig(path.clone()))
+        .judged(judge)
+        .run(again(cx, made, &path)?)
+        .touches(&[&path])
+        .only(there))
+}
+
+/// kubeadm leaves a kubeconfig that is there as it is, whatever it says.
+fn again(cx: &Cx, made: &Made, path: &str) -> Result<String> {
+    let config = template::yaml(&member::config::init(cx, false)?)?;
+    Ok(format!(
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeconfigs.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\n\
+         rm -f {path}\nkubeadm init phase kubeconfig {} --config $c\nrm -f $c",
+        made.phase
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::tests::{NOW, cluster};
+
+    const ENDPOINT: &str = "https://api.demo.internal:6443";
+
+    fn judge(answer: &str) -> Verdict {
+        let trust = Trust::make(&cluster(), NOW).unwrap();
+        let answer = answer.replace("OURS", trust.ca.cert.trim());
+        Public::of(&answer).judge(&trust, &[ENDPOINT.into()], None)
+    }
+
+    #[test]
+    fn a_kubeconfig_that_leads_elsewhere_is_told_by_its_lines() {
+        let Verdict::Differs { have, want } =
+            judge("mode 644 root:root\nserver https://other:6443\ncertificate-authority-data QUJD\n")
+        else {
+            panic!()
+        };
+        assert_eq!(have, "mode 644 root:root\nserver https://other:6443\nauthority: another\n");
+        assert_eq!(want, format!("mode 600 root:root\nserver {ENDPOINT}\nauthority: the cluster's\n"));
+    }
+}

@@ -1,0 +1,84 @@
+//! static-pods: etcd, API server, controller manager and scheduler run with the certificates, keys and kubeconfigs that
+//! are there now. That these are the right ones is for `pki` and `kubeconfigs`; the manifests are kubeadm's.
+
+use crate::error::Result;
+use crate::pki::CERTIFICATES_DIR;
+use crate::shell::KUBECTL;
+use crate::step::{Cx, Step, Want};
+
+pub const STEP: Step = Step {
+    name: "static-pods",
+    why: "what was renewed counts once those who read it are started anew",
+    wants,
+};
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    if !cx.node.is_control_plane() {
+        return Ok(vec![]);
+    }
+    let mut reads: Vec<String> = cx.trust.files(cx.node).into_iter().map(|file| file.path).collect();
+    // Who may sign, nobody but the controller manager reads, and that one from the cluster's own CA.
+    let unread =
+        ["front-proxy-ca.key", "etcd/ca.key", "etcd/healthcheck-client.crt", "etcd/healthcheck-client.key"];
+    reads.retain(|path| !unread.iter().any(|name| *path == format!("{CERTIFICATES_DIR}/{name}")));
+    reads.extend(["controller-manager.conf", "scheduler.conf"].map(|name| format!("/etc/kubernetes/{name}")));
+    let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
+    Ok(vec![
+        Want::that("the control plane runs with its current files")
+            .ask(format!(
+                "{STALE}\nstale | while read -r pid name file; do echo \"$name is older than $file\"; done"
+            ))
+            .is("")
+            .run_as_unit("control-plane", 10, format!("{STALE}{KUBECTL}{RESTART}"))
+            .reads(if cx.machine.is_member() { &reads } else { &[] })
+            .disrupts(),
+    ])
+}
+
+/// Process, name and newest file of each component that was started before one of the files that its own command line
+/// names was changed. A process' start is counted in hundredths of a second since boot (proc(5)).
+const STALE: &str = r#"stale() {
+  read -r up x </proc/uptime
+  now=$(date +%s.%N)
+  for p in /proc/[0-9]*; do
+    { read -r name <"$p/comm"; } 2>/dev/null || continue
+    case $name in etcd | kube-apiserver | kube-controller | kube-scheduler) ;; *) continue ;; esac
+    { read -r stat <"$p/stat"; } 2>/dev/null || continue
+    files=$({ tr '\0' '\n' <"$p/cmdline" | sed -n 's,^--[a-z-]*=\(/etc/kubernetes/.*\),\1,p'; } 2>/dev/null) || continue
+    [ -n "$files" ] || continue
+    set -- ${stat##*) }
+    { stat -L -c '%.2Z %n' -- $files 2>/dev/null || :; } | sort -rn | awk -v now="$now" -v up="$up" -v ticks="${20}" \
+      -v who="${p#/proc/} $name" 'NR == 1 && $1 > now - up + ticks / 100 { print who, $2 }'
+  done
+}
+"#;
+
+/// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
+/// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
+/// for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
+const RESTART: &str = r#"all=$(stale)
+pids() { echo "$all" | while read -r pid name file; do case $name in $1) echo "$pid" ;; esac; done; }
+finish() {
+  patience=$1; shift
+  for pid; do kill -s TERM "$pid" 2>/dev/null || :; done
+  for pid; do
+    n=0
+    while [ -e "/proc/$pid" ]; do
+      n=$((n + 1)); [ $n != $patience ] || kill -s KILL "$pid" 2>/dev/null || :
+      [ $n -lt 200 ] || { echo "process $pid does not end"; exit 1; }
+      sleep 0.1
+    done
+  done
+}
+systemctl stop kubelet
+finish 30 $(pids 'kube-*')
+finish 150 $(pids etcd)
+systemctl start kubelet
+for name in $(echo "$all" | cut -d ' ' -f 2); do
+  n=0
+  until pgrep -x "$name" >/dev/null; do
+    n=$((n + 1)); [ $n -lt 600 ] || { echo "$name was not started again"; exit 1; }
+    sleep 0.1
+  done
+done
+patiently kubectl get --raw /readyz >/dev/null 2>&1"#;

@@ -1,0 +1,167 @@
+//! uploads: the configuration that kubeadm keeps in the cluster, for those who join and for kube-proxy, is what it made
+//! of this inventory. A note on each object says what kubeadm wrote there, and from what.
+
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
+use crate::steps::member::config;
+use crate::template;
+
+pub const STEP: Step = Step {
+    name: "uploads",
+    why: "whoever joins takes its settings from the cluster, and kube-proxy all of them",
+    wants,
+};
+
+/// What kubeadm wrote: a hash of our configuration and one of its own text.
+const NOTE: &str = "ironstrap.dev/kubeadm";
+
+/// A ConfigMap in kube-system.
+struct Upload {
+    name: &'static str,
+    /// Keys of its data, as they are and as jsonpath has them.
+    keys: &'static [(&'static str, &'static str)],
+    /// What of kubeadm's configuration it is made of: of init, cluster, kubelet and kube-proxy.
+    from: fn(&[Value]) -> Value,
+    phases: &'static [&'static str],
+    /// Whoever runs with it is started anew.
+    then: &'static str,
+}
+
+const KUBEADM: Upload = Upload {
+    name: "kubeadm-config",
+    keys: &[("ClusterConfiguration", "{.data.ClusterConfiguration}")],
+    from: |documents| documents[1].clone(),
+    phases: &["upload-config kubeadm", "addon coredns"],
+    then: "",
+};
+const KUBELET: Upload = Upload {
+    name: "kubelet-config",
+    keys: &[("kubelet", "{.data.kubelet}")],
+    from: |documents| documents[2].clone(),
+    phases: &["upload-config kubelet"],
+    then: "",
+};
+const PROXY: Upload = Upload {
+    name: "kube-proxy",
+    keys: &[("config.conf", r"{.data.config\.conf}"), ("kubeconfig.conf", r"{.data.kubeconfig\.conf}")],
+    // What the API server is told does not concern it.
+    from: |documents| {
+        let keys = ["controlPlaneEndpoint", "imageRepository", "kubernetesVersion", "networking"];
+        json!([documents[3], keys.map(|key| documents[1][key].clone())])
+    },
+    phases: &["addon kube-proxy"],
+    then: "patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n",
+};
+
+fn uploads(cx: &Cx) -> Vec<Upload> {
+    let disabled =
+        |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
+    let dns = if disabled("dns") { &KUBEADM.phases[..1] } else { KUBEADM.phases };
+    let mut all = vec![Upload { phases: dns, ..KUBEADM }, KUBELET];
+    if !disabled("proxy") {
+        all.push(PROXY);
+    }
+    all
+}
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    uploads(cx).iter().map(|upload| want(cx, upload)).collect()
+}
+
+fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
+    let (fingerprint, keys) = (fingerprint(cx, upload)?, upload.keys);
+    // kubeadm init brings them about, and is not through without.
+    Ok(Want::that(format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name))
+        .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
+        .judged(move |answer| compare(answer, keys, &fingerprint))
+        .run(again(cx, upload)?)
+        .only(cx.fleet.exists))
+}
+
+fn compare(answer: &str, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {
+    let Ok(object) = serde_json::from_str::<Value>(answer) else { return Verdict::Holds };
+    let text =
+        |key: &str| object.get("data").and_then(|data| data.get(key)).and_then(Value::as_str).unwrap_or("");
+    let all: String = keys.iter().map(|(key, _)| text(key)).collect();
+    let is = sha256(all.trim_end_matches('\n').as_bytes());
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let note = annotations.and_then(|all| all.get(NOTE)).and_then(Value::as_str).unwrap_or_default();
+    let (from, was) = note.split_once(' ').unwrap_or_default();
+    let mut changed: Vec<&str> = Vec::new();
+    if from != fingerprint {
+        changed.push("the inventory's settings changed since kubeadm wrote it");
+    }
+    if was != is {
+        changed.push("it was edited since kubeadm wrote it");
+    }
+    match changed.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Differs {
+            have: changed.join("\n"),
+            want: "written by kubeadm from this inventory".into(),
+        },
+    }
+}
+
+/// What our configuration of it comes to.
+fn fingerprint(cx: &Cx, upload: &Upload) -> Result<String> {
+    Ok(sha256((upload.from)(&config::init(cx, false)?).to_string().as_bytes()))
+}
+
+/// Shell that notes on an object what kubeadm just wrote there, and from what.
+fn note(cx: &Cx, upload: &Upload) -> Result<String> {
+    let (name, fingerprint) = (upload.name, fingerprint(cx, upload)?);
+    let keys: String = upload.keys.iter().map(|(_, path)| *path).collect();
+    Ok(format!(
+        "text=$(kubectl -n kube-system get configmap {name} -o 'jsonpath={keys}')\nhash=$(printf %s \"$text\" | sha256sum)\n\
+         kubectl -n kube-system annotate --overwrite configmap {name} \"{NOTE}={fingerprint} ${{hash%% *}}\" >/dev/null\n"
+    ))
+}
+
+/// Shell that notes it on all of them, right after kubeadm init.
+pub(super) fn noted(cx: &Cx) -> Result<String> {
+    let notes: Result<String> = uploads(cx).iter().map(|upload| note(cx, upload)).collect();
+    Ok(format!("{KUBECTL}{}", notes?))
+}
+
+fn again(cx: &Cx, upload: &Upload) -> Result<String> {
+    let config = template::yaml(&config::init(cx, false)?)?;
+    let phases: String = upload
+        .phases
+        .iter()
+        .map(|phase| format!("patiently kubeadm init phase {phase} --config $c\n"))
+        .collect();
+    Ok(format!(
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/uploads.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\n\
+         {KUBECTL}{phases}rm -f $c\n{}{}",
+        upload.then,
+        note(cx, upload)?
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_is_told_from_another_inventory() {
+        let hash = sha256(b"a: 1");
+        let object = |text: &str, note: &str| {
+            json!({"metadata": {"annotations": {NOTE: note}}, "data": {"kubelet": text}}).to_string()
+        };
+        let compare = |text: &str, note: String| compare(&object(text, &note), KUBELET.keys, "F");
+        assert_eq!(compare("a: 1\n", format!("F {hash}")), Verdict::Holds);
+        let have =
+            |verdict| if let Verdict::Differs { have, .. } = verdict { have } else { panic!("{verdict:?}") };
+        assert_eq!(have(compare("a: 2\n", format!("F {hash}"))), "it was edited since kubeadm wrote it");
+        assert_eq!(
+            have(compare("a: 1\n", format!("G {hash}"))),
+            "the inventory's settings changed since kubeadm wrote it"
+        );
+        assert!(!have(compare("a: 1\n", String::new())).is_empty(), "nobody knows where it is from");
+        assert_eq!(super::compare("absent", KUBELET.keys, "F"), Verdict::Holds);
+    }
+}

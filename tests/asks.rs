@@ -1,0 +1,151 @@
+//! What real shells answer to single questions, on a machine whose paths are below a folder and whose kubectl is a
+//! script.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use common::{lab, run, shells, trust, wants};
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::Machine;
+use ironstrap::probe::{self, Answer};
+use ironstrap::step::{Ask, Fix, Object, Want};
+use time::OffsetDateTime;
+
+const BOUNDARY: &str = "--0123456789abcdef";
+
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn with(files: &[(&str, &str)]) -> Root {
+        let root = Root(tempfile::tempdir().unwrap());
+        for (name, text) in files {
+            let path = root.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            let mode = if name.starts_with("bin/") { 0o755 } else { 0o600 };
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+        root
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.path().join(name)).unwrap_or_else(|_| "absent".into())
+    }
+
+    fn moved(&self, script: &str) -> String {
+        let root = self.0.path().display().to_string();
+        let dirs = ["/run/", "/var/lib/", "/etc/", "/usr/local/lib/"];
+        let moved =
+            dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
+    }
+
+    fn answer(&self, shell: &str, ask: &Ask) -> Answer {
+        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY)));
+        let root = self.0.path().display().to_string();
+        let said = String::from_utf8(output.stdout).unwrap().replace(&root, "");
+        probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap().1.remove(0)
+    }
+}
+
+fn want(that: &str) -> Want {
+    let cluster = lab();
+    let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
+    let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+    wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
+}
+
+#[test]
+fn a_file_that_is_read_after_ours_loses_the_lines_that_override_and_no_other() {
+    let theirs = "# theirs\nvm.swappiness = 10\nnet.ipv4.ip_forward=0\n-net/ipv4/ip_forward = 0\n#net.ipv4.ip_forward=0\nnet.ipv4.ip_forward = 1\n";
+    let files = [
+        ("etc/sysctl.d/10-early.conf", "net.ipv4.ip_forward = 0\n"),
+        ("etc/sysctl.d/99-zzz.conf", theirs),
+        ("run/sysctl.d/99-zzz.conf", "net.ipv4.ip_forward = 0\n"),
+        ("run/sysctl.d/99-zzzz.conf", "net.ipv4.ip_forward = 2\n"),
+    ];
+    let want = want("nothing overrides our sysctls at boot");
+    let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
+    let lib = fs::read_to_string("templates/lib.sh").unwrap();
+    for shell in shells() {
+        let root = Root::with(&files);
+        let found = "/etc/sysctl.d/99-zzz.conf: net.ipv4.ip_forward=0\n/etc/sysctl.d/99-zzz.conf: -net/ipv4/ip_forward = 0\n/run/sysctl.d/99-zzzz.conf: net.ipv4.ip_forward = 2\n";
+        assert_eq!(root.answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
+        let done = run(shell, &root.moved(&format!("{{ set -eu; {lib}\n{fix}\n}} </dev/null\n")));
+        assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(root.answer(shell, &want.ask), Answer::Said(String::new()));
+        let mended = theirs.replace("\nnet.ipv4.ip_forward=0", "\n# ironstrap: net.ipv4.ip_forward=0");
+        let mended = mended.replace("\n-net", "\n# ironstrap: -net");
+        assert_eq!(root.read("etc/sysctl.d/99-zzz.conf"), mended);
+        assert_eq!(root.read("etc/sysctl.d/10-early.conf"), files[0].1, "ours is read after it");
+        assert_eq!(root.read("run/sysctl.d/99-zzz.conf"), files[2].1, "the other of its name hides it");
+        assert_eq!(root.read("var/lib/ironstrap/before/kernel-99-zzz.conf.file"), theirs);
+    }
+}
+
+#[test]
+fn of_a_kubeconfig_everything_is_told_but_its_key() {
+    let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n  name: x\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: U0VDUkVU\n    token: SECRET\n";
+    let root = Root::with(&[("etc/kubernetes/admin.conf", text)]);
+    let ask = Ask::Kubeconfig("/etc/kubernetes/admin.conf".into());
+    for shell in shells() {
+        let Answer::Said(said) = root.answer(shell, &ask) else { panic!() };
+        let (mode, lines) = said.split_once('\n').unwrap();
+        assert!(mode.starts_with("mode 600 "), "{mode}");
+        assert_eq!(
+            lines,
+            "certificate-authority-data QUJD\nserver https://a:6443\nclient-certificate-data REVG\n"
+        );
+        let missing = root.answer(shell, &Ask::Kubeconfig("/etc/kubernetes/other.conf".into()));
+        assert_eq!(missing, Answer::Said("absent".into()));
+    }
+}
+
+/// A kubectl that lists two Nodes and knows one ConfigMap.
+const KUBECTL: &str = "#!/bin/sh
+case \"$*\" in
+*'get nodes'*) echo 'Node//m1 {\"kind\": \"Node\"}'; LIST ;;
+*) echo 'ConfigMap/kube-system/a {\"kind\": \"ConfigMap\"}' ;;
+esac";
+
+#[test]
+fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
+    let objects = Ask::Objects(vec![
+        Object::node("m1"),
+        Object::node("w1"),
+        Object::new("v1", "ConfigMap", "kube-system", "a"),
+    ]);
+    let manifest = ("etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.0.1\n");
+    let root = |list: &str| {
+        Root::with(&[
+            manifest,
+            ("etc/kubernetes/admin.conf", ""),
+            ("bin/kubectl", &KUBECTL.replace("LIST", list)),
+        ])
+    };
+    for shell in shells() {
+        let whole = root("echo 'Node//x9 {}'");
+        let said = "{\"kind\": \"Node\"}\nabsent\n{\"kind\": \"ConfigMap\"}\n";
+        assert_eq!(whole.answer(shell, &objects), Answer::Said(said.into()), "{shell}");
+        assert_eq!(whole.answer(shell, &Ask::Nodes), Answer::Said("m1\nx9\n".into()));
+        for broken in ["exit 1", "kill -9 $$", "echo refused >&2; exit 1"] {
+            let answer = root(broken).answer(shell, &Ask::Nodes);
+            assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
+    let traces = [("var/lib/etcd/member/x", ""), ("var/lib/kubelet/pki/kubelet-client-current.pem", "")];
+    for shell in shells() {
+        let answer = Root::with(&traces).answer(shell, &Ask::Nodes);
+        assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{answer:?}");
+        assert_eq!(Root::with(&traces[..1]).answer(shell, &Ask::Nodes), Answer::Said(String::new()));
+    }
+}

@@ -1,0 +1,56 @@
+//! Certificates as somebody might make them who has the cluster's authority: for other names, or not for long.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use time::{Duration, OffsetDateTime};
+
+use crate::world::World;
+
+/// A certificate and its key, signed by the cluster's authority.
+pub struct Made {
+    pub cert: String,
+    pub key: String,
+}
+
+/// For this name, and of this group if it is not empty; good for `names` and these days from now on.
+pub fn make(world: &World, (name, group): (&str, &str), names: &[&str], days: i64) -> Made {
+    let trust = world.dir.join("demo.trust");
+    let read = |file: &str| fs::read_to_string(trust.join(file)).unwrap();
+    let issuer =
+        Issuer::from_ca_cert_pem(&read("ca.crt"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap();
+    let mut params =
+        CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if !group.is_empty() {
+        params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - Duration::days(2), now + Duration::days(days));
+    params.extended_key_usages = match names.is_empty() {
+        true => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        false => vec![ExtendedKeyUsagePurpose::ServerAuth],
+    };
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let cert = params.signed_by(&key, &issuer).unwrap();
+    Made { cert: cert.pem(), key: key.serialize_pem() }
+}
+
+/// Puts it in place of a control plane's own in the operator's folder, as if it had been made long ago.
+pub fn keep(world: &World, leaf: &str, made: &Made) {
+    let folder = world.dir.join("demo.trust/nodes/m1");
+    for (end, text) in [("crt", &made.cert), ("key", &made.key)] {
+        let file = folder.join(format!("{leaf}.{end}"));
+        assert!(file.exists(), "{} is no leaf", file.display());
+        fs::write(file, text).unwrap();
+    }
+}
+
+/// Puts a text in place of a file of m1, which keeps its mode.
+pub fn lay(world: &World, path: &str, text: &str) {
+    let file = world.lab.disk("m1", path);
+    assert!(Path::new(&file).exists(), "{path} is no file of m1");
+    fs::write(file, text).unwrap();
+}

@@ -1,0 +1,96 @@
+//! Drift of the cluster's own objects, and what is nobody's drift.
+
+use super::By::Kubectl;
+use super::{KIND, Kind};
+
+const W1: &str = "w1 has its labels and taints";
+const W2: &str = "w2 has its labels and taints";
+const M1: &str = "m1 has its labels and taints";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "cluster: a label gone",
+        by: Kubectl("k label node w1 disk-"),
+        shows: &[("m1", "labels", W1, "label disk=ssd")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a label that is another",
+        by: Kubectl("k label node w1 disk=hdd --overwrite"),
+        shows: &[("m1", "labels", W1, "label disk=hdd")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a taint gone",
+        by: Kubectl("k taint node w2 lab:PreferNoSchedule-"),
+        shows: &[("m1", "labels", W2, "taint lab=yes:PreferNoSchedule")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a taint that is another",
+        by: Kubectl("k taint node w2 --overwrite lab=no:PreferNoSchedule"),
+        shows: &[("m1", "labels", W2, "taint lab=no:PreferNoSchedule")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: the control plane's taint gone",
+        by: Kubectl("k taint node m1 node-role.kubernetes.io/control-plane-"),
+        shows: &[("m1", "labels", M1, "taint node-role.kubernetes.io/control-plane:NoSchedule")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: the control plane's label gone",
+        by: Kubectl("k label node m1 node-role.kubernetes.io/control-plane-"),
+        shows: &[("m1", "labels", M1, "label node-role.kubernetes.io/control-plane=")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: the API server's access to kubelets gone",
+        by: Kubectl("k delete clusterrolebinding kubeadm:apiserver-kubelet-client"),
+        shows: &[(
+            "m1",
+            "access",
+            "ClusterRoleBinding kubeadm:apiserver-kubelet-client is as wanted",
+            "ClusterRoleBinding kubeadm:apiserver-kubelet-client",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a worker's Node deleted while its kubelet runs",
+        by: Kubectl("k delete node w1"),
+        shows: &[
+            ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
+            ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
+            ("m1", "nodes", "w1 is Ready", "not registered"),
+            ("m1", "labels", W1, "label disk=ssd"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: the control plane's Node deleted while its kubelet runs",
+        by: Kubectl("k delete node m1"),
+        shows: &[
+            ("m1", "member", "the kubelet of m1 is known to the cluster", "Node m1"),
+            ("m1", "nodes", "m1 is registered as 198.18.0.11, v1.36.3", "not registered"),
+            ("m1", "nodes", "m1 is Ready", "not registered"),
+            ("m1", "labels", M1, "label node-role.kubernetes.io/control-plane="),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a node cordoned by hand is noted, and stays so",
+        by: Kubectl("k cordon w2"),
+        notes: "w2 is cordoned",
+        then: "k uncordon w2",
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a Node that the inventory has not is noted, and stays",
+        by: Kubectl(
+            "k create -f - <<'N'\n{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"x9\"}}\nN",
+        ),
+        notes: "in the cluster, and not in the inventory: x9",
+        then: "k delete node x9",
+        ..KIND
+    },
+];

@@ -1,0 +1,72 @@
+//! Drift of the control plane: what kubeadm wrote on the machine, and what it keeps in the cluster.
+
+use super::By::{Kubectl, Root};
+use super::{KIND, Kind};
+
+const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
+const EDITED: &str = "it was edited since kubeadm wrote it";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "control plane: the scheduler's manifest edited",
+        by: Root(
+            "m1",
+            "sed -i s/--kube-api-qps=51/--kube-api-qps=52/ /etc/kubernetes/manifests/kube-scheduler.yaml",
+        ),
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-scheduler.yaml was edited")],
+        ..KIND
+    },
+    Kind {
+        says: "control plane: the scheduler's manifest gone",
+        by: Root("m1", "rm /etc/kubernetes/manifests/kube-scheduler.yaml"),
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-scheduler.yaml is gone")],
+        ..KIND
+    },
+    Kind {
+        says: "control plane: the API server's manifest gone",
+        by: Root("m1", "rm /etc/kubernetes/manifests/kube-apiserver.yaml"),
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-apiserver.yaml is gone")],
+        silences_the_api: true,
+        alone: "with the API away, nothing can be broken in the cluster after it",
+        ..KIND
+    },
+    Kind {
+        says: "control plane: kubelet-config edited in the cluster",
+        by: Kubectl(
+            "k -n kube-system get configmap kubelet-config -o yaml | sed 's/maxPods: 77/maxPods: 79/' | k replace -f -",
+        ),
+        shows: &[(
+            "m1",
+            "uploads",
+            "kubelet-config in the cluster is as kubeadm wrote it, from this inventory",
+            EDITED,
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "control plane: kubeadm-config edited in the cluster",
+        by: Kubectl(
+            "k -n kube-system get configmap kubeadm-config -o yaml | sed 's/event-ttl/event-qps/' | k replace -f -",
+        ),
+        shows: &[(
+            "m1",
+            "uploads",
+            "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory",
+            EDITED,
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "control plane: kube-proxy's settings edited in the cluster",
+        by: Kubectl(
+            "k -n kube-system get configmap kube-proxy -o yaml | sed 's/mode: nftables/mode: iptables/' | k replace -f -",
+        ),
+        shows: &[(
+            "m1",
+            "uploads",
+            "kube-proxy in the cluster is as kubeadm wrote it, from this inventory",
+            EDITED,
+        )],
+        ..KIND
+    },
+];

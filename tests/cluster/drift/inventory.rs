@@ -1,0 +1,84 @@
+//! Another inventory: what it asks for is planned and rolled out, and nobody is installed anew.
+
+use super::By::Inventory;
+use super::{KIND, Kind};
+
+const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
+const ANOTHER: &str = "the inventory's settings changed since kubeadm";
+const KUBELET: &str = "kubelet-config in the cluster is as kubeadm wrote it, from this inventory";
+const KUBEADM: &str = "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory";
+const ONE_AT_A_TIME: &str = "one inventory at a time";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "inventory: another label",
+        by: Inventory(&[(&["nodes", "w1", "labels"], "{ disk = \"ssd\", rack = \"a1\" }")]),
+        shows: &[("m1", "labels", "w1 has its labels and taints", "label rack=a1")],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        says: "inventory: another mirror",
+        by: Inventory(&[
+            (&["registries", "quay.io", "mirrors"], "[\"http://198.18.0.1:5000\"]"),
+            (&["registries", "quay.io", "fallback"], "false"),
+        ]),
+        shows: &[
+            ("m1", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
+            ("w1", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
+            ("w2", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
+        ],
+        differs: &["/etc/containerd/certs.d/"],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        says: "inventory: a field of the kubelet and another limit of pods",
+        by: Inventory(&[(&["kubelet", "maxPods"], "78"), (&["kubelet", "containerLogMaxFiles"], "7")]),
+        shows: &[
+            ("m1", "member", WROTE, ANOTHER),
+            ("w1", "member", WROTE, ANOTHER),
+            ("w2", "member", WROTE, ANOTHER),
+            ("m1", "uploads", KUBELET, ANOTHER),
+        ],
+        differs: &["/var/lib/kubelet/config.yaml"],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        says: "inventory: another name of the API, and another argument of its server",
+        by: Inventory(&[
+            (&["cluster", "api-names"], "[\"k8s.example.org\"]"),
+            (&["api-server", "event-ttl"], "\"3h0m0s\""),
+        ]),
+        shows: &[
+            ("m1", "pki", "apiserver.crt is the trust's", "good for k8s.example.org"),
+            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
+            ("m1", "static-pods", "the control plane runs with its current files", "restarted, because"),
+            ("m1", "member", WROTE, ANOTHER),
+            ("m1", "uploads", KUBEADM, ANOTHER),
+        ],
+        differs: &[
+            "/etc/kubernetes/pki/apiserver.crt",
+            "/etc/kubernetes/pki/apiserver.key",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+        ],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        says: "inventory: the old one again",
+        by: Inventory(&[]),
+        shows: &[
+            ("m1", "labels", "w1 has its labels and taints", "label rack=a1"),
+            ("m1", "member", WROTE, ANOTHER),
+            ("w1", "member", WROTE, ANOTHER),
+            ("w2", "member", WROTE, ANOTHER),
+            ("m1", "uploads", KUBELET, ANOTHER),
+            ("m1", "uploads", KUBEADM, ANOTHER),
+        ],
+        differs: &["/var/lib/kubelet/config.yaml", "/etc/kubernetes/manifests/kube-apiserver.yaml"],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+];

@@ -1,0 +1,119 @@
+//! Drift of the kernel's settings and of /etc/hosts.
+
+use super::By::Anywhere;
+use super::{KIND, Kind};
+
+const ON_DISK: &str = "sysctls are set at boot";
+const OVERRIDES: &str = "nothing overrides our sysctls at boot";
+const NAMES: &str = "the cluster's names are in /etc/hosts";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "kernel: forwarding switched off",
+        by: Anywhere("w2", "sysctl -qw net.ipv4.ip_forward=0"),
+        shows: &[(".", "kernel", "net.ipv4.ip_forward is 1", "0\n1")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: bridged IPv4 no longer filtered",
+        by: Anywhere("w1", "sysctl -qw net.bridge.bridge-nf-call-iptables=0"),
+        shows: &[(".", "kernel", "net.bridge.bridge-nf-call-iptables is 1", "0\n1")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: bridged IPv6 no longer filtered",
+        by: Anywhere("m1", "sysctl -qw net.bridge.bridge-nf-call-ip6tables=0"),
+        shows: &[(".", "kernel", "net.bridge.bridge-nf-call-ip6tables is 1", "0\n1")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: forwarding off at the next boot",
+        by: Anywhere("w1", "sed -i '/ip_forward/s/1/0/' /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "net.ipv4.ip_forward = 0")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: bridged IPv4 not filtered at the next boot",
+        by: Anywhere("w2", "sed -i '/call-iptables/s/1/0/' /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "net.bridge.bridge-nf-call-iptables = 0")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: bridged IPv6 not filtered at the next boot",
+        by: Anywhere("w2", "sed -i '/call-ip6tables/s/1/0/' /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "net.bridge.bridge-nf-call-ip6tables = 0")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: the file of sysctls gone",
+        by: Anywhere("m1", "rm /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "mode 644 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: a line more in the file of sysctls",
+        by: Anywhere("w1", "echo 'net.ipv4.conf.all.rp_filter = 1' >>/etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "net.ipv4.conf.all.rp_filter = 1")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: the file of sysctls with another mode",
+        by: Anywhere("w1", "chmod 600 /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "mode 600 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: the file of sysctls somebody else's",
+        by: Anywhere("w2", "chown ops: /etc/sysctl.d/99-zz-ironstrap.conf"),
+        shows: &[(".", "kernel", ON_DISK, "mode 644 ops:ops")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: modules no longer loaded at boot",
+        by: Anywhere("w2", "rm /etc/modules-load.d/ironstrap.conf"),
+        shows: &[(".", "kernel", "modules are loaded at boot", "br_netfilter")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: one module less at boot",
+        by: Anywhere("w1", "sed -i /overlay/d /etc/modules-load.d/ironstrap.conf"),
+        shows: &[(".", "kernel", "modules are loaded at boot", "overlay")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: a file that is read after ours and says otherwise",
+        by: Anywhere(
+            "w1",
+            "printf '# theirs\\nvm.swappiness = 10\\nnet.ipv4.ip_forward = 0\\n' >/etc/sysctl.d/99-zzz-theirs.conf",
+        ),
+        shows: &[(".", "kernel", OVERRIDES, "/etc/sysctl.d/99-zzz-theirs.conf: net.ipv4.ip_forward = 0")],
+        differs: &["/etc/sysctl.d/99-zzz-theirs.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: the same, written another way and until the next boot",
+        by: Anywhere(
+            "m1",
+            "mkdir -p /run/sysctl.d; echo '-net/bridge/bridge-nf-call-iptables=0' >/run/sysctl.d/99-zzzz.conf",
+        ),
+        shows: &[(
+            ".",
+            "kernel",
+            OVERRIDES,
+            "/run/sysctl.d/99-zzzz.conf: -net/bridge/bridge-nf-call-iptables=0",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "hosts: a name lost",
+        by: Anywhere("m1", "sed -i '/ w2 /d' /etc/hosts"),
+        shows: &[(".", "hosts", NAMES, "198.18.0.13 w2 # ironstrap: demo")],
+        ..KIND
+    },
+    Kind {
+        says: "hosts: a name that leads elsewhere",
+        by: Anywhere("w1", "sed -i 's/^198.18.0.13 w2 /198.18.0.99 w2 /' /etc/hosts"),
+        shows: &[(".", "hosts", NAMES, "198.18.0.99 w2")],
+        ..KIND
+    },
+];

@@ -1,0 +1,176 @@
+//! Drift of the kubelet: its packages, its unit, and what it runs with.
+
+use super::By::{Anywhere, Root};
+use super::{KIND, Kind};
+
+const BOOT: &str = "the kubelet starts at boot";
+const RUNS: &str = "kubelet runs its current config";
+const HELD: &str = "kubelet, kubeadm and kubectl are 1.36.3 and held";
+const UNIT: &str = "the kubelet's unit is as its packages have it";
+const KEY: &str = "the Kubernetes repository's key is here";
+const SOURCE: &str = "the Kubernetes repository is known to apt";
+const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
+const LEADS: &str = "kubelet.conf leads the kubelet to its API";
+const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "kubelet: stopped",
+        by: Anywhere("w2", "systemctl stop kubelet"),
+        soon: &[("m1", "nodes", "w2 is Ready")],
+        shows: &[(".", "member", RUNS, "enabled inactive")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: disabled",
+        by: Anywhere("w1", "systemctl disable -q kubelet"),
+        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled active")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: stopped and disabled",
+        by: Anywhere("w1", "systemctl disable -q --now kubelet"),
+        soon: &[("m1", "nodes", "w1 is Ready")],
+        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled inactive")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: masked",
+        by: Anywhere("w2", "systemctl mask -q kubelet"),
+        shows: &[(".", "kubelet", BOOT, "masked"), (".", "member", RUNS, "masked")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubeadm no longer held",
+        by: Anywhere("w2", "apt-mark unhold kubeadm"),
+        shows: &[(".", "kubelet", HELD, "kubeadm ii 1.36.3")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubectl removed",
+        by: Anywhere("w1", "dpkg --purge --force-hold kubectl"),
+        shows: &[(".", "kubelet", HELD, "kubectl absent")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubectl of another version",
+        by: Anywhere("w2", OLDER),
+        shows: &[(".", "kubelet", HELD, "1.36.2-1.1")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: another package repository",
+        by: Anywhere("w1", "sed -i s/v1.36/v1.35/ /etc/apt/sources.list.d/kubernetes.list"),
+        shows: &[(".", "kubelet", SOURCE, "v1.35/deb/")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: no package repository",
+        by: Anywhere("w2", "rm /etc/apt/sources.list.d/kubernetes.list"),
+        shows: &[(".", "kubelet", SOURCE, "v1.36/deb/")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: the repository's key changed",
+        by: Anywhere("w1", "echo >>/etc/apt/keyrings/kubernetes-apt-keyring.asc"),
+        shows: &[(".", "kubelet", KEY, "changed\nas first seen")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: the repository's key gone",
+        by: Anywhere("m1", "rm /etc/apt/keyrings/kubernetes-apt-keyring.asc"),
+        shows: &[(".", "kubelet", KEY, "as first seen")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubeadm's drop-in edited",
+        by: Anywhere(
+            "w1",
+            "sed -i 's/KUBELET_EXTRA_ARGS$/KUBELET_EXTRA_ARGS --v=1/' /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
+        ),
+        shows: &[(".", "kubelet", UNIT, DROP_IN), (".", "member", RUNS, "stale")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubeadm's drop-in edited, and the kubelet runs with it",
+        by: Anywhere(
+            "w2",
+            "sed -i 's/KUBELET_EXTRA_ARGS$/KUBELET_EXTRA_ARGS --v=1/' /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf; systemctl daemon-reload; systemctl restart kubelet",
+        ),
+        shows: &[(".", "kubelet", UNIT, DROP_IN), (".", "member", RUNS, "restarted, because")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its unit edited",
+        by: Anywhere("w1", "sed -i s/RestartSec=10/RestartSec=600/ /usr/lib/systemd/system/kubelet.service"),
+        shows: &[
+            (".", "kubelet", UNIT, "/usr/lib/systemd/system/kubelet.service was edited"),
+            (".", "member", RUNS, "stale"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: a field of its configuration",
+        by: Anywhere("w1", "sed -i 's/^maxPods: 77/maxPods: 79/' /var/lib/kubelet/config.yaml"),
+        shows: &[
+            (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
+            (".", "member", RUNS, "stale: /var/lib/kubelet/config.yaml"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its flags",
+        by: Anywhere("w2", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
+        shows: &[
+            (".", "member", WROTE, "/var/lib/kubelet/kubeadm-flags.env was edited"),
+            (".", "member", RUNS, "stale: /var/lib/kubelet/kubeadm-flags.env"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its configuration gone",
+        by: Anywhere("w2", "rm /var/lib/kubelet/config.yaml"),
+        shows: &[(".", "member", WROTE, "/var/lib/kubelet/config.yaml is gone")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: credentials of joining left behind",
+        by: Anywhere("w1", "echo '# left' >/etc/kubernetes/bootstrap-kubelet.conf"),
+        shows: &[(".", "member", "no credentials of joining are left", "sha256")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubelet.conf leads elsewhere",
+        by: Root(
+            "w1",
+            "sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/kubelet.conf",
+        ),
+        shows: &[(".", "kubeconfigs", LEADS, "server https://198.18.0.99:6443")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubelet.conf gone",
+        by: Root("w2", "rm /etc/kubernetes/kubelet.conf"),
+        shows: &[(".", "kubeconfigs", LEADS, "server https://api.demo.internal:6443")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubelet.conf for everybody to read",
+        by: Anywhere("m1", "chmod 644 /etc/kubernetes/kubelet.conf"),
+        shows: &[(".", "kubeconfigs", LEADS, "mode 644 root:root")],
+        differs: &["/etc/kubernetes/kubelet.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: a worker's ca.crt gone",
+        by: Root("w1", "rm /etc/kubernetes/pki/ca.crt"),
+        shows: &[(".", "pki", "ca.crt is the trust's", "good for kubernetes")],
+        ..KIND
+    },
+];
+
+/// A package that was built here, of the same program under another version.
+const OLDER: &str = "set -e; d=/var/tmp/older; rm -rf $d; mkdir -p $d/DEBIAN $d/usr/bin; cp /usr/bin/kubectl $d/usr/bin/
+printf 'Package: kubectl\\nVersion: 1.36.2-1.1\\nArchitecture: amd64\\nMaintainer: x <x@x.invalid>\\nDescription: older\\n' >$d/DEBIAN/control
+sed -i \"s/amd64/$(dpkg --print-architecture)/\" $d/DEBIAN/control
+dpkg-deb -Znone --root-owner-group --build $d $d.deb >/dev/null; dpkg --force-hold --force-downgrade -i $d.deb 2>/dev/null; rm -rf $d $d.deb";

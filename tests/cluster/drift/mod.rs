@@ -1,0 +1,248 @@
+//! Drift of real machines, kind by kind: each is brought about, shown by a plan as that and nothing else, and mended
+//! by an apply that touches nothing else. The kinds are data, one row each; here is how a row is read.
+
+mod certificates;
+mod cluster;
+mod control_plane;
+mod inventory;
+mod kernel;
+mod kubelet;
+mod looks;
+mod network;
+mod runtime;
+mod swap;
+mod together;
+mod trust;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::client::{Ended, Triple};
+use crate::lab::NODES;
+use crate::world::World;
+use looks::Looks;
+
+/// Node, step, what must be true, and a piece of what the plan says about it. The node "." is the one that was broken.
+type Shows = (&'static str, &'static str, &'static str, &'static str);
+
+/// Node, step and what must be true.
+type Named = (&'static str, &'static str, &'static str);
+
+/// One way in which machines stop being what the inventory says.
+pub struct Kind {
+    pub says: &'static str,
+    pub by: By,
+    pub shows: &'static [Shows],
+    /// What follows from it in the cluster sooner or later, and may be seen or not.
+    pub soon: &'static [Named],
+    /// What is told, and left as it is.
+    pub notes: &'static str,
+    /// Files that are not again what they were: commented out, made anew.
+    pub differs: &'static [&'static str],
+    /// The API server is away until it is mended, so that a plan cannot tell what only it knows.
+    pub silences_the_api: bool,
+    /// Why it cannot be one of many at a time; empty where it can.
+    pub alone: &'static str,
+    /// On m1, in the end: what ironstrap rightly leaves alone.
+    pub then: &'static str,
+}
+
+/// Who or what brings it about.
+pub enum By {
+    /// Root on this machine, and on no other: it is about this machine's part in the cluster.
+    Root(&'static str, &'static str),
+    /// Root on any machine; alone, on this one.
+    Anywhere(&'static str, &'static str),
+    /// Somebody with kubectl.
+    Kubectl(&'static str),
+    /// Somebody in the operator's folder, or with the cluster's authority.
+    Operator(fn(&World)),
+    /// The operator, who writes another inventory: a path of keys and a value.
+    Inventory(&'static [(&'static [&'static str], &'static str)]),
+}
+
+/// What most rows do not say.
+const KIND: Kind = Kind {
+    says: "",
+    by: By::Kubectl(""),
+    shows: &[],
+    soon: &[],
+    notes: "",
+    differs: &[],
+    silences_the_api: false,
+    alone: "",
+    then: "",
+};
+
+/// Those of the inventory come last: from the first of them on it is another.
+fn kinds() -> Vec<&'static Kind> {
+    let all = [
+        swap::KINDS,
+        kernel::KINDS,
+        runtime::KINDS,
+        kubelet::KINDS,
+        network::KINDS,
+        cluster::KINDS,
+        trust::KINDS,
+        control_plane::KINDS,
+        inventory::KINDS,
+    ];
+    all.into_iter().flatten().collect()
+}
+
+impl Kind {
+    /// The machine that it is about, where it is about one.
+    fn node(&self) -> &'static str {
+        match self.by {
+            By::Root(node, _) | By::Anywhere(node, _) => node,
+            _ => "m1",
+        }
+    }
+
+    fn bring_about(&self, world: &World, node: &str) {
+        match &self.by {
+            By::Root(_, script) | By::Anywhere(_, script) => drop(world.lab.ssh(node, script)),
+            By::Kubectl(script) => kubectl(world, script),
+            By::Operator(act) => act(world),
+            By::Inventory(edits) => world.edit(edits),
+        }
+    }
+
+    fn without_soon(&self, mut triples: BTreeSet<Triple>) -> BTreeSet<Triple> {
+        let soon = |(n, s, t): &Triple| {
+            self.soon.iter().any(|(node, step, that)| n == node && s == step && t == that)
+        };
+        triples.retain(|triple| !soon(triple));
+        triples
+    }
+
+    fn expected(&self) -> BTreeSet<Triple> {
+        let node = |name: &str| if name == "." { self.node().to_string() } else { name.to_string() };
+        self.shows.iter().map(|(n, step, that, _)| (node(n), step.to_string(), that.to_string())).collect()
+    }
+}
+
+/// Lines of `k …`, which is kubectl with all rights.
+fn kubectl(world: &World, script: &str) {
+    world.lab.ssh(
+        "m1",
+        &format!("set -e; k() {{ kubectl --kubeconfig /etc/kubernetes/admin.conf \"$@\"; }}\n{script}"),
+    );
+}
+
+/// Runs the rows whose words have one of these pieces, and all of them together; without any, all of it. Whether all
+/// went well.
+pub fn run(world: &World, words: &[String]) -> bool {
+    let chosen = |says: &str| words.is_empty() || words.iter().any(|word| says.contains(word.as_str()));
+    let kinds = kinds();
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut ground = Ground { world, looks: None };
+    for kind in kinds.iter().filter(|kind| chosen(kind.says)) {
+        let since = Instant::now();
+        let good = catch_unwind(AssertUnwindSafe(|| one(&mut ground, kind))).is_ok();
+        println!("{} {} ({:.1} s)", if good { '✔' } else { '✗' }, kind.says, since.elapsed().as_secs_f64());
+        if good {
+            passed += 1
+        } else {
+            failed.push(kind.says)
+        }
+        if !good {
+            ground.looks = None;
+        }
+    }
+    if chosen(together::SAYS) {
+        let good = catch_unwind(AssertUnwindSafe(|| together::run(&mut ground, &kinds))).is_ok();
+        println!("{} {}", if good { '✔' } else { '✗' }, together::SAYS);
+        if good { passed += 1 } else { failed.push(together::SAYS) }
+    }
+    failed.iter().for_each(|says| println!("failed: {says}"));
+    println!("{passed} passed, {} failed", failed.len());
+    failed.is_empty()
+}
+
+/// A cluster that is as the inventory says, and how its machines look.
+struct Ground<'a> {
+    world: &'a World,
+    /// Of the last that went well.
+    looks: Option<Vec<Looks>>,
+}
+
+impl Ground<'_> {
+    fn lay(&mut self) -> Vec<Looks> {
+        match self.looks.take() {
+            Some(looks) => looks,
+            None => {
+                self.world.mended();
+                looks::begin(self.world).end()
+            }
+        }
+    }
+}
+
+fn one(ground: &mut Ground, kind: &Kind) {
+    let (before, world) = (ground.lay(), ground.world);
+    let expected = kind.expected();
+    kind.bring_about(world, kind.node());
+    let plan = world.plan();
+    assert_shows(kind, &plan, &expected);
+    if !expected.is_empty() {
+        let mended = world.apply().good();
+        assert_eq!(kind.without_soon(mended.triples("fixed")), expected, "what was planned was done");
+        if !kind.soon.is_empty() {
+            world.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"]);
+        }
+        for node in NODES {
+            let touched = expected.iter().any(|(n, ..)| n == node);
+            // The first of the inventory is where two operators would meet; nobody else is even spoken to. Whoever
+            // speaks for the cluster is asked again when a member was worked on.
+            assert!(touched || node == "m1" || mended.of_node(node, "execs") == 1, "{node} was worked on");
+        }
+    }
+    let looking = looks::begin(world);
+    assert_nothing_left(world, kind);
+    let after = looking.end();
+    looks::assert_untouched(&before, &after, kind.differs);
+    if !kind.then.is_empty() {
+        kubectl(world, kind.then);
+    }
+    ground.looks = Some(after);
+}
+
+fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
+    let known = |event: &&Value| event["event"] == "drift" && event["state"] != "unknown";
+    let word = |event: &Value, key: &str| event[key].as_str().unwrap().to_string();
+    let shown: Vec<&Value> = plan.events.iter().filter(known).collect();
+    let triple = |event: &Value| (word(event, "node"), word(event, "step"), word(event, "that"));
+    let triples: BTreeSet<Triple> = shown.iter().map(|event| triple(event)).collect();
+    assert_eq!(kind.without_soon(triples), *expected, "{}", plan.errors());
+    assert!(kind.silences_the_api || plan.code == Some(0), "{}{}", plan.errors(), plan.stderr);
+    let unknown = plan.events.iter().any(|event| event["event"] == "drift" && event["state"] == "unknown");
+    assert_eq!(unknown, kind.silences_the_api, "what cannot be told: {:#?}", plan.triples("drift"));
+    for ((_, step, that, piece), node) in kind.shows.iter().zip(kind.shows.iter().map(|(node, ..)| *node)) {
+        let node = if node == "." { kind.node() } else { node };
+        let same = |event: &&&Value| triple(event) == (node.into(), step.to_string(), that.to_string());
+        let event = shown.iter().find(same).unwrap();
+        let diff = format!("{}\n{}", word(event, "have"), word(event, "want"));
+        assert!(diff.contains(piece), "{that}: no {piece:?} in what the plan shows:\n{diff}");
+    }
+    let notes: Vec<String> = plan
+        .events
+        .iter()
+        .filter(|event| event["event"] == "note")
+        .map(|event| word(event, "note"))
+        .collect();
+    match kind.notes {
+        "" => assert_eq!(notes, Vec::<String>::new()),
+        words => assert!(notes.iter().any(|note| note.contains(words)), "{notes:?}"),
+    }
+}
+
+fn assert_nothing_left(world: &World, kind: &Kind) {
+    let again = world.start(&["plan", "--exit-code"]).end(60).good();
+    assert_eq!(again.changes(), 0, "left to do: {:#?}", again.triples("drift"));
+    let noted = again.events.iter().any(|event| event["event"] == "note");
+    assert_eq!(noted, !kind.notes.is_empty(), "what is only noted is left as it is");
+}

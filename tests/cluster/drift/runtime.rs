@@ -1,0 +1,124 @@
+//! Drift of containerd.
+
+use super::By::Anywhere;
+use super::{KIND, Kind};
+
+const OURS: &str = "containerd's config is ours";
+const RUNS: &str = "containerd runs its current config";
+const MEANT: &str = "containerd reads its config as meant";
+const HELD: &str = "containerd is installed and held";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "runtime: a line more in containerd's config",
+        by: Anywhere("w1", "echo '# edited' >>/etc/containerd/config.toml"),
+        shows: &[(".", "runtime", OURS, "# edited"), (".", "runtime", RUNS, "stale")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd's config gone",
+        by: Anywhere("w2", "rm /etc/containerd/config.toml"),
+        shows: &[
+            (".", "runtime", OURS, "max_concurrent_downloads = 4"),
+            (".", "runtime", RUNS, "restarted, because /etc/containerd/config.toml changes"),
+            (".", "runtime", MEANT, "SystemdCgroup = true"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: another cgroup driver",
+        by: Anywhere(
+            "w1",
+            "sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' /etc/containerd/config.toml",
+        ),
+        shows: &[
+            (".", "runtime", OURS, "SystemdCgroup = false"),
+            (".", "runtime", RUNS, "stale"),
+            (".", "runtime", MEANT, "SystemdCgroup = false"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: another pause image",
+        by: Anywhere("w2", "sed -i 's/pause:[0-9.]*/pause:3.1/' /etc/containerd/config.toml"),
+        shows: &[
+            (".", "runtime", OURS, "pause:3.1\""),
+            (".", "runtime", RUNS, "stale"),
+            (".", "runtime", MEANT, "pause:3.1\n"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a mirror gone",
+        by: Anywhere("w1", "rm /etc/containerd/certs.d/docker.io/hosts.toml"),
+        shows: &[(".", "runtime", "images of docker.io come from its mirrors", "http://198.18.0.1:5000")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a mirror that is another",
+        by: Anywhere(
+            "m1",
+            "sed -i s/198.18.0.1:/198.18.0.9:/ /etc/containerd/certs.d/registry.k8s.io/hosts.toml",
+        ),
+        shows: &[(".", "runtime", "images of registry.k8s.io come from its mirrors", "198.18.0.9:5000")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a proxy that nobody wants",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/systemd/system/containerd.service.d; printf '[Service]\\nEnvironment=HTTPS_PROXY=http://x:1\\n' >/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf",
+        ),
+        shows: &[(".", "runtime", "containerd uses no proxy", "sha256"), (".", "runtime", RUNS, "stale")],
+        differs: &["/etc/systemd/system/containerd.service.d"],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd stopped",
+        by: Anywhere("w2", "systemctl stop containerd"),
+        soon: &[("m1", "nodes", "w2 is Ready")],
+        shows: &[(".", "runtime", RUNS, "enabled inactive")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd disabled",
+        by: Anywhere("w1", "systemctl disable -q containerd"),
+        shows: &[(".", "runtime", RUNS, "disabled active")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd masked",
+        by: Anywhere("w2", "systemctl mask -q containerd"),
+        shows: &[(".", "runtime", RUNS, "masked")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd masked and stopped",
+        by: Anywhere("w1", "systemctl mask -q --now containerd"),
+        soon: &[("m1", "nodes", "w1 is Ready")],
+        shows: &[(".", "runtime", RUNS, "masked")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd runs an old config",
+        by: Anywhere("w1", "touch /etc/containerd/config.toml"),
+        shows: &[(".", "runtime", RUNS, "stale: /etc/containerd/config.toml changed after it started")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd no longer held",
+        by: Anywhere("w2", "apt-mark unhold containerd"),
+        shows: &[(".", "runtime", HELD, "containerd ii 1.7")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a containerd that is too old",
+        // As dpkg sees it; a package of that age would not run here.
+        by: Anywhere(
+            "w1",
+            "sed -i '/^Package: containerd$/,/^$/s/^Version: .*/Version: 1.6.20~ds1-1/' /var/lib/dpkg/status",
+        ),
+        shows: &[(".", "runtime", HELD, "containerd hi 1.6.20")],
+        ..KIND
+    },
+];

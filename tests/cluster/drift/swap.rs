@@ -1,0 +1,42 @@
+//! Drift of swap.
+
+use super::By::Anywhere;
+use super::{KIND, Kind};
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "swap: on",
+        by: Anywhere("w2", "swapon /swap.img"),
+        shows: &[(".", "swap", "no swap is active", "/swap.img")],
+        ..KIND
+    },
+    Kind {
+        says: "swap: on, to a file that nobody knew of",
+        by: Anywhere(
+            "w1",
+            "truncate -s 8M /var/tmp/more; chmod 600 /var/tmp/more; mkswap -q /var/tmp/more; swapon /var/tmp/more",
+        ),
+        shows: &[(".", "swap", "no swap is active", "/var/tmp/more")],
+        ..KIND
+    },
+    Kind {
+        says: "swap: a line back in fstab",
+        by: Anywhere("w1", "echo '/swap.img none swap sw 0 0' >>/etc/fstab"),
+        shows: &[(".", "swap", "fstab brings no swap back", "# ironstrap: /swap.img none swap sw 0 0")],
+        differs: &["/etc/fstab"],
+        ..KIND
+    },
+    Kind {
+        says: "swap: swap.target unmasked",
+        by: Anywhere("m1", "systemctl unmask -q swap.target"),
+        shows: &[(".", "swap", "systemd brings no swap back", "masked")],
+        ..KIND
+    },
+    Kind {
+        says: "swap: a zram device configured",
+        by: Anywhere("w2", "printf '[zram0]\\nzram-size = ram / 2\\n' >/etc/systemd/zram-generator.conf"),
+        shows: &[(".", "swap", "zram-generator makes no swap", "# ironstrap: [zram0]")],
+        differs: &["/etc/systemd/zram-generator.conf"],
+        ..KIND
+    },
+];

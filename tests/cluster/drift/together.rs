@@ -1,0 +1,87 @@
+//! Many kinds at once, on all machines: whatever is broken together, one apply mends it, and the next has nothing to
+//! do. The subsets are random, and the same again for the same seed.
+
+use std::time::Instant;
+
+use super::{By, Ground, Kind};
+use crate::lab::NODES;
+use crate::world::World;
+
+pub const SAYS: &str =
+    "together: whatever is broken at once, one apply mends it and the next has nothing to do";
+
+/// How many subsets there are unless `IRONSTRAP_DRIFT_SUBSETS` says otherwise; `IRONSTRAP_DRIFT_SEED` says which.
+const SUBSETS: u64 = 12;
+
+/// splitmix64: small, and good enough to choose.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
+    drop(ground.lay());
+    let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let seed = number("IRONSTRAP_DRIFT_SEED").unwrap_or_else(clock);
+    println!("  IRONSTRAP_DRIFT_SEED={seed}");
+    let mut random = Random(seed);
+    let together: Vec<&Kind> =
+        kinds.iter().copied().filter(|kind| kind.alone.is_empty() && kind.notes.is_empty()).collect();
+    for i in 0..number("IRONSTRAP_DRIFT_SUBSETS").unwrap_or(SUBSETS) {
+        let since = Instant::now();
+        let subset = choose(&mut random, &together);
+        let words: Vec<String> =
+            subset.iter().map(|(kind, nodes)| format!("{} {nodes:?}", kind.says)).collect();
+        println!("  {i}: {}", words.join("; "));
+        mend(ground.world, &subset);
+        println!("  {i}: {:.1} s", since.elapsed().as_secs_f64());
+    }
+}
+
+type Subset = Vec<(&'static Kind, Vec<&'static str>)>;
+
+/// Two to twelve kinds, each on the machines that it can be on.
+fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Subset {
+    let mut left = kinds.to_vec();
+    let mut subset = Subset::new();
+    for _ in 0..2 + random.below(11) {
+        let kind = left.swap_remove(random.below(left.len()));
+        let nodes = match kind.by {
+            By::Anywhere(..) => NODES.into_iter().filter(|_| random.below(2) == 0).collect(),
+            _ => vec![kind.node()],
+        };
+        subset.push((kind, nodes));
+    }
+    // What needs the API comes before what may take it away.
+    subset.sort_by_key(|(kind, _)| !matches!(kind.by, By::Kubectl(_)));
+    subset
+}
+
+fn mend(world: &World, subset: &Subset) {
+    for (kind, nodes) in subset {
+        nodes.iter().for_each(|node| kind.bring_about(world, node));
+    }
+    world.apply().good();
+    let again = world.apply().good();
+    assert_eq!(again.changes(), 0, "changed: {:#?}", again.triples("fixed"));
+    for node in NODES {
+        assert_eq!(again.of_node(node, "execs"), 1, "{node}");
+    }
+}

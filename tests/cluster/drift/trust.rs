@@ -1,0 +1,179 @@
+//! Drift of certificates, keys and kubeconfigs of a control plane.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::By::{Operator, Root};
+use super::certificates::{keep, lay, make};
+use super::{KIND, Kind};
+use crate::world::World;
+
+const RESTART: &str = "the control plane runs with its current files";
+const ADMIN: &str = "admin.conf leads kubernetes-admin to its API";
+const MANAGER: &str = "controller-manager.conf leads system:kube-controller-manager to its API";
+const SCHEDULER: &str = "scheduler.conf leads system:kube-scheduler to its API";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "trust: a leaf gone",
+        by: Root("m1", "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt"),
+        shows: &[
+            (".", "pki", "apiserver-kubelet-client.crt is the trust's", "kube-apiserver-kubelet-client"),
+            (".", "static-pods", RESTART, "restarted, because"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "trust: a leaf for other names",
+        // In the operator's folder: the API server would serve with it at once, and nobody would find it.
+        by: Operator(|world| {
+            keep(world, "apiserver", &make(world, ("kube-apiserver", ""), &["somewhere.else"], 300));
+        }),
+        shows: &[
+            ("m1", "pki", "apiserver.crt is the trust's", "good for api.demo.internal"),
+            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
+            ("m1", "static-pods", RESTART, "restarted, because"),
+        ],
+        differs: &["/etc/kubernetes/pki/apiserver.crt", "/etc/kubernetes/pki/apiserver.key"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: a leaf that will expire soon",
+        by: Operator(|world| keep(world, "apiserver-kubelet-client", &client(world, 30))),
+        shows: &[
+            ("m1", "pki", "apiserver-kubelet-client.crt is the trust's", "valid from"),
+            ("m1", "pki", "apiserver-kubelet-client.key is the trust's", "sha256"),
+            ("m1", "static-pods", RESTART, "restarted, because"),
+        ],
+        differs: &[
+            "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+            "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "trust: a leaf that has expired",
+        by: Operator(|world| {
+            let made = client(world, -1);
+            keep(world, "apiserver-kubelet-client", &made);
+            lay(world, "/etc/kubernetes/pki/apiserver-kubelet-client.crt", &made.cert);
+            lay(world, "/etc/kubernetes/pki/apiserver-kubelet-client.key", &made.key);
+        }),
+        shows: &[
+            ("m1", "pki", "apiserver-kubelet-client.crt is the trust's", "valid from"),
+            ("m1", "pki", "apiserver-kubelet-client.key is the trust's", "sha256"),
+            ("m1", "static-pods", RESTART, "older than"),
+        ],
+        differs: &[
+            "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+            "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "trust: a key for everybody to read",
+        by: Root("m1", "chmod 644 /etc/kubernetes/pki/ca.key"),
+        shows: &[
+            (".", "pki", "ca.key is the trust's", "mode 644 root:root"),
+            (".", "static-pods", RESTART, "ca.key"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "trust: sa.pub of another key",
+        by: Root("m1", "sed -i '2s/.$/x/' /etc/kubernetes/pki/sa.pub"),
+        shows: &[(".", "pki", "sa.pub is the trust's", "sha256"), (".", "static-pods", RESTART, "sa.pub")],
+        ..KIND
+    },
+    Kind {
+        says: "trust: the control plane runs with what was there before",
+        by: Root("m1", "touch /etc/kubernetes/pki/front-proxy-ca.crt"),
+        shows: &[(".", "static-pods", RESTART, "older than /etc/kubernetes/pki/front-proxy-ca.crt")],
+        ..KIND
+    },
+    Kind {
+        says: "trust: admin.conf gone",
+        by: Root("m1", "rm /etc/kubernetes/admin.conf"),
+        shows: &[(".", "kubeconfigs", ADMIN, "server https://api.demo.internal:6443")],
+        differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: admin.conf leads elsewhere",
+        by: Root("m1", "sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/admin.conf"),
+        shows: &[(".", "kubeconfigs", ADMIN, "server https://198.18.0.99:6443")],
+        differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: admin.conf will expire soon",
+        by: Operator(|world| {
+            expire(world, "/etc/kubernetes/admin.conf", ("kubernetes-admin", "kubeadm:cluster-admins"), 30);
+        }),
+        shows: &[("m1", "kubeconfigs", ADMIN, "certificate: it expires 20")],
+        differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: admin.conf has expired",
+        by: Operator(|world| {
+            expire(world, "/etc/kubernetes/admin.conf", ("kubernetes-admin", "kubeadm:cluster-admins"), -1);
+        }),
+        shows: &[("m1", "kubeconfigs", ADMIN, "certificate: it expired 20")],
+        differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: controller-manager.conf leads elsewhere",
+        by: Root(
+            "m1",
+            "sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/controller-manager.conf",
+        ),
+        shows: &[
+            (".", "kubeconfigs", MANAGER, "server https://198.18.0.99:6443"),
+            (".", "static-pods", RESTART, "controller-manager.conf"),
+        ],
+        differs: &["/etc/kubernetes/controller-manager.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: scheduler.conf gone",
+        by: Root("m1", "rm /etc/kubernetes/scheduler.conf"),
+        shows: &[
+            (".", "kubeconfigs", SCHEDULER, "server https://198.18.0.11:6443"),
+            (".", "static-pods", RESTART, "restarted, because /etc/kubernetes/scheduler.conf changes"),
+        ],
+        differs: &["/etc/kubernetes/scheduler.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: scheduler.conf will expire soon",
+        by: Operator(|world| {
+            expire(world, "/etc/kubernetes/scheduler.conf", ("system:kube-scheduler", ""), 30)
+        }),
+        shows: &[
+            ("m1", "kubeconfigs", SCHEDULER, "certificate: it expires 20"),
+            ("m1", "static-pods", RESTART, "scheduler.conf"),
+        ],
+        differs: &["/etc/kubernetes/scheduler.conf"],
+        ..KIND
+    },
+];
+
+fn client(world: &World, days: i64) -> super::certificates::Made {
+    make(world, ("kube-apiserver-kubelet-client", ""), &[], days)
+}
+
+/// Gives a kubeconfig of m1 a certificate for so many days.
+fn expire(world: &World, path: &str, who: (&str, &str), days: i64) {
+    let made = make(world, who, &[], days);
+    let text = std::fs::read_to_string(world.lab.disk("m1", path)).unwrap();
+    let line = |line: &str| match line.trim_start().split(':').next().unwrap_or_default() {
+        "client-certificate-data" => {
+            format!("    client-certificate-data: {}\n", BASE64_STANDARD.encode(&made.cert))
+        }
+        "client-key-data" => format!("    client-key-data: {}\n", BASE64_STANDARD.encode(&made.key)),
+        _ => format!("{line}\n"),
+    };
+    lay(world, path, &text.lines().map(line).collect::<String>());
+}
