@@ -262,10 +262,12 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
-/// The copy that it makes of the file it replaces is nothing to anybody: what was there before the first change is kept.
+/// kubeadm insists on a copy of the file that it replaces, so there has to be one; the copy itself is nothing to anybody,
+/// for what was there before the first change is kept.
 const KUBELET_CONFIG_AGAIN: &str = "\
 mkdir -p -m 700 /run/ironstrap
 touch /run/ironstrap/before-kubeadm
+[ -e /var/lib/kubelet/config.yaml ] || : >/var/lib/kubelet/config.yaml
 kubeadm upgrade node phase kubelet-config
 if [ -d /etc/kubernetes/tmp ]; then
   find /etc/kubernetes/tmp -mindepth 1 -maxdepth 1 -name 'kubeadm-kubelet-config*' -newer /run/ironstrap/before-kubeadm -exec rm -rf {} +
