@@ -125,10 +125,8 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        let (open, heard, unregistered) = Default::default();
-        let known =
-            Fleetwork { cluster, stages, trust, members, run, events, places, open, heard, unregistered };
-        Ok(known)
+        let (open, unregistered, heard) = Default::default();
+        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open, heard, unregistered })
     }
 
     /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.

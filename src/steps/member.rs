@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::diagnosis::CAUSES;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{self, KUBECTL, quote};
+use crate::shell::{KUBECTL, KUBELETS_KUBECTL, quote};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
 use crate::steps::{kubelet, uploads};
 use crate::template;
@@ -48,7 +48,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn registered(cx: &Cx) -> Result<Want> {
     let name = &cx.node.name;
     let gone = cx.fleet.unregistered.contains(name);
-    let node = format!("{} get node {name}", shell::KUBELETS_KUBECTL);
+    let node = format!("{KUBELETS_KUBECTL} get node {name}");
     let mut fix = format!(
         "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
          n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
@@ -262,10 +262,12 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
-/// The copy that it makes of the file it replaces is nothing to anybody: what was there before the first change is kept.
+/// kubeadm insists on a copy of the file that it replaces, so there has to be one; the copy itself is nothing to anybody,
+/// for what was there before the first change is kept.
 const KUBELET_CONFIG_AGAIN: &str = "\
 mkdir -p -m 700 /run/ironstrap
 touch /run/ironstrap/before-kubeadm
+[ -e /var/lib/kubelet/config.yaml ] || : >/var/lib/kubelet/config.yaml
 kubeadm upgrade node phase kubelet-config
 if [ -d /etc/kubernetes/tmp ]; then
   find /etc/kubernetes/tmp -mindepth 1 -maxdepth 1 -name 'kubeadm-kubelet-config*' -newer /run/ironstrap/before-kubeadm -exec rm -rf {} +
