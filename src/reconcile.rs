@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Machines};
 use crate::ledger::Run;
 use crate::machine::Machine;
