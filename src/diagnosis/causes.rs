@@ -265,12 +265,4 @@ pub const CAUSES: &[Cause] = &[
         symptom: true,
         ..PLAIN
     },
-    Cause {
-        name: "network-not-set-up",
-        what: "no network for pods is set up on {node}",
-        remedy: "see why the network's own pod does not run there: kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
-        signs: &[sign("journal kubelet", "cni plugin not initialized")],
-        symptom: true,
-        ..PLAIN
-    },
 ];

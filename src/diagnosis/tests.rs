@@ -169,6 +169,18 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "package-lock",
         "process 51 (perl)",
     ),
+    (
+        "event",
+        r#"plugin type="portmap" failed (add): failed to find plugin "portmap" in path [/opt/cni/bin]"#,
+        "cni-plugin-missing",
+        "portmap is not in /opt/cni/bin",
+    ),
+    (
+        "log kubeadm",
+        "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized",
+        "token-refused",
+        "kubeadm token list",
+    ),
 ];
 
 const UNKNOWN_AUTHORITY: &str = r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "kubernetes")"#;
@@ -206,6 +218,15 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 }
 
 #[test]
+fn every_cause_has_its_real_evidence() {
+    // Two are told by what the script makes of a machine, and by the failure of a want of ours.
+    let bare = ["swap-returns", "token-expired"];
+    for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
+        assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);
+    }
+}
+
+#[test]
 fn what_a_wait_stops_at_is_evidence_of_that_cause() {
     for cause in CAUSES.iter().filter(|cause| cause.hopeless.is_some()) {
         let words = cause.hopeless.unwrap_or_default();
@@ -223,6 +244,14 @@ fn a_symptom_is_told_only_where_nothing_explains_it() {
     let flag = ("container kube-apiserver", "Error: unknown flag: --no-such-flag");
     assert_eq!(names(&[heard("m1", &[refused])]), ["endpoint-unreachable"]);
     assert_eq!(names(&[heard("m1", &[refused, flag])]), ["argument-unknown"]);
+}
+
+#[test]
+fn a_token_is_expired_where_the_api_did_not_take_it_and_the_seed_says_so() {
+    let refused = ("log kubeadm", "failed to get config map: Unauthorized");
+    let seed = heard("m1", &[("token", "daij8g expired at 2026-01-01T00:00:00Z")]);
+    assert_eq!(names(&[heard("w2", &[refused]), seed.clone()]), ["token-expired"]);
+    assert_eq!(names(&[heard("w2", &[]), seed]), [""; 0]);
 }
 
 #[test]

@@ -184,41 +184,6 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("m1", "pkill -CONT kube-controller")),
         ..PLAIN
     };
-    Cluster "a network plugin is missing": Injection {
-        cause: "cni-plugin-missing",
-        node: "m1",
-        on: "m1",
-        evidence: r#"failed to find plugin "portmap""#,
-        remedy: "kubernetes-cni",
-        break_it: |w| {
-            for node in crate::lab::NODES {
-                w.lab.ssh(node, "mv /opt/cni/bin/portmap /root/");
-            }
-            w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
-            crate::until("no DNS is left", 60, || {
-                crate::so(w.kubectl(&["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"]).is_empty())
-            });
-        },
-        mend: |w| {
-            for node in crate::lab::NODES {
-                w.lab.ssh(node, "mv /root/portmap /opt/cni/bin/");
-            }
-        },
-        ..PLAIN
-    };
-    Cluster "a machine that was given another name after it joined": Injection {
-        cause: "hostname-changed",
-        node: "m1",
-        on: "w2",
-        evidence: "is not allowed to modify node",
-        remedy: "hostnamectl set-hostname w2",
-        break_it: |w| {
-            w.lab.ssh("w2", "hostnamectl hostname other; systemctl restart kubelet");
-            w.kubectl(&["delete", "node", "w2"]);
-        },
-        mend: |w| drop(w.lab.ssh("w2", "hostnamectl hostname w2; systemctl restart kubelet")),
-        ..PLAIN
-    };
     Fresh "an image that the registry does not have": Injection {
         cause: "image-not-found",
         node: "m1",
@@ -269,11 +234,51 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
 };
 
+/// These are told only after the five minutes that a node may take to be Ready.
+pub const SLOW: &[Scenario] = injected! {
+    Cluster "a network plugin is missing": Injection {
+        cause: "cni-plugin-missing",
+        node: "m1",
+        on: "m1",
+        evidence: r#"failed to find plugin "portmap""#,
+        remedy: "kubernetes-cni",
+        break_it: |w| {
+            for node in crate::lab::NODES {
+                w.lab.ssh(node, "mv /opt/cni/bin/portmap /root/");
+            }
+            w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
+            crate::until("no DNS is left", 60, || {
+                crate::so(w.kubectl(&["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"]).is_empty())
+            });
+        },
+        mend: |w| {
+            for node in crate::lab::NODES {
+                w.lab.ssh(node, "mv /root/portmap /opt/cni/bin/");
+            }
+        },
+        ..PLAIN
+    };
+    Cluster "a machine that was given another name after it joined": Injection {
+        cause: "hostname-changed",
+        node: "m1",
+        on: "w2",
+        evidence: "is not allowed to modify node",
+        remedy: "hostnamectl set-hostname w2",
+        break_it: |w| {
+            w.lab.ssh("w2", "hostnamectl hostname other; systemctl restart kubelet");
+            w.kubectl(&["delete", "node", "w2"]);
+        },
+        mend: |w| drop(w.lab.ssh("w2", "hostnamectl hostname w2; systemctl restart kubelet")),
+        ..PLAIN
+    };
+};
+
 fn injected(world: &World, injection: Injection) {
     world.inventory(injection.inventory);
     (injection.break_it)(world);
     let report = world.dir.join("report.txt");
-    let ended = world.start(&["apply", "--yes", "--save-report", report.to_str().unwrap()]).end(PATIENCE);
+    let ended =
+        world.start(&["apply", "--yes", "--save-report", report.to_str().unwrap()]).end(PATIENCE + 120);
     (injection.mend)(world);
     assert!(matches!(ended.code, Some(6..=8)), "{:?}: {}{}", ended.code, ended.errors(), ended.stderr);
     let named = ended.causes(injection.node);

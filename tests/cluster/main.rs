@@ -61,6 +61,7 @@ fn scenarios() -> Vec<Scenario> {
         foreign::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
+        diagnosis::SLOW,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }
