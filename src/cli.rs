@@ -10,6 +10,8 @@ use crate::report;
 mod apply;
 mod check;
 mod plan;
+mod remove;
+mod reset;
 mod start;
 mod status;
 
@@ -37,6 +39,10 @@ enum Command {
     Status(status::Status),
     /// Make the machines what the inventory says.
     Apply(apply::Apply),
+    /// Take a node out of its running cluster: its pods go elsewhere, and the machine back to what it was.
+    Remove(remove::Remove),
+    /// Take machines back to what they were before ironstrap: what it changed, and nothing else.
+    Reset(reset::Reset),
 }
 
 /// How a command ended well.
@@ -84,6 +90,8 @@ impl Cli {
             Command::Plan(args) => plan::plan(&args).await,
             Command::Status(args) => status::status(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
+            Command::Remove(args) => remove::remove(&args).await,
+            Command::Reset(args) => reset::reset(&args).await,
         }
     }
 }

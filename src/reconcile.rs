@@ -19,18 +19,21 @@ use crate::plan::{self, Change, State};
 use crate::probe::{self, Answer};
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Cx, Fix, Want};
+use crate::step::{Ask, Cx, Fix, Step, Want};
 use crate::steps::{Stage, Via};
 
 mod apply;
 mod hold;
 mod limit;
 mod looks;
+mod reading;
+mod reset;
 mod standing;
 mod told;
 mod work;
 
 pub use apply::Stop;
+pub use reading::Reading;
 use told::Told;
 
 /// How long an API server may take to come back after a change, and a machine to answer again.
@@ -39,7 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A fleet and what is known of it. `look` first; then either read the plan or `apply` it.
 pub struct Fleetwork<S> {
     cluster: Arc<Cluster>,
-    stages: &'static [Stage],
+    reading: Reading,
+    stages: Vec<Stage>,
     trust: Trust,
     members: Vec<Member<S>>,
     run: Run,
@@ -61,8 +65,8 @@ pub struct Survey {
 pub struct Member<S> {
     pub node: Node,
     shell: Arc<Told<S>>,
-    /// Stage, step and question, in the order in which they are asked.
-    asks: Vec<(usize, usize, Ask)>,
+    /// Stage and question, in the order in which they are asked.
+    asks: Vec<(usize, Ask)>,
     /// Questions that no want asks; they come after all others.
     looks: Vec<Ask>,
     pub execs: u32,
@@ -95,34 +99,7 @@ impl<S: Shell> Fleetwork<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let mut members = Vec::new();
-        for (node, shell) in cluster.nodes.iter().zip(shells) {
-            let asks = asks(&cluster, stages, &trust, node)?;
-            members.push(Member {
-                node: node.clone(),
-                shell: Arc::new(Told {
-                    shell,
-                    node: node.name.clone(),
-                    places: places.clone(),
-                    events: events.clone(),
-                }),
-                asks,
-                looks: vec![],
-                execs: 0,
-                machine: None,
-                answers: vec![],
-                looked: vec![],
-                clock: 0.0,
-                left: None,
-                spared: false,
-                open: BTreeSet::new(),
-                pressing: 0,
-                changed: BTreeSet::new(),
-                work: work::State::default(),
-            });
-        }
-        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open: BTreeSet::new() })
+        Self::read(Reading::Forwards, stages.to_vec(), (cluster, trust), shells, run, events)
     }
 
     /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.
@@ -194,7 +171,7 @@ impl<S: Shell> Fleetwork<S> {
     /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
     fn api(&self, fleet: &Fleet) -> Option<usize> {
         let answers = |member: &Member<S>| {
-            let unknown = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| {
+            let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
                 matches!((ask, answer), (Ask::Objects(_), Answer::Unknown(_)))
             };
             let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
@@ -231,20 +208,20 @@ impl<S: Shell> Fleetwork<S> {
             let pairs: Vec<plan::Judged> = wants
                 .iter()
                 .zip(answers.by_ref())
-                .map(|((s, want), answer)| (&stage.steps[*s], want, answer))
+                .map(|((step, want), answer)| (*step, want, answer))
                 .collect();
             if stage.via == Via::Api && !speaks { vec![] } else { plan::changes(&pairs) }
         });
         Ok(judged.collect())
     }
 
-    /// All wants of a node by stage, each with the index of its step.
+    /// All wants of a node by stage, each with its step.
     fn wants_of(
         &self,
         member: &Member<S>,
         machine: &Machine,
         fleet: &Fleet,
-    ) -> Result<Vec<Vec<(usize, Want)>>> {
+    ) -> Result<Vec<Vec<(&'static Step, Want)>>> {
         let cx = Cx {
             cluster: &self.cluster,
             node: &member.node,
@@ -253,8 +230,7 @@ impl<S: Shell> Fleetwork<S> {
             machine,
             fleet,
         };
-        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
-        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
+        self.stages.iter().map(|stage| self.reading.wants(stage, &cx)).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
@@ -272,7 +248,7 @@ impl<S: Shell> Fleetwork<S> {
         let counted = |i: usize, member: &Member<S>| {
             let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
             let asked = member.machine.is_some() && !member.spared;
-            member.asks.iter().filter(|(stage, ..)| asked && counts(*stage)).count()
+            member.asks.iter().filter(|(stage, _)| asked && counts(*stage)).count()
         };
         self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
@@ -324,28 +300,8 @@ impl<S> Member<S> {
     }
 
     fn questions(&self) -> Vec<Ask> {
-        self.asks.iter().map(|(_, _, ask)| ask).chain(&self.looks).cloned().collect()
+        self.asks.iter().map(|(_, ask)| ask).chain(&self.looks).cloned().collect()
     }
-}
-
-/// The wants of a stage, each with the index of its step.
-fn stage_wants(stage: &Stage, cx: &Cx) -> Result<Vec<(usize, Want)>> {
-    let mut all = Vec::new();
-    for (s, step) in stage.steps.iter().enumerate() {
-        all.extend((step.wants)(cx)?.into_iter().map(|want| (s, want)));
-    }
-    Ok(all)
-}
-
-/// All questions to a node. They are known before the first packet, and stay the same whatever the answers.
-fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Result<Vec<(usize, usize, Ask)>> {
-    let (machine, fleet) = (Machine::default(), Fleet::default());
-    let cx = Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
-    let mut asks = Vec::new();
-    for (t, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.is_asked_of(node)) {
-        asks.extend(stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
-    }
-    Ok(asks)
 }
 
 /// How many wants do not hold, without those that only wait for another node.

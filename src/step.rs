@@ -13,6 +13,10 @@ use crate::machine::Machine;
 use crate::manifest;
 use crate::pki::Trust;
 
+mod undo;
+
+pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER};
+
 /// One provisioning step. `steps::STAGES` lists them all, in order.
 pub struct Step {
     pub name: &'static str,
@@ -45,6 +49,8 @@ pub struct Want {
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
+    /// What a reset does about the fix.
+    pub undo: Undo,
     /// The fix interrupts what runs on a member of the cluster.
     pub disrupts: bool,
     /// The nodes that something of the whole cluster is about; none: about the cluster itself.
@@ -87,7 +93,7 @@ pub enum Expect {
     /// Exactly this, give or take the last line break.
     Is(String),
     /// What this makes of the present text; for files that we share with others.
-    Edited(Arc<dyn Fn(&str) -> String + Send + Sync>),
+    Edited(Edit),
     /// Whatever this finds right.
     Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
 }
@@ -133,6 +139,7 @@ impl Want {
             ask: Ask::Shell(String::new()),
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
+            undo: Undo::Nothing(""),
             disrupts: false,
             about: vec![],
         }
@@ -185,6 +192,17 @@ impl Want {
         self
     }
 
+    /// A reset takes nothing back, and this says why.
+    pub fn nothing_to_undo(mut self, why: &'static str) -> Self {
+        self.undo = Undo::Nothing(why);
+        self
+    }
+
+    pub fn undone_by(mut self, undo: Undo) -> Self {
+        self.undo = undo;
+        self
+    }
+
     pub fn disrupts(mut self) -> Self {
         self.disrupts = true;
         self
@@ -199,6 +217,7 @@ impl Want {
     pub fn file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            undo: Undo::File(path.into()),
             ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
     }
@@ -207,28 +226,33 @@ impl Want {
     pub fn secret_file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
+            undo: Undo::File(path.into()),
             ..Want::that(that)
                 .asks(Ask::Hash(path.into()))
                 .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
         }
     }
 
-    /// A file we share: this edit of whatever is there; of an empty text where there is no file.
+    /// A file we share: this edit of whatever is there; of an empty text where there is no file. `back` takes
+    /// out again what the edit put in, and leaves what others wrote.
     pub fn edit(
         that: impl Into<String>,
         path: &str,
         edit: impl Fn(&str) -> String + Send + Sync + 'static,
+        back: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Self {
         Want {
             expect: Expect::Edited(Arc::new(edit)),
             fix: Fix::Write { path: path.into(), mode: None, text: None },
+            undo: Undo::Edit { path: path.into(), back: Arc::new(back) },
             ..Want::that(that).asks(Ask::File(path.into()))
         }
     }
 
     /// A file that must not be there.
     pub fn no_file(that: impl Into<String>, path: &str) -> Self {
-        Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"))
+        let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"));
+        want.undone_by(Undo::File(path.into()))
     }
 
     /// An object of the cluster has all that its manifest says; `fix` brings it about.
@@ -248,6 +272,7 @@ impl Want {
                 if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
             })
             .run(fix)
+            .nothing_to_undo(WITH_THE_CLUSTER)
     }
 
     /// The unit runs, starts at boot, and started after each of `reads` last changed.
@@ -263,6 +288,7 @@ impl Want {
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
                  fresh {unit} {files} || systemctl restart {unit}\nsystemctl is-active -q {unit}"
             ))
+            .undone_by(Undo::Back(Back::unit(unit)))
             .disrupts()
     }
 }

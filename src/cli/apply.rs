@@ -10,7 +10,7 @@ use crate::plan::Change;
 use crate::reconcile::Stop;
 use crate::report::{self, Event, count};
 
-mod ending;
+pub(super) mod ending;
 
 #[derive(Args)]
 pub(super) struct Apply {
@@ -59,6 +59,19 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
+    let done = carry_out(start).await;
+    let mut errors: Errors =
+        start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
+    if let Err(error) = done {
+        errors.push(error);
+        return Err(errors);
+    }
+    keep_kubeconfig(start).map_err(one)?;
+    Ok(errors)
+}
+
+/// Runs the loop; Ctrl-C ends it after the fixes that are running, and a second one at once.
+pub(super) async fn carry_out(start: &mut Start) -> Result<()> {
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
     let events = start.events.clone();
     let interrupts = tokio::spawn(async move {
@@ -71,14 +84,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     });
     let done = start.work.apply(&mut stop).await;
     interrupts.abort();
-    let mut errors: Errors =
-        start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
-    if let Err(error) = done {
-        errors.push(error);
-        return Err(errors);
-    }
-    keep_kubeconfig(start).map_err(one)?;
-    Ok(errors)
+    done
 }
 
 async fn confirmed(

@@ -1,7 +1,7 @@
 //! kernel: what containers and their network need of it, now and at boot.
 
 use crate::error::Result;
-use crate::step::{Cx, Step, Want};
+use crate::step::{Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -59,6 +59,11 @@ fn effect(that: &str, test: &str, module: &str) -> Want {
         .ask(format!("if {test}; then echo yes; else echo no; fi"))
         .is("yes")
         .run(format!("modprobe {module}"))
+        .undone_by(Undo::Back(
+            // Not modprobe -r, which takes along what others may use; and what is in use stays until a reboot.
+            Back::new(module, format!("{module} is not loaded for ironstrap's sake"))
+                .script(format!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'")),
+        ))
 }
 
 fn live(key: &str, value: &str) -> Want {
@@ -67,4 +72,11 @@ fn live(key: &str, value: &str) -> Want {
         .ask(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
         .is(value)
         .run(format!("sysctl -qw {key}={value}"))
+        .undone_by(Undo::Back(
+            Back::new(key, format!("{key} is as before"))
+                .now(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
+                .script(format!(
+                    "read -r value <\"$was\"\nif [ \"$value\" != absent ] && [ -e {path} ]; then sysctl -qw \"{key}=$value\"; fi"
+                )),
+        ))
 }

@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::shell::quote;
-use crate::step::{Ask, Cx, Step, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::steps::runtime;
 
 pub const STEP: Step = Step {
@@ -32,11 +32,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that(format!("kubelet, kubeadm and kubectl are {version} and held"))
             .asks(Ask::Packages(names))
             .passes(format!("{version}, held"), move |states| are_installed(states, &version))
-            .run_as_unit("kubelet", 20, install(cluster)),
+            .run_as_unit("kubelet", 20, install(cluster))
+            .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
-            .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet"),
+            .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
+            .undone_by(Undo::Back(Back::unit("kubelet"))),
     ])
 }
 
@@ -64,6 +66,7 @@ fn key(cluster: &Cluster) -> Want {
         ))
         .is("as first seen")
         .run(fetch)
+        .undone_by(Undo::File(KEY.into()))
 }
 
 fn are_installed(states: &str, version: &str) -> bool {
@@ -80,7 +83,7 @@ fn install(cluster: &Cluster) -> String {
     let wanted: Vec<String> =
         PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
     format!(
-        "{}apt update\npackages {}\napt-mark hold {} >/dev/null",
+        "{}apt update\npackages kubelet {}\napt-mark hold {} >/dev/null",
         runtime::exports(cluster),
         wanted.join(" "),
         PACKAGES.join(" ")

@@ -9,9 +9,11 @@ use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
 use crate::template;
 
 mod config;
+mod leave;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
+const WITH_THE_MEMBER: &str = "it goes with the membership";
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
@@ -26,9 +28,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     };
     let mut wants = vec![
         member,
-        Want::no_file("no credentials of joining are left", BOOTSTRAP),
+        Want::no_file("no credentials of joining are left", BOOTSTRAP).nothing_to_undo(WITH_THE_MEMBER),
         products(cx)?,
-        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"]),
+        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet"])
+            .nothing_to_undo(WITH_THE_MEMBER),
     ];
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
@@ -81,6 +84,7 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
             }
         })
         .run_as_unit("kubeadm", 15, enter)
+        .undone_by(leave::undo(cx))
         .disrupts()
 }
 
@@ -93,6 +97,7 @@ fn worker(cx: &Cx, enter: &str) -> Want {
         )
         .is("member")
         .run_as_unit("kubeadm", 15, enter)
+        .undone_by(leave::undo(cx))
 }
 
 /// `kubeadm init` on the seed, `kubeadm join` elsewhere. The same configuration again with preflight skipped
@@ -181,6 +186,7 @@ fn products(cx: &Cx) -> Result<Want> {
         .ask(ask)
         .judged(move |answer| compare(answer, &fingerprint))
         .run_as_unit("kubeadm", 15, again(cx)?)
+        .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts())
 }
 

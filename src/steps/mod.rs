@@ -18,6 +18,7 @@ mod runtime;
 mod swap;
 
 /// Steps that are taken together: their fixes go to a machine as one script.
+#[derive(Clone, Copy)]
 pub struct Stage {
     pub name: &'static str,
     pub on: On,

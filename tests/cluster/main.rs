@@ -15,6 +15,8 @@ mod killed;
 mod lab;
 mod made;
 mod refused;
+mod removed;
+mod reset;
 mod settings;
 mod status;
 mod twice;
@@ -55,6 +57,8 @@ fn scenarios() -> Vec<Scenario> {
         status::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
+        removed::SCENARIOS,
+        reset::SCENARIOS,
         foreign::SCENARIOS,
         grown::SCENARIOS,
     ];
