@@ -32,7 +32,7 @@ links() {
 # process NAME: who runs it, if anybody does.
 process() {
   for p in /proc/[0-9]*; do
-    read -r name <"$p/comm" 2>/dev/null || continue
+    { read -r name <"$p/comm"; } 2>/dev/null || continue
     if [ "$name" = "$1" ]; then echo "${p#/proc/}"; fi
   done
 }
