@@ -29,11 +29,12 @@ links() {
   ip -o link | sed 's/^[0-9]*: \([^:@]*\).*/\1/'
 }
 
-# process NAME: who runs it, if anybody does.
+# process NAME: which of the pods' processes is called so; whatever else runs here under that name is not meant.
 process() {
-  for p in /proc/[0-9]*; do
-    { read -r name <"$p/comm"; } 2>/dev/null || continue
-    if [ "$name" = "$1" ]; then echo "${p#/proc/}"; fi
+  command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
+  timeout 30 ctr -n k8s.io tasks ls 2>/dev/null | awk 'NR > 1 { print $2 }' | while read -r p; do
+    { read -r name <"/proc/$p/comm"; } 2>/dev/null || continue
+    if [ "$name" = "$1" ]; then echo "$p"; fi
   done
 }
 
