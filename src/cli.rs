@@ -14,6 +14,8 @@ mod completions;
 mod kubeconfig;
 mod new;
 mod plan;
+mod remove;
+mod reset;
 mod saved;
 mod start;
 mod status;
@@ -44,6 +46,10 @@ enum Command {
     Status(status::Status),
     /// Make the machines what the inventory says; asks before it changes anything.
     Apply(apply::Apply),
+    /// Take a node out of its running cluster: its pods go elsewhere, and the machine back to what it was.
+    Remove(remove::Remove),
+    /// Take machines back to what they were before ironstrap: what it changed, and nothing else.
+    Reset(reset::Reset),
     /// Print a kubeconfig for the cluster, or issue one to somebody else; asks no machine.
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Print a script by which your shell completes command lines.
@@ -98,6 +104,8 @@ impl Cli {
             Command::Plan(args) => plan::plan(&args).await,
             Command::Status(args) => status::status(&args).await,
             Command::Apply(args) => apply::apply(&args).await,
+            Command::Remove(args) => remove::remove(&args).await,
+            Command::Reset(args) => reset::reset(&args).await,
             Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),

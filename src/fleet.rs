@@ -76,9 +76,8 @@ pub fn refusals(
     let mut errors = Vec::new();
     for node in &cluster.nodes {
         let Some(machine) = machines.get(&node.name) else { continue };
-        let strange = foreign(machine, trust);
-        if !strange.is_empty() {
-            errors.push((strangers(node, &strange, kept), node.is_control_plane()));
+        if let Some(error) = stranger(node, machine, trust, kept) {
+            errors.push((error, node.is_control_plane()));
         } else if machine.runs_control_plane() {
             errors.extend(changed_identity(cluster, node, machine).map(|error| (error, true)));
         }
@@ -86,18 +85,28 @@ pub fn refusals(
     errors
 }
 
-fn strangers(node: &Node, files: &[String], (path, is_there): (&str, bool)) -> Error {
+/// What there is to say of a machine that belongs to somebody else.
+pub fn stranger(
+    node: &Node,
+    machine: &Machine,
+    trust: &Trust,
+    (path, is_there): (&str, bool),
+) -> Option<Error> {
+    let files = foreign(machine, trust);
+    if files.is_empty() {
+        return None;
+    }
     let error = Error::new(Kind::Refused, "belongs to a cluster that this trust does not know")
         .on(&node.name)
         .because(format!("{} trusts another authority than {path}", files.join(", ")));
-    match is_there {
+    Some(match is_there {
         true => error.hint(
             "if the other cluster is to go, run `kubeadm reset` on the machine; else take it out of the inventory",
         ),
         false => error.because(format!("{path} does not exist")).hint(format!(
             "if the cluster was made by ironstrap, put {path} back where it was; else this machine is somebody else's"
         )),
-    }
+    })
 }
 
 /// A running cluster keeps the version, ranges, endpoint and name it was made with.

@@ -2,12 +2,12 @@
 //! the marks that say how far it got. Pure text; when it runs is up to `reconcile`.
 
 use crate::machine::Lease;
-use crate::plan::Change;
+use crate::plan::{Change, Keep};
 use crate::shell::Output;
 use crate::step::Fix;
 
 /// Shell that fixes share.
-const LIB: &str = include_str!("../templates/lib.sh");
+const LIB: &str = concat!(include_str!("../templates/lib.sh"), "\n", include_str!("../templates/undo.sh"));
 
 /// How long a lease holds without a sign of life; no single fix may take longer, unless it waits `patiently` or is
 /// a unit, which keeps the machine for itself. Whoever takes over is fenced by the epoch, so this only
@@ -55,6 +55,11 @@ pub fn release(run: &Run) -> String {
     whole(&format!("unlease {}", run.id))
 }
 
+/// Gives the machine back after a reset, without a trace where nothing of us is kept there.
+pub fn vanish(run: &Run) -> String {
+    whole(&format!("vanish {}", run.id))
+}
+
 /// Follows long work that an earlier run began.
 pub fn attach(unit: &str, boundary: &str) -> String {
     whole(&format!(
@@ -87,13 +92,18 @@ pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str)
 }
 
 fn before(change: &Change, boundary: &str) -> String {
-    match &change.fix {
-        Fix::Write { path, .. } => format!("before_file {} {path}\n", change.key),
-        _ => format!(
-            "before_answer {} <<'{boundary}'\n{}\n{boundary}\n",
-            change.key,
-            change.answer.trim_end_matches('\n')
-        ),
+    match &change.keeps {
+        None => String::new(),
+        Some((key, Keep::File(path))) => format!("before_file {key} {path}\n"),
+        Some((key, Keep::Answer(keep))) => {
+            let answer = change.answer.trim_end_matches('\n');
+            let keep = if keep.is_empty() {
+                String::new()
+            } else {
+                format!("keep() {{\n{keep}\n}}\nbefore_kept {key}\n")
+            };
+            format!("{keep}before_answer {key} <<'{boundary}'\n{answer}\n{boundary}\n")
+        }
     }
 }
 

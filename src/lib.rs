@@ -51,6 +51,10 @@ pub mod plan;
 
 pub mod status;
 
+pub mod backwards;
+
+pub mod ops;
+
 pub mod ledger;
 
 pub mod known_hosts;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use similar::TextDiff;
 
 use crate::probe::Answer;
-use crate::step::{Ask, Expect, Fix, Step, Verdict, Want};
+use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want};
 
 /// What a dialect guard prints where an ask does not concern a machine.
 pub const NOT_HERE: &str = "not here";
@@ -16,8 +16,8 @@ pub struct Change {
     pub step: &'static str,
     pub why: &'static str,
     pub that: String,
-    /// The name under which the node keeps what was there before.
-    pub key: String,
+    /// What the node keeps from before the first fix, and under which name.
+    pub keeps: Option<(String, Keep)>,
     /// The answer as it came.
     pub answer: String,
     /// What there is and what should be: text to compare, or to write.
@@ -30,6 +30,15 @@ pub struct Change {
     /// The nodes that something of the whole cluster is about.
     pub about: Vec<String>,
     pub state: State,
+}
+
+/// What a node keeps from before the first fix, for a reset.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Keep {
+    /// The file at this path, or that there was none.
+    File(String),
+    /// The answer, and what this shell prints.
+    Answer(String),
 }
 
 /// What stands between a want and its fix.
@@ -104,7 +113,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         step: step.name,
         why: step.why,
         that: want.that.clone(),
-        key: key(step.name, &want.that),
+        keeps: keeps(step, want),
         answer: answer.to_string(),
         have: String::new(),
         want: String::new(),
@@ -175,14 +184,13 @@ pub fn asked(ask: &Ask) -> String {
     }
 }
 
-/// A file name made of what a want says.
-fn key(step: &str, that: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
-    let mut key: String = format!("{step} {that}").chars().map(plain).collect();
-    while key.contains("--") {
-        key = key.replace("--", "-");
-    }
-    key.trim_matches('-').to_ascii_lowercase()
+fn keeps(step: &Step, want: &Want) -> Option<(String, Keep)> {
+    let keep = match &want.undo {
+        Undo::Nothing(_) => return None,
+        Undo::File(path) | Undo::Edit { path, .. } => Keep::File(path.clone()),
+        Undo::Back(back) => Keep::Answer(back.keep.clone()),
+    };
+    Some((want.undo.key(step.name)?, keep))
 }
 
 /// The lines that go and come, each with its sign, and a few around them.
@@ -236,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
-        let want = Want::edit("x", "/x", |text| text.replace('a', "b"));
+        let want = Want::edit("x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
         assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
         let change = one(&want, "mode 644 root:root\na\n").unwrap();
         assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
@@ -284,14 +292,5 @@ mod tests {
     fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
         assert_eq!(diff("a\nb\nc\nd\n", "a\nb\nx\nd\n"), ["  b", "- c", "+ x", "  d"]);
         assert_eq!((diff("", "a\n"), diff("a", "a")), (vec!["+ a".to_string()], vec![]));
-    }
-
-    #[test]
-    fn a_key_is_a_plain_file_name() {
-        assert_eq!(
-            key("hosts", "the cluster's names are in /etc/hosts"),
-            "hosts-the-cluster-s-names-are-in-etc-hosts"
-        );
-        assert_eq!(key("a", "../../b"), "a-..-..-b");
     }
 }

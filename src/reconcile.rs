@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -20,7 +19,7 @@ use crate::plan::{Change, State};
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Cx};
+use crate::step::Ask;
 use crate::steps::Stage;
 
 mod apply;
@@ -29,6 +28,8 @@ mod hold;
 mod judge;
 mod limit;
 mod looks;
+mod reading;
+mod reset;
 mod standing;
 mod survey;
 mod told;
@@ -36,6 +37,7 @@ mod work;
 
 pub use apply::{CANNOT_TELL, Stop};
 pub use judge::Note;
+pub use reading::Reading;
 pub use survey::Survey;
 use told::Told;
 
@@ -45,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A fleet and what is known of it. `look` first; then either read the plan or `apply` it.
 pub struct Fleetwork<S> {
     cluster: Arc<Cluster>,
-    stages: &'static [Stage],
+    reading: Reading,
+    stages: Vec<Stage>,
     trust: Trust,
     members: Vec<Member<S>>,
     run: Run,
@@ -64,8 +67,8 @@ pub struct Fleetwork<S> {
 pub struct Member<S> {
     pub node: Node,
     shell: Arc<Told<S>>,
-    /// Stage, step and question, in the order in which they are asked.
-    asks: Vec<(usize, usize, Ask)>,
+    /// Stage and question, in the order in which they are asked.
+    asks: Vec<(usize, Ask)>,
     /// Questions that no want asks; they come after all others.
     looks: Vec<Ask>,
     pub execs: u32,
@@ -98,35 +101,7 @@ impl<S: Shell> Fleetwork<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let mut members = Vec::new();
-        for (node, shell) in cluster.nodes.iter().zip(shells) {
-            let asks = asks(&cluster, stages, &trust, node)?;
-            members.push(Member {
-                node: node.clone(),
-                shell: Arc::new(Told {
-                    shell,
-                    node: node.name.clone(),
-                    places: places.clone(),
-                    events: events.clone(),
-                }),
-                asks,
-                looks: vec![],
-                execs: 0,
-                machine: None,
-                answers: vec![],
-                looked: vec![],
-                clock: 0.0,
-                left: None,
-                spared: false,
-                open: BTreeSet::new(),
-                pressing: 0,
-                changed: BTreeSet::new(),
-                work: work::State::default(),
-            });
-        }
-        let (open, unregistered, heard) = Default::default();
-        Ok(Fleetwork { cluster, stages, trust, members, run, events, places, open, heard, unregistered })
+        Self::read(Reading::Forwards, stages.to_vec(), (cluster, trust), shells, run, events)
     }
 
     /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.
@@ -213,19 +188,8 @@ impl<S> Member<S> {
     }
 
     fn questions(&self) -> Vec<Ask> {
-        self.asks.iter().map(|(_, _, ask)| ask).chain(&self.looks).cloned().collect()
+        self.asks.iter().map(|(_, ask)| ask).chain(&self.looks).cloned().collect()
     }
-}
-
-/// All questions to a node. They are known before the first packet, and stay the same whatever the answers.
-fn asks(cluster: &Cluster, stages: &[Stage], trust: &Trust, node: &Node) -> Result<Vec<(usize, usize, Ask)>> {
-    let (machine, fleet) = (Machine::default(), Fleet::default());
-    let cx = Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
-    let mut asks = Vec::new();
-    for (t, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.is_asked_of(node)) {
-        asks.extend(judge::stage_wants(stage, &cx)?.into_iter().map(|(s, want)| (t, s, want.ask)));
-    }
-    Ok(asks)
 }
 
 /// How many wants do not hold, without those that only wait for another node.

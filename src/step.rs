@@ -13,6 +13,10 @@ use crate::machine::Machine;
 use crate::manifest;
 use crate::pki::Trust;
 
+mod undo;
+
+pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
+
 /// One provisioning step. `steps::STAGES` lists them all, in order.
 pub struct Step {
     pub name: &'static str,
@@ -45,6 +49,8 @@ pub struct Want {
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
+    /// What a reset does about the fix.
+    pub undo: Undo,
     /// The fix interrupts what runs on a member of the cluster.
     pub disrupts: bool,
     /// The nodes that something of the whole cluster is about; none: about the cluster itself.
@@ -95,7 +101,7 @@ pub enum Expect {
     /// Exactly this, give or take the last line break.
     Is(String),
     /// What this makes of the present text; for files that we share with others.
-    Edited(Arc<dyn Fn(&str) -> String + Send + Sync>),
+    Edited(Edit),
     /// Whatever this finds right.
     Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
 }
@@ -143,6 +149,7 @@ impl Want {
             ask: Ask::Shell(String::new()),
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
+            undo: Undo::Nothing(""),
             disrupts: false,
             about: vec![],
             touches: vec![],
@@ -197,6 +204,17 @@ impl Want {
         self
     }
 
+    /// A reset takes nothing back, and this says why.
+    pub fn nothing_to_undo(mut self, why: &'static str) -> Self {
+        self.undo = Undo::Nothing(why);
+        self
+    }
+
+    pub fn undone_by(mut self, undo: Undo) -> Self {
+        self.undo = undo;
+        self
+    }
+
     pub fn disrupts(mut self) -> Self {
         self.disrupts = true;
         self
@@ -227,6 +245,7 @@ impl Want {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
             touches: vec![path.into()],
+            undo: Undo::File(path.into()),
             ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
     }
@@ -236,29 +255,34 @@ impl Want {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
             touches: vec![path.into()],
+            undo: Undo::File(path.into()),
             ..Want::that(that)
                 .asks(Ask::Hash(path.into()))
                 .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
         }
     }
 
-    /// A file we share: this edit of whatever is there; of an empty text where there is no file.
+    /// A file we share: this edit of whatever is there; of an empty text where there is no file. `back` takes
+    /// out again what the edit put in, and leaves what others wrote.
     pub fn edit(
         that: impl Into<String>,
         path: &str,
         edit: impl Fn(&str) -> String + Send + Sync + 'static,
+        back: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Self {
         Want {
             expect: Expect::Edited(Arc::new(edit)),
             fix: Fix::Write { path: path.into(), mode: None, text: None },
             touches: vec![path.into()],
+            undo: Undo::Edit { path: path.into(), back: Arc::new(back) },
             ..Want::that(that).asks(Ask::File(path.into()))
         }
     }
 
     /// A file that must not be there.
     pub fn no_file(that: impl Into<String>, path: &str) -> Self {
-        Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"))
+        let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"));
+        want.undone_by(Undo::File(path.into()))
     }
 
     /// An object of the cluster has all that its manifest says; `fix` brings it about.
@@ -278,6 +302,7 @@ impl Want {
                 if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
             })
             .run(fix)
+            .nothing_to_undo(WITH_THE_CLUSTER)
     }
 
     /// The unit runs, starts at boot, and started after each of `reads` last changed.
@@ -293,6 +318,7 @@ impl Want {
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
                  fresh {unit} {files} || systemctl restart {unit}\nsteady {unit}"
             ))
+            .undone_by(Undo::Back(Back::unit(unit)))
             .disrupts()
     }
 }

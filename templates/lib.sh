@@ -3,10 +3,13 @@
 RUN=/run/ironstrap
 KEPT=/var/lib/ironstrap
 
-# before_file KEY PATH: keeps what stood in PATH before ironstrap first changed it.
+# before_file KEY PATH: keeps what stood in PATH before ironstrap first changed it, and which folders it will make.
 before_file() {
   [ ! -e "$KEPT/before/$1.file" ] && [ ! -e "$KEPT/before/$1.absent" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
+  folder=$(dirname "$2")
+  while [ ! -e "$folder" ]; do echo "$folder" >>"$KEPT/folders"; folder=$(dirname "$folder"); done
+  echo "$2" >"$KEPT/before/$1.path"
   if [ -e "$2" ]; then
     cp -pL "$2" "$KEPT/before/.$1" && mv "$KEPT/before/.$1" "$KEPT/before/$1.file"
   else
@@ -19,6 +22,13 @@ before_answer() {
   [ ! -e "$KEPT/before/$1.answer" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
   ( umask 077; cat >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.answer"
+}
+
+# before_kept KEY: keeps what the function `keep` prints, likewise; to be called before before_answer.
+before_kept() {
+  [ ! -e "$KEPT/before/$1.answer" ] || return 0
+  mkdir -p -m 700 "$KEPT" "$KEPT/before"
+  ( umask 077; keep >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.kept"
 }
 
 # put PATH MODE: standard input becomes the file, whole or not at all. MODE "kept" keeps mode and owner; a new
@@ -201,8 +211,8 @@ apt() {
   done
 }
 
-# packages NAME...: installs them, after whatever a killed dpkg left half done.
-packages() {
+# repaired: finishes whatever a killed dpkg left half done.
+repaired() {
   mkdir -p -m 700 "$RUN"
   n=0
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
@@ -211,5 +221,16 @@ packages() {
     sleep 2
     n=$((n + 1))
   done
+}
+
+# packages NAME PACKAGE...: installs them, and notes under NAME which ones come in with them.
+packages() {
+  came=$KEPT/came/$1
+  shift
+  repaired
+  mkdir -p -m 700 "$KEPT" "$KEPT/came"
+  # What fails here fails again below, and is told there.
+  apt-get -s -o APT::Install-Recommends=false install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null \
+    | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }' >>"$came"
   apt install --allow-change-held-packages --allow-downgrades "$@"
 }

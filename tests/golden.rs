@@ -9,6 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{lab, trust, wants};
+use ironstrap::backwards;
 use ironstrap::cluster::{Addon, Cluster, Node, Origin};
 use ironstrap::error::Error;
 use ironstrap::fleet::{self, Fleet, Machines};
@@ -18,7 +19,7 @@ use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
 use ironstrap::report;
-use ironstrap::step::{Ask, Fix, Step, Want};
+use ironstrap::step::{Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::{STAGES, Via};
 use time::OffsetDateTime;
 
@@ -165,6 +166,14 @@ fn files_of_containerd() {
     snapshot("containerd", &text);
 }
 
+/// What is this script's own, without what it shares with others.
+fn own(script: &str) -> String {
+    let part = |name: &str| std::fs::read_to_string(format!("templates/{name}.sh")).unwrap();
+    let shared = format!("{}\n{}", part("lib"), part("undo"));
+    let script = script.replace(&shared, "[templates/lib.sh, undo.sh]\n");
+    script.replace(&part("leave"), "[templates/leave.sh]\n")
+}
+
 #[test]
 fn scripts() {
     let lab = Untouched::lab();
@@ -173,12 +182,62 @@ fn scripts() {
     let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
     snapshot("probe", &probe::script(&asks, BOUNDARY));
     let run = Run { id: "1f2e".into(), owner: "me@here".into() };
-    let lib = std::fs::read_to_string("templates/lib.sh").unwrap();
     for stage in ["prepare", "member"] {
         let changes = lab.changes(node, |name| name == stage);
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
-        snapshot(&format!("fix-{stage}"), &script.replace(&lib, "[templates/lib.sh]\n"));
+        snapshot(&format!("fix-{stage}"), &own(&script));
     }
+}
+
+/// A machine's answers to what a reset asks, after an apply: by what each question is about.
+fn said_after_an_apply(want: &Want) -> String {
+    let about = |words: &str| want.that.contains(words);
+    let told = [
+        (
+            "has left",
+            "now the kubelet and its credentials\nnow 14 containers of Kubernetes, and its images\nwas no member\n",
+        ),
+        (
+            "kubelet, kubeadm",
+            "now conntrack ii 1.4\nnow kubelet hi 1.36.3-1.1\nwas kubelet absent\nwas kubeadm absent\n",
+        ),
+        ("containerd and what", "now containerd hi 1.7.24\nwas containerd ii 1.7.24\n"),
+        ("containerd starts", "now enabled active\nwas disabled inactive current\n"),
+        ("net.ipv4.ip_forward", "now 1\nwas 0\n"),
+        ("swap is active", "was /swap.img\n"),
+        ("containerd/config.toml", "now version = 2\nwas version = 3\n"),
+        ("nothing of ironstrap", "/var/lib/ironstrap\n/run/ironstrap\n"),
+    ];
+    match told.iter().find(|(words, _)| about(words)) {
+        Some((_, told)) => told.to_string(),
+        None if about("/etc/fstab") => "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n".into(),
+        None if about("earlier inventory") => String::new(),
+        None if matches!(want.ask, Ask::File(_)) => "absent".into(),
+        None => "not kept\n".into(),
+    }
+}
+
+#[test]
+fn the_plan_and_the_scripts_of_a_reset() {
+    let lab = Untouched::lab();
+    let (node, now) = (lab.node("w2"), OffsetDateTime::now_utc());
+    let (machine, fleet) = (&lab.machines["w2"], &lab.fleet);
+    let cx = Cx { cluster: &lab.cluster, node, trust: &lab.trust, now, machine, fleet };
+    let run = Run { id: "1f2e".into(), owner: "me@here".into() };
+    let (mut all, mut scripts) = (Vec::new(), String::new());
+    for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+        let wants = backwards::wants(stage, &cx).unwrap();
+        let answers: Vec<Answer> =
+            wants.iter().map(|(_, want)| Answer::Said(said_after_an_apply(want))).collect();
+        let judged: Vec<plan::Judged> =
+            wants.iter().zip(&answers).map(|((step, want), answer)| (*step, want, answer)).collect();
+        let changes = plan::changes(&judged, &mut Default::default());
+        let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
+        scripts += &format!("==> {}\n{}\n", stage.name, own(&script));
+        all.extend(changes);
+    }
+    snapshot("reset-plan", &report::plan::lines(&[("w2".into(), all)]).join("\n"));
+    snapshot("reset-scripts", &scripts);
 }
 
 #[test]
@@ -199,9 +258,8 @@ fn what_is_done_for_an_addon() {
     let changes = lab.changes(lab.node("m1"), |stage| stage == "settle");
     let changes: Vec<Change> = changes.into_iter().filter(|change| change.step == "addons").collect();
     let run = Run { id: "1f2e".into(), owner: "me@here".into() };
-    let lib = std::fs::read_to_string("templates/lib.sh").unwrap();
     let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
-    snapshot("fix-addons", &script.replace(&lib, "[templates/lib.sh]\n"));
+    snapshot("fix-addons", &own(&script));
     snapshot("plan-addons", &report::plan::lines(&[("m1".into(), changes)]).join("\n"));
 }
 

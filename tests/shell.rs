@@ -17,7 +17,7 @@ use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Lease;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
-use ironstrap::step::{Ask, Step, Want};
+use ironstrap::step::{Ask, Back, Step, Undo, Want};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
@@ -179,7 +179,8 @@ impl Root {
 
     /// Runs what fixes share, and then this.
     fn lib(&self, shell: &str, script: &str) -> Output {
-        let lib = fs::read_to_string("templates/lib.sh").unwrap();
+        let lib =
+            ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
         let path = format!("PATH={}:$PATH", self.path("bin").display());
         run(shell, &self.moved(&format!("{{\nset -eu\n{path}\n{lib}\n{script}\n}} </dev/null\n")))
     }
@@ -205,7 +206,8 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
     let change = |name: &&str| {
         let want = Want::that(format!("{name} is there"))
             .is("yes")
-            .run(format!("touch {}", root.path(name).display()));
+            .run(format!("touch {}", root.path(name).display()))
+            .undone_by(Undo::Back(Back::new(name, format!("{name} is gone")).keep("echo of old")));
         plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))], &mut Default::default()).remove(0)
     };
     names.iter().map(change).collect()
@@ -270,8 +272,9 @@ fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
             "{shell}: {out}"
         );
         assert!(root.path("one").exists() && !root.path("three").exists());
-        assert_eq!(root.read("var/lib/ironstrap/before/toy-one-is-there.answer"), "no\n");
-        assert_eq!(root.read("var/lib/ironstrap/before/toy-three-is-there.answer"), "absent");
+        assert_eq!(root.read("var/lib/ironstrap/before/toy-one.answer"), "no\n");
+        assert_eq!(root.read("var/lib/ironstrap/before/toy-one.kept"), "of old\n");
+        assert_eq!(root.read("var/lib/ironstrap/before/toy-three.answer"), "absent");
     }
 }
 
@@ -318,7 +321,7 @@ fn what_was_there_before_is_kept_once() {
         assert_eq!(root.read(&format!("{kept}/b.file")), "absent");
         assert_eq!(root.read(&format!("{kept}/c.answer")), "one\n");
         assert_eq!((root.mode(kept), root.mode(&format!("{kept}/c.answer"))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(root.path(kept)).unwrap().count(), 3, "nothing half done is left");
+        assert_eq!(fs::read_dir(root.path(kept)).unwrap().count(), 5, "nothing half done is left");
     }
 }
 
@@ -450,7 +453,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
             "dpkg",
             &format!("echo \"$*\" >>$ROOT/dpkg\n{locked} echo 'dpkg: error: lock is held'; exit 2; fi"),
         );
-        let out = root.good(shell, "packages 'kubelet=1.36.3-*'");
+        let out = root.good(shell, "packages toy 'kubelet=1.36.3-*'");
         assert_eq!(out.matches(&who).count(), 1, "{shell}: {out}");
         assert!(root.read("dpkg").starts_with("--configure -a"));
         assert!(
@@ -509,5 +512,150 @@ fn quoting_keeps_every_byte() {
     for shell in shells() {
         let script = format!("printf %s {}", ironstrap::shell::quote(word));
         assert_eq!(text(&pipe(Command::new(shell).arg("-s"), &script).stdout), word, "{shell}");
+    }
+}
+
+#[test]
+fn what_before_file_kept_comes_back_and_leaves_the_ledger() {
+    for shell in shells() {
+        let root = Root::new();
+        root.write("etc/a", "first");
+        fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
+        root.good(shell, "before_file a /etc/a; before_file b /etc/new/folder/b");
+        root.good(shell, "for f in a new/folder/b; do echo ours | put /etc/$f 640; done");
+        root.good(shell, "restore b; restore a; restore a");
+        assert_eq!((root.read("etc/a").as_str(), root.mode("etc/a")), ("first", 0o604));
+        assert!(!root.path("etc/new/folder/b").exists());
+        assert_eq!(fs::read_dir(root.path("var/lib/ironstrap/before")).unwrap().count(), 0);
+        let folders = format!("{0}/etc/new/folder\n{0}/etc/new\n", root.0.path().display());
+        assert_eq!(root.read("var/lib/ironstrap/folders"), folders, "for the end");
+        // Cut in the middle of forgetting: what is back stays.
+        root.write("var/lib/ironstrap/before/a.path", &format!("{}\n", root.path("etc/a").display()));
+        root.good(shell, "restore a");
+        assert_eq!(root.read("etc/a"), "first");
+    }
+}
+
+/// dpkg and apt, which know packages from files: `NAME STATUS DEPENDENT…` a line.
+fn played_packages(root: &Root, packages: &str, manual: &str) {
+    root.write("packages", packages);
+    root.write("manual", manual);
+    root.command(
+        "dpkg-query",
+        r#"for p; do :; done; sed -n "s/^$p \([a-z]*\).*/\1 /p" $ROOT/packages | grep . "#,
+    );
+    root.command("dpkg", "[ \"$1\" != -L ] || echo /usr/lib/systemd/system/$2.service");
+    root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
+    root.command("apt-mark", "echo \"$*\" >>$ROOT/marks");
+    root.command(
+        "apt-get",
+        r#"verb= names= sim=
+for a; do case $a in -s) sim=yes ;; purge | remove | autoremove) verb=$a ;; -* | *=*) ;; *) [ -z "$verb" ] || names="$names $a" ;; esac; done
+[ $verb != autoremove ] || names=$(cat $ROOT/alone)
+if [ -n "$sim" ]; then
+  for n in $names; do for r in $n $(sed -n "s/^$n [a-z]* *//p" $ROOT/packages); do echo "Remv $r [1]"; done; done
+else echo "$verb$names" >>$ROOT/removed; fi"#,
+    );
+}
+
+#[test]
+fn packages_that_came_go_and_those_that_were_there_stay() {
+    for shell in shells() {
+        let root = Root::new();
+        played_packages(&root, "kubelet hi\nruntime hi\ntool hi\nold hi\n", "tool\n");
+        root.write("alone", "came-too others-orphan");
+        root.write("var/lib/ironstrap/came/x", "kubelet\ncame-too\n");
+        root.write("was", "kubelet absent\nruntime ii 1\ntool ii 1\nold hi 1\n");
+        root.good(
+            shell,
+            "unpackage $ROOT/was $ROOT/manual kubelet runtime tool old"
+                .replace("$ROOT", root.0.path().to_str().unwrap())
+                .as_str(),
+        );
+        assert_eq!(root.read("removed"), "purge kubelet\npurge came-too\n", "{shell}");
+        let marks = "unhold kubelet\nunhold runtime\nauto runtime\nunhold tool\n";
+        let mut found: Vec<String> = root.read("marks").lines().map(str::to_string).collect();
+        found.sort();
+        let mut right: Vec<&str> = marks.lines().collect();
+        right.sort();
+        assert_eq!(found, right, "{shell}");
+        assert!(root.read("systemctl").contains("disable -q --now kubelet.service"));
+    }
+}
+
+#[test]
+fn a_package_that_somebody_else_needs_stays() {
+    for shell in shells() {
+        let root = Root::new();
+        played_packages(&root, "containerd hi docker\nrunc ii containerd\n", "");
+        root.write("alone", "");
+        root.write("var/lib/ironstrap/came/x", "containerd\nrunc\n");
+        root.write("was", "containerd absent\n");
+        let out = root.good(
+            shell,
+            &"unpackage $ROOT/was $ROOT/manual containerd".replace("$ROOT", root.0.path().to_str().unwrap()),
+        );
+        assert_eq!(out, "containerd stays: docker would go with it\n", "{shell}");
+        assert_eq!(root.read("removed"), "absent");
+        assert_eq!(root.read("marks"), "unhold containerd\nauto containerd\n");
+    }
+}
+
+/// What iptables-save prints on a machine of a cluster that others use too.
+const RULES: &str = r#"# Generated by iptables-save
+*nat
+:PREROUTING ACCEPT [0:0]
+:CNI-DN-1a CNI
+:CNI-DN-2b - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+:CNI-f0 - [0:0]
+:FLANNEL-POSTRTG - [0:0]
+:KUBE-SERVICES - [0:0]
+:OTHERS - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A PREROUTING -s 203.0.113.7/32 -j OTHERS
+-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG
+-A POSTROUTING -s 10.88.0.2/32 -m comment --comment "name: \"theirs\" id: \"x\"" -j CNI-f0
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"cbr0\" id: \"a\"" -j CNI-DN-1a
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"theirs\" id: \"b\"" -j CNI-DN-2b
+-A KUBE-SERVICES -j RETURN
+COMMIT
+*filter
+:INPUT DROP [0:0]
+-A INPUT -m comment --comment "KUBE-ish but mine" -j ACCEPT
+COMMIT
+"#;
+
+#[test]
+fn of_the_rules_in_the_kernel_only_ours_are_taken_out() {
+    let leave = fs::read_to_string("templates/leave.sh").unwrap();
+    for shell in shells() {
+        let root = Root::new();
+        root.write("kept", "link lo\n");
+        let ours = |rules: &str| {
+            root.write("rules", rules);
+            let dir = root.0.path().display();
+            root.good(
+                shell,
+                &format!("ETCD=/x NETWORK=flannel\n{leave}\nkept={dir}/kept\nour_rules cbr0 <{dir}/rules"),
+            )
+        };
+        let nat = "*nat\n:CNI-DN-1a - [0:0]\n:FLANNEL-POSTRTG - [0:0]\n:KUBE-SERVICES - [0:0]\n\
+            -D PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+            -D POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG\n\
+            -D CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"cbr0\\\" id: \\\"a\\\"\" -j CNI-DN-1a\n\
+            -X CNI-DN-1a\n-X FLANNEL-POSTRTG\n-X KUBE-SERVICES\nCOMMIT\n";
+        assert_eq!(ours(RULES), nat, "{shell}");
+        // The common chains of CNI's plugins go with the last that leads there, where they were not there before.
+        let alone: String = RULES
+            .lines()
+            .filter(|l| !l.contains("dnat name: \\\"theirs"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        assert!(ours(&alone).contains("-X CNI-HOSTPORT-DNAT\n"), "{shell}");
+        root.write("kept", "chain CNI-HOSTPORT-DNAT\n");
+        assert!(!ours(&alone).contains("-X CNI-HOSTPORT-DNAT\n"), "{shell}");
+        assert_eq!(ours("*filter\n:INPUT DROP [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n"), "");
     }
 }

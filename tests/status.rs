@@ -159,7 +159,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         step,
         why: "",
         that: that.into(),
-        key: String::new(),
+        keeps: None,
         answer: String::new(),
         have: String::new(),
         want: String::new(),

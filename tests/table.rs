@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use common::{clusters, pipe, shells, trust, wants};
+use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
@@ -16,8 +17,8 @@ use ironstrap::machine::{Lease, Machine};
 use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
-use ironstrap::step::{Ask, Expect, Fix, Want};
-use ironstrap::steps::STAGES;
+use ironstrap::step::{Ask, Cx, Expect, Fix, Step, Undo, Want};
+use ironstrap::steps::{STAGES, Stage};
 use time::{Duration, OffsetDateTime};
 
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -171,14 +172,96 @@ fn as_changes(node: &Node, wants: &[(&'static str, &'static str, Want)]) -> Vec<
 fn what_was_there_before_is_kept_under_a_name_of_its_own() {
     each(|whose, node, wants| {
         let changes = as_changes(node, wants);
-        unique(whose, changes.iter().map(|(_, change)| change.key.as_str()));
-        for (_, change) in &changes {
+        let keys = changes.iter().filter_map(|(_, change)| Some(change.keeps.as_ref()?.0.as_str()));
+        let keys: Vec<&str> = keys.collect();
+        unique(whose, keys.iter().copied());
+        assert!(keys.len() > 15, "{whose}: {keys:?}");
+        for key in keys {
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-            assert!(change.key.chars().all(plain), "{}", change.key);
+            assert!(key.chars().all(plain), "{key}");
             // A dot and an ending come around it.
-            assert!(change.key.len() < 240, "too long for a file name: {}", change.key);
+            assert!(key.len() < 240, "too long for a file name: {key}");
         }
     });
+}
+
+#[test]
+fn every_fix_has_an_undo_or_a_reason_for_none() {
+    each(|whose, _, wants| {
+        for (.., want) in wants {
+            match &want.undo {
+                Undo::Nothing("") => {
+                    let does = !matches!(want.fix, Fix::Above | Fix::ByHand(_));
+                    assert!(!does, "{whose}: nobody has thought of undoing: {}", want.that);
+                }
+                Undo::Nothing(why) => assert!(!why.ends_with('.'), "{whose}: {why}"),
+                // What a fix writes is what its undo puts back.
+                Undo::File(path) | Undo::Edit { path, .. } => {
+                    let writes = if let Fix::Write { path, .. } = &want.fix { path } else { path };
+                    assert_eq!(writes, path, "{whose}: {}", want.that);
+                }
+                Undo::Back(back) => assert!(!back.script.is_empty() && !back.that.is_empty(), "{whose}"),
+            }
+        }
+    });
+}
+
+/// Every want of the way back, with its stage.
+fn each_back(mut test: impl FnMut(&str, &Stage, &[(&'static Step, Want)])) {
+    for (name, cluster) in clusters() {
+        let (trust, now) = (trust(&cluster), OffsetDateTime::now_utc());
+        for node in &cluster.nodes {
+            let (machine, fleet) = Default::default();
+            let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+            for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+                test(&format!("{name} {}", node.name), stage, &backwards::wants(stage, &cx).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_way_back_keeps_nothing_and_shows_no_secret() {
+    let mut wants = 0;
+    each_back(|whose, _, back| {
+        for (_, want) in back {
+            assert!(matches!(want.undo, Undo::Nothing(why) if !why.is_empty()), "{whose}: {}", want.that);
+            let shown = |ask: &str| ask.lines().any(|line| line.contains("cat <") && line.contains(".key"));
+            assert!(!matches!(&want.ask, Ask::Shell(ask) if shown(ask)), "{whose}: {}", want.that);
+        }
+        wants += back.len();
+    });
+    assert!(wants > 100, "only {wants} wants");
+}
+
+#[test]
+fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
+    let run = Run { id: "1f".into(), owner: "me@here".into() };
+    let mut scripts: BTreeMap<String, String> = BTreeMap::new();
+    each_back(|whose, stage, back| {
+        let unknown = Answer::Unknown("nobody asked".into());
+        let judged: Vec<plan::Judged> = back.iter().map(|(step, want)| (*step, want, &unknown)).collect();
+        let changes = plan::changes(&judged, &mut Default::default());
+        let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
+        scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));
+        for (_, want) in back {
+            if let Ask::Shell(ask) = &want.ask {
+                scripts.entry(format!("( set -eu\n{ask}\n)\n")).or_insert(format!("{whose}: {}", want.that));
+            }
+            if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
+                scripts.entry(format!("{{\n{script}\n}}\n")).or_insert(format!("{whose}: {}", want.that));
+            }
+        }
+    });
+    scripts.insert(ledger::vanish(&run), "vanish".into());
+    assert!(scripts.len() > 60, "only {} scripts", scripts.len());
+    for shell in shells() {
+        for (script, what) in &scripts {
+            let output = pipe(Command::new(shell).arg("-n"), script);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "{shell}: {what}: {said}\n{script}");
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::plan::Change;
 use crate::reconcile::Stop;
 use crate::report::{self, Event, Events, count};
 
-mod ending;
+pub(super) mod ending;
 
 #[derive(Args)]
 pub(super) struct Apply {
@@ -60,11 +60,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
-    let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
-    let done = tokio::select! {
-        done = start.work.apply(&mut stop) => done,
-        never = pass_on(&mut start.interrupts, &start.events, &stopper) => match never {},
-    };
+    let done = carry_out(start).await;
     let mut errors: Errors =
         start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
     if let Err(error) = done {
@@ -73,6 +69,15 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     }
     keep_kubeconfig(start).map_err(one)?;
     Ok(errors)
+}
+
+/// Runs the loop; Ctrl-C ends it after the fixes that are running, and a second one at once.
+pub(super) async fn carry_out(start: &mut Start) -> Result<()> {
+    let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
+    tokio::select! {
+        done = start.work.apply(&mut stop) => done,
+        never = pass_on(&mut start.interrupts, &start.events, &stopper) => match never {},
+    }
 }
 
 /// Makes the first Ctrl-C an end after what runs, and the second one an end at once.

@@ -19,12 +19,11 @@ use crate::inventory;
 use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
-use crate::reconcile::{Fleetwork, Member};
+use crate::reconcile::{Fleetwork, Member, Reading};
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Event, Events, Style};
 use crate::ssh::{Options, Ssh};
 use crate::step::Ask;
-use crate::steps::STAGES;
 use crate::store::{self, Store};
 
 #[derive(Args)]
@@ -91,7 +90,7 @@ impl FleetArgs {
 
     /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
-        self.start_asking(style, limit, |_, _| vec![]).await
+        self.start_reading(Reading::Forwards, style, &limit.limit, |_, _| vec![]).await
     }
 
     /// The same, with these questions to each node beyond those of the wants.
@@ -99,6 +98,17 @@ impl FleetArgs {
         &self,
         style: Style,
         limit: &Limit,
+        looks: fn(&Cluster, &Node) -> Vec<Ask>,
+    ) -> Result<Start> {
+        self.start_reading(Reading::Forwards, style, &limit.limit, looks).await
+    }
+
+    /// For a run that reads the list of wants this way and is about the nodes of these names, or all.
+    pub async fn start_reading(
+        &self,
+        reading: Reading,
+        style: Style,
+        names: &[String],
         looks: fn(&Cluster, &Node) -> Vec<Ask>,
     ) -> Result<Start> {
         let (since, mut interrupts) = (Instant::now(), interrupts()?);
@@ -111,7 +121,7 @@ impl FleetArgs {
         let audience = Audience { style, verbose: self.verbose, log, keeps: self.save_report.is_some() };
         let printer = tokio::spawn(report::show(receiver, audience));
         let look = async {
-            let mut begun = self.begin(limit, &events).await?;
+            let mut begun = self.begin(reading, names, &events).await?;
             begun.3.look_also(|node| looks(&begun.0, node));
             begun.3.look().await;
             Ok(begun)
@@ -136,20 +146,23 @@ impl FleetArgs {
     /// What comes before any machine is asked.
     async fn begin(
         &self,
-        limit: &Limit,
+        reading: Reading,
+        names: &[String],
         events: &Events,
     ) -> Result<(Arc<Cluster>, Store, Loaded, Fleetwork<Ssh>)> {
         let mut cluster = inventory::read(&self.inventory.inventory)?;
-        let chosen = inventory::select(&cluster, &limit.limit)?;
+        let chosen = inventory::select(&cluster, names)?;
         let store = Store::new(&cluster);
-        fetch::addons(&mut cluster, &store).await?;
+        if reading == Reading::Forwards {
+            fetch::addons(&mut cluster, &store).await?;
+        }
         let cluster = Arc::new(cluster);
         let loaded = load(&cluster, &store)?;
         loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();
         let run = Run { id: probe::boundary().unwrap_or_default().trim_matches('-').into(), owner: owner() };
-        let mut work =
-            Fleetwork::new(cluster.clone(), STAGES, loaded.0.clone(), shells, run, events.clone())?;
+        let known = (cluster.clone(), loaded.0.clone());
+        let mut work = Fleetwork::reading(reading, known, shells, run, events.clone())?;
         self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
         if !chosen.is_empty() {
             work.limit(&chosen);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::work::{self, Done, Wrong};
-use super::{Fleetwork, PATIENCE};
+use super::{Fleetwork, PATIENCE, Reading};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
 use crate::machine::Machine;
@@ -124,8 +124,8 @@ impl<S: Shell> Fleetwork<S> {
         self.note(i, &stages);
         let speaks = self.api(fleet) == Some(i);
         for via in [Via::Node, Via::Api] {
-            for (t, changes) in stages.iter().enumerate().filter(|(t, _)| self.stages[*t].via == via) {
-                if changes.is_empty() || (via == Via::Api && !speaks) {
+            for (t, changes) in stages.iter().enumerate() {
+                if changes.is_empty() || self.stages[t].via != via || (via == Via::Api && !speaks) {
                     continue;
                 }
                 match self.decide(i, changes) {
@@ -181,6 +181,11 @@ impl<S: Shell> Fleetwork<S> {
     /// What a stage has to wait for before it may change anything.
     fn waits(&self, i: usize, t: usize, changes: &[Change], fleet: &Fleet) -> Result<Option<String>> {
         let member = &self.members[i];
+        match self.reading {
+            Reading::Forwards => {}
+            Reading::Removal(_) if self.stages[t].via == Via::Node => return self.still_in(fleet),
+            _ => return Ok(None),
+        }
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
         if self.stages[t].needs == Needs::SeedFirst && member.node.name != fleet.seed {
             let seed = self.members.iter().position(|m| m.node.name == fleet.seed);
@@ -380,7 +385,7 @@ fn stuck(node: &str, change: &Change) -> Error {
     let (have, want) = (change.have.trim(), change.want.trim());
     error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
     error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
-    error.hint("its fix ran to the end without effect: look for what undoes it there, then run apply again")
+    error.hint("its fix ran to the end without effect: look for what undoes it there, then run it again")
 }
 
 fn cannot_tell(node: &str, change: &Change) -> Error {

@@ -100,7 +100,7 @@ impl<S: Shell> Fleetwork<S> {
     /// All that was asked and answered last, by node.
     pub fn answers(&self) -> Vec<(String, String, String)> {
         let of = |member: &Member<S>| {
-            let pair = |((.., ask), answer): (&(usize, usize, Ask), &Answer)| {
+            let pair = |((_, ask), answer): (&(usize, Ask), &Answer)| {
                 let said = match answer {
                     Answer::Said(text) => text.clone(),
                     Answer::Unknown(why) => format!("cannot tell: {why}"),

@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use super::{Fleetwork, Member};
+use super::{Fleetwork, Member, Reading};
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
 use crate::plan::State;
@@ -32,7 +32,7 @@ impl<S: Shell> Fleetwork<S> {
         Some(
             error
                 .on(&member.node.name)
-                .hint("another run is changing it now; run apply again when that is done"),
+                .hint("another run is changing it now; run it again when that is done"),
         )
     }
 
@@ -58,7 +58,7 @@ impl<S: Shell> Fleetwork<S> {
         if let Some(lost) = ledger::lease_lost(&output) {
             let error =
                 Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
-            return Err(error.hint("wait until it is done, and run apply again"));
+            return Err(error.hint("wait until it is done, and run it again"));
         }
         if output.status != 0 {
             let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);
@@ -75,7 +75,11 @@ impl<S: Shell> Fleetwork<S> {
         let mut releasing = JoinSet::new();
         for member in self.members.iter_mut().filter(|m| m.work.holds) {
             member.execs += 1;
-            let (shell, script) = (member.shell.clone(), ledger::release(&self.run));
+            let script = match self.reading {
+                Reading::Forwards => ledger::release(&self.run),
+                _ => ledger::vanish(&self.run),
+            };
+            let shell = member.shell.clone();
             releasing.spawn(async move { shell.run(&script, &mut |_| {}).await.map(drop) });
         }
         while releasing.join_next().await.is_some() {}

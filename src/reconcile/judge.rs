@@ -12,8 +12,8 @@ use crate::machine::Machine;
 use crate::plan::{self, Change};
 use crate::probe::Answer;
 use crate::shell::Shell;
-use crate::step::{Ask, Cx, Want};
-use crate::steps::{Stage, Via};
+use crate::step::{Ask, Cx, Step, Want};
+use crate::steps::Via;
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -22,7 +22,7 @@ impl<S: Shell> Fleetwork<S> {
     /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
     pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
         let answers = |member: &Member<S>| {
-            let unknown = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| {
+            let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
                 matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
             };
             let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
@@ -71,7 +71,7 @@ impl<S: Shell> Fleetwork<S> {
             let pairs: Vec<plan::Judged> = wants
                 .iter()
                 .zip(answers.by_ref())
-                .map(|((s, want), answer)| (&stage.steps[*s], want, answer))
+                .map(|((step, want), answer)| (*step, want, answer))
                 .collect();
             if stage.via == Via::Api && !speaks { T::default() } else { read(&pairs) }
         });
@@ -89,13 +89,13 @@ impl<S: Shell> Fleetwork<S> {
         Ok(notes)
     }
 
-    /// All wants of a node by stage, each with the index of its step.
+    /// All wants of a node by stage, each with its step.
     pub(super) fn wants_of(
         &self,
         member: &Member<S>,
         machine: &Machine,
         fleet: &Fleet,
-    ) -> Result<Vec<Vec<(usize, Want)>>> {
+    ) -> Result<Vec<Vec<(&'static Step, Want)>>> {
         let cx = Cx {
             cluster: &self.cluster,
             node: &member.node,
@@ -104,8 +104,7 @@ impl<S: Shell> Fleetwork<S> {
             machine,
             fleet,
         };
-        let asked = |stage: &Stage| stage.is_asked_of(&member.node);
-        self.stages.iter().map(|s| if asked(s) { stage_wants(s, &cx) } else { Ok(vec![]) }).collect()
+        self.stages.iter().map(|stage| self.reading.wants(stage, &cx)).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
@@ -123,7 +122,7 @@ impl<S: Shell> Fleetwork<S> {
         let counted = |i: usize, member: &Member<S>| {
             let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
             let asked = member.machine.is_some() && !member.spared;
-            member.asks.iter().filter(|(stage, ..)| asked && counts(*stage)).count()
+            member.asks.iter().filter(|(stage, _)| asked && counts(*stage)).count()
         };
         self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
     }
@@ -133,7 +132,7 @@ impl<S> Member<S> {
     /// Nodes of which the API said here that there is none.
     pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
         let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
-        let absent = |((_, _, ask), answer): (&(usize, usize, Ask), &Answer)| match (ask, answer) {
+        let absent = |((_, ask), answer): (&(usize, Ask), &Answer)| match (ask, answer) {
             (Ask::Objects(objects), Answer::Said(text)) if text.trim_end() == "absent" => {
                 objects.first().filter(|object| object.kind == "Node").map(|object| object.name.clone())
             }
@@ -141,13 +140,4 @@ impl<S> Member<S> {
         };
         self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
     }
-}
-
-/// The wants of a stage, each with the index of its step.
-pub(super) fn stage_wants(stage: &Stage, cx: &Cx) -> Result<Vec<(usize, Want)>> {
-    let mut all = Vec::new();
-    for (s, step) in stage.steps.iter().enumerate() {
-        all.extend((step.wants)(cx)?.into_iter().map(|want| (s, want)));
-    }
-    Ok(all)
 }

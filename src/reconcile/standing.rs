@@ -55,7 +55,7 @@ impl<S: Shell> Fleetwork<S> {
             ("may go on by itself", running.collect()),
         ];
         let lines = lines.into_iter().filter(|(_, names)| !names.is_empty());
-        let error = Error::new(Kind::Interrupted, what).hint("run apply again: it goes on from here");
+        let error = Error::new(Kind::Interrupted, what).hint("run it again: it goes on from here");
         lines.fold(error, |error, (what, names)| error.because(format!("{what}: {}", names.join(", "))))
     }
 }

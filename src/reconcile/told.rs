@@ -53,11 +53,7 @@ impl<S: Shell> Fleetwork<S> {
         let Some(machine) = member.machine.as_ref().filter(|_| self.events.are_detailed()) else { return };
         // Wants were built before the machine was asked: that they can be is known.
         let Ok(wants) = self.wants_of(member, machine, &self.fleet()) else { return };
-        let steps = self
-            .stages
-            .iter()
-            .zip(wants)
-            .flat_map(|(stage, wants)| wants.into_iter().map(|(s, want)| (stage.steps[s].name, want)));
+        let steps = wants.into_iter().flatten().map(|(step, want)| (step.name, want));
         let tell = |step: &str, that: String, ask: &Ask, answer: &Answer| {
             let answered = match answer {
                 Answer::Said(_) if *ask == Ask::Head => machine.to_string(),

@@ -186,7 +186,7 @@ fn failure(change: &Change, status: i32, said: &[String]) -> Error {
     Error::new(Kind::Failed, format!("{}: could not bring it about that {}", change.step, change.that))
         .because(format!("exit {status}, after these words:"))
         .because(tail(said))
-        .hint("see to it, then run apply again: it goes on from here")
+        .hint("see to it, then run it again: it goes on from here")
 }
 
 /// The last that was said: where a program says why it gave up.

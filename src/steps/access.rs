@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::error::Result;
 use crate::pki::Token;
 use crate::shell::{KUBECTL, kubectl_apply};
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::template;
 
 pub const STEP: Step = Step {
@@ -44,6 +44,7 @@ fn token(cx: &Cx) -> Want {
             "{KUBECTL}{}",
             TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &cx.trust.token.secret)
         ))
+        .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 /// A bootstrap token is a Secret of this form (Kubernetes' documentation, "Bootstrap Tokens").
@@ -79,4 +80,5 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
             }
         })
         .run(format!("{KUBECTL}kubectl delete node {name} --ignore-not-found"))
+        .nothing_to_undo("the earlier machine is no more")
 }

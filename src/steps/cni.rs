@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
 use crate::shell::KUBELETS_KUBECTL;
-use crate::step::{Cx, Step, Want};
+use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 use crate::steps::{network, runtime};
 
 pub const STEP: Step =
@@ -21,13 +21,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // Before flannel ran here, a node with its files would pass for one whose network is ready.
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
-        Want::file("the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?).only(ran),
-        packaged(cx.cluster).only(cx.machine.is_member()),
+        Want::file("the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
+            .only(ran)
+            .nothing_to_undo(WITH_THE_MEMBER),
+        packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
         Want::that("flannel's plugin is here")
             .ask("if [ -x /opt/cni/bin/flannel ]; then echo yes; else echo no; fi")
             .is("yes")
             .run(AGAIN.replace("NODE", &cx.node.name).replace("KUBECTL", KUBELETS_KUBECTL))
-            .only(ran),
+            .only(ran)
+            .nothing_to_undo(WITH_THE_MEMBER),
     ])
 }
 

@@ -13,9 +13,13 @@ pub const STEP: Step = Step {
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let lines = lines(cx.cluster);
     let mark = mark(cx.cluster);
-    Ok(vec![Want::edit("the cluster's names are in /etc/hosts", "/etc/hosts", move |hosts| {
-        edit(hosts, &lines, &mark)
-    })])
+    let (there, gone) = (mark.clone(), mark);
+    Ok(vec![Want::edit(
+        "the cluster's names are in /etc/hosts",
+        "/etc/hosts",
+        move |hosts| edit(hosts, &lines, &there),
+        move |hosts| edit(hosts, &[], &gone),
+    )])
 }
 
 /// Our lines end in this; every other line is somebody else's.
@@ -59,5 +63,7 @@ mod tests {
         let new = "127.0.0.1 localhost\n10.0.0.7 x # ironstrap: demo2\n10.0.0.1 m1 # ironstrap: demo\n";
         assert_eq!(edit(old), new);
         assert_eq!(edit(new), new, "an edit applied twice is the edit applied once");
+        let back = super::edit(new, &[], "# ironstrap: demo");
+        assert_eq!(back, "127.0.0.1 localhost\n10.0.0.7 x # ironstrap: demo2\n");
     }
 }

@@ -1,7 +1,7 @@
 //! kernel: what containers and their network need of it, now and at boot.
 
 use crate::error::Result;
-use crate::step::{Cx, Step, Want};
+use crate::step::{Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -62,6 +62,11 @@ fn effect(that: &str, test: &str, module: &str) -> Want {
         .ask(format!("if {test}; then echo yes; else echo no; fi"))
         .is("yes")
         .run(format!("modprobe {module}"))
+        .undone_by(Undo::Back(
+            // Not modprobe -r, which takes along what others may use; and what is in use stays until a reboot.
+            Back::new(module, format!("{module} is not loaded for ironstrap's sake"))
+                .script(format!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'")),
+        ))
 }
 
 fn live(key: &str, value: &str) -> Want {
@@ -70,6 +75,13 @@ fn live(key: &str, value: &str) -> Want {
         .ask(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
         .is(value)
         .run(format!("sysctl -qw {key}={value}"))
+        .undone_by(Undo::Back(
+            Back::new(key, format!("{key} is as before"))
+                .now(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
+                .script(format!(
+                    "read -r value <\"$was\"\nif [ \"$value\" != absent ] && [ -e {path} ]; then sysctl -qw \"{key}=$value\"; fi"
+                )),
+        ))
 }
 
 /// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else. The files' own names
@@ -102,4 +114,5 @@ fn nothing_overrides() -> Want {
             "{files}overrides '{OVERRIDES}' \"$@\" | sed 's/: .*//' | sort -u | while read -r f; do\n\
              before_file \"kernel-${{f##*/}}\" \"$f\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$f\" kept\ndone"
         ))
+        .nothing_to_undo("each file that it edits is kept by itself, and comes back")
 }

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::pki::{KUBELET_CERTIFICATE, Trust};
-use crate::step::{Ask, Cx, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::member;
 use crate::template;
 
@@ -139,6 +139,7 @@ fn kubelet(cx: &Cx) -> Want {
         .asks(Ask::Kubeconfig(path))
         .judged(judge)
         .run(fix)
+        .nothing_to_undo(WITH_THE_MEMBER)
         .only(cx.machine.is_member())
 }
 
@@ -167,6 +168,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         .asks(Ask::Kubeconfig(path.clone()))
         .judged(judge)
         .run(again(cx, made, &path)?)
+        .nothing_to_undo(WITH_THE_MEMBER)
         .touches(&[&path])
         .only(there))
 }

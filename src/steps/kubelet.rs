@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::shell::quote;
-use crate::step::{Ask, Cx, Step, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::steps::runtime;
 
 pub const STEP: Step = Step {
@@ -35,12 +35,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that(format!("kubelet, kubeadm and kubectl are {version} and held"))
             .asks(Ask::Packages(names))
             .passes(format!("{version}, held"), move |states| are_installed(states, &version))
-            .run_as_unit("kubelet", 20, install(cluster)),
+            .run_as_unit("kubelet", 20, install(cluster))
+            .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         unit(cluster),
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
-            .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet"),
+            .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
+            .undone_by(Undo::Back(Back::unit("kubelet"))),
     ])
 }
 
@@ -68,6 +70,7 @@ fn key(cluster: &Cluster) -> Want {
         ))
         .is("as first seen")
         .run(fetch)
+        .undone_by(Undo::File(KEY.into()))
 }
 
 /// Drop-ins of the user's own belong under /etc and are nobody's business; the packages' files are the packages'.
@@ -87,6 +90,7 @@ fn unit(cluster: &Cluster) -> Want {
             "{}apt update\npackages --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
             runtime::exports(cluster)
         ))
+        .nothing_to_undo("the packages' own files go with the packages")
         .touches(&UNIT_FILES)
 }
 
@@ -104,7 +108,7 @@ fn install(cluster: &Cluster) -> String {
     let wanted: Vec<String> =
         PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
     format!(
-        "{}apt update\npackages {}\napt-mark hold {} >/dev/null",
+        "{}apt update\npackages kubelet {}\napt-mark hold {} >/dev/null",
         runtime::exports(cluster),
         wanted.join(" "),
         PACKAGES.join(" ")

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::cluster::{Node, Taint};
 use crate::error::Result;
 use crate::shell::{KUBECTL, quote};
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
 
@@ -36,6 +36,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
             }
         })
         .run(set(node))
+        .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 /// What kubeadm marks control planes with (kubeadm `markcontrolplane.go`).

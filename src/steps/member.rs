@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use crate::diagnosis::CAUSES;
 use crate::error::{Error, Kind, Result};
 use crate::shell::{KUBECTL, KUBELETS_KUBECTL, quote};
-use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, Want, sha256};
+use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, uploads};
 use crate::template;
 
 pub(super) mod config;
+mod leave;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
@@ -29,9 +30,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     };
     let mut wants = vec![
         member,
-        Want::no_file("no credentials of joining are left", BOOTSTRAP),
+        Want::no_file("no credentials of joining are left", BOOTSTRAP).nothing_to_undo(WITH_THE_MEMBER),
         products(cx)?,
-        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in]),
+        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
+            .nothing_to_undo(WITH_THE_MEMBER),
         registered(cx)?,
     ];
     if !cx.machine.is_member() {
@@ -68,6 +70,7 @@ fn registered(cx: &Cx) -> Result<Want> {
             false => Verdict::Holds,
         })
         .run(fix)
+        .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts())
 }
 
@@ -114,6 +117,7 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
             }
         })
         .run_as_unit("kubeadm", 15, enter)
+        .undone_by(leave::undo(cx))
         .disrupts()
 }
 
@@ -126,6 +130,7 @@ fn worker(cx: &Cx, enter: &str) -> Want {
         )
         .is("member")
         .run_as_unit("kubeadm", 15, enter)
+        .undone_by(leave::undo(cx))
 }
 
 /// `kubeadm init` on the seed, `kubeadm join` elsewhere. The same configuration again with preflight skipped
@@ -224,6 +229,7 @@ fn products(cx: &Cx) -> Result<Want> {
         .ask(ask)
         .judged(move |answer| compare(answer, &fingerprint))
         .run_as_unit("kubeadm", 15, again(cx)?)
+        .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts())
 }
 

@@ -22,6 +22,7 @@ mod swap;
 mod uploads;
 
 /// Steps that are taken together: their fixes go to a machine as one script.
+#[derive(Clone, Copy)]
 pub struct Stage {
     pub name: &'static str,
     pub on: On,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cluster::{Network, Node};
 use crate::error::Result;
 use crate::shell::KUBECTL;
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
@@ -84,7 +84,7 @@ fn about(
 ) -> Want {
     let waits = waits(cx, node);
     let asks = Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)]));
-    asks.about([node.name.clone()]).judged(move |answer| {
+    let want = asks.about([node.name.clone()]).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
         let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
         match &waits {
@@ -92,7 +92,8 @@ fn about(
             Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
             None => Verdict::Differs { have, want: want.clone() },
         }
-    })
+    });
+    want.nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 fn registered(cx: &Cx, node: &Node) -> Want {
@@ -142,4 +143,5 @@ fn dns() -> Want {
             }
         })
         .run(format!("{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null"))
+        .nothing_to_undo(WITH_THE_CLUSTER)
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::pki::{CERTIFICATES_DIR, in_words};
-use crate::step::{Ask, Cx, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
     name: "pki",
@@ -46,5 +46,7 @@ fn certificate(that: String, path: &str, text: &str) -> Want {
 /// On a worker it is kubeadm's join that brings it, and a join that finds one stops.
 fn authority(cx: &Cx) -> Want {
     let path = format!("{CERTIFICATES_DIR}/ca.crt");
-    certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert).only(cx.machine.is_member())
+    certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert)
+        .only(cx.machine.is_member())
+        .nothing_to_undo(WITH_THE_MEMBER)
 }

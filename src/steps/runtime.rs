@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, Registry};
 use crate::error::{Error, Kind, Result};
 use crate::shell::quote;
-use crate::step::{Ask, Cx, Step, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::template;
 
 pub const STEP: Step = Step {
@@ -32,7 +32,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("containerd is installed and held")
             .asks(Ask::Packages(vec!["containerd".into()]))
             .passes(format!("containerd {}.{} or newer, held", OLDEST.0, OLDEST.1), is_installed)
-            .run_as_unit("runtime", 20, install(cluster)),
+            .run_as_unit("runtime", 20, install(cluster))
+            .undone_by(Undo::Back(uninstalled())),
     );
     wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, "/usr/bin/containerd"]));
     // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
@@ -40,12 +41,45 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.push(
         Want::that("containerd reads its config as meant")
             .ask(DUMP)
-            .is(format!("SystemdCgroup = true\n{}\n/opt/cni/bin", cluster.pause_image())),
+            .is(format!("SystemdCgroup = true\n{}\n/opt/cni/bin", cluster.pause_image()))
+            .nothing_to_undo("it is checked, not changed"),
     );
     Ok(wants)
 }
 
-const DUMP: &str = r#"[ -x /usr/bin/containerd ] || { echo absent; exit 0; }
+/// Where a containerd of ours keeps what it runs; one that was there before keeps it.
+const DATA: &str = "/var/lib/containerd /opt/containerd /run/containerd";
+
+fn uninstalled() -> Back {
+    let back = Back::packages("runtime", &["containerd"]);
+    let keep = format!(
+        "{}\nfor d in {DATA}; do\n  [ -z \"$(ls -A \"$d\" 2>/dev/null)\" ] || echo \"data $d\"\n  \
+         [ ! -e \"$d\" ] || echo \"folder $d\"\ndone",
+        back.keep
+    );
+    let script = format!(
+        "{OTHERS}{}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
+         grep -qx \"data $d\" \"$kept\" || empty \"$d\"\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\ndone",
+        back.script
+    );
+    back.keep(keep).script(script)
+}
+
+/// Containers that are not Kubernetes' keep a containerd of ours alive.
+const OTHERS: &str = r#"others=
+if systemctl is-active -q containerd; then
+  for n in $(ctr namespaces ls -q); do
+    [ "$n" = k8s.io ] || [ -z "$(ctr -n "$n" containers ls -q)" ] || others="$others $n"
+  done
+fi
+if [ -n "$others" ] && grep -q absent "$was"; then
+  echo "containerd stays: it runs containers of$others"
+  apt-mark unhold containerd >/dev/null
+  exit 0
+fi
+"#;
+
+const DUMP: &str = r#"[ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; exit 0; }
 containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' | sort -u | cut -c 3-"#;
 
 fn config(cluster: &Cluster) -> Result<String> {
@@ -104,7 +138,10 @@ fn is_installed(state: &str) -> bool {
 }
 
 fn install(cluster: &Cluster) -> String {
-    format!("{}apt update\npackages containerd\napt-mark hold containerd >/dev/null", exports(cluster))
+    format!(
+        "{}apt update\npackages runtime containerd\napt-mark hold containerd >/dev/null",
+        exports(cluster)
+    )
 }
 
 /// Lines of shell that set the proxies of the inventory.

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
 use crate::shell::KUBECTL;
-use crate::step::{Cx, Step, Want};
+use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
     name: "static-pods",
@@ -30,6 +30,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             ))
             .is("")
             .run_as_unit("control-plane", 10, format!("{STALE}{KUBECTL}{RESTART}"))
+            .nothing_to_undo(WITH_THE_MEMBER)
             .reads(if cx.machine.is_member() { &reads } else { &[] })
             .disrupts(),
     ])

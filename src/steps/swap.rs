@@ -1,9 +1,16 @@
 //! swap: off now, and off after a reboot.
 
 use crate::error::Result;
-use crate::step::{Ask, Cx, Step, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step { name: "swap", why: "the kubelet refuses to start while swap is on", wants };
+
+const ACTIVE: &str = r#"while read -r f x; do [ "$f" = Filename ] || echo "$f"; done </proc/swaps"#;
+
+/// What is gone since, or was made anew at each boot, cannot be brought back by name.
+const SWAP_ON: &str = r#"while read -r f; do
+  [ -z "$f" ] || grep -q "^$f " /proc/swaps || swapon "$f" || echo "$f is not to be had any more"
+done <"$was""#;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // Whoever tells the kubelet to live with swap wants to keep it.
@@ -11,18 +18,26 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         return Ok(vec![]);
     }
     Ok(vec![
-        Want::edit("fstab brings no swap back", "/etc/fstab", comment_out_swap),
-        Want::edit("zram-generator makes no swap", "/etc/systemd/zram-generator.conf", comment_out_zram),
+        Want::edit("fstab brings no swap back", "/etc/fstab", comment_out_swap, bring_back_swap),
+        Want::edit(
+            "zram-generator makes no swap",
+            "/etc/systemd/zram-generator.conf",
+            comment_out_zram,
+            bring_back_swap,
+        ),
         // Whatever else brings swap (units of its own, zram-generator, a partition found by its type) is pulled
         // in through this target.
         Want::that("systemd brings no swap back")
             .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
-            .run("systemctl mask -q swap.target"),
-        Want::that("no swap is active")
-            .ask("while read -r f x; do [ \"$f\" = Filename ] || echo \"$f\"; done </proc/swaps")
-            .is("")
-            .run("swapoff -a"),
+            .run("systemctl mask -q swap.target")
+            .undone_by(Undo::Back(
+                Back::new("swap.target", "systemd may bring swap back")
+                    .script("systemctl unmask -q swap.target"),
+            )),
+        Want::that("no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(Undo::Back(
+            Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON),
+        )),
     ])
 }
 
@@ -58,6 +73,11 @@ fn comment_out_zram(config: &str) -> String {
     text
 }
 
+/// Takes our marks off again.
+fn bring_back_swap(fstab: &str) -> String {
+    fstab.split_inclusive('\n').map(|line| line.strip_prefix("# ironstrap: ").unwrap_or(line)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +88,8 @@ mod tests {
         let after = "UUID=a / ext4 defaults 0 1\n# ironstrap: /swap.img none swap sw 0 0\n# /old none swap sw 0 0\n# ironstrap: \tLABEL=s none swap sw";
         assert_eq!(comment_out_swap(before), after);
         assert_eq!(comment_out_swap(after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(bring_back_swap(after), before);
+        assert_eq!(bring_back_swap(&format!("{after}\n/new swap")), format!("{before}\n/new swap"));
     }
 
     #[test]

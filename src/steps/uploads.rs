@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::shell::KUBECTL;
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want, sha256};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
 use crate::steps::member::config;
 use crate::template;
 
@@ -78,6 +78,7 @@ fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
         .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
         .judged(move |answer| compare(answer, keys, &fingerprint))
         .run(again(cx, upload)?)
+        .nothing_to_undo(WITH_THE_CLUSTER)
         .only(cx.fleet.exists))
 }
 

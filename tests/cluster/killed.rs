@@ -61,7 +61,7 @@ pub const NODE: &[Scenario] = &[
 const SOON: u64 = 120;
 
 /// dpkg in the middle of taking the kubelet's package apart, stopped.
-fn dpkg_unpacking(client: &mut Client, machine: &Machine) -> Vec<Process> {
+pub fn dpkg_unpacking(client: &mut Client, machine: &Machine) -> Vec<Process> {
     client.until("dpkg unpacks the kubelet", SOON, |_| so(machine.has("/usr/bin/kubelet.dpkg-new")));
     let dpkg = machine.running("dpkg", &[]);
     signal("STOP", &dpkg);
@@ -86,7 +86,7 @@ fn while_apt_unpacks(world: &World) {
     assert!(!world.lab.machine("m1").has("/etc/kubernetes/pki/sa.pub"), "m1 was faster than this test");
 }
 
-fn attached(event: &Value, node: &str, unit: &str) -> bool {
+pub fn attached(event: &Value, node: &str, unit: &str) -> bool {
     event["event"] == "attached" && event["node"] == node && event["unit"] == unit
 }
 

@@ -18,6 +18,8 @@ mod killed;
 mod lab;
 mod made;
 mod refused;
+mod removed;
+mod reset;
 mod settings;
 mod status;
 mod twice;
@@ -58,6 +60,8 @@ fn scenarios() -> Vec<Scenario> {
         everyday::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
+        removed::SCENARIOS,
+        reset::SCENARIOS,
         foreign::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,

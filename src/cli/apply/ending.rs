@@ -50,7 +50,7 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
     if errors.is_empty() { Ok(End::Good) } else { Err(errors) }
 }
 
-fn tallies(start: &Start) -> BTreeMap<String, Tally> {
+pub fn tallies(start: &Start) -> BTreeMap<String, Tally> {
     let tally = |member: &crate::reconcile::Member<crate::ssh::Ssh>| {
         let state = match (&member.left, member.pressing) {
             _ if !member.counts() => NodeState::Skipped,
@@ -119,7 +119,7 @@ impl Sum<'_> {
     }
 }
 
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.1} s"),
         s => format!("{} min {} s", (s / 60.0) as u64, (s % 60.0) as u64),

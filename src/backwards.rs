@@ -1,0 +1,146 @@
+//! The list of wants read backwards: for each want whose fix ever ran on a machine, that what was there before is
+//! back. What comes of it are wants again, so the same loop plans them, carries them out and asks again.
+
+use std::collections::BTreeSet;
+
+use crate::error::Result;
+use crate::shell::quote;
+use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
+use crate::steps::{Needs, On, STAGES, Stage, Via};
+
+/// Where the node keeps what was there before.
+const BEFORE: &str = "/var/lib/ironstrap/before";
+/// What an ask prints where nothing was ever changed, or all is back.
+const NOT_KEPT: &str = "not kept";
+
+const THE_WAY_BACK: &str = "it is the way back";
+
+const LEDGER: Step =
+    Step { name: "ledger", why: "what was kept for this day is not needed any more", wants: |_| Ok(vec![]) };
+
+/// The stages in which a machine goes back: its membership first, our own notes last.
+pub fn stages() -> Vec<Stage> {
+    let own = STAGES.iter().rev().filter(|stage| stage.via == Via::Node);
+    let back = own.map(|stage| Stage { needs: Needs::Nothing, ..*stage });
+    let ledger =
+        Stage { name: "ledger", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[LEDGER] };
+    back.chain([ledger]).collect()
+}
+
+/// What a stage wants of a machine on its way back, each want with its step.
+pub fn wants(stage: &Stage, cx: &Cx) -> Result<Vec<(&'static Step, Want)>> {
+    let mut all = Vec::new();
+    for step in stage.steps.iter().rev() {
+        let mut forward = (step.wants)(cx)?;
+        forward.reverse();
+        // Stable: units come after the files that they read.
+        forward.sort_by_key(|want| matches!(&want.undo, Undo::Back(back) if back.last));
+        all.extend(forward.iter().filter_map(|want| Some((step, back(step, want)?))));
+    }
+    if stage.name == LEDGER.name {
+        all.extend([orphans(&keys(cx)?), nothing_left()].map(|want| (&stage.steps[0], want)));
+    }
+    Ok(all)
+}
+
+/// What this inventory's wants are kept under.
+fn keys(cx: &Cx) -> Result<BTreeSet<String>> {
+    let mut keys = BTreeSet::new();
+    for stage in STAGES.iter().filter(|stage| stage.is_asked_of(cx.node)) {
+        for step in stage.steps {
+            keys.extend((step.wants)(cx)?.iter().filter_map(|want| want.undo.key(step.name)));
+        }
+    }
+    Ok(keys)
+}
+
+fn back(step: &Step, want: &Want) -> Option<Want> {
+    let key = want.undo.key(step.name)?;
+    Some(match &want.undo {
+        Undo::Nothing(_) => return None,
+        Undo::File(path) => file(&key, path, matches!(want.ask, Ask::Hash(_))),
+        Undo::Edit { path, back } => {
+            let back = back.clone();
+            let that = format!("{path} has nothing of ours in it");
+            let want = Want::edit(that, path, move |text| back(text), str::to_string);
+            want.nothing_to_undo(THE_WAY_BACK)
+        }
+        Undo::Back(back) => shell(&key, back, want),
+    })
+}
+
+/// Asks for what is there and what was, a line each with `now` or `was` in front.
+fn asks(entries: &str, now: &str, was: &str) -> String {
+    format!(
+        "{entries} || {{ echo '{NOT_KEPT}'; exit 0; }}\nnow() {{\n{now}\n}}\nx=$(now)\n\
+         [ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/now /'\n{was}"
+    )
+}
+
+/// As `asks` puts it; what was not there, and what only machines read, is not shown.
+fn judge(answer: &str) -> Verdict {
+    if answer == NOT_KEPT {
+        return Verdict::Holds;
+    }
+    let lines = |sign: &str| -> String {
+        let lines = answer.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
+        let shown =
+            lines.filter(|line| *line != "absent" && !line.ends_with(" absent") && !line.starts_with('{'));
+        shown.map(|line| format!("{line}\n")).collect()
+    };
+    Verdict::Differs { have: lines("now"), want: lines("was") }
+}
+
+/// Of what is nobody's business only the name is shown.
+fn file(key: &str, path: &str, secret: bool) -> Want {
+    let entry = format!("{BEFORE}/{key}");
+    let shown = |file: &str, sign: &str| match secret {
+        true => ":".to_string(),
+        false => format!("[ ! -f {file} ] || {{ x=$(cat <{file}); printf '%s\\n' \"$x\"{sign}; }}"),
+    };
+    let was = shown(&format!("{entry}.file"), " | sed 's/^/was /'");
+    Want::that(format!("{path} is as before"))
+        .ask(asks(&format!("[ -e {entry}.file ] || [ -e {entry}.absent ]"), &shown(path, ""), &was))
+        .judged(judge)
+        .run(format!("restore {key}"))
+        .nothing_to_undo(THE_WAY_BACK)
+}
+
+fn shell(key: &str, back: &Back, want: &Want) -> Want {
+    let entry = format!("{BEFORE}/{key}");
+    let script = format!("was={entry}.answer kept={entry}.kept\n( set -eu\n{}\n)\nforget {key}", back.script);
+    let now = if back.now.is_empty() { ":" } else { back.now.as_str() };
+    let undone = Want::that(&back.that)
+        .ask(asks(&format!("[ -e {entry}.answer ]"), now, &format!("sed 's/^/was /' {entry}.answer")))
+        .judged(judge)
+        .nothing_to_undo(THE_WAY_BACK);
+    // What took long to do may take long to undo.
+    match want.fix {
+        Fix::Unit { name, minutes, .. } => undone.run_as_unit(name, minutes, script),
+        _ => undone.run(script),
+    }
+}
+
+/// Files that were written when the inventory said something else.
+fn orphans(known: &BTreeSet<String>) -> Want {
+    let known: Vec<String> = known.iter().map(|key| format!(" {key}")).collect();
+    let each = format!(
+        "known={}\nfor f in {BEFORE}/*.path; do\n  [ -e \"$f\" ] || continue\n  key=${{f##*/}} key=${{key%.path}}\n  \
+         case \"$known \" in *\" $key \"*) continue ;; esac\n",
+        quote(&known.concat())
+    );
+    Want::that("files that an earlier inventory called for are as before")
+        .ask(format!("{each}  read -r path <\"$f\"\n  echo \"$path\"\ndone"))
+        .is("")
+        .run(format!("{each}  restore \"$key\"\ndone"))
+        .nothing_to_undo(THE_WAY_BACK)
+}
+
+/// The last of all. The folders that were made for our files go with it, where nobody else put something into them.
+fn nothing_left() -> Want {
+    Want::that("nothing of ironstrap is left")
+        .ask("for d in /var/lib/ironstrap /run/ironstrap; do [ ! -e $d ] || echo $d; done")
+        .is("")
+        .run("tidy\nrm -rf $KEPT $RUN")
+        .nothing_to_undo(THE_WAY_BACK)
+}

@@ -1,0 +1,77 @@
+//! `remove`: a node leaves its cluster in good order, and its machine goes back to what it was.
+
+use clap::{Args, value_parser};
+
+use super::apply::ending::duration;
+use super::reset::{Plan, answer, end, under_lock};
+use super::{FleetArgs, Outcome, Start, one};
+use crate::error::{Error, Kind, Result};
+use crate::ops::remove::Removal;
+use crate::reconcile::Reading;
+use crate::report;
+
+#[derive(Args)]
+pub(super) struct Remove {
+    node: String,
+    #[command(flatten)]
+    fleet: FleetArgs,
+    /// Do not ask before changing anything.
+    #[arg(long, short)]
+    yes: bool,
+    /// Also delete pods that nobody would make again, and also remove a machine that does not answer.
+    #[arg(long)]
+    force: bool,
+    /// How long its pods may take to go elsewhere, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = value_parser!(u32).range(1..=86_400))]
+    drain_timeout: u32,
+}
+
+pub(super) async fn remove(args: &Remove) -> Outcome {
+    let (fleet, node) = (&args.fleet, args.node.as_str());
+    let removal = Removal { node: node.into(), force: args.force, drain_seconds: args.drain_timeout };
+    let reading = Reading::Removal(removal);
+    let start =
+        fleet.start_reading(reading, fleet.style(), std::slice::from_ref(&args.node), |_, _| vec![]).await;
+    let mut start = start.map_err(one)?;
+    let (cluster, inventory) = (start.cluster.name.clone(), fleet.inventory.inventory.display().to_string());
+    let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {
+        true => Ok(true),
+        false => is_confirmed(args, start, plan).await,
+    });
+    let mut done = done.await;
+    if let Ok(errors) = &mut done {
+        let silent = start.work.members().iter().any(|member| !member.spared && member.machine.is_none());
+        if silent && !errors.iter().any(|error| error.node.as_deref() != Some(node)) {
+            errors.push(stays_as_it_is(&cluster, node, &inventory));
+        }
+    }
+    let last_words = |seconds: f64| {
+        report::err(&format!(
+            "✔ {node} is out of {cluster}, and its machine as before, {}",
+            duration(seconds)
+        ));
+        report::err("");
+        report::err(&format!("  take [nodes.{node}] out of {inventory}: the next apply would join it again"));
+    };
+    end(fleet, start, done, |done| last_words(done.seconds)).await
+}
+
+/// Whether the user pays the price, which is told.
+async fn is_confirmed(args: &Remove, start: &mut Start, plan: &Plan) -> Result<bool> {
+    let (node, cluster) = (&args.node, start.cluster.name.clone());
+    report::err("\nWhat its pods keep in emptyDir volumes or on its disk is lost.");
+    if args.force {
+        report::err("With --force, pods are deleted that nobody makes again.");
+    }
+    if plan.iter().all(|(name, changes)| name != node || changes.is_empty()) {
+        report::err(&format!("The machine of {node} stays as it is."));
+    }
+    answer(&args.fleet, start, || report::ask(&format!("Remove {node} from {cluster}?"))).await
+}
+
+fn stays_as_it_is(cluster: &str, node: &str, inventory: &str) -> Error {
+    Error::new(Kind::Partial, format!("is out of {cluster}, but did not answer: its machine is as it was"))
+        .on(node)
+        .because("its kubelet, its containers and its keys of the cluster are still on it: where it comes back, it registers again")
+        .hint(format!("when it is back: ironstrap reset {node} -i {inventory}; then take it out of the inventory"))
+}

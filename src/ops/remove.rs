@@ -1,0 +1,107 @@
+//! Taking one node out of a running cluster: no new pods, then no pods, then no Node. What happens to the machine
+//! after that is `backwards`.
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::steps::{Needs, On, Stage, Via};
+
+/// Who is to go, and at what price.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    pub node: String,
+    /// Also pods that nobody would make again, and a machine that does not answer.
+    pub force: bool,
+    /// How long pods may take to go elsewhere, in seconds.
+    pub drain_seconds: u32,
+}
+
+const STEP: Step = Step {
+    name: "removal",
+    why: "its pods go elsewhere before it goes, as far as their disruption budgets let them",
+    wants: |_| Ok(vec![]),
+};
+
+pub const STAGE: Stage =
+    Stage { name: "removal", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[STEP] };
+
+/// Why a reset takes none of it back.
+const FOR_GOOD: &str = "whoever is removed can be joined again";
+
+/// What is wanted of the cluster, asked on a control plane that stays.
+pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
+    let node = &removal.node;
+    // Nobody can end the pods of a machine that is gone; they go with the Node.
+    let gone = removal.force && cx.fleet.absent.contains(node);
+    let mut wants = vec![unmanaged(removal, gone), cordoned(node), drained(removal, cx.cluster, gone)];
+    wants.push(
+        Want::that(format!("{node} is no Node of {}", cx.cluster.name))
+            .asks(Ask::Objects(vec![Object::node(node)]))
+            .judged(registered)
+            .run(format!("{KUBECTL}kubectl delete node {node} --ignore-not-found")),
+    );
+    wants
+        .into_iter()
+        .map(|want| (&STAGE.steps[0], want.about([node.clone()]).nothing_to_undo(FOR_GOOD)))
+        .collect()
+}
+
+fn registered(answer: &str) -> Verdict {
+    match answer {
+        "absent" => Verdict::Holds,
+        _ => Verdict::Differs { have: "registered".into(), want: String::new() },
+    }
+}
+
+fn cordoned(node: &str) -> Want {
+    Want::that(format!("{node} takes no new pods"))
+        .asks(Ask::Objects(vec![Object::node(node)]))
+        .judged(|answer| {
+            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+            match object.is_null() || object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+                true => Verdict::Holds,
+                false => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
+            }
+        })
+        .run(format!("{KUBECTL}kubectl cordon {node}"))
+}
+
+/// Prints the pods of a node, a line each: name, kind of the owner, phase, whether the kubelet itself made it, whether
+/// it has volumes that end with it.
+fn pods(node: &str, filter: &str) -> String {
+    let ask = r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
+pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences[?(@.controller==true)].kind}{"\t"}{.status.phase}{"\t"}{.metadata.annotations.kubernetes\.io/config\.mirror}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
+echo "$pods" | awk -F '\t' '$1 != "" && $2 != "DaemonSet" && $4 == "" FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#;
+    format!("{KUBECTL}{}", ask.replace("NODE", node).replace("FILTER", filter))
+}
+
+fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send + Sync + 'static {
+    move |pods| match gone || pods.trim().is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Differs { have: format!("{}\n", pods.trim_end()), want: want.into() },
+    }
+}
+
+fn unmanaged(removal: &Removal, gone: bool) -> Want {
+    let (node, force) = (&removal.node, removal.force);
+    Want::that(format!("no pod of {node} is one that nobody would make again"))
+        .ask(pods(node, r#"&& $2 == "" && $3 != "Succeeded" && $3 != "Failed""#))
+        .judged(none_left(gone || force, ""))
+        .by_hand("save what they are for and delete them, or say --force and they are deleted")
+}
+
+fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
+    let Removal { node, force, drain_seconds } = removal;
+    let force = if *force { " --force" } else { "" };
+    let drain = format!(
+        "{KUBECTL}kubectl drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} || {{\n  \
+         echo 'they may have nowhere to go, or a PodDisruptionBudget of {} keeps them: kubectl get pdb -A'; exit 1; }}",
+        cluster.name
+    );
+    Want::that(format!("no pods run on {node} that belong elsewhere"))
+        .ask(pods(node, ""))
+        .judged(none_left(gone, ""))
+        .run_as_unit("drain", drain_seconds / 60 + 2, drain)
+}

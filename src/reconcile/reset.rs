@@ -1,0 +1,114 @@
+//! What stands against taking machines back to what they were. The way back itself is the same loop as the way there.
+
+use super::{Fleetwork, Member, Reading, Survey};
+use crate::error::{Error, Kind, Result};
+use crate::fleet::{self, Fleet};
+use crate::machine::Machine;
+use crate::ops::remove::Removal;
+use crate::plan::{Change, State};
+use crate::shell::Shell;
+use crate::step::Fix;
+
+impl<S: Shell> Fleetwork<S> {
+    /// Whom the machine that is removed waits for: the one that speaks for the cluster, until that has let it go.
+    pub(super) fn still_in(&self, fleet: &Fleet) -> Result<Option<String>> {
+        let Some(api) = self.api(fleet) else {
+            return Ok(Some(format!("{} to let it go", self.cluster.name)));
+        };
+        let member = &self.members[api];
+        let known = member.machine.is_some() && !member.work.busy && !member.work.stale;
+        let let_go = known && self.judge_in(api, fleet)?.iter().all(Vec::is_empty);
+        Ok((!let_go).then(|| format!("{} to let it go", self.cluster.name)))
+    }
+
+    /// What stands against it. Unless a machine only does not answer, it stands against touching any: half of what
+    /// was asked for may be worse than nothing.
+    pub fn objections(&mut self, kept: (&str, bool)) -> Result<Survey> {
+        let fleet = self.fleet();
+        let mut errors = Vec::new();
+        for i in 0..self.members.len() {
+            let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
+            let member = &self.members[i];
+            if let Some(machine) = member.machine.as_ref().filter(|_| !member.spared) {
+                errors.extend(fleet::stranger(&member.node, machine, &self.trust, kept));
+                errors.extend(not_root(member, machine));
+                errors.extend(unknown(member, &changes));
+            }
+        }
+        match &self.reading {
+            Reading::Removal(removal) => errors.extend(self.not_to_be_removed(&removal.clone(), &fleet)?),
+            _ => errors.extend(self.left_behind()),
+        }
+        let blocked = !errors.is_empty();
+        let silent = self.members.iter().filter(|member| !member.spared).filter_map(|m| m.left.clone());
+        errors.extend(silent.collect::<Vec<Error>>());
+        Ok(Survey { errors, blocked })
+    }
+
+    /// Members of the cluster that stay in it, or may.
+    pub fn staying(&self) -> Vec<&str> {
+        let stays =
+            |member: &&Member<S>| member.spared && member.machine.as_ref().is_none_or(Machine::is_member);
+        self.members.iter().filter(stays).map(|member| member.node.name.as_str()).collect()
+    }
+
+    fn not_to_be_removed(&self, removal: &Removal, fleet: &Fleet) -> Result<Option<Error>> {
+        let refused = |what: &str| Some(Error::new(Kind::Refused, what).on(&removal.node));
+        let Some(member) = self.members.iter().find(|member| !member.spared) else { return Ok(None) };
+        let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        if member.node.is_control_plane() || runs {
+            let error = refused("is the last control plane: without it there is no cluster");
+            return Ok(error.map(|e| e.hint("`ironstrap reset` takes the whole cluster away")));
+        }
+        if member.machine.is_none() && !removal.force {
+            let error =
+                refused("does not answer, so nobody could end its pods in an orderly way, or clean it");
+            return Ok(error
+                .map(|e| e.hint("bring it back; or say --force, and it is taken out of the cluster alone")));
+        }
+        let api = self.api(fleet).map(|api| (api, &self.members[api]));
+        let Some((api, speaker)) = api.filter(|(_, speaker)| speaker.machine.is_some()) else {
+            let why = self.members.iter().find(|m| m.node.is_control_plane()).and_then(|m| m.left.clone());
+            return Ok(why);
+        };
+        let changes: Vec<Change> = self.judge_in(api, fleet)?.into_iter().flatten().collect();
+        if let Some(error) = unknown(speaker, &changes) {
+            return Ok(Some(error));
+        }
+        let Some(change) = changes.iter().find(|change| change.state == State::ByHand) else {
+            return Ok(None);
+        };
+        let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
+        let error = refused("runs pods that nobody would make again");
+        Ok(error.map(|e| e.because(&change.have).hint(hint)))
+    }
+
+    /// A control plane does not just go while others stay: they would lose the cluster, or etcd a voice that it
+    /// goes on counting.
+    fn left_behind(&self) -> Option<Error> {
+        let staying = self.staying();
+        let runs = |member: &&Member<S>| {
+            !member.spared && member.machine.as_ref().is_some_and(Machine::runs_control_plane)
+        };
+        let going = self.members.iter().find(runs).filter(|_| !staying.is_empty())?;
+        let error = Error::new(Kind::Refused, "runs the control plane of machines that would stay");
+        Some(error.on(&going.node.name).because(format!("they are: {}", staying.join(", "))).hint(
+            "reset all of them, without naming any; or, where there are more control planes, `ironstrap remove` this one",
+        ))
+    }
+}
+
+fn not_root<S>(member: &Member<S>, machine: &Machine) -> Option<Error> {
+    let error = Error::new(Kind::Refused, "commands do not run as root").on(&member.node.name);
+    let hint = format!("log in as root, or let {} use sudo without a password", member.node.ssh.user);
+    (machine.uid != 0).then(|| error.hint(hint))
+}
+
+fn unknown<S>(member: &Member<S>, changes: &[Change]) -> Option<Error> {
+    changes.iter().find_map(|change| {
+        let State::Unknown { why, .. } = &change.state else { return None };
+        let what = format!("cannot tell whether it is so that {}", change.that);
+        let error = Error::new(Kind::Unknown, what).on(&member.node.name);
+        Some(error.because(format!("answered: {why}")).hint("what is not known is never changed"))
+    })
+}

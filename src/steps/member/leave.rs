@@ -1,0 +1,35 @@
+//! The way out of the cluster, for this machine alone: what `kubeadm reset` does and what it leaves behind. The
+//! cluster is not told: that is for whoever removes a node from it.
+
+use crate::cluster::Network;
+use crate::step::{Back, Cx, Undo};
+
+const LEAVE: &str = include_str!("../../../templates/leave.sh");
+
+pub(super) fn undo(cx: &Cx) -> Undo {
+    let local = cx.cluster.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
+    let etcd = local.and_then(|local| local.get("dataDir")).and_then(|dir| dir.as_str());
+    let etcd = etcd.unwrap_or("/var/lib/etcd");
+    let network = match &cx.cluster.network {
+        Network::Flannel(_) => "flannel",
+        Network::Manifests(_) => "manifests",
+        Network::None => "none",
+    };
+    let head = format!("ETCD={etcd} NETWORK={network}\n{LEAVE}");
+    let (node, cluster) = (&cx.node.name, &cx.cluster.name);
+    Undo::Back(
+        Back::new("member", format!("{node} has left {cluster}"))
+            .keep(format!("{head}\ntraces"))
+            .now(NOW.replace("ETCD", etcd))
+            .script(format!("{head}\nleave")),
+    )
+}
+
+const NOW: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] || echo "the kubelet and its credentials"
+if [ -e ETCD/member ]; then echo "etcd and all that the cluster keeps in it, $(du -sm ETCD | cut -f 1) MiB in ETCD"; fi
+if [ -S /run/containerd/containerd.sock ]; then
+  n=$(ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
+  [ "$n" = 0 ] || echo "$n containers of Kubernetes, and its images"
+fi
+for i in cni0 flannel.1 flannel-v6.1 kube-ipvs0; do ip -o link show "$i" >/dev/null 2>&1 && echo "interface $i" || :; done
+for d in /etc/kubernetes /var/lib/kubelet /var/lib/cni; do [ ! -e $d ] || echo "what came into $d"; done"#;

@@ -1,0 +1,118 @@
+# Shell that only a reset needs, sent after lib.sh. It takes back by what before_file, before_answer and packages kept;
+# what is taken back leaves the ledger, so a reset that was killed goes on where it was.
+
+# forget KEY: takes an entry out of the ledger.
+forget() {
+  for f in file absent answer kept path; do rm -f "$KEPT/before/$1.$f"; done
+}
+
+# vanish RUN: gives the machine back; one that keeps nothing of us any more is left without a trace.
+vanish() {
+  unlease "$1"
+  [ ! -e "$RUN/lease" ] || read -r epoch run until since owner <"$RUN/lease"
+  if [ ! -e "$KEPT" ] && [ "${run-}" = "$1" ]; then rm -rf "$RUN"; fi
+}
+
+# tidy: takes away folders that were made for our files and are empty again.
+tidy() {
+  [ ! -e "$KEPT/folders" ] || sort -ru "$KEPT/folders" | while read -r d; do rmdir "$d" 2>/dev/null || :; done
+}
+
+# restore KEY: what before_file kept stands in its place again.
+restore() {
+  kept=$KEPT/before/$1
+  [ -e "$kept.path" ] || return 0
+  read -r path <"$kept.path"
+  if [ -e "$kept.file" ]; then
+    put "$path" kept <"$kept.file"
+    chmod --reference="$kept.file" "$path"
+    chown --reference="$kept.file" "$path"
+    touch --reference="$kept.file" "$path"
+  elif [ -e "$kept.absent" ]; then
+    rm -f "$path"
+    tidy
+  fi
+  forget "$1"
+}
+
+# empty FOLDER: takes out all that is in it, and nothing that is mounted in it.
+empty() {
+  [ -d "$1" ] || return 0
+  find "$1" -xdev -mindepth 1 -delete
+}
+
+# unit_back UNIT STATE [ACTIVE]: the unit starts at boot, and runs, as it did before. STATE absent: it went with
+# its package.
+unit_back() {
+  systemctl daemon-reload
+  case $2 in
+  absent) return 0 ;;
+  masked) systemctl mask -q --now "$1"; return 0 ;;
+  enabled) systemctl unmask -q "$1"; systemctl enable -q "$1" ;;
+  disabled) systemctl unmask -q "$1"; systemctl disable -q "$1" ;;
+  esac
+  case ${3-} in
+  active | activating | reloading) systemctl restart "$1" ;;
+  *) systemctl stop "$1" ;;
+  esac
+}
+
+# status PACKAGE: how dpkg has it, in three letters, or nothing.
+status() {
+  dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | tr -d ' ' || :
+}
+
+# going ARGS...: which packages apt would remove.
+going() {
+  apt-get -s "$@" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }'
+}
+
+# unpackage WAS KEPT NAME...: WAS has a line for each package as it was, KEPT those that somebody had asked for.
+# What was not there goes, and of what came in with it what nobody else needs; what was there stays, unheld as it was.
+unpackage() {
+  was=$1 kept=$2 gone='' stays=''
+  shift 2
+  repaired
+  cat "$KEPT"/came/* 2>/dev/null | sort -u >"$RUN/came"
+  for p in "$@"; do
+    now=$(status "$p")
+    case $(sed -n "s/^$p //p" "$was") in
+    h*) continue ;;
+    i*)
+      [ -z "$now" ] || apt-mark unhold "$p" >/dev/null
+      grep -qxF "$p" "$kept" || apt-mark auto "$p" >/dev/null
+      continue ;;
+    esac
+    case $now in
+    '' | un*) continue ;;
+    # What dpkg left broken, apt does not touch.
+    *R) dpkg --purge --force-remove-reinstreq --force-depends "$p"; continue ;;
+    esac
+    apt-mark unhold "$p" >/dev/null
+    gone="$gone $p"
+  done
+  for p in $gone; do
+    others=$(going remove "$p" | grep -vxF -f "$RUN/came" | xargs)
+    if [ -n "$others" ]; then
+      echo "$p stays: $others would go with it"
+      apt-mark auto "$p" >/dev/null
+      stays="$stays $p"
+    fi
+  done
+  for p in $stays; do gone=$(echo " $gone " | sed "s/ $p / /" | xargs); done
+  for p in $gone; do
+    for unit in $(dpkg -L "$p" 2>/dev/null | sed -n 's#.*/systemd/system/\([^/]*\.\(service\|socket\|timer\|path\)\)$#\1#p'); do
+      systemctl disable -q --now "$unit" 2>/dev/null || :
+      systemctl reset-failed "$unit" 2>/dev/null || :
+    done
+  done
+  # shellcheck disable=SC2086
+  [ -z "$gone" ] || apt purge --allow-change-held-packages $gone
+  # Whoever merely suggested or recommended it lived without it before.
+  alone=$(going autoremove -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false | grep -xF -f "$RUN/came" | xargs) || :
+  # shellcheck disable=SC2086
+  [ -z "$alone" ] || apt purge $alone
+  # dpkg takes along an empty /opt, which is no package's.
+  if grep -qxF 'folder /opt' "$kept"; then mkdir -p /opt; fi
+  systemctl daemon-reload
+}
