@@ -268,35 +268,22 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
-/// kubeadm insists on a copy of the file that it replaces, so there has to be one; the copy itself is nothing to anybody,
-/// for what was there before the first change is kept.
-const KUBELET_CONFIG_AGAIN: &str = "\
-mkdir -p -m 700 /run/ironstrap
-touch /run/ironstrap/before-kubeadm
-[ -e /var/lib/kubelet/config.yaml ] || : >/var/lib/kubelet/config.yaml
-kubeadm upgrade node phase kubelet-config
-if [ -d /etc/kubernetes/tmp ]; then
-  find /etc/kubernetes/tmp -mindepth 1 -maxdepth 1 -name 'kubeadm-kubelet-config*' -newer /run/ironstrap/before-kubeadm -exec rm -rf {} +
-  rmdir --ignore-fail-on-non-empty /etc/kubernetes/tmp
-fi
-rm -f /run/ironstrap/before-kubeadm
-";
-
-/// Has kubeadm write its files again, on a machine that is a member. kubeadm's single phases are made to be
-/// repeated.
+/// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
+/// init serves on a worker, too, where nothing else writes the kubelet's flags.
 fn again(cx: &Cx) -> Result<String> {
-    if !cx.node.is_control_plane() {
-        return Ok(format!(
-            "{KUBELET_CONFIG_AGAIN}systemctl restart kubelet\nsteady kubelet\n{}",
-            receipt(cx)?
-        ));
-    }
-    let config = template::yaml(&config::init(cx, true)?)?;
+    let control_plane = cx.node.is_control_plane();
+    let config = template::yaml(&config::init(cx, control_plane)?)?;
+    let (before, after) = match control_plane {
+        true => (
+            "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",
+            "patiently kubectl get --raw /readyz >/dev/null\n",
+        ),
+        false => ("", "steady kubelet\n"),
+    };
     Ok(format!(
         "{}umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
          kubeadm config validate --config $c\n{KUBECTL}\
-         kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n\
-         kubeadm init phase kubelet-start --config $c\nrm -f $c\npatiently kubectl get --raw /readyz >/dev/null\n{}",
+         {before}kubeadm init phase kubelet-start --config $c\nrm -f $c\n{after}{}",
         hopeless(),
         receipt(cx)?
     ))

@@ -63,7 +63,9 @@ fn register(cx: &Cx, document: &mut Value) {
     if !cx.cluster.ignore_preflight.is_empty() {
         registration.insert("ignorePreflightErrors".into(), json!(cx.cluster.ignore_preflight));
     }
-    if let Some(taints) = &cx.node.taints {
+    // A worker has none of its own; of a configuration that says nothing kubeadm init would make a control plane's.
+    let none = || if cx.node.is_control_plane() { None } else { Some(vec![]) };
+    if let Some(taints) = cx.node.taints.clone().or_else(none) {
         let taint = |t: &crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
         registration.insert("taints".into(), taints.iter().map(taint).collect());
     }
