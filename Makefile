@@ -4,7 +4,7 @@ LAB := tests/lab/lab
 BIN := target/release/ironstrap
 INVENTORY := tests/lab/inventory.toml
 
-.PHONY: help cluster test test-quick test-cluster test-drift test-kernel bench clean-lab tools
+.PHONY: help cluster test test-quick test-cluster test-drift test-long bench clean-lab tools
 
 help:
 	@echo "make cluster       a real cluster on this machine: three machines of the lab, made one by ironstrap (root)"
@@ -12,7 +12,7 @@ help:
 	@echo "make test-quick    of it what needs neither root nor network"
 	@echo "make test-cluster  of it the lab: a cluster made, looked at, killed half-way (root)"
 	@echo "make test-drift    of it the lab: some ninety kinds of drift, each seen and mended (root)"
-	@echo "make test-kernel   of it a machine with a kernel of its own, under QEMU (root)"
+	@echo "make test-long     beside it: failures that take minutes to show, a machine with a kernel of its own under QEMU (root)"
 	@echo "make bench         how fast, as ratios within one run (root)"
 	@echo "make clean-lab     stops the lab of make cluster and leaves nothing but the cache of built parts (root)"
 
@@ -25,7 +25,7 @@ cluster: tools
 	$(LAB) exec $(BIN) apply --yes -i $(INVENTORY)
 	@tests/lab/demo $(INVENTORY)
 
-test: tools test-quick test-cluster test-drift test-kernel
+test: tools test-quick test-cluster test-drift
 
 test-quick:
 	cargo fmt --check
@@ -45,8 +45,10 @@ test-cluster: tools
 test-drift: tools
 	$(call in_lab,--drift)
 
-test-kernel: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-kernel
-test-kernel: tools
+# Not part of `make test`: it takes its time.
+test-long: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-test
+test-long: tools
+	$(call in_lab,--slow 'a network plugin' 'another name')
 	$(LAB) qemu up
 	cargo test --locked --features lab --test kernel; status=$$?; $(LAB) down; $(LAB) check-clean && exit $$status
 
