@@ -49,6 +49,7 @@ test-drift: tools
 test-long: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-test
 test-long: tools
 	$(call in_lab,--slow 'a network plugin' 'another name')
+	export IRONSTRAP_DRIFT_SUBSETS=50; $(call in_lab,--drift together)
 	$(LAB) qemu up
 	cargo test --locked --features lab --test kernel; status=$$?; $(LAB) down; $(LAB) check-clean && exit $$status
 

@@ -40,9 +40,9 @@ impl<S: Shell> Fleetwork<S> {
             _ => errors.extend(self.left_behind()),
         }
         let blocked = !errors.is_empty();
+        // What stands against it comes last: it says how the run ends.
         let silent = self.members.iter().filter(|member| !member.spared).filter_map(|m| m.left.clone());
-        errors.extend(silent.collect::<Vec<Error>>());
-        Ok(Survey { errors, blocked })
+        Ok(Survey { errors: silent.chain(errors).collect(), blocked })
     }
 
     /// Members of the cluster that stay in it, or may.

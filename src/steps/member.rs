@@ -272,7 +272,8 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 /// init serves on a worker, too, where nothing else writes the kubelet's flags.
 fn again(cx: &Cx) -> Result<String> {
     let control_plane = cx.node.is_control_plane();
-    let config = template::yaml(&config::init(cx, control_plane)?)?;
+    let documents = if control_plane { config::init(cx, true) } else { config::worker(cx) };
+    let config = template::yaml(&documents?)?;
     let (before, after) = match control_plane {
         true => (
             "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",

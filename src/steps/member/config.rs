@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::not_a_table;
 use crate::cluster::{Args, Cluster};
 use crate::error::Result;
+use crate::pki::CERTIFICATES_DIR;
 use crate::step::Cx;
 use crate::template;
 
@@ -25,6 +26,21 @@ pub(in crate::steps) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     template::merge(cluster, &cx.cluster.kubeadm);
     template::merge(kubelet, &cx.cluster.kubelet);
     template::merge(proxy, &cx.cluster.kube_proxy);
+    Ok(documents)
+}
+
+/// What the phases of init are told on a worker. It has the CA's certificate and not its key, which kubeadm would take for
+/// a CA of somebody else's, and look for all that such a one has to lay out: so it is not shown where that is.
+pub(super) fn worker(cx: &Cx) -> Result<Vec<Value>> {
+    let mut documents = init(cx, false)?;
+    let [_, cluster, kubelet, _] = documents.as_mut_slice() else {
+        return Err(not_a_table("kubeadm init"));
+    };
+    cluster["certificatesDir"] = "/run/ironstrap/no-certificates".into();
+    let authority = format!("{CERTIFICATES_DIR}/ca.crt");
+    let mut whole = json!({"authentication": {"x509": {"clientCAFile": authority}}});
+    template::merge(&mut whole, kubelet.as_object().unwrap_or(&Map::new()));
+    *kubelet = whole;
     Ok(documents)
 }
 
