@@ -269,7 +269,8 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 }
 
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
-/// init serves on a worker, too, where nothing else writes the kubelet's flags.
+/// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
+/// with are not among them then: `labels` sees to those.
 fn again(cx: &Cx) -> Result<String> {
     let control_plane = cx.node.is_control_plane();
     let documents = if control_plane { config::init(cx, true) } else { config::worker(cx) };

@@ -120,7 +120,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         says: "kubelet: its flags",
-        by: Anywhere("w2", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
+        by: Anywhere("w1", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
         shows: &[
             (".", "member", WROTE, "/var/lib/kubelet/kubeadm-flags.env was edited"),
             (".", "member", RUNS, "stale: /var/lib/kubelet/kubeadm-flags.env"),

@@ -10,13 +10,13 @@ use crate::world::World;
 pub type Looks = BTreeSet<String>;
 
 /// Everything below /etc, what kubelet and plugins run with, packages with their holds, units, swap and sysctls. Left
-/// out is what containerd and systemd keep of themselves.
+/// out is what containerd and systemd keep of themselves, and the plugin that flannel lays out anew with each start.
 const SCRIPT: &str = r#"set -eu; export LC_ALL=C
 k='/var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /var/lib/kubelet/instance-config.yaml'
 u='/usr/lib/systemd/system/kubelet.service /usr/lib/systemd/system/kubelet.service.d'
 find /etc $k $u /opt/cni/bin -type f -printf 'file %p %m %U:%G\n' -o -printf 'other %p %y %m %U:%G %l\n'
 find /etc $k $u -type f -exec sha256sum {} + | sed 's/^\([0-9a-f]*\)  \(.*\)/content \2 \1/'
-find /opt/cni/bin -type f -printf 'content %p %s\n'
+find /opt/cni/bin -type f ! -name flannel -printf 'content %p %s\n'
 dpkg-query -W -f 'package ${Package} ${db:Status-Abbrev} ${Version}\n'
 systemctl list-unit-files --no-legend --plain | sed 's/^/unit /; s/  */ /g'
 for u in containerd kubelet ssh; do echo "active $u $(systemctl is-active $u)"; done
