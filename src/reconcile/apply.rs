@@ -114,7 +114,9 @@ impl<S: Shell> Fleetwork<S> {
             return Ok(());
         }
         if let Some(unit) = machine.busy.first().cloned() {
-            if !member.spared {
+            // A drain that an earlier run began is the business of the next, wherever it runs.
+            let removes = matches!(self.reading, Reading::Removal(_)) && self.api(fleet) == Some(i);
+            if !member.spared || removes {
                 let (shell, node) = (member.shell.clone(), member.node.name.clone());
                 self.begin(i, working, work::attach(shell, node, unit, self.events.clone()));
             }

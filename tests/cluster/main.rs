@@ -2,8 +2,7 @@
 //! mended. A runner of our own, for scenarios build on each other: bringing up a cluster takes a minute.
 //!
 //! `cargo test --features lab --test cluster [-- [--drift] 'A PIECE OF A NAME' …]`; as root, with the lab up. With
-//! `--drift` it is the table of drift instead, with `--slow` also what takes
-//! five minutes to fail, and what is not yet as it should be.
+//! `--drift` it is the table of drift instead, with `--slow` also what takes five minutes to fail.
 
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
@@ -48,9 +47,9 @@ pub struct Scenario {
     pub run: fn(&World),
 }
 
-/// In the order in which they run. `slow`: those too that wait five minutes for what does not come, or do not pass yet.
+/// In the order in which they run. `slow`: those too that wait five minutes for what does not come.
 fn scenarios(slow: bool) -> Vec<Scenario> {
-    let (slow, cut_short) = if slow { (diagnosis::SLOW, removed::CUT_SHORT) } else { (&[][..], &[][..]) };
+    let slow = if slow { diagnosis::SLOW } else { &[] };
     let all = [
         refused::UNFIT,
         made::SCENARIOS,
@@ -68,7 +67,6 @@ fn scenarios(slow: bool) -> Vec<Scenario> {
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
         slow,
-        cut_short,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }

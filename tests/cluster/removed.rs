@@ -20,20 +20,16 @@ pub const SCENARIOS: &[Scenario] = &[
         run: budget,
     },
     Scenario {
-        says: "a machine that does not answer is taken out of the cluster by force alone",
-        ground: Ground::Cluster,
-        run: silent,
-    },
-];
-
-/// A run that finds the drain of an earlier one still going on ends before the machine went back.
-pub const CUT_SHORT: &[Scenario] = &[
-    Scenario {
         says: "a removal killed after the cordon goes on, pods move within their budget, the machine is clean",
         ground: Ground::Cluster,
         run: killed_and_finished,
     },
     Scenario { says: "a removed node joins again", ground: Ground::Before, run: joins_again },
+    Scenario {
+        says: "a machine that does not answer is taken out of the cluster by force alone",
+        ground: Ground::Cluster,
+        run: silent,
+    },
 ];
 
 /// Three pods, spread over both workers, of which two have to run.
