@@ -89,6 +89,23 @@ fn a_file_that_is_read_after_ours_loses_the_lines_that_override_and_no_other() {
 }
 
 #[test]
+fn whatever_is_set_at_boot_may_not_be_overridden() {
+    let mut cluster = lab();
+    let fleet = (Machine::default(), Fleet::default());
+    let file = [("etc/sysctl.d/99-zzz.conf", "vm.panic_on_oom = 1\nvm.swappiness = 10\n")];
+    for (protects, found) in [(false, ""), (true, "/etc/sysctl.d/99-zzz.conf: vm.panic_on_oom = 1\n")] {
+        cluster.kubelet.insert("protectKernelDefaults".into(), protects.into());
+        let trust = trust(&cluster);
+        let about = (&fleet.0, &fleet.1);
+        let all = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let want = all.into_iter().find(|(.., want)| want.that.starts_with("nothing overrides")).unwrap().2;
+        for shell in shells() {
+            assert_eq!(Root::with(&file).answer(shell, &want.ask), Answer::Said(found.into()), "{protects}");
+        }
+    }
+}
+
+#[test]
 fn of_a_kubeconfig_everything_is_told_but_its_key() {
     let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n  name: x\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: U0VDUkVU\n    token: SECRET\n";
     let root = Root::with(&[("etc/kubernetes/admin.conf", text)]);

@@ -33,8 +33,8 @@ const KUBELETS_OWN: &[(&str, &str)] = &[
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let protected = cx.cluster.kubelet.get("protectKernelDefaults") == Some(&true.into());
-    let sysctls = || SYSCTLS.iter().chain(if protected { KUBELETS_OWN } else { &[] });
-    let file: String = sysctls().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let sysctls: Vec<_> = SYSCTLS.iter().chain(if protected { KUBELETS_OWN } else { &[] }).collect();
+    let file: String = sysctls.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let mut wants = vec![
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
@@ -43,7 +43,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             0o644,
             &format!("# Kept by ironstrap.\n{file}"),
         ),
-        nothing_overrides(),
+        nothing_overrides(&sysctls),
         effect("overlay file systems can be mounted", "grep -qw overlay /proc/filesystems", "overlay"),
         effect(
             "bridged traffic can be filtered",
@@ -52,7 +52,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ),
         effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
     ];
-    wants.extend(sysctls().map(|(key, value)| live(key, value)));
+    wants.extend(sysctls.iter().map(|(key, value)| live(key, value)));
     Ok(wants)
 }
 
@@ -95,8 +95,8 @@ FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[
   if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##;
 
 /// Defines `overrides`, which looks at the files it is given, and gives this shell all that are read at boot.
-fn boot_files() -> String {
-    let wants: Vec<String> = SYSCTLS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+fn boot_files(sysctls: &[&(&str, &str)]) -> String {
+    let wants: Vec<String> = sysctls.iter().map(|(key, value)| format!("{key}={value}")).collect();
     format!(
         "overrides() {{ awk -v ours={SYSCTL_FILE} -v wants='{}' \"$@\"; }}\nset --\n\
          for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf; do\n\
@@ -105,8 +105,8 @@ fn boot_files() -> String {
     )
 }
 
-fn nothing_overrides() -> Want {
-    let files = boot_files();
+fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
+    let files = boot_files(sysctls);
     Want::that("nothing overrides our sysctls at boot")
         .ask(format!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\""))
         .is("")
