@@ -238,6 +238,11 @@ impl Cluster {
         }
     }
 
+    /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).
+    pub fn has_addon(&self, name: &str) -> bool {
+        self.kubeadm.get(name).and_then(|addon| addon.get("disabled")) != Some(&true.into())
+    }
+
     /// `1.36`
     pub fn minor(&self) -> String {
         format!("{}.{}", self.kubernetes.major, self.kubernetes.minor)

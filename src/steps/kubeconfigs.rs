@@ -5,7 +5,6 @@ use crate::error::Result;
 use crate::pki::{KUBELET_CERTIFICATE, Trust};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::member;
-use crate::template;
 
 pub const STEP: Step =
     Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
@@ -175,12 +174,8 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
 
 /// kubeadm leaves a kubeconfig that is there as it is, whatever it says.
 fn again(cx: &Cx, made: &Made, path: &str) -> Result<String> {
-    let config = template::yaml(&member::config::init(cx, false)?)?;
-    Ok(format!(
-        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeconfigs.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\n\
-         rm -f {path}\nkubeadm init phase kubeconfig {} --config $c\nrm -f $c",
-        made.phase
-    ))
+    let script = format!("rm -f {path}\nkubeadm init phase kubeconfig {} --config $c", made.phase);
+    member::config::with(&member::config::init(cx, false)?, &script)
 }
 
 #[cfg(test)]

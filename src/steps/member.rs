@@ -8,7 +8,6 @@ use crate::error::{Error, Kind, Result};
 use crate::shell::{KUBECTL, KUBELETS_KUBECTL, quote};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, uploads};
-use crate::template;
 
 pub(super) mod config;
 mod leave;
@@ -56,11 +55,8 @@ fn registered(cx: &Cx) -> Result<Want> {
          n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
     );
     if cx.node.is_control_plane() {
-        let config = template::yaml(&config::init(cx, false)?)?;
-        fix += &format!(
-            "\nmkdir -p -m 700 /run/ironstrap\ncat >/run/ironstrap/mark.yaml <<'KUBEADM'\n{config}KUBEADM\n\
-             kubeadm init phase mark-control-plane --config /run/ironstrap/mark.yaml\nrm -f /run/ironstrap/mark.yaml"
-        );
+        fix += "\n";
+        fix += &config::with(&config::init(cx, false)?, "kubeadm init phase mark-control-plane --config $c")?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
@@ -82,12 +78,10 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
         Object::new("v1", "ConfigMap", "kube-system", "kubelet-config"),
         Object::new("v1", "ConfigMap", "kube-public", "cluster-info"),
     ];
-    let disabled =
-        |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
-    if !disabled("proxy") {
+    if cx.cluster.has_addon("proxy") {
         objects.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));
     }
-    if !disabled("dns") {
+    if cx.cluster.has_addon("dns") {
         objects.push(Object::new("apps/v1", "Deployment", "kube-system", "coredns"));
     }
     let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
@@ -137,28 +131,25 @@ fn worker(cx: &Cx, enter: &str) -> Want {
 /// finishes whatever was begun; a plain second run would trip over its own leftovers.
 fn enter(cx: &Cx) -> Result<String> {
     let seed = cx.fleet.seed == cx.node.name;
-    let config = template::yaml(&if seed { config::init(cx, true)? } else { config::join(cx)? })?;
+    let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
     let verb = if seed { "init --skip-token-print" } else { "join" };
     let wait = if seed { "" } else { BOOTSTRAPPING };
+    let found = config::DISCOVERY;
     let discovery = match seed {
         true => String::new(),
         false => format!(
-            "cat >{} <<'DISCOVERY'\n{}\nDISCOVERY\n",
-            config::DISCOVERY,
+            "( umask 077; cat >{found} ) <<'DISCOVERY'\n{}\nDISCOVERY\n",
             cx.trust.discovery_kubeconfig(cx.cluster).trim_end()
         ),
     };
-    let noted = if seed { uploads::noted(cx)? } else { String::new() };
-    Ok(format!(
-        "{}umask 077\nmkdir -p /run/ironstrap\n{discovery}cat >/run/ironstrap/kubeadm.yaml <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
-         kubeadm config validate --config /run/ironstrap/kubeadm.yaml\n\
+    let script = format!(
+        "{discovery}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {wait}if [ -z \"$entered\" ]; then hopeful kubeadm {verb} --config /run/ironstrap/kubeadm.yaml ${{begun:+--skip-phases=preflight}}; fi\n\
-         rm -f /run/ironstrap/kubeadm.yaml {} {BOOTSTRAP}\n{noted}{}",
-        hopeless(),
-        config::DISCOVERY,
-        receipt(cx)?
-    ))
+         {wait}if [ -z \"$entered\" ]; then hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
+         rm -f {found} {BOOTSTRAP}"
+    );
+    let noted = if seed { uploads::noted(cx)? } else { String::new() };
+    Ok(hopeless() + &config::with(&documents, &script)? + &noted + &receipt(cx)?)
 }
 
 /// What `hopeful` and `patiently` look for in the logs.
@@ -272,23 +263,17 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 /// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
 /// with are not among them then: `labels` sees to those.
 fn again(cx: &Cx) -> Result<String> {
-    let control_plane = cx.node.is_control_plane();
-    let documents = if control_plane { config::init(cx, true) } else { config::worker(cx) };
-    let config = template::yaml(&documents?)?;
-    let (before, after) = match control_plane {
+    let (documents, before, after) = match cx.node.is_control_plane() {
         true => (
+            config::init(cx, true)?,
             "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",
             "patiently kubectl get --raw /readyz >/dev/null\n",
         ),
-        false => ("", "steady kubelet\n"),
+        false => (config::worker(cx)?, "", "steady kubelet\n"),
     };
-    Ok(format!(
-        "{}umask 077\nmkdir -p /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\numask 022\n\
-         kubeadm config validate --config $c\n{KUBECTL}\
-         {before}kubeadm init phase kubelet-start --config $c\nrm -f $c\n{after}{}",
-        hopeless(),
-        receipt(cx)?
-    ))
+    let script =
+        format!("kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c");
+    Ok(hopeless() + KUBECTL + &config::with(&documents, &script)? + after + &receipt(cx)?)
 }
 
 /// A table of the inventory with a name that is not kubeadm's.

@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
 use crate::steps::member::config;
-use crate::template;
 
 pub const STEP: Step = Step {
     name: "uploads",
@@ -57,11 +56,9 @@ const PROXY: Upload = Upload {
 };
 
 fn uploads(cx: &Cx) -> Vec<Upload> {
-    let disabled =
-        |addon: &str| cx.cluster.kubeadm.get(addon).and_then(|a| a.get("disabled")) == Some(&true.into());
-    let dns = if disabled("dns") { &KUBEADM.phases[..1] } else { KUBEADM.phases };
-    let mut all = vec![Upload { phases: dns, ..KUBEADM }, KUBELET];
-    if !disabled("proxy") {
+    let phases = if cx.cluster.has_addon("dns") { KUBEADM.phases } else { &KUBEADM.phases[..1] };
+    let mut all = vec![Upload { phases, ..KUBEADM }, KUBELET];
+    if cx.cluster.has_addon("proxy") {
         all.push(PROXY);
     }
     all
@@ -129,18 +126,13 @@ pub(super) fn noted(cx: &Cx) -> Result<String> {
 }
 
 fn again(cx: &Cx, upload: &Upload) -> Result<String> {
-    let config = template::yaml(&config::init(cx, false)?)?;
     let phases: String = upload
         .phases
         .iter()
         .map(|phase| format!("patiently kubeadm init phase {phase} --config $c\n"))
         .collect();
-    Ok(format!(
-        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/uploads.yaml\ncat >$c <<'KUBEADM'\n{config}KUBEADM\n\
-         {KUBECTL}{phases}rm -f $c\n{}{}",
-        upload.then,
-        note(cx, upload)?
-    ))
+    let script = format!("{KUBECTL}{}", phases.trim_end());
+    Ok(config::with(&config::init(cx, false)?, &script)? + upload.then + &note(cx, upload)?)
 }
 
 #[cfg(test)]

@@ -51,6 +51,15 @@ pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
+/// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile.
+pub(in crate::steps) fn with(documents: &[Value], script: &str) -> Result<String> {
+    let config = template::yaml(documents)?;
+    Ok(format!(
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\n( umask 077; cat >$c ) <<'KUBEADM'\n{config}KUBEADM\n\
+         {script}\nrm -f $c\n"
+    ))
+}
+
 /// The kubelet's configuration alone, as every machine of the cluster has it.
 pub(in crate::steps) fn kubelet(cx: &Cx) -> Result<Value> {
     let kubelet = init(cx, false)?.into_iter().nth(2);
