@@ -5,10 +5,17 @@
 exec 2>/dev/null
 now=$(date +%s)
 
+# last: each line once, where it stands last, whenever and by whichever process it was said. A program in trouble
+# says the same over and over, and what it said before must not be lost for it.
+last() {
+  awk '{ said = $0; sub(/^[A-Z][0-9]+ [0-9:.]+ +[0-9]+ /, "", said); line[NR] = $0; key[NR] = said; at[said] = NR }
+    END { for (i = 1; i <= NR; i++) if (at[key[i]] == i) print line[i] }'
+}
+
 # from PLACE LINES: the last lines of standard input, without what is only informative.
 from() {
   sed -e '/^I[0-9][0-9][0-9][0-9] /d' -e '/ level=info /d' -e '/^{"level":"\(info\|debug\)"/d' -e '/^[[:space:]]*$/d' |
-    tail -n "$2" | cut -c 1-1500 | sed "s|^|$1$(printf '\t')|"
+    last | tail -n "$2" | cut -c 1-1500 | sed "s|^|$1$(printf '\t')|"
 }
 
 # young FILE SECONDS: it was written to in the last seconds.
