@@ -7,8 +7,8 @@
 //!                  └──▶ ledger: one script of fixes per stage ─▶ ssh ─▶ the machine ─▶ ask again
 //! ```
 //!
-//! A **step** is a list of **wants**: a question, the right answer and a remedy. `plan` and `apply` are two
-//! readings of that list. To add a step, write one file in `steps/` and name it in `steps::STAGES`.
+//! A **step** is a list of **wants**: a question, the right answer and a remedy. `plan`, `apply`, `status`
+//! and `reset` are readings of that list. To add a step, write one file in `steps/` and name it in `steps::STAGES`.
 //!
 //! House rules:
 //! - Each file uses only files above it in the list below; a test holds that.

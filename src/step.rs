@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::manifest;
 use crate::pki::Trust;
 
+pub mod rollout;
 mod undo;
 
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};

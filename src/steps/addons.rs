@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::Addon;
 use crate::error::Result;
-use crate::shell::{KUBECTL, kubectl_apply, quote};
-use crate::step::{Ask, Cx, Expect, Object, Step, Verdict, Want};
+use crate::shell::{kubectl_apply, quote};
+use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout};
 use crate::template;
 
 pub const STEP: Step =
@@ -33,9 +33,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
             wants.push(after(&held, Want { that, ..Want::object(object, &apply(object)?) }));
         }
-        let running: Vec<Object> = objects.iter().filter(|object| runs(object)).map(Object::of).collect();
+        let running = rollout::running(&objects);
         if addon.wait && !running.is_empty() {
-            wants.push(available(cx, addon, running));
+            wants.push(rollout::available(cx, format!("addon {} is available", addon.name), running));
             held = joins.clone();
         }
     }
@@ -81,115 +81,4 @@ fn apply(object: &Value) -> Result<String> {
 
 fn text<'a>(object: &'a Value, key: &str) -> &'a str {
     object[key].as_str().unwrap_or_default()
-}
-
-/// Whether it is something that runs, and can be waited for.
-fn runs(object: &Value) -> bool {
-    let kinds = [
-        ("apps/v1", "Deployment"),
-        ("apps/v1", "DaemonSet"),
-        ("apps/v1", "StatefulSet"),
-        ("batch/v1", "Job"),
-    ];
-    kinds.contains(&(text(object, "apiVersion"), text(object, "kind")))
-}
-
-/// As long as somebody has still to join or to answer, its pods may have no place to be.
-fn available(cx: &Cx, addon: &Addon, running: Vec<Object>) -> Want {
-    let mut missing = cx.fleet.absent.iter().map(|node| format!("{node} to answer"));
-    let mut joining = cx.fleet.joining.iter().map(|node| format!("{node} to join"));
-    let waits = missing.next().or_else(|| joining.next());
-    let fix: Vec<String> = running.iter().map(wait).collect();
-    let fix = format!("{KUBECTL}{}", fix.join("\n"));
-    let objects = running.clone();
-    Want::that(format!("addon {} is available", addon.name))
-        .asks(Ask::Objects(running))
-        .judged(move |answer| {
-            let lines = answer.lines().chain(std::iter::repeat("absent"));
-            let state = |(object, line): (&Object, &str)| Some(format!("{object}: {}\n", lacks(line)?));
-            let have: String = objects.iter().zip(lines).filter_map(state).collect();
-            let want = "all of it available\n".to_string();
-            match &waits {
-                _ if have.is_empty() => Verdict::Holds,
-                Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
-                None => Verdict::Differs { have, want },
-            }
-        })
-        .run(fix)
-}
-
-fn wait(object: &Object) -> String {
-    let namespace = if object.namespace.is_empty() { "default" } else { &object.namespace };
-    let what = quote(&format!("{}/{}", object.kind.to_lowercase(), object.name));
-    let how = match object.kind.as_str() {
-        "Job" => "wait --for=condition=Complete",
-        _ => "rollout status",
-    };
-    format!("patiently kubectl -n {} {how} {what} --timeout=20s >/dev/null", quote(namespace))
-}
-
-/// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.
-fn lacks(line: &str) -> Option<String> {
-    let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
-    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
-    let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
-    if text(&object, "kind") == "Job" {
-        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-        let is =
-            |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True");
-        return match (is("Complete"), is("Failed")) {
-            (true, _) => None,
-            (_, true) => Some("it has failed".into()),
-            _ => Some("it is not complete".into()),
-        };
-    }
-    if status("observedGeneration") < number("/metadata/generation").unwrap_or(0) {
-        return Some("its last change was not seen yet".into());
-    }
-    let (wanted, updated, up) = match text(&object, "kind") {
-        "DaemonSet" => {
-            (status("desiredNumberScheduled"), status("updatedNumberScheduled"), status("numberAvailable"))
-        }
-        "StatefulSet" => {
-            let replicas = number("/spec/replicas").unwrap_or(1);
-            (replicas, replicas, status("readyReplicas"))
-        }
-        _ => (number("/spec/replicas").unwrap_or(1), status("updatedReplicas"), status("availableReplicas")),
-    };
-    (updated < wanted || up < wanted).then(|| format!("{} of {wanted} available", up.min(updated)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(object: Value) -> Option<String> {
-        lacks(&object.to_string())
-    }
-
-    #[test]
-    fn what_runs_is_available_when_its_status_says_so_of_its_last_change() {
-        let deployment = |generation: u64, updated: u64, up: u64| {
-            said(
-                json!({"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 2},
-                "status": {"observedGeneration": 3, "updatedReplicas": updated, "availableReplicas": up}}),
-            )
-        };
-        assert_eq!(deployment(3, 2, 2), None);
-        assert_eq!(deployment(4, 2, 2).as_deref(), Some("its last change was not seen yet"));
-        assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
-        let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
-        assert_eq!(said(daemons).as_deref(), Some("2 of 3 available"));
-        assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
-        assert_eq!(lacks("absent").as_deref(), Some("not there"));
-    }
-
-    #[test]
-    fn a_job_is_done_when_it_is_complete() {
-        let job = |condition: &str| {
-            said(json!({"kind": "Job", "status": {"conditions": [{"type": condition, "status": "True"}]}}))
-        };
-        assert_eq!((job("Complete"), job("Failed").as_deref()), (None, Some("it has failed")));
-        assert_eq!(said(json!({"kind": "Job"})).as_deref(), Some("it is not complete"));
-    }
 }

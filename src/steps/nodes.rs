@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::cluster::{Network, Node};
 use crate::error::Result;
 use crate::shell::KUBECTL;
-use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
+use crate::steps::network;
 
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
@@ -23,14 +24,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(cordoned(&node.name));
     }
     wants.push(strangers(cx));
-    if cx.cluster.network != Network::None && !dns_disabled(cx) {
+    let network = network(cx)?;
+    if !network.is_empty() {
+        wants.push(rollout::available(cx, "every node has its network".into(), network));
+    }
+    if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns());
     }
     Ok(wants)
-}
-
-fn dns_disabled(cx: &Cx) -> bool {
-    cx.cluster.kubeadm.get("dns").and_then(|dns| dns.get("disabled")) == Some(&Value::Bool(true))
 }
 
 /// Why nothing can be expected of a node yet.
@@ -129,6 +130,16 @@ fn ready(cx: &Cx, node: &Node) -> Want {
     about(cx, node, format!("{name} is Ready"), "Ready".into(), test).run(format!(
         "{KUBECTL}patiently kubectl wait --for=condition=Ready node/{name} --timeout=20s >/dev/null"
     ))
+}
+
+/// What gives each node its network. A kubelet calls its node Ready as soon as the network has left its configuration
+/// there, also when that was long ago, and what wrote it keeps dying.
+fn network(cx: &Cx) -> Result<Vec<Object>> {
+    let mut all = rollout::running(&network::objects(cx.cluster)?);
+    if cx.cluster.has_addon("proxy") {
+        all.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));
+    }
+    Ok(all)
 }
 
 fn dns() -> Want {
