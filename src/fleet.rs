@@ -29,6 +29,10 @@ pub struct Fleet {
     pub absent: BTreeSet<String>,
     /// Members of which the cluster has no Node.
     pub unregistered: BTreeSet<String>,
+    /// Machines that this run has given up on: something went wrong there.
+    pub given_up: BTreeSet<String>,
+    /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
+    pub kubelets: BTreeMap<String, i64>,
 }
 
 impl Fleet {
@@ -53,8 +57,30 @@ impl Fleet {
             half_joined: names(&|machine| machine.is_some_and(begun)),
             absent: names(&|machine| machine.is_none()),
             unregistered: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            kubelets: machines
+                .iter()
+                .filter_map(|(name, m)| Some((name.clone(), m.kubelet_since()?)))
+                .collect(),
             seed,
         }
+    }
+
+    /// What must happen before the cluster knows this node.
+    pub fn before_known(&self, name: &str) -> Option<String> {
+        if self.unregistered.contains(name) {
+            return Some(format!("the kubelet of {name} to register"));
+        }
+        self.joining.contains(name).then(|| format!("{name} to join"))
+    }
+
+    /// What must happen before anything can be expected of this node in the cluster.
+    pub fn before_ready(&self, name: &str) -> Option<String> {
+        if self.absent.contains(name) {
+            return Some(format!("{name} to answer"));
+        }
+        let mended = || self.given_up.contains(name).then(|| format!("{name} to be mended"));
+        mended().or_else(|| self.before_known(name))
     }
 }
 

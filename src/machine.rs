@@ -31,7 +31,12 @@ read -r x </proc/1/comm; echo "init $x"
 while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
 for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
 if [ -e {RUN}/lease ]; then read -r x <{RUN}/lease; echo "lease $x"; fi
-[ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || echo "has client-certificate"
+if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
+  echo "has client-certificate"
+  x=$(systemctl show -p ActiveEnterTimestampMonotonic --value kubelet.service 2>/dev/null) || x=
+  read -r up k </proc/uptime
+  echo "kubelet ${{x:-0}} $up"
+fi
 [ ! -e /var/lib/etcd/member ] || echo "has etcd"
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
 [ ! -e /run/flannel/subnet.env ] || echo "has flannel"
@@ -84,6 +89,8 @@ pub struct Machine {
     /// Long work that is running: names of our transient units, without `UNIT`.
     pub busy: Vec<String>,
     pub lease: Option<Lease>,
+    /// How long ago a member's kubelet last started, in seconds. Not when: clocks are set, most of all at boot.
+    pub kubelet_age: Option<f64>,
     /// Traces of Kubernetes: `kubelet.conf`, `client-certificate`, …
     pub has: BTreeSet<String>,
     /// Files that name an authority, with that authority in base64 (PEM inside).
@@ -140,6 +147,7 @@ impl Machine {
             "init" => self.init = value.into(),
             "busy" => self.busy.push(value.into()),
             "lease" => self.lease = Some(Lease::read(value)?),
+            "kubelet" => self.kubelet_age = age(value)?,
             "has" => drop(self.has.insert(value.into())),
             _ => return None,
         }
@@ -162,11 +170,23 @@ impl Machine {
         self.has("client-certificate")
     }
 
+    /// When the kubelet of a member last started, by the machine's clock, in whole seconds since 1970.
+    pub fn kubelet_since(&self) -> Option<i64> {
+        self.kubelet_age.map(|age| (self.clock - age).floor() as i64)
+    }
+
     /// Whether somebody's lease, or work they started, is still running.
     pub fn is_taken(&self) -> bool {
         let live = |lease: &Lease| lease.until as f64 > self.clock || !self.busy.is_empty();
         self.lease.as_ref().is_some_and(live)
     }
+}
+
+/// From `START NOW`, in microseconds and seconds since boot; a unit that never started has 0.
+fn age(text: &str) -> Option<Option<f64>> {
+    let (start, now) = text.split_once(' ')?;
+    let (start, now): (f64, f64) = (start.parse().ok()?, now.parse().ok()?);
+    Some((start > 0.0).then_some(now - start / 1e6))
 }
 
 impl std::fmt::Display for Machine {
@@ -246,6 +266,14 @@ mod tests {
             Machine::read(halfway, "", "").unwrap_err(),
             "the description of the machine is incomplete"
         );
+    }
+
+    #[test]
+    fn a_kubelet_is_as_old_as_its_last_start() {
+        let read = |line: &str| Machine::read(&format!("{FACTS}{line}"), "", "");
+        assert_eq!(read("kubelet 90500000 100.75\n").unwrap().kubelet_since(), Some(1795277991));
+        assert_eq!(read("kubelet 0 100.75\n").unwrap().kubelet_since(), None);
+        assert!(read("kubelet 5\n").is_err());
     }
 
     #[test]

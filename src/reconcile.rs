@@ -172,6 +172,8 @@ impl<S: Shell> Fleetwork<S> {
             self.members.iter().any(|m| m.node.name == **name && known(m))
         };
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
+        let given_up = self.members.iter().filter(|member| member.left.is_some());
+        fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         fleet
     }
 

@@ -139,10 +139,10 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
     };
     let first = "DaemonSet d is as addon one has it";
     let (available, second) = ("addon one is available", "Namespace a is as addon two has it");
-    let now = judged(&["w1"], "absent");
-    assert_eq!((now[first].as_str(), now[available].as_str()), ("differs", "w1 to join"));
-    assert_eq!(now[second], "w1 to join");
+    let now = judged(&["m1"], "absent");
+    assert_eq!((now[first].as_str(), now[available].as_str()), ("differs", "m1 to join"));
+    assert_eq!(now[second], "m1 to join");
     assert!(judged(&[], "absent").values().all(|said| said == "differs"));
-    let drifted = judged(&["w1"], "{}");
+    let drifted = judged(&["m1"], "{}");
     assert_eq!(drifted[second], "differs", "what is there is mended whoever is missing");
 }

@@ -102,7 +102,9 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         joining: all.clone(),
         half_joined: all.clone(),
         absent: all.clone(),
-        unregistered: all,
+        unregistered: all.clone(),
+        kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
+        given_up: all,
     };
     (machine, fleet)
 }

@@ -19,11 +19,8 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
 
 /// All of these are up. As long as somebody has still to join or to answer, their pods may have no place to be.
 pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
-    let mut missing = cx.fleet.absent.iter().map(|node| format!("{node} to answer"));
-    let mut joining = cx.fleet.joining.iter().map(|node| format!("{node} to join"));
-    let waits = missing.next().or_else(|| joining.next());
-    let fix: Vec<String> = running.iter().map(wait).collect();
-    let fix = format!("{KUBECTL}{}", fix.join("\n"));
+    let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
+    let fix = format!("{KUBECTL}{}", waiting(&running));
     let objects = running.clone();
     Want::that(that)
         .asks(Ask::Objects(running))
@@ -42,14 +39,40 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
+/// Shell that waits until they are.
+pub fn waiting(running: &[Object]) -> String {
+    running.iter().map(wait).collect::<Vec<_>>().join("\n")
+}
+
+/// Shell that lets pods of DaemonSets among these that keep dying try again at once: a kubelet waits up to five
+/// minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle").
+pub fn at_once(running: &[Object]) -> String {
+    let mut script = String::from(DYING);
+    for set in running.iter().filter(|object| object.kind == "DaemonSet") {
+        script += &format!("dying {} {}\n", quote(namespace(set)), quote(&set.name));
+    }
+    script
+}
+
+const DYING: &str = r#"dying() {
+  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
+    while read -r pod owner why; do
+      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --wait=false >/dev/null ;; esac
+    done
+}
+"#;
+
+fn namespace(object: &Object) -> &str {
+    if object.namespace.is_empty() { "default" } else { &object.namespace }
+}
+
 fn wait(object: &Object) -> String {
-    let namespace = if object.namespace.is_empty() { "default" } else { &object.namespace };
     let what = quote(&format!("{}/{}", object.kind.to_lowercase(), object.name));
     let how = match object.kind.as_str() {
         "Job" => "wait --for=condition=Complete",
         _ => "rollout status",
     };
-    format!("patiently kubectl -n {} {how} {what} --timeout=20s >/dev/null", quote(namespace))
+    format!("patiently kubectl -n {} {how} {what} --timeout=20s >/dev/null", quote(namespace(object)))
 }
 
 /// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.

@@ -19,7 +19,7 @@ const LABEL: &str = "ironstrap.dev/addon";
 const KIND: &str = "CustomResourceDefinition";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let joins = cx.fleet.joining.first().map(|node| format!("{node} to join"));
+    let joins = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_known(&node.name));
     let (mut wants, mut held) = (Vec::new(), None);
     for addon in &cx.cluster.addons {
         let mut objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();

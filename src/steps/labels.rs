@@ -19,9 +19,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 fn as_said(cx: &Cx, node: &Node) -> Want {
-    let waits = cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name));
-    let unregistered = cx.fleet.unregistered.contains(&node.name);
-    let waits = waits.or(unregistered.then(|| format!("the kubelet of {} to register", node.name)));
+    let waits = cx.fleet.before_known(&node.name);
     let wanted = node.clone();
     Want::that(format!("{} has its labels and taints", node.name))
         .asks(Ask::Objects(vec![Object::node(&node.name)]))

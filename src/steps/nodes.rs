@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::cluster::{Network, Node};
 use crate::error::Result;
@@ -26,23 +28,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.push(strangers(cx));
     let network = network(cx)?;
     if !network.is_empty() {
-        wants.push(rollout::available(cx, "every node has its network".into(), network));
+        let fix = format!("{KUBECTL}{}{}", rollout::at_once(&network), rollout::waiting(&network));
+        wants.push(rollout::available(cx, "every node has its network".into(), network).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns());
     }
     Ok(wants)
-}
-
-/// Why nothing can be expected of a node yet.
-fn waits(cx: &Cx, node: &Node) -> Option<String> {
-    if cx.fleet.absent.contains(&node.name) {
-        return Some(format!("{} to answer", node.name));
-    }
-    if cx.fleet.unregistered.contains(&node.name) {
-        return Some(format!("the kubelet of {} to register", node.name));
-    }
-    cx.fleet.joining.contains(&node.name).then(|| format!("{} to join", node.name))
 }
 
 /// Whoever did it had a reason, and will know when it is over.
@@ -83,7 +75,7 @@ fn about(
     want: String,
     test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static,
 ) -> Want {
-    let waits = waits(cx, node);
+    let waits = cx.fleet.before_ready(&node.name);
     let asks = Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)]));
     let want = asks.about([node.name.clone()]).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
@@ -118,19 +110,32 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     ))
 }
 
+/// Of a kubelet that started a moment ago, the cluster knows only what it said before.
 fn ready(cx: &Cx, node: &Node) -> Want {
-    let test = |object: &Value| {
-        let conditions =
-            object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
-        let message = ready.and_then(|r| r["message"].as_str()).unwrap_or("no word of it").to_string();
-        (ready.is_some_and(|r| r["status"] == "True"), message)
-    };
     let name = &node.name;
-    about(cx, node, format!("{name} is Ready"), "Ready".into(), test).run(format!(
-        "{KUBECTL}patiently kubectl wait --for=condition=Ready node/{name} --timeout=20s >/dev/null"
-    ))
+    let since = cx.fleet.kubelets.get(name).copied().unwrap_or(0);
+    let test = move |object: &Value| {
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+        let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
+        let word = |key: &str| ready.and_then(|ready| ready[key].as_str());
+        let heard = word("lastHeartbeatTime").and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
+        match heard.is_some_and(|time| time.unix_timestamp() >= since) {
+            _ if ready.is_none() => (false, "no word of it".into()),
+            false => (false, "no word of it since its kubelet started".into()),
+            true => (word("status") == Some("True"), word("message").unwrap_or_default().into()),
+        }
+    };
+    about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
+        .run(format!("{KUBECTL}{HEARD}patiently heard {name} {since}"))
 }
+
+/// Defines `heard NODE SECONDS`: the node has been called Ready since.
+const HEARD: &str = r#"heard() {
+  kubectl wait --for=condition=Ready "node/$1" --timeout=20s >/dev/null || return 1
+  time=$(kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}') || return 1
+  [ "$(date -d "$time" +%s)" -ge "$2" ] || { echo "no word of $1 since its kubelet started" >&2; return 1; }
+}
+"#;
 
 /// What gives each node its network. A kubelet calls its node Ready as soon as the network has left its configuration
 /// there, also when that was long ago, and what wrote it keeps dying.

@@ -16,7 +16,7 @@ use toml::Table;
 
 use crate::lab::text;
 use crate::world::{PATIENCE, World, set};
-use crate::{Ground, Scenario};
+use crate::{Ground, Scenario, until};
 
 /// What is brought about, and what must come of it.
 struct Injection {
@@ -247,7 +247,7 @@ pub const SLOW: &[Scenario] = injected! {
                 w.lab.ssh(node, "mv /opt/cni/bin/portmap /root/");
             }
             w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
-            crate::until("no DNS is left", 60, || {
+            until("no DNS is left", 60, || {
                 crate::so(w.kubectl(&["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"]).is_empty())
             });
         },
@@ -380,7 +380,14 @@ fn expire(world: &World) {
         let patch = r#"{"stringData": {"expiration": "2026-01-01T00:00:00Z"}}"#;
         world.kubectl(&["-n", "kube-system", "patch", name, "-p", patch]);
     }
+    // An API server remembers for ten seconds that a token was good.
+    until("the token is refused", 60, || crate::so(world.lab.ssh("m1", TRY_THE_TOKEN).trim() == "refused"));
 }
+
+const TRY_THE_TOKEN: &str = "
+    secret=$(kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get secret bootstrap-token-ironst -o 'jsonpath={.data.token-secret}' | base64 -d)
+    kubectl --kubeconfig /dev/null --server https://127.0.0.1:6443 --insecure-skip-tls-verify --token ironst.$secret get --raw /version >/dev/null 2>/root/token || :
+    if grep -qi unauthorized /root/token; then echo refused; fi";
 
 /// An etcd that was never this cluster's lays its data out on m1.
 fn foreign_etcd(world: &World) {

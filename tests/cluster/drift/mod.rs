@@ -23,7 +23,6 @@ use serde_json::Value;
 use crate::client::{Ended, Triple};
 use crate::lab::NODES;
 use crate::world::World;
-use crate::{so, until};
 use looks::Looks;
 
 /// Node, step, what must be true, and a piece of what the plan says about it. The node "." is the one that was broken.
@@ -192,10 +191,6 @@ fn one(ground: &mut Ground, kind: &Kind) {
     if !expected.is_empty() {
         let mended = world.apply().good();
         assert_eq!(kind.without_soon(mended.triples("fixed")), expected, "what was planned was done");
-        if !kind.soon.is_empty() {
-            // A kubelet that has just started is Ready, as it was, then not, and then again.
-            until("all is Ready again", 90, || so(world.plan().changes() == 0));
-        }
         for node in NODES {
             let touched = expected.iter().any(|(n, ..)| n == node);
             // The first of the inventory is where two operators would meet; nobody else is even spoken to. Whoever
