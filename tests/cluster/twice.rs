@@ -60,14 +60,8 @@ fn reboot(world: &World) {
             so(world.try_kubectl(&["get", "node", node, "-o", ready]).ok()? == format!("{boot} True"))
         });
     }
-    // flannel lays out its configuration once more when its pod is back, which may be after the node is Ready.
-    for node in NODES {
-        let machine = world.lab.machine(node);
-        until(&format!("the network is back on {node}"), 120, || {
-            so(["flanneld", "kube-proxy"].iter().all(|program| !machine.running(program, &[]).is_empty()))
-        });
-    }
-    world.kubectl(&["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"]);
+    // What died while the API was away is started again in its own time.
+    until("all that runs on the nodes is back", 240, || so(world.plan().good().changes() == 0));
     assert_nothing_done(world);
     for node in NODES {
         assert_eq!(world.lab.ssh(node, "tail -n +2 /proc/swaps"), "", "swap came back on {node}");
