@@ -34,7 +34,8 @@ impl World {
         lab.run(&["up"]);
         let part = lab.run(&["part", "kubernetes"]);
         let world = World {
-            dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster"),
+            // One for each lab: two of them may be at work at the same time.
+            dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster").join(lab.home.file_name().unwrap()),
             kubectl: Path::new(part.trim()).join("kubectl"),
             edits: RefCell::default(),
             failed: Cell::new(0),

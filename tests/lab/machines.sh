@@ -203,10 +203,26 @@ enclose() {
   done
 }
 
+# thaw NAME: lets those of the machine's processes die that runc had frozen, to change what they may use, when the power
+# failed.
+thaw() {
+  local c f
+  for c in $(controllers); do
+    [[ -d $c/$ID-$1 ]] || continue
+    while read -r f; do
+      case $f in
+        *.state) echo THAWED >"$f" ;;
+        *) echo 0 >"$f" ;;
+      esac 2>/dev/null || true
+    done < <(find "$c/$ID-$1" \( -name freezer.state -o -name cgroup.freeze \) 2>/dev/null)
+  done
+}
+
 # open_up NAME: removes the machine's cgroups, once the last of its processes has gone
 open_up() {
   local c try left
   for ((try = 0; try < 100; try++)); do
+    thaw "$1"
     left=''
     for c in $(controllers); do
       [[ ! -d $c/$ID-$1 ]] || find "$c/$ID-$1" -depth -type d -exec rmdir {} + 2>/dev/null || left+=" $c/$ID-$1"
