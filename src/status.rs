@@ -68,6 +68,14 @@ pub struct Status {
     pub errors: Vec<Error>,
 }
 
+impl Status {
+    /// Nothing of these nodes is to be shown. What they say of the cluster stays.
+    pub fn leave_out(&mut self, spared: impl Fn(&str) -> bool) {
+        self.nodes.retain(|node| !spared(&node.name));
+        self.unseen.retain(|unseen| unseen.node.as_deref().is_none_or(|name| !spared(name)));
+    }
+}
+
 /// What the control planes say of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Whole {

@@ -14,6 +14,8 @@ use crate::status::{self, Witness};
 pub(super) struct Status {
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    limit: Limit,
     /// Exit with 1 where something is not as the inventory says.
     #[arg(long)]
     exit_code: bool,
@@ -52,7 +54,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
 async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
     let questions =
         |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();
-    let start = args.fleet.start_asking(Style::Quiet, &Limit::default(), questions).await;
+    let start = args.fleet.start_asking(Style::Quiet, &args.limit, questions).await;
     let mut start = start.map_err(one)?;
     let (survey, plan) = plan::surveyed(&mut start).map_err(one)?;
     let unknown = plan::unknown(&plan).map(|error| error.kind);
@@ -78,5 +80,8 @@ fn seen(start: &Start, plan: &plan::Changes, errors: Errors) -> status::Status {
         left: member.left.as_ref(),
     });
     let told: Vec<Witness> = told.collect();
-    status::status(&start.cluster, &told, start.work.speaker(), errors, OffsetDateTime::now_utc())
+    let mut status =
+        status::status(&start.cluster, &told, start.work.speaker(), errors, OffsetDateTime::now_utc());
+    status.leave_out(|name| start.work.members().iter().any(|m| m.spared && m.node.name == name));
+    status
 }

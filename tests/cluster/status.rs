@@ -138,6 +138,10 @@ fn machine_off(world: &World) {
         assert_eq!((&node["reachable"], &node["ready"]), (&json!(true), &json!(true)));
         assert_eq!(node["versions"]["kubelet"], "1.36.3");
     }
+    let (code, document) = status(world, &["--timeout", "5", "--limit", "m1", "w1"]);
+    let shown: Vec<&Value> = document["nodes"].as_array().unwrap().iter().map(|node| &node["name"]).collect();
+    assert_eq!((code, shown), (Some(0), vec![&json!("m1"), &json!("w1")]));
+    assert_eq!((&document["unseen"], &document["errors"]), (&json!([]), &json!([])), "w2 was left out");
     world.lab.run(&["boot", "w2"]);
     world.apply().good();
 }
