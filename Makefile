@@ -32,12 +32,15 @@ test-quick:
 	cargo clippy --locked --all-targets --features lab -- -D warnings
 	INSTA_UPDATE=no cargo test --locked
 
-# A lab of its own, so that a cluster of `make cluster` stays as it is. It is taken away again, whatever came out.
+# A lab of its own, so that a cluster of `make cluster` stays as it is, and the program as users build it: what tests are
+# built with may have more to it. The lab is taken away again, whatever came out.
 define in_lab
+cargo build --release --locked
 $(LAB) up
 cargo test --locked --features lab --test cluster -- $(1); status=$$?; $(LAB) down; $(LAB) check-clean && exit $$status
 endef
 
+test-cluster test-drift test-long: export IRONSTRAP_BIN := $(CURDIR)/$(BIN)
 test-cluster test-drift: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-test
 test-cluster: tools
 	$(call in_lab,)
