@@ -87,7 +87,7 @@ fn unit(cluster: &Cluster) -> Want {
         ))
         .is("")
         .run(format!(
-            "{}apt update\npackages --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
+            "{}apt update\npackages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
             runtime::exports(cluster)
         ))
         .nothing_to_undo("the packages' own files go with the packages")
