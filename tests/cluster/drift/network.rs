@@ -10,7 +10,6 @@ pub const KINDS: &[Kind] = &[
         says: "network: the CNI configuration gone",
         by: Root("w1", "rm /etc/cni/net.d/10-flannel.conflist"),
         shows: &[(".", "cni", CONFLIST, "\"type\": \"flannel\"")],
-        soon: &[("m1", "nodes", "w1 is Ready")],
         ..KIND
     },
     Kind {

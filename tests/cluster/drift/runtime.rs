@@ -76,7 +76,6 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd stopped",
         by: Anywhere("w2", "systemctl stop containerd"),
-        soon: &[("m1", "nodes", "w2 is Ready")],
         shows: &[(".", "runtime", RUNS, "enabled inactive")],
         ..KIND
     },
@@ -95,7 +94,6 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd masked and stopped",
         by: Anywhere("w1", "systemctl mask -q --now containerd"),
-        soon: &[("m1", "nodes", "w1 is Ready")],
         shows: &[(".", "runtime", RUNS, "masked")],
         ..KIND
     },

@@ -83,6 +83,7 @@ fn mend(world: &World, subset: &Subset) {
         nodes.iter().for_each(|node| kind.bring_about(world, node));
     }
     world.apply().good();
+    super::settled(world);
     let again = world.apply().good();
     assert_eq!(again.changes(), 0, "changed: {:#?}", again.triples("fixed"));
     for node in NODES {
