@@ -149,7 +149,9 @@ impl Vm {
 
     /// The real program, with every stage.
     pub fn ironstrap(&self, command: &[&str]) -> Ended {
-        let mut ironstrap = Command::new(env!("CARGO_BIN_EXE_ironstrap"));
+        let mut ironstrap = Command::new(
+            std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into()),
+        );
         ironstrap
             .args(command)
             .args(["--json", "--timeout", "60", "-i"])
