@@ -232,10 +232,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("m1", "rm /etc/default/kubelet; systemctl stop kubelet")),
         ..PLAIN
     };
-};
-
-/// These are told only after the five minutes that a node may take to be Ready.
-pub const SLOW: &[Scenario] = injected! {
+    // Told only after the five minutes that DNS may take to be there.
     Cluster "a network plugin is missing": Injection {
         cause: "cni-plugin-missing",
         node: "m1",

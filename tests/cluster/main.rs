@@ -2,7 +2,7 @@
 //! mended. A runner of our own, for scenarios build on each other: bringing up a cluster takes a minute.
 //!
 //! `cargo test --features lab --test cluster [-- [--drift] 'A PIECE OF A NAME' …]`; as root, with the lab up. With
-//! `--drift` it is the table of drift instead, with `--slow` also what takes five minutes to fail.
+//! `--drift` it is the table of drift instead.
 
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
@@ -47,9 +47,8 @@ pub struct Scenario {
     pub run: fn(&World),
 }
 
-/// In the order in which they run. `slow`: those too that wait five minutes for what does not come.
-fn scenarios(slow: bool) -> Vec<Scenario> {
-    let slow = if slow { diagnosis::SLOW } else { &[] };
+/// In the order in which they run.
+fn scenarios() -> Vec<Scenario> {
     let all = [
         refused::UNFIT,
         made::SCENARIOS,
@@ -66,7 +65,6 @@ fn scenarios(slow: bool) -> Vec<Scenario> {
         foreign::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
-        slow,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }
@@ -98,7 +96,7 @@ fn main() {
     if std::env::args().any(|word| word == "--drift") {
         std::process::exit(if drift::run(&World::new(), &words) { 0 } else { 1 });
     }
-    let (all, world) = (scenarios(std::env::args().any(|word| word == "--slow")), World::new());
+    let (all, world) = (scenarios(), World::new());
     let chosen = chosen(&all, &words);
     let mut progress = Progress { passed: 0, failed: vec![], good: false, broken: false };
     for (scenario, _) in all.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
