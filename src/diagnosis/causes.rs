@@ -16,7 +16,12 @@ const LOOKUP: &str =
     r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp: lookup (?<name>[^ :]+)";
 /// The same, to an address that nothing comes back from.
 const DIAL: &str = r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp (?<address>[0-9a-f.:\[\]]+): (?:connect: )?(?<why>connection refused|no route to host|network is unreachable|i/o timeout)";
-const REFUSED: &[Sign] = &[sign("log kubeadm", "(?i)unauthorized"), sign("fix", "(?i)unauthorized")];
+const REFUSED: &[Sign] = &[
+    sign("log kubeadm", "(?i)unauthorized"),
+    sign("fix", "(?i)unauthorized"),
+    // A token that expired while kubeadm was at work: API servers remember for ten seconds that it was good.
+    sign("journal kubelet", "cannot create certificate signing request: Unauthorized"),
+];
 
 pub const CAUSES: &[Cause] = &[
     Cause {

@@ -248,9 +248,15 @@ fn a_symptom_is_told_only_where_nothing_explains_it() {
 
 #[test]
 fn a_token_is_expired_where_the_api_did_not_take_it_and_the_seed_says_so() {
-    let refused = ("log kubeadm", "failed to get config map: Unauthorized");
+    let by_kubeadm = ("log kubeadm", "failed to get config map: Unauthorized");
+    let by_kubelet = (
+        "journal kubelet",
+        r#"E1121 22:51:23.733897    8098 certificate_manager.go:1] "Failed while requesting a signed certificate" err="cannot create certificate signing request: Unauthorized""#,
+    );
     let seed = heard("m1", &[("token", "daij8g expired at 2026-01-01T00:00:00Z")]);
-    assert_eq!(names(&[heard("w2", &[refused]), seed.clone()]), ["token-expired"]);
+    for refused in [by_kubeadm, by_kubelet] {
+        assert_eq!(names(&[heard("w2", &[refused]), seed.clone()]), ["token-expired"]);
+    }
     assert_eq!(names(&[heard("w2", &[]), seed]), [""; 0]);
 }
 
