@@ -35,7 +35,8 @@ done
 # minutes, and may have said nothing yet when it was.
 since=$(date -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%S)
 for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_kube-*/kube-apiserver \
-  /var/log/pods/kube-system_kube-*/kube-controller-manager /var/log/pods/kube-system_kube-*/kube-scheduler; do
+  /var/log/pods/kube-system_kube-*/kube-controller-manager /var/log/pods/kube-system_kube-*/kube-scheduler \
+  /var/log/pods/kube-system_kube-*/kube-proxy /var/log/pods/kube-flannel_flannel-*/flannel; do
   name=$(basename "$folder") from=$since
   grep -qsx "$(echo "$name" | cut -c 1-15)" /proc/[0-9]*/comm || from=
   for file in $(ls -t "$folder" | head -n 2 | sort -n); do

@@ -16,6 +16,7 @@ const LOOKUP: &str =
     r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp: lookup (?<name>[^ :]+)";
 /// The same, to an address that nothing comes back from.
 const DIAL: &str = r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp (?<address>[0-9a-f.:\[\]]+): (?:connect: )?(?<why>connection refused|no route to host|network is unreachable|i/o timeout)";
+const CONNTRACK: &str = r"could not set conntrack parameters from kube-proxy configuration: .*(?:permission denied|read-only file system)";
 const REFUSED: &[Sign] = &[
     sign("log kubeadm", "(?i)unauthorized"),
     sign("fix", "(?i)unauthorized"),
@@ -219,6 +220,14 @@ pub const CAUSES: &[Cause] = &[
             "",
             r#"failed to find plugin \\?"(?<plugin>[^"\\]+)\\?" in path \[(?<folder>[^\]]+)\]"#,
         )],
+        ..PLAIN
+    },
+    Cause {
+        name: "conntrack-limits",
+        what: "kube-proxy may not set how many connections the kernel keeps track of",
+        remedy: "a container's kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
+        signs: &[sign("container kube-proxy", CONNTRACK), sign("fix", CONNTRACK)],
+        hopeless: Some("could not set conntrack parameters from kube-proxy configuration"),
         ..PLAIN
     },
     Cause {

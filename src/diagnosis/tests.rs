@@ -176,6 +176,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "portmap is not in /opt/cni/bin",
     ),
     (
+        "container kube-proxy",
+        r#"E1121 23:51:32.720959       1 server.go:136] "Error running ProxyServer" err="could not set conntrack parameters from kube-proxy configuration: open /proc/sys/net/netfilter/nf_conntrack_max: permission denied""#,
+        "conntrack-limits",
+        "maxPerCore = 0",
+    ),
+    (
         "log kubeadm",
         "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized",
         "token-refused",

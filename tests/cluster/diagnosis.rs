@@ -232,6 +232,18 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("m1", "rm /etc/default/kubelet; systemctl stop kubelet")),
         ..PLAIN
     };
+    Fresh "a kube-proxy that may not set its host's limits": Injection {
+        cause: "conntrack-limits",
+        node: "m1",
+        on: "m1",
+        evidence: "nf_conntrack_max: permission denied",
+        remedy: "maxPerCore = 0 and min = 0 under [kube-proxy.conntrack]",
+        inventory: |i| {
+            alone(i);
+            set(i, &["kube-proxy", "conntrack"], "{maxPerCore = 32768, min = 131072}");
+        },
+        ..PLAIN
+    };
     // Told only after the five minutes that DNS may take to be there.
     Cluster "a network plugin is missing": Injection {
         cause: "cni-plugin-missing",
