@@ -29,6 +29,8 @@ pub struct Fleet {
     pub absent: BTreeSet<String>,
     /// Members of which the cluster has no Node.
     pub unregistered: BTreeSet<String>,
+    /// Nodes that the cluster has and the inventory has not.
+    pub strangers: BTreeSet<String>,
     /// Machines that this run has given up on: something went wrong there.
     pub given_up: BTreeSet<String>,
     /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
@@ -57,6 +59,7 @@ impl Fleet {
             half_joined: names(&|machine| machine.is_some_and(begun)),
             absent: names(&|machine| machine.is_none()),
             unregistered: BTreeSet::new(),
+            strangers: BTreeSet::new(),
             given_up: BTreeSet::new(),
             kubelets: machines
                 .iter()

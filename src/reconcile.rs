@@ -61,6 +61,7 @@ pub struct Fleetwork<S> {
     heard: Vec<Heard>,
     /// Members of which the API last said that it has no Node.
     unregistered: BTreeSet<String>,
+    strangers: BTreeSet<String>,
 }
 
 /// One node, its shell, and the last that it said.
@@ -153,6 +154,9 @@ impl<S: Shell> Fleetwork<S> {
         let speaks = self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i);
         if speaks && !self.members[i].work.stale {
             self.unregistered = self.members[i].unknown_nodes();
+            let ours = |name: &String| self.members.iter().any(|member| member.node.name == *name);
+            let named = self.members[i].named_nodes().into_iter();
+            self.strangers = named.filter(|name| !ours(name)).collect();
         }
     }
 
@@ -172,6 +176,7 @@ impl<S: Shell> Fleetwork<S> {
             self.members.iter().any(|m| m.node.name == **name && known(m))
         };
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
+        fleet.strangers.clone_from(&self.strangers);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         fleet

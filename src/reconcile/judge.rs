@@ -140,4 +140,11 @@ impl<S> Member<S> {
         };
         self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
     }
+
+    /// All Nodes that the API named here.
+    pub(super) fn named_nodes(&self) -> BTreeSet<String> {
+        let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| *ask == Ask::Nodes);
+        let Some((_, Answer::Said(text))) = answers.next() else { return BTreeSet::new() };
+        text.lines().map(String::from).collect()
+    }
 }

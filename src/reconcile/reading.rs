@@ -127,7 +127,7 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        let (open, unregistered, heard) = Default::default();
+        let (open, unregistered, strangers, heard) = Default::default();
         Ok(Fleetwork {
             cluster,
             reading,
@@ -140,6 +140,7 @@ impl<S: Shell> Fleetwork<S> {
             open,
             heard,
             unregistered,
+            strangers,
         })
     }
 }

@@ -17,16 +17,19 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
     manifests.iter().filter(runs).map(Object::of).collect()
 }
 
-/// All of these are up. As long as somebody has still to join or to answer, their pods may have no place to be.
+/// All of these are up, as far as nodes of the inventory are concerned: of a Node that somebody else brought in nothing
+/// can be said. As long as somebody has still to join or to answer, their pods may have no place to be.
 pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
-    let fix = format!("{KUBECTL}{}", waiting(&running));
+    let fix = format!("{KUBECTL}{}", waiting(cx, &running));
+    let strangers = cx.fleet.strangers.len() as u64;
     let objects = running.clone();
     Want::that(that)
         .asks(Ask::Objects(running))
         .judged(move |answer| {
             let lines = answer.lines().chain(std::iter::repeat("absent"));
-            let state = |(object, line): (&Object, &str)| Some(format!("{object}: {}\n", lacks(line)?));
+            let state =
+                |(object, line): (&Object, &str)| Some(format!("{object}: {}\n", lacks(line, strangers)?));
             let have: String = objects.iter().zip(lines).filter_map(state).collect();
             let want = "all of it available\n".to_string();
             match &waits {
@@ -40,9 +43,25 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
 }
 
 /// Shell that waits until they are.
-pub fn waiting(running: &[Object]) -> String {
-    running.iter().map(wait).collect::<Vec<_>>().join("\n")
+pub fn waiting(cx: &Cx, running: &[Object]) -> String {
+    let strangers = cx.fleet.strangers.len();
+    let wait = |object: &Object| match (object.kind.as_str(), strangers) {
+        ("DaemonSet", 1..) => {
+            format!("patiently covers {} {} {strangers}", quote(namespace(object)), quote(&object.name))
+        }
+        _ => wait(object),
+    };
+    let lines: Vec<String> = running.iter().map(wait).collect();
+    format!("{}{}", if strangers > 0 { COVERS } else { "" }, lines.join("\n"))
 }
+
+/// `kubectl rollout status` waits for all Nodes, whoever's they are.
+const COVERS: &str = r#"covers() {
+  counts=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled} {.status.updatedNumberScheduled} {.status.numberAvailable}') || return 1
+  set -- "$2" "$3" $counts
+  [ "${4:-0}" -ge $((${3:-0} - $2)) ] && [ "${5:-0}" -ge $((${3:-0} - $2)) ] || { echo "$1: ${5:-0} of ${3:-0} available" >&2; return 1; }
+}
+"#;
 
 /// Shell that lets pods of DaemonSets among these that keep dying try again at once: a kubelet waits up to five
 /// minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle").
@@ -76,7 +95,7 @@ fn wait(object: &Object) -> String {
 }
 
 /// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.
-fn lacks(line: &str) -> Option<String> {
+fn lacks(line: &str, strangers: u64) -> Option<String> {
     let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
@@ -95,7 +114,8 @@ fn lacks(line: &str) -> Option<String> {
     }
     let (wanted, updated, up) = match text(&object, "kind") {
         "DaemonSet" => {
-            (status("desiredNumberScheduled"), status("updatedNumberScheduled"), status("numberAvailable"))
+            let wanted = status("desiredNumberScheduled").saturating_sub(strangers);
+            (wanted, status("updatedNumberScheduled"), status("numberAvailable"))
         }
         "StatefulSet" => {
             let replicas = number("/spec/replicas").unwrap_or(1);
@@ -117,7 +137,7 @@ mod tests {
     use super::*;
 
     fn said(object: Value) -> Option<String> {
-        lacks(&object.to_string())
+        lacks(&object.to_string(), 0)
     }
 
     #[test]
@@ -132,9 +152,10 @@ mod tests {
         assert_eq!(deployment(4, 2, 2).as_deref(), Some("its last change was not seen yet"));
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
-        assert_eq!(said(daemons).as_deref(), Some("2 of 3 available"));
+        assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
+        assert_eq!(lacks(&daemons.to_string(), 1), None, "one of the three Nodes is nobody's");
         assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
-        assert_eq!(lacks("absent").as_deref(), Some("not there"));
+        assert_eq!(lacks("absent", 0).as_deref(), Some("not there"));
     }
 
     #[test]

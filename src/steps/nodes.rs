@@ -28,7 +28,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.push(strangers(cx));
     let network = network(cx)?;
     if !network.is_empty() {
-        let fix = format!("{KUBECTL}{}{}", rollout::at_once(&network), rollout::waiting(&network));
+        let fix = format!("{KUBECTL}{}{}", rollout::at_once(&network), rollout::waiting(cx, &network));
         wants.push(rollout::available(cx, "every node has its network".into(), network).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
