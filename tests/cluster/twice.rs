@@ -32,6 +32,7 @@ fn assert_nothing_done(world: &World) {
 }
 
 fn second_apply(world: &World) {
+    world.assert_converged();
     let before = world.lab.look_at_all();
     assert_nothing_done(world);
     assert_untouched(&before, &world.lab.look_at_all());

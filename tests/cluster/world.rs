@@ -1,15 +1,16 @@
 //! The lab, the operator's folder, and the ground that scenarios stand on.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use toml::{Table, Value as Toml};
 
-use crate::Ground;
-use crate::client::{Client, Ended};
+use crate::client::{Client, Ended, Triple};
 use crate::lab::{Lab, text};
+use crate::{Ground, until};
 
 /// Longer than any run takes on two cores.
 pub const PATIENCE: u64 = 300;
@@ -185,9 +186,30 @@ impl World {
 
     /// Nothing is left to do, and nothing was changed to find out.
     pub fn assert_converged(&self) {
-        let plan = self.plan().good();
-        assert_eq!(plan.changes(), 0, "left to do: {:#?}", plan.triples("drift"));
+        drop(self.settled());
     }
+
+    /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning.
+    pub fn settled(&self) -> Ended {
+        until("all is Ready again", 120, || {
+            let plan = self.start(&["plan", "--exit-code"]).end(60);
+            assert_eq!(real(&plan, "drift"), BTreeSet::new(), "left to do");
+            (plan.code == Some(0)).then_some(plan)
+        })
+    }
+}
+
+/// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
+pub fn is_consequence((_, step, that): &Triple) -> bool {
+    let follow = ["every node has its network", "the cluster's DNS answers"];
+    step == "nodes" && (that.ends_with(" is Ready") || follow.contains(&that.as_str()))
+}
+
+/// What these events of a run are about, without what only follows from something that is over.
+pub fn real(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
+    let mut triples = ended.triples(kind);
+    triples.retain(|triple| !is_consequence(triple));
+    triples
 }
 
 /// Puts a value, itself as TOML, at a path of keys.

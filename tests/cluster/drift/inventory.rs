@@ -41,7 +41,8 @@ pub const KINDS: &[Kind] = &[
             ("w2", "member", WROTE, ANOTHER),
             ("m1", "uploads", KUBELET, ANOTHER),
         ],
-        differs: &["/var/lib/kubelet/config.yaml"],
+        // What a machine was registered with is not written once more.
+        differs: &["/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env"],
         alone: ONE_AT_A_TIME,
         ..KIND
     },

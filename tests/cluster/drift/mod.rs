@@ -22,8 +22,7 @@ use serde_json::Value;
 
 use crate::client::{Ended, Triple};
 use crate::lab::NODES;
-use crate::until;
-use crate::world::World;
+use crate::world::{World, is_consequence};
 use looks::Looks;
 
 /// Node, step, what must be true, and a piece of what the plan says about it. The node "." is the one that was broken.
@@ -117,28 +116,6 @@ impl Kind {
         let node = |name: &str| if name == "." { self.node().to_string() } else { name.to_string() };
         self.shows.iter().map(|(n, step, that, _)| (node(n), step.to_string(), that.to_string())).collect()
     }
-}
-
-/// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
-fn is_consequence((_, step, that): &Triple) -> bool {
-    let follow = ["every node has its network", "the cluster's DNS answers"];
-    step == "nodes" && (that.ends_with(" is Ready") || follow.contains(&that.as_str()))
-}
-
-/// What was brought about beside what only follows from a restart that is over.
-fn real(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
-    let mut triples = ended.triples(kind);
-    triples.retain(|triple| !is_consequence(triple));
-    triples
-}
-
-/// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning.
-fn settled(world: &World) -> Ended {
-    until("all is Ready again", 120, || {
-        let plan = world.start(&["plan", "--exit-code"]).end(60);
-        assert_eq!(real(&plan, "drift"), BTreeSet::new(), "left to do");
-        (plan.code == Some(0)).then_some(plan)
-    })
 }
 
 /// Lines of `k …`, which is kubectl with all rights.
@@ -254,7 +231,7 @@ fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
 }
 
 fn assert_nothing_left(world: &World, kind: &Kind) {
-    let again = settled(world);
+    let again = world.settled();
     let noted = again.events.iter().any(|event| event["event"] == "note");
     assert_eq!(noted, !kind.notes.is_empty(), "what is only noted is left as it is");
 }

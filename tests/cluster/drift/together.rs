@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{By, Ground, Kind};
 use crate::lab::NODES;
-use crate::world::World;
+use crate::world::{World, real};
 
 pub const SAYS: &str =
     "together: whatever is broken at once, one apply mends it and the next has nothing to do";
@@ -69,7 +69,15 @@ fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Subset {
     for _ in 0..2 + random.below(11) {
         let kind = left.swap_remove(random.below(left.len()));
         let nodes = match kind.by {
-            By::Anywhere(..) => NODES.into_iter().filter(|_| random.below(2) == 0).collect(),
+            By::Anywhere(..) => match random.below(1 << NODES.len()) {
+                0 => vec![kind.node()],
+                bits => NODES
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(i, _)| bits >> i & 1 == 1)
+                    .map(|(_, node)| node)
+                    .collect(),
+            },
             _ => vec![kind.node()],
         };
         subset.push((kind, nodes));
@@ -84,10 +92,10 @@ fn mend(world: &World, subset: &Subset) {
         nodes.iter().for_each(|node| kind.bring_about(world, node));
     }
     world.apply().good();
-    super::settled(world);
+    world.assert_converged();
     let again = world.apply().good();
     // Who is found not Ready for a moment is waited for, and nobody is touched for it.
-    assert_eq!(super::real(&again, "fixed"), BTreeSet::new());
+    assert_eq!(real(&again, "fixed"), BTreeSet::new());
     for node in NODES {
         let waited = node == "m1" && again.changes() > 0;
         assert!(waited || again.of_node(node, "execs") == 1, "{node} was worked on");
