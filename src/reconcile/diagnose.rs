@@ -1,11 +1,11 @@
 //! After a failure: the machines that it is about are asked what they know of it, once, and the error gets its cause
 //! or their last words. Which lines tell what is up to `diagnosis`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::work::Wrong;
+use super::work::{Trouble, Wrong};
 use super::{Fleetwork, Member};
 use crate::diagnosis::{self, Finding, Heard};
 use crate::error::{Error, Kind};
@@ -19,13 +19,6 @@ use crate::step::Ask;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How far logs are read back where no fix was run that failed.
 const BACK: Duration = Duration::from_secs(180);
-
-/// What a failure was about.
-pub(super) struct Trouble {
-    /// The nodes of the want, where those are not the one that was asked.
-    about: Vec<String>,
-    since: Option<Instant>,
-}
 
 impl<S> Member<S> {
     /// Nothing more is done here.

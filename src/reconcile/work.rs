@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::diagnose::Trouble;
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{self, Ear, Heard, Run};
@@ -45,6 +44,13 @@ pub(super) struct State {
     pub cut: u32,
     /// What it waits for, so that this is told once.
     pub waits: Option<String>,
+}
+
+/// What a failure was about.
+pub(super) struct Trouble {
+    /// The nodes of the want, where those are not the one that was asked.
+    pub about: Vec<String>,
+    pub since: Option<Instant>,
 }
 
 /// What a machine said to all questions.
