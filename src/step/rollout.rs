@@ -76,7 +76,7 @@ pub fn at_once(running: &[Object]) -> String {
 const DYING: &str = r#"dying() {
   kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
     while read -r pod owner why; do
-      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --wait=false >/dev/null ;; esac
+      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --timeout=20s >/dev/null ;; esac
     done
 }
 "#;
