@@ -62,11 +62,11 @@ pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
 
 type Subset = Vec<(&'static Kind, Vec<&'static str>)>;
 
-/// Two to twelve kinds, each on the machines that it can be on.
+/// Two to seven kinds, each on some of the machines that it can be on.
 fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Subset {
     let mut left = kinds.to_vec();
     let mut subset = Subset::new();
-    for _ in 0..2 + random.below(11) {
+    for _ in 0..2 + random.below(6) {
         let kind = left.swap_remove(random.below(left.len()));
         let nodes = match kind.by {
             By::Anywhere(..) => match random.below(1 << NODES.len()) {
