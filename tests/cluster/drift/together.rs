@@ -2,6 +2,7 @@
 //! do. The subsets are random, and the same again for the same seed.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::{By, Ground, Kind};
@@ -89,7 +90,12 @@ fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Subset {
 
 fn mend(world: &World, subset: &Subset) {
     for (kind, nodes) in subset {
-        nodes.iter().for_each(|node| kind.bring_about(world, node));
+        for node in nodes {
+            // Who is gone cannot be given a label.
+            if catch_unwind(AssertUnwindSafe(|| kind.bring_about(world, node))).is_err() {
+                println!("  not possible beside the others: {} on {node}", kind.says);
+            }
+        }
     }
     world.apply().good();
     world.assert_converged();
