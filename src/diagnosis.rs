@@ -4,7 +4,7 @@
 use regex::{Captures, Regex};
 
 use crate::error::Error;
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, quote};
 
 mod causes;
 
@@ -16,6 +16,12 @@ const SCRIPT: &str = include_str!("../templates/diagnose.sh");
 pub const FIX: &str = "fix";
 /// Longer evidence is cut around what makes it evidence, in characters.
 const LONGEST: usize = 320;
+
+/// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which words in the logs no waiting changes.
+pub fn hopeless() -> String {
+    let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
+    format!("HOPELESS={}\n", quote(&words.join("\n")))
+}
 
 /// Something that can be behind a failure. `{name}` in its texts is what a sign's group of that name caught,
 /// `{node}` where it was heard.

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::diagnosis::CAUSES;
+use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, KUBELETS_KUBECTL, quote};
+use crate::shell::{KUBECTL, KUBELETS_KUBECTL};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, uploads};
 
@@ -149,13 +149,7 @@ fn enter(cx: &Cx) -> Result<String> {
          rm -f {found} {BOOTSTRAP}"
     );
     let noted = if seed { uploads::noted(cx)? } else { String::new() };
-    Ok(hopeless() + &config::with(&documents, &script)? + &noted + &receipt(cx)?)
-}
-
-/// What `hopeful` and `patiently` look for in the logs.
-fn hopeless() -> String {
-    let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
-    format!("HOPELESS={}\n", quote(&words.join("\n")))
+    Ok(diagnosis::hopeless() + &config::with(&documents, &script)? + &noted + &receipt(cx)?)
 }
 
 /// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone; kubeadm would then
@@ -273,7 +267,7 @@ fn again(cx: &Cx) -> Result<String> {
     };
     let script =
         format!("kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c");
-    Ok(hopeless() + KUBECTL + &config::with(&documents, &script)? + after + &receipt(cx)?)
+    Ok(diagnosis::hopeless() + KUBECTL + &config::with(&documents, &script)? + after + &receipt(cx)?)
 }
 
 /// A table of the inventory with a name that is not kubeadm's.

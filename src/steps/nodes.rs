@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::cluster::{Network, Node};
+use crate::diagnosis;
 use crate::error::Result;
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
@@ -28,7 +29,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.push(strangers(cx));
     let network = network(cx)?;
     if !network.is_empty() {
-        let fix = format!("{KUBECTL}{}{}", rollout::at_once(&network), rollout::waiting(cx, &network));
+        let fix = format!(
+            "{}{KUBECTL}{}{}",
+            diagnosis::hopeless(),
+            rollout::at_once(&network),
+            rollout::waiting(cx, &network)
+        );
         wants.push(rollout::available(cx, "every node has its network".into(), network).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
