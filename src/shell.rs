@@ -43,6 +43,11 @@ pub const KUBECTL: &str = r#"kubectl() {
 }
 "#;
 
+/// The same, for fixes: once this machine's API server answers. It may have been restarted a moment ago.
+pub fn kubectl() -> String {
+    format!("{KUBECTL}patiently kubectl get --raw /readyz >/dev/null\n")
+}
+
 /// kubectl as the kubelet of this machine: it may see its own Node, and its own pods.
 pub const KUBELETS_KUBECTL: &str =
     "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube";
@@ -50,6 +55,7 @@ pub const KUBELETS_KUBECTL: &str =
 /// Puts objects into the cluster as ours, taking back fields that others changed.
 pub fn kubectl_apply(yaml: &str) -> String {
     format!(
-        "{KUBECTL}kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{yaml}\nOBJECTS"
+        "{}kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{yaml}\nOBJECTS",
+        kubectl()
     )
 }

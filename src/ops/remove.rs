@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, kubectl};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 use crate::steps::{Needs, On, Stage, Via};
 
@@ -40,7 +40,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         Want::that(format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
             .judged(registered)
-            .run(format!("{KUBECTL}kubectl delete node {node} --ignore-not-found")),
+            .run(format!("{}kubectl delete node {node} --ignore-not-found", kubectl())),
     );
     wants
         .into_iter()
@@ -65,7 +65,7 @@ fn cordoned(node: &str) -> Want {
                 false => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
             }
         })
-        .run(format!("{KUBECTL}kubectl cordon {node}"))
+        .run(format!("{}kubectl cordon {node}", kubectl()))
 }
 
 /// Prints the pods of a node, a line each: name, kind of the owner, phase, whether the kubelet itself made it, whether
@@ -96,8 +96,9 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
     let Removal { node, force, drain_seconds } = removal;
     let force = if *force { " --force" } else { "" };
     let drain = format!(
-        "{KUBECTL}kubectl drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} || {{\n  \
+        "{}kubectl drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} || {{\n  \
          echo 'they may have nowhere to go, or a PodDisruptionBudget of {} keeps them: kubectl get pdb -A'; exit 1; }}",
+        kubectl(),
         cluster.name
     );
     Want::that(format!("no pods run on {node} that belong elsewhere"))

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::error::Result;
 use crate::pki::Token;
-use crate::shell::{KUBECTL, kubectl_apply};
+use crate::shell::{kubectl, kubectl_apply};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::template;
 
@@ -41,7 +41,8 @@ fn token(cx: &Cx) -> Want {
             }
         })
         .run(format!(
-            "{KUBECTL}{}",
+            "{}{}",
+            kubectl(),
             TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &cx.trust.token.secret)
         ))
         .nothing_to_undo(WITH_THE_CLUSTER)
@@ -79,6 +80,6 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
                 Verdict::Differs { have: format!("Node {node} of an earlier machine"), want: String::new() }
             }
         })
-        .run(format!("{KUBECTL}kubectl delete node {name} --ignore-not-found"))
+        .run(format!("{}kubectl delete node {name} --ignore-not-found", kubectl()))
         .nothing_to_undo("the earlier machine is no more")
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Node, Taint};
 use crate::error::Result;
-use crate::shell::{KUBECTL, quote};
+use crate::shell::{kubectl, quote};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
@@ -114,7 +114,8 @@ fn set(node: &Node) -> String {
         "metadata": {"name": name, "labels": labels, "annotations": {SET_BY_US: keys(node)}},
     });
     let mut script = format!(
-        "{KUBECTL}set_before=$(kubectl get node {name} -o 'jsonpath={{.metadata.annotations.{}}}')\n",
+        "{}set_before=$(kubectl get node {name} -o 'jsonpath={{.metadata.annotations.{}}}')\n",
+        kubectl(),
         SET_BY_US.replace('.', "\\.")
     );
     let kept = quote(&format!(",{},", keys(node)));
