@@ -244,30 +244,6 @@ pub const SCENARIOS: &[Scenario] = injected! {
         },
         ..PLAIN
     };
-    // Told only after the five minutes that DNS may take to be there.
-    Cluster "a network plugin is missing": Injection {
-        cause: "cni-plugin-missing",
-        node: "m1",
-        on: "m1",
-        evidence: "failed to find plugin",
-        remedy: "kubernetes-cni",
-        break_it: |w| {
-            // Missing for containerd alone: what is missing on disk is put back before anything can fail for it.
-            for node in crate::lab::NODES {
-                w.lab.ssh(node, HIDE_PLUGINS);
-            }
-            w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
-            until("no DNS is left", 60, || {
-                crate::so(w.kubectl(&["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"]).is_empty())
-            });
-        },
-        mend: |w| {
-            for node in crate::lab::NODES {
-                w.lab.ssh(node, "rm /etc/systemd/system/containerd.service.d/plugins.conf; systemctl daemon-reload; systemctl restart containerd");
-            }
-        },
-        ..PLAIN
-    };
     Cluster "a machine that was given another name after it joined": Injection {
         cause: "hostname-changed",
         node: "m1",
@@ -282,11 +258,6 @@ pub const SCENARIOS: &[Scenario] = injected! {
         ..PLAIN
     };
 };
-
-const HIDE_PLUGINS: &str = r"
-    mkdir -p /root/empty /etc/systemd/system/containerd.service.d
-    printf '[Service]\nBindReadOnlyPaths=/root/empty:/opt/cni/bin\n' >/etc/systemd/system/containerd.service.d/plugins.conf
-    systemctl daemon-reload; systemctl restart containerd";
 
 fn injected(world: &World, injection: Injection) {
     world.inventory(injection.inventory);
