@@ -295,8 +295,6 @@ impl<S: Shell> Fleetwork<S> {
             },
             Done::Fixed(done, wrong) => {
                 work.stale = true;
-                self.unregistered.remove(&self.members[i].node.name);
-                let work = &mut self.members[i].work;
                 work.cut = if done.is_empty() && wrong.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
                 match wrong {
@@ -314,6 +312,7 @@ impl<S: Shell> Fleetwork<S> {
     /// A machine that joined shows up at the API, so what the API said before is out of date.
     fn disturb(&mut self, i: usize, ended: Option<usize>) {
         let entered = ended.is_some_and(|t| self.stages[t].needs == Needs::SeedFirst);
+        self.unregistered.retain(|name| !entered || *name != self.members[i].node.name);
         if let Some(api) = self.api(&self.fleet()).filter(|api| entered && *api != i) {
             let work = &mut self.members[api].work;
             (work.stale, work.disturbed) = (true, work.busy);

@@ -246,9 +246,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Cluster "a machine that was given another name after it joined": Injection {
         cause: "hostname-changed",
-        node: "m1",
-        on: "w2",
-        evidence: "is not allowed to modify node",
+        evidence: "cannot read 'other', only its own Node",
         remedy: "hostnamectl set-hostname w2",
         break_it: |w| {
             w.lab.ssh("w2", "hostnamectl hostname other; systemctl restart kubelet");
