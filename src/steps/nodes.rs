@@ -132,7 +132,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         }
     };
     about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
-        .run(format!("{KUBECTL}{HEARD}patiently heard {name} {since}"))
+        .run(format!("{}{KUBECTL}{HEARD}patiently heard {name} {since}", diagnosis::hopeless()))
 }
 
 /// Defines `heard NODE SECONDS`: the node has been called Ready since.
@@ -164,6 +164,6 @@ fn dns() -> Want {
                 _ => Verdict::Holds,
             }
         })
-        .run(format!("{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null"))
+        .run(format!("{}{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null", diagnosis::hopeless()))
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
