@@ -43,9 +43,12 @@ pub const KUBECTL: &str = r#"kubectl() {
 }
 "#;
 
-/// The same, for fixes: once this machine's API server answers. It may have been restarted a moment ago.
+/// Waits until this machine's API server answers, which may have been restarted a moment ago; for fixes, after `KUBECTL`.
+pub const READY: &str = "patiently kubectl get --raw /readyz >/dev/null\n";
+
+/// Both, for fixes of what is in the cluster.
 pub fn kubectl() -> String {
-    format!("{KUBECTL}patiently kubectl get --raw /readyz >/dev/null\n")
+    format!("{KUBECTL}{READY}")
 }
 
 /// kubectl as the kubelet of this machine: it may see its own Node, and its own pods.

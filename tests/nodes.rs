@@ -8,7 +8,7 @@ mod common;
 
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::step::{Expect, Verdict};
+use ironstrap::step::{Cx, Expect, Object, Verdict, rollout};
 use time::OffsetDateTime;
 
 const NETWORK: &str = "every node has its network";
@@ -79,4 +79,42 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
         assert_eq!(lacks(said("w2 is Ready", &fleet, "absent")), words);
         assert!(!lacks(said("w1 is Ready", &fleet, "absent")).starts_with("waits"));
     }
+}
+
+/// Runs shell of the step's with a kubectl that says this, in every shell; how it ended, and what kubectl was asked.
+fn runs(script: &str, kubectl: &str) -> Vec<(bool, String)> {
+    let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ echo \"$*\" >&2; {kubectl}; }}\n");
+    let one = |shell: &str| {
+        let output = common::run(shell, &format!("{head}{script}"));
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    common::shells().into_iter().map(one).collect()
+}
+
+#[test]
+fn a_stranger_is_not_waited_for() {
+    let cluster = common::lab();
+    let (trust, machine) = (common::trust(&cluster), Machine::default());
+    let fleet = Fleet { strangers: ["x9".to_string()].into(), ..Fleet::default() };
+    let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
+    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")]);
+    for (counts, good) in [("4 4 3", true), ("4 3 3", true), ("4 4 2", false), ("4 2 3", false), ("4", false)]
+    {
+        assert!(runs(&script, &format!("echo {counts}")).iter().all(|(ended, _)| *ended == good), "{counts}");
+    }
+    assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "unknown is not enough");
+}
+
+#[test]
+fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
+    let script = rollout::at_once(&[Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")]);
+    let pods = "printf '%s\\n' 'a flannel CrashLoopBackOff' 'b flannel ' 'c other CrashLoopBackOff' 'd flannel ContainerCreating'";
+    for (good, asked) in runs(&script, &format!("case $3 in get) {pods} ;; esac")) {
+        let deleted: Vec<&str> = asked.lines().filter(|line| line.contains(" delete ")).collect();
+        assert!(good, "{asked}");
+        assert_eq!(deleted, ["-n kube-flannel delete pod a --ignore-not-found --timeout=20s"]);
+    }
+    let fails = format!("case $3 in get) {pods} ;; *) return 1 ;; esac");
+    assert!(runs(&script, &fails).iter().all(|(good, _)| *good), "what cannot be deleted is waited for");
 }

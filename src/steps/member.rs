@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, KUBELETS_KUBECTL};
+use crate::shell::{KUBECTL, KUBELETS_KUBECTL, READY};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, uploads};
 
@@ -261,7 +261,7 @@ fn again(cx: &Cx) -> Result<String> {
         true => (
             config::init(cx, true)?,
             "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",
-            "patiently kubectl get --raw /readyz >/dev/null\n",
+            READY,
         ),
         false => (config::worker(cx)?, "", "steady kubelet\n"),
     };

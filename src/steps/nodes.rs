@@ -27,15 +27,15 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(cordoned(&node.name));
     }
     wants.push(strangers(cx));
-    let network = network(cx)?;
-    if !network.is_empty() {
+    let daemons = daemons(cx)?;
+    if !daemons.is_empty() {
         let fix = format!(
             "{}{KUBECTL}{}{}",
             diagnosis::hopeless(),
-            rollout::at_once(&network),
-            rollout::waiting(cx, &network)
+            rollout::at_once(&daemons),
+            rollout::waiting(cx, &daemons)
         );
-        wants.push(rollout::available(cx, "every node has its network".into(), network).run(fix));
+        wants.push(rollout::available(cx, "every node has its network".into(), daemons).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns());
@@ -145,7 +145,7 @@ const HEARD: &str = r#"heard() {
 
 /// What gives each node its network. A kubelet calls its node Ready as soon as the network has left its configuration
 /// there, also when that was long ago, and what wrote it keeps dying.
-fn network(cx: &Cx) -> Result<Vec<Object>> {
+fn daemons(cx: &Cx) -> Result<Vec<Object>> {
     let mut all = rollout::running(&network::objects(cx.cluster)?);
     if cx.cluster.has_addon("proxy") {
         all.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));

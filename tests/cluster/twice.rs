@@ -62,7 +62,7 @@ fn reboot(world: &World) {
         });
     }
     // What died while the API was away is started again in its own time.
-    until("all that runs on the nodes is back", 240, || so(world.plan().good().changes() == 0));
+    world.assert_converged();
     assert_nothing_done(world);
     for node in NODES {
         assert_eq!(world.lab.ssh(node, "tail -n +2 /proc/swaps"), "", "swap came back on {node}");

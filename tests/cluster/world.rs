@@ -191,7 +191,7 @@ impl World {
 
     /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning.
     pub fn settled(&self) -> Ended {
-        until("all is Ready again", 120, || {
+        until("all is Ready again", 240, || {
             let plan = self.start(&["plan", "--exit-code"]).end(60);
             assert_eq!(real(&plan, "drift"), BTreeSet::new(), "left to do");
             (plan.code == Some(0)).then_some(plan)

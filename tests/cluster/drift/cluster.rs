@@ -1,6 +1,6 @@
 //! Drift of the cluster's own objects, and what is nobody's drift.
 
-use super::By::Kubectl;
+use super::By::{Kubectl, Operator};
 use super::{KIND, Kind};
 
 const W1: &str = "w1 has its labels and taints";
@@ -64,6 +64,23 @@ pub const KINDS: &[Kind] = &[
             ("m1", "nodes", "w1 is Ready", "not registered"),
             ("m1", "labels", W1, "label disk=ssd"),
         ],
+        ..KIND
+    },
+    Kind {
+        // What else is mended there first does not make it known again.
+        says: "cluster: a worker's Node deleted, and its machine drifted",
+        by: Operator(|world| {
+            world.lab.ssh("w1", "sysctl -qw net.ipv4.ip_forward=0");
+            world.kubectl(&["delete", "node", "w1"]);
+        }),
+        shows: &[
+            ("w1", "kernel", "net.ipv4.ip_forward is 1", "0\n1"),
+            ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
+            ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
+            ("m1", "nodes", "w1 is Ready", "not registered"),
+            ("m1", "labels", W1, "label disk=ssd"),
+        ],
+        alone: "its parts are kinds of their own",
         ..KIND
     },
     Kind {

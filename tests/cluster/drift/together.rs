@@ -89,14 +89,18 @@ fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Subset {
 }
 
 fn mend(world: &World, subset: &Subset) {
+    let mut broken = 0;
     for (kind, nodes) in subset {
         for node in nodes {
             // Who is gone cannot be given a label.
             if catch_unwind(AssertUnwindSafe(|| kind.bring_about(world, node))).is_err() {
                 println!("  not possible beside the others: {} on {node}", kind.says);
+                continue;
             }
+            broken += 1;
         }
     }
+    assert!(broken > 0, "nothing was broken");
     world.apply().good();
     world.assert_converged();
     let again = world.apply().good();
