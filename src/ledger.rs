@@ -24,12 +24,21 @@ pub struct Run {
     pub id: String,
     /// `user@host`, without spaces.
     pub owner: String,
+    /// How long its fixes wait for what others have to bring about, in seconds.
+    pub wait: u32,
 }
 
 impl Run {
+    /// As long as fixes wait where nobody says otherwise, in seconds: a busy machine takes its time.
+    pub const WAIT: u32 = 300;
+
     fn take(&self, seen: Option<&Lease>) -> String {
         let epoch = seen.map_or(0, |lease| lease.epoch);
         format!("lease {epoch} {} {} {LEASE_SECONDS}\n", self.id, self.owner)
+    }
+
+    fn patience(&self) -> String {
+        format!("PATIENCE={}\n", self.wait)
     }
 }
 
@@ -69,14 +78,14 @@ pub fn attach(unit: &str, boundary: &str) -> String {
 
 /// All changes of a stage in one script, with a mark before and after each. Stops at the first that fails.
 pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str) -> String {
-    let mut body = run.take(seen);
+    let mut body = run.patience() + &run.take(seen);
     let mut done: Vec<&Fix> = Vec::new();
     for (i, change) in changes.iter().enumerate() {
         if matches!(change.fix, Fix::Above) {
             continue;
         }
         let repeated = matches!(change.fix, Fix::Run(_) | Fix::Unit { .. }) && done.contains(&&change.fix);
-        let remedy = if repeated { String::new() } else { remedy(change, boundary) };
+        let remedy = if repeated { String::new() } else { remedy(run, change, boundary) };
         let script = before(change, boundary) + &remedy;
         // What only writes a file is done before the lease could end.
         if !matches!(change.fix, Fix::Write { .. }) {
@@ -107,12 +116,13 @@ fn before(change: &Change, boundary: &str) -> String {
     }
 }
 
-fn remedy(change: &Change, boundary: &str) -> String {
+fn remedy(run: &Run, change: &Change, boundary: &str) -> String {
     match &change.fix {
         Fix::Run(script) => script.clone(),
         Fix::Unit { name, minutes, script } => {
             format!(
-                "long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{script}\n{boundary}"
+                "long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{}{script}\n{boundary}",
+                run.patience()
             )
         }
         Fix::Write { path, mode, text } => {

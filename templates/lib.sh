@@ -163,13 +163,18 @@ hopeful() {
   return $r
 }
 
-# patiently COMMAND...: repeats it for five minutes while it fails and there is hope, for a busy machine takes its
+# waited: says how long, and how the user changes that.
+waited() {
+  echo "waited $PATIENCE s for it (--wait)"
+}
+
+# patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
 # time; says at the end what it said last. A single try must end well within a lease.
 patiently() {
   since=$(date +%s)
-  end=$((since + 300))
+  end=$((since + PATIENCE))
   until "$@" 2>"$RUN/patience"; do
-    if [ "$(date +%s)" -ge "$end" ]; then cat "$RUN/patience" >&2; return 1; fi
+    if [ "$(date +%s)" -ge "$end" ]; then cat "$RUN/patience" >&2; waited >&2; return 1; fi
     if why=$(hopeless "$since"); then echo "no waiting helps: $why" >&2; return 1; fi
     renew
     sleep 0.5
@@ -188,7 +193,7 @@ holder() {
   done </proc/locks
 }
 
-# apt ARGS...: apt-get without questions; waits up to five minutes for whoever holds a lock, and says so.
+# apt ARGS...: apt-get without questions; waits $PATIENCE seconds for whoever holds a lock, and says so.
 apt() {
   n=0
   while :; do
@@ -202,7 +207,7 @@ apt() {
     *'Could not get lock '* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock directory'*) ;;
     *) return $r ;;
     esac
-    [ $n -lt 150 ] || return $r
+    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; return $r; }
     who=
     for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock; do who=${who:-$(holder $f)}; done
     [ $n -gt 0 ] || echo "waiting for the package lock, held by process ${who:-unknown}"
@@ -216,7 +221,7 @@ repaired() {
   mkdir -p -m 700 "$RUN"
   n=0
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
-    grep -q 'lock' "$RUN/dpkg.out" && [ $n -lt 150 ] || { cat "$RUN/dpkg.out"; break; }
+    grep -q 'lock' "$RUN/dpkg.out" && [ $((n * 2)) -lt "$PATIENCE" ] || { cat "$RUN/dpkg.out"; break; }
     [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder /var/lib/dpkg/lock-frontend)"
     sleep 2
     n=$((n + 1))

@@ -182,7 +182,10 @@ impl Root {
         let lib =
             ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
         let path = format!("PATH={}:$PATH", self.path("bin").display());
-        run(shell, &self.moved(&format!("{{\nset -eu\n{path}\n{lib}\n{script}\n}} </dev/null\n")))
+        run(
+            shell,
+            &self.moved(&format!("{{\nset -eu\n{path}\nPATIENCE=300\n{lib}\n{script}\n}} </dev/null\n")),
+        )
     }
 
     fn good(&self, shell: &str, script: &str) -> String {
@@ -198,7 +201,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn me() -> Run {
-    Run { id: "1f2e".into(), owner: "me@here".into() }
+    Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT }
 }
 
 /// Changes that touch one file each.
@@ -393,6 +396,17 @@ fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it()
             (output.status.code(), text(&output.stdout).trim()),
             (Some(75), "lease lost: me@here took it")
         );
+    }
+}
+
+#[test]
+fn patience_ends_when_the_user_said_with_what_was_said_last() {
+    for shell in shells() {
+        let root = Root::new();
+        let script = "PATIENCE=1; mkdir -p $RUN; try() { echo not yet >&2; return 1; }; patiently try";
+        let output = root.lib(shell, script);
+        assert_eq!(output.status.code(), Some(1), "{shell}");
+        assert_eq!(text(&output.stderr), "not yet\nwaited 1 s for it (--wait)\n", "{shell}");
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) struct FleetArgs {
     /// How long connecting to a machine and logging in may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
+    /// How long a fix waits for what others bring about, in seconds: a package lock that is given back, a node that
+    /// becomes Ready, pods that start.
+    #[arg(long, value_name = "SECONDS", default_value_t = Run::WAIT)]
+    wait: u32,
     /// Speak to at most N machines at the same time; without it, to all.
     #[arg(long, value_name = "N")]
     parallel: Option<NonZeroUsize>,
@@ -160,7 +164,8 @@ impl FleetArgs {
         let loaded = load(&cluster, &store)?;
         loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();
-        let run = Run { id: probe::boundary().unwrap_or_default().trim_matches('-').into(), owner: owner() };
+        let id = probe::boundary().unwrap_or_default().trim_matches('-').into();
+        let run = Run { id, owner: owner(), wait: self.wait };
         let known = (cluster.clone(), loaded.0.clone());
         let mut work = Fleetwork::reading(reading, known, shells, run, events.clone())?;
         self.parallel.into_iter().for_each(|n| work.at_most(n.get()));

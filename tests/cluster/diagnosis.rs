@@ -29,6 +29,8 @@ struct Injection {
     evidence: &'static str,
     remedy: &'static str,
     inventory: fn(&mut Table),
+    /// Of the apply.
+    options: &'static [&'static str],
     break_it: fn(&World),
     mend: fn(&World),
     /// An apply afterwards makes everything as wanted; else the next lesson does.
@@ -42,6 +44,7 @@ const PLAIN: Injection = Injection {
     evidence: "",
     remedy: "",
     inventory: |_| {},
+    options: &[],
     break_it: |_| {},
     mend: |_| {},
     converges: true,
@@ -220,6 +223,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         break_it: foreign_etcd,
         mend: |w| drop(w.lab.ssh("m1", "rm -rf /var/lib/etcd/*")),
         converges: false,
+        ..PLAIN
     };
     Before "a kubelet with the other cgroup driver": Injection {
         cause: "cgroup-driver",
@@ -244,6 +248,23 @@ pub const SCENARIOS: &[Scenario] = injected! {
         },
         ..PLAIN
     };
+    Cluster "a network plugin is missing": Injection {
+        cause: "cni-plugin-missing",
+        node: "m1",
+        on: "m1",
+        evidence: "failed to find plugin",
+        remedy: "kubernetes-cni",
+        options: &["--wait", "20"],
+        break_it: |w| {
+            // Ours would be brought back before anything can fail for it, so this is another network's, and comes first.
+            w.lab.each(&format!("echo '{OTHER_NETWORK}' >{OTHER_CONFIG}"));
+            w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
+            let up = ["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"];
+            until("no DNS is left", 60, || crate::so(w.kubectl(&up).is_empty()));
+        },
+        mend: |w| w.lab.each(&format!("rm {OTHER_CONFIG}")),
+        ..PLAIN
+    };
     Cluster "a machine that was given another name after it joined": Injection {
         cause: "hostname-changed",
         evidence: "cannot read 'other', only its own Node",
@@ -257,12 +278,16 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
 };
 
+const OTHER_CONFIG: &str = "/etc/cni/net.d/00-other.conflist";
+const OTHER_NETWORK: &str = r#"{"cniVersion": "0.3.1", "name": "other", "plugins": [{"type": "nosuch"}]}"#;
+
 fn injected(world: &World, injection: Injection) {
     world.inventory(injection.inventory);
     (injection.break_it)(world);
     let report = world.dir.join("report.txt");
-    let ended =
-        world.start(&["apply", "--yes", "--save-report", report.to_str().unwrap()]).end(PATIENCE + 120);
+    let apply = ["apply", "--yes", "--save-report", report.to_str().unwrap()];
+    let apply = [&apply, injection.options].concat();
+    let ended = world.start(&apply).end(PATIENCE + 120);
     (injection.mend)(world);
     assert!(matches!(ended.code, Some(6..=8)), "{:?}: {}{}", ended.code, ended.errors(), ended.stderr);
     let named = ended.causes(injection.node);

@@ -62,6 +62,11 @@ impl Lab {
         self.run(&["ssh", node, script])
     }
 
+    /// A script that root runs on each machine, one after the other.
+    pub fn each(&self, script: &str) {
+        NODES.iter().for_each(|node| drop(self.ssh(node, script)));
+    }
+
     /// A command on all machines at once.
     pub fn all(&self, command: &str) {
         let running = NODES.map(|node| (node, self.begin(&[command, node])));
@@ -95,15 +100,13 @@ impl Lab {
              echo 'the end'",
         );
         assert!(said.ends_with("the end\n"), "{node} did not say all");
-        let moves = [
-            "user@",
-            "user-runtime-dir@",
-            "cri-containerd-",
-            "kubepods",
-            "/etc/cni/net.d/10-flannel.conflist f ",
-        ];
+        let moves = ["user@", "user-runtime-dir@", "cri-containerd-", "kubepods"];
         let stays = |line: &&str| !moves.iter().any(|start| line.starts_with(start));
-        said.lines().filter(stays).map(str::to_string).collect()
+        let timeless = |line: &str| match line.strip_prefix("/etc/cni/net.d/10-flannel.conflist ") {
+            Some(rest) => format!("flannel's: {}", rest.split(' ').take(4).collect::<Vec<_>>().join(" ")),
+            None => line.to_string(),
+        };
+        said.lines().filter(stays).map(timeless).collect()
     }
 
     pub fn look_at_all(&self) -> Vec<BTreeSet<String>> {

@@ -239,7 +239,7 @@ impl Fleet {
         let operator = || Operator { home: Some(self.home.path().into()), agent: None };
         let shells = self.cluster.nodes.iter().map(|node| Ssh::of(node, options(), operator())).collect();
         let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
-        let run = Run { id, owner: self.owner.clone() };
+        let run = Run { id, owner: self.owner.clone(), wait: Run::WAIT };
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
         let mut work = work.unwrap();
         work.at_most(self.parallel);
