@@ -17,6 +17,13 @@ pub enum Answer {
     Unknown(String),
 }
 
+impl Answer {
+    /// Something was being changed while it was asked: asked again, it tells.
+    pub fn moved(&self) -> bool {
+        matches!(self, Answer::Unknown(why) if tables::moved(why))
+    }
+}
+
 /// A finished question of the script: what it printed, said on stderr, and its exit status.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reply {

@@ -23,6 +23,7 @@ use crate::step::Ask;
 use crate::steps::Stage;
 
 mod apply;
+mod decide;
 mod diagnose;
 mod hold;
 mod judge;
@@ -35,7 +36,8 @@ mod survey;
 mod told;
 mod work;
 
-pub use apply::{CANNOT_TELL, Stop};
+pub use apply::Stop;
+pub use decide::CANNOT_TELL;
 pub use judge::Note;
 pub use reading::Reading;
 pub use survey::Survey;
@@ -142,6 +144,8 @@ impl<S: Shell> Fleetwork<S> {
         let member = &mut self.members[i];
         match result {
             Ok(said) => {
+                // One was counted when it was asked.
+                member.execs += said.execs - 1;
                 member.machine = Some(said.machine);
                 member.work.entering = false;
                 member.answers = said.answers;

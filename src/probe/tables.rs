@@ -216,6 +216,14 @@ fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
     text.lines().map(|line| file(line).ok_or_else(|| format!("stat: cannot read \"{line}\""))).collect()
 }
 
+/// Why nothing can be told of files where one of them was being written to.
+const MOVING: &str = "a file changed while it was read";
+
+/// Whether the answer would be another one a moment later.
+pub(super) fn moved(why: &str) -> bool {
+    why == MOVING
+}
+
 /// One stream holds the texts of all files, in the order of their names; the sizes tell them apart.
 fn texts(
     reply: Reply,
@@ -228,13 +236,13 @@ fn texts(
     for path in paths {
         let Some(file) = files.get(path).filter(|file| file.regular) else { continue };
         if rest.len() < file.size {
-            return Err("a file changed while it was read".into());
+            return Err(MOVING.into());
         }
         let (text, tail) = rest.split_at(file.size);
         texts.insert(path.to_string(), text.to_vec());
         rest = tail;
     }
-    if rest.is_empty() { Ok(texts) } else { Err("a file changed while it was read".into()) }
+    if rest.is_empty() { Ok(texts) } else { Err(MOVING.into()) }
 }
 
 fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {

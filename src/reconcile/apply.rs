@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::work::{self, Done, Wrong};
-use super::{Fleetwork, PATIENCE, Reading};
+use super::decide::Next;
+use super::work::{self, Done};
+use super::{Fleetwork, Reading};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::plan::{Change, State};
 use crate::report::Event;
 use crate::shell::Shell;
-use crate::step::Fix;
 use crate::steps::{Needs, Via};
 
 /// How often a machine that went away is tried again, each time after twice as long: two minutes in all, time
@@ -34,20 +34,7 @@ pub enum Stop {
     Now,
 }
 
-/// What to do where a question had no answer.
-pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
-
 type Working = JoinSet<(usize, Done)>;
-
-/// What the changes of a stage allow.
-enum Next {
-    /// Nothing to do, or nothing that can be done before others did something.
-    Clean,
-    Fix(Vec<Change>),
-    /// The answer will come: ask again.
-    Again,
-    Leave(Wrong),
-}
 
 impl<S: Shell> Fleetwork<S> {
     /// Makes it so. `look` and `survey` come first. Ends when every node is as wanted or left; which, the
@@ -130,6 +117,10 @@ impl<S: Shell> Fleetwork<S> {
                 if changes.is_empty() || self.stages[t].via != via || (via == Via::Api && !speaks) {
                     continue;
                 }
+                // Who is left alone begins no cluster, and so there is none to tell anything about the others.
+                if via == Via::Api && self.members[i].spared && !fleet.exists {
+                    continue;
+                }
                 match self.decide(i, changes) {
                     Next::Clean => continue,
                     Next::Again => self.ask(i, Duration::from_secs(1), working),
@@ -143,41 +134,6 @@ impl<S: Shell> Fleetwork<S> {
             }
         }
         Ok(())
-    }
-
-    /// What can be done about the changes of a stage.
-    fn decide(&mut self, i: usize, changes: &[Change]) -> Next {
-        let member = &mut self.members[i];
-        let name = member.node.name.clone();
-        let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
-        if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
-            let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-            let error = Error::new(
-                Kind::Refused,
-                format!("{}: not so, and only you can change it: {}", change.step, change.that),
-            );
-            let error = error.on(&name).because(format!("it has: {}", change.have)).hint(hint);
-            return Next::Leave(error.into());
-        }
-        let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
-        if let Some(stuck) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
-            return leave(self::stuck(&name, stuck), stuck);
-        }
-        if ready.iter().any(|change| change.fix != Fix::Above) {
-            return Next::Fix(ready);
-        }
-        if let Some(change) = unknown {
-            let since = *member.work.unsure.get_or_insert_with(Instant::now);
-            // An API server that was just restarted will answer; a file that cannot be read will not.
-            return match soft(change) && since.elapsed() < PATIENCE {
-                true => Next::Again,
-                false => leave(cannot_tell(&name, change), change),
-            };
-        }
-        match ready.first() {
-            Some(above) => leave(self::stuck(&name, above), above),
-            None => Next::Clean,
-        }
     }
 
     /// What a stage has to wait for before it may change anything.
@@ -367,33 +323,4 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(())
     }
-}
-
-fn leave(error: Error, change: &Change) -> Next {
-    Next::Leave(Wrong { error, about: change.about.clone() })
-}
-
-/// Whether the answer is likely to come with time.
-fn soft(change: &Change) -> bool {
-    let State::Unknown { asked, .. } = &change.state else { return false };
-    asked.starts_with("kubectl") || asked.contains("kubectl ")
-}
-
-fn stuck(node: &str, change: &Change) -> Error {
-    let mut error =
-        Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that))
-            .on(node);
-    let (have, want) = (change.have.trim(), change.want.trim());
-    error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
-    error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
-    error.hint("its fix ran to the end without effect: look for what undoes it there, then run it again")
-}
-
-fn cannot_tell(node: &str, change: &Change) -> Error {
-    let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
-    Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
-        .on(node)
-        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
-        .because(format!("answered: {why}"))
-        .hint(CANNOT_TELL)
 }

@@ -59,6 +59,8 @@ pub(super) struct Said {
     pub answers: Vec<Answer>,
     /// How far its clock is ahead of ours, in seconds.
     pub clock: f64,
+    /// How often it was asked.
+    pub execs: u32,
 }
 
 /// What is left of a piece of work.
@@ -81,8 +83,22 @@ impl From<Error> for Wrong {
     }
 }
 
-/// Asks a machine everything, once.
+/// How often a machine on which something changed while it was asked is asked in all.
+const LOOKS: u32 = 3;
+
+/// Asks a machine everything, once: again only where what it said was out of date before it had said all.
 pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result<Said> {
+    let mut said = ask_once(shell.clone(), &asks).await?;
+    for execs in 2..=LOOKS {
+        if !said.answers.iter().any(Answer::moved) {
+            break;
+        }
+        said = Said { execs, ..ask_once(shell.clone(), &asks).await? };
+    }
+    Ok(said)
+}
+
+async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask]) -> Result<Said> {
     let boundary = boundary()?;
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
@@ -95,7 +111,7 @@ pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result
             .hint("nothing was changed there; see what its shell prints on login, and its disk")
     })?;
     let clock = machine.clock - halfway;
-    Ok(Said { machine, answers, clock })
+    Ok(Said { machine, answers, clock, execs: 1 })
 }
 
 /// Asks again after a while.

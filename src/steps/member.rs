@@ -7,7 +7,7 @@ use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
 use crate::shell::{KUBECTL, KUBELETS_KUBECTL, READY};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
-use crate::steps::{kubelet, uploads};
+use crate::steps::{kubelet, static_pods, uploads};
 
 pub(super) mod config;
 mod leave;
@@ -253,6 +253,17 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
+/// Keeps in mind how manifests were.
+const AS_THEY_WERE: &str =
+    "begun=$(date +%s.%N)\nwere=$(sha256sum /etc/kubernetes/manifests/*.yaml 2>/dev/null || :)\n";
+
+/// Waits until what has another manifest now was started anew: until then it is the old API server that answers.
+const STARTED_ANEW: &str = r#"for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+  is=$(sha256sum "/etc/kubernetes/manifests/$m.yaml")
+  case $were in *"$is"*) ;; *) patiently anew "$m" "$begun" ;; esac
+done
+"#;
+
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
 /// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
 /// with are not among them then: `labels` sees to those.
@@ -261,13 +272,15 @@ fn again(cx: &Cx) -> Result<String> {
         true => (
             config::init(cx, true)?,
             "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",
-            READY,
+            format!("{STARTED_ANEW}{READY}"),
         ),
-        false => (config::worker(cx)?, "", "steady kubelet\n"),
+        false => (config::worker(cx)?, "", "steady kubelet\n".into()),
     };
     let script =
         format!("kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c");
-    Ok(diagnosis::hopeless() + KUBECTL + &config::with(&documents, &script)? + after + &receipt(cx)?)
+    let before = if before.is_empty() { "" } else { AS_THEY_WERE };
+    let script = config::with(&documents, &script)?;
+    Ok(diagnosis::hopeless() + KUBECTL + static_pods::ANEW + before + &script + &after + &receipt(cx)?)
 }
 
 /// A table of the inventory with a name that is not kubeadm's.

@@ -54,6 +54,26 @@ const STALE: &str = r#"stale() {
 }
 "#;
 
+/// Defines `anew COMPONENT TIME`: all of it that runs was started since. A kubelet that was away when a manifest was
+/// edited, and edited back, never starts it anew: after a while it is enough to have the manifest's arguments.
+pub(super) const ANEW: &str = r#"anew() {
+  read -r up x </proc/uptime
+  now=$(date +%s.%N) comm=$(echo "$1" | cut -c 1-15) found=
+  for p in /proc/[0-9]*; do
+    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = "$comm" ] || continue
+    { read -r stat <"$p/stat"; } 2>/dev/null || continue
+    set -- "$1" "$2" ${stat##*) }
+    awk -v now="$now" -v up="$up" -v ticks="${22}" -v since="$2" 'BEGIN { exit now - up + ticks / 100 < since }' ||
+      { [ "${now%.*}" -gt $((${2%.*} + 30)) ] && [ "$(arguments "$p/cmdline")" = "$(manifests "$1")" ]; } ||
+      { echo "$1 has not been started with its new manifest" >&2; return 1; }
+    found=yes
+  done
+  [ -n "$found" ] || { echo "$1 does not run" >&2; return 1; }
+}
+arguments() { tr '\0' '\n' <"$1" | grep '^--' | sort; }
+manifests() { sed -n "s/^ *- ['\"]\{0,1\}\(--.*[^'\"]\)['\"]\{0,1\}\$/\1/p" "/etc/kubernetes/manifests/$1.yaml" | sort; }
+"#;
+
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
 /// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
 /// for all its clients to leave, so it gets a moment to finish what it is answering, and no more.

@@ -123,6 +123,25 @@ async fn what_cannot_be_told_is_not_changed() {
 }
 
 #[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_read_again() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    let grows = "echo more >>$ROOT/etc/toy/greeting";
+    m1.command("cat", &format!("[ -e $ROOT/once ] || {{ : >$ROOT/once; {grows}; }}\nexec /bin/cat \"$@\""));
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]));
+    assert_eq!(
+        outcome.changed,
+        pairs(&[("m1", "the greeting is ours"), ("m1", "toyd runs its current config")])
+    );
+    // One that never rests is told, after a few looks.
+    m1.command("cat", &format!("{grows}\nexec /bin/cat \"$@\""));
+    m1.execs();
+    let (work, _) = fleet.look().await;
+    assert!(m1.execs() == 3 && work.members()[0].execs == 3);
+}
+
+#[tokio::test]
 async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
     let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");

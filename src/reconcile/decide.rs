@@ -1,0 +1,90 @@
+//! What can be done about the changes of a stage on one machine, right now. Whether it has to wait for others is up to
+//! `apply`.
+
+use std::time::Instant;
+
+use super::work::Wrong;
+use super::{Fleetwork, PATIENCE};
+use crate::error::{Error, Kind};
+use crate::plan::{Change, State};
+use crate::shell::Shell;
+use crate::step::Fix;
+
+/// What to do where a question had no answer.
+pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
+
+/// What the changes of a stage allow.
+pub(super) enum Next {
+    /// Nothing to do, or nothing that can be done before others did something.
+    Clean,
+    Fix(Vec<Change>),
+    /// The answer will come: ask again.
+    Again,
+    Leave(Wrong),
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// What can be done about the changes of a stage.
+    pub(super) fn decide(&mut self, i: usize, changes: &[Change]) -> Next {
+        let member = &mut self.members[i];
+        let name = member.node.name.clone();
+        let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
+        if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
+            let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
+            let error = Error::new(
+                Kind::Refused,
+                format!("{}: not so, and only you can change it: {}", change.step, change.that),
+            );
+            let error = error.on(&name).because(format!("it has: {}", change.have)).hint(hint);
+            return Next::Leave(error.into());
+        }
+        let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
+        if let Some(stuck) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
+            return leave(self::stuck(&name, stuck), stuck);
+        }
+        if ready.iter().any(|change| change.fix != Fix::Above) {
+            return Next::Fix(ready);
+        }
+        if let Some(change) = unknown {
+            let since = *member.work.unsure.get_or_insert_with(Instant::now);
+            // An API server that was just restarted will answer; a file that cannot be read will not.
+            return match soft(change) && since.elapsed() < PATIENCE {
+                true => Next::Again,
+                false => leave(cannot_tell(&name, change), change),
+            };
+        }
+        match ready.first() {
+            Some(above) => leave(self::stuck(&name, above), above),
+            None => Next::Clean,
+        }
+    }
+}
+
+fn leave(error: Error, change: &Change) -> Next {
+    Next::Leave(Wrong { error, about: change.about.clone() })
+}
+
+/// Whether the answer is likely to come with time.
+fn soft(change: &Change) -> bool {
+    let State::Unknown { asked, .. } = &change.state else { return false };
+    asked.starts_with("kubectl") || asked.contains("kubectl ")
+}
+
+fn stuck(node: &str, change: &Change) -> Error {
+    let mut error =
+        Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that))
+            .on(node);
+    let (have, want) = (change.have.trim(), change.want.trim());
+    error = error.because(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
+    error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
+    error.hint("its fix ran to the end without effect: look for what undoes it there, then run it again")
+}
+
+fn cannot_tell(node: &str, change: &Change) -> Error {
+    let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
+    Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
+        .on(node)
+        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
+        .because(format!("answered: {why}"))
+        .hint(CANNOT_TELL)
+}
