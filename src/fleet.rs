@@ -33,6 +33,8 @@ pub struct Fleet {
     pub strangers: BTreeSet<String>,
     /// Machines that this run has given up on: something went wrong there.
     pub given_up: BTreeSet<String>,
+    /// Machines on which this run has still something to do.
+    pub unmended: BTreeSet<String>,
     /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
     pub kubelets: BTreeMap<String, i64>,
 }
@@ -61,6 +63,7 @@ impl Fleet {
             unregistered: BTreeSet::new(),
             strangers: BTreeSet::new(),
             given_up: BTreeSet::new(),
+            unmended: BTreeSet::new(),
             kubelets: machines
                 .iter()
                 .filter_map(|(name, m)| Some((name.clone(), m.kubelet_since()?)))
@@ -82,7 +85,8 @@ impl Fleet {
         if self.absent.contains(name) {
             return Some(format!("{name} to answer"));
         }
-        let mended = || self.given_up.contains(name).then(|| format!("{name} to be mended"));
+        let broken = self.given_up.contains(name) || self.unmended.contains(name);
+        let mended = || broken.then(|| format!("{name} to be mended"));
         mended().or_else(|| self.before_known(name))
     }
 }

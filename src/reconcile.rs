@@ -183,6 +183,11 @@ impl<S: Shell> Fleetwork<S> {
         fleet.strangers.clone_from(&self.strangers);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
+        let speaks = self.api(&fleet);
+        let unmended = self.members.iter().enumerate().filter(|(i, member)| {
+            speaks != Some(*i) && member.pressing > 0 && member.left.is_none() && !member.spared
+        });
+        fleet.unmended = unmended.map(|(_, member)| member.node.name.clone()).collect();
         fleet
     }
 

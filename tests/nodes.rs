@@ -70,6 +70,7 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
     let w2 = || ["w2".to_string()].into();
     let fleets = [
         (Fleet { given_up: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
+        (Fleet { unmended: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
         (Fleet { absent: w2(), given_up: w2(), ..Fleet::default() }, "waits for w2 to answer"),
         (Fleet { joining: w2(), ..Fleet::default() }, "waits for w2 to join"),
         (Fleet { unregistered: w2(), ..Fleet::default() }, "waits for the kubelet of w2 to register"),
@@ -79,6 +80,19 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
         assert_eq!(lacks(said("w2 is Ready", &fleet, "absent")), words);
         assert!(!lacks(said("w1 is Ready", &fleet, "absent")).starts_with("waits"));
     }
+}
+
+#[test]
+fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
+    const DNS: &str = "the cluster's DNS answers";
+    let fleet = |unmended: &[&str]| Fleet {
+        unmended: unmended.iter().map(|name| name.to_string()).collect(),
+        ..Fleet::default()
+    };
+    let up = r#"{"status":{"availableReplicas":1}}"#;
+    assert_eq!(lacks(said(DNS, &fleet(&["w1", "w2"]), "absent")), "waits for w1 to be mended");
+    assert_eq!(lacks(said(DNS, &fleet(&[]), "absent")), "no replica of coredns is available");
+    assert_eq!(lacks(said(DNS, &fleet(&["w1"]), up)), "");
 }
 
 /// Runs shell of the step's with a kubectl that says this, in every shell; how it ended, and what kubectl was asked.

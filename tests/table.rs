@@ -105,7 +105,8 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         unregistered: all.clone(),
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
         strangers: ["stranger".to_string()].into(),
-        given_up: all,
+        given_up: all.clone(),
+        unmended: all,
     };
     (machine, fleet)
 }

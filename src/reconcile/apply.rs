@@ -75,7 +75,7 @@ impl<S: Shell> Fleetwork<S> {
     /// Gives each node that has nothing to do the next piece of work it can do now.
     fn hand_out(&mut self, working: &mut Working) -> Result<()> {
         let mut again = true;
-        // A node that is left can be what others waited for, or what lets them go.
+        // A node that is left, or has nothing left to do, can be what others waited for, or what lets them go.
         while again {
             again = false;
             let fleet = self.fleet();
@@ -83,8 +83,9 @@ impl<S: Shell> Fleetwork<S> {
                 if self.members[i].work.busy || self.members[i].left.is_some() {
                     continue;
                 }
+                let pressing = self.members[i].pressing;
                 self.next(i, &fleet, working)?;
-                again |= self.members[i].left.is_some();
+                again |= self.members[i].left.is_some() || (pressing > 0 && self.members[i].pressing == 0);
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(rollout::available(cx, "every node has its network".into(), daemons).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
-        wants.push(dns());
+        wants.push(dns(cx));
     }
     Ok(wants)
 }
@@ -153,15 +153,20 @@ fn daemons(cx: &Cx) -> Result<Vec<Object>> {
     Ok(all)
 }
 
-fn dns() -> Want {
+/// Wherever its pods are: as long as this run is at work on a machine, they may be on that one.
+fn dns(cx: &Cx) -> Want {
+    let waits = cx.fleet.unmended.first().map(|name| format!("{name} to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     Want::that("the cluster's DNS answers")
         .asks(Ask::Objects(vec![coredns]))
-        .judged(|answer| {
+        .judged(move |answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-            match object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0) {
-                0 => Verdict::Differs { have: "no replica of coredns is available".into(), want: "at least one is".into() },
-                _ => Verdict::Holds,
+            let up = object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0);
+            let (have, want) = ("no replica of coredns is available".to_string(), "at least one is".to_string());
+            match &waits {
+                _ if up > 0 => Verdict::Holds,
+                Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
+                None => Verdict::Differs { have, want },
             }
         })
         .run(format!("{}{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null", diagnosis::hopeless()))

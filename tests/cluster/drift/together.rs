@@ -12,7 +12,8 @@ use crate::world::{World, real};
 pub const SAYS: &str =
     "together: whatever is broken at once, one apply mends it and the next has nothing to do";
 
-/// Says how many subsets there are; without it there are none. `IRONSTRAP_DRIFT_SEED` says which.
+/// Says how many subsets there are; without it there are none. `IRONSTRAP_DRIFT_SEED` says which, and
+/// `IRONSTRAP_DRIFT_FROM` the first of them that is tried.
 const SUBSETS: &str = "IRONSTRAP_DRIFT_SUBSETS";
 
 /// splitmix64: small, and good enough to choose.
@@ -53,6 +54,9 @@ pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
     for i in 0..number(SUBSETS).unwrap_or(0) {
         let since = Instant::now();
         let subset = choose(&mut random, &together);
+        if i < number("IRONSTRAP_DRIFT_FROM").unwrap_or(0) {
+            continue;
+        }
         let words: Vec<String> =
             subset.iter().map(|(kind, nodes)| format!("{} {nodes:?}", kind.says)).collect();
         println!("  {i}: {}", words.join("; "));
