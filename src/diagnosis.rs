@@ -1,6 +1,8 @@
 //! Why something failed, as far as machines tell: what they were heard to say goes in, causes with their evidence
 //! come out. Pure. A cause is claimed only where a line says so; where none does, there are the last words instead.
 
+use std::time::Duration;
+
 use regex::{Captures, Regex};
 
 use crate::error::Error;
@@ -66,11 +68,16 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// The script that has a machine tell what it knows of the last `age` seconds.
-pub fn script(age: u64) -> String {
+/// A fix is a moment older than its first line. Files tell their times by the second, and so does the API.
+const MOMENT: Duration = Duration::from_millis(250);
+const SECONDS: u64 = 2;
+
+/// The script that has a machine tell what it knows of this last while.
+pub fn script(back: Duration) -> String {
+    let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
     format!(
         "{{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
-         AGE={age}\n{KUBECTL}{SCRIPT}\n}} </dev/null\nexit 0\n"
+         AGE={age} JOURNAL={journal:.3}\n{KUBECTL}{SCRIPT}\n}} </dev/null\nexit 0\n"
     )
 }
 

@@ -46,10 +46,30 @@ pub const KUBECTL: &str = r#"kubectl() {
 /// Waits until this machine's API server answers, which may have been restarted a moment ago; for fixes, after `KUBECTL`.
 pub const READY: &str = "patiently kubectl get --raw /readyz >/dev/null\n";
 
-/// Both, for fixes of what is in the cluster.
+/// Defines `kubectl`, for fixes of what is in the cluster: an API server that goes away in between, for whatever reason,
+/// is waited for. One that has just come back refuses what it does not know its administrator may do yet.
 pub fn kubectl() -> String {
-    format!("{KUBECTL}{READY}")
+    format!("{}{PERSISTENT}{READY}", KUBECTL.replacen("kubectl()", "kubectl_once()", 1))
 }
+
+const PERSISTENT: &str = r#"kubectl() {
+  k_in= k_end=$(($(date +%s) + PATIENCE))
+  case " $* " in *' -f - '*) k_in=$(cat) ;; esac
+  while :; do
+    k_r=0
+    { k_said=$(printf '%s\n' "$k_in" | kubectl_once "$@" 2>&1 >&4 4>&-) || k_r=$?; } 4>&1
+    [ $k_r != 0 ] && [ "$(date +%s)" -lt "$k_end" ] || break
+    case $k_said in
+    *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) ;;
+    *) ! kubectl_once get --raw /readyz --request-timeout=5s >/dev/null 2>&1 || break ;;
+    esac
+    renew
+    sleep 1
+  done
+  [ -z "$k_said" ] || printf '%s\n' "$k_said" >&2
+  return $k_r
+}
+"#;
 
 /// kubectl as the kubelet of this machine: it may see its own Node, and its own pods.
 pub const KUBELETS_KUBECTL: &str =

@@ -1,5 +1,5 @@
 # What a machine knows of why something failed, read and nothing else: PLACE, a tab and a line each. Bounded in
-# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE, in seconds: how far
+# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE and JOURNAL, in seconds: how far
 # back logs are read. POSIX sh.
 
 exec 2>/dev/null
@@ -24,7 +24,7 @@ young() { [ -f "$1" ] && [ $((now - $(stat -L -c %Y "$1"))) -le "$2" ]; }
 for unit in containerd kubelet; do
   state=$(systemctl show -p LoadState -p ActiveState -p SubState -p Result -- $unit.service | tr '\n' ' ')
   case $state in *LoadState=not-found*) ;; *) echo "$state" | from "unit $unit" 1 ;; esac
-  timeout 5 journalctl -q --no-pager -o cat -n 2000 --since "-${AGE}s" -u $unit | from "journal $unit" 200
+  timeout 5 journalctl -q --no-pager -o cat -n 2000 --since "-${JOURNAL}s" -u $unit | from "journal $unit" 200
 done
 
 for file in /run/ironstrap/*.log; do

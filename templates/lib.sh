@@ -138,7 +138,8 @@ hopeless() {
   [ -n "${HOPELESS:-}" ] || return 1
   {
     journalctl -q --no-pager -o cat -u kubelet --since "@$1"
-    find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} +
+    find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} + |
+      awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since'
   } 2>/dev/null | grep -m 1 -F -e "$HOPELESS"
 }
 

@@ -411,6 +411,45 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
 }
 
 #[test]
+fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
+    let kubectl = ironstrap::shell::kubectl();
+    let kubectl = kubectl
+        .replace("command kubectl ", "fake ")
+        .replace("patiently kubectl get --raw /readyz >/dev/null", "");
+    // What the API says, one answer a call: `STATUS WORDS`; the input it got is kept.
+    let fake = "fake() { case $* in *readyz*) [ ! -e $RUN/unready ]; return ;; esac\n\
+                cat >>$RUN/got; read -r status words <$RUN/says; sed -i 1d $RUN/says; echo \"$words\" >&2; [ $status != 0 ] || echo out; return $status; }\n";
+    for shell in shells() {
+        let run = |says: &str, more: &str| {
+            let root = Root::new();
+            root.write("run/ironstrap/says", says);
+            root.command("sleep", "rm -f $ROOT/run/ironstrap/unready; echo slept >>$ROOT/slept");
+            root.command("sed", "case $* in *advertise*) ;; *) exec /bin/sed \"$@\" ;; esac");
+            let script = format!("{fake}{kubectl}{more}\nkubectl apply -f - <<'X'\none\ntwo\nX");
+            let output = root.lib(shell, &script);
+            let slept = root.read("slept").lines().filter(|line| *line == "slept").count();
+            (
+                output.status.code(),
+                text(&output.stdout),
+                text(&output.stderr),
+                root.read("run/ironstrap/got"),
+                slept,
+            )
+        };
+        let (code, out, err, got, slept) =
+            run("1 dial tcp: connection refused\n1 unexpected EOF\n0 done\n", "");
+        assert_eq!((code, out.as_str(), err.as_str(), slept), (Some(0), "out\n", "done\n", 2), "{shell}");
+        assert_eq!(got, "one\ntwo\n".repeat(3), "{shell}: the input is there each time");
+        let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", ": >$RUN/unready");
+        assert_eq!((code, err.as_str(), slept), (Some(0), "done\n", 1), "{shell}: not ready yet");
+        let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", "");
+        assert_eq!((code, err.as_str(), slept), (Some(1), "Forbidden\n", 0), "{shell}: it means it");
+        let (code, ..) = run("1 connection refused\n0 done\n", "PATIENCE=0");
+        assert_eq!(code, Some(1), "{shell}: no longer than the user said");
+    }
+}
+
+#[test]
 fn only_its_own_run_gives_a_lease_back() {
     for shell in shells() {
         let root = Root::new();

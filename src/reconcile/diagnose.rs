@@ -74,8 +74,7 @@ impl<S: Shell> Fleetwork<S> {
             };
             let member = &mut self.members[i];
             member.execs += 1;
-            // Journals have whole seconds, and a fix is a moment older than its first line.
-            let (shell, script) = (member.shell.clone(), diagnosis::script(back.as_secs() + 2));
+            let (shell, script) = (member.shell.clone(), diagnosis::script(back));
             asking.spawn(async move {
                 let said = tokio::time::timeout(PATIENCE, shell.run(&script, &mut |_| {})).await;
                 (i, said.ok().and_then(|said| said.ok()))

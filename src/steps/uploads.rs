@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, kubectl};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
 use crate::steps::member::config;
 
@@ -131,7 +131,7 @@ fn again(cx: &Cx, upload: &Upload) -> Result<String> {
         .iter()
         .map(|phase| format!("patiently kubeadm init phase {phase} --config $c\n"))
         .collect();
-    let script = format!("{KUBECTL}{}", phases.trim_end());
+    let script = format!("{}{}", kubectl(), phases.trim_end());
     Ok(config::with(&config::init(cx, false)?, &script)? + upload.then + &note(cx, upload)?)
 }
 
