@@ -25,6 +25,7 @@ pub struct Change {
     pub want: String,
     pub fix: Fix,
     pub disrupts: bool,
+    pub settles: bool,
     /// What the fix writes is nobody's business.
     pub secret: bool,
     /// The nodes that something of the whole cluster is about.
@@ -119,6 +120,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         want: String::new(),
         fix: want.fix.clone(),
         disrupts: want.disrupts,
+        settles: want.settles,
         secret: matches!(want.ask, Ask::Hash(_)),
         about: want.about.clone(),
         state,

@@ -54,6 +54,8 @@ pub struct Want {
     pub undo: Undo,
     /// The fix interrupts what runs on a member of the cluster.
     pub disrupts: bool,
+    /// Others bring it about, and it may come and go before it stays: its fix waits for it.
+    pub settles: bool,
     /// The nodes that something of the whole cluster is about; none: about the cluster itself.
     pub about: Vec<String>,
     /// Files that the fix changes.
@@ -152,6 +154,7 @@ impl Want {
             fix: Fix::Above,
             undo: Undo::Nothing(""),
             disrupts: false,
+            settles: false,
             about: vec![],
             touches: vec![],
             reads: vec![],
@@ -218,6 +221,11 @@ impl Want {
 
     pub fn disrupts(mut self) -> Self {
         self.disrupts = true;
+        self
+    }
+
+    pub fn settles(mut self) -> Self {
+        self.settles = true;
         self
     }
 

@@ -165,6 +165,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         want: String::new(),
         fix: Fix::Above,
         disrupts: false,
+        settles: false,
         secret: false,
         about: vec![],
         state,

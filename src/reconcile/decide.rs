@@ -39,8 +39,13 @@ impl<S: Shell> Fleetwork<S> {
             return Next::Leave(error.into());
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
-        if let Some(stuck) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
-            return leave(self::stuck(&name, stuck), stuck);
+        if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
+            let since = *member.work.unsettled.get_or_insert_with(Instant::now);
+            if !again.settles || since.elapsed() >= PATIENCE {
+                return leave(self::stuck(&name, again), again);
+            }
+            member.work.tried.remove(&again.that);
+            return Next::Again;
         }
         if ready.iter().any(|change| change.fix != Fix::Above) {
             return Next::Fix(ready);

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub tried: BTreeSet<String>,
     /// Since when something cannot be told that should soon be known.
     pub unsure: Option<Instant>,
+    /// Since when something is waited for that came, and went again.
+    pub unsettled: Option<Instant>,
     /// This run has taken the machine.
     pub holds: bool,
     /// How often in a row the connection was lost.

@@ -39,6 +39,7 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
             }
         })
         .run(fix)
+        .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 

@@ -92,7 +92,7 @@ fn about(
             None => Verdict::Differs { have, want: want.clone() },
         }
     });
-    want.nothing_to_undo(WITH_THE_CLUSTER)
+    want.settles().nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 fn registered(cx: &Cx, node: &Node) -> Want {
@@ -170,5 +170,6 @@ fn dns(cx: &Cx) -> Want {
             }
         })
         .run(format!("{}{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null", diagnosis::hopeless()))
+        .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }

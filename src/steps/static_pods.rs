@@ -54,24 +54,17 @@ const STALE: &str = r#"stale() {
 }
 "#;
 
-/// Defines `anew COMPONENT TIME`: all of it that runs was started since. A kubelet that was away when a manifest was
-/// edited, and edited back, never starts it anew: after a while it is enough to have the manifest's arguments.
-pub(super) const ANEW: &str = r#"anew() {
-  read -r up x </proc/uptime
-  now=$(date +%s.%N) comm=$(echo "$1" | cut -c 1-15) found=
+/// Defines `as_written COMPONENT`: all of it that runs has the arguments that its manifest has now. Quotes are YAML's.
+pub(super) const AS_WRITTEN: &str = r#"as_written() {
+  found= is=$(sed -n 's/^ *- //p' "/etc/kubernetes/manifests/$1.yaml" | tr -d "\"'\\\\" | grep '^--' | sort)
   for p in /proc/[0-9]*; do
-    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = "$comm" ] || continue
-    { read -r stat <"$p/stat"; } 2>/dev/null || continue
-    set -- "$1" "$2" ${stat##*) }
-    awk -v now="$now" -v up="$up" -v ticks="${22}" -v since="$2" 'BEGIN { exit now - up + ticks / 100 < since }' ||
-      { [ "${now%.*}" -gt $((${2%.*} + 30)) ] && [ "$(arguments "$p/cmdline")" = "$(manifests "$1")" ]; } ||
-      { echo "$1 has not been started with its new manifest" >&2; return 1; }
+    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = "$(echo "$1" | cut -c 1-15)" ] || continue
+    runs=$({ tr '\0' '\n' <"$p/cmdline"; } 2>/dev/null | tr -d "\"'\\\\" | grep '^--' | sort) || continue
+    [ "$runs" = "$is" ] || { echo "$1 has not been started with its new manifest" >&2; return 1; }
     found=yes
   done
   [ -n "$found" ] || { echo "$1 does not run" >&2; return 1; }
 }
-arguments() { tr '\0' '\n' <"$1" | grep '^--' | sort; }
-manifests() { sed -n "s/^ *- ['\"]\{0,1\}\(--.*[^'\"]\)['\"]\{0,1\}\$/\1/p" "/etc/kubernetes/manifests/$1.yaml" | sort; }
 "#;
 
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started

@@ -52,6 +52,22 @@ pub static HALF_REAL: &[Stage] = &[
     SETTLE,
 ];
 
+const PAGE: Step = Step { name: "page", why: "so that something comes by itself", wants: page };
+
+/// Something that is not up yet when it was waited for once.
+pub static UNSETTLED: &[Stage] = &[
+    FIT,
+    Stage { name: "settle", on: On::ControlPlanes, via: Via::Node, needs: Needs::Nothing, steps: &[PAGE] },
+];
+
+fn page(_: &Cx) -> Result<Vec<Want>> {
+    let up = Want::that("the page is up")
+        .ask("if [ -e /etc/toy/waited ] && [ $(wc -l </etc/toy/waited) -gt 1 ]; then echo up; else echo down; fi")
+        .is("up")
+        .run("echo waited >>/etc/toy/waited");
+    Ok(vec![up.settles()])
+}
+
 fn toy(cx: &Cx) -> Result<Vec<Want>> {
     Ok(vec![
         Want::file("the greeting is ours", "/etc/toy/greeting", 0o644, "hello\n"),

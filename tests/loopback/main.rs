@@ -155,6 +155,16 @@ async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
 }
 
 #[tokio::test]
+async fn what_came_and_went_again_is_waited_for_once_more() {
+    let mut fleet = Fleet::settled(&["m1"]).await;
+    fleet.stages = fleet::UNSETTLED;
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]));
+    assert_eq!(outcome.changed, pairs(&[("m1", "the page is up")]));
+    assert_eq!(fleet.machine("m1").read("etc/toy/waited"), "waited\nwaited\n", "its fix ran twice");
+}
+
+#[tokio::test]
 async fn a_fix_without_effect_is_told_and_not_repeated() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");
