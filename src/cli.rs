@@ -11,12 +11,14 @@ use crate::report;
 mod apply;
 mod check;
 mod completions;
+mod entrance;
 mod kubeconfig;
 mod new;
 mod plan;
 mod remove;
 mod reset;
 mod saved;
+mod ssh_check;
 mod start;
 mod status;
 
@@ -40,6 +42,8 @@ enum Command {
     New(new::New),
     /// Read the inventory and say what is wrong with it; asks no machine.
     Check(check::Check),
+    /// Get into every machine and tell how, and how long each part takes; changes nothing.
+    SshCheck(ssh_check::SshCheck),
     /// Ask every machine and show what is not as the inventory says; changes nothing.
     Plan(plan::Plan),
     /// Ask every machine and show the fleet on one screen; changes nothing.
@@ -101,6 +105,7 @@ impl Cli {
         match self.command {
             Command::New(args) => new::new(args),
             Command::Check(args) => check::check(&args),
+            Command::SshCheck(args) => ssh_check::ssh_check(&args).await,
             Command::Plan(args) => plan::plan(&args).await,
             Command::Status(args) => status::status(&args).await,
             Command::Apply(args) => apply::apply(&args).await,

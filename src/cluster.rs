@@ -205,16 +205,21 @@ impl std::fmt::Display for Taint {
     }
 }
 
-/// How a machine is reached.
-#[derive(Clone, Debug, PartialEq)]
+/// How a machine is reached. What is `None` is as the operator's own `ssh` would have it.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ssh {
+    /// A name, an address, or an alias of the operator's ssh_config.
     pub host: String,
-    pub port: u16,
-    pub user: String,
-    /// A private key file; `None`: the agent, then the usual files in `~/.ssh`.
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    /// The only private key file that is tried.
     pub key: Option<PathBuf>,
-    /// Where host keys are looked up, and new ones are added; `None`: `~/.ssh/known_hosts`.
+    /// Where host keys are looked up, and new ones are added.
     pub known_hosts: Option<PathBuf>,
+    /// Hosts to go through, in order, as `user@host:port`; empty: none.
+    pub jump: Option<Vec<String>>,
+    /// The only host key that is right, as `SHA256:…`.
+    pub host_key: Option<String>,
 }
 
 impl Cluster {

@@ -12,12 +12,10 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use sha1::Sha1;
 
 use crate::error::{Error, Kind, Result};
-
-const SYSTEM_WIDE: &str = "/etc/ssh/ssh_known_hosts";
 
 /// Every host key in the operator's files.
 #[derive(Clone, Debug)]
@@ -63,7 +61,7 @@ struct Line {
 enum Mark {
     None,
     Revoked,
-    /// Host certificates are not asked for, so such a line can never match.
+    /// Its key signs certificates of hosts.
     Authority,
 }
 
@@ -78,16 +76,15 @@ enum Hosts {
 }
 
 impl KnownHosts {
-    /// Reads `given`; without it, the operator's own file under `home` and the system-wide one. A file that is
-    /// not there knows nobody; one that cannot be read is an error, or every host in it would look new.
-    pub fn load(given: Option<&Path>, home: Option<&Path>) -> Result<Self> {
-        let own = given.map(Path::to_path_buf).or(home.map(|home| home.join(".ssh/known_hosts")));
-        let own_shown = own.as_deref().map_or("~/.ssh/known_hosts".into(), |file| shown(file, home));
-        let mut lines = own.as_deref().map_or(Ok(vec![]), |file| read(file, &own_shown))?;
-        if given.is_none() {
-            lines.extend(read(Path::new(SYSTEM_WIDE), SYSTEM_WIDE)?);
+    /// Reads the operator's own files, of which the first gets what is new, and those of everybody on this computer. A
+    /// file that is not there knows nobody; one that cannot be read is an error, or every host in it would look new.
+    pub fn load(own: &[PathBuf], system: &[PathBuf], home: Option<&Path>) -> Result<Self> {
+        let own_shown = own.first().map_or("~/.ssh/known_hosts".into(), |file| shown(file, home));
+        let mut lines = vec![];
+        for file in own.iter().chain(system) {
+            lines.extend(read(file, &shown(file, home))?);
         }
-        Ok(KnownHosts { lines, own, own_shown })
+        Ok(KnownHosts { lines, own: own.first().cloned(), own_shown })
     }
 
     /// The file that new keys are added to, as a user writes it.
@@ -108,6 +105,56 @@ impl KnownHosts {
             true => Verdict::Known,
             false if of(Mark::None).next().is_none() => Verdict::Unknown,
             false => Verdict::Changed(of(Mark::None).map(|line| line.seen.clone()).collect()),
+        }
+    }
+
+    /// Whether there is an authority for certificates of this host: then it may be asked for one.
+    pub fn has_authority(&self, host: &str, port: u16) -> bool {
+        self.authorities(host, port).next().is_some()
+    }
+
+    fn authorities(&self, host: &str, port: u16) -> impl Iterator<Item = &Line> {
+        let name = name(host, port);
+        self.lines.iter().filter(move |line| line.mark == Mark::Authority && line.hosts.matches(&name))
+    }
+
+    /// Whether one of the host's authorities stands for the certificate now, in seconds since 1970; else why not.
+    /// The rules of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT", and of OpenSSH's PROTOCOL.certkeys.
+    pub fn vouches(
+        &self,
+        host: &str,
+        port: u16,
+        certificate: &Certificate,
+        now: u64,
+    ) -> std::result::Result<(), String> {
+        let name = name(host, port);
+        let mut revoked =
+            self.lines.iter().filter(|line| line.mark == Mark::Revoked && line.hosts.matches(&name));
+        let (signer, key) = (certificate.signature_key(), certificate.public_key());
+        if let Some(line) = revoked.find(|line| [signer, key].contains(&line.key.key_data())) {
+            return Err(format!("a key of it is revoked in {}", line.seen.shown));
+        }
+        let ours: Vec<_> =
+            self.authorities(host, port).map(|line| line.key.fingerprint(HashAlg::Sha256)).collect();
+        certificate.validate_at(now, &ours).map_err(|_| {
+            match ours.contains(&signer.fingerprint(HashAlg::Sha256)) {
+                false => format!(
+                    "signed by {}, which is no authority of yours",
+                    signer.fingerprint(HashAlg::Sha256)
+                ),
+                true => "it is not valid now, or not as it was signed".to_string(),
+            }
+        })?;
+        if !certificate.cert_type().is_host() {
+            return Err("it is a user's, not a host's".into());
+        }
+        if !certificate.critical_options().is_empty() {
+            return Err("it has critical options that nobody knows".into());
+        }
+        let host = host.to_lowercase();
+        match certificate.valid_principals().iter().any(|pattern| glob(&pattern.to_lowercase(), &host)) {
+            true => Ok(()),
+            false => Err(format!("it is for {}, not for {host}", certificate.valid_principals().join(", "))),
         }
     }
 

@@ -8,8 +8,10 @@ use std::sync::{Arc, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+pub use ask::{Typed, ask, ask_for, secret};
 use redact::Secrets;
 
+pub mod ask;
 pub mod bundle;
 pub mod color;
 pub mod detail;
@@ -268,33 +270,6 @@ pub fn raw(text: &[u8]) {
 /// A line on standard error: what happens on the way.
 pub fn err(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", color::paint(line));
-}
-
-/// An answer, once it is typed.
-pub type Typed<T> = tokio::sync::oneshot::Receiver<std::io::Result<T>>;
-
-/// Asks on the terminal; only a yes is one.
-pub fn ask(question: &str) -> Typed<bool> {
-    put(&format!("{question} [y/N] "), |line| ["y", "yes"].contains(&line.trim().to_lowercase().as_str()))
-}
-
-/// Asks on the terminal for a word.
-pub fn ask_for(question: &str) -> Typed<String> {
-    put(&format!("{question}: "), |line| line.trim().to_string())
-}
-
-/// The answer comes from a thread of its own, which a program that ends does not wait for: whoever stops it is not
-/// held up by a question.
-fn put<T: Send + 'static>(question: &str, understand: fn(&str) -> T) -> Typed<T> {
-    let _ = write!(anstream::stderr(), "{question}");
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        // Nobody waits for it any more where the user stopped the program.
-        let _ = sender.send(read.map(|_| understand(&line)));
-    });
-    receiver
 }
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.

@@ -2,22 +2,36 @@
 //! files beneath; what is run is none of its business.
 
 mod auth;
+mod clock;
 mod connect;
+mod dial;
 mod exec;
+mod keys;
+mod root;
+mod secrets;
 mod trust;
+mod way;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use russh::Disconnect;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::timeout;
 
 use crate::cluster::{self, Node};
 use crate::error::Result;
 use crate::shell::{Output, Shell};
-use connect::Connection;
+use clock::Clock;
+use connect::{Connection, Visit};
+use exec::Cut;
+use keys::KeyFiles;
+use root::{Means, Next};
+pub use secrets::{Ask, Secret};
+use secrets::{Lent, Secrets};
+pub use way::{Through, Way};
 
 /// How long connecting and logging in may take together, unless the user says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +45,8 @@ const STUCK_WRITE: Duration = Duration::from_secs(300);
 pub const SCRIPTS_AT_ONCE: usize = 4;
 /// Saying goodbye is polite, waiting for it is not.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Ways that are looked up at the same time.
+const LOOKUPS: usize = 8;
 
 /// How long a machine that vanished under a running script is still believed in.
 pub const fn longest_silence() -> Duration {
@@ -55,17 +71,31 @@ impl Default for Options {
 /// What is looked up on the operator's own side.
 #[derive(Clone, Debug, Default)]
 pub struct Operator {
+    /// Who logs in where nothing says otherwise.
+    pub user: String,
     /// Where `.ssh` is.
     pub home: Option<PathBuf>,
     /// The socket of an agent that holds keys.
     pub agent: Option<PathBuf>,
+    /// The program that knows the operator's ssh_config.
+    pub ssh: Option<PathBuf>,
+    /// Another file than theirs.
+    pub config: Option<PathBuf>,
 }
 
 impl Operator {
     /// Whoever runs this program.
     pub fn present() -> Self {
         let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-        Operator { home: std::env::home_dir(), agent: agent.map(PathBuf::from) }
+        let user =
+            ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|u| !u.is_empty()));
+        Operator {
+            user: user.unwrap_or_else(|| "root".into()),
+            home: std::env::home_dir(),
+            agent: agent.map(PathBuf::from),
+            ssh: which::which("ssh").ok(),
+            config: None,
+        }
     }
 
     fn shown(&self, path: &Path) -> String {
@@ -73,30 +103,88 @@ impl Operator {
     }
 }
 
-/// One machine over SSH: connected to when there is something to run, and again when the connection was lost.
-pub struct Ssh {
-    target: Target,
-    connection: Mutex<Option<Arc<Connection>>>,
+/// What all connections of a run share: who connects, with what, and the hosts that are gone through on the way.
+pub struct Client {
+    options: Options,
+    operator: Operator,
+    secrets: Secrets,
+    keys: KeyFiles,
+    /// Connections to jump hosts, one each.
+    hops: std::sync::Mutex<BTreeMap<String, Arc<Kept>>>,
+    /// How many ways are looked up at the same time: each is a process.
+    lookups: Semaphore,
 }
 
-/// All that connecting needs to know.
-struct Target {
+/// A connection, made by whoever needs it first.
+type Kept = Mutex<Option<Arc<Connection>>>;
+
+impl Client {
+    pub fn new(options: Options, operator: Operator) -> Self {
+        let (secrets, keys) = (Secrets::none(), KeyFiles::default());
+        Client {
+            options,
+            operator,
+            secrets,
+            keys,
+            hops: Default::default(),
+            lookups: Semaphore::new(LOOKUPS),
+        }
+    }
+
+    /// The operator can be asked for what only they know, as often as `tries` where it turns out wrong.
+    pub fn asking(self, ask: Ask, tries: u8) -> Self {
+        Client { secrets: Secrets::new(ask, tries), ..self }
+    }
+
+    async fn way(&self, ssh: &cluster::Ssh) -> Result<Way> {
+        let _place = self.lookups.acquire().await;
+        way::resolve(ssh, &self.operator).await
+    }
+
+    /// The connection to a jump host on the way to the node `name`; all who go through it share it.
+    async fn hop(&self, name: &str, hop: &Way) -> Result<Arc<Connection>> {
+        let id = hop.hops().into_iter().chain([hop]).map(Way::shown).collect::<Vec<_>>().join(",");
+        let kept = {
+            let mut all = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(id).or_default().clone()
+        };
+        let mut kept = kept.lock().await;
+        if let Some(connection) = kept.as_ref().filter(|connection| !connection.handle.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let visit = Visit { client: self, name, whose: hop.shown(), way: Arc::new(hop.clone()) };
+        let connection = Arc::new(connect::connect(visit).await?);
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+}
+
+/// One machine over SSH: connected to when there is something to run, and again when the connection was lost.
+pub struct Ssh {
     /// The node's name, for messages.
     name: String,
     ssh: cluster::Ssh,
-    options: Options,
-    operator: Operator,
+    client: Arc<Client>,
+    way: OnceCell<Arc<Way>>,
+    connection: Kept,
+}
+
+/// How a machine was got into.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub way: Way,
+    /// The key or the method that let us in.
+    pub by: String,
+    /// How scripts come to run as root.
+    pub root: &'static str,
+    /// How long each part took.
+    pub took: Vec<(&'static str, Duration)>,
 }
 
 impl Ssh {
-    pub fn new(node: &Node, options: Options) -> Self {
-        Ssh::of(node, options, Operator::present())
-    }
-
-    /// For an operator other than the present one.
-    pub fn of(node: &Node, options: Options, operator: Operator) -> Self {
-        let target = Target { name: node.name.clone(), ssh: node.ssh.clone(), options, operator };
-        Ssh { target, connection: Mutex::new(None) }
+    pub fn new(node: &Node, client: &Arc<Client>) -> Self {
+        let (name, ssh) = (node.name.clone(), node.ssh.clone());
+        Ssh { name, ssh, client: client.clone(), way: OnceCell::new(), connection: Mutex::default() }
     }
 
     /// Ends the connection, if there is one. Takes a second at most.
@@ -106,13 +194,35 @@ impl Ssh {
         }
     }
 
+    /// Gets in, becomes root, and tells how.
+    pub async fn route(&self) -> Result<Route> {
+        let since = Instant::now();
+        let on = |error: crate::error::Error| error.on(&self.name);
+        let way = self.way().await.map_err(on)?;
+        let found = since.elapsed();
+        let connection = self.connection().await.map_err(on)?;
+        let since = Instant::now();
+        self.run_once("", &mut |_| {}).await.map_err(on)?;
+        let root = connection.means.lock().await.as_ref().map_or("", Means::shown);
+        let took = [("config", found)].into_iter().chain(connection.took.iter().copied());
+        let took = took.chain([("root", since.elapsed())]).collect();
+        Ok(Route { way: (*way).clone(), by: connection.entry.by.clone(), root, took })
+    }
+
+    async fn way(&self) -> Result<Arc<Way>> {
+        let way = self.way.get_or_try_init(|| async { self.client.way(&self.ssh).await.map(Arc::new) });
+        way.await.cloned()
+    }
+
     /// The connection, made if need be. Those who come while it is being made wait for it.
     async fn connection(&self) -> Result<Arc<Connection>> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.handle.is_closed()) {
             return Ok(connection.clone());
         }
-        let connection = Arc::new(connect::connect(&self.target).await?);
+        let way = self.way().await?;
+        let visit = Visit { client: &self.client, name: &self.name, whose: way.user.clone(), way };
+        let connection = Arc::new(connect::connect(visit).await?);
         *kept = Some(connection.clone());
         Ok(connection)
     }
@@ -127,35 +237,73 @@ impl Ssh {
 
     async fn run_once(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         let mut connection = self.connection().await?;
-        let mut session = connection.session().await;
-        if session.is_err() && connection.handle.is_closed() {
-            // Nothing of the script has been sent yet: the machine may have rebooted since the last one.
-            self.forget(&connection).await;
-            connection = self.connection().await?;
-            session = connection.session().await;
-        }
-        let user = &self.target.ssh.user;
-        let (channel, _slot) = session.map_err(|error| exec::no_session(&error))?;
-        let result = exec::exec(channel, exec::command(user), script, heard).await;
-        match result {
-            Ok(output) => match exec::sudo_refusal(user, &output) {
-                Some(refusal) => Err(refusal),
-                None => Ok(output),
-            },
-            Err(cut) => {
-                if let exec::Cut::Lost(_) = cut {
-                    self.forget(&connection).await;
+        let user = connection.way.user.clone();
+        let mut known = connection.means.lock().await.clone();
+        let mut lent: Option<Lent> = None;
+        loop {
+            let means = known.clone().unwrap_or_else(|| Means::first(&user));
+            let mut session = connection.session().await;
+            if session.is_err() && connection.handle.is_closed() {
+                // Nothing of the script has been sent yet: the machine may have rebooted since the last one.
+                self.forget(&connection).await;
+                connection = self.connection().await?;
+                session = connection.session().await;
+            }
+            let (channel, _slot) = session.map_err(|error| exec::no_session(&error))?;
+            let said = match exec::exec(channel, &means, script, heard).await {
+                Ok(output) => {
+                    lent.map(Lent::proved);
+                    *connection.means.lock().await = Some(means);
+                    return Ok(output);
                 }
-                Err(cut.told(user, connection.parting().as_deref()))
+                Err(Cut::NotBegun(said)) => said,
+                Err(cut) => {
+                    if let Cut::Lost(_) = cut {
+                        self.forget(&connection).await;
+                    }
+                    return Err(cut.told(&user, &means, connection.parting().as_deref()));
+                }
+            };
+            match self.other_means(&means, &said, &connection, &mut lent).await? {
+                Some(other) => known = Some(other),
+                None => return Err(means.refused(&user, &said)),
             }
         }
+    }
+
+    /// What to try after `means` did not make us root; `None` where nothing is left.
+    async fn other_means(
+        &self,
+        means: &Means,
+        said: &Output,
+        connection: &Connection,
+        lent: &mut Option<Lent>,
+    ) -> Result<Option<Means>> {
+        let (terminal, used) = match means.next(said) {
+            Next::Refused => return Ok(None),
+            Next::Doas => return Ok(Some(Means::Doas)),
+            Next::Terminal => return Ok(Some(Means::Terminal(means.password().map(String::from)))),
+            Next::Password { terminal } => (terminal, false),
+            Next::Again => (means.on_terminal(), true),
+        };
+        let with = |word: String| if terminal { Means::Terminal(Some(word)) } else { Means::Password(word) };
+        // Most of the time it is the one that let us in.
+        if let Some(word) = connection.entry.password.clone().filter(|_| !used) {
+            return Ok(Some(with(word)));
+        }
+        if lent.take().is_some_and(|lent| lent.was_right_elsewhere()) {
+            return Ok(None);
+        }
+        let clock = Clock::new(self.client.options.timeout);
+        *lent = self.client.secrets.lend(&Secret::Sudo(connection.way.user.clone()), &clock).await?;
+        Ok(lent.as_ref().map(|lent| with(lent.word.clone())))
     }
 }
 
 impl Shell for Ssh {
     /// One that is dropped before its end leaves the script running over there.
     async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
-        self.run_once(script, heard).await.map_err(|error| error.on(&self.target.name))
+        self.run_once(script, heard).await.map_err(|error| error.on(&self.name))
     }
 }
 

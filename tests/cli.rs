@@ -258,7 +258,8 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
         .nodes
         .iter()
         .map(|node| {
-            format!("{} {} {}@{}:{}", node.name, node.role, node.ssh.user, node.ssh.host, node.ssh.port)
+            let (user, port) = (node.ssh.user.as_deref().unwrap(), node.ssh.port.unwrap_or(22));
+            format!("{} {} {user}@{}:{port}", node.name, node.role, node.ssh.host)
         })
         .collect();
     assert_eq!(

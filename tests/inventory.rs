@@ -72,7 +72,7 @@ fn the_minimal_example_means_what_its_defaults_say() {
     assert_eq!(names, ["m1", "w1"]);
     let m1 = &cluster.nodes[0];
     assert_eq!((m1.role, m1.ip), (Role::ControlPlane, "198.18.0.11".parse::<IpAddr>().unwrap()));
-    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port, m1.ssh.user.as_str()), ("198.18.0.11", 22, "root"));
+    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port, &m1.ssh.user), ("198.18.0.11", None, &None));
     assert_eq!((&m1.ssh.key, &m1.taints), (&None, &None));
 }
 
@@ -95,10 +95,13 @@ fn the_full_example_means_what_it_says() {
     let line = line.lines().position(|line| line.contains("dashboard-admin.yaml")).unwrap() + 1;
     assert_eq!(admin.written, format!("inventories/full.toml:{line}"));
     let m1 = cluster.node("m1").unwrap();
-    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port), ("m1.example.com", 2222));
+    assert_eq!((m1.ssh.host.as_str(), m1.ssh.port), ("m1.example.com", Some(2222)));
+    assert_eq!(m1.ssh.jump, Some(vec![]));
+    assert!(m1.ssh.host_key.as_deref().unwrap().starts_with("SHA256:"));
     assert_eq!(m1.taints, Some(vec![]));
     let w03 = cluster.node("w03").unwrap();
-    assert_eq!((w03.ssh.host.as_str(), w03.ssh.user.as_str()), ("198.18.0.23", "debian"));
+    assert_eq!((w03.ssh.host.as_str(), w03.ssh.user.as_deref()), ("198.18.0.23", Some("debian")));
+    assert_eq!(w03.ssh.jump.as_deref().unwrap(), ["ops@bastion.example.com:2222"]);
     assert_eq!(w03.labels["example.com/rack"], "a1");
     assert_eq!(w03.taints.as_ref().unwrap()[1].to_string(), "example.com/old:NoExecute");
     assert_eq!(w03.ssh.known_hosts.as_deref(), Some(Path::new("inventories/known_hosts")));
@@ -208,7 +211,7 @@ fn a_cluster_may_be_ipv6_only() {
     "#;
     let cluster = inventory::parse(text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(cluster.kubernetes.to_string(), "1.36.3");
-    assert_eq!((cluster.nodes[0].ssh.host.as_str(), cluster.nodes[0].ssh.port), ("fd00::11", 2222));
+    assert_eq!((cluster.nodes[0].ssh.host.as_str(), cluster.nodes[0].ssh.port), ("fd00::11", Some(2222)));
     assert_eq!(cluster.nodes[2].ip, "fd00::22".parse::<IpAddr>().unwrap());
 }
 

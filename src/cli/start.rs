@@ -4,13 +4,14 @@ use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use time::OffsetDateTime;
 use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 
+use super::entrance::Entrance;
 use super::{Inventory, interrupted, interrupts};
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
@@ -22,7 +23,7 @@ use crate::probe;
 use crate::reconcile::{Fleetwork, Member, Reading};
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Event, Events, Style};
-use crate::ssh::{Options, Ssh};
+use crate::ssh::Ssh;
 use crate::step::Ask;
 use crate::store::{self, Store};
 
@@ -33,12 +34,8 @@ pub(super) struct FleetArgs {
     /// Print what happens as JSON on standard output, one object a line.
     #[arg(long)]
     pub json: bool,
-    /// Accept host keys that are not known yet, and remember them. A key that changed is refused all the same.
-    #[arg(long)]
-    accept_new_host_keys: bool,
-    /// How long connecting to a machine and logging in may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    timeout: u64,
+    #[command(flatten)]
+    entrance: Entrance,
     /// How long a fix waits for what others bring about, in seconds: a package lock that is given back, a node that
     /// becomes Ready, pods that start.
     #[arg(long, value_name = "SECONDS", default_value_t = Run::WAIT)]
@@ -163,7 +160,8 @@ impl FleetArgs {
         let cluster = Arc::new(cluster);
         let loaded = load(&cluster, &store)?;
         loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
-        let shells = cluster.nodes.iter().map(|node| Ssh::new(node, self.options())).collect();
+        let client = Arc::new(self.entrance.client());
+        let shells = cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
         let id = probe::boundary().unwrap_or_default().trim_matches('-').into();
         let run = Run { id, owner: owner(), wait: self.wait };
         let known = (cluster.clone(), loaded.0.clone());
@@ -173,13 +171,6 @@ impl FleetArgs {
             work.limit(&chosen);
         }
         Ok((cluster, store, loaded, work))
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            accept_new_host_keys: self.accept_new_host_keys,
-            timeout: Duration::from_secs(self.timeout),
-        }
     }
 }
 

@@ -12,10 +12,9 @@ pub fn check(nodes: &[Written], ranges: &Ranges, mistakes: &mut Mistakes) {
     twice(nodes, |node| Some(node.node.name.clone()), |node| &node.name_at, "called", mistakes);
     let sound = |node: &Written| !node.doubtful;
     let address = |node: &Written| {
-        sound(node).then(|| match node.node.ssh.host.contains(':') {
-            true => format!("[{}]:{}", node.node.ssh.host, node.node.ssh.port),
-            false => format!("{}:{}", node.node.ssh.host, node.node.ssh.port),
-        })
+        let (host, port) = (&node.node.ssh.host, node.node.ssh.port.unwrap_or(22));
+        sound(node)
+            .then(|| if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
     };
     let same_address = twice(nodes, address, |node| &node.address_at, "reached at", mistakes);
     // Where `ip` is not written it is the address, which was already said.

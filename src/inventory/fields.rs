@@ -80,9 +80,10 @@ const MANIFESTS: &[Field] =
     &[field("manifests", Texts, Required(r#"manifests = ["calico.yaml"]"#), "YAML files to apply")];
 
 const SSH: &[Field] = &[
-    field("user", Text, Default("root"), "whom to log in as"),
-    field("port", Integer, Default("22"), "the port of sshd"),
+    field("user", Text, Optional, "whom to log in as"),
+    field("port", Integer, Optional, "the port of sshd"),
     field("key", Text, Optional, "a private key file"),
+    field("jump", Texts, Optional, "hosts to go through, in this order"),
     field("known-hosts", Text, Optional, "the file of known host keys"),
 ];
 
@@ -132,6 +133,8 @@ const NODE: &[Field] = &[
     field("user", Text, Optional, "whom to log in as"),
     field("port", Integer, Optional, "the port of sshd"),
     field("key", Text, Optional, "a private key file"),
+    field("jump", Texts, Optional, "hosts to go through, in this order"),
+    field("host-key", Text, Optional, "the fingerprint of its host key"),
     field("labels", Pairs, Optional, "labels of the Node"),
     field("taints", Texts, Optional, "taints of the Node"),
 ];

@@ -27,9 +27,10 @@ pub struct Written {
 
 /// How nodes are reached that do not say otherwise.
 struct Reach {
-    user: String,
-    port: u16,
+    user: Option<String>,
+    port: Option<u16>,
     key: Option<PathBuf>,
+    jump: Option<Vec<String>>,
     known_hosts: Option<PathBuf>,
 }
 
@@ -37,9 +38,10 @@ struct Reach {
 pub fn nodes(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Written> {
     let ssh = root.table("ssh");
     let reach = Reach {
-        user: user(&ssh, mistakes).unwrap_or_default(),
-        port: ssh.port("port", mistakes).unwrap_or(22),
+        user: user(&ssh, mistakes),
+        port: ssh.port("port", mistakes),
         key: ssh.text("key").and_then(|key| folder.private_key(&key, mistakes)),
+        jump: jump(&ssh, mistakes),
         known_hosts: ssh.text("known-hosts").map(|path| folder.path(path.is)),
     };
     let tables = root.named("nodes");
@@ -69,13 +71,7 @@ fn expand(
             node: Node {
                 name: name_of_node,
                 role: role.unwrap_or(Role::Worker),
-                ssh: ssh.unwrap_or(Ssh {
-                    host: String::new(),
-                    port: 22,
-                    user: String::new(),
-                    key: None,
-                    known_hosts: None,
-                }),
+                ssh: ssh.unwrap_or_default(),
                 ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                 labels: labels.clone(),
                 taints: taints.clone(),
@@ -94,10 +90,12 @@ fn ssh(table: &Table, reach: &Reach, folder: &Folder, mistakes: &mut Mistakes) -
     let port = table.port("port", mistakes);
     Ssh {
         host: String::new(),
-        port: port.unwrap_or(reach.port),
-        user: user(table, mistakes).unwrap_or(reach.user.clone()),
+        port: port.or(reach.port),
+        user: user(table, mistakes).or(reach.user.clone()),
         key: key.or(reach.key.clone()),
         known_hosts: reach.known_hosts.clone(),
+        jump: jump(table, mistakes).or(reach.jump.clone()),
+        host_key: host_key(table, mistakes),
     }
 }
 
@@ -178,10 +176,10 @@ fn address(
     match words::host_and_port(address) {
         _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
         Some((host, port)) if alias(host) => {
-            if port.is_some() && table.value("port").is_some() && port != Some(ssh.port) {
+            if port.is_some() && table.value("port").is_some() && port != ssh.port {
                 return wrong("this port is not that of `port`", "say one of them");
             }
-            Some(Ssh { host: host.into(), port: port.unwrap_or(ssh.port), ..ssh.clone() })
+            Some(Ssh { host: host.into(), port: port.or(ssh.port), ..ssh.clone() })
         }
         _ => wrong(example, "as in \"198.18.0.11\", \"m1.example.com:2222\" or \"[fd00::1]:2222\""),
     }
@@ -238,6 +236,38 @@ fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
         mistakes.add(&user.at, "this is no user's name");
     }
     Some(user.is.to_string())
+}
+
+/// Hosts to go through; an empty list means none, whatever ssh_config says.
+fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
+    table.value("jump")?.get_ref().as_array()?;
+    let hosts = table.texts("jump");
+    for host in &hosts {
+        let (user, address) =
+            host.is.rsplit_once('@').map_or(("x", host.is), |(user, address)| (user, address));
+        let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
+        let sound = words::host_and_port(address)
+            .is_some_and(|(host, _)| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner));
+        if !sound || user.is_empty() || user.starts_with('-') || user.contains(char::is_whitespace) {
+            mistakes.add_help(
+                &host.at,
+                "this is no host to go through",
+                "as in \"ops@bastion.example.com:2222\"",
+            );
+        }
+    }
+    Some(hosts.into_iter().map(|host| host.is.to_string()).collect())
+}
+
+/// As `ssh-keygen -lf` prints it: the hash, in base64 without padding.
+fn host_key(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
+    let key = table.text("host-key")?;
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/".contains(c);
+    if !key.is.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == 43 && hash.chars().all(base64)) {
+        let says = "the fingerprint of a host key is SHA256: and 43 characters";
+        mistakes.add_help(&key.at, says, "on the machine: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub");
+    }
+    Some(key.is.to_string())
 }
 
 fn role(table: &Table, mistakes: &mut Mistakes) -> Option<Role> {

@@ -19,7 +19,7 @@ fn known(text: &str) -> KnownHosts {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, text).unwrap();
-    KnownHosts::load(Some(&file), Some(dir.path())).unwrap()
+    KnownHosts::load(&[file], &[], Some(dir.path())).unwrap()
 }
 
 fn key(text: &str) -> PublicKey {
@@ -103,7 +103,7 @@ fn bytes_that_are_no_text_spoil_only_their_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, [b"# caf\xe9\nm1.example ", A.as_bytes(), b" caf\xe9\n"].concat()).unwrap();
-    let known = KnownHosts::load(Some(&file), None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
     assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Known);
 }
 
@@ -151,9 +151,9 @@ fn the_kinds_of_key_a_host_is_known_by_are_told() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_and_an_absent_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let error = KnownHosts::load(Some(dir.path()), None).unwrap_err();
+    let error = KnownHosts::load(&[dir.path().into()], &[], None).unwrap_err();
     assert_eq!(error.kind, Kind::Local);
-    let known = KnownHosts::load(Some(&dir.path().join("absent")), None).unwrap();
+    let known = KnownHosts::load(&[dir.path().join("absent")], &[], None).unwrap();
     assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Unknown);
 }
 
@@ -162,7 +162,7 @@ fn a_new_key_starts_a_line_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, format!("m1.example {A}")).unwrap();
-    let known = KnownHosts::load(Some(&file), None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
     known.add("M2", 22, &key(&format!("{B} a comment"))).unwrap();
     known.add("m2", 2222, &key(B)).unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
@@ -173,7 +173,10 @@ fn a_new_key_starts_a_line_of_its_own() {
 fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
-    KnownHosts::load(None, Some(home.path())).unwrap().add("m1", 22, &key(A)).unwrap();
+    KnownHosts::load(&[home.path().join(".ssh/known_hosts")], &[], Some(home.path()))
+        .unwrap()
+        .add("m1", 22, &key(A))
+        .unwrap();
     let mode = |path: &str| std::fs::metadata(home.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(".ssh"), mode(".ssh/known_hosts")), (0o700, 0o600));
     assert_eq!(std::fs::read_to_string(home.path().join(".ssh/known_hosts")).unwrap(), format!("m1 {A}\n"));
@@ -183,18 +186,18 @@ fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
 fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
-    let known = KnownHosts::load(Some(&file), None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
     std::thread::scope(|scope| {
         for node in 0..16 {
             let known = &known;
             scope.spawn(move || known.add(&format!("m{node}"), 22, &key(EC)).unwrap());
         }
     });
-    let known = KnownHosts::load(Some(&file), None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
     assert!((0..16).all(|node| known.check(&format!("m{node}"), 22, &key(EC)) == Verdict::Known));
 }
 
 #[test]
 fn dev_null_forgets() {
-    KnownHosts::load(Some(Path::new("/dev/null")), None).unwrap().add("m1", 22, &key(A)).unwrap();
+    KnownHosts::load(&["/dev/null".into()], &[], None).unwrap().add("m1", 22, &key(A)).unwrap();
 }

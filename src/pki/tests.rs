@@ -50,7 +50,7 @@ pub(crate) fn cluster() -> Cluster {
 }
 
 fn node(name: &str, role: Role, ip: &str) -> Node {
-    let ssh = Ssh { host: ip.into(), port: 22, user: "root".into(), key: None, known_hosts: None };
+    let ssh = Ssh { host: ip.into(), ..Ssh::default() };
     Node { name: name.into(), role, ssh, ip: ip.parse().unwrap(), labels: BTreeMap::new(), taints: None }
 }
 

@@ -1,37 +1,37 @@
-//! Logging in: which keys are shown, in what order, and what the server said to each. Passwords are never sent.
+//! Logging in: what is shown, in what order, and what the server said to each. Passwords are asked for only where a
+//! server takes them and no key was enough.
 
-use std::path::{Path, PathBuf};
+mod passwords;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use russh::MethodKind;
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, decode_secret_key};
+use russh::keys::{Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use tokio::time::timeout;
 
+use super::clock::Clock;
+use super::keys::{Key, KeyFile};
 use super::trust::{Parting, Trust, last_words};
-use super::{GOODBYE, Operator, Target};
+use super::way::{Keys, Way};
+use super::{Client, GOODBYE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::fingerprint;
 
 /// sshd hangs up at the sixth key it refuses (MaxAuthTries), and there may be a file left to try.
 const AGENT_KEYS: usize = 5;
-const USUAL_FILES: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
-/// A key file, read.
-pub(super) struct KeyFile {
-    shown: String,
-    key: Key,
+/// How somebody got in.
+pub(super) struct Entry {
+    /// In words: the key, or the method.
+    pub by: String,
+    pub password: Option<String>,
 }
 
-enum Key {
-    Ready(Arc<PrivateKey>),
-    /// Encrypted, or the public half alone: an agent may hold it.
-    Locked(Option<PublicKey>),
-}
-
-/// What came of showing a key.
+/// What came of a try.
 #[derive(PartialEq)]
 enum Answer {
     In,
@@ -39,119 +39,184 @@ enum Answer {
     HungUp,
 }
 
-struct Login<'a> {
-    handle: &'a mut Handle<Trust>,
-    target: &'a Target,
-    parting: &'a Parting,
+pub(super) struct Login<'a> {
+    pub handle: &'a mut Handle<Trust>,
+    pub client: &'a Client,
+    pub way: &'a Way,
+    /// Of the node, for messages.
+    pub name: &'a str,
+    /// Of whom a password is asked for.
+    pub whose: &'a str,
+    pub clock: &'a Clock,
+    pub parting: &'a Parting,
+    pub seen: Seen,
+}
+
+/// What happened so far.
+#[derive(Default)]
+pub(super) struct Seen {
     shown: Vec<PublicKey>,
     /// A line for each key, or each reason there was none.
     tried: Vec<String>,
     methods: Vec<MethodKind>,
     /// What RSA keys sign with, once it is asked for: that may take a second.
     rsa: Option<Option<HashAlg>>,
+    by: String,
+    password: Option<String>,
 }
 
-/// The key file that the inventory names.
-pub(super) fn given(path: &Path, operator: &Operator) -> Result<KeyFile> {
-    read(path, operator).map_err(|why| {
-        Error::new(Kind::Local, format!("cannot use the SSH key {}", operator.shown(path)))
-            .because(why)
-            .hint("name a private key file in the inventory, or none, to use your ssh-agent")
-    })
-}
-
-fn read(path: &Path, operator: &Operator) -> std::result::Result<KeyFile, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let key = match decode_secret_key(&text, None) {
-        Ok(key) => Key::Ready(Arc::new(key)),
-        Err(russh::keys::Error::KeyIsEncrypted) => Key::Locked(public_half(path, &text)),
-        Err(_) if text.contains("ENCRYPTED") => Key::Locked(public_half(path, &text)),
-        Err(error) => match PublicKey::from_openssh(&text) {
-            Ok(public) => Key::Locked(Some(public)),
-            Err(_) => return Err(error.to_string()),
+/// Shows keys, in the order of the way, and after them a password if the server takes one.
+pub(super) async fn login(mut login: Login<'_>) -> Result<Entry> {
+    let mut answer = match &login.way.keys {
+        Keys::Given(path) => login.given(path).await?,
+        Keys::Named { files, only } => match login.files(files, true).await? {
+            Answer::Next if !only => login.agent(None).await,
+            answer => answer,
         },
-    };
-    Ok(KeyFile { shown: operator.shown(path), key })
-}
-
-/// Of an encrypted key: from the file beside it, or from the file itself, where the format has it in clear.
-fn public_half(path: &Path, text: &str) -> Option<PublicKey> {
-    let mut beside = path.as_os_str().to_os_string();
-    beside.push(".pub");
-    let beside = std::fs::read_to_string(PathBuf::from(beside)).ok();
-    beside
-        .and_then(|text| PublicKey::from_openssh(&text).ok())
-        .or_else(|| PrivateKey::from_openssh(text).ok().map(|key| key.public_key().clone()))
-}
-
-/// Shows the given key; without one, those of the agent, then the usual files.
-pub(super) async fn login(
-    handle: &mut Handle<Trust>,
-    target: &Target,
-    given: Option<KeyFile>,
-    parting: &Parting,
-) -> Result<()> {
-    let (shown, tried, methods) = (vec![], vec![], vec![]);
-    let mut login = Login { handle, target, parting, shown, tried, methods, rsa: None };
-    let answer = match given {
-        Some(KeyFile { key: Key::Ready(key), shown }) => login.file(&shown, key).await,
-        Some(KeyFile { key: Key::Locked(public), shown }) => {
-            let answer = match &public {
-                Some(public) => login.agent(Some(public)).await,
-                None => Answer::Next,
-            };
-            if login.shown.is_empty() {
-                return Err(login.locked(&shown));
-            }
-            answer
-        }
-        None => match login.agent(None).await {
-            Answer::Next => login.usual_files().await,
+        Keys::Usual(files) => match login.agent(None).await {
+            Answer::Next => login.files(files, false).await?,
             answer => answer,
         },
     };
-    if answer == Answer::In { Ok(()) } else { Err(login.refused()) }
+    if answer == Answer::Next {
+        answer = login.passwords().await?;
+    }
+    match answer {
+        Answer::In => Ok(Entry { by: login.seen.by, password: login.seen.password }),
+        _ => Err(login.refused()),
+    }
 }
 
 impl Login<'_> {
+    /// The one key file that the inventory names: without it there is nothing to try.
+    async fn given(&mut self, path: &Path) -> Result<Answer> {
+        let shown = self.client.operator.shown(path);
+        let file = self.client.keys.read(path, self.way).map_err(|why| {
+            Error::new(Kind::Local, format!("cannot use the SSH key {shown}"))
+                .because(why)
+                .hint("name a private key file in the inventory, or none, to use your ssh-agent")
+        })?;
+        let answer = self.file(path, file).await?;
+        // What the server would take besides is no reason to try without the key that was meant.
+        match self.seen.shown.is_empty() && answer == Answer::Next {
+            true => Err(self.locked(&shown)),
+            false => Ok(answer),
+        }
+    }
+
+    /// Those that are there. Who named them is told of the others.
+    async fn files(&mut self, paths: &[std::path::PathBuf], named: bool) -> Result<Answer> {
+        for path in paths {
+            if !named && !path.exists() {
+                continue;
+            }
+            let answer = match self.client.keys.read(path, self.way) {
+                Ok(file) => self.file(path, file).await?,
+                Err(why) => {
+                    self.seen.tried.push(format!("{}: {why}", self.client.operator.shown(path)));
+                    Answer::Next
+                }
+            };
+            if answer != Answer::Next {
+                return Ok(answer);
+            }
+        }
+        Ok(Answer::Next)
+    }
+
+    async fn file(&mut self, path: &Path, file: KeyFile) -> Result<Answer> {
+        let shown = self.client.operator.shown(path);
+        match file.key {
+            Key::Ready(key) => Ok(self.show(&shown, key, file.certificates).await),
+            Key::Hardware(public) => {
+                let answer = self.agent(Some(&public)).await;
+                if !self.was_shown(&public) {
+                    self.seen.tried.push(format!(
+                        "{shown}: its key is in a hardware token, which only an agent can use: ssh-add {shown}"
+                    ));
+                }
+                Ok(answer)
+            }
+            Key::Locked(public) => {
+                let answer = match &public {
+                    Some(public) if self.was_shown(public) => return Ok(Answer::Next),
+                    Some(public) => self.agent(Some(public)).await,
+                    None => Answer::Next,
+                };
+                if answer != Answer::Next || public.is_some_and(|public| self.was_shown(&public)) {
+                    return Ok(answer);
+                }
+                match self.client.keys.unlock(path, &self.client.secrets, self.clock).await? {
+                    Some(key) => Ok(self.show(&shown, key, file.certificates).await),
+                    None => {
+                        self.seen.tried.push(format!("{shown}: encrypted, and no passphrase opens it"));
+                        Ok(Answer::Next)
+                    }
+                }
+            }
+        }
+    }
+
+    /// A certificate is shown before the key that it is for.
+    async fn show(&mut self, shown: &str, key: Arc<PrivateKey>, certificates: Vec<Certificate>) -> Answer {
+        let (user, public) = (self.way.user.clone(), key.public_key().clone());
+        for certificate in certificates {
+            let label = format!("{shown}: certificate {:?}", certificate.key_id());
+            let result = self.handle.authenticate_openssh_cert(&user, key.clone(), certificate).await;
+            match self.heard(&label, result.map_err(|error| error.to_string())).await {
+                Answer::Next => {}
+                answer => return answer,
+            }
+        }
+        if self.was_shown(&public) {
+            return Answer::Next;
+        }
+        let key = PrivateKeyWithHashAlg::new(key, self.hash(&public).await);
+        let result = self.handle.authenticate_publickey(&user, key).await;
+        let label = format!("{shown}: {}", fingerprint(&public));
+        self.seen.shown.push(public);
+        self.heard(&label, result.map_err(|error| error.to_string())).await
+    }
+
     /// The keys an agent holds, or the one `wanted` of them.
     async fn agent(&mut self, wanted: Option<&PublicKey>) -> Answer {
-        let Some(socket) = &self.target.operator.agent else {
-            self.tried.push("ssh-agent: none (SSH_AUTH_SOCK is not set)".into());
+        let Some(socket) = &self.way.agent else {
+            self.no_agent("none (SSH_AUTH_SOCK is not set)");
             return Answer::Next;
         };
         let connected = AgentClient::connect_uds(socket).await;
         let (mut agent, held) = match connected {
             Ok(mut agent) => match agent.request_identities().await {
                 Ok(held) => (agent, held),
-                Err(error) => return self.no_agent(&error),
+                Err(error) => return self.no_agent(&error.to_string()),
             },
-            Err(error) => return self.no_agent(&error),
+            Err(error) => return self.no_agent(&error.to_string()),
         };
         let total = held.len();
         let fits = |held: &AgentIdentity| match wanted {
             Some(wanted) => held.public_key().key_data() == wanted.key_data(),
-            None => true,
+            None => !self.was_shown(&held.public_key()),
         };
-        let mut fitting = held.into_iter().filter(fits);
-        for identity in fitting.by_ref().take(AGENT_KEYS) {
+        let fitting: Vec<AgentIdentity> = held.into_iter().filter(fits).collect();
+        let more = fitting.len().saturating_sub(AGENT_KEYS);
+        for identity in fitting.into_iter().take(AGENT_KEYS) {
             match self.identity(&identity, &mut agent).await {
                 Answer::Next => {}
                 answer => return answer,
             }
         }
-        match (total, fitting.count()) {
-            (0, _) => self.tried.push("ssh-agent: it holds no keys".into()),
-            (_, 0) => {}
-            (_, more) => {
-                self.tried.push(format!("ssh-agent: {more} more, not shown: servers hang up after six"))
-            }
+        match (total, more) {
+            (0, _) => self.no_agent("it holds no keys"),
+            (_, 0) => Answer::Next,
+            (_, more) => self.no_agent(&format!("{more} more, not shown: servers hang up after six")),
         }
-        Answer::Next
     }
 
-    fn no_agent(&mut self, error: &russh::keys::Error) -> Answer {
-        self.tried.push(format!("ssh-agent: {error}"));
+    fn no_agent(&mut self, why: &str) -> Answer {
+        let line = format!("ssh-agent: {why}");
+        if !self.seen.tried.contains(&line) {
+            self.seen.tried.push(line);
+        }
         Answer::Next
     }
 
@@ -162,7 +227,7 @@ impl Login<'_> {
     ) -> Answer {
         let public = identity.public_key().into_owned();
         let hash = self.hash(&public).await;
-        let user = &self.target.ssh.user;
+        let user = &self.way.user;
         let (result, comment) = match identity {
             AgentIdentity::PublicKey { key, comment } => {
                 (self.handle.authenticate_publickey_with(user, key.clone(), hash, agent).await, comment)
@@ -173,50 +238,12 @@ impl Login<'_> {
             }
         };
         let label = format!("ssh-agent: {} {comment}", fingerprint(&public)).trim_end().to_string();
-        self.shown.push(public);
-        self.heard(&label, result.map_err(|error| error.to_string())).await
-    }
-
-    async fn usual_files(&mut self) -> Answer {
-        let Some(home) = &self.target.operator.home else { return Answer::Next };
-        for path in USUAL_FILES.map(|file| home.join(file)) {
-            if !path.exists() {
-                continue;
-            }
-            let answer = match read(&path, &self.target.operator) {
-                Ok(KeyFile { key: Key::Ready(key), shown }) => self.file(&shown, key).await,
-                Ok(KeyFile { key: Key::Locked(public), shown }) => {
-                    if !public.is_some_and(|public| self.was_shown(&public)) {
-                        self.tried.push(format!("{shown}: encrypted; ssh-add it"));
-                    }
-                    Answer::Next
-                }
-                Err(why) => {
-                    self.tried.push(format!("{}: {why}", self.target.operator.shown(&path)));
-                    Answer::Next
-                }
-            };
-            if answer != Answer::Next {
-                return answer;
-            }
-        }
-        Answer::Next
-    }
-
-    async fn file(&mut self, shown: &str, key: Arc<PrivateKey>) -> Answer {
-        let public = key.public_key().clone();
-        if self.was_shown(&public) {
-            return Answer::Next;
-        }
-        let key = PrivateKeyWithHashAlg::new(key, self.hash(&public).await);
-        let result = self.handle.authenticate_publickey(&self.target.ssh.user, key).await;
-        let label = format!("{shown}: {}", fingerprint(&public));
-        self.shown.push(public);
+        self.seen.shown.push(public);
         self.heard(&label, result.map_err(|error| error.to_string())).await
     }
 
     fn was_shown(&self, key: &PublicKey) -> bool {
-        self.shown.iter().any(|shown| shown.key_data() == key.key_data())
+        self.seen.shown.iter().any(|shown| shown.key_data() == key.key_data())
     }
 
     /// SHA-1 only for a server that says it knows nothing better; one that says nothing gets SHA-512.
@@ -224,16 +251,19 @@ impl Login<'_> {
         if !key.algorithm().is_rsa() {
             return None;
         }
-        if self.rsa.is_none() {
+        if self.seen.rsa.is_none() {
             let best = self.handle.best_supported_rsa_hash().await.ok().flatten();
-            self.rsa = Some(best.unwrap_or(Some(HashAlg::Sha512)));
+            self.seen.rsa = Some(best.unwrap_or(Some(HashAlg::Sha512)));
         }
-        self.rsa.flatten()
+        self.seen.rsa.flatten()
     }
 
     async fn heard(&mut self, label: &str, result: std::result::Result<AuthResult, String>) -> Answer {
         let (said, answer) = match result {
-            Ok(AuthResult::Success) => return Answer::In,
+            Ok(AuthResult::Success) => {
+                self.seen.by = label.into();
+                return Answer::In;
+            }
             // russh makes no difference between a refusal and the end of the connection, but for this.
             Ok(AuthResult::Failure { remaining_methods, .. }) if remaining_methods.is_empty() => {
                 let _ = timeout(GOODBYE, &mut *self.handle).await;
@@ -241,37 +271,51 @@ impl Login<'_> {
                 (format!("the server hung up: {why}"), Answer::HungUp)
             }
             Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
-                self.methods = remaining_methods.to_vec();
+                self.seen.methods = remaining_methods.to_vec();
                 let said = if partial_success { "accepted, but not enough alone" } else { "refused" };
                 (said.to_string(), Answer::Next)
             }
             Err(why) => (why, Answer::Next),
         };
-        self.tried.push(format!("{label}: {said}"));
+        self.seen.tried.push(format!("{label}: {said}"));
         answer
     }
 
     fn locked(&self, shown: &str) -> Error {
-        let told =
-            Error::new(Kind::Local, format!("the SSH key {shown} is encrypted, and no agent holds it"));
-        let told = self.tried.iter().fold(told, |told, line| told.because(line));
-        told.hint(format!("ssh-add {shown}"))
+        let told = Error::new(
+            Kind::Local,
+            format!("the SSH key {shown} is locked: no agent holds it, and no passphrase opens it"),
+        );
+        let told = self.seen.tried.iter().fold(told, |told, line| told.because(line));
+        told.hint(format!("ssh-add {shown}; or run this on a terminal, or with --passphrase-command"))
     }
 
     fn refused(&self) -> Error {
-        let Target { name, ssh, .. } = self.target;
-        let told =
-            Error::new(Kind::Unreachable, format!("cannot log in as {}: no key was accepted", ssh.user));
-        let mut told = self.tried.iter().fold(told, |told, line| told.because(line));
-        if !self.methods.is_empty() {
-            let methods: Vec<&str> = self.methods.iter().map(Into::into).collect();
+        let Seen { shown, tried, methods, .. } = &self.seen;
+        let told = Error::new(
+            Kind::Unreachable,
+            format!("cannot log in as {}: nothing that was tried was enough", self.way.user),
+        );
+        let mut told = tried.iter().fold(told, |told, line| told.because(line));
+        if !methods.is_empty() {
+            let methods: Vec<&str> = methods.iter().map(Into::into).collect();
             told = told.because(format!("the server would take: {}", methods.join(", ")));
         }
-        told.hint(match self.shown.is_empty() {
-            true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one"),
+        let passwords = [MethodKind::Password, MethodKind::KeyboardInteractive];
+        let password = match methods.iter().any(|method| passwords.contains(method)) {
+            true => "; for a password, run this on a terminal or with --password-command",
+            false => "",
+        };
+        let (name, user) = (self.name, &self.way.user);
+        told.hint(match shown.is_empty() {
+            true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one{password}"),
+            false if tried.iter().any(|line| line.contains("Too many authentication failures")) => format!(
+                "a server bears only a few keys: name the right one for {name} in the inventory, or as IdentityFile \
+                 with IdentitiesOnly yes in your ssh_config"
+            ),
             false => format!(
-                "put one of these into ~{}/.ssh/authorized_keys on {name}, or name the right key in the inventory",
-                ssh.user
+                "put one of these into ~{user}/.ssh/authorized_keys on {name}, or name the right key in the \
+                 inventory{password}"
             ),
         })
     }

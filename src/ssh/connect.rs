@@ -1,107 +1,162 @@
-//! From a name to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
+//! From a way to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh::client::{self, Config, Handle, Msg};
 use russh::keys::Algorithm;
 use russh::{Channel, ChannelOpenFailure, Preferred, cipher};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::trust::{Parting, Trouble, Trust, last_words};
-use super::{KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE, Target, auth};
+use super::auth::{self, Entry, Login};
+use super::clock::Clock;
+use super::dial::{Program, dial};
+use super::root::Means;
+use super::trust::{Parting, Trouble, Trust, last_words, lookup};
+use super::way::{Through, Way};
+use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::KnownHosts;
 
-/// sshd turns away some of many that come at once (MaxStartups): so often it is asked in all.
-const ATTEMPTS: u32 = 3;
+/// sshd turns away some of many that come at once (MaxStartups). It is asked again, each time after twice as long, up
+/// to this, for as long as there is time for another try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait for a session that sshd still counts, though we saw its end.
 const SESSION_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that is logged in.
 pub(super) struct Connection {
     pub handle: Handle<Trust>,
+    pub way: Arc<Way>,
+    pub entry: Entry,
+    /// How to become root there, once somebody had to find out.
+    pub means: tokio::sync::Mutex<Option<Means>>,
+    /// How long each part took, in order.
+    pub took: Vec<(&'static str, Duration)>,
     slots: Arc<Semaphore>,
     parting: Parting,
+    /// What it goes through, and must not end before it.
+    _via: Option<Arc<Connection>>,
+    _program: Option<Program>,
 }
 
 /// How far we got, for saying what the time ran out on.
-#[derive(Clone, Copy)]
-enum Stage {
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Stage {
     Name,
     Tcp,
     Greeting,
     Login,
 }
 
-pub(super) async fn connect(target: &Target) -> Result<Connection> {
-    let mut stage = Stage::Name;
-    let result = timeout(target.options.timeout, attempt(target, &mut stage)).await;
-    result.unwrap_or_else(|_| Err(stage.timed_out(target)))
+/// Who is connected to: `name` is the node's, and `whose` tells of whom a password is asked for.
+pub(super) struct Visit<'a> {
+    pub client: &'a Client,
+    pub name: &'a str,
+    pub whose: String,
+    pub way: Arc<Way>,
 }
 
-async fn attempt(target: &Target, stage: &mut Stage) -> Result<Connection> {
-    let key = target.ssh.key.as_deref().map(|path| auth::given(path, &target.operator)).transpose()?;
-    let known = KnownHosts::load(target.ssh.known_hosts.as_deref(), target.operator.home.as_deref())?;
+type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + 'a>>;
+
+/// Through other hosts where need be, each within a time of its own.
+pub(super) fn connect(visit: Visit<'_>) -> Connecting<'_> {
+    Box::pin(async move {
+        let (via, since) = (through(&visit).await?, Instant::now());
+        let (clock, mut stage) = (Clock::new(visit.client.options.timeout), Stage::Name);
+        let mut took: Vec<(&'static str, Duration)> = via.iter().flat_map(|via| via.took.clone()).collect();
+        if via.is_some() {
+            took = vec![("jump", took.iter().map(|(_, time)| *time).sum())];
+        }
+        let work = attempt(&visit, via, &clock, &mut stage, (&mut took, since));
+        let result = clock.within(work).await;
+        result.unwrap_or_else(|| Err(stage.timed_out(&visit)))
+    })
+}
+
+/// The last host in between, connected to.
+async fn through(visit: &Visit<'_>) -> Result<Option<Arc<Connection>>> {
+    let Through::Host(hop) = &visit.way.through else { return Ok(None) };
+    let connected = visit.client.hop(visit.name, hop).await;
+    connected
+        .map(Some)
+        .map_err(|error| Error { what: format!("at the jump host {}: {}", hop.shown(), error.what), ..error })
+}
+
+async fn attempt(
+    visit: &Visit<'_>,
+    via: Option<Arc<Connection>>,
+    clock: &Clock,
+    stage: &mut Stage,
+    (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
+) -> Result<Connection> {
+    let Visit { client, name, whose, way } = visit;
+    let known = KnownHosts::load(&way.known, &way.known_to_all, client.operator.home.as_deref())?;
     let parting = Parting::default();
     let trust = Trust {
-        name: target.name.clone(),
-        host: target.ssh.host.clone(),
-        port: target.ssh.port,
+        name: name.to_string(),
+        way: way.clone(),
         known: Arc::new(known),
-        accept_new: target.options.accept_new_host_keys,
+        accept_new: client.options.accept_new_host_keys || way.accept_new,
         parting: parting.clone(),
     };
-    let mut handle = greet(target, trust, stage).await?;
+    let (mut handle, program, dialled) = greet(visit, via.as_deref(), trust, stage).await?;
+    took.extend([("tcp", dialled.duration_since(since)), ("greeting", dialled.elapsed())]);
     *stage = Stage::Login;
-    auth::login(&mut handle, target, key, &parting).await?;
-    Ok(Connection { handle, slots: Arc::new(Semaphore::new(SCRIPTS_AT_ONCE)), parting })
+    let since = Instant::now();
+    let (handle_of, parting_of, seen) = (&mut handle, &parting, auth::Seen::default());
+    let login = Login { handle: handle_of, client, way, name, whose, clock, parting: parting_of, seen };
+    let entry = auth::login(login).await?;
+    took.push(("login", since.elapsed()));
+    Ok(Connection {
+        handle,
+        way: way.clone(),
+        entry,
+        means: tokio::sync::Mutex::default(),
+        took: std::mem::take(took),
+        slots: Arc::new(Semaphore::new(SCRIPTS_AT_ONCE)),
+        parting,
+        _via: via,
+        _program: program,
+    })
 }
 
-/// Connects as far as the host key, and again if the server was merely too busy.
-async fn greet(target: &Target, trust: Trust, stage: &mut Stage) -> Result<Handle<Trust>> {
-    let ssh = &target.ssh;
-    let config = Arc::new(config(trust.known.algorithms(&ssh.host, ssh.port)));
-    let mut wait = FIRST_WAIT;
-    for left in (0..ATTEMPTS).rev() {
-        let socket = dial(target, stage).await?;
+/// Connects as far as the host key, and again if the server was merely too busy. With it, since when there was a line.
+async fn greet(
+    visit: &Visit<'_>,
+    via: Option<&Connection>,
+    trust: Trust,
+    stage: &mut Stage,
+) -> Result<(Handle<Trust>, Option<Program>, Instant)> {
+    let (host, port) = lookup(&visit.way);
+    let config = Arc::new(config(trust.known.algorithms(host, port), trust.known.has_authority(host, port)));
+    let (mut wait, since) = (FIRST_WAIT, Instant::now());
+    loop {
+        let left = since.elapsed() + wait * 3 < visit.client.options.timeout;
+        let line = dial(&visit.way, visit.name, via, stage).await?;
+        let dialled = Instant::now();
         *stage = Stage::Greeting;
-        match client::connect_stream(config.clone(), socket, trust.clone()).await {
-            Ok(handle) => return Ok(handle),
-            Err(Trouble::Ssh(error)) if left > 0 && may_pass(&error) => {
+        match client::connect_stream(config.clone(), line.stream, trust.clone()).await {
+            Ok(handle) => return Ok((handle, line.program, dialled)),
+            Err(Trouble::Ssh(error)) if left && line.program.is_none() && may_pass(&error) => {
                 sleep(wait + wait.mul_f64(jitter())).await;
-                wait *= 2;
+                wait = LONGEST_WAIT.min(wait * 2);
             }
             Err(Trouble::Refused(error)) => return Err(*error),
-            Err(Trouble::Ssh(error)) => return Err(no_greeting(target, &error, &trust.parting)),
+            Err(Trouble::Ssh(error)) => {
+                return Err(no_greeting(visit, &error, &trust.parting, line.program.as_ref()));
+            }
         }
     }
-    unreachable!("the last attempt returns");
 }
 
-async fn dial(target: &Target, stage: &mut Stage) -> Result<TcpStream> {
-    *stage = Stage::Name;
-    let (host, name) = (target.ssh.host.as_str(), &target.name);
-    let found = tokio::net::lookup_host((host, target.ssh.port)).await;
-    let addresses: Vec<_> = found.map(Iterator::collect).map_err(|error| {
-        Error::new(Kind::Unreachable, format!("there is no address for {host}"))
-            .because(error.to_string())
-            .hint(format!("correct the host of {name} in the inventory, or give its address"))
-    })?;
-    *stage = Stage::Tcp;
-    let socket = TcpStream::connect(&addresses[..]).await.map_err(|error| unreachable(target, &error))?;
-    // Nagle's algorithm would add the other side's delayed acknowledgement to every request.
-    socket.set_nodelay(true).map_err(|error| unreachable(target, &error))?;
-    Ok(socket)
-}
-
-fn config(known: Vec<Algorithm>) -> Config {
+fn config(known: Vec<Algorithm>, certificates: bool) -> Config {
     Config {
         window_size: 16 << 20,
         keepalive_interval: Some(KEEPALIVE),
@@ -111,6 +166,11 @@ fn config(known: Vec<Algorithm>) -> Config {
         inactivity_timeout: Some(STUCK_WRITE),
         preferred: Preferred {
             key: Cow::Owned(host_key_algorithms(&known)),
+            host_key_certificates: Cow::Owned(if certificates {
+                host_key_algorithms(&known)
+            } else {
+                vec![]
+            }),
             // Every processor that runs a cluster has instructions for AES: a third faster than ChaCha20.
             cipher: Cow::Borrowed(&[
                 cipher::AES_128_GCM,
@@ -154,21 +214,14 @@ fn jitter() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
-fn unreachable(target: &Target, error: &std::io::Error) -> Error {
-    let address = target.address();
-    let what = match error.kind() {
-        ErrorKind::ConnectionRefused => format!("{address} refuses the connection"),
-        _ => format!("cannot connect to {address}"),
-    };
-    Error::new(Kind::Unreachable, what).because(error.to_string()).hint(format!(
-        "is it up, and does sshd listen on port {}? {}",
-        target.ssh.port,
-        target.by_hand()
-    ))
-}
-
-fn no_greeting(target: &Target, error: &russh::Error, parting: &Parting) -> Error {
-    let address = target.address();
+fn no_greeting(visit: &Visit, error: &russh::Error, parting: &Parting, program: Option<&Program>) -> Error {
+    let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
+    if let Some(program) = program {
+        let told =
+            Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
+        let told = program.words().into_iter().fold(told, |told, words| told.because(words));
+        return told.because(error.to_string()).hint(format!("compare with: {by_hand}"));
+    }
     let (what, hint) = match may_pass(error) {
         true => (
             format!("{address} closes the connection before it says who it is"),
@@ -178,48 +231,33 @@ fn no_greeting(target: &Target, error: &russh::Error, parting: &Parting) -> Erro
     };
     let told = Error::new(Kind::Unreachable, what).because(error.to_string());
     let told = last_words(parting).into_iter().fold(told, |told, why| told.because(why));
-    told.hint(format!("{hint} {}", target.by_hand()))
+    told.hint(format!("{hint} {by_hand}"))
 }
 
 impl Stage {
-    fn timed_out(self, target: &Target) -> Error {
-        let Target { name, ssh, .. } = target;
-        let (address, by_hand) = (target.address(), target.by_hand());
+    fn timed_out(self, visit: &Visit) -> Error {
+        let Visit { name, way, client, .. } = visit;
+        let (address, by_hand) = (way.address(), way.by_hand());
         let (during, hint) = match self {
             Stage::Name => (
-                format!("while looking for the address of {}", ssh.host),
+                format!("while looking for the address of {}", way.host),
                 format!("does this machine reach its name server? or give {name}'s address as its host"),
             ),
             Stage::Tcp => (
                 format!("while connecting to {address}: nothing answers"),
-                format!("is it up, and does a firewall let port {} through? {by_hand}", ssh.port),
+                format!("is it up, and does a firewall let port {} through? {by_hand}", way.port),
             ),
             Stage::Greeting => (
                 format!("connected to {address}, but it does not answer as an SSH server"),
                 format!("is it overloaded, or is that port not sshd's? {by_hand}"),
             ),
             Stage::Login => (
-                format!("while logging in to {address} as {}", ssh.user),
+                format!("while logging in to {address} as {}", way.user),
                 format!("does your ssh-agent wait for you, or its sshd for a name server? {by_hand}"),
             ),
         };
-        let after = target.options.timeout.as_secs_f64();
+        let after = client.options.timeout.as_secs_f64();
         Error::new(Kind::Unreachable, format!("timed out after {after} s")).because(during).hint(hint)
-    }
-}
-
-impl Target {
-    pub(super) fn address(&self) -> String {
-        match self.ssh.host.contains(':') {
-            true => format!("[{}]:{}", self.ssh.host, self.ssh.port),
-            false => format!("{}:{}", self.ssh.host, self.ssh.port),
-        }
-    }
-
-    /// The command that does the same.
-    pub(super) fn by_hand(&self) -> String {
-        let port = if self.ssh.port == 22 { String::new() } else { format!("-p {} ", self.ssh.port) };
-        format!("ssh -v {port}{}@{}", self.ssh.user, self.ssh.host)
     }
 }
 

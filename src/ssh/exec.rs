@@ -3,61 +3,82 @@
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg, Sig};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 
+use super::root::{Means, RAW};
 use crate::error::{Error, Kind};
 use crate::shell::Output;
 
 /// Measured: smaller pieces are slower, bigger ones are not faster.
 const PIECE: usize = 256 * 1024;
+/// The script's first word. What comes before it is a banner, or noise of somebody's rc files.
+const BEGIN: &str = "--ironstrap begins--";
+/// Its last on a terminal, where no end of input can be sent: with its exit status.
+const END: &str = "--ironstrap ends--";
 
-/// Why there is no exit status.
+/// Why there is no exit status of the script.
 #[derive(Debug)]
 pub(super) enum Cut {
     /// The connection ended, and with it the script, or not.
     Lost(String),
     /// The server runs no commands.
     Refused,
+    /// The command ended before the script began: nothing of it was run.
+    NotBegun(Output),
 }
 
-/// What root's shell is called on the other side.
-pub(super) fn command(user: &str) -> &'static str {
-    if user == "root" { "/bin/sh -s" } else { "sudo -n -- /bin/sh -s" }
-}
-
-/// Runs `command` with `script` as its input, until the channel is closed: output and the exit status come in any
+/// Runs `script` as root by these means, until the channel is closed: output and the exit status come in any
 /// order, so neither is the end.
 pub(super) async fn exec(
     channel: Channel<Msg>,
-    command: &str,
+    means: &Means,
     script: &str,
     heard: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Output, Cut> {
-    channel.exec(true, command).await.map_err(|error| Cut::Lost(error.to_string()))?;
-    let script = Bytes::copy_from_slice(script.as_bytes());
+    let lost = |error: russh::Error| Cut::Lost(error.to_string());
+    if means.on_terminal() {
+        channel.request_pty(true, "dumb", 80, 24, 0, 0, RAW).await.map_err(lost)?;
+    }
+    channel.exec(true, means.command()).await.map_err(lost)?;
     let (mut replies, input) = channel.split();
-    let write = async {
-        for at in (0..script.len()).step_by(PIECE) {
-            input.data_bytes(script.slice(at..script.len().min(at + PIECE))).await?;
+    let mut seen = Seen { terminal: means.on_terminal(), ..Seen::default() };
+    let mut head = format!("echo '{BEGIN}'\n");
+    if let Some(password) = means.password() {
+        // Whoever is asked again would take the script for the next password, so it waits for its turn.
+        input.data_bytes(format!("{password}\n{head}")).await.map_err(lost)?;
+        if !seen.until_begun(&mut replies, heard).await? {
+            let _ = if means.on_terminal() { input.close().await } else { input.eof().await };
+            return seen.rest(&mut replies, heard).await;
         }
-        input.eof().await
-    };
+        head.clear();
+    }
+    let tail =
+        if means.on_terminal() { format!("\nprintf '\\n{END} %s\\n' $?\nexit\n") } else { String::new() };
+    let whole = Bytes::from([&head, script, &tail].concat());
+    let write = write(&input, whole, means.on_terminal());
     tokio::pin!(write);
-    let (mut seen, mut written) = (Seen::default(), false);
+    let mut written = false;
     loop {
         // Both at once: who does not read any more does not let us write any more either.
         tokio::select! {
             result = &mut write, if !written => match result {
                 // The connection is gone: the other branch hears that too, after all that was on its way.
                 Ok(()) | Err(russh::Error::SendError) => written = true,
-                Err(error) => return Err(Cut::Lost(error.to_string())),
+                Err(error) => return Err(lost(error)),
             },
             reply = replies.wait() => match reply {
-                None | Some(ChannelMsg::Close) => return seen.end(),
+                None | Some(ChannelMsg::Close) => return seen.end(heard),
                 Some(reply) => seen.take(reply, heard)?,
             },
         }
     }
+}
+
+async fn write(input: &ChannelWriteHalf<Msg>, script: Bytes, terminal: bool) -> Result<(), russh::Error> {
+    for at in (0..script.len()).step_by(PIECE) {
+        input.data_bytes(script.slice(at..script.len().min(at + PIECE))).await?;
+    }
+    if terminal { Ok(()) } else { input.eof().await }
 }
 
 /// What has come back so far.
@@ -65,15 +86,17 @@ pub(super) async fn exec(
 struct Seen {
     output: Output,
     status: Option<i32>,
+    /// What came before the script began.
+    noise: Vec<u8>,
+    begun: bool,
+    /// Everything comes in one stream, and the end is part of it.
+    terminal: bool,
 }
 
 impl Seen {
     fn take(&mut self, reply: ChannelMsg, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), Cut> {
         match reply {
-            ChannelMsg::Data { data } => {
-                heard(&data);
-                self.output.stdout.extend_from_slice(&data);
-            }
+            ChannelMsg::Data { data } => self.hear(&data, heard),
             ChannelMsg::ExtendedData { data, ext: 1 } => self.output.stderr.extend_from_slice(&data),
             ChannelMsg::ExitStatus { exit_status } => self.status = Some(exit_status as i32),
             ChannelMsg::ExitSignal { signal_name, .. } => self.status = Some(128 + number(&signal_name)),
@@ -83,11 +106,100 @@ impl Seen {
         Ok(())
     }
 
-    /// A channel that closes without a status was cut, whatever came before.
-    fn end(self) -> Result<Output, Cut> {
-        let status = self.status.ok_or_else(|| Cut::Lost("no exit status came".into()))?;
-        Ok(Output { status, ..self.output })
+    fn hear(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) {
+        if self.begun {
+            self.said(data, heard);
+            return;
+        }
+        self.noise.extend_from_slice(data);
+        if let Some((start, end)) = line(&self.noise, BEGIN) {
+            let rest = self.noise.split_off(end);
+            self.noise.truncate(start);
+            self.begun = true;
+            self.said(&rest, heard);
+        }
     }
+
+    fn said(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) {
+        if !self.terminal && !data.is_empty() {
+            heard(data);
+        }
+        self.output.stdout.extend_from_slice(data);
+    }
+
+    /// Waits for the script's first word. `false`: there was another password to be asked for, or the end.
+    async fn until_begun(
+        &mut self,
+        replies: &mut ChannelReadHalf,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<bool, Cut> {
+        while !self.begun {
+            let again =
+                [&self.output.stderr, &self.noise].iter().any(|said| find(said, b"try again").is_some());
+            if again {
+                return Ok(false);
+            }
+            match replies.wait().await {
+                None | Some(ChannelMsg::Close) => return Ok(false),
+                Some(reply) => self.take(reply, heard)?,
+            }
+        }
+        Ok(true)
+    }
+
+    async fn rest(
+        mut self,
+        replies: &mut ChannelReadHalf,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output, Cut> {
+        // On a terminal nothing says that no more will come: who is asked again and again goes without an answer.
+        while !self.terminal {
+            match replies.wait().await {
+                None | Some(ChannelMsg::Close) => break,
+                Some(reply) => self.take(reply, heard)?,
+            }
+        }
+        self.status.get_or_insert(1);
+        self.end(heard)
+    }
+
+    /// A channel that closes without a status was cut, whatever came before.
+    fn end(mut self, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output, Cut> {
+        let status = self.status.ok_or_else(|| Cut::Lost("no exit status came".into()))?;
+        self.output.status = status;
+        if !self.begun {
+            self.output.stdout = self.noise;
+            return Err(Cut::NotBegun(self.output));
+        }
+        if self.terminal {
+            let cut = || Cut::Lost("the script did not come to its end".into());
+            let at =
+                self.output.stdout.windows(END.len()).rposition(|w| w == END.as_bytes()).ok_or_else(cut)?;
+            let end = String::from_utf8_lossy(&self.output.stdout[at + END.len()..]).trim().parse();
+            self.output.status = end.map_err(|_| cut())?;
+            self.output.stdout.truncate(at.saturating_sub(1));
+            heard(&self.output.stdout);
+        }
+        Ok(self.output)
+    }
+}
+
+/// Where a whole line of this text is: its beginning, and the end after its newline.
+fn line(all: &[u8], text: &str) -> Option<(usize, usize)> {
+    let mut from = 0;
+    while let Some(at) = find(&all[from..], text.as_bytes()).map(|at| from + at) {
+        let after = &all[at + text.len()..];
+        let newline = if after.starts_with(b"\r\n") { 2 } else { usize::from(after.starts_with(b"\n")) };
+        if (at == 0 || all[at - 1] == b'\n') && newline > 0 {
+            return Some((at, at + text.len() + newline));
+        }
+        from = at + 1;
+    }
+    None
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
 }
 
 /// Linux' number of a signal; 0 for those that SSH has no name for.
@@ -112,7 +224,7 @@ fn number(signal: &Sig) -> i32 {
 
 impl Cut {
     /// As an error. `parting` is what the other side said when it hung up.
-    pub(super) fn told(self, user: &str, parting: Option<&str>) -> Error {
+    pub(super) fn told(self, user: &str, means: &Means, parting: Option<&str>) -> Error {
         match self {
             Cut::Lost(why) => {
                 Error::new(Kind::Unreachable, "the connection was lost while a script was running")
@@ -120,8 +232,9 @@ impl Cut {
                     .hint("nobody knows how far it got; run the same again, it begins by looking")
             }
             Cut::Refused => Error::new(Kind::Unreachable, "the server runs no commands")
-                .because(format!("it refused: {}", command(user)))
+                .because(format!("it refused: {}", means.command()))
                 .hint(format!("{user} needs a login shell, and no ForceCommand in sshd_config")),
+            Cut::NotBegun(said) => means.refused(user, &said),
         }
     }
 }
@@ -133,56 +246,36 @@ pub(super) fn no_session(error: &russh::Error) -> Error {
         .hint("nothing was run; look at MaxSessions in its sshd_config, or at its journal")
 }
 
-/// What sudo says when it does not run the script. Only words it alone uses: a script that fails is not its doing.
-pub(super) fn sudo_refusal(user: &str, output: &Output) -> Option<Error> {
-    if user == "root" || !output.stdout.is_empty() {
-        return None;
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let says = |words: &[&str]| stderr.lines().any(|line| words.iter().any(|word| line.contains(word)));
-    let what = match output.status {
-        1 if says(&[
-            "sudo: a password is required",
-            "sudo: a terminal is required",
-            "sudo: sorry, you must have a tty",
-            "is not in the sudoers file",
-            "is not allowed to execute",
-        ]) =>
-        {
-            format!("sudo does not let {user} become root without a password")
-        }
-        127 if stderr.contains("sudo") && stderr.contains("not found") => {
-            format!("there is no sudo to make {user} root")
-        }
-        _ => return None,
-    };
-    let rule = format!("/etc/sudoers.d/{user}: {user} ALL=(ALL) NOPASSWD: ALL");
-    Some(
-        Error::new(Kind::Unreachable, what)
-            .because(stderr.trim())
-            .hint(format!("give {user} passwordless sudo ({rule}), or log in with user = \"root\"")),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(status: i32, stdout: &str, stderr: &str) -> Option<Error> {
-        sudo_refusal("bob", &Output { status, stdout: stdout.into(), stderr: stderr.into() })
+    /// What is heard of this output, in pieces of this size; and how it ends.
+    fn seen(output: &str, size: usize, terminal: bool) -> (String, Result<Output, Cut>) {
+        let (mut seen, mut all) = (Seen { status: Some(3), terminal, ..Seen::default() }, vec![]);
+        let mut heard = |piece: &[u8]| all.extend_from_slice(piece);
+        for piece in output.as_bytes().chunks(size) {
+            seen.hear(piece, &mut heard);
+        }
+        let end = seen.end(&mut heard);
+        (String::from_utf8(all).unwrap(), end)
     }
 
     #[test]
-    fn sudo_that_wants_a_password_is_told_apart_from_a_script_that_fails() {
-        let error =
-            refusal(1, "", "sudo: unable to resolve host m1\nsudo: a password is required\n").unwrap();
-        assert_eq!(error.kind, Kind::Unreachable);
-        assert_eq!(error.what, "sudo does not let bob become root without a password");
-        assert!(refusal(127, "", "bash: line 1: sudo: command not found\n").is_some());
-        assert!(refusal(127, "", "sh: 1: sudo: not found\n").is_some());
-        assert_eq!(refusal(1, "", "sudo: unable to resolve host m1\n"), None);
-        assert_eq!(refusal(1, "ran", "sudo: a password is required\n"), None);
-        assert_eq!(refusal(127, "", "sh: 3: kubeadm: not found\n"), None);
-        assert_eq!(refusal(0, "", "sudo: a password is required\n"), None);
+    fn noise_before_the_script_is_not_of_it_however_the_stream_is_cut() {
+        let output = format!("Welcome!\n{BEGIN} not\n x{BEGIN}\n{BEGIN}\none\n{BEGIN}\ntwo");
+        for size in 1..output.len() {
+            let (heard, end) = seen(&output, size, false);
+            assert_eq!(heard, format!("one\n{BEGIN}\ntwo"));
+            assert_eq!((end.as_ref().unwrap().status, &end.unwrap().stdout[..]), (3, heard.as_bytes()));
+        }
+        assert!(matches!(seen("sorry\n", 9, false).1, Err(Cut::NotBegun(said)) if said.stdout == b"sorry\n"));
+    }
+
+    #[test]
+    fn on_a_terminal_the_status_is_in_the_stream() {
+        let (heard, end) = seen(&format!("{BEGIN}\r\nout\n\n{END} 5\n"), 4, true);
+        assert_eq!((heard.as_str(), end.unwrap().status), ("out\n", 5));
+        assert!(matches!(seen(&format!("{BEGIN}\nhalf"), 4, true).1, Err(Cut::Lost(_))), "cut");
     }
 }

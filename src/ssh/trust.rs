@@ -1,10 +1,12 @@
 //! Whether the machine that answers is the one meant. Nothing is sent to one that cannot prove it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::client::{DisconnectReason, Handler};
-use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::keys::{Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
+use super::way::Way;
 use crate::error::{Error, Kind};
 use crate::known_hosts::{self, KnownHosts, Sighting, Verdict};
 
@@ -19,8 +21,7 @@ pub(super) fn last_words(parting: &Parting) -> Option<String> {
 #[derive(Clone)]
 pub(super) struct Trust {
     pub name: String,
-    pub host: String,
-    pub port: u16,
+    pub way: Arc<Way>,
     pub known: Arc<KnownHosts>,
     pub accept_new: bool,
     pub parting: Parting,
@@ -51,8 +52,9 @@ impl Handler for Trust {
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Trouble> {
         match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => self.check(key).await.map(|()| true),
-            // Never asked for, so never a reason to trust.
-            PublicKeyOrCertificate::Certificate(_) => Ok(false),
+            PublicKeyOrCertificate::Certificate(certificate) => {
+                self.certified(certificate).await.map(|()| true)
+            }
         }
     }
 
@@ -73,8 +75,18 @@ impl Handler for Trust {
 }
 
 impl Trust {
+    /// Host and port by which it is looked up.
+    fn looked_up(&self) -> (&str, u16) {
+        lookup(&self.way)
+    }
+
     async fn check(&self, key: &PublicKey) -> Result<(), Trouble> {
-        match self.known.check(&self.host, self.port, key) {
+        if let Some(pinned) = &self.way.pinned {
+            let same = key.fingerprint(HashAlg::Sha256).to_string() == *pinned;
+            return if same { Ok(()) } else { Err(self.another(key, pinned).into()) };
+        }
+        let (host, port) = self.looked_up();
+        match self.known.check(host, port, key) {
             Verdict::Known => Ok(()),
             Verdict::Changed(old) => Err(self.changed(key, &old).into()),
             Verdict::Revoked(seen) => Err(self.revoked(&seen).into()),
@@ -83,33 +95,68 @@ impl Trust {
         }
     }
 
+    /// By an authority of the operator's; else the key in it counts as any other.
+    async fn certified(&self, certificate: &Certificate) -> Result<(), Trouble> {
+        let (host, port) = self.looked_up();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let Err(why) = self.known.vouches(host, port, certificate, now) else { return Ok(()) };
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        let checked = self.check(&key).await;
+        checked.map_err(|trouble| match trouble {
+            Trouble::Refused(error) => {
+                let told = error.because(format!("the certificate it shows: {why}"));
+                Trouble::Refused(Box::new(told))
+            }
+            other => other,
+        })
+    }
+
     /// Apart, because it waits for a lock and a disk.
     async fn note(&self, key: PublicKey) -> Result<(), Trouble> {
-        let (known, host, port) = (self.known.clone(), self.host.clone(), self.port);
-        let noted = tokio::task::spawn_blocking(move || known.add(&host, port, &key)).await;
+        let (known, way) = (self.known.clone(), self.way.clone());
+        let noted = tokio::task::spawn_blocking(move || {
+            let (host, port) = lookup(&way);
+            known.add(host, port, &key)
+        })
+        .await;
         Ok(noted.map_err(|panic| russh::Error::IO(std::io::Error::other(panic)))??)
     }
 
     fn unknown(&self, key: &PublicKey) -> Error {
-        let port = if self.port == 22 { String::new() } else { format!("-p {} ", self.port) };
-        Error::new(Kind::Unreachable, format!("the host key of {} is not known", self.host))
+        let (host, port) = (&self.way.host, self.way.port);
+        let port = if port == 22 { String::new() } else { format!("-p {port} ") };
+        Error::new(Kind::Unreachable, format!("the host key of {host} is not known"))
             .because(format!("now:    {}", known_hosts::fingerprint(key)))
             .because("nothing was sent")
             .hint(format!(
-                "if that is its fingerprint: --accept-new-host-keys, or ssh-keyscan {port}{} >> {}",
-                self.host,
+                "if that is its fingerprint: --accept-new-host-keys, or ssh-keyscan {port}{host} >> {}",
                 self.known.own_file()
             ))
     }
 
+    fn another(&self, key: &PublicKey, pinned: &str) -> Error {
+        Error::new(Kind::Unreachable, format!("the host key of {} is not the one in the inventory", self.way.host))
+            .because(format!("pinned: {pinned}"))
+            .because(format!("now:    {}", known_hosts::fingerprint(key)))
+            .because("nothing was sent")
+            .hint(format!(
+                "if you reinstalled {}, put the new one into `host-key`; if you did not, somebody may be between you \
+                 and it",
+                self.name
+            ))
+    }
+
     fn changed(&self, key: &PublicKey, old: &[Sighting]) -> Error {
-        let mut error =
-            Error::new(Kind::Unreachable, format!("the host key of {} is not the one you know", self.host));
+        let mut error = Error::new(
+            Kind::Unreachable,
+            format!("the host key of {} is not the one you know", self.way.host),
+        );
         for old in old {
             error = error.because(format!("known:  {}    {}", old.key, old.shown));
         }
-        let name = match known_hosts::name(&self.host, self.port) {
-            name if self.port == 22 => name,
+        let (host, port) = self.looked_up();
+        let name = match known_hosts::name(host, port) {
+            name if port == 22 => name,
             name => format!("'{name}'"),
         };
         let file = match old.first().and_then(|old| old.shown.rsplit_once(':')) {
@@ -126,9 +173,14 @@ impl Trust {
     }
 
     fn revoked(&self, seen: &Sighting) -> Error {
-        Error::new(Kind::Unreachable, format!("the host key of {} is revoked", self.host))
+        Error::new(Kind::Unreachable, format!("the host key of {} is revoked", self.way.host))
             .because(format!("revoked:  {}    {}", seen.key, seen.shown))
             .because("nothing was sent")
             .hint(format!("somebody may hold a copy of that key: give {} a new one", self.name))
     }
+}
+
+/// Host and port by which a host key is looked up: an alias stands for both (ssh_config(5), HostKeyAlias).
+pub(super) fn lookup(way: &Way) -> (&str, u16) {
+    way.alias.as_deref().map_or((&way.host, way.port), |alias| (alias, 22))
 }

@@ -133,7 +133,7 @@ fn installed_anew(world: &World) {
 }
 
 /// Of the host key that w2 has now, as ssh-keygen shows it.
-fn fingerprint(world: &World) -> String {
+pub fn fingerprint(world: &World) -> String {
     let key = world.lab.home.join("hostkeys/w2.pub");
     let shown = Command::new("ssh-keygen").args(["-l", "-f"]).arg(key).output().unwrap();
     text(&shown.stdout).split(' ').nth(1).unwrap().to_string()

@@ -11,6 +11,7 @@ mod addons;
 mod client;
 mod diagnosis;
 mod drift;
+mod entrance;
 mod everyday;
 mod foreign;
 mod grown;
@@ -50,6 +51,7 @@ pub struct Scenario {
 /// In the order in which they run.
 fn scenarios() -> Vec<Scenario> {
     let all = [
+        entrance::SCENARIOS,
         refused::UNFIT,
         made::SCENARIOS,
         settings::SCENARIOS,

@@ -15,7 +15,7 @@ use ironstrap::pki::Trust;
 use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::Events;
 use ironstrap::shell::{Output, Shell};
-use ironstrap::ssh::{Options, Ssh};
+use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::steps::{STAGES, Stage};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -75,7 +75,7 @@ impl Vm {
         fs::create_dir_all(&dir).unwrap();
         let inventory = format!(
             "[cluster]\nname = 'kernel'\nkubernetes = '1.36.3'\nignore-preflight = ['NumCPU']\n\
-             [ssh]\nkey = '{home}/id_ed25519'\nknown-hosts = '{home}/known_hosts'\n\
+             [ssh]\nuser = 'root'\nkey = '{home}/id_ed25519'\nknown-hosts = '{home}/known_hosts'\n\
              [kubelet]\nprotectKernelDefaults = true\n\
              [nodes.k1]\naddress = '127.0.0.1:{}'\nip = '10.0.2.15'\nrole = 'control-plane'\n",
             port.trim()
@@ -83,7 +83,7 @@ impl Vm {
         let path = dir.join("inventory.toml");
         fs::write(&path, inventory).unwrap();
         let cluster = inventory::read(&path).unwrap_or_else(|error| panic!("{error}"));
-        let line = RefCell::new(Line(Arc::new(Ssh::new(&cluster.nodes[0], options()))));
+        let line = RefCell::new(Line(Arc::new(Ssh::new(&cluster.nodes[0], &client()))));
         Vm {
             name: cluster.nodes[0].name.clone(),
             trust: Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap(),
@@ -107,7 +107,7 @@ impl Vm {
 
     pub fn reboot(&self) {
         lab(&self.script, &["reboot"]);
-        *self.line.borrow_mut() = Line(Arc::new(Ssh::new(&self.cluster.nodes[0], options())));
+        *self.line.borrow_mut() = Line(Arc::new(Ssh::new(&self.cluster.nodes[0], &client())));
     }
 
     pub fn seconds_ahead(&self) -> f64 {
@@ -164,8 +164,9 @@ impl Vm {
 }
 
 /// It is slow, and the operator patient.
-fn options() -> Options {
-    Options { accept_new_host_keys: false, timeout: Duration::from_secs(60) }
+fn client() -> Arc<Client> {
+    let options = Options { accept_new_host_keys: false, timeout: Duration::from_secs(60) };
+    Arc::new(Client::new(options, Operator::present()))
 }
 
 fn lab(script: &Path, args: &[&str]) -> String {

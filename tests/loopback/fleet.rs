@@ -13,7 +13,7 @@ use ironstrap::ledger::Run;
 use ironstrap::pki::Trust;
 use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::{Event, Events};
-use ironstrap::ssh::{Operator, Options, Ssh};
+use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::step::{Cx, Step, Verdict, Want};
 use ironstrap::steps::{Needs, On, STAGES, Stage, Via};
 use russh::keys::ssh_key::LineEnding;
@@ -173,10 +173,11 @@ impl Fleet {
             std::fs::write(&known, line).unwrap();
             node.ssh = Access {
                 host: "127.0.0.1".into(),
-                port: machine.port,
-                user: "root".into(),
+                port: Some(machine.port),
+                user: Some("root".into()),
                 key: Some(home.path().join("key")),
                 known_hosts: Some(known),
+                ..Access::default()
             };
         }
         Fleet {
@@ -221,13 +222,15 @@ impl Fleet {
             .collect();
         std::fs::write(self.home.path().join("known"), known).unwrap();
         let mut text = String::from(
-            "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[ssh]\nkey = 'key'\nknown-hosts = 'known'\n",
+            "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[ssh]\nuser = 'root'\nkey = 'key'\nknown-hosts = 'known'\n",
         );
         for node in &self.cluster.nodes {
             let role = if node.is_control_plane() { "control-plane" } else { "worker" };
             text += &format!(
                 "[nodes.{}]\naddress = '127.0.0.1:{}'\nip = '{}'\nrole = '{role}'\n",
-                node.name, node.ssh.port, node.ip
+                node.name,
+                node.ssh.port.unwrap(),
+                node.ip
             );
         }
         let path = self.home.path().join("demo.toml");
@@ -240,7 +243,7 @@ impl Fleet {
         let cluster = Arc::make_mut(&mut self.cluster);
         let node = cluster.nodes.iter_mut().find(|node| node.name == name).unwrap();
         // Nobody listens on the discard port.
-        node.ssh.port = 9;
+        node.ssh.port = Some(9);
     }
 
     pub fn machine(&self, name: &str) -> &Machine {
@@ -251,9 +254,10 @@ impl Fleet {
     pub async fn look(&self) -> (Fleetwork<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.detailed);
-        let options = || Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
-        let operator = || Operator { home: Some(self.home.path().into()), agent: None };
-        let shells = self.cluster.nodes.iter().map(|node| Ssh::of(node, options(), operator())).collect();
+        let options = Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
+        let operator = Operator { home: Some(self.home.path().into()), ..Operator::default() };
+        let client = Arc::new(Client::new(options, operator));
+        let shells = self.cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
         let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
         let run = Run { id, owner: self.owner.clone(), wait: Run::WAIT };
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);

@@ -16,7 +16,7 @@ use ironstrap::cluster::{self, Node, Role};
 use ironstrap::error::{Error, Kind};
 use ironstrap::known_hosts::fingerprint;
 use ironstrap::shell::{Output, Shell};
-use ironstrap::ssh::{Operator, Options, Ssh};
+use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use server::{Manner, Server, new_key};
@@ -71,8 +71,13 @@ impl Stage {
     }
 
     fn ssh(&self) -> Ssh {
-        let operator = Operator { home: Some(self.home.path().into()), agent: self.agent.clone() };
-        Ssh::of(&self.node, self.options.clone(), operator)
+        Ssh::new(&self.node, &Arc::new(self.client()))
+    }
+
+    fn client(&self) -> Client {
+        let home = Some(self.home.path().into());
+        let operator = Operator { home, agent: self.agent.clone(), user: "me".into(), ..Operator::default() };
+        Client::new(self.options.clone(), operator)
     }
 
     async fn run(&self, script: &str) -> Result<Output, Error> {
@@ -92,10 +97,9 @@ fn node(port: u16) -> Node {
         role: Role::Worker,
         ssh: cluster::Ssh {
             host: "127.0.0.1".into(),
-            port,
-            user: "root".into(),
-            key: None,
-            known_hosts: None,
+            port: Some(port),
+            user: Some("root".into()),
+            ..cluster::Ssh::default()
         },
         ip: IpAddr::from([127, 0, 0, 1]),
         labels: Default::default(),
@@ -121,8 +125,9 @@ async fn a_script_leaves_its_output_and_its_status() {
 #[tokio::test]
 async fn a_user_other_than_root_asks_sudo() {
     let mut stage = Stage::new(Manner::Reads).await;
-    stage.node.ssh.user = "bob".into();
-    let error = stage.run("err sudo: a password is required\nexit 1").await.unwrap_err();
+    stage.node.ssh.user = Some("bob".into());
+    stage.server.seen.sudo_says("sudo: a password is required\n", 1);
+    let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["sudo -n -- /bin/sh -s"]);
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m1")));
     assert_eq!(error.what, "sudo does not let bob become root without a password");
@@ -138,14 +143,18 @@ async fn a_script_killed_by_a_signal_has_that_status() {
 async fn a_command_that_ends_before_it_reads_its_input_does_not_hang() {
     let stage = Stage::new(Manner::ExitsEarly).await;
     let script = "#\n".repeat(4 << 20);
-    assert_eq!(stage.run(&script).await.unwrap().status, 3);
+    let error = stage.run(&script).await.unwrap_err();
+    assert_eq!(error.what, "the shell ended before it read the script");
+    assert!(error.cause.contains(&"exit 3; nothing was run".into()), "{error}");
 }
 
 #[tokio::test]
 async fn a_long_script_arrives_whole() {
     let stage = Stage::new(Manner::Reads).await;
     let script = "#\n".repeat(2 << 20) + "length\nexit 0";
-    assert_eq!(stage.run(&script).await.unwrap().stdout, script.len().to_string().into_bytes());
+    let first = "echo '--ironstrap begins--'\n";
+    let length = first.len() + script.len();
+    assert_eq!(stage.run(&script).await.unwrap().stdout, length.to_string().into_bytes());
 }
 
 #[tokio::test]
@@ -204,7 +213,7 @@ async fn a_connection_lost_between_two_scripts_is_made_again() {
 async fn a_server_that_says_nothing_is_given_up_in_time() {
     let mut stage = Stage::new(Manner::Reads).await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    stage.node.ssh.port = silent.local_addr().unwrap().port();
+    stage.node.ssh.port = Some(silent.local_addr().unwrap().port());
     stage.options.timeout = Duration::from_millis(200);
     let begun = Instant::now();
     let error = stage.run("exit 0").await.unwrap_err();
@@ -217,10 +226,11 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
 async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
     let mut stage = Stage::new(Manner::Reads).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    stage.node.ssh.port = free.local_addr().unwrap().port();
+    let port = free.local_addr().unwrap().port();
+    stage.node.ssh.port = Some(port);
     drop(free);
     let error = stage.run("exit 0").await.unwrap_err();
-    assert_eq!(error.what, format!("127.0.0.1:{} refuses the connection", stage.node.ssh.port));
+    assert_eq!(error.what, format!("127.0.0.1:{port} refuses the connection"));
     // Longer than a label may be, so that no name server is asked.
     stage.node.ssh.host = "x".repeat(64);
     let error = stage.run("exit 0").await.unwrap_err();
@@ -293,7 +303,7 @@ async fn a_refused_key_is_told_with_all_that_was_tried() {
     stage.write_key(".ssh/id_rsa", &held);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
-    assert_eq!(error.what, "cannot log in as root: no key was accepted");
+    assert_eq!(error.what, "cannot log in as root: nothing that was tried was enough");
     let tried = [
         format!("ssh-agent: {} held: refused", fingerprint(held.public_key())),
         format!("~/.ssh/id_ed25519: {}: refused", fingerprint(file.public_key())),
@@ -328,8 +338,9 @@ async fn an_encrypted_key_needs_an_agent_that_holds_it() {
     let mut stage = Stage::new(Manner::Reads).await;
     std::fs::write(stage.path("key"), LOCKED).unwrap();
     let error = stage.run("exit 0").await.unwrap_err();
-    assert_eq!(error.what, "the SSH key ~/key is encrypted, and no agent holds it");
-    assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some("ssh-add ~/key")));
+    assert_eq!(error.what, "the SSH key ~/key is locked: no agent holds it, and no passphrase opens it");
+    let hint = "ssh-add ~/key; or run this on a terminal, or with --passphrase-command";
+    assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some(hint)));
     // The agent goes by the public half beside it.
     std::fs::write(stage.path("key.pub"), stage.key.public_key().to_openssh().unwrap()).unwrap();
     stage.agent = Some(stage.path("agent"));
@@ -350,10 +361,11 @@ async fn a_key_file_that_is_not_there_or_no_key_is_told_as_the_operators_own() {
 
 #[tokio::test]
 async fn a_server_too_busy_to_greet_is_asked_again() {
-    let stage = Stage::new(Manner::Reads).await;
+    let mut stage = Stage::new(Manner::Reads).await;
     stage.server.seen.turn_away.store(2, SeqCst);
     assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
-    stage.server.seen.turn_away.store(3, SeqCst);
+    stage.server.seen.turn_away.store(usize::MAX, SeqCst);
+    stage.options.timeout = Duration::from_secs(3);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
     assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");

@@ -47,7 +47,15 @@ pub struct Seen {
     pub running: AtomicUsize,
     pub most_running: AtomicUsize,
     pub commands: Mutex<Vec<String>>,
+    /// What sudo says in place of the script, and its exit status.
+    pub sudo: Mutex<Option<(String, u32)>>,
     four: Barrier,
+}
+
+impl Seen {
+    pub fn sudo_says(&self, words: &str, status: u32) {
+        *self.sudo.lock().unwrap() = Some((words.into(), status));
+    }
 }
 
 impl Server {
@@ -72,6 +80,7 @@ impl Server {
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             commands: Mutex::default(),
+            sudo: Mutex::default(),
             four: Barrier::new(4),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,6 +147,12 @@ impl Handler for Guest {
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         self.seen.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
+        let refusal = self.seen.sudo.lock().unwrap().clone();
+        if let Some((words, status)) = refusal.filter(|_| command.starts_with(b"sudo")) {
+            session.channel_success(id)?;
+            session.extended_data(id, 1, words)?;
+            return end(session, id, status);
+        }
         match self.seen.manner {
             Manner::RefusesCommands => session.channel_failure(id)?,
             Manner::Reads => session.channel_success(id)?,
@@ -147,7 +162,7 @@ impl Handler for Guest {
             }
             Manner::Streams => {
                 session.channel_success(id)?;
-                session.data(id, "first\n")?;
+                session.data(id, "--ironstrap begins--\nfirst\n")?;
                 let (seen, handle) = (self.seen.clone(), session.handle());
                 tokio::spawn(async move {
                     seen.go_on.notified().await;
@@ -173,6 +188,7 @@ impl Handler for Guest {
         for line in script.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
+                "echo" => session.data(id, format!("{}\n", rest.trim_matches('\'')))?,
                 "out" => session.data(id, format!("{rest}\n"))?,
                 "err" => session.extended_data(id, 1, format!("{rest}\n"))?,
                 "flood" => session.data(id, vec![b'x'; rest.parse().unwrap()])?,

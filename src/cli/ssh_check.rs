@@ -1,0 +1,109 @@
+//! `ssh-check`: how each machine is got into, and how long each part takes. Nothing is changed there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::entrance::Entrance;
+use super::{End, Inventory, Outcome, interrupted, interrupts, one};
+use crate::error::{Error, Result};
+use crate::inventory;
+use crate::report;
+use crate::ssh::{Route, Ssh, Through, Way};
+
+#[derive(Args)]
+pub(super) struct SshCheck {
+    #[command(flatten)]
+    inventory: Inventory,
+    /// These nodes only: m1 w1, or a range as in w[1-3].
+    #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+    /// Print JSON: one document.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    entrance: Entrance,
+}
+
+/// A node's name, and how it was got into.
+type Found = (String, Result<Route>);
+
+pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
+    let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
+    let chosen = inventory::select(&cluster, &args.nodes).map_err(one)?;
+    let client = Arc::new(args.entrance.client());
+    let nodes = cluster.nodes.iter().filter(|node| chosen.is_empty() || chosen.contains(&node.name));
+    let (mut going, mut interrupts) = (JoinSet::new(), interrupts().map_err(one)?);
+    for (i, node) in nodes.enumerate() {
+        let (name, ssh) = (node.name.clone(), Ssh::new(node, &client));
+        going.spawn(async move {
+            let route = ssh.route().await;
+            ssh.close().await;
+            (i, (name, route))
+        });
+    }
+    let mut found: Vec<(usize, Found)> = vec![];
+    loop {
+        tokio::select! {
+            error = interrupted(&mut interrupts) => return Err(one(error)),
+            done = going.join_next() => match done {
+                Some(Ok(done)) => found.push(done),
+                Some(Err(_)) => {}
+                None => break,
+            },
+        }
+    }
+    found.sort_by_key(|(i, _)| *i);
+    let found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
+    match args.json {
+        true => report::out(&json!({"nodes": found.iter().map(document).collect::<Vec<_>>()}).to_string()),
+        false => found.iter().flat_map(lines).for_each(|line| report::out(&line)),
+    }
+    let errors: Vec<Error> = found.into_iter().filter_map(|(_, route)| route.err()).collect();
+    if errors.is_empty() { Ok(End::Good) } else { Err(errors) }
+}
+
+fn lines((name, route): &Found) -> Vec<String> {
+    let Ok(Route { way, by, root, took }) = route else { return vec![] };
+    let all: Duration = took.iter().map(|(_, time)| *time).sum();
+    let took: Vec<String> =
+        took.iter().map(|(part, time)| format!("{part} {}", milliseconds(*time))).collect();
+    let mut lines = vec![format!("✔ {name}  {}@{}  {}", way.user, way.address(), milliseconds(all))];
+    lines.extend(via(way).map(|via| format!("      via   {via}")));
+    lines.extend([
+        format!("      by    {by}"),
+        format!("      root  {root}"),
+        format!("      took  {}", took.join(", ")),
+    ]);
+    lines
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
+}
+
+/// What lies in between.
+fn via(way: &Way) -> Option<String> {
+    match &way.through {
+        Through::Nothing => None,
+        Through::Command(command) => Some(command.clone()),
+        Through::Host(_) => Some(way.hops().into_iter().map(Way::shown).collect::<Vec<_>>().join(", then ")),
+    }
+}
+
+fn document((name, route): &Found) -> Value {
+    match route {
+        Ok(Route { way, by, root, took }) => json!({
+            "name": name, "reachable": true, "user": way.user, "host": way.host, "port": way.port,
+            "via": via(way), "by": by, "root": root,
+            "seconds": took.iter().map(|(part, time)| (part.to_string(), time.as_secs_f64().into())).collect::<serde_json::Map<_, _>>(),
+        }),
+        Err(error) => json!({
+            "name": name, "reachable": false,
+            "error": {"what": error.what, "cause": error.cause, "hint": error.hint},
+        }),
+    }
+}

@@ -1,0 +1,120 @@
+//! Passwords and other questions of a server, asked for only where it takes them and no key was enough.
+
+use russh::MethodKind;
+use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Interactive, Prompt};
+
+use super::super::secrets::{Lent, Secret};
+use super::{Answer, Login};
+use crate::error::Result;
+
+/// Questions of one server in a row.
+const ROUNDS: usize = 8;
+
+impl Login<'_> {
+    /// A password, or what else the server asks; where it takes neither, nobody is asked.
+    pub(super) async fn passwords(&mut self) -> Result<Answer> {
+        if self.seen.methods.is_empty() {
+            let result = self.handle.authenticate_none(&self.way.user).await;
+            match result {
+                Ok(AuthResult::Success) => {
+                    self.seen.by = "nothing: the server lets everybody in".into();
+                    return Ok(Answer::In);
+                }
+                Ok(AuthResult::Failure { remaining_methods, .. }) => {
+                    self.seen.methods = remaining_methods.to_vec()
+                }
+                Err(_) => return Ok(Answer::HungUp),
+            }
+        }
+        if self.seen.methods.contains(&MethodKind::Password) {
+            let answer = self.password().await?;
+            if answer != Answer::Next {
+                return Ok(answer);
+            }
+        }
+        match self.seen.methods.contains(&MethodKind::KeyboardInteractive) {
+            true => self.questions().await,
+            false => Ok(Answer::Next),
+        }
+    }
+
+    async fn password(&mut self) -> Result<Answer> {
+        let what = Secret::Password(self.whose.into());
+        loop {
+            let Some(lent) = self.client.secrets.lend(&what, self.clock).await? else {
+                return Ok(Answer::Next);
+            };
+            let result = self.handle.authenticate_password(&self.way.user, &lent.word).await;
+            let answer = self.heard("password", result.map_err(|error| error.to_string())).await;
+            let enough = answer == Answer::In || !self.seen.methods.contains(&MethodKind::Password);
+            if answer != Answer::HungUp && enough {
+                self.seen.password = Some(lent.proved());
+                return Ok(answer);
+            }
+            if answer == Answer::HungUp || lent.was_right_elsewhere() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// keyboard-interactive: the server asks, and one of its questions is mostly for the password.
+    async fn questions(&mut self) -> Result<Answer> {
+        let mut lent: Option<Lent> = None;
+        let mut said = self.handle.authenticate_keyboard_interactive_start(&self.way.user, None).await;
+        for _ in 0..ROUNDS {
+            let (words, prompts) = match said {
+                Ok(Interactive::InfoRequest { name, instructions, prompts }) => {
+                    ([name, instructions], prompts)
+                }
+                Ok(Interactive::Success) => {
+                    self.seen.by = "keyboard-interactive".into();
+                    self.seen.password = lent.map(Lent::proved).or(self.seen.password.take());
+                    return Ok(Answer::In);
+                }
+                Ok(Interactive::Failure { remaining_methods, partial_success }) => {
+                    let again = lent.as_ref().is_some_and(|lent| !lent.was_right_elsewhere());
+                    drop(lent.take());
+                    let result = AuthResult::Failure { remaining_methods, partial_success };
+                    let answer = self.heard("keyboard-interactive", Ok(result)).await;
+                    if answer != Answer::Next || !again || partial_success {
+                        return Ok(answer);
+                    }
+                    said = self.handle.authenticate_keyboard_interactive_start(&self.way.user, None).await;
+                    continue;
+                }
+                Err(error) => return Ok(self.heard("keyboard-interactive", Err(error.to_string())).await),
+            };
+            let mut answers = vec![];
+            for prompt in prompts {
+                match self.answered(&words, &prompt, &mut lent).await? {
+                    Some(answer) => answers.push(answer),
+                    None => {
+                        let asked = prompt.prompt.trim().to_string();
+                        self.seen.tried.push(format!("keyboard-interactive: nobody to answer {asked:?}"));
+                        return Ok(Answer::Next);
+                    }
+                }
+            }
+            said = self.handle.authenticate_keyboard_interactive_respond(answers).await;
+        }
+        self.seen.tried.push("keyboard-interactive: the server asks on and on".into());
+        Ok(Answer::Next)
+    }
+
+    async fn answered(
+        &self,
+        words: &[String; 2],
+        prompt: &Prompt,
+        lent: &mut Option<Lent>,
+    ) -> Result<Option<String>> {
+        let secrets = &self.client.secrets;
+        if !prompt.echo && prompt.prompt.to_lowercase().contains("password") && lent.is_none() {
+            *lent = secrets.lend(&Secret::Password(self.whose.into()), self.clock).await?;
+            return Ok(lent.as_ref().map(|lent| lent.word.clone()));
+        }
+        let asked = words.iter().map(String::as_str).chain([prompt.prompt.as_str()]);
+        let asked: Vec<&str> = asked.map(str::trim).filter(|words| !words.is_empty()).collect();
+        let what = Secret::Prompt { host: self.way.shown(), words: asked.join(" ") };
+        Ok(secrets.lend(&what, self.clock).await?.map(|lent| lent.word))
+    }
+}

@@ -1,0 +1,133 @@
+//! The stream that SSH is spoken over: a socket, a channel of a jump host, or a program of the operator's.
+
+use std::io::ErrorKind;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use russh::ChannelOpenFailure;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::connect::{Connection, Stage};
+use super::way::{Through, Way};
+use crate::error::{Error, Kind, Result};
+
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+pub(super) struct Line {
+    pub stream: Box<dyn Duplex>,
+    /// Ends when the connection does.
+    pub program: Option<Program>,
+}
+
+/// A program that a connection goes through.
+pub(super) struct Program {
+    _child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// What it said last on standard error.
+    pub fn words(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(String::from)
+    }
+}
+
+/// `name`: of the node, for messages. `via`: the jump host, where there is one.
+pub(super) async fn dial(way: &Way, name: &str, via: Option<&Connection>, stage: &mut Stage) -> Result<Line> {
+    match (&way.through, via) {
+        (Through::Command(command), _) => {
+            *stage = Stage::Greeting;
+            run(command)
+        }
+        (_, Some(via)) => {
+            *stage = Stage::Tcp;
+            forwarded(way, via).await
+        }
+        _ => socket(way, name, stage).await,
+    }
+}
+
+async fn socket(way: &Way, name: &str, stage: &mut Stage) -> Result<Line> {
+    *stage = Stage::Name;
+    let host = way.host.as_str();
+    let found = tokio::net::lookup_host((host, way.port)).await;
+    let addresses: Vec<_> = found.map(Iterator::collect).map_err(|error| {
+        Error::new(Kind::Unreachable, format!("there is no address for {host}"))
+            .because(error.to_string())
+            .hint(format!("correct the host of {name} in the inventory, or give its address"))
+    })?;
+    *stage = Stage::Tcp;
+    let socket = TcpStream::connect(&addresses[..]).await.map_err(|error| unreachable(way, &error))?;
+    // Nagle's algorithm would add the other side's delayed acknowledgement to every request.
+    socket.set_nodelay(true).map_err(|error| unreachable(way, &error))?;
+    Ok(Line { stream: Box::new(socket), program: None })
+}
+
+async fn forwarded(way: &Way, via: &Connection) -> Result<Line> {
+    let opened = via.handle.channel_open_direct_tcpip(&way.host, way.port.into(), "127.0.0.1", 0).await;
+    let channel = opened.map_err(|error| {
+        let (hop, address) = (via.way.shown(), way.address());
+        let (what, hint) = match error {
+            russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited) => (
+                format!("the jump host {hop} does not forward connections to {address}"),
+                "allow it there: AllowTcpForwarding and PermitOpen in its sshd_config",
+            ),
+            _ => (
+                format!("the jump host {hop} cannot connect to {address}"),
+                "is that its address as the jump host sees it, and does sshd listen there? compare with:",
+            ),
+        };
+        let told = Error::new(Kind::Unreachable, what).because(error.to_string());
+        told.hint(format!("{hint} {}", way.by_hand()))
+    })?;
+    Ok(Line { stream: Box::new(channel.into_stream()), program: None })
+}
+
+/// As ssh runs it: by the user's shell, in whose place it comes.
+fn run(command: &str) -> Result<Line> {
+    let failed = |why: String| {
+        Error::new(Kind::Local, "the ProxyCommand of your ssh_config cannot be run")
+            .because(command)
+            .because(why)
+    };
+    let mut program = Command::new("/bin/sh");
+    program.args(["-c", &format!("exec {command}")]).kill_on_drop(true);
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().map_err(|error| failed(error.to_string()))?;
+    let (Some(input), Some(output), Some(mut errors)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(failed("it has no input or output".into()));
+    };
+    let said = Arc::new(Mutex::new(String::new()));
+    let heard = said.clone();
+    tokio::spawn(async move {
+        let mut piece = [0; 1024];
+        while let Ok(n @ 1..) = errors.read(&mut piece).await {
+            let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            // It may go on for as long as the connection does.
+            if said.len() < 4096 {
+                said.push_str(&String::from_utf8_lossy(&piece[..n]));
+            }
+        }
+    });
+    let stream = Box::new(tokio::io::join(output, input));
+    Ok(Line { stream, program: Some(Program { _child: child, said }) })
+}
+
+fn unreachable(way: &Way, error: &std::io::Error) -> Error {
+    let address = way.address();
+    let what = match error.kind() {
+        ErrorKind::ConnectionRefused => format!("{address} refuses the connection"),
+        _ => format!("cannot connect to {address}"),
+    };
+    Error::new(Kind::Unreachable, what).because(error.to_string()).hint(format!(
+        "is it up, and does sshd listen on port {}? {}",
+        way.port,
+        way.by_hand()
+    ))
+}

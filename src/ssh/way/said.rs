@@ -1,0 +1,159 @@
+//! What `ssh -G` says of a host, by the keywords and tokens of ssh_config(5).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::super::Operator;
+use super::{Asked, Keys};
+use crate::error::{Error, Kind, Result};
+
+/// As ssh tries them where ssh_config names none; ours come first that are most often used.
+const USUAL: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
+/// Of ssh's own list, to tell it from a list of the user's.
+const OF_SSH: [&str; 7] = ["rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk", "xmss", "dsa"];
+/// `Match exec` in ssh_config runs commands of the user's.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `ssh -G` prints, by keyword.
+#[derive(Default)]
+pub(super) struct Said(BTreeMap<String, Vec<String>>);
+
+pub(super) async fn said(program: &Path, config: Option<&Path>, asked: &Asked) -> Result<Said> {
+    let mut command = Command::new(program);
+    command.arg("-G");
+    if let Some(file) = config {
+        command.arg("-F").arg(file);
+    }
+    if let Some(port) = asked.port {
+        command.args(["-p", &port.to_string()]);
+    }
+    if let Some(user) = &asked.user {
+        command.args(["-l", user]);
+    }
+    command.args(["--", &asked.host]).stdin(Stdio::null()).kill_on_drop(true);
+    let failed = |why: String| {
+        Error::new(Kind::Local, format!("your ssh cannot tell the way to {}", asked.host))
+            .because(why)
+            .hint(format!("ssh -G {} has to work: see to your ssh_config", asked.host))
+    };
+    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(output) => output.map_err(|error| failed(error.to_string()))?,
+        Err(_) => return Err(failed(format!("it has not ended after {} s", PATIENCE.as_secs()))),
+    };
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_string()));
+    }
+    Ok(Said::read(&String::from_utf8_lossy(&output.stdout)))
+}
+
+impl Said {
+    fn read(text: &str) -> Said {
+        let mut all = BTreeMap::<String, Vec<String>>::new();
+        for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+            all.entry(key.to_string()).or_default().push(value.trim().to_string());
+        }
+        Said(all)
+    }
+
+    pub fn words(&self, key: &str) -> &[String] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn word(&self, key: &str) -> Option<&str> {
+        self.words(key).first().map(String::as_str)
+    }
+
+    pub fn files(&self, key: &str, fill: &Fill) -> Vec<PathBuf> {
+        let all = self.words(key).iter().flat_map(|line| line.split_whitespace());
+        all.filter(|word| *word != "none").map(|word| fill.path(word)).collect()
+    }
+
+    pub fn keys(&self, operator: &Operator, fill: &Fill) -> Keys {
+        let named = self.words("identityfile");
+        let only = self.word("identitiesonly") == Some("yes");
+        let of_ssh = |name: &String| OF_SSH.iter().any(|kind| *name == format!("~/.ssh/id_{kind}"));
+        match named.iter().all(of_ssh) && !only {
+            true => {
+                Keys::Usual(operator.home.iter().flat_map(|home| USUAL.map(|file| home.join(file))).collect())
+            }
+            false => {
+                let files = named.iter().filter(|name| *name != "none").map(|name| fill.path(name)).collect();
+                Keys::Named { files, only }
+            }
+        }
+    }
+
+    pub fn agent(&self, operator: &Operator, fill: &Fill) -> Option<PathBuf> {
+        match self.word("identityagent") {
+            None | Some("SSH_AUTH_SOCK") => operator.agent.clone(),
+            Some("none") => None,
+            Some(name) if name.starts_with('$') => std::env::var_os(&name[1..]).map(PathBuf::from),
+            Some(path) => Some(fill.path(path)),
+        }
+    }
+}
+
+/// What stands behind the tokens of ssh_config(5).
+pub(super) struct Fill<'a> {
+    pub asked: &'a str,
+    pub host: &'a str,
+    pub port: u16,
+    pub user: &'a str,
+    pub operator: &'a Operator,
+}
+
+impl Fill<'_> {
+    /// What it does not know stays as it is.
+    pub fn text(&self, text: &str) -> String {
+        let (mut filled, mut rest) = (String::new(), text.chars());
+        let home = self.operator.home.as_deref().unwrap_or(Path::new("/")).display().to_string();
+        while let Some(c) = rest.next() {
+            match (c, c == '%') {
+                (_, true) => match rest.next() {
+                    Some('%') => filled.push('%'),
+                    Some('h') => filled.push_str(self.host),
+                    Some('n') => filled.push_str(self.asked),
+                    Some('p') => filled.push_str(&self.port.to_string()),
+                    Some('r') => filled.push_str(self.user),
+                    Some('u') => filled.push_str(&self.operator.user),
+                    Some('d') => filled.push_str(&home),
+                    Some(other) => filled.extend(['%', other]),
+                    None => filled.push('%'),
+                },
+                (c, false) => filled.push(c),
+            }
+        }
+        filled
+    }
+
+    pub fn path(&self, text: &str) -> PathBuf {
+        let text = self.text(text);
+        match (text.strip_prefix("~/"), &self.operator.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => text.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_the_users_own_are_told_from_the_usual_ones() {
+        let operator = Operator { home: Some("/home/bob".into()), user: "bob".into(), ..Operator::default() };
+        let fill = Fill { asked: "m1", host: "10.0.0.1", port: 22, user: "ops", operator: &operator };
+        let keys = |text: &str| Said::read(text).keys(&operator, &fill);
+        let usual = USUAL.map(|file| Path::new("/home/bob").join(file)).to_vec();
+        assert_eq!(keys("identityfile ~/.ssh/id_rsa\nidentityfile ~/.ssh/id_ed25519\n"), Keys::Usual(usual));
+        let named =
+            |files: &[&str], only| Keys::Named { files: files.iter().map(PathBuf::from).collect(), only };
+        assert_eq!(keys("identityfile ~/k_%h\nidentitiesonly yes"), named(&["/home/bob/k_10.0.0.1"], true));
+        assert_eq!(keys("identityfile %d/%r%%%p\nidentitiesonly no"), named(&["/home/bob/ops%22"], false));
+        assert_eq!(keys("identityfile none"), named(&[], false));
+    }
+}
