@@ -45,6 +45,8 @@ const STUCK_WRITE: Duration = Duration::from_secs(300);
 pub const SCRIPTS_AT_ONCE: usize = 4;
 /// Saying goodbye is polite, waiting for it is not.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a command may take until the script begins, in times of the timeout for connecting.
+const BEGINS_WITHIN: u32 = 3;
 /// Ways that are looked up at the same time.
 const LOOKUPS: usize = 8;
 
@@ -250,20 +252,23 @@ impl Ssh {
                 session = connection.session().await;
             }
             let (channel, _slot) = session.map_err(|error| exec::no_session(&error))?;
-            let said = match exec::exec(channel, &means, script, heard).await {
-                Ok(output) => {
-                    lent.map(Lent::proved);
-                    *connection.means.lock().await = Some(means);
-                    return Ok(output);
-                }
-                Err(Cut::NotBegun(said)) => said,
-                Err(cut) => {
-                    if let Cut::Lost(_) = cut {
-                        self.forget(&connection).await;
+            let said =
+                match exec::exec(channel, &means, script, self.client.options.timeout * BEGINS_WITHIN, heard)
+                    .await
+                {
+                    Ok(output) => {
+                        lent.map(Lent::proved);
+                        *connection.means.lock().await = Some(means);
+                        return Ok(output);
                     }
-                    return Err(cut.told(&user, &means, connection.parting().as_deref()));
-                }
-            };
+                    Err(Cut::NotBegun(said)) => said,
+                    Err(cut) => {
+                        if let Cut::Lost(_) = cut {
+                            self.forget(&connection).await;
+                        }
+                        return Err(cut.told(&user, &means, connection.parting().as_deref()));
+                    }
+                };
             match self.other_means(&means, &said, &connection, &mut lent).await? {
                 Some(other) => known = Some(other),
                 None => return Err(means.refused(&user, &said)),

@@ -150,7 +150,7 @@ async fn greet(
             }
             Err(Trouble::Refused(error)) => return Err(*error),
             Err(Trouble::Ssh(error)) => {
-                return Err(no_greeting(visit, &error, &trust.parting, line.program.as_ref()));
+                return Err(no_greeting(visit, &error, &trust.parting, line.program).await);
             }
         }
     }
@@ -214,12 +214,17 @@ fn jitter() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
-fn no_greeting(visit: &Visit, error: &russh::Error, parting: &Parting, program: Option<&Program>) -> Error {
+async fn no_greeting(
+    visit: &Visit<'_>,
+    error: &russh::Error,
+    parting: &Parting,
+    program: Option<Program>,
+) -> Error {
     let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
     if let Some(program) = program {
         let told =
             Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
-        let told = program.words().into_iter().fold(told, |told, words| told.because(words));
+        let told = program.words().await.into_iter().fold(told, |told, words| told.because(words));
         return told.because(error.to_string()).hint(format!("compare with: {by_hand}"));
     }
     let (what, hint) = match may_pass(error) {

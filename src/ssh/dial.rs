@@ -8,7 +8,10 @@ use russh::ChannelOpenFailure;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use super::GOODBYE;
 use super::connect::{Connection, Stage};
 use super::way::{Through, Way};
 use crate::error::{Error, Kind, Result};
@@ -26,11 +29,14 @@ pub(super) struct Line {
 pub(super) struct Program {
     _child: Child,
     said: Arc<Mutex<String>>,
+    /// Hears what it says, until it is silent for ever.
+    hearing: JoinHandle<()>,
 }
 
 impl Program {
-    /// What it said last on standard error.
-    pub fn words(&self) -> Option<String> {
+    /// What it said last on standard error, once it has ended.
+    pub async fn words(self) -> Option<String> {
+        let _ = timeout(GOODBYE, self.hearing).await;
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(String::from)
     }
@@ -105,7 +111,7 @@ fn run(command: &str) -> Result<Line> {
     };
     let said = Arc::new(Mutex::new(String::new()));
     let heard = said.clone();
-    tokio::spawn(async move {
+    let hearing = tokio::spawn(async move {
         let mut piece = [0; 1024];
         while let Ok(n @ 1..) = errors.read(&mut piece).await {
             let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +122,7 @@ fn run(command: &str) -> Result<Line> {
         }
     });
     let stream = Box::new(tokio::io::join(output, input));
-    Ok(Line { stream, program: Some(Program { _child: child, said }) })
+    Ok(Line { stream, program: Some(Program { _child: child, said, hearing }) })
 }
 
 fn unreachable(way: &Way, error: &std::io::Error) -> Error {

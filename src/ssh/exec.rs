@@ -1,6 +1,8 @@
 //! One script on one channel, to its end. No other place may use `Channel::exec`: written the obvious way, it waits
 //! for ever for a command that ends before it has read all of its input.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -13,6 +15,8 @@ use crate::shell::Output;
 const PIECE: usize = 256 * 1024;
 /// The script's first word. What comes before it is a banner, or noise of somebody's rc files.
 const BEGIN: &str = "--ironstrap begins--";
+/// What sudo asks for the password with, on a terminal.
+const ASKS: &str = "--ironstrap asks--";
 /// Its last on a terminal, where no end of input can be sent: with its exit status.
 const END: &str = "--ironstrap ends--";
 
@@ -25,16 +29,20 @@ pub(super) enum Cut {
     Refused,
     /// The command ended before the script began: nothing of it was run.
     NotBegun(Output),
+    /// Nothing came of the command for so long; nothing of the script was run.
+    Silent(Duration),
 }
 
 /// Runs `script` as root by these means, until the channel is closed: output and the exit status come in any
-/// order, so neither is the end.
+/// order, so neither is the end. It has to begin within `patience`.
 pub(super) async fn exec(
     channel: Channel<Msg>,
     means: &Means,
     script: &str,
+    patience: Duration,
     heard: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Output, Cut> {
+    let late = tokio::time::Instant::now() + patience;
     let lost = |error: russh::Error| Cut::Lost(error.to_string());
     if means.on_terminal() {
         channel.request_pty(true, "dumb", 80, 24, 0, 0, RAW).await.map_err(lost)?;
@@ -43,10 +51,23 @@ pub(super) async fn exec(
     let (mut replies, input) = channel.split();
     let mut seen = Seen { terminal: means.on_terminal(), ..Seen::default() };
     let mut head = format!("echo '{BEGIN}'\n");
-    if let Some(password) = means.password() {
+    if means.on_terminal() || means.password().is_some() {
         // Whoever is asked again would take the script for the next password, so it waits for its turn.
-        input.data_bytes(format!("{password}\n{head}")).await.map_err(lost)?;
-        if !seen.until_begun(&mut replies, heard).await? {
+        let begun = async {
+            if means.on_terminal() && means.password().is_some() {
+                let asks = |seen: &Seen| seen.says(ASKS) || seen.says("assword");
+                seen.until(&mut replies, heard, asks).await?;
+                if !asks(&seen) {
+                    return Ok(());
+                }
+            }
+            let head = if means.on_terminal() { "" } else { &head };
+            let first = means.password().map_or(String::new(), |password| format!("{password}\n{head}"));
+            input.data_bytes(first).await.map_err(lost)?;
+            seen.until(&mut replies, heard, |seen| seen.begun || seen.says("try again")).await
+        };
+        tokio::time::timeout_at(late, begun).await.map_err(|_| Cut::Silent(patience))??;
+        if !seen.begun {
             let _ = if means.on_terminal() { input.close().await } else { input.eof().await };
             return seen.rest(&mut replies, heard).await;
         }
@@ -70,6 +91,7 @@ pub(super) async fn exec(
                 None | Some(ChannelMsg::Close) => return seen.end(heard),
                 Some(reply) => seen.take(reply, heard)?,
             },
+            () = tokio::time::sleep_until(late), if !seen.begun => return Err(Cut::Silent(patience)),
         }
     }
 }
@@ -127,24 +149,25 @@ impl Seen {
         self.output.stdout.extend_from_slice(data);
     }
 
-    /// Waits for the script's first word. `false`: there was another password to be asked for, or the end.
-    async fn until_begun(
+    /// Whether it said these words before the script began.
+    fn says(&self, words: &str) -> bool {
+        [&self.output.stderr, &self.noise].iter().any(|said| find(said, words.as_bytes()).is_some())
+    }
+
+    /// Takes in what comes until it is so, or the end.
+    async fn until(
         &mut self,
         replies: &mut ChannelReadHalf,
         heard: &mut (dyn FnMut(&[u8]) + Send),
-    ) -> Result<bool, Cut> {
-        while !self.begun {
-            let again =
-                [&self.output.stderr, &self.noise].iter().any(|said| find(said, b"try again").is_some());
-            if again {
-                return Ok(false);
-            }
+        is: impl Fn(&Seen) -> bool,
+    ) -> Result<(), Cut> {
+        while !is(self) {
             match replies.wait().await {
-                None | Some(ChannelMsg::Close) => return Ok(false),
+                None | Some(ChannelMsg::Close) => break,
                 Some(reply) => self.take(reply, heard)?,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn rest(
@@ -235,6 +258,15 @@ impl Cut {
                 .because(format!("it refused: {}", means.command()))
                 .hint(format!("{user} needs a login shell, and no ForceCommand in sshd_config")),
             Cut::NotBegun(said) => means.refused(user, &said),
+            Cut::Silent(patience) => {
+                Error::new(Kind::Unreachable, format!("timed out after {} s", patience.as_secs_f64()))
+                    .because(format!("logged in as {user}, but no script begins: {}", means.command()))
+                    .because("nothing was run")
+                    .hint(
+                        "does something in the user's rc files, or in sudo's PAM, wait for somebody? or is the machine \
+                         overloaded (--timeout)?",
+                    )
+            }
         }
     }
 }

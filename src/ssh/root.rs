@@ -63,9 +63,14 @@ impl Means {
             Means::Sudo => "sudo -n -- /bin/sh -s",
             // -k: else a password that sudo remembers from elsewhere would leave ours for the shell to run.
             Means::Password(_) => "sudo -k -S -p '' -- /bin/sh -s",
-            // Without the pipe the shell would take the terminal for a person.
-            Means::Terminal(None) => "sudo -n -- /bin/sh -c '/bin/sh -s 2>&1 | cat'",
-            Means::Terminal(Some(_)) => "sudo -k -S -p '' -- /bin/sh -c '/bin/sh -s 2>&1 | cat'",
+            // Without the pipe the shell would take the terminal for a person. What is typed before sudo and the shell
+            // are ready for it is thrown away, so both say when they are.
+            Means::Terminal(None) => {
+                "sudo -n -- /bin/sh -c 'echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+            }
+            Means::Terminal(Some(_)) => {
+                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+            }
             Means::Doas => "doas -n /bin/sh -s",
         }
     }

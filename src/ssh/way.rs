@@ -112,13 +112,20 @@ pub(super) async fn resolve(ssh: &cluster::Ssh, operator: &Operator) -> Result<W
     if let Some(key) = &ssh.key {
         (way.keys, way.certificates) = (Keys::Given(key.clone()), vec![]);
     }
-    if let Some(file) = &ssh.known_hosts {
-        let mut next = Some(&mut way);
-        // Who keeps a file of their own for a cluster keeps the hosts on the way to it there, too.
-        while let Some(way) = next {
-            (way.known, way.known_to_all) = (vec![file.clone()], vec![]);
-            next = if let Through::Host(hop) = &mut way.through { Some(hop) } else { None };
+    let mut next = if let Through::Host(hop) = &mut way.through { Some(&mut **hop) } else { None };
+    while let Some(hop) = next {
+        // Hosts that the inventory goes through are opened by its key, where nothing says by which.
+        if let (Some(key), Keys::Usual(_), true) = (&ssh.key, &hop.keys, ssh.jump.is_some()) {
+            hop.keys = Keys::Named { files: vec![key.clone()], only: false };
         }
+        // Who keeps a file of their own for a cluster keeps the hosts on the way to it there, too.
+        if let Some(file) = &ssh.known_hosts {
+            (hop.known, hop.known_to_all) = (vec![file.clone()], vec![]);
+        }
+        next = if let Through::Host(hop) = &mut hop.through { Some(hop) } else { None };
+    }
+    if let Some(file) = &ssh.known_hosts {
+        (way.known, way.known_to_all) = (vec![file.clone()], vec![]);
     }
     way.pinned.clone_from(&ssh.host_key);
     Ok(way)
@@ -255,11 +262,18 @@ mod tests {
         let ssh = cluster::Ssh {
             host: "m1".into(),
             jump: Some(vec!["ops@b1".into(), "b2:2222".into()]),
+            key: Some("/k".into()),
+            known_hosts: Some("/known".into()),
             ..cluster::Ssh::default()
         };
         let way = resolve(&ssh, &operator()).await.unwrap();
         assert_eq!((way.shown().as_str(), way.address().as_str()), ("bob@m1", "m1:22"));
         assert_eq!(way.hops().into_iter().map(Way::shown).collect::<Vec<_>>(), ["ops@b1", "bob@b2:2222"]);
+        assert_eq!(way.keys, Keys::Given("/k".into()));
+        for hop in way.hops() {
+            assert_eq!(hop.keys, Keys::Named { files: vec!["/k".into()], only: false });
+            assert_eq!(hop.known, [std::path::Path::new("/known")]);
+        }
         assert_eq!(way.by_hand(), "ssh -v -J ops@b1,bob@b2:2222 bob@m1");
     }
 }

@@ -42,7 +42,7 @@ pub const SCENARIOS: &[Scenario] = &[
 /// A way in, and what must come of it. `DIR` in its texts is the operator's folder.
 struct Way {
     says: &'static str,
-    /// Lines of the second sshd's configuration.
+    /// Lines of the second sshd's configuration; the first of each keyword counts.
     sshd: &'static str,
     /// What root does on w2 before.
     before: &'static str,
@@ -159,7 +159,7 @@ impl Stage<'_> {
 
     fn walk(&self, way: &Way) {
         let restart = format!(
-            "set -e; systemctl stop second 2>/dev/null || :\ncat >/root/sshd.conf <<'X'\n{SSHD}\n{}\nX\n{}\n\
+            "set -e; systemctl stop second 2>/dev/null || :\ncat >/root/sshd.conf <<'X'\n{}\n{SSHD}\nX\n{}\n\
              systemd-run -q --collect --unit=second /usr/sbin/sshd -D -e -f /root/sshd.conf",
             way.sshd, way.before
         );
@@ -510,9 +510,9 @@ fn oddities(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a banner of 64 KiB, not all of it UTF-8",
+                says: "a banner of 64 KiB",
                 sshd: "Banner /root/banner",
-                before: "head -c 65000 /dev/zero | tr '\\0' x >/root/banner; printf '\\377\\376\\n' >>/root/banner",
+                before: "head -c 65000 /dev/zero | tr '\\0' x >/root/banner",
                 ..WAY
             },
             Way {
