@@ -1,6 +1,8 @@
 //! What only all machines together can say: whether the cluster exists, who begins it, who joins, and who is
 //! not what the inventory takes it for. Pure.
 
+pub mod identity;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Cluster, Node};

@@ -2,7 +2,9 @@
 //! of it: that is `fleet` and the steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use time::OffsetDateTime;
 
 /// Where the runner keeps what must not outlive a boot: the lease, running units' scripts and output.
@@ -15,7 +17,13 @@ pub fn questions() -> [(&'static str, String); 3] {
     [("facts", facts()), ("authorities", AUTHORITIES.into()), ("identity", IDENTITY.into())]
 }
 
+/// Interfaces that containers and their networks bring with them, as a pattern of `case`.
+const VIRTUAL: &str = "lo | docker* | br-* | veth* | cni* | flannel* | cali* | cilium* | lxc* | kube-* | tunl* | vxlan* | virbr*";
+
 fn facts() -> String {
+    // The same, where a line of `ip route` says which.
+    let routes = VIRTUAL.split(" | ").map(|name| format!("*' dev {}'*", name.trim_end_matches('*')));
+    let virtual_dev = routes.collect::<Vec<_>>().join(" | ");
     format!(
         r#"ID= VERSION_CODENAME=
 if [ -e /etc/os-release ]; then . /etc/os-release; fi
@@ -29,6 +37,24 @@ read -r x </proc/sys/kernel/hostname; echo "hostname $x"
 read -r x </proc/sys/kernel/random/boot_id; echo "boot $x"
 read -r x </proc/1/comm; echo "init $x"
 while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
+for f in /etc/machine-id /sys/class/dmi/id/product_uuid; do
+  if x=$(cat $f 2>/dev/null) && [ -n "$x" ]; then echo "${{f##*/}} $x"; fi
+done
+for f in /etc/ssh/ssh_host_*_key.pub; do
+  if x=$(cat "$f" 2>/dev/null); then set -- $x; echo "host-key $1 $2"; fi
+done
+for f in /sys/class/net/*; do
+  case ${{f##*/}} in {VIRTUAL}) continue ;; esac
+  if x=$(cat "$f/address" 2>/dev/null); then echo "mac ${{f##*/}} $x"; fi
+done
+if command -v ip >/dev/null; then
+  ip -o addr show | while read -r x k f v x; do
+    case $k in {VIRTUAL}) ;; *) echo "address $k ${{v%/*}}" ;; esac
+  done
+  {{ ip -4 route show; ip -6 route show 2>/dev/null || :; }} | while read -r v x; do
+    case "$v $x" in default* | {virtual_dev}) ;; [0-9a-f]*) echo "route $v" ;; esac
+  done
+fi
 for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
 if [ -e {RUN}/lease ]; then read -r x <{RUN}/lease; echo "lease $x"; fi
 if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
@@ -86,6 +112,17 @@ pub struct Machine {
     pub boot: String,
     /// The name of process 1.
     pub init: String,
+    pub machine_id: Option<String>,
+    /// The firmware's, which a hypervisor makes up.
+    pub product_uuid: Option<String>,
+    /// Of its own network interfaces, by name.
+    pub macs: BTreeMap<String, String>,
+    /// Public keys of its sshd, kind and base64.
+    pub host_keys: Vec<String>,
+    /// On which interface of its own each is; empty where it cannot list them.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// Networks that it has routes to by its own interfaces, but for the default ones.
+    pub routes: Vec<IpNet>,
     /// Long work that is running: names of our transient units, without `UNIT`.
     pub busy: Vec<String>,
     pub lease: Option<Lease>,
@@ -145,6 +182,18 @@ impl Machine {
             "hostname" => self.hostname = value.into(),
             "boot" => self.boot = value.into(),
             "init" => self.init = value.into(),
+            "machine-id" => self.machine_id = Some(value.into()).filter(|id: &String| id != "uninitialized"),
+            "product_uuid" => self.product_uuid = Some(value.to_lowercase()),
+            "host-key" => self.host_keys.push(value.into()),
+            "mac" => drop(value.split_once(' ').map(|(on, mac)| self.macs.insert(on.into(), mac.into()))),
+            "address" => {
+                let (on, ip) = value.split_once(' ')?;
+                self.addresses.insert(ip.parse().ok()?, on.into());
+            }
+            // A host alone is written without its length.
+            "route" => {
+                self.routes.extend(value.parse().ok().or(value.parse::<IpAddr>().ok().map(IpNet::from)))
+            }
             "busy" => self.busy.push(value.into()),
             "lease" => self.lease = Some(Lease::read(value)?),
             "kubelet" => self.kubelet_age = age(value)?,

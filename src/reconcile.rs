@@ -64,6 +64,8 @@ pub struct Fleetwork<S> {
     /// Members of which the API last said that it has no Node.
     unregistered: BTreeSet<String>,
     strangers: BTreeSet<String>,
+    /// What the survey found that does not stand in the way.
+    told: Vec<Note>,
 }
 
 /// One node, its shell, and the last that it said.

@@ -81,7 +81,7 @@ impl<S: Shell> Fleetwork<S> {
     /// What people should know of: the node that says so, the step and the words.
     pub fn notes(&self) -> Result<Vec<Note>> {
         let fleet = self.fleet();
-        let mut notes = Vec::new();
+        let mut notes = self.told.clone();
         for (i, member) in self.members.iter().enumerate() {
             let of_node = self.read_in(i, &fleet, plan::notes)?.into_iter().flatten();
             notes.extend(of_node.map(|(step, words)| (member.node.name.clone(), step, words)));

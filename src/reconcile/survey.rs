@@ -28,6 +28,9 @@ impl<S: Shell> Fleetwork<S> {
         let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
         // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
         let mut errors = fleet::misfits(&machines, &clocks);
+        let (only_told, wrong) = self.identities(&machines);
+        self.told = only_told;
+        errors.extend(wrong);
         errors.retain(|error| self.stands_in_the_way(error, &fleet));
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
@@ -54,6 +57,27 @@ impl<S: Shell> Fleetwork<S> {
             }
         }
         Survey { blocked: blocked && !errors.is_empty(), errors }
+    }
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// What is not as unlike or as near as it should be: what is only told, and what stands against touching machines.
+    fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
+        let ignored = |check: &str| {
+            let names = &self.cluster.ignore_preflight;
+            names.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
+        };
+        let all = fleet::identity::misfits(&self.cluster, machines);
+        let (told, wrong): (Vec<_>, Vec<_>) = all.into_iter().partition(|m| m.harmless || ignored(m.check));
+        let note = |m: fleet::identity::Misfit| {
+            let words = [vec![m.error.what], m.error.cause].concat().join(": ");
+            (m.error.node.unwrap_or_default(), "preflight", words)
+        };
+        let name = |m: fleet::identity::Misfit| {
+            let hint = m.error.hint.clone().unwrap_or_default();
+            m.error.hint(format!("{hint}; or let it be: ignore-preflight = [\"{}\"] in [cluster]", m.check))
+        };
+        (told.into_iter().map(note).collect(), wrong.into_iter().map(name).collect())
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::auth::{self, Entry, Login};
 use super::clock::Clock;
-use super::dial::{Program, dial};
+use super::dial::{Program, Stage, Via, dial};
 use super::root::Means;
 use super::trust::{Parting, Trouble, Trust, last_words, lookup};
 use super::way::{Through, Way};
@@ -44,15 +44,6 @@ pub(super) struct Connection {
     /// What it goes through, and must not end before it.
     _via: Option<Arc<Connection>>,
     _program: Option<Program>,
-}
-
-/// How far we got, for saying what the time ran out on.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Stage {
-    Name,
-    Tcp,
-    Greeting,
-    Login,
 }
 
 /// Who is connected to: `name` is the node's, and `whose` tells of whom a password is asked for.
@@ -139,7 +130,8 @@ async fn greet(
     let (mut wait, since) = (FIRST_WAIT, Instant::now());
     loop {
         let left = since.elapsed() + wait * 3 < visit.client.options.timeout;
-        let line = dial(&visit.way, visit.name, via, stage).await?;
+        let via = via.map(|via| Via { handle: &via.handle, way: &via.way });
+        let line = dial(&visit.way, visit.name, via.as_ref(), stage).await?;
         let dialled = Instant::now();
         *stage = Stage::Greeting;
         match client::connect_stream(config.clone(), line.stream, trust.clone()).await {

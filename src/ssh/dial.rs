@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::ChannelOpenFailure;
+use russh::client::Handle;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::GOODBYE;
-use super::connect::{Connection, Stage};
+use super::trust::Trust;
 use super::way::{Through, Way};
 use crate::error::{Error, Kind, Result};
 
@@ -42,8 +43,23 @@ impl Program {
     }
 }
 
+/// How far a connection got, for saying what the time ran out on.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Stage {
+    Name,
+    Tcp,
+    Greeting,
+    Login,
+}
+
+/// A jump host that is connected to.
+pub(super) struct Via<'a> {
+    pub handle: &'a Handle<Trust>,
+    pub way: &'a Way,
+}
+
 /// `name`: of the node, for messages. `via`: the jump host, where there is one.
-pub(super) async fn dial(way: &Way, name: &str, via: Option<&Connection>, stage: &mut Stage) -> Result<Line> {
+pub(super) async fn dial(way: &Way, name: &str, via: Option<&Via<'_>>, stage: &mut Stage) -> Result<Line> {
     match (&way.through, via) {
         (Through::Command(command), _) => {
             *stage = Stage::Greeting;
@@ -73,7 +89,7 @@ async fn socket(way: &Way, name: &str, stage: &mut Stage) -> Result<Line> {
     Ok(Line { stream: Box::new(socket), program: None })
 }
 
-async fn forwarded(way: &Way, via: &Connection) -> Result<Line> {
+async fn forwarded(way: &Way, via: &Via<'_>) -> Result<Line> {
     let opened = via.handle.channel_open_direct_tcpip(&way.host, way.port.into(), "127.0.0.1", 0).await;
     let channel = opened.map_err(|error| {
         let (hop, address) = (via.way.shown(), way.address());

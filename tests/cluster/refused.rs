@@ -11,11 +11,18 @@ use crate::lab::{NODES, assert_untouched};
 use crate::world::{Moved, PATIENCE, World, real, set};
 use crate::{Ground, Scenario, so, until};
 
-pub const UNFIT: &[Scenario] = &[Scenario {
-    says: "machines that are not fit are all named, and none is touched",
-    ground: Ground::Fresh,
-    run: unfit,
-}];
+pub const UNFIT: &[Scenario] = &[
+    Scenario {
+        says: "machines that are not fit are all named, and none is touched",
+        ground: Ground::Fresh,
+        run: unfit,
+    },
+    Scenario {
+        says: "clones, and addresses and routes in the way, are named, unless the inventory lets them be",
+        ground: Ground::Fresh,
+        run: mistaken,
+    },
+];
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { says: "without its trust the cluster is refused", ground: Ground::Cluster, run: no_trust },
@@ -57,6 +64,39 @@ fn unfit(world: &World) {
     let mut left = world.kept();
     left.retain(|name| name != ".demo.lock");
     assert_eq!(left, kept, "something was written beside the inventory");
+}
+
+fn mistaken(world: &World) {
+    let of_m1 = |file: &str| world.lab.ssh("m1", &format!("cat {file}"));
+    let (id, key) = (of_m1("/etc/machine-id"), of_m1("/etc/ssh/ssh_host_ed25519_key.pub"));
+    world.lab.ssh("w1", &format!("echo '{}' >/etc/machine-id", id.trim()));
+    world.lab.ssh("w1", &format!("echo '{}' >/etc/ssh/ssh_host_rsa_key.pub", key.trim()));
+    world.lab.ssh("m1", "ip route add 10.244.7.0/24 dev eth0");
+    world.lab.ssh("w2", "ip route add 10.0.0.0/8 dev eth0");
+    let elsewhere = |i: &mut Table| set(i, &["nodes", "w2", "ip"], "\"198.18.0.99\"");
+    world.inventory(elsewhere);
+    let before = world.lab.look_at_all();
+    for run in [world.apply(), world.plan()] {
+        let run = run.refused(5, "w1", &["has the machine-id of m1", id.trim()]);
+        let run = run.refused(5, "w1", &["has the SSH host key of m1"]);
+        let run =
+            run.refused(5, "w2", &["198.18.0.99, its address in the cluster, is on none", "198.18.0.13"]);
+        let run = run.refused(5, "m1", &["its route to 10.244.7.0/24 lies across pods", "10.244.0.0/16"]);
+        let hints: Vec<&str> = run.events.iter().filter_map(|event| event["hint"].as_str()).collect();
+        assert!(hints.iter().any(|hint| hint.contains("systemd-machine-id-setup")), "{hints:#?}");
+        assert!(hints.iter().any(|hint| hint.contains("ignore-preflight = [\"Routes\"]")), "{hints:#?}");
+    }
+    assert_untouched(&before, &world.lab.look_at_all());
+    world.inventory(|i| {
+        elsewhere(i);
+        let names = r#"["SystemVerification", "MachineID", "HostKey", "NodeAddress", "routes"]"#;
+        set(i, &["cluster", "ignore-preflight"], names);
+    });
+    let plan = world.plan().good();
+    let notes: Vec<&str> = plan.events.iter().filter_map(|event| event["note"].as_str()).collect();
+    for piece in ["machine-id of m1", "host key of m1", "198.18.0.99", "10.244.7.0/24", "10.0.0.0/8"] {
+        assert!(notes.iter().any(|note| note.contains(piece)), "no {piece:?} among {notes:#?}");
+    }
 }
 
 fn no_trust(world: &World) {
