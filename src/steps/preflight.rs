@@ -38,8 +38,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             (is_host_name(&m.hostname), m.hostname.clone(), "lower-case letters, digits, - and .".into())
         })
         .by_hand("hostnamectl set-hostname NAME"),
+        cgroups(cx.cluster),
         disk(),
         ports(cx.cluster, node),
+        beside(),
     ];
     if node.is_control_plane() && !ignored(cx.cluster, "NumCPU") {
         let enough =
@@ -79,6 +81,39 @@ fn is_host_name(name: &str) -> bool {
     };
     name.len() <= 253 && name.split('.').all(label)
 }
+
+/// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
+fn cgroups(cluster: &Cluster) -> Want {
+    let bears = cluster.kubernetes.minor < 35 || cluster.kubelet.get("failCgroupV1") == Some(&false.into());
+    Want::that("the kubelet runs with the machine's cgroups")
+        .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo version 2; else echo version 1; fi")
+        .passes("version 2", move |version| bears || version == "version 2")
+        .by_hand(
+            "boot it with systemd.unified_cgroup_hierarchy=1 on the kernel's command line; or, as long as that works, \
+             failCgroupV1 = false under [kubelet] and ignore-preflight = [\"SystemVerification\"] under [cluster]",
+        )
+}
+
+/// What runs beside Kubernetes, or does not, and may be why something fails later: for people to know of.
+fn beside() -> Want {
+    Want::that("whether something here may get in the way").ask(BESIDE).judged(|answer| match answer.trim() {
+        "" => Verdict::Holds,
+        lines => Verdict::Noted(lines.replace('\n', "; ")),
+    })
+}
+
+const BESIDE: &str = r#"for f in /etc/kubernetes/kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
+  [ ! -e $f ] || exit 0
+done
+runs() { systemctl is-active -q "$@"; }
+for u in firewalld ufw; do
+  ! runs $u || echo "$u is active: nodes must reach each other on the ports of Kubernetes, and pods too"
+done
+for u in docker crio k3s k3s-agent rke2-server rke2-agent snap.microk8s.daemon-kubelite; do ! runs $u || echo "$u runs here, too"; done
+[ ! -e /run/reboot-required ] || echo "a reboot is pending"
+runs chrony || runs chronyd || runs systemd-timesyncd || runs ntpsec || runs ntpd || runs ntp ||
+  echo "no time service runs: certificates need clocks that agree"
+"#;
 
 /// Asked only of machines that are not members yet: later the kubelet watches the disk itself.
 fn disk() -> Want {

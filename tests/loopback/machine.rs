@@ -21,7 +21,7 @@ pub fn new_key() -> PrivateKey {
 }
 
 /// Paths of a machine that are below its folder here.
-const MOVED: [&str; 9] = [
+const MOVED: [&str; 10] = [
     "/etc/",
     "/run/",
     "/var/lib/ironstrap",
@@ -31,6 +31,7 @@ const MOVED: [&str; 9] = [
     "/proc/sys/",
     "/proc/1/",
     "/sys/class/",
+    "/sys/fs/",
 ];
 
 /// `systemctl`: a folder of units, each with what `enable`, `mask` and `restart` made of it.
@@ -115,6 +116,7 @@ impl Machine {
     fn furnish(&self) {
         // What the host's network is like says nothing of a folder.
         self.command("ip", "exit 0");
+        self.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
         self.write("etc/os-release", "ID=debian\nVERSION_CODENAME=trixie\n");
         self.write("etc/fstab", "UUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n");
         self.write("etc/hosts", "127.0.0.1 localhost");
