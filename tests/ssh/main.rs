@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod relay;
 mod server;
 
 use std::net::IpAddr;
@@ -382,6 +383,39 @@ async fn a_session_refused_for_now_is_asked_for_again() {
 async fn a_server_that_runs_no_commands_is_told() {
     let stage = Stage::new(Manner::RefusesCommands).await;
     assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the server runs no commands");
+}
+
+impl Stage {
+    /// Puts a way between, on which each direction takes so long.
+    async fn far_away(&mut self, delay: Duration) -> relay::Relay {
+        let relay = relay::start(self.server.port, delay).await;
+        let key = self.server.host_key.to_openssh().unwrap();
+        std::fs::write(self.path(".ssh/known_hosts"), format!("[127.0.0.1]:{} {key}", relay.port)).unwrap();
+        self.node.ssh.port = Some(relay.port);
+        relay
+    }
+}
+
+#[tokio::test]
+async fn a_script_takes_eight_trips_with_all_that_comes_before_it_and_the_next_one_two() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let relay = stage.far_away(Duration::from_millis(20)).await;
+    let ssh = stage.ssh();
+    assert_eq!(run(&ssh, "out in\nexit 0").await.unwrap().stdout, b"in\n");
+    // And once more to close the channel, for which nobody waits.
+    let first = relay.trips.load(SeqCst);
+    assert!(first <= 8 + 1, "{first} trips");
+    assert_eq!(run(&ssh, "out in\nexit 0").await.unwrap().stdout, b"in\n");
+    let second = relay.trips.load(SeqCst) - first;
+    assert!(second <= 2 + 1, "{second} trips");
+}
+
+#[tokio::test]
+async fn a_long_way_is_slow_and_no_more() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.far_away(Duration::from_millis(135)).await;
+    let script = "#\n".repeat(1 << 18) + "flood 300000\nexit 0";
+    assert_eq!(stage.run(&script).await.unwrap().stdout.len(), 300_000);
 }
 
 #[tokio::test]
