@@ -1,6 +1,8 @@
 //! Killed anywhere, the next run finishes the job: the client, kubeadm, the power. What is to be caught half done
 //! is stopped for the time of looking at it, so that it is certain to be half done.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::client::Client;
@@ -160,24 +162,22 @@ fn bootstrapping(machine: &Machine) -> bool {
         && !machine.running("kubelet", &[]).is_empty()
 }
 
-/// kubectl on m1 in the middle of applying flannel, stopped.
-fn network_half_applied(client: &mut Client, m1: &Machine) -> Option<Vec<Process>> {
+/// Whether the client has begun to apply flannel, and whether it has heard of the first object of it.
+fn applies_the_network(client: &mut Client) -> (bool, bool) {
     let begun = |e: &Value| e["event"] == "fixing" && e["step"] == "network";
-    client.listen();
-    if !client.seen.iter().any(begun) {
-        return None;
-    }
-    let kubectl =
-        until("kubectl runs", 20, || Some(m1.running("kubectl", &["apply"])).filter(|k| !k.is_empty()));
     let said = |e: &Value| {
         e["event"] == "said" && e["line"].as_str().is_some_and(|line| line.contains("namespace/kube-flannel"))
     };
-    until("the first object is there", 30, || {
-        client.listen();
-        so(client.seen.iter().any(said))
-    });
-    signal("STOP", &kubectl);
-    Some(kubectl)
+    client.listen();
+    (client.seen.iter().any(begun), client.seen.iter().any(said))
+}
+
+/// Lets them go on for a moment; afterwards there is time to hear of it, for kubectl is faster than its words.
+fn step(processes: &[Process]) {
+    signal("CONT", processes);
+    std::thread::sleep(Duration::from_millis(8));
+    signal("STOP", processes);
+    std::thread::sleep(Duration::from_millis(40));
 }
 
 fn network_and_bootstrap(world: &World) {
@@ -186,20 +186,25 @@ fn network_and_bootstrap(world: &World) {
     let mut client = world.applying();
     client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
     signal("CONT", &kubeadm);
-    let (mut joining, mut network) = (None, None);
+    let (mut joining, mut network) = (None, vec![]);
     client.until("both are half done", SOON, |client| {
-        if network.is_none() {
-            network = network_half_applied(client, &m1);
-        }
         if joining.is_none() && bootstrapping(&w1) {
             let both = [w1.running("kubelet", &[]), w1.running("kubeadm", &["join"])].concat();
             signal("STOP", &both);
             assert!(bootstrapping(&w1), "w1 has its certificate already");
             joining = Some(both);
         }
-        so(joining.is_some() && network.is_some())
+        let (begun, half) = applies_the_network(client);
+        if begun && network.is_empty() {
+            network = m1.running("kubectl", &["apply"]);
+            signal("STOP", &network);
+        }
+        if !half && !network.is_empty() {
+            step(&network);
+        }
+        so(joining.is_some() && half)
     });
-    let (joining, network) = (joining.unwrap(), network.unwrap());
+    let joining = joining.unwrap();
     assert_half_network(world);
     client.kill();
     assert!(joining.iter().all(alive), "kubelet and kubeadm outlive the client: {joining:?}");
