@@ -122,12 +122,17 @@ fn a_stranger_is_not_waited_for() {
 
 #[test]
 fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
-    let script = rollout::at_once(&[Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")]);
-    let pods = "printf '%s\\n' 'a flannel CrashLoopBackOff' 'b flannel ' 'c other CrashLoopBackOff' 'd flannel ContainerCreating'";
+    let running = [
+        Object::new("apps/v1", "DaemonSet", "net", "flannel"),
+        Object::new("apps/v1", "Deployment", "net", "dns"),
+    ];
+    let script = rollout::at_once(&running);
+    let pods = "printf '%s\\n' 'a DaemonSet/flannel CrashLoopBackOff' 'b DaemonSet/flannel ' 'c DaemonSet/other CrashLoopBackOff' 'd DaemonSet/flannel ContainerCreating' 'e ReplicaSet/dns-77f CrashLoopBackOff' 'f ReplicaSet/dnsmasq CrashLoopBackOff'";
     for (good, asked) in runs(&script, &format!("case $3 in get) {pods} ;; esac")) {
         let deleted: Vec<&str> = asked.lines().filter(|line| line.contains(" delete ")).collect();
         assert!(good, "{asked}");
-        assert_eq!(deleted, ["-n kube-flannel delete pod a --ignore-not-found --timeout=20s"]);
+        let delete = |pod: &str| format!("-n net delete pod {pod} --ignore-not-found --timeout=20s");
+        assert_eq!(deleted, [delete("a"), delete("e")]);
     }
     let fails = format!("case $3 in get) {pods} ;; *) return 1 ;; esac");
     assert!(runs(&script, &fails).iter().all(|(good, _)| *good), "what cannot be deleted is waited for");

@@ -64,21 +64,27 @@ const COVERS: &str = r#"covers() {
 }
 "#;
 
-/// Shell that lets pods of DaemonSets among these that keep dying try again at once: a kubelet waits up to five
-/// minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done, they
-/// are waited for all the same.
+/// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
+/// to five minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done,
+/// they are waited for all the same.
 pub fn at_once(running: &[Object]) -> String {
     let mut script = String::from(DYING);
-    for set in running.iter().filter(|object| object.kind == "DaemonSet") {
-        script += &format!("dying {} {}\n", quote(namespace(set)), quote(&set.name));
+    for object in running {
+        // The pods of a Deployment belong to its ReplicaSets, which are called after it.
+        let owner = match object.kind.as_str() {
+            "DaemonSet" => format!("DaemonSet/{}", object.name),
+            "Deployment" => format!("ReplicaSet/{}-*", object.name),
+            _ => continue,
+        };
+        script += &format!("dying {} {}\n", quote(namespace(object)), quote(&owner));
     }
     script
 }
 
 const DYING: &str = r#"dying() {
-  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
+  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
     while read -r pod owner why; do
-      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
+      case "$owner $why" in $2' '*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
     done
 }
 "#;

@@ -158,7 +158,7 @@ fn dns(cx: &Cx) -> Want {
     let waits = cx.fleet.unmended.first().map(|name| format!("{name} to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     Want::that("the cluster's DNS answers")
-        .asks(Ask::Objects(vec![coredns]))
+        .asks(Ask::Objects(vec![coredns.clone()]))
         .judged(move |answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
             let up = object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0);
@@ -169,7 +169,11 @@ fn dns(cx: &Cx) -> Want {
                 None => Verdict::Differs { have, want },
             }
         })
-        .run(format!("{}{KUBECTL}patiently kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null", diagnosis::hopeless()))
+        .run(format!(
+            "{}{KUBECTL}up() {{\n{}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}}\npatiently up",
+            diagnosis::hopeless(),
+            rollout::at_once(&[coredns])
+        ))
         .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }

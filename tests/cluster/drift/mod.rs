@@ -148,6 +148,12 @@ pub fn run(world: &World, words: &[String]) -> bool {
     }
     if together::wanted() && chosen(together::SAYS) {
         let good = catch_unwind(AssertUnwindSafe(|| together::run(&mut ground, &kinds))).is_ok();
+        if !good {
+            println!(
+                "{}",
+                world.try_kubectl(&["get", "pods,events", "-A", "-o", "wide"]).unwrap_or_else(|why| why)
+            );
+        }
         println!("{} {}", if good { '✔' } else { '✗' }, together::SAYS);
         if good { passed += 1 } else { failed.push(together::SAYS) }
     }
