@@ -43,11 +43,11 @@ done
 for f in /etc/ssh/ssh_host_*_key.pub; do
   if x=$(cat "$f" 2>/dev/null); then set -- $x; echo "host-key $1 $2"; fi
 done
-for f in /sys/class/net/*; do
-  case ${{f##*/}} in {VIRTUAL}) continue ;; esac
-  if x=$(cat "$f/address" 2>/dev/null); then echo "mac ${{f##*/}} $x"; fi
-done
 if command -v ip >/dev/null; then
+  ip -o link show | while read -r x k v; do
+    k=${{k%:}}; k=${{k%@*}}
+    case "$k $v" in *' link/ether '*) v=${{v##* link/ether }}; echo "mac $k ${{v%% *}}" ;; esac
+  done
   ip -o addr show | while read -r x k f v x; do
     case $k in {VIRTUAL}) ;; *) echo "address $k ${{v%/*}}" ;; esac
   done
