@@ -38,12 +38,15 @@ read -r x </proc/sys/kernel/random/boot_id; echo "boot $x"
 read -r x </proc/1/comm; echo "init $x"
 while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
 for f in /etc/machine-id /sys/class/dmi/id/product_uuid; do
-  if x=$(cat $f 2>/dev/null) && [ -n "$x" ]; then echo "${{f##*/}} $x"; fi
+  x=; {{ read -r x <$f; }} 2>/dev/null || :
+  [ -z "$x" ] || echo "${{f##*/}} $x"
 done
 for f in /etc/ssh/ssh_host_*_key.pub; do
-  if x=$(cat "$f" 2>/dev/null); then set -- $x; echo "host-key $1 $2"; fi
+  k=; {{ read -r k x v <"$f"; }} 2>/dev/null || :
+  [ -z "$k" ] || echo "host-key $k $x"
 done
-if command -v ip >/dev/null; then
+# Of a member nothing more is made: it has shown that its network works.
+if [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && command -v ip >/dev/null; then
   ip -o link show | while read -r x k v; do
     k=${{k%:}}; k=${{k%@*}}
     case "$k $v" in *' link/ether '*) v=${{v##* link/ether }}; echo "mac $k ${{v%% *}}" ;; esac
@@ -115,11 +118,11 @@ pub struct Machine {
     pub machine_id: Option<String>,
     /// The firmware's, which a hypervisor makes up.
     pub product_uuid: Option<String>,
-    /// Of its own network interfaces, by name.
+    /// Of its own network interfaces, by name; none of a member's.
     pub macs: BTreeMap<String, String>,
     /// Public keys of its sshd, kind and base64.
     pub host_keys: Vec<String>,
-    /// On which interface of its own each is; empty where it cannot list them.
+    /// On which interface of its own each is; empty where it cannot list them, and for a member.
     pub addresses: BTreeMap<IpAddr, String>,
     /// Networks that it has routes to by its own interfaces, but for the default ones.
     pub routes: Vec<IpNet>,
