@@ -53,16 +53,16 @@ lease() {
   mkdir -p -m 700 "$RUN"
   exec 9>"$RUN/lock"
   flock -w 10 9
-  now=$(date +%s) epoch=0 run=- until=0 since=$now owner=-
-  [ ! -e "$RUN/lease" ] || read -r epoch run until since owner <"$RUN/lease"
+  now=$(date +%s) epoch=0 run=- until=0 taken=$now owner=-
+  [ ! -e "$RUN/lease" ] || read -r epoch run until taken owner <"$RUN/lease"
   if [ "$run" != "$2" ]; then
     busy=
     for f in /run/systemd/transient/ironstrap-*.service; do [ ! -e "$f" ] || busy=yes; done
     if [ "$epoch" != "$1" ]; then echo "lease lost: $owner took it"; exit 75; fi
     if [ "$owner" != "$3" ] && { [ "$until" -gt "$now" ] || [ -n "$busy" ]; }; then echo "lease held: by $owner"; exit 75; fi
-    epoch=$((epoch + 1)) since=$now
+    epoch=$((epoch + 1)) taken=$now
   fi
-  echo "$epoch $2 $((now + $4)) $since $3" >"$RUN/lease.new"
+  echo "$epoch $2 $((now + $4)) $taken $3" >"$RUN/lease.new"
   mv "$RUN/lease.new" "$RUN/lease"
   exec 9>&-
   mine=$2 hold=$4
@@ -72,9 +72,9 @@ lease() {
 # unit has no lease: it keeps the machine by being there.
 renew() {
   [ -n "${mine:-}" ] || return 0
-  read -r epoch run until since owner <"$RUN/lease"
+  read -r epoch run until taken owner <"$RUN/lease"
   if [ "$run" != "$mine" ]; then echo "lease lost: $owner took it"; exit 75; fi
-  echo "$epoch $run $(($(date +%s) + hold)) $since $owner" >"$RUN/lease.new"
+  echo "$epoch $run $(($(date +%s) + hold)) $taken $owner" >"$RUN/lease.new"
   mv "$RUN/lease.new" "$RUN/lease"
 }
 
@@ -83,8 +83,8 @@ unlease() {
   [ -e "$RUN/lease" ] || return 0
   exec 9>"$RUN/lock"
   flock -w 10 9
-  read -r epoch run until since owner <"$RUN/lease"
-  [ "$run" != "$1" ] || { echo "$epoch $run 0 $since $owner" >"$RUN/lease.new"; mv "$RUN/lease.new" "$RUN/lease"; }
+  read -r epoch run until taken owner <"$RUN/lease"
+  [ "$run" != "$1" ] || { echo "$epoch $run 0 $taken $owner" >"$RUN/lease.new"; mv "$RUN/lease.new" "$RUN/lease"; }
   exec 9>&-
 }
 
@@ -172,11 +172,11 @@ waited() {
 # patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
 # time; says at the end what it said last. A single try must end well within a lease.
 patiently() {
-  since=$(date +%s)
-  end=$((since + PATIENCE))
+  patient_since=$(date +%s)
+  patience_ends=$((patient_since + PATIENCE))
   until "$@" 2>"$RUN/patience"; do
-    if [ "$(date +%s)" -ge "$end" ]; then cat "$RUN/patience" >&2; waited >&2; return 1; fi
-    if why=$(hopeless "$since"); then echo "no waiting helps: $why" >&2; return 1; fi
+    if [ "$(date +%s)" -ge "$patience_ends" ]; then cat "$RUN/patience" >&2; waited >&2; return 1; fi
+    if why=$(hopeless "$patient_since"); then echo "no waiting helps: $why" >&2; return 1; fi
     renew
     sleep 0.5
   done

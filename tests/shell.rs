@@ -400,6 +400,21 @@ fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it()
 }
 
 #[test]
+fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
+    for shell in shells() {
+        let root = Root::new();
+        // The machine was taken long ago, and the lease tells since when.
+        let lease = "lease 0 ours me@here 120\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
+        let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nhopeless() { echo $1 >>$RUN/asked; return 1; }\n";
+        root.lib(shell, &format!("{lease}{tries}patiently try"));
+        assert!(root.read("run/ironstrap/lease").contains(" 1000 "), "{shell}");
+        let asked = root.read("run/ironstrap/asked");
+        assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
+        assert!(asked.lines().all(|since| since.parse::<u64>().unwrap() + 60 > now()), "{shell}: {asked}");
+    }
+}
+
+#[test]
 fn patience_ends_when_the_user_said_with_what_was_said_last() {
     for shell in shells() {
         let root = Root::new();
