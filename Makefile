@@ -55,7 +55,7 @@ test-cluster: test-parts
 
 test-drift: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-drift
 # The same subsets each time, so that what fails fails again; with another seed, others.
-test-drift: export IRONSTRAP_DRIFT_SUBSETS ?= 25
+test-drift: export IRONSTRAP_DRIFT_SUBSETS ?= 50
 test-drift: export IRONSTRAP_DRIFT_SEED ?= 1795309784
 test-drift: test-parts
 	$(call in_lab,up,cluster -- --drift)

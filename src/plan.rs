@@ -30,6 +30,8 @@ pub struct Change {
     pub secret: bool,
     /// The nodes that something of the whole cluster is about.
     pub about: Vec<String>,
+    /// The fix changes their machines, too.
+    pub reaches: bool,
     pub state: State,
 }
 
@@ -123,6 +125,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         settles: want.settles,
         secret: matches!(want.ask, Ask::Hash(_)),
         about: want.about.clone(),
+        reaches: want.reaches,
         state,
     }
 }

@@ -58,6 +58,8 @@ pub struct Want {
     pub settles: bool,
     /// The nodes that something of the whole cluster is about; none: about the cluster itself.
     pub about: Vec<String>,
+    /// The fix changes the machines of those nodes, too: they are asked again.
+    pub reaches: bool,
     /// Files that the fix changes.
     pub touches: Vec<String>,
     /// Files whose change calls for the fix, so that a plan foresees it.
@@ -156,6 +158,7 @@ impl Want {
             disrupts: false,
             settles: false,
             about: vec![],
+            reaches: false,
             touches: vec![],
             reads: vec![],
         }
@@ -231,6 +234,11 @@ impl Want {
 
     pub fn about(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
         self.about = nodes.into_iter().collect();
+        self
+    }
+
+    pub fn reaches(mut self) -> Self {
+        self.reaches = true;
         self
     }
 

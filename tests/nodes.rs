@@ -8,19 +8,23 @@ mod common;
 
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::step::{Cx, Expect, Object, Verdict, rollout};
+use ironstrap::step::{Cx, Expect, Fix, Object, Verdict, Want, rollout};
 use time::OffsetDateTime;
 
 const NETWORK: &str = "every node has its network";
 
-/// What step nodes makes of this answer for this want.
-fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
+/// This want of step nodes.
+fn want(that: &str, fleet: &Fleet) -> Want {
     let cluster = common::lab();
     let (trust, machine) = (common::trust(&cluster), Machine::default());
     let about = (&machine, fleet);
     let wants = common::wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
-    let want = wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.that == that).unwrap().2;
-    let Expect::Judged(judge) = want.expect else { panic!("{that} is not judged") };
+    wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.that == that).unwrap().2
+}
+
+/// What step nodes makes of this answer for this want.
+fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
+    let Expect::Judged(judge) = want(that, fleet).expect else { panic!("{that} is not judged") };
     judge(answer)
 }
 
@@ -136,4 +140,31 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
     }
     let fails = format!("case $3 in get) {pods} ;; *) return 1 ;; esac");
     assert!(runs(&script, &fails).iter().all(|(good, _)| *good), "what cannot be deleted is waited for");
+}
+
+#[test]
+fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
+    let Fix::Run(fix) = want("the pods of w1 can be reached", &Fleet::default()).fix else { panic!() };
+    let (_, own) = fix.split_once("announced() {").unwrap();
+    let ago = |seconds: i64| {
+        let rfc3339 = &time::format_description::well_known::Rfc3339;
+        (OffsetDateTime::now_utc() - time::Duration::seconds(seconds)).format(rfc3339).unwrap()
+    };
+    let run = |node: String, pod: String| {
+        let kubectl = format!("case $* in *' node '*) echo {node} ;; *pods*) echo {pod} ;; esac");
+        let ran = runs(&format!("announced() {{{own}"), &kubectl).into_iter();
+        let deleted = |asked: String| asked.contains("delete pod f --wait=false");
+        let ran: Vec<(bool, bool)> = ran.map(|(good, asked)| (good, deleted(asked))).collect();
+        assert!(ran.iter().all(|each| *each == ran[0]), "every shell does the same: {ran:?}");
+        ran[0]
+    };
+    assert_eq!(
+        run(format!("{} 10.0.0.2", ago(5)), format!("f {}", ago(60))),
+        (true, false),
+        "it is announced"
+    );
+    assert_eq!(run(ago(5), format!("f {}", ago(60))), (false, true), "it was there before the Node");
+    assert_eq!(run(ago(600), format!("f {}", ago(60))), (false, true), "it should have done so by now");
+    assert_eq!(run(ago(9), format!("f {}", ago(5))), (false, false), "it started a moment ago");
+    assert_eq!(run(ago(9), "f".into()), (false, false), "it does not run");
 }

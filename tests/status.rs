@@ -168,6 +168,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         settles: false,
         secret: false,
         about: vec![],
+        reaches: false,
         state,
     }
 }

@@ -221,6 +221,8 @@ impl<S: Shell> Fleetwork<S> {
         member.work.began = Some(Instant::now());
         member.work.entering |= self.stages[t].needs == Needs::SeedFirst;
         member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
+        let reaching = changes.iter().filter(|change| change.reaches);
+        member.work.reaches = reaching.flat_map(|change| change.about.clone()).collect();
         member.execs += 1;
         let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());
         self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
@@ -266,12 +268,18 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
-    /// A machine that joined shows up at the API, so what the API said before is out of date.
+    /// A machine that joined shows up at the API, so what the API said before is out of date; and what machines said of
+    /// themselves, where a fix for the whole cluster reached them.
     fn disturb(&mut self, i: usize, ended: Option<usize>) {
         let entered = ended.is_some_and(|t| self.stages[t].needs == Needs::SeedFirst);
         self.unregistered.retain(|name| !entered || *name != self.members[i].node.name);
-        if let Some(api) = self.api(&self.fleet()).filter(|api| entered && *api != i) {
-            let work = &mut self.members[api].work;
+        let api = self.api(&self.fleet()).filter(|api| entered && *api != i);
+        let reached = std::mem::take(&mut self.members[i].work.reaches);
+        let others = (0..self.members.len()).filter(|k| *k != i);
+        let told: Vec<usize> =
+            others.filter(|k| api == Some(*k) || reached.contains(&self.members[*k].node.name)).collect();
+        for k in told {
+            let work = &mut self.members[k].work;
             (work.stale, work.disturbed) = (true, work.busy);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct State {
     /// The stage of the fixes that run, and whether they interrupt a member.
     pub stage: Option<usize>,
     pub disrupts: bool,
+    /// Nodes whose machines they change, too.
+    pub reaches: Vec<String>,
     /// When the last script of fixes was sent.
     pub began: Option<Instant>,
     /// What it was left for, where machines may know more.

@@ -31,6 +31,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run(AGAIN.replace("NODE", &cx.node.name).replace("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
+        Want::that("the bridge of the pods has its node's range")
+            .ask(BRIDGE)
+            .is("")
+            .run(RENUMBERED.replace("NODE", &cx.node.name).replace("KUBECTL", KUBELETS_KUBECTL))
+            .only(ran)
+            .nothing_to_undo(WITH_THE_MEMBER)
+            .disrupts(),
     ])
 }
 
@@ -57,3 +64,35 @@ n=0
 until [ -x /opt/cni/bin/flannel ]; do
   n=$((n + 1)); [ $n -lt 240 ] || { echo 'no pod of flannel has brought it back'; exit 1; }; sleep 0.25
 done";
+
+/// A bridge keeps the addresses that it was made with (its plugin refuses new pods then: `cni0" already has an IP
+/// address different from`); flannel notes the range that it read when it started.
+const BRIDGE: &str = r#"[ -e /run/flannel/subnet.env ] && grep -q '^ *cni0:' /proc/net/dev || exit 0
+has() { ip -o "$1" addr show dev cni0 scope global | while read -r _ _ _ address _; do echo "$address"; done; }
+while IFS='=' read -r key want; do
+  case $key in
+  FLANNEL_SUBNET) have=$(has -4) ;;
+  FLANNEL_IPV6_SUBNET) have=$(has -6) ;;
+  *) continue ;;
+  esac
+  case "$have" in '' | "$want" | *"
+$want"* | "$want
+"*) ;; *) echo "cni0 has $have, and flannel $want" ;; esac
+done </run/flannel/subnet.env
+"#;
+
+/// Pods are where their sandbox is, and that is where its first process is: without it the kubelet makes both anew.
+const RENUMBERED: &str = r#"for netns in /run/netns/cni-*; do
+  [ -e "$netns" ] || continue
+  net=$(stat -L -c %i "$netns")
+  for p in /proc/[0-9]*; do
+    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = pause ] || continue
+    [ "$(stat -L -c %i "$p/ns/net" 2>/dev/null)" != "$net" ] || kill -s KILL "${p#/proc/}" 2>/dev/null || :
+  done
+done
+ip link delete cni0
+n=0
+until grep -q '^ *cni0:' /proc/net/dev || [ $n -ge 60 ]; do n=$((n + 1)); sleep 0.5; done
+KUBECTL wait pod -A --field-selector spec.nodeName=NODE,status.phase=Running --for=condition=Ready --timeout=60s >/dev/null ||
+  echo 'some of its pods are not ready yet'
+"#;

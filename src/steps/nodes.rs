@@ -24,6 +24,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         if cx.cluster.network != Network::None {
             wants.push(ready(cx, node));
         }
+        if matches!(cx.cluster.network, Network::Flannel(_)) {
+            wants.push(announced(cx, node));
+        }
         wants.push(cordoned(&node.name));
     }
     wants.push(strangers(cx));
@@ -140,6 +143,40 @@ const HEARD: &str = r#"heard() {
   kubectl wait --for=condition=Ready "node/$1" --timeout=20s >/dev/null || return 1
   time=$(kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}') || return 1
   [ "$(date -d "$time" +%s)" -ge "$2" ] || { echo "no word of $1 since its kubelet started" >&2; return 1; }
+}
+"#;
+
+/// A Node that is made anew has another range of pods, and says nothing of how to reach it: flannel reads the one and
+/// writes the other when it starts, and not again (flannel, `pkg/subnet/kube`).
+fn announced(cx: &Cx, node: &Node) -> Want {
+    const REACHED_BY: &str = "flannel.alpha.coreos.com/public-ip";
+    let name = &node.name;
+    let test = |object: &Value| {
+        let by = object.pointer("/metadata/annotations").and_then(|all| all[REACHED_BY].as_str());
+        (by.is_some(), "no word of how to reach its pods".into())
+    };
+    let fix = ANNOUNCED.replace("NODE", name).replace("REACHED_BY", &REACHED_BY.replace('.', "\\."));
+    about(cx, node, format!("the pods of {name} can be reached"), "announced by flannel".into(), test)
+        .run(format!("{}{KUBECTL}{fix}patiently announced", diagnosis::hopeless()))
+        .reaches()
+}
+
+/// A pod of flannel that started a moment ago is still at it, unless the Node was made after that.
+const ANNOUNCED: &str = r#"announced() {
+  set -- $(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.REACHED_BY}') || return 1
+  [ -z "${2:-}" ] || return 0
+  made=$1
+  echo 'flannel does not announce the pods of NODE' >&2
+  all=$(kubectl -n kube-flannel get pods --field-selector spec.nodeName=NODE -l app=flannel \
+    -o 'jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}') || return 1
+  echo "$all" | while read -r pod started; do
+    [ -n "$started" ] || continue
+    since=$(date -d "$started" +%s)
+    if [ "$since" -lt "$(date -d "$made" +%s)" ] || [ $(($(date +%s) - since)) -gt 20 ]; then
+      kubectl -n kube-flannel delete pod "$pod" --wait=false >/dev/null
+    fi
+  done
+  return 1
 }
 "#;
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use toml::{Table, Value as Toml};
 
 use crate::client::{Client, Ended, Triple};
-use crate::lab::{Lab, text};
-use crate::{Ground, until};
+use crate::lab::{Lab, NODES, text};
+use crate::{Ground, so, until};
 
 /// Longer than any run takes on two cores.
 pub const PATIENCE: u64 = 300;
@@ -189,6 +189,20 @@ impl World {
         drop(self.settled());
     }
 
+    /// Every node reaches the pods of coredns, on whichever nodes they are.
+    pub fn assert_pods_reached(&self) {
+        let what = ["get", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "-o"];
+        let ips = self.kubectl(&[&what[..], &["jsonpath={.items[*].status.podIP}"]].concat());
+        assert!(!ips.trim().is_empty(), "coredns has no pods");
+        for node in NODES {
+            let script =
+                format!("for ip in {ips}; do timeout 2 bash -c \"</dev/tcp/$ip/8080\" || exit 1; done");
+            until(&format!("{node} reaches {ips}"), 20, || {
+                so(self.lab.try_run(&["ssh", node, &script]).status.success())
+            });
+        }
+    }
+
     /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning.
     pub fn settled(&self) -> Ended {
         until("all is Ready again", 240, || {
@@ -202,6 +216,10 @@ impl World {
 /// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
 pub fn is_consequence((_, step, that): &Triple) -> bool {
     let follow = ["every node has its network", "the cluster's DNS answers"];
+    // A Node that is made anew may get another range.
+    if step == "cni" && that == "the bridge of the pods has its node's range" {
+        return true;
+    }
     step == "nodes" && (that.ends_with(" is Ready") || follow.contains(&that.as_str()))
 }
 

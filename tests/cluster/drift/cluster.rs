@@ -62,6 +62,7 @@ pub const KINDS: &[Kind] = &[
             ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
             ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
             ("m1", "nodes", "w1 is Ready", "not registered"),
+            ("m1", "nodes", "the pods of w1 can be reached", "not registered"),
             ("m1", "labels", W1, "label disk=ssd"),
         ],
         ..KIND
@@ -78,6 +79,7 @@ pub const KINDS: &[Kind] = &[
             ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
             ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
             ("m1", "nodes", "w1 is Ready", "not registered"),
+            ("m1", "nodes", "the pods of w1 can be reached", "not registered"),
             ("m1", "labels", W1, "label disk=ssd"),
         ],
         alone: "its parts are kinds of their own",
@@ -90,6 +92,7 @@ pub const KINDS: &[Kind] = &[
             ("m1", "member", "the kubelet of m1 is known to the cluster", "Node m1"),
             ("m1", "nodes", "m1 is registered as 198.18.0.11, v1.36.3", "not registered"),
             ("m1", "nodes", "m1 is Ready", "not registered"),
+            ("m1", "nodes", "the pods of m1 can be reached", "not registered"),
             ("m1", "labels", M1, "label node-role.kubernetes.io/control-plane="),
         ],
         ..KIND

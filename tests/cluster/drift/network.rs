@@ -3,6 +3,7 @@
 use super::By::{Anywhere, Kubectl, Root};
 use super::{KIND, Kind};
 
+const BRIDGE: &str = "the bridge of the pods has its node's range";
 const CONFLIST: &str = "the network is known to containerd";
 
 pub const KINDS: &[Kind] = &[
@@ -28,6 +29,18 @@ pub const KINDS: &[Kind] = &[
         says: "network: flannel's own plugin gone",
         by: Anywhere("w1", "rm /opt/cni/bin/flannel"),
         shows: &[(".", "cni", "flannel's plugin is here", "no\nyes")],
+        ..KIND
+    },
+    Kind {
+        says: "network: the bridge has another node's range",
+        by: Root("w1", "ip address flush dev cni0 scope global; ip address add 10.244.77.1/24 dev cni0"),
+        shows: &[(".", "cni", BRIDGE, "cni0 has 10.244.77.1/24, and flannel 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a Node no longer says how to reach its pods",
+        by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip-"),
+        shows: &[("m1", "nodes", "the pods of w2 can be reached", "no word of how to reach its pods")],
         ..KIND
     },
     Kind {

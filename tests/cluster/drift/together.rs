@@ -107,6 +107,7 @@ fn mend(world: &World, subset: &Subset) {
     assert!(broken > 0, "nothing was broken");
     world.apply().good();
     world.assert_converged();
+    world.assert_pods_reached();
     let again = world.apply().good();
     // Who is found not Ready for a moment is waited for, and nobody is touched for it.
     assert_eq!(real(&again, "fixed"), BTreeSet::new());
