@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
-use super::{Fleetwork, Member};
+use super::{Fleetwork, Member, Reading};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
@@ -28,9 +28,14 @@ impl<S: Shell> Fleetwork<S> {
             let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
             member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
         };
-        let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
-        let ours = self.members.iter().position(|member| !member.spared && answers(member));
-        ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
+        // Whoever is removed does not speak for those who stay.
+        let removal = matches!(self.reading, Reading::Removal(_));
+        let position = |which: &dyn Fn(&Member<S>) -> bool| {
+            self.members.iter().position(|member| (member.spared || !removal) && which(member))
+        };
+        let ours = position(&|member| !member.spared && answers(member));
+        let any = ours.or_else(|| position(&|member| answers(member)));
+        any.or_else(|| position(&|member| member.node.name == fleet.seed))
     }
 
     /// What does not hold on a node, by stage.

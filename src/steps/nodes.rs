@@ -30,6 +30,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(cordoned(&node.name));
     }
     wants.push(strangers(cx));
+    wants.extend(even(cx));
     let daemons = daemons(cx)?;
     if !daemons.is_empty() {
         let fix = format!(
@@ -75,6 +76,14 @@ fn strangers(cx: &Cx) -> Want {
             }
         },
     )
+}
+
+/// Of an even number of members a majority is one more, so they stand no more losses than one member less.
+fn even(cx: &Cx) -> Option<Want> {
+    let n = cx.cluster.control_planes().count();
+    let words = format!("{n} control planes stand no more losses than {}: make it {}", n - 1, n + 1);
+    let want = Want::that("whether each control plane makes the cluster stand more").asks(Ask::Head);
+    n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
 fn about(
