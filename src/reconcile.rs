@@ -64,6 +64,8 @@ pub struct Fleetwork<S> {
     /// Members of which the API last said that it has no Node.
     unregistered: BTreeSet<String>,
     strangers: BTreeSet<String>,
+    /// Ranges of pods that the cluster's Nodes have.
+    ranges: BTreeSet<String>,
     /// What the survey found that does not stand in the way.
     told: Vec<Note>,
 }
@@ -161,8 +163,9 @@ impl<S: Shell> Fleetwork<S> {
         if speaks && !self.members[i].work.stale {
             self.unregistered = self.members[i].unknown_nodes();
             let ours = |name: &String| self.members.iter().any(|member| member.node.name == *name);
-            let named = self.members[i].named_nodes().into_iter();
-            self.strangers = named.filter(|name| !ours(name)).collect();
+            let named = self.members[i].named_nodes();
+            self.strangers = named.keys().filter(|name| !ours(name)).cloned().collect();
+            self.ranges = named.into_values().flatten().collect();
         }
     }
 
@@ -183,6 +186,7 @@ impl<S: Shell> Fleetwork<S> {
         };
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
         fleet.strangers.clone_from(&self.strangers);
+        fleet.ranges.clone_from(&self.ranges);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         let speaks = self.api(&fleet);

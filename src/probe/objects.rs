@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{Found, Reply};
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Object};
@@ -31,7 +33,7 @@ super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
 esac
-[ -z "$said" ] || echo "$said" >&2
+[ -z "$said" ] || echo "$said" | head -n 3 >&2
 exit $r"#;
 
 /// An empty question where nothing is asked; else every object once.
@@ -99,7 +101,12 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if asked && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());
     }
-    let name = |line: &str| Some(line.strip_prefix("Node//")?.split_once(' ')?.0.to_string());
+    let node = |line: &str| {
+        let (name, object) = line.strip_prefix("Node//")?.split_once(' ')?;
+        let object: Value = serde_json::from_str(object).unwrap_or(Value::Null);
+        let ranges = object.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
+        Some([name].into_iter().chain(ranges.filter_map(Value::as_str)).collect::<Vec<_>>().join(" "))
+    };
     let wanted = asks.iter().flat_map(|ask| objects(ask));
     let found = wanted.filter_map(|object| {
         // Where a manifest leaves the namespace to kubectl, that takes `default`.
@@ -110,7 +117,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let line = text.lines().find_map(named)?;
         Some((object.clone(), line))
     });
-    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(name).collect() })
+    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(node).collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.
@@ -119,9 +126,9 @@ pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
     wanted.iter().map(line).collect()
 }
 
-/// A line for each Node.
+/// A line for each Node: its name, and its ranges of pods.
 pub(super) fn nodes(found: &Found) -> String {
-    found.nodes.iter().map(|name| format!("{name}\n")).collect()
+    found.nodes.iter().map(|node| format!("{node}\n")).collect()
 }
 
 #[cfg(test)]

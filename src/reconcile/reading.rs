@@ -127,7 +127,7 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        let (open, unregistered, strangers, heard) = Default::default();
+        let (open, unregistered, strangers, ranges, heard) = Default::default();
         Ok(Fleetwork {
             cluster,
             reading,
@@ -141,6 +141,7 @@ impl<S: Shell> Fleetwork<S> {
             heard,
             unregistered,
             strangers,
+            ranges,
             told: vec![],
         })
     }

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, KUBELETS_KUBECTL, READY};
+use crate::shell::{KUBECTL, READY};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, static_pods, uploads};
 
 pub(super) mod config;
 mod leave;
+mod registered;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
@@ -33,7 +34,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         products(cx)?,
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
             .nothing_to_undo(WITH_THE_MEMBER),
-        registered(cx)?,
+        registered::want(cx)?,
     ];
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
@@ -43,31 +44,6 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants[2].fix = wants[0].fix.clone();
     }
     Ok(wants)
-}
-
-/// A kubelet makes its Node when it starts, and never again. Whether the Node is there, only the API knows.
-fn registered(cx: &Cx) -> Result<Want> {
-    let name = &cx.node.name;
-    let gone = cx.fleet.unregistered.contains(name);
-    let node = format!("{KUBELETS_KUBECTL} get node {name}");
-    let mut fix = format!(
-        "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
-         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
-    );
-    if cx.node.is_control_plane() {
-        fix += "\n";
-        fix += &config::with(&config::init(cx, false)?, "kubeadm init phase mark-control-plane --config $c")?;
-    }
-    let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
-    Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
-        .asks(Ask::Head)
-        .judged(move |_| match gone {
-            true => Verdict::Differs { have: have.clone(), want: want.clone() },
-            false => Verdict::Holds,
-        })
-        .run(fix)
-        .nothing_to_undo(WITH_THE_MEMBER)
-        .disrupts())
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.

@@ -66,7 +66,8 @@ fn strangers(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     Want::that("whether the cluster has Nodes that the inventory has not").asks(Ask::Nodes).judged(
         move |answer| {
-            let strange: Vec<&str> = answer.lines().filter(|name| !known.contains(*name)).collect();
+            let names = answer.lines().filter_map(|line| line.split(' ').next());
+            let strange: Vec<&str> = names.filter(|name| !known.contains(*name)).collect();
             match strange.is_empty() {
                 true => Verdict::Holds,
                 false => Verdict::Noted(format!(
