@@ -75,11 +75,9 @@ impl<S: Shell> Fleetwork<S> {
             return Ok(why);
         };
         let changes: Vec<Change> = self.judge_in(api, fleet)?.into_iter().flatten().collect();
-        if let Some(error) = unknown(speaker, &changes) {
-            return Ok(Some(error));
-        }
+        // Whoever has lost etcd's majority already knows nothing else for certain.
         let Some(change) = changes.iter().find(|change| change.state == State::ByHand) else {
-            return Ok(None);
+            return Ok(unknown(speaker, &changes));
         };
         let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
         let error = refused(ops::remove::refusal(&change.that));
