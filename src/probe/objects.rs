@@ -14,6 +14,11 @@ const NO_CLUSTER: &str = "no cluster";
 /// What it prints after the last Node, so that a list that broke off is told from a short one.
 const ALL_NODES: &str = "all nodes";
 
+/// In seconds. An API server without an etcd to ask lets each of many questions run out of time, one after the other.
+const WITHIN: u32 = 20;
+/// The exit status of `timeout` (coreutils).
+const TIMED_OUT: i32 = 124;
+
 /// A control plane whose manifest is gone is no machine without a cluster.
 const GUARD: &str = r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
   [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && [ -e /var/lib/etcd/member ] || { echo no cluster; exit 0; }
@@ -65,7 +70,7 @@ pub(super) fn question(asks: &[&Ask]) -> String {
     let nodes = r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#;
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     format!(
-        "{GUARD}{KUBECTL}nodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
+        "{GUARD}{KUBECTL}KUBECTL_WITHIN={WITHIN}\nnodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
          get() {{\nnodes \"$@\" | {{ r=0\n\
          kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS' || r=$?\n{documents}OBJECTS\n\
          cat; return $r; }}\n}}\n{ASK}"
@@ -94,6 +99,9 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
     let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    if reply.status == TIMED_OUT {
+        return Err(format!("kubectl: no answer within {WITHIN} s"));
+    }
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
         return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
     }
