@@ -141,8 +141,8 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
     let root = |list: &str| {
         Root::with(&[
             manifest,
-            ("etc/kubernetes/manifests/etcd.yaml", ""),
             ("etc/kubernetes/admin.conf", ""),
+            ("var/lib/ironstrap/kubeadm-receipt", ""),
             ("bin/kubectl", &KUBECTL.replace("LIST", list)),
         ])
     };
@@ -155,7 +155,7 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
             let answer = root(broken).answer(shell, &Ask::Nodes);
             assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");
         }
-        // kubeadm was killed in join, before etcd.
+        // kubeadm was killed in join.
         let half = Root::with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
         assert_eq!(half.answer(shell, &objects), Answer::Said("absent\nabsent\nabsent\n".into()), "{shell}");
     }

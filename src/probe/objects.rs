@@ -25,8 +25,9 @@ const GUARD: &str = r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]
   echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
   exit 1
 fi
-# Who was killed while joining has laid out an API server, and nothing that it could answer from.
-[ -e /etc/kubernetes/manifests/etcd.yaml ] || [ -e /var/lib/ironstrap/kubeadm-receipt ] || { echo no cluster; exit 0; }
+# Whoever was killed while joining has laid out an API server that has nothing to answer from yet.
+[ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] ||
+  [ -e /etc/kubernetes/super-admin.conf ] || { echo no cluster; exit 0; }
 "#;
 
 /// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was

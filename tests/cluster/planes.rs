@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use toml::Table;
 
 use crate::client::Ended;
-use crate::lab::{NODES, alive, assert_untouched, signal};
+use crate::lab::{Machine, NODES, assert_untouched, signal};
 use crate::world::{PATIENCE, World, set};
 use crate::{Ground, Scenario, so, until};
 
@@ -204,22 +204,26 @@ fn removed(world: &World) {
     world.assert_converged();
 }
 
-fn killed_joining_etcd(world: &World) {
-    world.inventory(planes);
+/// Applies, and kills kubeadm on w2 once that is so there.
+fn kill_in_join(world: &World, what: &str, is: impl Fn(&Machine) -> bool) {
     let mut client = world.applying();
     let w2 = world.lab.machine("w2");
-    let kubeadm = client.until("kubeadm joins etcd", PATIENCE, |_| {
+    let kubeadm = client.until(what, PATIENCE, |_| {
         let kubeadm = w2.running("kubeadm", &["join"]);
-        (w2.has("/etc/kubernetes/manifests/etcd.yaml") && !kubeadm.is_empty()).then_some(kubeadm)
+        (is(&w2) && !kubeadm.is_empty()).then_some(kubeadm)
     });
     signal("KILL", &kubeadm);
-    assert!(!kubeadm.iter().any(alive) && !w2.has("/var/lib/ironstrap/kubeadm-receipt"));
+    assert!(!w2.has("/var/lib/ironstrap/kubeadm-receipt"), "it was through already");
     let ended = client.end(PATIENCE);
     assert_ne!(ended.code, Some(0), "{}", ended.errors());
-    // kubeadm gives no credentials to a kubelet whose Node is Ready.
-    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-    until("w2 is Ready", 120, || {
-        so(world.try_kubectl(&["get", "node", "w2", "-o", ready]).is_ok_and(|is| is == "True"))
+}
+
+fn killed_joining_etcd(world: &World) {
+    world.inventory(planes);
+    kill_in_join(world, "kubeadm joins etcd", |w2| w2.has("/etc/kubernetes/manifests/etcd.yaml"));
+    // Now there is a member without a vote, and an API server that has nothing to answer from.
+    kill_in_join(world, "the kubelet has its credentials", |w2| {
+        w2.has("/var/lib/kubelet/pki/kubelet-client-current.pem")
     });
     world.apply().good();
     world.assert_converged();
