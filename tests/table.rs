@@ -249,7 +249,7 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
         scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));
         for (_, want) in back {
-            if let Ask::Shell(ask) = &want.ask {
+            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
                 scripts.entry(format!("( set -eu\n{ask}\n)\n")).or_insert(format!("{whose}: {}", want.that));
             }
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
@@ -279,7 +279,7 @@ fn every_script_can_be_parsed_by_every_shell() {
         let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
         note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
         for (.., want) in wants {
-            if let Ask::Shell(ask) = &want.ask {
+            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
                 note(format!("( set -eu\n{ask}\n)\n"), format!("{whose}: the ask of: {}", want.that));
             }
             // What is in a here-document, no shell parses before it is run.

@@ -1,8 +1,8 @@
 //! Before anything is touched: what stands against it, on which machine, and whether on all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Fleetwork;
+use super::{CANNOT_TELL, Fleetwork};
 use crate::cluster::Node;
 use crate::error::{Error, Kind};
 use crate::fleet;
@@ -43,7 +43,8 @@ impl<S: Shell> Fleetwork<S> {
             let name = &self.members[i].node.name;
             let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
             if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
-                errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
+                errors
+                    .extend(stages.first().into_iter().flat_map(|first| unfit(&self.members[i].node, first)));
             }
         }
         for i in 0..self.members.len() {
@@ -56,6 +57,10 @@ impl<S: Shell> Fleetwork<S> {
                 }
             }
         }
+        // By machine, in the order of the inventory.
+        let place =
+            |error: &Error| self.members.iter().position(|m| error.node.as_ref() == Some(&m.node.name));
+        errors.sort_by_key(place);
         Survey { blocked: blocked && !errors.is_empty(), errors }
     }
 }
@@ -63,12 +68,9 @@ impl<S: Shell> Fleetwork<S> {
 impl<S: Shell> Fleetwork<S> {
     /// What is not as unlike or as near as it should be: what is only told, and what stands against touching machines.
     fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
-        let ignored = |check: &str| {
-            let names = &self.cluster.ignore_preflight;
-            names.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
-        };
         let all = fleet::identity::misfits(&self.cluster, machines);
-        let (told, wrong): (Vec<_>, Vec<_>) = all.into_iter().partition(|m| m.harmless || ignored(m.check));
+        let (told, wrong): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|m| m.harmless || self.cluster.ignores(m.check));
         let note = |m: fleet::identity::Misfit| {
             let words = [vec![m.error.what], m.error.cause].concat().join(": ");
             (m.error.node.unwrap_or_default(), "preflight", words)
@@ -81,34 +83,29 @@ impl<S: Shell> Fleetwork<S> {
     }
 }
 
-/// Everything that only a human can change on a machine, as one error.
-fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
-    if preflight.is_empty() {
-        return None;
-    }
-    let unknown = preflight.iter().any(|change| matches!(change.state, State::Unknown { .. }));
-    let (kind, what) = match unknown {
-        true => (Kind::Unknown, "cannot tell whether it is fit"),
-        false => (Kind::Refused, "is not fit for the cluster"),
+/// What only a human can change on a machine, and what cannot be told: each with its remedy. What
+/// several wants ask in the same words is unknown once.
+fn unfit<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterator<Item = Error> + 'a {
+    let error = |change: &Change| match (&change.state, &change.fix) {
+        (State::Unknown { why, .. }, _) => {
+            Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that))
+                .because(why)
+                .hint(CANNOT_TELL)
+        }
+        (_, Fix::ByHand(hint)) => {
+            let error = Error::new(Kind::Refused, format!("not so: {}", change.that)).hint(hint);
+            let facts = [("it has", &change.have), ("it needs", &change.want)];
+            let told = facts.iter().filter(|(_, text)| !text.is_empty());
+            told.fold(error, |error, (what, text)| {
+                error.because(format!("{what}: {}", text.replace('\n', ", ")))
+            })
+        }
+        _ => Error::new(Kind::Refused, format!("not so: {}", change.that)),
     };
-    let mut error = Error::new(kind, what).on(&node.name);
-    let mut hints: Vec<&str> = Vec::new();
-    for change in preflight {
-        match &change.state {
-            State::Unknown { why, .. } => {
-                error = error.because(format!("{}: cannot tell: {why}", change.that))
-            }
-            _ => {
-                error = error.because(format!(
-                    "not so: {}; it has: {}",
-                    change.that,
-                    change.have.replace('\n', ", ")
-                ))
-            }
-        }
-        if let Fix::ByHand(hint) = &change.fix {
-            hints.push(hint);
-        }
-    }
-    Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
+    let mut unanswered = BTreeSet::new();
+    let once = move |change: &&Change| match &change.state {
+        State::Unknown { asked, .. } => unanswered.insert(asked.clone()),
+        _ => true,
+    };
+    preflight.iter().filter(once).map(move |change| error(change).on(&node.name))
 }

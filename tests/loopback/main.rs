@@ -266,7 +266,7 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
     let error = outcome.result.unwrap_err();
     reads("error-unfit", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Refused, Some("w1")));
-    assert_eq!(error.cause, ["not so: systemd runs the machine; it has: runit"]);
+    assert_eq!(error.cause, ["it has: runit", "it needs: systemd"]);
     assert_eq!(fleet.machine("m1").read("run/ironstrap/lease"), "absent");
     fleet.machine("w1").write("proc/1/comm", "systemd\n");
     fleet.converge().await;
