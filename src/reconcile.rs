@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Result};
+use crate::fleet::identity::Misfit;
 use crate::fleet::{Fleet, Machines};
 use crate::ledger::Run;
 use crate::machine::Machine;
@@ -34,6 +35,7 @@ mod reset;
 mod standing;
 mod survey;
 mod told;
+mod trial;
 mod work;
 
 pub use apply::Stop;
@@ -64,6 +66,8 @@ pub struct Fleetwork<S> {
     /// Members of which the API last said that it has no Node.
     unregistered: BTreeSet<String>,
     strangers: BTreeSet<String>,
+    /// What came of trying out machines that are to join.
+    tried: Vec<Misfit>,
     /// What the survey found that does not stand in the way.
     told: Vec<Note>,
 }

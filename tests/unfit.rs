@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::{fit, trust, wants};
+use ironstrap::cluster::Role;
 use ironstrap::error::Result;
 use ironstrap::fleet::Fleet;
 use ironstrap::inventory;
@@ -44,11 +45,30 @@ struct Played {
     ahead: f64,
     /// To each question that a want asks, in order and each once; `Err`: it fails, with these words.
     says: Vec<std::result::Result<String, String>>,
+    /// What comes of what it tries, and who keeps others from it.
+    tries: Vec<(&'static str, std::result::Result<&'static str, &'static str>)>,
+    wall: Option<&'static str>,
 }
 
 impl Shell for Played {
     async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
-        let boundary = script.split("%s\\n' ").nth(1).unwrap().split(' ').next().unwrap();
+        let said = if script.contains("Listens for those who") {
+            self.listens(script)
+        } else if script.contains("AF_UNIX") {
+            String::new()
+        } else if script.contains("fetch_to=") || script.contains("Tries to reach other machines") {
+            self.replies(script, &self.tried(script))
+        } else {
+            self.replies(script, &self.says)
+        };
+        heard(said.as_bytes());
+        Ok(Output { status: 0, stdout: said.into_bytes(), stderr: vec![] })
+    }
+}
+
+impl Played {
+    fn replies(&self, script: &str, said: &[std::result::Result<String, String>]) -> String {
+        let boundary = script.rsplit_once("%s\\n' ").unwrap().1.split(' ').next().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() + self.ahead;
         let mut reply = String::new();
         let mut one = |text: &str, status: i32, words: &str| {
@@ -57,15 +77,54 @@ impl Shell for Played {
         one(&format!("{}clock {now}\n", self.facts), 0, "");
         // Authorities, identity, six tables, objects: of these nothing is asked here.
         (0..9).for_each(|_| one("", 0, ""));
-        for said in &self.says {
+        for said in said {
             match said {
                 Ok(text) => one(text, 0, ""),
                 Err(words) => one("", 2, words),
             }
         }
         one(&format!("{now}\n"), 0, "");
-        heard(reply.as_bytes());
-        Ok(Output { status: 0, stdout: reply.into_bytes(), stderr: vec![] })
+        reply
+    }
+
+    /// All ports are up.
+    fn listens(&self, script: &str) -> String {
+        let line = script.lines().rev().find_map(|line| line.strip_prefix("' ")).unwrap();
+        let words: Vec<&str> = line.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let [nonce, _, tcp, udp] = words.as_slice() else { panic!("{line}") };
+        let wall = self.wall.iter().map(|name| format!("{nonce} firewall {name}\n"));
+        let up = |kind: &str, ports: &str| -> String {
+            ports.split(',').map(|port| format!("{nonce} up {kind} {port}\n")).collect()
+        };
+        wall.collect::<String>() + &up("tcp", tcp) + &up("udp", udp) + &format!("{nonce} ready\n")
+    }
+
+    /// In the order in which things are tried.
+    fn tried(&self, script: &str) -> Vec<std::result::Result<String, String>> {
+        let wrong =
+            |what: &str| self.tries.iter().find(|(other, _)| what.starts_with(other)).map(|(_, how)| *how);
+        let mut said = Vec::new();
+        if let Some((_, ways)) = script.split_once("<<'WAYS'\n") {
+            let ways = ways.split_once("WAYS").unwrap().0.lines().map(|way| way.rsplit_once(' ').unwrap().0);
+            let come = |way: &str| match wrong(way) {
+                Some(how) => format!("{way} {}\n", how.unwrap()),
+                None if way.starts_with("udp") => format!("{way} ok 1500 1500\n"),
+                None => format!("{way} ok 210\n"),
+            };
+            let fails = wrong("reach").and_then(|how| how.err());
+            said.push(fails.map_or_else(|| Ok(ways.map(come).collect()), |words| Err(words.to_string())));
+        }
+        let all = [
+            ("packages", "InRelease", "versions 1.36.2-1.1 1.36.3-1.1\ncontainerd 1.7.24~ds1-6+b4\n"),
+            ("registries", "/v2/", ""),
+            ("endpoint", "getent ahosts", "198.18.0.100  STREAM k8s.example.com\n"),
+            ("fsync", ".ironstrap-XXXXXX", "1.2\n"),
+        ];
+        for (what, mark, fine) in all.into_iter().filter(|(_, mark, _)| script.contains(mark)) {
+            assert!(!mark.is_empty());
+            said.push(wrong(what).unwrap_or(Ok(fine)).map(String::from).map_err(String::from));
+        }
+        said
     }
 }
 
@@ -77,9 +136,13 @@ enum Wrong {
     Ahead(&'static str, f64),
     Says(&'static str, &'static str, &'static str),
     Fails(&'static str, &'static str, &'static str),
+    /// What comes of something that it tries: of `tcp ADDRESS PORT`, `packages`, …
+    Tries(&'static str, &'static str, &'static str),
+    TryFails(&'static str, &'static str, &'static str),
+    Wall(&'static str, &'static str),
 }
 
-use Wrong::{Ahead, Facts, Fails, Inventory, Says};
+use Wrong::{Ahead, Facts, Fails, Inventory, Says, Tries, TryFails, Wall};
 
 fn facts(name: &str, ip: &str) -> String {
     let n = &ip[ip.len() - 1..];
@@ -99,7 +162,11 @@ async fn told(wrong: &[Wrong]) -> String {
             text = text.replace(old, new);
         }
     }
-    let cluster = inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let mut cluster =
+        inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
+    for node in cluster.nodes.iter_mut().filter(|node| node.name.starts_with('m')) {
+        node.role = Role::ControlPlane;
+    }
     let trust = trust(&cluster);
     let mut machines = Vec::new();
     for node in &cluster.nodes {
@@ -139,12 +206,22 @@ async fn told(wrong: &[Wrong]) -> String {
             says.push(said.unwrap_or_else(|| Ok(fit(want).to_string())));
         }
         assert!(unheard.is_empty(), "nobody asks this: {unheard:?}");
-        machines.push(Played { facts, ahead, says });
+        let tries = wrong.iter().filter_map(|wrong| match wrong {
+            Tries(name, what, how) if *name == node.name => Some((*what, Ok(*how))),
+            TryFails(name, what, words) if *name == node.name => Some((*what, Err(*words))),
+            _ => None,
+        });
+        let wall = wrong.iter().find_map(|wrong| match wrong {
+            Wall(name, wall) if *name == node.name => Some(*wall),
+            _ => None,
+        });
+        machines.push(Played { facts, ahead, says, tries: tries.collect(), wall });
     }
     let (events, _receiver) = Events::channel();
     let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
     let mut work = Fleetwork::new(Arc::new(cluster), &STAGES[..1], trust, machines, run, events).unwrap();
     work.look().await;
+    work.try_out().await;
     let survey = work.survey(("demo.trust", false));
     let mut lines: Vec<String> = survey.errors.iter().map(report::trouble).collect();
     let notes = work.notes().unwrap();
@@ -348,6 +425,82 @@ const CASES: &[(&str, &[Wrong])] = &[
             "whether something here may get in the way",
             "ufw is active: nodes must reach each other on the ports of Kubernetes, and pods too\ndocker runs here, too\na reboot is pending\nno time service runs: certificates need clocks that agree\n",
         )],
+    ),
+    (
+        "a firewall in front of a worker",
+        &[
+            Tries("m1", "tcp 198.18.0.12 10250", "lost"),
+            Tries("m1", "udp 198.18.0.12 8472", "lost"),
+            Wall("w1", "ufw"),
+        ],
+    ),
+    (
+        "a firewall in front of a control plane",
+        &[Tries("w1", "tcp 198.18.0.11 6443", "refused"), Wall("m1", "firewalld")],
+    ),
+    ("a firewall somewhere", &[Tries("w1", "tcp 198.18.0.11 6443", "unreachable")]),
+    (
+        "a firewall that is let be",
+        &[
+            Tries("w1", "tcp 198.18.0.11 6443", "lost"),
+            Inventory("ignore-preflight = []", "ignore-preflight = ['Reach']"),
+        ],
+    ),
+    ("somebody else at an address", &[Tries("w1", "tcp 198.18.0.11 6443", "other")]),
+    (
+        "a machine that gets nothing out",
+        &[
+            Inventory("[nodes.w1]", "[nodes.m2]\naddress = '198.18.0.13'\nrole = 'worker'\n[nodes.w1]"),
+            Tries("w1", "tcp ", "lost"),
+            Tries("w1", "udp ", "lost"),
+        ],
+    ),
+    (
+        "a network that carries less than its links",
+        &[
+            Tries("m1", "udp 198.18.0.12 8472", "ok 1500 1450"),
+            Tries("w1", "udp 198.18.0.11 8472", "ok 1500 1450"),
+        ],
+    ),
+    (
+        "control planes that are far apart",
+        &[
+            Inventory("[nodes.w1]", "[nodes.m2]\naddress = '198.18.0.13'\nrole = 'worker'\n[nodes.w1]"),
+            Tries("m1", "tcp 198.18.0.13 2380", "ok 82000"),
+        ],
+    ),
+    ("a machine that cannot try", &[TryFails("w1", "reach", "perl: not found")]),
+    ("a slow disk for etcd", &[Tries("m1", "fsync", "34.7")]),
+    (
+        "a repository that does not answer",
+        &[Tries(
+            "w1",
+            "packages",
+            "no https://pkgs.k8s.io/core:/stable:/v1.36/deb/Packages: E: Failed to fetch … Temporary failure resolving 'pkgs.k8s.io'\n",
+        )],
+    ),
+    (
+        "a version that the repository does not have",
+        &[Tries("m1", "packages", "versions 1.36.0-1.1 1.36.1-1.1 1.36.2-1.1\n")],
+    ),
+    (
+        "a containerd that is too old",
+        &[Tries("w1", "packages", "versions 1.36.3-1.1\ncontainerd 1.6.20~ds1-1+b1\n")],
+    ),
+    (
+        "a registry that does not answer",
+        &[Tries(
+            "w1",
+            "registries",
+            "no https://registry.k8s.io/v2/: E: Could not connect to registry.k8s.io:443 (34.96.108.209). - connect (111: Connection refused)\n",
+        )],
+    ),
+    (
+        "an endpoint that leads nowhere",
+        &[
+            Inventory("[cluster]", "[cluster]\nendpoint = 'k8s.example.com:6443'"),
+            Tries("w1", "endpoint", ""),
+        ],
     ),
     (
         "much at once",

@@ -47,6 +47,7 @@ async fn make(args: &Apply) -> Outcome {
 /// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
 /// everything stopped.
 async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Errors> {
+    start.try_out().await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
     let blocked = if survey.blocked { survey.errors } else { start.work.others() };

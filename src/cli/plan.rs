@@ -34,6 +34,7 @@ pub(super) async fn plan(args: &Plan) -> Outcome {
 pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
     let mut start = args.start(style, limit).await.map_err(one)?;
+    start.try_out().await.map_err(one)?;
     let (survey, plan) = surveyed(&mut start).map_err(one)?;
     let mut errors = survey.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();

@@ -196,6 +196,14 @@ impl Start {
         self.work.members().iter().filter(|member| member.counts())
     }
 
+    /// Tries what has to work before machines join; where none does, nothing.
+    pub async fn try_out(&mut self) -> Result<()> {
+        tokio::select! {
+            error = interrupted(&mut self.interrupts) => Err(error),
+            () = self.work.try_out() => Ok(()),
+        }
+    }
+
     /// Tells what was seen and is left as it is.
     pub fn tell_notes(&self) -> Result<()> {
         for (node, step, note) in self.work.notes()? {

@@ -141,6 +141,7 @@ impl<S: Shell> Fleetwork<S> {
             heard,
             unregistered,
             strangers,
+            tried: vec![],
             told: vec![],
         })
     }

@@ -66,9 +66,10 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 impl<S: Shell> Fleetwork<S> {
-    /// What is not as unlike or as near as it should be: what is only told, and what stands against touching machines.
+    /// What is not as unlike or as near as it should be, and what was tried in vain: what is only told, and what stands against touching machines.
     fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
-        let all = fleet::identity::misfits(&self.cluster, machines);
+        let mut all = fleet::identity::misfits(&self.cluster, machines);
+        all.extend(self.tried.iter().cloned());
         let (told, wrong): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|m| m.harmless || self.cluster.ignores(m.check));
         let note = |m: fleet::identity::Misfit| {

@@ -21,7 +21,7 @@ pub fn new_key() -> PrivateKey {
 }
 
 /// Paths of a machine that are below its folder here.
-const MOVED: [&str; 14] = [
+const MOVED: [&str; 15] = [
     "/etc/",
     "/run/",
     "/var/lib/ironstrap",
@@ -36,6 +36,7 @@ const MOVED: [&str; 14] = [
     "/proc/config.gz",
     "/boot/",
     "/usr/lib/modules/",
+    "/usr/lib/apt/",
 ];
 
 /// `systemctl`: a folder of units, each with what `enable`, `mask` and `restart` made of it.

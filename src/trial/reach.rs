@@ -1,0 +1,189 @@
+//! Whether machines reach each other on the ports of Kubernetes, by listeners of our own where nobody listens yet. Which
+//! ways there are and what comes of them; pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::cluster::{Cluster, Network, Node};
+use crate::shell::quote;
+use crate::step::Ask;
+
+mod judge;
+
+pub use judge::judge;
+
+const LISTEN: &str = include_str!("../../templates/listen.pl");
+const REACH: &str = include_str!("../../templates/reach.pl");
+/// The overlay of flannel.
+const VXLAN: u16 = 8472;
+/// In a large fleet each machine tries the overlay with the control planes and so many others.
+const ALL: usize = 12;
+const NEIGHBOURS: usize = 4;
+
+/// A port on which one machine needs another, as kubernetes.io has them ("Ports and Protocols").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    pub from: String,
+    pub to: String,
+    pub port: u16,
+    pub udp: bool,
+}
+
+/// How it came out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// There and back in so many milliseconds.
+    Reached {
+        milliseconds: f64,
+    },
+    /// The largest packet that fits its link, and the largest that went through.
+    Passed {
+        mtu: u32,
+        largest: u32,
+    },
+    Failed(String),
+}
+
+/// What a machine says of the ports on which it was to listen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listening {
+    /// Where a listener of ours is.
+    up: BTreeSet<(bool, u16)>,
+    /// Where somebody else listens.
+    held: BTreeSet<(bool, u16)>,
+    pub firewall: Option<String>,
+}
+
+/// A time at which machines try to reach each other.
+pub struct Round {
+    /// A word that only this run knows: who says it is no stranger.
+    pub nonce: String,
+    pub ways: Vec<Way>,
+    pub newcomers: BTreeSet<String>,
+    pub listening: BTreeMap<String, Listening>,
+}
+
+/// The ways that are not proven: from or to one that has still to join, among machines that can be tried.
+pub fn ways(cluster: &Cluster, able: &BTreeSet<String>, newcomers: &BTreeSet<String>) -> Vec<Way> {
+    let nodes: Vec<&Node> = cluster.nodes.iter().filter(|node| able.contains(&node.name)).collect();
+    let mut ways = Vec::new();
+    for (i, from) in nodes.iter().enumerate() {
+        for (j, to) in nodes.iter().enumerate().filter(|(j, _)| *j != i) {
+            let is_new = |node: &Node| newcomers.contains(&node.name);
+            if !is_new(from) && !is_new(to) {
+                continue;
+            }
+            let (us, them) = (from.is_control_plane(), to.is_control_plane());
+            let mut way = |port: u16, udp: bool, needed: bool| {
+                // Of a member the kernel itself holds the overlay's port, and says nothing to strangers.
+                if needed && (!udp || is_new(to)) {
+                    ways.push(Way { from: from.name.clone(), to: to.name.clone(), port, udp });
+                }
+            };
+            let near = (j + nodes.len() - i) % nodes.len() <= NEIGHBOURS;
+            way(cluster.api_port(), false, them);
+            [2379, 2380].into_iter().for_each(|port| way(port, false, us && them));
+            way(10250, false, us);
+            let overlay = matches!(cluster.network, Network::Flannel(_));
+            way(VXLAN, true, overlay && (nodes.len() <= ALL || them || near));
+        }
+    }
+    ways
+}
+
+/// Shell that listens on a machine where others will try to reach it, until `end`.
+pub fn listen(node: &Node, round: &Round) -> String {
+    let nonce = &round.nonce;
+    let ports = |udp: bool| {
+        let here = round.ways.iter().filter(|way| way.to == node.name && way.udp == udp);
+        let ports: BTreeSet<String> = here.map(|way| way.port.to_string()).collect();
+        ports.into_iter().collect::<Vec<_>>().join(",")
+    };
+    format!(
+        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         for u in ufw firewalld nftables; do ! systemctl is-active -q $u || echo \"{nonce} firewall $u\"; done\n\
+         perl -e {} {nonce} {} '{}' '{}'\n}} </dev/null\n",
+        quote(LISTEN),
+        node.ip,
+        ports(false),
+        ports(true)
+    )
+}
+
+/// Whether a machine listens now, by what `listen` has printed.
+pub fn is_ready(said: &str, nonce: &str) -> bool {
+    said.lines().any(|line| line.trim_end() == format!("{nonce} ready"))
+}
+
+/// Shell that ends `listen`.
+pub fn end(node: &Node, round: &Round) -> String {
+    format!(
+        "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un(\"\\0\" . \"{} {}\"))' </dev/null 2>/dev/null || :\n",
+        round.nonce, node.ip
+    )
+}
+
+impl Listening {
+    pub fn read(said: &str, nonce: &str) -> Listening {
+        let mut listening = Listening::default();
+        for line in said.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                [n, "firewall", name] if *n == nonce => listening.firewall = Some(name.to_string()),
+                [n, state, kind, port] if *n == nonce => {
+                    let Ok(port) = port.parse() else { continue };
+                    let ports = if *state == "up" { &mut listening.up } else { &mut listening.held };
+                    if *state == "up" || *state == "held" {
+                        ports.insert((*kind == "udp", port));
+                    }
+                }
+                _ => {}
+            }
+        }
+        listening
+    }
+}
+
+/// What a machine asks to try its ways; `None` where it has none. To a member its own services answer; to others
+/// only a listener that is up, or somebody who holds the port.
+pub fn ask(cluster: &Cluster, node: &Node, round: &Round) -> Option<Ask> {
+    let line = |way: &Way| {
+        let (to, port) = (cluster.node(&way.to)?, (way.udp, way.port));
+        let there = round.listening.get(&way.to);
+        let greets = match there {
+            Some(there) if there.up.contains(&port) => "greets",
+            Some(there) if there.held.contains(&port) && !way.udp => "silent",
+            _ if round.newcomers.contains(&way.to) => return None,
+            _ => "silent",
+        };
+        Some(format!("{} {} {} {greets}\n", if way.udp { "udp" } else { "tcp" }, to.ip, way.port))
+    };
+    let lines: String = round.ways.iter().filter(|way| way.from == node.name).filter_map(line).collect();
+    let script = format!("perl -e {} {} <<'WAYS'\n{lines}WAYS", quote(REACH), round.nonce);
+    (!lines.is_empty()).then_some(Ask::Shell(script))
+}
+
+/// How the ways of a machine came out, by what `ask` has printed.
+pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, End)>> {
+    let name = |ip: &str| {
+        let ip: IpAddr = ip.parse().ok()?;
+        cluster.nodes.iter().find(|node| node.ip == ip).map(|node| node.name.clone())
+    };
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [kind, ip, port, how, more @ ..] = words.as_slice() else { return None };
+        let end = match (*how, more) {
+            ("ok", [mtu, largest]) => End::Passed { mtu: mtu.parse().ok()?, largest: largest.parse().ok()? },
+            ("ok", [rtt]) => End::Reached { milliseconds: rtt.parse::<f64>().ok()? / 1000.0 },
+            ("refused", _) => End::Failed("refused".into()),
+            ("lost", _) => End::Failed("no answer".into()),
+            ("unreachable", _) => End::Failed("no way there".into()),
+            ("other", _) => End::Failed("somebody else answers".into()),
+            _ => End::Failed(more.join(" ")),
+        };
+        let way =
+            Way { from: node.name.clone(), to: name(ip)?, port: port.parse().ok()?, udp: *kind == "udp" };
+        Some((way, end))
+    };
+    answer.lines().map(line).collect()
+}
