@@ -8,6 +8,7 @@ use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::machine::Machine;
 use crate::probe::Answer;
+use crate::shell::quote;
 use crate::step::Ask;
 
 pub mod reach;
@@ -16,9 +17,9 @@ mod sources;
 /// One question of a trial, and what is made of the answer.
 type Trial = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Misfit>);
 
-/// What a machine that is to join tries by itself.
-pub fn alone(cluster: &Cluster, node: &Node) -> Vec<Ask> {
-    trials(cluster, node).into_iter().map(|(_, ask, _)| ask).collect()
+/// What a machine that is to join tries by itself; `exists`: there is a cluster to join.
+pub fn alone(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Ask> {
+    trials(cluster, node, exists).into_iter().map(|(_, ask, _)| ask).collect()
 }
 
 /// What came of it.
@@ -27,16 +28,16 @@ pub fn judge_alone(cluster: &Cluster, node: &Node, answers: &[Answer]) -> Vec<Mi
         Answer::Said(text) => judge(cluster, node, text.trim_end()),
         Answer::Unknown(why) => vec![untried(check, &node.name, why)],
     };
-    trials(cluster, node).into_iter().zip(answers).flat_map(one).collect()
+    trials(cluster, node, false).into_iter().zip(answers).flat_map(one).collect()
 }
 
-fn trials(cluster: &Cluster, node: &Node) -> Vec<Trial> {
+fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
     let mut trials: Vec<Trial> = vec![
         ("Sources", sources::packages(cluster), sources::judge_packages),
         ("Sources", sources::registries(cluster), sources::judge_registries),
     ];
-    if !cluster.endpoint.kept && cluster.endpoint.host.parse::<std::net::IpAddr>().is_err() {
-        trials.push(("Endpoint", endpoint(cluster), no_endpoint));
+    if !cluster.endpoint.kept {
+        trials.push(("Endpoint", endpoint(cluster, exists), no_endpoint));
     }
     if node.is_control_plane() {
         trials.push(("Fsync", Ask::Shell(FSYNC.into()), slow));
@@ -55,24 +56,36 @@ pub fn newcomers<'a>(machines: impl Iterator<Item = (&'a str, &'a Machine)>) -> 
     machines.filter(|(_, machine)| !machine.is_member()).map(|(name, _)| name.to_string()).collect()
 }
 
-fn endpoint(cluster: &Cluster) -> Ask {
-    let host = crate::shell::quote(&cluster.endpoint.host);
+/// An endpoint of the user's own leads somewhere; and once there is a cluster, to somebody who answers.
+fn endpoint(cluster: &Cluster, exists: bool) -> Ask {
+    let (host, port) = (quote(&cluster.endpoint.host), cluster.endpoint.port);
+    let answers =
+        format!("timeout 5 bash -c 'exec 3<>\"/dev/tcp/$0/$1\"' {host} {port} 2>/dev/null || echo silent");
     Ask::Shell(format!(
-        "r=0; x=$(timeout 10 getent ahosts {host}) || r=$?\n\
-         case $r in 0) printf '%s\\n' \"$x\" ;; 2) ;; *) echo \"getent: exit $r\" >&2 ;; esac"
+        "r=0; timeout 10 getent ahosts {host} >/dev/null || r=$?\n\
+         case $r in 0) ;; 2) echo nowhere; exit 0 ;; *) echo \"getent: exit $r\" >&2; exit 1 ;; esac\n{}",
+        if exists { &answers } else { "" }
     ))
 }
 
-fn no_endpoint(cluster: &Cluster, node: &Node, addresses: &str) -> Vec<Misfit> {
-    if !addresses.is_empty() {
-        return vec![];
-    }
-    let host = &cluster.endpoint.host;
-    let error = Error::new(Kind::Refused, format!("{host}, the cluster's endpoint, leads it nowhere"))
-        .on(&node.name)
-        .hint(format!(
-            "see `getent ahosts {host}` there: give the name an address in DNS; or leave `endpoint` out, and ironstrap keeps a name in /etc/hosts"
-        ));
+fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let (endpoint, host) = (&cluster.endpoint, &cluster.endpoint.host);
+    let (what, hint) = match answer {
+        "nowhere" => (
+            format!("{host}, the cluster's endpoint, leads it nowhere"),
+            format!(
+                "see `getent ahosts {host}` there: give the name an address in DNS; or leave `endpoint` out, and ironstrap \
+                 keeps a name in /etc/hosts"
+            ),
+        ),
+        "silent" => (
+            format!("{endpoint}, the cluster's endpoint, does not answer it"),
+            "see to the load balancer there, and to what is in between: who joins does so by the endpoint"
+                .into(),
+        ),
+        _ => return vec![],
+    };
+    let error = Error::new(Kind::Refused, what).on(&node.name).hint(hint);
     vec![Misfit { check: "Endpoint", error, harmless: false }]
 }
 

@@ -106,7 +106,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
         let mut words: Vec<_> = moved.map(|path| (path.to_string(), format!("{folder}{path}"))).into();
         // The repositories of this machine are nobody's business.
         words.push(("apt-get update --print-uris".into(), "true".into()));
-        words.push(("apt-cache policy".into(), "true".into()));
+        words.push(("apt-cache -o".into(), "true -o".into()));
         words.extend(odd.iter().map(|(old, new)| (old.to_string(), new.to_string())));
         Here { words, ran: ran.clone() }
     };

@@ -12,6 +12,7 @@ use super::told::Told;
 use super::{Fleetwork, work};
 use crate::fleet;
 use crate::fleet::identity::Misfit;
+use crate::machine::Machine;
 use crate::probe::{self, Answer};
 use crate::shell::Shell;
 use crate::step::Ask;
@@ -26,13 +27,13 @@ impl<S: Shell> Fleetwork<S> {
     pub async fn try_out(&mut self) {
         let able: Vec<usize> = (0..self.members.len()).filter(|i| self.can_be_tried(*i)).collect();
         let names: BTreeSet<String> = able.iter().map(|i| self.members[*i].node.name.clone()).collect();
-        let known = able.iter().map(|i| &self.members[*i]).filter(|member| !member.spared);
+        let known = able.iter().map(|i| &self.members[*i]);
         let newcomers =
             trial::newcomers(known.filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))));
-        let Ok(nonce) = probe::boundary() else { return };
         if newcomers.is_empty() {
             return;
         }
+        let Ok(nonce) = probe::boundary() else { return };
         let ways = reach::ways(&self.cluster, &names, &newcomers);
         let nonce = nonce.trim_matches('-').to_string();
         let mut round = Round { nonce, ways, newcomers, listening: BTreeMap::new() };
@@ -42,11 +43,12 @@ impl<S: Shell> Fleetwork<S> {
         self.tried = self.came_out(&round, said);
     }
 
-    /// It answered, belongs to nobody else, and was not given up on.
+    /// It answered, belongs to nobody else, and was not given up on; and if this run is about others, it is a member.
     fn can_be_tried(&self, i: usize) -> bool {
         let member = &self.members[i];
         let machine = member.machine.as_ref().filter(|_| member.left.is_none());
-        machine.is_some_and(|machine| fleet::foreign(machine, &self.trust).is_empty())
+        let concerns = |machine: &Machine| !member.spared || machine.is_member();
+        machine.is_some_and(|m| concerns(m) && fleet::foreign(m, &self.trust).is_empty())
     }
 
     /// Has everybody listen whom somebody will try to reach, and waits until they do.
@@ -75,11 +77,12 @@ impl<S: Shell> Fleetwork<S> {
     /// All tries of all machines, at the same time: by its place, what each said to which way and to the rest.
     async fn try_all(&mut self, able: &[usize], round: &Round) -> Vec<(usize, bool, Vec<Answer>)> {
         let (mut trying, mut said) = (JoinSet::new(), Vec::new());
+        let exists = self.fleet().exists;
         for i in able {
             let member = &mut self.members[*i];
             let way = reach::ask(&self.cluster, &member.node, round);
             let alone = round.newcomers.contains(&member.node.name);
-            let rest = if alone { trial::alone(&self.cluster, &member.node) } else { vec![] };
+            let rest = if alone { trial::alone(&self.cluster, &member.node, exists) } else { vec![] };
             let (i, tries, asks) = (*i, way.is_some(), way.into_iter().chain(rest).collect::<Vec<Ask>>());
             if !asks.is_empty() {
                 member.execs += 1;

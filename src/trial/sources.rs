@@ -8,19 +8,22 @@ use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::shell::quote;
 use crate::step::Ask;
+use crate::trial::untried;
 
-/// Defines `fetch FILE URL OPTION…`, which gives the file what is there; or says why not, in a line. That a server
-/// refuses or does not have it is an answer, too.
-const FETCH: &str = r#"d=$(mktemp -d)
-chmod 755 "$d"
+/// Defines `fetch FILE URL OPTION…`, which gives the file what is there; or says why not, in a line. It fails with 2 where
+/// a server answered, if only that it does not have it or lets nobody in.
+const FETCH: &str = r#"[ -x /usr/lib/apt/apt-helper ] || { echo 'no apt-helper' >&2; exit 1; }
+d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
 fetch() {
   fetch_to=$1 fetch_url=$2; shift 2
   if x=$(timeout 12 /usr/lib/apt/apt-helper -q -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \
     -o APT::Sandbox::User=root "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
   [ $r != 124 ] || x='no answer within 12 s'
-  printf '%s\n' "$x" | grep -v '^W:' | tail -n 1 | cut -c 1-300
-  return 1
+  x=$(printf '%s\n' "$x" | grep -v '^W:' | tail -n 1 | cut -c 1-300)
+  echo "$x"
+  case $x in *onnect* | *resolv* | *imed* | *ertificate* | *andshake* | *nreachable* | *'no answer'*) return 1 ;; esac
+  return 2
 }
 "#;
 
@@ -29,24 +32,35 @@ fn exports(cluster: &Cluster) -> String {
     cluster.proxy_variables().into_iter().map(line).collect()
 }
 
-/// `no URL: why`, and `versions …` of the kubelet, `containerd …` as apt would install it.
+/// What is looked for of the repositories, all at the same time: of Kubernetes' the versions of the kubelet, of the
+/// machine's own that they answer, and which containerd apt would install.
+const PACKAGES: &str = r#"kubernetes() {
+  why=
+  for list in Packages Packages.gz; do
+    if x=$(fetch "$d/$list" "$url$list"); then
+      echo versions $(zcat -f <"$d/$list" | awk '$1 == "Package:" { p = $2 } $1 == "Version:" && p == "kubelet" { print $2 }')
+      return 0
+    fi
+    why=${why:-$x}
+  done
+  echo "no $url: $why"
+}
+[ -e /usr/bin/kubelet ] || kubernetes &
+if [ ! -e /usr/bin/containerd ]; then
+  n=0
+  for u in $(apt-get update --print-uris 2>/dev/null | sed -n "s/^'\([^']*InRelease\)'.*/\1/p" | grep -vF "$url" | sort -u); do
+    case $u in file:* | cdrom:*) continue ;; esac
+    n=$((n + 1))
+    { r=0; why=$(fetch "$d/$n" "$u") || r=$?; [ $r != 1 ] || echo "no $u: $why"; } &
+  done
+  apt-cache -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= policy containerd 2>/dev/null |
+    sed -n 's/^ *Candidate: \([0-9].*\)/containerd \1/p'
+fi
+wait"#;
+
 pub fn packages(cluster: &Cluster) -> Ask {
-    let url = format!("{}Packages", cluster.packages.kubernetes);
-    let url = quote(&url);
-    Ask::Shell(format!(
-        "{}[ -x /usr/lib/apt/apt-helper ] || {{ echo 'no apt-helper' >&2; exit 1; }}\n{FETCH}\
-         if [ ! -e /usr/bin/kubelet ]; then\n\
-         if why=$(fetch \"$d/kubernetes\" {url}); then\n\
-         echo versions $(awk '$1 == \"Package:\" {{ p = $2 }} $1 == \"Version:\" && p == \"kubelet\" {{ print $2 }}' \"$d/kubernetes\")\n\
-         else echo \"no \"{url}\": $why\"; fi\nfi\n\
-         [ ! -e /usr/bin/containerd ] || exit 0\n\
-         for u in $(apt-get update --print-uris 2>/dev/null | sed -n \"s/^'\\([^']*InRelease\\)'.*/\\1/p\" | grep -vF {} | sort -u); do\n\
-         case $u in file:* | cdrom:*) continue ;; esac\n\
-         why=$(fetch \"$d/release\" \"$u\") || echo \"no $u: $why\"\ndone\n\
-         apt-cache policy containerd 2>/dev/null | sed -n 's/^ *Candidate: \\([0-9].*\\)/containerd \\1/p'",
-        exports(cluster),
-        quote(&cluster.packages.kubernetes),
-    ))
+    let url = quote(&cluster.packages.kubernetes);
+    Ask::Shell(format!("{}{FETCH}url={url}\n{PACKAGES}", exports(cluster)))
 }
 
 pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
@@ -56,6 +70,14 @@ pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfi
     for line in answer.lines() {
         let (what, versions) = line.split_once(' ').unwrap_or((line, ""));
         let error = match what {
+            "versions" if versions.is_empty() => {
+                found.push(untried(
+                    "Sources",
+                    &node.name,
+                    "its list of the Kubernetes repository has no kubelet",
+                ));
+                continue;
+            }
             "versions" if !versions.split(' ').any(has) => {
                 let newest = versions.split(' ').next_back().unwrap_or_default();
                 Error::new(Kind::Refused, format!("the Kubernetes repository has no kubelet {wanted}"))
@@ -80,30 +102,34 @@ fn too_old(version: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (1, 7))
 }
 
+const REGISTRIES: &str = r#"images=
+! command -v ctr >/dev/null || ! systemctl is-active -q containerd || images=$(ctr -n k8s.io images ls -q)
+answers() {
+  answers_to=$1; shift
+  r=0; why=$(fetch "$d/$answers_to" "$@") || r=$?
+  [ $r != 1 ]
+}
+"#;
+
 /// Registries of what every node runs. One of which there are images already may have been meant to be silent.
 pub fn registries(cluster: &Cluster) -> Ask {
     let mut hosts = BTreeSet::from([host(&cluster.image_repository)]);
     if let Network::Flannel(flannel) = &cluster.network {
         hosts.extend([host(&flannel.image), host(&flannel.plugin)]);
     }
-    let mut script = format!(
-        "{}[ -x /usr/lib/apt/apt-helper ] || {{ echo 'no apt-helper' >&2; exit 1; }}\n{FETCH}images=\n\
-         ! command -v ctr >/dev/null || ! systemctl is-active -q containerd || images=$(ctr -n k8s.io images ls -q)\n\
-         answers() {{\n  why=$(fetch \"$d/v2\" \"$@\") && return 0\n  \
-         case $why in *onnect* | *resolv* | *imed* | *ertificate* | *andshake* | *nreachable* | *'no answer'*) return 1 ;; esac\n}}\n",
-        exports(cluster)
-    );
-    for name in hosts {
+    let mut script = format!("{}{FETCH}{REGISTRIES}", exports(cluster));
+    for (n, name) in hosts.into_iter().enumerate() {
         let urls = urls(cluster, name);
         let tries: Vec<String> =
-            urls.iter().map(|(url, options)| format!("answers {}{options}", quote(url))).collect();
+            urls.iter().map(|(url, options)| format!("answers {n} {}{options}", quote(url))).collect();
         let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
         script += &format!(
-            "case \"$images\" in *{name}/*) ;; *) {} || echo \"no {}: $why\" ;; esac\n",
+            "case \"$images\" in *{name}/*) ;; *) {{ {} || echo {}\": $why\"; }} & ;; esac\n",
             tries.join(" || "),
-            shown.join(" nor ")
+            quote(&format!("no {}", shown.join(" nor ")))
         );
     }
+    script += "wait";
     Ask::Shell(script)
 }
 

@@ -77,7 +77,7 @@ fn config() -> Want {
     let keys: Vec<&str> = CONFIG.split_whitespace().collect();
     let ask = format!(
         "for f in /proc/config.gz /boot/config-$(uname -r) /usr/lib/modules/$(uname -r)/config; do\n  \
-         [ -e $f ] || continue\n  c=$(zcat -f $f)\n  \
+         [ -e $f ] || continue\n  c=$(zcat -f <$f)\n  \
          printf '%s\\n' \"$c\" | sed -nE 's/^CONFIG_({})=[ym].*/\\1/p'\n  exit 0\ndone\necho no configuration",
         keys.join("|")
     );

@@ -27,10 +27,12 @@ pub fn judge(
     found
 }
 
-/// Who is to blame: the machine that nobody reaches, but for one that reaches nobody where others do. Members work.
+/// Who is to blame, and whether for what it sends: the machine that is not reached, but for a newcomer that reaches nobody
+/// where others do. Members have shown that they work.
 fn blamed<'a>(way: &'a Way, came: &[(Way, End)], newcomers: &BTreeSet<String>) -> (&'a str, bool) {
     let fails = |end: &End| matches!(end, End::Failed(_));
-    let mute = came.iter().filter(|(other, _)| other.from == way.from).all(|(_, end)| fails(end));
+    let mute = newcomers.contains(&way.from)
+        && came.iter().filter(|(other, _)| other.from == way.from).all(|(_, end)| fails(end));
     let targets: BTreeSet<&str> =
         came.iter().filter(|(other, _)| other.from == way.from).map(|(other, _)| other.to.as_str()).collect();
     let others_reach =
