@@ -84,7 +84,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
     std::fs::write(root.path().join("key.asc"), key).unwrap();
     let text = format!(
         "[cluster]\nname = 'demo'\nkubernetes = '{kubernetes}'\n[packages]\nkubernetes = 'http://127.0.0.1:{web}/deb/'\n\
-         key = '{}/key.asc'\n[registries._default]\nmirrors = ['http://127.0.0.1:{web}']\n\
+         key = '{}/key.asc'\n[registries._default]\nmirrors = ['http://127.0.0.1:{web}']\nfallback = false\n\
          [nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n[nodes.w1]\naddress = '198.18.0.12'\nrole = 'worker'\n",
         root.path().display()
     );
@@ -154,7 +154,10 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
     let url = format!("http://127.0.0.1:{web}");
     let odd = [(url.as_str(), "http://127.0.0.1:9"), ("perl -e", "no-perl -e")];
     let (said, _) = told(&odd, "1.36.3", web).await;
-    assert!(said.contains("w1  a repository of packages does not answer\n"), "{said}");
+    for what in ["repository of packages", "registry of images"] {
+        assert!(said.contains(&format!("w1  a {what} does not answer\n")), "{said}");
+    }
+    assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
     assert!(said.contains("w1  could not be tried (Reach): nothing listens there"), "{said}");
     assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
 }

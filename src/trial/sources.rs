@@ -20,7 +20,7 @@ fetch() {
   if x=$(timeout 12 /usr/lib/apt/apt-helper -q -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \
     -o APT::Sandbox::User=root "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
   [ $r != 124 ] || x='no answer within 12 s'
-  x=$(printf '%s\n' "$x" | grep -v '^W:' | tail -n 1 | cut -c 1-300)
+  x=$(printf '%s\n' "$x" | sed -n -e 's/^E: Failed to fetch [^ ]* *//p' -e '/^no answer/p' | head -n 1 | cut -c 1-300)
   echo "$x"
   case $x in *onnect* | *resolv* | *imed* | *ertificate* | *andshake* | *nreachable* | *'no answer'*) return 1 ;; esac
   return 2

@@ -45,7 +45,7 @@ fn cgroups(cluster: &Cluster) -> Want {
         }
     };
     Want::that("the kubelet runs with the machine's cgroups")
-        .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then read -r c </sys/fs/cgroup/cgroup.controllers; echo \"version 2 $c\"; else echo version 1; fi")
+        .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then read -r c </sys/fs/cgroup/cgroup.controllers || :; echo \"version 2 $c\"; else echo version 1; fi")
         .judged(judge)
         .by_hand(
             "on the kernel's command line, for version 2: systemd.unified_cgroup_hierarchy=1; for memory, as on a Raspberry Pi: \
@@ -124,10 +124,11 @@ fn protections() -> Want {
 }
 
 const PROTECTIONS: &str = r#"if [ -e /sys/fs/selinux/enforce ]; then
-  read -r x </sys/fs/selinux/enforce
+  # No line break comes after it.
+  read -r x </sys/fs/selinux/enforce || :
   [ "$x" != 1 ] || echo "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true"
 fi
 x=N
-[ ! -e /sys/module/apparmor/parameters/enabled ] || read -r x </sys/module/apparmor/parameters/enabled
+[ ! -e /sys/module/apparmor/parameters/enabled ] || read -r x </sys/module/apparmor/parameters/enabled || :
 [ "$x" != Y ] || command -v apparmor_parser >/dev/null ||
   echo "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)""#;
