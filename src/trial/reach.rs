@@ -187,3 +187,88 @@ pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, En
     };
     answer.lines().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Flannel, Role};
+
+    /// So many control planes and workers.
+    fn cluster(control_planes: usize, workers: usize) -> Cluster {
+        let mut cluster = crate::pki::tests::cluster();
+        let first = cluster.nodes[0].clone();
+        let node = |i: usize| Node {
+            name: format!("n{i}"),
+            role: if i < control_planes { Role::ControlPlane } else { Role::Worker },
+            ip: IpAddr::from([198, 18, (i / 200) as u8, (i % 200 + 1) as u8]),
+            ..first.clone()
+        };
+        cluster.nodes = (0..control_planes + workers).map(node).collect();
+        cluster.network = Network::Flannel(Flannel { image: "flannel".into(), plugin: "plugin".into() });
+        cluster
+    }
+
+    fn names(cluster: &Cluster, from: usize) -> BTreeSet<String> {
+        cluster.nodes[from..].iter().map(|node| node.name.clone()).collect()
+    }
+
+    fn shown(ways: &[Way]) -> Vec<String> {
+        let one =
+            |way: &Way| format!("{} {} {}{}", way.from, way.to, way.port, if way.udp { "u" } else { "" });
+        ways.iter().map(one).collect()
+    }
+
+    #[test]
+    fn each_needs_of_the_others_what_its_role_needs() {
+        let cluster = cluster(2, 1);
+        let all = names(&cluster, 0);
+        let api = cluster.api_port();
+        let ways = shown(&ways(&cluster, &all, &all));
+        let has = |way: &str| ways.contains(&way.to_string());
+        assert!(
+            has(&format!("n2 n0 {api}")) && has(&format!("n0 n1 {api}")) && has("n2 n1 8472u"),
+            "{ways:?}"
+        );
+        assert!(has("n0 n1 2379") && has("n1 n0 2380") && has("n0 n2 10250"), "{ways:?}");
+        assert!(!has("n2 n0 2379") && !has("n2 n0 10250") && !has(&format!("n0 n2 {api}")), "{ways:?}");
+    }
+
+    #[test]
+    fn what_runs_already_is_not_tried_again() {
+        let cluster = cluster(1, 2);
+        let (all, new) = (names(&cluster, 0), names(&cluster, 2));
+        let ways = shown(&ways(&cluster, &all, &new));
+        assert!(ways.iter().all(|way| way.contains("n2")), "{ways:?}");
+        // The kernel of a member has the overlay's port, and answers nobody else.
+        assert!(ways.iter().all(|way| !way.starts_with("n2 ") || !way.ends_with('u')), "{ways:?}");
+        assert!(ways.contains(&"n1 n2 8472u".to_string()), "{ways:?}");
+        assert_eq!(super::ways(&cluster, &all, &BTreeSet::new()), []);
+    }
+
+    #[test]
+    fn in_a_large_fleet_each_tries_a_few() {
+        let cluster = cluster(3, 297);
+        let all = names(&cluster, 0);
+        let ways = ways(&cluster, &all, &all);
+        let of = |name: &str, udp: bool| ways.iter().filter(|way| way.from == name && way.udp == udp).count();
+        assert_eq!((of("n100", true), of("n100", false)), (3 + NEIGHBOURS, 3));
+        assert!(ways.len() < 300 * 14, "{}", ways.len());
+        let reached: BTreeSet<&str> = ways.iter().filter(|way| way.udp).map(|way| way.to.as_str()).collect();
+        assert_eq!(reached.len(), 300, "everybody is tried by somebody");
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_none() {
+        let cluster = cluster(1, 1);
+        let read = |answer: &str| read(&cluster, &cluster.nodes[1], answer);
+        let end = |answer: &str| read(answer).unwrap().remove(0).1;
+        assert_eq!(end("tcp 198.18.0.1 6443 ok 1500"), End::Reached { milliseconds: 1.5 });
+        assert_eq!(end("udp 198.18.0.1 8472 ok 1500 1450"), End::Passed { mtu: 1500, largest: 1450 });
+        assert_eq!(end("udp 198.18.0.1 8472 failed Broken pipe"), End::Failed("Broken pipe".into()));
+        for wrong in
+            ["tcp 198.18.0.9 6443 ok 1", "tcp 198.18.0.1 6443", "hello", "tcp 198.18.0.1 6443 ok soon"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
