@@ -89,6 +89,8 @@ pub struct Member<S> {
     clock: f64,
     /// Why nothing more is done here.
     pub left: Option<Error>,
+    /// What else the survey had against it.
+    unfit: Vec<Error>,
     /// It is asked, and otherwise left alone: this run is about others.
     pub spared: bool,
     /// Wants that did not hold when last judged.
@@ -207,6 +209,11 @@ impl<S> Member<S> {
     fn may_still_join(&self, fleet: &Fleet) -> bool {
         let at_it = self.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
         self.left.is_none() && fleet.joining.contains(&self.node.name) && (self.work.stale || at_it)
+    }
+
+    /// All that it was left for.
+    pub fn wrong(&self) -> impl Iterator<Item = &Error> {
+        self.left.iter().chain(&self.unfit)
     }
 
     fn questions(&self) -> Vec<Ask> {

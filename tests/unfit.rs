@@ -345,6 +345,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         ],
     ),
     ("no default route", &[Says("w1", "there is a default route", "")]),
+    ("several networks", &[Says("w1", "there is a default route", "default via 10.0.2.2 dev eth9\n")]),
     ("no resolv.conf", &[Says("w1", DNS, "no /etc/resolv.conf\n")]),
     (
         "a resolv.conf that leads to itself",

@@ -63,7 +63,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     keep_trust(start).map_err(one)?;
     let done = carry_out(start).await;
     let mut errors: Errors =
-        start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
+        start.work.members().iter().filter(|m| m.counts()).flat_map(|m| m.wrong().cloned()).collect();
     if let Err(error) = done {
         errors.push(error);
         return Err(errors);

@@ -120,6 +120,7 @@ impl<S: Shell> Fleetwork<S> {
                 looked: vec![],
                 clock: 0.0,
                 left: None,
+                unfit: vec![],
                 spared: false,
                 open: BTreeSet::new(),
                 pressing: 0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{CANNOT_TELL, Fleetwork};
 use crate::cluster::Node;
 use crate::error::{Error, Kind};
-use crate::fleet;
+use crate::fleet::{self, Fleet};
 use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::step::Fix;
@@ -47,26 +47,35 @@ impl<S: Shell> Fleetwork<S> {
                     .extend(stages.first().into_iter().flat_map(|first| unfit(&self.members[i].node, first)));
             }
         }
+        self.leave(&mut errors, &fleet);
+        Survey { blocked: blocked && !errors.is_empty(), errors }
+    }
+
+    /// Leaves whom something stands against, with all of it; whoever does not answer is among them. By machine, in the
+    /// order of the inventory.
+    fn leave(&mut self, errors: &mut Vec<Error>, fleet: &Fleet) {
         for i in 0..self.members.len() {
             let member = &mut self.members[i];
-            match errors.iter().find(|error| error.node.as_ref() == Some(&member.node.name)) {
-                Some(error) => drop(member.left.get_or_insert(error.clone())),
-                None => {
-                    let silent = member.left.clone();
-                    errors.extend(silent.filter(|error| self.stands_in_the_way(error, &fleet)));
+            let mut of_node = errors.iter().filter(|error| error.node.as_ref() == Some(&member.node.name));
+            if let Some(first) = of_node.next() {
+                if member.left.is_none() {
+                    member.unfit = of_node.cloned().collect();
+                    member.left = Some(first.clone());
                 }
+                continue;
             }
+            let silent = member.left.clone();
+            errors.extend(silent.filter(|error| self.stands_in_the_way(error, fleet)));
         }
-        // By machine, in the order of the inventory.
-        let place =
-            |error: &Error| self.members.iter().position(|m| error.node.as_ref() == Some(&m.node.name));
-        errors.sort_by_key(place);
-        Survey { blocked: blocked && !errors.is_empty(), errors }
+        errors.sort_by_key(|error| {
+            self.members.iter().position(|member| error.node.as_ref() == Some(&member.node.name))
+        });
     }
 }
 
 impl<S: Shell> Fleetwork<S> {
-    /// What is not as unlike or as near as it should be, and what was tried in vain: what is only told, and what stands against touching machines.
+    /// What is not as unlike or as near as it should be, and what was tried in vain: what is only told, and what stands
+    /// against touching machines.
     fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
         let mut all = fleet::identity::misfits(&self.cluster, machines);
         all.extend(self.tried.iter().cloned());

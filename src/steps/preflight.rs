@@ -29,7 +29,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(size(cx));
     wants.extend(system::wants(cx.cluster));
     wants.extend(disk::wants(cx.cluster, cx.node));
-    wants.extend(network::wants(cx.cluster, cx.node));
+    wants.extend(network::wants(cx));
     wants.push(ports(cx.cluster, cx.node));
     wants.extend(leftovers::wants(cx.cluster, cx.node));
     wants.push(beside());

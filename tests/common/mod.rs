@@ -111,7 +111,9 @@ pub fn fit(want: &Want) -> &'static str {
              /var/lib/kubelet / 20000 900000 1000000 rw,relatime\n/var/log / 20000 900000 1000000 rw,relatime\n\
              /var/lib/etcd / 20000 900000 1000000 rw,relatime\n"
         }
-        "there is a default route" => "default via 198.18.0.1 dev eth0\n",
+        "there is a default route" | "whether the cluster's network is the one that leads outside" => {
+            "default via 198.18.0.1 dev eth0\n"
+        }
         "pods are given name servers that they can reach"
         | "whether pods are given all name servers and search domains" => {
             "in /etc/resolv.conf\nnameserver 198.18.0.1\nsearch example.org\n"

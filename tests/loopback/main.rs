@@ -258,6 +258,29 @@ async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answ
 }
 
 #[tokio::test]
+async fn where_nobody_joins_nothing_is_tried() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    let (mut work, _) = fleet.look().await;
+    work.try_out().await;
+    assert_eq!((fleet.machine("m1").execs(), fleet.machine("w1").execs()), (1, 1));
+    assert!(work.members().iter().all(|member| member.execs == 1));
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
+    let mut fleet = Fleet::settled(&["m1"]).await;
+    fleet.stages = HALF_REAL;
+    fleet.converge().await;
+    fleet.machine("m1").write("proc/1/comm", "runit\n");
+    fleet.machine("m1").write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
+    let (mut work, _) = fleet.look().await;
+    assert!(!work.survey(("demo.trust", true)).blocked);
+    let wrong: Vec<&str> = work.members()[0].wrong().map(|error| error.what.as_str()).collect();
+    let that = ["systemd runs the machine", "the kubelet runs with the machine's cgroups"];
+    assert_eq!(wrong, that.map(|that| format!("not so: {that}")));
+}
+
+#[tokio::test]
 async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.stages = HALF_REAL;

@@ -7,7 +7,7 @@ use super::{UNTOUCHED, named};
 use crate::cluster::{Cluster, Node};
 use crate::step::{Ask, Verdict, Want};
 
-/// Mebibytes and inodes that a folder will take. Of an etcd of three control planes and of images, a beginning.
+/// Mebibytes and inodes that a folder will take, to begin with.
 struct Need {
     folder: &'static str,
     room: u64,

@@ -3,27 +3,51 @@
 
 use super::named;
 use crate::cluster::{Cluster, Node, Proxy};
-use crate::step::{Ask, Verdict, Want};
+use crate::step::{Ask, Cx, Verdict, Want};
 
-pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
+pub(super) fn wants(cx: &Cx) -> Vec<Want> {
+    let (cluster, node) = (cx.cluster, cx.node);
     vec![
         named(cluster, "DefaultRoute", default_route(node)),
+        one_card(node, cx.machine.addresses.get(&node.ip).cloned()),
         named(cluster, "ResolvConf", name_servers(cluster)),
         many_names(cluster),
         proxies(cluster.proxy.clone()),
     ]
 }
 
+fn routes(node: &Node) -> Ask {
+    let family = if node.ip.is_ipv4() { 4 } else { 6 };
+    Ask::Newcomer(format!(
+        "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi"
+    ))
+}
+
 /// The address of a Service is nobody's: packets to it leave by the default route, until the kernel makes them others.
 fn default_route(node: &Node) -> Want {
-    let family = if node.ip.is_ipv4() { 4 } else { 6 };
     Want::that("there is a default route")
-        .asks(Ask::Newcomer(format!("if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi")))
+        .asks(routes(node))
         .passes("a default route", |routes| !routes.is_empty())
         .by_hand(
             "without one the machine itself cannot reach Services: ip route add default via GATEWAY; where there is none, \
              one to nowhere will do: ip link add dummy0 type dummy; ip link set dummy0 up; ip route add default dev dummy0 metric 4096",
         )
+}
+
+/// Of several networks one is the cluster's. That it is not the one that leads outside is common, and sometimes a mistake.
+fn one_card(node: &Node, card: Option<String>) -> Want {
+    let ip = node.ip;
+    Want::that("whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
+        let Some(card) = card.as_deref() else { return Verdict::Holds };
+        let leads = |route: &str| route.split_whitespace().skip_while(|word| *word != "dev").nth(1) == Some(card);
+        match routes.is_empty() || routes.lines().any(leads) {
+            true => Verdict::Holds,
+            false => Verdict::Noted(format!(
+                "it has several networks: {ip}, its address in the cluster, is on {card}, and its default route is not; \
+                 if another was meant, `ip` of the node says so"
+            )),
+        }
+    })
 }
 
 /// The file that kubelets hand to pods: kubeadm has them take resolved's own where that runs.
