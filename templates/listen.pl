@@ -1,11 +1,12 @@
 # Listens for those who try to reach this machine, on ports where nobody does: NONCE ADDRESS TCP,PORTS UDP,PORTS.
-# Ends when it is told to, and by itself after a minute, whatever became of the others.
+# Ends when it is told to; by itself when nobody hears it any more, and after a minute whatever became of the others.
 use strict;
 use warnings;
 use Socket qw(:all);
 
 alarm 60;
 $| = 1;
+$SIG{PIPE} = 'IGNORE';
 my ($nonce, $address, $tcp, $udp) = @ARGV;
 my $v6 = $address =~ /:/;
 my $ip = inet_pton($v6 ? AF_INET6 : AF_INET, $address);
@@ -32,7 +33,13 @@ socket(my $end, AF_UNIX, SOCK_STREAM, 0) or die "end: $!";
 bind($end, pack_sockaddr_un("\0$nonce $address")) && listen($end, 1) or die "end: $!";
 vec($readable, fileno $_, 1) = 1 for $end, values %streams, values %packets;
 print "$nonce ready\n";
-while (select(my $ready = $readable, undef, undef, undef) > 0) {
+while (1) {
+    my $ready = $readable;
+    my $many = select($ready, undef, undef, 1);
+    if ($many < 1) {
+        last unless $many || syswrite(STDOUT, "\n");
+        next;
+    }
     last if vec($ready, fileno $end, 1);
     for my $socket (grep { vec($ready, fileno $_, 1) } values %streams) {
         accept(my $guest, $socket) or next;

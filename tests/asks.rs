@@ -49,6 +49,7 @@ impl Root {
             "/sys/fs/",
             "/boot/",
             "/proc/config.gz",
+            "/proc/[0-9]",
         ];
         let moved =
             dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));

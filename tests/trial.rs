@@ -22,6 +22,9 @@ use ironstrap::shell::{Output, Shell};
 use ironstrap::steps::STAGES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// Whoever looks whether those are free on this machine is not to find us there.
+const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
+
 /// Runs scripts here, with these words of them changed.
 struct Here {
     words: Vec<(String, String)>,
@@ -44,8 +47,10 @@ impl Shell for Here {
         child.stdin.take().unwrap().write_all(script.as_bytes()).await.unwrap();
         let (mut out, mut stdout, mut piece) = (child.stdout.take().unwrap(), Vec::new(), [0; 4096]);
         while let Ok(n @ 1..) = out.read(&mut piece).await {
-            heard(&piece[..n]);
-            stdout.extend_from_slice(&piece[..n]);
+            let said = String::from_utf8_lossy(&piece[..n]).into_owned();
+            let said = PORTS.iter().fold(said, |said, (ours, here)| said.replace(here, ours));
+            heard(said.as_bytes());
+            stdout.extend_from_slice(said.as_bytes());
         }
         let done = child.wait_with_output().await.unwrap();
         Ok(Output { status: done.status.code().unwrap_or(255), stdout, stderr: done.stderr })
@@ -104,6 +109,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
             "/usr/bin/containerd",
         ];
         let mut words: Vec<_> = moved.map(|path| (path.to_string(), format!("{folder}{path}"))).into();
+        words.extend(PORTS.map(|(old, new)| (old.to_string(), new.to_string())));
         // The repositories of this machine are nobody's business.
         words.push(("apt-get update --print-uris".into(), "true".into()));
         words.push(("apt-cache -o".into(), "true -o".into()));
@@ -137,18 +143,18 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
     let web = serve(vec![("/deb/Packages", PACKAGES)]);
     let (said, ran) = told(&[], "1.36.3", web).await;
     assert_eq!(said, "");
-    assert!(ran.iter().any(|script| script.contains("tcp 127.77.0.1 6443 greets\n")), "m1 was listened at");
-    assert!(ran.iter().any(|script| script.contains("udp 127.77.0.2 8472 greets\n")), "w1 was listened at");
-    for at in ["127.77.0.1:6443", "127.77.0.2:10250"] {
+    assert!(ran.iter().any(|script| script.contains("tcp 127.77.0.1 16443 greets\n")), "m1 was listened at");
+    assert!(ran.iter().any(|script| script.contains("udp 127.77.0.2 18472 greets\n")), "w1 was listened at");
+    for at in ["127.77.0.1:16443", "127.77.0.2:20250"] {
         TcpListener::bind(at).unwrap_or_else(|error| panic!("somebody still listens on {at}: {error}"));
     }
-    UdpSocket::bind("127.77.0.2:8472").unwrap();
+    UdpSocket::bind("127.77.0.2:18472").unwrap();
     // One that is in the way, and another version than there is.
     let odd =
-        [("udp 127.77.0.1 8472", "udp 127.77.0.1 8473"), ("tcp 127.77.0.1 6443", "tcp 127.77.0.1 6444")];
+        [("udp 127.77.0.1 18472", "udp 127.77.0.1 18473"), ("tcp 127.77.0.1 16443", "tcp 127.77.0.1 16444")];
     let (said, _) = told(&odd, "1.36.4", web).await;
-    assert!(said.contains("m1  cannot be reached on 6444/tcp, 8473/udp\n"), "{said}");
-    assert!(said.contains("6444/tcp: refused, from w1\n"), "{said}");
+    assert!(said.contains("m1  cannot be reached on 16444/tcp, 18473/udp\n"), "{said}");
+    assert!(said.contains("16444/tcp: refused, from w1\n"), "{said}");
     assert_eq!(said.matches("the Kubernetes repository has no kubelet 1.36.4").count(), 2, "{said}");
     // Nobody there at all, and a machine without Perl.
     let url = format!("http://127.0.0.1:{web}");
@@ -167,10 +173,22 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
     let perl = std::fs::read_to_string("templates/listen.pl").unwrap();
     assert!(perl.contains("\nalarm 60;\n"));
     let mut child = tokio::process::Command::new("perl");
-    let child = child.args(["-e", &perl.replace("alarm 60", "alarm 1"), "1f", "127.77.0.3", "6443", "8472"]);
+    let child =
+        child.args(["-e", &perl.replace("alarm 60", "alarm 1"), "1f", "127.77.0.3", "16443", "18472"]);
     let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait_with_output());
     let said = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
-    assert_eq!(said, "1f up tcp 6443\n1f up udp 8472\n1f ready\n");
-    TcpListener::bind("127.77.0.3:6443").unwrap();
+    assert!(said.starts_with("1f up tcp 16443\n1f up udp 18472\n1f ready\n"), "{said}");
+    TcpListener::bind("127.77.0.3:16443").unwrap();
+    // And long before, where whoever began it is gone.
+    let mut child = tokio::process::Command::new("perl");
+    let child = child.args(["-e", &perl, "1f", "127.77.0.4", "16443", "18472"]);
+    let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = [0; 256];
+    while !String::from_utf8_lossy(&said).contains("ready") {
+        assert!(stdout.read(&mut said).await.unwrap() > 0);
+    }
+    drop(stdout);
+    tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await.expect("it stays").unwrap();
 }

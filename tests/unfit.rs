@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +23,7 @@ use ironstrap::report::{self, Events};
 use ironstrap::shell::{Output, Shell};
 use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
+use ironstrap::steps::preflight::predicted::{OURS, PREDICTED};
 use time::OffsetDateTime;
 
 const INVENTORY: &str = "[cluster]
@@ -529,13 +530,25 @@ const DNS: &str = "pods are given name servers that they can reach";
 
 #[tokio::test]
 async fn what_is_wrong_is_told_with_what_to_do() {
-    let mut text = String::new();
+    let (mut text, mut let_be) = (String::new(), BTreeSet::new());
+    assert!(CASES.len() > 60, "{}", CASES.len());
     for (name, wrong) in CASES {
         let told = told(wrong).await;
         let fine = wrong.is_empty() || *name == "cgroup v1 that is borne";
         assert_eq!(told.is_empty(), fine, "{name}: {told}");
         text += &format!("# {name}\n{told}\n\n");
+        let names = told.split("ignore-preflight = [\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let known = |name: &str| {
+            OURS.contains(&name)
+                || name.ends_with("-NUMBER")
+                || PREDICTED.iter().any(|(check, ..)| *check == name)
+        };
+        for check in names {
+            assert!(known(check) || check.ends_with("-FILE"), "{name}: {check} is no name");
+            let_be.insert(check.to_string());
+        }
     }
+    assert!(OURS.iter().all(|name| let_be.contains(*name)), "each is told once: {let_be:?}");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("golden");
     settings.set_prepend_module_to_snapshot(false);

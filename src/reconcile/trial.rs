@@ -13,7 +13,9 @@ use super::{Fleetwork, work};
 use crate::fleet;
 use crate::fleet::identity::Misfit;
 use crate::machine::Machine;
+use crate::plan;
 use crate::probe::{self, Answer};
+use crate::report::Event;
 use crate::shell::Shell;
 use crate::step::Ask;
 use crate::trial::reach::{self, Listening, Round};
@@ -21,6 +23,14 @@ use crate::trial::{self, untried};
 
 /// How long a machine may take to listen.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a machine said to its questions, the first of which may be about the others.
+struct Said {
+    place: usize,
+    tries: bool,
+    asks: Vec<Ask>,
+    answers: Vec<Answer>,
+}
 
 impl<S: Shell> Fleetwork<S> {
     /// Tries what has to work before machines join. What it finds is for the survey to tell.
@@ -74,8 +84,8 @@ impl<S: Shell> Fleetwork<S> {
         listeners
     }
 
-    /// All tries of all machines, at the same time: by its place, what each said to which way and to the rest.
-    async fn try_all(&mut self, able: &[usize], round: &Round) -> Vec<(usize, bool, Vec<Answer>)> {
+    /// All tries of all machines, at the same time.
+    async fn try_all(&mut self, able: &[usize], round: &Round) -> Vec<Said> {
         let (mut trying, mut said) = (JoinSet::new(), Vec::new());
         let exists = self.fleet().exists;
         for i in able {
@@ -83,19 +93,21 @@ impl<S: Shell> Fleetwork<S> {
             let way = reach::ask(&self.cluster, &member.node, round);
             let alone = round.newcomers.contains(&member.node.name);
             let rest = if alone { trial::alone(&self.cluster, &member.node, exists) } else { vec![] };
-            let (i, tries, asks) = (*i, way.is_some(), way.into_iter().chain(rest).collect::<Vec<Ask>>());
+            let (place, tries, asks) = (*i, way.is_some(), way.into_iter().chain(rest).collect::<Vec<Ask>>());
             if !asks.is_empty() {
                 member.execs += 1;
-                let ask = work::ask(member.shell.clone(), asks);
-                trying.spawn(async move { (i, tries, ask.await) });
+                let shell = member.shell.clone();
+                trying.spawn(async move {
+                    let answers = match work::ask(shell, asks.clone()).await {
+                        Ok(heard) => heard.answers,
+                        Err(error) => asks.iter().map(|_| Answer::Unknown(error.what.clone())).collect(),
+                    };
+                    Said { place, tries, asks, answers }
+                });
             }
         }
         while let Some(done) = trying.join_next().await {
-            match done {
-                Ok((i, tries, Ok(heard))) => said.push((i, tries, heard.answers)),
-                Ok((i, _, Err(error))) => said.push((i, true, vec![Answer::Unknown(error.what)])),
-                Err(_) => {}
-            }
+            said.extend(done);
         }
         said
     }
@@ -113,11 +125,25 @@ impl<S: Shell> Fleetwork<S> {
         let _ = tokio::time::timeout(PATIENCE, all).await;
     }
 
-    fn came_out(&self, round: &Round, said: Vec<(usize, bool, Vec<Answer>)>) -> Vec<Misfit> {
+    fn tell_tries(&self, said: &Said) {
+        for (ask, answer) in said.asks.iter().zip(&said.answers).filter(|_| self.events.are_detailed()) {
+            let answered = match answer {
+                Answer::Said(text) => text.clone(),
+                Answer::Unknown(why) => format!("cannot tell: {why}"),
+            };
+            let (node, asked) = (self.members[said.place].node.name.clone(), plan::asked(ask));
+            let that = "what is tried before it joins".into();
+            self.events.tell(Event::Asked { node, step: "preflight".into(), that, asked, answered });
+        }
+    }
+
+    fn came_out(&self, round: &Round, said: Vec<Said>) -> Vec<Misfit> {
         let (mut came, mut found) = (Vec::new(), Vec::new());
-        for (i, tries, mut answers) in said {
-            let node = &self.members[i].node;
-            let alone = answers.split_off(usize::from(tries));
+        for mut said in said {
+            self.tell_tries(&said);
+            let node = &self.members[said.place].node;
+            let alone = said.answers.split_off(usize::from(said.tries));
+            let answers = said.answers;
             let ends = answers.first().map(|answer| match answer {
                 Answer::Said(text) => reach::read(&self.cluster, node, text).ok_or(text),
                 Answer::Unknown(why) => Err(why),

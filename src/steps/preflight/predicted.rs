@@ -16,6 +16,27 @@ pub enum How {
 
 use How::{Asked, BroughtAbout, Never, Tried};
 
+/// What only ironstrap checks: kubeadm has nothing of these names.
+pub const OURS: &[&str] = &[
+    "MachineID",
+    "ProductUUID",
+    "MACAddress",
+    "HostKey",
+    "NodeAddress",
+    "Address",
+    "Routes",
+    "Disk",
+    "Inodes",
+    "Packages",
+    "DefaultRoute",
+    "ResolvConf",
+    "Leftovers",
+    "Reach",
+    "MTU",
+    "Sources",
+    "Endpoint",
+];
+
 /// kubeadm's name of a check, how it comes to pass; and the want, with what is the same for every cluster, or why.
 pub const PREDICTED: &[(&str, How, &str)] = &[
     ("IsPrivilegedUser", Asked, "commands run as root"),
