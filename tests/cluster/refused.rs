@@ -121,11 +121,11 @@ const USED: &[(&str, &str, &str, &str)] = &[
     (
         "w1",
         "mkdir -p /etc/cni/net.d; echo {} >/etc/cni/net.d/05-other.conflist",
-        "it has: 05-other.conflist",
+        "05-other.conflist",
         "Leftovers",
     ),
-    ("w1", "ip link add cali0123 type dummy", "it has: cali0123", "Leftovers"),
-    ("w1", "mount -t tmpfs -o size=20m tmpfs /var/log", "20 MiB free on /var/log", "Disk"),
+    ("w1", "ip link add cali0123 type dummy", "cali0123", "Leftovers"),
+    ("w1", "mount -t tmpfs -o size=20m tmpfs /var/log", "MiB free on /var/log", "Disk"),
     ("w2", "mount -t tmpfs -o nr_inodes=100 tmpfs /var/log", "inodes free on /var/log", "Inodes"),
     (
         "w2",

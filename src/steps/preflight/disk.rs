@@ -25,7 +25,7 @@ const NEEDS: &[Need] = &[
     need("/usr/bin", 768, 2000),
     need("/var/lib/containerd", 2048, 50_000),
     need("/var/lib/kubelet", 512, 2000),
-    need("/var/log", 256, 500),
+    need("/var/log", 160, 500),
     Need { control_planes: true, ..need("/var/lib/etcd", 512, 100) },
 ];
 
