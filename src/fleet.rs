@@ -33,6 +33,8 @@ pub struct Fleet {
     pub unregistered: BTreeSet<String>,
     /// Nodes that the cluster has and the inventory has not.
     pub strangers: BTreeSet<String>,
+    /// Ranges of pods that the cluster's Nodes have.
+    pub ranges: BTreeSet<String>,
     /// Machines that this run has given up on: something went wrong there.
     pub given_up: BTreeSet<String>,
     /// Machines on which this run has still something to do.
@@ -64,6 +66,7 @@ impl Fleet {
             absent: names(&|machine| machine.is_none()),
             unregistered: BTreeSet::new(),
             strangers: BTreeSet::new(),
+            ranges: BTreeSet::new(),
             given_up: BTreeSet::new(),
             unmended: BTreeSet::new(),
             kubelets: machines

@@ -27,6 +27,8 @@ pub mod inventory;
 
 pub mod shell;
 
+pub mod etcd;
+
 pub mod diagnosis;
 
 pub mod machine;

@@ -68,6 +68,8 @@ pub struct Fleetwork<S> {
     strangers: BTreeSet<String>,
     /// What came of trying out machines that are to join.
     tried: Vec<Misfit>,
+    /// Ranges of pods that the cluster's Nodes have.
+    ranges: BTreeSet<String>,
     /// What the survey found that does not stand in the way.
     told: Vec<Note>,
 }
@@ -167,8 +169,9 @@ impl<S: Shell> Fleetwork<S> {
         if speaks && !self.members[i].work.stale {
             self.unregistered = self.members[i].unknown_nodes();
             let ours = |name: &String| self.members.iter().any(|member| member.node.name == *name);
-            let named = self.members[i].named_nodes().into_iter();
-            self.strangers = named.filter(|name| !ours(name)).collect();
+            let named = self.members[i].named_nodes();
+            self.strangers = named.keys().filter(|name| !ours(name)).cloned().collect();
+            self.ranges = named.into_values().flatten().collect();
         }
     }
 
@@ -189,6 +192,7 @@ impl<S: Shell> Fleetwork<S> {
         };
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
         fleet.strangers.clone_from(&self.strangers);
+        fleet.ranges.clone_from(&self.ranges);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         let speaks = self.api(&fleet);

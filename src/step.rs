@@ -88,7 +88,7 @@ pub enum Ask {
     Head,
     /// A line of JSON for each object of the cluster, or `absent`; all absent where no cluster runs.
     Objects(Vec<Object>),
-    /// The name of each Node of the cluster, a line each; none where no cluster runs.
+    /// The name of each Node of the cluster and its ranges of pods, a line each; none where no cluster runs.
     Nodes,
 }
 

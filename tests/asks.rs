@@ -152,6 +152,7 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
     let root = |list: &str| {
         Root::with(&[
             manifest,
+            ("etc/kubernetes/manifests/etcd.yaml", ""),
             ("etc/kubernetes/admin.conf", ""),
             ("bin/kubectl", &KUBECTL.replace("LIST", list)),
         ])
@@ -165,6 +166,9 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
             let answer = root(broken).answer(shell, &Ask::Nodes);
             assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");
         }
+        // kubeadm was killed in join, before etcd.
+        let half = Root::with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
+        assert_eq!(half.answer(shell, &objects), Answer::Said("absent\nabsent\nabsent\n".into()), "{shell}");
     }
 }
 

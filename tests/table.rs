@@ -105,6 +105,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         absent: all.clone(),
         unregistered: all.clone(),
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
+        ranges: BTreeSet::new(),
         strangers: ["stranger".to_string()].into(),
         given_up: all.clone(),
         unmended: all,

@@ -71,17 +71,9 @@ fn check_ranges(node: &Written, ranges: &Ranges, mistakes: &mut Mistakes) {
     }
 }
 
-/// A cluster has one control plane. More are refused until joining them is supported.
 fn check_control_planes(nodes: &[Written], mistakes: &mut Mistakes) {
-    let planes: Vec<&Written> = nodes.iter().filter(|node| node.node.is_control_plane()).collect();
-    let names: Vec<&str> = planes.iter().map(|node| node.node.name.as_str()).collect();
-    match planes.as_slice() {
-        [_] => {}
-        [] if nodes.is_empty() || nodes.iter().any(|node| !node.role_known) => {}
-        [] => mistakes.add_missing("no node is a control plane: one needs role = \"control-plane\""),
-        [_, second, ..] => {
-            let says = format!("several control planes are not supported yet: {}", names.join(", "));
-            mistakes.add_help(&second.name_at, says, "keep one, and let the others be workers");
-        }
+    let unclear = nodes.is_empty() || nodes.iter().any(|node| !node.role_known);
+    if !unclear && !nodes.iter().any(|node| node.node.is_control_plane()) {
+        mistakes.add_missing("no node is a control plane: one needs role = \"control-plane\"");
     }
 }

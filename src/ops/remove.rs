@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
+use crate::etcd::{self, ETCD, FORGET};
 use crate::shell::{KUBECTL, kubectl};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 use crate::steps::{Needs, On, Stage, Via};
@@ -36,6 +37,10 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
     // Nobody can end the pods of a machine that is gone; they go with the Node.
     let gone = removal.force && cx.fleet.absent.contains(node);
     let mut wants = vec![unmanaged(removal, gone), cordoned(node), drained(removal, cx.cluster, gone)];
+    if let Some(plane) = cx.cluster.control_planes().find(|plane| plane.name == *node) {
+        wants.insert(0, majority(plane));
+        wants.push(forgotten(plane));
+    }
     wants.push(
         Want::that(format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
@@ -46,6 +51,41 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         .into_iter()
         .map(|want| (&STAGE.steps[0], want.about([node.clone()]).nothing_to_undo(FOR_GOOD)))
         .collect()
+}
+
+/// What stands in the way where a want that only people can bring about is not so.
+pub fn refusal(that: &str) -> &'static str {
+    match that.starts_with("etcd ") {
+        true => "etcd would lose its majority, and the cluster with it",
+        false => "runs pods that nobody would make again",
+    }
+}
+
+/// Without a majority etcd takes no more writes, not even those that would help (etcd's documentation, "FAQ").
+fn majority(plane: &Node) -> Want {
+    let (name, ip) = (plane.name.clone(), plane.ip);
+    Want::that(format!("etcd keeps its majority without {name}"))
+        .ask(etcd::well())
+        .judged(move |answer| match etcd::needs(answer, &name, ip) {
+            Ok(None) => Verdict::Holds,
+            Ok(Some(why)) | Err(why) => Verdict::Differs { have: why, want: String::new() },
+        })
+        .by_hand(
+            "bring the others back first: `ironstrap status` says how they are, `ironstrap apply` mends them",
+        )
+}
+
+/// Told before its machine is taken down: a member that etcd goes on counting is one that it misses.
+fn forgotten(plane: &Node) -> Want {
+    let (name, ip) = (plane.name.clone(), plane.ip);
+    Want::that(format!("etcd has no member on {name}"))
+        .ask(format!("{ETCD}{}", etcd::MEMBERS))
+        .judged(move |answer| match etcd::members(answer) {
+            Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
+            Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
+            None => Verdict::Differs { have: answer.into(), want: String::new() },
+        })
+        .run(format!("{ETCD}{FORGET}patiently forget {} {ip}", plane.name))
 }
 
 fn registered(answer: &str) -> Verdict {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{Found, Reply};
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Object};
@@ -12,12 +14,19 @@ const NO_CLUSTER: &str = "no cluster";
 /// What it prints after the last Node, so that a list that broke off is told from a short one.
 const ALL_NODES: &str = "all nodes";
 
+/// In seconds. An API server without an etcd to ask lets each of many questions run out of time, one after the other.
+const WITHIN: u32 = 20;
+/// The exit status of `timeout` (coreutils).
+const TIMED_OUT: i32 = 124;
+
 /// A control plane whose manifest is gone is no machine without a cluster.
 const GUARD: &str = r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
   [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && [ -e /var/lib/etcd/member ] || { echo no cluster; exit 0; }
   echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
   exit 1
 fi
+# Who was killed while joining has laid out an API server, and nothing that it could answer from.
+[ -e /etc/kubernetes/manifests/etcd.yaml ] || [ -e /var/lib/ironstrap/kubeadm-receipt ] || { echo no cluster; exit 0; }
 "#;
 
 /// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was
@@ -29,7 +38,7 @@ super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
 esac
-[ -z "$said" ] || echo "$said" >&2
+[ -z "$said" ] || echo "$said" | head -n 3 >&2
 exit $r"#;
 
 /// An empty question where nothing is asked; else every object once.
@@ -61,7 +70,7 @@ pub(super) fn question(asks: &[&Ask]) -> String {
     let nodes = r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#;
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     format!(
-        "{GUARD}{KUBECTL}nodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
+        "{GUARD}{KUBECTL}KUBECTL_WITHIN={WITHIN}\nnodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
          get() {{\nnodes \"$@\" | {{ r=0\n\
          kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS' || r=$?\n{documents}OBJECTS\n\
          cat; return $r; }}\n}}\n{ASK}"
@@ -90,6 +99,9 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
     let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    if reply.status == TIMED_OUT {
+        return Err(format!("kubectl: no answer within {WITHIN} s"));
+    }
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
         return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
     }
@@ -97,7 +109,12 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if asked && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());
     }
-    let name = |line: &str| Some(line.strip_prefix("Node//")?.split_once(' ')?.0.to_string());
+    let node = |line: &str| {
+        let (name, object) = line.strip_prefix("Node//")?.split_once(' ')?;
+        let object: Value = serde_json::from_str(object).unwrap_or(Value::Null);
+        let ranges = object.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
+        Some([name].into_iter().chain(ranges.filter_map(Value::as_str)).collect::<Vec<_>>().join(" "))
+    };
     let wanted = asks.iter().flat_map(|ask| objects(ask));
     let found = wanted.filter_map(|object| {
         // Where a manifest leaves the namespace to kubectl, that takes `default`.
@@ -108,7 +125,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let line = text.lines().find_map(named)?;
         Some((object.clone(), line))
     });
-    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(name).collect() })
+    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(node).collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.
@@ -117,9 +134,9 @@ pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
     wanted.iter().map(line).collect()
 }
 
-/// A line for each Node.
+/// A line for each Node: its name, and its ranges of pods.
 pub(super) fn nodes(found: &Found) -> String {
-    found.nodes.iter().map(|name| format!("{name}\n")).collect()
+    found.nodes.iter().map(|node| format!("{node}\n")).collect()
 }
 
 #[cfg(test)]

@@ -78,14 +78,19 @@ impl<S: Shell> Fleetwork<S> {
         // A node that is left, or has nothing left to do, can be what others waited for, or what lets them go.
         while again {
             again = false;
+            for member in self.members.iter_mut().filter(|member| member.left.is_some()) {
+                member.work.broke |= std::mem::take(&mut member.work.disrupts);
+            }
             let fleet = self.fleet();
             for i in 0..self.members.len() {
                 if self.members[i].work.busy || self.members[i].left.is_some() {
                     continue;
                 }
-                let pressing = self.members[i].pressing;
+                let (pressing, disrupts) = (self.members[i].pressing, self.members[i].work.disrupts);
                 self.next(i, &fleet, working)?;
-                again |= self.members[i].left.is_some() || (pressing > 0 && self.members[i].pressing == 0);
+                let member = &self.members[i];
+                again |= member.left.is_some() || (pressing > 0 && member.pressing == 0);
+                again |= disrupts && !member.work.disrupts;
             }
         }
         Ok(())
@@ -134,6 +139,7 @@ impl<S: Shell> Fleetwork<S> {
                 return Ok(());
             }
         }
+        self.members[i].work.disrupts = false;
         Ok(())
     }
 
@@ -166,6 +172,11 @@ impl<S: Shell> Fleetwork<S> {
         }
         let disrupts = is_member && changes.iter().any(|change| change.disrupts);
         let alike = |m: &&super::Member<S>| m.node.role == member.node.role;
+        // What broke one control plane is not tried on the others, or it might be the end of etcd's majority.
+        let broke = |m: &&super::Member<S>| m.node.is_control_plane() && m.work.broke;
+        if let Some(broken) = self.members.iter().filter(alike).find(broke).filter(|_| disrupts) {
+            return Ok(Some(broken.node.name.clone()));
+        }
         let disrupted = self.members.iter().filter(alike).filter(|m| m.work.disrupts);
         let limit = if member.node.is_control_plane() {
             1
@@ -200,6 +211,7 @@ impl<S: Shell> Fleetwork<S> {
 
     fn wait(&mut self, i: usize, for_what: String) {
         let member = &mut self.members[i];
+        member.work.disrupts = false;
         if member.work.waits.as_ref() != Some(&for_what) {
             member.work.waits = Some(for_what.clone());
             self.events.tell(Event::Waiting { node: member.node.name.clone(), for_what });
@@ -241,7 +253,7 @@ impl<S: Shell> Fleetwork<S> {
     fn take_in(&mut self, i: usize, done: Done) {
         let ended = self.members[i].work.stage.take();
         let work = &mut self.members[i].work;
-        (work.busy, work.disrupts) = (false, false);
+        work.busy = false;
         match done {
             Done::Asked(result) => match *result {
                 Err(error) if error.kind == Kind::Unreachable && work.lost < RECONNECTS => {

@@ -1,11 +1,11 @@
 //! What is made of the answers: on each node what does not hold, and what people should know of. What is done about
 //! it is `apply`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
 
-use super::{Fleetwork, Member};
+use super::{Fleetwork, Member, Reading};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
@@ -28,9 +28,15 @@ impl<S: Shell> Fleetwork<S> {
             let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
             member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
         };
-        let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
-        let ours = self.members.iter().position(|member| !member.spared && answers(member));
-        ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
+        // Whoever is removed does not speak for those who stay.
+        let removal = matches!(self.reading, Reading::Removal(_));
+        let position = |which: &dyn Fn(&Member<S>) -> bool| {
+            self.members.iter().position(|member| (member.spared || !removal) && which(member))
+        };
+        let ours = position(&|member| !member.spared && answers(member));
+        let any = ours.or_else(|| position(&|member| answers(member)));
+        let seed = || position(&|member| member.node.name == fleet.seed);
+        any.or_else(seed).or_else(|| position(&|member| member.node.is_control_plane()))
     }
 
     /// What does not hold on a node, by stage.
@@ -141,10 +147,14 @@ impl<S> Member<S> {
         self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
     }
 
-    /// All Nodes that the API named here.
-    pub(super) fn named_nodes(&self) -> BTreeSet<String> {
+    /// All Nodes that the API named here, each with its ranges of pods.
+    pub(super) fn named_nodes(&self) -> BTreeMap<String, Vec<String>> {
         let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| *ask == Ask::Nodes);
-        let Some((_, Answer::Said(text))) = answers.next() else { return BTreeSet::new() };
-        text.lines().map(String::from).collect()
+        let Some((_, Answer::Said(text))) = answers.next() else { return BTreeMap::new() };
+        let node = |line: &str| {
+            let mut words = line.split(' ').map(String::from);
+            Some((words.next()?, words.collect()))
+        };
+        text.lines().filter_map(node).collect()
     }
 }

@@ -128,7 +128,7 @@ impl<S: Shell> Fleetwork<S> {
                 work: work::State::default(),
             });
         }
-        let (open, unregistered, strangers, heard) = Default::default();
+        let (open, unregistered, strangers, ranges, heard) = Default::default();
         Ok(Fleetwork {
             cluster,
             reading,
@@ -143,6 +143,7 @@ impl<S: Shell> Fleetwork<S> {
             unregistered,
             strangers,
             tried: vec![],
+            ranges,
             told: vec![],
         })
     }

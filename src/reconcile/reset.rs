@@ -4,7 +4,7 @@ use super::{Fleetwork, Member, Reading, Survey};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::{self, Fleet};
 use crate::machine::Machine;
-use crate::ops::remove::Removal;
+use crate::ops::{self, remove::Removal};
 use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::step::Fix;
@@ -55,8 +55,10 @@ impl<S: Shell> Fleetwork<S> {
     fn not_to_be_removed(&self, removal: &Removal, fleet: &Fleet) -> Result<Option<Error>> {
         let refused = |what: &str| Some(Error::new(Kind::Refused, what).on(&removal.node));
         let Some(member) = self.members.iter().find(|member| !member.spared) else { return Ok(None) };
-        let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
-        if member.node.is_control_plane() || runs {
+        let runs = |m: &Member<S>| m.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        // Who does not answer may run one: the majority of etcd tells.
+        let other = |m: &Member<S>| m.spared && (runs(m) || m.node.is_control_plane() && m.machine.is_none());
+        if (member.node.is_control_plane() || runs(member)) && !self.members.iter().any(other) {
             let error = refused("is the last control plane: without it there is no cluster");
             return Ok(error.map(|e| e.hint("`ironstrap reset` takes the whole cluster away")));
         }
@@ -68,18 +70,17 @@ impl<S: Shell> Fleetwork<S> {
         }
         let api = self.api(fleet).map(|api| (api, &self.members[api]));
         let Some((api, speaker)) = api.filter(|(_, speaker)| speaker.machine.is_some()) else {
-            let why = self.members.iter().find(|m| m.node.is_control_plane()).and_then(|m| m.left.clone());
+            let others = self.members.iter().filter(|m| m.spared && m.node.is_control_plane());
+            let why = others.filter_map(|m| m.left.clone()).next();
             return Ok(why);
         };
         let changes: Vec<Change> = self.judge_in(api, fleet)?.into_iter().flatten().collect();
-        if let Some(error) = unknown(speaker, &changes) {
-            return Ok(Some(error));
-        }
+        // Whoever has lost etcd's majority already knows nothing else for certain.
         let Some(change) = changes.iter().find(|change| change.state == State::ByHand) else {
-            return Ok(None);
+            return Ok(unknown(speaker, &changes));
         };
         let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-        let error = refused("runs pods that nobody would make again");
+        let error = refused(ops::remove::refusal(&change.that));
         Ok(error.map(|e| e.because(&change.have).hint(hint)))
     }
 

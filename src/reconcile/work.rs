@@ -23,9 +23,12 @@ pub(super) struct State {
     pub stale: bool,
     /// It became so while it was being asked.
     pub disturbed: bool,
-    /// The stage of the fixes that run, and whether they interrupt a member.
+    /// The stage of the fixes that run.
     pub stage: Option<usize>,
+    /// Fixes interrupt a member, or did and nobody knows yet how it took them.
     pub disrupts: bool,
+    /// It was left after such fixes.
+    pub broke: bool,
     /// Nodes whose machines they change, too.
     pub reaches: Vec<String>,
     /// When the last script of fixes was sent.

@@ -1,6 +1,7 @@
 //! What status asks beyond the wants. It goes along in the same script, and only where status is asked for.
 
 use crate::cluster::{Cluster, Network, Node};
+use crate::etcd::{ETCD, MEMBERS};
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Object};
 
@@ -86,21 +87,8 @@ case $said in
   *) echo "$said" >&2; exit 1 ;;
 esac"#;
 
-/// kubectl speaks HTTP with a client certificate, and etcd answers that: so nothing needs to be installed. Only
-/// paths are in its arguments.
-const ETCD: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
-[ -e $m ] || { echo no etcd; exit 0; }
-etcd() {
-  command kubectl --kubeconfig /dev/null --request-timeout=5s --server "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" \
-    --certificate-authority $p/ca.crt --client-certificate $p/healthcheck-client.crt --client-key $p/healthcheck-client.key "$@"
-}
-"#;
-
 const HEALTH: &str =
     r#"if said=$(etcd get --raw /health 2>&1); then echo "$said"; else echo "unhealthy: $said"; fi"#;
-
-/// Its own opinion will do: with a majority lost there would be no other.
-const MEMBERS: &str = r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#;
 
 /// When each token that lets somebody in ends; nothing of the token itself.
 const TOKENS: &str = r#"kubectl -n kube-system get secrets --request-timeout=5s --field-selector type=bootstrap.kubernetes.io/token \

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::ask::{Topic, questions};
 use super::{Certificate, Health, Seen, Token, Witness};
 use crate::cluster::Cluster;
+use crate::etcd;
 use crate::pki;
 use crate::probe::Answer;
 
@@ -130,14 +131,12 @@ pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
     if text == "no etcd" {
         return Seen::Nothing;
     }
-    let said: Value = serde_json::from_str(text).unwrap_or(Value::Null);
-    let Some(members) = said["members"].as_array() else {
+    let Some(members) = etcd::members(text) else {
         return Seen::Unknown(format!("cannot read \"{text}\""));
     };
-    let member = |member: &Value| {
-        let name = member["name"].as_str().filter(|name| !name.is_empty());
-        let name = name.or(member["peerURLs"][0].as_str()).unwrap_or("without a name");
-        (name.to_string(), member["isLearner"] == true)
+    let member = |member: &etcd::Member| {
+        let mut names = [member.name.as_str(), member.peer.as_str(), "without a name"].into_iter();
+        (names.find(|name| !name.is_empty()).unwrap_or_default().to_string(), member.learner)
     };
     Seen::Is(members.iter().map(member).collect())
 }

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use crate::cluster::Node;
 use crate::error::Result;
+use crate::etcd::{self, ETCD, FORGET};
 use crate::pki::Token;
 use crate::shell::{kubectl, kubectl_apply};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
@@ -23,6 +25,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     }
     wants.push(token(cx));
     wants.extend(cx.cluster.nodes.iter().map(|node| no_stale_node(cx, &node.name)));
+    if cx.cluster.control_planes().nth(1).is_some() {
+        wants.extend(cx.cluster.control_planes().map(|node| no_stale_member(cx, node)));
+    }
     Ok(wants)
 }
 
@@ -81,5 +86,27 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
             }
         })
         .run(format!("{}kubectl delete node {name} --ignore-not-found", kubectl()))
+        .nothing_to_undo("the earlier machine is no more")
+}
+
+/// etcd goes on counting a machine that was installed anew; kubeadm would wait for it, and have it take up its old place
+/// with no data.
+fn no_stale_member(cx: &Cx, node: &Node) -> Want {
+    let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.half_joined.contains(&node.name);
+    let (name, ip) = (node.name.clone(), node.ip);
+    Want::that(format!("no earlier machine stands in for {name} in etcd"))
+        .about([name.clone()])
+        .ask(format!("{ETCD}{}", etcd::MEMBERS))
+        .judged(move |answer| {
+            let all = etcd::members(answer).unwrap_or_default();
+            match stale && all.iter().any(|member| member.is_of(&name, ip)) {
+                false => Verdict::Holds,
+                true => Verdict::Differs {
+                    have: format!("member {name} of an earlier machine"),
+                    want: String::new(),
+                },
+            }
+        })
+        .run(format!("{ETCD}{FORGET}patiently forget {} {ip}", node.name))
         .nothing_to_undo("the earlier machine is no more")
 }

@@ -47,7 +47,7 @@ fn labels(node: &Node) -> BTreeMap<String, String> {
 }
 
 /// The inventory's; where it says nothing of a control plane's, kubeadm's.
-fn taints(node: &Node) -> Vec<Taint> {
+pub(super) fn taints(node: &Node) -> Vec<Taint> {
     let taint = || Taint { key: CONTROL_PLANE.into(), value: String::new(), effect: "NoSchedule".into() };
     let kubeadms = || node.is_control_plane().then(taint).into_iter().collect();
     node.taints.clone().unwrap_or_else(kubeadms)

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, KUBELETS_KUBECTL, READY};
+use crate::shell::{KUBECTL, READY};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, static_pods, uploads};
 
 pub(super) mod config;
 mod leave;
+mod registered;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
@@ -33,41 +34,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         products(cx)?,
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
             .nothing_to_undo(WITH_THE_MEMBER),
-        registered(cx)?,
+        registered::want(cx)?,
     ];
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
         wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
-    } else if cx.fleet.seed == cx.node.name && !cx.machine.has("receipt") {
-        // An init that was killed: its kubelet has credentials, and single phases would not let anybody in.
+    } else if cx.node.is_control_plane() && !cx.machine.has("receipt") {
+        // kubeadm was killed: the kubelet has credentials, and single phases would neither let anybody in nor join etcd.
         wants[2].fix = wants[0].fix.clone();
     }
     Ok(wants)
-}
-
-/// A kubelet makes its Node when it starts, and never again. Whether the Node is there, only the API knows.
-fn registered(cx: &Cx) -> Result<Want> {
-    let name = &cx.node.name;
-    let gone = cx.fleet.unregistered.contains(name);
-    let node = format!("{KUBELETS_KUBECTL} get node {name}");
-    let mut fix = format!(
-        "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
-         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
-    );
-    if cx.node.is_control_plane() {
-        fix += "\n";
-        fix += &config::with(&config::init(cx, false)?, "kubeadm init phase mark-control-plane --config $c")?;
-    }
-    let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
-    Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
-        .asks(Ask::Head)
-        .judged(move |_| match gone {
-            true => Verdict::Differs { have: have.clone(), want: want.clone() },
-            false => Verdict::Holds,
-        })
-        .run(fix)
-        .nothing_to_undo(WITH_THE_MEMBER)
-        .disrupts())
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
@@ -133,7 +109,12 @@ fn enter(cx: &Cx) -> Result<String> {
     let seed = cx.fleet.seed == cx.node.name;
     let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
     let verb = if seed { "init --skip-token-print" } else { "join" };
-    let wait = if seed { "" } else { BOOTSTRAPPING };
+    let wait = if seed { "" } else { ENTERED };
+    // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
+    let entered = match cx.node.is_control_plane() {
+        true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
+        false => ":",
+    };
     let found = config::DISCOVERY;
     let discovery = match seed {
         true => String::new(),
@@ -145,23 +126,17 @@ fn enter(cx: &Cx) -> Result<String> {
     let script = format!(
         "{discovery}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {wait}if [ -z \"$entered\" ]; then hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
+         {wait}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
          rm -f {found} {BOOTSTRAP}"
     );
     let noted = if seed { uploads::noted(cx)? } else { String::new() };
     Ok(diagnosis::hopeless() + &config::with(&documents, &script)? + &noted + &receipt(cx)?)
 }
 
-/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone; kubeadm would then
-/// refuse to join a node that is there already. So give it a moment.
-const BOOTSTRAPPING: &str = "\
-if [ -e /etc/kubernetes/bootstrap-kubelet.conf ] && systemctl is-active -q kubelet; then
-  n=0
-  while [ $n -lt 60 ]; do
-    if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; break; fi
-    sleep 0.5; n=$((n + 1))
-  done
-fi
+/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
+/// given no credentials once more: kubeadm refuses.
+const ENTERED: &str = "\
+if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; fi
 ";
 
 /// The files that kubeadm writes on this machine for good.
@@ -260,16 +235,27 @@ const STARTED: &str = r#"for m in etcd kube-apiserver kube-controller-manager ku
 done
 "#;
 
+/// kubeadm's phase has etcd begin a cluster of its own, which is of no account as long as it has its data. Where it
+/// joined others it stays so, or it would be started anew for nothing.
+const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifests
+rm -rf $n; mkdir -p -m 700 $n
+KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
+d=$(sed -n 's/^ *- --data-dir=//p' $n/etcd.yaml)
+[ -d "$d/member" ] || { echo "etcd has lost its data, $d/member: with others left, ironstrap remove this one, and apply; else restore a snapshot of it"; exit 1; }
+joined=
+[ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m)
+case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
+joined=$joined awk '/^ *- --initial-cluster=/ && ENVIRON["joined"] != "" { print ENVIRON["joined"]; next } { print }' $n/etcd.yaml >$n/new
+cmp -s $n/new $m || put $m 600 <$n/new
+kubeadm init phase control-plane all --config $c
+"#;
+
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
 /// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
 /// with are not among them then: `labels` sees to those.
 fn again(cx: &Cx) -> Result<String> {
     let (documents, before, after) = match cx.node.is_control_plane() {
-        true => (
-            config::init(cx, true)?,
-            "kubeadm init phase etcd local --config $c\nkubeadm init phase control-plane all --config $c\n",
-            format!("{STARTED}{READY}"),
-        ),
+        true => (config::init(cx, true)?, ETCD_AGAIN, format!("{STARTED}{READY}")),
         false => (config::worker(cx)?, "", "steady kubelet\n".into()),
     };
     let script =

@@ -30,6 +30,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(cordoned(&node.name));
     }
     wants.push(strangers(cx));
+    wants.extend(even(cx));
     let daemons = daemons(cx)?;
     if !daemons.is_empty() {
         let fix = format!(
@@ -65,7 +66,8 @@ fn strangers(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     Want::that("whether the cluster has Nodes that the inventory has not").asks(Ask::Nodes).judged(
         move |answer| {
-            let strange: Vec<&str> = answer.lines().filter(|name| !known.contains(*name)).collect();
+            let names = answer.lines().filter_map(|line| line.split(' ').next());
+            let strange: Vec<&str> = names.filter(|name| !known.contains(*name)).collect();
             match strange.is_empty() {
                 true => Verdict::Holds,
                 false => Verdict::Noted(format!(
@@ -75,6 +77,14 @@ fn strangers(cx: &Cx) -> Want {
             }
         },
     )
+}
+
+/// Of an even number of members a majority is one more, so they stand no more losses than one member less.
+fn even(cx: &Cx) -> Option<Want> {
+    let n = cx.cluster.control_planes().count();
+    let words = format!("{n} control planes stand no more losses than {}: make it {}", n - 1, n + 1);
+    let want = Want::that("whether each control plane makes the cluster stand more").asks(Ask::Head);
+    n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
 fn about(

@@ -18,6 +18,7 @@ mod grown;
 mod killed;
 mod lab;
 mod made;
+mod planes;
 mod refused;
 mod removed;
 mod reset;
@@ -67,6 +68,7 @@ fn scenarios() -> Vec<Scenario> {
         foreign::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
+        planes::SCENARIOS,
     ];
     all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }

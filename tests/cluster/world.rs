@@ -189,7 +189,8 @@ impl World {
         drop(self.settled());
     }
 
-    /// Every node reaches the pods of coredns, on whichever nodes they are.
+    /// Every node reaches the pods of coredns, on whichever nodes they are. While the API server was away, flannel on
+    /// other nodes tries again ever more rarely, and hears of another range that much later.
     pub fn assert_pods_reached(&self) {
         let what = ["get", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "-o"];
         let ips = self.kubectl(&[&what[..], &["jsonpath={.items[*].status.podIP}"]].concat());
@@ -197,7 +198,7 @@ impl World {
         for node in NODES {
             let script =
                 format!("for ip in {ips}; do timeout 2 bash -c \"</dev/tcp/$ip/8080\" || exit 1; done");
-            until(&format!("{node} reaches {ips}"), 20, || {
+            until(&format!("{node} reaches {ips}"), 90, || {
                 so(self.lab.try_run(&["ssh", node, &script]).status.success())
             });
         }

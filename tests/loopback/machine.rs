@@ -58,7 +58,7 @@ mask) echo masked >$unit.enabled ;;
 unmask) ;;
 enable) echo enabled >$unit.enabled ;;
 daemon-reload) ;;
-restart) [ ! -x $ROOT/bin/restarting ] || restarting; date -u '+%a %F %T.%6N UTC' >$unit.since; echo $unit >>$ROOT/restarts ;;
+restart) [ ! -x $ROOT/bin/restarting ] || restarting || exit; date -u '+%a %F %T.%6N UTC' >$unit.since; echo $unit >>$ROOT/restarts ;;
 is-active) [ -e $unit.since ] ;;
 *) echo "systemctl $*?" >&2; exit 64 ;;
 esac"#;

@@ -380,6 +380,23 @@ async fn restarts_reach_one_control_plane_and_one_worker_in_ten_at_a_time() {
 }
 
 #[tokio::test]
+async fn what_broke_one_control_plane_is_not_tried_on_the_others() {
+    let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
+    fleet.machine("m2").command("restarting", "echo no more; exit 1");
+    for machine in &fleet.machines {
+        machine.write("etc/toy/greeting", "hello\n");
+    }
+    // Whoever is first, the other is left alone.
+    fleet.machine("m1").command("restarting", "echo no more; exit 1");
+    let outcome = fleet.apply().await;
+    let left: Vec<_> = outcome.left.iter().map(|error| error.node.clone().unwrap()).collect();
+    assert_eq!(left, ["m1"]);
+    assert_eq!(outcome.began("m2", "prepare"), None);
+    assert!(outcome.began("w1", "prepare").is_some(), "workers are no control planes");
+    assert!(outcome.open > 0, "and it is not called done");
+}
+
+#[tokio::test]
 async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() {
     let fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     let outcome = fleet.converge().await;

@@ -1,0 +1,125 @@
+//! etcd of the control planes: how it is asked, and what its answers mean. Not what is done about them.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+/// Defines `etcd`. kubectl speaks HTTP with a client certificate, and etcd answers that (etcd's documentation, "gRPC
+/// gateway"): so nothing needs to be installed. Only paths are in its arguments.
+pub const ETCD: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
+[ -e $m ] || { echo no etcd; exit 0; }
+etcd_at() {
+  at=$1; shift
+  command kubectl --kubeconfig /dev/null --request-timeout=5s --server "$at" \
+    --certificate-authority $p/ca.crt --client-certificate $p/healthcheck-client.crt --client-key $p/healthcheck-client.key "$@"
+}
+etcd() { etcd_at "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" "$@"; }
+"#;
+
+/// Its members, in its own opinion: with a majority lost there would be no other.
+pub const MEMBERS: &str =
+    r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#;
+
+/// Its members, on one line, and then those of them that answer, by their addresses.
+pub fn well() -> String {
+    format!("{ETCD}all=$({MEMBERS})\necho \"$all\"\n{WELL}")
+}
+
+const WELL: &str = r#"for url in $(echo "$all" | grep -o '"clientURLs":\["[^"]*' | sed 's/.*"//'); do
+  case $(etcd_at "$url" get --raw /health 2>/dev/null || :) in *'"health":"true"'*) echo "well $url" ;; esac
+done"#;
+
+/// Defines `forget NAME IP`: etcd goes on without that member, which may not have said its name yet.
+pub const FORGET: &str = r#"forget() {
+  all=$(echo '{"linearizable": true}' | etcd create --raw /v3/cluster/member/list -f -) || return 1
+  id=$(echo "$all" | sed 's/{"ID"/\n&/g' | grep -F -e "\"name\":\"$1\"" -e "//$2:" -e "//[$2]:" | sed -n 's/^{"ID":"\([0-9]*\)".*/\1/p')
+  for id in $id; do echo "{\"ID\":\"$id\"}" | etcd create --raw /v3/cluster/member/remove -f - >/dev/null || return 1; done
+}
+"#;
+
+/// One that counts for its majority, or is about to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Empty where it was added and has never started.
+    pub name: String,
+    /// Where other members find it.
+    pub peer: String,
+    /// Where clients find it; empty likewise.
+    client: String,
+    /// It has no vote yet.
+    pub learner: bool,
+}
+
+impl Member {
+    /// Whether it is on this machine.
+    pub fn is_of(&self, name: &str, ip: IpAddr) -> bool {
+        let at = if ip.is_ipv6() { format!("//[{ip}]:") } else { format!("//{ip}:") };
+        self.name == name || self.peer.contains(&at)
+    }
+}
+
+/// The members of a list; none where it cannot be read.
+pub fn members(list: &str) -> Option<Vec<Member>> {
+    let said: Value = serde_json::from_str(list).ok()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let member = |member: &Value| Member {
+        name: text(&member["name"]),
+        peer: text(&member["peerURLs"][0]),
+        client: text(&member["clientURLs"][0]),
+        learner: member["isLearner"] == true,
+    };
+    Some(said["members"].as_array()?.iter().map(member).collect())
+}
+
+/// Why etcd would not go on without the member on this machine, from an answer to `well`; none where it would, or has
+/// no such member. `Err`: what cannot be read.
+pub fn needs(answer: &str, name: &str, ip: IpAddr) -> Result<Option<String>, String> {
+    let (list, well) = answer.split_once('\n').unwrap_or((answer, ""));
+    let all = members(list).ok_or_else(|| format!("cannot read \"{list}\""))?;
+    if !all.iter().any(|member| member.is_of(name, ip)) {
+        return Ok(None);
+    }
+    let stay: Vec<&Member> = all.iter().filter(|m| !m.is_of(name, ip) && !m.learner).collect();
+    let answers = |member: &&&Member| well.lines().any(|line| line == format!("well {}", member.client));
+    let (up, majority) = (stay.iter().filter(answers).count(), stay.len() / 2 + 1);
+    let silent = stay.iter().filter(|member| !answers(member)).map(|member| member.name.as_str());
+    let silent = silent.collect::<Vec<_>>().join(", ");
+    Ok((up < majority).then(|| {
+        format!("of the {} members that stay, {up} answer and {majority} must; silent: {silent}", stay.len())
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: &str = r#"{"header":{},"members":[{"ID":"1","name":"m1","peerURLs":["https://10.0.0.1:2380"],"clientURLs":["https://10.0.0.1:2379"]},{"ID":"2","name":"m2","peerURLs":["https://10.0.0.2:2380"],"clientURLs":["https://10.0.0.2:2379"]},{"ID":"3","peerURLs":["https://10.0.0.13:2380"],"isLearner":true}]}"#;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_member_is_known_by_its_name_or_its_address() {
+        let all = members(THREE).unwrap();
+        let of = |name: &str, at: &str| all.iter().filter(|member| member.is_of(name, ip(at))).count();
+        assert_eq!((of("m1", "10.0.0.9"), of("m3", "10.0.0.13"), of("m3", "10.0.0.1")), (1, 1, 1));
+        assert_eq!((of("m3", "10.0.0.3"), all[2].learner), (0, true));
+        assert_eq!(members("no etcd"), None);
+    }
+
+    #[test]
+    fn whoever_goes_leaves_a_majority_behind() {
+        let needs = |well: &[u8], name: &str, at: &str| {
+            let lines = well.iter().map(|n| format!("\nwell https://10.0.0.{n}:2379"));
+            super::needs(&format!("{THREE}{}", lines.collect::<String>()), name, ip(at)).unwrap()
+        };
+        assert_eq!(needs(&[1, 2], "m1", "10.0.0.1"), None);
+        assert_eq!(needs(&[1], "m2", "10.0.0.2"), None, "who does not answer may go");
+        let why = "of the 1 members that stay, 0 answer and 1 must; silent: m2";
+        assert_eq!(needs(&[1], "m1", "10.0.0.1").unwrap(), why);
+        assert_eq!(needs(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
+        assert_eq!(needs(&[], "m9", "10.0.0.9"), None, "it has no member there");
+        assert!(super::needs("no etcd", "m1", ip("10.0.0.1")).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! The Node of a machine that is a member: made anew where somebody deleted it.
+
+use serde_json::{Value, json};
+
+use super::config;
+use crate::error::Result;
+use crate::shell::KUBELETS_KUBECTL;
+use crate::step::{Ask, Cx, Verdict, WITH_THE_MEMBER, Want};
+use crate::steps::labels;
+
+/// A kubelet makes its Node when it starts, and never again. Whether the Node is there, only the API knows.
+pub(super) fn want(cx: &Cx) -> Result<Want> {
+    let name = &cx.node.name;
+    let gone = cx.fleet.unregistered.contains(name);
+    let node = format!("{KUBELETS_KUBECTL} get node {name}");
+    let mut fix = kept(cx)
+        + &format!(
+            "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
+         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
+        );
+    if cx.node.is_control_plane() {
+        fix += "\n";
+        fix += &config::with(&config::init(cx, false)?, "kubeadm init phase mark-control-plane --config $c")?;
+    }
+    let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
+    Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
+        .asks(Ask::Head)
+        .judged(move |_| match gone {
+            true => Verdict::Differs { have: have.clone(), want: want.clone() },
+            false => Verdict::Holds,
+        })
+        .run(fix)
+        .nothing_to_undo(WITH_THE_MEMBER)
+        .disrupts())
+}
+
+/// Shell that makes the Node with the range of pods that it had, if nobody else got that in the meantime. With another
+/// range its pods would all have to be started anew, and flannel on other nodes would go on sending to the old one: of a
+/// Node that has the same way in it takes no notice (flannel, `pkg/subnet/kube`, `handleUpdateLeaseEvent`).
+fn kept(cx: &Cx) -> String {
+    let name = &cx.node.name;
+    let taint = |t: crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
+    let taints: Vec<Value> = labels::taints(cx.node).into_iter().map(taint).collect();
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "spec": {"podCIDR": "FIRST", "podCIDRs": ["ALL"], "taints": taints},
+    });
+    let node = node.to_string().replace("FIRST", "$first").replace("ALL", "$ranges");
+    let taken: Vec<&str> = cx.fleet.ranges.iter().map(String::as_str).collect();
+    KEPT.replace("TAKEN", &taken.join(" ")).replace("KUBECTL", KUBELETS_KUBECTL).replace("MANIFEST", &node)
+}
+
+/// flannel notes the first address of each range: IPv4's is one more than the range, IPv6's ends in 1.
+const KEPT: &str = r#"ranges= first=
+while IFS='=' read -r key at; do
+  case $key in
+  FLANNEL_SUBNET) range=$(echo "$at" | awk -F '[./]' '{ printf "%s.%s.%s.%d/%s", $1, $2, $3, $4 - 1, $5 }') ;;
+  FLANNEL_IPV6_SUBNET) range=$(echo "$at" | sed 's,::1/,::/,') ;;
+  *) continue ;;
+  esac
+  case ' TAKEN ' in *" $range "*) ranges=; break ;; esac
+  first=${first:-$range} ranges="$ranges${ranges:+\",\"}$range"
+done <<SUBNETS
+$(cat /run/flannel/subnet.env 2>/dev/null || :)
+SUBNETS
+if [ -n "$ranges" ]; then
+  KUBECTL create -f - >/dev/null <<NODE || :
+MANIFEST
+NODE
+fi
+"#;

@@ -1,0 +1,240 @@
+//! Several control planes: they join one after the other, a change goes round with an API to speak to all the time, and
+//! none goes that etcd needs.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+use toml::Table;
+
+use crate::client::Ended;
+use crate::lab::{NODES, alive, assert_untouched, signal};
+use crate::world::{PATIENCE, World, set};
+use crate::{Ground, Scenario, so, until};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "three control planes from nothing, one joining after the other",
+        ground: Ground::Fresh,
+        run: from_nothing,
+    },
+    Scenario {
+        says: "a changed argument and renewed certificates go round, and some API server always answers",
+        ground: Ground::Before,
+        run: goes_round,
+    },
+    Scenario {
+        says: "a control plane that etcd needs is not removed, and nothing is changed",
+        ground: Ground::Before,
+        run: needed,
+    },
+    Scenario {
+        says: "a removal killed once etcd has let go is finished by the next, and the others go on",
+        ground: Ground::Before,
+        run: removed,
+    },
+    Scenario {
+        says: "kubeadm killed while etcd takes in a control plane: the next run finishes it",
+        ground: Ground::Before,
+        run: killed_joining_etcd,
+    },
+    Scenario {
+        says: "the first control plane installed anew joins the others, and begins no cluster of its own",
+        ground: Ground::Before,
+        run: first_anew,
+    },
+];
+
+fn planes(table: &mut Table) {
+    for node in ["w1", "w2"] {
+        set(table, &["nodes", node, "role"], "\"control-plane\"");
+    }
+}
+
+fn status(world: &World) -> Value {
+    let ended = world.start(&["status"]).end(90);
+    ended.events.last().unwrap().clone()
+}
+
+/// All three are voting members of etcd and well, and so are their API servers.
+fn assert_all_well(world: &World) {
+    let status = status(world);
+    let member = |name: &str| json!({"name": name, "healthy": true, "learner": false, "why": null});
+    let mut etcd = status["cluster"]["etcd"].as_array().unwrap().clone();
+    etcd.sort_by_key(|member| member["name"].as_str().map(String::from));
+    assert_eq!(etcd, NODES.map(member));
+    let api = NODES.map(|node| json!({"node": node, "health": "healthy", "why": null}));
+    assert_eq!(status["cluster"]["api"], json!(api));
+    assert_eq!(status["cluster"]["ready"], json!(3));
+}
+
+/// Whose member stage began and ended, in the order in which that was told.
+fn turns(ended: &Ended) -> Vec<(&'static str, String)> {
+    let turn = |event: &Value| {
+        let node = event["node"].as_str()?.to_string();
+        match event["event"].as_str()? {
+            "stage" if event["stage"] == "member" => Some(("begins", node)),
+            "fixed" if event["step"] == "member" => Some(("ends", node)),
+            _ => None,
+        }
+    };
+    ended.events.iter().filter_map(turn).collect()
+}
+
+fn assert_in_turn(ended: &Ended) {
+    let turns = turns(ended);
+    for (i, (_, node)) in turns.iter().enumerate().filter(|(_, (what, _))| *what == "begins") {
+        let next = turns[i + 1..].iter().find(|(what, other)| *what == "begins" || other == node);
+        assert_eq!(next, Some(&("ends", node.clone())), "two at a time: {turns:?}");
+    }
+    for node in NODES {
+        assert!(turns.contains(&("begins", node.into())), "{node} had no turn: {turns:?}");
+    }
+}
+
+fn from_nothing(world: &World) {
+    world.inventory(planes);
+    assert_in_turn(&world.apply().good());
+    let again = world.apply().good();
+    assert_eq!(again.changes(), 0);
+    for node in NODES {
+        assert_eq!(again.of_node(node, "execs"), 1);
+    }
+    assert_all_well(world);
+}
+
+/// Asks all API servers again and again whether they are ready, and writes down which are.
+struct Watch<'a> {
+    world: &'a World,
+    child: Child,
+}
+
+impl Watch<'_> {
+    fn begin(world: &World) -> Watch<'_> {
+        let (seen, end) = (world.dir.join("seen"), world.dir.join("end"));
+        let _ = fs::remove_file(&end);
+        let script = format!(
+            "n=0; while [ $n -lt 600 ] && [ ! -e {} ]; do n=$((n + 1)); up=\n\
+             for a in 11 12 13; do if curl -skf --max-time 2 https://198.18.0.$a:6443/readyz >/dev/null; then up=\"$up $a\"; fi; done\n\
+             echo \"up$up\"; sleep 0.2; done",
+            end.display()
+        );
+        let mut command = world.lab.command(&["exec", "sh", "-c", &script]);
+        let child = command.stdout(fs::File::create(seen).unwrap()).stderr(Stdio::null()).spawn().unwrap();
+        Watch { world, child }
+    }
+
+    /// How many were up, each time.
+    fn end(mut self) -> Vec<usize> {
+        fs::write(self.world.dir.join("end"), "").unwrap();
+        assert!(self.child.wait().unwrap().success());
+        let seen = fs::read_to_string(self.world.dir.join("seen")).unwrap();
+        seen.lines().map(|line| line.split(' ').count() - 1).collect()
+    }
+}
+
+fn goes_round(world: &World) {
+    world.inventory(|table| {
+        planes(table);
+        set(table, &["api-server", "event-ttl"], "\"3h0m0s\"");
+        set(table, &["cluster", "api-names"], "[\"k8s.example.org\"]");
+    });
+    let watch = Watch::begin(world);
+    let changed = world.apply().good();
+    let up = watch.end();
+    assert!(up.len() > 20, "{up:?}");
+    assert!(up.iter().all(|up| *up >= 1), "nobody answered for a while: {up:?}");
+    assert!(up.iter().any(|up| *up < 3), "none was restarted: {up:?}");
+    assert_in_turn(&changed);
+    for node in NODES {
+        let server = world.lab.machine(node).running("kube-apiserver", &["--event-ttl=3h0m0s"]);
+        assert_eq!(server.len(), 1, "{node}");
+        let names = world.lab.ssh("m1", &format!("echo | openssl s_client -connect {node}:6443 2>/dev/null | openssl x509 -noout -ext subjectAltName"));
+        assert!(names.contains("k8s.example.org"), "{node}: {names}");
+    }
+    world.assert_converged();
+    assert_all_well(world);
+}
+
+fn remove(world: &World, node: &str) -> Ended {
+    world.start(&["remove", "--yes", node]).end(PATIENCE)
+}
+
+fn needed(world: &World) {
+    let manifest = "/etc/kubernetes/manifests/etcd.yaml";
+    world.lab.ssh("w2", &format!("mv {manifest} /root/"));
+    let w2 = world.lab.machine("w2");
+    until("etcd of w2 has ended", 60, || so(w2.running("etcd", &[]).is_empty()));
+    let before = world.lab.look_at_all();
+    remove(world, "w1").refused(5, "w1", &["etcd would lose its majority", "silent: w2"]);
+    assert_untouched(&before, &world.lab.look_at_all());
+    world.lab.ssh("w2", &format!("mv /root/etcd.yaml {manifest}"));
+    // Its API server died in the meantime, and is tried again ever more rarely.
+    until("w2 is back", 240, || so(world.start(&["plan", "--exit-code"]).end(60).code == Some(0)));
+}
+
+fn members(world: &World) -> Vec<String> {
+    let status = status(world);
+    let name = |member: &Value| member["name"].as_str().unwrap().to_string();
+    let mut names: Vec<String> = status["cluster"]["etcd"].as_array().unwrap().iter().map(name).collect();
+    names.sort();
+    names
+}
+
+fn removed(world: &World) {
+    let mut client = world.start(&["remove", "--yes", "w2"]);
+    client.event("etcd is to forget w2", PATIENCE, |event| {
+        event["event"] == "fixing" && event["that"] == "etcd has no member on w2"
+    });
+    until("etcd has let go", 60, || so(members(world) == ["m1", "w1"]));
+    client.signal("KILL");
+    drop(client.end(30));
+    remove(world, "w2").good();
+    assert_eq!(members(world), ["m1", "w1"]);
+    assert_eq!(world.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]), "m1 w1");
+    assert!(
+        !world.lab.machine("w2").has("/etc/kubernetes")
+            && !world.lab.machine("w2").has("/var/lib/etcd/member")
+    );
+    world.inventory(|table| {
+        planes(table);
+        table["nodes"].as_table_mut().unwrap().remove("w2").unwrap();
+    });
+    world.apply().good();
+    world.assert_converged();
+}
+
+fn killed_joining_etcd(world: &World) {
+    world.inventory(planes);
+    let mut client = world.applying();
+    let w2 = world.lab.machine("w2");
+    let kubeadm = client.until("kubeadm joins etcd", PATIENCE, |_| {
+        let kubeadm = w2.running("kubeadm", &["join"]);
+        (w2.has("/etc/kubernetes/manifests/etcd.yaml") && !kubeadm.is_empty()).then_some(kubeadm)
+    });
+    signal("KILL", &kubeadm);
+    assert!(!kubeadm.iter().any(alive) && !w2.has("/var/lib/ironstrap/kubeadm-receipt"));
+    let ended = client.end(PATIENCE);
+    assert_ne!(ended.code, Some(0), "{}", ended.errors());
+    // kubeadm gives no credentials to a kubelet whose Node is Ready.
+    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    until("w2 is Ready", 120, || {
+        so(world.try_kubectl(&["get", "node", "w2", "-o", ready]).is_ok_and(|is| is == "True"))
+    });
+    world.apply().good();
+    world.assert_converged();
+    assert_all_well(world);
+}
+
+fn first_anew(world: &World) {
+    let before = world.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
+    world.lab.run(&["fresh", "m1"]);
+    world.apply().good();
+    world.assert_converged();
+    assert_all_well(world);
+    let after = world.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
+    assert_eq!(before, after, "it is another cluster");
+    let initial =
+        world.lab.ssh("m1", "grep -c initial-cluster-state=existing /etc/kubernetes/manifests/etcd.yaml");
+    assert_eq!(initial.trim(), "1");
+}
