@@ -39,7 +39,7 @@ pub const KUBECTL: &str = r#"kubectl() {
   mkdir -p -m 700 /run/ironstrap
   k=/etc/kubernetes/admin.conf
   [ -e $k ] || k=/etc/kubernetes/super-admin.conf
-  command ${KUBECTL_WITHIN:+timeout "$KUBECTL_WITHIN"} kubectl --kubeconfig $k --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
+  command kubectl --kubeconfig $k --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
 }
 "#;
 

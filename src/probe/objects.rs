@@ -68,9 +68,10 @@ pub(super) fn question(asks: &[&Ask]) -> String {
         r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.type}{"\n"}{end}"#
     );
     let nodes = r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#;
+    let bounded = KUBECTL.replace("command kubectl", &format!("command timeout {WITHIN} kubectl"));
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     format!(
-        "{GUARD}{KUBECTL}KUBECTL_WITHIN={WITHIN}\nnodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
+        "{GUARD}{bounded}nodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
          get() {{\nnodes \"$@\" | {{ r=0\n\
          kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS' || r=$?\n{documents}OBJECTS\n\
          cat; return $r; }}\n}}\n{ASK}"

@@ -49,9 +49,11 @@ pub struct Scenario {
     pub run: fn(&World),
 }
 
-/// In the order in which they run.
+/// In the order in which they run. Those of several control planes are apart: they take more inotify instances than the
+/// host may have left while another lab is up.
 fn scenarios() -> Vec<Scenario> {
-    let all = [
+    let planes = std::env::args().any(|word| word == "--planes");
+    let one: &[&[Scenario]] = &[
         entrance::SCENARIOS,
         refused::UNFIT,
         made::SCENARIOS,
@@ -68,9 +70,9 @@ fn scenarios() -> Vec<Scenario> {
         foreign::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
-        planes::SCENARIOS,
     ];
-    all.into_iter().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
+    let all = if planes { &[planes::SCENARIOS] } else { one };
+    all.iter().copied().flatten().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }
 
 /// Those whose name has one of these pieces, and whatever they build on.
