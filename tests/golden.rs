@@ -80,19 +80,24 @@ fn says(want: &Want) -> Answer {
     Answer::Said(text)
 }
 
+fn heard(machines: &BTreeMap<String, Machine>) -> Machines<'_> {
+    machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect()
+}
+
 struct Untouched {
     cluster: Cluster,
     trust: Trust,
-    machines: Machines,
+    machines: BTreeMap<String, Machine>,
     fleet: Fleet,
 }
 
 impl Untouched {
     fn lab() -> Untouched {
         let cluster = lab();
-        let machines: Machines =
+        let machines: BTreeMap<String, Machine> =
             cluster.nodes.iter().map(|node| (node.name.clone(), untouched(&node.name))).collect();
-        Untouched { trust: trust(&cluster), fleet: Fleet::see(&cluster, &machines), machines, cluster }
+        let fleet = Fleet::see(&cluster, &heard(&machines));
+        Untouched { trust: trust(&cluster), fleet, machines, cluster }
     }
 
     fn wants(&self, node: &Node) -> Vec<(&'static str, &'static str, Want)> {
@@ -282,10 +287,10 @@ fn errors_about_the_fleet() {
     let clocks = [("m1", 0.2), ("w1", -3600.4), ("w2", 0.0)].map(|(name, ahead)| (name.to_string(), ahead));
     let mut errors: Vec<Error> = Vec::new();
     for kept in [true, false] {
-        let refusals = fleet::refusals(&lab.cluster, &lab.machines, &lab.trust, ("demo.trust", kept));
+        let refusals = fleet::refusals(&lab.cluster, &heard(&lab.machines), &lab.trust, ("demo.trust", kept));
         errors.extend(refusals.into_iter().map(|(error, _)| error));
     }
-    errors.extend(fleet::misfits(&lab.machines, &clocks.into()));
+    errors.extend(fleet::misfits(&heard(&lab.machines), &clocks.into()));
     let text: Vec<String> =
         errors.iter().map(|error| format!("[{}]\n{}", error.kind.code(), report::trouble(error))).collect();
     snapshot("errors-fleet", &text.join("\n\n"));

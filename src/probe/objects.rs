@@ -1,7 +1,7 @@
 //! Objects of the cluster, against the API server of this very machine: one `kubectl get` for all asks, and beside it
 //! one list of all Nodes, which are too many to be got one by one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Found, Reply};
 use crate::shell::KUBECTL;
@@ -97,18 +97,18 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if asked && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());
     }
-    let name = |line: &str| Some(line.strip_prefix("Node//")?.split_once(' ')?.0.to_string());
-    let wanted = asks.iter().flat_map(|ask| objects(ask));
-    let found = wanted.filter_map(|object| {
+    let said: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
+    let found = wanted.into_iter().filter_map(|object| {
         // Where a manifest leaves the namespace to kubectl, that takes `default`.
         let defaulted = Object { namespace: "default".into(), ..object.clone() };
-        let mut names = vec![object.key() + " "];
-        names.extend(object.namespace.is_empty().then(|| defaulted.key() + " "));
-        let named = |line: &'_ str| names.iter().find_map(|name| Some(line.strip_prefix(name)?.to_string()));
-        let line = text.lines().find_map(named)?;
-        Some((object.clone(), line))
+        let defaulted = || Some(defaulted).filter(|_| object.namespace.is_empty());
+        let line = said.get(&*object.key()).copied().or_else(|| said.get(&*defaulted()?.key()).copied())?;
+        Some((object.clone(), line.to_string()))
     });
-    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(name).collect() })
+    let nodes =
+        text.lines().filter_map(|line| Some(line.strip_prefix("Node//")?.split_once(' ')?.0.to_string()));
+    Ok(Found { objects: found.collect(), nodes: nodes.collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.

@@ -13,7 +13,7 @@ use crate::plan::{self, Change};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
-use crate::steps::Via;
+use crate::steps::{Stage, Via};
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -21,24 +21,13 @@ pub type Note = (String, &'static str, String);
 impl<S: Shell> Fleetwork<S> {
     /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
     pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
-        let answers = |member: &Member<S>| {
-            let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
-                matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
-            };
-            let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
-            member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
-        };
+        let answers = |member: &Member<S>| member.left.is_none() && member.api_answers;
         let seed = || self.members.iter().position(|member| member.node.name == fleet.seed);
         let ours = self.members.iter().position(|member| !member.spared && answers(member));
         ours.or_else(|| self.members.iter().position(answers)).or_else(seed)
     }
 
-    /// What does not hold on a node, by stage.
-    pub(super) fn judge(&self, i: usize) -> Result<Vec<Vec<Change>>> {
-        self.judge_in(i, &self.fleet())
-    }
-
-    /// The same, for this state of the fleet.
+    /// What does not hold on a node, by stage, in this state of the fleet.
     pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
         let mut stages = self.judge_all(i, fleet)?;
         for (stage, changes) in self.stages.iter().zip(&mut stages) {
@@ -96,15 +85,16 @@ impl<S: Shell> Fleetwork<S> {
         machine: &Machine,
         fleet: &Fleet,
     ) -> Result<Vec<Vec<(&'static Step, Want)>>> {
-        let cx = Cx {
+        let own = fleet.own(&member.node.name);
+        let cx = |stage: &Stage| Cx {
             cluster: &self.cluster,
             node: &member.node,
             trust: &self.trust,
             now: OffsetDateTime::now_utc(),
             machine,
-            fleet,
+            fleet: if stage.via == Via::Api { fleet } else { &own },
         };
-        self.stages.iter().map(|stage| self.reading.wants(stage, &cx)).collect()
+        self.stages.iter().map(|stage| self.reading.wants(stage, &cx(stage))).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
@@ -129,6 +119,15 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 impl<S> Member<S> {
+    /// It runs a control plane, whose API server had an answer to every question.
+    pub(super) fn hears_the_api(&self) -> bool {
+        let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
+            matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
+        };
+        let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        runs && !self.asks.iter().zip(&self.answers).any(unknown)
+    }
+
     /// Nodes of which the API said here that there is none.
     pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
         let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);

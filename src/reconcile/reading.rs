@@ -117,6 +117,7 @@ impl<S: Shell> Fleetwork<S> {
                 execs: 0,
                 machine: None,
                 answers: vec![],
+                api_answers: false,
                 looked: vec![],
                 clock: 0.0,
                 left: None,

@@ -21,7 +21,7 @@ use super::trust::{Parting, Trouble, Trust, last_words, lookup};
 use super::way::{Through, Way};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
-use crate::known_hosts::KnownHosts;
+use crate::known_hosts::{self, KnownHosts};
 
 /// sshd turns away some of many that come at once (MaxStartups). It is asked again, each time after twice as long, up
 /// to this, for as long as there is time for another try.
@@ -88,7 +88,9 @@ async fn attempt(
     (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
 ) -> Result<Connection> {
     let Visit { client, name, whose, way } = visit;
-    let known = KnownHosts::load(&way.known, &way.known_to_all, client.operator.home.as_deref())?;
+    let (host, port) = lookup(way);
+    let home = client.operator.home.as_deref();
+    let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let parting = Parting::default();
     let trust = Trust {
         name: name.to_string(),
