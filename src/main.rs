@@ -22,9 +22,7 @@ fn main() -> ExitCode {
         Ok(End::Drift) => ExitCode::from(1),
         Ok(End::Told(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
-            for error in &errors {
-                report::err(&report::trouble(error));
-            }
+            report::alike::troubles(&errors).iter().for_each(|told| report::err(told));
             // Some nodes were left, others are as wanted: that is what the exit code says then.
             ExitCode::from(errors.last().map_or(Kind::Failed, |error| error.kind).code())
         }

@@ -132,7 +132,7 @@ fn the_plan_of_untouched_machines() {
         .iter()
         .map(|node| (node.name.clone(), lab.changes(node, |stage| node.is_control_plane() || !api(stage))))
         .collect();
-    let lines = report::plan::lines(&plan).join("\n");
+    let lines = report::plan::lines(&plan, &lab.cluster.nodes).join("\n");
     assert!(!lines.contains("preflight"), "an untouched machine is fit");
     snapshot("plan", &lines);
 }
@@ -241,7 +241,7 @@ fn the_plan_and_the_scripts_of_a_reset() {
         scripts += &format!("==> {}\n{}\n", stage.name, own(&script));
         all.extend(changes);
     }
-    snapshot("reset-plan", &report::plan::lines(&[("w2".into(), all)]).join("\n"));
+    snapshot("reset-plan", &report::plan::lines(&[("w2".into(), all)], &lab.cluster.nodes).join("\n"));
     snapshot("reset-scripts", &scripts);
 }
 
@@ -265,7 +265,7 @@ fn what_is_done_for_an_addon() {
     let run = Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT };
     let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
     snapshot("fix-addons", &own(&script));
-    snapshot("plan-addons", &report::plan::lines(&[("m1".into(), changes)]).join("\n"));
+    snapshot("plan-addons", &report::plan::lines(&[("m1".into(), changes)], &lab.cluster.nodes).join("\n"));
 }
 
 #[test]

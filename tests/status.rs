@@ -183,7 +183,7 @@ fn snapshot(name: &str, text: &str) {
 
 /// The screen, and what of it programs read.
 fn reads(name: &str, status: &Status) {
-    let screen = report::status::lines(status, None, false).join("\n");
+    let screen = report::status::lines(status, None, false, false).join("\n");
     let json = serde_json::to_string_pretty(status).unwrap();
     snapshot(name, &format!("{screen}\n\n{json}"));
 }
@@ -197,7 +197,7 @@ fn a_cluster_that_is_as_wanted() {
 fn a_narrow_terminal_loses_what_matters_least() {
     let status = Fleet::converged().status();
     let at = |width: usize| {
-        let lines = report::status::lines(&status, Some(width), false);
+        let lines = report::status::lines(&status, Some(width), false, false);
         let wide = lines[7..].iter().filter(|line| line.chars().count() > width).count();
         assert!(wide == 0, "wider than {width}: {lines:#?}");
         format!("{width}\n{}", lines[7..].join("\n"))

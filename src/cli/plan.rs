@@ -39,7 +39,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     tell_plan(&start.events, &plan, &errors);
     if !args.json {
-        report::plan::lines(&plan).iter().for_each(|line| report::out(line));
+        report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
             summary(&start, &args.inventory.inventory.display().to_string(), &plan, changes);
         }

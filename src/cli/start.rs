@@ -21,6 +21,7 @@ use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member, Reading};
+use crate::report::alike::remarked;
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Event, Events, Style};
 use crate::ssh::Ssh;
@@ -207,15 +208,16 @@ impl Start {
     /// Those that it was not about, in words; `None` without `--limit`.
     pub fn left_out(&self) -> Option<String> {
         let spared = self.work.members().iter().filter(|member| member.spared);
-        let named = spared.map(|member| match member.machine {
-            Some(_) if member.counts() => {
-                format!("{} (but for what the cluster keeps about the others)", member.node.name)
-            }
-            Some(_) => member.node.name.clone(),
-            None => format!("{} (does not answer)", member.node.name),
-        });
-        let named: Vec<String> = named.collect();
-        (!named.is_empty()).then(|| format!("--limit left out: {}", named.join(", ")))
+        let named: Vec<(&str, &str)> = spared
+            .map(|member| match member.machine {
+                Some(_) if member.counts() => {
+                    (member.node.name.as_str(), " (but for what the cluster keeps about the others)")
+                }
+                Some(_) => (&*member.node.name, ""),
+                None => (&*member.node.name, " (does not answer)"),
+            })
+            .collect();
+        (!named.is_empty()).then(|| format!("--limit left out: {}", remarked(&named)))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::plan::{Change, State};
 use crate::report::Event;
+use crate::report::alike::names;
 use crate::shell::Shell;
 use crate::steps::{Needs, Via};
 
@@ -134,6 +135,7 @@ impl<S: Shell> Fleetwork<S> {
         if own.is_some() && member.work.calm == own {
             return Ok(());
         }
+        self.members[i].work.calm = None;
         let stages = self.judge_in(i, &round.fleet)?;
         self.note(i, &stages, speaks);
         for via in [Via::Node, Via::Api] {
@@ -200,7 +202,7 @@ impl<S: Shell> Fleetwork<S> {
             self.members.iter().filter(alike).count().div_ceil(10)
         };
         let others: Vec<&str> = disrupted.map(|m| m.node.name.as_str()).collect();
-        Ok((others.len() >= limit).then(|| others.join(", ")))
+        Ok((others.len() >= limit).then(|| names(others)))
     }
 
     /// Whether a control plane is done with itself, and whoever joins finds the door open.
