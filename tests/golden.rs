@@ -93,7 +93,23 @@ struct Untouched {
 
 impl Untouched {
     fn lab() -> Untouched {
-        let cluster = lab();
+        Untouched::of(lab())
+    }
+
+    /// The lab's control plane, and a thousand workers less one.
+    fn large() -> Untouched {
+        let mut cluster = lab();
+        let [seed, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
+        let worker = |i: usize| Node {
+            name: format!("w{i:03}"),
+            ip: std::net::Ipv4Addr::from(0x0a20_0000 + i as u32).into(),
+            ..worker.clone()
+        };
+        cluster.nodes = std::iter::once(seed).chain((1..1000).map(worker)).collect();
+        Untouched::of(cluster)
+    }
+
+    fn of(cluster: Cluster) -> Untouched {
         let machines: BTreeMap<String, Machine> =
             cluster.nodes.iter().map(|node| (node.name.clone(), untouched(&node.name))).collect();
         let fleet = Fleet::see(&cluster, &heard(&machines));
@@ -122,19 +138,42 @@ impl Untouched {
     }
 }
 
+/// By node, what is to be done.
+type Plan = Vec<(String, Vec<Change>)>;
+
+impl Untouched {
+    fn plan(&self) -> Plan {
+        let api = |stage: &str| STAGES.iter().any(|s| s.name == stage && s.via == Via::Api);
+        let changes = |node: &Node| self.changes(node, |stage| node.is_control_plane() || !api(stage));
+        self.cluster.nodes.iter().map(|node| (node.name.clone(), changes(node))).collect()
+    }
+}
+
 #[test]
 fn the_plan_of_untouched_machines() {
     let lab = Untouched::lab();
-    let api = |stage: &str| STAGES.iter().any(|s| s.name == stage && s.via == Via::Api);
-    let plan: Vec<(String, Vec<Change>)> = lab
-        .cluster
-        .nodes
-        .iter()
-        .map(|node| (node.name.clone(), lab.changes(node, |stage| node.is_control_plane() || !api(stage))))
-        .collect();
-    let lines = report::plan::lines(&plan, &lab.cluster.nodes).join("\n");
+    let lines = report::plan::lines(&lab.plan(), &lab.cluster.nodes).join("\n");
     assert!(!lines.contains("preflight"), "an untouched machine is fit");
     snapshot("plan", &lines);
+}
+
+#[test]
+fn a_thousand_machines_on_which_the_same_is_to_be_done_are_one_in_the_plan() {
+    let lab = Untouched::large();
+    let mut plan = lab.plan();
+    let lines = report::plan::lines(&plan, &lab.cluster.nodes);
+    assert!(lines.len() < 500, "{} lines", lines.len());
+    snapshot("plan-large", &lines.join("\n"));
+    // A running fleet, some of which has drifted: each way in its own place.
+    let drifts = ["runtime", "swap", "kernel"];
+    for (i, (_, changes)) in plan.iter_mut().enumerate() {
+        changes.retain(|change| match i % 50 {
+            7 => change.step == drifts[0],
+            20..30 => change.step == drifts[1],
+            _ => i == 501 && change.step == drifts[2],
+        });
+    }
+    snapshot("plan-large-drift", &report::plan::lines(&plan, &lab.cluster.nodes).join("\n"));
 }
 
 /// What a script puts into the here-document of this name.

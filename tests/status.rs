@@ -87,7 +87,19 @@ fn certificates(trust: &Trust) -> String {
 impl Fleet {
     /// A cluster that is as wanted.
     fn converged() -> Fleet {
-        let cluster = lab();
+        Fleet::of(lab())
+    }
+
+    /// A thousand nodes that are.
+    fn large() -> Fleet {
+        let mut cluster = lab();
+        let [seed, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
+        let worker = |i: usize| ironstrap::cluster::Node { name: format!("w{i:03}"), ..worker.clone() };
+        cluster.nodes = std::iter::once(seed).chain((1..1000).map(worker)).collect();
+        Fleet::of(cluster)
+    }
+
+    fn of(cluster: Cluster) -> Fleet {
         let trust = Trust::make(&cluster, NOW).unwrap();
         let node = |node: &ironstrap::cluster::Node| {
             let answer = |topic| match topic {
@@ -100,7 +112,7 @@ impl Fleet {
                 Topic::Etcd => said(HEALTH),
                 Topic::Members => said(MEMBERS),
                 Topic::Nodes => {
-                    objects(&[(); 3].map(|()| node_object(true, "kubelet is posting ready status")))
+                    objects(&vec![node_object(true, "kubelet is posting ready status"); cluster.nodes.len()])
                 }
                 Topic::Network => {
                     objects(&[json!({"status": {"numberReady": 3, "desiredNumberScheduled": 3}})])
@@ -191,6 +203,17 @@ fn reads(name: &str, status: &Status) {
 #[test]
 fn a_cluster_that_is_as_wanted() {
     reads("status-converged", &Fleet::converged().status());
+}
+
+#[test]
+fn of_a_thousand_nodes_those_that_are_alike_share_a_row_and_trouble_is_told_once() {
+    let mut fleet = Fleet::large();
+    (40..90).for_each(|i| fleet.off(i));
+    (200..203).for_each(|i| fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)]);
+    let status = fleet.status();
+    snapshot("status-large", &report::status::lines(&status, None, false, false).join("\n"));
+    let all = report::status::lines(&status, None, false, true);
+    assert_eq!(all.iter().filter(|line| line.contains("  worker  ")).count(), 999);
 }
 
 #[test]

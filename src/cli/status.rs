@@ -24,7 +24,8 @@ pub(super) struct Status {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
         value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
-    /// Show a row for each node. Without it, of more than 32 nodes those workers that are as wanted are one line.
+    /// Show a row for each node. Without it, of more than 32 nodes those share one that have the same role, answer alike,
+    /// are Ready alike and have drifted alike.
     #[arg(long)]
     all: bool,
 }

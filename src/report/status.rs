@@ -11,12 +11,14 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::error::{Error, Kind};
-use crate::report::alike::{self, SCREENFUL};
+use crate::report::alike::{self, MANY, SCREENFUL};
 use crate::report::{color, count};
 use crate::status::{Drift, Health, NodeStatus, Seen, Share, Status, Whole};
 
 /// There is none.
 const NONE: &str = "–";
+/// Not the same for all who share a row.
+const DIFFERS: &str = "…";
 /// Nobody knows.
 const UNKNOWN: &str = "?";
 
@@ -100,14 +102,13 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     let plain = |line: String| strip_str(&line).to_string();
     let mut lines: Vec<String> = head(&status.cluster, status.nodes.len()).into_iter().map(plain).collect();
     lines.push(String::new());
-    let folds = !all && status.nodes.len() > SCREENFUL;
-    let (well, rows): (Vec<&NodeStatus>, Vec<&NodeStatus>) =
-        status.nodes.iter().partition(|node| folds && is_as_wanted(node));
+    let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
     lines.extend(table(&rows, width, colour));
-    lines.extend((!well.is_empty()).then(|| {
-        let names = alike::counted(well.iter().map(|node| node.name.as_str()));
-        format!("and as wanted: {names}; --all shows each")
-    }));
+    let shared = rows.iter().filter(|row| row.len() > 1);
+    let names = |row: &Row| alike::counted(row.iter().map(|node| node.name.as_str()));
+    let shared: Vec<String> = shared.map(|row| format!("{} is {}", title(row), names(row))).collect();
+    lines.extend((!shared.is_empty()).then(String::new));
+    lines.extend(shared);
     let below = below(status).into_iter();
     let below = below.map(|line| if colour { color::paint(&line) } else { plain(line) });
     let below: Vec<String> = below.collect();
@@ -178,30 +179,35 @@ fn until(time: Option<OffsetDateTime>) -> String {
 }
 
 /// The most columns that fit. The last resort is to break lines.
-fn table(nodes: &[&NodeStatus], width: Option<usize>, colour: bool) -> Vec<String> {
+fn table(rows: &[Row], width: Option<usize>, colour: bool) -> Vec<String> {
     let mut ranks: Vec<u8> = COLUMNS.iter().map(|(rank, _)| *rank).filter(|rank| *rank > 0).collect();
     ranks.sort_unstable();
     loop {
         let most = ranks.last().copied().unwrap_or(0);
         let columns = COLUMNS.iter().filter(|(rank, _)| *rank <= most).map(|(_, column)| column);
         let columns: Vec<&Column> = columns.collect();
-        let lines = drawn(nodes, &columns, None);
+        let lines = drawn(rows, &columns, None);
         let widest = lines.iter().map(|line| measure_text_width(line)).max().unwrap_or(0);
         match width {
             Some(width) if widest > width && most > 0 => drop(ranks.pop()),
-            Some(width) if widest > width => return drawn(nodes, &columns, Some(width)),
-            _ if colour => return coloured(lines, nodes),
+            Some(width) if widest > width => return drawn(rows, &columns, Some(width)),
+            _ if colour => return coloured(lines, rows),
             _ => return lines,
         }
     }
 }
 
-fn drawn(nodes: &[&NodeStatus], columns: &[&Column], width: Option<usize>) -> Vec<String> {
+fn drawn(rows: &[Row], columns: &[&Column], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|(head, _)| *head));
-    for node in nodes {
+    for row in rows {
+        let cell = |(head, cell): &&Column| match *head {
+            "NODE" => title(row),
+            _ if row.iter().any(|node| cell(node) != cell(row[0])) => DIFFERS.into(),
+            _ => cell(row[0]),
+        };
         // What a machine says moves no cursor.
-        table.add_row(columns.iter().map(|(_, cell)| strip_str(&cell(node)).to_string()));
+        table.add_row(columns.iter().map(|column| strip_str(&cell(column)).to_string()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -212,20 +218,37 @@ fn drawn(nodes: &[&NodeStatus], columns: &[&Column], width: Option<usize>) -> Ve
     table.lines().map(|line| line.trim_end().to_string()).collect()
 }
 
-/// A worker of which a row would say nothing new.
-fn is_as_wanted(node: &NodeStatus) -> bool {
-    let calm = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
-    let takes_pods = node.ready == Seen::Is(true) && node.schedulable != Seen::Is(false);
-    calm && takes_pods && node.reachable && node.role == "worker"
+/// Who shares a row: a node for itself, or many that are alike in what matters.
+type Row<'a> = Vec<&'a NodeStatus>;
+
+fn rows(nodes: &[NodeStatus], each: bool) -> Vec<Row<'_>> {
+    let what = |node: &NodeStatus| {
+        let drift = shown(&node.drift, |drift| in_words(drift));
+        (node.role, node.reachable, ready(node), drift)
+    };
+    let mut alike: BTreeMap<_, Row> = BTreeMap::new();
+    nodes.iter().for_each(|node| alike.entry(what(node)).or_default().push(node));
+    let row = |node| match alike.get(&what(node)).filter(|row| !each && row.len() >= MANY) {
+        Some(row) => std::ptr::eq(row[0], node).then(|| row.clone()),
+        None => Some(vec![node]),
+    };
+    nodes.iter().filter_map(row).collect()
+}
+
+fn title(row: &Row) -> String {
+    match row.len() {
+        0 | 1 => row[0].name.clone(),
+        n => format!("{} + {}", row[0].name, n - 1),
+    }
 }
 
 /// A row of trouble stands out. The words say it without.
-fn coloured(lines: Vec<String>, nodes: &[&NodeStatus]) -> Vec<String> {
+fn coloured(lines: Vec<String>, rows: &[Row]) -> Vec<String> {
     let mut lines = lines.into_iter();
     let bright = |line: String| style(line).force_styling(true);
     let head = lines.next().map(|head| bright(head).bold().to_string());
-    let row = |(line, node): (String, &&NodeStatus)| {
-        let line = bright(line);
+    let row = |(line, row): (String, &Row)| {
+        let (line, node) = (bright(line), row[0]);
         let calm = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
         match (node.reachable && node.ready != Seen::Is(false), calm && node.ready.why().is_none()) {
             (false, _) => line.red().to_string(),
@@ -233,7 +256,7 @@ fn coloured(lines: Vec<String>, nodes: &[&NodeStatus]) -> Vec<String> {
             (true, true) => line.force_styling(false).to_string(),
         }
     };
-    head.into_iter().chain(lines.zip(nodes).map(row)).collect()
+    head.into_iter().chain(lines.zip(rows).map(row)).collect()
 }
 
 /// What of a plan is drift: what only waits for another node is that one's.
