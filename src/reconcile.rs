@@ -55,6 +55,8 @@ pub struct Fleetwork<S> {
     members: Vec<Member<S>>,
     run: Run,
     events: Events,
+    /// Nothing is run after the questions, so no machine is held on to.
+    looks_only: bool,
     /// How many machines may still be spoken to at the same time.
     places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
@@ -121,8 +123,15 @@ impl<S: Shell> Fleetwork<S> {
         let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
         for (i, member) in self.members.iter_mut().enumerate() {
             member.execs += 1;
-            let ask = work::ask(member.shell.clone(), member.questions());
-            asking.spawn(async move { (i, ask.await) });
+            let (shell, rests) = (member.shell.clone(), self.looks_only);
+            let ask = work::ask(shell.clone(), member.questions());
+            asking.spawn(async move {
+                let said = ask.await;
+                if rests {
+                    shell.rest().await;
+                }
+                (i, said)
+            });
         }
         let mut answered = Vec::new();
         while let Some(done) = asking.join_next().await {

@@ -310,6 +310,11 @@ impl Shell for Ssh {
     async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.run_once(script, heard).await.map_err(|error| error.on(&self.name))
     }
+
+    /// Says goodbye, and does not wait for it.
+    async fn rest(&self) {
+        self.connection.lock().await.take().map(|connection| tokio::spawn(part(connection)));
+    }
 }
 
 impl Drop for Ssh {

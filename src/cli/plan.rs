@@ -33,7 +33,7 @@ pub(super) async fn plan(args: &Plan) -> Outcome {
 /// Asks and shows; `exit_code`: drift is an end of its own.
 pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start(style, limit).await.map_err(one)?;
+    let mut start = args.start_looking(style, limit, |_, _| vec![]).await.map_err(one)?;
     let (survey, plan) = surveyed(&mut start).map_err(one)?;
     let mut errors = survey.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();

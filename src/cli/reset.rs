@@ -39,7 +39,7 @@ pub(super) struct Done {
 
 pub(super) async fn reset(args: &Reset) -> Outcome {
     let fleet = &args.fleet;
-    let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, |_, _| vec![]).await;
+    let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, None).await;
     let mut start = start.map_err(one)?;
     let cluster = start.cluster.name.clone();
     let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {

@@ -56,6 +56,9 @@ pub(super) struct FleetArgs {
     pub save_report: Option<PathBuf>,
 }
 
+/// Questions that no want asks, to each node.
+pub(super) type Looks = fn(&Cluster, &Node) -> Vec<Ask>;
+
 #[derive(Args, Default)]
 pub(super) struct Limit {
     /// Look after these nodes only: w1 w3, or a range as in w[1-3]. The others are asked, because who joins whom is
@@ -92,26 +95,22 @@ impl FleetArgs {
 
     /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
-        self.start_reading(Reading::Forwards, style, &limit.limit, |_, _| vec![]).await
+        self.start_reading(Reading::Forwards, style, &limit.limit, None).await
     }
 
-    /// The same, with these questions to each node beyond those of the wants.
-    pub async fn start_asking(
-        &self,
-        style: Style,
-        limit: &Limit,
-        looks: fn(&Cluster, &Node) -> Vec<Ask>,
-    ) -> Result<Start> {
-        self.start_reading(Reading::Forwards, style, &limit.limit, looks).await
+    /// The same for a run that changes nothing, with these questions to each node beyond those of the wants.
+    pub async fn start_looking(&self, style: Style, limit: &Limit, looks: Looks) -> Result<Start> {
+        self.start_reading(Reading::Forwards, style, &limit.limit, Some(looks)).await
     }
 
-    /// For a run that reads the list of wants this way and is about the nodes of these names, or all.
+    /// For a run that reads the list of wants this way and is about the nodes of these names, or all. With `looks`, it
+    /// changes nothing.
     pub async fn start_reading(
         &self,
         reading: Reading,
         style: Style,
         names: &[String],
-        looks: fn(&Cluster, &Node) -> Vec<Ask>,
+        looks: Option<Looks>,
     ) -> Result<Start> {
         let (since, mut interrupts) = (Instant::now(), interrupts()?);
         let (events, receiver) = Events::channel();
@@ -124,7 +123,10 @@ impl FleetArgs {
         let printer = tokio::spawn(report::show(receiver, audience));
         let look = async {
             let mut begun = self.begin(reading, names, &events).await?;
-            begun.3.look_also(|node| looks(&begun.0, node));
+            if let Some(looks) = looks {
+                begun.3.look_also(|node| looks(&begun.0, node));
+                begun.3.only_look();
+            }
             begun.3.look().await;
             Ok(begun)
         };

@@ -65,7 +65,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
 async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
     let questions =
         |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();
-    let start = args.fleet.start_asking(Style::Quiet, &args.limit, questions).await;
+    let start = args.fleet.start_looking(Style::Quiet, &args.limit, questions).await;
     let mut start = start.map_err(one)?;
     let (survey, plan) = plan::surveyed(&mut start).map_err(one)?;
     let unknown = plan::unknown(&plan).map(|error| error.kind);

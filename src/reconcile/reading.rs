@@ -137,6 +137,7 @@ impl<S: Shell> Fleetwork<S> {
             members,
             run,
             events,
+            looks_only: false,
             places,
             open,
             heard,
