@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn few_names_are_named_and_many_are_ranges_that_stand_for_them() {
-        assert_eq!(names(&numbered(1..5)), "w1, w2, w3, w4");
-        assert_eq!(names(&numbered(1..1001)), "w[1-1000]");
+        assert_eq!(names(numbered(1..5)), "w1, w2, w3, w4");
+        assert_eq!(names(numbered(1..1001)), "w[1-1000]");
         let some = numbered([1, 2, 3, 5, 8, 9, 10, 11, 20]);
         assert_eq!(names(&some), "w[1-3], w5, w[8-11], w20");
         let padded: Vec<String> = (95..105).map(|n| format!("rack2-w{n:03}.x")).collect();

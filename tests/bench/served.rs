@@ -38,7 +38,7 @@ pub struct Counted {
 /// Starts the machines, and lays out what an operator of them has.
 pub async fn serve(home: &Path, nodes: usize, round: Duration, hang: bool) -> Arc<Counted> {
     let login = new_key();
-    login.write_openssh_file(&home.join("key"), LineEnding::LF).unwrap();
+    login.write_openssh_file(home.join("key"), LineEnding::LF).unwrap();
     let (mut servers, mut counted, mut known) = (Vec::new(), Counted::default(), String::new());
     let mut text = String::from(
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\npods = '10.128.0.0/12'\n[ssh]\nuser = 'root'\nkey = 'key'\nknown-hosts = 'known'\n",
