@@ -145,7 +145,9 @@ impl<S: Shell> Fleetwork<S> {
             let Some(answering) = self.members[i].machine.as_ref().map(|machine| machine.took) else {
                 continue;
             };
-            let stages = self.judge_in(i, &fleet).unwrap_or_default();
+            let stages = self.judge_all(i, &fleet).ok();
+            stages.iter().for_each(|stages| self.calm(i, &fleet, stages));
+            let stages = self.ours(i, stages.unwrap_or_default());
             self.members[i].pressing = pressing(&stages);
             let (node, changes) = (self.members[i].node.name.clone(), stages.iter().flatten().count());
             self.events.tell(Event::Looked { node, changes, answering, seconds });

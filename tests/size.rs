@@ -24,7 +24,7 @@ use ironstrap::reconcile::{Fleetwork, Reading};
 use ironstrap::report::Events;
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::store::Store;
-use served::{HANGS, serve};
+use served::{HANGS, State, serve};
 
 const NODES: usize = 100;
 
@@ -47,14 +47,14 @@ async fn look(home: &Path, timeout: Duration) -> Fleetwork<Ssh> {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_hang_cost_one_timeout_and_nobody_else_waits_for_them() {
     let home = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    serve(home[0].path(), NODES, Duration::ZERO, false).await;
+    serve(home[0].path(), NODES, Duration::ZERO, State::AsWanted).await;
     let since = Instant::now();
     let work = look(home[0].path(), Duration::from_secs(120)).await;
     let changes: usize = work.plan().unwrap().iter().map(|(_, changes)| changes.len()).sum();
     assert_eq!(changes, 0, "this fleet is as wanted");
     // However slow this machine is: time enough for who does answer.
     let timeout = since.elapsed() * 2 + Duration::from_secs(2);
-    let seen = serve(home[1].path(), NODES, Duration::ZERO, true).await;
+    let seen = serve(home[1].path(), NODES, Duration::ZERO, State::Hanging).await;
     let work = look(home[1].path(), timeout).await;
     let hanging = NODES / HANGS;
     let left: Vec<_> = work.members().iter().filter_map(|member| member.left.as_ref()).collect();

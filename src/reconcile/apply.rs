@@ -130,13 +130,12 @@ impl<S: Shell> Fleetwork<S> {
 
     /// Gives a node whose state is known the first piece of work that it needs and need not wait for.
     fn advance(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
-        let (member, speaks) = (&self.members[i], round.speaks == Some(i));
-        let own = Some(round.fleet.own(&member.node.name)).filter(|_| !speaks);
-        if own.is_some() && member.work.calm == own {
+        if self.is_calm(i, &round.fleet) {
             return Ok(());
         }
-        self.members[i].work.calm = None;
-        let stages = self.judge_in(i, &round.fleet)?;
+        let (stages, speaks) = (self.judge_all(i, &round.fleet)?, round.speaks == Some(i));
+        self.calm(i, &round.fleet, &stages);
+        let stages = self.ours(i, stages);
         self.note(i, &stages, speaks);
         for via in [Via::Node, Via::Api] {
             for (t, changes) in stages.iter().enumerate() {
@@ -159,7 +158,6 @@ impl<S: Shell> Fleetwork<S> {
                 return Ok(());
             }
         }
-        self.members[i].work.calm = own;
         Ok(())
     }
 

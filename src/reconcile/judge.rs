@@ -29,17 +29,38 @@ impl<S: Shell> Fleetwork<S> {
 
     /// What does not hold on a node, by stage, in this state of the fleet.
     pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
-        let mut stages = self.judge_all(i, fleet)?;
+        Ok(self.ours(i, self.judge_all(i, fleet)?))
+    }
+
+    /// What of these changes is any business of this run.
+    pub(super) fn ours(&self, i: usize, mut stages: Vec<Vec<Change>>) -> Vec<Vec<Change>> {
         for (stage, changes) in self.stages.iter().zip(&mut stages) {
             changes.retain(|change| self.concerns(i, stage.via, change));
         }
-        Ok(stages)
+        stages
     }
 
     /// The same, whether it is any business of this run or not.
     pub(super) fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        if self.is_calm(i, fleet) {
+            return Ok(vec![vec![]; self.stages.len()]);
+        }
         let mut touched = BTreeSet::new();
         self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))
+    }
+
+    /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine is some
+    /// work, and of many that are as wanted it would be done over and over.
+    pub(super) fn is_calm(&self, i: usize, fleet: &Fleet) -> bool {
+        let member = &self.members[i];
+        let same = |calm: &Fleet| *calm == fleet.own(&member.node.name);
+        member.work.calm.as_ref().is_some_and(same) && self.api(fleet) != Some(i)
+    }
+
+    /// Notes whether a machine that is just judged is calm. Who speaks for the cluster never is: of the whole much changes.
+    pub(super) fn calm(&mut self, i: usize, fleet: &Fleet, stages: &[Vec<Change>]) {
+        let calm = stages.iter().all(Vec::is_empty) && self.api(fleet) != Some(i);
+        self.members[i].work.calm = calm.then(|| fleet.own(&self.members[i].node.name));
     }
 
     /// What `read` makes of the wants and answers of a node, by stage; of the stages for the whole cluster only

@@ -47,7 +47,7 @@ pub(super) struct State {
     pub lost: u32,
     /// How often in a row a script of fixes was cut before any of it was done.
     pub cut: u32,
-    /// Nothing of its own was to be done when this was so, and it has not been asked since.
+    /// Nothing was to be done when what it may know of the fleet was this, and it has not been asked since.
     pub calm: Option<Fleet>,
     /// What it waits for, so that this is told once.
     pub waits: Option<String>,

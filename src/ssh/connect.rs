@@ -1,6 +1,7 @@
 //! From a way to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::pin::Pin;
@@ -27,6 +28,8 @@ use crate::known_hosts::{self, KnownHosts};
 /// to this, for as long as there is time for another try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Whoever takes longer than this to connect and to log in goes on, and another may begin.
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(1);
 /// How long to wait for a session that sshd still counts, though we saw its end.
 const SESSION_WAIT: Duration = Duration::from_secs(5);
 
@@ -59,14 +62,25 @@ type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + '
 /// Through other hosts where need be, each within a time of its own.
 pub(super) fn connect(visit: Visit<'_>) -> Connecting<'_> {
     Box::pin(async move {
-        let (via, since) = (through(&visit).await?, Instant::now());
-        let (clock, mut stage) = (Clock::new(visit.client.options.timeout), Stage::Name);
+        let via = through(&visit).await?;
+        let place = visit.client.handshakes.acquire().await;
+        let (clock, mut stage, since) =
+            (Clock::new(visit.client.options.timeout), Stage::Name, Instant::now());
         let mut took: Vec<(&'static str, Duration)> = via.iter().flat_map(|via| via.took.clone()).collect();
         if via.is_some() {
             took = vec![("jump", took.iter().map(|(_, time)| *time).sum())];
         }
         let work = attempt(&visit, via, &clock, &mut stage, (&mut took, since));
-        let result = clock.within(work).await;
+        // However many hang, nobody waits for them.
+        let makes_room = async {
+            sleep(LONGEST_HANDSHAKE).await;
+            drop(place);
+            std::future::pending::<Infallible>().await
+        };
+        let result = tokio::select! {
+            result = clock.within(work) => result,
+            never = makes_room => match never {},
+        };
         result.unwrap_or_else(|| Err(stage.timed_out(&visit)))
     })
 }

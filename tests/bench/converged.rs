@@ -68,14 +68,14 @@ impl Converged {
         }
     }
 
-    /// What this node says.
-    pub fn replies(&self, node: &Node) -> Replies {
+    /// What this node says; where it has drifted, its /etc/hosts lacks the last line.
+    pub fn replies(&self, node: &Node, drifted: bool) -> Replies {
         let machine = self.machine(node);
         let about = (&machine, &self.fleet);
         let wants = common::wants((&self.cluster, node), &self.trust, about, OffsetDateTime::now_utc());
         let wants: Vec<Want> = wants.into_iter().map(|(_, _, want)| want).collect();
         let mut rest = vec![(0, self.authorities(), String::new()), (0, self.identity(node), String::new())];
-        rest.extend(self.tables(&wants));
+        rest.extend(self.tables(&wants, drifted));
         rest.push((0, self.kubectl(&wants), String::new()));
         let shell = |want: &&Want| matches!(want.ask, Ask::Shell(_));
         rest.extend(wants.iter().filter(shell).map(|want| (0, self.said(want), String::new())));
@@ -118,7 +118,7 @@ impl Converged {
     }
 
     /// Stat, text and hash of files, kubeconfigs, units, packages: as the probe asks for them.
-    fn tables(&self, wants: &[Want]) -> [(u8, String, String); 6] {
+    fn tables(&self, wants: &[Want], drifted: bool) -> [(u8, String, String); 6] {
         let mut files: BTreeMap<&str, String> = BTreeMap::new();
         let [mut stat, mut text, mut hash, mut kubeconfigs, mut units, mut packages] =
             [const { String::new() }; 6];
@@ -126,7 +126,11 @@ impl Converged {
         for want in wants {
             match &want.ask {
                 Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => {
-                    files.insert(path, self.said(want));
+                    let mut said = self.said(want);
+                    if drifted && path == "/etc/hosts" {
+                        said.truncate(said.trim_end().rfind('\n').map_or(0, |at| at + 1));
+                    }
+                    files.insert(path, said);
                 }
                 Ask::Unit { unit, .. } if seen.insert(unit.clone()) => {
                     let masked = self.said(want) == "masked";

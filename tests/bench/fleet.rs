@@ -1,6 +1,6 @@
 //! How a plan fares at size: up to a thousand SSH servers in this process, and the program as users have it in one of its
 //! own, so that what it needs is told from what they need. Trips and scripts are counted; the clock and the memory are
-//! this machine's. usage: cargo bench --bench fleet [-- NODES…]
+//! this machine's. usage: cargo bench --bench fleet [-- NODES… STATE…]
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use served::{HANGS, serve};
+use served::{HANGS, State, serve};
 
 /// As `--timeout` has it where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,36 +27,43 @@ fn main() {
     let asked: Vec<usize> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
     let sizes = if asked.is_empty() { vec![10, 100, 1000] } else { asked };
     println!(
-        "nodes  round trip  hanging    wall s     CPU s   peak MB  scripts/node  trips/node  s/node, of the first"
+        "{:<9} nodes  round trip    wall s     CPU s   peak MB  scripts/node  trips/node  s/node, of the first",
+        "fleet"
     );
-    let mut healthy = HashMap::new();
     let mut first = HashMap::new();
-    for (delay, hang) in [(0, false), (50, false), (270, false), (0, true)] {
+    let states: Vec<String> = std::env::args().filter(|word| word.starts_with(char::is_uppercase)).collect();
+    for (state, delay) in [
+        (State::AsWanted, 0),
+        (State::AsWanted, 50),
+        (State::AsWanted, 270),
+        (State::Drifted, 0),
+        (State::Hanging, 0),
+    ] {
+        if !states.is_empty() && !states.contains(&format!("{state:?}")) {
+            continue;
+        }
         for &nodes in &sizes {
-            let seen = measure(nodes, Duration::from_millis(delay), hang);
-            let per_node = seen.wall.as_secs_f64() / nodes as f64;
-            let ratio = per_node / *first.entry((delay, hang)).or_insert(per_node);
-            let hanging = if hang { nodes / HANGS } else { 0 };
+            let seen = measure(nodes, Duration::from_millis(delay), state);
+            let (wall, Seen { cpu, peak, scripts, trips, .. }) = (seen.wall.as_secs_f64(), &seen);
+            let per_node = wall / nodes as f64;
+            let ratio = per_node / *first.entry((state, delay)).or_insert(per_node);
             println!(
-                "{nodes:>5}  {delay:>7} ms  {hanging:>7}  {:>8.2}  {:>8.2}  {:>8.1}  {:>12.2}  {:>10}  {ratio:.3}",
-                seen.wall.as_secs_f64(),
-                seen.cpu,
-                seen.peak,
-                seen.scripts,
-                seen.trips,
+                "{:<9} {nodes:>5}  {delay:>7} ms  {wall:>8.2}  {cpu:>8.2}  {peak:>8.1}  {scripts:>12.2}  {trips:>10}  {ratio:.3}",
+                format!("{state:?}"),
             );
-            match hang {
-                false => drop(healthy.insert((nodes, delay), seen.wall)),
-                true => {
-                    let more = seen.wall.saturating_sub(healthy[&(nodes, delay)]);
-                    println!(
-                        "       {:.2} timeouts more than without",
-                        more.as_secs_f64() / TIMEOUT.as_secs_f64()
-                    );
-                }
+            if state == State::Hanging {
+                let more = seen.after_last.as_secs_f64() / TIMEOUT.as_secs_f64();
+                let hang = hanging(nodes, state);
+                println!(
+                    "          of which {hang} hang: it ended {more:.2} timeouts after the last was connected to"
+                );
             }
         }
     }
+}
+
+fn hanging(nodes: usize, state: State) -> usize {
+    if state == State::Hanging { nodes / HANGS } else { 0 }
 }
 
 /// What a plan took.
@@ -67,21 +74,27 @@ struct Seen {
     peak: f64,
     scripts: f64,
     trips: String,
+    /// From the last connection to the end.
+    after_last: Duration,
 }
 
-/// One plan of a fleet that is as wanted; `round`: the time of a round trip.
-fn measure(nodes: usize, round: Duration, hang: bool) -> Seen {
+/// One plan of a fleet in this state; `round`: the time of a round trip.
+fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let (home, runtime) = (tempfile::tempdir().unwrap(), tokio::runtime::Runtime::new().unwrap());
-    let counted = runtime.block_on(serve(home.path(), nodes, round, hang));
+    let counted = runtime.block_on(serve(home.path(), nodes, round, state));
     let since = Instant::now();
     let (cpu, peak, said, good) = plan(home.path());
     let wall = since.elapsed();
-    let hanging = if hang { nodes / HANGS } else { 0 };
-    assert!(good == (hanging == 0) && said.contains(" things are as "), "this fleet is as wanted: {said}");
+    let after_last = counted.last.lock().unwrap().map_or(Duration::ZERO, |last| last.elapsed());
+    let hanging = hanging(nodes, state);
+    let words = if state == State::Drifted { " things are not as " } else { " things are as " };
+    assert!(good == (hanging == 0) && said.contains(words), "this fleet is {state:?}: {said}");
+    assert!(said.lines().count() < 100, "and that is soon said: {said}");
     let per_node = |n: usize| n as f64 / (nodes - hanging) as f64;
     let trips: usize = counted.trips.iter().map(|trips| trips.load(SeqCst)).sum();
     Seen {
         wall,
+        after_last,
         cpu,
         peak,
         scripts: per_node(counted.scripts.load(SeqCst)),

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use ironstrap::inventory;
 use ironstrap::pki::Trust;
@@ -20,7 +20,16 @@ use tokio::net::TcpListener;
 use crate::converged::{Converged, Replies};
 use crate::relay;
 
-/// Of twenty nodes one hangs, where any does.
+/// How the machines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    AsWanted,
+    /// Each /etc/hosts lacks the last node.
+    Drifted,
+    /// One of twenty hangs.
+    Hanging,
+}
+
 pub const HANGS: usize = 20;
 
 /// What the servers count.
@@ -32,11 +41,13 @@ pub struct Counted {
     pub connected: AtomicUsize,
     /// How many connections there had been when the first that hangs was given up.
     pub at_first_end: OnceLock<usize>,
+    /// When the last connection came.
+    pub last: Mutex<Option<Instant>>,
     pub trips: Vec<Arc<AtomicUsize>>,
 }
 
 /// Starts the machines, and lays out what an operator of them has.
-pub async fn serve(home: &Path, nodes: usize, round: Duration, hang: bool) -> Arc<Counted> {
+pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> Arc<Counted> {
     let login = new_key();
     login.write_openssh_file(home.join("key"), LineEnding::LF).unwrap();
     let (mut servers, mut counted, mut known) = (Vec::new(), Counted::default(), String::new());
@@ -66,8 +77,8 @@ pub async fn serve(home: &Path, nodes: usize, round: Duration, hang: bool) -> Ar
     Store::new(&cluster).save(&trust).unwrap();
     let (all, counted) = (Converged::new(cluster, trust), Arc::new(counted));
     for (i, (listener, key)) in servers.into_iter().enumerate() {
-        let replies = Arc::new(all.replies(&all.cluster.nodes[i]));
-        match hang && i % HANGS == HANGS - 1 {
+        let replies = Arc::new(all.replies(&all.cluster.nodes[i], state == State::Drifted));
+        match state == State::Hanging && i % HANGS == HANGS - 1 {
             true => drop(tokio::spawn(hear_and_say_nothing(listener, counted.clone()))),
             false => drop(tokio::spawn(answer(
                 listener,
@@ -85,10 +96,17 @@ fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
+impl Counted {
+    fn connection(&self) {
+        self.connected.fetch_add(1, SeqCst);
+        *self.last.lock().unwrap() = Some(Instant::now());
+    }
+}
+
 async fn hear_and_say_nothing(listener: TcpListener, counted: Arc<Counted>) {
     while let Ok((mut socket, _)) = listener.accept().await {
         counted.hanging.fetch_add(1, SeqCst);
-        counted.connected.fetch_add(1, SeqCst);
+        counted.connection();
         let counted = counted.clone();
         tokio::spawn(async move {
             let _ = socket.read_to_end(&mut Vec::new()).await;
@@ -108,7 +126,7 @@ async fn answer(
         Config { keys: vec![key], auth_rejection_time: Duration::ZERO, nodelay: true, ..Config::default() };
     let config = Arc::new(config);
     while let Ok((socket, _)) = listener.accept().await {
-        counted.connected.fetch_add(1, SeqCst);
+        counted.connection();
         socket.set_nodelay(true).unwrap();
         let (login, replies, counted) = (login.clone(), replies.clone(), counted.clone());
         let guest = Guest { login, replies, counted, script: Vec::new() };
