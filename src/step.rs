@@ -38,7 +38,7 @@ pub struct Cx<'a> {
     pub now: OffsetDateTime,
     /// What this machine said of itself; empty while the asks are being written.
     pub machine: &'a Machine,
-    /// What all machines together say; likewise.
+    /// What all machines together say; likewise. Where a stage is a machine's own, only `Fleet::own` of it.
     pub fleet: &'a Fleet,
 }
 

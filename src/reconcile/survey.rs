@@ -29,11 +29,11 @@ impl<S: Shell> Fleetwork<S> {
         // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
         let mut errors = fleet::misfits(&machines, &clocks);
         let (only_told, wrong) = self.identities(&machines);
-        self.told = only_told;
         errors.extend(wrong);
         errors.retain(|error| self.stands_in_the_way(error, &fleet));
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
+        self.told = only_told;
         let blocked = !fleet.exists
             || refusals.iter().any(|(_, everybody)| *everybody)
             || errors.iter().any(|error| error.node.is_none());

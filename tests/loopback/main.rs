@@ -464,7 +464,7 @@ async fn no_secret_is_ever_shown() {
     // And the plan of the real steps.
     fleet.stages = STAGES;
     let (work, mut events) = fleet.look().await;
-    let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap()).join("\n");
+    let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap(), &fleet.cluster.nodes).join("\n");
     while let Ok(event) = events.try_recv() {
         shown += &serde_json::to_string(&event).unwrap();
     }
