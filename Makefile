@@ -6,7 +6,7 @@ LAB := tests/lab/lab
 BIN := target/release/ironstrap
 INVENTORY := tests/lab/inventory.toml
 
-.PHONY: help cluster test test-quick test-parts test-cluster test-drift test-planes test-kernel bench clean-lab tools
+.PHONY: help cluster test test-quick test-parts test-cluster test-drift test-planes test-kernel bench bench-fleet clean-lab tools
 
 help:
 	@echo "make cluster       a real cluster on this machine: three machines of the lab, made one by ironstrap (root)"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-drift    of it the lab: a hundred kinds of drift, each seen and mended, and many at once (root)"
 	@echo "make test-planes   of it several control planes: joined, changed, removed, replaced (root)"
 	@echo "make test-kernel   of it what belongs to a kernel, on a machine under QEMU that has its own (root)"
-	@echo "make bench         how fast, as ratios within one run (root)"
+	@echo "make bench         how fast, as ratios within one run, on the lab and at size (root)"
+	@echo "make bench-fleet   of it a plan of up to a thousand machines that are SSH servers here"
 	@echo "make clean-lab     stops the lab of make cluster and leaves nothing but the cache of built parts (root)"
 
 tools:
@@ -71,9 +72,12 @@ test-kernel: export IRONSTRAP_LAB := /var/lib/ironstrap-lab-kernel
 test-kernel: test-parts
 	$(call in_lab,qemu up,kernel)
 
-bench: tools
+bench: tools bench-fleet
 	cargo build --release --locked
 	tests/bench/run $(BIN)
+
+bench-fleet:
+	cargo bench --locked --bench fleet
 
 clean-lab:
 	$(LAB) down

@@ -25,7 +25,7 @@ pub struct Cluster {
     pub network: Network,
     /// Where images of Kubernetes come from: `registry.k8s.io`.
     pub image_repository: String,
-    /// kubeadm preflight checks to ignore, by kubeadm's names.
+    /// Checks before anything is touched that are only told, by kubeadm's names and our own.
     pub ignore_preflight: Vec<String>,
     /// KubeletConfiguration fields, merged over ours.
     pub kubelet: Map<String, Value>,
@@ -241,6 +241,11 @@ impl Cluster {
             }
             None => format!("https://{}", self.endpoint),
         }
+    }
+
+    /// Whether what this check finds is only told, and no reason to leave a machine alone.
+    pub fn ignores(&self, check: &str) -> bool {
+        self.ignore_preflight.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
     }
 
     /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::pki::Trust;
 
 /// Machines that have answered, by node name.
-pub type Machines = BTreeMap<String, Machine>;
+pub type Machines<'a> = BTreeMap<&'a str, &'a Machine>;
 
 /// The clocks of a fleet may differ by this much; certificates are backdated by five minutes.
 const CLOCKS_WITHIN_SECONDS: f64 = 60.0;
@@ -47,12 +47,13 @@ impl Fleet {
     /// Reads the seed from the fleet: the first control plane that runs the cluster, else the first in the
     /// inventory. A control plane that lost its disk therefore joins, and never starts a second cluster.
     pub fn see(cluster: &Cluster, machines: &Machines) -> Fleet {
-        let runs = |node: &&Node| machines.get(&node.name).is_some_and(Machine::runs_control_plane);
+        let heard = |node: &Node| machines.get(node.name.as_str()).copied();
+        let runs = |node: &&Node| heard(node).is_some_and(Machine::runs_control_plane);
         let running = cluster.control_planes().find(runs);
         let seed = running.or_else(|| cluster.control_planes().next()).map(|node| node.name.clone());
         let seed = seed.unwrap_or_default();
         let names = |which: &dyn Fn(Option<&Machine>) -> bool| -> BTreeSet<String> {
-            let others = cluster.nodes.iter().filter(|node| which(machines.get(&node.name)));
+            let others = cluster.nodes.iter().filter(|node| which(heard(node)));
             others.map(|node| node.name.clone()).collect()
         };
         let mut joining = names(&|machine| machine.is_some_and(|m| !m.is_member()));
@@ -71,10 +72,17 @@ impl Fleet {
             unmended: BTreeSet::new(),
             kubelets: machines
                 .iter()
-                .filter_map(|(name, m)| Some((name.clone(), m.kubelet_since()?)))
+                .filter_map(|(name, m)| Some((name.to_string(), m.kubelet_since()?)))
                 .collect(),
             seed,
         }
+    }
+
+    /// What of it the wants of one machine's own may look at: as long as neither this nor the machine changes, they stay
+    /// as they are, whatever becomes of the others.
+    pub fn own(&self, name: &str) -> Fleet {
+        let unregistered = self.unregistered.get(name).cloned().into_iter().collect();
+        Fleet { seed: self.seed.clone(), exists: self.exists, unregistered, ..Fleet::default() }
     }
 
     /// What must happen before the cluster knows this node.
@@ -113,7 +121,7 @@ pub fn refusals(
 ) -> Vec<(Error, bool)> {
     let mut errors = Vec::new();
     for node in &cluster.nodes {
-        let Some(machine) = machines.get(&node.name) else { continue };
+        let Some(machine) = machines.get(node.name.as_str()) else { continue };
         if let Some(error) = stranger(node, machine, trust, kept) {
             errors.push((error, node.is_control_plane()));
         } else if machine.runs_control_plane() {
@@ -243,6 +251,10 @@ mod tests {
         (name.into(), Machine { hostname: name.into(), has, ..Machine::default() })
     }
 
+    fn heard(machines: &BTreeMap<String, Machine>) -> Machines<'_> {
+        machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect()
+    }
+
     const RUNS: [&str; 3] = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml"];
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -252,7 +264,7 @@ mod tests {
     #[test]
     fn the_first_of_the_inventory_begins_and_the_others_join() {
         let machines = ["m1", "m2", "m3", "w1"].map(|name| machine(name, &[]));
-        let fleet = Fleet::see(&cluster(), &machines.into());
+        let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.seed.as_str(), fleet.exists), ("m1", false));
         assert_eq!(fleet.joining, names(&["m2", "m3", "w1"]));
         assert!(fleet.half_joined.is_empty() && fleet.absent.is_empty());
@@ -262,14 +274,14 @@ mod tests {
     fn a_control_plane_that_lost_its_disk_joins() {
         let machines =
             [machine("m1", &[]), machine("m2", &RUNS), machine("m3", &RUNS), machine("w1", &RUNS[..2])];
-        let fleet = Fleet::see(&cluster(), &machines.into());
+        let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.seed.as_str(), fleet.exists, fleet.joining), ("m2", true, names(&["m1"])));
     }
 
     #[test]
     fn who_does_not_answer_neither_joins_nor_begins() {
         let machines = [machine("m2", &RUNS), machine("w1", &["bootstrap-kubelet.conf"])];
-        let fleet = Fleet::see(&cluster(), &machines.into());
+        let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.seed.as_str(), &fleet.absent), ("m2", &names(&["m1", "m3"])));
         assert_eq!((fleet.joining, fleet.half_joined), (names(&["w1"]), names(&["w1"])));
     }
@@ -280,14 +292,14 @@ mod tests {
         let now = crate::pki::tests::NOW;
         let (ours, theirs) = (Trust::make(&cluster, now).unwrap(), Trust::make(&cluster, now).unwrap());
         let cluster = self::cluster();
-        let mut machines: Machines = [machine("m1", &RUNS), machine("w1", &[])].into();
-        assert_eq!(refusals(&cluster, &machines, &ours, ("demo.trust", true)), []);
+        let mut machines: BTreeMap<_, _> = [machine("m1", &RUNS), machine("w1", &[])].into();
+        assert_eq!(refusals(&cluster, &heard(&machines), &ours, ("demo.trust", true)), []);
         for (node, everybody) in [("w1", false), ("m1", true)] {
             let machine = machines.get_mut(node).unwrap();
             machine.authorities = vec![("kubelet.conf".into(), ours.ca.cert.clone())];
             assert_eq!(foreign(machine, &ours), Vec::<String>::new());
             machine.authorities.push(("pki/ca.crt".into(), theirs.ca.cert.clone()));
-            let found = refusals(&cluster, &machines, &ours, ("demo.trust", true));
+            let found = refusals(&cluster, &heard(&machines), &ours, ("demo.trust", true));
             let about =
                 |(error, all): &(Error, bool)| error.node.as_deref() == Some(node) && *all == everybody;
             assert!(found.iter().any(about), "{found:?}");
@@ -310,7 +322,7 @@ mod tests {
         machine.identity = says.clone().map(|(key, value)| (key.into(), value)).into();
         let refused = |machine: &Machine| {
             let machines = [(name.clone(), machine.clone())].into();
-            refusals(&cluster, &machines, &trust, ("demo.trust", true)).len()
+            refusals(&cluster, &heard(&machines), &trust, ("demo.trust", true)).len()
         };
         assert_eq!(refused(&machine), 0);
         for (key, _) in says {
@@ -322,15 +334,15 @@ mod tests {
 
     #[test]
     fn machines_with_one_name_and_clocks_that_disagree_do_not_fit() {
-        let mut machines: Machines = ["m1", "m2", "w1"].map(|name| machine(name, &[])).into();
+        let mut machines: BTreeMap<_, _> = ["m1", "m2", "w1"].map(|name| machine(name, &[])).into();
         let clocks = |m1: f64, m2: f64, w1: f64| {
             [("m1", m1), ("m2", m2), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into()
         };
-        assert_eq!(misfits(&machines, &clocks(0.0, 0.5, 59.0)), []);
-        let wrong = misfits(&machines, &clocks(0.0, 0.5, 61.0));
+        assert_eq!(misfits(&heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
+        let wrong = misfits(&heard(&machines), &clocks(0.0, 0.5, 61.0));
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
-        let twice = misfits(&machines, &clocks(0.0, 0.0, 0.0));
+        let twice = misfits(&heard(&machines), &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does w1"));
         assert_eq!(misfits(&Machines::new(), &BTreeMap::new()), []);
     }

@@ -17,7 +17,7 @@ use sha1::Sha1;
 
 use crate::error::{Error, Kind, Result};
 
-/// Every host key in the operator's files.
+/// Host keys in the operator's files.
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     lines: Vec<Line>,
@@ -78,11 +78,18 @@ enum Hosts {
 impl KnownHosts {
     /// Reads the operator's own files, of which the first gets what is new, and those of everybody on this computer. A
     /// file that is not there knows nobody; one that cannot be read is an error, or every host in it would look new.
-    pub fn load(own: &[PathBuf], system: &[PathBuf], home: Option<&Path>) -> Result<Self> {
+    /// `whose`: only what is said of the host of this name is kept. A thousand machines are a thousand lines, which each
+    /// of them would have in full.
+    pub fn load(
+        own: &[PathBuf],
+        system: &[PathBuf],
+        home: Option<&Path>,
+        whose: Option<&str>,
+    ) -> Result<Self> {
         let own_shown = own.first().map_or("~/.ssh/known_hosts".into(), |file| shown(file, home));
         let mut lines = vec![];
         for file in own.iter().chain(system) {
-            lines.extend(read(file, &shown(file, home))?);
+            lines.extend(read(file, &shown(file, home), whose)?);
         }
         Ok(KnownHosts { lines, own: own.first().cloned(), own_shown })
     }
@@ -206,7 +213,7 @@ pub fn shown(path: &Path, home: Option<&Path>) -> String {
     }
 }
 
-fn read(file: &Path, shown: &str) -> Result<Vec<Line>> {
+fn read(file: &Path, shown: &str, whose: Option<&str>) -> Result<Vec<Line>> {
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
@@ -217,11 +224,12 @@ fn read(file: &Path, shown: &str) -> Result<Vec<Line>> {
         }
     };
     let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().enumerate().filter_map(|(at, line)| parse(line, file, shown, at + 1)).collect())
+    let lines = text.lines().enumerate();
+    Ok(lines.filter_map(|(at, line)| parse(line, (file, shown, at + 1), whose)).collect())
 }
 
-/// `None` for a line that says nothing: empty, a comment, or broken; OpenSSH skips those too.
-fn parse(line: &str, file: &Path, shown: &str, number: usize) -> Option<Line> {
+/// `None` for a line that says nothing: empty, a comment, or broken; OpenSSH skips those too. And for others' lines.
+fn parse(line: &str, (file, shown, number): (&Path, &str, usize), whose: Option<&str>) -> Option<Line> {
     let mut words = line.split_ascii_whitespace().peekable();
     let mark = match *words.peek()? {
         "@revoked" => Mark::Revoked,
@@ -233,6 +241,9 @@ fn parse(line: &str, file: &Path, shown: &str, number: usize) -> Option<Line> {
         words.next();
     }
     let hosts = Hosts::parse(words.next()?)?;
+    if whose.is_some_and(|name| !hosts.matches(name)) {
+        return None;
+    }
     let key = PublicKey::from_openssh(&format!("{} {}", words.next()?, words.next()?)).ok()?;
     let shown = format!("{shown}:{number}");
     let seen = Sighting { key: fingerprint(&key), file: file.into(), line: number, shown };

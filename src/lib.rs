@@ -51,6 +51,8 @@ pub mod probe;
 
 pub mod plan;
 
+pub mod trial;
+
 pub mod status;
 
 pub mod backwards;

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use ironstrap::cli::{Cli, End};
 use ironstrap::error::Kind;
 use ironstrap::report;
 
 fn main() -> ExitCode {
+    lift_limit();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -22,11 +25,16 @@ fn main() -> ExitCode {
         Ok(End::Drift) => ExitCode::from(1),
         Ok(End::Told(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
-            for error in &errors {
-                report::err(&report::trouble(error));
-            }
+            report::alike::troubles(&errors).iter().for_each(|told| report::err(told));
             // Some nodes were left, others are as wanted: that is what the exit code says then.
             ExitCode::from(errors.last().map_or(Kind::Failed, |error| error.kind).code())
         }
     }
+}
+
+/// A connection is an open file, and where a shell allows 1,024 of them, the system mostly allows more to who asks.
+fn lift_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused, few nodes still have place.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }

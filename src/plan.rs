@@ -177,7 +177,7 @@ fn head(file: &str) -> (&str, &str) {
 pub fn asked(ask: &Ask) -> String {
     match ask {
         Ask::Head => "its description".into(),
-        Ask::Shell(body) => body.clone(),
+        Ask::Shell(body) | Ask::Newcomer(body) => body.clone(),
         Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => path.clone(),
         Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
         Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),

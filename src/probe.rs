@@ -1,5 +1,6 @@
 //! All questions in one script, all answers in one reply. What is asked more than once (files, units,
-//! packages, objects) is asked by one process for all. Not what the answers mean: that is `plan`.
+//! packages, objects) is asked by one process for all, and what several wants ask in the same words is asked once. Not
+//! what the answers mean: that is `plan`.
 
 use std::collections::BTreeMap;
 
@@ -51,24 +52,48 @@ pub fn script(asks: &[&Ask], boundary: &str) -> String {
     let mut bodies: Vec<String> = machine::questions().into_iter().map(|(_, body)| body).collect();
     bodies.extend(tables::questions(asks));
     bodies.push(objects::question(asks));
-    bodies.extend(asks.iter().filter_map(|ask| match ask {
-        Ask::Shell(body) => Some(body.clone()),
-        _ => None,
+    let mut questions: Vec<String> = bodies.iter().map(|body| question(body)).collect();
+    questions.extend(shells(asks).into_iter().map(|ask| match ask {
+        Ask::Newcomer(body) => {
+            format!("if [ -n \"$newcomer\" ]; then {}else echo not here; e= r=0; fi\n", question(body))
+        }
+        Ask::Shell(body) => question(body),
+        _ => String::new(),
     }));
-    bodies.push("date +%s.%N".into());
-    let mut text = String::from(
-        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         cd / || exit\nexec 3>&1\n",
+    questions.push(question("date +%s.%N"));
+    let mut text = format!(
+        "{{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         cd / || exit\nexec 3>&1\n{NEWCOMER}"
     );
-    for body in bodies {
-        // A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not
-        // `( … ) || …`: that would switch `set -e` off for all of it.
-        text += &format!(
-            "e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\nprintf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n"
-        );
+    for question in questions {
+        text += &format!("{question}printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n");
     }
     // In braces it is parsed whole before any of it runs.
     text + "} </dev/null\n"
+}
+
+/// Whether a machine has begun to join a cluster, without a process for it.
+const NEWCOMER: &str = "newcomer=yes
+for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
+  [ ! -e $f ] || newcomer=
+done
+";
+
+/// A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not `( … ) || …`: that
+/// would switch `set -e` off for all of it.
+fn question(body: &str) -> String {
+    format!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\n")
+}
+
+/// The asks that are shell, each once.
+fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
+    let mut shells: Vec<&Ask> = Vec::new();
+    for ask in asks.iter().filter(|ask| matches!(ask, Ask::Shell(_) | Ask::Newcomer(_))) {
+        if !shells.contains(ask) {
+            shells.push(ask);
+        }
+    }
+    shells
 }
 
 /// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
@@ -86,11 +111,18 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
     let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?, next()?], asks);
     let objects = objects::read(next()?, asks);
+    let mut said = Vec::new();
+    for ask in shells(asks) {
+        said.push((ask, next()?.answer()));
+    }
     let mut answers = Vec::new();
     for ask in asks {
         answers.push(match ask {
             Ask::Head => Answer::Said(String::new()),
-            Ask::Shell(_) => next()?.answer(),
+            Ask::Shell(_) | Ask::Newcomer(_) => {
+                let same = said.iter().find(|(said, _)| said == ask);
+                same.map(|(_, answer)| answer.clone()).ok_or("a question was not asked")?
+            }
             Ask::Objects(wanted) => match &objects {
                 Ok(found) => Answer::Said(objects::lines(wanted, found)),
                 Err(why) => Answer::Unknown(why.clone()),
@@ -171,12 +203,13 @@ mod tests {
         one("2.5\n", 0, "")
     }
 
-    fn ask() -> Ask {
-        Ask::Shell("echo".into())
+    fn ask(body: &str) -> Ask {
+        Ask::Shell(body.into())
     }
 
     fn read(reply: &str) -> Result<Vec<Answer>, String> {
-        answers(reply.as_bytes(), &[&ask(), &Ask::Head, &ask()], "--b").map(|(_, answers)| answers)
+        answers(reply.as_bytes(), &[&ask("a"), &Ask::Head, &ask("b"), &ask("a")], "--b")
+            .map(|(_, answers)| answers)
     }
 
     #[test]
@@ -184,7 +217,8 @@ mod tests {
         let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why") + &clock();
         let answers = read(&reply).unwrap();
         let said = |text: &str| Answer::Said(text.into());
-        assert_eq!(answers, [said("yes\n"), said(""), Answer::Unknown("exit 3: why".into())]);
+        let why = Answer::Unknown("exit 3: why".into());
+        assert_eq!(answers, [said("yes\n"), said(""), why, said("yes\n")], "the same words are asked once");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Result};
+use crate::fleet::identity::Misfit;
 use crate::fleet::{Fleet, Machines};
 use crate::ledger::Run;
 use crate::machine::Machine;
@@ -34,6 +35,7 @@ mod reset;
 mod standing;
 mod survey;
 mod told;
+mod trial;
 mod work;
 
 pub use apply::Stop;
@@ -55,6 +57,8 @@ pub struct Fleetwork<S> {
     members: Vec<Member<S>>,
     run: Run,
     events: Events,
+    /// Nothing is run after the questions, so no machine is held on to.
+    looks_only: bool,
     /// How many machines may still be spoken to at the same time.
     places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
@@ -64,6 +68,8 @@ pub struct Fleetwork<S> {
     /// Members of which the API last said that it has no Node.
     unregistered: BTreeSet<String>,
     strangers: BTreeSet<String>,
+    /// What came of trying out machines that are to join.
+    tried: Vec<Misfit>,
     /// Ranges of pods that the cluster's Nodes have.
     ranges: BTreeSet<String>,
     /// What the survey found that does not stand in the way.
@@ -81,12 +87,16 @@ pub struct Member<S> {
     pub execs: u32,
     pub machine: Option<Machine>,
     answers: Vec<Answer>,
+    /// Its API server had an answer to every question about the cluster.
+    api_answers: bool,
     /// To `looks`, in their order; empty before the machine has answered.
     pub looked: Vec<Answer>,
     /// How far its clock is ahead of ours, in seconds.
     clock: f64,
     /// Why nothing more is done here.
     pub left: Option<Error>,
+    /// What else the survey had against it.
+    unfit: Vec<Error>,
     /// It is asked, and otherwise left alone: this run is about others.
     pub spared: bool,
     /// Wants that did not hold when last judged.
@@ -121,25 +131,34 @@ impl<S: Shell> Fleetwork<S> {
         let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
         for (i, member) in self.members.iter_mut().enumerate() {
             member.execs += 1;
-            let ask = work::ask(member.shell.clone(), member.questions());
-            asking.spawn(async move { (i, ask.await) });
+            let (shell, rests) = (member.shell.clone(), self.looks_only);
+            let ask = work::ask(shell.clone(), member.questions());
+            asking.spawn(async move {
+                let said = ask.await;
+                if rests {
+                    shell.rest().await;
+                }
+                (i, said)
+            });
         }
+        let mut answered = Vec::new();
         while let Some(done) = asking.join_next().await {
             let Ok((i, result)) = done else { continue };
             self.heard(i, result);
-            if let Some(machine) = &self.members[i].machine {
-                let changes = self.judge(i).map_or(0, |stages| stages.iter().flatten().count());
-                let (node, answering) = (self.members[i].node.name.clone(), machine.took);
-                self.events.tell(Event::Looked {
-                    node,
-                    changes,
-                    answering,
-                    seconds: since.elapsed().as_secs_f64(),
-                });
-            }
+            answered.push((i, since.elapsed().as_secs_f64()));
         }
-        for i in 0..self.members.len() {
-            self.members[i].pressing = self.judge(i).map_or(0, |stages| pressing(&stages));
+        // What is wanted of one depends on all, so nobody is judged before.
+        let fleet = self.fleet();
+        for (i, seconds) in answered {
+            let Some(answering) = self.members[i].machine.as_ref().map(|machine| machine.took) else {
+                continue;
+            };
+            let stages = self.judge_all(i, &fleet).ok();
+            stages.iter().for_each(|stages| self.calm(i, &fleet, stages));
+            let stages = self.ours(i, stages.unwrap_or_default());
+            self.members[i].pressing = pressing(&stages);
+            let (node, changes) = (self.members[i].node.name.clone(), stages.iter().flatten().count());
+            self.events.tell(Event::Looked { node, changes, answering, seconds });
         }
     }
 
@@ -154,36 +173,36 @@ impl<S: Shell> Fleetwork<S> {
                 member.work.entering = false;
                 member.answers = said.answers;
                 member.looked = member.answers.split_off(member.asks.len());
+                member.api_answers = member.hears_the_api();
+                member.work.calm = None;
                 member.clock = said.clock;
             }
             Err(error) => member.left = Some(error.on(&member.node.name)),
         }
         self.tell_answers(i);
-        let speaks = self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i);
-        if speaks && !self.members[i].work.stale {
-            self.unregistered = self.members[i].unknown_nodes();
-            let ours = |name: &String| self.members.iter().any(|member| member.node.name == *name);
-            let named = self.members[i].named_nodes();
-            self.strangers = named.keys().filter(|name| !ours(name)).cloned().collect();
+        let member = &self.members[i];
+        let may_speak = (member.node.is_control_plane() || member.api_answers) && !member.work.stale;
+        if may_speak && self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i) {
+            self.unregistered = member.unknown_nodes();
+            let ours: BTreeSet<&String> = self.members.iter().map(|member| &member.node.name).collect();
+            let named = member.named_nodes();
+            self.strangers = named.keys().filter(|name| !ours.contains(name)).cloned().collect();
             self.ranges = named.into_values().flatten().collect();
         }
     }
 
-    fn machines(&self) -> Machines {
-        let known = self.members.iter().filter_map(|m| Some((m.node.name.clone(), m.machine.clone()?)));
-        known.collect()
+    fn machines(&self) -> Machines<'_> {
+        self.members.iter().filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))).collect()
     }
 
     pub fn fleet(&self) -> Fleet {
-        let mut fleet = Fleet::see(&self.cluster, &self.machines());
+        let machines = self.machines();
+        let mut fleet = Fleet::see(&self.cluster, &machines);
         // Whoever has begun to join since it was last heard of: a Node of that name is no earlier machine's.
         let busy = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
         let begun = self.members.iter().filter(|member| member.work.entering || busy(member));
         fleet.half_joined.extend(begun.map(|member| member.node.name.clone()));
-        let member = |name: &&String| {
-            let known = |m: &Member<S>| m.machine.as_ref().is_some_and(Machine::is_member);
-            self.members.iter().any(|m| m.node.name == **name && known(m))
-        };
+        let member = |name: &&String| machines.get(name.as_str()).is_some_and(|m| m.is_member());
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
         fleet.strangers.clone_from(&self.strangers);
         fleet.ranges.clone_from(&self.ranges);
@@ -207,6 +226,11 @@ impl<S> Member<S> {
     fn may_still_join(&self, fleet: &Fleet) -> bool {
         let at_it = self.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
         self.left.is_none() && fleet.joining.contains(&self.node.name) && (self.work.stale || at_it)
+    }
+
+    /// All that it was left for.
+    pub fn wrong(&self) -> impl Iterator<Item = &Error> {
+        self.left.iter().chain(&self.unfit)
     }
 
     fn questions(&self) -> Vec<Ask> {

@@ -11,9 +11,11 @@ use crate::error::Error;
 pub use ask::{Typed, ask, ask_for, secret};
 use redact::Secrets;
 
+pub mod alike;
 pub mod ask;
 pub mod bundle;
 pub mod color;
+mod crowd;
 pub mod detail;
 pub mod plan;
 pub mod redact;
@@ -201,27 +203,30 @@ pub async fn show(
 ) -> Vec<Event> {
     let mut kept = Vec::new();
     let mut term = (audience.style == Style::Term).then(term::Display::new);
+    let mut crowd = crowd::Crowd::default();
     while let Some(event) = events.recv().await {
         audience.log.iter_mut().for_each(|log| log.write(&detail::lines(&event)));
         if event.is_detail() && !audience.verbose {
             continue;
         }
+        crowd.hear(&event);
         match (&mut term, audience.style) {
-            (Some(display), _) => display.show(&event),
-            (None, Style::Json) => {
+            (Some(display), _) if !crowd.is_large() => display.show(&event),
+            (_, Style::Json) => {
                 raw(format!("{}\n", serde_json::to_string(&event).unwrap_or_default()).as_bytes());
             }
             // What went wrong is said once, at the end.
             _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
                 detail::lines(&event).iter().for_each(|line| err(line));
             }
-            (None, Style::Quiet) if !matches!(event, Event::Note { .. }) => {}
-            (None, _) => line(&event).iter().for_each(|line| err(line)),
+            (_, Style::Quiet) if !matches!(event, Event::Note { .. }) => {}
+            _ => crowd.lines(&event).iter().for_each(|line| err(line)),
         }
         if audience.keeps {
             kept.push(event);
         }
     }
+    crowd.rest().iter().for_each(|line| err(line));
     kept
 }
 

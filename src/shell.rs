@@ -14,6 +14,11 @@ pub trait Shell: Send + Sync + 'static {
         script: &str,
         heard: &mut (dyn FnMut(&[u8]) + Send),
     ) -> impl Future<Output = Result<Output>> + Send;
+
+    /// Gives up what is only kept to be quicker the next time.
+    fn rest(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// What a script left behind.

@@ -49,6 +49,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const BEGINS_WITHIN: u32 = 3;
 /// Ways that are looked up at the same time.
 const LOOKUPS: usize = 8;
+/// Handshakes at the same time: each is some milliseconds of work, while the clocks of all of them run.
+const HANDSHAKES: usize = 128;
 
 /// How long a machine that vanished under a running script is still believed in.
 pub const fn longest_silence() -> Duration {
@@ -115,6 +117,7 @@ pub struct Client {
     hops: std::sync::Mutex<BTreeMap<String, Arc<Kept>>>,
     /// How many ways are looked up at the same time: each is a process.
     lookups: Semaphore,
+    handshakes: Semaphore,
 }
 
 /// A connection, made by whoever needs it first.
@@ -130,6 +133,7 @@ impl Client {
             keys,
             hops: Default::default(),
             lookups: Semaphore::new(LOOKUPS),
+            handshakes: Semaphore::new(HANDSHAKES),
         }
     }
 
@@ -309,6 +313,11 @@ impl Shell for Ssh {
     /// One that is dropped before its end leaves the script running over there.
     async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.run_once(script, heard).await.map_err(|error| error.on(&self.name))
+    }
+
+    /// Says goodbye, and does not wait for it.
+    async fn rest(&self) {
+        self.connection.lock().await.take().map(|connection| tokio::spawn(part(connection)));
     }
 }
 

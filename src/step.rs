@@ -38,7 +38,7 @@ pub struct Cx<'a> {
     pub now: OffsetDateTime,
     /// What this machine said of itself; empty while the asks are being written.
     pub machine: &'a Machine,
-    /// What all machines together say; likewise.
+    /// What all machines together say; likewise. Where a stage is a machine's own, only `Fleet::own` of it.
     pub fleet: &'a Fleet,
 }
 
@@ -72,6 +72,8 @@ pub enum Ask {
     /// Shell that prints the state, exits 0 and keeps quiet on stderr; anything else means *unknown*.
     /// It runs under `set -eu`; mind pipelines, whose left side can fail unseen.
     Shell(String),
+    /// The same, of a machine that has not begun to join the cluster; of any other it is `not here`.
+    Newcomer(String),
     /// `mode 644 root:root` and the text of a file, or `absent`.
     File(String),
     /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.

@@ -39,7 +39,18 @@ impl Root {
 
     fn moved(&self, script: &str) -> String {
         let root = self.0.path().display().to_string();
-        let dirs = ["/run/", "/var/lib/", "/etc/", "/usr/local/lib/"];
+        let dirs = [
+            "/run/",
+            "/var/lib/",
+            "/etc/",
+            "/usr/local/lib/",
+            "/sys/class/",
+            "/sys/module/",
+            "/sys/fs/",
+            "/boot/",
+            "/proc/config.gz",
+            "/proc/[0-9]",
+        ];
         let moved =
             dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
@@ -168,5 +179,88 @@ fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
         let answer = Root::with(&traces).answer(shell, &Ask::Nodes);
         assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{answer:?}");
         assert_eq!(Root::with(&traces[..1]).answer(shell, &Ask::Nodes), Answer::Said(String::new()));
+    }
+}
+
+/// A machine that has seen much: an earlier cluster, a proxy with a password, a name server of its own.
+const USED: &[(&str, &str)] = &[
+    ("var/lib/etcd/member/snap/db", ""),
+    ("var/lib/etcd/.hidden", ""),
+    ("etc/kubernetes/manifests/etcd.yaml", ""),
+    ("etc/cni/net.d/05-cilium.conflist", "{}"),
+    ("etc/cni/net.d/README", ""),
+    ("sys/class/net/cali0f1e2d/address", ""),
+    ("sys/class/net/eth0/address", ""),
+    ("sys/module/apparmor/parameters/enabled", "N\n"),
+    ("sys/fs/selinux/enforce", "1"),
+    ("var/lib/kubelet/pods/0b/x", ""),
+    ("etc/resolv.conf", "# ours\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n"),
+    ("etc/environment", "PATH=/bin\nhttps_proxy=http://me:secret@proxy.example:3128\n"),
+    ("boot/config-9.9", "CONFIG_MEMCG=y\nCONFIG_NET_NS=m\n# CONFIG_IPC_NS is not set\nCONFIG_OTHER=y\n"),
+    ("bin/uname", "#!/bin/sh\necho 9.9\n"),
+    ("bin/apt-config", "#!/bin/sh\necho \"p='http://me:secret@proxy.example:3128'\"\n"),
+    (
+        "bin/dpkg",
+        "#!/bin/sh\necho 'The following packages are only half configured:'\necho ' libc6:amd64          GNU C Library'\nexit 1\n",
+    ),
+    ("bin/systemctl", "#!/bin/sh\n[ \"$3\" = containerd ]\n"),
+    ("bin/ctr", "#!/bin/sh\necho a\necho b\n"),
+    (
+        "bin/iptables-save",
+        "#!/bin/sh\necho legacy >&2\necho '-A KUBE-SERVICES -j X'\necho '-A INPUT -j ACCEPT'\n",
+    ),
+    ("bin/ip", "#!/bin/sh\n"),
+    ("bin/findmnt", "#!/bin/sh\necho '/ ro,relatime'\n"),
+];
+
+#[test]
+fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked_for_on_a_member() {
+    let asked = [
+        ("no data of another etcd is here", "member\n.hidden\n"),
+        ("no static pods are here yet", "etcd.yaml\n"),
+        ("no other network plugin is set up", "05-cilium.conflist\n"),
+        ("no pod network of an earlier cluster is here", "cali0f1e2d\n"),
+        (
+            "whether an earlier cluster left something else here",
+            "1 folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)\n\
+             1 iptables rules (a reboot takes them away)\n2 containers of Kubernetes (kubeadm reset removes them)\n",
+        ),
+        (
+            "pods are given name servers that they can reach",
+            "in /etc/resolv.conf\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n",
+        ),
+        (
+            "whether it goes by a proxy that the inventory does not name",
+            "apt goes by http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
+        ),
+        ("the kernel has what kubeadm looks for", "MEMCG\nNET_NS\n"),
+        ("no package is half installed", "libc6:amd64\n"),
+        (
+            "whether something here restricts containers",
+            "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true\n",
+        ),
+        ("there is a default route", ""),
+    ];
+    for shell in shells() {
+        let (used, member) = (Root::with(USED), Root::with(USED));
+        let credentials = "var/lib/kubelet/pki/kubelet-client-current.pem";
+        let path = member.0.path().join(credentials);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+        for (that, said) in asked {
+            let ask = want(that).ask;
+            let said = said.replace("options edns0\n", "");
+            assert_eq!(used.answer(shell, &ask), Answer::Said(said), "{shell}: {that}");
+            assert_eq!(member.answer(shell, &ask), Answer::Said("not here\n".into()), "{shell}: {that}");
+        }
+        let Answer::Said(places) =
+            used.answer(shell, &want("there is disk enough where Kubernetes writes").ask)
+        else {
+            panic!("{shell}")
+        };
+        assert!(
+            places.lines().count() == 7 && places.lines().all(|line| line.ends_with(" ro,relatime")),
+            "{places}"
+        );
     }
 }

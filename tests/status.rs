@@ -87,7 +87,19 @@ fn certificates(trust: &Trust) -> String {
 impl Fleet {
     /// A cluster that is as wanted.
     fn converged() -> Fleet {
-        let cluster = lab();
+        Fleet::of(lab())
+    }
+
+    /// A thousand nodes that are.
+    fn large() -> Fleet {
+        let mut cluster = lab();
+        let [seed, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
+        let worker = |i: usize| ironstrap::cluster::Node { name: format!("w{i:03}"), ..worker.clone() };
+        cluster.nodes = std::iter::once(seed).chain((1..1000).map(worker)).collect();
+        Fleet::of(cluster)
+    }
+
+    fn of(cluster: Cluster) -> Fleet {
         let trust = Trust::make(&cluster, NOW).unwrap();
         let node = |node: &ironstrap::cluster::Node| {
             let answer = |topic| match topic {
@@ -100,7 +112,7 @@ impl Fleet {
                 Topic::Etcd => said(HEALTH),
                 Topic::Members => said(MEMBERS),
                 Topic::Nodes => {
-                    objects(&[(); 3].map(|()| node_object(true, "kubelet is posting ready status")))
+                    objects(&vec![node_object(true, "kubelet is posting ready status"); cluster.nodes.len()])
                 }
                 Topic::Network => {
                     objects(&[json!({"status": {"numberReady": 3, "desiredNumberScheduled": 3}})])
@@ -183,7 +195,7 @@ fn snapshot(name: &str, text: &str) {
 
 /// The screen, and what of it programs read.
 fn reads(name: &str, status: &Status) {
-    let screen = report::status::lines(status, None, false).join("\n");
+    let screen = report::status::lines(status, None, false, false).join("\n");
     let json = serde_json::to_string_pretty(status).unwrap();
     snapshot(name, &format!("{screen}\n\n{json}"));
 }
@@ -194,10 +206,21 @@ fn a_cluster_that_is_as_wanted() {
 }
 
 #[test]
+fn of_a_thousand_nodes_those_that_are_alike_share_a_row_and_trouble_is_told_once() {
+    let mut fleet = Fleet::large();
+    (40..90).for_each(|i| fleet.off(i));
+    (200..203).for_each(|i| fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)]);
+    let status = fleet.status();
+    snapshot("status-large", &report::status::lines(&status, None, false, false).join("\n"));
+    let all = report::status::lines(&status, None, false, true);
+    assert_eq!(all.iter().filter(|line| line.contains("  worker  ")).count(), 999);
+}
+
+#[test]
 fn a_narrow_terminal_loses_what_matters_least() {
     let status = Fleet::converged().status();
     let at = |width: usize| {
-        let lines = report::status::lines(&status, Some(width), false);
+        let lines = report::status::lines(&status, Some(width), false, false);
         let wide = lines[7..].iter().filter(|line| line.chars().count() > width).count();
         assert!(wide == 0, "wider than {width}: {lines:#?}");
         format!("{width}\n{}", lines[7..].join("\n"))

@@ -8,7 +8,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use common::{clusters, pipe, shells, trust, wants};
+use common::{clusters, lab, pipe, shells, trust, wants};
 use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
@@ -18,6 +18,7 @@ use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
 use ironstrap::step::{Ask, Cx, Expect, Fix, Step, Undo, Want};
+use ironstrap::steps::preflight::predicted::{How, PREDICTED};
 use ironstrap::steps::{STAGES, Stage};
 use time::{Duration, OffsetDateTime};
 
@@ -250,7 +251,7 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
         scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));
         for (_, want) in back {
-            if let Ask::Shell(ask) = &want.ask {
+            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
                 scripts.entry(format!("( set -eu\n{ask}\n)\n")).or_insert(format!("{whose}: {}", want.that));
             }
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
@@ -280,7 +281,7 @@ fn every_script_can_be_parsed_by_every_shell() {
         let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
         note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
         for (.., want) in wants {
-            if let Ask::Shell(ask) = &want.ask {
+            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
                 note(format!("( set -eu\n{ask}\n)\n"), format!("{whose}: the ask of: {}", want.that));
             }
             // What is in a here-document, no shell parses before it is run.
@@ -428,4 +429,53 @@ fn what_people_did_on_purpose_is_noted_and_nothing_more() {
     let strange = "whether the cluster has Nodes that the inventory has not";
     assert_eq!(judged(0, &fleet, strange, "m1\nw1\nw2\n"), Holds);
     assert!(matches!(judged(0, &fleet, strange, "m1\nx9\n"), Noted(words) if words.ends_with(": x9")));
+}
+
+/// README's rows: kubeadm's names, and what of ours says it first.
+fn predicted_rows() -> String {
+    let mut rows: Vec<(Vec<&str>, How, &str)> = Vec::new();
+    for (check, how, text) in PREDICTED {
+        match rows.last_mut() {
+            Some((checks, same, about)) if (*same, *about) == (*how, *text) => checks.push(check),
+            _ => rows.push((vec![check], *how, text)),
+        }
+    }
+    let row = |(checks, how, text): &(Vec<&str>, How, &str)| {
+        let what = match how {
+            How::Asked => format!("asked: {text}"),
+            How::BroughtAbout => format!("brought about: {text}"),
+            How::Tried => format!("tried: `{text}`"),
+            How::Never => format!("cannot fail: {text}"),
+        };
+        let checks: Vec<String> = checks.iter().map(|check| format!("`{check}`")).collect();
+        format!("| {} | {what} |\n", checks.join(", "))
+    };
+    rows.iter().map(row).collect()
+}
+
+#[test]
+fn whatever_kubeadm_checks_is_known_before() {
+    let mut cluster = lab();
+    let wanted = |cluster: &Cluster| -> Vec<(&str, String)> {
+        let nobody = (&Machine::default(), &Fleet::default());
+        let wants = wants((cluster, &cluster.nodes[0]), &trust(cluster), nobody, OffsetDateTime::now_utc());
+        wants.into_iter().map(|(stage, _, want)| (stage, want.that)).collect()
+    };
+    let mut there = wanted(&cluster);
+    cluster.pods = "fd00:10::/56".parse().unwrap();
+    there.extend(wanted(&cluster));
+    unique("kubeadm's checks", PREDICTED.iter().map(|(check, ..)| *check));
+    for (check, how, text) in PREDICTED {
+        let named = there.iter().filter(|(_, that)| that.starts_with(text));
+        let stages: BTreeSet<&str> = named.map(|(stage, _)| *stage).collect();
+        match how {
+            How::Asked => assert_eq!(stages, ["preflight"].into(), "{check}: {text}"),
+            How::BroughtAbout => assert_eq!(stages, ["prepare"].into(), "{check}: {text}"),
+            How::Tried | How::Never => assert!(stages.is_empty(), "{check}: {text}"),
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        assert!(check.chars().all(plain), "ignore-preflight would not take {check}");
+    }
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&predicted_rows()), "README has other rows than\n{}", predicted_rows());
 }

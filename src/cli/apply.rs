@@ -1,14 +1,17 @@
 //! `apply`: ask, show, ask the user, do, and say how it came out.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 
 use clap::Args;
 use tokio::signal::unix::Signal;
 
 use super::{Errors, FleetArgs, Limit, Outcome, Start, interrupted, one, plan};
+use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Stop;
+use crate::report::alike::{MANY, counted};
 use crate::report::{self, Event, Events, count};
 
 pub(super) mod ending;
@@ -47,6 +50,7 @@ async fn make(args: &Apply) -> Outcome {
 /// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
 /// everything stopped.
 async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Errors> {
+    start.try_out().await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
     let blocked = if survey.blocked { survey.errors } else { start.work.others() };
@@ -62,7 +66,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
     keep_trust(start).map_err(one)?;
     let done = carry_out(start).await;
     let mut errors: Errors =
-        start.work.members().iter().filter(|m| m.counts()).filter_map(|m| m.left.clone()).collect();
+        start.work.members().iter().filter(|m| m.counts()).flat_map(|m| m.wrong().cloned()).collect();
     if let Err(error) = done {
         errors.push(error);
         return Err(errors);
@@ -126,12 +130,20 @@ fn outline(start: &Start, plan: &[(String, Vec<Change>)]) {
     let cluster = &start.cluster;
     let nodes = count(start.about().count(), "node");
     report::err(&format!("{}: {nodes}, kubernetes {}", cluster.name, cluster.kubernetes));
-    for (node, (name, changes)) in cluster.nodes.iter().zip(plan) {
-        if changes.is_empty() && !start.about().any(|member| member.node.name == *name) {
-            continue;
-        }
-        let (role, changes) = (node.role.to_string(), count(changes.len(), "change"));
-        report::err(&format!("  {name:<16} {role:<14} {:<20} {changes}", node.ssh.host));
+    let about: BTreeSet<&str> = start.about().map(|member| member.node.name.as_str()).collect();
+    let listed = plan.iter().filter(|(name, changes)| !changes.is_empty() || about.contains(name.as_str()));
+    let listed = listed.filter_map(|(name, changes)| Some((cluster.node(name)?, changes.len())));
+    let listed: Vec<(&Node, usize)> = listed.collect();
+    // Many in a row that are alike are one line; where each is, is no matter then.
+    let alike = |(one, changes): &(&Node, usize), (next, more): &(&Node, usize)| {
+        listed.len() >= MANY && one.role == next.role && changes == more
+    };
+    for group in listed.chunk_by(alike) {
+        let (node, changes) = group[0];
+        let names = counted(group.iter().map(|(node, _)| node.name.as_str()));
+        let host = if group.len() == 1 { node.ssh.host.as_str() } else { "each" };
+        let role = node.role.to_string();
+        report::err(&format!("  {names:<16} {role:<14} {host:<20} {}", count(changes, "change")));
     }
     start.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
 }

@@ -33,13 +33,14 @@ pub(super) async fn plan(args: &Plan) -> Outcome {
 /// Asks and shows; `exit_code`: drift is an end of its own.
 pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start(style, limit).await.map_err(one)?;
+    let mut start = args.start_looking(style, limit, |_, _| vec![]).await.map_err(one)?;
+    start.try_out().await.map_err(one)?;
     let (survey, plan) = surveyed(&mut start).map_err(one)?;
     let mut errors = survey.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
     tell_plan(&start.events, &plan, &errors);
     if !args.json {
-        report::plan::lines(&plan).iter().for_each(|line| report::out(line));
+        report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
             summary(&start, &args.inventory.inventory.display().to_string(), &plan, changes);
         }

@@ -30,8 +30,7 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
     let (fleet, node) = (&args.fleet, args.node.as_str());
     let removal = Removal { node: node.into(), force: args.force, drain_seconds: args.drain_timeout };
     let reading = Reading::Removal(removal);
-    let start =
-        fleet.start_reading(reading, fleet.style(), std::slice::from_ref(&args.node), |_, _| vec![]).await;
+    let start = fleet.start_reading(reading, fleet.style(), std::slice::from_ref(&args.node), None).await;
     let mut start = start.map_err(one)?;
     let (cluster, inventory) = (start.cluster.name.clone(), fleet.inventory.inventory.display().to_string());
     let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {

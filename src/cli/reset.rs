@@ -10,6 +10,7 @@ use super::{End, Errors, FleetArgs, Outcome, Start, apply, interrupted, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Reading;
+use crate::report::alike::names;
 use crate::report::{self, Event, NodeState, Typed, count};
 
 #[derive(Args)]
@@ -38,7 +39,7 @@ pub(super) struct Done {
 
 pub(super) async fn reset(args: &Reset) -> Outcome {
     let fleet = &args.fleet;
-    let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, |_, _| vec![]).await;
+    let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, None).await;
     let mut start = start.map_err(one)?;
     let cluster = start.cluster.name.clone();
     let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {
@@ -69,7 +70,7 @@ pub(super) async fn under_lock(
         return Ok(survey.errors);
     }
     if !args.json {
-        report::plan::lines(&plan).iter().for_each(|line| report::out(line));
+        report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
     }
     if !wanted(start, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
@@ -135,13 +136,13 @@ pub(super) async fn end(
         if !args.json {
             let paths = [store.path(), store.kubeconfig_path()];
             let kept = paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string());
-            last_words(&Done { names: about.join(", "), changes, seconds, kept: kept.collect() });
+            last_words(&Done { names: names(&about), changes, seconds, kept: kept.collect() });
         }
         return Ok(End::Good);
     }
     if errors.is_empty() || !stopped && !left.is_empty() && (changes > 0 || left.len() < about.len()) {
         let (good, of) = (about.len() - left.len(), count(about.len(), "node"));
-        let what = format!("{}: {good} of {of} as before; left: {}", cluster.name, left.join(", "));
+        let what = format!("{}: {good} of {of} as before; left: {}", cluster.name, names(&left));
         errors.push(Error::new(Kind::Partial, what).hint("run it again: it goes on from here"));
     }
     Err(errors)
@@ -154,7 +155,7 @@ async fn its_name_is_typed(args: &FleetArgs, start: &mut Start, plan: &Plan) -> 
     if !leaving.is_empty() && !start.work.staying().is_empty() {
         report::err(&format!(
             "\n{}: its pods end without a drain, and {cluster} goes on counting it; `ironstrap remove` sees to both",
-            leaving.join(", ")
+            names(&leaving)
         ));
     }
     let question = format!("\nWhat runs in {cluster} on these machines is lost. Type its name to go ahead");

@@ -21,6 +21,7 @@ use crate::ledger::Run;
 use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member, Reading};
+use crate::report::alike::remarked;
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Event, Events, Style};
 use crate::ssh::Ssh;
@@ -54,6 +55,9 @@ pub(super) struct FleetArgs {
     #[arg(long, value_name = "FILE")]
     pub save_report: Option<PathBuf>,
 }
+
+/// Questions that no want asks, to each node.
+pub(super) type Looks = fn(&Cluster, &Node) -> Vec<Ask>;
 
 #[derive(Args, Default)]
 pub(super) struct Limit {
@@ -91,26 +95,22 @@ impl FleetArgs {
 
     /// Reads the inventory and the trust, and asks every machine once.
     pub async fn start(&self, style: Style, limit: &Limit) -> Result<Start> {
-        self.start_reading(Reading::Forwards, style, &limit.limit, |_, _| vec![]).await
+        self.start_reading(Reading::Forwards, style, &limit.limit, None).await
     }
 
-    /// The same, with these questions to each node beyond those of the wants.
-    pub async fn start_asking(
-        &self,
-        style: Style,
-        limit: &Limit,
-        looks: fn(&Cluster, &Node) -> Vec<Ask>,
-    ) -> Result<Start> {
-        self.start_reading(Reading::Forwards, style, &limit.limit, looks).await
+    /// The same for a run that changes nothing, with these questions to each node beyond those of the wants.
+    pub async fn start_looking(&self, style: Style, limit: &Limit, looks: Looks) -> Result<Start> {
+        self.start_reading(Reading::Forwards, style, &limit.limit, Some(looks)).await
     }
 
-    /// For a run that reads the list of wants this way and is about the nodes of these names, or all.
+    /// For a run that reads the list of wants this way and is about the nodes of these names, or all. With `looks`, it
+    /// changes nothing.
     pub async fn start_reading(
         &self,
         reading: Reading,
         style: Style,
         names: &[String],
-        looks: fn(&Cluster, &Node) -> Vec<Ask>,
+        looks: Option<Looks>,
     ) -> Result<Start> {
         let (since, mut interrupts) = (Instant::now(), interrupts()?);
         let (events, receiver) = Events::channel();
@@ -123,7 +123,10 @@ impl FleetArgs {
         let printer = tokio::spawn(report::show(receiver, audience));
         let look = async {
             let mut begun = self.begin(reading, names, &events).await?;
-            begun.3.look_also(|node| looks(&begun.0, node));
+            if let Some(looks) = looks {
+                begun.3.look_also(|node| looks(&begun.0, node));
+                begun.3.only_look();
+            }
             begun.3.look().await;
             Ok(begun)
         };
@@ -196,6 +199,14 @@ impl Start {
         self.work.members().iter().filter(|member| member.counts())
     }
 
+    /// Tries what has to work before machines join; where none does, nothing.
+    pub async fn try_out(&mut self) -> Result<()> {
+        tokio::select! {
+            error = interrupted(&mut self.interrupts) => Err(error),
+            () = self.work.try_out() => Ok(()),
+        }
+    }
+
     /// Tells what was seen and is left as it is.
     pub fn tell_notes(&self) -> Result<()> {
         for (node, step, note) in self.work.notes()? {
@@ -207,15 +218,16 @@ impl Start {
     /// Those that it was not about, in words; `None` without `--limit`.
     pub fn left_out(&self) -> Option<String> {
         let spared = self.work.members().iter().filter(|member| member.spared);
-        let named = spared.map(|member| match member.machine {
-            Some(_) if member.counts() => {
-                format!("{} (but for what the cluster keeps about the others)", member.node.name)
-            }
-            Some(_) => member.node.name.clone(),
-            None => format!("{} (does not answer)", member.node.name),
-        });
-        let named: Vec<String> = named.collect();
-        (!named.is_empty()).then(|| format!("--limit left out: {}", named.join(", ")))
+        let named: Vec<(&str, &str)> = spared
+            .map(|member| match member.machine {
+                Some(_) if member.counts() => {
+                    (member.node.name.as_str(), " (but for what the cluster keeps about the others)")
+                }
+                Some(_) => (&*member.node.name, ""),
+                None => (&*member.node.name, " (does not answer)"),
+            })
+            .collect();
+        (!named.is_empty()).then(|| format!("--limit left out: {}", remarked(&named)))
     }
 }
 

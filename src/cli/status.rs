@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{End, Errors, FleetArgs, Limit, Outcome, Start, one, plan};
 use crate::error::Kind;
+use crate::report::status::View;
 use crate::report::{self, Style};
 use crate::status::{self, Witness};
 
@@ -23,12 +24,22 @@ pub(super) struct Status {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
         value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
+    /// Show a row for each node. Without it, of more than 32 nodes those share one that have the same role, answer alike,
+    /// are Ready alike and have drifted alike.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Status {
+    fn view(&self, again: Option<u64>) -> View {
+        View { json: self.fleet.json, all: self.all, again }
+    }
 }
 
 pub(super) async fn status(args: &Status) -> Outcome {
     let Some(seconds) = args.watch else {
         let (status, end) = look(args).await?;
-        report::status::show(&status, args.fleet.json, None);
+        report::status::show(&status, args.view(None));
         return Ok(end);
     };
     let stop = tokio::signal::ctrl_c();
@@ -40,7 +51,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
             _ = &mut stop => return Ok(End::Good),
             seen = look(args) => seen?.0,
         };
-        if !report::status::show(&status, args.fleet.json, Some(seconds)) {
+        if !report::status::show(&status, args.view(Some(seconds))) {
             return Ok(End::Good);
         }
         tokio::select! {
@@ -54,7 +65,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
 async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
     let questions =
         |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();
-    let start = args.fleet.start_asking(Style::Quiet, &args.limit, questions).await;
+    let start = args.fleet.start_looking(Style::Quiet, &args.limit, questions).await;
     let mut start = start.map_err(one)?;
     let (survey, plan) = plan::surveyed(&mut start).map_err(one)?;
     let unknown = plan::unknown(&plan).map(|error| error.kind);

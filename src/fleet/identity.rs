@@ -12,6 +12,7 @@ use crate::error::{Error, Kind};
 use crate::machine::Machine;
 
 /// Something that speaks against a machine, unless the inventory wants it only told.
+#[derive(Clone)]
 pub struct Misfit {
     /// As `ignore-preflight` names it.
     pub check: &'static str,
@@ -61,15 +62,18 @@ const UNIQUE: &[Unique] = &[
 
 /// What is wrong with machines that are not members yet, taken together and with the cluster's addresses.
 pub fn misfits(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
-    let new = |node: &&Node| machines.get(&node.name).is_some_and(|machine| !machine.is_member());
-    let mut found = twins(cluster, machines);
-    for node in cluster.nodes.iter().filter(new) {
-        let machine = &machines[&node.name];
+    let (mut found, holders) = (twins(cluster, machines), holders(cluster, machines));
+    for node in &cluster.nodes {
+        let Some(machine) = heard(machines, node).filter(|machine| !machine.is_member()) else { continue };
         found.extend(elsewhere(node, machine));
-        found.extend(somebody_elses(cluster, node, machines));
+        found.extend(somebody_elses(node, &holders));
         found.extend(in_the_way(cluster, node, machine));
     }
     found
+}
+
+fn heard<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a Machine> {
+    machines.get(node.name.as_str()).copied()
 }
 
 /// Told of the machine that can still be changed: one that is not a member, and the later of two such.
@@ -79,10 +83,10 @@ fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
         let mut holders: BTreeMap<String, Vec<&Node>> = BTreeMap::new();
         for node in &cluster.nodes {
             let values =
-                machines.get(&node.name).map(|machine| (unique.read)(node, machine)).unwrap_or_default();
+                heard(machines, node).map(|machine| (unique.read)(node, machine)).unwrap_or_default();
             values.into_iter().for_each(|value| holders.entry(value).or_default().push(node));
         }
-        let member = |node: &&Node| machines[&node.name].is_member();
+        let member = |node: &&Node| heard(machines, node).is_some_and(Machine::is_member);
         let mut told: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
         for (value, mut nodes) in holders {
             nodes.sort_by_key(|node| !member(node));
@@ -122,15 +126,23 @@ fn elsewhere(node: &Node, machine: &Machine) -> Option<Misfit> {
     Some(Misfit { check: "NodeAddress", error, harmless: false })
 }
 
+/// Who has an address on one of its interfaces, in the order of the inventory.
+type Holders<'a> = BTreeMap<IpAddr, Vec<&'a str>>;
+
+fn holders<'a>(cluster: &'a Cluster, machines: &Machines) -> Holders<'a> {
+    let mut holders = Holders::new();
+    for node in &cluster.nodes {
+        let addresses = heard(machines, node).into_iter().flat_map(|machine| machine.addresses.keys());
+        addresses.for_each(|ip| holders.entry(*ip).or_default().push(&node.name));
+    }
+    holders
+}
+
 /// Two machines that answer to one address get each other's packets.
-fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines) -> Option<Misfit> {
-    let has = |other: &&Node| {
-        other.name != node.name
-            && machines.get(&other.name).is_some_and(|m| m.addresses.contains_key(&node.ip))
-    };
-    let other = cluster.nodes.iter().find(has)?;
+fn somebody_elses(node: &Node, holders: &Holders) -> Option<Misfit> {
+    let other = holders.get(&node.ip)?.iter().find(|other| **other != node.name)?;
     let error =
-        Error::new(Kind::Refused, format!("{} has {}, its address in the cluster, too", other.name, node.ip))
+        Error::new(Kind::Refused, format!("{other} has {}, its address in the cluster, too", node.ip))
             .on(&node.name)
             .hint("give each machine an address of its own, and put it into `ip`");
     Some(Misfit { check: "Address", error, harmless: false })
@@ -170,7 +182,7 @@ fn reaches_others(ip: &IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn fleet(edit: impl Fn(&str, &mut Machine)) -> (Cluster, Machines) {
+    fn fleet(edit: impl Fn(&str, &mut Machine)) -> (Cluster, BTreeMap<String, Machine>) {
         let cluster = crate::pki::tests::cluster();
         let machine = |node: &Node| {
             let name = node.name.as_str();
@@ -188,9 +200,13 @@ mod tests {
         (cluster, machines)
     }
 
+    fn told(cluster: &Cluster, machines: &BTreeMap<String, Machine>) -> Vec<Misfit> {
+        misfits(cluster, &machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect())
+    }
+
     fn found(edit: impl Fn(&str, &mut Machine)) -> Vec<(&'static str, String, String)> {
         let (cluster, machines) = fleet(edit);
-        misfits(&cluster, &machines)
+        told(&cluster, &machines)
             .into_iter()
             .map(|m| (m.check, m.error.node.unwrap(), m.error.what))
             .collect()
@@ -280,7 +296,7 @@ mod tests {
             let inside = cluster_inside();
             machine.routes = vec![inside, "10.0.0.0/8".parse().unwrap(), "203.0.113.0/24".parse().unwrap()];
         });
-        let found = misfits(&cluster, &machines);
+        let found = told(&cluster, &machines);
         let of_first: Vec<bool> = found
             .iter()
             .filter(|m| m.error.node.as_ref() == Some(&cluster.nodes[0].name))

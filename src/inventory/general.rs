@@ -103,7 +103,7 @@ pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
     text.is.to_string()
 }
 
-/// kubeadm's preflight checks to ignore.
+/// Checks before anything is touched that do not stand in the way.
 pub fn ignore_preflight(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
     let checks = cluster.texts("ignore-preflight");
     for check in &checks {

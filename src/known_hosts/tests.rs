@@ -19,7 +19,7 @@ fn known(text: &str) -> KnownHosts {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, text).unwrap();
-    KnownHosts::load(&[file], &[], Some(dir.path())).unwrap()
+    KnownHosts::load(&[file], &[], Some(dir.path()), None).unwrap()
 }
 
 fn key(text: &str) -> PublicKey {
@@ -44,6 +44,16 @@ fn a_plain_line_is_known() {
     assert_eq!(check(&format!("other,m1.example {A}"), A), Verdict::Known);
     assert_eq!(check(&format!("m2.example {A}\n"), A), Verdict::Unknown);
     assert_eq!(check("", A), Verdict::Unknown);
+}
+
+#[test]
+fn of_one_host_its_own_lines_are_kept_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    std::fs::write(&file, format!("m1.example {A}\nm2.example {A}\n@revoked * {B}\n{} {A}\n", HASHED[0]))
+        .unwrap();
+    let known = KnownHosts::load(&[file], &[], None, Some("m1.example")).unwrap();
+    assert_eq!(known.lines.iter().map(|line| line.seen.line).collect::<Vec<_>>(), [1, 3, 4]);
 }
 
 #[test]
@@ -103,7 +113,7 @@ fn bytes_that_are_no_text_spoil_only_their_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, [b"# caf\xe9\nm1.example ", A.as_bytes(), b" caf\xe9\n"].concat()).unwrap();
-    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
     assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Known);
 }
 
@@ -151,9 +161,9 @@ fn the_kinds_of_key_a_host_is_known_by_are_told() {
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_and_an_absent_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let error = KnownHosts::load(&[dir.path().into()], &[], None).unwrap_err();
+    let error = KnownHosts::load(&[dir.path().into()], &[], None, None).unwrap_err();
     assert_eq!(error.kind, Kind::Local);
-    let known = KnownHosts::load(&[dir.path().join("absent")], &[], None).unwrap();
+    let known = KnownHosts::load(&[dir.path().join("absent")], &[], None, None).unwrap();
     assert_eq!(known.check("m1.example", 22, &key(A)), Verdict::Unknown);
 }
 
@@ -162,7 +172,7 @@ fn a_new_key_starts_a_line_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, format!("m1.example {A}")).unwrap();
-    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
     known.add("M2", 22, &key(&format!("{B} a comment"))).unwrap();
     known.add("m2", 2222, &key(B)).unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
@@ -173,7 +183,7 @@ fn a_new_key_starts_a_line_of_its_own() {
 fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
-    KnownHosts::load(&[home.path().join(".ssh/known_hosts")], &[], Some(home.path()))
+    KnownHosts::load(&[home.path().join(".ssh/known_hosts")], &[], Some(home.path()), None)
         .unwrap()
         .add("m1", 22, &key(A))
         .unwrap();
@@ -186,18 +196,18 @@ fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
 fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
-    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
     std::thread::scope(|scope| {
         for node in 0..16 {
             let known = &known;
             scope.spawn(move || known.add(&format!("m{node}"), 22, &key(EC)).unwrap());
         }
     });
-    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
     assert!((0..16).all(|node| known.check(&format!("m{node}"), 22, &key(EC)) == Verdict::Known));
 }
 
 #[test]
 fn dev_null_forgets() {
-    KnownHosts::load(&["/dev/null".into()], &[], None).unwrap().add("m1", 22, &key(A)).unwrap();
+    KnownHosts::load(&["/dev/null".into()], &[], None, None).unwrap().add("m1", 22, &key(A)).unwrap();
 }

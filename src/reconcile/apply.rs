@@ -1,6 +1,7 @@
 //! Who is worked on next. Each time a piece of work ends, every node is looked at again and given what it can
 //! do now; when nobody can do anything any more, the run is over.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::plan::{Change, State};
 use crate::report::Event;
+use crate::report::alike::names;
 use crate::shell::Shell;
 use crate::steps::{Needs, Via};
 
@@ -36,6 +38,15 @@ pub enum Stop {
 
 type Working = JoinSet<(usize, Done)>;
 
+/// What is the same for all while everybody is looked at once.
+struct Round {
+    fleet: Fleet,
+    /// Who speaks for the cluster.
+    speaks: Option<usize>,
+    /// Whether whoever joins finds nothing undone at the seed, once somebody had to know.
+    door: OnceCell<bool>,
+}
+
 impl<S: Shell> Fleetwork<S> {
     /// Makes it so. `look` and `survey` come first. Ends when every node is as wanted or left; which, the
     /// members tell.
@@ -53,9 +64,12 @@ impl<S: Shell> Fleetwork<S> {
                 Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => return Err(self.stopped("stopped at once")),
             };
             let Some(done) = done else { break };
-            let (i, done) =
-                done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
-            self.take_in(i, done);
+            // Whatever else has ended by now is taken in with it: to look at everybody takes a while where there are many.
+            for done in std::iter::once(done).chain(std::iter::from_fn(|| working.try_join_next())) {
+                let (i, done) =
+                    done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
+                self.take_in(i, done);
+            }
         }
         if *stop.borrow() != Stop::Never {
             self.look_back(stop).await?;
@@ -82,12 +96,13 @@ impl<S: Shell> Fleetwork<S> {
                 member.work.broke |= std::mem::take(&mut member.work.disrupts);
             }
             let fleet = self.fleet();
+            let round = Round { speaks: self.api(&fleet), fleet, door: OnceCell::new() };
             for i in 0..self.members.len() {
                 if self.members[i].work.busy || self.members[i].left.is_some() {
                     continue;
                 }
                 let (pressing, disrupts) = (self.members[i].pressing, self.members[i].work.disrupts);
-                self.next(i, &fleet, working)?;
+                self.next(i, &round, working)?;
                 let member = &self.members[i];
                 again |= member.left.is_some() || (pressing > 0 && member.pressing == 0);
                 again |= disrupts && !member.work.disrupts;
@@ -96,7 +111,7 @@ impl<S: Shell> Fleetwork<S> {
         Ok(())
     }
 
-    fn next(&mut self, i: usize, fleet: &Fleet, working: &mut Working) -> Result<()> {
+    fn next(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
         let member = &self.members[i];
         let Some(machine) = member.machine.as_ref().filter(|_| !member.work.stale) else {
             self.ask(i, Duration::from_secs(1 << member.work.lost) - Duration::from_secs(1), working);
@@ -108,30 +123,40 @@ impl<S: Shell> Fleetwork<S> {
         }
         if let Some(unit) = machine.busy.first().cloned() {
             // A drain that an earlier run began is the business of the next, wherever it runs.
-            let removes = matches!(self.reading, Reading::Removal(_)) && self.api(fleet) == Some(i);
+            let removes = matches!(self.reading, Reading::Removal(_)) && round.speaks == Some(i);
             if !member.spared || removes {
                 let (shell, node) = (member.shell.clone(), member.node.name.clone());
                 self.begin(i, working, work::attach(shell, node, unit, self.events.clone()));
             }
             return Ok(());
         }
-        let stages = self.judge_in(i, fleet)?;
-        self.note(i, &stages);
-        let speaks = self.api(fleet) == Some(i);
+        self.advance(i, round, working)
+    }
+
+    /// Gives a node whose state is known the first piece of work that it needs and need not wait for.
+    fn advance(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
+        if self.is_calm(i, &round.fleet) {
+            self.members[i].work.disrupts = false;
+            return Ok(());
+        }
+        let (stages, speaks) = (self.judge_all(i, &round.fleet)?, round.speaks == Some(i));
+        self.calm(i, &round.fleet, &stages);
+        let stages = self.ours(i, stages);
+        self.note(i, &stages, speaks);
         for via in [Via::Node, Via::Api] {
             for (t, changes) in stages.iter().enumerate() {
                 if changes.is_empty() || self.stages[t].via != via || (via == Via::Api && !speaks) {
                     continue;
                 }
                 // Who is left alone begins no cluster, and so there is none to tell anything about the others.
-                if via == Via::Api && self.members[i].spared && !fleet.exists {
+                if via == Via::Api && self.members[i].spared && !round.fleet.exists {
                     continue;
                 }
                 match self.decide(i, changes) {
                     Next::Clean => continue,
                     Next::Again => self.ask(i, Duration::from_secs(1), working),
                     Next::Leave(wrong) => self.members[i].leave(wrong),
-                    Next::Fix(changes) => match self.waits(i, t, &changes, fleet)? {
+                    Next::Fix(changes) => match self.waits(i, t, &changes, round)? {
                         Some(for_what) => self.wait(i, for_what),
                         None => self.fix(i, t, changes, working),
                     },
@@ -144,8 +169,8 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// What a stage has to wait for before it may change anything.
-    fn waits(&self, i: usize, t: usize, changes: &[Change], fleet: &Fleet) -> Result<Option<String>> {
-        let member = &self.members[i];
+    fn waits(&self, i: usize, t: usize, changes: &[Change], round: &Round) -> Result<Option<String>> {
+        let (member, fleet) = (&self.members[i], &round.fleet);
         match self.reading {
             Reading::Forwards => {}
             Reading::Removal(_) if self.stages[t].via == Via::Node => return self.still_in(fleet),
@@ -155,7 +180,7 @@ impl<S: Shell> Fleetwork<S> {
         if self.stages[t].needs == Needs::SeedFirst && member.node.name != fleet.seed {
             let seed = self.members.iter().position(|m| m.node.name == fleet.seed);
             let (clean, left) = match seed {
-                Some(seed) => (self.lets_in(seed, fleet)?, self.members[seed].left.is_some()),
+                Some(seed) => (self.lets_in(seed, round)?, self.members[seed].left.is_some()),
                 None => (false, true),
             };
             if !(clean || is_member && left) {
@@ -166,15 +191,18 @@ impl<S: Shell> Fleetwork<S> {
                 let other = m.node.is_control_plane() && m.node.name != member.node.name;
                 other && (m.work.stage == Some(t) || m.may_still_join(fleet))
             };
-            if let Some(other) = self.members.iter().find(joins).filter(|_| member.node.is_control_plane()) {
+            let mut rivals = self.members.iter().filter(|_| member.node.is_control_plane());
+            if let Some(other) = rivals.find(joins) {
                 return Ok(Some(other.node.name.clone()));
             }
         }
-        let disrupts = is_member && changes.iter().any(|change| change.disrupts);
+        if !is_member || !changes.iter().any(|change| change.disrupts) {
+            return Ok(None);
+        }
         let alike = |m: &&super::Member<S>| m.node.role == member.node.role;
         // What broke one control plane is not tried on the others, or it might be the end of etcd's majority.
         let broke = |m: &&super::Member<S>| m.node.is_control_plane() && m.work.broke;
-        if let Some(broken) = self.members.iter().filter(alike).find(broke).filter(|_| disrupts) {
+        if let Some(broken) = self.members.iter().filter(alike).find(broke) {
             return Ok(Some(broken.node.name.clone()));
         }
         let disrupted = self.members.iter().filter(alike).filter(|m| m.work.disrupts);
@@ -184,16 +212,24 @@ impl<S: Shell> Fleetwork<S> {
             self.members.iter().filter(alike).count().div_ceil(10)
         };
         let others: Vec<&str> = disrupted.map(|m| m.node.name.as_str()).collect();
-        Ok((disrupts && others.len() >= limit).then(|| others.join(", ")))
+        Ok((others.len() >= limit).then(|| names(others)))
     }
 
     /// Whether a control plane is done with itself, and whoever joins finds the door open.
-    fn lets_in(&self, seed: usize, fleet: &Fleet) -> Result<bool> {
+    fn lets_in(&self, seed: usize, round: &Round) -> Result<bool> {
         if self.members[seed].work.busy
             && self.members[seed].work.stage.is_some_and(|t| self.stages[t].via == Via::Node)
         {
             return Ok(false);
         }
+        if let Some(open) = round.door.get() {
+            return Ok(*open);
+        }
+        let open = round.fleet.exists && self.is_open(seed, &round.fleet)?;
+        Ok(*round.door.get_or_init(|| open))
+    }
+
+    fn is_open(&self, seed: usize, fleet: &Fleet) -> Result<bool> {
         let (stages, spared) = (self.judge_all(seed, fleet)?, self.members[seed].spared);
         let access = self.stages.iter().position(|stage| stage.via == Via::Api);
         // Of a seed that is left alone only what others enter by has to be right.
@@ -206,7 +242,7 @@ impl<S: Shell> Fleetwork<S> {
             let mut matters = changes.iter().filter(|change| door(t, change));
             matters.all(|change| matches!(change.state, State::Waits(_)))
         };
-        Ok(fleet.exists && stages.iter().enumerate().all(clean))
+        Ok(stages.iter().enumerate().all(clean))
     }
 
     fn wait(&mut self, i: usize, for_what: String) {
@@ -285,7 +321,7 @@ impl<S: Shell> Fleetwork<S> {
     fn disturb(&mut self, i: usize, ended: Option<usize>) {
         let entered = ended.is_some_and(|t| self.stages[t].needs == Needs::SeedFirst);
         self.unregistered.retain(|name| !entered || *name != self.members[i].node.name);
-        let api = self.api(&self.fleet()).filter(|api| entered && *api != i);
+        let api = entered.then(|| self.api(&self.fleet())).flatten().filter(|api| *api != i);
         let reached = std::mem::take(&mut self.members[i].work.reaches);
         let others = (0..self.members.len()).filter(|k| *k != i);
         let told: Vec<usize> =
@@ -297,7 +333,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// Keeps book of what did not hold and now does.
-    fn note(&mut self, i: usize, stages: &[Vec<Change>]) {
+    fn note(&mut self, i: usize, stages: &[Vec<Change>], speaks: bool) {
         let (mut own, mut whole, mut unsure) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
         for (stage, change) in
             self.stages.iter().zip(stages).flat_map(|(s, all)| all.iter().map(move |c| (s, c)))
@@ -321,7 +357,7 @@ impl<S: Shell> Fleetwork<S> {
             mended
         };
         let mut mended = settle(&mut self.members[i].open, own);
-        if self.api(&self.fleet()) == Some(i) {
+        if speaks {
             mended.extend(settle(&mut self.open, whole));
         }
         for key in mended {
@@ -336,10 +372,11 @@ impl<S: Shell> Fleetwork<S> {
     /// The last word: what is still open on nodes that nobody works on any more.
     fn note_open(&mut self) -> Result<()> {
         let fleet = self.fleet();
+        let speaks = self.api(&fleet);
         for i in 0..self.members.len() {
             if self.members[i].machine.is_some() && !self.members[i].work.stale {
                 let stages = self.judge_in(i, &fleet)?;
-                self.note(i, &stages);
+                self.note(i, &stages, speaks == Some(i));
             }
         }
         Ok(())

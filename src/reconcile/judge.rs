@@ -13,7 +13,7 @@ use crate::plan::{self, Change};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
-use crate::steps::Via;
+use crate::steps::{Stage, Via};
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -21,13 +21,7 @@ pub type Note = (String, &'static str, String);
 impl<S: Shell> Fleetwork<S> {
     /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
     pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
-        let answers = |member: &Member<S>| {
-            let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
-                matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
-            };
-            let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
-            member.left.is_none() && runs && !member.asks.iter().zip(&member.answers).any(unknown)
-        };
+        let answers = |member: &Member<S>| member.left.is_none() && member.api_answers;
         // Whoever is removed does not speak for those who stay.
         let removal = matches!(self.reading, Reading::Removal(_));
         let position = |which: &dyn Fn(&Member<S>) -> bool| {
@@ -39,24 +33,40 @@ impl<S: Shell> Fleetwork<S> {
         any.or_else(seed).or_else(|| position(&|member| member.node.is_control_plane()))
     }
 
-    /// What does not hold on a node, by stage.
-    pub(super) fn judge(&self, i: usize) -> Result<Vec<Vec<Change>>> {
-        self.judge_in(i, &self.fleet())
+    /// What does not hold on a node, by stage, in this state of the fleet.
+    pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        Ok(self.ours(i, self.judge_all(i, fleet)?))
     }
 
-    /// The same, for this state of the fleet.
-    pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
-        let mut stages = self.judge_all(i, fleet)?;
+    /// What of these changes is any business of this run.
+    pub(super) fn ours(&self, i: usize, mut stages: Vec<Vec<Change>>) -> Vec<Vec<Change>> {
         for (stage, changes) in self.stages.iter().zip(&mut stages) {
             changes.retain(|change| self.concerns(i, stage.via, change));
         }
-        Ok(stages)
+        stages
     }
 
     /// The same, whether it is any business of this run or not.
     pub(super) fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
+        if self.is_calm(i, fleet) {
+            return Ok(vec![vec![]; self.stages.len()]);
+        }
         let mut touched = BTreeSet::new();
         self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))
+    }
+
+    /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine is some
+    /// work, and of many that are as wanted it would be done over and over.
+    pub(super) fn is_calm(&self, i: usize, fleet: &Fleet) -> bool {
+        let member = &self.members[i];
+        let same = |calm: &Fleet| *calm == fleet.own(&member.node.name);
+        member.work.calm.as_ref().is_some_and(same) && self.api(fleet) != Some(i)
+    }
+
+    /// Notes whether a machine that is just judged is calm. Who speaks for the cluster never is: of the whole much changes.
+    pub(super) fn calm(&mut self, i: usize, fleet: &Fleet, stages: &[Vec<Change>]) {
+        let calm = stages.iter().all(Vec::is_empty) && self.api(fleet) != Some(i);
+        self.members[i].work.calm = calm.then(|| fleet.own(&self.members[i].node.name));
     }
 
     /// What `read` makes of the wants and answers of a node, by stage; of the stages for the whole cluster only
@@ -102,15 +112,16 @@ impl<S: Shell> Fleetwork<S> {
         machine: &Machine,
         fleet: &Fleet,
     ) -> Result<Vec<Vec<(&'static Step, Want)>>> {
-        let cx = Cx {
+        let own = fleet.own(&member.node.name);
+        let cx = |stage: &Stage| Cx {
             cluster: &self.cluster,
             node: &member.node,
             trust: &self.trust,
             now: OffsetDateTime::now_utc(),
             machine,
-            fleet,
+            fleet: if stage.via == Via::Api { fleet } else { &own },
         };
-        self.stages.iter().map(|stage| self.reading.wants(stage, &cx)).collect()
+        self.stages.iter().map(|stage| self.reading.wants(stage, &cx(stage))).collect()
     }
 
     /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
@@ -135,6 +146,15 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 impl<S> Member<S> {
+    /// It runs a control plane, whose API server had an answer to every question.
+    pub(super) fn hears_the_api(&self) -> bool {
+        let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
+            matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
+        };
+        let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        runs && !self.asks.iter().zip(&self.answers).any(unknown)
+    }
+
     /// Nodes of which the API said here that there is none.
     pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
         let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);

@@ -12,6 +12,11 @@ impl<S: Shell> Fleetwork<S> {
         self.members.iter_mut().for_each(|member| member.looks = looks(&member.node));
     }
 
+    /// Nothing but a look comes of this run.
+    pub fn only_look(&mut self) {
+        self.looks_only = true;
+    }
+
     /// The place of the control plane that speaks for the cluster.
     pub fn speaker(&self) -> Option<usize> {
         self.api(&self.fleet())

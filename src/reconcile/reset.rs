@@ -6,6 +6,7 @@ use crate::fleet::{self, Fleet};
 use crate::machine::Machine;
 use crate::ops::{self, remove::Removal};
 use crate::plan::{Change, State};
+use crate::report::alike::names;
 use crate::shell::Shell;
 use crate::step::Fix;
 
@@ -93,7 +94,7 @@ impl<S: Shell> Fleetwork<S> {
         };
         let going = self.members.iter().find(runs).filter(|_| !staying.is_empty())?;
         let error = Error::new(Kind::Refused, "runs the control plane of machines that would stay");
-        Some(error.on(&going.node.name).because(format!("they are: {}", staying.join(", "))).hint(
+        Some(error.on(&going.node.name).because(format!("they are: {}", names(staying))).hint(
             "reset all of them, without naming any; or, where there are more control planes, `ironstrap remove` this one",
         ))
     }

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 
 use super::{Fleetwork, Member, Stop, work};
 use crate::error::{Error, Kind, Result};
+use crate::report::alike::remarked;
 use crate::report::count;
 use crate::shell::Shell;
 
@@ -39,23 +40,27 @@ impl<S: Shell> Fleetwork<S> {
     pub(super) fn stopped(&self, what: &str) -> Error {
         let at_work = |member: &&Member<S>| member.work.busy;
         let told = |member: &&Member<S>| !member.work.busy && !member.work.stale && member.counts();
-        let name = |member: &Member<S>| member.node.name.clone();
+        let plain = |member| (name(member), String::new());
         let running = self.members.iter().filter(at_work).map(|member| match member.work.stage {
-            Some(stage) => format!("{} ({})", member.node.name, self.stages[stage].name),
-            None => name(member),
+            Some(stage) => (name(member), format!(" ({})", self.stages[stage].name)),
+            None => plain(member),
         });
         let calm = || self.members.iter().filter(told).filter(|member| member.left.is_none());
         let left = calm().filter(|member| member.pressing > 0);
-        let left = left.map(|member| format!("{} ({})", member.node.name, count(member.pressing, "change")));
+        let left = left.map(|member| (name(member), format!(" ({})", count(member.pressing, "change"))));
         let unseen = self.members.iter().filter(|member| member.work.stale && !member.work.busy);
-        let lines: [(&str, Vec<String>); 4] = [
-            ("done", calm().filter(|member| member.pressing == 0).map(name).collect()),
+        let lines: [(&str, Vec<(&str, String)>); 4] = [
+            ("done", calm().filter(|member| member.pressing == 0).map(plain).collect()),
             ("left", left.collect()),
-            ("not looked at since it was changed", unseen.map(name).collect()),
+            ("not looked at since it was changed", unseen.map(plain).collect()),
             ("may go on by itself", running.collect()),
         ];
-        let lines = lines.into_iter().filter(|(_, names)| !names.is_empty());
+        let lines = lines.into_iter().filter(|(_, nodes)| !nodes.is_empty());
         let error = Error::new(Kind::Interrupted, what).hint("run it again: it goes on from here");
-        lines.fold(error, |error, (what, names)| error.because(format!("{what}: {}", names.join(", "))))
+        lines.fold(error, |error, (what, nodes)| error.because(format!("{what}: {}", remarked(&nodes))))
     }
+}
+
+fn name<S>(member: &Member<S>) -> &str {
+    &member.node.name
 }

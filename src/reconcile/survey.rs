@@ -1,11 +1,11 @@
 //! Before anything is touched: what stands against it, on which machine, and whether on all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Fleetwork;
+use super::{CANNOT_TELL, Fleetwork};
 use crate::cluster::Node;
 use crate::error::{Error, Kind};
-use crate::fleet;
+use crate::fleet::{self, Fleet};
 use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::step::Fix;
@@ -29,11 +29,11 @@ impl<S: Shell> Fleetwork<S> {
         // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
         let mut errors = fleet::misfits(&machines, &clocks);
         let (only_told, wrong) = self.identities(&machines);
-        self.told = only_told;
         errors.extend(wrong);
         errors.retain(|error| self.stands_in_the_way(error, &fleet));
         let misfits = errors.len();
         let refusals = fleet::refusals(&self.cluster, &machines, &self.trust, kept);
+        self.told = only_told;
         let blocked = !fleet.exists
             || refusals.iter().any(|(_, everybody)| *everybody)
             || errors.iter().any(|error| error.node.is_none());
@@ -43,32 +43,44 @@ impl<S: Shell> Fleetwork<S> {
             let name = &self.members[i].node.name;
             let known = errors[misfits..].iter().any(|error| error.node.as_ref() == Some(name));
             if let Some(stages) = self.judge_in(i, &fleet).ok().filter(|_| !known) {
-                errors.extend(stages.first().and_then(|preflight| unfit(&self.members[i].node, preflight)));
+                errors
+                    .extend(stages.first().into_iter().flat_map(|first| unfit(&self.members[i].node, first)));
             }
         }
+        self.leave(&mut errors, &fleet);
+        Survey { blocked: blocked && !errors.is_empty(), errors }
+    }
+
+    /// Leaves whom something stands against, with all of it; whoever does not answer is among them. By machine, in the
+    /// order of the inventory.
+    fn leave(&mut self, errors: &mut Vec<Error>, fleet: &Fleet) {
         for i in 0..self.members.len() {
             let member = &mut self.members[i];
-            match errors.iter().find(|error| error.node.as_ref() == Some(&member.node.name)) {
-                Some(error) => drop(member.left.get_or_insert(error.clone())),
-                None => {
-                    let silent = member.left.clone();
-                    errors.extend(silent.filter(|error| self.stands_in_the_way(error, &fleet)));
+            let mut of_node = errors.iter().filter(|error| error.node.as_ref() == Some(&member.node.name));
+            if let Some(first) = of_node.next() {
+                if member.left.is_none() {
+                    member.unfit = of_node.cloned().collect();
+                    member.left = Some(first.clone());
                 }
+                continue;
             }
+            let silent = member.left.clone();
+            errors.extend(silent.filter(|error| self.stands_in_the_way(error, fleet)));
         }
-        Survey { blocked: blocked && !errors.is_empty(), errors }
+        errors.sort_by_key(|error| {
+            self.members.iter().position(|member| error.node.as_ref() == Some(&member.node.name))
+        });
     }
 }
 
 impl<S: Shell> Fleetwork<S> {
-    /// What is not as unlike or as near as it should be: what is only told, and what stands against touching machines.
+    /// What is not as unlike or as near as it should be, and what was tried in vain: what is only told, and what stands
+    /// against touching machines.
     fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
-        let ignored = |check: &str| {
-            let names = &self.cluster.ignore_preflight;
-            names.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
-        };
-        let all = fleet::identity::misfits(&self.cluster, machines);
-        let (told, wrong): (Vec<_>, Vec<_>) = all.into_iter().partition(|m| m.harmless || ignored(m.check));
+        let mut all = fleet::identity::misfits(&self.cluster, machines);
+        all.extend(self.tried.iter().cloned());
+        let (told, wrong): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|m| m.harmless || self.cluster.ignores(m.check));
         let note = |m: fleet::identity::Misfit| {
             let words = [vec![m.error.what], m.error.cause].concat().join(": ");
             (m.error.node.unwrap_or_default(), "preflight", words)
@@ -81,34 +93,29 @@ impl<S: Shell> Fleetwork<S> {
     }
 }
 
-/// Everything that only a human can change on a machine, as one error.
-fn unfit(node: &Node, preflight: &[Change]) -> Option<Error> {
-    if preflight.is_empty() {
-        return None;
-    }
-    let unknown = preflight.iter().any(|change| matches!(change.state, State::Unknown { .. }));
-    let (kind, what) = match unknown {
-        true => (Kind::Unknown, "cannot tell whether it is fit"),
-        false => (Kind::Refused, "is not fit for the cluster"),
+/// What only a human can change on a machine, and what cannot be told: each with its remedy. What
+/// several wants ask in the same words is unknown once.
+fn unfit<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterator<Item = Error> + 'a {
+    let error = |change: &Change| match (&change.state, &change.fix) {
+        (State::Unknown { why, .. }, _) => {
+            Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that))
+                .because(why)
+                .hint(CANNOT_TELL)
+        }
+        (_, Fix::ByHand(hint)) => {
+            let error = Error::new(Kind::Refused, format!("not so: {}", change.that)).hint(hint);
+            let facts = [("it has", &change.have), ("it needs", &change.want)];
+            let told = facts.iter().filter(|(_, text)| !text.is_empty());
+            told.fold(error, |error, (what, text)| {
+                error.because(format!("{what}: {}", text.replace('\n', ", ")))
+            })
+        }
+        _ => Error::new(Kind::Refused, format!("not so: {}", change.that)),
     };
-    let mut error = Error::new(kind, what).on(&node.name);
-    let mut hints: Vec<&str> = Vec::new();
-    for change in preflight {
-        match &change.state {
-            State::Unknown { why, .. } => {
-                error = error.because(format!("{}: cannot tell: {why}", change.that))
-            }
-            _ => {
-                error = error.because(format!(
-                    "not so: {}; it has: {}",
-                    change.that,
-                    change.have.replace('\n', ", ")
-                ))
-            }
-        }
-        if let Fix::ByHand(hint) = &change.fix {
-            hints.push(hint);
-        }
-    }
-    Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
+    let mut unanswered = BTreeSet::new();
+    let once = move |change: &&Change| match &change.state {
+        State::Unknown { asked, .. } => unanswered.insert(asked.clone()),
+        _ => true,
+    };
+    preflight.iter().filter(once).map(move |change| error(change).on(&node.name))
 }

@@ -44,6 +44,10 @@ impl<S: Shell> Shell for Told<S> {
         }
         Ok(output)
     }
+
+    async fn rest(&self) {
+        self.shell.rest().await;
+    }
 }
 
 impl<S: Shell> Fleetwork<S> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
+use crate::fleet::Fleet;
 use crate::ledger::{self, Ear, Heard, Run};
 use crate::machine::{Lease, Machine};
 use crate::plan::Change;
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub lost: u32,
     /// How often in a row a script of fixes was cut before any of it was done.
     pub cut: u32,
+    /// Nothing was to be done when what it may know of the fleet was this, and it has not been asked since.
+    pub calm: Option<Fleet>,
     /// What it waits for, so that this is told once.
     pub waits: Option<String>,
 }

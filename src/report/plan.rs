@@ -1,5 +1,8 @@
-//! A plan as people read it: by node and step, each want that does not hold with what changes as a diff.
+//! A plan as people read it: by node and step, each want that does not hold with what changes as a diff. What is to be
+//! done alike on many nodes stands there once.
 
+use super::alike::{self, MANY, Named};
+use crate::cluster::Node;
 use crate::plan::{Change, State, diff};
 use crate::report::count;
 use crate::report::redact::Secrets;
@@ -8,26 +11,141 @@ use crate::step::Fix;
 /// Longer diffs are cut; the JSON has them whole.
 const LINES: usize = 40;
 
-/// The lines of a whole plan: nodes in order, with their changes.
-pub fn lines(plan: &[(String, Vec<Change>)]) -> Vec<String> {
-    let (mut lines, secrets) = (Vec::new(), Secrets::default());
-    for (node, changes) in plan {
-        let mut step = "";
-        for change in changes {
-            if change.step != step {
-                step = change.step;
-                lines.push(format!("{node}  {} — {}", change.step, change.why));
-            }
-            lines.extend(one(change).iter().map(|line| secrets.hide(line).into_owned()));
-        }
-    }
-    lines
+/// The changes of a step on a node, or on many on which they are the same.
+struct Block<'a> {
+    nodes: Vec<Named<'a>>,
+    items: Vec<Item<'a>>,
 }
 
-fn one(change: &Change) -> Vec<String> {
+/// A change; at a control plane, perhaps one for each of many nodes.
+struct Item<'a> {
+    change: &'a Change,
+    about: Vec<Named<'a>>,
+    /// What there is and what should be is the same to the letter, whatever names are in it.
+    literal: bool,
+}
+
+/// The lines of a whole plan: nodes in order, with their changes. `nodes`: of the cluster.
+pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
+    let (secrets, many) = (Secrets::default(), plan.len() >= MANY);
+    let mut blocks: Vec<Block> = Vec::new();
+    for (name, changes) in plan {
+        for block in blocks_of(name, changes, nodes, many) {
+            let mut before = blocks.iter_mut().filter(|_| many);
+            if !before.any(|other| other.takes(&block)) {
+                blocks.push(block);
+            }
+        }
+    }
+    let all = blocks.iter().flat_map(Block::lines);
+    all.map(|line| secrets.hide(&line).into_owned()).collect()
+}
+
+fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: bool) -> Vec<Block<'a>> {
+    let named = |name: &'a str| {
+        let node = nodes.iter().find(|node| node.name == name);
+        Named { name, ip: node.map(|node| node.ip.to_string()) }
+    };
+    let block = |changes: &'a [Change]| {
+        let mut items: Vec<Item> = Vec::new();
+        for change in changes {
+            let about = match change.about.as_slice() {
+                [other] if many => named(other),
+                _ => named(name),
+            };
+            let item = Item { change, about: vec![about], literal: true };
+            // What is said of the node itself is compared with other nodes', not with what else is said of it.
+            let mut before = items.iter_mut().filter(|other| other.about[0] != item.about[0]);
+            if !before.any(|other| other.takes(&item)) {
+                items.push(item);
+            }
+        }
+        Block { nodes: vec![named(name)], items }
+    };
+    changes.chunk_by(|one, next| one.step == next.step).map(block).collect()
+}
+
+impl<'a> Block<'a> {
+    /// Takes in the same changes of another node.
+    fn takes(&mut self, other: &Block<'a>) -> bool {
+        let own = |block: &Block| block.items.iter().all(|item| item.about == block.nodes[..1]);
+        if self.items.len() != other.items.len() || !own(self) || !own(other) {
+            return false;
+        }
+        let pairs = || self.items.iter().zip(&other.items);
+        let alike: Option<Vec<bool>> = pairs().map(|(one, next)| one.is_like(next)).collect();
+        let Some(alike) = alike else { return false };
+        self.items.iter_mut().zip(alike).for_each(|(item, literal)| item.literal &= literal);
+        self.nodes.extend(other.nodes.iter().cloned());
+        true
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let Some(Item { change, .. }) = self.items.first() else { return vec![] };
+        let nodes = alike::counted(self.nodes.iter().map(|node| node.name));
+        let mut lines = vec![format!("{nodes}  {} — {}", change.step, change.why)];
+        lines.extend(self.items.iter().flat_map(|item| item.lines(self.nodes.len() > 1)));
+        lines
+    }
+}
+
+impl<'a> Item<'a> {
+    /// Takes in the same change about another node.
+    fn takes(&mut self, other: &Item<'a>) -> bool {
+        let Some(literal) = self.is_like(other) else { return false };
+        self.literal &= literal;
+        self.about.extend(other.about.iter().cloned());
+        true
+    }
+
+    /// Whether the other is the same but for the node, and then, whether to the letter.
+    fn is_like(&self, other: &Item) -> Option<bool> {
+        let (Item { change, about, .. }, next) = (self, other.change);
+        let (ours, theirs) = (&about[0], &other.about[0]);
+        let same = |one: &str, next: &str| {
+            one == next || ours.is_in(one) && theirs.is_in(next) && ours.out_of(one) == theirs.out_of(next)
+        };
+        let (first, second) = (told(change), told(next));
+        if change.step != next.step || !first.iter().zip(second).all(|(one, next)| same(one, next)) {
+            return None;
+        }
+        let literal = change.have == next.have && change.want == next.want && first[1..] == second[1..];
+        (literal || same(&change.have, &next.have) && same(&change.want, &next.want)).then_some(literal)
+    }
+
+    /// `all`: it stands for the nodes of its block.
+    fn lines(&self, all: bool) -> Vec<String> {
+        let node = &self.about[0];
+        let each = all || self.about.len() > 1;
+        let that = if each { node.out_of(&self.change.that) } else { self.change.that.clone() };
+        let mut lines = one(self.change, &that);
+        if each && !self.literal {
+            lines.iter_mut().for_each(|line| *line = node.out_of(line));
+        }
+        if self.about.len() > 1 {
+            lines.push(format!("      NODE: {}", alike::counted(self.about.iter().map(|node| node.name))));
+        }
+        lines
+    }
+}
+
+/// What is told of a change beside what is and what should be.
+fn told(change: &Change) -> [&str; 4] {
+    let more = match (&change.state, &change.fix) {
+        (State::Waits(more) | State::Unknown { why: more, .. }, _) => more,
+        (State::ByHand, Fix::ByHand(hint)) => hint,
+        _ => "",
+    };
+    [&change.that, place(change), change.state.word(), more]
+}
+
+fn place(change: &Change) -> &str {
+    if let Fix::Write { path, .. } = &change.fix { path } else { "" }
+}
+
+fn one(change: &Change, that: &str) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
-    let place = if let Fix::Write { path, .. } = &change.fix { path.as_str() } else { "" };
-    let mut lines = vec![format!("  {sign} {:<50} {place}", change.that).trim_end().to_string()];
+    let mut lines = vec![format!("  {sign} {that:<50} {}", place(change)).trim_end().to_string()];
     // Where there is no file yet, the hash of what will be in it tells nobody anything.
     let told_by_name = change.have.is_empty() && change.want.contains("\nsha256 ");
     let diff = if told_by_name { vec![] } else { diff(&change.have, &change.want) };

@@ -10,11 +10,15 @@ use console::{Term, measure_text_width, style, truncate_str};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::report::{color, count, trouble};
+use crate::error::{Error, Kind};
+use crate::report::alike::{self, MANY, SCREENFUL};
+use crate::report::{color, count};
 use crate::status::{Drift, Health, NodeStatus, Seen, Share, Status, Whole};
 
 /// There is none.
 const NONE: &str = "–";
+/// Not the same for all who share a row.
+const DIFFERS: &str = "…";
 /// Nobody knows.
 const UNKNOWN: &str = "?";
 
@@ -42,9 +46,19 @@ const COLUMNS: &[(u8, Column)] = &[
     (10, ("OS", |node| shown(&node.versions.os, String::clone))),
 ];
 
-/// Shows it, and says whether anybody still reads. `again`: the seconds until it is shown again, for whoever watches.
-pub fn show(status: &Status, json: bool, again: Option<u64>) -> bool {
-    if json {
+/// How it is wanted.
+#[derive(Clone, Copy, Default)]
+pub struct View {
+    pub json: bool,
+    /// A row for each node, however many there are.
+    pub all: bool,
+    /// The seconds until it is shown again, for whoever watches.
+    pub again: Option<u64>,
+}
+
+/// Shows it, and says whether anybody still reads.
+pub fn show(status: &Status, view: View) -> bool {
+    if view.json {
         let text = serde_json::to_string(status).unwrap_or_default();
         return writeln!(std::io::stdout(), "{text}").is_ok();
     }
@@ -52,8 +66,8 @@ pub fn show(status: &Status, json: bool, again: Option<u64>) -> bool {
     let is_terminal = std::io::stdout().is_terminal();
     let width = term.size_checked().filter(|_| is_terminal).map(|(_, columns)| usize::from(columns));
     let colour = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
-    let mut all = lines(status, width, colour);
-    match again {
+    let mut all = lines(status, width, colour, view.all);
+    match view.again {
         Some(seconds) if is_terminal => {
             let clock = OffsetDateTime::now_utc().format(format_description!("[hour]:[minute]:[second] UTC"));
             let foot = format!("{}, every {seconds} s; Ctrl-C ends it", clock.unwrap_or_default());
@@ -83,12 +97,18 @@ fn draw(term: &Term, mut lines: Vec<String>, foot: &str) -> std::io::Result<()> 
     term.clear_to_end_of_screen()
 }
 
-/// All of it as text. `width`: of the terminal; without one, nothing is left out.
-pub fn lines(status: &Status, width: Option<usize>, colour: bool) -> Vec<String> {
+/// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
+pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
     let plain = |line: String| strip_str(&line).to_string();
     let mut lines: Vec<String> = head(&status.cluster, status.nodes.len()).into_iter().map(plain).collect();
     lines.push(String::new());
-    lines.extend(table(&status.nodes, width, colour));
+    let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
+    lines.extend(table(&rows, width, colour));
+    let shared = rows.iter().filter(|row| row.len() > 1);
+    let names = |row: &Row| alike::counted(row.iter().map(|node| node.name.as_str()));
+    let shared: Vec<String> = shared.map(|row| format!("{} is {}", title(row), names(row))).collect();
+    lines.extend((!shared.is_empty()).then(String::new));
+    lines.extend(shared);
     let below = below(status).into_iter();
     let below = below.map(|line| if colour { color::paint(&line) } else { plain(line) });
     let below: Vec<String> = below.collect();
@@ -159,30 +179,35 @@ fn until(time: Option<OffsetDateTime>) -> String {
 }
 
 /// The most columns that fit. The last resort is to break lines.
-fn table(nodes: &[NodeStatus], width: Option<usize>, colour: bool) -> Vec<String> {
+fn table(rows: &[Row], width: Option<usize>, colour: bool) -> Vec<String> {
     let mut ranks: Vec<u8> = COLUMNS.iter().map(|(rank, _)| *rank).filter(|rank| *rank > 0).collect();
     ranks.sort_unstable();
     loop {
         let most = ranks.last().copied().unwrap_or(0);
         let columns = COLUMNS.iter().filter(|(rank, _)| *rank <= most).map(|(_, column)| column);
         let columns: Vec<&Column> = columns.collect();
-        let lines = drawn(nodes, &columns, None);
+        let lines = drawn(rows, &columns, None);
         let widest = lines.iter().map(|line| measure_text_width(line)).max().unwrap_or(0);
         match width {
             Some(width) if widest > width && most > 0 => drop(ranks.pop()),
-            Some(width) if widest > width => return drawn(nodes, &columns, Some(width)),
-            _ if colour => return coloured(lines, nodes),
+            Some(width) if widest > width => return drawn(rows, &columns, Some(width)),
+            _ if colour => return coloured(lines, rows),
             _ => return lines,
         }
     }
 }
 
-fn drawn(nodes: &[NodeStatus], columns: &[&Column], width: Option<usize>) -> Vec<String> {
+fn drawn(rows: &[Row], columns: &[&Column], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|(head, _)| *head));
-    for node in nodes {
+    for row in rows {
+        let cell = |(head, cell): &&Column| match *head {
+            "NODE" => title(row),
+            _ if row.iter().any(|node| cell(node) != cell(row[0])) => DIFFERS.into(),
+            _ => cell(row[0]),
+        };
         // What a machine says moves no cursor.
-        table.add_row(columns.iter().map(|(_, cell)| strip_str(&cell(node)).to_string()));
+        table.add_row(columns.iter().map(|column| strip_str(&cell(column)).to_string()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -193,13 +218,37 @@ fn drawn(nodes: &[NodeStatus], columns: &[&Column], width: Option<usize>) -> Vec
     table.lines().map(|line| line.trim_end().to_string()).collect()
 }
 
+/// Who shares a row: a node for itself, or many that are alike in what matters.
+type Row<'a> = Vec<&'a NodeStatus>;
+
+fn rows(nodes: &[NodeStatus], each: bool) -> Vec<Row<'_>> {
+    let what = |node: &NodeStatus| {
+        let drift = shown(&node.drift, |drift| in_words(drift));
+        (node.role, node.reachable, ready(node), drift)
+    };
+    let mut alike: BTreeMap<_, Row> = BTreeMap::new();
+    nodes.iter().for_each(|node| alike.entry(what(node)).or_default().push(node));
+    let row = |node| match alike.get(&what(node)).filter(|row| !each && row.len() >= MANY) {
+        Some(row) => std::ptr::eq(row[0], node).then(|| row.clone()),
+        None => Some(vec![node]),
+    };
+    nodes.iter().filter_map(row).collect()
+}
+
+fn title(row: &Row) -> String {
+    match row.len() {
+        0 | 1 => row[0].name.clone(),
+        n => format!("{} + {}", row[0].name, n - 1),
+    }
+}
+
 /// A row of trouble stands out. The words say it without.
-fn coloured(lines: Vec<String>, nodes: &[NodeStatus]) -> Vec<String> {
+fn coloured(lines: Vec<String>, rows: &[Row]) -> Vec<String> {
     let mut lines = lines.into_iter();
     let bright = |line: String| style(line).force_styling(true);
     let head = lines.next().map(|head| bright(head).bold().to_string());
-    let row = |(line, node): (String, &NodeStatus)| {
-        let line = bright(line);
+    let row = |(line, row): (String, &Row)| {
+        let (line, node) = (bright(line), row[0]);
         let calm = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
         match (node.reachable && node.ready != Seen::Is(false), calm && node.ready.why().is_none()) {
             (false, _) => line.red().to_string(),
@@ -207,7 +256,7 @@ fn coloured(lines: Vec<String>, nodes: &[NodeStatus]) -> Vec<String> {
             (true, true) => line.force_styling(false).to_string(),
         }
     };
-    head.into_iter().chain(lines.zip(nodes).map(row)).collect()
+    head.into_iter().chain(lines.zip(rows).map(row)).collect()
 }
 
 /// What of a plan is drift: what only waits for another node is that one's.
@@ -283,12 +332,13 @@ fn one_line(text: &str) -> String {
 
 /// What is wrong, what could not be seen, and where to look further.
 fn below(status: &Status) -> Vec<String> {
-    let not_ready = status.nodes.iter().filter_map(|node| Some((node, node.not_ready.as_ref()?)));
-    let mut lines: Vec<String> =
-        not_ready.map(|(node, why)| format!("✗ {}  not Ready: {}", node.name, one_line(why))).collect();
-    lines.extend(
-        status.errors.iter().flat_map(|e| trouble(e).lines().map(str::to_string).collect::<Vec<_>>()),
-    );
+    let not_ready = |node: &NodeStatus| {
+        let why = node.not_ready.as_ref()?;
+        Some(Error::new(Kind::Failed, format!("not Ready: {}", one_line(why))).on(&node.name))
+    };
+    let not_ready: Vec<Error> = status.nodes.iter().filter_map(not_ready).collect();
+    let told = [not_ready.as_slice(), &status.errors].map(alike::troubles).concat();
+    let mut lines: Vec<String> = told.iter().flat_map(|told| told.lines()).map(String::from).collect();
     lines.extend(unseen(status));
     if status.changes > 0 {
         let wants = count(status.changes, "want");
@@ -317,7 +367,7 @@ fn unseen(status: &Status) -> Vec<String> {
     }
     let line = |why: &str| {
         let (nodes, whats) = hidden.get(why)?;
-        let nodes = if nodes.is_empty() { String::new() } else { format!("{}  ", nodes.join(", ")) };
+        let nodes = if nodes.is_empty() { String::new() } else { format!("{}  ", alike::names(nodes)) };
         Some(format!("{UNKNOWN} {nodes}{}: {}", whats.join(", "), one_line(why)))
     };
     reasons.into_iter().filter_map(line).collect()

@@ -1,6 +1,7 @@
 //! From a way to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::pin::Pin;
@@ -21,12 +22,14 @@ use super::trust::{Parting, Trouble, Trust, last_words, lookup};
 use super::way::{Through, Way};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
-use crate::known_hosts::KnownHosts;
+use crate::known_hosts::{self, KnownHosts};
 
 /// sshd turns away some of many that come at once (MaxStartups). It is asked again, each time after twice as long, up
 /// to this, for as long as there is time for another try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Whoever takes longer than this to connect and to log in goes on, and another may begin.
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(1);
 /// How long to wait for a session that sshd still counts, though we saw its end.
 const SESSION_WAIT: Duration = Duration::from_secs(5);
 
@@ -59,14 +62,25 @@ type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + '
 /// Through other hosts where need be, each within a time of its own.
 pub(super) fn connect(visit: Visit<'_>) -> Connecting<'_> {
     Box::pin(async move {
-        let (via, since) = (through(&visit).await?, Instant::now());
-        let (clock, mut stage) = (Clock::new(visit.client.options.timeout), Stage::Name);
+        let via = through(&visit).await?;
+        let place = visit.client.handshakes.acquire().await;
+        let (clock, mut stage, since) =
+            (Clock::new(visit.client.options.timeout), Stage::Name, Instant::now());
         let mut took: Vec<(&'static str, Duration)> = via.iter().flat_map(|via| via.took.clone()).collect();
         if via.is_some() {
             took = vec![("jump", took.iter().map(|(_, time)| *time).sum())];
         }
         let work = attempt(&visit, via, &clock, &mut stage, (&mut took, since));
-        let result = clock.within(work).await;
+        // However many hang, nobody waits for them.
+        let makes_room = async {
+            sleep(LONGEST_HANDSHAKE).await;
+            drop(place);
+            std::future::pending::<Infallible>().await
+        };
+        let result = tokio::select! {
+            result = clock.within(work) => result,
+            never = makes_room => match never {},
+        };
         result.unwrap_or_else(|| Err(stage.timed_out(&visit)))
     })
 }
@@ -88,7 +102,9 @@ async fn attempt(
     (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
 ) -> Result<Connection> {
     let Visit { client, name, whose, way } = visit;
-    let known = KnownHosts::load(&way.known, &way.known_to_all, client.operator.home.as_deref())?;
+    let (host, port) = lookup(way);
+    let home = client.operator.home.as_deref();
+    let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let parting = Parting::default();
     let trust = Trust {
         name: name.to_string(),

@@ -30,10 +30,11 @@ fn mark(cluster: &Cluster) -> String {
 /// One line per control plane for the endpoint, where that name is ours: clients try them in turn, so that no
 /// load balancer is needed. Then one per node.
 fn lines(cluster: &Cluster) -> Vec<String> {
+    let mark = mark(cluster);
     let endpoint = cluster.control_planes().filter(|_| cluster.endpoint.kept);
     let endpoint = endpoint.map(|node| format!("{} {}", node.ip, cluster.endpoint.host));
     let nodes = cluster.nodes.iter().map(|node| format!("{} {}", node.ip, node.name));
-    endpoint.chain(nodes).map(|line| format!("{line} {}", mark(cluster))).collect()
+    endpoint.chain(nodes).map(|line| line + " " + &mark).collect()
 }
 
 /// Our lines as they should be, in place of our lines as they are.

@@ -20,6 +20,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net.ipv4.ip_forward", "1"),
 ];
 
+/// Where pods have addresses of IPv6, kubeadm looks for this, too.
+const IPV6: &[(&str, &str)] = &[("net.ipv6.conf.default.forwarding", "1")];
+
 /// What the kubelet sets by itself at its start, and with `protectKernelDefaults` only checks: it refuses to run
 /// where one of them differs (`setupKernelTunables` in `pkg/kubelet/cm`, values in `pkg/util/sysctl`).
 const KUBELETS_OWN: &[(&str, &str)] = &[
@@ -33,7 +36,9 @@ const KUBELETS_OWN: &[(&str, &str)] = &[
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let protected = cx.cluster.kubelet.get("protectKernelDefaults") == Some(&true.into());
-    let sysctls: Vec<_> = SYSCTLS.iter().chain(if protected { KUBELETS_OWN } else { &[] }).collect();
+    let also = |list: &'static [(&str, &str)], wanted: bool| if wanted { list } else { &[] };
+    let ipv6 = also(IPV6, cx.cluster.pods.addr().is_ipv6());
+    let sysctls: Vec<_> = SYSCTLS.iter().chain(ipv6).chain(also(KUBELETS_OWN, protected)).collect();
     let file: String = sysctls.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let mut wants = vec![
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),

@@ -15,7 +15,7 @@ mod member;
 mod network;
 mod nodes;
 mod pki;
-mod preflight;
+pub mod preflight;
 mod runtime;
 mod static_pods;
 mod swap;

@@ -1,9 +1,16 @@
-//! preflight: what only a human can change, asked before anything is changed.
+//! preflight: what only a human can change, asked before anything is changed. Here the machine itself; what it has to
+//! offer and what is in the way is in the files below. What all machines together say is `fleet`.
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::step::{Ask, Cx, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Expect, Fix, Step, Verdict, Want};
+
+mod disk;
+mod leftovers;
+mod network;
+pub mod predicted;
+mod system;
 
 pub const STEP: Step =
     Step { name: "preflight", why: "a machine that cannot carry its part is better left alone", wants };
@@ -13,13 +20,25 @@ pub const STEP: Step =
 const CPUS: u32 = 2;
 const MEMORY_CONTROL_PLANE: u64 = 1700;
 const MEMORY_WORKER: u64 = 700;
-/// Room for images, packages and logs, in mebibytes.
-const DISK: u64 = 4096;
+
+/// Ends a question on a machine that ironstrap has begun to change: what it would find there may be its own.
+const UNTOUCHED: &str = "[ ! -e /var/lib/ironstrap ] || { echo not here; exit 0; }\n";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let (node, machine) = (cx.node, cx.machine);
-    let memory = if node.is_control_plane() { MEMORY_CONTROL_PLANE } else { MEMORY_WORKER };
-    let mut wants = vec![
+    let mut wants = machine(cx.machine);
+    wants.extend(size(cx));
+    wants.extend(system::wants(cx.cluster));
+    wants.extend(disk::wants(cx.cluster, cx.node));
+    wants.extend(network::wants(cx));
+    wants.push(ports(cx.cluster, cx.node));
+    wants.extend(leftovers::wants(cx.cluster, cx.node));
+    wants.push(beside());
+    Ok(wants)
+}
+
+/// What nothing can be done without.
+fn machine(machine: &Machine) -> Vec<Want> {
+    vec![
         head(machine, "commands run as root", |m| (m.uid == 0, format!("uid {}", m.uid), "uid 0".into()))
             .by_hand("log in as root, or as somebody who may use sudo"),
         head(machine, "systemd runs the machine", |m| {
@@ -38,28 +57,25 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             (is_host_name(&m.hostname), m.hostname.clone(), "lower-case letters, digits, - and .".into())
         })
         .by_hand("hostnamectl set-hostname NAME"),
-        cgroups(cx.cluster),
-        disk(),
-        ports(cx.cluster, node),
-        beside(),
-    ];
-    if node.is_control_plane() && !ignored(cx.cluster, "NumCPU") {
-        let enough =
-            |m: &Machine| (m.cpus >= CPUS, format!("{} CPUs", m.cpus), format!("{CPUS} CPUs or more"));
-        wants.push(head(machine, "there are CPUs enough", enough).by_hand("give the machine more CPUs"));
-    }
-    if !(node.is_control_plane() && ignored(cx.cluster, "Mem")) {
-        let enough = move |m: &Machine| {
-            let mebibytes = m.memory / 1024;
-            (mebibytes >= memory, format!("{mebibytes} MiB"), format!("{memory} MiB or more"))
-        };
-        wants.push(head(machine, "there is memory enough", enough).by_hand("give the machine more memory"));
-    }
-    Ok(wants)
+    ]
 }
 
-fn ignored(cluster: &Cluster, check: &str) -> bool {
-    cluster.ignore_preflight.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
+fn size(cx: &Cx) -> Vec<Want> {
+    let control_plane = cx.node.is_control_plane();
+    let memory = if control_plane { MEMORY_CONTROL_PLANE } else { MEMORY_WORKER };
+    let cpus = |m: &Machine| (m.cpus >= CPUS, format!("{} CPUs", m.cpus), format!("{CPUS} CPUs or more"));
+    let mebibytes = move |m: &Machine| {
+        let has = m.memory / 1024;
+        (has >= memory, format!("{has} MiB"), format!("{memory} MiB or more"))
+    };
+    let cpus = head(cx.machine, "there are CPUs enough", cpus).by_hand("give the machine more CPUs");
+    let memory =
+        head(cx.machine, "there is memory enough", mebibytes).by_hand("give the machine more memory");
+    let mut wants = vec![named(cx.cluster, "Mem", memory)];
+    if control_plane {
+        wants.insert(0, named(cx.cluster, "NumCPU", cpus));
+    }
+    wants
 }
 
 /// Something that the head of the reply tells: whether it is right, what it is, what it should be.
@@ -67,6 +83,52 @@ fn head(machine: &Machine, that: &str, test: impl Fn(&Machine) -> (bool, String,
     let (holds, have, want) = test(machine);
     let verdict = if holds { Verdict::Holds } else { Verdict::Differs { have, want } };
     Want::that(that).asks(Ask::Head).judged(move |_| verdict.clone())
+}
+
+/// A want that the inventory can have told only, by this name; its hint says so.
+fn named(cluster: &Cluster, name: &str, want: Want) -> Want {
+    if cluster.ignores(name) {
+        return told(want);
+    }
+    let Fix::ByHand(hint) = &want.fix else { return want };
+    let hint = format!("{hint}; or let it be: ignore-preflight = [\"{name}\"] in [cluster]");
+    want.by_hand(hint)
+}
+
+/// What does not hold is told, and does not stand in the way.
+fn told(want: Want) -> Want {
+    let (that, expect) = (want.that.clone(), want.expect.clone());
+    want.judged(move |answer| {
+        let Expect::Judged(judge) = &expect else { return Verdict::Holds };
+        match judge(answer) {
+            Verdict::Differs { have, .. } => Verdict::Noted(noted(&that, &have)),
+            verdict => verdict,
+        }
+    })
+}
+
+fn noted(that: &str, have: &str) -> String {
+    format!("not so, and let be: {that}; it has: {}", have.trim_end().replace('\n', ", "))
+}
+
+/// What nothing may be found of: each line of the answer is something wrong, and has a name by which the inventory
+/// can have it told only.
+fn nothing(
+    cluster: &Cluster,
+    that: &str,
+    ask: Ask,
+    name: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> Want {
+    let (cluster, text) = (cluster.clone(), that.to_string());
+    let ignored = move |line: &str| cluster.ignores(&name(line));
+    Want::that(that).asks(ask).judged(move |answer| {
+        let (told, wrong): (Vec<&str>, Vec<&str>) = answer.lines().partition(|line| ignored(line));
+        match (told.is_empty(), wrong.is_empty()) {
+            (true, true) => Verdict::Holds,
+            (false, true) => Verdict::Noted(noted(&text, &told.join("\n"))),
+            _ => Verdict::Differs { have: wrong.join("\n"), want: String::new() },
+        }
+    })
 }
 
 /// RFC 1123, as Kubernetes takes it.
@@ -82,30 +144,17 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
-fn cgroups(cluster: &Cluster) -> Want {
-    let bears = cluster.kubernetes.minor < 35 || cluster.kubelet.get("failCgroupV1") == Some(&false.into());
-    Want::that("the kubelet runs with the machine's cgroups")
-        .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo version 2; else echo version 1; fi")
-        .passes("version 2", move |version| bears || version == "version 2")
-        .by_hand(
-            "boot it with systemd.unified_cgroup_hierarchy=1 on the kernel's command line; or, as long as that works, \
-             failCgroupV1 = false under [kubelet] and ignore-preflight = [\"SystemVerification\"] under [cluster]",
-        )
-}
-
 /// What runs beside Kubernetes, or does not, and may be why something fails later: for people to know of.
 fn beside() -> Want {
-    Want::that("whether something here may get in the way").ask(BESIDE).judged(|answer| match answer.trim() {
-        "" => Verdict::Holds,
-        lines => Verdict::Noted(lines.replace('\n', "; ")),
-    })
+    Want::that("whether something here may get in the way").asks(Ask::Newcomer(BESIDE.into())).judged(
+        |answer| match answer.trim() {
+            "" => Verdict::Holds,
+            lines => Verdict::Noted(lines.replace('\n', "; ")),
+        },
+    )
 }
 
-const BESIDE: &str = r#"for f in /etc/kubernetes/kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
-  [ ! -e $f ] || exit 0
-done
-runs() { systemctl is-active -q "$@"; }
+const BESIDE: &str = r#"runs() { systemctl is-active -q "$@"; }
 for u in firewalld ufw; do
   ! runs $u || echo "$u is active: nodes must reach each other on the ports of Kubernetes, and pods too"
 done
@@ -115,37 +164,21 @@ runs chrony || runs chronyd || runs systemd-timesyncd || runs ntpsec || runs ntp
   echo "no time service runs: certificates need clocks that agree"
 "#;
 
-/// Asked only of machines that are not members yet: later the kubelet watches the disk itself.
-fn disk() -> Want {
-    let enough =
-        |free: &str| free == "a member" || free.parse::<u64>().is_ok_and(|mebibytes| mebibytes >= DISK);
-    Want::that("there is disk enough under /var/lib")
-        .ask("if [ -e /etc/kubernetes/kubelet.conf ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo a member; exit 0; fi\nset -- $(stat -f -c '%a %S' /var/lib)\necho $(($1 * $2 / 1048576))")
-        .passes(format!("{DISK} MiB or more"), enough)
-        .by_hand("make room under /var/lib, where images, packages and logs go")
-}
-
-/// The ports of kubeadm's own check, unless this machine is a member: then Kubernetes itself holds them.
+/// The ports of kubeadm's own check.
 fn ports(cluster: &Cluster, node: &Node) -> Want {
     let mut ports = vec![10250];
     if node.is_control_plane() {
         ports.extend([cluster.api_port(), 10257, 10259, 2379, 2380]);
     }
-    let ours = |port: &u16| !ignored(cluster, &format!("Port-{port}"));
-    let hex: Vec<String> =
-        ports.iter().filter(|port| ours(port)).map(|port| format!("{port:04X}={port}")).collect();
-    Want::that("the ports of Kubernetes are free")
-        .ask(PORTS.replace("PORTS", &hex.join(" ")))
-        .is("")
-        .by_hand("stop what listens there, or take it off the machine")
+    let hex: Vec<String> = ports.iter().map(|port| format!("{port:04X}={port}")).collect();
+    let ask = Ask::Newcomer(PORTS.replace("PORTS", &hex.join(" ")));
+    let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
+    nothing(cluster, "the ports of Kubernetes are free", ask, name)
+        .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or let it be: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
 }
 
-/// Prints who listens where it should not. A kubelet that was installed but never configured, or a kubeadm that
-/// was killed, is our own business.
-const PORTS: &str = r#"for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
-  [ ! -e $f ] || exit 0
-done
-tables=/proc/net/tcp
+/// Prints who listens where it should not.
+const PORTS: &str = r#"tables=/proc/net/tcp
 [ ! -e /proc/net/tcp6 ] || tables="$tables /proc/net/tcp6"
 found=$(awk -v ports="PORTS" 'BEGIN { n = split(ports, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
   $4 == "0A" { split($2, l, ":"); if (l[2] in want) print want[l[2]], $10 }' $tables)

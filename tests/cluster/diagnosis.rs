@@ -123,6 +123,8 @@ pub const SCENARIOS: &[Scenario] = injected! {
         cause: "endpoint-unreachable",
         evidence: "198.18.0.11:6443",
         remedy: "ip route get",
+        // Else it is found before it is tried.
+        inventory: |i| set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Reach"]"#),
         break_it: |w| {
             leave(w);
             w.lab.ssh("w2", "ip route add unreachable 198.18.0.11/32");
@@ -208,6 +210,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         remedy: "/etc/containerd/certs.d",
         inventory: |i| {
             alone(i);
+            set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Sources"]"#);
             set(i, &["registries", "registry.k8s.io", "mirrors"], r#"["http://198.18.0.1:5999"]"#);
         },
         converges: false,

@@ -22,6 +22,16 @@ pub const UNFIT: &[Scenario] = &[
         ground: Ground::Fresh,
         run: mistaken,
     },
+    Scenario {
+        says: "what an earlier cluster left, disks, routes and name servers are named, each by its name for the inventory",
+        ground: Ground::Fresh,
+        run: used,
+    },
+    Scenario {
+        says: "machines that do not reach each other, their sources or the endpoint are named before they are touched",
+        ground: Ground::Fresh,
+        run: cut_off,
+    },
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -96,6 +106,83 @@ fn mistaken(world: &World) {
     let notes: Vec<&str> = plan.events.iter().filter_map(|event| event["note"].as_str()).collect();
     for piece in ["machine-id of m1", "host key of m1", "198.18.0.99", "10.244.7.0/24", "10.0.0.0/8"] {
         assert!(notes.iter().any(|note| note.contains(piece)), "no {piece:?} among {notes:#?}");
+    }
+}
+
+/// What is wrong with machines, by the node, what it takes to make it so, words of the error, and the name to let it be.
+const USED: &[(&str, &str, &str, &str)] = &[
+    ("m1", "mkdir /var/lib/etcd/member", "no data of another etcd is here", "DirAvailable--var-lib-etcd"),
+    (
+        "m1",
+        "mkdir -p /etc/kubernetes/manifests; echo >/etc/kubernetes/manifests/etcd.yaml",
+        "it has: etcd.yaml",
+        "FileAvailable--etc-kubernetes-manifests-etcd.yaml",
+    ),
+    (
+        "w1",
+        "mkdir -p /etc/cni/net.d; echo {} >/etc/cni/net.d/05-other.conflist",
+        "05-other.conflist",
+        "Leftovers",
+    ),
+    ("w1", "ip link add cali0123 type dummy", "cali0123", "Leftovers"),
+    ("w1", "mount -t tmpfs -o size=20m tmpfs /var/log", "MiB free on /var/log", "Disk"),
+    ("w2", "mount -t tmpfs -o nr_inodes=100 tmpfs /var/log", "inodes free on /var/log", "Inodes"),
+    (
+        "w2",
+        "ip route add 198.18.0.1 dev eth0; ip route del default",
+        "there is a default route",
+        "DefaultRoute",
+    ),
+    ("w2", "echo nameserver 127.0.0.53 >/etc/resolv.conf", "only 127.0.0.53", "ResolvConf"),
+];
+
+fn used(world: &World) {
+    for (node, script, ..) in USED {
+        world.lab.ssh(node, script);
+    }
+    world.lab.ssh("w1", "mkdir -p /opt/cni/bin; mount -t tmpfs -o noexec tmpfs /opt/cni/bin");
+    world.lab.ssh("w2", "mkdir -p /etc/kubernetes; mount -t tmpfs -o ro tmpfs /etc/kubernetes");
+    let before = world.lab.look_at_all();
+    for mut run in [world.apply(), world.plan()] {
+        for (node, _, words, _) in USED {
+            run = run.refused(5, node, &[words]);
+        }
+        run = run.refused(5, "w1", &["/opt/cni/bin", "noexec"]);
+        run.refused(5, "w2", &["/etc/kubernetes", "read-only"]);
+    }
+    assert_untouched(&before, &world.lab.look_at_all());
+    world.lab.ssh("w1", "umount /opt/cni/bin");
+    world.lab.ssh("w2", "umount /etc/kubernetes");
+    let names: Vec<String> = USED.iter().map(|(.., name)| format!("\"{name}\"")).collect();
+    let names = format!("[\"SystemVerification\", {}]", names.join(", "));
+    world.inventory(|i| set(i, &["cluster", "ignore-preflight"], &names));
+    let plan = world.plan().good();
+    let notes: Vec<&str> = plan.events.iter().filter_map(|event| event["note"].as_str()).collect();
+    for (_, _, words, _) in USED {
+        assert!(notes.iter().any(|note| note.contains(words)), "no {words:?} among {notes:#?}");
+    }
+}
+
+fn cut_off(world: &World) {
+    // It cannot answer the control plane, and takes smaller packets than the others send; neither is in SSH's way.
+    world.lab.ssh("w1", "ip route add prohibit 198.18.0.11/32");
+    world.lab.ssh("w2", "ip link set dev eth0 mtu 1400");
+    let edit = |i: &mut Table| {
+        set(i, &["packages", "kubernetes"], "\"https://198.18.0.1:9/deb/\"");
+        set(i, &["cluster", "endpoint"], "\"nowhere.invalid:6443\"");
+    };
+    world.inventory(edit);
+    let before = world.lab.look_at_all();
+    for run in [world.apply(), world.plan()] {
+        let run = run.refused(5, "m1", &["cannot be reached on 6443/tcp (the API)", "from w1"]);
+        let run = run.refused(5, "w1", &["cannot be reached on", "10250/tcp", "from m1"]);
+        let run = run.refused(5, "m1", &["packets of 1500 bytes", "w2", "1400 bytes got through"]);
+        let run = run.refused(5, "w2", &["a repository of packages does not answer", "198.18.0.1:9"]);
+        run.refused(5, "w2", &["nowhere.invalid", "leads it nowhere"]);
+    }
+    assert_untouched(&before, &world.lab.look_at_all());
+    for (node, port) in [("m1", 6443), ("w2", 10250)] {
+        assert!(!world.lab.machine(node).listens(port), "something still listens on {port} of {node}");
     }
 }
 

@@ -91,3 +91,33 @@ pub fn pipe(command: &mut Command, input: &str) -> Output {
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
+
+/// What a machine that is fit says to a question of preflight.
+pub fn fit(want: &Want) -> &'static str {
+    match want.that.as_str() {
+        "the kubelet runs with the machine's cgroups" => "version 2 cpuset cpu io memory hugetlb pids\n",
+        "the kernel is one that Kubernetes is tested with" => "6.12.41+deb13-amd64\n",
+        "the kernel has what kubeadm looks for" => {
+            "NAMESPACES\nNET_NS\nPID_NS\nIPC_NS\nUTS_NS\nCPUSETS\nMEMCG\nINET\nEXT4_FS\nPROC_FS\n\
+             NETFILTER_XT_TARGET_REDIRECT\nNETFILTER_XT_MATCH_COMMENT\nFAIR_GROUP_SCHED\nCGROUPS\nCGROUP_BPF\n\
+             CGROUP_PIDS\nCGROUP_SCHED\n"
+        }
+        "there is disk enough where Kubernetes writes"
+        | "there are inodes enough where Kubernetes writes"
+        | "what Kubernetes writes to can be written to"
+        | "programs may be started from where they will be" => {
+            "/etc/kubernetes / 20000 900000 1000000 rw,relatime\n/opt/cni/bin / 20000 900000 1000000 rw,relatime\n\
+             /usr/bin / 20000 900000 1000000 rw,relatime\n/var/lib/containerd / 20000 900000 1000000 rw,relatime\n\
+             /var/lib/kubelet / 20000 900000 1000000 rw,relatime\n/var/log / 20000 900000 1000000 rw,relatime\n\
+             /var/lib/etcd / 20000 900000 1000000 rw,relatime\n"
+        }
+        "there is a default route" | "whether the cluster's network is the one that leads outside" => {
+            "default via 198.18.0.1 dev eth0\n"
+        }
+        "pods are given name servers that they can reach"
+        | "whether pods are given all name servers and search domains" => {
+            "in /etc/resolv.conf\nnameserver 198.18.0.1\nsearch example.org\n"
+        }
+        _ => "",
+    }
+}

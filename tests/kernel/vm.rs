@@ -143,7 +143,7 @@ impl Vm {
         self.runtime.block_on(work.look());
         assert_eq!(work.survey(("kernel.trust", false)).errors, []);
         let plan = work.plan().unwrap();
-        assert_eq!(ironstrap::report::plan::lines(&plan), Vec::<String>::new());
+        assert_eq!(ironstrap::report::plan::lines(&plan, &[]), Vec::<String>::new());
         assert_eq!(work.members()[0].execs, 1);
     }
 

@@ -30,7 +30,8 @@ vm_disk() {
   rm -rf "$r" "$disk"
   cp -a --reflink=auto "${PART[vm]}/root" "$r"
   name_it "$VM" "$r"
-  printf '[Match]\nName=e*\n[Network]\nAddress=10.0.2.15/24\n' >"$r/etc/systemd/network/lab.network"
+  printf '[Match]\nName=e*\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n' >"$r/etc/systemd/network/lab.network"
+  printf 'nameserver 10.0.2.3\n' >"$r/etc/resolv.conf"
   ln -s /usr/lib/systemd/system/systemd-networkd.service "$r/etc/systemd/system/multi-user.target.wants/"
   printf '%s\n' '/dev/nvme0n1p1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
   # On a busy host a device may take its time.

@@ -301,7 +301,7 @@ impl Fleet {
         while let Ok(event) = receiver.try_recv() {
             events.push(event);
         }
-        let mut shown: String = ironstrap::report::plan::lines(&plan).join("\n");
+        let mut shown: String = ironstrap::report::plan::lines(&plan, &self.cluster.nodes).join("\n");
         for event in &events {
             shown += &ironstrap::report::detail::lines(event).join("\n");
             shown += &format!("\n{event:?}\n{}", serde_json::to_string(event).unwrap());

@@ -21,7 +21,7 @@ pub fn new_key() -> PrivateKey {
 }
 
 /// Paths of a machine that are below its folder here.
-const MOVED: [&str; 10] = [
+const MOVED: [&str; 15] = [
     "/etc/",
     "/run/",
     "/var/lib/ironstrap",
@@ -32,6 +32,11 @@ const MOVED: [&str; 10] = [
     "/proc/1/",
     "/sys/class/",
     "/sys/fs/",
+    "/sys/module/",
+    "/proc/config.gz",
+    "/boot/",
+    "/usr/lib/modules/",
+    "/usr/lib/apt/",
 ];
 
 /// `systemctl`: a folder of units, each with what `enable`, `mask` and `restart` made of it.
@@ -57,6 +62,10 @@ restart) [ ! -x $ROOT/bin/restarting ] || restarting || exit; date -u '+%a %F %T
 is-active) [ -e $unit.since ] ;;
 *) echo "systemctl $*?" >&2; exit 64 ;;
 esac"#;
+
+/// What of a kernel kubeadm looks for.
+const KERNEL: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET EXT4_FS PROC_FS IP_NF_TARGET_REDIRECT \
+    NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF CGROUP_PIDS CGROUP_SCHED";
 
 pub struct Machine {
     pub name: String,
@@ -115,8 +124,17 @@ impl Machine {
 
     fn furnish(&self) {
         // What the host's network is like says nothing of a folder.
-        self.command("ip", "exit 0");
-        self.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+        self.command(
+            "ip",
+            "case \"$*\" in *'route show default'*) echo default via 198.18.0.1 dev eth0 ;; esac",
+        );
+        self.write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n");
+        self.write("sys/class/net/eth0/address", "02:00:00:00:00:01\n");
+        self.write(
+            "proc/config.gz",
+            &KERNEL.split_whitespace().map(|key| format!("CONFIG_{key}=y\n")).collect::<String>(),
+        );
+        self.write("etc/resolv.conf", "nameserver 198.18.0.1\n");
         self.write("etc/os-release", "ID=debian\nVERSION_CODENAME=trixie\n");
         self.write("etc/fstab", "UUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n");
         self.write("etc/hosts", "127.0.0.1 localhost");
@@ -130,6 +148,8 @@ impl Machine {
             fs::create_dir_all(self.path(dir)).unwrap();
         }
         self.command("id", "echo 0");
+        self.command("dpkg", "exit 0");
+        self.command("findmnt", "echo / rw,relatime");
         self.command("nproc", "echo 4");
         // The folder is whoever's runs the tests; on a machine it is root's.
         self.command("stat", "/usr/bin/stat \"$@\" | sed 's/\\(\\tmode [0-7]*\\) [^\\t]*/\\1 root:root/'");

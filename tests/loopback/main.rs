@@ -258,6 +258,29 @@ async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answ
 }
 
 #[tokio::test]
+async fn where_nobody_joins_nothing_is_tried() {
+    let fleet = Fleet::settled(&["m1", "w1"]).await;
+    let (mut work, _) = fleet.look().await;
+    work.try_out().await;
+    assert_eq!((fleet.machine("m1").execs(), fleet.machine("w1").execs()), (1, 1));
+    assert!(work.members().iter().all(|member| member.execs == 1));
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
+    let mut fleet = Fleet::settled(&["m1"]).await;
+    fleet.stages = HALF_REAL;
+    fleet.converge().await;
+    fleet.machine("m1").write("proc/1/comm", "runit\n");
+    fleet.machine("m1").write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
+    let (mut work, _) = fleet.look().await;
+    assert!(!work.survey(("demo.trust", true)).blocked);
+    let wrong: Vec<&str> = work.members()[0].wrong().map(|error| error.what.as_str()).collect();
+    let that = ["systemd runs the machine", "the kubelet runs with the machine's cgroups"];
+    assert_eq!(wrong, that.map(|that| format!("not so: {that}")));
+}
+
+#[tokio::test]
 async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.stages = HALF_REAL;
@@ -266,7 +289,7 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
     let error = outcome.result.unwrap_err();
     reads("error-unfit", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Refused, Some("w1")));
-    assert_eq!(error.cause, ["not so: systemd runs the machine; it has: runit"]);
+    assert_eq!(error.cause, ["it has: runit", "it needs: systemd"]);
     assert_eq!(fleet.machine("m1").read("run/ironstrap/lease"), "absent");
     fleet.machine("w1").write("proc/1/comm", "systemd\n");
     fleet.converge().await;
@@ -441,7 +464,7 @@ async fn no_secret_is_ever_shown() {
     // And the plan of the real steps.
     fleet.stages = STAGES;
     let (work, mut events) = fleet.look().await;
-    let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap()).join("\n");
+    let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap(), &fleet.cluster.nodes).join("\n");
     while let Ok(event) = events.try_recv() {
         shown += &serde_json::to_string(&event).unwrap();
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{End, Errors, FleetArgs, Outcome, Start};
 use crate::error::{Error, Kind};
+use crate::report::alike::names;
 use crate::report::{self, Event, NodeState, Tally, count};
 
 /// What a run came to.
@@ -91,7 +92,7 @@ impl Sum<'_> {
             self.good(),
             count(self.about(), "node"),
             self.inventory,
-            left.join(", ")
+            names(left)
         );
         let error = Error::new(Kind::Partial, what);
         Some(self.left_out.iter().fold(error, |error, words| error.because(words)))

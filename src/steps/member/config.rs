@@ -7,6 +7,7 @@ use crate::cluster::{Args, Cluster};
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
 use crate::step::Cx;
+use crate::steps::preflight::predicted::OURS;
 use crate::template;
 
 /// Where a joining machine finds the API and what it trusts; there only while it joins.
@@ -85,8 +86,10 @@ fn register(cx: &Cx, document: &mut Value) {
     let Some(registration) = document.get_mut("nodeRegistration").and_then(Value::as_object_mut) else {
         return;
     };
-    if !cx.cluster.ignore_preflight.is_empty() {
-        registration.insert("ignorePreflightErrors".into(), json!(cx.cluster.ignore_preflight));
+    let ours = |check: &&String| OURS.iter().any(|name| name.eq_ignore_ascii_case(check));
+    let theirs: Vec<&String> = cx.cluster.ignore_preflight.iter().filter(|check| !ours(check)).collect();
+    if !theirs.is_empty() {
+        registration.insert("ignorePreflightErrors".into(), json!(theirs));
     }
     // A worker has none of its own; of a configuration that says nothing kubeadm init would make a control plane's.
     let none = || if cx.node.is_control_plane() { None } else { Some(vec![]) };

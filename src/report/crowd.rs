@@ -1,0 +1,156 @@
+//! What happens, in lines: each as it comes where nodes are few; where they are many, each thing where it first happens,
+//! and every so often how far all are. What people should know of comes last, and once.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::alike::{MANY, Named, SCREENFUL, counted, shape};
+use super::{Event, count, line};
+
+/// How often it is told how far all are.
+const EVERY: Duration = Duration::from_secs(10);
+
+pub struct Crowd {
+    /// How many nodes have answered.
+    nodes: usize,
+    /// What was told, but for the node.
+    told: BTreeSet<String>,
+    mended: usize,
+    mended_on: BTreeSet<String>,
+    last: Instant,
+    /// Who said so, and what.
+    notes: Vec<(String, String)>,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        let (told, mended_on, notes) = Default::default();
+        Crowd { nodes: 0, told, mended: 0, mended_on, last: Instant::now(), notes }
+    }
+}
+
+impl Crowd {
+    /// Takes in who has answered. All do before anything is done.
+    pub fn hear(&mut self, event: &Event) {
+        self.nodes += usize::from(matches!(event, Event::Looked { .. }));
+    }
+
+    /// They are more than a screen has lines for.
+    pub fn is_large(&self) -> bool {
+        self.nodes > SCREENFUL
+    }
+
+    /// What there is to be told now.
+    pub fn lines(&mut self, event: &Event) -> Vec<String> {
+        match event {
+            Event::Note { node, .. } => {
+                self.notes.extend(line(event).map(|note| (node.clone(), note)));
+                vec![]
+            }
+            _ if !self.is_large() => line(event).into_iter().collect(),
+            _ => self.first_of(event),
+        }
+    }
+
+    fn first_of(&mut self, event: &Event) -> Vec<String> {
+        let Some(text) = line(event) else { return vec![] };
+        let key = match event {
+            // How many changes it has, and whom it waits for, differs from node to node.
+            Event::Stage { stage, .. } => format!("stage {stage}"),
+            Event::Waiting { .. } => "waiting".into(),
+            Event::Fixed { node, .. } | Event::Attached { node, .. } | Event::Said { node, .. } => {
+                shape(&Named { name: node, ip: None }.out_of(&text))
+            }
+            _ => return vec![text],
+        };
+        let mut lines = Vec::new();
+        if self.told.is_empty() {
+            lines.push(format!("{} nodes: each thing is told where it first happens", self.nodes));
+        }
+        lines.extend(self.told.insert(key).then_some(text));
+        if let Event::Fixed { node, .. } = event {
+            self.mended += 1;
+            self.mended_on.insert(node.clone());
+            if self.last.elapsed() >= EVERY {
+                self.last = Instant::now();
+                let (mended, nodes) = (count(self.mended, "thing"), count(self.mended_on.len(), "node"));
+                lines.push(format!("… {mended} mended on {nodes} so far"));
+            }
+        }
+        lines
+    }
+
+    /// What people should know of.
+    pub fn rest(self) -> Vec<String> {
+        let mut groups: Vec<(String, Vec<&(String, String)>)> = Vec::new();
+        for note in &self.notes {
+            let key = shape(&note.1);
+            match groups.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, group)) => group.push(note),
+                None => groups.push((key, vec![note])),
+            }
+        }
+        let told = |(_, group): (String, Vec<&(String, String)>)| -> Vec<String> {
+            if group.len() < MANY {
+                return group.into_iter().map(|(_, note)| note.clone()).collect();
+            }
+            let mut nodes: Vec<&str> = group.iter().map(|(node, _)| node.as_str()).collect();
+            nodes.dedup();
+            let more = format!("      and {} more like it, from {}", group.len() - 1, counted(nodes));
+            vec![group[0].1.clone(), more]
+        };
+        groups.into_iter().flat_map(told).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked(i: usize) -> Event {
+        Event::Looked { node: format!("w{i}"), changes: 0, answering: 0.0, seconds: 0.0 }
+    }
+
+    /// What is told of these events by a fleet of so many.
+    fn told(nodes: usize, events: &[Event]) -> Vec<String> {
+        let mut crowd = Crowd::default();
+        (0..nodes).for_each(|i| crowd.hear(&looked(i)));
+        let mut lines: Vec<String> = events.iter().flat_map(|event| crowd.lines(event)).collect();
+        lines.extend(crowd.rest());
+        lines
+    }
+
+    fn fixed(node: usize) -> Event {
+        Event::Fixed { node: format!("w{node}"), step: "member".into(), that: format!("w{node} is a member") }
+    }
+
+    #[test]
+    fn few_nodes_are_told_one_by_one_and_many_where_something_first_happens() {
+        let stage = |i: usize| Event::Stage { node: format!("w{i}"), stage: "prepare".into(), changes: i };
+        let events: Vec<Event> = (0..1000).map(stage).chain((0..1000).map(fixed)).collect();
+        assert_eq!(told(SCREENFUL, &events).len(), events.len());
+        assert_eq!(
+            told(1000, &events),
+            [
+                "1000 nodes: each thing is told where it first happens",
+                "w0  prepare: 0 changes",
+                "w0  member: w0 is a member"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_people_should_know_of_many_is_said_once() {
+        let note = |i: usize| Event::Note {
+            node: format!("w{i}"),
+            step: "preflight".into(),
+            note: "no time service runs".into(),
+        };
+        let notes: Vec<Event> = (1..41).map(note).collect();
+        assert_eq!(told(40, &notes[..3]), ["! no time service runs"; 3]);
+        assert_eq!(
+            told(40, &notes),
+            ["! no time service runs", "      and 39 more like it, from w[1-40]  (40 nodes)"]
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Room where Kubernetes writes, on whichever file systems that is, and whether it may write there at all. Asked before
+//! the first change only: later the kubelet watches its disks itself.
+
+use std::collections::BTreeMap;
+
+use super::{UNTOUCHED, named};
+use crate::cluster::{Cluster, Node};
+use crate::step::{Ask, Verdict, Want};
+
+/// Mebibytes and inodes that a folder will take, to begin with.
+struct Need {
+    folder: &'static str,
+    room: u64,
+    inodes: u64,
+    control_planes: bool,
+}
+
+const fn need(folder: &'static str, room: u64, inodes: u64) -> Need {
+    Need { folder, room, inodes, control_planes: false }
+}
+
+const NEEDS: &[Need] = &[
+    need("/etc/kubernetes", 16, 200),
+    need("/opt/cni/bin", 64, 50),
+    need("/usr/bin", 768, 2000),
+    need("/var/lib/containerd", 2048, 50_000),
+    need("/var/lib/kubelet", 512, 2000),
+    need("/var/log", 160, 500),
+    Need { control_planes: true, ..need("/var/lib/etcd", 512, 100) },
+];
+
+/// Programs are started from below these; containers' own are not hindered by how their layers are mounted.
+const PROGRAMS: [&str; 2] = ["/opt/cni/bin", "/usr/bin"];
+
+pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
+    let needs: Vec<&'static Need> =
+        NEEDS.iter().filter(|need| !need.control_planes || node.is_control_plane()).collect();
+    let want = |that: &str, wrong: fn(&[&'static Need], &[Place]) -> Vec<String>| {
+        let needs = needs.clone();
+        Want::that(that).asks(ask(&needs)).judged(move |answer| {
+            let found = Place::read(answer).map(|places| wrong(&needs, &places));
+            let have = match found {
+                Some(found) if found.is_empty() => return Verdict::Holds,
+                Some(found) => found.join("\n"),
+                None => format!("an answer that cannot be read: {answer}"),
+            };
+            Verdict::Differs { have, want: String::new() }
+        })
+    };
+    let room = want("there is disk enough where Kubernetes writes", little_room)
+        .by_hand("`du -xh --max-depth=2 / | sort -h | tail` shows what takes it: make room, or make the file system larger");
+    let inodes = want("there are inodes enough where Kubernetes writes", few_inodes)
+        .by_hand("`du -x --inodes --max-depth=2 / | sort -n | tail` shows what takes them: remove small files, or make the file system anew with more inodes");
+    vec![
+        named(cluster, "Disk", room),
+        named(cluster, "Inodes", inodes),
+        want("what Kubernetes writes to can be written to", read_only)
+            .by_hand("mount -o remount,rw MOUNT, and see in `dmesg` and /etc/fstab why it is not"),
+        want("programs may be started from where they will be", no_programs)
+            .by_hand("mount -o remount,exec MOUNT, and take noexec out of /etc/fstab"),
+    ]
+}
+
+/// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS; of a folder that is not there, the one it will be made in.
+fn ask(needs: &[&Need]) -> Ask {
+    let folders: Vec<&str> = needs.iter().map(|need| need.folder).collect();
+    Ask::Newcomer(format!(
+        "{UNTOUCHED}for d in {}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${{p%/*}}; p=${{p:-/}}; done\n  \
+         set -- $(stat -f -c '%a %S %d %c' \"$p\")\n  \
+         m=$(findmnt -n -f -o TARGET,OPTIONS -T \"$p\") || m='? ?'\n  \
+         echo \"$d ${{m%% *}} $(($1 * $2 / 1048576)) $3 $4 ${{m##* }}\"\ndone",
+        folders.join(" ")
+    ))
+}
+
+/// Where a folder of Kubernetes is, or will be.
+struct Place<'a> {
+    folder: &'a str,
+    mount: &'a str,
+    room: u64,
+    inodes: u64,
+    /// 0 where the file system makes them as it needs them.
+    of_inodes: u64,
+    options: &'a str,
+}
+
+impl Place<'_> {
+    fn read(answer: &str) -> Option<Vec<Place<'_>>> {
+        let place = |line| -> Option<Place> {
+            let mut words = str::split_whitespace(line);
+            Some(Place {
+                folder: words.next()?,
+                mount: words.next()?,
+                room: words.next()?.parse().ok()?,
+                inodes: words.next()?.parse().ok()?,
+                of_inodes: words.next()?.parse().ok()?,
+                options: words.next()?,
+            })
+        };
+        answer.lines().map(place).collect()
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|word| word == option)
+    }
+}
+
+/// What there may be too little of.
+struct Scarce {
+    unit: &'static str,
+    needed: fn(&Need) -> u64,
+    there: fn(&Place) -> u64,
+}
+
+const ROOM: Scarce = Scarce { unit: "MiB", needed: |need| need.room, there: |place| place.room };
+const INODES: Scarce = Scarce {
+    unit: "inodes",
+    needed: |need| need.inodes,
+    there: |place| if place.of_inodes == 0 { u64::MAX } else { place.inodes },
+};
+
+/// Mounts with less than what all that will be on them takes together.
+fn scarce(what: &Scarce, needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+    let mut mounts: BTreeMap<&str, (u64, u64, Vec<&str>)> = BTreeMap::new();
+    for place in places {
+        let need =
+            needs.iter().find(|need| need.folder == place.folder).map_or(0, |need| (what.needed)(need));
+        let (needed, there, folders) = mounts.entry(place.mount).or_default();
+        (*needed, *there) = (*needed + need, (what.there)(place));
+        folders.push(place.folder);
+    }
+    let short = mounts.into_iter().filter(|(_, (needed, there, _))| there < needed);
+    let line = |(mount, (needed, there, folders)): (&str, (u64, u64, Vec<&str>))| {
+        format!("{there} {} free on {mount}, {needed} needed for {}", what.unit, folders.join(" "))
+    };
+    short.map(line).collect()
+}
+
+fn little_room(needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+    scarce(&ROOM, needs, places)
+}
+
+fn few_inodes(needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+    scarce(&INODES, needs, places)
+}
+
+fn read_only(_: &[&'static Need], places: &[Place]) -> Vec<String> {
+    let places = places.iter().filter(|place| place.has("ro"));
+    places
+        .map(|place| format!("{} is on {}, which is mounted read-only", place.folder, place.mount))
+        .collect()
+}
+
+fn no_programs(_: &[&'static Need], places: &[Place]) -> Vec<String> {
+    let places = places.iter().filter(|place| PROGRAMS.contains(&place.folder) && place.has("noexec"));
+    places.map(|place| format!("{} is on {}, which is mounted noexec", place.folder, place.mount)).collect()
+}

@@ -1,0 +1,94 @@
+//! What an earlier cluster left on a machine. Only before the first change: what is there later may be ours.
+
+use super::{UNTOUCHED, nothing};
+use crate::cluster::{Cluster, Network, Node};
+use crate::step::{Ask, Verdict, Want};
+
+/// How flannel calls its configuration. containerd takes the first by name.
+const FLANNELS: &str = "10-flannel.conflist";
+/// What networks of pods leave behind, as a pattern of `case`.
+const LINKS: &str = "cni0 | cbr0 | flannel* | cali* | tunl0 | vxlan.calico | cilium_* | lxc* | weave | kube-bridge | kube-ipvs0 | antrea-gw0 | ovn-k8s-mp0";
+
+pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
+    let mut wants = vec![manifests(cluster), plugins(cluster), links(cluster), others()];
+    if node.is_control_plane() {
+        wants.insert(0, etcd(cluster));
+    }
+    wants
+}
+
+fn ask(shell: &str) -> Ask {
+    Ask::Newcomer(format!("{UNTOUCHED}{shell}"))
+}
+
+fn etcd(cluster: &Cluster) -> Want {
+    let name = "DirAvailable--var-lib-etcd";
+    let entries =
+        ask("for f in /var/lib/etcd/* /var/lib/etcd/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
+    nothing(cluster, "no data of another etcd is here", entries, move |_| name.into()).by_hand(format!(
+        "if nobody needs that data any more: rm -rf /var/lib/etcd/*; lost+found alone, of a file system of its own, \
+         may stay: ignore-preflight = [\"{name}\"] in [cluster]"
+    ))
+}
+
+/// kubeadm looks for its own four; any other is a pod that the kubelet will run.
+fn manifests(cluster: &Cluster) -> Want {
+    let files =
+        ask("for f in /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
+    let name = |file: &str| format!("FileAvailable--etc-kubernetes-manifests-{file}");
+    nothing(cluster, "no static pods are here yet", files, name).by_hand(
+        "`kubeadm reset` takes an earlier cluster off the machine; one file: rm /etc/kubernetes/manifests/FILE, or let it be: \
+         ignore-preflight = [\"FileAvailable--etc-kubernetes-manifests-FILE\"] in [cluster]",
+    )
+}
+
+/// With flannel another plugin's configuration is in the way where it comes first; with a network of the user's own
+/// it may be meant to be there.
+fn plugins(cluster: &Cluster) -> Want {
+    let flannel = matches!(cluster.network, Network::Flannel(_));
+    let ignored = cluster.ignores("Leftovers");
+    let files = "for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done";
+    Want::that("no other network plugin is set up")
+        .asks(ask(files))
+        .judged(move |answer| {
+            let first = answer.lines().any(|file| flannel && file < FLANNELS);
+            let have = answer.replace('\n', ", ");
+            match answer {
+                "" | FLANNELS => Verdict::Holds,
+                _ if first && !ignored => Verdict::Differs { have, want: String::new() },
+                _ => Verdict::Noted(format!("/etc/cni/net.d has {have}; containerd takes the first by name")),
+            }
+        })
+        .by_hand("containerd would take it instead of flannel's: rm /etc/cni/net.d/FILE; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]")
+}
+
+fn links(cluster: &Cluster) -> Want {
+    let links = ask(&format!(
+        "for d in /sys/class/net/*; do\n  d=${{d##*/}}\n  case $d in {LINKS}) echo \"$d\" ;; esac\ndone"
+    ));
+    nothing(cluster, "no pod network of an earlier cluster is here", links, |_| "Leftovers".into()).by_hand(
+        "ip link delete NAME, or reboot; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]",
+    )
+}
+
+/// What a new cluster can live with.
+fn others() -> Want {
+    Want::that("whether an earlier cluster left something else here").asks(ask(OTHERS)).judged(|answer| {
+        match answer {
+            "" => Verdict::Holds,
+            lines => Verdict::Noted(format!("an earlier cluster left {}", lines.replace('\n', "; "))),
+        }
+    })
+}
+
+const OTHERS: &str = r#"count() { [ "$1" = 0 ] || echo "$1 $2"; }
+set -- /var/lib/kubelet/pods/*
+[ ! -e "$1" ] || count $# "folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)"
+if command -v iptables-save >/dev/null; then
+  n=$(iptables-save 2>/dev/null | grep -c -e '-A KUBE-' -e '-A CILIUM_' -e '-A cali-') || :
+  count "${n:-0}" "iptables rules (a reboot takes them away)"
+fi
+if command -v ctr >/dev/null && systemctl is-active -q containerd; then
+  n=$(ctr -n k8s.io containers ls -q 2>/dev/null | grep -c .) || :
+  count "${n:-0}" "containers of Kubernetes (kubeadm reset removes them)"
+fi"#;

@@ -1,0 +1,137 @@
+//! How a machine finds others: its default route, its name servers, its proxies. Whether it then reaches them is tried
+//! from outside, by all machines together.
+
+use super::named;
+use crate::cluster::{Cluster, Node, Proxy};
+use crate::step::{Ask, Cx, Verdict, Want};
+
+pub(super) fn wants(cx: &Cx) -> Vec<Want> {
+    let (cluster, node) = (cx.cluster, cx.node);
+    vec![
+        named(cluster, "DefaultRoute", default_route(node)),
+        one_card(node, cx.machine.addresses.get(&node.ip).cloned()),
+        named(cluster, "ResolvConf", name_servers(cluster)),
+        many_names(cluster),
+        proxies(cluster.proxy.clone()),
+    ]
+}
+
+fn routes(node: &Node) -> Ask {
+    let family = if node.ip.is_ipv4() { 4 } else { 6 };
+    Ask::Newcomer(format!(
+        "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi"
+    ))
+}
+
+/// The address of a Service is nobody's: packets to it leave by the default route, until the kernel makes them others.
+fn default_route(node: &Node) -> Want {
+    Want::that("there is a default route")
+        .asks(routes(node))
+        .passes("a default route", |routes| !routes.is_empty())
+        .by_hand(
+            "without one the machine itself cannot reach Services: ip route add default via GATEWAY; where there is none, \
+             one to nowhere will do: ip link add dummy0 type dummy; ip link set dummy0 up; ip route add default dev dummy0 metric 4096",
+        )
+}
+
+/// Of several networks one is the cluster's. That it is not the one that leads outside is common, and sometimes a mistake.
+fn one_card(node: &Node, card: Option<String>) -> Want {
+    let ip = node.ip;
+    Want::that("whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
+        let Some(card) = card.as_deref() else { return Verdict::Holds };
+        let leads = |route: &str| route.split_whitespace().skip_while(|word| *word != "dev").nth(1) == Some(card);
+        match routes.is_empty() || routes.lines().any(leads) {
+            true => Verdict::Holds,
+            false => Verdict::Noted(format!(
+                "it has several networks: {ip}, its address in the cluster, is on {card}, and its default route is not; \
+                 if another was meant, `ip` of the node says so"
+            )),
+        }
+    })
+}
+
+/// The file that kubelets hand to pods: kubeadm has them take resolved's own where that runs.
+fn resolv_conf(cluster: &Cluster) -> Ask {
+    let ours = cluster.kubelet.get("resolvConf").and_then(|path| path.as_str());
+    let file = match ours {
+        Some(path) => format!("f={}\n", crate::shell::quote(path)),
+        None => "f=/etc/resolv.conf\n! systemctl is-active -q systemd-resolved || f=/run/systemd/resolve/resolv.conf\n".into(),
+    };
+    Ask::Newcomer(format!(
+        "{file}[ -n \"$f\" ] || {{ echo not here; exit 0; }}\n[ -e \"$f\" ] || {{ echo \"no $f\"; exit 0; }}\n\
+         echo \"in $f\"\nawk '$1 == \"nameserver\" {{ print $1, $2 }} $1 == \"search\"' \"$f\""
+    ))
+}
+
+/// CoreDNS asks the name servers of its machine. One that is the machine itself is CoreDNS, which then asks itself.
+fn name_servers(cluster: &Cluster) -> Want {
+    Want::that("pods are given name servers that they can reach")
+        .asks(resolv_conf(cluster))
+        .judged(|answer| {
+            let (file, lines) = answer.split_once('\n').unwrap_or((answer, ""));
+            let servers: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
+            let itself = |server: &&str| server.starts_with("127.") || *server == "::1";
+            let have = match file.starts_with("in ") {
+                false => file.to_string(),
+                true if !servers.is_empty() && servers.iter().all(itself) => {
+                    format!("only {} {file}", servers.join(", "))
+                }
+                true => return Verdict::Holds,
+            };
+            Verdict::Differs { have, want: "a name server that is not the machine itself".into() }
+        })
+        .by_hand(
+            "name one that pods reach, too: echo nameserver ADDRESS >/etc/kubernetes-resolv.conf there, and resolvConf = \
+             \"/etc/kubernetes-resolv.conf\" under [kubelet]",
+        )
+}
+
+/// What the kubelet cuts off (`MaxDNSNameservers`, `MaxDNSSearchPaths`); and nothing at all.
+fn many_names(cluster: &Cluster) -> Want {
+    Want::that("whether pods are given all name servers and search domains")
+        .asks(resolv_conf(cluster))
+        .judged(|answer| {
+            let of =
+                |word: &str| answer.lines().filter_map(|line| line.strip_prefix(word)).collect::<Vec<&str>>();
+            let servers = of("nameserver ").len();
+            // The last line counts.
+            let domains = of("search ").last().map_or(0, |line| line.split_whitespace().count());
+            let mut notes = Vec::new();
+            match servers {
+                0 => notes.push(
+                    "its resolv.conf names no name server: pods will find no names outside the cluster"
+                        .to_string(),
+                ),
+                1..=3 => {}
+                _ => notes.push(format!(
+                    "its resolv.conf names {servers} name servers: pods are given the first 3"
+                )),
+            }
+            if domains > 32 {
+                notes.push(format!("its resolv.conf names {domains} search domains: pods are given 32"));
+            }
+            if notes.is_empty() { Verdict::Holds } else { Verdict::Noted(notes.join("; ")) }
+        })
+}
+
+/// A machine whose own programs go by a proxy will hardly pull images without. Passwords stay where they are.
+fn proxies(ours: Proxy) -> Want {
+    let none = ours.http.is_empty() && ours.https.is_empty();
+    Want::that("whether it goes by a proxy that the inventory does not name").asks(Ask::Newcomer(PROXIES.into())).judged(
+        move |answer| match answer {
+            "" => Verdict::Holds,
+            _ if !none => Verdict::Holds,
+            lines => Verdict::Noted(format!(
+                "it has a proxy, and the inventory names none, so that no image is pulled by it ({}): http and https under [proxy]",
+                lines.replace('\n', "; ")
+            )),
+        },
+    )
+}
+
+const PROXIES: &str = r#"{
+  [ ! -r /etc/environment ] || sed -nE 's/^(export +)?((http|https|HTTP|HTTPS)_(proxy|PROXY)=.*)/\2 in \/etc\/environment/p' /etc/environment
+  p= q=
+  ! command -v apt-config >/dev/null || eval "$(apt-config shell p Acquire::http::Proxy q Acquire::https::Proxy)"
+  for p in $p $q; do [ "$p" = DIRECT ] || echo "apt goes by $p"; done
+} | sed -E 's#//[^/@ ]*@#//#g' | sort -u"#;

@@ -1,0 +1,134 @@
+//! The system that Kubernetes will run on: its kernel, cgroups and packages.
+
+use super::named;
+use crate::cluster::Cluster;
+use crate::step::{Ask, Verdict, Want};
+
+/// What kubeadm's SystemVerification requires of a kernel's configuration (system-validators 1.12); either will do of
+/// two with a | between them.
+const CONFIG: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET EXT4_FS PROC_FS \
+    NETFILTER_XT_TARGET_REDIRECT|IP_NF_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF \
+    CGROUP_PIDS CGROUP_SCHED";
+/// Controllers of cgroup v2 that it requires; devices and freezer are not listed there, and always are.
+const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
+/// Kernels of version 5 that it knows; from 6 on it takes any.
+const LONG_TERM: [u32; 3] = [4, 10, 15];
+
+pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
+    vec![
+        cgroups(cluster),
+        kernel(),
+        named(cluster, "SystemVerification", config()),
+        named(cluster, "Packages", packages()),
+        protections(),
+    ]
+}
+
+/// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
+fn cgroups(cluster: &Cluster) -> Want {
+    let bears = cluster.kubernetes.minor < 35 || cluster.kubelet.get("failCgroupV1") == Some(&false.into());
+    let of_v2 = |controllers: &str| {
+        let off: Vec<&str> =
+            CONTROLLERS.into_iter().filter(|name| !controllers.split(' ').any(|on| on == *name)).collect();
+        (!off.is_empty()).then(|| format!("version 2 without: {}", off.join(" ")))
+    };
+    let judge = move |answer: &str| {
+        let wrong = match answer.strip_prefix("version 2 ") {
+            Some(controllers) => of_v2(controllers.trim()),
+            None => (!bears).then(|| answer.to_string()),
+        };
+        match wrong {
+            None => Verdict::Holds,
+            Some(have) => {
+                Verdict::Differs { have, want: format!("version 2 with {}", CONTROLLERS.join(" ")) }
+            }
+        }
+    };
+    Want::that("the kubelet runs with the machine's cgroups")
+        .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then read -r c </sys/fs/cgroup/cgroup.controllers || :; echo \"version 2 $c\"; else echo version 1; fi")
+        .judged(judge)
+        .by_hand(
+            "on the kernel's command line, for version 2: systemd.unified_cgroup_hierarchy=1; for memory, as on a Raspberry Pi: \
+             cgroup_enable=memory; then reboot. As long as version 1 works: failCgroupV1 = false under [kubelet] and \
+             ignore-preflight = [\"SystemVerification\"] under [cluster]",
+        )
+}
+
+/// kubeadm itself only warns of others.
+fn kernel() -> Want {
+    let is_known = |release: &str| {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(5)), Some(Ok(minor))) => LONG_TERM.contains(&minor),
+            (Some(Ok(major)), _) => major > 5,
+            _ => false,
+        }
+    };
+    Want::that("the kernel is one that Kubernetes is tested with")
+        .asks(Ask::Newcomer("uname -r".into()))
+        .judged(move |release| match is_known(release) {
+            true => Verdict::Holds,
+            false => Verdict::Noted(format!("kernel {release} is none that Kubernetes is tested with: those are 5.4, 5.10, 5.15, and 6 and newer")),
+        })
+}
+
+/// Where kubeadm looks, but for what only a kernel that was built on the machine has.
+fn config() -> Want {
+    let keys: Vec<&str> = CONFIG.split_whitespace().collect();
+    let ask = format!(
+        "for f in /proc/config.gz /boot/config-$(uname -r) /usr/lib/modules/$(uname -r)/config; do\n  \
+         [ -e $f ] || continue\n  c=$(zcat -f <$f)\n  \
+         printf '%s\\n' \"$c\" | sed -nE 's/^CONFIG_({})=[ym].*/\\1/p'\n  exit 0\ndone\necho no configuration",
+        keys.join("|")
+    );
+    let judge = move |answer: &str| {
+        let there = |key: &&str| key.split('|').any(|key| answer.lines().any(|line| line == key));
+        let off: Vec<String> = keys
+            .iter()
+            .filter(|key| !there(key))
+            .map(|key| format!("no CONFIG_{}", key.replace('|', " or ")))
+            .collect();
+        let have = match answer {
+            _ if off.is_empty() => return Verdict::Holds,
+            "no configuration" => "no configuration in /proc/config.gz, /boot or /usr/lib/modules".into(),
+            _ => off.join(", "),
+        };
+        Verdict::Differs { have, want: String::new() }
+    };
+    Want::that("the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
+        "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
+    )
+}
+
+/// Where a package manager is at work this says nothing: it is waited for when it is needed.
+const AUDIT: &str = r#"command -v dpkg >/dev/null || exit 0
+! grep -qsx -e dpkg -e apt-get -e unattended-upgr /proc/[0-9]*/comm || exit 0
+x=$(dpkg --audit) || [ $? = 1 ]
+printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
+
+fn packages() -> Want {
+    Want::that("no package is half installed")
+        .asks(Ask::Newcomer(AUDIT.into()))
+        .passes("", |answer| answer.is_empty())
+        .by_hand("dpkg --configure -a; apt-get install -f")
+}
+
+/// Systems that restrict containers, where that comes with consequences.
+fn protections() -> Want {
+    Want::that("whether something here restricts containers").asks(Ask::Newcomer(PROTECTIONS.into())).judged(
+        |answer| match answer {
+            "" => Verdict::Holds,
+            lines => Verdict::Noted(lines.replace('\n', "; ")),
+        },
+    )
+}
+
+const PROTECTIONS: &str = r#"if [ -e /sys/fs/selinux/enforce ]; then
+  # No line break comes after it.
+  read -r x </sys/fs/selinux/enforce || :
+  [ "$x" != 1 ] || echo "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true"
+fi
+x=N
+[ ! -e /sys/module/apparmor/parameters/enabled ] || read -r x </sys/module/apparmor/parameters/enabled || :
+[ "$x" != Y ] || command -v apparmor_parser >/dev/null ||
+  echo "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)""#;

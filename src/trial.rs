@@ -1,0 +1,116 @@
+//! What is tried of machines that have still to join, when all have answered and before anything is touched: whether
+//! they reach each other, what they need to install, and the endpoint; and how fast etcd's disk is. Nothing of it lasts.
+
+use std::collections::BTreeSet;
+
+use crate::cluster::{Cluster, Node};
+use crate::error::{Error, Kind};
+use crate::fleet::identity::Misfit;
+use crate::machine::Machine;
+use crate::probe::Answer;
+use crate::shell::quote;
+use crate::step::Ask;
+
+pub mod reach;
+mod sources;
+
+/// One question of a trial, and what is made of the answer.
+type Trial = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Misfit>);
+
+/// What a machine that is to join tries by itself; `exists`: there is a cluster to join.
+pub fn alone(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Ask> {
+    trials(cluster, node, exists).into_iter().map(|(_, ask, _)| ask).collect()
+}
+
+/// What came of it.
+pub fn judge_alone(cluster: &Cluster, node: &Node, answers: &[Answer]) -> Vec<Misfit> {
+    let one = |((check, _, judge), answer): (Trial, &Answer)| match answer {
+        Answer::Said(text) => judge(cluster, node, text.trim_end()),
+        Answer::Unknown(why) => vec![untried(check, &node.name, why)],
+    };
+    trials(cluster, node, false).into_iter().zip(answers).flat_map(one).collect()
+}
+
+fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
+    let mut trials: Vec<Trial> = vec![
+        ("Sources", sources::packages(cluster), sources::judge_packages),
+        ("Sources", sources::registries(cluster), sources::judge_registries),
+    ];
+    if !cluster.endpoint.kept {
+        trials.push(("Endpoint", endpoint(cluster, exists), no_endpoint));
+    }
+    if node.is_control_plane() {
+        trials.push(("Fsync", Ask::Shell(FSYNC.into()), slow));
+    }
+    trials
+}
+
+/// What could not be tried says nothing against a machine.
+pub fn untried(check: &'static str, node: &str, why: &str) -> Misfit {
+    let error = Error::new(Kind::Unknown, format!("could not be tried ({check})")).on(node).because(why);
+    Misfit { check, error, harmless: true }
+}
+
+/// Who has still to join, of machines that this is tried with.
+pub fn newcomers<'a>(machines: impl Iterator<Item = (&'a str, &'a Machine)>) -> BTreeSet<String> {
+    machines.filter(|(_, machine)| !machine.is_member()).map(|(name, _)| name.to_string()).collect()
+}
+
+/// An endpoint of the user's own leads somewhere; and once there is a cluster, to somebody who answers.
+fn endpoint(cluster: &Cluster, exists: bool) -> Ask {
+    let (host, port) = (quote(&cluster.endpoint.host), cluster.endpoint.port);
+    let answers =
+        format!("timeout 5 bash -c 'exec 3<>\"/dev/tcp/$0/$1\"' {host} {port} 2>/dev/null || echo silent");
+    Ask::Shell(format!(
+        "r=0; timeout 10 getent ahosts {host} >/dev/null || r=$?\n\
+         case $r in 0) ;; 2) echo nowhere; exit 0 ;; *) echo \"getent: exit $r\" >&2; exit 1 ;; esac\n{}",
+        if exists { &answers } else { "" }
+    ))
+}
+
+fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let (endpoint, host) = (&cluster.endpoint, &cluster.endpoint.host);
+    let (what, hint) = match answer {
+        "nowhere" => (
+            format!("{host}, the cluster's endpoint, leads it nowhere"),
+            format!(
+                "see `getent ahosts {host}` there: give the name an address in DNS; or leave `endpoint` out, and ironstrap \
+                 keeps a name in /etc/hosts"
+            ),
+        ),
+        "silent" => (
+            format!("{endpoint}, the cluster's endpoint, does not answer it"),
+            "see to the load balancer there, and to what is in between: who joins does so by the endpoint"
+                .into(),
+        ),
+        _ => return vec![],
+    };
+    let error = Error::new(Kind::Refused, what).on(&node.name).hint(hint);
+    vec![Misfit { check: "Endpoint", error, harmless: false }]
+}
+
+/// What etcd does all day: small writes that are on the disk before the next one. etcd's own guide wants 99 of 100
+/// below 10 ms; of so few the mean has to do.
+const FSYNC: &str = r#"d=/var/lib/etcd
+while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
+f=$(mktemp "$d/.ironstrap-XXXXXX")
+trap 'rm -f "$f"' EXIT
+x=$(timeout 20 dd if=/dev/zero "of=$f" bs=8k count=24 oflag=dsync conv=notrunc 2>&1)
+printf '%s\n' "$x" | awk -F'[ ,]+' '/copied/ { for (i = 2; i <= NF; i++) if ($i == "s") printf "%.1f\n", $(i - 1) * 1000 / 24 }'"#;
+const SLOW: f64 = 10.0;
+
+fn slow(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let Ok(milliseconds) = answer.parse::<f64>() else {
+        return vec![untried("Fsync", &node.name, &format!("dd said: {answer}"))];
+    };
+    if milliseconds <= SLOW {
+        return vec![];
+    }
+    let what =
+        format!("a write to the disk of /var/lib/etcd takes {milliseconds} ms to be safe, in the mean");
+    let why = format!(
+        "etcd wants less than {SLOW} ms: with more, leaders change and the API is slow; mount a faster disk there"
+    );
+    let error = Error::new(Kind::Refused, what).on(&node.name).because(why);
+    vec![Misfit { check: "Fsync", error, harmless: true }]
+}

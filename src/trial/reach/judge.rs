@@ -1,0 +1,162 @@
+//! What is made of ways that were tried: one error for one firewall, not one for each of its victims.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{End, VXLAN, Way};
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind};
+use crate::fleet::identity::Misfit;
+
+/// etcd's heartbeat is 100 ms; a way there and back that takes half of it leaves little room.
+const FAR: f64 = 50.0;
+
+/// `firewalls`: which of them runs on whom.
+pub fn judge(
+    cluster: &Cluster,
+    came: &[(Way, End)],
+    newcomers: &BTreeSet<String>,
+    firewalls: &BTreeMap<String, String>,
+) -> Vec<Misfit> {
+    let failed: Vec<(&Way, &str)> = came
+        .iter()
+        .filter_map(|(way, end)| if let End::Failed(how) = end { Some((way, how.as_str())) } else { None })
+        .collect();
+    let mut found = cut_off(cluster, came, &failed, newcomers, firewalls);
+    found.extend(narrow(came, newcomers));
+    found.extend(far(came));
+    found
+}
+
+/// Who is to blame, and whether for what it sends: the machine that is not reached, but for a newcomer that reaches nobody
+/// where others do. Members have shown that they work.
+fn blamed<'a>(way: &'a Way, came: &[(Way, End)], newcomers: &BTreeSet<String>) -> (&'a str, bool) {
+    let fails = |end: &End| matches!(end, End::Failed(_));
+    let mute = newcomers.contains(&way.from)
+        && came.iter().filter(|(other, _)| other.from == way.from).all(|(_, end)| fails(end));
+    let targets: BTreeSet<&str> =
+        came.iter().filter(|(other, _)| other.from == way.from).map(|(other, _)| other.to.as_str()).collect();
+    let others_reach =
+        came.iter().any(|(other, end)| other.to == way.to && other.from != way.from && !fails(end));
+    let outbound = !newcomers.contains(&way.to) || (mute && targets.len() > 1 && others_reach);
+    if outbound { (&way.from, true) } else { (&way.to, false) }
+}
+
+fn cut_off(
+    cluster: &Cluster,
+    came: &[(Way, End)],
+    failed: &[(&Way, &str)],
+    newcomers: &BTreeSet<String>,
+    firewalls: &BTreeMap<String, String>,
+) -> Vec<Misfit> {
+    type Ports<'a> = BTreeMap<(u16, bool), BTreeMap<&'a str, Vec<&'a str>>>;
+    let mut groups: BTreeMap<(&str, bool), Ports> = BTreeMap::new();
+    for (way, how) in failed {
+        let (blamed, outbound) = blamed(way, came, newcomers);
+        let other = if outbound { &way.to } else { &way.from };
+        let ports = groups.entry((blamed, outbound)).or_default();
+        ports.entry((way.port, way.udp)).or_default().entry(how).or_default().push(other);
+    }
+    let misfit = |((node, outbound), ports): ((&str, bool), Ports)| {
+        let named: Vec<String> = ports.keys().map(|port| service(cluster, *port)).collect();
+        let verb = if outbound { "cannot reach others" } else { "cannot be reached" };
+        let mut error = Error::new(Kind::Refused, format!("{verb} on {}", named.join(", "))).on(node);
+        for (port, ends) in &ports {
+            for (how, others) in ends {
+                let way = if outbound { "to" } else { "from" };
+                error = error.because(format!("{}: {how}, {way} {}", number(*port), few(others)));
+            }
+        }
+        let wall = if outbound { None } else { firewalls.get(node).map(String::as_str) };
+        let numbers: Vec<String> = ports.keys().map(|port| number(*port)).collect();
+        Misfit { check: "Reach", error: error.hint(open(wall, node, &numbers, outbound)), harmless: false }
+    };
+    groups.into_iter().map(misfit).collect()
+}
+
+fn number((port, udp): (u16, bool)) -> String {
+    format!("{port}/{}", if udp { "udp" } else { "tcp" })
+}
+
+fn service(cluster: &Cluster, port: (u16, bool)) -> String {
+    let what = match port.0 {
+        VXLAN => "pods",
+        10250 => "its kubelet",
+        2379 | 2380 => "etcd",
+        port if port == cluster.api_port() => "the API",
+        _ => return number(port),
+    };
+    format!("{} ({what})", number(port))
+}
+
+/// Names, as many as are read.
+fn few(names: &[&str]) -> String {
+    match names.len() {
+        0..=6 => names.join(", "),
+        n => format!("{} and {} more", names[..5].join(", "), n - 5),
+    }
+}
+
+/// What opens these ports.
+fn open(firewall: Option<&str>, node: &str, ports: &[String], outbound: bool) -> String {
+    match firewall {
+        Some("ufw") => {
+            let rules: Vec<String> = ports.iter().map(|port| format!("ufw allow {port}")).collect();
+            format!("on {node}, where ufw is active: {}", rules.join("; "))
+        }
+        Some("firewalld") => {
+            let rules: Vec<String> = ports.iter().map(|port| format!("--add-port={port}")).collect();
+            format!(
+                "on {node}, where firewalld is active: firewall-cmd --permanent {}; firewall-cmd --reload",
+                rules.join(" ")
+            )
+        }
+        _ => {
+            let way = if outbound { "out of" } else { "to" };
+            format!(
+                "let {} through {way} {node}: `nft list ruleset` there shows its own rules; then see the firewalls, security groups and VLANs in between",
+                ports.join(", ")
+            )
+        }
+    }
+}
+
+/// Packets as large as the link takes them, which the network between does not carry: what pods send over the overlay
+/// would be lost without a word.
+fn narrow(came: &[(Way, End)], newcomers: &BTreeSet<String>) -> Vec<Misfit> {
+    let mut groups: BTreeMap<(&str, u32, u32), Vec<&str>> = BTreeMap::new();
+    for (way, end) in came {
+        match end {
+            End::Passed { mtu, largest } if largest < mtu => {
+                let (node, other) =
+                    if newcomers.contains(&way.from) { (&way.from, &way.to) } else { (&way.to, &way.from) };
+                groups.entry((node, *mtu, *largest)).or_default().push(other);
+            }
+            _ => {}
+        }
+    }
+    let misfit = |((node, mtu, largest), others): ((&str, u32, u32), Vec<&str>)| {
+        let what = format!(
+            "packets of {mtu} bytes, as its link takes them, get lost on the way to {}",
+            few(&others)
+        );
+        let error = Error::new(Kind::Refused, what)
+            .on(node)
+            .because(format!("of those that were tried, {largest} bytes got through"))
+            .hint(format!("ip link set dev CARD mtu {largest}, and in the machine's network configuration; or let {mtu} through in between"));
+        Misfit { check: "MTU", error, harmless: false }
+    };
+    groups.into_iter().map(misfit).collect()
+}
+
+fn far(came: &[(Way, End)]) -> Vec<Misfit> {
+    let far = |(way, end): &(Way, End)| match end {
+        End::Reached { milliseconds } if *milliseconds > FAR && way.port == 2380 => {
+            let what = format!("it takes {milliseconds:.0} ms to {} and back", way.to);
+            let error = Error::new(Kind::Refused, what).on(&way.from);
+            let why = "etcd expects a heartbeat every 100 ms: raise heartbeat-interval and election-timeout under [etcd]";
+            Some(Misfit { check: "Latency", error: error.because(why), harmless: true })
+        }
+        _ => None,
+    };
+    came.iter().filter_map(far).collect()
+}

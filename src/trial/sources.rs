@@ -1,0 +1,177 @@
+//! Where a machine will install from: the repositories of its packages and the registries of images have to answer, and to
+//! have what is wanted. By the client that apt brings along; nothing is kept.
+
+use std::collections::BTreeSet;
+
+use crate::cluster::{Cluster, Network, Node, Registry};
+use crate::error::{Error, Kind};
+use crate::fleet::identity::Misfit;
+use crate::shell::quote;
+use crate::step::Ask;
+use crate::trial::untried;
+
+/// Defines `fetch FILE URL OPTION…`, which gives the file what is there; or says why not, in a line. It fails with 2 where
+/// a server answered, if only that it does not have it or lets nobody in.
+const FETCH: &str = r#"[ -x /usr/lib/apt/apt-helper ] || { echo 'no apt-helper' >&2; exit 1; }
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+fetch() {
+  fetch_to=$1 fetch_url=$2; shift 2
+  if x=$(timeout 12 /usr/lib/apt/apt-helper -q -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \
+    -o APT::Sandbox::User=root "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
+  [ $r != 124 ] || x='no answer within 12 s'
+  x=$(printf '%s\n' "$x" | sed -n -e 's/^E: Failed to fetch [^ ]* *//p' -e '/^no answer/p' | head -n 1 | cut -c 1-300)
+  echo "$x"
+  case $x in *onnect* | *resolv* | *imed* | *ertificate* | *andshake* | *nreachable* | *'no answer'*) return 1 ;; esac
+  return 2
+}
+"#;
+
+fn exports(cluster: &Cluster) -> String {
+    let line = |(name, value): (String, String)| format!("export {name}={}\n", quote(&value));
+    cluster.proxy_variables().into_iter().map(line).collect()
+}
+
+/// What is looked for of the repositories, all at the same time: of Kubernetes' the versions of the kubelet, of the
+/// machine's own that they answer, and which containerd apt would install.
+const PACKAGES: &str = r#"kubernetes() {
+  why=
+  for list in Packages Packages.gz; do
+    if x=$(fetch "$d/$list" "$url$list"); then
+      echo versions $(zcat -f <"$d/$list" | awk '$1 == "Package:" { p = $2 } $1 == "Version:" && p == "kubelet" { print $2 }')
+      return 0
+    fi
+    why=${why:-$x}
+  done
+  echo "no $url: $why"
+}
+[ -e /usr/bin/kubelet ] || kubernetes &
+if [ ! -e /usr/bin/containerd ]; then
+  n=0
+  for u in $(apt-get update --print-uris 2>/dev/null | sed -n "s/^'\([^']*InRelease\)'.*/\1/p" | grep -vF "$url" | sort -u); do
+    case $u in file:* | cdrom:*) continue ;; esac
+    n=$((n + 1))
+    { r=0; why=$(fetch "$d/$n" "$u") || r=$?; [ $r != 1 ] || echo "no $u: $why"; } &
+  done
+  apt-cache -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= policy containerd 2>/dev/null |
+    sed -n 's/^ *Candidate: \([0-9].*\)/containerd \1/p'
+fi
+wait"#;
+
+pub fn packages(cluster: &Cluster) -> Ask {
+    let url = quote(&cluster.packages.kubernetes);
+    Ask::Shell(format!("{}{FETCH}url={url}\n{PACKAGES}", exports(cluster)))
+}
+
+pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let wanted = cluster.kubernetes.to_string();
+    let has = |version: &str| version == wanted || version.starts_with(&format!("{wanted}-"));
+    let mut found = silent(node, answer, "a repository of packages does not answer");
+    for line in answer.lines() {
+        let (what, versions) = line.split_once(' ').unwrap_or((line, ""));
+        let error = match what {
+            "versions" if versions.is_empty() => {
+                found.push(untried(
+                    "Sources",
+                    &node.name,
+                    "its list of the Kubernetes repository has no kubelet",
+                ));
+                continue;
+            }
+            "versions" if !versions.split(' ').any(has) => {
+                let newest = versions.split(' ').next_back().unwrap_or_default();
+                Error::new(Kind::Refused, format!("the Kubernetes repository has no kubelet {wanted}"))
+                    .because(format!("{} ends with {newest}", cluster.packages.kubernetes))
+                    .hint("put a version that it has into `kubernetes` of [cluster]")
+            }
+            "containerd" if too_old(versions) => Error::new(
+                Kind::Refused,
+                format!("its repositories have containerd {versions}, which is too old"),
+            )
+            .hint("containerd 1.7 or newer is needed: add a repository that has it, and apt-get update"),
+            _ => continue,
+        };
+        found.push(misfit(node, error));
+    }
+    found
+}
+
+fn too_old(version: &str) -> bool {
+    let version = version.rsplit_once(':').map_or(version, |(_, version)| version);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (1, 7))
+}
+
+const REGISTRIES: &str = r#"images=
+! command -v ctr >/dev/null || ! systemctl is-active -q containerd || images=$(ctr -n k8s.io images ls -q)
+answers() {
+  answers_to=$1; shift
+  r=0; why=$(fetch "$d/$answers_to" "$@") || r=$?
+  [ $r != 1 ]
+}
+"#;
+
+/// Registries of what every node runs. One of which there are images already may have been meant to be silent.
+pub fn registries(cluster: &Cluster) -> Ask {
+    let mut hosts = BTreeSet::from([host(&cluster.image_repository)]);
+    if let Network::Flannel(flannel) = &cluster.network {
+        hosts.extend([host(&flannel.image), host(&flannel.plugin)]);
+    }
+    let mut script = format!("{}{FETCH}{REGISTRIES}", exports(cluster));
+    for (n, name) in hosts.into_iter().enumerate() {
+        let urls = urls(cluster, name);
+        let tries: Vec<String> =
+            urls.iter().map(|(url, options)| format!("answers {n} {}{options}", quote(url))).collect();
+        let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
+        script += &format!(
+            "case \"$images\" in *{name}/*) ;; *) {{ {} || echo {}\": $why\"; }} & ;; esac\n",
+            tries.join(" || "),
+            quote(&format!("no {}", shown.join(" nor ")))
+        );
+    }
+    script += "wait";
+    Ask::Shell(script)
+}
+
+pub fn judge_registries(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    silent(node, answer, "a registry of images does not answer")
+}
+
+/// The registry that an image is named after.
+fn host(image: &str) -> &str {
+    let first = image.split('/').next().unwrap_or_default();
+    if first.contains(['.', ':']) { first } else { "docker.io" }
+}
+
+/// Where containerd will ask for its images: one of them has to answer.
+fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
+    let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
+    let v2 = |url: &str| format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2"));
+    let direct =
+        if host == "docker.io" { "https://registry-1.docker.io" } else { &format!("https://{host}") };
+    let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(direct), "")] };
+    // Whether its certificate is right, containerd decides by a CA of its own.
+    let options = |registry: &Registry| match registry.skip_verify || registry.ca.is_some() {
+        true => " -o Acquire::https::Verify-Peer=false -o Acquire::https::Verify-Host=false",
+        false => "",
+    };
+    let mut urls: Vec<_> = registry.mirrors.iter().map(|mirror| (v2(mirror), options(registry))).collect();
+    urls.extend(registry.fallback.then(|| (v2(direct), "")));
+    urls
+}
+
+/// Lines that begin with `no`, as one misfit.
+fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
+    let lines: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("no ")).collect();
+    if lines.is_empty() {
+        return vec![];
+    }
+    let error = Error::new(Kind::Refused, what).because(lines.join("\n")).hint(
+        "see to the machine's way out: its DNS, its route, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
+    );
+    vec![misfit(node, error)]
+}
+
+fn misfit(node: &Node, error: Error) -> Misfit {
+    Misfit { check: "Sources", error: error.on(&node.name), harmless: false }
+}

@@ -1,0 +1,193 @@
+//! SSH servers in this process, one for each machine of a fleet that is as wanted. None runs anything: each knows its
+//! answer beforehand. Some may hang.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use ironstrap::inventory;
+use ironstrap::pki::Trust;
+use ironstrap::store::Store;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId};
+use time::OffsetDateTime;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use crate::converged::{Converged, Replies};
+use crate::relay;
+
+/// How the machines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    AsWanted,
+    /// Each /etc/hosts lacks the last node.
+    Drifted,
+    /// One of twenty hangs.
+    Hanging,
+}
+
+pub const HANGS: usize = 20;
+
+/// What the servers count.
+#[derive(Default)]
+pub struct Counted {
+    pub scripts: AtomicUsize,
+    /// Connections to those that hang, and to all.
+    pub hanging: AtomicUsize,
+    pub connected: AtomicUsize,
+    /// How many connections there had been when the first that hangs was given up.
+    pub at_first_end: OnceLock<usize>,
+    /// When the last connection came.
+    pub last: Mutex<Option<Instant>>,
+    pub trips: Vec<Arc<AtomicUsize>>,
+}
+
+/// Starts the machines, and lays out what an operator of them has.
+pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> Arc<Counted> {
+    let login = new_key();
+    login.write_openssh_file(home.join("key"), LineEnding::LF).unwrap();
+    let (mut servers, mut counted, mut known) = (Vec::new(), Counted::default(), String::new());
+    let mut text = String::from(
+        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\npods = '10.128.0.0/12'\n[ssh]\nuser = 'root'\nkey = 'key'\nknown-hosts = 'known'\n",
+    );
+    for i in 0..nodes {
+        let (listener, key) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), new_key());
+        let mut port = listener.local_addr().unwrap().port();
+        if !round.is_zero() {
+            let relay = relay::start(port, round / 2).await;
+            port = relay.port;
+            counted.trips.push(relay.trips);
+        }
+        known += &format!("[127.0.0.1]:{port} {}\n", key.public_key().to_openssh().unwrap());
+        let (name, role) =
+            if i == 0 { ("m1".into(), "control-plane") } else { (format!("w{i:03}"), "worker") };
+        let ip = format!("10.32.{}.{}", i / 250, i % 250 + 1);
+        text += &format!("[nodes.{name}]\naddress = '127.0.0.1:{port}'\nip = '{ip}'\nrole = '{role}'\n");
+        servers.push((listener, key));
+    }
+    let path = home.join("demo.toml");
+    std::fs::write(home.join("known"), known).unwrap();
+    std::fs::write(&path, text).unwrap();
+    let cluster = inventory::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    Store::new(&cluster).save(&trust).unwrap();
+    let (all, counted) = (Converged::new(cluster, trust), Arc::new(counted));
+    for (i, (listener, key)) in servers.into_iter().enumerate() {
+        let replies = Arc::new(all.replies(&all.cluster.nodes[i], state == State::Drifted));
+        match state == State::Hanging && i % HANGS == HANGS - 1 {
+            true => drop(tokio::spawn(hear_and_say_nothing(listener, counted.clone()))),
+            false => drop(tokio::spawn(answer(
+                listener,
+                key,
+                login.public_key().clone(),
+                replies,
+                counted.clone(),
+            ))),
+        }
+    }
+    counted
+}
+
+fn new_key() -> PrivateKey {
+    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
+}
+
+impl Counted {
+    fn connection(&self) {
+        self.connected.fetch_add(1, SeqCst);
+        *self.last.lock().unwrap() = Some(Instant::now());
+    }
+}
+
+async fn hear_and_say_nothing(listener: TcpListener, counted: Arc<Counted>) {
+    while let Ok((mut socket, _)) = listener.accept().await {
+        counted.hanging.fetch_add(1, SeqCst);
+        counted.connection();
+        let counted = counted.clone();
+        tokio::spawn(async move {
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+            counted.at_first_end.get_or_init(|| counted.connected.load(SeqCst));
+        });
+    }
+}
+
+async fn answer(
+    listener: TcpListener,
+    key: PrivateKey,
+    login: PublicKey,
+    replies: Arc<Replies>,
+    counted: Arc<Counted>,
+) {
+    let config =
+        Config { keys: vec![key], auth_rejection_time: Duration::ZERO, nodelay: true, ..Config::default() };
+    let config = Arc::new(config);
+    while let Ok((socket, _)) = listener.accept().await {
+        counted.connection();
+        socket.set_nodelay(true).unwrap();
+        let (login, replies, counted) = (login.clone(), replies.clone(), counted.clone());
+        let guest = Guest { login, replies, counted, script: Vec::new() };
+        let config = config.clone();
+        tokio::spawn(async move {
+            if let Ok(session) = russh::server::run_stream(config, socket, guest).await {
+                let _ = session.await;
+            }
+        });
+    }
+}
+
+/// Somebody on the line: what they may log in with, and what they get to hear.
+struct Guest {
+    login: PublicKey,
+    replies: Arc<Replies>,
+    counted: Arc<Counted>,
+    script: Vec<u8>,
+}
+
+impl Handler for Guest {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        let ours = key.public_key.key_data() == self.login.key_data();
+        Ok(if ours { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        session.channel_success(id)
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
+        self.script.extend_from_slice(data);
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        self.counted.scripts.fetch_add(1, SeqCst);
+        let script = String::from_utf8(std::mem::take(&mut self.script)).unwrap();
+        // The first word that random bytes went into; see `probe::boundary`.
+        let is_boundary = |word: &&str| word.len() == 34 && word.starts_with("--");
+        let boundary = script.split_whitespace().find(is_boundary).unwrap();
+        session.data(id, format!("--ironstrap begins--\n{}", self.replies.text(boundary)))?;
+        session.exit_status_request(id, 0)?;
+        session.eof(id)?;
+        session.close(id)
+    }
+}

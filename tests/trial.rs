@@ -1,0 +1,194 @@
+//! Machines that are addresses of this one try each other out, by real shells and Perl: what is open, what is not, what
+//! is left behind.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use common::trust;
+use ironstrap::error::Result;
+use ironstrap::inventory;
+use ironstrap::ledger::Run;
+use ironstrap::reconcile::Fleetwork;
+use ironstrap::report::{self, Events};
+use ironstrap::shell::{Output, Shell};
+use ironstrap::steps::STAGES;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Whoever looks whether those are free on this machine is not to find us there.
+const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
+
+/// Runs scripts here, with these words of them changed.
+struct Here {
+    words: Vec<(String, String)>,
+    ran: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shell for Here {
+    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        let script =
+            self.words.iter().fold(script.to_string(), |script, (old, new)| script.replace(old, new));
+        self.ran.lock().unwrap().push(script.clone());
+        let piped = (Stdio::piped(), Stdio::piped(), Stdio::piped());
+        let mut child = tokio::process::Command::new("/bin/sh")
+            .arg("-s")
+            .stdin(piped.0)
+            .stdout(piped.1)
+            .stderr(piped.2)
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).await.unwrap();
+        let (mut out, mut stdout, mut piece) = (child.stdout.take().unwrap(), Vec::new(), [0; 4096]);
+        while let Ok(n @ 1..) = out.read(&mut piece).await {
+            let said = String::from_utf8_lossy(&piece[..n]).into_owned();
+            let said = PORTS.iter().fold(said, |said, (ours, here)| said.replace(here, ours));
+            heard(said.as_bytes());
+            stdout.extend_from_slice(said.as_bytes());
+        }
+        let done = child.wait_with_output().await.unwrap();
+        Ok(Output { status: done.status.code().unwrap_or(255), stdout, stderr: done.stderr })
+    }
+}
+
+/// A web server that has these texts, and says 401 to all else.
+fn serve(pages: Vec<(&'static str, &'static str)>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for guest in listener.incoming() {
+            let (mut guest, mut first) = (guest.unwrap(), String::new());
+            let mut lines = BufReader::new(guest.try_clone().unwrap());
+            lines.read_line(&mut first).unwrap();
+            let mut line = String::from("x");
+            while !line.trim().is_empty() {
+                line.clear();
+                lines.read_line(&mut line).unwrap();
+            }
+            let page = pages.iter().find(|(path, _)| first.contains(&format!(" {path} ")));
+            let (status, text) = page.map_or(("401 Unauthorized", ""), |(_, text)| ("200 OK", text));
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = guest.write_all(format!("{head}{text}").as_bytes());
+        }
+    });
+    port
+}
+
+const PACKAGES: &str = "Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubelet\nVersion: 1.36.2-1.1\n\nPackage: kubelet\nVersion: 1.36.3-1.1\n";
+
+/// What is told of two machines, one of which runs other scripts than it should; and what they ran.
+async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<String>) {
+    let (root, key) = (tempfile::tempdir().unwrap(), "-----BEGIN PGP PUBLIC KEY BLOCK-----\n");
+    std::fs::write(root.path().join("key.asc"), key).unwrap();
+    let text = format!(
+        "[cluster]\nname = 'demo'\nkubernetes = '{kubernetes}'\n[packages]\nkubernetes = 'http://127.0.0.1:{web}/deb/'\n\
+         key = '{}/key.asc'\n[registries._default]\nmirrors = ['http://127.0.0.1:{web}']\nfallback = false\n\
+         [nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n[nodes.w1]\naddress = '198.18.0.12'\nrole = 'worker'\n",
+        root.path().display()
+    );
+    let mut cluster =
+        inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
+    for (node, ip) in cluster.nodes.iter_mut().zip(["127.77.0.1", "127.77.0.2"]) {
+        node.ip = ip.parse().unwrap();
+    }
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let shell = |odd: &[(&str, &str)]| {
+        let folder = root.path().display().to_string();
+        let moved = [
+            "/var/lib/etcd",
+            "/var/lib/kubelet/",
+            "/etc/kubernetes/",
+            "/usr/bin/kubelet",
+            "/usr/bin/containerd",
+        ];
+        let mut words: Vec<_> = moved.map(|path| (path.to_string(), format!("{folder}{path}"))).into();
+        words.extend(PORTS.map(|(old, new)| (old.to_string(), new.to_string())));
+        // The repositories of this machine are nobody's business.
+        words.push(("apt-get update --print-uris".into(), "true".into()));
+        words.push(("apt-cache -o".into(), "true -o".into()));
+        words.extend(odd.iter().map(|(old, new)| (old.to_string(), new.to_string())));
+        Here { words, ran: ran.clone() }
+    };
+    let (events, _receiver) = Events::channel();
+    let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let trust = trust(&cluster);
+    let shells = vec![shell(&[]), shell(odd)];
+    let mut work = Fleetwork::new(Arc::new(cluster), &STAGES[..1], trust, shells, run, events).unwrap();
+    // Both at most: listeners take no place from those who try.
+    work.at_most(1);
+    work.look().await;
+    work.try_out().await;
+    let ours = ["Reach", "Sources", "Fsync", "MTU"].map(|name| format!("\"{name}\""));
+    let errors = work.survey(("demo.trust", false)).errors;
+    let mut lines: Vec<String> = errors.iter().map(report::trouble).collect();
+    lines.retain(|line| ours.iter().any(|name| line.contains(name)));
+    let notes = work.notes().unwrap().into_iter().map(|(node, _, words)| format!("{node}  {words}"));
+    lines.extend(notes.filter(|words| words.contains("tried") || words.contains("takes")));
+    let left: Vec<_> =
+        std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["key.asc"]);
+    let ran = ran.lock().unwrap().clone();
+    (lines.join("\n"), ran)
+}
+
+#[tokio::test]
+async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were() {
+    let web = serve(vec![("/deb/Packages", PACKAGES)]);
+    let (said, ran) = told(&[], "1.36.3", web).await;
+    assert_eq!(said, "");
+    assert!(ran.iter().any(|script| script.contains("tcp 127.77.0.1 16443 greets\n")), "m1 was listened at");
+    assert!(ran.iter().any(|script| script.contains("udp 127.77.0.2 18472 greets\n")), "w1 was listened at");
+    for at in ["127.77.0.1:16443", "127.77.0.2:20250"] {
+        TcpListener::bind(at).unwrap_or_else(|error| panic!("somebody still listens on {at}: {error}"));
+    }
+    UdpSocket::bind("127.77.0.2:18472").unwrap();
+    // One that is in the way, and another version than there is.
+    let odd =
+        [("udp 127.77.0.1 18472", "udp 127.77.0.1 18473"), ("tcp 127.77.0.1 16443", "tcp 127.77.0.1 16444")];
+    let (said, _) = told(&odd, "1.36.4", web).await;
+    assert!(said.contains("m1  cannot be reached on 16444/tcp, 18473/udp\n"), "{said}");
+    assert!(said.contains("16444/tcp: refused, from w1\n"), "{said}");
+    assert_eq!(said.matches("the Kubernetes repository has no kubelet 1.36.4").count(), 2, "{said}");
+    // Nobody there at all, and a machine without Perl.
+    let url = format!("http://127.0.0.1:{web}");
+    let odd = [(url.as_str(), "http://127.0.0.1:9"), ("perl -e", "no-perl -e")];
+    let (said, _) = told(&odd, "1.36.3", web).await;
+    for what in ["repository of packages", "registry of images"] {
+        assert!(said.contains(&format!("w1  a {what} does not answer\n")), "{said}");
+    }
+    assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
+    assert!(said.contains("w1  could not be tried (Reach): nothing listens there"), "{said}");
+    assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
+}
+
+#[tokio::test]
+async fn a_listener_that_nobody_ends_ends_by_itself() {
+    let perl = std::fs::read_to_string("templates/listen.pl").unwrap();
+    assert!(perl.contains("\nalarm 60;\n"));
+    let mut child = tokio::process::Command::new("perl");
+    let child =
+        child.args(["-e", &perl.replace("alarm 60", "alarm 1"), "1f", "127.77.0.3", "16443", "18472"]);
+    let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait_with_output());
+    let said = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
+    assert!(said.starts_with("1f up tcp 16443\n1f up udp 18472\n1f ready\n"), "{said}");
+    TcpListener::bind("127.77.0.3:16443").unwrap();
+    // And long before, where whoever began it is gone.
+    let mut child = tokio::process::Command::new("perl");
+    let child = child.args(["-e", &perl, "1f", "127.77.0.4", "16443", "18472"]);
+    let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut said = [0; 256];
+    while !String::from_utf8_lossy(&said).contains("ready") {
+        assert!(stdout.read(&mut said).await.unwrap() > 0);
+    }
+    drop(stdout);
+    tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await.expect("it stays").unwrap();
+}
