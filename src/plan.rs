@@ -103,6 +103,9 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
 pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
     let note = |(step, want, answer): &Judged| {
         let Answer::Said(text) = answer else { return None };
+        if text.trim_end() == NOT_HERE {
+            return None;
+        }
         match judge(want, text) {
             Verdict::Noted(words) => Some((step.name, words)),
             _ => None,
@@ -277,6 +280,7 @@ mod tests {
             notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]),
             [("toy", "there is a".to_string())]
         );
+        assert_eq!(notes(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
     }
 
     #[test]
