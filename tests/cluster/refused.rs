@@ -124,7 +124,7 @@ const USED: &[(&str, &str, &str, &str)] = &[
         "05-other.conflist",
         "Leftovers",
     ),
-    ("w1", "ip link add cali0123 type dummy", "cali0123", "Leftovers"),
+    ("w1", "ip link add cali0123 type bridge", "cali0123", "Leftovers"),
     ("w1", "mount -t tmpfs -o size=20m tmpfs /var/log", "MiB free on /var/log", "Disk"),
     ("w2", "mount -t tmpfs -o nr_inodes=100 tmpfs /var/log", "inodes free on /var/log", "Inodes"),
     (
