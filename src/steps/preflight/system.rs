@@ -1,6 +1,6 @@
 //! The system that Kubernetes will run on: its kernel, cgroups and packages.
 
-use super::named;
+use super::{UNTOUCHED, named};
 use crate::cluster::Cluster;
 use crate::step::{Ask, Verdict, Want};
 
@@ -100,7 +100,8 @@ fn config() -> Want {
     )
 }
 
-/// Where a package manager is at work this says nothing: it is waited for when it is needed.
+/// Where a package manager is at work this says nothing: it is waited for when it is needed. Nor once ironstrap has
+/// been here: what it was killed at it finishes itself.
 const AUDIT: &str = r#"command -v dpkg >/dev/null || exit 0
 ! grep -qsx -e dpkg -e apt-get -e unattended-upgr /proc/[0-9]*/comm || exit 0
 x=$(dpkg --audit) || [ $? = 1 ]
@@ -108,7 +109,7 @@ printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
 fn packages() -> Want {
     Want::that("no package is half installed")
-        .asks(Ask::Newcomer(AUDIT.into()))
+        .asks(Ask::Newcomer(format!("{UNTOUCHED}{AUDIT}")))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
 }
