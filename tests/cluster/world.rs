@@ -189,19 +189,22 @@ impl World {
         drop(self.settled());
     }
 
-    /// Every node reaches the pods of coredns, on whichever nodes they are. While the API server was away, flannel on
-    /// other nodes tries again ever more rarely, and hears of another range that much later.
+    /// Every node reaches the pods of coredns, on whichever nodes they are. That may take a while: flannel that missed the
+    /// API server tries again ever more rarely, and hears of another range that much later; and containerd that is
+    /// restarted after systemd was reloaded takes pods for leaked on cgroup v1, so that the kubelet starts them anew, the
+    /// API server among them, a moment after all was well.
     pub fn assert_pods_reached(&self) {
         let what = ["get", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "-o"];
-        let ips = self.kubectl(&[&what[..], &["jsonpath={.items[*].status.podIP}"]].concat());
-        assert!(!ips.trim().is_empty(), "coredns has no pods");
-        for node in NODES {
+        let what = [&what[..], &["jsonpath={.items[*].status.podIP}"]].concat();
+        let reach = |ips: &str, node: &str| {
             let script =
                 format!("for ip in {ips}; do timeout 2 bash -c \"</dev/tcp/$ip/8080\" || exit 1; done");
-            until(&format!("{node} reaches {ips}"), 90, || {
-                so(self.lab.try_run(&["ssh", node, &script]).status.success())
-            });
-        }
+            self.lab.try_run(&["ssh", node, &script]).status.success()
+        };
+        until("every node reaches the pods of coredns", 180, || {
+            let ips = self.try_kubectl(&what).ok().filter(|ips| !ips.trim().is_empty())?;
+            so(NODES.iter().all(|node| reach(&ips, node)))
+        });
     }
 
     /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning.
