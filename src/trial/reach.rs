@@ -14,6 +14,8 @@ pub use judge::judge;
 
 const LISTEN: &str = include_str!("../../templates/listen.pl");
 const REACH: &str = include_str!("../../templates/reach.pl");
+/// How it came out where somebody is there, and nothing listens.
+const REFUSED: &str = "refused";
 /// The overlay of flannel.
 const VXLAN: u16 = 8472;
 /// In a large fleet each machine tries the overlay with the control planes and so many others.
@@ -175,7 +177,7 @@ pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, En
         let end = match (*how, more) {
             ("ok", [mtu, largest]) => End::Passed { mtu: mtu.parse().ok()?, largest: largest.parse().ok()? },
             ("ok", [rtt]) => End::Reached { milliseconds: rtt.parse::<f64>().ok()? / 1000.0 },
-            ("refused", _) => End::Failed("refused".into()),
+            ("refused", _) => End::Failed(REFUSED.into()),
             ("lost", _) => End::Failed("no answer".into()),
             ("unreachable", _) => End::Failed("no way there".into()),
             ("other", _) => End::Failed("somebody else answers".into()),
@@ -255,6 +257,19 @@ mod tests {
         assert!(ways.len() < 300 * 14, "{}", ways.len());
         let reached: BTreeSet<&str> = ways.iter().filter(|way| way.udp).map(|way| way.to.as_str()).collect();
         assert_eq!(reached.len(), 300, "everybody is tried by somebody");
+    }
+
+    #[test]
+    fn a_member_that_turns_one_away_is_reached() {
+        let cluster = cluster(1, 1);
+        let way = Way { from: "n1".into(), to: "n0".into(), port: cluster.api_port(), udp: false };
+        let wrong = |how: &str, newcomers: BTreeSet<String>| {
+            let came = [(way.clone(), End::Failed(how.into()))];
+            judge(&cluster, &came, &newcomers, &BTreeMap::new()).len()
+        };
+        assert_eq!(wrong(REFUSED, names(&cluster, 1)), 0, "its API server may be what this run is to mend");
+        assert_eq!(wrong("no answer", names(&cluster, 1)), 1);
+        assert_eq!(wrong(REFUSED, names(&cluster, 0)), 1, "there is a listener of ours");
     }
 
     #[test]

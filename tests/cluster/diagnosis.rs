@@ -123,8 +123,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         cause: "endpoint-unreachable",
         evidence: "198.18.0.11:6443",
         remedy: "ip route get",
-        // Else it is found before it is tried.
-        inventory: |i| set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Reach"]"#),
+        inventory: unreached,
         break_it: |w| {
             leave(w);
             w.lab.ssh("w2", "ip route add unreachable 198.18.0.11/32");
@@ -146,6 +145,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Before "another cluster answers at the endpoint": Injection {
         cause: "authority-unknown",
+        inventory: unreached,
         evidence: "x509: certificate signed by unknown authority",
         remedy: "getent ahosts",
         break_it: |w| {
@@ -158,6 +158,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Before "a certificate that begins in an hour, as for a clock that is an hour behind": Injection {
         cause: "clock",
+        inventory: unreached,
         evidence: " is before ",
         remedy: "date -u",
         break_it: |w| {
@@ -283,6 +284,11 @@ pub const SCENARIOS: &[Scenario] = injected! {
 
 const OTHER_CONFIG: &str = "/etc/cni/net.d/00-other.conflist";
 const OTHER_NETWORK: &str = r#"{"cniVersion": "0.3.1", "name": "other", "plugins": [{"type": "nosuch"}]}"#;
+
+/// Else it is found before it is tried.
+fn unreached(inventory: &mut Table) {
+    set(inventory, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Reach"]"#);
+}
 
 fn injected(world: &World, injection: Injection) {
     world.inventory(injection.inventory);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{End, VXLAN, Way};
+use super::{End, REFUSED, VXLAN, Way};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
@@ -17,9 +17,12 @@ pub fn judge(
     newcomers: &BTreeSet<String>,
     firewalls: &BTreeMap<String, String>,
 ) -> Vec<Misfit> {
+    // A member that turns one away is there to be reached; what should listen may be what this run is about to mend.
+    let away = |way: &Way, how: &str| how == REFUSED && !newcomers.contains(&way.to);
     let failed: Vec<(&Way, &str)> = came
         .iter()
         .filter_map(|(way, end)| if let End::Failed(how) = end { Some((way, how.as_str())) } else { None })
+        .filter(|(way, how)| !away(way, how))
         .collect();
     let mut found = cut_off(cluster, came, &failed, newcomers, firewalls);
     found.extend(narrow(came, newcomers));
