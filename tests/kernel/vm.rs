@@ -74,7 +74,7 @@ impl Vm {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         let inventory = format!(
-            "[cluster]\nname = 'kernel'\nkubernetes = '1.36.3'\nignore-preflight = ['NumCPU']\n\
+            "[cluster]\nname = 'kernel'\nkubernetes = '1.36.3'\nignore-preflight = ['NumCPU', 'Sources']\n\
              [ssh]\nuser = 'root'\nkey = '{home}/id_ed25519'\nknown-hosts = '{home}/known_hosts'\n\
              [kubelet]\nprotectKernelDefaults = true\n\
              [nodes.k1]\naddress = '127.0.0.1:{}'\nip = '10.0.2.15'\nrole = 'control-plane'\n",

@@ -12,10 +12,12 @@ use crate::steps::labels;
 pub(super) fn want(cx: &Cx) -> Result<Want> {
     let name = &cx.node.name;
     let gone = cx.fleet.unregistered.contains(name);
-    let node = format!("{KUBELETS_KUBECTL} get node {name}");
+    // Of a Node that was made for it, the kubelet has yet to say what it is.
+    let said =
+        format!("{KUBELETS_KUBECTL} get node {name} -o 'jsonpath={{.status.nodeInfo.kubeletVersion}}'");
     let mut fix = kept(cx)
         + &format!(
-            "systemctl restart kubelet\nn=0\nuntil {node} >/dev/null 2>&1; do\n\
+            "systemctl restart kubelet\nn=0\nuntil [ -n \"$({said} 2>/dev/null)\" ]; do\n\
          n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
         );
     if cx.node.is_control_plane() {

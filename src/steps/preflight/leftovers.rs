@@ -64,7 +64,7 @@ fn plugins(cluster: &Cluster) -> Want {
 
 fn links(cluster: &Cluster) -> Want {
     let links = ask(&format!(
-        "for d in /sys/class/net/*; do\n  d=${{d##*/}}\n  case $d in {LINKS}) echo \"$d\" ;; esac\ndone"
+        "while read -r d x; do\n  case ${{d%:*}} in {LINKS}) echo \"${{d%:*}}\" ;; esac\ndone </proc/net/dev"
     ));
     nothing(cluster, "no pod network of an earlier cluster is here", links, |_| "Leftovers".into()).by_hand(
         "ip link delete NAME, or reboot; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]",
