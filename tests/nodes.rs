@@ -167,4 +167,9 @@ fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
     assert_eq!(run(ago(600), format!("f {}", ago(60))), (false, true), "it should have done so by now");
     assert_eq!(run(ago(9), format!("f {}", ago(5))), (false, false), "it started a moment ago");
     assert_eq!(run(ago(9), "f".into()), (false, false), "it does not run");
+    let away = runs(&format!("announced() {{{own} || echo tried again >&2"), "return 1");
+    assert!(
+        away.iter().all(|(good, said)| *good && said.contains("tried again")),
+        "who is away is no end: {away:?}"
+    );
 }

@@ -173,9 +173,11 @@ fn announced(cx: &Cx, node: &Node) -> Want {
 
 /// A pod of flannel that started a moment ago is still at it, unless the Node was made after that.
 const ANNOUNCED: &str = r#"announced() {
-  set -- $(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.REACHED_BY}') || return 1
+  said=$(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.REACHED_BY}') || return 1
+  set -- $said
   [ -z "${2:-}" ] || return 0
-  made=$1
+  made=${1:-}
+  [ -n "$made" ] || return 1
   echo 'flannel does not announce the pods of NODE' >&2
   all=$(kubectl -n kube-flannel get pods --field-selector spec.nodeName=NODE -l app=flannel \
     -o 'jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}') || return 1
