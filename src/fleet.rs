@@ -81,8 +81,10 @@ impl Fleet {
     /// What of it the wants of one machine's own may look at: as long as neither this nor the machine changes, they stay
     /// as they are, whatever becomes of the others.
     pub fn own(&self, name: &str) -> Fleet {
-        let unregistered = self.unregistered.get(name).cloned().into_iter().collect();
-        Fleet { seed: self.seed.clone(), exists: self.exists, unregistered, ..Fleet::default() }
+        let unregistered: BTreeSet<String> = self.unregistered.get(name).cloned().into_iter().collect();
+        // Who has to be made known again must not take a range that others have.
+        let ranges = if unregistered.is_empty() { BTreeSet::new() } else { self.ranges.clone() };
+        Fleet { seed: self.seed.clone(), exists: self.exists, unregistered, ranges, ..Fleet::default() }
     }
 
     /// What must happen before the cluster knows this node.
@@ -284,6 +286,14 @@ mod tests {
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.seed.as_str(), &fleet.absent), ("m2", &names(&["m1", "m3"])));
         assert_eq!((fleet.joining, fleet.half_joined), (names(&["w1"]), names(&["w1"])));
+    }
+
+    #[test]
+    fn of_the_fleet_a_machine_sees_the_others_ranges_only_where_its_node_is_gone() {
+        let fleet =
+            Fleet { unregistered: names(&["w1"]), ranges: names(&["10.0.0.0/24"]), ..Fleet::default() };
+        assert_eq!(fleet.own("w1"), fleet);
+        assert_eq!(fleet.own("w2"), Fleet::default());
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn enter(cx: &Cx) -> Result<String> {
     let seed = cx.fleet.seed == cx.node.name;
     let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
     let verb = if seed { "init --skip-token-print" } else { "join" };
-    let wait = if seed { "" } else { ENTERED };
+    let look = if seed { "" } else { ENTERED };
     // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
     let entered = match cx.node.is_control_plane() {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
@@ -126,7 +126,7 @@ fn enter(cx: &Cx) -> Result<String> {
     let script = format!(
         "{discovery}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {wait}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
+         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
          rm -f {found} {BOOTSTRAP}"
     );
     let noted = if seed { uploads::noted(cx)? } else { String::new() };
@@ -241,7 +241,7 @@ const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifes
 rm -rf $n; mkdir -p -m 700 $n
 KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
 d=$(sed -n 's/^ *- --data-dir=//p' $n/etcd.yaml)
-[ -d "$d/member" ] || { echo "etcd has lost its data, $d/member: with others left, ironstrap remove this one, and apply; else restore a snapshot of it"; exit 1; }
+[ -d "$d/member" ] || { echo "etcd has lost its data, $d/member: where other control planes are left, ironstrap remove this one, and apply; else restore a snapshot"; exit 1; }
 joined=
 [ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m)
 case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
