@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+/// What answers where no etcd was ever set up.
+pub const NONE: &str = "no etcd";
+
 /// Defines `etcd`. kubectl speaks HTTP with a client certificate, and etcd answers that (etcd's documentation, "gRPC
 /// gateway"): so nothing needs to be installed. Only paths are in its arguments.
 pub const ETCD: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd

@@ -111,7 +111,7 @@ fn failing(text: &str) -> String {
 /// Whether a member of etcd says that it is well, and else what it says.
 pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
     let text = text.trim();
-    if text == "no etcd" {
+    if text == etcd::NONE {
         return Seen::Nothing;
     }
     if let Some(why) = text.strip_prefix("unhealthy: ") {
@@ -128,7 +128,7 @@ pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
 /// Names of etcd's members, and whether each has no vote yet. One that was added and never started has no name.
 pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
     let text = text.trim();
-    if text == "no etcd" {
+    if text == etcd::NONE {
         return Seen::Nothing;
     }
     let Some(members) = etcd::members(text) else {

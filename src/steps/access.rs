@@ -98,13 +98,16 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
         .about([name.clone()])
         .ask(format!("{ETCD}{}", etcd::MEMBERS))
         .judged(move |answer| {
-            let all = etcd::members(answer).unwrap_or_default();
-            match stale && all.iter().any(|member| member.is_of(&name, ip)) {
+            let have = match etcd::members(answer) {
+                Some(all) if all.iter().any(|member| member.is_of(&name, ip)) => {
+                    format!("member {name} of an earlier machine")
+                }
+                None if answer.trim() != etcd::NONE => answer.to_string(),
+                _ => return Verdict::Holds,
+            };
+            match stale {
+                true => Verdict::Differs { have, want: String::new() },
                 false => Verdict::Holds,
-                true => Verdict::Differs {
-                    have: format!("member {name} of an earlier machine"),
-                    want: String::new(),
-                },
             }
         })
         .run(format!("{ETCD}{FORGET}patiently forget {} {ip}", node.name))
