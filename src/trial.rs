@@ -52,7 +52,7 @@ pub fn untried(check: &'static str, node: &str, why: &str) -> Misfit {
 }
 
 /// Who has still to join, of machines that this is tried with.
-pub fn newcomers<'a>(machines: impl Iterator<Item = (&'a str, &'a Machine)>) -> BTreeSet<String> {
+pub fn joining<'a>(machines: impl Iterator<Item = (&'a str, &'a Machine)>) -> BTreeSet<String> {
     machines.filter(|(_, machine)| !machine.is_member()).map(|(name, _)| name.to_string()).collect()
 }
 
@@ -94,8 +94,10 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
 const FSYNC: &str = r#"d=/var/lib/etcd
 while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
 f=$(mktemp "$d/.ironstrap-XXXXXX")
-trap 'rm -f "$f"' EXIT
-x=$(timeout 20 dd if=/dev/zero "of=$f" bs=8k count=24 oflag=dsync conv=notrunc 2>&1)
+# Without a name from the beginning it is gone however this ends.
+exec 4>"$f"
+rm -f "$f"
+x=$(timeout 20 dd if=/dev/zero of=/dev/fd/4 bs=8k count=24 oflag=dsync conv=notrunc 2>&1)
 printf '%s\n' "$x" | awk -F'[ ,]+' '/copied/ { for (i = 2; i <= NF; i++) if ($i == "s") printf "%.1f\n", $(i - 1) * 1000 / 24 }'"#;
 const SLOW: f64 = 10.0;
 

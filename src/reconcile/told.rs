@@ -29,19 +29,35 @@ impl<S: Shell> Told<S> {
         let _place = place.map_err(|e| Error::new(Kind::Local, "the run is over").because(e.to_string()))?;
         self.shell.run(script, heard).await
     }
-}
 
-impl<S: Shell> Shell for Told<S> {
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    /// Runs a script that others wait for while it runs: it takes no place from them.
+    pub async fn run_beside(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        self.begins(script);
+        let output = self.shell.run(script, heard).await?;
+        self.ended(&output);
+        Ok(output)
+    }
+
+    fn begins(&self, script: &str) {
         if self.events.are_detailed() {
             let (node, script) = (self.node.clone(), ledger::shown(script));
             self.events.tell(Event::Script { node, script });
         }
-        let output = self.run_untold(script, heard).await?;
+    }
+
+    fn ended(&self, output: &Output) {
         if self.events.are_detailed() {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             self.events.tell(Event::Ended { node: self.node.clone(), status: output.status, stderr });
         }
+    }
+}
+
+impl<S: Shell> Shell for Told<S> {
+    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        self.begins(script);
+        let output = self.run_untold(script, heard).await?;
+        self.ended(&output);
         Ok(output)
     }
 

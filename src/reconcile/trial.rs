@@ -38,15 +38,14 @@ impl<S: Shell> Fleetwork<S> {
         let able: Vec<usize> = (0..self.members.len()).filter(|i| self.can_be_tried(*i)).collect();
         let names: BTreeSet<String> = able.iter().map(|i| self.members[*i].node.name.clone()).collect();
         let known = able.iter().map(|i| &self.members[*i]);
-        let newcomers =
-            trial::newcomers(known.filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))));
-        if newcomers.is_empty() {
+        let joining = trial::joining(known.filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))));
+        if joining.is_empty() {
             return;
         }
         let Ok(nonce) = probe::boundary() else { return };
-        let ways = reach::ways(&self.cluster, &names, &newcomers);
+        let ways = reach::ways(&self.cluster, &names, &joining);
         let nonce = nonce.trim_matches('-').to_string();
-        let mut round = Round { nonce, ways, newcomers, listening: BTreeMap::new() };
+        let mut round = Round { nonce, ways, joining, listening: BTreeMap::new() };
         let listeners = self.listen(&mut round).await;
         let said = self.try_all(&able, &round).await;
         self.stop(listeners, &round).await;
@@ -66,7 +65,7 @@ impl<S: Shell> Fleetwork<S> {
         let (mut listeners, mut ready) = (JoinSet::new(), Vec::new());
         for member in &mut self.members {
             let name = &member.node.name;
-            if !round.newcomers.contains(name) || !round.ways.iter().any(|way| way.to == *name) {
+            if !round.joining.contains(name) || !round.ways.iter().any(|way| way.to == *name) {
                 continue;
             }
             member.execs += 1;
@@ -91,7 +90,7 @@ impl<S: Shell> Fleetwork<S> {
         for i in able {
             let member = &mut self.members[*i];
             let way = reach::ask(&self.cluster, &member.node, round);
-            let alone = round.newcomers.contains(&member.node.name);
+            let alone = round.joining.contains(&member.node.name);
             let rest = if alone { trial::alone(&self.cluster, &member.node, exists) } else { vec![] };
             let (place, tries, asks) = (*i, way.is_some(), way.into_iter().chain(rest).collect::<Vec<Ask>>());
             if !asks.is_empty() {
@@ -155,20 +154,19 @@ impl<S: Shell> Fleetwork<S> {
             }
             found.extend(trial::judge_alone(&self.cluster, node, &alone));
         }
-        let sought = round.newcomers.iter().filter(|name| round.ways.iter().any(|way| way.to == **name));
+        let sought = round.joining.iter().filter(|name| round.ways.iter().any(|way| way.to == **name));
         let silent = sought.filter(|name| !round.listening.contains_key(*name));
         found.extend(
             silent.map(|name| untried("Reach", name, "nothing listens there for the others to reach")),
         );
         let walls =
             round.listening.iter().filter_map(|(name, at)| Some((name.clone(), at.firewall.clone()?)));
-        found.extend(reach::judge(&self.cluster, &came, &round.newcomers, &walls.collect()));
+        found.extend(reach::judge(&self.cluster, &came, &round.joining, &walls.collect()));
         found
     }
 }
 
-/// Keeps a listener until it ends, and gives away what it says once it is there. It takes no place from those who speak:
-/// they wait for each other.
+/// Keeps a listener until it ends, and gives away what it says once it is there.
 async fn hold<S: Shell>(shell: Arc<Told<S>>, script: String, nonce: String, ready: oneshot::Sender<String>) {
     let (mut said, mut ready) = (String::new(), Some(ready));
     let mut heard = |piece: &[u8]| {
@@ -179,5 +177,5 @@ async fn hold<S: Shell>(shell: Arc<Told<S>>, script: String, nonce: String, read
             let _ = ready.send(said.clone());
         }
     };
-    let _ = shell.shell.run(&script, &mut heard).await;
+    let _ = shell.run_beside(&script, &mut heard).await;
 }

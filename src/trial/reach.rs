@@ -61,17 +61,17 @@ pub struct Round {
     /// A word that only this run knows: who says it is no stranger.
     pub nonce: String,
     pub ways: Vec<Way>,
-    pub newcomers: BTreeSet<String>,
+    pub joining: BTreeSet<String>,
     pub listening: BTreeMap<String, Listening>,
 }
 
 /// The ways that are not proven: from or to one that has still to join, among machines that can be tried.
-pub fn ways(cluster: &Cluster, able: &BTreeSet<String>, newcomers: &BTreeSet<String>) -> Vec<Way> {
+pub fn ways(cluster: &Cluster, able: &BTreeSet<String>, joining: &BTreeSet<String>) -> Vec<Way> {
     let nodes: Vec<&Node> = cluster.nodes.iter().filter(|node| able.contains(&node.name)).collect();
     let mut ways = Vec::new();
     for (i, from) in nodes.iter().enumerate() {
         for (j, to) in nodes.iter().enumerate().filter(|(j, _)| *j != i) {
-            let is_new = |node: &Node| newcomers.contains(&node.name);
+            let is_new = |node: &Node| joining.contains(&node.name);
             if !is_new(from) && !is_new(to) {
                 continue;
             }
@@ -155,7 +155,7 @@ pub fn ask(cluster: &Cluster, node: &Node, round: &Round) -> Option<Ask> {
         let greets = match there {
             Some(there) if there.up.contains(&port) => "greets",
             Some(there) if there.held.contains(&port) && !way.udp => "silent",
-            _ if round.newcomers.contains(&way.to) => return None,
+            _ if round.joining.contains(&way.to) => return None,
             _ => "silent",
         };
         Some(format!("{} {} {} {greets}\n", if way.udp { "udp" } else { "tcp" }, to.ip, way.port))
@@ -263,9 +263,9 @@ mod tests {
     fn a_member_that_turns_one_away_is_reached() {
         let cluster = cluster(1, 1);
         let way = Way { from: "n1".into(), to: "n0".into(), port: cluster.api_port(), udp: false };
-        let wrong = |how: &str, newcomers: BTreeSet<String>| {
+        let wrong = |how: &str, joining: BTreeSet<String>| {
             let came = [(way.clone(), End::Failed(how.into()))];
-            judge(&cluster, &came, &newcomers, &BTreeMap::new()).len()
+            judge(&cluster, &came, &joining, &BTreeMap::new()).len()
         };
         assert_eq!(wrong(REFUSED, names(&cluster, 1)), 0, "its API server may be what this run is to mend");
         assert_eq!(wrong("no answer", names(&cluster, 1)), 1);

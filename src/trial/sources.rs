@@ -15,6 +15,7 @@ use crate::trial::untried;
 const FETCH: &str = r#"[ -x /usr/lib/apt/apt-helper ] || { echo 'no apt-helper' >&2; exit 1; }
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
 fetch() {
   fetch_to=$1 fetch_url=$2; shift 2
   if x=$(timeout 12 /usr/lib/apt/apt-helper -q -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \

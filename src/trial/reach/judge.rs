@@ -14,33 +14,33 @@ const FAR: f64 = 50.0;
 pub fn judge(
     cluster: &Cluster,
     came: &[(Way, End)],
-    newcomers: &BTreeSet<String>,
+    joining: &BTreeSet<String>,
     firewalls: &BTreeMap<String, String>,
 ) -> Vec<Misfit> {
     // A member that turns one away is there to be reached; what should listen may be what this run is about to mend.
-    let away = |way: &Way, how: &str| how == REFUSED && !newcomers.contains(&way.to);
+    let away = |way: &Way, how: &str| how == REFUSED && !joining.contains(&way.to);
     let failed: Vec<(&Way, &str)> = came
         .iter()
         .filter_map(|(way, end)| if let End::Failed(how) = end { Some((way, how.as_str())) } else { None })
         .filter(|(way, how)| !away(way, how))
         .collect();
-    let mut found = cut_off(cluster, came, &failed, newcomers, firewalls);
-    found.extend(narrow(came, newcomers));
+    let mut found = cut_off(cluster, came, &failed, joining, firewalls);
+    found.extend(narrow(came, joining));
     found.extend(far(came));
     found
 }
 
 /// Who is to blame, and whether for what it sends: the machine that is not reached, but for a newcomer that reaches nobody
 /// where others do. Members have shown that they work.
-fn blamed<'a>(way: &'a Way, came: &[(Way, End)], newcomers: &BTreeSet<String>) -> (&'a str, bool) {
+fn blamed<'a>(way: &'a Way, came: &[(Way, End)], joining: &BTreeSet<String>) -> (&'a str, bool) {
     let fails = |end: &End| matches!(end, End::Failed(_));
-    let mute = newcomers.contains(&way.from)
+    let mute = joining.contains(&way.from)
         && came.iter().filter(|(other, _)| other.from == way.from).all(|(_, end)| fails(end));
     let targets: BTreeSet<&str> =
         came.iter().filter(|(other, _)| other.from == way.from).map(|(other, _)| other.to.as_str()).collect();
     let others_reach =
         came.iter().any(|(other, end)| other.to == way.to && other.from != way.from && !fails(end));
-    let outbound = !newcomers.contains(&way.to) || (mute && targets.len() > 1 && others_reach);
+    let outbound = !joining.contains(&way.to) || (mute && targets.len() > 1 && others_reach);
     if outbound { (&way.from, true) } else { (&way.to, false) }
 }
 
@@ -48,13 +48,13 @@ fn cut_off(
     cluster: &Cluster,
     came: &[(Way, End)],
     failed: &[(&Way, &str)],
-    newcomers: &BTreeSet<String>,
+    joining: &BTreeSet<String>,
     firewalls: &BTreeMap<String, String>,
 ) -> Vec<Misfit> {
     type Ports<'a> = BTreeMap<(u16, bool), BTreeMap<&'a str, Vec<&'a str>>>;
     let mut groups: BTreeMap<(&str, bool), Ports> = BTreeMap::new();
     for (way, how) in failed {
-        let (blamed, outbound) = blamed(way, came, newcomers);
+        let (blamed, outbound) = blamed(way, came, joining);
         let other = if outbound { &way.to } else { &way.from };
         let ports = groups.entry((blamed, outbound)).or_default();
         ports.entry((way.port, way.udp)).or_default().entry(how).or_default().push(other);
@@ -125,13 +125,13 @@ fn open(firewall: Option<&str>, node: &str, ports: &[String], outbound: bool) ->
 
 /// Packets as large as the link takes them, which the network between does not carry: what pods send over the overlay
 /// would be lost without a word.
-fn narrow(came: &[(Way, End)], newcomers: &BTreeSet<String>) -> Vec<Misfit> {
+fn narrow(came: &[(Way, End)], joining: &BTreeSet<String>) -> Vec<Misfit> {
     let mut groups: BTreeMap<(&str, u32, u32), Vec<&str>> = BTreeMap::new();
     for (way, end) in came {
         match end {
             End::Passed { mtu, largest } if largest < mtu => {
                 let (node, other) =
-                    if newcomers.contains(&way.from) { (&way.from, &way.to) } else { (&way.to, &way.from) };
+                    if joining.contains(&way.from) { (&way.from, &way.to) } else { (&way.to, &way.from) };
                 groups.entry((node, *mtu, *largest)).or_default().push(other);
             }
             _ => {}
