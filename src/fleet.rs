@@ -2,13 +2,15 @@
 //! not what the inventory takes it for. Pure.
 
 pub mod identity;
+mod refusals;
+
+pub use refusals::{changed_role, foreign, refusals, stranger};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::machine::Machine;
-use crate::pki::Trust;
 
 /// Machines that have answered, by node name.
 pub type Machines<'a> = BTreeMap<&'a str, &'a Machine>;
@@ -106,85 +108,6 @@ impl Fleet {
     }
 }
 
-/// Files of this machine that trust an authority which is not ours.
-pub fn foreign(machine: &Machine, trust: &Trust) -> Vec<String> {
-    let strange = |(_, ca): &&(String, String)| !trust.is_our_ca(ca);
-    machine.authorities.iter().filter(strange).map(|(file, _)| format!("/etc/kubernetes/{file}")).collect()
-}
-
-/// What inventory and running cluster disagree about. `kept` says where the trust is kept and whether there is
-/// one. With it, whether nobody may be touched for it: a stray worker is left alone, but a control plane that
-/// runs something else is another cluster.
-pub fn refusals(
-    cluster: &Cluster,
-    machines: &Machines,
-    trust: &Trust,
-    kept: (&str, bool),
-) -> Vec<(Error, bool)> {
-    let mut errors = Vec::new();
-    for node in &cluster.nodes {
-        let Some(machine) = machines.get(node.name.as_str()) else { continue };
-        if let Some(error) = stranger(node, machine, trust, kept) {
-            errors.push((error, node.is_control_plane()));
-        } else if machine.runs_control_plane() {
-            errors.extend(changed_identity(cluster, node, machine).map(|error| (error, true)));
-        }
-    }
-    errors
-}
-
-/// What there is to say of a machine that belongs to somebody else.
-pub fn stranger(
-    node: &Node,
-    machine: &Machine,
-    trust: &Trust,
-    (path, is_there): (&str, bool),
-) -> Option<Error> {
-    let files = foreign(machine, trust);
-    if files.is_empty() {
-        return None;
-    }
-    let error = Error::new(Kind::Refused, "belongs to a cluster that this trust does not know")
-        .on(&node.name)
-        .because(format!("{} trusts another authority than {path}", files.join(", ")));
-    Some(match is_there {
-        true => error.hint(
-            "if the other cluster is to go, run `kubeadm reset` on the machine; else take it out of the inventory",
-        ),
-        false => error.because(format!("{path} does not exist")).hint(format!(
-            "if the cluster was made by ironstrap, put {path} back where it was; else this machine is somebody else's"
-        )),
-    })
-}
-
-/// A running cluster keeps the version, ranges, endpoint and name it was made with.
-fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
-    let says = [
-        ("kubernetes", "kubernetes", cluster.kubernetes.to_string()),
-        ("pods", "pods", cluster.pods.to_string()),
-        ("services", "services", cluster.services.to_string()),
-        ("endpoint", "endpoint", cluster.endpoint.to_string()),
-        ("name", "name", cluster.name.clone()),
-    ];
-    let differs = |(key, field, says): &(&str, &str, String)| {
-        let is = machine.identity.get(*key)?;
-        (is != says).then(|| format!("{field}: the cluster has {is}, the inventory says {says}"))
-    };
-    let differences: Vec<String> = says.iter().filter_map(differs).collect();
-    if differences.is_empty() {
-        return None;
-    }
-    Some(
-        Error::new(
-            Kind::Refused,
-            "its cluster was made with other settings, which cannot be changed in place",
-        )
-        .on(&node.name)
-        .because(differences.join("\n"))
-        .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
-    )
-}
-
 /// What is wrong with machines taken together: names that two of them have, clocks that disagree. An error
 /// without a node is about the operator's own computer.
 /// `clocks`: how far each machine's clock is ahead of the operator's, in seconds.
@@ -229,12 +152,12 @@ fn wrong_clocks(clocks: &BTreeMap<String, f64>) -> Vec<Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::Role;
 
     /// Three control planes and a worker.
-    fn cluster() -> Cluster {
+    pub(super) fn cluster() -> Cluster {
         let mut cluster = crate::pki::tests::cluster();
         let first = cluster.nodes[0].clone();
         let node = |name: &str, role| Node { name: name.into(), role, ..first.clone() };
@@ -248,16 +171,17 @@ mod tests {
         cluster
     }
 
-    fn machine(name: &str, has: &[&str]) -> (String, Machine) {
+    pub(super) fn machine(name: &str, has: &[&str]) -> (String, Machine) {
         let has = has.iter().map(|trace| trace.to_string()).collect();
         (name.into(), Machine { hostname: name.into(), has, ..Machine::default() })
     }
 
-    fn heard(machines: &BTreeMap<String, Machine>) -> Machines<'_> {
+    pub(super) fn heard(machines: &BTreeMap<String, Machine>) -> Machines<'_> {
         machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect()
     }
 
-    const RUNS: [&str; 3] = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml"];
+    pub(super) const RUNS: [&str; 3] =
+        ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml"];
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| name.to_string()).collect()
@@ -294,52 +218,6 @@ mod tests {
             Fleet { unregistered: names(&["w1"]), ranges: names(&["10.0.0.0/24"]), ..Fleet::default() };
         assert_eq!(fleet.own("w1"), fleet);
         assert_eq!(fleet.own("w2"), Fleet::default());
-    }
-
-    #[test]
-    fn another_clusters_control_plane_stops_everybody_and_its_worker_only_itself() {
-        let cluster = crate::pki::tests::cluster();
-        let now = crate::pki::tests::NOW;
-        let (ours, theirs) = (Trust::make(&cluster, now).unwrap(), Trust::make(&cluster, now).unwrap());
-        let cluster = self::cluster();
-        let mut machines: BTreeMap<_, _> = [machine("m1", &RUNS), machine("w1", &[])].into();
-        assert_eq!(refusals(&cluster, &heard(&machines), &ours, ("demo.trust", true)), []);
-        for (node, everybody) in [("w1", false), ("m1", true)] {
-            let machine = machines.get_mut(node).unwrap();
-            machine.authorities = vec![("kubelet.conf".into(), ours.ca.cert.clone())];
-            assert_eq!(foreign(machine, &ours), Vec::<String>::new());
-            machine.authorities.push(("pki/ca.crt".into(), theirs.ca.cert.clone()));
-            let found = refusals(&cluster, &heard(&machines), &ours, ("demo.trust", true));
-            let about =
-                |(error, all): &(Error, bool)| error.node.as_deref() == Some(node) && *all == everybody;
-            assert!(found.iter().any(about), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_cluster_was_made_as_is_kept() {
-        let (cluster, trust) = (crate::pki::tests::cluster(), crate::pki::tests::cluster());
-        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
-        let says = [
-            ("kubernetes", cluster.kubernetes.to_string()),
-            ("pods", cluster.pods.to_string()),
-            ("services", cluster.services.to_string()),
-            ("endpoint", cluster.endpoint.to_string()),
-            ("name", cluster.name.clone()),
-        ];
-        let name = cluster.control_planes().next().unwrap().name.clone();
-        let (_, mut machine) = machine(&name, &RUNS);
-        machine.identity = says.clone().map(|(key, value)| (key.into(), value)).into();
-        let refused = |machine: &Machine| {
-            let machines = [(name.clone(), machine.clone())].into();
-            refusals(&cluster, &heard(&machines), &trust, ("demo.trust", true)).len()
-        };
-        assert_eq!(refused(&machine), 0);
-        for (key, _) in says {
-            let mut changed = machine.clone();
-            changed.identity.insert(key.into(), "another".into());
-            assert_eq!(refused(&changed), 1, "{key}");
-        }
     }
 
     #[test]

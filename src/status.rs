@@ -80,6 +80,8 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Whole {
     pub name: String,
+    /// How many nodes the inventory has.
+    pub nodes: usize,
     /// The version that the inventory wants.
     pub kubernetes: String,
     /// The URL of the API.

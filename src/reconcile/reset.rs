@@ -32,6 +32,9 @@ impl<S: Shell> Fleetwork<S> {
             let member = &self.members[i];
             if let Some(machine) = member.machine.as_ref().filter(|_| !member.spared) {
                 errors.extend(fleet::stranger(&member.node, machine, &self.trust, kept));
+                // By its role is told whether etcd has to let it go.
+                let removed = matches!(self.reading, Reading::Removal(_));
+                errors.extend(fleet::changed_role(&member.node, machine).filter(|_| removed));
                 errors.extend(not_root(member, machine));
                 errors.extend(unknown(member, &changes));
             }

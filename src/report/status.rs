@@ -100,7 +100,7 @@ fn draw(term: &Term, mut lines: Vec<String>, foot: &str) -> std::io::Result<()> 
 /// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
 pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
     let plain = |line: String| strip_str(&line).to_string();
-    let mut lines: Vec<String> = head(&status.cluster, status.nodes.len()).into_iter().map(plain).collect();
+    let mut lines: Vec<String> = head(&status.cluster).into_iter().map(plain).collect();
     lines.push(String::new());
     let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
     lines.extend(table(&rows, width, colour));
@@ -117,7 +117,7 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     lines
 }
 
-fn head(cluster: &Whole, nodes: usize) -> Vec<String> {
+fn head(cluster: &Whole) -> Vec<String> {
     let ready = shown(&cluster.network.ready, u64::to_string);
     let network = match cluster.network.wanted.is() {
         Some(wanted) => format!("{}, {ready} of {} ready", cluster.network.kind, count_pods(*wanted)),
@@ -131,7 +131,7 @@ fn head(cluster: &Whole, nodes: usize) -> Vec<String> {
     });
     let about = [
         (cluster.name.as_str(), format!("kubernetes {}, {}", cluster.kubernetes, cluster.endpoint)),
-        ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {nodes} Ready"))),
+        ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {} Ready", cluster.nodes))),
         ("API", together(&api)),
         ("etcd", etcd),
         ("network", network),

@@ -128,6 +128,7 @@ impl<'a> Voice<'a> {
         let none = nodes.iter().all(|node| node.ready == Seen::Nothing);
         Whole {
             name: cluster.name.clone(),
+            nodes: nodes.len(),
             kubernetes: cluster.kubernetes.to_string(),
             endpoint: format!("https://{}", cluster.endpoint),
             api: self.control_planes().map(|told| self.api(told)).collect(),
