@@ -46,15 +46,25 @@ fn moved(script: &str, root: &Path) -> String {
         .fold(script.to_string(), |script, dir| script.replace(dir, &format!("{}{dir}", root.display())))
 }
 
-/// The Node that is made, or nothing, where flannel noted this and others have these ranges.
+/// The Node that is made, or nothing, where flannel noted this and others have these ranges; by a kubelet that has been
+/// running for an hour.
 fn made(flannel: &str, ranges: &[&str]) -> String {
+    made_after(3600, flannel, ranges)
+}
+
+/// The same, with a kubelet that has been running for so many seconds.
+fn made_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
     let fix = fix(1, "the kubelet of w1 is known to the cluster", ranges);
-    let (making, _) = fix.split_once("systemctl restart kubelet").unwrap();
+    let (making, _) = fix.split_once("[ -n \"$made\" ]").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("run/flannel")).unwrap();
         fs::write(root.path().join("run/flannel/subnet.env"), flannel).unwrap();
-        let head = format!("set -eu\nkubectl() {{ cat >{}/made; }}\n", root.path().display());
+        let head = format!(
+            "set -eu\nkubectl() {{ cat >{}/made; }}\ndpkg() {{ echo arm64; }}\n\
+             systemctl() {{ case $1 in show) date -d '-{seconds} seconds' ;; is-active) true ;; esac; }}\n",
+            root.path().display()
+        );
         let output = common::run(shell, &(head + &moved(making, root.path())));
         assert!(output.status.success(), "{shell}: {output:?}");
         fs::read_to_string(root.path().join("made")).unwrap_or_default().trim().to_string()
@@ -69,6 +79,7 @@ fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
     let four = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\n";
     let node: serde_json::Value = serde_json::from_str(&made(four, &["10.244.0.0/24"])).unwrap();
     assert_eq!(node["metadata"]["name"], "w1");
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/arch"], "arm64");
     assert_eq!(node["spec"]["podCIDR"], "10.244.1.0/24");
     assert_eq!(node["spec"]["podCIDRs"], serde_json::json!(["10.244.1.0/24"]));
     let both = format!("{four}FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00:0:0:1::1/64\n");
@@ -80,6 +91,7 @@ fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
         assert_eq!(made(&both, &[taken]), "", "somebody has {taken}");
     }
     assert_eq!(made("", &[]), "", "flannel never ran here");
+    assert_eq!(made_after(15, four, &[]), "", "a kubelet that starts would turn its static pods away");
 }
 
 /// Has etcd's manifest written again, where the old one had these lines and there is data or none; how it ended, what

@@ -76,7 +76,7 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     let name = &node.name;
     machine.is_member().then(|| {
         error.on(name).because("what a machine joined as cannot be changed in place").hint(format!(
-            "put role = \"{is}\" back; or with that, `ironstrap remove {name}`, and then let it join as the other"
+            "put role = \"{is}\" back; if it is to change, then `ironstrap remove {name}`, and apply with the other role"
         ))
     })
 }

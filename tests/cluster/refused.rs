@@ -37,7 +37,7 @@ pub const UNFIT: &[Scenario] = &[
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { says: "without its trust the cluster is refused", ground: Ground::Cluster, run: no_trust },
     Scenario {
-        says: "another Kubernetes version, range or name is refused",
+        says: "another Kubernetes version, range, name or role is refused",
         ground: Ground::Cluster,
         run: identity,
     },
@@ -50,9 +50,13 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// Plan and apply both refuse, with these words on m1, and nothing is touched anywhere.
 fn assert_refused(world: &World, words: &[&str]) {
+    assert_refused_on(world, "m1", words);
+}
+
+fn assert_refused_on(world: &World, node: &str, words: &[&str]) {
     let before = world.lab.look_at_all();
-    world.apply().refused(5, "m1", words);
-    world.plan().refused(5, "m1", words);
+    world.apply().refused(5, node, words);
+    world.plan().refused(5, node, words);
     assert_untouched(&before, &world.lab.look_at_all());
 }
 
@@ -223,6 +227,11 @@ fn identity(world: &World) {
     let moved = Moved::new(world.dir.join("demo.trust"), world.dir.join("other.trust"));
     assert_refused(world, &["name: the cluster has demo, the inventory says other"]);
     drop(moved);
+    // By its role is told whether etcd has to let a machine go, so with the wrong one it is not removed either.
+    world.inventory(|i| set(i, &["nodes", "w1", "role"], "\"control-plane\""));
+    let is = "is a worker of its cluster, and the inventory says control-plane";
+    assert_refused_on(world, "w1", &[is]);
+    world.start(&["remove", "--yes", "w1"]).end(PATIENCE).refused(5, "w1", &[is]);
     world.inventory(|_| {});
     world.assert_converged();
 }

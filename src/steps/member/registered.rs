@@ -8,7 +8,8 @@ use crate::shell::KUBELETS_KUBECTL;
 use crate::step::{Ask, Cx, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::labels;
 
-/// A kubelet makes its Node when it starts, and never again. Whether the Node is there, only the API knows.
+/// A kubelet makes its Node when it starts, and never again; one that it finds it fills. Whether the Node is there, only
+/// the API knows.
 pub(super) fn want(cx: &Cx) -> Result<Want> {
     let name = &cx.node.name;
     let gone = cx.fleet.unregistered.contains(name);
@@ -17,7 +18,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
         format!("{KUBELETS_KUBECTL} get node {name} -o 'jsonpath={{.status.nodeInfo.kubeletVersion}}'");
     let mut fix = kept(cx)
         + &format!(
-            "systemctl restart kubelet\nn=0\nuntil [ -n \"$({said} 2>/dev/null)\" ]; do\n\
+            "[ -n \"$made\" ] || systemctl restart kubelet\nn=0\nuntil [ -n \"$({said} 2>/dev/null)\" ]; do\n\
          n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
         );
     if cx.node.is_control_plane() {
@@ -39,12 +40,23 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
 /// Shell that makes the Node with the range of pods that it had, if nobody else got that in the meantime. With another
 /// range its pods would all have to be started anew, and flannel on other nodes would go on sending to the old one: of a
 /// Node that has the same way in it takes no notice (flannel, `pkg/subnet/kube`, `handleUpdateLeaseEvent`).
+///
+/// Only for a kubelet that has been running for a while, which then says how much room there is within ten seconds
+/// (`nodeStatusUpdateFrequency`). One that starts would take a Node without a word of that for one without room, and turn
+/// its own static pods away.
 fn kept(cx: &Cx) -> String {
     let name = &cx.node.name;
     let taint = |t: crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
     let taints: Vec<Value> = labels::taints(cx.node).into_iter().map(taint).collect();
     let node = json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "Node", "metadata": {
+            "name": name,
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+            "labels": {
+                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "$arch",
+                "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "$arch",
+            },
+        },
         "spec": {"podCIDR": "FIRST", "podCIDRs": ["ALL"], "taints": taints},
     });
     let node = node.to_string().replace("FIRST", "$first").replace("ALL", "$ranges");
@@ -65,9 +77,12 @@ while IFS='=' read -r key at; do
 done <<SUBNETS
 $(cat /run/flannel/subnet.env 2>/dev/null || :)
 SUBNETS
-if [ -n "$ranges" ]; then
-  KUBECTL create -f - >/dev/null <<NODE || :
+made= arch=$(dpkg --print-architecture)
+since=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value kubelet)" +%s 2>/dev/null) || since=
+if [ -n "$ranges" ] && [ -n "$since" ] && systemctl is-active -q kubelet && [ $(($(date +%s) - since)) -gt 20 ]; then
+  if KUBECTL create -f - >/dev/null <<NODE
 MANIFEST
 NODE
+  then made=yes; fi
 fi
 "#;
