@@ -40,7 +40,7 @@ pub enum Verdict {
 /// A key, and the line it is on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
-    /// `ED25519 SHA256:…`
+    /// `ED25519 SHA256:…`, with kinds as ssh-keygen calls them.
     pub key: String,
     pub file: PathBuf,
     /// Counted as an editor does.
@@ -188,12 +188,14 @@ impl KnownHosts {
     }
 }
 
-/// `ED25519 SHA256:…`
+/// `ED25519 SHA256:…`, with kinds as ssh-keygen calls them.
 pub fn fingerprint(key: &PublicKey) -> String {
     let kind = match key.algorithm() {
         Algorithm::Ed25519 => "ED25519".to_string(),
         Algorithm::Ecdsa { .. } => "ECDSA".to_string(),
         Algorithm::Rsa { .. } => "RSA".to_string(),
+        Algorithm::SkEd25519 => "ED25519-SK".to_string(),
+        Algorithm::SkEcdsaSha2NistP256 => "ECDSA-SK".to_string(),
         other => other.to_string(),
     };
     format!("{kind} {}", key.fingerprint(HashAlg::Sha256))

@@ -102,6 +102,7 @@ fn named(secret: &Secret) -> String {
         Secret::Passphrase(path) => format!("passphrase of {}", path.display()),
         Secret::Password(user) => format!("password of {user}"),
         Secret::Sudo(user) => format!("password of {user} for sudo"),
-        Secret::Prompt { host, words } => format!("{host} asks: {words}"),
+        // Most end in a colon, which comes by itself.
+        Secret::Prompt { host, words } => format!("{host} asks: {}", words.trim_end_matches(':')),
     }
 }

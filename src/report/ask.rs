@@ -15,8 +15,8 @@ pub fn ask_for(question: &str) -> Typed<String> {
     put(&format!("{question}: "), |line| line.trim().to_string())
 }
 
-/// Asks on the terminal for what nobody may see; `None` where there is no terminal. It is asked there even if standard
-/// input is something else.
+/// Asks on the terminal for what nobody may see; `None` where there is no terminal, or where it is ended instead
+/// (Ctrl-D). It is asked there even if standard input is something else.
 pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
     let Ok(terminal) = std::fs::File::options().read(true).write(true).open("/dev/tty") else {
         return Ok(None);
@@ -33,11 +33,11 @@ pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
     let typed = put_on(
         &format!("{question}: "),
         move |line| input.read_line(line),
-        |line| line.trim_end_matches(['\r', '\n']).to_string(),
+        |line| line.strip_suffix('\n').map(|line| line.trim_end_matches('\r').to_string()),
     );
     let answer = typed.await;
     let _ = writeln!(anstream::stderr());
-    answer.unwrap_or_else(|_| Err(std::io::ErrorKind::UnexpectedEof.into())).map(Some)
+    answer.unwrap_or_else(|_| Err(std::io::ErrorKind::UnexpectedEof.into()))
 }
 
 /// What is typed is seen again, however the question ended.

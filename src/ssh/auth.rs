@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::clock::Clock;
 use super::keys::{Key, KeyFile};
-use super::trust::{Parting, Trust, last_words};
+use super::trust::{NO_UTF8, Parting, Trust, last_words};
 use super::way::{Keys, Way};
 use super::{Client, GOODBYE};
 use crate::error::{Error, Kind, Result};
@@ -23,6 +23,7 @@ use crate::known_hosts::fingerprint;
 
 /// sshd hangs up at the sixth key it refuses (MaxAuthTries), and there may be a file left to try.
 const AGENT_KEYS: usize = 5;
+const IN_TOKEN: &str = "is in a hardware token, which only an agent can use";
 
 /// How somebody got in.
 pub(super) struct Entry {
@@ -96,10 +97,11 @@ impl Login<'_> {
                 .because(why)
                 .hint("name a private key file in the inventory, or none, to use your ssh-agent")
         })?;
+        let in_token = matches!(file.key, Key::Hardware(_));
         let answer = self.file(path, file).await?;
         // What the server would take besides is no reason to try without the key that was meant.
         match self.seen.shown.is_empty() && answer == Answer::Next {
-            true => Err(self.locked(&shown)),
+            true => Err(self.out_of_reach(&shown, in_token)),
             false => Ok(answer),
         }
     }
@@ -131,9 +133,7 @@ impl Login<'_> {
             Key::Hardware(public) => {
                 let answer = self.agent(Some(&public)).await;
                 if !self.was_shown(&public) {
-                    self.seen.tried.push(format!(
-                        "{shown}: its key is in a hardware token, which only an agent can use: ssh-add {shown}"
-                    ));
+                    self.seen.tried.push(format!("{shown}: it {IN_TOKEN}: ssh-add {shown}"));
                 }
                 Ok(answer)
             }
@@ -281,13 +281,18 @@ impl Login<'_> {
         answer
     }
 
-    fn locked(&self, shown: &str) -> Error {
-        let told = Error::new(
-            Kind::Local,
-            format!("the SSH key {shown} is locked: no agent holds it, and no passphrase opens it"),
-        );
+    /// Nothing can be shown of the one key that is to be shown.
+    fn out_of_reach(&self, shown: &str, in_token: bool) -> Error {
+        let (why, hint) = match in_token {
+            true => (IN_TOKEN, format!("ssh-add {shown}")),
+            false => (
+                "is locked: no agent holds it, and no passphrase opens it",
+                format!("ssh-add {shown}; or run this on a terminal, or with --passphrase-command"),
+            ),
+        };
+        let told = Error::new(Kind::Local, format!("the SSH key {shown} {why}"));
         let told = self.seen.tried.iter().fold(told, |told, line| told.because(line));
-        told.hint(format!("ssh-add {shown}; or run this on a terminal, or with --passphrase-command"))
+        told.hint(hint)
     }
 
     fn refused(&self) -> Error {
@@ -309,6 +314,10 @@ impl Login<'_> {
         let (name, user) = (self.name, &self.way.user);
         told.hint(match shown.is_empty() {
             true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one{password}"),
+            false if tried.iter().any(|line| line.contains(NO_UTF8)) => format!(
+                "on {name}, give the file that Banner names in sshd_config another encoding (iconv -f latin1 -t utf8), or \
+                 set Banner none"
+            ),
             false if tried.iter().any(|line| line.contains("Too many authentication failures")) => format!(
                 "a server bears only a few keys: name the right one for {name} in the inventory, or as IdentityFile \
                  with IdentitiesOnly yes in your ssh_config"

@@ -13,7 +13,8 @@ use crate::shell::Output;
 
 /// Measured: smaller pieces are slower, bigger ones are not faster.
 const PIECE: usize = 256 * 1024;
-/// The script's first word. What comes before it is a banner, or noise of somebody's rc files.
+/// The script's first word, on a line of its own. What comes before it is a banner, or noise of somebody's rc files, which
+/// may lack the newline at its end.
 const BEGIN: &str = "--ironstrap begins--";
 /// What sudo asks for the password with, on a terminal.
 const ASKS: &str = "--ironstrap asks--";
@@ -50,7 +51,7 @@ pub(super) async fn exec(
     channel.exec(true, means.command()).await.map_err(lost)?;
     let (mut replies, input) = channel.split();
     let mut seen = Seen { terminal: means.on_terminal(), ..Seen::default() };
-    let mut head = format!("echo '{BEGIN}'\n");
+    let mut head = format!("echo\necho '{BEGIN}'\n");
     if means.on_terminal() || means.password().is_some() {
         // Whoever is asked again would take the script for the next password, so it waits for its turn.
         let begun = async {

@@ -66,10 +66,10 @@ impl Means {
             // Without the pipe the shell would take the terminal for a person. What is typed before sudo and the shell
             // are ready for it is thrown away, so both say when they are.
             Means::Terminal(None) => {
-                "sudo -n -- /bin/sh -c 'echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+                "sudo -n -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
             }
             Means::Terminal(Some(_)) => {
-                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
             }
             Means::Doas => "doas -n /bin/sh -s",
         }

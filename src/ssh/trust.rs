@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::client::{DisconnectReason, Handler};
+use russh::keys::ssh_key::encoding as ssh_encoding;
 use russh::keys::{Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::way::Way;
@@ -16,6 +17,10 @@ pub(super) type Parting = Arc<Mutex<Option<String>>>;
 pub(super) fn last_words(parting: &Parting) -> Option<String> {
     parting.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
+
+/// Where russh ends the connection because of a text in another encoding: before somebody is logged in, servers show but
+/// one, their banner.
+pub(super) const NO_UTF8: &str = "its banner is not UTF-8, and the SSH library in here takes no other";
 
 /// What russh asks on the way.
 #[derive(Clone)]
@@ -64,6 +69,9 @@ impl Handler for Trust {
                 (format!("{:?}", info.reason_code), Ok(()))
             }
             DisconnectReason::ReceivedDisconnect(info) => (info.message, Ok(())),
+            DisconnectReason::Error(Trouble::Ssh(
+                error @ russh::Error::SshEncoding(ssh_encoding::Error::CharacterEncoding),
+            )) => (NO_UTF8.into(), Err(Trouble::Ssh(error))),
             DisconnectReason::Error(Trouble::Ssh(error)) => (error.to_string(), Err(Trouble::Ssh(error))),
             DisconnectReason::Error(Trouble::Refused(error)) => {
                 (error.what.clone(), Err(Trouble::Refused(error)))

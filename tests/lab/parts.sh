@@ -14,7 +14,7 @@ USERLAND=nftables,iptables,conntrack,kmod,nginx-light
 # What the Debian mirror offers, each with all that it asks for on top of the machine's image.
 MIRRORED=(containerd runc containernetworking-plugins conntrack socat ethtool ebtables ipset ipvsadm
   iptables nftables curl gpg gnupg apt-transport-https chrony systemd-timesyncd haproxy keepalived
-  open-iscsi nfs-common rsync jq opendoas fish tcsh)
+  open-iscsi nfs-common rsync jq opendoas fish tcsh libpam-oath)
 
 declare -A PART=() RECIPE=()
 PARTS=()

@@ -2,13 +2,49 @@
 
 use std::path::Path;
 
-use russh::keys::PrivateKey;
 use russh::keys::signature::Signer;
+use russh::keys::ssh_key::private::{self, KeypairData};
+use russh::keys::ssh_key::public;
+use russh::keys::{PrivateKey, PublicKey};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-pub fn start(socket: &Path, keys: Vec<PrivateKey>) {
+/// What a hardware token's keys are for, unless somebody says otherwise (ssh-keygen(1), application).
+const APPLICATION: &str = "ssh:";
+/// Somebody touched it (OpenSSH, PROTOCOL.u2f).
+const TOUCHED: u8 = 1;
+
+/// A key as the agent has it.
+#[derive(Clone)]
+pub struct Held {
+    public: PublicKey,
+    signs: PrivateKey,
+}
+
+impl From<PrivateKey> for Held {
+    fn from(key: PrivateKey) -> Held {
+        Held { public: key.public_key().clone(), signs: key }
+    }
+}
+
+impl Held {
+    /// As if `key`, an Ed25519 one, were in a hardware token.
+    pub fn in_token(key: &PrivateKey) -> Held {
+        Held { public: stub(key).public_key().clone(), signs: key.clone() }
+    }
+}
+
+/// What ssh-keygen leaves in a file for a key in a hardware token: it opens nothing without that.
+pub fn stub(key: &PrivateKey) -> PrivateKey {
+    let public = public::SkEd25519::new(*key.public_key().key_data().ed25519().unwrap(), APPLICATION);
+    let stub = private::SkEd25519::new(public, TOUCHED, b"handle".to_vec()).unwrap();
+    PrivateKey::new(KeypairData::SkEd25519(stub), "in a token").unwrap()
+}
+
+pub fn start(socket: &Path, keys: impl IntoIterator<Item = impl Into<Held>>) {
     let listener = UnixListener::bind(socket).unwrap();
+    let keys: Vec<Held> = keys.into_iter().map(Into::into).collect();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve(stream, keys.clone()));
@@ -16,7 +52,7 @@ pub fn start(socket: &Path, keys: Vec<PrivateKey>) {
     });
 }
 
-async fn serve(mut stream: UnixStream, keys: Vec<PrivateKey>) {
+async fn serve(mut stream: UnixStream, keys: Vec<Held>) {
     while let Ok(length) = stream.read_u32().await {
         let mut request = vec![0; length as usize];
         stream.read_exact(&mut request).await.unwrap();
@@ -30,24 +66,32 @@ async fn serve(mut stream: UnixStream, keys: Vec<PrivateKey>) {
     }
 }
 
-fn identities(keys: &[PrivateKey]) -> Vec<u8> {
+fn identities(keys: &[Held]) -> Vec<u8> {
     let mut answer = vec![12];
     answer.extend((keys.len() as u32).to_be_bytes());
     for key in keys {
-        put(&mut answer, &key.public_key().to_bytes().unwrap());
+        put(&mut answer, &key.public.to_bytes().unwrap());
         put(&mut answer, b"held");
     }
     answer
 }
 
-fn signed(request: &[u8], keys: &[PrivateKey]) -> Vec<u8> {
+fn signed(request: &[u8], keys: &[Held]) -> Vec<u8> {
     let (blob, rest) = take(request);
     let (data, _) = take(rest);
-    let key = keys.iter().find(|key| key.public_key().to_bytes().unwrap() == blob).unwrap();
-    let signature = key.try_sign(data).unwrap();
+    let Held { public, signs } = keys.iter().find(|key| key.public.to_bytes().unwrap() == blob).unwrap();
+    let token = public.key_data() != signs.public_key().key_data();
     let mut encoded = vec![];
-    put(&mut encoded, signature.algorithm().to_string().as_bytes());
-    put(&mut encoded, signature.as_bytes());
+    put(&mut encoded, public.algorithm().to_string().as_bytes());
+    if token {
+        let seal = [&[TOUCHED][..], &[0, 0, 0, 7]].concat();
+        let (application, data) = (Sha256::digest(APPLICATION), Sha256::digest(data));
+        let whole = [&application[..], &seal, &data[..]].concat();
+        put(&mut encoded, signs.try_sign(&whole).unwrap().as_bytes());
+        encoded.extend(seal);
+    } else {
+        put(&mut encoded, signs.try_sign(data).unwrap().as_bytes());
+    }
     let mut answer = vec![14];
     put(&mut answer, &encoded);
     answer

@@ -153,7 +153,7 @@ async fn a_command_that_ends_before_it_reads_its_input_does_not_hang() {
 async fn a_long_script_arrives_whole() {
     let stage = Stage::new(Manner::Reads).await;
     let script = "#\n".repeat(2 << 20) + "length\nexit 0";
-    let first = "echo '--ironstrap begins--'\n";
+    let first = "echo\necho '--ironstrap begins--'\n";
     let length = first.len() + script.len();
     assert_eq!(stage.run(&script).await.unwrap().stdout, length.to_string().into_bytes());
 }
@@ -320,7 +320,7 @@ async fn an_agent_full_of_keys_leaves_a_try_for_a_file() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.key = None;
     stage.agent = Some(stage.path("agent"));
-    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).collect());
+    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()));
     stage.write_key(".ssh/id_ed25519", &stage.key);
     assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
 }
@@ -345,7 +345,23 @@ async fn an_encrypted_key_needs_an_agent_that_holds_it() {
     // The agent goes by the public half beside it.
     std::fs::write(stage.path("key.pub"), stage.key.public_key().to_openssh().unwrap()).unwrap();
     stage.agent = Some(stage.path("agent"));
-    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).chain([stage.key.clone()]).collect());
+    agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).chain([stage.key.clone()]));
+    assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
+}
+
+#[tokio::test]
+async fn a_key_in_a_token_needs_an_agent_that_speaks_to_it() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let stub = agent::stub(&stage.key);
+    stage.server = Server::start(stub.public_key(), Manner::Reads).await;
+    stage.write_known(&stage.server.host_key.to_openssh().unwrap());
+    (stage.node.ssh.port, stage.node.ssh.key) =
+        (Some(stage.server.port), Some(stage.write_key("id_sk", &stub)));
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert_eq!(error.what, "the SSH key ~/id_sk is in a hardware token, which only an agent can use");
+    assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some("ssh-add ~/id_sk")));
+    stage.agent = Some(stage.path("agent"));
+    agent::start(&stage.path("agent"), [agent::Held::in_token(&stage.key)]);
     assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
 }
 

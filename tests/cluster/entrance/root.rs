@@ -1,0 +1,168 @@
+//! Becoming root, and what users' accounts are like besides.
+
+use toml::Table;
+
+use super::{BOB, Gives, In, Refused, SECRET, WAY, Way, as_bob, walk_all};
+use crate::world::{World, set};
+
+pub fn to_root(world: &World) {
+    walk_all(
+        world,
+        &[
+            Way {
+                says: "sudo with a password, and a key to log in",
+                inventory: as_bob,
+                options: SECRET,
+                gives: BOB,
+                ..WAY
+            },
+            Way {
+                says: "sudo's lecture and a prompt of its own",
+                before: "printf 'Defaults lecture=always\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
+                inventory: as_bob,
+                options: SECRET,
+                gives: BOB,
+                ..WAY
+            },
+            Way {
+                says: "sudo that wants a terminal",
+                before: "printf 'Defaults requiretty\\n' >/etc/sudoers.d/odd",
+                gives: In {
+                    user: "ops",
+                    by: "DIR/id",
+                    via: "",
+                    root: "sudo, on a terminal, without a password",
+                },
+                ..WAY
+            },
+            Way {
+                says: "sudo that wants a terminal and a password",
+                inventory: as_bob,
+                options: SECRET,
+                gives: In {
+                    user: "bob",
+                    by: "DIR/id",
+                    via: "",
+                    root: "sudo, on a terminal, with a password",
+                },
+                ..WAY
+            },
+            Way {
+                says: "sudo that runs everything in a terminal of its own",
+                before: "printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
+                inventory: as_bob,
+                options: SECRET,
+                gives: BOB,
+                ..WAY
+            },
+            Way {
+                says: "doas, where there is no sudo",
+                before: "rm /etc/sudoers.d/odd; mv /usr/bin/sudo /usr/bin/sudo.away; echo 'permit nopass ops' >/etc/doas.conf",
+                gives: In { user: "ops", by: "DIR/id", via: "", root: "doas" },
+                ..WAY
+            },
+            Way {
+                says: "neither sudo nor doas for bob",
+                inventory: as_bob,
+                gives: Refused(&["neither sudo nor doas makes bob root"]),
+                ..WAY
+            },
+            Way {
+                says: "a wrong password for sudo",
+                before: "mv /usr/bin/sudo.away /usr/bin/sudo; rm /etc/doas.conf",
+                inventory: as_bob,
+                options: &["--password-command", "echo wrong"],
+                gives: Refused(&["sudo does not take the password of bob", "nothing was run"]),
+                ..WAY
+            },
+            Way {
+                says: "sudo with a password, and nobody who knows it",
+                inventory: as_bob,
+                gives: Refused(&[
+                    "sudo does not let bob become root without a password",
+                    "--password-command",
+                ]),
+                ..WAY
+            },
+        ],
+    );
+}
+
+fn as_tom(inventory: &mut Table) {
+    set(inventory, &["nodes", "w2", "user"], "\"tom\"");
+}
+
+const TOM: Gives = In { user: "tom", by: "DIR/id", via: "", root: "sudo, without a password" };
+
+pub fn oddities(world: &World) {
+    walk_all(
+        world,
+        &[
+            Way {
+                says: "fish",
+                before: "usermod --shell /usr/bin/fish tom",
+                inventory: as_tom,
+                gives: TOM,
+                ..WAY
+            },
+            Way {
+                says: "csh",
+                before: "usermod --shell /bin/tcsh tom",
+                inventory: as_tom,
+                gives: TOM,
+                ..WAY
+            },
+            Way {
+                says: "noise of rc files, on both streams",
+                before: "usermod --shell /bin/bash tom; printf 'echo Welcome to $HOSTNAME!\\nprintf \"\\\\377\\\\0\\\\200\"\\necho oops >&2\\n' >/home/tom/.bashrc",
+                inventory: as_tom,
+                gives: TOM,
+                ..WAY
+            },
+            Way {
+                says: "a banner of 64 KiB",
+                sshd: "Banner /root/banner",
+                before: "head -c 65000 /dev/zero | tr '\\0' x >/root/banner",
+                ..WAY
+            },
+            Way {
+                says: "a banner that is no UTF-8",
+                before: "printf 'Gr\\374ezi\\n' >/root/banner",
+                sshd: "Banner /root/banner",
+                gives: Refused(&["the server hung up: its banner is not UTF-8", "iconv -f latin1 -t utf8"]),
+                ..WAY
+            },
+            Way {
+                says: "a home that is read-only, a /tmp that runs nothing",
+                before: "mount -t tmpfs -o noexec none /tmp; mount -o bind /home/tom /home/tom; mount -o remount,bind,ro /home/tom",
+                inventory: as_tom,
+                gives: TOM,
+                ..WAY
+            },
+            Way {
+                says: "a shell that never gets to its work",
+                before: "umount /home/tom /tmp; echo 'sleep 1000' >/home/tom/.bashrc",
+                inventory: as_tom,
+                options: &["--timeout", "2"],
+                gives: Refused(&[
+                    "timed out after 6 s",
+                    "logged in as tom, but no script begins",
+                    "rc files",
+                ]),
+                ..WAY
+            },
+            Way {
+                says: "no shell at all",
+                inventory: |i| set(i, &["nodes", "w2", "user"], "\"eve\""),
+                gives: Refused(&["eve has no shell there", "chsh"]),
+                ..WAY
+            },
+            Way {
+                says: "a command that is forced on everybody",
+                sshd: "ForceCommand /bin/false",
+                gives: Refused(&["nothing was run"]),
+                ..WAY
+            },
+        ],
+    );
+}

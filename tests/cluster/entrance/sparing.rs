@@ -1,0 +1,94 @@
+//! Servers that bear little.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use toml::Table;
+
+use super::{Stage, THETA, WAY, Way, keygen};
+use crate::world::{World, set};
+use crate::{so, until};
+
+/// Forty names of the one machine.
+fn forty(inventory: &mut Table) {
+    set(
+        inventory,
+        &["nodes", "n[01-40]"],
+        r#"{address = "n[01-40]", ip = "198.18.0.[101-140]", role = "worker"}"#,
+    );
+}
+
+pub fn sparing(world: &World) {
+    let stage = Stage::new(world);
+    stage.walk(&Way { says: "one session at a time", sshd: "MaxSessions 1", ..WAY });
+    let config = THETA.replace("Host theta", "Host theta n??");
+    let two = Way { says: "two visitors at a time", sshd: "MaxStartups 2", inventory: forty, ..WAY };
+    stage.walk(&two);
+    fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
+    let (code, said, errors) = stage.check(&["n[01-40]"], &["--timeout".into(), "30".into()]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said["nodes"].as_array().unwrap().len(), 40);
+    // An agent with more keys than a server bears: the one that ssh_config names is tried first.
+    let strays: Vec<String> = (0..8).map(|n| format!("stray{n}")).collect();
+    for name in &strays {
+        let _ = fs::remove_file(stage.dir.join(name));
+        keygen(&stage.dir, &["-q", "-t", "ed25519", "-N", "", "-f", name]);
+    }
+    let agent = Agent::start(&stage, &strays);
+    let config = THETA.replace("  IdentitiesOnly yes\n", "");
+    fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
+    let (code, said, errors) = stage.check(&["w2"], &[]);
+    assert_eq!(code, Some(0), "{said:#}\n{errors}");
+    let config = config.replace("  IdentityFile DIR/id\n", "");
+    fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
+    let (code, _, errors) = stage.check(&["w2"], &[]);
+    assert_eq!(code, Some(4), "{errors}");
+    for piece in ["ssh-agent: ED25519 SHA256:", "3 more, not shown", "the server would take: publickey"] {
+        assert!(errors.contains(piece), "no {piece:?} in:\n{errors}");
+    }
+    drop(agent);
+    // It is not asked for others where one key alone is to be shown (IdentitiesOnly).
+    let _agent = Agent::start(&stage, &["id".into()]);
+    for (only, code) in [("yes", Some(4)), ("no", Some(0))] {
+        let config = THETA.replace("DIR/id", "DIR/stray0").replace("Only yes", &format!("Only {only}"));
+        fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
+        let (ended, said, errors) = stage.check(&["w2"], &[]);
+        assert_eq!(ended, code, "IdentitiesOnly {only}: {said:#}\n{errors}");
+    }
+}
+
+/// An agent that holds keys of the operator's folder.
+struct Agent {
+    process: std::process::Child,
+    file: PathBuf,
+}
+
+impl Agent {
+    fn start(stage: &Stage, keys: &[String]) -> Agent {
+        let socket = stage.dir.join("agent.socket");
+        let _ = fs::remove_file(&socket);
+        let process =
+            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+        until("the agent listens", 10, || so(socket.exists()));
+        for name in keys {
+            let added = Command::new("ssh-add")
+                .arg("-q")
+                .arg(stage.dir.join(name))
+                .env("SSH_AUTH_SOCK", &socket)
+                .status();
+            assert!(added.unwrap().success());
+        }
+        let file = stage.dir.join("agent");
+        fs::write(&file, socket.to_str().unwrap()).unwrap();
+        Agent { process, file }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
