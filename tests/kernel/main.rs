@@ -31,6 +31,7 @@ const SCENARIOS: &[Scenario] = &[
     ("a plan sees everything there is to see on cgroup v2", sees_all),
     ("what the machine came with is put right, and stays so after a reboot", from_the_shop),
     ("what is broken while it runs is mended, each and nothing else", live),
+    ("over a slow link that loses packets all goes as over a good one", far),
     ("what is broken at boot is seen after a reboot, mended, and stays so after another", at_boot),
     ("a clock that is an hour off is refused by name, and left as it is", clock),
 ];
@@ -100,6 +101,30 @@ fn mended(vm: &Vm, row: &Row) {
     assert_eq!(outcome.planned, expected, "{}", row.breaks);
     assert_eq!(outcome.changed, expected, "{}", row.breaks);
     println!("  ✔ {}", row.breaks);
+}
+
+/// What the machine sends takes so long, in milliseconds, and one packet in a hundred never comes (tc-netem(8)).
+fn far(vm: &Vm) {
+    let dev = vm.run("ip -o -4 addr show to 10.0.2.15 | cut -d ' ' -f 2");
+    let (dev, mut lost) = (dev.trim(), 0);
+    for (delay, bytes, row) in [(50, 2_250_000, &LIVE[0]), (270, 450_000, &LIVE[1])] {
+        vm.run(&format!("tc qdisc replace dev {dev} root netem delay {delay}ms loss 1%"));
+        let said = vm.run(&format!("head -c {bytes} /dev/zero | base64 -w 0"));
+        assert_eq!(said.len(), bytes / 3 * 4);
+        // A new connection, and all stages.
+        let plan = vm.ironstrap(&["plan"]);
+        assert_eq!(plan.code, Some(0), "{plan:#?}");
+        assert_eq!(plan.events.iter().find(|event| event["event"] == "error"), None);
+        mended(vm, row);
+        vm.assert_as_wanted();
+        let counted = vm.run(&format!("tc -s qdisc show dev {dev}"));
+        let (_, dropped) = counted.split_once("(dropped ").unwrap();
+        let dropped: u32 = dropped.split(',').next().unwrap().parse().unwrap();
+        println!("  {delay} ms, {dropped} packets lost");
+        lost += dropped;
+    }
+    assert!(lost > 0, "nothing was lost");
+    vm.run(&format!("tc qdisc del dev {dev} root"));
 }
 
 fn at_boot(vm: &Vm) {

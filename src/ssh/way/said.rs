@@ -11,8 +11,10 @@ use super::super::Operator;
 use super::{Asked, Keys};
 use crate::error::{Error, Kind, Result};
 
-/// As ssh tries them where ssh_config names none; ours come first that are most often used.
-const USUAL: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
+/// As ssh tries them where ssh_config names none; ours come first that are most often used. Of those in hardware tokens
+/// there is only something to say.
+const USUAL: [&str; 5] =
+    [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa", ".ssh/id_ed25519_sk", ".ssh/id_ecdsa_sk"];
 /// Of ssh's own list, to tell it from a list of the user's.
 const OF_SSH: [&str; 7] = ["rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk", "xmss", "dsa"];
 /// `Match exec` in ssh_config runs commands of the user's.
