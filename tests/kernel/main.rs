@@ -107,7 +107,7 @@ fn mended(vm: &Vm, row: &Row) {
 fn far(vm: &Vm) {
     let dev = vm.run("ip -o -4 addr show to 10.0.2.15 | cut -d ' ' -f 2");
     let (dev, mut lost) = (dev.trim(), 0);
-    for (delay, bytes, row) in [(50, 2_250_000, &LIVE[0]), (270, 450_000, &LIVE[1])] {
+    for (delay, bytes, row) in [(50, 1_200_000, &LIVE[0]), (270, 120_000, &LIVE[1])] {
         vm.run(&format!("tc qdisc replace dev {dev} root netem delay {delay}ms loss 1%"));
         let said = vm.run(&format!("head -c {bytes} /dev/zero | base64 -w 0"));
         assert_eq!(said.len(), bytes / 3 * 4);
