@@ -161,6 +161,7 @@ impl KnownHosts {
         let host = host.to_lowercase();
         match certificate.valid_principals().iter().any(|pattern| glob(&pattern.to_lowercase(), &host)) {
             true => Ok(()),
+            false if certificate.valid_principals().is_empty() => Err("it names no host".into()),
             false => Err(format!("it is for {}, not for {host}", certificate.valid_principals().join(", "))),
         }
     }

@@ -1,5 +1,9 @@
 //! Which lines of known_hosts are about a host, and what they say of its key.
 
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::certificate::{Builder, CertType};
+use russh::keys::ssh_key::private::Ed25519Keypair;
+
 use super::*;
 
 const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDUalGL/Qoxjl9vcLmxyET8xCyEw0nyo60nuteyYJrhs";
@@ -210,4 +214,53 @@ fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
 #[test]
 fn dev_null_forgets() {
     KnownHosts::load(&["/dev/null".into()], &[], None, None).unwrap().add("m1", 22, &key(A)).unwrap();
+}
+
+/// A certificate of the CA for a host's key, made by this.
+fn certified(ca: &PrivateKey, type_: CertType, made: impl FnOnce(&mut Builder)) -> Certificate {
+    let mut builder = Builder::new(vec![7; 16], key(A).key_data().clone(), 1_000, 2_000).unwrap();
+    builder.cert_type(type_).unwrap();
+    made(&mut builder);
+    builder.sign(ca).unwrap()
+}
+
+#[test]
+fn an_authority_stands_for_a_host_by_every_rule_of_openssh() {
+    let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
+    let authority = format!("@cert-authority *.example {}\n", ca.public_key().to_openssh().unwrap());
+    let named =
+        |name: &'static str| move |builder: &mut Builder| drop(builder.valid_principal(name).unwrap());
+    let good = certified(&ca, CertType::Host, named("*.example"));
+    let vouches = |text: &str, certificate: &Certificate, now| {
+        known(text).vouches("m1.example", 22, certificate, now).err()
+    };
+    assert!(known(&authority).has_authority("m1.example", 22) && !known(&authority).has_authority("m1", 22));
+    assert_eq!(vouches(&authority, &good, 1_500), None);
+    let none = vouches(&format!("m1.example {A}\n"), &good, 1_500).unwrap();
+    assert!(
+        none.starts_with("signed by SHA256:") && none.ends_with(", which is no authority of yours"),
+        "{none}"
+    );
+    let late = "it is not valid now, or not as it was signed";
+    for now in [999, 2_000] {
+        assert_eq!(vouches(&authority, &good, now).as_deref(), Some(late), "{now}");
+    }
+    let revoked = vouches(&format!("{authority}@revoked * {A}\n"), &good, 1_500).unwrap();
+    assert!(revoked.starts_with("a key of it is revoked in "), "{revoked}");
+    let other = certified(&ca, CertType::Host, named("m2.example"));
+    assert_eq!(
+        vouches(&authority, &other, 1_500).as_deref(),
+        Some("it is for m2.example, not for m1.example")
+    );
+    let all = certified(&ca, CertType::Host, |builder| drop(builder.all_principals_valid().unwrap()));
+    assert_eq!(vouches(&authority, &all, 1_500).as_deref(), Some("it names no host"));
+    let user = certified(&ca, CertType::User, named("m1.example"));
+    assert_eq!(vouches(&authority, &user, 1_500).as_deref(), Some("it is a user's, not a host's"));
+    let critical = certified(&ca, CertType::Host, |builder| {
+        builder.valid_principal("m1.example").unwrap().critical_option("x", "y").map(drop).unwrap();
+    });
+    assert_eq!(
+        vouches(&authority, &critical, 1_500).as_deref(),
+        Some("it has critical options that nobody knows")
+    );
 }

@@ -228,16 +228,18 @@ impl Login<'_> {
         let public = identity.public_key().into_owned();
         let hash = self.hash(&public).await;
         let user = &self.way.user;
-        let (result, comment) = match identity {
+        let (result, what) = match identity {
             AgentIdentity::PublicKey { key, comment } => {
-                (self.handle.authenticate_publickey_with(user, key.clone(), hash, agent).await, comment)
+                let result = self.handle.authenticate_publickey_with(user, key.clone(), hash, agent).await;
+                (result, format!("{} {comment}", fingerprint(&public)))
             }
-            AgentIdentity::Certificate { certificate, comment } => {
-                let certificate = certificate.clone();
-                (self.handle.authenticate_certificate_with(user, certificate, hash, agent).await, comment)
+            AgentIdentity::Certificate { certificate, .. } => {
+                let (whole, id) = (certificate.clone(), certificate.key_id());
+                let result = self.handle.authenticate_certificate_with(user, whole, hash, agent).await;
+                (result, format!("certificate {id:?}"))
             }
         };
-        let label = format!("ssh-agent: {} {comment}", fingerprint(&public)).trim_end().to_string();
+        let label = format!("ssh-agent: {}", what.trim_end());
         self.seen.shown.push(public);
         self.heard(&label, result.map_err(|error| error.to_string())).await
     }

@@ -2,6 +2,7 @@
 //! own. w2 has a second sshd, on port 2222, which each row sets up; m1 and w1 are hosts to go through. Nobody has a
 //! cluster.
 
+mod agent;
 mod config;
 mod hardware;
 mod known;

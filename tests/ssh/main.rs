@@ -434,6 +434,39 @@ async fn a_long_way_is_slow_and_no_more() {
     assert_eq!(stage.run(&script).await.unwrap().stdout.len(), 300_000);
 }
 
+/// A machine behind a way that falls silent in the middle of `script`; what comes of it, and after how long. The clock
+/// runs as fast as everybody waits.
+async fn vanished(script: &str) -> (Error, Duration) {
+    let mut stage = Stage::new(Manner::Streams).await;
+    let relay = stage.far_away(Duration::ZERO).await;
+    let (ssh, mut since) = (stage.ssh(), None);
+    let mut hear = |_: &[u8]| {
+        if since.is_none() {
+            relay.silent.store(true, SeqCst);
+            tokio::time::pause();
+            since = Some(tokio::time::Instant::now());
+        }
+    };
+    let error = ssh.run(script, &mut hear).await.unwrap_err();
+    (error, since.expect("it never began").elapsed())
+}
+
+#[tokio::test]
+async fn a_machine_that_vanishes_under_a_script_is_given_up() {
+    let (error, after) = vanished("").await;
+    assert_eq!(error.what, "the connection was lost while a script was running");
+    let longest = ironstrap::ssh::longest_silence();
+    assert!(after <= longest + Duration::from_secs(1), "{after:?}");
+    assert!(after >= longest / 2, "it is believed in for a while: {after:?}");
+}
+
+#[tokio::test]
+async fn a_machine_that_vanishes_while_a_script_is_on_its_way_is_given_up() {
+    let (error, after) = vanished(&"#\n".repeat(32 << 20)).await;
+    assert_eq!(error.what, "the connection was lost while a script was running");
+    assert!(after <= Duration::from_secs(310), "{after:?}");
+}
+
 #[tokio::test]
 async fn four_scripts_run_at_once_and_no_more() {
     let stage = Stage::new(Manner::Reads).await;

@@ -14,13 +14,16 @@ pub struct Relay {
     pub port: u16,
     /// How often the client spoke after it had heard something, once more for TCP itself.
     pub trips: Arc<AtomicUsize>,
+    /// Nothing arrives any more, and nobody is told.
+    pub silent: Arc<AtomicBool>,
 }
 
 /// To the server at `to`; each way takes `delay`.
 pub async fn start(to: u16, delay: Duration) -> Relay {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, trips) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
-    let counted = trips.clone();
+    let (counted, silent) = (trips.clone(), Arc::new(AtomicBool::new(false)));
+    let is_silent = silent.clone();
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
@@ -30,18 +33,25 @@ pub async fn start(to: u16, delay: Duration) -> Relay {
             let heard = Arc::new(AtomicBool::new(true));
             let (near, far) = (near.into_split(), far.into_split());
             let (count, said) = (counted.clone(), heard.clone());
-            tokio::spawn(carry(near.0, far.1, delay, move || {
+            tokio::spawn(carry(near.0, far.1, delay, is_silent.clone(), move || {
                 if said.swap(false, SeqCst) {
                     count.fetch_add(1, SeqCst);
                 }
             }));
-            tokio::spawn(carry(far.0, near.1, delay, move || heard.store(true, SeqCst)));
+            let to_near = move || heard.store(true, SeqCst);
+            tokio::spawn(carry(far.0, near.1, delay, is_silent.clone(), to_near));
         }
     });
-    Relay { port, trips }
+    Relay { port, trips, silent }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, on_piece: impl Fn()) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    delay: Duration,
+    silent: Arc<AtomicBool>,
+    on_piece: impl Fn(),
+) {
     let (sender, mut pieces) = unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
     tokio::spawn(async move {
         while let Some((due, piece)) = pieces.recv().await {
@@ -54,6 +64,9 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration,
     });
     let mut piece = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut piece).await {
+        if silent.load(SeqCst) {
+            return std::future::pending().await;
+        }
         on_piece();
         if sender.send((tokio::time::Instant::now() + delay, piece[..n].to_vec())).is_err() {
             return;

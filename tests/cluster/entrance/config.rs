@@ -58,6 +58,23 @@ pub fn by_config(world: &World) {
                 ..WAY
             },
             Way {
+                says: "through a host with a port of its own, to one that nobody else is asked about",
+                before: "",
+                config: "Host theta\n  HostName 198.18.0.12\n  User ops\n  ProxyJump bob@198.18.0.13:2222\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
+                gives: In {
+                    user: "ops",
+                    by: "DIR/id",
+                    via: "bob@198.18.0.13:2222",
+                    root: "sudo, without a password",
+                },
+                ..WAY
+            },
+            Way {
+                says: "a jump host of everybody's, of which it is one",
+                config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\nHost beta\n  HostName 198.18.0.13\n  Port 2222\n  ProxyJump none\nHost *\n  ProxyJump beta\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
+                ..WAY
+            },
+            Way {
                 says: "an IPv6 address, and through a host: nobody else has ::1",
                 sshd: "ListenAddress ::1",
                 inventory: |i| {

@@ -10,7 +10,7 @@ use super::{In, Refused, Stage, WAY, Way, keygen};
 use crate::world::World;
 
 #[path = "../../ssh/agent.rs"]
-mod agent;
+mod token;
 
 const TOKEN: &str = "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id_ed25519_sk\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n";
 
@@ -22,7 +22,7 @@ pub fn tokens(world: &World) {
     }
     keygen(&stage.dir, &["-q", "-t", "ed25519", "-N", "", "-f", "token"]);
     let key = PrivateKey::read_openssh_file(stage.dir.join("token")).unwrap();
-    let stub = agent::stub(&key);
+    let stub = token::stub(&key);
     stub.write_openssh_file(stage.dir.join("id_ed25519_sk"), LineEnding::LF).unwrap();
     let public = stub.public_key().to_openssh().unwrap();
     assert!(public.starts_with("sk-ssh-ed25519@openssh.com "), "{public}");
@@ -38,7 +38,7 @@ pub fn tokens(world: &World) {
         gives: Refused(without),
         ..WAY
     });
-    runtime.block_on(async { agent::start(&socket, [agent::Held::in_token(&key)]) });
+    runtime.block_on(async { token::start(&socket, [token::Held::in_token(&key)]) });
     fs::write(stage.dir.join("agent"), socket.to_str().unwrap()).unwrap();
     stage.walk(&Way {
         says: "a key in a hardware token, by way of an agent",

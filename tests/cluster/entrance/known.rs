@@ -73,6 +73,15 @@ pub fn host_keys(world: &World) {
         1
     );
     stage.walk(&knowing("none", "a host that was accepted once"));
+    fs::remove_file(dir.join("none")).unwrap();
+    let of_config = |says, file, more: &str| Way {
+        config: format!("{}  {more}\n", knowing(file, "").config).leak(),
+        ..knowing(file, says)
+    };
+    let says = "a new host that ssh_config accepts (StrictHostKeyChecking)";
+    stage.walk(&of_config(says, "none", "StrictHostKeyChecking accept-new"));
+    let says = "a host that everybody here knows (GlobalKnownHostsFile)";
+    stage.walk(&of_config(says, "nobody", "GlobalKnownHostsFile DIR/known"));
 }
 
 /// w2, for somebody who knows hosts by that file of theirs.

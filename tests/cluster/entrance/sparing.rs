@@ -1,14 +1,12 @@
 //! Servers that bear little.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use toml::Table;
 
+use super::agent::Agent;
 use super::{Stage, THETA, WAY, Way, keygen};
 use crate::world::{World, set};
-use crate::{so, until};
 
 /// Forty names of the one machine.
 fn forty(inventory: &mut Table) {
@@ -55,40 +53,5 @@ pub fn sparing(world: &World) {
         fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
         let (ended, said, errors) = stage.check(&["w2"], &[]);
         assert_eq!(ended, code, "IdentitiesOnly {only}: {said:#}\n{errors}");
-    }
-}
-
-/// An agent that holds keys of the operator's folder.
-struct Agent {
-    process: std::process::Child,
-    file: PathBuf,
-}
-
-impl Agent {
-    fn start(stage: &Stage, keys: &[String]) -> Agent {
-        let socket = stage.dir.join("agent.socket");
-        let _ = fs::remove_file(&socket);
-        let process =
-            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        until("the agent listens", 10, || so(socket.exists()));
-        for name in keys {
-            let added = Command::new("ssh-add")
-                .arg("-q")
-                .arg(stage.dir.join(name))
-                .env("SSH_AUTH_SOCK", &socket)
-                .status();
-            assert!(added.unwrap().success());
-        }
-        let file = stage.dir.join("agent");
-        fs::write(&file, socket.to_str().unwrap()).unwrap();
-        Agent { process, file }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

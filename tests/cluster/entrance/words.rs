@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::agent::Agent;
 use super::{In, SECRET, Stage, WAY, Way, as_bob, keygen};
 use crate::lab::NODES;
 use crate::world::World;
@@ -9,11 +10,14 @@ use crate::world::World;
 pub fn with_words(world: &World) {
     let stage = Stage::new(world);
     let dir = &stage.dir;
-    for name in ["ca", "certified"] {
+    for name in ["ca", "certified", "apart"] {
         keygen(dir, &["-q", "-t", "ed25519", "-N", "", "-f", name]);
     }
+    keygen(dir, &["-q", "-t", "rsa", "-N", "", "-f", "id_rsa"]);
     keygen(dir, &["-q", "-t", "ed25519", "-N", "long words", "-f", "locked"]);
     keygen(dir, &["-q", "-s", "ca", "-I", "of-the-test", "-n", "ops", "certified.pub"]);
+    keygen(dir, &["-q", "-s", "ca", "-I", "of-another-file", "-n", "ops", "apart.pub"]);
+    fs::rename(dir.join("apart-cert.pub"), dir.join("certificate")).unwrap();
     let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
     fs::copy(world.lab.home.join("hostkeys/w2.pub"), dir.join("w2.pub")).unwrap();
     keygen(dir, &["-q", "-s", "ca", "-I", "w2", "-h", "-n", "198.18.0.13", "w2.pub"]);
@@ -31,7 +35,9 @@ pub fn with_words(world: &World) {
     for node in NODES {
         world.lab.ssh(node, &format!("cat >>/root/.ssh/authorized_keys <<'X'\n{}X", read("locked.pub")));
     }
-    world.lab.ssh("w2", "cp /root/.ssh/authorized_keys /home/ops/.ssh/authorized_keys");
+    let rsa = read("id_rsa.pub");
+    let copy = "cp /root/.ssh/authorized_keys /home/ops/.ssh/authorized_keys";
+    world.lab.ssh("w2", &format!("{copy}\ncat >>/home/ops/.ssh/authorized_keys <<'X'\n{rsa}X"));
     let ways = [
         Way {
             says: "a password",
@@ -70,6 +76,24 @@ pub fn with_words(world: &World) {
             ..WAY
         },
         Way {
+            says: "a certificate in a file that ssh_config names",
+            sshd: "TrustedUserCAKeys /root/ca.pub\nAuthorizedKeysFile none",
+            config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/apart\n  CertificateFile DIR/certificate\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
+            gives: In {
+                user: "ops",
+                by: "DIR/apart: certificate \"of-another-file\"",
+                via: "",
+                root: "sudo, without a password",
+            },
+            ..WAY
+        },
+        Way {
+            says: "an RSA key",
+            config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id_rsa\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
+            gives: In { user: "ops", by: "DIR/id_rsa: RSA SHA256:", via: "", root: "sudo, without a password" },
+            ..WAY
+        },
+        Way {
             says: "a certificate of the host's",
             sshd: "HostCertificate /root/host-cert.pub",
             config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/authority\n",
@@ -86,8 +110,33 @@ pub fn with_words(world: &World) {
     ways.iter().for_each(|way| stage.walk(way));
     // Once for all machines.
     fs::remove_file(dir.join("asked")).unwrap();
-    let options = ways[5].options.iter().map(|option| stage.fill(option)).collect::<Vec<_>>();
+    let options = ways[ways.len() - 1].options.iter().map(|option| stage.fill(option)).collect::<Vec<_>>();
     let (code, said, errors) = stage.check(&[], &options);
     assert_eq!(code, Some(0), "{said:#}\n{errors}");
     assert_eq!(read("asked").trim(), dir.join("locked").to_str().unwrap(), "asked once for three machines");
+    by_agent(&stage);
+}
+
+/// What an agent holds besides plain keys; also one that only ssh_config knows.
+fn by_agent(stage: &Stage) {
+    let known = "UserKnownHostsFile DIR/known\n";
+    let theta = format!("Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  {known}");
+    let agent = Agent::start(stage, &["certified".into(), "id_rsa".into()]);
+    let held = |by| In { user: "ops", by, via: "", root: "sudo, without a password" };
+    stage.walk(&Way {
+        says: "a certificate that an agent holds",
+        sshd: "TrustedUserCAKeys /root/ca.pub\nAuthorizedKeysFile none",
+        config: theta.clone().leak(),
+        gives: held("ssh-agent: certificate \"of-the-test\""),
+        ..WAY
+    });
+    let config = format!("{theta}  IdentityAgent DIR/agent.socket\n");
+    fs::remove_file(stage.dir.join("agent")).unwrap();
+    stage.walk(&Way {
+        says: "an RSA key in an agent that ssh_config names",
+        config: config.leak(),
+        gives: held("ssh-agent: RSA SHA256:"),
+        ..WAY
+    });
+    drop(agent);
 }
