@@ -90,7 +90,12 @@ pub fn with_words(world: &World) {
         Way {
             says: "an RSA key",
             config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id_rsa\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
-            gives: In { user: "ops", by: "DIR/id_rsa: RSA SHA256:", via: "", root: "sudo, without a password" },
+            gives: In {
+                user: "ops",
+                by: "DIR/id_rsa: RSA SHA256:",
+                via: "",
+                root: "sudo, without a password",
+            },
             ..WAY
         },
         Way {
