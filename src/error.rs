@@ -14,6 +14,8 @@ pub enum Kind {
     Inventory,
     /// A machine cannot be reached, or does not let us in.
     Unreachable,
+    /// The connection ended while a script ran there: nobody knows how far it got.
+    Lost,
     /// It could be done, but would harm what is there.
     Refused,
     /// The present state could not be seen, so nothing was changed.
@@ -31,12 +33,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the machine may be there all the same, a while later.
+    pub fn may_come_back(self) -> bool {
+        matches!(self, Kind::Unreachable | Kind::Lost)
+    }
+
     /// The exit code of a run that ended with this kind of error.
     pub fn code(self) -> u8 {
         match self {
             Kind::Usage => 2,
             Kind::Inventory => 3,
-            Kind::Unreachable => 4,
+            Kind::Unreachable | Kind::Lost => 4,
             Kind::Refused => 5,
             Kind::Unknown => 6,
             Kind::Failed => 7,

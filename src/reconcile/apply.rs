@@ -292,7 +292,7 @@ impl<S: Shell> Fleetwork<S> {
         work.busy = false;
         match done {
             Done::Asked(result) => match *result {
-                Err(error) if error.kind == Kind::Unreachable && work.lost < RECONNECTS => {
+                Err(error) if error.kind.may_come_back() && work.lost < RECONNECTS => {
                     (work.stale, work.lost) = (true, work.lost + 1);
                 }
                 result => {
@@ -306,7 +306,7 @@ impl<S: Shell> Fleetwork<S> {
                 work.tried.extend(done);
                 match wrong {
                     // Nobody knows how far the script got; the machine does.
-                    Some(wrong) if wrong.error.kind == Kind::Unreachable && work.cut < CUTS => work.lost += 1,
+                    Some(wrong) if wrong.error.kind.may_come_back() && work.cut < CUTS => work.lost += 1,
                     Some(wrong) => self.members[i].leave(wrong),
                     None => {}
                 }

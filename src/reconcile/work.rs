@@ -93,19 +93,21 @@ impl From<Error> for Wrong {
     }
 }
 
-/// How often a machine on which something changed while it was asked is asked in all.
+/// How often a machine is asked in all on which something changed meanwhile, or to which the connection was lost.
 const LOOKS: u32 = 3;
 
-/// Asks a machine everything, once: again only where what it said was out of date before it had said all.
+/// Asks a machine everything, once: again only where what it said was out of date before it had said all, or where the
+/// connection was lost before, for a question changes nothing.
 pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result<Said> {
-    let mut said = ask_once(shell.clone(), &asks).await?;
-    for execs in 2..=LOOKS {
-        if !said.answers.iter().any(Answer::moved) {
-            break;
+    let mut execs = 0;
+    loop {
+        execs += 1;
+        match ask_once(shell.clone(), &asks).await {
+            Ok(said) if said.answers.iter().any(Answer::moved) && execs < LOOKS => {}
+            Err(error) if error.kind == Kind::Lost && execs < LOOKS => {}
+            said => return said.map(|said| Said { execs, ..said }),
         }
-        said = Said { execs, ..ask_once(shell.clone(), &asks).await? };
     }
-    Ok(said)
 }
 
 async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask]) -> Result<Said> {

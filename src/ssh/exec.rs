@@ -251,7 +251,7 @@ impl Cut {
     pub(super) fn told(self, user: &str, means: &Means, parting: Option<&str>) -> Error {
         match self {
             Cut::Lost(why) => {
-                Error::new(Kind::Unreachable, "the connection was lost while a script was running")
+                Error::new(Kind::Lost, "the connection was lost while a script was running")
                     .because(parting.unwrap_or(&why))
                     .hint("nobody knows how far it got; run the same again, it begins by looking")
             }

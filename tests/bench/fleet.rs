@@ -30,7 +30,7 @@ fn main() {
         "{:<9} nodes  round trip    wall s     CPU s   peak MB  scripts/node  trips/node  s/node, of the first",
         "fleet"
     );
-    let mut first = HashMap::new();
+    let (mut first, mut answering) = (HashMap::new(), HashMap::new());
     let states: Vec<String> = std::env::args().filter(|word| word.starts_with(char::is_uppercase)).collect();
     for (state, delay) in [
         (State::AsWanted, 0),
@@ -51,12 +51,13 @@ fn main() {
                 "{:<9} {nodes:>5}  {delay:>7} ms  {wall:>8.2}  {cpu:>8.2}  {peak:>8.1}  {scripts:>12.2}  {trips:>10}  {ratio:.3}",
                 format!("{state:?}"),
             );
-            if state == State::Hanging {
-                let more = seen.after_last.as_secs_f64() / TIMEOUT.as_secs_f64();
-                let hang = hanging(nodes, state);
-                println!(
-                    "          of which {hang} hang: it ended {more:.2} timeouts after the last was connected to"
-                );
+            if state == State::AsWanted {
+                answering.insert((nodes, delay), wall);
+            }
+            let without = answering.get(&(nodes, delay)).filter(|_| state == State::Hanging);
+            if let Some(without) = without {
+                let (more, hang) = ((wall - without) / TIMEOUT.as_secs_f64(), hanging(nodes, state));
+                println!("          of which {hang} hang: {more:.2} timeouts more than where nobody does");
             }
         }
     }
@@ -74,8 +75,6 @@ struct Seen {
     peak: f64,
     scripts: f64,
     trips: String,
-    /// From the last connection to the end.
-    after_last: Duration,
 }
 
 /// One plan of a fleet in this state; `round`: the time of a round trip.
@@ -85,7 +84,6 @@ fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let since = Instant::now();
     let (cpu, peak, said, good) = plan(home.path());
     let wall = since.elapsed();
-    let after_last = counted.last.lock().unwrap().map_or(Duration::ZERO, |last| last.elapsed());
     let hanging = hanging(nodes, state);
     let words = if state == State::Drifted { " things are not as " } else { " things are as " };
     assert!(good == (hanging == 0) && said.contains(words), "this fleet is {state:?}: {said}");
@@ -94,7 +92,6 @@ fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let trips: usize = counted.trips.iter().map(|trips| trips.load(SeqCst)).sum();
     Seen {
         wall,
-        after_last,
         cpu,
         peak,
         scripts: per_node(counted.scripts.load(SeqCst)),

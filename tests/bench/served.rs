@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ironstrap::inventory;
 use ironstrap::pki::Trust;
@@ -41,8 +41,6 @@ pub struct Counted {
     pub connected: AtomicUsize,
     /// How many connections there had been when the first that hangs was given up.
     pub at_first_end: OnceLock<usize>,
-    /// When the last connection came.
-    pub last: Mutex<Option<Instant>>,
     pub trips: Vec<Arc<AtomicUsize>>,
 }
 
@@ -96,17 +94,10 @@ fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
-impl Counted {
-    fn connection(&self) {
-        self.connected.fetch_add(1, SeqCst);
-        *self.last.lock().unwrap() = Some(Instant::now());
-    }
-}
-
 async fn hear_and_say_nothing(listener: TcpListener, counted: Arc<Counted>) {
     while let Ok((mut socket, _)) = listener.accept().await {
         counted.hanging.fetch_add(1, SeqCst);
-        counted.connection();
+        counted.connected.fetch_add(1, SeqCst);
         let counted = counted.clone();
         tokio::spawn(async move {
             let _ = socket.read_to_end(&mut Vec::new()).await;
@@ -126,7 +117,7 @@ async fn answer(
         Config { keys: vec![key], auth_rejection_time: Duration::ZERO, nodelay: true, ..Config::default() };
     let config = Arc::new(config);
     while let Ok((socket, _)) = listener.accept().await {
-        counted.connection();
+        counted.connected.fetch_add(1, SeqCst);
         socket.set_nodelay(true).unwrap();
         let (login, replies, counted) = (login.clone(), replies.clone(), counted.clone());
         let guest = Guest { login, replies, counted, script: Vec::new() };

@@ -82,6 +82,10 @@ impl Client {
         }
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// As `until`, and panics at once where the client ends before.
     pub fn until<T>(
         &mut self,

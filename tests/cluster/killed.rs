@@ -1,7 +1,7 @@
 //! Killed anywhere, the next run finishes the job: the client, kubeadm, the power. What is to be caught half done
 //! is stopped for the time of looking at it, so that it is certain to be half done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -58,6 +58,13 @@ pub const NODE: &[Scenario] = &[
         run: join_killed,
     },
 ];
+
+/// A third, in which only the way to the machines is.
+pub const WAY: &[Scenario] = &[Scenario {
+    says: "connections cut over and over: one run makes the cluster all the same",
+    ground: Ground::Fresh,
+    run: cut_over_and_over,
+}];
 
 /// Long for what has to happen in between, on two busy cores.
 const SOON: u64 = 120;
@@ -282,4 +289,32 @@ fn join_killed(world: &World) {
         r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#,
     ]);
     assert_eq!(nodes, "True True True");
+}
+
+/// How often a machine's connections are cut, each in its turn, and how many times in all.
+const CUT_EVERY: Duration = Duration::from_secs(2);
+const CUTS: usize = 40;
+
+fn cut_over_and_over(world: &World) {
+    let machines = NODES.map(|node| world.lab.machine(node));
+    let (mut client, mut cuts, mut next) = (world.applying(), 0, Instant::now());
+    let end = Instant::now() + Duration::from_secs(PATIENCE);
+    while !client.has_ended() && cuts < CUTS && Instant::now() < end {
+        if Instant::now() >= next {
+            let of_sshd =
+                |p: &Process| p.words.first().is_some_and(|word| word.starts_with("sshd-session: "));
+            let sessions: Vec<Process> =
+                machines[cuts % NODES.len()].processes().into_iter().filter(of_sshd).collect();
+            signal("KILL", &sessions);
+            // Before they are in there is nobody to cut off.
+            cuts += usize::from(!sessions.is_empty());
+            next = Instant::now() + CUT_EVERY;
+        }
+        client.listen();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    client.end(PATIENCE).good();
+    println!("  cut {cuts} times");
+    assert!(cuts >= 10, "only {cuts} connections were cut");
+    world.assert_converged();
 }

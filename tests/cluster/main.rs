@@ -65,6 +65,7 @@ fn scenarios() -> Vec<Scenario> {
         everyday::SCENARIOS,
         killed::CLIENT,
         killed::NODE,
+        killed::WAY,
         removed::SCENARIOS,
         reset::SCENARIOS,
         foreign::SCENARIOS,

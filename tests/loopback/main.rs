@@ -226,8 +226,22 @@ async fn a_fix_that_always_cuts_the_connection_is_given_up() {
     m1.cut_at("hanging", 1000);
     let outcome = fleet.apply().await;
     reads("error-cut", &outcome.left);
-    assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Unreachable), "{}", outcome.shown);
+    assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Lost), "{}", outcome.shown);
     assert!(m1.read("tries").lines().count() <= 3, "{}", m1.read("tries"));
+}
+
+#[tokio::test]
+async fn a_connection_cut_while_a_machine_answers_is_made_again_and_the_machine_asked_again() {
+    let fleet = Fleet::settled(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    m1.execs();
+    m1.cut_at("codename", 2);
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left.len()), (Ok(()), 0), "{}", outcome.shown);
+    assert_eq!(m1.execs(), 3);
+    m1.cut_at("codename", 1000);
+    assert_eq!(fleet.apply().await.result.unwrap_err().kind, Kind::Lost);
+    assert_eq!(m1.execs(), 3, "and not for ever");
 }
 
 #[tokio::test]

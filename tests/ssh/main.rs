@@ -185,7 +185,7 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
     let ssh = stage.ssh();
     for cut in ["out half\ncut", "out half\nshut", "reboot"] {
         let error = run(&ssh, cut).await.unwrap_err();
-        assert_eq!(error.kind, Kind::Unreachable, "{cut}");
+        assert_eq!(error.kind, Kind::Lost, "{cut}");
         assert_eq!(error.what, "the connection was lost while a script was running", "{cut}");
         assert_eq!(
             error.hint.as_deref(),
