@@ -182,17 +182,27 @@ patiently() {
   done
 }
 
-# holder FILE: the process that has FILE locked, as "PID (name)".
+# holder FILE...: the process that has the first of them locked that anybody has, as "PID (name)"; "unknown". The table
+# is read at once: a shell reads it in small pieces, between which others come and go, and lines are missed.
 holder() {
-  i=$(stat -c %i "$1" 2>/dev/null) || return 0
-  while read -r _ _ _ _ pid inode _; do
-    case $inode in *:"$i")
-      read -r name <"/proc/$pid/comm" 2>/dev/null || name='?'
-      echo "$pid ($name)"
-      return 0 ;;
-    esac
-  done </proc/locks
+  locks=$(cat /proc/locks)
+  for f; do
+    i=$(stat -c %i "$f" 2>/dev/null) || continue
+    while read -r _ _ _ _ pid inode _; do
+      case $inode in *:"$i")
+        read -r name <"/proc/$pid/comm" 2>/dev/null || name='?'
+        echo "$pid ($name)"
+        return 0 ;;
+      esac
+    done <<LOCKS
+$locks
+LOCKS
+  done
+  echo unknown
 }
+
+# What those who install packages lock.
+LOCKS="/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock"
 
 # apt ARGS...: apt-get without questions; waits $PATIENCE seconds for whoever holds a lock, and says so.
 apt() {
@@ -209,9 +219,7 @@ apt() {
     *) return $r ;;
     esac
     [ $((n * 2)) -lt "$PATIENCE" ] || { waited; return $r; }
-    who=
-    for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock; do who=${who:-$(holder $f)}; done
-    [ $n -gt 0 ] || echo "waiting for the package lock, held by process ${who:-unknown}"
+    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done
@@ -223,7 +231,7 @@ repaired() {
   n=0
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
     grep -q 'lock' "$RUN/dpkg.out" && [ $((n * 2)) -lt "$PATIENCE" ] || { cat "$RUN/dpkg.out"; break; }
-    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder /var/lib/dpkg/lock-frontend)"
+    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done
