@@ -89,29 +89,50 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     vec![Misfit { check: "Endpoint", error, harmless: false }]
 }
 
-/// What etcd does all day: small writes that are on the disk before the next one. etcd's own guide wants 99 of 100
-/// below 10 ms; of so few the mean has to do.
+/// What etcd does all day: small writes that are on the disk before the next one (its write-ahead log, by fdatasync), as
+/// large as fio's when it is asked this for etcd. dd times each by itself, without what it takes to begin.
+/// Prints the 99th percentile of them in milliseconds, by nearest rank, and of how many.
 const FSYNC: &str = r#"d=/var/lib/etcd
 while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
 f=$(mktemp "$d/.ironstrap-XXXXXX")
 # Without a name from the beginning it is gone however this ends.
 exec 4>"$f"
 rm -f "$f"
-x=$(timeout 20 dd if=/dev/zero of=/dev/fd/4 bs=8k count=24 oflag=dsync conv=notrunc 2>&1)
-printf '%s\n' "$x" | awk -F'[ ,]+' '/copied/ { for (i = 2; i <= NF; i++) if ($i == "s") printf "%.1f\n", $(i - 1) * 1000 / 24 }'"#;
+fsync_now() { read -r fsync_now x </proc/uptime; fsync_now=${fsync_now%.*}; }
+fsync_all() {
+  n=0; fsync_now; until=$((fsync_now + 5))
+  while [ $n -lt 500 ] && [ "$fsync_now" -lt $until ]; do
+    x=$(timeout 10 dd if=/dev/zero of=/dev/fd/4 bs=2300 count=1 oflag=append conv=notrunc,fdatasync 2>&1) || { printf '%s\n' "$x" >&2; return 1; }
+    printf '%s\n' "$x"
+    n=$((n + 1)); fsync_now
+  done
+}
+x=$(fsync_all)
+printf '%s\n' "$x" | awk -F'[ ,]+' '/copied/ { for (i = 2; i <= NF; i++) if ($i == "s") printf "%.2f\n", $(i - 1) * 1000 }' | sort -n |
+  awk '{ t[NR] = $1 } END { if (NR) { k = int(NR * 0.99); if (k < NR * 0.99) k++; print t[k], NR } }'"#;
+/// Milliseconds: etcd's guide wants the 99th percentile of `wal_fsync_duration_seconds` below it.
 const SLOW: f64 = 10.0;
+/// Of fewer writes the 99th percentile is the slowest, and is called so.
+const MANY: u32 = 100;
 
 fn slow(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
-    let Ok(milliseconds) = answer.parse::<f64>() else {
+    let read = |answer: &str| {
+        let (milliseconds, writes) = answer.split_once(' ')?;
+        Some((milliseconds.parse::<f64>().ok()?, writes.parse::<u32>().ok()?))
+    };
+    let Some((milliseconds, writes)) = read(answer) else {
         return vec![untried("Fsync", &node.name, &format!("dd said: {answer}"))];
     };
-    if milliseconds <= SLOW {
+    if milliseconds < SLOW {
         return vec![];
     }
-    let what =
-        format!("a write to the disk of /var/lib/etcd takes {milliseconds} ms to be safe, in the mean");
+    let which = if writes < MANY { "the slowest" } else { "the 99th percentile" };
+    let what = format!(
+        "writes to the disk of /var/lib/etcd take {milliseconds} ms to be safe ({which} of {writes}, each with fdatasync)"
+    );
     let why = format!(
-        "etcd wants less than {SLOW} ms: with more, leaders change and the API is slow; mount a faster disk there"
+        "etcd wants less than {SLOW} ms in the 99th percentile: with more, leaders change and the API is slow; mount a \
+         faster disk there"
     );
     let error = Error::new(Kind::Refused, what).on(&node.name).because(why);
     vec![Misfit { check: "Fsync", error, harmless: true }]

@@ -49,6 +49,8 @@ struct Played {
     /// What comes of what it tries, and who keeps others from it.
     tries: Vec<(&'static str, std::result::Result<&'static str, &'static str>)>,
     wall: Option<&'static str>,
+    /// What its packet filter has, a line each.
+    rules: Vec<&'static str>,
 }
 
 impl Shell for Played {
@@ -94,10 +96,14 @@ impl Played {
         let words: Vec<&str> = line.split(' ').map(|word| word.trim_matches('\'')).collect();
         let [nonce, _, tcp, udp] = words.as_slice() else { panic!("{line}") };
         let wall = self.wall.iter().map(|name| format!("{nonce} firewall {name}\n"));
+        let rules = self.rules.iter().flat_map(|text| text.lines()).map(|line| format!("{nonce} {line}\n"));
         let up = |kind: &str, ports: &str| -> String {
             ports.split(',').map(|port| format!("{nonce} up {kind} {port}\n")).collect()
         };
-        wall.collect::<String>() + &up("tcp", tcp) + &up("udp", udp) + &format!("{nonce} ready\n")
+        wall.chain(rules).collect::<String>()
+            + &up("tcp", tcp)
+            + &up("udp", udp)
+            + &format!("{nonce} ready\n")
     }
 
     /// In the order in which things are tried.
@@ -119,7 +125,7 @@ impl Played {
             ("packages", "InRelease", "versions 1.36.2-1.1 1.36.3-1.1\ncontainerd 1.7.24~ds1-6+b4\n"),
             ("registries", "/v2/", ""),
             ("endpoint", "getent ahosts", ""),
-            ("fsync", ".ironstrap-XXXXXX", "1.2\n"),
+            ("fsync", ".ironstrap-XXXXXX", "1.2 500\n"),
         ];
         for (what, mark, fine) in all.into_iter().filter(|(_, mark, _)| script.contains(mark)) {
             assert!(!mark.is_empty());
@@ -141,9 +147,11 @@ enum Wrong {
     Tries(&'static str, &'static str, &'static str),
     TryFails(&'static str, &'static str, &'static str),
     Wall(&'static str, &'static str),
+    /// What its packet filter has, each line as the listener prints it.
+    Rules(&'static str, &'static str),
 }
 
-use Wrong::{Ahead, Facts, Fails, Inventory, Says, Tries, TryFails, Wall};
+use Wrong::{Ahead, Facts, Fails, Inventory, Rules, Says, Tries, TryFails, Wall};
 
 fn facts(name: &str, ip: &str) -> String {
     let n = &ip[ip.len() - 1..];
@@ -216,7 +224,12 @@ async fn told(wrong: &[Wrong]) -> String {
             Wall(name, wall) if *name == node.name => Some(*wall),
             _ => None,
         });
-        machines.push(Played { facts, ahead, says, tries: tries.collect(), wall });
+        let rules = wrong.iter().filter_map(|wrong| match wrong {
+            Rules(name, rules) if *name == node.name => Some(*rules),
+            _ => None,
+        });
+        let (tries, rules) = (tries.collect(), rules.collect());
+        machines.push(Played { facts, ahead, says, tries, wall, rules });
     }
     let (events, _receiver) = Events::channel();
     let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
@@ -434,11 +447,48 @@ const CASES: &[(&str, &[Wrong])] = &[
             Tries("m1", "tcp 198.18.0.12 10250", "lost"),
             Tries("m1", "udp 198.18.0.12 8472", "lost"),
             Wall("w1", "ufw"),
+            Rules("w1", UFW),
         ],
     ),
     (
         "a firewall in front of a control plane",
-        &[Tries("w1", "tcp 198.18.0.11 6443", "refused"), Wall("m1", "firewalld")],
+        &[
+            Tries("w1", "tcp 198.18.0.11 6443", "unreachable"),
+            Wall("m1", "firewalld"),
+            Rules("m1", FIREWALLD),
+        ],
+    ),
+    (
+        "rules of iptables and of nft, without a service of theirs",
+        &[
+            Tries("m1", "tcp 198.18.0.12 10250", "refused"),
+            Rules(
+                "w1",
+                "read nft\nnft table inet mine {\nnft \tchain input {\nnft \t\ttype filter hook input priority filter; policy accept;\nnft \t\ttcp dport 22 ip saddr @banned drop\nnft \t\ttcp dport 10000-11000 reject with tcp reset\n",
+            ),
+            Rules(
+                "w1",
+                "read iptables\niptables *filter\niptables :INPUT ACCEPT [0:0]\niptables -A INPUT -p tcp -m tcp --dport 6443 -j DROP\niptables -A INPUT -p tcp -m multiport --dports 10248,10250 -j REJECT --reject-with icmp-port-unreachable\n",
+            ),
+        ],
+    ),
+    (
+        "a machine that keeps itself from another",
+        &[
+            Tries("w1", "tcp 198.18.0.11 6443", "lost"),
+            Rules("m1", "read nft\n"),
+            Rules(
+                "w1",
+                "read nft\nnft table ip filter {\nnft \tchain OUTPUT {\nnft \t\ttype filter hook output priority filter; policy drop;\n",
+            ),
+        ],
+    ),
+    (
+        "a firewall of which nothing can be told",
+        &[
+            Tries("w1", "tcp 198.18.0.11 6443", "lost"),
+            Rules("m1", "unread there is no nft (apt-get install nftables)\n"),
+        ],
     ),
     ("a firewall somewhere", &[Tries("w1", "tcp 198.18.0.11 6443", "unreachable")]),
     (
@@ -472,7 +522,12 @@ const CASES: &[(&str, &[Wrong])] = &[
         ],
     ),
     ("a machine that cannot try", &[TryFails("w1", "reach", "perl: not found")]),
-    ("a slow disk for etcd", &[Tries("m1", "fsync", "34.7")]),
+    ("a slow disk for etcd", &[Tries("m1", "fsync", "10.00 341\n")]),
+    ("a disk so slow for etcd that few writes are tried", &[Tries("m1", "fsync", "412.7 17\n")]),
+    (
+        "a disk for etcd that cannot be tried",
+        &[TryFails("m1", "fsync", "dd: error writing '/dev/fd/4': No space left on device")],
+    ),
     (
         "a repository that does not answer",
         &[Tries(
@@ -523,6 +578,52 @@ const CASES: &[(&str, &[Wrong])] = &[
     ),
 ];
 
+/// What ufw makes of `ufw enable`, without what lets something in.
+const UFW: &str = "read nft
+unread iptables-legacy-save: no answer within 3 s
+nft table ip filter {
+nft 	chain ufw-before-input {
+nft 		ct state invalid counter jump ufw-logging-deny
+nft 		ct state invalid counter drop
+nft 		counter jump ufw-not-local
+nft 		counter jump ufw-user-input
+nft 	chain ufw-after-input {
+nft 		udp dport 137 counter jump ufw-skip-to-policy-input
+nft 		fib daddr type broadcast counter jump ufw-skip-to-policy-input
+nft 	chain ufw-not-local {
+nft 		limit rate 3/minute burst 10 packets counter jump ufw-logging-deny
+nft 		counter drop
+nft 	chain ufw-skip-to-policy-input {
+nft 		counter drop
+nft 	chain ufw-skip-to-policy-forward {
+nft 		counter drop
+nft 	chain INPUT {
+nft 		type filter hook input priority filter; policy drop;
+nft 		counter jump ufw-before-input
+nft 		counter jump ufw-after-input
+nft 	chain FORWARD {
+nft 		type filter hook forward priority filter; policy drop;
+nft 		counter jump ufw-skip-to-policy-forward
+nft 	chain OUTPUT {
+nft 		type filter hook output priority filter; policy accept;
+";
+/// What firewalld makes of its zone `public`, without what lets something in.
+const FIREWALLD: &str = "read nft
+nft table inet firewalld {
+nft 	chain filter_INPUT {
+nft 		type filter hook input priority filter + 10; policy accept;
+nft 		ct state invalid drop
+nft 		jump filter_INPUT_POLICIES
+nft 		reject with icmpx admin-prohibited
+nft 	chain filter_FORWARD {
+nft 		type filter hook forward priority filter + 10; policy accept;
+nft 		reject with icmpx admin-prohibited
+nft 	chain filter_INPUT_POLICIES {
+nft 		iifname \"eth0\" jump filter_IN_public
+nft 		iifname \"eth0\" reject with icmpx admin-prohibited
+nft 	chain filter_IN_public {
+nft 		jump filter_IN_public_deny
+";
 const CGROUPS: &str = "the kubelet runs with the machine's cgroups";
 const KERNEL: &str = "the kernel has what kubeadm looks for";
 const DISK: &str = "there is disk enough where Kubernetes writes";

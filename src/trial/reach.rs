@@ -9,13 +9,17 @@ use crate::shell::quote;
 use crate::step::Ask;
 
 mod judge;
+mod rules;
 
 pub use judge::judge;
+use rules::{Filter, RULES};
 
 const LISTEN: &str = include_str!("../../templates/listen.pl");
 const REACH: &str = include_str!("../../templates/reach.pl");
 /// How it came out where somebody is there, and nothing listens.
 const REFUSED: &str = "refused";
+/// And where it is somebody that we did not put up.
+const STRANGER: &str = "somebody else answers";
 /// The overlay of flannel.
 const VXLAN: u16 = 8472;
 /// In a large fleet each machine tries the overlay with the control planes and so many others.
@@ -54,6 +58,7 @@ pub struct Listening {
     /// Where somebody else listens.
     held: BTreeSet<(bool, u16)>,
     pub firewall: Option<String>,
+    pub filter: Filter,
 }
 
 /// A time at which machines try to reach each other.
@@ -101,10 +106,11 @@ pub fn listen(node: &Node, round: &Round) -> String {
         let ports: BTreeSet<String> = here.map(|way| way.port.to_string()).collect();
         ports.into_iter().collect::<Vec<_>>().join(",")
     };
+    let tables = if node.ip.is_ipv4() { "iptables" } else { "ip6tables" };
     format!(
         "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          for u in ufw firewalld nftables; do ! systemctl is-active -q $u || echo \"{nonce} firewall $u\"; done\n\
-         perl -e {} {nonce} {} '{}' '{}'\n}} </dev/null\n",
+         {RULES}rules {nonce} {tables}\nperl -e {} {nonce} {} '{}' '{}'\n}} </dev/null\n",
         quote(LISTEN),
         node.ip,
         ports(false),
@@ -127,7 +133,8 @@ pub fn end(node: &Node, round: &Round) -> String {
 
 impl Listening {
     pub fn read(said: &str, nonce: &str) -> Listening {
-        let mut listening = Listening::default();
+        let ours = said.lines().filter_map(|line| line.strip_prefix(nonce)?.strip_prefix(' '));
+        let mut listening = Listening { filter: Filter::read(ours), ..Listening::default() };
         for line in said.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
@@ -180,7 +187,7 @@ pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, En
             ("refused", _) => End::Failed(REFUSED.into()),
             ("lost", _) => End::Failed("no answer".into()),
             ("unreachable", _) => End::Failed("no way there".into()),
-            ("other", _) => End::Failed("somebody else answers".into()),
+            ("other", _) => End::Failed(STRANGER.into()),
             _ => End::Failed(more.join(" ")),
         };
         let way =

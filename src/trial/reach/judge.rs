@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{End, REFUSED, VXLAN, Way};
+use super::rules::Side;
+use super::{End, Listening, REFUSED, STRANGER, VXLAN, Way};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 
 /// etcd's heartbeat is 100 ms; a way there and back that takes half of it leaves little room.
 const FAR: f64 = 50.0;
+/// So many lines about those at the other end; where many are there, they are hardly to blame.
+const NEAR: usize = 8;
 
-/// `firewalls`: which of them runs on whom.
+/// `listening`: what machines say of themselves, and so of their firewalls.
 pub fn judge(
     cluster: &Cluster,
     came: &[(Way, End)],
     joining: &BTreeSet<String>,
-    firewalls: &BTreeMap<String, String>,
+    listening: &BTreeMap<String, Listening>,
 ) -> Vec<Misfit> {
     // A member that turns one away is there to be reached; what should listen may be what this run is about to mend.
     let away = |way: &Way, how: &str| how == REFUSED && !joining.contains(&way.to);
@@ -24,7 +27,7 @@ pub fn judge(
         .filter_map(|(way, end)| if let End::Failed(how) = end { Some((way, how.as_str())) } else { None })
         .filter(|(way, how)| !away(way, how))
         .collect();
-    let mut found = cut_off(cluster, came, &failed, joining, firewalls);
+    let mut found = cut_off(cluster, came, &failed, joining, listening);
     found.extend(narrow(came, joining));
     found.extend(far(came));
     found
@@ -44,14 +47,16 @@ fn blamed<'a>(way: &'a Way, came: &[(Way, End)], joining: &BTreeSet<String>) -> 
     if outbound { (&way.from, true) } else { (&way.to, false) }
 }
 
+/// How it came out by port, and with whom.
+type Ports<'a> = BTreeMap<(u16, bool), BTreeMap<&'a str, Vec<&'a str>>>;
+
 fn cut_off(
     cluster: &Cluster,
     came: &[(Way, End)],
     failed: &[(&Way, &str)],
     joining: &BTreeSet<String>,
-    firewalls: &BTreeMap<String, String>,
+    listening: &BTreeMap<String, Listening>,
 ) -> Vec<Misfit> {
-    type Ports<'a> = BTreeMap<(u16, bool), BTreeMap<&'a str, Vec<&'a str>>>;
     let mut groups: BTreeMap<(&str, bool), Ports> = BTreeMap::new();
     for (way, how) in failed {
         let (blamed, outbound) = blamed(way, came, joining);
@@ -69,11 +74,43 @@ fn cut_off(
                 error = error.because(format!("{}: {how}, {way} {}", number(*port), few(others)));
             }
         }
-        let wall = if outbound { None } else { firewalls.get(node).map(String::as_str) };
+        error = rules(cluster, listening, (node, outbound), &ports).iter().fold(error, Error::because);
+        let at = listening.get(node).filter(|_| !outbound);
+        let wall = at.and_then(|at| at.firewall.as_deref());
         let numbers: Vec<String> = ports.keys().map(|port| number(*port)).collect();
         Misfit { check: "Reach", error: error.hint(open(wall, node, &numbers, outbound)), harmless: false }
     };
     groups.into_iter().map(misfit).collect()
+}
+
+/// What machines themselves have against it, line by line: the one to blame, and those at the other end if they have
+/// something.
+fn rules(
+    cluster: &Cluster,
+    listening: &BTreeMap<String, Listening>,
+    (node, outbound): (&str, bool),
+    ports: &Ports,
+) -> Vec<String> {
+    let numbers: Vec<u16> = ports.keys().map(|(port, _)| *port).collect();
+    let ends = || ports.values().flatten().filter(|(how, _)| **how != STRANGER);
+    let others: BTreeSet<&str> = ends().flat_map(|(_, others)| others.iter().copied()).collect();
+    let of = |name: &str, side: Side| {
+        let (filter, node) = (&listening.get(name)?.filter, cluster.node(name)?);
+        let shown = filter.shown(side, &numbers, node.ip.is_ipv6());
+        let title = (!shown.is_empty()).then(|| format!("rules of {name} that may drop or reject this:"));
+        let shown = shown.into_iter().map(|rule| format!("  {rule}"));
+        Some((title.into_iter().chain(shown).collect::<Vec<String>>(), filter))
+    };
+    let (here, there) = if outbound { (Side::Out, Side::In) } else { (Side::In, Side::Out) };
+    let Some((mut lines, filter)) = of(node, here).filter(|_| ends().next().is_some()) else { return vec![] };
+    lines.extend(filter.unread.iter().map(|why| format!("not all rules of {node} could be read: {why}")));
+    if filter.read && lines.is_empty() {
+        lines.push(format!("no rule of {node} itself drops or rejects this"));
+    }
+    lines.extend(
+        others.into_iter().filter_map(|other| of(other, there)).flat_map(|(lines, _)| lines).take(NEAR),
+    );
+    lines
 }
 
 fn number((port, udp): (u16, bool)) -> String {

@@ -1,0 +1,371 @@
+//! The packet filter of a machine: which of its rules may drop or reject what others send to it, or what it sends. Read
+//! from what nft and iptables-save print, on the machine as it is; pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// As many are shown; and as many characters of one.
+const SHOWN: usize = 6;
+const WIDTH: usize = 160;
+
+/// Defines `rules WORD iptables|ip6tables`, which prints what of a machine's packet filter may keep packets out, in lines
+/// that begin with the word: of nftables, and of the older tables, which nft does not see. Asking `iptables -S` for those
+/// would make them; iptables-save prints what is there. What cannot be read is told as `unread`.
+pub(super) const RULES: &str = r#"rules() {
+  rules_for=$1; rules_save=$2
+  part() {
+    part_of=$1; shift
+    if x=$(timeout 3 "$@" 2>&1); then
+      echo "$rules_for read $part_of"
+      printf '%s\n' "$x" | awk -v n="$rules_for" -v of="$part_of" '/ -[jg] (ACCEPT|RETURN|LOG|MARK|MASQUERADE)( |$)/ { next }
+        /^table|^\tchain| hook |^[*:]| -[jg] |drop|reject|DROP|REJECT|jump|goto/ {
+          if (++k > 1000) { print n " unread " of ": more than 1000 lines"; exit }
+          print n " " of " " $0
+        }'
+    else
+      echo "$rules_for unread $1: $(printf '%s\n' "${x:-no answer within 3 s}" | tail -n 1 | cut -c 1-200)"
+    fi
+  }
+  if command -v nft >/dev/null; then part nft nft -s -t list ruleset
+  else
+    echo "$rules_for unread there is no nft (apt-get install nftables)"
+    ! command -v $rules_save-nft-save >/dev/null || part iptables $rules_save-nft-save
+  fi
+  ! grep -qs . /proc/net/${rules_save%tables}_tables_names || part iptables $rules_save-legacy-save
+}
+"#;
+
+/// Which way packets go, as the machine sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    In,
+    Out,
+}
+
+/// Something that drops or rejects packets.
+#[derive(Clone, Debug, PartialEq)]
+struct Rule {
+    side: Side,
+    /// The family of its table, which may be for other addresses than the cluster's.
+    family: String,
+    text: String,
+}
+
+/// What there is to say of a machine's packet filter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Policies first, as they are what most often is in the way.
+    rules: Vec<Rule>,
+    /// Whether something could be read, if only that there are none.
+    pub read: bool,
+    /// Why not all could be.
+    pub unread: Vec<String>,
+}
+
+/// A chain as it is printed.
+#[derive(Default)]
+struct Chain {
+    side: Option<Side>,
+    drops: bool,
+    /// What drops or rejects something.
+    rules: Vec<String>,
+    /// Chains of the same table that packets may be sent to.
+    jumps: BTreeSet<String>,
+}
+
+/// By table and name; the table's name says how to show it.
+type Chains = BTreeMap<(String, String), Chain>;
+
+impl Filter {
+    /// Of a machine's words those that `RULES` has printed, without what they begin with.
+    pub fn read<'a>(lines: impl Iterator<Item = &'a str>) -> Filter {
+        let (mut nft, mut iptables, mut filter) = (vec![], vec![], Filter::default());
+        for line in lines {
+            match line.split_once(' ') {
+                Some(("nft", line)) => nft.push(line),
+                Some(("iptables", line)) => iptables.push(line),
+                Some(("read", _)) => filter.read = true,
+                Some(("unread", why)) => filter.unread.push(why.to_string()),
+                _ => {}
+            }
+        }
+        let mut rules = reachable(&of_nft(&nft));
+        rules.extend(reachable(&of_iptables(&iptables)));
+        rules.sort_by_key(|(policy, _)| !policy);
+        filter.rules = rules.into_iter().map(|(_, rule)| rule).collect();
+        filter
+    }
+
+    /// Rules that may drop or reject something on one of these ports, as many as people read.
+    pub fn shown(&self, side: Side, ports: &[u16], v6: bool) -> Vec<String> {
+        let other = if v6 { "ip" } else { "ip6" };
+        let may = |rule: &&Rule| rule.side == side && rule.family != other && may_match(&rule.text, ports);
+        let all: Vec<&Rule> = self.rules.iter().filter(may).collect();
+        let mut shown: Vec<String> = all.iter().take(SHOWN).map(|rule| cut(&rule.text)).collect();
+        if all.len() > SHOWN {
+            shown.push(format!("… and {} more", all.len() - SHOWN));
+        }
+        shown
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.chars().count() > WIDTH {
+        true => text.chars().take(WIDTH - 1).chain(['…']).collect(),
+        false => text.to_string(),
+    }
+}
+
+/// What a rule says, without what is in quotes: comments, and what it writes to the log.
+fn words(text: &str) -> Vec<&str> {
+    let separates = |c: char| c.is_whitespace() || "{},;".contains(c);
+    text.split('"')
+        .step_by(2)
+        .flat_map(|part| part.split(separates))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// The word after each of these.
+fn after<'a>(words: &[&'a str], marks: [&str; 2]) -> Vec<&'a str> {
+    words.windows(2).filter(|pair| marks.contains(&pair[0])).map(|pair| pair[1]).collect()
+}
+
+/// As `nft list ruleset` prints it: `table FAMILY NAME {`, `chain NAME {`, `type … hook …; policy …;`, and rules.
+fn of_nft(lines: &[&str]) -> Chains {
+    let (mut chains, mut at) = (Chains::new(), (String::new(), String::new()));
+    for line in lines {
+        let (words, text) = (words(line), line.trim());
+        match words.as_slice() {
+            ["table", family, name] => at.0 = format!("{family} {name}"),
+            ["chain", name] => at.1 = name.to_string(),
+            ["type", _, "hook", hook, ..] => {
+                let chain = chains.entry(at.clone()).or_default();
+                chain.side = match *hook {
+                    "prerouting" | "input" | "ingress" => Some(Side::In),
+                    "output" | "postrouting" | "egress" => Some(Side::Out),
+                    _ => None,
+                };
+                chain.drops = after(&words, ["policy"; 2]) == ["drop"];
+            }
+            _ => {
+                let chain = chains.entry(at.clone()).or_default();
+                let foreign = ["xt target \"DROP\"", "xt target \"REJECT\""];
+                let drops = words.iter().any(|word| ["drop", "reject"].contains(word));
+                if drops || foreign.iter().any(|target| text.contains(target)) {
+                    chain.rules.push(text.to_string());
+                }
+                chain.jumps.extend(after(&words, ["jump", "goto"]).iter().map(|name| name.to_string()));
+            }
+        }
+    }
+    chains
+}
+
+/// As `iptables-save` prints it: `*TABLE`, `:CHAIN POLICY [COUNTS]`, and rules.
+fn of_iptables(lines: &[&str]) -> Chains {
+    let (mut chains, mut table) = (Chains::new(), String::new());
+    for line in lines {
+        let words = words(line);
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.to_string();
+        } else if let Some(name) = words.first().and_then(|word| word.strip_prefix(':')) {
+            let chain = chains.entry((table.clone(), name.to_string())).or_default();
+            chain.side = match name {
+                "PREROUTING" | "INPUT" => Some(Side::In),
+                "OUTPUT" | "POSTROUTING" => Some(Side::Out),
+                _ => None,
+            };
+            // Tables of nft's and those of before may have chains of the same name.
+            chain.drops |= words.get(1) == Some(&"DROP");
+        } else if let ["-A", name, ..] = words.as_slice() {
+            let chain = chains.entry((table.clone(), name.to_string())).or_default();
+            for target in after(&words, ["-j", "-g"]) {
+                match target {
+                    "DROP" | "REJECT" => chain.rules.push(line.to_string()),
+                    name => chain.jumps.extend([name.to_string()]),
+                }
+            }
+        }
+    }
+    chains
+}
+
+/// What packets may come across, from the chains where the kernel begins; and whether each is a policy.
+fn reachable(chains: &Chains) -> Vec<(bool, Rule)> {
+    let mut found = Vec::new();
+    for ((table, base), chain) in chains {
+        let Some(side) = chain.side else { continue };
+        let mut rule = |policy: bool, text: String| {
+            let family = table.split_once(' ').map_or("", |(family, _)| family).to_string();
+            found.push((policy, Rule { side, family, text }));
+        };
+        if chain.drops {
+            rule(true, shown(table, base, None));
+        }
+        let (mut names, mut next) = (vec![base.clone()], 0);
+        while let Some(name) = names.get(next).cloned() {
+            next += 1;
+            let Some(chain) = chains.get(&(table.clone(), name.clone())) else { continue };
+            chain.rules.iter().for_each(|text| rule(false, shown(table, &name, Some(text))));
+            names
+                .extend(chain.jumps.iter().filter(|jump| !names.contains(jump)).cloned().collect::<Vec<_>>());
+        }
+    }
+    found
+}
+
+/// A rule, or a chain's policy, as the program that shows them writes it.
+fn shown(table: &str, chain: &str, rule: Option<&str>) -> String {
+    let nft = table.contains(' ');
+    match (rule, table) {
+        _ if nft => format!("nft {table} {chain}: {}", rule.unwrap_or("policy drop")),
+        (Some(rule), "filter") => format!("iptables {rule}"),
+        (Some(rule), _) => format!("iptables -t {table} {rule}"),
+        (None, "filter") => format!("iptables -P {chain} DROP"),
+        (None, _) => format!("iptables -t {table} -P {chain} DROP"),
+    }
+}
+
+/// Not of a rule that is for other ports, and says so in numbers: of such there are many where somebody bans guests.
+fn may_match(rule: &str, ports: &[u16]) -> bool {
+    let words = words(rule);
+    let marks = ["dport", "--dport", "--dports"];
+    let Some(at) = words.iter().position(|word| marks.contains(word)) else { return true };
+    let range = |word: &&str| -> Option<(u16, u16)> {
+        let (low, high) = word.split_once(['-', ':']).unwrap_or((word, word));
+        Some((low.parse().ok()?, high.parse().ok()?))
+    };
+    let ranges: Vec<(u16, u16)> = words[at + 1..].iter().map_while(range).collect();
+    let negated = at > 0 && words[at - 1] == "!";
+    let within = |(low, high): &(u16, u16)| ports.iter().any(|port| (low..=high).contains(&port));
+    ranges.is_empty() || negated || ranges.iter().any(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(of: &str, text: &str) -> Filter {
+        let lines: Vec<String> = text.lines().map(|line| format!("{of} {line}")).collect();
+        Filter::read(lines.iter().map(String::as_str))
+    }
+
+    const NFT: &str = "# Warning: table ip filter is managed by iptables-nft, do not touch!
+table ip filter {
+\tchain INPUT {
+\t\ttype filter hook input priority filter; policy drop;
+\t\ttcp dport 6443 counter reject
+\t\tip protocol tcp tcp dport { 2379, 2380 }  counter drop
+\t\tip saddr 192.0.2.7 xt target \"REJECT\"
+\t}
+\tchain FORWARD {
+\t\ttype filter hook forward priority filter; policy drop;
+\t}
+}
+table ip6 filter {
+\tchain INPUT {
+\t\ttype filter hook input priority filter; policy drop;
+\t}
+}
+table inet mine {
+\tset bad {
+\t\ttype ipv4_addr
+\t}
+
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t\ttcp dport { 22, 80-90 } ip saddr @bad counter reject with icmp port-unreachable
+\t\tiifname \"eth0\" jump more comment \"drop it\"
+\t\ttcp dport vmap { 22 : accept, 10250 : drop }
+\t\ttcp dport != 22 ip saddr 192.0.2.8 drop
+\t\tlog prefix \"drop: \" accept
+\t}
+
+\tchain more {
+\t\tudp dport 8472 counter drop
+\t}
+
+\tchain nobody {
+\t\tdrop
+\t}
+
+\tchain out {
+\t\ttype filter hook output priority filter; policy accept;
+\t\treject with icmpx admin-prohibited
+\t}
+}
+";
+
+    #[test]
+    fn of_nfts_rules_those_are_shown_that_packets_come_across() {
+        let filter = read("nft", NFT);
+        let shown = |side, ports: &[u16], v6| filter.shown(side, ports, v6);
+        let api = [
+            "nft ip filter INPUT: policy drop",
+            "nft inet mine input: tcp dport vmap { 22 : accept, 10250 : drop }",
+            "nft inet mine input: tcp dport != 22 ip saddr 192.0.2.8 drop",
+            "nft ip filter INPUT: tcp dport 6443 counter reject",
+            "nft ip filter INPUT: ip saddr 192.0.2.7 xt target \"REJECT\"",
+        ];
+        assert_eq!(shown(Side::In, &[6443], false), api);
+        let two = shown(Side::In, &[2380, 8472], false);
+        assert!(two.contains(&"nft inet mine more: udp dport 8472 counter drop".to_string()), "{two:?}");
+        assert_eq!(two.last().unwrap(), "nft ip filter INPUT: ip saddr 192.0.2.7 xt target \"REJECT\"");
+        assert_eq!(two.len(), 6, "as many as are read: {two:?}");
+        let all = shown(Side::In, &[80, 2380, 6443, 8472], false);
+        assert_eq!((all.len(), all[6].as_str()), (7, "… and 2 more"), "{all:?}");
+        assert_eq!(
+            shown(Side::Out, &[6443], false),
+            ["nft inet mine out: reject with icmpx admin-prohibited"]
+        );
+        assert_eq!(shown(Side::In, &[6443], true)[0], "nft ip6 filter INPUT: policy drop");
+    }
+
+    /// As ufw's are, but for most of them.
+    const IPTABLES: &str = "*mangle
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -s 192.0.2.9/32 -j DROP
+*filter
+:INPUT DROP [12:720]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:ufw-before-input - [0:0]
+:ufw-logging-deny - [0:0]
+:ufw-skip-to-policy-input - [0:0]
+:ufw-user-output - [0:0]
+-A INPUT -j ufw-before-input
+-A ufw-before-input -m conntrack --ctstate INVALID -j ufw-logging-deny
+-A ufw-before-input -m conntrack --ctstate INVALID -j DROP
+-A ufw-before-input -p tcp -m multiport --dports 137,138:139 -j ufw-skip-to-policy-input
+-A ufw-before-input -p tcp -m tcp ! --dport 22 -m comment --comment \"-j ACCEPT\" -j REJECT --reject-with tcp-reset
+-A ufw-skip-to-policy-input -j DROP
+-A ufw-user-output -j DROP
+";
+
+    #[test]
+    fn of_iptables_rules_those_are_shown_that_packets_come_across() {
+        let filter = read("iptables", IPTABLES);
+        let shown = [
+            "iptables -P INPUT DROP",
+            "iptables -A ufw-before-input -m conntrack --ctstate INVALID -j DROP",
+            "iptables -A ufw-before-input -p tcp -m tcp ! --dport 22 -m comment --comment \"-j ACCEPT\" -j REJECT --reject-with tcp-reset",
+            "iptables -A ufw-skip-to-policy-input -j DROP",
+            "iptables -t mangle -A PREROUTING -s 192.0.2.9/32 -j DROP",
+        ];
+        assert_eq!(filter.shown(Side::In, &[6443], false), shown);
+        assert_eq!(filter.shown(Side::Out, &[6443], false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_rule_is_cut_and_what_could_not_be_read_is_said() {
+        let long = format!(
+            "table inet a {{\n\tchain b {{\n\t\ttype filter hook input priority 0; policy accept;\n\t\tip saddr {{ {} }} drop",
+            "192.0.2.1, ".repeat(40)
+        );
+        let shown = read("nft", &long).shown(Side::In, &[1], false);
+        assert_eq!((shown.len(), shown[0].chars().count(), shown[0].ends_with('…')), (1, WIDTH, true));
+        let filter = Filter::read(["unread there is no nft", "up tcp 6443"].into_iter());
+        assert_eq!((filter.read, filter.unread.as_slice()), (false, &["there is no nft".to_string()][..]));
+        assert!(Filter::read(["read nft"].into_iter()).read, "and there are none");
+    }
+}
