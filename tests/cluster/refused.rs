@@ -168,6 +168,15 @@ fn used(world: &World) {
 }
 
 fn cut_off(world: &World) {
+    // What a firewall is made of there; ironstrap itself needs neither.
+    world.lab.ssh("w2", "apt-get -qq update && apt-get -qq install -y nftables >/dev/null");
+    world.lab.ssh("m1", "apt-get -qq update && apt-get -qq install -y iptables >/dev/null");
+    let nft = "add table inet mine; add chain inet mine input { type filter hook input priority filter; }; \
+               add chain inet mine kubernetes; add rule inet mine input tcp dport 23 drop; \
+               add rule inet mine input iifname eth0 jump kubernetes; \
+               add rule inet mine kubernetes ip saddr 198.18.0.11 tcp dport { 10250, 10255 } reject";
+    world.lab.ssh("w2", &format!("nft '{nft}'"));
+    world.lab.ssh("m1", "iptables-legacy -A INPUT -s 198.18.0.13 -p udp --dport 8472 -j DROP");
     // It cannot answer the control plane, and takes smaller packets than the others send; neither is in SSH's way.
     world.lab.ssh("w1", "ip route add prohibit 198.18.0.11/32");
     world.lab.ssh("w2", "ip link set dev eth0 mtu 1400");
@@ -179,7 +188,15 @@ fn cut_off(world: &World) {
     let before = world.lab.look_at_all();
     for run in [world.apply(), world.plan()] {
         let run = run.refused(5, "m1", &["cannot be reached on 6443/tcp (the API)", "from w1"]);
-        let run = run.refused(5, "w1", &["cannot be reached on", "10250/tcp", "from m1"]);
+        let run = run.refused(
+            5,
+            "w1",
+            &["cannot be reached on", "10250/tcp", "from m1", "not all rules of w1 could be read"],
+        );
+        let rule = "nft inet mine kubernetes: ip saddr 198.18.0.11 tcp dport { 10250, 10255 } reject";
+        let run = run.refused(5, "w2", &["cannot be reached on 10250/tcp", "rules of w2 that may", rule]);
+        let rule = "iptables -A INPUT -s 198.18.0.13/32 -p udp -m udp --dport 8472 -j DROP";
+        let run = run.refused(5, "m1", &["8472/udp: no answer, from w2", "rules of m1 that may", rule]);
         let run = run.refused(5, "m1", &["packets of 1500 bytes", "w2", "1400 bytes got through"]);
         let run = run.refused(5, "w2", &["a repository of packages does not answer", "198.18.0.1:9"]);
         run.refused(5, "w2", &["nowhere.invalid", "leads it nowhere"]);
