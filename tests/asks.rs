@@ -45,23 +45,32 @@ impl Root {
             "/etc/",
             "/usr/local/lib/",
             "/sys/class/",
-            "/proc/net/dev",
+            "/proc/net/",
             "/sys/module/",
             "/sys/fs/",
             "/boot/",
             "/proc/config.gz",
             "/proc/[0-9]",
+            "/proc/$pid",
+            "/usr/lib/modules/",
         ];
         let moved =
             dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        let moved = moved.replace("{fd#/proc/}", &format!("{{fd#{root}/proc/}}"));
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
     }
 
     fn answer(&self, shell: &str, ask: &Ask) -> Answer {
+        self.answers(shell, ask).1
+    }
+
+    /// What it says of itself, and to this.
+    fn answers(&self, shell: &str, ask: &Ask) -> (Machine, Answer) {
         let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY)));
         let root = self.0.path().display().to_string();
         let said = String::from_utf8(output.stdout).unwrap().replace(&root, "");
-        probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap().1.remove(0)
+        let (machine, mut answers) = probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap();
+        (machine, answers.remove(0))
     }
 }
 
@@ -262,5 +271,240 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             places.lines().count() == 7 && places.lines().all(|line| line.ends_with(" ro,relatime")),
             "{places}"
         );
+    }
+}
+
+fn said(text: &str) -> Answer {
+    Answer::Said(text.into())
+}
+
+/// Of what is read with nothing but what every shell has, one shell will do.
+fn shell() -> &'static str {
+    shells()[0]
+}
+
+#[test]
+fn what_runs_beside_kubernetes_is_told_by_its_unit() {
+    let ask = want("whether something here may get in the way").ask;
+    let runs = |unit: &str, files: &[(&str, &str)]| {
+        let systemctl = format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'is-active -q {unit}' ]\n");
+        let files = [&[("bin/systemctl", systemctl.as_str())], files].concat();
+        let Answer::Said(text) = Root::with(&files).answer(shell(), &ask) else { panic!("{unit}") };
+        text
+    };
+    let timeless = "no time service runs: certificates need clocks that agree\n";
+    assert_eq!(runs("ssh", &[]), timeless);
+    assert_eq!(runs("chrony", &[("run/reboot-required", "")]), "a reboot is pending\n");
+    for unit in ["firewalld", "ufw"] {
+        let text = format!(
+            "{unit} is active: nodes must reach each other on the ports of Kubernetes, and pods too\n"
+        );
+        assert_eq!(runs(unit, &[]), text + timeless);
+    }
+    for unit in
+        ["docker", "crio", "k3s", "k3s-agent", "rke2-server", "rke2-agent", "snap.microk8s.daemon-kubelite"]
+    {
+        assert_eq!(runs(unit, &[]), format!("{unit} runs here, too\n{timeless}"));
+    }
+    for unit in ["chrony", "chronyd", "systemd-timesyncd", "ntpsec", "ntpd", "ntp"] {
+        assert_eq!(runs(unit, &[]), "", "{unit}");
+    }
+}
+
+#[test]
+fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
+    let head =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+    let line = |local: &str, state: &str, inode: u32| {
+        format!(
+            "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n"
+        )
+    };
+    // 6443, 2379 of a connection, and 22; 10250 by IPv6.
+    let tcp = [
+        head,
+        &line("00000000:192B", "0A", 1001),
+        &line("0100007F:094B", "01", 1002),
+        &line("00000000:0016", "0A", 1003),
+    ]
+    .concat();
+    let tcp6 = [head, &line("00000000000000000000000000000000:280A", "0A", 1004)].concat();
+    let root = Root::with(&[
+        ("proc/net/tcp", &tcp),
+        ("proc/net/tcp6", &tcp6),
+        ("proc/51/comm", "haproxy\n"),
+        ("proc/51/fd/2", ""),
+    ]);
+    std::os::unix::fs::symlink("socket:[1001]", root.0.path().join("proc/51/fd/3")).unwrap();
+    let ask = want("the ports of Kubernetes are free").ask;
+    let held = "port 10250 is held by an unknown process\nport 6443 is held by haproxy\n";
+    shells().iter().for_each(|shell| assert_eq!(root.answer(shell, &ask), said(held), "{shell}"));
+    assert_eq!(Root::with(&[("proc/net/tcp", head)]).answer(shell(), &ask), said(""));
+}
+
+#[test]
+fn the_system_is_asked_where_it_says_so() {
+    let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
+    let cgroups = "the kubelet runs with the machine's cgroups";
+    let controllers = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")];
+    assert_eq!(answer(cgroups, &controllers), said("version 2 cpuset cpu memory pids\n"));
+    assert_eq!(answer(cgroups, &[]), said("version 1\n"));
+    let uname = ("bin/uname", "#!/bin/sh\necho 9.9\n");
+    for file in ["proc/config.gz", "boot/config-9.9", "usr/lib/modules/9.9/config"] {
+        let files = [uname, (file, "CONFIG_MEMCG=y\n")];
+        assert_eq!(answer("the kernel has what kubeadm looks for", &files), said("MEMCG\n"), "{file}");
+    }
+    assert_eq!(answer("the kernel has what kubeadm looks for", &[uname]), said("no configuration\n"));
+    let (half, dpkg) = ("no package is half installed", "#!/bin/sh\necho ' libc6   x'\nexit ");
+    let one = format!("{dpkg}1\n");
+    assert_eq!(answer(half, &[("bin/dpkg", &one)]), said("libc6\n"));
+    let busy = [("bin/dpkg", one.as_str()), ("proc/51/comm", "dpkg\n")];
+    assert_eq!(answer(half, &busy), said(""), "somebody is at it");
+    assert!(matches!(answer(half, &[("bin/dpkg", &format!("{dpkg}2\n"))]), Answer::Unknown(_)));
+    let (protects, on) =
+        ("whether something here restricts containers", ("sys/module/apparmor/parameters/enabled", "Y\n"));
+    let parser = [on, ("bin/apparmor_parser", "#!/bin/sh\n"), ("sys/fs/selinux/enforce", "0")];
+    assert_eq!(answer(protects, &parser), said(""));
+    if which::which("apparmor_parser").is_err() {
+        let text = "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)\n";
+        assert_eq!(answer(protects, &[on]), said(text));
+    }
+    // The nearest folder that is there, in mebibytes; where nobody says how it is mounted, that too.
+    let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x rw\"\n");
+    let stat = ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n");
+    let disk = "there is disk enough where Kubernetes writes";
+    let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
+    assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw\n"), "{text}");
+    let Answer::Said(text) = answer(disk, &[("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat]) else { panic!() };
+    assert!(text.contains("/usr/bin ? 2 70 90 ?\n"), "{text}");
+}
+
+#[test]
+fn leftovers_are_found_under_each_of_their_names() {
+    let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
+    let files = ["a.conf", "b.conflist", "c.json", "d.txt"].map(|name| format!("etc/cni/net.d/{name}"));
+    let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
+    assert_eq!(answer("no other network plugin is set up", &files), said("a.conf\nb.conflist\nc.json\n"));
+    let links = "cni0 cbr0 flannel.1 cali0f1e2d tunl0 vxlan.calico cilium_host lxc0a1b weave kube-bridge kube-ipvs0 antrea-gw0 ovn-k8s-mp0";
+    let all = links.split(' ').chain(["lo", "eth0", "docker0", "br-lan"]);
+    let dev: String = all.map(|link| format!("  {link}: 1 0\n")).collect();
+    let found = links.replace(' ', "\n") + "\n";
+    assert_eq!(
+        answer("no pod network of an earlier cluster is here", &[("proc/net/dev", &dev)]),
+        said(&found)
+    );
+    for chain in ["KUBE-SVC", "CILIUM_INPUT", "cali-INPUT"] {
+        let save = format!("#!/bin/sh\necho '-A {chain} -j X'\n");
+        let files = [("bin/iptables-save", save.as_str()), ("bin/systemctl", "#!/bin/sh\nexit 1\n")];
+        let text = "1 iptables rules (a reboot takes them away)\n";
+        assert_eq!(
+            answer("whether an earlier cluster left something else here", &files),
+            said(text),
+            "{chain}"
+        );
+    }
+    // Somebody who was here, ironstrap that is.
+    let ours = [
+        ("var/lib/ironstrap/x", ""),
+        ("etc/kubernetes/manifests/etcd.yaml", ""),
+        ("proc/net/dev", dev.as_str()),
+    ];
+    for that in [
+        "no static pods are here yet",
+        "no pod network of an earlier cluster is here",
+        "no package is half installed",
+        "there is disk enough where Kubernetes writes",
+    ] {
+        assert_eq!(answer(that, &ours), said("not here\n"), "{that}");
+    }
+}
+
+#[test]
+fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
+    let resolves = "pods are given name servers that they can reach";
+    let file = |at: &str, server: &str| (at.to_string(), format!("nameserver {server}\n"));
+    let files = [
+        file("etc/resolv.conf", "10.0.0.1"),
+        file("run/systemd/resolve/resolv.conf", "10.0.0.2"),
+        file("etc/other", "10.0.0.3"),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(at, text)| (at.as_str(), text.as_str())).collect();
+    let answer = |path: Option<&str>, systemctl: &str| {
+        let mut cluster = lab();
+        cluster.kubelet.extend(path.map(|path| ("resolvConf".to_string(), path.into())));
+        let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
+        let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let ask = wants.into_iter().find(|(.., want)| want.that == resolves).unwrap().2.ask;
+        Root::with(&[&files[..], &[("bin/systemctl", systemctl)]].concat()).answer(shell(), &ask)
+    };
+    let runs = "#!/bin/sh\n[ \"$3\" = systemd-resolved ]\n";
+    assert_eq!(answer(None, runs), said("in /run/systemd/resolve/resolv.conf\nnameserver 10.0.0.2\n"));
+    assert_eq!(answer(None, "#!/bin/sh\nexit 3\n"), said("in /etc/resolv.conf\nnameserver 10.0.0.1\n"));
+    assert_eq!(answer(Some("/etc/other"), runs), said("in /etc/other\nnameserver 10.0.0.3\n"));
+    assert_eq!(answer(Some("/etc/none"), runs), said("no /etc/none\n"));
+    assert_eq!(answer(Some(""), runs), said("not here\n"));
+    let proxies = want("whether it goes by a proxy that the inventory does not name").ask;
+    let config = [("bin/apt-config", "#!/bin/sh\necho \"p='DIRECT' q='http://proxy.example:3128'\"\n")];
+    assert_eq!(
+        Root::with(&config).answer(shell(), &proxies),
+        said("apt goes by http://proxy.example:3128\n")
+    );
+}
+
+/// An ip of iproute2 that has two cards, a container's bridge, and both families.
+const IP: &str = r#"#!/bin/sh
+case "$*" in
+'-o link show') cat <<'X'
+1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00
+2: eth0@if7: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP mode DEFAULT group default qlen 1000\    link/ether 02:00:00:00:00:01 brd ff:ff:ff:ff:ff:ff link-netnsid 0
+X
+;;
+'-o addr show') cat <<'X'
+1: lo    inet 127.0.0.1/8 scope host lo\       valid_lft forever preferred_lft forever
+2: eth0    inet 198.18.0.11/24 brd 198.18.0.255 scope global eth0\       valid_lft forever preferred_lft forever
+2: eth0    inet6 fd00::11/64 scope global \       valid_lft forever preferred_lft forever
+3: docker0    inet 172.17.0.1/16 brd 172.17.255.255 scope global docker0\       valid_lft forever preferred_lft forever
+X
+;;
+'-4 route show') cat <<'X'
+default via 198.18.0.1 dev eth0 onlink
+172.17.0.0/16 dev docker0 proto kernel scope link src 172.17.0.1
+198.18.0.0/24 dev eth0 proto kernel scope link src 198.18.0.11
+10.9.8.7 via 198.18.0.1 dev eth0
+blackhole 10.1.0.0/16
+X
+;;
+'-6 route show') cat <<'X'
+fd00::/64 dev eth0 proto kernel metric 256 pref medium
+default via fe80::1 dev eth0 metric 1024 pref medium
+X
+;;
+esac
+"#;
+
+#[test]
+fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
+    let files = [
+        ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        ("sys/class/dmi/id/product_uuid", "4C4C4544-0000-2010-8020-80C04F202020\n"),
+        ("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 AAAA1 root@m1\n"),
+        ("bin/ip", IP),
+    ];
+    for shell in shells() {
+        let (machine, _) = Root::with(&files).answers(shell, &Ask::Head);
+        assert_eq!(machine.machine_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
+        let uuid = machine.product_uuid.as_deref();
+        assert_eq!(uuid, Some("4c4c4544-0000-2010-8020-80c04f202020"), "kernels write it in either case");
+        assert_eq!(machine.host_keys, ["ssh-ed25519 AAAA1"]);
+        assert_eq!(machine.macs, [("eth0".to_string(), "02:00:00:00:00:01".to_string())].into());
+        let addresses: Vec<String> =
+            machine.addresses.iter().map(|(ip, card)| format!("{ip} {card}")).collect();
+        assert_eq!(addresses, ["198.18.0.11 eth0", "fd00::11 eth0"]);
+        let routes: Vec<String> = machine.routes.iter().map(|route| route.to_string()).collect();
+        assert_eq!(routes, ["198.18.0.0/24", "10.9.8.7/32", "fd00::/64"]);
+        // Of a member no more than what tells it from others.
+        let member = [&files[..], &[("var/lib/kubelet/pki/kubelet-client-current.pem", "")]].concat();
+        let (machine, _) = Root::with(&member).answers(shell, &Ask::Head);
+        assert!(machine.machine_id.is_some() && machine.addresses.is_empty() && machine.routes.is_empty());
     }
 }

@@ -8,7 +8,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use common::{clusters, lab, pipe, shells, trust, wants};
+use common::{clusters, fit, lab, pipe, shells, trust, wants};
 use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
@@ -429,6 +429,59 @@ fn what_people_did_on_purpose_is_noted_and_nothing_more() {
     let strange = "whether the cluster has Nodes that the inventory has not";
     assert_eq!(judged(0, &fleet, strange, "m1\nw1\nw2\n"), Holds);
     assert!(matches!(judged(0, &fleet, strange, "m1\nx9\n"), Noted(words) if words.ends_with(": x9")));
+}
+
+#[test]
+fn kernels_and_their_configuration_are_known_one_by_one() {
+    use ironstrap::step::Verdict::{Holds, Noted};
+    let about = |that: &str, answer: &str| judged(0, &Fleet::default(), that, answer);
+    for release in
+        ["5.4.0-216-generic", "5.10.0-36-amd64", "5.15.0-1", "6.1.0", "6.12.41+deb13-amd64", "7.0.1"]
+    {
+        assert_eq!(about("the kernel is one that Kubernetes is tested with", release), Holds, "{release}");
+    }
+    for release in ["4.19.0-27-amd64", "5.14.0-503.el9.x86_64", "3.10.0", "unknown"] {
+        let verdict = about("the kernel is one that Kubernetes is tested with", release);
+        assert!(matches!(verdict, Noted(words) if words.contains(release)), "{release}");
+    }
+    let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
+    let all = wants(
+        (&cluster, &cluster.nodes[0]),
+        &trust(&cluster),
+        (&Machine::default(), &Fleet::default()),
+        OffsetDateTime::now_utc(),
+    );
+    let want = all.iter().find(|(.., want)| want.that == "the kernel has what kubeadm looks for").unwrap();
+    let whole = fit(&want.2);
+    assert_eq!(about(&want.2.that, whole), Holds);
+    for key in whole.lines() {
+        let without: String =
+            whole.lines().filter(|line| *line != key).map(|line| format!("{line}\n")).collect();
+        let verdict = about(&want.2.that, &without);
+        // The lab lets it be.
+        assert!(
+            matches!(&verdict, Noted(words) if words.contains(&format!("CONFIG_{key}"))),
+            "{key}: {verdict:?}"
+        );
+    }
+    let other = whole.replace("NETFILTER_XT_TARGET_REDIRECT", "IP_NF_TARGET_REDIRECT");
+    assert_eq!(about(&want.2.that, &other), Holds, "either will do");
+}
+
+#[test]
+fn ports_that_are_asked_of_are_those_that_a_role_needs() {
+    let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
+    let ports = |node: usize| {
+        let about = (&Machine::default(), &Fleet::default());
+        let all = wants((&cluster, &cluster.nodes[node]), &trust(&cluster), about, OffsetDateTime::now_utc());
+        let want =
+            all.into_iter().find(|(.., want)| want.that == "the ports of Kubernetes are free").unwrap().2;
+        let Ask::Newcomer(ask) = want.ask else { panic!() };
+        let list = ask.split_once("ports=\"").unwrap().1.split('"').next().unwrap();
+        list.split(' ').map(|pair| pair.split_once('=').unwrap().1.to_string()).collect::<BTreeSet<String>>()
+    };
+    let of_all = ["10250", "6443", "10257", "10259", "2379", "2380"].map(String::from);
+    assert_eq!((ports(0), ports(1)), (of_all.clone().into(), of_all[..1].iter().cloned().collect()));
 }
 
 /// README's rows: kubeadm's names, and what of ours says it first.

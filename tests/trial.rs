@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use common::{lab, pipe, trust};
+use ironstrap::cluster::{Cluster, Endpoint, Network, Registry};
 use ironstrap::error::Result;
 use ironstrap::inventory;
 use ironstrap::ledger::Run;
@@ -197,27 +198,48 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
     tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await.expect("it stays").unwrap();
 }
 
-/// What a machine says of its packet filter, where these programs are the ones that it has.
-fn rules(programs: &[(&str, &str)]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, script) in programs.iter().chain(&[("systemctl", "exit 1")]) {
-        let path = folder.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+/// A machine with these programs before its own, and these files.
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn with(files: &[(&str, &str)]) -> Root {
+        let root = Root(tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(root.0.path().join("tmp")).unwrap();
+        for (name, text) in [("bin/systemctl", "exit 1")].iter().chain(files) {
+            let path = root.0.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        root
     }
+
+    /// What it prints, or why it fails.
+    fn runs(&self, script: &str) -> std::result::Result<String, String> {
+        let root = self.0.path().display().to_string();
+        let path = format!("{root}/bin:/usr/bin:/bin");
+        let dirs = ["/proc/net/", "/usr/bin/kubelet", "/usr/bin/containerd", "/usr/lib/apt/apt-helper"];
+        let script = script.replace("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", &path);
+        let script = dirs.iter().fold(script, |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        let script = format!("set -eu\nexport LC_ALL=C PATH={path} TMPDIR={root}/tmp\n{script}");
+        let output = pipe(&mut std::process::Command::new("sh"), &script);
+        let left = std::fs::read_dir(self.0.path().join("tmp")).unwrap().count();
+        assert_eq!(left, 0, "something is left: {script}");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root, "");
+        if output.status.success() && output.stderr.is_empty() {
+            Ok(text(output.stdout))
+        } else {
+            Err(text(output.stderr))
+        }
+    }
+}
+
+/// What a machine says of its packet filter.
+fn rules(files: &[(&str, &str)]) -> String {
     let (cluster, nobody) = (lab(), Default::default());
     let round = Round { nonce: "1f".into(), ways: vec![], joining: nobody, listening: Default::default() };
-    let folder = folder.path().display();
-    let script = reach::listen(&cluster.nodes[0], &round)
-        .replace(
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            &format!("{folder}:/usr/bin:/bin"),
-        )
-        .replace("/proc/net/", &format!("{folder}/"))
-        .replace("perl -e", "true");
-    let output = pipe(&mut std::process::Command::new("sh"), &script);
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let script = reach::listen(&cluster.nodes[0], &round).replace("perl -e", "true");
+    Root::with(files).runs(&script).unwrap()
 }
 
 #[test]
@@ -236,13 +258,13 @@ table inet mine {
 X";
     let rest = "1f nft table inet mine {\n1f nft \tchain input {\n\
                 1f nft \t\ttype filter hook input priority filter; policy drop;\n1f nft \t\tjump more\n";
-    assert_eq!(rules(&[("nft", nft)]), format!("1f read nft\n{rest}"));
+    assert_eq!(rules(&[("bin/nft", nft)]), format!("1f read nft\n{rest}"));
     let none = "1f unread there is no nft (apt-get install nftables)\n";
     assert_eq!(rules(&[]), none);
-    let wrong = rules(&[("nft", "echo 'Operation not permitted (you must be root)' >&2; exit 1")]);
+    let wrong = rules(&[("bin/nft", "echo 'Operation not permitted (you must be root)' >&2; exit 1")]);
     assert_eq!(wrong, "1f unread nft: Operation not permitted (you must be root)\n");
-    assert_eq!(rules(&[("nft", "exec sleep 9")]), "1f unread nft: no answer within 3 s\n");
-    let many = rules(&[("nft", "for i in $(seq 1500); do echo \"ip saddr 192.0.2.1 drop\"; done")]);
+    assert_eq!(rules(&[("bin/nft", "exec sleep 9")]), "1f unread nft: no answer within 3 s\n");
+    let many = rules(&[("bin/nft", "for i in $(seq 1500); do echo \"ip saddr 192.0.2.1 drop\"; done")]);
     assert_eq!(many.lines().count(), 1002);
     assert!(many.ends_with("drop\n1f unread nft: more than 1000 lines\n"), "{many}");
     let save = "cat <<'X'
@@ -255,11 +277,11 @@ X";
 COMMIT
 X";
     let said = "iptables *filter\n1f iptables :INPUT DROP [0:0]\n1f iptables -A INPUT -j DROP\n";
-    assert_eq!(rules(&[("iptables-nft-save", save)]), format!("{none}1f read iptables\n1f {said}"));
+    assert_eq!(rules(&[("bin/iptables-nft-save", save)]), format!("{none}1f read iptables\n1f {said}"));
     // The older tables, where there are any.
-    let older = [("nft", "exit 0"), ("iptables-legacy-save", save)];
+    let older = [("bin/nft", "exit 0"), ("bin/iptables-legacy-save", save)];
     assert_eq!(rules(&older), "1f read nft\n");
-    let there = [older[0], older[1], ("ip_tables_names", "filter")];
+    let there = [older[0], older[1], ("proc/net/ip_tables_names", "filter")];
     assert_eq!(rules(&there), format!("1f read nft\n1f read iptables\n1f {said}"));
     assert_eq!(
         rules(&[there[0], there[2]]),
@@ -296,4 +318,115 @@ echo \"2300 bytes (2.3 kB, 2.2 KiB) copied, ${n}e-04 s, 8.3 MB/s\" >&2";
     let slow = fsync(&format!("{dd}\nsleep 2")).unwrap();
     assert!(["0.30 3", "0.20 2"].contains(&slow.as_str()), "5 s are enough: {slow}");
     assert_eq!(fsync("echo 'dd: no space' >&2; exit 1").unwrap_err(), "dd: no space");
+    let at = fsync("readlink /proc/self/fd/4 >&2; exit 1").unwrap_err();
+    assert!(at.contains("/var/lib/.ironstrap-") && at.ends_with(" (deleted)"), "where etcd will be: {at}");
+}
+
+/// An apt-helper that has what is asked for in its last argument but one, if that is here.
+const HELPER: &str = r#"for x; do u=$f; f=$x; done
+case $* in *-q*TIMES*download-file*) ;; *) exit 9 ;; esac
+case $u in
+http://pkgs.example/deb/Packages) echo "E: Failed to fetch $u  404  Not Found"; exit 100 ;;
+http://pkgs.example/deb/Packages.gz) printf 'Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubelet\nVersion: 1.36.3-1.1\n' | gzip >"$f" ;;
+*deb.example/one/*) echo "E: Failed to fetch $u  Could not connect to deb.example:80 (192.0.2.1)"; exit 100 ;;
+*deb.example/two/*) echo "E: Failed to fetch $u  401  Unauthorized"; exit 100 ;;
+*slow.example/*) exec sleep 9 ;;
+*) : >"$f" ;;
+esac"#;
+const UPDATE: &str = "cat <<'X'
+'http://deb.example/one/dists/trixie/InRelease' deb.example_one_InRelease 0 
+'http://deb.example/two/dists/trixie/InRelease' deb.example_two_InRelease 0 
+'http://deb.example/three/dists/trixie/InRelease' deb.example_three_InRelease 0 
+'http://pkgs.example/deb/InRelease' pkgs.example_InRelease 0 
+'file:/one/dists/trixie/InRelease' x 0 
+'cdrom://one/dists/trixie/InRelease' x 0 
+X";
+const POLICY: &str = "cat <<'X'
+containerd:
+  Installed: (none)
+  Candidate: 1.7.24~ds1-6+b4
+  Version table:
+X";
+
+#[test]
+fn of_sources_what_answers_is_told_from_what_does_not() {
+    let mut cluster = lab();
+    cluster.packages.kubernetes = "http://pkgs.example/deb/".into();
+    let sorted = |said: String| {
+        let mut lines: Vec<String> = said.lines().map(String::from).collect();
+        lines.sort();
+        lines
+    };
+    let script = |cluster: &Cluster, i: usize| match &alone(cluster, &cluster.nodes[0], false)[i] {
+        Ask::Shell(script) => {
+            script.replace("timeout 12", "timeout 1").replace("Acquire::Retries=0", "TIMES")
+        }
+        other => panic!("{other:?}"),
+    };
+    let helper = ("usr/lib/apt/apt-helper", HELPER);
+    let tools = [helper, ("bin/apt-get", UPDATE), ("bin/apt-cache", POLICY)];
+    assert_eq!(
+        sorted(Root::with(&tools).runs(&script(&cluster, 0)).unwrap()),
+        [
+            "containerd 1.7.24~ds1-6+b4",
+            "no http://deb.example/one/dists/trixie/InRelease: Could not connect to deb.example:80 (192.0.2.1)",
+            "versions 1.36.3-1.1",
+        ]
+    );
+    let there = [&tools[..], &[("usr/bin/kubelet", ""), ("usr/bin/containerd", "")]].concat();
+    assert_eq!(Root::with(&there).runs(&script(&cluster, 0)).unwrap(), "");
+    assert_eq!(Root::with(&[]).runs(&script(&cluster, 0)).unwrap_err(), "no apt-helper\n");
+    // Registries: one that lets nobody in is there; of one there are images.
+    let mirror = |host: &str, url: &str| Registry {
+        host: host.into(),
+        mirrors: vec![url.into()],
+        fallback: false,
+        ca: None,
+        skip_verify: false,
+    };
+    cluster.image_repository = "registry.k8s.io".into();
+    cluster.network = Network::None;
+    for (url, said) in [
+        ("http://deb.example/two", ""),
+        ("http://slow.example", "no http://slow.example/v2/: no answer within 12 s\n"),
+        (
+            "http://deb.example/one/",
+            "no http://deb.example/one/v2/: Could not connect to deb.example:80 (192.0.2.1)\n",
+        ),
+    ] {
+        cluster.registries = vec![mirror("_default", url)];
+        assert_eq!(Root::with(&[helper]).runs(&script(&cluster, 1)).unwrap(), said);
+        let images = [
+            helper,
+            ("bin/systemctl", "[ \"$3\" = containerd ]"),
+            ("bin/ctr", "echo registry.k8s.io/pause:3.10"),
+        ];
+        assert_eq!(Root::with(&images).runs(&script(&cluster, 1)).unwrap(), "", "images are there");
+    }
+}
+
+#[test]
+fn an_endpoint_is_looked_up_and_once_there_is_a_cluster_called() {
+    let mut cluster = lab();
+    let ask = |cluster: &Cluster, exists: bool| match alone(cluster, &cluster.nodes[1], exists).remove(2) {
+        Ask::Shell(script) => script,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(alone(&cluster, &cluster.nodes[1], false).len(), 2, "one that ironstrap keeps is not tried");
+    assert_eq!(alone(&cluster, &cluster.nodes[0], false).len(), 3, "the disk of a control plane is");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    cluster.endpoint =
+        Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port(), kept: false };
+    assert_eq!(alone(&cluster, &cluster.nodes[1], false).len(), 3);
+    let getent = |code: u8| ("bin/getent", format!("exit {code}"));
+    let said = |code: u8, cluster: &Cluster, exists: bool| {
+        let (name, text) = getent(code);
+        Root::with(&[(name, &text)]).runs(&ask(cluster, exists))
+    };
+    assert_eq!(said(0, &cluster, true).unwrap(), "");
+    assert_eq!(said(2, &cluster, true).unwrap(), "nowhere\n");
+    assert_eq!(said(124, &cluster, false).unwrap_err(), "getent: exit 124\n");
+    drop(listener);
+    assert_eq!(said(0, &cluster, true).unwrap(), "silent\n");
+    assert_eq!(said(0, &cluster, false).unwrap(), "", "nobody answers there before the first control plane");
 }

@@ -176,3 +176,52 @@ fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
 fn misfit(node: &Node, error: Error) -> Misfit {
     Misfit { check: "Sources", error: error.on(&node.name), harmless: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Flannel, Proxy};
+
+    fn mirror(host: &str) -> Registry {
+        let (host, mirrors) = (host.to_string(), vec!["https://mirror.example/v2".to_string()]);
+        Registry { host, mirrors, fallback: true, ca: None, skip_verify: false }
+    }
+
+    #[test]
+    fn a_registry_is_asked_where_containerd_will_ask() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.registries = vec![];
+        assert_eq!(urls(&cluster, "docker.io"), [("https://registry-1.docker.io/v2/".into(), "")]);
+        cluster.registries = vec![mirror("_default"), mirror("quay.io")];
+        let both = |direct: &str| [("https://mirror.example/v2/".to_string(), ""), (direct.to_string(), "")];
+        assert_eq!(urls(&cluster, "ghcr.io"), both("https://ghcr.io/v2/"));
+        cluster.registries[1].fallback = false;
+        assert_eq!(urls(&cluster, "quay.io"), both("")[..1]);
+        for change in [|r: &mut Registry| r.skip_verify = true, |r: &mut Registry| r.ca = Some("PEM".into())]
+        {
+            let mut own = cluster.clone();
+            change(&mut own.registries[1]);
+            let options = urls(&own, "quay.io")[0].1;
+            assert!(options.contains("Verify-Peer=false") && options.contains("Verify-Host=false"));
+        }
+    }
+
+    #[test]
+    fn every_image_that_all_nodes_run_is_looked_for_and_by_the_proxy() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.registries = vec![];
+        cluster.image_repository = "registry.k8s.io".into();
+        cluster.network = Network::Flannel(Flannel { image: "ghcr.io/a/b:1".into(), plugin: "a/b:1".into() });
+        cluster.proxy = Proxy { https: "http://proxy.example:3128".into(), ..Proxy::default() };
+        let Ask::Shell(script) = registries(&cluster) else { panic!() };
+        for part in
+            ["'https://registry.k8s.io/v2/'", "'https://ghcr.io/v2/'", "'https://registry-1.docker.io/v2/'"]
+        {
+            assert!(script.contains(part), "{part}: {script}");
+        }
+        for ask in [registries(&cluster), packages(&cluster)] {
+            let Ask::Shell(script) = ask else { panic!() };
+            assert!(script.contains("export https_proxy='http://proxy.example:3128'\n"), "{script}");
+        }
+    }
+}

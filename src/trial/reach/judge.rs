@@ -10,8 +10,8 @@ use crate::fleet::identity::Misfit;
 
 /// etcd's heartbeat is 100 ms; a way there and back that takes half of it leaves little room.
 const FAR: f64 = 50.0;
-/// So many lines about those at the other end; where many are there, they are hardly to blame.
-const NEAR: usize = 8;
+/// Of so many at the other end the rules are shown, too.
+const NEAR: usize = 2;
 
 /// `listening`: what machines say of themselves, and so of their firewalls.
 pub fn judge(
@@ -107,9 +107,11 @@ fn rules(
     if filter.read && lines.is_empty() {
         lines.push(format!("no rule of {node} itself drops or rejects this"));
     }
-    lines.extend(
-        others.into_iter().filter_map(|other| of(other, there)).flat_map(|(lines, _)| lines).take(NEAR),
-    );
+    let theirs = others.into_iter().filter_map(|other| of(other, there)).map(|(lines, _)| lines);
+    let theirs: Vec<Vec<String>> = theirs.filter(|lines| !lines.is_empty()).collect();
+    let more = theirs.len().saturating_sub(NEAR);
+    lines.extend(theirs.into_iter().take(NEAR).flatten());
+    lines.extend((more > 0).then(|| format!("… and {more} more have such rules")));
     lines
 }
 
