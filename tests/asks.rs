@@ -10,6 +10,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use common::{lab, run, shells, trust, wants};
+use ironstrap::cluster::Cluster;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::probe::{self, Answer};
@@ -75,9 +76,12 @@ impl Root {
 }
 
 fn want(that: &str) -> Want {
-    let cluster = lab();
-    let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
-    let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+    want_of(&lab(), 0, that)
+}
+
+fn want_of(cluster: &Cluster, node: usize, that: &str) -> Want {
+    let (trust, about) = (trust(cluster), (&Machine::default(), &Fleet::default()));
+    let wants = wants((cluster, &cluster.nodes[node]), &trust, about, OffsetDateTime::now_utc());
     wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
 }
 
@@ -375,7 +379,10 @@ fn the_system_is_asked_where_it_says_so() {
     let disk = "there is disk enough where Kubernetes writes";
     let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
     assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw\n"), "{text}");
-    let Answer::Said(text) = answer(disk, &[("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat]) else { panic!() };
+    let without = [("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat];
+    let worker = Root::with(&without).answer(shell(), &want_of(&lab(), 1, disk).ask);
+    assert!(matches!(worker, Answer::Said(text) if !text.contains("etcd") && text.contains("/usr/bin")));
+    let Answer::Said(text) = answer(disk, &without) else { panic!() };
     assert!(text.contains("/usr/bin ? 2 70 90 ?\n"), "{text}");
 }
 
@@ -432,9 +439,7 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     let answer = |path: Option<&str>, systemctl: &str| {
         let mut cluster = lab();
         cluster.kubelet.extend(path.map(|path| ("resolvConf".to_string(), path.into())));
-        let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
-        let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
-        let ask = wants.into_iter().find(|(.., want)| want.that == resolves).unwrap().2.ask;
+        let ask = want_of(&cluster, 0, resolves).ask;
         Root::with(&[&files[..], &[("bin/systemctl", systemctl)]].concat()).answer(shell(), &ask)
     };
     let runs = "#!/bin/sh\n[ \"$3\" = systemd-resolved ]\n";
@@ -443,6 +448,13 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     assert_eq!(answer(Some("/etc/other"), runs), said("in /etc/other\nnameserver 10.0.0.3\n"));
     assert_eq!(answer(Some("/etc/none"), runs), said("no /etc/none\n"));
     assert_eq!(answer(Some(""), runs), said("not here\n"));
+    let ip = [("bin/ip", "#!/bin/sh\ncase \"$*\" in *default) echo \"$*\" ;; esac\n")];
+    let mut cluster = lab();
+    for (address, family) in [("198.18.0.11", "-4"), ("fd00::11", "-6")] {
+        cluster.nodes[0].ip = address.parse().unwrap();
+        let ask = want_of(&cluster, 0, "there is a default route").ask;
+        assert_eq!(Root::with(&ip).answer(shell(), &ask), said(&format!("{family} route show default\n")));
+    }
     let proxies = want("whether it goes by a proxy that the inventory does not name").ask;
     let config = [("bin/apt-config", "#!/bin/sh\necho \"p='DIRECT' q='http://proxy.example:3128'\"\n")];
     assert_eq!(

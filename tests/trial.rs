@@ -430,3 +430,34 @@ fn an_endpoint_is_looked_up_and_once_there_is_a_cluster_called() {
     assert_eq!(said(0, &cluster, true).unwrap(), "silent\n");
     assert_eq!(said(0, &cluster, false).unwrap(), "", "nobody answers there before the first control plane");
 }
+
+#[tokio::test]
+async fn a_way_is_told_by_what_comes_of_it() {
+    // Somebody who greets otherwise, somebody who does not, and nobody; one of them where we are to listen.
+    let [loud, quiet, closed] = [5, 6, 7].map(|i| TcpListener::bind(format!("127.77.0.{i}:16443")).unwrap());
+    drop(closed);
+    std::thread::spawn(move || loud.incoming().for_each(|guest| drop(guest.unwrap().write_all(b"hello\n"))));
+    let perl = |script: &str, words: &[&str]| {
+        let mut perl = tokio::process::Command::new("perl");
+        let script = std::fs::read_to_string(format!("templates/{script}")).unwrap();
+        perl.arg("-e").arg(script).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut listens = perl("listen.pl", &["1f", "127.77.0.6", "16443,20250", "18472"]);
+    let (mut stdout, mut said) = (listens.stdout.take().unwrap(), [0; 256]);
+    let mut heard = String::new();
+    while !heard.contains("ready") {
+        let n = stdout.read(&mut said).await.unwrap();
+        heard += std::str::from_utf8(&said[..n]).unwrap();
+    }
+    assert_eq!(heard, "1f held tcp 16443\n1f up tcp 20250\n1f up udp 18472\n1f ready\n");
+    let ways = "tcp 127.77.0.5 16443 greets\ntcp 127.77.0.5 16443 silent\ntcp 127.77.0.6 16443 greets\n\
+                tcp 127.77.0.7 16443 greets\ntcp 127.77.0.6 20250 greets\nudp 127.77.0.6 18472 greets\n";
+    let mut tries = perl("reach.pl", &["1f"]);
+    tries.stdin.take().unwrap().write_all(ways.as_bytes()).await.unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), tries.wait_with_output());
+    let came = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
+    let ends: Vec<&str> = came.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
+    assert_eq!(ends, ["other", "ok", "other", "refused", "ok", "ok"], "{came}");
+    drop((stdout, quiet));
+    listens.wait().await.unwrap();
+}

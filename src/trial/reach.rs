@@ -280,6 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_listen_is_not_tried_and_who_holds_a_port_need_not_greet() {
+        let cluster = cluster(1, 1);
+        let way = |port, udp| Way { from: "n1".into(), to: "n0".into(), port, udp };
+        let asked = |said: Option<&str>, joining: BTreeSet<String>| {
+            let listening =
+                said.map(|said| ("n0".to_string(), Listening::read(said, "1f"))).into_iter().collect();
+            let ways = vec![way(6443, false), way(VXLAN, true)];
+            let round = Round { nonce: "1f".into(), ways, joining, listening };
+            let Ask::Shell(script) = ask(&cluster, &cluster.nodes[1], &round)? else { panic!() };
+            Some(script.split_once("'WAYS'\n").unwrap().1.replace("WAYS", ""))
+        };
+        let (all, one) = (names(&cluster, 0), names(&cluster, 1));
+        let up = "1f up tcp 6443\n1f up udp 8472\n1f ready\n";
+        let both = "tcp 198.18.0.1 6443 greets\nudp 198.18.0.1 8472 greets\n";
+        assert_eq!(asked(Some(up), all.clone()).unwrap(), both);
+        let held = "1f held tcp 6443\n1f held udp 8472\n1f ready\n";
+        assert_eq!(asked(Some(held), all.clone()).unwrap(), "tcp 198.18.0.1 6443 silent\n");
+        assert_eq!(asked(Some("1f closed tcp 6443\n"), all.clone()), None);
+        assert_eq!(asked(None, all), None);
+        let member = "tcp 198.18.0.1 6443 silent\nudp 198.18.0.1 8472 silent\n";
+        assert_eq!(asked(None, one).unwrap(), member, "its own services answer");
+    }
+
+    #[test]
     fn an_answer_that_cannot_be_read_is_none() {
         let cluster = cluster(1, 1);
         let read = |answer: &str| read(&cluster, &cluster.nodes[1], answer);
