@@ -458,6 +458,10 @@ async fn a_way_is_told_by_what_comes_of_it() {
     let came = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     let ends: Vec<&str> = came.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
     assert_eq!(ends, ["other", "ok", "other", "refused", "ok", "ok"], "{came}");
+    let stranger = UdpSocket::bind("127.77.0.5:0").unwrap();
+    stranger.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    stranger.send_to(b"hello", "127.77.0.6:18472").unwrap();
+    assert!(stranger.recv(&mut said).is_err(), "who does not know the word is not answered");
     drop((stdout, quiet));
     listens.wait().await.unwrap();
 }
