@@ -55,7 +55,7 @@ if [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && command -v ip >/d
     case $k in {VIRTUAL}) ;; *) echo "address $k ${{v%/*}}" ;; esac
   done
   {{ ip -4 route show; ip -6 route show 2>/dev/null || :; }} | while read -r v x; do
-    case "$v $x" in default* | {virtual_dev}) ;; [0-9a-f]*) echo "route $v" ;; esac
+    case "$v $x" in {virtual_dev}) ;; [0-9a-f]*) echo "route $v" ;; esac
   done
 fi
 for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
@@ -193,7 +193,7 @@ impl Machine {
                 let (on, ip) = value.split_once(' ')?;
                 self.addresses.insert(ip.parse().ok()?, on.into());
             }
-            // A host alone is written without its length.
+            // A host alone is written without its length; what is no network, as `default` and `blackhole`, is left out.
             "route" => {
                 self.routes.extend(value.parse().ok().or(value.parse::<IpAddr>().ok().map(IpNet::from)))
             }

@@ -64,10 +64,12 @@ const UNIQUE: &[Unique] = &[
 pub fn misfits(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     let (mut found, holders) = (twins(cluster, machines), holders(cluster, machines));
     for node in &cluster.nodes {
-        let Some(machine) = heard(machines, node).filter(|machine| !machine.is_member()) else { continue };
-        found.extend(elsewhere(node, machine));
-        found.extend(somebody_elses(node, &holders));
-        found.extend(in_the_way(cluster, node, machine));
+        let Some(machine) = heard(machines, node) else { continue };
+        found.extend(somebody_elses(node, machines, &holders));
+        if !machine.is_member() {
+            found.extend(elsewhere(node, machine));
+            found.extend(in_the_way(cluster, node, machine));
+        }
     }
     found
 }
@@ -138,13 +140,18 @@ fn holders<'a>(cluster: &'a Cluster, machines: &Machines) -> Holders<'a> {
     holders
 }
 
-/// Two machines that answer to one address get each other's packets.
-fn somebody_elses(node: &Node, holders: &Holders) -> Option<Misfit> {
-    let other = holders.get(&node.ip)?.iter().find(|other| **other != node.name)?;
-    let error =
-        Error::new(Kind::Refused, format!("{other} has {}, its address in the cluster, too", node.ip))
-            .on(&node.name)
-            .hint("give each machine an address of its own, and put it into `ip`");
+/// Two machines that answer to one address get each other's packets. Told of the one that can still be changed.
+fn somebody_elses(node: &Node, machines: &Machines, holders: &Holders) -> Option<Misfit> {
+    let member = |name: &str| machines.get(name).is_some_and(|machine| machine.is_member());
+    let (name, ours) = (node.name.as_str(), member(&node.name));
+    let other = *holders.get(&node.ip)?.iter().find(|other| **other != name && !(ours && member(other)))?;
+    let (told, what) = match ours {
+        true => (other, format!("has {}, the address of {name} in the cluster", node.ip)),
+        false => (name, format!("{other} has {}, its address in the cluster, too", node.ip)),
+    };
+    let error = Error::new(Kind::Refused, what)
+        .on(told)
+        .hint("give each machine an address of its own, and put it into `ip`");
     Some(Misfit { check: "Address", error, harmless: false })
 }
 
@@ -254,6 +261,23 @@ mod tests {
         });
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].0, &found[0].1), ("Address", &first.name));
+        // Of a member nothing is asked that would tell, and it is not told: the newcomer is.
+        let mut members = vec![first.name.clone()];
+        for _ in 0..2 {
+            let found = self::found(|name, machine| {
+                if members.contains(&name.to_string()) {
+                    machine.has.insert("client-certificate".into());
+                    machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
+                    machine.routes = vec![cluster_inside()];
+                }
+                if name == last {
+                    machine.addresses.insert(first.ip, "eth1".into());
+                }
+            });
+            let told: Vec<_> = found.iter().map(|(check, node, _)| (*check, node)).collect();
+            assert_eq!(told, if members.len() == 1 { vec![("Address", &last)] } else { vec![] }, "{found:?}");
+            members.push(last.clone());
+        }
     }
 
     #[test]
