@@ -525,6 +525,18 @@ const CASES: &[(&str, &[Wrong])] = &[
         ],
     ),
     (
+        "machines of which none reaches another",
+        &[
+            Inventory("[nodes.w1]", "[nodes.m2]\naddress = '198.18.0.13'\nrole = 'worker'\n[nodes.w1]"),
+            Tries("m1", "tcp", "lost"),
+            Tries("m1", "udp", "lost"),
+            Tries("m2", "tcp", "lost"),
+            Tries("m2", "udp", "lost"),
+            Tries("w1", "tcp", "lost"),
+            Tries("w1", "udp", "lost"),
+        ],
+    ),
+    (
         "a control plane that many do not reach, and a stranger at its address",
         &[
             Inventory("[nodes.w1]", MANY),

@@ -239,6 +239,12 @@ mod tests {
             "{ways:?}"
         );
         assert!(has("n0 n1 2379") && has("n1 n0 2380") && has("n0 n2 10250"), "{ways:?}");
+        let mut own = cluster.clone();
+        own.network = Network::None;
+        assert!(
+            super::ways(&own, &all, &all).iter().all(|way| !way.udp),
+            "whatever it is, flannel's it is not"
+        );
         assert!(!has("n2 n0 2379") && !has("n2 n0 10250") && !has(&format!("n0 n2 {api}")), "{ways:?}");
     }
 
@@ -276,6 +282,9 @@ mod tests {
         };
         assert_eq!(wrong(REFUSED, names(&cluster, 1)), 0, "its API server may be what this run is to mend");
         assert_eq!(wrong("no answer", names(&cluster, 1)), 1);
+        let came = [(way.clone(), End::Failed("no answer".into()))];
+        let found = judge(&cluster, &came, &names(&cluster, 1), &BTreeMap::new());
+        assert_eq!(found[0].error.node.as_deref(), Some("n1"), "a member has shown that it works");
         assert_eq!(wrong(REFUSED, names(&cluster, 0)), 1, "there is a listener of ours");
     }
 

@@ -289,6 +289,11 @@ table inet mine {
 \t\tdrop
 \t}
 
+\tchain early {
+\t\ttype filter hook prerouting priority raw; policy accept;
+\t\tudp dport 30000 drop
+\t}
+
 \tchain out {
 \t\ttype filter hook output priority filter; policy accept;
 \t\treject with icmpx admin-prohibited
@@ -318,6 +323,8 @@ table inet mine {
             shown(Side::Out, &[6443], false),
             ["nft inet mine out: reject with icmpx admin-prohibited"]
         );
+        let early = "nft inet mine early: udp dport 30000 drop".to_string();
+        assert!(shown(Side::In, &[30000], false).contains(&early));
         assert_eq!(shown(Side::In, &[6443], true)[0], "nft ip6 filter INPUT: policy drop");
     }
 
