@@ -195,6 +195,17 @@ fn settings_that_only_repeat_ours_are_allowed() {
 }
 
 #[test]
+fn a_range_has_room_for_as_many_nodes_as_the_controller_manager_is_told() {
+    let text = fs::read_to_string("tests/inventories/ranges-too-few-nodes.toml").unwrap();
+    let with = |size: u8| {
+        let more = format!("{text}\n[controller-manager]\nnode-cidr-mask-size = {size}\n");
+        inventory::parse(&more, Path::new("demo.toml"))
+    };
+    assert!(with(25).is_ok(), "four nodes of a /25 each");
+    assert!(with(24).unwrap_err().to_string().contains("has room for 2 nodes of a /24 each"));
+}
+
+#[test]
 fn a_cluster_may_be_ipv6_only() {
     let text = r#"
         [cluster]

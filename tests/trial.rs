@@ -328,7 +328,7 @@ case $* in *-q*TIMES*download-file*) ;; *) exit 9 ;; esac
 case $u in
 http://pkgs.example/deb/Packages) echo "E: Failed to fetch $u  404  Not Found"; exit 100 ;;
 http://pkgs.example/deb/Packages.gz) printf 'Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubelet\nVersion: 1.36.3-1.1\n' | gzip >"$f" ;;
-*deb.example/one/*) echo "E: Failed to fetch $u  Could not connect to deb.example:80 (192.0.2.1)"; exit 100 ;;
+*deb.example/one/* | file:* | cdrom:*) echo "E: Failed to fetch $u  Could not connect to deb.example:80 (192.0.2.1)"; exit 100 ;;
 *deb.example/two/*) echo "E: Failed to fetch $u  401  Unauthorized"; exit 100 ;;
 *slow.example/*) exec sleep 9 ;;
 *) : >"$f" ;;
