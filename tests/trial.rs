@@ -30,6 +30,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Whoever looks whether those are free on this machine is not to find us there.
 const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
 
+/// Tests of one process run side by side, and those have the same ports.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Runs scripts here, with these words of them changed.
 struct Here {
     words: Vec<(String, String)>,
@@ -145,6 +148,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
 
 #[tokio::test]
 async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were() {
+    let _alone = ALONE.lock().await;
     let web = serve(vec![("/deb/Packages", PACKAGES)]);
     let (said, ran) = told(&[], "1.36.3", web).await;
     assert_eq!(said, "");
@@ -171,6 +175,23 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
     assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
     assert!(said.contains("w1  could not be tried (Reach): nothing listens there"), "{said}");
     assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
+}
+
+#[tokio::test]
+async fn of_members_and_of_others_machines_nothing_is_tried() {
+    let _alone = ALONE.lock().await;
+    let web = serve(vec![("/deb/Packages", PACKAGES)]);
+    let many = |ran: &[String], word: &str| ran.iter().filter(|script| script.contains(word)).count();
+    // The file that tells a member, and an authority that is somebody else's.
+    let member = ("/var/lib/kubelet/pki/kubelet-client-current.pem", "/key.asc");
+    let (said, ran) = told(&[member], "1.36.3", web).await;
+    let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
+    assert_eq!(tries, (1, 2, 1), "a member tries what newcomers are to it, and no more: {said}");
+    let strange = "cd /etc/kubernetes 2>/dev/null || exit 0\nfor f in kubelet.conf bootstrap";
+    let foreign = (strange, "echo pki/ca.crt AAAA; exit 0\nfor f in kubelet.conf bootstrap");
+    let (said, ran) = told(&[foreign], "1.36.3", web).await;
+    let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
+    assert_eq!(tries, (0, 0, 1), "{said}");
 }
 
 #[tokio::test]
