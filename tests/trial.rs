@@ -187,11 +187,12 @@ async fn of_members_and_of_others_machines_nothing_is_tried() {
     let (said, ran) = told(&[member], "1.36.3", web).await;
     let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
     assert_eq!(tries, (1, 2, 1), "a member tries what newcomers are to it, and no more: {said}");
-    let strange = "cd /etc/kubernetes 2>/dev/null || exit 0\nfor f in kubelet.conf bootstrap";
-    let foreign = (strange, "echo pki/ca.crt AAAA; exit 0\nfor f in kubelet.conf bootstrap");
+    let strange =
+        "cd /etc/kubernetes 2>/dev/null || exit 0\nfor f in kubelet.conf bootstrap-kubelet.conf; do";
+    let foreign = (strange, "echo pki/ca.crt AAAA; exit 0\nfor f in x; do");
     let (said, ran) = told(&[foreign], "1.36.3", web).await;
     let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
-    assert_eq!(tries, (0, 0, 1), "{said}");
+    assert_eq!((tries, said.as_str()), ((0, 0, 1), ""), "nothing is tried there, and the other is alone");
 }
 
 #[tokio::test]
