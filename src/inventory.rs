@@ -84,8 +84,10 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
     across::check(&nodes, &ranges, mistakes);
     let network = network::network(root, folder, mistakes);
     let controller_manager = programs::args(root, "controller-manager", mistakes);
-    if let (Network::Flannel(_), Some(pods)) = (&network, &ranges.pods) {
-        network::check_room(pods, &controller_manager, nodes.len(), mistakes);
+    if let Some(pods) = &ranges.pods {
+        // Other networks may have pods elsewhere.
+        let all = matches!(network, Network::Flannel(_)).then_some(nodes.len());
+        network::check_pods(pods, &controller_manager, all, mistakes);
     }
     Cluster {
         pods: ranges.pods.map_or_else(IpNet::default, |range| range.net),

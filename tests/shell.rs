@@ -569,8 +569,9 @@ fn long_work_is_followed_to_its_end() {
         root.command("systemctl", "echo 0");
         root.write("run/ironstrap/toy.log", "so far\n");
         let output = root.lib(shell, "follow toy");
-        assert_eq!(output.status.code(), Some(1));
-        assert_eq!(text(&output.stdout), "so far\nironstrap-toy was ended before it was done\n");
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{shell}: {out}{err}");
+        assert_eq!(out, "so far\nironstrap-toy was ended before it was done\n", "{shell}: {err}");
     }
 }
 

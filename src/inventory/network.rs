@@ -29,9 +29,6 @@ pub struct Ranges {
 pub fn ranges(cluster: &Table, mistakes: &mut Mistakes) -> Ranges {
     let pods = range(cluster, "pods", mistakes);
     let services = range(cluster, "services", mistakes);
-    if let Some(pods) = &pods {
-        check_pods(pods, mistakes);
-    }
     if let Some(services) = &services {
         check_services(services, mistakes);
     }
@@ -71,20 +68,35 @@ fn range(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Option<Range> 
     }
 }
 
-/// How large the range of a node's pods is, unless the controller manager is told otherwise.
-fn node_prefix(net: &IpNet) -> u8 {
-    if net.addr().is_ipv4() { 24 } else { 64 }
+/// How large the range of a node's pods is: the controller manager's default, unless it is told otherwise.
+fn node_prefix(pods: &IpNet, controller_manager: &[(String, String)]) -> u8 {
+    let (default, family) = match pods.addr().is_ipv4() {
+        true => (24, "node-cidr-mask-size-ipv4"),
+        false => (64, "node-cidr-mask-size-ipv6"),
+    };
+    let told = controller_manager.iter().rfind(|(flag, _)| flag == "node-cidr-mask-size" || flag == family);
+    told.and_then(|(_, size)| size.parse().ok()).unwrap_or(default)
 }
 
-fn check_pods(pods: &Range, mistakes: &mut Mistakes) {
-    let node = node_prefix(&pods.net);
-    let prefix = pods.net.prefix_len();
-    if prefix > node {
+/// The range of pods, by kubeadm's rules. It has to do for so many nodes, where there is no other place for pods.
+pub fn check_pods(
+    pods: &Range,
+    controller_manager: &[(String, String)],
+    nodes: Option<usize>,
+    mistakes: &mut Mistakes,
+) {
+    let (node, prefix) = (node_prefix(&pods.net, controller_manager), pods.net.prefix_len());
+    let Some(bits) = node.checked_sub(prefix) else {
         let says = format!("each node takes a /{node} for its pods; /{prefix} is smaller than one");
-        mistakes.add(&pods.at, says);
-    } else if node - prefix > 16 {
+        return mistakes.add(&pods.at, says);
+    };
+    let room = 1_usize.checked_shl(bits.into()).unwrap_or(usize::MAX);
+    if bits > 16 {
         mistakes
             .add(&pods.at, format!("/{prefix} is too large: /{} is the largest kubeadm takes", node - 16));
+    } else if let Some(nodes) = nodes.filter(|nodes| *nodes > room) {
+        let says = format!("{} has room for {room} nodes of a /{node} each; there are {nodes}", pods.net);
+        mistakes.add(&pods.at, says);
     }
 }
 
@@ -101,20 +113,6 @@ fn check_services(services: &Range, mistakes: &mut Mistakes) {
             &services.at,
             format!("/{prefix} is too small: CoreDNS has the tenth address; /{smallest} is the smallest"),
         );
-    }
-}
-
-/// The range of pods has to do for so many nodes; with flannel there is no other place for pods.
-pub fn check_room(pods: &Range, flags: &[(String, String)], nodes: usize, mistakes: &mut Mistakes) {
-    let family =
-        if pods.net.addr().is_ipv4() { "node-cidr-mask-size-ipv4" } else { "node-cidr-mask-size-ipv6" };
-    let told = flags.iter().rfind(|(flag, _)| flag == "node-cidr-mask-size" || flag == family);
-    let node = told.and_then(|(_, size)| size.parse().ok()).unwrap_or(node_prefix(&pods.net));
-    let Some(bits) = node.checked_sub(pods.net.prefix_len()) else { return };
-    let room = 1_usize.checked_shl(bits.into()).unwrap_or(usize::MAX);
-    if nodes > room {
-        let says = format!("{} has room for {room} nodes of a /{node} each; there are {nodes}", pods.net);
-        mistakes.add(&pods.at, says);
     }
 }
 

@@ -52,12 +52,11 @@ impl<S: Shell> Fleetwork<S> {
         self.tried = self.came_out(&round, said);
     }
 
-    /// It answered, belongs to nobody else, and was not given up on; and if this run is about others, it is a member.
+    /// It answered, and belongs to nobody else; and if this run is about others, it is a member.
     fn can_be_tried(&self, i: usize) -> bool {
         let member = &self.members[i];
-        let machine = member.machine.as_ref().filter(|_| member.left.is_none());
         let concerns = |machine: &Machine| !member.spared || machine.is_member();
-        machine.is_some_and(|m| concerns(m) && fleet::foreign(m, &self.trust).is_empty())
+        member.machine.as_ref().is_some_and(|m| concerns(m) && fleet::foreign(m, &self.trust).is_empty())
     }
 
     /// Has everybody listen whom somebody will try to reach, and waits until they do.

@@ -105,3 +105,14 @@ async fn no_more_machines_are_spoken_to_at_once_than_wanted() {
     }
     assert!(most[0] <= 2 && most[1] > 2, "{most:?}");
 }
+
+#[tokio::test]
+async fn a_new_machine_that_is_left_out_is_not_tried() {
+    let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
+    fleet.machine("m1").settle(&secret(&fleet.trust));
+    fleet.limit = only(&["w1"]);
+    let (mut work, _) = fleet.look().await;
+    work.try_out().await;
+    assert!(fleet.machine("w1").execs() > 1, "who is to join is tried");
+    assert_eq!(fleet.machine("w2").execs(), 1);
+}

@@ -5,7 +5,7 @@ use std::fs;
 use toml::Table;
 
 use super::agent::Agent;
-use super::{Stage, THETA, WAY, Way, keygen};
+use super::{Refused, Stage, THETA, WAY, Way, keygen};
 use crate::world::{World, set};
 
 /// Forty names of the one machine.
@@ -45,7 +45,19 @@ pub fn sparing(world: &World) {
     for piece in ["ssh-agent: ED25519 SHA256:", "3 more, not shown", "the server would take: publickey"] {
         assert!(errors.contains(piece), "no {piece:?} in:\n{errors}");
     }
+    stage.walk(&Way {
+        says: "a server that hangs up before the right key could be shown",
+        sshd: "MaxAuthTries 2",
+        config: config.leak(),
+        gives: Refused(&[
+            "the server hung up: Too many authentication failures",
+            "a server bears only a few keys",
+            "IdentitiesOnly yes",
+        ]),
+        ..WAY
+    });
     drop(agent);
+    stage.set_up(&WAY);
     // It is not asked for others where one key alone is to be shown (IdentitiesOnly).
     let _agent = Agent::start(&stage, &["id".into()]);
     for (only, code) in [("yes", Some(4)), ("no", Some(0))] {
