@@ -270,6 +270,7 @@ mod tests {
         assert_eq!((way.shown().as_str(), way.address().as_str()), ("bob@m1", "m1:22"));
         assert_eq!(way.hops().into_iter().map(Way::shown).collect::<Vec<_>>(), ["ops@b1", "bob@b2:2222"]);
         assert_eq!(way.keys, Keys::Given("/k".into()));
+        assert_eq!((way.known.clone(), way.known_to_all.clone()), (vec!["/known".into()], vec![]));
         for hop in way.hops() {
             assert_eq!(hop.keys, Keys::Named { files: vec!["/k".into()], only: false });
             assert_eq!(hop.known, [std::path::Path::new("/known")]);

@@ -132,6 +132,12 @@ async fn a_user_other_than_root_asks_sudo() {
     assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["sudo -n -- /bin/sh -s"]);
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m1")));
     assert_eq!(error.what, "sudo does not let bob become root without a password");
+    // sudo may not remember one from elsewhere: then ours would be a command for root's shell.
+    let client = stage.client().asking(Box::new(|_| Box::pin(async { Ok(Some("word".into())) })), 1);
+    let error = run(&Ssh::new(&stage.node, &Arc::new(client)), "exit 0").await.unwrap_err();
+    let asked = stage.server.seen.commands.lock().unwrap().split_off(1);
+    assert_eq!(asked, ["sudo -n -- /bin/sh -s", "sudo -k -S -p '' -- /bin/sh -s"]);
+    assert_eq!(error.what, "sudo does not take the password of bob");
 }
 
 #[tokio::test]
@@ -183,7 +189,7 @@ async fn output_is_heard_while_the_script_still_runs() {
 async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_connects_anew() {
     let stage = Stage::new(Manner::Reads).await;
     let ssh = stage.ssh();
-    for cut in ["out half\ncut", "out half\nshut", "reboot"] {
+    for (before, cut) in ["out half\ncut", "out half\nshut", "reboot"].into_iter().enumerate() {
         let error = run(&ssh, cut).await.unwrap_err();
         assert_eq!(error.kind, Kind::Lost, "{cut}");
         assert_eq!(error.what, "the connection was lost while a script was running", "{cut}");
@@ -196,6 +202,7 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
             assert_eq!(error.cause, ["going down for reboot"]);
         }
         assert_eq!(run(&ssh, "out back\nexit 0").await.unwrap().stdout, b"back\n", "{cut}");
+        assert_eq!(stage.server.seen.logins.load(SeqCst), before + 2, "{cut}: by another connection");
     }
     assert_eq!(stage.server.seen.commands.lock().unwrap().len(), 6, "nothing ran twice");
 }
@@ -208,6 +215,24 @@ async fn a_connection_lost_between_two_scripts_is_made_again() {
         assert_eq!(run(&ssh, "out up\nexit 0\nreboot").await.unwrap().stdout, b"up\n");
         assert_eq!(stage.server.seen.logins.load(SeqCst), round);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_turns_out_to_be_lost_is_made_again_before_anything_is_sent() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let relay = stage.far_away(Duration::ZERO).await;
+    let ssh = stage.ssh();
+    assert_eq!(run(&ssh, "out up\nexit 0").await.unwrap().stdout, b"up\n");
+    // Nothing of the next script gets through, until it is noticed that nothing does.
+    relay.silent.store(true, SeqCst);
+    tokio::time::pause();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        relay.silent.store(false, SeqCst);
+    });
+    let mut ignored = |_: &[u8]| {};
+    assert_eq!(ssh.run("out up\nexit 0", &mut ignored).await.unwrap().stdout, b"up\n");
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 2);
 }
 
 #[tokio::test]
@@ -465,6 +490,7 @@ async fn a_machine_that_vanishes_while_a_script_is_on_its_way_is_given_up() {
     let (error, after) = vanished(&"#\n".repeat(32 << 20)).await;
     assert_eq!(error.what, "the connection was lost while a script was running");
     assert!(after <= Duration::from_secs(310), "{after:?}");
+    assert!(after >= Duration::from_secs(100), "sockets were not full: {after:?}");
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ impl Server {
             auth_rejection_time: Duration::ZERO,
             max_auth_attempts: 6,
             nodelay: true,
+            // So much may be on its way that sockets are full.
+            window_size: 64 << 20,
             ..Config::default()
         });
         let seen = Arc::new(Seen {

@@ -26,7 +26,7 @@ pub fn to_root(world: &World) {
             },
             Way {
                 says: "sudo that wants a terminal",
-                before: "printf 'Defaults requiretty\\n' >/etc/sudoers.d/odd",
+                before: "printf 'Defaults requiretty\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
                 gives: In {
                     user: "ops",
                     by: "DIR/id",
