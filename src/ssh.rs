@@ -291,7 +291,7 @@ impl Ssh {
         let (terminal, used) = match means.next(said) {
             Next::Refused => return Ok(None),
             Next::Doas => return Ok(Some(Means::Doas)),
-            Next::Terminal => return Ok(Some(Means::Terminal(means.password().map(String::from)))),
+            Next::Terminal => return Ok(Some(Means::Terminal(None))),
             Next::Password { terminal } => (terminal, false),
             Next::Again => (means.on_terminal(), true),
         };

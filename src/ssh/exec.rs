@@ -51,9 +51,9 @@ pub(super) async fn exec(
     channel.exec(true, means.command()).await.map_err(lost)?;
     let (mut replies, input) = channel.split();
     let mut seen = Seen { terminal: means.on_terminal(), ..Seen::default() };
-    let mut head = format!("echo\necho '{BEGIN}'\n");
-    if means.on_terminal() || means.password().is_some() {
-        // Whoever is asked again would take the script for the next password, so it waits for its turn.
+    let head = if means.announces() { String::new() } else { format!("echo\necho '{BEGIN}'\n") };
+    if means.announces() {
+        // sudo that asks again would take what comes next for another password, and too many wrong ones lock people out.
         let begun = async {
             if means.on_terminal() && means.password().is_some() {
                 let asks = |seen: &Seen| seen.says(ASKS) || seen.says("assword");
@@ -62,8 +62,7 @@ pub(super) async fn exec(
                     return Ok(());
                 }
             }
-            let head = if means.on_terminal() { "" } else { &head };
-            let first = means.password().map_or(String::new(), |password| format!("{password}\n{head}"));
+            let first = means.password().map_or(String::new(), |password| format!("{password}\n"));
             input.data_bytes(first).await.map_err(lost)?;
             seen.until(&mut replies, heard, |seen| seen.begun || seen.says("try again")).await
         };
@@ -72,7 +71,6 @@ pub(super) async fn exec(
             let _ = if means.on_terminal() { input.close().await } else { input.eof().await };
             return seen.rest(&mut replies, heard).await;
         }
-        head.clear();
     }
     let tail =
         if means.on_terminal() { format!("\nprintf '\\n{END} %s\\n' $?\nexit\n") } else { String::new() };

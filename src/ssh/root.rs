@@ -62,7 +62,9 @@ impl Means {
             Means::Root => "/bin/sh -s",
             Means::Sudo => "sudo -n -- /bin/sh -s",
             // -k: else a password that sudo remembers from elsewhere would leave ours for the shell to run.
-            Means::Password(_) => "sudo -k -S -p '' -- /bin/sh -s",
+            Means::Password(_) => {
+                "sudo -k -S -p '' -- /bin/sh -c 'echo; echo --ironstrap begins--; exec /bin/sh -s'"
+            }
             // Without the pipe the shell would take the terminal for a person. What is typed before sudo and the shell
             // are ready for it is thrown away, so both say when they are.
             Means::Terminal(None) => {
@@ -93,6 +95,11 @@ impl Means {
         }
     }
 
+    /// Whether the command itself says that it has begun, and nothing may be sent to it before.
+    pub fn announces(&self) -> bool {
+        self.on_terminal() || self.password().is_some()
+    }
+
     pub fn on_terminal(&self) -> bool {
         matches!(self, Means::Terminal(_))
     }
@@ -109,7 +116,6 @@ impl Means {
             }
             Means::Sudo if said.status == 127 && says(&["not found", "Unknown command"]) => Next::Doas,
             Means::Terminal(None) if says(&["a password is required"]) => Next::Password { terminal: true },
-            Means::Password(_) if says(&["you must have a tty"]) => Next::Terminal,
             Means::Password(_) | Means::Terminal(Some(_))
                 if says(&["try again", "incorrect password", "no password was provided"]) =>
             {

@@ -180,15 +180,19 @@ impl Stage<'_> {
         command
     }
 
-    fn check(&self, nodes: &[&str], options: &[String]) -> (Option<i32>, Value, String) {
-        let mut command = self.operator();
-        command
-            .arg(World::binary())
-            .args(["ssh-check", "--json", "-i"])
-            .arg(self.world.dir.join("inventory.toml"));
-        let output = command.args(nodes).args(options).output().unwrap();
-        let said = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        (output.status.code(), said, text(&output.stderr))
+    /// How a command of ironstrap ends, and what it says on both streams.
+    fn ironstrap(&self, command: &str, words: &[&str], options: &[&str]) -> (Option<i32>, String, String) {
+        let mut run = self.operator();
+        run.args([&World::binary(), command, "-i"]).arg(self.world.dir.join("inventory.toml"));
+        run.args(words).args(options.iter().map(|option| self.fill(option)));
+        let output = run.output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    fn check(&self, nodes: &[&str], options: &[&str]) -> (Option<i32>, Value, String) {
+        let words = [&["--json"], nodes].concat();
+        let (code, said, errors) = self.ironstrap("ssh-check", &words, options);
+        (code, serde_json::from_str(&said).unwrap_or(Value::Null), errors)
     }
 
     /// Starts the second sshd, and writes the operator's files.
@@ -207,8 +211,7 @@ impl Stage<'_> {
 
     fn walk(&self, way: &Way) {
         self.set_up(way);
-        let options: Vec<String> = way.options.iter().map(|option| self.fill(option)).collect();
-        let (code, said, errors) = self.check(&["w2"], &options);
+        let (code, said, errors) = self.check(&["w2"], way.options);
         let node = &said["nodes"][0];
         match &way.gives {
             In { user, by, via, root } => {

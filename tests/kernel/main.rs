@@ -1,6 +1,7 @@
 //! What belongs to a machine's kernel, on one that has a kernel of its own (tests/lab/qemu.sh) and cgroup v2: real
 //! swap, modules, settings, the clock. Each is broken by hand, shown by a plan as that and nothing else, and
-//! mended by an apply; and all of it survives reboots. No cluster: only the steps that such things are in.
+//! mended by an apply; and all of it survives reboots. No cluster: only the steps that such things are in. And a link that
+//! is slow and loses packets, which no kernel of the lab's host has to have (netem).
 //!
 //! `cargo test --features lab --test kernel`; as root, with `lab qemu up`. A runner of its own, for its rows
 //! build on each other, and a reboot takes long.

@@ -2,90 +2,87 @@
 
 use toml::Table;
 
-use super::{BOB, Gives, In, Refused, SECRET, WAY, Way, as_bob, walk_all};
+use super::{BOB, Gives, In, Refused, SECRET, Stage, WAY, Way, as_bob, walk_all};
 use crate::world::{World, set};
 
 pub fn to_root(world: &World) {
-    walk_all(
-        world,
-        &[
-            Way {
-                says: "sudo with a password, and a key to log in",
-                inventory: as_bob,
-                options: SECRET,
-                gives: BOB,
-                ..WAY
-            },
-            Way {
-                says: "sudo's lecture and a prompt of its own",
-                before: "printf 'Defaults lecture=always\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
-                inventory: as_bob,
-                options: SECRET,
-                gives: BOB,
-                ..WAY
-            },
-            Way {
-                says: "sudo that wants a terminal",
-                before: "printf 'Defaults requiretty\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "",
-                    root: "sudo, on a terminal, without a password",
-                },
-                ..WAY
-            },
-            Way {
-                says: "sudo that wants a terminal and a password",
-                inventory: as_bob,
-                options: SECRET,
-                gives: In {
-                    user: "bob",
-                    by: "DIR/id",
-                    via: "",
-                    root: "sudo, on a terminal, with a password",
-                },
-                ..WAY
-            },
-            Way {
-                says: "sudo that runs everything in a terminal of its own",
-                before: "printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
-                inventory: as_bob,
-                options: SECRET,
-                gives: BOB,
-                ..WAY
-            },
-            Way {
-                says: "doas, where there is no sudo",
-                before: "rm /etc/sudoers.d/odd; mv /usr/bin/sudo /usr/bin/sudo.away; echo 'permit nopass ops' >/etc/doas.conf",
-                gives: In { user: "ops", by: "DIR/id", via: "", root: "doas" },
-                ..WAY
-            },
-            Way {
-                says: "neither sudo nor doas for bob",
-                inventory: as_bob,
-                gives: Refused(&["neither sudo nor doas makes bob root"]),
-                ..WAY
-            },
-            Way {
-                says: "a wrong password for sudo",
-                before: "mv /usr/bin/sudo.away /usr/bin/sudo; rm /etc/doas.conf",
-                inventory: as_bob,
-                options: &["--password-command", "echo wrong"],
-                gives: Refused(&["sudo does not take the password of bob", "nothing was run"]),
-                ..WAY
-            },
-            Way {
-                says: "sudo with a password, and nobody who knows it",
-                inventory: as_bob,
-                gives: Refused(&[
-                    "sudo does not let bob become root without a password",
-                    "--password-command",
-                ]),
-                ..WAY
-            },
-        ],
-    );
+    let stage = Stage::new(world);
+    let ways = [
+        Way {
+            says: "sudo with a password, and a key to log in",
+            inventory: as_bob,
+            options: SECRET,
+            gives: BOB,
+            ..WAY
+        },
+        Way {
+            says: "sudo's lecture and a prompt of its own",
+            before: "printf 'Defaults lecture=always\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
+            inventory: as_bob,
+            options: SECRET,
+            gives: BOB,
+            ..WAY
+        },
+        Way {
+            says: "sudo that wants a terminal",
+            before: "printf 'Defaults requiretty\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
+            gives: In { user: "ops", by: "DIR/id", via: "", root: "sudo, on a terminal, without a password" },
+            ..WAY
+        },
+        Way {
+            says: "sudo that wants a terminal and a password",
+            inventory: as_bob,
+            options: SECRET,
+            gives: In { user: "bob", by: "DIR/id", via: "", root: "sudo, on a terminal, with a password" },
+            ..WAY
+        },
+        Way {
+            says: "sudo that runs everything in a terminal of its own",
+            before: "printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
+            inventory: as_bob,
+            options: SECRET,
+            gives: BOB,
+            ..WAY
+        },
+        Way {
+            says: "doas, where there is no sudo",
+            before: "rm /etc/sudoers.d/odd; mv /usr/bin/sudo /usr/bin/sudo.away; echo 'permit nopass ops' >/etc/doas.conf",
+            gives: In { user: "ops", by: "DIR/id", via: "", root: "doas" },
+            ..WAY
+        },
+        Way {
+            says: "neither sudo nor doas for bob",
+            inventory: as_bob,
+            gives: Refused(&["neither sudo nor doas makes bob root"]),
+            ..WAY
+        },
+        Way {
+            says: "a wrong password for sudo",
+            before: "mv /usr/bin/sudo.away /usr/bin/sudo; rm /etc/doas.conf",
+            inventory: as_bob,
+            options: &["--password-command", "echo wrong"],
+            gives: Refused(&["sudo does not take the password of bob", "nothing was run"]),
+            ..WAY
+        },
+        Way {
+            says: "sudo with a password, and nobody who knows it",
+            inventory: as_bob,
+            gives: Refused(&["sudo does not let bob become root without a password", "--password-command"]),
+            ..WAY
+        },
+    ];
+    for way in &ways {
+        stage.walk(way);
+        // All that is asked of a machine, by the same means.
+        if matches!(way.gives, In { .. }) {
+            let (code, said, errors) = stage.ironstrap("plan", &["--limit", "w2"], way.options);
+            assert_eq!(code, Some(0), "{}: {errors}", way.says);
+            assert!(said.contains("w2 is a member of demo"), "{}: {said}", way.says);
+        }
+    }
+    let journal = world.lab.ssh("w2", "journalctl -q --no-pager -t sudo");
+    assert!(journal.contains("1 incorrect password attempt"), "{journal}");
+    assert!(!journal.contains("3 incorrect"), "a script was taken for passwords: {journal}");
 }
 
 fn as_tom(inventory: &mut Table) {

@@ -24,9 +24,20 @@ pub fn sparing(world: &World) {
     let two = Way { says: "two visitors at a time", sshd: "MaxStartups 2", inventory: forty, ..WAY };
     stage.walk(&two);
     fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
-    let (code, said, errors) = stage.check(&["n[01-40]"], &["--timeout".into(), "30".into()]);
+    let (code, said, errors) = stage.check(&["n[01-40]"], &["--timeout", "30"]);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said["nodes"].as_array().unwrap().len(), 40);
+    // All of them through one host, which is logged in to once.
+    let accepted = || {
+        let journal = world.lab.ssh("w2", "journalctl -q --no-pager -o cat -u second");
+        journal.matches("Accepted publickey for ops").count()
+    };
+    let behind = format!("Host n??\n  HostName 198.18.0.12\n  User ops\n  ProxyJump theta\n{THETA}");
+    fs::write(stage.dir.join("config"), stage.fill(&behind)).unwrap();
+    let before = accepted();
+    let (code, _, errors) = stage.check(&["n[01-40]"], &["--timeout", "30"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(accepted() - before, 1);
     // An agent with more keys than a server bears: the one that ssh_config names is tried first.
     let strays: Vec<String> = (0..8).map(|n| format!("stray{n}")).collect();
     for name in &strays {
