@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let end = runtime.block_on(Cli::read().run());
+    report::over();
     // A name server that keeps somebody waiting must not keep whoever stopped us waiting.
     runtime.shutdown_background();
     match end {

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-pub use ask::{Typed, ask, ask_for, secret};
+pub use ask::{Typed, ask, ask_for, over, secret};
 use redact::Secrets;
 
 pub mod alike;

@@ -1,6 +1,10 @@
 //! Questions to whoever sits at the terminal.
 
+use std::fs::File;
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// An answer, once it is typed.
 pub type Typed<T> = tokio::sync::oneshot::Receiver<std::io::Result<T>>;
@@ -18,17 +22,13 @@ pub fn ask_for(question: &str) -> Typed<String> {
 /// Asks on the terminal for what nobody may see; `None` where there is no terminal, or where it is ended instead
 /// (Ctrl-D). It is asked there even if standard input is something else.
 pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
-    let Ok(terminal) = std::fs::File::options().read(true).write(true).open("/dev/tty") else {
+    let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty") else {
         return Ok(None);
     };
     if !std::io::stderr().is_terminal() {
         return Ok(None);
     }
-    let before = rustix::termios::tcgetattr(&terminal)?;
-    let mut hidden = before.clone();
-    hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
-    rustix::termios::tcsetattr(&terminal, rustix::termios::OptionalActions::Flush, &hidden)?;
-    let _shown_again = ShownAgain(terminal.try_clone()?, before);
+    let Some(_shown_again) = hide(&terminal)? else { return Ok(None) };
     let mut input = std::io::BufReader::new(terminal);
     let typed = put_on(
         &format!("{question}: "),
@@ -40,13 +40,53 @@ pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
     answer.unwrap_or_else(|_| Err(std::io::ErrorKind::UnexpectedEof.into()))
 }
 
+/// Whether what is typed is seen.
+enum Echo {
+    On,
+    /// On this terminal, which was like that before.
+    Off(File, Termios),
+    /// Nobody is asked any more.
+    Over,
+}
+
+static ECHO: Mutex<Echo> = Mutex::new(Echo::On);
+
+/// `None` where nobody is to be asked any more.
+fn hide(terminal: &File) -> std::io::Result<Option<ShownAgain>> {
+    let mut echo = ECHO.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*echo, Echo::Over) {
+        return Ok(None);
+    }
+    let (before, again) = (tcgetattr(terminal)?, terminal.try_clone()?);
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+    *echo = Echo::Off(again, before);
+    Ok(Some(ShownAgain))
+}
+
+fn show(then: Echo) {
+    let mut echo = ECHO.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Echo::Off(terminal, before) = &*echo {
+        let _ = tcsetattr(terminal, OptionalActions::Now, before);
+    }
+    if !matches!(*echo, Echo::Over) {
+        *echo = then;
+    }
+}
+
 /// What is typed is seen again, however the question ended.
-struct ShownAgain(std::fs::File, rustix::termios::Termios);
+struct ShownAgain;
 
 impl Drop for ShownAgain {
     fn drop(&mut self) {
-        let _ = rustix::termios::tcsetattr(&self.0, rustix::termios::OptionalActions::Now, &self.1);
+        show(Echo::On);
     }
+}
+
+/// No more questions: for the end of the program, which does not wait for whoever still asks one.
+pub fn over() {
+    show(Echo::Over);
 }
 
 /// The answer comes from a thread of its own, which a program that ends does not wait for: whoever stops it is not

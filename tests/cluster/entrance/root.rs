@@ -30,7 +30,8 @@ pub fn to_root(world: &World) {
             ..WAY
         },
         Way {
-            says: "sudo that wants a terminal and a password",
+            says: "sudo that wants a terminal and a password, and takes its time to say so",
+            before: "sed -i '1i auth optional pam_exec.so quiet /bin/sleep 0.5' /etc/pam.d/sudo",
             inventory: as_bob,
             options: SECRET,
             gives: In { user: "bob", by: "DIR/id", via: "", root: "sudo, on a terminal, with a password" },
@@ -38,7 +39,7 @@ pub fn to_root(world: &World) {
         },
         Way {
             says: "sudo that runs everything in a terminal of its own",
-            before: "printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
+            before: "sed -i '/bin.sleep/d' /etc/pam.d/sudo; printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
             inventory: as_bob,
             options: SECRET,
             gives: BOB,

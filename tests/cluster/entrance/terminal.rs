@@ -52,6 +52,7 @@ pub fn typed(world: &World) {
     let stage = Stage::new(world);
     codes(&stage);
     passphrase(&stage);
+    two_users(&stage);
 }
 
 /// Two names for the one machine.
@@ -128,7 +129,9 @@ fn passphrase(stage: &Stage) {
 
     // Whoever has no answer (Ctrl-D) may have another; Ctrl-C ends all.
     let questions = [question.as_str(), "password of bob: "];
-    for (typed, questions, code) in [("\x04", &questions[..], 4), ("\x03", &questions[..1], 130)] {
+    // The program does not wait for whoever asks, so it is looked at more than once.
+    let stopped = [("\x03", &questions[..1], 130); 5];
+    for (typed, questions, code) in [("\x04", &questions[..], 4)].into_iter().chain(stopped) {
         let mut terminal = Terminal::new(stage, "ssh-check w2");
         questions.iter().for_each(|question| terminal.types(question, typed));
         let (ended, shown) = terminal.end();
@@ -137,6 +140,33 @@ fn passphrase(stage: &Stage) {
     }
     stage.world.lab.ssh("w2", "echo 'bob ALL=(ALL:ALL) ALL' >/etc/sudoers.d/bob");
     println!("  a passphrase, typed: wrong, right, and not at all");
+}
+
+/// Two who are asked about at the same time are asked about one after the other.
+fn two_users(stage: &Stage) {
+    let asks = Way {
+        says: "",
+        sshd: "PubkeyAuthentication no\nKbdInteractiveAuthentication no",
+        config: THETA.replace("Host theta", "Host theta n1").leak(),
+        inventory: |inventory| {
+            twins(inventory);
+            set(inventory, &["nodes", "n1", "user"], "\"tom\"");
+        },
+        ..WAY
+    };
+    stage.set_up(&asks);
+    let mut terminal = Terminal::new(stage, "ssh-check w2 n1");
+    for asked in [1, 2] {
+        terminal.asked("password of ");
+        // Time enough for both.
+        std::thread::sleep(Duration::from_millis(500));
+        let shown = terminal.shown.lock().unwrap().clone();
+        assert_eq!(shown.matches("password of ").count(), asked, "{shown}");
+        terminal.says("secret word");
+    }
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    println!("  two passwords, one after the other");
 }
 
 /// The words and the environments of all processes here.
