@@ -60,8 +60,8 @@ fn sees_all(vm: &Vm) {
         event["event"] == "error" || event["state"] == "unknown" || unfit
     };
     assert_eq!(plan.events.iter().find(bad), None);
-    // The machine has no way out, so it can find none of what it would install.
-    let out = |note: &&str| !note.contains("Temporary failure resolving");
+    // The machine has no way out, so it can find none of what it would install; and how fast it writes is its host's affair.
+    let out = |note: &&str| !note.contains("Temporary failure resolving") && !note.contains("to be safe");
     let notes = plan.events.iter().filter_map(|event| event["note"].as_str()).filter(out);
     let told = [
         "not so, and let be: there are CPUs enough; it has: 1 CPUs",
