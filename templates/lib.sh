@@ -185,7 +185,7 @@ patiently() {
 # holder FILE...: the process that has the first of them locked that anybody has, as "PID (name)"; "unknown". The table
 # is read at once: a shell reads it in small pieces, between which others come and go, and lines are missed.
 holder() {
-  locks=$(cat /proc/locks)
+  locks=$(cat /proc/locks) || :
   for f; do
     i=$(stat -c %i "$f" 2>/dev/null) || continue
     while read -r _ _ _ _ pid inode _; do
