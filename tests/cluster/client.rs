@@ -147,8 +147,12 @@ impl Ended {
     }
 
     pub fn triples(&self, kind: &str) -> BTreeSet<Triple> {
-        let word = |event: &Value, key: &str| event[key].as_str().unwrap().to_string();
-        self.of(kind).map(|event| (word(event, "node"), word(event, "step"), word(event, "that"))).collect()
+        self.of(kind).map(triple).collect()
+    }
+
+    /// What of a plan nobody could see, so that nobody knows whether it is as wanted.
+    pub fn unseen(&self) -> BTreeSet<Triple> {
+        self.of("drift").filter(|event| event["state"] == "unknown").map(triple).collect()
     }
 
     /// The causes that were named for a node's failure.
@@ -201,4 +205,9 @@ impl Ended {
         assert!(errors.lines().any(named), "no error of {node} speaks of {words:?}:\n{errors}");
         self
     }
+}
+
+fn triple(event: &Value) -> Triple {
+    let word = |key: &str| event[key].as_str().unwrap().to_string();
+    (word("node"), word("step"), word("that"))
 }

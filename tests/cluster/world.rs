@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ironstrap::error::Kind;
 use serde_json::Value;
 use toml::{Table, Value as Toml};
 
@@ -209,15 +208,17 @@ impl World {
     }
 
     /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning. What cannot
-    /// be seen is looked at again: the API server may be away once more, see `assert_pods_reached`.
+    /// be seen is looked at again: the API server may be away once more, see `assert_pods_reached`. What is seen to be wrong
+    /// is wrong.
     pub fn settled(&self) -> Ended {
         until("all is Ready again", 240, || {
             let plan = self.start(&["plan", "--exit-code"]).end(60);
-            if plan.code == Some(Kind::Unknown.code().into()) {
-                println!("  something cannot be seen: {}", plan.errors());
-                return None;
+            let (mut left, unseen) = (real(&plan, "drift"), plan.unseen());
+            left.retain(|triple| !unseen.contains(triple));
+            assert_eq!(left, BTreeSet::new(), "left to do");
+            if !unseen.is_empty() {
+                println!("  {} things cannot be seen, and are looked at again", unseen.len());
             }
-            assert_eq!(real(&plan, "drift"), BTreeSet::new(), "left to do");
             (plan.code == Some(0)).then_some(plan)
         })
     }

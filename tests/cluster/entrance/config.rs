@@ -1,6 +1,6 @@
 //! What the operator's ssh_config says, and what the inventory says instead.
 
-use super::{In, Refused, WAY, Way, walk_all};
+use super::{Gives, In, Refused, WAY, Way, walk_all};
 use crate::world::{World, set};
 
 pub fn by_config(world: &World) {
@@ -27,46 +27,26 @@ pub fn by_config(world: &World) {
             Way {
                 says: "through two hosts, each with a user of its own (ProxyJump)",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  ProxyJump ops@198.18.0.11,beta\nHost beta\n  HostName 198.18.0.12\n  User root\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "ops@198.18.0.11, then root@198.18.0.12",
-                    root: "sudo, without a password",
-                },
+                gives: through("ops@198.18.0.11, then root@198.18.0.12"),
                 ..WAY
             },
             Way {
                 says: "through a host that the inventory names",
                 inventory: |i| set(i, &["nodes", "w2", "jump"], r#"["root@198.18.0.12"]"#),
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "root@198.18.0.12",
-                    root: "sudo, without a password",
-                },
+                gives: through("root@198.18.0.12"),
                 ..WAY
             },
             Way {
                 says: "through a program (ProxyCommand)",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  ProxyCommand /usr/bin/ssh -F none -i DIR/id -o UserKnownHostsFile=DIR/known -W %h:%p root@198.18.0.12\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "-W 198.18.0.13:2222",
-                    root: "sudo, without a password",
-                },
+                gives: through("-W 198.18.0.13:2222"),
                 ..WAY
             },
             Way {
                 says: "through a host with a port of its own, to one that nobody else is asked about",
                 before: "",
                 config: "Host theta\n  HostName 198.18.0.12\n  User ops\n  ProxyJump bob@198.18.0.13:2222\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "bob@198.18.0.13:2222",
-                    root: "sudo, without a password",
-                },
+                gives: through("bob@198.18.0.13:2222"),
                 ..WAY
             },
             Way {
@@ -83,24 +63,14 @@ pub fn by_config(world: &World) {
                     set(i, &["nodes", "w2", "jump"], r#"["ops@198.18.0.13"]"#);
                 },
                 config: SIXTH,
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "ops@198.18.0.13",
-                    root: "sudo, without a password",
-                },
+                gives: through("ops@198.18.0.13"),
                 ..WAY
             },
             Way {
                 says: "an IPv6 address of ssh_config",
                 sshd: "ListenAddress ::1",
                 config: SIXTH,
-                gives: In {
-                    user: "ops",
-                    by: "DIR/id",
-                    via: "ops@198.18.0.13",
-                    root: "sudo, without a password",
-                },
+                gives: through("ops@198.18.0.13"),
                 ..WAY
             },
             Way {
@@ -142,3 +112,8 @@ Host *
   IdentitiesOnly yes
   UserKnownHostsFile DIR/known
 ";
+
+/// ops, by their key.
+fn through(via: &'static str) -> Gives {
+    In { user: "ops", by: "DIR/id", via, root: "sudo, without a password" }
+}
