@@ -30,6 +30,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Whoever looks whether those are free on this machine is not to find us there.
 const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
 
+/// An address of this machine that no other run of these tests has, so that two of them may be at work.
+fn host(n: u8) -> String {
+    let id = std::process::id();
+    format!("127.{}.{}.{n}", 64 + id / 256 % 128, id % 256)
+}
+
 /// Tests of one process run side by side, and those have the same ports.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -103,7 +109,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
     );
     let mut cluster =
         inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
-    for (node, ip) in cluster.nodes.iter_mut().zip(["127.77.0.1", "127.77.0.2"]) {
+    for (node, ip) in cluster.nodes.iter_mut().zip([host(1), host(2)]) {
         node.ip = ip.parse().unwrap();
     }
     let ran = Arc::new(Mutex::new(Vec::new()));
@@ -152,15 +158,24 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
     let web = serve(vec![("/deb/Packages", PACKAGES)]);
     let (said, ran) = told(&[], "1.36.3", web).await;
     assert_eq!(said, "");
-    assert!(ran.iter().any(|script| script.contains("tcp 127.77.0.1 16443 greets\n")), "m1 was listened at");
-    assert!(ran.iter().any(|script| script.contains("udp 127.77.0.2 18472 greets\n")), "w1 was listened at");
-    for at in ["127.77.0.1:16443", "127.77.0.2:20250"] {
-        TcpListener::bind(at).unwrap_or_else(|error| panic!("somebody still listens on {at}: {error}"));
+    assert!(
+        ran.iter().any(|script| script.contains(&format!("tcp {} 16443 greets\n", host(1)))),
+        "m1 was listened at"
+    );
+    assert!(
+        ran.iter().any(|script| script.contains(&format!("udp {} 18472 greets\n", host(2)))),
+        "w1 was listened at"
+    );
+    for at in [host(1) + ":16443", host(2) + ":20250"] {
+        TcpListener::bind(&at).unwrap_or_else(|error| panic!("somebody still listens on {at}: {error}"));
     }
-    UdpSocket::bind("127.77.0.2:18472").unwrap();
+    UdpSocket::bind(host(2) + ":18472").unwrap();
     // One that is in the way, and another version than there is.
-    let odd =
-        [("udp 127.77.0.1 18472", "udp 127.77.0.1 18473"), ("tcp 127.77.0.1 16443", "tcp 127.77.0.1 16444")];
+    let first = host(1);
+    let odd = [("udp", 18472), ("tcp", 16443)].map(|(kind, port): (&str, u16)| {
+        (format!("{kind} {first} {port}"), format!("{kind} {first} {}", port + 1))
+    });
+    let odd = [(odd[0].0.as_str(), odd[0].1.as_str()), (&odd[1].0, &odd[1].1)];
     let (said, _) = told(&odd, "1.36.4", web).await;
     assert!(said.contains("m1  cannot be reached on 16444/tcp, 18473/udp\n"), "{said}");
     assert!(said.contains("16444/tcp: refused, from w1\n"), "{said}");
@@ -200,16 +215,15 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
     let perl = std::fs::read_to_string("templates/listen.pl").unwrap();
     assert!(perl.contains("\nalarm 60;\n"));
     let mut child = tokio::process::Command::new("perl");
-    let child =
-        child.args(["-e", &perl.replace("alarm 60", "alarm 1"), "1f", "127.77.0.3", "16443", "18472"]);
+    let child = child.args(["-e", &perl.replace("alarm 60", "alarm 1"), "1f", &host(3), "16443", "18472"]);
     let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), child.wait_with_output());
     let said = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     assert!(said.starts_with("1f up tcp 16443\n1f up udp 18472\n1f ready\n"), "{said}");
-    TcpListener::bind("127.77.0.3:16443").unwrap();
+    TcpListener::bind(host(3) + ":16443").unwrap();
     // And long before, where whoever began it is gone.
     let mut child = tokio::process::Command::new("perl");
-    let child = child.args(["-e", &perl, "1f", "127.77.0.4", "16443", "18472"]);
+    let child = child.args(["-e", &perl, "1f", &host(4), "16443", "18472"]);
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut said = [0; 256];
@@ -456,7 +470,7 @@ fn an_endpoint_is_looked_up_and_once_there_is_a_cluster_called() {
 #[tokio::test]
 async fn a_way_is_told_by_what_comes_of_it() {
     // Somebody who greets otherwise, somebody who does not, and nobody; one of them where we are to listen.
-    let [loud, quiet, closed] = [5, 6, 7].map(|i| TcpListener::bind(format!("127.77.0.{i}:16443")).unwrap());
+    let [loud, quiet, closed] = [5, 6, 7].map(|i| TcpListener::bind(host(i) + ":16443").unwrap());
     drop(closed);
     std::thread::spawn(move || loud.incoming().for_each(|guest| drop(guest.unwrap().write_all(b"hello\n"))));
     let perl = |script: &str, words: &[&str]| {
@@ -464,7 +478,7 @@ async fn a_way_is_told_by_what_comes_of_it() {
         let script = std::fs::read_to_string(format!("templates/{script}")).unwrap();
         perl.arg("-e").arg(script).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     };
-    let mut listens = perl("listen.pl", &["1f", "127.77.0.6", "16443,20250", "18472"]);
+    let mut listens = perl("listen.pl", &["1f", &host(6), "16443,20250", "18472"]);
     let (mut stdout, mut said) = (listens.stdout.take().unwrap(), [0; 256]);
     let mut heard = String::new();
     while !heard.contains("ready") {
@@ -472,17 +486,20 @@ async fn a_way_is_told_by_what_comes_of_it() {
         heard += std::str::from_utf8(&said[..n]).unwrap();
     }
     assert_eq!(heard, "1f held tcp 16443\n1f up tcp 20250\n1f up udp 18472\n1f ready\n");
-    let ways = "tcp 127.77.0.5 16443 greets\ntcp 127.77.0.5 16443 silent\ntcp 127.77.0.6 16443 greets\n\
-                tcp 127.77.0.7 16443 greets\ntcp 127.77.0.6 20250 greets\nudp 127.77.0.6 18472 greets\n";
+    let (fifth, sixth, seventh) = (host(5), host(6), host(7));
+    let ways = format!(
+        "tcp {fifth} 16443 greets\ntcp {fifth} 16443 silent\ntcp {sixth} 16443 greets\n\
+         tcp {seventh} 16443 greets\ntcp {sixth} 20250 greets\nudp {sixth} 18472 greets\n"
+    );
     let mut tries = perl("reach.pl", &["1f"]);
     tries.stdin.take().unwrap().write_all(ways.as_bytes()).await.unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), tries.wait_with_output());
     let came = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     let ends: Vec<&str> = came.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
     assert_eq!(ends, ["other", "ok", "other", "refused", "ok", "ok"], "{came}");
-    let stranger = UdpSocket::bind("127.77.0.5:0").unwrap();
+    let stranger = UdpSocket::bind(fifth + ":0").unwrap();
     stranger.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
-    stranger.send_to(b"hello", "127.77.0.6:18472").unwrap();
+    stranger.send_to(b"hello", sixth + ":18472").unwrap();
     assert!(stranger.recv(&mut said).is_err(), "who does not know the word is not answered");
     drop((stdout, quiet));
     listens.wait().await.unwrap();
