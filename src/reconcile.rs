@@ -181,7 +181,7 @@ impl<S: Shell> Fleetwork<S> {
         }
         self.tell_answers(i);
         let member = &self.members[i];
-        let may_speak = (member.node.is_control_plane() || member.api_answers) && !member.work.stale;
+        let may_speak = member.node.is_control_plane() && !member.work.stale;
         if may_speak && self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i) {
             self.unregistered = member.unknown_nodes();
             let ours: BTreeSet<&String> = self.members.iter().map(|member| &member.node.name).collect();

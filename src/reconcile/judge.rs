@@ -151,7 +151,9 @@ impl<S> Member<S> {
         let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
             matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
         };
-        let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        // The inventory decides who speaks for the cluster. A worker that claims to run an API server does not.
+        let runs =
+            self.node.is_control_plane() && self.machine.as_ref().is_some_and(Machine::runs_control_plane);
         runs && !self.asks.iter().zip(&self.answers).any(unknown)
     }
 

@@ -163,8 +163,8 @@ impl Fleet {
         }
         let mut cluster =
             inventory::parse(&inventory, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"));
-        for node in cluster.nodes.iter_mut().filter(|node| node.name.starts_with('m')) {
-            node.role = Role::ControlPlane;
+        for node in &mut cluster.nodes {
+            node.role = if node.name.starts_with('m') { Role::ControlPlane } else { Role::Worker };
         }
         let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
         for (node, machine) in cluster.nodes.iter_mut().zip(&machines) {

@@ -9,6 +9,7 @@ mod lease;
 mod limit;
 mod log;
 mod machine;
+mod rogue;
 mod stop;
 
 use std::collections::BTreeSet;
