@@ -117,11 +117,20 @@ pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error
         by_name.entry(&machine.hostname).or_default().push(node);
     }
     let twice = by_name.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(hostname, nodes)| {
-        Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", nodes[1..].join(", ")))
-            .on(nodes[0])
+        let node = impostor(hostname, nodes);
+        let others: Vec<&str> = nodes.iter().copied().filter(|other| *other != node).collect();
+        Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", others.join(", ")))
+            .on(node)
             .hint("give each machine a name of its own: hostnamectl set-hostname NAME")
     });
     twice.chain(wrong_clocks(clocks)).collect()
+}
+
+/// The machine to blame where several use one host name: the last one that the inventory calls otherwise. So a worker
+/// that takes a control plane's name excludes itself from the run, and not the control plane.
+fn impostor<'a>(hostname: &str, nodes: &[&'a str]) -> &'a str {
+    let wrong = nodes.iter().rev().find(|node| **node != hostname);
+    wrong.or(nodes.last()).copied().unwrap_or_default()
 }
 
 /// The operator's clock counts as one among the others, and decides where two opinions are equally strong: it
@@ -231,7 +240,8 @@ pub(super) mod tests {
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
         let twice = misfits(&heard(&machines), &clocks(0.0, 0.0, 0.0));
-        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does w1"));
+        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does m1"));
+        assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
         assert_eq!(misfits(&Machines::new(), &BTreeMap::new()), []);
     }
 

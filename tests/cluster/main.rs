@@ -22,6 +22,7 @@ mod planes;
 mod refused;
 mod removed;
 mod reset;
+mod rooted;
 mod settings;
 mod status;
 mod twice;
@@ -69,6 +70,7 @@ fn scenarios() -> Vec<Scenario> {
         removed::SCENARIOS,
         reset::SCENARIOS,
         foreign::SCENARIOS,
+        rooted::SCENARIOS,
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
     ];
