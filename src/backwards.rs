@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::Result;
-use crate::shell::quote;
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::{Needs, On, STAGES, Stage, Via};
 
@@ -70,10 +70,14 @@ fn back(step: &Step, want: &Want) -> Option<Want> {
 }
 
 /// Asks for what is there and what was, a line each with `now` or `was` in front.
-fn asks(entries: &str, now: &str, was: &str) -> String {
-    format!(
-        "{entries} || {{ echo '{NOT_KEPT}'; exit 0; }}\nnow() {{\n{now}\n}}\nx=$(now)\n\
-         [ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/now /'\n{was}"
+fn asks(entries: &Sh, now: &Sh, was: &Sh) -> Sh {
+    sh!(
+        "{entries} || { echo {NOT_KEPT}; exit 0; }\nnow() {\n{now}\n}\nx=$(now)\n\
+         [ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/now /'\n{was}",
+        entries,
+        NOT_KEPT,
+        now,
+        was
     )
 }
 
@@ -94,24 +98,31 @@ fn judge(answer: &str) -> Verdict {
 /// Of what is nobody's business only the name is shown.
 fn file(key: &str, path: &str, secret: bool) -> Want {
     let entry = format!("{BEFORE}/{key}");
-    let shown = |file: &str, sign: &str| match secret {
-        true => ":".to_string(),
-        false => format!("[ ! -f {file} ] || {{ x=$(cat <{file}); printf '%s\\n' \"$x\"{sign}; }}"),
+    let shown = |file: &str, sign: Sh| match secret {
+        true => Sh::raw(":"),
+        false => sh!("[ ! -f {file} ] || { x=$(cat <{file}); printf '%s\\n' \"$x\"{sign}; }", file, sign),
     };
-    let was = shown(&format!("{entry}.file"), " | sed 's/^/was /'");
+    let was = shown(&format!("{entry}.file"), Sh::raw(" | sed 's/^/was /'"));
+    let kept = sh!("[ -e {entry}.file ] || [ -e {entry}.absent ]", entry);
     Want::that(format!("{path} is as before"))
-        .ask(asks(&format!("[ -e {entry}.file ] || [ -e {entry}.absent ]"), &shown(path, ""), &was))
+        .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
         .judged(judge)
-        .run(format!("restore {key}"))
+        .run(sh!("restore {key}", key))
         .nothing_to_undo(THE_WAY_BACK)
 }
 
 fn shell(key: &str, back: &Back, want: &Want) -> Want {
     let entry = format!("{BEFORE}/{key}");
-    let script = format!("was={entry}.answer kept={entry}.kept\n( set -eu\n{}\n)\nforget {key}", back.script);
-    let now = if back.now.is_empty() { ":" } else { back.now.as_str() };
+    let script = sh!(
+        "was={entry}.answer kept={entry}.kept\n( set -eu\n{script}\n)\nforget {key}",
+        entry,
+        script = back.script,
+        key
+    );
+    let now = if back.now.is_empty() { Sh::raw(":") } else { back.now.clone() };
+    let kept = sh!("[ -e {entry}.answer ]", entry);
     let undone = Want::that(&back.that)
-        .ask(asks(&format!("[ -e {entry}.answer ]"), now, &format!("sed 's/^/was /' {entry}.answer")))
+        .ask(asks(&kept, &now, &sh!("sed 's/^/was /' {entry}.answer", entry)))
         .judged(judge)
         .nothing_to_undo(THE_WAY_BACK);
     // What took long to do may take long to undo.
@@ -124,15 +135,16 @@ fn shell(key: &str, back: &Back, want: &Want) -> Want {
 /// Files that were written when the inventory said something else.
 fn orphans(known: &BTreeSet<String>) -> Want {
     let known: Vec<String> = known.iter().map(|key| format!(" {key}")).collect();
-    let each = format!(
-        "known={}\nfor f in {BEFORE}/*.path; do\n  [ -e \"$f\" ] || continue\n  key=${{f##*/}} key=${{key%.path}}\n  \
+    let each = sh!(
+        "known={known}\nfor f in {BEFORE}/*.path; do\n  [ -e \"$f\" ] || continue\n  key=${f##*/} key=${key%.path}\n  \
          case \"$known \" in *\" $key \"*) continue ;; esac\n",
-        quote(&known.concat())
+        known = known.concat(),
+        BEFORE
     );
     Want::that("files that an earlier inventory called for are as before")
-        .ask(format!("{each}  read -r path <\"$f\"\n  echo \"$path\"\ndone"))
+        .ask(each.clone() + "  read -r path <\"$f\"\n  echo \"$path\"\ndone")
         .is("")
-        .run(format!("{each}  restore \"$key\"\ndone"))
+        .run(each + "  restore \"$key\"\ndone")
         .nothing_to_undo(THE_WAY_BACK)
 }
 

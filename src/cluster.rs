@@ -280,7 +280,7 @@ impl Cluster {
 impl Cluster {
     /// Environment variables for programs that fetch things; none without a proxy. What belongs to the
     /// cluster is reached directly.
-    pub fn proxy_variables(&self) -> Vec<(String, String)> {
+    pub fn proxy_variables(&self) -> Vec<(&'static str, String)> {
         let Proxy { http, https, no } = &self.proxy;
         if http.is_empty() && https.is_empty() {
             return vec![];
@@ -290,10 +290,13 @@ impl Cluster {
         direct.extend([format!(".{}", self.domain), self.endpoint.host.clone()]);
         direct.extend([self.pods.to_string(), self.services.to_string()]);
         direct.extend(self.nodes.iter().map(|node| node.ip.to_string()));
-        let pairs =
-            [("http_proxy", http.clone()), ("https_proxy", https.clone()), ("no_proxy", direct.join(","))];
-        let set = pairs.into_iter().filter(|(_, value)| !value.is_empty());
-        set.flat_map(|(key, value)| [(key.to_uppercase(), value.clone()), (key.to_string(), value)]).collect()
+        let all = [
+            ("HTTP_PROXY", "http_proxy", http.clone()),
+            ("HTTPS_PROXY", "https_proxy", https.clone()),
+            ("NO_PROXY", "no_proxy", direct.join(",")),
+        ];
+        let set = all.into_iter().filter(|(.., value)| !value.is_empty());
+        set.flat_map(|(upper, lower, value)| [(upper, value.clone()), (lower, value)]).collect()
     }
 
     /// The port that the API server itself listens on.

@@ -6,23 +6,23 @@ use std::time::Duration;
 use regex::{Captures, Regex};
 
 use crate::error::Error;
-use crate::shell::{KUBECTL, quote};
+use crate::shell::{KUBECTL, Sh, sh};
 
 mod causes;
 
 pub use causes::CAUSES;
 
 /// Reads what a machine knows; says nothing where there is nothing.
-const SCRIPT: &str = include_str!("../templates/diagnose.sh");
+const SCRIPT: Sh = Sh::raw(include_str!("../templates/diagnose.sh"));
 /// What a fix itself said, beside the places that the script names.
 pub const FIX: &str = "fix";
 /// Longer evidence is cut around what makes it evidence, in characters.
 const LONGEST: usize = 320;
 
 /// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which words in the logs no waiting changes.
-pub fn hopeless() -> String {
+pub fn hopeless() -> Sh {
     let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
-    format!("HOPELESS={}\n", quote(&words.join("\n")))
+    sh!("HOPELESS={words}\n", words = words.join("\n"))
 }
 
 /// Something that can be behind a failure. `{name}` in its texts is what a sign's group of that name caught,
@@ -73,11 +73,15 @@ const MOMENT: Duration = Duration::from_millis(250);
 const SECONDS: u64 = 2;
 
 /// The script that has a machine tell what it knows of this last while.
-pub fn script(back: Duration) -> String {
+pub fn script(back: Duration) -> Sh {
     let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
-    format!(
-        "{{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
-         AGE={age} JOURNAL={journal:.3}\n{KUBECTL}{SCRIPT}\n}} </dev/null\nexit 0\n"
+    sh!(
+        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
+         AGE={age} JOURNAL={journal}\n{KUBECTL}{SCRIPT}\n} </dev/null\nexit 0\n",
+        age,
+        journal = format!("{journal:.3}"),
+        KUBECTL,
+        SCRIPT
     )
 }
 

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::shell::{Sh, sh};
+
 /// What answers where no etcd was ever set up.
 pub const NONE: &str = "no etcd";
 
 /// Defines `etcd`. kubectl speaks HTTP with a client certificate, and etcd answers that (etcd's documentation, "gRPC
 /// gateway"): so nothing needs to be installed. Only paths are in its arguments.
-pub const ETCD: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
+pub const ETCD: Sh = Sh::raw(
+    r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
 [ -e $m ] || { echo no etcd; exit 0; }
 etcd_at() {
   at=$1; shift
@@ -17,15 +20,16 @@ etcd_at() {
     --certificate-authority $p/ca.crt --client-certificate $p/healthcheck-client.crt --client-key $p/healthcheck-client.key "$@"
 }
 etcd() { etcd_at "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" "$@"; }
-"#;
+"#,
+);
 
 /// Its members, in its own opinion: with a majority lost there would be no other.
-pub const MEMBERS: &str =
-    r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#;
+pub const MEMBERS: Sh =
+    Sh::raw(r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#);
 
 /// Its members, on one line, and then those of them that answer, by their addresses.
-pub fn well() -> String {
-    format!("{ETCD}all=$({MEMBERS})\necho \"$all\"\n{WELL}")
+pub fn well() -> Sh {
+    sh!("{ETCD}all=$({MEMBERS})\necho \"$all\"\n", ETCD, MEMBERS) + WELL
 }
 
 const WELL: &str = r#"for url in $(echo "$all" | grep -o '"clientURLs":\["[^"]*' | sed 's/.*"//'); do
@@ -33,12 +37,14 @@ const WELL: &str = r#"for url in $(echo "$all" | grep -o '"clientURLs":\["[^"]*'
 done"#;
 
 /// Defines `forget NAME IP`: etcd goes on without that member, which may not have said its name yet.
-pub const FORGET: &str = r#"forget() {
+pub const FORGET: Sh = Sh::raw(
+    r#"forget() {
   all=$(echo '{"linearizable": true}' | etcd create --raw /v3/cluster/member/list -f -) || return 1
   id=$(echo "$all" | sed 's/{"ID"/\n&/g' | grep -F -e "\"name\":\"$1\"" -e "//$2:" -e "//[$2]:" | sed -n 's/^{"ID":"\([0-9]*\)".*/\1/p')
   for id in $id; do echo "{\"ID\":\"$id\"}" | etcd create --raw /v3/cluster/member/remove -f - >/dev/null || return 1; done
 }
-"#;
+"#,
+);
 
 /// One that counts for its majority, or is about to.
 #[derive(Clone, Debug, PartialEq)]

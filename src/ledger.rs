@@ -3,11 +3,12 @@
 
 use crate::machine::Lease;
 use crate::plan::{Change, Keep};
-use crate::shell::Output;
+use crate::shell::{Output, Sh, here, sh};
 use crate::step::Fix;
 
 /// Shell that fixes share.
-const LIB: &str = concat!(include_str!("../templates/lib.sh"), "\n", include_str!("../templates/undo.sh"));
+const LIB: Sh =
+    Sh::raw(concat!(include_str!("../templates/lib.sh"), "\n", include_str!("../templates/undo.sh")));
 
 /// How long a lease holds without a sign of life; no single fix may take longer, unless it waits `patiently` or is
 /// a unit, which keeps the machine for itself. Whoever takes over is fenced by the epoch, so this only
@@ -32,106 +33,118 @@ impl Run {
     /// As long as fixes wait where nobody says otherwise, in seconds: a busy machine takes its time.
     pub const WAIT: u32 = 300;
 
-    fn take(&self, seen: Option<&Lease>) -> String {
+    fn take(&self, seen: Option<&Lease>) -> Sh {
         let epoch = seen.map_or(0, |lease| lease.epoch);
-        format!("lease {epoch} {} {} {LEASE_SECONDS}\n", self.id, self.owner)
+        sh!(
+            "lease {epoch} {id} {owner} {LEASE_SECONDS}\n",
+            epoch,
+            id = self.id,
+            owner = self.owner,
+            LEASE_SECONDS
+        )
     }
 
-    fn patience(&self) -> String {
-        format!("PATIENCE={}\n", self.wait)
+    fn patience(&self) -> Sh {
+        sh!("PATIENCE={wait}\n", wait = self.wait)
     }
 }
 
 /// In braces it is parsed whole before any of it runs: a script cut in transit does nothing.
-fn whole(body: &str) -> String {
-    format!(
-        "{{\nset -eu\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n{LIB}\n{body}\n}} </dev/null\n"
+fn whole(body: &Sh) -> Sh {
+    sh!(
+        "{\nset -eu\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n{LIB}\n{body}\n} </dev/null\n",
+        LIB,
+        body
     )
 }
 
 /// A script as it is worth reading: without what all scripts share.
-pub fn shown(script: &str) -> String {
-    script.replace(LIB, "# the functions that all scripts share: templates/lib.sh\n")
+pub fn shown(script: &Sh) -> String {
+    script.replace(&*LIB, "# the functions that all scripts share: templates/lib.sh\n")
 }
 
 /// Takes the machine for `run` and changes nothing else.
-pub fn take(run: &Run, seen: Option<&Lease>) -> String {
+pub fn take(run: &Run, seen: Option<&Lease>) -> Sh {
     whole(&run.take(seen))
 }
 
 /// Gives the machine back.
-pub fn release(run: &Run) -> String {
-    whole(&format!("unlease {}", run.id))
+pub fn release(run: &Run) -> Sh {
+    whole(&sh!("unlease {id}", id = run.id))
 }
 
 /// Gives the machine back after a reset, without a trace where nothing of us is kept there.
-pub fn vanish(run: &Run) -> String {
-    whole(&format!("vanish {}", run.id))
+pub fn vanish(run: &Run) -> Sh {
+    whole(&sh!("vanish {id}", id = run.id))
 }
 
 /// Follows long work that an earlier run began.
-pub fn attach(unit: &str, boundary: &str) -> String {
-    whole(&format!(
-        "echo '{boundary} start 0'\nr=0; follow {unit} 2>&1 || r=$?\necho; echo \"{boundary} done 0 $r\""
+pub fn attach(unit: &str, boundary: &str) -> Sh {
+    whole(&sh!(
+        "echo {boundary} start 0\nr=0; follow {unit} 2>&1 || r=$?\necho; echo {boundary} done 0 $r",
+        unit,
+        boundary
     ))
 }
 
 /// All changes of a stage in one script, with a mark before and after each. Stops at the first that fails.
-pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str) -> String {
-    let mut body = run.patience() + &run.take(seen);
+pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str) -> Sh {
+    let mut body = run.patience() + run.take(seen);
     let mut done: Vec<&Fix> = Vec::new();
     for (i, change) in changes.iter().enumerate() {
         if matches!(change.fix, Fix::Above) {
             continue;
         }
         let repeated = matches!(change.fix, Fix::Run(_) | Fix::Unit { .. }) && done.contains(&&change.fix);
-        let remedy = if repeated { String::new() } else { remedy(run, change, boundary) };
-        let script = before(change, boundary) + &remedy;
+        let remedy = if repeated { Sh::EMPTY } else { remedy(run, change) };
+        let script = before(change) + remedy;
         // What only writes a file is done before the lease could end.
         if !matches!(change.fix, Fix::Write { .. }) {
             body += "renew\n";
         }
-        body += &format!(
-            "echo '{boundary} start {i}'\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\
-             printf '\\n%s done {i} %s\\n' '{boundary}' $r\n[ $r = 0 ] || exit 1\n"
+        body += sh!(
+            "echo {boundary} start {i}\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\
+             printf '\\n%s done {i} %s\\n' {boundary} $r\n[ $r = 0 ] || exit 1\n",
+            boundary,
+            i,
+            script
         );
         done.push(&change.fix);
     }
     whole(&body)
 }
 
-fn before(change: &Change, boundary: &str) -> String {
+fn before(change: &Change) -> Sh {
     match &change.keeps {
-        None => String::new(),
-        Some((key, Keep::File(path))) => format!("before_file {key} {path}\n"),
+        None => Sh::EMPTY,
+        Some((key, Keep::File(path))) => sh!("before_file {key} {path}\n", key, path),
         Some((key, Keep::Answer(keep))) => {
             let answer = change.answer.trim_end_matches('\n');
             let keep = if keep.is_empty() {
-                String::new()
+                Sh::EMPTY
             } else {
-                format!("keep() {{\n{keep}\n}}\nbefore_kept {key}\n")
+                sh!("keep() {\n{keep}\n}\nbefore_kept {key}\n", keep, key)
             };
-            format!("{keep}before_answer {key} <<'{boundary}'\n{answer}\n{boundary}\n")
+            keep + here(sh!("before_answer {key}", key), &format!("{answer}\n"))
         }
     }
 }
 
-fn remedy(run: &Run, change: &Change, boundary: &str) -> String {
+fn remedy(run: &Run, change: &Change) -> Sh {
     match &change.fix {
         Fix::Run(script) => script.clone(),
         Fix::Unit { name, minutes, script } => {
-            format!(
-                "long {name} {minutes} <<'{boundary}'\nset -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{}{script}\n{boundary}",
-                run.patience()
-            )
+            let patience = run.patience();
+            let script =
+                sh!("set -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{patience}{script}\n", LIB, patience, script);
+            here(sh!("long {name} {minutes}", name, minutes), &script)
         }
         Fix::Write { path, mode, text } => {
             let mode = mode.map_or("kept".to_string(), |mode| format!("{mode:o}"));
             let text = text.as_ref().unwrap_or(&change.want);
-            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-            format!("put {path} {mode} <<'{boundary}'\n{text}{end}{boundary}")
+            here(sh!("put {path} {mode}", path, mode), text)
         }
-        Fix::Above | Fix::ByHand(_) => String::new(),
+        Fix::Above | Fix::ByHand(_) => Sh::EMPTY,
     }
 }
 

@@ -7,24 +7,30 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
+use crate::shell::{Sh, sh};
+
 /// Where the runner keeps what must not outlive a boot: the lease, running units' scripts and output.
 pub const RUN: &str = "/run/ironstrap";
 /// Transient units of ours are called this and a name.
 pub const UNIT: &str = "ironstrap-";
 
 /// The head of a reply: one name and one piece of shell each.
-pub fn questions() -> [(&'static str, String); 3] {
+pub fn questions() -> [(&'static str, Sh); 3] {
     [("facts", facts()), ("authorities", AUTHORITIES.into()), ("identity", IDENTITY.into())]
 }
 
 /// Interfaces that containers and their networks bring with them, as a pattern of `case`.
-const VIRTUAL: &str = "lo | docker* | br-* | veth* | cni* | flannel* | cali* | cilium* | lxc* | kube-* | tunl* | vxlan* | virbr*";
+const VIRTUAL: Sh = Sh::raw(
+    "lo | docker* | br-* | veth* | cni* | flannel* | cali* | cilium* | lxc* | kube-* | tunl* | vxlan* | virbr*",
+);
 
-fn facts() -> String {
+fn facts() -> Sh {
     // The same, where a line of `ip route` says which.
-    let routes = VIRTUAL.split(" | ").map(|name| format!("*' dev {}'*", name.trim_end_matches('*')));
-    let virtual_dev = routes.collect::<Vec<_>>().join(" | ");
-    format!(
+    let routes = VIRTUAL;
+    let routes =
+        routes.split(" | ").map(|name| sh!("*{dev}*", dev = format!(" dev {}", name.trim_end_matches('*'))));
+    let virtual_dev = Sh::join(" | ", routes);
+    sh!(
         r#"ID= VERSION_CODENAME=
 if [ -e /etc/os-release ]; then . /etc/os-release; fi
 echo "os $ID"
@@ -38,40 +44,42 @@ read -r x </proc/sys/kernel/random/boot_id; echo "boot $x"
 read -r x </proc/1/comm; echo "init $x"
 while read -r k v x; do case $k in MemTotal:) echo "memory $v" ;; esac; done </proc/meminfo
 for f in /etc/machine-id /sys/class/dmi/id/product_uuid; do
-  x=; {{ read -r x <$f; }} 2>/dev/null || :
-  [ -z "$x" ] || echo "${{f##*/}} $x"
+  x=; { read -r x <$f; } 2>/dev/null || :
+  [ -z "$x" ] || echo "${f##*/} $x"
 done
 for f in /etc/ssh/ssh_host_*_key.pub; do
-  k=; {{ read -r k x v <"$f"; }} 2>/dev/null || :
+  k=; { read -r k x v <"$f"; } 2>/dev/null || :
   [ -z "$k" ] || echo "host-key $k $x"
 done
 # Of a member nothing more is made: it has shown that its network works.
 if [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && command -v ip >/dev/null; then
   ip -o link show | while read -r x k v; do
-    k=${{k%:}}; k=${{k%@*}}
-    case "$k $v" in *' link/ether '*) v=${{v##* link/ether }}; echo "mac $k ${{v%% *}}" ;; esac
+    k=${k%:}; k=${k%@*}
+    case "$k $v" in *' link/ether '*) v=${v##* link/ether }; echo "mac $k ${v%% *}" ;; esac
   done
   ip -o addr show | while read -r x k f v x; do
-    case $k in {VIRTUAL}) ;; *) echo "address $k ${{v%/*}}" ;; esac
+    case $k in {VIRTUAL}) ;; *) echo "address $k ${v%/*}" ;; esac
   done
-  {{ ip -4 route show; ip -6 route show 2>/dev/null || :; }} | while read -r v x; do
+  { ip -4 route show; ip -6 route show 2>/dev/null || :; } | while read -r v x; do
     case "$v $x" in {virtual_dev}) ;; [0-9a-f]*) echo "route $v" ;; esac
   done
 fi
-for f in /run/systemd/transient/{UNIT}*.service; do [ ! -e "$f" ] || {{ f=${{f##*/{UNIT}}}; echo "busy ${{f%.service}}"; }}; done
-if [ -e {RUN}/lease ]; then read -r x <{RUN}/lease; echo "lease $x"; fi
+for f in /run/systemd/transient/ironstrap-*.service; do [ ! -e "$f" ] || { f=${f##*/ironstrap-}; echo "busy ${f%.service}"; }; done
+if [ -e /run/ironstrap/lease ]; then read -r x </run/ironstrap/lease; echo "lease $x"; fi
 if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   echo "has client-certificate"
   x=$(systemctl show -p ActiveEnterTimestampMonotonic --value kubelet.service 2>/dev/null) || x=
   read -r up k </proc/uptime
-  echo "kubelet ${{x:-0}} $up"
+  echo "kubelet ${x:-0} $up"
 fi
 [ ! -e /var/lib/etcd/member ] || echo "has etcd"
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
 [ ! -e /run/flannel/subnet.env ] || echo "has flannel"
 cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml; do [ ! -e $f ] || echo "has $f"; done
-"#
+"#,
+        VIRTUAL,
+        virtual_dev
     )
 }
 

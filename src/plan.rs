@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use similar::TextDiff;
 
 use crate::probe::Answer;
+use crate::shell::Sh;
 use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want};
 
 /// What a dialect guard prints where an ask does not concern a machine.
@@ -41,7 +42,7 @@ pub enum Keep {
     /// The file at this path, or that there was none.
     File(String),
     /// The answer, and what this shell prints.
-    Answer(String),
+    Answer(Sh),
 }
 
 /// What stands between a want and its fix.
@@ -180,7 +181,7 @@ fn head(file: &str) -> (&str, &str) {
 pub fn asked(ask: &Ask) -> String {
     match ask {
         Ask::Head => "its description".into(),
-        Ask::Shell(body) | Ask::Newcomer(body) => body.clone(),
+        Ask::Shell(body) | Ask::Newcomer(body) => body.to_string(),
         Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => path.clone(),
         Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
         Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::machine::{self, Machine};
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Object};
 
 mod objects;
@@ -48,41 +49,47 @@ impl Reply {
 }
 
 /// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random.
-pub fn script(asks: &[&Ask], boundary: &str) -> String {
-    let mut bodies: Vec<String> = machine::questions().into_iter().map(|(_, body)| body).collect();
+pub fn script(asks: &[&Ask], boundary: &str) -> Sh {
+    let mut bodies: Vec<Sh> = machine::questions().into_iter().map(|(_, body)| body).collect();
     bodies.extend(tables::questions(asks));
     bodies.push(objects::question(asks));
-    let mut questions: Vec<String> = bodies.iter().map(|body| question(body)).collect();
+    let mut questions: Vec<Sh> = bodies.iter().map(question).collect();
     questions.extend(shells(asks).into_iter().map(|ask| match ask {
         Ask::Newcomer(body) => {
-            format!("if [ -n \"$newcomer\" ]; then {}else echo not here; e= r=0; fi\n", question(body))
+            let question = question(body);
+            sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
         }
         Ask::Shell(body) => question(body),
-        _ => String::new(),
+        _ => Sh::EMPTY,
     }));
-    questions.push(question("date +%s.%N"));
-    let mut text = format!(
-        "{{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         cd / || exit\nexec 3>&1\n{NEWCOMER}"
+    questions.push(question(&Sh::raw("date +%s.%N")));
+    let mut text = sh!(
+        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         cd / || exit\nexec 3>&1\n{NEWCOMER}",
+        NEWCOMER
     );
     for question in questions {
-        text += &format!("{question}printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n");
+        text += sh!(
+            "{question}printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n",
+            question,
+            boundary
+        );
     }
     // In braces it is parsed whole before any of it runs.
     text + "} </dev/null\n"
 }
 
 /// Whether a machine has begun to join a cluster, without a process for it.
-const NEWCOMER: &str = "newcomer=yes
+const NEWCOMER: Sh = Sh::raw("newcomer=yes
 for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
   [ ! -e $f ] || newcomer=
 done
-";
+");
 
 /// A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not `( … ) || …`: that
 /// would switch `set -e` off for all of it.
-fn question(body: &str) -> String {
-    format!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\n")
+fn question(body: &Sh) -> Sh {
+    sh!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\n", body)
 }
 
 /// The asks that are shell, each once.
@@ -203,7 +210,7 @@ mod tests {
         one("2.5\n", 0, "")
     }
 
-    fn ask(body: &str) -> Ask {
+    fn ask(body: &'static str) -> Ask {
         Ask::Shell(body.into())
     }
 

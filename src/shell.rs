@@ -3,6 +3,11 @@
 
 use crate::error::Result;
 
+mod text;
+
+pub(crate) use text::sh;
+pub use text::{Sh, ToSh, check, fill, here, quote, value};
+
 /// A machine that runs shell for us, as root.
 pub trait Shell: Send + Sync + 'static {
     /// Runs `script` by `/bin/sh` as root. `heard` gets standard output as it arrives, in pieces of any size.
@@ -11,7 +16,7 @@ pub trait Shell: Send + Sync + 'static {
     /// nobody knows how far the script got. A script that ran and failed is an `Output`.
     fn run(
         &self,
-        script: &str,
+        script: &Sh,
         heard: &mut (dyn FnMut(&[u8]) + Send),
     ) -> impl Future<Output = Result<Output>> + Send;
 
@@ -30,15 +35,11 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
-/// `text` as one word of shell, whatever is in it.
-pub fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to. Where those are gone, there may be the others
 /// that kubeadm leaves on the machine that began the cluster.
-pub const KUBECTL: &str = r#"kubectl() {
+pub const KUBECTL: Sh = Sh::raw(
+    r#"kubectl() {
   a=$(sed -n -e 's/^ *- --advertise-address=//p' -e 's/^ *- --secure-port=/:/p' /etc/kubernetes/manifests/kube-apiserver.yaml | tr -d '\n')
   case $a in *:*:*) a="[${a%:*}]:${a##*:}" ;; esac
   mkdir -p -m 700 /run/ironstrap
@@ -46,15 +47,16 @@ pub const KUBECTL: &str = r#"kubectl() {
   [ -e $k ] || k=/etc/kubernetes/super-admin.conf
   command kubectl --kubeconfig $k --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
 }
-"#;
+"#,
+);
 
 /// Waits until this machine's API server answers, which may have been restarted a moment ago; for fixes, after `KUBECTL`.
-pub const READY: &str = "patiently kubectl get --raw /readyz >/dev/null\n";
+pub const READY: Sh = Sh::raw("patiently kubectl get --raw /readyz >/dev/null\n");
 
 /// Defines `kubectl`, for fixes of what is in the cluster: an API server that goes away in between, for whatever reason,
 /// is waited for. One that has just come back refuses what it does not know its administrator may do yet.
-pub fn kubectl() -> String {
-    format!("{}{PERSISTENT}{READY}", KUBECTL.replacen("kubectl()", "kubectl_once()", 1))
+pub fn kubectl() -> Sh {
+    KUBECTL.replaced("kubectl() {", Sh::raw("kubectl_once() {")) + PERSISTENT + READY
 }
 
 const PERSISTENT: &str = r#"kubectl() {
@@ -77,13 +79,13 @@ const PERSISTENT: &str = r#"kubectl() {
 "#;
 
 /// kubectl as the kubelet of this machine: it may see its own Node, and its own pods.
-pub const KUBELETS_KUBECTL: &str =
-    "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube";
+pub const KUBELETS_KUBECTL: Sh =
+    Sh::raw("kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube");
 
 /// Puts objects into the cluster as ours, taking back fields that others changed.
-pub fn kubectl_apply(yaml: &str) -> String {
-    format!(
-        "{}kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{yaml}\nOBJECTS",
-        kubectl()
-    )
+pub const APPLY: Sh = Sh::raw("kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f -");
+
+/// The same, for what comes after `kubectl`.
+pub fn kubectl_apply(yaml: &str) -> Sh {
+    kubectl() + here(APPLY, yaml)
 }

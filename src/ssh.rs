@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{self, Node};
 use crate::error::Result;
-use crate::shell::{Output, Shell};
+use crate::shell::{Output, Sh, Shell};
 use clock::Clock;
 use connect::{Connection, Visit};
 use exec::Cut;
@@ -208,7 +208,7 @@ impl Ssh {
         let found = since.elapsed();
         let connection = self.connection().await.map_err(on)?;
         let since = Instant::now();
-        self.run_once("", &mut |_| {}).await.map_err(on)?;
+        self.run_once(&Sh::EMPTY, &mut |_| {}).await.map_err(on)?;
         let root = connection.means.lock().await.as_ref().map_or("", Means::shown);
         let took = [("config", found)].into_iter().chain(connection.took.iter().copied());
         let took = took.chain([("root", since.elapsed())]).collect();
@@ -241,7 +241,7 @@ impl Ssh {
         }
     }
 
-    async fn run_once(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run_once(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         let mut connection = self.connection().await?;
         let user = connection.way.user.clone();
         let mut known = connection.means.lock().await.clone();
@@ -311,7 +311,7 @@ impl Ssh {
 
 impl Shell for Ssh {
     /// One that is dropped before its end leaves the script running over there.
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.run_once(script, heard).await.map_err(|error| error.on(&self.name))
     }
 

@@ -12,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::manifest;
 use crate::pki::Trust;
+use crate::shell::{Sh, sh};
 
 pub mod rollout;
 mod undo;
@@ -71,9 +72,9 @@ pub struct Want {
 pub enum Ask {
     /// Shell that prints the state, exits 0 and keeps quiet on stderr; anything else means *unknown*.
     /// It runs under `set -eu`; mind pipelines, whose left side can fail unseen.
-    Shell(String),
+    Shell(Sh),
     /// The same, of a machine that has not begun to join the cluster; of any other it is `not here`.
-    Newcomer(String),
+    Newcomer(Sh),
     /// `mode 644 root:root` and the text of a file, or `absent`.
     File(String),
     /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
@@ -136,10 +137,10 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fix {
     /// Shell, run as root under `set -eu`. Changes of one stage that share their text share one run of it.
-    Run(String),
+    Run(Sh),
     /// The same, for what takes long: a transient unit `ironstrap-NAME` that outlives the connection and is
     /// ended after `minutes`.
-    Unit { name: &'static str, minutes: u32, script: String },
+    Unit { name: &'static str, minutes: u32, script: Sh },
     /// Put a text in this file, atomically: this one, or what the edit made of the present one. Without a mode
     /// the file keeps its own.
     Write { path: String, mode: Option<u32>, text: Option<String> },
@@ -153,7 +154,7 @@ impl Want {
     pub fn that(that: impl Into<String>) -> Self {
         Want {
             that: that.into(),
-            ask: Ask::Shell(String::new()),
+            ask: Ask::Shell(Sh::EMPTY),
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
             undo: Undo::Nothing(""),
@@ -171,7 +172,7 @@ impl Want {
         self
     }
 
-    pub fn ask(self, shell: impl Into<String>) -> Self {
+    pub fn ask(self, shell: impl Into<Sh>) -> Self {
         self.asks(Ask::Shell(shell.into()))
     }
 
@@ -198,12 +199,12 @@ impl Want {
         })
     }
 
-    pub fn run(mut self, shell: impl Into<String>) -> Self {
+    pub fn run(mut self, shell: impl Into<Sh>) -> Self {
         self.fix = Fix::Run(shell.into());
         self
     }
 
-    pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<String>) -> Self {
+    pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<Sh>) -> Self {
         self.fix = Fix::Unit { name, minutes, script: shell.into() };
         self
     }
@@ -300,12 +301,12 @@ impl Want {
 
     /// A file that must not be there.
     pub fn no_file(that: impl Into<String>, path: &str) -> Self {
-        let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(format!("rm -f {path}"));
+        let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
         want.undone_by(Undo::File(path.into()))
     }
 
     /// An object of the cluster has all that its manifest says; `fix` brings it about.
-    pub fn object(manifest: &Value, fix: &str) -> Self {
+    pub fn object(manifest: &Value, fix: &Sh) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
         Want::that(format!("{object} is as wanted"))
@@ -328,14 +329,16 @@ impl Want {
     ///
     /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
     pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
-        let files = reads.join(" ");
+        let files = Sh::words(reads);
         let want = Want::that(format!("{unit} runs its current config")).reads(reads);
         let reads = want.reads.clone();
         want.asks(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")
-            .run(format!(
+            .run(sh!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
-                 fresh {unit} {files} || systemctl restart {unit}\nsteady {unit}"
+                 fresh {unit} {files} || systemctl restart {unit}\nsteady {unit}",
+                unit,
+                files
             ))
             .undone_by(Undo::Back(Back::unit(unit)))
             .disrupts()

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::machine::Machine;
 use crate::probe::Answer;
-use crate::shell::quote;
+use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
 pub mod reach;
@@ -58,13 +58,17 @@ pub fn joining<'a>(machines: impl Iterator<Item = (&'a str, &'a Machine)>) -> BT
 
 /// An endpoint of the user's own leads somewhere; and once there is a cluster, to somebody who answers.
 fn endpoint(cluster: &Cluster, exists: bool) -> Ask {
-    let (host, port) = (quote(&cluster.endpoint.host), cluster.endpoint.port);
-    let answers =
-        format!("timeout 5 bash -c 'exec 3<>\"/dev/tcp/$0/$1\"' {host} {port} 2>/dev/null || echo silent");
-    Ask::Shell(format!(
+    let (host, port) = (&cluster.endpoint.host, cluster.endpoint.port);
+    let answers = sh!(
+        "timeout 5 bash -c 'exec 3<>\"/dev/tcp/$0/$1\"' {host} {port} 2>/dev/null || echo silent",
+        host,
+        port
+    );
+    Ask::Shell(sh!(
         "r=0; timeout 10 getent ahosts {host} >/dev/null || r=$?\n\
-         case $r in 0) ;; 2) echo nowhere; exit 0 ;; *) echo \"getent: exit $r\" >&2; exit 1 ;; esac\n{}",
-        if exists { &answers } else { "" }
+         case $r in 0) ;; 2) echo nowhere; exit 0 ;; *) echo \"getent: exit $r\" >&2; exit 1 ;; esac\n{answers}",
+        host,
+        answers = if exists { answers } else { Sh::EMPTY }
     ))
 }
 

@@ -19,6 +19,7 @@ use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
 use ironstrap::report;
+use ironstrap::shell::Sh;
 use ironstrap::step::{Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::{STAGES, Via};
 use time::OffsetDateTime;
@@ -31,6 +32,7 @@ fn snapshot(name: &str, text: &str) {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.add_filter(r"\b[0-9a-f]{64}\b", "[hash]");
+    settings.add_filter(r"--[0-9a-f]{32}\b", "--[end]");
     settings.add_filter(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "[token]");
     settings.add_filter(r"(?s)-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", "[pem]");
     settings.add_filter(r"(certificate-authority-data: )\S{100,}", "$1[base64]");
@@ -176,14 +178,14 @@ fn a_thousand_machines_on_which_the_same_is_to_be_done_are_one_in_the_plan() {
     snapshot("plan-large-drift", &report::plan::lines(&plan, &lab.cluster.nodes).join("\n"));
 }
 
-/// What a script puts into the here-document of this name.
-fn document(script: &str, name: &str) -> String {
-    let start = script.find(&format!("<<'{name}'\n")).unwrap() + name.len() + 5;
-    let end = script[start..].find(&format!("\n{name}\n")).unwrap();
-    script[start..start + end + 1].to_string()
+/// What a script gives to this command.
+fn document(script: &str, command: &str) -> String {
+    let (_, after) = script.split_once(&format!("{command} <<'")).unwrap();
+    let (end, after) = after.split_once("'\n").unwrap();
+    after[..after.find(&format!("\n{end}\n")).unwrap() + 1].to_string()
 }
 
-fn enter(lab: &Untouched, node: &str) -> String {
+fn enter(lab: &Untouched, node: &str) -> Sh {
     let changes = lab.changes(lab.node(node), |stage| stage == "member");
     let Fix::Unit { script, .. } = &changes[0].fix else { panic!("{:?}", changes[0].fix) };
     script.clone()
@@ -194,8 +196,8 @@ fn kubeadm_configurations() {
     let mut lab = Untouched::lab();
     // Which kubeadm has nothing of.
     lab.cluster.ignore_preflight.extend(["reach".to_string(), "MachineID".to_string()]);
-    snapshot("kubeadm-init", &document(&enter(&lab, "m1"), "KUBEADM"));
-    snapshot("kubeadm-join", &document(&enter(&lab, "w2"), "KUBEADM"));
+    snapshot("kubeadm-init", &document(&enter(&lab, "m1"), "cat >$c )"));
+    snapshot("kubeadm-join", &document(&enter(&lab, "w2"), "cat >$c )"));
 }
 
 #[test]

@@ -10,11 +10,12 @@ use std::path::Path;
 
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
+use ironstrap::shell::Sh;
 use ironstrap::step::Fix;
 use time::OffsetDateTime;
 
 /// The fix of this want of the step on this node, in a fleet where its Node is gone and somebody has these ranges.
-fn fix(node: usize, that: &str, ranges: &[&str]) -> String {
+fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
     let cluster = common::lab();
     let node = &cluster.nodes[node];
     let has = ["kubelet.conf", "client-certificate", "receipt", "manifests/kube-apiserver.yaml"];

@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use common::{pipe, run, shells};
+use common::{pipe, run, sh, shells};
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Lease;
 use ironstrap::plan::{self, Change};
@@ -68,7 +68,7 @@ fn an_ask_is_answered_exactly_or_not_at_all() {
         ("trap 'echo bye' EXIT; echo x", said("x\nbye\n")),
     ];
     for shell in shells() {
-        let asks: Vec<Ask> = cases.iter().map(|(ask, _)| Ask::Shell(ask.to_string())).collect();
+        let asks: Vec<Ask> = cases.iter().map(|(ask, _)| Ask::Shell((*ask).into())).collect();
         for ((ask, right), answer) in cases.iter().zip(answers(shell, &asks)) {
             assert_eq!(answer, *right, "{shell}: {ask}");
         }
@@ -209,7 +209,7 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
     let change = |name: &&str| {
         let want = Want::that(format!("{name} is there"))
             .is("yes")
-            .run(format!("touch {}", root.path(name).display()))
+            .run(sh(format!("touch {}", root.path(name).display())))
             .undone_by(Undo::Back(Back::new(name, format!("{name} is gone")).keep("echo of old")));
         plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))], &mut Default::default()).remove(0)
     };
@@ -223,7 +223,7 @@ fn a_script_cut_at_any_byte_runs_nothing() {
     let changes: Vec<&Change> = changes.iter().collect();
     let seen = Lease::default();
     let fix = root.moved(&ledger::fix(&me(), Some(&seen), &changes, BOUNDARY));
-    let touch = Ask::Shell(format!("touch {}", root.path("asked").display()));
+    let touch = Ask::Shell(sh(format!("touch {}", root.path("asked").display())));
     let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY));
     let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
     for (script, does) in [(fix, "one"), (probe, "asked")] {

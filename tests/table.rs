@@ -8,7 +8,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use common::{clusters, fit, lab, pipe, shells, trust, wants};
+use common::{clusters, fit, lab, pipe, sh, shells, trust, wants};
 use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
@@ -17,6 +17,7 @@ use ironstrap::machine::{Lease, Machine};
 use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
+use ironstrap::shell::Sh;
 use ironstrap::step::{Ask, Cx, Expect, Fix, Step, Undo, Want};
 use ironstrap::steps::preflight::predicted::{How, PREDICTED};
 use ironstrap::steps::{STAGES, Stage};
@@ -243,7 +244,7 @@ fn the_way_back_keeps_nothing_and_shows_no_secret() {
 #[test]
 fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
     let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
-    let mut scripts: BTreeMap<String, String> = BTreeMap::new();
+    let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
     each_back(|whose, stage, back| {
         let unknown = Answer::Unknown("nobody asked".into());
         let judged: Vec<plan::Judged> = back.iter().map(|(step, want)| (*step, want, &unknown)).collect();
@@ -252,10 +253,12 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
         scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));
         for (_, want) in back {
             if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
-                scripts.entry(format!("( set -eu\n{ask}\n)\n")).or_insert(format!("{whose}: {}", want.that));
+                scripts
+                    .entry(sh(format!("( set -eu\n{ask}\n)\n")))
+                    .or_insert(format!("{whose}: {}", want.that));
             }
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
-                scripts.entry(format!("{{\n{script}\n}}\n")).or_insert(format!("{whose}: {}", want.that));
+                scripts.entry(sh(format!("{{\n{script}\n}}\n"))).or_insert(format!("{whose}: {}", want.that));
             }
         }
     });
@@ -273,8 +276,8 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
 #[test]
 fn every_script_can_be_parsed_by_every_shell() {
     let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
-    let mut scripts: BTreeMap<String, String> = BTreeMap::new();
-    let mut note = |script: String, what: String| {
+    let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
+    let mut note = |script: Sh, what: String| {
         scripts.entry(script).or_insert(what);
     };
     each(|whose, node, wants| {
@@ -282,11 +285,11 @@ fn every_script_can_be_parsed_by_every_shell() {
         note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
         for (.., want) in wants {
             if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
-                note(format!("( set -eu\n{ask}\n)\n"), format!("{whose}: the ask of: {}", want.that));
+                note(sh(format!("( set -eu\n{ask}\n)\n")), format!("{whose}: the ask of: {}", want.that));
             }
             // What is in a here-document, no shell parses before it is run.
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
-                note(format!("{{\n{script}\n}}\n"), format!("{whose}: the fix of: {}", want.that));
+                note(sh(format!("{{\n{script}\n}}\n")), format!("{whose}: the fix of: {}", want.that));
             }
         }
         let changes = as_changes(node, wants);
@@ -358,7 +361,7 @@ fn whatever_fetches_something_goes_through_the_proxy_of_the_inventory() {
         Fix::Run(script) | Fix::Unit { script, .. } => Some(script),
         _ => None,
     });
-    let fetching: Vec<&String> =
+    let fetching: Vec<&Sh> =
         scripts.filter(|s| s.contains("apt update") || s.contains("apt-helper")).collect();
     assert!(fetching.len() >= 2, "{fetching:?}");
     for script in fetching {
@@ -477,7 +480,7 @@ fn ports_that_are_asked_of_are_those_that_a_role_needs() {
         let want =
             all.into_iter().find(|(.., want)| want.that == "the ports of Kubernetes are free").unwrap().2;
         let Ask::Newcomer(ask) = want.ask else { panic!() };
-        let list = ask.split_once("ports=\"").unwrap().1.split('"').next().unwrap();
+        let list = ask.split_once("ports='").unwrap().1.split('\'').next().unwrap();
         list.split(' ').map(|pair| pair.split_once('=').unwrap().1.to_string()).collect::<BTreeSet<String>>()
     };
     let of_all = ["10250", "6443", "10257", "10259", "2379", "2380"].map(String::from);

@@ -20,7 +20,7 @@ use ironstrap::inventory;
 use ironstrap::ledger::Run;
 use ironstrap::reconcile::Fleetwork;
 use ironstrap::report::{self, Events};
-use ironstrap::shell::{Output, Shell};
+use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
 use ironstrap::trial::alone;
@@ -46,7 +46,7 @@ struct Here {
 }
 
 impl Shell for Here {
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         let script =
             self.words.iter().fold(script.to_string(), |script, (old, new)| script.replace(old, new));
         self.ran.lock().unwrap().push(script.clone());

@@ -20,7 +20,7 @@ use ironstrap::ledger::Run;
 use ironstrap::machine::Machine;
 use ironstrap::reconcile::Fleetwork;
 use ironstrap::report::{self, Events};
-use ironstrap::shell::{Output, Shell};
+use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
 use ironstrap::steps::preflight::predicted::{OURS, PREDICTED};
@@ -54,7 +54,7 @@ struct Played {
 }
 
 impl Shell for Played {
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         let said = if script.contains("Listens for those who") {
             self.listens(script)
         } else if script.contains("AF_UNIX") {
@@ -71,7 +71,7 @@ impl Shell for Played {
 
 impl Played {
     fn replies(&self, script: &str, said: &[std::result::Result<String, String>]) -> String {
-        let boundary = script.rsplit_once("%s\\n' ").unwrap().1.split(' ').next().unwrap();
+        let boundary = script.rsplit_once("%s\\n' ").unwrap().1.split(' ').next().unwrap().trim_matches('\'');
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() + self.ahead;
         let mut reply = String::new();
         let mut one = |text: &str, status: i32, words: &str| {
@@ -111,8 +111,9 @@ impl Played {
         let wrong =
             |what: &str| self.tries.iter().find(|(other, _)| what.starts_with(other)).map(|(_, how)| *how);
         let mut said = Vec::new();
-        if let Some((_, ways)) = script.split_once("<<'WAYS'\n") {
-            let ways = ways.split_once("WAYS").unwrap().0.lines().map(|way| way.rsplit_once(' ').unwrap().0);
+        if let Some((_, document)) = script.split_once(" <<'--") {
+            let ways = document.lines().skip(1).take_while(|line| !line.starts_with("--"));
+            let ways = ways.map(|way| way.rsplit_once(' ').unwrap().0);
             let come = |way: &str| match wrong(way) {
                 Some(how) => format!("{way} {}\n", how.unwrap()),
                 None if way.starts_with("udp") => format!("{way} ok 1500 1500\n"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Node};
 use crate::etcd::{self, ETCD, FORGET};
-use crate::shell::{KUBECTL, kubectl};
+use crate::shell::{KUBECTL, Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
 use crate::steps::{Needs, On, Stage, Via};
 
@@ -45,7 +45,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         Want::that(format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
             .judged(registered)
-            .run(format!("{}kubectl delete node {node} --ignore-not-found", kubectl())),
+            .run(kubectl() + sh!("kubectl delete node --ignore-not-found -- {node}", node)),
     );
     wants
         .into_iter()
@@ -79,13 +79,13 @@ fn majority(plane: &Node) -> Want {
 fn forgotten(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::that(format!("etcd has no member on {name}"))
-        .ask(format!("{ETCD}{}", etcd::MEMBERS))
+        .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| match etcd::members(answer) {
             Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
             Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
             None => Verdict::Differs { have: answer.into(), want: String::new() },
         })
-        .run(format!("{ETCD}{FORGET}patiently forget {} {ip}", plane.name))
+        .run(ETCD + FORGET + sh!("patiently forget {name} {ip}", name = plane.name, ip))
 }
 
 fn registered(answer: &str) -> Verdict {
@@ -105,16 +105,18 @@ fn cordoned(node: &str) -> Want {
                 false => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
             }
         })
-        .run(format!("{}kubectl cordon {node}", kubectl()))
+        .run(kubectl() + sh!("kubectl cordon -- {node}", node))
 }
 
 /// Prints the pods of a node, a line each: name, kind of the owner, phase, whether the kubelet itself made it, whether
 /// it has volumes that end with it.
-fn pods(node: &str, filter: &str) -> String {
-    let ask = r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
+fn pods(node: &str, filter: &'static str) -> Sh {
+    let ask = Sh::raw(
+        r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
 pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences[?(@.controller==true)].kind}{"\t"}{.status.phase}{"\t"}{.metadata.annotations.kubernetes\.io/config\.mirror}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
-echo "$pods" | awk -F '\t' '$1 != "" && $2 != "DaemonSet" && $4 == "" FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#;
-    format!("{KUBECTL}{}", ask.replace("NODE", node).replace("FILTER", filter))
+echo "$pods" | awk -F '\t' '$1 != "" && $2 != "DaemonSet" && $4 == "" FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#,
+    );
+    KUBECTL + ask.replaced("NODE", node).replaced("FILTER", Sh::raw(filter))
 }
 
 fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send + Sync + 'static {
@@ -134,13 +136,16 @@ fn unmanaged(removal: &Removal, gone: bool) -> Want {
 
 fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
     let Removal { node, force, drain_seconds } = removal;
-    let force = if *force { " --force" } else { "" };
-    let drain = format!(
-        "{}kubectl drain {node} --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} || {{\n  \
-         echo 'they may have nowhere to go, or a PodDisruptionBudget of {} keeps them: kubectl get pdb -A'; exit 1; }}",
-        kubectl(),
-        cluster.name
-    );
+    let force = Sh::raw(if *force { " --force" } else { "" });
+    let drain = kubectl()
+        + sh!(
+            "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} -- {node} || {\n  \
+             echo 'they may have nowhere to go, or a PodDisruptionBudget of '{cluster}' keeps them: kubectl get pdb -A'; exit 1; }",
+            drain_seconds,
+            force,
+            node,
+            cluster = cluster.name
+        );
     Want::that(format!("no pods run on {node} that belong elsewhere"))
         .ask(pods(node, ""))
         .judged(none_left(gone, ""))

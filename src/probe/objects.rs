@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Found, Reply};
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Object};
 
 /// What the question prints where no API server was ever set up.
@@ -20,7 +20,8 @@ const WITHIN: u32 = 20;
 const TIMED_OUT: i32 = 124;
 
 /// A control plane whose manifest is gone is no machine without a cluster.
-const GUARD: &str = r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
+const GUARD: Sh = Sh::raw(
+    r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
   [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && [ -e /var/lib/etcd/member ] || { echo no cluster; exit 0; }
   echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
   exit 1
@@ -28,25 +29,28 @@ fi
 # Whoever was killed while joining has laid out an API server that has nothing to answer from yet.
 [ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] ||
   [ -e /etc/kubernetes/super-admin.conf ] || { echo no cluster; exit 0; }
-"#;
+"#,
+);
 
 /// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was
 /// killed before that left nothing but the other credentials to see it with. They also serve where the administrator's
 /// own are no good any more.
-const ASK: &str = r#"exec 4>&1
+const ASK: Sh = Sh::raw(
+    r#"exec 4>&1
 r=0; said=$(get 2>&1 >&4) || r=$?
 super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
 esac
 [ -z "$said" ] || echo "$said" | head -n 3 >&2
-exit $r"#;
+exit $r"#,
+);
 
 /// An empty question where nothing is asked; else every object once.
-pub(super) fn question(asks: &[&Ask]) -> String {
+pub(super) fn question(asks: &[&Ask]) -> Sh {
     let asked = asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes));
     if !asked {
-        return String::new();
+        return Sh::EMPTY;
     }
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
     // With a single object the output would have another shape.
@@ -64,18 +68,27 @@ pub(super) fn question(asks: &[&Ask]) -> String {
     };
     let documents: String = wanted.iter().map(document).collect();
     // A Secret's content stays where it is.
-    let format = concat!(
+    let format = Sh::raw(concat!(
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
         r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.type}{"\n"}{end}"#
+    ));
+    let nodes = Sh::raw(r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#);
+    let bounded = KUBECTL.replaced("command kubectl", sh!("command timeout {WITHIN} kubectl", WITHIN));
+    let get = sh!(
+        "kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f -",
+        format
     );
-    let nodes = r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#;
-    let bounded = KUBECTL.replace("command kubectl", &format!("command timeout {WITHIN} kubectl"));
+    let get = here(get, &documents);
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
-    format!(
-        "{GUARD}{bounded}nodes() {{\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}}\n\
-         get() {{\nnodes \"$@\" | {{ r=0\n\
-         kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f - <<'OBJECTS' || r=$?\n{documents}OBJECTS\n\
-         cat; return $r; }}\n}}\n{ASK}"
+    sh!(
+        "{GUARD}{bounded}nodes() {\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
+         get() {\nnodes \"$@\" | { r=0\n{ {get}} || r=$?\ncat; return $r; }\n}\n{ASK}",
+        GUARD,
+        bounded,
+        nodes,
+        ALL_NODES,
+        get,
+        ASK
     )
 }
 

@@ -4,20 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Answer, Reply};
+use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
 /// Separates the fields of a line; no path, unit or package has it in its name.
 const TAB: char = '\t';
 
 /// Of a kubeconfig what everybody may know, in lines of `PATH KEY VALUE`.
-const PUBLIC: &str = "/^ *(server|certificate-authority-data|client-certificate-data|client-certificate): / \
-     { print FILENAME, substr($1, 1, length($1) - 1), $2 }";
+const PUBLIC: Sh = Sh::raw(
+    "awk '/^ *(server|certificate-authority-data|client-certificate-data|client-certificate): / \
+     { print FILENAME, substr($1, 1, length($1) - 1), $2 }'",
+);
 
 /// Stat, text and hash of files; kubeconfigs; units; packages. Always six questions, empty where nothing is asked.
-pub(super) fn questions(asks: &[&Ask]) -> [String; 6] {
-    let paths = |which: fn(&Ask) -> Vec<&str>| -> String {
+pub(super) fn questions(asks: &[&Ask]) -> [Sh; 6] {
+    let paths = |which: fn(&Ask) -> Vec<&str>| -> Sh {
         let all: BTreeSet<&str> = asks.iter().flat_map(|ask| which(ask)).collect();
-        all.into_iter().collect::<Vec<_>>().join(" ")
+        Sh::words(all)
     };
     let all = paths(|ask| match ask {
         Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => vec![path],
@@ -37,29 +40,30 @@ pub(super) fn questions(asks: &[&Ask]) -> [String; 6] {
         Ask::Packages(names) => names.iter().map(String::as_str).collect(),
         _ => vec![],
     });
-    let there = |paths: &str, then: &str| match paths.is_empty() {
-        true => String::new(),
-        false => format!(
-            "for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} \"$@\""
+    let there = |paths: &Sh, then: Sh| match paths.is_empty() {
+        true => Sh::EMPTY,
+        false => sh!(
+            "for f in {paths}; do [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n[ $# = 0 ] || {then} \"$@\"",
+            paths,
+            then
         ),
     };
-    let some = |list: &str, command: String| if list.is_empty() { String::new() } else { command };
+    let some = |list: &Sh, command: Sh| if list.is_empty() { Sh::EMPTY } else { command };
     [
-        some(&all, format!("stat -L -c '%n{TAB}%F{TAB}mode %a %U:%G{TAB}%s{TAB}%.6Z' -- {all}")),
-        there(&texts, "cat --"),
-        there(&hashes, "sha256sum --"),
-        there(&kubeconfigs, &format!("awk '{PUBLIC}'")),
+        some(&all, sh!("stat -L -c '%n\t%F\tmode %a %U:%G\t%s\t%.6Z' -- {all}", all)),
+        there(&texts, Sh::raw("cat --")),
+        there(&hashes, Sh::raw("sha256sum --")),
+        there(&kubeconfigs, PUBLIC),
         some(
             &units,
-            format!(
-                "systemctl show --timestamp=us+utc -p Id,LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload -- {units}"
+            sh!(
+                "systemctl show --timestamp=us+utc -p Id,LoadState,UnitFileState,ActiveState,ActiveEnterTimestamp,NeedDaemonReload -- {units}",
+                units
             ),
         ),
         some(
             &packages,
-            format!(
-                "dpkg-query -W -f '${{Package}}{TAB}${{db:Status-Abbrev}}{TAB}${{Version}}\\n' -- {packages}"
-            ),
+            sh!("dpkg-query -W -f '${Package}\t${db:Status-Abbrev}\t${Version}\\n' -- {packages}", packages),
         ),
     ]
 }

@@ -11,7 +11,7 @@ use crate::ledger;
 use crate::plan;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
-use crate::shell::{Output, Shell};
+use crate::shell::{Output, Sh, Shell};
 use crate::step::Ask;
 
 pub(super) struct Told<S> {
@@ -24,21 +24,21 @@ pub(super) struct Told<S> {
 
 impl<S: Shell> Told<S> {
     /// Runs a script that is told in another way.
-    pub async fn run_untold(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    pub async fn run_untold(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         let place = self.places.acquire().await;
         let _place = place.map_err(|e| Error::new(Kind::Local, "the run is over").because(e.to_string()))?;
         self.shell.run(script, heard).await
     }
 
     /// Runs a script that others wait for while it runs: it takes no place from them.
-    pub async fn run_beside(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    pub async fn run_beside(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.begins(script);
         let output = self.shell.run(script, heard).await?;
         self.ended(&output);
         Ok(output)
     }
 
-    fn begins(&self, script: &str) {
+    fn begins(&self, script: &Sh) {
         if self.events.are_detailed() {
             let (node, script) = (self.node.clone(), ledger::shown(script));
             self.events.tell(Event::Script { node, script });
@@ -54,7 +54,7 @@ impl<S: Shell> Told<S> {
 }
 
 impl<S: Shell> Shell for Told<S> {
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.begins(script);
         let output = self.run_untold(script, heard).await?;
         self.ended(&output);

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::plan;
 use crate::probe::{self, Answer};
 use crate::report::Event;
-use crate::shell::Shell;
+use crate::shell::{Sh, Shell};
 use crate::step::Ask;
 use crate::trial::reach::{self, Listening, Round};
 use crate::trial::{self, untried};
@@ -164,7 +164,7 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 /// Keeps a listener until it ends, and gives away what it says once it is there.
-async fn hold<S: Shell>(shell: Arc<Told<S>>, script: String, nonce: String, ready: oneshot::Sender<String>) {
+async fn hold<S: Shell>(shell: Arc<Told<S>>, script: Sh, nonce: String, ready: oneshot::Sender<String>) {
     let (mut said, mut ready) = (String::new(), Some(ready));
     let mut heard = |piece: &[u8]| {
         said += &String::from_utf8_lossy(piece);

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::etcd::{ETCD, MEMBERS};
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, Sh};
 use crate::step::{Ask, Object};
 
 /// What a question is about.
@@ -32,13 +32,13 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
     if node.is_control_plane() {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
         all.extend([
-            (Topic::Api, Ask::Shell(format!("{TRACES}{KUBECTL}{READY}"))),
-            (Topic::Etcd, Ask::Shell(format!("{ETCD}{HEALTH}"))),
-            (Topic::Members, Ask::Shell(format!("{ETCD}{MEMBERS}"))),
+            (Topic::Api, Ask::Shell(TRACES + KUBECTL + READY)),
+            (Topic::Etcd, Ask::Shell(ETCD + HEALTH)),
+            (Topic::Members, Ask::Shell(ETCD + MEMBERS)),
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
-            (Topic::Tokens, Ask::Shell(format!("{TRACES}{KUBECTL}{TOKENS}"))),
-            (Topic::Pods, Ask::Shell(format!("{TRACES}{KUBECTL}{PODS}"))),
+            (Topic::Tokens, Ask::Shell(TRACES + KUBECTL + TOKENS)),
+            (Topic::Pods, Ask::Shell(TRACES + KUBECTL + PODS)),
         ]);
     }
     all
@@ -72,13 +72,15 @@ done
   sub(/^ *client-certificate-data: */, "")' "$@""#;
 
 /// What answers in place of an API server that was never there, or is not there now.
-const TRACES: &str = r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
+const TRACES: Sh = Sh::raw(
+    r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
 if [ ! -e manifests/kube-apiserver.yaml ]; then
   if [ -e /var/lib/etcd/member ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
   exit 0
 fi
 [ -e admin.conf ] || { echo 'there is no /etc/kubernetes/admin.conf to ask it with' >&2; exit 1; }
-"#;
+"#,
+);
 
 const READY: &str = r#"if said=$(kubectl get --request-timeout=5s --raw '/readyz?verbose' 2>&1); then echo healthy; exit 0; fi
 case $said in

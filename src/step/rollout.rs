@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
-use crate::shell::{KUBECTL, quote};
+use crate::shell::{KUBECTL, Sh, sh};
 
 /// Those of these manifests that are of something that runs, and can be waited for.
 pub fn running(manifests: &[Value]) -> Vec<Object> {
@@ -21,7 +21,7 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
 /// can be said. As long as somebody has still to join or to answer, their pods may have no place to be.
 pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
-    let fix = format!("{KUBECTL}{}", waiting(cx, &running));
+    let fix = KUBECTL + waiting(cx, &running);
     let strangers = cx.fleet.strangers.len() as u64;
     let objects = running.clone();
     Want::that(that)
@@ -44,16 +44,20 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
 }
 
 /// Shell that waits until they are.
-pub fn waiting(cx: &Cx, running: &[Object]) -> String {
+pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
     let strangers = cx.fleet.strangers.len();
     let wait = |object: &Object| match (object.kind.as_str(), strangers) {
         ("DaemonSet", 1..) => {
-            format!("patiently covers {} {} {strangers}", quote(namespace(object)), quote(&object.name))
+            sh!(
+                "patiently covers {namespace} {name} {strangers}",
+                namespace = namespace(object),
+                name = object.name,
+                strangers
+            )
         }
         _ => wait(object),
     };
-    let lines: Vec<String> = running.iter().map(wait).collect();
-    format!("{}{}", if strangers > 0 { COVERS } else { "" }, lines.join("\n"))
+    Sh::raw(if strangers > 0 { COVERS } else { "" }) + Sh::join("\n", running.iter().map(wait))
 }
 
 /// `kubectl rollout status` waits for all Nodes, whoever's they are.
@@ -67,8 +71,8 @@ const COVERS: &str = r#"covers() {
 /// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
 /// to five minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done,
 /// they are waited for all the same.
-pub fn at_once(running: &[Object]) -> String {
-    let mut script = String::from(DYING);
+pub fn at_once(running: &[Object]) -> Sh {
+    let mut script = Sh::raw(DYING);
     for object in running {
         // The pods of a Deployment belong to its ReplicaSets, which are called after it.
         let owner = match object.kind.as_str() {
@@ -76,7 +80,7 @@ pub fn at_once(running: &[Object]) -> String {
             "Deployment" => format!("ReplicaSet/{}-*", object.name),
             _ => continue,
         };
-        script += &format!("dying {} {}\n", quote(namespace(object)), quote(&owner));
+        script += sh!("dying {namespace} {owner}\n", namespace = namespace(object), owner);
     }
     script
 }
@@ -93,13 +97,14 @@ fn namespace(object: &Object) -> &str {
     if object.namespace.is_empty() { "default" } else { &object.namespace }
 }
 
-fn wait(object: &Object) -> String {
-    let what = quote(&format!("{}/{}", object.kind.to_lowercase(), object.name));
+fn wait(object: &Object) -> Sh {
+    let what = format!("{}/{}", object.kind.to_lowercase(), object.name);
     let how = match object.kind.as_str() {
-        "Job" => "wait --for=condition=Complete",
-        _ => "rollout status",
+        "Job" => Sh::raw("wait --for=condition=Complete"),
+        _ => Sh::raw("rollout status"),
     };
-    format!("patiently kubectl -n {} {how} {what} --timeout=20s >/dev/null", quote(namespace(object)))
+    let namespace = namespace(object);
+    sh!("patiently kubectl -n {namespace} {how} {what} --timeout=20s >/dev/null", namespace, how, what)
 }
 
 /// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.

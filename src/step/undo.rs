@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::shell::{Sh, sh};
+
 /// Why nothing of the cluster's own objects is taken back.
 pub const WITH_THE_CLUSTER: &str = "it is kept in the cluster, and goes with it";
 
@@ -35,62 +37,63 @@ pub struct Back {
     /// Said so that it reads true once it is taken back.
     pub that: String,
     /// Shell that prints, right before the first fix, what the answer does not tell and `script` has to know.
-    pub keep: String,
+    pub keep: Sh,
     /// Shell that prints what goes or changes, under the rules of an ask.
-    pub now: String,
+    pub now: Sh,
     /// `$was` is the file with the answer, `$kept` the one with what `keep` printed.
-    pub script: String,
+    pub script: Sh,
     /// It comes after the rest of its step: a unit is put back when all that it reads is.
     pub last: bool,
 }
 
 impl Back {
     pub fn new(name: &str, that: impl Into<String>) -> Self {
-        let empty = String::new;
         Back {
             name: name.into(),
             that: that.into(),
-            keep: empty(),
-            now: empty(),
-            script: empty(),
+            keep: Sh::EMPTY,
+            now: Sh::EMPTY,
+            script: Sh::EMPTY,
             last: false,
         }
     }
 
-    pub fn keep(mut self, shell: impl Into<String>) -> Self {
+    pub fn keep(mut self, shell: impl Into<Sh>) -> Self {
         self.keep = shell.into();
         self
     }
 
-    pub fn now(mut self, shell: impl Into<String>) -> Self {
+    pub fn now(mut self, shell: impl Into<Sh>) -> Self {
         self.now = shell.into();
         self
     }
 
-    pub fn script(mut self, shell: impl Into<String>) -> Self {
+    pub fn script(mut self, shell: impl Into<Sh>) -> Self {
         self.script = shell.into();
         self
     }
 
     /// The answer was that of `Ask::Unit`.
     pub fn unit(unit: &str) -> Self {
-        let now = format!("systemctl show -p UnitFileState -p ActiveState --value {unit} | xargs");
+        let now = sh!("systemctl show -p UnitFileState -p ActiveState --value {unit} | xargs", unit);
         let back = Back::new(unit, format!("{unit} starts and runs as before")).now(now);
-        Back { last: true, ..back.script(format!("read -r state <\"$was\"\nunit_back {unit} $state")) }
+        Back { last: true, ..back.script(sh!("read -r state <\"$was\"\nunit_back {unit} $state", unit)) }
     }
 
     /// The answer was that of `Ask::Packages`; they were installed by `packages NAME`.
     pub fn packages(name: &str, packages: &[&str]) -> Self {
-        let names = packages.join(" ");
+        let names = Sh::words(packages);
         let came = format!("/var/lib/ironstrap/came/{name}");
-        let now = format!(
+        let now = sh!(
             "set -- {names}\nif [ -e {came} ]; then set -- \"$@\" $(cat {came}); fi\n\
-             dpkg-query -W -f '${{Package}} ${{db:Status-Abbrev}} ${{Version}}\\n' -- \"$@\" 2>/dev/null | tr -s ' ' | sort -u || :"
+             dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Version}\\n' -- \"$@\" 2>/dev/null | tr -s ' ' | sort -u || :",
+            names,
+            came
         );
         Back::new("packages", format!("{} and what came with them are as before", packages.join(", ")))
             .keep("apt-mark showmanual\n[ ! -d /opt ] || echo folder /opt")
             .now(now)
-            .script(format!("unpackage \"$was\" \"$kept\" {names}"))
+            .script(sh!("unpackage \"$was\" \"$kept\" {names}", names))
     }
 }
 

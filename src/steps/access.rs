@@ -6,7 +6,7 @@ use crate::cluster::Node;
 use crate::error::Result;
 use crate::etcd::{self, ETCD, FORGET};
 use crate::pki::Token;
-use crate::shell::{kubectl, kubectl_apply};
+use crate::shell::{APPLY, Sh, here, kubectl, kubectl_apply, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::template;
 
@@ -45,17 +45,18 @@ fn token(cx: &Cx) -> Want {
                 Verdict::Differs { have: "no token that is good".into(), want: "a token that is good".into() }
             }
         })
-        .run(format!(
-            "{}{}",
-            kubectl(),
-            TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &cx.trust.token.secret)
-        ))
+        .run(kubectl() + token_for_a_day(&cx.trust.token))
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
+fn token_for_a_day(token: &Token) -> Sh {
+    let secret = TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &token.secret);
+    let secret = here("sed \"s/EXPIRATION/$(date -u -d '+24 hours' +%Y-%m-%dT%H:%M:%SZ)/\"", &secret);
+    sh!("{ {secret}} | {APPLY}", secret, APPLY)
+}
+
 /// A bootstrap token is a Secret of this form (Kubernetes' documentation, "Bootstrap Tokens").
-const TOKEN: &str = r#"kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<SECRET
-apiVersion: v1
+const TOKEN: &str = r#"apiVersion: v1
 kind: Secret
 type: bootstrap.kubernetes.io/token
 metadata:
@@ -64,12 +65,12 @@ metadata:
 stringData:
   token-id: "TOKEN_ID"
   token-secret: "TOKEN_SECRET"
-  expiration: "$(date -u -d '+24 hours' +%Y-%m-%dT%H:%M:%SZ)"
+  expiration: "EXPIRATION"
   description: made by ironstrap
   usage-bootstrap-authentication: "true"
   usage-bootstrap-signing: "true"
   auth-extra-groups: "system:bootstrappers:kubeadm:default-node-token"
-SECRET"#;
+"#;
 
 /// A machine that was installed anew is not the Node of its name any more, and kubeadm refuses to join beside a
 /// Node that still counts as ready.
@@ -85,7 +86,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
                 Verdict::Differs { have: format!("Node {node} of an earlier machine"), want: String::new() }
             }
         })
-        .run(format!("{}kubectl delete node {name} --ignore-not-found", kubectl()))
+        .run(kubectl() + sh!("kubectl delete node --ignore-not-found -- {name}", name))
         .nothing_to_undo("the earlier machine is no more")
 }
 
@@ -96,7 +97,7 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     let (name, ip) = (node.name.clone(), node.ip);
     Want::that(format!("no earlier machine stands in for {name} in etcd"))
         .about([name.clone()])
-        .ask(format!("{ETCD}{}", etcd::MEMBERS))
+        .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| {
             let have = match etcd::members(answer) {
                 Some(all) if all.iter().any(|member| member.is_of(&name, ip)) => {
@@ -110,6 +111,6 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
                 false => Verdict::Holds,
             }
         })
-        .run(format!("{ETCD}{FORGET}patiently forget {} {ip}", node.name))
+        .run(ETCD + FORGET + sh!("patiently forget {name} {ip}", name = node.name, ip))
         .nothing_to_undo("the earlier machine is no more")
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Addon;
 use crate::error::Result;
-use crate::shell::{kubectl_apply, quote};
+use crate::shell::{Sh, kubectl_apply, sh};
 use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout};
 use crate::template;
 
@@ -69,12 +69,12 @@ fn labelled(addon: &Addon, object: &Value) -> Value {
 }
 
 /// Each by itself: what somebody else has filled in since, in an object that is as it should be, stays.
-fn apply(object: &Value) -> Result<String> {
+fn apply(object: &Value) -> Result<Sh> {
     let mut script = kubectl_apply(&template::yaml(std::slice::from_ref(object))?);
     if text(object, "kind") == KIND {
-        let kind = quote(&format!("crd/{}", text(&object["metadata"], "name")));
+        let kind = format!("crd/{}", text(&object["metadata"], "name"));
         script +=
-            &format!("\npatiently kubectl wait --for=condition=Established --timeout=20s {kind} >/dev/null");
+            sh!("patiently kubectl wait --for=condition=Established --timeout=20s {kind} >/dev/null", kind);
     }
     Ok(script)
 }

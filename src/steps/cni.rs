@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
-use crate::shell::KUBELETS_KUBECTL;
+use crate::shell::{KUBELETS_KUBECTL, Sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 use crate::steps::{network, runtime};
 
@@ -28,13 +28,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("flannel's plugin is here")
             .ask("if [ -x /opt/cni/bin/flannel ]; then echo yes; else echo no; fi")
             .is("yes")
-            .run(AGAIN.replace("NODE", &cx.node.name).replace("KUBECTL", KUBELETS_KUBECTL))
+            .run(AGAIN.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         Want::that("the bridge of the pods has its node's range")
             .ask(BRIDGE)
             .is("")
-            .run(RENUMBERED.replace("NODE", &cx.node.name).replace("KUBECTL", KUBELETS_KUBECTL))
+            .run(RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
@@ -53,17 +53,19 @@ fn packaged(cluster: &Cluster) -> Want {
     Want::that("the plugins of kubernetes-cni are here")
         .ask("for p in bridge host-local loopback portmap; do [ -x /opt/cni/bin/$p ] || echo \"/opt/cni/bin/$p is gone\"; done")
         .is("")
-        .run(format!("{}apt update\npackages kubelet --reinstall kubernetes-cni", runtime::exports(cluster)))
+        .run(runtime::exports(cluster) + "apt update\npackages kubelet --reinstall kubernetes-cni")
 }
 
 /// A new pod copies the plugin as the first thing it does. Kubelets may delete the pods of their own node (Kubernetes'
 /// documentation, "Using Node Authorization").
-const AGAIN: &str = "\
-KUBECTL -n kube-flannel delete pod --wait=false --field-selector \"spec.nodeName=NODE\" -l app=flannel
+const AGAIN: Sh = Sh::raw(
+    "\
+KUBECTL -n kube-flannel delete pod --wait=false --field-selector spec.nodeName=NODE -l app=flannel
 n=0
 until [ -x /opt/cni/bin/flannel ]; do
   n=$((n + 1)); [ $n -lt 240 ] || { echo 'no pod of flannel has brought it back'; exit 1; }; sleep 0.25
-done";
+done",
+);
 
 /// A bridge keeps the addresses that it was made with (its plugin refuses new pods then: `cni0" already has an IP
 /// address different from`); flannel notes the range that it read when it started.
@@ -82,7 +84,8 @@ done </run/flannel/subnet.env
 "#;
 
 /// Pods are where their sandbox is, and that is where its first process is: without it the kubelet makes both anew.
-const RENUMBERED: &str = r#"for netns in /run/netns/cni-*; do
+const RENUMBERED: Sh = Sh::raw(
+    r#"for netns in /run/netns/cni-*; do
   [ -e "$netns" ] || continue
   net=$(stat -L -c %i "$netns")
   for p in /proc/[0-9]*; do
@@ -95,4 +98,5 @@ n=0
 until grep -q '^ *cni0:' /proc/net/dev || [ $n -ge 60 ]; do n=$((n + 1)); sleep 0.5; done
 KUBECTL wait pod -A --field-selector spec.nodeName=NODE,status.phase=Running --for=condition=Ready --timeout=60s >/dev/null ||
   echo 'some of its pods are not ready yet'
-"#;
+"#,
+);

@@ -1,6 +1,7 @@
 //! kernel: what containers and their network need of it, now and at boot.
 
 use crate::error::Result;
+use crate::shell::{Sh, sh};
 use crate::step::{Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step {
@@ -62,29 +63,32 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 /// Asks for the effect, not the module: it may be built into the kernel.
-fn effect(that: &str, test: &str, module: &str) -> Want {
+fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
+    let (test, module) = (Sh::raw(test), Sh::raw(module));
     Want::that(that)
-        .ask(format!("if {test}; then echo yes; else echo no; fi"))
+        .ask(sh!("if {test}; then echo yes; else echo no; fi", test))
         .is("yes")
-        .run(format!("modprobe {module}"))
+        .run(sh!("modprobe {module}", module))
         .undone_by(Undo::Back(
             // Not modprobe -r, which takes along what others may use; and what is in use stays until a reboot.
-            Back::new(module, format!("{module} is not loaded for ironstrap's sake"))
-                .script(format!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'")),
+            Back::new(&module, format!("{module} is not loaded for ironstrap's sake"))
+                .script(sh!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'", module)),
         ))
 }
 
-fn live(key: &str, value: &str) -> Want {
+fn live(key: &'static str, value: &'static str) -> Want {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     Want::that(format!("{key} is {value}"))
-        .ask(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
+        .ask(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
         .is(value)
-        .run(format!("sysctl -qw {key}={value}"))
+        .run(sh!("sysctl -qw {key}={value}", key, value))
         .undone_by(Undo::Back(
             Back::new(key, format!("{key} is as before"))
-                .now(format!("if [ -e {path} ]; then cat {path}; else echo absent; fi"))
-                .script(format!(
-                    "read -r value <\"$was\"\nif [ \"$value\" != absent ] && [ -e {path} ]; then sysctl -qw \"{key}=$value\"; fi"
+                .now(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
+                .script(sh!(
+                    "read -r value <\"$was\"\nif [ \"$value\" != absent ] && [ -e {path} ]; then sysctl -qw {key}=\"$value\"; fi",
+                    path,
+                    key
                 )),
         ))
 }
@@ -92,32 +96,37 @@ fn live(key: &str, value: &str) -> Want {
 /// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else. The files' own names
 /// are their order, whichever folder they are in, and the first folder that has a name hides the others
 /// (sysctl.d(5)). As FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
-const OVERRIDES: &str = r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
+const OVERRIDES: Sh = Sh::raw(
+    r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
 FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[name]++ }
 { k = v = $0; sub(/=.*/, "", k); gsub(/^[ \t-]+|[ \t]+$/, "", k); gsub(/\//, ".", k)
   sub(/^[^=]*=/, "", v); gsub(/^[ \t]+|[ \t]+$/, "", v)
   bad = after && k in want && v != want[k]
-  if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##;
+  if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##,
+);
 
 /// Defines `overrides`, which looks at the files it is given, and gives this shell all that are read at boot.
-fn boot_files(sysctls: &[&(&str, &str)]) -> String {
+fn boot_files(sysctls: &[&(&str, &str)]) -> Sh {
     let wants: Vec<String> = sysctls.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    format!(
-        "overrides() {{ awk -v ours={SYSCTL_FILE} -v wants='{}' \"$@\"; }}\nset --\n\
+    sh!(
+        "overrides() { awk -v ours={SYSCTL_FILE} -v wants={wants} \"$@\"; }\nset --\n\
          for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf; do\n\
          [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n",
-        wants.join(" ")
+        SYSCTL_FILE,
+        wants = wants.join(" ")
     )
 }
 
 fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
     let files = boot_files(sysctls);
     Want::that("nothing overrides our sysctls at boot")
-        .ask(format!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\""))
+        .ask(sh!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\"", files, OVERRIDES))
         .is("")
-        .run(format!(
+        .run(sh!(
             "{files}overrides '{OVERRIDES}' \"$@\" | sed 's/: .*//' | sort -u | while read -r f; do\n\
-             before_file \"kernel-${{f##*/}}\" \"$f\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$f\" kept\ndone"
+             before_file \"kernel-${f##*/}\" \"$f\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$f\" kept\ndone",
+            files,
+            OVERRIDES
         ))
         .nothing_to_undo("each file that it edits is kept by itself, and comes back")
 }

@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::pki::{KUBELET_CERTIFICATE, Trust};
+use crate::shell::{Sh, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::member;
 
@@ -131,9 +132,8 @@ fn kubelet(cx: &Cx) -> Want {
         public.judge(&trust, &servers, Some(certificate))
     };
     // Stopped in between: cut there, it is found stopped, and started.
-    let fix = format!(
-        "systemctl stop kubelet\nput {path} 600 <<'KUBECONFIG'\n{text}KUBECONFIG\nsystemctl start kubelet"
-    );
+    let put = here(sh!("put {path} 600", path), &text);
+    let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::that("kubelet.conf leads the kubelet to its API")
         .asks(Ask::Kubeconfig(path))
         .judged(judge)
@@ -173,8 +173,9 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
 }
 
 /// kubeadm leaves a kubeconfig that is there as it is, whatever it says.
-fn again(cx: &Cx, made: &Made, path: &str) -> Result<String> {
-    let script = format!("rm -f {path}\nkubeadm init phase kubeconfig {} --config $c", made.phase);
+fn again(cx: &Cx, made: &Made, path: &str) -> Result<Sh> {
+    let script =
+        sh!("rm -f {path}\nkubeadm init phase kubeconfig {phase} --config $c", path, phase = made.phase);
     member::config::with(&member::config::init(cx, false)?, &script)
 }
 

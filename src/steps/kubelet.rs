@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::shell::quote;
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::steps::runtime;
 
@@ -52,21 +52,27 @@ fn key(cluster: &Cluster) -> Want {
     if let Some(text) = &cluster.packages.key {
         return Want::file(that, KEY, 0o644, text);
     }
-    let url = quote(&format!("{}Release.key", cluster.packages.kubernetes));
+    let url = format!("{}Release.key", cluster.packages.kubernetes);
     let seen = "/var/lib/ironstrap/kubernetes-apt-key";
     // apt brings a client of its own, so nothing needs to be installed to fetch the key that installing needs.
     // It leaves an error page behind as it would a key, so look at what came.
-    let fetch = format!(
-        "{}mkdir -p /etc/apt/keyrings /var/lib/ironstrap\nchmod 700 /var/lib/ironstrap\n\
+    let fetch = sh!(
+        "{exports}mkdir -p /etc/apt/keyrings /var/lib/ironstrap\nchmod 700 /var/lib/ironstrap\n\
          /usr/lib/apt/apt-helper -q download-file {url} {KEY}.new\n\
-         grep -q 'BEGIN PGP PUBLIC KEY BLOCK' {KEY}.new || {{ echo 'what the repository has in place of its key is none'; exit 1; }}\n\
+         grep -q 'BEGIN PGP PUBLIC KEY BLOCK' {KEY}.new || { echo 'what the repository has in place of its key is none'; exit 1; }\n\
          chmod 644 {KEY}.new\nmv -f {KEY}.new {KEY}\nsha256sum <{KEY} >{seen}",
-        runtime::exports(cluster)
+        exports = runtime::exports(cluster),
+        url,
+        KEY,
+        seen
     );
     Want::that(that)
-        .ask(format!(
+        .ask(sh!(
             "if [ ! -e {KEY} ]; then echo absent; elif [ ! -e {seen} ]; then echo unknown; \
-             elif read -r a x <{seen} && [ \"$(sha256sum <{KEY})\" = \"$a  -\" ]; then echo as first seen; else echo changed; fi"
+             elif read -r a x <{seen} && [ \"$(sha256sum <{key})\" = \"$a  -\" ]; then echo as first seen; else echo changed; fi",
+            KEY,
+            seen,
+            key = Sh::raw(KEY)
         ))
         .is("as first seen")
         .run(fetch)
@@ -78,17 +84,19 @@ fn unit(cluster: &Cluster) -> Want {
     let files = UNIT_FILES.map(|path| path.trim_start_matches('/')).join(" ");
     let version = &cluster.kubernetes;
     Want::that("the kubelet's unit is as its packages have it")
-        .ask(format!(
+        .ask(sh!(
             "cd /var/lib/dpkg/info; set --\nfor f in kubelet.md5sums kubeadm.md5sums; do [ ! -e $f ] || set -- \"$@\" $f; done\n\
-             [ $# = 0 ] || awk -v files='{files}' 'BEGIN {{ n = split(files, a, \" \"); for (i = 1; i <= n; i++) want[a[i]] }} $2 in want' \"$@\" |\n\
+             [ $# = 0 ] || awk -v files={files} 'BEGIN { n = split(files, a, \" \"); for (i = 1; i <= n; i++) want[a[i]] } $2 in want' \"$@\" |\n\
              while read -r sum file; do\n\
              if [ ! -e \"/$file\" ]; then echo \"/$file is gone\"; continue; fi\n\
-             is=$(md5sum <\"/$file\"); [ \"${{is%% *}}\" = \"$sum\" ] || echo \"/$file was edited\"; done"
+             is=$(md5sum <\"/$file\"); [ \"${is%% *}\" = \"$sum\" ] || echo \"/$file was edited\"; done",
+            files
         ))
         .is("")
-        .run(format!(
-            "{}apt update\npackages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
-            runtime::exports(cluster)
+        .run(sh!(
+            "{exports}apt update\npackages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
+            exports = runtime::exports(cluster),
+            version
         ))
         .nothing_to_undo("the packages' own files go with the packages")
         .touches(&UNIT_FILES)
@@ -104,14 +112,13 @@ fn are_installed(states: &str, version: &str) -> bool {
 }
 
 /// The revision after the version differs from release to release, so apt picks it.
-fn install(cluster: &Cluster) -> String {
-    let wanted: Vec<String> =
-        PACKAGES.iter().map(|name| format!("'{name}={}-*'", cluster.kubernetes)).collect();
-    format!(
-        "{}apt update\npackages kubelet {}\napt-mark hold {} >/dev/null",
-        runtime::exports(cluster),
-        wanted.join(" "),
-        PACKAGES.join(" ")
+fn install(cluster: &Cluster) -> Sh {
+    let wanted = PACKAGES.iter().map(|name| format!("{name}={}-*", cluster.kubernetes));
+    sh!(
+        "{exports}apt update\npackages kubelet {wanted}\napt-mark hold {all} >/dev/null",
+        exports = runtime::exports(cluster),
+        wanted = Sh::words(wanted),
+        all = Sh::words(PACKAGES)
     )
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Node, Taint};
 use crate::error::Result;
-use crate::shell::{kubectl, quote};
+use crate::shell::{APPLY, Sh, here, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
@@ -106,29 +106,25 @@ fn taint(value: &Value) -> Taint {
 
 /// Server-side apply takes back labels that we set once and no longer say. It cannot do that for taints, which
 /// are one list for all who set them: those go one by one.
-fn set(node: &Node) -> String {
+fn set(node: &Node) -> Sh {
     let name = &node.name;
     let labels: Map<String, Value> = labels(node).into_iter().map(|(k, v)| (k, json!(v))).collect();
     let object = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {SET_BY_US: keys(node)}},
     });
-    let mut script = format!(
-        "{}set_before=$(kubectl get node {name} -o 'jsonpath={{.metadata.annotations.{}}}')\n",
-        kubectl(),
-        SET_BY_US.replace('.', "\\.")
-    );
-    let kept = quote(&format!(",{},", keys(node)));
-    script += &format!(
-        "echo \"$set_before,taint {CONTROL_PLANE}:NoSchedule\" | tr , '\\n' | while read -r kind key; do\n\
+    let noted = format!("jsonpath={{.metadata.annotations.{}}}", SET_BY_US.replace('.', "\\."));
+    let mut script = kubectl() + sh!("set_before=$(kubectl get node -o {noted} -- {name})\n", noted, name);
+    script += sh!(
+        "echo \"$set_before,\"{mark} | tr , '\\n' | while read -r kind key; do\n\
            [ \"$kind\" = taint ] || continue\n\
-           case {kept} in *\",taint $key,\"*) ;; *) kubectl taint node {name} \"$key-\" || : ;; esac\ndone\n"
+           case {kept} in *\",taint $key,\"*) ;; *) kubectl taint node -- {name} \"$key-\" || : ;; esac\ndone\n",
+        mark = format!("taint {CONTROL_PLANE}:NoSchedule"),
+        kept = format!(",{},", keys(node)),
+        name
     );
     for taint in taints(node) {
-        script += &format!("kubectl taint node {name} --overwrite {}\n", quote(&taint.to_string()));
+        script += sh!("kubectl taint node --overwrite -- {name} {taint}\n", name, taint = taint.to_string());
     }
-    script
-        + &format!(
-            "kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - <<'OBJECTS'\n{object}\nOBJECTS"
-        )
+    script + here(APPLY, &object.to_string())
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, READY};
+use crate::shell::{KUBECTL, READY, Sh, here, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, static_pods, uploads};
 
@@ -47,7 +47,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 /// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
-fn control_plane(cx: &Cx, enter: &str) -> Want {
+fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     let mut objects = vec![
         Object::node(&cx.node.name),
         Object::new("v1", "ConfigMap", "kube-system", "kubeadm-config"),
@@ -91,7 +91,7 @@ fn control_plane(cx: &Cx, enter: &str) -> Want {
         .disrupts()
 }
 
-fn worker(cx: &Cx, enter: &str) -> Want {
+fn worker(cx: &Cx, enter: &Sh) -> Want {
     Want::that(format!("{} is a member of {}", cx.node.name, cx.cluster.name))
         .ask(
             "if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo member\n\
@@ -105,32 +105,38 @@ fn worker(cx: &Cx, enter: &str) -> Want {
 
 /// `kubeadm init` on the seed, `kubeadm join` elsewhere. The same configuration again with preflight skipped
 /// finishes whatever was begun; a plain second run would trip over its own leftovers.
-fn enter(cx: &Cx) -> Result<String> {
+fn enter(cx: &Cx) -> Result<Sh> {
     let seed = cx.fleet.seed == cx.node.name;
     let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
-    let verb = if seed { "init --skip-token-print" } else { "join" };
-    let look = if seed { "" } else { ENTERED };
+    let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
+    let look = Sh::raw(if seed { "" } else { ENTERED });
     // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
-    let entered = match cx.node.is_control_plane() {
+    let entered = Sh::raw(match cx.node.is_control_plane() {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
         false => ":",
-    };
+    });
     let found = config::DISCOVERY;
     let discovery = match seed {
-        true => String::new(),
-        false => format!(
-            "( umask 077; cat >{found} ) <<'DISCOVERY'\n{}\nDISCOVERY\n",
-            cx.trust.discovery_kubeconfig(cx.cluster).trim_end()
+        true => Sh::EMPTY,
+        false => here(
+            sh!("( umask 077; cat >{found} )", found),
+            cx.trust.discovery_kubeconfig(cx.cluster).trim_end(),
         ),
     };
-    let script = format!(
+    let script = sh!(
         "{discovery}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${{begun:+--skip-phases=preflight}}; fi\n\
-         rm -f {found} {BOOTSTRAP}"
+         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${begun:+--skip-phases=preflight}; fi\n\
+         rm -f {found} {BOOTSTRAP}",
+        discovery,
+        look,
+        entered,
+        verb,
+        found,
+        BOOTSTRAP
     );
-    let noted = if seed { uploads::noted(cx)? } else { String::new() };
-    Ok(diagnosis::hopeless() + &config::with(&documents, &script)? + &noted + &receipt(cx)?)
+    let noted = if seed { uploads::noted(cx)? } else { Sh::EMPTY };
+    Ok(diagnosis::hopeless() + config::with(&documents, &script)? + noted + receipt(cx)?)
 }
 
 /// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
@@ -163,27 +169,29 @@ fn fingerprint(cx: &Cx) -> Result<String> {
 }
 
 /// Shell that notes what kubeadm just wrote and from what.
-fn receipt(cx: &Cx) -> Result<String> {
-    let files = product_files(cx).join(" ");
-    Ok(format!(
+fn receipt(cx: &Cx) -> Result<Sh> {
+    Ok(sh!(
         "mkdir -p -m 700 /var/lib/ironstrap\n\
-         {{ echo config {}; echo endpoint {}; echo name {}; for f in {files}; do if [ -e \"$f\" ]; then sha256sum \"$f\"; fi; done; }} >{RECEIPT}.new\n\
+         { echo config {fingerprint}; echo endpoint {endpoint}; echo name {name}; for f in {files}; do if [ -e \"$f\" ]; then sha256sum \"$f\"; fi; done; } >{RECEIPT}.new\n\
          mv {RECEIPT}.new {RECEIPT}",
-        fingerprint(cx)?,
-        cx.cluster.endpoint,
-        cx.cluster.name
+        fingerprint = fingerprint(cx)?,
+        endpoint = cx.cluster.endpoint.to_string(),
+        name = cx.cluster.name,
+        files = Sh::words(product_files(cx)),
+        RECEIPT
     ))
 }
 
 /// kubeadm's files are not rendered by us, so they cannot be compared with what they should be; but with what
 /// they were when kubeadm wrote them, and that with the configuration it was given.
 fn products(cx: &Cx) -> Result<Want> {
-    let files = product_files(cx).join(" ");
     let fingerprint = fingerprint(cx)?;
-    let ask = format!(
+    let ask = sh!(
         "if [ ! -e {RECEIPT} ]; then echo no receipt; exit 0; fi\nwhile read -r a b; do echo \"was $a $b\"; done <{RECEIPT}\n\
          for f in {files}; do if [ -e \"$f\" ]; then set -- \"$@\" \"$f\"; fi; done\n\
-         s=$(sha256sum -- \"$@\")\necho \"$s\" | while read -r a b; do echo \"is $a $b\"; done"
+         s=$(sha256sum -- \"$@\")\necho \"$s\" | while read -r a b; do echo \"is $a $b\"; done",
+        RECEIPT,
+        files = Sh::words(product_files(cx))
     );
     Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
         .ask(ask)
@@ -253,15 +261,17 @@ kubeadm init phase control-plane all --config $c
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
 /// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
 /// with are not among them then: `labels` sees to those.
-fn again(cx: &Cx) -> Result<String> {
+fn again(cx: &Cx) -> Result<Sh> {
     let (documents, before, after) = match cx.node.is_control_plane() {
-        true => (config::init(cx, true)?, ETCD_AGAIN, format!("{STARTED}{READY}")),
-        false => (config::worker(cx)?, "", "steady kubelet\n".into()),
+        true => (config::init(cx, true)?, Sh::raw(ETCD_AGAIN), Sh::raw(STARTED) + READY),
+        false => (config::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
     };
-    let script =
-        format!("kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c");
+    let script = sh!(
+        "kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c",
+        before
+    );
     let script = config::with(&documents, &script)?;
-    Ok(diagnosis::hopeless() + KUBECTL + static_pods::AS_WRITTEN + &script + &after + &receipt(cx)?)
+    Ok(diagnosis::hopeless() + KUBECTL + static_pods::AS_WRITTEN + script + after + receipt(cx)?)
 }
 
 /// A table of the inventory with a name that is not kubeadm's.

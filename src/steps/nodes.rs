@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::cluster::{Network, Node};
 use crate::diagnosis;
 use crate::error::Result;
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
 use crate::steps::network;
 
@@ -33,12 +33,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(even(cx));
     let daemons = daemons(cx)?;
     if !daemons.is_empty() {
-        let fix = format!(
-            "{}{KUBECTL}{}{}",
-            diagnosis::hopeless(),
-            rollout::at_once(&daemons),
-            rollout::waiting(cx, &daemons)
-        );
+        let fix =
+            diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + rollout::waiting(cx, &daemons);
         wants.push(rollout::available(cx, "every node has its network".into(), daemons).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
@@ -122,10 +118,12 @@ fn registered(cx: &Cx, node: &Node) -> Want {
         (has_ip == ip && has_version == version, format!("{has_ip}, {has_version}"))
     };
     let name = &node.name;
-    about(cx, node, format!("{name} is registered as {want}"), want, test).run(format!(
-        "{KUBECTL}patiently kubectl wait node/{name} --for='jsonpath={{.status.nodeInfo.kubeletVersion}}=v{}' --timeout=20s >/dev/null ||\n\
-         {{ echo 'its kubelet has not registered; on {name}: journalctl -u kubelet'; exit 1; }}",
-        cx.cluster.kubernetes
+    about(cx, node, format!("{name} is registered as {want}"), want, test).run(sh!(
+        "{KUBECTL}patiently kubectl wait node/{name} --for='jsonpath={.status.nodeInfo.kubeletVersion}=v{version}' --timeout=20s >/dev/null ||\n\
+         { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
+        KUBECTL,
+        name,
+        version = cx.cluster.kubernetes
     ))
 }
 
@@ -145,7 +143,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         }
     };
     about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
-        .run(format!("{}{KUBECTL}{HEARD}patiently heard {name} {since}", diagnosis::hopeless()))
+        .run(diagnosis::hopeless() + KUBECTL + HEARD + sh!("patiently heard {name} {since}", name, since))
 }
 
 /// Defines `heard NODE SECONDS`: the node has been called Ready since.
@@ -165,20 +163,20 @@ fn announced(cx: &Cx, node: &Node) -> Want {
         let by = object.pointer("/metadata/annotations").and_then(|all| all[REACHED_BY].as_str());
         (by.is_some(), "no word of how to reach its pods".into())
     };
-    let fix = ANNOUNCED.replace("NODE", name).replace("REACHED_BY", &REACHED_BY.replace('.', "\\."));
+    let fix = Sh::raw(ANNOUNCED).replaced("NODE", name);
     about(cx, node, format!("the pods of {name} can be reached"), "announced by flannel".into(), test)
-        .run(format!("{}{KUBECTL}{fix}patiently announced", diagnosis::hopeless()))
+        .run(diagnosis::hopeless() + KUBECTL + fix + "patiently announced")
         .reaches()
 }
 
 /// A pod of flannel that started a moment ago is still at it, unless the Node was made after that.
 const ANNOUNCED: &str = r#"announced() {
-  said=$(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.REACHED_BY}') || return 1
+  said=$(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.flannel\.alpha\.coreos\.com/public-ip}') || return 1
   set -- $said
   [ -z "${2:-}" ] || return 0
   made=${1:-}
   [ -n "$made" ] || return 1
-  echo 'flannel does not announce the pods of NODE' >&2
+  echo 'flannel does not announce the pods of' NODE >&2
   all=$(kubectl -n kube-flannel get pods --field-selector spec.nodeName=NODE -l app=flannel \
     -o 'jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}') || return 1
   echo "$all" | while read -r pod started; do
@@ -218,10 +216,11 @@ fn dns(cx: &Cx) -> Want {
                 None => Verdict::Differs { have, want },
             }
         })
-        .run(format!(
-            "{}{KUBECTL}up() {{\n{}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}}\npatiently up",
-            diagnosis::hopeless(),
-            rollout::at_once(&[coredns])
+        .run(sh!(
+            "{hopeless}{KUBECTL}up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently up",
+            hopeless = diagnosis::hopeless(),
+            KUBECTL,
+            at_once = rollout::at_once(&[coredns])
         ))
         .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)

@@ -4,6 +4,7 @@
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::machine::Machine;
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Cx, Expect, Fix, Step, Verdict, Want};
 
 mod disk;
@@ -22,7 +23,7 @@ const MEMORY_CONTROL_PLANE: u64 = 1700;
 const MEMORY_WORKER: u64 = 700;
 
 /// Ends a question on a machine that ironstrap has begun to change: what it would find there may be its own.
-const UNTOUCHED: &str = "[ ! -e /var/lib/ironstrap ] || { echo not here; exit 0; }\n";
+const UNTOUCHED: Sh = Sh::raw("[ ! -e /var/lib/ironstrap ] || { echo not here; exit 0; }\n");
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = machine(cx.machine);
@@ -171,7 +172,7 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
         ports.extend([cluster.api_port(), 10257, 10259, 2379, 2380]);
     }
     let hex: Vec<String> = ports.iter().map(|port| format!("{port:04X}={port}")).collect();
-    let ask = Ask::Newcomer(PORTS.replace("PORTS", &hex.join(" ")));
+    let ask = Ask::Newcomer(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
     let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
     nothing(cluster, "the ports of Kubernetes are free", ask, name)
         .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or let it be: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
@@ -180,7 +181,7 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
 /// Prints who listens where it should not.
 const PORTS: &str = r#"tables=/proc/net/tcp
 [ ! -e /proc/net/tcp6 ] || tables="$tables /proc/net/tcp6"
-found=$(awk -v ports="PORTS" 'BEGIN { n = split(ports, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
+found=$(awk -v ports="$ports" 'BEGIN { n = split(ports, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
   $4 == "0A" { split($2, l, ":"); if (l[2] in want) print want[l[2]], $10 }' $tables)
 [ -n "$found" ] || exit 0
 echo "$found" | while read -r port inode; do

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, Registry};
 use crate::error::{Error, Kind, Result};
-use crate::shell::quote;
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::template;
 
@@ -48,25 +48,29 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 /// Where a containerd of ours keeps what it runs; one that was there before keeps it.
-const DATA: &str = "/var/lib/containerd /opt/containerd /run/containerd";
+const DATA: Sh = Sh::raw("/var/lib/containerd /opt/containerd /run/containerd");
 
 fn uninstalled() -> Back {
     let back = Back::packages("runtime", &["containerd"]);
-    let keep = format!(
-        "{}\nfor d in {DATA}; do\n  [ -z \"$(ls -A \"$d\" 2>/dev/null)\" ] || echo \"data $d\"\n  \
+    let keep = sh!(
+        "{keep}\nfor d in {DATA}; do\n  [ -z \"$(ls -A \"$d\" 2>/dev/null)\" ] || echo \"data $d\"\n  \
          [ ! -e \"$d\" ] || echo \"folder $d\"\ndone",
-        back.keep
+        keep = back.keep,
+        DATA
     );
-    let script = format!(
-        "{OTHERS}{}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
+    let script = sh!(
+        "{OTHERS}{script}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
          grep -qx \"data $d\" \"$kept\" || empty \"$d\"\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\ndone",
-        back.script
+        OTHERS,
+        script = back.script,
+        DATA
     );
     back.keep(keep).script(script)
 }
 
 /// Containers that are not Kubernetes' keep a containerd of ours alive.
-const OTHERS: &str = r#"others=
+const OTHERS: Sh = Sh::raw(
+    r#"others=
 if systemctl is-active -q containerd; then
   for n in $(ctr namespaces ls -q); do
     [ "$n" = k8s.io ] || [ -z "$(ctr -n "$n" containers ls -q)" ] || others="$others $n"
@@ -77,7 +81,8 @@ if [ -n "$others" ] && grep -q absent "$was"; then
   apt-mark unhold containerd >/dev/null
   exit 0
 fi
-"#;
+"#,
+);
 
 const DUMP: &str = r#"[ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; exit 0; }
 containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' | sort -u | cut -c 3-"#;
@@ -119,7 +124,7 @@ fn proxy(cluster: &Cluster) -> Want {
     if variables.is_empty() {
         return Want::no_file("containerd uses no proxy", PROXY);
     }
-    let line = |(key, value): &(String, String)| format!("Environment=\"{key}={value}\"\n");
+    let line = |(key, value): &(&str, String)| format!("Environment=\"{key}={value}\"\n");
     let text: String = variables.iter().map(line).collect();
     Want::file(
         "containerd uses the proxy",
@@ -137,16 +142,14 @@ fn is_installed(state: &str) -> bool {
     status == "hi" && version >= OLDEST
 }
 
-fn install(cluster: &Cluster) -> String {
-    format!(
-        "{}apt update\npackages runtime containerd\napt-mark hold containerd >/dev/null",
-        exports(cluster)
-    )
+fn install(cluster: &Cluster) -> Sh {
+    exports(cluster) + "apt update\npackages runtime containerd\napt-mark hold containerd >/dev/null"
 }
 
 /// Lines of shell that set the proxies of the inventory.
-pub(super) fn exports(cluster: &Cluster) -> String {
-    let line = |(key, value): (String, String)| format!("export {key}={}\n", quote(&value));
+pub(super) fn exports(cluster: &Cluster) -> Sh {
+    let line =
+        |(key, value): (&'static str, String)| sh!("export {key}={value}\n", key = Sh::raw(key), value);
     cluster.proxy_variables().into_iter().map(line).collect()
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
-use crate::shell::KUBECTL;
+use crate::shell::{KUBECTL, Sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
@@ -25,11 +25,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
     Ok(vec![
         Want::that("the control plane runs with its current files")
-            .ask(format!(
-                "{STALE}\nstale | while read -r pid name file; do echo \"$name is older than $file\"; done"
-            ))
+            .ask(STALE + "\nstale | while read -r pid name file; do echo \"$name is older than $file\"; done")
             .is("")
-            .run_as_unit("control-plane", 10, format!("{STALE}{KUBECTL}{RESTART}"))
+            .run_as_unit("control-plane", 10, STALE + KUBECTL + RESTART)
             .nothing_to_undo(WITH_THE_MEMBER)
             .reads(if cx.machine.is_member() { &reads } else { &[] })
             .disrupts(),
@@ -38,7 +36,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// Process, name and newest file of each component that was started before one of the files that its own command line
 /// names was changed. A process' start is counted in hundredths of a second since boot (proc(5)).
-const STALE: &str = r#"stale() {
+const STALE: Sh = Sh::raw(
+    r#"stale() {
   read -r up x </proc/uptime
   now=$(date +%s.%N)
   for p in /proc/[0-9]*; do
@@ -52,7 +51,8 @@ const STALE: &str = r#"stale() {
       -v who="${p#/proc/} $name" 'NR == 1 && $1 > now - up + ticks / 100 { print who, $2 }'
   done
 }
-"#;
+"#,
+);
 
 /// Defines `as_written COMPONENT`: all of it that runs has the arguments that its manifest has now. Quotes are YAML's.
 pub(super) const AS_WRITTEN: &str = r#"as_written() {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::shell::{KUBECTL, kubectl};
+use crate::shell::{KUBECTL, Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
 use crate::steps::member::config;
 
@@ -110,29 +110,30 @@ fn fingerprint(cx: &Cx, upload: &Upload) -> Result<String> {
 }
 
 /// Shell that notes on an object what kubeadm just wrote there, and from what.
-fn note(cx: &Cx, upload: &Upload) -> Result<String> {
+fn note(cx: &Cx, upload: &Upload) -> Result<Sh> {
     let (name, fingerprint) = (upload.name, fingerprint(cx, upload)?);
-    let keys: String = upload.keys.iter().map(|(_, path)| *path).collect();
-    Ok(format!(
+    let keys: Sh = upload.keys.iter().map(|(_, path)| Sh::raw(path)).collect();
+    Ok(sh!(
         "text=$(kubectl -n kube-system get configmap {name} -o 'jsonpath={keys}')\nhash=$(printf %s \"$text\" | sha256sum)\n\
-         kubectl -n kube-system annotate --overwrite configmap {name} \"{NOTE}={fingerprint} ${{hash%% *}}\" >/dev/null\n"
+         kubectl -n kube-system annotate --overwrite configmap {name} {note}\" ${hash%% *}\" >/dev/null\n",
+        name,
+        keys,
+        note = format!("{NOTE}={fingerprint}")
     ))
 }
 
 /// Shell that notes it on all of them, right after kubeadm init.
-pub(super) fn noted(cx: &Cx) -> Result<String> {
-    let notes: Result<String> = uploads(cx).iter().map(|upload| note(cx, upload)).collect();
-    Ok(format!("{KUBECTL}{}", notes?))
+pub(super) fn noted(cx: &Cx) -> Result<Sh> {
+    let notes: Result<Sh> = uploads(cx).iter().map(|upload| note(cx, upload)).collect();
+    Ok(KUBECTL + notes?)
 }
 
-fn again(cx: &Cx, upload: &Upload) -> Result<String> {
-    let phases: String = upload
-        .phases
-        .iter()
-        .map(|phase| format!("patiently kubeadm init phase {phase} --config $c\n"))
-        .collect();
-    let script = format!("{}{}", kubectl(), phases.trim_end());
-    Ok(config::with(&config::init(cx, false)?, &script)? + upload.then + &note(cx, upload)?)
+fn again(cx: &Cx, upload: &Upload) -> Result<Sh> {
+    let phase = |phase: &&'static str| {
+        sh!("patiently kubeadm init phase {phase} --config $c", phase = Sh::raw(phase))
+    };
+    let script = kubectl() + Sh::join("\n", upload.phases.iter().map(phase));
+    Ok(config::with(&config::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
 }
 
 #[cfg(test)]

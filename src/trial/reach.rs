@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
-use crate::shell::quote;
+use crate::shell::{Sh, here, sh};
 use crate::step::Ask;
 
 mod judge;
@@ -99,7 +99,7 @@ pub fn ways(cluster: &Cluster, able: &BTreeSet<String>, joining: &BTreeSet<Strin
 }
 
 /// Shell that listens on a machine where others will try to reach it, until `end`.
-pub fn listen(node: &Node, round: &Round) -> String {
+pub fn listen(node: &Node, round: &Round) -> Sh {
     let nonce = &round.nonce;
     let ports = |udp: bool| {
         let here = round.ways.iter().filter(|way| way.to == node.name && way.udp == udp);
@@ -107,14 +107,17 @@ pub fn listen(node: &Node, round: &Round) -> String {
         ports.into_iter().collect::<Vec<_>>().join(",")
     };
     let tables = if node.ip.is_ipv4() { "iptables" } else { "ip6tables" };
-    format!(
-        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         for u in ufw firewalld nftables; do ! systemctl is-active -q $u || echo \"{nonce} firewall $u\"; done\n\
-         {RULES}rules {nonce} {tables}\nperl -e {} {nonce} {} '{}' '{}'\n}} </dev/null\n",
-        quote(LISTEN),
-        node.ip,
-        ports(false),
-        ports(true)
+    sh!(
+        "{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         for u in ufw firewalld nftables; do ! systemctl is-active -q $u || echo {nonce} firewall $u; done\n\
+         {RULES}rules {nonce} {tables}\nperl -e {LISTEN} {nonce} {ip} {tcp} {udp}\n} </dev/null\n",
+        nonce,
+        RULES,
+        tables,
+        LISTEN,
+        ip = node.ip,
+        tcp = ports(false),
+        udp = ports(true)
     )
 }
 
@@ -124,10 +127,11 @@ pub fn is_ready(said: &str, nonce: &str) -> bool {
 }
 
 /// Shell that ends `listen`.
-pub fn end(node: &Node, round: &Round) -> String {
-    format!(
-        "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un(\"\\0\" . \"{} {}\"))' </dev/null 2>/dev/null || :\n",
-        round.nonce, node.ip
+pub fn end(node: &Node, round: &Round) -> Sh {
+    sh!(
+        "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un(\"\\0$ARGV[0] $ARGV[1]\"))' {nonce} {ip} </dev/null 2>/dev/null || :\n",
+        nonce = round.nonce,
+        ip = node.ip
     )
 }
 
@@ -168,7 +172,7 @@ pub fn ask(cluster: &Cluster, node: &Node, round: &Round) -> Option<Ask> {
         Some(format!("{} {} {} {greets}\n", if way.udp { "udp" } else { "tcp" }, to.ip, way.port))
     };
     let lines: String = round.ways.iter().filter(|way| way.from == node.name).filter_map(line).collect();
-    let script = format!("perl -e {} {} <<'WAYS'\n{lines}WAYS", quote(REACH), round.nonce);
+    let script = here(sh!("perl -e {REACH} {nonce}", REACH, nonce = round.nonce), &lines);
     (!lines.is_empty()).then_some(Ask::Shell(script))
 }
 
@@ -298,7 +302,9 @@ mod tests {
             let ways = vec![way(6443, false), way(VXLAN, true)];
             let round = Round { nonce: "1f".into(), ways, joining, listening };
             let Ask::Shell(script) = ask(&cluster, &cluster.nodes[1], &round)? else { panic!() };
-            Some(script.split_once("'WAYS'\n").unwrap().1.replace("WAYS", ""))
+            let (_, document) = script.rsplit_once(" <<'").unwrap();
+            let lines = document.lines().skip(1).filter(|line| !line.starts_with("--"));
+            Some(lines.map(|line| format!("{line}\n")).collect::<String>())
         };
         let (all, one) = (names(&cluster, 0), names(&cluster, 1));
         let up = "1f up tcp 6443\n1f up udp 8472\n1f ready\n";

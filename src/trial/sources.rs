@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::cluster::{Cluster, Network, Node, Registry};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
-use crate::shell::quote;
+use crate::shell::{Sh, sh};
 use crate::step::Ask;
 use crate::trial::untried;
 
@@ -28,8 +28,9 @@ fetch() {
 }
 "#;
 
-fn exports(cluster: &Cluster) -> String {
-    let line = |(name, value): (String, String)| format!("export {name}={}\n", quote(&value));
+fn exports(cluster: &Cluster) -> Sh {
+    let line =
+        |(name, value): (&'static str, String)| sh!("export {name}={value}\n", name = Sh::raw(name), value);
     cluster.proxy_variables().into_iter().map(line).collect()
 }
 
@@ -60,8 +61,7 @@ fi
 wait"#;
 
 pub fn packages(cluster: &Cluster) -> Ask {
-    let url = quote(&cluster.packages.kubernetes);
-    Ask::Shell(format!("{}{FETCH}url={url}\n{PACKAGES}", exports(cluster)))
+    Ask::Shell(exports(cluster) + FETCH + sh!("url={url}\n", url = cluster.packages.kubernetes) + PACKAGES)
 }
 
 pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
@@ -118,16 +118,18 @@ pub fn registries(cluster: &Cluster) -> Ask {
     if let Network::Flannel(flannel) = &cluster.network {
         hosts.extend([host(&flannel.image), host(&flannel.plugin)]);
     }
-    let mut script = format!("{}{FETCH}{REGISTRIES}", exports(cluster));
+    let mut script = exports(cluster) + FETCH + REGISTRIES;
     for (n, name) in hosts.into_iter().enumerate() {
         let urls = urls(cluster, name);
-        let tries: Vec<String> =
-            urls.iter().map(|(url, options)| format!("answers {n} {}{options}", quote(url))).collect();
+        let tries = urls
+            .iter()
+            .map(|(url, options)| sh!("answers {n} {url}{options}", n, url, options = Sh::raw(options)));
         let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
-        script += &format!(
-            "case \"$images\" in *{name}/*) ;; *) {{ {} || echo {}\": $why\"; }} & ;; esac\n",
-            tries.join(" || "),
-            quote(&format!("no {}", shown.join(" nor ")))
+        script += sh!(
+            "case \"$images\" in *{name}/*) ;; *) { {tries} || echo {none}\": $why\"; } & ;; esac\n",
+            name,
+            tries = Sh::join(" || ", tries),
+            none = format!("no {}", shown.join(" nor "))
         );
     }
     script += "wait";

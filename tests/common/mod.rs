@@ -12,6 +12,7 @@ use ironstrap::fleet::Fleet;
 use ironstrap::inventory;
 use ironstrap::machine::Machine;
 use ironstrap::pki::Trust;
+use ironstrap::shell::Sh;
 use ironstrap::step::{Cx, Want};
 use ironstrap::steps::STAGES;
 use time::OffsetDateTime;
@@ -120,4 +121,9 @@ pub fn fit(want: &Want) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Shell that a test makes, which a program may not.
+pub fn sh(text: impl Into<String>) -> Sh {
+    Sh::raw(text.into().leak())
 }

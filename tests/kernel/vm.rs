@@ -14,7 +14,7 @@ use ironstrap::ledger::Run;
 use ironstrap::pki::Trust;
 use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::Events;
-use ironstrap::shell::{Output, Shell};
+use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::steps::{STAGES, Stage};
 use serde_json::Value;
@@ -37,7 +37,7 @@ static CUT: LazyLock<[Stage; 2]> = LazyLock::new(|| {
 struct Line(Arc<Ssh>);
 
 impl Shell for Line {
-    async fn run(&self, script: &str, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.0.run(script, heard).await
     }
 }
@@ -99,7 +99,7 @@ impl Vm {
     pub fn run(&self, script: &str) -> String {
         let line = self.line.borrow().clone();
         let script = format!("set -e\nexport LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n");
-        let output = self.runtime.block_on(line.run(&script, &mut |_| {})).unwrap();
+        let output = self.runtime.block_on(line.run(&Sh::raw(script.clone().leak()), &mut |_| {})).unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert_eq!(output.status, 0, "{script}{}", text(&output.stderr));
         text(&output.stdout)

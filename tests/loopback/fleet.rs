@@ -13,6 +13,7 @@ use ironstrap::ledger::Run;
 use ironstrap::pki::Trust;
 use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::{Event, Events};
+use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::step::{Cx, Step, Verdict, Want};
 use ironstrap::steps::{Needs, On, STAGES, Stage, Via};
@@ -91,7 +92,11 @@ fn member(cx: &Cx) -> Result<Vec<Want>> {
         Want::that(format!("{} is a member", cx.node.name))
             .ask("if [ -e /etc/kubernetes/kubelet.conf ]; then echo member; else echo no member; fi")
             .is("member")
-            .run_as_unit("kubeadm", 5, format!("echo entering as {role}\nenter {role}")),
+            .run_as_unit(
+                "kubeadm",
+                5,
+                Sh::raw("role=") + Sh::raw(role) + "\necho entering as $role\nenter $role",
+            ),
     ])
 }
 
@@ -112,7 +117,7 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
                 },
                 false => Verdict::Differs { have: "none".into(), want: line.clone() },
             })
-            .run(format!("label {name}"))
+            .run(Sh::raw("label ") + quote(&name))
     };
     Ok(cx.cluster.nodes.iter().map(one).collect())
 }

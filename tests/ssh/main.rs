@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ironstrap::cluster::{self, Node, Role};
 use ironstrap::error::{Error, Kind};
 use ironstrap::known_hosts::fingerprint;
-use ironstrap::shell::{Output, Shell};
+use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
@@ -88,7 +88,8 @@ impl Stage {
 
 async fn run(ssh: &Ssh, script: &str) -> Result<Output, Error> {
     let mut ignored = |_: &[u8]| {};
-    let run = ssh.run(script, &mut ignored);
+    let script = Sh::raw(script.to_string().leak());
+    let run = ssh.run(&script, &mut ignored);
     tokio::time::timeout(Duration::from_secs(30), run).await.expect("it hangs")
 }
 
@@ -180,7 +181,8 @@ async fn output_is_heard_while_the_script_still_runs() {
         heard.extend_from_slice(piece);
         stage.server.seen.go_on.notify_one();
     };
-    let run = ssh.run("", &mut hear);
+    let nothing = Sh::EMPTY;
+    let run = ssh.run(&nothing, &mut hear);
     let output = tokio::time::timeout(Duration::from_secs(10), run).await.expect("not heard").unwrap();
     assert_eq!(output.stdout, b"first\nsecond\n");
     assert_eq!(heard, output.stdout);
@@ -232,7 +234,7 @@ async fn a_connection_that_turns_out_to_be_lost_is_made_again_before_anything_is
         relay.silent.store(false, SeqCst);
     });
     let mut ignored = |_: &[u8]| {};
-    assert_eq!(ssh.run("out up\nexit 0", &mut ignored).await.unwrap().stdout, b"up\n");
+    assert_eq!(ssh.run(&"out up\nexit 0".into(), &mut ignored).await.unwrap().stdout, b"up\n");
     assert_eq!(stage.server.seen.logins.load(SeqCst), 2);
 }
 
@@ -258,11 +260,12 @@ async fn however_many_hang_whoever_answers_is_got_into() {
     let mut hanging = tokio::task::JoinSet::new();
     for _ in 0..200 {
         let ssh = Ssh::new(&node, &client);
-        hanging.spawn(async move { ssh.run("exit 0", &mut |_| {}).await });
+        hanging.spawn(async move { ssh.run(&"exit 0".into(), &mut |_| {}).await });
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (ssh, mut ignored) = (Ssh::new(&stage.node, &client), |_: &[u8]| {});
-    let ran = tokio::time::timeout(Duration::from_secs(10), ssh.run("out in\nexit 0", &mut ignored)).await;
+    let ran =
+        tokio::time::timeout(Duration::from_secs(10), ssh.run(&"out in\nexit 0".into(), &mut ignored)).await;
     assert_eq!(ran.expect("it waits for those who hang").unwrap().stdout, b"in\n");
     assert!(hanging.try_join_next().is_none(), "they hang");
 }
@@ -491,7 +494,7 @@ async fn vanished(script: &str) -> (Error, Duration) {
             since = Some(tokio::time::Instant::now());
         }
     };
-    let error = ssh.run(script, &mut hear).await.unwrap_err();
+    let error = ssh.run(&Sh::raw(script.to_string().leak()), &mut hear).await.unwrap_err();
     (error, since.expect("it never began").elapsed())
 }
 

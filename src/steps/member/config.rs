@@ -6,6 +6,7 @@ use super::not_a_table;
 use crate::cluster::{Args, Cluster};
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
+use crate::shell::{Sh, here, sh};
 use crate::step::Cx;
 use crate::steps::preflight::predicted::OURS;
 use crate::template;
@@ -53,11 +54,12 @@ pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
 }
 
 /// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile.
-pub(in crate::steps) fn with(documents: &[Value], script: &str) -> Result<String> {
-    let config = template::yaml(documents)?;
-    Ok(format!(
-        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\n( umask 077; cat >$c ) <<'KUBEADM'\n{config}KUBEADM\n\
-         {script}\nrm -f $c\n"
+pub(in crate::steps) fn with(documents: &[Value], script: &Sh) -> Result<Sh> {
+    let config = here("( umask 077; cat >$c )", &template::yaml(documents)?);
+    Ok(sh!(
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\n{config}{script}\nrm -f $c\n",
+        config,
+        script
     ))
 }
 

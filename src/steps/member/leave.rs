@@ -2,9 +2,10 @@
 //! cluster is not told: that is for whoever removes a node from it.
 
 use crate::cluster::Network;
+use crate::shell::{Sh, sh};
 use crate::step::{Back, Cx, Undo};
 
-const LEAVE: &str = include_str!("../../../templates/leave.sh");
+const LEAVE: Sh = Sh::raw(include_str!("../../../templates/leave.sh"));
 
 pub(super) fn undo(cx: &Cx) -> Undo {
     let local = cx.cluster.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
@@ -15,18 +16,19 @@ pub(super) fn undo(cx: &Cx) -> Undo {
         Network::Manifests(_) => "manifests",
         Network::None => "none",
     };
-    let head = format!("ETCD={etcd} NETWORK={network}\n{LEAVE}");
+    let etcd = sh!("ETCD={etcd}\n", etcd);
+    let head = sh!("{etcd}NETWORK={network}\n{LEAVE}", etcd, network, LEAVE);
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(
         Back::new("member", format!("{node} has left {cluster}"))
-            .keep(format!("{head}\ntraces"))
-            .now(NOW.replace("ETCD", etcd))
-            .script(format!("{head}\nleave")),
+            .keep(head.clone() + "\ntraces")
+            .now(etcd + NOW)
+            .script(head + "\nleave"),
     )
 }
 
 const NOW: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] || echo "the kubelet and its credentials"
-if [ -e ETCD/member ]; then echo "etcd and all that the cluster keeps in it, $(du -sm ETCD | cut -f 1) MiB in ETCD"; fi
+if [ -e "$ETCD/member" ]; then echo "etcd and all that the cluster keeps in it, $(du -sm -- "$ETCD" | cut -f 1) MiB in $ETCD"; fi
 if [ -S /run/containerd/containerd.sock ]; then
   n=$(ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
   [ "$n" = 0 ] || echo "$n containers of Kubernetes, and its images"

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::config;
 use crate::error::Result;
-use crate::shell::KUBELETS_KUBECTL;
+use crate::shell::{KUBELETS_KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Cx, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::labels;
 
@@ -14,16 +14,21 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     let name = &cx.node.name;
     let gone = cx.fleet.unregistered.contains(name);
     // Of a Node that was made for it, the kubelet has yet to say what it is.
-    let said =
-        format!("{KUBELETS_KUBECTL} get node {name} -o 'jsonpath={{.status.nodeInfo.kubeletVersion}}'");
+    let said = sh!(
+        "{KUBELETS_KUBECTL} get node {name} -o 'jsonpath={.status.nodeInfo.kubeletVersion}'",
+        KUBELETS_KUBECTL,
+        name
+    );
     let mut fix = kept(cx)
-        + &format!(
+        + sh!(
             "[ -n \"$made\" ] || systemctl restart kubelet\nn=0\nuntil [ -n \"$({said} 2>/dev/null)\" ]; do\n\
-         n=$((n + 1)); [ $n -lt 120 ] || {{ echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }}; sleep 0.5; done"
+         n=$((n + 1)); [ $n -lt 120 ] || { echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }; sleep 0.5; done",
+            said
         );
     if cx.node.is_control_plane() {
+        let mark = Sh::raw("kubeadm init phase mark-control-plane --config $c");
         fix += "\n";
-        fix += &config::with(&config::init(cx, false)?, "kubeadm init phase mark-control-plane --config $c")?;
+        fix += config::with(&config::init(cx, false)?, &mark)?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
@@ -44,7 +49,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
 /// Only for a kubelet that has been running for a while, which then says how much room there is within ten seconds
 /// (`nodeStatusUpdateFrequency`). One that starts would take a Node without a word of that for one without room, and turn
 /// its own static pods away.
-fn kept(cx: &Cx) -> String {
+fn kept(cx: &Cx) -> Sh {
     let name = &cx.node.name;
     let taint = |t: crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
     let taints: Vec<Value> = labels::taints(cx.node).into_iter().map(taint).collect();
@@ -53,36 +58,39 @@ fn kept(cx: &Cx) -> String {
             "name": name,
             "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
             "labels": {
-                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "$arch",
-                "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "$arch",
+                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "ARCH",
+                "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "ARCH",
             },
         },
         "spec": {"podCIDR": "FIRST", "podCIDRs": ["ALL"], "taints": taints},
     });
-    let node = node.to_string().replace("FIRST", "$first").replace("ALL", "$ranges");
+    let node = here(
+        r#"sed -e "s/\"ARCH\"/\"$arch\"/g" -e "s|\"FIRST\"|\"$first\"|" -e "s|\"ALL\"|\"$ranges\"|""#,
+        &node.to_string(),
+    );
     let taken: Vec<&str> = cx.fleet.ranges.iter().map(String::as_str).collect();
-    KEPT.replace("TAKEN", &taken.join(" ")).replace("KUBECTL", KUBELETS_KUBECTL).replace("MANIFEST", &node)
+    let taken = format!(" {} ", taken.join(" "));
+    KEPT.replaced("TAKEN", taken).replaced("KUBECTL", KUBELETS_KUBECTL).replaced("MANIFEST", node)
 }
 
 /// flannel notes the first address of each range: IPv4's is one more than the range, IPv6's ends in 1.
-const KEPT: &str = r#"ranges= first=
+const KEPT: Sh = Sh::raw(
+    r#"ranges= first= subnets=/run/flannel/subnet.env
+[ -r $subnets ] || subnets=/dev/null
 while IFS='=' read -r key at; do
   case $key in
   FLANNEL_SUBNET) range=$(echo "$at" | awk -F '[./]' '{ printf "%s.%s.%s.%d/%s", $1, $2, $3, $4 - 1, $5 }') ;;
   FLANNEL_IPV6_SUBNET) range=$(echo "$at" | sed 's,::1/,::/,') ;;
   *) continue ;;
   esac
-  case ' TAKEN ' in *" $range "*) ranges=; break ;; esac
+  case $range in '' | *[!0-9a-f.:/]*) continue ;; esac
+  case TAKEN in *" $range "*) ranges=; break ;; esac
   first=${first:-$range} ranges="$ranges${ranges:+\",\"}$range"
-done <<SUBNETS
-$(cat /run/flannel/subnet.env 2>/dev/null || :)
-SUBNETS
+done <$subnets
 made= arch=$(dpkg --print-architecture)
 since=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value kubelet)" +%s 2>/dev/null) || since=
 if [ -n "$ranges" ] && [ -n "$since" ] && systemctl is-active -q kubelet && [ $(($(date +%s) - since)) -gt 20 ]; then
-  if KUBECTL create -f - >/dev/null <<NODE
-MANIFEST
-NODE
-  then made=yes; fi
+  if { MANIFEST} | KUBECTL create -f - >/dev/null; then made=yes; fi
 fi
-"#;
+"#,
+);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{UNTOUCHED, named};
 use crate::cluster::{Cluster, Node};
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
 /// Mebibytes and inodes that a folder will take, to begin with.
@@ -63,13 +64,14 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
 
 /// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS; of a folder that is not there, the one it will be made in.
 fn ask(needs: &[&Need]) -> Ask {
-    let folders: Vec<&str> = needs.iter().map(|need| need.folder).collect();
-    Ask::Newcomer(format!(
-        "{UNTOUCHED}for d in {}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${{p%/*}}; p=${{p:-/}}; done\n  \
+    let folders = Sh::words(needs.iter().map(|need| need.folder));
+    Ask::Newcomer(sh!(
+        "{UNTOUCHED}for d in {folders}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${p%/*}; p=${p:-/}; done\n  \
          set -- $(stat -f -c '%a %S %d %c' \"$p\")\n  \
          m=$(findmnt -n -f -o TARGET,OPTIONS -T \"$p\") || m='? ?'\n  \
-         echo \"$d ${{m%% *}} $(($1 * $2 / 1048576)) $3 $4 ${{m##* }}\"\ndone",
-        folders.join(" ")
+         echo \"$d ${m%% *} $(($1 * $2 / 1048576)) $3 $4 ${m##* }\"\ndone",
+        UNTOUCHED,
+        folders
     ))
 }
 

@@ -2,12 +2,15 @@
 
 use super::{UNTOUCHED, nothing};
 use crate::cluster::{Cluster, Network, Node};
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
 /// How flannel calls its configuration. containerd takes the first by name.
 const FLANNELS: &str = "10-flannel.conflist";
 /// What networks of pods leave behind, as a pattern of `case`.
-const LINKS: &str = "cni0 | cbr0 | flannel* | cali* | tunl0 | vxlan.calico | cilium_* | lxc* | weave | kube-bridge | kube-ipvs0 | antrea-gw0 | ovn-k8s-mp0";
+const LINKS: Sh = Sh::raw(
+    "cni0 | cbr0 | flannel* | cali* | tunl0 | vxlan.calico | cilium_* | lxc* | weave | kube-bridge | kube-ipvs0 | antrea-gw0 | ovn-k8s-mp0",
+);
 
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     let mut wants = vec![manifests(cluster), plugins(cluster), links(cluster), others()];
@@ -17,8 +20,8 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     wants
 }
 
-fn ask(shell: &str) -> Ask {
-    Ask::Newcomer(format!("{UNTOUCHED}{shell}"))
+fn ask(shell: impl Into<Sh>) -> Ask {
+    Ask::Newcomer(UNTOUCHED + shell)
 }
 
 fn etcd(cluster: &Cluster) -> Want {
@@ -63,8 +66,9 @@ fn plugins(cluster: &Cluster) -> Want {
 }
 
 fn links(cluster: &Cluster) -> Want {
-    let links = ask(&format!(
-        "while read -r d x; do\n  case ${{d%:*}} in {LINKS}) echo \"${{d%:*}}\" ;; esac\ndone </proc/net/dev"
+    let links = ask(sh!(
+        "while read -r d x; do\n  case ${d%:*} in {LINKS}) echo \"${d%:*}\" ;; esac\ndone </proc/net/dev",
+        LINKS
     ));
     nothing(cluster, "no pod network of an earlier cluster is here", links, |_| "Leftovers".into()).by_hand(
         "ip link delete NAME, or reboot; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]",

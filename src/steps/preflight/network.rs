@@ -3,6 +3,7 @@
 
 use super::named;
 use crate::cluster::{Cluster, Node, Proxy};
+use crate::shell::sh;
 use crate::step::{Ask, Cx, Verdict, Want};
 
 pub(super) fn wants(cx: &Cx) -> Vec<Want> {
@@ -17,9 +18,10 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 }
 
 fn routes(node: &Node) -> Ask {
-    let family = if node.ip.is_ipv4() { 4 } else { 6 };
-    Ask::Newcomer(format!(
-        "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi"
+    let family = if node.ip.is_ipv4() { 4_u8 } else { 6 };
+    Ask::Newcomer(sh!(
+        "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi",
+        family
     ))
 }
 
@@ -54,12 +56,13 @@ fn one_card(node: &Node, card: Option<String>) -> Want {
 fn resolv_conf(cluster: &Cluster) -> Ask {
     let ours = cluster.kubelet.get("resolvConf").and_then(|path| path.as_str());
     let file = match ours {
-        Some(path) => format!("f={}\n", crate::shell::quote(path)),
+        Some(path) => sh!("f={path}\n", path),
         None => "f=/etc/resolv.conf\n! systemctl is-active -q systemd-resolved || f=/run/systemd/resolve/resolv.conf\n".into(),
     };
-    Ask::Newcomer(format!(
-        "{file}[ -n \"$f\" ] || {{ echo not here; exit 0; }}\n[ -e \"$f\" ] || {{ echo \"no $f\"; exit 0; }}\n\
-         echo \"in $f\"\nawk '$1 == \"nameserver\" {{ print $1, $2 }} $1 == \"search\"' \"$f\""
+    Ask::Newcomer(sh!(
+        "{file}[ -n \"$f\" ] || { echo not here; exit 0; }\n[ -e \"$f\" ] || { echo \"no $f\"; exit 0; }\n\
+         echo \"in $f\"\nawk '$1 == \"nameserver\" { print $1, $2 } $1 == \"search\"' \"$f\"",
+        file
     ))
 }
 

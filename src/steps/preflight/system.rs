@@ -2,6 +2,7 @@
 
 use super::{UNTOUCHED, named};
 use crate::cluster::Cluster;
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
 /// What kubeadm's SystemVerification requires of a kernel's configuration (system-validators 1.12); either will do of
@@ -75,11 +76,11 @@ fn kernel() -> Want {
 /// Where kubeadm looks, but for what only a kernel that was built on the machine has.
 fn config() -> Want {
     let keys: Vec<&str> = CONFIG.split_whitespace().collect();
-    let ask = format!(
+    let ask = sh!(
         "for f in /proc/config.gz /boot/config-$(uname -r) /usr/lib/modules/$(uname -r)/config; do\n  \
          [ -e $f ] || continue\n  c=$(zcat -f <$f)\n  \
-         printf '%s\\n' \"$c\" | sed -nE 's/^CONFIG_({})=[ym].*/\\1/p'\n  exit 0\ndone\necho no configuration",
-        keys.join("|")
+         printf '%s\\n' \"$c\" | sed -nE 's/^CONFIG_({keys})=[ym].*/\\1/p'\n  exit 0\ndone\necho no configuration",
+        keys = Sh::join("|", CONFIG.split_whitespace().map(Sh::raw))
     );
     let judge = move |answer: &str| {
         let there = |key: &&str| key.split('|').any(|key| answer.lines().any(|line| line == key));
@@ -109,7 +110,7 @@ printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
 fn packages() -> Want {
     Want::that("no package is half installed")
-        .asks(Ask::Newcomer(format!("{UNTOUCHED}{AUDIT}")))
+        .asks(Ask::Newcomer(UNTOUCHED + AUDIT))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
 }

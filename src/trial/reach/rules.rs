@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::shell::Sh;
+
 /// As many are shown; and as many characters of one.
 const SHOWN: usize = 6;
 const WIDTH: usize = 160;
@@ -10,7 +12,8 @@ const WIDTH: usize = 160;
 /// Defines `rules WORD iptables|ip6tables`, which prints what of a machine's packet filter may keep packets out, in lines
 /// that begin with the word: of nftables, and of the older tables, which nft does not see. Asking `iptables -S` for those
 /// would make them; iptables-save prints what is there. What cannot be read is told as `unread`.
-pub(super) const RULES: &str = r#"rules() {
+pub(super) const RULES: Sh = Sh::raw(
+    r#"rules() {
   rules_for=$1; rules_save=$2
   part() {
     part_of=$1; shift
@@ -32,7 +35,8 @@ pub(super) const RULES: &str = r#"rules() {
   fi
   ! grep -qs . /proc/net/${rules_save%tables}_tables_names || part iptables $rules_save-legacy-save
 }
-"#;
+"#,
+);
 
 /// Which way packets go, as the machine sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,384 @@
+//! Text that a shell will run, as a type. It is made of constants of this program, of numbers and addresses, and of words
+//! that are quoted; a `String` becomes part of it only as one quoted word, or as the text of a here-document.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Formatter};
+use std::net::IpAddr;
+use std::ops::{Add, AddAssign, Deref};
+
+use ipnet::IpNet;
+use semver::Version;
+use sha2::{Digest, Sha256};
+
+/// Shell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sh(Cow<'static, str>);
+
+impl Sh {
+    pub const EMPTY: Sh = Sh::raw("");
+
+    /// A constant of the program. Nothing that is only known when it runs may be given here.
+    pub const fn raw(text: &'static str) -> Sh {
+        Sh(Cow::Borrowed(text))
+    }
+
+    /// All of these, one after the other, with this in between.
+    pub fn join<T: ToSh>(between: &'static str, all: impl IntoIterator<Item = T>) -> Sh {
+        let mut text = String::new();
+        for (i, one) in all.into_iter().enumerate() {
+            text += if i > 0 { between } else { "" };
+            text += &one.to_sh().0;
+        }
+        Sh(Cow::Owned(text))
+    }
+
+    /// The same with this in place of each of those.
+    pub fn replaced(&self, what: &'static str, by: impl ToSh) -> Sh {
+        let (mut text, is_text) = (String::new(), by.is_text());
+        let (by, mut quotes) = (by.to_sh(), Quotes::default());
+        let mut parts = self.split(what).peekable();
+        while let Some(part) = parts.next() {
+            text += part;
+            quotes.pass(part);
+            if parts.peek().is_some() {
+                debug_assert!(!quotes.break_at(&by, is_text), "{by} within quotes: {self}");
+                text += &by;
+            }
+        }
+        Sh(Cow::Owned(text))
+    }
+
+    /// A list of words.
+    pub fn words<T: ToSh>(all: impl IntoIterator<Item = T>) -> Sh {
+        Sh::join(" ", all)
+    }
+}
+
+/// Reading is harmless: what is made of the text is a `String`, and that is quoted where it comes back.
+impl Deref for Sh {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for Sh {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&'static str> for Sh {
+    fn from(text: &'static str) -> Sh {
+        Sh::raw(text)
+    }
+}
+
+impl From<&Sh> for Sh {
+    fn from(text: &Sh) -> Sh {
+        text.clone()
+    }
+}
+
+impl<T: Into<Sh>> Add<T> for Sh {
+    type Output = Sh;
+
+    fn add(mut self, more: T) -> Sh {
+        self += more;
+        self
+    }
+}
+
+impl<T: Into<Sh>> AddAssign<T> for Sh {
+    fn add_assign(&mut self, more: T) {
+        self.0.to_mut().push_str(&more.into());
+    }
+}
+
+impl FromIterator<Sh> for Sh {
+    fn from_iter<I: IntoIterator<Item = Sh>>(all: I) -> Sh {
+        Sh::join("", all)
+    }
+}
+
+/// What can stand in a script, and how: shell, numbers and addresses as they are, any other text as one quoted word.
+pub trait ToSh {
+    fn to_sh(&self) -> Sh;
+
+    /// Its place is not within quotes.
+    fn is_text(&self) -> bool {
+        false
+    }
+}
+
+impl ToSh for Sh {
+    fn to_sh(&self) -> Sh {
+        self.clone()
+    }
+}
+
+impl<T: ToSh + ?Sized> ToSh for &T {
+    fn to_sh(&self) -> Sh {
+        (**self).to_sh()
+    }
+
+    fn is_text(&self) -> bool {
+        (**self).is_text()
+    }
+}
+
+impl ToSh for str {
+    fn to_sh(&self) -> Sh {
+        quote(self)
+    }
+
+    fn is_text(&self) -> bool {
+        true
+    }
+}
+
+impl ToSh for String {
+    fn to_sh(&self) -> Sh {
+        quote(self)
+    }
+
+    fn is_text(&self) -> bool {
+        true
+    }
+}
+
+/// Types whose text holds nothing but letters, digits, `.`, `:`, `/`, `+` and `-`.
+macro_rules! verbatim {
+    ($($kind:ty)*) => {
+        $(impl ToSh for $kind {
+            fn to_sh(&self) -> Sh {
+                Sh(Cow::Owned(self.to_string()))
+            }
+        })*
+    };
+}
+verbatim!(u8 u16 u32 u64 usize i32 i64 IpAddr IpNet Version);
+
+/// `text` as one word of shell, whatever is in it. What means the same without quotes has none.
+pub fn quote(text: &str) -> Sh {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./@+,-".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return Sh(Cow::Owned(text.to_string()));
+    }
+    Sh(Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))))
+}
+
+/// A command with this text on its standard input, which the shell gives it as it is; with the line break after it.
+///
+/// The word at the end of the text is made of the text's own hash. So nobody can write a text that ends itself, and the
+/// same text makes the same shell.
+pub fn here(command: impl Into<Sh>, text: &str) -> Sh {
+    let mut end = String::new();
+    for round in 0_u32.. {
+        end = end_word(text, round);
+        if text.lines().all(|line| line != end) {
+            break;
+        }
+    }
+    let command = command.into();
+    let line_break = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    Sh(Cow::Owned(format!("{command} <<'{end}'\n{text}{line_break}{end}\n")))
+}
+
+fn end_word(text: &str, round: u32) -> String {
+    let mut hash = Sha256::new();
+    hash.update(round.to_be_bytes());
+    hash.update(text);
+    hash.finalize().iter().take(16).fold("--".to_string(), |word, byte| word + &format!("{byte:02x}"))
+}
+
+/// Shell from a template that is a constant: `sh!("systemctl restart {unit}\n", unit = name)`. Each `{name}` of the list
+/// is filled in as `ToSh` says, so a text stands there as one word and its place is not within quotes. Braces of the
+/// shell's own need no care. A name that is nowhere in the template, and one that is not in the list, do not compile.
+macro_rules! sh {
+    ($template:expr $(,)?) => { $crate::shell::sh!(@ $template; []; []; ) };
+    ($template:expr, $($rest:tt)+) => { $crate::shell::sh!(@ $template; []; []; $($rest)+) };
+    (@ $template:expr; [$($name:ident)*]; [$($value:expr,)*]; ) => {{
+        const TEMPLATE: &str = $template;
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        const _: () = $crate::shell::check(TEMPLATE, NAMES);
+        $crate::shell::fill(TEMPLATE, NAMES, &[$($crate::shell::value(&$value)),*])
+    }};
+    (@ $template:expr; [$($names:ident)*]; [$($values:expr,)*]; $name:ident = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::shell::sh!(@ $template; [$($names)* $name]; [$($values,)* $value,]; $($($rest)*)?)
+    };
+    (@ $template:expr; [$($names:ident)*]; [$($values:expr,)*]; $name:ident $(, $($rest:tt)*)?) => {
+        $crate::shell::sh!(@ $template; [$($names)* $name]; [$($values,)* $name,]; $($($rest)*)?)
+    };
+}
+pub(crate) use sh;
+
+/// Where the next `{name}` from `at` on begins and ends. `${name}` is the shell's own, and `{end}` is kubectl's.
+const fn next(template: &[u8], mut at: usize) -> Option<(usize, usize)> {
+    while at < template.len() {
+        if template[at] == b'{' && (at == 0 || template[at - 1] != b'$') {
+            let mut end = at + 1;
+            while end < template.len() && (template[end].is_ascii_alphanumeric() || template[end] == b'_') {
+                end += 1;
+            }
+            let is_name = end > at + 1 && template[at + 1].is_ascii_alphabetic();
+            let is_kubectls = is(template, at + 1, end, "end");
+            if is_name && !is_kubectls && end < template.len() && template[end] == b'}' {
+                return Some((at, end + 1));
+            }
+        }
+        at += 1;
+    }
+    None
+}
+
+const fn is(template: &[u8], from: usize, to: usize, name: &str) -> bool {
+    let name = name.as_bytes();
+    let mut i = 0;
+    while i < name.len() && from + i < to && template[from + i] == name[i] {
+        i += 1;
+    }
+    i == name.len() && from + i == to
+}
+
+/// For `sh!`: a template and its list of names fit each other.
+pub const fn check(template: &str, names: &[&str]) {
+    let text = template.as_bytes();
+    let (mut at, mut seen) = (0, 0_u64);
+    while let Some((from, to)) = next(text, at) {
+        let mut i = 0;
+        while i < names.len() && !is(text, from + 1, to - 1, names[i]) {
+            i += 1;
+        }
+        assert!(i < names.len(), "the template has a name in braces that is not in the list");
+        seen |= 1 << i;
+        at = to;
+    }
+    assert!(seen == (1 << names.len()) - 1, "the list has a name that is nowhere in the template");
+    at = 0;
+    while at + 1 < text.len() {
+        assert!(text[at] != b'{' || text[at + 1] != b'{', "braces are single in a template");
+        at += 1;
+    }
+}
+
+/// For `sh!`: what stands there, and whether it is a text.
+pub fn value(of: &impl ToSh) -> (Sh, bool) {
+    (of.to_sh(), of.is_text())
+}
+
+/// For `sh!`.
+pub fn fill(template: &'static str, names: &[&str], values: &[(Sh, bool)]) -> Sh {
+    let (mut text, mut at) = (String::with_capacity(template.len()), 0);
+    let mut quotes = Quotes::default();
+    while let Some((from, to)) = next(template.as_bytes(), at) {
+        text += &template[at..from];
+        quotes.pass(&template[at..from]);
+        let value = names.iter().position(|name| *name == &template[from + 1..to - 1]).map(|i| &values[i]);
+        if let Some((value, is_text)) = value {
+            debug_assert!(!quotes.break_at(value, *is_text), "{value} within quotes: {template}");
+            text += value;
+        }
+        at = to;
+    }
+    text += &template[at..];
+    Sh(Cow::Owned(text))
+}
+
+/// Whether a place in a template is within quotes.
+#[derive(Default)]
+struct Quotes {
+    open: Option<char>,
+    escaped: bool,
+    comment: bool,
+    before: Option<char>,
+}
+
+impl Quotes {
+    fn pass(&mut self, text: &str) {
+        for c in text.chars() {
+            match (self.open, c) {
+                _ if self.comment => self.comment = c != '\n',
+                _ if self.escaped => self.escaped = false,
+                (None | Some('"'), '\\') => self.escaped = true,
+                (Some(open), _) if open == c => self.open = None,
+                (None, '\'' | '"') => self.open = Some(c),
+                (None, '#') => self.comment = self.before.is_none_or(|before| " \n;".contains(before)),
+                _ => {}
+            }
+            self.before = Some(c);
+        }
+    }
+
+    /// Quotes of its own would end these.
+    fn break_at(&self, value: &str, is_text: bool) -> bool {
+        match self.open {
+            Some('\'') => is_text || value.contains('\''),
+            Some(_) => is_text || value.starts_with('\''),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_one_word_and_shell_numbers_and_addresses_are_what_they_are() {
+        let (name, address): (String, IpAddr) = ("a'; b".into(), "fd00::1".parse().unwrap());
+        let made = sh!(
+            "{KUBECTL} get {name} ${name} {end} {\"x\"} {port}@{address}\n",
+            KUBECTL = Sh::raw("kubectl"),
+            name,
+            port = 6443_u16,
+            address
+        );
+        assert_eq!(&*made, "kubectl get 'a'\\''; b' ${name} {end} {\"x\"} 6443@fd00::1\n");
+        assert_eq!(Sh::words(["a b", "c", "", "~"]), Sh::raw("'a b' c '' '~'"));
+    }
+
+    #[test]
+    #[should_panic(expected = "within quotes")]
+    fn a_text_within_quotes_is_refused() {
+        let name = "w1".to_string();
+        let _ = sh!("echo 'no {name}'", name);
+    }
+
+    #[test]
+    fn quotes_that_are_closed_escaped_or_in_a_comment_are_none() {
+        let name = "w1";
+        for made in [
+            sh!("echo 'no '{name}", name),
+            sh!("echo \"a \\\" b\" {name}", name),
+            sh!("# it's\necho {name}", name),
+            sh!("echo it\\'s {name}", name),
+        ] {
+            assert!(made.ends_with("w1"), "{made}");
+        }
+    }
+
+    #[test]
+    fn a_template_and_its_names_fit_each_other() {
+        let fits = |template: &'static str, names: &'static [&str]| {
+            std::panic::catch_unwind(|| check(template, names)).is_ok()
+        };
+        assert!(fits("a {b} ${c} {end} { d; } {1} {x.y}", &["b"]));
+        assert!(!fits("a {b}", &[]) && !fits("a", &["b"]) && !fits("${b}", &["b"]));
+        assert!(!fits("a {{ b; }}", &[]));
+    }
+
+    #[test]
+    fn a_document_ends_where_its_text_ends() {
+        let one = here("cat", "a\nEOF\n");
+        assert_eq!(one, here("cat", "a\nEOF\n"), "the same text, the same shell");
+        assert_ne!(one, here("cat", "a\n"));
+        let end = one.lines().last().unwrap().to_string();
+        assert!(end.len() == 34 && one.starts_with(&format!("cat <<'{end}'\na\nEOF\n--")), "{one}");
+        assert!(here("cat", &one).ends_with('\n') && !here("cat", &one).ends_with(&format!("{end}\n")));
+        assert!(here("cat", "no end").contains("\nno end\n--"));
+        let empty = here("cat", "");
+        assert_eq!(empty.lines().count(), 2, "{empty}");
+    }
+}
