@@ -1,0 +1,155 @@
+//! The runner of the lanes (tests/lanes) with stubs in place of cargo and of the lab.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A repository with the runner, and a cargo whose tests fail or take long where their words say so.
+struct Stage(tempfile::TempDir);
+
+impl Stage {
+    fn new() -> Stage {
+        let stage = Stage(tempfile::tempdir().unwrap());
+        for folder in ["src", "templates", "inventories"] {
+            stage.write(&format!("{folder}/file"), "one\n");
+        }
+        for file in ["Cargo.lock", "Cargo.toml", "Makefile", "clippy.toml", "rustfmt.toml"] {
+            stage.write(file, "one\n");
+        }
+        stage.script("tests/lanes", &fs::read_to_string("tests/lanes").unwrap());
+        let note = "echo \"$(basename \"$0\") ${IRONSTRAP_LAB-} $*\" >>\"$SAID\"\n";
+        stage.script("tests/lab/lab", &format!("#!/bin/sh\n{note}"));
+        stage.script("tests/shellcheck", "#!/bin/sh\n");
+        let cargo = "case \"$*\" in\n\
+            *' --drift --part=1/2') echo '3 passed, 2 failed'; exit 1 ;;\n\
+            *' --drift --part=2/2') echo slow; sleep 60 ;;\n\
+            *' --no-fail-fast') echo 'test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured'\n\
+              echo 'test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured' ;;\n\
+            *'cluster -- --part'*) echo '4 passed, 0 failed' ;;\n\
+            clippy*) exit \"${LINT:-0}\" ;;\n\
+            esac\n";
+        stage.script("bin/cargo", &format!("#!/bin/sh\n{note}{cargo}"));
+        for git in ["init -q", "add -A", "-c user.name=a -c user.email=a@example.org commit -q -m one"] {
+            let status = Command::new("git").args(git.split(' ')).current_dir(stage.0.path()).status();
+            assert!(status.unwrap().success());
+        }
+        stage
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        self.write(name, text);
+        fs::set_permissions(self.0.path().join(name), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What the stubs were called with.
+    fn said(&self) -> String {
+        fs::read_to_string(self.0.path().join(".git/said")).unwrap_or_default()
+    }
+
+    fn lanes(&self, words: &str) -> Command {
+        let root = self.0.path();
+        let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+        let mut lanes = Command::new(root.join("tests/lanes"));
+        lanes.args(words.split(' ')).env("PATH", path).env("SAID", root.join(".git/said"));
+        lanes.env("IRONSTRAP_TEST_RESULTS", root.join(".git/results")).env("TMPDIR", root.join(".git"));
+        lanes.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        lanes
+    }
+
+    fn run(&self, words: &str) -> (Option<i32>, String) {
+        ended(self.lanes(words).output().unwrap())
+    }
+}
+
+fn ended(output: Output) -> (Option<i32>, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+fn has(text: &str, line: &str) -> bool {
+    text.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(line))
+}
+
+#[test]
+fn lanes_end_with_a_table_and_the_sum_of_their_tests() {
+    let stage = Stage::new();
+    let (code, said) = stage.run("run quick cluster");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.lines().last(), Some("20 passed, 0 failed"), "{said}");
+    assert!(said.contains("quick: test result: ok. 7 passed"), "{said}");
+    let calls = stage.said();
+    for part in ["1/2", "2/2"] {
+        let lane = part.split('/').next().unwrap();
+        let lab = format!("/var/lib/ironstrap-lab-cluster-{lane}");
+        assert!(
+            has(&calls, &format!("cargo {lab} test --locked --test cluster -- --part={part}")),
+            "{calls}"
+        );
+        for command in ["up", "down", "check-clean"] {
+            assert!(has(&calls, &format!("lab {lab} {command}")), "{command}: {calls}");
+        }
+    }
+}
+
+#[test]
+fn a_lane_that_fails_is_in_the_table_and_its_lab_is_taken_down() {
+    let stage = Stage::new();
+    let (code, said) = stage.run("run drift-1 cluster-1");
+    assert_eq!((code, said.lines().last()), (Some(1), Some("7 passed, 2 failed")), "{said}");
+    let row = said.lines().find(|line| line.starts_with("drift-1 ") && line.ends_with("FAILED"));
+    assert_eq!(row.unwrap().split_whitespace().skip(2).collect::<Vec<_>>(), ["3", "2", "FAILED"]);
+    assert!(has(&stage.said(), "lab /var/lib/ironstrap-lab-drift-1 down"), "{}", stage.said());
+    // What is no test counts as one.
+    let (code, said) = ended(stage.lanes("run quick").env("LINT", "1").output().unwrap());
+    assert_eq!((code, said.lines().last()), (Some(1), Some("12 passed, 1 failed")), "{said}");
+    assert_eq!(stage.run("run nothing").0, Some(2));
+}
+
+#[test]
+fn a_result_counts_for_the_same_content_and_no_other() {
+    let stage = Stage::new();
+    assert!(has(&stage.run("results").1, "cluster-1 not run"));
+    stage.run("run cluster-1 drift-1");
+    let results = stage.run("results").1;
+    assert!(has(&results, "cluster-1 passed at ") && has(&results, "drift-1 failed at "), "{results}");
+    stage.write("README.md", "other\n");
+    assert!(has(&stage.run("results").1, "cluster-1 passed at "), "what no test reads");
+    for file in ["src/file", "templates/new", "tests/lab/lab", "Cargo.lock"] {
+        let path = stage.0.path().join(file);
+        let before = fs::read_to_string(&path);
+        stage.write(file, "other\n");
+        assert!(has(&stage.run("results").1, "cluster-1 not run"), "{file}");
+        match before {
+            Ok(text) => stage.write(file, &text),
+            Err(_) => fs::remove_file(path).unwrap(),
+        }
+        assert!(has(&stage.run("results").1, "cluster-1 passed at "), "{file}");
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_takes_its_labs_down() {
+    let stage = Stage::new();
+    let child = stage.lanes("run drift-2 cluster-1").spawn().unwrap();
+    let since = Instant::now();
+    while !has(&stage.said(), "cargo /var/lib/ironstrap-lab-drift-2 test") {
+        assert!(since.elapsed() < Duration::from_secs(50), "{}", stage.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let (code, said) = ended(child.wait_with_output().unwrap());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(since.elapsed() < Duration::from_secs(55), "it waited for the lane's end");
+    assert!(has(&stage.said(), "lab /var/lib/ironstrap-lab-drift-2 down"), "{}", stage.said());
+}
