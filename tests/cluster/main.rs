@@ -2,7 +2,8 @@
 //! mended. A runner of our own, for scenarios build on each other: bringing up a cluster takes a minute.
 //!
 //! `cargo test --test cluster [-- [--drift] [--part=1/2] 'A PIECE OF A NAME' …]`; as root, with the lab up. With `--drift` it
-//! is the table of drift instead, with `--planes` several control planes; `--part` takes one part of the list.
+//! is the table of drift instead, with `--planes` several control planes, with `--older` a cluster that an older ironstrap
+//! made; `--part` takes one part of the list.
 
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
@@ -18,6 +19,7 @@ mod grown;
 mod killed;
 mod lab;
 mod made;
+mod older;
 mod part;
 mod planes;
 mod refused;
@@ -54,7 +56,7 @@ pub struct Scenario {
 /// In the order in which they run. Those of several control planes are apart: they take more inotify instances than the
 /// host may have left while another lab is up.
 fn scenarios() -> Vec<Scenario> {
-    let planes = std::env::args().any(|word| word == "--planes");
+    let flag = |flag: &str| std::env::args().any(|word| word == flag);
     let one: &[&[Scenario]] = &[
         entrance::SCENARIOS,
         refused::UNFIT,
@@ -75,7 +77,11 @@ fn scenarios() -> Vec<Scenario> {
         grown::SCENARIOS,
         diagnosis::SCENARIOS,
     ];
-    let all = if planes { &[planes::SCENARIOS] } else { one };
+    let all: &[&[Scenario]] = match () {
+        () if flag("--planes") => &[planes::SCENARIOS],
+        () if flag("--older") => &[older::SCENARIOS],
+        () => one,
+    };
     let all: Vec<&Scenario> = all.iter().copied().flatten().collect();
     let begins = |at: usize| all[at].ground != Ground::Before;
     part::check(all.len(), begins);

@@ -104,12 +104,12 @@ fn rules(world: &World, node: &str) -> Vec<String> {
     found
 }
 
-fn look_at_all(world: &World) -> Vec<BTreeSet<String>> {
+pub fn look_at_all(world: &World) -> Vec<BTreeSet<String>> {
     NODES.map(|node| look(world, node)).into()
 }
 
 /// Services end, and interfaces go, a moment after what they belong to.
-fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
+pub fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
     let mut last = String::new();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while std::time::Instant::now() < end {
@@ -129,7 +129,7 @@ fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
     panic!("the machines are not as before:\n{last}");
 }
 
-fn reset(world: &World, nodes: &[&str]) -> crate::client::Ended {
+pub fn reset(world: &World, nodes: &[&str]) -> crate::client::Ended {
     world.start(&[&["reset", "--yes"], nodes].concat()).end(PATIENCE)
 }
 

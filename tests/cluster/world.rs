@@ -121,10 +121,18 @@ impl World {
 
     /// Starts ironstrap as `user`, with the inventory in `dir`.
     pub fn start_as(&self, user: &str, dir: &Path, args: &[&str]) -> Client {
-        let binary = World::binary();
+        self.start_program_as(&World::binary(), user, dir, args)
+    }
+
+    /// Starts another ironstrap, as `start` starts this one.
+    pub fn start_program(&self, program: &str, args: &[&str]) -> Client {
+        self.start_program_as(program, "operator", &self.dir, args)
+    }
+
+    fn start_program_as(&self, program: &str, user: &str, dir: &Path, args: &[&str]) -> Client {
         let say = r#"echo "{\"event\":\"pid\",\"pid\":$$}"; exec "$@""#;
         let inventory = dir.join("inventory.toml");
-        let mut command = self.lab.command(&["exec", "sh", "-c", say, "sh", &binary]);
+        let mut command = self.lab.command(&["exec", "sh", "-c", say, "sh", program]);
         command.args(args).arg("--json").arg("-i").arg(inventory).env("USER", user);
         Client::start(command)
     }

@@ -1,0 +1,69 @@
+//! A cluster that an older ironstrap made belongs to this one: it plans what it does otherwise and nothing else, changes
+//! that, and takes everything back. `IRONSTRAP_OLDER` is the older program (tests/older builds it).
+
+use std::collections::BTreeSet;
+
+use crate::client::Ended;
+use crate::lab::NODES;
+use crate::reset;
+use crate::world::{PATIENCE, World, real};
+use crate::{Ground, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "of an older ironstrap's cluster, a plan shows what is intended and an apply changes that",
+        ground: Ground::Fresh,
+        run: planned_and_changed,
+    },
+    Scenario {
+        says: "a reset takes back what an older ironstrap did, and what this one changed since",
+        ground: Ground::Before,
+        run: taken_back,
+    },
+    Scenario {
+        says: "a reset takes back what an older ironstrap did, without a run in between",
+        ground: Ground::Fresh,
+        run: taken_back_at_once,
+    },
+];
+
+/// What this version does otherwise: node, step, and what must be true.
+const INTENDED: &[(&str, &str, &str)] = &[];
+
+fn older(world: &World) -> Ended {
+    let program = std::env::var("IRONSTRAP_OLDER").expect("IRONSTRAP_OLDER is the older program");
+    world.start_program(&program, &["apply", "--yes"]).end(PATIENCE).good()
+}
+
+/// Where the look of the machines before anything is kept for the next scenario.
+fn looks(world: &World) -> std::path::PathBuf {
+    world.lab.home.join("before-older")
+}
+
+fn planned_and_changed(world: &World) {
+    let before = reset::look_at_all(world);
+    std::fs::write(looks(world), serde_json::to_string(&before).unwrap()).unwrap();
+    older(world);
+    let intended: BTreeSet<_> =
+        INTENDED.iter().map(|(n, s, t)| (n.to_string(), s.to_string(), t.to_string())).collect();
+    let plan = world.plan();
+    assert_eq!(plan.code, Some(0), "{}", plan.errors());
+    assert_eq!(real(&plan, "drift"), intended, "what the plan shows");
+    let applied = world.apply().good();
+    assert_eq!(real(&applied, "fixed"), intended, "what the apply changes");
+    world.assert_converged();
+}
+
+fn taken_back(world: &World) {
+    let before: Vec<BTreeSet<String>> =
+        serde_json::from_str(&std::fs::read_to_string(looks(world)).unwrap()).unwrap();
+    reset::reset(world, &NODES).good();
+    reset::assert_as_before(world, &before);
+}
+
+fn taken_back_at_once(world: &World) {
+    let before = reset::look_at_all(world);
+    older(world);
+    reset::reset(world, &NODES).good();
+    reset::assert_as_before(world, &before);
+}
