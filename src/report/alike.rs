@@ -52,7 +52,8 @@ pub fn remarked(all: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
 /// What is before the last number of a name, the number, and what is after it.
 fn parts(name: &str) -> Option<(&str, &str, &str)> {
     let end = name.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let start = name[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
+    let before = name[..end].char_indices().rfind(|(_, c)| !c.is_ascii_digit());
+    let start = before.map_or(0, |(at, c)| at + c.len_utf8());
     Some((&name[..start], &name[start..end], &name[end..]))
 }
 
