@@ -12,6 +12,7 @@ mod nodes;
 mod owned;
 mod programs;
 mod range;
+mod secrets;
 mod select;
 mod shape;
 mod sources;
@@ -52,6 +53,7 @@ pub fn read(path: &Path) -> Result<Cluster> {
 pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let shown = path.display().to_string();
     let (table, errors) = DeTable::parse_recoverable(text);
+    secrets::learn(table.get_ref());
     let mut mistakes = Mistakes::default();
     if !errors.is_empty() {
         syntax::report(&errors, text, &mut mistakes);
@@ -67,7 +69,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let mut cluster = cluster(&root, dir, &mut mistakes);
     cluster.addons = addons::addons(&root, &Folder(dir), &place, &mut mistakes);
     match mistakes.is_empty() {
-        true => Ok(cluster),
+        true => {
+            secrets::learn_names_of(&cluster);
+            Ok(cluster)
+        }
         false => Err(mistakes.into_error(text, &shown)),
     }
 }

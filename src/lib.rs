@@ -14,12 +14,14 @@
 //! - Each file uses only files above it in the list below; a test holds that.
 //! - Asks depend on the inventory alone. *Unknown* is never taken for *absent*: what cannot be told is never changed.
 //! - State, not events: a restart that is owed is asked for, not remembered.
-//! - Only `store` and `ssh` (with `known_hosts`) change anything outside the program, and only `report` and `main`
-//!   speak; `inventory`, `fetch` and `cli` read the operator's side. Everything else is a function of values.
+//! - Only `store` and `ssh` (with `known_hosts`) change anything outside the program. Only `report::exit` writes to the
+//!   terminal, and every text that leaves has passed `secret::Shown`; `inventory`, `fetch` and `cli` read the operator's side. Everything else is a function of values.
 //! - A file opens with what it is and what it is not. Comments say why. Messages are lower-case sentences that
 //!   begin with the node; whatever a user can act on has a hint.
 
 pub mod error;
+
+pub mod secret;
 
 pub mod cluster;
 

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use ironstrap::cli::{Cli, End};
 use ironstrap::error::Kind;
 use ironstrap::report;
 
 fn main() -> ExitCode {
+    report::tell_panics();
     lift_limit();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -37,5 +38,5 @@ fn main() -> ExitCode {
 fn lift_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Refused, few nodes still have place.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

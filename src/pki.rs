@@ -29,6 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pki::cert::{Wanted, random_text};
 use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, der_of, why_renew};
+use crate::secret::SecretText;
 
 /// Where kubeadm looks for certificates on a control plane, unless told otherwise.
 pub const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
@@ -43,7 +44,7 @@ pub struct Trust {
     pub front_proxy_ca: Pair,
     pub etcd_ca: Pair,
     /// What service account tokens are signed with.
-    pub sa_key: String,
+    pub sa_key: SecretText,
     /// Its public half. kubeadm does not make it from `sa_key` where that is already there.
     pub sa_pub: String,
     pub token: Token,
@@ -69,7 +70,7 @@ impl fmt::Debug for Trust {
 /// A bootstrap token, in the alphabet and lengths that Kubernetes asks of one.
 #[derive(Clone, PartialEq)]
 pub struct Token {
-    pub secret: String,
+    pub secret: SecretText,
 }
 
 impl fmt::Debug for Token {
@@ -84,18 +85,18 @@ impl Token {
     pub const ID: &str = "ironst";
 
     fn make() -> Result<Token> {
-        Ok(Token { secret: random_text(TOKEN_ALPHABET, 16)? })
+        Ok(Token { secret: SecretText::new(random_text(TOKEN_ALPHABET, 16)?) })
     }
 
     fn of(text: &str) -> Option<Token> {
         let (id, secret) = text.trim_end().split_once('.')?;
         let fits = secret.len() == 16 && secret.bytes().all(|byte| TOKEN_ALPHABET.contains(&byte));
-        (id == Token::ID && fits).then(|| Token { secret: secret.into() })
+        (id == Token::ID && fits).then(|| Token { secret: SecretText::new(secret) })
     }
 
     /// The whole token, secret included, as kubeadm takes it.
     pub fn reveal(&self) -> String {
-        format!("{}.{}", Token::ID, self.secret)
+        format!("{}.{}", Token::ID, self.secret.reveal())
     }
 }
 
@@ -123,7 +124,7 @@ impl Trust {
             ca: cert::new_ca("kubernetes", now)?,
             front_proxy_ca: cert::new_ca("front-proxy-ca", now)?,
             etcd_ca: cert::new_ca("etcd-ca", now)?,
-            sa_key: sa.serialize_pem(),
+            sa_key: SecretText::new(sa.serialize_pem()),
             sa_pub: sa.public_key_pem(),
             token: Token::make()?,
             leaves: BTreeMap::new(),
@@ -173,10 +174,10 @@ impl Trust {
             .filter(|(_, pair)| !pair.cert.is_empty() && !pair.key.is_empty());
         let mut files = vec![];
         for (path, pair) in self.cas().map(|(ca, pair)| (ca.path(), pair)).into_iter().chain(leaves) {
-            files.push(file(path, "key", &pair.key));
+            files.push(file(path, "key", pair.key.reveal()));
             files.push(file(path, "crt", &pair.cert));
         }
-        files.push(file("sa", "key", &self.sa_key));
+        files.push(file("sa", "key", self.sa_key.reveal()));
         files.push(file("sa", "pub", &self.sa_pub));
         files
     }

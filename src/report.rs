@@ -1,15 +1,14 @@
 //! What happens, as events on one channel, and how they are told: lines or JSON here, a live display in `term`.
-//! The only place that writes to the terminal.
+//! Only `exit` in here writes to the terminal.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::secret as secrets;
 pub use ask::{Typed, ask, ask_for, over, secret};
-use redact::Secrets;
+pub use exit::{err, json, out, raw, tell_panics};
 
 pub mod alike;
 pub mod ask;
@@ -17,8 +16,8 @@ pub mod bundle;
 pub mod color;
 mod crowd;
 pub mod detail;
+pub mod exit;
 pub mod plan;
-pub mod redact;
 pub mod status;
 pub mod term;
 
@@ -109,7 +108,6 @@ impl From<&Error> for Event {
 #[derive(Clone)]
 pub struct Events {
     sender: tokio::sync::mpsc::UnboundedSender<Event>,
-    secrets: Arc<RwLock<Secrets>>,
     detailed: bool,
 }
 
@@ -117,7 +115,7 @@ impl Events {
     /// The sending end, and the end that a printer reads.
     pub fn channel() -> (Events, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        (Events { sender, secrets: Arc::default(), detailed: false }, receiver)
+        (Events { sender, detailed: false }, receiver)
     }
 
     /// Tells every question and script, too.
@@ -130,45 +128,20 @@ impl Events {
         self.detailed
     }
 
-    /// From now on this text is in no event.
-    pub fn hide(&self, secret: &str) {
-        if let Ok(mut secrets) = self.secrets.write() {
-            secrets.add(secret);
-        }
-    }
-
-    /// What takes secrets out of any other text, this run's included.
-    pub fn redaction(&self) -> Redaction {
-        Redaction(self.secrets.clone())
-    }
-
     pub fn tell(&self, event: Event) {
         // Nobody listens any more when the program ends; then there is nobody to tell.
-        let _ = self.sender.send(self.redacted(event));
-    }
-
-    fn redacted(&self, event: Event) -> Event {
-        let (Ok(secrets), Ok(mut value)) = (self.secrets.read(), serde_json::to_value(&event)) else {
-            return Event::Said { node: String::new(), line: "[something that may hold a secret]".into() };
-        };
-        match secrets.hide_in(&mut value) {
-            true => serde_json::from_value(value).unwrap_or(Event::Said {
-                node: String::new(),
-                line: "[something that holds a secret]".into(),
-            }),
-            false => event,
-        }
+        let _ = self.sender.send(redacted(event));
     }
 }
 
-/// Takes secrets out of what others wrote: logs, an inventory.
-#[derive(Clone, Default)]
-pub struct Redaction(Arc<RwLock<Secrets>>);
-
-impl Redaction {
-    /// The text without secrets; nothing of it where they are not known.
-    pub fn clean(&self, text: &str) -> String {
-        self.0.read().map_or_else(|_| String::new(), |secrets| secrets.hide_from_strangers(text))
+/// The event without secrets. They are taken out before a text is cut, broken or indented, and a second time where it
+/// leaves.
+fn redacted(event: Event) -> Event {
+    let unfit = || Event::Said { node: String::new(), line: "[something that may hold a secret]".into() };
+    let Ok(mut value) = serde_json::to_value(&event) else { return unfit() };
+    match secrets::hide_in(&mut value) {
+        true => serde_json::from_value(value).unwrap_or_else(|_| unfit()),
+        false => event,
     }
 }
 
@@ -213,7 +186,7 @@ pub async fn show(
         match (&mut term, audience.style) {
             (Some(display), _) if !crowd.is_large() => display.show(&event),
             (_, Style::Json) => {
-                raw(format!("{}\n", serde_json::to_string(&event).unwrap_or_default()).as_bytes());
+                json(&event);
             }
             // What went wrong is said once, at the end.
             _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
@@ -260,23 +233,6 @@ pub fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// A line on standard output: what a command is for.
-pub fn out(line: &str) {
-    // A reader that has seen enough, as `head` has, is no trouble of ours.
-    let _ = writeln!(anstream::stdout(), "{}", color::paint(line));
-}
-
-/// A text on standard output as it is, for other programs.
-pub fn raw(text: &[u8]) {
-    let mut stdout = std::io::stdout();
-    let _ = stdout.write_all(text).and_then(|()| stdout.flush());
-}
-
-/// A line on standard error: what happens on the way.
-pub fn err(line: &str) {
-    let _ = writeln!(anstream::stderr(), "{}", color::paint(line));
-}
-
 /// An error as people read it. One of the inventory comes with its own picture of where it is.
 pub fn trouble(error: &Error) -> String {
     match error.kind {
@@ -284,3 +240,6 @@ pub fn trouble(error: &Error) -> String {
         _ => format!("✗ {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,13 +23,14 @@ use tokio::time::timeout;
 
 use crate::cluster::{self, Node};
 use crate::error::Result;
+use crate::secret::SecretText;
 use crate::shell::{Output, Sh, Shell};
 use clock::Clock;
 use connect::{Connection, Visit};
 use exec::Cut;
 use keys::KeyFiles;
 use root::{Means, Next};
-pub use secrets::{Ask, Secret};
+pub use secrets::{Ask, Question, Secret};
 use secrets::{Lent, Secrets};
 pub use way::{Through, Way};
 
@@ -295,16 +296,19 @@ impl Ssh {
             Next::Password { terminal } => (terminal, false),
             Next::Again => (means.on_terminal(), true),
         };
-        let with = |word: String| if terminal { Means::Terminal(Some(word)) } else { Means::Password(word) };
+        let with =
+            |word: SecretText| if terminal { Means::Terminal(Some(word)) } else { Means::Password(word) };
         // Most of the time it is the one that let us in.
         if let Some(word) = connection.entry.password.clone().filter(|_| !used) {
             return Ok(Some(with(word)));
         }
-        if lent.take().is_some_and(|lent| lent.was_right_elsewhere()) {
-            return Ok(None);
+        let (what, secrets) = (Secret::Sudo(connection.way.user.clone()), &self.client.secrets);
+        let asks = format!("{} ({})", self.name, connection.way.shown());
+        if let Some(lent) = lent.take() {
+            secrets.refused(&what, &asks, lent).await;
         }
         let clock = Clock::new(self.client.options.timeout);
-        *lent = self.client.secrets.lend(&Secret::Sudo(connection.way.user.clone()), &clock).await?;
+        *lent = secrets.lend(&what, &asks, &clock).await?;
         Ok(lent.as_ref().map(|lent| with(lent.word.clone())))
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::pki::{Kept, Trust};
+use crate::secret::Shown;
 
 mod shared;
 
@@ -206,8 +207,8 @@ pub fn log(path: &Path) -> Result<fs::File> {
 }
 
 /// Writes a text that is for the user alone, mode 0600, whole or not at all.
-pub fn save_private(file: &Path, text: &str) -> Result<()> {
-    replace(file, text, 0o600)
+pub fn save_private(file: &Path, text: &Shown) -> Result<()> {
+    replace(file, text.as_str(), 0o600)
 }
 
 /// Writes what differs, all of it judged before any of it is written.

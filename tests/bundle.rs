@@ -5,11 +5,14 @@
 
 mod common;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use common::{lab, trust};
 use ironstrap::diagnosis::Heard;
 use ironstrap::error::{Error, Kind};
 use ironstrap::report::bundle::Bundle;
-use ironstrap::report::{Event, Events};
+use ironstrap::report::{Event, Events, detail};
+use ironstrap::{inventory, template};
 
 #[test]
 fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
@@ -28,9 +31,7 @@ fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
         errors: &[error],
         heard: vec![Heard { node: "w1".into(), lines }],
     };
-    let (events, _) = Events::channel();
-    trust.secrets().iter().for_each(|secret| events.hide(secret));
-    let text = bundle.text(&events.redaction());
+    let text = bundle.text().to_string();
     for part in [
         "== errors\n✗ w1  member: stuck",
         "== inventory\n[proxy]",
@@ -46,4 +47,29 @@ fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
         assert!(!text.contains(secret), "{secret} is in\n{text}");
     }
     assert!(!text.contains("pw@"));
+}
+
+#[test]
+fn a_secret_of_an_addon_is_in_no_script_however_long_and_odd_it_is() {
+    let long = "zebra's \"battery\" staple: ".repeat(9);
+    let manifest = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+        "stringData": {"long": long, "lines": "first zebra line\nsecond zebra line\n", "pin": "4711"},
+        "data": {"packed": BASE64_STANDARD.encode("zebra-0815")},
+    });
+    let (objects, wrong) = inventory::objects(&manifest.to_string(), "login.yaml");
+    assert_eq!(wrong, Vec::<String>::new());
+    let yaml = template::yaml(&objects.unwrap()).unwrap();
+    let (events, mut heard) = Events::channel();
+    events.tell(Event::Script {
+        node: "m1".into(),
+        script: format!("kubectl apply -f - <<'END'\n{yaml}\nEND"),
+    });
+    events.tell(Event::Said { node: "m1".into(), line: "invalid: \"zebra-0815\"".into() });
+    let told = [heard.try_recv().unwrap(), heard.try_recv().unwrap()];
+    let shown = told.iter().flat_map(detail::lines).collect::<Vec<_>>().join("\n");
+    for secret in ["zebra", "battery", "4711", &BASE64_STANDARD.encode("zebra-0815")] {
+        assert!(!shown.contains(secret), "{secret} is in\n{shown}");
+    }
+    assert!(shown.contains("kind: Secret") && shown.contains("name: login"), "{shown}");
 }

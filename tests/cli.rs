@@ -372,3 +372,35 @@ fn every_command_has_a_page_that_man_can_read() {
         fs::read_to_string(dir.path().join("man1/ironstrap.1")).unwrap()
     );
 }
+
+const UNREACHABLE: &str = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = '127.0.0.1:1'\n\
+                           ip = '10.0.0.1'\nrole = 'control-plane'\n";
+
+#[test]
+fn what_is_said_at_the_end_has_no_credentials_and_moves_no_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    // The report of a mistake shows the line that it is in.
+    let proxy = "[proxy]\nhttps = 'ftp://ci:hunter2hunter2@proxy'\nhttp = 'ftp://glpat-0123456789@proxy'\n";
+    fs::write(dir.path().join("demo.toml"), format!("{UNREACHABLE}{proxy}")).unwrap();
+    let told = text(&run(dir.path(), &["check", "-i", "demo.toml"]).stderr);
+    assert!(told.contains("[secret]@proxy"), "{told}");
+    assert!(!told.contains("hunter2") && !told.contains("glpat"), "{told}");
+    let told = text(&run(dir.path(), &["check", "-i", "x\u{9b}2J\u{202e}\ry.toml"]).stderr);
+    assert!(
+        told.contains("x\\u{9b}2J\\u{202e}\\u{d}y.toml") && !told.contains(['\r', '\u{9b}', '\u{202e}']),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_log_opens_with_a_command_line_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();
+    run(
+        dir.path(),
+        &["plan", "-i", "demo.toml", "--log", "run.log", "--password-command", "echo hunter2hunter2"],
+    );
+    let log = fs::read_to_string(dir.path().join("run.log")).unwrap();
+    assert!(log.contains("plan -i demo.toml --log run.log --password-command [secret]\n"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+}

@@ -117,3 +117,31 @@ fn a_file_opens_with_what_it_is() {
     let bare = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
     assert_eq!(bare.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn text_leaves_the_process_in_one_place() {
+    // What only asks whether there is a terminal, and how wide it is, writes nothing.
+    let asks = [
+        "stdout().is_terminal()",
+        "stderr().is_terminal()",
+        "AutoStream::choice(&std::io::stdout())",
+        "Term::stdout().size_checked()",
+    ];
+    // The live display is indicatif's; it only gets what has passed `Shown`.
+    let places = ["src/report/exit.rs", "src/report/term.rs"];
+    let mut wrong = Vec::new();
+    for (path, text) in
+        sources().into_iter().filter(|(path, _)| places.iter().all(|place| !path.ends_with(place)))
+    {
+        let program = asks.iter().fold(program(&path, &text), |program, asks| program.replace(asks, ""));
+        let writes =
+            ["stdout()", "stderr()", "/dev/stdout", "/dev/stderr", "eprint", "ProgressBar", "set_hook"];
+        wrong.extend(
+            writes
+                .iter()
+                .filter(|word| program.contains(*word))
+                .map(|word| format!("{}: {word}", path.display())),
+        );
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}

@@ -11,7 +11,8 @@ use tokio::process::Command;
 
 use crate::error::{Error, Kind, Result};
 use crate::report;
-use crate::ssh::{Client, Operator, Options, Secret};
+use crate::secret::{SecretText, Shown};
+use crate::ssh::{Client, Operator, Options, Question, Secret};
 
 /// How often somebody who mistypes is asked.
 const TRIES: u8 = 3;
@@ -44,22 +45,24 @@ impl Entrance {
         let asked: Arc<Mutex<BTreeSet<Secret>>> = Arc::default();
         // One question at a time, whoever has it.
         let terminal = Arc::new(tokio::sync::Mutex::new(()));
-        let ask = move |secret: Secret| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
-            let command = match &secret {
+        let ask = move |question: Question| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
+            let command = match &question.what {
                 Secret::Passphrase(_) => passphrase.clone(),
                 Secret::Password(_) | Secret::Sudo(_) => password.clone(),
                 Secret::Prompt { .. } => None,
             };
             // What a command got wrong once, it would get wrong again.
-            let new = asked.lock().unwrap_or_else(PoisonError::into_inner).insert(secret.clone());
+            let mut said_before = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = said_before.insert(question.what.clone());
+            drop(said_before);
             let terminal = terminal.clone();
             Box::pin(async move {
                 match command {
-                    Some(command) if new => said(&command, &secret).await.map(Some),
+                    Some(command) if new => said(&command, &question).await.map(Some),
                     Some(_) => Ok(None),
                     None => {
                         let _turn = terminal.lock().await;
-                        typed(&secret).await
+                        typed(&question).await
                     }
                 }
             })
@@ -69,16 +72,16 @@ impl Entrance {
 }
 
 /// What the operator's command prints, without the newline at its end.
-async fn said(command: &str, secret: &Secret) -> Result<String> {
+async fn said(command: &str, question: &Question) -> Result<SecretText> {
     let failed = |why: String| {
-        Error::new(Kind::Local, format!("the command for {} failed", named(secret)))
+        Error::new(Kind::Local, format!("the command for the {} failed", named(&question.what)))
             .because(command)
             .because(why)
             .hint("it has to print it on standard output, and end with 0")
     };
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
-    match secret {
+    match &question.what {
         Secret::Passphrase(path) => drop(shell.env("IRONSTRAP_KEY", path)),
         Secret::Password(user) | Secret::Sudo(user) => drop(shell.env("IRONSTRAP_USER", user)),
         Secret::Prompt { .. } => {}
@@ -88,21 +91,81 @@ async fn said(command: &str, secret: &Secret) -> Result<String> {
         return Err(failed(output.status.to_string()));
     }
     let text = String::from_utf8(output.stdout).map_err(|_| failed("what it prints is not UTF-8".into()))?;
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
+    let text = zeroize::Zeroizing::new(text);
+    Ok(SecretText::new(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
 /// What is typed on the terminal, if there is one.
-async fn typed(secret: &Secret) -> Result<Option<String>> {
-    let answer = report::secret(&named(secret)).await;
+async fn typed(question: &Question) -> Result<Option<SecretText>> {
+    let answer = report::secret(&asked(question)).await;
     answer.map_err(|error| Error::new(Kind::Local, "cannot read the answer").because(error.to_string()))
 }
 
-fn named(secret: &Secret) -> String {
-    match secret {
+/// The question as the terminal shows it: which machine asks for what, and where the answer goes.
+fn asked(question: &Question) -> String {
+    let Question { what, asks, alone } = question;
+    let what = match what {
+        Secret::Passphrase(_) => return named(what),
+        Secret::Prompt { words } => {
+            // Lines of a server stay below ours, so that none passes for a question of ironstrap. Most end in a colon,
+            // which comes by itself.
+            let words = Shown::of(words.trim_end_matches([':', ' ']));
+            return format!("{asks} asks: {}", words.as_str().replace('\n', "\n  | "));
+        }
+        what => named(what),
+    };
+    let user = match &question.what {
+        // For a host on the way, the user is named with the host, and the answer goes nowhere else.
+        Secret::Password(user) | Secret::Sudo(user) if user != asks => user,
+        _ => return format!("{asks} asks: {what}"),
+    };
+    match alone {
+        true => format!("{asks} asks: {what} (for this machine alone: it refused the one of the others)"),
+        false => format!("{asks} asks: {what} (used for all machines of {user})"),
+    }
+}
+
+fn named(what: &Secret) -> String {
+    match what {
         Secret::Passphrase(path) => format!("passphrase of {}", path.display()),
         Secret::Password(user) => format!("password of {user}"),
         Secret::Sudo(user) => format!("password of {user} for sudo"),
-        // Most end in a colon, which comes by itself.
-        Secret::Prompt { host, words } => format!("{host} asks: {}", words.trim_end_matches(':')),
+        Secret::Prompt { .. } => "answer".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(what: Secret, asks: &str, alone: bool) -> String {
+        asked(&Question { what, asks: asks.into(), alone })
+    }
+
+    #[test]
+    fn a_prompt_says_who_asks_and_where_the_answer_goes() {
+        let m1 = "m1 (deploy@198.18.0.11)";
+        assert_eq!(
+            shown(Secret::Sudo("deploy".into()), m1, false),
+            "m1 (deploy@198.18.0.11) asks: password of deploy for sudo (used for all machines of deploy)"
+        );
+        assert_eq!(
+            shown(Secret::Password("deploy".into()), m1, true),
+            "m1 (deploy@198.18.0.11) asks: password of deploy (for this machine alone: it refused the one of the others)"
+        );
+        assert_eq!(
+            shown(Secret::Password("deploy@jump:2222".into()), "deploy@jump:2222", false),
+            "deploy@jump:2222 asks: password of deploy@jump:2222"
+        );
+        assert_eq!(shown(Secret::Passphrase("/home/me/key".into()), "", false), "passphrase of /home/me/key");
+    }
+
+    #[test]
+    fn the_words_of_a_server_pass_for_no_question_of_ours() {
+        let words = "\x1b[2J\x1b[H\npassphrase of /home/bob/.ssh/id_ed25519: ".to_string();
+        assert_eq!(
+            shown(Secret::Prompt { words }, "m1 (root@10.0.0.1)", true),
+            "m1 (root@10.0.0.1) asks: \\u{1b}[2J\\u{1b}[H\n  | passphrase of /home/bob/.ssh/id_ed25519"
+        );
     }
 }

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use super::{Errors, FleetArgs, Start};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Kind, Result};
+use crate::report::Event;
 use crate::report::bundle::Bundle;
-use crate::report::{Event, Redaction};
 use crate::store;
 
 /// A report that waits for the last events.
 pub(super) struct Saving {
     file: PathBuf,
     inventory: PathBuf,
-    redaction: Redaction,
     machines: Vec<String>,
     answers: Vec<(String, String, String)>,
     heard: Vec<Heard>,
@@ -26,7 +25,6 @@ impl FleetArgs {
         Some(Saving {
             file: self.save_report.clone()?,
             inventory: self.inventory.inventory.clone(),
-            redaction: start.events.redaction(),
             machines: work.members().iter().map(machine).collect(),
             answers: work.answers(),
             heard: work.heard_of_failures().to_vec(),
@@ -50,7 +48,7 @@ impl Saving {
         let inventory = std::fs::read_to_string(&self.inventory).map_err(unread)?;
         let Saving { machines, answers, heard, .. } = self;
         let bundle = Bundle { inventory: &inventory, machines, answers, events, errors, heard };
-        store::save_private(&self.file, &bundle.text(&self.redaction))
+        store::save_private(&self.file, &bundle.text())
     }
 }
 

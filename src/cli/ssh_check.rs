@@ -59,7 +59,7 @@ pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
     found.sort_by_key(|(i, _)| *i);
     let found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
     match args.json {
-        true => report::out(&json!({"nodes": found.iter().map(document).collect::<Vec<_>>()}).to_string()),
+        true => drop(report::json(&json!({"nodes": found.iter().map(document).collect::<Vec<_>>()}))),
         false => found.iter().flat_map(lines).for_each(|line| report::out(&line)),
     }
     let errors: Vec<Error> = found.into_iter().filter_map(|(_, route)| route.err()).collect();

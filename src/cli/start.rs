@@ -24,6 +24,7 @@ use crate::reconcile::{Fleetwork, Member, Reading};
 use crate::report::alike::remarked;
 use crate::report::detail::Log;
 use crate::report::{self, Audience, Event, Events, Style};
+use crate::secret::HIDDEN;
 use crate::ssh::Ssh;
 use crate::step::Ask;
 use crate::store::{self, Store};
@@ -115,7 +116,7 @@ impl FleetArgs {
         let (since, mut interrupts) = (Instant::now(), interrupts()?);
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.verbose || self.log.is_some());
-        let said = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let said = command_line(std::env::args().skip(1));
         let log = self.log.as_deref().map(store::log).transpose()?.map(|file| Log::begin(file, &said));
         // Lines that come by the hundred leave no room for a live display.
         let style = if self.verbose && style == Style::Term { Style::Lines } else { style };
@@ -162,7 +163,6 @@ impl FleetArgs {
         }
         let cluster = Arc::new(cluster);
         let loaded = load(&cluster, &store)?;
-        loaded.0.secrets().iter().for_each(|secret| events.hide(secret));
         let client = Arc::new(self.entrance.client());
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
         let id = probe::boundary().unwrap_or_default().trim_matches('-').into();
@@ -231,6 +231,24 @@ impl Start {
     }
 }
 
+/// The command line as the log has it: a command that prints a password may have the password in it.
+fn command_line(words: impl Iterator<Item = String>) -> String {
+    const HIDES: [&str; 2] = ["--password-command", "--passphrase-command"];
+    let mut is_secret = false;
+    let shown = words.map(|word| {
+        let option = word.split('=').next().unwrap_or_default();
+        match (std::mem::take(&mut is_secret), HIDES.contains(&option)) {
+            (true, _) => HIDDEN.to_string(),
+            (_, true) if word.contains('=') => format!("{option}={HIDDEN}"),
+            (_, hides) => {
+                is_secret = hides;
+                word
+            }
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 /// `user@host`, as other operators see who changes a machine.
 fn owner() -> String {
     let user =
@@ -240,4 +258,19 @@ fn owner() -> String {
     // It becomes a word of shell.
     let plain = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c), "-");
     format!("{}@{}", plain(&user.unwrap_or_else(|| "somebody".into())), plain(&host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_on_the_command_line_is_not_in_the_log() {
+        let said = |line: &str| command_line(line.split(' ').map(String::from));
+        assert_eq!(
+            said("apply --password-command echo\u{a0}hunter2 -i x --passphrase-command=cat\u{a0}f -v"),
+            "apply --password-command [secret] -i x --passphrase-command=[secret] -v"
+        );
+        assert_eq!(said("plan --passphrase-command"), "plan --passphrase-command");
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::mistake::Mistakes;
+use super::secrets;
 use super::table::Text;
 use crate::cluster::Manifest;
 
@@ -80,6 +81,7 @@ pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) 
     };
     let documents = documents.into_iter().filter(|document| !document.is_null());
     let objects: Vec<Value> = documents.flat_map(items).collect();
+    objects.iter().for_each(secrets::learn_object);
     let mut wrong = Vec::new();
     if objects.is_empty() {
         wrong.push(format!("{shown} holds no objects"));

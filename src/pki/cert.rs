@@ -12,6 +12,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 use crate::error::{Error, Kind, Result};
+use crate::secret::SecretText;
 
 /// kubeadm `constants.go`, `CertificateBackdate`: a node whose clock is a little behind takes it too.
 const BACKDATE: Duration = Duration::minutes(5);
@@ -25,7 +26,7 @@ const LEAF_VALID_FOR: Duration = Duration::hours(8760);
 pub struct Pair {
     pub cert: String,
     /// PKCS#8.
-    pub key: String,
+    pub key: SecretText,
 }
 
 impl fmt::Debug for Pair {
@@ -55,7 +56,7 @@ pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
     params.subject_alt_names = vec![dns(name)?];
     let key = new_key(name)?;
     let cert = params.self_signed(&key).map_err(|e| unmade(name, e))?;
-    Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
+    Ok(Pair { cert: cert.pem(), key: SecretText::new(key.serialize_pem()) })
 }
 
 /// A new leaf certificate with a new key, signed by `ca`.
@@ -88,11 +89,11 @@ pub fn new_leaf_until(
     let addresses = wanted.addresses.iter().map(|ip| SanType::IpAddress(*ip));
     params.subject_alt_names = names.into_iter().chain(addresses).collect();
 
-    let signer = KeyPair::from_pem(&ca.key).map_err(|e| unmade(name, e))?;
+    let signer = KeyPair::from_pem(ca.key.reveal()).map_err(|e| unmade(name, e))?;
     let issuer = Issuer::from_ca_cert_pem(&ca.cert, signer).map_err(|e| unmade(name, e))?;
     let key = new_key(name)?;
     let cert = params.signed_by(&key, &issuer).map_err(|e| unmade(name, e))?;
-    Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
+    Ok(Pair { cert: cert.pem(), key: SecretText::new(key.serialize_pem()) })
 }
 
 /// A new P-256 key: Ed25519 is refused by kubeadm (`pki_helpers.go`, `TryLoadKeyFromDisk`).

@@ -60,7 +60,7 @@ impl Trust {
         let wanted = Wanted { common_name: person.name.clone(), client: true, ..Wanted::default() };
         let pair = cert::new_leaf_until(&wanted, &self.ca, now, until)?;
         let unmade = |e: String| Error::new(Kind::Local, "cannot make the certificate").because(e);
-        let cert = with_subject(&pair.cert, &self.ca.key, |w| subject(w, person)).map_err(unmade)?;
+        let cert = with_subject(&pair.cert, self.ca.key.reveal(), |w| subject(w, person)).map_err(unmade)?;
         Ok((Pair { cert, key: pair.key }, until))
     }
 }
@@ -143,7 +143,7 @@ mod tests {
         );
         assert_eq!((seen.not_after, until), (NOW + Duration::hours(8), NOW + Duration::hours(8)));
         assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
-        assert_eq!(crate::pki::read::spki_of_key(&pair.key), Some(seen.spki));
+        assert_eq!(crate::pki::read::spki_of_key(pair.key.reveal()), Some(seen.spki));
         assert!(trust == before, "nothing of it is kept");
     }
 

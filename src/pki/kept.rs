@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, spki_of_key, spki_of_public};
 use crate::pki::{Leaves, Pair, Token, Trust};
+use crate::secret::SecretText;
 
 /// A file of the operator's directory.
 pub struct Kept<'a> {
@@ -26,7 +27,7 @@ impl Trust {
         for (ca, pair) in self.cas() {
             keep_pair(&mut kept, ca.file(), pair, true);
         }
-        keep(&mut kept, "sa.key", &self.sa_key, true);
+        keep(&mut kept, "sa.key", self.sa_key.reveal(), true);
         keep(&mut kept, "sa.pub", &self.sa_pub, true);
         let token = Cow::Owned(format!("{}\n", self.token.reveal()));
         kept.push(Kept { path: "token".into(), text: token, secret: true, fixed: true });
@@ -37,12 +38,6 @@ impl Trust {
             }
         }
         kept
-    }
-
-    /// All that nobody may read, in whichever form it travels.
-    pub fn secrets(&self) -> Vec<String> {
-        let files = self.kept().into_iter().filter(|file| file.secret).map(|file| file.text.into_owned());
-        files.chain([self.token.secret.clone()]).collect()
     }
 
     /// The trust that `kept` wrote down, with the leaves of these nodes. `read` answers a path with its text,
@@ -57,8 +52,9 @@ impl Trust {
         let ca = read_ca(&mut read, Signer::Cluster)?;
         let front_proxy_ca = read_ca(&mut read, Signer::FrontProxy)?;
         let etcd_ca = read_ca(&mut read, Signer::Etcd)?;
-        let (sa_key, sa_pub) = (must(&mut read, "sa.key")?, must(&mut read, "sa.pub")?);
-        check_sa(&sa_key, &sa_pub)?;
+        let sa_key = SecretText::new(must(&mut read, "sa.key")?);
+        let sa_pub = must(&mut read, "sa.pub")?;
+        check_sa(sa_key.reveal(), &sa_pub)?;
         let token = Token::of(&must(&mut read, "token")?)
             .ok_or_else(|| unusable("token is not one that ironstrap made"))?;
         let admin = read_pair(&mut read, "admin")?;
@@ -82,7 +78,7 @@ fn leaf_file(node: &str, path: &str) -> String {
 }
 
 fn keep_pair<'a>(kept: &mut Vec<Kept<'a>>, name: &str, pair: &'a Pair, fixed: bool) {
-    for (end, text) in [("key", &pair.key), ("crt", &pair.cert)] {
+    for (end, text) in [("key", pair.key.reveal()), ("crt", pair.cert.as_str())] {
         if !text.is_empty() {
             keep(kept, &format!("{name}.{end}"), text, fixed);
         }
@@ -95,12 +91,12 @@ fn keep<'a>(kept: &mut Vec<Kept<'a>>, path: &str, text: &'a str, fixed: bool) {
 
 fn read_ca(read: &mut impl FnMut(&str) -> Result<Option<String>>, ca: Signer) -> Result<Pair> {
     let (crt, key) = (format!("{}.crt", ca.file()), format!("{}.key", ca.file()));
-    let pair = Pair { cert: must(read, &crt)?, key: must(read, &key)? };
+    let pair = Pair { cert: must(read, &crt)?, key: SecretText::new(must(read, &key)?) };
     let seen = Seen::of(&pair.cert).ok_or_else(|| unusable(format!("{crt} is not a certificate")))?;
     if !seen.is_ca {
         return Err(unusable(format!("{crt} is not the certificate of a CA")));
     }
-    match spki_of_key(&pair.key) {
+    match spki_of_key(pair.key.reveal()) {
         None => Err(unusable(format!("{key} is not a private key in PKCS#8"))),
         Some(spki) if spki != seen.spki => Err(unusable(format!("{key} does not belong to {crt}"))),
         Some(_) => Ok(pair),
@@ -118,7 +114,7 @@ fn must(read: &mut impl FnMut(&str) -> Result<Option<String>>, path: &str) -> Re
 }
 
 fn read_pair(read: &mut impl FnMut(&str) -> Result<Option<String>>, name: &str) -> Result<Pair> {
-    let key = read(&format!("{name}.key"))?.unwrap_or_default();
+    let key = SecretText::new(read(&format!("{name}.key"))?.unwrap_or_default());
     Ok(Pair { cert: read(&format!("{name}.crt"))?.unwrap_or_default(), key })
 }
 

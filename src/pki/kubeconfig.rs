@@ -24,7 +24,8 @@ impl Entry<'_> {
     pub fn file(&self, comment: &str) -> String {
         let (cluster, user, context) = (quoted(self.cluster), quoted(self.user), quoted(self.context));
         let (server, ca) = (quoted(self.server), BASE64_STANDARD.encode(&self.ca.cert));
-        let (cert, key) = (BASE64_STANDARD.encode(&self.pair.cert), BASE64_STANDARD.encode(&self.pair.key));
+        let (cert, key) =
+            (BASE64_STANDARD.encode(&self.pair.cert), BASE64_STANDARD.encode(self.pair.key.reveal()));
         format!(
             "# {comment}
 apiVersion: v1

@@ -30,7 +30,7 @@ pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
     });
     let user = json!({
         "client-certificate-data": BASE64_STANDARD.encode(&entry.pair.cert),
-        "client-key-data": BASE64_STANDARD.encode(&entry.pair.key),
+        "client-key-data": BASE64_STANDARD.encode(entry.pair.key.reveal()),
     });
     let context = json!({"cluster": entry.cluster, "user": entry.user});
     put(&mut config, ("clusters", "cluster", entry.cluster), cluster, |it| is_our_cluster(it, entry))?;

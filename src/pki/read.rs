@@ -111,7 +111,7 @@ pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDat
         return Some(format!("its {half} is missing"));
     }
     match Seen::of(&have.cert) {
-        Some(seen) if spki_of_key(&have.key).as_ref() != Some(&seen.spki) => {
+        Some(seen) if spki_of_key(have.key.reveal()).as_ref() != Some(&seen.spki) => {
             Some("its key belongs to another certificate".into())
         }
         _ => why_no_certificate(&have.cert, wanted, ca, now),

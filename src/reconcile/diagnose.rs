@@ -11,7 +11,8 @@ use crate::diagnosis::{self, Finding, Heard};
 use crate::error::{Error, Kind};
 use crate::plan;
 use crate::probe::Answer;
-use crate::report::{Event, Redaction};
+use crate::report::Event;
+use crate::secret;
 use crate::shell::Shell;
 use crate::step::Ask;
 
@@ -34,7 +35,7 @@ impl<S> Member<S> {
 impl<S: Shell> Fleetwork<S> {
     /// Finds out why nodes were left: one more script on each of them, and on those it depends on.
     pub(super) async fn diagnose(&mut self) {
-        let (fleet, redaction) = (self.fleet(), self.events.redaction());
+        let fleet = self.fleet();
         let mut concerns: Vec<Vec<usize>> = vec![vec![]; self.members.len()];
         for (i, member) in self.members.iter().enumerate() {
             let Some(trouble) = &member.work.trouble else { continue };
@@ -45,7 +46,7 @@ impl<S: Shell> Fleetwork<S> {
             concerns[i] = std::iter::once(i).chain(about).chain(api).collect();
             concerns[i].dedup();
         }
-        let heard = self.hear(&concerns, &redaction).await;
+        let heard = self.hear(&concerns).await;
         for (i, whom) in concerns.iter().enumerate().filter(|(_, whom)| !whom.is_empty()) {
             let Some(error) = self.members[i].left.take() else { continue };
             let mut all: Vec<Heard> = whom.iter().filter_map(|w| heard[*w].clone()).collect();
@@ -63,7 +64,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// What each machine says that anybody's trouble concerns.
-    async fn hear(&mut self, concerns: &[Vec<usize>], redaction: &Redaction) -> Vec<Option<Heard>> {
+    async fn hear(&mut self, concerns: &[Vec<usize>]) -> Vec<Option<Heard>> {
         let mut heard: Vec<Option<Heard>> = self.members.iter().map(|_| None).collect();
         let mut asking = JoinSet::new();
         for i in 0..self.members.len() {
@@ -82,7 +83,8 @@ impl<S: Shell> Fleetwork<S> {
         }
         while let Some(done) = asking.join_next().await {
             if let Ok((i, Some(output))) = done {
-                let said = redaction.clean(&String::from_utf8_lossy(&output.stdout));
+                let said = String::from_utf8_lossy(&output.stdout);
+                let said = secret::hide(&said);
                 heard[i] = Some(Heard::read(&self.members[i].node.name, &said));
             }
         }

@@ -12,6 +12,7 @@ use crate::machine::{Lease, Machine};
 use crate::plan::Change;
 use crate::probe::{self, Answer};
 use crate::report::{Event, Events};
+use crate::secret;
 use crate::shell::Shell;
 use crate::step::{Ask, Fix};
 
@@ -162,7 +163,7 @@ async fn try_fix<S: Shell>(
     let boundary = boundary().map_err(|error| (vec![], error.into()))?;
     let refs: Vec<&Change> = changes.iter().collect();
     let script = ledger::fix(run, lease, &refs, &boundary);
-    hide(changes, events);
+    learn(changes);
     let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
     let mut said: Vec<String> = Vec::new();
     let output = shell
@@ -208,10 +209,10 @@ async fn try_fix<S: Shell>(
 }
 
 /// Secrets travel within scripts, and scripts may be shown.
-fn hide(changes: &[Change], events: &Events) {
+fn learn(changes: &[Change]) {
     for change in changes.iter().filter(|change| change.secret) {
         if let Fix::Write { text: Some(text), .. } = &change.fix {
-            events.hide(text);
+            secret::learn(text);
         }
     }
 }

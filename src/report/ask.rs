@@ -1,10 +1,14 @@
 //! Questions to whoever sits at the terminal.
 
 use std::fs::File;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use super::exit;
+use crate::secret::SecretText;
 
 /// An answer, once it is typed.
 pub type Typed<T> = tokio::sync::oneshot::Receiver<std::io::Result<T>>;
@@ -21,7 +25,7 @@ pub fn ask_for(question: &str) -> Typed<String> {
 
 /// Asks on the terminal for what nobody may see; `None` where there is no terminal, or where it is ended instead
 /// (Ctrl-D). It is asked there even if standard input is something else.
-pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
+pub async fn secret(question: &str) -> std::io::Result<Option<SecretText>> {
     let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty") else {
         return Ok(None);
     };
@@ -33,10 +37,10 @@ pub async fn secret(question: &str) -> std::io::Result<Option<String>> {
     let typed = put_on(
         &format!("{question}: "),
         move |line| input.read_line(line),
-        |line| line.strip_suffix('\n').map(|line| line.trim_end_matches('\r').to_string()),
+        |line| line.strip_suffix('\n').map(|line| SecretText::new(line.trim_end_matches('\r'))),
     );
     let answer = typed.await;
-    let _ = writeln!(anstream::stderr());
+    exit::end_of_answer();
     answer.unwrap_or_else(|_| Err(std::io::ErrorKind::UnexpectedEof.into()))
 }
 
@@ -100,10 +104,11 @@ fn put_on<T: Send + 'static>(
     read: impl FnOnce(&mut String) -> std::io::Result<usize> + Send + 'static,
     understand: fn(&str) -> T,
 ) -> Typed<T> {
-    let _ = write!(anstream::stderr(), "{question}");
+    exit::prompt(question);
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let mut line = String::new();
+        // It may be a password.
+        let mut line = Zeroizing::new(String::new());
         let read = read(&mut line);
         // Nobody waits for it any more where the user stopped the program.
         let _ = sender.send(read.map(|_| understand(&line)));

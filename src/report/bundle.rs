@@ -1,9 +1,10 @@
 //! What somebody who was not there needs to understand a run, as one text: inventory, versions, answers, events, logs.
-//! Redaction takes out the secrets; who writes it down is `store`.
+//! `store` writes it down.
 
-use super::{Event, Redaction};
+use super::Event;
 use crate::diagnosis::Heard;
 use crate::error::Error;
+use crate::secret::Shown;
 
 /// All that is known at the end of a run.
 pub struct Bundle<'a> {
@@ -19,7 +20,7 @@ pub struct Bundle<'a> {
 
 impl Bundle<'_> {
     /// The text, without secrets.
-    pub fn text(&self, redaction: &Redaction) -> String {
+    pub fn text(&self) -> Shown {
         let mut text = format!("ironstrap {}, secrets taken out\n", env!("CARGO_PKG_VERSION"));
         section(&mut text, "errors", self.errors.iter().map(super::trouble));
         section(&mut text, "inventory", [self.inventory.to_string()]);
@@ -27,13 +28,13 @@ impl Bundle<'_> {
         let answer =
             |(node, asked, said): &(String, String, String)| format!("{node}\tasked: {asked}\n{said}");
         section(&mut text, "answers", self.answers.iter().map(answer));
-        let events = self.events.iter().map(|event| serde_json::to_string(event).unwrap_or_default());
+        let events = self.events.iter().map(super::exit::json_line);
         section(&mut text, "events", events);
         for heard in &self.heard {
             let line = |(place, line): &(String, String)| format!("{place}\t{line}");
             section(&mut text, &format!("logs of {}", heard.node), heard.lines.iter().map(line));
         }
-        redaction.clean(&text)
+        Shown::of(&text)
     }
 }
 

@@ -2,7 +2,8 @@
 //! says nothing that the words do not.
 
 use anstream::ColorChoice;
-use anstream::adapter::strip_str;
+
+use crate::secret::Shown;
 
 const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[31m";
@@ -10,6 +11,10 @@ const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
+
+/// Every sequence that this program writes.
+#[cfg(test)]
+pub(super) const ALL: [&str; 6] = [BOLD, RED, GREEN, YELLOW, CYAN, PLAIN];
 
 /// Decides for the whole program. `Auto`: on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`.
 pub fn choose(choice: ColorChoice) {
@@ -29,11 +34,9 @@ const SIGNS: &[(&str, &str, bool)] = &[
     ("      + ", GREEN, true),
 ];
 
-/// The text with colour, without escape sequences that somebody else put into it. What is written to where none
-/// belongs is stripped on its way out.
-pub fn paint(text: &str) -> String {
-    let text = strip_str(text).to_string();
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+/// The text with colour. What is written to where none belongs is stripped on its way out.
+pub fn paint(text: &Shown) -> String {
+    text.as_str().split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn line(line: &str) -> String {
@@ -51,19 +54,22 @@ fn line(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     #[test]
     fn without_its_colour_a_line_says_the_same() {
         let lines = "w1  swap — the kubelet refuses\n  ✗ no swap is active\n      - /swap.img\n      + none\n\
             \n✔ all is well\n✗ w1  no\n      hint: see to it\nplain";
-        let painted = paint(lines);
+        let painted = paint(&Shown::of(lines));
         assert_eq!(strip_str(&painted).to_string(), lines);
         assert_eq!(painted.matches(PLAIN).count(), 7, "{painted:?}");
     }
 
     #[test]
     fn what_a_machine_says_moves_no_cursor() {
-        assert_eq!(paint("w1      \x1b[2Jgone\x1b[31m"), "w1      gone");
+        let said = Shown::of("w1      \x1b[2Jgone\x1b[31m");
+        assert_eq!(paint(&said), "w1      \\u{1b}[2Jgone\\u{1b}[31m");
     }
 }

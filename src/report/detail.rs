@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Event, count};
 use crate::plan::diff;
+use crate::secret::Shown;
 
 /// The first line says what happened; further ones are indented.
 pub fn lines(event: &Event) -> Vec<String> {
@@ -93,6 +94,6 @@ impl Log {
             _ => text + line + "\n",
         });
         // A disk that is full is no reason to stop in the middle of a change.
-        let _ = self.0.write_all(text.as_bytes());
+        let _ = self.0.write_all(Shown::of(&text).as_str().as_bytes());
     }
 }

@@ -5,7 +5,7 @@ use super::alike::{self, MANY, Named};
 use crate::cluster::Node;
 use crate::plan::{Change, State, diff};
 use crate::report::count;
-use crate::report::redact::Secrets;
+use crate::secret;
 use crate::step::Fix;
 
 /// Longer diffs are cut; the JSON has them whole.
@@ -27,7 +27,7 @@ struct Item<'a> {
 
 /// The lines of a whole plan: nodes in order, with their changes. `nodes`: of the cluster.
 pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
-    let (secrets, many) = (Secrets::default(), plan.len() >= MANY);
+    let many = plan.len() >= MANY;
     let mut blocks: Vec<Block> = Vec::new();
     for (name, changes) in plan {
         for block in blocks_of(name, changes, nodes, many) {
@@ -38,7 +38,7 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
         }
     }
     let all = blocks.iter().flat_map(Block::lines);
-    all.map(|line| secrets.hide(&line).into_owned()).collect()
+    all.map(|line| secret::hide(&line).into_owned()).collect()
 }
 
 fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: bool) -> Vec<Block<'a>> {

@@ -1,18 +1,18 @@
 //! The fleet on one screen: the cluster, a row for each node, and under it what could not be seen, and why.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 use comfy_table::{Table, presets};
-use console::{Term, measure_text_width, style, truncate_str};
+use console::{Term, measure_text_width, style};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::error::{Error, Kind};
 use crate::report::alike::{self, MANY, SCREENFUL};
-use crate::report::{color, count};
+use crate::report::{color, count, exit};
+use crate::secret::Shown;
 use crate::status::{Drift, Health, NodeStatus, Seen, Share, Status, Whole};
 
 /// There is none.
@@ -59,58 +59,41 @@ pub struct View {
 /// Shows it, and says whether anybody still reads.
 pub fn show(status: &Status, view: View) -> bool {
     if view.json {
-        let text = serde_json::to_string(status).unwrap_or_default();
-        return writeln!(std::io::stdout(), "{text}").is_ok();
+        return exit::json(status);
     }
-    let term = Term::stdout();
     let is_terminal = std::io::stdout().is_terminal();
-    let width = term.size_checked().filter(|_| is_terminal).map(|(_, columns)| usize::from(columns));
+    let width =
+        Term::stdout().size_checked().filter(|_| is_terminal).map(|(_, columns)| usize::from(columns));
     let colour = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
     let mut all = lines(status, width, colour, view.all);
     match view.again {
         Some(seconds) if is_terminal => {
             let clock = OffsetDateTime::now_utc().format(format_description!("[hour]:[minute]:[second] UTC"));
             let foot = format!("{}, every {seconds} s; Ctrl-C ends it", clock.unwrap_or_default());
-            draw(&term, all, &foot).is_ok()
+            exit::redraw(all, &foot)
         }
         again => {
             // Whoever gets one after the other must see where the next begins.
             all.extend(again.map(|_| String::new()));
-            all.iter().all(|line| writeln!(std::io::stdout(), "{line}").is_ok())
+            exit::coloured(&all)
         }
     }
 }
 
-/// In place of what was there, without a flicker in between. A line that were broken would push others off.
-fn draw(term: &Term, mut lines: Vec<String>, foot: &str) -> std::io::Result<()> {
-    let (rows, columns) = term.size();
-    let room = usize::from(rows).saturating_sub(2);
-    let hidden = lines.len().saturating_sub(room);
-    lines.truncate(room);
-    let more = format!("{} below; ", count(hidden, "more line"));
-    lines.push(format!("{}{foot}", if hidden > 0 { more.as_str() } else { "" }));
-    term.move_cursor_to(0, 0)?;
-    for line in lines {
-        term.clear_line()?;
-        term.write_line(&truncate_str(&line, columns.into(), "…"))?;
-    }
-    term.clear_to_end_of_screen()
-}
-
 /// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
 pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
-    let plain = |line: String| strip_str(&line).to_string();
+    let plain = |line: String| Shown::of(&line).to_string();
     let mut lines: Vec<String> = head(&status.cluster).into_iter().map(plain).collect();
     lines.push(String::new());
     let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
     lines.extend(table(&rows, width, colour));
     let shared = rows.iter().filter(|row| row.len() > 1);
     let names = |row: &Row| alike::counted(row.iter().map(|node| node.name.as_str()));
-    let shared: Vec<String> = shared.map(|row| format!("{} is {}", title(row), names(row))).collect();
+    let shared: Vec<String> = shared.map(|row| plain(format!("{} is {}", title(row), names(row)))).collect();
     lines.extend((!shared.is_empty()).then(String::new));
     lines.extend(shared);
     let below = below(status).into_iter();
-    let below = below.map(|line| if colour { color::paint(&line) } else { plain(line) });
+    let below = below.map(|line| if colour { color::paint(&Shown::of(&line)) } else { plain(line) });
     let below: Vec<String> = below.collect();
     lines.extend((!below.is_empty()).then(String::new));
     lines.extend(below);
@@ -206,8 +189,8 @@ fn drawn(rows: &[Row], columns: &[&Column], width: Option<usize>) -> Vec<String>
             _ if row.iter().any(|node| cell(node) != cell(row[0])) => DIFFERS.into(),
             _ => cell(row[0]),
         };
-        // What a machine says moves no cursor.
-        table.add_row(columns.iter().map(|column| strip_str(&cell(column)).to_string()));
+        // A cell may be cut or broken: it has to be fit to be shown before that.
+        table.add_row(columns.iter().map(|column| Shown::of(&cell(column)).to_string()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

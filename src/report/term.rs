@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Event, count, line};
+use crate::secret::Shown;
 
 /// What is on the screen.
 pub struct Display {
@@ -21,7 +22,12 @@ impl Default for Display {
 
 impl Display {
     pub fn new() -> Self {
-        Display { all: MultiProgress::new(), nodes: BTreeMap::new() }
+        Display::on(ProgressDrawTarget::stderr())
+    }
+
+    /// On another screen than that of standard error.
+    pub fn on(screen: ProgressDrawTarget) -> Self {
+        Display { all: MultiProgress::with_draw_target(screen), nodes: BTreeMap::new() }
     }
 
     pub fn show(&mut self, event: &Event) {
@@ -29,25 +35,27 @@ impl Display {
             Event::Stage { node, stage, changes } => {
                 let bar = self.node(node);
                 bar.reset_elapsed();
-                bar.set_prefix(format!("{node}  {stage}"));
+                bar.set_prefix(fit(&format!("{node}  {stage}")));
                 bar.set_message(count(*changes, "change"));
             }
-            Event::Fixing { node, step, that } => self.node(node).set_message(format!("{step}: {that}")),
+            Event::Fixing { node, step, that } => {
+                self.node(node).set_message(fit(&format!("{step}: {that}")))
+            }
             Event::Said { node, line } => {
                 let bar = self.node(node);
                 let doing = bar.message();
                 let doing = doing.split(" — ").next().unwrap_or_default().to_string();
-                bar.set_message(format!("{doing} — {line}"));
+                bar.set_message(format!("{doing} — {}", fit(line)));
             }
             Event::Attached { .. } | Event::Waiting { .. } => {
                 if let (Some(text), Event::Attached { node, .. } | Event::Waiting { node, .. }) =
                     (line(event), event)
                 {
-                    self.node(node).set_message(text);
+                    self.node(node).set_message(fit(&text));
                 }
             }
             Event::Trust { .. } | Event::Stopping { .. } | Event::Note { .. } => {
-                let _ = self.all.println(line(event).unwrap_or_default());
+                let _ = self.all.println(Shown::of(&line(event).unwrap_or_default()).as_str());
             }
             Event::Done { .. } => {
                 for bar in self.nodes.values() {
@@ -74,4 +82,9 @@ impl Display {
         };
         self.nodes.entry(name.to_string()).or_insert_with(make).clone()
     }
+}
+
+/// A text as it may be shown on one line.
+fn fit(text: &str) -> String {
+    Shown::of(text).as_str().replace(['\n', '\t'], " ")
 }

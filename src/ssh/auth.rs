@@ -20,6 +20,7 @@ use super::way::{Keys, Way};
 use super::{Client, GOODBYE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::fingerprint;
+use crate::secret::SecretText;
 
 /// sshd hangs up at the sixth key it refuses (MaxAuthTries), and there may be a file left to try.
 const AGENT_KEYS: usize = 5;
@@ -29,7 +30,7 @@ const IN_TOKEN: &str = "is in a hardware token, which only an agent can use";
 pub(super) struct Entry {
     /// In words: the key, or the method.
     pub by: String,
-    pub password: Option<String>,
+    pub password: Option<SecretText>,
 }
 
 /// What came of a try.
@@ -63,7 +64,7 @@ pub(super) struct Seen {
     /// What RSA keys sign with, once it is asked for: that may take a second.
     rsa: Option<Option<HashAlg>>,
     by: String,
-    password: Option<String>,
+    password: Option<SecretText>,
 }
 
 /// Shows keys, in the order of the way, and after them a password if the server takes one.

@@ -54,7 +54,7 @@ impl KeyFiles {
     ) -> Result<Option<Arc<PrivateKey>>> {
         let what = Secret::Passphrase(path.into());
         loop {
-            let Some(lent) = secrets.lend(&what, clock).await? else { return Ok(None) };
+            let Some(lent) = secrets.lend(&what, "", clock).await? else { return Ok(None) };
             if let Some(key) = self.opened(path) {
                 return Ok(Some(key));
             }
@@ -62,7 +62,7 @@ impl KeyFiles {
             // It takes a tenth of a second on purpose.
             let opened = tokio::task::spawn_blocking(move || {
                 let text = std::fs::read_to_string(file).ok()?;
-                decode_secret_key(&text, Some(&word)).ok()
+                decode_secret_key(&text, Some(word.reveal())).ok()
             });
             if let Some(key) = opened.await.ok().flatten() {
                 let key = Arc::new(key);

@@ -3,6 +3,7 @@
 use russh::Pty;
 
 use crate::error::{Error, Kind};
+use crate::secret::SecretText;
 use crate::shell::Output;
 
 /// How a script comes to run as root.
@@ -12,9 +13,9 @@ pub(super) enum Means {
     Root,
     Sudo,
     /// With the user's password, which travels on standard input.
-    Password(String),
+    Password(SecretText),
     /// sudo that wants a terminal (`Defaults requiretty`), with the password where it wants that, too.
-    Terminal(Option<String>),
+    Terminal(Option<SecretText>),
     Doas,
 }
 
@@ -90,7 +91,7 @@ impl Means {
 
     pub fn password(&self) -> Option<&str> {
         match self {
-            Means::Password(word) | Means::Terminal(Some(word)) => Some(word),
+            Means::Password(word) | Means::Terminal(Some(word)) => Some(word.reveal()),
             _ => None,
         }
     }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_sudo_says_tells_what_to_try_next() {
-        let word = || "word".to_string();
+        let word = || SecretText::new("word");
         for (means, status, words, next) in [
             (
                 Means::Sudo,

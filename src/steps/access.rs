@@ -50,7 +50,7 @@ fn token(cx: &Cx) -> Want {
 }
 
 fn token_for_a_day(token: &Token) -> Sh {
-    let secret = TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", &token.secret);
+    let secret = TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", token.secret.reveal());
     let secret = here("sed \"s/EXPIRATION/$(date -u -d '+24 hours' +%Y-%m-%dT%H:%M:%SZ)/\"", &secret);
     sh!("{ {secret}} | {APPLY}", secret, APPLY)
 }

@@ -123,7 +123,7 @@ fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
     store.save(&trust).unwrap();
     let mut renewed = trust.clone();
     renewed.complete(&cluster, NOW + Duration::days(320)).unwrap();
-    fs::write(store.path().join("admin.key"), &renewed.admin.key).unwrap();
+    fs::write(store.path().join("admin.key"), renewed.admin.key.reveal()).unwrap();
     let mut found = store.load().unwrap().unwrap();
     let made = found.complete(&cluster, NOW).unwrap();
     assert_eq!(made, ["admin, because its key belongs to another certificate"]);

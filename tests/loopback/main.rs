@@ -441,9 +441,10 @@ fn secrets(fleet: &Fleet) -> Vec<String> {
     let keys =
         [&trust.ca.key, &trust.etcd_ca.key, &trust.front_proxy_ca.key, &trust.sa_key, &trust.admin.key];
     let leaves = trust.leaves.values().flat_map(|leaves| leaves.values()).map(|pair| &pair.key);
-    let lines = keys.into_iter().chain(leaves).flat_map(|key| key.lines());
+    let lines = keys.into_iter().chain(leaves).flat_map(|key| key.reveal().lines());
     let lines = lines.filter(|line| !line.starts_with("---") && line.len() > 16);
-    let secrets: Vec<String> = lines.map(str::to_string).chain([trust.token.secret.clone()]).collect();
+    let secrets: Vec<String> =
+        lines.map(str::to_string).chain([trust.token.secret.reveal().to_string()]).collect();
     assert!(secrets.len() > 20);
     secrets
 }

@@ -6,6 +6,7 @@ use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Interactive, 
 use super::super::secrets::{Lent, Secret};
 use super::{Answer, Login};
 use crate::error::Result;
+use crate::secret::SecretText;
 
 /// Questions of one server in a row.
 const ROUNDS: usize = 8;
@@ -39,21 +40,31 @@ impl Login<'_> {
     }
 
     async fn password(&mut self) -> Result<Answer> {
-        let what = Secret::Password(self.whose.into());
+        let (what, asks) = (Secret::Password(self.whose.into()), self.asks());
         loop {
-            let Some(lent) = self.client.secrets.lend(&what, self.clock).await? else {
+            let Some(lent) = self.client.secrets.lend(&what, &asks, self.clock).await? else {
                 return Ok(Answer::Next);
             };
-            let result = self.handle.authenticate_password(&self.way.user, &lent.word).await;
+            let result = self.handle.authenticate_password(&self.way.user, lent.word.reveal()).await;
             let answer = self.heard("password", result.map_err(|error| error.to_string())).await;
             let enough = answer == Answer::In || !self.seen.methods.contains(&MethodKind::Password);
             if answer != Answer::HungUp && enough {
                 self.seen.password = Some(lent.proved());
                 return Ok(answer);
             }
-            if answer == Answer::HungUp || lent.was_right_elsewhere() {
+            if answer == Answer::HungUp {
                 return Ok(answer);
             }
+            self.client.secrets.refused(&what, &asks, lent).await;
+        }
+    }
+
+    /// The machine and its user, as prompts name them.
+    fn asks(&self) -> String {
+        match self.whose == self.way.user {
+            true => format!("{} ({})", self.name, self.way.shown()),
+            // A host on the way to machines.
+            false => self.way.shown(),
         }
     }
 
@@ -72,8 +83,7 @@ impl Login<'_> {
                     return Ok(Answer::In);
                 }
                 Ok(Interactive::Failure { remaining_methods, partial_success }) => {
-                    let again = lent.as_ref().is_some_and(|lent| !lent.was_right_elsewhere());
-                    drop(lent.take());
+                    let again = self.was_refused(lent.take()).await;
                     let result = AuthResult::Failure { remaining_methods, partial_success };
                     let answer = self.heard("keyboard-interactive", Ok(result)).await;
                     if answer != Answer::Next || !again || partial_success {
@@ -87,7 +97,7 @@ impl Login<'_> {
             let mut answers = vec![];
             for prompt in prompts {
                 match self.answered(&words, &prompt, &mut lent).await? {
-                    Some(answer) => answers.push(answer),
+                    Some(answer) => answers.push(answer.reveal().to_string()),
                     None => {
                         let asked = prompt.prompt.trim().to_string();
                         self.seen.tried.push(format!("keyboard-interactive: nobody to answer {asked:?}"));
@@ -101,20 +111,29 @@ impl Login<'_> {
         Ok(Answer::Next)
     }
 
+    /// Notes that the server refused the password; whether there was one.
+    async fn was_refused(&self, lent: Option<Lent>) -> bool {
+        let Some(lent) = lent else { return false };
+        let what = Secret::Password(self.whose.into());
+        self.client.secrets.refused(&what, &self.asks(), lent).await;
+        true
+    }
+
     async fn answered(
         &self,
         words: &[String; 2],
         prompt: &Prompt,
         lent: &mut Option<Lent>,
-    ) -> Result<Option<String>> {
+    ) -> Result<Option<SecretText>> {
         let secrets = &self.client.secrets;
         if !prompt.echo && prompt.prompt.to_lowercase().contains("password") && lent.is_none() {
-            *lent = secrets.lend(&Secret::Password(self.whose.into()), self.clock).await?;
+            let what = Secret::Password(self.whose.into());
+            *lent = secrets.lend(&what, &self.asks(), self.clock).await?;
             return Ok(lent.as_ref().map(|lent| lent.word.clone()));
         }
         let asked = words.iter().map(String::as_str).chain([prompt.prompt.as_str()]);
         let asked: Vec<&str> = asked.map(str::trim).filter(|words| !words.is_empty()).collect();
-        let what = Secret::Prompt { host: self.way.shown(), words: asked.join(" ") };
-        Ok(secrets.lend(&what, self.clock).await?.map(|lent| lent.word))
+        let what = Secret::Prompt { words: asked.join(" ") };
+        Ok(secrets.lend(&what, &self.asks(), self.clock).await?.map(|lent| lent.word))
     }
 }

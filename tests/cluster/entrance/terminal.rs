@@ -77,9 +77,9 @@ fn codes(stage: &Stage) {
     stage.set_up(&asks);
     let w2 = stage.world.lab.machine("w2");
     let mut terminal = Terminal::new(stage, "ssh-check w2 n1");
-    terminal.types("password of bob: ", PASSWORD);
+    terminal.types("password of bob (used for all machines of bob): ", PASSWORD);
     for code in FIRST {
-        terminal.asked("bob@198.18.0.13:2222 asks: One-time password (OATH) for `bob': ");
+        terminal.asked("w2 (bob@198.18.0.13:2222) asks: One-time password (OATH) for `bob': ");
         let everybody = everybody();
         assert!(everybody.contains("ssh-check"), "nobody is seen");
         assert!(!everybody.contains(PASSWORD), "a process shows the password");
@@ -128,7 +128,7 @@ fn passphrase(stage: &Stage) {
     }
 
     // Whoever has no answer (Ctrl-D) may have another; Ctrl-C ends all.
-    let questions = [question.as_str(), "password of bob: "];
+    let questions = [question.as_str(), "password of bob (used for all machines of bob): "];
     // The program does not wait for whoever asks, so it is looked at more than once.
     let stopped = [("\x03", &questions[..1], 130); 5];
     for (typed, questions, code) in [("\x04", &questions[..], 4)].into_iter().chain(stopped) {

@@ -1,0 +1,144 @@
+//! The one place where text leaves the process for the terminal: what a command is for on standard output, what happens on
+//! the way on standard error. Secrets and what terminals obey are taken out here, and colour is put on after that.
+
+use std::io::Write;
+
+use console::{Term, truncate_str};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{color, count};
+use crate::secret::{self, Shown};
+
+/// A line on standard output: what a command is for.
+pub fn out(line: &str) {
+    // A reader that has seen enough, as `head` has, is no trouble of ours.
+    let _ = writeln!(anstream::stdout(), "{}", painted(line));
+}
+
+/// A line on standard error: what happens on the way.
+pub fn err(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", painted(line));
+}
+
+/// A question on standard error; what is typed follows it.
+pub fn prompt(question: &str) {
+    let _ = write!(anstream::stderr(), "{}", Shown::of(question));
+}
+
+/// The line break that a hidden answer did not show.
+pub fn end_of_answer() {
+    let _ = writeln!(anstream::stderr());
+}
+
+/// A value as one line of JSON on standard output. Whether anybody still reads.
+pub fn json(value: &impl Serialize) -> bool {
+    writeln!(std::io::stdout(), "{}", json_line(value)).is_ok()
+}
+
+/// Lines with colours of ours in them, on standard output. Whether anybody still reads.
+pub fn coloured(lines: &[String]) -> bool {
+    lines.iter().all(|line| writeln!(std::io::stdout(), "{line}").is_ok())
+}
+
+/// Such lines in place of what was there, without a flicker in between. A line that were broken would push others off.
+pub fn redraw(mut lines: Vec<String>, foot: &str) -> bool {
+    let term = Term::stdout();
+    let (rows, columns) = term.size();
+    let room = usize::from(rows).saturating_sub(2);
+    let hidden = lines.len().saturating_sub(room);
+    lines.truncate(room);
+    let more = format!("{} below; ", count(hidden, "more line"));
+    lines.push(format!("{}{foot}", if hidden > 0 { more.as_str() } else { "" }));
+    let draw = || {
+        term.move_cursor_to(0, 0)?;
+        for line in &lines {
+            term.clear_line()?;
+            term.write_line(&truncate_str(line, columns.into(), "…"))?;
+        }
+        term.clear_to_end_of_screen()
+    };
+    draw().is_ok()
+}
+
+/// Bytes on standard output as they are: the credentials that the user asked for, pages for other programs.
+pub fn raw(bytes: &[u8]) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// Reports panics from now on, in place of the standard library, which knows nothing of secrets.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let why = payload.downcast_ref::<&str>().copied();
+        let why = why.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        err(&panicked(why, panic.location()));
+    }));
+}
+
+fn panicked(why: Option<&str>, place: Option<&std::panic::Location<'_>>) -> String {
+    let place = place.map_or(String::new(), |place| format!(" at {place}"));
+    let why = why.unwrap_or("no reason was given");
+    format!("✗ ironstrap failed{place}: {why}\n      hint: this is a fault of ironstrap; please report it")
+}
+
+/// A text as it may be shown, with its colour.
+pub fn painted(text: &str) -> String {
+    color::paint(&Shown::of(text))
+}
+
+/// A value as one line of JSON that may be shown, its fields in their order.
+pub fn json_line(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let (mut rest, mut shown) = (json.as_str(), String::with_capacity(json.len()));
+    while let Some(start) = rest.find('"') {
+        shown += &rest[..start];
+        rest = &rest[start..];
+        let (string, after) = rest.split_at(end_of_string(rest));
+        // A name of a field is ours.
+        let text = if after.starts_with(':') { None } else { serde_json::from_str::<String>(string).ok() };
+        shown += &text.map_or(string.to_string(), |text| Value::from(secret::hide(&text)).to_string());
+        rest = after;
+    }
+    shown += rest;
+    secret::clean_json(&shown).into_owned()
+}
+
+/// Behind the quote that ends the JSON string at the beginning of this text.
+fn end_of_string(json: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in json.bytes().enumerate().skip(1) {
+        match byte {
+            b'"' if !escaped => return at + 1,
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    json.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_keeps_its_fields_and_loses_its_secrets() {
+        secret::learn("json-secret-\"7\"");
+        let value = serde_json::json!({"json-secret-\"7\"": ["x json-secret-\"7\"", 1.5, {"b": "\\"}], "a": "\u{9b}\n"});
+        let text = json_line(&value);
+        assert!(!text.contains(secret::is_forbidden), "{text:?}");
+        let read: Value = serde_json::from_str(&text).unwrap();
+        let kept =
+            serde_json::json!({"json-secret-\"7\"": ["x [secret]", 1.5, {"b": "\\"}], "a": "\u{9b}\n"});
+        assert_eq!(read, kept);
+    }
+
+    #[test]
+    fn a_panic_tells_where_and_why_without_secrets() {
+        secret::learn("panicking-secret");
+        let told =
+            painted(&panicked(Some("no key panicking-secret\x1b"), Some(std::panic::Location::caller())));
+        assert!(told.contains("src/report/exit.rs:") && told.contains("no key [secret]\\u{1b}"), "{told:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What a hostile machine says, in every style: nothing of it moves the cursor, and no secret comes back.
+
+use std::sync::{Arc, Mutex};
+
+use indicatif::{ProgressDrawTarget, TermLike};
+
+use super::*;
+use crate::error::Kind;
+use crate::secret::{SecretText, is_forbidden};
+
+/// What a rooted machine may answer, and the secret that comes back with it.
+const HOSTILE: &str =
+    "\x1b]0;OWNED\x07\x1b[2J\x1b[H\rforged\u{9b}2J\u{9d}0;x\u{202e}evil\u{2066}\u{200f}\u{2028}\x0c\x7f\0";
+const SECRET: &str = "report-test-secret-1";
+
+/// One event of each kind, every text of it hostile.
+fn events() -> Vec<Event> {
+    let bad = || format!("w1{HOSTILE}{SECRET}\n\tnext");
+    let tally = Tally { execs: 1, changes: 1, state: NodeState::Drifted };
+    let error = Error::new(Kind::Failed, bad()).on(&bad()).because(bad()).hint(bad());
+    vec![
+        Event::Looked { node: bad(), changes: 1, answering: 1.0, seconds: 1.0 },
+        Event::Drift { node: bad(), step: bad(), that: bad(), state: bad(), have: bad(), want: bad() },
+        Event::Note { node: bad(), step: bad(), note: bad() },
+        Event::Trust { path: bad() },
+        Event::Stage { node: bad(), stage: bad(), changes: 1 },
+        Event::Fixing { node: bad(), step: bad(), that: bad() },
+        Event::Said { node: bad(), line: bad() },
+        Event::Said { node: bad(), line: format!("waiting for the package lock {}", bad()) },
+        Event::Fixed { node: bad(), step: bad(), that: bad() },
+        Event::Attached { node: bad(), unit: bad() },
+        Event::Waiting { node: bad(), for_what: bad() },
+        Event::Asked { node: bad(), step: bad(), that: bad(), asked: bad(), answered: bad() },
+        Event::Script { node: bad(), script: bad() },
+        Event::Ended { node: bad(), status: 1, stderr: bad() },
+        Event::Stopping { at_once: true },
+        Event::from(&error),
+        Event::Cause {
+            node: bad(),
+            cause: bad(),
+            what: bad(),
+            on: bad(),
+            place: bad(),
+            evidence: bad(),
+            remedy: bad(),
+        },
+        Event::Done { changes: 1, nodes: [("w1".into(), tally)].into(), seconds: 1.0 },
+    ]
+}
+
+/// Fails where a terminal would obey, but for our own colours, or where the secret is.
+fn is_fit(shown: &str, of: &str) {
+    assert!(!shown.contains(SECRET), "{of}: {shown:?}");
+    let mut rest = shown.to_string();
+    for colour in color::ALL {
+        rest = rest.replace(colour, "");
+    }
+    assert!(!rest.contains(is_forbidden), "{of}: {shown:?}");
+}
+
+#[test]
+fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
+    let _known = SecretText::new(SECRET);
+    for event in events() {
+        let of = format!("{event:?}");
+        let mut lines = detail::lines(&event);
+        for size in [1, 2 * alike::SCREENFUL] {
+            let mut crowd = crowd::Crowd::default();
+            let looked = Event::Looked { node: "x".into(), changes: 0, answering: 0.0, seconds: 0.0 };
+            (0..size).for_each(|_| crowd.hear(&looked));
+            lines.extend(crowd.lines(&event));
+            lines.extend(crowd.rest());
+        }
+        lines.iter().for_each(|line| is_fit(&exit::painted(line), &of));
+        let json = exit::json_line(&event);
+        is_fit(&json, &of);
+        assert!(!json.contains('\n') && serde_json::from_str::<Event>(&json).is_ok(), "{json}");
+    }
+    let error = Error::new(Kind::Failed, HOSTILE).on(HOSTILE).because(format!("{HOSTILE}{SECRET}"));
+    for told in [trouble(&error), alike::troubles(&vec![error; 9]).concat()] {
+        is_fit(&exit::painted(&told), "the end");
+    }
+}
+
+#[test]
+fn the_live_display_moves_no_cursor_and_has_no_secret() {
+    let _known = SecretText::new(SECRET);
+    let screen = Screen::default();
+    let mut display = term::Display::on(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
+    for event in events() {
+        display.show(&event);
+        std::thread::sleep(std::time::Duration::from_millis(8));
+    }
+    let all = screen.0.lock().unwrap().clone();
+    assert!(all.contains("OWNED") && all.contains("forged"), "something was shown: {all:?}");
+    is_fit(&all, "the live display");
+}
+
+/// A terminal that writes down what it gets, but for the movements that indicatif makes by itself.
+#[derive(Clone, Debug, Default)]
+struct Screen(Arc<Mutex<String>>);
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        400
+    }
+
+    fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, line: &str) -> std::io::Result<()> {
+        self.write_str(&format!("{line}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> std::io::Result<()> {
+        self.0.lock().unwrap().push_str(text);
+        Ok(())
+    }
+
+    fn clear_line(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

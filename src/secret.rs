@@ -1,0 +1,149 @@
+//! Secrets: a type that holds one, the registry of all that this program knows, and the redactor that takes them out of
+//! every text before it leaves the process. Who writes the text is `report::exit`.
+//!
+//! A secret is registered where it enters: when a password is typed or read from a command, when a key is made or loaded,
+//! when the inventory or a manifest is read. From then on no output has it.
+//!
+//! **Short secrets.** A secret of at least six characters is hidden wherever it stands, except where it is a common word
+//! (`default`, `kubernetes`) or a name of the inventory (a node, a user, a host). Shorter ones, common words and names would
+//! make other texts unreadable, and to hide a name would tell that it is the secret. They are hidden behind the name of
+//! their field (`pin: 1234`), in URLs, and where their form gives them away (`password=…`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+mod clean;
+mod registry;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+pub use clean::{clean, clean_json, is_forbidden};
+pub use registry::Registry;
+
+/// What stands where a secret was.
+pub const HIDDEN: &str = "[secret]";
+
+static KNOWN: LazyLock<RwLock<Registry>> = LazyLock::new(RwLock::default);
+
+/// A password, a key, a token. Its memory is wiped when it is dropped, and `Debug` does not show it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes in a secret, and registers it.
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = SecretText(Zeroizing::new(text.into()));
+        learn(text.reveal());
+        text
+    }
+
+    /// The secret itself. Every caller is a place to review.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        SecretText::new(text)
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        SecretText::new(text)
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// Text that may leave the process: without secrets, and with nothing in it that a terminal obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl Shown {
+    pub fn of(text: &str) -> Shown {
+        let hidden = hide(text);
+        Shown(clean(&hidden).into_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// From now on no output has this text.
+pub fn learn(secret: &str) {
+    change(|known| known.add(secret));
+}
+
+/// The same for the value of a field, which is hidden behind the field's name where it is short.
+pub fn learn_field(field: &str, secret: &str) {
+    change(|known| known.add_field(field, secret));
+}
+
+/// The same for the credentials in a URL.
+pub fn learn_url(url: &str) {
+    change(|known| known.add_url(url));
+}
+
+/// Names that are no secret, whatever else has the same text.
+pub fn learn_names<'a>(names: impl IntoIterator<Item = &'a str>) {
+    change(|known| names.into_iter().for_each(|name| known.add_plain(name)));
+}
+
+fn change(how: impl FnOnce(&mut Registry)) {
+    how(&mut KNOWN.write().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The text without secrets.
+pub fn hide(text: &str) -> Cow<'_, str> {
+    match KNOWN.try_read() {
+        Ok(known) => known.hide(text),
+        Err(std::sync::TryLockError::Poisoned(known)) => known.into_inner().hide(text),
+        Err(std::sync::TryLockError::WouldBlock) => waited(text),
+    }
+}
+
+/// Another thread registers a secret at this moment. A thread that panics while it does so itself must not wait for itself.
+fn waited(text: &str) -> Cow<'_, str> {
+    if std::thread::panicking() {
+        return HIDDEN.into();
+    }
+    Cow::Owned(KNOWN.read().unwrap_or_else(PoisonError::into_inner).hide(text).into_owned())
+}
+
+/// The same for every string of a value; whether there was anything to hide.
+pub fn hide_in(value: &mut Value) -> bool {
+    match value {
+        Value::String(text) => match hide(text) {
+            hidden if hidden == *text => false,
+            hidden => {
+                *text = hidden.into_owned();
+                true
+            }
+        },
+        Value::Array(values) => values.iter_mut().fold(false, |any, value| hide_in(value) | any),
+        Value::Object(map) => map.values_mut().fold(false, |any, value| hide_in(value) | any),
+        _ => false,
+    }
+}

@@ -1,0 +1,223 @@
+//! The secrets of a run, and every form in which one can turn up in a text.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+use regex::Regex;
+
+use super::clean::clean;
+use super::{HIDDEN, shapes};
+
+/// A secret of fewer characters is hidden only behind the name of its field: `true` or `a` stand in too many texts.
+const SHORTEST: usize = 6;
+/// A line of a secret of many lines that has at least so many characters is a secret by itself.
+const SHORTEST_LINE: usize = 16;
+
+/// Words that ironstrap and Kubernetes use themselves, and that are also values of many Secrets. Like short ones, they are
+/// hidden only behind the name of their field.
+const WORDS: &[&str] = &[
+    "127.0.0.1",
+    "answered",
+    "attached",
+    "authentication",
+    "cluster.local",
+    "config",
+    "control-plane",
+    "converged",
+    "default",
+    "disabled",
+    "drifted",
+    "enabled",
+    "fixing",
+    "interrupted",
+    "inventory",
+    "ironstrap",
+    "kube-public",
+    "kube-system",
+    "kubeadm",
+    "kubelet",
+    "kubernetes",
+    "localhost",
+    "looked",
+    "opaque",
+    "partial",
+    "password",
+    "quarantined",
+    "refused",
+    "script",
+    "service",
+    "skipped",
+    "stopping",
+    "unknown",
+    "unreachable",
+    "username",
+    "waiting",
+    "worker",
+];
+
+/// Secrets that are known. Pure: the one of the running program is in `secret`.
+#[derive(Default)]
+pub struct Registry {
+    known: BTreeSet<String>,
+    /// Names that are no secret, whatever else has the same text.
+    plain: BTreeSet<String>,
+    /// Short ones, behind the names of their fields.
+    behind: Vec<Regex>,
+    /// Finds all of `known` at once; made when it is needed, and again after a new one.
+    finder: OnceLock<Option<AhoCorasick>>,
+}
+
+impl Registry {
+    /// Takes in a secret: whole, line by line, in base64, and as shells, JSON and YAML write it.
+    pub fn add(&mut self, text: &str) {
+        let whole = text.trim();
+        let lines = whole.lines().map(str::trim);
+        let lines = lines.filter(|line| line.chars().count() >= SHORTEST_LINE && !line.starts_with("-----"));
+        let mut forms: BTreeSet<String> = lines.chain([whole]).flat_map(written).collect();
+        if self.stands_alone(whole) {
+            forms.extend([text, whole].into_iter().flat_map(encoded));
+        }
+        let new = forms.into_iter().filter(|form| self.stands_alone(form) && !self.known.contains(form));
+        let new: Vec<String> = new.collect();
+        if !new.is_empty() {
+            self.known.extend(new);
+            self.finder = OnceLock::new();
+        }
+    }
+
+    /// Takes in a secret that is the value of this field, so that a short one is hidden where the field is shown.
+    pub fn add_field(&mut self, field: &str, text: &str) {
+        self.add(text);
+        let whole = text.trim();
+        if whole.is_empty() || self.known.contains(whole) || whole == HIDDEN {
+            return;
+        }
+        let forms: BTreeSet<String> = written(whole).into_iter().chain(encoded(text)).collect();
+        let forms: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
+        let shape = format!(
+            r#"(?m)(?<before>(?:^|[^\w-]){}\\*["']?\s*[:=]\s*\\*["']?)(?:{})(?<after>\\*["']|[\s,;}}\]]|$)"#,
+            regex::escape(field),
+            forms.join("|")
+        );
+        if self.behind.iter().all(|known| known.as_str() != shape) {
+            self.behind.extend(Regex::new(&shape));
+        }
+    }
+
+    /// Takes in a name that everybody may read: a secret of the same text is not hidden, for that would say what it is.
+    pub fn add_plain(&mut self, name: &str) {
+        self.plain.insert(name.into());
+        if self.known.remove(name) {
+            self.finder = OnceLock::new();
+        }
+    }
+
+    /// Takes in what stands before the `@` of a URL: the password, the token, and both as they are without `%`.
+    pub fn add_url(&mut self, url: &str) {
+        let Some((_, rest)) = url.split_once("://") else { return };
+        // Here the whole text is a URL, so a quote in it does not end it.
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        let Some((info, _)) = authority.rsplit_once('@') else { return };
+        let secret = info.split_once(':').map_or(info, |(_, password)| password);
+        for text in [info, secret] {
+            self.add(text);
+            self.add(&without_percent(text));
+        }
+    }
+
+    /// The text without secrets, known or not.
+    pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = self.without_known(text);
+        for behind in &self.behind {
+            if behind.is_match(&text) {
+                let hidden = behind.replace_all(&text, format!("${{before}}{HIDDEN}${{after}}"));
+                text = hidden.into_owned().into();
+            }
+        }
+        shapes::hide(text)
+    }
+
+    fn without_known<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.known.is_empty() {
+            return text.into();
+        }
+        // So many that no automaton can hold them: then nothing can be told from a secret.
+        let Some(finder) = self.finder.get_or_init(|| automaton(&self.known)) else {
+            return HIDDEN.into();
+        };
+        let mut found: Vec<(usize, usize)> =
+            finder.find_overlapping_iter(text).map(|found| (found.start(), found.end())).collect();
+        if found.is_empty() {
+            return text.into();
+        }
+        found.sort_unstable();
+        // Those that overlap or touch are one: what is left between two pieces would be a piece of one of them.
+        let mut merged: Vec<(usize, usize)> = Vec::new();
+        for (start, end) in found {
+            match merged.last_mut() {
+                Some((_, until)) if start <= *until => *until = end.max(*until),
+                _ => merged.push((start, end)),
+            }
+        }
+        let (mut kept, mut at) = (String::new(), 0);
+        for (start, end) in merged {
+            kept += &text[at..start];
+            kept += HIDDEN;
+            at = end;
+        }
+        (kept + &text[at..]).into()
+    }
+
+    /// Whether a text is hidden wherever it stands.
+    fn stands_alone(&self, text: &str) -> bool {
+        text.chars().count() >= SHORTEST
+            && !WORDS.contains(&text.to_lowercase().as_str())
+            && !HIDDEN.contains(text)
+            && !self.plain.contains(text)
+    }
+}
+
+/// Made quickly rather than quick: a run shows little text, and learns secrets again and again.
+fn automaton(known: &BTreeSet<String>) -> Option<AhoCorasick> {
+    AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(known).ok()
+}
+
+/// A text as others write it: JSON, also within JSON; a shell's single quotes; YAML's; without what terminals obey.
+fn written(text: &str) -> Vec<String> {
+    let json = |text: &str| {
+        let quoted = serde_json::Value::from(text).to_string();
+        quoted[1..quoted.len() - 1].to_string()
+    };
+    let (once, cleaned) = (json(text), clean(text).into_owned());
+    let twice = json(&once);
+    vec![
+        text.to_string(),
+        once,
+        twice,
+        json(&cleaned),
+        cleaned,
+        text.replace('\'', r"'\''"),
+        text.replace('\'', "''"),
+    ]
+}
+
+/// In both alphabets of base64, with and without what fills up the end.
+fn encoded(text: &str) -> Vec<String> {
+    let both = [BASE64_STANDARD.encode(text), BASE64_URL_SAFE.encode(text)];
+    both.iter().flat_map(|text| [text.clone(), text.trim_end_matches('=').to_string()]).collect()
+}
+
+fn without_percent(text: &str) -> String {
+    let hex = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let (mut rest, mut plain) = (text.as_bytes(), Vec::new());
+    while let [first, after @ ..] = rest {
+        let byte = if *first == b'%' { after.get(..2).and_then(hex) } else { None };
+        plain.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}

@@ -1,0 +1,264 @@
+//! What is hidden and what is not; and a loop of random secrets in random texts.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::*;
+
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEG\nCCqGSM49AwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----\n";
+
+fn registry(secrets: &[&str]) -> Registry {
+    let mut registry = Registry::default();
+    secrets.iter().for_each(|secret| registry.add(secret));
+    registry
+}
+
+#[test]
+fn a_known_secret_is_hidden_whole_in_part_and_packed() {
+    let secrets = registry(&[KEY]);
+    let packed = format!("key: {}", BASE64_STANDARD.encode(KEY));
+    let indented = KEY.replace('\n', "\n    ");
+    for text in [KEY, "x MIGHAgEAMBMGByqGSM49AgEG y", &packed, &format!("{KEY:?}"), &indented] {
+        let hidden = secrets.hide(text);
+        assert!(hidden.contains(HIDDEN) && !hidden.contains("MIGH"), "{hidden}");
+    }
+    assert_eq!(secrets.hide("-----BEGIN CERTIFICATE-----\nMIIB\n"), "-----BEGIN CERTIFICATE-----\nMIIB\n");
+}
+
+#[test]
+fn secrets_that_overlap_leave_nothing_between_them() {
+    let secrets = registry(&["abcdefgh", "efghijkl", "ghijkl-and-more"]);
+    assert_eq!(secrets.hide("x abcdefghijkl-and-more y"), "x [secret] y");
+    assert_eq!(secrets.hide("abcdefgh efghijkl"), "[secret] [secret]");
+}
+
+#[test]
+fn a_secret_is_hidden_as_shells_and_json_and_yaml_write_it() {
+    let secret = "it's a \"quoted\\word\"\x1b";
+    let secrets = registry(&[secret]);
+    let json = serde_json::json!(secret).to_string();
+    for text in [
+        secret.replace('\'', r"'\''"),
+        secret.replace('\'', "''"),
+        clean(secret).into_owned(),
+        serde_json::json!(json).to_string(),
+        json,
+    ] {
+        let hidden = secrets.hide(&text);
+        assert!(!hidden.contains("word") && !hidden.contains("quoted"), "{hidden}");
+    }
+}
+
+#[test]
+fn short_secrets_and_common_words_are_hidden_behind_their_field_and_nowhere_else() {
+    let mut secrets = Registry::default();
+    for (field, text) in [("pin", "1234"), ("usage", "true"), ("user", "default"), (".x", "a"), ("note", " ")]
+    {
+        secrets.add_field(field, text);
+    }
+    for (text, hidden) in [
+        ("pin: 1234", "pin: [secret]"),
+        ("  pin: MTIzNA==\nb: 1", "  pin: [secret]\nb: 1"),
+        ("data.pin: \"1234\"", "data.pin: \"[secret]\""),
+        (r#"{\"pin\":\"1234\",\"usage\":\"true\"}"#, r#"{\"pin\":\"[secret]\",\"usage\":\"[secret]\"}"#),
+        ("user: default, .x: a", "user: [secret], .x: [secret]"),
+        ("spin: 1234, a true default: 12345", "spin: 1234, a true default: 12345"),
+        ("pin: 12345", "pin: 12345"),
+    ] {
+        assert_eq!(secrets.hide(text), hidden);
+    }
+    secrets.add("abcde");
+    assert_eq!(secrets.hide("abcde"), "abcde", "five characters");
+    secrets.add("abcdef");
+    assert_eq!(secrets.hide("abcdef"), HIDDEN, "six");
+}
+
+#[test]
+fn a_name_of_the_inventory_is_no_secret() {
+    let mut secrets = registry(&["vagrant"]);
+    secrets.add_plain("vagrant");
+    secrets.add("vagrant");
+    assert_eq!(secrets.hide("vagrant@198.18.0.11"), "vagrant@198.18.0.11");
+}
+
+#[test]
+fn credentials_of_a_url_are_known_also_without_the_url() {
+    let mut secrets = Registry::default();
+    secrets.add_url("https://ci:hunter%40hunter2@repo.example/x");
+    secrets.add_url("https://glpat-0123456789@gitlab.example");
+    secrets.add_url("https://host/path@x");
+    for text in ["login hunter%40hunter2", "login hunter@hunter2", "glpat-0123456789"] {
+        assert!(secrets.hide(text).ends_with(HIDDEN), "{}", secrets.hide(text));
+    }
+    assert_eq!(secrets.hide("ci runs, path@x"), "ci runs, path@x");
+}
+
+#[test]
+fn strings_are_found_wherever_they_are_in_a_value() {
+    learn("abcdef.0123456789abcdef");
+    let mut value = serde_json::json!({"a": ["x", {"b": "t=abcdef.0123456789abcdef"}], "n": 1});
+    assert!(hide_in(&mut value) && !hide_in(&mut serde_json::json!(["x", 2])));
+    assert_eq!(value, serde_json::json!({"a": ["x", {"b": "t=[secret]"}], "n": 1}));
+}
+
+#[test]
+fn a_secret_is_known_from_when_it_is_made_and_is_never_printed() {
+    let secret = SecretText::new("made-for-this-test");
+    assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[secret] Some([secret])");
+    assert_eq!(Shown::of("x made-for-this-test\x1b y").as_str(), "x [secret]\\u{1b} y");
+    assert_eq!(secret.reveal(), "made-for-this-test");
+}
+
+/// xorshift: the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+
+    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+
+    fn several(&mut self, all: &[&str], most: usize) -> String {
+        (0..=self.below(most)).map(|_| self.one_of(all)).collect()
+    }
+}
+
+/// What secrets are made of, and texts: what quotes, ends, escapes and hides.
+const PIECES: &[&str] = &[
+    "a",
+    "Zq",
+    "0",
+    "hunter2",
+    "-",
+    "_",
+    ".",
+    "/",
+    "+",
+    "=",
+    "==",
+    "%40",
+    "@",
+    ":",
+    "://",
+    "'",
+    "\"",
+    "\\",
+    "\\\"",
+    "$",
+    "`",
+    "$(x)",
+    "é",
+    "日",
+    "\u{9b}",
+    "\x1b[2J",
+    "\x07",
+    "\r",
+    "\n",
+    "\r\n",
+    "\t",
+    " ",
+    "\u{202e}",
+    "\u{2028}",
+    "{",
+    "}",
+    ",",
+    ";",
+    "\0",
+    "\u{7f}",
+    "x9K",
+    "MIGHAgEAMBMGByqGSM49",
+    "correct horse",
+    "#",
+    "?",
+    "&",
+    "|",
+    "<",
+    ">",
+    "*",
+    "~",
+    "!",
+];
+/// What texts are made of besides.
+const TEXTS: &[&str] = &[
+    "w1  ",
+    "password: ",
+    "password = \"",
+    "token=",
+    "\\\"auth\\\": \\\"",
+    "https://",
+    "http://me:",
+    "-----BEGIN PRIVATE KEY-----\n",
+    "-----END PRIVATE KEY-----",
+    "Bearer ",
+    "client-key-data: ",
+    "eyJhbGciOiJSUzI1NiI.",
+    "--token ",
+    "LS0tLS1CRUdJTi",
+    "key: ",
+    "✔ ",
+    "      hint: ",
+];
+
+/// A text with these secrets in it, as somebody may write them.
+fn text(random: &mut Random, secrets: &[String]) -> String {
+    let mut text = String::new();
+    for _ in 0..1 + random.below(8) {
+        let secret = &secrets[random.below(secrets.len())];
+        text += &match random.below(8) {
+            0 => random.one_of(TEXTS).to_string(),
+            1 => random.several(PIECES, 4),
+            2 => serde_json::json!(secret).to_string(),
+            3 => BASE64_STANDARD.encode(secret),
+            4 => format!("'{}'", secret.replace('\'', r"'\''")),
+            5 => secret.chars().take(1 + random.below(9)).collect(),
+            6 => secret.replace('\n', "\n      | "),
+            _ => secret.clone(),
+        };
+    }
+    text
+}
+
+/// How long a loop of random cases goes on: so many of them, or IRONSTRAP_FUZZ_SECONDS.
+fn is_enough(cases: usize, since: Instant) -> bool {
+    match std::env::var("IRONSTRAP_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()) {
+        Some(seconds) => since.elapsed() >= Duration::from_secs(seconds),
+        None => cases >= 500,
+    }
+}
+
+#[test]
+fn no_known_secret_survives_and_nothing_moves_a_cursor() {
+    let (mut random, since, mut cases) = (Random(0x1705_2026_0b5e_55ed), Instant::now(), 0);
+    while !is_enough(cases, since) {
+        cases += 1;
+        let secrets: Vec<String> = (0..1 + random.below(5)).map(|_| random.several(PIECES, 12)).collect();
+        let mut registry = Registry::default();
+        secrets.iter().for_each(|secret| registry.add(secret));
+        let text = text(&mut random, &secrets);
+        let hidden = registry.hide(&text);
+        let shown = clean(&hidden);
+        assert!(!shown.contains(is_forbidden), "case {cases}: {shown:?}");
+        assert_eq!(clean(&shown), shown, "case {cases}");
+        for secret in secrets.iter().map(|secret| secret.trim()).filter(|secret| secret.chars().count() >= 6)
+        {
+            let forms = [secret.to_string(), clean(secret).into(), BASE64_STANDARD.encode(secret)];
+            for form in forms {
+                assert!(!shown.contains(&form), "case {cases}: {form:?} of {text:?} is in {shown:?}");
+            }
+        }
+        let json = serde_json::json!({"line": hidden}).to_string();
+        let cleaned = clean_json(&json);
+        assert!(!cleaned.contains(is_forbidden), "case {cases}: {cleaned:?}");
+        let read: Value = serde_json::from_str(&cleaned).unwrap();
+        assert_eq!(read["line"], *hidden, "case {cases}");
+    }
+    println!("{cases} cases in {:.1} s", since.elapsed().as_secs_f64());
+}
