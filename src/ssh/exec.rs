@@ -18,6 +18,8 @@ const PIECE: usize = 256 * 1024;
 const BEGIN: &str = "--ironstrap begins--";
 /// What sudo asks for the password with, on a terminal.
 const ASKS: &str = "--ironstrap asks--";
+/// The last line that is no script: what comes before it, after `BEGIN`, is a password that nobody asked for.
+const SCRIPT: &str = "--ironstrap script--";
 /// Its last on a terminal, where no end of input can be sent: with its exit status.
 const END: &str = "--ironstrap ends--";
 
@@ -57,8 +59,8 @@ pub(super) async fn exec(
         let begun = async {
             if means.on_terminal() && means.password().is_some() {
                 let asks = |seen: &Seen| seen.says(ASKS) || seen.says("assword");
-                seen.until(&mut replies, heard, asks).await?;
-                if !asks(&seen) {
+                seen.until(&mut replies, heard, |seen| seen.begun || asks(seen)).await?;
+                if seen.begun || !asks(&seen) {
                     return Ok(());
                 }
             }
@@ -74,7 +76,8 @@ pub(super) async fn exec(
     }
     let tail =
         if means.on_terminal() { format!("\nprintf '\\n{END} %s\\n' $?\nexit\n") } else { String::new() };
-    let whole = Bytes::from([&head, script, &tail].concat());
+    let last = if means.password().is_some() { format!("{SCRIPT}\n") } else { String::new() };
+    let whole = Bytes::from([&last, &head, script, &tail].concat());
     let write = write(&input, whole, means.on_terminal());
     tokio::pin!(write);
     let mut written = false;

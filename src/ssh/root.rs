@@ -62,9 +62,11 @@ impl Means {
         match self {
             Means::Root => "/bin/sh -s",
             Means::Sudo => "sudo -n -- /bin/sh -s",
-            // -k: else a password that sudo remembers from elsewhere would leave ours for the shell to run.
+            // -k: sudo asks also where it remembers a password from elsewhere. Where it does not ask at all (NOPASSWD was
+            // set meanwhile), the password is still on its way: the loop reads it, and the shell does not.
             Means::Password(_) => {
-                "sudo -k -S -p '' -- /bin/sh -c 'echo; echo --ironstrap begins--; exec /bin/sh -s'"
+                "sudo -k -S -p '' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
+                 while IFS= read -r l; do case $l in \"--ironstrap script--\") exec /bin/sh -s;; esac; done; exit 1'"
             }
             // Without the pipe the shell would take the terminal for a person. What is typed before sudo and the shell
             // are ready for it is thrown away, so both say when they are.
@@ -72,7 +74,8 @@ impl Means {
                 "sudo -n -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
             }
             Means::Terminal(Some(_)) => {
-                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
+                 while IFS= read -r l; do case $l in \"--ironstrap script--\") exec /bin/sh -s;; esac; done 2>&1 | cat'"
             }
             Means::Doas => "doas -n /bin/sh -s",
         }
@@ -204,5 +207,39 @@ mod tests {
         assert!(error.hint.unwrap().contains("--password-command"));
         let error = Means::Root.refused("root", &said(1, "This account is currently not available.\n"));
         assert_eq!(error.what, "root has no shell there: it may not run commands");
+    }
+
+    /// What root's shell gets and says where sudo takes the password, and where it does not ask.
+    #[test]
+    fn a_password_that_sudo_does_not_ask_for_is_neither_run_nor_shown() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let dir = tempfile::tempdir().unwrap();
+        let password = || SecretText::new("touch hunter2");
+        let all = [Means::Password(password()), Means::Terminal(Some(password()))];
+        for (asks, sudo) in [(true, "read -r word"), (false, ":")] {
+            let path = dir.path().join("sudo");
+            let text =
+                format!("#!/bin/sh\n{sudo}\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"\n");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            for (means, shell) in all.iter().flat_map(|means| [(means, "/bin/dash"), (means, "/bin/bash")]) {
+                let search = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+                let mut root = Command::new(shell);
+                root.args(["-c", &means.command().replace("/bin/sh", shell)]).env("PATH", search);
+                root.current_dir(dir.path())
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
+                let mut root = root.spawn().unwrap();
+                let sent = "touch hunter2\n--ironstrap script--\necho ran\n";
+                root.stdin.take().unwrap().write_all(sent.as_bytes()).unwrap();
+                let output = root.wait_with_output().unwrap();
+                let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+                let of = format!("{shell}, asks: {asks}, {}", means.shown());
+                assert_eq!(said, "\n--ironstrap begins--\nran\n", "{of}");
+                assert!(!dir.path().join("hunter2").exists(), "it was run: {of}");
+            }
+        }
     }
 }

@@ -143,6 +143,18 @@ async fn a_user_other_than_root_asks_sudo() {
 }
 
 #[tokio::test]
+async fn a_password_comes_before_a_line_that_ends_it_whether_sudo_asks_or_not() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.node.ssh.user = Some("bob".into());
+    stage.server.seen.forgets_the_password.store(true, SeqCst);
+    let client = stage.client().asking(Box::new(|_| Box::pin(async { Ok(Some("word".into())) })), 1);
+    let ssh = Ssh::new(&stage.node, &Arc::new(client));
+    assert_eq!(run(&ssh, "out one\nexit 5").await.unwrap(), output(5, "one\n", ""));
+    // src/ssh/root.rs tests that the command on the other side reads everything up to that line.
+    assert_eq!(*stage.server.seen.scripts.lock().unwrap(), ["word\n--ironstrap script--\nout one\nexit 5"]);
+}
+
+#[tokio::test]
 async fn a_script_killed_by_a_signal_has_that_status() {
     let stage = Stage::new(Manner::Reads).await;
     assert_eq!(stage.run("out x\nkilled").await.unwrap(), output(137, "x\n", ""));

@@ -1,7 +1,7 @@
 //! An SSH server in the test's own process. It runs no shell: a script is a list of what to answer, a line each.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +49,10 @@ pub struct Seen {
     pub commands: Mutex<Vec<String>>,
     /// What sudo says in place of the script, and its exit status.
     pub sudo: Mutex<Option<(String, u32)>>,
+    /// sudo wants a password at first, and asks for none afterwards.
+    pub forgets_the_password: AtomicBool,
+    /// All that scripts and what came before them were.
+    pub scripts: Mutex<Vec<String>>,
     four: Barrier,
 }
 
@@ -83,6 +87,8 @@ impl Server {
             most_running: AtomicUsize::new(0),
             commands: Mutex::default(),
             sudo: Mutex::default(),
+            forgets_the_password: AtomicBool::new(false),
+            scripts: Mutex::default(),
             four: Barrier::new(4),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -155,6 +161,16 @@ impl Handler for Guest {
             session.extended_data(id, 1, words)?;
             return end(session, id, status);
         }
+        if self.seen.forgets_the_password.load(SeqCst) {
+            session.channel_success(id)?;
+            return match command.starts_with(b"sudo -n") {
+                true => {
+                    session.extended_data(id, 1, "sudo: a password is required\n")?;
+                    end(session, id, 1)
+                }
+                false => Ok(session.data(id, "\n--ironstrap begins--\n")?),
+            };
+        }
         match self.seen.manner {
             Manner::RefusesCommands => session.channel_failure(id)?,
             Manner::Reads => session.channel_success(id)?,
@@ -187,6 +203,7 @@ impl Handler for Guest {
             return Ok(());
         }
         let script = String::from_utf8(self.scripts.remove(&id).unwrap_or_default()).unwrap();
+        self.seen.scripts.lock().unwrap().push(script.clone());
         for line in script.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
