@@ -11,8 +11,11 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::pki::{Kept, Trust};
 use crate::secret::Shown;
+use guard::{guarded, wider};
 
+mod guard;
 mod shared;
+mod unfinished;
 
 pub use shared::{create, edit_shared, own_kubeconfig, publish, write_kubeconfig};
 
@@ -112,25 +115,18 @@ impl Store {
         self.dir.join(format!("{}.fetched", self.cluster))
     }
 
-    /// Secrets of this trust that others on this machine can get at, a line each.
-    pub fn warnings(&self, trust: &Trust) -> Vec<String> {
+    /// Files and folders of the PKI directory, and the kubeconfig, that other users of this computer can read or replace: a
+    /// line each. No command goes on without saying so.
+    pub fn warnings(&self) -> Vec<String> {
         let path = self.path();
-        let kept = trust.kept();
-        let secrets = kept.iter().filter(|file| file.secret).map(|file| path.join(&file.path));
         let mut warnings = vec![];
-        for secret in secrets.chain([self.kubeconfig_path()]) {
-            // What cannot be looked at is for `load` to say.
-            let Ok(found) = fs::metadata(&secret) else { continue };
-            let mode = found.permissions().mode() & 0o7777;
-            if mode & 0o077 != 0 {
-                let file = secret.display();
-                warnings.push(format!("{file} has mode {mode:04o}, others can use it: chmod 600 {file}"));
-            }
-        }
+        guarded(&path, &mut warnings);
+        warnings.sort();
+        warnings.extend(wider(&self.kubeconfig_path(), 0o077, "use", 0o600));
         warnings
     }
 
-    /// Takes the lock, for whatever changes anything.
+    /// Takes the lock, for every command that changes anything, and clears away what killed runs left unfinished.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join(format!(".{}.lock", self.cluster));
         let mut options = OpenOptions::new();
@@ -146,6 +142,7 @@ impl Store {
         // The file outlives the lock: were it removed, two runs could each lock a file of that name.
         let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(|e| failed("write", &path, e))?;
+        unfinished::clear_away(&self.dir, &self.cluster);
         Ok(Lock { _file: file })
     }
 
@@ -179,9 +176,10 @@ impl Store {
 
     fn save_new(&self, path: &Path, kept: &[Kept<'_>]) -> Result<()> {
         let building = tempfile::Builder::new()
-            .prefix(&format!(".{}.", self.cluster))
+            .prefix(&unfinished::prefix(&self.cluster))
             // A leftover of a killed run is kept out of git by the same pattern as the real one.
-            .suffix(".trust")
+            .suffix(unfinished::SUFFIX)
+            .rand_bytes(unfinished::RANDOM)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.dir)
             .map_err(|e| failed("make a directory in", &self.dir, e))?;

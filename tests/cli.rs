@@ -377,6 +377,42 @@ const UNREACHABLE: &str = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nod
                            ip = '10.0.0.1'\nrole = 'control-plane'\n";
 
 #[test]
+fn every_command_says_once_that_others_can_use_a_key() {
+    let dir = cluster();
+    let path = dir.path();
+    fs::write(path.join("demo.toml"), UNREACHABLE).unwrap();
+    fs::set_permissions(path.join("demo.trust/ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let warning = "other users can use ./demo.trust/ca.key (mode 0644): chmod 600 ./demo.trust/ca.key";
+    let known = "--accept-new-host-keys";
+    for args in [
+        &["check", "-i", "demo.toml"][..],
+        &["kubeconfig", "-i", "demo.toml"],
+        &["ssh-check", "-i", "demo.toml"],
+        &["ssh-check", "--json", "-i", "demo.toml"],
+        &["plan", "-i", "demo.toml", known],
+        &["apply", "-y", "-i", "demo.toml"],
+        &["apply", "--dry-run", "-i", "demo.toml"],
+        &["reset", "-y", "-i", "demo.toml"],
+        &["remove", "m1", "-y", "-i", "demo.toml"],
+        &["status", "-i", "demo.toml"],
+        &["status", "--json", "-i", "demo.toml"],
+    ] {
+        let output = run(path, args);
+        let told = text(&output.stderr);
+        assert_eq!(told.matches(warning).count(), 1, "{args:?}: {told}");
+        assert!(!text(&output.stdout).contains(warning), "{args:?}");
+    }
+    for args in [&["plan", "--json", "-i", "demo.toml"][..], &["apply", "-y", "--json", "-i", "demo.toml"]] {
+        let output = text(&run(path, args).stdout);
+        let events: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let notes: Vec<&Value> = events.iter().filter(|event| event["event"] == "note").collect();
+        assert!(notes.len() == 1 && notes[0]["note"] == warning, "{args:?}: {output}");
+    }
+    fs::set_permissions(path.join("demo.trust/ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(!text(&run(path, &["check", "-i", "demo.toml"]).stderr).contains("other users"));
+}
+
+#[test]
 fn what_is_said_at_the_end_has_no_credentials_and_moves_no_cursor() {
     let dir = tempfile::tempdir().unwrap();
     // The report of a mistake shows the line that it is in.

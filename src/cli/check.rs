@@ -3,6 +3,7 @@
 use clap::Args;
 use time::OffsetDateTime;
 
+use super::start::warn_of_unsafe_files;
 use super::{End, Inventory, Outcome, one};
 use crate::cluster::Cluster;
 use crate::error::Result;
@@ -22,6 +23,7 @@ pub(super) struct Check {
 pub(super) fn check(args: &Check) -> Outcome {
     let path = &args.inventory.inventory;
     let cluster = inventory::read(path).map_err(one)?;
+    warn_of_unsafe_files(&cluster);
     fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use time::OffsetDateTime;
 
+use super::start::warn_of_unsafe_files;
 use super::{End, Inventory, Outcome, one};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
@@ -43,6 +44,7 @@ const LASTS: Duration = Duration::from_secs(8 * 3600);
 pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
     let store = Store::new(&cluster);
+    warn_of_unsafe_files(&cluster);
     let trust = store.load().and_then(|trust| trust.ok_or_else(|| no_trust(&store))).map_err(one)?;
     let person = args.name.as_ref().map(|name| Person::new(name, &args.groups)).transpose().map_err(one)?;
     match person {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::entrance::Entrance;
+use super::start::warn_of_unsafe_files;
 use super::{End, Inventory, Outcome, interrupted, interrupts, one};
 use crate::error::{Error, Result};
 use crate::inventory;
@@ -33,6 +34,7 @@ type Found = (String, Result<Route>);
 
 pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
+    warn_of_unsafe_files(&cluster);
     let chosen = inventory::select(&cluster, &args.nodes).map_err(one)?;
     let client = Arc::new(args.entrance.client());
     let nodes = cluster.nodes.iter().filter(|node| chosen.is_empty() || chosen.contains(&node.name));

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
@@ -158,6 +159,9 @@ impl FleetArgs {
         let mut cluster = inventory::read(&self.inventory.inventory)?;
         let chosen = inventory::select(&cluster, names)?;
         let store = Store::new(&cluster);
+        for note in unsafe_files(&store) {
+            events.tell(Event::Note { node: String::new(), step: "pki".into(), note });
+        }
         if reading == Reading::Forwards {
             fetch::addons(&mut cluster, &store).await?;
         }
@@ -229,6 +233,17 @@ impl Start {
             .collect();
         (!named.is_empty()).then(|| format!("--limit left out: {}", remarked(&named)))
     }
+}
+
+/// Files of the PKI directory that others can use, a line each. Said once, however often a command looks.
+fn unsafe_files(store: &Store) -> Vec<String> {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if SAID.swap(true, Ordering::Relaxed) { vec![] } else { store.warnings() }
+}
+
+/// Says so where a command has no events.
+pub(super) fn warn_of_unsafe_files(cluster: &Cluster) {
+    unsafe_files(&Store::new(cluster)).iter().for_each(|note| report::err(&format!("warning: {note}")));
 }
 
 /// The command line as the log has it: a command that prints a password may have the password in it.

@@ -45,7 +45,7 @@ fn what_is_saved_is_loaded_as_it_was() {
         assert_eq!(mode(path.join(secret)), 0o600, "{secret}");
     }
     assert_eq!(mode(path.join("ca.crt")), 0o644);
-    assert_eq!(store.warnings(&trust), Vec::<String>::new());
+    assert_eq!(store.warnings(), Vec::<String>::new());
 }
 
 #[test]
@@ -191,11 +191,50 @@ fn a_key_that_others_can_read_is_worth_a_warning() {
     {
         fs::set_permissions(cluster.dir.join(file), Permissions::from_mode(mode)).unwrap();
     }
-    let warnings = store.warnings(&trust);
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("demo.trust/sa.key has mode 0640"), "{warnings:?}");
-    assert!(warnings[1].contains("demo.kubeconfig has mode 0644"), "{warnings:?}");
+    fs::set_permissions(cluster.dir.join("demo.trust/nodes"), Permissions::from_mode(0o775)).unwrap();
+    let told = store.warnings();
+    let told: Vec<String> =
+        told.iter().map(|told| told.replace(cluster.dir.to_str().unwrap(), "DIR")).collect();
+    assert_eq!(
+        told,
+        [
+            "other users can replace DIR/demo.trust/sa.pub (mode 0666): chmod 644 DIR/demo.trust/sa.pub",
+            "other users can replace what is in DIR/demo.trust/nodes (mode 0775): chmod 700 DIR/demo.trust/nodes",
+            "other users can use DIR/demo.trust/sa.key (mode 0640): chmod 600 DIR/demo.trust/sa.key",
+            "other users can use DIR/demo.kubeconfig (mode 0644): chmod 600 DIR/demo.kubeconfig",
+        ]
+    );
     assert!(store.load().unwrap().is_some());
+}
+
+#[test]
+fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
+    let (dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let make = |name: &str, mode: u32| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("ca.key"), "x").unwrap();
+        fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap();
+    };
+    make(".demo.Xy12Zw.trust", 0o700);
+    let neighbours = [
+        (".demo.Xy12Zw.trust.bak", 0o700),
+        (".demo.other.Xy12Zw.trust", 0o700),
+        (".demo.Xy12Zw7.trust", 0o700),
+        (".demo2.Xy12Zw.trust", 0o700),
+        ("demo.Xy12Zw.trust", 0o700),
+        (".demo.opened.trust", 0o755),
+    ];
+    neighbours.iter().for_each(|(name, mode)| make(name, *mode));
+    std::os::unix::fs::symlink(dir.path().join("demo.trust"), dir.path().join(".demo.linked.trust")).unwrap();
+    drop(store.lock().unwrap());
+    let mut kept: Vec<String> = neighbours.iter().map(|(name, _)| name.to_string()).collect();
+    kept.extend([".demo.linked.trust".into(), ".demo.lock".into(), "demo.trust".into()]);
+    kept.sort();
+    let mut left = names(dir.path());
+    left.sort();
+    assert_eq!(left, kept);
+    assert!(store.load().unwrap().unwrap() == trust);
 }
 
 #[test]
