@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use ironstrap::cli::{Cli, End};
 use ironstrap::error::Kind;
@@ -10,6 +10,7 @@ use ironstrap::report;
 
 fn main() -> ExitCode {
     report::tell_panics();
+    leave_no_dumps();
     lift_limit();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -39,4 +40,12 @@ fn lift_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Refused, few nodes still have place.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// The memory of this program has keys and passwords in it, so it is never written to a file, and no other process of the
+/// user may read it.
+fn leave_no_dumps() {
+    // Neither is ever refused: a limit may always be lowered.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
