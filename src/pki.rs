@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 pub use crate::pki::cert::Pair;
+pub(crate) use crate::pki::cert::random_text;
 pub use crate::pki::issue::Person;
 pub use crate::pki::kept::Kept;
 pub use crate::pki::kubeconfig::{Entry, KUBELET_CERTIFICATE, Kubeconfig};
@@ -26,7 +27,7 @@ pub use crate::pki::read::{RENEW_BEFORE, expires, in_words};
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind, Result};
-use crate::pki::cert::{Wanted, random_text};
+use crate::pki::cert::Wanted;
 use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, der_of, why_renew};
 use crate::secret::SecretText;

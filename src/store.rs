@@ -14,6 +14,7 @@ use crate::secret::Shown;
 use guard::{guarded, wider};
 
 mod guard;
+mod kin;
 mod shared;
 mod unfinished;
 
@@ -33,6 +34,14 @@ pub struct Store {
 #[must_use = "the lock is free again as soon as this is dropped"]
 pub struct Lock {
     _file: fs::File,
+    place: String,
+}
+
+impl Lock {
+    /// Names this lock, and no copy of it.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
 }
 
 impl Store {
@@ -143,7 +152,8 @@ impl Store {
         let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(|e| failed("write", &path, e))?;
         unfinished::clear_away(&self.dir, &self.cluster);
-        Ok(Lock { _file: file })
+        let place = kin::place(&file).map_err(|e| failed("look at", &path, e))?;
+        Ok(Lock { _file: file, place })
     }
 
     fn busy(&self, path: &Path, file: &mut fs::File) -> Error {

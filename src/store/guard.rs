@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::kin::SECRET;
+
 /// Adds a warning for each secret in this folder that others can read, and for each folder in which others can replace one.
 /// A folder or file that cannot be looked at is for `load` to report.
 pub(super) fn guarded(folder: &Path, warnings: &mut Vec<String>) {
@@ -11,7 +13,8 @@ pub(super) fn guarded(folder: &Path, warnings: &mut Vec<String>) {
     warnings.extend(wider(folder, 0o022, "replace what is in", 0o700));
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-        let is_secret = path.extension().is_some_and(|end| end == "key") || path.ends_with("token");
+        let named = |name: &&str| path.ends_with(name);
+        let is_secret = path.extension().is_some_and(|end| end == "key") || ["token", SECRET].iter().any(named);
         match (is_folder, is_secret) {
             (true, _) => guarded(&path, warnings),
             (false, true) => warnings.extend(wider(&path, 0o077, "use", 0o600)),

@@ -259,3 +259,39 @@ fn a_folder_that_is_not_there_is_named() {
     assert!(store.load().unwrap().is_none());
     assert_eq!(store.lock().unwrap_err().what, "cannot open /nonexistent/folder/.demo.lock");
 }
+
+#[test]
+fn the_secret_of_leases_is_made_once_and_for_the_user_alone() {
+    let (_dir, _, store, trust) = fresh();
+    assert_eq!((store.lease_secret().unwrap(), store.keep_lease_secret().unwrap()), (None, None));
+    assert!(!store.path().exists(), "it makes no PKI directory");
+    // A PKI directory of an earlier version has none.
+    store.save(&trust).unwrap();
+    assert_eq!(store.lease_secret().unwrap(), None);
+    let secret = store.keep_lease_secret().unwrap().unwrap();
+    let file = store.path().join("lease-secret");
+    assert_eq!((mode(&file), secret.len()), (0o600, 64));
+    assert_eq!(store.lease_secret().unwrap(), Some(secret.clone()));
+    assert_eq!(store.keep_lease_secret().unwrap(), Some(secret.clone()));
+    assert!(store.load().unwrap().unwrap() == trust, "it is no part of the PKI");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(store.warnings(&trust).len(), 1);
+    // Half of one proves nothing.
+    fs::write(&file, &secret[..20]).unwrap();
+    assert_eq!(store.lease_secret().unwrap(), None);
+    assert!(store.keep_lease_secret().unwrap().is_some_and(|other| other != secret));
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(store.lease_secret().is_err() && store.keep_lease_secret().is_err(), "unknown is not absent");
+}
+
+#[test]
+fn a_lock_has_the_same_place_each_time_and_its_copy_another() {
+    let (dir, cluster, store, _) = fresh();
+    let place = |store: &Store| store.lock().unwrap().place().to_string();
+    assert_eq!(place(&store), place(&store));
+    let other = tempfile::tempdir().unwrap();
+    fs::copy(dir.path().join(".demo.lock"), other.path().join(".demo.lock")).unwrap();
+    let copy = Store::new(&Cluster { dir: other.path().into(), ..cluster });
+    assert_ne!(place(&store), place(&copy));
+}
