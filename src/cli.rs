@@ -22,7 +22,7 @@ mod ssh_check;
 mod start;
 mod status;
 
-use start::{FleetArgs, Limit, Start};
+use start::{FleetArgs, Limit, Start, Taking};
 
 /// Turns bare Linux machines into a Kubernetes cluster over SSH, and keeps them that way.
 #[derive(Parser)]

@@ -1,10 +1,15 @@
 //! What a script of fixes looks like, and what it leaves on the node: the lease, what was there before, and
 //! the marks that say how far it got. Pure text; when it runs is up to `reconcile`.
 
+use crate::error::{Error, Kind};
 use crate::machine::Lease;
 use crate::plan::{Change, Keep};
 use crate::shell::{Output, Sh, here, sh};
 use crate::step::Fix;
+
+mod kin;
+
+pub use kin::Kin;
 
 /// Shell that fixes share.
 const LIB: Sh =
@@ -27,20 +32,38 @@ pub struct Run {
     pub owner: String,
     /// How long its fixes wait for what others have to bring about, in seconds.
     pub wait: u32,
+    /// By what it recognizes earlier runs of its own PKI directory.
+    pub kin: Kin,
+    /// The user wants machines that another run holds.
+    pub take_over: bool,
 }
 
 impl Run {
     /// As long as fixes wait where nobody says otherwise, in seconds: a busy machine takes its time.
     pub const WAIT: u32 = 300;
 
+    pub fn new(id: impl Into<String>, owner: impl Into<String>) -> Run {
+        Run { id: id.into(), owner: owner.into(), wait: Run::WAIT, kin: Kin::default(), take_over: false }
+    }
+
+    /// Whether it may replace the run that has this lease before the lease has ended: that run is dead, or the user says
+    /// so.
+    fn may_replace(&self, lease: &Lease) -> bool {
+        self.take_over || self.kin.knows(lease)
+    }
+
     fn take(&self, seen: Option<&Lease>) -> Sh {
         let epoch = seen.map_or(0, |lease| lease.epoch);
+        let from = seen.filter(|lease| self.may_replace(lease)).map_or("-", |lease| lease.run.as_str());
+        let kin = self.kin.proof(&self.id).unwrap_or("-".into());
         sh!(
-            "lease {epoch} {id} {owner} {LEASE_SECONDS}\n",
+            "lease {epoch} {id} {owner} {LEASE_SECONDS} {kin} {from}\n",
             epoch,
             id = self.id,
             owner = self.owner,
-            LEASE_SECONDS
+            LEASE_SECONDS,
+            kin,
+            from
         )
     }
 
@@ -81,7 +104,7 @@ pub fn vanish(run: &Run) -> Sh {
 /// Follows long work that an earlier run began.
 pub fn attach(unit: &str, boundary: &str) -> Sh {
     whole(&sh!(
-        "echo {boundary} start 0\nr=0; follow {unit} 2>&1 || r=$?\necho; echo {boundary} done 0 $r",
+        "echo {boundary} start 0\nr=0; attach {unit} 2>&1 || r=$?\necho; echo {boundary} done 0 $r",
         unit,
         boundary
     ))
@@ -104,7 +127,7 @@ pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str)
         }
         body += sh!(
             "echo {boundary} start {i}\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\
-             printf '\\n%s done {i} %s\\n' {boundary} $r\n[ $r = 0 ] || exit 1\n",
+             printf '\\n%s done {i} %s\\n' {boundary} $r\n[ $r = 0 ] || failed\n",
             boundary,
             i,
             script
@@ -198,6 +221,12 @@ pub fn lease_lost(output: &Output) -> Option<String> {
     let said = String::from_utf8_lossy(&output.stdout);
     let line = said.lines().find(|line| line.starts_with("lease "))?;
     (output.status == LEASE_LOST).then(|| line.to_string())
+}
+
+/// What a run says that may not change a machine, with what `lease_lost` found.
+pub fn taken(lost: String) -> Error {
+    let error = Error::new(Kind::Busy, "another run is changing this machine").because(lost);
+    error.hint("run the command again when that run is done")
 }
 
 #[cfg(test)]

@@ -159,6 +159,8 @@ pub struct Lease {
     pub since: u64,
     /// `user@host`
     pub owner: String,
+    /// By what runs of the same PKI directory recognize it; empty in leases of earlier versions.
+    pub kin: String,
 }
 
 impl Machine {
@@ -261,16 +263,28 @@ impl std::fmt::Display for Machine {
 }
 
 impl Lease {
-    /// `EPOCH RUN UNTIL SINCE OWNER`, as the node's script writes it.
+    /// `EPOCH RUN UNTIL SINCE OWNER KIN`, as the node's script writes it. Earlier versions write no `KIN`, and take one for a
+    /// part of `OWNER`: so they never mistake the lease for one of their own.
     fn read(text: &str) -> Option<Lease> {
-        let mut words = text.splitn(5, ' ');
+        let mut words = text.splitn(6, ' ');
         Some(Lease {
             epoch: words.next()?.parse().ok()?,
-            run: words.next()?.into(),
+            // It goes into scripts.
+            run: words
+                .next()
+                .filter(|run| run.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))?
+                .into(),
             until: words.next()?.parse().ok()?,
             since: words.next()?.parse().ok()?,
             owner: words.next()?.into(),
+            kin: words.next().unwrap_or_default().into(),
         })
+    }
+
+    /// The run that holds it, for people: its owner, the head of its id, and since when.
+    pub fn holder(&self) -> String {
+        let head: String = self.run.chars().take(4).collect();
+        format!("{} (run {head}, since {})", self.owner, self.since())
     }
 
     /// `since`, for people.
@@ -304,6 +318,11 @@ mod tests {
             (lease.epoch, lease.owner.as_str(), lease.since().as_str()),
             (3, "me@here", "16:20:00 UTC")
         );
+        assert_eq!(lease.kin, "", "a lease of an earlier version");
+        assert_eq!(lease.holder(), "me@here (run run, since 16:20:00 UTC)");
+        let facts = FACTS.replace("me@here\n", "me@here 0af1\n");
+        let lease = Machine::read(&facts, "", "").unwrap().lease.unwrap();
+        assert_eq!((lease.owner.as_str(), lease.kin.as_str()), ("me@here", "0af1"));
         assert_eq!(machine.authorities[1], ("pki/ca.crt".into(), "REVG".into()));
         assert_eq!(machine.identity["pods"], "10.244.0.0/16");
     }
@@ -316,7 +335,15 @@ mod tests {
 
     #[test]
     fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
-        let wrong = ["", "Welcome!\n", "cpus many\n", "lease x\n", "lease 1 run 2 3\n", "clock now\n"];
+        let wrong = [
+            "",
+            "Welcome!\n",
+            "cpus many\n",
+            "lease x\n",
+            "lease 1 run 2 3\n",
+            "lease 1 $(run) 2 3 me@here\n",
+            "clock now\n",
+        ];
         for more in wrong {
             let facts = if more.is_empty() { String::new() } else { format!("{FACTS}{more}") };
             assert!(Machine::read(&facts, "", "").is_err(), "{more:?}");

@@ -47,67 +47,142 @@ put() {
   if mountpoint -q "$file" 2>/dev/null; then cat "$new" >"$file"; rm -f "$new"; else mv -f "$new" "$file"; fi
 }
 
-# lease EPOCH RUN OWNER SECONDS: takes the machine for this run, or keeps it. Exit 75 where somebody else has
-# it, or took it since EPOCH was read.
+# lock_lease: no other script reads or writes the lease until unlock_lease. `vanish` deletes the lock together with its
+# folder, and a lock that is no longer the one in the folder protects nothing.
+lock_lease() {
+  until
+    mkdir -p -m 700 "$RUN"
+    exec 9>"$RUN/lock"
+    flock -w 10 9 || { echo "cannot lock $RUN/lock within 10 seconds" >&2; exit 1; }
+    [ "$RUN/lock" -ef /proc/self/fd/9 ]
+  do :; done
+}
+
+unlock_lease() {
+  exec 9>&-
+}
+
+# read_lease: sets epoch, run, until, taken, owner and kin. Leases of older versions have no kin.
+read_lease() {
+  epoch=0 run=- until=0 taken=0 owner=nobody kin=
+  [ ! -e "$RUN/lease" ] || read -r epoch run until taken owner kin <"$RUN/lease"
+}
+
+# write_lease RUN UNTIL OWNER KIN: the lease has the old text or the new one, never half of it.
+write_lease() {
+  echo "$epoch $1 $2 $taken $3${4:+ $4}" >"$RUN/lease.new"
+  mv "$RUN/lease.new" "$RUN/lease"
+}
+
+# leaseholder: prints the owner of the lease that read_lease read.
+leaseholder() {
+  printf '%s (run %.4s)\n' "$owner" "$run"
+}
+
+lease_lost() {
+  echo "lease lost: $(leaseholder) took it"
+  exit 75
+}
+
+# working: prints the transient units of ironstrap that still work.
+working() {
+  for f in /run/systemd/transient/ironstrap-*.service; do
+    [ ! -e "$f" ] || { f=${f##*/}; printf '%s ' "${f%.service}"; }
+  done
+}
+
+# sweep: deletes the scripts, logs and exit codes that the units of earlier runs left behind. A script can hold secrets.
+# Call it only when no unit works. The names without a run are those of earlier versions.
+sweep() {
+  for f in "$RUN"/*.*.sh "$RUN"/*.*.log "$RUN"/*.*.rc "$RUN"/*.*.*.new; do
+    [ ! -f "$f" ] || rm -f "$f"
+  done
+  for f in control-plane drain kubeadm kubelet runtime; do
+    rm -f "$RUN/$f.sh" "$RUN/$f.log" "$RUN/$f.rc" "$RUN/$f.rc.new"
+  done
+}
+
+# lease EPOCH RUN OWNER SECONDS KIN FROM: takes the machine for this run, or keeps it. FROM is the run that may be replaced
+# before its lease has ended. Exit 75 when another run holds the machine, when a unit of another run still works, or when
+# the lease has changed hands since EPOCH was read.
 lease() {
-  mkdir -p -m 700 "$RUN"
-  exec 9>"$RUN/lock"
-  flock -w 10 9
-  now=$(date +%s) epoch=0 run=- until=0 taken=$now owner=-
-  [ ! -e "$RUN/lease" ] || read -r epoch run until taken owner <"$RUN/lease"
+  lock_lease
+  read_lease
+  now=$(date +%s)
   if [ "$run" != "$2" ]; then
-    busy=
-    for f in /run/systemd/transient/ironstrap-*.service; do [ ! -e "$f" ] || busy=yes; done
-    if [ "$epoch" != "$1" ]; then echo "lease lost: $owner took it"; exit 75; fi
-    if [ "$owner" != "$3" ] && { [ "$until" -gt "$now" ] || [ -n "$busy" ]; }; then echo "lease held: by $owner"; exit 75; fi
+    [ "$epoch" = "$1" ] || lease_lost
+    units=$(working)
+    if [ -n "$units" ]; then echo "lease held: ${units% } of $(leaseholder) still works"; exit 75; fi
+    if [ "$until" -gt "$now" ] && [ "$run" != "$6" ]; then echo "lease held: by $(leaseholder)"; exit 75; fi
+    sweep
     epoch=$((epoch + 1)) taken=$now
   fi
-  echo "$epoch $2 $((now + $4)) $taken $3" >"$RUN/lease.new"
-  mv "$RUN/lease.new" "$RUN/lease"
-  exec 9>&-
+  write_lease "$2" $((now + $4)) "$3" "$5"
+  unlock_lease
   mine=$2 hold=$4
 }
 
-# renew: keeps the lease for what comes next. Exit 75 where somebody took it in the meantime. Work that runs as a
-# unit has no lease: it keeps the machine by being there.
+# renew: keeps the lease for what comes next. Exit 75 when another run has taken the machine. A unit has no lease: it
+# keeps the machine by being there.
 renew() {
   [ -n "${mine:-}" ] || return 0
-  read -r epoch run until taken owner <"$RUN/lease"
-  if [ "$run" != "$mine" ]; then echo "lease lost: $owner took it"; exit 75; fi
-  echo "$epoch $run $(($(date +%s) + hold)) $taken $owner" >"$RUN/lease.new"
-  mv "$RUN/lease.new" "$RUN/lease"
+  lock_lease
+  read_lease
+  [ "$run" = "$mine" ] || lease_lost
+  write_lease "$run" $(($(date +%s) + hold)) "$owner" "$kin"
+  unlock_lease
 }
 
-# unlease RUN: gives the machine back, if it is still ours.
+# failed: ends a script after a fix that failed. A fix also fails when it loses the lease in a subshell, so the lease is
+# read again: exit 75 when another run has taken the machine.
+failed() {
+  read_lease
+  [ "$run" = "$mine" ] || lease_lost
+  exit 1
+}
+
+# unlease RUN: gives the machine back, if this run still holds it.
 unlease() {
   [ -e "$RUN/lease" ] || return 0
-  exec 9>"$RUN/lock"
-  flock -w 10 9
-  read -r epoch run until taken owner <"$RUN/lease"
-  [ "$run" != "$1" ] || { echo "$epoch $run 0 $taken $owner" >"$RUN/lease.new"; mv "$RUN/lease.new" "$RUN/lease"; }
-  exec 9>&-
+  lock_lease
+  read_lease
+  [ "$run" != "$1" ] || write_lease "$run" 0 "$owner" "$kin"
+  unlock_lease
 }
 
 # long NAME MINUTES: runs the script on standard input as the unit ironstrap-NAME, which goes on when the
-# connection is lost, and follows it.
+# connection is lost, and follows it. Only the unit itself gives the script its name, so a unit of that name that
+# already works keeps its files: systemd refuses the second one first.
 long() {
-  mkdir -p -m 700 "$RUN"
-  ( umask 077; cat >"$RUN/$1.sh"; : >"$RUN/$1.log" )
-  rm -f "$RUN/$1.rc"
+  job=$RUN/$1.$mine
+  new=$job.$$.new
+  ( umask 077; cat >"$new" )
   systemd-run --quiet --collect --unit="ironstrap-$1" -p RuntimeMaxSec="$(($2 * 60))" -p StandardInput=null \
-    /bin/sh -c "sh $RUN/$1.sh >>$RUN/$1.log 2>&1; r=\$?; rm -f $RUN/$1.sh; echo \$r >$RUN/$1.rc.new; mv $RUN/$1.rc.new $RUN/$1.rc"
-  follow "$1"
+    -p ExecStopPost="/bin/rm -f $new $job.sh" \
+    /bin/sh -c "rm -f $job.rc $job.log; ( umask 077; : >$job.log ); mv $new $job.sh; sh $job.sh >>$job.log 2>&1; r=\$?; rm -f $job.sh; echo \$r >$job.rc.new; mv $job.rc.new $job.rc" ||
+    { r=$?; rm -f "$new"; return $r; }
+  while [ -e "$new" ] && [ -e "/run/systemd/transient/ironstrap-$1.service" ]; do sleep 0.1; done
+  follow "$1" "$job"
 }
 
-# follow NAME: shows what ironstrap-NAME prints until it ends; ends as it did.
+# attach NAME: follows ironstrap-NAME, which an earlier run started. That run has the lease for as long as the unit works.
+# Earlier versions named the files without the run.
+attach() {
+  read_lease
+  job=$RUN/$1.$run
+  [ -e "$job.log" ] || job=$RUN/$1
+  follow "$1" "$job"
+}
+
+# follow NAME JOB: shows what ironstrap-NAME prints into JOB.log until it ends; ends as it did.
 follow() {
   pid=$(systemctl show -p MainPID --value "ironstrap-$1")
-  if [ "${pid:-0}" != 0 ]; then tail -n +1 -s 0.1 --pid="$pid" -f "$RUN/$1.log"; else cat "$RUN/$1.log"; fi
+  if [ "${pid:-0}" != 0 ]; then tail -n +1 -s 0.1 --pid="$pid" -f "$2.log"; elif [ -e "$2.log" ]; then cat "$2.log"; fi
   # The unit is gone an instant after its process; while it is there, others take the machine for busy.
   n=0
   while [ -e "/run/systemd/transient/ironstrap-$1.service" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-  if [ ! -e "$RUN/$1.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
-  read -r r <"$RUN/$1.rc"
+  if [ ! -e "$2.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
+  read -r r <"$2.rc"
   return "$r"
 }
 

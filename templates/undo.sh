@@ -6,11 +6,16 @@ forget() {
   for f in file absent answer kept path; do rm -f "$KEPT/before/$1.$f"; done
 }
 
-# vanish RUN: gives the machine back; one that keeps nothing of us any more is left without a trace.
+# vanish RUN: gives the machine back, if this run still holds it. When ironstrap keeps nothing there any more, no trace
+# stays.
 vanish() {
-  unlease "$1"
-  [ ! -e "$RUN/lease" ] || read -r epoch run until since owner <"$RUN/lease"
-  if [ ! -e "$KEPT" ] && [ "${run-}" = "$1" ]; then rm -rf "$RUN"; fi
+  [ -e "$RUN/lease" ] || return 0
+  lock_lease
+  read_lease
+  if [ "$run" = "$1" ]; then
+    if [ -e "$KEPT" ]; then write_lease "$run" 0 "$owner" "$kin"; else rm -rf "$RUN"; fi
+  fi
+  unlock_lease
 }
 
 # tidy: takes away folders that were made for our files and are empty again.

@@ -229,7 +229,7 @@ fn scripts() {
     let wants = lab.wants(node);
     let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
     snapshot("probe", &probe::script(&asks, BOUNDARY));
-    let run = Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f2e", "me@here");
     for stage in ["prepare", "member"] {
         let changes = lab.changes(node, |name| name == stage);
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
@@ -271,7 +271,7 @@ fn the_plan_and_the_scripts_of_a_reset() {
     let (node, now) = (lab.node("w2"), OffsetDateTime::now_utc());
     let (machine, fleet) = (&lab.machines["w2"], &lab.fleet);
     let cx = Cx { cluster: &lab.cluster, node, trust: &lab.trust, now, machine, fleet };
-    let run = Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f2e", "me@here");
     let (mut all, mut scripts) = (Vec::new(), String::new());
     for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
         let wants = backwards::wants(stage, &cx).unwrap();
@@ -305,7 +305,7 @@ fn what_is_done_for_an_addon() {
     }];
     let changes = lab.changes(lab.node("m1"), |stage| stage == "settle");
     let changes: Vec<Change> = changes.into_iter().filter(|change| change.step == "addons").collect();
-    let run = Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f2e", "me@here");
     let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
     snapshot("fix-addons", &own(&script));
     snapshot("plan-addons", &report::plan::lines(&[("m1".into(), changes)], &lab.cluster.nodes).join("\n"));

@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "shell/lease.rs"]
+mod lease;
+#[path = "shell/units.rs"]
+mod units;
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -201,7 +205,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn me() -> Run {
-    Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT }
+    Run::new("1f2e", "me@here")
 }
 
 /// Changes that touch one file each.
@@ -333,60 +337,11 @@ fn now() -> u64 {
 }
 
 #[test]
-fn a_lease_is_taken_kept_and_refused() {
-    let (live, old) = (now() + 60, now() - 60);
-    let held = |who: &str, until: u64| format!("5 theirs {until} 1000 {who}\n");
-    // Lease on the machine; epoch seen; a unit runs; refused with these words, or taken with this epoch.
-    let cases: [(String, u64, bool, Result<u64, &str>); 10] = [
-        (String::new(), 0, false, Ok(1)),
-        (held("alice@desk", live), 5, false, Err("lease held: by alice@desk")),
-        (held("alice@desk", old), 5, false, Ok(6)),
-        (held("alice@desk", 0), 5, false, Ok(6)),
-        (held("alice@desk", old), 5, true, Err("lease held: by alice@desk")),
-        (held("alice@desk", old), 4, false, Err("lease lost: alice@desk took it")),
-        (held("me@here", live), 5, false, Ok(6)),
-        (held("me@here", live), 5, true, Ok(6)),
-        (held("me@here", live), 4, false, Err("lease lost: me@here took it")),
-        (format!("7 ours {old} 1000 me@here\n"), 3, true, Ok(7)),
-    ];
-    for shell in shells() {
-        for (lease, seen, busy, right) in &cases {
-            let root = Root::new();
-            if !lease.is_empty() {
-                root.write("run/ironstrap/lease", lease);
-            }
-            if *busy {
-                root.write("run/systemd/transient/ironstrap-kubeadm.service", "");
-            }
-            let output = root.lib(shell, &format!("lease {seen} ours me@here 120\necho in"));
-            let (out, after) = (text(&output.stdout), root.read("run/ironstrap/lease"));
-            let what = format!("{shell}: {lease:?} {seen} {busy}: {out}{}", text(&output.stderr));
-            match right {
-                Err(words) => {
-                    assert_eq!((output.status.code(), out.trim()), (Some(75), *words), "{what}");
-                    assert_eq!(after, *lease, "{what}");
-                }
-                Ok(epoch) => {
-                    assert_eq!((output.status.code(), out.trim()), (Some(0), "in"), "{what}");
-                    let words: Vec<&str> = after.split_whitespace().collect();
-                    assert_eq!(
-                        (words[0], words[1], words[4]),
-                        (epoch.to_string().as_str(), "ours", "me@here")
-                    );
-                    let until: u64 = words[2].parse().unwrap();
-                    assert!((now() + 100..now() + 125).contains(&until), "{after}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it() {
     for shell in shells() {
         let root = Root::new();
         let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
-        let lease = "lease 0 ours me@here 120\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
+        let lease = "lease 0 ours me@here 120 - -\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
         let output = root.lib(shell, &format!("{lease}{tries}patiently try"));
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
         let until: u64 = root.read("run/ironstrap/lease").split(' ').nth(2).unwrap().parse().unwrap();
@@ -394,7 +349,7 @@ fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it()
         let output = root.lib(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\npatiently try"));
         assert_eq!(
             (output.status.code(), text(&output.stdout).trim()),
-            (Some(75), "lease lost: me@here took it")
+            (Some(75), "lease lost: me@here (run ours) took it")
         );
     }
 }
@@ -404,7 +359,7 @@ fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
     for shell in shells() {
         let root = Root::new();
         // The machine was taken long ago, and the lease tells since when.
-        let lease = "lease 0 ours me@here 120\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
+        let lease = "lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
         let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nhopeless() { echo $1 >>$RUN/asked; return 1; }\n";
         root.lib(shell, &format!("{lease}{tries}patiently try"));
         assert!(root.read("run/ironstrap/lease").contains(" 1000 "), "{shell}");
@@ -461,20 +416,6 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
         assert_eq!((code, err.as_str(), slept), (Some(1), "Forbidden\n", 0), "{shell}: it means it");
         let (code, ..) = run("1 connection refused\n0 done\n", "PATIENCE=0");
         assert_eq!(code, Some(1), "{shell}: no longer than the user said");
-    }
-}
-
-#[test]
-fn only_its_own_run_gives_a_lease_back() {
-    for shell in shells() {
-        let root = Root::new();
-        root.good(shell, "unlease ours");
-        assert_eq!(root.read("run/ironstrap/lease"), "absent");
-        root.write("run/ironstrap/lease", "5 theirs 99 10 alice@desk\n");
-        root.good(shell, "unlease ours");
-        assert_eq!(root.read("run/ironstrap/lease"), "5 theirs 99 10 alice@desk\n");
-        root.good(shell, "unlease theirs");
-        assert_eq!(root.read("run/ironstrap/lease"), "5 theirs 0 10 alice@desk\n");
     }
 }
 
@@ -543,35 +484,6 @@ fn a_package_that_cannot_be_had_is_not_waited_for() {
         assert_eq!(output.status.code(), Some(100), "{shell}");
         assert_eq!(text(&output.stdout), "E: Unable to locate package kubelet\n");
         assert_eq!(root.read("slept"), "absent");
-    }
-}
-
-#[test]
-fn long_work_is_followed_to_its_end() {
-    for shell in shells() {
-        for (script, status, said) in
-            [("echo one; echo two >&2", 0, "one\ntwo\n"), ("echo no; exit 4", 4, "no\n")]
-        {
-            let root = Root::new();
-            root.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");
-            root.command("systemctl", "echo 0");
-            let output = root.lib(shell, &format!("long toy 5 <<'END'\n{script}\nEND"));
-            assert_eq!(
-                (output.status.code(), text(&output.stdout).as_str()),
-                (Some(status), said),
-                "{shell}"
-            );
-            assert_eq!(root.read("run/ironstrap/toy.rc").trim(), status.to_string());
-            assert_eq!(root.read("run/ironstrap/toy.sh"), "absent", "it may hold secrets");
-            assert_eq!(root.mode("run/ironstrap/toy.log"), 0o600);
-        }
-        let root = Root::new();
-        root.command("systemctl", "echo 0");
-        root.write("run/ironstrap/toy.log", "so far\n");
-        let output = root.lib(shell, "follow toy");
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(1), "{shell}: {out}{err}");
-        assert_eq!(out, "so far\nironstrap-toy was ended before it was done\n", "{shell}: {err}");
     }
 }
 

@@ -36,7 +36,7 @@ async fn look(home: &Path, timeout: Duration) -> Fleetwork<Ssh> {
     let operator = Operator { home: Some(home.into()), ..Operator::default() };
     let client = Arc::new(Client::new(Options { timeout, ..Options::default() }, operator));
     let shells = cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
-    let run = Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f2e", "me@here");
     let (events, _receiver) = Events::channel();
     let mut work = Fleetwork::reading(Reading::Forwards, (cluster, trust), shells, run, events).unwrap();
     work.only_look();

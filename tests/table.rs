@@ -243,7 +243,7 @@ fn the_way_back_keeps_nothing_and_shows_no_secret() {
 
 #[test]
 fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
-    let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f", "me@here");
     let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
     each_back(|whose, stage, back| {
         let unknown = Answer::Unknown("nobody asked".into());
@@ -275,7 +275,7 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
 
 #[test]
 fn every_script_can_be_parsed_by_every_shell() {
-    let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f", "me@here");
     let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
     let mut note = |script: Sh, what: String| {
         scripts.entry(script).or_insert(what);

@@ -131,7 +131,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
         Here { words, ran: ran.clone() }
     };
     let (events, _receiver) = Events::channel();
-    let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f", "me@here");
     let trust = trust(&cluster);
     let shells = vec![shell(&[]), shell(odd)];
     let mut work = Fleetwork::new(Arc::new(cluster), &STAGES[..1], trust, shells, run, events).unwrap();

@@ -233,7 +233,7 @@ async fn told(wrong: &[Wrong]) -> String {
         machines.push(Played { facts, ahead, says, tries, wall, rules });
     }
     let (events, _receiver) = Events::channel();
-    let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+    let run = Run::new("1f", "me@here");
     let mut work = Fleetwork::new(Arc::new(cluster), &STAGES[..1], trust, machines, run, events).unwrap();
     work.look().await;
     work.try_out().await;

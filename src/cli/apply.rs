@@ -6,13 +6,14 @@ use std::io::IsTerminal;
 use clap::Args;
 use tokio::signal::unix::Signal;
 
-use super::{Errors, FleetArgs, Limit, Outcome, Start, interrupted, one, plan};
+use super::{Errors, FleetArgs, Limit, Outcome, Start, Taking, interrupted, one, plan};
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Stop;
 use crate::report::alike::{MANY, counted};
 use crate::report::{self, Event, Events, count};
+use crate::store::Lock;
 
 pub(super) mod ending;
 
@@ -22,6 +23,8 @@ pub(super) struct Apply {
     fleet: FleetArgs,
     #[command(flatten)]
     limit: Limit,
+    #[command(flatten)]
+    taking: Taking,
     /// Do not ask before changing anything.
     #[arg(long, short)]
     yes: bool,
@@ -41,7 +44,7 @@ async fn make(args: &Apply) -> Outcome {
     let mut start = args.fleet.start(args.fleet.style(), &args.limit).await.map_err(one)?;
     let lock = start.store.lock();
     let done = match &lock {
-        Ok(_) => go(args, &mut start).await,
+        Ok(lock) => go(args, &mut start, lock).await,
         Err(error) => Err(one(error.clone())),
     };
     ending::end(&args.fleet, start, done).await
@@ -49,7 +52,8 @@ async fn make(args: &Apply) -> Outcome {
 
 /// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
 /// everything stopped.
-async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Errors> {
+async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result<Errors, Errors> {
+    start.recognize(lock, &args.taking).map_err(one)?;
     start.try_out().await.map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.survey((&path, start.kept));
@@ -64,6 +68,7 @@ async fn go(args: &Apply, start: &mut Start) -> std::result::Result<Errors, Erro
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
+    start.introduce(lock, &args.taking).map_err(one)?;
     let done = carry_out(start).await;
     let mut errors: Errors =
         start.work.members().iter().filter(|m| m.counts()).flat_map(|m| m.wrong().cloned()).collect();

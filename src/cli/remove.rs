@@ -4,7 +4,7 @@ use clap::{Args, value_parser};
 
 use super::apply::ending::duration;
 use super::reset::{Plan, answer, end, under_lock};
-use super::{FleetArgs, Outcome, Start, one};
+use super::{FleetArgs, Outcome, Start, Taking, one};
 use crate::error::{Error, Kind, Result};
 use crate::ops::remove::Removal;
 use crate::reconcile::Reading;
@@ -15,6 +15,8 @@ pub(super) struct Remove {
     node: String,
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    taking: Taking,
     /// Do not ask before changing anything.
     #[arg(long, short)]
     yes: bool,
@@ -33,7 +35,7 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
     let start = fleet.start_reading(reading, fleet.style(), std::slice::from_ref(&args.node), None).await;
     let mut start = start.map_err(one)?;
     let (cluster, inventory) = (start.cluster.name.clone(), fleet.inventory.inventory.display().to_string());
-    let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {
+    let done = under_lock((fleet, &args.taking), &mut start, async |start, plan| match args.yes {
         true => Ok(true),
         false => is_confirmed(args, start, plan).await,
     });

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use clap::Args;
 
 use super::apply::ending::{duration, tallies};
-use super::{End, Errors, FleetArgs, Outcome, Start, apply, interrupted, one};
+use super::{End, Errors, FleetArgs, Outcome, Start, Taking, apply, interrupted, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Change;
 use crate::reconcile::Reading;
@@ -20,6 +20,8 @@ pub(super) struct Reset {
     nodes: Vec<String>,
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    taking: Taking,
     /// Do not ask for the cluster's name before changing anything.
     #[arg(long, short)]
     yes: bool,
@@ -42,7 +44,7 @@ pub(super) async fn reset(args: &Reset) -> Outcome {
     let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, None).await;
     let mut start = start.map_err(one)?;
     let cluster = start.cluster.name.clone();
-    let done = under_lock(fleet, &mut start, async |start, plan| match args.yes {
+    let done = under_lock((fleet, &args.taking), &mut start, async |start, plan| match args.yes {
         true => Ok(true),
         false => its_name_is_typed(fleet, start, plan).await,
     });
@@ -53,11 +55,12 @@ pub(super) async fn reset(args: &Reset) -> Outcome {
 /// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
 /// everything stopped. `wanted`: whether the user wants what the plan says.
 pub(super) async fn under_lock(
-    args: &FleetArgs,
+    (args, taking): (&FleetArgs, &Taking),
     start: &mut Start,
     wanted: impl AsyncFnOnce(&mut Start, &Plan) -> Result<bool>,
 ) -> std::result::Result<Errors, Errors> {
-    let _lock = start.store.lock().map_err(one)?;
+    let lock = start.store.lock().map_err(one)?;
+    start.recognize(&lock, taking).map_err(one)?;
     let path = start.store.path().display().to_string();
     let survey = start.work.objections((&path, start.kept)).map_err(one)?;
     let blocked = if survey.blocked { survey.errors.clone() } else { start.work.others() };
@@ -75,6 +78,7 @@ pub(super) async fn under_lock(
     if !wanted(start, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
+    start.introduce(&lock, taking).map_err(one)?;
     let done = apply::carry_out(start).await;
     let members = start.work.members().iter().filter(|member| member.counts());
     let mut errors: Errors = members.filter_map(|member| member.left.clone()).collect();

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use super::entrance::Entrance;
 use super::{Inventory, interrupted, interrupts};
 use crate::cluster::{Cluster, Node};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fetch;
 use crate::inventory;
-use crate::ledger::Run;
+use crate::ledger::{Kin, Run};
 use crate::pki::Trust;
 use crate::probe;
 use crate::reconcile::{Fleetwork, Member, Reading};
@@ -28,7 +28,7 @@ use crate::report::{self, Audience, Event, Events, Style};
 use crate::secret::HIDDEN;
 use crate::ssh::Ssh;
 use crate::step::Ask;
-use crate::store::{self, Store};
+use crate::store::{self, Lock, Store};
 
 #[derive(Args)]
 pub(super) struct FleetArgs {
@@ -67,6 +67,14 @@ pub(super) struct Limit {
     /// read from all; they are neither changed nor judged.
     #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
     limit: Vec<String>,
+}
+
+#[derive(Args, Default)]
+pub(super) struct Taking {
+    /// Take over machines that another run holds, instead of waiting until its lease has ended. Refused while a unit of that
+    /// run still works.
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// What a run begins with, once every machine was asked.
@@ -169,8 +177,10 @@ impl FleetArgs {
         let loaded = load(&cluster, &store)?;
         let client = Arc::new(self.entrance.client());
         let shells = cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
-        let id = probe::boundary().unwrap_or_default().trim_matches('-').into();
-        let run = Run { id, owner: owner(), wait: self.wait };
+        let id = probe::boundary().map_err(|e| {
+            Error::new(Kind::Local, "cannot read random bytes for the id of this run").because(e)
+        })?;
+        let run = Run { wait: self.wait, ..Run::new(id.trim_matches('-'), owner()) };
         let known = (cluster.clone(), loaded.0.clone());
         let mut work = Fleetwork::reading(reading, known, shells, run, events.clone())?;
         self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
@@ -209,6 +219,20 @@ impl Start {
             error = interrupted(&mut self.interrupts) => Err(error),
             () = self.work.try_out() => Ok(()),
         }
+    }
+
+    /// Makes this run recognize machines that an earlier run of this PKI directory holds.
+    pub fn recognize(&mut self, lock: &Lock, taking: &Taking) -> Result<()> {
+        let secret = self.store.lease_secret()?.unwrap_or_default();
+        self.work.claims(Kin::new(secret, lock.place()), taking.take_over);
+        Ok(())
+    }
+
+    /// The same, before the first machine is taken: from here on later runs of this PKI directory recognize this one.
+    pub fn introduce(&mut self, lock: &Lock, taking: &Taking) -> Result<()> {
+        let secret = self.store.keep_lease_secret()?.unwrap_or_default();
+        self.work.claims(Kin::new(secret, lock.place()), taking.take_over);
+        Ok(())
     }
 
     /// Tells what was seen and is left as it is.

@@ -4,20 +4,36 @@ use tokio::task::JoinSet;
 
 use super::{Fleetwork, Member, Reading};
 use crate::error::{Error, Kind, Result};
-use crate::ledger;
+use crate::ledger::{self, Kin};
+use crate::machine::UNIT;
 use crate::plan::State;
 use crate::shell::Shell;
 
 impl<S: Shell> Fleetwork<S> {
-    /// Whoever else is changing these machines right now.
+    /// What this run may take: machines of its `kin`, and with `take_over` those that any other run holds. Call it under the
+    /// lock, before `others`.
+    pub fn claims(&mut self, kin: Kin, take_over: bool) {
+        (self.run.kin, self.run.take_over) = (kin, take_over);
+    }
+
+    /// Runs that hold machines which this run may not take. The units of a dead run of the same PKI directory are waited
+    /// for, so those are not among them.
     pub fn others(&self) -> Vec<Error> {
         let other = |member: &Member<S>| {
-            let machine = member.machine.as_ref()?;
-            let lease =
-                machine.lease.as_ref().filter(|lease| lease.owner != self.run.owner && machine.is_taken())?;
-            let what = format!("is being changed by {} since {}", lease.owner, lease.since());
-            let error = Error::new(Kind::Busy, what).on(&member.node.name);
-            Some(error.hint("wait until they are done; a client that died is forgotten after two minutes"))
+            let machine = member.machine.as_ref().filter(|machine| machine.is_taken())?;
+            let lease = machine.lease.as_ref().filter(|lease| !self.run.kin.knows(lease))?;
+            let (what, hint) = match machine.busy.first() {
+                Some(unit) => (
+                    format!("{UNIT}{unit} of {} still works", lease.holder()),
+                    "wait until that unit has ended",
+                ),
+                None if self.run.take_over => return None,
+                None => (
+                    format!("is held by {}", lease.holder()),
+                    "wait until that run is done, or use --take-over; the lease of a dead run ends after two minutes",
+                ),
+            };
+            Some(Error::new(Kind::Busy, what).on(&member.node.name).hint(hint))
         };
         self.members.iter().filter_map(other).collect()
     }
@@ -28,16 +44,13 @@ impl<S: Shell> Fleetwork<S> {
         if !member.work.holds || lease.run == self.run.id {
             return None;
         }
-        let error = Error::new(Kind::Busy, format!("{} took it over at {}", lease.owner, lease.since()));
-        Some(
-            error
-                .on(&member.node.name)
-                .hint("another run is changing it now; run it again when that is done"),
-        )
+        let error = Error::new(Kind::Busy, format!("{} took this machine", lease.holder()));
+        Some(error.on(&member.node.name).hint("run the command again when that run is done"))
     }
 
-    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. Nothing is
-    /// taken where nothing is to be done.
+    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. A node on which a unit of an
+    /// earlier run still works belongs to nobody else, and is taken when that unit has ended. Nothing is taken where nothing
+    /// is to be done.
     pub(super) async fn take_first(&mut self) -> Result<bool> {
         let fleet = self.fleet();
         let (mut any, mut ready) = (false, false);
@@ -47,7 +60,8 @@ impl<S: Shell> Fleetwork<S> {
                 ready |= change.state == State::Ready && self.members[i].left.is_none();
             }
         }
-        let first = self.members.iter().position(|m| m.machine.is_some() && m.left.is_none() && !m.spared);
+        let idle = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| machine.busy.is_empty());
+        let first = self.members.iter().position(|m| idle(m) && m.left.is_none() && !m.spared);
         let Some(first) = first.filter(|_| ready) else {
             return Ok(any);
         };
@@ -56,9 +70,8 @@ impl<S: Shell> Fleetwork<S> {
         member.execs += 1;
         let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
         if let Some(lost) = ledger::lease_lost(&output) {
-            let error =
-                Error::new(Kind::Busy, "another run is changing it").on(&member.node.name).because(lost);
-            return Err(error.hint("wait until it is done, and run it again"));
+            let error = ledger::taken(lost).on(&member.node.name);
+            return Err(error);
         }
         if output.status != 0 {
             let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);

@@ -190,9 +190,7 @@ async fn try_fix<S: Shell>(
         .await;
     let output = output.map_err(|error| (done.clone(), error.into()))?;
     if let Some(lost) = ledger::lease_lost(&output) {
-        let error = Error::new(Kind::Busy, "another run is changing it").because(lost);
-        let error = error.hint("one of the two has to wait; run it again when the other is done");
-        return Err((done, error.into()));
+        return Err((done, ledger::taken(lost).into()));
     }
     let wrong = failed
         .map(|(change, status)| Wrong { error: failure(change, status, &said), about: change.about.clone() });

@@ -116,7 +116,7 @@ impl Vm {
     }
 
     fn work(&self) -> Fleetwork<Line> {
-        let run = Run { id: "kernel".into(), owner: "me@here".into(), wait: Run::WAIT };
+        let run = Run::new("kernel", "me@here");
         let (shells, events) = (vec![self.line.borrow().clone()], Events::channel().0);
         Fleetwork::new(self.cluster.clone(), &*CUT, self.trust.clone(), shells, run, events).unwrap()
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ironstrap::cluster::{Cluster, Role, Ssh as Access};
 use ironstrap::error::{Error, Result};
 use ironstrap::inventory;
-use ironstrap::ledger::Run;
+use ironstrap::ledger::{Kin, Run};
 use ironstrap::pki::Trust;
 use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::{Event, Events};
@@ -128,6 +128,9 @@ pub struct Fleet {
     pub trust: Trust,
     pub stages: &'static [Stage],
     pub owner: String,
+    /// By what its runs recognize each other.
+    pub kin: Kin,
+    pub take_over: bool,
     /// The nodes that runs are about; none: all.
     pub limit: BTreeSet<String>,
     /// How many machines are spoken to at the same time.
@@ -191,6 +194,8 @@ impl Fleet {
             trust,
             stages: TOYS,
             owner: "me@here".into(),
+            kin: Kin::default(),
+            take_over: false,
             limit: BTreeSet::new(),
             parallel: usize::MAX,
             detailed: false,
@@ -264,7 +269,8 @@ impl Fleet {
         let client = Arc::new(Client::new(options, operator));
         let shells = self.cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
         let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
-        let run = Run { id, owner: self.owner.clone(), wait: Run::WAIT };
+        let kin = self.kin.clone();
+        let run = Run { kin, take_over: self.take_over, ..Run::new(id, &self.owner) };
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
         let mut work = work.unwrap();
         work.at_most(self.parallel);

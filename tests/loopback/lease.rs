@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ironstrap::error::Kind;
+use ironstrap::ledger::Kin;
 use ironstrap::reconcile::Stop;
 
 use crate::fleet::Fleet;
@@ -28,7 +29,7 @@ async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named
     let error = outcome.result.unwrap_err();
     crate::reads("error-lease-held", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("w1")));
-    assert!(error.what.starts_with("is being changed by alice@desk since "), "{error}");
+    assert!(error.what.starts_with("is held by alice@desk (run thei, since "), "{error}");
     assert_eq!((fleet.machine("w1").read(LEASE), fleet.machine("m1").read(LEASE)), (lease, "absent".into()));
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
@@ -42,17 +43,24 @@ async fn who_comes_between_look_and_apply_is_not_overrun() {
     let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
     let error = work.apply(&mut stop).await.unwrap_err();
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("m1")));
-    assert_eq!(error.cause, ["lease lost: alice@desk took it"]);
+    assert_eq!(error.cause, ["lease lost: alice@desk (run thei) took it"]);
     assert_eq!(fleet.machine("m1").read(LEASE), lease);
     for machine in &fleet.machines {
         assert_eq!(machine.read("etc/toy/switch"), "absent");
     }
 }
 
+/// The lease of a run that was killed a moment ago, by the same user on the same host.
+fn of_a_killed_run(kin: &Kin) -> String {
+    format!("{} {}\n", of("me@here", 60).trim_end(), kin.proof("theirs").unwrap_or_default())
+}
+
 #[tokio::test]
-async fn the_same_owner_takes_over_at_once_and_an_expired_lease_is_nobodys() {
-    for lease in [of("me@here", 60), of("alice@desk", -1)] {
-        let fleet = Fleet::of(&["m1"]).await;
+async fn a_killed_run_of_the_same_directory_is_replaced_at_once_and_an_expired_lease_is_nobodys() {
+    let kin = Kin::new("5ec2e7", "lock 1");
+    for lease in [of_a_killed_run(&kin), of("alice@desk", -1), of("me@here", -1)] {
+        let mut fleet = Fleet::of(&["m1"]).await;
+        fleet.kin = kin.clone();
         fleet.machine("m1").write(LEASE, &lease);
         fleet.converge().await;
         let after = fleet.machine("m1").read(LEASE);
@@ -61,7 +69,61 @@ async fn the_same_owner_takes_over_at_once_and_an_expired_lease_is_nobodys() {
             ("5", "0", "me@here"),
             "given back"
         );
+        assert_eq!(words(&after)[5], kin.proof(words(&after)[1]).unwrap(), "its successor will recognize it");
     }
+}
+
+#[tokio::test]
+async fn the_same_user_from_another_directory_is_fenced_like_anybody_else() {
+    let other = Kin::new("5ec2e7", "lock 1");
+    // A copy of the directory, another cluster directory, one of an earlier version; and a lease of an earlier version.
+    let cases = [
+        (Kin::new("5ec2e7", "lock 2"), of_a_killed_run(&other)),
+        (Kin::new("another", "lock 1"), of_a_killed_run(&other)),
+        (Kin::default(), of_a_killed_run(&other)),
+        (other.clone(), of("me@here", 60)),
+    ];
+    for (kin, lease) in cases {
+        let mut fleet = Fleet::of(&["m1", "w1"]).await;
+        fleet.kin = kin;
+        fleet.machine("w1").write(LEASE, &lease);
+        let error = fleet.apply().await.result.unwrap_err();
+        assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("w1")), "{error}");
+        assert!(error.what.starts_with("is held by me@here (run thei, since "), "{error}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains("--take-over"), "{error}");
+        assert_eq!(fleet.machine("w1").read(LEASE), lease);
+        assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
+        fleet.take_over = true;
+        fleet.converge().await;
+        assert_eq!(words(&fleet.machine("w1").read(LEASE))[..1], ["5"]);
+    }
+}
+
+#[tokio::test]
+async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
+    let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.take_over = true;
+    fleet.machine("w1").write(LEASE, &of("alice@desk", 60));
+    fleet.machine("w1").write("run/systemd/transient/ironstrap-kubeadm.service", "");
+    let error = fleet.apply().await.result.unwrap_err();
+    crate::reads("error-lease-works", std::slice::from_ref(&error));
+    assert!(error.what.starts_with("ironstrap-kubeadm of alice@desk (run thei, since "), "{error}");
+    assert!(error.what.ends_with(" still works"), "{error}");
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
+}
+
+#[tokio::test]
+async fn a_lease_that_is_lost_inside_a_fix_is_no_failed_fix() {
+    let fleet = Fleet::of(&["m1"]).await;
+    let m1 = fleet.machine("m1");
+    let lease = of("alice@desk", 60).replace("4 theirs", "9 theirs");
+    m1.write("alice", &lease);
+    // What waits for an API server ends like this when the lease is gone.
+    m1.command("switch", "cp $ROOT/alice $ROOT/run/ironstrap/lease; exit 75");
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Busy), "{}", outcome.shown);
+    assert_eq!(outcome.left[0].what, "another run is changing this machine");
+    assert_eq!(m1.read(LEASE), lease);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
+use ironstrap::ledger::Kin;
 use ironstrap::probe::Answer;
 use ironstrap::report::Event;
 use ironstrap::status;
@@ -421,18 +422,22 @@ async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() 
 
 #[tokio::test]
 async fn work_that_an_earlier_run_left_running_is_waited_for() {
-    let fleet = Fleet::of(&["m1"]).await;
+    let mut fleet = Fleet::of(&["m1", "w1"]).await;
+    fleet.kin = Kin::new("5ec2e7", "lock 1");
     let m1 = fleet.machine("m1");
-    m1.write("run/ironstrap/lease", "3 earlier 0 1000 me@here\n");
+    let kin = fleet.kin.proof("earlier").unwrap();
+    m1.write("run/ironstrap/lease", &format!("3 earlier 0 1000 me@here {kin}\n"));
     m1.write("run/systemd/transient/ironstrap-kubeadm.service", "");
-    m1.write("run/ironstrap/kubeadm.log", "still pulling\n");
-    m1.write("run/ironstrap/kubeadm.rc", "0\n");
+    m1.write("run/ironstrap/kubeadm.earlier.log", "still pulling\n");
+    m1.write("run/ironstrap/kubeadm.earlier.rc", "0\n");
     let outcome = fleet.converge().await;
     let attached = |event: &Event| matches!(event, Event::Attached { unit, .. } if unit == "kubeadm");
     let attached = outcome.at(attached).expect("it attaches");
     let said = |event: &Event| matches!(event, Event::Said { line, .. } if line == "still pulling");
     assert!(outcome.at(said).unwrap() > attached);
     assert!(outcome.began("m1", "prepare").unwrap() > attached, "nothing is begun beside it");
+    assert!(outcome.began("w1", "prepare").is_some(), "{}", outcome.shown);
+    assert_eq!(m1.read("run/ironstrap/kubeadm.earlier.log"), "absent", "it was swept when m1 was taken");
 }
 
 /// Lines of a secret that are long enough to be told from anything else.
