@@ -88,8 +88,19 @@ fn while_apt_unpacks(world: &World) {
     assert!(!dpkg.is_empty() && dpkg.iter().all(alive), "dpkg outlives the client");
     assert!(w1.has("/run/systemd/transient/ironstrap-kubelet.service"));
     assert!(!w1.has("/usr/bin/kubelet"), "half unpacked");
+    // From another folder nobody passes it.
+    let copy = world.copy("copy");
+    let over = world.start_as("operator", &copy, &["apply", "--yes", "--limit", "w1", "--take-over"]).end(60);
+    over.refused(9, "w1", &["ironstrap-kubelet of operator@", "still works"]);
+    std::fs::remove_dir_all(&copy).unwrap();
+    let script = world.lab.ssh("w1", "echo /run/ironstrap/kubelet.*.sh");
+    let script = script.trim().to_string();
+    assert!(w1.has(&script), "{script}");
     let mut next = world.start(&limited);
     next.event("the next run waits for apt on w1", SOON, |e| attached(e, "w1", "kubelet"));
+    next.event("it shows what apt says", SOON, |e| {
+        e["event"] == "said" && e["line"].as_str().is_some_and(|line| line.contains("kubelet"))
+    });
     signal("CONT", &dpkg);
     until("apt is done on w1", SOON, || so(w1.has("/usr/bin/kubelet") && w1.has("/usr/bin/kubeadm")));
     // It has to join, and who would let it in is none of this run's business.
@@ -98,6 +109,7 @@ fn while_apt_unpacks(world: &World) {
     ended.refused(code, "w1", &["waits for m1, which --limit leaves out"]);
     assert!(code == 5 || code == 8, "{code}");
     assert!(!world.lab.machine("m1").has("/etc/kubernetes"), "m1 was not to be touched");
+    assert!(!w1.has(&script) && !w1.has(&script.replace(".sh", ".log")), "the next run sweeps: {script}");
 }
 
 pub fn attached(event: &Value, node: &str, unit: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::path::Path;
 
 use toml::Table;
 
@@ -45,6 +45,16 @@ pub const SCENARIOS: &[Scenario] = &[
         says: "a second operator is refused, and told who is first",
         ground: Ground::Cluster,
         run: second,
+    },
+    Scenario {
+        says: "a killed run is replaced at once from its own folder, and from a copy only with --take-over",
+        ground: Ground::Cluster,
+        run: replaced,
+    },
+    Scenario {
+        says: "a unit that is killed leaves no script behind",
+        ground: Ground::Cluster,
+        run: no_script_left,
     },
 ];
 
@@ -255,20 +265,20 @@ fn identity(world: &World) {
 
 fn second(world: &World) {
     // Bob has a copy of the folder: on one and the same folder the operator's own lock would keep him out.
-    let bobs = world.dir.with_extension("bob");
-    let _ = fs::remove_dir_all(&bobs);
-    assert!(Command::new("cp").arg("-a").args([&world.dir, &bobs]).status().unwrap().success());
+    let bobs = world.copy("bob");
     world.lab.ssh("w2", "echo '# edited' >>/etc/containerd/config.toml");
     let mut alice = world.start_as("alice", &world.dir, &["apply", "--yes"]);
     alice.event("alice changes something", 60, |event| event["event"] == "stage");
     alice.signal("STOP");
     let before: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
     let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(60);
+    let herself = world.start_as("alice", &bobs, &["apply", "--yes"]).end(60);
     let same_folder = world.start_as("bob", &world.dir, &["apply", "--yes"]).end(60);
     let after: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
     alice.signal("CONT");
     let alice = alice.end(PATIENCE);
-    bob.refused(9, "m1", &["is being changed by alice@"]);
+    bob.refused(9, "m1", &["is held by alice@", "(run "]);
+    herself.refused(9, "m1", &["is held by alice@", "(run "]);
     same_folder.refused(9, "-", &["is working on cluster demo"]);
     assert_untouched(&before, &after);
     let fixed = alice.good().triples("fixed");
@@ -281,4 +291,46 @@ fn second(world: &World) {
     for node in NODES {
         assert!(world.lab.machine(node).running("sh", &["-s"]).is_empty(), "a script goes on at {node}");
     }
+}
+
+/// Starts an apply in the folder and kills it when it has machines; gives back the lease that m1 has from it.
+fn killed_in(world: &World, dir: &Path) -> String {
+    world.lab.ssh("w2", "echo '# edited' >>/etc/containerd/config.toml");
+    let mut client = world.start_as("alice", dir, &["apply", "--yes"]);
+    client.event("it changes something", 60, |event| event["event"] == "stage");
+    client.kill();
+    let lease =
+        world.lab.ssh("m1", "read -r x r until x </run/ironstrap/lease; echo $((until - $(date +%s))) $r");
+    let (left, run) = lease.trim().split_once(' ').unwrap();
+    assert!(left.parse::<i64>().unwrap() > 60, "the lease is still held: {lease}");
+    run.into()
+}
+
+fn replaced(world: &World) {
+    let copy = world.copy("copy");
+    let killed = killed_in(world, &world.dir);
+    let words = ["is held by alice@", "(run "];
+    world.start_as("alice", &copy, &["apply", "--yes"]).end(60).refused(9, "m1", &words);
+    let lease = "read -r x r x </run/ironstrap/lease; echo $r";
+    assert_eq!(world.lab.ssh("m1", lease).trim(), killed);
+    world.start_as("alice", &world.dir, &["apply", "--yes"]).end(PATIENCE).good();
+    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "the next run took it");
+    // And once more, from another folder.
+    let killed = killed_in(world, &world.dir);
+    world.start_as("alice", &copy, &["apply", "--yes", "--take-over"]).end(PATIENCE).good();
+    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "it was taken over");
+    let _ = fs::remove_dir_all(&copy);
+    world.assert_converged();
+}
+
+fn no_script_left(world: &World) {
+    let lib = include_str!("../../templates/lib.sh");
+    let script = format!(
+        "set -eu\n{lib}\nmkdir -p $RUN; mine=ffff\n\
+         ( until [ -e $RUN/toy.ffff.sh ]; do sleep 0.1; done; systemctl kill -s KILL ironstrap-toy ) &\n\
+         long toy 1 <<'END' || :\nsleep 600\nEND\nls $RUN; rm -f $RUN/toy.ffff.*"
+    );
+    let said = world.lab.ssh("w1", &script);
+    assert!(said.contains("ironstrap-toy was ended before it was done"), "{said}");
+    assert!(said.contains("toy.ffff.log") && !said.contains("toy.ffff.sh"), "{said}");
 }

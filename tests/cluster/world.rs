@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use toml::{Table, Value as Toml};
@@ -117,6 +118,14 @@ impl World {
             self.cluster();
         }
         self.assert_converged();
+    }
+
+    /// A copy of the operator's folder, with everything in it.
+    pub fn copy(&self, name: &str) -> PathBuf {
+        let copy = self.dir.with_extension(name);
+        let _ = fs::remove_dir_all(&copy);
+        assert!(Command::new("cp").arg("-a").args([&self.dir, &copy]).status().unwrap().success());
+        copy
     }
 
     /// Starts ironstrap as `user`, with the inventory in `dir`.
