@@ -80,9 +80,9 @@ fn the_minimal_example_means_what_its_defaults_say() {
 fn the_full_example_means_what_it_says() {
     let cluster = inventory::read(Path::new("inventories/full.toml")).unwrap();
     assert_eq!(cluster.kubelet["maxPods"], 200);
-    assert_eq!(cluster.api_server[1], ("audit-log-maxage".to_string(), "30".to_string()));
+    assert_eq!(cluster.api_server[1], ("profiling".to_string(), "false".to_string()));
     assert_eq!(cluster.etcd, [("quota-backend-bytes".to_string(), "8589934592".to_string())]);
-    assert_eq!(cluster.kubeadm["apiServer"]["extraVolumes"][0]["name"], "audit");
+    assert_eq!(cluster.kubeadm["apiServer"]["extraVolumes"][0]["name"], "zoneinfo");
     assert!(!cluster.endpoint.kept);
     assert!(!cluster.registries[0].fallback && cluster.registries[1].skip_verify);
     let cri = &cluster.containerd["plugins"]["io.containerd.grpc.v1.cri"];
