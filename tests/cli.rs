@@ -238,8 +238,16 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
     );
     assert_ne!(config["users"][0]["user"]["client-key-data"], "", "a key of their own");
     assert_eq!(kept(), before);
-    let (_, _, said) = kubeconfig(dir.path(), &["--as", "root", "--group", "system:masters"]);
-    assert!(said.contains("warning: system:masters is above all rules") && said.contains("(8h)"), "{said}");
+    let masters = ["--as", "root", "--group", "system:masters"];
+    let (code, printed, said) = kubeconfig(dir.path(), &masters);
+    assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
+    assert!(said.contains("--allow-system-group"), "{said}");
+    let (_, _, said) = kubeconfig(dir.path(), &[&masters[..], &["--allow-system-group"]].concat());
+    assert!(said.contains("warning: system:masters is above all rules") && said.contains("(1h)"), "{said}");
+    let long = ["--allow-system-group", "--for", "25h"];
+    let (code, printed, said) = kubeconfig(dir.path(), &[&masters[..], &long].concat());
+    assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
+    assert!(said.contains("at most 24 hours"), "{said}");
     assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
     assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
 }

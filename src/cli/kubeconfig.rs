@@ -33,20 +33,27 @@ pub(super) struct Kubeconfig {
     /// A group that this somebody is in, as role bindings name it; may be given more than once.
     #[arg(long = "group", value_name = "GROUP", requires = "name")]
     groups: Vec<String>,
-    /// How long their certificate is good, as in 30m, 8h or 7days; without it, 8h. It cannot be withdrawn before.
+    /// Allow groups that begin with system:, as in system:masters. They are Kubernetes' own.
+    #[arg(long, requires = "groups")]
+    allow_system_group: bool,
+    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h; 1h for system:masters, which is given
+    /// for 24h at most]. Nobody can withdraw it before.
     #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
 }
 
 /// How long somebody else's certificate is good, unless the user says otherwise: a working day.
 const LASTS: Duration = Duration::from_secs(8 * 3600);
+/// The same of a certificate that is above all rules.
+const MASTER_LASTS: Duration = Duration::from_secs(3600);
 
 pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
     let store = Store::new(&cluster);
     warn_of_unsafe_files(&cluster);
     let trust = store.load().and_then(|trust| trust.ok_or_else(|| no_trust(&store))).map_err(one)?;
-    let person = args.name.as_ref().map(|name| Person::new(name, &args.groups)).transpose().map_err(one)?;
+    let new = if args.allow_system_group { Person::with_system_groups } else { Person::new };
+    let person = args.name.as_ref().map(|name| new(name, &args.groups)).transpose().map_err(one)?;
     match person {
         Some(person) => issued(args, &cluster, &trust, &person),
         None => own(args, &cluster, &trust),
@@ -83,7 +90,8 @@ fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
 /// A new one for somebody else.
 fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) -> Result<()> {
     let (now, url) = (OffsetDateTime::now_utc(), cluster.operators_url());
-    let lasts = args.lasts.unwrap_or(LASTS).try_into().unwrap_or(time::Duration::MAX);
+    let lasts = args.lasts.unwrap_or(if person.at_most().is_some() { MASTER_LASTS } else { LASTS });
+    let lasts = lasts.try_into().unwrap_or(time::Duration::MAX);
     let (pair, until): (Pair, _) = trust.issue(person, lasts, now)?;
     let name = format!("{}-{}", cluster.name, person.name);
     let entry = trust.entry(cluster, &url, (&name, &name), &pair);

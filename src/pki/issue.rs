@@ -24,22 +24,59 @@ pub struct Person {
     pub groups: Vec<String>,
 }
 
+/// The group that no role binding limits.
+const MASTERS: &str = "system:masters";
+/// How long a certificate of that group may be good at most: nobody can take it back.
+const MASTERS_LAST: Duration = Duration::hours(24);
+
 impl Person {
-    /// Fails on names that Kubernetes keeps for itself, and on what does not fit into a certificate.
+    /// Fails on names and groups that Kubernetes keeps for itself, and on what does not fit into a certificate.
     pub fn new(name: &str, groups: &[String]) -> Result<Person> {
-        let wrong = |what: String| Err(Error::new(Kind::Usage, what));
-        for text in groups.iter().map(String::as_str).chain([name]) {
-            if text.is_empty() || text.chars().count() > LONGEST || text.contains(char::is_control) {
-                return wrong(format!(
-                    "{text:?} cannot be a name: 1 to {LONGEST} characters, none of them invisible"
-                ));
-            }
+        if let Some(group) = groups.iter().find(|group| group.starts_with("system:")) {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("{group}: groups that begin with system: are Kubernetes' own"),
+            )
+            .because("their members can do what no role binding says, and a certificate cannot be withdrawn")
+            .hint("name another group and bind a role to it; or add --allow-system-group"));
         }
+        Person::with_system_groups(name, groups)
+    }
+
+    /// The same, and groups of Kubernetes' own are allowed.
+    pub fn with_system_groups(name: &str, groups: &[String]) -> Result<Person> {
+        is_plain("name", name)?;
+        groups.iter().try_for_each(|group| is_plain("group", group))?;
         if name.starts_with("system:") {
-            return wrong(format!("{name}: names that begin with system: are Kubernetes' own"));
+            let what = format!("{name}: names that begin with system: are Kubernetes' own");
+            return Err(Error::new(Kind::Usage, what));
         }
         Ok(Person { name: name.into(), groups: groups.to_vec() })
     }
+
+    /// How long their certificate may be good; `None`: as long as the CA.
+    pub fn at_most(&self) -> Option<Duration> {
+        self.groups.iter().any(|group| group == MASTERS).then_some(MASTERS_LAST)
+    }
+}
+
+/// Fails on what another reader would take for another name, and on what does not fit into a certificate.
+fn is_plain(what: &str, text: &str) -> Result<()> {
+    let why = match text.chars().count() {
+        0 => "is empty".into(),
+        1..=LONGEST if text.trim() != text => "has a blank at its beginning or end".into(),
+        1..=LONGEST if text.contains(is_invisible) => "has an invisible character".into(),
+        1..=LONGEST => return Ok(()),
+        _ => format!("is longer than {LONGEST} characters"),
+    };
+    Err(Error::new(Kind::Usage, format!("the {what} {text:?} {why}")))
+}
+
+/// Control characters, and those of Unicode that join, split or turn text without being seen.
+fn is_invisible(c: char) -> bool {
+    let formats =
+        ['\u{ad}'..='\u{ad}', '\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+    c.is_control() || c == '\u{feff}' || formats.iter().any(|range| range.contains(&c))
 }
 
 impl Trust {
@@ -51,6 +88,13 @@ impl Trust {
         lasts: Duration,
         now: OffsetDateTime,
     ) -> Result<(Pair, OffsetDateTime)> {
+        if person.at_most().is_some_and(|most| lasts > most) {
+            let what =
+                format!("a certificate of {MASTERS} lasts at most {} hours", MASTERS_LAST.whole_hours());
+            return Err(Error::new(Kind::Usage, what)
+                .because("nobody can withdraw it, and no role binding limits it")
+                .hint("choose a shorter time, as in --for 1h"));
+        }
         let ca = readable_ca(Signer::Cluster, &self.ca)?;
         let until = now.checked_add(lasts).unwrap_or(ca.not_after).min(ca.not_after);
         if until <= now {
@@ -161,9 +205,51 @@ mod tests {
 
     #[test]
     fn names_that_are_not_for_people_are_refused() {
-        for name in ["", "system:admin", "a\nb", &"x".repeat(65)] {
-            assert_eq!(Person::new(name, &[]).unwrap_err().kind, Kind::Usage, "{name:?}");
+        let odd = [
+            "",
+            " ",
+            "a\nb",
+            "alice ",
+            "\talice",
+            "\u{a0}alice",
+            "al\u{200b}ice",
+            "al\u{202e}ice",
+            &"x".repeat(65),
+        ];
+        for text in odd {
+            for allows in [Person::new, Person::with_system_groups] {
+                assert_eq!(allows(text, &[]).unwrap_err().kind, Kind::Usage, "{text:?}");
+                assert_eq!(allows("alice", &[text.into()]).unwrap_err().kind, Kind::Usage, "{text:?}");
+            }
         }
-        assert!(Person::new("alice", &["".into()]).is_err() && Person::new("alice@example.com", &[]).is_ok());
+        for allows in [Person::new, Person::with_system_groups] {
+            assert_eq!(allows("system:admin", &[]).unwrap_err().kind, Kind::Usage);
+            assert!(allows("alice@example.com", &["on call".into()]).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_group_of_kubernetes_own_is_given_only_where_it_is_allowed() {
+        for group in ["system:masters", "system:nodes", "system:", "system:masters "] {
+            let groups = ["dev".to_string(), group.to_string()];
+            assert_eq!(Person::new("alice", &groups).unwrap_err().kind, Kind::Usage, "{group}");
+            let allowed = Person::with_system_groups("alice", &groups).is_ok();
+            assert_eq!(allowed, !group.ends_with(' '), "{group}");
+        }
+        assert!(Person::new("alice", &["systems".into(), "kubeadm:cluster-admins".into()]).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_above_all_rules_is_good_for_hours_at_most() {
+        let trust = trust();
+        let groups = ["dev".to_string(), "system:masters".to_string()];
+        let master = Person::with_system_groups("alice", &groups).unwrap();
+        let day = Duration::hours(24);
+        assert_eq!(trust.issue(&master, day, NOW).unwrap().1, NOW + day);
+        for lasts in [day + Duration::SECOND, Duration::MAX] {
+            assert_eq!(trust.issue(&master, lasts, NOW).unwrap_err().kind, Kind::Usage);
+        }
+        let node = Person::with_system_groups("alice", &["system:nodes".into()]).unwrap();
+        assert!(trust.issue(&node, day * 30, NOW).is_ok());
     }
 }
