@@ -6,7 +6,7 @@ use similar::TextDiff;
 
 use crate::probe::Answer;
 use crate::shell::Sh;
-use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want};
+use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want, narrowed};
 
 /// What a dialect guard prints where an ask does not concern a machine.
 pub const NOT_HERE: &str = "not here";
@@ -107,7 +107,7 @@ pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
         if text.trim_end() == NOT_HERE {
             return None;
         }
-        match judge(want, text) {
+        match judge(want, &allowed(want, text).0) {
             Verdict::Noted(words) => Some((step.name, words)),
             _ => None,
         }
@@ -135,7 +135,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
 }
 
 fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
-    let text = match answer {
+    let said = match answer {
         Answer::Unknown(why) => {
             let state = State::Unknown { asked: asked(&want.ask), why: why.clone() };
             return Some(blank(step, want, "", state));
@@ -143,13 +143,36 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
         Answer::Said(text) if text.trim_end() == NOT_HERE => return None,
         Answer::Said(text) => text,
     };
+    let (text, kept) = allowed(want, said);
+    let (text, fix) = (text.as_str(), kept.map_or_else(|| want.fix.clone(), |mode| keeping(&want.fix, mode)));
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
         Verdict::Holds | Verdict::Noted(_) => return None,
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
     };
-    Some(Change { have, want: wanted, ..blank(step, want, text, state) })
+    Some(Change { have, want: wanted, fix, ..blank(step, want, said, state) })
+}
+
+/// The answer as it counts: a mode that is narrower than the wanted one is as good as that where the want says so. With
+/// it, the mode that the file has.
+fn allowed(want: &Want, answer: &str) -> (String, Option<u32>) {
+    let (Fix::Write { mode: Some(mode), .. }, true) = (&want.fix, want.at_most) else {
+        return (answer.to_string(), None);
+    };
+    let (first, rest) = head(answer);
+    match narrowed(first, *mode) {
+        Some(kept) => (format!("mode {mode:o} root:root\n{rest}"), Some(kept)),
+        None => (answer.to_string(), None),
+    }
+}
+
+/// The fix that leaves the file its mode.
+fn keeping(fix: &Fix, kept: u32) -> Fix {
+    match fix.clone() {
+        Fix::Write { path, text, .. } => Fix::Write { path, mode: Some(kept), text },
+        fix => fix,
+    }
 }
 
 /// Whether the answer is right; where it is not, the texts without what only machines read.
@@ -257,6 +280,28 @@ mod tests {
         assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
         let change = one(&want, "mode 644 root:root\na\n").unwrap();
         assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
+    }
+
+    #[test]
+    fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
+        let file = Want::file("x", "/x", 0o644, "new\n");
+        let ours = file.clone().at_most();
+        let secret = Want::secret_file("x", "/x", 0o600, "new\n").at_most();
+        let hash = crate::step::sha256(b"new\n");
+        assert_eq!(one(&ours, "mode 600 root:root\nnew\n"), None);
+        assert_eq!(one(&ours, "mode 644 root:root\nnew\n"), None);
+        assert_eq!(one(&secret, &format!("mode 400 root:root\nsha256 {hash}\n")), None);
+        assert!(one(&file, "mode 600 root:root\nnew\n").is_some(), "others may have to read it");
+        for wrong in ["mode 664 root:root", "mode 600 ops:root", "mode 200 root:root"] {
+            let change = one(&ours, &format!("{wrong}\nnew\n")).unwrap();
+            assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{wrong}: {:?}", change.fix);
+            assert!(change.have.starts_with(wrong), "{}", change.have);
+        }
+        let change = one(&ours, "mode 600 root:root\nold\n").unwrap();
+        assert!(matches!(change.fix, Fix::Write { mode: Some(0o600), .. }), "{:?}", change.fix);
+        assert_eq!(diff(&change.have, &change.want), ["  mode 644 root:root", "- old", "+ new"]);
+        let change = one(&ours, "absent").unwrap();
+        assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{:?}", change.fix);
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::manifest;
 use crate::pki::Trust;
 use crate::shell::{Sh, sh};
 
+mod mode;
 pub mod rollout;
 mod undo;
 
+pub use mode::narrowed;
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 
 /// One provisioning step. `steps::STAGES` lists them all, in order.
@@ -65,6 +67,8 @@ pub struct Want {
     pub touches: Vec<String>,
     /// Files whose change calls for the fix, so that a plan foresees it.
     pub reads: Vec<String>,
+    /// A file that this writes may have a mode with less in it, and keeps that.
+    pub at_most: bool,
 }
 
 /// A question about the present state. The same question, asked twice, changes nothing.
@@ -164,6 +168,7 @@ impl Want {
             reaches: false,
             touches: vec![],
             reads: vec![],
+            at_most: false,
         }
     }
 
@@ -268,6 +273,12 @@ impl Want {
             undo: Undo::File(path.into()),
             ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
+    }
+
+    /// Only root reads this file, so a narrower mode is right, too: a hardening guide may have asked for it.
+    pub fn at_most(mut self) -> Self {
+        self.at_most = true;
+        self
     }
 
     /// A file we own whose text is nobody's business.

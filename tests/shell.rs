@@ -299,6 +299,55 @@ fn put_writes_a_file_whole_with_its_mode() {
 }
 
 #[test]
+fn a_file_keeps_a_narrower_mode_and_loses_a_wider_one() {
+    // The user of this test owns the files; on a machine root does.
+    let roots = |answer: &Answer| match answer {
+        Answer::Said(text) => {
+            let (head, rest) = text.split_once('\n').unwrap();
+            let mode = head.rsplit_once(' ').unwrap().0;
+            Answer::Said(format!("{mode} root:root\n{rest}"))
+        }
+        unknown => unknown.clone(),
+    };
+    for shell in shells() {
+        let root = Root::new();
+        let path = root.path("etc/cni/net.d/10-flannel.conflist").display().to_string();
+        let want = Want::file("it is ours", &path, 0o644, "{}\n").at_most().nothing_to_undo("a test");
+        for (text, mode, left) in [
+            ("{}\n", 0o600, None),
+            ("{}\n", 0o400, None),
+            ("{}\n", 0o644, None),
+            ("old\n", 0o600, Some(0o600)),
+            ("old\n", 0o440, Some(0o440)),
+            ("{}\n", 0o666, Some(0o644)),
+            ("old\n", 0o755, Some(0o644)),
+            ("{}\n", 0o200, Some(0o644)),
+        ] {
+            root.write("etc/cni/net.d/10-flannel.conflist", text);
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let answer = roots(&answers(shell, std::slice::from_ref(&want.ask))[0]);
+            let changes = plan::changes(&[(&TOY, &want, &answer)], &mut Default::default());
+            assert_eq!(changes.len(), usize::from(left.is_some()), "{shell}: {text:?} with {mode:o}");
+            let Some(left) = left else { continue };
+            let changes: Vec<&Change> = changes.iter().collect();
+            // The path is this machine's already.
+            let script = ledger::fix(&me(), None, &changes, BOUNDARY).replace(&path, "THE-PATH");
+            let output = run(shell, &root.moved(&script).replace("THE-PATH", &path));
+            assert!(output.status.success(), "{shell}: {}{}", text_of(&output), output.status);
+            assert_eq!(
+                (fs::read_to_string(&path).unwrap().as_str(), root.mode("etc/cni/net.d/10-flannel.conflist")),
+                ("{}\n", left)
+            );
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
 fn put_keeps_a_mode_and_follows_a_link() {
     for shell in shells() {
         let root = Root::new();

@@ -22,6 +22,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
         Want::file("the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
+            .at_most()
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::pki::{KUBELET_CERTIFICATE, Trust};
 use crate::shell::{Sh, here, sh};
-use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
 use crate::steps::member;
 
 pub const STEP: Step =
@@ -100,7 +100,8 @@ impl Public<'_> {
     /// What differs, as two texts. `certificate`: what is wrong with it, and what would be right.
     fn judge(&self, trust: &Trust, servers: &[String], certificate: Option<(String, String)>) -> Verdict {
         let mut pairs: Vec<(String, String)> = Vec::new();
-        pairs.push((self.mode.into(), "mode 600 root:root".into()));
+        let mode = if narrowed(self.mode, 0o600).is_some() { "mode 600 root:root" } else { self.mode };
+        pairs.push((mode.into(), "mode 600 root:root".into()));
         let right = servers.iter().find(|server| *server == self.server).unwrap_or(&servers[0]);
         pairs.push((format!("server {}", self.server), format!("server {right}")));
         let ours = if trust.is_our_ca(self.authority) { "the cluster's" } else { "another" };
@@ -190,6 +191,18 @@ mod tests {
         let trust = Trust::make(&cluster(), NOW).unwrap();
         let answer = answer.replace("OURS", trust.ca.cert.trim());
         Public::of(&answer).judge(&trust, &[ENDPOINT.into()], None)
+    }
+
+    #[test]
+    fn a_kubeconfig_may_have_a_narrower_mode() {
+        let judged = |mode: &str| {
+            let trust = Trust::make(&cluster(), NOW).unwrap();
+            let answer = format!("mode {mode} root:root\nserver {ENDPOINT}\n");
+            let public = Public { authority: &trust.ca.cert, ..Public::of(&answer) };
+            public.judge(&trust, &[ENDPOINT.into()], None)
+        };
+        assert_eq!((judged("600"), judged("400")), (Verdict::Holds, Verdict::Holds));
+        assert!(judged("640") != Verdict::Holds && judged("0") != Verdict::Holds);
     }
 
     #[test]

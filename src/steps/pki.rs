@@ -21,10 +21,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn file(file: crate::pki::File) -> Want {
     let name = file.path.strip_prefix(CERTIFICATES_DIR).unwrap_or(&file.path).trim_start_matches('/');
     let that = format!("{name} is the trust's");
-    match file.path.ends_with(".crt") {
+    // The API server and etcd read them as root.
+    let want = match file.path.ends_with(".crt") {
         true => certificate(that, &file.path, file.text),
         false => Want::secret_file(that, &file.path, file.mode, file.text),
-    }
+    };
+    want.at_most()
 }
 
 /// Everybody may know it, so that what changes can be said in words.
@@ -49,4 +51,5 @@ fn authority(cx: &Cx) -> Want {
     certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert)
         .only(cx.machine.is_member())
         .nothing_to_undo(WITH_THE_MEMBER)
+        .at_most()
 }

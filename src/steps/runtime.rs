@@ -23,7 +23,8 @@ const OLDEST: (u64, u64) = (1, 7);
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = cx.cluster;
     // The configuration is there before the package: so containerd starts with it, and is not restarted.
-    let mut wants = vec![Want::file("containerd's config is ours", CONFIG, 0o644, &config(cluster)?)];
+    let mut wants =
+        vec![Want::file("containerd's config is ours", CONFIG, 0o644, &config(cluster)?).at_most()];
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
     }
@@ -111,10 +112,11 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
         &format!("{CERTS}/{host}/hosts.toml"),
         0o644,
         &text,
-    );
-    let ca = ca
-        .zip(registry.ca.as_ref())
-        .map(|(path, text)| Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text));
+    )
+    .at_most();
+    let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
+        Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text).at_most()
+    });
     Ok(std::iter::once(hosts).chain(ca).collect())
 }
 
