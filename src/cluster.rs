@@ -46,6 +46,8 @@ pub struct Cluster {
     pub addons: Vec<Addon>,
     /// In the order of the inventory.
     pub nodes: Vec<Node>,
+    /// What is not wrong yet, and people should know of: as `demo.toml:12: …`.
+    pub warnings: Vec<String>,
     /// The folder of the inventory; the trust and the kubeconfig are kept beside it.
     pub dir: PathBuf,
 }

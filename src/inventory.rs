@@ -67,6 +67,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     };
     let place = |at: &Span| format!("{shown}:{}", text[..at.start.min(text.len())].lines().count().max(1));
     let mut cluster = cluster(&root, dir, &mut mistakes);
+    cluster.warnings = mistakes.warnings(&place);
     cluster.addons = addons::addons(&root, &Folder(dir), &place, &mut mistakes);
     match mistakes.is_empty() {
         true => {
@@ -116,6 +117,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         proxy: sources::proxy(root, mistakes),
         addons: vec![],
         nodes: nodes.into_iter().map(|written| written.node).collect(),
+        warnings: vec![],
         dir: dir.to_path_buf(),
         name,
         kubernetes,

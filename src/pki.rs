@@ -2,6 +2,7 @@
 //! join token. Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
 
 mod cert;
+mod ends;
 mod issue;
 mod kept;
 mod kubeconfig;
@@ -281,7 +282,7 @@ fn renewed(
             .because(format!("it is {} here, and a certificate is to be signed with it", now.date()))
             .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
     }
-    let pair = cert::new_leaf(wanted, ca, now)?;
+    let pair = cert::new_leaf(wanted, ca, seen_ca.not_after, now)?;
     // Else every run would make it again.
     match why_renew(Some(&pair), wanted, &seen_ca, now) {
         None => Ok(Some((pair, why))),

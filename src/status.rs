@@ -66,6 +66,8 @@ pub struct Status {
     pub unseen: Vec<Unseen>,
     /// What stands against touching machines, as `plan` says it.
     pub errors: Vec<Error>,
+    /// What people should know of the operator's side: files of the inventory, the end of the CA.
+    pub notes: Vec<String>,
 }
 
 impl Status {
@@ -240,7 +242,7 @@ pub fn status(
     let changes = told.iter().map(|told| told.changes.len()).sum();
     let mut unseen = cluster.unseen();
     unseen.extend(nodes.iter().zip(told).flat_map(|(node, told)| node.unseen(told)));
-    Status { cluster, nodes, changes, unseen, errors }
+    Status { cluster, nodes, changes, unseen, errors, notes: vec![] }
 }
 
 fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDateTime) -> NodeStatus {

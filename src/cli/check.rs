@@ -27,6 +27,7 @@ pub(super) fn check(args: &Check) -> Outcome {
     fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
+    cluster.warnings.iter().for_each(|words| report::err(&format!("! {words}")));
     let wants = every_want(&cluster, &trust).map_err(one)?;
     report::err(&format!(
         "✔ {}: {}, kubernetes {}, {} to see to",

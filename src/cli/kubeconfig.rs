@@ -77,6 +77,10 @@ fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
     deliver(args, &trust.admin_kubeconfig(cluster, &url), &entry)?;
     let now = OffsetDateTime::now_utc();
     match until - now < RENEW_BEFORE {
+        true if trust.admin_ends_with_the_ca() => report::err(&format!(
+            "warning: valid until {}, the end of the cluster's CA; ironstrap cannot renew that yet",
+            when(until, now)
+        )),
         true => {
             report::err(&format!("warning: valid until {}; `ironstrap apply` renews it", when(until, now)))
         }

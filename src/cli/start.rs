@@ -85,6 +85,8 @@ pub(super) struct Start {
     pub kept: bool,
     /// What was made to complete the trust, in words.
     pub made: Vec<String>,
+    /// What people should know of the operator's side: the step that it belongs to, and the words.
+    pub warnings: Vec<(&'static str, String)>,
     pub trust: Trust,
     pub work: Fleetwork<Ssh>,
     pub events: Events,
@@ -146,7 +148,20 @@ impl FleetArgs {
         };
         match begun {
             Ok((cluster, store, (trust, kept, made), work)) => {
-                Ok(Start { cluster, store, kept, made, trust, work, events, printer, interrupts, since })
+                let warnings = warnings(&cluster, &trust);
+                Ok(Start {
+                    cluster,
+                    store,
+                    kept,
+                    made,
+                    warnings,
+                    trust,
+                    work,
+                    events,
+                    printer,
+                    interrupts,
+                    since,
+                })
             }
             Err(error) => {
                 events.tell((&error).into());
@@ -207,6 +222,12 @@ fn load(cluster: &Cluster, store: &Store) -> Result<Loaded> {
     Ok((trust, kept, made))
 }
 
+/// What is not wrong yet, in the files that the inventory names and in the trust.
+fn warnings(cluster: &Cluster, trust: &Trust) -> Vec<(&'static str, String)> {
+    let ends = trust.ca_warning(OffsetDateTime::now_utc()).map(|words| ("pki", words));
+    cluster.warnings.iter().map(|words| ("inventory", words.clone())).chain(ends).collect()
+}
+
 impl Start {
     /// The nodes that this run has to do with.
     pub fn about(&self) -> impl Iterator<Item = &Member<Ssh>> {
@@ -237,6 +258,9 @@ impl Start {
 
     /// Tells what was seen and is left as it is.
     pub fn tell_notes(&self) -> Result<()> {
+        for (step, note) in self.warnings.clone() {
+            self.events.tell(Event::Note { node: String::new(), step: step.into(), note });
+        }
         for (node, step, note) in self.work.notes()? {
             self.events.tell(Event::Note { node, step: step.into(), note });
         }

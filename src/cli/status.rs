@@ -93,6 +93,7 @@ fn seen(start: &Start, plan: &plan::Changes, errors: Errors) -> status::Status {
     let told: Vec<Witness> = told.collect();
     let mut status =
         status::status(&start.cluster, &told, start.work.speaker(), errors, OffsetDateTime::now_utc());
+    status.notes = start.warnings.iter().map(|(_, words)| words.clone()).collect();
     status.leave_out(|name| start.work.members().iter().any(|m| m.spared && m.node.name == name));
     status
 }

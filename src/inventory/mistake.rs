@@ -12,7 +12,7 @@ pub type Span = Range<usize>;
 
 /// Collects mistakes.
 #[derive(Default)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct Mistakes(Vec<Mistake>, Vec<(Span, String)>);
 
 struct Mistake {
     /// `None`: it is about something that is nowhere in the file.
@@ -35,6 +35,17 @@ impl Mistakes {
     /// Something should be in the file and is not.
     pub fn add_missing(&mut self, says: impl Into<String>) {
         self.0.push(Mistake { at: None, says: says.into(), help: None });
+    }
+
+    /// Something written at `at` is not wrong, and people should know of it.
+    pub fn warn(&mut self, at: &Span, says: impl Into<String>) {
+        self.1.push((at.clone(), says.into()));
+    }
+
+    /// All such, in the order of the file; `place` says where something is written.
+    pub fn warnings(&mut self, place: &dyn Fn(&Span) -> String) -> Vec<String> {
+        self.1.sort_by_key(|(at, _)| at.start);
+        self.1.iter().map(|(at, says)| format!("{}: {says}", place(at))).collect()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -59,9 +59,9 @@ pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
     Ok(Pair { cert: cert.pem(), key: SecretText::new(key.serialize_pem()) })
 }
 
-/// A new leaf certificate with a new key, signed by `ca`.
-pub fn new_leaf(wanted: &Wanted, ca: &Pair, now: OffsetDateTime) -> Result<Pair> {
-    new_leaf_until(wanted, ca, now, now + LEAF_VALID_FOR)
+/// A new leaf certificate with a new key, signed by `ca`. `ca_ends`: when the CA does; the leaf does not outlive it.
+pub fn new_leaf(wanted: &Wanted, ca: &Pair, ca_ends: OffsetDateTime, now: OffsetDateTime) -> Result<Pair> {
+    new_leaf_until(wanted, ca, now, ca_ends.min(now + LEAF_VALID_FOR))
 }
 
 /// The same, good until then.

@@ -114,7 +114,7 @@ pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDat
         Some(seen) if spki_of_key(have.key.reveal()).as_ref() != Some(&seen.spki) => {
             Some("its key belongs to another certificate".into())
         }
-        _ => why_no_certificate(&have.cert, wanted, ca, now),
+        seen => why_no_certificate(&have.cert, wanted, ca, now).or_else(|| why_too_much(&seen?.says, wanted)),
     }
 }
 
@@ -129,9 +129,12 @@ pub fn why_no_certificate(pem: &str, wanted: &Wanted, ca: &Seen, now: OffsetDate
     if seen.not_before > now {
         return Some(format!("it is not valid before {}", seen.not_before.date()));
     }
-    if seen.not_after <= now + RENEW_BEFORE {
-        let verb = if seen.not_after <= now { "expired" } else { "expires" };
-        return Some(format!("it {verb} {}", seen.not_after.date()));
+    if seen.not_after <= now {
+        return Some(format!("it expired {}", seen.not_after.date()));
+    }
+    // One that ends with its CA cannot be renewed: a new one would end on the same day.
+    if seen.not_after <= now + RENEW_BEFORE && seen.not_after < ca.not_after {
+        return Some(format!("it expires {}", seen.not_after.date()));
     }
     why_other(&seen.says, wanted)
 }
@@ -150,7 +153,16 @@ pub fn in_words(pem: &str) -> String {
     text + &format!("{dates}\nsha256 {hash}\n")
 }
 
-/// How what it says falls short of what it should say. More names than wanted do no harm.
+/// Names that the inventory no longer has. Of our own certificates only: what others made may say more.
+fn why_too_much(says: &Wanted, wanted: &Wanted) -> Option<String> {
+    let has = |name: &String| wanted.names.iter().any(|it| it.eq_ignore_ascii_case(name));
+    let names = says.names.iter().filter(|name| !has(name)).cloned();
+    let addresses = says.addresses.difference(&wanted.addresses).map(IpAddr::to_string);
+    let more: Vec<String> = names.chain(addresses).collect();
+    if more.is_empty() { None } else { Some(format!("it is still good for {}", more.join(", "))) }
+}
+
+/// How what it says falls short of what it should say.
 fn why_other(says: &Wanted, wanted: &Wanted) -> Option<String> {
     if (&says.common_name, &says.organization) != (&wanted.common_name, &wanted.organization) {
         return Some("its subject is another".into());

@@ -46,6 +46,7 @@ pub(crate) fn cluster() -> Cluster {
             node("w1", Role::Worker, "10.0.0.21"),
         ],
         dir: "".into(),
+        warnings: vec![],
     }
 }
 
@@ -221,14 +222,16 @@ fn what_expires_within_sixty_days_is_renewed_but_never_a_ca() {
 }
 
 #[test]
-fn a_new_name_renews_and_a_dropped_one_does_not() {
+fn a_new_name_renews_and_so_does_a_dropped_one() {
     let (mut trust, mut cluster) = (trust(), cluster());
     cluster.api_names.extend(["10.1.1.1".into(), "new.example.com".into()]);
     let why = "because it is not good for new.example.com, 10.1.1.1";
     let made = completed(&mut trust, &cluster, NOW);
     assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
-    cluster.api_names.clear();
-    assert_eq!(completed(&mut trust, &cluster, NOW), Vec::<String>::new());
+    cluster.api_names = vec!["K8S.example.com".into(), "new.example.com".into()];
+    let why = "because it is still good for 10.1.1.1, 192.0.2.1";
+    let made = completed(&mut trust, &cluster, NOW);
+    assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
 }
 
 #[test]
@@ -271,7 +274,8 @@ fn what_is_missing_broken_or_mixed_up_is_made_anew() {
 fn a_certificate_for_another_usage_is_made_anew() {
     let mut trust = trust();
     let wanted = Wanted { common_name: "kube-apiserver-kubelet-client".into(), ..Wanted::default() };
-    let wrong = cert::new_leaf(&Wanted { server: true, ..wanted }, &trust.ca, NOW).unwrap();
+    let ends = NOW + Duration::days(3650);
+    let wrong = cert::new_leaf(&Wanted { server: true, ..wanted }, &trust.ca, ends, NOW).unwrap();
     *leaf(&mut trust, "m1", "apiserver-kubelet-client") = wrong;
     let made = completed(&mut trust, &cluster(), NOW);
     assert_eq!(made, ["m1: apiserver-kubelet-client, because it is for another usage"]);
@@ -280,7 +284,8 @@ fn a_certificate_for_another_usage_is_made_anew() {
 #[test]
 fn a_leaf_that_is_not_valid_yet_is_made_anew() {
     let (mut trust, cluster) = (trust(), cluster());
-    trust.admin = cert::new_leaf(&leaf::admin(&cluster), &trust.ca, NOW + Duration::days(2)).unwrap();
+    let (ends, later) = (NOW + Duration::days(3650), NOW + Duration::days(2));
+    trust.admin = cert::new_leaf(&leaf::admin(&cluster), &trust.ca, ends, later).unwrap();
     let made = completed(&mut trust, &cluster, NOW);
     assert_eq!(made, ["admin, because it is not valid before 2026-11-23"]);
 }

@@ -323,6 +323,7 @@ fn below(status: &Status) -> Vec<String> {
     let told = [not_ready.as_slice(), &status.errors].map(alike::troubles).concat();
     let mut lines: Vec<String> = told.iter().flat_map(|told| told.lines()).map(String::from).collect();
     lines.extend(unseen(status));
+    lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     if status.changes > 0 {
         let wants = count(status.changes, "want");
         let verb = if status.changes == 1 { "does" } else { "do" };

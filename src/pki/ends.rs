@@ -1,0 +1,103 @@
+//! The ends of the CAs, which nothing can put off: what people have to know of them in time.
+
+use time::{Duration, OffsetDateTime};
+
+use super::Trust;
+use super::cert::Pair;
+use super::leaf::Signer;
+use super::read::Seen;
+
+/// How long before its end a CA is reported.
+const TELL_CA_BEFORE: Duration = Duration::days(365);
+
+impl Trust {
+    /// What there is to say of CAs that end within a year. There is no rotation of a CA yet.
+    pub fn ca_warning(&self, now: OffsetDateTime) -> Option<String> {
+        let ends = |(signer, pair): (Signer, &Pair)| Some((Seen::of(&pair.cert)?.not_after, signer));
+        let ending: Vec<(OffsetDateTime, Signer)> = self.cas().into_iter().filter_map(ends).collect();
+        let (first, _) = *ending.iter().min_by_key(|(end, _)| *end)?;
+        if first > now + TELL_CA_BEFORE {
+            return None;
+        }
+        let together = ending.iter().filter(|(end, _)| end.date() == first.date());
+        let files: Vec<String> = together.map(|(_, signer)| format!("{}.crt", signer.file())).collect();
+        let when = match first > now {
+            true => format!("expires {}, in {} days", first.date(), (first - now).whole_days()),
+            false => format!("expired {}", first.date()),
+        };
+        Some(format!(
+            "the cluster's CA {when} ({}): then its parts stop trusting each other; ironstrap cannot replace a CA yet: \
+             follow \"Manual Rotation of CA Certificates\" in the Kubernetes documentation, or move to a new cluster before that day",
+            files.join(", ")
+        ))
+    }
+
+    /// Whether the operator's own certificate ends with the cluster's CA, so that nothing can renew it.
+    pub fn admin_ends_with_the_ca(&self) -> bool {
+        let ends = |pair: &Pair| Some(Seen::of(&pair.cert)?.not_after);
+        ends(&self.admin).is_some() && ends(&self.admin) >= ends(&self.ca)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::pki::cert;
+    use crate::pki::tests::{NOW, cluster, completed, trust};
+
+    /// When the CAs of `trust()` end.
+    const CA_ENDS: OffsetDateTime = datetime!(2036-11-18 12:00 UTC);
+
+    #[test]
+    fn no_leaf_outlives_its_ca_and_one_that_ends_with_it_is_left_as_it_is() {
+        let (mut trust, cluster) = (trust(), cluster());
+        for days in [364, 61, 60, 30, 1] {
+            let now = CA_ENDS - Duration::days(days);
+            trust.complete(&cluster, now).unwrap();
+            let leaves = trust.leaves.values().flat_map(BTreeMap::values).chain([&trust.admin]);
+            for pair in leaves {
+                assert_eq!(Seen::of(&pair.cert).unwrap().not_after, CA_ENDS, "{days} days before");
+            }
+            assert_eq!(trust.complete(&cluster, now).unwrap(), Vec::<String>::new(), "{days} days before");
+        }
+        assert!(trust.admin_ends_with_the_ca());
+        // On the day itself nothing can be made any more.
+        assert!(trust.complete(&cluster, CA_ENDS).unwrap_err().what.contains("ca.crt is valid from"));
+    }
+
+    #[test]
+    fn a_leaf_of_one_ca_is_measured_by_that_ca() {
+        let (mut trust, cluster) = (trust(), cluster());
+        trust.etcd_ca = cert::new_ca("etcd-ca", NOW - Duration::days(3400)).unwrap();
+        completed(&mut trust, &cluster, NOW);
+        let ends = |path: &str| Seen::of(&trust.leaves["m1"][path].cert).unwrap().not_after;
+        assert_eq!(ends("etcd/server"), NOW + Duration::days(250));
+        assert_eq!(ends("apiserver"), NOW + Duration::days(365));
+        assert!(!trust.admin_ends_with_the_ca());
+    }
+
+    #[test]
+    fn the_end_of_a_ca_is_told_a_year_before() {
+        let mut trust = trust();
+        assert_eq!(trust.ca_warning(CA_ENDS - Duration::days(365) - Duration::SECOND), None);
+        let said = trust.ca_warning(CA_ENDS - Duration::days(365)).unwrap();
+        assert!(
+            said.starts_with(
+                "the cluster's CA expires 2036-11-18, in 365 days (ca.crt, front-proxy-ca.crt, etcd-ca.crt): "
+            ),
+            "{said}"
+        );
+        assert!(said.contains("ironstrap cannot replace a CA yet"), "{said}");
+        assert!(trust.ca_warning(CA_ENDS).unwrap().starts_with("the cluster's CA expired 2036-11-18 ("));
+        trust.front_proxy_ca = cert::new_ca("front-proxy-ca", NOW - Duration::days(3400)).unwrap();
+        let said = trust.ca_warning(NOW).unwrap();
+        assert!(
+            said.starts_with("the cluster's CA expires 2027-07-29, in 250 days (front-proxy-ca.crt): "),
+            "{said}"
+        );
+    }
+}
