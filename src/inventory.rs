@@ -3,6 +3,7 @@
 
 mod across;
 mod addons;
+mod bundle;
 mod fields;
 mod files;
 mod general;

@@ -25,6 +25,8 @@ pub mod secret;
 
 pub mod cluster;
 
+pub mod openpgp;
+
 pub mod inventory;
 
 pub mod shell;

@@ -139,8 +139,8 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
     for (name, content) in [
         ("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----"),
         ("worker.key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
-        ("mirror-ca.pem", "-----BEGIN CERTIFICATE-----"),
-        ("kubernetes.asc", "-----BEGIN PGP PUBLIC KEY BLOCK-----"),
+        ("mirror-ca.pem", include_str!("inventories/mirror-ca.pem")),
+        ("kubernetes.asc", include_str!("keys/kubernetes.asc")),
         ("calico.yaml", "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n"),
     ] {
         fs::write(dir.path().join(name), content).unwrap();
@@ -153,8 +153,9 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
     assert_eq!(read.len(), 6);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
     assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
-    assert_eq!(read[2].registries[0].ca.as_deref(), Some("-----BEGIN CERTIFICATE-----"));
+    assert_eq!(read[2].registries[0].ca.as_deref(), Some(include_str!("inventories/mirror-ca.pem")));
     assert!(read[3].packages.key.is_some());
+    assert!(read.iter().all(|cluster| cluster.warnings.is_empty()));
     assert!(matches!(&read[4].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
     assert_eq!(read[5].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
 }
@@ -228,6 +229,24 @@ fn a_cluster_may_be_ipv6_only() {
     assert_eq!(cluster.kubernetes.to_string(), "1.36.3");
     assert_eq!((cluster.nodes[0].ssh.host.as_str(), cluster.nodes[0].ssh.port), ("fd00::11", Some(2222)));
     assert_eq!(cluster.nodes[2].ip, "fd00::22".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn files_that_go_to_machines_hold_what_they_are_for_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, key) = (include_str!("inventories/mirror-ca.pem"), include_str!("keys/other.asc"));
+    fs::write(dir.path().join("ca.pem"), format!("password: hunter2\n{ca}more\n{ca}")).unwrap();
+    fs::write(dir.path().join("k.asc"), format!("password: hunter2\n{key}more\n")).unwrap();
+    let text = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[registries.'r.io']\nmirrors = ['https://m.io']\nca = 'ca.pem'\n\
+        [packages]\nkey = 'k.asc'\n[nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n";
+    let parse = |text: &str| {
+        inventory::parse(text, &dir.path().join("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let cluster = parse(text);
+    assert_eq!(cluster.registries[0].ca, Some(format!("{ca}{ca}")));
+    assert_eq!(cluster.packages.key.as_deref(), Some(key));
+    let own = text.replace("[packages]", "[packages]\nkubernetes = 'https://packages.example.com/'");
+    assert_eq!(parse(&own).warnings, Vec::<String>::new());
 }
 
 #[test]

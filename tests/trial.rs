@@ -99,7 +99,7 @@ const PACKAGES: &str = "Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubele
 
 /// What is told of two machines, one of which runs other scripts than it should; and what they ran.
 async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<String>) {
-    let (root, key) = (tempfile::tempdir().unwrap(), "-----BEGIN PGP PUBLIC KEY BLOCK-----\n");
+    let (root, key) = (tempfile::tempdir().unwrap(), include_str!("keys/other.asc"));
     std::fs::write(root.path().join("key.asc"), key).unwrap();
     let text = format!(
         "[cluster]\nname = 'demo'\nkubernetes = '{kubernetes}'\n[packages]\nkubernetes = 'http://127.0.0.1:{web}/deb/'\n\

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
+use super::bundle;
 use super::mistake::Mistakes;
 use super::secrets;
 use super::table::Text;
 use crate::cluster::Manifest;
+use crate::openpgp::Keys;
 
 /// Where relative paths start: the folder of the inventory.
 pub struct Folder<'a>(pub &'a Path);
@@ -45,14 +48,36 @@ impl Folder<'_> {
         (!public).then(|| self.path(text.is))
     }
 
-    /// A file that holds `what`, as its `-----BEGIN …` line tells.
-    pub fn armored(&self, text: &Text, begin: &str, what: &str, mistakes: &mut Mistakes) -> Option<String> {
+    /// A file of CA certificates, and nothing else of it: it is laid out on machines.
+    pub fn certificates(&self, text: &Text, mistakes: &mut Mistakes) -> Option<String> {
         let content = self.read(text, mistakes)?;
-        let right = content.contains(&format!("-----BEGIN {begin}-----"));
-        if !right {
-            mistakes.add(&text.at, format!("{} holds no {what} (no line -----BEGIN {begin}-----)", text.is));
+        match bundle::certificates(&content, OffsetDateTime::now_utc()) {
+            Ok(bundle) => {
+                bundle
+                    .odd
+                    .into_iter()
+                    .for_each(|says| mistakes.warn(&text.at, format!("{}: {says}", text.is)));
+                Some(bundle.text)
+            }
+            Err(why) => {
+                let help = "name a file that holds the certificates alone: every machine gets a copy";
+                mistakes.add_help(&text.at, format!("{} {why}", text.is), help);
+                None
+            }
         }
-        right.then_some(content)
+    }
+
+    /// A file of armored OpenPGP public keys, and nothing else of it: likewise.
+    pub fn public_keys(&self, text: &Text, mistakes: &mut Mistakes) -> Option<Keys> {
+        let content = self.read(text, mistakes)?;
+        match Keys::read(&content) {
+            Ok(keys) => Some(keys),
+            Err(why) => {
+                let help = "name a file that holds the public key alone, as gpg --armor --export prints it";
+                mistakes.add_help(&text.at, format!("{} {why}", text.is), help);
+                None
+            }
+        }
     }
 
     /// A YAML file of Kubernetes objects.

@@ -39,7 +39,7 @@ fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes
         host: host.is.to_string(),
         mirrors: strings(mirrors),
         fallback: table.switch("fallback"),
-        ca: ca.and_then(|ca| folder.armored(&ca, "CERTIFICATE", "certificate", mistakes)),
+        ca: ca.and_then(|ca| folder.certificates(&ca, mistakes)),
         skip_verify,
     }
 }
@@ -64,8 +64,7 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
         kubernetes.push('/');
     }
     let key = table.text("key");
-    let begin = "PGP PUBLIC KEY BLOCK";
-    Packages { kubernetes, key: key.and_then(|key| folder.armored(&key, begin, "armored key", mistakes)) }
+    Packages { kubernetes, key: key.and_then(|key| Some(folder.public_keys(&key, mistakes)?.armored())) }
 }
 
 /// `[proxy]`

@@ -1,0 +1,271 @@
+//! OpenPGP public keys as package repositories publish them (RFC 4880, RFC 9580): whose they are, and nothing else in the
+//! file. It verifies no signature: that is apt's work.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
+const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
+/// In bytes of armor. The largest keys with many signatures have some hundred thousand.
+const LARGEST: usize = 1 << 20;
+
+/// One or more public keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys {
+    /// Of each primary key: upper-case hex.
+    pub fingerprints: Vec<String>,
+    blocks: Vec<Vec<u8>>,
+}
+
+impl Keys {
+    /// Reads an armored text. The error says what is in its way, as the end of "it …".
+    pub fn read(text: &str) -> Result<Keys, String> {
+        if text.len() > LARGEST {
+            return Err(format!("is larger than {LARGEST} bytes"));
+        }
+        let begins: Vec<&str> =
+            text.lines().map(str::trim).filter(|l| l.starts_with("-----BEGIN ")).collect();
+        if let Some(line) =
+            begins.iter().find(|line| line.contains("PRIVATE KEY") || line.contains("SECRET KEY"))
+        {
+            return Err(format!("holds a private key ({line})"));
+        }
+        if let Some(line) = begins.iter().find(|line| **line != BEGIN) {
+            return Err(format!("holds something else than public keys ({line})"));
+        }
+        if begins.is_empty() {
+            return Err(format!("holds no public key (no line {BEGIN})"));
+        }
+        let blocks = blocks(text)?;
+        let mut fingerprints = vec![];
+        for block in &blocks {
+            fingerprints.extend(primaries(block)?);
+        }
+        Ok(Keys { fingerprints, blocks })
+    }
+
+    /// The keys alone, armored: without comments and whatever else stood around them.
+    pub fn armored(&self) -> String {
+        let mut text = String::new();
+        for block in &self.blocks {
+            text += &format!("{BEGIN}\n\n");
+            let packed = BASE64_STANDARD.encode(block);
+            for line in packed.as_bytes().chunks(64) {
+                text.extend(line.iter().map(|byte| char::from(*byte)));
+                text.push('\n');
+            }
+            let sum = crc24(block).to_be_bytes();
+            text += &format!("={}\n{END}\n", BASE64_STANDARD.encode(&sum[1..]));
+        }
+        text
+    }
+}
+
+/// The bytes of each armored block.
+fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let (mut blocks, mut lines) = (vec![], text.lines().map(str::trim));
+    while lines.by_ref().any(|line| line == BEGIN) {
+        let mut body = String::new();
+        let (mut sum, mut ended, mut heads) = (None, false, true);
+        for line in lines.by_ref() {
+            match line {
+                END => {
+                    ended = true;
+                    break;
+                }
+                "" => heads = false,
+                // `Version: …`, which only stands before the first empty line.
+                _ if heads && line.contains(": ") => {}
+                _ if sum.is_some() => return Err("has more in it after its checksum".into()),
+                _ => match line.strip_prefix('=') {
+                    Some(packed) => sum = Some(packed.to_string()),
+                    None => {
+                        heads = false;
+                        body += line;
+                    }
+                },
+            }
+        }
+        if !ended {
+            return Err("breaks off".into());
+        }
+        let bytes = BASE64_STANDARD.decode(&body).map_err(|_| "is not base64 inside")?;
+        let sum = sum.map(|packed| BASE64_STANDARD.decode(packed).unwrap_or_default());
+        if sum.is_some_and(|sum| sum != crc24(&bytes).to_be_bytes()[1..]) {
+            return Err("is damaged: its checksum is wrong".into());
+        }
+        blocks.push(bytes);
+    }
+    Ok(blocks)
+}
+
+/// The fingerprints of the primary keys of a block, in which everything belongs to a public key.
+fn primaries(mut rest: &[u8]) -> Result<Vec<String>, String> {
+    let mut found = vec![];
+    while !rest.is_empty() {
+        let (tag, body, after) = packet(rest).ok_or("is damaged: a part of it has no end")?;
+        match tag {
+            6 => found.push(fingerprint(body)?),
+            5 | 7 => return Err("holds a private key".into()),
+            // A signature, trust, a name, a subkey, a picture, padding.
+            2 | 12 | 13 | 14 | 17 | 21 if !found.is_empty() => {}
+            _ => return Err(format!("holds something that is no part of a public key (packet {tag})")),
+        }
+        rest = after;
+    }
+    match found.is_empty() {
+        true => Err("holds no public key".into()),
+        false => Ok(found),
+    }
+}
+
+/// The first packet: its kind, its body and what comes after. Lengths that are not said beforehand do not occur in keys.
+fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (first, rest) = bytes.split_first()?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |n, byte| n << 8 | usize::from(*byte));
+    let (tag, used, length) = match (first >> 6, *first) {
+        (0b11, first) => match *rest.first()? {
+            short @ ..=191 => (first & 0x3f, 1, usize::from(short)),
+            high @ 192..=223 => {
+                (first & 0x3f, 2, ((usize::from(high) - 192) << 8) + usize::from(*rest.get(1)?) + 192)
+            }
+            255 => (first & 0x3f, 5, number(rest.get(1..5)?)),
+            _ => return None,
+        },
+        (0b10, first) => {
+            let used = match first & 3 {
+                kind @ 0..=2 => 1 << kind,
+                _ => return None,
+            };
+            (first >> 2 & 0x0f, used, number(rest.get(..used)?))
+        }
+        _ => return None,
+    };
+    let body = rest.get(used..used.checked_add(length)?)?;
+    Some((tag, body, &rest[used + length..]))
+}
+
+/// RFC 4880, 12.2, and RFC 9580, 5.5.4.3.
+fn fingerprint(body: &[u8]) -> Result<String, String> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+    let length = u32::try_from(body.len()).map_err(|_| "is too long")?.to_be_bytes();
+    match body.first() {
+        Some(4) if body.len() <= usize::from(u16::MAX) => Ok(hex(&Sha1::new()
+            .chain_update([0x99])
+            .chain_update(&length[2..])
+            .chain_update(body)
+            .finalize())),
+        Some(6) => {
+            Ok(hex(&Sha256::new().chain_update([0x9b]).chain_update(length).chain_update(body).finalize()))
+        }
+        Some(version) => Err(format!("is a key of version {version}: 4 and 6 are known here")),
+        None => Err("is damaged: a key in it is empty".into()),
+    }
+}
+
+/// RFC 4880, 6.1.
+fn crc24(bytes: &[u8]) -> u32 {
+    let byte = |sum: u32, byte: &u8| {
+        (0..8).fold(sum ^ u32::from(*byte) << 16, |sum, _| {
+            let sum = sum << 1;
+            if sum & 0x0100_0000 != 0 { sum ^ 0x0186_4cfb } else { sum }
+        })
+    };
+    bytes.iter().fold(0x00b7_04ce, byte) & 0x00ff_ffff
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// As pkgs.k8s.io signed with until 2026.
+    pub const KUBERNETES: &str = include_str!("../tests/keys/kubernetes.asc");
+    /// Made for these tests, by GnuPG.
+    pub const OTHER: &str = include_str!("../tests/keys/other.asc");
+    const SECRET: &str = include_str!("../tests/keys/secret.asc");
+
+    fn read(text: &str) -> Result<Vec<String>, String> {
+        Keys::read(text).map(|keys| keys.fingerprints)
+    }
+
+    #[test]
+    fn a_key_is_known_by_the_fingerprint_that_gpg_shows() {
+        let (kubernetes, other) =
+            ("DE15B14486CD377B9E876E1A234654DA9A296436", "F16CCF68362E170D47EE5AA83D130A3219ACBF0A");
+        assert_eq!(read(KUBERNETES).unwrap(), [kubernetes]);
+        assert_eq!(read(OTHER).unwrap(), [other]);
+        assert_eq!(read(&format!("# two\n{KUBERNETES}\n{OTHER}")).unwrap(), [kubernetes, other]);
+        assert_eq!(read(&KUBERNETES.replace('\n', "\r\n")).unwrap(), [kubernetes]);
+    }
+
+    #[test]
+    fn two_keys_in_one_block_are_two() {
+        let both = [&KUBERNETES, &OTHER].map(|text| Keys::read(text).unwrap().blocks.concat()).concat();
+        let text = Keys { fingerprints: vec![], blocks: vec![both] }.armored();
+        assert_eq!(read(&text).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_written_again_is_the_keys_and_nothing_else() {
+        let text = format!("password: hunter2\n{KUBERNETES}more\n{OTHER}");
+        let again = Keys::read(&text).unwrap().armored();
+        assert_eq!(Keys::read(&again).unwrap(), Keys::read(&text).unwrap());
+        assert_eq!(Keys::read(&again).unwrap().armored(), again);
+        assert!(
+            !again.contains("hunter2") && !again.contains("Version") && !again.contains("more"),
+            "{again}"
+        );
+        // Byte for byte as GnuPG has it.
+        assert_eq!(Keys::read(OTHER).unwrap().armored(), OTHER);
+    }
+
+    #[test]
+    fn a_private_key_is_refused_however_it_is_wrapped() {
+        assert!(read(SECRET).unwrap_err().contains("private key"));
+        assert!(read(&format!("{KUBERNETES}{SECRET}")).unwrap_err().contains("private key"));
+        let disguised = SECRET.replace("PRIVATE", "PUBLIC");
+        assert!(read(&disguised).unwrap_err().contains("private key"), "by its packets");
+        let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+        assert!(read(&format!("{OTHER}{ssh}")).unwrap_err().contains("private key"));
+    }
+
+    #[test]
+    fn what_is_no_key_says_why() {
+        for (text, why) in [
+            ("", "no public key"),
+            ("<html>not found</html>", "no public key"),
+            (&OTHER.replace("xGY2", "xGY3"), "checksum"),
+            (&OTHER.replace("mDME", "mDMF"), "checksum"),
+            (OTHER.split("-----END").next().unwrap(), "breaks off"),
+            (&OTHER.replace("mDME", "m*ME"), "base64"),
+            ("-----BEGIN CERTIFICATE-----", "something else"),
+            (&format!("{BEGIN}\n\n{END}"), "no public key"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(why), "{why}: {said}");
+        }
+    }
+
+    #[test]
+    fn packets_are_cut_as_their_lengths_say() {
+        let long = vec![7; 200];
+        for head in [
+            &[0xc6, 192, 8][..],
+            &[0xc6, 255, 0, 0, 0, 200],
+            &[0x98, 200],
+            &[0x99, 0, 200],
+            &[0x9a, 0, 0, 0, 200],
+        ] {
+            let bytes = [head, &long, b"rest"].concat();
+            assert_eq!(packet(&bytes), Some((6, &long[..], &b"rest"[..])), "{head:?}");
+            for end in 0..bytes.len() - 4 {
+                assert_eq!(packet(&bytes[..end]), None, "{head:?}, cut at {end}");
+            }
+        }
+        for head in [&[0x9b][..], &[0xc6, 224], &[0x40, 0], &[0xc6, 255, 255, 255, 255, 255]] {
+            assert_eq!(packet(&[head, &long].concat()), None, "{head:?}");
+        }
+    }
+}
