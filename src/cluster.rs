@@ -142,8 +142,25 @@ pub struct Registry {
 pub struct Packages {
     /// The apt repository of Kubernetes for the minor version, with a trailing slash.
     pub kubernetes: String,
-    /// Its signing key, armored; where absent, the node fetches `Release.key` from the repository itself.
+    /// Its signing key, armored; where absent, machines fetch `Release.key` from the repository itself.
     pub key: Option<String>,
+}
+
+/// The key of pkgs.k8s.io, "isv:kubernetes OBS Project": the OpenPGP fingerprint of its primary key, which stays when the
+/// key's end is put off. Public sources that agree: kubernetes/kubernetes issue 128609 (gpg's output for v1.25 to v1.27);
+/// devantler-tech/ksail, package kubeadmbootstrap (beside the key that it embeds). The key's packets, as other installers
+/// and tests embed them, have this fingerprint by GnuPG and by `openpgp`; one of them is tests/keys/kubernetes.asc.
+const KUBERNETES_KEY: &str = "DE15B14486CD377B9E876E1A234654DA9A296436";
+
+impl Packages {
+    /// The fingerprint that the repository's key must have, where the program knows it.
+    pub fn pinned(&self) -> Option<&'static str> {
+        let rest = self.kubernetes.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let host = host.split(':').next().unwrap_or_default().trim_end_matches('.');
+        host.eq_ignore_ascii_case("pkgs.k8s.io").then_some(KUBERNETES_KEY)
+    }
 }
 
 /// Proxies for package installation and image pulls; empty where there is none.
@@ -304,5 +321,26 @@ impl Cluster {
     /// The port that the API server itself listens on.
     pub fn api_port(&self) -> u16 {
         if self.endpoint.kept { self.endpoint.port } else { 6443 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_official_repository_is_known_by_its_host() {
+        for (url, is_official) in [
+            ("https://pkgs.k8s.io/core:/stable:/v1.36/deb/", true),
+            ("https://PKGS.k8s.io:443/core:/", true),
+            ("https://me:x@pkgs.k8s.io./", true),
+            ("https://pkgs.k8s.io.example.com/", false),
+            ("https://example.com/pkgs.k8s.io/", false),
+            ("https://198.18.0.1:8443/core:/stable:/v1.36/deb/", false),
+            ("", false),
+        ] {
+            let packages = Packages { kubernetes: url.into(), key: None };
+            assert_eq!(packages.pinned().is_some(), is_official, "{url}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! not what the inventory takes it for. Pure.
 
 pub mod identity;
+pub mod keys;
 mod refusals;
 
 pub use refusals::{changed_role, foreign, refusals, stranger};
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::machine::Machine;
+use crate::openpgp::Keys;
 
 /// Machines that have answered, by node name.
 pub type Machines<'a> = BTreeMap<&'a str, &'a Machine>;
@@ -43,6 +45,8 @@ pub struct Fleet {
     pub unmended: BTreeSet<String>,
     /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
     pub kubelets: BTreeMap<String, i64>,
+    /// The signing key of the Kubernetes repository that machines are to have, where one was seen.
+    pub package_key: Option<Keys>,
 }
 
 impl Fleet {
@@ -76,6 +80,7 @@ impl Fleet {
                 .iter()
                 .filter_map(|(name, m)| Some((name.to_string(), m.kubelet_since()?)))
                 .collect(),
+            package_key: None,
             seed,
         }
     }
@@ -86,7 +91,15 @@ impl Fleet {
         let unregistered: BTreeSet<String> = self.unregistered.get(name).cloned().into_iter().collect();
         // Who has to be made known again must not take a range that others have.
         let ranges = if unregistered.is_empty() { BTreeSet::new() } else { self.ranges.clone() };
-        Fleet { seed: self.seed.clone(), exists: self.exists, unregistered, ranges, ..Fleet::default() }
+        let package_key = self.package_key.clone();
+        Fleet {
+            seed: self.seed.clone(),
+            exists: self.exists,
+            unregistered,
+            ranges,
+            package_key,
+            ..Fleet::default()
+        }
     }
 
     /// What must happen before the cluster knows this node.

@@ -1,7 +1,7 @@
 //! The loop: ask, plan, fix the first unfinished stage, ask again. There is no separate check that a fix took:
 //! the next ask is the check, and a run with nothing to do is one ask per node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Result};
 use crate::fleet::identity::Misfit;
-use crate::fleet::{Fleet, Machines};
+use crate::fleet::{Fleet, Machines, keys};
 use crate::ledger::Run;
 use crate::machine::Machine;
+use crate::openpgp::Keys;
 use crate::pki::Trust;
 use crate::plan::{Change, State};
 use crate::probe::Answer;
@@ -70,6 +71,8 @@ pub struct Fleetwork<S> {
     strangers: BTreeSet<String>,
     /// What came of trying out machines that are to join.
     tried: Vec<Misfit>,
+    /// The signing key of the Kubernetes repository, as it was shown to machines in this run.
+    shown: BTreeMap<String, Keys>,
     /// Ranges of pods that the cluster's Nodes have.
     ranges: BTreeSet<String>,
     /// What the survey found that does not stand in the way.
@@ -87,6 +90,8 @@ pub struct Member<S> {
     pub execs: u32,
     pub machine: Option<Machine>,
     answers: Vec<Answer>,
+    /// The signing key of the Kubernetes repository in its file; `None` where there is none.
+    keys: Option<Keys>,
     /// Its API server had an answer to every question about the cluster.
     api_answers: bool,
     /// To `looks`, in their order; empty before the machine has answered.
@@ -174,6 +179,7 @@ impl<S: Shell> Fleetwork<S> {
                 member.answers = said.answers;
                 member.looked = member.answers.split_off(member.asks.len());
                 member.api_answers = member.hears_the_api();
+                member.keys = member.package_keys();
                 member.work.calm = None;
                 member.clock = said.clock;
             }
@@ -207,6 +213,7 @@ impl<S: Shell> Fleetwork<S> {
         fleet.strangers.clone_from(&self.strangers);
         fleet.ranges.clone_from(&self.ranges);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
+        fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         let speaks = self.api(&fleet);
         let unmended = self.members.iter().enumerate().filter(|(i, member)| {

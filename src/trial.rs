@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
+use crate::fleet::keys;
 use crate::machine::Machine;
+use crate::openpgp::Keys;
 use crate::probe::Answer;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
@@ -20,6 +22,24 @@ type Trial = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Misfit>);
 /// What a machine that is to join tries by itself; `exists`: there is a cluster to join.
 pub fn alone(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Ask> {
     trials(cluster, node, exists).into_iter().map(|(_, ask, _)| ask).collect()
+}
+
+/// The signing key of the Kubernetes repository, as it is shown to a machine.
+pub fn key(cluster: &Cluster) -> Ask {
+    sources::key(cluster)
+}
+
+/// What a machine was shown; or what stands against it.
+pub fn judge_key(cluster: &Cluster, node: &Node, answer: &Answer) -> Result<Keys, Vec<Misfit>> {
+    let text = match answer {
+        Answer::Said(text) => text,
+        Answer::Unknown(why) => return Err(vec![untried("PackagesKey", &node.name, why)]),
+    };
+    let none = sources::no_key(node, text);
+    if !none.is_empty() {
+        return Err(none);
+    }
+    Keys::read(text).map_err(|why| vec![keys::unreadable(cluster, &node.name, &why)])
 }
 
 /// What came of it.

@@ -245,6 +245,10 @@ fn files_that_go_to_machines_hold_what_they_are_for_and_nothing_else() {
     let cluster = parse(text);
     assert_eq!(cluster.registries[0].ca, Some(format!("{ca}{ca}")));
     assert_eq!(cluster.packages.key.as_deref(), Some(key));
+    let place = format!("{}:8: ", dir.path().join("demo.toml").display());
+    let told = "this is not the key that pkgs.k8s.io is known to sign with: its fingerprint is \
+        F16CCF68362E170D47EE5AA83D130A3219ACBF0A, and not DE15B14486CD377B9E876E1A234654DA9A296436";
+    assert_eq!(cluster.warnings, [format!("{place}{told}")]);
     let own = text.replace("[packages]", "[packages]\nkubernetes = 'https://packages.example.com/'");
     assert_eq!(parse(&own).warnings, Vec::<String>::new());
 }

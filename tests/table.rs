@@ -14,6 +14,7 @@ use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
+use ironstrap::openpgp::Keys;
 use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
@@ -110,6 +111,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         strangers: ["stranger".to_string()].into(),
         given_up: all.clone(),
         unmended: all,
+        package_key: Keys::read(include_str!("keys/other.asc")).ok(),
     };
     (machine, fleet)
 }

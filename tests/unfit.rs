@@ -127,6 +127,7 @@ impl Played {
             ("registries", "/v2/", ""),
             ("endpoint", "getent ahosts", ""),
             ("fsync", ".ironstrap-XXXXXX", "1.2 500\n"),
+            ("key", "Release.key", include_str!("keys/kubernetes.asc")),
         ];
         for (what, mark, fine) in all.into_iter().filter(|(_, mark, _)| script.contains(mark)) {
             assert!(!mark.is_empty());
@@ -595,6 +596,29 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a version that begins like one that the repository has",
         &[Tries("m1", "packages", "versions 1.36.2-1.1 1.36.30-1.1\n")],
     ),
+    (
+        "a repository that shows a key which is not Kubernetes' own, to one machine",
+        &[Tries("w1", "key", include_str!("keys/other.asc"))],
+    ),
+    (
+        "a repository that shows another key beside Kubernetes' own",
+        &[Tries("m1", "key", concat!(include_str!("keys/kubernetes.asc"), include_str!("keys/other.asc")))],
+    ),
+    (
+        "another repository, which does not show all machines the same key",
+        &[
+            Inventory("[kubelet]", "[packages]\nkubernetes = 'https://packages.example.com/deb'\n[kubelet]"),
+            Tries("w1", "key", include_str!("keys/other.asc")),
+        ],
+    ),
+    (
+        "a repository that has something else in place of its key",
+        &[
+            Tries("m1", "key", "<html>404</html>\n"),
+            Tries("w1", "key", "no https://x/Release.key: Connection failed\n"),
+        ],
+    ),
+    ("a key that cannot be asked for", &[TryFails("w1", "key", "no apt-helper")]),
     ("a repository that lists no kubelet", &[Tries("m1", "packages", "versions \n")]),
     (
         "a containerd that is too old",

@@ -64,7 +64,19 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
         kubernetes.push('/');
     }
     let key = table.text("key");
-    Packages { kubernetes, key: key.and_then(|key| Some(folder.public_keys(&key, mistakes)?.armored())) }
+    let packages = Packages { kubernetes, key: None };
+    let Some((at, keys)) = key.and_then(|key| Some((key.at.clone(), folder.public_keys(&key, mistakes)?)))
+    else {
+        return packages;
+    };
+    if let Some(pinned) =
+        packages.pinned().filter(|pinned| keys.fingerprints.iter().any(|found| found != pinned))
+    {
+        let found = keys.fingerprints.join(", ");
+        let says = "this is not the key that pkgs.k8s.io is known to sign with";
+        mistakes.warn(&at, format!("{says}: its fingerprint is {found}, and not {pinned}"));
+    }
+    Packages { key: Some(keys.armored()), ..packages }
 }
 
 /// `[proxy]`

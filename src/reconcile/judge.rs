@@ -8,12 +8,14 @@ use time::OffsetDateTime;
 use super::{Fleetwork, Member, Reading};
 use crate::error::Result;
 use crate::fleet::Fleet;
+use crate::fleet::keys::Seen;
 use crate::machine::Machine;
+use crate::openpgp::Keys;
 use crate::plan::{self, Change};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
-use crate::steps::{Stage, Via};
+use crate::steps::{PACKAGE_KEY, Stage, Via};
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -145,6 +147,45 @@ impl<S: Shell> Fleetwork<S> {
     }
 }
 
+fn is_about_keys(ask: &Ask) -> bool {
+    matches!(ask, Ask::File(path) if path == PACKAGE_KEY)
+}
+
+impl<S: Shell> Fleetwork<S> {
+    /// The signing keys of the Kubernetes repository that machines have, and that they were shown; none where the
+    /// inventory says which one is right.
+    pub(super) fn seen_keys(&self) -> Vec<Seen<'_>> {
+        if self.cluster.packages.key.is_some() {
+            return vec![];
+        }
+        let mut seen = vec![];
+        for member in &self.members {
+            let node = member.node.name.as_str();
+            let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
+            seen.extend(member.keys.as_ref().filter(|_| is_member).map(|keys| Seen {
+                node,
+                kept: true,
+                keys,
+            }));
+            seen.extend(self.shown.get(node).map(|keys| Seen { node, kept: false, keys }));
+        }
+        seen
+    }
+
+    /// A member that is to have the key of the Kubernetes repository, and has none that can be read.
+    pub(super) fn lacks_keys(&self, i: usize) -> bool {
+        let member = &self.members[i];
+        let asked = member.asks.iter().any(|(_, ask)| is_about_keys(ask));
+        let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
+        self.wants_keys() && asked && is_member && !member.spared && member.keys.is_none()
+    }
+
+    /// Machines have to be shown the key of the Kubernetes repository: the inventory does not have it.
+    pub(super) fn wants_keys(&self) -> bool {
+        self.cluster.packages.key.is_none() && self.reading == Reading::Forwards
+    }
+}
+
 impl<S> Member<S> {
     /// It runs a control plane, whose API server had an answer to every question.
     pub(super) fn hears_the_api(&self) -> bool {
@@ -167,6 +208,13 @@ impl<S> Member<S> {
             _ => None,
         };
         self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
+    }
+
+    /// The signing key of the Kubernetes repository in its file, as it answered.
+    pub(super) fn package_keys(&self) -> Option<Keys> {
+        let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| is_about_keys(ask));
+        let Some((_, Answer::Said(text))) = answers.next() else { return None };
+        Keys::read(text).ok()
     }
 
     /// All Nodes that the API named here, each with its ranges of pods.

@@ -1,6 +1,6 @@
 //! Which wants a machine has, by the way in which the list is read. What is done about them is the same either way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -117,6 +117,7 @@ impl<S: Shell> Fleetwork<S> {
                 execs: 0,
                 machine: None,
                 answers: vec![],
+                keys: None,
                 api_answers: false,
                 looked: vec![],
                 clock: 0.0,
@@ -145,6 +146,7 @@ impl<S: Shell> Fleetwork<S> {
             unregistered,
             strangers,
             tried: vec![],
+            shown: BTreeMap::new(),
             ranges,
             told: vec![],
         })

@@ -79,13 +79,18 @@ impl<S: Shell> Fleetwork<S> {
     fn identities(&self, machines: &fleet::Machines) -> (Vec<super::Note>, Vec<Error>) {
         let mut all = fleet::identity::misfits(&self.cluster, machines);
         all.extend(self.tried.iter().cloned());
-        let (told, wrong): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|m| m.harmless || self.cluster.ignores(m.check));
+        all.extend(fleet::keys::misfits(&self.cluster, &self.seen_keys()));
+        let (told, wrong): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|m| m.harmless || m.check != fleet::keys::CHECK && self.cluster.ignores(m.check));
         let note = |m: fleet::identity::Misfit| {
             let words = [vec![m.error.what], m.error.cause].concat().join(": ");
             (m.error.node.unwrap_or_default(), "preflight", words)
         };
         let name = |m: fleet::identity::Misfit| {
+            if m.check == fleet::keys::CHECK {
+                return m.error;
+            }
             let hint = m.error.hint.clone().unwrap_or_default();
             m.error.hint(format!("{hint}; or let it be: ignore-preflight = [\"{}\"] in [cluster]", m.check))
         };

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 struct Said {
     place: usize,
     tries: bool,
+    /// The last question is about the key of the Kubernetes repository.
+    key: bool,
     asks: Vec<Ask>,
     answers: Vec<Answer>,
 }
@@ -39,7 +41,7 @@ impl<S: Shell> Fleetwork<S> {
         let names: BTreeSet<String> = able.iter().map(|i| self.members[*i].node.name.clone()).collect();
         let known = able.iter().map(|i| &self.members[*i]);
         let joining = trial::joining(known.filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))));
-        if joining.is_empty() {
+        if joining.is_empty() && !able.iter().any(|i| self.lacks_keys(*i)) {
             return;
         }
         let Ok(nonce) = probe::boundary() else { return };
@@ -87,11 +89,16 @@ impl<S: Shell> Fleetwork<S> {
         let (mut trying, mut said) = (JoinSet::new(), Vec::new());
         let exists = self.fleet().exists;
         for i in able {
+            let lacks_keys = self.lacks_keys(*i);
+            let wants_keys = self.wants_keys();
             let member = &mut self.members[*i];
             let way = reach::ask(&self.cluster, &member.node, round);
             let alone = round.joining.contains(&member.node.name);
             let rest = if alone { trial::alone(&self.cluster, &member.node, exists) } else { vec![] };
-            let (place, tries, asks) = (*i, way.is_some(), way.into_iter().chain(rest).collect::<Vec<Ask>>());
+            let key = lacks_keys || alone && wants_keys;
+            let (place, tries) = (*i, way.is_some());
+            let mut asks: Vec<Ask> = way.into_iter().chain(rest).collect();
+            asks.extend(key.then(|| trial::key(&self.cluster)));
             if !asks.is_empty() {
                 member.execs += 1;
                 let shell = member.shell.clone();
@@ -100,7 +107,7 @@ impl<S: Shell> Fleetwork<S> {
                         Ok(heard) => heard.answers,
                         Err(error) => asks.iter().map(|_| Answer::Unknown(error.what.clone())).collect(),
                     };
-                    Said { place, tries, asks, answers }
+                    Said { place, tries, key, asks, answers }
                 });
             }
         }
@@ -135,10 +142,16 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
-    fn came_out(&self, round: &Round, said: Vec<Said>) -> Vec<Misfit> {
+    fn came_out(&mut self, round: &Round, said: Vec<Said>) -> Vec<Misfit> {
         let (mut came, mut found) = (Vec::new(), Vec::new());
         for mut said in said {
             self.tell_tries(&said);
+            let key = if said.key { said.answers.pop() } else { None };
+            match key.map(|answer| trial::judge_key(&self.cluster, &self.members[said.place].node, &answer)) {
+                Some(Ok(keys)) => drop(self.shown.insert(self.members[said.place].node.name.clone(), keys)),
+                Some(Err(misfits)) => found.extend(misfits),
+                None => {}
+            }
             let node = &self.members[said.place].node;
             let alone = said.answers.split_off(usize::from(said.tries));
             let answers = said.answers;

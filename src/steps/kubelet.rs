@@ -2,8 +2,9 @@
 
 use crate::cluster::Cluster;
 use crate::error::Result;
+use crate::openpgp::Keys;
 use crate::shell::{Sh, sh};
-use crate::step::{Ask, Back, Cx, Step, Undo, Want};
+use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::runtime;
 
 pub const STEP: Step = Step {
@@ -14,7 +15,7 @@ pub const STEP: Step = Step {
 
 const PACKAGES: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
 // Where the project's own documentation puts them.
-const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
+pub const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
 /// The kubelet's unit and what kubeadm's package adds to it.
 pub(super) const UNIT_FILES: [&str; 2] =
     ["/usr/lib/systemd/system/kubelet.service", "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"];
@@ -25,7 +26,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let version = cluster.kubernetes.to_string();
     let names = PACKAGES.iter().map(|name| name.to_string()).collect();
     Ok(vec![
-        key(cluster),
+        key(cx),
         Want::file(
             "the Kubernetes repository is known to apt",
             SOURCE,
@@ -46,37 +47,56 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// The key as the inventory has it; else as the repository has it, and then as it was when it was first seen.
-fn key(cluster: &Cluster) -> Want {
+/// The key as the inventory has it; else the one that machines of this fleet have or were shown, once it was found right
+/// on the operator's side (`fleet::keys`). No fix fetches it: what is written is what was judged.
+fn key(cx: &Cx) -> Want {
     let that = "the Kubernetes repository's key is here";
-    if let Some(text) = &cluster.packages.key {
+    if let Some(text) = &cx.cluster.packages.key {
         return Want::file(that, KEY, 0o644, text);
     }
-    let url = format!("{}Release.key", cluster.packages.kubernetes);
-    let seen = "/var/lib/ironstrap/kubernetes-apt-key";
-    // apt brings a client of its own, so nothing needs to be installed to fetch the key that installing needs.
-    // It leaves an error page behind as it would a key, so look at what came.
-    let fetch = sh!(
-        "{exports}mkdir -p /etc/apt/keyrings /var/lib/ironstrap\nchmod 700 /var/lib/ironstrap\n\
-         /usr/lib/apt/apt-helper -q download-file {url} {KEY}.new\n\
-         grep -q 'BEGIN PGP PUBLIC KEY BLOCK' {KEY}.new || { echo 'what the repository has in place of its key is none'; exit 1; }\n\
-         chmod 644 {KEY}.new\nmv -f {KEY}.new {KEY}\nsha256sum <{KEY} >{seen}",
-        exports = runtime::exports(cluster),
-        url,
-        KEY,
-        seen
-    );
-    Want::that(that)
-        .ask(sh!(
-            "if [ ! -e {KEY} ]; then echo absent; elif [ ! -e {seen} ]; then echo unknown; \
-             elif read -r a x <{seen} && [ \"$(sha256sum <{key})\" = \"$a  -\" ]; then echo as first seen; else echo changed; fi",
-            KEY,
-            seen,
-            key = Sh::raw(KEY)
-        ))
-        .is("as first seen")
-        .run(fetch)
+    let known = cx.fleet.package_key.clone();
+    let right = match (cx.cluster.packages.pinned(), &known) {
+        (Some(pinned), _) => Some(vec![pinned.to_string()]),
+        (None, known) => known.as_ref().map(|keys| keys.fingerprints.clone()),
+    };
+    let want = Want::that(that)
+        .asks(Ask::File(KEY.into()))
+        .judged(move |answer| judge_key(answer, right.as_deref()))
         .undone_by(Undo::File(KEY.into()))
+        .touches(&[KEY]);
+    match known {
+        Some(keys) => {
+            let text = Some(keys.armored());
+            Want { fix: Fix::Write { path: KEY.into(), mode: Some(0o644), text }, ..want }
+        }
+        None => want.run(Sh::raw(
+            "echo 'no machine was shown a key of the Kubernetes repository that can be trusted'; exit 1",
+        )),
+    }
+}
+
+/// `right`: the fingerprints that all of its keys must have; without them, any.
+fn judge_key(answer: &str, right: Option<&[String]>) -> Verdict {
+    const MODE: &str = "mode 644 root:root";
+    let want = match right {
+        Some(right) => format!("{MODE}\nkey {}\n", right.join("\nkey ")),
+        None => format!("{MODE}\nthe key that the repository shows\n"),
+    };
+    if answer == "absent" {
+        return Verdict::Differs { have: String::new(), want };
+    }
+    let (mode, text) = answer.split_once('\n').unwrap_or((answer, ""));
+    let have = match Keys::read(text) {
+        Ok(keys) => {
+            let fits = |right: &[String]| keys.fingerprints.iter().all(|found| right.contains(found));
+            if mode == MODE && right.is_none_or(fits) {
+                return Verdict::Holds;
+            }
+            format!("{mode}\nkey {}\n", keys.fingerprints.join("\nkey "))
+        }
+        Err(why) => format!("{mode}\nit {why}\n"),
+    };
+    Verdict::Differs { have, want }
 }
 
 /// Drop-ins of the user's own belong under /etc and are nobody's business; the packages' files are the packages'.
@@ -125,6 +145,52 @@ fn install(cluster: &Cluster) -> Sh {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_the_right_key_alone_will_do() {
+        use crate::openpgp::tests::{KUBERNETES, OTHER};
+        let right = [Keys::read(KUBERNETES).unwrap().fingerprints.remove(0)];
+        let judged =
+            |mode: &str, text: &str| judge_key(&format!("mode {mode} root:root\n{text}"), Some(&right));
+        assert_eq!(judged("644", KUBERNETES), Verdict::Holds, "as the repository has it, comments and all");
+        for (mode, text, says) in [
+            ("600", KUBERNETES, "mode 600"),
+            ("644", OTHER, "key F16CCF68362E170D47EE5AA83D130A3219ACBF0A"),
+            ("644", &format!("{KUBERNETES}{OTHER}"), "key F16CCF68362E170D47EE5AA83D130A3219ACBF0A"),
+            ("644", &KUBERNETES[..200], "it breaks off"),
+            ("644", "", "it holds no public key"),
+        ] {
+            let Verdict::Differs { have, want } = judged(mode, text) else { panic!("{says}") };
+            assert!(have.contains(says) && want.contains(&right[0]), "{says}: {have}");
+        }
+        assert_eq!(judge_key(&format!("mode 644 root:root\n{OTHER}"), None), Verdict::Holds);
+        assert!(judge_key("absent", None) != Verdict::Holds);
+    }
+
+    #[test]
+    fn a_fix_writes_the_key_that_was_judged_and_fetches_none() {
+        use crate::openpgp::tests::OTHER;
+        let cluster = crate::pki::tests::cluster();
+        let trust = crate::pki::Trust::make(&cluster, crate::pki::tests::NOW).unwrap();
+        let (machine, mut fleet) = (Default::default(), crate::fleet::Fleet::default());
+        let fix = |fleet: &crate::fleet::Fleet| {
+            let now = crate::pki::tests::NOW;
+            key(&Cx {
+                cluster: &cluster,
+                node: &cluster.nodes[0],
+                trust: &trust,
+                now,
+                machine: &machine,
+                fleet,
+            })
+            .fix
+        };
+        let Fix::Run(nothing) = fix(&fleet) else { panic!() };
+        assert!(nothing.ends_with("exit 1") && !nothing.contains("download"), "{nothing}");
+        fleet.package_key = Some(Keys::read(OTHER).unwrap());
+        let Fix::Write { text: Some(text), mode: Some(0o644), .. } = fix(&fleet) else { panic!() };
+        assert_eq!(text, OTHER);
+    }
 
     #[test]
     fn only_the_exact_version_will_do() {

@@ -21,6 +21,8 @@ mod static_pods;
 mod swap;
 mod uploads;
 
+pub use kubelet::KEY as PACKAGE_KEY;
+
 /// Steps that are taken together: their fixes go to a machine as one script.
 #[derive(Clone, Copy)]
 pub struct Stage {

@@ -64,6 +64,20 @@ pub fn packages(cluster: &Cluster) -> Ask {
     Ask::Shell(exports(cluster) + FETCH + sh!("url={url}\n", url = cluster.packages.kubernetes) + PACKAGES)
 }
 
+/// The signing key of the Kubernetes repository, as it is shown to this machine. It is judged on the operator's side.
+pub fn key(cluster: &Cluster) -> Ask {
+    let url = quote(&format!("{}Release.key", cluster.packages.kubernetes));
+    Ask::Shell(format!("{}{FETCH}url={url}\n{KEY}", exports(cluster)))
+}
+
+const KEY: &str =
+    r#"if why=$(fetch "$d/key" "$url"); then head -c 1100000 "$d/key"; else echo "no $url: $why"; fi"#;
+
+/// What is shown in its place, where nothing can be fetched.
+pub fn no_key(node: &Node, answer: &str) -> Vec<Misfit> {
+    silent(node, answer, "the key of a repository of packages cannot be fetched")
+}
+
 pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     let wanted = cluster.kubernetes.to_string();
     let has = |version: &str| version == wanted || version.starts_with(&format!("{wanted}-"));

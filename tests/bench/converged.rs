@@ -102,6 +102,10 @@ impl Converged {
             }
             _ => ["", "a member", "version 2", "enabled active current", "absent"].map(String::from).into(),
         };
+        if matches!(&want.ask, Ask::File(path) if path.ends_with("kubernetes-apt-keyring.asc")) {
+            let keys = [include_str!("../keys/kubernetes.asc"), include_str!("../keys/other.asc")];
+            answers.extend(keys.map(|key| format!("mode 644 root:root\n{key}")));
+        }
         if let Fix::Write { text: Some(text), mode: Some(mode), .. } = &want.fix {
             answers.push(format!("mode {mode:o} root:root\n{text}"));
         }

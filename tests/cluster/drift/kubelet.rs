@@ -70,14 +70,14 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         says: "kubelet: the repository's key changed",
-        by: Anywhere("w1", "echo >>/etc/apt/keyrings/kubernetes-apt-keyring.asc"),
-        shows: &[(".", "kubelet", KEY, "changed\nas first seen")],
+        by: Anywhere("w1", "truncate -s 300 /etc/apt/keyrings/kubernetes-apt-keyring.asc"),
+        shows: &[(".", "kubelet", KEY, "it breaks off")],
         ..KIND
     },
     Kind {
         says: "kubelet: the repository's key gone",
         by: Anywhere("m1", "rm /etc/apt/keyrings/kubernetes-apt-keyring.asc"),
-        shows: &[(".", "kubelet", KEY, "as first seen")],
+        shows: &[(".", "kubelet", KEY, "mode 644 root:root\nkey ")],
         ..KIND
     },
     Kind {
