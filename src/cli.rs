@@ -104,7 +104,7 @@ impl Cli {
         choose(self.color);
         match self.command {
             Command::New(args) => new::new(args),
-            Command::Check(args) => check::check(&args),
+            Command::Check(args) => check::check(&args).await,
             Command::SshCheck(args) => ssh_check::ssh_check(&args).await,
             Command::Plan(args) => plan::plan(&args).await,
             Command::Status(args) => status::status(&args).await,

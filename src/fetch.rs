@@ -1,5 +1,5 @@
 //! Addons that the inventory names by URL: fetched on the operator's side, which can reach what machines may not.
-//! Where the inventory says their hash, what was fetched once is kept beside it and fetched no more.
+//! The inventory says the hash of each; what was fetched once is kept beside it and fetched no more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,11 +19,12 @@ const LARGEST: u64 = 8 << 20;
 
 /// Fills in what has to be fetched.
 pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
+    pinned(cluster).await?;
     for addon in &mut cluster.addons {
         let Origin::Url { url, sha256 } = &addon.origin else { continue };
         let text = match known(store, sha256.as_deref())? {
             Some(text) => text,
-            None => fresh(addon, url, sha256.as_deref(), store).await?,
+            None => fresh(addon, url, sha256.as_deref().unwrap_or_default(), store).await?,
         };
         let (objects, wrong) = inventory::objects(&text, url);
         if !wrong.is_empty() {
@@ -34,6 +35,33 @@ pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
         addon.objects = objects.unwrap_or_default();
     }
     twice(cluster)
+}
+
+/// Fails where the inventory does not say the hash of what is behind a URL: the server, or somebody in between, could
+/// change the cluster. Fetches each such URL once, to print the line that is missing.
+pub async fn pinned(cluster: &Cluster) -> Result<()> {
+    let (mut lines, mut causes) = (vec![], vec![]);
+    for addon in &cluster.addons {
+        let Origin::Url { url, sha256: None } = &addon.origin else { continue };
+        let says =
+            format!("{}: addon {} is fetched from a URL, and has no `sha256`", addon.written, addon.name);
+        match got(url).await? {
+            Ok(text) => {
+                lines.push(says);
+                causes.push(format!(
+                    "put this line into [addons.{}]: sha256 = \"{}\"",
+                    addon.name,
+                    sha256(text.as_bytes())
+                ));
+            }
+            Err(why) => lines.push(format!("{says}; {url} cannot be fetched to compute it: {why}")),
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let error = causes.into_iter().fold(Error::new(Kind::Inventory, lines.join("\n")), Error::because);
+    Err(error.hint("that is the hash of what is there now: read it first, for it will run in the cluster"))
 }
 
 /// Fails where two addons, or one of them twice, have the same object: each would undo what the other says.
@@ -56,16 +84,19 @@ fn known(store: &Store, hash: Option<&str>) -> Result<Option<String>> {
     Ok(store.fetched(hash)?.filter(|text| sha256(text.as_bytes()) == hash))
 }
 
-async fn fresh(addon: &Addon, url: &str, hash: Option<&str>, store: &Store) -> Result<String> {
+/// What is there, or why it cannot be fetched.
+async fn got(url: &str) -> Result<std::result::Result<String, String>> {
     let address = url.to_string();
     let fetched = tokio::task::spawn_blocking(move || get(&address)).await;
-    let fetched = fetched.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
-    let text = fetched.map_err(|why| {
+    fetched.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))
+}
+
+async fn fresh(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
+    let text = got(url).await?.map_err(|why| {
         wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
             .because(why)
             .hint("fetch it by hand, put it beside the inventory, and name the file; HTTPS_PROXY is heeded")
     })?;
-    let Some(hash) = hash else { return Ok(text) };
     let found = sha256(text.as_bytes());
     if found != hash {
         return Err(wrongly(addon, format!("{url} is not what it was: its SHA-256 is another"))

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ironstrap::cluster::Cluster;
+use ironstrap::cluster::{Cluster, Origin};
 use ironstrap::error::{Kind, Result};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
@@ -98,6 +98,36 @@ async fn what_is_not_as_the_inventory_says_is_refused_with_its_line() {
         assert!(!error.cause.is_empty(), "{error}");
     }
     assert_eq!(std::fs::read_dir(dir.path().join("demo.fetched")).unwrap().count(), 1, "only what was right");
+}
+
+#[tokio::test]
+async fn a_url_without_a_hash_is_refused_with_the_line_that_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, any) = (serve(2, ok(MANIFEST)), "0".repeat(64));
+    let two = format!("{}\n[addons.two]\nmanifest = '{url}'\nsha256 = '{any}'", of(&url, &any));
+    let mut lacking = cluster(dir.path(), &two);
+    // Plain http without a hash is not even read; these tests have no certificate.
+    for addon in &mut lacking.addons {
+        addon.origin = Origin::Url { url: url.clone(), sha256: None };
+    }
+    let error = fetch(&lacking).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Inventory);
+    for says in
+        ["demo.toml:5: addon one is fetched from a URL", "demo.toml:8: addon two is fetched from a URL"]
+    {
+        assert!(error.what.contains(says), "{error}");
+    }
+    let line = format!("sha256 = \"{}\"", sha256(MANIFEST.as_bytes()));
+    assert_eq!(error.cause[0], format!("put this line into [addons.one]: {line}"));
+    assert!(error.cause[1].contains("[addons.two]"), "{error}");
+    assert!(!dir.path().join("demo.fetched").exists(), "nothing of it is kept");
+    // With that line it is taken.
+    let addon = format!("[addons.one]\nmanifest = '{}'\n{line}", serve(1, ok(MANIFEST)));
+    assert_eq!(fetch(&cluster(dir.path(), &addon)).await.unwrap().addons[0].objects.len(), 2);
+    // Nobody answers any more; `check` asks the same.
+    let error = fetch::pinned(&lacking).await.unwrap_err();
+    assert!(error.what.contains("addon one is fetched from a URL"), "{error}");
+    assert!(error.what.contains("cannot be fetched to compute it"), "{error}");
 }
 
 #[tokio::test]

@@ -150,14 +150,14 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
     });
     let read: Vec<Cluster> = read.collect();
-    assert_eq!(read.len(), 6);
+    assert_eq!(read.len(), 5);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
     assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
     assert_eq!(read[2].registries[0].ca.as_deref(), Some(include_str!("inventories/mirror-ca.pem")));
     assert!(read[3].packages.key.is_some());
     assert!(read.iter().all(|cluster| cluster.warnings.is_empty()));
     assert!(matches!(&read[4].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
-    assert_eq!(read[5].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
+    assert_eq!(read[4].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
 }
 
 #[test]

@@ -20,10 +20,11 @@ pub(super) struct Check {
     inventory: Inventory,
 }
 
-pub(super) fn check(args: &Check) -> Outcome {
+pub(super) async fn check(args: &Check) -> Outcome {
     let path = &args.inventory.inventory;
     let cluster = inventory::read(path).map_err(one)?;
     warn_of_unsafe_files(&cluster);
+    fetch::pinned(&cluster).await.map_err(one)?;
     fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;

@@ -1,5 +1,5 @@
 //! `[addons.…]`: manifests that are applied once the cluster is up, in the order of the file. Those behind a URL
-//! are not fetched here.
+//! are not fetched here, and one whose hash is missing is refused by `fetch`, which can say what it would be.
 
 use super::files::Folder;
 use super::mistake::{Mistakes, Span};
