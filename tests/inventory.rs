@@ -232,6 +232,20 @@ fn a_cluster_may_be_ipv6_only() {
 }
 
 #[test]
+fn an_image_is_named_by_tag_by_digest_or_by_both() {
+    let digest = "a".repeat(64);
+    for image in [
+        "r.io:5000/x:v1".to_string(),
+        format!("r.io:5000/x@sha256:{digest}"),
+        format!("r.io:5000/x:v1@sha256:{digest}"),
+    ] {
+        let cluster = minimal(&format!("[flannel]\nimage = '{image}'\nplugin = '{image}'\n")).unwrap();
+        let Network::Flannel(flannel) = &cluster.network else { panic!() };
+        assert_eq!((&flannel.image, &flannel.plugin), (&image, &image));
+    }
+}
+
+#[test]
 fn files_that_go_to_machines_hold_what_they_are_for_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (ca, key) = (include_str!("inventories/mirror-ca.pem"), include_str!("keys/other.asc"));

@@ -91,7 +91,8 @@ pub fn is_repository(text: &str) -> bool {
 /// An image, with what follows its repository: a tag or a digest. `None`: neither.
 pub fn image(text: &str) -> Option<&str> {
     if let Some((repository, digest)) = text.split_once("@sha256:") {
-        let hex = digest.len() == 64 && digest.chars().all(|c| c.is_ascii_hexdigit());
+        let hex =
+            digest.len() == 64 && digest.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c));
         let repository = image(repository).unwrap_or(repository);
         return (hex && is_repository(repository)).then_some(repository);
     }
@@ -125,6 +126,12 @@ mod tests {
         }
         assert!(image(&format!("r.io/x@sha256:{digest}")).is_some());
         assert!(image(&format!("r.io/x:1@sha256:{digest}")).is_some());
+        assert_eq!(image(&format!("r.io/x:1@sha256:{digest}")), Some("r.io/x"));
+        assert!(
+            image(&format!("r.io/x:1@sha256:{}", "A".repeat(64))).is_none(),
+            "containerd takes lower case alone"
+        );
+        assert!(image(&format!("r.io/x:1@sha512:{digest}")).is_none());
         for wrong in ["docker.io/flannel/flannel", "198.18.0.1:5000/x/y", "r.io/x:", "r.io/x@sha256:12"] {
             assert!(image(wrong).is_none(), "{wrong}");
         }

@@ -29,3 +29,25 @@ pub(super) fn objects(cluster: &Cluster) -> Result<Vec<Value>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Flannel;
+
+    #[test]
+    fn an_image_keeps_its_digest() {
+        let digest = |c: &str| format!("docker.io/flannel/x:v1@sha256:{}", c.repeat(64));
+        let (image, plugin) = (digest("a"), digest("b"));
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.network = Network::Flannel(Flannel { image: image.clone(), plugin: plugin.clone() });
+        let objects = objects(&cluster).unwrap();
+        let daemons = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+        let pod = &daemons["spec"]["template"]["spec"];
+        let images = |list: &str| -> Vec<&str> {
+            pod[list].as_array().unwrap().iter().map(|it| it["image"].as_str().unwrap()).collect()
+        };
+        assert_eq!(images("initContainers"), [plugin.as_str(), &image]);
+        assert_eq!(images("containers"), [image.as_str()]);
+    }
+}
