@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex::{Captures, Regex};
 
 use crate::error::Error;
-use crate::shell::{KUBECTL, Sh, sh};
+use crate::shell::{KUBECTL, PODS, Sh, sh};
 
 mod causes;
 
@@ -77,10 +77,11 @@ pub fn script(back: Duration) -> Sh {
     let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
     sh!(
         "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
-         AGE={age} JOURNAL={journal}\n{KUBECTL}{SCRIPT}\n} </dev/null\nexit 0\n",
+         AGE={age} JOURNAL={journal}\n{KUBECTL}{PODS}{SCRIPT}\n} </dev/null\nexit 0\n",
         age,
         journal = format!("{journal:.3}"),
         KUBECTL,
+        PODS,
         SCRIPT
     )
 }

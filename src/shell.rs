@@ -35,6 +35,22 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+/// A line of a file that systemd reads by `EnvironmentFile=`: `name` is set to `value`, whatever is in it but a line break.
+/// In double quotes a backslash takes the meaning of these four (systemd.exec(5)); `%` has none there, unlike in a unit.
+pub fn environment(name: &str, value: &str) -> String {
+    let mut line = format!("{name}=\"");
+    for c in value.chars() {
+        if matches!(c, '"' | '\\' | '`' | '$') {
+            line.push('\\');
+        }
+        line.push(c);
+    }
+    line + "\"\n"
+}
+
+/// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
+pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
+
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to. Where those are gone, there may be the others
 /// that kubeadm leaves on the machine that began the cluster.
@@ -88,4 +104,49 @@ pub const APPLY: Sh = Sh::raw("kubectl apply --server-side --field-manager=irons
 /// The same, for what comes after `kubectl`.
 pub fn kubectl_apply(yaml: &str) -> Sh {
     kubectl() + here(APPLY, yaml)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How systemd reads it, as src/basic/env-file.c does: the states that a line in double quotes passes through.
+    fn read(line: &str) -> (String, String) {
+        let (name, rest) = line.split_once('=').unwrap();
+        let mut chars = rest.strip_prefix('"').unwrap().chars();
+        let mut value = String::new();
+        loop {
+            match chars.next().unwrap() {
+                '"' => break,
+                '\\' => match chars.next().unwrap() {
+                    c @ ('"' | '\\' | '`' | '$') => value.push(c),
+                    c => value.extend(['\\', c]),
+                },
+                c => value.push(c),
+            }
+        }
+        assert_eq!(chars.as_str(), "\n", "nothing follows: {line}");
+        (name.into(), value)
+    }
+
+    #[test]
+    fn systemd_reads_an_environment_as_it_was_meant() {
+        let values = [
+            "",
+            "a",
+            "http://me:p%40ss@proxy:3128",
+            "%i%%",
+            "$X ${Y}",
+            "`id`",
+            "a\\",
+            "\\\"",
+            "'",
+            "# no comment",
+            " a;b ",
+        ];
+        for value in values {
+            assert_eq!(read(&environment("X", value)), ("X".into(), value.into()));
+        }
+        assert_eq!(environment("X", r#"a"$\`"#), "X=\"a\\\"\\$\\\\\\`\"\n");
+    }
 }

@@ -38,7 +38,9 @@ for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_ku
   /var/log/pods/kube-system_kube-*/kube-controller-manager /var/log/pods/kube-system_kube-*/kube-scheduler \
   /var/log/pods/kube-system_kube-*/kube-proxy /var/log/pods/kube-flannel_flannel-*/flannel; do
   name=$(basename "$folder") from=$since
-  grep -qsx "$(echo "$name" | cut -c 1-15)" /proc/[0-9]*/comm || from=
+  uid=${folder%/*} uid=${uid##*_}
+  case $name in flannel) program=flanneld ;; *) program=$name ;; esac
+  [ -n "$(program "$uid" "$program")" ] || from=
   for file in $(ls -t "$folder" | head -n 2 | sort -n); do
     if young "$folder/$file" $((AGE + 300)); then
       tail -n 300 "$folder/$file" | awk -v from="$from" '$1 >= from' | cut -d ' ' -f 4- | from "container $name" 40

@@ -57,6 +57,11 @@ impl Root {
         ];
         let moved =
             dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        let locks = format!("{root}/proc/locks");
+        let moved = match std::path::Path::new(&locks).exists() {
+            true => moved.replace("/proc/locks", &locks),
+            false => moved,
+        };
         let moved = moved.replace("{fd#/proc/}", &format!("{{fd#{root}/proc/}}"));
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
     }
@@ -362,8 +367,18 @@ fn the_system_is_asked_where_it_says_so() {
     let (half, dpkg) = ("no package is half installed", "#!/bin/sh\necho ' libc6   x'\nexit ");
     let one = format!("{dpkg}1\n");
     assert_eq!(answer(half, &[("bin/dpkg", &one)]), said("libc6\n"));
-    let busy = [("bin/dpkg", one.as_str()), ("proc/51/comm", "dpkg\n")];
-    assert_eq!(answer(half, &busy), said(""), "somebody is at it");
+    let locked = |inode: &str| {
+        let files = [
+            ("bin/dpkg", one.as_str()),
+            ("bin/stat", "#!/bin/sh\necho 131\n"),
+            ("var/lib/dpkg/lock", ""),
+            ("proc/51/comm", "dpkg\n"),
+            ("proc/locks", &format!("1: POSIX  ADVISORY  WRITE 51 fd:01:{inode} 0 EOF\n")),
+        ];
+        answer(half, &files)
+    };
+    assert_eq!(locked("131"), said(""), "somebody is at it");
+    assert_eq!(locked("1310"), said("libc6\n"), "the name of a process says nothing");
     assert!(matches!(answer(half, &[("bin/dpkg", &format!("{dpkg}2\n"))]), Answer::Unknown(_)));
     let (protects, on) =
         ("whether something here restricts containers", ("sys/module/apparmor/parameters/enabled", "Y\n"));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBELETS_KUBECTL, Sh};
+use crate::shell::{KUBELETS_KUBECTL, PODS, Sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 use crate::steps::{network, runtime};
 
@@ -35,7 +35,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("the bridge of the pods has its node's range")
             .ask(BRIDGE)
             .is("")
-            .run(RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
+            .run(PODS + RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
@@ -84,14 +84,14 @@ $want"* | "$want
 done </run/flannel/subnet.env
 "#;
 
-/// Pods are where their sandbox is, and that is where its first process is: without it the kubelet makes both anew.
+/// Pods are where their sandbox is, and that is where its first process is: without it the kubelet makes both again.
 const RENUMBERED: Sh = Sh::raw(
-    r#"for netns in /run/netns/cni-*; do
+    r#"sandboxes=$(running 'labels."io.cri-containerd.kind"=="sandbox"')
+for netns in /run/netns/cni-*; do
   [ -e "$netns" ] || continue
   net=$(stat -L -c %i "$netns")
-  for p in /proc/[0-9]*; do
-    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = pause ] || continue
-    [ "$(stat -L -c %i "$p/ns/net" 2>/dev/null)" != "$net" ] || kill -s KILL "${p#/proc/}" 2>/dev/null || :
+  echo "$sandboxes" | while read -r id pid; do
+    [ "$(stat -L -c %i "/proc/$pid/ns/net" 2>/dev/null)" != "$net" ] || kill -s KILL "$pid" 2>/dev/null || :
   done
 done
 ip link delete cni0

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, READY, Sh, here, sh};
+use crate::shell::{KUBECTL, PODS, READY, Sh, here, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
-use crate::steps::{kubelet, static_pods, uploads};
+use crate::steps::{kubelet, uploads};
 
 pub(super) mod config;
 mod leave;
@@ -239,7 +239,7 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 /// Until the kubelet has started what has other arguments now, it is the old API server that answers. What YAML may
 /// make of an argument is not ours to know for certain, so this is not waited for without end.
 const STARTED: &str = r#"for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-  ( PATIENCE=60; patiently as_written "$m" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
+  ( PATIENCE=60; patiently as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
 done
 "#;
 
@@ -271,7 +271,8 @@ fn again(cx: &Cx) -> Result<Sh> {
         before
     );
     let script = config::with(&documents, &script)?;
-    Ok(diagnosis::hopeless() + KUBECTL + static_pods::AS_WRITTEN + script + after + receipt(cx)?)
+    let node = sh!("NODE={node}\n", node = cx.node.name);
+    Ok(diagnosis::hopeless() + KUBECTL + PODS + node + script + after + receipt(cx)?)
 }
 
 /// A table of the inventory with a name that is not kubeadm's.

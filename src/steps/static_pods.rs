@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
-use crate::shell::{KUBECTL, Sh};
+use crate::shell::{KUBECTL, PODS, sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
@@ -23,54 +23,26 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     reads.retain(|path| !unread.iter().any(|name| *path == format!("{CERTIFICATES_DIR}/{name}")));
     reads.extend(["controller-manager.conf", "scheduler.conf"].map(|name| format!("/etc/kubernetes/{name}")));
     let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
+    let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(vec![
         Want::that("the control plane runs with its current files")
-            .ask(STALE + "\nstale | while read -r pid name file; do echo \"$name is older than $file\"; done")
+            .ask(PODS + node.clone() + ASK)
             .is("")
-            .run_as_unit("control-plane", 10, STALE + KUBECTL + RESTART)
+            .run_as_unit("control-plane", 10, PODS + KUBECTL + node + RESTART)
             .nothing_to_undo(WITH_THE_MEMBER)
             .reads(if cx.machine.is_member() { &reads } else { &[] })
             .disrupts(),
     ])
 }
 
-/// Process, name and newest file of each component that was started before one of the files that its own command line
-/// names was changed. A process' start is counted in hundredths of a second since boot (proc(5)).
-const STALE: Sh = Sh::raw(
-    r#"stale() {
-  read -r up x </proc/uptime
-  now=$(date +%s.%N)
-  for p in /proc/[0-9]*; do
-    { read -r name <"$p/comm"; } 2>/dev/null || continue
-    case $name in etcd | kube-apiserver | kube-controller | kube-scheduler) ;; *) continue ;; esac
-    { read -r stat <"$p/stat"; } 2>/dev/null || continue
-    files=$({ tr '\0' '\n' <"$p/cmdline" | sed -n 's,^--[a-z-]*=\(/etc/kubernetes/.*\),\1,p'; } 2>/dev/null) || continue
-    [ -n "$files" ] || continue
-    set -- ${stat##*) }
-    { stat -L -c '%.2Z %n' -- $files 2>/dev/null || :; } | sort -rn | awk -v now="$now" -v up="$up" -v ticks="${20}" \
-      -v who="${p#/proc/} $name" 'NR == 1 && $1 > now - up + ticks / 100 { print who, $2 }'
-  done
-}
-"#,
-);
-
-/// Defines `as_written COMPONENT`: all of it that runs has the arguments that its manifest has now. Quotes are YAML's.
-pub(super) const AS_WRITTEN: &str = r#"as_written() {
-  found= is=$(sed -n 's/^ *- //p' "/etc/kubernetes/manifests/$1.yaml" | tr -d "\"'\\\\" | grep '^--' | sort)
-  for p in /proc/[0-9]*; do
-    { read -r name <"$p/comm"; } 2>/dev/null && [ "$name" = "$(echo "$1" | cut -c 1-15)" ] || continue
-    runs=$({ tr '\0' '\n' <"$p/cmdline"; } 2>/dev/null | tr -d "\"'\\\\" | grep '^--' | sort) || continue
-    [ "$runs" = "$is" ] || { echo "$1 has not been started with its new manifest" >&2; return 1; }
-    found=yes
-  done
-  [ -n "$found" ] || { echo "$1 does not run" >&2; return 1; }
-}
-"#;
+/// What was started before its files were changed.
+const ASK: &str = r#"all=$(stale "$NODE")
+[ -z "$all" ] || echo "$all" | while read -r pid name file; do echo "$name is older than $file"; done"#;
 
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
 /// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
 /// for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
-const RESTART: &str = r#"all=$(stale)
+const RESTART: &str = r#"all=$(stale "$NODE")
 pids() { echo "$all" | while read -r pid name file; do case $name in $1) echo "$pid" ;; esac; done; }
 finish() {
   patience=$1; shift
@@ -90,7 +62,7 @@ finish 150 $(pids etcd)
 systemctl start kubelet
 for name in $(echo "$all" | cut -d ' ' -f 2); do
   n=0
-  until pgrep -x "$name" >/dev/null; do
+  until [ -n "$(component "$name" "$NODE")" ]; do
     n=$((n + 1)); [ $n -lt 600 ] || { echo "$name was not started again"; exit 1; }
     sleep 0.1
   done

@@ -104,7 +104,11 @@ fn config() -> Want {
 /// Where a package manager is at work this says nothing: it is waited for when it is needed. Nor once ironstrap has
 /// been here: what it was killed at it finishes itself.
 const AUDIT: &str = r#"command -v dpkg >/dev/null || exit 0
-! grep -qsx -e dpkg -e apt-get -e unattended-upgr /proc/[0-9]*/comm || exit 0
+locks=$(cat /proc/locks)
+for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock; do
+  [ -e "$f" ] || continue
+  case $locks in *":$(stat -c %i "$f") "*) exit 0 ;; esac
+done
 x=$(dpkg --audit) || [ $? = 1 ]
 printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
