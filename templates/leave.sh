@@ -1,26 +1,36 @@
-# Shell that takes a machine out of its cluster, and before that notes what is there already. What is Kubernetes' own
-# goes; in places and tables that it shares with others only what came since.
+# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh, with
+# ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
+# shares with others only what came since. Paths are compared whole or up to a slash, never as patterns.
 
-# Where the kubelet, kubeadm and etcd write; whatever came since is theirs.
-OWN="/etc/kubernetes /var/lib/kubelet $ETCD /var/log/pods /var/log/containers /run/flannel /run/netns /run/xtables.lock"
-# Where networks of containers write, other people's too.
-SHARED="/etc/cni /opt/cni /var/lib/cni"
 # What the kubelet, kube-proxy and the network set while they run (kubelet: setupKernelTunables).
 SYSCTLS="vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
   kernel/keys/root_maxbytes net/ipv4/ip_forward net/ipv4/conf/all/route_localnet net/netfilter/nf_conntrack_max
   net/netfilter/nf_conntrack_tcp_timeout_established net/netfilter/nf_conntrack_tcp_timeout_close_wait"
+# The first line of `traces`, where they were taken through folders that are links.
+THROUGH='links were followed'
 
+# there -H|-P: what there is where Kubernetes writes, with links followed that are named here (-H) or not. Names with line
+# breaks are left out, with what is below them: no list of lines can hold them.
 there() {
-  # shellcheck disable=SC2086
-  find $OWN $SHARED -maxdepth 3 -printf 'path %p\n' 2>/dev/null || :
+  break='
+'
+  find "$1" /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel /run/xtables.lock \
+    /etc/cni /opt/cni /var/lib/cni -maxdepth 3 \( -name "*$break*" -prune -o -printf 'path %p\n' \) 2>/dev/null || :
+  find "$1" /run/netns -maxdepth 1 \( -name "*$break*" -prune -o -printf 'path %p\n' \) 2>/dev/null || :
+  # It may share its folder with others.
+  for d in "$ETCD" "$ETCD/member" "$ETCD/member/wal" "$ETCD/member/wal.tmp" "$ETCD/member/snap"; do
+    if [ -e "$d" ] || [ -L "$d" ]; then echo "path $d"; fi
+  done
 }
 
 # traces: what is there, a line each, with its kind in front.
 traces() {
-  there
+  echo "$THROUGH"
+  there -H
+  mounted / | sed 's/^/mount /'
   links | sed 's/^/link /'
   for s in $SYSCTLS; do [ ! -r "/proc/sys/$s" ] || echo "sysctl $s $(cat "/proc/sys/$s")"; done
-  for t in iptables ip6tables; do tables $t | sed -n 's/^:\(CNI-[^ ]*\).*/chain \1/p'; done
+  for t in iptables ip6tables; do tables $t | sed -n 's/^:\([^ ]*\).*/chain \1/p'; done
   ! has_nft || nft list tables
 }
 
@@ -29,22 +39,15 @@ links() {
   ip -o link | sed 's/^[0-9]*: \([^:@]*\).*/\1/'
 }
 
-# process NAME: which of the pods' processes is called so; whatever else runs here under that name is not meant.
-process() {
-  command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
-  timeout 30 ctr -n k8s.io tasks ls 2>/dev/null | awk 'NR > 1 { print $2 }' | while read -r p; do
-    { read -r name <"/proc/$p/comm"; } 2>/dev/null || continue
-    if [ "$name" = "$1" ]; then echo "$p"; fi
-  done
-}
-
-# kube-proxy brings an nft of its own, where the machine has none.
-PROXY=$(process kube-proxy | head -n 1)
+# kube-proxy brings an nft of its own. Where the machine has none, it runs in kube-proxy's container, which is privileged
+# and on the machine's network. Outside of it nothing runs that a container brings.
+PROXY=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1) || PROXY=
 has_nft() {
-  [ -x /usr/sbin/nft ] || { [ -n "$PROXY" ] && [ -x "/proc/$PROXY/root/usr/sbin/nft" ]; }
+  [ -x /usr/sbin/nft ] || { [ -n "$PROXY" ] && nft --version >/dev/null 2>&1; }
 }
 nft() {
-  if [ -x /usr/sbin/nft ]; then /usr/sbin/nft "$@"; else chroot "/proc/$PROXY/root" /usr/sbin/nft "$@"; fi
+  if [ -x /usr/sbin/nft ]; then /usr/sbin/nft "$@"; return; fi
+  k8s tasks exec --exec-id "ironstrap-$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')" "$PROXY" /usr/sbin/nft "$@" </dev/null
 }
 
 # variants FAMILY: the commands of iptables that there are to look with: those of the kernel's older tables only
@@ -61,26 +64,61 @@ tables() {
   for v in $(variants "$1"); do "$v-save" 2>/dev/null; done
 }
 
-# came: paths that were not there before.
+# came FOLDER: it and what is below it, the deepest first, as far as it was not there before. Nothing, where nobody noted
+# what was there before.
 came() {
-  there | grep -vxF -f "$kept" | cut -d ' ' -f 2- || :
+  [ -s "$kept" ] || return 0
+  follow=-P
+  ! grep -qxF "$THROUGH" "$kept" || follow=-H
+  there $follow | grep -vxF -f "$kept" | cut -c 6- |
+    FOLDER=$1 awk '$0 == ENVIRON["FOLDER"] || index($0, ENVIRON["FOLDER"] "/") == 1' | sort -r
 }
 
 # is_new KIND NAME
 is_new() {
-  ! grep -qxF "$1 $2" "$kept"
+  [ -s "$kept" ] && ! grep -qxF -- "$1 $2" "$kept"
+}
+
+# unmounted FOLDER: nothing is mounted below it any more that was not before, nor at boot.
+unmounted() {
+  at_boot=$(mounted "$1" /etc/fstab 2>/dev/null || :)
+  mounted "$1" | while IFS= read -r m; do
+    is_new mount "$m" || continue
+    ! printf '%s\n' "$at_boot" | grep -qxF -- "$m" || continue
+    umount -- "$m" || umount -l -- "$m" || :
+  done
+}
+
+# cleared FOLDER: what came into it goes. What others have mounted in it stays, with the folders that lead there.
+cleared() {
+  mounts=$(mounted "$1")
+  came "$1" | while IFS= read -r f; do
+    d=$f held=
+    while [ -n "$mounts" ] && [ -z "$held" ] && [ "$d" != "$1" ]; do
+      [ -L "$d" ] || ! mountpoint -q -- "$d" || held=$d
+      d=${d%/*}
+    done
+    [ -n "$held" ] || gone "$f"
+  done
+}
+
+# by_kubeadm: kubeadm ends the pods, in the way that also tells the network's plugins. It would empty the kubelet's folder
+# and its own, with what others have there and have mounted there: it is shown empty ones. Without a client in them it asks
+# no API server that may be down.
+by_kubeadm() {
+  timeout 240 unshare --mount --propagation slave sh -c '
+    below=$(readlink -f /var/lib/kubelet)/
+    BELOW=$below awk "index(\$2, ENVIRON[\"BELOW\"]) == 1 { print \$2 }" /proc/self/mounts | sort -r |
+      while read -r m; do umount -l "$m"; done
+    for d in /var/lib/kubelet /etc/kubernetes; do [ ! -d $d ] || mount -t tmpfs none $d || exit 1; done
+    exec kubeadm reset phase cleanup-node --cri-socket unix:///run/containerd/containerd.sock'
 }
 
 # no_pods: every container of Kubernetes ends, with its network; those of other namespaces go on.
 no_pods() {
   command -v ctr >/dev/null || return 0
   systemctl is-active -q containerd || systemctl start containerd || return 0
-  # The way that also tells the network's plugins. Without a client it asks no API server that may be down.
-  rm -f /etc/kubernetes/admin.conf
-  if command -v kubeadm >/dev/null; then
-    timeout 240 kubeadm reset phase cleanup-node --cri-socket unix:///run/containerd/containerd.sock || :
-  fi
-  k8s() { timeout 60 ctr -n k8s.io "$@"; }
+  ! command -v kubeadm >/dev/null || by_kubeadm || :
   for c in $(k8s containers ls -q); do
     k8s tasks delete -f "$c" >/dev/null 2>&1 || :
     k8s containers rm "$c" || :
@@ -90,17 +128,14 @@ no_pods() {
   ctr namespaces rm k8s.io >/dev/null 2>&1 || :
 }
 
-# unmounted PREFIX: nothing is mounted below it.
-unmounted() {
-  awk -v prefix="$1" 'index($2, prefix) == 1 { print $2 }' /proc/mounts | sort -r | while read -r m; do
-    umount "$m" || umount -l "$m" || :
-  done
-}
-
-# networks: the names of the networks that came with the cluster.
+# networks: the names of the networks that came with the cluster. Of files that others laid out beside flannel's nothing
+# is known. A name that is none (CNI specification) could lead elsewhere.
 networks() {
   echo cbr0
-  for f in $(came | grep '^/etc/cni/net.d/.*conf' || :); do sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' "$f" 2>/dev/null | head -n 1; done
+  came /etc/cni/net.d | while IFS= read -r f; do
+    case $NETWORK:$f in flannel:/etc/cni/net.d/10-flannel.conflist | manifests:*.conf | manifests:*.conflist) ;; *) continue ;; esac
+    sed -n 's/.*"name": *"\([A-Za-z0-9][A-Za-z0-9_.-]*\)".*/\1/p' "$f" 2>/dev/null | head -n 1
+  done
 }
 
 # our_rules: of rules as iptables-save prints them, what takes ours out again. Chains of CNI's plugins are ours where
@@ -108,8 +143,8 @@ networks() {
 our_rules() {
   awk -v kept="$kept" -v networks="$1" '
     BEGIN { while ((getline line <kept) > 0) before[line] = 1; n = split(networks, names, " ") }
-    function ours(c) { return c ~ /^KUBE-/ || c ~ /^FLANNEL/ || c in mine }
-    function target(rule,   i, w, k) { k = split(rule, w, " "); for (i = 1; i < k; i++) if (w[i] == "-j" || w[i] == "-g") return w[i + 1]; return "" }
+    function ours(c) { return ((c ~ /^KUBE-/ || c ~ /^FLANNEL-/) && !(("chain " c) in before)) || c in mine }
+    function target(rule,   i, w, k) { gsub(/"([^"\\]|\\.)*"/, "", rule); k = split(rule, w, " "); for (i = 1; i < k; i++) if (w[i] == "-j" || w[i] == "-g") return w[i + 1]; return "" }
     function named(rule,   i) { for (i = 1; i <= n; i++) if (index(rule, "name: \\\"" names[i] "\\\"")) return 1; return 0 }
     /^\*/ { table = $0; chains = rules = 0; delete mine; next }
     /^:/ { chain[++chains] = substr($1, 2); next }
@@ -126,7 +161,7 @@ our_rules() {
       for (i = 1; i <= chains; i++) if (ours(chain[i])) out = out ":" chain[i] " - [0:0]\n"
       for (i = 1; i <= rules; i++) {
         split(rule[i], w, " ")
-        if (!ours(w[2]) && (ours(target(rule[i])) || rule[i] ~ /--comment "?flanneld/)) out = out "-D" substr(rule[i], 3) "\n"
+        if (!ours(w[2]) && (ours(target(rule[i])) || rule[i] ~ /--comment "flanneld (masq|forward)"/)) out = out "-D" substr(rule[i], 3) "\n"
       }
       for (i = 1; i <= chains; i++) if (ours(chain[i])) out = out "-X " chain[i] "\n"
       if (out != "") printf "%s\n%sCOMMIT\n", table, out
@@ -144,8 +179,10 @@ no_rules() {
       # shellcheck disable=SC2086
       ! nft list table $t >/dev/null 2>&1 || nft delete table $t
     done
-    # Tables that only our rules had brought about.
+    # Tables that iptables had made for our rules only.
     nft list tables | while read -r t family name; do
+      case "$family $name" in 'ip '* | 'ip6 '*) ;; *) continue ;; esac
+      case $name in filter | nat | mangle | raw | security) ;; *) continue ;; esac
       is_new table "$family $name" || continue
       rules=$(nft list table "$family" "$name" | grep -vE '^(#.*|table .*\{|	chain .*\{|		type .*policy accept;|	\}|\}|)$' || :)
       [ -n "$rules" ] || nft delete table "$family" "$name"
@@ -155,43 +192,79 @@ no_rules() {
   fi
 }
 
+# result NAME FILE: the plugins' note of a container in this network, NAME-ID-INTERFACE. A network with a longer name has
+# other files.
+result() {
+  id=${2##*/"$1"-}
+  id=${id%%-*}
+  case $id in *[!0-9a-f]*) return 1 ;; esac
+  [ ${#id} = 64 ]
+}
+
 # no_network: interfaces and files of the network are gone, and no other's.
 no_network() {
-  names=$(networks | sort -u)
   for i in cni0 flannel.1 flannel-v6.1 kube-ipvs0; do
     if links | grep -qxF "$i" && is_new link "$i"; then ip link delete "$i"; fi
   done
-  for name in $names; do
-    for f in "/var/lib/cni/networks/$name" /var/lib/cni/results/"$name"-* /var/lib/cni/cache/results/"$name"-* /var/lib/cni/flannel; do
-      if [ -e "$f" ] && is_new path "$f"; then rm -rf "$f"; fi
+  for name in $(networks | sort -u); do
+    for f in "/var/lib/cni/networks/$name" /var/lib/cni/flannel; do
+      if [ -e "$f" ] && is_new path "$f"; then gone "$f"; fi
+    done
+    for f in /var/lib/cni/results/"$name"-* /var/lib/cni/cache/results/"$name"-*; do
+      if [ -f "$f" ] && result "$name" "$f" && is_new path "$f"; then rm -f -- "$f"; fi
     done
   done
-  for f in $(came | grep -E '^/(etc/cni/net.d|opt/cni/bin)/' || :); do
-    case $NETWORK:$f in
-    flannel:*/10-flannel.conflist | flannel:/opt/cni/bin/flannel) rm -f "$f" ;;
-    manifests:*) dpkg -S "$f" >/dev/null 2>&1 || rm -rf "$f" ;;
-    esac
+  for d in /etc/cni /opt/cni /var/lib/cni; do
+    came "$d" | while IFS= read -r f; do
+      case $NETWORK:$f in
+      flannel:/etc/cni/net.d/10-flannel.conflist | flannel:/opt/cni/bin/flannel) rm -f "$f" ;;
+      manifests:/etc/cni/net.d/* | manifests:/opt/cni/bin/*) dpkg -S "$f" >/dev/null 2>&1 || gone "$f" ;;
+      esac
+      [ ! -d "$f" ] || [ -L "$f" ] || rmdir -- "$f" 2>/dev/null || :
+    done
   done
-  came | grep -E '^/(etc|opt|var/lib)/cni' | sort -r | while read -r d; do [ ! -d "$d" ] || rmdir "$d" 2>/dev/null || :; done
+}
+
+# no_netns: the CRI's network namespaces are gone, save one in which a process still runs: it is somebody else's.
+no_netns() {
+  came /run/netns | while IFS= read -r n; do
+    case $n in /run/netns/cni-*) ;; *) continue ;; esac
+    net=$(stat -L -c %i -- "$n") || continue
+    ! stat -L -c %i /proc/[0-9]*/ns/net 2>/dev/null | grep -qxF "$net" || continue
+    umount -- "$n" 2>/dev/null || :
+    rm -f -- "$n"
+  done
+  if is_new path /run/netns; then rmdir /run/netns 2>/dev/null || :; fi
+}
+
+# no_etcd: what etcd keeps is gone; the folder only where it came with etcd and is empty.
+no_etcd() {
+  for d in "$ETCD/member/wal" "$ETCD/member/wal.tmp" "$ETCD/member/snap"; do
+    if is_new path "$d"; then gone "$d"; fi
+  done
+  for d in "$ETCD/member" "$ETCD"; do
+    if is_new path "$d"; then rmdir -- "$d" 2>/dev/null || :; fi
+  done
 }
 
 # leave: all of it, in an order that can be begun again.
 leave() {
   systemctl stop kubelet 2>/dev/null || :
-  # They would bring their rules back; and they have what it takes to list them.
-  for p in $(process kube-proxy) $(process flanneld); do kill -s STOP "$p"; done
+  # They would bring their rules back; and kube-proxy has what it takes to list them.
+  for filter in "$(labelled kube-system kube-proxy)" "$(labelled kube-flannel flannel)"; do
+    running "$filter" | while read -r id pid; do kill -s STOP "$pid" 2>/dev/null || :; done
+  done
   no_rules
   no_pods
   systemctl stop kubepods.slice 2>/dev/null || :
-  unmounted /var/lib/kubelet/
+  for d in /var/lib/kubelet/pods /var/lib/kubelet/plugins; do unmounted "$d"; done
   # Of pods that could only be killed.
-  unmounted /run/containerd/io.containerd.grpc.v1.cri/
-  for n in $(came | grep '^/run/netns/' || :); do umount "$n" 2>/dev/null || :; done
+  unmounted /run/containerd/io.containerd.grpc.v1.cri
+  no_netns
   no_network
-  # shellcheck disable=SC2086
-  came | grep -E "^($(echo $OWN | tr ' ' '|'))(/|\$)" | sort -r | while read -r f; do
-    if [ -d "$f" ] && [ ! -L "$f" ]; then empty "$f"; rmdir "$f"; else rm -f "$f"; fi
-  done
+  for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
+  no_etcd
+  if is_new path /run/xtables.lock && [ -f /run/xtables.lock ]; then flock -n /run/xtables.lock rm -f /run/xtables.lock || :; fi
   sed -n 's/^sysctl //p' "$kept" | while read -r s value; do
     [ ! -w "/proc/sys/$s" ] || [ "$(cat "/proc/sys/$s")" = "$value" ] || echo "$value" >"/proc/sys/$s" || :
   done

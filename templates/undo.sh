@@ -40,10 +40,35 @@ restore() {
   forget "$1"
 }
 
-# empty FOLDER: takes out all that is in it, and nothing that is mounted in it.
+# mounted FOLDER [TABLE]: what is mounted below it, the deepest first; by /proc/mounts, or by another file of that
+# syntax (fstab(5)). A line break in a name stays written as \012, so that a line is one name.
+mounted() {
+  below=$(readlink -m -- "$1")
+  BELOW=${below%/}/ awk '
+    BEGIN { below = ENVIRON["BELOW"]; gsub(/\\/, "\\134", below); gsub(/ /, "\\040", below); gsub(/\t/, "\\011", below); gsub(/\n/, "\\012", below) }
+    index($2, below) == 1 && $2 != below { m = $2; gsub(/\\040/, " ", m); gsub(/\\011/, "\t", m); gsub(/\\134/, "\\\\", m); print m }
+  ' "${2:-/proc/mounts}" | sort -ru
+}
+
+# empty FOLDER: takes out all that is in it, and nothing that is mounted in it, from this file system or another. A folder
+# in which something is mounted stays.
 empty() {
   [ -d "$1" ] || return 0
-  find "$1" -xdev -mindepth 1 -delete
+  if [ -z "$(mounted "$1")" ]; then find "$1/" -xdev -mindepth 1 -delete; return; fi
+  for e in "$1"/* "$1"/.*; do
+    case ${e##*/} in . | ..) continue ;; esac
+    if [ ! -L "$e" ] && mountpoint -q -- "$e"; then echo "$e stays: something is mounted there"
+    elif [ -d "$e" ] && [ ! -L "$e" ]; then ( empty "$e" ); rmdir -- "$e" 2>/dev/null || :
+    elif [ -e "$e" ] || [ -L "$e" ]; then rm -f -- "$e"; fi
+  done
+}
+
+# gone PATH: it goes, with all that is below it, save what `empty` leaves. What it leads to as a link stays.
+gone() {
+  if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; return; fi
+  if mountpoint -q -- "$1"; then echo "$1 stays: something is mounted there"; return; fi
+  empty "$1"
+  rmdir -- "$1" 2>/dev/null || :
 }
 
 # unit_back UNIT STATE [ACTIVE]: the unit starts at boot, and runs, as it did before. STATE absent: it went with

@@ -659,7 +659,8 @@ COMMIT
 
 #[test]
 fn of_the_rules_in_the_kernel_only_ours_are_taken_out() {
-    let leave = fs::read_to_string("templates/leave.sh").unwrap();
+    let leave =
+        ["pods", "leave"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
     for shell in shells() {
         let root = Root::new();
         root.write("kept", "link lo\n");

@@ -158,7 +158,23 @@ iptables -N THEIRS; iptables -A THEIRS -s 203.0.113.7 -j DROP; iptables -A INPUT
 ip link add theirs0 type bridge
 ctr -n theirs images pull --plain-http 198.18.0.1:5000/pause:3.10.2 >/dev/null
 ctr -n theirs run -d 198.18.0.1:5000/pause:3.10.2 theirs
+iptables -N KUBE-THEIRS; iptables -A KUBE-THEIRS -s 203.0.113.8 -j DROP
+ip link add cni01 type bridge
+ip netns add blue; ip netns add cni-theirs
+mkdir -p /var/lib/kubelet/theirs /var/lib/kubelet-theirs /var/lib/etcd2/member /srv/theirs
+echo theirs | tee '/srv/theirs/a b' /var/lib/kubelet-theirs/config.yaml >/var/lib/etcd2/member/theirs
+mount --bind /srv/theirs /var/lib/kubelet/theirs
 "#;
+
+/// What they lay beside it while the cluster is there, and take away again.
+const THEIRS_SINCE: &str = r#"mkdir -p /etc/kubernetes-theirs /var/lib/kubelet2
+echo theirs | tee /etc/kubernetes-theirs/admin.conf >/var/lib/kubelet2/config.yaml
+ip netns add green"#;
+const AWAY: &str = r#"set -e
+cat /etc/kubernetes-theirs/admin.conf /var/lib/kubelet2/config.yaml '/var/lib/kubelet/theirs/a b' >/dev/null
+mountpoint -q /var/lib/kubelet/theirs
+ip netns exec green true; ip netns exec blue true; ip netns exec cni-theirs true
+ip netns delete green; rm -r /etc/kubernetes-theirs /var/lib/kubelet2"#;
 
 /// Laid out once more when the cluster is there: while it is alone, the kubelet would take it for the cluster's.
 const THEIR_NETWORK: &str = r#"mkdir -p /etc/cni/net.d
@@ -180,6 +196,7 @@ fn as_before(world: &World) {
     world.apply().good();
     assert_eq!(their_container(world), theirs, "it runs on under an apply");
     world.lab.ssh("w1", THEIR_NETWORK);
+    world.lab.ssh("w1", THEIRS_SINCE);
     let asked = world.start(&["reset"]).end(60);
     assert_eq!(asked.code, Some(5), "without a terminal nobody can be asked");
     assert!(asked.errors().contains("nobody to ask"), "{}", asked.errors());
@@ -190,6 +207,7 @@ fn as_before(world: &World) {
         assert_eq!(done.of_node(node, "state"), "converged", "{node}");
     }
     assert_eq!(their_container(world), theirs, "it runs on after a reset");
+    world.lab.ssh("w1", AWAY);
     assert_as_before(world, &before);
 }
 

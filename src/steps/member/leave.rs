@@ -2,7 +2,7 @@
 //! cluster is not told: that is for whoever removes a node from it.
 
 use crate::cluster::Network;
-use crate::shell::{Sh, sh};
+use crate::shell::{PODS, Sh, sh};
 use crate::step::{Back, Cx, Undo};
 
 const LEAVE: Sh = Sh::raw(include_str!("../../../templates/leave.sh"));
@@ -17,7 +17,7 @@ pub(super) fn undo(cx: &Cx) -> Undo {
         Network::None => "none",
     };
     let etcd = sh!("ETCD={etcd}\n", etcd);
-    let head = sh!("{etcd}NETWORK={network}\n{LEAVE}", etcd, network, LEAVE);
+    let head = sh!("{etcd}NETWORK={network}\n{PODS}{LEAVE}", etcd, network, PODS, LEAVE);
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(
         Back::new("member", format!("{node} has left {cluster}"))
@@ -28,7 +28,7 @@ pub(super) fn undo(cx: &Cx) -> Undo {
 }
 
 const NOW: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] || echo "the kubelet and its credentials"
-if [ -e "$ETCD/member" ]; then echo "etcd and all that the cluster keeps in it, $(du -sm -- "$ETCD" | cut -f 1) MiB in $ETCD"; fi
+if [ -e "$ETCD/member" ]; then echo "etcd and all that the cluster keeps in it, $(du -sm -- "$ETCD/member" | cut -f 1) MiB in $ETCD/member"; fi
 if [ -S /run/containerd/containerd.sock ]; then
   n=$(ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
   [ "$n" = 0 ] || echo "$n containers of Kubernetes, and its images"
