@@ -179,6 +179,8 @@ pub(crate) struct Found {
     objects: BTreeMap<Object, String>,
     /// Names of all Nodes.
     nodes: Vec<String>,
+    /// The note on each Node, as JSON.
+    notes: BTreeMap<String, String>,
 }
 
 /// A word that no answer contains: 16 random bytes in hex. Fails where the system has no randomness.

@@ -382,6 +382,11 @@ impl Object {
     pub fn node(name: &str) -> Self {
         Object::new("v1", "Node", "", name)
     }
+
+    /// What ironstrap set on Nodes, as it noted it. The answer is a string: the note on the Node that is asked for beside it.
+    pub fn notes() -> Self {
+        Object::new("v1", "ConfigMap", "kube-system", "ironstrap")
+    }
 }
 
 impl Object {

@@ -139,12 +139,25 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let line = said.get(&*object.key()).copied().or_else(|| said.get(&*defaulted()?.key()).copied())?;
         Some((object.clone(), line.to_string()))
     });
-    Ok(Found { objects: found.collect(), nodes: text.lines().filter_map(node).collect() })
+    let objects: BTreeMap<Object, String> = found.collect();
+    let noted = objects.get(&Object::notes()).and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let noted = noted.as_ref().and_then(|object| object.get("data")?.as_object());
+    let notes = noted.into_iter().flatten().map(|(node, note)| (node.clone(), note.to_string()));
+    Ok(Found { notes: notes.collect(), objects, nodes: text.lines().filter_map(node).collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.
 pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
-    let line = |object: &Object| found.objects.get(object).map_or("absent", String::as_str);
+    let notes = Object::notes();
+    let note = || {
+        let node = wanted.iter().find(|object| is_node(object));
+        node.and_then(|node| found.notes.get(&node.name)).map_or("\"\"", String::as_str)
+    };
+    let line = |object: &Object| match found.objects.get(object).map_or("absent", String::as_str) {
+        // Of a thousand Nodes each answer has its own note alone.
+        line if line != "absent" && *object == notes => note(),
+        line => line,
+    };
     // No longer than it is: of a thousand Nodes there are some thousand answers.
     wanted.iter().flat_map(|object| [line(object), "\n"]).collect::<Vec<_>>().concat()
 }
@@ -172,6 +185,22 @@ mod tests {
             let found = found(line, 0, "", Object::new("v1", "ConfigMap", "", "a")).unwrap();
             assert_eq!(found.objects.len() == 1, there, "{line}");
         }
+    }
+
+    #[test]
+    fn of_the_notes_an_answer_has_that_of_its_own_node() {
+        let wanted = |name: &str| [Object::node(name), Object::notes()];
+        let answer = |name: &str, stdout: &str| {
+            let reply =
+                Reply { status: 0, stdout: format!("{stdout}{ALL_NODES}\n").into(), stderr: String::new() };
+            let wanted = wanted(name);
+            lines(&wanted, &read(reply, &[&Ask::Objects(wanted.to_vec())]).unwrap())
+        };
+        let nodes = "Node//a {}\nNode//b {}\n";
+        let notes = "ConfigMap/kube-system/ironstrap {\"data\":{\"a\":\"label x\"}}\n";
+        assert_eq!(answer("a", &format!("{nodes}{notes}")), "{}\n\"label x\"\n");
+        assert_eq!(answer("b", &format!("{nodes}{notes}")), "{}\n\"\"\n");
+        assert_eq!(answer("a", nodes), "{}\nabsent\n");
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::cluster::{Node, Taint};
 use crate::error::Result;
-use crate::shell::{APPLY, Sh, here, kubectl, sh};
+use crate::shell::{Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
 
-/// What we set, so that it can be taken back when the inventory no longer says it.
+const LABELS: Sh = Sh::raw(include_str!("../../templates/labels.sh"));
+/// Where an older ironstrap noted what it set. A kubelet may write there, so it is not believed.
 const SET_BY_US: &str = "ironstrap.dev/set";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -22,11 +23,12 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
     let waits = cx.fleet.before_known(&node.name);
     let wanted = node.clone();
     Want::that(format!("{} has its labels and taints", node.name))
-        .asks(Ask::Objects(vec![Object::node(&node.name)]))
+        .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
         .about([node.name.clone()])
         .judged(move |answer| {
-            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-            let (have, want) = compare(&wanted, &object);
+            let mut lines = answer.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
+            let (object, note) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+            let (have, want) = compare(&wanted, &object, note.as_str().unwrap_or_default());
             match (&waits, have == want) {
                 (_, true) => Verdict::Holds,
                 (Some(for_what), _) => Verdict::Waits { have, want, for_what: for_what.clone() },
@@ -60,43 +62,59 @@ fn ours(node: &Node) -> Vec<String> {
     labels.chain(taints).collect()
 }
 
-/// Keys of what we see to, for `SET_BY_US`.
-fn keys(node: &Node) -> String {
-    let labels = labels(node).into_keys().map(|key| format!("label {key}"));
-    let taints = taints(node).into_iter().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
+/// Names of labels and taints, as notes have them.
+fn names<'a>(labels: impl Iterator<Item = &'a String>, taints: &[Taint]) -> String {
+    let labels = labels.map(|key| format!("label {key}"));
+    let taints = taints.iter().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
     labels.chain(taints).collect::<Vec<_>>().join(",")
 }
 
-fn compare(node: &Node, object: &Value) -> (String, String) {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
-    let noted =
-        object.pointer("/metadata/annotations").and_then(|a| a.get(SET_BY_US)).and_then(Value::as_str);
-    let noted = noted.unwrap_or_default();
-    // What kubeadm set at the beginning is ours to take back too.
+/// What is noted: the names of what the inventory says. What kubeadm sets by itself is ours to take back without a note.
+fn note(node: &Node) -> String {
+    names(node.labels.keys(), node.taints.as_deref().unwrap_or_default())
+}
+
+/// What the node has of what is ours, and what it should have: as the inventory says, or as ironstrap noted where only
+/// administrators write.
+fn compare(node: &Node, object: &Value, noted: &str) -> (String, String) {
     let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
-    let taints: Vec<Taint> =
-        object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint).collect();
-    let mut have: Vec<String> = Vec::new();
-    let mine = |kind: &str, key: &str| {
-        format!(",{kubeadms},{noted},{},", keys(node)).contains(&format!(",{kind} {key},"))
-    };
-    have.extend(
-        labels
-            .iter()
-            .filter(|(key, _)| mine("label", key))
-            .map(|(k, v)| format!("label {k}={}", v.as_str().unwrap_or_default())),
-    );
-    have.extend(
-        taints
-            .iter()
-            .filter(|t| mine("taint", &format!("{}:{}", t.key, t.effect)))
-            .map(|t| format!("taint {t}")),
-    );
+    let wanted = names(labels(node).keys(), &taints(node));
+    let listed = |list: &str, name: &str| list.split(',').any(|other| other == name);
+    let mine = |name: &str| [kubeadms.as_str(), noted, &wanted].iter().any(|list| listed(list, name));
+    let has: Vec<(String, String)> = marks(object);
+    let mut have: Vec<String> =
+        has.iter().filter(|(name, _)| mine(name)).map(|(_, text)| text.clone()).collect();
     let mut want = ours(node);
     have.sort();
     want.sort();
+    // Where the rest differs, this goes without saying.
+    if have == want && noted != note(node) {
+        have.extend(noted.split(',').filter(|name| !name.is_empty()).map(|name| format!("noted: {name}")));
+        want.extend(
+            note(node).split(',').filter(|name| !name.is_empty()).map(|name| format!("noted: {name}")),
+        );
+    }
+    let old = object.pointer("/metadata/annotations").and_then(|all| all.get(SET_BY_US));
+    if let Some(old) = old.map(|old| old.as_str().unwrap_or_default()) {
+        have.push(format!("annotation {SET_BY_US}"));
+        let unknown = has.iter().filter(|(name, _)| listed(old, name) && !mine(name));
+        have.extend(unknown.map(|(_, text)| {
+            format!("{text} stays: an older ironstrap or the node itself set it; remove it by hand")
+        }));
+    }
     let text = |lines: Vec<String>| lines.iter().map(|line| format!("{line}\n")).collect();
     (text(have), text(want))
+}
+
+/// Name and text of each label and taint that a Node has.
+fn marks(object: &Value) -> Vec<(String, String)> {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let labels = labels.map(|(key, value)| {
+        (format!("label {key}"), format!("label {key}={}", value.as_str().unwrap_or_default()))
+    });
+    let taints = object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint);
+    let taints = taints.map(|t| (format!("taint {}:{}", t.key, t.effect), format!("taint {t}")));
+    labels.chain(taints).collect()
 }
 
 fn taint(value: &Value) -> Taint {
@@ -104,27 +122,78 @@ fn taint(value: &Value) -> Taint {
     Taint { key: text("key"), value: text("value"), effect: text("effect") }
 }
 
-/// Server-side apply takes back labels that we set once and no longer say. It cannot do that for taints, which
-/// are one list for all who set them: those go one by one.
+/// One by one, and not by server-side apply: what that takes back is said by the Node's managed fields, which a kubelet
+/// may write.
 fn set(node: &Node) -> Sh {
-    let name = &node.name;
-    let labels: Map<String, Value> = labels(node).into_iter().map(|(k, v)| (k, json!(v))).collect();
-    let object = json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": labels, "annotations": {SET_BY_US: keys(node)}},
-    });
-    let noted = format!("jsonpath={{.metadata.annotations.{}}}", SET_BY_US.replace('.', "\\."));
-    let mut script = kubectl() + sh!("set_before=$(kubectl get node -o {noted} -- {name})\n", noted, name);
-    script += sh!(
-        "echo \"$set_before,\"{mark} | tr , '\\n' | while read -r kind key; do\n\
-           [ \"$kind\" = taint ] || continue\n\
-           case {kept} in *\",taint $key,\"*) ;; *) kubectl taint node -- {name} \"$key-\" || : ;; esac\ndone\n",
-        mark = format!("taint {CONTROL_PLANE}:NoSchedule"),
-        kept = format!(",{},", keys(node)),
-        name
-    );
-    for taint in taints(node) {
-        script += sh!("kubectl taint node --overwrite -- {name} {taint}\n", name, taint = taint.to_string());
+    let (name, list) = (&node.name, note(node));
+    let wanted = names(labels(node).keys(), &taints(node));
+    let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
+    let unmark = sh!("unmark {name} {list} {wanted} {kubeadms}\n", name, list, wanted, kubeadms);
+    let mut script = kubectl() + LABELS + unmark;
+    let labels: Vec<String> = labels(node).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if !labels.is_empty() {
+        let words = Sh::words(labels);
+        script += sh!("kubectl label --overwrite node -- {name} {words} >/dev/null\n", name, words);
     }
-    script + here(APPLY, &object.to_string())
+    let taints: Vec<String> = taints(node).iter().map(Taint::to_string).collect();
+    if !taints.is_empty() {
+        let words = Sh::words(taints);
+        script += sh!("kubectl taint --overwrite node -- {name} {words} >/dev/null\n", name, words);
+    }
+    script + sh!("marked {name} {list}", name, list)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::{Role, Ssh};
+
+    fn node(role: Role, labels: &[(&str, &str)], taints: Option<Vec<Taint>>) -> Node {
+        let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let ip = std::net::IpAddr::from([198, 18, 0, 11]);
+        Node { name: "w1".into(), role, ssh: Ssh::default(), ip, labels, taints }
+    }
+
+    fn quarantined(annotation: &str) -> Value {
+        json!({"metadata": {"labels": {"team": "x", "disk": "ssd"}, "annotations": {SET_BY_US: annotation}},
+            "spec": {"taints": [{"key": "quarantine", "effect": "NoExecute"}]}})
+    }
+
+    #[test]
+    fn what_a_kubelet_writes_on_its_node_takes_nothing_off_it() {
+        let node = node(Role::Worker, &[("disk", "ssd")], None);
+        let (have, want) =
+            compare(&node, &quarantined("taint quarantine:NoExecute,label team"), "label disk");
+        assert_eq!(want, "label disk=ssd\n");
+        let by_hand = "stays: an older ironstrap or the node itself set it; remove it by hand";
+        let stays = |text: &str| format!("{text} {by_hand}\n");
+        let stays = stays("label team=x") + &stays("taint quarantine:NoExecute");
+        assert_eq!(have, format!("label disk=ssd\nannotation {SET_BY_US}\n{stays}"));
+        let script = set(&node);
+        assert!(!script.contains("--server-side") && !script.contains("annotations"), "{script}");
+    }
+
+    #[test]
+    fn what_is_noted_where_only_administrators_write_is_taken_back() {
+        let node = node(Role::Worker, &[], Some(vec![]));
+        let mut object = quarantined("");
+        object["metadata"]["annotations"] = json!({});
+        let (have, want) = compare(&node, &object, "taint quarantine:NoExecute,label team");
+        assert!(want.is_empty());
+        assert_eq!(have, "label team=x\ntaint quarantine:NoExecute\n");
+        let bare = compare(&node, &Value::Null, "label team,label b");
+        assert_eq!(bare, ("noted: label team\nnoted: label b\n".into(), String::new()));
+        assert_eq!(compare(&node, &object, ""), (String::new(), String::new()), "others' marks are theirs");
+    }
+
+    #[test]
+    fn kubeadms_marks_are_ours_without_a_note() {
+        let mark = json!({"metadata": {"labels": {CONTROL_PLANE: ""}}, "spec": {"taints": [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]}});
+        let (have, want) = compare(&node(Role::ControlPlane, &[], None), &mark, "");
+        assert_eq!(have, want);
+        let (have, want) = compare(&node(Role::ControlPlane, &[], Some(vec![])), &mark, "");
+        assert!(have.contains("taint ") && !want.contains("taint "), "{have}{want}");
+    }
 }

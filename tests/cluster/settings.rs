@@ -42,6 +42,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: labels,
     },
     Scenario {
+        says: "a process that is called as a component of the control plane, and is none, is left alone",
+        ground: Ground::Cluster,
+        run: namesake,
+    },
+    Scenario {
         says: "changed settings, labels and taints are planned, rolled out, and taken back",
         ground: Ground::Cluster,
         run: changes,
@@ -203,7 +208,35 @@ fn labels(world: &World) {
     world.apply().good();
     let (labels, _) = marks(world, "w1");
     assert_eq!((&labels["disk"], &labels["somebody"]), (&"ssd".into(), &"else".into()));
+    // What a kubelet can write on its Node says nothing of what ironstrap set.
+    world.kubectl(&["annotate", "node", "w1", "ironstrap.dev/set=label somebody"]);
+    let told = |event: &Value| event.to_string().contains("label somebody=else stays");
+    assert!(world.plan().good().events.iter().any(told));
+    world.apply().good();
+    assert_eq!(marks(world, "w1").0["somebody"], "else");
+    world.assert_converged();
     world.kubectl(&["label", "node", "w1", "w2", "somebody-"]);
+}
+
+/// A script's process has the name of its file, and these arguments.
+const NAMESAKE: &str = r#"printf '#!/bin/sh\nsleep 3600\n' >/root/kube-apiserver
+chmod 755 /root/kube-apiserver
+systemd-run --quiet --unit namesake /root/kube-apiserver --client-ca-file=/etc/kubernetes/pki/ca.crt
+sleep 1.5
+chmod 644 /etc/kubernetes/pki/ca.crt"#;
+
+fn namesake(world: &World) {
+    world.lab.ssh("m1", NAMESAKE);
+    let process = || world.lab.ssh("m1", "systemctl show -p MainPID --value namesake");
+    let before = process();
+    assert_eq!(world.lab.ssh("m1", &format!("cat /proc/{}/comm", before.trim())).trim(), "kube-apiserver");
+    let current = |(_, step, _): &&(String, String, String)| step == "static-pods";
+    let planned = world.plan().good().triples("drift");
+    assert_eq!(planned.iter().filter(current).count(), 1, "the certificate is newer: {planned:#?}");
+    world.apply().good();
+    world.assert_converged();
+    assert_eq!(process(), before, "it runs on");
+    world.lab.ssh("m1", "systemctl stop namesake; rm /root/kube-apiserver");
 }
 
 fn changes(world: &World) {
