@@ -296,6 +296,43 @@ impl Cluster {
     }
 }
 
+/// The URL without user and password, and these two as they are meant.
+pub fn login(url: &str) -> (String, Option<(String, String)>) {
+    let Some((scheme, rest)) = url.split_once("://") else { return (url.into(), None) };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((login, host)) = authority.rsplit_once('@') else { return (url.into(), None) };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    (format!("{scheme}://{host}{path}"), Some((decoded(user), decoded(password))))
+}
+
+/// Without percent-encoding (RFC 3986); what is none stays.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|code| std::str::from_utf8(code).ok());
+        let byte = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Packages {
+    /// The repository's address, which may be seen by everybody.
+    pub fn address(&self) -> String {
+        login(&self.kubernetes).0
+    }
+
+    /// What apt has to know to be let in (apt_auth.conf(5)); for root alone.
+    pub fn credentials(&self) -> Option<String> {
+        let (address, login) = login(&self.kubernetes);
+        let (user, password) = login?;
+        let password = if password.is_empty() { password } else { format!(" password {password}") };
+        Some(format!("machine {address} login {user}{password}\n"))
+    }
+}
+
 impl Cluster {
     /// Environment variables for programs that fetch things; none without a proxy. What belongs to the
     /// cluster is reached directly.

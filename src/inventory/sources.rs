@@ -1,11 +1,13 @@
 //! Where things are fetched from: registries, packages, proxies.
 
+use ipnet::IpNet;
+
 use super::files::Folder;
 use super::general::strings;
 use super::mistake::Mistakes;
 use super::table::{Table, Text};
 use super::words;
-use crate::cluster::{Packages, Proxy, Registry};
+use crate::cluster::{Packages, Proxy, Registry, login};
 
 const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
 
@@ -55,6 +57,8 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
         mistakes.add(&url.at, "only {minor} is replaced, by the minor version, as in 1.36");
     } else if !words::is_url(&kubernetes) {
         mistakes.add(&url.at, URL);
+    } else if login(&kubernetes).1.is_some_and(|(user, password)| !is_plain(&user) || !is_plain(&password)) {
+        mistakes.add(&url.at, "apt takes no user and no password with blanks in it");
     }
     if kubernetes.starts_with("http://") && table.value("key").is_none() {
         let help = "say `key`, a file with the repository's signing key";
@@ -79,6 +83,17 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
     Packages { key: Some(keys.armored()), ..packages }
 }
 
+/// A word of apt_auth.conf(5).
+fn is_plain(text: &str) -> bool {
+    !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+/// A host, a domain with a dot in front, an address or a range.
+fn is_direct(text: &str) -> bool {
+    let domain = text.strip_prefix('.').is_some_and(|domain| words::is_subdomain(&domain.to_lowercase()));
+    domain || words::is_host(text) || text.parse::<IpNet>().is_ok()
+}
+
 /// `[proxy]`
 pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     let table = root.table("proxy");
@@ -91,10 +106,13 @@ pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     };
     let (http, https) = (url("http").unwrap_or_default(), url("https").unwrap_or_default());
     let no = table.texts("no");
-    for entry in &no {
-        if entry.is.is_empty() || entry.is.contains(|c: char| c.is_whitespace() || c == ',' || c == '"') {
-            mistakes.add(&entry.at, "each entry is one host, domain or range, without spaces or commas");
-        }
+    for entry in no.iter().filter(|entry| !is_direct(entry.is)) {
+        let says = "each entry is one host, domain, address or range, without spaces or commas";
+        mistakes.add_help(
+            &entry.at,
+            says,
+            "as in \"example.com\", \".example.com\", \"198.18.0.11\" or \"198.18.0.0/15\"",
+        );
     }
     Proxy { http, https, no: strings(no) }
 }

@@ -19,6 +19,7 @@ pub const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
 /// The kubelet's unit and what kubeadm's package adds to it.
 pub(super) const UNIT_FILES: [&str; 2] =
     ["/usr/lib/systemd/system/kubelet.service", "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"];
+const AUTH: &str = "/etc/apt/auth.conf.d/ironstrap.conf";
 const SOURCE: &str = "/etc/apt/sources.list.d/kubernetes.list";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -26,12 +27,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let version = cluster.kubernetes.to_string();
     let names = PACKAGES.iter().map(|name| name.to_string()).collect();
     Ok(vec![
+        credentials(cluster),
         key(cx),
         Want::file(
             "the Kubernetes repository is known to apt",
             SOURCE,
             0o644,
-            &format!("# Kept by ironstrap.\ndeb [signed-by={KEY}] {} /\n", cluster.packages.kubernetes),
+            &format!("# Kept by ironstrap.\ndeb [signed-by={KEY}] {} /\n", cluster.packages.address()),
         ),
         Want::that(format!("kubelet, kubeadm and kubectl are {version} and held"))
             .asks(Ask::Packages(names))
@@ -45,6 +47,20 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
             .undone_by(Undo::Back(Back::unit("kubelet"))),
     ])
+}
+
+/// The list of repositories is everybody's to read, so what a repository asks for to let apt in stands elsewhere. apt reads
+/// it before it gives up being root.
+fn credentials(cluster: &Cluster) -> Want {
+    match cluster.packages.credentials() {
+        Some(text) => Want::secret_file(
+            "the Kubernetes repository's credentials are for root alone",
+            AUTH,
+            0o600,
+            &format!("# Kept by ironstrap.\n{text}"),
+        ),
+        None => Want::no_file("no credentials of a repository are left", AUTH),
+    }
 }
 
 /// The key as the inventory has it; else the one that machines of this fleet have or were shown, once it was found right

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, Registry};
+use crate::cluster::{Cluster, Registry, login};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{Sh, sh};
+use crate::shell::{Sh, environment, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::template;
 
@@ -17,6 +17,9 @@ pub const STEP: Step = Step {
 const CONFIG: &str = "/etc/containerd/config.toml";
 const CERTS: &str = "/etc/containerd/certs.d";
 const PROXY: &str = "/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf";
+/// What the drop-in names, for root alone: an address of a proxy may have a password in it, and what stands in a unit is shown
+/// to everybody by `systemctl show`.
+const PROXY_VARIABLES: &str = "/etc/ironstrap/proxy.env";
 /// Older ones speak another dialect of the CRI than the kubelet.
 const OLDEST: (u64, u64) = (1, 7);
 
@@ -28,7 +31,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
     }
-    wants.push(proxy(cluster));
+    wants.extend(proxy(cluster));
     wants.push(
         Want::that("containerd is installed and held")
             .asks(Ask::Packages(vec!["containerd".into()]))
@@ -36,7 +39,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run_as_unit("runtime", 20, install(cluster))
             .undone_by(Undo::Back(uninstalled())),
     );
-    wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, "/usr/bin/containerd"]));
+    wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, PROXY_VARIABLES, "/usr/bin/containerd"]));
     // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
     // made of the file, not what the file says.
     wants.push(
@@ -107,33 +110,34 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
         "skip_verify": registry.skip_verify,
     });
     let text = template::render("hosts.toml", values)?;
-    let hosts = Want::file(
-        format!("images of {host} come from its mirrors"),
-        &format!("{CERTS}/{host}/hosts.toml"),
-        0o644,
-        &text,
-    )
-    .at_most();
+    let that = format!("images of {host} come from its mirrors");
+    let path = format!("{CERTS}/{host}/hosts.toml");
+    let hosts = match registry.mirrors.iter().any(|url| login(url).1.is_some()) {
+        true => Want::secret_file(that, &path, 0o600, &text),
+        false => Want::file(that, &path, 0o644, &text).at_most(),
+    };
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
         Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text).at_most()
     });
     Ok(std::iter::once(hosts).chain(ca).collect())
 }
 
-/// Image pulls go through the proxy, the cluster's own traffic does not.
-fn proxy(cluster: &Cluster) -> Want {
+/// Image pulls go through the proxy, the cluster's own traffic does not. What stood in the drop-in of an older ironstrap does not
+/// travel: it may have a password in it.
+fn proxy(cluster: &Cluster) -> [Want; 2] {
     let variables = cluster.proxy_variables();
     if variables.is_empty() {
-        return Want::no_file("containerd uses no proxy", PROXY);
+        return [
+            Want::no_file("no variables of a proxy are left", PROXY_VARIABLES),
+            Want::no_file("containerd uses no proxy", PROXY),
+        ];
     }
-    let line = |(key, value): &(&str, String)| format!("Environment=\"{key}={value}\"\n");
-    let text: String = variables.iter().map(line).collect();
-    Want::file(
-        "containerd uses the proxy",
-        PROXY,
-        0o644,
-        &format!("# Kept by ironstrap: [proxy].\n[Service]\n{text}"),
-    )
+    let lines: String = variables.iter().map(|(name, value)| environment(name, value)).collect();
+    let drop_in = format!("# Kept by ironstrap: [proxy].\n[Service]\nEnvironmentFile={PROXY_VARIABLES}\n");
+    [
+        Want::secret_file("the variables of the proxy are for root alone", PROXY_VARIABLES, 0o600, &lines),
+        Want::secret_file("containerd uses the proxy", PROXY, 0o644, &drop_in),
+    ]
 }
 
 fn is_installed(state: &str) -> bool {

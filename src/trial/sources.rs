@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Cluster, Network, Node, Registry};
+use crate::cluster::{Cluster, Network, Node, Registry, login};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::shell::{Sh, sh};
@@ -19,7 +19,7 @@ trap 'exit 1' HUP INT TERM PIPE
 fetch() {
   fetch_to=$1 fetch_url=$2; shift 2
   if x=$(timeout 12 /usr/lib/apt/apt-helper -q -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \
-    -o APT::Sandbox::User=root "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
+    -o APT::Sandbox::User=root ${fetch_with-} "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
   [ $r != 124 ] || x='no answer within 12 s'
   x=$(printf '%s\n' "$x" | sed -n -e 's/^E: Failed to fetch [^ ]* *//p' -e '/^no answer/p' | head -n 1 | cut -c 1-300)
   echo "$x"
@@ -60,8 +60,17 @@ if [ ! -e /usr/bin/containerd ]; then
 fi
 wait"#;
 
+/// A command line is everybody's to see, so credentials go into a file, and apt's settings say where that is.
+const AUTH: Sh = Sh::raw(
+    r#"( umask 077; printf '%s\n' TEXT >"$d/auth" )
+fetch_with="-o Dir::Etc::netrc=$d/auth"
+"#,
+);
+
 pub fn packages(cluster: &Cluster) -> Ask {
-    Ask::Shell(exports(cluster) + FETCH + sh!("url={url}\n", url = cluster.packages.kubernetes) + PACKAGES)
+    let url = sh!("url={url}\n", url = cluster.packages.address());
+    let auth = cluster.packages.credentials().map(|text| AUTH.replaced("TEXT", text.trim_end()));
+    Ask::Shell(exports(cluster) + FETCH + auth.unwrap_or_default() + url + PACKAGES)
 }
 
 /// The signing key of the Kubernetes repository, as it is shown to this machine. It is judged on the operator's side.
@@ -96,7 +105,7 @@ pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfi
             "versions" if !versions.split(' ').any(has) => {
                 let newest = versions.split(' ').next_back().unwrap_or_default();
                 Error::new(Kind::Refused, format!("the Kubernetes repository has no kubelet {wanted}"))
-                    .because(format!("{} ends with {newest}", cluster.packages.kubernetes))
+                    .because(format!("{} ends with {newest}", cluster.packages.address()))
                     .hint("put a version that it has into `kubernetes` of [cluster]")
             }
             "containerd" if too_old(versions) => Error::new(
@@ -163,7 +172,8 @@ fn host(image: &str) -> &str {
 /// Where containerd will ask for its images: one of them has to answer.
 fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
     let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
-    let v2 = |url: &str| format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2"));
+    // containerd takes no credentials out of an address either.
+    let v2 = |url: &str| format!("{}/v2/", login(url).0.trim_end_matches('/').trim_end_matches("/v2"));
     let direct =
         if host == "docker.io" { "https://registry-1.docker.io" } else { &format!("https://{host}") };
     let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(direct), "")] };
