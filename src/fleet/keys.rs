@@ -75,13 +75,13 @@ pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Misfit {
     let error =
         Error::new(Kind::Refused, "the Kubernetes repository shows it no signing key that can be used")
             .on(node)
-            .because(format!("{}Release.key {why}", cluster.packages.kubernetes))
+            .because(format!("{}Release.key {why}", cluster.packages.address()))
             .hint("look at that address; or name a file with the right key as `key` in [packages]");
     Misfit { check: CHECK, error, harmless: false }
 }
 
 fn misfit(cluster: &Cluster, it: &Seen, error: Error) -> Misfit {
-    let error = error.on(it.node).because(format!("repository: {}", cluster.packages.kubernetes));
+    let error = error.on(it.node).because(format!("repository: {}", cluster.packages.address()));
     Misfit { check: CHECK, error, harmless: false }
 }
 

@@ -68,19 +68,22 @@ fetch_with="-o Dir::Etc::netrc=$d/auth"
 );
 
 pub fn packages(cluster: &Cluster) -> Ask {
-    let url = sh!("url={url}\n", url = cluster.packages.address());
-    let auth = cluster.packages.credentials().map(|text| AUTH.replaced("TEXT", text.trim_end()));
-    Ask::Shell(exports(cluster) + FETCH + auth.unwrap_or_default() + url + PACKAGES)
+    Ask::Shell(repository(cluster) + PACKAGES)
 }
 
 /// The signing key of the Kubernetes repository, as it is shown to this machine. It is judged on the operator's side.
 pub fn key(cluster: &Cluster) -> Ask {
-    let url = quote(&format!("{}Release.key", cluster.packages.kubernetes));
-    Ask::Shell(format!("{}{FETCH}url={url}\n{KEY}", exports(cluster)))
+    Ask::Shell(repository(cluster) + KEY)
 }
 
-const KEY: &str =
-    r#"if why=$(fetch "$d/key" "$url"); then head -c 1100000 "$d/key"; else echo "no $url: $why"; fi"#;
+const KEY: &str = r#"if why=$(fetch "$d/key" "${url}Release.key"); then head -c 1100000 "$d/key"; else echo "no ${url}Release.key: $why"; fi"#;
+
+/// Defines `fetch`, and `$url` of the Kubernetes repository.
+fn repository(cluster: &Cluster) -> Sh {
+    let url = sh!("url={url}\n", url = cluster.packages.address());
+    let auth = cluster.packages.credentials().map(|text| AUTH.replaced("TEXT", text.trim_end()));
+    exports(cluster) + FETCH + auth.unwrap_or_default() + url
+}
 
 /// What is shown in its place, where nothing can be fetched.
 pub fn no_key(node: &Node, answer: &str) -> Vec<Misfit> {
