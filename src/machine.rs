@@ -189,7 +189,7 @@ impl Machine {
             "codename" => self.codename = value.into(),
             "arch" => self.arch = value.into(),
             "uid" => self.uid = value.parse().ok()?,
-            "clock" => self.clock = value.parse().ok()?,
+            "clock" => self.clock = finite(value)?,
             "cpus" => self.cpus = value.parse().ok()?,
             "memory" => self.memory = value.parse().ok()?,
             "hostname" => self.hostname = value.into(),
@@ -244,10 +244,15 @@ impl Machine {
     }
 }
 
+/// A number that a machine says. NaN is no number: every comparison with it fails, and so every check would hold.
+pub(crate) fn finite(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
 /// From `START NOW`, in microseconds and seconds since boot; a unit that never started has 0.
 fn age(text: &str) -> Option<Option<f64>> {
     let (start, now) = text.split_once(' ')?;
-    let (start, now): (f64, f64) = (start.parse().ok()?, now.parse().ok()?);
+    let (start, now) = (finite(start)?, finite(now)?);
     Some((start > 0.0).then_some(now - start / 1e6))
 }
 

@@ -17,7 +17,7 @@ mod read;
 mod whole;
 
 pub use ask::{Topic, questions};
-pub use quantity::billionths;
+pub use quantity::{billionths, by_node};
 
 /// Something that may be there, and may be visible. In JSON its value; `null` where there is none or nobody could
 /// see it, and then `unseen` has the reason.

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::fleet::keys;
-use crate::machine::Machine;
+use crate::machine::{Machine, finite};
 use crate::openpgp::Keys;
 use crate::probe::Answer;
 use crate::shell::{Sh, sh};
@@ -142,7 +142,7 @@ const MANY: u32 = 100;
 fn slow(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     let read = |answer: &str| {
         let (milliseconds, writes) = answer.split_once(' ')?;
-        Some((milliseconds.parse::<f64>().ok()?, writes.parse::<u32>().ok()?))
+        Some((finite(milliseconds)?, writes.parse::<u32>().ok()?))
     };
     let Some((milliseconds, writes)) = read(answer) else {
         return vec![untried("Fsync", &node.name, &format!("dd said: {answer}"))];

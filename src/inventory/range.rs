@@ -3,6 +3,9 @@
 /// More than this is a slip of the finger: no Kubernetes cluster has more nodes.
 const MOST: u64 = 5000;
 
+/// The largest number of a name has no more digits.
+const DIGITS: usize = 20;
+
 /// What `text` stands for; a text without a range stands for itself. The error says what is wrong with it.
 pub fn expand(text: &str) -> Result<Vec<String>, String> {
     let Some((before, first, last, after)) = find(text) else {
@@ -10,6 +13,9 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
     };
     if find(after).is_some() {
         return Err("only one range is possible".into());
+    }
+    if first.len() > DIGITS || last.len() > DIGITS {
+        return Err(format!("a number of a range has at most {DIGITS} digits"));
     }
     let padded = |digits: &str| digits.len() > 1 && digits.starts_with('0');
     if (padded(first) || padded(last)) && first.len() != last.len() {
@@ -54,6 +60,15 @@ mod tests {
     fn zeros_in_front_are_kept() {
         assert_eq!(expand("w[08-10]").unwrap(), ["w08", "w09", "w10"]);
         assert_eq!(expand("w[0-1]").unwrap(), ["w0", "w1"]);
+    }
+
+    #[test]
+    fn a_number_of_absurd_length_is_refused() {
+        let zeros = "0".repeat(70_000);
+        let error = expand(&format!("w[{zeros}1-{zeros}2]")).unwrap_err();
+        assert_eq!(error, "a number of a range has at most 20 digits");
+        let (first, last) = ("0".repeat(19) + "1", "0".repeat(19) + "2");
+        assert_eq!(expand(&format!("w[{first}-{last}]")).unwrap(), [format!("w{first}"), format!("w{last}")]);
     }
 
     #[test]

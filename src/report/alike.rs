@@ -164,6 +164,13 @@ fn of_all(errors: &[&Error]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_any_script_are_put_together() {
+        let names: Vec<String> = (1..=9).map(|n| format!("größeé{n}ü")).collect();
+        assert_eq!(super::names(&names), "größeé[1-9]ü");
+        assert_eq!(parts("é1"), Some(("é", "1", "")));
+    }
     use crate::error::Kind;
 
     fn numbered(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {

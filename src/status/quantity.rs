@@ -28,7 +28,7 @@ pub fn billionths(text: &str) -> Option<i128> {
 /// `digits` times ten to the `power`.
 fn scaled(digits: i128, power: i32) -> Option<i128> {
     let ten = 10_i128.checked_pow(power.unsigned_abs())?;
-    if power < 0 { Some((digits + ten - 1) / ten) } else { digits.checked_mul(ten) }
+    if power < 0 { Some(digits.checked_add(ten - 1)? / ten) } else { digits.checked_mul(ten) }
 }
 
 /// What the pods of a node ask for together.
@@ -44,9 +44,9 @@ pub struct Requests {
 impl Requests {
     fn plus(self, other: Requests) -> Requests {
         Requests {
-            pods: self.pods + other.pods,
-            cpu: self.cpu + other.cpu,
-            memory: self.memory + other.memory,
+            pods: self.pods.saturating_add(other.pods),
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: self.memory.saturating_add(other.memory),
         }
     }
 

@@ -188,7 +188,11 @@ impl<'a> Voice<'a> {
                 let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
                 let counts: Vec<u64> = objects.filter_map(|o| o.pointer(pointer)?.as_u64()).collect();
                 // Not there: the plan says what to do about it.
-                if counts.is_empty() { Seen::Nothing } else { Seen::Is(counts.iter().sum()) }
+                if counts.is_empty() {
+                    Seen::Nothing
+                } else {
+                    Seen::Is(counts.into_iter().fold(0, u64::saturating_add))
+                }
             })
         };
         NetworkStatus {
@@ -204,11 +208,11 @@ const BILLION: i128 = 1_000_000_000;
 
 /// Cores, to the thousandth.
 fn cores(billionths: i128) -> f64 {
-    (billionths + 999_999).div_euclid(1_000_000) as f64 / 1000.0
+    billionths.saturating_add(999_999).div_euclid(1_000_000) as f64 / 1000.0
 }
 
 fn whole_units(billionths: i128) -> Seen<u64> {
-    match u64::try_from((billionths + BILLION - 1) / BILLION) {
+    match u64::try_from(billionths.saturating_add(BILLION - 1) / BILLION) {
         Ok(units) => Seen::Is(units),
         Err(_) => Seen::Unknown("an amount beyond all machines".into()),
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
+use crate::machine::finite;
 use crate::shell::{Sh, here, sh};
 use crate::step::Ask;
 
@@ -187,7 +188,7 @@ pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, En
         let [kind, ip, port, how, more @ ..] = words.as_slice() else { return None };
         let end = match (*how, more) {
             ("ok", [mtu, largest]) => End::Passed { mtu: mtu.parse().ok()?, largest: largest.parse().ok()? },
-            ("ok", [rtt]) => End::Reached { milliseconds: rtt.parse::<f64>().ok()? / 1000.0 },
+            ("ok", [rtt]) => End::Reached { milliseconds: finite(rtt)? / 1000.0 },
             ("refused", _) => End::Failed(REFUSED.into()),
             ("lost", _) => End::Failed("no answer".into()),
             ("unreachable", _) => End::Failed("no way there".into()),
