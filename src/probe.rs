@@ -10,6 +10,9 @@ use crate::step::{Ask, Object};
 
 mod objects;
 mod tables;
+mod watch;
+
+pub use watch::{Late, Limits, late};
 
 /// What a machine said to one ask.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,9 @@ impl Reply {
     /// The answer, where exit 0 and a quiet stderr are what makes one.
     fn answer(self) -> Answer {
         let Reply { status, stdout, stderr } = self;
+        if status == watch::LATE {
+            return Answer::Unknown(stderr);
+        }
         if status != 0 || !stderr.is_empty() {
             return Answer::Unknown(format!("exit {status}: {stderr}"));
         }
@@ -50,6 +56,11 @@ impl Reply {
 
 /// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random.
 pub fn script(asks: &[&Ask], boundary: &str) -> Sh {
+    script_within(asks, boundary, &Limits::default())
+}
+
+/// As `script`, with other limits for the questions.
+pub fn script_within(asks: &[&Ask], boundary: &str, limits: &Limits) -> Sh {
     let mut bodies: Vec<Sh> = machine::questions().into_iter().map(|(_, body)| body).collect();
     bodies.extend(tables::questions(asks));
     bodies.push(objects::question(asks));
@@ -68,7 +79,11 @@ pub fn script(asks: &[&Ask], boundary: &str) -> Sh {
          cd / || exit\nexec 3>&1\n{NEWCOMER}",
         NEWCOMER
     );
-    for question in questions {
+    text += watch::WATCH;
+    text += "{\n";
+    text += watch::BEGIN;
+    for (number, question) in questions.iter().enumerate() {
+        text += watch::begins(number);
         text += sh!(
             "{question}printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n",
             question,
@@ -76,7 +91,7 @@ pub fn script(asks: &[&Ask], boundary: &str) -> Sh {
         );
     }
     // In braces it is parsed whole before any of it runs.
-    text + "} </dev/null\n"
+    text + watch::end(boundary, limits) + "} </dev/null\n"
 }
 
 /// Whether a machine has begun to join a cluster, without a process for it.
@@ -89,7 +104,7 @@ done
 /// A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not `( … ) || …`: that
 /// would switch `set -e` off for all of it.
 fn question(body: &Sh) -> Sh {
-    sh!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- ); r=$?\n", body)
+    sh!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- 7>&- ); r=$?\n", body)
 }
 
 /// The asks that are shell, each once.
@@ -106,7 +121,10 @@ fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
 /// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
 /// with the reply as a whole.
 pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {
-    let mut replies = split(reply, boundary)?.into_iter();
+    let (reply, marks) = watch::marks(reply, boundary);
+    let mut replies = split(&reply, boundary)?;
+    watch::unanswered(&mut replies, &marks, asks);
+    let mut replies = replies.into_iter();
     let mut next = || replies.next().ok_or("the reply is shorter than the question");
     let mut head = Vec::new();
     for (name, _) in machine::questions() {
@@ -141,7 +159,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             other => tables.answer(other),
         });
     }
-    let ended = String::from_utf8(next()?.stdout).ok().and_then(|clock| clock.trim().parse::<f64>().ok());
+    let ended = String::from_utf8(next()?.stdout).ok().and_then(|clock| machine::finite(clock.trim()));
     machine.took = ended.ok_or("the reply has no end")? - machine.clock;
     match replies.next() {
         None => Ok((machine, answers)),

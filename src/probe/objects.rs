@@ -114,7 +114,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
     let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
-    if reply.status == TIMED_OUT {
+    if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
         return Err(format!("kubectl: no answer within {WITHIN} s"));
     }
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Answer, Reply};
+use crate::machine::finite;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
@@ -15,6 +16,9 @@ const PUBLIC: Sh = Sh::raw(
     "awk '/^ *(server|certificate-authority-data|client-certificate-data|client-certificate): / \
      { print FILENAME, substr($1, 1, length($1) - 1), $2 }'",
 );
+
+/// What the six questions run.
+pub(super) const NAMES: [&str; 6] = ["stat", "cat", "sha256sum", "awk", "systemctl show", "dpkg-query"];
 
 /// Stat, text and hash of files; kubeconfigs; units; packages. Always six questions, empty where nothing is asked.
 pub(super) fn questions(asks: &[&Ask]) -> [Sh; 6] {
@@ -213,7 +217,7 @@ fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
     let file = |line: &str| {
         let mut fields = line.split(TAB);
         let (path, kind, mode) = (fields.next()?, fields.next()?, fields.next()?);
-        let (size, changed) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let (size, changed) = (fields.next()?.parse().ok()?, finite(fields.next()?)?);
         let regular = kind.starts_with("regular");
         Some((path.to_string(), File { mode: mode.to_string(), size, regular, changed }))
     };

@@ -1,0 +1,195 @@
+//! Questions that never end: the watchdog that ends them on the machine, and what it says of them. There is one watchdog
+//! for a whole script, and a question costs it no process.
+
+use std::time::Duration;
+
+use super::{Reply, shells, tables};
+use crate::machine;
+use crate::shell::{Sh, sh};
+use crate::step::Ask;
+
+/// The functions of the watchdog.
+pub(super) const WATCH: Sh = Sh::raw(include_str!("../../templates/watch.sh"));
+
+/// The script of questions runs on the left side of a pipe, and the watchdog on the right side.
+pub(super) const BEGIN: Sh = Sh::raw(
+    "read -r watch_pid watch_rest </proc/self/stat\necho $watch_pid >&7\nunset watch_pid watch_rest\n",
+);
+
+/// The status of a question that the watchdog ended. No process ends with it.
+pub(super) const LATE: i32 = -1;
+
+/// How long questions may take. The watchdog looks once a tick.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub tick: Duration,
+    /// So many ticks for one question.
+    pub each: u32,
+    /// So many for all questions of a script together.
+    pub all: u32,
+}
+
+/// A question that is answered takes some milliseconds, and a second on a machine that is very busy. All questions of a
+/// script take a few seconds.
+const LIMITS: Limits = Limits { tick: Duration::from_secs(5), each: 4, all: 24 };
+
+impl Default for Limits {
+    fn default() -> Self {
+        LIMITS
+    }
+}
+
+impl Limits {
+    /// How long a whole script takes at most on a machine whose shell still runs: the last question may have begun just
+    /// before the end, and processes are given some seconds to end.
+    pub fn longest(&self) -> Duration {
+        self.tick * (self.all + 2) + Duration::from_secs(10)
+    }
+}
+
+/// Says which question begins.
+pub(super) fn begins(number: usize) -> Sh {
+    sh!("echo {number} >&7\n", number)
+}
+
+/// Ends what `BEGIN` began.
+pub(super) fn end(boundary: &str, limits: &Limits) -> Sh {
+    let Limits { tick, each, all } = limits;
+    let tick = tick.as_secs_f64().to_string();
+    sh!("} 7>&1 >&3 | watch {boundary} {tick} {each} {all}\n", boundary, tick, each, all)
+}
+
+/// What the watchdog said of a question.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Mark {
+    why: Why,
+    number: usize,
+    pid: u32,
+    process: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Why {
+    /// The question was ended.
+    Late,
+    /// All questions together took too long, and this was the last.
+    Overdue,
+    /// Nothing ends the process that the question waits for.
+    Stuck,
+}
+
+/// A question that had no answer in time. Nothing is known of the machine then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Late {
+    /// `no answer within 20 s: containerd config dump`
+    pub what: String,
+    /// What became of the process that it waited for.
+    pub process: String,
+}
+
+/// The questions that had no answer in time, but for those to the API server: kubectl waits where that does not answer,
+/// which is no fault of the machine.
+pub fn late(reply: &[u8], asks: &[&Ask], boundary: &str, limits: &Limits) -> Vec<Late> {
+    let names = names(asks);
+    let (_, marks) = marks(reply, boundary);
+    let counts = |mark: &&Mark| mark.why != Why::Late || !is_soft(&names, mark);
+    marks.iter().filter(counts).map(|mark| mark.told(&names, limits)).collect()
+}
+
+fn is_soft(names: &[String], mark: &Mark) -> bool {
+    names.get(mark.number).is_some_and(|name| name.starts_with("kubectl") || name.contains("kubectl "))
+}
+
+/// Takes the lines of the watchdog out of a reply.
+pub(super) fn marks(reply: &[u8], boundary: &str) -> (Vec<u8>, Vec<Mark>) {
+    let open = format!("\n{boundary} ").into_bytes();
+    let (mut rest, mut kept, mut marks) = (reply, Vec::new(), Vec::new());
+    while let Some(at) = super::find(rest, &open) {
+        let tail = &rest[at + open.len()..];
+        let end = tail.iter().position(|byte| *byte == b'\n');
+        match end.and_then(|end| Some((end, mark(&tail[..end])?))) {
+            Some((end, mark)) => {
+                kept.extend_from_slice(&rest[..at]);
+                marks.push(mark);
+                rest = &tail[end + 1..];
+            }
+            None => {
+                kept.extend_from_slice(&rest[..at + open.len()]);
+                rest = tail;
+            }
+        }
+    }
+    kept.extend_from_slice(rest);
+    (kept, marks)
+}
+
+/// `WHY NUMBER PID NAME`
+fn mark(line: &[u8]) -> Option<Mark> {
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.splitn(4, ' ');
+    let why = match words.next()? {
+        "late" => Why::Late,
+        "overdue" => Why::Overdue,
+        "stuck" => Why::Stuck,
+        _ => return None,
+    };
+    let (number, pid) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    // The kernel keeps 15 bytes of a process's name.
+    let process = words.next()?.chars().take(15).collect();
+    Some(Mark { why, number, pid, process })
+}
+
+impl Mark {
+    fn told(&self, names: &[String], limits: &Limits) -> Late {
+        let Mark { pid, process, .. } = self;
+        let within = |ticks: u32| (limits.tick * ticks).as_secs();
+        let question = named(names.get(self.number).map_or("?", String::as_str), process);
+        let what = match self.why {
+            Why::Overdue => {
+                format!(
+                    "the questions did not end within {} s, the last of them: {question}",
+                    within(limits.all)
+                )
+            }
+            _ => format!("no answer within {} s: {question}", within(limits.each)),
+        };
+        let process = match self.why {
+            Why::Stuck => format!("nothing ends the process that it waits for: {pid} ({process})"),
+            _ => format!("the process that it waited for was ended: {pid} ({process})"),
+        };
+        Late { what, process }
+    }
+}
+
+/// Puts what the watchdog said in the place of the answers that it cut short.
+pub(super) fn unanswered(replies: &mut [Reply], marks: &[Mark], asks: &[&Ask]) {
+    if marks.is_empty() {
+        return;
+    }
+    let names = names(asks);
+    for mark in marks {
+        if let Some(reply) = replies.get_mut(mark.number) {
+            *reply = Reply { status: LATE, stdout: vec![], stderr: mark.told(&names, &LIMITS).what };
+        }
+    }
+}
+
+/// What each question of the script asks, in their order.
+fn names(asks: &[&Ask]) -> Vec<String> {
+    let heads = machine::questions().into_iter().map(|(name, _)| format!("its {name}"));
+    let shells = shells(asks).into_iter().map(|ask| match ask {
+        Ask::Shell(body) | Ask::Newcomer(body) => body.to_string(),
+        _ => String::new(),
+    });
+    let tables = tables::NAMES.map(String::from).into_iter();
+    heads.chain(tables).chain(["kubectl get".into()]).chain(shells).chain(["date".into()]).collect()
+}
+
+/// The line of a question that names the process, or else the first line.
+fn named(body: &str, process: &str) -> String {
+    let lines = || body.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let word =
+        |line: &&str| line.split(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)).any(|w| w == process);
+    let line = lines().find(word).or_else(|| lines().next()).unwrap_or(body);
+    line.chars().take(100).collect()
+}
