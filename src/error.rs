@@ -16,6 +16,8 @@ pub enum Kind {
     Unreachable,
     /// The connection ended while a script ran there: nobody knows how far it got.
     Lost,
+    /// A script ran there and said nothing for too long, or far too much. It may still run.
+    Silent,
     /// It could be done, but would harm what is there.
     Refused,
     /// The present state could not be seen, so nothing was changed.
@@ -43,7 +45,7 @@ impl Kind {
         match self {
             Kind::Usage => 2,
             Kind::Inventory => 3,
-            Kind::Unreachable | Kind::Lost => 4,
+            Kind::Unreachable | Kind::Lost | Kind::Silent => 4,
             Kind::Refused => 5,
             Kind::Unknown => 6,
             Kind::Failed => 7,

@@ -179,22 +179,30 @@ pub enum Heard {
     Done(usize, i32),
 }
 
+/// What is kept of one line, in bytes.
+const LONGEST_LINE: usize = 16 << 10;
+
 /// Takes the stream of a script's output apart into lines and marks.
 pub struct Ear {
     boundary: String,
-    rest: Vec<u8>,
+    /// The line that has not ended yet, as far as it is kept.
+    line: Vec<u8>,
 }
 
 impl Ear {
     pub fn new(boundary: &str) -> Self {
-        Ear { boundary: format!("{boundary} "), rest: Vec::new() }
+        Ear { boundary: format!("{boundary} "), line: Vec::new() }
     }
 
     pub fn hear(&mut self, piece: &[u8]) -> Vec<Heard> {
-        self.rest.extend_from_slice(piece);
         let mut heard = Vec::new();
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let room = LONGEST_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if !part.ends_with(b"\n") {
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end();
             match line.strip_prefix(&self.boundary).and_then(mark) {
@@ -232,6 +240,19 @@ pub fn taken(lost: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_does_not_end_costs_neither_memory_nor_time() {
+        let (mut ear, piece) = (Ear::new("--b"), [b'x'; 32 << 10]);
+        let since = std::time::Instant::now();
+        for _ in 0..2048 {
+            assert_eq!(ear.hear(&piece), []);
+        }
+        assert!(ear.line.len() <= LONGEST_LINE);
+        assert!(since.elapsed().as_secs() < 10, "64 MiB took {:?}", since.elapsed());
+        let heard = ear.hear(b"\n--b done 0 1\n");
+        assert_eq!(heard, [Heard::Said("x".repeat(LONGEST_LINE)), Heard::Done(0, 1)]);
+    }
 
     #[test]
     fn marks_are_told_from_output_however_the_stream_is_cut() {

@@ -1,12 +1,52 @@
 //! The one thing a machine can do for us, and every scrap of shell that more than one step needs. The only
 //! quoting there is.
 
+use std::time::Duration;
+
 use crate::error::Result;
 
 mod text;
 
 pub(crate) use text::sh;
 pub use text::{Sh, ToSh, check, fill, here, quote, value};
+
+/// How long a script may take, and how much of what it says is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// From its first word to its last.
+    pub whole: Option<Duration>,
+    /// From one word to the next.
+    pub silence: Duration,
+    /// Bytes of its output.
+    pub kept: usize,
+    /// Of more output than that only the end is kept. Otherwise more is an error.
+    pub end_only: bool,
+}
+
+/// Longer than everything that a fix does without a word, except for work that runs as a unit and what waits for others.
+pub const SILENCE: Duration = Duration::from_secs(15 * 60);
+/// The answers of a machine of a cluster with thousands of nodes need less.
+const ANSWERS: usize = 16 << 20;
+/// More than anybody reads of the output of fixes.
+const LAST_WORDS: usize = 256 << 10;
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { whole: None, silence: SILENCE, kept: ANSWERS, end_only: false }
+    }
+}
+
+impl Bounds {
+    /// For a script that must end within this time.
+    pub fn within(whole: Duration) -> Self {
+        Bounds { whole: Some(whole), silence: whole, ..Bounds::default() }
+    }
+
+    /// For fixes: they may take as long as they like, but not without a word.
+    pub fn fixes(silence: Duration) -> Self {
+        Bounds { whole: None, silence, kept: LAST_WORDS, end_only: true }
+    }
+}
 
 /// A machine that runs shell for us, as root.
 pub trait Shell: Send + Sync + 'static {
@@ -19,6 +59,16 @@ pub trait Shell: Send + Sync + 'static {
         script: &Sh,
         heard: &mut (dyn FnMut(&[u8]) + Send),
     ) -> impl Future<Output = Result<Output>> + Send;
+
+    /// The same within bounds; a machine that oversteps them is an error, and the script may still run there.
+    fn run_within(
+        &self,
+        script: &Sh,
+        _bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> impl Future<Output = Result<Output>> + Send {
+        self.run(script, heard)
+    }
 
     /// Gives up what is only kept to be quicker the next time.
     fn rest(&self) -> impl Future<Output = ()> + Send {

@@ -22,9 +22,9 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::timeout;
 
 use crate::cluster::{self, Node};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::secret::SecretText;
-use crate::shell::{Output, Sh, Shell};
+use crate::shell::{Bounds, Output, Sh, Shell};
 use clock::Clock;
 use connect::{Connection, Visit};
 use exec::Cut;
@@ -209,7 +209,8 @@ impl Ssh {
         let found = since.elapsed();
         let connection = self.connection().await.map_err(on)?;
         let since = Instant::now();
-        self.run_once(&Sh::EMPTY, &mut |_| {}).await.map_err(on)?;
+        let bounds = Bounds::within(self.client.options.timeout * BEGINS_WITHIN);
+        self.run_once(&Sh::EMPTY, &bounds, &mut |_| {}).await.map_err(on)?;
         let root = connection.means.lock().await.as_ref().map_or("", Means::shown);
         let took = [("config", found)].into_iter().chain(connection.took.iter().copied());
         let took = took.chain([("root", since.elapsed())]).collect();
@@ -242,7 +243,13 @@ impl Ssh {
         }
     }
 
-    async fn run_once(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    async fn run_once(
+        &self,
+        script: &Sh,
+        bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output> {
+        let patience = self.client.options.timeout * BEGINS_WITHIN;
         let mut connection = self.connection().await?;
         let user = connection.way.user.clone();
         let mut known = connection.means.lock().await.clone();
@@ -257,28 +264,32 @@ impl Ssh {
                 session = connection.session().await;
             }
             let (channel, _slot) = session.map_err(|error| exec::no_session(&error))?;
-            let said =
-                match exec::exec(channel, &means, script, self.client.options.timeout * BEGINS_WITHIN, heard)
-                    .await
-                {
-                    Ok(output) => {
-                        lent.map(Lent::proved);
-                        *connection.means.lock().await = Some(means);
-                        return Ok(output);
-                    }
-                    Err(Cut::NotBegun(said)) => said,
-                    Err(cut) => {
-                        if let Cut::Lost(_) = cut {
-                            self.forget(&connection).await;
-                        }
-                        return Err(cut.told(&user, &means, connection.parting().as_deref()));
-                    }
-                };
+            let said = match exec::exec(channel, &means, script, (patience, bounds), heard).await {
+                Ok(output) => {
+                    lent.map(Lent::proved);
+                    *connection.means.lock().await = Some(means);
+                    return Ok(output);
+                }
+                Err(Cut::NotBegun(said)) => said,
+                Err(cut) => return Err(self.given_up(cut, &connection, &user, &means).await),
+            };
             match self.other_means(&means, &said, &connection, &mut lent).await? {
                 Some(other) => known = Some(other),
                 None => return Err(means.refused(&user, &said)),
             }
         }
+    }
+
+    /// A connection that was lost is forgotten, and one on which too much comes or nothing ends is ended.
+    async fn given_up(&self, cut: Cut, connection: &Arc<Connection>, user: &str, means: &Means) -> Error {
+        let ends = matches!(cut, Cut::Noise(_) | Cut::Flood(_) | Cut::Quiet(_) | Cut::Late(_));
+        if ends || matches!(cut, Cut::Lost(_)) {
+            self.forget(connection).await;
+        }
+        if ends {
+            tokio::spawn(part(connection.clone()));
+        }
+        cut.told(user, means, connection.parting().as_deref())
     }
 
     /// What to try after `means` did not make us root; `None` where nothing is left.
@@ -316,7 +327,16 @@ impl Ssh {
 impl Shell for Ssh {
     /// One that is dropped before its end leaves the script running over there.
     async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
-        self.run_once(script, heard).await.map_err(|error| error.on(&self.name))
+        self.run_within(script, &Bounds::default(), heard).await
+    }
+
+    async fn run_within(
+        &self,
+        script: &Sh,
+        bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output> {
+        self.run_once(script, bounds, heard).await.map_err(|error| error.on(&self.name))
     }
 
     /// Says goodbye, and does not wait for it.

@@ -312,7 +312,8 @@ impl<S: Shell> Fleetwork<S> {
                 }
                 self.disturb(i, ended);
             }
-            Done::Attached => work.stale = true,
+            Done::Attached(None) => work.stale = true,
+            Done::Attached(Some(wrong)) => self.members[i].leave(wrong),
         }
     }
 

@@ -2,12 +2,19 @@
 
 use tokio::task::JoinSet;
 
+use super::limits::Limits;
 use super::{Fleetwork, Member, Reading};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{self, Kin};
 use crate::machine::UNIT;
 use crate::plan::State;
 use crate::shell::Shell;
+
+impl<S> Member<S> {
+    fn is_silent(&self) -> bool {
+        self.left.as_ref().is_some_and(|error| error.kind == Kind::Silent)
+    }
+}
 
 impl<S: Shell> Fleetwork<S> {
     /// What this run may take: machines of its `kin`, and with `take_over` those that any other run holds. Call it under the
@@ -68,7 +75,10 @@ impl<S: Shell> Fleetwork<S> {
         let member = &mut self.members[first];
         let seen = member.machine.as_ref().and_then(|machine| machine.lease.clone());
         member.execs += 1;
-        let output = member.shell.run(&ledger::take(&self.run, seen.as_ref()), &mut |_| {}).await?;
+        let output = {
+            let script = ledger::take(&self.run, seen.as_ref());
+            member.shell.run_within(&script, &Limits::brief(), &mut |_| {}).await?
+        };
         if let Some(lost) = ledger::lease_lost(&output) {
             let error = ledger::taken(lost).on(&member.node.name);
             return Err(error);
@@ -83,17 +93,19 @@ impl<S: Shell> Fleetwork<S> {
         Ok(true)
     }
 
-    /// Gives every machine back that this run has taken. A machine that cannot be reached forgets by itself.
+    /// Gives every machine back that this run has taken. A machine that cannot be reached or says nothing forgets by itself.
     pub(super) async fn release(&mut self) {
         let mut releasing = JoinSet::new();
-        for member in self.members.iter_mut().filter(|m| m.work.holds) {
+        for member in self.members.iter_mut().filter(|m| m.work.holds && !m.is_silent()) {
             member.execs += 1;
             let script = match self.reading {
                 Reading::Forwards => ledger::release(&self.run),
                 _ => ledger::vanish(&self.run),
             };
             let shell = member.shell.clone();
-            releasing.spawn(async move { shell.run(&script, &mut |_| {}).await.map(drop) });
+            releasing.spawn(async move {
+                shell.run_within(&script, &Limits::brief(), &mut |_| {}).await.map(drop)
+            });
         }
         while releasing.join_next().await.is_some() {}
     }

@@ -100,6 +100,7 @@ impl<S: Shell> Fleetwork<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
+        let limits = Arc::default();
         let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let mut members = Vec::new();
         for (node, shell) in cluster.nodes.iter().zip(shells) {
@@ -111,6 +112,7 @@ impl<S: Shell> Fleetwork<S> {
                     node: node.name.clone(),
                     places: places.clone(),
                     events: events.clone(),
+                    limits: Arc::clone(&limits),
                 }),
                 asks,
                 looks: vec![],

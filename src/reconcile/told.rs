@@ -1,17 +1,18 @@
 //! A machine's shell as a run uses it: one of so many at once, and what is said to it is told. Its questions are told
 //! one by one, with their answers, and not as the script that puts them all.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
 use super::Fleetwork;
+use super::limits::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
 use crate::plan;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
-use crate::shell::{Output, Sh, Shell};
+use crate::shell::{Bounds, Output, Sh, Shell};
 use crate::step::Ask;
 
 pub(super) struct Told<S> {
@@ -20,20 +21,31 @@ pub(super) struct Told<S> {
     /// Shared by the whole fleet; who has a place may run something.
     pub places: Arc<Semaphore>,
     pub events: Events,
+    /// Shared by the whole fleet; the usual ones where nobody sets others.
+    pub limits: Arc<OnceLock<Limits>>,
 }
 
 impl<S: Shell> Told<S> {
     /// Runs a script that is told in another way.
-    pub async fn run_untold(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+    pub async fn run_untold(
+        &self,
+        script: &Sh,
+        bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output> {
         let place = self.places.acquire().await;
         let _place = place.map_err(|e| Error::new(Kind::Local, "the run is over").because(e.to_string()))?;
-        self.shell.run(script, heard).await
+        self.shell.run_within(script, bounds, heard).await
+    }
+
+    pub fn limits(&self) -> &Limits {
+        self.limits.get_or_init(Limits::default)
     }
 
     /// Runs a script that others wait for while it runs: it takes no place from them.
     pub async fn run_beside(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.begins(script);
-        let output = self.shell.run(script, heard).await?;
+        let output = self.shell.run_within(script, &Bounds::default(), heard).await?;
         self.ended(&output);
         Ok(output)
     }
@@ -55,8 +67,17 @@ impl<S: Shell> Told<S> {
 
 impl<S: Shell> Shell for Told<S> {
     async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        self.run_within(script, &Bounds::default(), heard).await
+    }
+
+    async fn run_within(
+        &self,
+        script: &Sh,
+        bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output> {
         self.begins(script);
-        let output = self.run_untold(script, heard).await?;
+        let output = self.run_untold(script, bounds, heard).await?;
         self.ended(&output);
         Ok(output)
     }

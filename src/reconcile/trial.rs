@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::limits::Limits;
 use super::told::Told;
 use super::{Fleetwork, work};
 use crate::fleet;
@@ -103,7 +104,7 @@ impl<S: Shell> Fleetwork<S> {
                 member.execs += 1;
                 let shell = member.shell.clone();
                 trying.spawn(async move {
-                    let answers = match work::ask(shell, asks.clone()).await {
+                    let answers = match work::ask_within(shell, asks.clone(), Limits::tries()).await {
                         Ok(heard) => heard.answers,
                         Err(error) => asks.iter().map(|_| Answer::Unknown(error.what.clone())).collect(),
                     };
@@ -123,7 +124,7 @@ impl<S: Shell> Fleetwork<S> {
             member.execs += 1;
             let (shell, script) = (member.shell.clone(), reach::end(&member.node, round));
             // Who cannot be told ends by itself.
-            ending.spawn(async move { drop(shell.run(&script, &mut |_| {}).await) });
+            ending.spawn(async move { drop(shell.run_within(&script, &Limits::brief(), &mut |_| {}).await) });
         }
         while ending.join_next().await.is_some() {}
         let all = async { while listeners.join_next().await.is_some() {} };
@@ -176,11 +177,16 @@ impl<S: Shell> Fleetwork<S> {
     }
 }
 
+/// What a listener says when it is ready is far shorter, in bytes.
+const MOST_HEARD: usize = 64 << 10;
+
 /// Keeps a listener until it ends, and gives away what it says once it is there.
 async fn hold<S: Shell>(shell: Arc<Told<S>>, script: Sh, nonce: String, ready: oneshot::Sender<String>) {
     let (mut said, mut ready) = (String::new(), Some(ready));
     let mut heard = |piece: &[u8]| {
-        said += &String::from_utf8_lossy(piece);
+        if said.len() < MOST_HEARD {
+            said += &String::from_utf8_lossy(piece);
+        }
         if reach::is_ready(&said, &nonce)
             && let Some(ready) = ready.take()
         {

@@ -1,16 +1,17 @@
 //! What is done to one machine at a time: a question, a script of fixes, waiting for work of an earlier run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::limits::Limits;
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
 use crate::ledger::{self, Ear, Heard, Run};
 use crate::machine::{Lease, Machine};
 use crate::plan::Change;
-use crate::probe::{self, Answer};
+use crate::probe::{self, Answer, Late};
 use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
@@ -79,7 +80,8 @@ pub(super) enum Done {
     Asked(Box<Result<Said>>),
     /// Wants whose fix ran to its end; and what went wrong, if anything did.
     Fixed(Vec<String>, Option<Wrong>),
-    Attached,
+    /// Why it cannot be waited for, if so.
+    Attached(Option<Wrong>),
 }
 
 /// What went wrong, and the nodes that it is about where those are others.
@@ -100,10 +102,20 @@ const LOOKS: u32 = 3;
 /// Asks a machine everything, once: again only where what it said was out of date before it had said all, or where the
 /// connection was lost before, for a question changes nothing.
 pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result<Said> {
+    let limits = shell.limits().clone();
+    ask_within(shell, asks, limits).await
+}
+
+/// The same, with other limits.
+pub(super) async fn ask_within<S: Shell>(
+    shell: Arc<Told<S>>,
+    asks: Vec<Ask>,
+    limits: Limits,
+) -> Result<Said> {
     let mut execs = 0;
     loop {
         execs += 1;
-        match ask_once(shell.clone(), &asks).await {
+        match ask_once(shell.clone(), &asks, &limits).await {
             Ok(said) if said.answers.iter().any(Answer::moved) && execs < LOOKS => {}
             Err(error) if error.kind == Kind::Lost && execs < LOOKS => {}
             said => return said.map(|said| Said { execs, ..said }),
@@ -111,11 +123,16 @@ pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result
     }
 }
 
-async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask]) -> Result<Said> {
+async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) -> Result<Said> {
     let boundary = boundary()?;
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
-    let output = shell.run_untold(&probe::script(&asks, &boundary), &mut |_| {}).await?;
+    let script = probe::script_within(&asks, &boundary, &limits.questions);
+    let output = shell.run_untold(&script, &limits.questions(), &mut |_| {}).await?;
+    let late = probe::late(&output.stdout, &asks, &boundary, &limits.questions);
+    if !late.is_empty() {
+        return Err(hangs(&late));
+    }
     let halfway = (before + now()) / 2.0;
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
         Error::new(Kind::Unknown, "cannot make out what the machine answered")
@@ -127,6 +144,15 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask]) -> Result<Said> {
     Ok(Said { machine, answers, clock, execs: 1 })
 }
 
+/// Of a machine on which a question has no answer nothing is known.
+fn hangs(late: &[Late]) -> Error {
+    let error = Error::new(Kind::Unknown, late[0].what.clone()).because(&late[0].process);
+    let more = late[1..].iter().fold(error, |error, late| error.because(&late.what).because(&late.process));
+    more.because("nothing was changed there").hint(
+        "find out on the machine what that command waits for: a disk, a network file system, a program that hangs",
+    )
+}
+
 /// Asks again after a while.
 pub(super) async fn ask_later<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>, after: Duration) -> Done {
     tokio::time::sleep(after).await;
@@ -135,7 +161,7 @@ pub(super) async fn ask_later<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>, aft
 
 /// Runs the fixes of one stage as one script, and tells how they go.
 pub(super) async fn fix<S: Shell>(
-    shell: Arc<S>,
+    shell: Arc<Told<S>>,
     node: String,
     run: Run,
     lease: Option<Lease>,
@@ -150,10 +176,15 @@ pub(super) async fn fix<S: Shell>(
     }
 }
 
+/// Lines of a fix that are told where it fails.
+const LAST_LINES: usize = 12;
+/// What is told of a script of fixes while it runs, in bytes.
+const MOST_TOLD: usize = 8 << 20;
+
 type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
 
 async fn try_fix<S: Shell>(
-    shell: &S,
+    shell: &Told<S>,
     node: &str,
     run: &Run,
     lease: Option<&Lease>,
@@ -165,9 +196,10 @@ async fn try_fix<S: Shell>(
     let script = ledger::fix(run, lease, &refs, &boundary);
     learn(changes);
     let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
-    let mut said: Vec<String> = Vec::new();
+    let (mut said, mut told) = (VecDeque::new(), 0);
+    let bounds = shell.limits().fixes(run, changes);
     let output = shell
-        .run(&script, &mut |piece| {
+        .run_within(&script, &bounds, &mut |piece| {
             for heard in ear.hear(piece) {
                 match heard {
                     Heard::Started(i) => {
@@ -179,8 +211,11 @@ async fn try_fix<S: Shell>(
                         }
                     }
                     Heard::Said(line) => {
-                        events.tell(Event::Said { node: node.into(), line: line.clone() });
-                        said.push(line);
+                        tell(node, &line, &mut told, events);
+                        said.push_back(line);
+                        if said.len() > LAST_LINES {
+                            said.pop_front();
+                        }
                     }
                     Heard::Done(i, 0) => done.extend(changes.get(i).map(|c| c.that.clone())),
                     Heard::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
@@ -206,6 +241,17 @@ async fn try_fix<S: Shell>(
     Ok((done, wrong))
 }
 
+/// Tells a line that a fix printed. Lines are shown more slowly than a machine can print them, so after some megabytes
+/// no more are told.
+fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
+    let more = *told < MOST_TOLD;
+    *told += line.len();
+    let line = if *told < MOST_TOLD { line } else { "(it prints too much; the rest is not shown)" };
+    if more {
+        events.tell(Event::Said { node: node.into(), line: line.into() });
+    }
+}
+
 /// Secrets travel within scripts, and scripts may be shown.
 fn learn(changes: &[Change]) {
     for change in changes.iter().filter(|change| change.secret) {
@@ -215,7 +261,7 @@ fn learn(changes: &[Change]) {
     }
 }
 
-fn failure(change: &Change, status: i32, said: &[String]) -> Error {
+fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
     Error::new(Kind::Failed, format!("{}: could not bring it about that {}", change.step, change.that))
         .because(format!("exit {status}, after these words:"))
         .because(tail(said))
@@ -223,29 +269,34 @@ fn failure(change: &Change, status: i32, said: &[String]) -> Error {
 }
 
 /// The last that was said: where a program says why it gave up.
-fn tail(said: &[String]) -> String {
-    said[said.len().saturating_sub(12)..].join("\n")
+fn tail(said: &VecDeque<String>) -> String {
+    said.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits for work that an earlier run began.
-pub(super) async fn attach<S: Shell>(shell: Arc<S>, node: String, unit: String, events: Events) -> Done {
+pub(super) async fn attach<S: Shell>(
+    shell: Arc<Told<S>>,
+    node: String,
+    unit: String,
+    events: Events,
+) -> Done {
     let boundary = match boundary() {
         Ok(boundary) => boundary,
-        Err(_) => return Done::Attached,
+        Err(_) => return Done::Attached(None),
     };
     events.tell(Event::Attached { node: node.clone(), unit: unit.clone() });
-    let mut ear = Ear::new(&boundary);
-    let heard = |piece: &[u8]| {
+    let (mut ear, mut told) = (Ear::new(&boundary), 0);
+    let mut heard = |piece: &[u8]| {
         for heard in ear.hear(piece) {
             if let Heard::Said(line) = heard {
-                events.tell(Event::Said { node: node.clone(), line });
+                tell(&node, &line, &mut told, &events);
             }
         }
     };
-    let mut heard = heard;
+    let bounds = shell.limits().attached();
+    let ended = shell.run_within(&ledger::attach(&unit, &boundary), &bounds, &mut heard).await;
     // However it ended: what it brought about is asked, not concluded.
-    let _ = shell.run(&ledger::attach(&unit, &boundary), &mut heard).await;
-    Done::Attached
+    Done::Attached(ended.err().filter(|error| error.kind == Kind::Silent).map(Wrong::from))
 }
 
 /// Seconds since 1970 by our own clock.

@@ -12,7 +12,7 @@ use russh::client::{self, Config, Handle, Msg};
 use russh::keys::Algorithm;
 use russh::{Channel, ChannelOpenFailure, Preferred, cipher};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::auth::{self, Entry, Login};
 use super::clock::Clock;
@@ -30,6 +30,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Whoever takes longer than this to connect and to log in goes on, and another may begin.
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(1);
+/// How long a server that is still there may take to open a session. One that is gone is noticed sooner, and connected to
+/// again.
+const OPENS_WITHIN: Duration = super::longest_silence().saturating_mul(2);
 /// How long to wait for a session that sshd still counts, though we saw its end.
 const SESSION_WAIT: Duration = Duration::from_secs(5);
 
@@ -282,7 +285,8 @@ impl Connection {
         let slot = self.slots.clone().acquire_owned().await.map_err(|_| russh::Error::Disconnect)?;
         let (mut wait, mut waited) = (Duration::from_millis(10), Duration::ZERO);
         loop {
-            match self.handle.channel_open_session().await {
+            let opened = timeout(OPENS_WITHIN, self.handle.channel_open_session()).await;
+            match opened.unwrap_or(Err(russh::Error::ConnectionTimeout)) {
                 Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed))
                     if waited < SESSION_WAIT =>
                 {

@@ -11,7 +11,7 @@ use ironstrap::error::{Error, Result};
 use ironstrap::inventory;
 use ironstrap::ledger::{Kin, Run};
 use ironstrap::pki::Trust;
-use ironstrap::reconcile::{Fleetwork, Stop};
+use ironstrap::reconcile::{Fleetwork, Limits, Stop};
 use ironstrap::report::{Event, Events};
 use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
@@ -137,6 +137,7 @@ pub struct Fleet {
     pub parallel: usize,
     /// Questions and scripts are told, as with `-v` and `--log`.
     pub detailed: bool,
+    pub limits: Limits,
     /// The operator's home.
     home: tempfile::TempDir,
     runs: AtomicUsize,
@@ -199,6 +200,7 @@ impl Fleet {
             limit: BTreeSet::new(),
             parallel: usize::MAX,
             detailed: false,
+            limits: Limits::default(),
             home,
             runs: AtomicUsize::new(0),
         }
@@ -274,6 +276,7 @@ impl Fleet {
         let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
         let mut work = work.unwrap();
         work.at_most(self.parallel);
+        work.bound(self.limits.clone());
         if !self.limit.is_empty() {
             work.limit(&self.limit);
         }

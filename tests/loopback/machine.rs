@@ -84,6 +84,27 @@ pub struct Seen {
     pub commands: Mutex<Vec<String>>,
     /// Once a script prints this, it is killed and its connection cut: so often.
     pub cut: Mutex<Option<(String, usize)>>,
+    /// What it does in the place of its work.
+    pub harm: Mutex<Option<Harm>>,
+    /// Channels that it opened at the other side: accepted, and rejected.
+    pub channels: (AtomicUsize, AtomicUsize),
+}
+
+/// What a machine that is broken, or somebody else's by now, does to whom it serves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Harm {
+    /// Begins, and says nothing more.
+    Silence,
+    /// Begins, and prints 64 MiB in lines.
+    Flood,
+    /// The same without an end of a line.
+    Line,
+    /// Prints so much before anything begins.
+    Banner,
+    /// Opens channels at the other side, and then works as it should.
+    Channels,
+    /// Answers questions, and does not end the line that a fix prints.
+    Fix,
 }
 
 impl Machine {
@@ -293,6 +314,14 @@ impl Handler for Guest {
 
 /// Runs a script on the machine, and says what it prints as it prints it.
 async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen: Arc<Seen>) {
+    let harm = *seen.harm.lock().unwrap();
+    match harm {
+        Some(Harm::Channels) => open_channels(&handle, &seen).await,
+        // Scripts of fixes have the functions of the lease in them.
+        Some(Harm::Fix) if !script.contains("lease()") => {}
+        Some(harm) => return do_harm(harm, id, &handle).await,
+        None => {}
+    }
     let root = root.display().to_string();
     let script = MOVED.iter().fold(script, |script, path| script.replace(path, &format!("{root}{path}")));
     let script = script.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"));
@@ -334,6 +363,42 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     let _ = handle.exit_status_request(id, status as u32).await;
     let _ = handle.eof(id).await;
     let _ = handle.close(id).await;
+}
+
+/// The connection stays as long as the other side wants it.
+async fn do_harm(harm: Harm, id: ChannelId, handle: &Handle) {
+    let begin = "\n--ironstrap begins--\n";
+    if harm != Harm::Banner && handle.data(id, begin).await.is_err() {
+        return;
+    }
+    let piece = match harm {
+        Harm::Silence => return,
+        Harm::Flood => b"and so on\n".repeat(3276),
+        _ => vec![b'x'; 32 << 10],
+    };
+    for _ in 0..2048 {
+        if handle.data(id, piece.clone()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Of each kind.
+async fn open_channels(handle: &Handle, seen: &Seen) {
+    for _ in 0..20 {
+        let opened = [
+            handle.channel_open_session().await.is_ok(),
+            handle.channel_open_agent().await.is_ok(),
+            handle.channel_open_x11("127.0.0.1", 1).await.is_ok(),
+            handle.channel_open_forwarded_tcpip("127.0.0.1", 1, "127.0.0.1", 1).await.is_ok(),
+            handle.channel_open_direct_tcpip("127.0.0.1", 1, "127.0.0.1", 1).await.is_ok(),
+            handle.channel_open_forwarded_streamlocal("/x").await.is_ok(),
+        ];
+        for opened in opened {
+            let count = if opened { &seen.channels.0 } else { &seen.channels.1 };
+            count.fetch_add(1, SeqCst);
+        }
+    }
 }
 
 /// Takes the folder out of what a script printed.

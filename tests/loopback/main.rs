@@ -5,6 +5,7 @@
 
 mod diagnosis;
 mod fleet;
+mod harm;
 mod lease;
 mod limit;
 mod log;

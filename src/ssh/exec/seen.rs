@@ -1,0 +1,259 @@
+//! What has come back of a script so far, and when it is too much or too late.
+
+use std::time::Duration;
+
+use russh::{ChannelMsg, ChannelReadHalf, Sig};
+use tokio::time::Instant;
+
+use super::{BEGIN, Cut, END, GRACE, NOISE};
+use crate::shell::{Bounds, Output};
+
+/// What has come back so far.
+pub(super) struct Seen {
+    output: Output,
+    status: Option<i32>,
+    /// What came before the script began.
+    noise: Vec<u8>,
+    pub(super) begun: bool,
+    /// Everything comes in one stream, and the end is part of it.
+    terminal: bool,
+    /// When the script began.
+    since: Instant,
+    /// When anything came last.
+    last: Instant,
+    /// What is kept of its output, in bytes; and whether only the end of it is.
+    kept: usize,
+    end_only: bool,
+}
+
+impl Seen {
+    pub(super) fn new(terminal: bool, bounds: &Bounds) -> Self {
+        let now = Instant::now();
+        Seen {
+            output: Output::default(),
+            status: None,
+            noise: vec![],
+            begun: false,
+            terminal,
+            since: now,
+            last: now,
+            kept: bounds.kept,
+            end_only: bounds.end_only,
+        }
+    }
+
+    /// When it has taken too long, if nothing more comes.
+    pub(super) fn until_when(&self, late: Instant, bounds: &Bounds) -> Instant {
+        if !self.begun {
+            return late;
+        }
+        let silent = self.last + if self.status.is_some() { GRACE } else { bounds.silence };
+        bounds.whole.map_or(silent, |whole| silent.min(self.since + whole))
+    }
+
+    /// That time has come.
+    pub(super) fn late(
+        self,
+        patience: Duration,
+        bounds: &Bounds,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output, Cut> {
+        match bounds.whole.filter(|whole| self.since.elapsed() >= *whole) {
+            _ if !self.begun => Err(Cut::Silent(patience)),
+            _ if self.status.is_some() => self.end(heard),
+            Some(whole) => Err(Cut::Late(whole)),
+            None => Err(Cut::Quiet(bounds.silence)),
+        }
+    }
+
+    pub(super) fn take(
+        &mut self,
+        reply: ChannelMsg,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<(), Cut> {
+        self.last = Instant::now();
+        match reply {
+            ChannelMsg::Data { data } => self.hear(&data, heard)?,
+            ChannelMsg::ExtendedData { data, ext: 1 } => {
+                self.output.stderr.extend_from_slice(&data);
+                self.bounded()?;
+            }
+            ChannelMsg::ExitStatus { exit_status } => self.status = Some(exit_status as i32),
+            ChannelMsg::ExitSignal { signal_name, .. } => self.status = Some(128 + number(&signal_name)),
+            ChannelMsg::Failure => return Err(Cut::Refused),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), Cut> {
+        if self.begun {
+            return self.said(data, heard);
+        }
+        // Only what is new is searched, and as much before it as the line may have begun earlier.
+        let from = self.noise.len().saturating_sub(BEGIN.len() + 2);
+        self.noise.extend_from_slice(data);
+        let Some((start, end)) = line(&self.noise, BEGIN, from) else { return self.bounded() };
+        let rest = self.noise.split_off(end);
+        self.noise.truncate(start);
+        (self.begun, self.since) = (true, Instant::now());
+        self.said(&rest, heard)
+    }
+
+    fn said(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), Cut> {
+        if !self.terminal && !data.is_empty() {
+            heard(data);
+        }
+        self.output.stdout.extend_from_slice(data);
+        self.bounded()
+    }
+
+    /// Drops what is too much, or fails.
+    fn bounded(&mut self) -> Result<(), Cut> {
+        let Output { stdout, stderr, .. } = &mut self.output;
+        match self.begun {
+            false if self.noise.len() + stderr.len() > NOISE => Err(Cut::Noise(NOISE)),
+            false => Ok(()),
+            true if self.end_only => {
+                for text in [stdout, stderr] {
+                    // Not each time, or every piece would move all of it.
+                    if text.len() > 2 * self.kept {
+                        text.drain(..text.len() - self.kept);
+                    }
+                }
+                Ok(())
+            }
+            true if stdout.len() + stderr.len() > self.kept => Err(Cut::Flood(self.kept)),
+            true => Ok(()),
+        }
+    }
+
+    /// Whether it said these words before the script began.
+    pub(super) fn says(&self, words: &str) -> bool {
+        [&self.output.stderr, &self.noise].iter().any(|said| find(said, words.as_bytes()).is_some())
+    }
+
+    /// Takes in what comes until it is so, or the end.
+    pub(super) async fn until(
+        &mut self,
+        replies: &mut ChannelReadHalf,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+        is: impl Fn(&Seen) -> bool,
+    ) -> Result<(), Cut> {
+        while !is(self) {
+            match replies.wait().await {
+                None | Some(ChannelMsg::Close) => break,
+                Some(reply) => self.take(reply, heard)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn rest(
+        mut self,
+        replies: &mut ChannelReadHalf,
+        heard: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Output, Cut> {
+        // On a terminal nothing says that no more will come: who is asked again and again goes without an answer.
+        while !self.terminal {
+            match replies.wait().await {
+                None | Some(ChannelMsg::Close) => break,
+                Some(reply) => self.take(reply, heard)?,
+            }
+        }
+        self.status.get_or_insert(1);
+        self.end(heard)
+    }
+
+    /// A channel that closes without a status was cut, whatever came before.
+    pub(super) fn end(mut self, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output, Cut> {
+        let status = self.status.ok_or_else(|| Cut::Lost("no exit status came".into()))?;
+        self.output.status = status;
+        if !self.begun {
+            self.output.stdout = self.noise;
+            return Err(Cut::NotBegun(self.output));
+        }
+        if self.terminal {
+            let cut = || Cut::Lost("the script did not come to its end".into());
+            let at =
+                self.output.stdout.windows(END.len()).rposition(|w| w == END.as_bytes()).ok_or_else(cut)?;
+            let end = String::from_utf8_lossy(&self.output.stdout[at + END.len()..]).trim().parse();
+            self.output.status = end.map_err(|_| cut())?;
+            self.output.stdout.truncate(at.saturating_sub(1));
+            heard(&self.output.stdout);
+        }
+        Ok(self.output)
+    }
+}
+
+/// Where a whole line of this text is that does not begin before `from`: its beginning, and the end after its newline.
+fn line(all: &[u8], text: &str, mut from: usize) -> Option<(usize, usize)> {
+    while let Some(at) = find(&all[from..], text.as_bytes()).map(|at| from + at) {
+        let after = &all[at + text.len()..];
+        let newline = if after.starts_with(b"\r\n") { 2 } else { usize::from(after.starts_with(b"\n")) };
+        if (at == 0 || all[at - 1] == b'\n') && newline > 0 {
+            return Some((at, at + text.len() + newline));
+        }
+        from = at + 1;
+    }
+    None
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+/// Linux' number of a signal; 0 for those that SSH has no name for.
+fn number(signal: &Sig) -> i32 {
+    match signal {
+        Sig::HUP => 1,
+        Sig::INT => 2,
+        Sig::QUIT => 3,
+        Sig::ILL => 4,
+        Sig::ABRT => 6,
+        Sig::FPE => 8,
+        Sig::KILL => 9,
+        Sig::USR1 => 10,
+        Sig::SEGV => 11,
+        Sig::PIPE => 13,
+        Sig::ALRM => 14,
+        Sig::TERM => 15,
+        Sig::Custom(name) if name == "USR2" => 12,
+        Sig::Custom(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is heard of this output, in pieces of this size; and how it ends.
+    fn seen(output: &str, size: usize, terminal: bool) -> (String, Result<Output, Cut>) {
+        let (mut seen, mut all) =
+            (Seen { status: Some(3), ..Seen::new(terminal, &Bounds::default()) }, vec![]);
+        let mut heard = |piece: &[u8]| all.extend_from_slice(piece);
+        for piece in output.as_bytes().chunks(size) {
+            seen.hear(piece, &mut heard).unwrap();
+        }
+        let end = seen.end(&mut heard);
+        (String::from_utf8(all).unwrap(), end)
+    }
+
+    #[test]
+    fn noise_before_the_script_is_not_of_it_however_the_stream_is_cut() {
+        let output = format!("Welcome!\n{BEGIN} not\n x{BEGIN}\n{BEGIN}\none\n{BEGIN}\ntwo");
+        for size in 1..output.len() {
+            let (heard, end) = seen(&output, size, false);
+            assert_eq!(heard, format!("one\n{BEGIN}\ntwo"));
+            assert_eq!((end.as_ref().unwrap().status, &end.unwrap().stdout[..]), (3, heard.as_bytes()));
+        }
+        assert!(matches!(seen("sorry\n", 9, false).1, Err(Cut::NotBegun(said)) if said.stdout == b"sorry\n"));
+    }
+
+    #[test]
+    fn on_a_terminal_the_status_is_in_the_stream() {
+        let (heard, end) = seen(&format!("{BEGIN}\r\nout\n\n{END} 5\n"), 4, true);
+        assert_eq!((heard.as_str(), end.unwrap().status), ("out\n", 5));
+        assert!(matches!(seen(&format!("{BEGIN}\nhalf"), 4, true).1, Err(Cut::Lost(_))), "cut");
+    }
+}

@@ -1,0 +1,110 @@
+//! One machine that hangs, floods or never ends a line costs itself, and nobody else: the others of a fleet of three get
+//! what is theirs, within the limits.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use ironstrap::error::Kind;
+use ironstrap::probe;
+use ironstrap::reconcile::Limits;
+
+use crate::fleet::{Fleet, Outcome};
+use crate::machine::Harm;
+
+/// Long enough for a machine that works, however busy the one is that these tests run on.
+fn limits() -> Limits {
+    Limits {
+        questions: probe::Limits { tick: Duration::from_millis(500), each: 8, all: 60 },
+        answers: Some(Duration::from_secs(12)),
+        silence: Some(Duration::from_secs(12)),
+    }
+}
+
+/// A cluster of which one worker does harm, and the two others have something to be mended.
+async fn fleet(harm: Option<Harm>) -> Fleet {
+    let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
+    fleet.limits = limits();
+    for name in ["m1", "w1", "w2"] {
+        fleet.machine(name).write("etc/toy/switch", "off\n");
+    }
+    *fleet.machine("w1").seen.harm.lock().unwrap() = harm;
+    fleet
+}
+
+fn others_are_mended(outcome: &Outcome) {
+    assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
+    for name in ["m1", "w2"] {
+        let mended = (name.to_string(), "the switch is on".to_string());
+        assert!(outcome.planned.contains(&mended), "{name} is in the plan");
+        assert!(outcome.changed.contains(&mended), "{name} is mended");
+    }
+}
+
+async fn is_left(harm: Harm, kind: Kind, what: &str) {
+    let fleet = fleet(Some(harm)).await;
+    let since = Instant::now();
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    assert_eq!(outcome.left.len(), 1, "{harm:?}: {:?}", outcome.left);
+    let error = &outcome.left[0];
+    assert_eq!((error.node.as_deref(), error.kind), (Some("w1"), kind), "{harm:?}: {error}");
+    assert!(error.what.contains(what), "{harm:?}: {error}");
+    assert!(since.elapsed() < Duration::from_secs(50), "{harm:?}: {:?}", since.elapsed());
+    assert_ne!(kind.code(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_begins_and_says_nothing_is_left() {
+    is_left(Harm::Silence, Kind::Silent, "has not ended within 12 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_floods_is_left() {
+    is_left(Harm::Flood, Kind::Silent, "has printed more than 16384 KiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_prints_one_endless_line_is_left() {
+    is_left(Harm::Line, Kind::Silent, "has printed more than 16384 KiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_an_endless_banner_is_left() {
+    is_left(Harm::Banner, Kind::Unreachable, "prints more than 64 KiB before a script begins").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_on_which_a_fix_never_ends_its_line_is_left() {
+    is_left(Harm::Fix, Kind::Silent, "has printed nothing for 12 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_a_machine_opens_are_rejected() {
+    let fleet = fleet(Some(Harm::Channels)).await;
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    assert_eq!(outcome.left, [], "it works as it should");
+    let (accepted, rejected) = &fleet.machine("w1").seen.channels;
+    assert_eq!(accepted.load(SeqCst), 0);
+    assert!(rejected.load(SeqCst) >= 120, "they were opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_on_which_a_question_hangs_is_left_with_the_name_of_the_question() {
+    let fleet = fleet(None).await;
+    // A file that nobody writes to, and so nobody can read.
+    let path = fleet.machine("w1").path("etc/toy/switch");
+    std::fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    let error = &outcome.left[0];
+    assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Unknown));
+    assert_eq!(
+        error.what,
+        "no answer within 4 s: if [ -e /etc/toy/switch ]; then cat /etc/toy/switch; else echo off; fi"
+    );
+    assert!(error.cause[0].starts_with("the process that it waited for was ended: "), "{error}");
+    assert_eq!(fleet.machine("w1").read("run/ironstrap/lease"), "absent", "nothing is changed there");
+    assert_ne!(error.kind.code(), 0);
+}
