@@ -141,3 +141,74 @@ async fn interrupted(signals: &mut Signal) -> Error {
 fn one(error: Error) -> Errors {
     vec![error]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use clap::error::ErrorKind;
+    use clap::{Arg, CommandFactory};
+
+    use super::Cli;
+
+    fn is_number(arg: &Arg) -> bool {
+        let of = arg.get_value_parser().type_id();
+        let numbers = [
+            TypeId::of::<u8>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<usize>(),
+            TypeId::of::<i32>(),
+            TypeId::of::<i64>(),
+            TypeId::of::<f64>(),
+            TypeId::of::<std::num::NonZeroUsize>(),
+            TypeId::of::<std::time::Duration>(),
+        ];
+        numbers.into_iter().any(|number| of == number)
+    }
+
+    /// Every option of every command that takes a number: the command and the option.
+    fn numbers() -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                let named = arg.get_value_names().unwrap_or_default().iter();
+                let says_so = named
+                    .into_iter()
+                    .any(|name| ["SECONDS", "MINUTES", "N", "TIME"].contains(&name.as_str()));
+                let id = arg.get_id().to_string();
+                assert!(
+                    !says_so || is_number(arg),
+                    "{} of {} is a number in words only",
+                    id,
+                    command.get_name()
+                );
+                if let Some(long) = arg.get_long().filter(|_| is_number(arg)) {
+                    all.push((command.get_name().to_string(), format!("--{long}")));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_number_has_a_range() {
+        let all = numbers();
+        for option in
+            ["--timeout", "--wait", "--parallel", "--watch", "--drain-timeout", "--control-planes", "--for"]
+        {
+            assert!(all.iter().any(|(_, other)| other == option), "{option} is a number");
+        }
+        for (command, option) in all {
+            for huge in
+                [u64::MAX.to_string(), (u64::MAX - 1).to_string(), format!("{}s", u64::MAX), "1e99".into()]
+            {
+                let words = ["ironstrap", &command, &option, &huge];
+                let error = Cli::command().try_get_matches_from(words).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ValueValidation, "{words:?}: {error}");
+                assert!(error.to_string().contains(&option), "{words:?}: {error}");
+            }
+        }
+    }
+}

@@ -23,7 +23,7 @@ pub(super) struct Entrance {
     #[arg(long)]
     accept_new_host_keys: bool,
     /// How long connecting to a machine and logging in may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
     /// A command that prints the passphrase of the key file in $IRONSTRAP_KEY; without it, the terminal asks.
     #[arg(long, value_name = "COMMAND")]

@@ -38,8 +38,20 @@ pub(super) struct Kubeconfig {
     allow_system_group: bool,
     /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h; 1h for system:masters, which is given
     /// for 24h at most]. Nobody can withdraw it before.
-    #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = lasting)]
     lasts: Option<Duration>,
+}
+
+/// A certificate of a person is good for no longer than an authority of ours.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(1);
+
+fn lasting(text: &str) -> std::result::Result<Duration, String> {
+    let lasts = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match (SHORTEST..=LONGEST).contains(&lasts) {
+        true => Ok(lasts),
+        false => Err("it is not between 1s and 3650days".into()),
+    }
 }
 
 /// How long somebody else's certificate is good, unless the user says otherwise: a working day.

@@ -32,8 +32,8 @@ pub(super) struct New {
     #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
     kubernetes: String,
     /// How many of the machines are control planes.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    control_planes: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    control_planes: u16,
 }
 
 pub(super) fn new(args: New) -> Outcome {
@@ -51,7 +51,8 @@ pub(super) fn new(args: New) -> Outcome {
 
 /// The text of the inventory; `file`: what it will be called.
 fn starter(args: &New, file: &str) -> Result<String> {
-    if args.control_planes == 0 || args.control_planes > args.machines.len() {
+    let planes = usize::from(args.control_planes);
+    if planes == 0 || planes > args.machines.len() {
         let what = format!(
             "{} of {} cannot be control planes",
             args.control_planes,
@@ -73,9 +74,9 @@ fn starter(args: &New, file: &str) -> Result<String> {
 
 fn node(args: &New, i: usize, machine: &str, usual: &str) -> Result<Value> {
     let (user, address) = split(machine);
-    let control_plane = i < args.control_planes;
-    let name =
-        if control_plane { format!("m{}", i + 1) } else { format!("w{}", i + 1 - args.control_planes) };
+    let planes = usize::from(args.control_planes);
+    let control_plane = i < planes;
+    let name = if control_plane { format!("m{}", i + 1) } else { format!("w{}", i + 1 - planes) };
     Ok(json!({
         "name": name,
         "address": quoted(address),

@@ -1,7 +1,6 @@
 //! What every command that asks machines takes and begins with: the inventory, the trust, a first look at everybody.
 
 use std::io::IsTerminal;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,11 +40,12 @@ pub(super) struct FleetArgs {
     entrance: Entrance,
     /// How long a fix waits for what others bring about, in seconds: a package lock that is given back, a node that
     /// becomes Ready, pods that start.
-    #[arg(long, value_name = "SECONDS", default_value_t = Run::WAIT)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Run::WAIT,
+        value_parser = clap::value_parser!(u32).range(1..=86_400))]
     wait: u32,
     /// Speak to at most N machines at the same time; without it, to all.
-    #[arg(long, value_name = "N")]
-    parallel: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    parallel: Option<u16>,
     /// Show every question with its answer, and every script with what it prints. Secrets are left out.
     #[arg(long, short)]
     verbose: bool,
@@ -198,7 +198,7 @@ impl FleetArgs {
         let run = Run { wait: self.wait, ..Run::new(id.trim_matches('-'), owner()) };
         let known = (cluster.clone(), loaded.0.clone());
         let mut work = Fleetwork::reading(reading, known, shells, run, events.clone())?;
-        self.parallel.into_iter().for_each(|n| work.at_most(n.get()));
+        self.parallel.into_iter().for_each(|n| work.at_most(n.into()));
         if !chosen.is_empty() {
             work.limit(&chosen);
         }

@@ -22,7 +22,7 @@ pub(super) struct Status {
     exit_code: bool,
     /// Show it again and again, every so many seconds (5, if not said), until Ctrl-C.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
     /// Show a row for each node. Without it, of more than 32 nodes those share one that have the same role, answer alike,
     /// are Ready alike and have drifted alike.
