@@ -3,6 +3,8 @@
 //!
 //! russh has a matcher of its own, but it accepts revoked keys and takes a host with another key for a new one.
 
+mod revoked;
+
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -21,6 +23,10 @@ use crate::error::{Error, Kind, Result};
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     lines: Vec<Line>,
+    /// Keys that no host may have.
+    revoked: Vec<(PublicKey, Sighting)>,
+    /// New ones are noted without the host's name.
+    hashed: bool,
     /// Where new ones go; `None`: nowhere, there is no home directory.
     own: Option<PathBuf>,
     own_shown: String,
@@ -91,7 +97,26 @@ impl KnownHosts {
         for file in own.iter().chain(system) {
             lines.extend(read(file, &shown(file, home), whose)?);
         }
-        Ok(KnownHosts { lines, own: own.first().cloned(), own_shown })
+        let (own, revoked) = (own.first().cloned(), vec![]);
+        Ok(KnownHosts { lines, revoked, hashed: false, own, own_shown })
+    }
+
+    /// Also refuses the keys in these files, of all hosts.
+    pub fn revoking(mut self, files: &[PathBuf], home: Option<&Path>) -> Result<Self> {
+        for file in files {
+            self.revoked.extend(revoked::read(file, &shown(file, home))?);
+        }
+        Ok(self)
+    }
+
+    /// Notes new keys by a hash of the host's name, where ssh_config says so.
+    pub fn hashing(self, hashed: bool) -> Self {
+        KnownHosts { hashed, ..self }
+    }
+
+    /// Whether no host may have this key, whatever else is known of it.
+    pub fn is_revoked(&self, key: &PublicKey) -> Option<&Sighting> {
+        self.revoked.iter().find(|(other, _)| other.key_data() == key.key_data()).map(|(_, seen)| seen)
     }
 
     /// The file that new keys are added to, as a user writes it.
@@ -100,6 +125,9 @@ impl KnownHosts {
     }
 
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
+        if let Some(seen) = self.is_revoked(key) {
+            return Verdict::Revoked(seen.clone());
+        }
         let name = name(host, port);
         // Comments are part of a `PublicKey`, but not of the key.
         let same = |line: &&Line| line.key.key_data() == key.key_data();
@@ -140,6 +168,11 @@ impl KnownHosts {
         let (signer, key) = (certificate.signature_key(), certificate.public_key());
         if let Some(line) = revoked.find(|line| [signer, key].contains(&line.key.key_data())) {
             return Err(format!("a key of it is revoked in {}", line.seen.shown));
+        }
+        if let Some((_, seen)) =
+            self.revoked.iter().find(|(other, _)| [signer, key].contains(&other.key_data()))
+        {
+            return Err(format!("a key of it is revoked in {}", seen.shown));
         }
         let ours: Vec<_> =
             self.authorities(host, port).map(|line| line.key.fingerprint(HashAlg::Sha256)).collect();
@@ -184,7 +217,10 @@ impl KnownHosts {
         let file = self.own.as_deref().ok_or_else(|| failed(&"there is no home directory"))?;
         let key = PublicKey::new(key.key_data().clone(), "");
         let text = key.to_openssh().map_err(|error| failed(&error))?;
-        let line = format!("{} {}", name(host, port), text.trim_end());
+        let name = name(host, port);
+        let name =
+            if self.hashed { hashed(&name).ok_or_else(|| failed(&"there is no randomness"))? } else { name };
+        let line = format!("{name} {}", text.trim_end());
         append(file, &line).map_err(|error| failed(&error))
     }
 }
@@ -200,6 +236,14 @@ pub fn fingerprint(key: &PublicKey) -> String {
         other => other.to_string(),
     };
     format!("{kind} {}", key.fingerprint(HashAlg::Sha256))
+}
+
+/// `|1|SALT|HASH`, as `HashKnownHosts` of ssh_config has it.
+fn hashed(name: &str) -> Option<String> {
+    let mut salt = [0; 20];
+    getrandom::fill(&mut salt).ok()?;
+    let mac = Hmac::<Sha1>::new_from_slice(&salt).ok()?.chain_update(name).finalize().into_bytes();
+    Some(format!("|1|{}|{}", STANDARD.encode(salt), STANDARD.encode(mac)))
 }
 
 /// What a host is called in these files.

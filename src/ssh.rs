@@ -7,6 +7,7 @@ mod connect;
 mod dial;
 mod exec;
 mod keys;
+mod offer;
 mod root;
 mod secrets;
 mod trust;

@@ -10,13 +10,13 @@ use russh::MethodKind;
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use tokio::time::timeout;
 
 use super::clock::Clock;
 use super::keys::{Key, KeyFile};
-use super::trust::{NO_UTF8, Parting, Trust, last_words};
-use super::way::{Keys, Way};
+use super::trust::{NO_UTF8, Parting, Trust, last_words, rsa_bits};
+use super::way::{Keys, Way, allows};
 use super::{Client, GOODBYE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::fingerprint;
@@ -162,6 +162,10 @@ impl Login<'_> {
     async fn show(&mut self, shown: &str, key: Arc<PrivateKey>, certificates: Vec<Certificate>) -> Answer {
         let (user, public) = (self.way.user.clone(), key.public_key().clone());
         for certificate in certificates {
+            let hash = self.hash(&public).await;
+            if self.forbidden(shown, &public, hash, true).is_some() {
+                continue;
+            }
             let label = format!("{shown}: certificate {:?}", certificate.key_id());
             let result = self.handle.authenticate_openssh_cert(&user, key.clone(), certificate).await;
             match self.heard(&label, result.map_err(|error| error.to_string())).await {
@@ -172,7 +176,11 @@ impl Login<'_> {
         if self.was_shown(&public) {
             return Answer::Next;
         }
-        let key = PrivateKeyWithHashAlg::new(key, self.hash(&public).await);
+        let hash = self.hash(&public).await;
+        if let Some(answer) = self.forbidden(shown, &public, hash, false) {
+            return answer;
+        }
+        let key = PrivateKeyWithHashAlg::new(key, hash);
         let result = self.handle.authenticate_publickey(&user, key).await;
         let label = format!("{shown}: {}", fingerprint(&public));
         self.seen.shown.push(public);
@@ -228,6 +236,10 @@ impl Login<'_> {
     ) -> Answer {
         let public = identity.public_key().into_owned();
         let hash = self.hash(&public).await;
+        let certified = matches!(identity, AgentIdentity::Certificate { .. });
+        if let Some(answer) = self.forbidden("ssh-agent", &public, hash, certified) {
+            return answer;
+        }
         let user = &self.way.user;
         let (result, what) = match identity {
             AgentIdentity::PublicKey { key, comment } => {
@@ -243,6 +255,36 @@ impl Login<'_> {
         let label = format!("ssh-agent: {}", what.trim_end());
         self.seen.shown.push(public);
         self.heard(&label, result.map_err(|error| error.to_string())).await
+    }
+
+    /// ssh_config allows no signature by this key.
+    fn forbidden(
+        &mut self,
+        shown: &str,
+        key: &PublicKey,
+        hash: Option<HashAlg>,
+        certified: bool,
+    ) -> Option<Answer> {
+        let algorithm = match key.algorithm() {
+            Algorithm::Rsa { .. } => Algorithm::Rsa { hash },
+            other => other,
+        };
+        let name = if certified { algorithm.to_certificate_type() } else { algorithm.as_str().to_string() };
+        let narrow = &self.way.narrow;
+        let why = match rsa_bits(key) {
+            _ if !allows(narrow.user_keys.as_ref(), &name) => {
+                format!("PubkeyAcceptedAlgorithms leaves out {name}")
+            }
+            Some(bits) if bits < narrow.rsa_bits => {
+                format!("RequiredRSASize is {}, this has {bits}", narrow.rsa_bits)
+            }
+            _ => return None,
+        };
+        self.seen.tried.push(format!("{shown}: {}: not shown, in your ssh_config {why}", fingerprint(key)));
+        if !certified {
+            self.seen.shown.push(key.clone());
+        }
+        Some(Answer::Next)
     }
 
     fn was_shown(&self, key: &PublicKey) -> bool {

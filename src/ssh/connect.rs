@@ -1,6 +1,5 @@
 //! From a way to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
@@ -9,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use russh::client::{self, Config, Handle, Msg};
-use russh::keys::Algorithm;
-use russh::{Channel, ChannelOpenFailure, Preferred, cipher};
+use russh::{Channel, ChannelOpenFailure, Preferred};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::auth::{self, Entry, Login};
 use super::clock::Clock;
 use super::dial::{Program, Stage, Via, dial};
+use super::offer;
 use super::root::Means;
 use super::trust::{Parting, Trouble, Trust, last_words, lookup};
 use super::way::{Through, Way};
@@ -108,6 +107,7 @@ async fn attempt(
     let (host, port) = lookup(way);
     let home = client.operator.home.as_deref();
     let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
+    let known = known.revoking(&way.narrow.revoked, home)?.hashing(way.hashed);
     let parting = Parting::default();
     let trust = Trust {
         name: name.to_string(),
@@ -145,7 +145,8 @@ async fn greet(
     stage: &mut Stage,
 ) -> Result<(Handle<Trust>, Option<Program>, Instant)> {
     let (host, port) = lookup(&visit.way);
-    let config = Arc::new(config(trust.known.algorithms(host, port), trust.known.has_authority(host, port)));
+    let (algorithms, authority) = (trust.known.algorithms(host, port), trust.known.has_authority(host, port));
+    let config = Arc::new(config(offer::preferred(&visit.way.narrow, &algorithms, authority)?));
     let (mut wait, since) = (FIRST_WAIT, Instant::now());
     loop {
         let left = since.elapsed() + wait * 3 < visit.client.options.timeout;
@@ -167,7 +168,7 @@ async fn greet(
     }
 }
 
-fn config(known: Vec<Algorithm>, certificates: bool) -> Config {
+fn config(preferred: Preferred) -> Config {
     Config {
         window_size: 16 << 20,
         keepalive_interval: Some(KEEPALIVE),
@@ -175,37 +176,9 @@ fn config(known: Vec<Algorithm>, certificates: bool) -> Config {
         // Answered questions count as activity, so this ends only what cannot ask: a write that is stuck, and
         // a handshake that was given up while the server was silent.
         inactivity_timeout: Some(STUCK_WRITE),
-        preferred: Preferred {
-            key: Cow::Owned(host_key_algorithms(&known)),
-            host_key_certificates: Cow::Owned(if certificates {
-                host_key_algorithms(&known)
-            } else {
-                vec![]
-            }),
-            // Every processor that runs a cluster has instructions for AES: a third faster than ChaCha20.
-            cipher: Cow::Borrowed(&[
-                cipher::AES_128_GCM,
-                cipher::AES_256_GCM,
-                cipher::CHACHA20_POLY1305,
-                cipher::AES_256_CTR,
-            ]),
-            ..Preferred::DEFAULT
-        },
+        preferred,
         ..Config::default()
     }
-}
-
-/// All that russh can, those of known keys first, without RSA over SHA-1.
-fn host_key_algorithms(known: &[Algorithm]) -> Vec<Algorithm> {
-    let is_known = |one: &Algorithm| {
-        known.iter().any(|known| {
-            known == one || matches!((known, one), (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }))
-        })
-    };
-    let mut all = Preferred::DEFAULT.key.into_owned();
-    all.retain(|one| *one != Algorithm::Rsa { hash: None });
-    all.sort_by_key(|one| !is_known(one));
-    all
 }
 
 /// Nothing was asked of the server yet, so it may be asked again.
@@ -301,21 +274,5 @@ impl Connection {
 
     pub(super) fn parting(&self) -> Option<String> {
         last_words(&self.parting)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use russh::keys::HashAlg;
-
-    use super::*;
-
-    #[test]
-    fn the_kinds_of_key_that_are_known_come_first_and_sha1_never() {
-        let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
-        let all = host_key_algorithms(&[Algorithm::Rsa { hash: None }]);
-        assert_eq!(all[..3], [rsa(HashAlg::Sha512), rsa(HashAlg::Sha256), Algorithm::Ed25519]);
-        assert!(!all.contains(&Algorithm::Rsa { hash: None }));
-        assert_eq!(host_key_algorithms(&[])[0], Algorithm::Ed25519);
     }
 }

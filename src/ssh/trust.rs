@@ -8,7 +8,7 @@ use russh::keys::ssh_key::encoding as ssh_encoding;
 use russh::keys::{Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure};
 
-use super::way::Way;
+use super::way::{Way, allows};
 use crate::error::{Error, Kind};
 use crate::known_hosts::{self, KnownHosts, Sighting, Verdict};
 
@@ -173,6 +173,12 @@ impl Trust {
     }
 
     async fn check(&self, key: &PublicKey) -> Result<(), Trouble> {
+        if let Some(seen) = self.known.is_revoked(key) {
+            return Err(self.revoked(seen).into());
+        }
+        if let Some(bits) = rsa_bits(key).filter(|bits| *bits < self.way.narrow.rsa_bits) {
+            return Err(self.too_short(key, bits).into());
+        }
         if let Some(pinned) = &self.way.pinned {
             let same = key.fingerprint(HashAlg::Sha256).to_string() == *pinned;
             return if same { Ok(()) } else { Err(self.another(key, pinned).into()) };
@@ -191,7 +197,15 @@ impl Trust {
     async fn certified(&self, certificate: &Certificate) -> Result<(), Trouble> {
         let (host, port) = self.looked_up();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let Err(why) = self.known.vouches(host, port, certificate, now) else { return Ok(()) };
+        let algorithm = certificate.signature().algorithm();
+        let allowed = allows(self.way.narrow.authorities.as_ref(), algorithm.as_str());
+        let vouched = match allowed {
+            true => self.known.vouches(host, port, certificate, now),
+            false => {
+                Err(format!("your ssh_config allows no signature by {algorithm} (CASignatureAlgorithms)"))
+            }
+        };
+        let Err(why) = vouched else { return self.long_enough(certificate) };
         let key = PublicKey::new(certificate.public_key().clone(), "");
         let checked = self.check(&key).await;
         checked.map_err(|trouble| match trouble {
@@ -201,6 +215,23 @@ impl Trust {
             }
             other => other,
         })
+    }
+
+    fn long_enough(&self, certificate: &Certificate) -> Result<(), Trouble> {
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        match rsa_bits(&key).filter(|bits| *bits < self.way.narrow.rsa_bits) {
+            Some(bits) => Err(self.too_short(&key, bits).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn too_short(&self, key: &PublicKey, bits: usize) -> Error {
+        let least = self.way.narrow.rsa_bits;
+        Error::new(Kind::Unreachable, format!("the host key of {} is too short", self.way.host))
+            .because(format!("now:    {}, {bits} bits", known_hosts::fingerprint(key)))
+            .because(format!("your ssh_config sets RequiredRSASize {least}"))
+            .because("nothing was sent")
+            .hint(format!("give {} a longer host key, or one of another kind", self.name))
     }
 
     /// Apart, because it waits for a lock and a disk.
@@ -270,6 +301,12 @@ impl Trust {
             .because("nothing was sent")
             .hint(format!("somebody may hold a copy of that key: give {} a new one", self.name))
     }
+}
+
+/// The length of an RSA key.
+pub(super) fn rsa_bits(key: &PublicKey) -> Option<usize> {
+    let number = key.key_data().rsa()?.n().as_positive_bytes()?;
+    Some(8 * number.len() - number.first().map_or(0, |byte| byte.leading_zeros() as usize))
 }
 
 /// Host and port by which a host key is looked up: an alias stands for both (ssh_config(5), HostKeyAlias).

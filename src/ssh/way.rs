@@ -1,10 +1,12 @@
 //! The way to a machine: what the inventory says of it, and for the rest what the operator's own `ssh` would do. That
 //! is asked of `ssh -G`, which alone knows every rule of ssh_config(5). Nothing is connected to here.
 
+mod narrow;
 mod said;
 
 use std::path::PathBuf;
 
+pub use narrow::{Allowed, Narrow, allows};
 use said::{Fill, Said, said};
 
 use super::Operator;
@@ -35,6 +37,10 @@ pub struct Way {
     pub pinned: Option<String>,
     /// ssh_config wants new host keys noted.
     pub accept_new: bool,
+    /// It wants them noted without the host's name.
+    pub hashed: bool,
+    /// What else it allows and forbids.
+    pub narrow: Narrow,
     pub through: Through,
 }
 
@@ -160,6 +166,8 @@ fn way<'a>(
                 said.word("stricthostkeychecking"),
                 Some("accept-new" | "no" | "off" | "false")
             ),
+            hashed: said.word("hashknownhosts") == Some("yes"),
+            narrow: Narrow::read(&said, &fill)?,
             through: Through::Nothing,
             host: host.clone(),
             port,

@@ -70,8 +70,8 @@ impl Said {
     }
 
     pub fn files(&self, key: &str, fill: &Fill) -> Vec<PathBuf> {
-        let all = self.words(key).iter().flat_map(|line| line.split_whitespace());
-        all.filter(|word| *word != "none").map(|word| fill.path(word)).collect()
+        let all = self.words(key).iter().flat_map(|line| paths(line, |path| fill.path(path).exists()));
+        all.filter(|word| word != "none").map(|word| fill.path(&word)).collect()
     }
 
     pub fn keys(&self, operator: &Operator, fill: &Fill) -> Keys {
@@ -97,6 +97,42 @@ impl Said {
             Some(path) => Some(fill.path(path)),
         }
     }
+}
+
+/// The paths of a line. ssh prints them without quotes, whatever is in their names: what is there is taken for one path,
+/// and so is what goes on after a space as no path begins.
+fn paths(line: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    if line.contains('"') {
+        return quoted(line);
+    }
+    let words: Vec<&str> = line.split(' ').collect();
+    let (mut paths, mut at) = (Vec::new(), 0);
+    while at < words.len() {
+        let joined = |end: usize| words[at..end].join(" ");
+        let there = (at + 1..=words.len()).rev().find(|end| exists(&joined(*end)));
+        let begins = |word: &&str| *word == "none" || word.starts_with(['/', '~', '%', '$']);
+        let next = (at + 1..words.len()).find(|next| begins(&words[*next])).unwrap_or(words.len());
+        let end = there.unwrap_or(next);
+        paths.push(joined(end));
+        at = end;
+    }
+    paths.retain(|path| !path.trim().is_empty());
+    paths
+}
+
+/// Words of which some are in quotes.
+fn quoted(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut within) = (Vec::new(), String::new(), false);
+    for c in line.chars() {
+        match c {
+            '"' => within = !within,
+            c if c.is_whitespace() && !within => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// What stands behind the tokens of ssh_config(5).
@@ -144,6 +180,18 @@ impl Fill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_with_spaces_are_told_apart() {
+        let read = |line: &str, there: &[&str]| paths(line, |path| there.contains(&path));
+        assert_eq!(read("/a /b", &[]), ["/a", "/b"]);
+        assert_eq!(read("/a b /c ~/x y", &[]), ["/a b", "/c", "~/x y"]);
+        assert_eq!(read("/a /b", &["/a /b"]), ["/a /b"]);
+        assert_eq!(read("/a  b", &[]), ["/a  b"]);
+        assert_eq!(read("known other", &["known", "other"]), ["known", "other"]);
+        assert_eq!(read("\"/a b\" /c", &[]), ["/a b", "/c"]);
+        assert_eq!(read("none", &[]), ["none"]);
+    }
 
     #[test]
     fn keys_of_the_users_own_are_told_from_the_usual_ones() {

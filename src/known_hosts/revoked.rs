@@ -1,0 +1,45 @@
+//! Keys that no host may have, whatever known_hosts says: the file that `RevokedHostKeys` of ssh_config names.
+
+use std::path::Path;
+
+use russh::keys::PublicKey;
+
+use super::{Sighting, fingerprint};
+use crate::error::{Error, Kind, Result};
+
+/// How a key revocation list begins (OpenSSH, PROTOCOL.krl).
+const KRL: &[u8] = b"SSHKRL\n\0";
+
+/// The keys of such a file, a line each. Where it cannot be read, no host can be told from a revoked one, and OpenSSH
+/// refuses all of them, too.
+pub(super) fn read(file: &Path, shown: &str) -> Result<Vec<(PublicKey, Sighting)>> {
+    let failed = |why: &str, hint: &str| {
+        Error::new(Kind::Local, format!("cannot read the revoked host keys in {shown}"))
+            .because(why)
+            .because("nothing was sent")
+            .hint(hint)
+    };
+    let readable = "your ssh_config names it as RevokedHostKeys: make it readable, or name another file";
+    let bytes = std::fs::read(file).map_err(|error| failed(&error.to_string(), readable))?;
+    if bytes.starts_with(KRL) {
+        let why = "it is a key revocation list (KRL), which ironstrap does not support";
+        return Err(failed(
+            why,
+            "list the revoked public keys in a text file, a line each: ssh reads that as well",
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| failed("it is no text", readable))?;
+    let mut keys = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (shown, line_number) = (format!("{shown}:{}", at + 1), at + 1);
+        let key = PublicKey::from_openssh(line)
+            .map_err(|error| failed(&format!("{shown}: {error}"), "each line has to be a public key"))?;
+        let seen = Sighting { key: fingerprint(&key), file: file.into(), line: line_number, shown };
+        keys.push((key, seen));
+    }
+    Ok(keys)
+}

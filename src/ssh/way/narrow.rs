@@ -1,0 +1,92 @@
+//! Where ssh_config allows less than ironstrap would: it is heeded, or the machine is not connected to. ironstrap never
+//! accepts what `ssh` would refuse.
+
+use std::path::PathBuf;
+
+use super::said::{Fill, Said};
+use crate::error::{Error, Kind, Result};
+
+/// What ssh_config allows. `None`: it says nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Narrow {
+    pub kex: Option<Allowed>,
+    pub ciphers: Option<Allowed>,
+    pub macs: Option<Allowed>,
+    /// Algorithms of host keys, those of certificates among them.
+    pub host_keys: Option<Allowed>,
+    /// Algorithms by which an authority signs certificates of hosts.
+    pub authorities: Option<Allowed>,
+    /// Algorithms by which a user's key signs.
+    pub user_keys: Option<Allowed>,
+    /// The fewest bits of an RSA key.
+    pub rsa_bits: usize,
+    /// Files of keys that no host may have.
+    pub revoked: Vec<PathBuf>,
+}
+
+/// A list of names of algorithms, and the word of ssh_config that has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Allowed {
+    pub word: &'static str,
+    names: Vec<String>,
+}
+
+impl Allowed {
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|one| one == name)
+    }
+
+    /// Nothing of the list can be used.
+    pub fn leaves_nothing(&self) -> Error {
+        Error::new(
+            Kind::Local,
+            format!("your ssh_config sets {}, which leaves nothing that ironstrap can", self.word),
+        )
+        .because(format!("it allows: {}", self.names.join(", ")))
+        .because("nothing was sent")
+        .hint(format!("allow more of {} for this host, or see what `ssh -Q` lists", self.word))
+    }
+}
+
+/// Names of algorithms that ssh_config allows, by what they are called here and there.
+pub fn allows(list: Option<&Allowed>, name: &str) -> bool {
+    list.is_none_or(|list| list.has(name))
+}
+
+impl Narrow {
+    pub(super) fn read(said: &Said, fill: &Fill) -> Result<Narrow> {
+        let value =
+            |key: &str| said.word(key).filter(|value| !["none", "no", "false", "ask"].contains(value));
+        for (key, word) in
+            [("knownhostscommand", "KnownHostsCommand"), ("verifyhostkeydns", "VerifyHostKeyDNS")]
+        {
+            if let Some(value) = value(key) {
+                return Err(unsupported(word, value));
+            }
+        }
+        let list = |key: &str, word| {
+            let names = said.word(key)?.split(',').map(|name| name.trim().to_string()).collect();
+            Some(Allowed { word, names })
+        };
+        Ok(Narrow {
+            kex: list("kexalgorithms", "KexAlgorithms"),
+            ciphers: list("ciphers", "Ciphers"),
+            macs: list("macs", "MACs"),
+            host_keys: list("hostkeyalgorithms", "HostKeyAlgorithms"),
+            authorities: list("casignaturealgorithms", "CASignatureAlgorithms"),
+            user_keys: list("pubkeyacceptedalgorithms", "PubkeyAcceptedAlgorithms")
+                .or_else(|| list("pubkeyacceptedkeytypes", "PubkeyAcceptedKeyTypes")),
+            rsa_bits: said.word("requiredrsasize").and_then(|bits| bits.parse().ok()).unwrap_or(0),
+            revoked: said.files("revokedhostkeys", fill),
+        })
+    }
+}
+
+fn unsupported(word: &str, value: &str) -> Error {
+    Error::new(Kind::Local, format!("your ssh_config sets {word}, which ironstrap does not support: {value}"))
+        .because("nothing was sent")
+        .hint(format!(
+            "set {word} to no or none for this host, and put its host key into known_hosts, or into `host-key` of the \
+             inventory"
+        ))
+}

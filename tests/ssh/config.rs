@@ -1,0 +1,199 @@
+//! What the operator's ssh_config forbids is not done, with the operator's own `ssh` reading the file.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use ironstrap::error::{Error, Kind};
+use ironstrap::shell::Output;
+use ironstrap::ssh::{Client, Operator, Ssh};
+
+use crate::server::{Manner, new_key};
+use crate::{Stage, run};
+
+/// A stage, and an ssh_config of these lines; HOME in them is the operator's. `None`: there is no `ssh` on this machine.
+async fn with(lines: &str) -> Option<(Stage, Result<Output, Error>)> {
+    let stage = Stage::new(Manner::Reads).await;
+    let outcome = stage_run(&stage, lines).await?;
+    Some((stage, outcome))
+}
+
+async fn stage_run(stage: &Stage, lines: &str) -> Option<Result<Output, Error>> {
+    let ssh: PathBuf = which::which("ssh").ok()?;
+    let home = stage.home.path().display().to_string();
+    let config = stage.path("ssh_config");
+    let known =
+        if lines.contains("UserKnownHostsFile") { "" } else { "UserKnownHostsFile HOME/.ssh/known_hosts\n" };
+    std::fs::write(&config, format!("{known}{lines}\n").replace("HOME", &home)).unwrap();
+    let home = Some(stage.home.path().into());
+    let operator =
+        Operator { home, user: "me".into(), ssh: Some(ssh), config: Some(config), ..Operator::default() };
+    let client = Arc::new(Client::new(stage.options.clone(), operator));
+    Some(run(&Ssh::new(&stage.node, &client), "out yes\nexit 0").await)
+}
+
+fn write(stage: &Stage, name: &str, text: &str) {
+    std::fs::write(stage.path(name), text).unwrap();
+}
+
+fn nobody_logged_in(stage: &Stage) {
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 0, "somebody logged in");
+}
+
+fn host_key(stage: &Stage) -> String {
+    stage.server.host_key.to_openssh().unwrap()
+}
+
+#[tokio::test]
+async fn a_host_key_that_is_known_and_revoked_is_refused() {
+    let stage = Stage::new(Manner::Reads).await;
+    let other = new_key().public_key().to_openssh().unwrap();
+    write(&stage, "revoked", &format!("# stolen\n\n{other}\n{}\n", host_key(&stage)));
+    let Some(outcome) = stage_run(&stage, "RevokedHostKeys HOME/revoked").await else { return };
+    let error = outcome.unwrap_err();
+    assert_eq!(
+        (error.kind, error.what.as_str()),
+        (Kind::Unreachable, "the host key of 127.0.0.1 is revoked")
+    );
+    assert!(error.cause[0].ends_with("~/revoked:4"), "{error}");
+    nobody_logged_in(&stage);
+    write(&stage, "revoked", &format!("{other}\n"));
+    assert!(stage_run(&stage, "RevokedHostKeys HOME/revoked").await.unwrap().is_ok(), "another key is");
+}
+
+#[tokio::test]
+async fn a_host_key_that_the_inventory_pins_is_refused_where_it_is_revoked() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let fingerprint = stage.server.host_key.fingerprint(russh::keys::HashAlg::Sha256).to_string();
+    stage.node.ssh.host_key = Some(fingerprint);
+    write(&stage, "revoked", &host_key(&stage));
+    let Some(outcome) = stage_run(&stage, "RevokedHostKeys HOME/revoked").await else { return };
+    assert_eq!(outcome.unwrap_err().what, "the host key of 127.0.0.1 is revoked");
+    nobody_logged_in(&stage);
+    assert!(stage_run(&stage, "").await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_list_of_revoked_keys_that_cannot_be_read_refuses_all() {
+    let stage = Stage::new(Manner::Reads).await;
+    write(&stage, "key.pub", &host_key(&stage));
+    write(&stage, "garbled", "not a key\n");
+    let made = Command::new("ssh-keygen")
+        .args(["-k", "-f"])
+        .args([stage.path("krl"), stage.path("key.pub")])
+        .output();
+    let mut files = vec![("missing", "No such file"), ("garbled", "garbled:1")];
+    files.extend(
+        made.is_ok_and(|made| made.status.success()).then_some(("krl", "it is a key revocation list")),
+    );
+    for (file, why) in files {
+        let Some(outcome) = stage_run(&stage, &format!("RevokedHostKeys HOME/{file}")).await else { return };
+        let error = outcome.unwrap_err();
+        assert_eq!(error.what, format!("cannot read the revoked host keys in ~/{file}"));
+        assert!(error.cause[0].contains(why), "{error}");
+        assert!(error.hint.is_some());
+    }
+    nobody_logged_in(&stage);
+}
+
+#[tokio::test]
+async fn the_defaults_of_ssh_and_what_narrows_them_a_little_work() {
+    for lines in [
+        "",
+        "Ciphers aes256-ctr",
+        "Ciphers aes128-ctr,3des-cbc",
+        "KexAlgorithms curve25519-sha256",
+        "KexAlgorithms diffie-hellman-group16-sha512,sntrup761x25519-sha512@openssh.com",
+        "MACs hmac-sha2-256,umac-64@openssh.com\nCiphers aes256-ctr",
+        "HostKeyAlgorithms ssh-ed25519,rsa-sha2-512",
+        "PubkeyAcceptedAlgorithms ssh-ed25519",
+        "CASignatureAlgorithms ssh-ed25519",
+        "RequiredRSASize 4096",
+        "VerifyHostKeyDNS ask",
+        "VerifyHostKeyDNS no\nKnownHostsCommand none\nRevokedHostKeys none",
+    ] {
+        let Some((_, outcome)) = with(lines).await else { return };
+        assert_eq!(outcome.unwrap_or_else(|error| panic!("{lines}: {error}")).stdout, b"yes\n", "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn what_ssh_would_refuse_is_refused() {
+    for (lines, kind, said) in [
+        (
+            "Ciphers 3des-cbc",
+            Kind::Local,
+            "your ssh_config sets Ciphers, which leaves nothing that ironstrap can",
+        ),
+        (
+            "KexAlgorithms sntrup761x25519-sha512@openssh.com",
+            Kind::Local,
+            "your ssh_config sets KexAlgorithms, which leaves nothing that ironstrap can",
+        ),
+        (
+            "MACs umac-64@openssh.com",
+            Kind::Local,
+            "your ssh_config sets MACs, which leaves nothing that ironstrap can",
+        ),
+        (
+            "HostKeyAlgorithms sk-ssh-ed25519@openssh.com",
+            Kind::Local,
+            "your ssh_config sets HostKeyAlgorithms, which leaves nothing that ironstrap can",
+        ),
+        ("HostKeyAlgorithms rsa-sha2-512", Kind::Unreachable, "does not agree on SSH"),
+        (
+            "PubkeyAcceptedAlgorithms rsa-sha2-512",
+            Kind::Unreachable,
+            "PubkeyAcceptedAlgorithms leaves out ssh-ed25519",
+        ),
+        (
+            "KnownHostsCommand /bin/echo %H",
+            Kind::Local,
+            "your ssh_config sets KnownHostsCommand, which ironstrap does not support: /bin/echo",
+        ),
+        (
+            "VerifyHostKeyDNS yes",
+            Kind::Local,
+            "your ssh_config sets VerifyHostKeyDNS, which ironstrap does not support: true",
+        ),
+    ] {
+        let Some((stage, outcome)) = with(lines).await else { return };
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind, kind, "{lines}: {error}");
+        assert!(error.to_string().contains(said), "{lines}: {error}");
+        assert!(error.hint.is_some(), "{lines}");
+        nobody_logged_in(&stage);
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_noted_without_the_name_where_names_are_hashed() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let known = stage.path(".ssh/known_hosts");
+    for (lines, hashed) in [("HashKnownHosts yes", true), ("HashKnownHosts no", false)] {
+        std::fs::remove_file(&known).unwrap();
+        stage.options.accept_new_host_keys = true;
+        let Some(outcome) = stage_run(&stage, lines).await else { return };
+        outcome.unwrap();
+        let line = stage.known();
+        assert_eq!((line.starts_with("|1|"), line.contains("127.0.0.1")), (hashed, !hashed), "{line}");
+        stage.options.accept_new_host_keys = false;
+        assert!(stage_run(&stage, lines).await.unwrap().is_ok(), "it is known from now on: {line}");
+        let found = Command::new("ssh-keygen")
+            .args(["-F", &format!("[127.0.0.1]:{}", stage.server.port), "-f"])
+            .arg(&known)
+            .output();
+        assert!(found.is_ok_and(|found| found.status.success()), "and to ssh, too: {line}");
+    }
+}
+
+#[tokio::test]
+async fn known_hosts_may_have_a_space_in_its_name() {
+    let stage = Stage::new(Manner::Reads).await;
+    std::fs::rename(stage.path(".ssh/known_hosts"), stage.path("my known hosts")).unwrap();
+    let line = "UserKnownHostsFile \"HOME/my known hosts\" HOME/other";
+    let Some(outcome) = stage_run(&stage, line).await else { return };
+    assert_eq!(outcome.unwrap().stdout, b"yes\n");
+    assert!(!Path::new(&stage.path("my")).exists());
+}
