@@ -3,6 +3,8 @@
 // Each test file uses some of it; and clippy sees no test in what tests share.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod fuzz;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
