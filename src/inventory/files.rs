@@ -9,6 +9,7 @@ use super::bundle;
 use super::mistake::Mistakes;
 use super::secrets;
 use super::table::Text;
+use super::words;
 use crate::cluster::Manifest;
 use crate::openpgp::Keys;
 
@@ -118,9 +119,36 @@ pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) 
         if let Some(lacking) = needed.into_iter().find(|pointer| !said(pointer)) {
             let lacking = lacking[1..].replace('/', ".");
             wrong.push(format!("object {} of {shown} lacks {lacking}", n + 1));
+        } else if let Some(why) = misnamed(object) {
+            wrong.push(format!("object {} of {shown} {why}", n + 1));
         }
     }
     (Some(objects), wrong)
+}
+
+/// Why an object cannot be asked for by what it says of itself: Kubernetes' own rules, where they are the same for all.
+fn misnamed(object: &Value) -> Option<String> {
+    let said = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let is_version = |text: &str| match text.split_once('/') {
+        Some((group, version)) => words::is_subdomain(group) && words::is_label(version),
+        None => words::is_label(text),
+    };
+    let is_kind = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let is_segment = |text: &str| {
+        text != "." && text != ".." && !text.contains(|c: char| c == '/' || c == '%' || c.is_control())
+    };
+    let namespace = object.pointer("/metadata/namespace").filter(|namespace| !namespace.is_null());
+    let is_namespace = namespace.is_none_or(|namespace| namespace.as_str().is_some_and(words::is_label));
+    let rules = [
+        ("apiVersion", is_version(said("/apiVersion")), "GROUP/VERSION or VERSION, as in apps/v1"),
+        ("kind", is_kind(said("/kind")), "letters and digits, as in ConfigMap"),
+        ("metadata.namespace", is_namespace, "a-z, 0-9 and -, at most 63 of them"),
+        ("metadata.name", is_segment(said("/metadata/name")), "without /, % and control characters"),
+    ];
+    let wrong = rules.into_iter().find(|(_, right, _)| !right);
+    wrong.map(|(what, _, rule)| format!("has no valid {what}: it is {rule}"))
 }
 
 /// The system's words, without its numbers.

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use ipnet::IpNet;
+use serde_json::{Value, json};
 
 use super::{Found, Reply};
 use crate::shell::{KUBECTL, Sh, here, sh};
@@ -58,13 +59,14 @@ pub(super) fn question(asks: &[&Ask]) -> Sh {
         [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
     let wanted: BTreeSet<&Object> =
         wanted.into_iter().chain(&more).filter(|object| !is_node(object)).collect();
+    // JSON on a line of its own is YAML.
     let document = |o: &&Object| {
-        let namespace =
-            if o.namespace.is_empty() { String::new() } else { format!(", namespace: {}", o.namespace) };
-        format!(
-            "---\napiVersion: {}\nkind: {}\nmetadata: {{name: \"{}\"{namespace}}}\n",
-            o.api_version, o.kind, o.name
-        )
+        let mut metadata = json!({"name": o.name});
+        if !o.namespace.is_empty() {
+            metadata["namespace"] = json!(o.namespace);
+        }
+        let document = json!({"apiVersion": o.api_version, "kind": o.kind, "metadata": metadata});
+        format!("---\n{document}\n")
     };
     let documents: String = wanted.iter().map(document).collect();
     // A Secret's content stays where it is.
@@ -128,7 +130,8 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let (name, object) = line.strip_prefix("Node//")?.split_once(' ')?;
         let object: Value = serde_json::from_str(object).unwrap_or(Value::Null);
         let ranges = object.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
-        Some([name].into_iter().chain(ranges.filter_map(Value::as_str)).collect::<Vec<_>>().join(" "))
+        let ranges = ranges.filter_map(|range| range.as_str()?.parse::<IpNet>().ok());
+        Some(ranges.fold(name.to_string(), |line, range| format!("{line} {range}")))
     };
     let said: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
