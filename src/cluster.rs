@@ -267,6 +267,13 @@ impl Cluster {
         self.ignore_preflight.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
     }
 
+    /// Where etcd keeps its data on control planes.
+    pub fn etcd_dir(&self) -> &str {
+        let local = self.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
+        let dir = local.and_then(|local| local.get("dataDir")).and_then(Value::as_str);
+        dir.unwrap_or("/var/lib/etcd")
+    }
+
     /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).
     pub fn has_addon(&self, name: &str) -> bool {
         self.kubeadm.get(name).and_then(|addon| addon.get("disabled")) != Some(&true.into())

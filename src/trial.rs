@@ -60,7 +60,7 @@ fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
         trials.push(("Endpoint", endpoint(cluster, exists), no_endpoint));
     }
     if node.is_control_plane() {
-        trials.push(("Fsync", Ask::Shell(FSYNC.into()), slow));
+        trials.push(("Fsync", Ask::Shell(sh!("d={etcd}\n", etcd = cluster.etcd_dir()) + FSYNC), slow));
     }
     trials
 }
@@ -116,8 +116,7 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
 /// What etcd does all day: small writes that are on the disk before the next one (its write-ahead log, by fdatasync), as
 /// large as fio's when it is asked this for etcd. dd times each by itself, without what it takes to begin.
 /// Prints the 99th percentile of them in milliseconds, by nearest rank, and of how many.
-const FSYNC: &str = r#"d=/var/lib/etcd
-while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
+const FSYNC: &str = r#"while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
 f=$(mktemp "$d/.ironstrap-XXXXXX")
 # Without a name from the beginning it is gone however this ends.
 exec 4>"$f"
@@ -139,7 +138,7 @@ const SLOW: f64 = 10.0;
 /// Of fewer writes the 99th percentile is the slowest, and is called so.
 const MANY: u32 = 100;
 
-fn slow(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+fn slow(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     let read = |answer: &str| {
         let (milliseconds, writes) = answer.split_once(' ')?;
         Some((finite(milliseconds)?, writes.parse::<u32>().ok()?))
@@ -152,7 +151,8 @@ fn slow(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     }
     let which = if writes < MANY { "the slowest" } else { "the 99th percentile" };
     let what = format!(
-        "writes to the disk of /var/lib/etcd take {milliseconds} ms to be safe ({which} of {writes}, each with fdatasync)"
+        "writes to the disk of {} take {milliseconds} ms to be safe ({which} of {writes}, each with fdatasync)",
+        cluster.etcd_dir()
     );
     let why = format!(
         "etcd wants less than {SLOW} ms in the 99th percentile: with more, leaders change and the API is slow; mount a \

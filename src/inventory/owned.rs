@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistakes, Span};
 use super::table::Table;
+use super::words;
 
 /// A setting that the inventory may not make, or not so.
 struct Owned {
@@ -25,7 +26,36 @@ const PKI: &str = "ironstrap makes the certificates and kubeadm says where they 
 const KUBECONFIG: &str = "kubeadm makes the kubeconfig and says where it is; it cannot be set";
 const ETCD: &str = "kubeadm decides where etcd listens and who its members are; it cannot be set";
 
+const TABLE: &str = "this is a table";
+const FOLDER: &str = "etcd's folder is one of its own: an absolute path of at least two names made of A-Z, a-z, 0-9, -, _ and ., as in \
+                      \"/srv/etcd\", and none that the system or Kubernetes uses";
+const SWITCH: &str = "this is true or false";
+
+const fn switch(table: &'static str, path: &'static [&'static str]) -> Owned {
+    Owned { table, path, wrong: |value| !value.is_bool(), says: SWITCH }
+}
+
 const OWNED: &[Owned] = &[
+    // What ironstrap itself reads of these tables has a type.
+    Owned {
+        table: "kubeadm",
+        path: &["etcd", "local", "dataDir"],
+        wrong: |value| value.as_str().is_none_or(|path| !words::is_own_folder(path)),
+        says: FOLDER,
+    },
+    Owned { table: "kubeadm", path: &["etcd"], wrong: |value| !value.is_table(), says: TABLE },
+    Owned { table: "kubeadm", path: &["etcd", "local"], wrong: |value| !value.is_table(), says: TABLE },
+    switch("kubeadm", &["dns", "disabled"]),
+    switch("kubeadm", &["proxy", "disabled"]),
+    switch("kubelet", &["failSwapOn"]),
+    switch("kubelet", &["failCgroupV1"]),
+    switch("kubelet", &["protectKernelDefaults"]),
+    Owned {
+        table: "kubelet",
+        path: &["resolvConf"],
+        wrong: |value| value.as_str().is_none_or(|path| !path.is_empty() && !words::is_path(path)),
+        says: "this is an absolute path, or empty",
+    },
     owned("kubelet", &["apiVersion"], "it is always kubelet.config.k8s.io/v1beta1; leave it out"),
     owned("kubelet", &["kind"], "it is always KubeletConfiguration; leave it out"),
     Owned {

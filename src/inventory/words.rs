@@ -61,6 +61,60 @@ pub fn is_value(text: &str) -> bool {
         || (text.len() <= 63 && text.chars().all(inner) && text.starts_with(outer) && text.ends_with(outer))
 }
 
+/// An absolute path of plain names, without `.`, `..` and a `/` at the end.
+pub fn is_path(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name = |name: &str| !name.is_empty() && name != "." && name != ".." && name.chars().all(inner);
+    text.strip_prefix('/').is_some_and(|names| names.split('/').all(name))
+}
+
+/// Folders of the system, of the kubelet and of containerd, with all that is below them.
+const TAKEN: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/lost+found",
+    "/opt/cni",
+    "/opt/containerd",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib/apt",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/dpkg",
+    "/var/lib/ironstrap",
+    "/var/lib/kubelet",
+    "/var/lib/systemd",
+    "/var/lock",
+    "/var/log",
+    "/var/mail",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+];
+/// Folders that others share; what is below them may be anybody's own.
+const SHARED: &[&str] = &["/var/lib", "/var/local", "/var/opt", "/root/.ssh"];
+
+/// A folder that can be one program's alone: a reset deletes what is in it.
+pub fn is_own_folder(text: &str) -> bool {
+    let is_in =
+        |taken: &&str| text == *taken || text.strip_prefix(*taken).is_some_and(|rest| rest.starts_with('/'));
+    let names = text.split('/').count() - 1;
+    let is_home = text.starts_with("/home/") && names == 2;
+    is_path(text) && names >= 2 && !is_home && !SHARED.contains(&text) && !TAKEN.iter().any(is_in)
+}
+
 /// `http://` or `https://`, a host, and maybe a port and a path. No query.
 pub fn is_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
@@ -105,6 +159,21 @@ pub fn image(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_its_own_is_none_of_the_systems() {
+        for path in
+            ["/var/lib/etcd", "/srv/etcd", "/mnt/disk-1/etcd.d", "/home/etcd/data", "/var/lib/kubelets"]
+        {
+            assert!(is_own_folder(path), "{path}");
+        }
+        let wrong = "|/|/srv|/data|srv/etcd|../x|/srv/../etc|/srv/./x|/srv/etcd/|/srv//etcd|/etc/x|/usr/x|/var|/var/lib|\
+            /var/lib/kubelet|/var/lib/containerd/x|/var/lib/ironstrap|/home/me|/proc/x|/boot/x|/run/etcd|/tmp/etcd|\
+            /var/lib/etcd NETWORK=x|/var/lib/$(id)|/var/lib/`id`|/var/lib/e'|/var/lib/\n";
+        for path in wrong.split('|') {
+            assert!(!is_own_folder(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_host_may_have_a_port() {

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::etcd::{ETCD, MEMBERS};
-use crate::shell::{KUBECTL, Sh};
+use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Object};
 
 /// What a question is about.
@@ -32,13 +32,13 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
     if node.is_control_plane() {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
         all.extend([
-            (Topic::Api, Ask::Shell(TRACES + KUBECTL + READY)),
+            (Topic::Api, Ask::Shell(traces(cluster) + KUBECTL + READY)),
             (Topic::Etcd, Ask::Shell(ETCD + HEALTH)),
             (Topic::Members, Ask::Shell(ETCD + MEMBERS)),
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
-            (Topic::Tokens, Ask::Shell(TRACES + KUBECTL + TOKENS)),
-            (Topic::Pods, Ask::Shell(TRACES + KUBECTL + PODS)),
+            (Topic::Tokens, Ask::Shell(traces(cluster) + KUBECTL + TOKENS)),
+            (Topic::Pods, Ask::Shell(traces(cluster) + KUBECTL + PODS)),
         ]);
     }
     all
@@ -71,11 +71,15 @@ done
   /-BEGIN CERTIFICATE-/, /-END CERTIFICATE-/ { print; next }
   sub(/^ *client-certificate-data: */, "")' "$@""#;
 
+fn traces(cluster: &Cluster) -> Sh {
+    sh!("etcd={etcd}\n", etcd = cluster.etcd_dir()) + TRACES
+}
+
 /// What answers in place of an API server that was never there, or is not there now.
 const TRACES: Sh = Sh::raw(
     r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
 if [ ! -e manifests/kube-apiserver.yaml ]; then
-  if [ -e /var/lib/etcd/member ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
+  if [ -e "$etcd/member" ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
   exit 0
 fi
 [ -e admin.conf ] || { echo 'there is no /etc/kubernetes/admin.conf to ask it with' >&2; exit 1; }

@@ -8,15 +8,12 @@ use crate::step::{Back, Cx, Undo};
 const LEAVE: Sh = Sh::raw(include_str!("../../../templates/leave.sh"));
 
 pub(super) fn undo(cx: &Cx) -> Undo {
-    let local = cx.cluster.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
-    let etcd = local.and_then(|local| local.get("dataDir")).and_then(|dir| dir.as_str());
-    let etcd = etcd.unwrap_or("/var/lib/etcd");
     let network = match &cx.cluster.network {
         Network::Flannel(_) => "flannel",
         Network::Manifests(_) => "manifests",
         Network::None => "none",
     };
-    let etcd = sh!("ETCD={etcd}\n", etcd);
+    let etcd = sh!("ETCD={etcd}\n", etcd = cx.cluster.etcd_dir());
     let head = sh!("{etcd}NETWORK={network}\n{PODS}{LEAVE}", etcd, network, PODS, LEAVE);
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(

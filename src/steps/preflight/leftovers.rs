@@ -25,11 +25,14 @@ fn ask(shell: impl Into<Sh>) -> Ask {
 }
 
 fn etcd(cluster: &Cluster) -> Want {
-    let name = "DirAvailable--var-lib-etcd";
+    let dir = cluster.etcd_dir();
+    // As kubeadm calls it (`app/preflight`, `DirAvailableCheck`).
+    let name = format!("DirAvailable-{}", dir.replace('/', "-"));
     let entries =
-        ask("for f in /var/lib/etcd/* /var/lib/etcd/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
-    nothing(cluster, "no data of another etcd is here", entries, move |_| name.into()).by_hand(format!(
-        "if nobody needs that data any more: rm -rf /var/lib/etcd/*; lost+found alone, of a file system of its own, \
+        ask(sh!("for f in {dir}/* {dir}/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done", dir));
+    let named = name.clone();
+    nothing(cluster, "no data of another etcd is here", entries, move |_| named.clone()).by_hand(format!(
+        "if nobody needs that data any more: rm -rf {dir}/*; lost+found alone, of a file system of its own, \
          may stay: ignore-preflight = [\"{name}\"] in [cluster]"
     ))
 }
