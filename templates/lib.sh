@@ -263,15 +263,13 @@ holder() {
   locks=$(cat /proc/locks) || :
   for f; do
     i=$(stat -c %i "$f" 2>/dev/null) || continue
-    while read -r _ _ _ _ pid inode _; do
-      case $inode in *:"$i")
-        read -r name <"/proc/$pid/comm" 2>/dev/null || name='?'
-        echo "$pid ($name)"
-        return 0 ;;
-      esac
-    done <<LOCKS
-$locks
-LOCKS
+    found=$(printf '%s\n' "$locks" | while read -r _ _ _ _ pid inode _; do
+      case $inode in *:"$i") ;; *) continue ;; esac
+      read -r name <"/proc/$pid/comm" 2>/dev/null || name='?'
+      echo "$pid ($name)"
+      break
+    done)
+    [ -z "$found" ] || { echo "$found"; return 0; }
   done
   echo unknown
 }

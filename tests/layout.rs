@@ -145,3 +145,44 @@ fn text_leaves_the_process_in_one_place() {
     }
     assert_eq!(wrong, Vec::<String>::new());
 }
+
+/// Shell is made in `src/shell` alone: by `sh!`, `quote`, `here` and `Sh::raw`.
+#[test]
+fn shell_is_made_by_its_own_functions_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = path.starts_with("src/shell");
+        for (n, line) in program(&path, &text).lines().enumerate() {
+            let says = |what: &str| format!("{}: line {n} of the program: {what}: {line}", path.display());
+            let document = line.match_indices("<<").any(|(at, _)| {
+                let after = line[at + 2..].trim_start_matches(['-', '\'', '"', '\\']);
+                after.starts_with(|c: char| c.is_ascii_uppercase())
+            });
+            if document {
+                wrong.push(says("a here-document; `here` makes them"));
+            }
+            if !own && line.contains(".leak()") {
+                wrong.push(says("a text that is made while the program runs is no constant"));
+            }
+            if !own && line.contains("Sh::raw(&") {
+                wrong.push(says("only constants are raw"));
+            }
+        }
+        // A string that is formatted and begins as shell does would be a script before it is a type.
+        let marks = ["echo ", "rm -", "cat <", "if [", "for f in", "[ -e", "sed -"];
+        for (at, _) in program(&path, &text).match_indices("format!(") {
+            let program = program(&path, &text);
+            let body = program[at + "format!(".len()..].trim_start().trim_start_matches('"');
+            if let Some(mark) = marks.iter().find(|mark| body.starts_with(**mark)) {
+                wrong.push(format!("{}: format! makes shell: {mark}", path.display()));
+            }
+        }
+    }
+    for name in ["lib", "undo", "leave", "diagnose"] {
+        let text = fs::read_to_string(format!("templates/{name}.sh")).unwrap();
+        if text.contains("<<") {
+            wrong.push(format!("templates/{name}.sh has a here-document"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
