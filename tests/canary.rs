@@ -34,8 +34,9 @@ use time::OffsetDateTime;
 use toml::Value;
 
 const BOUNDARY: &str = "--0123456789abcdef";
-/// On one line: what ends quotes of either kind, and what is run without any.
-const LINE: &str = "x$(canary)`canary`'$(canary)'\"`canary`\"\\;canary;&canary&|canary #{}";
+/// On one line: what ends quotes of either kind, and what is run without any. Shell that can be parsed wherever it stands,
+/// or it would not be run.
+const LINE: &str = "x$(canary)`canary`'$(canary)'\\y\"z\"";
 /// Words that have ended a here-document of ours.
 const ENDS: &str = "OBJECTS KUBECONFIG KUBEADM DISCOVERY WAYS SECRET SUBNETS NODE LOCKS";
 
