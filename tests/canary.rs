@@ -391,6 +391,9 @@ impl Cage {
         {
             fs::write(cage.path(file), text).unwrap();
         }
+        fs::create_dir_all(cage.path("run/flannel")).unwrap();
+        let subnets = format!("FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_SUBNET={LINE}\n");
+        fs::write(cage.path("run/flannel/subnet.env"), subnets).unwrap();
         fs::write(cage.path("said"), format!("{text}\n{LINE} {LINE}\n")).unwrap();
         let dash = which::which("dash").or(which::which("sh")).unwrap();
         let stub = |name: &str, does: &str| {
