@@ -156,7 +156,6 @@ fn look_at(place: &str) -> String {
             "event" => "kubectl get events -A".into(),
             "node" => "kubectl get nodes".into(),
             "pod" => "kubectl get pods -A".into(),
-            "token" => "kubeadm token list".into(),
             other => other.into(),
         },
     }

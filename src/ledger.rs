@@ -12,8 +12,13 @@ mod kin;
 pub use kin::Kin;
 
 /// Shell that fixes share.
-const LIB: Sh =
-    Sh::raw(concat!(include_str!("../templates/lib.sh"), "\n", include_str!("../templates/undo.sh")));
+const LIB: Sh = Sh::raw(concat!(
+    include_str!("../templates/lib.sh"),
+    "\n",
+    include_str!("../templates/credentials.sh"),
+    "\n",
+    include_str!("../templates/undo.sh")
+));
 
 /// How long a lease holds without a sign of life; no single fix may take longer, unless it waits `patiently` or is
 /// a unit, which keeps the machine for itself. Whoever takes over is fenced by the epoch, so this only

@@ -1,7 +1,8 @@
-//! Everything that a cluster's members and its operator trust each other by: CAs, certificates, keys, the
-//! join token. Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
+//! Everything that a cluster's members and its operator trust each other by: CAs, certificates, keys.
+//! Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
 
 mod cert;
+mod credential;
 mod ends;
 mod issue;
 mod kept;
@@ -20,8 +21,9 @@ use time::OffsetDateTime;
 
 pub use crate::pki::cert::Pair;
 pub(crate) use crate::pki::cert::random_text;
+pub use crate::pki::credential::{Credential, Signed};
 pub use crate::pki::issue::Person;
-pub use crate::pki::kept::Kept;
+pub use crate::pki::kept::{Kept, RETIRED};
 pub use crate::pki::kubeconfig::{Entry, KUBELET_CERTIFICATE, Kubeconfig};
 pub use crate::pki::merge::{Merged, merged};
 pub use crate::pki::read::{RENEW_BEFORE, expires, in_words};
@@ -36,9 +38,6 @@ use crate::secret::SecretText;
 /// Where kubeadm looks for certificates on a control plane, unless told otherwise.
 pub const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
 
-/// Kubernetes' `bootstrap/token/api`: a token is `[a-z0-9]{6}.[a-z0-9]{16}`.
-const TOKEN_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-
 /// What the operator keeps for one cluster.
 #[derive(Clone, PartialEq)]
 pub struct Trust {
@@ -49,7 +48,6 @@ pub struct Trust {
     pub sa_key: SecretText,
     /// Its public half. kubeadm does not make it from `sa_key` where that is already there.
     pub sa_pub: String,
-    pub token: Token,
     /// By node. Those of a node that is no control plane any more stay.
     pub leaves: BTreeMap<String, Leaves>,
     /// The operator's client certificate; empty until `complete` was called.
@@ -61,44 +59,7 @@ pub type Leaves = BTreeMap<&'static str, Pair>;
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust")
-            .field("ca", &self.ca)
-            .field("token", &self.token)
-            .field("leaves", &self.leaves)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A bootstrap token, in the alphabet and lengths that Kubernetes asks of one.
-#[derive(Clone, PartialEq)]
-pub struct Token {
-    pub secret: SecretText,
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("id", &Token::ID).finish_non_exhaustive()
-    }
-}
-
-impl Token {
-    /// The public part, in the name of the Secret. Always the same, so that the cluster can be asked for it before
-    /// the trust is made.
-    pub const ID: &str = "ironst";
-
-    fn make() -> Result<Token> {
-        Ok(Token { secret: SecretText::new(random_text(TOKEN_ALPHABET, 16)?) })
-    }
-
-    fn of(text: &str) -> Option<Token> {
-        let (id, secret) = text.trim_end().split_once('.')?;
-        let fits = secret.len() == 16 && secret.bytes().all(|byte| TOKEN_ALPHABET.contains(&byte));
-        (id == Token::ID && fits).then(|| Token { secret: SecretText::new(secret) })
-    }
-
-    /// The whole token, secret included, as kubeadm takes it.
-    pub fn reveal(&self) -> String {
-        format!("{}.{}", Token::ID, self.secret.reveal())
+        f.debug_struct("Trust").field("ca", &self.ca).field("leaves", &self.leaves).finish_non_exhaustive()
     }
 }
 
@@ -128,7 +89,6 @@ impl Trust {
             etcd_ca: cert::new_ca("etcd-ca", now)?,
             sa_key: SecretText::new(sa.serialize_pem()),
             sa_pub: sa.public_key_pem(),
-            token: Token::make()?,
             leaves: BTreeMap::new(),
             admin: Pair::default(),
         };
@@ -189,11 +149,6 @@ impl Trust {
         let spki = readable_ca(Signer::Cluster, &self.ca)?.spki;
         let hex: String = Sha256::digest(spki).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(format!("sha256:{hex}"))
-    }
-
-    /// The kubeconfig that a joining node finds the cluster by. It holds no secret.
-    pub fn discovery_kubeconfig(&self, cluster: &Cluster) -> String {
-        kubeconfig::discovery(&format!("https://{}", cluster.endpoint), &self.ca.cert)
     }
 
     /// The operator's kubeconfig, for the API at this URL. It holds the operator's key.

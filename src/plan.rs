@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use similar::TextDiff;
 
+use crate::pki::Credential;
 use crate::probe::Answer;
 use crate::shell::Sh;
 use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want, narrowed};
@@ -25,6 +26,8 @@ pub struct Change {
     pub have: String,
     pub want: String,
     pub fix: Fix,
+    /// What the fix is let in with, signed when it is sent.
+    pub credential: Option<Credential>,
     pub disrupts: bool,
     pub settles: bool,
     /// What the fix writes is nobody's business.
@@ -125,6 +128,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         have: String::new(),
         want: String::new(),
         fix: want.fix.clone(),
+        credential: want.credential.clone(),
         disrupts: want.disrupts,
         settles: want.settles,
         secret: matches!(want.ask, Ask::Hash(_)),
@@ -213,6 +217,7 @@ pub fn asked(ask: &Ask) -> String {
             format!("kubectl get {}", names.join(" "))
         }
         Ask::Nodes => "kubectl get nodes".into(),
+        Ask::Administrator => "kubectl get, as kubernetes-admin".into(),
     }
 }
 

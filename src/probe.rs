@@ -135,7 +135,9 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     }
     let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
     let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?, next()?], asks);
-    let objects = objects::read(next()?, asks);
+    let reply = next()?;
+    let refused = objects::refuses_the_administrator(&reply);
+    let objects = objects::read(reply, asks);
     let mut said = Vec::new();
     for ask in shells(asks) {
         said.push((ask, next()?.answer()));
@@ -154,6 +156,11 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             },
             Ask::Nodes => match &objects {
                 Ok(found) => Answer::Said(objects::nodes(found)),
+                Err(why) => Answer::Unknown(why.clone()),
+            },
+            Ask::Administrator => match &objects {
+                _ if refused => Answer::Said("may not".into()),
+                Ok(_) => Answer::Said("may".into()),
                 Err(why) => Answer::Unknown(why.clone()),
             },
             other => tables.answer(other),

@@ -25,6 +25,7 @@ use crate::step::Ask;
 use crate::steps::Stage;
 
 mod apply;
+mod credentials;
 mod decide;
 mod diagnose;
 mod hold;

@@ -102,16 +102,13 @@ pub fn environment(name: &str, value: &str) -> String {
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
-/// how *this* control plane is, whatever the endpoint's name leads to. Where those are gone, there may be the others
-/// that kubeadm leaves on the machine that began the cluster.
+/// how *this* control plane is, whatever the endpoint's name leads to.
 pub const KUBECTL: Sh = Sh::raw(
     r#"kubectl() {
   a=$(sed -n -e 's/^ *- --advertise-address=//p' -e 's/^ *- --secure-port=/:/p' /etc/kubernetes/manifests/kube-apiserver.yaml | tr -d '\n')
   case $a in *:*:*) a="[${a%:*}]:${a##*:}" ;; esac
   mkdir -p -m 700 /run/ironstrap
-  k=/etc/kubernetes/admin.conf
-  [ -e $k ] || k=/etc/kubernetes/super-admin.conf
-  command kubectl --kubeconfig $k --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
+  command kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
 }
 "#,
 );

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::manifest;
-use crate::pki::Trust;
+use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
 mod mode;
@@ -53,6 +53,9 @@ pub struct Want {
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
+    /// The fix is let in with this: the shell function `credential` prints it as a kubeconfig. The runner signs it when
+    /// it sends the fix, so it is in no plan.
+    pub credential: Option<Credential>,
     /// What a reset does about the fix.
     pub undo: Undo,
     /// The fix interrupts what runs on a member of the cluster.
@@ -95,6 +98,8 @@ pub enum Ask {
     Objects(Vec<Object>),
     /// The name of each Node of the cluster and its ranges of pods, a line each; none where no cluster runs.
     Nodes,
+    /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
+    Administrator,
 }
 
 /// The name of an object in the cluster's API.
@@ -161,6 +166,7 @@ impl Want {
             ask: Ask::Shell(Sh::EMPTY),
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
+            credential: None,
             undo: Undo::Nothing(""),
             disrupts: false,
             settles: false,
@@ -211,6 +217,11 @@ impl Want {
 
     pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<Sh>) -> Self {
         self.fix = Fix::Unit { name, minutes, script: shell.into() };
+        self
+    }
+
+    pub fn with(mut self, credential: Credential) -> Self {
+        self.credential = Some(credential);
         self
     }
 

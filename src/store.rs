@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
-use crate::pki::{Kept, Trust};
+use crate::pki::{Kept, RETIRED, Trust};
 use crate::secret::Shown;
 use guard::{guarded, wider};
 
@@ -80,15 +80,20 @@ impl Store {
     }
 
     /// Writes the trust down; to be called under the lock. A new one appears as a whole or not at all; later,
-    /// file by file is replaced. What the cluster is built on is never replaced.
+    /// file by file is replaced. What the cluster is built on is never replaced. The join token of earlier releases goes.
     pub fn save(&self, trust: &Trust) -> Result<()> {
         let path = self.path();
         let kept = trust.kept();
         match path.symlink_metadata() {
             Err(e) if e.kind() == ErrorKind::NotFound => self.save_new(&path, &kept),
             Err(e) => Err(failed("look at", &path, e)),
-            Ok(_) => save_changes(&path, &kept),
+            Ok(_) => save_changes(&path, &kept).and_then(|()| self.retire()),
         }
+    }
+
+    /// Removes what earlier releases kept and this one has no use for; to be called under the lock.
+    pub fn retire(&self) -> Result<()> {
+        remove(&self.path().join(RETIRED))
     }
 
     /// Whether `save_kubeconfig` would write this text. Fails where it would fail for another's file being
@@ -241,7 +246,7 @@ fn save_changes(path: &Path, kept: &[Kept<'_>]) -> Result<()> {
 }
 
 fn write(path: &Path, file: &Kept<'_>) -> Result<()> {
-    replace(&path.join(&file.path), &file.text, if file.secret { 0o600 } else { 0o644 })
+    replace(&path.join(&file.path), file.text, if file.secret { 0o600 } else { 0o644 })
 }
 
 /// Makes the folders that these files are in; `path` is there.
@@ -274,6 +279,15 @@ fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
     });
     written.map_err(|e| failed("write", file, e))?;
     sync(folder)
+}
+
+/// The file is not there any more.
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Ok(()) => sync(folder_of(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("remove", file, e)),
+    }
 }
 
 /// The folder that a file is in. The parent of a bare name is empty, which no system call takes.

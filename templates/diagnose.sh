@@ -64,9 +64,4 @@ if [ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apis
   since=$(date -u -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%SZ)
   kubectl --request-timeout=5s get events -A --field-selector 'type!=Normal' -o 'jsonpath={range .items[*]}{.lastTimestamp}{" "}{.involvedObject.kind} {.involvedObject.name}: {.message}{"\n"}{end}' |
     sort | awk -v since="$since" '$1 >= since { $1 = ""; print substr($0, 2) }' | from event 40
-  kubectl --request-timeout=5s -n kube-system get secrets --field-selector type=bootstrap.kubernetes.io/token -o 'jsonpath={range .items[*]}{.data.token-id} {.data.expiration}{"\n"}{end}' |
-    while read -r id expiration; do
-      expiration=$(echo "$expiration" | base64 -d)
-      [ "$(date -d "$expiration" +%s)" -gt "$now" ] || echo "$(echo "$id" | base64 -d) expired at $expiration"
-    done | from token 5
 fi

@@ -192,6 +192,43 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
 }
 
 #[test]
+fn an_administrator_that_rbac_refuses_is_an_answer_and_no_answer_is_none() {
+    let refused = r#"Error from server (Forbidden): nodes is forbidden: User "kubernetes-admin" cannot list resource "nodes""#;
+    let kubectl = |admin: &str| {
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *super-admin*) ;; *) {admin} ;; esac\ncase \"$*\" in *'get nodes'*) echo 'Node//m1 {{}}' ;; esac"
+        )
+    };
+    let root = |admin: &str, more: &[(&str, &str)]| {
+        let kubectl = kubectl(admin);
+        let files = [
+            ("etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.0.1\n"),
+            ("etc/kubernetes/admin.conf", ""),
+            ("var/lib/ironstrap/kubeadm-receipt", ""),
+            ("bin/kubectl", kubectl.as_str()),
+        ];
+        Root::with(&[&files, more].concat())
+    };
+    let refuses = format!("echo '{refused}' >&2; exit 1");
+    let said = |text: &str| Answer::Said(text.into());
+    for shell in shells() {
+        assert_eq!(root(":", &[]).answer(shell, &Ask::Administrator), said("may"), "{shell}");
+        let alone = root(&refuses, &[]);
+        assert_eq!(alone.answer(shell, &Ask::Administrator), said("may not"), "{shell}");
+        assert!(
+            matches!(alone.answer(shell, &Ask::Nodes), Answer::Unknown(why) if why.contains("Forbidden"))
+        );
+        // Init was killed before it bound the administrator.
+        let begun = root(&refuses, &[("etc/kubernetes/super-admin.conf", "")]);
+        assert_eq!(begun.answer(shell, &Ask::Administrator), said("may not"), "{shell}");
+        assert_eq!(begun.answer(shell, &Ask::Nodes), said("m1\n"), "{shell}");
+        let down = root("echo 'connection refused' >&2; exit 1", &[]);
+        assert!(matches!(down.answer(shell, &Ask::Administrator), Answer::Unknown(_)), "{shell}");
+        assert_eq!(Root::with(&[]).answer(shell, &Ask::Administrator), said("may"), "there is no cluster");
+    }
+}
+
+#[test]
 fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
     let traces = [("var/lib/etcd/member/x", ""), ("var/lib/kubelet/pki/kubelet-client-current.pem", "")];
     for shell in shells() {

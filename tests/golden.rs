@@ -60,6 +60,7 @@ fn untouched(name: &str) -> Machine {
 fn says(want: &Want) -> Answer {
     let text = match &want.ask {
         Ask::Head | Ask::Nodes => String::new(),
+        Ask::Administrator => "no cluster".into(),
         Ask::File(path) if path == "/etc/fstab" => {
             "mode 644 root:root\nUUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n".into()
         }
@@ -219,8 +220,8 @@ fn files_of_containerd() {
 /// What is this script's own, without what it shares with others.
 fn own(script: &str) -> String {
     let part = |name: &str| std::fs::read_to_string(format!("templates/{name}.sh")).unwrap();
-    let shared = format!("{}\n{}", part("lib"), part("undo"));
-    let script = script.replace(&shared, "[templates/lib.sh, undo.sh]\n");
+    let shared = ["lib", "credentials", "undo"].map(part).join("\n");
+    let script = script.replace(&shared, "[templates/lib.sh, credentials.sh, undo.sh]\n");
     script.replace(&part("leave"), "[templates/leave.sh]\n")
 }
 

@@ -141,3 +141,228 @@ fn an_etcd_that_joined_others_stays_so_and_one_without_data_is_not_begun_anew() 
     assert!(!good && said.contains("etcd has lost its data, /var/lib/etcd/member"), "{said}");
     assert_eq!(manifest, joined, "and nothing is changed");
 }
+
+const CREDENTIAL: &str = "credential() {
+cat <<'LENT'
+clusters:
+- cluster:
+    certificate-authority-data: QUJD
+users:
+- user:
+    client-certificate-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkxFTlQKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=
+    client-key-data: U0VDUkVU
+LENT
+}
+";
+
+/// The fix of this want of step member on a machine with these traces, in a fleet that m1 began.
+fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
+    let cluster = common::lab();
+    let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
+    let fleet = Fleet { exists: true, seed: "m1".into(), ..Fleet::default() };
+    let known = (&machine, &fleet);
+    let wants = common::wants(
+        (&cluster, &cluster.nodes[node]),
+        &common::trust(&cluster),
+        known,
+        OffsetDateTime::now_utc(),
+    );
+    let want = wants.into_iter().find(|(_, step, want)| *step == "member" && want.that == that).unwrap().2;
+    match want.fix {
+        Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A machine in a folder, with programs of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn with(files: &[(&str, &str)]) -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        for (name, text) in files {
+            let path = place.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        place
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.path().join(name).exists()
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
+    }
+
+    /// Runs a fix as the runner does, after these functions.
+    fn fixes(&self, shell: &str, functions: &str, fix: &str) -> std::process::Output {
+        let (lib, more) = (include_str!("../templates/lib.sh"), include_str!("../templates/credentials.sh"));
+        let script = format!("set -eu\n{lib}\n{more}\nPATIENCE=1\n{functions}\n{CREDENTIAL}{fix}\n");
+        let script = ["/run/", "/etc/kubernetes", "/var/lib/"]
+            .iter()
+            .fold(script, |script, dir| script.replace(dir, &format!("{}{dir}", self.0.path().display())));
+        common::run(shell, &script)
+    }
+
+    /// What of ironstrap's holds a credential.
+    fn lent(&self) -> Vec<String> {
+        let files =
+            ["kubeadm.yaml", "discovery.conf", "masters.conf"].map(|name| format!("run/ironstrap/{name}"));
+        files.into_iter().filter(|name| self.has(name)).collect()
+    }
+}
+
+/// Nothing to look at, and nothing that goes on beside kubeadm.
+const QUIET: &str = "systemctl() { :; }\njournalctl() { :; }\nhopeful() { \"$@\"; }\n";
+/// As kubeadm does it: what it was given to find the cluster by is for the kubelet to join with.
+const JOINS: &str = "kubeadm() {
+  case $1 in config) return 0 ;; esac
+  grep -q client-key-data: /run/ironstrap/discovery.conf && [ -e /run/ironstrap/kubeadm.yaml ]
+  stat -c %a /run/ironstrap/discovery.conf >/run/mode
+  mkdir -p /etc/kubernetes; cp /run/ironstrap/discovery.conf /etc/kubernetes/bootstrap-kubelet.conf
+  END
+}
+";
+const BOOTSTRAP: &str = "etc/kubernetes/bootstrap-kubelet.conf";
+const CURRENT: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
+
+#[test]
+fn a_join_that_fails_or_is_ended_leaves_no_credential() {
+    let fix = member_fix(1, "w1 is a member of demo", &[]);
+    for shell in common::shells() {
+        for (end, status) in
+            [("return 1", 1), ("kill -s TERM $$; sleep 0.1", 143), ("kill -s HUP $$; sleep 0.1", 129)]
+        {
+            let place = Place::with(&[]);
+            let output = place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &fix);
+            assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
+            assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
+            assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
+            let left = place.text(BOOTSTRAP);
+            assert!(
+                left.contains("certificate-authority-data: QUJD"),
+                "it shows that a join was begun: {left}"
+            );
+            assert!(!left.contains("client-key-data"), "{shell}: {end}: {left}");
+        }
+    }
+}
+
+#[test]
+fn a_join_is_done_when_the_kubelet_has_a_certificate_of_its_own() {
+    let fix = member_fix(1, "w1 is a member of demo", &[]);
+    let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    for shell in common::shells() {
+        let joins = QUIET.to_string() + &JOINS.replace("END", ":");
+        let place = Place::with(&[(CURRENT, &pem("T1dO"))]);
+        let output = place.fixes(shell, &joins, &fix);
+        assert!(output.status.success(), "{shell}: {output:?}");
+        assert!(place.lent().is_empty() && !place.has(BOOTSTRAP));
+        assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
+        for first in [pem("LENT"), String::new()] {
+            let place = Place::with(&[(CURRENT, &first)]);
+            let output = place.fixes(shell, &joins, &fix);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                !output.status.success() && said.contains("the controller manager signs it"),
+                "{shell}: {said}"
+            );
+            assert!(place.lent().is_empty() && !place.has("var/lib/ironstrap/kubeadm-receipt"));
+        }
+    }
+}
+
+#[test]
+fn init_makes_a_token_that_nobody_knows_and_leaves_neither_it_nor_super_admin_conf() {
+    let fix = member_fix(0, "m1 runs the control plane of demo", &[]);
+    let init = "kubeadm() {
+  case $1 in config) return 0 ;; esac
+  grep -A 6 'token:' /run/ironstrap/kubeadm.yaml >/run/seen || :
+  grep -B 9 'token:' /run/ironstrap/kubeadm.yaml >>/run/seen || :
+  mkdir -p /etc/kubernetes/manifests; : >/etc/kubernetes/super-admin.conf
+  : >/etc/kubernetes/manifests/kube-apiserver.yaml
+}
+command() { shift; echo \"$*\" >>/run/kubectl; }
+";
+    for shell in common::shells() {
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            let place = Place::with(&[("run/x", "")]);
+            let output = place.fixes(shell, &(QUIET.to_string() + init), &fix);
+            assert!(output.status.success(), "{shell}: {output:?}");
+            let seen = place.text("run/seen");
+            let token = seen.lines().find_map(|line| line.trim().strip_prefix("token: ironst."));
+            let token = token.unwrap_or_else(|| panic!("{shell}: {seen}")).to_string();
+            assert!(token.len() == 16 && token.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+            assert!(seen.contains("ttl: 1m0s") && seen.contains("system:bootstrappers:ironstrap:nobody"));
+            assert!(!seen.contains("signing") && !seen.contains("default-node-token"), "{seen}");
+            tokens.push(token);
+            let said = place.text("run/kubectl");
+            assert!(said.contains("-n kube-system delete secret bootstrap-token-ironst"), "{shell}: {said}");
+            assert!(!place.has("etc/kubernetes/super-admin.conf") && place.lent().is_empty());
+            assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
+        }
+        assert_ne!(tokens[0], tokens[1], "{shell}");
+        let place = Place::with(&[("run/x", "")]);
+        let failing = QUIET.to_string() + "kubeadm() { case $1 in config) : ;; *) return 3 ;; esac; }\n";
+        assert_eq!(place.fixes(shell, &failing, &fix).status.code(), Some(3));
+        assert_eq!(place.lent(), [""; 0], "{shell}");
+    }
+}
+
+#[test]
+fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
+    let has = ["kubelet.conf", "client-certificate", "receipt", "manifests/kube-apiserver.yaml"];
+    let fix = member_fix(0, "kubernetes-admin may administer the cluster", &has);
+    let kubectl = "command() {
+  case \" $* \" in
+  *' auth reconcile '*)
+    stat -c %a /run/ironstrap/masters.conf >/run/mode
+    cat >/run/given
+    END ;;
+  esac
+}
+";
+    let manifest = ("etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.0.1\n");
+    for shell in common::shells() {
+        let ends = [
+            (":", 0),
+            ("return 1", 1),
+            ("kill -s TERM $$; sleep 0.1", 143),
+            ("kill -s HUP $$; sleep 0.1", 129),
+        ];
+        for (end, status) in ends {
+            let place = Place::with(&[manifest]);
+            let output = place.fixes(shell, &(QUIET.to_string() + &kubectl.replace("END", end)), &fix);
+            assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
+            assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
+            assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
+            assert!(place.text("run/given").contains("kubeadm:cluster-admins"));
+        }
+    }
+}
+
+#[test]
+fn nobody_joins_by_a_token_and_each_machine_by_its_own_name() {
+    let (cluster, fleet) = (common::lab(), Fleet { exists: true, seed: "m1".into(), ..Fleet::default() });
+    let trust = common::trust(&cluster);
+    for node in &cluster.nodes {
+        let known = (&Machine::default(), &fleet);
+        let wants = common::wants((&cluster, node), &trust, known, OffsetDateTime::now_utc());
+        let lends: Vec<String> = wants
+            .iter()
+            .filter(|(_, step, want)| *step == "member" && !matches!(want.fix, Fix::Above))
+            .filter_map(|(.., want)| want.credential.as_ref().map(|lent| lent.user.clone()))
+            .collect();
+        let own = format!("system:node:{}", node.name);
+        assert_eq!(lends, if node.name == "m1" { vec![] } else { vec![own] });
+        for (_, step, want) in &wants {
+            if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
+                assert!(!script.contains("PRIVATE KEY") && !script.contains("client-key-data: "), "{step}");
+                assert!(!script.contains("tlsBootstrapToken"), "{step}: {}", want.that);
+            }
+        }
+    }
+}

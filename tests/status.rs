@@ -176,6 +176,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         have: String::new(),
         want: String::new(),
         fix: Fix::Above,
+        credential: None,
         disrupts: false,
         settles: false,
         secret: false,

@@ -157,7 +157,7 @@ fn outline(start: &Start, plan: &[(String, Vec<Change>)]) {
 /// nobody pass who trusts another, and nobody who did not answer.
 fn keep_trust(start: &Start) -> Result<()> {
     if start.kept && start.made.is_empty() {
-        return Ok(());
+        return start.store.retire();
     }
     let silent =
         start.work.members().iter().find(|member| member.node.is_control_plane() && member.machine.is_none());

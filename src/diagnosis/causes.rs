@@ -20,7 +20,7 @@ const CONNTRACK: &str = r"could not set conntrack parameters from kube-proxy con
 const REFUSED: &[Sign] = &[
     sign("log kubeadm", "(?i)unauthorized"),
     sign("fix", "(?i)unauthorized"),
-    // A token that expired while kubeadm was at work: API servers remember for ten seconds that it was good.
+    // A certificate that expired while kubeadm was at work.
     sign("journal kubelet", "cannot create certificate signing request: Unauthorized"),
 ];
 
@@ -190,17 +190,9 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
-        name: "token-expired",
-        what: "the token to join with has expired: {token}",
-        remedy: "run apply again: it renews the token; if that has no effect, see whether the controller manager runs",
-        signs: &[sign("token", r"^(?<token>\S+ expired at \S+)$")],
-        besides: REFUSED,
-        ..PLAIN
-    },
-    Cause {
-        name: "token-refused",
-        what: "the API does not take the token to join with",
-        remedy: "on a control plane: kubeadm token list; kubectl -n kube-system delete the bootstrap-token of ours, and run apply again",
+        name: "credential-refused",
+        what: "the API server does not accept the certificate to join with",
+        remedy: "compare the clocks: date -u on {node} and on a control plane; then run apply again, each run signs a new certificate",
         signs: REFUSED,
         symptom: true,
         ..PLAIN

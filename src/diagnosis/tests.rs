@@ -184,8 +184,8 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
     (
         "log kubeadm",
         "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized",
-        "token-refused",
-        "kubeadm token list",
+        "credential-refused",
+        "date -u on w2",
     ),
 ];
 
@@ -225,8 +225,8 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 
 #[test]
 fn every_cause_has_its_real_evidence() {
-    // Two are told by what the script makes of a machine, and by the failure of a want of ours.
-    let bare = ["swap-returns", "token-expired"];
+    // One is told by the failure of a want of ours.
+    let bare = ["swap-returns"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
         assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);
     }
@@ -253,17 +253,9 @@ fn a_symptom_is_told_only_where_nothing_explains_it() {
 }
 
 #[test]
-fn a_token_is_expired_where_the_api_did_not_take_it_and_the_seed_says_so() {
-    let by_kubeadm = ("log kubeadm", "failed to get config map: Unauthorized");
-    let by_kubelet = (
-        "journal kubelet",
-        r#"E1121 22:51:23.733897    8098 certificate_manager.go:1] "Failed while requesting a signed certificate" err="cannot create certificate signing request: Unauthorized""#,
-    );
-    let seed = heard("m1", &[("token", "daij8g expired at 2026-01-01T00:00:00Z")]);
-    for refused in [by_kubeadm, by_kubelet] {
-        assert_eq!(names(&[heard("w2", &[refused]), seed.clone()]), ["token-expired"]);
-    }
-    assert_eq!(names(&[heard("w2", &[]), seed]), [""; 0]);
+fn a_kubelet_that_is_refused_names_the_certificate_too() {
+    let line = r#"E1121 22:51:23.733897    8098 certificate_manager.go:1] "Failed while requesting a signed certificate" err="cannot create certificate signing request: Unauthorized""#;
+    assert_eq!(names(&[heard("w2", &[("journal kubelet", line)])]), ["credential-refused"]);
 }
 
 #[test]
@@ -280,8 +272,6 @@ fn what_says_nothing_certain_is_no_cause() {
         ("journal kubelet", r#"E1121 20:19:57.1 199 kubelet.go:3117] "Container runtime network not ready""#),
         // Of a registry, not of the endpoint; and no image that is missing.
         ("journal kubelet", "failed to do request: dial tcp 10.0.0.1:443: connect: connection refused"),
-        // Tokens expire every day; that matters only to somebody whom the API did not take.
-        ("token", "abcdef expired at 2026-01-01T00:00:00Z"),
         ("event", "Node w1: Node w1 status is now: NodeNotReady"),
         ("log kubelet", "Unpacking kubelet (1.36.3-1.1) ..."),
     ] {

@@ -1,20 +1,23 @@
 //! A trust as the files of the operator's directory, and back, with what has to be right about them. How they
 //! are read and written is `store`.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Kind, Result};
 use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, spki_of_key, spki_of_public};
-use crate::pki::{Leaves, Pair, Token, Trust};
+use crate::pki::{Leaves, Pair, Trust};
 use crate::secret::SecretText;
+
+/// A file of the operator's directory that is no longer kept: the join token of releases that had one. It is ignored,
+/// and removed when the trust is saved.
+pub const RETIRED: &str = "token";
 
 /// A file of the operator's directory.
 pub struct Kept<'a> {
     /// Below the directory.
     pub path: String,
-    pub text: Cow<'a, str>,
+    pub text: &'a str,
     pub secret: bool,
     /// The cluster is built on it: it never changes.
     pub fixed: bool,
@@ -29,8 +32,6 @@ impl Trust {
         }
         keep(&mut kept, "sa.key", self.sa_key.reveal(), true);
         keep(&mut kept, "sa.pub", &self.sa_pub, true);
-        let token = Cow::Owned(format!("{}\n", self.token.reveal()));
-        kept.push(Kept { path: "token".into(), text: token, secret: true, fixed: true });
         keep_pair(&mut kept, "admin", &self.admin, false);
         for (node, leaves) in &self.leaves {
             for (path, pair) in leaves {
@@ -43,7 +44,7 @@ impl Trust {
     /// The trust that `kept` wrote down, with the leaves of these nodes. `read` answers a path with its text,
     /// `None` where there is no such file.
     ///
-    /// Fails, naming the file, where a CA, the service account keys or the token will not do. A leaf that is
+    /// Fails, naming the file, where a CA or the service account keys will not do. A leaf that is
     /// missing or broken is left to `complete`.
     pub fn from_kept(
         nodes: &[String],
@@ -55,8 +56,6 @@ impl Trust {
         let sa_key = SecretText::new(must(&mut read, "sa.key")?);
         let sa_pub = must(&mut read, "sa.pub")?;
         check_sa(sa_key.reveal(), &sa_pub)?;
-        let token = Token::of(&must(&mut read, "token")?)
-            .ok_or_else(|| unusable("token is not one that ironstrap made"))?;
         let admin = read_pair(&mut read, "admin")?;
         let mut leaves = BTreeMap::new();
         for node in nodes {
@@ -68,7 +67,7 @@ impl Trust {
             leaves.insert(node.clone(), of_node);
         }
         leaves.retain(|_, of_node: &mut Leaves| !of_node.is_empty());
-        Ok(Trust { ca, front_proxy_ca, etcd_ca, sa_key, sa_pub, token, leaves, admin })
+        Ok(Trust { ca, front_proxy_ca, etcd_ca, sa_key, sa_pub, leaves, admin })
     }
 }
 
@@ -86,7 +85,7 @@ fn keep_pair<'a>(kept: &mut Vec<Kept<'a>>, name: &str, pair: &'a Pair, fixed: bo
 }
 
 fn keep<'a>(kept: &mut Vec<Kept<'a>>, path: &str, text: &'a str, fixed: bool) {
-    kept.push(Kept { path: path.into(), text: text.into(), secret: path.ends_with(".key"), fixed });
+    kept.push(Kept { path: path.into(), text, secret: path.ends_with(".key"), fixed });
 }
 
 fn read_ca(read: &mut impl FnMut(&str) -> Result<Option<String>>, ca: Signer) -> Result<Pair> {
@@ -129,7 +128,7 @@ mod tests {
     use crate::pki::tests::{NOW, cluster, completed, trust};
 
     fn kept(trust: &Trust) -> BTreeMap<String, String> {
-        trust.kept().into_iter().map(|file| (file.path, file.text.into_owned())).collect()
+        trust.kept().into_iter().map(|file| (file.path, file.text.to_string())).collect()
     }
 
     fn from_kept(files: &BTreeMap<String, String>) -> Result<Trust> {
@@ -141,7 +140,7 @@ mod tests {
         let trust = trust();
         assert!(from_kept(&kept(&trust)).unwrap() == trust);
         for file in trust.kept() {
-            let secret = file.text.contains("PRIVATE KEY") || file.path == "token";
+            let secret = file.text.contains("PRIVATE KEY");
             assert_eq!(file.secret, secret, "{}", file.path);
         }
     }
@@ -158,7 +157,7 @@ mod tests {
             assert!(error.kind == Kind::Local && error.hint.is_some());
             error.what
         };
-        for path in ["ca.crt", "ca.key", "front-proxy-ca.key", "etcd-ca.crt", "sa.key", "sa.pub", "token"] {
+        for path in ["ca.crt", "ca.key", "front-proxy-ca.key", "etcd-ca.crt", "sa.key", "sa.pub"] {
             assert_eq!(with(path, None), format!("{path} is missing"));
         }
         assert_eq!(
@@ -170,7 +169,6 @@ mod tests {
         assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not the certificate of a CA");
         assert_eq!(with("sa.pub", other.get("sa.pub")), "sa.key does not belong to sa.pub");
         assert_eq!(with("sa.pub", files.get("sa.key")), "sa.pub is not a public key");
-        assert_eq!(with("token", Some(&"abc".into())), "token is not one that ironstrap made");
     }
 
     #[test]

@@ -51,24 +51,6 @@ current-context: {context}
     }
 }
 
-/// What a joining node finds the cluster by (kubeadm `discovery/file/file.go`): one cluster and no user; the
-/// token is given beside it.
-pub(super) fn discovery(server: &str, ca: &str) -> String {
-    let (server, ca) = (quoted(server), BASE64_STANDARD.encode(ca));
-    format!(
-        "apiVersion: v1
-kind: Config
-clusters:
-- name: \"\"
-  cluster:
-    server: {server}
-    certificate-authority-data: {ca}
-contexts: []
-users: []
-"
-    )
-}
-
 /// A kubelet's, byte for byte as it writes it itself when it has got its certificate (client-go `bootstrap.go`,
 /// `writeKubeconfigFromBootstrapping`).
 pub(super) fn kubelet(server: &str, ca: &str) -> String {

@@ -314,35 +314,19 @@ fn the_leaves_of_a_former_control_plane_stay_but_do_not_count() {
 fn no_debug_output_shows_a_secret() {
     let (trust, cluster) = (trust(), cluster());
     let shown = format!("{trust:?} {:?} {:?}", trust.admin, trust.files(&cluster.nodes[0]));
-    assert!(!shown.contains("PRIVATE") && !shown.contains(trust.token.secret.reveal()));
+    assert!(!shown.contains("PRIVATE"));
     // Not even in pieces, as a derived Debug of bytes would show them.
     for key in [&trust.ca.key, &trust.sa_key, &trust.admin.key] {
         assert!(!shown.contains(key.reveal().lines().nth(1).unwrap()));
     }
-    assert!(shown.contains(Token::ID) && shown.contains("/etc/kubernetes/pki/ca.key"));
+    assert!(shown.contains("/etc/kubernetes/pki/ca.key"));
 }
 
 #[test]
-fn a_token_is_one_of_kubernetes() {
-    let token = trust().token;
-    assert_eq!(Token::of(&token.reveal()), Some(token.clone()));
-    assert_eq!(Token::of(&format!("{}\n", token.reveal())), Some(token));
-    for wrong in [
-        "",
-        "ironst",
-        "ironst.0123456789abcde",
-        "ironst.0123456789ABCDEF",
-        "abcdef.0123456789abcdef",
-        "ironst.0123456789abcdef.x",
-    ] {
-        assert_eq!(Token::of(wrong), None, "{wrong}");
-    }
-}
-
-#[test]
-fn every_letter_of_a_token_is_as_likely_as_any_other() {
-    let text = random_text(TOKEN_ALPHABET, 360_000).unwrap();
-    for letter in TOKEN_ALPHABET {
+fn every_letter_of_a_random_text_is_as_likely_as_any_other() {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let text = random_text(ALPHABET, 360_000).unwrap();
+    for letter in ALPHABET {
         let count = text.bytes().filter(|it| it == letter).count();
         // A byte modulo 36 would give the first letters 11250; chance strays 700 in one of 10^10 runs.
         assert!((9300..10700).contains(&count), "{} came {count} times", char::from(*letter));
@@ -376,9 +360,4 @@ fn a_kubeconfig_leads_to_the_cluster() {
     assert_eq!(found["contexts"][0]["context"]["user"], found["users"][0]["name"]);
     assert_eq!(entry["server"], "https://10.0.0.11:6443");
     assert!(trust.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
-
-    let found: serde_json::Value = serde_saphyr::from_str(&trust.discovery_kubeconfig(&cluster)).unwrap();
-    assert_eq!(found["clusters"][0]["name"], "");
-    assert_eq!(found["clusters"][0]["cluster"]["server"], "https://[fd00::1]:6443");
-    assert_eq!(found["users"], serde_json::json!([]));
 }

@@ -33,12 +33,15 @@ fi
 "#,
 );
 
-/// Until kubeadm init has told the new cluster who its administrator is, that one may see nothing; whoever was
-/// killed before that left nothing but the other credentials to see it with. They also serve where the administrator's
-/// own are no good any more.
+/// What it prints where RBAC does not let kubeadm's administrator see the cluster.
+const MAY_NOT: &str = "kubernetes-admin may not";
+
+/// kubeadm init binds its administrator once the API server answers. An init that was killed before that leaves nothing
+/// but super-admin.conf to see the cluster with; once init is through, that file is not there any more.
 const ASK: Sh = Sh::raw(
     r#"exec 4>&1
 r=0; said=$(get 2>&1 >&4) || r=$?
+case $said in *'User "kubernetes-admin" cannot '*) echo 'kubernetes-admin may not' ;; esac
 super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
@@ -49,8 +52,7 @@ exit $r"#,
 
 /// An empty question where nothing is asked; else every object once.
 pub(super) fn question(asks: &[&Ask]) -> Sh {
-    let asked = asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes));
-    if !asked {
+    if !asks_the_api(asks) {
         return Sh::EMPTY;
     }
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
@@ -105,6 +107,16 @@ fn objects(ask: &Ask) -> &[Object] {
     }
 }
 
+fn asks_the_api(asks: &[&Ask]) -> bool {
+    asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Administrator))
+}
+
+/// Whether the API server answered, and RBAC refused kubeadm's administrator. That is an answer, also where others of the
+/// reply are missing for it.
+pub(super) fn refuses_the_administrator(reply: &Reply) -> bool {
+    String::from_utf8_lossy(&reply.stdout).lines().any(|line| line == MAY_NOT)
+}
+
 /// What was found; the error says why nobody knows.
 pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
@@ -122,8 +134,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
         return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
     }
-    let asked = asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes));
-    if asked && !text.lines().any(|line| line == ALL_NODES) {
+    if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());
     }
     let node = |line: &str| {

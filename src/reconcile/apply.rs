@@ -262,7 +262,11 @@ impl<S: Shell> Fleetwork<S> {
         self.begin(i, working, work);
     }
 
-    fn fix(&mut self, i: usize, t: usize, changes: Vec<Change>, working: &mut Working) {
+    fn fix(&mut self, i: usize, t: usize, mut changes: Vec<Change>, working: &mut Working) {
+        if let Err(error) = self.sign(&mut changes) {
+            let error = error.on(&self.members[i].node.name);
+            return self.members[i].leave(error.into());
+        }
         let member = &mut self.members[i];
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
         (member.work.stage, member.work.holds) = (Some(t), true);

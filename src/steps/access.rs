@@ -1,18 +1,18 @@
-//! access: machines that have still to join may, and the API server may speak to kubelets.
+//! access: the API server may speak to kubelets, and nothing of an earlier machine or an earlier join is left.
 
 use serde_json::json;
 
 use crate::cluster::Node;
 use crate::error::Result;
 use crate::etcd::{self, ETCD, FORGET};
-use crate::pki::Token;
-use crate::shell::{APPLY, Sh, here, kubectl, kubectl_apply, sh};
+use crate::shell::{kubectl, kubectl_apply, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::steps::member::config::{NO_TOKEN, TOKEN};
 use crate::template;
 
 pub const STEP: Step = Step {
     name: "access",
-    why: "nobody joins without a token, and nobody reads logs without the API's access to kubelets",
+    why: "logs need the API server's access to kubelets, and what earlier machines left would let a join fail",
     wants,
 };
 
@@ -23,7 +23,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     for object in template::documents("rbac.yaml", &rbac)? {
         wants.push(Want::object(&object, &fix));
     }
-    wants.push(token(cx));
+    wants.push(no_token());
     wants.extend(cx.cluster.nodes.iter().map(|node| no_stale_node(cx, &node.name)));
     if cx.cluster.control_planes().nth(1).is_some() {
         wants.extend(cx.cluster.control_planes().map(|node| no_stale_member(cx, node)));
@@ -31,46 +31,20 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Renewed only when somebody has to join. Kubernetes' token cleaner takes the Secret away when it expires, so its
-/// being there tells, and what is in it need not be read.
-fn token(cx: &Cx) -> Want {
-    let anybody = !cx.fleet.joining.is_empty();
-    let secret = Object::new("v1", "Secret", "kube-system", &format!("bootstrap-token-{}", Token::ID));
-    Want::that("whoever has to join can")
-        .about(cx.fleet.joining.iter().cloned())
+/// Machines join by a certificate of their own. Earlier releases had one token for all of them; `kubeadm init` makes one
+/// in any case, which is deleted as soon as it is done.
+fn no_token() -> Want {
+    let secret = Object::new("v1", "Secret", "kube-system", TOKEN);
+    let have = secret.to_string();
+    Want::that("no join token is left")
         .asks(Ask::Objects(vec![secret]))
-        .judged(move |answer| match !anybody || answer != "absent" {
-            true => Verdict::Holds,
-            false => {
-                Verdict::Differs { have: "no token that is good".into(), want: "a token that is good".into() }
-            }
+        .judged(move |answer| match answer {
+            "absent" => Verdict::Holds,
+            _ => Verdict::Differs { have: have.clone(), want: String::new() },
         })
-        .run(kubectl() + token_for_a_day(&cx.trust.token))
+        .run(kubectl() + NO_TOKEN)
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
-
-fn token_for_a_day(token: &Token) -> Sh {
-    let secret = TOKEN.replace("TOKEN_ID", Token::ID).replace("TOKEN_SECRET", token.secret.reveal());
-    let secret = here("sed \"s/EXPIRATION/$(date -u -d '+24 hours' +%Y-%m-%dT%H:%M:%SZ)/\"", &secret);
-    sh!("{ {secret}} | {APPLY}", secret, APPLY)
-}
-
-/// A bootstrap token is a Secret of this form (Kubernetes' documentation, "Bootstrap Tokens").
-const TOKEN: &str = r#"apiVersion: v1
-kind: Secret
-type: bootstrap.kubernetes.io/token
-metadata:
-  name: bootstrap-token-TOKEN_ID
-  namespace: kube-system
-stringData:
-  token-id: "TOKEN_ID"
-  token-secret: "TOKEN_SECRET"
-  expiration: "EXPIRATION"
-  description: made by ironstrap
-  usage-bootstrap-authentication: "true"
-  usage-bootstrap-signing: "true"
-  auth-extra-groups: "system:bootstrappers:kubeadm:default-node-token"
-"#;
 
 /// A machine that was installed anew is not the Node of its name any more, and kubeadm refuses to join beside a
 /// Node that still counts as ready.

@@ -21,26 +21,15 @@ struct Made {
     group: Option<&'static str>,
     /// It leads to the machine's own API server, not to the endpoint.
     local: bool,
-    /// kubeadm makes it on the machine that began the cluster only, and advises to take it away from there.
-    may_lack: bool,
 }
 
-const MADE: [Made; 4] = [
+const MADE: [Made; 3] = [
     Made {
         file: "admin.conf",
         phase: "admin",
         user: "kubernetes-admin",
         group: Some("kubeadm:cluster-admins"),
         local: false,
-        may_lack: false,
-    },
-    Made {
-        file: "super-admin.conf",
-        phase: "super-admin",
-        user: "kubernetes-super-admin",
-        group: Some("system:masters"),
-        local: false,
-        may_lack: true,
     },
     Made {
         file: "controller-manager.conf",
@@ -48,7 +37,6 @@ const MADE: [Made; 4] = [
         user: "system:kube-controller-manager",
         group: None,
         local: true,
-        may_lack: false,
     },
     Made {
         file: "scheduler.conf",
@@ -56,7 +44,6 @@ const MADE: [Made; 4] = [
         user: "system:kube-scheduler",
         group: None,
         local: true,
-        may_lack: false,
     },
 ];
 
@@ -150,11 +137,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     let judge = move |answer: &str| {
         if answer == "absent" {
             let want = format!("server {server}\n{}\n", made.user);
-            return if made.may_lack {
-                Verdict::Holds
-            } else {
-                Verdict::Differs { have: String::new(), want }
-            };
+            return Verdict::Differs { have: String::new(), want };
         }
         let public = Public::of(answer);
         let why = trust.why_no_client(public.certificate, (made.user, made.group), now);

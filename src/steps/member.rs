@@ -2,46 +2,60 @@
 //! kubeadm does either, and picks up what an earlier attempt left half done.
 
 use serde_json::{Value, json};
+use time::Duration;
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBECTL, PODS, READY, Sh, here, sh};
+use crate::pki::Credential;
+use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::{kubelet, uploads};
+
+use config::{NO_TOKEN, SUPER_ADMIN};
 
 pub(super) mod config;
 mod leave;
 mod registered;
+mod rights;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// How long kubeadm may take.
+const MINUTES: u32 = 15;
 /// What kubeadm wrote, and from which configuration.
 const RECEIPT: &str = "/var/lib/ironstrap/kubeadm-receipt";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let enter = enter(cx)?;
     let [unit, drop_in] = kubelet::UNIT_FILES;
-    let member = match cx.node.is_control_plane() {
+    let mut member = match cx.node.is_control_plane() {
         true => control_plane(cx, &enter),
         false => worker(cx, &enter),
     };
+    if cx.fleet.seed != cx.node.name {
+        member =
+            member.with(Credential::of_node(&cx.node.name, cx.cluster, Duration::minutes(MINUTES.into())));
+    }
     let mut wants = vec![
         member,
-        Want::no_file("no credentials of joining are left", BOOTSTRAP).nothing_to_undo(WITH_THE_MEMBER),
+        nothing_lent(),
         products(cx)?,
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
             .nothing_to_undo(WITH_THE_MEMBER),
         registered::want(cx)?,
     ];
+    if cx.node.is_control_plane() {
+        wants.extend(rights::wants(cx));
+    }
     if !cx.machine.is_member() {
         // Becoming one brings the rest about; doing it over right afterwards would only cost time.
         wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
     } else if cx.node.is_control_plane() && !cx.machine.has("receipt") {
         // kubeadm was killed: the kubelet has credentials, and single phases would neither let anybody in nor join etcd.
-        wants[2].fix = wants[0].fix.clone();
+        (wants[2].fix, wants[2].credential) = (wants[0].fix.clone(), wants[0].credential.clone());
     }
     Ok(wants)
 }
@@ -86,7 +100,7 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
                 },
             }
         })
-        .run_as_unit("kubeadm", 15, enter)
+        .run_as_unit("kubeadm", MINUTES, enter)
         .undone_by(leave::undo(cx))
         .disrupts()
 }
@@ -99,7 +113,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
              else echo no member; fi",
         )
         .is("member")
-        .run_as_unit("kubeadm", 15, enter)
+        .run_as_unit("kubeadm", MINUTES, enter)
         .undone_by(leave::undo(cx))
 }
 
@@ -115,28 +129,40 @@ fn enter(cx: &Cx) -> Result<Sh> {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
         false => ":",
     });
-    let found = config::DISCOVERY;
-    let discovery = match seed {
-        true => Sh::EMPTY,
-        false => here(
-            sh!("( umask 077; cat >{found} )", found),
-            cx.trust.discovery_kubeconfig(cx.cluster).trim_end(),
-        ),
+    let lent = config::DISCOVERY;
+    let (before, after) = match seed {
+        true => (Sh::raw("made_up $c\n"), Sh::EMPTY),
+        false => (sh!("lent {lent}\n", lent), Sh::raw("\npatiently rotated")),
     };
     let script = sh!(
-        "{discovery}kubeadm config validate --config $c\n\
+        "{before}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${begun:+--skip-phases=preflight}; fi\n\
-         rm -f {found} {BOOTSTRAP}",
-        discovery,
+         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${begun:+--skip-phases=preflight}; fi{after}\n\
+         rm -f {lent} {BOOTSTRAP}",
+        before,
         look,
         entered,
         verb,
-        found,
+        after,
+        lent,
         BOOTSTRAP
     );
-    let noted = if seed { uploads::noted(cx)? } else { Sh::EMPTY };
-    Ok(diagnosis::hopeless() + config::with(&documents, &script)? + noted + receipt(cx)?)
+    let (noted, last) = match seed {
+        true => (uploads::noted(cx)? + NO_TOKEN + "\n", sh!("\nrm -f {SUPER_ADMIN}", SUPER_ADMIN)),
+        false => (Sh::EMPTY, Sh::EMPTY),
+    };
+    Ok(diagnosis::hopeless() + config::with(&documents, &script)? + noted + receipt(cx)? + last)
+}
+
+/// What fixes are let in with is gone when they end, but for those that were ended with their machine.
+fn nothing_lent() -> Want {
+    let ours = ["kubeadm.yaml", "masters.conf"].map(|name| format!("/run/ironstrap/{name}"));
+    let files = Sh::words([BOOTSTRAP, config::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
+    Want::that("no credentials of joining are left")
+        .ask(sh!("for f in {files}; do [ ! -e $f ] || echo $f; done", files))
+        .is("")
+        .run(sh!("rm -f {files}", files))
+        .nothing_to_undo(WITH_THE_MEMBER)
 }
 
 /// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
@@ -159,7 +185,7 @@ fn product_files(cx: &Cx) -> Vec<&'static str> {
     files
 }
 
-/// What the configuration comes to, without what may change freely (the join token).
+/// What the configuration comes to, without what may change freely (the token of init).
 fn fingerprint(cx: &Cx) -> Result<String> {
     let documents = match cx.node.is_control_plane() {
         true => config::init(cx, false)?,
@@ -196,7 +222,7 @@ fn products(cx: &Cx) -> Result<Want> {
     Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
         .ask(ask)
         .judged(move |answer| compare(answer, &fingerprint))
-        .run_as_unit("kubeadm", 15, again(cx)?)
+        .run_as_unit("kubeadm", MINUTES, again(cx)?)
         .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts())
 }
@@ -263,7 +289,7 @@ kubeadm init phase control-plane all --config $c
 /// with are not among them then: `labels` sees to those.
 fn again(cx: &Cx) -> Result<Sh> {
     let (documents, before, after) = match cx.node.is_control_plane() {
-        true => (config::init(cx, true)?, Sh::raw(ETCD_AGAIN), Sh::raw(STARTED) + READY),
+        true => (config::init(cx, false)?, Sh::raw(ETCD_AGAIN), Sh::raw(STARTED) + READY),
         false => (config::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
     };
     let script = sh!(

@@ -14,7 +14,8 @@ pub(super) fn guarded(folder: &Path, warnings: &mut Vec<String>) {
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
         let named = |name: &&str| path.ends_with(name);
-        let is_secret = path.extension().is_some_and(|end| end == "key") || ["token", SECRET].iter().any(named);
+        let is_secret =
+            path.extension().is_some_and(|end| end == "key") || ["token", SECRET].iter().any(named);
         match (is_folder, is_secret) {
             (true, _) => guarded(&path, warnings),
             (false, true) => warnings.extend(wider(&path, 0o077, "use", 0o600)),

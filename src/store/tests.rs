@@ -34,14 +34,14 @@ fn what_is_saved_is_loaded_as_it_was() {
     assert_eq!(names(dir.path()), ["demo.trust"]);
     let path = store.path();
     let expected = "admin.crt admin.key ca.crt ca.key etcd-ca.crt etcd-ca.key front-proxy-ca.crt \
-                    front-proxy-ca.key nodes sa.key sa.pub token";
+                    front-proxy-ca.key nodes sa.key sa.pub";
     assert_eq!(names(&path).join(" "), expected);
     assert_eq!(names(&path.join("nodes")), ["m1", "m2"]);
     assert_eq!(names(&path.join("nodes/m1")).len(), 14);
     for folder in ["", "nodes", "nodes/m1"] {
         assert_eq!(mode(path.join(folder)), 0o700, "{folder}");
     }
-    for secret in ["ca.key", "sa.key", "token", "admin.key", "nodes/m1/etcd-peer.key"] {
+    for secret in ["ca.key", "sa.key", "admin.key", "nodes/m1/etcd-peer.key"] {
         assert_eq!(mode(path.join(secret)), 0o600, "{secret}");
     }
     assert_eq!(mode(path.join("ca.crt")), 0o644);
@@ -103,6 +103,20 @@ fn files_that_are_not_ours_do_no_harm() {
 }
 
 #[test]
+fn the_token_of_an_earlier_release_is_ignored_and_goes_with_the_next_save() {
+    let (_dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let token = store.path().join("token");
+    for text in ["ironst.0123456789abcdef\n", "abc"] {
+        fs::write(&token, text).unwrap();
+        assert!(store.load().unwrap().unwrap() == trust);
+        assert!(token.exists(), "to load changes nothing");
+        store.save(&trust).unwrap();
+        assert!(!token.exists() && store.load().unwrap().unwrap() == trust);
+    }
+}
+
+#[test]
 fn a_renewal_replaces_leaves_and_touches_nothing_else() {
     let (_dir, cluster, store, mut trust) = fresh();
     let written = |file: &str| fs::metadata(store.path().join(file)).unwrap().modified().unwrap();
@@ -139,8 +153,8 @@ fn what_the_cluster_is_built_on_is_never_replaced() {
     let error = store.save(&other).unwrap_err();
     assert!(error.kind == Kind::Local && error.what.starts_with("ca.key in "), "{error}");
     let mut half = trust.clone();
-    (half.admin, half.token) = (other.admin, other.token);
-    assert!(store.save(&half).unwrap_err().what.starts_with("token in "));
+    (half.admin, half.sa_key, half.sa_pub) = (other.admin, other.sa_key, other.sa_pub);
+    assert!(store.save(&half).unwrap_err().what.starts_with("sa.key in "));
     assert!(store.load().unwrap().unwrap() == trust);
 }
 

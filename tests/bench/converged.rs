@@ -255,7 +255,6 @@ fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
     let all = [
         ("kubelet", file(&endpoint, " /var/lib/kubelet/pki/kubelet-client-current.pem")),
         ("admin", file(&endpoint, &issued("kubernetes-admin", &["kubeadm:cluster-admins"]))),
-        ("super-admin", "absent".into()),
         ("controller-manager", file(&local, &issued("system:kube-controller-manager", &[]))),
         ("scheduler", file(&local, &issued("system:kube-scheduler", &[]))),
     ];

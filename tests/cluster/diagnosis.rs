@@ -181,15 +181,6 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Before "the token to join with has expired": Injection {
-        cause: "token-expired",
-        on: "m1",
-        evidence: "expired at 2026-01-01T00:00:00Z",
-        remedy: "run apply again",
-        break_it: expire,
-        mend: |w| drop(w.lab.ssh("m1", "pkill -CONT kube-controller")),
-        ..PLAIN
-    };
     Fresh "an image that the registry does not have": Injection {
         cause: "image-not-found",
         node: "m1",
@@ -363,7 +354,7 @@ fn leave(world: &World) {
 fn impostor(world: &World, mut trust: Trust, now: OffsetDateTime) {
     trust.complete(&cluster(world), now).unwrap();
     for (file, end) in [("nodes/m1/apiserver.crt", "crt"), ("nodes/m1/apiserver.key", "key")] {
-        let kept = trust.kept().into_iter().find(|kept| kept.path == file).unwrap().text.into_owned();
+        let kept = trust.kept().into_iter().find(|kept| kept.path == file).unwrap().text.to_string();
         fs::write(world.lab.disk("w2", &format!("/root/impostor.{end}")), kept).unwrap();
     }
     world.lab.ssh(
@@ -378,34 +369,6 @@ fn no_impostor(world: &World) {
         .lab
         .ssh("w2", "systemctl stop impostor; ip address delete 198.18.0.11/32 dev lo; rm /root/impostor.*");
 }
-
-/// The token expires while nobody is awake who would say so: else ironstrap would renew it.
-fn expire(world: &World) {
-    leave(world);
-    let kinds = [
-        "-n",
-        "kube-system",
-        "get",
-        "secrets",
-        "--field-selector",
-        "type=bootstrap.kubernetes.io/token",
-        "-o",
-        "name",
-    ];
-    let names = world.kubectl(&kinds);
-    world.lab.ssh("m1", "pkill -STOP kube-controller");
-    for name in names.lines() {
-        let patch = r#"{"stringData": {"expiration": "2026-01-01T00:00:00Z"}}"#;
-        world.kubectl(&["-n", "kube-system", "patch", name, "-p", patch]);
-    }
-    // An API server remembers for ten seconds that a token was good.
-    until("the token is refused", 60, || crate::so(world.lab.ssh("m1", TRY_THE_TOKEN).trim() == "refused"));
-}
-
-const TRY_THE_TOKEN: &str = "
-    secret=$(kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get secret bootstrap-token-ironst -o 'jsonpath={.data.token-secret}' | base64 -d)
-    kubectl --kubeconfig /dev/null --server https://127.0.0.1:6443 --insecure-skip-tls-verify --token ironst.$secret get --raw /version >/dev/null 2>/root/token || :
-    if grep -qi unauthorized /root/token; then echo refused; fi";
 
 /// An etcd that was never this cluster's lays its data out on m1.
 fn foreign_etcd(world: &World) {

@@ -66,7 +66,7 @@ fn limited(world: &World) {
     world.apply().good();
 }
 
-/// What is secret of the trust: its keys, line by line, and the token's second half.
+/// What is secret of the trust: its keys, line by line.
 fn secrets(dir: &Path) -> Vec<String> {
     let (mut secrets, mut folders) = (vec![], vec![dir.to_path_buf()]);
     while let Some(folder) = folders.pop() {
@@ -77,9 +77,6 @@ fn secrets(dir: &Path) -> Vec<String> {
             } else if path.extension().is_some_and(|end| end == "key") {
                 let text = fs::read_to_string(path).unwrap();
                 secrets.extend(text.lines().filter(|line| !line.starts_with("---")).map(str::to_string));
-            } else if path.file_name().unwrap() == "token" {
-                secrets
-                    .extend(fs::read_to_string(path).unwrap().trim().split('.').skip(1).map(str::to_string));
             }
         }
     }

@@ -127,7 +127,7 @@ fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
             Some(leaf) => leaf.replacen("etcd-", "etcd/", 1).replace("apiserver-etcd/", "apiserver-etcd-"),
             None => name.replacen("etcd-", "etcd/", 1),
         };
-        (!name.starts_with("admin.") && name != "token").then_some((name, bytes))
+        (!name.starts_with("admin.")).then_some((name, bytes))
     };
     kept.into_iter().filter_map(on_node).collect()
 }
@@ -148,7 +148,7 @@ fn trust(world: &World) {
     let kept = world.dir.join("demo.trust");
     assert_eq!(mode(&kept), 0o700);
     assert_eq!(mode(&world.dir.join("demo.kubeconfig")), 0o600);
-    for name in files(&kept).keys().filter(|name| name.ends_with(".key") || *name == "token") {
+    for name in files(&kept).keys().filter(|name| name.ends_with(".key")) {
         assert_eq!(mode(&kept.join(name)), 0o600, "{name}");
     }
     for name in ours.keys().filter(|name| name.ends_with(".key")) {

@@ -83,7 +83,7 @@ fn toy(cx: &Cx) -> Result<Vec<Want>> {
 
 /// What no one may read.
 pub fn secret(trust: &Trust) -> String {
-    format!("{}\n{}", trust.token.reveal(), trust.ca.key.reveal())
+    format!("{}\n{}", trust.sa_key.reveal(), trust.ca.key.reveal())
 }
 
 fn member(cx: &Cx) -> Result<Vec<Want>> {

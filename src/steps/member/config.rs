@@ -11,10 +11,18 @@ use crate::step::Cx;
 use crate::steps::preflight::predicted::OURS;
 use crate::template;
 
-/// Where a joining machine finds the API and what it trusts; there only while it joins.
+/// Where a joining machine finds the API, what it trusts and what it is let in with; there only while it joins.
 pub(in crate::steps) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
+/// What kubeadm init binds the administrators by; RBAC does not bind it.
+pub(in crate::steps) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
+/// The Secret of the token in `kubeadm-init.yaml`, which releases before had all machines join by.
+pub(in crate::steps) const TOKEN: &str = "bootstrap-token-ironst";
+/// Shell that deletes it, after `KUBECTL`.
+pub(in crate::steps) const NO_TOKEN: &str =
+    "patiently kubectl -n kube-system delete secret bootstrap-token-ironst --ignore-not-found";
 
-/// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with what lets others join for a day.
+/// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with the token that `kubeadm init` makes in any
+/// case, so that it is one that lets nobody in.
 pub(in crate::steps) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-init.yaml", values(cx))?;
     let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
@@ -53,11 +61,11 @@ pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
-/// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile.
+/// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile, however that ends.
 pub(in crate::steps) fn with(documents: &[Value], script: &Sh) -> Result<Sh> {
     let config = here("( umask 077; cat >$c )", &template::yaml(documents)?);
     Ok(sh!(
-        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\n{config}{script}\nrm -f $c\n",
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\nfleeting $c\n{config}{script}\nrm -f $c\n",
         config,
         script
     ))
@@ -76,7 +84,7 @@ fn rendered(name: &str, values: Value) -> Result<Vec<Value>> {
 fn values(cx: &Cx) -> Value {
     let c = cx.cluster;
     json!({
-        "token": cx.trust.token.reveal(), "ip": cx.node.ip.to_string(), "port": c.api_port(), "node": cx.node.name,
+        "ip": cx.node.ip.to_string(), "port": c.api_port(), "node": cx.node.name,
         "cluster": c.name, "kubernetes": c.kubernetes.to_string(), "endpoint": c.endpoint.to_string(),
         "images": c.image_repository, "pods": c.pods.to_string(), "services": c.services.to_string(),
         "domain": c.domain, "discovery": DISCOVERY, "control_plane": cx.node.is_control_plane(),

@@ -45,6 +45,19 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "cluster: the join token of an earlier release",
+        by: Kubectl(
+            "k -n kube-system create secret generic bootstrap-token-ironst --type=bootstrap.kubernetes.io/token \\
+               --from-literal=token-id=ironst --from-literal=token-secret=0123456789abcdef --from-literal=usage-bootstrap-authentication=true
+             k -n kube-system create secret generic bootstrap-token-abcdef --type=bootstrap.kubernetes.io/token \\
+               --from-literal=token-id=abcdef --from-literal=token-secret=0123456789abcdef",
+        ),
+        shows: &[("m1", "access", "no join token is left", "bootstrap-token-ironst")],
+        then: "k=/etc/kubernetes/admin.conf; kubectl --kubeconfig $k -n kube-system delete secret bootstrap-token-abcdef
+               [ -z \"$(kubectl --kubeconfig $k -n kube-system get secret bootstrap-token-ironst --ignore-not-found)\" ]",
+        ..KIND
+    },
+    Kind {
         says: "cluster: the API server's access to kubelets gone",
         by: Kubectl("k delete clusterrolebinding kubeadm:apiserver-kubelet-client"),
         shows: &[(

@@ -135,7 +135,12 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: credentials of joining left behind",
         by: Anywhere("w1", "echo '# left' >/etc/kubernetes/bootstrap-kubelet.conf"),
-        shows: &[(".", "member", "no credentials of joining are left", "sha256")],
+        shows: &[(
+            ".",
+            "member",
+            "no credentials of joining are left",
+            "/etc/kubernetes/bootstrap-kubelet.conf",
+        )],
         ..KIND
     },
     Kind {

@@ -3,13 +3,14 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::By::{Operator, Root};
+use super::By::{Kubectl, Operator, Root};
 use super::certificates::{keep, lay, make};
 use super::{KIND, Kind};
 use crate::world::World;
 
 const RESTART: &str = "the control plane runs with its current files";
 const ADMIN: &str = "admin.conf leads kubernetes-admin to its API";
+const RIGHTS: &str = "kubernetes-admin may administer the cluster";
 const MANAGER: &str = "controller-manager.conf leads system:kube-controller-manager to its API";
 const SCHEDULER: &str = "scheduler.conf leads system:kube-scheduler to its API";
 
@@ -121,6 +122,38 @@ pub const KINDS: &[Kind] = &[
         }),
         shows: &[("m1", "kubeconfigs", ADMIN, "certificate: it expired 20")],
         differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "trust: what stands above RBAC is back on the machine",
+        by: Root("m1", "echo '# left' >/etc/kubernetes/super-admin.conf"),
+        shows: &[(".", "member", "super-admin.conf is not on this machine", "sha256")],
+        ..KIND
+    },
+    Kind {
+        says: "trust: what a killed fix was let in with is left",
+        by: Root("m1", "echo '# left' | tee /run/ironstrap/masters.conf >/run/ironstrap/discovery.conf"),
+        shows: &[(".", "member", "no credentials of joining are left", "/run/ironstrap/masters.conf")],
+        ..KIND
+    },
+    Kind {
+        says: "trust: the administrators' binding gone",
+        by: Kubectl("k delete clusterrolebinding kubeadm:cluster-admins"),
+        shows: &[("m1", "member", RIGHTS, "kubeadm:cluster-admins")],
+        silences_the_api: true,
+        then: "[ -z \"$(ls /run/ironstrap/masters.conf /etc/kubernetes/super-admin.conf 2>/dev/null)\" ]",
+        ..KIND
+    },
+    Kind {
+        says: "trust: the administrators bound to another role",
+        by: Kubectl(
+            "k create clusterrolebinding meanwhile --clusterrole=cluster-admin --group=kubeadm:cluster-admins
+             k delete clusterrolebinding kubeadm:cluster-admins
+             k create clusterrolebinding kubeadm:cluster-admins --clusterrole=view --group=kubeadm:cluster-admins
+             k delete clusterrolebinding meanwhile",
+        ),
+        shows: &[("m1", "member", RIGHTS, "kubeadm:cluster-admins")],
+        silences_the_api: true,
         ..KIND
     },
     Kind {

@@ -1,0 +1,153 @@
+//! A client certificate that one fix needs on one machine: short-lived, signed when the fix is sent, kept nowhere on our
+//! side. Certificates for people are `issue`; those that the trust keeps are `leaf`.
+
+use time::{Duration, OffsetDateTime};
+
+use super::cert::{self, Pair};
+use super::leaf::{self, Signer};
+use super::{Trust, readable_ca};
+use crate::cluster::Cluster;
+use crate::error::{Error, Kind, Result};
+
+/// What a fix needs to be let in with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credential {
+    pub user: String,
+    pub group: String,
+    /// The API server that its kubeconfig leads to: `https://HOST:PORT`.
+    pub server: String,
+    /// It lasts as long as this and the patience of the run,
+    pub lasts: Duration,
+    /// but no longer than this.
+    pub at_most: Duration,
+}
+
+/// A credential that was signed. No output has its key.
+pub struct Signed {
+    /// It holds the private key.
+    pub kubeconfig: String,
+    pub pair: Pair,
+}
+
+impl Credential {
+    /// For a machine that joins: the identity of its own Node. The node authorizer and `NodeRestriction` hold it to
+    /// that Node, and the controller manager approves no certificate for another name with it (`selfnodeclient`,
+    /// Kubernetes' `sarapprove.go`). `limit`: how long the join itself may take.
+    pub fn of_node(node: &str, cluster: &Cluster, limit: Duration) -> Credential {
+        Credential {
+            user: format!("system:node:{node}"),
+            group: "system:nodes".into(),
+            server: format!("https://{}", cluster.endpoint),
+            lasts: limit,
+            at_most: Duration::hours(1),
+        }
+    }
+
+    /// For the repair of the administrator's own rights: the API server asks no RBAC about this group.
+    pub fn of_masters(server: String) -> Credential {
+        let lasts = Duration::minutes(10);
+        Credential { user: "ironstrap".into(), group: "system:masters".into(), server, lasts, at_most: lasts }
+    }
+}
+
+impl Trust {
+    /// Signs it. `patience`: how long a fix waits for others.
+    pub fn sign(
+        &self,
+        credential: &Credential,
+        cluster: &Cluster,
+        patience: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Signed> {
+        let ca = readable_ca(Signer::Cluster, &self.ca)?;
+        let lasts = credential.lasts.saturating_add(patience).min(credential.at_most);
+        let until = (now + lasts).min(ca.not_after);
+        if until <= now {
+            return Err(Error::new(Kind::Local, format!("ca.crt expired {}", ca.not_after.date()))
+                .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
+        }
+        let wanted = leaf::user(&credential.user, Some(&credential.group));
+        let pair = cert::new_leaf_until(&wanted, &self.ca, now, until)?;
+        let context = format!("{}@{}", credential.user, cluster.name);
+        let entry = self.entry(cluster, &credential.server, (&credential.user, &context), &pair);
+        let kubeconfig = entry.file("Made by ironstrap for one fix.");
+        Ok(Signed { kubeconfig, pair })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::pem::parse_x509_pem;
+
+    use super::*;
+    use crate::pki::read::{Seen, spki_of_key};
+    use crate::pki::tests::{NOW, cluster, trust};
+
+    const LIMIT: Duration = Duration::minutes(15);
+
+    fn signed(credential: &Credential, patience: Duration) -> (Trust, Signed, Seen) {
+        let trust = trust();
+        let signed = trust.sign(credential, &cluster(), patience, NOW).unwrap();
+        let seen = Seen::of(&signed.pair.cert).unwrap();
+        (trust, signed, seen)
+    }
+
+    #[test]
+    fn who_joins_is_its_own_node_and_nobody_else() {
+        let joins = Credential::of_node("w1", &cluster(), LIMIT);
+        let (trust, signed, seen) = signed(&joins, Duration::minutes(5));
+        assert_eq!(seen.says.common_name, "system:node:w1");
+        let (_, pem) = parse_x509_pem(signed.pair.cert.as_bytes()).unwrap();
+        let cert = pem.parse_x509().unwrap();
+        let groups: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
+        assert_eq!(groups, ["system:nodes"]);
+        assert!(seen.says.client && !seen.says.server && !seen.is_ca);
+        assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
+        assert_eq!(spki_of_key(signed.pair.key.reveal()), Some(seen.spki));
+    }
+
+    #[test]
+    fn it_lasts_as_long_as_the_run_may_take_and_never_more_than_an_hour() {
+        let joins = Credential::of_node("w1", &cluster(), LIMIT);
+        for (patience, lasts) in [
+            (Duration::minutes(5), Duration::minutes(20)),
+            (Duration::hours(9), Duration::hours(1)),
+            (Duration::MAX, Duration::hours(1)),
+        ] {
+            let (_, _, seen) = signed(&joins, patience);
+            assert_eq!((seen.not_before, seen.not_after), (NOW - Duration::minutes(5), NOW + lasts));
+        }
+        let masters = Credential::of_masters("https://10.0.0.11:6443".into());
+        let (_, _, seen) = signed(&masters, Duration::hours(9));
+        assert_eq!(seen.not_after, NOW + Duration::minutes(10));
+    }
+
+    #[test]
+    fn it_does_not_outlive_the_ca() {
+        let (trust, joins) = (trust(), Credential::of_node("w1", &cluster(), LIMIT));
+        let ca = Seen::of(&trust.ca.cert).unwrap();
+        let late = ca.not_after - Duration::minutes(1);
+        let signed = trust.sign(&joins, &cluster(), Duration::ZERO, late).unwrap();
+        assert_eq!(Seen::of(&signed.pair.cert).unwrap().not_after, ca.not_after);
+        let error = trust.sign(&joins, &cluster(), Duration::ZERO, ca.not_after).err().unwrap();
+        assert_eq!(error.kind, Kind::Local);
+    }
+
+    #[test]
+    fn its_kubeconfig_leads_to_the_endpoint_with_everything_in_it() {
+        let mut cluster = cluster();
+        cluster.endpoint.host = "fd00::1".into();
+        let trust = trust();
+        let joins = Credential::of_node("w1", &cluster, LIMIT);
+        let signed = trust.sign(&joins, &cluster, Duration::ZERO, NOW).unwrap();
+        let found: serde_json::Value = serde_saphyr::from_str(&signed.kubeconfig).unwrap();
+        let entry = &found["clusters"][0]["cluster"];
+        assert_eq!(entry["server"], "https://[fd00::1]:6443");
+        assert!(trust.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
+        assert_eq!(found["contexts"][0]["context"]["user"], "system:node:w1");
+        assert_eq!(found["current-context"], found["contexts"][0]["name"]);
+        let user = &found["users"][0]["user"];
+        assert!(user["client-certificate-data"].is_string() && user["client-key-data"].is_string());
+        assert!(!signed.kubeconfig.contains("token"));
+    }
+}

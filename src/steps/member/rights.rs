@@ -1,0 +1,36 @@
+//! What a control plane keeps to administer the cluster with: kubeadm's `admin.conf`, which RBAC binds, and nothing that
+//! stands above RBAC.
+
+use super::config;
+use crate::pki::Credential;
+use crate::shell::KUBECTL;
+use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, WITH_THE_MEMBER, Want};
+
+pub(super) fn wants(cx: &Cx) -> Vec<Want> {
+    // Until kubeadm is through it needs super-admin.conf itself, to bind the administrators.
+    let through = cx.machine.is_member() && cx.machine.has("receipt");
+    vec![administrator(cx).only(through), no_super_admin().only(through)]
+}
+
+/// Without its binding `admin.conf` may nothing, so what binds it again has to come from outside of RBAC.
+fn administrator(cx: &Cx) -> Want {
+    let server = format!("https://{}", std::net::SocketAddr::new(cx.node.ip, cx.cluster.api_port()));
+    Want::that("kubernetes-admin may administer the cluster")
+        .asks(Ask::Administrator)
+        .judged(|answer| match answer {
+            "may not" => Verdict::Differs {
+                have: "RBAC does not allow it".into(),
+                want: "ClusterRoleBinding kubeadm:cluster-admins".into(),
+            },
+            _ => Verdict::Holds,
+        })
+        .run(KUBECTL + "administer")
+        .with(Credential::of_masters(server))
+        .nothing_to_undo(WITH_THE_CLUSTER)
+}
+
+/// kubeadm's advice, and CIS 5.1.7: a member of `system:masters` that stays on a machine cannot be revoked.
+fn no_super_admin() -> Want {
+    Want::no_file("super-admin.conf is not on this machine", config::SUPER_ADMIN)
+        .nothing_to_undo(WITH_THE_MEMBER)
+}
