@@ -76,7 +76,11 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask) if ask.contains("no receipt") => "no receipt\n".into(),
         Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),
         Ask::Shell(ask) if ask.contains("no cluster") => "no cluster\n".into(),
-        Ask::Shell(ask) if ["overrides()", "md5sums", "stale()"].iter().any(|what| ask.contains(what)) => {
+        Ask::Shell(ask)
+            if ["overrides()", "md5sums", "stale()", "masters.conf"]
+                .iter()
+                .any(|what| ask.contains(what)) =>
+        {
             String::new()
         }
         Ask::Shell(_) => "absent\n".into(),

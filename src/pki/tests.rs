@@ -55,7 +55,7 @@ fn node(name: &str, role: Role, ip: &str) -> Node {
     Node { name: name.into(), role, ssh, ip: ip.parse().unwrap(), labels: BTreeMap::new(), taints: None }
 }
 
-pub(super) fn trust() -> Trust {
+pub(crate) fn trust() -> Trust {
     Trust::make(&cluster(), NOW).unwrap()
 }
 

@@ -38,3 +38,75 @@ impl<S> Fleetwork<S> {
         Ok(sh!("credential() {\n{body}}\n", body = here("cat", &signed.kubeconfig)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ledger::Run;
+    use crate::pki::tests::{cluster, trust};
+    use crate::plan::State;
+    use crate::report::{Event, Events};
+    use crate::shell::{Output, Shell};
+
+    /// A fleet in which nobody is spoken to.
+    struct Nobody;
+
+    impl Shell for Nobody {
+        async fn run(&self, _: &str, _: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+            Ok(Output::default())
+        }
+    }
+
+    fn change(that: &str, credential: Option<Credential>) -> Change {
+        Change {
+            step: "toy",
+            why: "",
+            that: that.into(),
+            keeps: None,
+            answer: String::new(),
+            have: String::new(),
+            want: String::new(),
+            fix: Fix::Run("enter\n".into()),
+            credential,
+            disrupts: false,
+            settles: false,
+            secret: false,
+            about: vec![],
+            reaches: false,
+            state: State::Ready,
+        }
+    }
+
+    #[test]
+    fn a_fix_gets_its_credential_when_it_is_sent_and_its_key_is_hidden_from_then_on() {
+        let (events, mut told) = Events::channel();
+        let run = Run { id: "1f".into(), owner: "me@here".into(), wait: Run::WAIT };
+        let (cluster, shells) = (Arc::new(cluster()), Vec::<Nobody>::new());
+        let work = Fleetwork::new(cluster.clone(), &[], trust(), shells, run, events.clone()).unwrap();
+        let joins = Credential::of_node("w1", &cluster, Duration::minutes(15));
+        let mut changes =
+            [change("a", Some(joins.clone())), change("b", None), change("c", Some(joins.clone()))];
+        work.sign(&mut changes).unwrap();
+        let scripts: Vec<String> = changes
+            .iter()
+            .map(|change| if let Fix::Run(script) = &change.fix { script.clone() } else { panic!() })
+            .collect();
+        assert!(scripts[0].starts_with("credential() {\ncat <<'--") && scripts[0].ends_with("}\nenter\n"));
+        assert_eq!(scripts[1], "enter\n", "who needs none gets none");
+        assert_eq!(scripts[0], scripts[2], "what is alike is run once");
+
+        let data = scripts[0].lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
+        use base64::Engine;
+        let key = base64::prelude::BASE64_STANDARD.decode(data).unwrap();
+        let key = String::from_utf8(key).unwrap();
+        for secret in [data, key.lines().nth(1).unwrap()] {
+            events.tell(Event::Said { node: "w1".into(), line: format!("it said {secret}") });
+            let said = told.try_recv().unwrap();
+            assert!(matches!(&said, Event::Said { line, .. } if line == "it said [secret]"), "{said:?}");
+        }
+        let again = work.signed(&joins).unwrap();
+        assert!(!again.contains(data), "each has a key of its own");
+    }
+}

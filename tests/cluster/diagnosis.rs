@@ -322,7 +322,7 @@ fn no_secrets(world: &World, report: &Path) {
     }
 }
 
-fn cluster(world: &World) -> ironstrap::cluster::Cluster {
+pub fn cluster(world: &World) -> ironstrap::cluster::Cluster {
     ironstrap::inventory::read(&world.dir.join("inventory.toml")).unwrap()
 }
 

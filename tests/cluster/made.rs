@@ -1,7 +1,9 @@
 //! A cluster from nothing, and that it is one: pods run on every node, find names, reach each other, and answer
 //! the operator.
 
+use ironstrap::pki::{Credential, Trust};
 use serde_json::Value;
+use time::{Duration, OffsetDateTime};
 
 use crate::lab::{NODES, assert_untouched, text};
 use crate::world::World;
@@ -22,6 +24,16 @@ pub const SCENARIOS: &[Scenario] = &[
         says: "every node is Ready, at the inventory's version and address",
         ground: Ground::Cluster,
         run: nodes_are_ready,
+    },
+    Scenario {
+        says: "no join token, no super-admin.conf and no credential of a join is left",
+        ground: Ground::Cluster,
+        run: nothing_lent,
+    },
+    Scenario {
+        says: "what a machine joins with is good for its own name and no other",
+        ground: Ground::Cluster,
+        run: own_name_alone,
     },
     Scenario { says: "a page is served on every node", ground: Ground::Cluster, run: page },
     Scenario {
@@ -87,6 +99,61 @@ fn nodes_are_ready(world: &World) {
         let address = status["addresses"].as_array().unwrap().iter().find(is).unwrap();
         assert_eq!(address["address"], format!("198.18.0.{octet}"), "{name}");
     }
+}
+
+fn nothing_lent(world: &World) {
+    let tokens = ["-n", "kube-system", "get", "secrets", "-o", "name", "--field-selector"];
+    let tokens = [&tokens[..], &["type=bootstrap.kubernetes.io/token"]].concat();
+    assert_eq!(world.kubectl(&tokens), "", "a token is left");
+    assert!(!world.dir.join("demo.trust/token").exists());
+    for node in NODES {
+        let machine = world.lab.machine(node);
+        for name in ["kubeadm.yaml", "discovery.conf", "masters.conf", "kubeadm.sh"] {
+            assert!(!machine.has(&format!("/run/ironstrap/{name}")), "{node} has {name}");
+        }
+        for name in ["super-admin.conf", "bootstrap-kubelet.conf"] {
+            assert!(!machine.has(&format!("/etc/kubernetes/{name}")), "{node} has {name}");
+        }
+        let until = world.lab.ssh(
+            node,
+            "openssl x509 -noout -checkend 86400 -in /var/lib/kubelet/pki/kubelet-client-current.pem",
+        );
+        assert!(until.contains("will not expire"), "the kubelet of {node} has one of its own: {until}");
+    }
+}
+
+/// Asks for a kubelet's certificate of each name, by what w2 would join with.
+const ASKS: &str = r#"set -e
+k="kubectl --kubeconfig /root/joins.conf"
+for name in w1 w2; do
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /root/asks.key \
+    -subj "/O=system:nodes/CN=system:node:$name" -out /root/asks.csr 2>/dev/null
+  $k create -f - <<CSR
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {name: asks-$name}
+spec: {signerName: kubernetes.io/kube-apiserver-client-kubelet, usages: [digital signature, client auth], request: $(base64 -w 0 /root/asks.csr)}
+CSR
+done
+for what in 'get secrets -A' 'get configmap extension-apiserver-authentication -n kube-system' 'get node w1' 'get pods -A'; do
+  if $k $what >/dev/null 2>&1; then echo "may $what"; fi
+done
+rm /root/joins.conf /root/asks.*"#;
+
+fn own_name_alone(world: &World) {
+    let (cluster, kept) = (crate::diagnosis::cluster(world), world.dir.join("demo.trust"));
+    let trust = Trust::from_kept(&[], |file| Ok(std::fs::read_to_string(kept.join(file)).ok())).unwrap();
+    let joins = Credential::of_node("w2", &cluster, Duration::minutes(15));
+    let signed = trust.sign(&joins, &cluster, Duration::ZERO, OffsetDateTime::now_utc()).unwrap();
+    std::fs::write(world.lab.disk("m1", "/root/joins.conf"), signed.kubeconfig).unwrap();
+    let said = world.lab.ssh("m1", ASKS);
+    assert!(!said.contains("may "), "{said}");
+    let state = |name: &str| world.kubectl(&["get", "csr", name, "-o", "jsonpath={.status}"]);
+    until("its own name is approved, and signed", 60, || so(state("asks-w2").contains("certificate")));
+    // The controller took them in the order in which they came.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(state("asks-w1"), "{}", "somebody approved the name of another");
+    world.kubectl(&["delete", "csr", "asks-w1", "asks-w2"]);
 }
 
 /// A pod of nginx on each node, a Deployment beside, and a port of every node that leads to the latter.
