@@ -112,12 +112,6 @@ const OWNED: &[Owned] = &[
     owned("api-server", &["kubelet-client-key"], PKI),
     owned("api-server", &["service-account-key-file"], PKI),
     owned("api-server", &["service-account-signing-key-file"], PKI),
-    Owned {
-        table: "api-server",
-        path: &["enable-bootstrap-token-auth"],
-        wrong: |value| value.as_bool() == Some(false) || value.as_str() == Some("false"),
-        says: "nodes join by a bootstrap token; it cannot be turned off",
-    },
     owned("controller-manager", &["cluster-cidr"], "say `pods` in [cluster] instead"),
     owned("controller-manager", &["service-cluster-ip-range"], "say `services` in [cluster] instead"),
     owned("controller-manager", &["cluster-name"], "say `name` in [cluster] instead"),

@@ -11,8 +11,8 @@ use crate::shell::Shell;
 use crate::steps::Via;
 
 impl<S: Shell> Fleetwork<S> {
-    /// Only these nodes are judged and changed. What the cluster itself keeps about them (labels, a token to join
-    /// by) is among it, and is set at a control plane, whether that is one of them or not.
+    /// Only these nodes are judged and changed. What the cluster itself keeps about them (labels, taints)
+    /// is among it, and is set at a control plane, whether that is one of them or not.
     pub fn limit(&mut self, names: &BTreeSet<String>) {
         for member in &mut self.members {
             member.spared = !names.contains(&member.node.name);
