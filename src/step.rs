@@ -53,8 +53,7 @@ pub struct Want {
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
-    /// The fix is let in with this: the shell function `credential` prints it as a kubeconfig. The runner signs it when
-    /// it sends the fix, so it is in no plan.
+    /// The runner signs it when it sends the fix. There the shell function `credential` prints it as a kubeconfig.
     pub credential: Option<Credential>,
     /// What a reset does about the fix.
     pub undo: Undo,
@@ -220,9 +219,8 @@ impl Want {
         self
     }
 
-    pub fn with(mut self, credential: Credential) -> Self {
-        self.credential = Some(credential);
-        self
+    pub fn with(self, credential: Credential) -> Self {
+        Want { credential: Some(credential), ..self }
     }
 
     pub fn by_hand(mut self, hint: impl Into<String>) -> Self {

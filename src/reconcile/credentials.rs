@@ -54,7 +54,7 @@ mod tests {
     struct Nobody;
 
     impl Shell for Nobody {
-        async fn run(&self, _: &str, _: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+        async fn run(&self, _: &Sh, _: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
             Ok(Output::default())
         }
     }
@@ -91,7 +91,7 @@ mod tests {
         work.sign(&mut changes).unwrap();
         let scripts: Vec<String> = changes
             .iter()
-            .map(|change| if let Fix::Run(script) = &change.fix { script.clone() } else { panic!() })
+            .map(|change| if let Fix::Run(script) = &change.fix { script.to_string() } else { panic!() })
             .collect();
         assert!(scripts[0].starts_with("credential() {\ncat <<'--") && scripts[0].ends_with("}\nenter\n"));
         assert_eq!(scripts[1], "enter\n", "who needs none gets none");
