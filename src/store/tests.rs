@@ -289,7 +289,7 @@ fn the_secret_of_leases_is_made_once_and_for_the_user_alone() {
     assert_eq!(store.keep_lease_secret().unwrap(), Some(secret.clone()));
     assert!(store.load().unwrap().unwrap() == trust, "it is no part of the PKI");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(store.warnings(&trust).len(), 1);
+    assert_eq!(store.warnings().len(), 1);
     // Half of one proves nothing.
     fs::write(&file, &secret[..20]).unwrap();
     assert_eq!(store.lease_secret().unwrap(), None);
