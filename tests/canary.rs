@@ -221,7 +221,7 @@ impl Scripts {
 fn scripts(cluster: &Cluster, text: &str) -> Scripts {
     let (trust, now) = (trust(cluster), OffsetDateTime::now_utc());
     let mut scripts = Scripts::default();
-    let run = Run { id: text.into(), owner: text.into(), wait: 1 };
+    let run = Run { wait: 1, ..Run::new(text, text) };
     let (machine, mut fleet) = liar(cluster, text);
     for (i, node) in cluster.nodes.iter().enumerate() {
         for newcomer in [true, false] {

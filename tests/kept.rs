@@ -319,7 +319,7 @@ fn the_rest_comes_back_by_the_answers_from_before() {
 }
 
 fn me() -> Run {
-    Run { id: "1f2e".into(), owner: "me@here".into(), wait: Run::WAIT }
+    Run::new("1f2e", "me@here")
 }
 
 /// The lease as a machine tells it among its facts.
