@@ -15,10 +15,12 @@ use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
 mod mode;
+mod object;
 pub mod rollout;
 mod undo;
 
 pub use mode::narrowed;
+pub use object::Object;
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 
 /// One provisioning step. `steps::STAGES` lists them all, in order.
@@ -99,16 +101,6 @@ pub enum Ask {
     Nodes,
     /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
     Administrator,
-}
-
-/// The name of an object in the cluster's API.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object {
-    pub api_version: String,
-    pub kind: String,
-    /// Empty where the kind has none.
-    pub namespace: String,
-    pub name: String,
 }
 
 /// What the answer must be.
@@ -369,47 +361,4 @@ impl Want {
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Object {
-    pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
-        let text = str::to_string;
-        Object {
-            api_version: text(api_version),
-            kind: text(kind),
-            namespace: text(namespace),
-            name: text(name),
-        }
-    }
-
-    /// The name of an object as a manifest has it.
-    pub fn of(manifest: &Value) -> Self {
-        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-        Object::new(text("/apiVersion"), text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
-    }
-
-    pub fn node(name: &str) -> Self {
-        Object::new("v1", "Node", "", name)
-    }
-
-    /// What ironstrap set on Nodes, as it noted it. The answer is a string: the note on the Node that is asked for beside it.
-    pub fn notes() -> Self {
-        Object::new("v1", "ConfigMap", "kube-system", "ironstrap")
-    }
-}
-
-impl Object {
-    /// How the answer to a question names it: no other object is called so.
-    pub fn key(&self) -> String {
-        format!("{}/{}/{}", self.kind, self.namespace, self.name)
-    }
-}
-
-impl std::fmt::Display for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.namespace.is_empty() {
-            true => write!(f, "{} {}", self.kind, self.name),
-            false => write!(f, "{} {}/{}", self.kind, self.namespace, self.name),
-        }
-    }
 }
