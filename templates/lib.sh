@@ -50,12 +50,16 @@ put() {
 # lock_lease: no other script reads or writes the lease until unlock_lease. `vanish` deletes the lock together with its
 # folder, and a lock that is no longer the one in the folder protects nothing.
 lock_lease() {
+  lock_tries=0
   until
     mkdir -p -m 700 "$RUN"
     exec 9>"$RUN/lock"
     flock -w 10 9 || { echo "cannot lock $RUN/lock within 10 seconds" >&2; exit 1; }
     [ "$RUN/lock" -ef /proc/self/fd/9 ]
-  do :; done
+  do
+    lock_tries=$((lock_tries + 1))
+    [ $lock_tries -lt 20 ] || { echo "cannot lock $RUN/lock: it is replaced again and again" >&2; exit 1; }
+  done
 }
 
 unlock_lease() {

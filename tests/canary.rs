@@ -391,6 +391,9 @@ impl Cage {
         {
             fs::write(cage.path(file), text).unwrap();
         }
+        // A lock is compared with the open file.
+        fs::create_dir_all(cage.path("proc")).unwrap();
+        symlink("/proc/self", cage.path("proc/self")).unwrap();
         fs::create_dir_all(cage.path("run/flannel")).unwrap();
         let subnets = format!("FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_SUBNET={LINE}\n");
         fs::write(cage.path("run/flannel/subnet.env"), subnets).unwrap();
@@ -432,7 +435,7 @@ impl Cage {
         let bin = self.path("bin");
         let mut command = Command::new(which::which("timeout").unwrap());
         command
-            .args(["-s", "KILL", "10"])
+            .args(["-s", "KILL", "3"])
             .arg(which::which(shell).unwrap())
             .arg("-s")
             .current_dir(self.0.path());

@@ -88,7 +88,7 @@ impl Lab {
 
     /// All there is to see of a machine's configuration: names, modes, owners, times, link targets and content
     /// below /etc and /var/lib/ironstrap, the unit files and the services. Left out are the two services that
-    /// come and go with each login of the one who looks, the cgroups of pods, which come and go as pods do, and when
+    /// come and go with each login of the one who looks, hostnamed, which ends when nobody has asked it for a while, the cgroups of pods, which come and go as pods do, and when
     /// flannel's pod last laid out its configuration, which stays the same.
     pub fn looks(&self, node: &str) -> BTreeSet<String> {
         let said = self.ssh(
@@ -100,7 +100,7 @@ impl Lab {
              echo 'the end'",
         );
         assert!(said.ends_with("the end\n"), "{node} did not say all");
-        let moves = ["user@", "user-runtime-dir@", "cri-containerd-", "kubepods"];
+        let moves = ["user@", "user-runtime-dir@", "cri-containerd-", "kubepods", "systemd-hostnamed."];
         let stays = |line: &&str| !moves.iter().any(|start| line.starts_with(start));
         let timeless = |line: &str| match line.strip_prefix("/etc/cni/net.d/10-flannel.conflist ") {
             Some(rest) => format!("flannel's: {}", rest.split(' ').take(4).collect::<Vec<_>>().join(" ")),

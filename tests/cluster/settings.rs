@@ -127,7 +127,8 @@ fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
             Some(leaf) => leaf.replacen("etcd-", "etcd/", 1).replace("apiserver-etcd/", "apiserver-etcd-"),
             None => name.replacen("etcd-", "etcd/", 1),
         };
-        (!name.starts_with("admin.")).then_some((name, bytes))
+        let stays_here = name.starts_with("admin.") || name == "lease-secret";
+        (!stays_here).then_some((name, bytes))
     };
     kept.into_iter().filter_map(on_node).collect()
 }

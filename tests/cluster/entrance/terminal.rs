@@ -79,7 +79,7 @@ fn codes(stage: &Stage) {
     let mut terminal = Terminal::new(stage, "ssh-check w2 n1");
     terminal.types("password of bob (used for all machines of bob): ", PASSWORD);
     for code in FIRST {
-        terminal.asked("w2 (bob@198.18.0.13:2222) asks: One-time password (OATH) for `bob': ");
+        terminal.asked(" (bob@198.18.0.13:2222) asks: One-time password (OATH) for `bob': ");
         let everybody = everybody();
         assert!(everybody.contains("ssh-check"), "nobody is seen");
         assert!(!everybody.contains(PASSWORD), "a process shows the password");
