@@ -310,7 +310,7 @@ fn node_object(cluster: &Cluster, node: &Node) -> Value {
     json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "uid": "8f9c1c1e-1111-2222-3333-444455556666", "labels": labels,
             "annotations": {"flannel.alpha.coreos.com/public-ip": node.ip.to_string(),
-                "flannel.alpha.coreos.com/backend-type": "vxlan", "ironstrap.dev/set": ""}},
+                "flannel.alpha.coreos.com/backend-type": "vxlan"}},
         "spec": spec,
         "status": {"addresses": [{"type": "InternalIP", "address": node.ip.to_string()}, {"type": "Hostname", "address": name}],
             "allocatable": room, "capacity": room, "images": images,
