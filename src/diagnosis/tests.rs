@@ -225,7 +225,7 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 
 #[test]
 fn every_cause_has_its_real_evidence() {
-    // One is told by the failure of a want of ours.
+    // The failure of a want of ours shows one.
     let bare = ["swap-returns"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
         assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);

@@ -176,9 +176,9 @@ pub(super) async fn fix<S: Shell>(
     }
 }
 
-/// Lines of a fix that are told where it fails.
+/// Lines of a fix that its error shows.
 const LAST_LINES: usize = 12;
-/// What is told of a script of fixes while it runs, in bytes.
+/// How much output of a script of fixes is shown while it runs, in bytes.
 const MOST_TOLD: usize = 8 << 20;
 
 type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
@@ -242,7 +242,7 @@ async fn try_fix<S: Shell>(
 }
 
 /// Tells a line that a fix printed. Lines are shown more slowly than a machine can print them, so after some megabytes
-/// no more are told.
+/// no more are shown.
 fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
     let more = *told < MOST_TOLD;
     *told += line.len();
