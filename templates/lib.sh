@@ -51,6 +51,7 @@ put() {
 # folder, and a lock that is no longer the one in the folder protects nothing.
 lock_lease() {
   lock_tries=0
+  # shellcheck disable=SC3013 # dash and bash have -ef
   until
     mkdir -p -m 700 "$RUN"
     exec 9>"$RUN/lock"
