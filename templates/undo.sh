@@ -72,9 +72,10 @@ gone() {
 }
 
 # unit_back UNIT STATE [ACTIVE]: the unit starts at boot, and runs, as it did before. STATE absent: it went with
-# its package.
+# its package. So it did where a run was cut between the package and the unit: STATE is then that of the new unit.
 unit_back() {
   systemctl daemon-reload
+  [ "$(systemctl show -p LoadState --value -- "$1")" != not-found ] || return 0
   case $2 in
   absent) return 0 ;;
   masked) systemctl mask -q --now "$1"; return 0 ;;

@@ -133,3 +133,19 @@ fn who_takes_a_machine_deletes_what_earlier_runs_left_and_nothing_else() {
         assert_eq!((there(&stays), there(&["lease", "lock", "a.b.sh"])), (stays.len(), 3), "{shell}");
     }
 }
+
+#[test]
+fn a_unit_that_went_with_its_package_is_put_back_as_far_as_it_goes() {
+    for shell in shells() {
+        for (there, done) in [("not-found", ""), ("loaded", "disable -q kubelet\nstop kubelet\n")] {
+            let root = Root::new();
+            let does = format!(
+                "case $1 in show) echo {there} ;; disable | stop) [ {there} = loaded ] || exit 1; echo \"$*\" >>$ROOT/done ;; esac"
+            );
+            root.command("systemctl", &does);
+            root.good(shell, "unit_back kubelet disabled inactive");
+            let is = if root.path("done").exists() { root.read("done") } else { String::new() };
+            assert_eq!(is, done, "{shell}");
+        }
+    }
+}
