@@ -2,9 +2,10 @@
 # kube-system/ironstrap, an entry a Node, so that it can be taken back later. A kubelet can write to its Node, and not
 # there. A note is a list of "label KEY" and "taint KEY:EFFECT", with commas in between.
 
-# noted NODE: what ironstrap set on it.
+# noted NODE: what ironstrap set on it. A dot in the name would lead kubectl's jsonpath one level down.
 noted() {
-  kubectl -n kube-system get configmap ironstrap --ignore-not-found -o "jsonpath={.data['$1']}"
+  noted_key=$(printf '%s' "$1" | sed 's/[.]/\\./g')
+  kubectl -n kube-system get configmap ironstrap --ignore-not-found -o "jsonpath={.data['$noted_key']}"
 }
 
 # note NODE LIST
@@ -23,8 +24,10 @@ unmark() {
   echo "$before,$4" | tr , '\n' | sort -u | while read -r kind key; do
     case ",$3," in *",$kind $key,"*) continue ;; esac
     case $kind in
-    taint) kubectl taint node -- "$1" "$key-" >/dev/null || : ;;
-    label) kubectl label node -- "$1" "$key-" >/dev/null || : ;;
+    # A taint that is not there is an error to kubectl, and a label is not.
+    taint) why=$(kubectl taint node -- "$1" "$key-" 2>&1) ||
+      case $why in *'not found'*) ;; *) echo "$why" >&2; exit 1 ;; esac ;;
+    label) kubectl label node -- "$1" "$key-" >/dev/null ;;
     esac
   done
 }

@@ -162,6 +162,8 @@ long() {
   job=$RUN/$1.$mine
   new=$job.$$.new
   ( umask 077; cat >"$new" )
+  # What an earlier unit of this run left says nothing about this one.
+  [ -e "/run/systemd/transient/ironstrap-$1.service" ] || rm -f "$job.rc"
   systemd-run --quiet --collect --unit="ironstrap-$1" -p RuntimeMaxSec="$(($2 * 60))" -p StandardInput=null \
     -p ExecStopPost="/bin/rm -f $new $job.sh" \
     /bin/sh -c "rm -f $job.rc $job.log; ( umask 077; : >$job.log ); mv $new $job.sh; sh $job.sh >>$job.log 2>&1; r=\$?; rm -f $job.sh; echo \$r >$job.rc.new; mv $job.rc.new $job.rc" ||
