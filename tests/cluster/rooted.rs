@@ -69,7 +69,9 @@ fn forged(world: &World) {
     let before = others(world);
     for (how, told) in FORGED {
         fs::write(&switch, how).unwrap();
-        for verb in [&["plan"][..], &["status"], &["apply", "--yes"]] {
+        // A silent machine costs its limit at each look.
+        let verbs = if *how == "silent" { 1 } else { 3 };
+        for verb in &[&["plan"][..], &["status"], &["apply", "--yes"]][..verbs] {
             let since = Instant::now();
             let output = run(world, verb);
             let (code, took) = (output.status.code(), since.elapsed());
