@@ -72,13 +72,22 @@ pub const KINDS: &[Kind] = &[
         by: Inventory(&[]),
         shows: &[
             ("m1", "labels", "w1 has its labels and taints", "label rack=a1"),
+            // A name that went out of the inventory is to be good no longer.
+            ("m1", "pki", "apiserver.crt is the trust's", ""),
+            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
+            ("m1", "static-pods", "the control plane runs with its current files", "restarted, because"),
             ("m1", "member", WROTE, ANOTHER),
             ("w1", "member", WROTE, ANOTHER),
             ("w2", "member", WROTE, ANOTHER),
             ("m1", "uploads", KUBELET, ANOTHER),
             ("m1", "uploads", KUBEADM, ANOTHER),
         ],
-        differs: &["/var/lib/kubelet/config.yaml", "/etc/kubernetes/manifests/kube-apiserver.yaml"],
+        differs: &[
+            "/etc/kubernetes/pki/apiserver.crt",
+            "/etc/kubernetes/pki/apiserver.key",
+            "/var/lib/kubelet/config.yaml",
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+        ],
         alone: ONE_AT_A_TIME,
         ..KIND
     },
