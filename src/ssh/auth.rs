@@ -322,7 +322,7 @@ impl Login<'_> {
             }
             Err(why) => (why, Answer::Next),
         };
-        self.seen.tried.push(format!("{label}: {said}"));
+        self.seen.tried.push(passwords::tried(label, &said));
         answer
     }
 

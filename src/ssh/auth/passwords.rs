@@ -137,3 +137,25 @@ impl Login<'_> {
         Ok(secrets.lend(&what, &self.asks(), self.clock).await?.map(|lent| lent.word))
     }
 }
+
+/// A line about a login that was tried. It has no colon after "password": what follows one there is hidden in all output.
+pub(super) fn tried(label: &str, said: &str) -> String {
+    let label = if label == "password" { "password login" } else { label };
+    format!("{label}: {said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_to_a_login_is_shown() {
+        for label in
+            ["password", "keyboard-interactive", "ssh-agent: ED25519 SHA256:abc", "~/.ssh/id: ED25519"]
+        {
+            let line = tried(label, "refused");
+            assert!(line.starts_with(label) && line.ends_with(": refused"), "{line}");
+            assert_eq!(crate::secret::hide(&line), line);
+        }
+    }
+}

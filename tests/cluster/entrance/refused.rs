@@ -14,7 +14,7 @@ pub fn refusals(world: &World) {
                 options: &["--password-command", "echo wrong"],
                 gives: Refused(&[
                     "cannot log in as bob",
-                    "password: refused",
+                    "password login: refused",
                     "the server would take: password",
                 ]),
                 ..WAY
