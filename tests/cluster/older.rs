@@ -28,7 +28,13 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// What this version does otherwise: node, step, and what must be true.
-const INTENDED: &[(&str, &str, &str)] = &[];
+const INTENDED: &[(&str, &str, &str)] = &[
+    ("m1", "access", "no join token is left"),
+    ("m1", "member", "super-admin.conf is not on this machine"),
+    // A ConfigMap notes which labels and taints are the inventory's.
+    ("m1", "labels", "w1 has its labels and taints"),
+    ("m1", "labels", "w2 has its labels and taints"),
+];
 
 fn older(world: &World) -> Ended {
     let program = std::env::var("IRONSTRAP_OLDER").expect("IRONSTRAP_OLDER is the older program");
@@ -37,7 +43,7 @@ fn older(world: &World) -> Ended {
 
 /// Where the look of the machines before anything is kept for the next scenario.
 fn looks(world: &World) -> std::path::PathBuf {
-    world.lab.home.join("before-older")
+    world.dir.join("before-older")
 }
 
 fn planned_and_changed(world: &World) {
