@@ -14,6 +14,8 @@ use ironstrap::shell::Sh;
 use ironstrap::step::Fix;
 use time::OffsetDateTime;
 
+use common::place::Place;
+
 /// The fix of this want of the step on this node, in a fleet where its Node is gone and somebody has these ranges.
 fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
     let cluster = common::lab();
@@ -155,6 +157,11 @@ LENT
 }
 ";
 
+/// The fix with a credential, as the runner sends it.
+fn lends(fix: &str) -> String {
+    CREDENTIAL.to_string() + fix
+}
+
 /// The fix of this want of step member on a machine with these traces, in a fleet that m1 began.
 fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
     let cluster = common::lab();
@@ -171,46 +178,6 @@ fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
     match want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
         other => panic!("{other:?}"),
-    }
-}
-
-/// A machine in a folder, with programs of its own.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn with(files: &[(&str, &str)]) -> Place {
-        let place = Place(tempfile::tempdir().unwrap());
-        for (name, text) in files {
-            let path = place.0.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        place
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.path().join(name).exists()
-    }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
-    }
-
-    /// Runs a fix as the runner does, after these functions.
-    fn fixes(&self, shell: &str, functions: &str, fix: &str) -> std::process::Output {
-        let (lib, more) = (include_str!("../templates/lib.sh"), include_str!("../templates/credentials.sh"));
-        let script = format!("set -eu\n{lib}\n{more}\nPATIENCE=1\n{functions}\n{CREDENTIAL}{fix}\n");
-        let script = ["/run/", "/etc/kubernetes", "/var/lib/"]
-            .iter()
-            .fold(script, |script, dir| script.replace(dir, &format!("{}{dir}", self.0.path().display())));
-        common::run(shell, &script)
-    }
-
-    /// What of ironstrap's holds a credential.
-    fn lent(&self) -> Vec<String> {
-        let files =
-            ["kubeadm.yaml", "discovery.conf", "masters.conf"].map(|name| format!("run/ironstrap/{name}"));
-        files.into_iter().filter(|name| self.has(name)).collect()
     }
 }
 
@@ -236,7 +203,7 @@ fn a_join_that_fails_or_is_ended_leaves_no_credential() {
             [("return 1", 1), ("kill -s TERM $$; sleep 0.1", 143), ("kill -s HUP $$; sleep 0.1", 129)]
         {
             let place = Place::with(&[]);
-            let output = place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &fix);
+            let output = place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &lends(&fix));
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
             assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
             assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
@@ -257,13 +224,13 @@ fn a_join_is_done_when_the_kubelet_has_a_certificate_of_its_own() {
     for shell in common::shells() {
         let joins = QUIET.to_string() + &JOINS.replace("END", ":");
         let place = Place::with(&[(CURRENT, &pem("T1dO"))]);
-        let output = place.fixes(shell, &joins, &fix);
+        let output = place.fixes(shell, &joins, &lends(&fix));
         assert!(output.status.success(), "{shell}: {output:?}");
         assert!(place.lent().is_empty() && !place.has(BOOTSTRAP));
         assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
         for first in [pem("LENT"), String::new()] {
             let place = Place::with(&[(CURRENT, &first)]);
-            let output = place.fixes(shell, &joins, &fix);
+            let output = place.fixes(shell, &joins, &lends(&fix));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
                 !output.status.success() && said.contains("the controller manager signs it"),
@@ -290,7 +257,7 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
         let mut tokens = Vec::new();
         for _ in 0..2 {
             let place = Place::with(&[("run/x", "")]);
-            let output = place.fixes(shell, &(QUIET.to_string() + init), &fix);
+            let output = place.fixes(shell, &(QUIET.to_string() + init), &lends(&fix));
             assert!(output.status.success(), "{shell}: {output:?}");
             let seen = place.text("run/seen");
             let token = seen.lines().find_map(|line| line.trim().strip_prefix("token: ironst."));
@@ -307,7 +274,7 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
         assert_ne!(tokens[0], tokens[1], "{shell}");
         let place = Place::with(&[("run/x", "")]);
         let failing = QUIET.to_string() + "kubeadm() { case $1 in config) : ;; *) return 3 ;; esac; }\n";
-        assert_eq!(place.fixes(shell, &failing, &fix).status.code(), Some(3));
+        assert_eq!(place.fixes(shell, &failing, &lends(&fix)).status.code(), Some(3));
         assert_eq!(place.lent(), [""; 0], "{shell}");
     }
 }
@@ -335,7 +302,8 @@ fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
         ];
         for (end, status) in ends {
             let place = Place::with(&[manifest]);
-            let output = place.fixes(shell, &(QUIET.to_string() + &kubectl.replace("END", end)), &fix);
+            let output =
+                place.fixes(shell, &(QUIET.to_string() + &kubectl.replace("END", end)), &lends(&fix));
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
             assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
             assert_eq!(place.text("run/mode").trim(), "600", "{shell}");

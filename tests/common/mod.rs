@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod fuzz;
+pub mod place;
 
 use std::io::Write;
 use std::path::Path;
