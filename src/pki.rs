@@ -207,6 +207,12 @@ impl Trust {
         Ok(read::why_no_certificate(&read::pem_of(base64), &wanted, &ca, now))
     }
 
+    /// Why this certificate, in PEM, is none that lets the kubelet of this node in for good.
+    pub fn why_no_kubelet(&self, pem: &str, node: &str, now: OffsetDateTime) -> Result<Option<String>> {
+        let ca = readable_ca(Signer::Cluster, &self.ca)?;
+        Ok(read::why_no_kubelet(pem, node, &ca, now))
+    }
+
     fn cas(&self) -> [(Signer, &Pair); 3] {
         [Signer::Cluster, Signer::FrontProxy, Signer::Etcd].map(|signer| (signer, self.signer(signer)))
     }

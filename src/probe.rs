@@ -99,6 +99,7 @@ const NEWCOMER: Sh = Sh::raw("newcomer=yes
 for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
   [ ! -e $f ] || newcomer=
 done
+if [ -e /var/lib/ironstrap/kubeadm-receipt ] && [ -e /etc/kubernetes/pki/ca.crt ]; then newcomer=; fi
 ");
 
 /// A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not `( … ) || …`: that

@@ -18,6 +18,8 @@ withdrawn() {
   if grep -qs 'client-key-data:' /etc/kubernetes/bootstrap-kubelet.conf; then
     sed -i '/client-key-data:/d' /etc/kubernetes/bootstrap-kubelet.conf
   fi
+  # The first line of the kubeconfig that `credential` prints. What `readmit` puts there goes as well.
+  ! grep -qs '^# Made by ironstrap for one fix' /etc/kubernetes/kubelet.conf || by_its_certificate
 }
 
 # lent FILE: puts the credential into this file until the script ends.
@@ -43,6 +45,21 @@ rotated() {
     echo 'the kubelet has no certificate of its own yet: the controller manager signs it' >&2
     return 1
   }
+}
+
+# readmit: starts the kubelet with the credential in kubelet.conf, as `kubeadm init` does. The kubelet takes that for its
+# first certificate and asks for one of its own. It needs no API server to start, so a control plane comes up with it.
+# `by_its_certificate` is defined at the head of the fix.
+readmit() {
+  systemctl stop kubelet
+  rm -f /etc/kubernetes/bootstrap-kubelet.conf
+  for f in /var/lib/kubelet/pki/kubelet-client-*.pem; do rm -f -- "$f"; done
+  fleeting /etc/kubernetes/kubelet.conf.new
+  ( umask 077; credential >/etc/kubernetes/kubelet.conf.new )
+  mv /etc/kubernetes/kubelet.conf.new /etc/kubernetes/kubelet.conf
+  systemctl start kubelet
+  patiently rotated
+  by_its_certificate
 }
 
 # administer: binds kubeadm's administrators to their role again, as one of system:masters; after KUBECTL.

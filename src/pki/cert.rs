@@ -40,6 +40,8 @@ impl fmt::Debug for Pair {
 pub struct Wanted {
     pub common_name: String,
     pub organization: Option<String>,
+    /// The organizational unit (OU). Kubernetes ignores it.
+    pub unit: Option<String>,
     /// It is shown by a server.
     pub server: bool,
     /// It is shown by a client.
@@ -75,6 +77,9 @@ pub fn new_leaf_until(
     let mut params = params(name, now, until)?;
     if let Some(organization) = &wanted.organization {
         params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    if let Some(unit) = &wanted.unit {
+        params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
     }
     // Not `NoCa`: that leaves BasicConstraints out, and kubeadm's leaves have it.
     params.is_ca = IsCa::ExplicitNoCa;

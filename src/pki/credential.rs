@@ -3,17 +3,20 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::cert::{self, Pair};
+use super::cert::{self, Pair, Wanted};
 use super::leaf::{self, Signer};
 use super::{Trust, readable_ca};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
+use crate::machine::JOINING;
 
 /// What a fix needs to be let in with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
     pub user: String,
     pub group: String,
+    /// The certificate's organizational unit, which tells it from others of the same user.
+    pub unit: Option<&'static str>,
     /// The API server that its kubeconfig leads to: `https://HOST:PORT`.
     pub server: String,
     /// It lasts as long as this and the patience of the run,
@@ -37,6 +40,7 @@ impl Credential {
         Credential {
             user: format!("system:node:{node}"),
             group: "system:nodes".into(),
+            unit: Some(JOINING),
             server: format!("https://{}", cluster.endpoint),
             lasts: limit,
             at_most: Duration::hours(1),
@@ -46,7 +50,14 @@ impl Credential {
     /// For the repair of the administrator's own rights: the API server asks no RBAC about this group.
     pub fn of_masters(server: String) -> Credential {
         let lasts = Duration::minutes(10);
-        Credential { user: "ironstrap".into(), group: "system:masters".into(), server, lasts, at_most: lasts }
+        Credential {
+            user: "ironstrap".into(),
+            group: "system:masters".into(),
+            unit: None,
+            server,
+            lasts,
+            at_most: lasts,
+        }
     }
 }
 
@@ -66,7 +77,10 @@ impl Trust {
             return Err(Error::new(Kind::Local, format!("ca.crt expired {}", ca.not_after.date()))
                 .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
         }
-        let wanted = leaf::user(&credential.user, Some(&credential.group));
+        let wanted = Wanted {
+            unit: credential.unit.map(String::from),
+            ..leaf::user(&credential.user, Some(&credential.group))
+        };
         let pair = cert::new_leaf_until(&wanted, &self.ca, now, until)?;
         let context = format!("{}@{}", credential.user, cluster.name);
         let entry = self.entry(cluster, &credential.server, (&credential.user, &context), &pair);
@@ -101,6 +115,7 @@ mod tests {
         let cert = pem.parse_x509().unwrap();
         let groups: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
         assert_eq!(groups, ["system:nodes"]);
+        assert_eq!(seen.says.unit.as_deref(), Some(JOINING));
         assert!(seen.says.client && !seen.says.server && !seen.is_ca);
         assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
         assert_eq!(spki_of_key(signed.pair.key.reveal()), Some(seen.spki));

@@ -114,10 +114,10 @@ fn etcd(_: &Cluster, node: &Node) -> Wanted {
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     Wanted {
         common_name: node.name.clone(),
-        organization: None,
         server: true,
         client: true,
         names: [node.name.clone(), "localhost".into()].into(),
         addresses: loopback.into_iter().chain([node.ip]).collect(),
+        ..Wanted::default()
     }
 }

@@ -13,6 +13,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use crate::machine::JOINING;
 use crate::pki::cert::{Pair, Wanted};
 
 /// A leaf that expires sooner than this is renewed.
@@ -139,6 +140,23 @@ pub fn why_no_certificate(pem: &str, wanted: &Wanted, ca: &Seen, now: OffsetDate
     why_other(&seen.says, wanted)
 }
 
+/// Why this is none that a kubelet renews by itself. How long it lasts is the kubelet's business.
+pub fn why_no_kubelet(pem: &str, node: &str, ca: &Seen, now: OffsetDateTime) -> Option<String> {
+    let Some(seen) = Seen::of(pem) else { return Some("the certificate cannot be read".into()) };
+    let says = &seen.says;
+    match () {
+        () if !seen.is_signed_by(ca) => Some("another CA signed it".into()),
+        () if says.common_name != format!("system:node:{node}") => {
+            Some(format!("it is for {}", says.common_name))
+        }
+        () if seen.not_after <= now => Some(format!("it expired {}", seen.not_after.date())),
+        () if says.unit.as_deref() == Some(JOINING) => {
+            Some("it is the temporary one that the machine joined with".into())
+        }
+        () => None,
+    }
+}
+
 /// A certificate in words, a line for each thing that people look for; the text itself where it is none.
 pub fn in_words(pem: &str) -> String {
     let Some(seen) = Seen::of(pem) else { return format!("no certificate: {}\n", pem.trim_end()) };
@@ -184,6 +202,7 @@ fn says(cert: &X509Certificate<'_>) -> Option<Wanted> {
         common_name: first(cert.subject(), |it| it.iter_common_name().next()?.as_str().ok())
             .unwrap_or_default(),
         organization: first(cert.subject(), |it| it.iter_organization().next()?.as_str().ok()),
+        unit: first(cert.subject(), |it| it.iter_organizational_unit().next()?.as_str().ok()),
         server: usage.as_ref().is_some_and(|usage| usage.value.server_auth),
         client: usage.as_ref().is_some_and(|usage| usage.value.client_auth),
         names,

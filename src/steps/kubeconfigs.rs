@@ -1,11 +1,13 @@
 //! kubeconfigs: what kubelets and control planes find the API by, and are let in with. kubeadm makes them; none of
 //! their keys ever leaves the machine.
 
+use time::Duration;
+
 use crate::error::Result;
-use crate::pki::{KUBELET_CERTIFICATE, Trust};
-use crate::shell::{Sh, here, sh};
+use crate::pki::{Credential, KUBELET_CERTIFICATE, Trust};
+use crate::shell::{Sh, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
-use crate::steps::member;
+use crate::steps::member::{self, readmit};
 
 pub const STEP: Step =
     Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
@@ -48,7 +50,7 @@ const MADE: [Made; 3] = [
 ];
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let mut wants = vec![kubelet(cx)];
+    let mut wants = vec![kubelet(cx), kubelets_certificate(cx)];
     if cx.node.is_control_plane() {
         for made in &MADE {
             wants.push(control_plane(cx, made)?);
@@ -103,13 +105,9 @@ impl Public<'_> {
     }
 }
 
-/// Its certificate is the kubelet's own to renew, so only where it leads to is looked at.
+/// Where it leads to. The certificate is a file of its own.
 fn kubelet(cx: &Cx) -> Want {
-    let path = format!("{DIR}/kubelet.conf");
-    let endpoint = format!("https://{}", cx.cluster.endpoint);
-    // kubeadm before 1.33 has the kubelets of control planes go by the endpoint too.
-    let servers = if cx.node.is_control_plane() { vec![local(cx), endpoint] } else { vec![endpoint] };
-    let text = cx.trust.kubelet_kubeconfig(&servers[0]);
+    let servers = readmit::servers(cx);
     let trust = cx.trust.clone();
     let judge = move |answer: &str| {
         if answer == "absent" {
@@ -120,12 +118,42 @@ fn kubelet(cx: &Cx) -> Want {
         public.judge(&trust, &servers, Some(certificate))
     };
     // Stopped in between: cut there, it is found stopped, and started.
-    let put = here(sh!("put {path} 600", path), &text);
+    let put = readmit::kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::that("kubelet.conf leads the kubelet to its API")
-        .asks(Ask::Kubeconfig(path))
+        .asks(Ask::Kubeconfig(readmit::KUBELET_CONF.into()))
         .judged(judge)
         .run(fix)
+        .nothing_to_undo(WITH_THE_MEMBER)
+        .only(cx.machine.is_member())
+}
+
+/// The kubelet renews its certificate by itself, but only with one that the API server still takes. A machine that was
+/// off for too long, or that lost the file, gets a new one.
+fn kubelets_certificate(cx: &Cx) -> Want {
+    let (trust, now, node) = (cx.trust.clone(), cx.now, cx.node.name.clone());
+    let ask = sh!(
+        "if [ -e {f} ]; then sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p; /-----END CERTIFICATE-----/q' {f}; else echo absent; fi",
+        f = KUBELET_CERTIFICATE
+    );
+    let judge = move |answer: &str| {
+        let why = match answer {
+            "absent" => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
+            pem => trust.why_no_kubelet(pem, &node, now),
+        };
+        match why.unwrap_or_else(|error| Some(error.what)) {
+            None => Verdict::Holds,
+            Some(why) => {
+                Verdict::Differs { have: why, want: format!("a valid certificate for system:node:{node}") }
+            }
+        }
+    };
+    let limit = Duration::minutes(5);
+    Want::that("the kubelet has a valid certificate")
+        .ask(ask)
+        .judged(judge)
+        .run(readmit::functions(cx) + "readmit")
+        .with(Credential::of_node(&cx.node.name, cx.cluster, limit))
         .nothing_to_undo(WITH_THE_MEMBER)
         .only(cx.machine.is_member())
 }

@@ -6,6 +6,7 @@ use time::Duration;
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
+use crate::machine::IS_TEMPORARY;
 use crate::pki::Credential;
 use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
@@ -15,6 +16,7 @@ use config::{NO_TOKEN, SUPER_ADMIN};
 
 pub(super) mod config;
 mod leave;
+pub(super) mod readmit;
 mod registered;
 mod rights;
 
@@ -106,13 +108,17 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
 }
 
 fn worker(cx: &Cx, enter: &Sh) -> Want {
+    let have = match () {
+        () if cx.machine.is_member() => None,
+        () if cx.machine.has("kubelet.conf") => Some("its kubelet has no certificate from the cluster"),
+        () => Some("no member"),
+    };
     Want::that(format!("{} is a member of {}", cx.node.name, cx.cluster.name))
-        .ask(
-            "if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then echo member\n\
-             elif [ -e /etc/kubernetes/kubelet.conf ]; then echo without credentials\n\
-             else echo no member; fi",
-        )
-        .is("member")
+        .asks(Ask::Head)
+        .judged(move |_| match have {
+            None => Verdict::Holds,
+            Some(have) => Verdict::Differs { have: have.into(), want: "member".into() },
+        })
         .run_as_unit("kubeadm", MINUTES, enter)
         .undone_by(leave::undo(cx))
 }
@@ -123,7 +129,11 @@ fn enter(cx: &Cx) -> Result<Sh> {
     let seed = cx.fleet.seed == cx.node.name;
     let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
     let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
-    let look = Sh::raw(if seed { "" } else { ENTERED });
+    let look = if seed {
+        Sh::EMPTY
+    } else {
+        IS_TEMPORARY + readmit::functions(cx) + sh!("receipt={RECEIPT}\n", RECEIPT) + ENTERED
+    };
     // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
     let entered = Sh::raw(match cx.node.is_control_plane() {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
@@ -165,11 +175,13 @@ fn nothing_lent() -> Want {
         .nothing_to_undo(WITH_THE_MEMBER)
 }
 
-/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
-/// given no credentials once more: kubeadm refuses.
-const ENTERED: &str = "\
-if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; fi
-";
+/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. kubeadm refuses to join a
+/// machine whose Node is Ready, so a kubelet that was set up already gets a new credential without kubeadm. The receipt
+/// says that the kubelet has a certificate from the cluster, so it is not there meanwhile.
+const ENTERED: &str = r#"if [ -e /etc/kubernetes/kubelet.conf ] && [ -e $pem ]; then entered=yes; fi
+rm -f $receipt
+if [ -n "$entered" ] && is_temporary; then readmit; fi
+"#;
 
 /// The files that kubeadm writes on this machine for good.
 fn product_files(cx: &Cx) -> Vec<&'static str> {

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use ironstrap::machine::JOINING;
+
 use crate::client::Triple;
-use crate::lab::text;
-use crate::world::{World, set};
-use crate::{Ground, Scenario};
+use crate::drift::certificates::kubelets;
+use crate::lab::{signal, text};
+use crate::world::{PATIENCE, World, set};
+use crate::{Ground, Scenario, so};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -19,6 +22,16 @@ pub const SCENARIOS: &[Scenario] = &[
         says: "a machine installed anew is refused for its host key, and joins again when that is accepted",
         ground: Ground::Before,
         run: installed_anew,
+    },
+    Scenario {
+        says: "power lost before the cluster signs the kubelet's certificate: hours later the machine joins",
+        ground: Ground::Cluster,
+        run: cut_before_its_certificate,
+    },
+    Scenario {
+        says: "the control plane and a worker, off until their kubelets' certificates expired, come back",
+        ground: Ground::Cluster,
+        run: off_for_a_year,
     },
 ];
 
@@ -121,6 +134,55 @@ fn installed_anew(world: &World) {
         let after = (looks(world, node), programs(world, node));
         assert_eq!(&after, before, "{node} was touched");
     }
+    world.assert_converged();
+}
+
+/// The kubelet keeps the certificate that it joins with until the controller manager signs another. Here the controller
+/// manager does not work meanwhile, and w2 comes back after the first certificate has expired.
+fn cut_before_its_certificate(world: &World) {
+    let (m1, w2) = (world.lab.machine("m1"), world.lab.machine("w2"));
+    world.start(&["remove", "--yes", "w2"]).end(PATIENCE).good();
+    let managers = m1.running("kube-controller-manager", &[]);
+    assert_eq!(managers.len(), 1);
+    signal("STOP", &managers);
+    let mut client = world.applying();
+    let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    client.until("w2 has the certificate of its join", PATIENCE, |_| so(w2.has(current)));
+    world.lab.run(&["cut", "w2"]);
+    client.kill();
+    world.lab.run(&["boot", "w2"]);
+
+    let member = triple("w2", "member", "w2 is a member of demo");
+    assert!(world.plan().triples("drift").contains(&member), "the first certificate counts as the cluster's");
+    kubelets(world, "w2", "ca", JOINING, -1);
+    world.lab.ssh("w2", "systemctl restart kubelet");
+    signal("CONT", &managers);
+    assert!(
+        world.plan().triples("drift").contains(&member),
+        "an expired certificate counts as the cluster's"
+    );
+    world.apply().good();
+    let subject = format!("openssl x509 -noout -subject -checkend 86400 -in {current}");
+    let subject = world.lab.ssh("w2", &subject);
+    assert!(subject.contains("system:node:w2") && !subject.contains(JOINING), "{subject}");
+    assert_is_ready(world);
+    world.assert_converged();
+}
+
+/// A kubelet with an expired certificate ends as soon as it starts, so that the control plane does not come up by itself.
+fn off_for_a_year(world: &World) {
+    for node in ["m1", "w1"] {
+        kubelets(world, node, "ca", "", -1);
+        world.lab.run(&["cut", node]);
+        world.lab.run(&["boot", node]);
+    }
+    let valid = |node: &str| triple(node, "kubeconfigs", "the kubelet has a valid certificate");
+    let planned = world.plan().triples("drift");
+    assert!(planned.contains(&valid("m1")) && planned.contains(&valid("w1")), "{planned:#?}");
+    let applied = world.apply().good().triples("fixed");
+    assert!(applied.contains(&valid("m1")) && applied.contains(&valid("w1")), "{applied:#?}");
+    world.settled();
+    world.assert_pods_reached();
     world.assert_converged();
 }
 

@@ -15,17 +15,43 @@ pub struct Made {
 }
 
 /// For this name, and of this group if it is not empty; good for `names` and these days from now on.
-pub fn make(world: &World, (name, group): (&str, &str), names: &[&str], days: i64) -> Made {
+pub fn make(world: &World, subject: (&str, &str), names: &[&str], days: i64) -> Made {
+    make_in(world, "ca", subject, "", names, days)
+}
+
+/// The kubelet's client certificate for this node, signed by this CA of the cluster, with this organizational unit if it
+/// is not empty. It takes the place of the present one.
+pub fn kubelets(world: &World, node: &str, ca: &str, unit: &str, days: i64) {
+    let made = make_in(world, ca, (&format!("system:node:{node}"), "system:nodes"), unit, &[], days);
+    let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    let file = world.lab.ssh(node, &format!("readlink -f {current}"));
+    fs::write(world.lab.disk(node, file.trim()), made.cert + &made.key).unwrap();
+}
+
+fn make_in(
+    world: &World,
+    ca: &str,
+    (name, group): (&str, &str),
+    unit: &str,
+    names: &[&str],
+    days: i64,
+) -> Made {
     let trust = world.dir.join("demo.trust");
     let read = |file: &str| fs::read_to_string(trust.join(file)).unwrap();
-    let issuer =
-        Issuer::from_ca_cert_pem(&read("ca.crt"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(
+        &read(&format!("{ca}.crt")),
+        KeyPair::from_pem(&read(&format!("{ca}.key"))).unwrap(),
+    )
+    .unwrap();
     let mut params =
         CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>()).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     if !group.is_empty() {
         params.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    if !unit.is_empty() {
+        params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
     }
     let now = OffsetDateTime::now_utc();
     (params.not_before, params.not_after) = (now - Duration::days(2), now + Duration::days(days));

@@ -1,6 +1,9 @@
 //! Drift of the kubelet: its packages, its unit, and what it runs with.
 
-use super::By::{Anywhere, Root};
+use ironstrap::machine::JOINING;
+
+use super::By::{Anywhere, Operator, Root};
+use super::certificates::kubelets;
 use super::{KIND, Kind};
 
 const BOOT: &str = "the kubelet starts at boot";
@@ -11,6 +14,7 @@ const KEY: &str = "the Kubernetes repository's key is here";
 const SOURCE: &str = "the Kubernetes repository is known to apt";
 const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const LEADS: &str = "kubelet.conf leads the kubelet to its API";
+const ADMITTED: &str = "the kubelet has a valid certificate";
 const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 pub const KINDS: &[Kind] = &[
@@ -163,6 +167,57 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("m1", "chmod 644 /etc/kubernetes/kubelet.conf"),
         shows: &[(".", "kubeconfigs", LEADS, "mode 644 root:root")],
         differs: &["/etc/kubernetes/kubelet.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificates gone",
+        by: Root("w1", "rm -r /var/lib/kubelet/pki"),
+        shows: &[(".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem does not exist")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificates gone on the control plane",
+        by: Root("m1", "rm -r /var/lib/kubelet/pki"),
+        shows: &[(".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem does not exist")],
+        differs: &["/etc/kubernetes/kubelet.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificates and kubelet.conf gone",
+        by: Root("w1", "rm -r /var/lib/kubelet/pki /etc/kubernetes/kubelet.conf"),
+        shows: &[
+            (".", "kubeconfigs", LEADS, "server https://api.demo.internal:6443"),
+            (".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem does not exist"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificate has expired",
+        // A kubelet that starts with it ends at once: grown.rs has that.
+        by: Operator(|world| kubelets(world, "w1", "ca", "", -1)),
+        shows: &[("w1", "kubeconfigs", ADMITTED, "it expired")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificate has expired on the control plane",
+        by: Operator(|world| kubelets(world, "m1", "ca", "", -1)),
+        shows: &[("m1", "kubeconfigs", ADMITTED, "it expired")],
+        differs: &["/etc/kubernetes/kubelet.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificate by another authority",
+        by: Operator(|world| {
+            kubelets(world, "w2", "front-proxy-ca", "", 300);
+            world.lab.ssh("w2", "systemctl restart kubelet");
+        }),
+        shows: &[("w2", "kubeconfigs", ADMITTED, "another CA signed it")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificate the temporary one of a join",
+        by: Operator(|world| kubelets(world, "w1", "ca", JOINING, 1)),
+        shows: &[("w1", "kubeconfigs", ADMITTED, "the temporary one that the machine joined with")],
         ..KIND
     },
     Kind {

@@ -1,7 +1,7 @@
 //! Drift of real machines, kind by kind: each is brought about, shown by a plan as that and nothing else, and mended
 //! by an apply that touches nothing else. The kinds are data, one row each; here is how a row is read.
 
-mod certificates;
+pub mod certificates;
 mod cluster;
 mod control_plane;
 mod inventory;

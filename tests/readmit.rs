@@ -1,0 +1,187 @@
+//! How a kubelet that the API server does not let in any more gets a certificate again, in every shell. The kubelet is a
+//! stand-in that does as client-go's certificate manager: it keeps what it starts with, and then asks for its own.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+
+use common::place::Place;
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::{IS_TEMPORARY, Machine};
+use ironstrap::pki::{Credential, Trust};
+use ironstrap::shell::here;
+use ironstrap::step::{Expect, Fix, Verdict};
+use time::{Duration, OffsetDateTime};
+
+const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
+const CONF: &str = "etc/kubernetes/kubelet.conf";
+/// The folder of a run is there.
+const RUNS: (&str, &str) = ("run/ironstrap/x", "");
+const RECEIPT: &str = "var/lib/ironstrap/kubeadm-receipt";
+
+/// SIGNS is what the controller manager does.
+const KUBELET: &str = "systemctl() {
+  case $1 in start) ;; *) return 0 ;; esac
+  mkdir -p /var/lib/kubelet/pki
+  if grep -q client-certificate-data: /etc/kubernetes/kubelet.conf; then
+    sed -n 's/^ *client-certificate-data: //p' /etc/kubernetes/kubelet.conf | base64 -d >/var/lib/kubelet/pki/kubelet-client-current.pem
+  fi
+  stat -c %a /etc/kubernetes/kubelet.conf >/run/ironstrap/mode
+  SIGNS
+}
+journalctl() { :; }
+kubeadm() { case $1 in config) ;; *) echo \"$*\" >>/run/ironstrap/kubeadm ;; esac; }
+hopeful() { \"$@\"; }
+";
+const SIGNED: &str =
+    "-----BEGIN CERTIFICATE-----\nT1dO\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n";
+
+struct Wanted {
+    fix: String,
+    judged: Verdict,
+}
+
+/// The want of this step on w1, which has these traces, with its credential as the runner adds it; judged by this answer.
+fn want(trust: &Trust, (step, that): (&str, &str), has: &[&str], answer: &str) -> Wanted {
+    let cluster = common::lab();
+    let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
+    let fleet = Fleet { exists: true, seed: "m1".into(), ..Fleet::default() };
+    let now = OffsetDateTime::now_utc();
+    let wants = common::wants((&cluster, &cluster.nodes[1]), trust, (&machine, &fleet), now);
+    let found = wants.into_iter().find(|(_, its, want)| *its == step && want.that == that);
+    let want = found.unwrap_or_else(|| panic!("no want {that}")).2;
+    let signed = trust.sign(want.credential.as_ref().unwrap(), &cluster, Duration::ZERO, now).unwrap();
+    let script = match &want.fix {
+        Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let fix = format!("credential() {{\n{}}}\n{script}", here("cat", &signed.kubeconfig));
+    Wanted {
+        fix,
+        judged: match want.expect {
+            Expect::Judged(judge) => judge(answer),
+            _ => panic!("{that}"),
+        },
+    }
+}
+
+/// A certificate for a kubelet: of which CA, and when it was made.
+fn certificate(trust: &Trust, credential: &Credential, made: OffsetDateTime) -> String {
+    trust.sign(credential, &common::lab(), Duration::ZERO, made).unwrap().pair.cert
+}
+
+const VALID: (&str, &str) = ("kubeconfigs", "the kubelet has a valid certificate");
+const MEMBER: (&str, &str) = ("member", "w1 is a member of demo");
+const WAS: [&str; 2] = ["pki/ca.crt", "receipt"];
+
+fn has_no_key(place: &Place) -> bool {
+    let text = place.text(CONF);
+    text.contains(&format!("client-certificate: {}/{PEM}", place.root()))
+        && !text.contains("-data: LS0tLS1CRUdJTiBQ")
+        && !text.contains("client-key-data")
+}
+
+#[test]
+fn a_kubelet_without_a_certificate_gets_one_and_kubelet_conf_keeps_no_key() {
+    let trust = common::trust(&common::lab());
+    let fix = want(&trust, VALID, &WAS, "absent").fix;
+    for shell in common::shells() {
+        let place =
+            Place::with(&[(CONF, "old"), ("var/lib/kubelet/pki/kubelet-client-2026.pem", "old"), RUNS]);
+        let signs = format!("cat >/{PEM} <<'S'\n{SIGNED}S");
+        let output = place.fixes(shell, &KUBELET.replace("SIGNS", &signs), &fix);
+        assert!(output.status.success(), "{shell}: {output:?}");
+        assert_eq!(place.text("run/ironstrap/mode").trim(), "600", "{shell}");
+        assert_eq!(place.text(PEM), SIGNED);
+        assert!(has_no_key(&place), "{}", place.text(CONF));
+        assert!(!place.has("var/lib/kubelet/pki/kubelet-client-2026.pem"));
+    }
+}
+
+#[test]
+fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
+    let trust = common::trust(&common::lab());
+    let fix = want(&trust, VALID, &WAS, "absent").fix;
+    for shell in common::shells() {
+        for (signs, status) in [(":", 1), ("kill -s TERM $$; sleep 0.1", 143), ("return 3", 3)] {
+            let place = Place::with(&[(CONF, "old"), RUNS]);
+            let output = place.fixes(shell, &KUBELET.replace("SIGNS", signs), &fix);
+            assert_eq!(output.status.code(), Some(status), "{shell}: {output:?}");
+            assert!(has_no_key(&place), "{shell}: {signs}: {}", place.text(CONF));
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_cut_off_in_its_join_is_readmitted_without_kubeadm() {
+    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
+    let of_join = Credential::of_node("w1", &cluster, Duration::minutes(15));
+    let temporary = certificate(&trust, &of_join, OffsetDateTime::now_utc());
+    let fix = want(&trust, MEMBER, &["kubelet.conf", "temporary-certificate"], "").fix;
+    let set_up = [(CONF, "old"), (PEM, &*temporary), RUNS];
+    for shell in common::shells() {
+        let signs = format!("cat >/{PEM} <<'S'\n{SIGNED}S");
+        {
+            let place = Place::with(&set_up);
+            let output = place.fixes(shell, &KUBELET.replace("SIGNS", &signs), &fix);
+            assert!(output.status.success(), "{shell}: {output:?}");
+            assert_eq!(
+                (place.text("run/ironstrap/kubeadm"), place.text(PEM)),
+                (String::new(), SIGNED.into()),
+                "{shell}"
+            );
+            assert!(has_no_key(&place) && place.has(RECEIPT));
+        }
+        // While the cluster signs nothing, nothing says that it did.
+        let place = Place::with(&[&set_up[..], &[(RECEIPT, "config F")]].concat());
+        let output = place.fixes(shell, &KUBELET.replace("SIGNS", ":"), &fix);
+        assert!(!output.status.success() && !place.has(RECEIPT), "{shell}: {output:?}");
+    }
+}
+
+#[test]
+fn which_certificates_let_a_kubelet_in_for_good() {
+    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
+    let now = OffsetDateTime::now_utc();
+    let node =
+        |name: &str| Credential { unit: None, ..Credential::of_node(name, &cluster, Duration::minutes(15)) };
+    let joining = Credential::of_node("w1", &cluster, Duration::minutes(15));
+    let other = Trust::make(&cluster, now).unwrap();
+    for (pem, wrong) in [
+        (certificate(&trust, &node("w1"), now), None),
+        (certificate(&trust, &joining, now), Some("temporary")),
+        (certificate(&trust, &node("w1"), now - Duration::hours(2)), Some("expired")),
+        (certificate(&trust, &node("w2"), now), Some("system:node:w2")),
+        (certificate(&other, &node("w1"), now), Some("another CA")),
+        ("absent".into(), Some("does not exist")),
+        ("".into(), Some("cannot be read")),
+    ] {
+        match (want(&trust, VALID, &WAS, &pem).judged, wrong) {
+            (Verdict::Holds, None) => {}
+            (Verdict::Differs { have, .. }, Some(words)) => assert!(have.contains(words), "{have}"),
+            (verdict, _) => panic!("{wrong:?}: {verdict:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_shell_tells_the_certificate_of_a_join_from_the_clusters() {
+    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
+    let joining = Credential::of_node("w1", &cluster, Duration::minutes(15));
+    let own = Credential { unit: None, ..joining.clone() };
+    for shell in common::shells() {
+        for (credential, temporary) in [(&joining, true), (&own, false)] {
+            // What follows is the key, and whatever else: only the first certificate counts.
+            let place = Place::with(&[]);
+            let both = [&joining, &own].map(|it| certificate(&trust, it, OffsetDateTime::now_utc()));
+            let text = certificate(&trust, credential, OffsetDateTime::now_utc()) + &both.concat();
+            fs::create_dir_all(place.path("var/lib/kubelet/pki")).unwrap();
+            fs::write(place.path(PEM), text).unwrap();
+            let output = place.fixes(shell, &IS_TEMPORARY, "is_temporary");
+            assert_eq!(output.status.success(), temporary, "{shell}: {output:?}");
+        }
+    }
+}
