@@ -3,7 +3,7 @@
 //!
 //! `cargo test --test cluster [-- [--drift] [--part=1/2] 'A PIECE OF A NAME' …]`; as root, with the lab up. With `--drift` it
 //! is the table of drift instead, with `--planes` several control planes, with `--older` a cluster that an older ironstrap
-//! made; `--part` takes one part of the list.
+//! made, with `--causes` failures whose causes are named; `--part` takes one part of the list.
 
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
@@ -73,13 +73,12 @@ fn scenarios() -> Vec<Scenario> {
         removed::SCENARIOS,
         reset::SCENARIOS,
         foreign::SCENARIOS,
-        rooted::SCENARIOS,
         grown::SCENARIOS,
-        diagnosis::SCENARIOS,
     ];
     let all: &[&[Scenario]] = match () {
         () if flag("--planes") => &[planes::SCENARIOS],
         () if flag("--older") => &[older::SCENARIOS],
+        () if flag("--causes") => &[diagnosis::SCENARIOS, rooted::SCENARIOS],
         () => one,
     };
     let all: Vec<&Scenario> = all.iter().copied().flatten().collect();
