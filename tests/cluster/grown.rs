@@ -144,8 +144,10 @@ fn cut_before_its_certificate(world: &World) {
     world.start(&["remove", "--yes", "w2"]).end(PATIENCE).good();
     let managers = m1.running("kube-controller-manager", &[]);
     assert_eq!(managers.len(), 1);
-    signal("STOP", &managers);
     let mut client = world.applying();
+    client.until("w2 joins", PATIENCE, |_| so(!w2.running("kubeadm", &["join"]).is_empty()));
+    // Not earlier: its kubelet starts it again when it has not answered for 80 seconds.
+    signal("STOP", &managers);
     let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
     client.until("w2 has the certificate of its join", PATIENCE, |_| so(w2.has(current)));
     world.lab.run(&["cut", "w2"]);
