@@ -233,7 +233,8 @@ hopeful() {
   "$@" &
   hoping=$!
   (
-    while sleep 1; do
+    # It ends with the command, also when this shell is killed.
+    while sleep 1 && kill -0 "$hoping" 2>/dev/null; do
       why=$(hopeless "$since") || continue
       echo "no waiting helps: $why" >&2
       kill "$hoping"

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::{pipe, run, sh, shells};
 use ironstrap::ledger::{self, Run};
@@ -426,6 +427,27 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
         let output = root.lib(shell, script);
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(text(&output.stderr), "not yet\nwaited 1 s for it (--wait)\n", "{shell}");
+    }
+}
+
+#[test]
+fn the_watch_over_a_command_ends_with_it_when_the_shell_was_killed() {
+    for shell in shells() {
+        let root = Root::new();
+        root.command("systemctl", "");
+        // A watch that goes on is ended here, so that it outlives no test.
+        root.command(
+            "sleep",
+            "echo tick >>$ROOT/ticks; [ $(wc -l <$ROOT/ticks) -lt 50 ] || kill $PPID; /bin/sleep 0.1",
+        );
+        let killed =
+            "exec >/dev/null 2>&1; hopeless() { return 1; }; hopeful sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
+        assert!(!root.lib(shell, killed).status.success(), "{shell}");
+        std::thread::sleep(Duration::from_secs(2));
+        let ticks = root.read("ticks");
+        assert!(!ticks.is_empty(), "{shell}: nothing watched");
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(root.read("ticks"), ticks, "{shell}: it watches on");
     }
 }
 
