@@ -7,6 +7,8 @@ const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const ANOTHER: &str = "the inventory's settings changed since kubeadm";
 const KUBELET: &str = "kubelet-config in the cluster is as kubeadm wrote it, from this inventory";
 const KUBEADM: &str = "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory";
+const RUNS: &str = "containerd runs its current config";
+const DROP_INS: &str = "/etc/systemd/system/containerd.service.d";
 const ONE_AT_A_TIME: &str = "one inventory at a time";
 
 pub const KINDS: &[Kind] = &[
@@ -68,9 +70,47 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "inventory: a proxy whose password systemd and shells could take apart",
+        by: Inventory(&[(
+            &["proxy"],
+            r#"{ http = "http://ops:p%25w'$HOME%20@198.18.0.1:3128", no = ["198.18.0.1"] }"#,
+        )]),
+        shows: &[
+            ("m1", "runtime", "the variables of the proxy are for root alone", "sha256"),
+            ("w1", "runtime", "the variables of the proxy are for root alone", "sha256"),
+            ("w2", "runtime", "the variables of the proxy are for root alone", "sha256"),
+            ("m1", "runtime", "containerd uses the proxy", "sha256"),
+            ("w1", "runtime", "containerd uses the proxy", "sha256"),
+            ("w2", "runtime", "containerd uses the proxy", "sha256"),
+            ("m1", "runtime", RUNS, "restarted, because"),
+            ("w1", "runtime", RUNS, "restarted, because"),
+            ("w2", "runtime", RUNS, "restarted, because"),
+        ],
+        differs: &[
+            "/etc/ironstrap",
+            "/etc/ironstrap/",
+            DROP_INS,
+            "/etc/systemd/system/containerd.service.d/",
+        ],
+        alone: ONE_AT_A_TIME,
+        then: r#"f=/proc/$(systemctl show -p MainPID --value containerd)/environ
+tr '\0' '\n' <"$f" | grep -qxF "HTTP_PROXY=http://ops:p%25w'\$HOME%20@198.18.0.1:3128"
+! systemctl show containerd | grep -F p%25w"#,
+        ..KIND
+    },
+    Kind {
         says: "inventory: the old one again",
         by: Inventory(&[]),
         shows: &[
+            ("m1", "runtime", "no variables of a proxy are left", ""),
+            ("w1", "runtime", "no variables of a proxy are left", ""),
+            ("w2", "runtime", "no variables of a proxy are left", ""),
+            ("m1", "runtime", "containerd uses no proxy", "sha256"),
+            ("w1", "runtime", "containerd uses no proxy", "sha256"),
+            ("w2", "runtime", "containerd uses no proxy", "sha256"),
+            ("m1", "runtime", RUNS, "restarted, because"),
+            ("w1", "runtime", RUNS, "restarted, because"),
+            ("w2", "runtime", RUNS, "restarted, because"),
             ("m1", "labels", "w1 has its labels and taints", "label rack=a1"),
             // A name that went out of the inventory is to be good no longer.
             ("m1", "pki", "apiserver.crt is the trust's", ""),
@@ -87,6 +127,10 @@ pub const KINDS: &[Kind] = &[
             "/etc/kubernetes/pki/apiserver.key",
             "/var/lib/kubelet/config.yaml",
             "/etc/kubernetes/manifests/kube-apiserver.yaml",
+            "/etc/ironstrap",
+            "/etc/ironstrap/",
+            DROP_INS,
+            "/etc/systemd/system/containerd.service.d/",
         ],
         alone: ONE_AT_A_TIME,
         ..KIND
