@@ -314,7 +314,7 @@ impl Want {
     /// A file that must not be there.
     pub fn no_file(that: impl Into<String>, path: &str) -> Self {
         let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
-        want.undone_by(Undo::File(path.into()))
+        want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
 
     /// An object of the cluster has all that its manifest says; `fix` brings it about.

@@ -155,14 +155,16 @@ fn cut_before_its_certificate(world: &World) {
     world.lab.run(&["boot", "w2"]);
 
     let member = triple("w2", "member", "w2 is a member of demo");
-    assert!(world.plan().triples("drift").contains(&member), "the first certificate counts as the cluster's");
+    let joins_on = |why: &str| {
+        let plan = world.plan();
+        let (drift, errors) = (plan.triples("drift"), plan.errors());
+        assert!(drift.contains(&member), "{why}: {drift:#?} {errors}");
+    };
+    joins_on("the first certificate counts as the cluster's");
     kubelets(world, "w2", "ca", JOINING, -1);
     world.lab.ssh("w2", "systemctl restart kubelet");
     signal("CONT", &managers);
-    assert!(
-        world.plan().triples("drift").contains(&member),
-        "an expired certificate counts as the cluster's"
-    );
+    joins_on("an expired certificate counts as the cluster's");
     world.apply().good();
     let subject = format!("openssl x509 -noout -subject -checkend 86400 -in {current}");
     let subject = world.lab.ssh("w2", &subject);

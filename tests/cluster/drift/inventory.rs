@@ -73,7 +73,7 @@ pub const KINDS: &[Kind] = &[
         says: "inventory: a proxy whose password systemd and shells could take apart",
         by: Inventory(&[(
             &["proxy"],
-            r#"{ http = "http://ops:p%25w'$HOME%20@198.18.0.1:3128", no = ["198.18.0.1"] }"#,
+            r#"{ http = "http://ops:p%25w&~$HOME;%27%20@198.18.0.1:3128", no = ["198.18.0.1"] }"#,
         )]),
         shows: &[
             ("m1", "runtime", "the variables of the proxy are for root alone", "sha256"),
@@ -94,7 +94,7 @@ pub const KINDS: &[Kind] = &[
         ],
         alone: ONE_AT_A_TIME,
         then: r#"f=/proc/$(systemctl show -p MainPID --value containerd)/environ
-tr '\0' '\n' <"$f" | grep -qxF "HTTP_PROXY=http://ops:p%25w'\$HOME%20@198.18.0.1:3128"
+tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18.0.1:3128'
 ! systemctl show containerd | grep -F p%25w"#,
         ..KIND
     },
