@@ -23,6 +23,8 @@ pub mod error;
 
 pub mod secret;
 
+pub mod yaml;
+
 pub mod cluster;
 
 pub mod openpgp;

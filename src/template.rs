@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use tera::{Context, Tera};
 
 use crate::error::{Error, Kind, Result};
+use crate::yaml;
 
 /// Every template, by name.
 const TEMPLATES: &[(&str, &str)] = &[
@@ -30,20 +31,14 @@ pub fn render(name: &str, values: Value) -> Result<String> {
 
 /// The documents of a YAML file.
 pub fn documents(name: &str, text: &str) -> Result<Vec<Value>> {
-    let wrong = |e: serde_saphyr::Error| {
-        Error::new(Kind::Inventory, format!("cannot read {name}")).because(e.to_string())
-    };
-    let all: Vec<Value> = serde_saphyr::from_multiple(text).map_err(wrong)?;
-    Ok(all.into_iter().filter(|document| !document.is_null()).collect())
+    let wrong = |why: String| Error::new(Kind::Inventory, format!("cannot read {name}")).because(why);
+    yaml::read_all(text).map_err(wrong)
 }
 
-/// Documents in block style: kubeadm takes whatever begins with `{` for JSON.
+/// Documents one after the other.
 pub fn yaml(documents: &[Value]) -> Result<String> {
-    let wrong = |e: serde_saphyr::ser_error::Error| {
-        Error::new(Kind::Local, "cannot write YAML").because(e.to_string())
-    };
-    let texts: Result<Vec<String>> =
-        documents.iter().map(|d| serde_saphyr::to_string(d).map_err(wrong)).collect();
+    let wrong = |why: String| Error::new(Kind::Local, "cannot write YAML").because(why);
+    let texts: Result<Vec<String>> = documents.iter().map(|d| yaml::write(d).map_err(wrong)).collect();
     Ok(texts?.join("---\n"))
 }
 

@@ -146,6 +146,14 @@ fn text_leaves_the_process_in_one_place() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// One module reads and writes YAML, so that all of it means to ironstrap what it means to Kubernetes.
+#[test]
+fn yaml_is_read_and_written_in_one_place() {
+    let others = sources().into_iter().filter(|(path, _)| !path.ends_with("src/yaml.rs"));
+    let wrong = others.filter(|(_, text)| text.contains("serde_saphyr"));
+    assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
 /// Shell is made in `src/shell` alone: by `sh!`, `quote`, `here` and `Sh::raw`.
 #[test]
 fn shell_is_made_by_its_own_functions_only() {

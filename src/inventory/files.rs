@@ -12,6 +12,7 @@ use super::table::Text;
 use super::words;
 use crate::cluster::Manifest;
 use crate::openpgp::Keys;
+use crate::yaml;
 
 /// Where relative paths start: the folder of the inventory.
 pub struct Folder<'a>(pub &'a Path);
@@ -93,11 +94,10 @@ impl Folder<'_> {
 /// The objects of a YAML text, those of lists one by one, and what is wrong with them; `None` where it is no YAML.
 /// `shown` is how the text is called.
 pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) {
-    let documents = match serde_saphyr::from_multiple::<Value>(content) {
+    let documents = match yaml::read_all(content) {
         Ok(documents) => documents,
         Err(error) => {
-            let why = error.to_string();
-            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let why = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
             return (None, vec![format!("{shown} is not YAML: {why}")]);
         }
     };
@@ -105,8 +105,7 @@ pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) 
         (Some(kind), Some(items)) if kind.ends_with("List") => items.clone(),
         _ => vec![document],
     };
-    let documents = documents.into_iter().filter(|document| !document.is_null());
-    let objects: Vec<Value> = documents.flat_map(items).collect();
+    let objects: Vec<Value> = documents.into_iter().flat_map(items).collect();
     objects.iter().for_each(secrets::learn_object);
     let mut wrong = Vec::new();
     if objects.is_empty() {

@@ -155,7 +155,7 @@ mod tests {
         let trust = trust();
         let joins = Credential::of_node("w1", &cluster, LIMIT);
         let signed = trust.sign(&joins, &cluster, Duration::ZERO, NOW).unwrap();
-        let found: serde_json::Value = serde_saphyr::from_str(&signed.kubeconfig).unwrap();
+        let found: serde_json::Value = crate::yaml::read(&signed.kubeconfig).unwrap();
         let entry = &found["clusters"][0]["cluster"];
         assert_eq!(entry["server"], "https://[fd00::1]:6443");
         assert!(trust.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));

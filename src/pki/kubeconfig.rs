@@ -6,6 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use crate::pki::cert::Pair;
+use crate::yaml;
 
 /// One cluster, one user with a client certificate, and the context that brings them together.
 #[derive(Clone, Copy)]
@@ -125,7 +126,7 @@ struct UserEntry {
 impl Kubeconfig {
     /// Reads one; `None`: it is none.
     pub fn of(text: &str) -> Option<Kubeconfig> {
-        serde_saphyr::from_str(text).ok()
+        yaml::read(text).ok()
     }
 
     /// Both speak of the same clusters, by name and CA, and of the same users. Addresses and client

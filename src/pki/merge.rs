@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::kubeconfig::Entry;
 use super::read::{Seen, der_of};
 use crate::error::{Error, Kind, Result};
+use crate::yaml;
 
 /// What became of a kubeconfig.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,14 +49,18 @@ pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
     Ok(Merged { text: Some(written(&config)?), had_comments })
 }
 
+fn unreadable(why: &str) -> Error {
+    Error::new(Kind::Local, "your kubeconfig cannot be read").because(why)
+}
+
 /// `None`: there is nothing in it.
 fn parsed(text: &str) -> Result<Option<Value>> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let no = |why: String| Err(Error::new(Kind::Local, "your kubeconfig cannot be read").because(why));
-    match serde_saphyr::from_str::<Value>(text) {
-        Err(error) => no(error.to_string()),
+    let no = |why: String| Err(unreadable(&why));
+    match yaml::read::<Value>(text) {
+        Err(error) => no(error),
         Ok(Value::Null) => Ok(None),
         Ok(config) if config.is_object() && config.get("kind").is_none_or(|kind| kind == "Config") => {
             Ok(Some(config))
@@ -71,8 +76,7 @@ fn put(
     fields: Value,
     is_ours: impl Fn(&Value) -> bool,
 ) -> Result<()> {
-    let odd =
-        || Error::new(Kind::Local, "your kubeconfig cannot be read").because(format!("{list} is no list"));
+    let odd = || unreadable(&format!("{list} is no list"));
     if config[list].is_null() {
         config[list] = json!([]);
     }
@@ -112,8 +116,8 @@ fn is_our_user(theirs: &Value, entry: &Entry) -> bool {
 fn written(config: &Value) -> Result<String> {
     let lost =
         |why: String| Error::new(Kind::Local, "your kubeconfig cannot be written as it was").because(why);
-    let text = serde_saphyr::to_string(config).map_err(|error| lost(error.to_string()))?;
-    match serde_saphyr::from_str::<Value>(&text) {
+    let text = yaml::write(config).map_err(lost)?;
+    match yaml::read::<Value>(&text) {
         Ok(again) if again == *config => Ok(text),
         _ => Err(lost("something in it does not survive being read and written".into())
             .hint("write a file of its own with --write FILE, and name both in $KUBECONFIG")),
@@ -133,7 +137,7 @@ mod tests {
     }
 
     fn value(text: &str) -> Value {
-        serde_saphyr::from_str(text).unwrap()
+        yaml::read(text).unwrap()
     }
 
     #[test]
@@ -177,7 +181,7 @@ mod tests {
         config["contexts"][0]["context"]["namespace"] = "shop".into();
         let person = Person::new("x", &[]).unwrap();
         trust.admin = trust.issue(&person, time::Duration::days(400), NOW).unwrap().0;
-        let theirs = serde_saphyr::to_string(&config).unwrap();
+        let theirs = yaml::write(&config).unwrap();
         let after = value(&merge(Some(&theirs), &trust).unwrap().text.unwrap());
         assert_eq!(after["contexts"], config["contexts"]);
         assert_eq!(after["clusters"][0]["cluster"]["proxy-url"], "socks5://localhost:1080");

@@ -352,7 +352,7 @@ fn a_kubeconfig_leads_to_the_cluster() {
     let (trust, mut cluster) = (trust(), cluster());
     cluster.endpoint.host = "fd00::1".into();
     let found: serde_json::Value =
-        serde_saphyr::from_str(&trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
+        crate::yaml::read(&trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
     let entry = &found["clusters"][0]["cluster"];
     assert_eq!(found["current-context"], "demo-admin@demo");
     assert_eq!(found["contexts"][0]["name"], "demo-admin@demo");
