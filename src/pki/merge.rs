@@ -39,8 +39,11 @@ pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
     put(&mut config, ("contexts", "context", entry.context), context.clone(), |it| {
         (&it["cluster"], &it["user"]) == (&context["cluster"], &context["user"])
     })?;
-    if config["current-context"].as_str().unwrap_or_default().is_empty() {
-        config["current-context"] = entry.context.into();
+    match &config["current-context"] {
+        Value::Null => config["current-context"] = entry.context.into(),
+        Value::String(name) if name.is_empty() => config["current-context"] = entry.context.into(),
+        Value::String(_) => {}
+        _ => return Err(unreadable("current-context is no name")),
     }
     if before.as_ref() == Some(&config) {
         return Ok(Merged { text: None, had_comments: false });
@@ -206,7 +209,15 @@ mod tests {
 
     #[test]
     fn what_is_no_kubeconfig_is_not_touched() {
-        for wrong in ["a: [", "[]", "kind: Pod", "clusters: 3", "just words"] {
+        for wrong in [
+            "a: [",
+            "[]",
+            "kind: Pod",
+            "clusters: 3",
+            "just words",
+            "current-context: [work]",
+            "current-context: 0",
+        ] {
             assert_eq!(merge(Some(wrong), &trust()).unwrap_err().kind, Kind::Local, "{wrong}");
         }
     }
