@@ -154,6 +154,13 @@ fn yaml_is_read_and_written_in_one_place() {
     assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
+/// PEM is read by one reader: x509-parser's own takes blocks that Kubernetes cannot read.
+#[test]
+fn pem_is_read_by_one_reader() {
+    let wrong = sources().into_iter().filter(|(path, text)| program(path, text).contains("parse_x509_pem"));
+    assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
 /// Shell is made in `src/shell` alone: by `sh!`, `quote`, `here` and `Sh::raw`.
 #[test]
 fn shell_is_made_by_its_own_functions_only() {

@@ -9,7 +9,6 @@ use rcgen::{KeyPair, PublicKeyData};
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
-use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
@@ -37,11 +36,8 @@ pub struct Seen {
 impl Seen {
     /// Reads the first certificate of a PEM text; further ones are intermediates to kubeadm.
     pub fn of(pem: &str) -> Option<Seen> {
-        let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
-        if pem.label != "CERTIFICATE" {
-            return None;
-        }
-        let (rest, cert) = X509Certificate::from_der(&pem.contents).ok()?;
+        let der = block(pem, "CERTIFICATE")?;
+        let (rest, cert) = X509Certificate::from_der(&der).ok()?;
         if !rest.is_empty() {
             return None;
         }
@@ -53,7 +49,7 @@ impl Seen {
             not_before: cert.validity().not_before.to_datetime(),
             not_after: cert.validity().not_after.to_datetime(),
             says: says(&cert)?,
-            der: pem.contents.clone(),
+            der: der.clone(),
         })
     }
 
@@ -68,6 +64,13 @@ impl Seen {
     }
 }
 
+/// What the first block of a PEM text holds, if it is of this kind. Its end must be the end of that kind: Kubernetes cannot
+/// read a block that `-----END CERTI` ends, and x509-parser's own reader of PEM can.
+fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
+    let block = pem::parse(text).ok()?;
+    (block.tag() == kind).then(|| block.into_contents())
+}
+
 /// The public key (SubjectPublicKeyInfo, DER) that belongs to a private one.
 pub fn spki_of_key(pem: &str) -> Option<Vec<u8>> {
     Some(KeyPair::from_pem(pem).ok()?.subject_public_key_info())
@@ -75,8 +78,7 @@ pub fn spki_of_key(pem: &str) -> Option<Vec<u8>> {
 
 /// The same of a public key's own PEM.
 pub fn spki_of_public(pem: &str) -> Option<Vec<u8>> {
-    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
-    (pem.label == "PUBLIC KEY").then_some(pem.contents)
+    block(pem, "PUBLIC KEY")
 }
 
 /// PEM, of a PEM text or of the base64 of one, as kubeconfigs have it; empty where it is neither.
