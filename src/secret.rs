@@ -76,8 +76,7 @@ pub struct Shown(String);
 
 impl Shown {
     pub fn of(text: &str) -> Shown {
-        let hidden = hide(text);
-        Shown(clean(&hidden).into_owned())
+        Shown(shown(text, hide))
     }
 
     pub fn as_str(&self) -> &str {
@@ -88,6 +87,15 @@ impl Shown {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Hides, cleans, and hides again: the end of an escape may complete a secret with the text that follows it.
+fn shown(text: &str, hide: impl Fn(&str) -> Cow<'_, str>) -> String {
+    let hidden = hide(text);
+    match clean(&hidden) {
+        Cow::Borrowed(_) => hidden.into_owned(),
+        Cow::Owned(cleaned) => hide(&cleaned).into_owned(),
     }
 }
 

@@ -141,6 +141,11 @@ impl Registry {
         shapes::hide(text)
     }
 
+    /// The text without secrets, and without what a terminal obeys.
+    pub fn shown(&self, text: &str) -> String {
+        super::shown(text, |text| self.hide(text))
+    }
+
     fn without_known<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.known.is_empty() {
             return text.into();

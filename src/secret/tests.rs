@@ -35,6 +35,13 @@ fn secrets_that_overlap_leave_nothing_between_them() {
 }
 
 #[test]
+fn an_escape_completes_no_secret() {
+    let secrets = registry(&["}hunter2-hunter2"]);
+    assert_eq!(secrets.hide("a\0hunter2-hunter2"), "a\0hunter2-hunter2");
+    assert_eq!(secrets.shown("a\0hunter2-hunter2"), "a\\u{0[secret]");
+}
+
+#[test]
 fn a_secret_is_hidden_as_shells_and_json_and_yaml_write_it() {
     let secret = "it's a \"quoted\\word\"\x1b";
     let secrets = registry(&[secret]);
