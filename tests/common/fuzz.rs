@@ -1,13 +1,24 @@
-//! Texts that are nearly right, from a seed: the same ones in each run of a test, and others where it runs for longer.
+//! Cases that are nearly right, and loops over them.
+//!
+//! Round N of a loop is made from a seed of its own. `cargo test` tries the same rounds every time, whatever the clock
+//! says. `IRONSTRAP_FUZZ_SECONDS=600 cargo test --test fuzz NAME -- --nocapture` goes on for ten minutes instead, from a
+//! seed of that moment. A failure prints its seed, and `IRONSTRAP_FUZZ_SEED=0x…` repeats that one round.
 
+#![allow(clippy::print_stderr)]
+
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long each loop runs, in seconds, where it is to run for longer than its usual number of cases.
 const SECONDS: &str = "IRONSTRAP_FUZZ_SECONDS";
+const SEED: &str = "IRONSTRAP_FUZZ_SEED";
+/// The seed of the first round of `cargo test`.
+const FIRST: u64 = 0x1705_1996;
+/// On a busy machine, a round of some milliseconds takes many times that.
+const SLOWEST: Duration = Duration::from_secs(20);
 
-/// What breaks readers: ends, quotes, controls, other scripts, numbers beyond all bounds.
-const NASTY: [&str; 40] = [
+/// What breaks readers: ends, quotes, controls, other scripts, numbers beyond all bounds, marks of formats.
+const NASTY: [&str; 67] = [
     "",
     " ",
     "\t",
@@ -15,39 +26,66 @@ const NASTY: [&str; 40] = [
     "\r\n",
     "\0",
     "\u{1b}[2J",
+    "\u{ff}",
+    "\u{85}",
+    "\u{2028}",
     "\u{feff}",
     "\u{202e}",
     "é",
     "語",
     "🦀",
     "'",
+    "'''",
     "\"",
+    "\"\"\"",
     "`",
     "$(x)",
     "\\",
     "|1|",
     "|",
     "!",
+    "!!binary ",
     "*",
+    "*a",
+    "&a ",
     "?",
     "[",
     "]",
+    "[[",
     "[1-",
     "-1]",
     "{",
     "}",
+    "[]",
+    "{}",
     "#",
+    ": ",
+    "- ",
+    "= ",
+    ".",
+    ",",
+    "null",
+    "~",
+    "true",
     "@revoked",
     "@cert-authority",
     "NaN",
     "inf",
     "-0",
+    "0x",
     "1e999",
     "0000000000000000000000000",
     "18446744073709551616",
     "99999999999999999999999999999999999999999",
     "9223372036854775807Ei",
     "1E2147483647",
+    "-----BEGIN CERTIFICATE-----\n",
+    "-----END CERTIFICATE-----\n",
+    "-----BEGIN EC PRIVATE KEY-----\n",
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----\n",
+    "-----END PGP PUBLIC KEY BLOCK-----\n",
+    "=AAAA\n",
+    "name: demo",
 ];
 
 /// xorshift64*
@@ -55,7 +93,11 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed | 1)
+        // Seeds that lie beside each other must not give numbers that do (splitmix64).
+        let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Random((mixed ^ (mixed >> 31)).max(1))
     }
 
     pub fn next(&mut self) -> u64 {
@@ -73,30 +115,38 @@ impl Random {
         all[self.below(all.len())]
     }
 
+    /// One to `most` of them, joined.
+    pub fn several(&mut self, all: &[&str], most: usize) -> String {
+        (0..=self.below(most)).map(|_| self.one_of(all)).collect()
+    }
+
+    /// Where a part of something so long begins and ends: mostly a short part.
+    fn part(&mut self, length: usize) -> (usize, usize) {
+        let from = self.below(length + 1);
+        let longest = if self.below(3) == 0 { length } else { 80 };
+        (from, (from + self.below(longest + 1)).min(length))
+    }
+
     /// One of the seeds after a few changes. It may not be UTF-8 any more.
     pub fn mutated(&mut self, seeds: &[&[u8]]) -> Vec<u8> {
         let mut text = self.one_of(seeds).to_vec();
         for _ in 0..=self.below(6) {
-            let (from, to) = (self.below(text.len() + 1), self.below(text.len() + 1));
-            let (from, to) = (from.min(to), from.max(to));
-            match self.below(8) {
+            let (from, to) = self.part(text.len());
+            match self.below(9) {
                 0 => drop(text.drain(from..to)),
                 1 => {
-                    let piece = text[from..to].to_vec();
+                    let again = text[from..to].to_vec();
                     let at = self.below(text.len() + 1);
-                    text.splice(at..at, piece);
+                    text.splice(at..at, again);
                 }
-                2 if !text.is_empty() => {
-                    let at = self.below(text.len());
-                    text[at] = self.next() as u8;
-                }
-                3 => {
-                    let other = self.one_of(seeds);
-                    let cut = self.below(other.len() + 1);
-                    text.truncate(from);
-                    text.extend_from_slice(&other[cut..]);
-                }
+                2 if from < text.len() => text[from] = self.next() as u8,
+                3 if from < text.len() => text[from] ^= 1 << self.below(8),
                 4 => {
+                    let other = self.one_of(seeds);
+                    let (first, last) = self.part(other.len());
+                    text.splice(from..to, other[first..last].iter().copied());
+                }
+                5 => {
                     let digits = "9".repeat(self.below(100));
                     text.splice(from..from, digits.into_bytes());
                 }
@@ -118,24 +168,62 @@ impl Random {
     }
 }
 
-/// Does it so often, or for as long as the environment says. A case that panics is told with what it was; `case` gets the
-/// text in the form of its maker.
-pub fn each<T: std::fmt::Debug>(cases: usize, mut make: impl FnMut(&mut Random) -> T, case: impl Fn(&T)) {
-    let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let (since, mut random, mut done) = (Instant::now(), Random::new(0x1705_1996), 0);
-    while seconds.map_or(done < cases, |seconds| since.elapsed() < seconds) {
-        let made = make(&mut random);
-        let began = Instant::now();
-        if catch_unwind(AssertUnwindSafe(|| case(&made))).is_err() {
-            panic!("case {done}: {made:?}");
+/// The seeds of a loop, one for each round.
+struct Seeds {
+    next: u64,
+    /// How many are left, or until when there are more.
+    rounds: usize,
+    until: Option<Instant>,
+}
+
+impl Seeds {
+    fn new(rounds: usize) -> Seeds {
+        let set = |name| std::env::var(name).ok();
+        let hex = |text: String| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+        if let Some(seed) = set(SEED) {
+            let next = hex(seed).unwrap_or_else(|error| panic!("{SEED} is a number as 0x1705: {error}"));
+            return Seeds { next, rounds: 1, until: None };
         }
-        // On a busy machine, a case of some milliseconds takes many times that.
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "case {done} took {:?}: {made:?}",
-            began.elapsed()
-        );
-        done += 1;
+        let Some(seconds) = set(SECONDS) else { return Seeds { next: FIRST, rounds, until: None } };
+        let seconds = seconds.parse().unwrap_or_else(|error| panic!("{SECONDS} is a number: {error}"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Seeds {
+            next: now.as_nanos() as u64,
+            rounds: usize::MAX,
+            until: Some(Instant::now() + Duration::from_secs(seconds)),
+        }
     }
+}
+
+impl Iterator for Seeds {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let is_over = self.rounds == 0 || self.until.is_some_and(|until| Instant::now() >= until);
+        let seed = self.next;
+        (self.rounds, self.next) = (self.rounds.saturating_sub(1), seed.wrapping_add(1));
+        (!is_over).then_some(seed)
+    }
+}
+
+/// Makes and checks so many cases, or as many as the environment gives time for. A failure prints its seed and its case;
+/// the number of rounds is printed at the end.
+pub fn each<T: Debug>(rounds: usize, make: impl Fn(&mut Random) -> T, check: impl Fn(&T)) {
+    let (since, mut done, mut slowest) = (Instant::now(), 0_usize, Duration::ZERO);
+    for seed in Seeds::new(rounds) {
+        let repeat = format!("{SEED}={seed:#x} repeats it");
+        let Ok(case) = catch_unwind(AssertUnwindSafe(|| make(&mut Random::new(seed)))) else {
+            panic!("no case: {repeat}")
+        };
+        let began = Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| check(&case))).is_err() {
+            panic!("round {done} ({repeat}): {case:?}");
+        }
+        let took = began.elapsed();
+        assert!(took < SLOWEST, "round {done} took {took:?} ({repeat}): {case:?}");
+        (done, slowest) = (done + 1, slowest.max(took));
+    }
+    let name = std::thread::current().name().unwrap_or("a loop").to_string();
+    eprintln!("{name}: {done} rounds in {:.1?}, the slowest took {slowest:.1?}", since.elapsed());
     assert!(done > 0);
 }

@@ -1,14 +1,8 @@
-//! Readers of what others write, with texts that are nearly right: they say what is wrong, and never panic or hang. With
-//! IRONSTRAP_FUZZ_SECONDS each runs for so long.
-
-// clippy sees no test in what the tests share.
-#![allow(clippy::unwrap_used)]
-
-mod common;
+//! Readers of what machines, the operator and OpenSSH write: they refuse what is wrong, and never panic or hang.
 
 use std::path::Path;
 
-use common::fuzz;
+use crate::common::fuzz;
 use ironstrap::inventory;
 use ironstrap::known_hosts::{KnownHosts, Verdict};
 use ironstrap::probe::{self, Answer};
