@@ -14,19 +14,6 @@ pub const RUN: &str = "/run/ironstrap";
 /// Transient units of ours are called this and a name.
 pub const UNIT: &str = "ironstrap-";
 
-/// The organizational unit (OU) of the certificate that a kubelet joins with. The kubelet keeps it as its first one
-/// (client-go, `getCurrentCertificateOrBootstrap`), and it lasts an hour at most. The OU tells it from a certificate that
-/// the cluster signed.
-pub const JOINING: &str = "ironstrap joining";
-
-/// Shell: whether the kubelet's present certificate is the one that it joined with. In DER, an OU is readable text.
-pub const IS_TEMPORARY: Sh = Sh::raw(
-    "is_temporary() {
-  sed '/-----END CERTIFICATE-----/q' /var/lib/kubelet/pki/kubelet-client-current.pem | grep -v -e '-----' | base64 -d 2>/dev/null | grep -qa 'ironstrap joining'
-}
-",
-);
-
 /// The head of a reply: one name and one piece of shell each.
 pub fn questions() -> [(&'static str, Sh); 3] {
     [("facts", facts()), ("authorities", AUTHORITIES.into()), ("identity", IDENTITY.into())]
@@ -79,9 +66,8 @@ if [ ! -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && command -v ip >/d
 fi
 for f in /run/systemd/transient/ironstrap-*.service; do [ ! -e "$f" ] || { f=${f##*/ironstrap-}; echo "busy ${f%.service}"; }; done
 if [ -e /run/ironstrap/lease ]; then read -r x </run/ironstrap/lease; echo "lease $x"; fi
-{is_temporary}if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
-  if [ ! -e /var/lib/ironstrap/kubeadm-receipt ] && is_temporary; then echo "has temporary-certificate"
-  else echo "has client-certificate"; fi
+if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
+  echo "has client-certificate"
   x=$(systemctl show -p ActiveEnterTimestampMonotonic --value kubelet.service 2>/dev/null) || x=
   read -r up k </proc/uptime
   echo "kubelet ${x:-0} $up"
@@ -93,8 +79,7 @@ cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml pki/ca.crt; do [ ! -e $f ] || echo "has $f"; done
 "#,
         VIRTUAL,
-        virtual_dev,
-        is_temporary = IS_TEMPORARY
+        virtual_dev
     )
 }
 

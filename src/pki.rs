@@ -19,8 +19,8 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-pub use crate::pki::cert::Pair;
 pub(crate) use crate::pki::cert::random_text;
+pub use crate::pki::cert::{Pair, TEMPORARY};
 pub use crate::pki::credential::{Credential, Signed};
 pub use crate::pki::issue::Person;
 pub use crate::pki::kept::{Kept, RETIRED};

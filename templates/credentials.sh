@@ -36,8 +36,8 @@ made_up() {
   printf 's/ironst\\.0000000000000000/ironst.%s/\n' "$secret" | sed -i -f /dev/stdin "$1"
 }
 
-# rotated: the kubelet has a certificate of its own. One that starts with a client certificate takes that for its own
-# first one, and asks for another at once (client-go, `getCurrentCertificateOrBootstrap`).
+# rotated: the kubelet has a certificate of its own. One that starts with a client certificate in kubelet.conf takes that
+# for its first one, and asks for another at once (client-go, `getCurrentCertificateOrBootstrap`).
 rotated() {
   first=$(credential | sed -n 's/^ *client-certificate-data: //p' | base64 -d | grep -v -e '-----' | tr -d '\n')
   now=$(sed '/-----END CERTIFICATE-----/q' /var/lib/kubelet/pki/kubelet-client-current.pem | grep -v -e '-----' | tr -d '\n')

@@ -6,11 +6,9 @@
 
 mod common;
 
-use std::fs;
-
 use common::place::Place;
 use ironstrap::fleet::Fleet;
-use ironstrap::machine::{IS_TEMPORARY, Machine};
+use ironstrap::machine::Machine;
 use ironstrap::pki::{Credential, Trust};
 use ironstrap::shell::here;
 use ironstrap::step::{Expect, Fix, Verdict};
@@ -20,7 +18,6 @@ const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 const CONF: &str = "etc/kubernetes/kubelet.conf";
 /// The folder of a run is there.
 const RUNS: (&str, &str) = ("run/ironstrap/x", "");
-const RECEIPT: &str = "var/lib/ironstrap/kubeadm-receipt";
 
 /// SIGNS is what the controller manager does.
 const KUBELET: &str = "systemctl() {
@@ -33,8 +30,6 @@ const KUBELET: &str = "systemctl() {
   SIGNS
 }
 journalctl() { :; }
-kubeadm() { case $1 in config) ;; *) echo \"$*\" >>/run/ironstrap/kubeadm ;; esac; }
-hopeful() { \"$@\"; }
 ";
 const SIGNED: &str =
     "-----BEGIN CERTIFICATE-----\nT1dO\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n";
@@ -74,7 +69,6 @@ fn certificate(trust: &Trust, credential: &Credential, made: OffsetDateTime) -> 
 }
 
 const VALID: (&str, &str) = ("kubeconfigs", "the kubelet has a valid certificate");
-const MEMBER: (&str, &str) = ("member", "w1 is a member of demo");
 const WAS: [&str; 2] = ["pki/ca.crt", "receipt"];
 
 fn has_no_key(place: &Place) -> bool {
@@ -116,43 +110,16 @@ fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
 }
 
 #[test]
-fn a_machine_that_was_cut_off_in_its_join_is_readmitted_without_kubeadm() {
-    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
-    let of_join = Credential::of_node("w1", &cluster, Duration::minutes(15));
-    let temporary = certificate(&trust, &of_join, OffsetDateTime::now_utc());
-    let fix = want(&trust, MEMBER, &["kubelet.conf", "temporary-certificate"], "").fix;
-    let set_up = [(CONF, "old"), (PEM, &*temporary), RUNS];
-    for shell in common::shells() {
-        let signs = format!("cat >/{PEM} <<'S'\n{SIGNED}S");
-        {
-            let place = Place::with(&set_up);
-            let output = place.fixes(shell, &KUBELET.replace("SIGNS", &signs), &fix);
-            assert!(output.status.success(), "{shell}: {output:?}");
-            assert_eq!(
-                (place.text("run/ironstrap/kubeadm"), place.text(PEM)),
-                (String::new(), SIGNED.into()),
-                "{shell}"
-            );
-            assert!(has_no_key(&place) && place.has(RECEIPT));
-        }
-        // While the cluster signs nothing, nothing says that it did.
-        let place = Place::with(&[&set_up[..], &[(RECEIPT, "config F")]].concat());
-        let output = place.fixes(shell, &KUBELET.replace("SIGNS", ":"), &fix);
-        assert!(!output.status.success() && !place.has(RECEIPT), "{shell}: {output:?}");
-    }
-}
-
-#[test]
 fn which_certificates_let_a_kubelet_in_for_good() {
     let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
     let now = OffsetDateTime::now_utc();
     let node =
         |name: &str| Credential { unit: None, ..Credential::of_node(name, &cluster, Duration::minutes(15)) };
-    let joining = Credential::of_node("w1", &cluster, Duration::minutes(15));
+    let temporary = Credential::of_node("w1", &cluster, Duration::minutes(15));
     let other = Trust::make(&cluster, now).unwrap();
     for (pem, wrong) in [
         (certificate(&trust, &node("w1"), now), None),
-        (certificate(&trust, &joining, now), Some("temporary")),
+        (certificate(&trust, &temporary, now), Some("temporary")),
         (certificate(&trust, &node("w1"), now - Duration::hours(2)), Some("expired")),
         (certificate(&trust, &node("w2"), now), Some("system:node:w2")),
         (certificate(&other, &node("w1"), now), Some("another CA")),
@@ -163,25 +130,6 @@ fn which_certificates_let_a_kubelet_in_for_good() {
             (Verdict::Holds, None) => {}
             (Verdict::Differs { have, .. }, Some(words)) => assert!(have.contains(words), "{have}"),
             (verdict, _) => panic!("{wrong:?}: {verdict:?}"),
-        }
-    }
-}
-
-#[test]
-fn a_shell_tells_the_certificate_of_a_join_from_the_clusters() {
-    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
-    let joining = Credential::of_node("w1", &cluster, Duration::minutes(15));
-    let own = Credential { unit: None, ..joining.clone() };
-    for shell in common::shells() {
-        for (credential, temporary) in [(&joining, true), (&own, false)] {
-            // What follows is the key, and whatever else: only the first certificate counts.
-            let place = Place::with(&[]);
-            let both = [&joining, &own].map(|it| certificate(&trust, it, OffsetDateTime::now_utc()));
-            let text = certificate(&trust, credential, OffsetDateTime::now_utc()) + &both.concat();
-            fs::create_dir_all(place.path("var/lib/kubelet/pki")).unwrap();
-            fs::write(place.path(PEM), text).unwrap();
-            let output = place.fixes(shell, &IS_TEMPORARY, "is_temporary");
-            assert_eq!(output.status.success(), temporary, "{shell}: {output:?}");
         }
     }
 }

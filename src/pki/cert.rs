@@ -35,6 +35,11 @@ impl fmt::Debug for Pair {
     }
 }
 
+/// The organizational unit of a certificate that a kubelet is let in with for a while. A kubelet that starts with it in its
+/// kubeconfig keeps it as its first one, until the cluster has signed another (client-go,
+/// `getCurrentCertificateOrBootstrap`); this tells the two apart.
+pub const TEMPORARY: &str = "ironstrap temporary";
+
 /// What a leaf certificate has to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {

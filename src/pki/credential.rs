@@ -3,12 +3,11 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::cert::{self, Pair, Wanted};
+use super::cert::{self, Pair, TEMPORARY, Wanted};
 use super::leaf::{self, Signer};
 use super::{Trust, readable_ca};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
-use crate::machine::JOINING;
 
 /// What a fix needs to be let in with.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +39,7 @@ impl Credential {
         Credential {
             user: format!("system:node:{node}"),
             group: "system:nodes".into(),
-            unit: Some(JOINING),
+            unit: Some(TEMPORARY),
             server: format!("https://{}", cluster.endpoint),
             lasts: limit,
             at_most: Duration::hours(1),
@@ -115,7 +114,7 @@ mod tests {
         let cert = pem.parse_x509().unwrap();
         let groups: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
         assert_eq!(groups, ["system:nodes"]);
-        assert_eq!(seen.says.unit.as_deref(), Some(JOINING));
+        assert_eq!(seen.says.unit.as_deref(), Some(TEMPORARY));
         assert!(seen.says.client && !seen.says.server && !seen.is_ca);
         assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
         assert_eq!(spki_of_key(signed.pair.key.reveal()), Some(seen.spki));

@@ -12,8 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use crate::machine::JOINING;
-use crate::pki::cert::{Pair, Wanted};
+use crate::pki::cert::{Pair, TEMPORARY, Wanted};
 
 /// A leaf that expires sooner than this is renewed.
 pub const RENEW_BEFORE: Duration = Duration::days(60);
@@ -152,9 +151,7 @@ pub fn why_no_kubelet(pem: &str, node: &str, ca: &Seen, now: OffsetDateTime) -> 
             Some(format!("it is for {}", says.common_name))
         }
         () if seen.not_after <= now => Some(format!("it expired {}", seen.not_after.date())),
-        () if says.unit.as_deref() == Some(JOINING) => {
-            Some("it is the temporary one that the machine joined with".into())
-        }
+        () if says.unit.as_deref() == Some(TEMPORARY) => Some("it is a temporary one".into()),
         () => None,
     }
 }

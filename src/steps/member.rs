@@ -6,7 +6,6 @@ use time::Duration;
 
 use crate::diagnosis;
 use crate::error::{Error, Kind, Result};
-use crate::machine::IS_TEMPORARY;
 use crate::pki::Credential;
 use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
@@ -129,11 +128,7 @@ fn enter(cx: &Cx) -> Result<Sh> {
     let seed = cx.fleet.seed == cx.node.name;
     let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
     let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
-    let look = if seed {
-        Sh::EMPTY
-    } else {
-        IS_TEMPORARY + readmit::functions(cx) + sh!("receipt={RECEIPT}\n", RECEIPT) + ENTERED
-    };
+    let look = Sh::raw(if seed { "" } else { ENTERED });
     // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
     let entered = Sh::raw(match cx.node.is_control_plane() {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
@@ -175,13 +170,11 @@ fn nothing_lent() -> Want {
         .nothing_to_undo(WITH_THE_MEMBER)
 }
 
-/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. kubeadm refuses to join a
-/// machine whose Node is Ready, so a kubelet that was set up already gets a new credential without kubeadm. The receipt
-/// says that the kubelet has a certificate from the cluster, so it is not there meanwhile.
-const ENTERED: &str = r#"if [ -e /etc/kubernetes/kubelet.conf ] && [ -e $pem ]; then entered=yes; fi
-rm -f $receipt
-if [ -n "$entered" ] && is_temporary; then readmit; fi
-"#;
+/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
+/// given no credentials once more: kubeadm refuses.
+const ENTERED: &str = "\
+if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; fi
+";
 
 /// The files that kubeadm writes on this machine for good.
 fn product_files(cx: &Cx) -> Vec<&'static str> {

@@ -173,7 +173,7 @@ fn before_upload(world: &World) {
 }
 
 /// A worker whose kubelet has begun to ask for its certificate, and has none.
-fn bootstrapping(machine: &Machine) -> bool {
+pub fn bootstrapping(machine: &Machine) -> bool {
     machine.has("/etc/kubernetes/bootstrap-kubelet.conf")
         && !machine.has("/var/lib/kubelet/pki/kubelet-client-current.pem")
         && !machine.running("kubelet", &[]).is_empty()

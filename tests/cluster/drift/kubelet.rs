@@ -1,6 +1,6 @@
 //! Drift of the kubelet: its packages, its unit, and what it runs with.
 
-use ironstrap::machine::JOINING;
+use ironstrap::pki::TEMPORARY;
 
 use super::By::{Anywhere, Operator, Root};
 use super::certificates::kubelets;
@@ -215,9 +215,9 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "kubelet: its certificate the temporary one of a join",
-        by: Operator(|world| kubelets(world, "w1", "ca", JOINING, 1)),
-        shows: &[("w1", "kubeconfigs", ADMITTED, "the temporary one that the machine joined with")],
+        says: "kubelet: its certificate a temporary one",
+        by: Operator(|world| kubelets(world, "w1", "ca", TEMPORARY, 1)),
+        shows: &[("w1", "kubeconfigs", ADMITTED, "it is a temporary one")],
         ..KIND
     },
     Kind {
