@@ -241,6 +241,9 @@ pub struct Ssh {
     pub host_key: Option<String>,
 }
 
+/// Where kubeadm has etcd keep its data, unless the inventory names another folder.
+pub const ETCD_DIR: &str = "/var/lib/etcd";
+
 impl Cluster {
     pub fn control_planes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_control_plane())
@@ -267,11 +270,11 @@ impl Cluster {
         self.ignore_preflight.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
     }
 
-    /// Where etcd keeps its data on control planes.
+    /// Where etcd keeps its data on control planes. Everything that asks for that data uses this.
     pub fn etcd_dir(&self) -> &str {
         let local = self.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
         let dir = local.and_then(|local| local.get("dataDir")).and_then(Value::as_str);
-        dir.unwrap_or("/var/lib/etcd")
+        dir.unwrap_or(ETCD_DIR)
     }
 
     /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).

@@ -26,7 +26,7 @@ pub fn hopeless() -> Sh {
 }
 
 /// Something that can be behind a failure. `{name}` in its texts is what a sign's group of that name caught,
-/// `{node}` where it was heard.
+/// `{node}` where it was heard, `{etcd}` the folder of etcd's data.
 pub struct Cause {
     /// For programs: it stays as it is.
     pub name: &'static str,
@@ -72,14 +72,15 @@ pub struct Finding {
 const MOMENT: Duration = Duration::from_millis(250);
 const SECONDS: u64 = 2;
 
-/// The script that has a machine tell what it knows of this last while.
-pub fn script(back: Duration) -> Sh {
+/// The script that has a machine tell what it knows of this last while. `etcd_dir`: where etcd keeps its data.
+pub fn script(back: Duration, etcd_dir: &str) -> Sh {
     let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
     sh!(
         "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
-         AGE={age} JOURNAL={journal}\n{KUBECTL}{PODS}{SCRIPT}\n} </dev/null\nexit 0\n",
+         AGE={age} JOURNAL={journal} ETCD={etcd_dir}\n{KUBECTL}{PODS}{SCRIPT}\n} </dev/null\nexit 0\n",
         age,
         journal = format!("{journal:.3}"),
+        etcd_dir,
         KUBECTL,
         PODS,
         SCRIPT
@@ -103,9 +104,12 @@ impl Heard {
 }
 
 /// The causes that the machines give evidence of, the most specific first. `heard`: the machine that failed before
-/// those that it depends on.
-pub fn findings(heard: &[Heard]) -> Vec<Finding> {
+/// those that it depends on. `etcd_dir`: where etcd keeps its data.
+pub fn findings(heard: &[Heard], etcd_dir: &str) -> Vec<Finding> {
+    let fill = |text: String| text.replace("{etcd}", etcd_dir);
     let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard)?)));
+    let found =
+        found.map(|(cause, it)| (cause, Finding { what: fill(it.what), remedy: fill(it.remedy), ..it }));
     let found: Vec<(&Cause, Finding)> = found.collect();
     let explained = found.iter().any(|(cause, _)| !cause.symptom);
     found.into_iter().filter(|(cause, _)| !(explained && cause.symptom)).map(|(_, finding)| finding).collect()

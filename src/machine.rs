@@ -14,9 +14,12 @@ pub const RUN: &str = "/run/ironstrap";
 /// Transient units of ours are called this and a name.
 pub const UNIT: &str = "ironstrap-";
 
-/// The head of a reply: one name and one piece of shell each.
-pub fn questions() -> [(&'static str, Sh); 3] {
-    [("facts", facts()), ("authorities", AUTHORITIES.into()), ("identity", IDENTITY.into())]
+/// The parts of the head of a reply.
+pub const HEAD: [&str; 3] = ["facts", "authorities", "identity"];
+
+/// The shell of each part. `etcd_dir`: where etcd keeps its data on control planes.
+pub fn questions(etcd_dir: &str) -> [Sh; 3] {
+    [facts(etcd_dir), AUTHORITIES.into(), IDENTITY.into()]
 }
 
 /// Interfaces that containers and their networks bring with them, as a pattern of `case`.
@@ -24,7 +27,7 @@ const VIRTUAL: Sh = Sh::raw(
     "lo | docker* | br-* | veth* | cni* | flannel* | cali* | cilium* | lxc* | kube-* | tunl* | vxlan* | virbr*",
 );
 
-fn facts() -> Sh {
+fn facts(etcd_dir: &str) -> Sh {
     // The same, where a line of `ip route` says which.
     let routes = VIRTUAL;
     let routes =
@@ -72,14 +75,15 @@ if [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then
   read -r up k </proc/uptime
   echo "kubelet ${x:-0} $up"
 fi
-[ ! -e /var/lib/etcd/member ] || echo "has etcd"
+if [ -e {etcd_dir}/member ] || [ -e /etc/kubernetes/manifests/etcd.yaml ]; then echo "has etcd"; fi
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
 [ ! -e /run/flannel/subnet.env ] || echo "has flannel"
 cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml pki/ca.crt; do [ ! -e $f ] || echo "has $f"; done
 "#,
         VIRTUAL,
-        virtual_dev
+        virtual_dev,
+        etcd_dir
     )
 }
 
@@ -220,8 +224,8 @@ impl Machine {
         self.has.contains(trace)
     }
 
-    /// kubeadm got at least as far as laying out an API server here. A manifest that was deleted since leaves etcd's
-    /// data behind.
+    /// kubeadm got at least as far as laying out an API server here. If its manifest was deleted since, etcd's data or
+    /// etcd's manifest is still there.
     pub fn runs_control_plane(&self) -> bool {
         self.has("manifests/kube-apiserver.yaml") || (self.is_member() && self.has("etcd"))
     }

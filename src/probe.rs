@@ -54,16 +54,17 @@ impl Reply {
     }
 }
 
-/// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random.
-pub fn script(asks: &[&Ask], boundary: &str) -> Sh {
-    script_within(asks, boundary, &Limits::default())
+/// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random. `etcd_dir`: where
+/// the inventory has etcd keep its data, which shows that a machine is a control plane.
+pub fn script(asks: &[&Ask], boundary: &str, etcd_dir: &str) -> Sh {
+    script_within(asks, boundary, etcd_dir, &Limits::default())
 }
 
 /// As `script`, with other limits for the questions.
-pub fn script_within(asks: &[&Ask], boundary: &str, limits: &Limits) -> Sh {
-    let mut bodies: Vec<Sh> = machine::questions().into_iter().map(|(_, body)| body).collect();
+pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Limits) -> Sh {
+    let mut bodies: Vec<Sh> = machine::questions(etcd_dir).into();
     bodies.extend(tables::questions(asks));
-    bodies.push(objects::question(asks));
+    bodies.push(objects::question(asks, etcd_dir));
     let mut questions: Vec<Sh> = bodies.iter().map(question).collect();
     questions.extend(shells(asks).into_iter().map(|ask| match ask {
         Ask::Newcomer(body) => {
@@ -128,7 +129,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     let mut replies = replies.into_iter();
     let mut next = || replies.next().ok_or("the reply is shorter than the question");
     let mut head = Vec::new();
-    for (name, _) in machine::questions() {
+    for name in machine::HEAD {
         match next()?.answer() {
             Answer::Said(text) => head.push(text),
             Answer::Unknown(why) => return Err(format!("asked for its {name}: {why}")),

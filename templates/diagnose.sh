@@ -1,6 +1,6 @@
 # What a machine knows of why something failed, read and nothing else: PLACE, a tab and a line each. Bounded in
-# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE and JOURNAL, in seconds: how far
-# back logs are read. POSIX sh.
+# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE and JOURNAL, in seconds (how far
+# back logs are read), and ETCD, etcd's data folder. POSIX sh.
 
 exec 2>/dev/null
 now=$(date +%s)
@@ -52,8 +52,8 @@ while read -r swap _; do
   [ "$swap" = Filename ] || echo "$swap" | from swap 1
 done </proc/swaps
 
-for folder in /var/lib/kubelet /var/lib/containerd /var/lib/etcd /var/log /var/cache/apt /etc; do
-  [ ! -d $folder ] || timeout 2 df -P -k $folder | awk -v f=$folder 'NR == 2 && $4 < 1024 { print f " has " $4 " KiB left of " $2 }' | from disk 1
+for folder in /var/lib/kubelet /var/lib/containerd "$ETCD" /var/log /var/cache/apt /etc; do
+  [ ! -d "$folder" ] || timeout 2 df -P -k "$folder" | awk -v f="$folder" 'NR == 2 && $4 < 1024 { print f " has " $4 " KiB left of " $2 }' | from disk 1
 done
 
 if [ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then

@@ -8,12 +8,15 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use common::{lab, run, shells, trust, wants};
-use ironstrap::cluster::Cluster;
+use ironstrap::cluster::{Cluster, ETCD_DIR};
+use ironstrap::diagnosis;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::probe::{self, Answer};
+use ironstrap::status::{self, Topic};
 use ironstrap::step::{Ask, Fix, Object, Want};
 use time::OffsetDateTime;
 
@@ -72,7 +75,12 @@ impl Root {
 
     /// What it says of itself, and to this.
     fn answers(&self, shell: &str, ask: &Ask) -> (Machine, Answer) {
-        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY)));
+        self.answers_by(shell, ask, ETCD_DIR)
+    }
+
+    /// The same, where the inventory has etcd keep its data in this folder.
+    fn answers_by(&self, shell: &str, ask: &Ask, etcd_dir: &str) -> (Machine, Answer) {
+        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY, etcd_dir)));
         let root = self.0.path().display().to_string();
         let said = String::from_utf8(output.stdout).unwrap().replace(&root, "");
         let (machine, mut answers) = probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap();
@@ -235,6 +243,59 @@ fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
         let answer = Root::with(&traces).answer(shell, &Ask::Nodes);
         assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{answer:?}");
         assert_eq!(Root::with(&traces[..1]).answer(shell, &Ask::Nodes), Answer::Said(String::new()));
+    }
+}
+
+/// Each sign by itself: data where the inventory has it, and etcd's manifest. Neither is taken for a machine without a
+/// cluster, which would be given another one.
+#[test]
+fn a_control_plane_without_its_manifest_is_known_by_its_etcd_wherever_the_inventory_puts_that() {
+    let elsewhere = "/var/lib/other-etcd";
+    let certificate = ("var/lib/kubelet/pki/kubelet-client-current.pem", "");
+    let (data, manifest) = ("var/lib/other-etcd/member/x", "etc/kubernetes/manifests/etcd.yaml");
+    let mut cluster = lab();
+    cluster.kubeadm =
+        serde_json::from_value(serde_json::json!({"etcd": {"local": {"dataDir": elsewhere}}})).unwrap();
+    let api = status::questions(&cluster, &cluster.nodes[0]);
+    let (_, api) = api.into_iter().find(|(topic, _)| *topic == Topic::Api).unwrap();
+    for shell in shells() {
+        for sign in [data, manifest] {
+            let root = Root::with(&[certificate, (sign, ""), ("etc/kubernetes/x", "")]);
+            let (machine, answer) = root.answers_by(shell, &Ask::Nodes, elsewhere);
+            assert!(machine.runs_control_plane(), "{sign}: {:?}", machine.has);
+            assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{sign}: {answer:?}");
+            let (_, answer) = root.answers_by(shell, &api, elsewhere);
+            assert!(
+                matches!(&answer, Answer::Said(text) if text.starts_with("down: ")),
+                "{sign}: {answer:?}"
+            );
+        }
+        let worker = Root::with(&[certificate, ("var/lib/etcd/member/x", "")]);
+        let (machine, answer) = worker.answers_by(shell, &Ask::Nodes, elsewhere);
+        assert!(!machine.runs_control_plane() && answer == Answer::Said(String::new()), "{answer:?}");
+    }
+    let (findmnt, stat) = (
+        ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x rw\"\n"),
+        ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n"),
+    );
+    let disk = want_of(&cluster, 0, "there is disk enough where Kubernetes writes");
+    let Answer::Said(text) = Root::with(&[findmnt, stat, ("var/lib/x", "")]).answer(shells()[0], &disk.ask)
+    else {
+        panic!()
+    };
+    assert!(text.contains("/var/lib/other-etcd /var/lib ") && !text.contains("/var/lib/etcd"), "{text}");
+}
+
+#[test]
+fn a_full_disk_of_etcd_is_seen_wherever_the_inventory_puts_it() {
+    let script = diagnosis::script(Duration::from_secs(1), "/var/lib/other-etcd");
+    let df = "#!/bin/sh\nfor x; do :; done\necho head\necho \"fs 99 98 1 99% $x\"\n";
+    for shell in shells() {
+        let root = Root::with(&[("bin/df", df), ("var/lib/other-etcd/x", ""), ("var/lib/etcd/x", "")]);
+        let output = run(shell, &root.moved(&script));
+        let said = String::from_utf8_lossy(&output.stdout).replace(&root.0.path().display().to_string(), "");
+        assert!(said.contains("disk\t/var/lib/other-etcd has 1 KiB left"), "{shell}: {said}");
+        assert!(!said.contains("/var/lib/etcd "), "{shell}: {said}");
     }
 }
 

@@ -244,7 +244,10 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
             let removal = Removal { node: node.name.clone(), force: i == 0, drain_seconds: 1 };
             scripts.wants(&remove::wants(&removal, &cx), text, &run);
             asks.extend(status::questions(cluster, node).into_iter().map(|(_, ask)| ask));
-            scripts.whole(&probe::script(&asks.iter().collect::<Vec<_>>(), BOUNDARY), "the probe");
+            scripts.whole(
+                &probe::script(&asks.iter().collect::<Vec<_>>(), BOUNDARY, cluster.etcd_dir()),
+                "the probe",
+            );
         }
         tried(&mut scripts, cluster, node, text);
     }
@@ -252,7 +255,7 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
     scripts.whole(&ledger::release(&run), "release");
     scripts.whole(&ledger::vanish(&run), "vanish");
     scripts.whole(&ledger::attach(text, BOUNDARY), "attach");
-    scripts.whole(&diagnosis::script(Duration::from_secs(1)), "diagnosis");
+    scripts.whole(&diagnosis::script(Duration::from_secs(1), cluster.etcd_dir()), "diagnosis");
     scripts
 }
 

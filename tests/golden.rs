@@ -235,7 +235,7 @@ fn scripts() {
     let node = lab.node("w2");
     let wants = lab.wants(node);
     let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
-    snapshot("probe", &probe::script(&asks, BOUNDARY));
+    snapshot("probe", &probe::script(&asks, BOUNDARY, lab.cluster.etcd_dir()));
     let run = Run::new("1f2e", "me@here");
     for stage in ["prepare", "member"] {
         let changes = lab.changes(node, |name| name == stage);

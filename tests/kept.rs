@@ -15,7 +15,7 @@ use std::process::Output;
 
 use common::{lab, run, shells};
 use ironstrap::backwards;
-use ironstrap::cluster::Cluster;
+use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
@@ -233,7 +233,7 @@ fn every_question_of_a_reset_reads_what_was_kept() {
         assert!(!wants.is_empty());
         for (key, want) in wants {
             let asks = [&want.ask];
-            let output = run(shell, &kept.moved(&probe::script(&asks, BOUNDARY)));
+            let output = run(shell, &kept.moved(&probe::script(&asks, BOUNDARY, ETCD_DIR)));
             let (_, answers) = probe::answers(&output.stdout, &asks, BOUNDARY)
                 .unwrap_or_else(|why| panic!("{why}: {}", text(&output.stderr)));
             let Answer::Said(said) = &answers[0] else { panic!("{shell} {name} {key}: {:?}", answers[0]) };

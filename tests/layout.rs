@@ -161,6 +161,22 @@ fn pem_is_read_by_one_reader() {
     assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
+/// The inventory may have etcd keep its data elsewhere.
+#[test]
+fn only_one_line_of_the_program_names_etcds_usual_folder() {
+    let name = |line: &&str| line.contains("/var/lib/etcd");
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        found.extend(program(&path, &text).lines().filter(name).map(String::from));
+    }
+    for entry in fs::read_dir("templates").unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        found.extend(code.filter(name).map(String::from));
+    }
+    assert_eq!(found, ["pub const ETCD_DIR: &str = \"/var/lib/etcd\";"]);
+}
+
 /// Shell is made in `src/shell` alone: by `sh!`, `quote`, `here` and `Sh::raw`.
 #[test]
 fn shell_is_made_by_its_own_functions_only() {

@@ -18,6 +18,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::{pipe, run, sh, shells};
+use ironstrap::cluster::ETCD_DIR;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Lease;
 use ironstrap::plan::{self, Change};
@@ -31,7 +32,7 @@ const TOY: Step = Step { name: "toy", why: "so that something is changed", wants
 /// What the machine that this runs on answers, by this shell.
 fn answers(shell: &str, asks: &[Ask]) -> Vec<Answer> {
     let asks: Vec<&Ask> = asks.iter().collect();
-    let output = run(shell, &probe::script(&asks, BOUNDARY));
+    let output = run(shell, &probe::script(&asks, BOUNDARY, ETCD_DIR));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{shell}: {said}");
     let (machine, answers) = probe::answers(&output.stdout, &asks, BOUNDARY).unwrap();
@@ -229,7 +230,7 @@ fn a_script_cut_at_any_byte_runs_nothing() {
     let seen = Lease::default();
     let fix = root.moved(&ledger::fix(&me(), Some(&seen), &changes, BOUNDARY));
     let touch = Ask::Shell(sh(format!("touch {}", root.path("asked").display())));
-    let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY));
+    let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY, ETCD_DIR));
     let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
     for (script, does) in [(fix, "one"), (probe, "asked")] {
         // With the brace that ends the group the whole script has arrived; before it, nothing of it has.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use common::{clusters, fit, lab, pipe, sh, shells, trust, wants};
 use ironstrap::backwards;
-use ironstrap::cluster::{Cluster, Node};
+use ironstrap::cluster::{Cluster, ETCD_DIR, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
@@ -284,7 +284,7 @@ fn every_script_can_be_parsed_by_every_shell() {
     };
     each(|whose, node, wants| {
         let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
-        note(probe::script(&asks, BOUNDARY), format!("{whose}: all asks"));
+        note(probe::script(&asks, BOUNDARY, ETCD_DIR), format!("{whose}: all asks"));
         for (.., want) in wants {
             if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
                 note(sh(format!("( set -eu\n{ask}\n)\n")), format!("{whose}: the ask of: {}", want.that));

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::shells;
+use ironstrap::cluster::ETCD_DIR;
 use ironstrap::probe::{self, Answer, Limits};
 use ironstrap::step::Ask;
 
@@ -39,7 +40,7 @@ fn sleepers(seconds: &str) -> Vec<u32> {
 
 fn run(shell: &str, asks: &[&Ask], limits: &Limits) -> (Output, Duration) {
     let since = Instant::now();
-    let output = common::run(shell, &probe::script_within(asks, BOUNDARY, limits));
+    let output = common::run(shell, &probe::script_within(asks, BOUNDARY, ETCD_DIR, limits));
     (output, since.elapsed())
 }
 
@@ -142,7 +143,8 @@ fn a_process_that_nothing_ends_is_named_and_the_script_ends_without_it() {
         let (seconds, path) = (long(6), dir.path().join(shell));
         let hangs = ask(&format!("sleep {seconds}; true"));
         // As for a process that waits for a disk, signals have no effect.
-        let script = probe::script_within(&[&hangs], BOUNDARY, &QUICK).replace("kill -\"$1\"", ": -\"$1\"");
+        let script =
+            probe::script_within(&[&hangs], BOUNDARY, ETCD_DIR, &QUICK).replace("kill -\"$1\"", ": -\"$1\"");
         let mut child = start(shell, &script, &path);
         let since = Instant::now();
         while child.try_wait().unwrap().is_none() {
@@ -166,7 +168,7 @@ fn a_question_that_hangs_when_the_connection_is_cut_is_ended_too() {
     for shell in shells() {
         let (seconds, path) = (long(7), dir.path().join(shell));
         let hangs = ask(&format!("sleep {seconds}"));
-        let mut child = start(shell, &probe::script_within(&[&hangs], BOUNDARY, &QUICK), &path);
+        let mut child = start(shell, &probe::script_within(&[&hangs], BOUNDARY, ETCD_DIR, &QUICK), &path);
         let since = Instant::now();
         while sleepers(&seconds).is_empty() {
             assert!(since.elapsed() < Duration::from_secs(20), "{shell}: it has not begun");

@@ -110,10 +110,11 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "etcd-data",
-        what: "there is data of an earlier etcd in /var/lib/etcd",
-        remedy: "if nothing of it is needed any more, on {node}: mv /var/lib/etcd /var/lib/etcd.old",
+        what: "there is data of an earlier etcd in {etcd}",
+        remedy: "if nothing of it is needed any more, on {node}: mv {etcd} {etcd}.old",
+        // kubeadm looks at two folders in this way. The other is /etc/kubernetes/manifests; etcd's is never below /etc.
         signs: &[
-            sign("", r"DirAvailable--var-lib-etcd\]: /var/lib/etcd is not empty"),
+            sign("", r"DirAvailable--(?:[^e]|e[^t]|et[^c]|etc[^-])\S*\]: /\S+ is not empty"),
             sign("container etcd", "was ignored by remote peer due to cluster ID mismatch"),
         ],
         ..PLAIN

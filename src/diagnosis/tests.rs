@@ -1,6 +1,7 @@
 //! Causes against lines that real programs wrote.
 
 use super::*;
+use crate::cluster::ETCD_DIR;
 
 /// Lines as real kubelets, kubeadms, runtimes and package managers wrote them: place, line; what must be found, with a
 /// word of what is said about it.
@@ -197,18 +198,35 @@ fn heard(node: &str, lines: &[(&str, &str)]) -> Heard {
 }
 
 fn names(heard: &[Heard]) -> Vec<&'static str> {
-    findings(heard).iter().map(|finding| finding.cause).collect()
+    findings(heard, ETCD_DIR).iter().map(|finding| finding.cause).collect()
 }
 
 #[test]
 fn real_evidence_names_its_cause_and_nothing_else() {
     for (place, line, cause, words) in EVIDENCE {
-        let found = findings(&[heard("w2", &[(place, line)])]);
+        let found = findings(&[heard("w2", &[(place, line)])], ETCD_DIR);
         assert_eq!(found.iter().map(|f| f.cause).collect::<Vec<_>>(), [*cause], "{line}");
         let said = format!("{} {} {}", found[0].what, found[0].remedy, found[0].evidence);
         assert!(said.contains(words), "{cause}: {said}");
         assert!(!said.contains('{') || line.contains('{'), "{cause} has a hole: {said}");
     }
+}
+
+#[test]
+fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
+    for folder in ["/srv/etcd", "/etcd/data", "/mnt/e/t"] {
+        let line = format!("\t[ERROR DirAvailable-{}]: {folder} is not empty", folder.replace('/', "-"));
+        let mismatch = "request sent was ignored by remote peer due to cluster ID mismatch";
+        for said in [("log kubeadm", line.as_str()), ("container etcd", mismatch)] {
+            let found = findings(&[heard("m1", &[said])], folder);
+            assert_eq!(found.len(), 1, "{said:?}");
+            assert!(found[0].what.ends_with(&format!("in {folder}")), "{}", found[0].what);
+            assert!(found[0].remedy.contains(&format!("mv {folder} {folder}.old")), "{}", found[0].remedy);
+        }
+    }
+    let manifests =
+        "\t[ERROR DirAvailable--etc-kubernetes-manifests]: /etc/kubernetes/manifests is not empty";
+    assert_eq!(names(&[heard("w1", &[("log kubeadm", manifests)])]), [""; 0]);
 }
 
 #[test]
@@ -303,7 +321,7 @@ fn where_no_cause_is_known_the_last_words_are_told() {
 #[test]
 fn long_evidence_is_cut_around_what_matters() {
     let line = format!("{} no space left on device {}", "a".repeat(2000), "b".repeat(2000));
-    let found = findings(&[heard("w1", &[("journal kubelet", &line)])]);
+    let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
     assert!(found[0].evidence.contains("aaa no space left on device bbb"), "{}", found[0].evidence);
     assert!(found[0].evidence.chars().count() <= LONGEST + 4, "{}", found[0].evidence.len());
 }

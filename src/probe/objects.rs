@@ -21,17 +21,21 @@ const WITHIN: u32 = 20;
 const TIMED_OUT: i32 = 124;
 
 /// A control plane whose manifest is gone is no machine without a cluster.
-const GUARD: Sh = Sh::raw(
-    r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
-  [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] && [ -e /var/lib/etcd/member ] || { echo no cluster; exit 0; }
+fn guard(etcd_dir: &str) -> Sh {
+    sh!(
+        r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
+  [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || { echo no cluster; exit 0; }
+  [ -e {etcd_dir}/member ] || [ -e /etc/kubernetes/manifests/etcd.yaml ] || { echo no cluster; exit 0; }
   echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
   exit 1
 fi
-# Whoever was killed while joining has laid out an API server that has nothing to answer from yet.
+# A join that was killed leaves an API server that has nothing to answer from yet.
 [ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] ||
   [ -e /etc/kubernetes/super-admin.conf ] || { echo no cluster; exit 0; }
 "#,
-);
+        etcd_dir
+    )
+}
 
 /// What it prints where RBAC does not let kubeadm's administrator see the cluster.
 const MAY_NOT: &str = "kubernetes-admin may not";
@@ -51,7 +55,7 @@ exit $r"#,
 );
 
 /// An empty question where nothing is asked; else every object once.
-pub(super) fn question(asks: &[&Ask]) -> Sh {
+pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
     if !asks_the_api(asks) {
         return Sh::EMPTY;
     }
@@ -85,9 +89,9 @@ pub(super) fn question(asks: &[&Ask]) -> Sh {
     let get = here(get, &documents);
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     sh!(
-        "{GUARD}{bounded}nodes() {\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
+        "{guard}{bounded}nodes() {\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
          get() {\nnodes \"$@\" | { r=0\n{ {get}} || r=$?\ncat; return $r; }\n}\n{ASK}",
-        GUARD,
+        guard = guard(etcd_dir),
         bounded,
         nodes,
         ALL_NODES,

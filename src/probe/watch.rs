@@ -176,7 +176,7 @@ pub(super) fn unanswered(replies: &mut [Reply], marks: &[Mark], asks: &[&Ask]) {
 
 /// What each question of the script asks, in their order.
 fn names(asks: &[&Ask]) -> Vec<String> {
-    let heads = machine::questions().into_iter().map(|(name, _)| format!("its {name}"));
+    let heads = machine::HEAD.iter().map(|name| format!("its {name}"));
     let shells = shells(asks).into_iter().map(|ask| match ask {
         Ask::Shell(body) | Ask::Newcomer(body) => body.to_string(),
         _ => String::new(),

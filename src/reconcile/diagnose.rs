@@ -55,7 +55,7 @@ impl<S: Shell> Fleetwork<S> {
             }
             let own = all.remove(0).with_error(&error);
             all.insert(0, own);
-            let findings = diagnosis::findings(&all);
+            let findings = diagnosis::findings(&all, self.cluster.etcd_dir());
             self.members[i].left = Some(explained(error, &findings, &all));
             let node = self.members[i].node.name.clone();
             findings.into_iter().for_each(|finding| self.events.tell(cause(node.clone(), finding)));
@@ -75,7 +75,7 @@ impl<S: Shell> Fleetwork<S> {
             };
             let member = &mut self.members[i];
             member.execs += 1;
-            let (shell, script) = (member.shell.clone(), diagnosis::script(back));
+            let (shell, script) = (member.shell.clone(), diagnosis::script(back, self.cluster.etcd_dir()));
             asking.spawn(async move {
                 let said = tokio::time::timeout(PATIENCE, shell.run(&script, &mut |_| {})).await;
                 (i, said.ok().and_then(|said| said.ok()))

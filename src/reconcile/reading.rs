@@ -100,7 +100,7 @@ impl<S: Shell> Fleetwork<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        let limits = Arc::default();
+        let (limits, etcd_dir) = (Arc::default(), Arc::from(cluster.etcd_dir()));
         let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let mut members = Vec::new();
         for (node, shell) in cluster.nodes.iter().zip(shells) {
@@ -112,6 +112,7 @@ impl<S: Shell> Fleetwork<S> {
                     node: node.name.clone(),
                     places: places.clone(),
                     events: events.clone(),
+                    etcd_dir: Arc::clone(&etcd_dir),
                     limits: Arc::clone(&limits),
                 }),
                 asks,

@@ -21,6 +21,8 @@ pub(super) struct Told<S> {
     /// Shared by the whole fleet; who has a place may run something.
     pub places: Arc<Semaphore>,
     pub events: Events,
+    /// Where the inventory has etcd keep its data.
+    pub etcd_dir: Arc<str>,
     /// Shared by the whole fleet; the usual ones where nobody sets others.
     pub limits: Arc<OnceLock<Limits>>,
 }

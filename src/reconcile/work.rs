@@ -127,7 +127,7 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
     let boundary = boundary()?;
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
-    let script = probe::script_within(&asks, &boundary, &limits.questions);
+    let script = probe::script_within(&asks, &boundary, &shell.etcd_dir, &limits.questions);
     let output = shell.run_untold(&script, &limits.questions(), &mut |_| {}).await?;
     let late = probe::late(&output.stdout, &asks, &boundary, &limits.questions);
     if !late.is_empty() {

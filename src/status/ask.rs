@@ -79,7 +79,7 @@ fn traces(cluster: &Cluster) -> Sh {
 const TRACES: Sh = Sh::raw(
     r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
 if [ ! -e manifests/kube-apiserver.yaml ]; then
-  if [ -e "$etcd/member" ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
+  if [ -e "$etcd/member" ] || [ -e manifests/etcd.yaml ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
   exit 0
 fi
 [ -e admin.conf ] || { echo 'there is no /etc/kubernetes/admin.conf to ask it with' >&2; exit 1; }

@@ -227,7 +227,7 @@ fn worked_out(cluster: &Cluster, node: &Node, trust: &Trust, fleet: &Fleet) {
     }
     let run = Run::new("me", "r1");
     let asks: Vec<_> = wants.iter().map(|(_, want)| &want.ask).collect();
-    assert!(probe::script(&asks, BOUNDARY).to_string().contains(BOUNDARY));
+    assert!(probe::script(&asks, BOUNDARY, ironstrap::cluster::ETCD_DIR).to_string().contains(BOUNDARY));
     let unknown = Answer::Unknown("nobody asked".into());
     let answers: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &unknown)).collect();
     let changes = plan::changes(&answers, &mut BTreeSet::new());

@@ -1,6 +1,7 @@
 //! Room where Kubernetes writes, on whichever file systems that is, and whether it may write there at all. Asked before
 //! the first change only: later the kubelet watches its disks itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{UNTOUCHED, named};
@@ -10,34 +11,35 @@ use crate::step::{Ask, Verdict, Want};
 
 /// Mebibytes and inodes that a folder will take, to begin with.
 struct Need {
-    folder: &'static str,
+    folder: Cow<'static, str>,
     room: u64,
     inodes: u64,
-    control_planes: bool,
 }
 
 const fn need(folder: &'static str, room: u64, inodes: u64) -> Need {
-    Need { folder, room, inodes, control_planes: false }
+    Need { folder: Cow::Borrowed(folder), room, inodes }
 }
 
-const NEEDS: &[Need] = &[
+const NEEDS: [Need; 6] = [
     need("/etc/kubernetes", 16, 200),
     need("/opt/cni/bin", 64, 50),
     need("/usr/bin", 768, 2000),
     need("/var/lib/containerd", 2048, 50_000),
     need("/var/lib/kubelet", 512, 2000),
     need("/var/log", 160, 500),
-    Need { control_planes: true, ..need("/var/lib/etcd", 512, 100) },
 ];
+
+fn needs(cluster: &Cluster, node: &Node) -> Vec<Need> {
+    let etcd = Need { folder: cluster.etcd_dir().to_string().into(), ..need("", 512, 100) };
+    NEEDS.into_iter().chain(Some(etcd).filter(|_| node.is_control_plane())).collect()
+}
 
 /// Programs are started from below these; containers' own are not hindered by how their layers are mounted.
 const PROGRAMS: [&str; 2] = ["/opt/cni/bin", "/usr/bin"];
 
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
-    let needs: Vec<&'static Need> =
-        NEEDS.iter().filter(|need| !need.control_planes || node.is_control_plane()).collect();
-    let want = |that: &str, wrong: fn(&[&'static Need], &[Place]) -> Vec<String>| {
-        let needs = needs.clone();
+    let want = |that: &str, wrong: fn(&[Need], &[Place]) -> Vec<String>| {
+        let needs = needs(cluster, node);
         Want::that(that).asks(ask(&needs)).judged(move |answer| {
             let found = Place::read(answer).map(|places| wrong(&needs, &places));
             let have = match found {
@@ -63,8 +65,8 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
 }
 
 /// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS; of a folder that is not there, the one it will be made in.
-fn ask(needs: &[&Need]) -> Ask {
-    let folders = Sh::words(needs.iter().map(|need| need.folder));
+fn ask(needs: &[Need]) -> Ask {
+    let folders = Sh::words(needs.iter().map(|need| &*need.folder));
     Ask::Newcomer(sh!(
         "{UNTOUCHED}for d in {folders}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${p%/*}; p=${p:-/}; done\n  \
          set -- $(stat -f -c '%a %S %d %c' \"$p\")\n  \
@@ -122,7 +124,7 @@ const INODES: Scarce = Scarce {
 };
 
 /// Mounts with less than what all that will be on them takes together.
-fn scarce(what: &Scarce, needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+fn scarce(what: &Scarce, needs: &[Need], places: &[Place]) -> Vec<String> {
     let mut mounts: BTreeMap<&str, (u64, u64, Vec<&str>)> = BTreeMap::new();
     for place in places {
         let need =
@@ -138,22 +140,22 @@ fn scarce(what: &Scarce, needs: &[&'static Need], places: &[Place]) -> Vec<Strin
     short.map(line).collect()
 }
 
-fn little_room(needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+fn little_room(needs: &[Need], places: &[Place]) -> Vec<String> {
     scarce(&ROOM, needs, places)
 }
 
-fn few_inodes(needs: &[&'static Need], places: &[Place]) -> Vec<String> {
+fn few_inodes(needs: &[Need], places: &[Place]) -> Vec<String> {
     scarce(&INODES, needs, places)
 }
 
-fn read_only(_: &[&'static Need], places: &[Place]) -> Vec<String> {
+fn read_only(_: &[Need], places: &[Place]) -> Vec<String> {
     let places = places.iter().filter(|place| place.has("ro"));
     places
         .map(|place| format!("{} is on {}, which is mounted read-only", place.folder, place.mount))
         .collect()
 }
 
-fn no_programs(_: &[&'static Need], places: &[Place]) -> Vec<String> {
+fn no_programs(_: &[Need], places: &[Place]) -> Vec<String> {
     let places = places.iter().filter(|place| PROGRAMS.contains(&place.folder) && place.has("noexec"));
     places.map(|place| format!("{} is on {}, which is mounted noexec", place.folder, place.mount)).collect()
 }
