@@ -424,10 +424,12 @@ fn every_command_says_once_that_others_can_use_a_key() {
 fn what_is_said_at_the_end_has_no_credentials_and_moves_no_cursor() {
     let dir = tempfile::tempdir().unwrap();
     // The report of a mistake shows the line that it is in.
+    let mirror = "[registries.'r.io']\nmirrors = ['https://ci:hunter2hunter2@m.example']\n";
     let proxy = "[proxy]\nhttps = 'ftp://ci:hunter2hunter2@proxy'\nhttp = 'ftp://glpat-0123456789@proxy'\n";
-    fs::write(dir.path().join("demo.toml"), format!("{UNREACHABLE}{proxy}")).unwrap();
+    fs::write(dir.path().join("demo.toml"), format!("{UNREACHABLE}{proxy}{mirror}")).unwrap();
     let told = text(&run(dir.path(), &["check", "-i", "demo.toml"]).stderr);
     assert!(told.contains("[secret]@proxy"), "{told}");
+    assert!(told.contains("[secret]@m.example") && told.contains("`mirrors` takes no user"), "{told}");
     assert!(!told.contains("hunter2") && !told.contains("glpat"), "{told}");
     let told = text(&run(dir.path(), &["check", "-i", "x\u{9b}2J\u{202e}\ry.toml"]).stderr);
     assert!(

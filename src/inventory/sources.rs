@@ -23,8 +23,13 @@ fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes
         mistakes.add_help(&host.at, says, "as in [registries.\"docker.io\"]; `_default` is all others");
     }
     let mirrors = table.texts("mirrors");
-    for mirror in mirrors.iter().filter(|mirror| !words::is_url(mirror.is)) {
-        mistakes.add(&mirror.at, URL);
+    for mirror in &mirrors {
+        if !words::is_url(mirror.is) {
+            mistakes.add(&mirror.at, URL);
+        } else if login(mirror.is).1.is_some() {
+            let says = "`mirrors` takes no user and no password: containerd does not send those of a URL";
+            mistakes.add_help(&mirror.at, says, "write the URL without what is in front of the @");
+        }
     }
     if table.value("mirrors").is_some_and(|value| value.get_ref().as_array().is_some_and(|a| a.is_empty())) {
         let help =

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, Registry, login};
+use crate::cluster::{Cluster, Registry};
 use crate::error::{Error, Kind, Result};
 use crate::shell::{Sh, environment, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
@@ -112,10 +112,7 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     let text = template::render("hosts.toml", values)?;
     let that = format!("images of {host} come from its mirrors");
     let path = format!("{CERTS}/{host}/hosts.toml");
-    let hosts = match registry.mirrors.iter().any(|url| login(url).1.is_some()) {
-        true => Want::secret_file(that, &path, 0o600, &text),
-        false => Want::file(that, &path, 0o644, &text).at_most(),
-    };
+    let hosts = Want::file(that, &path, 0o644, &text).at_most();
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
         Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text).at_most()
     });

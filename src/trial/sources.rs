@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{Cluster, Network, Node, Registry, login};
+use crate::cluster::{Cluster, Network, Node, Registry};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::shell::{Sh, sh};
@@ -175,8 +175,7 @@ fn host(image: &str) -> &str {
 /// Where containerd will ask for its images: one of them has to answer.
 fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
     let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
-    // containerd takes no credentials out of an address either.
-    let v2 = |url: &str| format!("{}/v2/", login(url).0.trim_end_matches('/').trim_end_matches("/v2"));
+    let v2 = |url: &str| format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2"));
     let direct =
         if host == "docker.io" { "https://registry-1.docker.io" } else { &format!("https://{host}") };
     let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(direct), "")] };
