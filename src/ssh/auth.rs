@@ -70,6 +70,7 @@ pub(super) struct Seen {
 /// Shows keys, in the order of the way, and after them a password if the server takes one.
 pub(super) async fn login(mut login: Login<'_>) -> Result<Entry> {
     let mut answer = match &login.way.keys {
+        keys if login.way.narrow.forbidden.keys.is_some() => login.no_keys(keys)?,
         Keys::Given(path) => login.given(path).await?,
         Keys::Named { files, only } => match login.files(files, true).await? {
             Answer::Next if !only => login.agent(None).await,
@@ -90,6 +91,19 @@ pub(super) async fn login(mut login: Login<'_>) -> Result<Entry> {
 }
 
 impl Login<'_> {
+    /// ssh_config forbids to show any key. The one that the inventory names is not passed over in silence.
+    fn no_keys(&mut self, keys: &Keys) -> Result<Answer> {
+        let why = self.way.narrow.forbidden.keys.clone().unwrap_or_default();
+        let Keys::Given(path) = keys else {
+            self.seen.tried.push(format!("keys: not shown, in your ssh_config {why}"));
+            return Ok(Answer::Next);
+        };
+        let what = format!("your ssh_config forbids the SSH key {}", self.client.operator.shown(path));
+        Err(Error::new(Kind::Local, what)
+            .because(why)
+            .hint("allow PubkeyAuthentication for this host, or take `key` out of the inventory"))
+    }
+
     /// The one key file that the inventory names: without it there is nothing to try.
     async fn given(&mut self, path: &Path) -> Result<Answer> {
         let shown = self.client.operator.shown(path);
@@ -351,13 +365,14 @@ impl Login<'_> {
             let methods: Vec<&str> = methods.iter().map(Into::into).collect();
             told = told.because(format!("the server would take: {}", methods.join(", ")));
         }
-        let passwords = [MethodKind::Password, MethodKind::KeyboardInteractive];
-        let password = match methods.iter().any(|method| passwords.contains(method)) {
+        let password = match methods.iter().any(|method| self.allows(*method)) {
             true => "; for a password, run this on a terminal or with --password-command",
             false => "",
         };
         let (name, user) = (self.name, &self.way.user);
+        let no_keys = self.way.narrow.forbidden.keys.is_some();
         told.hint(match shown.is_empty() {
+            true if no_keys => format!("allow PubkeyAuthentication in your ssh_config{password}"),
             true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one{password}"),
             false if tried.iter().any(|line| line.contains(NO_UTF8)) => format!(
                 "on {name}, give the file that Banner names in sshd_config another encoding (iconv -f latin1 -t utf8), or \

@@ -1,6 +1,7 @@
 //! The stream that SSH is spoken over: a socket, a channel of a jump host, or a program of the operator's.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -82,11 +83,27 @@ async fn socket(way: &Way, name: &str, stage: &mut Stage) -> Result<Line> {
             .because(error.to_string())
             .hint(format!("correct the host of {name} in the inventory, or give its address"))
     })?;
+    let addresses = of_family(way, addresses)?;
     *stage = Stage::Tcp;
     let socket = TcpStream::connect(&addresses[..]).await.map_err(|error| unreachable(way, &error))?;
     // Nagle's algorithm would add the other side's delayed acknowledgement to every request.
     socket.set_nodelay(true).map_err(|error| unreachable(way, &error))?;
     Ok(Line { stream: Box::new(socket), program: None })
+}
+
+/// Those that AddressFamily of ssh_config allows.
+fn of_family(way: &Way, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+    let Some(family) = way.narrow.family else { return Ok(found) };
+    let (allowed, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| family.has(address.ip()));
+    if !allowed.is_empty() {
+        return Ok(allowed);
+    }
+    let others: Vec<String> = others.iter().map(|address| address.ip().to_string()).collect();
+    let (host, word) = (&way.host, family.word());
+    Err(Error::new(Kind::Local, format!("your ssh_config allows no address of {host}"))
+        .because(format!("AddressFamily is {word}; {host} has {}", others.join(", ")))
+        .because("nothing was sent")
+        .hint("set AddressFamily to any for this host, or give it an address of that family"))
 }
 
 async fn forwarded(way: &Way, via: &Via<'_>) -> Result<Line> {

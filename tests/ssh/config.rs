@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ironstrap::error::{Error, Kind};
 use ironstrap::shell::Output;
-use ironstrap::ssh::{Client, Operator, Ssh};
+use ironstrap::ssh::{Ask, Client, Operator, Ssh};
 
 use crate::server::{Manner, new_key};
 use crate::{Stage, run};
@@ -29,7 +29,8 @@ async fn stage_run(stage: &Stage, lines: &str) -> Option<Result<Output, Error>> 
     let home = Some(stage.home.path().into());
     let operator =
         Operator { home, user: "me".into(), ssh: Some(ssh), config: Some(config), ..Operator::default() };
-    let client = Arc::new(Client::new(stage.options.clone(), operator));
+    let answer: Ask = Box::new(|_| Box::pin(async { Ok(Some("sesame".into())) }));
+    let client = Arc::new(Client::new(stage.options.clone(), operator).asking(answer, 1));
     Some(run(&Ssh::new(&stage.node, &client), "out yes\nexit 0").await)
 }
 
@@ -196,4 +197,112 @@ async fn known_hosts_may_have_a_space_in_its_name() {
     let Some(outcome) = stage_run(&stage, line).await else { return };
     assert_eq!(outcome.unwrap().stdout, b"yes\n");
     assert!(!Path::new(&stage.path("my")).exists());
+}
+
+/// A server that takes a key, a password and questions; which of them the operator's ssh_config leaves.
+#[tokio::test]
+async fn a_method_that_ssh_config_forbids_is_not_tried() {
+    let all = ["publickey", "password", "keyboard-interactive"];
+    for (lines, right_key, used) in [
+        ("", true, "publickey"),
+        ("", false, "password"),
+        ("PubkeyAuthentication no", true, "password"),
+        ("PasswordAuthentication no", false, "keyboard-interactive"),
+        ("PubkeyAuthentication no\nPasswordAuthentication no", true, "keyboard-interactive"),
+        ("KbdInteractiveAuthentication no", false, "password"),
+        ("PreferredAuthentications keyboard-interactive", true, "keyboard-interactive"),
+        ("PreferredAuthentications gssapi-with-mic,password", true, "password"),
+        ("PreferredAuthentications password,publickey", true, "publickey"),
+    ] {
+        let mut stage = Stage::new(Manner::Reads).await;
+        stage.server.seen.takes_passwords.store(true, SeqCst);
+        stage.node.ssh.key = None;
+        stage.write_key(".ssh/id_ed25519", &if right_key { stage.key.clone() } else { new_key() });
+        let Some(outcome) = stage_run(&stage, lines).await else { return };
+        outcome.unwrap_or_else(|error| panic!("{lines}: {error}"));
+        let tried = stage.server.seen.methods.lock().unwrap().clone();
+        assert_eq!(tried.last(), Some(&used), "{lines}: {tried:?}");
+        let forbidden = match lines.split_once(' ') {
+            Some(("PreferredAuthentications", list)) => {
+                all.into_iter().filter(|method| list.split(',').all(|one| one != *method)).collect()
+            }
+            _ => vec![],
+        };
+        assert!(!tried.iter().any(|method| forbidden.contains(method)), "{lines}: {tried:?}");
+        assert_eq!(
+            tried.contains(&"publickey"),
+            !lines.contains("Pubkey") && !forbidden.contains(&"publickey")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
+    let keys_alone = "PasswordAuthentication no\nKbdInteractiveAuthentication no";
+    for (lines, named, what, cause, tried) in [
+        (
+            keys_alone,
+            false,
+            "cannot log in as root: nothing that was tried was enough",
+            "password: not tried, in your ssh_config PasswordAuthentication is no",
+            &["publickey"][..],
+        ),
+        (
+            "PreferredAuthentications publickey",
+            false,
+            "cannot log in as root: nothing that was tried was enough",
+            "keyboard-interactive: not tried, in your ssh_config PreferredAuthentications is publickey",
+            &["publickey"],
+        ),
+        (
+            "PubkeyAuthentication no",
+            true,
+            "your ssh_config forbids the SSH key ~/key",
+            "PubkeyAuthentication is no",
+            &[],
+        ),
+        (
+            "PreferredAuthentications hostbased",
+            false,
+            "your ssh_config leaves no way to log in that ironstrap can",
+            "PreferredAuthentications is hostbased",
+            &[],
+        ),
+        (
+            "PubkeyAuthentication no\nPreferredAuthentications publickey",
+            false,
+            "your ssh_config leaves no way to log in that ironstrap can",
+            "PubkeyAuthentication is no",
+            &[],
+        ),
+    ] {
+        let mut stage = Stage::new(Manner::Reads).await;
+        stage.server.seen.takes_passwords.store(true, SeqCst);
+        if !named {
+            stage.node.ssh.key = None;
+            stage.write_key(".ssh/id_ed25519", &new_key());
+        }
+        let Some(outcome) = stage_run(&stage, lines).await else { return };
+        let error = outcome.unwrap_err();
+        assert_eq!(error.what, what, "{lines}");
+        assert!(error.cause.iter().any(|line| line == cause), "{lines}: {error}");
+        let hint = error.hint.unwrap();
+        assert!(!hint.contains("--password-command"), "{lines}: {hint}");
+        assert_eq!(*stage.server.seen.methods.lock().unwrap(), tried, "{lines}");
+        nobody_logged_in(&stage);
+    }
+}
+
+#[tokio::test]
+async fn only_addresses_of_the_family_that_ssh_config_allows_are_connected_to() {
+    let stage = Stage::new(Manner::Reads).await;
+    for lines in ["AddressFamily inet", "AddressFamily any"] {
+        let Some(outcome) = stage_run(&stage, lines).await else { return };
+        assert!(outcome.is_ok(), "{lines}: {outcome:?}");
+    }
+    let logins = stage.server.seen.logins.load(SeqCst);
+    let error = stage_run(&stage, "AddressFamily inet6").await.unwrap().unwrap_err();
+    assert_eq!(error.what, "your ssh_config allows no address of 127.0.0.1");
+    assert_eq!(error.cause[0], "AddressFamily is inet6; 127.0.0.1 has 127.0.0.1");
+    assert_eq!((error.kind, stage.server.seen.logins.load(SeqCst)), (Kind::Local, logins));
 }

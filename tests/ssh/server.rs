@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session, VerifiedPublicKey, run_stream,
+};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Sig};
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Notify};
@@ -51,6 +53,10 @@ pub struct Seen {
     pub sudo: Mutex<Option<(String, u32)>>,
     /// sudo wants a password at first, and asks for none afterwards.
     pub forgets_the_password: AtomicBool,
+    /// It takes passwords too, asked for in either way: `sesame` is right.
+    pub takes_passwords: AtomicBool,
+    /// Methods by which somebody tried to log in.
+    pub methods: Mutex<Vec<&'static str>>,
     /// All that scripts and what came before them were.
     pub scripts: Mutex<Vec<String>>,
     four: Barrier,
@@ -88,6 +94,8 @@ impl Server {
             commands: Mutex::default(),
             sudo: Mutex::default(),
             forgets_the_password: AtomicBool::new(false),
+            takes_passwords: AtomicBool::new(false),
+            methods: Mutex::default(),
             scripts: Mutex::default(),
             four: Barrier::new(4),
         });
@@ -126,13 +134,38 @@ struct Guest {
 impl Handler for Guest {
     type Error = russh::Error;
 
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        Ok(self.refusal())
+    }
+
+    async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
+        Ok(self.by_word("password", Some(password)))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _: &str,
+        _: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, russh::Error> {
+        let Some(answer) = response.and_then(|mut answers| answers.next()) else {
+            return Ok(Auth::Partial {
+                name: "".into(),
+                instructions: "".into(),
+                prompts: vec![("Password: ".into(), false)].into(),
+            });
+        };
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        Ok(self.by_word("keyboard-interactive", Some(&answer)))
+    }
+
     async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        self.seen.methods.lock().unwrap().push("publickey");
         if key.public_key.key_data() == self.seen.login.key_data() {
             self.seen.logins.fetch_add(1, SeqCst);
             return Ok(Auth::Accept);
         }
-        let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::Password][..]);
-        Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
+        Ok(self.refusal())
     }
 
     async fn channel_open_session(
@@ -230,6 +263,26 @@ impl Handler for Guest {
 }
 
 impl Guest {
+    fn by_word(&self, method: &'static str, word: Option<&str>) -> Auth {
+        self.seen.methods.lock().unwrap().push(method);
+        match self.seen.takes_passwords.load(SeqCst) && word == Some("sesame") {
+            true => {
+                self.seen.logins.fetch_add(1, SeqCst);
+                Auth::Accept
+            }
+            false => self.refusal(),
+        }
+    }
+
+    fn refusal(&self) -> Auth {
+        let mut methods = vec![MethodKind::PublicKey, MethodKind::Password];
+        if self.seen.takes_passwords.load(SeqCst) {
+            methods.push(MethodKind::KeyboardInteractive);
+        }
+        let methods = MethodSet::from(&methods[..]);
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
+    }
+
     /// Ends when three others are at the same point.
     fn four_at_once(&self, id: ChannelId, session: &mut Session) {
         let (seen, handle) = (self.seen.clone(), session.handle());

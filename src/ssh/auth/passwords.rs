@@ -27,16 +27,45 @@ impl Login<'_> {
                 Err(_) => return Ok(Answer::HungUp),
             }
         }
-        if self.seen.methods.contains(&MethodKind::Password) {
+        let taken = self.seen.methods.clone();
+        for (method, label) in
+            [(MethodKind::Password, "password"), (MethodKind::KeyboardInteractive, "keyboard-interactive")]
+        {
+            if let Some(why) = self.forbids(method).filter(|_| taken.contains(&method)) {
+                self.seen.tried.push(format!("{label}: not tried, in your ssh_config {why}"));
+            }
+        }
+        if self.may(MethodKind::Password) {
             let answer = self.password().await?;
             if answer != Answer::Next {
                 return Ok(answer);
             }
         }
-        match self.seen.methods.contains(&MethodKind::KeyboardInteractive) {
+        match self.may(MethodKind::KeyboardInteractive) {
             true => self.questions().await,
             false => Ok(Answer::Next),
         }
+    }
+
+    /// Why ssh_config forbids it.
+    fn forbids(&self, method: MethodKind) -> Option<&str> {
+        let forbidden = &self.way.narrow.forbidden;
+        match method {
+            MethodKind::Password => forbidden.password.as_deref(),
+            MethodKind::KeyboardInteractive => forbidden.questions.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// It is one of these methods, and ssh_config allows it.
+    pub(super) fn allows(&self, method: MethodKind) -> bool {
+        let ours = [MethodKind::Password, MethodKind::KeyboardInteractive].contains(&method);
+        ours && self.forbids(method).is_none()
+    }
+
+    /// The server takes it, and ssh_config allows it.
+    fn may(&self, method: MethodKind) -> bool {
+        self.seen.methods.contains(&method) && self.allows(method)
     }
 
     async fn password(&mut self) -> Result<Answer> {

@@ -1,6 +1,7 @@
 //! Where ssh_config allows less than ironstrap would: it is heeded, or the machine is not connected to. ironstrap never
 //! accepts what `ssh` would refuse.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::said::{Fill, Said};
@@ -22,6 +23,74 @@ pub struct Narrow {
     pub rsa_bits: usize,
     /// Files of keys that no host may have.
     pub revoked: Vec<PathBuf>,
+    pub forbidden: Forbidden,
+    pub family: Option<Family>,
+}
+
+/// Methods to log in by that ssh_config forbids, each with what it says: `PasswordAuthentication is no`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forbidden {
+    pub keys: Option<String>,
+    pub password: Option<String>,
+    /// keyboard-interactive.
+    pub questions: Option<String>,
+}
+
+/// The only kind of address that is connected to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn read(said: &Said) -> Option<Family> {
+        match said.word("addressfamily")? {
+            "inet" => Some(Family::V4),
+            "inet6" => Some(Family::V6),
+            _ => None,
+        }
+    }
+
+    /// As ssh_config has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Family::V4 => "inet",
+            Family::V6 => "inet6",
+        }
+    }
+
+    pub fn has(self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self == Family::V4)
+    }
+}
+
+impl Forbidden {
+    fn read(said: &Said) -> Result<Forbidden> {
+        let preferred = said.word("preferredauthentications");
+        let reason = |key: &str, word: &str, method: &str| {
+            let listed = |list: &&str| list.split(',').all(|name| name.trim() != method);
+            let off = said.word(key).filter(|value| ["no", "false"].contains(value));
+            off.map(|_| format!("{word} is no"))
+                .or_else(|| Some(format!("PreferredAuthentications is {}", preferred.filter(listed)?)))
+        };
+        let all = [
+            reason("pubkeyauthentication", "PubkeyAuthentication", "publickey"),
+            reason("passwordauthentication", "PasswordAuthentication", "password"),
+            reason("kbdinteractiveauthentication", "KbdInteractiveAuthentication", "keyboard-interactive"),
+        ];
+        if all.iter().all(Option::is_some) {
+            let none = Error::new(Kind::Local, "your ssh_config leaves no way to log in that ironstrap can");
+            let mut said: Vec<String> = all.into_iter().flatten().collect();
+            said.dedup();
+            let told = said.into_iter().fold(none, |told, why| told.because(why));
+            return Err(told
+                .because("nothing was sent")
+                .hint("allow publickey, password or keyboard-interactive for this host in your ssh_config"));
+        }
+        let [keys, password, questions] = all;
+        Ok(Forbidden { keys, password, questions })
+    }
 }
 
 /// A list of names of algorithms, and the word of ssh_config that has it.
@@ -78,6 +147,8 @@ impl Narrow {
                 .or_else(|| list("pubkeyacceptedkeytypes", "PubkeyAcceptedKeyTypes")),
             rsa_bits: said.word("requiredrsasize").and_then(|bits| bits.parse().ok()).unwrap_or(0),
             revoked: said.files("revokedhostkeys", fill),
+            forbidden: Forbidden::read(said)?,
+            family: Family::read(said),
         })
     }
 }
