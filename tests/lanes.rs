@@ -8,6 +8,41 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// What the lab LAB finds of its own, on a host with these network namespaces and cgroups. Its machine w9 is gone.
+fn left(names: &[&str]) -> String {
+    // A real lab may run on this host meanwhile.
+    let (host, lab) = (tempfile::tempdir().unwrap(), format!("lab{}", std::process::id()));
+    let (at, names) = (host.path().display(), names.join(" ").replace("LAB", &lab));
+    let known = host.path().join(format!("machines-{lab}"));
+    fs::write(&known, "w9\n").unwrap();
+    for name in names.split(' ') {
+        fs::create_dir_all(host.path().join("cgroup").join(name)).unwrap();
+    }
+    let script = format!(
+        "set -euo pipefail\nIRONSTRAP_LAB_CACHE={at} IRONSTRAP_LAB={at}/{lab}\n. tests/lab/common.sh\n\
+         . tests/lab/machines.sh\nip() {{ printf '%s (id: 1)\\n' {names}; }}\ncontrollers() {{ echo {at}/cgroup; }}\n\
+         check_clean\n"
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    // Machines of which something is left stay known.
+    assert_eq!(known.exists(), !said.is_empty());
+    said.replace(&format!("{at}/"), "").replace(&lab, "LAB")
+}
+
+#[test]
+fn a_lab_looks_for_its_own_leftovers_and_not_for_those_of_a_lab_whose_name_begins_with_its_own() {
+    let others = ["LAB-drift-1", "LAB-drift-1-m1", "LAB-m1x", "x-LAB"];
+    assert_eq!(left(&others), "");
+    let all = [&others[..], &["LAB", "LAB-m1", "LAB-w9"]].concat();
+    assert_eq!(
+        left(&all),
+        "network namespace LAB\nnetwork namespace LAB-m1\nnetwork namespace LAB-w9\ncgroup cgroup/LAB-m1\n\
+         cgroup cgroup/LAB-w9\n"
+    );
+}
+
 /// A repository with the runner, and a cargo whose tests fail or take long where their words say so.
 struct Stage(tempfile::TempDir);
 

@@ -67,6 +67,8 @@ Y
 
 known() { [[ -d $LAB/machines/$1 ]] || die "there is no machine $1 here: $(machines)"; }
 machines() { [[ ! -d $LAB/machines ]] || ls "$LAB/machines"; }
+# ever: the names of all machines that this lab has or had. Another lab's name may begin with this lab's.
+ever() { { machines; printf '%s\n' "${OCTETS[@]%:*}"; cat "$CACHE/machines-$ID" 2>/dev/null || true; } | sort -u; }
 address() { printf '%s.%s\n' "$NET" "$(<"$LAB/machines/$1/octet")"; }
 running() { recorded "$LAB/machines/$1/run.pid" >/dev/null; }
 
@@ -106,6 +108,7 @@ name_it() {
 create() {
   local name=$1 octet=$2 d=$LAB/machines/$1 r
   trust "$name" "$NET.$octet"
+  ever | grep -qxF "$name" || printf '%s\n' "$name" >>"$CACHE/machines-$ID"
   mkdir -p "$d"
   r=$d/root.making
   rm -rf "$r"
@@ -380,14 +383,17 @@ status() {
 
 # leftovers: whatever of this lab the host still has
 leftovers() {
-  local c p line
+  local c p line own=()
+  mapfile -t own < <(ever | sed "s/^/$ID-/")
   while read -r _ line _; do [[ $line != "$LAB"/* ]] || printf 'mount %s\n' "$line"; done </proc/mounts
-  ip netns list | while read -r line _; do [[ $line != "$ID" && $line != "$ID"-* ]] || printf 'network namespace %s\n' "$line"; done
+  ip netns list | while read -r line _; do
+    ! printf '%s\n' "$ID" "${own[@]}" | grep -qxF -- "$line" || printf 'network namespace %s\n' "$line"
+  done
   for c in $(controllers); do
-    for p in "$c/$ID"-*/; do [[ ! -d $p ]] || printf 'cgroup %s\n' "$p"; done
+    for p in "${own[@]/#/$c/}"; do [[ ! -d $p ]] || printf 'cgroup %s\n' "$p"; done
   done
   for p in /proc/[0-9]*; do
-    if { grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || grep -qs "/$ID-" "$p/cgroup"; } && [[ -n $(started "${p#/proc/}") ]]; then
+    if { grep -qszxF "IRONSTRAP_LAB_OF=$LAB" "$p/environ" || sed 's,$,/,' "$p/cgroup" 2>/dev/null | grep -qF "$(printf '/%s/\n' "${own[@]}")"; } && [[ -n $(started "${p#/proc/}") ]]; then
       printf 'process %s %s\n' "${p#/proc/}" "$(tr '\0' ' ' <"$p/cmdline")"
     fi
   done
@@ -398,4 +404,5 @@ check_clean() {
   local left
   left=$(leftovers 2>/dev/null)
   [[ -z $left ]] || { printf '%s\n' "$left"; exit 1; }
+  rm -f "$CACHE/machines-$ID"
 }
