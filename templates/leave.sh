@@ -41,7 +41,10 @@ links() {
 
 # kube-proxy brings an nft of its own. Where the machine has none, it runs in kube-proxy's container, which is privileged
 # and on the machine's network. Outside of it nothing runs that a container brings.
-PROXY=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1) || PROXY=
+find_proxy() {
+  PROXY=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1) || PROXY=
+}
+find_proxy
 has_nft() {
   [ -x /usr/sbin/nft ] || { [ -n "$PROXY" ] && nft --version >/dev/null 2>&1; }
 }
@@ -114,10 +117,16 @@ by_kubeadm() {
     exec kubeadm reset phase cleanup-node --cri-socket unix:///run/containerd/containerd.sock'
 }
 
+# runtime: containerd runs, where it is installed and can be started. Its containers go on while it is stopped, and only it
+# can name them.
+runtime() {
+  command -v ctr >/dev/null || return 0
+  systemctl is-active -q containerd || systemctl start containerd || :
+}
+
 # no_pods: every container of Kubernetes ends, with its network; those of other namespaces go on.
 no_pods() {
-  command -v ctr >/dev/null || return 0
-  systemctl is-active -q containerd || systemctl start containerd || return 0
+  command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
   ! command -v kubeadm >/dev/null || by_kubeadm || :
   for c in $(k8s containers ls -q); do
     k8s tasks delete -f "$c" >/dev/null 2>&1 || :
@@ -250,6 +259,8 @@ no_etcd() {
 # leave: all of it, in an order that can be begun again.
 leave() {
   systemctl stop kubelet 2>/dev/null || :
+  runtime
+  find_proxy
   # They would bring their rules back; and kube-proxy has what it takes to list them.
   for filter in "$(labelled kube-system kube-proxy)" "$(labelled kube-flannel flannel)"; do
     running "$filter" | while read -r id pid; do kill -s STOP "$pid" 2>/dev/null || :; done

@@ -375,6 +375,33 @@ fn a_program_out_of_a_container_runs_in_its_container_alone() {
     }
 }
 
+/// containerd was stopped, and its containers go on: kube-proxy's rules are in tables that only its own nft can list.
+#[test]
+fn the_rules_go_also_where_containerd_was_stopped() {
+    for shell in shells() {
+        let root = Root::new();
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        proxies(&root, child.id());
+        root.command(
+            "systemctl",
+            "echo $* >>$ROOT/asked\ncase $* in 'is-active -q containerd') [ -e $ROOT/on ] ;; 'start containerd') : >$ROOT/on ;; esac",
+        );
+        root.write("var/lib/kept", "link lo\n");
+        let said = root.good(shell, "mkdir -p /run/ironstrap; leave");
+        let state = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!said.contains("there is no nft here"), "{shell}: {said}");
+        let ran = root.read("ran");
+        assert!(ran.contains("nft delete table ip kube-proxy\n"), "{shell}: {ran}");
+        assert!(state.contains(" T "), "{shell}: kube-proxy is held while its rules go: {state}");
+        // One that cannot be started is no reason to stop.
+        fs::remove_file(root.path("on")).unwrap();
+        root.command("systemctl", "case $* in *containerd) exit 1 ;; esac");
+        root.good(shell, "leave");
+    }
+}
+
 #[test]
 fn nobody_is_looked_for_by_name_and_nothing_changes_its_root() {
     // Whose process it is that holds a port or a lock is told to people; process 1 is always the same.
