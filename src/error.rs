@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the machine may be there all the same, a while later.
+    /// Whether the machine may still be there a while later.
     pub fn may_come_back(self) -> bool {
         matches!(self, Kind::Unreachable | Kind::Lost)
     }

@@ -261,7 +261,7 @@ impl Want {
         self
     }
 
-    /// Only where this is so; elsewhere nothing is wanted, and the question is asked all the same.
+    /// Only where this is so; elsewhere nothing is wanted, and the question is still asked.
     pub fn only(self, where_this: bool) -> Self {
         if where_this { self } else { self.judged(|_| Verdict::Holds) }
     }

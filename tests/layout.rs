@@ -161,6 +161,27 @@ fn pem_is_read_by_one_reader() {
     assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
+/// Words of the guide to style that the program and its documentation are free of.
+#[test]
+fn words_that_say_nothing_do_not_come_back() {
+    let words = [["all", "the same"].join(" "), ["is", "had"].join(" "), ["of its own", "accord"].join(" ")];
+    let mut texts = sources();
+    for file in ["README.md", "docs/security.md", "inventories/full.toml", "inventories/minimal.toml"] {
+        texts.push((file.into(), fs::read_to_string(file).unwrap()));
+    }
+    let mut wrong = Vec::new();
+    for (path, text) in texts {
+        let text = text.to_lowercase();
+        wrong.extend(
+            words
+                .iter()
+                .filter(|word| text.contains(*word))
+                .map(|word| format!("{}: {word}", path.display())),
+        );
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 /// The inventory may have etcd keep its data elsewhere.
 #[test]
 fn only_one_line_of_the_program_names_etcds_usual_folder() {

@@ -19,7 +19,7 @@ const TRIES: u8 = 3;
 
 #[derive(Args)]
 pub(super) struct Entrance {
-    /// Accept host keys that are not known yet, and remember them. A key that changed is refused all the same.
+    /// Accept host keys that are not known yet, and remember them. A changed key is always refused.
     #[arg(long)]
     accept_new_host_keys: bool,
     /// How long connecting to a machine and logging in may take, in seconds.

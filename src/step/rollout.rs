@@ -70,7 +70,7 @@ const COVERS: &str = r#"covers() {
 
 /// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
 /// to five minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done,
-/// they are waited for all the same.
+/// the run still waits for them.
 pub fn at_once(running: &[Object]) -> Sh {
     let mut script = Sh::raw(DYING);
     for object in running {

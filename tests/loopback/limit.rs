@@ -64,7 +64,7 @@ async fn who_would_wait_for_a_node_that_is_left_out_is_told_so() {
     let outcome = fleet.apply().await;
     crate::reads("error-limit-waits", &outcome.left);
     assert_eq!((outcome.left.len(), outcome.left[0].node.as_deref()), (1, Some("w1")));
-    assert_eq!(fleet.machine("w1").read("etc/toy/switch"), "on\n", "it is prepared all the same");
+    assert_eq!(fleet.machine("w1").read("etc/toy/switch"), "on\n", "it is still prepared");
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
     assert_eq!(fleet.machine("m1").execs(), 1, "there is no cluster yet to tell anything");
 }

@@ -354,7 +354,7 @@ async fn nobody_joins_a_seed_that_failed() {
     for name in ["m2", "w1"] {
         assert_eq!(outcome.began(name, "member"), None);
         assert_eq!(fleet.machine(name).read("etc/kubernetes/kubelet.conf"), "absent");
-        assert_eq!(fleet.machine(name).read("etc/toy/switch"), "on\n", "it is prepared all the same");
+        assert_eq!(fleet.machine(name).read("etc/toy/switch"), "on\n", "it is still prepared");
     }
 }
 
