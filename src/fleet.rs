@@ -47,6 +47,8 @@ pub struct Fleet {
     pub kubelets: BTreeMap<String, i64>,
     /// The signing key of the Kubernetes repository that machines are to have, where one was seen.
     pub package_key: Option<Keys>,
+    /// The text of it that a machine was shown in this run, by the machine's name.
+    pub shown_keys: BTreeMap<String, Keys>,
 }
 
 impl Fleet {
@@ -81,6 +83,7 @@ impl Fleet {
                 .filter_map(|(name, m)| Some((name.to_string(), m.kubelet_since()?)))
                 .collect(),
             package_key: None,
+            shown_keys: BTreeMap::new(),
             seed,
         }
     }
@@ -92,7 +95,10 @@ impl Fleet {
         // Who has to be made known again must not take a range that others have.
         let ranges = if unregistered.is_empty() { BTreeSet::new() } else { self.ranges.clone() };
         let package_key = self.package_key.clone();
+        // What one machine was shown never replaces what another one has.
+        let shown = self.shown_keys.get_key_value(name).map(|(name, keys)| (name.clone(), keys.clone()));
         Fleet {
+            shown_keys: shown.into_iter().collect(),
             seed: self.seed.clone(),
             exists: self.exists,
             unregistered,

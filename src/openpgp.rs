@@ -1,21 +1,30 @@
 //! OpenPGP public keys as package repositories publish them (RFC 4880, RFC 9580): whose they are, and nothing else in the
 //! file. It verifies no signature: that is apt's work.
 
+mod ends;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+
+pub use ends::End;
 
 const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 /// In bytes of armor. The largest keys with many signatures have some hundred thousand.
 const LARGEST: usize = 1 << 20;
+/// How long before its end a key is looked for again where it came from.
+const SOON: Duration = Duration::days(30);
 
 /// One or more public keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keys {
     /// Of each primary key: upper-case hex.
     pub fingerprints: Vec<String>,
+    /// Of each primary key, likewise.
+    ends: Vec<End>,
     blocks: Vec<Vec<u8>>,
 }
 
@@ -39,11 +48,42 @@ impl Keys {
             return Err(format!("holds no public key (no line {BEGIN})"));
         }
         let blocks = blocks(text)?;
-        let mut fingerprints = vec![];
+        let (mut fingerprints, mut ends) = (vec![], vec![]);
         for block in &blocks {
-            fingerprints.extend(primaries(block)?);
+            for (fingerprint, end) in primaries(block)? {
+                fingerprints.push(fingerprint);
+                ends.push(end);
+            }
         }
-        Ok(Keys { fingerprints, blocks })
+        Ok(Keys { fingerprints, ends, blocks })
+    }
+
+    /// When the first of its keys ends.
+    pub fn end(&self) -> End {
+        let at = |end: &End| if let End::At(at) = end { Some(*at) } else { None };
+        match self.ends.iter().filter_map(at).min() {
+            Some(at) => End::At(at),
+            None if self.ends.iter().all(|end| *end == End::Never) => End::Never,
+            None => End::Unknown,
+        }
+    }
+
+    /// When it ends, if that is over or near. What cannot be read is not near.
+    pub fn ends_soon(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        match self.end() {
+            End::At(at) if at <= now + SOON => Some(at),
+            _ => None,
+        }
+    }
+
+    /// It is a text of the same keys, and these are good for longer by it.
+    pub fn renews(&self, old: &Keys) -> bool {
+        self.fingerprints == old.fingerprints
+            && match (self.end(), old.end()) {
+                (End::Never, End::At(_)) => true,
+                (End::At(new), End::At(old)) => new > old,
+                _ => false,
+            }
     }
 
     /// The keys alone, armored: without comments and whatever else stood around them.
@@ -101,13 +141,17 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
     Ok(blocks)
 }
 
-/// The fingerprints of the primary keys of a block, in which everything belongs to a public key.
-fn primaries(mut rest: &[u8]) -> Result<Vec<String>, String> {
+/// The fingerprint and the end of each primary key of a block, in which everything belongs to a public key.
+fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
     let mut found = vec![];
     while !rest.is_empty() {
         let (tag, body, after) = packet(rest).ok_or("is damaged: a part of it has no end")?;
         match tag {
-            6 => found.push(fingerprint(body)?),
+            6 => {
+                let fingerprint = fingerprint(body)?;
+                let end = ends::end(body, &fingerprint, after);
+                found.push((fingerprint, end));
+            }
             5 | 7 => return Err("holds a private key".into()),
             // A signature, trust, a name, a subkey, a picture, padding.
             2 | 12 | 13 | 14 | 17 | 21 if !found.is_empty() => {}
@@ -186,6 +230,33 @@ pub(crate) mod tests {
     pub const OTHER: &str = include_str!("../tests/keys/other.asc");
     const SECRET: &str = include_str!("../tests/keys/secret.asc");
 
+    /// The same key, whose owner put its end off by so many days. Nobody signed that.
+    pub fn put_off(text: &str, days: u32) -> String {
+        let mut keys = Keys::read(text).unwrap();
+        let lives = 1_798_508_024_u32 - 1_661_444_471;
+        let (old, new) = (lives.to_be_bytes(), (lives + days * 86_400).to_be_bytes());
+        for block in &mut keys.blocks {
+            let at: Vec<usize> = (1..block.len() - 4)
+                .filter(|at| block[*at - 1] & 0x7f == 9 && block[*at..*at + 4] == old)
+                .collect();
+            assert!(!at.is_empty());
+            at.into_iter().for_each(|at| block[at..at + 4].copy_from_slice(&new));
+        }
+        keys.armored()
+    }
+
+    #[test]
+    fn a_text_renews_another_of_the_same_key_that_ends_before_it() {
+        let keys = |text: &str| Keys::read(text).unwrap();
+        let (old, new, other) = (keys(KUBERNETES), keys(&put_off(KUBERNETES, 90)), keys(OTHER));
+        assert!(new.renews(&old) && !old.renews(&new) && !old.renews(&old));
+        assert!(!other.renews(&old), "another key");
+        let end = time::macros::datetime!(2026-12-29 1:33:44 UTC);
+        assert_eq!(old.ends_soon(end - SOON - Duration::SECOND), None);
+        assert_eq!(old.ends_soon(end - SOON), Some(end));
+        assert_eq!((old.ends_soon(end + SOON), other.ends_soon(end)), (Some(end), None));
+    }
+
     fn read(text: &str) -> Result<Vec<String>, String> {
         Keys::read(text).map(|keys| keys.fingerprints)
     }
@@ -203,7 +274,7 @@ pub(crate) mod tests {
     #[test]
     fn two_keys_in_one_block_are_two() {
         let both = [&KUBERNETES, &OTHER].map(|text| Keys::read(text).unwrap().blocks.concat()).concat();
-        let text = Keys { fingerprints: vec![], blocks: vec![both] }.armored();
+        let text = Keys { fingerprints: vec![], ends: vec![], blocks: vec![both] }.armored();
         assert_eq!(read(&text).unwrap().len(), 2);
     }
 

@@ -216,6 +216,7 @@ impl<S: Shell> Fleetwork<S> {
         fleet.strangers.clone_from(&self.strangers);
         fleet.ranges.clone_from(&self.ranges);
         let given_up = self.members.iter().filter(|member| member.left.is_some());
+        fleet.shown_keys.clone_from(&self.shown);
         fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         let speaks = self.api(&fleet);

@@ -112,6 +112,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         given_up: all.clone(),
         unmended: all,
         package_key: Keys::read(include_str!("keys/other.asc")).ok(),
+        shown_keys: BTreeMap::new(),
     };
     (machine, fleet)
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::machine::Machine;
 
 /// Something that speaks against a machine, unless the inventory wants it only told.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Misfit {
     /// As `ignore-preflight` names it.
     pub check: &'static str,

@@ -70,6 +70,28 @@ fn another(it: &Seen, first: &Seen) -> Error {
         )
 }
 
+/// What counts of what a machine was shown, or what stands against it. A machine that has a key keeps it, whatever the
+/// repository shows: only a newer text of the same key counts, and everything else is only told.
+pub fn taken(
+    node: &str,
+    has: Option<&Keys>,
+    shown: Result<Keys, Vec<Misfit>>,
+) -> Result<Option<Keys>, Vec<Misfit>> {
+    let Some(old) = has else { return shown.map(Some) };
+    match shown {
+        Ok(keys) if keys.fingerprints == old.fingerprints => Ok(Some(keys).filter(|keys| keys.renews(old))),
+        Ok(keys) => Err(vec![replaced(node, &keys)]),
+        Err(misfits) => Err(misfits.into_iter().map(|misfit| Misfit { harmless: true, ..misfit }).collect()),
+    }
+}
+
+fn replaced(node: &str, keys: &Keys) -> Misfit {
+    let what =
+        "its signing key of the Kubernetes repository ends soon, and the repository shows it another one";
+    let error = Error::new(Kind::Refused, what).on(node).because(format!("fingerprint: {}", listed(keys)));
+    Misfit { check: CHECK, error, harmless: true }
+}
+
 /// A repository that has something else where its key belongs.
 pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Misfit {
     let error =
@@ -92,7 +114,7 @@ fn listed(keys: &Keys) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openpgp::tests::{KUBERNETES, OTHER};
+    use crate::openpgp::tests::{KUBERNETES, OTHER, put_off};
 
     fn cluster(kubernetes: &str) -> Cluster {
         let mut cluster = crate::pki::tests::cluster();
@@ -149,6 +171,21 @@ mod tests {
         let seen = [shown("m1", &one), member];
         assert_eq!(told(&own(), &seen)[0].0, "m1");
         assert_eq!(agreed(&own(), &seen), Some(other));
+    }
+
+    #[test]
+    fn a_member_takes_a_newer_text_of_its_key_and_is_never_left_for_what_it_is_shown() {
+        let (old, newer, other) = (keys(KUBERNETES), keys(&put_off(KUBERNETES, 90)), keys(OTHER));
+        let silent = || vec![unreadable(&official(), "w1", "holds no public key")];
+        assert_eq!(taken("w1", Some(&old), Ok(newer.clone())), Ok(Some(newer.clone())));
+        assert_eq!(taken("w1", Some(&old), Ok(old.clone())), Ok(None));
+        assert_eq!(taken("w1", Some(&newer), Ok(old.clone())), Ok(None), "an older text is no news");
+        for shown in [Ok(other.clone()), Err(silent())] {
+            let told = taken("w1", Some(&old), shown).unwrap_err();
+            assert!(told.len() == 1 && told[0].harmless, "{told:?}");
+        }
+        assert_eq!(taken("w1", None, Ok(other.clone())), Ok(Some(other)));
+        assert!(!taken("w1", None, Err(silent())).unwrap_err()[0].harmless, "it has none");
     }
 
     #[test]

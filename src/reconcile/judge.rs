@@ -172,12 +172,15 @@ impl<S: Shell> Fleetwork<S> {
         seen
     }
 
-    /// A member that is to have the key of the Kubernetes repository, and has none that can be read.
-    pub(super) fn lacks_keys(&self, i: usize) -> bool {
+    /// A member that has to be shown the key of the Kubernetes repository: it has none that can be read, or one that ends
+    /// soon and may have a newer text by now.
+    pub(super) fn needs_keys(&self, i: usize) -> bool {
         let member = &self.members[i];
         let asked = member.asks.iter().any(|(_, ask)| is_about_keys(ask));
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
-        self.wants_keys() && asked && is_member && !member.spared && member.keys.is_none()
+        let now = OffsetDateTime::now_utc();
+        let lasts = member.keys.as_ref().is_some_and(|keys| keys.ends_soon(now).is_none());
+        self.wants_keys() && asked && is_member && !member.spared && !lasts
     }
 
     /// Machines have to be shown the key of the Kubernetes repository: the inventory does not have it.

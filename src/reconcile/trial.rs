@@ -42,7 +42,7 @@ impl<S: Shell> Fleetwork<S> {
         let names: BTreeSet<String> = able.iter().map(|i| self.members[*i].node.name.clone()).collect();
         let known = able.iter().map(|i| &self.members[*i]);
         let joining = trial::joining(known.filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))));
-        if joining.is_empty() && !able.iter().any(|i| self.lacks_keys(*i)) {
+        if joining.is_empty() && !able.iter().any(|i| self.needs_keys(*i)) {
             return;
         }
         let Ok(nonce) = probe::boundary() else { return };
@@ -90,13 +90,13 @@ impl<S: Shell> Fleetwork<S> {
         let (mut trying, mut said) = (JoinSet::new(), Vec::new());
         let exists = self.fleet().exists;
         for i in able {
-            let lacks_keys = self.lacks_keys(*i);
+            let needs_keys = self.needs_keys(*i);
             let wants_keys = self.wants_keys();
             let member = &mut self.members[*i];
             let way = reach::ask(&self.cluster, &member.node, round);
             let alone = round.joining.contains(&member.node.name);
             let rest = if alone { trial::alone(&self.cluster, &member.node, exists) } else { vec![] };
-            let key = lacks_keys || alone && wants_keys;
+            let key = needs_keys || alone && wants_keys;
             let (place, tries) = (*i, way.is_some());
             let mut asks: Vec<Ask> = way.into_iter().chain(rest).collect();
             asks.extend(key.then(|| trial::key(&self.cluster)));
@@ -143,15 +143,26 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
+    /// Takes in the key that a machine was shown; what stands against it.
+    fn take_key(&mut self, i: usize, answer: &Answer) -> Vec<Misfit> {
+        let (node, has) = (&self.members[i].node, self.members[i].keys.as_ref());
+        let shown = trial::judge_key(&self.cluster, node, answer);
+        match fleet::keys::taken(&node.name, has, shown) {
+            Ok(keys) => {
+                self.shown.extend(keys.map(|keys| (node.name.clone(), keys)));
+                vec![]
+            }
+            Err(misfits) => misfits,
+        }
+    }
+
     fn came_out(&mut self, round: &Round, said: Vec<Said>) -> Vec<Misfit> {
         let (mut came, mut found) = (Vec::new(), Vec::new());
         for mut said in said {
             self.tell_tries(&said);
             let key = if said.key { said.answers.pop() } else { None };
-            match key.map(|answer| trial::judge_key(&self.cluster, &self.members[said.place].node, &answer)) {
-                Some(Ok(keys)) => drop(self.shown.insert(self.members[said.place].node.name.clone(), keys)),
-                Some(Err(misfits)) => found.extend(misfits),
-                None => {}
+            if let Some(answer) = key {
+                found.extend(self.take_key(said.place, &answer));
             }
             let node = &self.members[said.place].node;
             let alone = said.answers.split_off(usize::from(said.tries));

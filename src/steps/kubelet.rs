@@ -1,8 +1,10 @@
 //! kubelet: kubelet, kubeadm and kubectl, from the Kubernetes repository, at the inventory's version and no other.
 
+use time::OffsetDateTime;
+
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::openpgp::Keys;
+use crate::openpgp::{End, Keys};
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::runtime;
@@ -71,16 +73,22 @@ fn key(cx: &Cx) -> Want {
         return Want::file(that, KEY, 0o644, text);
     }
     let known = cx.fleet.package_key.clone();
+    let shown = cx.fleet.shown_keys.get(&cx.node.name).cloned();
     let right = match (cx.cluster.packages.pinned(), &known) {
         (Some(pinned), _) => Some(vec![pinned.to_string()]),
         (None, known) => known.as_ref().map(|keys| keys.fingerprints.clone()),
     };
     let want = Want::that(that)
         .asks(Ask::File(KEY.into()))
-        .judged(move |answer| judge_key(answer, right.as_deref()))
+        .judged({
+            let (shown, now) = (shown.clone(), cx.now);
+            move |answer| judge_key(answer, right.as_deref(), shown.as_ref(), now)
+        })
         .undone_by(Undo::File(KEY.into()))
         .touches(&[KEY]);
-    match known {
+    // Of the same key, the text that this machine was shown comes before what others have.
+    let same = |shown: &Keys| known.as_ref().is_some_and(|known| known.fingerprints == shown.fingerprints);
+    match shown.filter(same).or(known.clone()) {
         Some(keys) => {
             let text = Some(keys.armored());
             Want { fix: Fix::Write { path: KEY.into(), mode: Some(0o644), text }, ..want }
@@ -91,8 +99,8 @@ fn key(cx: &Cx) -> Want {
     }
 }
 
-/// `right`: the fingerprints that all of its keys must have; without them, any.
-fn judge_key(answer: &str, right: Option<&[String]>) -> Verdict {
+/// `right`: the fingerprints that all of its keys must have; without them, any. `shown`: what the repository shows now.
+fn judge_key(answer: &str, right: Option<&[String]>, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
     const MODE: &str = "mode 644 root:root";
     let want = match right {
         Some(right) => format!("{MODE}\nkey {}\n", right.join("\nkey ")),
@@ -106,13 +114,34 @@ fn judge_key(answer: &str, right: Option<&[String]>) -> Verdict {
         Ok(keys) => {
             let fits = |right: &[String]| keys.fingerprints.iter().all(|found| right.contains(found));
             if mode == MODE && right.is_none_or(fits) {
-                return Verdict::Holds;
+                return judge_end(&keys, shown, now);
             }
             format!("{mode}\nkey {}\n", keys.fingerprints.join("\nkey "))
         }
         Err(why) => format!("{mode}\nit {why}\n"),
     };
     Verdict::Differs { have, want }
+}
+
+/// apt takes no packages by a key that has ended. Its owner puts the end off in a newer text of the same key.
+fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
+    let says = |keys: &Keys| match keys.end() {
+        End::At(end) => format!("it ends {}\n", end.date()),
+        End::Never => "it does not end\n".into(),
+        End::Unknown => String::new(),
+    };
+    if let Some(newer) = shown.filter(|shown| shown.renews(keys)) {
+        return Verdict::Differs { have: says(keys), want: says(newer) };
+    }
+    let Some(end) = keys.ends_soon(now) else { return Verdict::Holds };
+    let when = match end > now {
+        true => format!("ends {}, in {} days", end.date(), (end - now).whole_days()),
+        false => format!("ended {}", end.date()),
+    };
+    Verdict::Noted(format!(
+        "the signing key of the Kubernetes repository {when}: then apt takes no packages from there; apply fetches a newer \
+         text of the same key as soon as the repository has one; for another key, name its file as `key` in [packages]"
+    ))
 }
 
 /// Drop-ins of the user's own belong under /etc and are nobody's business; the packages' files are the packages'.
@@ -160,14 +189,19 @@ fn install(cluster: &Cluster) -> Sh {
 
 #[cfg(test)]
 mod tests {
+    use time::Duration;
+    use time::macros::datetime;
+
     use super::*;
+    use crate::pki::tests::NOW;
 
     #[test]
     fn a_file_with_the_right_key_alone_will_do() {
         use crate::openpgp::tests::{KUBERNETES, OTHER};
         let right = [Keys::read(KUBERNETES).unwrap().fingerprints.remove(0)];
-        let judged =
-            |mode: &str, text: &str| judge_key(&format!("mode {mode} root:root\n{text}"), Some(&right));
+        let judged = |mode: &str, text: &str| {
+            judge_key(&format!("mode {mode} root:root\n{text}"), Some(&right), None, NOW)
+        };
         assert_eq!(judged("644", KUBERNETES), Verdict::Holds, "as the repository has it, comments and all");
         for (mode, text, says) in [
             ("600", KUBERNETES, "mode 600"),
@@ -179,13 +213,37 @@ mod tests {
             let Verdict::Differs { have, want } = judged(mode, text) else { panic!("{says}") };
             assert!(have.contains(says) && want.contains(&right[0]), "{says}: {have}");
         }
-        assert_eq!(judge_key(&format!("mode 644 root:root\n{OTHER}"), None), Verdict::Holds);
-        assert!(judge_key("absent", None) != Verdict::Holds);
+        assert_eq!(judge_key(&format!("mode 644 root:root\n{OTHER}"), None, None, NOW), Verdict::Holds);
+        assert!(judge_key("absent", None, None, NOW) != Verdict::Holds);
+    }
+
+    #[test]
+    fn a_key_that_ends_soon_is_drift_where_a_newer_text_is_there_and_else_is_told() {
+        use crate::openpgp::tests::{KUBERNETES, put_off};
+        let end = datetime!(2026-12-29 1:33:44 UTC);
+        let file = format!("mode 644 root:root\n{KUBERNETES}");
+        let newer = Keys::read(&put_off(KUBERNETES, 90)).unwrap();
+        let judged = |shown: Option<&Keys>, now| judge_key(&file, None, shown, now);
+        let drift =
+            Verdict::Differs { have: "it ends 2026-12-29\n".into(), want: "it ends 2027-03-29\n".into() };
+        assert_eq!(judged(Some(&newer), end), drift);
+        assert_eq!(judged(None, end - Duration::days(31)), Verdict::Holds);
+        let same = Keys::read(KUBERNETES).unwrap();
+        for (shown, now, says) in [
+            (None, end - Duration::days(30), "ends 2026-12-29, in 30 days"),
+            (Some(&same), end - Duration::days(1), "ends 2026-12-29, in 1 days"),
+            (None, end, "ended 2026-12-29"),
+        ] {
+            let Verdict::Noted(words) = judged(shown, now) else { panic!("{says}") };
+            assert!(words.contains(says), "{words}");
+        }
+        let renewed = format!("mode 644 root:root\n{}", newer.armored());
+        assert_eq!(judge_key(&renewed, None, Some(&newer), end), Verdict::Holds, "once it is written");
     }
 
     #[test]
     fn a_fix_writes_the_key_that_was_judged_and_fetches_none() {
-        use crate::openpgp::tests::OTHER;
+        use crate::openpgp::tests::{KUBERNETES, OTHER, put_off};
         let cluster = crate::pki::tests::cluster();
         let trust = crate::pki::Trust::make(&cluster, crate::pki::tests::NOW).unwrap();
         let (machine, mut fleet) = (Default::default(), crate::fleet::Fleet::default());
@@ -206,6 +264,19 @@ mod tests {
         fleet.package_key = Some(Keys::read(OTHER).unwrap());
         let Fix::Write { text: Some(text), mode: Some(0o644), .. } = fix(&fleet) else { panic!() };
         assert_eq!(text, OTHER);
+        // What this machine was shown, and no other one; and never another key.
+        let (old, newer) = (Keys::read(KUBERNETES).unwrap(), Keys::read(&put_off(KUBERNETES, 90)).unwrap());
+        let name = cluster.nodes[0].name.clone();
+        for (agreed, shown, on, written) in [
+            (&old, &newer, name.as_str(), &newer),
+            (&old, &newer, "another", &old),
+            (&Keys::read(OTHER).unwrap(), &newer, name.as_str(), &Keys::read(OTHER).unwrap()),
+        ] {
+            fleet.package_key = Some(agreed.clone());
+            fleet.shown_keys = [(on.to_string(), shown.clone())].into();
+            let Fix::Write { text: Some(text), .. } = fix(&fleet.own(&name)) else { panic!() };
+            assert_eq!(text, written.armored(), "{on}");
+        }
     }
 
     #[test]
