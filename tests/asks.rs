@@ -226,6 +226,9 @@ fn an_administrator_that_rbac_refuses_is_an_answer_and_no_answer_is_none() {
         assert!(
             matches!(alone.answer(shell, &Ask::Nodes), Answer::Unknown(why) if why.contains("Forbidden"))
         );
+        let once = format!("[ -e \"$0.asked\" ] || {{ : >\"$0.asked\"; {refuses}; }}");
+        let starts = root(&once, &[]).answer(shell, &Ask::Administrator);
+        assert_eq!(starts, said("may"), "{shell}: an API server that has just started refuses once");
         // Init was killed before it bound the administrator.
         let begun = root(&refuses, &[("etc/kubernetes/super-admin.conf", "")]);
         assert_eq!(begun.answer(shell, &Ask::Administrator), said("may not"), "{shell}");

@@ -45,6 +45,8 @@ const MAY_NOT: &str = "kubernetes-admin may not";
 const ASK: Sh = Sh::raw(
     r#"exec 4>&1
 r=0; said=$(get 2>&1 >&4) || r=$?
+# An API server that has just started refuses everything, until it has read the bindings.
+case $said in *'User "kubernetes-admin" cannot '*) sleep 2; r=0; said=$(get 2>&1 >&4) || r=$? ;; esac
 case $said in *'User "kubernetes-admin" cannot '*) echo 'kubernetes-admin may not' ;; esac
 super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
