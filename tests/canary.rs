@@ -62,6 +62,37 @@ fn places(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
+/// Every table that has an entry, as the keys on the way to it.
+fn tables(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
+    let below = |key: &str| [at, &[key.to_string()]].concat();
+    match value {
+        Value::Array(all) => {
+            all.iter().enumerate().for_each(|(i, one)| tables(one, &below(&i.to_string()), found));
+        }
+        Value::Table(all) => {
+            if !all.is_empty() {
+                found.push(at.to_vec());
+            }
+            all.iter().for_each(|(key, one)| tables(one, &below(key), found));
+        }
+        _ => {}
+    }
+}
+
+/// The table gets another entry, under this key: what one of its entries is. Only a table that is open to any key takes it.
+fn put_key(value: &mut Value, at: &[String], text: &str, which: usize) -> bool {
+    let Some((first, rest)) = at.split_first() else {
+        let Value::Table(all) = value else { return false };
+        let Some(entry) = all.values().nth(which).cloned() else { return false };
+        return all.insert(text.into(), entry).is_none();
+    };
+    match value {
+        Value::Array(all) => put_key(&mut all[first.parse::<usize>().unwrap()], rest, text, which),
+        Value::Table(all) => put_key(all.get_mut(first).unwrap(), rest, text, which),
+        _ => false,
+    }
+}
+
 fn put(value: &mut Value, at: &[String], text: &str) {
     let Some((first, rest)) = at.split_first() else {
         *value = Value::String(text.into());
@@ -94,6 +125,29 @@ fn read(value: &Value) -> Option<Cluster> {
     inventory::parse(&toml::to_string(value).unwrap(), Path::new("inventories/full.toml")).ok()
 }
 
+/// Puts this text as a key into each table that may have it; how many have.
+fn keys(value: &mut Value, text: &str) -> usize {
+    let (mut found, mut taken) = (Vec::new(), 0);
+    tables(value, &[], &mut found);
+    for place in found {
+        let before = value.clone();
+        for which in 0.. {
+            *value = before.clone();
+            if !put_key(value, &place, text, which) {
+                break;
+            }
+            if read(value).is_some() {
+                taken += 1;
+                break;
+            }
+        }
+        if read(value).is_none() {
+            *value = before;
+        }
+    }
+    taken
+}
+
 /// The cluster of an inventory in which each string is this text that may be, and how many are.
 fn hostile(text: &str) -> (Cluster, usize) {
     let (mut value, mut found) = (full(), Vec::new());
@@ -109,6 +163,8 @@ fn hostile(text: &str) -> (Cluster, usize) {
         }
     }
     // A fleet of each role, also where the inventory's own nodes are few.
+    let open = keys(&mut value, text);
+    assert!(open > 2, "only {open} tables take it as a key");
     (read(&value).unwrap(), taken)
 }
 
@@ -145,6 +201,14 @@ fn manifest(text: &str) -> Vec<serde_json::Value> {
             let (read, wrong) = inventory::objects(&yaml, "manifest");
             if read.is_none() || !wrong.is_empty() {
                 object = before;
+            }
+        }
+        for pointer in ["/metadata/labels", "/spec", "/metadata"] {
+            let mut with_key = object.clone();
+            with_key.pointer_mut(pointer).unwrap()[text] = "f".into();
+            let (read, wrong) = inventory::objects(&serde_json::to_string(&with_key).unwrap(), "manifest");
+            if read.is_some() && wrong.is_empty() {
+                object = with_key;
             }
         }
         all.push(object);

@@ -48,7 +48,7 @@ apiServer = { extraVolumes = [{ name = "zone", hostPath = "/usr/share/zoneinfo",
 [containerd.plugins."io.containerd.grpc.v1.cri"]
 max_concurrent_downloads = 6
 [registries."docker.io"]
-mirrors = ["https://me:secret-word@mirror.example:5000"]
+mirrors = ["https://mirror.example:5000"]
 ca = "mirror-ca.pem"
 [packages]
 kubernetes = "https://me:secret-word@packages.example/v{minor}/deb/"
