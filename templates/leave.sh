@@ -259,6 +259,8 @@ no_etcd() {
 # leave: all of it, in an order that can be begun again.
 leave() {
   systemctl stop kubelet 2>/dev/null || :
+  # It says that kubeadm was through, and with the CA's certificate, which goes later, that this machine is a member.
+  rm -f /var/lib/ironstrap/kubeadm-receipt
   runtime
   find_proxy
   # They would bring their rules back; and kube-proxy has what it takes to list them.
