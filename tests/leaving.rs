@@ -188,6 +188,21 @@ fn neighbours_survive_and_what_is_ours_goes() {
     }
 }
 
+/// With the CA's certificate the receipt makes a machine a member, and the certificate goes after everything else.
+#[test]
+fn a_machine_that_leaves_is_no_member_as_soon_as_it_begins() {
+    let receipt = "var/lib/ironstrap/kubeadm-receipt";
+    for shell in shells() {
+        let root = Root::new();
+        for name in ["var/lib/kept", receipt, "etc/kubernetes/pki/ca.crt"] {
+            root.write(name, "");
+        }
+        // It is cut off at the first thing that takes long.
+        root.run(shell, "mkdir -p /run/ironstrap; no_rules() { exit 9; }; leave");
+        assert!(!root.path(receipt).exists() && root.path("etc/kubernetes/pki/ca.crt").exists(), "{shell}");
+    }
+}
+
 #[test]
 fn without_a_note_of_what_was_there_nothing_goes() {
     for shell in shells() {
