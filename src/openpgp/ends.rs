@@ -17,7 +17,7 @@ pub enum End {
 /// A signature packet, a user ID, a picture. After a subkey, signatures are about that.
 const SIGNATURE: u8 = 2;
 const SUBKEY: u8 = 14;
-/// Subpackets: when it was signed, how many seconds after its making the key ends, by whom.
+/// Subpackets: the time of the signature, the key's lifetime in seconds, the signer.
 const CREATED: u8 = 2;
 const EXPIRES: u8 = 9;
 const ISSUER: u8 = 16;
@@ -56,7 +56,7 @@ fn signed(body: &[u8], fingerprint: &str) -> Option<(u32, u32)> {
     let [4, 0x10..=0x13 | 0x1f, _, _, rest @ ..] = body else { return None };
     let (hashed, rest) = part(rest)?;
     let (unhashed, _) = part(rest)?;
-    // Only what the signature covers counts. By whom it is may also stand in the other part.
+    // Only what the signature covers counts. The signer may also be named in the other part.
     let (covered, more) = (subpackets(hashed)?, subpackets(unhashed)?);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
     let is_own = covered.iter().chain(&more).any(|(kind, body)| match *kind {

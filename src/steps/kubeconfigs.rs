@@ -5,14 +5,15 @@ use time::Duration;
 
 use crate::error::Result;
 use crate::pki::{Credential, KUBELET_CERTIFICATE, Trust};
-use crate::shell::{Sh, sh};
+use crate::shell::{Sh, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
-use crate::steps::member::{self, readmit};
+use crate::steps::member;
 
 pub const STEP: Step =
     Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
 
 const DIR: &str = "/etc/kubernetes";
+const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 
 /// A kubeconfig that kubeadm makes on control planes (kubeadm `kubeconfig.go`, `getKubeConfigSpecsBase`).
 struct Made {
@@ -105,9 +106,27 @@ impl Public<'_> {
     }
 }
 
+/// The API servers that kubelet.conf may name; the first is the one to write. kubeadm before 1.33 makes the kubelet of a
+/// control plane use the endpoint, too.
+fn servers(cx: &Cx) -> Vec<String> {
+    let endpoint = format!("https://{}", cx.cluster.endpoint);
+    if cx.node.is_control_plane() { vec![local(cx), endpoint] } else { vec![endpoint] }
+}
+
+/// Shell that writes kubelet.conf, which names the file of the kubelet's certificate and holds no key.
+fn kubelet_conf(cx: &Cx) -> Sh {
+    let text = cx.trust.kubelet_kubeconfig(&servers(cx)[0]);
+    here(sh!("put {KUBELET_CONF} 600", KUBELET_CONF), &text)
+}
+
+/// Shell that gives the kubelet a temporary certificate, with which it asks for its own (templates/credentials.sh).
+fn readmission(cx: &Cx) -> Sh {
+    sh!("by_its_certificate() {\n{conf}}\nreadmit", conf = kubelet_conf(cx))
+}
+
 /// Where it leads to. The certificate is a file of its own.
 fn kubelet(cx: &Cx) -> Want {
-    let servers = readmit::servers(cx);
+    let servers = servers(cx);
     let trust = cx.trust.clone();
     let judge = move |answer: &str| {
         if answer == "absent" {
@@ -118,10 +137,10 @@ fn kubelet(cx: &Cx) -> Want {
         public.judge(&trust, &servers, Some(certificate))
     };
     // Stopped in between: cut there, it is found stopped, and started.
-    let put = readmit::kubelet_conf(cx);
+    let put = kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::that("kubelet.conf leads the kubelet to its API")
-        .asks(Ask::Kubeconfig(readmit::KUBELET_CONF.into()))
+        .asks(Ask::Kubeconfig(KUBELET_CONF.into()))
         .judged(judge)
         .run(fix)
         .nothing_to_undo(WITH_THE_MEMBER)
@@ -152,7 +171,7 @@ fn kubelets_certificate(cx: &Cx) -> Want {
     Want::that("the kubelet has a valid certificate")
         .ask(ask)
         .judged(judge)
-        .run(readmit::functions(cx) + "readmit")
+        .run(readmission(cx))
         .with(Credential::of_node(&cx.node.name, cx.cluster, limit))
         .nothing_to_undo(WITH_THE_MEMBER)
         .only(cx.machine.is_member())

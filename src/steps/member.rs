@@ -15,7 +15,6 @@ use config::{NO_TOKEN, SUPER_ADMIN};
 
 pub(super) mod config;
 mod leave;
-pub(super) mod readmit;
 mod registered;
 mod rights;
 
