@@ -120,10 +120,10 @@ fn lanes_end_with_a_table_and_the_sum_of_their_tests() {
     let stage = Stage::new();
     let (code, said) = stage.run("run quick cluster");
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(said.lines().last(), Some("20 passed, 0 failed"), "{said}");
+    assert_eq!(said.lines().last(), Some("24 passed, 0 failed"), "{said}");
     assert!(said.contains("quick: test result: ok. 7 passed"), "{said}");
     let calls = stage.said();
-    for part in ["1/2", "2/2"] {
+    for part in ["1/3", "2/3", "3/3"] {
         let lane = part.split('/').next().unwrap();
         let lab = format!("/var/lib/ironstrap-lab-cluster-{lane}");
         assert!(
