@@ -12,6 +12,9 @@ pub struct Difference {
     pub want: Value,
 }
 
+/// Maps that mean less with every key that is added; the API server itself replaces them as a whole.
+const EXACT: &[&str] = &["selector", "matchLabels", "nodeSelector"];
+
 /// Where `have` is not what `want` says.
 pub fn differences(want: &Value, have: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
@@ -33,6 +36,11 @@ fn compare(path: &str, want: &Value, have: Option<&Value>, found: &mut Vec<Diffe
             for (key, value) in want {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 compare(&path, value, have.get(key), found);
+            }
+            if EXACT.iter().any(|key| path == *key || path.ends_with(&format!(".{key}"))) {
+                let more = have.iter().filter(|(key, _)| !want.contains_key(*key));
+                let more = more.map(|(key, value)| (format!("{path}.{key}"), Some(value.clone())));
+                found.extend(more.map(|(path, have)| Difference { path, have, want: Value::Null }));
             }
         }
         (Value::Array(want), Some(Value::Array(have))) if want.iter().all(|item| name(item).is_some()) => {
@@ -127,6 +135,19 @@ mod tests {
         }
         assert!(same(&json!(false), None) && same(&json!({}), None) && !same(&json!(true), None));
         assert!(!same(&json!("100m"), Some(&json!("200m"))));
+    }
+
+    #[test]
+    fn a_selector_has_no_keys_beside_those_of_the_manifest() {
+        let want = json!({"spec": {"selector": {"app": "a"}, "template": {"spec": {"nodeSelector": {"os": "linux"}}}}});
+        let mut have = want.clone();
+        have["spec"]["more"] = json!({"a": 1});
+        assert_eq!(differences(&want, &have), []);
+        have["spec"]["selector"]["tier"] = json!("b");
+        have["spec"]["template"]["spec"]["nodeSelector"]["gone"] = json!("yes");
+        let found = differences(&want, &have);
+        let paths: Vec<&str> = found.iter().map(|d| d.path.as_str()).collect();
+        assert_eq!(paths, ["spec.selector.tier", "spec.template.spec.nodeSelector.gone"]);
     }
 
     #[test]
