@@ -9,6 +9,10 @@ use ipnet::IpNet;
 use semver::Version;
 use serde_json::{Map, Value};
 
+mod coredns;
+
+pub use coredns::CoreDns;
+
 /// A whole cluster, as its inventory means it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -23,6 +27,7 @@ pub struct Cluster {
     /// More names and addresses that the API server's certificate is good for.
     pub api_names: Vec<String>,
     pub network: Network,
+    pub coredns: CoreDns,
     /// Where images of Kubernetes come from: `registry.k8s.io`.
     pub image_repository: String,
     /// Checks before anything is touched that are only told, by kubeadm's names and our own.

@@ -4,6 +4,7 @@
 mod across;
 mod addons;
 mod bundle;
+mod coredns;
 mod fields;
 mod files;
 mod general;
@@ -103,6 +104,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         endpoint: general::endpoint(table, &name, mistakes),
         api_names: general::api_names(table, mistakes),
         network,
+        coredns: coredns::coredns(root, folder, mistakes),
         image_repository: general::image_repository(table, mistakes),
         ignore_preflight: general::ignore_preflight(table, mistakes),
         kubelet: programs::json(root, "kubelet", mistakes),

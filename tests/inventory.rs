@@ -83,6 +83,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(cluster.api_server[1], ("profiling".to_string(), "false".to_string()));
     assert_eq!(cluster.etcd, [("quota-backend-bytes".to_string(), "8589934592".to_string())]);
     assert_eq!(cluster.kubeadm["apiServer"]["extraVolumes"][0]["name"], "zoneinfo");
+    assert_eq!((cluster.coredns.replicas, &cluster.coredns.corefile), (Some(3), &None));
     assert!(!cluster.endpoint.kept);
     assert!(!cluster.registries[0].fallback && cluster.registries[1].skip_verify);
     let cri = &cluster.containerd["plugins"]["io.containerd.grpc.v1.cri"];
@@ -139,6 +140,7 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
     for (name, content) in [
         ("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----"),
         ("worker.key", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+        ("Corefile", ".:53 {\n    forward . 192.0.2.1\n}\n"),
         ("mirror-ca.pem", include_str!("inventories/mirror-ca.pem")),
         ("kubernetes.asc", include_str!("keys/kubernetes.asc")),
         ("calico.yaml", "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n"),
@@ -150,14 +152,15 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
     });
     let read: Vec<Cluster> = read.collect();
-    assert_eq!(read.len(), 5);
+    assert_eq!(read.len(), 6);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
     assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
-    assert_eq!(read[2].registries[0].ca.as_deref(), Some(include_str!("inventories/mirror-ca.pem")));
-    assert!(read[3].packages.key.is_some());
+    assert_eq!(read[2].coredns.corefile.as_deref(), Some(".:53 {\n    forward . 192.0.2.1\n}\n"));
+    assert_eq!(read[3].registries[0].ca.as_deref(), Some(include_str!("inventories/mirror-ca.pem")));
+    assert!(read[4].packages.key.is_some());
     assert!(read.iter().all(|cluster| cluster.warnings.is_empty()));
-    assert!(matches!(&read[4].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
-    assert_eq!(read[4].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
+    assert!(matches!(&read[5].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
+    assert_eq!(read[5].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
 }
 
 #[test]

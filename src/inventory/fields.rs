@@ -56,6 +56,7 @@ pub const ROOT: &[Field] = &[
     field("kubeadm", Open, Optional, "ClusterConfiguration fields"),
     field("containerd", Open, Optional, "containerd's configuration, `version = 2`"),
     field("flannel", Table(FLANNEL), Optional, "flannel's images"),
+    field("coredns", Table(COREDNS), Optional, "replicas and Corefile of the cluster's DNS"),
     field("registries", Named(REGISTRY), Optional, "where images of a registry are pulled from"),
     field("packages", Table(PACKAGES), Optional, "where packages come from"),
     field("proxy", Table(PROXY), Optional, "proxies for packages and images"),
@@ -95,6 +96,11 @@ const FLANNEL: &[Field] = &[
         Default("docker.io/flannel/flannel-cni-plugin:v1.8.0-flannel1"),
         "the image of its CNI plugin",
     ),
+];
+
+const COREDNS: &[Field] = &[
+    field("replicas", Integer, Optional, "the number of its pods"),
+    field("corefile", Text, Optional, "a file with its configuration"),
 ];
 
 const REGISTRY: &[Field] = &[

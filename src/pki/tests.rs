@@ -26,6 +26,7 @@ pub(crate) fn cluster() -> Cluster {
         endpoint: Endpoint { host: "api.demo.internal".into(), port: 6443, kept: true },
         api_names: vec!["k8s.example.com".into(), "192.0.2.1".into()],
         network: Network::None,
+        coredns: Default::default(),
         image_repository: "registry.k8s.io".into(),
         ignore_preflight: vec![],
         kubelet: Map::new(),
