@@ -79,6 +79,12 @@ impl fmt::Debug for File<'_> {
     }
 }
 
+/// Whether both are the same certificate: PEM, or the base64 of PEM that kubeconfigs have.
+pub fn is_same_certificate(one: &str, other: &str) -> bool {
+    let one = der_of(one);
+    one.is_some() && one == der_of(other)
+}
+
 impl Trust {
     /// A new trust, complete for this cluster.
     pub fn make(cluster: &Cluster, now: OffsetDateTime) -> Result<Trust> {
@@ -186,8 +192,12 @@ impl Trust {
 
     /// Whether this is the certificate of our cluster CA: PEM, or the base64 of PEM that kubeconfigs have.
     pub fn is_our_ca(&self, pem_or_base64: &str) -> bool {
-        let theirs = der_of(pem_or_base64);
-        theirs.is_some() && theirs == der_of(&self.ca.cert)
+        is_same_certificate(pem_or_base64, &self.ca.cert)
+    }
+
+    /// What machines that join by a token find the API by: kubeadm keeps it in the cluster, for everybody to read.
+    pub fn cluster_info(&self, server: &str) -> String {
+        kubeconfig::cluster_info(server, &self.ca.cert)
     }
 
     /// The kubelet's own kubeconfig on a machine that has its client certificate. It holds no secret.

@@ -8,10 +8,13 @@ use crate::yaml;
 
 /// Every template, by name.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("bootstrap.yaml", include_str!("../templates/bootstrap.yaml")),
     ("containerd.toml", include_str!("../templates/containerd.toml")),
+    ("coredns.yaml", include_str!("../templates/coredns.yaml")),
     ("flannel.yaml", include_str!("../templates/flannel.yaml")),
     ("hosts.toml", include_str!("../templates/hosts.toml")),
     ("inventory.toml", include_str!("../templates/inventory.toml")),
+    ("kube-proxy.yaml", include_str!("../templates/kube-proxy.yaml")),
     ("kubeadm-init.yaml", include_str!("../templates/kubeadm-init.yaml")),
     ("kubeadm-join.yaml", include_str!("../templates/kubeadm-join.yaml")),
     ("rbac.yaml", include_str!("../templates/rbac.yaml")),

@@ -80,6 +80,24 @@ users:
     )
 }
 
+/// Byte for byte as kubeadm writes it into cluster-info (kubeadm `clusterinfo.go`).
+pub(super) fn cluster_info(server: &str, ca: &str) -> String {
+    let ca = BASE64_STANDARD.encode(ca);
+    format!(
+        "apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {ca}
+    server: {server}
+  name: \"\"
+contexts: null
+current-context: \"\"
+kind: Config
+users: null
+"
+    )
+}
+
 /// Where a kubelet keeps its client certificate and key, and renews them by itself.
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pki::Credential;
 use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
-use crate::steps::{kubelet, uploads};
+use crate::steps::{installed, kubelet, uploads};
 
 use config::{NO_TOKEN, SUPER_ADMIN};
 
@@ -74,9 +74,11 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     if cx.cluster.has_addon("dns") {
         objects.push(Object::new("apps/v1", "Deployment", "kube-system", "coredns"));
     }
+    // Once kubeadm is through, what was deleted or lost its mark is for others to mend.
+    let others: Vec<bool> =
+        objects.iter().map(|object| object.kind == "Node" || installed::mends(object)).collect();
     let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
     let has_credentials = cx.machine.is_member();
-    // Once kubeadm is through, a Node that was deleted or lost its mark is for others to mend.
     let through = cx.machine.has("receipt") && has_credentials;
     Want::that(format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
         .asks(Ask::Objects(objects))
@@ -85,10 +87,10 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
             if !has_credentials {
                 missing.push("the kubelet's own credentials".into());
             }
-            for (name, line) in names.iter().zip(answer.lines()) {
+            for ((name, others), line) in names.iter().zip(&others).zip(answer.lines()) {
                 let node = name.starts_with("Node ");
                 let unmarked = node && !line.contains("\"node-role.kubernetes.io/control-plane\"");
-                if (line == "absent" || unmarked) && !(node && through) {
+                if (line == "absent" || unmarked) && !(*others && through) {
                     missing.push(name.clone());
                 }
             }

@@ -7,6 +7,7 @@ mod access;
 mod addons;
 mod cni;
 mod hosts;
+mod installed;
 mod kernel;
 mod kubeconfigs;
 mod kubelet;
@@ -86,7 +87,7 @@ pub const STAGES: &[Stage] = &[
         on: On::ControlPlanes,
         via: Via::Api,
         needs: Needs::Nothing,
-        steps: &[access::STEP, uploads::STEP],
+        steps: &[access::STEP, installed::STEP, uploads::STEP],
     },
     Stage {
         name: "network",

@@ -1,0 +1,127 @@
+//! installed: what kubeadm installs in the cluster, beside the settings that `uploads` compares: the rights of joining
+//! nodes, cluster-info, kube-proxy and CoreDNS. The right values are those of kubeadm's own manifests, which are the same
+//! for a range of minor versions; `templates/` has them, with what the inventory says filled in.
+
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::pki;
+use crate::shell::{Sh, here, kubectl, sh};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::steps::member::config;
+use crate::template;
+use crate::yaml;
+
+mod coredns;
+
+pub const STEP: Step = Step {
+    name: "installed",
+    why: "nodes join, Services answer and names resolve by what kubeadm installs in the cluster",
+    wants,
+};
+
+const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/installed.sh"));
+
+/// The objects of kubeadm's that are compared here. A control plane that is complete leaves those that are missing to this
+/// step.
+pub(super) fn mends(object: &Object) -> bool {
+    let names = [("kube-public", "cluster-info"), ("kube-system", "kube-proxy"), ("kube-system", "coredns")];
+    names.contains(&(&*object.namespace, &*object.name))
+}
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let mut wants: Vec<Want> = Vec::new();
+    for object in documents(cx, "bootstrap.yaml")? {
+        wants.push(Want::object(&object, &install(&object)?));
+    }
+    wants.push(cluster_info(cx)?);
+    if cx.cluster.has_addon("proxy") {
+        for object in documents(cx, "kube-proxy.yaml")? {
+            wants.push(Want::object(&object, &(install(&object)? + then(&object, "daemonset/kube-proxy"))));
+        }
+    }
+    if cx.cluster.has_addon("dns") {
+        wants.extend(coredns::wants(cx)?);
+    }
+    // kubeadm init makes them all, and is not complete without.
+    Ok(wants.into_iter().map(|want| want.only(cx.fleet.exists)).collect())
+}
+
+/// The objects of a template, as kubeadm would make them of this inventory.
+fn documents(cx: &Cx, name: &str) -> Result<Vec<Value>> {
+    template::documents(name, &template::render(name, values(cx)?)?)
+}
+
+fn values(cx: &Cx) -> Result<Value> {
+    let documents = config::init(cx, false)?;
+    let cluster = documents.get(1).cloned().unwrap_or_default();
+    let text = |pointer: &str| cluster.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    Ok(json!({
+        "proxy": format!("{}/kube-proxy:v{}", text("/imageRepository"), cx.cluster.kubernetes),
+        "coredns": coredns::image(&cluster, cx.cluster.kubernetes.minor),
+        "named_probes": cx.cluster.kubernetes.minor >= 34,
+        "domain": text("/networking/dnsDomain"),
+        "dns": cx.cluster.service_ip(10).to_string(),
+    }))
+}
+
+/// Shell that puts an object into the cluster.
+fn install(object: &Value) -> Result<Sh> {
+    let yaml = template::yaml(std::slice::from_ref(object))?;
+    Ok(kubectl() + FUNCTIONS + here(Sh::raw("put_object"), &yaml))
+}
+
+/// Shell that starts the pods of a new ServiceAccount again.
+fn then(object: &Value, pods: &'static str) -> Sh {
+    match object["kind"] == "ServiceAccount" {
+        true => sh!("restarted {pods}", pods),
+        false => Sh::EMPTY,
+    }
+}
+
+/// Machines that join by a token find the API and its CA there.
+fn cluster_info(cx: &Cx) -> Result<Want> {
+    let server = format!("https://{}", cx.cluster.endpoint);
+    let ca = cx.trust.ca.cert.clone();
+    let mut object = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+    });
+    let fix = {
+        object["data"] = json!({"kubeconfig": cx.trust.cluster_info(&server)});
+        install(&object)?
+    };
+    Ok(Want::that("ConfigMap kube-public/cluster-info leads to this cluster")
+        .asks(Ask::Objects(vec![Object::of(&object)]))
+        .judged(move |answer| judge_cluster_info(answer, &server, &ca))
+        .run(fix)
+        .nothing_to_undo(WITH_THE_CLUSTER))
+}
+
+fn judge_cluster_info(answer: &str, server: &str, ca: &str) -> Verdict {
+    let object: Value = match serde_json::from_str(answer) {
+        Ok(object) => object,
+        Err(_) if answer == "absent" => Value::Null,
+        Err(_) => return Verdict::Noted("cannot read ConfigMap kube-public/cluster-info".into()),
+    };
+    let text = object.pointer("/data/kubeconfig").and_then(Value::as_str);
+    let kubeconfig: Value = text.and_then(|text| yaml::read(text).ok()).unwrap_or_default();
+    let cluster = |key: &str| {
+        let value = kubeconfig.pointer("/clusters/0/cluster").and_then(|cluster| cluster.get(key));
+        value.and_then(Value::as_str).unwrap_or_default()
+    };
+    let theirs = match cluster("certificate-authority-data") {
+        "" => "none",
+        pem if pki::is_same_certificate(pem, ca) => "the cluster's",
+        _ => "of another cluster",
+    };
+    let lines = |server: &str, ca: &str| format!("server: {server}\nCA: {ca}\n");
+    match (cluster("server") == server && theirs == "the cluster's", text) {
+        (true, _) => Verdict::Holds,
+        (false, None) => Verdict::Differs { have: String::new(), want: lines(server, "the cluster's") },
+        (false, _) => {
+            Verdict::Differs { have: lines(cluster("server"), theirs), want: lines(server, "the cluster's") }
+        }
+    }
+}

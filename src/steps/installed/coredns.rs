@@ -1,0 +1,161 @@
+//! CoreDNS as kubeadm installs it, with the replicas and the Corefile of the inventory. Without them the present ones stay.
+
+use serde_json::{Value, json};
+
+use super::{FUNCTIONS, documents, install, then};
+use crate::error::Result;
+use crate::manifest;
+use crate::shell::{Sh, here, kubectl, sh};
+use crate::step::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
+use crate::template;
+
+/// kubeadm's own number.
+const REPLICAS: u64 = 2;
+const PODS: &str = "deployment/coredns";
+
+/// CoreDNS' image, which the inventory may have from elsewhere. The versions are those of kubeadm's `constants.go`; within a
+/// minor version no patch release has changed it (compared: 1.32.0, 1.33.12, 1.34.8, 1.35.5, 1.36.3, 1.37.0).
+pub(super) fn image(configuration: &Value, minor: u64) -> String {
+    let text = |pointer: &str| configuration.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let tag = match (text("/dns/imageTag"), minor) {
+        ("", ..=32) => "v1.11.3",
+        ("", 33) => "v1.12.0",
+        ("", 34) => "v1.12.1",
+        ("", 35) => "v1.13.1",
+        ("", 36) => "v1.14.2",
+        ("", _) => "v1.14.6",
+        (tag, _) => tag,
+    };
+    let repository = match text("/dns/imageRepository") {
+        "" => text("/imageRepository"),
+        repository => repository,
+    };
+    // Only there is it one level deeper (kubeadm `images.go`, `GetDNSImage`).
+    let deeper = if repository == "registry.k8s.io" { "/coredns" } else { "" };
+    format!("{repository}{deeper}/coredns:{tag}")
+}
+
+pub(super) fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let want = |object: &Value| match object["kind"].as_str() {
+        Some("Deployment") => deployment(cx, object),
+        Some("ConfigMap") => corefile(cx, object),
+        _ => Ok(Want::object(object, &(install(object)? + then(object, PODS)))),
+    };
+    documents(cx, "coredns.yaml")?.iter().map(want).collect()
+}
+
+fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
+    let (wanted, mut manifest) = (cx.cluster.coredns.replicas, object.clone());
+    manifest["spec"]["replicas"] = json!(wanted.map_or(REPLICAS, u64::from));
+    let install = Sh::raw(if wanted.is_some() { "put_object" } else { "put_deployment" });
+    let fix = kubectl() + FUNCTIONS + here(install, &template::yaml(std::slice::from_ref(&manifest))?);
+    Ok(Want::object(object, &fix).judged(move |answer| judge_deployment(answer, &manifest, wanted.is_some())))
+}
+
+/// `exactly`: the number of replicas is the inventory's.
+fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
+    let have: Value = match serde_json::from_str(answer) {
+        Ok(have) => have,
+        Err(_) if answer == "absent" => {
+            return Verdict::Differs { have: String::new(), want: format!("{}\n", Object::of(manifest)) };
+        }
+        Err(_) => return Verdict::Noted(format!("cannot read {}", Object::of(manifest))),
+    };
+    let mut wanted = manifest.clone();
+    let present = have.pointer("/spec/replicas").filter(|replicas| !exactly && **replicas != 0);
+    if let Some(present) = present {
+        wanted["spec"]["replicas"] = present.clone();
+    }
+    let differences = manifest::differences(&wanted, &have);
+    let (have, want) = manifest::texts(&differences);
+    if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
+}
+
+fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
+    let (mut manifest, ours) = (object.clone(), cx.cluster.coredns.corefile.is_some());
+    if let Some(corefile) = &cx.cluster.coredns.corefile {
+        manifest["data"]["Corefile"] = json!(corefile);
+    }
+    let yaml = template::yaml(std::slice::from_ref(&manifest))?;
+    let fix = kubectl() + FUNCTIONS + "corefile_kept\n" + here(Sh::raw("put_object"), &yaml);
+    let right = manifest["data"]["Corefile"].as_str().unwrap_or_default().to_string();
+    Ok(Want::that("ConfigMap kube-system/coredns has a Corefile")
+        .asks(Ask::Objects(vec![Object::of(&manifest)]))
+        .judged(move |answer| judge_corefile(answer, &right, ours))
+        .run(fix + sh!("restarted {PODS}", PODS))
+        .nothing_to_undo(WITH_THE_CLUSTER))
+}
+
+/// `ours`: it is the inventory's. What somebody wrote there may be what a whole cluster resolves by.
+fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
+    let object: Value = match serde_json::from_str(answer) {
+        Ok(object) => object,
+        Err(_) if answer == "absent" => Value::Null,
+        Err(_) => return Verdict::Noted("cannot read ConfigMap kube-system/coredns".into()),
+    };
+    let have = object.pointer("/data/Corefile").and_then(Value::as_str).unwrap_or_default();
+    let lines = |text: &str| text.lines().map(|line| line.trim_end().to_string()).collect::<Vec<String>>();
+    let (theirs, wanted) = (lines(have.trim_end()), lines(right.trim_end()));
+    if theirs == wanted {
+        return Verdict::Holds;
+    }
+    if ours || have.trim().is_empty() {
+        return Verdict::Differs { have: have.into(), want: right.into() };
+    }
+    let only = |of: &[String], other: &[String], sign: &str| -> Vec<String> {
+        of.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {}", line.trim())).collect()
+    };
+    let changed = [only(&wanted, &theirs, "-"), only(&theirs, &wanted, "+")].concat().join(", ");
+    Verdict::Noted(format!(
+        "the Corefile in ConfigMap kube-system/coredns is not kubeadm's, and is kept ({changed}); \
+         `corefile` in [coredns] makes it the inventory's"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_the_one_that_kubeadm_takes() {
+        let image = |configuration: Value, minor: u64| image(&configuration, minor);
+        let registry = |name: &str| json!({"imageRepository": name});
+        assert_eq!(image(registry("registry.k8s.io"), 36), "registry.k8s.io/coredns/coredns:v1.14.2");
+        assert_eq!(image(registry("mirror.example.com/k8s"), 33), "mirror.example.com/k8s/coredns:v1.12.0");
+        let both = json!({"imageRepository": "registry.k8s.io", "dns": {"imageRepository": "r.io/x", "imageTag": "v9"}});
+        assert_eq!(image(both, 36), "r.io/x/coredns:v9");
+    }
+
+    #[test]
+    fn replicas_are_kept_unless_there_are_none_or_the_inventory_says_how_many() {
+        let manifest = json!({"spec": {"replicas": 2, "paused": false}});
+        let judge = |n: u64, exactly: bool| {
+            judge_deployment(&json!({"spec": {"replicas": n}}).to_string(), &manifest, exactly)
+        };
+        for (n, exactly, holds) in [
+            (2, false, true),
+            (5, false, true),
+            (1, false, true),
+            (0, false, false),
+            (5, true, false),
+            (2, true, true),
+        ] {
+            assert_eq!(judge(n, exactly) == Verdict::Holds, holds, "{n} {exactly}");
+        }
+        assert!(matches!(judge_deployment("absent", &manifest, false), Verdict::Differs { .. }));
+    }
+
+    #[test]
+    fn a_corefile_of_somebody_else_is_noted_and_none_is_mended() {
+        let object = |text: &str| json!({"data": {"Corefile": text}}).to_string();
+        let right = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
+        assert_eq!(judge_corefile(&object(right.trim_end()), right, false), Verdict::Holds);
+        for nothing in ["absent", "{}", &object(" \n")] {
+            assert!(matches!(judge_corefile(nothing, right, false), Verdict::Differs { .. }), "{nothing}");
+        }
+        let other = object(&right.replace("/etc/resolv.conf", "192.0.2.1"));
+        assert!(matches!(judge_corefile(&other, right, true), Verdict::Differs { .. }));
+        let Verdict::Noted(words) = judge_corefile(&other, right, false) else { panic!("it is not noted") };
+        assert!(words.contains("(- forward . /etc/resolv.conf, + forward . 192.0.2.1)"), "{words}");
+    }
+}
