@@ -4,6 +4,7 @@
 pub mod certificates;
 mod cluster;
 mod control_plane;
+mod installed;
 mod inventory;
 mod kernel;
 mod kubelet;
@@ -81,6 +82,7 @@ fn kinds() -> Vec<&'static Kind> {
         kubelet::KINDS,
         network::KINDS,
         cluster::KINDS,
+        installed::KINDS,
         trust::KINDS,
         control_plane::KINDS,
         inventory::KINDS,

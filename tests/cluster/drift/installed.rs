@@ -1,0 +1,260 @@
+//! Drift of what kubeadm installs in the cluster: rights, cluster-info, kube-proxy and CoreDNS.
+
+use super::By::Kubectl;
+use super::{KIND, Kind};
+
+const INFO: &str = "ConfigMap kube-public/cluster-info leads to this cluster";
+const COREFILE: &str = "ConfigMap kube-system/coredns has a Corefile";
+const COREDNS: &str = "Deployment kube-system/coredns is as wanted";
+const PROXY: &str = "DaemonSet kube-system/kube-proxy is as wanted";
+const SERVICE: &str = "Service kube-system/kube-dns is as wanted";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "installed: kubelets with a token may not ask for certificates",
+        by: Kubectl("k delete clusterrolebinding kubeadm:kubelet-bootstrap"),
+        shows: &[(
+            "m1",
+            "installed",
+            "ClusterRoleBinding kubeadm:kubelet-bootstrap is as wanted",
+            "ClusterRoleBinding kubeadm:kubelet-bootstrap",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "installed: certificates of new and of known kubelets are not approved",
+        by: Kubectl(
+            "k delete clusterrolebinding kubeadm:node-autoapprove-bootstrap kubeadm:node-autoapprove-certificate-rotation",
+        ),
+        shows: &[
+            (
+                "m1",
+                "installed",
+                "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap is as wanted",
+                "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap",
+            ),
+            (
+                "m1",
+                "installed",
+                "ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation is as wanted",
+                "ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation",
+            ),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "installed: the rights of joining machines are gone or changed",
+        by: Kubectl(
+            "k delete clusterrole kubeadm:get-nodes
+             k -n kube-public delete rolebinding kubeadm:bootstrap-signer-clusterinfo
+             k -n kube-system delete role kubeadm:kubelet-config
+             k -n kube-system patch role kubeadm:nodes-kubeadm-config --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules/0/verbs\", \"value\": [\"list\"]}]'",
+        ),
+        shows: &[
+            ("m1", "installed", "ClusterRole kubeadm:get-nodes is as wanted", "ClusterRole kubeadm:get-nodes"),
+            (
+                "m1",
+                "installed",
+                "RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo is as wanted",
+                "RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo",
+            ),
+            (
+                "m1",
+                "installed",
+                "Role kube-system/kubeadm:kubelet-config is as wanted",
+                "Role kube-system/kubeadm:kubelet-config",
+            ),
+            (
+                "m1",
+                "installed",
+                "Role kube-system/kubeadm:nodes-kubeadm-config is as wanted",
+                "verbs[0]: \"get\"",
+            ),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "installed: kube-proxy's rights are gone",
+        by: Kubectl("k delete clusterrolebinding kubeadm:node-proxier"),
+        shows: &[(
+            "m1",
+            "installed",
+            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "ClusterRoleBinding kubeadm:node-proxier",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "installed: kube-proxy's rights are somebody else's",
+        by: Kubectl(
+            "k delete clusterrolebinding kubeadm:node-proxier
+             k create clusterrolebinding kubeadm:node-proxier --clusterrole=system:node-proxier --serviceaccount=kube-system:other",
+        ),
+        shows: &[(
+            "m1",
+            "installed",
+            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "subjects[kube-proxy]",
+        )],
+        alone: "another row deletes it",
+        ..KIND
+    },
+    Kind {
+        // It is fixed for the life of the binding.
+        says: "installed: kube-proxy has the rights of another role",
+        by: Kubectl(
+            "k delete clusterrolebinding kubeadm:node-proxier
+             k create clusterrolebinding kubeadm:node-proxier --clusterrole=view --serviceaccount=kube-system:kube-proxy",
+        ),
+        shows: &[(
+            "m1",
+            "installed",
+            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "roleRef.name: \"system:node-proxier\"",
+        )],
+        alone: "another row deletes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: the ServiceAccounts of kube-proxy and of CoreDNS deleted",
+        by: Kubectl("k -n kube-system delete serviceaccount kube-proxy coredns"),
+        shows: &[
+            (
+                "m1",
+                "installed",
+                "ServiceAccount kube-system/kube-proxy is as wanted",
+                "ServiceAccount kube-system/kube-proxy",
+            ),
+            ("m1", "installed", "ServiceAccount kube-system/coredns is as wanted", "ServiceAccount kube-system/coredns"),
+        ],
+        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
+               $k rollout status daemonset/kube-proxy --timeout=120s; $k rollout status deployment/coredns --timeout=120s",
+        ..KIND
+    },
+    Kind {
+        says: "installed: kube-proxy has another image",
+        by: Kubectl("k -n kube-system set image daemonset/kube-proxy kube-proxy=registry.k8s.io/kube-proxy:v1.0.0"),
+        shows: &[("m1", "installed", PROXY, "containers[kube-proxy].image: \"registry.k8s.io/kube-proxy:v1.36.3\"")],
+        ..KIND
+    },
+    Kind {
+        says: "installed: kube-proxy's DaemonSet deleted",
+        by: Kubectl("k -n kube-system delete daemonset kube-proxy"),
+        shows: &[("m1", "installed", PROXY, "DaemonSet kube-system/kube-proxy")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: kube-proxy runs on no node, by one more label of nodes",
+        by: Kubectl(
+            "k -n kube-system patch daemonset kube-proxy -p '{\"spec\": {\"template\": {\"spec\": {\"nodeSelector\": {\"nowhere\": \"yes\"}}}}}'",
+        ),
+        shows: &[("m1", "installed", PROXY, "nodeSelector.nowhere: \"yes\"")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: CoreDNS has another image",
+        by: Kubectl("k -n kube-system set image deployment/coredns coredns=registry.k8s.io/coredns/coredns:v1.0.0"),
+        shows: &[("m1", "installed", COREDNS, "containers[coredns].image: \"registry.k8s.io/coredns/coredns:v1.14.2\"")],
+        ..KIND
+    },
+    Kind {
+        says: "installed: CoreDNS is scaled to nothing",
+        by: Kubectl("k -n kube-system scale deployment coredns --replicas=0"),
+        shows: &[("m1", "installed", COREDNS, "spec.replicas: 2")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: CoreDNS' Deployment deleted",
+        by: Kubectl("k -n kube-system delete deployment coredns"),
+        shows: &[("m1", "installed", COREDNS, "Deployment kube-system/coredns")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: CoreDNS' ConfigMap deleted",
+        by: Kubectl("k -n kube-system delete configmap coredns"),
+        shows: &[("m1", "installed", COREFILE, "kubernetes cluster.local in-addr.arpa ip6.arpa")],
+        ..KIND
+    },
+    Kind {
+        says: "installed: CoreDNS' rights are gone",
+        by: Kubectl("k delete clusterrole system:coredns; k delete clusterrolebinding system:coredns"),
+        shows: &[
+            ("m1", "installed", "ClusterRole system:coredns is as wanted", "ClusterRole system:coredns"),
+            ("m1", "installed", "ClusterRoleBinding system:coredns is as wanted", "ClusterRoleBinding system:coredns"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "installed: the DNS Service has another port",
+        by: Kubectl(
+            "k -n kube-system patch service kube-dns --type=json -p '[{\"op\": \"replace\", \"path\": \"/spec/ports/0/port\", \"value\": 54}]'",
+        ),
+        shows: &[("m1", "installed", SERVICE, "spec.ports[dns].port: 53")],
+        ..KIND
+    },
+    Kind {
+        says: "installed: the DNS Service has another address",
+        by: Kubectl(
+            "k -n kube-system get service kube-dns -o yaml | sed '/clusterIP/d; /clusterIPs/d; /^  - 10[.]/d; /resourceVersion/d; /uid/d' >/tmp/kube-dns.yaml
+             k -n kube-system delete service kube-dns; k create -f /tmp/kube-dns.yaml; rm /tmp/kube-dns.yaml",
+        ),
+        shows: &[("m1", "installed", SERVICE, "spec.clusterIP: \"10.96.0.10\"")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: the DNS Service selects no pod",
+        by: Kubectl("k -n kube-system patch service kube-dns -p '{\"spec\": {\"selector\": {\"nowhere\": \"yes\"}}}'"),
+        shows: &[("m1", "installed", SERVICE, "spec.selector.nowhere: \"yes\"")],
+        alone: "another row changes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: cluster-info deleted",
+        by: Kubectl("k -n kube-public delete configmap cluster-info"),
+        shows: &[("m1", "installed", INFO, "server: https://api.demo.internal:6443")],
+        ..KIND
+    },
+    Kind {
+        says: "installed: cluster-info leads elsewhere",
+        by: Kubectl(
+            "k -n kube-public get configmap cluster-info -o yaml | sed 's#server: .*#server: https://192.0.2.1:6443#' | k replace -f -",
+        ),
+        shows: &[("m1", "installed", INFO, "server: https://192.0.2.1:6443")],
+        alone: "another row deletes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: cluster-info has the CA of another cluster",
+        by: Kubectl(
+            "c=$(base64 -w0 </etc/kubernetes/pki/front-proxy-ca.crt)
+             k -n kube-public get configmap cluster-info -o yaml | sed \"s#certificate-authority-data: .*#certificate-authority-data: $c#\" | k replace -f -",
+        ),
+        shows: &[("m1", "installed", INFO, "CA: of another cluster")],
+        alone: "another row deletes it",
+        ..KIND
+    },
+    Kind {
+        says: "installed: a Corefile of somebody else is noted, and stays so",
+        by: Kubectl(
+            "k -n kube-system get configmap coredns -o yaml | sed 's#cache 30 {#cache 29 {#' | k replace -f -",
+        ),
+        notes: "+ cache 29 {",
+        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
+               $k get configmap coredns -o yaml | sed 's#cache 29 {#cache 30 {#' | $k replace -f -",
+        alone: "it keeps another row from being mended",
+        ..KIND
+    },
+    Kind {
+        says: "installed: an autoscaler's replicas of CoreDNS are nobody's drift",
+        by: Kubectl("k -n kube-system scale deployment coredns --replicas=3"),
+        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
+               [ \"$($k get deployment coredns -o 'jsonpath={.spec.replicas}')\" = 3 ]; $k scale deployment coredns --replicas=2",
+        alone: "another row changes it",
+        ..KIND
+    },
+];
