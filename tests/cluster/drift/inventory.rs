@@ -99,6 +99,14 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         ..KIND
     },
     Kind {
+        says: "inventory: more replicas of CoreDNS",
+        by: Inventory(&[(&["coredns", "replicas"], "3")]),
+        shows: &[("m1", "installed", "Deployment kube-system/coredns is as wanted", "spec.replicas: 3")],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        // Without a number in it, the replicas stay.
         says: "inventory: the old one again",
         by: Inventory(&[]),
         shows: &[
