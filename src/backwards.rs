@@ -20,7 +20,7 @@ const LEDGER: Step =
 
 /// The stages in which a machine goes back: its membership first, our own notes last.
 pub fn stages() -> Vec<Stage> {
-    let own = STAGES.iter().rev().filter(|stage| stage.via == Via::Node);
+    let own = STAGES.iter().rev().filter(|stage| stage.is_own());
     let back = own.map(|stage| Stage { needs: Needs::Nothing, ..*stage });
     let ledger =
         Stage { name: "ledger", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[LEDGER] };

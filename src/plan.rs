@@ -152,6 +152,10 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
         Verdict::Holds | Verdict::Noted(_) => return None,
+        Verdict::Unknown(why) => {
+            let state = State::Unknown { asked: asked(&want.ask), why };
+            return Some(blank(step, want, said, state));
+        }
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
     };

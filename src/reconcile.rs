@@ -17,7 +17,6 @@ use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
 use crate::pki::Trust;
-use crate::plan::{Change, State};
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
@@ -35,6 +34,7 @@ mod limits;
 mod looks;
 mod reading;
 mod reset;
+mod rest;
 mod standing;
 mod survey;
 mod told;
@@ -80,6 +80,8 @@ pub struct Fleetwork<S> {
     ranges: BTreeSet<String>,
     /// What the survey found that does not stand in the way.
     told: Vec<Note>,
+    /// How many scripts of fixes have ended.
+    fixes: usize,
 }
 
 /// One node, its shell, and the last that it said.
@@ -164,7 +166,7 @@ impl<S: Shell> Fleetwork<S> {
             let stages = self.judge_all(i, &fleet).ok();
             stages.iter().for_each(|stages| self.calm(i, &fleet, stages));
             let stages = self.ours(i, stages.unwrap_or_default());
-            self.members[i].pressing = pressing(&stages);
+            self.press(i, &stages);
             let (node, changes) = (self.members[i].node.name.clone(), stages.iter().flatten().count());
             self.events.tell(Event::Looked { node, changes, answering, seconds });
         }
@@ -221,7 +223,7 @@ impl<S: Shell> Fleetwork<S> {
         fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
         let speaks = self.api(&fleet);
         let unmended = self.members.iter().enumerate().filter(|(i, member)| {
-            speaks != Some(*i) && member.pressing > 0 && member.left.is_none() && !member.spared
+            speaks != Some(*i) && member.work.unmended > 0 && member.left.is_none() && !member.spared
         });
         fleet.unmended = unmended.map(|(_, member)| member.node.name.clone()).collect();
         fleet
@@ -247,9 +249,4 @@ impl<S> Member<S> {
     fn questions(&self) -> Vec<Ask> {
         self.asks.iter().map(|(_, ask)| ask).chain(&self.looks).cloned().collect()
     }
-}
-
-/// How many wants do not hold, without those that only wait for another node.
-fn pressing(stages: &[Vec<Change>]) -> usize {
-    stages.iter().flatten().filter(|change| !matches!(change.state, State::Waits(_))).count()
 }

@@ -101,6 +101,9 @@ pub fn environment(name: &str, value: &str) -> String {
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 
+/// Asks with real packets, and finds what of flannel is missing: `packets`, `flannel_faults` and others; after `PODS`.
+pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
+
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to.
 pub const KUBECTL: Sh = Sh::raw(

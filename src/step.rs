@@ -131,6 +131,8 @@ pub enum Verdict {
     },
     /// It is not ours to judge: people are told this, and it is left as it is.
     Noted(String),
+    /// The answer does not tell whether it holds, and this says why.
+    Unknown(String),
 }
 
 /// How to get from the present state to the wanted one.

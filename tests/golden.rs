@@ -77,7 +77,7 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),
         Ask::Shell(ask) if ask.contains("no cluster") => "no cluster\n".into(),
         Ask::Shell(ask)
-            if ["overrides()", "md5sums", "stale()", "masters.conf"]
+            if ["overrides()", "md5sums", "masters.conf", "component()", "10-flannel.conflist"]
                 .iter()
                 .any(|what| ask.contains(what)) =>
         {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::decide::Next;
+use super::rest::Turn;
 use super::work::{self, Done};
 use super::{Fleetwork, Reading};
 use crate::error::{Error, Kind, Result};
@@ -143,14 +144,17 @@ impl<S: Shell> Fleetwork<S> {
         self.calm(i, &round.fleet, &stages);
         let stages = self.ours(i, stages);
         self.note(i, &stages, speaks);
-        for via in [Via::Node, Via::Api] {
+        for turn in Turn::ALL {
             for (t, changes) in stages.iter().enumerate() {
-                if changes.is_empty() || self.stages[t].via != via || (via == Via::Api && !speaks) {
+                if changes.is_empty() || Turn::of(&self.stages[t]) != turn || (turn == Turn::Api && !speaks) {
                     continue;
                 }
                 // Who is left alone begins no cluster, and so there is none to tell anything about the others.
-                if via == Via::Api && self.members[i].spared && !round.fleet.exists {
+                if turn == Turn::Api && self.members[i].spared && !round.fleet.exists {
                     continue;
+                }
+                if turn == Turn::Rest && !self.rests(i, working) {
+                    return Ok(());
                 }
                 match self.decide(i, changes) {
                     Next::Clean => continue,
@@ -233,9 +237,7 @@ impl<S: Shell> Fleetwork<S> {
         let (stages, spared) = (self.judge_all(seed, fleet)?, self.members[seed].spared);
         let access = self.stages.iter().position(|stage| stage.via == Via::Api);
         // Of a seed that is left alone only what others enter by has to be right.
-        let own = |t: usize| {
-            self.stages[t].via == Via::Node && (!spared || self.stages[t].needs == Needs::SeedFirst)
-        };
+        let own = |t: usize| self.stages[t].is_own() && (!spared || self.stages[t].needs == Needs::SeedFirst);
         let door =
             |t: usize, change: &&Change| own(t) || Some(t) == access && self.concerns(seed, Via::Api, change);
         let clean = |(t, changes): (usize, &Vec<Change>)| {
@@ -245,19 +247,11 @@ impl<S: Shell> Fleetwork<S> {
         Ok(stages.iter().enumerate().all(clean))
     }
 
-    fn wait(&mut self, i: usize, for_what: String) {
-        let member = &mut self.members[i];
-        member.work.disrupts = false;
-        if member.work.waits.as_ref() != Some(&for_what) {
-            member.work.waits = Some(for_what.clone());
-            self.events.tell(Event::Waiting { node: member.node.name.clone(), for_what });
-        }
-    }
-
-    fn ask(&mut self, i: usize, after: Duration, working: &mut Working) {
+    pub(super) fn ask(&mut self, i: usize, after: Duration, working: &mut Working) {
         let member = &mut self.members[i];
         member.execs += 1;
         member.work.disturbed = false;
+        member.work.asked_after = self.fixes;
         let work = work::ask_later(member.shell.clone(), member.questions(), after);
         self.begin(i, working, work);
     }
@@ -305,6 +299,7 @@ impl<S: Shell> Fleetwork<S> {
                 }
             },
             Done::Fixed(done, wrong) => {
+                self.fixes += 1;
                 work.stale = true;
                 work.cut = if done.is_empty() && wrong.is_some() { work.cut + 1 } else { 0 };
                 work.tried.extend(done);
@@ -350,7 +345,7 @@ impl<S: Shell> Fleetwork<S> {
                 (_, Via::Node) => own.insert(key),
             };
         }
-        self.members[i].pressing = super::pressing(stages);
+        self.press(i, stages);
         if unsure.is_empty() {
             self.members[i].work.unsure = None;
         }

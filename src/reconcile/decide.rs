@@ -1,7 +1,7 @@
 //! What can be done about the changes of a stage on one machine, right now. Whether it has to wait for others is up to
 //! `apply`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::work::Wrong;
 use super::{Fleetwork, PATIENCE};
@@ -12,6 +12,9 @@ use crate::step::Fix;
 
 /// What to do where a question had no answer.
 pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
+
+/// How long an answer that settles may stay unknown.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// What the changes of a stage allow.
 pub(super) enum Next {
@@ -53,7 +56,7 @@ impl<S: Shell> Fleetwork<S> {
         if let Some(change) = unknown {
             let since = *member.work.unsure.get_or_insert_with(Instant::now);
             // An API server that was just restarted will answer; a file that cannot be read will not.
-            return match soft(change) && since.elapsed() < PATIENCE {
+            return match since.elapsed() < patience(change) {
                 true => Next::Again,
                 false => leave(cannot_tell(&name, change), change),
             };
@@ -69,10 +72,16 @@ fn leave(error: Error, change: &Change) -> Next {
     Next::Leave(Wrong { error, about: change.about.clone() })
 }
 
-/// Whether the answer is likely to come with time.
-fn soft(change: &Change) -> bool {
-    let State::Unknown { asked, .. } = &change.state else { return false };
-    asked.starts_with("kubectl") || asked.contains("kubectl ")
+/// How long the answer may take to come.
+fn patience(change: &Change) -> Duration {
+    match &change.state {
+        // Everything else is done by then.
+        State::Unknown { asked, .. } if change.settles && !asked.starts_with("kubectl") => SETTLING,
+        State::Unknown { asked, .. } if asked.starts_with("kubectl") || asked.contains("kubectl ") => {
+            PATIENCE
+        }
+        _ => Duration::ZERO,
+    }
 }
 
 fn stuck(node: &str, change: &Change) -> Error {

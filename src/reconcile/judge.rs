@@ -121,7 +121,7 @@ impl<S: Shell> Fleetwork<S> {
             trust: &self.trust,
             now: OffsetDateTime::now_utc(),
             machine,
-            fleet: if stage.via == Via::Api { fleet } else { &own },
+            fleet: if stage.is_own() { &own } else { fleet },
         };
         self.stages.iter().map(|stage| self.reading.wants(stage, &cx(stage))).collect()
     }

@@ -152,6 +152,7 @@ impl<S: Shell> Fleetwork<S> {
             shown: BTreeMap::new(),
             ranges,
             told: vec![],
+            fixes: 0,
         })
     }
 }

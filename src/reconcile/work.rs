@@ -56,6 +56,10 @@ pub(super) struct State {
     pub calm: Option<Fleet>,
     /// What it waits for, so that this is told once.
     pub waits: Option<String>,
+    /// How many wants did not hold when last judged, but for those that are asked when everything else is done.
+    pub unmended: usize,
+    /// How many scripts of fixes the run had ended when it was last asked.
+    pub asked_after: usize,
 }
 
 /// What a failure was about.

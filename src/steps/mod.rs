@@ -6,6 +6,7 @@ use crate::step::Step;
 mod access;
 mod addons;
 mod cni;
+mod flannel;
 mod hosts;
 mod installed;
 mod kernel;
@@ -15,9 +16,11 @@ mod labels;
 mod member;
 mod network;
 mod nodes;
+mod packets;
 mod pki;
 pub mod preflight;
 mod runtime;
+mod services;
 mod static_pods;
 mod swap;
 mod uploads;
@@ -56,6 +59,9 @@ pub enum Needs {
     Nothing,
     /// Somebody's control plane is up and lets others in; the seed itself waits for nobody.
     SeedFirst,
+    /// Every other node of the run is done with the rest: no fix runs that could change the answers. They come last, after
+    /// the cluster's own stages, and they hold up nobody.
+    Rest,
 }
 
 pub const STAGES: &[Stage] = &[
@@ -81,7 +87,13 @@ pub const STAGES: &[Stage] = &[
         steps: &[pki::STEP, kubeconfigs::STEP, static_pods::STEP],
     },
     Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
-    Stage { name: "cni", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[cni::STEP] },
+    Stage {
+        name: "cni",
+        on: On::Every,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: &[cni::STEP, flannel::STEP, services::STEP],
+    },
     Stage {
         name: "access",
         on: On::ControlPlanes,
@@ -103,9 +115,15 @@ pub const STAGES: &[Stage] = &[
         needs: Needs::Nothing,
         steps: &[nodes::STEP, labels::STEP, addons::STEP],
     },
+    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[packets::STEP] },
 ];
 
 impl Stage {
+    /// It is a machine's own, and does not depend on how the others are.
+    pub fn is_own(&self) -> bool {
+        self.via == Via::Node && self.needs != Needs::Rest
+    }
+
     pub fn is_asked_of(&self, node: &Node) -> bool {
         self.on == On::Every || node.is_control_plane()
     }

@@ -102,6 +102,9 @@ impl Converged {
             }
             _ => ["", "a member", "version 2", "enabled active current", "absent"].map(String::from).into(),
         };
+        if matches!(&want.ask, Ask::Shell(body) if body.contains("questions()")) {
+            return "kube-proxy runs\nservice reached\nserver0 reached\ndns reached\n".into();
+        }
         if matches!(&want.ask, Ask::File(path) if path.ends_with("kubernetes-apt-keyring.asc")) {
             let keys = [include_str!("../keys/kubernetes.asc"), include_str!("../keys/other.asc")];
             answers.extend(keys.map(|key| format!("mode 644 root:root\n{key}")));

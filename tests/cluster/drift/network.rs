@@ -3,8 +3,13 @@
 use super::By::{Anywhere, Kubectl, Root};
 use super::{KIND, Kind};
 
+const FLANNEL: &str = "flannel's interface and routes are as flannel makes them";
+const PROXY: &str = "kube-proxy's rules are in place";
 const BRIDGE: &str = "the bridge of the pods has its node's range";
 const CONFLIST: &str = "the network is known to containerd";
+
+/// The machines have no nft of their own.
+const NO_RULES: &str = "chroot /proc/$(pidof kube-proxy)/root nft delete table ip kube-proxy";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -36,6 +41,98 @@ pub const KINDS: &[Kind] = &[
         // Where coredns is: others may have no pods, and so no bridge.
         by: Root("m1", "ip address flush dev cni0 scope global; ip address add 10.244.77.1/24 dev cni0"),
         shows: &[(".", "cni", BRIDGE, "cni0 has 10.244.77.1/24, and flannel 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: flannel's interface gone",
+        by: Anywhere("w1", "ip link delete flannel.1"),
+        shows: &[(".", "flannel", FLANNEL, "the interface flannel.1 does not exist")],
+        ..KIND
+    },
+    Kind {
+        says: "network: flannel's interface down",
+        by: Anywhere("w2", "ip link set flannel.1 down"),
+        shows: &[(".", "flannel", FLANNEL, "flannel.1 is down")],
+        ..KIND
+    },
+    Kind {
+        says: "network: flannel's interface without its address",
+        by: Anywhere("w1", "ip address flush dev flannel.1"),
+        shows: &[(".", "flannel", FLANNEL, "flannel.1 does not have the address 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a route to another node's pods leads elsewhere",
+        by: Anywhere(
+            "w1",
+            "ip route replace $(ip route show dev flannel.1 | cut -d ' ' -f 1 | head -n 1) via 198.18.0.1",
+        ),
+        shows: &[(".", "flannel", FLANNEL, "elsewhere: 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a narrower route takes a part of another node's pods",
+        by: Anywhere(
+            "w2",
+            "ip route add blackhole $(ip route show dev flannel.1 | cut -d / -f 1 | head -n 1)/25",
+        ),
+        shows: &[(".", "flannel", FLANNEL, "elsewhere: blackhole 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: no route to another node's pods",
+        by: Anywhere("m1", "ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)"),
+        shows: &[(".", "flannel", FLANNEL, "there is no route to the pods of 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: flannel's forwarding entries gone",
+        by: Anywhere(
+            "w1",
+            "bridge fdb show dev flannel.1 | while read -r mac _ dst _; do bridge fdb delete $mac dev flannel.1 dst $dst self; done",
+        ),
+        shows: &[(".", "flannel", FLANNEL, "does not know which node has")],
+        ..KIND
+    },
+    Kind {
+        says: "network: flannel's neighbours gone",
+        by: Anywhere("w2", "ip neigh flush dev flannel.1 nud permanent"),
+        shows: &[(".", "flannel", FLANNEL, "does not know the neighbour 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: what flannel noted of its node gone",
+        by: Anywhere("w1", "rm /run/flannel/subnet.env"),
+        shows: &[(".", "flannel", FLANNEL, "/run/flannel/subnet.env does not name the range")],
+        ..KIND
+    },
+    Kind {
+        says: "network: what flannel noted of its node emptied",
+        by: Anywhere("w2", ": >/run/flannel/subnet.env"),
+        shows: &[(".", "flannel", FLANNEL, "/run/flannel/subnet.env does not name the range")],
+        ..KIND
+    },
+    Kind {
+        says: "network: the rules of Services gone",
+        by: Anywhere("w1", NO_RULES),
+        shows: &[(".", "services", PROXY, "10.96.0.1: no answer")],
+        ..KIND
+    },
+    Kind {
+        says: "network: the rules of Services gone on the control plane",
+        by: Root("m1", NO_RULES),
+        shows: &[("m1", "services", PROXY, "10.96.0.1: no answer")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a network of somebody's own on top of flannel",
+        by: Root(
+            "m1",
+            "sed s/cbr0/mine/ /etc/cni/net.d/10-flannel.conflist >/etc/cni/net.d/05-mine.conflist",
+        ),
+        notes: "containerd uses /etc/cni/net.d/05-mine.conflist",
+        differs: &["/etc/cni/net.d/05-mine.conflist"],
+        then: "rm /etc/cni/net.d/05-mine.conflist",
         ..KIND
     },
     Kind {

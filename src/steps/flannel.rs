@@ -1,0 +1,55 @@
+//! flannel: what flannel makes on each node is there, and containerd uses it. flannel looks at its own work when it starts, and
+//! hardly again; what somebody takes away later stays away until it is restarted.
+
+use crate::cluster::Network;
+use crate::error::Result;
+use crate::shell::{PACKETS, PODS, sh};
+use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+
+pub const STEP: Step =
+    Step { name: "flannel", why: "pods of different nodes reach each other by what flannel makes", wants };
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    if !matches!(cx.cluster.network, Network::Flannel(_)) {
+        return Ok(vec![]);
+    }
+    let is_member = cx.machine.is_member();
+    let (ip, pods) = (cx.node.ip.to_string(), cx.cluster.pods.to_string());
+    Ok(vec![
+        Want::that("flannel's interface and routes are as flannel makes them")
+            .ask(sh!("{PODS}{PACKETS}flannel_faults {ip} {pods}", PODS, PACKETS, ip, pods))
+            .is("")
+            .run(sh!("{PODS}{PACKETS}flannel_again {ip} {pods}", PODS, PACKETS, ip, pods))
+            .only(is_member)
+            .nothing_to_undo(WITH_THE_MEMBER),
+        first(cx).only(is_member).nothing_to_undo(WITH_THE_MEMBER),
+    ])
+}
+
+/// containerd takes the first configuration by name (go-cni, `loadFromConfDir`). Networks that build on flannel, such as
+/// Multus, come first on purpose and name it.
+fn first(cx: &Cx) -> Want {
+    let ignored = cx.cluster.ignores("Leftovers");
+    Want::that("containerd uses flannel's network")
+        .ask(FIRST)
+        .judged(move |answer| match answer.split_once(' ') {
+            None => Verdict::Holds,
+            Some((how, file)) if how == "flannel" || ignored => Verdict::Noted(format!(
+                "containerd uses {file}, which comes before flannel's 10-flannel.conflist"
+            )),
+            Some((_, file)) => {
+                let have = format!("{file} comes first, and does not mention flannel");
+                Verdict::Differs { have, want: "10-flannel.conflist comes first".into() }
+            }
+        })
+        .by_hand(
+            "new pods of this node get another network than all others: move that file out of /etc/cni/net.d, then delete the \
+             pods that started since it is there; or keep it: ignore-preflight = [\"Leftovers\"] in [cluster]",
+        )
+}
+
+const FIRST: &str = r#"first=$(for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e "$f" ] || echo "$f"; done | LC_ALL=C sort | head -n 1)
+case $first in
+'' | */10-flannel.conflist) ;;
+*) if grep -q flannel "$first"; then echo "flannel $first"; else echo "other $first"; fi ;;
+esac"#;

@@ -1,0 +1,215 @@
+//! packets: the network is asked with real packets, from each node: the API's Service, the cluster's DNS, and from control planes
+//! pods of other nodes. Only bash makes the connections, all at once. What could not be asked is unknown, never right; a node
+//! that has no pod with an address of its own is not asked.
+
+use std::net::IpAddr;
+
+use crate::cluster::{Cluster, Network, Node};
+use crate::error::Result;
+use crate::shell::{KUBECTL, PACKETS, PODS, Sh, sh};
+use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+
+pub const STEP: Step =
+    Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
+
+/// Up to so many nodes each is asked for a pod; of more, the control planes and a few others.
+const ALL: usize = 12;
+const OTHERS: usize = 4;
+
+/// kube-proxy has run long enough to have its rules; `services` judges those.
+pub(super) const PROXY: &str = "kube-proxy runs";
+
+/// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
+pub(super) fn ask(cluster: &Cluster, node: &Node) -> Sh {
+    sh!(
+        "{PODS}{PACKETS}{KUBECTL}{questions}here=\n\
+         for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
+         [ -n \"$here\" ] || { echo not here; exit 0; }\n\
+         ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nquestions",
+        PODS,
+        PACKETS,
+        KUBECTL,
+        questions = questions(cluster, node),
+        PROXY
+    )
+}
+
+/// Defines `questions`, which asks all of them.
+fn questions(cluster: &Cluster, node: &Node) -> Sh {
+    let service = cluster.service_ip(1);
+    let mut all = sh!("questions() {\nset -- service {service} 443", service = service.to_string());
+    for (n, plane) in cluster.control_planes().enumerate() {
+        all += sh!(
+            " {name} {ip} {port}",
+            name = format!("server{n}"),
+            ip = plane.ip.to_string(),
+            port = cluster.api_port()
+        );
+    }
+    if has_dns(cluster) {
+        let query = query(&cluster.domain, service);
+        all += sh!(" dns {ip} {query}", ip = cluster.service_ip(10).to_string(), query);
+    }
+    all += "\n";
+    if node.is_control_plane() && cluster.network != Network::None {
+        let names: Vec<&str> = asked_about(cluster, node).map(|node| node.name.as_str()).collect();
+        if !names.is_empty() {
+            all += sh!(
+                "if others=$(pods_of {names}); then set -- \"$@\" $others; else echo \"pods unknown: $others\"; fi\n",
+                names = Sh::words(&names)
+            );
+        }
+    }
+    all + "packets \"$@\"\n}\n"
+}
+
+/// The other nodes of which a control plane asks a pod.
+fn asked_about<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
+    let few = cluster.nodes.len() <= ALL;
+    let workers = cluster.nodes.iter().filter(|node| !node.is_control_plane()).take(OTHERS);
+    let chosen: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
+    let is_asked =
+        move |other: &&Node| few || other.is_control_plane() || chosen.contains(&other.name.as_str());
+    cluster.nodes.iter().filter(move |other| other.name != node.name && is_asked(other))
+}
+
+fn has_dns(cluster: &Cluster) -> bool {
+    cluster.has_addon("dns") && cluster.network != Network::None
+}
+
+/// A DNS query for the API's Service, in the words of printf, and the end of the right answer in hexadecimal digits: the
+/// length of the address, and the address.
+fn query(domain: &str, service: IpAddr) -> String {
+    let (kind, address) = match service {
+        IpAddr::V4(ip) => (r"\000\001", ip.octets().to_vec()),
+        IpAddr::V6(ip) => (r"\000\034", ip.octets().to_vec()),
+    };
+    let name = format!("kubernetes.default.svc.{domain}");
+    let labels: String = name.split('.').map(|label| format!(r"\{:03o}{label}", label.len())).collect();
+    let answer: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        r"dns:IR\001\000\000\001\000\000\000\000\000\000{labels}\000{kind}\000\001:{:04x}{answer}",
+        address.len()
+    )
+}
+
+/// What came of a question: `reached`, `refused`, `silent`; `None`: it was not asked.
+pub(super) fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// Whether some API server answers at its own address.
+pub(super) fn server_answers(answer: &str) -> bool {
+    answer.lines().any(|line| line.starts_with("server") && line.ends_with(" reached"))
+}
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let (cluster, is_member) = (cx.cluster, cx.machine.is_member());
+    let mut wants = vec![];
+    if cluster.has_addon("proxy") || cluster.network != Network::None {
+        wants.push(service(cx));
+    }
+    if has_dns(cluster) {
+        wants.push(dns(cx));
+    }
+    if cx.node.is_control_plane() && cluster.network != Network::None {
+        wants.extend(asked_about(cluster, cx.node).map(|node| pods(cx, node)));
+    }
+    Ok(wants.into_iter().map(|want| want.only(is_member)).collect())
+}
+
+fn asked(
+    cx: &Cx,
+    that: String,
+    name: &str,
+    good: &[&str],
+    judge: impl Fn(&str) -> Verdict + Send + Sync + 'static,
+) -> Want {
+    let fix = sh!(
+        "{PODS}{PACKETS}{KUBECTL}{questions}answered {name} {good}",
+        PODS,
+        PACKETS,
+        KUBECTL,
+        questions = questions(cx.cluster, cx.node),
+        name,
+        good = Sh::words(good)
+    );
+    Want::that(that)
+        .ask(ask(cx.cluster, cx.node))
+        .judged(move |answer| match answer {
+            "there is no bash to ask with" => Verdict::Unknown(answer.into()),
+            _ => judge(answer),
+        })
+        .run(fix)
+        .settles()
+        .nothing_to_undo(WITH_THE_MEMBER)
+}
+
+fn differs(what: &str, state: &str) -> Verdict {
+    let have = match state {
+        "refused" => format!("{what}: answers, and not as it should"),
+        _ => format!("{what}: no answer within a second"),
+    };
+    Verdict::Differs { have, want: format!("{what}: an answer") }
+}
+
+fn service(cx: &Cx) -> Want {
+    let address = cx.cluster.service_ip(1);
+    asked(cx, "the API's Service answers".into(), "service", &["reached"], move |answer| {
+        match state(answer, "service") {
+            Some("reached") => Verdict::Holds,
+            _ if !server_answers(answer) => {
+                Verdict::Unknown("no API server answers at its own address".into())
+            }
+            // Then `services` says so.
+            _ if answer.lines().any(|line| line == PROXY) => Verdict::Holds,
+            other => differs(&format!("{address} port 443"), other.unwrap_or_default()),
+        }
+    })
+}
+
+fn dns(cx: &Cx) -> Want {
+    let (address, waits) = (cx.cluster.service_ip(10), waits(cx));
+    asked(cx, "the cluster's DNS answers this node".into(), "dns", &["reached"], move |answer| {
+        match (state(answer, "dns"), state(answer, "service"), &waits) {
+            (Some("reached"), ..) => Verdict::Holds,
+            // While no Service answers, that is what has to be mended.
+            (_, Some("silent"), _) => Verdict::Holds,
+            (other, _, waits) => {
+                waiting(differs(&format!("{address} port 53"), other.unwrap_or_default()), waits.as_ref())
+            }
+        }
+    })
+}
+
+fn pods(cx: &Cx, node: &Node) -> Want {
+    let (name, waits) = (node.name.clone(), cx.fleet.before_ready(&node.name));
+    let question = format!("pod:{name}");
+    let that = format!("the pods of {name} answer");
+    let want = asked(cx, that, &question.clone(), &["reached", "refused"], move |answer| {
+        if let Some(why) = state(answer, "pods unknown:") {
+            return Verdict::Unknown(why.into());
+        }
+        match state(answer, &question) {
+            Some("silent") => {
+                waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
+            }
+            _ => Verdict::Holds,
+        }
+    });
+    want.about([node.name.clone()])
+}
+
+/// Pods of DNS may be on any node, and so on one that is away.
+fn waits(cx: &Cx) -> Option<String> {
+    cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name))
+}
+
+fn waiting(verdict: Verdict, waits: Option<&String>) -> Verdict {
+    match (verdict, waits) {
+        (Verdict::Differs { have, want }, Some(for_what)) => {
+            Verdict::Waits { have, want, for_what: for_what.clone() }
+        }
+        (verdict, _) => verdict,
+    }
+}

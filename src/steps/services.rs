@@ -1,0 +1,35 @@
+//! services: the rules that lead the addresses of Services to pods are in place. kube-proxy writes them when something changes,
+//! and does not notice that somebody deleted them.
+
+use super::packets;
+use crate::error::Result;
+use crate::shell::{PACKETS, PODS, sh};
+use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+
+pub const STEP: Step =
+    Step { name: "services", why: "pods find each other by the addresses of Services", wants };
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    if !cx.cluster.has_addon("proxy") {
+        return Ok(vec![]);
+    }
+    let address = cx.cluster.service_ip(1).to_string();
+    let have = format!("{address}: no answer, though the API server answers at its own address");
+    Ok(vec![
+        Want::that("kube-proxy's rules are in place")
+            .ask(packets::ask(cx.cluster, cx.node))
+            .judged(move |answer| {
+                let runs = answer.lines().any(|line| line == packets::PROXY);
+                match packets::state(answer, "service") {
+                    Some("silent" | "refused") if runs && packets::server_answers(answer) => {
+                        Verdict::Differs { have: have.clone(), want: "the API's Service answers".into() }
+                    }
+                    // Nothing is known of the rules then, and `packets` says so.
+                    _ => Verdict::Holds,
+                }
+            })
+            .run(sh!("{PODS}{PACKETS}proxy_again {address} 443", PODS, PACKETS, address))
+            .only(cx.machine.is_member())
+            .nothing_to_undo(WITH_THE_MEMBER),
+    ])
+}
