@@ -48,6 +48,17 @@ for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_ku
   done
 done
 
+# Chains that drop what the machine passes on, where nothing accepts it. Not every machine has nft; kube-proxy's image has.
+nft=$(command -v nft)
+for folder in /var/log/pods/kube-system_kube-proxy-*_*; do
+  for pid in $(program "${folder##*_}" kube-proxy); do
+    [ -n "$nft" ] || nft="chroot /proc/$pid/root nft"
+  done
+done
+[ -z "$nft" ] || timeout 5 $nft list chains |
+  awk '$1 == "table" { table = $2 " " $3 } $1 == "chain" { chain = $2 } / hook forward / && /policy drop/ { print "chain " chain " of table " table " has policy drop" }' |
+  from forward 5
+
 while read -r swap _; do
   [ "$swap" = Filename ] || echo "$swap" | from swap 1
 done </proc/swaps

@@ -192,6 +192,7 @@ proxy_again() {
 answered() {
   name=$1 states=$2 more=${3:-}
   answered_by=$(($(date +%s) + (PATIENCE < 30 ? PATIENCE : 30)))
+  before=$(through_flannel)
   while :; do
     said=$(questions)
     state=$(printf '%s\n' "$said" | sed -n "s/^$name //p")
@@ -201,5 +202,16 @@ answered() {
     sleep 1
   done
   echo "packets: $name is $state"
+  # shellcheck disable=SC2046,SC2086
+  set -- $before $(through_flannel)
+  case $state:$# in silent:4) [ "$1" != "$3" ] || [ "$2" = "$4" ] || echo "packets: flannel.1 sent $(($4 - $2)) packets and received none" ;; esac
   return 1
+}
+
+# through_flannel: how many packets flannel.1 received and sent.
+through_flannel() {
+  sed -n 's/^ *flannel\.1: *//p' /proc/net/dev | {
+    read -r _ received _ _ _ _ _ _ _ sent _ || return 0
+    echo "$received $sent"
+  }
 }

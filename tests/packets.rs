@@ -218,7 +218,7 @@ fn of_each_node_one_running_pod_is_asked() {
 fn a_fix_waits_until_its_question_is_answered_and_not_for_long() {
     for shell in common::shells() {
         let stands = "renew() { :; }\nquestions() { echo x >>/run/n; if [ $(wc -l </run/n) -gt 1 ]; then echo 'dns reached'; else echo 'dns silent'; fi; }";
-        let files = [("run/n", "")];
+        let files = [("run/n", ""), ("proc/net/dev", DEV)];
         let stands = stands.replace("PATIENCE=1", "");
         let good = run(shell, &files, &(stands.clone() + "\nPATIENCE=9"), "answered dns reached");
         assert_eq!(good, (true, String::new()), "{shell}");

@@ -24,6 +24,9 @@ const REFUSED: &[Sign] = &[
     sign("journal kubelet", "cannot create certificate signing request: Unauthorized"),
 ];
 
+/// The words of `answered` (templates/packets.sh).
+const NO_ANSWER: &[Sign] = &[sign("fix", r"packets: (?:dns|pod:\S+) is silent")];
+
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "argument-unknown",
@@ -262,6 +265,22 @@ pub const CAUSES: &[Cause] = &[
                 r"could not connect to the container runtime: .*/containerd\.sock: connect: ",
             ),
         ],
+        ..PLAIN
+    },
+    Cause {
+        name: "forward-drop",
+        what: "the packet filter of {node} drops what it passes on to pods: {chain}",
+        remedy: "on {node}: let it accept what comes from and goes to the range of the pods and flannel.1 (nft list ruleset shows whose chain it is)",
+        signs: &[sign("forward", r"^(?<chain>chain .+) has policy drop$")],
+        besides: NO_ANSWER,
+        ..PLAIN
+    },
+    Cause {
+        name: "vxlan-swallowed",
+        what: "nothing comes back through flannel.1: the network between the machines may not carry VXLAN",
+        remedy: "let UDP port 8472 pass between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
+        signs: &[sign("fix", r"packets: flannel\.1 sent \d+ packets and received none")],
+        symptom: true,
         ..PLAIN
     },
     Cause {

@@ -78,6 +78,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "registry-unreachable",
         "lookup unknown.example",
     ),
+    (
+        "fix",
+        "packets: flannel.1 sent 31 packets and received none",
+        "vxlan-swallowed",
+        "let UDP port 8472 pass",
+    ),
     ("log kubeadm", "\t[ERROR Port-10250]: Port 10250 is in use", "port-taken", "ss -ltnp 'sport = :10250'"),
     (
         "container kube-scheduler",
@@ -243,8 +249,8 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 
 #[test]
 fn every_cause_has_its_real_evidence() {
-    // The failure of a want of ours shows one.
-    let bare = ["swap-returns"];
+    // The failure of a want of ours shows one, and two machines the other.
+    let bare = ["swap-returns", "forward-drop"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
         assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);
     }
@@ -257,6 +263,17 @@ fn what_a_wait_stops_at_is_evidence_of_that_cause() {
         let mut evidence = EVIDENCE.iter().filter(|(.., name, _)| *name == cause.name);
         assert!(evidence.any(|(_, line, ..)| line.contains(words)), "{}", cause.name);
     }
+}
+
+#[test]
+fn a_packet_filter_is_blamed_only_where_something_does_not_answer() {
+    let drops = ("forward", "chain FORWARD of table ip filter has policy drop");
+    let silent = ("fix", "packets: dns is silent");
+    let swallowed = ("fix", "packets: flannel.1 sent 31 packets and received none");
+    assert_eq!(names(&[heard("w1", &[drops])]), [""; 0], "Docker sets it, and accepts what it should");
+    assert_eq!(names(&[heard("w1", &[silent]), heard("m1", &[drops])]), ["forward-drop"]);
+    assert_eq!(names(&[heard("w1", &[silent, swallowed]), heard("m1", &[drops])]), ["forward-drop"]);
+    assert_eq!(names(&[heard("w1", &[silent, swallowed])]), ["vxlan-swallowed"]);
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn service(cx: &Cx) -> Want {
 
 fn dns(cx: &Cx) -> Want {
     let (address, waits) = (cx.cluster.service_ip(10), waits(cx));
-    asked(cx, "the cluster's DNS answers this node".into(), "dns", &["reached"], move |answer| {
+    let want = asked(cx, "the cluster's DNS answers this node".into(), "dns", &["reached"], move |answer| {
         match (state(answer, "dns"), state(answer, "service"), &waits) {
             (Some("reached"), ..) => Verdict::Holds,
             // While no Service answers, that is what has to be mended.
@@ -179,7 +179,10 @@ fn dns(cx: &Cx) -> Want {
                 waiting(differs(&format!("{address} port 53"), other.unwrap_or_default()), waits.as_ref())
             }
         }
-    })
+    });
+    // Where its pods may be, so that those machines tell why, too.
+    let others = asked_about(cx.cluster, cx.node);
+    want.about(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
 }
 
 fn pods(cx: &Cx, node: &Node) -> Want {

@@ -50,6 +50,9 @@ const PLAIN: Injection = Injection {
     converges: true,
 };
 
+/// nft, which the machines do not have; kube-proxy's image has it.
+const NFT: &str = "chroot /proc/$(pidof kube-proxy)/root nft";
+
 macro_rules! injected {
     ($($ground:ident $says:literal: $injection:expr;)+) => {
         &[$(Scenario {
@@ -61,6 +64,17 @@ macro_rules! injected {
 }
 
 pub const SCENARIOS: &[Scenario] = injected! {
+    Cluster "a packet filter that drops what it passes on": Injection {
+        cause: "forward-drop",
+        on: "m1",
+        evidence: "chain forward of table inet mine has policy drop",
+        remedy: "range of the pods",
+        break_it: |w| {
+            w.lab.ssh("m1", &format!("{NFT} add table inet mine; {NFT} add chain inet mine forward '{{ type filter hook forward priority 0; policy drop; }}'"));
+        },
+        mend: |w| drop(w.lab.ssh("m1", &format!("{NFT} delete table inet mine"))),
+        ..PLAIN
+    };
     Cluster "containerd does not start": Injection {
         cause: "containerd-stopped",
         evidence: "ActiveState=",
