@@ -12,11 +12,13 @@ use crate::probe::Answer;
 use crate::steps::{STAGES, Via};
 
 mod ask;
+mod packets;
 mod quantity;
 mod read;
 mod whole;
 
 pub use ask::{Topic, questions};
+pub use packets::{Packets, Reached};
 pub use quantity::{billionths, by_node};
 
 /// Something that may be there, and may be visible. In JSON its value; `null` where there is none or nobody could
@@ -162,6 +164,8 @@ pub struct NodeStatus {
     pub schedulable: Seen<bool>,
     pub versions: Versions,
     pub drift: Seen<Vec<Drift>>,
+    /// What it reaches over the network of pods and Services.
+    pub packets: Seen<Packets>,
     /// Of the certificates that it uses, the one that ends first.
     pub certificate: Seen<Certificate>,
     /// Cores.
@@ -269,6 +273,7 @@ fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDate
             os: system("os"),
         },
         drift: read::machine(told).then(|_| Seen::Is(told.changes.iter().map(drift).collect())),
+        packets: about(Topic::Packets).then(|text| packets::read(cluster, told.node, &text)),
         certificate: about(Topic::Certificates).then(|text| read::nearest(&text, now)),
         cpu: said.cpu.clone(),
         memory: said.memory.clone(),
@@ -299,6 +304,7 @@ impl NodeStatus {
             ("containerd", self.versions.containerd.why()),
             ("kernel", self.versions.kernel.why()),
             ("os", self.versions.os.why()),
+            ("packets", self.packets.why()),
             ("certificate", self.certificate.why()),
             ("uptime", self.uptime.why()),
         ];

@@ -21,9 +21,20 @@ lasting() {
   return 1
 }
 
-# restart NAMESPACE_POD PROGRAM: ends the program; the kubelet starts its container again.
+# restart NODE NAMESPACE POD PROGRAM LABEL: ends the program; the kubelet starts its container again. A kubelet waits longer each
+# time, up to five minutes, so after five seconds the pod is deleted: a new one starts at once.
 restart() {
-  for pid in $(daemon "$1" "$2"); do kill -s TERM "$pid" 2>/dev/null || :; done
+  old=$(daemon "$2_$3" "$4")
+  for pid in $old; do kill -s TERM "$pid" 2>/dev/null || :; done
+  tries=0
+  while [ $tries -lt 25 ]; do
+    sleep 0.2
+    new=$(daemon "$2_$3" "$4")
+    [ -z "$new" ] || [ "$new" = "$old" ] || return 0
+    tries=$((tries + 1))
+  done
+  command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
+    --field-selector "spec.nodeName=$1" -l "$5" >/dev/null || :
 }
 
 # flannel_value NAME: what flannel wrote about this node.
@@ -94,16 +105,16 @@ flannel_is_right() {
   [ -z "$faults" ] || { echo "$faults" >&2; return 1; }
 }
 
-# flannel_again ADDRESS PODS: takes routes away that lead the pods of other nodes elsewhere, and restarts flannel, which lays out
+# flannel_again NODE ADDRESS PODS: takes routes away that lead the pods of other nodes elsewhere, and restarts flannel, which lays out
 # everything when it starts.
 flannel_again() {
-  ! flannel_is_right "$@" 2>/dev/null || return 0
+  ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   own=$(flannel_value FLANNEL_SUBNET)
   if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
-    tunnels "$own" "$2" | sed -n 's/^stray //p' | while read -r to; do ip -4 route flush exact "$to"; done
+    tunnels "$own" "$3" | sed -n 's/^stray //p' | while read -r to; do ip -4 route flush exact "$to"; done
   fi
-  restart kube-flannel_flannel flanneld
-  patiently flannel_is_right "$@"
+  restart "$1" kube-flannel flannel flanneld app=flannel
+  patiently flannel_is_right "$2" "$3"
 }
 
 # packets NAME ADDRESS PORT ...: asks all of these at once, and says "NAME reached", "NAME refused" or "NAME silent" of each. A
@@ -180,11 +191,11 @@ service_answers() {
   case $(packets service "$1" "$2") in 'service reached') ;; *) echo "$1 port $2 does not answer" >&2; return 1 ;; esac
 }
 
-# proxy_again ADDRESS PORT: restarts kube-proxy, which writes all of its rules when it starts.
+# proxy_again NODE ADDRESS PORT: restarts kube-proxy, which writes all of its rules when it starts.
 proxy_again() {
-  ! service_answers "$@" 2>/dev/null || return 0
-  restart kube-system_kube-proxy kube-proxy
-  patiently service_answers "$@"
+  ! service_answers "$2" "$3" 2>/dev/null || return 0
+  restart "$1" kube-system kube-proxy kube-proxy k8s-app=kube-proxy
+  patiently service_answers "$2" "$3"
 }
 
 # answered NAME STATE...: waits until the question NAME, which the function `questions` asks with others, comes out as one of

@@ -67,6 +67,7 @@ impl Node1 {
         let Node1 { link, address, routes, neighbours, entries, .. } = self;
         let stands = format!(
             "daemon() {{ echo 7; }}\nlasting() {{ :; }}\nkill() {{ echo \"kill $*\"; }}\n\
+             command() {{ case $* in kubectl*) shift 5; echo \"kubectl $*\" | sed 's/ --wait=false//' >&2 ;; esac; }}\n\
              ip() {{\n  case $* in\n  *'link show'*) cat <<'X'\n{link}\nX\n;;\n  *'addr show'*) cat <<'X'\n{address}\nX\n;;\n\
                *'route show'*) cat <<'X'\n{routes}X\n;;\n  *'neigh show'*) cat <<'X'\n{neighbours}X\n;;\n  *) echo \"ip $*\" ;;\n  esac\n}}\n\
              bridge() {{ cat <<'X'\n{entries}X\n}}\n"
@@ -135,7 +136,7 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
 
 #[test]
 fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_first() {
-    let again = "flannel_again 198.18.0.12 10.244.0.0/16";
+    let again = "flannel_again w1 198.18.0.12 10.244.0.0/16";
     for shell in common::shells() {
         assert_eq!(Node1::right().run(shell, again), (true, String::new()), "{shell}");
         let node = Node1 { routes: format!("{ROUTES}blackhole 10.244.2.128/25\n"), ..Node1::right() };

@@ -108,6 +108,9 @@ impl Fleet {
                 }
                 Topic::Packages => said("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n"),
                 Topic::Certificates => said(&certificates(&trust)),
+                Topic::Packets => {
+                    said("kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\n")
+                }
                 Topic::Api => said("healthy\n"),
                 Topic::Etcd => said(HEALTH),
                 Topic::Members => said(MEMBERS),
@@ -283,6 +286,29 @@ fn without_the_api_nothing_is_said_of_what_it_knows() {
 }
 
 #[test]
+fn what_was_not_asked_is_not_told_as_reached() {
+    let mut fleet = Fleet::converged();
+    for (i, answer) in [
+        (0, "service reached\ndns silent\npod:w2 silent\n"),
+        (1, "service refused\ndns refused\n"),
+        (2, "there is no bash to ask with\n"),
+    ] {
+        let packets = fleet.nodes[i].answers.iter_mut().find(|(topic, _)| *topic == Topic::Packets);
+        packets.unwrap().1 = said(answer);
+    }
+    let status = serde_json::to_value(fleet.status()).unwrap();
+    let packets = |i: usize| status["nodes"][i]["packets"].clone();
+    let pods = json!({"w1": "not-checked", "w2": "not-reached"});
+    assert_eq!(packets(0), json!({"service": "reached", "dns": "not-reached", "pods": pods}));
+    assert_eq!(packets(1), json!({"service": "not-reached", "dns": "not-reached", "pods": {}}));
+    assert_eq!(packets(2), json!({"service": "not-checked", "dns": "not-checked", "pods": {}}));
+    let lines = report::status::lines(&fleet.status(), None, false, false).join("\n");
+    let row = |name: &str| lines.lines().find(|line| line.starts_with(name)).unwrap().to_string();
+    assert!(row("m1").contains(" 1/3 ") && row("w1").contains(" 0/2 "), "{lines}");
+    assert!(row("w2").contains("  ?  "), "{lines}");
+}
+
+#[test]
 fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
     let mut fleet = Fleet::converged();
     for i in 0..3 {
@@ -291,6 +317,7 @@ fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
                 Topic::System => continue,
                 Topic::Packages => said("kubelet absent\ncontainerd absent\n"),
                 Topic::Certificates => said(""),
+                Topic::Packets => said("not here\n"),
                 Topic::Etcd | Topic::Members => said("no etcd\n"),
                 Topic::Nodes => said("absent\nabsent\nabsent\n"),
                 Topic::Network => said("absent\n"),

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind};
 use crate::report::alike::{self, MANY, SCREENFUL};
 use crate::report::{color, count, exit};
 use crate::secret::Shown;
-use crate::status::{Drift, Health, NodeStatus, Seen, Share, Status, Whole};
+use crate::status::{Drift, Health, NodeStatus, Packets, Seen, Share, Status, Whole};
 
 /// There is none.
 const NONE: &str = "–";
@@ -35,6 +35,7 @@ const COLUMNS: &[(u8, Column)] = &[
     (0, ("SSH", |node| if node.reachable { "yes" } else { "no" }.into())),
     (0, ("READY", ready)),
     (0, ("DRIFT", |node| shown(&node.drift, |drift| in_words(drift)))),
+    (1, ("PACKETS", |node| shown(&node.packets, arrived))),
     (5, ("KUBELET", |node| shown(&node.versions.kubelet, String::clone))),
     (7, ("CONTAINERD", |node| shown(&node.versions.containerd, String::clone))),
     (1, ("CERTS", |node| shown(&node.certificate, |it| validity(it.days)))),
@@ -294,6 +295,14 @@ fn gibibytes(bytes: u64) -> String {
 /// At most two places.
 fn number(value: f64) -> String {
     format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').into()
+}
+
+/// `3/3`: reached, of those that were asked.
+fn arrived(packets: &Packets) -> String {
+    match packets.sum() {
+        (_, 0) => UNKNOWN.into(),
+        (reached, asked) => format!("{reached}/{asked}"),
+    }
 }
 
 fn validity(days: i64) -> String {

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Network, Node};
 use crate::etcd::{ETCD, MEMBERS};
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Object};
+use crate::steps::packets;
 
 /// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,7 @@ pub enum Topic {
     System,
     Packages,
     Certificates,
+    Packets,
     /// From here on of control planes only: this one's API server, and its etcd.
     Api,
     Etcd,
@@ -28,6 +30,8 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
         (Topic::System, Ask::Shell(SYSTEM.into())),
         (Topic::Packages, Ask::Packages(vec!["kubelet".into(), "containerd".into()])),
         (Topic::Certificates, Ask::Shell(CERTIFICATES.into())),
+        // In the words of the wants, so that it is asked once.
+        (Topic::Packets, Ask::Shell(packets::ask(cluster, node))),
     ];
     if node.is_control_plane() {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();

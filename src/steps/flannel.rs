@@ -14,12 +14,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         return Ok(vec![]);
     }
     let is_member = cx.machine.is_member();
-    let (ip, pods) = (cx.node.ip.to_string(), cx.cluster.pods.to_string());
+    let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
         Want::that("flannel's interface and routes are as flannel makes them")
             .ask(sh!("{PODS}{PACKETS}flannel_faults {ip} {pods}", PODS, PACKETS, ip, pods))
             .is("")
-            .run(sh!("{PODS}{PACKETS}flannel_again {ip} {pods}", PODS, PACKETS, ip, pods))
+            .run(sh!("{PODS}{PACKETS}flannel_again {node} {ip} {pods}", PODS, PACKETS, node, ip, pods))
             .only(is_member)
             .nothing_to_undo(WITH_THE_MEMBER),
         first(cx).only(is_member).nothing_to_undo(WITH_THE_MEMBER),

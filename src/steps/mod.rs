@@ -16,7 +16,7 @@ mod labels;
 mod member;
 mod network;
 mod nodes;
-mod packets;
+pub mod packets;
 mod pki;
 pub mod preflight;
 mod runtime;

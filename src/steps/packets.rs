@@ -20,7 +20,7 @@ const OTHERS: usize = 4;
 pub(super) const PROXY: &str = "kube-proxy runs";
 
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
-pub(super) fn ask(cluster: &Cluster, node: &Node) -> Sh {
+pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
         "{PODS}{PACKETS}{KUBECTL}{questions}here=\n\
          for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
@@ -64,7 +64,7 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
 }
 
 /// The other nodes of which a control plane asks a pod.
-fn asked_about<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
+pub fn asked_about<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
     let few = cluster.nodes.len() <= ALL;
     let workers = cluster.nodes.iter().filter(|node| !node.is_control_plane()).take(OTHERS);
     let chosen: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
@@ -94,7 +94,7 @@ fn query(domain: &str, service: IpAddr) -> String {
 }
 
 /// What came of a question: `reached`, `refused`, `silent`; `None`: it was not asked.
-pub(super) fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+pub fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 

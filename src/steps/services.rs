@@ -28,7 +28,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                     _ => Verdict::Holds,
                 }
             })
-            .run(sh!("{PODS}{PACKETS}proxy_again {address} 443", PODS, PACKETS, address))
+            .run(sh!(
+                "{PODS}{PACKETS}proxy_again {node} {address} 443",
+                PODS,
+                PACKETS,
+                node = cx.node.name,
+                address
+            ))
             .only(cx.machine.is_member())
             .nothing_to_undo(WITH_THE_MEMBER),
     ])

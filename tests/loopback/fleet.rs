@@ -61,6 +61,23 @@ pub static UNSETTLED: &[Stage] = &[
     Stage { name: "settle", on: On::ControlPlanes, via: Via::Node, needs: Needs::Nothing, steps: &[PAGE] },
 ];
 
+const ANSWER: Step = Step { name: "answer", why: "so that something depends on all others", wants: answer };
+
+/// Something that only another machine can put right.
+pub static RESTING: &[Stage] = &[
+    FIT,
+    PREPARE,
+    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[ANSWER] },
+];
+
+fn answer(_: &Cx) -> Result<Vec<Want>> {
+    let answers = Want::that("the network answers")
+        .ask("if [ -e /etc/toy/answers ]; then echo yes; else echo silent; fi")
+        .is("yes")
+        .run("echo waited >>/etc/toy/waited; [ -e /etc/toy/answers ]");
+    Ok(vec![answers.settles()])
+}
+
 fn page(_: &Cx) -> Result<Vec<Want>> {
     let up = Want::that("the page is up")
         .ask("if [ -e /etc/toy/waited ] && [ $(wc -l </etc/toy/waited) -gt 1 ]; then echo up; else echo down; fi")

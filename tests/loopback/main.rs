@@ -168,6 +168,34 @@ async fn what_came_and_went_again_is_waited_for_once_more() {
 }
 
 #[tokio::test]
+async fn what_depends_on_all_is_judged_when_nothing_is_changed_any_more() {
+    for repaired in [true, false] {
+        let mut fleet = Fleet::settled(&["m1", "w1"]).await;
+        fleet.stages = fleet::RESTING;
+        let (m1, w1) = (fleet.machine("m1"), fleet.machine("w1"));
+        m1.write("etc/toy/answers", "");
+        m1.write("etc/toy/switch", "off\n");
+        let answers = w1.path("etc/toy/answers");
+        let also = if repaired { format!("; : >{}", answers.display()) } else { String::new() };
+        m1.command("switch", &format!("sleep 0.3; echo on >$ROOT/etc/toy/switch{also}"));
+        let outcome = fleet.apply().await;
+        assert!(outcome.planned.contains(&("w1".into(), "the network answers".into())));
+        assert!(outcome.changed.contains(&("m1".into(), "the switch is on".into())), "{}", outcome.shown);
+        assert!(
+            outcome
+                .at(|e| matches!(e, Event::Waiting { node, for_what } if node == "w1" && for_what == "m1"))
+                .is_some()
+        );
+        assert_eq!(outcome.left.len(), usize::from(!repaired), "{}", outcome.shown);
+        assert_eq!(
+            !w1.path("etc/toy/waited").exists(),
+            repaired,
+            "its fix runs only where it is still so at the end"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_fix_without_effect_is_told_and_not_repeated() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");

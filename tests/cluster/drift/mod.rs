@@ -217,7 +217,8 @@ fn one(ground: &mut Ground, kind: &Kind) {
     if !kind.then.is_empty() {
         kubectl(world, kind.then);
     }
-    ground.looks = Some(after);
+    // What is taken away only now was seen.
+    ground.looks = (kind.then.is_empty() || kind.differs.is_empty()).then_some(after);
 }
 
 fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
