@@ -101,7 +101,13 @@ pub fn environment(name: &str, value: &str) -> String {
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 
-/// Asks with real packets, and finds what of flannel is missing: `packets`, `flannel_faults` and others; after `PODS`.
+/// Finds and restarts programs of DaemonSets: `daemon`, `lasting`, `restart`; after `PODS`.
+pub const DAEMONS: Sh = Sh::raw(include_str!("../templates/daemons.sh"));
+
+/// Looks at what flannel made: `flannel_faults`, `flannel_again`; after `DAEMONS`.
+pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
+
+/// Asks with real packets: `packets`, `pods_of`, `answered`, `proxy_again`; after `DAEMONS`.
 pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
 
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says

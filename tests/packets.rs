@@ -12,7 +12,7 @@ use std::time::Instant;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::shell::{PACKETS, PODS};
+use ironstrap::shell::{DAEMONS, FLANNEL, PACKETS, PODS};
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use time::OffsetDateTime;
 
@@ -20,7 +20,8 @@ use time::OffsetDateTime;
 fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool, String) {
     let place = common::place::Place::with(files);
     let lib = include_str!("../templates/lib.sh");
-    let text = format!("set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{PACKETS}\n{stands}\n{script}\n");
+    let text =
+        format!("set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{stands}\n{script}\n");
     let text = ["/run/", "/proc/net/", "/var/log/"]
         .iter()
         .fold(text, |text, dir| text.replace(dir, &format!("{}{dir}", place.root())));

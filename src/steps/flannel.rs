@@ -3,7 +3,7 @@
 
 use crate::cluster::Network;
 use crate::error::Result;
-use crate::shell::{PACKETS, PODS, sh};
+use crate::shell::{DAEMONS, FLANNEL, PODS, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
@@ -17,9 +17,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
         Want::that("flannel's interface and routes are as flannel makes them")
-            .ask(sh!("{PODS}{PACKETS}flannel_faults {ip} {pods}", PODS, PACKETS, ip, pods))
+            .ask(sh!("{PODS}{DAEMONS}{FLANNEL}flannel_faults {ip} {pods}", PODS, DAEMONS, FLANNEL, ip, pods))
             .is("")
-            .run(sh!("{PODS}{PACKETS}flannel_again {node} {ip} {pods}", PODS, PACKETS, node, ip, pods))
+            .run(sh!(
+                "{PODS}{DAEMONS}{FLANNEL}flannel_again {node} {ip} {pods}",
+                PODS,
+                DAEMONS,
+                FLANNEL,
+                node,
+                ip,
+                pods
+            ))
             .only(is_member)
             .nothing_to_undo(WITH_THE_MEMBER),
         first(cx).only(is_member).nothing_to_undo(WITH_THE_MEMBER),

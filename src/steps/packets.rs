@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
-use crate::shell::{KUBECTL, PACKETS, PODS, Sh, sh};
+use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, Sh, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
@@ -22,11 +22,12 @@ pub(super) const PROXY: &str = "kube-proxy runs";
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
 pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
-        "{PODS}{PACKETS}{KUBECTL}{questions}here=\n\
+        "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{questions}here=\n\
          for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
          [ -n \"$here\" ] || { echo not here; exit 0; }\n\
          ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nquestions",
         PODS,
+        DAEMONS,
         PACKETS,
         KUBECTL,
         questions = questions(cluster, node),
@@ -126,8 +127,9 @@ fn asked(
     judge: impl Fn(&str) -> Verdict + Send + Sync + 'static,
 ) -> Want {
     let fix = sh!(
-        "{PODS}{PACKETS}{KUBECTL}{questions}answered {name} {good}",
+        "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{questions}answered {name} {good}",
         PODS,
+        DAEMONS,
         PACKETS,
         KUBECTL,
         questions = questions(cx.cluster, cx.node),

@@ -3,7 +3,7 @@
 
 use super::packets;
 use crate::error::Result;
-use crate::shell::{PACKETS, PODS, sh};
+use crate::shell::{DAEMONS, PACKETS, PODS, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
@@ -29,8 +29,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                 }
             })
             .run(sh!(
-                "{PODS}{PACKETS}proxy_again {node} {address} 443",
+                "{PODS}{DAEMONS}{PACKETS}proxy_again {node} {address} 443",
                 PODS,
+                DAEMONS,
                 PACKETS,
                 node = cx.node.name,
                 address

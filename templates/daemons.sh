@@ -1,0 +1,37 @@
+# Shell that finds and restarts the programs of DaemonSets on this machine. Sent after pods.sh. POSIX sh.
+
+# daemon NAMESPACE_POD PROGRAM: the processes of this program in the pods whose folders of logs begin so.
+daemon() {
+  for folder in "/var/log/pods/$1"-*_*; do
+    [ ! -d "$folder" ] || program "${folder##*_}" "$2"
+  done
+}
+
+# lasting NAMESPACE_POD PROGRAM: such a process runs, and has run for five seconds. One that started a moment ago is still
+# at work on what it has to set up.
+lasting() {
+  read -r up _ </proc/uptime
+  for pid in $(daemon "$1" "$2"); do
+    { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || continue
+    # shellcheck disable=SC2086
+    started=$(set -- ${stat##*) }; echo "${20}")
+    [ $((${up%.*} - started / 100)) -lt 5 ] || return 0
+  done
+  return 1
+}
+
+# restart NODE NAMESPACE POD PROGRAM LABEL: ends the program; the kubelet starts its container again. A kubelet waits longer each
+# time, up to five minutes, so after five seconds the pod is deleted: a new one starts at once.
+restart() {
+  old=$(daemon "$2_$3" "$4")
+  for pid in $old; do kill -s TERM "$pid" 2>/dev/null || :; done
+  tries=0
+  while [ $tries -lt 25 ]; do
+    sleep 0.2
+    new=$(daemon "$2_$3" "$4")
+    [ -z "$new" ] || [ "$new" = "$old" ] || return 0
+    tries=$((tries + 1))
+  done
+  command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
+    --field-selector "spec.nodeName=$1" -l "$5" >/dev/null || :
+}

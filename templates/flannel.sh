@@ -1,0 +1,81 @@
+# Shell that looks at what flannel made on this machine, and has flannel make it again. Sent after daemons.sh. POSIX sh.
+
+# flannel_value NAME: what flannel wrote about this node.
+flannel_value() {
+  sed -n "s/^$1=//p" /run/flannel/subnet.env 2>/dev/null || :
+}
+
+# flannel_faults ADDRESS PODS: a line for each thing that flannel made on this node, and that is not as flannel makes it.
+# ADDRESS is the node's own address, and PODS the range of all pods.
+flannel_faults() {
+  lasting kube-flannel_flannel flanneld || return 0
+  own=$(flannel_value FLANNEL_SUBNET)
+  if [ -z "$own" ]; then echo '/run/flannel/subnet.env does not name the range of this node'; return 0; fi
+  if ! grep -q '^ *flannel\.1:' /proc/net/dev; then echo 'the interface flannel.1 does not exist'; return 0; fi
+  # flannel gives the interface the first address of the range, and notes the one after it.
+  host=${own%/*}
+  net=${host%.*}.$((${host##*.} - 1))
+  case "$(ip -4 -o addr show dev flannel.1) " in *" inet $net/32 "*) ;; *) echo "flannel.1 does not have the address $net" ;; esac
+  link=$(ip -d -o link show dev flannel.1)
+  case $link in *[\<,]UP[,\>]*) ;; *) echo 'flannel.1 is down' ;; esac
+  mtu=$(flannel_value FLANNEL_MTU)
+  case $link in *" mtu ${mtu:-1450} "*) ;; *) echo "the MTU of flannel.1 is not ${mtu:-1450}" ;; esac
+  case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from $1" ;; esac ;; esac
+  tunnels "$own" "$2" | awk '$1 == "fault" { sub(/^fault /, ""); print }'
+}
+
+# tunnels OWN PODS: the way to the pods of each other node. "tunnel GATEWAY ADDRESS" is one that is complete, and "fault" a line
+# about one that is not. flannel keeps a route, a neighbour and a forwarding entry for each.
+tunnels() {
+  {
+    ip -4 neigh show dev flannel.1 nud permanent | sed 's/^/neigh /'
+    bridge fdb show dev flannel.1 | sed 's/^/fdb /'
+    ip -4 route show root "$2" | sed 's/^/route /'
+  } | awk -v own="$1" '
+    function number(ip,  a) { split(ip, a, "."); return ((a[1] * 256 + a[2]) * 256 + a[3]) * 256 + a[4] }
+    function range(ip) { return int(number(ip) / 2 ^ (32 - bits)) }
+    BEGIN { split(own, a, "/"); bits = a[2] }
+    $1 == "neigh" { for (i = 2; i < NF; i++) if ($i == "lladdr") mac[$2] = $(i + 1) }
+    $1 == "fdb" { for (i = 2; i < NF; i++) if ($i == "dst") dst[$2] = $(i + 1) }
+    $1 == "route" { line[++n] = $0 }
+    END {
+      for (i = 1; i <= n; i++) {
+        $0 = line[i]
+        to = $2 ~ /^[0-9]/ ? $2 : $3
+        split(to, a, "/")
+        sub(/^route /, "")
+        sub(/ +$/, "")
+        if ($2 == "via" && $1 == $3 "/" bits && $5 == "flannel.1") { routed[$3] = 1; continue }
+        stray[++m] = $0; where[m] = range(a[1]); size[m] = a[2] == "" ? 32 : a[2]; dest[m] = to
+      }
+      for (gateway in mac) {
+        taken = ""
+        for (i = 1; i <= m; i++) if (where[i] == range(gateway) && size[i] >= bits) { taken = stray[i]; print "stray " dest[i] }
+        if (taken != "") print "fault a route leads the pods of " gateway "/" bits " elsewhere: " taken
+        else if (!(gateway in routed)) print "fault there is no route to the pods of " gateway "/" bits
+        else if (!(mac[gateway] in dst)) print "fault flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits
+        else print "tunnel " gateway " " dst[mac[gateway]]
+      }
+      for (gateway in routed) if (!(gateway in mac)) print "fault flannel.1 does not know the neighbour " gateway ", the way to its pods"
+    }'
+}
+
+# flannel_is_right ADDRESS PODS
+flannel_is_right() {
+  faults=$(flannel_faults "$@")
+  [ -n "$(daemon kube-flannel_flannel flanneld)" ] || { echo 'flannel does not run here' >&2; return 1; }
+  lasting kube-flannel_flannel flanneld || { echo 'flannel started a moment ago' >&2; return 1; }
+  [ -z "$faults" ] || { echo "$faults" >&2; return 1; }
+}
+
+# flannel_again NODE ADDRESS PODS: takes routes away that lead the pods of other nodes elsewhere, and restarts flannel, which lays out
+# everything when it starts.
+flannel_again() {
+  ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
+  own=$(flannel_value FLANNEL_SUBNET)
+  if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
+    tunnels "$own" "$3" | sed -n 's/^stray //p' | while read -r to; do ip -4 route flush exact "$to"; done
+  fi
+  restart "$1" kube-flannel flannel flanneld app=flannel
+  patiently flannel_is_right "$2" "$3"
+}
