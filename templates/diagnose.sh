@@ -48,14 +48,13 @@ for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_ku
   done
 done
 
-# Chains that drop what the machine passes on, where nothing accepts it. Not every machine has nft; kube-proxy's image has.
-nft=$(command -v nft)
-for folder in /var/log/pods/kube-system_kube-proxy-*_*; do
-  for pid in $(program "${folder##*_}" kube-proxy); do
-    [ -n "$nft" ] || nft="chroot /proc/$pid/root nft"
-  done
-done
-[ -z "$nft" ] || timeout 5 $nft list chains |
+# Chains that drop what the machine passes on, where nothing accepts it. Not every machine has nft; kube-proxy's image has it.
+chains() {
+  if [ -x /usr/sbin/nft ]; then timeout 5 /usr/sbin/nft list chains; return; fi
+  proxy=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1)
+  [ -z "$proxy" ] || k8s tasks exec --exec-id "ironstrap-$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')" "$proxy" /usr/sbin/nft list chains </dev/null
+}
+chains |
   awk '$1 == "table" { table = $2 " " $3 } $1 == "chain" { chain = $2 } / hook forward / && /policy drop/ { print "chain " chain " of table " table " has policy drop" }' |
   from forward 5
 
