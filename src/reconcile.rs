@@ -24,6 +24,7 @@ use crate::step::Ask;
 use crate::steps::Stage;
 
 mod apply;
+mod brake;
 mod credentials;
 mod decide;
 mod diagnose;

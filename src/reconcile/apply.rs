@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::brake::interruptions;
 use super::decide::Next;
 use super::rest::Turn;
 use super::work::{self, Done};
@@ -16,7 +17,6 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::plan::{Change, State};
 use crate::report::Event;
-use crate::report::alike::names;
 use crate::shell::Shell;
 use crate::steps::{Needs, Via};
 
@@ -94,7 +94,8 @@ impl<S: Shell> Fleetwork<S> {
         while again {
             again = false;
             for member in self.members.iter_mut().filter(|member| member.left.is_some()) {
-                member.work.broke |= std::mem::take(&mut member.work.disrupts);
+                let disrupts = std::mem::take(&mut member.work.disrupts);
+                member.work.broke.extend(disrupts);
             }
             let fleet = self.fleet();
             let round = Round { speaks: self.api(&fleet), fleet, door: OnceCell::new() };
@@ -102,11 +103,12 @@ impl<S: Shell> Fleetwork<S> {
                 if self.members[i].work.busy || self.members[i].left.is_some() {
                     continue;
                 }
-                let (pressing, disrupts) = (self.members[i].pressing, self.members[i].work.disrupts);
+                let member = &self.members[i];
+                let (pressing, disrupts) = (member.pressing, !member.work.disrupts.is_empty());
                 self.next(i, &round, working)?;
                 let member = &self.members[i];
                 again |= member.left.is_some() || (pressing > 0 && member.pressing == 0);
-                again |= disrupts && !member.work.disrupts;
+                again |= disrupts && member.work.disrupts.is_empty();
             }
         }
         Ok(())
@@ -137,7 +139,7 @@ impl<S: Shell> Fleetwork<S> {
     /// Gives a node whose state is known the first piece of work that it needs and need not wait for.
     fn advance(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
         if self.is_calm(i, &round.fleet) {
-            self.members[i].work.disrupts = false;
+            self.members[i].work.disrupts.clear();
             return Ok(());
         }
         let (stages, speaks) = (self.judge_all(i, &round.fleet)?, round.speaks == Some(i));
@@ -161,14 +163,17 @@ impl<S: Shell> Fleetwork<S> {
                     Next::Again => self.ask(i, Duration::from_secs(1), working),
                     Next::Leave(wrong) => self.members[i].leave(wrong),
                     Next::Fix(changes) => match self.waits(i, t, &changes, round)? {
-                        Some(for_what) => self.wait(i, for_what),
+                        Some(for_what) => {
+                            self.hold_back(i, &changes);
+                            self.wait(i, for_what);
+                        }
                         None => self.fix(i, t, changes, working),
                     },
                 }
                 return Ok(());
             }
         }
-        self.members[i].work.disrupts = false;
+        self.members[i].work.disrupts.clear();
         Ok(())
     }
 
@@ -200,23 +205,7 @@ impl<S: Shell> Fleetwork<S> {
                 return Ok(Some(other.node.name.clone()));
             }
         }
-        if !is_member || !changes.iter().any(|change| change.disrupts) {
-            return Ok(None);
-        }
-        let alike = |m: &&super::Member<S>| m.node.role == member.node.role;
-        // What broke one control plane is not tried on the others, or it might be the end of etcd's majority.
-        let broke = |m: &&super::Member<S>| m.node.is_control_plane() && m.work.broke;
-        if let Some(broken) = self.members.iter().filter(alike).find(broke) {
-            return Ok(Some(broken.node.name.clone()));
-        }
-        let disrupted = self.members.iter().filter(alike).filter(|m| m.work.disrupts);
-        let limit = if member.node.is_control_plane() {
-            1
-        } else {
-            self.members.iter().filter(alike).count().div_ceil(10)
-        };
-        let others: Vec<&str> = disrupted.map(|m| m.node.name.as_str()).collect();
-        Ok((others.len() >= limit).then(|| names(others)))
+        Ok(self.brake(i, changes))
     }
 
     /// Whether a control plane is done with itself, and whoever joins finds the door open.
@@ -266,7 +255,7 @@ impl<S: Shell> Fleetwork<S> {
         (member.work.stage, member.work.holds) = (Some(t), true);
         member.work.began = Some(Instant::now());
         member.work.entering |= self.stages[t].needs == Needs::SeedFirst;
-        member.work.disrupts = is_member && changes.iter().any(|change| change.disrupts);
+        member.work.disrupts = if is_member { interruptions(&changes) } else { BTreeSet::new() };
         let reaching = changes.iter().filter(|change| change.reaches);
         member.work.reaches = reaching.flat_map(|change| change.about.clone()).collect();
         member.execs += 1;
@@ -281,6 +270,7 @@ impl<S: Shell> Fleetwork<S> {
     fn begin(&mut self, i: usize, working: &mut Working, work: impl Future<Output = Done> + Send + 'static) {
         self.members[i].work.busy = true;
         self.members[i].work.waits = None;
+        self.members[i].work.held_back_by.clear();
         working.spawn(async move { (i, work.await) });
     }
 

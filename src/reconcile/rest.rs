@@ -57,7 +57,7 @@ impl<S: Shell> Fleetwork<S> {
 
     pub(super) fn wait(&mut self, i: usize, for_what: String) {
         let member = &mut self.members[i];
-        member.work.disrupts = false;
+        member.work.disrupts.clear();
         if member.work.waits.as_ref() != Some(&for_what) {
             member.work.waits = Some(for_what.clone());
             self.events.tell(Event::Waiting { node: member.node.name.clone(), for_what });

@@ -28,10 +28,12 @@ pub(super) struct State {
     pub disturbed: bool,
     /// The stage of the fixes that run.
     pub stage: Option<usize>,
-    /// Fixes interrupt a member, or did and nobody knows yet how it took them.
-    pub disrupts: bool,
-    /// It was left after such fixes.
-    pub broke: bool,
+    /// The changes that interrupt a member: those that run, and those whose effect is not known yet.
+    pub disrupts: BTreeSet<String>,
+    /// The changes of that kind after which it was left.
+    pub broke: BTreeSet<String>,
+    /// The members that a change broke which this one does not get for that reason.
+    pub held_back_by: Vec<String>,
     /// Nodes whose machines they change, too.
     pub reaches: Vec<String>,
     /// When the last script of fixes was sent.

@@ -1,6 +1,6 @@
 //! A fleet of such machines, steps that are small enough to see through, and runs over all of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -170,6 +170,8 @@ pub struct Outcome {
     pub changed: BTreeSet<(String, String)>,
     pub left: Vec<Error>,
     pub open: usize,
+    /// By node that did not get a change, the members that it broke.
+    pub held_back: BTreeMap<String, Vec<String>>,
     /// Everything that anybody could have been shown.
     pub shown: String,
 }
@@ -324,6 +326,8 @@ impl Fleet {
             member.changed.iter().map(move |key| (member.node.name.clone(), that(key)))
         });
         let changed: BTreeSet<(String, String)> = changed.collect();
+        let held_back = work.members().iter().map(|m| (m.node.name.clone(), m.held_back_by().to_vec()));
+        let held_back: BTreeMap<_, _> = held_back.filter(|(_, by)| !by.is_empty()).collect();
         let counted = work.members().iter().filter(|member| member.counts());
         let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
         let open = work.members().iter().map(|member| member.pressing).sum();
@@ -343,7 +347,7 @@ impl Fleet {
         for machine in &self.machines {
             shown += &machine.seen.commands.lock().unwrap().join("\n");
         }
-        Outcome { result, events, planned, changed, left, open, shown }
+        Outcome { result, events, planned, changed, left, open, held_back, shown }
     }
 
     /// An apply after which everything is as wanted.

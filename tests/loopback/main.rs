@@ -442,6 +442,37 @@ async fn what_broke_one_control_plane_is_not_tried_on_the_others() {
 }
 
 #[tokio::test]
+async fn what_broke_one_worker_is_not_tried_on_the_others_nor_on_a_control_plane() {
+    let fleet = Fleet::settled(&["m1", "w1", "w2", "w3"]).await;
+    let (workers, mut broken) = (["w1", "w2", "w3"], String::new());
+    for name in workers {
+        fleet.machine(name).command("restarting", "echo no more; exit 1");
+        fleet.machine(name).write("etc/toy/greeting", "hello\n");
+    }
+    for _ in 0..2 {
+        let outcome = fleet.apply().await;
+        let left: Vec<_> = outcome.left.iter().map(|error| error.node.clone().unwrap()).collect();
+        assert_eq!(left.len(), 1, "of three workers one is interrupted at a time: {}", outcome.shown);
+        broken.clone_from(&left[0]);
+        for name in workers.iter().filter(|name| **name != broken) {
+            assert_eq!(outcome.began(name, "prepare"), None);
+            assert_eq!(outcome.held_back[*name], left);
+        }
+        assert!(outcome.open > 0, "and it is not called done");
+    }
+    // The control plane begins beside the first worker, so what broke that one may break it, and then nobody else.
+    fleet.machine("m1").write("etc/toy/greeting", "hello\n");
+    fleet.machine("m1").command("restarting", "sleep 0.5; echo no more; exit 1");
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.left.len(), outcome.held_back.len()), (2, 2), "{}", outcome.shown);
+    // A worker that is in order again goes first with the rest, one after the other.
+    for machine in &fleet.machines {
+        machine.command("restarting", "");
+    }
+    assert_eq!(fleet.converge().await.changed.len(), 4);
+}
+
+#[tokio::test]
 async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() {
     let fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     let outcome = fleet.converge().await;

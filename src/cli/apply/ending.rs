@@ -16,6 +16,8 @@ struct Sum<'a> {
     changes: usize,
     seconds: f64,
     left_out: Option<String>,
+    /// Nodes that did not get a change, with the members that it broke.
+    held_back: Vec<String>,
 }
 
 /// `done`: what went wrong on single nodes; an error: what stopped everything.
@@ -34,6 +36,7 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
         changes: nodes.values().map(|tally| tally.changes).sum(),
         seconds: start.since.elapsed().as_secs_f64(),
         left_out: start.left_out(),
+        held_back: held_back(&start),
     };
     // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
     let partial = sum.partial().filter(|_| errors.is_empty() || !stopped && sum.came_to_something());
@@ -62,6 +65,23 @@ pub fn tallies(start: &Start) -> BTreeMap<String, Tally> {
         (member.node.name.clone(), Tally { execs: member.execs, changes: member.changed.len(), state })
     };
     start.work.members().iter().map(tally).collect()
+}
+
+/// A line for all nodes that did not get a change because it broke the same members.
+fn held_back(start: &Start) -> Vec<String> {
+    let mut held: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+    for member in start.work.members() {
+        held.entry(member.held_back_by()).or_default().push(&member.node.name);
+    }
+    held.remove(&[] as &[String]);
+    let line = |(by, nodes): (&[String], Vec<&str>)| {
+        format!(
+            "{}: not changed, because the same change broke {}; repair that first",
+            names(nodes),
+            names(by)
+        )
+    };
+    held.into_iter().map(line).collect()
 }
 
 impl Sum<'_> {
@@ -95,7 +115,8 @@ impl Sum<'_> {
             names(left)
         );
         let error = Error::new(Kind::Partial, what);
-        Some(self.left_out.iter().fold(error, |error, words| error.because(words)))
+        let why = self.held_back.iter().chain(&self.left_out);
+        Some(why.fold(error, |error, words| error.because(words)))
     }
 
     fn congratulate(&self) {
