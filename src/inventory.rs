@@ -4,6 +4,7 @@
 mod across;
 mod addons;
 mod bundle;
+mod components;
 mod coredns;
 mod fields;
 mod files;
@@ -107,9 +108,9 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         coredns: coredns::coredns(root, folder, mistakes),
         image_repository: general::image_repository(table, mistakes),
         ignore_preflight: general::ignore_preflight(table, mistakes),
-        kubelet: programs::json(root, "kubelet", mistakes),
-        kube_proxy: programs::json(root, "kube-proxy", mistakes),
-        kubeadm: programs::json(root, "kubeadm", mistakes),
+        kubelet: programs::json(root, "kubelet", kubernetes.minor, mistakes),
+        kube_proxy: programs::json(root, "kube-proxy", kubernetes.minor, mistakes),
+        kubeadm: programs::json(root, "kubeadm", kubernetes.minor, mistakes),
         api_server: programs::args(root, "api-server", mistakes),
         controller_manager,
         scheduler: programs::args(root, "scheduler", mistakes),

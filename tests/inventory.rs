@@ -122,11 +122,10 @@ fn with_comment(text: &str, n: usize) -> Option<String> {
         _ => line,
     });
     Some(
-        chosen
-            .collect::<Vec<_>>()
-            .join("\n")
-            .replace("~/.ssh/", "")
-            .replace("[flannel]", if lines[at].contains("manifests") { "[kubelet.x]" } else { "[flannel]" }),
+        chosen.collect::<Vec<_>>().join("\n").replace("~/.ssh/", "").replace(
+            "[flannel]",
+            if lines[at].contains("manifests") { "[containerd.x]" } else { "[flannel]" },
+        ),
     )
 }
 
@@ -167,10 +166,11 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
 fn other_programs_tables_keep_what_is_in_them() {
     let more = r#"
         [kubelet]
-        big = 9_000_000_000
-        half = 0.5
-        since = 2026-01-02T03:04:05Z
-        deep = { list = [1, "two", false] }
+        podPidsLimit = 9_000_000_000
+        memoryThrottlingFactor = 0.5
+        registerNode = false
+        tlsCipherSuites = ["one", "two"]
+        shutdownGracePeriodByPodPriority = [{ priority = 1 }]
         [api-server]
         feature-gates = ["A=true", "B=false"]
         [containerd]
@@ -178,8 +178,7 @@ fn other_programs_tables_keep_what_is_in_them() {
         debug.level = "info"
     "#;
     let cluster = minimal(more).unwrap();
-    let expected =
-        r#"{"big":9000000000,"deep":{"list":[1,"two",false]},"half":0.5,"since":"2026-01-02T03:04:05Z"}"#;
+    let expected = r#"{"memoryThrottlingFactor":0.5,"podPidsLimit":9000000000,"registerNode":false,"shutdownGracePeriodByPodPriority":[{"priority":1}],"tlsCipherSuites":["one","two"]}"#;
     assert_eq!(serde_json::to_string(&cluster.kubelet).unwrap(), expected);
     let gate = |value: &str| ("feature-gates".to_string(), value.to_string());
     assert_eq!(cluster.api_server, [gate("A=true"), gate("B=false")]);

@@ -1,5 +1,5 @@
 //! Settings of other programs that are decided elsewhere, with where: the inventory's own fields, kubeadm, or
-//! us. One list; what else the tables may hold is up to those programs.
+//! us. Which fields exist, and the types of their values, is in `components`.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -26,34 +26,19 @@ const PKI: &str = "ironstrap makes the certificates and kubeadm says where they 
 const KUBECONFIG: &str = "kubeadm makes the kubeconfig and says where it is; it cannot be set";
 const ETCD: &str = "kubeadm decides where etcd listens and who its members are; it cannot be set";
 
-const TABLE: &str = "this is a table";
 const FOLDER: &str = "etcd's folder is one of its own: an absolute path of at least two names made of A-Z, a-z, 0-9, -, _ and ., as in \
                       \"/srv/etcd\", and none that the system or Kubernetes uses";
-const SWITCH: &str = "this is true or false";
-
-const fn switch(table: &'static str, path: &'static [&'static str]) -> Owned {
-    Owned { table, path, wrong: |value| !value.is_bool(), says: SWITCH }
-}
-
 const OWNED: &[Owned] = &[
-    // What ironstrap itself reads of these tables has a type.
     Owned {
         table: "kubeadm",
         path: &["etcd", "local", "dataDir"],
-        wrong: |value| value.as_str().is_none_or(|path| !words::is_own_folder(path)),
+        wrong: |value| value.as_str().is_some_and(|path| !words::is_own_folder(path)),
         says: FOLDER,
     },
-    Owned { table: "kubeadm", path: &["etcd"], wrong: |value| !value.is_table(), says: TABLE },
-    Owned { table: "kubeadm", path: &["etcd", "local"], wrong: |value| !value.is_table(), says: TABLE },
-    switch("kubeadm", &["dns", "disabled"]),
-    switch("kubeadm", &["proxy", "disabled"]),
-    switch("kubelet", &["failSwapOn"]),
-    switch("kubelet", &["failCgroupV1"]),
-    switch("kubelet", &["protectKernelDefaults"]),
     Owned {
         table: "kubelet",
         path: &["resolvConf"],
-        wrong: |value| value.as_str().is_none_or(|path| !path.is_empty() && !words::is_path(path)),
+        wrong: |value| value.as_str().is_some_and(|path| !path.is_empty() && !words::is_path(path)),
         says: "this is an absolute path, or empty",
     },
     owned("kubelet", &["apiVersion"], "it is always kubelet.config.k8s.io/v1beta1; leave it out"),
@@ -61,13 +46,13 @@ const OWNED: &[Owned] = &[
     Owned {
         table: "kubelet",
         path: &["cgroupDriver"],
-        wrong: |value| value.as_str() != Some("systemd"),
+        wrong: |value| value.as_str().is_some_and(|driver| driver != "systemd"),
         says: "it is always \"systemd\": containerd is set up for that, and the two must agree",
     },
     Owned {
         table: "kubelet",
         path: &["rotateCertificates"],
-        wrong: |value| value.as_bool() != Some(true),
+        wrong: |value| value.as_bool() == Some(false),
         says: "kubeadm always turns it on",
     },
     owned("kubelet", &["clusterDomain"], "say `domain` in [cluster] instead"),

@@ -5,15 +5,17 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
+use super::components;
 use super::mistake::Mistakes;
 use super::owned;
 use super::shape::kind;
 use super::table::Table;
 use crate::cluster::Args;
 
-/// `[name]` as JSON: for configuration files that are YAML.
-pub fn json(root: &Table, name: &str, mistakes: &mut Mistakes) -> Map<String, Value> {
+/// `[name]` as JSON: for configuration files that are YAML, of Kubernetes 1.`minor`.
+pub fn json(root: &Table, name: &str, minor: u64, mistakes: &mut Mistakes) -> Map<String, Value> {
     owned::check(root, name, mistakes);
+    components::check(root, name, minor, mistakes);
     let entries = root.table(name).entries();
     let fields = entries
         .into_iter()

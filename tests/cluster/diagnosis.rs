@@ -115,13 +115,14 @@ pub const SCENARIOS: &[Scenario] = injected! {
         break_it: |w| drop(w.lab.ssh("w2", "dpkg --force-all -r kubectl")),
         ..PLAIN
     };
-    Cluster "a kubelet field that does not exist": Injection {
+    Cluster "a field that kubeadm does not have": Injection {
         cause: "field-unknown",
         node: "m1",
         on: "m1",
         evidence: r#"unknown field "noSuchField""#,
         remedy: "take noSuchField out",
-        inventory: |i| set(i, &["kubelet", "noSuchField"], "1"),
+        // What is below `valueFrom` is the one part of it that `check` does not know.
+        inventory: |i| set(i, &["kubeadm", "apiServer"], r#"{ extraEnvs = [{ name = "A", valueFrom = { noSuchField = 1 } }] }"#),
         ..PLAIN
     };
     Cluster "an argument that the API server does not know": Injection {
