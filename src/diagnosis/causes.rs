@@ -284,6 +284,18 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "kubelet-ends",
+        what: "the kubelet ends at its start: {why}",
+        remedy: "correct the setting that it names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
+        signs: &[sign(
+            "journal kubelet",
+            r#""command failed" err="(?:failed to run Kubelet: )?(?<why>.+)"$"#,
+        )],
+        hopeless: Some("failed to validate kubelet "),
+        symptom: true,
+        ..PLAIN
+    },
+    Cause {
         name: "endpoint-unreachable",
         what: "nothing can be reached at {address}: {why}",
         remedy: "on {node}: ip route get the address; then see firewalls and routes between the two, and whether the API server runs there",

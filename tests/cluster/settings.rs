@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::lab::{NODES, text};
-use crate::world::{World, set};
+use crate::world::{PATIENCE, World, set};
 use crate::{Ground, Scenario, until};
 
 /// What the tests' inventory says beyond the lab's: something for each component.
@@ -50,6 +50,11 @@ pub const SCENARIOS: &[Scenario] = &[
         says: "changed settings, labels and taints are planned, rolled out, and taken back",
         ground: Ground::Cluster,
         run: changes,
+    },
+    Scenario {
+        says: "a setting that the kubelet refuses stops one worker and no more, and is named",
+        ground: Ground::Cluster,
+        run: refused_setting,
     },
 ];
 
@@ -280,6 +285,26 @@ fn changes(world: &World) {
     world.assert_converged();
     until("the old setting is back", 5, || (configz(world, "w1")["maxPods"] == 77).then_some(()));
     labels_are_back(world);
+}
+
+const HEALTHZ: &str = r#"timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/10248 && printf "GET /healthz HTTP/1.0\r\n\r\n" >&3 && cat <&3' || :"#;
+
+/// The types are right, so `check` takes it; the kubelet wants the other threshold, 80, to be below this one.
+fn refused_setting(world: &World) {
+    world.inventory(|inventory| set(inventory, &["kubelet", "imageGCHighThresholdPercent"], "10"));
+    let ended = world.start(&["apply", "--yes"]).end(PATIENCE);
+    assert_eq!(ended.code, Some(8), "{}{}", ended.errors(), ended.stderr);
+    let serves = |node: &&&str| world.lab.ssh(node, HEALTHZ).ends_with("ok");
+    let broken: Vec<&str> = ["w1", "w2"].iter().filter(|node| !serves(node)).copied().collect();
+    assert_eq!(broken.len(), 1, "one of two workers is interrupted at a time: {}", ended.errors());
+    let named = ended.causes(broken[0]);
+    assert_eq!(named.len(), 1, "{}", ended.errors());
+    assert_eq!(named[0]["cause"], "kubelet-ends");
+    assert!(named[0]["what"].as_str().unwrap().contains("imageGCHighThresholdPercent"), "{:#?}", named[0]);
+    assert!(ended.errors().contains("not changed, because the same change broke"), "{}", ended.errors());
+    world.inventory(|_| {});
+    world.apply().good();
+    world.assert_converged();
 }
 
 fn labels_are_back(world: &World) {
