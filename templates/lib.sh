@@ -318,14 +318,16 @@ repaired() {
   done
 }
 
-# packages NAME PACKAGE...: installs them, and notes under NAME which ones come in with them.
+# packages NAME PACKAGE...: installs them, and notes under NAME which ones come in with them. It removes none.
 packages() {
   came=$KEPT/came/$1
   shift
   repaired
   mkdir -p -m 700 "$KEPT" "$KEPT/came"
   # What fails here fails again below, and is told there.
-  apt-get -s -o APT::Install-Recommends=false install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null \
-    | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }' >>"$came"
-  apt install --allow-change-held-packages --allow-downgrades "$@"
+  foreseen=$(apt-get -s -o APT::Install-Recommends=false install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null) || :
+  would_go=$(printf '%s\n' "$foreseen" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }' | xargs)
+  if [ -n "$would_go" ]; then echo "these packages would be removed: $would_go"; return 1; fi
+  printf '%s\n' "$foreseen" | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }' >>"$came"
+  apt install --no-remove --allow-change-held-packages --allow-downgrades "$@"
 }

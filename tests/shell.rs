@@ -537,12 +537,27 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
         let out = root.good(shell, "packages toy 'kubelet=1.36.3-*'");
         assert_eq!(out.matches(&who).count(), 1, "{shell}: {out}");
         assert!(root.read("dpkg").starts_with("--configure -a"));
-        assert!(
-            root.read("apt")
-                .ends_with("install --allow-change-held-packages --allow-downgrades kubelet=1.36.3-*\n")
-        );
+        assert!(root.read("apt").ends_with(
+            "install --no-remove --allow-change-held-packages --allow-downgrades kubelet=1.36.3-*\n"
+        ));
         drop(holder.stdin.take());
         holder.wait().unwrap();
+    }
+}
+
+#[test]
+fn packages_are_not_installed_where_others_would_have_to_go() {
+    for shell in shells() {
+        let root = Root::new();
+        root.command("dpkg", ":");
+        let apt = r#"echo "$*" >>$ROOT/apt
+case " $* " in *' -s '*) echo 'Remv docker-ce [5:28]'; echo 'Remv containerd.io [1.7]'; echo 'Inst containerd (1.7 x)' ;; esac"#;
+        root.command("apt-get", apt);
+        let output = root.lib(shell, "packages toy containerd; echo never");
+        assert_eq!(output.status.code(), Some(1), "{shell}");
+        assert_eq!(text(&output.stdout), "these packages would be removed: docker-ce containerd.io\n");
+        assert_eq!(root.read("apt").lines().count(), 1, "{shell}: it only asked");
+        assert_eq!(root.read("var/lib/ironstrap/came/toy"), "absent", "{shell}");
     }
 }
 

@@ -310,6 +310,22 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says("w1", "no package is half installed", "libc6\nopenssh-server\n")],
     ),
     (
+        "packages that would have to go",
+        &[Says(
+            "w1",
+            REMOVALS,
+            "containerd.io, which is on hold, would be removed\ndocker-ce would be removed\n",
+        )],
+    ),
+    (
+        "packages of which nothing can be told",
+        &[Fails(
+            "w1",
+            REMOVALS,
+            "dpkg-query: error: failed to open package info file '/var/lib/dpkg/status'",
+        )],
+    ),
+    (
         "SELinux and AppArmor",
         &[Says(
             "w1",
@@ -777,6 +793,7 @@ const FINE: &[(&str, &[Wrong])] = &[
 ];
 const CGROUPS: &str = "the kubelet runs with the machine's cgroups";
 const KERNEL: &str = "the kernel has what kubeadm looks for";
+const REMOVALS: &str = "no package has to go for containerd and Kubernetes";
 const DISK: &str = "there is disk enough where Kubernetes writes";
 const DNS: &str = "pods are given name servers that they can reach";
 

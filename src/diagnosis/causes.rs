@@ -244,6 +244,20 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "packages-go",
+        what: "to install it, apt would remove {packages}",
+        remedy: "ironstrap removes no package that it did not install; if nothing needs them any more, on {node}: apt-get remove --allow-change-held-packages {packages}",
+        signs: &[sign("", r"^these packages would be removed: (?<packages>.+)$")],
+        ..PLAIN
+    },
+    Cause {
+        name: "packages-held",
+        what: "packages on hold keep it from being installed",
+        remedy: "on {node}: apt-mark showhold shows them; take the hold off with apt-mark unhold NAME, or remove the package if nothing needs it",
+        signs: &[sign("", r"E: .*(?:this may be caused by held packages|you have held broken packages)")],
+        ..PLAIN
+    },
+    Cause {
         name: "package-missing",
         what: "no package repository has {package} {version}",
         remedy: "see on {node}: apt-cache policy {package}; then put `kubernetes` or [packages] right in the inventory",

@@ -194,6 +194,18 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "credential-refused",
         "date -u on w2",
     ),
+    (
+        "fix",
+        "these packages would be removed: docker-ce containerd.io",
+        "packages-go",
+        "apt-get remove --allow-change-held-packages docker-ce containerd.io",
+    ),
+    (
+        "fix",
+        "E: Error, pkgProblemResolver::Resolve generated breaks, this may be caused by held packages.",
+        "packages-held",
+        "apt-mark showhold",
+    ),
 ];
 
 const UNKNOWN_AUTHORITY: &str = r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "kubernetes")"#;

@@ -10,6 +10,7 @@ use crate::step::{Ask, Cx, Expect, Fix, Step, Verdict, Want};
 mod disk;
 mod leftovers;
 mod network;
+mod packages;
 pub mod predicted;
 mod system;
 
@@ -29,6 +30,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = machine(cx.machine);
     wants.extend(size(cx));
     wants.extend(system::wants(cx.cluster));
+    wants.extend(packages::wants(cx.cluster));
     wants.extend(disk::wants(cx.cluster, cx.node));
     wants.extend(network::wants(cx));
     wants.push(ports(cx.cluster, cx.node));

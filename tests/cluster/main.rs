@@ -22,6 +22,7 @@ mod made;
 mod older;
 mod part;
 mod planes;
+mod preflight;
 mod refused;
 mod removed;
 mod reset;
@@ -60,6 +61,7 @@ fn scenarios() -> Vec<Scenario> {
     let one: &[&[Scenario]] = &[
         entrance::SCENARIOS,
         refused::UNFIT,
+        preflight::SCENARIOS,
         made::SCENARIOS,
         settings::SCENARIOS,
         addons::SCENARIOS,

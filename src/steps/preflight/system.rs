@@ -1,6 +1,6 @@
-//! The system that Kubernetes will run on: its kernel, cgroups and packages.
+//! The system that Kubernetes will run on: its kernel, its cgroups, and what restricts containers.
 
-use super::{UNTOUCHED, named};
+use super::named;
 use crate::cluster::Cluster;
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
@@ -16,13 +16,7 @@ const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 const LONG_TERM: [u32; 3] = [4, 10, 15];
 
 pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
-    vec![
-        cgroups(cluster),
-        kernel(),
-        named(cluster, "SystemVerification", config()),
-        named(cluster, "Packages", packages()),
-        protections(),
-    ]
+    vec![cgroups(cluster), kernel(), named(cluster, "SystemVerification", config()), protections()]
 }
 
 /// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
@@ -99,24 +93,6 @@ fn config() -> Want {
     Want::that("the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
         "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
-}
-
-/// Where a package manager is at work this says nothing: it is waited for when it is needed. Nor once ironstrap has
-/// been here: what it was killed at it finishes itself.
-const AUDIT: &str = r#"command -v dpkg >/dev/null || exit 0
-locks=$(cat /proc/locks)
-for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock; do
-  [ -e "$f" ] || continue
-  case $locks in *":$(stat -c %i "$f") "*) exit 0 ;; esac
-done
-x=$(dpkg --audit) || [ $? = 1 ]
-printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
-
-fn packages() -> Want {
-    Want::that("no package is half installed")
-        .asks(Ask::Newcomer(UNTOUCHED + AUDIT))
-        .passes("", |answer| answer.is_empty())
-        .by_hand("dpkg --configure -a; apt-get install -f")
 }
 
 /// Systems that restrict containers, where that comes with consequences.

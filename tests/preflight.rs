@@ -1,0 +1,180 @@
+//! What real shells and programs answer to the questions of preflight, on a machine whose paths are below a folder.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use common::{lab, run, shells, trust, wants};
+use ironstrap::cluster::ETCD_DIR;
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::Machine;
+use ironstrap::probe::{self, Answer};
+use ironstrap::step::{Ask, Want};
+use time::OffsetDateTime;
+
+const BOUNDARY: &str = "--0123456789abcdef";
+
+/// The paths of the machine that are below the folder.
+const PATHS: [&str; 3] = ["/etc/", "/var/lib/", "/run/"];
+
+struct Root(tempfile::TempDir);
+
+impl Root {
+    /// Files; those in bin/ are programs, in which ROOT is the folder.
+    fn with(files: &[(&str, &str)]) -> Root {
+        let root = Root(tempfile::tempdir().unwrap());
+        for (name, text) in files {
+            let path = root.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text.replace("ROOT", &root.text())).unwrap();
+            let mode = if name.starts_with("bin/") { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+        root
+    }
+
+    fn text(&self) -> String {
+        self.0.path().display().to_string()
+    }
+
+    fn moved(&self, script: &str) -> String {
+        let root = self.text();
+        let moved =
+            PATHS.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
+    }
+
+    fn answer(&self, shell: &str, ask: &Ask) -> Answer {
+        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY, ETCD_DIR)));
+        let said = String::from_utf8(output.stdout).unwrap().replace(&self.text(), "");
+        probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap().1.remove(0)
+    }
+}
+
+fn want(that: &str) -> Want {
+    let cluster = lab();
+    let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
+    let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+    wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
+}
+
+fn said(text: &str) -> Answer {
+    Answer::Said(text.into())
+}
+
+/// Whether this machine has a program. One that is missing is said aloud.
+fn has(program: &str) -> bool {
+    let has = which::which(program).is_ok();
+    if !has {
+        std::io::stderr().write_all(format!("SKIPPED: this machine has no {program}\n").as_bytes()).unwrap();
+    }
+    has
+}
+
+/// An entry of dpkg's own file.
+fn package(name: &str, status: &str, fields: &str) -> String {
+    format!(
+        "Package: {name}\nStatus: {status}\nArchitecture: all\nMaintainer: x <x@example.com>\nVersion: 1.0\n{fields}Description: x\n\n"
+    )
+}
+
+const CONTAINERD_IO: &str = "Provides: containerd, runc\nConflicts: containerd, runc\n";
+
+/// A machine with these packages, and with this apt-get; `None` where dpkg-query is not on this machine.
+fn packaged(packages: &[String], apt: &str) -> Option<Root> {
+    if which::which("dpkg-query").is_err() {
+        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: this machine has no dpkg-query\n")
+            .unwrap();
+        return None;
+    }
+    let dpkg = "#!/bin/sh\nexec /usr/bin/dpkg-query --admindir=ROOT/dpkg \"$@\"\n";
+    Some(Root::with(&[
+        ("dpkg/status", &packages.concat()),
+        ("dpkg/info/x", ""),
+        ("dpkg/updates/x/y", ""),
+        ("bin/dpkg-query", dpkg),
+        ("bin/apt-get", &format!("#!/bin/sh\necho \"$*\" >>ROOT/apt\n{apt}\n")),
+    ]))
+}
+
+const NO_LISTS: &str = "echo 'E: Unable to locate package containerd' >&2; exit 100";
+
+#[test]
+fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
+    let want = want("no package has to go for containerd and Kubernetes");
+    let docker = package("docker-ce", "install ok installed", "Depends: libc6, containerd.io (>= 1.7)\n");
+    let containerd = |status: &str| package("containerd.io", status, CONTAINERD_IO);
+    let installed = "install ok installed";
+    let gone = "containerd.io would be removed\n";
+    let cases = [
+        (vec![containerd(installed)], gone.to_string()),
+        (vec![containerd(installed), docker.clone()], format!("{gone}docker-ce would be removed\n")),
+        (
+            vec![containerd("hold ok installed"), docker.clone()],
+            "containerd.io, which is on hold, would be removed\ndocker-ce would be removed\n".into(),
+        ),
+        // What needs that by any of its names, and what needs what goes; what can do with ours stays.
+        (
+            vec![
+                containerd(installed),
+                package("a", installed, "Depends: runc\n"),
+                package("b", installed, "Depends: docker-ce | docker.io\n"),
+                package("c", installed, "Depends: docker-ce | d\n"),
+                package("d", installed, ""),
+                docker,
+            ],
+            format!("b would be removed\n{gone}docker-ce would be removed\n"),
+        ),
+        (vec![containerd("deinstall ok config-files")], String::new()),
+        (vec![package("docker.io", installed, "Breaks: containerd (<< 1.2)\n")], String::new()),
+        (
+            vec![
+                package("containerd", "hold ok installed", ""),
+                package("x", installed, "Conflicts: containerd.io\n"),
+            ],
+            String::new(),
+        ),
+    ];
+    for (packages, right) in cases {
+        let Some(root) = packaged(&packages, NO_LISTS) else { return };
+        for shell in shells() {
+            assert_eq!(root.answer(shell, &want.ask), said(&right), "{shell}: {packages:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_apt_would_remove_or_change_against_a_hold_is_named() {
+    let want = want("no package has to go for containerd and Kubernetes");
+    let installed = "install ok installed";
+    let packages = [
+        package("kubelet", "hold ok installed", ""),
+        package("runc", "hold ok installed", ""),
+        package("libc6", installed, ""),
+        package("x", installed, ""),
+    ];
+    let apt = "cat <<'X'\nReading package lists...\nRemv x [1.0]\nInst runc [1.0] (1.1 Debian:13 [amd64])\n\
+               Inst libc6 [1.0] (1.1 Debian:13 [amd64])\nInst kubelet [1.0] (1.36.3-1.1 k [amd64])\n\
+               Inst containerd (1.7.24 Debian:13 [amd64])\nConf containerd (1.7.24 Debian:13 [amd64])\nX";
+    let Some(root) = packaged(&packages, apt) else { return };
+    for shell in shells() {
+        let right = "runc, which is on hold, would be changed\nx would be removed\n";
+        assert_eq!(root.answer(shell, &want.ask), said(right), "{shell}");
+        let asked = fs::read_to_string(root.0.path().join("apt")).unwrap();
+        assert!(
+            asked.lines().all(|line| line.starts_with("-s ") && line.contains(" --ignore-hold ")),
+            "{asked}"
+        );
+        assert!(asked.contains(" kubelet=1.36.3-* "), "{asked}");
+    }
+    let member = Root::with(&[
+        ("var/lib/kubelet/pki/kubelet-client-current.pem", ""),
+        ("bin/apt-get", "#!/bin/sh\nexit 1\n"),
+    ]);
+    assert_eq!(member.answer(shells()[0], &want.ask), said("not here\n"));
+}
