@@ -110,6 +110,9 @@ pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
 /// Asks with real packets: `packets`, `pods_of`, `answered`, `proxy_again`; after `DAEMONS`.
 pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
 
+/// Reads the sources of packages that a machine has: `sources_dead`, `sources_conflict`.
+pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
+
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to.
 pub const KUBECTL: Sh = Sh::raw(

@@ -5,8 +5,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{lab, run, shells, trust, wants};
@@ -44,8 +46,13 @@ impl Root {
 
     fn moved(&self, script: &str) -> String {
         let root = self.text();
+        let apt = format!(
+            "apt-get -o APT::Update::Post-Invoke::='touch {root}/hook' -q -o Dir::Etc={root}/etc/apt"
+        );
         let moved =
             PATHS.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
+        let moved = moved.replace("apt-get -q", &apt).replace("apt-cache -o", "true -o");
+        let moved = moved.replace("-e /usr/bin/", &format!("-e {root}/usr/bin/"));
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
     }
 
@@ -177,4 +184,123 @@ fn what_apt_would_remove_or_change_against_a_hold_is_named() {
         ("bin/apt-get", "#!/bin/sh\nexit 1\n"),
     ]);
     assert_eq!(member.answer(shells()[0], &want.ask), said("not here\n"));
+}
+
+/// A web server that has a list of Kubernetes' packages, and nothing else.
+fn serve() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for guest in listener.incoming() {
+            let (mut guest, mut asked) = (guest.unwrap(), Vec::new());
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if guest.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                asked.push(byte[0]);
+            }
+            let (status, text) = match asked.starts_with(b"GET /deb/Packages ") {
+                true => ("200 OK", "Package: kubelet\nVersion: 1.36.3-1.1\n"),
+                false => ("404 Not Found", ""),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = guest.write_all(format!("{head}{text}").as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_source_that_apt_cannot_read_is_named_with_its_line() {
+    if !has("apt-get") {
+        return;
+    }
+    let port = serve();
+    // Nobody listens there.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let old = format!("# old\ndeb [arch=amd64] http://127.0.0.1:{port}/gone kubernetes-xenial main\n");
+    let main = format!(
+        "deb cdrom:[Debian GNU/Linux 13.0.0 _Trixie_ - Official amd64 DVD]/ trixie main\n\n\
+         deb [trusted=yes] http://127.0.0.1:{port}/flat/ ./\n#deb http://127.0.0.1:{port}/gone kubernetes-xenial main\n"
+    );
+    let new = format!(
+        "# a\nTypes: deb\nURIs: http://127.0.0.1:{port}/other\n http://127.0.0.1:{closed}/closed/\nSuites: trixie\nComponents: main\n"
+    );
+    let mut cluster = lab();
+    cluster.packages.kubernetes = format!("http://127.0.0.1:{port}/deb/");
+    let ask = ironstrap::trial::alone(&cluster, &cluster.nodes[0], false).remove(0);
+    let refused = |shell: &str, files: &[(&str, &str)]| {
+        let root = Root::with(files);
+        let Answer::Said(text) = root.answer(shell, &ask) else { panic!("{shell}") };
+        assert!(
+            !root.0.path().join("hook").exists(),
+            "{shell}: apt ran what the machine runs after an update"
+        );
+        text.lines().filter_map(|line| line.strip_prefix("source ")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let files = [
+        ("etc/apt/sources.list", main.as_str()),
+        ("etc/apt/sources.list.d/kubernetes.list", &old),
+        ("etc/apt/sources.list.d/more.sources", &new),
+    ];
+    for shell in shells() {
+        let found = refused(shell, &files);
+        let places: Vec<&str> = found.iter().map(|line| line.split(": ").next().unwrap()).collect();
+        let right = [
+            "/etc/apt/sources.list:1",
+            "/etc/apt/sources.list.d/kubernetes.list:2",
+            "/etc/apt/sources.list.d/more.sources:3",
+            "/etc/apt/sources.list.d/more.sources:4",
+        ];
+        assert_eq!(BTreeSet::from_iter(places), BTreeSet::from(right), "{shell}: {found:#?}");
+        let of = |place: &str| found.iter().find(|line| line.starts_with(place)).unwrap();
+        assert!(of(right[1]).contains("does not have a Release file"), "{found:#?}");
+        assert!(of(right[3]).contains("onnect"), "{found:#?}");
+
+        let broken = refused(shell, &[("etc/apt/sources.list.d/bad.list", "deb http://x.example\n")]);
+        assert!(
+            broken.len() == 1 && broken[0].contains("entry 1 in list file /etc/apt/sources.list.d/bad.list"),
+            "{broken:?}"
+        );
+        let fine = [("etc/apt/sources.list", "# nothing\n"), ("usr/bin/containerd", "")];
+        assert_eq!(refused(shell, &fine), [""; 0], "{shell}");
+        let installed = [files[0], ("usr/bin/containerd", ""), ("usr/bin/kubelet", "")];
+        assert_eq!(refused(shell, &installed), [""; 0], "{shell}: nothing will be installed");
+    }
+}
+
+#[test]
+fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() {
+    if !has("apt-get") {
+        return;
+    }
+    let ask = want("no source of packages stands against the Kubernetes repository").ask;
+    let url = lab().packages.address();
+    let stanza = |key: &str| format!("Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {key}\n");
+    let line = |key: &str| format!("deb [signed-by={key}] {url} /\n");
+    let ours = "ROOT/etc/apt/keyrings/kubernetes-apt-keyring.asc";
+    for shell in shells() {
+        let answer = |files: &[(&str, &str)]| match Root::with(files).answer(shell, &ask) {
+            Answer::Said(text) => text,
+            Answer::Unknown(why) => panic!("{shell}: {why}"),
+        };
+        let found = answer(&[("etc/apt/sources.list.d/k8s.sources", &stanza("/etc/apt/keyrings/mine.asc"))]);
+        assert!(
+            found.starts_with(
+                "/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By"
+            ),
+            "{found}"
+        );
+        let found = answer(&[("etc/apt/sources.list", &format!("\n{}", line("/etc/apt/keyrings/mine.asc")))]);
+        assert!(found.starts_with("/etc/apt/sources.list:2: Conflicting"), "{found}");
+        // The file that is replaced, the same key, and a machine without sources.
+        assert_eq!(
+            answer(&[("etc/apt/sources.list.d/kubernetes.list", &line("/etc/apt/keyrings/mine.asc"))]),
+            ""
+        );
+        assert_eq!(answer(&[("etc/apt/sources.list.d/other.list", &line(ours))]), "");
+        assert_eq!(answer(&[]), "");
+    }
 }

@@ -125,7 +125,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
         let mut words: Vec<_> = moved.map(|path| (path.to_string(), format!("{folder}{path}"))).into();
         words.extend(PORTS.map(|(old, new)| (old.to_string(), new.to_string())));
         // The repositories of this machine are nobody's business.
-        words.push(("apt-get update --print-uris".into(), "true".into()));
+        words.push(("apt-get -q -c".into(), "true".into()));
         words.push(("apt-cache -o".into(), "true -o".into()));
         words.extend(odd.iter().map(|(old, new)| (old.to_string(), new.to_string())));
         Here { words, ran: ran.clone() }
@@ -369,14 +369,16 @@ http://pkgs.example/deb/Packages.gz) printf 'Package: kubeadm\nVersion: 1.36.9-1
 *slow.example/*) exec sleep 9 ;;
 *) : >"$f" ;;
 esac"#;
+/// An apt-get that cannot read one source, and has none of another.
 const UPDATE: &str = "cat <<'X'
-'http://deb.example/one/dists/trixie/InRelease' deb.example_one_InRelease 0 
-'http://deb.example/two/dists/trixie/InRelease' deb.example_two_InRelease 0 
-'http://deb.example/three/dists/trixie/InRelease' deb.example_three_InRelease 0 
-'http://pkgs.example/deb/InRelease' pkgs.example_InRelease 0 
-'file:/one/dists/trixie/InRelease' x 0 
-'cdrom://one/dists/trixie/InRelease' x 0 
-X";
+Err:1 http://deb.example/one trixie InRelease
+  Could not connect to deb.example:80 (192.0.2.1)
+Hit:2 http://deb.example/three trixie InRelease
+Reading package lists...
+X
+echo \"E: The repository 'http://deb.example/two trixie Release' does not have a Release file.\" >&2
+echo 'E: The list of sources could not be read.' >&2
+exit 100";
 const POLICY: &str = "cat <<'X'
 containerd:
   Installed: (none)
@@ -405,7 +407,8 @@ fn of_sources_what_answers_is_told_from_what_does_not() {
         sorted(Root::with(&tools).runs(&script(&cluster, 0)).unwrap()),
         [
             "containerd 1.7.24~ds1-6+b4",
-            "no http://deb.example/one/dists/trixie/InRelease: Could not connect to deb.example:80 (192.0.2.1)",
+            "source The repository 'http://deb.example/two trixie Release' does not have a Release file.",
+            "source http://deb.example/one trixie: Could not connect to deb.example:80 (192.0.2.1)",
             "versions 1.36.3-1.1",
         ]
     );

@@ -123,7 +123,7 @@ impl Played {
             said.push(fails.map_or_else(|| Ok(ways.map(come).collect()), |words| Err(words.to_string())));
         }
         let all = [
-            ("packages", "InRelease", "versions 1.36.2-1.1 1.36.3-1.1\ncontainerd 1.7.24~ds1-6+b4\n"),
+            ("packages", "sources_dead |", "versions 1.36.2-1.1 1.36.3-1.1\ncontainerd 1.7.24~ds1-6+b4\n"),
             ("registries", "/v2/", ""),
             ("endpoint", "getent ahosts", ""),
             ("fsync", ".ironstrap-XXXXXX", "1.2 500\n"),
@@ -639,6 +639,33 @@ const CASES: &[(&str, &[Wrong])] = &[
     (
         "a containerd that is too old",
         &[Tries("w1", "packages", "versions 1.36.3-1.1\ncontainerd 1.6.20~ds1-1+b1\n")],
+    ),
+    (
+        "sources of packages that apt cannot read",
+        &[Tries(
+            "w1",
+            "packages",
+            "versions 1.36.3-1.1\nsource /etc/apt/sources.list:7: The repository 'cdrom://[Debian GNU/Linux 13.0.0] trixie Release' does not have a Release file.\nsource /etc/apt/sources.list.d/kubernetes.list:1: The repository 'http://apt.kubernetes.io kubernetes-xenial Release' does not have a Release file.\n",
+        )],
+    ),
+    (
+        "a source of packages that apt cannot read, with the check ignored",
+        &[
+            Tries(
+                "w1",
+                "packages",
+                "versions 1.36.3-1.1\nsource /etc/apt/sources.list:7: http://x.example trixie: Could not resolve 'x.example'\n",
+            ),
+            Inventory("ignore-preflight = []", "ignore-preflight = ['Sources']"),
+        ],
+    ),
+    (
+        "the Kubernetes repository with another key",
+        &[Says(
+            "w1",
+            "no source of packages stands against the Kubernetes repository",
+            "/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By regarding source https://pkgs.k8s.io/core:/stable:/v1.36/deb/ /: /etc/apt/keyrings/mine.asc != /etc/apt/keyrings/kubernetes-apt-keyring.asc\n",
+        )],
     ),
     (
         "a registry that does not answer",

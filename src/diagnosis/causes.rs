@@ -258,6 +258,23 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "source-conflict",
+        what: "two sources of packages name {source} with different keys, so apt reads no source at all",
+        remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows both; keep kubernetes.list, and delete the other",
+        signs: &[sign("", r"E: Conflicting values set for option Signed-By regarding source (?<source>\S+)")],
+        ..PLAIN
+    },
+    Cause {
+        name: "source-dead",
+        what: "apt cannot read the source of packages {source}",
+        remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows where it is; put it right, or put # before its line, until apt-get update ends without an error",
+        signs: &[sign(
+            "",
+            r"E: The repository '(?<source>[^' ]+)[^']*' (?:does not have a Release file|no longer has a Release file|is not signed|is no longer signed)",
+        )],
+        ..PLAIN
+    },
+    Cause {
         name: "package-missing",
         what: "no package repository has {package} {version}",
         remedy: "see on {node}: apt-cache policy {package}; then put `kubernetes` or [packages] right in the inventory",

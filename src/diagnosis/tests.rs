@@ -206,6 +206,18 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "packages-held",
         "apt-mark showhold",
     ),
+    (
+        "fix",
+        "E: The repository 'http://198.18.0.1:8080/gone kubernetes-xenial Release' does not have a Release file.",
+        "source-dead",
+        "grep -rn http://198.18.0.1:8080/gone /etc/apt/sources.list",
+    ),
+    (
+        "fix",
+        "E: Conflicting values set for option Signed-By regarding source https://198.18.0.1:8443/core:/stable:/v1.36/deb/ /: /etc/apt/keyrings/mine.asc != /etc/apt/keyrings/kubernetes-apt-keyring.asc",
+        "source-conflict",
+        "keep kubernetes.list",
+    ),
 ];
 
 const UNKNOWN_AUTHORITY: &str = r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "kubernetes")"#;

@@ -54,7 +54,7 @@ fn packaged(cluster: &Cluster) -> Want {
     Want::that("the plugins of kubernetes-cni are here")
         .ask("for p in bridge host-local loopback portmap; do [ -x /opt/cni/bin/$p ] || echo \"/opt/cni/bin/$p is gone\"; done")
         .is("")
-        .run(runtime::exports(cluster) + "apt update\npackages kubelet --reinstall kubernetes-cni")
+        .run(runtime::update(cluster) + "packages kubelet --reinstall kubernetes-cni")
 }
 
 /// A new pod copies the plugin as the first thing it does. Kubelets may delete the pods of their own node (Kubernetes'

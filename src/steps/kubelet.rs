@@ -159,8 +159,8 @@ fn unit(cluster: &Cluster) -> Want {
         ))
         .is("")
         .run(sh!(
-            "{exports}apt update\npackages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
-            exports = runtime::exports(cluster),
+            "{update}packages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
+            update = runtime::update(cluster),
             version
         ))
         .nothing_to_undo("the packages' own files go with the packages")
@@ -180,8 +180,8 @@ fn are_installed(states: &str, version: &str) -> bool {
 fn install(cluster: &Cluster) -> Sh {
     let wanted = PACKAGES.iter().map(|name| format!("{name}={}-*", cluster.kubernetes));
     sh!(
-        "{exports}apt update\npackages kubelet {wanted}\napt-mark hold {all} >/dev/null",
-        exports = runtime::exports(cluster),
+        "{update}packages kubelet {wanted}\napt-mark hold {all} >/dev/null",
+        update = runtime::update(cluster),
         wanted = Sh::words(wanted),
         all = Sh::words(PACKAGES)
     )

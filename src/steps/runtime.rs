@@ -146,11 +146,17 @@ fn is_installed(state: &str) -> bool {
 }
 
 fn install(cluster: &Cluster) -> Sh {
-    exports(cluster) + "apt update\npackages runtime containerd\napt-mark hold containerd >/dev/null"
+    update(cluster) + "packages runtime containerd\napt-mark hold containerd >/dev/null"
+}
+
+/// Has apt read its sources, by the proxies of the inventory. Where the inventory lets them be, one that cannot be read is no
+/// error: the packages may come from the others.
+pub(super) fn update(cluster: &Cluster) -> Sh {
+    exports(cluster) + if cluster.ignores("Sources") { "apt update || :\n" } else { "apt update\n" }
 }
 
 /// Lines of shell that set the proxies of the inventory.
-pub(super) fn exports(cluster: &Cluster) -> Sh {
+fn exports(cluster: &Cluster) -> Sh {
     let line =
         |(key, value): (&'static str, String)| sh!("export {key}={value}\n", key = Sh::raw(key), value);
     cluster.proxy_variables().into_iter().map(line).collect()

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::cluster::{Cluster, Network, Node, Registry};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
-use crate::shell::{Sh, sh};
+use crate::shell::{SOURCES, Sh, sh};
 use crate::step::Ask;
 use crate::trial::untried;
 
@@ -35,7 +35,7 @@ fn exports(cluster: &Cluster) -> Sh {
 }
 
 /// What is looked for of the repositories, all at the same time: of Kubernetes' the versions of the kubelet, of the
-/// machine's own that they answer, and which containerd apt would install.
+/// machine's own whether apt can read them all, and which containerd apt would install.
 const PACKAGES: &str = r#"kubernetes() {
   why=
   for list in Packages Packages.gz; do
@@ -48,13 +48,8 @@ const PACKAGES: &str = r#"kubernetes() {
   echo "no $url: $why"
 }
 [ -e /usr/bin/kubelet ] || kubernetes &
+if [ ! -e /usr/bin/containerd ] || [ ! -e /usr/bin/kubelet ]; then sources_dead | sed 's/^/source /' & fi
 if [ ! -e /usr/bin/containerd ]; then
-  n=0
-  for u in $(apt-get update --print-uris 2>/dev/null | sed -n "s/^'\([^']*InRelease\)'.*/\1/p" | grep -vF "$url" | sort -u); do
-    case $u in file:* | cdrom:*) continue ;; esac
-    n=$((n + 1))
-    { r=0; why=$(fetch "$d/$n" "$u") || r=$?; [ $r != 1 ] || echo "no $u: $why"; } &
-  done
   apt-cache -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= policy containerd 2>/dev/null |
     sed -n 's/^ *Candidate: \([0-9].*\)/containerd \1/p'
 fi
@@ -68,7 +63,7 @@ fetch_with="-o Dir::Etc::netrc=$d/auth"
 );
 
 pub fn packages(cluster: &Cluster) -> Ask {
-    Ask::Shell(repository(cluster) + PACKAGES)
+    Ask::Shell(repository(cluster) + SOURCES + PACKAGES)
 }
 
 /// The signing key of the Kubernetes repository, as it is shown to this machine. It is judged on the operator's side.
@@ -94,6 +89,7 @@ pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfi
     let wanted = cluster.kubernetes.to_string();
     let has = |version: &str| version == wanted || version.starts_with(&format!("{wanted}-"));
     let mut found = silent(node, answer, "a repository of packages does not answer");
+    found.extend(dead(node, answer));
     for line in answer.lines() {
         let (what, versions) = line.split_once(' ').unwrap_or((line, ""));
         let error = match what {
@@ -187,6 +183,21 @@ fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
     let mut urls: Vec<_> = registry.mirrors.iter().map(|mirror| (v2(mirror), options(registry))).collect();
     urls.extend(registry.fallback.then(|| (v2(direct), "")));
     urls
+}
+
+/// Sources that the machine has already. apt-get update fails for one of them, whatever is installed from the others.
+fn dead(node: &Node, answer: &str) -> Option<Misfit> {
+    let lines: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("source ")).collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let error = Error::new(Kind::Refused, "apt cannot read all sources of packages that this machine has")
+        .because(lines.join("\n"))
+        .hint(
+            "put each source right where it is named, or put # before its line (in a .sources file: Enabled: no), until \
+             apt-get update ends without an error",
+        );
+    Some(misfit(node, error))
 }
 
 /// Lines that begin with `no`, as one misfit.

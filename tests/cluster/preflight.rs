@@ -1,4 +1,4 @@
-//! What a machine has of packages is named before the first change: nothing is touched, and after
+//! What a machine has of packages, sources, flags and mounts is named before the first change: nothing is touched, and after
 //! what the hints say nothing stands in the way any more.
 
 use crate::lab::assert_untouched;
@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "packages in the way are named before anything is changed",
+    says: "packages, sources and mounts in the way are named with their place before anything is changed",
     ground: Ground::Fresh,
     run: in_the_way,
 }];
@@ -19,17 +19,42 @@ printf "Package: docker-ce\nVersion: 5:28.0.1-1\nDepends: containerd.io\n$m" >d/
 dpkg-deb -b c c.deb >/dev/null; dpkg-deb -b d d.deb >/dev/null; dpkg -i c.deb d.deb >/dev/null; rm -rf c d c.deb d.deb
 apt-mark hold containerd.io docker-ce >/dev/null"#;
 
+/// The Kubernetes repository, by a key in a file of the user's own.
+const REPOSITORY: &str = r#"set -e; u=https://198.18.0.1:8443/core:/stable:/v1.36/deb/
+/usr/lib/apt/apt-helper -q download-file ${u}Release.key /etc/apt/keyrings/mine.asc >/dev/null
+printf "Types: deb\nURIs: $u\nSuites: /\nSigned-By: /etc/apt/keyrings/mine.asc\n" >/etc/apt/sources.list.d/k8s.sources"#;
+
 /// What is wrong with machines: the node, what makes it so, words of the error, and what the hint says to do.
-const WRONG: &[(&str, &str, &[&str], &str)] = &[(
-    "w1",
-    DOCKER,
-    &[
-        "no package has to go",
-        "containerd.io, which is on hold, would be removed",
-        "docker-ce, which is on hold",
-    ],
-    "apt-get -y -qq remove --allow-change-held-packages containerd.io docker-ce >/dev/null",
-)];
+const WRONG: &[(&str, &str, &[&str], &str)] = &[
+    (
+        "w1",
+        DOCKER,
+        &[
+            "no package has to go",
+            "containerd.io, which is on hold, would be removed",
+            "docker-ce, which is on hold",
+        ],
+        "apt-get -y -qq remove --allow-change-held-packages containerd.io docker-ce >/dev/null",
+    ),
+    (
+        "w1",
+        "echo 'deb http://198.18.0.1:8080/gone kubernetes-xenial main' >/etc/apt/sources.list.d/kubernetes.list",
+        &["/etc/apt/sources.list.d/kubernetes.list:1: ", "http://198.18.0.1:8080/gone kubernetes-xenial"],
+        "rm /etc/apt/sources.list.d/kubernetes.list",
+    ),
+    (
+        "w2",
+        "echo 'deb cdrom:[Debian GNU/Linux 13.0.0 _Trixie_ - Official amd64 DVD]/ trixie main' >>/etc/apt/sources.list",
+        &["/etc/apt/sources.list:2: ", "cdrom://"],
+        "sed -i 's/^deb cdrom/# &/' /etc/apt/sources.list",
+    ),
+    (
+        "w2",
+        REPOSITORY,
+        &["/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By", "mine.asc"],
+        "rm /etc/apt/sources.list.d/k8s.sources",
+    ),
+];
 
 fn in_the_way(world: &World) {
     for (node, script, ..) in WRONG {

@@ -1,14 +1,16 @@
-//! The packages of a machine: whether they are whole, and whether some would have to go.
+//! The packages of a machine: whether they are whole, whether apt could still read its sources, and whether some packages
+//! would have to go.
 
 use super::{UNTOUCHED, named};
 use crate::cluster::Cluster;
-use crate::shell::{Sh, sh};
+use crate::shell::{SOURCES, Sh, sh};
 use crate::step::{Ask, Verdict, Want};
+use crate::steps::kubelet;
 
 const REMOVALS: Sh = Sh::raw(include_str!("../../../templates/removals.sh"));
 
 pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
-    vec![named(cluster, "Packages", whole()), removals(cluster)]
+    vec![named(cluster, "Packages", whole()), conflict(cluster), removals(cluster)]
 }
 
 /// Where a package manager is at work this says nothing: it is waited for when it is needed. Nor once ironstrap has
@@ -27,6 +29,24 @@ fn whole() -> Want {
         .asks(Ask::Newcomer(UNTOUCHED + AUDIT))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
+}
+
+/// apt reads no source at all while two name the same repository with different keys.
+fn conflict(cluster: &Cluster) -> Want {
+    let (key, url) = (kubelet::KEY, cluster.packages.address());
+    Want::that("no source of packages stands against the Kubernetes repository")
+        .asks(Ask::Newcomer(sh!(
+            "{SOURCES}command -v apt-get >/dev/null || exit 0\nd=$(mktemp -d)\ntrap 'rm -rf \"$d\"' EXIT\n\
+             sources_conflict {key} {url}\n",
+            SOURCES,
+            key,
+            url
+        )))
+        .judged(found)
+        .by_hand(
+            "ironstrap writes this repository and its key itself, to /etc/apt/sources.list.d/kubernetes.list: delete the source \
+             that is named, or put # before its line",
+        )
 }
 
 /// Each line of the answer is something that must not be.
