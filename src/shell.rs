@@ -113,6 +113,9 @@ pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
 /// Reads the sources of packages that a machine has: `sources_dead`, `sources_conflict`.
 pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
 
+/// Finds flags of the kubelet in files of the machine's own: `kubelet_args`; `kubelet_args_out` takes them out, after `lib.sh`.
+pub const KUBELET_ARGS: Sh = Sh::raw(include_str!("../templates/kubelet-args.sh"));
+
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to.
 pub const KUBECTL: Sh = Sh::raw(

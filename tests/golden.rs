@@ -77,9 +77,16 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),
         Ask::Shell(ask) if ask.contains("no cluster") => "no cluster\n".into(),
         Ask::Shell(ask)
-            if ["overrides()", "md5sums", "masters.conf", "component()", "10-flannel.conflist"]
-                .iter()
-                .any(|what| ask.contains(what)) =>
+            if [
+                "overrides()",
+                "kubelet_args()",
+                "md5sums",
+                "masters.conf",
+                "component()",
+                "10-flannel.conflist",
+            ]
+            .iter()
+            .any(|what| ask.contains(what)) =>
         {
             String::new()
         }

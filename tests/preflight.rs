@@ -16,13 +16,13 @@ use ironstrap::cluster::ETCD_DIR;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::probe::{self, Answer};
-use ironstrap::step::{Ask, Want};
+use ironstrap::step::{Ask, Fix, Want};
 use time::OffsetDateTime;
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
 /// The paths of the machine that are below the folder.
-const PATHS: [&str; 3] = ["/etc/", "/var/lib/", "/run/"];
+const PATHS: [&str; 4] = ["/etc/", "/var/lib/", "/run/", "/usr/local/lib/"];
 
 struct Root(tempfile::TempDir);
 
@@ -302,5 +302,89 @@ fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() 
         );
         assert_eq!(answer(&[("etc/apt/sources.list.d/other.list", &line(ours))]), "");
         assert_eq!(answer(&[]), "");
+    }
+}
+
+const OWN: &str = "[Service]
+Environment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf\"
+Environment=HTTPS_PROXY=http://proxy.example:3128
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_EXTRA_ARGS
+";
+
+#[test]
+fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
+    let more = "[Service]\nCPUWeight=200\nEnvironmentFile=-/etc/sysconfig/kubelet\nExecStart=\nExecStart=/usr/bin/kubelet $A \\\n  --max-pods=5 \\\n  $B\n";
+    let files = [
+        ("etc/default/kubelet", "# earlier\nKUBELET_EXTRA_ARGS=\"--node-ip=10.0.2.15 --v=4\"\nOTHER=1\n"),
+        ("etc/sysconfig/kubelet", "A=--hostname-override=node-b\n"),
+        (
+            "etc/systemd/system/kubelet.service",
+            "[Service]\nExecStart=/usr/local/bin/kubelet --x=1\n[Install]\nWantedBy=multi-user.target\n",
+        ),
+        ("etc/systemd/system/kubelet.service.d/10-kubeadm.conf", OWN),
+        ("etc/systemd/system/kubelet.service.d/20-more.conf", more),
+        (
+            "run/systemd/system/kubelet.service.d/30-more.conf",
+            "[Service]\nEnvironment='A=--max-pods=6' \"B=--root-dir=/data\"\n",
+        ),
+        ("var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1\"\n"),
+        (
+            "bin/systemctl",
+            "#!/bin/sh\necho \"$*\" >>ROOT/systemctl\ncase $* in *Type*) echo notify ;; esac\n",
+        ),
+    ];
+    let want = want("no file of the machine's own gives the kubelet flags");
+    let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
+    let lib = fs::read_to_string("templates/lib.sh").unwrap();
+    for shell in shells() {
+        // A path in a file is one of this machine's, as systemd reads it.
+        let moved = |root: &Root, name: &str| {
+            let path = root.0.path().join(name);
+            fs::write(&path, root.moved(&fs::read_to_string(&path).unwrap())).unwrap();
+        };
+        let root = Root::with(&files);
+        ["10-kubeadm.conf", "20-more.conf"]
+            .iter()
+            .for_each(|name| moved(&root, &format!("etc/systemd/system/kubelet.service.d/{name}")));
+        let found = "/etc/default/kubelet:2: --node-ip=10.0.2.15\n\
+                     /etc/systemd/system/kubelet.service:2: ExecStart=/usr/local/bin/kubelet\n\
+                     /etc/systemd/system/kubelet.service.d/20-more.conf:5: --max-pods=5\n\
+                     /run/systemd/system/kubelet.service.d/30-more.conf:2: --max-pods=6 --root-dir=/data\n\
+                     /etc/sysconfig/kubelet:1: --hostname-override=node-b\n";
+        assert_eq!(root.answer(shell, &want.ask), said(found), "{shell}");
+        let done = run(
+            shell,
+            &root
+                .moved(&format!("{{ set -eu; PATH={}/bin:$PATH; {lib}\n{fix}\n}} </dev/null\n", root.text())),
+        );
+        assert!(
+            done.status.success() && done.stderr.is_empty(),
+            "{shell}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        assert_eq!(root.answer(shell, &want.ask), said(""), "{shell}");
+        let text = |name: &str| fs::read_to_string(root.0.path().join(name)).unwrap();
+        assert_eq!(
+            text("etc/default/kubelet"),
+            "# earlier\n# ironstrap: KUBELET_EXTRA_ARGS=\"--node-ip=10.0.2.15 --v=4\"\nOTHER=1\n"
+        );
+        let drop_in = text("etc/systemd/system/kubelet.service.d/20-more.conf");
+        assert!(
+            drop_in.contains("\nCPUWeight=200\n") && drop_in.contains("\n# ironstrap: ExecStart=\n"),
+            "{drop_in}"
+        );
+        assert!(drop_in.contains("# ironstrap:   --max-pods=5 \\\n# ironstrap:   $B\n"), "{drop_in}");
+        assert!(
+            text("systemctl").contains("daemon-reload\nis-active -q kubelet\nrestart kubelet\n"),
+            "{}",
+            text("systemctl")
+        );
+        let key = root.text().replace('/', "-");
+        let kept = text(&format!("var/lib/ironstrap/before/kubelet-args{key}-etc-default-kubelet.file"));
+        assert_eq!(kept, files[0].1, "{shell}");
+        assert_eq!(Root::with(&files[6..]).answer(shell, &want.ask), said(""), "{shell}: kubeadm's own");
     }
 }

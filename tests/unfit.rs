@@ -403,6 +403,21 @@ const CASES: &[(&str, &[Wrong])] = &[
         )],
     ),
     (
+        "flags that wait for the kubelet",
+        &[Says(
+            "w1",
+            FLAGS,
+            "/etc/default/kubelet:2: --node-ip=10.0.2.15\n/etc/systemd/system/kubelet.service.d/20-more.conf:3: --max-pods=5\n",
+        )],
+    ),
+    (
+        "flags that wait for the kubelet, with the check ignored",
+        &[
+            Says("w1", FLAGS, "/etc/default/kubelet:1: --node-ip=10.0.2.15\n"),
+            Inventory("ignore-preflight = []", "ignore-preflight = ['KubeletArgs']"),
+        ],
+    ),
+    (
         "ports that somebody holds",
         &[
             Says(
@@ -820,6 +835,7 @@ const FINE: &[(&str, &[Wrong])] = &[
 ];
 const CGROUPS: &str = "the kubelet runs with the machine's cgroups";
 const KERNEL: &str = "the kernel has what kubeadm looks for";
+const FLAGS: &str = "no flags wait for the kubelet that the inventory does not know";
 const REMOVALS: &str = "no package has to go for containerd and Kubernetes";
 const DISK: &str = "there is disk enough where Kubernetes writes";
 const DNS: &str = "pods are given name servers that they can reach";

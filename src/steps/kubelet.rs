@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::openpgp::{End, Keys};
-use crate::shell::{Sh, sh};
+use crate::shell::{KUBELET_ARGS, Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::runtime;
 
@@ -43,6 +43,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run_as_unit("kubelet", 20, install(cluster))
             .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         unit(cluster),
+        no_flags(cx),
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
@@ -144,7 +145,7 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
     ))
 }
 
-/// Drop-ins of the user's own belong under /etc and are nobody's business; the packages' files are the packages'.
+/// The packages' files are the packages'. Drop-ins of the user's own belong under /etc, and may say all but flags.
 fn unit(cluster: &Cluster) -> Want {
     let files = UNIT_FILES.map(|path| path.trim_start_matches('/')).join(" ");
     let version = &cluster.kubernetes;
@@ -165,6 +166,23 @@ fn unit(cluster: &Cluster) -> Want {
         ))
         .nothing_to_undo("the packages' own files go with the packages")
         .touches(&UNIT_FILES)
+}
+
+/// Which files give the kubelet flags, and which. Preflight asks the same.
+pub(super) fn flags() -> Ask {
+    Ask::Shell(KUBELET_ARGS + "kubelet_args\n")
+}
+
+/// Flags win over the kubelet's configuration, so a member runs with those alone that kubeadm wrote from the inventory. What
+/// a machine brings along before it joins is for its owner to decide (preflight).
+fn no_flags(cx: &Cx) -> Want {
+    Want::that("no file of the machine's own gives the kubelet flags")
+        .asks(flags())
+        .is("")
+        .run(KUBELET_ARGS + "kubelet_args_out\n")
+        .disrupts()
+        .nothing_to_undo("each file that it edits is kept by itself, and comes back")
+        .only(cx.machine.is_member() && !cx.cluster.ignores("KubeletArgs"))
 }
 
 fn are_installed(states: &str, version: &str) -> bool {

@@ -8,6 +8,7 @@ use crate::shell::{Sh, sh};
 use crate::step::{Ask, Cx, Expect, Fix, Step, Verdict, Want};
 
 mod disk;
+mod flags;
 mod leftovers;
 mod network;
 mod packages;
@@ -33,6 +34,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(packages::wants(cx.cluster));
     wants.extend(disk::wants(cx.cluster, cx.node));
     wants.extend(network::wants(cx));
+    wants.push(flags::want(cx));
     wants.push(ports(cx.cluster, cx.node));
     wants.extend(leftovers::wants(cx.cluster, cx.node));
     wants.push(beside());

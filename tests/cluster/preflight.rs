@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "packages, sources and mounts in the way are named with their place before anything is changed",
+    says: "packages, sources, flags and mounts in the way are named with their place before anything is changed",
     ground: Ground::Fresh,
     run: in_the_way,
 }];
@@ -53,6 +53,18 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
         REPOSITORY,
         &["/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By", "mine.asc"],
         "rm /etc/apt/sources.list.d/k8s.sources",
+    ),
+    (
+        "w2",
+        "echo KUBELET_EXTRA_ARGS=--hostname-override=node-b >/etc/default/kubelet",
+        &["no flags wait for the kubelet", "/etc/default/kubelet:1: --hostname-override=node-b"],
+        "rm /etc/default/kubelet",
+    ),
+    (
+        "m1",
+        "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nEnvironment=KUBELET_EXTRA_ARGS=--node-ip=10.0.2.15\\n' >/etc/systemd/system/kubelet.service.d/20-vagrant.conf",
+        &["/etc/systemd/system/kubelet.service.d/20-vagrant.conf:2: --node-ip=10.0.2.15"],
+        "rm -r /etc/systemd/system/kubelet.service.d; systemctl daemon-reload",
     ),
 ];
 

@@ -31,6 +31,7 @@ pub const OURS: &[&str] = &[
     "DefaultRoute",
     "ResolvConf",
     "Leftovers",
+    "KubeletArgs",
     "Reach",
     "MTU",
     "Sources",

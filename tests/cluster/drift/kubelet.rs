@@ -15,6 +15,7 @@ const SOURCE: &str = "the Kubernetes repository is known to apt";
 const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const LEADS: &str = "kubelet.conf leads the kubelet to its API";
 const ADMITTED: &str = "the kubelet has a valid certificate";
+const FLAGS: &str = "no file of the machine's own gives the kubelet flags";
 const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 pub const KINDS: &[Kind] = &[
@@ -100,6 +101,28 @@ pub const KINDS: &[Kind] = &[
             "sed -i 's/KUBELET_EXTRA_ARGS$/KUBELET_EXTRA_ARGS --v=1/' /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf; systemctl daemon-reload; systemctl restart kubelet",
         ),
         shows: &[(".", "kubelet", UNIT, DROP_IN), (".", "member", RUNS, "restarted, because")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: flags in a drop-in of somebody's own",
+        by: Anywhere(
+            "w1",
+            "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nEnvironment=KUBELET_EXTRA_ARGS=--max-pods=5\\n' >/etc/systemd/system/kubelet.service.d/20-more.conf; systemctl daemon-reload; systemctl restart kubelet",
+        ),
+        shows: &[(
+            ".",
+            "kubelet",
+            FLAGS,
+            "/etc/systemd/system/kubelet.service.d/20-more.conf:2: --max-pods=5",
+        )],
+        differs: &["/etc/systemd/system/kubelet.service.d", "/etc/systemd/system/kubelet.service.d/"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: flags in its environment file",
+        by: Anywhere("w2", "echo KUBELET_EXTRA_ARGS=--max-pods=6 >>/etc/default/kubelet"),
+        shows: &[(".", "kubelet", FLAGS, ": --max-pods=6")],
+        differs: &["/etc/default/kubelet"],
         ..KIND
     },
     Kind {

@@ -1,0 +1,102 @@
+# Shell that finds where the kubelet is given flags that neither kubeadm nor ironstrap gives it. Flags win over the
+# kubelet's configuration. Sent with the questions and the fixes that need it.
+
+# kubelet_args_read OPTIONS...: runs the reader over all files of this machine that may give the kubelet flags: the
+# environment files and the units of systemd that are not the packages' own.
+kubelet_args_read() {
+  kubelet_args_options=$1
+  set --
+  for f in /etc/default/kubelet \
+    /etc/systemd/system/kubelet.service /run/systemd/system/kubelet.service /usr/local/lib/systemd/system/kubelet.service \
+    /etc/systemd/system.control/kubelet.service.d/*.conf /etc/systemd/system/kubelet.service.d/*.conf \
+    /run/systemd/system/kubelet.service.d/*.conf /usr/local/lib/systemd/system/kubelet.service.d/*.conf \
+    /usr/lib/systemd/system/kubelet.service.d/*.conf /etc/systemd/system/service.d/*.conf; do
+    case $f in /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf) continue ;; esac
+    # A unit that is masked is a link to /dev/null.
+    [ ! -f "$f" ] || set -- "$@" "$f"
+  done
+  [ $# = 0 ] || kubelet_args_of "$kubelet_args_options" "$@"
+}
+
+# kubelet_args_of EDIT FILE...: prints FILE:LINE: FLAGS for each line of these files, and of the environment files that they
+# name, that gives the kubelet such flags or starts another program. With EDIT it prints the text of one file, with these lines
+# commented out.
+kubelet_args_of() {
+  kubelet_args_edit=$1
+  shift
+  awk -v edit="$kubelet_args_edit" '
+    # What nothing in an inventory is about, and what kubeadm itself gives it.
+    function harmless(flag) {
+      return flag ~ /^--(v|vmodule|log-.*|logging-.*|cloud-provider|image-credential-provider-.*|runtime-cgroups|kubelet-cgroups)(=|$)/ ||
+        flag == "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf" ||
+        flag == "--kubeconfig=/etc/kubernetes/kubelet.conf" || flag == "--config=/var/lib/kubelet/config.yaml"
+    }
+    function flags(text,  n, a, i, found) {
+      gsub(/["\047]/, " ", text)
+      n = split(text, a, /[ \t]+/)
+      for (i = 1; i <= n; i++) {
+        sub(/^[A-Za-z_][A-Za-z_0-9]*=/, "", a[i])
+        if (a[i] ~ /^--[A-Za-z]/ && !harmless(a[i])) found = found (found == "" ? "" : " ") a[i]
+      }
+      return found
+    }
+    function name_files(value,  n, a, i, x) {
+      n = split(value, a, /[ \t]+/)
+      for (i = 1; i <= n; i++) {
+        sub(/^-/, "", a[i]); gsub(/["\047]/, "", a[i])
+        if (a[i] == "" || a[i] == "/var/lib/kubelet/kubeadm-flags.env" || a[i] == "/etc/default/kubelet" || named[a[i]]++) continue
+        if ((getline x <a[i]) >= 0) { close(a[i]); ARGV[ARGC++] = a[i] }
+      }
+    }
+    # What a line that may have gone on over several gives the kubelet.
+    function given(line,  key, value, program) {
+      if (line !~ /=/) return ""
+      key = value = line
+      sub(/=.*/, "", key); gsub(/[ \t]/, "", key)
+      sub(/^[^=]*=[ \t]*/, "", value)
+      if (!unit) return flags(value)
+      if (key == "EnvironmentFile" && !edit) name_files(value)
+      if (key == "Environment") return flags(value)
+      if (key != "ExecStart" || value == "") return ""
+      program = value
+      sub(/^[-@:+!|]+/, "", program); sub(/[ \t].*/, "", program)
+      if (program != "/usr/bin/kubelet") return "ExecStart=" program
+      return flags(value)
+    }
+    FNR == 1 { unit = FILENAME ~ /\.(conf|service)$/; held = "" }
+    {
+      raw[FNR] = $0
+      if (held == "" && /^[ \t]*([#;]|$)/) next
+      if (held == "") first = FNR
+      if (sub(/\\$/, " ")) { held = held $0; next }
+      held = held $0
+      what = given(held)
+      if (what != "") {
+        if (!edit) print FILENAME ":" first ": " what
+        for (i = first; i <= FNR; i++) bad[i] = 1
+        if (held ~ /^[ \t]*ExecStart[ \t]*=/) starts = 1
+      }
+      held = ""
+    }
+    # Without a line that starts it, one that takes the other starts back would leave none.
+    END { if (edit) for (i = 1; i <= FNR; i++) print (bad[i] || starts && raw[i] ~ /^[ \t]*ExecStart[ \t]*=[ \t]*$/ ? "# ironstrap: " : "") raw[i] }
+  ' "$@"
+}
+
+# kubelet_args: prints FILE:LINE: FLAGS of all that is found.
+kubelet_args() {
+  kubelet_args_read ''
+}
+
+# kubelet_args_out: takes those lines out, keeps the files as they were, and starts a kubelet that runs once more.
+kubelet_args_out() {
+  kubelet_args | sed 's/:[0-9]*: .*//' | sort -u | while read -r f; do
+    before_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
+    kubelet_args_of edit "$f" | put "$f" kept
+  done
+  systemctl daemon-reload
+  if systemctl is-active -q kubelet; then
+    systemctl restart kubelet
+    steady kubelet
+  fi
+}
