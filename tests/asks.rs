@@ -378,7 +378,7 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             panic!("{shell}")
         };
         assert!(
-            places.lines().count() == 7 && places.lines().all(|line| line.ends_with(" ro,relatime")),
+            places.lines().count() == 8 && places.lines().all(|line| line.ends_with(" ro,relatime")),
             "{places}"
         );
     }

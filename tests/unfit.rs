@@ -372,6 +372,10 @@ const CASES: &[(&str, &[Wrong])] = &[
         )],
     ),
     (
+        "a hardened /var, where dpkg cannot run the scripts of packages",
+        &[Says("w1", DISK, "/var/lib/dpkg/info /var 20000 900000 1000000 rw,nosuid,nodev,noexec,relatime\n")],
+    ),
+    (
         "a disk that is let be",
         &[
             Says("w1", DISK, "/var/lib/containerd / 900 900000 1000000 rw\n"),

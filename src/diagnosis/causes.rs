@@ -244,6 +244,13 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "package-script",
+        what: "dpkg may not run {script}: its file system is mounted noexec",
+        remedy: "on {node}: findmnt -T {script} shows the mount; mount -o remount,exec it, take noexec out of /etc/fstab, then dpkg --configure -a",
+        signs: &[sign("", r"unable to execute .+ script \((?<script>/[^)]+)\): Permission denied")],
+        ..PLAIN
+    },
+    Cause {
         name: "packages-go",
         what: "to install it, apt would remove {packages}",
         remedy: "ironstrap removes no package that it did not install; if nothing needs them any more, on {node}: apt-get remove --allow-change-held-packages {packages}",

@@ -196,6 +196,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "fix",
+        "dpkg (subprocess): unable to execute installed containerd package post-installation script (/var/lib/dpkg/info/containerd.postinst): Permission denied",
+        "package-script",
+        "findmnt -T /var/lib/dpkg/info/containerd.postinst",
+    ),
+    (
+        "fix",
         "these packages would be removed: docker-ce containerd.io",
         "packages-go",
         "apt-get remove --allow-change-held-packages docker-ce containerd.io",

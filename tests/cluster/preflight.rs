@@ -62,6 +62,15 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
     ),
     (
         "m1",
+        "mount --bind /var /var && mount -o remount,bind,noexec /var",
+        &[
+            "programs may be started from where they will be",
+            "/var/lib/dpkg/info is on /var, which is mounted noexec",
+        ],
+        "umount -l /var",
+    ),
+    (
+        "m1",
         "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nEnvironment=KUBELET_EXTRA_ARGS=--node-ip=10.0.2.15\\n' >/etc/systemd/system/kubelet.service.d/20-vagrant.conf",
         &["/etc/systemd/system/kubelet.service.d/20-vagrant.conf:2: --node-ip=10.0.2.15"],
         "rm -r /etc/systemd/system/kubelet.service.d; systemctl daemon-reload",

@@ -113,7 +113,7 @@ pub fn fit(want: &Want) -> &'static str {
             "/etc/kubernetes / 20000 900000 1000000 rw,relatime\n/opt/cni/bin / 20000 900000 1000000 rw,relatime\n\
              /usr/bin / 20000 900000 1000000 rw,relatime\n/var/lib/containerd / 20000 900000 1000000 rw,relatime\n\
              /var/lib/kubelet / 20000 900000 1000000 rw,relatime\n/var/log / 20000 900000 1000000 rw,relatime\n\
-             /var/lib/etcd / 20000 900000 1000000 rw,relatime\n"
+             /var/lib/dpkg/info / 20000 900000 1000000 rw,relatime\n/var/lib/etcd / 20000 900000 1000000 rw,relatime\n"
         }
         "there is a default route" | "whether the cluster's network is the one that leads outside" => {
             "default via 198.18.0.1 dev eth0\n"

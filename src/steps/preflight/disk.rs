@@ -20,11 +20,12 @@ const fn need(folder: &'static str, room: u64, inodes: u64) -> Need {
     Need { folder: Cow::Borrowed(folder), room, inodes }
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 7] = [
     need("/etc/kubernetes", 16, 200),
     need("/opt/cni/bin", 64, 50),
     need("/usr/bin", 768, 2000),
     need("/var/lib/containerd", 2048, 50_000),
+    need("/var/lib/dpkg/info", 32, 500),
     need("/var/lib/kubelet", 512, 2000),
     need("/var/log", 160, 500),
 ];
@@ -34,8 +35,9 @@ fn needs(cluster: &Cluster, node: &Node) -> Vec<Need> {
     NEEDS.into_iter().chain(Some(etcd).filter(|_| node.is_control_plane())).collect()
 }
 
-/// Programs are started from below these; containers' own are not hindered by how their layers are mounted.
-const PROGRAMS: [&str; 2] = ["/opt/cni/bin", "/usr/bin"];
+/// Programs are started from below these. dpkg runs the scripts of packages where it keeps them. Containers' own programs are not
+/// hindered by how their layers are mounted, and nothing is started from /tmp or /run.
+const PROGRAMS: [&str; 3] = ["/opt/cni/bin", "/usr/bin", "/var/lib/dpkg/info"];
 
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     let want = |that: &str, wrong: fn(&[Need], &[Place]) -> Vec<String>| {
