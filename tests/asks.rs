@@ -144,6 +144,33 @@ fn whatever_is_set_at_boot_may_not_be_overridden() {
 }
 
 #[test]
+fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
+    let want = want("nothing lowers the limits of inotify at boot");
+    let files = [
+        ("etc/sysctl.d/10-more.conf", "fs.inotify.max_user_instances = 65536\n"),
+        (
+            "etc/sysctl.d/20-less.conf",
+            "fs.inotify.max_user_watches = 1\nfs.inotify.max_user_instances = 512\n",
+        ),
+        ("run/sysctl.d/30-same.conf", "fs/inotify/max_user_instances=8192\n"),
+    ];
+    for shell in shells() {
+        let found = "/etc/sysctl.d/20-less.conf: fs.inotify.max_user_instances = 512\n";
+        assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
+    }
+    let ironstrap::step::Expect::Judged(judge) =
+        self::want("fs.inotify.max_user_instances is 8192 or more").expect
+    else {
+        panic!()
+    };
+    for (value, holds) in
+        [("8192\n", true), ("65536\n", true), ("128\n", false), ("absent\n", false), ("", false)]
+    {
+        assert_eq!(judge(value) == ironstrap::step::Verdict::Holds, holds, "{value}");
+    }
+}
+
+#[test]
 fn of_a_kubeconfig_everything_is_told_but_its_key() {
     let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n  name: x\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: U0VDUkVU\n    token: SECRET\n";
     let root = Root::with(&[("etc/kubernetes/admin.conf", text)]);

@@ -160,6 +160,13 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "inotify",
+        what: "all inotify instances of the kernel are taken",
+        remedy: "on {node}: sysctl fs.inotify.max_user_instances shows the limit, and apply sets it to 8192 or more; what takes them: find /proc/*/fd -lname anon_inode:inotify | cut -d/ -f3 | sort | uniq -c | sort -n",
+        signs: &[sign("", r"(?i)(?:inotify|fsnotify|\bwatch(?:er)?\b).*too many open files")],
+        ..PLAIN
+    },
+    Cause {
         name: "clock",
         what: "the clock of {node} is behind: it says {now}, and a certificate is valid from {from} on",
         remedy: "compare the clocks (date -u) of {node} and the control planes; set the wrong one, best by a time service such as chrony",

@@ -195,6 +195,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "date -u on w2",
     ),
     (
+        "journal kubelet",
+        r#"E1121 20:18:20.779121     230 run.go:72] "command failed" err="failed to run Kubelet: failed to create kubelet: inotify_init: too many open files""#,
+        "inotify",
+        "sysctl fs.inotify.max_user_instances",
+    ),
+    (
         "fix",
         "dpkg (subprocess): unable to execute installed containerd package post-installation script (/var/lib/dpkg/info/containerd.postinst): Permission denied",
         "package-script",

@@ -24,6 +24,12 @@ const SYSCTLS: &[(&str, &str)] = &[
 /// Where pods have addresses of IPv6, kubeadm looks for this, too.
 const IPV6: &[(&str, &str)] = &[("net.ipv6.conf.default.forwarding", "1")];
 
+/// What must be at least so much: each pod takes inotify instances of root's, and a kernel gives root 128 (the value is
+/// kubeone's; kubespray and k0s raise it, too). Its file is read before all others, so a higher value of yours wins.
+const AT_LEAST: &[(&str, &str)] = &[("fs.inotify.max_user_instances", "8192")];
+
+const AT_LEAST_FILE: &str = "00-ironstrap.conf";
+
 /// What the kubelet sets by itself at its start, and with `protectKernelDefaults` only checks: it refuses to run
 /// where one of them differs (`setupKernelTunables` in `pkg/kubelet/cm`, values in `pkg/util/sysctl`).
 const KUBELETS_OWN: &[(&str, &str)] = &[
@@ -40,16 +46,27 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let also = |list: &'static [(&str, &str)], wanted: bool| if wanted { list } else { &[] };
     let ipv6 = also(IPV6, cx.cluster.pods.addr().is_ipv6());
     let sysctls: Vec<_> = SYSCTLS.iter().chain(ipv6).chain(also(KUBELETS_OWN, protected)).collect();
-    let file: String = sysctls.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let file = |sysctls: &[&(&str, &str)]| -> String {
+        let lines: String = sysctls.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        format!("# Kept by ironstrap.\n{lines}")
+    };
+    let at_least: Vec<_> = AT_LEAST.iter().collect();
     let mut wants = vec![
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
             "sysctls are set at boot",
             &format!("/etc/sysctl.d/{SYSCTL_FILE}"),
             0o644,
-            &format!("# Kept by ironstrap.\n{file}"),
+            &file(&sysctls),
         ),
         nothing_overrides(&sysctls),
+        Want::file(
+            "limits of inotify are set at boot",
+            &format!("/etc/sysctl.d/{AT_LEAST_FILE}"),
+            0o644,
+            &file(&at_least),
+        ),
+        nothing_lowers(&at_least),
         effect("overlay file systems can be mounted", "grep -qw overlay /proc/filesystems", "overlay"),
         effect(
             "bridged traffic can be filtered",
@@ -58,7 +75,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ),
         effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
     ];
-    wants.extend(sysctls.iter().map(|(key, value)| live(key, value)));
+    wants.extend(sysctls.iter().map(|(key, value)| live(key, value).is(*value)));
+    wants.extend(at_least.iter().map(|(key, value)| {
+        let enough = |have: &str| {
+            have.trim().parse::<u64>().is_ok_and(|have| value.parse().is_ok_and(|value| have >= value))
+        };
+        Want {
+            that: format!("{key} is {value} or more"),
+            ..live(key, value).passes(format!("{value} or more"), enough)
+        }
+    }));
     Ok(wants)
 }
 
@@ -80,7 +106,6 @@ fn live(key: &'static str, value: &'static str) -> Want {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     Want::that(format!("{key} is {value}"))
         .ask(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
-        .is(value)
         .run(sh!("sysctl -qw {key}={value}", key, value))
         .undone_by(Undo::Back(
             Back::new(key, format!("{key} is as before"))
@@ -93,7 +118,7 @@ fn live(key: &'static str, value: &'static str) -> Want {
         ))
 }
 
-/// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else. The files' own names
+/// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else, or with `-v least=1` to less. The files' own names
 /// are their order, whichever folder they are in, and the first folder that has a name hides the others
 /// (sysctl.d(5)). As FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
 const OVERRIDES: Sh = Sh::raw(
@@ -101,25 +126,33 @@ const OVERRIDES: Sh = Sh::raw(
 FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[name]++ }
 { k = v = $0; sub(/=.*/, "", k); gsub(/^[ \t-]+|[ \t]+$/, "", k); gsub(/\//, ".", k)
   sub(/^[^=]*=/, "", v); gsub(/^[ \t]+|[ \t]+$/, "", v)
-  bad = after && k in want && v != want[k]
+  bad = after && k in want && (least ? v + 0 < want[k] + 0 : v != want[k])
   if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##,
 );
 
 /// Defines `overrides`, which looks at the files it is given, and gives this shell all that are read at boot.
-fn boot_files(sysctls: &[&(&str, &str)]) -> Sh {
+fn boot_files(ours: &str, sysctls: &[&(&str, &str)], least: bool) -> Sh {
     let wants: Vec<String> = sysctls.iter().map(|(key, value)| format!("{key}={value}")).collect();
     sh!(
-        "overrides() { awk -v ours={SYSCTL_FILE} -v wants={wants} \"$@\"; }\nset --\n\
+        "overrides() { awk -v ours={ours} -v wants={wants} -v least={least} \"$@\"; }\nset --\n\
          for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf; do\n\
          [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n",
-        SYSCTL_FILE,
-        wants = wants.join(" ")
+        ours,
+        wants = wants.join(" "),
+        least = u8::from(least)
     )
 }
 
 fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
-    let files = boot_files(sysctls);
-    Want::that("nothing overrides our sysctls at boot")
+    nothing_after("nothing overrides our sysctls at boot", boot_files(SYSCTL_FILE, sysctls, false))
+}
+
+fn nothing_lowers(at_least: &[&(&str, &str)]) -> Want {
+    nothing_after("nothing lowers the limits of inotify at boot", boot_files(AT_LEAST_FILE, at_least, true))
+}
+
+fn nothing_after(that: &str, files: Sh) -> Want {
+    Want::that(that)
         .ask(sh!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\"", files, OVERRIDES))
         .is("")
         .run(sh!(

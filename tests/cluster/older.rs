@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::client::Ended;
+use crate::client::{Ended, Triple};
 use crate::lab::NODES;
 use crate::reset;
 use crate::world::{PATIENCE, World, real};
@@ -34,7 +34,16 @@ const INTENDED: &[(&str, &str, &str)] = &[
     // A ConfigMap notes which labels and taints are the inventory's.
     ("m1", "labels", "w1 has its labels and taints"),
     ("m1", "labels", "w2 has its labels and taints"),
+    ("m1", "kernel", LIMITS),
+    ("w1", "kernel", LIMITS),
+    ("w2", "kernel", LIMITS),
 ];
+const LIMITS: &str = "limits of inotify are set at boot";
+
+/// What these events are about. Whether the limit itself is too low depends on the lab's host.
+fn shown(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
+    real(ended, kind).into_iter().filter(|(_, _, that)| !that.starts_with("fs.inotify.")).collect()
+}
 
 fn older(world: &World) -> Ended {
     let program = std::env::var("IRONSTRAP_OLDER").expect("IRONSTRAP_OLDER is the older program");
@@ -54,9 +63,9 @@ fn planned_and_changed(world: &World) {
         INTENDED.iter().map(|(n, s, t)| (n.to_string(), s.to_string(), t.to_string())).collect();
     let plan = world.plan();
     assert_eq!(plan.code, Some(0), "{}", plan.errors());
-    assert_eq!(real(&plan, "drift"), intended, "what the plan shows");
+    assert_eq!(shown(&plan, "drift"), intended, "what the plan shows");
     let applied = world.apply().good();
-    assert_eq!(real(&applied, "fixed"), intended, "what the apply changes");
+    assert_eq!(shown(&applied, "fixed"), intended, "what the apply changes");
     world.assert_converged();
 }
 

@@ -38,6 +38,9 @@ pub const LIVE: &[Row] = rows! {
         "kernel" "vm.panic_on_oom is 0",
         "kernel" "kernel.panic is 10",
         "kernel" "kernel.panic_on_oops is 1";
+    "rm /etc/sysctl.d/00-ironstrap.conf" => "kernel" "limits of inotify are set at boot";
+    "sysctl -qw fs.inotify.max_user_instances=128" =>
+        "kernel" "fs.inotify.max_user_instances is 8192 or more";
     "sysctl -qw kernel.keys.root_maxkeys=200 kernel.keys.root_maxbytes=20000" =>
         "kernel" "kernel.keys.root_maxkeys is 1000000",
         "kernel" "kernel.keys.root_maxbytes is 25000000";

@@ -9,6 +9,12 @@ const NAMES: &str = "the cluster's names are in /etc/hosts";
 
 pub const KINDS: &[Kind] = &[
     Kind {
+        says: "kernel: fewer inotify instances",
+        by: Anywhere("w1", "sysctl -qw fs.inotify.max_user_instances=128"),
+        shows: &[(".", "kernel", "fs.inotify.max_user_instances is 8192 or more", "128")],
+        ..KIND
+    },
+    Kind {
         says: "kernel: forwarding switched off",
         by: Anywhere("w2", "sysctl -qw net.ipv4.ip_forward=0"),
         shows: &[(".", "kernel", "net.ipv4.ip_forward is 1", "0\n1")],
