@@ -72,6 +72,7 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask) if ask.contains("/proc/swaps") => "/swap.img\n".into(),
         Ask::Shell(ask) if ask.contains("else echo no; fi") => "no\n".into(),
         Ask::Shell(ask) if ask.contains("/proc/sys/") => "0\n".into(),
+        Ask::Shell(ask) if ask.contains("cloud_hosts()") => "not here\n".into(),
         Ask::Newcomer(_) => fit(want).into(),
         Ask::Shell(ask) if ask.contains("no receipt") => "no receipt\n".into(),
         Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),

@@ -388,3 +388,60 @@ fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
         assert_eq!(Root::with(&files[6..]).answer(shell, &want.ask), said(""), "{shell}: kubeadm's own");
     }
 }
+
+#[test]
+fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_that() {
+    let want = want("cloud-init keeps the cluster's names in /etc/hosts");
+    let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
+    let lib = fs::read_to_string("templates/lib.sh").unwrap();
+    let template = "## template:jinja\n127.0.1.1 {{fqdn}} {{hostname}}\n198.18.0.99 m9 # ironstrap: demo\n198.18.0.7 x # ironstrap: demo2\n";
+    let path = "etc/cloud/templates/hosts.debian.tmpl";
+    let manages = ["true", "True", "template", "'true'"].map(|value| format!("manage_etc_hosts: {value}\n"));
+    for shell in shells() {
+        for manages in &manages {
+            let root = Root::with(&[
+                (path, template),
+                ("etc/cloud/cloud.cfg", "manage_etc_hosts: false\n"),
+                ("etc/cloud/cloud.cfg.d/99.cfg", manages),
+            ]);
+            assert_eq!(
+                root.answer(shell, &want.ask),
+                said("198.18.0.99 m9 # ironstrap: demo\n"),
+                "{shell}: {manages}"
+            );
+            let done = run(shell, &root.moved(&format!("{{ set -eu; {lib}\n{fix}\n}} </dev/null\n")));
+            assert!(
+                done.status.success() && done.stderr.is_empty(),
+                "{shell}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+            let Answer::Said(lines) = root.answer(shell, &want.ask) else { panic!("{shell}") };
+            let ironstrap::step::Expect::Judged(judge) = &want.expect else { panic!() };
+            assert_eq!(judge(&lines), ironstrap::step::Verdict::Holds, "{shell}: {lines}");
+            assert!(
+                lines.starts_with("198.18.0.11 api.demo.internal # ironstrap: demo\n")
+                    && lines.contains("198.18.0.13 w2 "),
+                "{lines}"
+            );
+            let text = fs::read_to_string(root.0.path().join(path)).unwrap();
+            assert!(text.starts_with("## template:jinja\n127.0.1.1 {{fqdn}} {{hostname}}\n198.18.0.7 x # ironstrap: demo2\n198.18.0.11 "), "{text}");
+            let kept =
+                fs::read_to_string(root.0.path().join("var/lib/ironstrap/before/hosts-cloud-init.file"))
+                    .unwrap();
+            assert_eq!(kept, template);
+        }
+        let user =
+            ("var/lib/cloud/instance/cloud-config.txt", "#cloud-config\nmanage_etc_hosts: localhost\n");
+        let of = ("etc/cloud/cloud.cfg", "manage_etc_hosts: true\n");
+        for files in [
+            vec![],
+            vec![of],
+            vec![(path, template)],
+            vec![(path, template), ("etc/cloud/cloud.cfg", "# manage_etc_hosts: true\n")],
+            vec![(path, template), of, user],
+            vec![(path, template), of, ("etc/cloud/cloud-init.disabled", "")],
+        ] {
+            assert_eq!(Root::with(&files).answer(shell, &want.ask), said("not here\n"), "{shell}: {files:?}");
+        }
+    }
+}

@@ -2,7 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::step::{Cx, Step, Want};
+use crate::shell::{Sh, sh};
+use crate::step::{Cx, Step, Verdict, Want};
 
 pub const STEP: Step = Step {
     name: "hosts",
@@ -10,16 +11,33 @@ pub const STEP: Step = Step {
     wants,
 };
 
+const CLOUD: Sh = Sh::raw(include_str!("../../templates/cloud-hosts.sh"));
+
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let lines = lines(cx.cluster);
     let mark = mark(cx.cluster);
+    let at_boot = at_boot(&lines, &mark);
     let (there, gone) = (mark.clone(), mark);
-    Ok(vec![Want::edit(
+    let now = Want::edit(
         "the cluster's names are in /etc/hosts",
         "/etc/hosts",
         move |hosts| edit(hosts, &lines, &there),
         move |hosts| edit(hosts, &[], &gone),
-    )])
+    );
+    Ok(vec![now, at_boot])
+}
+
+/// cloud-init may replace the whole file at each boot, and then a kubelet would not find the API by its name.
+fn at_boot(lines: &[String], mark: &str) -> Want {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    Want::that("cloud-init keeps the cluster's names in /etc/hosts")
+        .ask(sh!("{CLOUD}cloud_hosts_say {mark}\n", CLOUD, mark))
+        .judged(move |answer| match answer.trim_end() == text.trim_end() {
+            true => Verdict::Holds,
+            false => Verdict::Differs { have: answer.into(), want: text.clone() },
+        })
+        .run(sh!("{CLOUD}cloud_hosts_put {mark} {lines}\n", CLOUD, mark, lines = Sh::words(lines)))
+        .nothing_to_undo("the file that it edits is kept by itself, and comes back")
 }
 
 /// Our lines end in this; every other line is somebody else's.

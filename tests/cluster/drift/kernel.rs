@@ -5,9 +5,20 @@ use super::{KIND, Kind};
 
 const ON_DISK: &str = "sysctls are set at boot";
 const OVERRIDES: &str = "nothing overrides our sysctls at boot";
+const AT_BOOT: &str = "cloud-init keeps the cluster's names in /etc/hosts";
 const NAMES: &str = "the cluster's names are in /etc/hosts";
 
 pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "kernel: cloud-init writes /etc/hosts at the next boot",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/cloud/templates; echo 'manage_etc_hosts: true' >/etc/cloud/cloud.cfg; printf '127.0.1.1 {{fqdn}} {{hostname}}\\n127.0.0.1 localhost\\n' >/etc/cloud/templates/hosts.debian.tmpl",
+        ),
+        shows: &[(".", "hosts", AT_BOOT, "198.18.0.11 api.demo.internal # ironstrap: demo")],
+        differs: &["/etc/cloud", "/etc/cloud/"],
+        ..KIND
+    },
     Kind {
         says: "kernel: fewer inotify instances",
         by: Anywhere("w1", "sysctl -qw fs.inotify.max_user_instances=128"),
