@@ -80,6 +80,7 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask)
             if [
                 "overrides()",
+                "swap_services()",
                 "kubelet_args()",
                 "md5sums",
                 "masters.conf",

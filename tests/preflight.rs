@@ -445,3 +445,55 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
         }
     }
 }
+
+#[test]
+fn services_that_turn_swap_on_are_found_by_their_unit_or_script_and_turned_off() {
+    let want = want("no service turns swap on");
+    let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
+    let lib = fs::read_to_string("templates/lib.sh").unwrap();
+    let wants = |name: &str| format!("etc/systemd/system/multi-user.target.wants/{name}.service");
+    let unit = |start: &str| {
+        format!("[Unit]\nDescription=swapon\n[Service]\nExecStart={start}\nExecStop=/sbin/swapoff -a\n")
+    };
+    let files = [
+        (wants("plain"), unit("/usr/sbin/swapon /swap.img")),
+        (wants("shell"), unit("-/bin/sh -c 'mkswap /dev/zram0 && swapon /dev/zram0'")),
+        (wants("zramswap"), unit("ROOT/usr/sbin/zramswap start")),
+        (wants("ssh"), unit("ROOT/usr/sbin/sshd -D")),
+        (wants("notes"), unit("ROOT/usr/sbin/notes")),
+        (wants("gone"), unit("ROOT/usr/sbin/gone")),
+        ("etc/systemd/system/unwanted.service".into(), unit("/usr/sbin/swapon -a")),
+        ("usr/sbin/zramswap".into(), "#!/bin/bash\nfunction start {\n  swapon -p 100 /dev/zram0\n}\n".into()),
+        ("usr/sbin/sshd".into(), "\u{7f}ELF\n swapon \n".into()),
+        ("usr/sbin/notes".into(), "#!/bin/sh\necho noswapon swapons\n".into()),
+        ("bin/systemctl".into(), "#!/bin/sh\necho \"$*\" >>ROOT/systemctl\nif [ \"$1\" = disable ]; then rm -f ROOT/etc/systemd/system/*.wants/$4; fi\n".into()),
+        ("bin/swapoff".into(), "#!/bin/sh\necho swapoff >>ROOT/systemctl\n".into()),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    for shell in shells() {
+        let root = Root::with(&files);
+        assert_eq!(
+            root.answer(shell, &want.ask),
+            said("plain.service\nshell.service\nzramswap.service\n"),
+            "{shell}"
+        );
+        let done = run(
+            shell,
+            &root
+                .moved(&format!("{{ set -eu; PATH={}/bin:$PATH; {lib}\n{fix}\n}} </dev/null\n", root.text())),
+        );
+        assert!(
+            done.status.success() && done.stderr.is_empty(),
+            "{shell}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let did = fs::read_to_string(root.0.path().join("systemctl")).unwrap();
+        assert!(
+            did.starts_with("disable -q --now plain.service\nreset-failed plain.service\n")
+                && did.ends_with("swapoff\n"),
+            "{did}"
+        );
+        assert_eq!(root.answer(shell, &want.ask), said(""), "{shell}");
+        assert_eq!(Root::with(&[]).answer(shell, &want.ask), said(""), "{shell}");
+    }
+}

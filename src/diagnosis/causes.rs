@@ -43,7 +43,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "swap-on",
         what: "swap is on again, and the kubelet does not start with it",
-        remedy: "on {node}: swapoff -a; then find out what turns it on: systemctl list-units --all --type=swap; grep -r swapon /etc/systemd/system",
+        remedy: "on {node}: swapoff -a; then find out what turns it on: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
         signs: &[
             sign("journal kubelet", "running with swap on is not supported"),
             sign("fix", "running with swap on is not supported"),
@@ -54,7 +54,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "swap-returns",
         what: "swap is on again right after it was turned off",
-        remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -r swapon /etc/systemd/system",
+        remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
         signs: &[sign("fix", r"stuck: it is still not so that no swap is active")],
         ..PLAIN
     },

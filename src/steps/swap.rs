@@ -1,11 +1,18 @@
 //! swap: off now, and off after a reboot.
 
 use crate::error::Result;
+use crate::shell::Sh;
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step { name: "swap", why: "the kubelet refuses to start while swap is on", wants };
 
 const ACTIVE: &str = r#"while read -r f x; do [ "$f" = Filename ] || echo "$f"; done </proc/swaps"#;
+
+const SERVICES: Sh = Sh::raw(include_str!("../../templates/swap-services.sh"));
+
+const SERVICES_ON: &str = r#"while read -r u; do
+  [ -z "$u" ] || systemctl enable -q --now "$u" || echo "$u does not start any more"
+done <"$was""#;
 
 /// What is gone since, or was made anew at each boot, cannot be brought back by name.
 const SWAP_ON: &str = r#"while read -r f; do
@@ -38,7 +45,21 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(Undo::Back(
             Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON),
         )),
+        services(),
     ])
+}
+
+/// It comes after what turns swap off: a reset then starts these services first, and they turn on what is theirs.
+fn services() -> Want {
+    Want::that("no service turns swap on")
+        .ask(SERVICES + "swap_services\n")
+        .is("")
+        .run(SERVICES + "swap_services_off\n")
+        .undone_by(Undo::Back(
+            Back::new("services", "services turn swap on as before")
+                .now(SERVICES + "swap_services\n")
+                .script(SERVICES_ON),
+        ))
 }
 
 /// Comments out each swap line and leaves every other byte alone.

@@ -20,6 +20,19 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "swap: a service that turns it on",
+        by: Anywhere(
+            "w1",
+            "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/usr/sbin/swapon /swap.img\\nExecStop=/usr/sbin/swapoff /swap.img\\n[Install]\\nWantedBy=multi-user.target\\n' >/usr/lib/systemd/system/zramswap.service; systemctl enable -q --now zramswap",
+        ),
+        shows: &[
+            (".", "swap", "no swap is active", "/swap.img"),
+            (".", "swap", "no service turns swap on", "zramswap.service"),
+        ],
+        alone: "its unit stays, and is another unit file than before",
+        ..KIND
+    },
+    Kind {
         says: "swap: a line back in fstab",
         by: Anywhere("w1", "echo '/swap.img none swap sw 0 0' >>/etc/fstab"),
         shows: &[(".", "swap", "fstab brings no swap back", "# ironstrap: /swap.img none swap sw 0 0")],

@@ -1,0 +1,36 @@
+# Shell that finds services which turn swap on by themselves, as those of zram-tools and dphys-swapfile do: neither fstab nor
+# swap.target knows of them. Sent with the question and the fix that need it.
+
+# swap_services: prints the services that start at boot and turn swap on, by their unit or by the script that it starts.
+swap_services() {
+  set --
+  for f in /etc/systemd/system/*.wants/*.service /etc/systemd/system/*.requires/*.service; do
+    [ ! -f "$f" ] || set -- "$@" "$f"
+  done
+  [ $# -gt 0 ] || return 0
+  awk '
+    FNR == 1 { unit = FILENAME; sub(/.*\//, "", unit) }
+    unit == "swapspace.service" { print unit, "-"; next }
+    /^[ \t]*Exec(Start|StartPre|StartPost)[ \t]*=/ {
+      if ($0 ~ /(^|[\/ ;&|"\047])swapon([ ;&|"\047]|$)/) { print unit, "-"; next }
+      sub(/^[^=]*=[ \t]*[-@:+!|]*/, "")
+      if ($1 !~ /^\//) next
+      # A script tells what it does.
+      first = ""
+      if ((getline first <$1) > 0 && first ~ /^#!/) print unit, $1
+      close($1)
+    }' "$@" | sort -u | while read -r unit program; do
+    [ "$program" = - ] || grep -qE '(^|[^A-Za-z_])swapon([^A-Za-z_]|$)' "$program" || continue
+    echo "$unit"
+  done | sort -u
+}
+
+# swap_services_off: keeps them from starting, and ends what they turned on.
+swap_services_off() {
+  for unit in $(swap_services); do
+    systemctl disable -q --now "$unit" || :
+    # One that failed to turn off what is off already is not to be seen as broken.
+    systemctl reset-failed "$unit" 2>/dev/null || :
+  done
+  swapoff -a
+}
