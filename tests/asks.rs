@@ -305,7 +305,7 @@ fn a_control_plane_without_its_manifest_is_known_by_its_etcd_wherever_the_invent
         assert!(!machine.runs_control_plane() && answer == Answer::Said(String::new()), "{answer:?}");
     }
     let (findmnt, stat) = (
-        ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x rw\"\n"),
+        ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n"),
         ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n"),
     );
     let disk = want_of(&cluster, 0, "there is disk enough where Kubernetes writes");
@@ -356,7 +356,7 @@ const USED: &[(&str, &str)] = &[
         "#!/bin/sh\necho legacy >&2\necho '-A KUBE-SERVICES -j X'\necho '-A INPUT -j ACCEPT'\n",
     ),
     ("bin/ip", "#!/bin/sh\n"),
-    ("bin/findmnt", "#!/bin/sh\necho '/ ro,relatime'\n"),
+    ("bin/findmnt", "#!/bin/sh\necho '/ xfs ro,relatime'\n"),
 ];
 
 #[test]
@@ -405,7 +405,7 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             panic!("{shell}")
         };
         assert!(
-            places.lines().count() == 8 && places.lines().all(|line| line.ends_with(" ro,relatime")),
+            places.lines().count() == 8 && places.lines().all(|line| line.ends_with(" ro,relatime xfs")),
             "{places}"
         );
     }
@@ -517,16 +517,16 @@ fn the_system_is_asked_where_it_says_so() {
         assert_eq!(answer(protects, &[on]), said(text));
     }
     // The nearest folder that is there, in mebibytes; where nobody says how it is mounted, that too.
-    let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x rw\"\n");
+    let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n");
     let stat = ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n");
     let disk = "there is disk enough where Kubernetes writes";
     let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
-    assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw\n"), "{text}");
+    assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw ext4\n"), "{text}");
     let without = [("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat];
     let worker = Root::with(&without).answer(shell(), &want_of(&lab(), 1, disk).ask);
     assert!(matches!(worker, Answer::Said(text) if !text.contains("etcd") && text.contains("/usr/bin")));
     let Answer::Said(text) = answer(disk, &without) else { panic!() };
-    assert!(text.contains("/usr/bin ? 2 70 90 ?\n"), "{text}");
+    assert!(text.contains("/usr/bin ? 2 70 90 ? ?\n"), "{text}");
 }
 
 #[test]

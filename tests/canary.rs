@@ -421,6 +421,7 @@ const MUTE: &[&str] = &[
     "iptables-nft-restore",
     "iptables-restore",
     "kill",
+    "ln",
     "modprobe",
     "mount",
     "mountpoint",

@@ -22,7 +22,8 @@ use time::OffsetDateTime;
 const BOUNDARY: &str = "--0123456789abcdef";
 
 /// The paths of the machine that are below the folder.
-const PATHS: [&str; 4] = ["/etc/", "/var/lib/", "/run/", "/usr/local/lib/"];
+const PATHS: [&str; 6] =
+    ["/etc/", "/var/lib/", "/run/", "/usr/local/lib/", "/usr/lib/modules/", "/sys/module/"];
 
 struct Root(tempfile::TempDir);
 
@@ -495,5 +496,37 @@ fn services_that_turn_swap_on_are_found_by_their_unit_or_script_and_turned_off()
         );
         assert_eq!(root.answer(shell, &want.ask), said(""), "{shell}");
         assert_eq!(Root::with(&[]).answer(shell, &want.ask), said(""), "{shell}");
+    }
+}
+
+#[test]
+fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() {
+    let ask = want("the kernel's modules for containers and their network are here").ask;
+    let uname = ("bin/uname", "#!/bin/sh\necho 6.12.41\n");
+    let modprobe = (
+        "bin/modprobe",
+        "#!/bin/sh\n[ \"$1 $2\" = '-n -q' ] && [ \"$3\" != vxlan ] && [ \"$3\" != nf_tables ]\n",
+    );
+    let none = ("bin/modprobe", "#!/bin/sh\nexit 1\n");
+    let loaded = ("sys/module/nf_tables/refcnt", "1\n");
+    let (mine, newer) =
+        (("usr/lib/modules/6.12.41/modules.dep", ""), ("usr/lib/modules/6.12.48/modules.dep", ""));
+    for shell in shells() {
+        let cases: [(&[(&str, &str)], &str); 5] = [
+            (
+                &[uname, modprobe, mine],
+                "no module nf_tables of kernel 6.12.41\nno module vxlan of kernel 6.12.41\n",
+            ),
+            (&[uname, modprobe, mine, loaded], "no module vxlan of kernel 6.12.41\n"),
+            (
+                &[uname, none, newer],
+                "no modules of kernel 6.12.41, which runs, in /usr/lib/modules; there are those of 6.12.48\n",
+            ),
+            (&[uname, none], ""),
+            (&[uname, ("bin/modprobe", "#!/bin/sh\n"), mine], ""),
+        ];
+        for (files, right) in cases {
+            assert_eq!(Root::with(files).answer(shell, &ask), said(right), "{shell}: {files:?}");
+        }
     }
 }

@@ -339,7 +339,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says(
             "m1",
             DISK,
-            "/etc/kubernetes / 900 9000 1000000 rw\n/usr/bin / 900 9000 1000000 rw\n/var/lib/containerd / 900 9000 1000000 rw\n/var/lib/etcd /var/lib/etcd 100 9000 1000000 rw,noatime\n",
+            "/etc/kubernetes / 900 9000 1000000 rw ext4\n/usr/bin / 900 9000 1000000 rw ext4\n/var/lib/containerd / 900 9000 1000000 rw ext4\n/var/lib/etcd /var/lib/etcd 100 9000 1000000 rw,noatime ext4\n",
         )],
     ),
     (
@@ -352,7 +352,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says(
             "w1",
             DISK,
-            "/etc/kubernetes / 20000 1500 1000000 rw\n/var/lib/containerd /var/lib/containerd 90000 0 0 rw\n/var/log / 20000 1500 1000000 rw\n/var/lib/kubelet / 20000 1500 1000000 rw\n",
+            "/etc/kubernetes / 20000 1500 1000000 rw ext4\n/var/lib/containerd /var/lib/containerd 90000 0 0 rw ext4\n/var/log / 20000 1500 1000000 rw ext4\n/var/lib/kubelet / 20000 1500 1000000 rw ext4\n",
         )],
     ),
     (
@@ -360,7 +360,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says(
             "w1",
             DISK,
-            "/etc/kubernetes / 20000 900000 1000000 ro,relatime\n/var/log /var/log 20000 900000 1000000 rw\n",
+            "/etc/kubernetes / 20000 900000 1000000 ro,relatime ext4\n/var/log /var/log 20000 900000 1000000 rw ext4\n",
         )],
     ),
     (
@@ -368,17 +368,59 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says(
             "w1",
             DISK,
-            "/opt/cni/bin /opt 20000 900000 1000000 rw,nosuid,noexec\n/var/lib/kubelet /var 20000 900000 1000000 rw,noexec\n",
+            "/opt/cni/bin /opt 20000 900000 1000000 rw,nosuid,noexec ext4\n/var/lib/kubelet /var 20000 900000 1000000 rw,noexec ext4\n",
         )],
     ),
     (
         "a hardened /var, where dpkg cannot run the scripts of packages",
-        &[Says("w1", DISK, "/var/lib/dpkg/info /var 20000 900000 1000000 rw,nosuid,nodev,noexec,relatime\n")],
+        &[Says(
+            "w1",
+            DISK,
+            "/var/lib/dpkg/info /var 20000 900000 1000000 rw,nosuid,nodev,noexec,relatime ext4\n",
+        )],
+    ),
+    (
+        "containers on a file system of another machine",
+        &[Says(
+            "w1",
+            DISK,
+            "/var/lib/containerd /var/lib/containerd 90000 900000 1000000 rw,vers=4.2 nfs4\n",
+        )],
+    ),
+    (
+        "containers on a file system, with the check ignored",
+        &[
+            Says("w1", DISK, "/var/lib/containerd / 90000 900000 1000000 rw fuse.mergerfs\n"),
+            Inventory("ignore-preflight = []", "ignore-preflight = ['Snapshotter']"),
+        ],
+    ),
+    (
+        "a kernel that was replaced, and one without modules",
+        &[
+            Says(
+                "m1",
+                "the kernel's modules for containers and their network are here",
+                "no modules of kernel 6.12.41, which runs, in /usr/lib/modules; there are those of 6.12.48\n",
+            ),
+            Says(
+                "w1",
+                "the kernel's modules for containers and their network are here",
+                "no module vxlan of kernel 6.12.41\n",
+            ),
+        ],
+    ),
+    (
+        "a container without the kernel's log",
+        &[Says(
+            "w1",
+            "the kernel's log can be read",
+            "ls: cannot access '/dev/kmsg': No such file or directory\n",
+        )],
     ),
     (
         "a disk that is let be",
         &[
-            Says("w1", DISK, "/var/lib/containerd / 900 900000 1000000 rw\n"),
+            Says("w1", DISK, "/var/lib/containerd / 900 900000 1000000 rw ext4\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['disk']"),
         ],
     ),

@@ -160,6 +160,14 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "kernel-log",
+        what: "the kubelet cannot read the kernel's log: {why}",
+        remedy: "a virtual machine has /dev/kmsg; what runs {node} as a container must give it one",
+        signs: &[sign("journal kubelet", r#"open /dev/kmsg: (?<why>[^\\"]+)"#)],
+        hopeless: Some("open /dev/kmsg: "),
+        ..PLAIN
+    },
+    Cause {
         name: "inotify",
         what: "all inotify instances of the kernel are taken",
         remedy: "on {node}: sysctl fs.inotify.max_user_instances shows the limit, and apply sets it to 8192 or more; what takes them: find /proc/*/fd -lname anon_inode:inotify | cut -d/ -f3 | sort | uniq -c | sort -n",

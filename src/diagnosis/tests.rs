@@ -201,6 +201,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "sysctl fs.inotify.max_user_instances",
     ),
     (
+        "journal kubelet",
+        r#"E1121 20:18:20.779121     230 run.go:72] "command failed" err="failed to run Kubelet: failed to create kubelet: open /dev/kmsg: no such file or directory""#,
+        "kernel-log",
+        "/dev/kmsg",
+    ),
+    (
         "fix",
         "dpkg (subprocess): unable to execute installed containerd package post-installation script (/var/lib/dpkg/info/containerd.postinst): Permission denied",
         "package-script",

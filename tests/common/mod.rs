@@ -108,13 +108,15 @@ pub fn fit(want: &Want) -> &'static str {
         }
         "there is disk enough where Kubernetes writes"
         | "there are inodes enough where Kubernetes writes"
+        | "containerd's file system can carry overlay file systems"
         | "what Kubernetes writes to can be written to"
         | "programs may be started from where they will be" => {
-            "/etc/kubernetes / 20000 900000 1000000 rw,relatime\n/opt/cni/bin / 20000 900000 1000000 rw,relatime\n\
-             /usr/bin / 20000 900000 1000000 rw,relatime\n/var/lib/containerd / 20000 900000 1000000 rw,relatime\n\
-             /var/lib/kubelet / 20000 900000 1000000 rw,relatime\n/var/log / 20000 900000 1000000 rw,relatime\n\
-             /var/lib/dpkg/info / 20000 900000 1000000 rw,relatime\n/var/lib/etcd / 20000 900000 1000000 rw,relatime\n"
+            "/etc/kubernetes / 20000 900000 1000000 rw,relatime ext4\n/opt/cni/bin / 20000 900000 1000000 rw,relatime ext4\n\
+             /usr/bin / 20000 900000 1000000 rw,relatime ext4\n/var/lib/containerd / 20000 900000 1000000 rw,relatime ext4\n\
+             /var/lib/kubelet / 20000 900000 1000000 rw,relatime ext4\n/var/log / 20000 900000 1000000 rw,relatime ext4\n\
+             /var/lib/dpkg/info / 20000 900000 1000000 rw,relatime ext4\n/var/lib/etcd / 20000 900000 1000000 rw,relatime ext4\n"
         }
+        "the kernel's log can be read" => "yes\n",
         "there is a default route" | "whether the cluster's network is the one that leads outside" => {
             "default via 198.18.0.1 dev eth0\n"
         }

@@ -59,6 +59,9 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     vec![
         named(cluster, "Disk", room),
         named(cluster, "Inodes", inodes),
+        named(cluster, "Snapshotter", want("containerd's file system can carry overlay file systems", no_overlay).by_hand(
+            "mount a file system of the kinds ext4, xfs or btrfs on /var/lib/containerd, or have containerd use another snapshotter in [containerd]",
+        )),
         want("what Kubernetes writes to can be written to", read_only)
             .by_hand("mount -o remount,rw MOUNT, and see in `dmesg` and /etc/fstab why it is not"),
         want("programs may be started from where they will be", no_programs)
@@ -66,14 +69,14 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     ]
 }
 
-/// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS; of a folder that is not there, the one it will be made in.
+/// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS TYPE; of a folder that is not there, the one it will be made in.
 fn ask(needs: &[Need]) -> Ask {
     let folders = Sh::words(needs.iter().map(|need| &*need.folder));
     Ask::Newcomer(sh!(
         "{UNTOUCHED}for d in {folders}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${p%/*}; p=${p:-/}; done\n  \
          set -- $(stat -f -c '%a %S %d %c' \"$p\")\n  \
-         m=$(findmnt -n -f -o TARGET,OPTIONS -T \"$p\") || m='? ?'\n  \
-         echo \"$d ${m%% *} $(($1 * $2 / 1048576)) $3 $4 ${m##* }\"\ndone",
+         m=$(findmnt -n -f -o TARGET,FSTYPE,OPTIONS -T \"$p\") || m='? ? ?'\n  \
+         r=$(($1 * $2 / 1048576)) i=\"$3 $4\"\n  set -- $m\n  echo \"$d $1 $r $i $3 $2\"\ndone",
         UNTOUCHED,
         folders
     ))
@@ -88,7 +91,14 @@ struct Place<'a> {
     /// 0 where the file system makes them as it needs them.
     of_inodes: u64,
     options: &'a str,
+    kind: &'a str,
 }
+
+/// Kinds of file systems on which no overlay can be written: of other machines, of user space, of other systems.
+const NO_OVERLAY: [&str; 14] = [
+    "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "vfat", "msdos", "exfat", "ntfs3", "ecryptfs",
+    "overlay", "fuseblk",
+];
 
 impl Place<'_> {
     fn read(answer: &str) -> Option<Vec<Place<'_>>> {
@@ -101,6 +111,7 @@ impl Place<'_> {
                 inodes: words.next()?.parse().ok()?,
                 of_inodes: words.next()?.parse().ok()?,
                 options: words.next()?,
+                kind: words.next()?,
             })
         };
         answer.lines().map(place).collect()
@@ -155,6 +166,12 @@ fn read_only(_: &[Need], places: &[Place]) -> Vec<String> {
     places
         .map(|place| format!("{} is on {}, which is mounted read-only", place.folder, place.mount))
         .collect()
+}
+
+fn no_overlay(_: &[Need], places: &[Place]) -> Vec<String> {
+    let carries = |place: &&Place| place.kind.starts_with("fuse.") || NO_OVERLAY.contains(&place.kind);
+    let places = places.iter().filter(|place| place.folder == "/var/lib/containerd").filter(carries);
+    places.map(|place| format!("{} is on {}, which is {}", place.folder, place.mount, place.kind)).collect()
 }
 
 fn no_programs(_: &[Need], places: &[Place]) -> Vec<String> {

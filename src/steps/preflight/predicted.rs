@@ -27,6 +27,7 @@ pub const OURS: &[&str] = &[
     "Routes",
     "Disk",
     "Inodes",
+    "Snapshotter",
     "Packages",
     "DefaultRoute",
     "ResolvConf",

@@ -1,7 +1,7 @@
 //! The system that Kubernetes will run on: its kernel, its cgroups, and what restricts containers.
 
 use super::named;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Network};
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
@@ -16,7 +16,14 @@ const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 const LONG_TERM: [u32; 3] = [4, 10, 15];
 
 pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
-    vec![cgroups(cluster), kernel(), named(cluster, "SystemVerification", config()), protections()]
+    vec![
+        cgroups(cluster),
+        kernel(),
+        named(cluster, "SystemVerification", config()),
+        modules(cluster),
+        log(),
+        protections(),
+    ]
 }
 
 /// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
@@ -93,6 +100,46 @@ fn config() -> Want {
     Want::that("the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
         "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
+}
+
+/// What containers and their network need of the kernel, as modules that are there to be loaded, or are loaded or built in
+/// already. A kernel whose modules are nowhere, as in a container, tells nothing; the kernel step asks for the effects. A
+/// machine that has modules, but not those of the kernel that runs, had that kernel replaced and was not booted since.
+const MODULES: &str = r#"command -v modprobe >/dev/null || exit 0
+k=$(uname -r)
+missing=
+for m in $modules; do
+  [ -e "/sys/module/$m" ] || modprobe -n -q "$m" 2>/dev/null || missing="$missing $m"
+done
+[ -n "$missing" ] || exit 0
+if [ -e "/usr/lib/modules/$k/modules.dep" ]; then
+  for m in $missing; do echo "no module $m of kernel $k"; done
+else
+  set -- /usr/lib/modules/*/modules.dep
+  [ ! -e "$1" ] || echo "no modules of kernel $k, which runs, in /usr/lib/modules; there are those of $(for f; do f=${f%/modules.dep}; echo "${f##*/}"; done | xargs)"
+fi"#;
+
+fn modules(cluster: &Cluster) -> Want {
+    let mut modules = vec!["overlay", "br_netfilter", "nf_conntrack", "nf_tables"];
+    modules.extend(matches!(cluster.network, Network::Flannel(_)).then_some("vxlan"));
+    Want::that("the kernel's modules for containers and their network are here")
+        .asks(Ask::Newcomer(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
+        .passes("", |answer| answer.is_empty())
+        .by_hand(
+            "where the kernel was replaced: reboot; else a kernel of Debian's own has them: apt-get install \
+             linux-image-$(dpkg --print-architecture), then reboot",
+        )
+}
+
+/// The kubelet reads the kernel's log to see what was killed for want of memory, and does not start without.
+fn log() -> Want {
+    Want::that("the kernel's log can be read")
+        .asks(Ask::Newcomer("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
+        .passes("/dev/kmsg", |answer| answer.trim_end() == "yes")
+        .by_hand(
+            "a virtual machine has /dev/kmsg; a container is given it by what runs it (LXC: lxc.mount.entry = /dev/kmsg dev/kmsg none \
+             bind,create=file; systemd-nspawn: --bind=/dev/kmsg)",
+        )
 }
 
 /// Systems that restrict containers, where that comes with consequences.

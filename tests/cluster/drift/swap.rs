@@ -29,7 +29,8 @@ pub const KINDS: &[Kind] = &[
             (".", "swap", "no swap is active", "/swap.img"),
             (".", "swap", "no service turns swap on", "zramswap.service"),
         ],
-        alone: "its unit stays, and is another unit file than before",
+        differs: &["zramswap.service"],
+        alone: "its unit stays, and is one more than before",
         ..KIND
     },
     Kind {
