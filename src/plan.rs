@@ -7,7 +7,7 @@ use similar::TextDiff;
 use crate::pki::Credential;
 use crate::probe::Answer;
 use crate::shell::Sh;
-use crate::step::{Ask, Expect, Fix, Step, Undo, Verdict, Want, narrowed};
+use crate::step::{Ask, Confirmation, Expect, Fix, Step, Undo, Verdict, Want, narrowed};
 
 /// What a dialect guard prints where an ask does not concern a machine.
 pub const NOT_HERE: &str = "not here";
@@ -55,6 +55,8 @@ pub enum State {
     Ready,
     /// Others must do something first.
     Waits(String),
+    /// It can be fixed, once this is confirmed.
+    Unconfirmed(&'static Confirmation),
     /// Only a human can; the fix says how.
     ByHand,
     /// Nobody knows the present state: what was asked, and what came back.
@@ -62,11 +64,17 @@ pub enum State {
 }
 
 impl State {
+    /// Whether other nodes wait until it holds. Nobody waits for what itself waits, or for a human's decision.
+    pub fn holds_up(&self) -> bool {
+        !matches!(self, State::Waits(_) | State::Unconfirmed(_))
+    }
+
     /// As JSON has it.
     pub fn word(&self) -> &'static str {
         match self {
             State::Ready => "ready",
             State::Waits(_) => "waits",
+            State::Unconfirmed(_) => "unconfirmed",
             State::ByHand => "by-hand",
             State::Unknown { .. } => "unknown",
         }
@@ -158,6 +166,7 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
         }
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
+        Verdict::Unconfirmed { have, want, confirmation } => (have, want, State::Unconfirmed(confirmation)),
     };
     Some(Change { have, want: wanted, fix, ..blank(step, want, said, state) })
 }
@@ -325,6 +334,20 @@ mod tests {
             let unknown = Answer::Unknown("exit 1".into());
             assert_eq!(all(&[(&STEP, &file, &unknown), (&STEP, &unit, &running)]).len(), 1);
         }
+    }
+
+    #[test]
+    fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
+        static CONFIRMATION: Confirmation = Confirmation { option: "--x", question: "", kept: "", hint: "" };
+        let want = Want::that("x").run("replace").judged(|have| Verdict::Unconfirmed {
+            have: have.into(),
+            want: "ours".into(),
+            confirmation: &CONFIRMATION,
+        });
+        let change = one(&want, "theirs\n").unwrap();
+        assert_eq!((change.have.as_str(), change.want.as_str()), ("theirs", "ours"));
+        assert_eq!((change.state.word(), change.state.holds_up()), ("unconfirmed", false));
+        assert!(State::Ready.holds_up() && State::ByHand.holds_up());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::pki::Trust;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::Ask;
+use crate::step::{Ask, Confirmation};
 use crate::steps::Stage;
 
 mod apply;
@@ -83,6 +83,8 @@ pub struct Fleetwork<S> {
     told: Vec<Note>,
     /// How many scripts of fixes have ended.
     fixes: usize,
+    /// What the operator confirmed on its own.
+    confirmed: BTreeSet<&'static Confirmation>,
 }
 
 /// One node, its shell, and the last that it said.
@@ -232,6 +234,11 @@ impl<S: Shell> Fleetwork<S> {
 
     pub fn members(&self) -> &[Member<S>] {
         &self.members
+    }
+
+    /// Lets this run replace what needs this confirmation.
+    pub fn confirm(&mut self, confirmation: &'static Confirmation) {
+        self.confirmed.insert(confirmation);
     }
 }
 

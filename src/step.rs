@@ -14,11 +14,13 @@ use crate::manifest;
 use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
+mod confirm;
 mod mode;
 mod object;
 pub mod rollout;
 mod undo;
 
+pub use confirm::Confirmation;
 pub use mode::narrowed;
 pub use object::Object;
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
@@ -128,6 +130,12 @@ pub enum Verdict {
         have: String,
         want: String,
         for_what: String,
+    },
+    /// It does not hold, and the fix replaces what a human wrote: it runs only after this confirmation.
+    Unconfirmed {
+        have: String,
+        want: String,
+        confirmation: &'static Confirmation,
     },
     /// It is not ours to judge: people are told this, and it is left as it is.
     Noted(String),

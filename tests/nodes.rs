@@ -31,7 +31,7 @@ fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
 fn lacks(verdict: Verdict) -> String {
     match verdict {
         Verdict::Holds => String::new(),
-        Verdict::Differs { have, .. } => have,
+        Verdict::Differs { have, .. } | Verdict::Unconfirmed { have, .. } => have,
         Verdict::Waits { for_what, .. } => format!("waits for {for_what}"),
         Verdict::Noted(words) | Verdict::Unknown(words) => panic!("{words}"),
     }

@@ -292,6 +292,7 @@ fn an_answer_is_right_only_where_something_answered() {
             Verdict::Waits { .. } => "waits",
             Verdict::Unknown(_) => "unknown",
             Verdict::Noted(_) => "noted",
+            Verdict::Unconfirmed { .. } => "unconfirmed",
         }
     };
     for (answer, expected) in &rows {

@@ -231,7 +231,7 @@ impl<S: Shell> Fleetwork<S> {
             |t: usize, change: &&Change| own(t) || Some(t) == access && self.concerns(seed, Via::Api, change);
         let clean = |(t, changes): (usize, &Vec<Change>)| {
             let mut matters = changes.iter().filter(|change| door(t, change));
-            matters.all(|change| matches!(change.state, State::Waits(_)))
+            matters.all(|change| !change.state.holds_up())
         };
         Ok(stages.iter().enumerate().all(clean))
     }

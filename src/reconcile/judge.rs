@@ -11,7 +11,7 @@ use crate::fleet::Fleet;
 use crate::fleet::keys::Seen;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
-use crate::plan::{self, Change};
+use crate::plan::{self, Change, State};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
@@ -54,7 +54,13 @@ impl<S: Shell> Fleetwork<S> {
             return Ok(vec![vec![]; self.stages.len()]);
         }
         let mut touched = BTreeSet::new();
-        self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))
+        let mut stages = self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))?;
+        for change in stages.iter_mut().flatten() {
+            if matches!(&change.state, State::Unconfirmed(open) if self.confirmed.contains(open)) {
+                change.state = State::Ready;
+            }
+        }
+        Ok(stages)
     }
 
     /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine is some

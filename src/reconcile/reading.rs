@@ -153,6 +153,7 @@ impl<S: Shell> Fleetwork<S> {
             ranges,
             told: vec![],
             fixes: 0,
+            confirmed: BTreeSet::new(),
         })
     }
 }

@@ -66,11 +66,10 @@ impl<S: Shell> Fleetwork<S> {
 
     /// Counts what does not hold on a machine, without what only waits for another node.
     pub(super) fn press(&mut self, i: usize, stages: &[Vec<Change>]) {
-        let count = |rest: bool| -> usize {
-            let counted = self.stages.iter().zip(stages).filter(|(s, _)| rest || Turn::of(s) != Turn::Rest);
-            counted.flat_map(|(_, all)| all).filter(|change| !matches!(change.state, State::Waits(_))).count()
-        };
-        let (pressing, unmended) = (count(true), count(false));
+        let counts = |change: &&Change| !matches!(change.state, State::Waits(_));
+        let pressing = stages.iter().flatten().filter(counts).count();
+        let earlier = self.stages.iter().zip(stages).filter(|(stage, _)| Turn::of(stage) != Turn::Rest);
+        let unmended = earlier.flat_map(|(_, all)| all).filter(|change| change.state.holds_up()).count();
         self.members[i].pressing = pressing;
         self.members[i].work.unmended = unmended;
     }

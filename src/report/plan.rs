@@ -133,6 +133,7 @@ impl<'a> Item<'a> {
 fn told(change: &Change) -> [&str; 4] {
     let more = match (&change.state, &change.fix) {
         (State::Waits(more) | State::Unknown { why: more, .. }, _) => more,
+        (State::Unconfirmed(open), _) => open.hint,
         (State::ByHand, Fix::ByHand(hint)) => hint,
         _ => "",
     };
@@ -157,6 +158,7 @@ fn one(change: &Change, that: &str) -> Vec<String> {
     match &change.state {
         State::Ready => {}
         State::Waits(for_what) => lines.push(format!("      waits for {for_what}")),
+        State::Unconfirmed(open) => lines.push(format!("      needs a confirmation: {}", open.hint)),
         State::ByHand => {
             if let Fix::ByHand(hint) = &change.fix {
                 lines.push(format!("      by hand: {hint}"));

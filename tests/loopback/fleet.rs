@@ -15,7 +15,7 @@ use ironstrap::reconcile::{Fleetwork, Limits, Stop};
 use ironstrap::report::{Event, Events};
 use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
-use ironstrap::step::{Cx, Step, Verdict, Want};
+use ironstrap::step::{Confirmation, Cx, Step, Verdict, Want};
 use ironstrap::steps::{Needs, On, STAGES, Stage, Via};
 use russh::keys::ssh_key::LineEnding;
 use time::OffsetDateTime;
@@ -69,6 +69,38 @@ pub static RESTING: &[Stage] = &[
     PREPARE,
     Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[ANSWER] },
 ];
+
+const TEXT: Step = Step { name: "text", why: "so that something is somebody's work", wants: text };
+
+pub static REPLACE_TEXT: Confirmation = Confirmation {
+    option: "--replace-text",
+    question: "Replace it?",
+    kept: "the text was kept",
+    hint: "use --replace-text",
+};
+
+/// The first of the cluster's own stages replaces a text only after a confirmation of its own.
+pub static GUARDED: &[Stage] = &[
+    FIT,
+    PREPARE,
+    JOIN,
+    Stage { name: "text", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[TEXT] },
+    SETTLE,
+    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[ANSWER] },
+];
+
+fn text(_: &Cx) -> Result<Vec<Want>> {
+    let ours = Want::that("the text is ours")
+        .ask("if [ -e /etc/toy/text ]; then cat /etc/toy/text; else echo ours; fi")
+        .judged(|have| match have == "ours" {
+            true => Verdict::Holds,
+            false => {
+                Verdict::Unconfirmed { have: have.into(), want: "ours".into(), confirmation: &REPLACE_TEXT }
+            }
+        })
+        .run("echo ours >/etc/toy/text");
+    Ok(vec![ours])
+}
 
 fn answer(_: &Cx) -> Result<Vec<Want>> {
     let answers = Want::that("the network answers")
@@ -148,6 +180,8 @@ pub struct Fleet {
     /// By what its runs recognize each other.
     pub kin: Kin,
     pub take_over: bool,
+    /// What its operator confirms.
+    pub confirms: Option<&'static Confirmation>,
     /// The nodes that runs are about; none: all.
     pub limit: BTreeSet<String>,
     /// How many machines are spoken to at the same time.
@@ -216,6 +250,7 @@ impl Fleet {
             owner: "me@here".into(),
             kin: Kin::default(),
             take_over: false,
+            confirms: None,
             limit: BTreeSet::new(),
             parallel: usize::MAX,
             detailed: false,
@@ -296,6 +331,7 @@ impl Fleet {
         let mut work = work.unwrap();
         work.at_most(self.parallel);
         work.bound(self.limits.clone());
+        self.confirms.into_iter().for_each(|confirmation| work.confirm(confirmation));
         if !self.limit.is_empty() {
             work.limit(&self.limit);
         }

@@ -196,6 +196,29 @@ async fn what_depends_on_all_is_judged_when_nothing_is_changed_any_more() {
 }
 
 #[tokio::test]
+async fn what_needs_a_confirmation_is_kept_without_it_and_nobody_waits_for_it() {
+    let mut fleet = Fleet::settled(&["m1", "w1"]).await;
+    fleet.stages = fleet::GUARDED;
+    let (m1, w1) = (fleet.machine("m1"), fleet.machine("w1"));
+    m1.write("etc/toy/answers", "");
+    m1.write("etc/toy/text", "theirs\n");
+    // A machine that has yet to join, and a question that comes last.
+    std::fs::remove_file(w1.path("etc/kubernetes/kubelet.conf")).unwrap();
+    let answers = w1.path("etc/toy/answers");
+    w1.command("enter", &format!("echo >$ROOT/etc/kubernetes/kubelet.conf; : >{}", answers.display()));
+    let outcome = fleet.apply().await;
+    assert_eq!((&outcome.result, outcome.left.len(), outcome.open), (&Ok(()), 0, 1), "{}", outcome.shown);
+    assert!(outcome.planned.contains(&("m1".into(), "the text is ours".into())));
+    assert!(outcome.shown.contains("needs a confirmation: use --replace-text"), "{}", outcome.shown);
+    assert!(outcome.changed.contains(&("w1".into(), "w1 is a member".into())), "{}", outcome.shown);
+    assert_eq!(fleet.machine("m1").read("etc/toy/text"), "theirs\n");
+    fleet.confirms = Some(&fleet::REPLACE_TEXT);
+    let outcome = fleet.converge().await;
+    assert_eq!(outcome.changed, pairs(&[("m1", "the text is ours")]));
+    assert_eq!(fleet.machine("m1").read("etc/toy/text"), "ours\n");
+}
+
+#[tokio::test]
 async fn a_fix_without_effect_is_told_and_not_repeated() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");
