@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn a_confirmation_names_an_option_of_apply() {
+        let commands = Cli::command();
+        let apply = commands.find_subcommand("apply").unwrap();
+        let confirmation = &crate::steps::REPLACE_COREFILE;
+        let option = confirmation.option.strip_prefix("--").unwrap();
+        let given = apply.get_arguments().find(|arg| arg.get_long() == Some(option)).unwrap();
+        assert!(!given.is_required_set() && confirmation.hint.contains(confirmation.option));
+    }
+
+    #[test]
     fn every_number_has_a_range() {
         let all = numbers();
         for option in

@@ -9,10 +9,12 @@ use tokio::signal::unix::Signal;
 use super::{Errors, FleetArgs, Limit, Outcome, Start, Taking, interrupted, one, plan};
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
-use crate::plan::Change;
+use crate::plan::{Change, State};
 use crate::reconcile::Stop;
 use crate::report::alike::{MANY, counted};
 use crate::report::{self, Event, Events, count};
+use crate::step::Confirmation;
+use crate::steps::REPLACE_COREFILE;
 use crate::store::Lock;
 
 pub(super) mod ending;
@@ -28,6 +30,10 @@ pub(super) struct Apply {
     /// Do not ask before changing anything.
     #[arg(long, short)]
     yes: bool,
+    /// Replace the Corefile of CoreDNS where somebody edited it in the cluster. ConfigMap kube-system/coredns-replaced holds
+    /// a copy. `--yes` does not include this.
+    #[arg(long)]
+    replace_corefile: bool,
     /// Only show what would be changed: the same as `plan`.
     #[arg(long)]
     dry_run: bool,
@@ -62,9 +68,11 @@ async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result
         let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
+    if args.replace_corefile {
+        start.work.confirm(&REPLACE_COREFILE);
+    }
     let plan = start.work.plan().map_err(one)?;
-    let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    if changes > 0 && !args.yes && !confirmed(&args.fleet, start, &plan, changes).await.map_err(one)? {
+    if !args.yes && !confirmed(&args.fleet, start, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
     keep_trust(start).map_err(one)?;
@@ -77,7 +85,19 @@ async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result
         return Err(errors);
     }
     keep_kubeconfig(start).map_err(one)?;
+    errors.extend(kept(start).map_err(one)?);
     Ok(errors)
+}
+
+/// What still needs a confirmation of its own, as errors.
+fn kept(start: &Start) -> Result<Errors> {
+    let plan = start.work.plan()?;
+    let error = |(node, change): (&String, &Change)| match change.state {
+        State::Unconfirmed(open) => Some(Error::new(Kind::Partial, open.kept).on(node).hint(open.hint)),
+        _ => None,
+    };
+    let all = plan.iter().flat_map(|(node, changes)| changes.iter().map(move |change| (node, change)));
+    Ok(all.filter_map(error).collect())
 }
 
 /// Runs the loop; Ctrl-C ends it after the fixes that are running, and a second one at once.
@@ -104,30 +124,68 @@ async fn pass_on(
     std::future::pending().await
 }
 
-async fn confirmed(
-    args: &FleetArgs,
-    start: &mut Start,
-    plan: &[(String, Vec<Change>)],
-    changes: usize,
-) -> Result<bool> {
-    if args.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("{} to make, and nobody to ask", count(changes, "change")),
-        )
-        .hint("say --yes; `ironstrap plan` shows the changes"));
+/// Whether the operator says yes to anything that there is to do. What needs a confirmation of its own is a question of
+/// its own.
+async fn confirmed(args: &FleetArgs, start: &mut Start, plan: &[(String, Vec<Change>)]) -> Result<bool> {
+    let all = || plan.iter().flat_map(|(_, changes)| changes);
+    let open = open(plan);
+    let changes = all().filter(|change| !matches!(change.state, State::Unconfirmed(_))).count();
+    let nobody = args.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal();
+    match (nobody, changes) {
+        (true, 0) => return Ok(true),
+        (true, _) => {
+            let what = format!("{} to make, and nobody to ask", count(changes, "change"));
+            let hint = "say --yes; `ironstrap plan` shows the changes";
+            return Err(Error::new(Kind::Refused, what).hint(hint));
+        }
+        (false, 0) => {}
+        (false, _) => {
+            outline(start, plan);
+            let nodes = count(start.about().count(), "node");
+            let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
+            if !answer(start, &question).await? {
+                return Ok(false);
+            }
+        }
     }
-    outline(start, plan);
-    let nodes = count(start.about().count(), "node");
-    let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
+    let mut said_yes = changes > 0 || open.is_empty();
+    for confirmation in open {
+        lines_of(plan, confirmation, &start.cluster.nodes).iter().for_each(|line| report::err(line));
+        if answer(start, confirmation.question).await? {
+            start.work.confirm(confirmation);
+            said_yes = true;
+        }
+    }
+    Ok(said_yes)
+}
+
+async fn answer(start: &mut Start, question: &str) -> Result<bool> {
     tokio::select! {
         error = interrupted(&mut start.interrupts) => Err(error),
-        answer = report::ask(&question) => match answer {
+        answer = report::ask(question) => match answer {
             Ok(Ok(yes)) => Ok(yes),
             Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),
             Err(_) => Ok(false),
         },
     }
+}
+
+fn open(plan: &[(String, Vec<Change>)]) -> BTreeSet<&'static Confirmation> {
+    let open = |change: &Change| if let State::Unconfirmed(open) = change.state { Some(open) } else { None };
+    plan.iter().flat_map(|(_, changes)| changes).filter_map(open).collect()
+}
+
+/// The changes that need this confirmation, as a plan shows them.
+fn lines_of(
+    plan: &[(String, Vec<Change>)],
+    confirmation: &'static Confirmation,
+    nodes: &[Node],
+) -> Vec<String> {
+    let needs = |change: &&Change| change.state == State::Unconfirmed(confirmation);
+    let of = |(node, changes): &(String, Vec<Change>)| {
+        (node.clone(), changes.iter().filter(needs).cloned().collect())
+    };
+    report::plan::lines(&plan.iter().map(of).collect::<Vec<_>>(), nodes)
 }
 
 /// How much there is to do where.

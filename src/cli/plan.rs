@@ -116,8 +116,11 @@ fn summary(start: &Start, inventory: &str, plan: &Changes, changes: usize) {
     }
     let are = if changes == 1 { "is" } else { "are" };
     let drifted = plan.iter().filter(|(_, changes)| !changes.is_empty()).count();
+    let open = |change: &Change| matches!(change.state, State::Unconfirmed(_));
+    let only_open = plan.iter().flat_map(|(_, changes)| changes).all(open);
+    let would = if only_open { "asks before it would" } else { "would" };
     report::err(&format!(
-        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply -i {inventory}` would change that"
+        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply -i {inventory}` {would} change that"
     ));
 }
 

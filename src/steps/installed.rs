@@ -14,6 +14,8 @@ use crate::yaml;
 
 mod coredns;
 
+pub use coredns::REPLACE_COREFILE;
+
 pub const STEP: Step = Step {
     name: "installed",
     why: "nodes join, Services answer and names resolve by what kubeadm installs in the cluster",
@@ -103,7 +105,9 @@ fn judge_cluster_info(answer: &str, server: &str, ca: &str) -> Verdict {
     let object: Value = match serde_json::from_str(answer) {
         Ok(object) => object,
         Err(_) if answer == "absent" => Value::Null,
-        Err(_) => return Verdict::Noted("cannot read ConfigMap kube-public/cluster-info".into()),
+        Err(error) => {
+            return Verdict::Unknown(format!("ConfigMap kube-public/cluster-info is no JSON: {error}"));
+        }
     };
     let text = object.pointer("/data/kubeconfig").and_then(Value::as_str);
     let kubeconfig: Value = text.and_then(|text| yaml::read(text).ok()).unwrap_or_default();

@@ -25,6 +25,7 @@ mod static_pods;
 mod swap;
 mod uploads;
 
+pub use installed::REPLACE_COREFILE;
 pub use kubelet::KEY as PACKAGE_KEY;
 
 /// Steps that are taken together: their fixes go to a machine as one script.

@@ -6,12 +6,21 @@ use super::{FUNCTIONS, documents, install, then};
 use crate::error::Result;
 use crate::manifest;
 use crate::shell::{Sh, here, kubectl, sh};
-use crate::step::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Confirmation, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
 use crate::template;
 
 /// kubeadm's own number.
 const REPLICAS: u64 = 2;
 const PODS: &str = "deployment/coredns";
+
+/// A cluster may resolve its names by what somebody wrote into the Corefile.
+pub const REPLACE_COREFILE: Confirmation = Confirmation {
+    option: "--replace-corefile",
+    question: "Replace this Corefile, with a copy in ConfigMap kube-system/coredns-replaced?",
+    kept: "somebody edited the Corefile in ConfigMap kube-system/coredns; ironstrap kept it",
+    hint: "to keep the Corefile, save it beside the inventory and name the file as `corefile` in [coredns]; \
+           to replace it: `ironstrap apply --replace-corefile`",
+};
 
 /// CoreDNS' image, which the inventory may have from elsewhere. The versions are those of kubeadm's `constants.go`; within a
 /// minor version no patch release has changed it (compared: 1.32.0, 1.33.12, 1.34.8, 1.35.5, 1.36.3, 1.37.0).
@@ -59,7 +68,7 @@ fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
         Err(_) if answer == "absent" => {
             return Verdict::Differs { have: String::new(), want: format!("{}\n", Object::of(manifest)) };
         }
-        Err(_) => return Verdict::Noted(format!("cannot read {}", Object::of(manifest))),
+        Err(error) => return Verdict::Unknown(format!("{} is no JSON: {error}", Object::of(manifest))),
     };
     let mut wanted = manifest.clone();
     let present = have.pointer("/spec/replicas").filter(|replicas| !exactly && **replicas != 0);
@@ -79,37 +88,31 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
     let yaml = template::yaml(std::slice::from_ref(&manifest))?;
     let fix = kubectl() + FUNCTIONS + "corefile_kept\n" + here(Sh::raw("put_object"), &yaml);
     let right = manifest["data"]["Corefile"].as_str().unwrap_or_default().to_string();
-    Ok(Want::that("ConfigMap kube-system/coredns has a Corefile")
+    let whose = if ours { "the inventory's" } else { "kubeadm's" };
+    Ok(Want::that(format!("ConfigMap kube-system/coredns has {whose} Corefile"))
         .asks(Ask::Objects(vec![Object::of(&manifest)]))
         .judged(move |answer| judge_corefile(answer, &right, ours))
         .run(fix + sh!("restarted {PODS}", PODS))
         .nothing_to_undo(WITH_THE_CLUSTER))
 }
 
-/// `ours`: it is the inventory's. What somebody wrote there may be what a whole cluster resolves by.
+/// `ours`: the right one is the inventory's.
 fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
     let object: Value = match serde_json::from_str(answer) {
         Ok(object) => object,
         Err(_) if answer == "absent" => Value::Null,
-        Err(_) => return Verdict::Noted("cannot read ConfigMap kube-system/coredns".into()),
+        Err(error) => return Verdict::Unknown(format!("ConfigMap kube-system/coredns is no JSON: {error}")),
     };
     let have = object.pointer("/data/Corefile").and_then(Value::as_str).unwrap_or_default();
-    let lines = |text: &str| text.lines().map(|line| line.trim_end().to_string()).collect::<Vec<String>>();
-    let (theirs, wanted) = (lines(have.trim_end()), lines(right.trim_end()));
-    if theirs == wanted {
-        return Verdict::Holds;
-    }
-    if ours || have.trim().is_empty() {
-        return Verdict::Differs { have: have.into(), want: right.into() };
-    }
-    let only = |of: &[String], other: &[String], sign: &str| -> Vec<String> {
-        of.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {}", line.trim())).collect()
+    // Space at the end of a line says nothing, and would be a line of a diff.
+    let plain = |text: &str| -> String {
+        text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
     };
-    let changed = [only(&wanted, &theirs, "-"), only(&theirs, &wanted, "+")].concat().join(", ");
-    Verdict::Noted(format!(
-        "the Corefile in ConfigMap kube-system/coredns is not kubeadm's, and is kept ({changed}); \
-         `corefile` in [coredns] makes it the inventory's"
-    ))
+    match (plain(have), plain(right)) {
+        (have, want) if have == want => Verdict::Holds,
+        (have, want) if ours || have.is_empty() => Verdict::Differs { have, want },
+        (have, want) => Verdict::Unconfirmed { have, want, confirmation: &REPLACE_COREFILE },
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_corefile_of_somebody_else_is_noted_and_none_is_mended() {
+    fn an_edited_corefile_needs_a_confirmation_and_a_missing_one_does_not() {
         let object = |text: &str| json!({"data": {"Corefile": text}}).to_string();
         let right = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
         assert_eq!(judge_corefile(&object(right.trim_end()), right, false), Verdict::Holds);
@@ -155,7 +158,10 @@ mod tests {
         }
         let other = object(&right.replace("/etc/resolv.conf", "192.0.2.1"));
         assert!(matches!(judge_corefile(&other, right, true), Verdict::Differs { .. }));
-        let Verdict::Noted(words) = judge_corefile(&other, right, false) else { panic!("it is not noted") };
-        assert!(words.contains("(- forward . /etc/resolv.conf, + forward . 192.0.2.1)"), "{words}");
+        let Verdict::Unconfirmed { have, want, confirmation } = judge_corefile(&other, right, false) else {
+            panic!("an ordinary yes replaces it")
+        };
+        assert!(have.contains("forward . 192.0.2.1") && want == right, "{have}");
+        assert_eq!(*confirmation, REPLACE_COREFILE);
     }
 }

@@ -4,7 +4,7 @@ use super::By::Kubectl;
 use super::{KIND, Kind};
 
 const INFO: &str = "ConfigMap kube-public/cluster-info leads to this cluster";
-const COREFILE: &str = "ConfigMap kube-system/coredns has a Corefile";
+const COREFILE: &str = "ConfigMap kube-system/coredns has kubeadm's Corefile";
 const COREDNS: &str = "Deployment kube-system/coredns is as wanted";
 const PROXY: &str = "DaemonSet kube-system/kube-proxy is as wanted";
 const SERVICE: &str = "Service kube-system/kube-dns is as wanted";
@@ -239,13 +239,14 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: a Corefile of somebody else is noted, and stays so",
+        says: "installed: a Corefile of somebody else is kept until its replacement is confirmed",
         by: Kubectl(
             "k -n kube-system get configmap coredns -o yaml | sed 's#cache 30 {#cache 29 {#' | k replace -f -",
         ),
-        notes: "+ cache 29 {",
-        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
-               $k get configmap coredns -o yaml | sed 's#cache 29 {#cache 30 {#' | $k replace -f -",
+        shows: &[("m1", "installed", COREFILE, "cache 29 {")],
+        confirm: "--replace-corefile",
+        then: "[ \"$(k -n kube-system get configmap coredns-replaced -o 'jsonpath={.data.Corefile}' | grep -c 'cache 29 {')\" = 1 ]
+               k -n kube-system delete configmap coredns-replaced",
         alone: "it keeps another row from being mended",
         ..KIND
     },

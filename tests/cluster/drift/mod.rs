@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::client::{Ended, Triple};
 use crate::lab::NODES;
 use crate::part;
-use crate::world::{World, is_consequence};
+use crate::world::{PATIENCE, World, is_consequence};
 use looks::Looks;
 
 /// Node, step, what must be true, and a piece of what the plan says about it. The node "." is the one that was broken.
@@ -37,6 +37,8 @@ pub struct Kind {
     pub shows: &'static [Shows],
     /// What is told, and left as it is.
     pub notes: &'static str,
+    /// The option of an apply that replaces it. An ordinary apply keeps it and says so.
+    confirm: &'static str,
     /// Files that are not again what they were: commented out, made anew.
     pub differs: &'static [&'static str],
     /// The API server is away until it is mended, so that a plan cannot tell what only it knows.
@@ -67,6 +69,7 @@ const KIND: Kind = Kind {
     by: By::Kubectl(""),
     shows: &[],
     notes: "",
+    confirm: "",
     differs: &[],
     silences_the_api: false,
     alone: "",
@@ -197,7 +200,12 @@ fn one(ground: &mut Ground, kind: &Kind) {
     let plan = world.plan();
     assert_shows(kind, &plan, &expected);
     if !expected.is_empty() {
-        let mended = world.apply().good();
+        if !kind.confirm.is_empty() {
+            assert_kept(world, kind);
+        }
+        let options: Vec<&str> =
+            ["apply", "--yes"].into_iter().chain(kind.confirm.split_whitespace()).collect();
+        let mended = world.start(&options).end(PATIENCE).good();
         assert_eq!(kind.without_consequences(mended.triples("fixed")), expected, "what was planned was done");
         for node in NODES {
             let reached = format!("the pods of {node} can be reached");
@@ -248,6 +256,15 @@ fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
         "" => assert_eq!(notes, Vec::<String>::new()),
         words => assert!(notes.iter().any(|note| note.contains(words)), "{notes:?}"),
     }
+}
+
+/// Without its own confirmation an apply changes nothing, and does not end well.
+fn assert_kept(world: &World, kind: &Kind) {
+    let kept = world.apply();
+    assert_eq!((kept.code, kept.triples("fixed")), (Some(8), BTreeSet::new()), "{}", kept.errors());
+    let names = |event: &Value| event["hint"].as_str().is_some_and(|hint| hint.contains(kind.confirm));
+    assert!(kept.events.iter().any(|event| event["event"] == "error" && names(event)), "{}", kept.errors());
+    assert_shows(kind, &world.plan(), &kind.expected());
 }
 
 fn assert_nothing_left(world: &World, kind: &Kind) {
