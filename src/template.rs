@@ -1,5 +1,7 @@
 //! The files that ironstrap writes, from `templates/`, with the inventory's own settings merged over them.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 use tera::{Context, Tera};
 
@@ -24,12 +26,20 @@ const TEMPLATES: &[(&str, &str)] = &[
 pub fn render(name: &str, values: Value) -> Result<String> {
     let wrong =
         |e: tera::Error| Error::new(Kind::Local, format!("cannot render {name}")).because(e.to_string());
-    let mut tera = Tera::default();
-    tera.autoescape_on(Vec::<&str>::new());
-    let text = TEMPLATES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text);
-    let text = text.ok_or_else(|| Error::new(Kind::Local, format!("there is no template {name}")))?;
-    tera.add_raw_template(name, text).map_err(wrong)?;
-    tera.render(name, &Context::from_serialize(&values).map_err(wrong)?).map_err(wrong)
+    let all = parsed().as_ref().map_err(Clone::clone)?;
+    all.render(name, &Context::from_serialize(&values).map_err(wrong)?).map_err(wrong)
+}
+
+/// All templates. They are parsed once: a run renders some of them again with every look at a node.
+fn parsed() -> &'static Result<Tera> {
+    static PARSED: LazyLock<Result<Tera>> = LazyLock::new(|| {
+        let mut tera = Tera::default();
+        tera.autoescape_on(Vec::<&str>::new());
+        let wrong = |e: tera::Error| Error::new(Kind::Local, "cannot read a template").because(e.to_string());
+        tera.add_raw_templates(TEMPLATES.to_vec()).map_err(wrong)?;
+        Ok(tera)
+    });
+    &PARSED
 }
 
 /// The documents of a YAML file.

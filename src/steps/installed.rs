@@ -32,26 +32,26 @@ pub(super) fn mends(object: &Object) -> bool {
 }
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let mut wants: Vec<Want> = Vec::new();
-    for object in documents(cx, "bootstrap.yaml")? {
+    let (mut wants, values): (Vec<Want>, Value) = (Vec::new(), values(cx)?);
+    for object in documents(&values, "bootstrap.yaml")? {
         wants.push(Want::object(&object, &install(&object)?));
     }
     wants.push(cluster_info(cx)?);
     if cx.cluster.has_addon("proxy") {
-        for object in documents(cx, "kube-proxy.yaml")? {
+        for object in documents(&values, "kube-proxy.yaml")? {
             wants.push(Want::object(&object, &(install(&object)? + then(&object, "daemonset/kube-proxy"))));
         }
     }
     if cx.cluster.has_addon("dns") {
-        wants.extend(coredns::wants(cx)?);
+        wants.extend(coredns::wants(cx, &values)?);
     }
     // kubeadm init makes them all, and is not complete without.
     Ok(wants.into_iter().map(|want| want.only(cx.fleet.exists)).collect())
 }
 
 /// The objects of a template, as kubeadm would make them of this inventory.
-fn documents(cx: &Cx, name: &str) -> Result<Vec<Value>> {
-    template::documents(name, &template::render(name, values(cx)?)?)
+fn documents(values: &Value, name: &str) -> Result<Vec<Value>> {
+    template::documents(name, &template::render(name, values.clone())?)
 }
 
 fn values(cx: &Cx) -> Result<Value> {

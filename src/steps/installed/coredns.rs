@@ -44,13 +44,13 @@ pub(super) fn image(configuration: &Value, minor: u64) -> String {
     format!("{repository}{deeper}/coredns:{tag}")
 }
 
-pub(super) fn wants(cx: &Cx) -> Result<Vec<Want>> {
+pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     let want = |object: &Value| match object["kind"].as_str() {
         Some("Deployment") => deployment(cx, object),
         Some("ConfigMap") => corefile(cx, object),
         _ => Ok(Want::object(object, &(install(object)? + then(object, PODS)))),
     };
-    documents(cx, "coredns.yaml")?.iter().map(want).collect()
+    documents(values, "coredns.yaml")?.iter().map(want).collect()
 }
 
 fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
