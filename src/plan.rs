@@ -113,17 +113,39 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
 
 /// What people should know of, and what is left as it is: the step and the words.
 pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
-    let note = |(step, want, answer): &Judged| {
-        let Answer::Said(text) = answer else { return None };
-        if text.trim_end() == NOT_HERE {
-            return None;
-        }
-        match judge(want, &allowed(want, text).0) {
-            Verdict::Noted(words) => Some((step.name, words)),
-            _ => None,
-        }
+    let note = |(step, want, answer): &Judged| match verdict(want, answer) {
+        Some(Verdict::Noted(words)) => Some((step.name, words)),
+        _ => None,
     };
     judged.iter().filter_map(note).collect()
+}
+
+/// A want of which nobody could be asked whether it holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unchecked {
+    pub step: &'static str,
+    pub that: String,
+    pub why: String,
+    /// The nodes that it is about.
+    pub about: Vec<String>,
+}
+
+pub fn unchecked(judged: &[Judged]) -> Vec<Unchecked> {
+    let one = |(step, want, answer): &Judged| match verdict(want, answer) {
+        Some(Verdict::Unchecked(why)) => {
+            Some(Unchecked { step: step.name, that: want.that.clone(), why, about: want.about.clone() })
+        }
+        _ => None,
+    };
+    judged.iter().filter_map(one).collect()
+}
+
+/// What is made of an answer, if it is one and concerns the machine.
+fn verdict(want: &Want, answer: &Answer) -> Option<Verdict> {
+    match answer {
+        Answer::Said(text) if text.trim_end() != NOT_HERE => Some(judge(want, &allowed(want, text).0)),
+        _ => None,
+    }
 }
 
 fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
@@ -159,7 +181,7 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let (text, fix) = (text.as_str(), kept.map_or_else(|| want.fix.clone(), |mode| keeping(&want.fix, mode)));
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
-        Verdict::Holds | Verdict::Noted(_) => return None,
+        Verdict::Holds | Verdict::Noted(_) | Verdict::Unchecked(_) => return None,
         Verdict::Unknown(why) => {
             let state = State::Unknown { asked: asked(&want.ask), why };
             return Some(blank(step, want, said, state));
@@ -359,6 +381,16 @@ mod tests {
             [("toy", "there is a".to_string())]
         );
         assert_eq!(notes(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
+    }
+
+    #[test]
+    fn what_nobody_could_ask_is_no_change_and_is_not_right() {
+        let want = Want::that("x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
+        assert_eq!(one(&want, "no pod\n"), None);
+        let open =
+            Unchecked { step: "toy", that: "x".into(), why: "no pod".into(), about: vec!["w1".into()] };
+        assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said("no pod\n".into()))]), [open]);
+        assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
     }
 
     #[test]

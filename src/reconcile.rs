@@ -33,6 +33,7 @@ mod judge;
 mod limit;
 mod limits;
 mod looks;
+mod prove;
 mod reading;
 mod reset;
 mod rest;
@@ -85,6 +86,7 @@ pub struct Fleetwork<S> {
     fixes: usize,
     /// What the operator confirmed on its own.
     confirmed: BTreeSet<&'static Confirmation>,
+    proof: prove::Proof,
 }
 
 /// One node, its shell, and the last that it said.

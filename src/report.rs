@@ -30,6 +30,8 @@ pub enum Event {
     Looked { node: String, changes: usize, answering: f64, seconds: f64 },
     /// A want that does not hold, as `plan` shows it.
     Drift { node: String, step: String, that: String, state: String, have: String, want: String },
+    /// A want of which nobody could be asked whether it holds. `node`: the machine that was to ask.
+    Unchecked { node: String, step: String, that: String, why: String },
     /// Something that is left as it is, and that people should know of. `node`: who said so.
     Note { node: String, step: String, note: String },
     /// Keys and certificates were made, into this folder.

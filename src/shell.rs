@@ -115,6 +115,8 @@ pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
 
 /// Finds flags of the kubelet in files of the machine's own: `kubelet_args`; `kubelet_args_out` takes them out, after `lib.sh`.
 pub const KUBELET_ARGS: Sh = Sh::raw(include_str!("../templates/kubelet-args.sh"));
+/// Asks nodes without a pod by one that is there for no longer than it is asked: `ask_nodes`; after `PACKETS` and `KUBECTL`.
+pub const SHORT_LIVED: Sh = Sh::raw(include_str!("../templates/short_lived.sh"));
 
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to.

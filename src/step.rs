@@ -141,6 +141,8 @@ pub enum Verdict {
     Noted(String),
     /// The answer does not tell whether it holds, and this says why.
     Unknown(String),
+    /// Nobody could be asked, and this says why. There is nothing to change, and nothing to call right.
+    Unchecked(String),
 }
 
 /// How to get from the present state to the wanted one.

@@ -3,11 +3,12 @@
 
 # packets NAME ADDRESS PORT ...: asks all of these at once, and says "NAME reached", "NAME refused" or "NAME silent" of each. A
 # PORT that begins with dns: is a query for a name of this cluster, in the words of printf; its answer must have the address that
-# follows as hexadecimal digits.
+# follows as hexadecimal digits. Where `within` is set, bash runs under that command.
 packets() {
   command -v bash >/dev/null || { echo 'there is no bash to ask with'; return 0; }
   # What hangs is ended with all its processes; the kernel sends the first packet of a connection again after a second.
-  answers=$(LC_ALL=C timeout 1.2 bash -c "$PACKETS" packets "$@" 2>/dev/null) || :
+  # shellcheck disable=SC2086
+  answers=$(LC_ALL=C timeout 1.2 ${within-} bash -c "$PACKETS" packets "$@" 2>/dev/null) || :
   while [ $# -gt 0 ]; do
     case "
 $answers
@@ -52,22 +53,49 @@ done
 wait
 '
 
-# pods_of NODE...: "pod:NODE ADDRESS PORT" for one running pod on each of these nodes that has one with an address of its own. It
-# reads the first 500 pods of the cluster. Fails with kubectl's words on standard output.
+# pods_of NODE...: "pod:NODE ADDRESS PORT" for one running pod on each of these nodes that has one with an address of its own. A pod
+# that is being deleted may not answer any more, and one in a namespace of `policed` may not have to. It reads the first 500 pods of
+# the cluster. Fails with kubectl's words on standard output.
 pods_of() {
   pods=$(kubectl get --raw '/api/v1/pods?limit=500&fieldSelector=status.phase%3DRunning,spec.hostNetwork%3Dfalse' --request-timeout=2s 2>&1) ||
     { echo "$pods" | head -n 1; return 1; }
-  printf '%s\n' "$pods" | grep -o -e '"nodeName":"[^"]*"' -e '"podIP":"[^"]*"' -e '"containerPort":[0-9]*,"protocol":"TCP"' |
-    awk -F '"' -v nodes=" $* " '
+  printf '%s\n' "$pods" | grep -o -e '"namespace":"[^"]*","uid"' -e '"creationTimestamp":"' -e '"deletionTimestamp":"' -e '"nodeName":"[^"]*"' -e '"podIP":"[^"]*"' -e '"containerPort":[0-9]*,"protocol":"TCP"' |
+    awk -F '"' -v nodes=" $* " -v policed=" ${policed-}" '
+      /^"namespace"/ { space = $4 }
       /^"containerPort"/ { split($3, a, /[:,]/); if (port == "") port = a[2] }
+      /^"creationTimestamp"/ { node = port = gone = "" }
+      /^"deletionTimestamp"/ { gone = 1 }
       /^"nodeName"/ { node = $4 }
       /^"podIP"/ {
-        if (node != "" && index(nodes, " " node " ") && $4 ~ /^[0-9a-f.:]+$/ && !(node in found)) {
+        if (!gone && !index(policed, " " space " ") && node != "" && index(nodes, " " node " ") && $4 ~ /^[0-9a-f.:]+$/ && !(node in found)) {
           found[node] = 1
           print "pod:" node, $4, port == "" ? 1 : port
         }
         node = port = ""
       }'
+}
+
+# find_policed: sets `policed` to the namespaces that have a NetworkPolicy.
+find_policed() {
+  policed=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null |
+    grep -o '"namespace":"[^"]*","uid"' | cut -d '"' -f 4 | sort -u | tr '\n' ' ') || policed=
+}
+
+# unless_policed SAID NODE...: SAID, which `packets` said. Where a pod is silent in it, a NetworkPolicy may be why: then pods of
+# namespaces without one are asked, and a node that has no such pod is left out.
+unless_policed() {
+  case "
+$1" in
+  *"
+pod:"*' silent'*) find_policed ;;
+  *) policed= ;;
+  esac
+  if [ -z "$policed" ]; then echo "$1"; return 0; fi
+  echo "$1" | grep -v '^pod:' || :
+  shift
+  others=$(pods_of "$@") || { echo "pods unknown: $others"; return 0; }
+  # shellcheck disable=SC2086
+  [ -z "$others" ] || packets $others
 }
 
 # service_answers ADDRESS PORT
@@ -97,10 +125,15 @@ answered() {
     sleep 1
   done
   echo "packets: $name is $state"
-  # shellcheck disable=SC2046,SC2086
-  set -- $before $(through_flannel)
-  case $state:$# in silent:4) [ "$1" != "$3" ] || [ "$2" = "$4" ] || echo "packets: flannel.1 sent $(($4 - $2)) packets and received none" ;; esac
+  [ "$state" != silent ] || swallowed "$before"
   return 1
+}
+
+# swallowed BEFORE: says so where flannel.1 sent packets and received none since through_flannel said BEFORE.
+swallowed() {
+  # shellcheck disable=SC2046,SC2086
+  set -- $1 $(through_flannel)
+  [ $# != 4 ] || [ "$1" != "$3" ] || [ "$2" = "$4" ] || echo "packets: flannel.1 sent $(($4 - $2)) packets and received none"
 }
 
 # through_flannel: how many packets flannel.1 received and sent.

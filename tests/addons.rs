@@ -162,7 +162,7 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
                 Verdict::Holds => "holds".into(),
                 Verdict::Differs { .. } => "differs".into(),
                 Verdict::Waits { for_what, .. } => for_what,
-                Verdict::Noted(words) | Verdict::Unknown(words) => words,
+                Verdict::Noted(words) | Verdict::Unknown(words) | Verdict::Unchecked(words) => words,
                 Verdict::Unconfirmed { .. } => "unconfirmed".into(),
             }
         };

@@ -33,7 +33,7 @@ fn lacks(verdict: Verdict) -> String {
         Verdict::Holds => String::new(),
         Verdict::Differs { have, .. } | Verdict::Unconfirmed { have, .. } => have,
         Verdict::Waits { for_what, .. } => format!("waits for {for_what}"),
-        Verdict::Noted(words) | Verdict::Unknown(words) => panic!("{words}"),
+        Verdict::Noted(words) | Verdict::Unknown(words) | Verdict::Unchecked(words) => panic!("{words}"),
     }
 }
 

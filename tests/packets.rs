@@ -12,16 +12,18 @@ use std::time::Instant;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::shell::{DAEMONS, FLANNEL, PACKETS, PODS};
+use ironstrap::shell::{DAEMONS, FLANNEL, PACKETS, PODS, SHORT_LIVED};
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
+use ironstrap::steps::packets;
 use time::OffsetDateTime;
 
 /// Runs this with the functions, after stand-ins, with files of the machine below a folder.
 fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool, String) {
     let place = common::place::Place::with(files);
     let lib = include_str!("../templates/lib.sh");
-    let text =
-        format!("set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{stands}\n{script}\n");
+    let text = format!(
+        "set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
+    );
     let text = ["/run/", "/proc/net/", "/var/log/"]
         .iter()
         .fold(text, |text, dir| text.replace(dir, &format!("{}{dir}", place.root())));
@@ -206,13 +208,40 @@ fn connections_and_queries_are_told_apart_by_what_comes_back() {
 #[test]
 fn of_each_node_one_running_pod_is_asked() {
     // Cut down from what an API server says.
-    let pods = r#"{"items":[{"metadata":{"managedFields":[{"f:spec":"k:{\"containerPort\":9,\"protocol\":\"TCP\"}"}],"annotations":{"x":"{\"nodeName\":\"w9\",\"podIP\":\"1.1.1.1\"}"}},"spec":{"containers":[{"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":8080,"protocol":"TCP"}]}],"nodeName":"m1"},"status":{"podIP":"10.244.0.2","podIPs":[{"ip":"10.244.0.2"}]}},{"spec":{"containers":[{}],"nodeName":"w1"},"status":{"podIP":"10.244.1.7"}},{"spec":{"containers":[{"ports":[{"containerPort":80,"protocol":"TCP"}]}],"nodeName":"w1"},"status":{"podIP":"10.244.1.8"}},{"spec":{"nodeName":"x"},"status":{"podIP":"10.244.9.8"}}]}"#;
+    let pods = r#"{"items":[{"metadata":{"managedFields":[{"f:spec":"k:{\"containerPort\":9,\"protocol\":\"TCP\"}"}],"annotations":{"x":"{\"nodeName\":\"w9\",\"podIP\":\"1.1.1.1\"}"}},"spec":{"containers":[{"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":8080,"protocol":"TCP"}]}],"nodeName":"m1"},"status":{"podIP":"10.244.0.2","podIPs":[{"ip":"10.244.0.2"}]}},{"spec":{"containers":[{}],"nodeName":"w1"},"status":{"podIP":"10.244.1.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"containers":[{}],"nodeName":"w2"},"status":{"podIP":"10.244.2.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"nodeName":"w2"},"status":{}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z"},"spec":{"containers":[{}],"nodeName":"w3"},"status":{"podIP":"10.244.3.7"}},{"spec":{"containers":[{"ports":[{"containerPort":80,"protocol":"TCP"}]}],"nodeName":"w1"},"status":{"podIP":"10.244.1.8"}},{"spec":{"nodeName":"x"},"status":{"podIP":"10.244.9.8"}}]}"#;
     for shell in common::shells() {
         let stands = format!("kubectl() {{ cat <<'X'\n{pods}\nX\n}}");
-        let said = run(shell, &[], &stands, "pods_of m1 w1 w2");
-        assert_eq!(said, (true, "pod:m1 10.244.0.2 8080\npod:w1 10.244.1.7 1\n".into()), "{shell}");
+        let said = run(shell, &[], &stands, "pods_of m1 w1 w2 w3");
+        let one_each = "pod:m1 10.244.0.2 8080\npod:w1 10.244.1.7 1\npod:w3 10.244.3.7 1\n";
+        assert_eq!(said, (true, one_each.into()), "{shell}: what is being deleted is not asked");
         let (good, said) = run(shell, &[], "kubectl() { echo refused >&2; return 1; }", "pods_of m1");
         assert_eq!((good, said.as_str()), (false, "refused\n"), "{shell}");
+    }
+}
+
+#[test]
+fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
+    let pod = |space: &str, node: &str, ip: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"p","namespace":"{space}","uid":"1","creationTimestamp":"2026-11-28T00:00:00Z"}},"spec":{{"nodeName":"{node}"}},"status":{{"podIP":"{ip}"}}}}"#
+        )
+    };
+    let pods = [("shop", "w1", "1.1.1.1"), ("web", "w1", "1.1.1.2"), ("shop", "w2", "1.1.1.3")];
+    let pods = pods.map(|(space, node, ip)| pod(space, node, ip)).join(",");
+    let policies = r#"{"items":[{"metadata":{"name":"deny","namespace":"shop","uid":"2"}}]}"#;
+    for shell in common::shells() {
+        for (policies, silent, says) in [
+            (policies, "pod:w1 silent\npod:w2 silent", "dns reached\npod:w1 reached\n"),
+            (policies, "pod:w1 reached\npod:w2 reached", "dns reached\npod:w1 reached\npod:w2 reached\n"),
+            ("", "pod:w1 reached\npod:w2 silent", "dns reached\npod:w1 reached\npod:w2 silent\n"),
+        ] {
+            let stands = format!(
+                "kubectl() {{ case $* in *networkpolicies*) echo '{policies}' ;; *) echo '{pods}' ;; esac; }}\n\
+                 packets() {{ echo \"$1 reached\"; [ \"$*\" = 'pod:w1 1.1.1.2 1' ] || echo \"asked $*\"; }}"
+            );
+            let script = format!("unless_policed 'dns reached\n{silent}' w1 w2");
+            assert_eq!(run(shell, &[], &stands, &script), (true, says.into()), "{shell}: {silent}");
+        }
     }
 }
 
@@ -226,6 +255,151 @@ fn a_fix_waits_until_its_question_is_answered_and_not_for_long() {
         assert_eq!(good, (true, String::new()), "{shell}");
         let (good, said) = run(shell, &files, &stands.replace("reached'", "silent'"), "answered dns reached");
         assert_eq!((good, said.as_str()), (false, "packets: dns is silent\n"), "{shell}");
+    }
+}
+
+/// A cluster whose only pod with an address of its own is on m1, unless `pods` says otherwise; `made` is what becomes of made
+/// pods, `from_here` and `from_within` are what their answers are.
+#[derive(Clone, Copy)]
+struct Made {
+    pods: &'static str,
+    refused: &'static str,
+    made: &'static str,
+    from_here: &'static str,
+    from_within: &'static str,
+}
+
+const ON_M1: &str = "pod:m1 10.244.0.2 80";
+const MADE: Made = Made {
+    pods: ON_M1,
+    refused: "",
+    made: "w1 Running 10.244.1.9/\nw2 Running 10.244.2.9/",
+    from_here: "pod:w1 refused\npod:w2 refused",
+    from_within: "",
+};
+
+impl Made {
+    /// Whether the script went well, what it said, and what was done to pods.
+    fn run(&self, shell: &str) -> (bool, String, String) {
+        let Made { pods, refused, made, from_here, from_within } = self;
+        let pid = if from_within.is_empty() { ":" } else { "echo 77" };
+        let stands = format!(
+            "renew() {{ :; }}\ndaemon() {{ :; {pid}; }}\ncommand() {{ :; }}\npods_of() {{ printf '{pods}\\n'; }}\n\
+             packets() {{ case ${{within-}} in '') printf '{from_here}\\n' ;; 'nsenter -t 77 -n') printf '{from_within}\\n' ;; esac; }}\n\
+             kubectl() {{ case $* in\n*' delete '*) echo \"delete ${{7-}}\" >>/run/log ;;\n\
+               create*) grep -o 'packets-[a-z0-9]*' | sed 's/^/create /' >>/run/log; [ -z '{refused}' ] || echo '{refused}' >&2 ;;\n\
+               *networkpolicies*) ;;\n*events*) echo 'Failed: no network' ;;\n*) printf '{made}\\n' ;; esac; }}"
+        );
+        let files = [("run/log", ""), ("proc/net/dev", DEV)];
+        let script =
+            "r=0; ( set -eu; ask_nodes m1 pause:1 m1 w1 w2 ) || r=$?; echo '--'; cat /run/log; exit $r";
+        let (good, said) = run(shell, &files, &stands, script);
+        let (said, log) = said.split_once("--\n").unwrap_or_else(|| panic!("{said}"));
+        (good, said.to_string(), log.to_string())
+    }
+}
+
+#[test]
+fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
+    let (w1, w2) = ("packets: pod:w1 is reached\n", "packets: pod:w2 is reached\n");
+    let silent = Made { from_here: "pod:w1 silent\npod:w2 reached", ..MADE };
+    let full =
+        Made { made: "w1 Failed /OutOfpods\nw2 Running 10.244.2.9/", from_here: "pod:w2 reached", ..MADE };
+    let refused = Made {
+        made: "w2 Running 10.244.2.9/",
+        refused: "error when creating \"STDIN\": pods \"ironstrap-packets-w1\" is forbidden",
+        from_here: "pod:w2 reached",
+        ..MADE
+    };
+    let pending = Made { made: "w1 Pending /\nw2 Running 10.244.2.9/", from_here: "pod:w2 reached", ..MADE };
+    let within = Made {
+        pods: "",
+        made: "m1 Running 10.244.0.9/\nw1 Running 10.244.1.9/\nw2 Running 10.244.2.9/",
+        from_within: "pod:w1 silent\npod:w2 refused",
+        ..MADE
+    };
+    let all = Made { from_within: "pod:w1 reached\npod:w2 refused", ..within };
+    let rows: [(Made, bool, String); 7] = [
+        (MADE, true, format!("{w1}{w2}")),
+        (silent, false, format!("packets: pod:w1 is silent\n{w2}")),
+        (full, true, format!("packets: pod:w1 is not checked: the kubelet refused a pod: OutOfpods\n{w2}")),
+        (
+            refused,
+            true,
+            format!(
+                "packets: pod:w1 is not checked: error when creating \"STDIN\": pods \"ironstrap-packets-w1\" is forbidden\n{w2}"
+            ),
+        ),
+        (pending, false, format!("packets: no new pod comes to run on w1: Failed: no network\n{w2}")),
+        (
+            within,
+            false,
+            format!("packets: pod:w1 is silent, asked from a pod of m1\n{w2}packets: pod:m1 is reached\n"),
+        ),
+        (all, true, format!("{w1}{w2}packets: pod:m1 is reached\n")),
+    ];
+    for shell in common::shells() {
+        for (made, good, says) in &rows {
+            let (went, said, log) = made.run(shell);
+            assert_eq!((went, &said), (*good, says), "{shell}");
+            let m1 = if made.pods.is_empty() { "create packets-m1\n" } else { "" };
+            let done = format!(
+                "delete --timeout=20s\n{m1}create packets-w1\ncreate packets-w2\ndelete --wait=false\n"
+            );
+            assert_eq!(log, done, "{shell}: {said}");
+        }
+        let none = Made { pods: "pod:m1 1.1.1.1 1\npod:w1 1.1.1.2 1\npod:w2 1.1.1.3 1", ..MADE };
+        let nothing = (true, String::new(), "delete --timeout=20s\n".to_string());
+        assert_eq!(none.run(shell), nothing, "{shell}: each has a pod of its own");
+    }
+}
+
+#[test]
+fn a_made_pod_is_one_that_any_node_runs() {
+    for shell in common::shells() {
+        let (good, said) = run(shell, &[], "", "made_pod w1.lan registry.example/pause:3.10");
+        let pod: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert!(good);
+        assert_eq!(pod["metadata"]["name"], "ironstrap-packets-w1.lan");
+        assert_eq!(pod["spec"]["nodeName"], "w1.lan");
+        assert_eq!(pod["spec"]["tolerations"], serde_json::json!([{"operator": "Exists"}]));
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(container["image"], "registry.example/pause:3.10");
+        assert_eq!(container["imagePullPolicy"], "Never", "nothing is pulled for it");
+    }
+}
+
+#[test]
+fn a_pod_that_an_earlier_run_left_is_deleted() {
+    let (cluster, fleet) = (common::lab(), Fleet::default());
+    let want = wanted(&cluster, &cluster.nodes[0], "no pod is left that only answered packets", &fleet);
+    let (Expect::Judged(judge), Ask::Objects(pods)) = (&want.expect, &want.ask) else { panic!() };
+    assert_eq!(pods.len(), cluster.nodes.len());
+    let goes = r#"{"metadata":{"name":"x","deletionTimestamp":"2026-11-28T00:00:30Z"}}"#;
+    let stays = r#"{"metadata":{"name":"x"}}"#;
+    assert_eq!(judge("absent\nabsent\nabsent"), Verdict::Holds);
+    assert_eq!(judge(&format!("absent\n{goes}\nabsent")), Verdict::Holds, "that takes a moment");
+    let Verdict::Differs { have, .. } = judge(&format!("absent\n{goes}\n{stays}")) else { panic!() };
+    assert_eq!(have, "pods in kube-system that a run left: 1");
+}
+
+#[test]
+fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
+    let cluster = common::lab();
+    let [m1, w1] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let want = packets::made::asked(&cluster, m1, &[m1, w1], &[]).unwrap();
+    let Fix::Run(script) = &want.fix else { panic!() };
+    let call = format!("ask_nodes m1 '{}' m1 w1", cluster.pause_image());
+    assert!(script.contains(&call) && !script.contains("m1 w1 w2"), "{script}");
+    assert_eq!(want.about, ["m1", "w1"]);
+    assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "nobody else is there");
+    assert_eq!(packets::made::reached("packets: pod:w1 is reached"), Some("w1"));
+    for other in [
+        "packets: pod:w1 is silent",
+        "packets: pod:w1 is not checked: x is reached by none",
+        "pod:w1 is reached",
+    ] {
+        assert_eq!(packets::made::reached(other), None, "{other}");
     }
 }
 
@@ -251,7 +425,8 @@ fn an_answer_is_right_only_where_something_answered() {
     const ALL: &str =
         "kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\npod:w2 refused";
     let said = |of: &str, is: &str| ALL.replace(of, is);
-    let rows: [(String, [&str; 4]); 10] = [
+    let rows: [(String, [&str; 4]); 11] = [
+        (said("pod:w1 reached\n", ""), ["holds", "holds", "holds", "unchecked"]),
         (ALL.into(), ["holds", "holds", "holds", "holds"]),
         (
             "not here".replace("not here", "there is no bash to ask with"),
@@ -293,6 +468,7 @@ fn an_answer_is_right_only_where_something_answered() {
             Verdict::Unknown(_) => "unknown",
             Verdict::Noted(_) => "noted",
             Verdict::Unconfirmed { .. } => "unconfirmed",
+            Verdict::Unchecked(_) => "unchecked",
         }
     };
     for (answer, expected) in &rows {
@@ -302,6 +478,8 @@ fn an_answer_is_right_only_where_something_answered() {
         let silent = said(&format!("{of} reached"), &format!("{of} silent"));
         assert_eq!(verdict(&silent, that, &broken), "waits", "w1 does not answer at all");
     }
+    let without = said("pod:w1 reached\n", "");
+    assert_eq!(verdict(&without, that[3], &broken), "holds", "that w1 does not answer is shown already");
 }
 
 #[test]

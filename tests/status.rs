@@ -108,9 +108,9 @@ impl Fleet {
                 }
                 Topic::Packages => said("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n"),
                 Topic::Certificates => said(&certificates(&trust)),
-                Topic::Packets => {
-                    said("kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\n")
-                }
+                Topic::Packets => said(
+                    "kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\npod:w2 reached\n",
+                ),
                 Topic::Api => said("healthy\n"),
                 Topic::Etcd => said(HEALTH),
                 Topic::Members => said(MEMBERS),
@@ -303,8 +303,12 @@ fn what_was_not_asked_is_not_told_as_reached() {
     assert_eq!(packets(1), json!({"service": "not-reached", "dns": "not-reached", "pods": {}}));
     assert_eq!(packets(2), json!({"service": "not-checked", "dns": "not-checked", "pods": {}}));
     let lines = report::status::lines(&fleet.status(), None, false, false).join("\n");
+    assert!(
+        lines.contains("? w1  packets: not checked, because no pod runs there that could be asked"),
+        "{lines}"
+    );
     let row = |name: &str| lines.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(row("m1").contains(" 1/3 ") && row("w1").contains(" 0/2 "), "{lines}");
+    assert!(row("m1").contains(" 1/3 (1 ?) ") && row("w1").contains(" 0/2 "), "{lines}");
     assert!(row("w2").contains("  ?  "), "{lines}");
 }
 

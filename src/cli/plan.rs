@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Change, State};
+use crate::plan::{Change, State, Unchecked};
 use crate::reconcile::{CANNOT_TELL, Fleetwork, Member, Survey};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
@@ -38,11 +38,14 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     let (survey, plan) = surveyed(&mut start).map_err(one)?;
     let mut errors = survey.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
+    // Of another cluster than the inventory's nothing is said.
+    let unchecked = if survey.blocked { vec![] } else { start.work.unchecked().map_err(one)? };
     tell_plan(&start.events, &plan, &errors);
+    tell_unchecked(&start.events, &unchecked);
     if !args.json {
         report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
         if !survey.blocked || changes > 0 {
-            summary(&start, &args.inventory.inventory.display().to_string(), &plan, changes);
+            summary(&start, &args.inventory.inventory.display().to_string(), (&plan, changes), &unchecked);
         }
         start.left_out().iter().for_each(|words| report::err(words));
     }
@@ -100,7 +103,18 @@ fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
     errors.iter().for_each(|error| events.tell(error.into()));
 }
 
-fn summary(start: &Start, inventory: &str, plan: &Changes, changes: usize) {
+pub(super) fn tell_unchecked(events: &Events, unchecked: &[(String, Unchecked)]) {
+    for (node, Unchecked { step, that, why, .. }) in unchecked.iter().cloned() {
+        events.tell(Event::Unchecked { node, step: step.into(), that, why });
+    }
+}
+
+fn summary(
+    start: &Start,
+    inventory: &str,
+    (plan, changes): (&Changes, usize),
+    unchecked: &[(String, Unchecked)],
+) {
     let about = start.about().count();
     let (wants, nodes) = (start.work.wants(), count(about, "node"));
     let seconds = start.since.elapsed().as_secs_f64();
@@ -109,9 +123,11 @@ fn summary(start: &Start, inventory: &str, plan: &Changes, changes: usize) {
     if answered == 0 {
         return;
     }
+    let more = report::plan::unchecked(unchecked);
     if changes == 0 {
-        let sign = if answered == about { "✔ " } else { "" };
-        report::err(&format!("{sign}all {wants} things are as {inventory} says, on {of} ({seconds:.1} s)"));
+        let right = report::plan::right(wants, unchecked.len(), inventory, &of, answered == about);
+        report::err(&format!("{right} ({seconds:.1} s)"));
+        more.iter().for_each(|line| report::err(line));
         return;
     }
     let are = if changes == 1 { "is" } else { "are" };
@@ -122,6 +138,7 @@ fn summary(start: &Start, inventory: &str, plan: &Changes, changes: usize) {
     report::err(&format!(
         "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply -i {inventory}` {would} change that"
     ));
+    more.iter().for_each(|line| report::err(line));
 }
 
 fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {

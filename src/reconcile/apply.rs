@@ -174,6 +174,12 @@ impl<S: Shell> Fleetwork<S> {
             }
         }
         self.members[i].work.disrupts.clear();
+        if let Some((t, change)) = self.to_prove(i).filter(|_| speaks)
+            && self.rests(i, working)
+        {
+            self.members[i].work.proves = true;
+            self.fix(i, t, vec![change], working);
+        }
         Ok(())
     }
 
@@ -260,7 +266,9 @@ impl<S: Shell> Fleetwork<S> {
         member.work.reaches = reaching.flat_map(|change| change.about.clone()).collect();
         member.execs += 1;
         let (node, stage) = (member.node.name.clone(), self.stages[t].name.to_string());
-        self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
+        if !member.work.proves {
+            self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
+        }
         let lease = member.machine.as_ref().and_then(|machine| machine.lease.clone());
         let work =
             work::fix(member.shell.clone(), node, self.run.clone(), lease, changes, self.events.clone());
@@ -290,15 +298,17 @@ impl<S: Shell> Fleetwork<S> {
             },
             Done::Fixed(done, wrong) => {
                 self.fixes += 1;
+                let proves = std::mem::take(&mut work.proves) && wrong.is_none();
                 work.stale = true;
                 work.cut = if done.is_empty() && wrong.is_some() { work.cut + 1 } else { 0 };
-                work.tried.extend(done);
+                work.tried.extend(done.iter().cloned());
                 match wrong {
                     // Nobody knows how far the script got; the machine does.
                     Some(wrong) if wrong.error.kind.may_come_back() && work.cut < CUTS => work.lost += 1,
                     Some(wrong) => self.members[i].leave(wrong),
                     None => {}
                 }
+                self.proved(proves.then_some(&done[..]));
                 self.disturb(i, ended);
             }
             Done::Attached(None) => work.stale = true,

@@ -79,7 +79,7 @@ impl<S: Shell> Fleetwork<S> {
 
     /// What `read` makes of the wants and answers of a node, by stage; of the stages for the whole cluster only
     /// where it speaks for it.
-    fn read_in<T: Default>(
+    pub(super) fn read_in<T: Default>(
         &self,
         i: usize,
         fleet: &Fleet,

@@ -154,6 +154,7 @@ impl<S: Shell> Fleetwork<S> {
             told: vec![],
             fixes: 0,
             confirmed: BTreeSet::new(),
+            proof: Default::default(),
         })
     }
 }

@@ -16,6 +16,7 @@ use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
 use crate::step::{Ask, Fix};
+use crate::steps::packets;
 
 /// Where a node stands in an apply.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub held_back_by: Vec<String>,
     /// Nodes whose machines they change, too.
     pub reaches: Vec<String>,
+    /// The script that runs changes nothing: it asks nodes without a pod.
+    pub proves: bool,
     /// When the last script of fixes was sent.
     pub began: Option<Instant>,
     /// What it was left for, where machines may know more.
@@ -84,7 +87,7 @@ pub(super) struct Said {
 /// What is left of a piece of work.
 pub(super) enum Done {
     Asked(Box<Result<Said>>),
-    /// Wants whose fix ran to its end; and what went wrong, if anything did.
+    /// Wants whose fix ran to its end, or that a fix found to hold; and what went wrong, if anything did.
     Fixed(Vec<String>, Option<Wrong>),
     /// Why it cannot be waited for, if so.
     Attached(Option<Wrong>),
@@ -217,6 +220,7 @@ async fn try_fix<S: Shell>(
                         }
                     }
                     Heard::Said(line) => {
+                        done.extend(packets::made::reached(&line).map(packets::answer_of));
                         tell(node, &line, &mut told, events);
                         said.push_back(line);
                         if said.len() > LAST_LINES {

@@ -34,6 +34,9 @@ pub fn lines(event: &Event) -> Vec<String> {
             lines.extend(diff(have, want).iter().map(|line| format!("      {line}")));
             lines
         }
+        Event::Unchecked { node, step, that, why } => {
+            vec![format!("{node}  {step}: not checked: {that}"), format!("      {why}")]
+        }
         Event::Error { node, what, cause, hint, .. } => {
             let node = node.as_ref().map_or(String::new(), |node| format!("{node}  "));
             let mut lines = vec![format!("✗ {node}{what}")];

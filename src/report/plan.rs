@@ -1,9 +1,9 @@
 //! A plan as people read it: by node and step, each want that does not hold with what changes as a diff. What is to be
 //! done alike on many nodes stands there once.
 
-use super::alike::{self, MANY, Named};
+use super::alike::{self, MANY, Named, names};
 use crate::cluster::Node;
-use crate::plan::{Change, State, diff};
+use crate::plan::{Change, State, Unchecked, diff};
 use crate::report::count;
 use crate::secret;
 use crate::step::Fix;
@@ -39,6 +39,32 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     }
     let all = blocks.iter().flat_map(Block::lines);
     all.map(|line| secret::hide(&line).into_owned()).collect()
+}
+
+/// What nobody could ask, a line for each kind of it; nodes of which the same is said are named together.
+pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
+    let mut kinds: Vec<(String, &str, Vec<&str>)> = Vec::new();
+    for (_, one) in all {
+        let about = one.about.first().map_or("", String::as_str);
+        let that = if about.is_empty() { one.that.clone() } else { one.that.replace(about, "\0") };
+        match kinds.iter_mut().find(|(other, why, _)| *other == that && *why == one.why) {
+            Some((.., nodes)) if nodes.contains(&about) => {}
+            Some((.., nodes)) => nodes.push(about),
+            None => kinds.push((that, &one.why, vec![about])),
+        }
+    }
+    let line = |(that, why, nodes): (String, &str, Vec<&str>)| {
+        format!("  ? not checked whether {}: {why}", that.replace('\0', &names(nodes)))
+    };
+    kinds.into_iter().map(line).collect()
+}
+
+/// How it came out, where nothing is wrong that somebody could ask. `wants`: how many there are; `on`: where.
+pub fn right(wants: usize, unchecked: usize, inventory: &str, on: &str, whole: bool) -> String {
+    match unchecked {
+        0 => format!("{}all {wants} things are as {inventory} says, on {on}", if whole { "✔ " } else { "" }),
+        n => format!("{} of {wants} things are as {inventory} says, on {on}; {n} not checked", wants - n),
+    }
 }
 
 fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: bool) -> Vec<Block<'a>> {

@@ -297,11 +297,12 @@ fn number(value: f64) -> String {
     format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').into()
 }
 
-/// `3/3`: reached, of those that were asked.
+/// `3/3`: reached, of those that were asked. `3/3 (2 ?)`: two more were not.
 fn arrived(packets: &Packets) -> String {
     match packets.sum() {
-        (_, 0) => UNKNOWN.into(),
-        (reached, asked) => format!("{reached}/{asked}"),
+        (0, 0, _) => UNKNOWN.into(),
+        (reached, not, 0) => format!("{reached}/{}", reached + not),
+        (reached, not, unchecked) => format!("{reached}/{} ({unchecked} {UNKNOWN})", reached + not),
     }
 }
 
@@ -332,6 +333,7 @@ fn below(status: &Status) -> Vec<String> {
     let told = [not_ready.as_slice(), &status.errors].map(alike::troubles).concat();
     let mut lines: Vec<String> = told.iter().flat_map(|told| told.lines()).map(String::from).collect();
     lines.extend(unseen(status));
+    lines.extend(unchecked(&status.nodes));
     lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     if status.changes > 0 {
         let wants = count(status.changes, "want");
@@ -339,6 +341,15 @@ fn below(status: &Status) -> Vec<String> {
         lines.push(format!("{wants} {verb} not hold; `ironstrap plan` shows more"));
     }
     lines
+}
+
+/// Nodes of which no pod could be asked.
+fn unchecked(nodes: &[NodeStatus]) -> Option<String> {
+    let all = || nodes.iter().filter_map(|node| node.packets.is()).flat_map(|packets| &packets.without_pod);
+    let named = nodes.iter().map(|node| node.name.as_str()).filter(|name| all().any(|other| other == name));
+    let named: Vec<&str> = named.collect();
+    let what = "packets: not checked, because no pod runs there that could be asked";
+    (!named.is_empty()).then(|| format!("{UNKNOWN} {}  {what}", alike::names(named)))
 }
 
 /// Each reason once, with all that it hides. What an error says of a machine already is not said again.

@@ -67,7 +67,7 @@ impl Display {
             // Told with the error, at the end.
             Event::Cause { .. } => {}
             // Whoever wants those has lines instead of this.
-            Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
+            Event::Unchecked { .. } | Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
         }
     }
 

@@ -6,6 +6,7 @@ use indicatif::{ProgressDrawTarget, TermLike};
 
 use super::*;
 use crate::error::Kind;
+use crate::plan::Unchecked;
 use crate::secret::{SecretText, is_forbidden};
 
 /// What a rooted machine may answer, and the secret that comes back with it.
@@ -22,6 +23,7 @@ fn events() -> Vec<Event> {
         Event::Looked { node: bad(), changes: 1, answering: 1.0, seconds: 1.0 },
         Event::Drift { node: bad(), step: bad(), that: bad(), state: bad(), have: bad(), want: bad() },
         Event::Note { node: bad(), step: bad(), note: bad() },
+        Event::Unchecked { node: bad(), step: bad(), that: bad(), why: bad() },
         Event::Trust { path: bad() },
         Event::Stage { node: bad(), stage: bad(), changes: 1 },
         Event::Fixing { node: bad(), step: bad(), that: bad() },
@@ -137,4 +139,25 @@ impl TermLike for Screen {
     fn flush(&self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[test]
+fn what_nobody_could_ask_is_said_in_words_and_numbers() {
+    let one = |asks: &str, of: &str| {
+        let (that, why) = (format!("the pods of {of} answer"), "no pod runs there".to_string());
+        (asks.to_string(), Unchecked { step: "packets", that, why, about: vec![of.into()] })
+    };
+    let all = [one("m1", "m2"), one("m1", "w1"), one("m2", "w1")];
+    assert_eq!(
+        plan::unchecked(&all),
+        ["  ? not checked whether the pods of m2, w1 answer: no pod runs there"]
+    );
+    assert_eq!(
+        plan::right(246, all.len(), "demo.toml", "3 nodes", true),
+        "243 of 246 things are as demo.toml says, on 3 nodes; 3 not checked"
+    );
+    assert_eq!(
+        plan::right(246, 0, "demo.toml", "3 nodes", true),
+        "✔ all 246 things are as demo.toml says, on 3 nodes"
+    );
 }

@@ -15,7 +15,7 @@ use crate::steps::packets;
 pub enum Reached {
     Reached,
     NotReached,
-    /// Nobody asked: there is no pod with an address of its own, or nothing to ask with.
+    /// Nobody could be asked: there is no pod with an address of its own, or nothing to ask with.
     NotChecked,
 }
 
@@ -28,14 +28,18 @@ pub struct Packets {
     pub dns: Option<Reached>,
     /// A pod of each of these nodes; only control planes ask pods.
     pub pods: BTreeMap<String, Reached>,
+    /// Nodes without a pod that could be asked.
+    #[serde(skip)]
+    pub without_pod: Vec<String>,
 }
 
 impl Packets {
-    /// How many were reached, of how many that were asked.
-    pub fn sum(&self) -> (usize, usize) {
+    /// How many were reached, how many were not, and how many were not checked.
+    pub fn sum(&self) -> (usize, usize, usize) {
         let all = [Some(self.service), self.dns].into_iter().flatten().chain(self.pods.values().copied());
-        let asked: Vec<Reached> = all.filter(|it| *it != Reached::NotChecked).collect();
-        (asked.iter().filter(|it| **it == Reached::Reached).count(), asked.len())
+        let all: Vec<Reached> = all.collect();
+        let count = |what: Reached| all.iter().filter(|it| **it == what).count();
+        (count(Reached::Reached), count(Reached::NotReached), count(Reached::NotChecked))
     }
 }
 
@@ -53,12 +57,18 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str) -> Seen<Packets
     let asks_pods = node.is_control_plane() && cluster.network != Network::None;
     let others = packets::asked_about(cluster, node).filter(|_| asks_pods);
     let has_dns = cluster.has_addon("dns") && cluster.network != Network::None;
+    let pods: BTreeMap<String, Reached> = others
+        .map(|node| (node.name.clone(), state(&format!("pod:{}", node.name), Reached::Reached)))
+        .collect();
+    let unasked = pods.iter().filter(|(_, it)| **it == Reached::NotChecked).map(|(name, _)| name.clone());
+    // Where nothing could be asked, that is told as what it is: unknown.
+    let asks = answer.lines().any(|line| line.starts_with("service "));
+    let lists = packets::state(answer, "pods unknown:").is_none();
     Seen::Is(Packets {
+        without_pod: unasked.filter(|_| asks && lists).collect(),
         service: state("service", Reached::NotReached),
         dns: has_dns.then(|| state("dns", Reached::NotReached)),
         // A connection that is refused has reached the pod.
-        pods: others
-            .map(|node| (node.name.clone(), state(&format!("pod:{}", node.name), Reached::Reached)))
-            .collect(),
+        pods,
     })
 }

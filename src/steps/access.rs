@@ -8,6 +8,7 @@ use crate::etcd::{self, ETCD, FORGET};
 use crate::shell::{kubectl, kubectl_apply, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::steps::member::config::{NO_TOKEN, TOKEN};
+use crate::steps::packets::made;
 use crate::template;
 
 pub const STEP: Step = Step {
@@ -24,6 +25,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(Want::object(&object, &fix));
     }
     wants.push(no_token());
+    wants.push(made::none_left(cx.cluster));
     wants.extend(cx.cluster.nodes.iter().map(|node| no_stale_node(cx, &node.name)));
     if cx.cluster.control_planes().nth(1).is_some() {
         wants.extend(cx.cluster.control_planes().map(|node| no_stale_member(cx, node)));

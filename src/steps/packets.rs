@@ -1,6 +1,6 @@
 //! packets: the network is asked with real packets, from each node: the API's Service, the cluster's DNS, and from control planes
-//! pods of other nodes. Only bash makes the connections, all at once. What could not be asked is unknown, never right; a node
-//! that has no pod with an address of its own is not asked.
+//! pods of other nodes. Only bash makes the connections, all at once. What could not be asked is unknown, never right. A node
+//! that has no pod with an address of its own is not checked; a run that changed something makes one there (`made`).
 
 use std::net::IpAddr;
 
@@ -9,11 +9,13 @@ use crate::error::Result;
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, Sh, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
+pub mod made;
+
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
 
 /// Up to so many nodes each is asked for a pod; of more, the control planes and a few others.
-const ALL: usize = 12;
+pub(super) const ALL: usize = 12;
 const OTHERS: usize = 4;
 
 /// kube-proxy has run long enough to have its rules; `services` judges those.
@@ -55,10 +57,12 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
     if node.is_control_plane() && cluster.network != Network::None {
         let names: Vec<&str> = asked_about(cluster, node).map(|node| node.name.as_str()).collect();
         if !names.is_empty() {
-            all += sh!(
-                "if others=$(pods_of {names}); then set -- \"$@\" $others; else echo \"pods unknown: $others\"; fi\n",
-                names = Sh::words(&names)
-            );
+            return all
+                + sh!(
+                    "if others=$(pods_of {names}); then set -- \"$@\" $others; else echo \"pods unknown: $others\"; fi\n\
+                     unless_policed \"$(packets \"$@\")\" {names}\n}\n",
+                    names = Sh::words(&names)
+                );
         }
     }
     all + "packets \"$@\"\n}\n"
@@ -66,13 +70,25 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
 
 /// The other nodes of which a control plane asks a pod.
 pub fn asked_about<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
+    sample(cluster).filter(move |other| other.name != node.name)
+}
+
+/// All nodes whose pods are asked.
+fn sample(cluster: &Cluster) -> impl Iterator<Item = &Node> {
     let few = cluster.nodes.len() <= ALL;
     let workers = cluster.nodes.iter().filter(|node| !node.is_control_plane()).take(OTHERS);
     let chosen: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
-    let is_asked =
-        move |other: &&Node| few || other.is_control_plane() || chosen.contains(&other.name.as_str());
-    cluster.nodes.iter().filter(move |other| other.name != node.name && is_asked(other))
+    let is_asked = move |node: &&Node| few || node.is_control_plane() || chosen.contains(&node.name.as_str());
+    cluster.nodes.iter().filter(is_asked)
 }
+
+/// What a control plane wants of the pods of another node.
+pub fn answer_of(node: &str) -> String {
+    format!("the pods of {node} answer")
+}
+
+/// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
+pub const NO_POD: &str = "no pod runs there that could be asked";
 
 fn has_dns(cluster: &Cluster) -> bool {
     cluster.has_addon("dns") && cluster.network != Network::None
@@ -190,16 +206,17 @@ fn dns(cx: &Cx) -> Want {
 fn pods(cx: &Cx, node: &Node) -> Want {
     let (name, waits) = (node.name.clone(), cx.fleet.before_ready(&node.name));
     let question = format!("pod:{name}");
-    let that = format!("the pods of {name} answer");
-    let want = asked(cx, that, &question.clone(), &["reached", "refused"], move |answer| {
+    let want = asked(cx, answer_of(&name), &question.clone(), &["reached", "refused"], move |answer| {
         if let Some(why) = state(answer, "pods unknown:") {
             return Verdict::Unknown(why.into());
         }
-        match state(answer, &question) {
-            Some("silent") => {
+        match (state(answer, &question), &waits) {
+            (Some("silent"), waits) => {
                 waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
             }
-            _ => Verdict::Holds,
+            // What it waits for is shown, and comes first.
+            (Some(_), _) | (None, Some(_)) => Verdict::Holds,
+            (None, None) => Verdict::Unchecked(NO_POD.into()),
         }
     });
     want.about([node.name.clone()])

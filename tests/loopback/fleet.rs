@@ -16,7 +16,7 @@ use ironstrap::report::{Event, Events};
 use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
 use ironstrap::step::{Confirmation, Cx, Step, Verdict, Want};
-use ironstrap::steps::{Needs, On, STAGES, Stage, Via};
+use ironstrap::steps::{self, Needs, On, STAGES, Stage, Via};
 use russh::keys::ssh_key::LineEnding;
 use time::OffsetDateTime;
 
@@ -108,6 +108,20 @@ fn answer(_: &Cx) -> Result<Vec<Want>> {
         .is("yes")
         .run("echo waited >>/etc/toy/waited; [ -e /etc/toy/answers ]");
     Ok(vec![answers.settles()])
+}
+
+/// The pods of w1, which has none.
+const PACKETS: Step = Step { name: "packets", why: "so that somebody cannot be asked", wants: unchecked };
+
+pub static UNCHECKED: &[Stage] = &[
+    FIT,
+    PREPARE,
+    Stage { name: "packets", on: On::ControlPlanes, via: Via::Node, needs: Needs::Rest, steps: &[PACKETS] },
+];
+
+fn unchecked(_: &Cx) -> Result<Vec<Want>> {
+    let answer = Want::that(steps::packets::answer_of("w1")).about(["w1".to_string()]);
+    Ok(vec![answer.ask("echo none").judged(|_| Verdict::Unchecked("it has no pod".into()))])
 }
 
 fn page(_: &Cx) -> Result<Vec<Want>> {
@@ -203,6 +217,8 @@ pub struct Outcome {
     /// By node, what was mended.
     pub changed: BTreeSet<(String, String)>,
     pub left: Vec<Error>,
+    /// What nobody could ask in the end.
+    pub unchecked: Vec<String>,
     pub open: usize,
     /// By node that did not get a change, the members that it broke.
     pub held_back: BTreeMap<String, Vec<String>>,
@@ -367,6 +383,7 @@ impl Fleet {
         let counted = work.members().iter().filter(|member| member.counts());
         let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
         let open = work.members().iter().map(|member| member.pressing).sum();
+        let unchecked = work.unchecked().unwrap().into_iter().map(|(_, one)| one.that).collect();
         drop(work);
         let mut events = Vec::new();
         while let Ok(event) = receiver.try_recv() {
@@ -383,7 +400,7 @@ impl Fleet {
         for machine in &self.machines {
             shown += &machine.seen.commands.lock().unwrap().join("\n");
         }
-        Outcome { result, events, planned, changed, left, open, held_back, shown }
+        Outcome { result, events, planned, changed, left, unchecked, open, held_back, shown }
     }
 
     /// An apply after which everything is as wanted.

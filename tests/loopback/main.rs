@@ -219,6 +219,36 @@ async fn what_needs_a_confirmation_is_kept_without_it_and_nobody_waits_for_it() 
 }
 
 #[tokio::test]
+async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_changed() {
+    // A port of this machine that refuses is a pod that answers.
+    for (became, unchecked) in [
+        ("w1 Running 127.0.0.1/", vec![]),
+        ("w1 Failed /OutOfpods", vec!["the pods of w1 answer".to_string()]),
+    ] {
+        let mut fleet = Fleet::settled(&["m1", "w1"]).await;
+        fleet.stages = fleet::UNCHECKED;
+        let m1 = fleet.machine("m1");
+        m1.command(
+            "kubectl",
+            &format!(
+                "case $* in\n*'get --raw'*) echo '{{\"spec\":{{\"nodeName\":\"m1\"}},\"status\":{{\"podIP\":\"127.0.0.1\"}}}}' ;;\n\
+                 *'create -f'*) grep -o 'ironstrap-packets-[a-z0-9]*' >>$ROOT/pods ;;\n*' delete '*) echo delete >>$ROOT/pods ;;\n\
+                 *) echo '{became}' ;;\nesac"
+            ),
+        );
+        let nothing = fleet.apply().await;
+        assert_eq!(nothing.unchecked, ["the pods of w1 answer"]);
+        assert_eq!((nothing.result, m1.read("pods").as_str()), (Ok(()), "absent"), "nothing was changed");
+        m1.write("etc/toy/switch", "off\n");
+        let outcome = fleet.apply().await;
+        assert_eq!((&outcome.result, outcome.left.as_slice()), (&Ok(()), [].as_slice()), "{}", outcome.shown);
+        assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "to ask is no change");
+        assert_eq!(m1.read("pods"), "delete\nironstrap-packets-w1\ndelete\n", "once, and nothing is left");
+        assert_eq!(outcome.unchecked, unchecked);
+    }
+}
+
+#[tokio::test]
 async fn a_fix_without_effect_is_told_and_not_repeated() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{End, Errors, FleetArgs, Outcome, Start};
+use super::super::{End, Errors, FleetArgs, Outcome, Start, plan};
 use crate::error::{Error, Kind};
 use crate::report::alike::names;
 use crate::report::{self, Event, NodeState, Tally, count};
@@ -18,6 +18,8 @@ struct Sum<'a> {
     left_out: Option<String>,
     /// Nodes that did not get a change, with the members that it broke.
     held_back: Vec<String>,
+    /// What nobody could ask, a line each.
+    unchecked: Vec<String>,
 }
 
 /// `done`: what went wrong on single nodes; an error: what stopped everything.
@@ -27,6 +29,11 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
     if let Err(error) = start.tell_notes() {
         errors.push(error);
     }
+    let unchecked = start.work.unchecked().unwrap_or_else(|error| {
+        errors.push(error);
+        vec![]
+    });
+    plan::tell_unchecked(&start.events, &unchecked);
     let nodes = tallies(&start);
     let sum = Sum {
         cluster: start.cluster.name.clone(),
@@ -37,6 +44,7 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
         seconds: start.since.elapsed().as_secs_f64(),
         left_out: start.left_out(),
         held_back: held_back(&start),
+        unchecked: report::plan::unchecked(&unchecked),
     };
     // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
     let partial = sum.partial().filter(|_| errors.is_empty() || !stopped && sum.came_to_something());
@@ -115,24 +123,26 @@ impl Sum<'_> {
             names(left)
         );
         let error = Error::new(Kind::Partial, what);
-        let why = self.held_back.iter().chain(&self.left_out);
-        Some(why.fold(error, |error, words| error.because(words)))
+        let more = self.held_back.iter().chain(&self.left_out).chain(&self.unchecked);
+        Some(more.fold(error, |error, words| error.because(words.trim_start())))
     }
 
     fn congratulate(&self) {
         let what =
             if self.changes == 0 { "nothing changed".to_string() } else { count(self.changes, "change") };
         let (name, inventory) = (&self.cluster, &self.inventory);
-        let nodes = count(self.about(), "node");
+        let (nodes, seconds) = (count(self.about(), "node"), duration(self.seconds));
+        let (sign, far) =
+            if self.unchecked.is_empty() { ("✔ ", "") } else { ("", ", as far as it was checked") };
         report::err(&match &self.left_out {
-            None => format!("✔ {name} is what {inventory} says: {nodes}, {what}, {}", duration(self.seconds)),
+            None => format!("{sign}{name} is what {inventory} says{far}: {nodes}, {what}, {seconds}"),
             Some(left_out) => {
-                let seconds = duration(self.seconds);
                 format!(
-                    "✔ {name}, as far as these {nodes}, is what {inventory} says: {what}, {seconds}\n  {left_out}"
+                    "{sign}{name}, as far as these {nodes}, is what {inventory} says{far}: {what}, {seconds}\n  {left_out}"
                 )
             }
         });
+        self.unchecked.iter().for_each(|line| report::err(line));
         if self.changes > 0 {
             report::err("");
             report::err(&format!("  kubectl --kubeconfig {} get nodes        talk to it", self.kubeconfig));

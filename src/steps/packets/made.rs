@@ -1,0 +1,63 @@
+//! Pods that ironstrap makes to ask nodes that have none, and deletes after that. They are made at the end of a run that
+//! changed something. A run that was killed can leave some: the next one deletes them.
+
+use serde_json::Value;
+
+use super::{ALL, sample};
+use crate::cluster::{Cluster, Network, Node};
+use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, SHORT_LIVED, Sh, kubectl, sh};
+use crate::step::{Ask, Object, Verdict, WITH_THE_CLUSTER, Want};
+
+/// That all of `nodes` answer, asked by the control plane `own`; where they are many, those of the sample, and some that the
+/// run changed. `None`: there is nobody to ask.
+pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) -> Option<Want> {
+    let sample: Vec<&Node> = sample(cluster).collect();
+    let more = changed.iter().filter(|node| !sample.contains(node)).take(ALL);
+    let all = sample.iter().chain(more).filter(|node| nodes.contains(node));
+    let targets: Vec<&str> = all.map(|node| node.name.as_str()).collect();
+    if cluster.network == Network::None || targets.iter().all(|name| *name == own.name) {
+        return None;
+    }
+    let fix = sh!(
+        "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{SHORT_LIVED}ask_nodes {own} {image} {targets}",
+        PODS,
+        DAEMONS,
+        PACKETS,
+        KUBECTL,
+        SHORT_LIVED,
+        own = own.name,
+        image = cluster.pause_image(),
+        targets = Sh::words(&targets)
+    );
+    let want =
+        Want::that("a pod answers on each node").run(fix).about(targets.iter().map(ToString::to_string));
+    Some(want.nothing_to_undo("the pods are deleted at once"))
+}
+
+/// The node whose pod answered, where a line of that fix says so.
+pub fn reached(line: &str) -> Option<&str> {
+    line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")
+}
+
+/// No such pod is left. One that is being deleted already needs nobody.
+pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
+    let pod =
+        |node: &Node| Object::new("v1", "Pod", "kube-system", &format!("ironstrap-packets-{}", node.name));
+    let goes = |line: &str| {
+        let pod = serde_json::from_str::<Value>(line).unwrap_or_default();
+        line == "absent" || pod["metadata"]["deletionTimestamp"].is_string()
+    };
+    let fix = "kubectl -n kube-system delete pods --wait=false \
+               -l app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets\n";
+    Want::that("no pod is left that only answered packets")
+        .asks(Ask::Objects(sample(cluster).map(pod).collect()))
+        .judged(move |answer| match answer.lines().filter(|line| !goes(line)).count() {
+            0 => Verdict::Holds,
+            n => Verdict::Differs {
+                have: format!("pods in kube-system that a run left: {n}"),
+                want: String::new(),
+            },
+        })
+        .run(kubectl() + fix)
+        .nothing_to_undo(WITH_THE_CLUSTER)
+}

@@ -1,0 +1,132 @@
+# Shell that asks nodes without a pod: it makes a pod there, asks it with real packets, and deletes it. Sent after packets.sh and
+# `kubectl`, in fixes. POSIX sh.
+
+MADE=app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets
+
+# made_pod NODE IMAGE: the manifest of such a pod. It needs no scheduler, asks for no resources, and ends by itself. The kubelet has
+# the image, because it runs it for every pod, so nothing is pulled.
+made_pod() {
+  cat <<POD
+{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ironstrap-packets-$1", "namespace": "kube-system", "labels": {"app.kubernetes.io/managed-by": "ironstrap", "app.kubernetes.io/component": "packets"}}, "spec": {"nodeName": "$1", "tolerations": [{"operator": "Exists"}], "restartPolicy": "Never", "activeDeadlineSeconds": 300, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "enableServiceLinks": false, "containers": [{"name": "pause", "image": "$2", "imagePullPolicy": "Never", "securityContext": {"runAsUser": 65535, "runAsNonRoot": true, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}
+POD
+}
+
+# delete_made ARGS...: deletes these pods, also those of a run that was killed.
+delete_made() {
+  kubectl -n kube-system delete pods -l "$MADE" "$@" >/dev/null 2>&1 || :
+}
+
+# made_pods: "NODE PHASE ADDRESS/REASON" for each of them.
+made_pods() {
+  kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
+    -o jsonpath='{range .items[*]}{.spec.nodeName} {.status.phase} {.status.podIP}/{.status.reason}{"\n"}{end}'
+}
+
+# made_why NODE: the last thing that went wrong with the pod of this node.
+made_why() {
+  kubectl -n kube-system get events --request-timeout=5s --field-selector "involvedObject.name=ironstrap-packets-$1,type=Warning" \
+    -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}' 2>&1 | grep . | tail -n 1 | cut -c 1-300
+}
+
+# wait_for_made NODE...: waits until each of the pods runs or has ended; `made` is what made_pods says then.
+wait_for_made() {
+  made_by=$(($(date +%s) + (PATIENCE < 60 ? PATIENCE : 60)))
+  while :; do
+    if made=$(made_pods 2>/dev/null); then made_waits=$(printf '%s\n' "$made" | grep -E ' (Pending|Running) /') || made_waits=
+    else made='' made_waits=$*; fi
+    [ -n "$made_waits" ] && [ "$(date +%s)" -lt "$made_by" ] || return 0
+    renew
+    sleep 0.3
+  done
+}
+
+# insist NAME ADDRESS PORT...: asks until all answer, for up to 15 seconds; `said` is what came of it.
+insist() {
+  insist_by=$(($(date +%s) + (PATIENCE < 15 ? PATIENCE : 15)))
+  while :; do
+    said=$(packets "$@")
+    case $said in *' silent'*) ;; *) return 0 ;; esac
+    [ "$(date +%s)" -lt "$insist_by" ] || return 0
+    renew
+    sleep 0.3
+  done
+}
+
+# ask_nodes SELF IMAGE NODE...: asks a pod on each of these nodes, a made one where there is no other: from SELF, which is this machine,
+# and from within a made pod here, because what comes from the machine itself does not pass its forward chain. Says "packets: pod:NODE
+# is reached", or what came instead. Nodes whose own pods were asked already are not named. Fails where a pod is silent.
+ask_nodes() {
+  self=$1 image=$2
+  shift 2
+  delete_made --timeout=20s
+  there=$(pods_of "$@") || { echo "$there"; return 1; }
+  lacking=
+  for node; do case "
+$there" in *"
+pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
+  [ -n "$lacking" ] || return 0
+  trap 'delete_made --wait=false' EXIT
+  trap 'exit 1' HUP INT TERM PIPE
+  refused=$(for node in $lacking; do made_pod "$node" "$image"; done | kubectl create -f - 2>&1 >/dev/null) || :
+  # shellcheck disable=SC2086
+  wait_for_made $lacking
+  wrong='' pods=''
+  for node in $lacking; do
+    line=$(printf '%s\n' "$made" | grep "^$node ") || line=
+    case $line in
+    '') echo "packets: pod:$node is not checked: $(echo "$refused" | grep "ironstrap-packets-$node\"" | head -n 1)" ;;
+    *' Pending '* | *' Running /'*)
+      why=$(made_why "$node")
+      case $why in
+      *NeverPull*) echo "packets: pod:$node is not checked: $why" ;;
+      *) echo "packets: no new pod comes to run on $node: ${why:-it says nothing of why}"; wrong=yes ;;
+      esac ;;
+    *' Running '*) line=${line##* }; pods="$pods pod:$node ${line%%/*} 1" ;;
+    *) echo "packets: pod:$node is not checked: the kubelet refused a pod: ${line#*/}" ;;
+    esac
+  done
+  ask_made "$self" "$there" "$pods" || wrong=yes
+  [ -z "$wrong" ]
+}
+
+# ask_made SELF THERE MADE: asks what is in THERE and MADE from this machine, and from within its own made pod. These are arguments of
+# `packets`.
+ask_made() {
+  self=$1
+  pid=$(daemon kube-system_ironstrap-packets pause | head -n 1)
+  # shellcheck disable=SC2046,SC2086
+  set -- $(echo $2 $3 | xargs -n 3 | grep -v "^pod:$1 " || :)
+  [ $# -gt 0 ] || return 0
+  before=$(through_flannel)
+  insist "$@"
+  from_here=$said from_within=
+  case $said in 'there is no bash'*) echo "packets: not checked: $said"; return 0 ;; esac
+  if [ -n "$pid" ] && command -v nsenter >/dev/null; then
+    within="nsenter -t $pid -n"
+    insist "$@"
+    from_within=$said within=
+  fi
+  silent='' policed=''
+  case $from_here$from_within in *' silent'*) find_policed ;; esac
+  case " $policed" in *' kube-system '*)
+    echo 'packets: not checked: kube-system has a NetworkPolicy, which may forbid the answer'
+    return 0
+    ;;
+  esac
+  for node in $(echo "$from_here" | sed -n 's/^pod:\([^ ]*\) .*/\1/p'); do
+    case "$(came "$from_here" "$node")/$(came "$from_within" "$node")" in
+    silent/*) echo "packets: pod:$node is silent"; silent=yes ;;
+    */silent) echo "packets: pod:$node is silent, asked from a pod of $self"; silent=yes ;;
+    *) echo "packets: pod:$node is reached" ;;
+    esac
+  done
+  case $from_within in *' reached'* | *' refused'*) echo "packets: pod:$self is reached" ;; esac
+  [ -n "$silent" ] || return 0
+  swallowed "$before"
+  return 1
+}
+
+# came SAID NODE: what `packets` said of this node's pod.
+came() {
+  echo "$1" | awk -v name="pod:$2" '$1 == name { print $2; exit }'
+}
