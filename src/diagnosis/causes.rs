@@ -24,8 +24,12 @@ const REFUSED: &[Sign] = &[
     sign("journal kubelet", "cannot create certificate signing request: Unauthorized"),
 ];
 
-/// The words of `answered` (templates/packets.sh).
-const NO_ANSWER: &[Sign] = &[sign("fix", r"packets: (?:dns|pod:\S+) is silent")];
+/// The words of `answered` (templates/packets.sh) and `ask_nodes` (templates/short_lived.sh); and CoreDNS that does not hear of the
+/// API, as its kubelet reports it.
+const NO_ANSWER: &[Sign] = &[
+    sign("fix", r"packets: (?:dns|pod:\S+) is silent"),
+    sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
+];
 
 pub const CAUSES: &[Cause] = &[
     Cause {

@@ -315,6 +315,11 @@ fn a_packet_filter_is_blamed_only_where_something_does_not_answer() {
     assert_eq!(names(&[heard("w1", &[drops])]), [""; 0], "Docker sets it, and accepts what it should");
     assert_eq!(names(&[heard("w1", &[silent]), heard("m1", &[drops])]), ["forward-drop"]);
     assert_eq!(names(&[heard("w1", &[silent, swallowed]), heard("m1", &[drops])]), ["forward-drop"]);
+    let within = ("fix", "packets: pod:w1 is silent, asked from a pod of m1");
+    let unready = ("event", "Pod coredns-7: Readiness probe failed: HTTP probe failed with statuscode: 503");
+    for seen in [within, unready] {
+        assert_eq!(names(&[heard("m1", &[seen]), heard("w1", &[drops])]), ["forward-drop"]);
+    }
     assert_eq!(names(&[heard("w1", &[silent, swallowed])]), ["vxlan-swallowed"]);
 }
 

@@ -11,7 +11,7 @@ use crate::diagnosis;
 use crate::error::Result;
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
-use crate::steps::network;
+use crate::steps::{network, packets};
 
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
@@ -204,6 +204,7 @@ fn daemons(cx: &Cx) -> Result<Vec<Object>> {
 fn dns(cx: &Cx) -> Want {
     let waits = cx.fleet.unmended.first().map(|name| format!("{name} to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
+    let nodes = cx.cluster.nodes.iter();
     Want::that("the cluster's DNS answers")
         .asks(Ask::Objects(vec![coredns.clone()]))
         .judged(move |answer| {
@@ -223,5 +224,7 @@ fn dns(cx: &Cx) -> Want {
             at_once = rollout::at_once(&[coredns])
         ))
         .settles()
+        // Those machines may tell why, too.
+        .about(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
