@@ -16,7 +16,7 @@ use toml::Table;
 
 use crate::lab::text;
 use crate::world::{PATIENCE, World, set};
-use crate::{Ground, Scenario, until};
+use crate::{Ground, Scenario, so, until};
 
 /// What is brought about, and what must come of it.
 struct Injection {
@@ -73,6 +73,22 @@ pub const SCENARIOS: &[Scenario] = injected! {
             w.lab.ssh("m1", &format!("{NFT} add table inet mine; {NFT} add chain inet mine forward '{{ type filter hook forward priority 0; policy drop; }}'"));
         },
         mend: |w| drop(w.lab.ssh("m1", &format!("{NFT} delete table inet mine"))),
+        ..PLAIN
+    };
+    Cluster "a packet filter that drops what it passes on, on a node without a pod": Injection {
+        cause: "forward-drop",
+        node: "m1",
+        on: "w1",
+        evidence: "chain forward of table inet mine has policy drop",
+        remedy: "range of the pods",
+        break_it: drop_unseen,
+        mend: |w| {
+            w.lab.ssh("w1", &format!("{NFT} delete table inet mine"));
+            until("no pod is left that only answered packets", 30, || {
+                let left = ["get", "pods", "-A", "-l", "app.kubernetes.io/component=packets", "-o", "name"];
+                so(w.kubectl(&left).is_empty())
+            });
+        },
         ..PLAIN
     };
     Cluster "containerd does not start": Injection {
@@ -194,6 +210,21 @@ pub const SCENARIOS: &[Scenario] = injected! {
         },
         mend: |w| drop(w.lab.ssh("w2", "systemctl stop kubelet; umount -l /var/lib/kubelet")),
         converges: false,
+        ..PLAIN
+    };
+    Fresh "a packet filter that drops what it passes on, on a machine before it joins": Injection {
+        cause: "forward-drop",
+        node: "m1",
+        evidence: "chain forward of table inet filter has policy drop",
+        remedy: "range of the pods",
+        break_it: |w| {
+            w.lab.ssh(
+                "w2",
+                "apt-get -qq update && apt-get -qq install -y nftables >/dev/null && nft add table inet filter &&
+                nft add chain inet filter forward '{ type filter hook forward priority 0; policy drop; }'",
+            );
+        },
+        mend: |w| drop(w.lab.ssh("w2", "nft delete table inet filter")),
         ..PLAIN
     };
     Fresh "an image that the registry does not have": Injection {
@@ -339,6 +370,25 @@ fn no_secrets(world: &World, report: &Path) {
 
 pub fn cluster(world: &World) -> ironstrap::cluster::Cluster {
     ironstrap::inventory::read(&world.dir.join("inventory.toml")).unwrap()
+}
+
+/// A chain on w1 that drops what is for its pods, of which it has none; so a plan has nobody to ask, and does not say that all is
+/// right. Something else is to be done on w2.
+fn drop_unseen(world: &World) {
+    world.lab.ssh(
+        "m1",
+        r#"set -e; k() { kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"; }
+        k cordon w1; k cordon w2; k -n kube-system delete pod -l k8s-app=kube-dns
+        k -n kube-system rollout status deployment coredns --timeout=90s; k uncordon w1; k uncordon w2"#,
+    );
+    let chain = "{ type filter hook forward priority 0; policy drop; }";
+    world.lab.ssh("w1", &format!("{NFT} add table inet mine; {NFT} add chain inet mine forward '{chain}'"));
+    let plan = world.plan().good();
+    let asked = |event: &&serde_json::Value| event["event"] == "unchecked";
+    let unchecked: Vec<_> = plan.events.iter().filter(asked).map(|event| event["that"].clone()).collect();
+    assert_eq!(unchecked, ["the pods of w1 answer", "the pods of w2 answer"]);
+    assert_eq!(plan.changes(), 0);
+    world.lab.ssh("w2", "sed -i '/ip_forward/s/1/0/' /etc/sysctl.d/99-zz-ironstrap.conf");
 }
 
 fn alone(inventory: &mut Table) {

@@ -45,6 +45,17 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "cluster: a pod that a killed run left",
+        by: Kubectl(
+            "k create -f - <<'POD'
+{apiVersion: v1, kind: Pod, metadata: {name: ironstrap-packets-w1, namespace: kube-system, labels: {app.kubernetes.io/managed-by: ironstrap, app.kubernetes.io/component: packets}},
+ spec: {nodeName: w1, terminationGracePeriodSeconds: 1, containers: [{name: pause, image: registry.k8s.io/pause, imagePullPolicy: Never}]}}
+POD",
+        ),
+        shows: &[("m1", "access", "no pod is left that only answered packets", "that a run left: 1")],
+        ..KIND
+    },
+    Kind {
         says: "cluster: the join token of an earlier release",
         by: Kubectl(
             "k -n kube-system create secret generic bootstrap-token-ironst --type=bootstrap.kubernetes.io/token \\
