@@ -189,6 +189,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// `None`: kubeadm's own, that is, `node-role.kubernetes.io/control-plane:NoSchedule` on control planes.
     pub taints: Option<Vec<Taint>>,
+    /// KubeletConfiguration fields of this node alone, over those of the cluster.
+    pub kubelet: Map<String, Value>,
 }
 
 impl Node {

@@ -89,7 +89,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
     let kubernetes = general::kubernetes(table, mistakes);
     let minor = format!("{}.{}", kubernetes.major, kubernetes.minor);
     let ranges = network::ranges(table, mistakes);
-    let nodes = nodes::nodes(root, folder, mistakes);
+    let nodes = nodes::nodes(root, folder, kubernetes.minor, mistakes);
     across::check(&nodes, &ranges, mistakes);
     let network = network::network(root, folder, mistakes);
     let controller_manager = programs::args(root, "controller-manager", mistakes);

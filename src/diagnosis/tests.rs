@@ -31,6 +31,12 @@ const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "failCgroupV1 = false",
     ),
     (
+        "journal kubelet",
+        r#"E1128 21:34:18.779121     230 run.go:72] "command failed" err="failed to validate kubelet configuration, error: invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 10, path: &TypeMeta{Kind:,APIVersion:,}""#,
+        "kubelet-ends",
+        "the kubelet ends at its start: failed to validate kubelet configuration, error: invalid configuration: imageGC",
+    ),
+    (
         "fix",
         r#"error: error unmarshaling configuration schema.GroupVersionKind{Group:"kubelet.config.k8s.io", Version:"v1beta1", Kind:"KubeletConfiguration"}: strict decoding error: unknown field "noSuchField""#,
         "field-unknown",

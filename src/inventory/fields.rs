@@ -143,6 +143,7 @@ const NODE: &[Field] = &[
     field("host-key", Text, Optional, "the fingerprint of its host key"),
     field("labels", Pairs, Optional, "labels of the Node"),
     field("taints", Texts, Optional, "taints of the Node"),
+    field("kubelet", Open, Optional, "KubeletConfiguration fields of this node, over those of [kubelet]"),
 ];
 
 impl Shape {

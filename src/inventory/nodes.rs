@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use serde_json::{Map, Value};
+
 use super::files::Folder;
 use super::mistake::{Mistakes, Span};
 use super::network::is_reachable;
+use super::programs;
 use super::range;
 use super::table::{Table, Text};
 use super::words;
@@ -34,8 +37,8 @@ struct Reach {
     known_hosts: Option<PathBuf>,
 }
 
-/// All nodes, in the order of the file.
-pub fn nodes(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Written> {
+/// All nodes, in the order of the file. `minor`: of the cluster's version of Kubernetes.
+pub fn nodes(root: &Table, folder: &Folder, minor: u64, mistakes: &mut Mistakes) -> Vec<Written> {
     let ssh = root.table("ssh");
     let reach = Reach {
         user: user(&ssh, mistakes),
@@ -45,7 +48,7 @@ pub fn nodes(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Writ
         known_hosts: ssh.text("known-hosts").map(|path| folder.path(path.is)),
     };
     let tables = root.named("nodes");
-    tables.iter().flat_map(|(name, table)| expand(name, table, &reach, folder, mistakes)).collect()
+    tables.iter().flat_map(|(name, table)| expand(name, table, &reach, (folder, minor), mistakes)).collect()
 }
 
 /// The nodes that one table stands for.
@@ -53,11 +56,12 @@ fn expand(
     name: &Text,
     table: &Table,
     reach: &Reach,
-    folder: &Folder,
+    (folder, minor): (&Folder, u64),
     mistakes: &mut Mistakes,
 ) -> Vec<Written> {
     let ssh = ssh(table, reach, folder, mistakes);
     let (role, labels, taints) = (role(table, mistakes), labels(table, mistakes), taints(table, mistakes));
+    let kubelet = kubelet(table, minor, mistakes);
     let Some(names) = names(name, mistakes) else { return vec![] };
     let addresses = same_length(table, "address", name, names.len(), mistakes);
     let ips = same_length(table, "ip", name, names.len(), mistakes);
@@ -75,6 +79,7 @@ fn expand(
                 ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                 labels: labels.clone(),
                 taints: taints.clone(),
+                kubelet: kubelet.clone(),
             },
             name_at: name.at.clone(),
             address_at: table.at("address"),
@@ -289,6 +294,18 @@ const TAKEN: &[(&str, &str)] = &[
     ("kubernetes.io/arch", "the kubelet sets it"),
     ("node-role.kubernetes.io/control-plane", "`role` sets it"),
 ];
+
+/// Settings by which ironstrap prepares and judges machines. They are the same for all nodes.
+const FOR_ALL: [&str; 4] = ["failSwapOn", "failCgroupV1", "protectKernelDefaults", "resolvConf"];
+
+/// What the kubelet of this node has over the cluster's.
+fn kubelet(table: &Table, minor: u64, mistakes: &mut Mistakes) -> Map<String, Value> {
+    let own = table.table("kubelet");
+    for (key, _) in own.entries().iter().filter(|(key, _)| FOR_ALL.contains(&key.get_ref().as_ref())) {
+        mistakes.add(&key.span(), "this is the same for all nodes: say it in [kubelet]");
+    }
+    programs::json(table, "kubelet", minor, mistakes)
+}
 
 fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
     let pairs = table.pairs("labels");

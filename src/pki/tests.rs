@@ -53,7 +53,15 @@ pub(crate) fn cluster() -> Cluster {
 
 fn node(name: &str, role: Role, ip: &str) -> Node {
     let ssh = Ssh { host: ip.into(), ..Ssh::default() };
-    Node { name: name.into(), role, ssh, ip: ip.parse().unwrap(), labels: BTreeMap::new(), taints: None }
+    Node {
+        name: name.into(),
+        role,
+        ssh,
+        ip: ip.parse().unwrap(),
+        labels: BTreeMap::new(),
+        taints: None,
+        kubelet: serde_json::Map::new(),
+    }
 }
 
 pub(crate) fn trust() -> Trust {

@@ -207,7 +207,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
 fn again(cx: &Cx, made: &Made, path: &str) -> Result<Sh> {
     let script =
         sh!("rm -f {path}\nkubeadm init phase kubeconfig {phase} --config $c", path, phase = made.phase);
-    member::config::with(&member::config::init(cx, false)?, &script)
+    member::config::with(cx, &member::config::init(cx, false)?, &script)
 }
 
 #[cfg(test)]

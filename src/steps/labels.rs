@@ -153,7 +153,15 @@ mod tests {
     fn node(role: Role, labels: &[(&str, &str)], taints: Option<Vec<Taint>>) -> Node {
         let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let ip = std::net::IpAddr::from([198, 18, 0, 11]);
-        Node { name: "w1".into(), role, ssh: Ssh::default(), ip, labels, taints }
+        Node {
+            name: "w1".into(),
+            role,
+            ssh: Ssh::default(),
+            ip,
+            labels,
+            taints,
+            kubelet: serde_json::Map::new(),
+        }
     }
 
     fn quarantined(annotation: &str) -> Value {

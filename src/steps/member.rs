@@ -157,7 +157,7 @@ fn enter(cx: &Cx) -> Result<Sh> {
         true => (uploads::noted(cx)? + NO_TOKEN + "\n", sh!("\nrm -f {SUPER_ADMIN}", SUPER_ADMIN)),
         false => (Sh::EMPTY, Sh::EMPTY),
     };
-    Ok(diagnosis::hopeless() + config::with(&documents, &script)? + noted + receipt(cx)? + last)
+    Ok(diagnosis::hopeless() + config::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
 }
 
 /// What fixes are let in with is gone when they end, but for those that were ended with their machine.
@@ -194,7 +194,12 @@ fn product_files(cx: &Cx) -> Vec<&'static str> {
 /// What the configuration comes to, without what may change freely (the token of init).
 fn fingerprint(cx: &Cx) -> Result<String> {
     let documents = match cx.node.is_control_plane() {
-        true => config::init(cx, false)?,
+        true => {
+            let mut documents = config::init(cx, false)?;
+            // Without settings of its own this is what receipts have had from the beginning.
+            documents.extend((!cx.node.kubelet.is_empty()).then(|| Value::from(cx.node.kubelet.clone())));
+            documents
+        }
         false => vec![config::kubelet(cx)?, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})],
     };
     Ok(sha256(Value::from(documents).to_string().as_bytes()))
@@ -302,7 +307,7 @@ fn again(cx: &Cx) -> Result<Sh> {
         "kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c",
         before
     );
-    let script = config::with(&documents, &script)?;
+    let script = config::with(cx, &documents, &script)?;
     let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(diagnosis::hopeless() + KUBECTL + PODS + node + script + after + receipt(cx)?)
 }

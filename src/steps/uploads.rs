@@ -133,7 +133,7 @@ fn again(cx: &Cx, upload: &Upload) -> Result<Sh> {
         sh!("patiently kubeadm init phase {phase} --config $c", phase = Sh::raw(phase))
     };
     let script = kubectl() + Sh::join("\n", upload.phases.iter().map(phase));
-    Ok(config::with(&config::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
+    Ok(config::with(cx, &config::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{Ground, Scenario, until};
 /// What the tests' inventory says beyond the lab's: something for each component.
 pub const SETTINGS: &[(&[&str], &str)] = &[
     (&["kubelet", "maxPods"], "77"),
+    (&["nodes", "w2", "kubelet"], "{ podsPerCore = 40, evictionHard = { \"memory.available\" = \"50Mi\" } }"),
     (&["kube-proxy", "metricsBindAddress"], r#""0.0.0.0:10249""#),
     (&["api-server", "event-ttl"], r#""2h0m0s""#),
     (&["controller-manager", "terminated-pod-gc-threshold"], "501"),
@@ -78,6 +79,11 @@ fn assert_runs_with(world: &World, program: &str, word: &str) {
 fn components(world: &World) {
     for (node, octet) in NODES.iter().zip([11, 12, 13]) {
         let kubelet = configz(world, node);
+        let own = (
+            kubelet["podsPerCore"].as_i64().unwrap_or_default(),
+            &kubelet["evictionHard"]["memory.available"],
+        );
+        assert_eq!(own, if node == "w2" { (40, &"50Mi".into()) } else { (0, &"100Mi".into()) }, "{node}");
         assert_eq!(kubelet["maxPods"], 77, "{node}");
         assert_eq!(kubelet["cgroupDriver"], "systemd", "{node}");
         // It listens to the outside because the inventory says so, and says what it does.
@@ -250,6 +256,7 @@ fn changes(world: &World) {
         set(inventory, &["kubelet", "maxPods"], "78");
         set(inventory, &["api-server", "event-ttl"], r#""3h0m0s""#);
         set(inventory, &["nodes", "w1", "labels"], r#"{ rack = "a1" }"#);
+        set(inventory, &["nodes", "w1", "kubelet"], "{ maxPods = 79 }");
         set(
             inventory,
             &["nodes", "w2", "taints"],
@@ -272,7 +279,7 @@ fn changes(world: &World) {
     assert_eq!(changed.triples("fixed"), planned, "what was planned was done");
     world.assert_converged();
     for node in NODES {
-        assert_eq!(configz(world, node)["maxPods"], 78, "{node}");
+        assert_eq!(configz(world, node)["maxPods"], if node == "w1" { 79 } else { 78 }, "{node}");
     }
     assert_runs_with(world, "kube-apiserver", "--event-ttl=3h0m0s");
     let labels = marks(world, "w1").0;

@@ -107,6 +107,7 @@ fn node(port: u16) -> Node {
         ip: IpAddr::from([127, 0, 0, 1]),
         labels: Default::default(),
         taints: None,
+        kubelet: serde_json::Map::new(),
     }
 }
 

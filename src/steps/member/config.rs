@@ -15,6 +15,8 @@ use crate::template;
 pub(in crate::steps) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
 /// What kubeadm init binds the administrators by; RBAC does not bind it.
 pub(in crate::steps) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
+/// The folder of kubeadm's patches; they are there only while kubeadm runs.
+const PATCHES: &str = "/run/ironstrap/patches";
 /// The Secret of the token in `kubeadm-init.yaml`, which releases before had all machines join by.
 pub(in crate::steps) const TOKEN: &str = "bootstrap-token-ironst";
 /// Shell that deletes it, after `KUBECTL`.
@@ -36,6 +38,7 @@ pub(in crate::steps) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     template::merge(cluster, &cx.cluster.kubeadm);
     template::merge(kubelet, &cx.cluster.kubelet);
     template::merge(proxy, &cx.cluster.kube_proxy);
+    patches(cx, init);
     Ok(documents)
 }
 
@@ -58,23 +61,44 @@ pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-join.yaml", values(cx))?;
     let [join] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm join")) };
     register(cx, join);
+    patches(cx, join);
     Ok(documents)
 }
 
+/// Where kubeadm finds what only this node's kubelet has; the cluster's ConfigMap has it not.
+fn patches(cx: &Cx, document: &mut Value) {
+    if !cx.node.kubelet.is_empty() {
+        document["patches"] = json!({"directory": PATCHES});
+    }
+}
+
 /// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile, however that ends.
-pub(in crate::steps) fn with(documents: &[Value], script: &Sh) -> Result<Sh> {
+pub(in crate::steps) fn with(cx: &Cx, documents: &[Value], script: &Sh) -> Result<Sh> {
     let config = here("( umask 077; cat >$c )", &template::yaml(documents)?);
+    let patch = match cx.node.kubelet.is_empty() {
+        true => Sh::EMPTY,
+        // kubeadm reads the target and the kind of the patch from the file's name.
+        false => {
+            let file = format!("{PATCHES}/kubeletconfiguration+merge.json");
+            let patch = Value::from(cx.node.kubelet.clone()).to_string();
+            sh!("mkdir -p {PATCHES}\nfleeting {file}\n", PATCHES, file)
+                + here(sh!("cat >{file}", file), &patch)
+        }
+    };
     Ok(sh!(
-        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\nfleeting $c\n{config}{script}\nrm -f $c\n",
+        "mkdir -p -m 700 /run/ironstrap\nc=/run/ironstrap/kubeadm.yaml\nfleeting $c\n{patch}{config}{script}\nrm -f $c\n",
+        patch,
         config,
         script
     ))
 }
 
-/// The kubelet's configuration alone, as every machine of the cluster has it.
+/// The kubelet's configuration alone, as this machine has it.
 pub(in crate::steps) fn kubelet(cx: &Cx) -> Result<Value> {
     let kubelet = init(cx, false)?.into_iter().nth(2);
-    kubelet.ok_or_else(|| not_a_table("the kubelet's configuration"))
+    let mut kubelet = kubelet.ok_or_else(|| not_a_table("the kubelet's configuration"))?;
+    template::merge(&mut kubelet, &cx.node.kubelet);
+    Ok(kubelet)
 }
 
 fn rendered(name: &str, values: Value) -> Result<Vec<Value>> {

@@ -28,7 +28,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     if cx.node.is_control_plane() {
         let mark = Sh::raw("kubeadm init phase mark-control-plane --config $c");
         fix += "\n";
-        fix += config::with(&config::init(cx, false)?, &mark)?;
+        fix += config::with(cx, &config::init(cx, false)?, &mark)?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
