@@ -79,11 +79,12 @@ fn assert_runs_with(world: &World, program: &str, word: &str) {
 fn components(world: &World) {
     for (node, octet) in NODES.iter().zip([11, 12, 13]) {
         let kubelet = configz(world, node);
-        let own = (
-            kubelet["podsPerCore"].as_i64().unwrap_or_default(),
-            &kubelet["evictionHard"]["memory.available"],
+        let own = (kubelet["podsPerCore"].as_i64(), kubelet["evictionHard"]["memory.available"].as_str());
+        assert_eq!(
+            own,
+            if *node == "w2" { (Some(40), Some("50Mi")) } else { (None, Some("100Mi")) },
+            "{node}"
         );
-        assert_eq!(own, if node == "w2" { (40, &"50Mi".into()) } else { (0, &"100Mi".into()) }, "{node}");
         assert_eq!(kubelet["maxPods"], 77, "{node}");
         assert_eq!(kubelet["cgroupDriver"], "systemd", "{node}");
         // It listens to the outside because the inventory says so, and says what it does.

@@ -103,7 +103,7 @@ impl Sum<'_> {
     }
 
     fn came_to_something(&self) -> bool {
-        self.good() > 0 || self.changes > 0
+        self.good() > 0 || self.changes > 0 || !self.held_back.is_empty()
     }
 
     /// That some nodes are left, if any are.
