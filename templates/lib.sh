@@ -15,6 +15,17 @@ before_file() {
   else
     : >"$KEPT/before/$1.absent"
   fi
+  summed "$1"
+}
+
+# summed KEY: the last that is kept of an entry: what its files have in them. By it a reset sees an entry that was damaged.
+# Entries of older versions have none.
+summed() {
+  (
+    cd "$KEPT/before" || exit 1
+    for f in file absent path answer kept; do [ ! -e "$1.$f" ] || sha256sum -- "$1.$f"; done >".$1"
+    mv ".$1" "$1.sum"
+  )
 }
 
 # before_answer KEY: keeps the answer on standard input, likewise.
@@ -22,6 +33,7 @@ before_answer() {
   [ ! -e "$KEPT/before/$1.answer" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
   ( umask 077; cat >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.answer"
+  summed "$1"
 }
 
 # before_kept KEY: keeps what the function `keep` prints, likewise; to be called before before_answer.
@@ -285,6 +297,20 @@ holder() {
 # What those who install packages lock.
 LOCKS="/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock"
 
+# is_locked: what apt said last is that another program holds a lock.
+is_locked() {
+  case $(cat "$RUN/apt.out") in
+  *'Could not get lock '* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock directory'*) ;;
+  *) return 1 ;;
+  esac
+}
+
+# locked: says who holds the package lock, and what to do about it.
+locked() {
+  echo "reason: the package lock is held by process $(holder $LOCKS)"
+  echo "by hand: wait until that process is done with packages, or end it"
+}
+
 # apt ARGS...: apt-get without questions; waits $PATIENCE seconds for whoever holds a lock, and says so.
 apt() {
   n=0
@@ -295,11 +321,8 @@ apt() {
       >"$RUN/apt.out" 2>&1 && r=0 || r=$?
     cat "$RUN/apt.out"
     [ $r != 0 ] || return 0
-    case $(cat "$RUN/apt.out") in
-    *'Could not get lock '* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock directory'*) ;;
-    *) return $r ;;
-    esac
-    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; return $r; }
+    is_locked || return $r
+    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return $r; }
     [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
@@ -311,7 +334,8 @@ repaired() {
   mkdir -p -m 700 "$RUN"
   n=0
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
-    grep -q 'lock' "$RUN/dpkg.out" && [ $((n * 2)) -lt "$PATIENCE" ] || { cat "$RUN/dpkg.out"; break; }
+    grep -q 'lock' "$RUN/dpkg.out" || { cat "$RUN/dpkg.out"; break; }
+    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return 1; }
     [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))

@@ -3,7 +3,8 @@
 
 # forget KEY: takes an entry out of the ledger.
 forget() {
-  for f in file absent answer kept path; do rm -f "$KEPT/before/$1.$f"; done
+  # Without its sum an entry that is half gone is no damage.
+  for f in sum file absent answer kept path; do rm -f "$KEPT/before/$1.$f"; done
 }
 
 # vanish RUN: gives the machine back, if this run still holds it. When ironstrap keeps nothing there any more, no trace
@@ -50,6 +51,12 @@ mounted() {
   ' "${2:-/proc/mounts}" | sort -ru
 }
 
+# is_mount PATH: something is mounted there. The table says so; the mount itself is not asked, because it may not answer.
+is_mount() {
+  at=$(readlink -m -- "$(dirname -- "$1")")
+  mounted "$at" | grep -qxF -- "${at%/}/${1##*/}"
+}
+
 # empty FOLDER: takes out all that is in it, and nothing that is mounted in it, from this file system or another. A folder
 # in which something is mounted stays.
 empty() {
@@ -57,7 +64,7 @@ empty() {
   if [ -z "$(mounted "$1")" ]; then find "$1/" -xdev -mindepth 1 -delete; return; fi
   for e in "$1"/* "$1"/.*; do
     case ${e##*/} in . | ..) continue ;; esac
-    if [ ! -L "$e" ] && mountpoint -q -- "$e"; then echo "$e stays: something is mounted there"
+    if [ ! -L "$e" ] && is_mount "$e"; then echo "$e stays: something is mounted there"
     elif [ -d "$e" ] && [ ! -L "$e" ]; then ( empty "$e" ); rmdir -- "$e" 2>/dev/null || :
     elif [ -e "$e" ] || [ -L "$e" ]; then rm -f -- "$e"; fi
   done
@@ -66,7 +73,7 @@ empty() {
 # gone PATH: it goes, with all that is below it, save what `empty` leaves. What it leads to as a link stays.
 gone() {
   if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; return; fi
-  if mountpoint -q -- "$1"; then echo "$1 stays: something is mounted there"; return; fi
+  if is_mount "$1"; then echo "$1 stays: something is mounted there"; return; fi
   empty "$1"
   rmdir -- "$1" 2>/dev/null || :
 }
@@ -88,14 +95,58 @@ unit_back() {
   esac
 }
 
-# status PACKAGE: how dpkg has it, in three letters, or nothing.
+# status PACKAGE: how dpkg has it, in three letters, or nothing. A database that dpkg cannot read says nothing of a package.
 status() {
-  dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | tr -d ' ' || :
+  r=0
+  is=$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>"$RUN/dpkg.out") || r=$?
+  case $r in
+  0) echo "$is" | tr -d ' ' ;;
+  1) ;;
+  *)
+    sed 's/^/reason: /' "$RUN/dpkg.out" >&2
+    echo "by hand: make dpkg's database readable again: /var/lib/dpkg/status-old and /var/backups/dpkg.status.0 are older copies of /var/lib/dpkg/status" >&2
+    return 1 ;;
+  esac
+}
+
+# The folders of ours that a machine may have elsewhere.
+LINKED="/etc/kubernetes /etc/kubernetes/manifests /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin
+  /opt/containerd /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers"
+
+# links_noted: notes which of them are links. dpkg takes such a link for a folder of the package that it removes.
+links_noted() {
+  for l in $LINKED; do
+    [ -L "$l" ] || continue
+    grep -qs "^$l " "$KEPT/links" || echo "$l $(stat -c %u:%g "$l") $(readlink "$l")" >>"$KEPT/links"
+  done
+}
+
+# links_back: they lead where they led.
+links_back() {
+  [ -e "$KEPT/links" ] || return 0
+  while read -r l owner target; do
+    if [ ! -L "$l" ] && [ -d "$l" ]; then rmdir "$l" 2>/dev/null || :; fi
+    if [ ! -L "$l" ] && [ ! -e "$l" ]; then mkdir -p "${l%/*}"; ln -s -- "$target" "$l"; chown -h "$owner" "$l"; fi
+  done <"$KEPT/links"
 }
 
 # going ARGS...: which packages apt would remove.
 going() {
   apt-get -s "$@" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }'
+}
+
+# purged PACKAGE...: they go, with their settings. apt trips over whatever else is broken on the machine; dpkg does not, and
+# refuses where something that stays needs one of them.
+purged() {
+  ! apt purge --allow-change-held-packages "$@" || return 0
+  ! is_locked || return 1
+  left=
+  for p; do
+    is=$(status "$p") || return 1
+    case $is in '' | un*) ;; *) left="$left $p" ;; esac
+  done
+  # shellcheck disable=SC2086
+  [ -z "$left" ] || dpkg --purge $left
 }
 
 # unpackage WAS KEPT NAME...: WAS has a line for each package as it was, KEPT those that somebody had asked for.
@@ -104,9 +155,10 @@ unpackage() {
   was=$1 kept=$2 gone='' stays=''
   shift 2
   repaired
+  links_noted
   cat "$KEPT"/came/* 2>/dev/null | sort -u >"$RUN/came"
   for p in "$@"; do
-    now=$(status "$p")
+    now=$(status "$p") || return 1
     case $(sed -n "s/^$p //p" "$was") in
     h*) continue ;;
     i*)
@@ -138,12 +190,13 @@ unpackage() {
     done
   done
   # shellcheck disable=SC2086
-  [ -z "$gone" ] || apt purge --allow-change-held-packages $gone
+  [ -z "$gone" ] || purged $gone
   # Whoever merely suggested or recommended it lived without it before.
   alone=$(going autoremove -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false | grep -xF -f "$RUN/came" | xargs) || :
   # shellcheck disable=SC2086
-  [ -z "$alone" ] || apt purge $alone
+  [ -z "$alone" ] || purged $alone
   # dpkg takes along an empty /opt, which is no package's.
   if grep -qxF 'folder /opt' "$kept"; then mkdir -p /opt; fi
+  links_back
   systemctl daemon-reload
 }

@@ -7,6 +7,8 @@
 mod common;
 #[path = "shell/lease.rs"]
 mod lease;
+#[path = "shell/packages.rs"]
+mod packages;
 #[path = "shell/units.rs"]
 mod units;
 
@@ -379,7 +381,7 @@ fn what_was_there_before_is_kept_once() {
         assert_eq!(root.read(&format!("{kept}/b.file")), "absent");
         assert_eq!(root.read(&format!("{kept}/c.answer")), "one\n");
         assert_eq!((root.mode(kept), root.mode(&format!("{kept}/c.answer"))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(root.path(kept)).unwrap().count(), 5, "nothing half done is left");
+        assert_eq!(fs::read_dir(root.path(kept)).unwrap().count(), 8, "nothing half done is left");
     }
 }
 

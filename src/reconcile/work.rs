@@ -271,8 +271,19 @@ fn learn(changes: &[Change]) {
     }
 }
 
+/// What a fix prints where it knows why it fails, and what people have to do then.
+const REASON: &str = "reason: ";
+const BY_HAND: &str = "by hand: ";
+
 fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
-    Error::new(Kind::Failed, format!("{}: could not bring it about that {}", change.step, change.that))
+    let what = format!("{}: could not bring it about that {}", change.step, change.that);
+    let error = Error::new(Kind::Failed, what);
+    if let Some(hint) = said.iter().rev().find_map(|line| line.strip_prefix(BY_HAND)) {
+        let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));
+        let error = reasons.fold(error, |error, reason| error.because(reason));
+        return error.hint(format!("{hint}; then run it again: it goes on from here"));
+    }
+    error
         .because(format!("exit {status}, after these words:"))
         .because(tail(said))
         .hint("see to it, then run it again: it goes on from here")
@@ -317,4 +328,26 @@ fn now() -> f64 {
 /// A word that no output contains.
 fn boundary() -> Result<String> {
     probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan;
+    use crate::step::{Step, Want};
+
+    const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
+
+    #[test]
+    fn a_fix_that_knows_what_people_have_to_do_says_so_first() {
+        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
+        let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
+        let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
+        let said = lines(&["noise", "reason: process 7 holds it", "by hand: reboot it", "more noise"]);
+        let error = failure(&changes[0], 1, &said);
+        assert_eq!(error.cause, ["process 7 holds it"]);
+        assert_eq!(error.hint.as_deref(), Some("reboot it; then run it again: it goes on from here"));
+        let error = failure(&changes[0], 1, &lines(&["noise"]));
+        assert_eq!(error.cause, ["exit 1, after these words:", "noise"]);
+    }
 }

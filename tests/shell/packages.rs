@@ -1,0 +1,95 @@
+//! Packages are taken away on machines where something is wrong with packages: a database that cannot be read, a package of
+//! somebody else that is half configured, a lock that stays, links that dpkg takes for folders.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::{Root, played_packages, text};
+use crate::common::shells;
+
+fn unpackage(root: &Root, shell: &str, names: &str) -> (bool, String) {
+    let dir = root.0.path().display();
+    let output = root.lib(shell, &format!("PATIENCE=0; unpackage {dir}/was {dir}/manual {names} 2>&1"));
+    (output.status.success(), text(&output.stdout))
+}
+
+fn installed() -> Root {
+    let root = Root::new();
+    played_packages(&root, "kubelet hi\n", "");
+    root.write("alone", "");
+    root.write("was", "kubelet absent\n");
+    root.write("var/lib/ironstrap/came/x", "kubelet\n");
+    root
+}
+
+#[test]
+fn a_database_that_dpkg_cannot_read_does_not_say_that_a_package_is_gone() {
+    for shell in shells() {
+        let root = installed();
+        root.command(
+            "dpkg-query",
+            "echo \"dpkg-query: error: parsing file '/var/lib/dpkg/status'\" >&2; exit 2",
+        );
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(!good, "{shell}: {said}");
+        assert!(said.contains("reason: dpkg-query: error: parsing file"), "{shell}: {said}");
+        assert!(said.contains("by hand: make dpkg's database readable again"), "{shell}: {said}");
+        assert_eq!(root.read("removed"), "absent", "{shell}");
+    }
+}
+
+/// apt ends badly for any package that is half configured, whatever it was asked to do.
+#[test]
+fn what_is_broken_of_others_holds_up_no_package_of_ours() {
+    for shell in shells() {
+        let root = installed();
+        root.command("dpkg", "case $1 in --purge) echo \"$*\" >>$ROOT/dpkg ;; esac");
+        root.command("apt-get", "case \" $* \" in *' -s '*) ;; *) echo 'E: Sub-process dpkg returned an error code (1)'; exit 100 ;; esac");
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(good, "{shell}: {said}");
+        assert_eq!(root.read("dpkg"), "--purge kubelet\n", "{shell}");
+        // It took the package away and stumbled later: dpkg has nothing more to do.
+        fs::remove_file(root.path("dpkg")).unwrap();
+        root.command("apt-get", "case \" $* \" in *' -s '*) ;; *) : >$ROOT/packages; exit 100 ;; esac");
+        assert!(unpackage(&root, shell, "kubelet").0, "{shell}");
+        assert_eq!(root.read("dpkg"), "absent", "{shell}");
+    }
+}
+
+#[test]
+fn a_lock_that_stays_is_named_with_what_to_do() {
+    for shell in shells() {
+        let root = installed();
+        root.command("dpkg", "case $1 in --purge) echo \"$*\" >>$ROOT/dpkg ;; esac");
+        root.command(
+            "apt-get",
+            "case \" $* \" in *' -s '*) ;; *) echo 'E: Could not get lock /x.'; exit 100 ;; esac",
+        );
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(!good && said.contains("by hand: wait until that process is done"), "{shell}: {said}");
+        assert_eq!(root.read("dpkg"), "absent", "{shell}: what waits for a lock is not tried in another way");
+        root.command("dpkg", "echo 'dpkg: error: dpkg frontend lock was locked by another process'; exit 2");
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(!good && said.contains("reason: the package lock is held by process"), "{shell}: {said}");
+    }
+}
+
+#[test]
+fn a_link_of_the_users_outlives_the_package_of_its_folder() {
+    for shell in shells() {
+        let root = installed();
+        fs::create_dir_all(root.path("data/kubelet")).unwrap();
+        let link = root.path("var/lib/kubelet");
+        symlink(root.path("data/kubelet"), &link).unwrap();
+        // As dpkg does with the last package that has it.
+        let apt = "case \" $* \" in *' -s '*) ;; *' purge '*) rm -f $ROOT/var/lib/kubelet ;; esac";
+        root.command("apt-get", apt);
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(good, "{shell}: {said}");
+        assert_eq!(fs::read_link(&link).unwrap(), root.path("data/kubelet"), "{shell}");
+        // Killed between the two: the next run has it from its note.
+        fs::remove_file(&link).unwrap();
+        assert!(unpackage(&root, shell, "kubelet").0);
+        assert!(link.is_symlink(), "{shell}");
+    }
+}
