@@ -1,12 +1,16 @@
 //! The list of wants read backwards: for each want whose fix ever ran on a machine, that what was there before is
 //! back. What comes of it are wants again, so the same loop plans them, carries them out and asks again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::{Needs, On, STAGES, Stage, Via};
+
+use notes::Key;
+
+mod notes;
 
 /// Where the node keeps what was there before.
 const BEFORE: &str = "/var/lib/ironstrap/before";
@@ -18,17 +22,20 @@ const THE_WAY_BACK: &str = "it is the way back";
 const LEDGER: Step =
     Step { name: "ledger", why: "what was kept for this day is not needed any more", wants: |_| Ok(vec![]) };
 
-/// The stages in which a machine goes back: its membership first, our own notes last.
+/// The stages in which a machine goes back: what stands against it, then its membership first and our own notes last.
 pub fn stages() -> Vec<Stage> {
     let own = STAGES.iter().rev().filter(|stage| stage.is_own());
     let back = own.map(|stage| Stage { needs: Needs::Nothing, ..*stage });
-    let ledger =
-        Stage { name: "ledger", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[LEDGER] };
-    back.chain([ledger]).collect()
+    let stage = |name, steps| Stage { name, on: On::Every, via: Via::Node, needs: Needs::Nothing, steps };
+    let (notes, ledger) = (stage("notes", &[notes::STEP]), stage("ledger", &[LEDGER]));
+    [notes].into_iter().chain(back).chain([ledger]).collect()
 }
 
 /// What a stage wants of a machine on its way back, each want with its step.
 pub fn wants(stage: &Stage, cx: &Cx) -> Result<Vec<(&'static Step, Want)>> {
+    if stage.name == notes::STEP.name {
+        return Ok(notes::wants(&keys(cx)?));
+    }
     let mut all = Vec::new();
     for step in stage.steps.iter().rev() {
         let mut forward = (step.wants)(cx)?;
@@ -44,14 +51,21 @@ pub fn wants(stage: &Stage, cx: &Cx) -> Result<Vec<(&'static Step, Want)>> {
 }
 
 /// What this inventory's wants are kept under.
-fn keys(cx: &Cx) -> Result<BTreeSet<String>> {
-    let mut keys = BTreeSet::new();
+fn keys(cx: &Cx) -> Result<Vec<Key>> {
+    let mut keys: BTreeMap<String, Key> = BTreeMap::new();
     for stage in STAGES.iter().filter(|stage| stage.is_asked_of(cx.node)) {
         for step in stage.steps {
-            keys.extend((step.wants)(cx)?.iter().filter_map(|want| want.undo.key(step.name)));
+            for want in (step.wants)(cx)? {
+                let Some(name) = want.undo.key(step.name) else { continue };
+                let (file, is_edit) = match &want.undo {
+                    Undo::File(path) => (Some(path.clone()), false),
+                    undo => (None, matches!(undo, Undo::Edit { .. })),
+                };
+                keys.insert(name.clone(), Key { name, file, is_edit });
+            }
         }
     }
-    Ok(keys)
+    Ok(keys.into_values().collect())
 }
 
 fn back(step: &Step, want: &Want) -> Option<Want> {
@@ -133,8 +147,8 @@ fn shell(key: &str, back: &Back, want: &Want) -> Want {
 }
 
 /// Files that were written when the inventory said something else.
-fn orphans(known: &BTreeSet<String>) -> Want {
-    let known: Vec<String> = known.iter().map(|key| format!(" {key}")).collect();
+fn orphans(known: &[Key]) -> Want {
+    let known: Vec<String> = known.iter().map(|key| format!(" {}", key.name)).collect();
     let each = sh!(
         "known={known}\nfor f in {BEFORE}/*.path; do\n  [ -e \"$f\" ] || continue\n  key=${f##*/} key=${key%.path}\n  \
          case \"$known \" in *\" $key \"*) continue ;; esac\n",

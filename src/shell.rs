@@ -101,6 +101,9 @@ pub fn environment(name: &str, value: &str) -> String {
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 
+/// Finds and ends what is left of pods, without containerd: `shims`, `of_pods`, `ended`, `unhung`, `remains`; after undo.sh.
+pub const REMAINS: Sh = Sh::raw(include_str!("../templates/remains.sh"));
+
 /// Finds and restarts programs of DaemonSets: `daemon`, `lasting`, `restart`; after `PODS`.
 pub const DAEMONS: Sh = Sh::raw(include_str!("../templates/daemons.sh"));
 

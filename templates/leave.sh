@@ -1,5 +1,5 @@
-# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh, with
-# ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
+# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh and
+# remains.sh, with ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
 # shares with others only what came since. Paths are compared whole or up to a slash, never as patterns.
 
 # What the kubelet, kube-proxy and the network set while they run (kubelet: setupKernelTunables).
@@ -29,6 +29,7 @@ traces() {
   there -H
   mounted / | sed 's/^/mount /'
   links | sed 's/^/link /'
+  kubepods | sed 's/^/cgroup /'
   for s in $SYSCTLS; do [ ! -r "/proc/sys/$s" ] || echo "sysctl $s $(cat "/proc/sys/$s")"; done
   for t in iptables ip6tables; do tables $t | sed -n 's/^:\([^ ]*\).*/chain \1/p'; done
   ! has_nft || nft list tables
@@ -77,28 +78,13 @@ came() {
     FOLDER=$1 awk '$0 == ENVIRON["FOLDER"] || index($0, ENVIRON["FOLDER"] "/") == 1' | sort -r
 }
 
-# is_new KIND NAME
-is_new() {
-  [ -s "$kept" ] && ! grep -qxF -- "$1 $2" "$kept"
-}
-
-# unmounted FOLDER: nothing is mounted below it any more that was not before, nor at boot.
-unmounted() {
-  at_boot=$(mounted "$1" /etc/fstab 2>/dev/null || :)
-  mounted "$1" | while IFS= read -r m; do
-    is_new mount "$m" || continue
-    ! printf '%s\n' "$at_boot" | grep -qxF -- "$m" || continue
-    umount -- "$m" || umount -l -- "$m" || :
-  done
-}
-
 # cleared FOLDER: what came into it goes. What others have mounted in it stays, with the folders that lead there.
 cleared() {
   mounts=$(mounted "$1")
   came "$1" | while IFS= read -r f; do
     d=$f held=
     while [ -n "$mounts" ] && [ -z "$held" ] && [ "$d" != "$1" ]; do
-      [ -L "$d" ] || ! mountpoint -q -- "$d" || held=$d
+      [ -L "$d" ] || ! is_mount "$d" || held=$d
       d=${d%/*}
     done
     [ -n "$held" ] || gone "$f"
@@ -112,24 +98,31 @@ by_kubeadm() {
   timeout 240 unshare --mount --propagation slave sh -c '
     below=$(readlink -f /var/lib/kubelet)/
     BELOW=$below awk "index(\$2, ENVIRON[\"BELOW\"]) == 1 { print \$2 }" /proc/self/mounts | sort -r |
-      while read -r m; do umount -l "$m"; done
+      while read -r m; do umount -i -c -l "$m"; done
     for d in /var/lib/kubelet /etc/kubernetes; do [ ! -d $d ] || mount -t tmpfs none $d || exit 1; done
     exec kubeadm reset phase cleanup-node --cri-socket unix:///run/containerd/containerd.sock'
 }
 
-# runtime: containerd runs, where it is installed and can be started. Its containers go on while it is stopped, and only it
-# can name them.
+# runtime: containerd runs and answers, where it is installed and can be started. Its containers go on while it is stopped,
+# and what it keeps of them only it can take away.
 runtime() {
   command -v ctr >/dev/null || return 0
-  systemctl is-active -q containerd || systemctl start containerd || :
+  systemctl is-active -q containerd || systemctl start containerd || return 0
+  k8s namespaces ls -q >/dev/null 2>&1 || [ $? != 124 ] || {
+    echo "containerd does not answer: it is started again, and its containers go on"
+    systemctl kill -s KILL containerd || :
+    systemctl restart containerd || :
+  }
 }
 
-# no_pods: every container of Kubernetes ends, with its network; those of other namespaces go on.
+# no_pods: every container of Kubernetes that containerd knows ends, with its network; those of other namespaces go on.
 no_pods() {
   command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
+  if ! k8s containers ls -q >/dev/null; then echo "containerd does not answer: its containers end without it"; return 0; fi
   ! command -v kubeadm >/dev/null || by_kubeadm || :
   for c in $(k8s containers ls -q); do
-    k8s tasks delete -f "$c" >/dev/null 2>&1 || :
+    # One that it cannot end within its time is enough: `ended` needs none.
+    k8s tasks delete -f "$c" >/dev/null 2>&1 || [ $? != 124 ] || break
     k8s containers rm "$c" || :
   done
   k8s images ls -q | xargs -r timeout 120 ctr -n k8s.io images rm --sync >/dev/null || :
@@ -177,6 +170,32 @@ our_rules() {
     }'
 }
 
+# no_table FAMILY NAME: deletes a table of nftables, where there is no nft to do it: kube-proxy's went with its container.
+# It sends the kernel what nft would (linux/netfilter/nf_tables.h): begin, NFT_MSG_DELTABLE, end. No such table is fine.
+no_table() {
+  # shellcheck disable=SC2016
+  perl -MSocket -e '
+    my ($family, $name, $seq) = ({ip => 2, ip6 => 10}->{$ARGV[0]}, "$ARGV[1]\0", 0);
+    socket(my $s, 16, SOCK_RAW, 12) or exit 0;
+    my $message = sub {
+      my ($type, $flags, $of, $version, $body) = @_;
+      $body = pack("CCn", $of, 0, $version) . $body;
+      pack("LSSLL", 16 + length $body, $type, $flags, ++$seq, 0) . $body;
+    };
+    my $table = pack("SS", 4 + length $name, 1) . $name . "\0" x (-length($name) % 4);
+    my $all = $message->(0x10, 1, 0, 10, "") . $message->(0xa02, 5, $family, 0, $table) . $message->(0x11, 1, 0, 10, "");
+    defined send($s, $all, 0, pack("SSLL", 16, 0, 0, 0)) or die "$!\n";
+    alarm 5;
+    while (defined recv($s, my $answer, 65536, 0)) {
+      while (length $answer >= 20) {
+        my ($length, $type, $x, $of, $y, $error) = unpack("LSSLLl", $answer);
+        if ($type == 2 && $error != 0 && $error != -2) { $! = -$error; die "$!\n" }
+        exit 0 if $type == 2 && $of == 2;
+        substr($answer, 0, ($length + 3) & ~3) = "";
+      }
+    }' "$1" "$2" || echo "table $1 $2 of nftables stays until the next boot: it cannot be deleted without nft"
+}
+
 # no_rules: our rules are gone from the kernel's tables, and no other.
 no_rules() {
   for v in $(variants iptables) $(variants ip6tables); do
@@ -196,6 +215,8 @@ no_rules() {
       rules=$(nft list table "$family" "$name" | grep -vE '^(#.*|table .*\{|	chain .*\{|		type .*policy accept;|	\}|\}|)$' || :)
       [ -n "$rules" ] || nft delete table "$family" "$name"
     done
+  elif command -v perl >/dev/null; then
+    no_table ip kube-proxy; no_table ip6 kube-proxy; no_table ip flannel-ipv4; no_table ip6 flannel-ipv6
   else
     echo "there is no nft here to look with: where the cluster's rules were in tables of nft, they stay until the next boot"
   fi
@@ -258,6 +279,8 @@ no_etcd() {
 
 # leave: all of it, in an order that can be begun again.
 leave() {
+  # The kubelet itself may wait for them.
+  for d in $VOLUMES; do unhung "$d"; done
   systemctl stop kubelet 2>/dev/null || :
   # It says that kubeadm was through, and with the CA's certificate, which goes later, that this machine is a member.
   rm -f /var/lib/ironstrap/kubeadm-receipt
@@ -267,12 +290,16 @@ leave() {
   for filter in "$(labelled kube-system kube-proxy)" "$(labelled kube-flannel flannel)"; do
     running "$filter" | while read -r id pid; do kill -s STOP "$pid" 2>/dev/null || :; done
   done
-  no_rules
+  [ -z "$PROXY" ] || no_rules
   no_pods
-  systemctl stop kubepods.slice 2>/dev/null || :
-  for d in /var/lib/kubelet/pods /var/lib/kubelet/plugins; do unmounted "$d"; done
-  # Of pods that could only be killed.
-  unmounted /run/containerd/io.containerd.grpc.v1.cri
+  # Of pods that containerd does not know, or could not end.
+  ended 20 || :
+  # Of what was not found above, kube-proxy ran until now.
+  if [ -z "$PROXY" ] || [ -x /usr/sbin/nft ]; then PROXY= && no_rules; fi
+  [ -z "$(our_kubepods)" ] || systemctl stop kubepods.slice 2>/dev/null || :
+  our_kubepods | while IFS= read -r d; do find "$d" -depth -type d -exec rmdir {} + 2>/dev/null || :; done
+  for d in $VOLUMES $RUNNING; do unmounted "$d"; done
+  for d in $RUNNING; do empty "$d"; done
   no_netns
   no_network
   for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
@@ -281,4 +308,6 @@ leave() {
   sed -n 's/^sysctl //p' "$kept" | while read -r s value; do
     [ ! -w "/proc/sys/$s" ] || [ "$(cat "/proc/sys/$s")" = "$value" ] || echo "$value" >"/proc/sys/$s" || :
   done
+  left=$(remains)
+  if [ -n "$left" ]; then echo "$left"; echo "by hand: reboot this machine: only that ends them"; return 1; fi
 }

@@ -275,7 +275,7 @@ fn said_after_an_apply(want: &Want) -> String {
     match told.iter().find(|(words, _)| about(words)) {
         Some((_, told)) => told.to_string(),
         None if about("/etc/fstab") => "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n".into(),
-        None if about("earlier inventory") => String::new(),
+        None if about("earlier inventory") || matches!(want.fix, Fix::ByHand(_)) => String::new(),
         None if matches!(want.ask, Ask::File(_)) => "absent".into(),
         None => "not kept\n".into(),
     }

@@ -383,3 +383,84 @@ fn fixtures_have_no_secrets() {
         assert_eq!(word, None, "{}", file.display());
     }
 }
+
+/// What a machine says to the want of this name, before it goes back.
+fn noted(kept: &Kept, shell: &str, that: &str) -> String {
+    let (_, want) = back(&lab(), "w1").into_iter().find(|(_, want)| want.that == that).unwrap();
+    let output = run(shell, &kept.moved(&probe::script(&[&want.ask], BOUNDARY, ETCD_DIR)));
+    let (_, answers) = probe::answers(&output.stdout, &[&want.ask], BOUNDARY).unwrap();
+    let Answer::Said(said) = &answers[0] else { panic!("{shell}: {:?}", answers[0]) };
+    assert!(matches!(want.fix, Fix::ByHand(_)), "{that}");
+    said.clone()
+}
+
+const WHOLE: &str = "what was noted of the time before is whole";
+
+#[test]
+fn a_note_that_was_damaged_since_is_named_and_not_trusted() {
+    for shell in shells() {
+        let kept = Kept::new("w1");
+        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}: what an older ironstrap noted has no sums");
+        for (key, file, was) in
+            [("one", "etc/one", "1\n"), ("two", "etc/two", "2\n"), ("three", "etc/three", "3\n")]
+        {
+            fs::write(kept.path(file), was).unwrap();
+            let output = kept.lib(shell, &format!("before_file {key} /{file}"));
+            assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
+        }
+        let answer = "keep() { echo kept; }; before_kept four; echo was | before_answer four";
+        assert!(kept.lib(shell, answer).status.success());
+        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}");
+        let entry = |name: &str| kept.path(&format!("var/lib/ironstrap/before/{name}"));
+        // One is cut to nothing, one is lost, one has other text, and one is as it was.
+        fs::write(entry("one.file"), "").unwrap();
+        fs::remove_file(entry("two.path")).unwrap();
+        fs::write(entry("four.kept"), "other\n").unwrap();
+        let said = noted(&kept, shell, WHOLE).replace(&kept.path("").display().to_string(), "/");
+        let right = "four is damaged\none is damaged (/etc/one)\ntwo is damaged\n";
+        assert_eq!(said, right, "{shell}");
+        // It was given up: what stands there stays, and the rest goes back.
+        for name in ["one", "two", "four"] {
+            for end in ["sum", "path", "file", "answer", "kept"] {
+                let _ = fs::remove_file(entry(&format!("{name}.{end}")));
+            }
+        }
+        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}");
+        assert!(kept.lib(shell, "restore three").status.success());
+        assert!(!entry("three.sum").exists(), "{shell}: its sum goes with it");
+    }
+}
+
+#[test]
+fn notes_of_an_older_ironstrap_that_cannot_be_whole_are_named() {
+    for shell in shells() {
+        let kept = Kept::new("w1");
+        let entry = |name: &str| kept.path(&format!("var/lib/ironstrap/before/{name}"));
+        fs::write(entry("member-member.answer"), "no member\n").unwrap();
+        fs::write(entry("swap-swap.target.answer"), "").unwrap();
+        // Its own lines are taken out of the file; what is kept of it is not needed.
+        fs::write(entry("file-etc-hosts.path"), "").unwrap();
+        let right = "member-member is damaged\nswap-swap.target is damaged\n";
+        assert_eq!(noted(&kept, shell, WHOLE), right, "{shell}");
+    }
+}
+
+#[test]
+fn a_member_without_notes_is_no_machine_that_nothing_was_done_to() {
+    let (member, files) =
+        ("what was there before it joined is known", "what stood in the files of ironstrap before is known");
+    for shell in shells() {
+        let kept = Kept::new("w1");
+        fs::remove_dir_all(kept.path("var/lib/ironstrap")).unwrap();
+        assert_eq!([member, files].map(|that| noted(&kept, shell, that)).concat(), "", "{shell}");
+        fs::create_dir_all(kept.path("etc/kubernetes")).unwrap();
+        fs::write(kept.path("etc/kubernetes/kubelet.conf"), "").unwrap();
+        assert!(noted(&kept, shell, member).starts_with("it is a member of a cluster"), "{shell}");
+        fs::create_dir_all(kept.path("etc/containerd")).unwrap();
+        fs::write(kept.path("etc/containerd/config.toml"), "# Kept by ironstrap: x\n").unwrap();
+        let said = noted(&kept, shell, files);
+        assert!(said.ends_with("/etc/containerd/config.toml is of ironstrap\n"), "{shell}: {said}");
+        fs::write(kept.path("etc/containerd/config.toml"), "version = 2\n").unwrap();
+        assert_eq!(noted(&kept, shell, files), "", "{shell}");
+    }
+}

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
+#[path = "shell/remains.rs"]
+mod remains;
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -20,7 +22,7 @@ impl Root {
     fn new() -> Root {
         let root = Root(tempfile::tempdir().unwrap());
         for command in
-            ["systemctl", "ip", "iptables-nft-save", "ip6tables-nft-save", "dpkg", "kubeadm", "ctr"]
+            ["systemctl", "ip", "iptables-nft-save", "ip6tables-nft-save", "dpkg", "kubeadm", "ctr", "perl"]
         {
             root.command(command, if command == "dpkg" { "exit 1" } else { "" });
         }
@@ -51,14 +53,23 @@ impl Root {
     fn run(&self, shell: &str, script: &str) -> Output {
         let root = self.0.path().display().to_string();
         let read = |name: &str| fs::read_to_string(format!("templates/{name}.sh")).unwrap();
-        let text = ["lib", "undo", "pods", "leave"].map(read).concat();
+        let text = ["lib", "undo", "pods", "remains", "leave"].map(read).concat();
         let script = format!(
             "{{ set -eu; export LC_ALL=C PATH={root}/bin:$PATH\nETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel PATIENCE=1 kept=/var/lib/kept\n\
              {}\n{text}\n{script}\n}} </dev/null\n",
             "[ ! -e /var/lib/etcd-is ] || ETCD=$(cat /var/lib/etcd-is)"
         );
-        let dirs =
-            ["/run/", "/var/lib/", "/var/log/", "/etc/", "/opt/", "/sys/fs/", "/proc/$pid", "/usr/sbin/nft"];
+        let dirs = [
+            "/run/",
+            "/var/lib/",
+            "/var/log/",
+            "/etc/",
+            "/opt/",
+            "/sys/fs/",
+            "/proc/$pid",
+            "/proc/[0-9]",
+            "/usr/sbin/nft",
+        ];
         run(shell, &dirs.iter().fold(script, |script, dir| script.replace(dir, &format!("{root}{dir}"))))
     }
 
@@ -385,7 +396,7 @@ fn a_program_out_of_a_container_runs_in_its_container_alone() {
         assert!(ran.lines().all(|line| line.starts_with("in proxy ")), "{shell}: {ran}");
         // Without one, nothing is tried.
         root.command("ctr", "");
-        let said = root.good(shell, "no_rules");
+        let said = root.good(shell, "command() { return 1; }; no_rules");
         assert!(said.contains("there is no nft here to look with"), "{shell}: {said}");
     }
 }

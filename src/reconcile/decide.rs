@@ -33,13 +33,7 @@ impl<S: Shell> Fleetwork<S> {
         let name = member.node.name.clone();
         let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
         if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
-            let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-            let error = Error::new(
-                Kind::Refused,
-                format!("{}: not so, and only you can change it: {}", change.step, change.that),
-            );
-            let error = error.on(&name).because(format!("it has: {}", change.have)).hint(hint);
-            return Next::Leave(error.into());
+            return Next::Leave(by_hand(&name, change).into());
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
         if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
@@ -66,6 +60,13 @@ impl<S: Shell> Fleetwork<S> {
             None => Next::Clean,
         }
     }
+}
+
+/// What only people can bring about.
+pub(super) fn by_hand(node: &str, change: &Change) -> Error {
+    let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
+    let what = format!("{}: not so, and only you can change it: {}", change.step, change.that);
+    Error::new(Kind::Refused, what).on(node).because(format!("it has: {}", change.have)).hint(hint)
 }
 
 fn leave(error: Error, change: &Change) -> Next {

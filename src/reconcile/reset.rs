@@ -1,6 +1,6 @@
 //! What stands against taking machines back to what they were. The way back itself is the same loop as the way there.
 
-use super::{Fleetwork, Member, Reading, Survey};
+use super::{Fleetwork, Member, Reading, Survey, decide};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::{self, Fleet};
 use crate::machine::Machine;
@@ -37,6 +37,8 @@ impl<S: Shell> Fleetwork<S> {
                 errors.extend(fleet::changed_role(&member.node, machine).filter(|_| removed));
                 errors.extend(not_root(member, machine));
                 errors.extend(unknown(member, &changes));
+                let by_hand = changes.iter().filter(|change| change.state == State::ByHand);
+                errors.extend(by_hand.map(|change| decide::by_hand(&member.node.name, change)));
             }
         }
         match &self.reading {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, Registry};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{Sh, environment, sh};
+use crate::shell::{REMAINS, Sh, environment, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::template;
 
@@ -62,9 +62,11 @@ fn uninstalled() -> Back {
         keep = back.keep,
         DATA
     );
+    // What containerd had mounted goes with it; of a folder that others had data in, nothing.
     let script = sh!(
-        "{OTHERS}{script}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
-         grep -qx \"data $d\" \"$kept\" || empty \"$d\"\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\ndone",
+        "{REMAINS}{OTHERS}{script}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
+         grep -qx \"data $d\" \"$kept\" || { unmounted \"$d\"; empty \"$d\"; }\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\ndone",
+        REMAINS,
         OTHERS,
         script = back.script,
         DATA
@@ -76,10 +78,13 @@ fn uninstalled() -> Back {
 const OTHERS: Sh = Sh::raw(
     r#"others=
 if systemctl is-active -q containerd; then
-  for n in $(ctr namespaces ls -q); do
-    [ "$n" = k8s.io ] || [ -z "$(ctr -n "$n" containers ls -q)" ] || others="$others $n"
+  for n in $(timeout 30 ctr namespaces ls -q); do
+    [ "$n" = k8s.io ] || [ -z "$(timeout 30 ctr -n "$n" containers ls -q)" ] || others="$others $n"
   done
 fi
+for n in $(shims | cut -d ' ' -f 2 | sort -u); do
+  case "$others " in *" $n "*) ;; *) [ "$n" = k8s.io ] || others="$others $n" ;; esac
+done
 if [ -n "$others" ] && grep -q absent "$was"; then
   echo "containerd stays: it runs containers of$others"
   apt-mark unhold containerd >/dev/null

@@ -2,7 +2,7 @@
 //! cluster is not told: that is for whoever removes a node from it.
 
 use crate::cluster::Network;
-use crate::shell::{PODS, Sh, sh};
+use crate::shell::{PODS, REMAINS, Sh, sh};
 use crate::step::{Back, Cx, Undo};
 
 const LEAVE: Sh = Sh::raw(include_str!("../../../templates/leave.sh"));
@@ -14,7 +14,7 @@ pub(super) fn undo(cx: &Cx) -> Undo {
         Network::None => "none",
     };
     let etcd = sh!("ETCD={etcd}\n", etcd = cx.cluster.etcd_dir());
-    let head = sh!("{etcd}NETWORK={network}\n{PODS}{LEAVE}", etcd, network, PODS, LEAVE);
+    let head = sh!("{etcd}NETWORK={network}\n{PODS}{REMAINS}{LEAVE}", etcd, network, PODS, REMAINS, LEAVE);
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(
         Back::new("member", format!("{node} has left {cluster}"))
@@ -27,7 +27,7 @@ pub(super) fn undo(cx: &Cx) -> Undo {
 const NOW: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] || echo "the kubelet and its credentials"
 if [ -e "$ETCD/member" ]; then echo "etcd and all that the cluster keeps in it, $(du -sm -- "$ETCD/member" | cut -f 1) MiB in $ETCD/member"; fi
 if [ -S /run/containerd/containerd.sock ]; then
-  n=$(ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
+  n=$(timeout 10 ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
   [ "$n" = 0 ] || echo "$n containers of Kubernetes, and its images"
 fi
 for i in cni0 flannel.1 flannel-v6.1 kube-ipvs0; do ip -o link show "$i" >/dev/null 2>&1 && echo "interface $i" || :; done
