@@ -147,9 +147,20 @@ pub(super) async fn end(
     if errors.is_empty() || !stopped && !left.is_empty() && (changes > 0 || left.len() < about.len()) {
         let (good, of) = (about.len() - left.len(), count(about.len(), "node"));
         let what = format!("{}: {good} of {of} as before; left: {}", cluster.name, names(&left));
-        errors.push(Error::new(Kind::Partial, what).hint("run it again: it goes on from here"));
+        errors.push(Error::new(Kind::Partial, what).hint(go_on(&errors)));
     }
     Err(errors)
+}
+
+/// Another run goes on where this one ended; but it ends there, too, where what it ended with stays as it is.
+fn go_on(errors: &[Error]) -> &'static str {
+    let stays = |error: &Error| matches!(error.kind, Kind::Failed | Kind::Refused | Kind::Unknown);
+    match errors.iter().any(stays) {
+        true => {
+            "do first what is said above for each node that is left; then run it again: it goes on from here"
+        }
+        false => "run it again: it goes on from here",
+    }
 }
 
 async fn its_name_is_typed(args: &FleetArgs, start: &mut Start, plan: &Plan) -> Result<bool> {
