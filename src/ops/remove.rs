@@ -134,12 +134,25 @@ fn unmanaged(removal: &Removal, gone: bool) -> Want {
         .by_hand("save what they are for and delete them, or say --force and they are deleted")
 }
 
+/// Says which pods are deleted, and stay for what somebody else has to do first.
+const STUCK: &str = r#"stuck() {
+  kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName="$NODE" -o 'jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.metadata.namespace}{" "}{.metadata.name}{" "}{.metadata.finalizers}{"\n"}{end}' |
+    while read -r namespace pod finalizers; do
+      [ -n "$finalizers" ] || continue
+      echo "reason: pod $namespace/$pod is deleted, and stays for its finalizers $finalizers"
+      echo "by hand: bring back what takes them off, or: kubectl -n $namespace patch pod $pod --type merge -p '{\"metadata\":{\"finalizers\":null}}'"
+    done
+}
+"#;
+
 fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
     let Removal { node, force, drain_seconds } = removal;
     let force = Sh::raw(if *force { " --force" } else { "" });
     let drain = kubectl()
+        + sh!("NODE={node}\n", node)
+        + STUCK
         + sh!(
-            "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} -- {node} || {\n  \
+            "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} -- {node} || {\n  stuck\n  \
              echo 'they may have nowhere to go, or a PodDisruptionBudget of '{cluster}' keeps them: kubectl get pdb -A'; exit 1; }",
             drain_seconds,
             force,
