@@ -3,13 +3,14 @@
 //!
 //! `cargo test --test cluster [-- [--drift] [--part=1/2] 'A PIECE OF A NAME' …]`; as root, with the lab up. With `--drift` it
 //! is the table of drift instead, with `--planes` several control planes, with `--older` a cluster that an older ironstrap
-//! made, with `--causes` failures whose causes are named; `--part` takes one part of the list.
+//! made, with `--causes` failures whose causes are named, with `--damage` resets of damaged machines; `--part` takes one part of the list.
 
 // clippy sees no test in what has a `main`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
 
 mod addons;
 mod client;
+mod damage;
 mod diagnosis;
 mod drift;
 mod entrance;
@@ -46,6 +47,8 @@ pub enum Ground {
     Cluster,
     /// What the scenario before it left.
     Before,
+    /// What it lays out itself.
+    Own,
 }
 
 pub struct Scenario {
@@ -80,6 +83,7 @@ fn scenarios() -> Vec<Scenario> {
     let all: &[&[Scenario]] = match () {
         () if flag("--planes") => &[planes::SCENARIOS],
         () if flag("--older") => &[older::SCENARIOS],
+        () if flag("--damage") => &[damage::SCENARIOS],
         () if flag("--causes") => &[diagnosis::SCENARIOS, rooted::SCENARIOS],
         () => one,
     };

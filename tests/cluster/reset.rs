@@ -71,12 +71,10 @@ ls -A /run | sed 's/^/run /'
 sed 's/^/swap /' /proc/swaps
 echo 'the end'"#;
 
-fn look(world: &World, node: &str) -> BTreeSet<String> {
+pub fn look(world: &World, node: &str) -> BTreeSet<String> {
     let said = world.lab.ssh(node, LOOK);
     assert!(said.ends_with("the end\n"), "{node} did not say all");
-    // A containerd that was there before keeps its books; of ours nothing is left.
-    let books = |line: &str| node == "w1" && line.contains("/var/lib/containerd");
-    let named = |line: &&str| books(line) || NAMED.iter().any(|(path, _)| line.contains(path));
+    let named = |line: &&str| NAMED.iter().any(|(path, _)| line.contains(path));
     let mut all: BTreeSet<String> = said.lines().filter(|line| !named(line)).map(str::to_string).collect();
     all.extend(rules(world, node));
     all
@@ -105,7 +103,14 @@ fn rules(world: &World, node: &str) -> Vec<String> {
 }
 
 pub fn look_at_all(world: &World) -> Vec<BTreeSet<String>> {
-    NODES.map(|node| look(world, node)).into()
+    NODES.map(|node| look_past_books(world, node)).into()
+}
+
+/// A containerd that was there before keeps its books; of ours nothing is left.
+fn look_past_books(world: &World, node: &str) -> BTreeSet<String> {
+    let mut all = look(world, node);
+    all.retain(|line| node != "w1" || !line.contains("/var/lib/containerd"));
+    all
 }
 
 /// Services end, and interfaces go, a moment after what they belong to.
@@ -115,7 +120,7 @@ pub fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
     while std::time::Instant::now() < end {
         last.clear();
         for (node, before) in NODES.iter().zip(before) {
-            let after = look(world, node);
+            let after = look_past_books(world, node);
             let gone: Vec<&String> = before.difference(&after).collect();
             let come: Vec<&String> = after.difference(before).collect();
             if !(gone.is_empty() && come.is_empty()) {
@@ -127,6 +132,21 @@ pub fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
         }
     }
     panic!("the machines are not as before:\n{last}");
+}
+
+/// The same of one machine.
+pub fn assert_one_as_before(world: &World, node: &str, before: &BTreeSet<String>) {
+    let mut last = (vec![], vec![]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while std::time::Instant::now() < end {
+        let after = look(world, node);
+        let lines = |these: &BTreeSet<String>, those| these.difference(those).cloned().collect::<Vec<_>>();
+        last = (lines(before, &after), lines(&after, before));
+        if last.0.is_empty() && last.1.is_empty() {
+            return;
+        }
+    }
+    panic!("{node} is not as before: gone {:#?}, come {:#?}", last.0, last.1);
 }
 
 pub fn reset(world: &World, nodes: &[&str]) -> crate::client::Ended {

@@ -50,7 +50,7 @@ impl World {
     /// Sees to it that a scenario finds what it stands on.
     pub fn lay(&self, ground: Ground) {
         match ground {
-            Ground::Before => {}
+            Ground::Before | Ground::Own => {}
             Ground::Fresh => self.fresh(),
             Ground::Cluster => self.cluster(),
         }
