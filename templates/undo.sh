@@ -82,7 +82,12 @@ gone() {
 # its package. So it did where a run was cut between the package and the unit: STATE is then that of the new unit.
 unit_back() {
   systemctl daemon-reload
-  [ "$(systemctl show -p LoadState --value -- "$1")" != not-found ] || return 0
+  if [ "$(systemctl show -p LoadState --value -- "$1")" = not-found ]; then
+    # It went without being disabled: what would start it at boot leads nowhere.
+    for l in "/etc/systemd/system/"*.wants/"${1%.service}.service"; do [ ! -L "$l" ] || [ -e "$l" ] || rm -f "$l"; done
+    systemctl daemon-reload
+    return 0
+  fi
   case $2 in
   absent) return 0 ;;
   masked) systemctl mask -q --now "$1"; return 0 ;;
@@ -109,7 +114,7 @@ status() {
   esac
 }
 
-# The folders of ours that a machine may have elsewhere.
+# Folders that come with packages, and that a machine may have elsewhere.
 LINKED="/etc/kubernetes /etc/kubernetes/manifests /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin
   /opt/containerd /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers"
 
@@ -197,6 +202,12 @@ unpackage() {
   [ -z "$alone" ] || purged $alone
   # dpkg takes along an empty /opt, which is no package's.
   if grep -qxF 'folder /opt' "$kept"; then mkdir -p /opt; fi
+  # A package that went by itself left the folders that it had brought.
+  if grep -qxF 'folders noted' "$kept"; then
+    for d in $(printf '%s\n' $LINKED | sort -r); do
+      grep -qxF "folder $d" "$kept" || [ -L "$d" ] || rmdir "$d" 2>/dev/null || :
+    done
+  fi
   links_back
   systemctl daemon-reload
 }

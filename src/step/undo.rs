@@ -91,7 +91,9 @@ impl Back {
             came
         );
         Back::new("packages", format!("{} and what came with them are as before", packages.join(", ")))
-            .keep("apt-mark showmanual\n[ ! -d /opt ] || echo folder /opt")
+            .keep(
+                "apt-mark showmanual\nfor d in /opt $LINKED; do [ ! -d $d ] || echo folder $d; done\necho folders noted",
+            )
             .now(now)
             .script(sh!("unpackage \"$was\" \"$kept\" {names}", names))
     }

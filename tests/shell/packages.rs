@@ -93,3 +93,35 @@ fn a_link_of_the_users_outlives_the_package_of_its_folder() {
         assert!(link.is_symlink(), "{shell}");
     }
 }
+
+/// Somebody removed the package before: its folders and what starts its unit at boot were left.
+#[test]
+fn what_a_package_left_that_went_by_itself_goes() {
+    for shell in shells() {
+        let root = installed();
+        root.write("packages", "");
+        root.write("manual", &format!("folders noted\nfolder {}\n", root.path("etc/cni").display()));
+        for folder in
+            ["etc/cni", "etc/kubernetes/manifests", "var/lib/kubelet", "etc/systemd/system/a.target.wants"]
+        {
+            fs::create_dir_all(root.path(folder)).unwrap();
+        }
+        root.write("var/lib/cni/theirs", "");
+        let (good, said) = unpackage(&root, shell, "kubelet");
+        assert!(good, "{shell}: {said}");
+        assert!(!root.path("etc/kubernetes").exists() && !root.path("var/lib/kubelet").exists(), "{shell}");
+        assert!(root.path("etc/cni").exists() && root.path("var/lib/cni/theirs").exists(), "{shell}");
+        // Older notes have no folders.
+        root.write("manual", "");
+        fs::create_dir_all(root.path("var/lib/kubelet")).unwrap();
+        assert!(unpackage(&root, shell, "kubelet").0 && root.path("var/lib/kubelet").exists(), "{shell}");
+
+        let link = |name: &str| root.path(&format!("etc/systemd/system/a.target.wants/{name}.service"));
+        let _ = (fs::remove_file(link("kubelet")), fs::remove_file(link("other")));
+        symlink(root.path("gone.service"), link("kubelet")).unwrap();
+        symlink(root.path("gone.service"), link("other")).unwrap();
+        root.command("systemctl", "case $1 in show) echo not-found ;; esac");
+        root.good(shell, "unit_back kubelet disabled inactive");
+        assert!(!link("kubelet").is_symlink() && link("other").is_symlink(), "{shell}");
+    }
+}
