@@ -1,5 +1,5 @@
 //! Before a machine goes back: whether what it has noted of the time before ironstrap is there and whole, and whether a
-//! reset can write where it has to. Where not, nothing is changed, and people are told what to do.
+//! reset can write where it has to. Where not, nothing is changed, and the error says what to do.
 
 use crate::shell::{Sh, sh};
 use crate::step::{Step, Want};
