@@ -211,9 +211,15 @@ fn docker(world: &World) {
 }
 
 /// The lock is of the kind that dpkg takes (fcntl).
-const LOCK: &str = r#"systemd-run -q --unit=locker perl -MFcntl -e 'open(F, ">>", "/var/lib/dpkg/lock-frontend") or die;
-fcntl(F, F_SETLKW, pack("ssx4qqlx4", F_WRLCK, 0, 0, 0, 0)) or die; sleep 600'
-sleep 1; systemctl is-active -q locker"#;
+const LOCK: &str = r#"cat >/root/lock.pl <<'END'
+use Fcntl;
+open(F, ">>", "/var/lib/dpkg/lock-frontend") or die;
+my $lock = pack("ssx4qqlx4", F_WRLCK, 0, 0, 0, 0);
+fcntl(F, F_SETLKW, $lock) or die $!;
+sleep 600;
+END
+systemd-run -q --unit=locker perl /root/lock.pl
+sleep 1; rm /root/lock.pl; systemctl is-active -q locker"#;
 
 fn lock(world: &World) {
     let before = cluster(world);
