@@ -309,7 +309,7 @@ fn refused_setting(world: &World) {
     assert_eq!(named.len(), 1, "{}", ended.errors());
     assert_eq!(named[0]["cause"], "kubelet-ends");
     assert!(named[0]["what"].as_str().unwrap().contains("imageGCHighThresholdPercent"), "{:#?}", named[0]);
-    assert!(ended.errors().contains("not changed, because the same change broke"), "{}", ended.errors());
+    assert!(ended.stderr.contains("not changed, because the same change broke"), "{}", ended.stderr);
     world.inventory(|_| {});
     world.apply().good();
     world.assert_converged();
