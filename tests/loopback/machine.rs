@@ -31,7 +31,7 @@ const MOVED: [&str; 15] = [
     "/proc/sys/",
     "/proc/1/",
     "/sys/class/",
-    "/sys/fs/",
+    "/sys/fs/cgroup",
     "/sys/module/",
     "/proc/config.gz",
     "/boot/",
@@ -165,12 +165,13 @@ impl Machine {
         self.write("proc/sys/kernel/hostname", &format!("{}\n", self.name));
         self.write("proc/sys/kernel/random/boot_id", "0b\n");
         self.write("proc/sys/net/ipv4/ip_forward", "0\n");
+        self.write("proc/sys/fs/inotify/max_user_instances", "128\n");
         for dir in ["proc/sys/net/bridge", "proc/sys/net/netfilter", "run/systemd/transient", "etc/toy"] {
             fs::create_dir_all(self.path(dir)).unwrap();
         }
         self.command("id", "echo 0");
         self.command("dpkg", "exit 0");
-        self.command("findmnt", "echo / rw,relatime");
+        self.command("findmnt", "echo / ext4 rw,relatime");
         self.command("nproc", "echo 4");
         // The folder is whoever's runs the tests; on a machine it is root's.
         self.command("stat", "/usr/bin/stat \"$@\" | sed 's/\\(\\tmode [0-7]*\\) [^\\t]*/\\1 root:root/'");

@@ -1,0 +1,128 @@
+//! How verdicts become changes.
+
+use super::*;
+
+static STEP: Step = Step { name: "toy", why: "for the tests", wants: |_| Ok(vec![]) };
+
+fn all(judged: &[Judged]) -> Vec<Change> {
+    changes(judged, &mut BTreeSet::new())
+}
+
+fn one(want: &Want, answer: &str) -> Option<Change> {
+    all(&[(&STEP, want, &Answer::Said(answer.into()))]).pop()
+}
+
+#[test]
+fn the_last_line_break_does_not_count_and_every_other_does() {
+    let want = Want::that("x").is("a\nb");
+    assert_eq!((one(&want, "a\nb"), one(&want, "a\nb\n")), (None, None));
+    assert!(one(&want, "a\nb\n\n").is_some() && one(&want, "a b").is_some() && one(&want, "").is_some());
+}
+
+#[test]
+fn what_does_not_concern_a_machine_holds() {
+    assert_eq!(one(&Want::that("x").is("yes"), "not here\n"), None);
+}
+
+#[test]
+fn what_is_unknown_is_no_change_that_can_be_made() {
+    let want = Want::that("x").ask("cat /x").is("yes").run("touch /x");
+    let change = all(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
+    let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into() };
+    assert_eq!((change.state, change.have.as_str()), (state, ""));
+}
+
+#[test]
+fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
+    let want = Want::edit("x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
+    assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
+    let change = one(&want, "mode 644 root:root\na\n").unwrap();
+    assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
+}
+
+#[test]
+fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
+    let file = Want::file("x", "/x", 0o644, "new\n");
+    let ours = file.clone().at_most();
+    let secret = Want::secret_file("x", "/x", 0o600, "new\n").at_most();
+    let hash = crate::step::sha256(b"new\n");
+    assert_eq!(one(&ours, "mode 600 root:root\nnew\n"), None);
+    assert_eq!(one(&ours, "mode 644 root:root\nnew\n"), None);
+    assert_eq!(one(&secret, &format!("mode 400 root:root\nsha256 {hash}\n")), None);
+    assert!(one(&file, "mode 600 root:root\nnew\n").is_some(), "others may have to read it");
+    for wrong in ["mode 664 root:root", "mode 600 ops:root", "mode 200 root:root"] {
+        let change = one(&ours, &format!("{wrong}\nnew\n")).unwrap();
+        assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{wrong}: {:?}", change.fix);
+        assert!(change.have.starts_with(wrong), "{}", change.have);
+    }
+    let change = one(&ours, "mode 600 root:root\nold\n").unwrap();
+    assert!(matches!(change.fix, Fix::Write { mode: Some(0o600), .. }), "{:?}", change.fix);
+    assert_eq!(diff(&change.have, &change.want), ["  mode 644 root:root", "- old", "+ new"]);
+    let change = one(&ours, "absent").unwrap();
+    assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{:?}", change.fix);
+}
+
+#[test]
+fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
+    let unit = Want::unit_runs("toyd", &["/x"]);
+    let running = Answer::Said("enabled active current".into());
+    for (path, follows) in [("/x", true), ("/y", false)] {
+        let file = Want::file("the file is ours", path, 0o644, "new\n");
+        let absent = Answer::Said("absent".into());
+        let found = all(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
+        assert_eq!(found.len() == 2, follows, "{path}");
+        let unknown = Answer::Unknown("exit 1".into());
+        assert_eq!(all(&[(&STEP, &file, &unknown), (&STEP, &unit, &running)]).len(), 1);
+    }
+}
+
+#[test]
+fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
+    static CONFIRMATION: Confirmation = Confirmation { option: "--x", question: "", kept: "", hint: "" };
+    let want = Want::that("x").run("replace").judged(|have| Verdict::Unconfirmed {
+        have: have.into(),
+        want: "ours".into(),
+        confirmation: &CONFIRMATION,
+    });
+    let change = one(&want, "theirs\n").unwrap();
+    assert_eq!((change.have.as_str(), change.want.as_str()), ("theirs", "ours"));
+    assert_eq!((change.state.word(), change.state.holds_up()), ("unconfirmed", false));
+    assert!(State::Ready.holds_up() && State::ByHand.holds_up());
+}
+
+#[test]
+fn what_is_noted_is_told_and_is_no_change() {
+    let want = Want::that("x").judged(|text| Verdict::Noted(format!("there is {text}")));
+    assert_eq!(one(&want, "a\n"), None);
+    assert_eq!(notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]), [("toy", "there is a".to_string())]);
+    assert_eq!(notes(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
+}
+
+#[test]
+fn what_nobody_could_ask_is_no_change_and_is_not_right() {
+    let want = Want::that("x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
+    assert_eq!(one(&want, "no pod\n"), None);
+    let open = Unchecked { step: "toy", that: "x".into(), why: "no pod".into(), about: vec!["w1".into()] };
+    assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said("no pod\n".into()))]), [open]);
+    assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
+}
+
+#[test]
+fn a_file_that_an_earlier_stage_changes_is_foreseen_by_whoever_reads_it() {
+    let file = Want::file("the file is ours", "/x", 0o644, "new\n");
+    let reader = Want::that("it runs with its files").is("").reads(&["/x"]);
+    let (absent, fine) = (Answer::Said("absent".into()), Answer::Said(String::new()));
+    let mut touched = BTreeSet::new();
+    assert_eq!(changes(&[(&STEP, &reader, &fine)], &mut touched), []);
+    assert_eq!(changes(&[(&STEP, &file, &absent)], &mut touched).len(), 1);
+    let found = changes(&[(&STEP, &reader, &fine)], &mut touched);
+    assert_eq!(found[0].want, "restarted, because /x changes");
+    let not_here = Answer::Said("not here\n".into());
+    assert_eq!(changes(&[(&STEP, &reader, &not_here)], &mut touched), []);
+}
+
+#[test]
+fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
+    assert_eq!(diff("a\nb\nc\nd\n", "a\nb\nx\nd\n"), ["  b", "- c", "+ x", "  d"]);
+    assert_eq!((diff("", "a\n"), diff("a", "a")), (vec!["+ a".to_string()], vec![]));
+}
