@@ -126,6 +126,8 @@ impl Converged {
     fn lines(&self, objects: &[ironstrap::step::Object]) -> String {
         let line = |object: &ironstrap::step::Object| match self.objects.get(&object.key()) {
             Some(value) => format!("{value}\n"),
+            // No run left a pod behind.
+            None if object.kind == "Pod" => "absent\n".into(),
             None => format!("{NOT_HERE}\n"),
         };
         objects.iter().map(line).collect()
@@ -202,6 +204,7 @@ impl Converged {
         }
         let line = |key: &String| match self.objects.get(key) {
             Some(object) => format!("{key} {object}\n"),
+            None if key.starts_with("Pod/") => format!("{key} absent\n"),
             None => format!("{key} {NOT_HERE}\n"),
         };
         keys.iter().map(line).collect::<String>() + "all nodes\n"
