@@ -229,6 +229,20 @@ impl World {
         });
     }
 
+    /// A new pod starts on every node, and goes.
+    pub fn assert_pods_start(&self) {
+        let pods: String = NODES.iter().map(|node| format!("{NEW_POD}\n").replace("NODE", node)).collect();
+        self.create("new.yaml", &pods);
+        for node in NODES {
+            let ready = ["get", "pod", &format!("new-{node}"), "-o", READY];
+            until(&format!("a new pod starts on {node}"), 120, || {
+                so(self.try_kubectl(&ready).is_ok_and(|it| it == "True"))
+            });
+        }
+        self.kubectl(&["delete", "pod", "-l", "app=new", "--force", "--grace-period=0", "--wait=false"]);
+        fs::remove_file(self.dir.join("new.yaml")).unwrap();
+    }
+
     /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning. What cannot
     /// be seen is looked at again: the API server may be away once more, see `assert_pods_reached`. What is seen to be wrong
     /// is wrong.
@@ -245,6 +259,18 @@ impl World {
         })
     }
 }
+
+const READY: &str = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+
+/// A pod that no scheduler places.
+const NEW_POD: &str = r#"---
+apiVersion: v1
+kind: Pod
+metadata: {name: new-NODE, namespace: default, labels: {app: new}}
+spec:
+  nodeName: NODE
+  tolerations: [{operator: Exists}]
+  containers: [{name: nginx, image: "docker.io/library/nginx:1"}]"#;
 
 /// Connects to the API's Service, and asks the cluster's DNS for its address.
 const SERVICES: &str = r#"perl -MIO::Socket::INET -e '

@@ -2,6 +2,7 @@
 //! by an apply that touches nothing else. The kinds are data, one row each; here is how a row is read.
 
 pub mod certificates;
+mod chaos;
 mod cluster;
 mod control_plane;
 mod installed;
@@ -12,7 +13,6 @@ mod looks;
 mod network;
 mod runtime;
 mod swap;
-mod together;
 mod trust;
 
 use std::collections::BTreeSet;
@@ -136,7 +136,7 @@ fn kubectl(world: &World, script: &str) {
     );
 }
 
-/// Runs the rows whose words have one of these pieces, and all of them together; without any, all of it. Whether all
+/// Runs the rows whose words have one of these pieces, without any all rows, and chaos where it is asked for. Whether all
 /// went well.
 pub fn run(world: &World, words: &[String]) -> bool {
     let chosen = |says: &str| words.is_empty() || words.iter().any(|word| says.contains(word.as_str()));
@@ -156,16 +156,16 @@ pub fn run(world: &World, words: &[String]) -> bool {
             ground.looks = None;
         }
     }
-    if together::wanted() && chosen(together::SAYS) {
-        let good = catch_unwind(AssertUnwindSafe(|| together::run(&mut ground, &kinds))).is_ok();
+    if chaos::wanted() && chosen(chaos::SAYS) {
+        let good = catch_unwind(AssertUnwindSafe(|| chaos::run(&mut ground, &kinds))).is_ok();
         if !good {
             println!(
                 "{}",
                 world.try_kubectl(&["get", "pods,events", "-A", "-o", "wide"]).unwrap_or_else(|why| why)
             );
         }
-        println!("{} {}", if good { '✔' } else { '✗' }, together::SAYS);
-        if good { passed += 1 } else { failed.push(together::SAYS) }
+        println!("{} {}", if good { '✔' } else { '✗' }, chaos::SAYS);
+        if good { passed += 1 } else { failed.push(chaos::SAYS) }
     }
     crate::told(passed, &failed)
 }
