@@ -226,15 +226,22 @@ steady() {
   systemctl is-active -q "$1"
 }
 
+# keeps_ending SINCE: prints what the kubelet ended with, where that was the same three times.
+keeps_ending() {
+  journalctl -q --no-pager -o cat -u kubelet --since "@$1" 2>/dev/null |
+    sed -n 's/^[EF][0-9].*\] "command failed" err=/the kubelet ends with /p' |
+    awk '++ends[$0] == 3 { print; ended = 1; exit } END { exit !ended }'
+}
+
 # hopeless SINCE: prints the first line of a log with one of $HOPELESS, which no waiting changes; fails where there
-# is none.
+# is none, and the kubelet does not keep ending.
 hopeless() {
   [ -n "${HOPELESS:-}" ] || return 1
   {
     journalctl -q --no-pager -o cat -u kubelet --since "@$1"
     find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} + |
       awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since'
-  } 2>/dev/null | grep -m 1 -F -e "$HOPELESS"
+  } 2>/dev/null | grep -m 1 -F -e "$HOPELESS" || keeps_ending "$1"
 }
 
 # hopeful COMMAND...: runs it for as long as there is hope. A kubelet that keeps dying would speak of what was
@@ -265,11 +272,13 @@ waited() {
 }
 
 # patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
-# time; says at the end what it said last. A single try must end well within a lease.
+# time; says at the end what it said last. A single try must end well within a lease. One that fails with 76 says that no
+# waiting helps, and why.
 patiently() {
   patient_since=$(date +%s)
   patience_ends=$((patient_since + PATIENCE))
   until "$@" 2>"$RUN/patience"; do
+    [ $? != 76 ] || { echo "no waiting helps: $(cat "$RUN/patience")" >&2; return 1; }
     if [ "$(date +%s)" -ge "$patience_ends" ]; then cat "$RUN/patience" >&2; waited >&2; return 1; fi
     if why=$(hopeless "$patient_since"); then echo "no waiting helps: $why" >&2; return 1; fi
     renew

@@ -28,7 +28,7 @@ fn sources() -> Vec<(PathBuf, String)> {
 
 /// What of a file is the program: no comments, and nothing from its tests on.
 fn program(path: &Path, text: &str) -> String {
-    if path.file_stem().is_some_and(|stem| stem == "tests") {
+    if path.file_stem().is_some_and(|stem| stem == "tests") || path.iter().any(|folder| folder == "tests") {
         return String::new();
     }
     let (mut lines, mut all) = (Vec::new(), text.lines().peekable());

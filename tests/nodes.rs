@@ -124,6 +124,73 @@ fn a_stranger_is_not_waited_for() {
     assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "unknown is not enough");
 }
 
+/// Waits for Deployment net/web with a cluster that has this pod and this event of it, for so many seconds already; the
+/// status of each of two tries, and what they said and asked.
+fn waits_for(pod: &str, event: &str, seconds: u64) -> Vec<(String, String)> {
+    let cluster = common::lab();
+    let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
+    let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
+    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "Deployment", "net", "web")]);
+    let head = format!(
+        "exec 3>&1\nset -u\nuid=1 patient_since=$(($(date +%s) - {seconds}))\n\
+         patiently() {{ for n in 1 2; do r=0; \"$@\" || r=$?; echo $r >&3; uid=2; done; }}\n\
+         kubectl() {{ case \"$3 $4\" in 'get pods') printf '{pod}\\n' ;; 'get events') printf '{event}\\n' ;;\n\
+         'delete pod') echo \"deleted $5\" >&2 ;; *) return 1 ;; esac; }}\n"
+    );
+    let one = |shell: &str| {
+        let output = common::run(shell, &format!("{head}{script}"));
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout).split_whitespace().collect::<Vec<_>>().join(" "), text(output.stderr))
+    };
+    common::shells().into_iter().map(one).collect()
+}
+
+#[test]
+fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
+    let pod = |reason: &str, why: &str| {
+        format!(r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t"#)
+    };
+    for (ended, said) in waits_for(&pod("ImagePullBackOff", r#"no \\"web:9\\": web:9: not found"#), "", 0) {
+        assert_eq!(ended, "1 76", "{said}");
+        assert_eq!(
+            said,
+            "deleted web-77f-x\npod net/web-77f-x has no image: no \"web:9\": web:9: not found\n"
+        );
+    }
+    for pod in [
+        pod("ImagePullBackOff", "connection refused"),
+        pod("ContainerCreating", "web:9: not found"),
+        pod("ErrImagePull", "web:9: not found").replace("web-77f", "web-two-77f"),
+    ] {
+        assert!(
+            waits_for(&pod, "", 0).iter().all(|(ended, said)| ended == "1 1" && said.is_empty()),
+            "{pod}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
+    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}"#;
+    let event = r#"event\tReplicaSet/web-77f\t2001-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
+    let cases = [
+        (pod, "", "pod net/web-77f-x has no node: 0/3 nodes are available\n"),
+        ("", event, "no pod of Deployment/web in net is let in: pods \"web-77f-\" is forbidden: no\n"),
+    ];
+    for (pod, event, words) in cases {
+        assert!(waits_for(pod, event, 10).iter().all(|(ended, _)| ended == "1 1"), "{words}");
+        for (ended, said) in waits_for(pod, event, 60) {
+            assert_eq!((ended.as_str(), said), ("76 76", words.repeat(2)));
+        }
+    }
+    let fresh = event.replace("2001", "2999");
+    assert!(
+        waits_for("", &fresh, 0).iter().all(|(ended, _)| ended == "76 76"),
+        "what is refused now, is refused"
+    );
+}
+
 #[test]
 fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
     let running = [

@@ -434,6 +434,37 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
 }
 
 #[test]
+fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
+    let line = |n: usize, why: &str| {
+        format!("E1128 21:34:1{n}.779121     23{n} run.go:72] \"command failed\" err=\"{why}\"\n")
+    };
+    let same: String = (0..3).map(|n| line(n, "no such flag")).collect();
+    let two: String = (0..4).map(|n| line(n, if n < 2 { "no such flag" } else { "no socket" })).collect();
+    for shell in shells() {
+        let run = |journal: &str| {
+            let root = Root::new();
+            root.write("journal", journal);
+            root.command("journalctl", "cat $ROOT/journal");
+            let script = "HOPELESS='never said'; PATIENCE=1; mkdir -p $RUN; patiently false";
+            text(&root.lib(shell, script).stderr)
+        };
+        assert_eq!(run(&same), "no waiting helps: the kubelet ends with \"no such flag\"\n", "{shell}");
+        assert_eq!(run(&two), "waited 1 s for it (--wait)\n", "{shell}");
+    }
+}
+
+#[test]
+fn what_says_that_no_waiting_helps_is_not_tried_again() {
+    for shell in shells() {
+        let root = Root::new();
+        let output =
+            root.lib(shell, "mkdir -p $RUN; try() { echo the reason >&2; return 76; }; patiently try");
+        assert_eq!(output.status.code(), Some(1), "{shell}");
+        assert_eq!(text(&output.stderr), "no waiting helps: the reason\n", "{shell}");
+    }
+}
+
+#[test]
 fn the_watch_over_a_command_ends_with_it_when_the_shell_was_killed() {
     for shell in shells() {
         let root = Root::new();

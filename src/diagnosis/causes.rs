@@ -129,11 +129,25 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "image-not-found",
         what: "the registry does not have the image {image}",
-        remedy: "put it right in the inventory (image-repository, kubernetes, [flannel]), or push it: then ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
+        remedy: "put it right in the inventory (image-repository, kubernetes, [flannel], an addon's manifest), or push it: then ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
         signs: &[sign(
             "",
             r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: [^"\\ ]+: not found"#,
         )],
+        ..PLAIN
+    },
+    Cause {
+        name: "no-node",
+        what: "no node takes pod {pod}: {why}",
+        remedy: "kubectl describe nodes shows what nodes have, and their taints; compare nodeSelector, tolerations and requests of the pod",
+        signs: &[sign("fix", r"pod (?<pod>\S+) has no node: (?<why>.+)$")],
+        ..PLAIN
+    },
+    Cause {
+        name: "pod-refused",
+        what: "the API server lets no pod of {owner} in: {why}",
+        remedy: "change what refuses it: the Pod Security label of the namespace, a quota, a webhook, or the rights of its controller",
+        signs: &[sign("fix", r"no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {

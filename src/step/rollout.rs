@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
 use crate::shell::{KUBECTL, Sh, sh};
 
+const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/rollout.sh"));
+
 /// Those of these manifests that are of something that runs, and can be waited for.
 pub fn running(manifests: &[Value]) -> Vec<Object> {
     const KINDS: &[(&str, &str)] = &[
@@ -43,36 +45,28 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// Shell that waits until they are.
+/// Shell that waits until they are, or until a pod of theirs cannot start however long it waits.
 pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
     let strangers = cx.fleet.strangers.len();
-    let wait = |object: &Object| match (object.kind.as_str(), strangers) {
-        ("DaemonSet", 1..) => {
-            sh!(
-                "patiently covers {namespace} {name} {strangers}",
-                namespace = namespace(object),
-                name = object.name,
-                strangers
-            )
-        }
-        _ => wait(object),
+    let wait = |object: &Object| {
+        let command = match (object.kind.as_str(), strangers) {
+            ("DaemonSet", 1..) => {
+                let name = &object.name;
+                sh!("covers {namespace} {name} {strangers}", namespace = namespace(object), name, strangers)
+            }
+            _ => wait(object),
+        };
+        let what = format!("{}/{}", object.kind, object.name);
+        sh!("patiently up {namespace} {what} {command}", namespace = namespace(object), what, command)
     };
-    Sh::raw(if strangers > 0 { COVERS } else { "" }) + Sh::join("\n", running.iter().map(wait))
+    FUNCTIONS + Sh::join("\n", running.iter().map(wait))
 }
-
-/// `kubectl rollout status` waits for all Nodes, whoever's they are.
-const COVERS: &str = r#"covers() {
-  counts=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled} {.status.updatedNumberScheduled} {.status.numberAvailable}') || return 1
-  set -- "$2" "$3" $counts
-  [ "${4:-0}" -ge $((${3:-0} - $2)) ] && [ "${5:-0}" -ge $((${3:-0} - $2)) ] || { echo "$1: ${5:-0} of ${3:-0} available" >&2; return 1; }
-}
-"#;
 
 /// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
 /// to five minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done,
 /// the run still waits for them.
 pub fn at_once(running: &[Object]) -> Sh {
-    let mut script = Sh::raw(DYING);
+    let mut script = FUNCTIONS;
     for object in running {
         // The pods of a Deployment belong to its ReplicaSets, which are called after it.
         let owner = match object.kind.as_str() {
@@ -85,14 +79,6 @@ pub fn at_once(running: &[Object]) -> Sh {
     script
 }
 
-const DYING: &str = r#"dying() {
-  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
-    while read -r pod owner why; do
-      case "$owner $why" in $2' '*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
-    done
-}
-"#;
-
 fn namespace(object: &Object) -> &str {
     if object.namespace.is_empty() { "default" } else { &object.namespace }
 }
@@ -104,7 +90,7 @@ fn wait(object: &Object) -> Sh {
         _ => Sh::raw("rollout status"),
     };
     let namespace = namespace(object);
-    sh!("patiently kubectl -n {namespace} {how} {what} --timeout=20s >/dev/null", namespace, how, what)
+    sh!("kubectl -n {namespace} {how} {what} --timeout=5s >/dev/null", namespace, how, what)
 }
 
 /// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.

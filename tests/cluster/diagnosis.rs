@@ -217,6 +217,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         evidence: "chain forward of table inet filter has policy drop",
         remedy: "range of the pods",
+        inventory: unreached,
         break_it: |w| {
             w.lab.ssh(
                 "w2",
@@ -317,7 +318,50 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("w2", "hostnamectl hostname w2; systemctl restart kubelet")),
         ..PLAIN
     };
+    Cluster "an addon with an image that the registry does not have": Injection {
+        cause: "image-not-found",
+        evidence: "docker.io/library/nowhere:1",
+        remedy: "image-repository",
+        break_it: |w| stuck(w, r#"{containers: [{name: web, image: "docker.io/library/nowhere:1"}]}"#),
+        ..STUCK
+    };
+    Before "an addon with a pod that no node takes": Injection {
+        cause: "no-node",
+        evidence: "pod default/stuck-",
+        remedy: "kubectl describe nodes",
+        break_it: |w| stuck(w, r#"{nodeSelector: {nowhere: "yes"}, containers: [{name: web, image: "docker.io/library/nginx:1"}]}"#),
+        ..STUCK
+    };
+    Before "an addon with a pod that the API server refuses": Injection {
+        cause: "pod-refused",
+        evidence: "violates PodSecurity",
+        remedy: "Pod Security label",
+        break_it: |w| {
+            w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"]);
+            stuck(w, r#"{hostNetwork: true, containers: [{name: web, image: "docker.io/library/nginx:1"}]}"#);
+        },
+        mend: |w| drop(w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce-"])),
+        ..STUCK
+    };
 };
+
+/// An addon that can never be available. Its apply ends long before it has waited as long as it may.
+const STUCK: Injection = Injection {
+    node: "m1",
+    on: "m1",
+    options: &["--wait", "900"],
+    inventory: |i| set(i, &["addons", "stuck"], r#"{ manifest = "stuck.yaml" }"#),
+    ..PLAIN
+};
+
+fn stuck(world: &World, pod: &str) {
+    let manifest = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: stuck, namespace: default}}\nspec:\n  \
+         selector: {{matchLabels: {{app: stuck}}}}\n  template:\n    metadata: {{labels: {{app: stuck}}}}\n    \
+         spec: {pod}\n"
+    );
+    fs::write(world.dir.join("stuck.yaml"), manifest).unwrap();
+}
 
 const OTHER_CONFIG: &str = "/etc/cni/net.d/00-other.conflist";
 const OTHER_NETWORK: &str = r#"{"cniVersion": "0.3.1", "name": "other", "plugins": [{"type": "nosuch"}]}"#;
