@@ -31,6 +31,15 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        // Long enough for the kubelet to wait between two starts of the API server, ever longer.
+        says: "control plane: etcd's manifest gone for so long that the API server keeps ending",
+        by: Root("m1", "rm /etc/kubernetes/manifests/etcd.yaml; sleep 80"),
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/etcd.yaml is gone")],
+        silences_the_api: true,
+        alone: "with the API away, nothing can be broken in the cluster after it",
+        ..KIND
+    },
+    Kind {
         says: "control plane: kubelet-config edited in the cluster",
         by: Kubectl(
             "k -n kube-system get configmap kubelet-config -o yaml | sed 's/maxPods: 77/maxPods: 79/' | k replace -f -",
