@@ -96,12 +96,16 @@ done
 "#;
 
 /// What the cluster was made as, read off what its control plane runs with: true while the API is down,
-/// and whoever made it. The last word is what we noted ourselves, for a kubeconfig is easily edited.
+/// and whoever made it. The last word is what we noted ourselves, for a kubeconfig is easily edited. The address of a control
+/// plane is what API server and etcd agree on, for a manifest is easily edited, too.
 const IDENTITY: &str = r#"cd /etc/kubernetes/manifests 2>/dev/null || exit 0
 for f in kube-apiserver.yaml kube-controller-manager.yaml; do
   [ ! -e $f ] || sed -n -e 's/^ *- --cluster-cidr=/pods /p' -e 's/^ *- --service-cluster-ip-range=/services /p' \
     -e 's/^ *image: .*kube-apiserver:v/kubernetes /p' $f
 done
+a=$(sed -n 's/^ *- --advertise-address=//p' kube-apiserver.yaml 2>/dev/null) || a=
+e=$(sed -n 's/^ *- --initial-advertise-peer-urls=https:\/\/\(.*\):2380$/\1/p' etcd.yaml 2>/dev/null | tr -d '[]') || e=
+[ -z "$a" ] || [ "$a" != "$e" ] || echo "address $a"
 [ ! -e ../admin.conf ] || sed -n -e 's/^    server: https:\/\//endpoint /p' -e '/^clusters:/,/^contexts:/s/^  name: /name /p' ../admin.conf
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || sed -n -e '/^endpoint /p' -e '/^name /p' /var/lib/ironstrap/kubeadm-receipt
 "#;
@@ -147,7 +151,7 @@ pub struct Machine {
     pub has: BTreeSet<String>,
     /// Files that name an authority, with that authority in base64 (PEM inside).
     pub authorities: Vec<(String, String)>,
-    /// What the cluster was made as: `kubernetes`, `pods`, `services`, `endpoint`, `name`.
+    /// What the cluster was made as: `kubernetes`, `pods`, `services`, `endpoint`, `name`; `address` is the control plane's own.
     pub identity: BTreeMap<String, String>,
 }
 

@@ -213,6 +213,7 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
 fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
     let Fix::Run(fix) = want("the pods of w1 can be reached", &Fleet::default()).fix else { panic!() };
     let (_, own) = fix.split_once("announced() {").unwrap();
+    let address = common::lab().nodes.iter().find(|node| node.name == "w1").unwrap().ip;
     let ago = |seconds: i64| {
         let rfc3339 = &time::format_description::well_known::Rfc3339;
         (OffsetDateTime::now_utc() - time::Duration::seconds(seconds)).format(rfc3339).unwrap()
@@ -226,11 +227,13 @@ fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
         ran[0]
     };
     assert_eq!(
-        run(format!("{} 10.0.0.2", ago(5)), format!("f {}", ago(60))),
+        run(format!("{} {address}", ago(5)), format!("f {}", ago(60))),
         (true, false),
         "it is announced"
     );
     assert_eq!(run(ago(5), format!("f {}", ago(60))), (false, true), "it was there before the Node");
+    let elsewhere = format!("{} 10.0.0.2", ago(600));
+    assert_eq!(run(elsewhere, format!("f {}", ago(60))), (false, true), "the Node has another address now");
     assert_eq!(run(ago(600), format!("f {}", ago(60))), (false, true), "it should have done so by now");
     assert_eq!(run(ago(9), format!("f {}", ago(5))), (false, false), "it started a moment ago");
     assert_eq!(run(ago(9), "f".into()), (false, false), "it does not run");

@@ -32,6 +32,7 @@ pub fn refusals(
         errors.extend(changed_role(node, machine).map(|error| (error, true)));
         if machine.runs_control_plane() {
             errors.extend(changed_identity(cluster, node, machine).map(|error| (error, true)));
+            errors.extend(changed_address(cluster, node, machine).map(|error| (error, true)));
         }
     }
     errors
@@ -109,6 +110,27 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     )
 }
 
+/// The other members of etcd know a control plane by its address, and so do the certificates of both.
+fn changed_address(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
+    let (is, says, name) = (machine.identity.get("address")?, node.ip.to_string(), &node.name);
+    let back = format!("give the machine {is} again, or put it back as `ip` of [nodes.{name}]");
+    let hint = match cluster.control_planes().count() {
+        0..3 => back,
+        _ => format!(
+            "{back}; or change one control plane at a time: with the old `ip` in the inventory `ironstrap remove {name}`, then apply with the new one"
+        ),
+    };
+    let what = format!("is a control plane with the address {is}, and the inventory says {says}");
+    (*is != says).then(|| {
+        Error::new(Kind::Refused, what)
+            .on(name)
+            .because(
+                "the address of a control plane cannot be changed in place: etcd and certificates have it",
+            )
+            .hint(hint)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -154,6 +176,22 @@ mod tests {
         }
         assert_eq!(says(plane, &["kubelet.conf"]), None, "it has still to join");
         assert_eq!(says(worker, &["client-certificate", "etcd"]), None, "an etcd of somebody's own");
+    }
+
+    #[test]
+    fn a_control_plane_keeps_its_address() {
+        let (cluster, trust) = (cluster(), crate::pki::tests::cluster());
+        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let node = &cluster.nodes[0];
+        let (_, mut machine) = machine(&node.name, &RUNS);
+        let mut refused = |address: &str| {
+            machine.identity.insert("address".into(), address.into());
+            let machines = [(node.name.clone(), machine.clone())].into();
+            refusals(&cluster, &heard(&machines), &trust, ("demo.trust", true)).pop()
+        };
+        assert_eq!(refused(&node.ip.to_string()), None);
+        let (error, everybody) = refused("198.18.0.99").unwrap();
+        assert!(everybody && error.what.contains("198.18.0.99"), "{error:?}");
     }
 
     #[test]

@@ -119,11 +119,14 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     };
     let name = &node.name;
     about(cx, node, format!("{name} is registered as {want}"), want, test).run(sh!(
-        "{KUBECTL}patiently kubectl wait node/{name} --for='jsonpath={.status.nodeInfo.kubeletVersion}=v{version}' --timeout=20s >/dev/null ||\n\
+        "{KUBECTL}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
+         patiently registered ||\n\
          { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
         KUBECTL,
         name,
-        version = cx.cluster.kubernetes
+        path = r#"jsonpath={.status.nodeInfo.kubeletVersion} {.status.addresses[?(@.type=="InternalIP")].address}"#,
+        version = cx.cluster.kubernetes,
+        ip = node.ip
     ))
 }
 
@@ -155,28 +158,36 @@ const HEARD: &str = r#"heard() {
 "#;
 
 /// A Node that is made anew has another range of pods, and says nothing of how to reach it: flannel reads the one and
-/// writes the other when it starts, and not again (flannel, `pkg/subnet/kube`).
+/// writes the other when it starts, and not again (flannel, `pkg/subnet/kube`). The same goes for the Node's address.
 fn announced(cx: &Cx, node: &Node) -> Want {
     const REACHED_BY: &str = "flannel.alpha.coreos.com/public-ip";
-    let name = &node.name;
-    let test = |object: &Value| {
+    let (name, ip) = (&node.name, node.ip.to_string());
+    let fix = Sh::raw(ANNOUNCED).replaced("NODE", name).replaced("ADDRESS", &ip);
+    let test = move |object: &Value| {
         let by = object.pointer("/metadata/annotations").and_then(|all| all[REACHED_BY].as_str());
-        (by.is_some(), "no word of how to reach its pods".into())
+        let have = by
+            .map_or("no word of how to reach its pods".into(), |by| format!("announced by flannel at {by}"));
+        (by == Some(ip.as_str()), have)
     };
-    let fix = Sh::raw(ANNOUNCED).replaced("NODE", name);
-    about(cx, node, format!("the pods of {name} can be reached"), "announced by flannel".into(), test)
-        .run(diagnosis::hopeless() + KUBECTL + fix + "patiently announced")
-        .reaches()
+    about(
+        cx,
+        node,
+        format!("the pods of {name} can be reached"),
+        format!("announced by flannel at {}", node.ip),
+        test,
+    )
+    .run(diagnosis::hopeless() + KUBECTL + fix + "patiently announced")
+    .reaches()
 }
 
-/// A pod of flannel that started a moment ago is still at it, unless the Node was made after that.
+/// A pod of flannel that started a moment ago is still at it, unless the Node was made after that or has another address.
 const ANNOUNCED: &str = r#"announced() {
   said=$(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.flannel\.alpha\.coreos\.com/public-ip}') || return 1
   set -- $said
-  [ -z "${2:-}" ] || return 0
+  [ "${2:-}" != ADDRESS ] || return 0
   made=${1:-}
   [ -n "$made" ] || return 1
-  echo 'flannel does not announce the pods of' NODE >&2
+  echo 'flannel does not announce the pods of' NODE at ADDRESS >&2
   all=$(kubectl -n kube-flannel get pods --field-selector spec.nodeName=NODE -l app=flannel \
     -o 'jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}') || return 1
   echo "$all" | while read -r pod started; do

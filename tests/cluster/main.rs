@@ -20,6 +20,7 @@ mod grown;
 mod killed;
 mod lab;
 mod made;
+mod moved;
 mod older;
 mod part;
 mod planes;
@@ -67,6 +68,7 @@ fn scenarios() -> Vec<Scenario> {
         preflight::SCENARIOS,
         made::SCENARIOS,
         settings::SCENARIOS,
+        moved::SCENARIOS,
         addons::SCENARIOS,
         twice::SCENARIOS,
         refused::SCENARIOS,

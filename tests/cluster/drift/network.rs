@@ -136,6 +136,12 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "network: a node announced at another address",
+        by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip=198.18.0.99 --overwrite"),
+        shows: &[("m1", "nodes", "the pods of w2 can be reached", "announced by flannel at 198.18.0.99")],
+        ..KIND
+    },
+    Kind {
         says: "network: a Node no longer says how to reach its pods",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip-"),
         shows: &[("m1", "nodes", "the pods of w2 can be reached", "no word of how to reach its pods")],
