@@ -104,7 +104,12 @@ const COREDNS: &[Field] = &[
 ];
 
 const REGISTRY: &[Field] = &[
-    field("mirrors", Texts, Required(r#"mirrors = ["https://mirror.example.com"]"#), "URLs, tried in order"),
+    field(
+        "mirrors",
+        Texts,
+        Required(r#"mirrors = ["https://mirror.example.com"]"#),
+        "URLs, tried in order; one with /v2/PROJECT is asked there",
+    ),
     field("fallback", Switch, Default("true"), "ask the registry itself where no mirror has the image"),
     field("ca", Text, Optional, "a PEM file of the CA of the mirrors"),
     field("skip-verify", Switch, Default("false"), "trust mirrors without looking at their certificates"),

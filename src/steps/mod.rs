@@ -27,6 +27,7 @@ mod uploads;
 
 pub use installed::REPLACE_COREFILE;
 pub use kubelet::KEY as PACKAGE_KEY;
+pub use runtime::has_api_path;
 
 /// Steps that are taken together: their fixes go to a machine as one script.
 #[derive(Clone, Copy)]

@@ -105,14 +105,23 @@ fn config(cluster: &Cluster) -> Result<String> {
     Ok(format!("# Kept by ironstrap: its own settings, and [containerd] of the inventory over them.\n{text}"))
 }
 
+/// A project of a registry that stands for another registry, as Harbor's `https://harbor.example.com/v2/dockerhub`: containerd
+/// is not to put another `/v2` behind it (containerd, docs/hosts.md, `override_path`).
+pub fn has_api_path(url: &str) -> bool {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    path.strip_prefix("v2/").is_some_and(|rest| !rest.trim_matches('/').is_empty())
+}
+
 fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     let host = &registry.host;
     let ca = registry.ca.as_ref().map(|_| format!("{CERTS}/{host}/ca.crt"));
     // Without a fallback the mirror stands in for the registry itself: a missing image is missing at once.
     let server = if registry.fallback { "" } else { registry.mirrors.first().map_or("", String::as_str) };
+    let mirror = |url: &String| json!({"url": url, "override_path": has_api_path(url)});
     let values = json!({
-        "server": server, "mirrors": registry.mirrors, "ca": ca.clone().unwrap_or_default(),
-        "skip_verify": registry.skip_verify,
+        "server": server, "override_path": has_api_path(server),
+        "mirrors": registry.mirrors.iter().map(mirror).collect::<Vec<_>>(),
+        "ca": ca.clone().unwrap_or_default(), "skip_verify": registry.skip_verify,
     });
     let text = template::render("hosts.toml", values)?;
     let that = format!("images of {host} come from its mirrors");
@@ -170,6 +179,28 @@ fn exports(cluster: &Cluster) -> Sh {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mirror_with_the_path_of_a_project_is_asked_there() {
+        for url in ["https://harbor.example.com/v2/dockerhub", "http://198.18.0.1:5000/v2/a/b/"] {
+            assert!(has_api_path(url), "{url}");
+        }
+        for url in [
+            "https://m.example.com",
+            "https://m.example.com/v2",
+            "https://m.example.com/v2/",
+            "https://m/x",
+            "",
+        ] {
+            assert!(!has_api_path(url), "{url}");
+        }
+        let mirrors = vec!["https://a.example/v2/hub".to_string(), "https://b.example".to_string()];
+        let registry =
+            Registry { host: "docker.io".into(), mirrors, fallback: false, ca: None, skip_verify: false };
+        let wants = super::mirrors(&registry).unwrap();
+        let text = format!("{:?}", wants[0].fix);
+        assert_eq!(text.matches("override_path = true").count(), 2, "the server and its mirror: {text}");
+    }
 
     #[test]
     fn old_halfway_and_unheld_containerds_are_not_enough() {

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::shell::{SOURCES, Sh, sh};
 use crate::step::Ask;
+use crate::steps::has_api_path;
 use crate::trial::untried;
 
 /// Defines `fetch FILE URL OPTION…`, which gives the file what is there; or says why not, in a line. It fails with 2 where
@@ -171,7 +172,10 @@ fn host(image: &str) -> &str {
 /// Where containerd will ask for its images: one of them has to answer.
 fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
     let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
-    let v2 = |url: &str| format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2"));
+    let v2 = |url: &str| match has_api_path(url) {
+        true => format!("{}/", url.trim_end_matches('/')),
+        false => format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2")),
+    };
     let direct =
         if host == "docker.io" { "https://registry-1.docker.io" } else { &format!("https://{host}") };
     let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(direct), "")] };
@@ -234,6 +238,9 @@ mod tests {
         cluster.registries = vec![mirror("_default"), mirror("quay.io")];
         let both = |direct: &str| [("https://mirror.example/v2/".to_string(), ""), (direct.to_string(), "")];
         assert_eq!(urls(&cluster, "ghcr.io"), both("https://ghcr.io/v2/"));
+        cluster.registries[1].mirrors[0] += "/quay/";
+        assert_eq!(urls(&cluster, "quay.io")[0].0, "https://mirror.example/v2/quay/");
+        cluster.registries[1].mirrors[0] = "https://mirror.example/v2".into();
         cluster.registries[1].fallback = false;
         assert_eq!(urls(&cluster, "quay.io"), both("")[..1]);
         for change in [|r: &mut Registry| r.skip_verify = true, |r: &mut Registry| r.ca = Some("PEM".into())]
