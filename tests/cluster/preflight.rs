@@ -75,6 +75,13 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
         &["/etc/systemd/system/kubelet.service.d/20-vagrant.conf:2: --node-ip=10.0.2.15"],
         "rm -r /etc/systemd/system/kubelet.service.d; systemctl daemon-reload",
     ),
+    (
+        "w2",
+        "apt-get -qq update && apt-get -qq install -y nftables >/dev/null && nft add table inet mine &&
+        nft add chain inet mine forward '{ type filter hook forward priority 0; policy drop; }'",
+        &["its packet filter drops what it forwards", "nft inet mine forward: policy drop"],
+        "nft delete table inet mine",
+    ),
 ];
 
 fn in_the_way(world: &World) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::Side;
 use super::{End, Listening, REFUSED, STRANGER, VXLAN, Way};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 
@@ -30,7 +30,32 @@ pub fn judge(
     let mut found = cut_off(cluster, came, &failed, joining, listening);
     found.extend(narrow(came, joining));
     found.extend(far(came));
+    found.extend(shut(cluster, joining, listening));
     found
+}
+
+/// Machines that let nothing through to pods. The ports of machines are open there, and pods reach nobody.
+fn shut(
+    cluster: &Cluster,
+    joining: &BTreeSet<String>,
+    listening: &BTreeMap<String, Listening>,
+) -> Vec<Misfit> {
+    let misfit = |name: &String| {
+        let node = cluster.node(name).filter(|_| matches!(cluster.network, Network::Flannel(_)))?;
+        let chains = listening.get(name)?.filter.shown(Side::Forward, &[], node.ip.is_ipv6());
+        let hint = format!(
+            "let these chains accept what comes from and goes to {pods}, and write that where the firewall keeps its rules: \
+             nft add rule CHAIN ip saddr {pods} accept; nft add rule CHAIN ip daddr {pods} accept",
+            pods = cluster.pods
+        );
+        let error =
+            Error::new(Kind::Refused, "its packet filter drops what it forwards, and so what pods send")
+                .on(name)
+                .hint(hint);
+        let error = chains.iter().fold(error, |error, chain| error.because(chain.clone()));
+        (!chains.is_empty()).then_some(Misfit { check: "Reach", error, harmless: false })
+    };
+    joining.iter().filter_map(misfit).collect()
 }
 
 /// Who is to blame, and whether for what it sends: the machine that is not reached, but for a newcomer that reaches nobody

@@ -20,7 +20,8 @@ pub(super) const RULES: Sh = Sh::raw(
     if x=$(timeout 3 "$@" 2>&1); then
       echo "$rules_for read $part_of"
       printf '%s\n' "$x" | awk -v n="$rules_for" -v of="$part_of" '/ -[jg] (ACCEPT|RETURN|LOG|MARK|MASQUERADE)( |$)/ { next }
-        /^table|^\tchain| hook |^[*:]| -[jg] |drop|reject|DROP|REJECT|jump|goto/ {
+        /^\tchain/ { forward = 0 } / hook forward / { forward = 1 }
+        /^table|^\tchain| hook |^[*:]| -[jg] |drop|reject|DROP|REJECT|jump|goto/ || forward && / accept/ {
           if (++k > 1000) { print n " unread " of ": more than 1000 lines"; exit }
           print n " " of " " $0
         }'
@@ -43,6 +44,7 @@ pub(super) const RULES: Sh = Sh::raw(
 pub enum Side {
     In,
     Out,
+    Forward,
 }
 
 /// Something that drops or rejects packets.
@@ -70,6 +72,8 @@ pub struct Filter {
 struct Chain {
     side: Option<Side>,
     drops: bool,
+    /// It lets something in, beside answers.
+    accepts: bool,
     /// What drops or rejects something.
     rules: Vec<String>,
     /// Chains of the same table that packets may be sent to.
@@ -147,6 +151,7 @@ fn of_nft(lines: &[&str]) -> Chains {
                 chain.side = match *hook {
                     "prerouting" | "input" | "ingress" => Some(Side::In),
                     "output" | "postrouting" | "egress" => Some(Side::Out),
+                    "forward" => Some(Side::Forward),
                     _ => None,
                 };
                 chain.drops = after(&words, ["policy"; 2]) == ["drop"];
@@ -158,6 +163,7 @@ fn of_nft(lines: &[&str]) -> Chains {
                 if drops || foreign.iter().any(|target| text.contains(target)) {
                     chain.rules.push(text.to_string());
                 }
+                chain.accepts |= words.contains(&"accept") && !words.contains(&"established");
                 chain.jumps.extend(after(&words, ["jump", "goto"]).iter().map(|name| name.to_string()));
             }
         }
@@ -203,6 +209,13 @@ fn reachable(chains: &Chains) -> Vec<(bool, Rule)> {
             let family = table.split_once(' ').map_or("", |(family, _)| family).to_string();
             found.push((policy, Rule { side, family, text }));
         };
+        if side == Side::Forward {
+            // flannel has rules in the chain of iptables that accept its own. What others accept is theirs to know.
+            if chain.drops && !chain.accepts && chain.jumps.is_empty() && base != "FORWARD" {
+                rule(true, shown(table, base, None));
+            }
+            continue;
+        }
         if chain.drops {
             rule(true, shown(table, base, None));
         }
@@ -246,137 +259,4 @@ fn may_match(rule: &str, ports: &[u16]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(of: &str, text: &str) -> Filter {
-        let lines: Vec<String> = text.lines().map(|line| format!("{of} {line}")).collect();
-        Filter::read(lines.iter().map(String::as_str))
-    }
-
-    const NFT: &str = "# Warning: table ip filter is managed by iptables-nft, do not touch!
-table ip filter {
-\tchain INPUT {
-\t\ttype filter hook input priority filter; policy drop;
-\t\ttcp dport 6443 counter reject
-\t\tip protocol tcp tcp dport { 2379, 2380 }  counter drop
-\t\tip saddr 192.0.2.7 xt target \"REJECT\"
-\t}
-\tchain FORWARD {
-\t\ttype filter hook forward priority filter; policy drop;
-\t}
-}
-table ip6 filter {
-\tchain INPUT {
-\t\ttype filter hook input priority filter; policy drop;
-\t}
-}
-table inet mine {
-\tset bad {
-\t\ttype ipv4_addr
-\t}
-
-\tchain input {
-\t\ttype filter hook input priority filter; policy accept;
-\t\ttcp dport { 22, 80-90 } ip saddr @bad counter reject with icmp port-unreachable
-\t\tiifname \"eth0\" jump more comment \"drop it\"
-\t\ttcp dport vmap { 22 : accept, 10250 : drop }
-\t\ttcp dport != 22 ip saddr 192.0.2.8 drop
-\t\tlog prefix \"drop: \" accept
-\t}
-
-\tchain more {
-\t\tudp dport 8472 counter drop
-\t}
-
-\tchain nobody {
-\t\tdrop
-\t}
-
-\tchain early {
-\t\ttype filter hook prerouting priority raw; policy accept;
-\t\tudp dport 30000 drop
-\t}
-
-\tchain out {
-\t\ttype filter hook output priority filter; policy accept;
-\t\treject with icmpx admin-prohibited
-\t}
-}
-";
-
-    #[test]
-    fn of_nfts_rules_those_are_shown_that_packets_come_across() {
-        let filter = read("nft", NFT);
-        let shown = |side, ports: &[u16], v6| filter.shown(side, ports, v6);
-        let api = [
-            "nft ip filter INPUT: policy drop",
-            "nft inet mine input: tcp dport vmap { 22 : accept, 10250 : drop }",
-            "nft inet mine input: tcp dport != 22 ip saddr 192.0.2.8 drop",
-            "nft ip filter INPUT: tcp dport 6443 counter reject",
-            "nft ip filter INPUT: ip saddr 192.0.2.7 xt target \"REJECT\"",
-        ];
-        assert_eq!(shown(Side::In, &[6443], false), api);
-        let two = shown(Side::In, &[2380, 8472], false);
-        assert!(two.contains(&"nft inet mine more: udp dport 8472 counter drop".to_string()), "{two:?}");
-        assert_eq!(two.last().unwrap(), "nft ip filter INPUT: ip saddr 192.0.2.7 xt target \"REJECT\"");
-        assert_eq!(two.len(), 6, "as many as are read: {two:?}");
-        let all = shown(Side::In, &[80, 2380, 6443, 8472], false);
-        assert_eq!((all.len(), all[6].as_str()), (7, "… and 2 more"), "{all:?}");
-        assert_eq!(
-            shown(Side::Out, &[6443], false),
-            ["nft inet mine out: reject with icmpx admin-prohibited"]
-        );
-        let early = "nft inet mine early: udp dport 30000 drop".to_string();
-        assert!(shown(Side::In, &[30000], false).contains(&early));
-        assert_eq!(shown(Side::In, &[6443], true)[0], "nft ip6 filter INPUT: policy drop");
-    }
-
-    /// As ufw's are, but for most of them.
-    const IPTABLES: &str = "*mangle
-:PREROUTING ACCEPT [0:0]
--A PREROUTING -s 192.0.2.9/32 -j DROP
-*filter
-:INPUT DROP [12:720]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:ufw-before-input - [0:0]
-:ufw-logging-deny - [0:0]
-:ufw-skip-to-policy-input - [0:0]
-:ufw-user-output - [0:0]
--A INPUT -j ufw-before-input
--A ufw-before-input -m conntrack --ctstate INVALID -j ufw-logging-deny
--A ufw-before-input -m conntrack --ctstate INVALID -j DROP
--A ufw-before-input -p tcp -m multiport --dports 137,138:139 -j ufw-skip-to-policy-input
--A ufw-before-input -p tcp -m tcp ! --dport 22 -m comment --comment \"-j ACCEPT\" -j REJECT --reject-with tcp-reset
--A ufw-skip-to-policy-input -j DROP
--A ufw-user-output -j DROP
-";
-
-    #[test]
-    fn of_iptables_rules_those_are_shown_that_packets_come_across() {
-        let filter = read("iptables", IPTABLES);
-        let shown = [
-            "iptables -P INPUT DROP",
-            "iptables -A ufw-before-input -m conntrack --ctstate INVALID -j DROP",
-            "iptables -A ufw-before-input -p tcp -m tcp ! --dport 22 -m comment --comment \"-j ACCEPT\" -j REJECT --reject-with tcp-reset",
-            "iptables -A ufw-skip-to-policy-input -j DROP",
-            "iptables -t mangle -A PREROUTING -s 192.0.2.9/32 -j DROP",
-        ];
-        assert_eq!(filter.shown(Side::In, &[6443], false), shown);
-        assert_eq!(filter.shown(Side::Out, &[6443], false), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_rule_is_cut_and_what_could_not_be_read_is_said() {
-        let long = format!(
-            "table inet a {{\n\tchain b {{\n\t\ttype filter hook input priority 0; policy accept;\n\t\tip saddr {{ {} }} drop",
-            "192.0.2.1, ".repeat(40)
-        );
-        let shown = read("nft", &long).shown(Side::In, &[1], false);
-        assert_eq!((shown.len(), shown[0].chars().count(), shown[0].ends_with('…')), (1, WIDTH, true));
-        let filter = Filter::read(["unread there is no nft", "up tcp 6443"].into_iter());
-        assert_eq!((filter.read, filter.unread.as_slice()), (false, &["there is no nft".to_string()][..]));
-        assert!(Filter::read(["read nft"].into_iter()).read, "and there are none");
-    }
-}
+mod tests;
