@@ -1,6 +1,7 @@
 //! After a failure: the machines that it is about are asked what they know of it, once, and the error gets its cause
 //! or their last words. Which lines tell what is up to `diagnosis`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -56,7 +57,9 @@ impl<S: Shell> Fleetwork<S> {
             let own = all.remove(0).with_error(&error);
             all.insert(0, own);
             let findings = diagnosis::findings(&all, self.cluster.etcd_dir());
-            self.members[i].left = Some(explained(error, &findings, &all));
+            let about =
+                self.members[i].work.trouble.iter().flat_map(|trouble| trouble.about.clone()).collect();
+            self.members[i].left = Some(explained(error, &findings, all, &about));
             let node = self.members[i].node.name.clone();
             findings.into_iter().for_each(|finding| self.events.tell(cause(node.clone(), finding)));
         }
@@ -112,17 +115,31 @@ impl<S: Shell> Fleetwork<S> {
     }
 }
 
-fn explained(error: Error, findings: &[Finding], heard: &[Heard]) -> Error {
+/// `about`: the machines that the failure is about, where those are others than the one that failed.
+fn explained(error: Error, findings: &[Finding], mut heard: Vec<Heard>, about: &BTreeSet<String>) -> Error {
     if !findings.is_empty() {
         return error.because(diagnosis::lines(findings).join("\n"));
     }
-    let last = diagnosis::last_words(heard);
-    if last.is_empty() {
+    match about.is_empty() {
+        true => heard.truncate(1),
+        false => heard.retain(|heard| about.contains(&heard.node)),
+    }
+    let last = diagnosis::last_words(&heard);
+    if last.is_empty() || gives_a_reason(&error) {
         return error;
     }
     error
         .because("no known cause; the last words:")
         .because(last.iter().map(|line| format!("  {line}\n")).collect::<String>())
+}
+
+/// What failed said more than that it had waited: what machines said meanwhile is noise beside it.
+fn gives_a_reason(error: &Error) -> bool {
+    let waited =
+        ["waited ", "timed out", "deadline exceeded", "no waiting helps", "no word", "without a word"];
+    let says = |line: &&String| !line.starts_with("exit ");
+    let own: Vec<&String> = error.cause.iter().filter(says).collect();
+    !own.is_empty() && !error.cause.iter().any(|line| waited.iter().any(|words| line.contains(words)))
 }
 
 fn cause(node: String, finding: Finding) -> Event {

@@ -283,8 +283,9 @@ fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
         let error = reasons.fold(error, |error, reason| error.because(reason));
         return error.hint(format!("{hint}; then run it again: it goes on from here"));
     }
+    let words = if said.is_empty() { "without a word" } else { "after these words:" };
     error
-        .because(format!("exit {status}, after these words:"))
+        .because(format!("exit {status}, {words}"))
         .because(tail(said))
         .hint("see to it, then run it again: it goes on from here")
 }
@@ -349,5 +350,6 @@ mod tests {
         assert_eq!(error.hint.as_deref(), Some("reboot it; then run it again: it goes on from here"));
         let error = failure(&changes[0], 1, &lines(&["noise"]));
         assert_eq!(error.cause, ["exit 1, after these words:", "noise"]);
+        assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without a word"]);
     }
 }
