@@ -1,6 +1,6 @@
 //! `plan`: ask, and show what is not as the inventory says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 
@@ -131,12 +131,18 @@ fn summary(
         return;
     }
     let are = if changes == 1 { "is" } else { "are" };
-    let drifted = plan.iter().filter(|(_, changes)| !changes.is_empty()).count();
+    let names: BTreeSet<&str> = start.about().map(|member| member.node.name.as_str()).collect();
+    // With --limit, what belongs to the whole cluster may be asked of a machine that is left out.
+    let (drifted, others): (Vec<&OfNode>, Vec<&OfNode>) = plan
+        .iter()
+        .filter(|(_, changes)| !changes.is_empty())
+        .partition(|(node, _)| names.contains(node.as_str()));
+    let (drifted, cluster) = (drifted.len(), if others.is_empty() { "" } else { " and in the cluster" });
     let open = |change: &Change| matches!(change.state, State::Unconfirmed(_));
     let only_open = plan.iter().flat_map(|(_, changes)| changes).all(open);
     let would = if only_open { "asks before it would" } else { "would" };
     report::err(&format!(
-        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of} ({seconds:.1} s); `ironstrap apply -i {inventory}` {would} change that"
+        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of}{cluster} ({seconds:.1} s); `ironstrap apply -i {inventory}` {would} change that"
     ));
     more.iter().for_each(|line| report::err(line));
 }
