@@ -6,6 +6,8 @@ LAB := tests/lab/lab
 LANES := tests/lanes
 BIN := target/debug/ironstrap
 INVENTORY := tests/lab/inventory.toml
+# The inventory names the folder of this lab; lanes have labs of their own.
+unexport IRONSTRAP_LAB
 
 .PHONY: help cluster test test-all test-results bench bench-fleet clean-lab tools
 
