@@ -180,6 +180,10 @@ fn address(
     let example = "an address is a name or an IP address, and a port if need be";
     match words::host_and_port(address) {
         _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
+        Some((host, _)) if words::is_broken_ip(host) => wrong(
+            "this is no IP address",
+            "an IPv4 address is four numbers from 0 to 255, as in \"198.18.0.11\"",
+        ),
         Some((host, port)) if alias(host) => {
             if port.is_some() && table.value("port").is_some() && port != ssh.port {
                 return wrong("this port is not that of `port`", "say one of them");

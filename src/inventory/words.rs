@@ -23,9 +23,12 @@ pub fn is_subdomain(text: &str) -> bool {
 
 /// An address, or a name that can be looked up.
 pub fn is_host(text: &str) -> bool {
-    // All digits and dots is an address that went wrong.
-    let numeric = text.chars().all(|c| c.is_ascii_digit() || c == '.');
-    text.parse::<IpAddr>().is_ok() || (!numeric && is_subdomain(&text.to_lowercase()))
+    text.parse::<IpAddr>().is_ok() || (!is_broken_ip(text) && is_subdomain(&text.to_lowercase()))
+}
+
+/// All digits and dots, and no address.
+pub fn is_broken_ip(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_digit() || c == '.') && text.parse::<IpAddr>().is_err()
 }
 
 /// `host`, `host:port`, `[::1]`, `[::1]:port`, `::1`: the host, and the port where there is one.
