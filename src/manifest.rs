@@ -1,7 +1,21 @@
-//! Objects as a manifest has them against objects as the cluster has them. Only what the manifest says counts:
-//! defaults, status and what others added are left alone. Pure.
+//! Objects as a manifest has them against objects as the cluster has them. Status, metadata that others added and the API
+//! server's defaults are left alone. Pure.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+mod defaults;
+mod patch;
+
+pub use patch::patch;
+
+/// Whose a manifest is, and so how closely its object is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// ironstrap's own or kubeadm's: a field that the manifest lacks has the API server's default.
+    Ours,
+    /// The user's: controllers and other tools may add fields. Only rights are compared as a whole.
+    Users,
+}
 
 /// A field that is not as the manifest says.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,54 +23,171 @@ pub struct Difference {
     /// `spec.template.spec.containers[flannel].image`
     pub path: String,
     pub have: Option<Value>,
+    /// Null: there must be none.
     pub want: Value,
 }
 
 /// Maps that mean less with every key that is added; the API server itself replaces them as a whole.
 const EXACT: &[&str] = &["selector", "matchLabels", "nodeSelector"];
 
+/// The fields of RBAC's objects that give rights.
+const RIGHTS: &[&str] = &["rules", "aggregationRule", "subjects", "roleRef"];
+
+/// The fields of other objects in which an addition changes what runs.
+const WHOLE: &[(&str, &str)] = &[
+    ("DaemonSet", "spec"),
+    ("Deployment", "spec"),
+    ("Service", "spec"),
+    ("ServiceAccount", "automountServiceAccountToken"),
+];
+
+/// Labels and annotations of pods: `kubectl rollout restart` leaves one there.
+const POD_METADATA: &str = "spec.template.metadata";
+
 /// Where `have` is not what `want` says.
-pub fn differences(want: &Value, have: &Value) -> Vec<Difference> {
-    let mut found = Vec::new();
-    compare("", want, Some(have), &mut found);
-    found
+pub fn differences(want: &Value, have: &Value, whose: Whose) -> Vec<Difference> {
+    let mut comparison = Comparison { whole: whole(want, whose), found: Vec::new() };
+    comparison.value(&Place::default(), want, Some(have));
+    comparison.found
 }
 
 /// Differences as two texts, to be shown as one diff.
 pub fn texts(differences: &[Difference]) -> (String, String) {
-    let line = |path: &str, value: &Value| format!("{path}: {value}\n");
+    let line = |path: &str, value: &Value| match value {
+        Value::Null => format!("{path}: none\n"),
+        value => format!("{path}: {value}\n"),
+    };
     let have = differences.iter().filter_map(|d| d.have.as_ref().map(|have| line(&d.path, have))).collect();
     let want = differences.iter().map(|d| line(&d.path, &d.want)).collect();
     (have, want)
 }
 
-fn compare(path: &str, want: &Value, have: Option<&Value>, found: &mut Vec<Difference>) {
-    match (want, have) {
-        (Value::Object(want), Some(Value::Object(have))) => {
-            for (key, value) in want {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare(&path, value, have.get(key), found);
-            }
-            if EXACT.iter().any(|key| path == *key || path.ends_with(&format!(".{key}"))) {
-                let more = have.iter().filter(|(key, _)| !want.contains_key(*key));
-                let more = more.map(|(key, value)| (format!("{path}.{key}"), Some(value.clone())));
-                found.extend(more.map(|(path, have)| Difference { path, have, want: Value::Null }));
-            }
-        }
-        (Value::Array(want), Some(Value::Array(have))) if want.iter().all(|item| name(item).is_some()) => {
-            for item in want {
-                let theirs = have.iter().find(|other| name(other) == name(item));
-                compare(&format!("{path}[{}]", name(item).unwrap_or_default()), item, theirs, found);
-            }
-        }
-        (Value::Array(want), Some(Value::Array(have))) if want.len() == have.len() => {
-            for (i, (want, have)) in want.iter().zip(have).enumerate() {
-                compare(&format!("{path}[{i}]"), want, Some(have), found);
-            }
-        }
-        (want, have) if same(want, have) => {}
-        (want, have) => found.push(Difference { path: path.into(), have: have.cloned(), want: want.clone() }),
+/// The fields of this object that are compared as a whole.
+fn whole(manifest: &Value, whose: Whose) -> Vec<&'static str> {
+    let text = |key: &str| manifest.get(key).and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion").starts_with("rbac.authorization.k8s.io/") {
+        // A controller fills in the rules of a ClusterRole that has those of others.
+        let filled = manifest.get("aggregationRule").is_some_and(|rule| !rule.is_null());
+        return RIGHTS.iter().copied().filter(|field| !(filled && *field == "rules")).collect();
     }
+    let of_kind = WHOLE.iter().filter(|(kind, _)| whose == Whose::Ours && *kind == text("kind"));
+    of_kind.map(|(_, field)| *field).collect()
+}
+
+/// Where in an object a comparison is.
+#[derive(Default)]
+struct Place {
+    /// For people.
+    path: String,
+    /// The same without the items of lists.
+    trail: String,
+}
+
+impl Place {
+    fn field(&self, key: &str) -> Place {
+        let under = |text: &str| if text.is_empty() { key.to_string() } else { format!("{text}.{key}") };
+        Place { path: under(&self.path), trail: under(&self.trail) }
+    }
+
+    fn item(&self, item: &Value, at: usize) -> Place {
+        let label = name(item).map_or_else(|| at.to_string(), str::to_string);
+        Place { path: format!("{}[{label}]", self.path), trail: self.trail.clone() }
+    }
+
+    fn first(&self) -> &str {
+        self.trail.split('.').next().unwrap_or_default()
+    }
+}
+
+struct Comparison {
+    whole: Vec<&'static str>,
+    found: Vec<Difference>,
+}
+
+impl Comparison {
+    fn value(&mut self, at: &Place, want: &Value, have: Option<&Value>) {
+        match (want, have) {
+            (Value::Object(want), Some(Value::Object(have))) => self.fields(at, want, have),
+            (Value::Array(want), Some(Value::Array(have))) => self.items(at, want, have),
+            (want, have) if same(want, have) => {}
+            (want, have) => self.found(at, have, want.clone()),
+        }
+    }
+
+    fn fields(&mut self, at: &Place, want: &Map<String, Value>, have: &Map<String, Value>) {
+        for (key, value) in want {
+            self.value(&at.field(key), value, have.get(key));
+        }
+        let selects = EXACT.iter().any(|key| at.trail == *key || at.trail.ends_with(&format!(".{key}")));
+        for (key, value) in have.iter().filter(|(key, _)| !want.contains_key(*key)) {
+            let at = at.field(key);
+            match self.is_whole(&at).then(|| defaults::of(&at.trail, want)) {
+                Some(Some(default)) => self.value(&at, &default, Some(value)),
+                Some(None) if !is_nothing(value) => self.found(&at, Some(value), Value::Null),
+                None if selects => self.found(&at, Some(value), Value::Null),
+                _ => {}
+            }
+        }
+    }
+
+    fn items(&mut self, at: &Place, want: &[Value], have: &[Value]) {
+        // The order of rights has no meaning.
+        let in_any_order = want.iter().all(|item| name(item).is_some()) || self.gives_rights(at);
+        if in_any_order {
+            self.items_in_any_order(at, want, have);
+        } else if want.len() == have.len() {
+            for (i, (want, have)) in want.iter().zip(have).enumerate() {
+                self.value(&at.item(&Value::Null, i), want, Some(have));
+            }
+        } else {
+            self.found(at, Some(&Value::from(have)), Value::from(want));
+        }
+    }
+
+    fn items_in_any_order(&mut self, at: &Place, want: &[Value], have: &[Value]) {
+        let mut left: Vec<(usize, &Value)> = have.iter().enumerate().collect();
+        let mut changed: Vec<(usize, &Value)> = Vec::new();
+        for (i, item) in want.iter().enumerate() {
+            match left.iter().position(|(_, other)| self.is_equal(at, item, other)) {
+                Some(equal) => drop(left.remove(equal)),
+                None => changed.push((i, item)),
+            }
+        }
+        for (i, item) in changed {
+            let alike = left.iter().position(|(_, other)| name(other) == name(item));
+            let theirs = alike.map(|alike| left.remove(alike).1);
+            self.value(&at.item(item, i), item, theirs);
+        }
+        if self.is_whole(at) {
+            for (i, item) in left {
+                self.found(&at.item(item, i), Some(item), Value::Null);
+            }
+        }
+    }
+
+    fn is_equal(&self, at: &Place, want: &Value, have: &Value) -> bool {
+        let mut comparison = Comparison { whole: self.whole.clone(), found: Vec::new() };
+        comparison.value(at, want, Some(have));
+        comparison.found.is_empty()
+    }
+
+    fn is_whole(&self, at: &Place) -> bool {
+        let metadata = at.trail == POD_METADATA || at.trail.starts_with(&format!("{POD_METADATA}."));
+        self.whole.contains(&at.first()) && !metadata
+    }
+
+    fn gives_rights(&self, at: &Place) -> bool {
+        self.is_whole(at) && RIGHTS.contains(&at.first())
+    }
+
+    fn found(&mut self, at: &Place, have: Option<&Value>, want: Value) {
+        self.found.push(Difference { path: at.path.clone(), have: have.cloned(), want });
+    }
+}
+
+/// No value, and a list without items: the API server keeps either.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// What lists of a pod, and most others, are keyed by.
@@ -105,54 +236,4 @@ fn quantity(value: &Value) -> Option<u128> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_the_manifest_does_not_say_is_left_alone() {
-        let want = json!({"spec": {"replicas": 2, "list": [{"name": "a", "image": "x:1"}]}});
-        let have = json!({"spec": {"replicas": 2, "extra": true, "list": [{"name": "side"}, {"name": "a", "image": "x:1", "more": 1}]}, "status": {}});
-        assert_eq!(differences(&want, &have), []);
-    }
-
-    #[test]
-    fn a_changed_and_a_missing_field_are_named_by_path() {
-        let want = json!({"spec": {"containers": [{"name": "a", "image": "x:2"}], "hostNetwork": true}});
-        let have = json!({"spec": {"containers": [{"name": "a", "image": "x:1"}]}});
-        let found = differences(&want, &have);
-        let paths: Vec<&str> = found.iter().map(|d| d.path.as_str()).collect();
-        assert_eq!(paths, ["spec.containers[a].image", "spec.hostNetwork"]);
-        assert_eq!(texts(&found).0, "spec.containers[a].image: \"x:1\"\n");
-    }
-
-    #[test]
-    fn quantities_and_empty_values_are_the_same_however_they_are_written() {
-        for (want, have) in
-            [(json!("1000m"), json!("1")), (json!(0.5), json!("500m")), (json!("1024Mi"), json!("1Gi"))]
-        {
-            assert!(same(&want, Some(&have)), "{want} {have}");
-        }
-        assert!(same(&json!(false), None) && same(&json!({}), None) && !same(&json!(true), None));
-        assert!(!same(&json!("100m"), Some(&json!("200m"))));
-    }
-
-    #[test]
-    fn a_selector_has_no_keys_beside_those_of_the_manifest() {
-        let want = json!({"spec": {"selector": {"app": "a"}, "template": {"spec": {"nodeSelector": {"os": "linux"}}}}});
-        let mut have = want.clone();
-        have["spec"]["more"] = json!({"a": 1});
-        assert_eq!(differences(&want, &have), []);
-        have["spec"]["selector"]["tier"] = json!("b");
-        have["spec"]["template"]["spec"]["nodeSelector"]["gone"] = json!("yes");
-        let found = differences(&want, &have);
-        let paths: Vec<&str> = found.iter().map(|d| d.path.as_str()).collect();
-        assert_eq!(paths, ["spec.selector.tier", "spec.template.spec.nodeSelector.gone"]);
-    }
-
-    #[test]
-    fn a_list_without_names_must_have_the_same_items() {
-        assert_eq!(differences(&json!(["a", "b"]), &json!(["a", "b"])), []);
-        assert_eq!(differences(&json!(["a"]), &json!(["a", "b"])).len(), 1);
-    }
-}
+mod tests;

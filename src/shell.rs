@@ -165,6 +165,9 @@ const PERSISTENT: &str = r#"kubectl() {
 pub const KUBELETS_KUBECTL: Sh =
     Sh::raw("kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube");
 
+/// Puts objects into the cluster with nothing more than they say: `trim_object`, `put_object`; after `kubectl`.
+pub const OBJECTS: Sh = Sh::raw(include_str!("../templates/objects.sh"));
+
 /// Puts objects into the cluster as ours, taking back fields that others changed.
 pub const APPLY: Sh = Sh::raw("kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f -");
 

@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
-use crate::manifest;
+use crate::manifest::{self, Whose};
 use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
@@ -22,7 +22,7 @@ mod undo;
 
 pub use confirm::Confirmation;
 pub use mode::narrowed;
-pub use object::Object;
+pub use object::{Object, trim};
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 
 /// One provisioning step. `steps::STAGES` lists them all, in order.
@@ -329,8 +329,8 @@ impl Want {
         want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
 
-    /// An object of the cluster has all that its manifest says; `fix` brings it about.
-    pub fn object(manifest: &Value, fix: &Sh) -> Self {
+    /// An object of the cluster is as its manifest says; `fix` makes it so.
+    pub fn object(manifest: &Value, whose: Whose, fix: &Sh) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
         Want::that(format!("{object} is as wanted"))
@@ -341,7 +341,7 @@ impl Want {
                 }
                 // Of a Secret only its being there is asked: its content stays where it is.
                 let Ok(have) = serde_json::from_str::<Value>(answer) else { return Verdict::Holds };
-                let differences = manifest::differences(&manifest, &have);
+                let differences = manifest::differences(&manifest, &have, whose);
                 let (have, want) = manifest::texts(&differences);
                 if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
             })

@@ -1,19 +1,4 @@
-# Shell that puts back what kubeadm installs in the cluster. It comes after `kubectl` (src/shell.rs); POSIX sh.
-
-# put_object: the object on standard input is in the cluster as it says. Server-side apply cannot change what is fixed for
-# the life of an object (a roleRef), nor an entry of a list that another program owns beside it (a port of the same name).
-put_object() {
-  object=$(cat)
-  if said=$(printf '%s\n' "$object" | kubectl apply --server-side --field-manager=ironstrap --force-conflicts -f - 2>&1); then
-    [ -z "$said" ] || printf '%s\n' "$said"
-    return 0
-  fi
-  case $said in
-  *' is invalid: '*) ;;
-  *) printf '%s\n' "$said" >&2; return 1 ;;
-  esac
-  printf '%s\n' "$object" | kubectl replace -f - 2>/dev/null || printf '%s\n' "$object" | kubectl replace --force -f -
-}
+# Shell that puts back what kubeadm installs in the cluster. It comes after objects.sh; POSIX sh.
 
 # restarted KIND/NAME: its pods start again, if there is such a thing. The token of a pod is void once its ServiceAccount
 # was deleted, and the kubelet does not notice.
@@ -22,7 +7,7 @@ restarted() {
   [ -z "$found" ] || kubectl -n kube-system rollout restart "$1" >/dev/null
 }
 
-# put_deployment: the Deployment coredns on standard input, with as many replicas as there are. Another program may
+# put_deployment PATCH: `put_object PATCH` for the Deployment coredns, with as many replicas as there are. Another program may
 # scale it; without any there is no DNS, and then it keeps those of the manifest.
 put_deployment() {
   deployment=$(cat)
@@ -31,7 +16,7 @@ put_deployment() {
   '' | 0) ;;
   *) deployment=$(printf '%s\n' "$deployment" | sed "s/^  replicas: .*/  replicas: $replicas/") ;;
   esac
-  printf '%s\n' "$deployment" | put_object
+  printf '%s\n' "$deployment" | put_object "$@"
 }
 
 # corefile_kept: the Corefile that is about to be replaced is in the ConfigMap coredns-replaced.

@@ -9,7 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{lab, shells, trust, wants};
-use ironstrap::cluster::Cluster;
+use ironstrap::cluster::{Addon, Cluster, Origin};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::step::{Ask, Expect, Fix, Object, Verdict, Want};
@@ -19,21 +19,32 @@ use time::OffsetDateTime;
 /// What a cluster has that kubeadm 1.36.3 made of the lab's inventory, a line each (tests/fixtures/README.md).
 const MADE: &str = include_str!("fixtures/kubeadm-1.36.3.jsonl");
 
+/// What it has of flannel, which ironstrap put there.
+const FLANNEL: &str = include_str!("fixtures/flannel-1.36.3.jsonl");
+
 fn made() -> BTreeMap<String, Value> {
     let objects = MADE.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     objects.map(|object| (Object::of(&object).to_string(), object)).collect()
 }
 
 fn installed(cluster: &Cluster, exists: bool) -> Vec<Want> {
+    of_step("installed", cluster, exists)
+}
+
+fn of_step(name: &str, cluster: &Cluster, exists: bool) -> Vec<Want> {
     let fleet = Fleet { exists, ..Fleet::default() };
     let now = OffsetDateTime::now_utc();
     let all = wants((cluster, &cluster.nodes[0]), &trust(cluster), (&Machine::default(), &fleet), now);
-    all.into_iter().filter(|(_, step, _)| *step == "installed").map(|(.., want)| want).collect()
+    all.into_iter().filter(|(_, step, _)| *step == name).map(|(.., want)| want).collect()
+}
+
+fn all_asked(want: &Want) -> Vec<String> {
+    let Ask::Objects(objects) = &want.ask else { panic!("{}", want.that) };
+    objects.iter().map(Object::to_string).collect()
 }
 
 fn asked(want: &Want) -> String {
-    let Ask::Objects(objects) = &want.ask else { panic!("{}", want.that) };
-    objects[0].to_string()
+    all_asked(want).remove(0)
 }
 
 fn judged(want: &Want, answer: &str) -> Verdict {
@@ -47,21 +58,180 @@ const INFO: &str = "ConfigMap kube-public/cluster-info";
 fn all_that_kubeadm_made_is_wanted_and_is_right() {
     let mut made = made();
     for want in installed(&lab(), true) {
-        let name = asked(&want);
-        if name == INFO {
+        let names = all_asked(&want);
+        if names[0] == INFO {
             continue;
         }
-        let object = made.remove(&name).unwrap_or_else(|| panic!("kubeadm makes no {name}"));
-        assert_eq!(judged(&want, &object.to_string()), Verdict::Holds, "{name}");
-        assert!(matches!(judged(&want, "absent"), Verdict::Differs { .. }), "{name} is missing");
+        let object = |name: &String| made.remove(name).unwrap_or_else(|| panic!("kubeadm makes no {name}"));
+        let lines: Vec<String> = names.iter().map(object).map(|object| object.to_string()).collect();
+        assert_eq!(judged(&want, &lines.join("\n")), Verdict::Holds, "{names:?}");
+        let absent = judged(&want, &vec!["absent"; names.len()].join("\n"));
+        let is_namespace = names[0].starts_with("Namespace ");
+        assert!(is_namespace || matches!(absent, Verdict::Differs { .. }), "{names:?} is missing");
     }
     assert_eq!(made.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "nobody wants these");
+}
+
+/// Object, a place in it, what somebody put there (or added to the list), and what the diff says of it.
+type Tampered = (&'static str, &'static str, fn() -> Value, &'static str);
+
+const POD: &str = "/spec/template/spec";
+
+/// What each of these means: an administrator more, rights more or fewer, pods that run otherwise or nowhere, or a Service
+/// that leads elsewhere.
+fn tampered() -> Vec<Tampered> {
+    const PROXY: &str = "DaemonSet kube-system/kube-proxy";
+    const DNS: &str = "Deployment kube-system/coredns";
+    const SERVICE: &str = "Service kube-system/kube-dns";
+    fn anybody() -> Value {
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:anonymous"})
+    }
+    fn anything() -> Value {
+        json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
+    }
+    vec![
+        (
+            "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap",
+            "/subjects/-",
+            anybody,
+            "[system:anonymous]: none",
+        ),
+        (
+            "RoleBinding kube-system/kubeadm:kubelet-config",
+            "/subjects/-",
+            anybody,
+            "[system:anonymous]: none",
+        ),
+        ("ClusterRole kubeadm:get-nodes", "/rules/0/verbs", || json!(["*"]), "rules[0].verbs[0]: \"get\""),
+        ("ClusterRole kubeadm:get-nodes", "/rules/-", anything, "rules[1]: none"),
+        ("ClusterRole system:coredns", "/rules", || json!(null), "rules: [{"),
+        (
+            "Role kube-system/kube-proxy",
+            "/rules/0/resourceNames",
+            || json!(null),
+            "resourceNames: [\"kube-proxy\"]",
+        ),
+        (
+            "ServiceAccount kube-system/coredns",
+            "/automountServiceAccountToken",
+            || json!(false),
+            "Token: true",
+        ),
+        (PROXY, "POD/affinity", || json!({"nodeAffinity": {}}), "affinity: none"),
+        (PROXY, "POD/schedulerName", || json!("nobody"), "schedulerName: \"default-scheduler\""),
+        (PROXY, "POD/hostPID", || json!(true), "hostPID: none"),
+        (PROXY, "POD/dnsPolicy", || json!("None"), "dnsPolicy: \"ClusterFirst\""),
+        (PROXY, "POD/priorityClassName", || json!("low"), "priorityClassName: \"system-node-critical\""),
+        (PROXY, "POD/nodeName", || json!("w1"), "nodeName: none"),
+        (PROXY, "POD/runtimeClassName", || json!("kata"), "runtimeClassName: none"),
+        (PROXY, "POD/serviceAccountName", || json!("default"), "serviceAccountName: \"kube-proxy\""),
+        (PROXY, "POD/tolerations", || json!([]), "tolerations: [{"),
+        (PROXY, "POD/tolerations/0/effect", || json!("NoSchedule"), "tolerations[0].effect: none"),
+        (PROXY, "POD/securityContext", || json!({"runAsUser": 1}), "securityContext.runAsUser: none"),
+        (PROXY, "POD/containers/-", || json!({"name": "side", "image": "x"}), "containers[side]: none"),
+        (PROXY, "POD/initContainers", || json!([{"name": "first", "image": "x"}]), "initContainers: none"),
+        (
+            PROXY,
+            "POD/volumes/-",
+            || json!({"name": "host", "hostPath": {"path": "/"}}),
+            "volumes[host]: none",
+        ),
+        (PROXY, "POD/containers/0/args", || json!(["--cleanup"]), "args: none"),
+        (PROXY, "POD/containers/0/command/-", || json!("--v=9"), "command: ["),
+        (PROXY, "POD/containers/0/env/-", || json!({"name": "X", "value": "y"}), "env[X]: none"),
+        (
+            PROXY,
+            "POD/containers/0/env/-",
+            || json!({"name": "NODE_NAME", "value": "y"}),
+            "env[NODE_NAME]: none",
+        ),
+        (PROXY, "POD/containers/0/envFrom", || json!([{"secretRef": {"name": "x"}}]), "envFrom: none"),
+        (PROXY, "POD/containers/0/securityContext/runAsUser", || json!(1), "securityContext.runAsUser: none"),
+        (PROXY, "POD/containers/0/ports", || json!([{"containerPort": 1}]), "ports: none"),
+        (PROXY, "POD/containers/0/lifecycle", || json!({"preStop": {}}), "lifecycle: none"),
+        (PROXY, "POD/containers/0/livenessProbe", || json!({"exec": {}}), "livenessProbe: none"),
+        (PROXY, "POD/containers/0/resources", || json!({"limits": {"cpu": "1m"}}), "resources.limits: none"),
+        (
+            PROXY,
+            "POD/containers/0/volumeMounts/-",
+            || json!({"name": "x", "mountPath": "/x"}),
+            "volumeMounts[x]: none",
+        ),
+        (PROXY, "/spec/minReadySeconds", || json!(9), "minReadySeconds: none"),
+        (
+            PROXY,
+            "/spec/updateStrategy",
+            || json!({"type": "OnDelete"}),
+            "updateStrategy.type: \"RollingUpdate\"",
+        ),
+        (PROXY, "/spec/updateStrategy/rollingUpdate/maxUnavailable", || json!("100%"), "maxUnavailable: 1"),
+        (DNS, "/spec/paused", || json!(true), "paused: false"),
+        (DNS, "/spec/strategy", || json!({"type": "Recreate"}), "strategy.type: \"RollingUpdate\""),
+        (DNS, "POD/affinity", || json!(null), "affinity: {"),
+        (DNS, "POD/affinity/nodeAffinity", || json!({}), "affinity.nodeAffinity: none"),
+        (DNS, "POD/hostNetwork", || json!(true), "hostNetwork: none"),
+        (DNS, "POD/terminationGracePeriodSeconds", || json!(0), "terminationGracePeriodSeconds: 30"),
+        (DNS, "POD/containers/0/ports/-", || json!({"containerPort": 1, "name": "x"}), "ports[x]: none"),
+        (DNS, "POD/containers/0/readinessProbe/periodSeconds", || json!(600), "periodSeconds: 10"),
+        (DNS, "POD/containers/0/imagePullPolicy", || json!("Never"), "imagePullPolicy: \"IfNotPresent\""),
+        (SERVICE, "/spec/internalTrafficPolicy", || json!("Local"), "internalTrafficPolicy: \"Cluster\""),
+        (SERVICE, "/spec/externalTrafficPolicy", || json!("Local"), "externalTrafficPolicy: none"),
+        (SERVICE, "/spec/sessionAffinity", || json!("ClientIP"), "sessionAffinity: \"None\""),
+        (SERVICE, "/spec/externalIPs", || json!(["192.0.2.1"]), "externalIPs: none"),
+        (SERVICE, "/spec/ports/-", || json!({"name": "x", "port": 1}), "ports[x]: none"),
+        (SERVICE, "/spec/selector/tier", || json!("x"), "selector.tier: none"),
+        (SERVICE, "/spec/type", || json!("NodePort"), "type: \"ClusterIP\""),
+        (SERVICE, "/spec/publishNotReadyAddresses", || json!(true), "publishNotReadyAddresses: none"),
+    ]
+}
+
+/// Puts a value at a place; at the end of a list where that is `-`.
+fn put(object: &mut Value, place: &str, value: Value) {
+    let (parent, last) = place.rsplit_once('/').unwrap();
+    let last = &last.replace("~1", "/");
+    match object.pointer_mut(parent).unwrap_or_else(|| panic!("no {place}")) {
+        Value::Array(items) if last == "-" => items.push(value),
+        parent => parent[last.as_str()] = value,
+    }
+}
+
+#[test]
+fn whatever_somebody_adds_to_an_object_or_changes_in_it_is_named() {
+    let (made, wants) = (made(), installed(&lab(), true));
+    for (name, place, value, says) in tampered() {
+        let mut object = made[name].clone();
+        put(&mut object, &place.replace("POD", POD), value());
+        let want = wants.iter().find(|want| asked(want) == name).unwrap_or_else(|| panic!("{name}"));
+        let Verdict::Differs { want, .. } = judged(want, &object.to_string()) else {
+            panic!("{name}: {place} is all right")
+        };
+        assert!(want.contains(says) && want.lines().count() <= 2, "{name}: {place}: no {says:?} in\n{want}");
+    }
+}
+
+#[test]
+fn what_others_rightly_do_to_an_object_is_no_difference() {
+    let restarted = || json!({"kubectl.kubernetes.io/restartedAt": "2026-11-28T23:00:00Z"});
+    let cases: [(&str, &str, Value); 4] = [
+        ("DaemonSet kube-system/kube-proxy", "/spec/template/metadata/annotations", restarted()),
+        ("Deployment kube-system/coredns", "/spec/template/metadata/labels/team", json!("x")),
+        ("Deployment kube-system/coredns", "/spec/replicas", json!(5)),
+        ("ServiceAccount kube-system/coredns", "/imagePullSecrets", json!([{"name": "registry"}])),
+    ];
+    let (made, wants) = (made(), installed(&lab(), true));
+    for (name, place, value) in cases {
+        let mut object = made[name].clone();
+        put(&mut object, place, value);
+        let want = wants.iter().find(|want| asked(want) == name).unwrap();
+        assert_eq!(judged(want, &object.to_string()), Verdict::Holds, "{name}: {place}");
+    }
 }
 
 #[test]
 fn before_there_is_a_cluster_kubeadm_has_yet_to_make_them() {
     for want in installed(&lab(), false) {
-        assert_eq!(judged(&want, "absent"), Verdict::Holds, "{}", want.that);
+        let absent = vec!["absent"; all_asked(&want).len()].join("\n");
+        assert_eq!(judged(&want, &absent), Verdict::Holds, "{}", want.that);
     }
 }
 
@@ -158,19 +328,45 @@ fn coredns_keeps_its_replicas_unless_there_are_none_or_the_inventory_says_how_ma
 #[test]
 fn what_cannot_be_changed_in_place_is_replaced_and_any_other_refusal_is_one() {
     let service = want(&lab(), "Service kube-system/kube-dns");
-    let kubectl = |said: &str, replaced: &str| {
+    let kubectl = |patched: &str, applied: &str, replaced: &str| {
+        let fails = |said: &str| match said {
+            "" => "return 0".to_string(),
+            said => format!("echo '{said}' >&2; return 1"),
+        };
         format!(
-            "case $* in apply*) cat >/dev/null; echo '{said}' >&2; return 1 ;; 'replace -f -') cat >/dev/null; return {replaced} ;; esac"
+            "case $* in patch*) cat >ROOT/put; {} ;; apply*) cat >/dev/null; {} ;; 'replace -f -') cat >/dev/null; return {replaced} ;; esac",
+            fails(patched),
+            fails(applied)
         )
     };
-    let invalid = "The Service \"kube-dns\" is invalid: spec.ports[2].name: Duplicate value: \"dns\"";
-    let asked = |said: &str, replaced: &str| {
-        let (good, asked, _) = runs(&service, &kubectl(said, replaced)).remove(0);
-        (good, asked.lines().skip(1).map(str::to_string).collect::<Vec<_>>())
+    let asked_of = |want: &Want, patched: &str, applied: &str, replaced: &str| {
+        let (good, asked, put) = runs(want, &kubectl(patched, applied, replaced)).remove(0);
+        assert!(!put.is_empty(), "the patch is of an object");
+        assert!(asked.starts_with("patch --type=json --field-manager=ironstrap -p [{"), "{asked}");
+        let word = |line: &str| line.split(" --").next().unwrap_or_default().to_string();
+        (
+            good,
+            asked.lines().map(word).collect::<Vec<_>>().join(", ")
+                + if asked.contains("--force -f") { ", force" } else { "" },
+        )
     };
-    assert_eq!(asked(invalid, "0"), (true, vec!["replace -f -".to_string()]));
-    assert_eq!(asked(invalid, "1"), (true, vec!["replace -f -".into(), "replace --force -f -".to_string()]));
-    assert_eq!(asked("Error from server (Forbidden): no", "0"), (false, vec![]));
+    let asked = |patched: &str, applied: &str, replaced: &str| asked_of(&service, patched, applied, replaced);
+    let invalid = "The Service \"kube-dns\" is invalid: spec.ports[2].name: Duplicate value: \"dns\"";
+    let forbidden = "Error from server (Forbidden): no";
+    assert_eq!(asked("", "", "0"), (true, "patch, apply".into()));
+    assert_eq!(
+        asked("Error from server (NotFound): no such Service", "", "0"),
+        (true, "patch, apply".into())
+    );
+    assert_eq!(asked(invalid, "", "0"), (true, "patch, apply".into()));
+    assert_eq!(asked(forbidden, "", "0"), (false, "patch".into()));
+    assert_eq!(asked("", invalid, "0"), (true, "patch, apply, replace -f -".into()));
+    assert_eq!(asked("", invalid, "1"), (true, "patch, apply, replace -f -, replace, force".into()));
+    assert_eq!(asked("", forbidden, "0"), (false, "patch, apply".into()));
+    let binding = want(&lab(), "ClusterRoleBinding kubeadm:node-proxier");
+    let another =
+        "The ClusterRoleBinding \"x\" is invalid: roleRef: Invalid value: {}: cannot change roleRef";
+    assert_eq!(asked_of(&binding, another, "", "0"), (true, "patch, replace, apply, force".into()));
 }
 
 #[test]
@@ -187,4 +383,79 @@ fn a_corefile_that_is_replaced_is_kept_and_a_new_service_account_starts_its_pods
     let none = "case $* in apply*) cat >/dev/null ;; esac";
     let (good, asked, _) = runs(&account, none).remove(0);
     assert!(good && !asked.contains("restart"), "there is nothing to start again: {asked}");
+}
+
+/// What kubectl is called for.
+fn calls(want: &Want, there: &str) -> Vec<String> {
+    let kubectl =
+        format!("case $* in get*) cat >/dev/null; printf '{there}' ;; patch*|apply*) cat >/dev/null ;; esac");
+    let (good, asked, _) = runs(want, &kubectl).remove(0);
+    assert!(good, "{asked}");
+    asked.lines().map(|line| line.split(' ').next().unwrap().to_string()).collect()
+}
+
+#[test]
+fn flannel_loses_what_others_added_and_a_new_one_is_put_there_by_one_call() {
+    let wants = of_step("network", &lab(), true);
+    assert_eq!(calls(&wants[0], ""), ["get", "apply"]);
+    // ServiceAccount, ClusterRole, ClusterRoleBinding, DaemonSet.
+    assert_eq!(
+        calls(&wants[0], "daemonset.apps/flannel"),
+        ["get", "patch", "patch", "patch", "patch", "apply"]
+    );
+    let made = FLANNEL.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut made: BTreeMap<String, Value> =
+        made.map(|object| (Object::of(&object).to_string(), object)).collect();
+    for want in &wants {
+        let mut object = made.remove(&asked(want)).unwrap_or_else(|| panic!("no {}", asked(want)));
+        assert_eq!(judged(want, &object.to_string()), Verdict::Holds, "{}", asked(want));
+        let (place, value) = match object["kind"].as_str().unwrap() {
+            "Namespace" => ("/metadata/labels/pod-security.kubernetes.io~1enforce", json!("restricted")),
+            "ServiceAccount" => ("/automountServiceAccountToken", json!(false)),
+            "ClusterRole" => {
+                ("/rules/-", json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}))
+            }
+            "ClusterRoleBinding" => {
+                ("/subjects/-", json!({"kind": "Group", "name": "system:unauthenticated"}))
+            }
+            "ConfigMap" => ("/data/net-conf.json", json!("{}")),
+            _ => ("/spec/template/spec/initContainers/0/args", json!(["/etc"])),
+        };
+        put(&mut object, place, value);
+        assert!(matches!(judged(want, &object.to_string()), Verdict::Differs { .. }), "{}", asked(want));
+    }
+    assert_eq!(made.keys().collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn of_a_users_manifests_rights_are_compared_as_a_whole_and_the_rest_is_not() {
+    let manifest = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: r, namespace: shop}\n\
+        rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n---\n\
+        apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {paused: false}\n";
+    let mut cluster = lab();
+    cluster.addons = vec![Addon {
+        name: "shop".into(),
+        origin: Origin::File,
+        wait: false,
+        objects: ironstrap::inventory::objects(manifest, "shop.yaml").0.unwrap(),
+        written: "demo.toml:7".into(),
+    }];
+    let wants = of_step("addons", &cluster, true);
+    let [role, web] = [&wants[0], &wants[1]];
+    assert_eq!(
+        (calls(role, ""), calls(web, "")),
+        (vec!["patch".into(), "apply".into()], vec!["apply".to_string()])
+    );
+    let labels = json!({"ironstrap.dev/addon": "shop"});
+    let judge_role = |verbs: Value| {
+        let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]);
+        let object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": rules,
+            "metadata": {"name": "r", "namespace": "shop", "labels": labels}});
+        judged(role, &object.to_string())
+    };
+    assert_eq!(judge_role(json!(["get"])), Verdict::Holds);
+    assert!(matches!(judge_role(json!(["get", "list"])), Verdict::Differs { .. }));
+    let scaled = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3, "paused": false},
+        "metadata": {"name": "web", "namespace": "shop", "labels": labels}});
+    assert_eq!(judged(web, &scaled.to_string()), Verdict::Holds);
 }

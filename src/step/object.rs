@@ -1,6 +1,9 @@
-//! The name of an object in the cluster's API.
+//! The name of an object in the cluster's API, and how it gets rid of what others added to it.
 
 use serde_json::Value;
+
+use crate::manifest::{self, Whose};
+use crate::shell::{Sh, here, sh};
 
 /// The name of an object in the cluster's API.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,4 +56,12 @@ impl std::fmt::Display for Object {
             false => write!(f, "{} {}/{}", self.kind, self.namespace, self.name),
         }
     }
+}
+
+/// Shell that takes out of an object what its manifest lacks, of what is compared as a whole; after `kubectl` and `OBJECTS`.
+/// Empty where nothing is.
+pub fn trim(manifest: &Value, whose: Whose) -> Sh {
+    let Some(patch) = manifest::patch(manifest, whose) else { return Sh::EMPTY };
+    // JSON is YAML.
+    here(sh!("trim_object {patch}", patch = patch.to_string()), &manifest.to_string())
 }

@@ -5,8 +5,10 @@ use serde_json::json;
 use crate::cluster::Node;
 use crate::error::Result;
 use crate::etcd::{self, ETCD, FORGET};
-use crate::shell::{kubectl, kubectl_apply, sh};
+use crate::manifest::Whose;
+use crate::shell::{kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::steps::installed;
 use crate::steps::member::config::{NO_TOKEN, TOKEN};
 use crate::steps::packets::made;
 use crate::template;
@@ -19,10 +21,9 @@ pub const STEP: Step = Step {
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let rbac = template::render("rbac.yaml", json!({}))?;
-    let fix = kubectl_apply(&rbac);
     let mut wants: Vec<Want> = Vec::new();
     for object in template::documents("rbac.yaml", &rbac)? {
-        wants.push(Want::object(&object, &fix));
+        wants.push(Want::object(&object, Whose::Ours, &installed::install(&object)?));
     }
     wants.push(no_token());
     wants.push(made::none_left(cx.cluster));

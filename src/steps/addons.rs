@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::Addon;
 use crate::error::Result;
-use crate::shell::{Sh, kubectl_apply, sh};
-use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout};
+use crate::manifest::Whose;
+use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
+use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout, trim};
 use crate::template;
 
 pub const STEP: Step =
@@ -31,7 +32,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         });
         for object in &objects {
             let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
-            wants.push(after(&held, Want { that, ..Want::object(object, &apply(object)?) }));
+            wants.push(after(&held, Want { that, ..Want::object(object, Whose::Users, &apply(object)?) }));
         }
         let running = rollout::running(&objects);
         if addon.wait && !running.is_empty() {
@@ -70,7 +71,11 @@ fn labelled(addon: &Addon, object: &Value) -> Value {
 
 /// Each by itself: what somebody else has filled in since, in an object that is as it should be, stays.
 fn apply(object: &Value) -> Result<Sh> {
-    let mut script = kubectl_apply(&template::yaml(std::slice::from_ref(object))?);
+    let (yaml, trim) = (template::yaml(std::slice::from_ref(object))?, trim(object, Whose::Users));
+    let mut script = match trim.is_empty() {
+        true => kubectl_apply(&yaml),
+        false => kubectl() + OBJECTS + trim + here(APPLY, &yaml),
+    };
     if text(object, "kind") == KIND {
         let kind = format!("crd/{}", text(&object["metadata"], "name"));
         script +=

@@ -5,8 +5,9 @@
 use serde_json::{Value, json};
 
 use crate::error::Result;
+use crate::manifest::{self, Whose};
 use crate::pki;
-use crate::shell::{Sh, here, kubectl, sh};
+use crate::shell::{OBJECTS, Sh, here, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::steps::member::config;
 use crate::template;
@@ -34,12 +35,13 @@ pub(super) fn mends(object: &Object) -> bool {
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (mut wants, values): (Vec<Want>, Value) = (Vec::new(), values(cx)?);
     for object in documents(&values, "bootstrap.yaml")? {
-        wants.push(Want::object(&object, &install(&object)?));
+        wants.push(Want::object(&object, Whose::Ours, &install(&object)?));
     }
     wants.push(cluster_info(cx)?);
     if cx.cluster.has_addon("proxy") {
         for object in documents(&values, "kube-proxy.yaml")? {
-            wants.push(Want::object(&object, &(install(&object)? + then(&object, "daemonset/kube-proxy"))));
+            let fix = install(&object)? + then(&object, "daemonset/kube-proxy");
+            wants.push(Want::object(&object, Whose::Ours, &fix));
         }
     }
     if cx.cluster.has_addon("dns") {
@@ -67,10 +69,19 @@ fn values(cx: &Cx) -> Result<Value> {
     }))
 }
 
-/// Shell that puts an object into the cluster.
-fn install(object: &Value) -> Result<Sh> {
+/// Shell that puts an object of ours into the cluster.
+pub(super) fn install(object: &Value) -> Result<Sh> {
+    Ok(kubectl() + OBJECTS + FUNCTIONS + put("put_object", object)?)
+}
+
+/// A call of `put_object` or `put_deployment`.
+fn put(function: &'static str, object: &Value) -> Result<Sh> {
     let yaml = template::yaml(std::slice::from_ref(object))?;
-    Ok(kubectl() + FUNCTIONS + here(Sh::raw("put_object"), &yaml))
+    let put = match manifest::patch(object, Whose::Ours) {
+        Some(patch) => sh!("{function} {patch}", function = Sh::raw(function), patch = patch.to_string()),
+        None => Sh::raw(function),
+    };
+    Ok(here(put, &yaml))
 }
 
 /// Shell that starts the pods of a new ServiceAccount again.

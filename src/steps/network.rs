@@ -4,17 +4,39 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Network};
 use crate::error::Result;
-use crate::shell::kubectl_apply;
-use crate::step::{Cx, Step, Want};
+use crate::manifest::Whose;
+use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
+use crate::step::{Cx, Step, Want, trim};
 use crate::template;
 
 pub const STEP: Step = Step { name: "network", why: "a node is ready once pods can reach each other", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let objects = objects(cx.cluster)?;
-    // One call for all: kinds before what is of that kind, as the files have it.
-    let fix = kubectl_apply(&template::yaml(&objects)?);
-    Ok(objects.iter().map(|object| Want::object(object, &fix)).collect())
+    let whose = if matches!(cx.cluster.network, Network::Flannel(_)) { Whose::Ours } else { Whose::Users };
+    let fix = fix(&objects, whose)?;
+    Ok(objects.iter().map(|object| Want::object(object, whose, &fix)).collect())
+}
+
+/// One call for all: kinds before what is of that kind, as the files have it. Of a network that is not there yet nothing
+/// has to be taken out.
+fn fix(objects: &[Value], whose: Whose) -> Result<Sh> {
+    let all = template::yaml(objects)?;
+    let trimmed: Vec<(String, Sh)> = objects
+        .iter()
+        .map(|object| (object.to_string(), trim(object, whose)))
+        .filter(|(_, trim)| !trim.is_empty())
+        .collect();
+    if trimmed.is_empty() {
+        return Ok(kubectl_apply(&all));
+    }
+    let documents: Vec<&str> = trimmed.iter().map(|(object, _)| object.as_str()).collect();
+    let there = here(Sh::raw("kubectl get --ignore-not-found -o name -f -"), &documents.join("\n---\n"));
+    let trims: Sh = trimmed.iter().map(|(_, trim)| trim.clone()).collect();
+    Ok(kubectl()
+        + OBJECTS
+        + sh!("there=$({there})\nif [ -n \"$there\" ]; then\n{trims}fi\n", there, trims)
+        + here(APPLY, &all))
 }
 
 /// All that the network is made of.

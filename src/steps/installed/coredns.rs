@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{FUNCTIONS, documents, install, then};
+use super::{FUNCTIONS, documents, install, put, then};
 use crate::error::Result;
-use crate::manifest;
-use crate::shell::{Sh, here, kubectl, sh};
+use crate::manifest::{self, Whose};
+use crate::shell::{OBJECTS, kubectl, sh};
 use crate::step::{Ask, Confirmation, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
-use crate::template;
 
 /// kubeadm's own number.
 const REPLICAS: u64 = 2;
@@ -48,7 +47,7 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     let want = |object: &Value| match object["kind"].as_str() {
         Some("Deployment") => deployment(cx, object),
         Some("ConfigMap") => corefile(cx, object),
-        _ => Ok(Want::object(object, &(install(object)? + then(object, PODS)))),
+        _ => Ok(Want::object(object, Whose::Ours, &(install(object)? + then(object, PODS)))),
     };
     documents(values, "coredns.yaml")?.iter().map(want).collect()
 }
@@ -56,9 +55,11 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
 fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
     let (wanted, mut manifest) = (cx.cluster.coredns.replicas, object.clone());
     manifest["spec"]["replicas"] = json!(wanted.map_or(REPLICAS, u64::from));
-    let install = Sh::raw(if wanted.is_some() { "put_object" } else { "put_deployment" });
-    let fix = kubectl() + FUNCTIONS + here(install, &template::yaml(std::slice::from_ref(&manifest))?);
-    Ok(Want::object(object, &fix).judged(move |answer| judge_deployment(answer, &manifest, wanted.is_some())))
+    let function = if wanted.is_some() { "put_object" } else { "put_deployment" };
+    let fix = kubectl() + OBJECTS + FUNCTIONS + put(function, &manifest)?;
+    let exactly = wanted.is_some();
+    let want = Want::object(object, Whose::Ours, &fix);
+    Ok(want.judged(move |answer| judge_deployment(answer, &manifest, exactly)))
 }
 
 /// `exactly`: the number of replicas is the inventory's.
@@ -75,7 +76,7 @@ fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
     if let Some(present) = present {
         wanted["spec"]["replicas"] = present.clone();
     }
-    let differences = manifest::differences(&wanted, &have);
+    let differences = manifest::differences(&wanted, &have, Whose::Ours);
     let (have, want) = manifest::texts(&differences);
     if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
 }
@@ -85,8 +86,7 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
     if let Some(corefile) = &cx.cluster.coredns.corefile {
         manifest["data"]["Corefile"] = json!(corefile);
     }
-    let yaml = template::yaml(std::slice::from_ref(&manifest))?;
-    let fix = kubectl() + FUNCTIONS + "corefile_kept\n" + here(Sh::raw("put_object"), &yaml);
+    let fix = kubectl() + OBJECTS + FUNCTIONS + "corefile_kept\n" + put("put_object", &manifest)?;
     let right = manifest["data"]["Corefile"].as_str().unwrap_or_default().to_string();
     let whose = if ours { "the inventory's" } else { "kubeadm's" };
     Ok(Want::that(format!("ConfigMap kube-system/coredns has {whose} Corefile"))

@@ -1,0 +1,52 @@
+//! How an object gets rid of what others added to it. `kubectl apply` leaves every field that its manifest lacks.
+
+use serde_json::{Value, json};
+
+use super::{Whose, whole};
+
+/// The parts of a kind that a patch puts back. What a cluster decides for itself is in none: replicas, selectors (they are
+/// fixed for the life of an object), metadata of pods.
+const PARTS: &[(&str, &[&str])] = &[
+    (
+        "DaemonSet",
+        &[
+            "/spec/template/spec",
+            "/spec/updateStrategy",
+            "/spec/minReadySeconds",
+            "/spec/revisionHistoryLimit",
+        ],
+    ),
+    (
+        "Deployment",
+        &[
+            "/spec/template/spec",
+            "/spec/strategy",
+            "/spec/minReadySeconds",
+            "/spec/revisionHistoryLimit",
+            "/spec/progressDeadlineSeconds",
+            "/spec/paused",
+        ],
+    ),
+    ("Service", &["/spec"]),
+    ("ServiceAccount", &["/automountServiceAccountToken"]),
+    ("ClusterRole", &["/rules", "/aggregationRule"]),
+    ("Role", &["/rules"]),
+    ("ClusterRoleBinding", &["/subjects", "/roleRef"]),
+    ("RoleBinding", &["/subjects", "/roleRef"]),
+];
+
+/// A JSON patch that puts back each part of the object that is compared as a whole. A part that the manifest lacks becomes
+/// null, and so the API server's default. None: no part is.
+pub fn patch(manifest: &Value, whose: Whose) -> Option<Value> {
+    let fields = whole(manifest, whose);
+    let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let (_, parts) = PARTS.iter().find(|(of, _)| *of == kind)?;
+    let compared = |part: &&&str| part[1..].split('/').next().is_some_and(|first| fields.contains(&first));
+    let put = |part: &&str| {
+        let value = manifest.pointer(part).cloned().unwrap_or(Value::Null);
+        // `add` puts a value in place of another, too (RFC 6902, 4.1).
+        json!({"op": "add", "path": part, "value": value})
+    };
+    let operations: Vec<Value> = parts.iter().filter(compared).map(put).collect();
+    (!operations.is_empty()).then(|| Value::from(operations))
+}
