@@ -10,6 +10,7 @@ use crate::yaml;
 
 /// Every template, by name.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("administrators.yaml", include_str!("../templates/administrators.yaml")),
     ("bootstrap.yaml", include_str!("../templates/bootstrap.yaml")),
     ("containerd.toml", include_str!("../templates/containerd.toml")),
     ("coredns.yaml", include_str!("../templates/coredns.yaml")),

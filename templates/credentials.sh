@@ -62,7 +62,7 @@ readmit() {
   by_its_certificate
 }
 
-# administer: binds kubeadm's administrators to their role again, as one of system:masters; after KUBECTL.
+# administer: binds kubeadm's administrators, and nobody else, to their role, as one of system:masters; after KUBECTL.
 administer() {
   lent "$RUN/masters.conf"
   patiently bound
@@ -70,7 +70,7 @@ administer() {
 }
 
 bound() {
-  kubectl --kubeconfig "$RUN/masters.conf" auth reconcile -f - <<'RIGHTS'
+  kubectl --kubeconfig "$RUN/masters.conf" auth reconcile --remove-extra-subjects -f - <<'RIGHTS'
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: cluster-admin}

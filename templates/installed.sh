@@ -29,3 +29,22 @@ corefile_kept() {
   rm -f /run/ironstrap/Corefile
   printf '%s\n' "$replaced" | put_object
 }
+
+# api_again NODE: the API server of this machine starts again, after pods.sh. As it starts it adds what its own roles lack;
+# /readyz waits for that (pkg/registry/rbac/rest, `PostStartHook`).
+api_again() {
+  pid=$(component kube-apiserver "$1" | head -n 1) && [ -n "$pid" ] || {
+    echo 'the API server of this machine does not run' >&2
+    return 1
+  }
+  kill -s TERM "$pid"
+  n=0
+  # It waits for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
+  while [ -e "/proc/$pid" ]; do
+    n=$((n + 1))
+    [ $n != 30 ] || kill -s KILL "$pid" 2>/dev/null || :
+    [ $n -lt 200 ] || { echo "process $pid does not end" >&2; return 1; }
+    sleep 0.1
+  done
+  patiently kubectl get --raw /readyz >/dev/null
+}

@@ -80,6 +80,7 @@ const POD: &str = "/spec/template/spec";
 /// What each of these means: an administrator more, rights more or fewer, pods that run otherwise or nowhere, or a Service
 /// that leads elsewhere.
 fn tampered() -> Vec<Tampered> {
+    const ADMINS: &str = "ClusterRoleBinding kubeadm:cluster-admins";
     const PROXY: &str = "DaemonSet kube-system/kube-proxy";
     const DNS: &str = "Deployment kube-system/coredns";
     const SERVICE: &str = "Service kube-system/kube-dns";
@@ -90,11 +91,20 @@ fn tampered() -> Vec<Tampered> {
         json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
     }
     vec![
+        (ADMINS, "/subjects/-", anybody, "subjects[system:anonymous]: none"),
+        (ADMINS, "/roleRef/name", || json!("view"), "roleRef.name: \"cluster-admin\""),
+        ("ClusterRoleBinding cluster-admin", "/subjects/-", anybody, "subjects[system:anonymous]: none"),
         (
             "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap",
             "/subjects/-",
             anybody,
             "[system:anonymous]: none",
+        ),
+        (
+            "ClusterRoleBinding system:kube-scheduler",
+            "/subjects",
+            || json!([]),
+            "subjects[system:kube-scheduler]: {",
         ),
         (
             "RoleBinding kube-system/kubeadm:kubelet-config",
@@ -212,11 +222,12 @@ fn whatever_somebody_adds_to_an_object_or_changes_in_it_is_named() {
 #[test]
 fn what_others_rightly_do_to_an_object_is_no_difference() {
     let restarted = || json!({"kubectl.kubernetes.io/restartedAt": "2026-11-28T23:00:00Z"});
-    let cases: [(&str, &str, Value); 4] = [
+    let cases: [(&str, &str, Value); 5] = [
         ("DaemonSet kube-system/kube-proxy", "/spec/template/metadata/annotations", restarted()),
         ("Deployment kube-system/coredns", "/spec/template/metadata/labels/team", json!("x")),
         ("Deployment kube-system/coredns", "/spec/replicas", json!(5)),
         ("ServiceAccount kube-system/coredns", "/imagePullSecrets", json!([{"name": "registry"}])),
+        ("ClusterRoleBinding kubeadm:cluster-admins", "/metadata/labels", json!({"team": "x"})),
     ];
     let (made, wants) = (made(), installed(&lab(), true));
     for (name, place, value) in cases {
@@ -367,6 +378,14 @@ fn what_cannot_be_changed_in_place_is_replaced_and_any_other_refusal_is_one() {
     let another =
         "The ClusterRoleBinding \"x\" is invalid: roleRef: Invalid value: {}: cannot change roleRef";
     assert_eq!(asked_of(&binding, another, "", "0"), (true, "patch, replace, apply, force".into()));
+}
+
+/// The binding that ironstrap itself works by is not made again by the rights that it gives.
+#[test]
+fn the_administrators_are_bound_from_outside_of_rbac() {
+    let want = want(&lab(), "ClusterRoleBinding kubeadm:cluster-admins");
+    let Fix::Run(fix) = &want.fix else { panic!("{}", want.that) };
+    assert!(fix.ends_with("administer") && want.credential.is_some(), "{fix}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! installed: what kubeadm installs in the cluster, beside the settings that `uploads` compares: the rights of joining
-//! nodes, cluster-info, kube-proxy and CoreDNS. The right values are those of kubeadm's own manifests, which are the same
+//! installed: what kubeadm installs in the cluster, beside the settings that `uploads` compares: the rights of administrators,
+//! of the control plane and of joining nodes, cluster-info, kube-proxy and CoreDNS. The right values are those of kubeadm's own manifests, which are the same
 //! for a range of minor versions; `templates/` has them, with what the inventory says filled in.
 
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use crate::steps::member::config;
 use crate::template;
 use crate::yaml;
 
+mod control_plane;
 mod coredns;
 
 pub use coredns::REPLACE_COREFILE;
@@ -37,6 +38,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     for object in documents(&values, "bootstrap.yaml")? {
         wants.push(Want::object(&object, Whose::Ours, &install(&object)?));
     }
+    wants.extend(control_plane::wants(cx, &values)?);
     wants.push(cluster_info(cx)?);
     if cx.cluster.has_addon("proxy") {
         for object in documents(&values, "kube-proxy.yaml")? {

@@ -16,7 +16,7 @@ use config::{NO_TOKEN, SUPER_ADMIN};
 pub(super) mod config;
 mod leave;
 mod registered;
-mod rights;
+pub(super) mod rights;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
 

@@ -14,19 +14,24 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 
 /// Without its binding `admin.conf` may nothing, so what binds it again has to come from outside of RBAC.
 fn administrator(cx: &Cx) -> Want {
+    let want =
+        Want::that("kubernetes-admin may administer the cluster").asks(Ask::Administrator).judged(|answer| {
+            match answer {
+                "may not" => Verdict::Differs {
+                    have: "RBAC does not allow it".into(),
+                    want: "ClusterRoleBinding kubeadm:cluster-admins".into(),
+                },
+                _ => Verdict::Holds,
+            }
+        });
+    bound(cx, want)
+}
+
+/// The same want, whose fix binds kubeadm's administrators and nobody else. The fix comes from outside of RBAC: a client that
+/// deletes this binding to make it again has no rights in between.
+pub(in crate::steps) fn bound(cx: &Cx, want: Want) -> Want {
     let server = format!("https://{}", std::net::SocketAddr::new(cx.node.ip, cx.cluster.api_port()));
-    Want::that("kubernetes-admin may administer the cluster")
-        .asks(Ask::Administrator)
-        .judged(|answer| match answer {
-            "may not" => Verdict::Differs {
-                have: "RBAC does not allow it".into(),
-                want: "ClusterRoleBinding kubeadm:cluster-admins".into(),
-            },
-            _ => Verdict::Holds,
-        })
-        .run(KUBECTL + "administer")
-        .with(Credential::of_masters(server))
-        .nothing_to_undo(WITH_THE_CLUSTER)
+    want.run(KUBECTL + "administer").with(Credential::of_masters(server)).nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 /// kubeadm's advice, and CIS 5.1.7: a member of `system:masters` that stays on a machine cannot be revoked.
