@@ -1,6 +1,7 @@
 //! Drift of real machines, kind by kind: each is brought about, shown by a plan as that and nothing else, and mended
 //! by an apply that touches nothing else. The kinds are data, one row each; here is how a row is read.
 
+mod added;
 pub mod certificates;
 mod chaos;
 mod cluster;
@@ -86,6 +87,7 @@ fn kinds() -> Vec<&'static Kind> {
         network::KINDS,
         cluster::KINDS,
         installed::KINDS,
+        added::KINDS,
         trust::KINDS,
         control_plane::KINDS,
         inventory::KINDS,

@@ -1,0 +1,135 @@
+//! Drift by addition: an object has all that its manifest says, and somebody gave it more. Rights for others, another way to
+//! run pods, another way for a Service. In one row there are several, of objects that do not hinder each other.
+
+use super::By::Kubectl;
+use super::{KIND, Kind};
+
+const ADMINS: &str = "ClusterRoleBinding kubeadm:cluster-admins is as wanted";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "added: everybody is an administrator, and roles may more than they need",
+        by: Kubectl(
+            "for b in kubeadm:cluster-admins cluster-admin kubeadm:node-autoapprove-bootstrap system:kube-scheduler; do
+               k patch clusterrolebinding $b --type=json -p '[{\"op\": \"add\", \"path\": \"/subjects/-\", \"value\":
+                 {\"apiGroup\": \"rbac.authorization.k8s.io\", \"kind\": \"User\", \"name\": \"system:anonymous\"}}]'
+             done
+             k patch clusterrole kubeadm:get-nodes --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules/0/verbs\", \"value\": [\"*\"]},
+               {\"op\": \"add\", \"path\": \"/aggregationRule\", \"value\": {\"clusterRoleSelectors\": [{\"matchLabels\": {\"no\": \"role\"}}]}}]'
+             k patch clusterrole flannel --type=json -p '[{\"op\": \"add\", \"path\": \"/rules/-\", \"value\":
+               {\"apiGroups\": [\"\"], \"resources\": [\"secrets\"], \"verbs\": [\"get\", \"list\"]}}]'
+             k patch clusterrole system:coredns --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'",
+        ),
+        shows: &[
+            ("m1", "installed", ADMINS, "subjects[system:anonymous]: none"),
+            ("m1", "installed", "ClusterRoleBinding cluster-admin is as wanted", "subjects[system:anonymous]: none"),
+            (
+                "m1",
+                "installed",
+                "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap is as wanted",
+                "subjects[system:anonymous]: none",
+            ),
+            (
+                "m1",
+                "installed",
+                "ClusterRoleBinding system:kube-scheduler is as wanted",
+                "subjects[system:anonymous]: none",
+            ),
+            ("m1", "installed", "ClusterRole kubeadm:get-nodes is as wanted", "aggregationRule: none"),
+            ("m1", "installed", "ClusterRole system:coredns is as wanted", "rules[0]: {"),
+            ("m1", "network", "ClusterRole flannel is as wanted", "rules[3]: none"),
+        ],
+        ..KIND
+    },
+    Kind {
+        // They lose no rights meanwhile, or this would be another kind.
+        says: "added: the administrators and flannel are bound to another role",
+        by: Kubectl(
+            "k create clusterrolebinding meanwhile --clusterrole=cluster-admin --group=kubeadm:cluster-admins
+             k delete clusterrolebinding kubeadm:cluster-admins flannel
+             k create clusterrolebinding kubeadm:cluster-admins --clusterrole=view --group=kubeadm:cluster-admins
+             k create clusterrolebinding flannel --clusterrole=cluster-admin --serviceaccount=kube-flannel:flannel",
+        ),
+        shows: &[
+            ("m1", "installed", ADMINS, "roleRef.name: \"cluster-admin\""),
+            ("m1", "network", "ClusterRoleBinding flannel is as wanted", "roleRef.name: \"flannel\""),
+        ],
+        then: "k delete clusterrolebinding meanwhile; k get nodes",
+        alone: "other rows change them",
+        ..KIND
+    },
+    Kind {
+        // OnDelete and paused: no pod starts again before it is mended.
+        says: "added: pods would run otherwise from their next start on",
+        by: Kubectl(
+            "k -n kube-system patch daemonset kube-proxy --type=json -p '[
+               {\"op\": \"add\", \"path\": \"/spec/updateStrategy\", \"value\": {\"type\": \"OnDelete\"}},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/affinity\", \"value\": {\"nodeAffinity\": {\"requiredDuringSchedulingIgnoredDuringExecution\":
+                 {\"nodeSelectorTerms\": [{\"matchExpressions\": [{\"key\": \"kubernetes.io/hostname\", \"operator\": \"Exists\"}]}]}}}},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/containers/-\", \"value\": {\"name\": \"side\", \"image\": \"registry.k8s.io/pause\"}},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/containers/0/args\", \"value\": [\"--cleanup\"]}]'
+             k -n kube-flannel patch daemonset flannel --type=json -p '[
+               {\"op\": \"add\", \"path\": \"/spec/updateStrategy\", \"value\": {\"type\": \"OnDelete\"}},
+               {\"op\": \"add\", \"path\": \"/spec/minReadySeconds\", \"value\": 9},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/hostPID\", \"value\": true}]'
+             k -n kube-system patch deployment coredns --type=json -p '[
+               {\"op\": \"add\", \"path\": \"/spec/paused\", \"value\": true},
+               {\"op\": \"add\", \"path\": \"/spec/strategy\", \"value\": {\"type\": \"Recreate\"}},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/schedulerName\", \"value\": \"nobody\"},
+               {\"op\": \"add\", \"path\": \"/spec/template/spec/containers/0/lifecycle\", \"value\": {\"preStop\": {\"sleep\": {\"seconds\": 1}}}}]'",
+        ),
+        shows: &[
+            (
+                "m1",
+                "installed",
+                "DaemonSet kube-system/kube-proxy is as wanted",
+                "containers[side]: none",
+            ),
+            ("m1", "installed", "Deployment kube-system/coredns is as wanted", "schedulerName: \"default-scheduler\""),
+            ("m1", "network", "DaemonSet kube-flannel/flannel is as wanted", "hostPID: none"),
+        ],
+        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf'
+               for o in daemonset/kube-proxy deployment/coredns; do $k -n kube-system rollout status $o --timeout=120s; done
+               $k -n kube-flannel rollout status daemonset/flannel --timeout=120s",
+        alone: "other rows change them",
+        ..KIND
+    },
+    Kind {
+        says: "added: DNS leads elsewhere, its pods get no token, and new pods are turned away",
+        by: Kubectl(
+            "k -n kube-system patch service kube-dns -p '{\"spec\": {\"internalTrafficPolicy\": \"Local\", \"externalIPs\": [\"192.0.2.53\"],
+               \"publishNotReadyAddresses\": true, \"sessionAffinity\": \"ClientIP\", \"ports\": [{\"name\": \"more\", \"port\": 5353}]}}'
+             k -n kube-system patch serviceaccount coredns -p '{\"automountServiceAccountToken\": false}'
+             k label namespace kube-system pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=baseline",
+        ),
+        shows: &[
+            ("m1", "installed", "Service kube-system/kube-dns is as wanted", "internalTrafficPolicy: \"Cluster\""),
+            ("m1", "installed", "ServiceAccount kube-system/coredns is as wanted", "automountServiceAccountToken: true"),
+            (
+                "m1",
+                "installed",
+                "Namespace kube-system admits the pods of the control plane",
+                "pod-security.kubernetes.io/enforce=restricted",
+            ),
+        ],
+        then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
+               $k rollout status deployment/coredns --timeout=120s; $k label namespace kube-system pod-security.kubernetes.io/warn-",
+        ..KIND
+    },
+    Kind {
+        // What a running API server does not miss.
+        says: "added: a role of the API server's own has no rules",
+        by: Kubectl(
+            "k patch clusterrole system:node-proxier --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
+             k delete clusterrole system:node-bootstrapper",
+        ),
+        shows: &[(
+            "m1",
+            "installed",
+            "the API server's own ClusterRoles have rules",
+            "ClusterRole system:node-proxier: no rules",
+        )],
+        alone: "the API server starts again",
+        ..KIND
+    },
+];
