@@ -36,6 +36,9 @@ async fn a_failure_that_nobody_knows_is_told_with_the_last_words_and_without_sec
         "I1121 20:00:00.0 1 a.go:1] fine\nE1121 20:00:00.1 1 a.go:1] no luck with abcdef.0123456789abcdef\n",
     )
     .await;
+    let reason = fleet.apply().await;
+    assert!(!format!("{:?}", reason.left).contains("last words"), "the fix gave its reason: {:?}", reason.left);
+    fleet.machine("w1").command("switch", "exit 3");
     let outcome = fleet.apply().await;
     reads("error-last-words", &outcome.left);
     assert!(outcome.at(|event| matches!(event, Event::Cause { .. })).is_none(), "{}", outcome.shown);
