@@ -57,7 +57,8 @@ static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 fn hidden(found: &Captures<'_>) -> String {
     let value = found.name("value").map_or("", |value| value.as_str());
-    match is_variable(value) || value == HIDDEN {
+    // A field that is called like a secret may be a switch, such as automountServiceAccountToken.
+    match is_variable(value) || [HIDDEN, "true", "false", "none"].contains(&value) {
         true => found[0].to_string(),
         false => format!("{}{HIDDEN}", &found["before"]),
     }
@@ -166,6 +167,7 @@ mod tests {
             "dial tcp 198.18.0.11:6443: connect: connection refused",
             "authentication = { anonymous = { enabled = false } }",
             "token=$(cat /etc/x) password=$word auth=${x}",
+            "automountServiceAccountToken: false\\n",
         ] {
             assert_eq!(hide(text), text);
         }

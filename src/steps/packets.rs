@@ -121,18 +121,32 @@ pub(super) fn server_answers(answer: &str) -> bool {
 }
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let (cluster, is_member) = (cx.cluster, cx.machine.is_member());
+    let cluster = cx.cluster;
     let mut wants = vec![];
     if cluster.has_addon("proxy") || cluster.network != Network::None {
-        wants.push(service(cx));
+        wants.push(once_it_has_joined(cx, service(cx)));
     }
     if has_dns(cluster) {
-        wants.push(dns(cx));
+        wants.push(once_it_has_joined(cx, dns(cx)));
     }
     if cx.node.is_control_plane() && cluster.network != Network::None {
-        wants.extend(asked_about(cluster, cx.node).map(|node| pods(cx, node)));
+        let pods = asked_about(cluster, cx.node).map(|node| pods(cx, node).only(cx.machine.is_member()));
+        wants.extend(pods);
     }
-    Ok(wants.into_iter().map(|want| want.only(is_member)).collect())
+    Ok(wants)
+}
+
+/// A machine that has still to join will have it then, and a plan says so beforehand.
+fn once_it_has_joined(cx: &Cx, want: Want) -> Want {
+    let for_what = format!("{} to join", cx.node.name);
+    match cx.machine.is_member() {
+        true => want,
+        false => want.judged(move |_| Verdict::Waits {
+            have: "not a member yet".into(),
+            want: "an answer".into(),
+            for_what: for_what.clone(),
+        }),
+    }
 }
 
 fn asked(

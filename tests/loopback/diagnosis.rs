@@ -37,7 +37,11 @@ async fn a_failure_that_nobody_knows_is_told_with_the_last_words_and_without_sec
     )
     .await;
     let reason = fleet.apply().await;
-    assert!(!format!("{:?}", reason.left).contains("last words"), "the fix gave its reason: {:?}", reason.left);
+    assert!(
+        !format!("{:?}", reason.left).contains("last words"),
+        "the fix gave its reason: {:?}",
+        reason.left
+    );
     fleet.machine("w1").command("switch", "exit 3");
     let outcome = fleet.apply().await;
     reads("error-last-words", &outcome.left);

@@ -36,7 +36,7 @@ pub const KINDS: &[Kind] = &[
                 "subjects[system:anonymous]: none",
             ),
             ("m1", "installed", "ClusterRole kubeadm:get-nodes is as wanted", "aggregationRule: none"),
-            ("m1", "installed", "ClusterRole system:coredns is as wanted", "rules[0]: {"),
+            ("m1", "installed", "ClusterRole system:coredns is as wanted", "rules: none"),
             ("m1", "network", "ClusterRole flannel is as wanted", "rules[3]: none"),
         ],
         ..KIND
@@ -120,14 +120,14 @@ pub const KINDS: &[Kind] = &[
         // What a running API server does not miss.
         says: "added: a role of the API server's own has no rules",
         by: Kubectl(
-            "k patch clusterrole system:node-proxier --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
+            "k patch clusterrole system:volume-scheduler --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
              k delete clusterrole system:node-bootstrapper",
         ),
         shows: &[(
             "m1",
             "installed",
             "the API server's own ClusterRoles have rules",
-            "ClusterRole system:node-proxier: no rules",
+            "ClusterRole system:volume-scheduler: no rules",
         )],
         alone: "the API server starts again",
         ..KIND
