@@ -120,14 +120,14 @@ pub const KINDS: &[Kind] = &[
         // What a running API server does not miss.
         says: "added: a role of the API server's own has no rules",
         by: Kubectl(
-            "k patch clusterrole system:volume-scheduler --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
+            "k patch clusterrole system:kubelet-api-admin --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
              k delete clusterrole system:node-bootstrapper",
         ),
         shows: &[(
             "m1",
             "installed",
             "the API server's own ClusterRoles have rules",
-            "ClusterRole system:volume-scheduler: no rules",
+            "ClusterRole system:kubelet-api-admin: no rules",
         )],
         alone: "the API server starts again",
         ..KIND
