@@ -27,6 +27,13 @@ printf "Types: deb\nURIs: $u\nSuites: /\nSigned-By: /etc/apt/keyrings/mine.asc\n
 /// What is wrong with machines: the node, what makes it so, words of the error, and what the hint says to do.
 const WRONG: &[(&str, &str, &[&str], &str)] = &[
     (
+        "w2",
+        "apt-get -qq update && apt-get -qq install -y nftables >/dev/null && nft add table inet mine &&
+        nft add chain inet mine forward '{ type filter hook forward priority 0; policy drop; }'",
+        &["its packet filter drops what it forwards", "nft inet mine forward: policy drop"],
+        "nft delete table inet mine",
+    ),
+    (
         "w1",
         DOCKER,
         &[
@@ -74,13 +81,6 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
         "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nEnvironment=KUBELET_EXTRA_ARGS=--node-ip=10.0.2.15\\n' >/etc/systemd/system/kubelet.service.d/20-vagrant.conf",
         &["/etc/systemd/system/kubelet.service.d/20-vagrant.conf:2: --node-ip=10.0.2.15"],
         "rm -r /etc/systemd/system/kubelet.service.d; systemctl daemon-reload",
-    ),
-    (
-        "w2",
-        "apt-get -qq update && apt-get -qq install -y nftables >/dev/null && nft add table inet mine &&
-        nft add chain inet mine forward '{ type filter hook forward priority 0; policy drop; }'",
-        &["its packet filter drops what it forwards", "nft inet mine forward: policy drop"],
-        "nft delete table inet mine",
     ),
 ];
 
