@@ -14,9 +14,10 @@ covers() {
 up() {
   up_namespace=$1 up_object=$2
   shift 2
-  ! "$@" || return 0
-  stuck "$up_namespace" "$up_object" || return 1
-  return 76
+  ! up_said=$("$@" 2>&1 >/dev/null) || return 0
+  ! stuck "$up_namespace" "$up_object" || return 76
+  [ -z "$up_said" ] || printf '%s\n' "$up_said" >&2
+  return 1
 }
 
 # stuck NAMESPACE KIND/NAME: says which pod of it cannot start, and why; fails where there is none. A kubelet tries to pull
@@ -24,9 +25,9 @@ up() {
 # by now. A pod without a node, or that the API server refuses, gets time, for nodes and quotas come back.
 stuck() {
   stuck_since=${patient_since:-$(date +%s)}
-  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\n"}{end}') || return 1
+  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\n"}{end}') || return 1
   stuck_events=$(kubectl -n "$1" get events --field-selector reason=FailedCreate -o 'jsonpath={range .items[*]}event{"\t"}{.involvedObject.kind}/{.involvedObject.name}{"\t"}{.lastTimestamp}{"\t"}{.message}{"\n"}{end}') || return 1
-  stuck_said=$(printf '%s\n' "$stuck_pods" "$stuck_events" | awk -F '\t' -v namespace="$1" -v object="$2" \
+  stuck_said=$(printf '%s\n' "$stuck_events" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
     -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" '
     # A ReplicaSet is called after its Deployment.
     function owned(by) {
@@ -39,13 +40,18 @@ stuck() {
       gsub(/\\"/, "\"", json)
       return json
     }
+    function reason() {
+      if ($6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
+      if ($5 ~ /"reason":"(ErrImageNeverPull|InvalidImageName)"/ ||
+        $5 ~ /"reason":"(ErrImagePull|ImagePullBackOff)"/ && $5 ~ /: not found|pull access denied|401 Unauthorized|403 Forbidden/)
+        return $4 " pod " namespace "/" $3 " has no image: " message($5)
+    }
     !owned($2) { next }
     $1 == "event" && $4 ~ /forbidden/ && ($3 >= since || waited >= 40) { print "- no pod of " object " in " namespace " is let in: " $4 }
-    $1 == "pod" && $6 ~ /"reason":"Unschedulable"/ && waited >= 40 { print "- pod " namespace "/" $3 " has no node: " message($6) }
-    $1 == "pod" && ($5 ~ /"reason":"(ErrImageNeverPull|InvalidImageName)"/ ||
-      $5 ~ /"reason":"(ErrImagePull|ImagePullBackOff)"/ && $5 ~ /: not found|pull access denied|401 Unauthorized|403 Forbidden/) {
-      print $4 " pod " namespace "/" $3 " has no image: " message($5)
-    }' | head -n 1)
+    # Pods of earlier versions of a Deployment stay until the newest can start, and may be stuck for another reason.
+    $1 == "pod" && $7 > made { made = $7; by = $2 }
+    $1 == "pod" && reason() { why[$2] = reason() }
+    END { if (why[by]) print why[by] }' | head -n 1)
   [ -n "$stuck_said" ] || return 1
   stuck_uid=${stuck_said%% *} stuck_said=${stuck_said#* }
   case $2,$stuck_uid in

@@ -149,7 +149,9 @@ fn waits_for(pod: &str, event: &str, seconds: u64) -> Vec<(String, String)> {
 #[test]
 fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
     let pod = |reason: &str, why: &str| {
-        format!(r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t"#)
+        format!(
+            r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z"#
+        )
     };
     for (ended, said) in waits_for(&pod("ImagePullBackOff", r#"no \\"web:9\\": web:9: not found"#), "", 0) {
         assert_eq!(ended, "1 76", "{said}");
@@ -158,7 +160,9 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
             "deleted web-77f-x\npod net/web-77f-x has no image: no \"web:9\": web:9: not found\n"
         );
     }
+    let older = pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace(":00Z", ":00Z\\n");
     for pod in [
+        older.replace("2026", "2025") + &pod("ContainerCreating", "").replace("$uid", "3"),
         pod("ImagePullBackOff", "connection refused"),
         pod("ContainerCreating", "web:9: not found"),
         pod("ErrImagePull", "web:9: not found").replace("web-77f", "web-two-77f"),
@@ -172,7 +176,7 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
 
 #[test]
 fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
-    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}"#;
+    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z"#;
     let event = r#"event\tReplicaSet/web-77f\t2001-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
     let cases = [
         (pod, "", "pod net/web-77f-x has no node: 0/3 nodes are available\n"),

@@ -275,21 +275,25 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 
 /// Until the kubelet has started what has other arguments now, it is the old API server that answers. What YAML may
 /// make of an argument is not ours to know for certain, so this is not waited for without end.
-const STARTED: &str = r#"for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-  [ $m != kube-apiserver ] || at_once kube-apiserver
+const STARTED: &str = r#"at_once etcd
+for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+  [ $m != kube-apiserver ] || [ -n "$restarted" ] || at_once kube-apiserver
   ( PATIENCE=60; patiently as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
 done
 "#;
 
-/// `at_once NAME…`: a kubelet starts what keeps ending after up to five minutes only, also when what it lacked is back. One
-/// that has just started itself does so at once. What has been given another manifest takes a moment.
-const AT_ONCE: &str = r#"at_once() {
+/// `at_once NAME…`: a kubelet starts what keeps ending after up to five minutes only, also when what it lacked is back, and a
+/// static pod whose manifest was away after minutes. One that has just started itself does so at once. What has been given another
+/// manifest takes a moment.
+const AT_ONCE: &str = r#"restarted=
+at_once() {
   for n in 1 2 3 4 5 6 7 8 9 10; do
     away=
     for name; do [ -n "$(component "$name" "$NODE")" ] || away=$name; done
     [ -n "$away" ] || return 0
     sleep 1
   done
+  restarted=yes
   systemctl restart kubelet
 }
 "#;

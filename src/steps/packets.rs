@@ -21,18 +21,22 @@ const OTHERS: usize = 4;
 /// kube-proxy has run long enough to have its rules; `services` judges those.
 pub(super) const PROXY: &str = "kube-proxy runs";
 
+/// What it prints where kubeadm has left nothing yet.
+const NO_MEMBER: &str = "no member";
+
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
 pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
         "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{questions}here=\n\
          for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
-         [ -n \"$here\" ] || { echo not here; exit 0; }\n\
+         [ -n \"$here\" ] || { echo {NO_MEMBER}; exit 0; }\n\
          ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nquestions",
         PODS,
         DAEMONS,
         PACKETS,
         KUBECTL,
         questions = questions(cluster, node),
+        NO_MEMBER,
         PROXY
     )
 }
@@ -170,6 +174,8 @@ fn asked(
         .ask(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
             "there is no bash to ask with" => Verdict::Unknown(answer.into()),
+            // Of a member, other steps say what is gone.
+            NO_MEMBER => Verdict::Holds,
             _ => judge(answer),
         })
         .run(fix)
