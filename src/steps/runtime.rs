@@ -58,14 +58,16 @@ fn uninstalled() -> Back {
     let back = Back::packages("runtime", &["containerd"]);
     let keep = sh!(
         "{keep}\nfor d in {DATA}; do\n  [ -z \"$(ls -A \"$d\" 2>/dev/null)\" ] || echo \"data $d\"\n  \
-         [ ! -e \"$d\" ] || echo \"folder $d\"\ndone",
+         [ ! -e \"$d\" ] || stat -L -c 'folder %n\nmode %n %a %u:%g' \"$d\"\ndone",
         keep = back.keep,
         DATA
     );
-    // What containerd had mounted goes with it; of a folder that others had data in, nothing.
+    // What containerd had mounted goes with it; of a folder that others had data in, nothing. containerd closes its folders
+    // to others, also those that were there before.
     let script = sh!(
         "{REMAINS}{OTHERS}{script}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
-         grep -qx \"data $d\" \"$kept\" || { unmounted \"$d\"; empty \"$d\"; }\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\ndone",
+         grep -qx \"data $d\" \"$kept\" || { unmounted \"$d\"; empty \"$d\"; }\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\n  \
+         sed -n \"s,^mode $d ,,p\" \"$kept\" | while read -r mode owner; do [ ! -d \"$d\" ] || { chown \"$owner\" \"$d\"; chmod \"$mode\" \"$d\"; }; done\ndone",
         REMAINS,
         OTHERS,
         script = back.script,
