@@ -158,7 +158,8 @@ fn orphans(known: &[Key]) -> Want {
     Want::that("files that an earlier inventory called for are as before")
         .ask(each.clone() + "  read -r path <\"$f\"\n  echo \"$path\"\ndone")
         .is("")
-        .run(each + "  restore \"$key\"\ndone")
+        // Drop-ins may be among them.
+        .run(each + "  restore \"$key\"\ndone\nsystemctl daemon-reload")
         .nothing_to_undo(THE_WAY_BACK)
 }
 

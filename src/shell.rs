@@ -118,6 +118,19 @@ pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
 
 /// Finds flags of the kubelet in files of the machine's own: `kubelet_args`; `kubelet_args_out` takes them out, after `lib.sh`.
 pub const KUBELET_ARGS: Sh = Sh::raw(include_str!("../templates/kubelet-args.sh"));
+
+/// Finds files of systemd that change how a unit starts: `unit_files`.
+pub const UNIT_FILES: Sh = Sh::raw(include_str!("../templates/unit-files.sh"));
+
+/// Compares programs and units with what dpkg noted of them: `programs`.
+pub const PROGRAMS: Sh = Sh::raw(include_str!("../templates/programs.sh"));
+
+/// Looks at modes, owners and folders: `modes`, `unwritable`.
+pub const FILES: Sh = Sh::raw(include_str!("../templates/files.sh"));
+
+/// Puts right what these three find: `unit_files_out`, `programs_again`, `modes_again`, `writable_again`; after `lib.sh`.
+pub const AGAIN: Sh = Sh::raw(include_str!("../templates/again.sh"));
+
 /// Asks nodes without a pod by one that is there for no longer than it is asked: `ask_nodes`; after `PACKETS` and `KUBECTL`.
 pub const SHORT_LIVED: Sh = Sh::raw(include_str!("../templates/short_lived.sh"));
 

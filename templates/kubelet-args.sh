@@ -8,9 +8,11 @@ kubelet_args_read() {
   set --
   for f in /etc/default/kubelet \
     /etc/systemd/system/kubelet.service /run/systemd/system/kubelet.service /usr/local/lib/systemd/system/kubelet.service \
-    /etc/systemd/system.control/kubelet.service.d/*.conf /etc/systemd/system/kubelet.service.d/*.conf \
-    /run/systemd/system/kubelet.service.d/*.conf /usr/local/lib/systemd/system/kubelet.service.d/*.conf \
-    /usr/lib/systemd/system/kubelet.service.d/*.conf /etc/systemd/system/service.d/*.conf; do
+    /etc/systemd/system.control/kubelet.service.d/*.conf /run/systemd/system.control/kubelet.service.d/*.conf \
+    /etc/systemd/system/kubelet.service.d/*.conf /run/systemd/system/kubelet.service.d/*.conf \
+    /usr/local/lib/systemd/system/kubelet.service.d/*.conf /usr/lib/systemd/system/kubelet.service.d/*.conf \
+    /etc/systemd/system/service.d/*.conf /run/systemd/system/service.d/*.conf /etc/systemd/system.conf \
+    /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf; do
     case $f in /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf) continue ;; esac
     # A unit that is masked is a link to /dev/null.
     [ ! -f "$f" ] || set -- "$@" "$f"
@@ -57,11 +59,16 @@ kubelet_args_of() {
       if (!unit) return flags(value)
       if (key == "EnvironmentFile" && !edit) name_files(value)
       if (key == "Environment") return flags(value)
+      # Of all units of the machine.
+      if (key == "DefaultEnvironment") return value ~ /KUBELET_[A-Z_]*ARGS=/ ? flags(value) : ""
       if (key != "ExecStart" || value == "") return ""
       program = value
       sub(/^[-@:+!|]+/, "", program); sub(/[ \t].*/, "", program)
       if (program != "/usr/bin/kubelet") return "ExecStart=" program
-      return flags(value)
+      program = flags(value)
+      # Without its configuration it would run for itself.
+      if (program == "" && value !~ /\$KUBELET_CONFIG_ARGS|\$\{KUBELET_CONFIG_ARGS\}|--config=/) return "ExecStart=" value
+      return program
     }
     FNR == 1 { unit = FILENAME ~ /\.(conf|service)$/; held = "" }
     {

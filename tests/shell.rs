@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "shell/files.rs"]
+mod files;
 #[path = "shell/lease.rs"]
 mod lease;
 #[path = "shell/packages.rs"]
 mod packages;
+#[path = "shell/programs.rs"]
+mod programs;
 #[path = "shell/units.rs"]
 mod units;
 

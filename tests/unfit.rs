@@ -457,6 +457,26 @@ const CASES: &[(&str, &[Wrong])] = &[
         )],
     ),
     (
+        "files that change how units start",
+        &[Says(
+            "w1",
+            STARTS,
+            "containerd: /etc/systemd/system/containerd.service.d/http-proxy.conf:2: Environment=HTTP_PROXY\n\
+             kubelet: /etc/systemd/system/kubelet.service.d/20-more.conf:3: ExecStartPre=/bin/false\n",
+        )],
+    ),
+    (
+        "files that change how units start, with the check ignored",
+        &[
+            Says(
+                "w1",
+                STARTS,
+                "kubelet: /etc/systemd/system/kubelet.service.d/20-more.conf:3: ExecStartPre=/bin/true\n",
+            ),
+            Inventory("ignore-preflight = []", "ignore-preflight = ['UnitFiles']"),
+        ],
+    ),
+    (
         "flags that wait for the kubelet, with the check ignored",
         &[
             Says("w1", FLAGS, "/etc/default/kubelet:1: --node-ip=10.0.2.15\n"),
@@ -881,6 +901,7 @@ const FINE: &[(&str, &[Wrong])] = &[
 ];
 const CGROUPS: &str = "the kubelet runs with the machine's cgroups";
 const KERNEL: &str = "the kernel has what kubeadm looks for";
+const STARTS: &str = "no file of the machine's own changes how containerd and the kubelet start";
 const FLAGS: &str = "no flags wait for the kubelet that the inventory does not know";
 const REMOVALS: &str = "no package has to go for containerd and Kubernetes";
 const DISK: &str = "there is disk enough where Kubernetes writes";

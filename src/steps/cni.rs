@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
 use crate::shell::{KUBELETS_KUBECTL, PODS, Sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
-use crate::steps::{network, runtime};
+use crate::steps::{network, programs, runtime};
 
 pub const STEP: Step =
     Step { name: "cni", why: "a pod starts only where containerd finds the network's plugins", wants };
@@ -26,10 +26,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
-        Want::that("flannel's plugin is here")
-            .ask("if [ -x /opt/cni/bin/flannel ]; then echo yes; else echo no; fi")
+        Want::that("flannel's plugin works")
+            .ask(PLUGIN + "if plugin; then echo yes; else echo no; fi")
             .is("yes")
-            .run(AGAIN.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
+            .run(PLUGIN + AGAIN.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         Want::that("the bridge of the pods has its node's range")
@@ -49,13 +49,19 @@ fn conflist(cluster: &Cluster) -> Result<String> {
     found.ok_or_else(|| Error::new(Kind::Local, "flannel's template has no cni-conf.json"))
 }
 
-/// What flannel hands over to.
+/// What flannel hands over to. Another network may bring its own programs of these names.
 fn packaged(cluster: &Cluster) -> Want {
-    Want::that("the plugins of kubernetes-cni are here")
-        .ask("for p in bridge host-local loopback portmap; do [ -x /opt/cni/bin/$p ] || echo \"/opt/cni/bin/$p is gone\"; done")
-        .is("")
-        .run(runtime::update(cluster) + "packages kubelet --reinstall kubernetes-cni")
+    programs::want("kubernetes-cni", "kubelet", runtime::update(cluster))
 }
+
+/// Whether flannel's plugin answers as the CNI specification has it. No package has it, so that its content is not known.
+const PLUGIN: Sh = Sh::raw(
+    "plugin() {
+  [ -x /opt/cni/bin/flannel ] || return 1
+  case $(CNI_COMMAND=VERSION timeout 5 /opt/cni/bin/flannel </dev/null 2>/dev/null) in *supportedVersions*) ;; *) return 1 ;; esac
+}
+",
+);
 
 /// A new pod copies the plugin as the first thing it does. Kubelets may delete the pods of their own node (Kubernetes'
 /// documentation, "Using Node Authorization").
@@ -63,7 +69,7 @@ const AGAIN: Sh = Sh::raw(
     "\
 KUBECTL -n kube-flannel delete pod --wait=false --field-selector spec.nodeName=NODE -l app=flannel
 n=0
-until [ -x /opt/cni/bin/flannel ]; do
+until plugin; do
   n=$((n + 1)); [ $n -lt 240 ] || { echo 'no pod of flannel has brought it back'; exit 1; }; sleep 0.25
 done",
 );

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::openpgp::{End, Keys};
 use crate::shell::{KUBELET_ARGS, Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
-use crate::steps::runtime;
+use crate::steps::{files, programs, runtime};
 
 pub const STEP: Step = Step {
     name: "kubelet",
@@ -28,7 +28,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = cx.cluster;
     let version = cluster.kubernetes.to_string();
     let names = PACKAGES.iter().map(|name| name.to_string()).collect();
-    Ok(vec![
+    let mut wants = vec![
+        files::apts(cx),
         credentials(cluster),
         key(cx),
         Want::file(
@@ -43,13 +44,20 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run_as_unit("kubelet", 20, install(cluster))
             .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         unit(cluster),
-        no_flags(cx),
+    ];
+    for package in PACKAGES.into_iter().chain(["cri-tools"]) {
+        let want = programs::want(package, "kubelet", runtime::update(cluster));
+        wants.push(if package == "kubelet" { want.touches(&["/usr/bin/kubelet"]) } else { want });
+    }
+    wants.extend([no_flags(cx), programs::starts(cx, "kubelet")]);
+    wants.push(
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
             .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
             .undone_by(Undo::Back(Back::unit("kubelet"))),
-    ])
+    );
+    Ok(wants)
 }
 
 /// The list of repositories is everybody's to read, so what a repository asks for to let apt in stands elsewhere. apt reads
@@ -147,18 +155,10 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
 
 /// The packages' files are the packages'. Drop-ins of the user's own belong under /etc, and may say all but flags.
 fn unit(cluster: &Cluster) -> Want {
-    let files = UNIT_FILES.map(|path| path.trim_start_matches('/')).join(" ");
     let version = &cluster.kubernetes;
     Want::that("the kubelet's unit is as its packages have it")
-        .ask(sh!(
-            "cd /var/lib/dpkg/info; set --\nfor f in kubelet.md5sums kubeadm.md5sums; do [ ! -e $f ] || set -- \"$@\" $f; done\n\
-             [ $# = 0 ] || awk -v files={files} 'BEGIN { n = split(files, a, \" \"); for (i = 1; i <= n; i++) want[a[i]] } $2 in want' \"$@\" |\n\
-             while read -r sum file; do\n\
-             if [ ! -e \"/$file\" ]; then echo \"/$file is gone\"; continue; fi\n\
-             is=$(md5sum <\"/$file\"); [ \"${is%% *}\" = \"$sum\" ] || echo \"/$file was edited\"; done",
-            files
-        ))
-        .is("")
+        .asks(programs::ask())
+        .judged(|answer| programs::wrong(answer, &["kubelet", "kubeadm"], programs::is_of_the_kubelets_unit))
         .run(sh!(
             "{update}packages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
             update = runtime::update(cluster),

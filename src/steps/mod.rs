@@ -6,6 +6,7 @@ use crate::step::Step;
 mod access;
 mod addons;
 mod cni;
+mod files;
 mod flannel;
 mod hosts;
 mod installed;
@@ -19,6 +20,7 @@ mod nodes;
 pub mod packets;
 mod pki;
 pub mod preflight;
+mod programs;
 mod runtime;
 mod services;
 mod static_pods;
@@ -86,7 +88,7 @@ pub const STAGES: &[Stage] = &[
         on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        steps: &[pki::STEP, kubeconfigs::STEP, static_pods::STEP],
+        steps: &[files::STEP, pki::STEP, kubeconfigs::STEP, static_pods::STEP],
     },
     Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
     Stage {

@@ -34,7 +34,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(packages::wants(cx.cluster));
     wants.extend(disk::wants(cx.cluster, cx.node));
     wants.extend(network::wants(cx));
-    wants.push(flags::want(cx));
+    wants.extend(flags::wants(cx));
     wants.push(ports(cx.cluster, cx.node));
     wants.extend(leftovers::wants(cx.cluster, cx.node));
     wants.push(beside());

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, Registry};
 use crate::error::{Error, Kind, Result};
 use crate::shell::{REMAINS, Sh, environment, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
+use crate::steps::programs;
 use crate::template;
 
 pub const STEP: Step = Step {
@@ -39,7 +40,19 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run_as_unit("runtime", 20, install(cluster))
             .undone_by(Undo::Back(uninstalled())),
     );
+    wants.push(programs::want("containerd", "runtime", update(cluster)).touches(&["/usr/bin/containerd"]));
+    wants.push(programs::want("runc", "runtime", update(cluster)));
+    wants.push(programs::first());
+    wants.push(programs::starts(cx, "containerd"));
     wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, PROXY_VARIABLES, "/usr/bin/containerd"]));
+    wants.push(
+        Want::that("containerd can be reached at its socket")
+            .ask(REACHED)
+            .is("")
+            .run("systemctl restart containerd\nsteady containerd")
+            .nothing_to_undo("it is made when containerd starts")
+            .disrupts(),
+    );
     // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
     // made of the file, not what the file says.
     wants.push(
@@ -94,6 +107,10 @@ if [ -n "$others" ] && grep -q absent "$was"; then
 fi
 "#,
 );
+
+/// A socket that somebody listens at (00010000) has the name that it was given, wherever its file is by then. Whether containerd
+/// runs at all is asked elsewhere.
+const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is gone, and containerd listens there\"";
 
 const DUMP: &str = r#"[ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; exit 0; }
 containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' | sort -u | cut -c 3-"#;

@@ -1,23 +1,30 @@
-//! Flags of an earlier kubelet in files that outlive its package. They would win over what the inventory sets.
+//! Files that outlive the packages they were written for: flags of an earlier kubelet, and what changes how containerd and
+//! the kubelet start. They would win over what the inventory sets.
 
 use super::nothing;
 use crate::step::{Cx, Want};
-use crate::steps::kubelet;
+use crate::steps::{kubelet, programs};
 
 /// The remedy says where the inventory has what such flags are mostly there for.
-const HINT: &str = "take the line out, and say it in the inventory: `ip` of the node in place of --node-ip, the node's own name in place of \
+const FLAGS: &str = "take the line out, and say it in the inventory: `ip` of the node in place of --node-ip, the node's own name in place of \
     --hostname-override, `labels` and `taints` of the node, [kubelet] for all others (in a drop-in: rm FILE, systemctl daemon-reload); or \
     let it be: ignore-preflight = [\"KubeletArgs\"] in [cluster]";
+const STARTS: &str = "take the line out, or delete the file, then systemctl daemon-reload; the inventory has [proxy] for the proxy of \
+    containerd, and [containerd] for its settings; to keep the file: ignore-preflight = [\"UnitFiles\"] in [cluster]";
 
-/// Of a member the kubelet step takes them out.
-pub(super) fn want(cx: &Cx) -> Want {
-    let name = |_: &str| "KubeletArgs".to_string();
-    nothing(
+/// Of a member the runtime and the kubelet step take them out.
+pub(super) fn wants(cx: &Cx) -> [Want; 2] {
+    let flags = nothing(
         cx.cluster,
         "no flags wait for the kubelet that the inventory does not know",
         kubelet::flags(),
-        name,
-    )
-    .by_hand(HINT)
-    .only(!cx.machine.is_member())
+        |_| "KubeletArgs".into(),
+    );
+    let starts = nothing(
+        cx.cluster,
+        "no file of the machine's own changes how containerd and the kubelet start",
+        programs::unit_files(),
+        |_| programs::IGNORED.into(),
+    );
+    [(flags, FLAGS), (starts, STARTS)].map(|(want, hint)| want.by_hand(hint).only(!cx.machine.is_member()))
 }

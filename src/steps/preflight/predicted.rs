@@ -33,6 +33,7 @@ pub const OURS: &[&str] = &[
     "ResolvConf",
     "Leftovers",
     "KubeletArgs",
+    "UnitFiles",
     "Reach",
     "MTU",
     "Sources",

@@ -1,0 +1,110 @@
+//! files: what decides how a node runs is root's alone to change, its keys are root's alone to read, and the folders that a
+//! node writes to can be written to. Not what the files say: that is for the steps that write them.
+
+use crate::cluster::{Cluster, Node};
+use crate::error::Result;
+use crate::shell::{AGAIN, FILES, Sh, sh};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+
+pub const STEP: Step =
+    Step { name: "files", why: "others who can change what root runs by are root themselves", wants };
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let again = with(cx.cluster, cx.node) + AGAIN;
+    Ok(vec![
+        Want::that("only root can change what the node runs by, and read its keys")
+            .asks(ask(cx.cluster, cx.node))
+            .judged(|answer| judge(answer, |file| !is_apts(file)))
+            .run(again.clone() + "modes_again\n")
+            .only(cx.machine.is_member())
+            .nothing_to_undo(WITH_THE_MEMBER),
+        Want::that("the kubelet and containerd can write to their folders")
+            .asks(ask(cx.cluster, cx.node))
+            .judged(writable)
+            .run(again + "writable_again\n")
+            .only(cx.machine.is_member())
+            .nothing_to_undo(WITH_THE_MEMBER),
+    ])
+}
+
+/// What apt reads, before it installs anything.
+pub(super) fn apts(cx: &Cx) -> Want {
+    Want::that("apt can read where packages come from, and only root can change it")
+        .asks(ask(cx.cluster, cx.node))
+        .judged(|answer| judge(answer, is_apts))
+        .run(with(cx.cluster, cx.node) + AGAIN + "modes_again apt\n")
+        .nothing_to_undo("no package needs it to be otherwise")
+}
+
+fn with(cluster: &Cluster, node: &Node) -> Sh {
+    let etcd = if node.is_control_plane() { cluster.etcd_dir() } else { "" };
+    sh!("ETCD={etcd}\n{FILES}", etcd, FILES)
+}
+
+fn ask(cluster: &Cluster, node: &Node) -> Ask {
+    Ask::Shell(
+        with(cluster, node)
+            + "x=$(modes)\n[ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/mode /'\nunwritable\n",
+    )
+}
+
+fn is_apts(file: &str) -> bool {
+    file.starts_with("/etc/apt")
+}
+
+/// `mode`, the right mode, the mode and the owner that it has, its name: a line for each file that is wrong.
+fn judge(answer: &str, of: impl Fn(&str) -> bool) -> Verdict {
+    let (mut have, mut want) = (String::new(), String::new());
+    for line in answer.lines().filter_map(|line| line.strip_prefix("mode ")) {
+        let mut words = line.splitn(4, ' ');
+        let (Some(right), Some(mode), Some(owner), Some(file)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Verdict::Unknown(format!("cannot read \"{line}\""));
+        };
+        if of(file) {
+            let roots = if owner.starts_with("root:") { owner } else { "root:root" };
+            have += &format!("{file}: mode {mode} {owner}\n");
+            want += &format!("{file}: mode {right} {roots}\n");
+        }
+    }
+    match have.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Differs { have, want },
+    }
+}
+
+/// The other lines, each about a folder.
+fn writable(answer: &str) -> Verdict {
+    let wrong: Vec<&str> = answer.lines().filter(|line| !line.starts_with("mode ")).collect();
+    match wrong.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Differs { have: wrong.join("\n"), want: String::new() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_a_wrong_mode_is_shown_with_the_right_one() {
+        let answer = "mode 755 777 ops:ops /etc/kubernetes/manifests\nmode 755 700 root:root /etc/apt/keyrings\n\
+                      mode 660 666 root:adm /a folder/x\n/var/log/pods is gone\n";
+        let differs = |have: &str, want: &str| Verdict::Differs { have: have.into(), want: want.into() };
+        assert_eq!(
+            judge(answer, |file| !is_apts(file)),
+            differs(
+                "/etc/kubernetes/manifests: mode 777 ops:ops\n/a folder/x: mode 666 root:adm\n",
+                "/etc/kubernetes/manifests: mode 755 root:root\n/a folder/x: mode 660 root:adm\n"
+            )
+        );
+        let apts =
+            differs("/etc/apt/keyrings: mode 700 root:root\n", "/etc/apt/keyrings: mode 755 root:root\n");
+        assert_eq!(judge(answer, is_apts), apts);
+        assert_eq!(judge("", |_| true), Verdict::Holds);
+        assert_eq!(writable(answer), differs("/var/log/pods is gone", ""));
+        assert_eq!(writable("mode 755 777 root:root /x\n"), Verdict::Holds);
+        assert!(matches!(judge("mode 755 777\n", |_| true), Verdict::Unknown(_)));
+    }
+}

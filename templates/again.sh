@@ -1,0 +1,56 @@
+# Shell that puts right what programs.sh, files.sh and unit-files.sh find. It comes after lib.sh and after the one that finds
+# it. POSIX sh.
+
+# programs_again NAME PACKAGE: the package is unpacked once more, in the version that is installed. It stays on hold, and
+# wanted for itself or for others, as it was.
+programs_again() {
+  programs_is=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}' "$2") || { packages "$1" "$2"; return; }
+  # What stands before this may have unpacked it already.
+  [ -n "$(programs "$2")" ] || return 0
+  programs_version=${programs_is##* }
+  programs_auto=$(apt-mark showauto "$2")
+  packages "$1" --reinstall "$2=$programs_version"
+  # apt is content with that.
+  if grep -q '^Reinstallation of .* is not possible' "$RUN/apt.out"; then
+    echo "reason: no source of packages has $2 $programs_version any more"
+    echo "by hand: unpack it from a copy of yours: dpkg -i FILE; or install another version: apt-get install --allow-change-held-packages $2"
+    return 1
+  fi
+  [ -z "$programs_auto" ] || apt-mark auto "$2" >/dev/null
+  case $programs_is in h*) apt-mark hold "$2" >/dev/null ;; esac
+}
+
+# modes_again [apt]: each of them has the right mode, and is root's. With apt only those that apt reads, else the others.
+modes_again() {
+  modes | while read -r right _ owner f; do
+    case $f in /etc/apt*) [ "${1:-}" = apt ] || continue ;; *) [ -z "${1:-}" ] || continue ;; esac
+    case $owner in root:*) ;; *) chown root:root -- "$f" ;; esac
+    chmod "$right" -- "$f"
+  done
+}
+
+# writable_again: they can be written to, as far as that does not need a human.
+writable_again() {
+  for d in /var/log/pods /var/log/containers; do [ -d "$d" ] || mkdir -p -m 755 "$d"; done
+  unwritable | while read -r d _; do
+    ! command -v chattr >/dev/null || chattr -i -a "$d" 2>/dev/null || :
+    ! may_write "$d" || continue
+    echo "reason: $d is on a file system that is mounted read-only"
+    echo "by hand: look with findmnt -T $d and journalctl -k why that is, then mount it to be written to, or unmount it"
+    exit 1
+  done
+}
+
+# unit_files_out UNIT: takes those lines out, and files that take the place of the package's. The files are kept as they were,
+# and a unit that runs starts once more.
+unit_files_out() {
+  unit_files "$1" | sed 's/^[a-z]*: //; s/:[0-9]*: .*//' | sort -u | while IFS= read -r f; do
+    before_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
+    if [ -n "$(unit_files_instead "$1" "$f")" ]; then rm -f -- "$f"; else unit_files_read "$1" edit "$f" | put "$f" kept; fi
+  done
+  systemctl daemon-reload
+  if systemctl is-active -q "$1"; then
+    systemctl restart "$1"
+    steady "$1"
+  fi
+}
