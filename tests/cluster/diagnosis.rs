@@ -95,6 +95,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         cause: "containerd-stopped",
         evidence: "ActiveState=",
         remedy: "systemctl cat containerd",
+        inventory: files_stay,
         break_it: |w| {
             drop_in(w, "containerd", "[Service]\nExecStartPre=/bin/false\n");
             w.lab.ssh("w2", "systemctl stop containerd");
@@ -106,6 +107,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         cause: "swap-on",
         evidence: "running with swap on is not supported",
         remedy: "swapoff -a",
+        inventory: files_stay,
         break_it: |w| {
             drop_in(w, "kubelet", "[Service]\nExecStartPre=/usr/sbin/swapon /swap.img\n");
             w.lab.ssh("w2", "systemctl stop kubelet");
@@ -369,6 +371,11 @@ const OTHER_NETWORK: &str = r#"{"cniVersion": "0.3.1", "name": "other", "plugins
 /// Else it is found before it is tried.
 fn unreached(inventory: &mut Table) {
     set(inventory, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Reach"]"#);
+}
+
+/// Else the lines of a drop-in that count are taken out of it.
+fn files_stay(inventory: &mut Table) {
+    set(inventory, &["cluster", "ignore-preflight"], r#"["SystemVerification", "UnitFiles"]"#);
 }
 
 fn injected(world: &World, injection: Injection) {

@@ -16,6 +16,8 @@ const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const LEADS: &str = "kubelet.conf leads the kubelet to its API";
 const ADMITTED: &str = "the kubelet has a valid certificate";
 const FLAGS: &str = "no file of the machine's own gives the kubelet flags";
+const PROGRAM: &str = "the programs of kubelet are as the package has them";
+const STARTS: &str = "no file of the machine's own changes how the kubelet starts";
 const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 pub const KINDS: &[Kind] = &[
@@ -132,6 +134,94 @@ pub const KINDS: &[Kind] = &[
             (".", "kubelet", UNIT, "/usr/lib/systemd/system/kubelet.service was edited"),
             (".", "member", RUNS, "stale"),
         ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: another program in its place",
+        by: Anywhere(
+            "w1",
+            "cp -p /usr/bin/kubelet /root/kubelet; rm /usr/bin/kubelet; cp /bin/false /usr/bin/kubelet; touch -r /root/kubelet /usr/bin/kubelet; rm /root/kubelet",
+        ),
+        shows: &[
+            (".", "kubelet", PROGRAM, "/usr/bin/kubelet was changed"),
+            (".", "member", RUNS, "stale: /usr/bin/kubelet changed"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: another program in its place, and that was started",
+        by: Anywhere(
+            "w2",
+            "rm /usr/bin/kubelet; cp /bin/false /usr/bin/kubelet; systemctl restart kubelet; sleep 1",
+        ),
+        shows: &[
+            (".", "kubelet", PROGRAM, "/usr/bin/kubelet was changed"),
+            (".", "member", RUNS, "enabled activating"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its program for everybody to change",
+        by: Anywhere("w1", "chmod 777 /usr/bin/kubelet"),
+        shows: &[
+            (".", "kubelet", PROGRAM, "/usr/bin/kubelet has mode 777 and the owner root"),
+            (".", "member", RUNS, "stale: /usr/bin/kubelet changed"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: another program in the place of kubectl",
+        by: Anywhere("w2", "rm /usr/bin/kubectl; cp /bin/true /usr/bin/kubectl"),
+        shows: &[(
+            ".",
+            "kubelet",
+            "the programs of kubectl are as the package has them",
+            "/usr/bin/kubectl was changed",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubeadm emptied",
+        by: Anywhere("w1", ": >/usr/bin/kubeadm"),
+        shows: &[(
+            ".",
+            "kubelet",
+            "the programs of kubeadm are as the package has them",
+            "/usr/bin/kubeadm was changed",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: a drop-in that keeps it from starting",
+        by: Anywhere(
+            "w1",
+            "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nCPUWeight=200\\nExecStartPre=/bin/false\\n' >/etc/systemd/system/kubelet.service.d/30-more.conf; systemctl daemon-reload",
+        ),
+        shows: &[(
+            ".",
+            "kubelet",
+            STARTS,
+            "/etc/systemd/system/kubelet.service.d/30-more.conf:3: ExecStartPre=/bin/false",
+        )],
+        differs: &["/etc/systemd/system/kubelet.service.d", "/etc/systemd/system/kubelet.service.d/"],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: a drop-in that kept it from starting",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Unit]\\nConditionPathExists=/none\\n' >/etc/systemd/system/kubelet.service.d/30-more.conf; systemctl daemon-reload; systemctl restart kubelet",
+        ),
+        shows: &[
+            (
+                ".",
+                "kubelet",
+                STARTS,
+                "/etc/systemd/system/kubelet.service.d/30-more.conf:2: ConditionPathExists=/none",
+            ),
+            (".", "member", RUNS, "enabled inactive"),
+        ],
+        differs: &["/etc/systemd/system/kubelet.service.d", "/etc/systemd/system/kubelet.service.d/"],
         ..KIND
     },
     Kind {

@@ -6,6 +6,7 @@ pub mod certificates;
 mod chaos;
 mod cluster;
 mod control_plane;
+mod files;
 mod installed;
 mod inventory;
 mod kernel;
@@ -84,6 +85,7 @@ fn kinds() -> Vec<&'static Kind> {
         kernel::KINDS,
         runtime::KINDS,
         kubelet::KINDS,
+        files::KINDS,
         network::KINDS,
         cluster::KINDS,
         installed::KINDS,

@@ -6,6 +6,7 @@ use super::{KIND, Kind};
 const FLANNEL: &str = "flannel's interface and routes are as flannel makes them";
 const PROXY: &str = "kube-proxy's rules are in place";
 const BRIDGE: &str = "the bridge of the pods has its node's range";
+const PLUGINS: &str = "the programs of kubernetes-cni are as the package has them";
 const CONFLIST: &str = "the network is known to containerd";
 
 /// The machines have no nft of their own.
@@ -27,13 +28,25 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "network: a plugin of the package gone",
         by: Anywhere("w2", "rm /opt/cni/bin/bridge"),
-        shows: &[(".", "cni", "the plugins of kubernetes-cni are here", "/opt/cni/bin/bridge is gone")],
+        shows: &[(".", "cni", PLUGINS, "/opt/cni/bin/bridge is gone")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a plugin of the package emptied",
+        by: Anywhere("w1", ": >/opt/cni/bin/host-local"),
+        shows: &[(".", "cni", PLUGINS, "/opt/cni/bin/host-local was changed")],
+        ..KIND
+    },
+    Kind {
+        says: "network: another program in the place of flannel's own plugin",
+        by: Anywhere("w2", "rm /opt/cni/bin/flannel; cp /bin/false /opt/cni/bin/flannel"),
+        shows: &[(".", "cni", "flannel's plugin works", "no\nyes")],
         ..KIND
     },
     Kind {
         says: "network: flannel's own plugin gone",
         by: Anywhere("w1", "rm /opt/cni/bin/flannel"),
-        shows: &[(".", "cni", "flannel's plugin is here", "no\nyes")],
+        shows: &[(".", "cni", "flannel's plugin works", "no\nyes")],
         ..KIND
     },
     Kind {

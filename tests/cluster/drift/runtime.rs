@@ -7,6 +7,8 @@ const OURS: &str = "containerd's config is ours";
 const RUNS: &str = "containerd runs its current config";
 const MEANT: &str = "containerd reads its config as meant";
 const HELD: &str = "containerd is installed and held";
+const PROGRAMS: &str = "the programs of containerd are as the package has them";
+const STARTS: &str = "no file of the machine's own changes how containerd starts";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -101,6 +103,76 @@ pub const KINDS: &[Kind] = &[
         says: "runtime: containerd runs an old config",
         by: Anywhere("w1", "touch /etc/containerd/config.toml"),
         shows: &[(".", "runtime", RUNS, "stale: /etc/containerd/config.toml changed after it started")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: runc emptied",
+        by: Anywhere("w2", "rm /usr/sbin/runc; : >/usr/sbin/runc; chmod 755 /usr/sbin/runc"),
+        shows: &[(
+            ".",
+            "runtime",
+            "the programs of runc are as the package has them",
+            "/usr/sbin/runc was changed",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: another runc comes first",
+        by: Anywhere("m1", "cp /usr/sbin/runc /usr/local/sbin/runc"),
+        notes: "/usr/local/sbin/runc will run in place of the package's program of that name",
+        then: "rm /usr/local/sbin/runc",
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd's shim emptied",
+        by: Anywhere("w1", "f=/usr/bin/containerd-shim-runc-v2; rm $f; : >$f; chmod 755 $f"),
+        shows: &[
+            (".", "runtime", PROGRAMS, "/usr/bin/containerd-shim-runc-v2 was changed"),
+            (".", "runtime", RUNS, "restarted, because /usr/bin/containerd changes"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd's unit edited",
+        by: Anywhere(
+            "w1",
+            "sed -i s/KillMode=process/KillMode=control-group/ /usr/lib/systemd/system/containerd.service; systemctl daemon-reload",
+        ),
+        shows: &[
+            (".", "runtime", PROGRAMS, "/usr/lib/systemd/system/containerd.service was edited"),
+            (".", "runtime", RUNS, "restarted, because /usr/bin/containerd changes"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a drop-in that starts containerd otherwise",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/systemd/system/containerd.service.d; printf '[Service]\\nLimitNOFILE=1048576\\nExecStart=\\nExecStart=/usr/bin/containerd --log-level debug\\n' >/etc/systemd/system/containerd.service.d/more.conf; systemctl daemon-reload; systemctl restart containerd",
+        ),
+        shows: &[(
+            ".",
+            "runtime",
+            STARTS,
+            "/etc/systemd/system/containerd.service.d/more.conf:4: ExecStart=/usr/bin/containerd --log-level debug",
+        )],
+        differs: &["/etc/systemd/system/containerd.service.d", "/etc/systemd/system/containerd.service.d/"],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a proxy for containerd in a drop-in of somebody's own",
+        by: Anywhere(
+            "w1",
+            "mkdir -p /etc/systemd/system/containerd.service.d; printf '[Service]\\nEnvironment=HTTPS_PROXY=http://198.18.0.99:1\\n' >/etc/systemd/system/containerd.service.d/proxy.conf; systemctl daemon-reload; systemctl restart containerd",
+        ),
+        shows: &[(".", "runtime", STARTS, "proxy.conf:2: Environment=HTTPS_PROXY")],
+        differs: &["/etc/systemd/system/containerd.service.d", "/etc/systemd/system/containerd.service.d/"],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: containerd's socket moved away",
+        by: Anywhere("w2", "mv /run/containerd/containerd.sock /run/containerd/other.sock"),
+        shows: &[(".", "runtime", "containerd can be reached at its socket", "containerd.sock is gone")],
         ..KIND
     },
     Kind {

@@ -1,0 +1,57 @@
+//! Drift of modes and owners, and of folders that a node writes to.
+
+use super::By::{Anywhere, Root};
+use super::{KIND, Kind};
+
+const MODES: &str = "only root can change what the node runs by, and read its keys";
+const APTS: &str = "apt can read where packages come from, and only root can change it";
+const WRITES: &str = "the kubelet and containerd can write to their folders";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "files: the folder of static pods for everybody to change",
+        by: Root("m1", "chmod 777 /etc/kubernetes/manifests"),
+        shows: &[(".", "files", MODES, "/etc/kubernetes/manifests: mode 777 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "files: a static pod for everybody to change",
+        by: Root("m1", "chmod 666 /etc/kubernetes/manifests/etcd.yaml"),
+        shows: &[(".", "files", MODES, "/etc/kubernetes/manifests/etcd.yaml: mode 666 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "files: the kubelet's key for everybody to read",
+        by: Anywhere("w1", "chmod 644 $(readlink -f /var/lib/kubelet/pki/kubelet-client-current.pem)"),
+        shows: &[(".", "files", MODES, ".pem: mode 644 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "files: the kubelet's flags for everybody to change",
+        by: Anywhere("w2", "chmod 666 /var/lib/kubelet/kubeadm-flags.env"),
+        shows: &[
+            (".", "files", MODES, "/var/lib/kubelet/kubeadm-flags.env: mode 666 root:root"),
+            (".", "member", "kubelet runs its current config", "stale: /var/lib/kubelet/kubeadm-flags.env"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "files: etcd's folder somebody else's",
+        by: Root("m1", "chown ops: /var/lib/etcd"),
+        shows: &[(".", "files", MODES, "/var/lib/etcd: mode 700 ops:ops")],
+        then: "[ \"$(stat -c '%a %U:%G' /var/lib/etcd)\" = '700 root:root' ]",
+        ..KIND
+    },
+    Kind {
+        says: "files: the folder of keys that apt cannot read",
+        by: Anywhere("w1", "chmod 700 /etc/apt/keyrings"),
+        shows: &[(".", "kubelet", APTS, "/etc/apt/keyrings: mode 700 root:root")],
+        ..KIND
+    },
+    Kind {
+        says: "files: the logs of pods cannot be written to",
+        by: Anywhere("w2", "chattr +i /var/log/pods"),
+        shows: &[(".", "files", WRITES, "/var/log/pods cannot be written to")],
+        ..KIND
+    },
+];
