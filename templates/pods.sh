@@ -63,7 +63,9 @@ component() {
 }
 
 # stale NODE: process, component and newest file of each component that was started before one of the files that its own
-# command line names was changed. A process's start is counted in hundredths of a second since boot (proc(5)).
+# command line names was changed. A process's start is counted in hundredths of a second since boot (proc(5)). In the place of the
+# file it says "arguments" of a component that runs with others than its manifest has. The kubelet needs a while to notice a new
+# manifest, so one that changed within two minutes tells nothing.
 stale() {
   read -r up _ </proc/uptime
   now=$(date +%s.%N)
@@ -71,7 +73,14 @@ stale() {
     pids=$(component "$name" "$1") || return 1
     for pid in $pids; do
       { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || continue
-      files=$({ tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n 's,^--[a-z-]*=\(/etc/kubernetes/.*\),\1,p'; } 2>/dev/null) || continue
+      runs=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null) || continue
+      [ -n "$runs" ] || continue
+      manifest=/etc/kubernetes/manifests/$name.yaml
+      if [ -e "$manifest" ] && ! has_arguments "$runs" "$manifest"; then
+        changed=$(stat -L -c %Z "$manifest" 2>/dev/null) || changed=${now%.*}
+        [ $((${now%.*} - changed)) -lt 120 ] || echo "$pid $name arguments"
+      fi
+      files=$(echo "$runs" | sed -n 's,^--[a-z-]*=\(/etc/kubernetes/.*\),\1,p')
       [ -n "$files" ] || continue
       # shellcheck disable=SC2086
       started=$(set -- ${stat##*) }; echo "${20}")
@@ -84,11 +93,26 @@ stale() {
 
 # as_written NAME NODE: all of the component that runs has the arguments that its manifest has now. Quotes are YAML's.
 as_written() {
-  want=$(sed -n 's/^ *- //p' "/etc/kubernetes/manifests/$1.yaml" | tr -d "\"'\\\\" | grep '^--' | sort)
   pids=$(component "$1" "$2") || return 1
   [ -n "$pids" ] || { echo "$1 does not run" >&2; return 1; }
   for pid in $pids; do
-    runs=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | tr -d "\"'\\\\" | grep '^--' | sort) || continue
-    [ "$runs" = "$want" ] || { echo "$1 has not been started with its new manifest" >&2; return 1; }
+    runs=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null) || continue
+    has_arguments "$runs" "/etc/kubernetes/manifests/$1.yaml" || { echo "$1 has not been started with its new manifest" >&2; return 1; }
   done
+}
+
+# has_arguments LINES MANIFEST: these are the arguments of the manifest. Quotes are YAML's, and so are line breaks in a long one.
+has_arguments() {
+  printf '%s\n' "$1" | awk '
+    function count(text, by) {
+      gsub(/["\047\\]/, "", text)
+      if (text ~ /^--/) seen[text] += by
+    }
+    NR == FNR { count($0, 1); next }
+    { match($0, /^ */); depth = RLENGTH }
+    argument != "" && depth > dash && !/^ *- / { argument = argument " " substr($0, depth + 1); next }
+    { count(argument, -1); argument = "" }
+    /^ *- / { dash = depth; argument = substr($0, depth + 3) }
+    END { count(argument, -1); for (text in seen) if (seen[text] != 0) exit 1 }
+  ' - "$2"
 }

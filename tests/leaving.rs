@@ -348,6 +348,19 @@ fn a_component_is_the_process_of_kubeadms_pod_and_no_other_of_its_name() {
         root.write("proc/41/cmdline", "kube-apiserver\0--v=2\0");
         let output = root.run(shell, "as_written kube-apiserver m1");
         assert!(!output.status.success() && output.stderr.ends_with(b"new manifest\n"), "{output:?}");
+        // The kubelet has had time enough for the manifest; a long argument goes on in the next line.
+        let old = "stat() { case $* in *%Z*) echo 1 ;; *) command stat \"$@\" ;; esac; }\nstale m1";
+        assert!(root.good(shell, old).starts_with("41 kube-apiserver arguments\n"), "{shell}");
+        assert!(!root.good(shell, "stale m1").contains("arguments"), "{shell}: it may be at it");
+        let manifest = root.read("etc/kubernetes/manifests/kube-apiserver.yaml");
+        let folded = manifest.replace("--v=1", "'--v=2\n      x'\n    - --w=3").replace("--ca=", "\"--ca=")
+            + "\"\n    image: x\n";
+        root.write("etc/kubernetes/manifests/kube-apiserver.yaml", &folded.replace("\n\"", "\""));
+        let ca = root.path("etc/kubernetes/pki/ca.crt").display().to_string();
+        root.write("proc/41/cmdline", &format!("kube-apiserver\0--ca={ca}\0--v=2 x\0--w=3\0"));
+        assert!(!root.good(shell, old).contains("arguments"), "{shell}");
+        root.write("proc/41/cmdline", &format!("kube-apiserver\0--ca={ca}\0--v=2 x\0--w=3\0--w=3\0"));
+        assert!(root.good(shell, old).contains("arguments"), "{shell}: twice");
         // It ended: what others call so is not it.
         fs::remove_dir_all(root.path("proc/41")).unwrap();
         assert_eq!(root.good(shell, "component kube-apiserver m1; stale m1"), "");

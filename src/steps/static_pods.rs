@@ -1,5 +1,5 @@
-//! static-pods: etcd, API server, controller manager and scheduler run with the certificates, keys and kubeconfigs that
-//! are there now. That these are the right ones is for `pki` and `kubeconfigs`; the manifests are kubeadm's.
+//! static-pods: etcd, API server, controller manager and scheduler run with the certificates, keys, kubeconfigs and
+//! arguments that are there now. That these are the right ones is for `pki` and `kubeconfigs`; the manifests are kubeadm's.
 
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
@@ -8,7 +8,7 @@ use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
     name: "static-pods",
-    why: "what was renewed counts once those who read it are started anew",
+    why: "what was renewed or written counts once the programs that read it are started again",
     wants,
 };
 
@@ -35,9 +35,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What was started before its files were changed.
+/// What was started before its files were changed, or with other arguments than its manifest has.
 const ASK: &str = r#"all=$(stale "$NODE")
-[ -z "$all" ] || echo "$all" | while read -r pid name file; do echo "$name is older than $file"; done"#;
+[ -z "$all" ] || echo "$all" | while read -r pid name file; do
+  case $file in
+  arguments) echo "$name runs with other arguments than /etc/kubernetes/manifests/$name.yaml has" ;;
+  *) echo "$name is older than $file" ;;
+  esac
+done"#;
 
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
 /// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
@@ -67,4 +72,13 @@ for name in $(echo "$all" | cut -d ' ' -f 2); do
     sleep 0.1
   done
 done
-patiently kubectl get --raw /readyz >/dev/null 2>&1"#;
+patiently kubectl get --raw /readyz >/dev/null 2>&1
+echo "$all" | while read -r pid name file; do
+  [ "$file" = arguments ] || continue
+  ! ( PATIENCE=30; patiently as_written "$name" "$NODE" ) 2>/dev/null || continue
+  echo "reason: $name still runs with other arguments than its manifest has"
+  others=$(grep -l "^ *name: [\"']*$name[\"']*\$" /etc/kubernetes/manifests/* | grep -v "/$name.yaml\$" | xargs)
+  if [ -z "$others" ]; then echo "by hand: find out what starts it; on that machine: journalctl -u kubelet"
+  else echo "by hand: move $others out of that folder: the kubelet reads every file in it, and there can be one pod of that name"; fi
+  exit 1
+done"#;
