@@ -113,6 +113,9 @@ pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
 /// Asks with real packets: `packets`, `pods_of`, `answered`, `proxy_again`; after `DAEMONS`.
 pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
 
+/// Looks at the processes of a node and asks the kubelet and kube-proxy: `stopped`, `resume`, `local_asks`; after `PACKETS`.
+pub const PROCESSES: Sh = Sh::raw(include_str!("../templates/processes.sh"));
+
 /// Reads the sources of packages that a machine has: `sources_dead`, `sources_conflict`.
 pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
 

@@ -32,6 +32,11 @@ restart() {
     [ -z "$new" ] || [ "$new" = "$old" ] || return 0
     tries=$((tries + 1))
   done
+  delete_pods "$1" "$2" "$5"
+}
+
+# delete_pods NODE NAMESPACE LABEL: deletes the pods with this label on this machine. A kubelet may do that.
+delete_pods() {
   command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
-    --field-selector "spec.nodeName=$1" -l "$5" >/dev/null || :
+    --field-selector "spec.nodeName=$1" -l "$3" >/dev/null || :
 }

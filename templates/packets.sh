@@ -3,7 +3,8 @@
 
 # packets NAME ADDRESS PORT ...: asks all of these at once, and says "NAME reached", "NAME refused" or "NAME silent" of each. A
 # PORT that begins with dns: is a query for a name of this cluster, in the words of printf; its answer must have the address that
-# follows as hexadecimal digits. Where `within` is set, bash runs under that command.
+# follows as hexadecimal digits. A PORT http:PORT/PATH is a request, and its answer is "NAME says STATUS WORDS". Where `within` is
+# set, bash runs under that command.
 packets() {
   command -v bash >/dev/null || { echo 'there is no bash to ask with'; return 0; }
   # What hangs is ended with all its processes; the kernel sends the first packet of a connection again after a second.
@@ -19,6 +20,11 @@ $1 reached
     *"
 $1 refused
 "*) echo "$1 refused" ;;
+    *"
+$1 says "*)
+      answer=${answers##*"$1 says "}
+      echo "$1 says ${answer%%"
+"*}" ;;
     *) echo "$1 silent" ;;
     esac
     shift 3
@@ -46,8 +52,21 @@ tcp() {
   said=$( { exec 3<>"/dev/tcp/$2/$3"; } 2>&1) && { echo "$1 reached"; return; }
   case $said in *refused*) echo "$1 refused" ;; esac
 }
+http() {
+  path=/${3#*/} port=${3#http:}
+  { exec 3<>"/dev/tcp/$2/${port%%/*}"; } 2>/dev/null || { tcp "$1" "$2" "${port%%/*}"; return; }
+  printf "GET %s HTTP/1.0\r\n\r\n" "$path" >&3
+  read -r _ status _ <&3 || return
+  while read -r line && [ ${#line} -gt 1 ]; do :; done <&3
+  words=
+  while read -r line || [ -n "$line" ]; do
+    case $line in "[-]"*) words=$line; break ;; esac
+    words=${words:-$line}
+  done <&3
+  echo "$1 says ${status:0:9} ${words:0:99}"
+}
 while [ $# -gt 0 ]; do
-  case $3 in dns:*) dns "$1" "$2" "$3" & ;; *) tcp "$1" "$2" "$3" & ;; esac
+  case $3 in dns:*) dns "$1" "$2" "$3" & ;; http:*) http "$1" "$2" "$3" & ;; *) tcp "$1" "$2" "$3" & ;; esac
   shift 3
 done
 wait

@@ -20,6 +20,7 @@ mod nodes;
 pub mod packets;
 mod pki;
 pub mod preflight;
+mod processes;
 mod programs;
 mod runtime;
 mod services;
@@ -81,7 +82,7 @@ pub const STAGES: &[Stage] = &[
         on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        steps: &[swap::STEP, kernel::STEP, hosts::STEP, runtime::STEP, kubelet::STEP],
+        steps: &[processes::STEP, swap::STEP, kernel::STEP, hosts::STEP, runtime::STEP, kubelet::STEP],
     },
     Stage {
         name: "trust",

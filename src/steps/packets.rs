@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
-use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, Sh, sh};
+use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, PROCESSES, Sh, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub mod made;
+pub(super) mod own;
 
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
@@ -27,17 +28,17 @@ const NO_MEMBER: &str = "no member";
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
 pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
-        "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{questions}here=\n\
+        "{PODS}{DAEMONS}{PACKETS}{PROCESSES}{KUBECTL}{questions}here=\n\
          for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
-         [ -n \"$here\" ] || { echo {NO_MEMBER}; exit 0; }\n\
-         ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nquestions",
+         [ -n \"$here\" ] || { echo {NO_MEMBER}; exit 0; }\n{look}",
         PODS,
         DAEMONS,
         PACKETS,
+        PROCESSES,
         KUBECTL,
         questions = questions(cluster, node),
         NO_MEMBER,
-        PROXY
+        look = own::look(cluster, node)
     )
 }
 
@@ -57,7 +58,7 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
         let query = query(&cluster.domain, service);
         all += sh!(" dns {ip} {query}", ip = cluster.service_ip(10).to_string(), query);
     }
-    all += "\n";
+    all += "\nlocal_asks\nset -- \"$@\" $local_asks\n";
     if node.is_control_plane() && cluster.network != Network::None {
         let names: Vec<&str> = asked_about(cluster, node).map(|node| node.name.as_str()).collect();
         if !names.is_empty() {
@@ -114,6 +115,13 @@ fn query(domain: &str, service: IpAddr) -> String {
     )
 }
 
+/// What `packets` says where it cannot ask.
+pub(super) const NO_BASH: &str = "there is no bash to ask with";
+
+pub(super) fn no_bash(answer: &str) -> bool {
+    answer.lines().any(|line| line == NO_BASH)
+}
+
 /// What came of a question: `reached`, `refused`, `silent`; `None`: it was not asked.
 pub fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -137,6 +145,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         let pods = asked_about(cluster, cx.node).map(|node| pods(cx, node).only(cx.machine.is_member()));
         wants.extend(pods);
     }
+    wants.extend(own::proxy(cx)?.into_iter().map(|want| want.only(cx.machine.is_member())));
     Ok(wants)
 }
 
@@ -161,10 +170,11 @@ fn asked(
     judge: impl Fn(&str) -> Verdict + Send + Sync + 'static,
 ) -> Want {
     let fix = sh!(
-        "{PODS}{DAEMONS}{PACKETS}{KUBECTL}{questions}answered {name} {good}",
+        "{PODS}{DAEMONS}{PACKETS}{PROCESSES}{KUBECTL}{questions}answered {name} {good}",
         PODS,
         DAEMONS,
         PACKETS,
+        PROCESSES,
         KUBECTL,
         questions = questions(cx.cluster, cx.node),
         name,
@@ -173,10 +183,10 @@ fn asked(
     Want::that(that)
         .ask(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
-            "there is no bash to ask with" => Verdict::Unknown(answer.into()),
             // Of a member, other steps say what is gone.
             NO_MEMBER => Verdict::Holds,
-            _ => judge(answer),
+            answer if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
+            answer => judge(answer),
         })
         .run(fix)
         .settles()

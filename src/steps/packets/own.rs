@@ -1,0 +1,124 @@
+//! What the same question asks of the machine's own programs: whether they are stopped, and what they answer over loopback.
+
+use super::{NO_BASH, PROXY, ask, no_bash, server_answers, state};
+use crate::cluster::{Cluster, Network, Node};
+use crate::error::Result;
+use crate::shell::{DAEMONS, PACKETS, PODS, PROCESSES, Sh, sh};
+use crate::step::{Cx, Verdict, WITH_THE_MEMBER, Want, rollout};
+use crate::steps::member::config;
+
+/// Files that the kubelet has to be restarted for when they change; `member` says so then.
+pub(in crate::steps) const KUBELET_READS: Sh = Sh::raw(
+    "/var/lib/kubelet/kubeadm-flags.env /usr/lib/systemd/system/kubelet.service \
+     /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
+);
+
+/// A kubelet that has run long enough to answer.
+pub(in crate::steps) const KUBELET: &str = "kubelet runs";
+/// Begins a line about an argument that the kubelet runs with and no file has.
+pub(in crate::steps) const ONLY: &str = "kubelet has ";
+
+/// Shell that looks at them; it comes before the questions. A kubelet or kube-proxy that is silent is asked once more.
+pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
+    sh!(
+        "stopped {pods}\nfind_kubelet\nonly=$(kubelet_only {KUBELET_READS})\n\
+         [ -z \"$only\" ] || printf '%s\\n' \"$only\" | sed 's/^/{ONLY}/'\n\
+         [ \"${age:-0}\" -lt 20 ] || echo {KUBELET}\n\
+         ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nsaid=$(questions)\n\
+         case $found$said in *stopped:* | *frozen:*) ;; *'kubelet-health silent'* | *'proxy silent'*) sleep 1; said=$(questions) ;; esac\n\
+         printf '%s\\n' \"$said\"",
+        pods = pods(cluster, node),
+        KUBELET_READS,
+        ONLY = Sh::raw(ONLY),
+        KUBELET,
+        PROXY
+    )
+}
+
+/// What the folders of logs of those pods begin with that a node cannot do without.
+pub(in crate::steps) fn pods(cluster: &Cluster, node: &Node) -> Sh {
+    let mut all: Vec<String> = Vec::new();
+    if node.is_control_plane() {
+        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        all.extend(names.map(|name| format!("kube-system_{name}-{}_", node.name)));
+    }
+    let daemon = |namespace: &str, name: &str| format!("{namespace}_{name}-");
+    all.extend(cluster.has_addon("proxy").then(|| daemon("kube-system", "kube-proxy")));
+    all.extend(cluster.has_addon("dns").then(|| daemon("kube-system", "coredns")));
+    match &cluster.network {
+        Network::None => {}
+        Network::Flannel(_) => all.push(daemon("kube-flannel", "flannel")),
+        Network::Manifests(files) => {
+            let running = files.iter().flat_map(|file| rollout::running(&file.objects));
+            let namespace = |given: String| if given.is_empty() { "default".to_string() } else { given };
+            all.extend(running.map(|object| daemon(&namespace(object.namespace), &object.name)));
+        }
+    }
+    Sh::words(all.iter().map(String::as_str))
+}
+
+/// The lines about what is stopped or frozen.
+pub(in crate::steps) fn stopped(answer: &str) -> Vec<&str> {
+    answer.lines().filter(|line| line.starts_with("stopped: ") || line.starts_with("frozen: ")).collect()
+}
+
+/// What is wrong with how a program answered; `None`: nothing.
+pub(in crate::steps) fn ill(answer: &str, name: &str) -> Option<String> {
+    match state(answer, name)? {
+        "refused" => Some("nothing answers at its port".into()),
+        said => match said.strip_prefix("says ") {
+            Some(said) if said.starts_with("200 ") => None,
+            Some(said) => Some(format!("it answers {said}")),
+            None => Some("no answer within a second".into()),
+        },
+    }
+}
+
+/// Shell for fixes: the functions that ask, and those that mend.
+pub(in crate::steps) fn functions() -> Sh {
+    PODS + DAEMONS + PACKETS + PROCESSES
+}
+
+/// What is wanted of kube-proxy. They come after the cluster's own stages, which write its settings.
+pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
+    if !cx.cluster.has_addon("proxy") {
+        return Ok(vec![]);
+    }
+    let settings = config::init(cx, false)?;
+    let mode = settings.get(3).and_then(|proxy| proxy["mode"].as_str()).filter(|mode| !mode.is_empty());
+    let mode = mode.unwrap_or("iptables").to_string();
+    let node = &cx.node.name;
+    let answers = Want::that("kube-proxy answers")
+        .judged(|answer| match ill(answer, "proxy") {
+            _ if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
+            Some(have) if !judged_elsewhere(answer) => {
+                Verdict::Differs { have, want: "kube-proxy says that it is well".into() }
+            }
+            _ => Verdict::Holds,
+        })
+        .run(functions() + sh!("proxy_answers_again {node}", node));
+    let runs = Want::that("kube-proxy runs in the mode of its settings")
+        .judged({
+            let mode = mode.clone();
+            move |answer| runs_in(answer, &mode)
+        })
+        .run(functions() + sh!("proxy_mode_again {node} {mode}", node, mode));
+    let asked = |want: Want| want.ask(ask(cx.cluster, cx.node)).settles().nothing_to_undo(WITH_THE_MEMBER);
+    Ok(vec![asked(answers), asked(runs)])
+}
+
+fn runs_in(answer: &str, mode: &str) -> Verdict {
+    match state(answer, "proxy-mode").and_then(|said| said.strip_prefix("says 200 ")) {
+        Some(is) if is == mode => Verdict::Holds,
+        Some(is) => Verdict::Differs { have: format!("mode: {is}"), want: format!("mode: {mode}") },
+        None if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
+        None if judged_elsewhere(answer) || ill(answer, "proxy").is_some() => Verdict::Holds,
+        None => Verdict::Unchecked("kube-proxy does not answer at its address for metrics".into()),
+    }
+}
+
+/// A kube-proxy that does not run, or is stopped, or has no API server to hear of Services from.
+fn judged_elsewhere(answer: &str) -> bool {
+    let runs = answer.lines().any(|line| line == PROXY);
+    !runs || !server_answers(answer) || !stopped(answer).is_empty()
+}

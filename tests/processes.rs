@@ -1,0 +1,476 @@
+//! What looks at the processes of a node, in every shell: real processes that were stopped, cgroups and files below a folder, and
+//! servers on loopback.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command};
+
+use common::place::Place;
+use ironstrap::cluster::{Cluster, Node};
+use ironstrap::fleet::Fleet;
+use ironstrap::machine::Machine;
+use ironstrap::shell::{DAEMONS, PACKETS, PODS, PROCESSES};
+use ironstrap::step::{Ask, Expect, Verdict, Want};
+use time::OffsetDateTime;
+
+/// Names and texts.
+type Files = &'static [(&'static str, &'static str)];
+
+const UID: &str = "0a1b2c3d-1111-4222-8333-444455556666";
+const STATIC: &str = "0123456789abcdef0123456789abcdef";
+
+/// Runs this with the functions, after stand-ins; paths of the machine are below the folder. With `fake` its processes are, too.
+fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (bool, String) {
+    let lib = include_str!("../templates/lib.sh");
+    let text = format!(
+        "set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{PACKETS}\n{PROCESSES}\n{stands}\n{script}\n"
+    );
+    let mut paths =
+        vec!["/sys/fs/cgroup", "/run/", "/var/log/", "/var/lib/", "/etc/", "/usr/lib/", "/usr/local/lib/"];
+    if fake {
+        paths.extend(["/proc/$", "/proc/uptime"]);
+    }
+    let text = paths.iter().fold(text, |text, path| text.replace(path, &format!("{}{path}", place.root())));
+    let output = common::run(shell, &text);
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said.replace(&place.root(), ""))
+}
+
+/// A process that does nothing, and ends with the test.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Sleeper {
+        Sleeper(Command::new("sleep").arg("60").spawn().unwrap())
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args(["-s", signal, &self.pid()]).status().unwrap().success());
+        // The kernel stops it a moment later.
+        while self.is_stopped() != (signal == "STOP") {
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// The cgroup of a container of the pod with this uid.
+fn scope(top: &str, uid: &str) -> String {
+    let slice = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+    format!("sys/fs/cgroup{top}/kubepods.slice/kubepods-burstable.slice/{slice}/cri-containerd-x.scope")
+}
+
+#[test]
+fn a_process_that_is_stopped_is_found_by_its_cgroup_and_goes_on() {
+    let sleepers = [(); 5].map(|()| Sleeper::new());
+    let [scheduler, proxy, containerd, tenant, runs] = &sleepers;
+    for (shell, top) in
+        common::shells().into_iter().flat_map(|shell| ["", "/systemd"].map(|top| (shell, top)))
+    {
+        sleepers.iter().take(4).for_each(|sleeper| sleeper.signal("STOP"));
+        let tenants = "ffffffff-1111-4222-8333-444455556666";
+        let procs = |group: String| format!("{group}/cgroup.procs");
+        let place = Place::with(&[
+            (&procs(scope(top, STATIC)), &format!("{}\n{}\n", scheduler.pid(), runs.pid())),
+            (&procs(scope(top, UID)), &format!("{}\n", proxy.pid())),
+            (&procs(scope(top, tenants)), &format!("{}\n", tenant.pid())),
+            (
+                &procs(format!("sys/fs/cgroup{top}/runtime.slice/containerd.service")),
+                &format!("{}\n", containerd.pid()),
+            ),
+            (&format!("var/log/pods/kube-system_kube-scheduler-m1_{STATIC}/x"), ""),
+            (&format!("var/log/pods/kube-system_kube-proxy-abcde_{UID}/x"), ""),
+            (&format!("var/log/pods/tenant_kube-proxy-abcde_{tenants}/x"), ""),
+        ]);
+        let pods = "kube-system_kube-scheduler-m1_ kube-system_kube-proxy-";
+        let (good, said) = run(shell, &place, false, "", &format!("stopped {pods}"));
+        let line = |of: &Sleeper, what: &str| format!("stopped: sleep, process {} of {what}\n", of.pid());
+        let all = line(containerd, "containerd.service")
+            + &line(scheduler, "kube-system/kube-scheduler-m1")
+            + &line(proxy, "kube-system/kube-proxy-abcde");
+        assert_eq!((good, said), (true, all), "{shell} {top}");
+        assert_eq!(
+            run(shell, &place, false, "", &format!("resume {pods}")),
+            (true, String::new()),
+            "{shell} {top}"
+        );
+        let stopped: Vec<bool> = sleepers.iter().map(Sleeper::is_stopped).collect();
+        assert_eq!(
+            stopped,
+            [false, false, false, true, false],
+            "{shell} {top}: a tenant's own stays as it is"
+        );
+        let (_, said) = run(shell, &place, false, "", &format!("stopped {pods}"));
+        assert_eq!(said, "", "{shell} {top}");
+        tenant.signal("CONT");
+    }
+}
+
+#[test]
+fn a_process_that_was_stopped_for_a_moment_is_not_found() {
+    let sleeper = Sleeper::new();
+    for shell in common::shells() {
+        let group = "sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs";
+        let place = Place::with(&[(group, &format!("{}\n", sleeper.pid()))]);
+        sleeper.signal("STOP");
+        let stands = format!("sleep() {{ kill -s CONT {}; command sleep 0.2; }}", sleeper.pid());
+        assert_eq!(run(shell, &place, false, &stands, "stopped"), (true, String::new()), "{shell}");
+    }
+}
+
+#[test]
+fn what_is_frozen_is_found_and_thawed_where_it_was_frozen() {
+    for shell in common::shells() {
+        // cgroup v2: the slice of the pods was frozen, and each cgroup below says so.
+        let (scope2, slice) = (scope("", UID), "sys/fs/cgroup/kubepods.slice");
+        let place = Place::with(&[
+            (&format!("{scope2}/cgroup.procs"), "4000000\n"),
+            (&format!("{scope2}/cgroup.events"), "populated 1\nfrozen 1\n"),
+            (&format!("{scope2}/cgroup.freeze"), "0\n"),
+            (&format!("{slice}/cgroup.freeze"), "1\n"),
+            (&format!("var/log/pods/kube-system_coredns-1_{UID}/x"), ""),
+        ]);
+        let stands = "systemctl() { echo \"systemctl $*\"; }";
+        let line = format!("frozen: kube-system/coredns-1 (/{scope2})\n");
+        let said = run(shell, &place, false, stands, "stopped kube-system_coredns-");
+        assert_eq!(said, (true, line.clone()), "{shell}");
+        let (_, said) = run(shell, &place, false, stands, "resume kube-system_coredns-");
+        assert!(said.starts_with("systemctl thaw kubepods.slice\n"), "{shell}: {said}");
+        assert_eq!(place.text(&format!("{slice}/cgroup.freeze")), "0\n", "{shell}");
+        // cgroup v1: another hierarchy freezes.
+        let (unit, freezer) = (
+            "sys/fs/cgroup/systemd/system.slice/kubelet.service",
+            "sys/fs/cgroup/freezer/system.slice/kubelet.service",
+        );
+        let place = Place::with(&[
+            (&format!("{unit}/cgroup.procs"), "4000000\n"),
+            (&format!("{freezer}/freezer.state"), "FROZEN\n"),
+            (&format!("{freezer}/freezer.self_freezing"), "1\n"),
+        ]);
+        let said = run(shell, &place, false, stands, "stopped");
+        assert_eq!(said, (true, format!("frozen: kubelet.service (/{unit})\n")), "{shell}");
+        assert_eq!(run(shell, &place, false, stands, "resume"), (true, String::new()), "{shell}");
+        assert_eq!(place.text(&format!("{freezer}/freezer.state")), "THAWED\n", "{shell}");
+    }
+}
+
+#[test]
+fn a_process_that_a_debugger_holds_is_for_a_human() {
+    for shell in common::shells() {
+        let place = Place::with(&[
+            ("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "71\n"),
+            ("proc/71/stat", "71 (a) (b) t 1 71 71\n"),
+            ("proc/71/cmdline", "/usr/bin/kubelet\0--v=1\0"),
+            ("proc/71/status", "Name:\tkubelet\nTracerPid:\t72\n"),
+            ("proc/72/comm", "gdb\n"),
+        ]);
+        let (good, said) = run(shell, &place, true, "kill() { :; }", "resume");
+        let line = "stopped: kubelet, process 71 of kubelet.service, held by process 72 (gdb)";
+        assert!(!good && said.starts_with(line), "{shell}: {said}");
+        assert!(said.contains("\nreason: ") && said.contains("\nby hand: end that debugger"), "{said}");
+    }
+}
+
+/// A machine whose kubelet started an hour ago with these arguments.
+fn kubelet(arguments: &str, files: &[(&str, &str)]) -> Place {
+    let stat = format!("80 (kubelet) S 1 {}360000 0\n", "0 ".repeat(17));
+    let command = format!("/usr/bin/kubelet\0{}\0", arguments.replace(' ', "\0"));
+    let own: [(&str, &str); 7] = [
+        ("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "80\n81\n"),
+        ("proc/80/stat", &stat),
+        ("proc/81/stat", &stat.replace("80 (kubelet) S 1 ", "81 (mount) S 80 ")),
+        ("proc/80/cmdline", &command),
+        ("proc/uptime", "7200.50 100.00\n"),
+        (
+            "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
+            "[Service]\nEnvironment=\"KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/b --kubeconfig=/k\"\nEnvironmentFile=-/etc/extra\nExecStart=\nExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS \\\n  $KUBELET_EXTRA_ARGS --hostname-override=%H\n",
+        ),
+        ("var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1 --x='a=b'\"\n"),
+    ];
+    let place = Place::with(&[&own[..], files].concat());
+    let drop_in = place.text(own[5].0).replace("/etc/extra", &format!("{}/etc/extra", place.root()));
+    std::fs::write(place.path(own[5].0), drop_in).unwrap();
+    place
+}
+
+#[test]
+fn an_argument_of_the_kubelet_that_no_file_gives_it_is_named() {
+    const OWN: &str = "--bootstrap-kubeconfig=/b --kubeconfig=/k --node-ip=10.0.0.1 --x=a=b";
+    let rows: [(String, Files, &str); 9] = [
+        (OWN.into(), &[], ""),
+        (format!("{OWN} --max-pods=9"), &[], "--max-pods=9\n"),
+        (format!("{OWN} --node-ip=10.0.0.11"), &[], "--node-ip=10.0.0.11\n"),
+        (format!("{OWN} --node-ip=10.0.0"), &[], "--node-ip=10.0.0\n"),
+        (format!("{OWN} --hostname-override=w1"), &[], ""),
+        (
+            format!("{OWN} --max-pods=9"),
+            &[("etc/default/kubelet", "# KUBELET_EXTRA_ARGS=--max-pods=9\n")],
+            "--max-pods=9\n",
+        ),
+        (
+            format!("{OWN} --max-pods=9 --v 2"),
+            &[("etc/default/kubelet", "KUBELET_EXTRA_ARGS=--max-pods=9 --v 2\n")],
+            "",
+        ),
+        (
+            format!("{OWN} --max-pods=9"),
+            &[("etc/systemd/system/kubelet.service.d/20.conf", "[Service]\nEnvironment='A=--max-pods=9'\n")],
+            "",
+        ),
+        (format!("{OWN} --max-pods=9"), &[("etc/extra", "A=--max-pods=9\n")], ""),
+    ];
+    for shell in common::shells() {
+        for (arguments, files, only) in &rows {
+            let place = kubelet(arguments, files);
+            let script = "find_kubelet; [ \"$main $age\" = '80 3600' ]; kubelet_only";
+            let said = run(shell, &place, true, "", script);
+            assert_eq!(said, (true, only.to_string()), "{shell}: {arguments}");
+            // A file that it has to be restarted for has changed since.
+            let file = "/var/lib/kubelet/kubeadm-flags.env";
+            let said = run(shell, &place, true, "", &format!("find_kubelet; kubelet_only {file}"));
+            assert_eq!(said, (true, String::new()), "{shell}: {arguments}");
+        }
+        let said = run(shell, &Place::with(&[]), true, "", "find_kubelet; kubelet_only; echo \"<$main>\"");
+        assert_eq!(said, (true, "<>\n".into()), "{shell}: none runs");
+    }
+}
+
+#[test]
+fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_is_named() {
+    for shell in common::shells() {
+        let arguments = "--kubeconfig=/k --max-pods=9";
+        let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
+        let root = place.root();
+        let restart = format!("printf '/usr/bin/kubelet\\0--kubeconfig=/k\\0' >{root}/proc/80/cmdline");
+        let stands = |restart: &str| {
+            format!(
+                "steady() {{ :; }}\nsystemctl() {{ echo \"systemctl $1\"; case $1 in restart) {restart} ;; esac; }}"
+            )
+        };
+        let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
+        assert_eq!(said, (true, "systemctl unset-environment\nsystemctl restart\n".into()), "{shell}");
+        let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
+        assert_eq!(said, (true, String::new()), "{shell}: once is enough");
+        let conf = [("etc/systemd/system.conf", "DefaultEnvironment=KUBELET_EXTRA_ARGS=--max-pods=9\n")];
+        let (good, said) = run(shell, &kubelet(arguments, &conf), true, &stands(":"), "kubelet_as_given");
+        assert!(
+            !good && said.contains("reason: the kubelet still runs with --max-pods=9"),
+            "{shell}: {said}"
+        );
+        assert!(said.contains("by hand: find out what gives it that; systemd has variables of the kubelet in /etc/systemd/system.conf"), "{said}");
+    }
+}
+
+/// A server that answers each request with this; without an answer it listens and says nothing.
+fn server(answer: Option<&'static str>) -> (u16, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, own) = (listener.local_addr().unwrap().port(), listener.try_clone().unwrap());
+    if let Some(answer) = answer {
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = own.accept() {
+                let mut request = [0; 512];
+                let n = stream.read(&mut request).unwrap_or(0);
+                assert!(request[..n].ends_with(b"\r\n\r\n"));
+                let _ = stream.write_all(format!("HTTP/1.0 {answer}").as_bytes());
+            }
+        });
+    }
+    (port, listener)
+}
+
+#[test]
+fn a_request_over_http_is_answered_refused_or_not_answered() {
+    let good = server(Some("200 OK\r\nX: y\r\n\r\nok"));
+    let ill = server(Some("500 Internal\r\n\r\n[+]ping ok\n[-]syncloop failed: withheld\nfailed\n"));
+    let (silent, closed) = (server(None), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    for shell in common::shells() {
+        let ask = format!(
+            "packets a 127.0.0.1 http:{}/healthz b 127.0.0.1 http:{}/x c 127.0.0.1 http:{}/x d 127.0.0.1 http:{}/x",
+            good.0,
+            ill.0,
+            silent.0,
+            closed.port()
+        );
+        let said = run(shell, &Place::with(&[]), false, "", &ask);
+        let all = "a says 200 ok\nb says 500 [-]syncloop failed: withheld\nc silent\nd refused\n";
+        assert_eq!(said, (true, all.into()), "{shell}");
+    }
+}
+
+#[test]
+fn the_kubelet_and_kube_proxy_are_asked_where_they_listen() {
+    const PROXY: &str = "var/lib/kubelet/pods/u/volumes/kubernetes.io~configmap/kube-proxy/config.conf";
+    const CONFIG: &str = "var/lib/kubelet/config.yaml";
+    let rows: [(Files, &str); 5] = [
+        (&[], ""),
+        (&[(CONFIG, "kind: KubeletConfiguration\n")], "kubelet-health 127.0.0.1 http:10248/healthz"),
+        (
+            &[(CONFIG, "healthzBindAddress: 0.0.0.0\nhealthzPort: 10300\n")],
+            "kubelet-health 127.0.0.1 http:10300/healthz",
+        ),
+        (&[(CONFIG, "healthzPort: 0\n")], ""),
+        (
+            &[(PROXY, "healthzBindAddress: '[::]:10357'\nmetricsBindAddress: \"\"\nmode: nftables\n")],
+            " proxy ::1 http:10357/livez proxy-mode 127.0.0.1 http:10249/proxyMode",
+        ),
+    ];
+    for shell in common::shells() {
+        for (files, asks) in &rows {
+            let said = run(shell, &Place::with(files), false, "", "local_asks; echo \"$local_asks\"");
+            assert_eq!(said, (true, format!("{asks}\n")), "{shell}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_answer_is_restarted_only_after_three_questions() {
+    for shell in common::shells() {
+        for (good_at, asked, restarts) in [(1, 1, 0), (3, 3, 0), (4, 4, 1)] {
+            let place = Place::with(&[("run/ironstrap/n", ""), ("run/ironstrap/restarts", "")]);
+            let stands = format!(
+                "renew() {{ :; }}\nsleep() {{ :; }}\nsteady() {{ :; }}\nlocal_asks() {{ local_asks=x; }}\n\
+                 systemctl() {{ echo >>/run/ironstrap/restarts; }}\nrestart() {{ systemctl; }}\n\
+                 packets() {{ echo >>/run/ironstrap/n; if [ $(wc -l </run/ironstrap/n) -ge {good_at} ]; then echo \"$of says 200 ok\"; else echo \"$of silent\"; fi; }}"
+            );
+            for (of, fix) in [("kubelet-health", "kubelet_again"), ("proxy", "proxy_answers_again w1")] {
+                std::fs::write(place.path("run/ironstrap/n"), "").unwrap();
+                std::fs::write(place.path("run/ironstrap/restarts"), "").unwrap();
+                let said = run(shell, &place, false, &stands, &format!("of={of}; {fix}"));
+                assert_eq!(said, (true, String::new()), "{shell} {of}");
+                let lines = |name: &str| place.text(&format!("run/ironstrap/{name}")).lines().count();
+                assert_eq!((lines("n"), lines("restarts")), (asked, restarts), "{shell} {of} {good_at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
+    for shell in common::shells() {
+        let place = Place::with(&[("run/ironstrap/mode", "iptables\n")]);
+        let stands = "renew() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
+                      command() { case $* in kubectl*) echo \"$*\" >&2; echo nftables >/run/ironstrap/mode ;; esac; }";
+        let (good, said) = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
+        assert!(
+            good && said.contains("--field-selector spec.nodeName=w1 -l k8s-app=kube-proxy"),
+            "{shell}: {said}"
+        );
+        let said = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
+        assert_eq!(said, (true, String::new()), "{shell}: nothing is to be done");
+    }
+}
+
+fn wanted(cluster: &Cluster, node: &Node, that: &str) -> Want {
+    let trust = common::trust(cluster);
+    let has = ["client-certificate", "receipt"].map(String::from).into();
+    let (machine, fleet) = (Machine { has, ..Machine::default() }, Fleet::default());
+    let wants = common::wants((cluster, node), &trust, (&machine, &fleet), OffsetDateTime::now_utc());
+    wants.into_iter().find(|(.., want)| want.that == that).unwrap_or_else(|| panic!("no want {that}")).2
+}
+
+#[test]
+fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
+    const ALL: &str = "kubelet runs\nkube-proxy runs\nservice reached\nserver0 reached\nkubelet-health says 200 ok\n\
+                       proxy says 200 {\"x\"}\nproxy-mode says 200 nftables";
+    let said = |of: &str, is: &str| {
+        assert!(ALL.contains(of));
+        ALL.replace(of, is)
+    };
+    let that = [
+        "nothing that the node needs is stopped",
+        "the kubelet answers",
+        "the kubelet runs with the arguments that its files give it",
+        "kube-proxy answers",
+        "kube-proxy runs in the mode of its settings",
+    ];
+    let [holds, differs, unknown, unchecked] = ["holds", "differs", "unknown", "unchecked"];
+    let rows: [(String, [&str; 5]); 15] = [
+        (ALL.into(), [holds; 5]),
+        ("not here".into(), [holds, holds, holds, holds, holds]),
+        (
+            "stopped: kubelet, process 7 of kubelet.service\n".to_string()
+                + &said("kubelet-health says 200 ok", "kubelet-health silent"),
+            [differs, holds, holds, holds, holds],
+        ),
+        (
+            "frozen: kube-system/kube-proxy-x (/x)\n".to_string()
+                + &said("nftables", "iptables").replace("proxy says 200", "proxy silent"),
+            [differs, holds, holds, holds, differs],
+        ),
+        (said("kubelet-health says 200 ok", "kubelet-health silent"), [holds, differs, holds, holds, holds]),
+        (said("kubelet-health says 200 ok", "kubelet-health refused"), [holds, differs, holds, holds, holds]),
+        (
+            said("kubelet-health says 200 ok", "kubelet-health says 500 [-]syncloop"),
+            [holds, differs, holds, holds, holds],
+        ),
+        (
+            said("kubelet-health says 200 ok", "kubelet-health refused").replace("kubelet runs\n", ""),
+            [holds, holds, holds, holds, holds],
+        ),
+        (format!("kubelet has --max-pods=9\n{ALL}"), [holds, holds, differs, holds, holds]),
+        (said("proxy says 200", "proxy says 503"), [holds, holds, holds, differs, holds]),
+        (said("proxy says 200 {\"x\"}", "proxy silent"), [holds, holds, holds, differs, holds]),
+        (
+            said("proxy says 200", "proxy says 503").replace("server0 reached", "server0 silent"),
+            [holds, holds, holds, holds, holds],
+        ),
+        (said("200 nftables", "200 iptables"), [holds, holds, holds, holds, differs]),
+        (said("proxy-mode says 200 nftables", "proxy-mode refused"), [holds, holds, holds, holds, unchecked]),
+        (
+            "kubelet runs\nkube-proxy runs\nthere is no bash to ask with".into(),
+            [holds, unknown, holds, unknown, unknown],
+        ),
+    ];
+    let cluster = common::lab();
+    let verdict = |answer: &str, that: &str| {
+        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], that).expect else { panic!() };
+        match judge(answer) {
+            Verdict::Holds => holds,
+            Verdict::Differs { .. } => differs,
+            Verdict::Unknown(_) => unknown,
+            Verdict::Unchecked(_) => unchecked,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (answer, expected) in &rows {
+        assert_eq!(that.map(|that| verdict(answer, that)), *expected, "{answer}");
+    }
+}
+
+#[test]
+fn all_of_it_is_one_question_about_the_pods_of_this_node() {
+    let cluster = common::lab();
+    let asks: Vec<Ask> = [0, 1]
+        .map(|node| {
+            let of = |that| wanted(&cluster, &cluster.nodes[node], that).ask;
+            let ask = of("nothing that the node needs is stopped");
+            assert_eq!(of("the API's Service answers"), ask, "machines answer it once");
+            ask
+        })
+        .into();
+    let [Ask::Shell(m1), Ask::Shell(w1)] = asks.as_slice() else { panic!() };
+    let daemons = "kube-system_kube-proxy- kube-system_coredns- kube-flannel_flannel-\n";
+    let planes = "kube-system_etcd-m1_ kube-system_kube-apiserver-m1_ kube-system_kube-controller-manager-m1_ kube-system_kube-scheduler-m1_";
+    assert!(m1.contains(&format!("\nstopped {planes} {daemons}")), "{m1}");
+    assert!(w1.contains(&format!("\nstopped {daemons}")), "{w1}");
+}
