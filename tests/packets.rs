@@ -403,6 +403,28 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
     }
 }
 
+#[test]
+fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
+    let faults = |lines: &[&str]| packets::made::faults(lines.iter().copied());
+    let starts = "packets: no new pod comes to run on w1: FailedMount: no: disk";
+    let of = |node: &str, what: &str| (node.to_string(), what.to_string());
+    let no_start = of("w1", "no new pod starts: FailedMount: no: disk");
+    assert_eq!(faults(&["noise", starts, "packets: pod:w2 is reached"]), std::slice::from_ref(&no_start));
+    let silent = of("w2", "a pod that was made there does not answer");
+    let lines = [starts, "packets: pod:w2 is silent", "packets: pod:w3 is reached"];
+    assert_eq!(faults(&lines), [no_start.clone(), silent]);
+    assert_eq!(
+        faults(&lines[..2]),
+        [no_start],
+        "where none answers, the fault may be with the node that asks"
+    );
+    for other in
+        ["packets: pod:w1 is not checked: forbidden", "packets: pod:w1 is silent, asked from a pod of m1"]
+    {
+        assert_eq!(faults(&[other, "packets: pod:w3 is reached"]), [], "{other}");
+    }
+}
+
 fn wanted(cluster: &Cluster, node: &Node, that: &str, fleet: &Fleet) -> Want {
     let trust = common::trust(cluster);
     let has = ["client-certificate", "receipt"].map(String::from).into();

@@ -305,7 +305,7 @@ impl<S: Shell> Fleetwork<S> {
                 match wrong {
                     // Nobody knows how far the script got; the machine does.
                     Some(wrong) if wrong.error.kind.may_come_back() && work.cut < CUTS => work.lost += 1,
-                    Some(wrong) => self.members[i].leave(wrong),
+                    Some(wrong) => self.blame(i, wrong),
                     None => {}
                 }
                 self.proved(proves.then_some(&done[..]));

@@ -70,7 +70,7 @@ pub(super) fn by_hand(node: &str, change: &Change) -> Error {
 }
 
 fn leave(error: Error, change: &Change) -> Next {
-    Next::Leave(Wrong { error, about: change.about.clone() })
+    Next::Leave(Wrong { error, about: change.about.clone(), faults: vec![] })
 }
 
 /// How long the answer may take to come.

@@ -25,7 +25,7 @@ const BACK: Duration = Duration::from_secs(180);
 impl<S> Member<S> {
     /// Nothing more is done here.
     pub(super) fn leave(&mut self, wrong: Wrong) {
-        let Wrong { error, about } = wrong;
+        let Wrong { error, about, .. } = wrong;
         if matches!(error.kind, Kind::Failed | Kind::Unknown) {
             self.work.trouble = Some(Trouble { about, since: self.work.began });
         }

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::Fleetwork;
 use super::reading::Reading;
+use super::work::Wrong;
+use super::{Fleetwork, Member};
 use crate::cluster::Node;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::machine::Machine;
 use crate::plan::{self, Change, Unchecked};
 use crate::probe::Answer;
@@ -51,6 +52,29 @@ impl<S: Shell> Fleetwork<S> {
         };
     }
 
+    /// Nothing more is done where the fault is. A control plane that asks others finds faults of theirs, and goes on without them.
+    pub(super) fn blame(&mut self, i: usize, wrong: Wrong) {
+        let (asker, began) = (self.members[i].node.name.clone(), self.members[i].work.began);
+        let at_fault = |member: &Member<S>| {
+            let of = |(node, _): &&(String, String)| *node == member.node.name;
+            wrong.faults.iter().find(of).filter(|_| member.left.is_none() && !member.spared)
+        };
+        let faults: Vec<(usize, String)> = (0..self.members.len())
+            .filter_map(|k| Some((k, at_fault(&self.members[k])?.1.clone())))
+            .collect();
+        if faults.is_empty() || faults.iter().any(|(k, _)| *k == i) {
+            return self.members[i].leave(wrong);
+        }
+        for (k, what) in faults {
+            let member = &mut self.members[k];
+            let error = Error::new(Kind::Failed, format!("{}: {what}", packets::STEP.name));
+            let error = error.on(&member.node.name).because(format!("found from {asker}"));
+            let error = error.hint("repair that on this machine, then run it again: it goes on from here");
+            member.work.began = member.work.began.or(began);
+            member.leave(Wrong { error, about: vec![asker.clone()], faults: vec![] });
+        }
+    }
+
     /// Wants of which nobody could be asked whether they hold, and the node that was to ask.
     pub fn unchecked(&self) -> Result<Vec<(String, Unchecked)>> {
         let (fleet, mut all) = (self.fleet(), Vec::new());
@@ -60,5 +84,48 @@ impl<S: Shell> Fleetwork<S> {
             all.extend(open.map(|one| (member.node.name.clone(), one)));
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ledger::Run;
+    use crate::pki::tests::{cluster, trust};
+    use crate::report::Events;
+    use crate::shell::{Output, Sh};
+
+    struct Nobody;
+
+    impl Shell for Nobody {
+        async fn run(&self, _: &Sh, _: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
+            Ok(Output::default())
+        }
+    }
+
+    /// Which nodes are left, and why, after the first one found these faults.
+    fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
+        let (events, _told) = Events::channel();
+        let cluster = Arc::new(cluster());
+        let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();
+        let run = Run::new("1f", "me@here");
+        let mut work = Fleetwork::new(cluster, &[], trust(), shells, run, events).unwrap();
+        let faults = faults.iter().map(|(node, what)| (node.to_string(), what.to_string())).collect();
+        let error = Error::new(Kind::Failed, "packets: could not ask").on("m1");
+        work.blame(0, Wrong { error, about: vec![], faults });
+        let left = work.members.iter().filter_map(|member| member.left.clone());
+        left.map(|error| (error.node.unwrap(), error.what)).collect()
+    }
+
+    #[test]
+    fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
+        let own = |node: &str, what: &str| (node.to_string(), what.to_string());
+        assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
+        let asker = [own("m1", "packets: could not ask")];
+        assert_eq!(left(&[]), asker);
+        assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");
+        assert_eq!(left(&[("m1", "x"), ("w1", "x")]), asker, "what asks has a fault itself");
     }
 }

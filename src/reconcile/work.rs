@@ -97,11 +97,13 @@ pub(super) enum Done {
 pub(super) struct Wrong {
     pub error: Error,
     pub about: Vec<String>,
+    /// Other machines where the fault is, each with what is wrong there.
+    pub faults: Vec<(String, String)>,
 }
 
 impl From<Error> for Wrong {
     fn from(error: Error) -> Self {
-        Wrong { error, about: vec![] }
+        Wrong { error, about: vec![], faults: vec![] }
     }
 }
 
@@ -237,8 +239,11 @@ async fn try_fix<S: Shell>(
     if let Some(lost) = ledger::lease_lost(&output) {
         return Err((done, ledger::taken(lost).into()));
     }
-    let wrong = failed
-        .map(|(change, status)| Wrong { error: failure(change, status, &said), about: change.about.clone() });
+    let wrong = failed.map(|(change, status)| Wrong {
+        error: failure(change, status, &said),
+        about: change.about.clone(),
+        faults: packets::made::faults(said.iter().map(String::as_str)),
+    });
     let wrong = wrong.or_else(|| {
         let broke = output.status != 0;
         broke.then(|| {

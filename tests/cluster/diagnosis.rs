@@ -77,7 +77,8 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Cluster "a packet filter that drops what it passes on, on a node without a pod": Injection {
         cause: "forward-drop",
-        node: "m1",
+        // m1 noticed it.
+        node: "w1",
         on: "w1",
         evidence: "chain forward of table inet mine has policy drop",
         remedy: "range of the pods",

@@ -39,6 +39,22 @@ pub fn reached(line: &str) -> Option<&str> {
     line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")
 }
 
+/// The nodes that lines of that fix find a fault of, and what is wrong there. Where no node's pod answers, the one that asks may
+/// have the fault.
+pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, String)> {
+    let answers = lines.clone().any(|line| reached(line).is_some());
+    let fault = |line: &str| {
+        let line = line.strip_prefix("packets: ")?;
+        if let Some(rest) = line.strip_prefix("no new pod comes to run on ") {
+            let (node, why) = rest.split_once(": ")?;
+            return Some((node.to_string(), format!("no new pod starts: {why}")));
+        }
+        let node = line.strip_prefix("pod:")?.strip_suffix(" is silent").filter(|_| answers)?;
+        Some((node.to_string(), "a pod that was made there does not answer".to_string()))
+    };
+    lines.filter_map(fault).collect()
+}
+
 /// No such pod is left. One that is being deleted already needs nobody.
 pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     let pod =
