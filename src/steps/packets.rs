@@ -93,7 +93,8 @@ pub fn answer_of(node: &str) -> String {
 }
 
 /// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
-pub const NO_POD: &str = "no pod runs there that could be asked";
+pub const NO_POD: &str = "no pod runs there that could be asked; it is checked once one does that has an address of its own, and by \
+     an apply that changes something";
 
 fn has_dns(cluster: &Cluster) -> bool {
     cluster.has_addon("dns") && cluster.network != Network::None
