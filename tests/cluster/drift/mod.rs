@@ -13,6 +13,7 @@ mod kernel;
 mod kubelet;
 mod looks;
 mod network;
+mod processes;
 mod runtime;
 mod swap;
 mod trust;
@@ -87,6 +88,7 @@ fn kinds() -> Vec<&'static Kind> {
         kubelet::KINDS,
         files::KINDS,
         network::KINDS,
+        processes::KINDS,
         cluster::KINDS,
         installed::KINDS,
         added::KINDS,

@@ -1,0 +1,93 @@
+//! Drift of processes: what systemd and the kubelet call running does nothing, or runs with other settings than its files have.
+
+use super::By::{Anywhere, Kubectl, Root};
+use super::{KIND, Kind};
+
+const STOPPED: &str = "nothing that the node needs is stopped";
+const ARGUMENTS: &str = "the kubelet runs with the arguments that its files give it";
+const MODE: &str = "kube-proxy runs in the mode of its settings";
+
+pub const KINDS: &[Kind] = &[
+    Kind {
+        says: "processes: the scheduler stopped",
+        by: Root("m1", "kill -s STOP $(pidof kube-scheduler)"),
+        shows: &[(".", "processes", STOPPED, "stopped: kube-scheduler, process ")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: the controller manager stopped",
+        by: Root("m1", "kill -s STOP $(pidof kube-controller-manager)"),
+        shows: &[(".", "processes", STOPPED, "of kube-system/kube-controller-manager-m1")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: kube-proxy stopped",
+        by: Anywhere("w1", "kill -s STOP $(pidof kube-proxy)"),
+        shows: &[(".", "processes", STOPPED, "of kube-system/kube-proxy-")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: kube-proxy frozen",
+        by: Anywhere("w2", FREEZE),
+        shows: &[(".", "processes", STOPPED, "frozen: kube-system/kube-proxy-")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: flannel stopped",
+        by: Anywhere("w2", "kill -s STOP $(pidof flanneld)"),
+        shows: &[(".", "processes", STOPPED, "of kube-flannel/flannel-")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: containerd stopped",
+        by: Anywhere("w2", "kill -s STOP $(pidof containerd)"),
+        shows: &[(".", "processes", STOPPED, "of containerd.service")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: the kubelet stopped",
+        by: Anywhere("w1", "kill -s STOP $(pidof kubelet)"),
+        shows: &[(".", "processes", STOPPED, "of kubelet.service")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: the API server stopped",
+        by: Root("m1", "kill -s STOP $(pidof kube-apiserver)"),
+        shows: &[(".", "processes", STOPPED, "of kube-system/kube-apiserver-m1")],
+        silences_the_api: true,
+        alone: "with the API away, nothing can be broken in the cluster after it",
+        ..KIND
+    },
+    Kind {
+        says: "processes: the kubelet runs with an argument that is in no file",
+        by: Anywhere(
+            "w1",
+            "f=/etc/default/kubelet; cp -p $f $f.was; echo KUBELET_EXTRA_ARGS=--max-pods=9 >>$f; systemctl restart kubelet; mv $f.was $f",
+        ),
+        shows: &[(".", "processes", ARGUMENTS, "kubelet has --max-pods=9")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: kube-proxy runs in another mode than its settings have",
+        by: Kubectl(OTHER_MODE),
+        shows: &[("m1", "packets", MODE, "mode: iptables")],
+        ..KIND
+    },
+];
+
+/// A container's cgroup, by the freezer of cgroup v2 or v1.
+const FREEZE: &str = r"p=$(pidof kube-proxy); g=$(sed -n 's,.*\(/kubepods\.slice/.*\),\1,p' /proc/$p/cgroup | head -n 1)
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo 1 >/sys/fs/cgroup$g/cgroup.freeze
+else echo FROZEN >/sys/fs/cgroup/freezer$g/freezer.state; fi";
+
+/// Another ConfigMap, for as long as a new pod needs to start with it.
+const OTHER_MODE: &str = r#"f=/var/tmp/kube-proxy.yaml
+k -n kube-system get configmap kube-proxy -o yaml | sed '/^  resourceVersion:/d; /^  uid:/d' >$f
+sed 's/^    mode: .*/    mode: iptables/' $f | k replace -f -
+k -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName=m1
+mode() { timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/10249; printf "GET /proxyMode HTTP/1.0\r\n\r\n" >&3; tail -n 1 <&3' 2>/dev/null || :; }
+n=0
+until [ "$(mode)" = iptables ]; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.5; done
+k replace -f $f; rm $f
+# One that started a moment ago is not judged.
+sleep 7"#;
