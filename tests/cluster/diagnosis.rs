@@ -343,7 +343,10 @@ pub const SCENARIOS: &[Scenario] = injected! {
             w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"]);
             stuck(w, r#"{hostNetwork: true, containers: [{name: web, image: "docker.io/library/nginx:1"}]}"#);
         },
-        mend: |w| drop(w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce-"])),
+        mend: |w| {
+            w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce-"]);
+            w.kubectl(&["delete", "deployment", "stuck"]);
+        },
         ..STUCK
     };
 };
@@ -353,6 +356,7 @@ const STUCK: Injection = Injection {
     node: "m1",
     on: "m1",
     options: &["--wait", "900"],
+    mend: |w| drop(w.kubectl(&["delete", "deployment", "stuck"])),
     inventory: |i| set(i, &["addons", "stuck"], r#"{ manifest = "stuck.yaml" }"#),
     ..PLAIN
 };
