@@ -47,7 +47,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ];
     for package in PACKAGES.into_iter().chain(["cri-tools"]) {
         let want = programs::want(package, "kubelet", runtime::update(cluster));
-        wants.push(if package == "kubelet" { want.touches(&["/usr/bin/kubelet"]) } else { want });
+        // The drop-in of kubeadm's package is written again with it, and the kubelet is restarted for it.
+        wants.push(match package {
+            "kubelet" => want.touches(&["/usr/bin/kubelet"]),
+            "kubeadm" => want.touches(&UNIT_FILES[1..]),
+            _ => want,
+        });
     }
     wants.extend([no_flags(cx), programs::starts(cx, "kubelet")]);
     wants.push(

@@ -183,12 +183,15 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: kubeadm emptied",
         by: Anywhere("w1", ": >/usr/bin/kubeadm"),
-        shows: &[(
-            ".",
-            "kubelet",
-            "the programs of kubeadm are as the package has them",
-            "/usr/bin/kubeadm was changed",
-        )],
+        shows: &[
+            (
+                ".",
+                "kubelet",
+                "the programs of kubeadm are as the package has them",
+                "/usr/bin/kubeadm was changed",
+            ),
+            (".", "member", RUNS, "restarted, because"),
+        ],
         ..KIND
     },
     Kind {
