@@ -288,9 +288,14 @@ fn server(answer: Option<&'static str>) -> (u16, TcpListener) {
     if let Some(answer) = answer {
         std::thread::spawn(move || {
             while let Ok((mut stream, _)) = own.accept() {
-                let mut request = [0; 512];
-                let n = stream.read(&mut request).unwrap_or(0);
-                assert!(request[..n].ends_with(b"\r\n\r\n"));
+                // bash sends each line by itself.
+                let (mut request, mut piece) = (Vec::new(), [0; 512]);
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut piece) {
+                        Ok(n @ 1..) => request.extend_from_slice(&piece[..n]),
+                        _ => break,
+                    }
+                }
                 let _ = stream.write_all(format!("HTTP/1.0 {answer}").as_bytes());
             }
         });
