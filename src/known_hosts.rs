@@ -114,18 +114,13 @@ impl KnownHosts {
         KnownHosts { hashed, ..self }
     }
 
-    /// Whether no host may have this key, whatever else is known of it.
-    pub fn is_revoked(&self, key: &PublicKey) -> Option<&Sighting> {
-        self.revoked.iter().find(|(other, _)| other.key_data() == key.key_data()).map(|(_, seen)| seen)
-    }
-
     /// The file that new keys are added to, as a user writes it.
     pub fn own_file(&self) -> &str {
         &self.own_shown
     }
 
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
-        if let Some(seen) = self.is_revoked(key) {
+        if let Some(seen) = self.revoked(host, port, &[key.key_data()]) {
             return Verdict::Revoked(seen.clone());
         }
         let name = name(host, port);
@@ -133,9 +128,6 @@ impl KnownHosts {
         let same = |line: &&Line| line.key.key_data() == key.key_data();
         let about: Vec<_> = self.lines.iter().filter(|line| line.hosts.matches(&name)).collect();
         let of = |mark: Mark| about.iter().copied().filter(move |line| line.mark == mark);
-        if let Some(line) = of(Mark::Revoked).find(same) {
-            return Verdict::Revoked(line.seen.clone());
-        }
         match of(Mark::None).any(|line| same(&line)) {
             true => Verdict::Known,
             false if of(Mark::None).next().is_none() => Verdict::Unknown,
@@ -162,16 +154,8 @@ impl KnownHosts {
         certificate: &Certificate,
         now: u64,
     ) -> std::result::Result<(), String> {
-        let name = name(host, port);
-        let mut revoked =
-            self.lines.iter().filter(|line| line.mark == Mark::Revoked && line.hosts.matches(&name));
-        let (signer, key) = (certificate.signature_key(), certificate.public_key());
-        if let Some(line) = revoked.find(|line| [signer, key].contains(&line.key.key_data())) {
-            return Err(format!("a key of it is revoked in {}", line.seen.shown));
-        }
-        if let Some((_, seen)) =
-            self.revoked.iter().find(|(other, _)| [signer, key].contains(&other.key_data()))
-        {
+        let signer = certificate.signature_key();
+        if let Some(seen) = self.revoked(host, port, &[signer, certificate.public_key()]) {
             return Err(format!("a key of it is revoked in {}", seen.shown));
         }
         let ours: Vec<_> =

@@ -1,14 +1,37 @@
-//! Keys that no host may have, whatever known_hosts says: the file that `RevokedHostKeys` of ssh_config names.
+//! Keys that a host may not have, whatever else is known of it: `@revoked` lines of known_hosts, and the file that
+//! `RevokedHostKeys` of ssh_config names.
 
 use std::path::Path;
 
 use russh::keys::PublicKey;
+use russh::keys::ssh_key::public::KeyData;
 
-use super::{Sighting, fingerprint};
+use super::{KnownHosts, Mark, Sighting, fingerprint, name};
 use crate::error::{Error, Kind, Result};
 
 /// How a key revocation list begins (OpenSSH, PROTOCOL.krl).
 const KRL: &[u8] = b"SSHKRL\n\0";
+
+impl KnownHosts {
+    /// The line that forbids one of these keys to this host.
+    pub fn revoked(&self, host: &str, port: u16, keys: &[&KeyData]) -> Option<&Sighting> {
+        let mut all = self.all_revoked(host, port);
+        all.find(|(key, _)| keys.contains(&key.key_data())).map(|(_, seen)| seen)
+    }
+
+    /// Whether any key is forbidden to this host. Then its certificate must be seen, because the forbidden key can be the
+    /// one that signed it.
+    pub fn has_revoked(&self, host: &str, port: u16) -> bool {
+        self.all_revoked(host, port).next().is_some()
+    }
+
+    fn all_revoked(&self, host: &str, port: u16) -> impl Iterator<Item = (&PublicKey, &Sighting)> {
+        let name = name(host, port);
+        let is_about = move |line: &&super::Line| line.mark == Mark::Revoked && line.hosts.matches(&name);
+        let marked = self.lines.iter().filter(is_about).map(|line| (&line.key, &line.seen));
+        self.revoked.iter().map(|(key, seen)| (key, seen)).chain(marked)
+    }
+}
 
 /// The keys of such a file, a line each. Where it cannot be read, no host can be told from a revoked one, and OpenSSH
 /// refuses all of them, too.

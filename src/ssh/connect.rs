@@ -15,9 +15,9 @@ use tokio::time::{sleep, timeout};
 use super::auth::{self, Entry, Login};
 use super::clock::Clock;
 use super::dial::{Program, Stage, Via, dial};
-use super::offer;
+use super::offer::{self, Certificates};
 use super::root::Means;
-use super::trust::{Parting, Trouble, Trust, last_words, lookup};
+use super::trust::{Parting, Trouble, Trust, last_words};
 use super::way::{Through, Way};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
@@ -104,7 +104,7 @@ async fn attempt(
     (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
 ) -> Result<Connection> {
     let Visit { client, name, whose, way } = visit;
-    let (host, port) = lookup(way);
+    let (host, port) = way.looked_up();
     let home = client.operator.home.as_deref();
     let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let known = known.revoking(&way.narrow.revoked, home)?.hashing(way.hashed);
@@ -144,9 +144,10 @@ async fn greet(
     trust: Trust,
     stage: &mut Stage,
 ) -> Result<(Handle<Trust>, Option<Program>, Instant)> {
-    let (host, port) = lookup(&visit.way);
-    let (algorithms, authority) = (trust.known.algorithms(host, port), trust.known.has_authority(host, port));
-    let config = Arc::new(config(offer::preferred(&visit.way.narrow, &algorithms, authority)?));
+    let (host, port) = visit.way.looked_up();
+    let certificates = Certificates::of(&visit.way, &trust.known);
+    let algorithms = trust.known.algorithms(host, port);
+    let config = Arc::new(config(offer::preferred(&visit.way.narrow, &algorithms, certificates)?));
     let (mut wait, since) = (FIRST_WAIT, Instant::now());
     loop {
         let left = since.elapsed() + wait * 3 < visit.client.options.timeout;

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use russh::keys::Algorithm;
 use russh::{Preferred, cipher, kex};
 
-use super::way::{Allowed, Narrow, allows};
+use super::way::{Allowed, Narrow, Way, allows};
 use crate::error::Result;
+use crate::known_hosts::KnownHosts;
 
 /// Every processor that runs a cluster has instructions for AES: a third faster than ChaCha20.
 const CIPHERS: &[cipher::Name] =
@@ -15,12 +16,41 @@ const CIPHERS: &[cipher::Name] =
 const MORE_CIPHERS: &[cipher::Name] = &[cipher::AES_192_CTR, cipher::AES_128_CTR];
 const MORE_KEX: &[kex::Name] = &[kex::ECDH_SHA2_NISTP256, kex::ECDH_SHA2_NISTP384, kex::ECDH_SHA2_NISTP521];
 
-/// `known`: the kinds of key that the host is known by. `certificates`: it has an authority that is known.
-pub(super) fn preferred(narrow: &Narrow, known: &[Algorithm], certificates: bool) -> Result<Preferred> {
+/// Which certificates of the host are asked for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Certificates {
+    None,
+    /// Those for the kinds of key that the host is known by; all, where it is not known.
+    OfKnown,
+    All,
+}
+
+impl Certificates {
+    /// Where the inventory pins a key, the key alone counts. Where a key is revoked, the certificate shows who signed it.
+    pub fn of(way: &Way, known: &KnownHosts) -> Certificates {
+        let (host, port) = way.looked_up();
+        match (way.pinned.is_some(), known.has_authority(host, port), known.has_revoked(host, port)) {
+            (true, ..) => Certificates::None,
+            (_, true, _) => Certificates::All,
+            (.., true) => Certificates::OfKnown,
+            _ => Certificates::None,
+        }
+    }
+}
+
+/// `known`: the kinds of key that the host is known by.
+pub(super) fn preferred(narrow: &Narrow, known: &[Algorithm], wanted: Certificates) -> Result<Preferred> {
     let host_keys = narrow.host_keys.as_ref();
     let (mut key, mut certified) = (host_key_algorithms(known), host_key_algorithms(known));
     key.retain(|one| allows(host_keys, one.as_str()));
-    certified.retain(|one| certificates && allows(host_keys, &one.to_certificate_type()));
+    certified.retain(|one| {
+        let asked = match wanted {
+            Certificates::None => false,
+            Certificates::OfKnown => known.is_empty() || is_among(known, one),
+            Certificates::All => true,
+        };
+        asked && allows(host_keys, &one.to_certificate_type())
+    });
     if let Some(list) = host_keys.filter(|_| key.is_empty() && certified.is_empty()) {
         return Err(list.leaves_nothing());
     }
@@ -64,15 +94,17 @@ where
 
 /// All that russh can, those of known keys first, without RSA over SHA-1.
 fn host_key_algorithms(known: &[Algorithm]) -> Vec<Algorithm> {
-    let is_known = |one: &Algorithm| {
-        known.iter().any(|known| {
-            known == one || matches!((known, one), (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }))
-        })
-    };
     let mut all = Preferred::DEFAULT.key.into_owned();
     all.retain(|one| *one != Algorithm::Rsa { hash: None });
-    all.sort_by_key(|one| !is_known(one));
+    all.sort_by_key(|one| !is_among(known, one));
     all
+}
+
+/// RSA is one kind, whatever it is signed with.
+fn is_among(known: &[Algorithm], one: &Algorithm) -> bool {
+    known
+        .iter()
+        .any(|known| known == one || matches!((known, one), (Algorithm::Rsa { .. }, Algorithm::Rsa { .. })))
 }
 
 #[cfg(test)]

@@ -167,13 +167,9 @@ async fn reject(reply: ChannelOpenHandle) -> Result<(), Trouble> {
 }
 
 impl Trust {
-    /// Host and port by which it is looked up.
-    fn looked_up(&self) -> (&str, u16) {
-        lookup(&self.way)
-    }
-
     async fn check(&self, key: &PublicKey) -> Result<(), Trouble> {
-        if let Some(seen) = self.known.is_revoked(key) {
+        let (host, port) = self.way.looked_up();
+        if let Some(seen) = self.known.revoked(host, port, &[key.key_data()]) {
             return Err(self.revoked(seen).into());
         }
         if let Some(bits) = rsa_bits(key).filter(|bits| *bits < self.way.narrow.rsa_bits) {
@@ -183,7 +179,6 @@ impl Trust {
             let same = key.fingerprint(HashAlg::Sha256).to_string() == *pinned;
             return if same { Ok(()) } else { Err(self.another(key, pinned).into()) };
         }
-        let (host, port) = self.looked_up();
         match self.known.check(host, port, key) {
             Verdict::Known => Ok(()),
             Verdict::Changed(old) => Err(self.changed(key, &old).into()),
@@ -193,9 +188,17 @@ impl Trust {
         }
     }
 
-    /// By an authority of the operator's; else the key in it counts as any other.
+    /// By an authority of the operator's; else the key in it counts as any other. Nothing makes up for a revoked signer, and
+    /// no authority for a key that is not the pinned one.
     async fn certified(&self, certificate: &Certificate) -> Result<(), Trouble> {
-        let (host, port) = self.looked_up();
+        let (host, port) = self.way.looked_up();
+        if let Some(seen) = self.known.revoked(host, port, &[certificate.signature_key()]) {
+            return Err(self.signed_by_revoked(seen).into());
+        }
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        if self.way.pinned.is_some() {
+            return self.check(&key).await;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let algorithm = certificate.signature().algorithm();
         let allowed = allows(self.way.narrow.authorities.as_ref(), algorithm.as_str());
@@ -205,8 +208,7 @@ impl Trust {
                 Err(format!("your ssh_config allows no signature by {algorithm} (CASignatureAlgorithms)"))
             }
         };
-        let Err(why) = vouched else { return self.long_enough(certificate) };
-        let key = PublicKey::new(certificate.public_key().clone(), "");
+        let Err(why) = vouched else { return self.long_enough(&key) };
         let checked = self.check(&key).await;
         checked.map_err(|trouble| match trouble {
             Trouble::Refused(error) => {
@@ -217,10 +219,9 @@ impl Trust {
         })
     }
 
-    fn long_enough(&self, certificate: &Certificate) -> Result<(), Trouble> {
-        let key = PublicKey::new(certificate.public_key().clone(), "");
-        match rsa_bits(&key).filter(|bits| *bits < self.way.narrow.rsa_bits) {
-            Some(bits) => Err(self.too_short(&key, bits).into()),
+    fn long_enough(&self, key: &PublicKey) -> Result<(), Trouble> {
+        match rsa_bits(key).filter(|bits| *bits < self.way.narrow.rsa_bits) {
+            Some(bits) => Err(self.too_short(key, bits).into()),
             None => Ok(()),
         }
     }
@@ -238,7 +239,7 @@ impl Trust {
     async fn note(&self, key: PublicKey) -> Result<(), Trouble> {
         let (known, way) = (self.known.clone(), self.way.clone());
         let noted = tokio::task::spawn_blocking(move || {
-            let (host, port) = lookup(&way);
+            let (host, port) = way.looked_up();
             known.add(host, port, &key)
         })
         .await;
@@ -277,7 +278,7 @@ impl Trust {
         for old in old {
             error = error.because(format!("known:  {}    {}", old.key, old.shown));
         }
-        let (host, port) = self.looked_up();
+        let (host, port) = self.way.looked_up();
         let name = match known_hosts::name(host, port) {
             name if port == 22 => name,
             name => format!("'{name}'"),
@@ -301,15 +302,21 @@ impl Trust {
             .because("nothing was sent")
             .hint(format!("somebody may hold a copy of that key: give {} a new one", self.name))
     }
+
+    fn signed_by_revoked(&self, seen: &Sighting) -> Error {
+        let host = &self.way.host;
+        Error::new(Kind::Unreachable, format!("a revoked key signed the host certificate of {host}"))
+            .because(format!("revoked:  {}    {}", seen.key, seen.shown))
+            .because("nothing was sent")
+            .hint(format!(
+                "sign the host key of {} with another authority, or remove its certificate",
+                self.name
+            ))
+    }
 }
 
 /// The length of an RSA key.
 pub(super) fn rsa_bits(key: &PublicKey) -> Option<usize> {
     let number = key.key_data().rsa()?.n().as_positive_bytes()?;
     Some(8 * number.len() - number.first().map_or(0, |byte| byte.leading_zeros() as usize))
-}
-
-/// Host and port by which a host key is looked up: an alias stands for both (ssh_config(5), HostKeyAlias).
-pub(super) fn lookup(way: &Way) -> (&str, u16) {
-    way.alias.as_deref().map_or((&way.host, way.port), |alias| (alias, 22))
 }

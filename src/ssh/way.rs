@@ -93,6 +93,11 @@ impl Way {
         }
     }
 
+    /// Host and port by which a host key is looked up: an alias stands for both (ssh_config(5), HostKeyAlias).
+    pub fn looked_up(&self) -> (&str, u16) {
+        self.alias.as_deref().map_or((&self.host, self.port), |alias| (alias, 22))
+    }
+
     /// The hosts it goes through, the nearest first.
     pub fn hops(&self) -> Vec<&Way> {
         match &self.through {

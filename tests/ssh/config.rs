@@ -19,7 +19,7 @@ async fn with(lines: &str) -> Option<(Stage, Result<Output, Error>)> {
     Some((stage, outcome))
 }
 
-async fn stage_run(stage: &Stage, lines: &str) -> Option<Result<Output, Error>> {
+pub async fn stage_run(stage: &Stage, lines: &str) -> Option<Result<Output, Error>> {
     let ssh: PathBuf = which::which("ssh").ok()?;
     let home = stage.home.path().display().to_string();
     let config = stage.path("ssh_config");
@@ -34,11 +34,11 @@ async fn stage_run(stage: &Stage, lines: &str) -> Option<Result<Output, Error>> 
     Some(run(&Ssh::new(&stage.node, &client), "out yes\nexit 0").await)
 }
 
-fn write(stage: &Stage, name: &str, text: &str) {
+pub fn write(stage: &Stage, name: &str, text: &str) {
     std::fs::write(stage.path(name), text).unwrap();
 }
 
-fn nobody_logged_in(stage: &Stage) {
+pub fn nobody_logged_in(stage: &Stage) {
     assert_eq!(stage.server.seen.logins.load(SeqCst), 0, "somebody logged in");
 }
 

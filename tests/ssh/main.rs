@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod certificates;
 mod config;
 mod relay;
 mod server;

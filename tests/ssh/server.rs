@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use russh::keys::ssh_key::certificate::{Builder, CertType};
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session, VerifiedPublicKey, run_stream,
 };
@@ -71,10 +72,16 @@ impl Seen {
 impl Server {
     /// Lets in who has `login`.
     pub async fn start(login: &PublicKey, manner: Manner) -> Server {
+        Server::signed(login, manner, None).await
+    }
+
+    /// The same, with a certificate of this authority for its host key.
+    pub async fn signed(login: &PublicKey, manner: Manner, authority: Option<&PrivateKey>) -> Server {
         let host_key = new_key();
         let public = host_key.public_key().clone();
         let config = Arc::new(Config {
             keys: vec![host_key],
+            certificates: authority.map(|authority| certificate(authority, &public)).into_iter().collect(),
             auth_rejection_time: Duration::ZERO,
             max_auth_attempts: 6,
             nodelay: true,
@@ -104,6 +111,12 @@ impl Server {
         tokio::spawn(serve(listener, config, seen.clone()));
         Server { port, host_key: public, seen }
     }
+}
+
+fn certificate(authority: &PrivateKey, key: &PublicKey) -> Certificate {
+    let mut builder = Builder::new(vec![7; 16], key.key_data().clone(), 0, u64::MAX >> 1).unwrap();
+    builder.cert_type(CertType::Host).unwrap().valid_principal("127.0.0.1").unwrap();
+    builder.sign(authority).unwrap()
 }
 
 async fn serve(listener: TcpListener, config: Arc<Config>, seen: Arc<Seen>) {
