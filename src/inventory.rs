@@ -56,7 +56,7 @@ pub fn read(path: &Path) -> Result<Cluster> {
 pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let shown = path.display().to_string();
     let (table, errors) = DeTable::parse_recoverable(text);
-    secrets::learn(table.get_ref());
+    secrets::learn_table(table.get_ref());
     let mut mistakes = Mistakes::default();
     if !errors.is_empty() {
         syntax::report(&errors, text, &mut mistakes);
@@ -75,6 +75,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     match mistakes.is_empty() {
         true => {
             secrets::learn_names_of(&cluster);
+            secrets::learn_login_of(&cluster);
             Ok(cluster)
         }
         false => Err(mistakes.into_error(text, &shown)),

@@ -75,7 +75,6 @@ impl Entrance {
 async fn said(command: &str, question: &Question) -> Result<SecretText> {
     let failed = |why: String| {
         Error::new(Kind::Local, format!("the command for the {} failed", named(&question.what)))
-            .because(command)
             .because(why)
             .hint("it has to print it on standard output, and end with 0")
     };
@@ -158,6 +157,15 @@ mod tests {
             "deploy@jump:2222 asks: password of deploy@jump:2222"
         );
         assert_eq!(shown(Secret::Passphrase("/home/me/key".into()), "", false), "passphrase of /home/me/key");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_is_not_shown() {
+        let what = Secret::Password("deploy".into());
+        let question = Question { what, asks: "m1".into(), alone: false };
+        let error = said("test sesame = word-of-a-vault", &question).await.unwrap_err();
+        assert_eq!(error.what, "the command for the password of deploy failed");
+        assert!(!error.to_string().contains("sesame"), "{error}");
     }
 
     #[test]

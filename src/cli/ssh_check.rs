@@ -91,7 +91,8 @@ fn milliseconds(time: Duration) -> String {
 fn via(way: &Way) -> Option<String> {
     match &way.through {
         Through::Nothing => None,
-        Through::Command(command) => Some(command.clone()),
+        // It may have a password among its words.
+        Through::Command(_) => Some("the ProxyCommand of your ssh_config".into()),
         Through::Host(_) => Some(way.hops().into_iter().map(Way::shown).collect::<Vec<_>>().join(", then ")),
     }
 }

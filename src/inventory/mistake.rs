@@ -6,6 +6,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::error::{Error, Kind};
+use crate::secret::hide_mistaken;
 
 /// Where something is written: a range of bytes of the file.
 pub type Span = Range<usize>;
@@ -64,7 +65,9 @@ impl Mistakes {
             n => format!("{n} mistakes"),
         };
         let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(text, path)).collect();
-        Error::new(Kind::Inventory, format!("{count} in {path}\n{}", shown.join("\n")))
+        // No URL with a mistake in it may show its password: where the password ends, nobody can tell.
+        let shown = hide_mistaken(&shown.join("\n")).into_owned();
+        Error::new(Kind::Inventory, format!("{count} in {path}\n{shown}"))
     }
 }
 

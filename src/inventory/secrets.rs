@@ -9,7 +9,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::cluster::Cluster;
-use crate::secret::{learn_field, learn_names, learn_url};
+use crate::secret::{learn, learn_field, learn_names, learn_url};
 
 /// Fields whose values are secrets, such as those of a registry in containerd's configuration.
 static FIELDS: LazyLock<Regex> = LazyLock::new(|| {
@@ -18,7 +18,7 @@ static FIELDS: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The credentials in an inventory: those of URLs, wherever one stands, and the values of fields that are named like one.
-pub fn learn(table: &DeTable) {
+pub fn learn_table(table: &DeTable) {
     for (name, value) in table {
         learn_value(name.get_ref(), value.get_ref());
     }
@@ -34,7 +34,7 @@ fn learn_value(name: &str, value: &DeValue) {
             }
         }
         DeValue::Array(values) => values.iter().for_each(|value| learn_value(name, value.get_ref())),
-        DeValue::Table(table) => learn(table),
+        DeValue::Table(table) => learn_table(table),
         _ => {}
     }
 }
@@ -69,6 +69,14 @@ fn learn_strings(name: &str, value: &Value) {
     }
 }
 
+/// How machines log in to the repository of packages. In that line a password may be short, or a common word.
+pub fn learn_login_of(cluster: &Cluster) {
+    let line = cluster.packages.credentials().unwrap_or_default();
+    if let Some((_, login)) = line.split_once(" login ") {
+        learn(&format!("login {}", login.trim_end()));
+    }
+}
+
 /// The names that every message has: of the cluster, its nodes, their hosts and users.
 pub fn learn_names_of(cluster: &Cluster) {
     let ssh = cluster.nodes.iter().flat_map(|node| {
@@ -93,6 +101,39 @@ mod tests {
             assert_eq!(hide(text), "[secret]", "{text}");
         }
         assert_eq!(hide("pin: \"12\", 12, no-secret-at-all"), "pin: \"[secret]\", 12, no-secret-at-all");
+    }
+
+    #[test]
+    fn a_mistaken_url_does_not_show_its_password() {
+        for text in [
+            "[proxy]\nhttp = 'http://me:a/slash-word-1@proxy:3128'\n",
+            "[proxy]\nhttp = 'http://me:12/34@proxy:3128'\n",
+            "[proxy]\nhttp = 'http://t0k/en@proxy:3128'\n",
+            "[packages]\nkubernetes = 'https://ci:12/34@packages.example/deb/'\n",
+            "[registries.'docker.io']\nmirrors = ['https://ci:12/34@m.example']\n",
+            "[proxy]\nhttp = 'http://me:12/34@proxy:3128\n",
+        ] {
+            let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err();
+            let shown = hide(&error.what).into_owned();
+            for secret in ["slash-word-1", "12/34", "t0k/en"] {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+            assert!(shown.contains("://[secret]@"), "the mistake is shown: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_short_password_of_the_repository_is_hidden_in_the_line_that_apt_gets() {
+        let text = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = '198.18.0.11'\n\
+                    role = 'control-plane'\n[packages]\nkubernetes = 'https://me:p%22q@packages.example/deb/'\n";
+        let cluster = super::super::parse(text, "x.toml".as_ref()).unwrap();
+        let line = cluster.packages.credentials().unwrap();
+        assert!(line.contains("p\"q"), "{line}");
+        for text in [line.clone(), serde_json::json!(line).to_string()] {
+            let shown = hide(&text).into_owned();
+            assert!(shown.contains("machine https://packages.example/deb/ [secret]"), "{shown}");
+            assert!(!shown.contains("p\"q") && !shown.contains("p\\\"q"), "{shown}");
+        }
     }
 
     #[test]

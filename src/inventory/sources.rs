@@ -4,12 +4,24 @@ use ipnet::IpNet;
 
 use super::files::Folder;
 use super::general::strings;
-use super::mistake::Mistakes;
+use super::mistake::{Mistakes, Span};
 use super::table::{Table, Text};
 use super::words;
 use crate::cluster::{Packages, Proxy, Registry, login};
 
 const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
+
+/// A URL, and no `@` in its path: that is a password with a `/` in it, of which the first part would pass for a host.
+fn check_url(url: &str, at: &Span, mistakes: &mut Mistakes) -> bool {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    match words::is_url(url) {
+        true if !path.contains('@') => return true,
+        true => mistakes.add_help(at, "this URL has an @ after its first /", "write / in a password as %2F"),
+        false if url.contains('@') => mistakes.add_help(at, URL, "write / ? # in a password as %2F %3F %23"),
+        false => mistakes.add(at, URL),
+    }
+    false
+}
 
 /// `[registries]`, in the order of the file.
 pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Registry> {
@@ -24,9 +36,7 @@ fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes
     }
     let mirrors = table.texts("mirrors");
     for mirror in &mirrors {
-        if !words::is_url(mirror.is) {
-            mistakes.add(&mirror.at, URL);
-        } else if login(mirror.is).1.is_some() {
+        if check_url(mirror.is, &mirror.at, mistakes) && login(mirror.is).1.is_some() {
             let says = "`mirrors` takes no user and no password: containerd does not send those of a URL";
             mistakes.add_help(&mirror.at, says, "write the URL without what is in front of the @");
         }
@@ -60,9 +70,9 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
     let mut kubernetes = url.is.replace("{minor}", minor);
     if kubernetes.contains(['{', '}']) {
         mistakes.add(&url.at, "only {minor} is replaced, by the minor version, as in 1.36");
-    } else if !words::is_url(&kubernetes) {
-        mistakes.add(&url.at, URL);
-    } else if login(&kubernetes).1.is_some_and(|(user, password)| !is_plain(&user) || !is_plain(&password)) {
+    } else if check_url(&kubernetes, &url.at, mistakes)
+        && login(&kubernetes).1.is_some_and(|(user, password)| !is_plain(&user) || !is_plain(&password))
+    {
         mistakes.add(&url.at, "apt takes no user and no password with blanks in it");
     }
     if kubernetes.starts_with("http://") && table.value("key").is_none() {
@@ -104,8 +114,8 @@ pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     let table = root.table("proxy");
     let mut url = |name: &str| {
         let text = table.text(name)?;
-        if !text.is.is_empty() && !words::is_url(text.is) {
-            mistakes.add(&text.at, URL);
+        if !text.is.is_empty() {
+            check_url(text.is, &text.at, mistakes);
         }
         Some(text.is.to_string())
     };

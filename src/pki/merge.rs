@@ -61,7 +61,8 @@ fn parsed(text: &str) -> Result<Option<Value>> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let no = |why: String| Err(unreadable(&why));
+    // Only where it is wrong: below its first line, the parser shows lines of the file, and so a key or a token.
+    let no = |why: String| Err(unreadable(why.lines().next().unwrap_or_default()));
     match yaml::read::<Value>(text) {
         Err(error) => no(error),
         Ok(Value::Null) => Ok(None),
@@ -205,6 +206,14 @@ mod tests {
         assert!(merge(Some(user), &ours).unwrap_err().what.contains("another user"));
         let context = "contexts: [{name: demo, context: {cluster: work, user: me}}]";
         assert!(merge(Some(context), &ours).unwrap_err().what.contains("another context"));
+    }
+
+    #[test]
+    fn a_broken_kubeconfig_shows_no_line_of_it() {
+        let broken = "users:\n- name: a\n  user:\n    token: sesame-one\n   x: sesame-two\n    username: sesame-three\n";
+        let error = merge(Some(broken), &trust()).unwrap_err();
+        assert!(!error.to_string().contains("sesame"), "{error}");
+        assert!(!error.cause.is_empty(), "{error}");
     }
 
     #[test]

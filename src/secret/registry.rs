@@ -103,8 +103,12 @@ impl Registry {
             regex::escape(field),
             forms.join("|")
         );
+        self.add_shape(&shape);
+    }
+
+    fn add_shape(&mut self, shape: &str) {
         if self.behind.iter().all(|known| known.as_str() != shape) {
-            self.behind.extend(Regex::new(&shape));
+            self.behind.extend(Regex::new(shape));
         }
     }
 
@@ -116,16 +120,18 @@ impl Registry {
         }
     }
 
-    /// Takes in what stands before the `@` of a URL: the password, the token, and both as they are without `%`.
+    /// Takes in what stands before the `@` of a URL: the password, the token, and both as they are without `%`. A short one
+    /// is hidden in its URL.
     pub fn add_url(&mut self, url: &str) {
-        let Some((_, rest)) = url.split_once("://") else { return };
-        // Here the whole text is a URL, so a quote in it does not end it.
-        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-        let Some((info, _)) = authority.rsplit_once('@') else { return };
-        let secret = info.split_once(':').map_or(info, |(_, password)| password);
-        for text in [info, secret] {
-            self.add(text);
-            self.add(&without_percent(text));
+        for info in user_infos(url) {
+            let secret = info.split_once(':').map_or(info, |(_, password)| password);
+            for text in [info, secret] {
+                self.add(text);
+                self.add(&without_percent(text));
+            }
+            let forms: BTreeSet<String> = written(info).iter().map(|form| regex::escape(form)).collect();
+            let forms: Vec<String> = forms.into_iter().collect();
+            self.add_shape(&format!("(?<before>://)(?:{})(?<after>@)", forms.join("|")));
         }
     }
 
@@ -214,6 +220,22 @@ fn written(text: &str) -> Vec<String> {
 fn encoded(text: &str) -> Vec<String> {
     let both = [BASE64_STANDARD.encode(text), BASE64_URL_SAFE.encode(text)];
     both.iter().flat_map(|text| [text.clone(), text.trim_end_matches('=').to_string()]).collect()
+}
+
+/// What stands before the `@` of a URL. A password may have `/`, `?`, `#` or `@` in it, although it must not: then there are
+/// several readings. `https://host:443/name@1.2` is none of them.
+fn user_infos(url: &str) -> Vec<&str> {
+    let Some((_, rest)) = url.split_once("://") else { return vec![] };
+    // Here the whole text is a URL, so a quote in it does not end it.
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let right = authority.rsplit_once('@').map(|(info, _)| info);
+    let is_port = |text: &str| text.chars().all(|c| c.is_ascii_digit()) && !text.is_empty();
+    let is_password =
+        authority.rsplit_once(':').is_some_and(|(_, text)| !is_port(text) && !text.ends_with(']'));
+    let longest = rest.rsplit_once('@').map(|(info, _)| info).filter(|_| right.is_some() || is_password);
+    let mut infos: Vec<&str> = right.into_iter().chain(longest).filter(|info| !info.is_empty()).collect();
+    infos.dedup();
+    infos
 }
 
 fn without_percent(text: &str) -> String {

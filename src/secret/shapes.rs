@@ -49,6 +49,9 @@ static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         // `key = "…"`, `token: …`, `password=…`, also inside a JSON string, where quotes have a backslash before them; a
         // path or a table of that name is none. A quote that nothing closes hides the rest of the line.
         r#"(?i)(?<before>[\w.-]*(?:passw(?:or)?d|secret|token|certificate-?key|private-?key|auth)\\*"?\s*[=:]\s*)(?<value>\\"(?:[^"\\\n]|\\\\\\"|\\\\|\\[^"\\\n])*\\"|"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*'|\\*["'][^\n]*|[^\s"'{\[(,/\\][^\s,}\\]*)"#,
+        // How apt logs in to a repository (apt_auth.conf(5)).
+        r#"(?<before>\bmachine\s+[^\s"'\\]*[./:][^\s"'\\]*\s+login\s+)[^\s"'\\]+(?:\s+password\s+[^\s"'\\]+)?"#,
+        r#"(?m)(?<before>^[ \t+-]*login\s+[^\s"'\\]+\s+password\s+)[^\s"'\\]+"#,
         r"(?i)(?<before>--(?:token|certificate-key|password)\s+)\S+",
         r"(?<before>certificate[ -]key:?\s+)[0-9a-f]{64}\b",
     ];
@@ -102,6 +105,14 @@ fn credentials(text: &str) -> String {
     kept
 }
 
+/// A text whose URLs may be mistaken: what a URL has before its last `@` is hidden, whatever is in it.
+pub fn hide_mistaken(text: &str) -> Cow<'_, str> {
+    MISTAKEN.replace_all(text, format!("${{before}}{HIDDEN}@"))
+}
+
+static MISTAKEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"(?<before>://)[^\s"']+@"#).expect("it is a constant, and tested"));
+
 /// What stands before the `@` of a URL, whose text after `://` this is.
 pub fn user_info(rest: &str) -> Option<&str> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>`".contains(c);
@@ -141,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn a_mistaken_url_is_hidden_up_to_its_last_at() {
+        for (text, hidden) in [
+            ("http = \"http://me:a/12/34@proxy:3128\"", "http = \"http://[secret]@proxy:3128\""),
+            ("'https://12?3#4@h', \"https://host/x\"", "'https://[secret]@h', \"https://host/x\""),
+        ] {
+            assert_eq!(super::hide_mistaken(text), hidden);
+        }
+    }
+
+    #[test]
     fn what_looks_like_a_secret_is_hidden_and_the_rest_stays() {
         let cases = [
             ("client-key: LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCg==", "client-key: [secret]"),
@@ -155,6 +176,13 @@ mod tests {
             ("username = 'me'\n  password = 'pw'\n", "username = 'me'\n  password = [secret] \n"),
             (r#"{"password":"hun\"ter2","a":"b"}"#, r#"{"password":[secret],"a":"b"}"#),
             ("password: \"never closed", "password: [secret]"),
+            ("machine https://h/x/ login me password pw1\n", "machine https://h/x/ login [secret]\n"),
+            ("machine h:80 login t0ken", "machine h:80 login [secret]"),
+            ("  login me password pw1", "  login me password [secret]"),
+            (
+                "{\"x\":\"machine h.example login me password pw1\\n\"}",
+                "{\"x\":\"machine h.example login [secret]\\n\"}",
+            ),
         ];
         for (text, clean) in cases {
             assert_eq!(hide(text), clean);
@@ -168,6 +196,8 @@ mod tests {
             "authentication = { anonymous = { enabled = false } }",
             "token=$(cat /etc/x) password=$word auth=${x}",
             "automountServiceAccountToken: false\\n",
+            "this machine cannot login by password",
+            "it may login without password because",
         ] {
             assert_eq!(hide(text), text);
         }

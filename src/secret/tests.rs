@@ -101,6 +101,29 @@ fn credentials_of_a_url_are_known_also_without_the_url() {
 }
 
 #[test]
+fn a_password_with_a_slash_in_a_url_is_known_and_a_version_in_a_path_is_no_password() {
+    let mut secrets = Registry::default();
+    secrets.add_url("http://me:a/hunter2secret@proxy:3128");
+    secrets.add_url("http://me:b?fragile-word@proxy:3128");
+    secrets.add_url("http://me:c@d#at-and-hash@proxy:3128");
+    secrets.add_url("http://x:y'z@proxy:3128");
+    for text in ["a/hunter2secret", "b?fragile-word", "c@d#at-and-hash"] {
+        assert_eq!(secrets.hide(text), HIDDEN);
+    }
+    assert_eq!(
+        secrets.hide("http = 'http://me:a/hunter2secret@proxy:3128'"),
+        "http = 'http://[secret]@proxy:3128'"
+    );
+    assert_eq!(secrets.hide("http://x:y'z@proxy"), "http://[secret]@proxy");
+    for url in
+        ["https://cdn.example/npm/pkg@1.2/a.yaml", "https://h:8443/pkg@1.2", "https://[fd00::1]/pkg@1.2"]
+    {
+        secrets.add_url(url);
+        assert_eq!(secrets.hide(url), url);
+    }
+}
+
+#[test]
 fn strings_are_found_wherever_they_are_in_a_value() {
     learn("abcdef.0123456789abcdef");
     let mut value = serde_json::json!({"a": ["x", {"b": "t=abcdef.0123456789abcdef"}], "n": 1});

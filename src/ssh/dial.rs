@@ -129,9 +129,7 @@ async fn forwarded(way: &Way, via: &Via<'_>) -> Result<Line> {
 /// As ssh runs it: by the user's shell, in whose place it comes.
 fn run(command: &str) -> Result<Line> {
     let failed = |why: String| {
-        Error::new(Kind::Local, "the ProxyCommand of your ssh_config cannot be run")
-            .because(command)
-            .because(why)
+        Error::new(Kind::Local, "the ProxyCommand of your ssh_config cannot be run").because(why)
     };
     let mut program = Command::new("/bin/sh");
     program.args(["-c", &format!("exec {command}")]).kill_on_drop(true);

@@ -39,7 +39,7 @@ pub fn by_config(world: &World) {
             Way {
                 says: "through a program (ProxyCommand)",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  ProxyCommand /usr/bin/ssh -F none -i DIR/id -o UserKnownHostsFile=DIR/known -W %h:%p root@198.18.0.12\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
-                gives: through("-W 198.18.0.13:2222"),
+                gives: through("the ProxyCommand of your ssh_config"),
                 ..WAY
             },
             Way {
