@@ -238,10 +238,7 @@ fn ip(
 
 fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let user = table.text("user")?;
-    if user.is.is_empty()
-        || user.is.starts_with('-')
-        || user.is.contains(|c: char| c.is_whitespace() || c.is_control())
-    {
+    if !words::is_user(user.is) {
         mistakes.add(&user.at, "this is no user's name");
     }
     Some(user.is.to_string())
@@ -252,12 +249,11 @@ fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     table.value("jump")?.get_ref().as_array()?;
     let hosts = table.texts("jump");
     for host in &hosts {
-        let (user, address) =
-            host.is.rsplit_once('@').map_or(("x", host.is), |(user, address)| (user, address));
+        let (user, address) = host.is.rsplit_once('@').unwrap_or(("x", host.is));
         let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
         let sound = words::host_and_port(address)
             .is_some_and(|(host, _)| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner));
-        if !sound || user.is_empty() || user.starts_with('-') || user.contains(char::is_whitespace) {
+        if !sound || !words::is_user(user) {
             mistakes.add_help(
                 &host.at,
                 "this is no host to go through",

@@ -16,6 +16,13 @@ pub fn is_label(text: &str) -> bool {
         && text.ends_with(is_alphanumeric)
 }
 
+/// A user to log in as. ssh_config may put the name into a shell's command line (`ProxyCommand … %r`), so it has nothing that
+/// a shell obeys: the rule of OpenSSH since 9.6, and no `$` and no blank besides.
+pub fn is_user(text: &str) -> bool {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "'`\"$;&<>|(){}".contains(c);
+    !text.is_empty() && !text.starts_with('-') && !text.ends_with('\\') && !text.contains(is_odd)
+}
+
 /// An RFC 1123 subdomain: a DNS name in lower case.
 pub fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
@@ -218,6 +225,18 @@ mod tests {
             assert!(!is_key(wrong), "{wrong}");
         }
         assert!(is_value("") && !is_value(&"a".repeat(64)) && !is_value("a/b"));
+    }
+
+    #[test]
+    fn a_user_has_nothing_that_a_shell_obeys() {
+        for right in ["root", "me@example.com", "CORP\\me", "über", "a.b-c_d", "0"] {
+            assert!(is_user(right), "{right}");
+        }
+        let shells = "'`\"$;&<>|(){} \t\n\u{7}";
+        assert!(shells.chars().all(|c| !is_user(&format!("a{c}b"))));
+        for wrong in ["", "-l", "me\\", "$(touch${IFS}C)", "$USER"] {
+            assert!(!is_user(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -306,3 +306,33 @@ async fn only_addresses_of_the_family_that_ssh_config_allows_are_connected_to() 
     assert_eq!(error.cause[0], "AddressFamily is inet6; 127.0.0.1 has 127.0.0.1");
     assert_eq!((error.kind, stage.server.seen.logins.load(SeqCst)), (Kind::Local, logins));
 }
+#[tokio::test]
+async fn a_user_of_the_inventory_is_no_shell_for_a_proxy_command() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    let canary = stage.path("canary");
+    let hostile = ["$(touch${IFS}CANARY)", "`touch${IFS}CANARY`", "x;touch${IFS}CANARY;#", "x|touch\tCANARY"];
+    for user in hostile.map(|user| user.replace("CANARY", &canary.display().to_string())) {
+        for jump in [None, Some(vec![format!("{user}@127.0.0.1:{}", stage.server.port)])] {
+            stage.node.ssh.user = Some(if jump.is_none() { user.clone() } else { "root".into() });
+            stage.node.ssh.jump = jump;
+            let Some(outcome) = stage_run(&stage, "ProxyCommand echo %r").await else { return };
+            assert!(outcome.unwrap_err().what.ends_with(" is no name of a user for 127.0.0.1"), "{user}");
+        }
+    }
+    assert!(!canary.exists(), "a shell ran a part of a user's name");
+}
+
+/// Its passphrase is `sesame`, which the operator here always answers.
+#[tokio::test]
+async fn no_passphrase_is_asked_for_where_ssh_config_says_so() {
+    let stage = Stage::new(Manner::Reads).await;
+    let locked = stage.key.encrypt(&mut russh::keys::key::safe_rng(), "sesame").unwrap();
+    std::fs::remove_file(stage.path("key")).unwrap();
+    stage.write_key("key", &locked);
+    let Some(outcome) = stage_run(&stage, "BatchMode yes").await else { return };
+    let error = outcome.unwrap_err();
+    assert!(error.cause.iter().any(|line| line.ends_with("in your ssh_config BatchMode is yes")), "{error}");
+    nobody_logged_in(&stage);
+    assert!(stage_run(&stage, "BatchMode no").await.unwrap().is_ok(), "it opens the key");
+}
+
