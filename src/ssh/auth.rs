@@ -161,6 +161,11 @@ impl Login<'_> {
                 if answer != Answer::Next || public.is_some_and(|public| self.was_shown(&public)) {
                     return Ok(answer);
                 }
+                if self.way.narrow.batch {
+                    let why = "encrypted, and not asked for, in your ssh_config BatchMode is yes";
+                    self.seen.tried.push(format!("{shown}: {why}"));
+                    return Ok(Answer::Next);
+                }
                 match self.client.keys.unlock(path, &self.client.secrets, self.clock).await? {
                     Some(key) => Ok(self.show(&shown, key, file.certificates).await),
                     None => {

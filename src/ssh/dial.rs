@@ -75,6 +75,12 @@ pub(super) async fn dial(way: &Way, name: &str, via: Option<&Via<'_>>, stage: &m
 }
 
 async fn socket(way: &Way, name: &str, stage: &mut Stage) -> Result<Line> {
+    if let Some(bound) = &way.narrow.bound {
+        let what = format!("your ssh_config sets {bound}, which ironstrap does not support");
+        return Err(Error::new(Kind::Local, what)
+            .because("nothing was sent")
+            .hint("remove it for this host, or reach it through a ProxyCommand that binds to it"));
+    }
     *stage = Stage::Name;
     let host = way.host.as_str();
     let found = tokio::net::lookup_host((host, way.port)).await;

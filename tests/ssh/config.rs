@@ -112,6 +112,7 @@ async fn the_defaults_of_ssh_and_what_narrows_them_a_little_work() {
         "CASignatureAlgorithms ssh-ed25519",
         "RequiredRSASize 4096",
         "VerifyHostKeyDNS ask",
+        "BatchMode yes",
         "VerifyHostKeyDNS no\nKnownHostsCommand none\nRevokedHostKeys none",
     ] {
         let Some((_, outcome)) = with(lines).await else { return };
@@ -151,12 +152,22 @@ async fn what_ssh_would_refuse_is_refused() {
         (
             "KnownHostsCommand /bin/echo %H",
             Kind::Local,
-            "your ssh_config sets KnownHostsCommand, which ironstrap does not support: /bin/echo",
+            "your ssh_config sets KnownHostsCommand, which ironstrap does not support",
         ),
         (
             "VerifyHostKeyDNS yes",
             Kind::Local,
-            "your ssh_config sets VerifyHostKeyDNS, which ironstrap does not support: true",
+            "your ssh_config sets VerifyHostKeyDNS, which ironstrap does not support",
+        ),
+        (
+            "BindAddress 127.0.0.2",
+            Kind::Local,
+            "your ssh_config sets BindAddress 127.0.0.2, which ironstrap does not support",
+        ),
+        (
+            "BindInterface lo",
+            Kind::Local,
+            "your ssh_config sets BindInterface lo, which ironstrap does not support",
         ),
     ] {
         let Some((stage, outcome)) = with(lines).await else { return };
@@ -269,6 +280,20 @@ async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
             &[],
         ),
         (
+            "BatchMode yes",
+            false,
+            "cannot log in as root: nothing that was tried was enough",
+            "password: not tried, in your ssh_config BatchMode is yes",
+            &["publickey"],
+        ),
+        (
+            "BatchMode yes\nPubkeyAuthentication no",
+            false,
+            "your ssh_config leaves no way to log in that ironstrap can",
+            "BatchMode is yes",
+            &[],
+        ),
+        (
             "PubkeyAuthentication no\nPreferredAuthentications publickey",
             false,
             "your ssh_config leaves no way to log in that ironstrap can",
@@ -293,19 +318,6 @@ async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
     }
 }
 
-#[tokio::test]
-async fn only_addresses_of_the_family_that_ssh_config_allows_are_connected_to() {
-    let stage = Stage::new(Manner::Reads).await;
-    for lines in ["AddressFamily inet", "AddressFamily any"] {
-        let Some(outcome) = stage_run(&stage, lines).await else { return };
-        assert!(outcome.is_ok(), "{lines}: {outcome:?}");
-    }
-    let logins = stage.server.seen.logins.load(SeqCst);
-    let error = stage_run(&stage, "AddressFamily inet6").await.unwrap().unwrap_err();
-    assert_eq!(error.what, "your ssh_config allows no address of 127.0.0.1");
-    assert_eq!(error.cause[0], "AddressFamily is inet6; 127.0.0.1 has 127.0.0.1");
-    assert_eq!((error.kind, stage.server.seen.logins.load(SeqCst)), (Kind::Local, logins));
-}
 #[tokio::test]
 async fn a_user_of_the_inventory_is_no_shell_for_a_proxy_command() {
     let mut stage = Stage::new(Manner::Reads).await;
@@ -336,3 +348,16 @@ async fn no_passphrase_is_asked_for_where_ssh_config_says_so() {
     assert!(stage_run(&stage, "BatchMode no").await.unwrap().is_ok(), "it opens the key");
 }
 
+#[tokio::test]
+async fn only_addresses_of_the_family_that_ssh_config_allows_are_connected_to() {
+    let stage = Stage::new(Manner::Reads).await;
+    for lines in ["AddressFamily inet", "AddressFamily any"] {
+        let Some(outcome) = stage_run(&stage, lines).await else { return };
+        assert!(outcome.is_ok(), "{lines}: {outcome:?}");
+    }
+    let logins = stage.server.seen.logins.load(SeqCst);
+    let error = stage_run(&stage, "AddressFamily inet6").await.unwrap().unwrap_err();
+    assert_eq!(error.what, "your ssh_config allows no address of 127.0.0.1");
+    assert_eq!(error.cause[0], "AddressFamily is inet6; 127.0.0.1 has 127.0.0.1");
+    assert_eq!((error.kind, stage.server.seen.logins.load(SeqCst)), (Kind::Local, logins));
+}

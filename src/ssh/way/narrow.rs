@@ -25,6 +25,10 @@ pub struct Narrow {
     pub revoked: Vec<PathBuf>,
     pub forbidden: Forbidden,
     pub family: Option<Family>,
+    /// Where ssh would connect from, as ssh_config has it: `BindAddress 198.18.0.1`.
+    pub bound: Option<String>,
+    /// Nobody may be asked for a passphrase or a password.
+    pub batch: bool,
 }
 
 /// Methods to log in by that ssh_config forbids, each with what it says: `PasswordAuthentication is no`.
@@ -68,6 +72,7 @@ impl Family {
 impl Forbidden {
     fn read(said: &Said) -> Result<Forbidden> {
         let preferred = said.word("preferredauthentications");
+        let batch = is_batch(said).then(|| "BatchMode is yes".to_string());
         let reason = |key: &str, word: &str, method: &str| {
             let listed = |list: &&str| list.split(',').all(|name| name.trim() != method);
             let off = said.word(key).filter(|value| ["no", "false"].contains(value));
@@ -79,6 +84,8 @@ impl Forbidden {
             reason("passwordauthentication", "PasswordAuthentication", "password"),
             reason("kbdinteractiveauthentication", "KbdInteractiveAuthentication", "keyboard-interactive"),
         ];
+        let [keys, password, questions] = all;
+        let all = [keys, password.or(batch.clone()), questions.or(batch)];
         if all.iter().all(Option::is_some) {
             let none = Error::new(Kind::Local, "your ssh_config leaves no way to log in that ironstrap can");
             let mut said: Vec<String> = all.into_iter().flatten().collect();
@@ -91,6 +98,10 @@ impl Forbidden {
         let [keys, password, questions] = all;
         Ok(Forbidden { keys, password, questions })
     }
+}
+
+fn is_batch(said: &Said) -> bool {
+    said.word("batchmode").is_some_and(|value| ["yes", "true"].contains(&value))
 }
 
 /// A list of names of algorithms, and the word of ssh_config that has it.
@@ -129,8 +140,8 @@ impl Narrow {
         for (key, word) in
             [("knownhostscommand", "KnownHostsCommand"), ("verifyhostkeydns", "VerifyHostKeyDNS")]
         {
-            if let Some(value) = value(key) {
-                return Err(unsupported(word, value));
+            if value(key).is_some() {
+                return Err(unsupported(word));
             }
         }
         let list = |key: &str, word| {
@@ -149,12 +160,17 @@ impl Narrow {
             revoked: said.files("revokedhostkeys", fill),
             forbidden: Forbidden::read(said)?,
             family: Family::read(said),
+            bound: [("bindaddress", "BindAddress"), ("bindinterface", "BindInterface")]
+                .into_iter()
+                .find_map(|(key, word)| Some(format!("{word} {}", value(key)?))),
+            batch: is_batch(said),
         })
     }
 }
 
-fn unsupported(word: &str, value: &str) -> Error {
-    Error::new(Kind::Local, format!("your ssh_config sets {word}, which ironstrap does not support: {value}"))
+/// Without what it is set to: that may be a command with a password among its words.
+fn unsupported(word: &str) -> Error {
+    Error::new(Kind::Local, format!("your ssh_config sets {word}, which ironstrap does not support"))
         .because("nothing was sent")
         .hint(format!(
             "set {word} to no or none for this host, and put its host key into known_hosts, or into `host-key` of the \
