@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use semver::Version;
 use serde_json::{Map, Value};
 
+use crate::secret::without_percent;
+
 mod coredns;
 
 pub use coredns::CoreDns;
@@ -55,6 +57,8 @@ pub struct Cluster {
     pub warnings: Vec<String>,
     /// The folder of the inventory; the trust and the kubeconfig are kept beside it.
     pub dir: PathBuf,
+    /// The inventory itself.
+    pub file: PathBuf,
 }
 
 /// Command-line flags of a component, without dashes; a flag may be given more than once.
@@ -319,20 +323,7 @@ pub fn login(url: &str) -> (String, Option<(String, String)>) {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let Some((login, host)) = authority.rsplit_once('@') else { return (url.into(), None) };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    (format!("{scheme}://{host}{path}"), Some((decoded(user), decoded(password))))
-}
-
-/// Without percent-encoding (RFC 3986); what is none stays.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|code| std::str::from_utf8(code).ok());
-        let byte = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    (format!("{scheme}://{host}{path}"), Some((without_percent(user), without_percent(password))))
 }
 
 impl Packages {

@@ -23,7 +23,7 @@ mod syntax;
 mod table;
 mod words;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use toml::de::DeTable;
@@ -70,6 +70,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     };
     let place = |at: &Span| format!("{shown}:{}", text[..at.start.min(text.len())].lines().count().max(1));
     let mut cluster = cluster(&root, dir, &mut mistakes);
+    cluster.file = path.to_path_buf();
     cluster.warnings = mistakes.warnings(&place);
     cluster.addons = addons::addons(&root, &Folder(dir), &place, &mut mistakes);
     match mistakes.is_empty() {
@@ -124,6 +125,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         nodes: nodes.into_iter().map(|written| written.node).collect(),
         warnings: vec![],
         dir: dir.to_path_buf(),
+        file: PathBuf::new(),
         name,
         kubernetes,
     }

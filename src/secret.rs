@@ -23,7 +23,7 @@ mod shapes;
 mod tests;
 
 pub use clean::{clean, clean_json, is_forbidden};
-pub use registry::Registry;
+pub use registry::{Registry, without_percent};
 pub use shapes::hide_mistaken;
 
 /// What stands where a secret was.

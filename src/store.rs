@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::pki::{Kept, RETIRED, Trust};
 use crate::secret::Shown;
-use guard::{guarded, wider};
+use guard::Guard;
 
 mod guard;
 mod kin;
@@ -26,6 +26,7 @@ pub struct Store {
     /// The folder of the inventory.
     dir: PathBuf,
     cluster: String,
+    inventory: PathBuf,
 }
 
 /// Held, no other run on this inventory changes anything; dropped, it is free. It also ends with the process,
@@ -50,7 +51,7 @@ impl Store {
         // An inventory given by its bare name has an empty folder, which no system call takes.
         let empty = cluster.dir.as_os_str().is_empty();
         let dir = if empty { PathBuf::from(".") } else { cluster.dir.clone() };
-        Store { dir, cluster: cluster.name.clone() }
+        Store { dir, cluster: cluster.name.clone(), inventory: cluster.file.clone() }
     }
 
     /// The directory of the trust.
@@ -129,23 +130,27 @@ impl Store {
         self.dir.join(format!("{}.fetched", self.cluster))
     }
 
-    /// Files and folders of the PKI directory, and the kubeconfig, that other users of this computer can read or replace: a
-    /// line each. No command goes on without saying so.
+    /// Files and folders of the PKI directory, the kubeconfig and the inventory that other users of this computer can read
+    /// or replace: a line each. No command goes on without saying so.
     pub fn warnings(&self) -> Vec<String> {
-        let path = self.path();
-        let mut warnings = vec![];
-        guarded(&path, &mut warnings);
-        warnings.sort();
-        warnings.extend(wider(&self.kubeconfig_path(), 0o077, "use", 0o600));
-        warnings
+        let mut guard = Guard::new();
+        guard.pki(&self.path());
+        guard.file(&self.kubeconfig_path(), 0o077, "use", 0o600);
+        guard.file(&self.inventory, 0o022, "change", 0o644);
+        [self.path(), self.kubeconfig_path(), self.inventory.clone()]
+            .iter()
+            .for_each(|path| guard.above(path));
+        guard.warnings
     }
 
     /// Takes the lock, for every command that changes anything, and clears away what killed runs left unfinished.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join(format!(".{}.lock", self.cluster));
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(|e| failed("open", &path, e))?;
+        // Who can open it can hold it. Earlier releases made it 0644; where it is not ours, it stays as it is.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(self.busy(&path, &mut file)),

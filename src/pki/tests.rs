@@ -47,6 +47,7 @@ pub(crate) fn cluster() -> Cluster {
             node("w1", Role::Worker, "10.0.0.21"),
         ],
         dir: "".into(),
+        file: "".into(),
         warnings: vec![],
     }
 }

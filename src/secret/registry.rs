@@ -238,7 +238,8 @@ fn user_infos(url: &str) -> Vec<&str> {
     infos
 }
 
-fn without_percent(text: &str) -> String {
+/// Without percent-encoding (RFC 3986); what is none stays.
+pub fn without_percent(text: &str) -> String {
     let hex = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let (mut rest, mut plain) = (text.as_bytes(), Vec::new());
     while let [first, after @ ..] = rest {

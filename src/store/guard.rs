@@ -1,32 +1,108 @@
-//! Who can get at the secrets on the operator's disk, by the modes of files and folders.
+//! Who can get at the secrets on the operator's disk, by the owners and modes of files and folders.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::kin::SECRET;
 
-/// Adds a warning for each secret in this folder that others can read, and for each folder in which others can replace one.
-/// A folder or file that cannot be looked at is for `load` to report.
-pub(super) fn guarded(folder: &Path, warnings: &mut Vec<String>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    warnings.extend(wider(folder, 0o022, "replace what is in", 0o700));
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-        let named = |name: &&str| path.ends_with(name);
-        let is_secret =
-            path.extension().is_some_and(|end| end == "key") || ["token", SECRET].iter().any(named);
-        match (is_folder, is_secret) {
-            (true, _) => guarded(&path, warnings),
-            (false, true) => warnings.extend(wider(&path, 0o077, "use", 0o600)),
-            (false, false) => warnings.extend(wider(&path, 0o022, "replace", 0o644)),
+/// Folders within the PKI directory. Links could lead in a circle.
+const DEEPEST: u8 = 3;
+/// In such a folder, only the owner of a file can move it.
+const STICKY: u32 = 0o1000;
+
+/// Collects a warning for each secret that others can read, and for each file and folder that others can replace. What cannot
+/// be looked at is for `load` to report.
+pub(super) struct Guard {
+    me: u32,
+    pub warnings: Vec<String>,
+}
+
+impl Guard {
+    pub fn new() -> Guard {
+        Guard { me: rustix::process::geteuid().as_raw(), warnings: vec![] }
+    }
+
+    /// The PKI directory and what is in it.
+    pub fn pki(&mut self, folder: &Path) {
+        let foreign = self.owned_by_another(folder, " -R");
+        self.folder(folder, !foreign, DEEPEST);
+        self.warnings.sort();
+    }
+
+    /// A file by itself: warns where its mode has any of these bits, and where it belongs to another user.
+    pub fn file(&mut self, path: &Path, bits: u32, what: &str, better: u32) {
+        self.owned_by_another(path, "");
+        self.wider(path, bits, what, better);
+    }
+
+    /// Of all folders above a file, the outermost in which others can move what is in it.
+    pub fn above(&mut self, path: &Path) {
+        let Ok(path) = path.canonicalize() else { return };
+        let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+        folders.reverse();
+        for folder in folders {
+            let is_sticky = fs::metadata(folder).is_ok_and(|found| found.mode() & STICKY != 0);
+            let is_open = !is_sticky && self.wider(folder, 0o022, "replace what is in", 0o755);
+            if self.owned_by_another(folder, "") || is_open {
+                return;
+            }
+        }
+    }
+
+    fn folder(&mut self, folder: &Path, owners: bool, left: u8) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        self.wider(folder, 0o022, "replace what is in", 0o700);
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+                self.above(&path);
+            }
+            if owners {
+                self.owned_by_another(&path, "");
+            }
+            let named = |name: &&str| path.ends_with(name);
+            let is_secret =
+                path.extension().is_some_and(|end| end == "key") || ["token", SECRET].iter().any(named);
+            let (bits, what, better) =
+                if is_secret { (0o077, "use", 0o600) } else { (0o022, "replace", 0o644) };
+            match path.is_dir() {
+                true if left > 0 => self.folder(&path, owners, left - 1),
+                true => {}
+                false => _ = self.wider(&path, bits, what, better),
+            }
+        }
+    }
+
+    /// Whether its mode has any of these bits.
+    fn wider(&mut self, path: &Path, bits: u32, what: &str, better: u32) -> bool {
+        let Ok(mode) = fs::metadata(path).map(|found| found.mode() & 0o7777) else { return false };
+        let shown = path.display();
+        if mode & bits != 0 {
+            self.add(format!("other users can {what} {shown} (mode {mode:04o}): chmod {better:o} {shown}"));
+        }
+        mode & bits != 0
+    }
+
+    /// Whether it does; `options` are those of chown.
+    fn owned_by_another(&mut self, path: &Path, options: &str) -> bool {
+        let Some(uid) = fs::metadata(path).ok().and_then(|found| another(&found, self.me)) else {
+            return false;
+        };
+        let (shown, me) = (path.display(), self.me);
+        self.add(format!(
+            "another user (uid {uid}) owns {shown}, and can read and replace it: chown{options} {me} {shown}"
+        ));
+        true
+    }
+
+    fn add(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 }
 
-/// A warning where the mode of a file or folder has any of these bits.
-pub(super) fn wider(path: &Path, bits: u32, what: &str, better: u32) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
-    let (shown, is_wider) = (path.display(), mode & bits != 0);
-    is_wider.then(|| format!("other users can {what} {shown} (mode {mode:04o}): chmod {better:o} {shown}"))
+/// The owner, where it is neither this user nor root.
+fn another(found: &Metadata, me: u32) -> Option<u32> {
+    Some(found.uid()).filter(|uid| *uid != me && *uid != 0)
 }

@@ -222,6 +222,80 @@ fn a_key_that_others_can_read_is_worth_a_warning() {
 }
 
 #[test]
+fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_warning() {
+    let (dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let told = |file: &str| {
+        let mut store = store.clone();
+        store.inventory = dir.path().join(file);
+        let root = dir.path().canonicalize().unwrap().display().to_string();
+        store.warnings().iter().map(|told| told.replace(&root, "DIR")).collect::<Vec<_>>()
+    };
+    let chmod = |name: &str, mode: u32| {
+        fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap()
+    };
+    fs::write(dir.path().join("demo.toml"), "").unwrap();
+    chmod("demo.toml", 0o666);
+    assert_eq!(
+        told("demo.toml"),
+        ["other users can change DIR/demo.toml (mode 0666): chmod 644 DIR/demo.toml"]
+    );
+    chmod("", 0o777);
+    assert_eq!(told("none"), ["other users can replace what is in DIR (mode 0777): chmod 755 DIR"]);
+    chmod("", 0o1777);
+    assert_eq!(told("none"), Vec::<String>::new(), "nobody else can move it there");
+    chmod("", 0o700);
+    fs::create_dir(dir.path().join("open")).unwrap();
+    fs::rename(store.path().join("nodes"), dir.path().join("open/nodes")).unwrap();
+    std::os::unix::fs::symlink("../open/nodes", store.path().join("nodes")).unwrap();
+    assert_eq!(told("none"), Vec::<String>::new());
+    chmod("open/nodes/m1/etcd-peer.key", 0o644);
+    chmod("open", 0o777);
+    assert_eq!(
+        told("none"),
+        [
+            "other users can replace what is in DIR/open (mode 0777): chmod 755 DIR/open",
+            "other users can use DIR/demo.trust/nodes/m1/etcd-peer.key (mode 0644): chmod 600 \
+             DIR/demo.trust/nodes/m1/etcd-peer.key",
+        ]
+    );
+}
+
+/// Only root can give a file away, so nobody else can run this test.
+#[test]
+fn what_belongs_to_another_user_is_worth_a_warning() {
+    let (dir, _, store, trust) = fresh();
+    store.save(&trust).unwrap();
+    let key = store.path().join("ca.key");
+    if std::os::unix::fs::chown(&key, Some(12345), None).is_err() {
+        return;
+    }
+    let owns = |path: &Path, options: &str| {
+        let (me, shown) = (rustix::process::geteuid().as_raw(), path.display());
+        format!(
+            "another user (uid 12345) owns {shown}, and can read and replace it: chown{options} {me} {shown}"
+        )
+    };
+    assert_eq!(store.warnings(), [owns(&key, "")]);
+    std::os::unix::fs::chown(store.path(), Some(12345), None).unwrap();
+    assert_eq!(store.warnings(), [owns(&store.path(), " -R")], "once for all that is in it");
+    std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
+    let above = dir.path().canonicalize().unwrap();
+    assert_eq!(store.warnings(), [owns(&store.path(), " -R"), owns(&above, "")]);
+}
+
+#[test]
+fn the_lock_is_for_the_user_alone_also_where_an_earlier_release_made_it() {
+    let (dir, _, store, _) = fresh();
+    let file = dir.path().join(".demo.lock");
+    drop(store.lock().unwrap());
+    assert_eq!(mode(&file), 0o600);
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    drop(store.lock().unwrap());
+    assert_eq!(mode(&file), 0o600);
+}
+
+#[test]
 fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
     let (dir, _, store, trust) = fresh();
     store.save(&trust).unwrap();
@@ -269,7 +343,7 @@ fn the_lock_keeps_a_second_run_out_and_says_who_has_it() {
 
 #[test]
 fn a_folder_that_is_not_there_is_named() {
-    let store = Store { dir: "/nonexistent/folder".into(), cluster: "demo".into() };
+    let store = Store { dir: "/nonexistent/folder".into(), cluster: "demo".into(), inventory: "".into() };
     assert!(store.load().unwrap().is_none());
     assert_eq!(store.lock().unwrap_err().what, "cannot open /nonexistent/folder/.demo.lock");
 }
