@@ -248,6 +248,17 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
     let (code, printed, said) = kubeconfig(dir.path(), &[&masters[..], &long].concat());
     assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
     assert!(said.contains("at most 24 hours"), "{said}");
+    let admins = ["--as", "eve", "--group", "kubeadm:cluster-admins"];
+    let (code, printed, said) = kubeconfig(dir.path(), &[&admins[..], &["--for", "3650days"]].concat());
+    assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
+    assert!(said.contains("--allow-system-group"), "{said}");
+    let (code, printed, said) = kubeconfig(dir.path(), &[&admins[..], &long].concat());
+    assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
+    let (_, _, said) = kubeconfig(dir.path(), &[&admins[..], &["--allow-system-group"]].concat());
+    assert!(
+        said.contains("warning: kubeadm:cluster-admins may do anything") && said.contains("(1h)"),
+        "{said}"
+    );
     assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
     assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
 }

@@ -33,11 +33,11 @@ pub(super) struct Kubeconfig {
     /// A group that this somebody is in, as role bindings name it; may be given more than once.
     #[arg(long = "group", value_name = "GROUP", requires = "name")]
     groups: Vec<String>,
-    /// Allow groups that begin with system:, as in system:masters. They are Kubernetes' own.
+    /// Allow groups that begin with system:, as in system:masters, and kubeadm:cluster-admins. They are Kubernetes' own.
     #[arg(long, requires = "groups")]
     allow_system_group: bool,
-    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h; 1h for system:masters, which is given
-    /// for 24h at most]. Nobody can withdraw it before.
+    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h; 1h for system:masters and
+    /// kubeadm:cluster-admins, which are given for 24h at most]. Nobody can withdraw it before.
     #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = lasting)]
     lasts: Option<Duration>,
 }

@@ -24,9 +24,9 @@ pub struct Person {
     pub groups: Vec<String>,
 }
 
-/// The group that no role binding limits.
-const MASTERS: &str = "system:masters";
-/// How long a certificate of that group may be good at most: nobody can take it back.
+/// Groups whose members may do anything. No role binding limits the first; kubeadm binds the second.
+const MASTERS: [&str; 2] = ["system:masters", "kubeadm:cluster-admins"];
+/// How long a certificate of such a group may be good at most: nobody can take it back.
 const MASTERS_LAST: Duration = Duration::hours(24);
 
 impl Person {
@@ -39,6 +39,11 @@ impl Person {
             )
             .because("their members can do what no role binding says, and a certificate cannot be withdrawn")
             .hint("name another group and bind a role to it; or add --allow-system-group"));
+        }
+        if let Some(group) = groups.iter().find(|group| MASTERS.contains(&group.as_str())) {
+            return Err(Error::new(Kind::Usage, format!("{group}: members of this group may do anything"))
+                .because("a certificate cannot be withdrawn")
+                .hint("name another group and bind a role to it; or add --allow-system-group"));
         }
         Person::with_system_groups(name, groups)
     }
@@ -56,7 +61,7 @@ impl Person {
 
     /// How long their certificate may be good; `None`: as long as the CA.
     pub fn at_most(&self) -> Option<Duration> {
-        self.groups.iter().any(|group| group == MASTERS).then_some(MASTERS_LAST)
+        self.groups.iter().any(|group| MASTERS.contains(&group.as_str())).then_some(MASTERS_LAST)
     }
 }
 
@@ -89,10 +94,13 @@ impl Trust {
         now: OffsetDateTime,
     ) -> Result<(Pair, OffsetDateTime)> {
         if person.at_most().is_some_and(|most| lasts > most) {
-            let what =
-                format!("a certificate of {MASTERS} lasts at most {} hours", MASTERS_LAST.whole_hours());
+            let what = format!(
+                "a certificate of {} lasts at most {} hours",
+                MASTERS.join(" or "),
+                MASTERS_LAST.whole_hours()
+            );
             return Err(Error::new(Kind::Usage, what)
-                .because("nobody can withdraw it, and no role binding limits it")
+                .because("nobody can withdraw it, and its group may do anything")
                 .hint("choose a shorter time, as in --for 1h"));
         }
         let ca = readable_ca(Signer::Cluster, &self.ca)?;
@@ -230,24 +238,28 @@ mod tests {
 
     #[test]
     fn a_group_of_kubernetes_own_is_given_only_where_it_is_allowed() {
-        for group in ["system:masters", "system:nodes", "system:", "system:masters "] {
+        for group in
+            ["system:masters", "system:nodes", "system:", "system:masters ", "kubeadm:cluster-admins"]
+        {
             let groups = ["dev".to_string(), group.to_string()];
             assert_eq!(Person::new("alice", &groups).unwrap_err().kind, Kind::Usage, "{group}");
             let allowed = Person::with_system_groups("alice", &groups).is_ok();
             assert_eq!(allowed, !group.ends_with(' '), "{group}");
         }
-        assert!(Person::new("alice", &["systems".into(), "kubeadm:cluster-admins".into()]).is_ok());
+        assert!(Person::new("alice", &["systems".into(), "kubeadm:others".into()]).is_ok());
     }
 
     #[test]
     fn a_certificate_above_all_rules_is_good_for_hours_at_most() {
         let trust = trust();
-        let groups = ["dev".to_string(), "system:masters".to_string()];
-        let master = Person::with_system_groups("alice", &groups).unwrap();
         let day = Duration::hours(24);
-        assert_eq!(trust.issue(&master, day, NOW).unwrap().1, NOW + day);
-        for lasts in [day + Duration::SECOND, Duration::MAX] {
-            assert_eq!(trust.issue(&master, lasts, NOW).unwrap_err().kind, Kind::Usage);
+        for group in MASTERS {
+            let groups = ["dev".to_string(), group.to_string()];
+            let master = Person::with_system_groups("alice", &groups).unwrap();
+            assert_eq!(trust.issue(&master, day, NOW).unwrap().1, NOW + day);
+            for lasts in [day + Duration::SECOND, Duration::MAX] {
+                assert_eq!(trust.issue(&master, lasts, NOW).unwrap_err().kind, Kind::Usage);
+            }
         }
         let node = Person::with_system_groups("alice", &["system:nodes".into()]).unwrap();
         assert!(trust.issue(&node, day * 30, NOW).is_ok());
