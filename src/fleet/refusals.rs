@@ -14,8 +14,8 @@ pub fn foreign(machine: &Machine, trust: &Trust) -> Vec<String> {
 }
 
 /// What inventory and running cluster disagree about. `kept` says where the trust is kept and whether there is
-/// one. With it, whether nobody may be touched for it: a stray worker is left alone, but a control plane that
-/// runs something else is another cluster.
+/// one. With it, whether nobody may be touched for it: a control plane that runs something else is another cluster. What
+/// a worker says of itself concerns that worker alone, for its root can make it say anything.
 pub fn refusals(
     cluster: &Cluster,
     machines: &Machines,
@@ -29,8 +29,8 @@ pub fn refusals(
             errors.push((error, node.is_control_plane()));
             continue;
         }
-        errors.extend(changed_role(node, machine).map(|error| (error, true)));
-        if machine.runs_control_plane() {
+        errors.extend(changed_role(node, machine).map(|error| (error, node.is_control_plane())));
+        if node.is_control_plane() && machine.runs_control_plane() {
             errors.extend(changed_identity(cluster, node, machine).map(|error| (error, true)));
             errors.extend(changed_address(cluster, node, machine).map(|error| (error, true)));
         }
@@ -73,12 +73,23 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
         false if apis => ("control-plane", "worker"),
         _ => return None,
     };
-    let error = Error::new(Kind::Refused, format!("is a {is} of its cluster, and the inventory says {says}"));
+    if !machine.is_member() {
+        return None;
+    }
     let name = &node.name;
-    machine.is_member().then(|| {
-        error.on(name).because("what a machine joined as cannot be changed in place").hint(format!(
+    let what = match apis {
+        // Only the machine says so, and its root could have put that file there.
+        true => format!("calls itself a {is}, and the inventory says {says}"),
+        false => format!("is a {is} of its cluster, and the inventory says {says}"),
+    };
+    let error = Error::new(Kind::Refused, what).on(name);
+    Some(match apis {
+        true => error.because("it has /etc/kubernetes/manifests/kube-apiserver.yaml").hint(format!(
+            "compare its role in `kubectl get nodes`; if it joined as a {says}, find out who put that file there, `ironstrap remove {name}`, and install it again"
+        )),
+        false => error.because("what a machine joined as cannot be changed in place").hint(format!(
             "put role = \"{is}\" back; if it is to change, then `ironstrap remove {name}`, and apply with the other role"
-        ))
+        )),
     })
 }
 
@@ -169,13 +180,30 @@ mod tests {
         assert_eq!((says(plane, &RUNS), says(worker, &RUNS[..2])), (None, None));
         let is = "is a worker of its cluster, and the inventory says control-plane";
         assert_eq!(says(plane, &RUNS[..2]).unwrap(), is);
-        let is = "is a control-plane of its cluster, and the inventory says worker";
+        let is = "calls itself a control-plane, and the inventory says worker";
         assert_eq!(says(worker, &RUNS).unwrap(), is);
         for drifted in [&["client-certificate", "admin.conf"], &["client-certificate", "etcd"]] {
             assert_eq!(says(plane, drifted), None, "its manifest is gone");
         }
         assert_eq!(says(plane, &["kubelet.conf"]), None, "it has still to join");
         assert_eq!(says(worker, &["client-certificate", "etcd"]), None, "an etcd of somebody's own");
+    }
+
+    #[test]
+    fn what_a_worker_says_of_itself_concerns_that_worker_alone() {
+        let (cluster, trust) = (cluster(), crate::pki::tests::cluster());
+        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let settings = ["address", "kubernetes", "pods", "services", "endpoint", "name"];
+        for has in [&RUNS[..], &["client-certificate", "etcd"]] {
+            let (name, mut machine) = machine("w1", has);
+            machine.identity = settings.map(|key| (key.into(), "another".into())).into();
+            let found = refusals(&cluster, &heard(&[(name, machine)].into()), &trust, ("demo.trust", true));
+            assert!(found.iter().all(|(_, everybody)| !everybody), "{found:?}");
+            for (error, _) in found {
+                assert_eq!(error.node.as_deref(), Some("w1"));
+                assert!(!error.hint.unwrap_or_default().contains("control-plane"), "the remedy of its root");
+            }
+        }
     }
 
     #[test]

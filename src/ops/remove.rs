@@ -37,9 +37,14 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
     // Nobody can end the pods of a machine that is gone; they go with the Node.
     let gone = removal.force && cx.fleet.absent.contains(node);
     let mut wants = vec![unmanaged(removal, gone), cordoned(node), drained(removal, cx.cluster, gone)];
-    if let Some(plane) = cx.cluster.control_planes().find(|plane| plane.name == *node) {
-        wants.insert(0, majority(plane));
-        wants.push(forgotten(plane));
+    // etcd itself says whether it has to let a worker go: the machine could say anything.
+    match cx.cluster.node(node) {
+        Some(plane) if plane.is_control_plane() => {
+            wants.insert(0, majority(plane));
+            wants.push(forgotten(plane));
+        }
+        Some(worker) => wants.insert(0, no_member(worker)),
+        None => {}
     }
     wants.push(
         Want::that(format!("{node} is no Node of {}", cx.cluster.name))
@@ -55,9 +60,10 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
 
 /// What stands in the way where a want that only people can bring about is not so.
 pub fn refusal(that: &str) -> &'static str {
-    match that.starts_with("etcd ") {
-        true => "etcd would lose its majority, and the cluster with it",
-        false => "runs pods that nobody would make again",
+    match that {
+        that if that.starts_with("etcd keeps ") => "etcd would lose its majority, and the cluster with it",
+        that if that.starts_with("etcd has ") => "is a member of etcd, and the inventory says worker",
+        _ => "runs pods that nobody would make again",
     }
 }
 
@@ -86,6 +92,19 @@ fn forgotten(plane: &Node) -> Want {
             None => Verdict::Differs { have: answer.into(), want: String::new() },
         })
         .run(ETCD + FORGET + sh!("patiently forget {name} {ip}", name = plane.name, ip))
+}
+
+/// A control plane that the inventory calls a worker would leave etcd with a voice to count and nobody behind it.
+fn no_member(worker: &Node) -> Want {
+    let (name, ip) = (worker.name.clone(), worker.ip);
+    Want::that(format!("etcd has no member on the worker {name}"))
+        .ask(ETCD + etcd::MEMBERS)
+        .judged(move |answer| match etcd::members(answer) {
+            Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
+            Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
+            None => Verdict::Unknown(answer.into()),
+        })
+        .by_hand("put role = \"control-plane\" back, and run it again")
 }
 
 fn registered(answer: &str) -> Verdict {

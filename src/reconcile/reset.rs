@@ -31,24 +31,44 @@ impl<S: Shell> Fleetwork<S> {
             let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
             let member = &self.members[i];
             if let Some(machine) = member.machine.as_ref().filter(|_| !member.spared) {
-                errors.extend(fleet::stranger(&member.node, machine, &self.trust, kept));
-                // By its role is told whether etcd has to let it go.
-                let removed = matches!(self.reading, Reading::Removal(_));
-                errors.extend(fleet::changed_role(&member.node, machine).filter(|_| removed));
-                errors.extend(not_root(member, machine));
-                errors.extend(unknown(member, &changes));
+                // By its role is told whether etcd has to let it go; of a worker etcd tells (`ops::remove`).
+                let removed = matches!(self.reading, Reading::Removal(_)) && member.node.is_control_plane();
+                let mut own: Vec<Error> =
+                    fleet::stranger(&member.node, machine, &self.trust, kept).into_iter().collect();
+                own.extend(fleet::changed_role(&member.node, machine).filter(|_| removed));
+                own.extend(not_root(member, machine));
+                own.extend(unknown(member, &changes));
                 let by_hand = changes.iter().filter(|change| change.state == State::ByHand);
-                errors.extend(by_hand.map(|change| decide::by_hand(&member.node.name, change)));
+                own.extend(by_hand.map(|change| decide::by_hand(&member.node.name, change)));
+                match own.first() {
+                    Some(first) if self.is_forced_out(i) => self.disregard(i, first.clone()),
+                    _ => errors.extend(own),
+                }
             }
         }
         match &self.reading {
-            Reading::Removal(removal) => errors.extend(self.not_to_be_removed(&removal.clone(), &fleet)?),
+            Reading::Removal(removal) => {
+                errors.extend(self.not_to_be_removed(&removal.clone(), &self.fleet())?);
+            }
             _ => errors.extend(self.left_behind()),
         }
         let blocked = !errors.is_empty();
         // What stands against it comes last: it says how the run ends.
         let silent = self.members.iter().filter(|member| !member.spared).filter_map(|m| m.left.clone());
         Ok(Survey { errors: silent.chain(errors).collect(), blocked })
+    }
+
+    /// Whether this is a worker that leaves the cluster with --force: no word of its machine can keep it in.
+    pub(super) fn is_forced_out(&self, i: usize) -> bool {
+        let member = &self.members[i];
+        let forced = matches!(&self.reading, Reading::Removal(removal) if removal.force);
+        forced && !member.spared && !member.node.is_control_plane()
+    }
+
+    /// Leaves a machine as if it did not answer, and tells why.
+    pub(super) fn disregard(&mut self, i: usize, error: Error) {
+        let member = &mut self.members[i];
+        (member.left, member.machine) = (Some(error), None);
     }
 
     /// Members of the cluster that stay in it, or may.
@@ -61,10 +81,10 @@ impl<S: Shell> Fleetwork<S> {
     fn not_to_be_removed(&self, removal: &Removal, fleet: &Fleet) -> Result<Option<Error>> {
         let refused = |what: &str| Some(Error::new(Kind::Refused, what).on(&removal.node));
         let Some(member) = self.members.iter().find(|member| !member.spared) else { return Ok(None) };
-        let runs = |m: &Member<S>| m.machine.as_ref().is_some_and(Machine::runs_control_plane);
-        // Who does not answer may run one: the majority of etcd tells.
-        let other = |m: &Member<S>| m.spared && (runs(m) || m.node.is_control_plane() && m.machine.is_none());
-        if (member.node.is_control_plane() || runs(member)) && !self.members.iter().any(other) {
+        // Who does not answer may run one: the majority of etcd tells. What a worker says of itself is no control plane.
+        let may_run = |m: &Member<S>| m.machine.as_ref().is_none_or(Machine::runs_control_plane);
+        let other = |m: &Member<S>| m.spared && m.node.is_control_plane() && may_run(m);
+        if member.node.is_control_plane() && !self.members.iter().any(other) {
             let error = refused("is the last control plane: without it there is no cluster");
             return Ok(error.map(|e| e.hint("`ironstrap reset` takes the whole cluster away")));
         }
