@@ -23,26 +23,47 @@ impl<S: Shell> Fleetwork<S> {
         (self.run.kin, self.run.take_over) = (kin, take_over);
     }
 
-    /// Runs that hold machines which this run may not take. The units of a dead run of the same PKI directory are waited
-    /// for, so those are not among them.
-    pub fn others(&self) -> Vec<Error> {
-        let other = |member: &Member<S>| {
-            let machine = member.machine.as_ref().filter(|machine| machine.is_taken())?;
-            let lease = machine.lease.as_ref().filter(|lease| !self.run.kin.knows(lease))?;
-            let (what, hint) = match machine.busy.first() {
-                Some(unit) => (
-                    format!("{UNIT}{unit} of {} still works", lease.holder()),
-                    "wait until that unit has ended",
-                ),
-                None if self.run.take_over => return None,
-                None => (
-                    format!("is held by {}", lease.holder()),
-                    "wait until that run is done, or use --take-over; the lease of a dead run ends after two minutes",
-                ),
-            };
-            Some(Error::new(Kind::Busy, what).on(&member.node.name).hint(hint))
+    /// Runs that hold machines which this run may not take, where that stands against touching any. The units of a dead run
+    /// of the same PKI directory are waited for, so those are not among them.
+    ///
+    /// In a cluster that exists, a worker that is held is left, and the others go on. Its root could write any lease, and two
+    /// runs over all machines meet at a control plane.
+    pub fn others(&mut self) -> Vec<Error> {
+        let exists = self.fleet().exists;
+        let mut errors = Vec::new();
+        for i in 0..self.members.len() {
+            let Some(error) = self.held(&self.members[i]) else { continue };
+            let member = &mut self.members[i];
+            let alone = exists && !member.node.is_control_plane();
+            if alone && member.spared {
+                continue;
+            }
+            match self.reading {
+                Reading::Forwards if alone => {
+                    member.left.get_or_insert(error);
+                }
+                Reading::Removal(_) if self.is_forced_out(i) => self.disregard(i, error),
+                _ => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    /// The run that holds a machine which this run may not take.
+    fn held(&self, member: &Member<S>) -> Option<Error> {
+        let machine = member.machine.as_ref().filter(|machine| machine.is_taken())?;
+        let lease = machine.lease.as_ref().filter(|lease| !self.run.kin.knows(lease))?;
+        let (what, hint) = match machine.busy.first() {
+            Some(unit) => {
+                (format!("{UNIT}{unit} of {} still works", lease.holder()), "wait until that unit has ended")
+            }
+            None if self.run.take_over => return None,
+            None => (
+                format!("is held by {}", lease.holder()),
+                "wait until that run is done, or use --take-over; the lease of a dead run ends after two minutes",
+            ),
         };
-        self.members.iter().filter_map(other).collect()
+        Some(Error::new(Kind::Busy, what).on(&member.node.name).hint(hint))
     }
 
     /// Whoever took a machine from this run: it leaves that machine alone, instead of taking it back.
@@ -55,9 +76,10 @@ impl<S: Shell> Fleetwork<S> {
         Some(error.on(&member.node.name).hint("run the command again when that run is done"))
     }
 
-    /// Two runs meet at the first node of the inventory, so that neither holds half of the fleet. A node on which a unit of an
-    /// earlier run still works belongs to nobody else, and is taken when that unit has ended. Nothing is taken where nothing
-    /// is to be done.
+    /// Two runs meet at the first control plane of the inventory, so that neither holds half of the fleet. A node on which a
+    /// unit of an earlier run still works belongs to nobody else, and is taken when that unit has ended. Nothing is taken where
+    /// nothing is to be done. A run that has no control plane takes its workers when it changes them: what one says of its
+    /// lease does not stop the others.
     pub(super) async fn take_first(&mut self) -> Result<bool> {
         let fleet = self.fleet();
         let (mut any, mut ready) = (false, false);
@@ -68,7 +90,10 @@ impl<S: Shell> Fleetwork<S> {
             }
         }
         let idle = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| machine.busy.is_empty());
-        let first = self.members.iter().position(|m| idle(m) && m.left.is_none() && !m.spared);
+        let first = self
+            .members
+            .iter()
+            .position(|m| m.node.is_control_plane() && idle(m) && m.left.is_none() && !m.spared);
         let Some(first) = first.filter(|_| ready) else {
             return Ok(any);
         };
