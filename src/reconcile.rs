@@ -28,6 +28,7 @@ mod brake;
 mod credentials;
 mod decide;
 mod diagnose;
+mod endless;
 mod hold;
 mod judge;
 mod limit;

@@ -37,7 +37,7 @@ pub enum Stop {
     Now,
 }
 
-type Working = JoinSet<(usize, Done)>;
+pub(super) type Working = JoinSet<(usize, Done)>;
 
 /// What is the same for all while everybody is looked at once.
 struct Round {
@@ -117,7 +117,9 @@ impl<S: Shell> Fleetwork<S> {
     fn next(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
         let member = &self.members[i];
         let Some(machine) = member.machine.as_ref().filter(|_| !member.work.stale) else {
-            self.ask(i, Duration::from_secs(1 << member.work.lost) - Duration::from_secs(1), working);
+            let lost = Duration::from_secs(1 << member.work.lost) - Duration::from_secs(1);
+            let pause = std::mem::take(&mut self.members[i].work.pause);
+            self.ask(i, lost + pause, working);
             return Ok(());
         };
         if let Some(error) = self.taken_over(member) {
@@ -128,8 +130,7 @@ impl<S: Shell> Fleetwork<S> {
             // A drain that an earlier run began is the business of the next, wherever it runs.
             let removes = matches!(self.reading, Reading::Removal(_)) && round.speaks == Some(i);
             if !member.spared || removes {
-                let (shell, node) = (member.shell.clone(), member.node.name.clone());
-                self.begin(i, working, work::attach(shell, node, unit, self.events.clone()));
+                self.attach(i, unit, working);
             }
             return Ok(());
         }
@@ -252,6 +253,10 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     fn fix(&mut self, i: usize, t: usize, mut changes: Vec<Change>, working: &mut Working) {
+        if let Some(error) = self.is_endless(i) {
+            return self.members[i].leave(error.into());
+        }
+        self.members[i].work.rounds += 1;
         if let Err(error) = self.sign(&mut changes) {
             let error = error.on(&self.members[i].node.name);
             return self.members[i].leave(error.into());
@@ -275,7 +280,12 @@ impl<S: Shell> Fleetwork<S> {
         self.begin(i, working, work);
     }
 
-    fn begin(&mut self, i: usize, working: &mut Working, work: impl Future<Output = Done> + Send + 'static) {
+    pub(super) fn begin(
+        &mut self,
+        i: usize,
+        working: &mut Working,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) {
         self.members[i].work.busy = true;
         self.members[i].work.waits = None;
         self.members[i].work.held_back_by.clear();

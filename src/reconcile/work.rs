@@ -51,6 +51,11 @@ pub(super) struct State {
     pub unsure: Option<Instant>,
     /// Since when something is waited for that came, and went again.
     pub unsettled: Option<Instant>,
+    /// How often it was waited for work of an earlier run, and how long it rests before it is asked again.
+    pub attaches: u32,
+    pub pause: Duration,
+    /// How many scripts of fixes it got.
+    pub rounds: usize,
     /// This run has taken the machine.
     pub holds: bool,
     /// How often in a row the connection was lost.
@@ -207,7 +212,7 @@ async fn try_fix<S: Shell>(
     let script = ledger::fix(run, lease, &refs, &boundary);
     learn(changes);
     let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
-    let (mut said, mut told) = (VecDeque::new(), 0);
+    let (mut said, mut told, mut marked) = (VecDeque::new(), 0, BTreeSet::new());
     let bounds = shell.limits().fixes(run, changes);
     let output = shell
         .run_within(&script, &bounds, &mut |piece| {
@@ -229,7 +234,10 @@ async fn try_fix<S: Shell>(
                             said.pop_front();
                         }
                     }
-                    Heard::Done(i, 0) => done.extend(changes.get(i).map(|c| c.that.clone())),
+                    Heard::Done(i, 0) => {
+                        marked.insert(i);
+                        done.extend(changes.get(i).map(|c| c.that.clone()));
+                    }
                     Heard::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
                 }
             }
@@ -253,7 +261,16 @@ async fn try_fix<S: Shell>(
                 .into()
         })
     });
-    Ok((done, wrong))
+    Ok((done, wrong.or_else(|| unmarked(changes, &marked))))
+}
+
+/// A script that ends well has said so of each change. A machine that ends without it has not run that script.
+fn unmarked(changes: &[Change], marked: &BTreeSet<usize>) -> Option<Wrong> {
+    let mut all = changes.iter().enumerate().filter(|(_, change)| change.fix != Fix::Above);
+    let (_, change) = all.find(|(i, _)| !marked.contains(i))?;
+    let what = format!("{}: its fix did not run, and the machine says that all went well", change.step);
+    let error = Error::new(Kind::Failed, what).because(format!("nothing was heard of this: {}", change.that));
+    Some(error.hint("find out what runs commands on the machine in the place of its shell").into())
 }
 
 /// Tells a line that a fix printed. Lines are shown more slowly than a machine can print them, so after some megabytes
