@@ -39,6 +39,9 @@ const FIT: Stage =
 /// The whole way of a cluster, in little. What makes a machine fit is the real step.
 pub static TOYS: &[Stage] = &[FIT, PREPARE, JOIN, SETTLE];
 
+/// What machines have before they join, alone.
+pub static PREPARED: &[Stage] = &[FIT, PREPARE];
+
 /// The real steps as far as a folder can play a machine: swap, kernel, hosts; and then the toys.
 pub static HALF_REAL: &[Stage] = &[
     FIT,

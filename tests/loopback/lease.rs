@@ -8,10 +8,10 @@ use ironstrap::reconcile::Stop;
 
 use crate::fleet::Fleet;
 
-const LEASE: &str = "run/ironstrap/lease";
+pub const LEASE: &str = "run/ironstrap/lease";
 
 /// A lease of somebody's that ends so many seconds from now.
-fn of(owner: &str, seconds: i64) -> String {
+pub fn of(owner: &str, seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     format!("4 theirs {} {now} {owner}\n", now + seconds)
 }

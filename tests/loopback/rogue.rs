@@ -1,6 +1,11 @@
 //! A machine whose root lies to ironstrap.
 
-use crate::fleet::Fleet;
+use ironstrap::error::Kind;
+use ironstrap::reconcile::Stop;
+
+use crate::fleet::{Fleet, PREPARED};
+use crate::lease::{LEASE, of};
+use crate::machine::{Harm, SYSTEMCTL};
 use crate::pairs;
 
 #[tokio::test]
@@ -18,4 +23,99 @@ async fn a_worker_that_claims_to_run_an_api_server_does_not_speak_for_the_cluste
         "the drift that only m1 can see is not hidden"
     );
     assert_eq!(fleet.machine("a1").read("etc/toy/labels"), "absent", "nothing of the cluster runs on a1");
+}
+
+/// m1 and w2 of a cluster, with something to do on w2, beside the worker a1.
+async fn beside(a1: impl Fn(&Fleet)) -> Fleet {
+    let fleet = Fleet::settled(&["a1", "m1", "w2"]).await;
+    fleet.machine("w2").write("etc/toy/switch", "off\n");
+    a1(&fleet);
+    fleet
+}
+
+/// What a1 is left for; everything else is done.
+async fn only_a1_is_left(fleet: &Fleet) -> ironstrap::error::Error {
+    let run = fleet.apply().await;
+    assert_eq!(run.result, Ok(()), "{}", run.shown);
+    assert!(run.changed.contains(&("w2".into(), "the switch is on".into())), "{:?}", run.changed);
+    assert_eq!(run.left.len(), 1, "{:?}", run.left);
+    assert_eq!(run.left[0].node.as_deref(), Some("a1"), "{:?}", run.left);
+    run.left[0].clone()
+}
+
+#[tokio::test]
+async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on() {
+    let fleet = beside(|fleet| {
+        fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
+    });
+    let error = only_a1_is_left(&fleet.await).await;
+    assert_eq!(error.what, "calls itself a control-plane, and the inventory says worker");
+    assert!(!error.hint.unwrap_or_default().contains("role = \"control-plane\""));
+}
+
+#[tokio::test]
+async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
+    let show = |fleet: &Fleet| fleet.machine("a1").write(LEASE, &of("eve@laptop", 60));
+    let works = |fleet: &Fleet| {
+        show(fleet);
+        fleet.machine("a1").write("run/systemd/transient/ironstrap-x.service", "");
+    };
+    for take_over in [false, true] {
+        let mut fleet = beside(works).await;
+        fleet.take_over = take_over;
+        let error = only_a1_is_left(&fleet).await;
+        assert_eq!(error.kind, Kind::Busy);
+        assert!(error.what.starts_with("ironstrap-x of eve@laptop"), "{error}");
+        fleet.limit = ["w2".to_string()].into();
+        fleet.machine("w2").write("etc/toy/switch", "off\n");
+        let run = fleet.apply().await;
+        assert_eq!((run.result, run.left), (Ok(()), vec![]), "{}", run.shown);
+    }
+    // One that appears after all were asked, on the first node of the inventory.
+    let fleet = beside(|fleet| fleet.machine("a1").write("etc/toy/switch", "off\n")).await;
+    let (mut work, _) = fleet.look().await;
+    show(&fleet);
+    let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
+    assert_eq!(work.apply(&mut stop).await, Ok(()));
+    assert_eq!(fleet.machine("w2").read("etc/toy/switch"), "on\n");
+    let left = work.members().iter().filter_map(|member| member.left.as_ref()).collect::<Vec<_>>();
+    assert_eq!((left.len(), left[0].kind, left[0].node.as_deref()), (1, Kind::Busy, Some("a1")));
+}
+
+#[tokio::test]
+async fn work_that_a_machine_says_goes_on_is_waited_for_a_few_times() {
+    let fleet = beside(|fleet| {
+        let a1 = fleet.machine("a1");
+        a1.write("run/systemd/transient/ironstrap-x.service", "");
+        a1.command("systemctl", &format!("case \"$*\" in *MainPID*) echo 0; exit ;; esac\n{SYSTEMCTL}"));
+        a1.command("sleep", "");
+    });
+    let error = only_a1_is_left(&fleet.await).await;
+    assert_eq!(error.what, "ironstrap-x does not end");
+}
+
+#[tokio::test]
+async fn fixes_that_went_well_without_having_run_are_an_error() {
+    let fleet = beside(|fleet| {
+        let a1 = fleet.machine("a1");
+        a1.write("etc/toy/switch", "off\n");
+        *a1.seen.harm.lock().unwrap() = Some(Harm::Nothing);
+    });
+    let error = only_a1_is_left(&fleet.await).await;
+    assert_eq!(error.what, "toy: its fix did not run, and the machine says that all went well");
+    assert_eq!(error.cause, ["nothing was heard of this: the switch is on"]);
+}
+
+#[tokio::test]
+async fn fixes_that_undo_each_other_end() {
+    let mut fleet = beside(|fleet| {
+        let a1 = fleet.machine("a1");
+        a1.write("etc/toy/switch", "off\n");
+        a1.command("switch", "echo on >$ROOT/etc/toy/switch; echo goodbye >$ROOT/etc/toy/greeting");
+        a1.command("restarting", "echo off >$ROOT/etc/toy/switch");
+    })
+    .await;
+    fleet.stages = PREPARED;
+    let error = only_a1_is_left(&fleet).await;
+    assert_eq!(error.what, "needs one fix after another, without an end");
 }
