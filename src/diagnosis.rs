@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex::{Captures, Regex};
 
 use crate::error::Error;
-use crate::shell::{KUBECTL, PODS, Sh, sh};
+use crate::shell::{KUBECTL, PODS, Sh, quote, sh};
 
 mod causes;
 
@@ -42,10 +42,21 @@ pub struct Cause {
     pub symptom: bool,
 }
 
-/// Where to look, as the beginning of a place, and what a line must say there.
+/// Where to look, as the beginning of a place, and what a line must say there. An empty place is any that the machine itself
+/// speaks at, and none of the cluster's.
 pub struct Sign {
     pub place: &'static str,
     pub says: &'static str,
+}
+
+/// Places that show what the cluster keeps. Every kubelet may write events and the state of its pods, so the root of one
+/// machine can have any words stand there, of any other machine.
+const OF_THE_CLUSTER: [&str; 3] = ["event", "node", "pod"];
+
+impl Sign {
+    fn is_at(&self, place: &str) -> bool {
+        place.starts_with(self.place) && !(self.place.is_empty() && OF_THE_CLUSTER.contains(&place))
+    }
 }
 
 /// What one machine was heard to say.
@@ -126,24 +137,36 @@ fn find(cause: &Cause, heard: &[Heard]) -> Option<Finding> {
 
 fn seen(cause: &Cause, sign: &Sign, heard: &Heard) -> Option<Finding> {
     let says = Regex::new(sign.says).ok()?;
-    let lines = heard.lines.iter().rev().filter(|(place, _)| place.starts_with(sign.place));
+    let lines = heard.lines.iter().rev().filter(|(place, _)| sign.is_at(place));
     let (place, text, found) =
         lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?))).next()?;
-    let fill = |text: &str| filled(text, &says, &found).replace("{node}", &heard.node);
+    let fill = |text: &str, word: fn(&str) -> String| {
+        filled(text, &says, &found, word).replace("{node}", &heard.node)
+    };
     Some(Finding {
         cause: cause.name,
-        what: fill(cause.what).trim_end().into(),
+        what: fill(cause.what, str::to_string).trim_end().into(),
         on: heard.node.clone(),
         place: look_at(place),
         evidence: around(text, found.get(0).map_or(0..0, |all| all.range())),
-        remedy: fill(cause.remedy),
+        remedy: fill(cause.remedy, pasted),
     })
 }
 
-fn filled(text: &str, says: &Regex, found: &Captures) -> String {
+fn filled(text: &str, says: &Regex, found: &Captures, word: fn(&str) -> String) -> String {
     says.capture_names().flatten().fold(text.to_string(), |text, name| {
-        text.replace(&format!("{{{name}}}"), found.name(name).map_or("", |word| word.as_str()))
+        text.replace(&format!("{{{name}}}"), &word(found.name(name).map_or("", |word| word.as_str())))
     })
+}
+
+/// Words that a machine said, for a remedy that somebody pastes into a shell: each is one word there, and nothing more.
+fn pasted(words: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./@+,-:=%".contains(c);
+    let word = |word: &str| match word.chars().all(plain) {
+        true => word.to_string(),
+        false => quote(word).to_string(),
+    };
+    words.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// A place as somebody finds it who logs in.

