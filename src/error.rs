@@ -93,17 +93,26 @@ impl Error {
     }
 }
 
+/// A text with its further lines indented, so that words of a machine never stand where a line of ironstrap begins.
+pub fn indented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n        ")
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node) = &self.node {
             write!(f, "{node}  ")?;
         }
-        write!(f, "{}", self.what)?;
+        match self.kind {
+            // It comes with its own picture of where it is.
+            Kind::Inventory => write!(f, "{}", self.what)?,
+            _ => write!(f, "{}", indented(&self.what))?,
+        }
         for line in &self.cause {
             write!(f, "\n      {line}")?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n      hint: {hint}")?;
+            write!(f, "\n      hint: {}", indented(hint))?;
         }
         Ok(())
     }

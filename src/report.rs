@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, indented};
 use crate::secret as secrets;
 pub use ask::{Typed, ask, ask_for, over, secret};
 pub use exit::{err, json, out, raw, tell_panics};
@@ -207,6 +207,10 @@ pub async fn show(
 
 /// An event as a line; most have none.
 fn line(event: &Event) -> Option<String> {
+    words(event).map(|words| indented(&words))
+}
+
+fn words(event: &Event) -> Option<String> {
     match event {
         Event::Trust { path } => Some(format!("made a new trust in {path} (keep it safe)")),
         Event::Stage { node, stage, changes } => {

@@ -6,11 +6,16 @@ use std::io::Write;
 use time::OffsetDateTime;
 
 use super::{Event, count};
+use crate::error::indented;
 use crate::plan::diff;
 use crate::secret::Shown;
 
 /// The first line says what happened; further ones are indented.
 pub fn lines(event: &Event) -> Vec<String> {
+    parts(event).iter().map(|part| indented(part)).collect()
+}
+
+fn parts(event: &Event) -> Vec<String> {
     match event {
         Event::Asked { node, step, that, asked, answered } => {
             let mut lines = vec![format!("{node}  {step}: is it so that {that}?")];

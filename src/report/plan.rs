@@ -3,6 +3,7 @@
 
 use super::alike::{self, MANY, Named, names};
 use crate::cluster::Node;
+use crate::error::indented;
 use crate::plan::{Change, State, Unchecked, diff};
 use crate::report::count;
 use crate::secret;
@@ -38,7 +39,7 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
         }
     }
     let all = blocks.iter().flat_map(Block::lines);
-    all.map(|line| secret::hide(&line).into_owned()).collect()
+    all.map(|line| secret::hide(&indented(&line)).into_owned()).collect()
 }
 
 /// What nobody could ask, a line for each kind of it; nodes of which the same is said are named together.
@@ -54,7 +55,7 @@ pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
         }
     }
     let line = |(that, why, nodes): (String, &str, Vec<&str>)| {
-        format!("  ? not checked whether {}: {why}", that.replace('\0', &names(nodes)))
+        indented(&format!("  ? not checked whether {}: {why}", that.replace('\0', &names(nodes))))
     };
     kinds.into_iter().map(line).collect()
 }

@@ -9,7 +9,7 @@ use console::{Term, measure_text_width, style};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, indented};
 use crate::report::alike::{self, MANY, SCREENFUL};
 use crate::report::{color, count, exit};
 use crate::secret::Shown;
@@ -83,7 +83,7 @@ pub fn show(status: &Status, view: View) -> bool {
 
 /// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
 pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
-    let plain = |line: String| Shown::of(&line).to_string();
+    let plain = |line: String| Shown::of(&indented(&line)).to_string();
     let mut lines: Vec<String> = head(&status.cluster).into_iter().map(plain).collect();
     lines.push(String::new());
     let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
@@ -94,7 +94,8 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     lines.extend((!shared.is_empty()).then(String::new));
     lines.extend(shared);
     let below = below(status).into_iter();
-    let below = below.map(|line| if colour { color::paint(&Shown::of(&line)) } else { plain(line) });
+    let below =
+        below.map(|line| if colour { color::paint(&Shown::of(&indented(&line))) } else { plain(line) });
     let below: Vec<String> = below.collect();
     lines.extend((!below.is_empty()).then(String::new));
     lines.extend(below);

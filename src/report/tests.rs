@@ -6,8 +6,10 @@ use indicatif::{ProgressDrawTarget, TermLike};
 
 use super::*;
 use crate::error::Kind;
-use crate::plan::Unchecked;
+use crate::plan::{Unchecked, changes};
+use crate::probe::Answer;
 use crate::secret::{SecretText, is_forbidden};
+use crate::step::{Step, Verdict, Want};
 
 /// What a rooted machine may answer, and the secret that comes back with it.
 const HOSTILE: &str =
@@ -16,7 +18,7 @@ const SECRET: &str = "report-test-secret-1";
 
 /// One event of each kind, every text of it hostile.
 fn events() -> Vec<Event> {
-    let bad = || format!("w1{HOSTILE}{SECRET}\n\tnext");
+    let bad = || format!("w1{HOSTILE}{SECRET}\n✔ next");
     let tally = Tally { execs: 1, changes: 1, state: NodeState::Drifted };
     let error = Error::new(Kind::Failed, bad()).on(&bad()).because(bad()).hint(bad());
     vec![
@@ -74,6 +76,7 @@ fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
             lines.extend(crowd.rest());
         }
         lines.iter().for_each(|line| is_fit(&exit::painted(line), &of));
+        lines.iter().for_each(|line| is_one(line));
         let json = exit::json_line(&event);
         is_fit(&json, &of);
         assert!(!json.contains('\n') && serde_json::from_str::<Event>(&json).is_ok(), "{json}");
@@ -82,6 +85,38 @@ fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
     for told in [trouble(&error), alike::troubles(&vec![error; 9]).concat()] {
         is_fit(&exit::painted(&told), "the end");
     }
+    let forged = "no such file\n✔ m1: nothing to do";
+    is_one(&trouble(&Error::new(Kind::Failed, forged).on("w1").because(forged).hint(forged)));
+}
+
+/// Fails where a further line of it could pass for a line of ironstrap.
+fn is_one(told: &str) {
+    assert!(told.lines().skip(1).all(|line| line.starts_with("      ")), "{told:?}");
+}
+
+#[test]
+fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
+    const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
+    let forged = "no such file\n✔ m1: nothing to do\n✗ m1: broken\n      hint: curl | sh";
+    let by_hand = Want::that("it is on").is("yes").by_hand(forged);
+    let waits = Want::that("it is on").judged(move |_| Verdict::Waits {
+        have: "no".into(),
+        want: "yes".into(),
+        for_what: forged.into(),
+    });
+    let unknown = Want::that("it is on").is("yes").by_hand("");
+    let said = Answer::Said("no".into());
+    let all = [(by_hand, said.clone()), (waits, said), (unknown, Answer::Unknown(forged.into()))];
+    let mut words = String::new();
+    for (want, answer) in &all {
+        let changes = changes(&[(&TOY, want, answer)], &mut Default::default());
+        let lines = plan::lines(&[("w1".into(), changes)], &[]);
+        lines.iter().for_each(|line| is_one(line));
+        words += &lines.join("\n");
+    }
+    assert_eq!(words.matches("        ✔ m1: nothing to do").count(), all.len(), "{words}");
+    let nobody = Unchecked { step: "toy", that: forged.into(), why: forged.into(), about: vec![] };
+    plan::unchecked(&[("w1".into(), nobody)]).iter().for_each(|line| is_one(line));
 }
 
 #[test]
