@@ -130,13 +130,13 @@ impl Fleet {
 /// What is wrong with machines taken together: names that two of them have, clocks that disagree. An error
 /// without a node is about the operator's own computer.
 /// `clocks`: how far each machine's clock is ahead of the operator's, in seconds.
-pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
+pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (node, machine) in machines {
         by_name.entry(&machine.hostname).or_default().push(node);
     }
     let twice = by_name.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(hostname, nodes)| {
-        let node = impostor(hostname, nodes);
+        let node = impostor(cluster, hostname, nodes);
         let others: Vec<&str> = nodes.iter().copied().filter(|other| *other != node).collect();
         Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", others.join(", ")))
             .on(node)
@@ -145,11 +145,13 @@ pub fn misfits(machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error
     twice.chain(wrong_clocks(clocks)).collect()
 }
 
-/// The machine to blame where several use one host name: the last one that the inventory calls otherwise. So a worker
-/// that takes a control plane's name excludes itself from the run, and not the control plane.
-fn impostor<'a>(hostname: &str, nodes: &[&'a str]) -> &'a str {
-    let wrong = nodes.iter().rev().find(|node| **node != hostname);
-    wrong.or(nodes.last()).copied().unwrap_or_default()
+/// The machine to blame where several use one host name: the last one that the inventory calls otherwise, and a worker
+/// before a control plane. So a worker that takes a control plane's name excludes itself from the run, and not the control
+/// plane, whatever that one is called.
+fn impostor<'a>(cluster: &Cluster, hostname: &str, nodes: &[&'a str]) -> &'a str {
+    let wrong = || nodes.iter().rev().filter(|node| **node != hostname);
+    let worker = |node: &&&str| cluster.node(node).is_some_and(|node| !node.is_control_plane());
+    wrong().find(worker).or(wrong().next()).or(nodes.last()).copied().unwrap_or_default()
 }
 
 /// The operator's clock counts as one among the others, and decides where two opinions are equally strong: it
@@ -254,21 +256,35 @@ pub(super) mod tests {
         let clocks = |m1: f64, m2: f64, w1: f64| {
             [("m1", m1), ("m2", m2), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into()
         };
-        assert_eq!(misfits(&heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
-        let wrong = misfits(&heard(&machines), &clocks(0.0, 0.5, 61.0));
+        assert_eq!(misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
+        let wrong = misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 61.0));
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
-        let twice = misfits(&heard(&machines), &clocks(0.0, 0.0, 0.0));
+        let twice = misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does m1"));
         assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
-        assert_eq!(misfits(&Machines::new(), &BTreeMap::new()), []);
+        machines.values_mut().for_each(|machine| machine.hostname = "cp-1".into());
+        let told: Vec<_> = ["m1", "m2"]
+            .map(|plane| {
+                let both = machines.iter().filter(|(name, _)| [plane, "w1"].contains(&name.as_str()));
+                let both = both.map(|(name, machine)| (name.as_str(), machine)).collect();
+                misfits(&cluster(), &both, &BTreeMap::new()).remove(0).node.unwrap()
+            })
+            .into();
+        assert_eq!(told, ["w1", "w1"], "a control plane keeps the name that a worker takes");
+        let mut swapped = cluster();
+        swapped.nodes[0].role = Role::Worker;
+        let both = machines.iter().filter(|(name, _)| *name != "w1");
+        let both = both.map(|(name, machine)| (name.as_str(), machine)).collect();
+        assert_eq!(misfits(&swapped, &both, &BTreeMap::new())[0].node.as_deref(), Some("m1"));
+        assert_eq!(misfits(&cluster(), &Machines::new(), &BTreeMap::new()), []);
     }
 
     #[test]
     fn the_operators_clock_is_one_among_the_others() {
         let said = |clocks: &[(&str, f64)]| -> Vec<(Option<String>, String)> {
             let clocks = clocks.iter().map(|(name, ahead)| (name.to_string(), *ahead)).collect();
-            misfits(&Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()
+            misfits(&cluster(), &Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()
         };
         let on = |node: &str, what: &str| vec![(Some(node.to_string()), what.to_string())];
         assert_eq!(said(&[("m1", 59.0)]), []);

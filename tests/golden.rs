@@ -352,7 +352,7 @@ fn errors_about_the_fleet() {
         let refusals = fleet::refusals(&lab.cluster, &heard(&lab.machines), &lab.trust, ("demo.trust", kept));
         errors.extend(refusals.into_iter().map(|(error, _)| error));
     }
-    errors.extend(fleet::misfits(&heard(&lab.machines), &clocks.into()));
+    errors.extend(fleet::misfits(&lab.cluster, &heard(&lab.machines), &clocks.into()));
     let text: Vec<String> =
         errors.iter().map(|error| format!("[{}]\n{}", error.kind.code(), report::trouble(error))).collect();
     snapshot("errors-fleet", &text.join("\n\n"));

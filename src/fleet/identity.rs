@@ -65,7 +65,7 @@ pub fn misfits(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     let (mut found, holders) = (twins(cluster, machines), holders(cluster, machines));
     for node in &cluster.nodes {
         let Some(machine) = heard(machines, node) else { continue };
-        found.extend(somebody_elses(node, machines, &holders));
+        found.extend(somebody_elses(cluster, node, machines, &holders));
         if !machine.is_member() {
             found.extend(elsewhere(node, machine));
             found.extend(in_the_way(cluster, node, machine));
@@ -78,7 +78,8 @@ fn heard<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a Machine> {
     machines.get(node.name.as_str()).copied()
 }
 
-/// Told of the machine that can still be changed: one that is not a member, and the later of two such.
+/// Told of the machine that can still be changed: one that is not a member, and the later of two such. What only a worker
+/// says of itself is a reason to compare the two, and none to change the other.
 fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     let mut found = Vec::new();
     for unique in UNIQUE {
@@ -96,14 +97,18 @@ fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
                 told.entry((&pair[1].name, &nodes[0].name)).or_default().push(value.clone());
             }
         }
+        let plane = |name: &str| cluster.node(name).is_some_and(Node::is_control_plane);
         let misfit = |((name, other), values): ((&str, &str), Vec<String>)| {
             let what = format!("has the {} of {other}: is one a clone of the other?", unique.what);
             let error = Error::new(Kind::Refused, what).on(name).because(values.join(", "));
-            Misfit {
-                check: unique.check,
-                error: error.hint(format!("on {name}: {}", unique.remedy)),
-                harmless: false,
-            }
+            let hint = match plane(other) {
+                true => format!("on {name}: {}", unique.remedy),
+                false => format!(
+                    "compare the two, for {other} could say so without having it; where {name} is the clone, there: {}",
+                    unique.remedy
+                ),
+            };
+            Misfit { check: unique.check, error: error.hint(hint), harmless: false }
         };
         found.extend(told.into_iter().map(misfit));
     }
@@ -140,12 +145,16 @@ fn holders<'a>(cluster: &'a Cluster, machines: &Machines) -> Holders<'a> {
     holders
 }
 
-/// Two machines that answer to one address get each other's packets. Told of the one that can still be changed.
-fn somebody_elses(node: &Node, machines: &Machines, holders: &Holders) -> Option<Misfit> {
+/// Two machines that answer to one address get each other's packets. Told of the one that can still be changed; but of a
+/// worker that has the address which the inventory gives to another machine, where that machine has it: its root could claim
+/// any address.
+fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: &Holders) -> Option<Misfit> {
     let member = |name: &str| machines.get(name).is_some_and(|machine| machine.is_member());
     let (name, ours) = (node.name.as_str(), member(&node.name));
     let other = *holders.get(&node.ip)?.iter().find(|other| **other != name && !(ours && member(other)))?;
-    let (told, what) = match ours {
+    let worker = cluster.node(other).is_some_and(|other| !other.is_control_plane());
+    let has_it = heard(machines, node).is_some_and(|machine| machine.addresses.contains_key(&node.ip));
+    let (told, what) = match ours || worker && has_it {
         true => (other, format!("has {}, the address of {name} in the cluster", node.ip)),
         false => (name, format!("{other} has {}, its address in the cluster, too", node.ip)),
     };
@@ -254,13 +263,20 @@ mod tests {
     fn an_address_that_another_machine_has_too_is_told() {
         let (cluster, _) = fleet(|_, _| {});
         let (first, last) = (cluster.nodes[0].clone(), cluster.nodes.last().unwrap().name.clone());
-        let found = found(|name, machine| {
-            if name == last {
-                machine.addresses.insert(first.ip, "eth1".into());
-            }
-        });
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].0, &found[0].1), ("Address", &first.name));
+        // A worker claims it. Where the other machine does not have it, the inventory may be wrong.
+        for (has_it, to_blame) in [(true, &last), (false, &first.name)] {
+            let found = found(|name, machine| {
+                if name == last {
+                    machine.has.insert("client-certificate".into());
+                    machine.addresses.insert(first.ip, "eth1".into());
+                }
+                if name == first.name && !has_it {
+                    machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
+                }
+            });
+            let told: Vec<_> = found.iter().filter(|(check, ..)| *check == "Address").collect();
+            assert_eq!(told.iter().map(|(_, node, _)| node).collect::<Vec<_>>(), [to_blame], "{found:?}");
+        }
         // Of a member nothing is asked that would tell, and it is not told: the newcomer is.
         let mut members = vec![first.name.clone()];
         for _ in 0..2 {
@@ -278,6 +294,20 @@ mod tests {
             assert_eq!(told, if members.len() == 1 { vec![("Address", &last)] } else { vec![] }, "{found:?}");
             members.push(last.clone());
         }
+    }
+
+    #[test]
+    fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
+        let (cluster, machines) = fleet(|_, machine| machine.host_keys = vec!["same".into()]);
+        let hints = |member: &str| -> Vec<String> {
+            let mut machines = machines.clone();
+            machines.get_mut(member).unwrap().has.insert("client-certificate".into());
+            told(&cluster, &machines).into_iter().filter_map(|misfit| misfit.error.hint).collect()
+        };
+        let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap();
+        assert!(hints(&worker.name).iter().all(|hint| hint.starts_with("compare the two")));
+        let plane = cluster.control_planes().next().unwrap();
+        assert!(hints(&plane.name).iter().all(|hint| hint.starts_with("on ")));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl<S: Shell> Fleetwork<S> {
         let clocks = self.members.iter().filter(|m| m.machine.is_some());
         let clocks: BTreeMap<String, f64> = clocks.map(|m| (m.node.name.clone(), m.clock)).collect();
         // A machine of another cluster is not asked for more; one with a misfit is, so that all is said at once.
-        let mut errors = fleet::misfits(&machines, &clocks);
+        let mut errors = fleet::misfits(&self.cluster, &machines, &clocks);
         let (only_told, wrong) = self.identities(&machines);
         errors.extend(wrong);
         errors.retain(|error| self.stands_in_the_way(error, &fleet));
