@@ -19,7 +19,7 @@ pub(super) struct Seen {
     terminal: bool,
     /// When the script began.
     since: Instant,
-    /// When anything came last.
+    /// When a word of it came last, or its exit status.
     last: Instant,
     /// What is kept of its output, in bytes; and whether only the end of it is.
     kept: usize,
@@ -71,7 +71,15 @@ impl Seen {
         reply: ChannelMsg,
         heard: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<(), Cut> {
-        self.last = Instant::now();
+        // Other messages do not count, or a machine could hold up its run without a word.
+        let counts = match &reply {
+            ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, ext: 1 } => !data.is_empty(),
+            ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. } => self.status.is_none(),
+            _ => false,
+        };
+        if counts {
+            self.last = Instant::now();
+        }
         match reply {
             ChannelMsg::Data { data } => self.hear(&data, heard)?,
             ChannelMsg::ExtendedData { data, ext: 1 } => {
@@ -248,6 +256,30 @@ mod tests {
             assert_eq!((end.as_ref().unwrap().status, &end.unwrap().stdout[..]), (3, heard.as_bytes()));
         }
         assert!(matches!(seen("sorry\n", 9, false).1, Err(Cut::NotBegun(said)) if said.stdout == b"sorry\n"));
+    }
+
+    #[test]
+    fn only_words_and_the_end_break_a_silence() {
+        let mut seen = Seen::new(false, &Bounds::default());
+        let mut renews = |reply| {
+            seen.last = seen.since - Duration::from_secs(1);
+            seen.take(reply, &mut |_| {}).unwrap();
+            seen.last >= seen.since
+        };
+        let data = |text: &'static str| text.as_bytes().into();
+        assert!(renews(ChannelMsg::Data { data: data("x") }));
+        assert!(renews(ChannelMsg::ExtendedData { data: data("x"), ext: 1 }));
+        assert!(renews(ChannelMsg::ExitStatus { exit_status: 0 }));
+        for empty in [
+            ChannelMsg::Data { data: data("") },
+            ChannelMsg::ExtendedData { data: data("x"), ext: 2 },
+            ChannelMsg::ExitStatus { exit_status: 0 },
+            ChannelMsg::WindowAdjusted { new_size: 1 },
+            ChannelMsg::Success,
+        ] {
+            let what = format!("{empty:?}");
+            assert!(!renews(empty), "{what}");
+        }
     }
 
     #[test]
