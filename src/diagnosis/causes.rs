@@ -35,6 +35,9 @@ const NO_ANSWER: &[Sign] = &[
     sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
 ];
 
+/// The remedy names nothing of it, so words of events may say so, too.
+const PLUGIN: &str = r#"failed to find plugin \\?"(?<plugin>[^"\\]+)\\?" in path \[(?<folder>[^\]]+)\]"#;
+
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "argument-unknown",
@@ -246,10 +249,7 @@ pub const CAUSES: &[Cause] = &[
         name: "cni-plugin-missing",
         what: "the network plugin {plugin} is not in {folder}",
         remedy: "on {node}: apt-get install --reinstall kubernetes-cni; a plugin of a network's own comes with its DaemonSet",
-        signs: &[sign(
-            "",
-            r#"failed to find plugin \\?"(?<plugin>[^"\\]+)\\?" in path \[(?<folder>[^\]]+)\]"#,
-        )],
+        signs: &[sign("", PLUGIN), sign("event", PLUGIN)],
         ..PLAIN
     },
     Cause {
