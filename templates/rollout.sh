@@ -27,6 +27,8 @@ stuck() {
   stuck_since=${patient_since:-$(date +%s)}
   stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\n"}{end}') || return 1
   stuck_events=$(kubectl -n "$1" get events --field-selector reason=FailedCreate -o 'jsonpath={range .items[*]}event{"\t"}{.involvedObject.kind}/{.involvedObject.name}{"\t"}{.lastTimestamp}{"\t"}{.message}{"\n"}{end}') || return 1
+  # The message of an event is anybody's who may write one, and could have lines of its own that look like a pod.
+  stuck_events=$(printf '%s\n' "$stuck_events" | grep '^event' || :)
   stuck_said=$(printf '%s\n' "$stuck_events" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
     -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" '
     # A ReplicaSet is called after its Deployment.
@@ -65,11 +67,12 @@ stuck() {
   printf '%s\n' "$stuck_said" >&2
 }
 
-# dying NAMESPACE OWNER: has its pods that keep dying made again, so that they try at once. OWNER is a pattern.
+# dying NAMESPACE KIND/NAME: has its pods that keep dying made again, so that they try at once.
 dying() {
   kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
     while read -r pod owner why; do
-      # shellcheck disable=SC2254
-      case "$owner $why" in $2' '*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
+      # A ReplicaSet is called after its Deployment, with one more word.
+      case $owner in ReplicaSet/*) owner=Deployment/${owner#*/} owner=${owner%-*} ;; esac
+      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
     done
 }

@@ -161,14 +161,16 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
         );
     }
     let older = pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace(":00Z", ":00Z\\n");
+    let forged = format!(r"event\tNode/w1\t2999\tforged\n{}", pod("ErrImagePull", "web:9: not found"));
     for pod in [
         older.replace("2026", "2025") + &pod("ContainerCreating", "").replace("$uid", "3"),
         pod("ImagePullBackOff", "connection refused"),
         pod("ContainerCreating", "web:9: not found"),
         pod("ErrImagePull", "web:9: not found").replace("web-77f", "web-two-77f"),
+        String::new(),
     ] {
         assert!(
-            waits_for(&pod, "", 0).iter().all(|(ended, said)| ended == "1 1" && said.is_empty()),
+            waits_for(&pod, &forged, 0).iter().all(|(ended, said)| ended == "1 1" && said.is_empty()),
             "{pod}"
         );
     }
@@ -202,7 +204,7 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
         Object::new("apps/v1", "Deployment", "net", "dns"),
     ];
     let script = rollout::at_once(&running);
-    let pods = "printf '%s\\n' 'a DaemonSet/flannel CrashLoopBackOff' 'b DaemonSet/flannel ' 'c DaemonSet/other CrashLoopBackOff' 'd DaemonSet/flannel ContainerCreating' 'e ReplicaSet/dns-77f CrashLoopBackOff' 'f ReplicaSet/dnsmasq CrashLoopBackOff'";
+    let pods = "printf '%s\\n' 'a DaemonSet/flannel CrashLoopBackOff' 'b DaemonSet/flannel ' 'c DaemonSet/other CrashLoopBackOff' 'd DaemonSet/flannel ContainerCreating' 'e ReplicaSet/dns-77f CrashLoopBackOff' 'f ReplicaSet/dnsmasq CrashLoopBackOff' 'g ReplicaSet/dns-autoscaler-77f CrashLoopBackOff'";
     for (good, asked) in runs(&script, &format!("case $3 in get) {pods} ;; esac")) {
         let deleted: Vec<&str> = asked.lines().filter(|line| line.contains(" delete ")).collect();
         assert!(good, "{asked}");

@@ -68,12 +68,10 @@ pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
 pub fn at_once(running: &[Object]) -> Sh {
     let mut script = FUNCTIONS;
     for object in running {
-        // The pods of a Deployment belong to its ReplicaSets, which are called after it.
-        let owner = match object.kind.as_str() {
-            "DaemonSet" => format!("DaemonSet/{}", object.name),
-            "Deployment" => format!("ReplicaSet/{}-*", object.name),
-            _ => continue,
-        };
+        if !["DaemonSet", "Deployment"].contains(&object.kind.as_str()) {
+            continue;
+        }
+        let owner = format!("{}/{}", object.kind, object.name);
         script += sh!("dying {namespace} {owner}\n", namespace = namespace(object), owner);
     }
     script
