@@ -60,8 +60,8 @@ impl Stage {
         stage.script("tests/lab/lab", &format!("#!/bin/sh\n{note}"));
         stage.script("tests/shellcheck", "#!/bin/sh\n");
         let cargo = "case \"$*\" in\n\
-            *' --drift --part=1/3') echo '3 passed, 2 failed'; exit 1 ;;\n\
-            *' --drift --part=2/3') echo slow; sleep 60 ;;\n\
+            *' --drift --part=1/5') echo '3 passed, 2 failed'; exit 1 ;;\n\
+            *' --drift --part=2/5') echo slow; sleep 60 ;;\n\
             *' --no-fail-fast') echo 'test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured'\n\
               echo 'test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured' ;;\n\
             *'cluster -- --part'*) echo '4 passed, 0 failed' ;;\n\
