@@ -26,10 +26,10 @@ use crate::Pairs;
 /// The first two stages without what needs packages: preflight; swap and kernel.
 static CUT: LazyLock<[Stage; 2]> = LazyLock::new(|| {
     let [preflight, prepare] = [&STAGES[0], &STAGES[1]].map(|stage| Stage { ..*stage });
-    let wanted = |step: &ironstrap::step::Step| ["swap", "kernel"].contains(&step.name);
-    let count = prepare.steps.iter().take_while(|step| wanted(step)).count();
-    assert_eq!(count, 2, "swap and kernel come first");
-    [preflight, Stage { steps: &prepare.steps[..count], ..prepare }]
+    let first = prepare.steps.iter().position(|step| step.name == "swap").unwrap();
+    let steps = &prepare.steps[first..first + 2];
+    assert_eq!(steps[1].name, "kernel", "it comes after swap");
+    [preflight, Stage { steps, ..prepare }]
 });
 
 /// One connection for all runs of a boot.
