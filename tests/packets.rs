@@ -531,17 +531,20 @@ fn another_configuration_that_comes_first_is_named() {
             ("etc/cni/net.d/10-bridge.json", "{}", "differs"),
             ("etc/cni/net.d/00-multus.conf", "flannel", "noted"),
         ] {
-            let place = common::place::Place::with(&[ours, (file, text)]);
-            let script = ask.replace("/etc/cni", &format!("{}/etc/cni", place.root()));
-            let output = common::run(shell, &format!("set -eu\n{script}"));
-            let said = String::from_utf8(output.stdout).unwrap();
-            let is = match judge(said.trim_end()) {
-                Verdict::Holds => "holds",
-                Verdict::Differs { .. } => "differs",
-                Verdict::Noted(_) => "noted",
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(is, verdict, "{shell}: {file}: {said}");
+            // The same before flannel has written its own.
+            for files in [&[ours, (file, text)][..], &[(file, text)]] {
+                let place = common::place::Place::with(files);
+                let script = ask.replace("/etc/cni", &format!("{}/etc/cni", place.root()));
+                let output = common::run(shell, &format!("set -eu\n{script}"));
+                let said = String::from_utf8(output.stdout).unwrap();
+                let is = match judge(said.trim_end()) {
+                    Verdict::Holds => "holds",
+                    Verdict::Differs { .. } => "differs",
+                    Verdict::Noted(_) => "noted",
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(is, verdict, "{shell}: {file}: {said}");
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 /// containerd takes the first configuration by name (go-cni, `loadFromConfDir`). Networks that build on flannel, such as
-/// Multus, come first on purpose and name it.
+/// Multus, come first on purpose and name it. On a new node flannel writes its own only later, so it counts at once.
 fn first(cx: &Cx) -> Want {
     let ignored = cx.cluster.ignores("Leftovers");
     Want::that("containerd uses flannel's network")
@@ -56,8 +56,9 @@ fn first(cx: &Cx) -> Want {
         )
 }
 
-const FIRST: &str = r#"first=$(for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e "$f" ] || echo "$f"; done | LC_ALL=C sort | head -n 1)
+const FIRST: &str = r#"first=$(for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e "$f" ] || echo "$f"; done |
+  { cat; echo /etc/cni/net.d/10-flannel.conflist; } | LC_ALL=C sort | head -n 1)
 case $first in
-'' | */10-flannel.conflist) ;;
+*/10-flannel.conflist) ;;
 *) if grep -q flannel "$first"; then echo "flannel $first"; else echo "other $first"; fi ;;
 esac"#;

@@ -50,7 +50,8 @@ pub static HALF_REAL: &[Stage] = &[
         on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        steps: STAGES[1].steps.split_at(3).0,
+        // Swap, kernel and hosts, without the processes before them.
+        steps: STAGES[1].steps.split_at(4).0.split_at(1).1,
     },
     JOIN,
     SETTLE,

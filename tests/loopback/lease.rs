@@ -23,7 +23,7 @@ fn words(lease: &str) -> Vec<&str> {
 #[tokio::test]
 async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
-    let lease = of("alice@desk", 60);
+    let lease = of("alice@desk", 600);
     fleet.machine("w1").write(LEASE, &lease);
     let outcome = fleet.apply().await;
     let error = outcome.result.unwrap_err();
@@ -38,7 +38,7 @@ async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named
 async fn who_comes_between_look_and_apply_is_not_overrun() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
-    let lease = of("alice@desk", 60);
+    let lease = of("alice@desk", 600);
     fleet.machine("m1").write(LEASE, &lease);
     let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
     let error = work.apply(&mut stop).await.unwrap_err();
@@ -52,7 +52,7 @@ async fn who_comes_between_look_and_apply_is_not_overrun() {
 
 /// The lease of a run that was killed a moment ago, by the same user on the same host.
 fn of_a_killed_run(kin: &Kin) -> String {
-    format!("{} {}\n", of("me@here", 60).trim_end(), kin.proof("theirs").unwrap_or_default())
+    format!("{} {}\n", of("me@here", 600).trim_end(), kin.proof("theirs").unwrap_or_default())
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn the_same_user_from_another_directory_is_fenced_like_anybody_else() {
         (Kin::new("5ec2e7", "lock 2"), of_a_killed_run(&other)),
         (Kin::new("another", "lock 1"), of_a_killed_run(&other)),
         (Kin::default(), of_a_killed_run(&other)),
-        (other.clone(), of("me@here", 60)),
+        (other.clone(), of("me@here", 600)),
     ];
     for (kin, lease) in cases {
         let mut fleet = Fleet::of(&["m1", "w1"]).await;
@@ -103,7 +103,7 @@ async fn the_same_user_from_another_directory_is_fenced_like_anybody_else() {
 async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.take_over = true;
-    fleet.machine("w1").write(LEASE, &of("alice@desk", 60));
+    fleet.machine("w1").write(LEASE, &of("alice@desk", 600));
     fleet.machine("w1").write("run/systemd/transient/ironstrap-kubeadm.service", "");
     let error = fleet.apply().await.result.unwrap_err();
     crate::reads("error-lease-works", std::slice::from_ref(&error));
@@ -116,7 +116,7 @@ async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
 async fn a_lease_that_is_lost_inside_a_fix_is_no_failed_fix() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
-    let lease = of("alice@desk", 60).replace("4 theirs", "9 theirs");
+    let lease = of("alice@desk", 600).replace("4 theirs", "9 theirs");
     m1.write("alice", &lease);
     // What waits for an API server ends like this when the lease is gone.
     m1.command("switch", "cp $ROOT/alice $ROOT/run/ironstrap/lease; exit 75");
@@ -131,7 +131,7 @@ async fn a_run_that_lost_its_lease_stops_at_the_next_fix() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
     // While the first stage runs, alice takes the machine.
-    let lease = of("alice@desk", 60).replace("4 theirs", "9 theirs");
+    let lease = of("alice@desk", 600).replace("4 theirs", "9 theirs");
     m1.write("alice", &lease);
     m1.command("switch", "echo on >$ROOT/etc/toy/switch; cp $ROOT/alice $ROOT/run/ironstrap/lease");
     let outcome = fleet.apply().await;
