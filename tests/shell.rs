@@ -481,11 +481,13 @@ fn the_watch_over_a_command_ends_with_it_when_the_shell_was_killed() {
         let killed =
             "exec >/dev/null 2>&1; hopeless() { return 1; }; hopeful sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
         assert!(!root.lib(shell, killed).status.success(), "{shell}");
-        std::thread::sleep(Duration::from_secs(2));
-        let ticks = root.read("ticks");
-        assert!(!ticks.is_empty(), "{shell}: nothing watched");
-        std::thread::sleep(Duration::from_secs(1));
-        assert_eq!(root.read("ticks"), ticks, "{shell}: it watches on");
+        // A loaded machine takes its time to end it; one that is not ended ticks fifty times.
+        let mut ticks = String::new();
+        while root.read("ticks") != ticks || ticks.is_empty() {
+            ticks = root.read("ticks");
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        assert!(ticks.lines().count() < 50, "{shell}: it watches on");
     }
 }
 

@@ -8,10 +8,11 @@ use base64::prelude::BASE64_STANDARD;
 use ironstrap::cluster::{Cluster, Network, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::pki::{Person, Trust};
+use ironstrap::pki::Trust;
 use ironstrap::plan::NOT_HERE;
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use ironstrap::template;
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -254,17 +255,24 @@ fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
             "mode 600 root:root\nserver {server}\ncertificate-authority-data {ca}\nclient-certificate{certificate}\n"
         )
     };
-    let issued = |name: &str, groups: &[&str]| {
-        let groups = groups.iter().map(|group| group.to_string()).collect();
-        let person = Person { name: name.into(), groups };
-        let (pair, _) = trust.issue(&person, Duration::days(365), OffsetDateTime::now_utc()).unwrap();
-        format!("-data {}", BASE64_STANDARD.encode(pair.cert))
+    let now = OffsetDateTime::now_utc();
+    let issued = |name: &str, group: Option<&str>| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        group.iter().for_each(|group| params.distinguished_name.push(DnType::OrganizationName, *group));
+        (params.not_before, params.not_after) = (now, now + Duration::days(365));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let signer = KeyPair::from_pem(trust.ca.key.reveal()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&trust.ca.cert, signer).unwrap();
+        let certificate = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        format!("-data {}", BASE64_STANDARD.encode(certificate.pem()))
     };
     let all = [
         ("kubelet", file(&endpoint, " /var/lib/kubelet/pki/kubelet-client-current.pem")),
-        ("admin", file(&endpoint, &issued("kubernetes-admin", &["kubeadm:cluster-admins"]))),
-        ("controller-manager", file(&local, &issued("system:kube-controller-manager", &[]))),
-        ("scheduler", file(&local, &issued("system:kube-scheduler", &[]))),
+        ("admin", file(&endpoint, &issued("kubernetes-admin", Some("kubeadm:cluster-admins")))),
+        ("controller-manager", file(&local, &issued("system:kube-controller-manager", None))),
+        ("scheduler", file(&local, &issued("system:kube-scheduler", None))),
     ];
     all.into_iter().map(|(name, text)| (format!("/etc/kubernetes/{name}.conf"), text)).collect()
 }

@@ -61,7 +61,8 @@ fn reboot(world: &World) {
             so(world.try_kubectl(&["get", "node", node, "-o", ready]).ok()? == format!("{boot} True"))
         });
     }
-    // What died while the API was away is started again in its own time.
+    // What died while the API was away is started again in its own time, and kube-proxy makes its rules again.
+    world.assert_pods_reached();
     world.assert_converged();
     assert_nothing_done(world);
     for node in NODES {

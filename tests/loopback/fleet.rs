@@ -355,7 +355,7 @@ impl Fleet {
         if !self.limit.is_empty() {
             work.limit(&self.limit);
         }
-        tokio::time::timeout(Duration::from_secs(30), work.look()).await.expect("it hangs");
+        tokio::time::timeout(Duration::from_secs(120), work.look()).await.expect("it hangs");
         (work, receiver)
     }
 
@@ -374,7 +374,7 @@ impl Fleet {
         let result = match blocked {
             Some(error) => Err(error),
             None => {
-                tokio::time::timeout(Duration::from_secs(60), work.apply(&mut stop)).await.expect("it hangs")
+                tokio::time::timeout(Duration::from_secs(300), work.apply(&mut stop)).await.expect("it hangs")
             }
         };
         let changed = work.members().iter().flat_map(|member| {
