@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::apply::ending::{duration, tallies};
 use super::{End, Errors, FleetArgs, Outcome, Start, Taking, apply, interrupted, one};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, indented};
 use crate::plan::Change;
 use crate::reconcile::Reading;
 use crate::report::alike::names;
@@ -69,19 +69,20 @@ pub(super) async fn under_lock(
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
     let plan = start.work.plan().map_err(one)?;
+    let left = left(start);
     if plan.iter().all(|(_, changes)| changes.is_empty()) {
-        return Ok(survey.errors);
+        return Ok(left);
     }
     if !args.json {
         report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
+        left.iter().for_each(|error| report::err(&stays(error)));
     }
     if !wanted(start, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
     start.introduce(&lock, taking).map_err(one)?;
     let done = apply::carry_out(start).await;
-    let members = start.work.members().iter().filter(|member| member.counts());
-    let mut errors: Errors = members.filter_map(|member| member.left.clone()).collect();
+    let mut errors = self::left(start);
     match done {
         Ok(()) => Ok(errors),
         Err(error) => {
@@ -89,6 +90,17 @@ pub(super) async fn under_lock(
             Err(errors)
         }
     }
+}
+
+/// What the machines are left for that this run is about.
+fn left(start: &Start) -> Errors {
+    start.about().filter_map(|member| member.left.clone()).collect()
+}
+
+/// The line of a machine that is left, below the plan for the others.
+fn stays(error: &Error) -> String {
+    let node = error.node.as_deref().unwrap_or_default();
+    indented(&format!("{node} stays as it is: {}", error.what))
 }
 
 /// The answer to a question, where somebody sits at the terminal.

@@ -26,15 +26,16 @@ impl<S: Shell> Fleetwork<S> {
     /// Runs that hold machines which this run may not take, where that stands against touching any. The units of a dead run
     /// of the same PKI directory are waited for, so those are not among them.
     ///
-    /// In a cluster that exists, a worker that is held is left, and the others go on. Its root could write any lease, and two
-    /// runs over all machines meet at a control plane.
+    /// In a cluster that exists, a worker that is held is left, and the others go on. So is one of a reset. Its root could
+    /// write any lease, and two runs over all machines meet at a control plane.
     pub fn others(&mut self) -> Vec<Error> {
         let exists = self.fleet().exists;
         let mut errors = Vec::new();
         for i in 0..self.members.len() {
             let Some(error) = self.held(&self.members[i]) else { continue };
             let member = &mut self.members[i];
-            let alone = exists && !member.node.is_control_plane();
+            let backwards = self.reading == Reading::Backwards;
+            let alone = (exists || backwards) && !member.node.is_control_plane();
             if alone && member.spared {
                 continue;
             }
@@ -42,7 +43,7 @@ impl<S: Shell> Fleetwork<S> {
                 Reading::Forwards if alone => {
                     member.left.get_or_insert(error);
                 }
-                Reading::Removal(_) if self.is_forced_out(i) => self.disregard(i, error),
+                _ if self.goes_alone(i) => self.disregard(i, error),
                 _ => errors.push(error),
             }
         }

@@ -22,8 +22,9 @@ impl<S: Shell> Fleetwork<S> {
         Ok((!let_go).then(|| format!("{} to let it go", self.cluster.name)))
     }
 
-    /// What stands against it. Unless a machine only does not answer, it stands against touching any: half of what
-    /// was asked for may be worse than nothing.
+    /// What stands against it. Of a control plane it stands against touching any machine, unless that one only does not
+    /// answer: half of what was asked for may be worse than nothing. A worker that goes back is left alone with it, for its
+    /// root can make it say anything.
     pub fn objections(&mut self, kept: (&str, bool)) -> Result<Survey> {
         let fleet = self.fleet();
         let mut errors = Vec::new();
@@ -32,16 +33,19 @@ impl<S: Shell> Fleetwork<S> {
             let member = &self.members[i];
             if let Some(machine) = member.machine.as_ref().filter(|_| !member.spared) {
                 // By its role is told whether etcd has to let it go; of a worker etcd tells (`ops::remove`).
-                let removed = matches!(self.reading, Reading::Removal(_)) && member.node.is_control_plane();
+                let removal = matches!(self.reading, Reading::Removal(_));
+                let removed = removal && member.node.is_control_plane();
                 let mut own: Vec<Error> =
                     fleet::stranger(&member.node, machine, &self.trust, kept).into_iter().collect();
                 own.extend(fleet::changed_role(&member.node, machine).filter(|_| removed));
+                let worker = !member.node.is_control_plane();
+                own.extend(self.leaves_others(i).filter(|_| worker && !removal));
                 own.extend(not_root(member, machine));
                 own.extend(unknown(member, &changes));
                 let by_hand = changes.iter().filter(|change| change.state == State::ByHand);
                 own.extend(by_hand.map(|change| decide::by_hand(&member.node.name, change)));
                 match own.first() {
-                    Some(first) if self.is_forced_out(i) => self.disregard(i, first.clone()),
+                    Some(first) if self.goes_alone(i) => self.disregard(i, first.clone()),
                     _ => errors.extend(own),
                 }
             }
@@ -58,11 +62,16 @@ impl<S: Shell> Fleetwork<S> {
         Ok(Survey { errors: silent.chain(errors).collect(), blocked })
     }
 
-    /// Whether this is a worker that leaves the cluster with --force: no word of its machine can keep it in.
-    pub(super) fn is_forced_out(&self, i: usize) -> bool {
+    /// Whether what this machine says stands against touching it alone. That is a worker of a reset; and one that leaves
+    /// the cluster with --force, which no word of its machine keeps in.
+    pub(super) fn goes_alone(&self, i: usize) -> bool {
         let member = &self.members[i];
-        let forced = matches!(&self.reading, Reading::Removal(removal) if removal.force);
-        forced && !member.spared && !member.node.is_control_plane()
+        let goes = match &self.reading {
+            Reading::Forwards => false,
+            Reading::Backwards => true,
+            Reading::Removal(removal) => removal.force,
+        };
+        goes && !member.spared && !member.node.is_control_plane()
     }
 
     /// Leaves a machine as if it did not answer, and tells why.
@@ -113,13 +122,18 @@ impl<S: Shell> Fleetwork<S> {
     /// A control plane does not just go while others stay: they would lose the cluster, or etcd a voice that it
     /// goes on counting.
     fn left_behind(&self) -> Option<Error> {
-        let staying = self.staying();
-        let runs = |member: &&Member<S>| {
-            !member.spared && member.machine.as_ref().is_some_and(Machine::runs_control_plane)
-        };
-        let going = self.members.iter().find(runs).filter(|_| !staying.is_empty())?;
+        let planes = (0..self.members.len()).filter(|i| self.members[*i].node.is_control_plane());
+        planes.filter_map(|i| self.leaves_others(i)).next()
+    }
+
+    fn leaves_others(&self, i: usize) -> Option<Error> {
+        let (member, staying) = (&self.members[i], self.staying());
+        let runs = member.machine.as_ref().is_some_and(Machine::runs_control_plane);
+        if member.spared || !runs || staying.is_empty() {
+            return None;
+        }
         let error = Error::new(Kind::Refused, "runs the control plane of machines that would stay");
-        Some(error.on(&going.node.name).because(format!("they are: {}", names(staying))).hint(
+        Some(error.on(&member.node.name).because(format!("they are: {}", names(staying))).hint(
             "reset all of them, without naming any; or, where there are more control planes, `ironstrap remove` this one",
         ))
     }

@@ -11,7 +11,7 @@ use ironstrap::error::{Error, Result};
 use ironstrap::inventory;
 use ironstrap::ledger::{Kin, Run};
 use ironstrap::pki::Trust;
-use ironstrap::reconcile::{Fleetwork, Limits, Stop};
+use ironstrap::reconcile::{Fleetwork, Limits, Reading, Stop};
 use ironstrap::report::{Event, Events};
 use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
@@ -194,6 +194,8 @@ pub struct Fleet {
     pub cluster: Arc<Cluster>,
     pub trust: Trust,
     pub stages: &'static [Stage],
+    /// Any other than `Forwards` has the real steps.
+    pub reading: Reading,
     pub owner: String,
     /// By what its runs recognize each other.
     pub kin: Kin,
@@ -267,6 +269,7 @@ impl Fleet {
             cluster: Arc::new(cluster),
             trust,
             stages: TOYS,
+            reading: Reading::Forwards,
             owner: "me@here".into(),
             kin: Kin::default(),
             take_over: false,
@@ -347,7 +350,11 @@ impl Fleet {
         let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
         let kin = self.kin.clone();
         let run = Run { kin, take_over: self.take_over, ..Run::new(id, &self.owner) };
-        let work = Fleetwork::new(self.cluster.clone(), self.stages, self.trust.clone(), shells, run, events);
+        let (cluster, trust) = (self.cluster.clone(), self.trust.clone());
+        let work = match &self.reading {
+            Reading::Forwards => Fleetwork::new(cluster, self.stages, trust, shells, run, events),
+            reading => Fleetwork::reading(reading.clone(), (cluster, trust), shells, run, events),
+        };
         let mut work = work.unwrap();
         work.at_most(self.parallel);
         work.bound(self.limits.clone());
@@ -359,10 +366,13 @@ impl Fleet {
         (work, receiver)
     }
 
-    /// Look, survey, apply: as the command does it. What the survey has against it is the result.
+    /// Look, survey, apply: as the commands do it. What the survey has against it is the result.
     pub async fn apply(&self) -> Outcome {
         let (mut work, mut receiver) = self.look().await;
-        let survey = work.survey(("demo.trust", true));
+        let survey = match self.reading {
+            Reading::Forwards => work.survey(("demo.trust", true)),
+            _ => work.objections(("demo.trust", true)).unwrap(),
+        };
         let blocked = if survey.blocked { survey.errors } else { work.others() };
         let blocked = blocked.into_iter().next();
         let plan = work.plan().unwrap();

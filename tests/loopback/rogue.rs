@@ -1,11 +1,11 @@
 //! A machine whose root lies to ironstrap.
 
 use ironstrap::error::Kind;
-use ironstrap::reconcile::Stop;
+use ironstrap::reconcile::{Reading, Stop};
 
 use crate::fleet::{Fleet, PREPARED};
 use crate::lease::{LEASE, of};
-use crate::machine::{Harm, SYSTEMCTL};
+use crate::machine::{Harm, Machine, SYSTEMCTL};
 use crate::pairs;
 
 #[tokio::test]
@@ -118,4 +118,84 @@ async fn fixes_that_undo_each_other_end() {
     fleet.stages = PREPARED;
     let error = only_a1_is_left(&fleet).await;
     assert_eq!(error.what, "needs one fix after another, without an end");
+}
+
+/// What a machine may say, so that it is not reset.
+const EXCUSES: [(&str, fn(&Machine)); 4] = [
+    ("is held by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 60))),
+    ("ironstrap-x of eve@laptop", |machine| {
+        machine.write(LEASE, &of("eve@laptop", 60));
+        machine.write("run/systemd/transient/ironstrap-x.service", "");
+    }),
+    ("commands do not run as root", |machine| {
+        machine.command("id", "echo 1000");
+    }),
+    ("belongs to a cluster that this trust does not know", |machine| {
+        machine.write("etc/kubernetes/pki/ca.crt", "theirs");
+    }),
+];
+
+/// Machines that know no cluster any more, with the rest of a reset to do.
+async fn almost_reset() -> Fleet {
+    let mut fleet = Fleet::of(&["a1", "m1", "w2"]).await;
+    fleet.reading = Reading::Backwards;
+    for machine in &fleet.machines {
+        machine.write("run/ironstrap/output", "of long work");
+    }
+    fleet
+}
+
+#[tokio::test]
+async fn no_word_of_a_worker_keeps_the_others_from_a_reset() {
+    for (excuse, says) in EXCUSES {
+        let fleet = almost_reset().await;
+        says(fleet.machine("a1"));
+        let run = fleet.apply().await;
+        assert_eq!(run.result, Ok(()), "{excuse}: {}", run.shown);
+        assert_eq!(run.left.len(), 1, "{excuse}: {:?}", run.left);
+        let error = &run.left[0];
+        assert_eq!(error.node.as_deref(), Some("a1"), "{error}");
+        assert!(error.what.starts_with(excuse), "{error}");
+        assert!(run.planned.iter().all(|(node, _)| node != "a1"), "{excuse}: {:?}", run.planned);
+        let is_reset = |name: &str| fleet.machine(name).read("run/ironstrap/output") == "absent";
+        assert_eq!(["a1", "m1", "w2"].map(is_reset), [false, true, true], "{excuse}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_control_plane_says_stands_against_resetting_any_machine() {
+    for (excuse, says) in EXCUSES {
+        let fleet = almost_reset().await;
+        says(fleet.machine("m1"));
+        let run = fleet.apply().await;
+        let error = run.result.expect_err(excuse);
+        assert_eq!(error.node.as_deref(), Some("m1"), "{error}");
+        assert!(error.what.starts_with(excuse), "{error}");
+        for machine in &fleet.machines {
+            assert_eq!(machine.read("run/ironstrap/output"), "of long work", "{excuse}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_calls_itself_a_control_plane_is_reset_with_all_others_and_left_where_some_stay() {
+    let claims = |fleet: &Fleet| {
+        fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
+    };
+    let mut fleet = almost_reset().await;
+    claims(&fleet);
+    let run = fleet.apply().await;
+    assert_eq!((run.result, run.left), (Ok(()), vec![]), "{}", run.shown);
+    assert_eq!(fleet.machine("a1").read("run/ironstrap/output"), "absent");
+    for machine in &fleet.machines {
+        machine.write("run/ironstrap/output", "of long work");
+    }
+    fleet.machine("m1").write("var/lib/kubelet/pki/kubelet-client-current.pem", "\n");
+    fleet.limit = ["a1", "w2"].map(String::from).into();
+    let run = fleet.apply().await;
+    assert_eq!(run.result, Ok(()), "{}", run.shown);
+    let left: Vec<_> = run.left.iter().map(|e| (e.node.as_deref(), e.what.as_str())).collect();
+    assert_eq!(left, [(Some("a1"), "runs the control plane of machines that would stay")]);
+    assert_eq!(fleet.machine("w2").read("run/ironstrap/output"), "absent");
+    assert_eq!(fleet.machine("a1").read("run/ironstrap/output"), "of long work");
 }
