@@ -136,7 +136,7 @@ pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String,
         by_name.entry(&machine.hostname).or_default().push(node);
     }
     let twice = by_name.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(hostname, nodes)| {
-        let node = impostor(cluster, hostname, nodes);
+        let node = impostor(cluster, machines, hostname, nodes);
         let others: Vec<&str> = nodes.iter().copied().filter(|other| *other != node).collect();
         Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", others.join(", ")))
             .on(node)
@@ -145,13 +145,15 @@ pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String,
     twice.chain(wrong_clocks(clocks)).collect()
 }
 
-/// The machine to blame where several use one host name: the last one that the inventory calls otherwise, and a worker
-/// before a control plane. So a worker that takes a control plane's name excludes itself from the run, and not the control
-/// plane, whatever that one is called.
-fn impostor<'a>(cluster: &Cluster, hostname: &str, nodes: &[&'a str]) -> &'a str {
-    let wrong = || nodes.iter().rev().filter(|node| **node != hostname);
-    let worker = |node: &&&str| cluster.node(node).is_some_and(|node| !node.is_control_plane());
-    wrong().find(worker).or(wrong().next()).or(nodes.last()).copied().unwrap_or_default()
+/// The machine to blame where several use one host name: one that the inventory calls otherwise; a worker before a control
+/// plane, then one that has still to join before a member, then the last. So a worker that takes a control plane's name
+/// excludes itself from the run, and not the control plane, whatever that one is called.
+fn impostor<'a>(cluster: &Cluster, machines: &Machines, hostname: &str, nodes: &[&'a str]) -> &'a str {
+    let plane = |node: &str| cluster.node(node).is_some_and(Node::is_control_plane);
+    let member = |node: &str| machines.get(node).is_some_and(|machine| machine.is_member());
+    let wrong = nodes.iter().rev().filter(|node| **node != hostname);
+    let first = wrong.min_by_key(|node| (plane(node), member(node)));
+    first.or(nodes.last()).copied().unwrap_or_default()
 }
 
 /// The operator's clock counts as one among the others, and decides where two opinions are equally strong: it
@@ -278,6 +280,41 @@ pub(super) mod tests {
         let both = both.map(|(name, machine)| (name.as_str(), machine)).collect();
         assert_eq!(misfits(&swapped, &both, &BTreeMap::new())[0].node.as_deref(), Some("m1"));
         assert_eq!(misfits(&cluster(), &Machines::new(), &BTreeMap::new()), []);
+    }
+
+    #[test]
+    fn of_two_workers_with_one_host_name_the_one_that_is_called_otherwise_is_told() {
+        let mut cluster = cluster();
+        let other = Node { name: "w2".into(), ..cluster.nodes[3].clone() };
+        cluster.nodes.push(other);
+        let told = |host: &str, members: &[&str]| {
+            let mut machines: BTreeMap<_, _> = ["w1", "w2"].map(|name| machine(name, &[])).into();
+            for (name, machine) in &mut machines {
+                machine.hostname = host.into();
+                machine
+                    .has
+                    .extend(members.contains(&name.as_str()).then(|| "client-certificate".to_string()));
+            }
+            let mut found = misfits(&cluster, &heard(&machines), &BTreeMap::new());
+            assert_eq!(found.len(), 1, "{found:?}");
+            let error = found.remove(0);
+            assert_eq!(
+                error.hint.as_deref(),
+                Some("give each machine a name of its own: hostnamectl set-hostname NAME")
+            );
+            (error.node.unwrap(), error.what)
+        };
+        let says = |node: &str, host: &str, other: &str| {
+            (node.to_string(), format!("calls itself {host}, and so does {other}"))
+        };
+        for members in [&[][..], &["w1"], &["w2"], &["w1", "w2"]] {
+            assert_eq!(told("w1", members), says("w2", "w1", "w1"));
+            assert_eq!(told("w2", members), says("w1", "w2", "w2"));
+        }
+        // Where the inventory calls neither so, a member keeps its name.
+        assert_eq!(told("host", &["w1"]), says("w2", "host", "w1"));
+        assert_eq!(told("host", &["w2"]), says("w1", "host", "w2"));
+        assert_eq!(told("host", &["w1", "w2"]), says("w2", "host", "w1"));
     }
 
     #[test]
