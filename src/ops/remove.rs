@@ -183,3 +183,68 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::fleet::Fleet;
+    use crate::machine::Machine;
+    use crate::pki::Trust;
+    use crate::plan::{self, Change, State};
+    use crate::probe::Answer;
+
+    /// What is to be done about etcd for a node, by what a control plane says of etcd's members, and its own machine of itself.
+    fn about_etcd(node: &Node, has: &[&str], members: &str) -> Vec<Change> {
+        let cluster = crate::pki::tests::cluster();
+        let trust = Trust::make(&cluster, crate::pki::tests::NOW).unwrap();
+        let machine = Machine { has: has.iter().map(|has| has.to_string()).collect(), ..Machine::default() };
+        let machines = [(node.name.as_str(), &machine)].into();
+        let fleet = Fleet::see(&cluster, &machines);
+        let (speaker, now) = (cluster.control_planes().next().unwrap(), OffsetDateTime::UNIX_EPOCH);
+        let cx =
+            Cx { cluster: &cluster, node: speaker, trust: &trust, now, machine: &machine, fleet: &fleet };
+        let removal = Removal { node: node.name.clone(), force: false, drain_seconds: 1 };
+        let wants = wants(&removal, &cx);
+        let wants: Vec<_> = wants.iter().filter(|(_, want)| want.that.starts_with("etcd ")).collect();
+        assert!(!wants.is_empty());
+        let answer = Answer::Said(members.into());
+        let judged: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &answer)).collect();
+        plan::changes(&judged, &mut BTreeSet::new())
+    }
+
+    fn list(nodes: &[&Node]) -> String {
+        let one = |node: &&Node| {
+            let (name, ip) = (&node.name, node.ip);
+            serde_json::json!({"name": name, "peerURLs": [format!("https://{ip}:2380")], "clientURLs": [format!("https://{ip}:2379")]})
+        };
+        serde_json::json!({"members": nodes.iter().map(one).collect::<Vec<_>>()}).to_string()
+    }
+
+    #[test]
+    fn etcd_says_whether_it_has_to_let_a_worker_go() {
+        let cluster = crate::pki::tests::cluster();
+        let planes: Vec<&Node> = cluster.control_planes().collect();
+        let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap();
+        // A worker's own traces of a control plane change nothing.
+        for has in [&[][..], &["client-certificate", "etcd", "manifests/kube-apiserver.yaml"]] {
+            assert_eq!(about_etcd(worker, has, &list(&planes)), []);
+            let all = [&planes[..], &[worker]].concat();
+            let changes = about_etcd(worker, has, &list(&all));
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            assert_eq!(changes[0].state, State::ByHand);
+            assert_eq!(refusal(&changes[0].that), "is a member of etcd, and the inventory says worker");
+            let changes = about_etcd(worker, has, "no etcd");
+            assert!(matches!(changes[0].state, State::Unknown { .. }), "unknown is not absent: {changes:?}");
+        }
+        // Of a control plane etcd forgets its member.
+        let changes = about_etcd(planes[0], &[], &list(&planes));
+        assert!(
+            changes.iter().any(|change| change.that.starts_with("etcd has no member on ")),
+            "{changes:?}"
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! A machine whose root lies to ironstrap.
 
 use ironstrap::error::Kind;
+use ironstrap::ops::remove::Removal;
 use ironstrap::reconcile::{Reading, Stop};
 
 use crate::fleet::{Fleet, PREPARED};
@@ -198,4 +199,32 @@ async fn a_worker_that_calls_itself_a_control_plane_is_reset_with_all_others_and
     assert_eq!(left, [(Some("a1"), "runs the control plane of machines that would stay")]);
     assert_eq!(fleet.machine("w2").read("run/ironstrap/output"), "absent");
     assert_eq!(fleet.machine("a1").read("run/ironstrap/output"), "of long work");
+}
+
+#[tokio::test]
+async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
+    let (excuse, says) = EXCUSES[0];
+    for force in [false, true] {
+        let mut fleet = Fleet::settled(&["a1", "m1"]).await;
+        fleet.reading = Reading::Removal(Removal { node: "a1".into(), force, drain_seconds: 1 });
+        fleet.limit = ["a1".to_string()].into();
+        says(fleet.machine("a1"));
+        let (mut work, _) = fleet.look().await;
+        // A folder plays no cluster, so m1 may have something to say.
+        work.objections(("demo.trust", true)).unwrap();
+        let stands = work.others();
+        assert_eq!(stands.iter().any(|error| error.what.starts_with(excuse)), !force, "{stands:?}");
+    }
+    let (excuse, says) = EXCUSES[2];
+    for force in [false, true] {
+        let mut fleet = Fleet::settled(&["a1", "m1"]).await;
+        fleet.reading = Reading::Removal(Removal { node: "a1".into(), force, drain_seconds: 1 });
+        fleet.limit = ["a1".to_string()].into();
+        says(fleet.machine("a1"));
+        let (mut work, _) = fleet.look().await;
+        let survey = work.objections(("demo.trust", true)).unwrap();
+        assert!(survey.errors.iter().any(|error| error.what.starts_with(excuse)), "{:?}", survey.errors);
+        let a1 = work.members().iter().find(|member| member.node.name == "a1").unwrap();
+        assert_eq!(a1.machine.is_none(), force, "with --force it is as one that does not answer");
+    }
 }
