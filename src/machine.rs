@@ -138,6 +138,8 @@ pub struct Machine {
     pub macs: BTreeMap<String, String>,
     /// Public keys of its sshd, kind and base64.
     pub host_keys: Vec<String>,
+    /// The host key by which it was reached, kind and base64. It does not say so: the connection proves it.
+    pub proven_key: Option<String>,
     /// On which interface of its own each is; empty where it cannot list them, and for a member.
     pub addresses: BTreeMap<IpAddr, String>,
     /// Networks that it has routes to by its own interfaces, but for the default ones.
@@ -186,6 +188,12 @@ impl Machine {
             let pair = |l: &str| l.split_once(' ').map(|(k, v)| (k.to_string(), v.trim().to_string()));
             text.lines().filter_map(pair).collect()
         };
+        // A member is not asked for its network, so no member has anything to say of it.
+        if machine.has("client-certificate") {
+            machine.macs.clear();
+            machine.addresses.clear();
+            machine.routes.clear();
+        }
         machine.authorities = pairs(authorities);
         machine.identity = pairs(identity).into_iter().collect();
         Ok(machine)

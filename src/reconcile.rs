@@ -185,7 +185,7 @@ impl<S: Shell> Fleetwork<S> {
             Ok(said) => {
                 // One was counted when it was asked.
                 member.execs += said.execs - 1;
-                member.machine = Some(said.machine);
+                member.machine = Some(Machine { proven_key: member.shell.host_key(), ..said.machine });
                 member.work.entering = false;
                 member.answers = said.answers;
                 member.looked = member.answers.split_off(member.asks.len());

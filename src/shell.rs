@@ -70,6 +70,11 @@ pub trait Shell: Send + Sync + 'static {
         self.run(script, heard)
     }
 
+    /// The SSH host key by which the machine was reached, kind and base64. The connection proves that the machine has it.
+    fn host_key(&self) -> Option<String> {
+        None
+    }
+
     /// Gives up what is only kept to be quicker the next time.
     fn rest(&self) -> impl Future<Output = ()> + Send {
         async {}

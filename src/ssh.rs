@@ -175,6 +175,7 @@ pub struct Ssh {
     client: Arc<Client>,
     way: OnceCell<Arc<Way>>,
     connection: Kept,
+    host_key: std::sync::Mutex<Option<String>>,
 }
 
 /// How a machine was got into.
@@ -192,7 +193,8 @@ pub struct Route {
 impl Ssh {
     pub fn new(node: &Node, client: &Arc<Client>) -> Self {
         let (name, ssh) = (node.name.clone(), node.ssh.clone());
-        Ssh { name, ssh, client: client.clone(), way: OnceCell::new(), connection: Mutex::default() }
+        let (connection, host_key) = (Mutex::default(), Default::default());
+        Ssh { name, ssh, client: client.clone(), way: OnceCell::new(), connection, host_key }
     }
 
     /// Ends the connection, if there is one. Takes a second at most.
@@ -232,6 +234,7 @@ impl Ssh {
         let way = self.way().await?;
         let visit = Visit { client: &self.client, name: &self.name, whose: way.user.clone(), way };
         let connection = Arc::new(connect::connect(visit).await?);
+        *self.host_key.lock().unwrap_or_else(PoisonError::into_inner) = connection.host_key.clone();
         *kept = Some(connection.clone());
         Ok(connection)
     }
@@ -338,6 +341,10 @@ impl Shell for Ssh {
         heard: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<Output> {
         self.run_once(script, bounds, heard).await.map_err(|error| error.on(&self.name))
+    }
+
+    fn host_key(&self) -> Option<String> {
+        self.host_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says goodbye, and does not wait for it.

@@ -78,10 +78,14 @@ fn heard<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a Machine> {
     machines.get(node.name.as_str()).copied()
 }
 
-/// Told of the machine that can still be changed: one that is not a member, and the later of two such. What only a worker
-/// says of itself is a reason to compare the two, and none to change the other.
+/// Nodes that have something in common, and what it is.
+type Common<'a> = BTreeMap<(&'a str, &'a str), Vec<String>>;
+
+/// Told of the machine that can still be changed: one that is not a member, and the later of two such. Of a key that a
+/// worker only claims, that worker is told.
 fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     let mut found = Vec::new();
+    let member = |node: &&Node| heard(machines, node).is_some_and(Machine::is_member);
     for unique in UNIQUE {
         let mut holders: BTreeMap<String, Vec<&Node>> = BTreeMap::new();
         for node in &cluster.nodes {
@@ -89,30 +93,71 @@ fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
                 heard(machines, node).map(|machine| (unique.read)(node, machine)).unwrap_or_default();
             values.into_iter().for_each(|value| holders.entry(value).or_default().push(node));
         }
-        let member = |node: &&Node| heard(machines, node).is_some_and(Machine::is_member);
-        let mut told: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        let (mut told, mut claimed) = <(Common, Common)>::default();
         for (value, mut nodes) in holders {
-            nodes.sort_by_key(|node| !member(node));
+            if let Some(owner) = nodes.iter().copied().find(|node| proven(machines, node) == Some(&value)) {
+                let (claim, have) = nodes.into_iter().partition(|node| only_claims(machines, node, &value));
+                nodes = have;
+                for node in claim {
+                    claimed.entry((&node.name, &owner.name)).or_default().push(value.clone());
+                }
+            }
+            nodes.sort_by_key(|node| (!member(node), !node.is_control_plane()));
             for pair in nodes.windows(2).filter(|pair| !member(&pair[1])) {
                 told.entry((&pair[1].name, &nodes[0].name)).or_default().push(value.clone());
             }
         }
-        let plane = |name: &str| cluster.node(name).is_some_and(Node::is_control_plane);
-        let misfit = |((name, other), values): ((&str, &str), Vec<String>)| {
-            let what = format!("has the {} of {other}: is one a clone of the other?", unique.what);
-            let error = Error::new(Kind::Refused, what).on(name).because(values.join(", "));
-            let hint = match plane(other) {
-                true => format!("on {name}: {}", unique.remedy),
-                false => format!(
-                    "compare the two, for {other} could say so without having it; where {name} is the clone, there: {}",
-                    unique.remedy
-                ),
-            };
-            Misfit { check: unique.check, error: error.hint(hint), harmless: false }
-        };
-        found.extend(told.into_iter().map(misfit));
+        found.extend(told.into_iter().map(|(pair, values)| {
+            let sure = is_sure(cluster, machines, pair);
+            twin(unique, pair, &values, sure)
+        }));
+        found.extend(claimed.into_iter().map(|(pair, values)| claim(unique, pair, &values)));
     }
     found
+}
+
+/// The host key by which a machine was reached.
+fn proven<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a String> {
+    heard(machines, node)?.proven_key.as_ref()
+}
+
+/// Whether this is a worker that names a host key, and was reached by another one of the same kind.
+fn only_claims(machines: &Machines, node: &Node, key: &str) -> bool {
+    let kind = |key: &str| key.split(' ').next().map(str::to_string);
+    let another = |proven: &String| *proven != key && kind(proven) == kind(key);
+    !node.is_control_plane() && proven(machines, node).is_some_and(another)
+}
+
+/// Whether two machines have something in common by more than the word of a worker: a control plane says so, or both were
+/// reached by one host key.
+fn is_sure(cluster: &Cluster, machines: &Machines, (name, other): (&str, &str)) -> bool {
+    let key = |name: &str| machines.get(name).and_then(|machine| machine.proven_key.as_ref());
+    let plane = cluster.node(other).is_some_and(Node::is_control_plane);
+    plane || key(name).is_some() && key(name) == key(other)
+}
+
+fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: bool) -> Misfit {
+    let what = format!("has the {} of {other}: is one a clone of the other?", unique.what);
+    let hint = match sure {
+        true => format!("on {name}: {}", unique.remedy),
+        // Nobody but the operator knows whether it is true.
+        false => format!(
+            "if {name} and {other} come from one image, on {name}: {}; if they do not, {other} says what is not true: \
+             find out who changed it, and install it again",
+            unique.remedy
+        ),
+    };
+    let error = Error::new(Kind::Refused, what).on(name).because(values.join(", "));
+    Misfit { check: unique.check, error: error.hint(hint), harmless: false }
+}
+
+fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Misfit {
+    let what = format!("names the {} of {owner} as its own, and was reached by another one", unique.what);
+    let error = Error::new(Kind::Refused, what).on(name).because(values.join(", ")).hint(format!(
+        "look at /etc/ssh/ssh_host_*_key.pub of {name}: remove what an image left there; if it was none, find out who \
+         changed it, `ironstrap remove {name}`, and install it again"
+    ));
+    Misfit { check: unique.check, error, harmless: false }
 }
 
 /// The kubelet refuses an address that none of the machine's interfaces has. A machine that cannot list them is not
@@ -195,174 +240,4 @@ fn reaches_others(ip: &IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fleet(edit: impl Fn(&str, &mut Machine)) -> (Cluster, BTreeMap<String, Machine>) {
-        let cluster = crate::pki::tests::cluster();
-        let machine = |node: &Node| {
-            let name = node.name.as_str();
-            let mut machine = Machine {
-                machine_id: Some(format!("id-{name}")),
-                macs: [("eth0".to_string(), format!("02:{name}"))].into(),
-                host_keys: vec![format!("key-{name}")],
-                addresses: [(node.ip, "eth0".into()), ("169.254.1.1".parse().unwrap(), "eth0".into())].into(),
-                ..Machine::default()
-            };
-            edit(name, &mut machine);
-            (node.name.clone(), machine)
-        };
-        let machines = cluster.nodes.iter().map(machine).collect();
-        (cluster, machines)
-    }
-
-    fn told(cluster: &Cluster, machines: &BTreeMap<String, Machine>) -> Vec<Misfit> {
-        misfits(cluster, &machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect())
-    }
-
-    fn found(edit: impl Fn(&str, &mut Machine)) -> Vec<(&'static str, String, String)> {
-        let (cluster, machines) = fleet(edit);
-        told(&cluster, &machines)
-            .into_iter()
-            .map(|m| (m.check, m.error.node.unwrap(), m.error.what))
-            .collect()
-    }
-
-    #[test]
-    fn machines_that_differ_are_fine() {
-        assert_eq!(found(|_, _| {}), []);
-    }
-
-    #[test]
-    fn a_clone_is_told_by_each_thing_that_it_shares() {
-        let (cluster, _) = fleet(|_, _| {});
-        let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-        assert!(names.len() > 1);
-        let found = found(|_, machine| {
-            machine.machine_id = Some("same".into());
-            machine.product_uuid = Some("same".into());
-            machine.macs.insert("eth0".into(), "02:same".into());
-            machine.host_keys.push("same".into());
-            // As those of a hypervisor's own network are.
-            machine.macs.insert("nat0".into(), "02:nat".into());
-            machine.addresses.insert("203.0.113.9".parse().unwrap(), "nat0".into());
-        });
-        let checks: Vec<&str> = found.iter().map(|(check, ..)| *check).collect();
-        for check in ["MachineID", "ProductUUID", "MACAddress", "HostKey"] {
-            assert_eq!(checks.iter().filter(|c| **c == check).count(), names.len() - 1, "{check}: {found:?}");
-        }
-        assert_eq!(checks.len(), 4 * (names.len() - 1), "{found:?}");
-        assert!(
-            found
-                .iter()
-                .all(|(_, node, what)| *node != names[0] && what.contains(&format!("of {}", names[0])))
-        );
-    }
-
-    #[test]
-    fn an_address_that_another_machine_has_too_is_told() {
-        let (cluster, _) = fleet(|_, _| {});
-        let (first, last) = (cluster.nodes[0].clone(), cluster.nodes.last().unwrap().name.clone());
-        // A worker claims it. Where the other machine does not have it, the inventory may be wrong.
-        for (has_it, to_blame) in [(true, &last), (false, &first.name)] {
-            let found = found(|name, machine| {
-                if name == last {
-                    machine.has.insert("client-certificate".into());
-                    machine.addresses.insert(first.ip, "eth1".into());
-                }
-                if name == first.name && !has_it {
-                    machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
-                }
-            });
-            let told: Vec<_> = found.iter().filter(|(check, ..)| *check == "Address").collect();
-            assert_eq!(told.iter().map(|(_, node, _)| node).collect::<Vec<_>>(), [to_blame], "{found:?}");
-        }
-        // Of a member nothing is asked that would tell, and it is not told: the newcomer is.
-        let mut members = vec![first.name.clone()];
-        for _ in 0..2 {
-            let found = self::found(|name, machine| {
-                if members.contains(&name.to_string()) {
-                    machine.has.insert("client-certificate".into());
-                    machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
-                    machine.routes = vec![cluster_inside()];
-                }
-                if name == last {
-                    machine.addresses.insert(first.ip, "eth1".into());
-                }
-            });
-            let told: Vec<_> = found.iter().map(|(check, node, _)| (*check, node)).collect();
-            assert_eq!(told, if members.len() == 1 { vec![("Address", &last)] } else { vec![] }, "{found:?}");
-            members.push(last.clone());
-        }
-    }
-
-    #[test]
-    fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
-        let (cluster, machines) = fleet(|_, machine| machine.host_keys = vec!["same".into()]);
-        let hints = |member: &str| -> Vec<String> {
-            let mut machines = machines.clone();
-            machines.get_mut(member).unwrap().has.insert("client-certificate".into());
-            told(&cluster, &machines).into_iter().filter_map(|misfit| misfit.error.hint).collect()
-        };
-        let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap();
-        assert!(hints(&worker.name).iter().all(|hint| hint.starts_with("compare the two")));
-        let plane = cluster.control_planes().next().unwrap();
-        assert!(hints(&plane.name).iter().all(|hint| hint.starts_with("on ")));
-    }
-
-    #[test]
-    fn members_are_left_in_peace_and_who_is_like_one_is_told() {
-        let member = |machine: &mut Machine| machine.has.extend(["client-certificate".to_string()]);
-        let same = |_: &str, machine: &mut Machine| machine.machine_id = Some("same".into());
-        assert_eq!(
-            found(|name, machine| {
-                same(name, machine);
-                member(machine)
-            }),
-            []
-        );
-        let (cluster, _) = fleet(|_, _| {});
-        let last = cluster.nodes.last().unwrap().name.clone();
-        let found = found(|name, machine| {
-            same(name, machine);
-            if name == last {
-                member(machine)
-            }
-        });
-        assert_eq!(found.len(), cluster.nodes.len() - 1);
-        assert!(found.iter().all(|(_, node, what)| *node != last && what.contains(&format!("of {last}"))));
-    }
-
-    #[test]
-    fn an_address_that_is_not_the_machines_is_told_unless_it_cannot_list_any() {
-        let none = found(|_, machine| machine.addresses.clear());
-        assert_eq!(none, []);
-        let other = found(|name, machine| {
-            machine.addresses =
-                [(format!("203.0.113.{}", name.as_bytes()[1]).parse().unwrap(), "eth0".into())].into()
-        });
-        assert!(other.iter().all(|(check, ..)| *check == "NodeAddress") && !other.is_empty(), "{other:?}");
-    }
-
-    #[test]
-    fn a_route_into_the_clusters_ranges_is_refused_and_a_wider_one_told() {
-        let (cluster, machines) = fleet(|_, machine| {
-            let inside = cluster_inside();
-            machine.routes = vec![inside, "10.0.0.0/8".parse().unwrap(), "203.0.113.0/24".parse().unwrap()];
-        });
-        let found = told(&cluster, &machines);
-        let of_first: Vec<bool> = found
-            .iter()
-            .filter(|m| m.error.node.as_ref() == Some(&cluster.nodes[0].name))
-            .map(|m| m.harmless)
-            .collect();
-        // 10.0.0.0/8 is around both ranges.
-        assert_eq!(of_first, [false, true, true]);
-    }
-
-    /// Part of the pods' range.
-    fn cluster_inside() -> IpNet {
-        let pods = crate::pki::tests::cluster().pods;
-        IpNet::new(pods.network(), pods.prefix_len() + 4).unwrap()
-    }
-}
+mod tests;

@@ -84,6 +84,10 @@ impl<S: Shell> Shell for Told<S> {
         Ok(output)
     }
 
+    fn host_key(&self) -> Option<String> {
+        self.shell.host_key()
+    }
+
     async fn rest(&self) {
         self.shell.rest().await;
     }

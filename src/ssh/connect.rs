@@ -17,7 +17,7 @@ use super::clock::Clock;
 use super::dial::{Program, Stage, Via, dial};
 use super::offer::{self, Certificates};
 use super::root::Means;
-use super::trust::{Parting, Trouble, Trust, last_words};
+use super::trust::{Parting, Shown, Trouble, Trust, last_words};
 use super::way::{Through, Way};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub handle: Handle<Trust>,
     pub way: Arc<Way>,
     pub entry: Entry,
+    /// By what it proved who it is.
+    pub host_key: Option<String>,
     /// How to become root there, once somebody had to find out.
     pub means: tokio::sync::Mutex<Option<Means>>,
     /// How long each part took, in order.
@@ -108,13 +110,14 @@ async fn attempt(
     let home = client.operator.home.as_deref();
     let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let known = known.revoking(&way.narrow.revoked, home)?.hashing(way.hashed);
-    let parting = Parting::default();
+    let (parting, shown) = (Parting::default(), Shown::default());
     let trust = Trust {
         name: name.to_string(),
         way: way.clone(),
         known: Arc::new(known),
         accept_new: client.options.accept_new_host_keys || way.accept_new,
         parting: parting.clone(),
+        shown: shown.clone(),
     };
     let (mut handle, program, dialled) = greet(visit, via.as_deref(), trust, stage).await?;
     took.extend([("tcp", dialled.duration_since(since)), ("greeting", dialled.elapsed())]);
@@ -128,6 +131,7 @@ async fn attempt(
         handle,
         way: way.clone(),
         entry,
+        host_key: last_words(&shown),
         means: tokio::sync::Mutex::default(),
         took: std::mem::take(took),
         slots: Arc::new(Semaphore::new(SCRIPTS_AT_ONCE)),

@@ -12,6 +12,9 @@ use super::way::{Way, allows};
 use crate::error::{Error, Kind};
 use crate::known_hosts::{self, KnownHosts, Sighting, Verdict};
 
+/// The host key that was accepted last, kind and base64.
+pub(super) type Shown = Arc<Mutex<Option<String>>>;
+
 /// Why the other side, or the protocol, ended the connection. russh tells only its `Handler`.
 pub(super) type Parting = Arc<Mutex<Option<String>>>;
 
@@ -31,6 +34,7 @@ pub(super) struct Trust {
     pub known: Arc<KnownHosts>,
     pub accept_new: bool,
     pub parting: Parting,
+    pub shown: Shown,
 }
 
 /// What ends a handshake: our own refusal, or anything else.
@@ -56,12 +60,19 @@ impl Handler for Trust {
     type Error = Trouble;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Trouble> {
-        match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => self.check(key).await.map(|()| true),
-            PublicKeyOrCertificate::Certificate(certificate) => {
-                self.certified(certificate).await.map(|()| true)
+        let key = match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                self.check(key).await?;
+                PublicKey::new(key.key_data().clone(), "")
             }
-        }
+            PublicKeyOrCertificate::Certificate(certificate) => {
+                self.certified(certificate).await?;
+                PublicKey::new(certificate.public_key().clone(), "")
+            }
+        };
+        let text = key.to_openssh().ok().map(|text| text.trim().to_string());
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        Ok(true)
     }
 
     // Every kind of channel that a server can open. The library would accept each, and keep it.

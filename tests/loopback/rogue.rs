@@ -228,3 +228,23 @@ async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
         assert_eq!(a1.machine.is_none(), force, "with --force it is as one that does not answer");
     }
 }
+
+#[tokio::test]
+async fn a_worker_that_names_the_host_key_of_a_newcomer_keeps_only_itself_out() {
+    let fleet = Fleet::settled(&["a1", "m1", "w2"]).await;
+    let key = |name: &str| format!("{}\n", fleet.machine(name).host_key.to_openssh().unwrap());
+    let file = |kind: &str| format!("etc/ssh/ssh_host_{kind}_key.pub");
+    for machine in &fleet.machines {
+        machine.write(&file("ed25519"), &key(&machine.name));
+    }
+    fleet.machine("a1").write(&file("other"), &key("w2"));
+    for name in ["etc/kubernetes/kubelet.conf", "var/lib/kubelet/pki/kubelet-client-current.pem"] {
+        std::fs::remove_file(fleet.machine("w2").path(name)).unwrap();
+    }
+    let run = fleet.apply().await;
+    assert_eq!(run.result, Ok(()), "{}", run.shown);
+    let left: Vec<_> = run.left.iter().map(|e| (e.node.as_deref(), e.what.as_str())).collect();
+    let what = "names the SSH host key of w2 as its own, and was reached by another one";
+    assert_eq!(left, [(Some("a1"), what)]);
+    assert!(run.changed.contains(&("w2".into(), "w2 is a member".into())), "{:?}", run.changed);
+}

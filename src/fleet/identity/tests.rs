@@ -1,0 +1,229 @@
+//! What is told of machines that have something in common, or an address or a route that is in the way.
+
+use super::*;
+
+fn fleet(edit: impl Fn(&str, &mut Machine)) -> (Cluster, BTreeMap<String, Machine>) {
+    let cluster = crate::pki::tests::cluster();
+    let machine = |node: &Node| {
+        let name = node.name.as_str();
+        let mut machine = Machine {
+            machine_id: Some(format!("id-{name}")),
+            macs: [("eth0".to_string(), format!("02:{name}"))].into(),
+            host_keys: vec![format!("key-{name}")],
+            addresses: [(node.ip, "eth0".into()), ("169.254.1.1".parse().unwrap(), "eth0".into())].into(),
+            ..Machine::default()
+        };
+        edit(name, &mut machine);
+        (node.name.clone(), machine)
+    };
+    let machines = cluster.nodes.iter().map(machine).collect();
+    (cluster, machines)
+}
+
+fn told(cluster: &Cluster, machines: &BTreeMap<String, Machine>) -> Vec<Misfit> {
+    misfits(cluster, &machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect())
+}
+
+fn found(edit: impl Fn(&str, &mut Machine)) -> Vec<(&'static str, String, String)> {
+    let (cluster, machines) = fleet(edit);
+    told(&cluster, &machines).into_iter().map(|m| (m.check, m.error.node.unwrap(), m.error.what)).collect()
+}
+
+#[test]
+fn machines_that_differ_are_fine() {
+    assert_eq!(found(|_, _| {}), []);
+}
+
+#[test]
+fn a_clone_is_told_by_each_thing_that_it_shares() {
+    let (cluster, _) = fleet(|_, _| {});
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert!(names.len() > 1);
+    let found = found(|_, machine| {
+        machine.machine_id = Some("same".into());
+        machine.product_uuid = Some("same".into());
+        machine.macs.insert("eth0".into(), "02:same".into());
+        machine.host_keys.push("same".into());
+        // As those of a hypervisor's own network are.
+        machine.macs.insert("nat0".into(), "02:nat".into());
+        machine.addresses.insert("203.0.113.9".parse().unwrap(), "nat0".into());
+    });
+    let checks: Vec<&str> = found.iter().map(|(check, ..)| *check).collect();
+    for check in ["MachineID", "ProductUUID", "MACAddress", "HostKey"] {
+        assert_eq!(checks.iter().filter(|c| **c == check).count(), names.len() - 1, "{check}: {found:?}");
+    }
+    assert_eq!(checks.len(), 4 * (names.len() - 1), "{found:?}");
+    assert!(
+        found.iter().all(|(_, node, what)| *node != names[0] && what.contains(&format!("of {}", names[0])))
+    );
+}
+
+#[test]
+fn an_address_that_another_machine_has_too_is_told() {
+    let (cluster, _) = fleet(|_, _| {});
+    let (first, last) = (cluster.nodes[0].clone(), cluster.nodes.last().unwrap().name.clone());
+    // A worker claims it. Where the other machine does not have it, the inventory may be wrong.
+    for (has_it, to_blame) in [(true, &last), (false, &first.name)] {
+        let found = found(|name, machine| {
+            if name == last {
+                machine.has.insert("client-certificate".into());
+                machine.addresses.insert(first.ip, "eth1".into());
+            }
+            if name == first.name && !has_it {
+                machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
+            }
+        });
+        let told: Vec<_> = found.iter().filter(|(check, ..)| *check == "Address").collect();
+        assert_eq!(told.iter().map(|(_, node, _)| node).collect::<Vec<_>>(), [to_blame], "{found:?}");
+    }
+    // Of a member nothing is asked that would tell, and it is not told: the newcomer is.
+    let mut members = vec![first.name.clone()];
+    for _ in 0..2 {
+        let found = self::found(|name, machine| {
+            if members.contains(&name.to_string()) {
+                machine.has.insert("client-certificate".into());
+                machine.addresses = [("203.0.113.1".parse().unwrap(), "eth0".into())].into();
+                machine.routes = vec![cluster_inside()];
+            }
+            if name == last {
+                machine.addresses.insert(first.ip, "eth1".into());
+            }
+        });
+        let told: Vec<_> = found.iter().map(|(check, node, _)| (*check, node)).collect();
+        assert_eq!(told, if members.len() == 1 { vec![("Address", &last)] } else { vec![] }, "{found:?}");
+        members.push(last.clone());
+    }
+}
+
+/// Hints for those that share something with this member.
+fn hints(member: &str, same: impl Fn(&str, &mut Machine)) -> Vec<String> {
+    let (cluster, mut machines) = fleet(same);
+    machines.get_mut(member).unwrap().has.insert("client-certificate".into());
+    told(&cluster, &machines).into_iter().filter_map(|misfit| misfit.error.hint).collect()
+}
+
+#[test]
+fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
+    let (cluster, _) = fleet(|_, _| {});
+    let worker = &cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap().name;
+    let plane = &cluster.control_planes().next().unwrap().name;
+    type Same = fn(&str, &mut Machine);
+    let same: [Same; 3] = [
+        |_, machine| machine.machine_id = Some("same".into()),
+        |_, machine| machine.product_uuid = Some("same".into()),
+        |_, machine| machine.host_keys = vec!["ssh-rsa same".into()],
+    ];
+    for same in same {
+        let (of_worker, of_plane) = (hints(worker, same), hints(plane, same));
+        assert!(!of_worker.is_empty() && !of_plane.is_empty());
+        assert!(
+            of_worker.iter().all(|hint| hint.starts_with("if ") && hint.contains(" come from one image"))
+        );
+        assert!(of_plane.iter().all(|hint| hint.starts_with("on ")));
+    }
+    // Of clones the connections say so, whatever the machines say.
+    let clones = |_: &str, machine: &mut Machine| {
+        machine.machine_id = Some("same".into());
+        machine.host_keys = vec!["ssh-rsa same".into()];
+        machine.proven_key = Some("ssh-rsa same".into());
+    };
+    let hints = hints(worker, clones);
+    assert_eq!(hints.len(), 2 * (cluster.nodes.len() - 1));
+    assert!(hints.iter().all(|hint| hint.starts_with("on ")), "{hints:?}");
+}
+
+#[test]
+fn a_worker_that_names_the_key_of_another_machine_is_told_where_the_connections_say_so() {
+    let (cluster, _) = fleet(|_, _| {});
+    let planes = |plane: bool| cluster.nodes.iter().filter(move |node| node.is_control_plane() == plane);
+    let liar = &planes(false).next().unwrap().name;
+    let other = &cluster.nodes.iter().rfind(|node| node.name != *liar).unwrap().name;
+    let key = format!("ssh-ed25519 {other}");
+    // The kind of key by which the liar was reached, whether it is a member, and which one is to blame.
+    for (kind, joined, blamed) in [
+        ("ssh-ed25519", true, liar),
+        ("ssh-ed25519", false, liar),
+        ("ssh-rsa", true, other),
+        ("", true, other),
+    ] {
+        let found = found(|name, machine| {
+            machine.host_keys = vec![format!("ssh-ed25519 {name}")];
+            machine.proven_key = Some(format!("ssh-ed25519 {name}"));
+            if name == liar {
+                machine.host_keys.push(key.clone());
+                machine.proven_key = Some(format!("{kind} {name}")).filter(|_| !kind.is_empty());
+                machine.has.extend(Some("client-certificate".to_string()).filter(|_| joined));
+            }
+        });
+        let told: Vec<_> = found.iter().map(|(check, node, _)| (*check, node)).collect();
+        assert_eq!(told, [("HostKey", blamed)], "{kind} {joined}: {found:?}");
+        assert!(found[0].2.contains(if blamed == liar { other.as_str() } else { liar }), "{found:?}");
+    }
+    // What a control plane says is so.
+    let plane = &planes(true).next().unwrap().name;
+    let other = &planes(false).next().unwrap().name;
+    let found = found(|name, machine| {
+        machine.proven_key = Some(format!("ssh-ed25519 {name}"));
+        machine.host_keys = vec![format!("ssh-ed25519 {name}")];
+        if name == plane {
+            machine.host_keys.push(format!("ssh-ed25519 {other}"));
+        }
+    });
+    assert_eq!(found.iter().map(|(_, node, _)| node).collect::<Vec<_>>(), [other], "{found:?}");
+}
+
+#[test]
+fn members_are_left_in_peace_and_who_is_like_one_is_told() {
+    let member = |machine: &mut Machine| machine.has.extend(["client-certificate".to_string()]);
+    let same = |_: &str, machine: &mut Machine| machine.machine_id = Some("same".into());
+    assert_eq!(
+        found(|name, machine| {
+            same(name, machine);
+            member(machine)
+        }),
+        []
+    );
+    let (cluster, _) = fleet(|_, _| {});
+    let last = cluster.nodes.last().unwrap().name.clone();
+    let found = found(|name, machine| {
+        same(name, machine);
+        if name == last {
+            member(machine)
+        }
+    });
+    assert_eq!(found.len(), cluster.nodes.len() - 1);
+    assert!(found.iter().all(|(_, node, what)| *node != last && what.contains(&format!("of {last}"))));
+}
+
+#[test]
+fn an_address_that_is_not_the_machines_is_told_unless_it_cannot_list_any() {
+    let none = found(|_, machine| machine.addresses.clear());
+    assert_eq!(none, []);
+    let other = found(|name, machine| {
+        machine.addresses =
+            [(format!("203.0.113.{}", name.as_bytes()[1]).parse().unwrap(), "eth0".into())].into()
+    });
+    assert!(other.iter().all(|(check, ..)| *check == "NodeAddress") && !other.is_empty(), "{other:?}");
+}
+
+#[test]
+fn a_route_into_the_clusters_ranges_is_refused_and_a_wider_one_told() {
+    let (cluster, machines) = fleet(|_, machine| {
+        let inside = cluster_inside();
+        machine.routes = vec![inside, "10.0.0.0/8".parse().unwrap(), "203.0.113.0/24".parse().unwrap()];
+    });
+    let found = told(&cluster, &machines);
+    let of_first: Vec<bool> = found
+        .iter()
+        .filter(|m| m.error.node.as_ref() == Some(&cluster.nodes[0].name))
+        .map(|m| m.harmless)
+        .collect();
+    // 10.0.0.0/8 is around both ranges.
+    assert_eq!(of_first, [false, true, true]);
+}
+
+/// Part of the pods' range.
+fn cluster_inside() -> IpNet {
+    let pods = crate::pki::tests::cluster().pods;
+    IpNet::new(pods.network(), pods.prefix_len() + 4).unwrap()
+}
