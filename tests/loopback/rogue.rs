@@ -56,7 +56,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
 
 #[tokio::test]
 async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
-    let show = |fleet: &Fleet| fleet.machine("a1").write(LEASE, &of("eve@laptop", 60));
+    let show = |fleet: &Fleet| fleet.machine("a1").write(LEASE, &of("eve@laptop", 600));
     let works = |fleet: &Fleet| {
         show(fleet);
         fleet.machine("a1").write("run/systemd/transient/ironstrap-x.service", "");
@@ -121,11 +121,14 @@ async fn fixes_that_undo_each_other_end() {
     assert_eq!(error.what, "needs one fix after another, without an end");
 }
 
+/// How it is told, and what has the machine say it.
+type Excuse = (&'static str, fn(&Machine));
+
 /// What a machine may say, so that it is not reset.
-const EXCUSES: [(&str, fn(&Machine)); 4] = [
-    ("is held by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 60))),
+const EXCUSES: [Excuse; 4] = [
+    ("is held by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 600))),
     ("ironstrap-x of eve@laptop", |machine| {
-        machine.write(LEASE, &of("eve@laptop", 60));
+        machine.write(LEASE, &of("eve@laptop", 600));
         machine.write("run/systemd/transient/ironstrap-x.service", "");
     }),
     ("commands do not run as root", |machine| {
