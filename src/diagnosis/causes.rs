@@ -32,6 +32,8 @@ const REFUSED: &[Sign] = &[
 /// API, as its kubelet reports it.
 const NO_ANSWER: &[Sign] = &[
     sign("fix", r"packets: (?:dns|pod:\S+) is silent"),
+    // What another machine found, as `blame` (reconcile/prove.rs) says it.
+    sign("fix", r"^it did not answer \S+$"),
     sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
 ];
 

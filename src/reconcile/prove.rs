@@ -68,7 +68,9 @@ impl<S: Shell> Fleetwork<S> {
         for (k, what) in faults {
             let member = &mut self.members[k];
             let error = Error::new(Kind::Failed, format!("{}: {what}", packets::STEP.name));
-            let error = error.on(&member.node.name).because(format!("found from {asker}"));
+            // The words are a sign in `diagnosis`.
+            let how = if what == packets::made::SILENT { "it did not answer" } else { "found from" };
+            let error = error.on(&member.node.name).because(format!("{how} {asker}"));
             let error = error.hint("repair that on this machine, then run it again: it goes on from here");
             member.work.began = member.work.began.or(began);
             member.leave(Wrong { error, about: vec![asker.clone()], faults: vec![] });
@@ -105,8 +107,8 @@ mod tests {
         }
     }
 
-    /// Which nodes are left, and why, after the first one found these faults.
-    fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
+    /// The errors that nodes are left with after the first one found these faults.
+    fn errors(faults: &[(&str, &str)]) -> Vec<Error> {
         let (events, _told) = Events::channel();
         let cluster = Arc::new(cluster());
         let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();
@@ -115,14 +117,18 @@ mod tests {
         let faults = faults.iter().map(|(node, what)| (node.to_string(), what.to_string())).collect();
         let error = Error::new(Kind::Failed, "packets: could not ask").on("m1");
         work.blame(0, Wrong { error, about: vec![], faults });
-        let left = work.members.iter().filter_map(|member| member.left.clone());
-        left.map(|error| (error.node.unwrap(), error.what)).collect()
+        work.members.iter().filter_map(|member| member.left.clone()).collect()
+    }
+
+    fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
+        errors(faults).into_iter().map(|error| (error.node.unwrap(), error.what)).collect()
     }
 
     #[test]
     fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
         assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
+        assert_eq!(errors(&[("w1", packets::made::SILENT)])[0].cause, ["it did not answer m1"]);
         let asker = [own("m1", "packets: could not ask")];
         assert_eq!(left(&[]), asker);
         assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");

@@ -139,7 +139,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: r#"unknown field "apiServer.extraEnvs[0].valueFrom.noSuchField""#,
-        remedy: "take apiServer.extraEnvs[0].valueFrom.noSuchField out",
+        remedy: "take 'apiServer.extraEnvs[0].valueFrom.noSuchField' out",
         // What is below `valueFrom` is the one part of it that `check` does not know.
         inventory: |i| set(i, &["kubeadm", "apiServer"], r#"{ extraEnvs = [{ name = "A", valueFrom = { noSuchField = 1 } }] }"#),
         ..PLAIN

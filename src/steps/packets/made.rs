@@ -34,6 +34,9 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
 
+/// What is wrong where such a pod runs and nobody reaches it.
+pub const SILENT: &str = "a pod that was made there does not answer";
+
 /// The node whose pod answered, where a line of that fix says so.
 pub fn reached(line: &str) -> Option<&str> {
     line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")
@@ -50,7 +53,7 @@ pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, 
             return Some((node.to_string(), format!("no new pod starts: {why}")));
         }
         let node = line.strip_prefix("pod:")?.strip_suffix(" is silent").filter(|_| answers)?;
-        Some((node.to_string(), "a pod that was made there does not answer".to_string()))
+        Some((node.to_string(), SILENT.to_string()))
     };
     lines.filter_map(fault).collect()
 }

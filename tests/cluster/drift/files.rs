@@ -1,11 +1,10 @@
-//! Drift of modes and owners, and of folders that a node writes to.
+//! Drift of modes and owners.
 
 use super::By::{Anywhere, Root};
 use super::{KIND, Kind};
 
 const MODES: &str = "only root can change what the node runs by, and read its keys";
 const APTS: &str = "apt can read where packages come from, and only root can change it";
-const WRITES: &str = "the kubelet and containerd can write to their folders";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -46,12 +45,6 @@ pub const KINDS: &[Kind] = &[
         says: "files: the folder of keys that apt cannot read",
         by: Anywhere("w1", "chmod 700 /etc/apt/keyrings"),
         shows: &[(".", "kubelet", APTS, "/etc/apt/keyrings: mode 700 root:root")],
-        ..KIND
-    },
-    Kind {
-        says: "files: the logs of pods cannot be written to",
-        by: Anywhere("w2", "chattr +i /var/log/pods"),
-        shows: &[(".", "files", WRITES, "/var/log/pods cannot be written to")],
         ..KIND
     },
 ];
