@@ -217,7 +217,6 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Fresh "a packet filter that drops what it passes on, on a machine before it joins": Injection {
         cause: "forward-drop",
-        node: "m1",
         evidence: "chain forward of table inet filter has policy drop",
         remedy: "range of the pods",
         inventory: unreached,
@@ -276,7 +275,11 @@ pub const SCENARIOS: &[Scenario] = injected! {
         on: "m1",
         evidence: "for systemd cgroups",
         remedy: "grep -r cgroup-driver /etc/default/kubelet",
-        inventory: alone,
+        inventory: |i| {
+            alone(i);
+            // Else it is found before it is tried.
+            set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "KubeletArgs"]"#);
+        },
         break_it: |w| drop(w.lab.ssh("m1", "echo KUBELET_EXTRA_ARGS=--cgroup-driver=cgroupfs >/etc/default/kubelet")),
         mend: |w| drop(w.lab.ssh("m1", "rm /etc/default/kubelet; systemctl stop kubelet")),
         ..PLAIN
