@@ -99,6 +99,9 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         // Other networks may have pods elsewhere.
         let all = matches!(network, Network::Flannel(_)).then_some(nodes.len());
         network::check_pods(pods, &controller_manager, all, mistakes);
+        if all.is_some() {
+            network::check_flannel_pods(pods, mistakes);
+        }
     }
     Cluster {
         pods: ranges.pods.map_or_else(IpNet::default, |range| range.net),

@@ -218,6 +218,7 @@ fn a_cluster_may_be_ipv6_only() {
         [cluster]
         name = "six"
         kubernetes = "v1.36.3"
+        network = "none"
         pods = "fd00:10:244::/56"
         services = "fd00:10:96::/112"
         [nodes.m1]

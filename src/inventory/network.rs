@@ -78,6 +78,16 @@ fn node_prefix(pods: &IpNet, controller_manager: &[(String, String)]) -> u8 {
     told.and_then(|(_, size)| size.parse().ok()).unwrap_or(default)
 }
 
+/// ironstrap configures flannel with an IPv4 network only (`templates/flannel.yaml`).
+pub fn check_flannel_pods(pods: &Range, mistakes: &mut Mistakes) {
+    if !pods.net.addr().is_ipv4() {
+        let help = "set network = { manifests = [\"….yaml\"] } in [cluster] to a network plugin that supports IPv6, or \
+                    network = \"none\"";
+        let says = format!("{} is IPv6, and ironstrap sets flannel up for IPv4 only", pods.net);
+        mistakes.add_help(&pods.at, says, help);
+    }
+}
+
 /// The range of pods, by kubeadm's rules. It has to do for so many nodes, where there is no other place for pods.
 pub fn check_pods(
     pods: &Range,
