@@ -489,7 +489,7 @@ fn ports_that_are_asked_of_are_those_that_a_role_needs() {
     assert_eq!((ports(0), ports(1)), (of_all.clone().into(), of_all[..1].iter().cloned().collect()));
 }
 
-/// README's rows: kubeadm's names, and what of ours says it first.
+/// The rows of docs/preflight.md: each check of kubeadm, and how ironstrap deals with it.
 fn predicted_rows() -> String {
     let mut rows: Vec<(Vec<&str>, How, &str)> = Vec::new();
     for (check, how, text) in PREDICTED {
@@ -534,6 +534,6 @@ fn whatever_kubeadm_checks_is_known_before() {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         assert!(check.chars().all(plain), "ignore-preflight would not take {check}");
     }
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&predicted_rows()), "README has other rows than\n{}", predicted_rows());
+    let page = std::fs::read_to_string("docs/preflight.md").unwrap();
+    assert!(page.contains(&predicted_rows()), "docs/preflight.md has other rows than\n{}", predicted_rows());
 }

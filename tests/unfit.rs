@@ -245,7 +245,7 @@ async fn told(wrong: &[Wrong]) -> String {
     lines.join("\n")
 }
 
-/// Sorted as README has it.
+/// In the order of docs/preflight.md.
 const CASES: &[(&str, &[Wrong])] = &[
     ("somebody who is not root", &[Facts("w1", "uid 0", "uid 1000")]),
     ("another init", &[Facts("w1", "init systemd", "init runit")]),
