@@ -302,6 +302,8 @@ pub const SCENARIOS: &[Scenario] = injected! {
         on: "m1",
         evidence: "failed to find plugin",
         remedy: "kubernetes-cni",
+        // Else another network that comes first is refused.
+        inventory: |i| set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Leftovers"]"#),
         options: &["--wait", "20"],
         break_it: |w| {
             // Ours would be brought back before anything can fail for it, so this is another network's, and comes first.
