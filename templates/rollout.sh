@@ -69,10 +69,13 @@ stuck() {
 
 # dying NAMESPACE KIND/NAME: has its pods that keep dying made again, so that they try at once.
 dying() {
-  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name} {.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name} {.status.containerStatuses[*].state.waiting.reason}{"\n"}{end}' |
-    while read -r pod owner why; do
+  # A kubelet writes the status of its pods, and a line break in its words must not look like another pod: JSON has none.
+  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}' |
+    awk -F '\t' -v object="$2" '
       # A ReplicaSet is called after its Deployment, with one more word.
-      case $owner in ReplicaSet/*) owner=Deployment/${owner#*/} owner=${owner%-*} ;; esac
-      case "$owner $why" in "$2 "*CrashLoopBackOff*) kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || : ;; esac
+      $2 ~ /^ReplicaSet\// { sub(/-[^-]*$/, "", $2); sub(/^ReplicaSet/, "Deployment", $2) }
+      NF == 3 && $2 == object && $3 ~ /"reason":"CrashLoopBackOff"/ && $1 ~ /^[a-z0-9][a-z0-9.-]*$/ { print $1 }' |
+    while read -r pod; do
+      kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || :
     done
 }

@@ -16,10 +16,21 @@ delete_made() {
   kubectl -n kube-system delete pods -l "$MADE" "$@" >/dev/null 2>&1 || :
 }
 
-# made_pods: "NODE PHASE ADDRESS/REASON" for each of them.
+# made_pods: "NODE PHASE ADDRESS/REASON" for each of them. A kubelet writes the status of its pods, and a line break in its words must
+# not look like another pod, so it comes as JSON.
 made_pods() {
-  kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
-    -o jsonpath='{range .items[*]}{.spec.nodeName} {.status.phase} {.status.podIP}/{.status.reason}{"\n"}{end}'
+  made_status=$(kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
+    -o jsonpath='{range .items[*]}{.spec.nodeName}{"\t"}{.status}{"\n"}{end}') || return 1
+  printf '%s\n' "$made_status" | awk -F '\t' '
+    function value(key) {
+      return match(status, "\"" key "\":\"[A-Za-z0-9.:]*\"") ? substr(status, RSTART + length(key) + 4, RLENGTH - length(key) - 5) : ""
+    }
+    NF == 2 {
+      status = $2; phase = value("phase"); address = value("podIP")
+      # Reasons of containers stand before the phase.
+      sub(/^.*"phase":/, "", status)
+      print $1, phase, address "/" value("reason")
+    }'
 }
 
 # made_why NODE: the last thing that went wrong with the pod of this node.

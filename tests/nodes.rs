@@ -204,7 +204,24 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
         Object::new("apps/v1", "Deployment", "net", "dns"),
     ];
     let script = rollout::at_once(&running);
-    let pods = "printf '%s\\n' 'a DaemonSet/flannel CrashLoopBackOff' 'b DaemonSet/flannel ' 'c DaemonSet/other CrashLoopBackOff' 'd DaemonSet/flannel ContainerCreating' 'e ReplicaSet/dns-77f CrashLoopBackOff' 'f ReplicaSet/dnsmasq CrashLoopBackOff' 'g ReplicaSet/dns-autoscaler-77f CrashLoopBackOff'";
+    let pod = |name: &str, owner: &str, state: &str| {
+        format!(r"printf '%s\t%s\t%s\n' '{name}' '{owner}' '{state}'") + "\n"
+    };
+    let dying = r#"{"message":"back-off","reason":"CrashLoopBackOff"}"#;
+    let forged =
+        r#"{"message":"\n--all\tDaemonSet/flannel\t{\"reason\":\"CrashLoopBackOff\"}","reason":"x"}"#;
+    let pods: String = [
+        pod("a", "DaemonSet/flannel", dying),
+        pod("b", "DaemonSet/flannel", ""),
+        pod("c", "DaemonSet/other", dying),
+        pod("d", "DaemonSet/flannel", r#"{"reason":"ContainerCreating"}"#),
+        pod("e", "ReplicaSet/dns-77f", dying),
+        pod("f", "ReplicaSet/dnsmasq", dying),
+        pod("g", "ReplicaSet/dns-autoscaler-77f", dying),
+        pod("h", "DaemonSet/flannel", forged),
+        pod("--all", "DaemonSet/flannel", dying),
+    ]
+    .concat();
     for (good, asked) in runs(&script, &format!("case $3 in get) {pods} ;; esac")) {
         let deleted: Vec<&str> = asked.lines().filter(|line| line.contains(" delete ")).collect();
         assert!(good, "{asked}");

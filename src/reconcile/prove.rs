@@ -53,6 +53,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// Nothing more is done where the fault is. A control plane that asks others finds faults of theirs, and goes on without them.
+    /// What a worker says of others counts for nothing.
     pub(super) fn blame(&mut self, i: usize, wrong: Wrong) {
         let (asker, began) = (self.members[i].node.name.clone(), self.members[i].work.began);
         let at_fault = |member: &Member<S>| {
@@ -62,7 +63,8 @@ impl<S: Shell> Fleetwork<S> {
         let faults: Vec<(usize, String)> = (0..self.members.len())
             .filter_map(|k| Some((k, at_fault(&self.members[k])?.1.clone())))
             .collect();
-        if faults.is_empty() || faults.iter().any(|(k, _)| *k == i) {
+        let is_believed = self.members[i].node.is_control_plane();
+        if !is_believed || faults.is_empty() || faults.iter().any(|(k, _)| *k == i) {
             return self.members[i].leave(wrong);
         }
         for (k, what) in faults {
@@ -107,31 +109,34 @@ mod tests {
         }
     }
 
-    /// The errors that nodes are left with after the first one found these faults.
-    fn errors(faults: &[(&str, &str)]) -> Vec<Error> {
+    /// The errors that nodes are left with after this one found these faults.
+    fn errors(asker: usize, faults: &[(&str, &str)]) -> Vec<Error> {
         let (events, _told) = Events::channel();
         let cluster = Arc::new(cluster());
         let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();
         let run = Run::new("1f", "me@here");
         let mut work = Fleetwork::new(cluster, &[], trust(), shells, run, events).unwrap();
         let faults = faults.iter().map(|(node, what)| (node.to_string(), what.to_string())).collect();
-        let error = Error::new(Kind::Failed, "packets: could not ask").on("m1");
-        work.blame(0, Wrong { error, about: vec![], faults });
+        let error = Error::new(Kind::Failed, "packets: could not ask").on(&work.members[asker].node.name);
+        work.blame(asker, Wrong { error, about: vec![], faults });
         work.members.iter().filter_map(|member| member.left.clone()).collect()
     }
 
     fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
-        errors(faults).into_iter().map(|error| (error.node.unwrap(), error.what)).collect()
+        errors(0, faults).into_iter().map(|error| (error.node.unwrap(), error.what)).collect()
     }
 
     #[test]
     fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
         assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
-        assert_eq!(errors(&[("w1", packets::made::SILENT)])[0].cause, ["it did not answer m1"]);
+        assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["it did not answer m1"]);
         let asker = [own("m1", "packets: could not ask")];
         assert_eq!(left(&[]), asker);
         assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");
         assert_eq!(left(&[("m1", "x"), ("w1", "x")]), asker, "what asks has a fault itself");
+        let w1 = cluster().nodes.iter().position(|node| node.name == "w1").unwrap();
+        let worker = errors(w1, &[("m1", "no new pod starts: x")]);
+        assert_eq!(worker.iter().map(|error| error.node.as_deref()).collect::<Vec<_>>(), [Some("w1")]);
     }
 }

@@ -199,6 +199,14 @@ const MOST_TOLD: usize = 8 << 20;
 
 type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
 
+/// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of `packets`
+/// failed, and only for nodes that it asked.
+fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
+    let mut found = packets::made::faults(said.iter().map(String::as_str));
+    found.retain(|(node, _)| change.step == packets::STEP.name && change.about.contains(node));
+    found
+}
+
 async fn try_fix<S: Shell>(
     shell: &Told<S>,
     node: &str,
@@ -250,7 +258,7 @@ async fn try_fix<S: Shell>(
     let wrong = failed.map(|(change, status)| Wrong {
         error: failure(change, status, &said),
         about: change.about.clone(),
-        faults: packets::made::faults(said.iter().map(String::as_str)),
+        faults: faults(change, &said),
     });
     let wrong = wrong.or_else(|| {
         let broke = output.status != 0;

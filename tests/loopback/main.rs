@@ -222,8 +222,8 @@ async fn what_needs_a_confirmation_is_kept_without_it_and_nobody_waits_for_it() 
 async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_changed() {
     // A port of this machine that refuses is a pod that answers.
     for (became, unchecked) in [
-        ("w1 Running 127.0.0.1/", vec![]),
-        ("w1 Failed /OutOfpods", vec!["the pods of w1 answer".to_string()]),
+        (r#"{"phase":"Running","podIP":"127.0.0.1"}"#, vec![]),
+        (r#"{"phase":"Failed","reason":"OutOfpods"}"#, vec!["the pods of w1 answer".to_string()]),
     ] {
         let mut fleet = Fleet::settled(&["m1", "w1"]).await;
         fleet.stages = fleet::UNCHECKED;
@@ -233,7 +233,7 @@ async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_ch
             &format!(
                 "case $* in\n*'get --raw'*) echo '{{\"spec\":{{\"nodeName\":\"m1\"}},\"status\":{{\"podIP\":\"127.0.0.1\"}}}}' ;;\n\
                  *'create -f'*) grep -o 'ironstrap-packets-[a-z0-9]*' >>$ROOT/pods ;;\n*' delete '*) echo delete >>$ROOT/pods ;;\n\
-                 *) echo '{became}' ;;\nesac"
+                 *) printf 'w1\\t%s\\n' '{became}' ;;\nesac"
             ),
         );
         let nothing = fleet.apply().await;

@@ -55,6 +55,22 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
 }
 
 #[tokio::test]
+async fn a_fix_that_finds_faults_of_others_is_that_of_one_machine_alone() {
+    let fleet = beside(|fleet| {
+        let a1 = fleet.machine("a1");
+        a1.write("etc/toy/switch", "off\n");
+        let lines = ["pod:a1 is reached", "no new pod comes to run on m1: x", "pod:w2 is silent"];
+        a1.command(
+            "switch",
+            &format!("{}exit 1", lines.map(|line| format!("echo 'packets: {line}'\n")).concat()),
+        );
+    })
+    .await;
+    let error = only_a1_is_left(&fleet).await;
+    assert!(error.what.contains("the switch is on"), "{error}");
+}
+
+#[tokio::test]
 async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
     let show = |fleet: &Fleet| fleet.machine("a1").write(LEASE, &of("eve@laptop", 600));
     let works = |fleet: &Fleet| {
