@@ -168,7 +168,7 @@ impl<S: Shell> Fleetwork<S> {
             let alone = said.answers.split_off(usize::from(said.tries));
             let answers = said.answers;
             let ends = answers.first().map(|answer| match answer {
-                Answer::Said(text) => reach::read(&self.cluster, node, text).ok_or(text),
+                Answer::Said(text) => reach::read(&self.cluster, node, &round.ways, text).ok_or(text),
                 Answer::Unknown(why) => Err(why),
             });
             match ends {

@@ -177,8 +177,8 @@ pub fn ask(cluster: &Cluster, node: &Node, round: &Round) -> Option<Ask> {
     (!lines.is_empty()).then_some(Ask::Shell(script))
 }
 
-/// How the ways of a machine came out, by what `ask` has printed.
-pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, End)>> {
+/// How the ways of a machine came out, by what `ask` has printed. What it says of others counts for nothing.
+pub fn read(cluster: &Cluster, node: &Node, ways: &[Way], answer: &str) -> Option<Vec<(Way, End)>> {
     let name = |ip: &str| {
         let ip: IpAddr = ip.parse().ok()?;
         cluster.nodes.iter().find(|node| node.ip == ip).map(|node| node.name.clone())
@@ -199,7 +199,11 @@ pub fn read(cluster: &Cluster, node: &Node, answer: &str) -> Option<Vec<(Way, En
             Way { from: node.name.clone(), to: name(ip)?, port: port.parse().ok()?, udp: *kind == "udp" };
         Some((way, end))
     };
-    answer.lines().map(line).collect()
+    let mut came: Vec<(Way, End)> = answer.lines().map(line).collect::<Option<_>>()?;
+    came.retain(|(way, _)| {
+        ways.iter().any(|asked| (&asked.from, &asked.to, asked.udp) == (&way.from, &way.to, way.udp))
+    });
+    Some(came)
 }
 
 #[cfg(test)]
@@ -322,7 +326,14 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_be_read_is_none() {
         let cluster = cluster(1, 1);
-        let read = |answer: &str| read(&cluster, &cluster.nodes[1], answer);
+        let way = |port, udp| Way { from: "n1".into(), to: "n0".into(), port, udp };
+        let ways = [way(6443, false), way(VXLAN, true)];
+        let read = |answer: &str| read(&cluster, &cluster.nodes[1], &ways, answer);
+        assert_eq!(
+            read("tcp 198.18.0.2 6443 lost\nudp 198.18.0.2 8472 lost"),
+            Some(vec![]),
+            "it was not asked"
+        );
         let end = |answer: &str| read(answer).unwrap().remove(0).1;
         assert_eq!(end("tcp 198.18.0.1 6443 ok 1500"), End::Reached { milliseconds: 1.5 });
         assert_eq!(end("udp 198.18.0.1 8472 ok 1500 1450"), End::Passed { mtu: 1500, largest: 1450 });
