@@ -102,7 +102,7 @@ fn mistaken(world: &World) {
     let before = world.lab.look_at_all();
     for run in [world.apply(), world.plan()] {
         let run = run.refused(5, "w1", &["has the machine-id of m1", id.trim()]);
-        let run = run.refused(5, "w1", &["has the SSH host key of m1"]);
+        let run = run.refused(5, "w1", &["names the SSH host key of m1 as its own"]);
         let run =
             run.refused(5, "w2", &["198.18.0.99, its address in the cluster, is on none", "198.18.0.13"]);
         let run = run.refused(5, "m1", &["its route to 10.244.7.0/24 lies across pods", "10.244.0.0/16"]);
