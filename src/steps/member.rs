@@ -299,7 +299,9 @@ at_once() {
 "#;
 
 /// kubeadm's phase has etcd begin a cluster of its own, which is of no account as long as it has its data. Where it
-/// joined others it stays so, or it would be started anew for nothing.
+/// joined others it stays so, or it would be started anew for nothing. An API server without its etcd lets each request hang,
+/// and a kubelet that starts then waits twice for a minute to be registered before it starts etcd. So it ends first: a
+/// request that is refused is not waited for.
 const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifests
 rm -rf $n; mkdir -p -m 700 $n
 KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
@@ -311,6 +313,7 @@ case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
 joined=$joined awk '/^ *- --initial-cluster=/ && ENVIRON["joined"] != "" { print ENVIRON["joined"]; next } { print }' $n/etcd.yaml >$n/new
 cmp -s $n/new $m || put $m 600 <$n/new
 kubeadm init phase control-plane all --config $c
+[ -n "$(component etcd "$NODE")" ] || for pid in $(component kube-apiserver "$NODE"); do kill -s KILL "$pid" 2>/dev/null || :; done
 "#;
 
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
