@@ -96,7 +96,7 @@ done
 "#;
 
 /// What the cluster was made as, read off what its control plane runs with: true while the API is down,
-/// and whoever made it. The last word is what we noted ourselves, for a kubeconfig is easily edited. The address of a control
+/// and who made it. The last word is what we noted ourselves, for a kubeconfig is easily edited. The address of a control
 /// plane is what API server and etcd agree on, for a manifest is easily edited, too.
 const IDENTITY: &str = r#"cd /etc/kubernetes/manifests 2>/dev/null || exit 0
 for f in kube-apiserver.yaml kube-controller-manager.yaml; do

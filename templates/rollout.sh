@@ -1,7 +1,7 @@
 # Waits for what runs in the cluster, and ends the wait where waiting cannot help. After KUBECTL and lib.sh. POSIX sh.
 
 # covers NAMESPACE DAEMONSET STRANGERS: it is up on all Nodes but this many. `kubectl rollout status` waits for all Nodes,
-# whoever's they are.
+# also for those of other tools.
 covers() {
   counts=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled} {.status.updatedNumberScheduled} {.status.numberAvailable}') || return 1
   # shellcheck disable=SC2086

@@ -82,7 +82,7 @@ fn heard<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a Machine> {
 type Common<'a> = BTreeMap<(&'a str, &'a str), Vec<String>>;
 
 /// Told of the machine that can still be changed: one that is not a member, and the later of two such. Of a key that a
-/// worker only claims, that worker is told.
+/// worker only claims, the error names that worker.
 fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     let mut found = Vec::new();
     let member = |node: &&Node| heard(machines, node).is_some_and(Machine::is_member);

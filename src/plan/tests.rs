@@ -108,7 +108,7 @@ fn what_nobody_could_ask_is_no_change_and_is_not_right() {
 }
 
 #[test]
-fn a_file_that_an_earlier_stage_changes_is_foreseen_by_whoever_reads_it() {
+fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
     let file = Want::file("the file is ours", "/x", 0o644, "new\n");
     let reader = Want::that("it runs with its files").is("").reads(&["/x"]);
     let (absent, fine) = (Answer::Said("absent".into()), Answer::Said(String::new()));

@@ -32,7 +32,7 @@ impl<S: Shell> Fleetwork<S> {
             let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
             let member = &self.members[i];
             if let Some(machine) = member.machine.as_ref().filter(|_| !member.spared) {
-                // By its role is told whether etcd has to let it go; of a worker etcd tells (`ops::remove`).
+                // Its role decides whether etcd has to let it go; of a worker etcd tells (`ops::remove`).
                 let removal = matches!(self.reading, Reading::Removal(_));
                 let removed = removal && member.node.is_control_plane();
                 let mut own: Vec<Error> =

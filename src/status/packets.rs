@@ -61,7 +61,7 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str) -> Seen<Packets
         .map(|node| (node.name.clone(), state(&format!("pod:{}", node.name), Reached::Reached)))
         .collect();
     let unasked = pods.iter().filter(|(_, it)| **it == Reached::NotChecked).map(|(name, _)| name.clone());
-    // Where nothing could be asked, that is told as what it is: unknown.
+    // Where nothing could be asked, the result is unknown.
     let asks = answer.lines().any(|line| line.starts_with("service "));
     let lists = packets::state(answer, "pods unknown:").is_none();
     Seen::Is(Packets {

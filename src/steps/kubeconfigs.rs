@@ -62,7 +62,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 /// With `serverTLSBootstrap` a kubelet answers the API server with a certificate that the cluster signs once somebody has
-/// approved it (kubernetes.io, "TLS bootstrapping"). Nothing that kubeadm installs does so, so people are told.
+/// approved it (kubernetes.io, "TLS bootstrapping"). Nothing that kubeadm installs does so, so a note says so.
 fn serving_certificate(cx: &Cx) -> Option<Want> {
     let key = "serverTLSBootstrap";
     let value = cx.node.kubelet.get(key).or_else(|| cx.cluster.kubelet.get(key));

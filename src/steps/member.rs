@@ -299,7 +299,7 @@ at_once() {
 "#;
 
 /// kubeadm's phase has etcd begin a cluster of its own, which is of no account as long as it has its data. Where it
-/// joined others it stays so, or it would be started anew for nothing. An API server without its etcd lets each request hang,
+/// joined others it stays so, or it would be restarted for nothing. An API server without its etcd lets each request hang,
 /// and a kubelet that starts then waits twice for a minute to be registered before it starts etcd. So it ends first: a
 /// request that is refused is not waited for.
 const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifests

@@ -254,7 +254,7 @@ fn identity(world: &World) {
     let moved = Moved::new(world.dir.join("demo.trust"), world.dir.join("other.trust"));
     assert_refused(world, &["name: the cluster has demo, the inventory says other"]);
     drop(moved);
-    // By its role is told whether etcd has to let a machine go, so with the wrong one it is not removed either.
+    // Its role decides whether etcd has to let a machine go, so with the wrong one it is not removed either.
     world.inventory(|i| set(i, &["nodes", "w1", "role"], "\"control-plane\""));
     let is = "is a worker of its cluster, and the inventory says control-plane";
     assert_refused_on(world, "w1", &[is]);

@@ -137,7 +137,7 @@ async fn fixes_that_undo_each_other_end() {
     assert_eq!(error.what, "needs one fix after another, without an end");
 }
 
-/// How it is told, and what has the machine say it.
+/// The words of the error, and what has the machine say it.
 type Excuse = (&'static str, fn(&Machine));
 
 /// What a machine may say, so that it is not reset.

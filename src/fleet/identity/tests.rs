@@ -1,4 +1,4 @@
-//! What is told of machines that have something in common, or an address or a route that is in the way.
+//! What an error says of machines that have something in common, or an address or a route that is in the way.
 
 use super::*;
 
