@@ -313,7 +313,9 @@ case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
 joined=$joined awk '/^ *- --initial-cluster=/ && ENVIRON["joined"] != "" { print ENVIRON["joined"]; next } { print }' $n/etcd.yaml >$n/new
 cmp -s $n/new $m || put $m 600 <$n/new
 kubeadm init phase control-plane all --config $c
-[ -n "$(component etcd "$NODE")" ] || for pid in $(component kube-apiserver "$NODE"); do kill -s KILL "$pid" 2>/dev/null || :; done
+if runs=$(component etcd "$NODE") && [ -z "$runs" ]; then
+  for pid in $(component kube-apiserver "$NODE"); do kill -s KILL "$pid" 2>/dev/null || :; done
+fi
 "#;
 
 /// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
