@@ -243,7 +243,10 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
     assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
     assert!(said.contains("--allow-system-group"), "{said}");
     let (_, _, said) = kubeconfig(dir.path(), &[&masters[..], &["--allow-system-group"]].concat());
-    assert!(said.contains("warning: system:masters is above all rules") && said.contains("(1h)"), "{said}");
+    assert!(
+        said.contains("warning: members of system:masters may do anything") && said.contains("(1h)"),
+        "{said}"
+    );
     let long = ["--allow-system-group", "--for", "25h"];
     let (code, printed, said) = kubeconfig(dir.path(), &[&masters[..], &long].concat());
     assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
@@ -256,9 +259,17 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
     assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
     let (_, _, said) = kubeconfig(dir.path(), &[&admins[..], &["--allow-system-group"]].concat());
     assert!(
-        said.contains("warning: kubeadm:cluster-admins may do anything") && said.contains("(1h)"),
+        said.contains("warning: members of kubeadm:cluster-admins may do anything") && said.contains("(1h)"),
         "{said}"
     );
+    for group in ["kubeadm:get-nodes", "system:nodes"] {
+        let other = ["--as", "eve", "--group", group];
+        let (code, printed, said) = kubeconfig(dir.path(), &other);
+        assert_eq!((code, printed.as_str()), (Some(2), ""), "{said}");
+        assert_eq!(kubeconfig(dir.path(), &[&other[..], &long].concat()).0, Some(2));
+        let (_, _, said) = kubeconfig(dir.path(), &[&other[..], &["--allow-system-group"]].concat());
+        assert!(said.contains(&format!("warning: {group} belongs to")) && said.contains("(1h)"), "{said}");
+    }
     assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
     assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
 }

@@ -33,11 +33,11 @@ pub(super) struct Kubeconfig {
     /// A group that this somebody is in, as role bindings name it; may be given more than once.
     #[arg(long = "group", value_name = "GROUP", requires = "name")]
     groups: Vec<String>,
-    /// Allow groups that begin with system:, as in system:masters, and kubeadm:cluster-admins. They are Kubernetes' own.
+    /// Allow groups that begin with system: or kubeadm:, as in system:masters. They belong to Kubernetes.
     #[arg(long, requires = "groups")]
     allow_system_group: bool,
-    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h; 1h for system:masters and
-    /// kubeadm:cluster-admins, which are given for 24h at most]. Nobody can withdraw it before.
+    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h]. For groups that
+    /// begin with system: or kubeadm:, the default is 1h, and the most is 24h. Nobody can withdraw it before.
     #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = lasting)]
     lasts: Option<Duration>,
 }
@@ -56,8 +56,8 @@ fn lasting(text: &str) -> std::result::Result<Duration, String> {
 
 /// How long somebody else's certificate is good, unless the user says otherwise: a working day.
 const LASTS: Duration = Duration::from_secs(8 * 3600);
-/// The same of a certificate that is above all rules.
-const MASTER_LASTS: Duration = Duration::from_secs(3600);
+/// The same of a certificate of a group that belongs to Kubernetes.
+const RESERVED_LASTS: Duration = Duration::from_secs(3600);
 
 pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
@@ -106,7 +106,7 @@ fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
 /// A new one for somebody else.
 fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) -> Result<()> {
     let (now, url) = (OffsetDateTime::now_utc(), cluster.operators_url());
-    let lasts = args.lasts.unwrap_or(if person.at_most().is_some() { MASTER_LASTS } else { LASTS });
+    let lasts = args.lasts.unwrap_or(if person.at_most().is_some() { RESERVED_LASTS } else { LASTS });
     let lasts = lasts.try_into().unwrap_or(time::Duration::MAX);
     let (pair, until): (Pair, _) = trust.issue(person, lasts, now)?;
     let name = format!("{}-{}", cluster.name, person.name);
@@ -122,12 +122,16 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) 
         person.name,
         when(until, now)
     ));
-    let above = |group: &&String| ["system:masters", "kubeadm:cluster-admins"].contains(&group.as_str());
-    match person.groups.iter().find(above) {
-        Some(group) if group == "system:masters" => report::err(
-            "warning: system:masters is above all rules: whoever has this may do anything, and no role binding limits it",
-        ),
-        Some(group) => report::err(&format!("warning: {group} may do anything in this cluster")),
+    match person.reserved_group() {
+        Some("system:masters") => {
+            report::err("warning: members of system:masters may do anything, and no role binding limits them")
+        }
+        Some(group @ "kubeadm:cluster-admins") => {
+            report::err(&format!("warning: members of {group} may do anything in this cluster"))
+        }
+        Some(group) => report::err(&format!(
+            "warning: {group} belongs to Kubernetes: see which role bindings name it, and what they let its members do"
+        )),
         None => report::err(&format!(
             "role bindings say what {} may do, as in: kubectl create rolebinding NAME --clusterrole=view --user={}",
             person.name,

@@ -24,25 +24,27 @@ pub struct Person {
     pub groups: Vec<String>,
 }
 
-/// Groups whose members may do anything. No role binding limits the first; kubeadm binds the second.
-const MASTERS: [&str; 2] = ["system:masters", "kubeadm:cluster-admins"];
-/// How long a certificate of such a group may be good at most: nobody can take it back.
-const MASTERS_LAST: Duration = Duration::hours(24);
+/// Groups of Kubernetes and kubeadm begin with these. What a member may do is their business, and can change with a version.
+const RESERVED: [&str; 2] = ["system:", "kubeadm:"];
+/// A group that is above all rules: no role binding limits it.
+const MASTERS: &str = "system:masters";
+/// How long a certificate of a reserved group may be good at most: nobody can take it back.
+const RESERVED_LAST: Duration = Duration::hours(24);
+
+/// Whether a group belongs to Kubernetes or kubeadm.
+fn is_reserved(group: &str) -> bool {
+    RESERVED.iter().any(|prefix| group.starts_with(prefix))
+}
 
 impl Person {
-    /// Fails on names and groups that Kubernetes keeps for itself, and on what does not fit into a certificate.
+    /// Fails on names and groups that Kubernetes and kubeadm keep for themselves, and on what does not fit into a
+    /// certificate.
     pub fn new(name: &str, groups: &[String]) -> Result<Person> {
-        if let Some(group) = groups.iter().find(|group| group.starts_with("system:")) {
-            return Err(Error::new(
-                Kind::Usage,
-                format!("{group}: groups that begin with system: are Kubernetes' own"),
-            )
-            .because("their members can do what no role binding says, and a certificate cannot be withdrawn")
-            .hint("name another group and bind a role to it; or add --allow-system-group"));
-        }
-        if let Some(group) = groups.iter().find(|group| MASTERS.contains(&group.as_str())) {
-            return Err(Error::new(Kind::Usage, format!("{group}: members of this group may do anything"))
-                .because("a certificate cannot be withdrawn")
+        if let Some(group) = groups.iter().find(|group| is_reserved(group)) {
+            let what =
+                format!("{group}: groups that begin with {} belong to Kubernetes", RESERVED.join(" or "));
+            return Err(Error::new(Kind::Usage, what)
+                .because("their members can have rights that you did not give, and a certificate cannot be withdrawn")
                 .hint("name another group and bind a role to it; or add --allow-system-group"));
         }
         Person::with_system_groups(name, groups)
@@ -52,8 +54,9 @@ impl Person {
     pub fn with_system_groups(name: &str, groups: &[String]) -> Result<Person> {
         is_plain("name", name)?;
         groups.iter().try_for_each(|group| is_plain("group", group))?;
-        if name.starts_with("system:") {
-            let what = format!("{name}: names that begin with system: are Kubernetes' own");
+        if is_reserved(name) {
+            let what =
+                format!("{name}: names that begin with {} belong to Kubernetes", RESERVED.join(" or "));
             return Err(Error::new(Kind::Usage, what));
         }
         Ok(Person { name: name.into(), groups: groups.to_vec() })
@@ -61,7 +64,14 @@ impl Person {
 
     /// How long their certificate may be good; `None`: as long as the CA.
     pub fn at_most(&self) -> Option<Duration> {
-        self.groups.iter().any(|group| MASTERS.contains(&group.as_str())).then_some(MASTERS_LAST)
+        self.groups.iter().any(|group| is_reserved(group)).then_some(RESERVED_LAST)
+    }
+
+    /// The first of its groups that belongs to Kubernetes; rather one that is above all rules.
+    pub fn reserved_group(&self) -> Option<&str> {
+        let mut reserved = self.groups.iter().filter(|group| is_reserved(group));
+        let masters = self.groups.iter().find(|group| *group == MASTERS);
+        masters.or_else(|| reserved.next()).map(String::as_str)
     }
 }
 
@@ -95,12 +105,12 @@ impl Trust {
     ) -> Result<(Pair, OffsetDateTime)> {
         if person.at_most().is_some_and(|most| lasts > most) {
             let what = format!(
-                "a certificate of {} lasts at most {} hours",
-                MASTERS.join(" or "),
-                MASTERS_LAST.whole_hours()
+                "a certificate of a group that begins with {} lasts at most {} hours",
+                RESERVED.join(" or "),
+                RESERVED_LAST.whole_hours()
             );
             return Err(Error::new(Kind::Usage, what)
-                .because("nobody can withdraw it, and its group may do anything")
+                .because("nobody can withdraw it, and its group can have rights that you did not give")
                 .hint("choose a shorter time, as in --for 1h"));
         }
         let ca = readable_ca(Signer::Cluster, &self.ca)?;
@@ -232,6 +242,7 @@ mod tests {
         }
         for allows in [Person::new, Person::with_system_groups] {
             assert_eq!(allows("system:admin", &[]).unwrap_err().kind, Kind::Usage);
+            assert_eq!(allows("kubeadm:admin", &[]).unwrap_err().kind, Kind::Usage);
             assert!(allows("alice@example.com", &["on call".into()]).is_ok());
         }
     }
@@ -239,29 +250,33 @@ mod tests {
     #[test]
     fn a_group_of_kubernetes_own_is_given_only_where_it_is_allowed() {
         for group in
-            ["system:masters", "system:nodes", "system:", "system:masters ", "kubeadm:cluster-admins"]
+            ["system:masters", "system:nodes", "system:", "kubeadm:cluster-admins", "kubeadm:x", "kubeadm: "]
         {
             let groups = ["dev".to_string(), group.to_string()];
             assert_eq!(Person::new("alice", &groups).unwrap_err().kind, Kind::Usage, "{group}");
             let allowed = Person::with_system_groups("alice", &groups).is_ok();
             assert_eq!(allowed, !group.ends_with(' '), "{group}");
         }
-        assert!(Person::new("alice", &["systems".into(), "kubeadm:others".into()]).is_ok());
+        assert!(Person::new("alice", &["systems".into(), "kubeadm-others".into()]).is_ok());
     }
 
     #[test]
-    fn a_certificate_above_all_rules_is_good_for_hours_at_most() {
+    fn a_certificate_of_a_group_of_kubernetes_is_good_for_a_day_at_most() {
         let trust = trust();
         let day = Duration::hours(24);
-        for group in MASTERS {
+        for group in ["system:masters", "system:nodes", "kubeadm:cluster-admins", "kubeadm:get-nodes"] {
             let groups = ["dev".to_string(), group.to_string()];
-            let master = Person::with_system_groups("alice", &groups).unwrap();
-            assert_eq!(trust.issue(&master, day, NOW).unwrap().1, NOW + day);
+            let person = Person::with_system_groups("alice", &groups).unwrap();
+            assert_eq!(person.reserved_group(), Some(group));
+            assert_eq!(trust.issue(&person, day, NOW).unwrap().1, NOW + day);
             for lasts in [day + Duration::SECOND, Duration::MAX] {
-                assert_eq!(trust.issue(&master, lasts, NOW).unwrap_err().kind, Kind::Usage);
+                assert_eq!(trust.issue(&person, lasts, NOW).unwrap_err().kind, Kind::Usage, "{group}");
             }
         }
-        let node = Person::with_system_groups("alice", &["system:nodes".into()]).unwrap();
-        assert!(trust.issue(&node, day * 30, NOW).is_ok());
+        let dev = Person::new("alice", &["dev".into()]).unwrap();
+        assert_eq!(dev.reserved_group(), None);
+        assert!(trust.issue(&dev, day * 30, NOW).is_ok());
+        let both = ["kubeadm:x".to_string(), MASTERS.to_string()];
+        assert_eq!(Person::with_system_groups("alice", &both).unwrap().reserved_group(), Some(MASTERS));
     }
 }
