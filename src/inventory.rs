@@ -35,7 +35,7 @@ pub use files::objects;
 use mistake::{Mistakes, Span};
 pub use select::select;
 use table::Table;
-pub use words::{host_and_port, is_user};
+pub use words::{USER, host_and_port, is_user};
 
 /// Reads an inventory. The error's `what` is the whole report, with the lines of the file.
 pub fn read(path: &Path) -> Result<Cluster> {

@@ -239,7 +239,7 @@ fn ip(
 fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let user = table.text("user")?;
     if !words::is_user(user.is) {
-        mistakes.add(&user.at, "this is no user's name");
+        mistakes.add_help(&user.at, "this is no user's name", words::USER);
     }
     Some(user.is.to_string())
 }
@@ -253,7 +253,9 @@ fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
         let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
         let sound = words::host_and_port(address)
             .is_some_and(|(host, _)| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner));
-        if !sound || !words::is_user(user) {
+        if sound && !words::is_user(user) {
+            mistakes.add_help(&host.at, "the user of this host has no user's name", words::USER);
+        } else if !sound {
             mistakes.add_help(
                 &host.at,
                 "this is no host to go through",

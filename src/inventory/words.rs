@@ -16,11 +16,22 @@ pub fn is_label(text: &str) -> bool {
         && text.ends_with(is_alphanumeric)
 }
 
-/// A user to log in as. ssh_config may put the name into a shell's command line (`ProxyCommand … %r`), so it has nothing that
-/// a shell obeys: the rule of OpenSSH since 9.6, and no `$` and no blank besides.
+/// What a name of a user may look like, for messages.
+pub const USER: &str = "a user's name has only a-z, A-Z, 0-9 and . _ @ % + -, and begins with a letter, a digit or _; a \\ may \
+                        follow a Windows domain, as in CORP\\me";
+
+/// A user to log in as. The name reaches programs that read some characters as something else: sudo reads `#1` as a uid and
+/// `!` as a negation, a shell expands `*` and `~`, and ssh_config may put the name into a shell's command line
+/// (`ProxyCommand … %r`). So it has only what names of users need.
 pub fn is_user(text: &str) -> bool {
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "'`\"$;&<>|(){}".contains(c);
-    !text.is_empty() && !text.starts_with('-') && !text.ends_with('\\') && !text.contains(is_odd)
+    let plain = |part: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || "._@%+-".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && part.chars().all(inner)
+    };
+    match text.split_once('\\') {
+        Some((domain, name)) => plain(domain) && plain(name),
+        None => plain(text),
+    }
 }
 
 /// An RFC 1123 subdomain: a DNS name in lower case.
@@ -228,13 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_nothing_that_a_shell_obeys() {
-        for right in ["root", "me@example.com", "CORP\\me", "über", "a.b-c_d", "0"] {
+    fn a_user_has_nothing_that_a_shell_or_sudo_reads_as_something_else() {
+        for right in ["root", "me@example.com", "CORP\\me", "a.b-c_d", "0", "_apt", "me%x", "CORP+me"] {
             assert!(is_user(right), "{right}");
         }
-        let shells = "'`\"$;&<>|(){} \t\n\u{7}";
-        assert!(shells.chars().all(|c| !is_user(&format!("a{c}b"))));
-        for wrong in ["", "-l", "me\\", "$(touch${IFS}C)", "$USER"] {
+        let special = "'`\"$;&<>|(){} \t\n\u{7}#!*~?[]^=,:/";
+        assert!(special.chars().all(|c| !is_user(&format!("a{c}b")) && !is_user(&format!("{c}b"))));
+        for wrong in [
+            "", "-l", "me\\", "\\me", "A\\b\\c", "A\\-l", "$USER", "#0", "#x", "!x", "a*", "~root", "%g",
+            "@g", "+g", "..", "über",
+        ] {
             assert!(!is_user(wrong), "{wrong}");
         }
     }

@@ -12,7 +12,7 @@ use said::{Fill, Said, said};
 use super::Operator;
 use crate::cluster;
 use crate::error::{Error, Kind, Result};
-use crate::inventory::is_user;
+use crate::inventory::{USER, is_user};
 
 /// A jump host that is reached through itself, however indirectly.
 const DEEPEST: usize = 8;
@@ -151,7 +151,8 @@ fn way<'a>(
     Box::pin(async move {
         if let Some(user) = asked.user.as_ref().filter(|user| !is_user(user)) {
             let told = Error::new(Kind::Local, format!("{user:?} is no name of a user for {}", asked.host));
-            return Err(told.because("nothing was sent").hint("correct `user` or `jump` of the inventory"));
+            let hint = format!("correct `user` or `jump` of the inventory: {USER}");
+            return Err(told.because("nothing was sent").hint(hint));
         }
         let said = match &operator.ssh {
             Some(program) => said(program, operator.config.as_deref(), &asked).await?,
