@@ -12,6 +12,8 @@ pub const CHECK: &str = "PackagesKey";
 /// A key, and the machine that has it or was shown it.
 pub struct Seen<'a> {
     pub node: &'a str,
+    /// It is a control plane of the inventory.
+    pub speaks: bool,
     /// It has the key in a file already, and is in the cluster.
     pub kept: bool,
     pub keys: &'a Keys,
@@ -22,33 +24,77 @@ fn is_right(cluster: &Cluster, keys: &Keys) -> bool {
     cluster.packages.pinned().is_none_or(|pinned| keys.fingerprints.iter().all(|found| found == pinned))
 }
 
-/// The keys that every machine is to have: of those that members have, or else were shown, the first that is right. Of
-/// the same keys a text that was just fetched is the newer one: its end may have been put off.
+/// The keys that every machine must have, where that is known. Of the same keys, a text that was just fetched is the newer
+/// one: the repository may have extended its validity.
 pub fn agreed(cluster: &Cluster, seen: &[Seen]) -> Option<Keys> {
     let first = reference(cluster, seen)?;
-    let fresh = seen.iter().find(|it| !it.kept && it.keys.fingerprints == first.keys.fingerprints);
+    let same = |it: &&Seen| !it.kept && it.keys.fingerprints == first.keys.fingerprints;
+    let fresh = seen.iter().filter(|it| decides(cluster, it)).find(same);
     Some(fresh.unwrap_or(first).keys.clone())
 }
 
+/// Whether the key of this machine can be the one of all. The official repository's key is known, so any machine that has
+/// it will do. Of another repository only control planes decide: a worker whose root lies could name a key of its own.
+fn decides(cluster: &Cluster, it: &Seen) -> bool {
+    match cluster.packages.pinned() {
+        Some(_) => is_right(cluster, it.keys),
+        None => it.speaks,
+    }
+}
+
+/// The machines that decide: those that keep a key, else those that were shown one.
+fn deciding<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Vec<&'b Seen<'a>> {
+    let all: Vec<&Seen> = seen.iter().filter(|it| decides(cluster, it)).collect();
+    let kept: Vec<&Seen> = all.iter().copied().filter(|it| it.kept).collect();
+    if kept.is_empty() { all } else { kept }
+}
+
+/// The machine that all others are compared with; none if control planes disagree, or none of them has a key.
 fn reference<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Option<&'b Seen<'a>> {
-    let right = |it: &&Seen| is_right(cluster, it.keys);
-    seen.iter().filter(right).find(|it| it.kept).or_else(|| seen.iter().find(right))
+    let deciding = deciding(cluster, seen);
+    let first = *deciding.first()?;
+    let agree = deciding.iter().all(|it| it.keys.fingerprints == first.keys.fingerprints);
+    (agree || cluster.packages.pinned().is_some()).then_some(first)
 }
 
 /// What stands against machines that have, or were shown, another key.
 pub fn misfits(cluster: &Cluster, seen: &[Seen]) -> Vec<Misfit> {
-    match cluster.packages.pinned() {
+    if let Some(pinned) = cluster.packages.pinned() {
         // A file that is wrong is replaced; what a machine is shown is not in our hands.
-        Some(pinned) => {
-            let strange = seen.iter().filter(|it| !it.kept && !is_right(cluster, it.keys));
-            strange.map(|it| misfit(cluster, it, not_kubernetes(it.keys, pinned))).collect()
-        }
-        None => {
-            let Some(first) = reference(cluster, seen) else { return vec![] };
-            let differs = |it: &&Seen| it.keys.fingerprints != first.keys.fingerprints;
-            seen.iter().filter(differs).map(|it| misfit(cluster, it, another(it, first))).collect()
-        }
+        let strange = seen.iter().filter(|it| !it.kept && !is_right(cluster, it.keys));
+        return strange.map(|it| misfit(cluster, it, not_kubernetes(it.keys, pinned))).collect();
     }
+    let differs = |it: &Seen, first: &Seen| it.keys.fingerprints != first.keys.fingerprints;
+    if let Some(first) = reference(cluster, seen) {
+        let others = seen.iter().filter(|it| differs(it, first));
+        return others.map(|it| misfit(cluster, it, another(it, first))).collect();
+    }
+    let deciding = deciding(cluster, seen);
+    let against = |it: &Seen| match deciding.first() {
+        Some(first) if it.speaks && differs(it, first) => Some(misfit(cluster, it, another(it, first))),
+        Some(_) if it.speaks => None,
+        // A member goes on with what it has.
+        _ => Some(Misfit { harmless: it.kept, ..misfit(cluster, it, unjudged(it, &deciding)) }),
+    };
+    seen.iter().filter_map(against).collect()
+}
+
+/// Of a worker's key nobody can say whether it is right.
+fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
+    let what = if it.kept { "has" } else { "is shown" };
+    let what =
+        format!("cannot tell whether the signing key of the Kubernetes repository that it {what} is right");
+    let error = Error::new(Kind::Unknown, what).because(format!("fingerprint: {}", listed(it.keys)));
+    let error = match deciding {
+        [] => error.because("no control plane has a key, or was shown one"),
+        all => all.iter().fold(error.because("control planes have different keys"), |error, it| {
+            error.because(format!("on {}: {}", it.node, listed(it.keys)))
+        }),
+    };
+    error.hint(
+        "run it again when the control planes answer and have the same key; or put the right key into a file beside the \
+         inventory, and name that as `key` in [packages]",
+    )
 }
 
 fn not_kubernetes(keys: &Keys, pinned: &str) -> Error {
@@ -145,32 +191,67 @@ mod tests {
         let (right, wrong) = (keys(KUBERNETES), keys(OTHER));
         let both = keys(&format!("{KUBERNETES}{OTHER}"));
         let seen = [
-            Seen { node: "m1", kept: false, keys: &wrong },
-            Seen { node: "w1", kept: false, keys: &right },
-            Seen { node: "w2", kept: false, keys: &both },
-            Seen { node: "w3", kept: true, keys: &wrong },
+            Seen { node: "m1", speaks: true, kept: false, keys: &wrong },
+            Seen { node: "w1", speaks: false, kept: false, keys: &right },
+            Seen { node: "w2", speaks: false, kept: false, keys: &both },
+            Seen { node: "w3", speaks: false, kept: true, keys: &wrong },
         ];
         let told = told(&official(), &seen);
         assert_eq!(told.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(), ["m1", "w2"]);
         assert!(told[0].1.contains("expected: DE15B14486CD377B9E876E1A234654DA9A296436"), "{}", told[0].1);
         assert_eq!(agreed(&official(), &seen), Some(right));
-        assert_eq!(agreed(&official(), &[Seen { node: "m1", kept: true, keys: &wrong }]), None);
+        assert_eq!(agreed(&official(), &[Seen { node: "m1", speaks: true, kept: true, keys: &wrong }]), None);
+    }
+
+    fn shown<'a>(node: &'a str, keys: &'a Keys) -> Seen<'a> {
+        Seen { node, speaks: node.starts_with('m'), kept: false, keys }
+    }
+
+    fn kept<'a>(node: &'a str, keys: &'a Keys) -> Seen<'a> {
+        Seen { kept: true, ..shown(node, keys) }
+    }
+
+    fn nodes(told: &[(String, String)]) -> Vec<&str> {
+        told.iter().map(|(node, _)| node.as_str()).collect()
     }
 
     #[test]
-    fn of_another_repository_all_machines_are_shown_the_same() {
+    fn of_another_repository_all_machines_are_shown_what_control_planes_are_shown() {
         let (one, other) = (keys(OTHER), keys(KUBERNETES));
-        let shown = |node, keys| Seen { node, kept: false, keys };
         let seen = [shown("m1", &one), shown("w1", &one), shown("w2", &other)];
         assert_eq!(told(&own(), &seen[..2]), []);
-        assert_eq!(told(&own(), &seen).len(), 1);
-        assert_eq!(told(&own(), &seen)[0].0, "w2");
+        assert_eq!(nodes(&told(&own(), &seen)), ["w2"]);
         assert_eq!(agreed(&own(), &seen), Some(one.clone()));
+        // A worker does not decide, although it is the first of the inventory, or a member already.
+        for liar in [shown("a1", &other), kept("a1", &other)] {
+            let seen = [liar, shown("m1", &one), shown("w1", &one)];
+            assert_eq!(nodes(&told(&own(), &seen)), ["a1"]);
+            assert_eq!(agreed(&own(), &seen), Some(one.clone()));
+        }
         // What the cluster has counts for more than the order of the inventory.
-        let member = Seen { node: "w2", kept: true, keys: &other };
-        let seen = [shown("m1", &one), member];
-        assert_eq!(told(&own(), &seen)[0].0, "m1");
+        let seen = [shown("m1", &one), kept("m2", &other)];
+        assert_eq!(nodes(&told(&own(), &seen)), ["m1"]);
         assert_eq!(agreed(&own(), &seen), Some(other));
+    }
+
+    #[test]
+    fn where_control_planes_disagree_or_none_answers_no_key_is_right() {
+        let (one, other) = (keys(OTHER), keys(KUBERNETES));
+        let seen = [shown("w1", &one), kept("m1", &one), kept("m2", &other), kept("w2", &other)];
+        let all = misfits(&own(), &seen);
+        let told: Vec<_> = all
+            .iter()
+            .map(|misfit| (misfit.error.node.as_deref().unwrap(), misfit.error.kind, misfit.harmless))
+            .collect();
+        assert_eq!(
+            told,
+            [("w1", Kind::Unknown, false), ("m2", Kind::Refused, false), ("w2", Kind::Unknown, true)]
+        );
+        assert_eq!(agreed(&own(), &seen), None);
+        let seen = [shown("w1", &one), kept("w2", &other)];
+        let told: Vec<_> = misfits(&own(), &seen).iter().map(|it| (it.error.kind, it.harmless)).collect();
+        assert_eq!(told, [(Kind::Unknown, false), (Kind::Unknown, true)], "nobody is called wrong");
+        assert_eq!(agreed(&own(), &seen), None);
     }
 
     #[test]
@@ -190,11 +271,12 @@ mod tests {
 
     #[test]
     fn of_the_same_key_the_newer_text_is_taken() {
-        let (kept, mut fresh) = (keys(OTHER), keys(OTHER));
+        let (kept_keys, mut fresh) = (keys(OTHER), keys(OTHER));
         fresh = Keys::read(&format!("{}\n", fresh.armored())).unwrap();
-        let seen =
-            [Seen { node: "m1", kept: true, keys: &kept }, Seen { node: "w1", kept: false, keys: &fresh }];
+        let seen = [kept("m1", &kept_keys), shown("m2", &fresh)];
         assert_eq!(agreed(&own(), &seen), Some(fresh.clone()));
+        let worker = [kept("m1", &kept_keys), shown("w1", &fresh)];
+        assert_eq!(agreed(&own(), &worker), Some(kept_keys), "not from a worker");
         assert_eq!(agreed(&own(), &[]), None);
     }
 }

@@ -166,14 +166,15 @@ impl<S: Shell> Fleetwork<S> {
         }
         let mut seen = vec![];
         for member in &self.members {
-            let node = member.node.name.as_str();
+            let (node, speaks) = (member.node.name.as_str(), member.node.is_control_plane());
             let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
             seen.extend(member.keys.as_ref().filter(|_| is_member).map(|keys| Seen {
                 node,
+                speaks,
                 kept: true,
                 keys,
             }));
-            seen.extend(self.shown.get(node).map(|keys| Seen { node, kept: false, keys }));
+            seen.extend(self.shown.get(node).map(|keys| Seen { node, speaks, kept: false, keys }));
         }
         seen
     }
