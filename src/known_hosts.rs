@@ -3,6 +3,7 @@
 //!
 //! russh has a matcher of its own, but it accepts revoked keys and takes a host with another key for a new one.
 
+mod purpose;
 mod revoked;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use sha1::Sha1;
 
 use crate::error::{Error, Kind, Result};
+pub use purpose::check as check_purpose;
 
 /// Host keys in the operator's files.
 #[derive(Clone, Debug)]
@@ -196,7 +198,7 @@ impl KnownHosts {
         let failed = |why: &dyn fmt::Display| {
             Error::new(Kind::Local, format!("cannot add a host key to {}", self.own_shown))
                 .because(why.to_string())
-                .hint("make it writable, or name another file as known_hosts in the inventory")
+                .hint("make it a file of known host keys that you can write, or name another one as `known-hosts` in the inventory")
         };
         let file = self.own.as_deref().ok_or_else(|| failed(&"there is no home directory"))?;
         let key = PublicKey::new(key.key_data().clone(), "");
@@ -205,7 +207,7 @@ impl KnownHosts {
         let name =
             if self.hashed { hashed(&name).ok_or_else(|| failed(&"there is no randomness"))? } else { name };
         let line = format!("{name} {}", text.trim_end());
-        append(file, &line).map_err(|error| failed(&error))
+        append(file, &line, &self.own_shown).map_err(|why| failed(&why))
     }
 }
 
@@ -338,14 +340,25 @@ fn glob(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&rest| rest == b'*')
 }
 
-/// Under a lock: nodes are connected to at the same time, and their lines must not end up in each other.
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
+/// Under a lock: nodes are connected to at the same time, and their lines must not end up in each other. A file of another
+/// purpose stays as it is.
+fn append(path: &Path, line: &str, shown: &str) -> std::result::Result<(), String> {
+    let mut file = open_to_append(path).map_err(|error| error.to_string())?;
+    purpose::check_open(&mut file, shown)?;
+    write_line(&mut file, line).map_err(|error| error.to_string())
+}
+
+fn open_to_append(path: &Path) -> std::io::Result<File> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     file.lock()?;
-    let newline = if ends_mid_line(&mut file)? { "\n" } else { "" };
+    Ok(file)
+}
+
+fn write_line(file: &mut File, line: &str) -> std::io::Result<()> {
+    let newline = if ends_mid_line(file)? { "\n" } else { "" };
     file.write_all(format!("{newline}{line}\n").as_bytes())?;
     // /dev/null is a file that some use here, and it cannot be synced.
     if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }

@@ -212,6 +212,19 @@ fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
 }
 
 #[test]
+fn a_file_of_another_purpose_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authorized_keys");
+    let text = format!("# mine\n{A} me@laptop");
+    std::fs::write(&file, &text).unwrap();
+    let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
+    let error = known.add("m1", 22, &key(B)).unwrap_err();
+    assert!(error.cause[0].ends_with("authorized_keys:2 is no line of known host keys"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    assert!(check_purpose(&file, "it").is_err());
+}
+
+#[test]
 fn dev_null_forgets() {
     KnownHosts::load(&["/dev/null".into()], &[], None, None).unwrap().add("m1", 22, &key(A)).unwrap();
 }

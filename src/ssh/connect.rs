@@ -108,6 +108,10 @@ async fn attempt(
     let Visit { client, name, whose, way } = visit;
     let (host, port) = way.looked_up();
     let home = client.operator.home.as_deref();
+    // Only a file that the inventory names stands alone. What is wrong with it must be said also if nothing is added.
+    if let ([file], true) = (&way.known[..], way.known_to_all.is_empty()) {
+        known_hosts::check_purpose(file, &known_hosts::shown(file, home))?;
+    }
     let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let known = known.revoking(&way.narrow.revoked, home)?.hashing(way.hashed);
     let (parting, shown) = (Parting::default(), Shown::default());
