@@ -9,6 +9,7 @@ mod coredns;
 mod fields;
 mod files;
 mod general;
+mod masked;
 mod mistake;
 mod network;
 mod nodes;

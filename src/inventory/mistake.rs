@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::masked::Masked;
 use crate::error::{Error, Kind};
-use crate::secret::hide_mistaken;
 
 /// Where something is written: a range of bytes of the file.
 pub type Span = Range<usize>;
@@ -64,28 +64,30 @@ impl Mistakes {
             1 => "1 mistake".to_string(),
             n => format!("{n} mistakes"),
         };
-        let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(text, path)).collect();
-        // No URL with a mistake in it may show its password: where the password ends, nobody can tell.
-        let shown = hide_mistaken(&shown.join("\n")).into_owned();
+        // No value with a mistake in it may show its password: where the password begins and ends, nobody can tell.
+        let masked = Masked::new(text);
+        let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(&masked, path)).collect();
+        let shown = shown.join("\n");
         Error::new(Kind::Inventory, format!("{count} in {path}\n{shown}"))
     }
 }
 
 impl Mistake {
-    fn render(&self, text: &str, path: &str) -> String {
+    fn render(&self, masked: &Masked, path: &str) -> String {
+        let (text, says) = (masked.text.as_str(), masked.words(&self.says));
         let Some(at) = &self.at else {
-            return format!(" --> {path}\n  |\n  = {}", self.says);
+            return format!(" --> {path}\n  |\n  = {says}");
         };
-        let label = AnnotationKind::Primary.span(on_one_line(at, text)).label(&self.says);
+        let label = AnnotationKind::Primary.span(on_one_line(at, text)).label(&says);
         let snippet = Snippet::source(text).path(path).annotation(label);
         let mut group = Level::ERROR.primary_title("").element(snippet);
-        if let Some(help) = &self.help {
+        if let Some(help) = self.help.as_ref().map(|help| masked.words(help)) {
             group = group.element(Level::HELP.message(help));
         }
         let rendered = Renderer::plain().render(&[group]);
         // The title is the report's, once for all mistakes.
         let body = rendered.split_once('\n').map_or("", |(_, body)| body);
-        body.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+        masked.picture(&body.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"))
     }
 }
 

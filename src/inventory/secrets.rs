@@ -123,6 +123,45 @@ mod tests {
     }
 
     #[test]
+    fn no_value_with_a_mistake_shows_what_is_before_its_at() {
+        for text in [
+            "[proxy]\nhttp = 'me:hunter-2@proxy:3128'\n",
+            "[proxy]\nhttp = 'hunter-2@proxy:3128'\n",
+            "[proxy]\nhttps = ['me:hunter-2@proxy:3128']\n",
+            "[proxy]\nhttps = { x = 'me:hunter-2@proxy:3128' }\n",
+            "[proxy]\nhtpp = 'me:hunter-2@proxy:3128'\n",
+            "[proxy]\nhttp = me:hunter-2@proxy:3128\n",
+            "[proxy]\nhttp = 'me:hunter-2@proxy:3128\n",
+            "[proxy]\nhttp = \"http://me:\"hunter-2@proxy:3128\"\n",
+            "[proxy]\nhttp = \"http://me:a \\q hunter-2@proxy:3128\"\n",
+            "[proxy]\nno = ['me:hunter-2@proxy:3128']\n",
+            "[proxy]\nno = 'me:hunter-2@proxy:3128'\n",
+            "[packages]\nkubernetes = 'me:hunter-2@packages.example/deb/'\n",
+            "[packages]\nkubernetes = 'me:hunter-2@packages.example/{x}/'\n",
+            "[registries.'docker.io']\nmirrors = [\n  'me:hunter-2@m.example',\n]\n",
+            "[registries.'docker.io']\nmirrors = 'me:hunter-2@m.example'\n",
+            "[registries.'me:hunter-2@r.example']\nmirrors = ['https://m.example']\n",
+            "[cluster]\nimage-repository = 'me:hunter-2@r.example/x'\n",
+            "[cluster]\nendpoint = 'me:hunter-2@api.example'\n",
+            "[addons.x]\nmanifest = 'me:hunter-2@files.example/x.yaml'\n",
+            "[addons.x]\nmanifest = 'ftp://me:hunter-2@files.example/x.yaml'\n",
+            "[addons.'me:hunter-2@x']\nmanifest = 'x.yaml'\n",
+            "[flannel]\nimage = 'me:hunter-2@r.example/flannel'\n",
+            "[nodes.m1]\naddress = 'root:hunter-2@198.18.0.11'\n",
+            "[nodes.m1]\naddress = '198.18.0.11'\nip = 'me:hunter-2@198.18.0.11'\n",
+            "[ssh]\njump = ['ops:hunter-2@bastion']\n",
+            "[ssh]\nuser = 'ops:hunter-2@bastion'\n",
+            "'me:hunter-2@x' = 1\n'me:hunter-2@x' = 1\n",
+        ] {
+            let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
+            assert!(!error.contains("hunter"), "{text}: {error}");
+            // The name of an addon may be anything; its file is missing.
+            let is_elsewhere = text.starts_with("[addons.'me");
+            assert!(is_elsewhere || error.contains("[secret]@"), "the mistake is shown: {error}");
+        }
+    }
+
+    #[test]
     fn a_short_password_of_the_repository_is_hidden_in_the_line_that_apt_gets() {
         let text = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = '198.18.0.11'\n\
                     role = 'control-plane'\n[packages]\nkubernetes = 'https://me:p%22q@packages.example/deb/'\n";

@@ -1,0 +1,150 @@
+//! What a report of mistakes does not show: the text before an `@`, which can be a password. A value with a mistake has no
+//! known form, so nobody can tell where a password in it begins or ends.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::secret::{HIDDEN, hide_mistaken};
+
+/// One key at the beginning of a line, up to its `=`.
+static KEY: LazyLock<Regex> = LazyLock::new(|| {
+    let key = r#"^\s*(?<key>(?:[A-Za-z0-9_-]+|"[^"@]*"|'[^'@]*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"@]*"|'[^'@]*'))*)\s*="#;
+    Regex::new(key).expect("it is a constant, and tested")
+});
+
+/// What can stand between the `=` and the text of a value.
+static OPENS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"^[\s\[{"']*(?:https?://)?"#).expect("it is a constant, and tested"));
+
+/// `user:password@`, as it is written in a label or a help.
+static LOGIN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"[^\s"'`@]*:[^\s"'`]*@"#).expect("it is a constant, and tested"));
+
+/// What is hidden, in a picture of lines.
+static STARS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\*+@").expect("it is a constant, and tested"));
+
+/// Fields in which a user stands before an `@`. A password is no part of any of them.
+const LOGINS: [&str; 3] = ["address", "jump", "user"];
+
+/// An inventory whose lines may be shown, and what is hidden in it.
+pub struct Masked {
+    /// The text, as long as it was: each byte of what is hidden is a `*`.
+    pub text: String,
+    hidden: Vec<String>,
+}
+
+impl Masked {
+    pub fn new(text: &str) -> Masked {
+        let (mut masked, mut hidden) = (String::with_capacity(text.len()), Vec::new());
+        for line in text.split_inclusive('\n') {
+            match login(line) {
+                Some(range) => {
+                    masked += &line[..range.start];
+                    masked += &"*".repeat(range.len());
+                    masked += &line[range.end..];
+                    hidden.push(line[range].to_string());
+                }
+                None => masked += line,
+            }
+        }
+        Masked { text: masked, hidden }
+    }
+
+    /// A message about a value that may repeat the value.
+    pub fn words(&self, words: &str) -> String {
+        let mut words = words.to_string();
+        for hidden in &self.hidden {
+            for form in [hidden.clone(), hidden.escape_debug().to_string()] {
+                words = words.replace(&format!("{form}@"), &format!("{HIDDEN}@"));
+            }
+        }
+        // A part of a longer stretch: one element of a list.
+        LOGIN.replace_all(&words, format!("{HIDDEN}@")).into_owned()
+    }
+
+    /// A picture of lines of the masked text, for people.
+    pub fn picture(&self, picture: &str) -> String {
+        match self.hidden.is_empty() {
+            true => picture.to_string(),
+            false => hide_mistaken(&STARS.replace_all(picture, format!("{HIDDEN}@"))).into_owned(),
+        }
+    }
+}
+
+/// Whether this follows the `@` of an image's digest.
+fn is_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").map_or("", |hex| hex);
+    hex.chars().take_while(char::is_ascii_hexdigit).count() == 64
+}
+
+/// What a line has from the beginning of its value to its last `@`. The `@` of an image's digest is none.
+fn login(line: &str) -> Option<Range<usize>> {
+    let is_login = |at: &usize| !is_digest(&line[at + 1..]);
+    let at = line.rmatch_indices('@').map(|(at, _)| at).find(is_login)?;
+    let before = &line[..at];
+    let key = KEY.captures(before);
+    let from = key.as_ref().and_then(|key| key.get(0)).map_or(0, |key| key.end());
+    let from = from + OPENS.find(&before[from..]).map_or(0, |opens| opens.end());
+    let value = &before[from..];
+    let named = key.as_ref().and_then(|key| key.name("key")).map(|key| key.as_str());
+    let is_user = named.is_some_and(|key| LOGINS.contains(&key)) && !value.contains([':', '/']);
+    (!value.is_empty() && !is_user).then_some(from..at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_before_an_at_is_hidden_whatever_the_line_is() {
+        for (line, shown) in [
+            ("http = \"me:pw@proxy:3128\"", "http = \"[secret]@proxy:3128\""),
+            ("http = \"t0ken@proxy:3128\"", "http = \"[secret]@proxy:3128\""),
+            ("http = http://me:p w@proxy", "http = http://[secret]@proxy"),
+            ("http = 'http://me:p'w\"=@x@proxy'", "http = 'http://[secret]@proxy'"),
+            ("mirrors = [ \"https://me:pw@m\"]", "mirrors = [ \"https://[secret]@m\"]"),
+            ("  'me=pw@m',", "  '[secret]@m',"),
+            ("proxy = { http = 'me:pw@m' }", "proxy = { [secret]@m' }"),
+            ("[registries.\"me:p=w@r\"]", "[registries.\"me:p=w@r\"]"),
+            ("a.\"b c\" = 'me:pw@m'", "a.\"b c\" = '[secret]@m'"),
+            ("address = \"me:pw@198.18.0.11\"", "address = \"[secret]@198.18.0.11\""),
+            ("address = \"root@198.18.0.11\"", "address = \"root@198.18.0.11\""),
+            ("jump = [\"ops@bastion\"]", "jump = [\"ops@bastion\"]"),
+            ("http = 'me:pw@sha256:3128'", "http = '[secret]@sha256:3128'"),
+            ("user = \"me\" # * @", "user = \"me\" # * @"),
+        ] {
+            let masked = Masked::new(line);
+            assert_eq!(masked.text.len(), line.len(), "{line}");
+            let shown = match line.starts_with("[registries") {
+                // All of it is one key.
+                true => "[secret]@r\"]",
+                false => shown,
+            };
+            let picture = masked.picture(&masked.text);
+            assert!(picture.ends_with(shown), "{line}: {picture}");
+            assert!(!picture.contains("pw"), "{picture}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_an_image_is_no_password() {
+        let line = format!("image = \"docker.io/a/b:1@sha256:{}\"", "0a".repeat(32));
+        assert_eq!(Masked::new(&line).text, line);
+    }
+
+    #[test]
+    fn a_message_does_not_repeat_it() {
+        let masked = Masked::new("ip = 'me:p \"w@1.2.3.4'\nmirrors = ['a:b@x', 'c:d@y']\n");
+        assert_eq!(
+            masked.words("\"me:p \\\"w@1.2.3.4\" is no IP address"),
+            "\"[secret]@1.2.3.4\" is no IP address"
+        );
+        assert_eq!(masked.words("cannot read /x/a:b@x: c:d@y"), "cannot read [secret]@x: [secret]@y");
+        assert_eq!(
+            masked.words("as in \"ops@bastion.example.com:2222\""),
+            "as in \"ops@bastion.example.com:2222\""
+        );
+    }
+}
