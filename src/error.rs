@@ -87,11 +87,26 @@ impl Error {
         self
     }
 
+    /// Adds evidence in the words of a machine. A line that looks like advice of ironstrap is marked as the machine's.
+    pub fn heard(mut self, words: impl AsRef<str>) -> Self {
+        let advises =
+            |line: &str| ADVICE.iter().any(|start| line.trim_start().to_lowercase().starts_with(start));
+        let marked = |line: &str| match advises(line) {
+            true => format!("the machine says: {}", line.trim_start()),
+            false => line.to_string(),
+        };
+        self.cause.extend(words.as_ref().lines().map(marked));
+        self
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 }
+
+/// How lines begin that advise people.
+const ADVICE: [&str; 5] = ["hint:", "cause:", "remedy:", "by hand:", "needs a confirmation:"];
 
 /// A text with its further lines indented, so that words of a machine never stand where a line of ironstrap begins.
 pub fn indented(text: &str) -> String {

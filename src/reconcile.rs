@@ -36,6 +36,7 @@ mod limits;
 mod looks;
 mod prove;
 mod reading;
+mod remedies;
 mod reset;
 mod rest;
 mod standing;

@@ -67,7 +67,7 @@ fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
 
 /// What could not be tried says nothing against a machine.
 pub fn untried(check: &'static str, node: &str, why: &str) -> Misfit {
-    let error = Error::new(Kind::Unknown, format!("could not be tried ({check})")).on(node).because(why);
+    let error = Error::new(Kind::Unknown, format!("could not be tried ({check})")).on(node).heard(why);
     Misfit { check, error, harmless: true }
 }
 
@@ -158,6 +158,6 @@ fn slow(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
         "etcd wants less than {SLOW} ms in the 99th percentile: with more, leaders change and the API is slow; mount a \
          faster disk there"
     );
-    let error = Error::new(Kind::Refused, what).on(&node.name).because(why);
+    let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
     vec![Misfit { check: "Fsync", error, harmless: true }]
 }

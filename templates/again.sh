@@ -13,7 +13,7 @@ programs_again() {
   # apt is content with that.
   if grep -q '^Reinstallation of .* is not possible' "$RUN/apt.out"; then
     echo "reason: no source of packages has $2 $programs_version any more"
-    echo "by hand: unpack it from a copy of yours: dpkg -i FILE; or install another version: apt-get install --allow-change-held-packages $2"
+    echo "by hand: package-version"
     return 1
   fi
   [ -z "$programs_auto" ] || apt-mark auto "$2" >/dev/null
@@ -36,7 +36,7 @@ writable_again() {
     ! command -v chattr >/dev/null || chattr -i -a "$d" 2>/dev/null || :
     ! may_write "$d" || continue
     echo "reason: $d is on a file system that is mounted read-only"
-    echo "by hand: look with findmnt -T $d and journalctl -k why that is, then mount it to be written to, or unmount it"
+    echo "by hand: read-only"
     exit 1
   done
 }

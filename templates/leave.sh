@@ -309,5 +309,5 @@ leave() {
     [ ! -w "/proc/sys/$s" ] || [ "$(cat "/proc/sys/$s")" = "$value" ] || echo "$value" >"/proc/sys/$s" || :
   done
   left=$(remains)
-  if [ -n "$left" ]; then echo "$left"; echo "by hand: reboot this machine: only that ends them"; return 1; fi
+  if [ -n "$left" ]; then echo "$left"; echo "by hand: reboot"; return 1; fi
 }

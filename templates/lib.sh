@@ -317,7 +317,7 @@ is_locked() {
 # locked: says who holds the package lock, and what to do about it.
 locked() {
   echo "reason: the package lock is held by process $(holder $LOCKS)"
-  echo "by hand: wait until that process is done with packages, or end it"
+  echo "by hand: package-lock"
 }
 
 # apt ARGS...: apt-get without questions; waits $PATIENCE seconds for whoever holds a lock, and says so.

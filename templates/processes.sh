@@ -106,7 +106,7 @@ resume() {
   case $found in
   *', held by process '*)
     echo "reason: a debugger holds it: $(echo "$found" | grep -m 1 ', held by process ')"
-    echo 'by hand: end that debugger, or have it let go'
+    echo 'by hand: debugger'
     ;;
   esac
   return 1
@@ -221,7 +221,8 @@ kubelet_as_given() {
   [ -n "$still" ] || return 0
   echo "reason: the kubelet still runs with $(echo "$still" | tr '\n' ' ')"
   where=$(grep -l KUBELET_ /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf 2>/dev/null | xargs)
-  echo "by hand: find out what gives it that${where:+; systemd has variables of the kubelet in $where}"
+  [ -z "$where" ] || echo "reason: systemd has variables of the kubelet in $where"
+  echo "by hand: kubelet-arguments"
   return 1
 }
 

@@ -109,7 +109,7 @@ status() {
   1) ;;
   *)
     sed 's/^/reason: /' "$RUN/dpkg.out" >&2
-    echo "by hand: make dpkg's database readable again: /var/lib/dpkg/status-old and /var/backups/dpkg.status.0 are older copies of /var/lib/dpkg/status" >&2
+    echo "by hand: dpkg" >&2
     return 1 ;;
   esac
 }

@@ -221,7 +221,7 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Misfit> 
             } else {
                 "pods would not reach all of it"
             };
-            let error = Error::new(Kind::Refused, what).on(&node.name).because(why);
+            let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
             let hint =
                 format!("choose another range for `{field}` in [cluster], or take the route off the machine");
             Misfit { check: "Routes", error: error.hint(hint), harmless: !inside }

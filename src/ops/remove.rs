@@ -159,7 +159,7 @@ const STUCK: &str = r#"stuck() {
     while read -r namespace pod finalizers; do
       [ -n "$finalizers" ] || continue
       echo "reason: pod $namespace/$pod is deleted, and stays for its finalizers $finalizers"
-      echo "by hand: bring back what takes them off, or: kubectl -n $namespace patch pod $pod --type merge -p '{\"metadata\":{\"finalizers\":null}}'"
+      echo "by hand: finalizers"
     done
 }
 "#;

@@ -111,7 +111,7 @@ impl<S: Shell> Fleetwork<S> {
         }
         if output.status != 0 {
             let error = Error::new(Kind::Failed, "cannot take the machine").on(&member.node.name);
-            return Err(error.because(String::from_utf8_lossy(&output.stderr)));
+            return Err(error.heard(String::from_utf8_lossy(&output.stderr)));
         }
         member.work.holds = true;
         // What it said of a lease was before this.

@@ -116,7 +116,7 @@ impl<S: Shell> Fleetwork<S> {
         };
         let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
         let error = refused(ops::remove::refusal(&change.that));
-        Ok(error.map(|e| e.because(&change.have).hint(hint)))
+        Ok(error.map(|e| e.heard(&change.have).hint(hint)))
     }
 
     /// A control plane does not just go while others stay: they would lose the cluster, or etcd a voice that it
@@ -150,6 +150,6 @@ fn unknown<S>(member: &Member<S>, changes: &[Change]) -> Option<Error> {
         let State::Unknown { why, .. } = &change.state else { return None };
         let what = format!("cannot tell whether it is so that {}", change.that);
         let error = Error::new(Kind::Unknown, what).on(&member.node.name);
-        Some(error.because(format!("answered: {why}")).hint("what is not known is never changed"))
+        Some(error.heard(format!("answered: {why}")).hint("what is not known is never changed"))
     })
 }

@@ -104,7 +104,7 @@ fn unfit<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterator<Item = Er
     let error = |change: &Change| match (&change.state, &change.fix) {
         (State::Unknown { why, .. }, _) => {
             Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that))
-                .because(why)
+                .heard(why)
                 .hint(CANNOT_TELL)
         }
         (_, Fix::ByHand(hint)) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::limits::Limits;
+use super::remedies::{failure, tail};
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
@@ -152,8 +153,8 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
     let halfway = (before + now()) / 2.0;
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
         Error::new(Kind::Unknown, "cannot make out what the machine answered")
-            .because(why)
-            .because(String::from_utf8_lossy(&output.stderr))
+            .heard(why)
+            .heard(String::from_utf8_lossy(&output.stderr))
             .hint("nothing was changed there; see what its shell prints on login, and its disk")
     })?;
     let clock = machine.clock - halfway;
@@ -162,8 +163,8 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
 
 /// Of a machine on which a question has no answer nothing is known.
 fn hangs(late: &[Late]) -> Error {
-    let error = Error::new(Kind::Unknown, late[0].what.clone()).because(&late[0].process);
-    let more = late[1..].iter().fold(error, |error, late| error.because(&late.what).because(&late.process));
+    let error = Error::new(Kind::Unknown, late[0].what.clone()).heard(&late[0].process);
+    let more = late[1..].iter().fold(error, |error, late| error.because(&late.what).heard(&late.process));
     more.because("nothing was changed there").hint(
         "find out on the machine what that command waits for: a disk, a network file system, a program that hangs",
     )
@@ -264,8 +265,8 @@ async fn try_fix<S: Shell>(
         let broke = output.status != 0;
         broke.then(|| {
             Error::new(Kind::Failed, format!("the script of fixes ended with {}", output.status))
-                .because(tail(&said))
-                .because(String::from_utf8_lossy(&output.stderr))
+                .heard(tail(&said))
+                .heard(String::from_utf8_lossy(&output.stderr))
                 .into()
         })
     });
@@ -299,30 +300,6 @@ fn learn(changes: &[Change]) {
             secret::learn(text);
         }
     }
-}
-
-/// What a fix prints where it knows why it fails, and what people have to do then.
-const REASON: &str = "reason: ";
-const BY_HAND: &str = "by hand: ";
-
-fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
-    let what = format!("{}: could not bring it about that {}", change.step, change.that);
-    let error = Error::new(Kind::Failed, what);
-    if let Some(hint) = said.iter().rev().find_map(|line| line.strip_prefix(BY_HAND)) {
-        let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));
-        let error = reasons.fold(error, |error, reason| error.because(reason));
-        return error.hint(format!("{hint}; then run it again: it goes on from here"));
-    }
-    let words = if said.is_empty() { "without a word" } else { "after these words:" };
-    error
-        .because(format!("exit {status}, {words}"))
-        .because(tail(said))
-        .hint("see to it, then run it again: it goes on from here")
-}
-
-/// The last that was said: where a program says why it gave up.
-fn tail(said: &VecDeque<String>) -> String {
-    said.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits for work that an earlier run began.
@@ -359,27 +336,4 @@ fn now() -> f64 {
 /// A word that no output contains.
 fn boundary() -> Result<String> {
     probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan;
-    use crate::step::{Step, Want};
-
-    const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
-
-    #[test]
-    fn a_fix_that_knows_what_people_have_to_do_says_so_first() {
-        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
-        let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
-        let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
-        let said = lines(&["noise", "reason: process 7 holds it", "by hand: reboot it", "more noise"]);
-        let error = failure(&changes[0], 1, &said);
-        assert_eq!(error.cause, ["process 7 holds it"]);
-        assert_eq!(error.hint.as_deref(), Some("reboot it; then run it again: it goes on from here"));
-        let error = failure(&changes[0], 1, &lines(&["noise"]));
-        assert_eq!(error.cause, ["exit 1, after these words:", "noise"]);
-        assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without a word"]);
-    }
 }

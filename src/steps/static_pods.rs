@@ -78,7 +78,7 @@ echo "$all" | while read -r pid name file; do
   ! ( PATIENCE=30; patiently as_written "$name" "$NODE" ) 2>/dev/null || continue
   echo "reason: $name still runs with other arguments than its manifest has"
   others=$(grep -l "^ *name: [\"']*$name[\"']*\$" /etc/kubernetes/manifests/* | grep -v "/$name.yaml\$" | xargs)
-  if [ -z "$others" ]; then echo "by hand: find out what starts it; on that machine: journalctl -u kubelet"
-  else echo "by hand: move $others out of that folder: the kubelet reads every file in it, and there can be one pod of that name"; fi
+  if [ -z "$others" ]; then echo "by hand: pod-starts"
+  else echo "reason: other files have a pod of that name: $others"; echo "by hand: pod-manifest"; fi
   exit 1
 done"#;

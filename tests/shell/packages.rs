@@ -33,7 +33,7 @@ fn a_database_that_dpkg_cannot_read_does_not_say_that_a_package_is_gone() {
         let (good, said) = unpackage(&root, shell, "kubelet");
         assert!(!good, "{shell}: {said}");
         assert!(said.contains("reason: dpkg-query: error: parsing file"), "{shell}: {said}");
-        assert!(said.contains("by hand: make dpkg's database readable again"), "{shell}: {said}");
+        assert!(said.contains("by hand: dpkg"), "{shell}: {said}");
         assert_eq!(root.read("removed"), "absent", "{shell}");
     }
 }
@@ -66,7 +66,7 @@ fn a_lock_that_stays_is_named_with_what_to_do() {
             "case \" $* \" in *' -s '*) ;; *) echo 'E: Could not get lock /x.'; exit 100 ;; esac",
         );
         let (good, said) = unpackage(&root, shell, "kubelet");
-        assert!(!good && said.contains("by hand: wait until that process is done"), "{shell}: {said}");
+        assert!(!good && said.contains("by hand: package-lock"), "{shell}: {said}");
         assert_eq!(root.read("dpkg"), "absent", "{shell}: what waits for a lock is not tried in another way");
         root.command("dpkg", "echo 'dpkg: error: dpkg frontend lock was locked by another process'; exit 2");
         let (good, said) = unpackage(&root, shell, "kubelet");

@@ -52,7 +52,7 @@ fn shut(
             Error::new(Kind::Refused, "its packet filter drops what it forwards, and so what pods send")
                 .on(name)
                 .hint(hint);
-        let error = chains.iter().fold(error, |error, chain| error.because(chain.clone()));
+        let error = chains.iter().fold(error, |error, chain| error.heard(chain.clone()));
         (!chains.is_empty()).then_some(Misfit { check: "Reach", error, harmless: false })
     };
     joining.iter().filter_map(misfit).collect()

