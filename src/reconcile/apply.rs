@@ -140,10 +140,12 @@ impl<S: Shell> Fleetwork<S> {
     /// Gives a node whose state is known the first piece of work that it needs and need not wait for.
     fn advance(&mut self, i: usize, round: &Round, working: &mut Working) -> Result<()> {
         if self.is_calm(i, &round.fleet) {
+            self.went_well(i, &[]);
             self.members[i].work.disrupts.clear();
             return Ok(());
         }
         let (stages, speaks) = (self.judge_all(i, &round.fleet)?, round.speaks == Some(i));
+        self.went_well(i, &stages);
         self.calm(i, &round.fleet, &stages);
         let stages = self.ours(i, stages);
         self.note(i, &stages, speaks);

@@ -1,5 +1,9 @@
 //! How many members a run interrupts at a time. A member that such a change broke keeps its place among them, so that
 //! one wrong value in the inventory cannot stop a whole cluster.
+//!
+//! A worker whose root lies can fail any change. So the failure of one worker does not count if the same change went well
+//! elsewhere: on a control plane, or on two other workers. Before that nobody can tell a lie from a change that harms. Then
+//! the failure counts, and the run names the worker. A change that broke two members, or a control plane, always counts.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +16,11 @@ use crate::shell::Shell;
 /// The changes that interrupt a member, by step and want.
 pub(super) fn interruptions(changes: &[Change]) -> BTreeSet<String> {
     let disrupting = changes.iter().filter(|change| change.disrupts);
-    disrupting.map(|change| format!("{}\n{}", change.step, change.that)).collect()
+    disrupting.map(key).collect()
+}
+
+fn key(change: &Change) -> String {
+    format!("{}\n{}", change.step, change.that)
 }
 
 impl<S: Shell> Fleetwork<S> {
@@ -42,10 +50,29 @@ impl<S: Shell> Fleetwork<S> {
         let (ours, changes) = (&self.members[i].node, interruptions(changes));
         let broke = |(k, member): &(usize, &Member<S>)| {
             let any = ours.is_control_plane() && member.node.is_control_plane();
-            let broke = &member.work.broke;
-            *k != i && (any && !broke.is_empty() || !broke.is_disjoint(&changes))
+            let mut broke = member.work.broke.intersection(&changes);
+            *k != i && (any && !member.work.broke.is_empty() || broke.any(|change| self.is_harmful(change)))
         };
         self.members.iter().enumerate().filter(broke).map(|(k, _)| k).collect()
+    }
+
+    /// Whether a change that broke somebody may break others.
+    fn is_harmful(&self, change: &str) -> bool {
+        let is_plane = |member: &&Member<S>| member.node.is_control_plane();
+        let broke: Vec<_> = self.members.iter().filter(|member| member.work.broke.contains(change)).collect();
+        // A member that broke after it proves nothing.
+        let went_well = |member: &&Member<S>| member.left.is_none() && member.work.well.contains(change);
+        let well: Vec<_> = self.members.iter().filter(went_well).collect();
+        let proven = well.iter().any(is_plane) || well.len() >= 2;
+        broke.len() >= 2 || broke.iter().any(is_plane) || !proven
+    }
+
+    /// Notes which changes that interrupted a member went well: the member was asked since, and `stages`, what it still
+    /// needs or what is unknown there, does not have them.
+    pub(super) fn went_well(&mut self, i: usize, stages: &[Vec<Change>]) {
+        let open: BTreeSet<String> = stages.iter().flatten().map(key).collect();
+        let work = &mut self.members[i].work;
+        work.well.extend(work.disrupts.difference(&open).cloned());
     }
 
     /// Notes which members a change broke that a node does not get for that reason.

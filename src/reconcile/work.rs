@@ -34,6 +34,8 @@ pub(super) struct State {
     pub disrupts: BTreeSet<String>,
     /// The changes of that kind after which it was left.
     pub broke: BTreeSet<String>,
+    /// The changes of that kind that ended, and whose effect was seen.
+    pub well: BTreeSet<String>,
     /// The members that a change broke which this one does not get for that reason.
     pub held_back_by: Vec<String>,
     /// Nodes whose machines they change, too.

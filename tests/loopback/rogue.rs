@@ -26,6 +26,39 @@ async fn a_worker_that_claims_to_run_an_api_server_does_not_speak_for_the_cluste
     assert_eq!(fleet.machine("a1").read("etc/toy/labels"), "absent", "nothing of the cluster runs on a1");
 }
 
+/// A change that interrupts members, on all of them; `a1` says that it failed there.
+async fn interrupting(names: &[&str]) -> Fleet {
+    let fleet = Fleet::settled(names).await;
+    for machine in &fleet.machines {
+        machine.write("etc/toy/greeting", "hello\n");
+    }
+    // So late that the first of each role is done.
+    fleet.machine("a1").command("restarting", "sleep 3; echo no more; exit 1");
+    fleet
+}
+
+#[tokio::test]
+async fn a_worker_that_fails_a_change_alone_does_not_keep_it_from_others_where_a_control_plane_took_it_well()
+{
+    let fleet = interrupting(&["a1", "m1", "w1", "w2", "w3"]).await;
+    let run = fleet.apply().await;
+    let left: Vec<_> = run.left.iter().map(|error| error.node.clone().unwrap()).collect();
+    assert_eq!((left, run.held_back.len()), (vec!["a1".to_string()], 0), "{}", run.shown);
+    for name in ["m1", "w1", "w2", "w3"] {
+        assert!(run.began(name, "prepare").is_some(), "{name}: {}", run.shown);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_a_control_plane_took_well_and_two_workers_did_not_is_tried_on_no_more() {
+    let fleet = interrupting(&["a1", "m1", "w1", "w2", "w3"]).await;
+    for name in ["w1", "w2", "w3"] {
+        fleet.machine(name).command("restarting", "echo no more; exit 1");
+    }
+    let run = fleet.apply().await;
+    assert_eq!((run.left.len(), run.held_back.len()), (2, 2), "{}", run.shown);
+}
+
 /// m1 and w2 of a cluster, with something to do on w2, beside the worker a1.
 async fn beside(a1: impl Fn(&Fleet)) -> Fleet {
     let fleet = Fleet::settled(&["a1", "m1", "w2"]).await;

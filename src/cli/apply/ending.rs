@@ -84,7 +84,7 @@ fn held_back(start: &Start) -> Vec<String> {
     held.remove(&[] as &[String]);
     let line = |(by, nodes): (&[String], Vec<&str>)| {
         format!(
-            "{}: not changed, because the same change broke {}; repair that first",
+            "{}: not changed, because the same change broke {}; repair that first, or leave it out with --limit",
             names(nodes),
             names(by)
         )
