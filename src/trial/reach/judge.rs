@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::Side;
 use super::{End, Listening, REFUSED, STRANGER, VXLAN, Way};
-use crate::cluster::{Cluster, Network};
+use crate::cluster::{Cluster, Network, Node};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 
@@ -27,8 +27,11 @@ pub fn judge(
         .filter_map(|(way, end)| if let End::Failed(how) = end { Some((way, how.as_str())) } else { None })
         .filter(|(way, how)| !away(way, how))
         .collect();
+    let (doubted, failed): (Vec<_>, Vec<_>) =
+        failed.iter().partition(|(way, _)| is_doubted(cluster, came, &failed, joining, way));
     let mut found = cut_off(cluster, came, &failed, joining, listening);
-    found.extend(narrow(came, joining));
+    found.extend(doubts(cluster, &doubted));
+    found.extend(narrow(cluster, came, joining));
     found.extend(far(came));
     found.extend(shut(cluster, joining, listening));
     found
@@ -70,6 +73,46 @@ fn blamed<'a>(way: &'a Way, came: &[(Way, End)], joining: &BTreeSet<String>) -> 
         came.iter().any(|(other, end)| other.to == way.to && other.from != way.from && !fails(end));
     let outbound = !joining.contains(&way.to) || (mute && targets.len() > 1 && others_reach);
     if outbound { (&way.from, true) } else { (&way.to, false) }
+}
+
+/// Whether only a worker says that a machine is not reached which has still to join. While no cluster exists everybody is new,
+/// and one machine that is unfit stops the run in any case.
+fn is_doubted(
+    cluster: &Cluster,
+    came: &[(Way, End)],
+    failed: &[(&Way, &str)],
+    joining: &BTreeSet<String>,
+    way: &Way,
+) -> bool {
+    let exists = came.iter().any(|(way, _)| [&way.from, &way.to].iter().any(|end| !joining.contains(*end)));
+    let confirms = |other: &Way| {
+        is_believed(cluster, other) && (&other.to, other.port, other.udp) == (&way.to, way.port, way.udp)
+    };
+    exists && blamed(way, came, joining).0 == way.to && !failed.iter().any(|(other, _)| confirms(other))
+}
+
+/// What a control plane of the inventory says of a machine that has still to join counts against that machine.
+fn is_believed(cluster: &Cluster, way: &Way) -> bool {
+    cluster.node(&way.from).is_some_and(Node::is_control_plane)
+}
+
+/// Warnings of what only a worker says, one for each pair.
+fn doubts(cluster: &Cluster, doubted: &[(&Way, &str)]) -> Vec<Misfit> {
+    let mut pairs: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for (way, how) in doubted {
+        let port = service(cluster, (way.port, way.udp));
+        pairs.entry((&way.from, &way.to)).or_default().push(format!("{port}: {how}"));
+    }
+    let pair = |((from, to), ports): ((&str, &str), Vec<String>)| {
+        let error = Error::new(Kind::Refused, format!("says that it cannot reach {to}")).on(from);
+        doubt("Reach", error.because(ports.join(", ")), to)
+    };
+    pairs.into_iter().map(pair).collect()
+}
+
+fn doubt(check: &'static str, error: Error, newcomer: &str) -> Misfit {
+    let why = format!("no control plane says so, and therefore {newcomer} may join");
+    Misfit { check, error: error.because(why), harmless: true }
 }
 
 /// How it came out by port, and with whom.
@@ -189,30 +232,37 @@ fn open(firewall: Option<&str>, node: &str, ports: &[String], outbound: bool) ->
 
 /// Packets as large as the link takes them, which the network between does not carry: what pods send over the overlay
 /// would be lost without a word.
-fn narrow(came: &[(Way, End)], joining: &BTreeSet<String>) -> Vec<Misfit> {
+fn narrow(cluster: &Cluster, came: &[(Way, End)], joining: &BTreeSet<String>) -> Vec<Misfit> {
+    let lost: Vec<(&Way, u32, u32)> = came
+        .iter()
+        .filter_map(|(way, end)| match end {
+            End::Passed { mtu, largest } if largest < mtu => Some((way, *mtu, *largest)),
+            _ => None,
+        })
+        .collect();
+    let is_new = |way: &Way| joining.contains(&way.from);
+    let confirmed = |to: &str| lost.iter().any(|(way, ..)| way.to == to && is_believed(cluster, way));
+    let counts = |way: &Way| is_new(way) || confirmed(&way.to);
     let mut groups: BTreeMap<(&str, u32, u32), Vec<&str>> = BTreeMap::new();
-    for (way, end) in came {
-        match end {
-            End::Passed { mtu, largest } if largest < mtu => {
-                let (node, other) =
-                    if joining.contains(&way.from) { (&way.from, &way.to) } else { (&way.to, &way.from) };
-                groups.entry((node, *mtu, *largest)).or_default().push(other);
-            }
-            _ => {}
-        }
+    for (way, mtu, largest) in lost.iter().filter(|(way, ..)| counts(way)) {
+        let (node, other) = if is_new(way) { (&way.from, &way.to) } else { (&way.to, &way.from) };
+        groups.entry((node, *mtu, *largest)).or_default().push(other);
     }
     let misfit = |((node, mtu, largest), others): ((&str, u32, u32), Vec<&str>)| {
-        let what = format!(
-            "packets of {mtu} bytes, as its link takes them, get lost on the way to {}",
-            few(&others)
-        );
-        let error = Error::new(Kind::Refused, what)
-            .on(node)
-            .because(format!("of those that were tried, {largest} bytes got through"))
-            .hint(format!("ip link set dev CARD mtu {largest}, and in the machine's network configuration; or let {mtu} through in between"));
+        let error = too_large(mtu, largest, &few(&others)).on(node).hint(format!(
+            "ip link set dev CARD mtu {largest}, and in the machine's network configuration; or let {mtu} through in between"
+        ));
         Misfit { check: "MTU", error, harmless: false }
     };
-    groups.into_iter().map(misfit).collect()
+    let doubtful = lost.iter().filter(|(way, ..)| !counts(way));
+    let doubtful = doubtful
+        .map(|(way, mtu, largest)| doubt("MTU", too_large(*mtu, *largest, &way.to).on(&way.from), &way.to));
+    groups.into_iter().map(misfit).chain(doubtful).collect()
+}
+
+fn too_large(mtu: u32, largest: u32, to: &str) -> Error {
+    let what = format!("packets of {mtu} bytes, as its link takes them, get lost on the way to {to}");
+    Error::new(Kind::Refused, what).because(format!("of those that were tried, {largest} bytes got through"))
 }
 
 fn far(came: &[(Way, End)]) -> Vec<Misfit> {
