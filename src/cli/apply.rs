@@ -86,6 +86,7 @@ async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result
     }
     keep_kubeconfig(start).map_err(one)?;
     errors.extend(kept(start).map_err(one)?);
+    errors.extend(start.work.unmet().map_err(one)?);
     Ok(errors)
 }
 

@@ -1,5 +1,5 @@
 //! At the end of a run that changed something: nodes without a pod are asked, too, by a pod that is made for it. And what was
-//! not asked in the end.
+//! not asked in the end, or still waits for something.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,9 @@ use super::{Fleetwork, Member};
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
 use crate::machine::Machine;
-use crate::plan::{self, Change, Unchecked};
+use crate::plan::{self, Change, State, Unchecked};
 use crate::probe::Answer;
+use crate::report::count;
 use crate::shell::Shell;
 use crate::steps::packets;
 
@@ -89,6 +90,42 @@ impl<S: Shell> Fleetwork<S> {
         }
         Ok(all)
     }
+
+    /// Errors for wants that wait for something that never came, one for each node that was asked about them. A node that was
+    /// left has an error of its own, and `--limit` names the nodes that it leaves out: what waits for those is not repeated.
+    pub fn unmet(&self) -> Result<Vec<Error>> {
+        let (fleet, mut errors) = (self.fleet(), Vec::new());
+        let explained = |for_what: &str| {
+            let mut gone = self.members.iter().filter(|member| member.left.is_some() || member.spared);
+            gone.any(|member| for_what.split([' ', ',']).any(|word| word == member.node.name))
+        };
+        for (i, member) in self.members.iter().enumerate() {
+            if member.left.is_some() || member.work.stale {
+                continue;
+            }
+            let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
+            let waits = |change: &Change| match &change.state {
+                State::Waits(for_what) if !explained(for_what) => {
+                    Some(format!("{}: {}, which waits for {for_what}", change.step, change.that))
+                }
+                _ => None,
+            };
+            errors.extend(unfinished(&member.node.name, changes.iter().filter_map(waits).collect()));
+        }
+        Ok(errors)
+    }
+}
+
+/// How many wants an error names.
+const NAMED: usize = 8;
+
+fn unfinished(node: &str, waiting: Vec<String>) -> Option<Error> {
+    let what = format!("{} still pending", count(waiting.len(), "check"));
+    let error = Error::new(Kind::Partial, what).on(node);
+    let error = waiting.iter().take(NAMED).fold(error, Error::because);
+    let more = waiting.len().saturating_sub(NAMED);
+    let error = if more > 0 { error.because(format!("… and {more} more")) } else { error };
+    (!waiting.is_empty()).then(|| error.hint("run the command again; it continues from here"))
 }
 
 #[cfg(test)]

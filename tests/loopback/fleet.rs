@@ -123,6 +123,33 @@ pub static UNCHECKED: &[Stage] = &[
     Stage { name: "packets", on: On::ControlPlanes, via: Via::Node, needs: Needs::Rest, steps: &[PACKETS] },
 ];
 
+const BELATED: Step = Step { name: "belated", why: "so that something waits to the end", wants: belated };
+
+/// Something that waits for what nobody does: of w1, and of nobody in particular.
+pub static UNMET: &[Stage] = &[
+    FIT,
+    PREPARE,
+    Stage {
+        name: "belated",
+        on: On::ControlPlanes,
+        via: Via::Node,
+        needs: Needs::Nothing,
+        steps: &[BELATED],
+    },
+];
+
+fn belated(_: &Cx) -> Result<Vec<Want>> {
+    let want = |that: &str, for_what: &'static str| {
+        Want::that(that).ask("echo no").judged(move |have| Verdict::Waits {
+            have: have.into(),
+            want: "yes".into(),
+            for_what: for_what.into(),
+        })
+    };
+    let wants = [want("the guest is there", "the guest to come"), want("w1 is greeted", "w1 to be mended")];
+    Ok(wants.map(|want| want.run("false").nothing_to_undo("a test")).into())
+}
+
 fn unchecked(_: &Cx) -> Result<Vec<Want>> {
     let answer = Want::that(steps::packets::answer_of("w1")).about(["w1".to_string()]);
     Ok(vec![answer.ask("echo none").judged(|_| Verdict::Unchecked("it has no pod".into()))])
@@ -225,6 +252,8 @@ pub struct Outcome {
     pub left: Vec<Error>,
     /// What nobody could ask in the end.
     pub unchecked: Vec<String>,
+    /// What still waits in the end.
+    pub unmet: Vec<Error>,
     pub open: usize,
     /// By node that did not get a change, the members that it broke.
     pub held_back: BTreeMap<String, Vec<String>>,
@@ -398,6 +427,7 @@ impl Fleet {
         let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
         let open = work.members().iter().map(|member| member.pressing).sum();
         let unchecked = work.unchecked().unwrap().into_iter().map(|(_, one)| one.that).collect();
+        let unmet = work.unmet().unwrap();
         drop(work);
         let mut events = Vec::new();
         while let Ok(event) = receiver.try_recv() {
@@ -414,7 +444,7 @@ impl Fleet {
         for machine in &self.machines {
             shown += &machine.seen.commands.lock().unwrap().join("\n");
         }
-        Outcome { result, events, planned, changed, left, unchecked, open, held_back, shown }
+        Outcome { result, events, planned, changed, left, unchecked, unmet, open, held_back, shown }
     }
 
     /// An apply after which everything is as wanted.
@@ -422,6 +452,7 @@ impl Fleet {
         let outcome = self.apply().await;
         assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
         assert_eq!((outcome.left.as_slice(), outcome.open), ([].as_slice(), 0), "{}", outcome.shown);
+        assert_eq!(outcome.unmet, [], "{}", outcome.shown);
         for machine in &self.machines {
             machine.execs();
         }

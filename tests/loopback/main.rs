@@ -168,6 +168,25 @@ async fn what_came_and_went_again_is_waited_for_once_more() {
 }
 
 #[tokio::test]
+async fn what_waits_to_the_end_is_an_error() {
+    let mut fleet = Fleet::settled(&["m1", "w1"]).await;
+    fleet.stages = fleet::UNMET;
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.result, outcome.left, outcome.open), (Ok(()), vec![], 0), "{}", outcome.shown);
+    let [error] = &outcome.unmet[..] else { panic!("{:?}", outcome.unmet) };
+    assert_eq!((error.kind, error.node.as_deref()), (Kind::Partial, Some("m1")));
+    assert_ne!(error.kind.code(), 0);
+    let waits = |that: &str, for_what: &str| format!("belated: {that}, which waits for {for_what}");
+    let guest = waits("the guest is there", "the guest to come");
+    assert_eq!(error.cause, [guest.clone(), waits("w1 is greeted", "w1 to be mended")]);
+    // w1 has an error of its own.
+    fleet.unplug("w1");
+    let outcome = fleet.apply().await;
+    assert_eq!((outcome.left.len(), outcome.unmet.len()), (1, 1));
+    assert_eq!(outcome.unmet[0].cause, [guest]);
+}
+
+#[tokio::test]
 async fn what_depends_on_all_is_judged_when_nothing_is_changed_any_more() {
     for repaired in [true, false] {
         let mut fleet = Fleet::settled(&["m1", "w1"]).await;
