@@ -42,9 +42,9 @@ impl Bounds {
         Bounds { whole: Some(whole), silence: whole, ..Bounds::default() }
     }
 
-    /// For fixes: they may take as long as they like, but not without a word.
-    pub fn fixes(silence: Duration) -> Self {
-        Bounds { whole: None, silence, kept: LAST_WORDS, end_only: true }
+    /// For fixes, which may print much before they end.
+    pub fn fixes(silence: Duration, whole: Duration) -> Self {
+        Bounds { whole: Some(whole), silence: silence.min(whole), kept: LAST_WORDS, end_only: true }
     }
 }
 

@@ -255,9 +255,10 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     fn fix(&mut self, i: usize, t: usize, mut changes: Vec<Change>, working: &mut Working) {
-        if let Some(error) = self.is_endless(i) {
-            return self.members[i].leave(error.into());
-        }
+        let left = match self.is_endless(i).map_or_else(|| self.time_left(i), Err) {
+            Ok(left) => left,
+            Err(error) => return self.members[i].leave(error.into()),
+        };
         self.members[i].work.rounds += 1;
         if let Err(error) = self.sign(&mut changes) {
             let error = error.on(&self.members[i].node.name);
@@ -266,7 +267,7 @@ impl<S: Shell> Fleetwork<S> {
         let member = &mut self.members[i];
         let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
         (member.work.stage, member.work.holds) = (Some(t), true);
-        member.work.began = Some(Instant::now());
+        (member.work.began, member.work.at_it) = (Some(Instant::now()), Some(Instant::now()));
         member.work.entering |= self.stages[t].needs == Needs::SeedFirst;
         member.work.disrupts = if is_member { interruptions(&changes) } else { BTreeSet::new() };
         let reaching = changes.iter().filter(|change| change.reaches);
@@ -277,8 +278,8 @@ impl<S: Shell> Fleetwork<S> {
             self.events.tell(Event::Stage { node: node.clone(), stage, changes: changes.len() });
         }
         let lease = member.machine.as_ref().and_then(|machine| machine.lease.clone());
-        let work =
-            work::fix(member.shell.clone(), node, self.run.clone(), lease, changes, self.events.clone());
+        let run = (self.run.clone(), left);
+        let work = work::fix(member.shell.clone(), node, run, lease, changes, self.events.clone());
         self.begin(i, working, work);
     }
 
@@ -298,6 +299,7 @@ impl<S: Shell> Fleetwork<S> {
         let ended = self.members[i].work.stage.take();
         let work = &mut self.members[i].work;
         work.busy = false;
+        work.spent += work.at_it.take().map_or(Duration::ZERO, |began| began.elapsed());
         match done {
             Done::Asked(result) => match *result {
                 Err(error) if error.kind.may_come_back() && work.lost < RECONNECTS => {

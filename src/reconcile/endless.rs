@@ -1,9 +1,9 @@
 //! That a run ends, whatever one machine answers. Each can say again and again that there is something to do or to wait for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Fleetwork, apply::Working, work};
-use crate::error::{Error, Kind};
+use super::{Fleetwork, Reading, apply::Working, work};
+use crate::error::{Error, Kind, Result};
 use crate::machine::UNIT;
 use crate::shell::Shell;
 
@@ -28,7 +28,34 @@ impl<S: Shell> Fleetwork<S> {
         member.work.pause = ATTACH_PAUSE * (1 << member.work.attaches);
         member.work.attaches += 1;
         let (shell, node) = (member.shell.clone(), member.node.name.clone());
-        self.begin(i, working, work::attach(shell, node, unit, self.events.clone()));
+        let left = match self.time_left(i) {
+            Ok(left) => left,
+            Err(error) => return self.members[i].leave(error.into()),
+        };
+        self.members[i].work.at_it = Some(Instant::now());
+        self.begin(i, working, work::attach(shell, node, unit, (left, self.drains()), self.events.clone()));
+    }
+
+    /// How long this machine's fixes may still take in this run, in all.
+    pub(super) fn time_left(&self, i: usize) -> Result<Duration> {
+        let member = &self.members[i];
+        let nodes = if member.node.is_control_plane() { self.members.len() } else { 1 };
+        let most = member.shell.limits().machine(&self.run, nodes.try_into().unwrap_or(u32::MAX));
+        let most = most + self.drains();
+        most.checked_sub(member.work.spent).filter(|left| !left.is_zero()).ok_or_else(|| {
+            let what = format!("its fixes have taken more than {} in this run", told(most));
+            Error::new(Kind::Failed, what)
+                .on(&member.node.name)
+                .hint("find out on the machine what they wait for; then run the command again")
+        })
+    }
+
+    /// How long the pods of a node that is removed may take to end.
+    fn drains(&self) -> Duration {
+        match &self.reading {
+            Reading::Removal(removal) => Duration::from_secs(removal.drain_seconds.into()),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Why a machine gets no more fixes in this run: it had more than any honest one needs.
@@ -42,5 +69,13 @@ impl<S: Shell> Fleetwork<S> {
                 .because(format!("it got {most} scripts of fixes in this run"))
                 .hint("find out on the machine what undoes them; its answers may be forged")
         })
+    }
+}
+
+/// A time, for people.
+fn told(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Fleetwork;
+use crate::error::{Error, Kind};
 use crate::ledger::Run;
+use crate::machine::UNIT as UNIT_NAME;
 use crate::plan::Change;
 use crate::probe;
 use crate::shell::{Bounds, SILENCE, Shell};
@@ -13,6 +15,14 @@ use crate::step::Fix;
 const BRIEF: Duration = Duration::from_secs(120);
 /// The longest that any unit may run.
 const UNIT: Duration = Duration::from_secs(60 * 60);
+/// For all fixes of a script that are no units, without what they wait for. Packages over a slow link take less.
+const FIXES: Duration = Duration::from_secs(30 * 60);
+/// And so much more for each of them: a control plane changes something for each node of the cluster.
+const EACH_FIX: Duration = Duration::from_secs(60);
+/// For all scripts of fixes that one machine gets in a run, without what they wait for.
+const MACHINE: Duration = Duration::from_secs(4 * 60 * 60);
+/// How often one machine may wait as long as the user allows.
+const WAITS: u32 = 4;
 
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
@@ -22,6 +32,10 @@ pub struct Limits {
     pub answers: Option<Duration>,
     /// Without a word from a fix, or from work that an earlier run began.
     pub silence: Option<Duration>,
+    /// For a whole script of fixes, or for following work that an earlier run began.
+    pub fixes: Option<Duration>,
+    /// For all of these that one machine gets in a run.
+    pub machine: Option<Duration>,
 }
 
 impl Limits {
@@ -31,19 +45,31 @@ impl Limits {
     }
 
     /// For fixes, which may wait for others for as long as the user says, and follow work that has a limit of its own.
-    pub(super) fn fixes(&self, run: &Run, changes: &[Change]) -> Bounds {
+    /// `left`: what the machine may still use in this run.
+    pub(super) fn fixes(&self, run: &Run, changes: &[Change], left: Duration) -> Bounds {
         let minutes = changes.iter().map(|change| match &change.fix {
             Fix::Unit { minutes, .. } => u64::from(*minutes),
             _ => 0,
         });
-        let unit = Duration::from_secs(60 * minutes.max().unwrap_or(0));
+        let units = |minutes: u64| Duration::from_secs(60 * minutes);
         let waits = Duration::from_secs(run.wait.into());
-        Bounds::fixes(self.silence.unwrap_or(SILENCE.max(unit) + waits))
+        let each = EACH_FIX * changes.len().try_into().unwrap_or(u32::MAX);
+        let whole = FIXES + units(minutes.clone().sum()) + waits + each;
+        let longest = units(minutes.max().unwrap_or(0));
+        let silence = self.silence.unwrap_or(SILENCE.max(longest) + waits);
+        Bounds::fixes(silence, self.fixes.unwrap_or(whole).min(left))
     }
 
     /// For following work that an earlier run began.
-    pub(super) fn attached(&self) -> Bounds {
-        Bounds::fixes(self.silence.unwrap_or(UNIT))
+    pub(super) fn attached(&self, left: Duration, drains: Duration) -> Bounds {
+        let whole = UNIT + drains;
+        Bounds::fixes(self.silence.unwrap_or(whole), self.fixes.unwrap_or(whole).min(left))
+    }
+
+    /// For all fixes that one machine gets in a run. A control plane gets some for each node, too.
+    pub(super) fn machine(&self, run: &Run, nodes: u32) -> Duration {
+        let waits = WAITS * Duration::from_secs(run.wait.into());
+        self.machine.unwrap_or(MACHINE + waits + EACH_FIX * nodes)
     }
 
     /// For tries of what a machine reaches, which wait for what does not answer.
@@ -58,11 +84,73 @@ impl Limits {
     }
 }
 
+/// Names the fix in which a machine went over its limits, and the unit that may go on there.
+pub(super) fn cut_short(error: Error, at: Option<&Change>) -> Error {
+    let Some(change) = at.filter(|_| error.kind == Kind::Silent) else { return error };
+    let error = Error { what: format!("{}: {}", change.step, error.what), ..error };
+    let error = error.because(format!("the last fix that began there: {}", change.that));
+    match &change.fix {
+        Fix::Unit { name, minutes, .. } => error.because(format!(
+            "{UNIT_NAME}{name} may go on for {minutes} minutes; `systemctl stop {UNIT_NAME}{name}` ends it"
+        )),
+        _ => error,
+    }
+}
+
+/// Names the unit of an earlier run that a machine did not end within its limits.
+pub(super) fn left_behind(error: Error, unit: &str) -> Error {
+    let error = Error { what: format!("{UNIT_NAME}{unit} of an earlier run: {}", error.what), ..error };
+    error.hint(format!(
+        "find out on the machine what it does; `systemctl stop {UNIT_NAME}{unit}` ends it; then run the command again"
+    ))
+}
+
 impl<S: Shell> Fleetwork<S> {
     /// Other limits than the usual ones. To be called once, before anything is asked.
     pub fn bound(&mut self, limits: Limits) {
         if let Some(member) = self.members.first() {
             let _ = member.shell.limits.set(limits);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::plan;
+    use crate::probe::Answer;
+    use crate::step::{Step, Want};
+
+    const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
+
+    fn changes(wants: &[Want]) -> Vec<Change> {
+        let answer = Answer::Said("no".into());
+        let judged: Vec<plan::Judged> = wants.iter().map(|want| (&TOY, want, &answer)).collect();
+        plan::changes(&judged, &mut BTreeSet::new())
+    }
+
+    #[test]
+    fn every_script_of_fixes_has_a_limit_as_a_whole() {
+        let (run, minute) = (Run::new("1f", "me@here"), Duration::from_secs(60));
+        let fix = |that: &str| Want::that(that).is("yes").run("true").nothing_to_undo("a test");
+        let unit = fix("a unit has run").run_as_unit("kubeadm", 15, "true");
+        let long = Duration::MAX;
+        let of = |wants: &[Want], left| Limits::default().fixes(&run, &changes(wants), left);
+        assert_eq!(
+            of(&[fix("one")], long).whole,
+            Some(36 * minute),
+            "30 minutes, --wait and one for the fix"
+        );
+        let both = of(&[fix("one"), unit], long);
+        assert_eq!((both.whole, both.silence), (Some(52 * minute), 20 * minute));
+        let last = of(&[fix("one")], minute);
+        assert_eq!((last.whole, last.silence), (Some(minute), minute), "what the machine has left");
+        let wait = Run { wait: 86_400, ..run.clone() };
+        let day = Limits::default().fixes(&wait, &changes(&[fix("one")]), long).whole;
+        assert_eq!(day, Some(31 * minute + 1440 * minute), "the user's --wait is kept");
+        assert_eq!(Limits::default().attached(long, Duration::ZERO).whole, Some(60 * minute));
+        assert_eq!(Limits::default().machine(&run, 1), (4 * 60 + 4 * 5 + 1) * minute);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::limits::Limits;
+use super::limits::{self, Limits};
 use super::remedies::{failure, tail};
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
@@ -44,6 +44,9 @@ pub(super) struct State {
     pub proves: bool,
     /// When the last script of fixes was sent.
     pub began: Option<Instant>,
+    /// Since when fixes run or work of an earlier run is followed; and how long all of these took that have ended.
+    pub at_it: Option<Instant>,
+    pub spent: Duration,
     /// What it was left for, where machines may know more.
     pub trouble: Option<Trouble>,
     /// It has begun to join, and has not been asked since.
@@ -178,11 +181,11 @@ pub(super) async fn ask_later<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>, aft
     Done::Asked(Box::new(ask(shell, asks).await))
 }
 
-/// Runs the fixes of one stage as one script, and tells how they go.
+/// Runs the fixes of one stage as one script, and tells how they go. `run`: with how long they may take.
 pub(super) async fn fix<S: Shell>(
     shell: Arc<Told<S>>,
     node: String,
-    run: Run,
+    run: (Run, Duration),
     lease: Option<Lease>,
     changes: Vec<Change>,
     events: Events,
@@ -213,7 +216,7 @@ fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
 async fn try_fix<S: Shell>(
     shell: &Told<S>,
     node: &str,
-    run: &Run,
+    (run, left): &(Run, Duration),
     lease: Option<&Lease>,
     changes: &[Change],
     events: &Events,
@@ -224,7 +227,7 @@ async fn try_fix<S: Shell>(
     learn(changes);
     let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
     let (mut said, mut told, mut marked) = (VecDeque::new(), 0, BTreeSet::new());
-    let bounds = shell.limits().fixes(run, changes);
+    let bounds = shell.limits().fixes(run, changes, *left);
     let output = shell
         .run_within(&script, &bounds, &mut |piece| {
             for heard in ear.hear(piece) {
@@ -254,7 +257,7 @@ async fn try_fix<S: Shell>(
             }
         })
         .await;
-    let output = output.map_err(|error| (done.clone(), error.into()))?;
+    let output = output.map_err(|error| (done.clone(), limits::cut_short(error, at).into()))?;
     if let Some(lost) = ledger::lease_lost(&output) {
         return Err((done, ledger::taken(lost).into()));
     }
@@ -309,6 +312,7 @@ pub(super) async fn attach<S: Shell>(
     shell: Arc<Told<S>>,
     node: String,
     unit: String,
+    (left, drains): (Duration, Duration),
     events: Events,
 ) -> Done {
     let boundary = match boundary() {
@@ -324,10 +328,11 @@ pub(super) async fn attach<S: Shell>(
             }
         }
     };
-    let bounds = shell.limits().attached();
+    let bounds = shell.limits().attached(left, drains);
     let ended = shell.run_within(&ledger::attach(&unit, &boundary), &bounds, &mut heard).await;
     // However it ended: what it brought about is asked, not concluded.
-    Done::Attached(ended.err().filter(|error| error.kind == Kind::Silent).map(Wrong::from))
+    let silent = ended.err().filter(|error| error.kind == Kind::Silent);
+    Done::Attached(silent.map(|error| limits::left_behind(error, &unit).on(&node).into()))
 }
 
 /// Seconds since 1970 by our own clock.

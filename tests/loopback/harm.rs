@@ -17,6 +17,8 @@ fn limits() -> Limits {
         questions: probe::Limits { tick: Duration::from_millis(500), each: 8, all: 60 },
         answers: Some(Duration::from_secs(12)),
         silence: Some(Duration::from_secs(12)),
+        fixes: None,
+        machine: None,
     }
 }
 
@@ -41,7 +43,10 @@ fn others_are_mended(outcome: &Outcome) {
 }
 
 async fn is_left(harm: Harm, kind: Kind, what: &str) {
-    let fleet = fleet(Some(harm)).await;
+    let mut fleet = fleet(Some(harm)).await;
+    if harm == Harm::Drip {
+        fleet.limits.fixes = Some(Duration::from_secs(14));
+    }
     let since = Instant::now();
     let outcome = fleet.apply().await;
     others_are_mended(&outcome);
@@ -76,6 +81,40 @@ async fn a_machine_with_an_endless_banner_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_on_which_a_fix_never_ends_its_line_is_left() {
     is_left(Harm::Fix, Kind::Silent, "has printed nothing for 12 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_on_which_a_fix_prints_a_word_again_and_again_is_left() {
+    is_left(Harm::Drip, Kind::Silent, "has not ended within 14 s").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_says_for_too_long_what_work_of_an_earlier_run_prints_is_left() {
+    let mut fleet = fleet(Some(Harm::Drip)).await;
+    fleet.limits.fixes = Some(Duration::from_secs(14));
+    fleet.machine("w1").write("run/systemd/transient/ironstrap-x.service", "");
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    let error = &outcome.left[0];
+    assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Silent));
+    assert_eq!(error.what, "ironstrap-x of an earlier run: a script has not ended within 14 s");
+    assert!(error.hint.as_ref().unwrap().contains("systemctl stop ironstrap-x"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_fixes_take_too_long_together_gets_no_more() {
+    let mut fleet = fleet(None).await;
+    fleet.limits.machine = Some(Duration::from_secs(4));
+    let w1 = fleet.machine("w1");
+    // Each of its fixes ends in time, and together they do not: the second undoes the first.
+    w1.command("switch", "sleep 3; echo on >$ROOT/etc/toy/switch; echo goodbye >$ROOT/etc/toy/greeting");
+    w1.command("restarting", "echo off >$ROOT/etc/toy/switch");
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    let error = &outcome.left[0];
+    assert_eq!((outcome.left.len(), error.node.as_deref()), (1, Some("w1")), "{error}");
+    let takes = ["has not ended within", "its fixes have taken more than 4 s in this run"];
+    assert!(takes.iter().any(|what| error.what.contains(what)), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

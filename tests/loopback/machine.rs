@@ -105,6 +105,8 @@ pub enum Harm {
     Channels,
     /// Answers questions, and does not end the line that a fix prints.
     Fix,
+    /// Answers questions, and prints a word of a script of fixes again and again.
+    Drip,
     /// Answers questions, and says of a script of fixes that it went well, without running it.
     Nothing,
 }
@@ -325,7 +327,7 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     match harm {
         Some(Harm::Channels) => open_channels(&handle, &seen).await,
         // Scripts of fixes have the functions of the lease in them.
-        Some(Harm::Fix | Harm::Nothing) if !script.contains("lease()") => {}
+        Some(Harm::Fix | Harm::Nothing | Harm::Drip) if !script.contains("lease()") => {}
         Some(harm) => return do_harm(harm, id, &handle).await,
         None => {}
     }
@@ -384,6 +386,12 @@ async fn do_harm(harm: Harm, id: ChannelId, handle: &Handle) {
             let _ = handle.exit_status_request(id, 0).await;
             let _ = handle.eof(id).await;
             let _ = handle.close(id).await;
+            return;
+        }
+        Harm::Drip => {
+            while handle.data(id, "word\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
             return;
         }
         Harm::Flood => b"and so on\n".repeat(3276),
