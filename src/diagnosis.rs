@@ -16,6 +16,8 @@ pub use causes::CAUSES;
 const SCRIPT: Sh = Sh::raw(include_str!("../templates/diagnose.sh"));
 /// What a fix itself said, beside the places that the script names.
 pub const FIX: &str = "fix";
+/// As many lines are heard of one machine, the last ones. The script prints fewer.
+const MOST: usize = 4000;
 /// Longer evidence is cut around what makes it evidence, in characters.
 const LONGEST: usize = 320;
 
@@ -101,9 +103,11 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
 impl Heard {
     /// What the script printed; other lines are nobody's.
     pub fn read(node: &str, said: &str) -> Heard {
-        let lines = said.lines().filter_map(|line| line.split_once('\t'));
+        let lines = said.lines().rev().filter_map(|line| line.split_once('\t')).take(MOST);
         let lines = lines.map(|(place, text)| (place.to_string(), text.trim().to_string()));
-        Heard { node: node.into(), lines: lines.collect() }
+        let mut lines: Vec<(String, String)> = lines.collect();
+        lines.reverse();
+        Heard { node: node.into(), lines }
     }
 
     /// What an error has of the fix's own words, before everything else.

@@ -81,22 +81,27 @@ impl Error {
         self
     }
 
-    /// Adds evidence: each line of `cause` becomes a line of its own.
+    /// Adds evidence: each line of `cause` becomes a line of its own. A machine may say any number of lines, so an error shows
+    /// only so many, and only the beginning of a long one.
     pub fn because(mut self, cause: impl AsRef<str>) -> Self {
-        self.cause.extend(cause.as_ref().lines().map(str::to_string));
+        let room = MOST_LINES.saturating_sub(self.cause.len());
+        let mut lines = cause.as_ref().lines();
+        self.cause.extend(lines.by_ref().take(room).map(cut));
+        if lines.next().is_some() && self.cause.last().is_none_or(|last| last != MORE) {
+            self.cause.push(MORE.into());
+        }
         self
     }
 
     /// Adds evidence in the words of a machine. A line that looks like advice of ironstrap is marked as the machine's.
-    pub fn heard(mut self, words: impl AsRef<str>) -> Self {
+    pub fn heard(self, words: impl AsRef<str>) -> Self {
         let advises =
             |line: &str| ADVICE.iter().any(|start| line.trim_start().to_lowercase().starts_with(start));
         let marked = |line: &str| match advises(line) {
             true => format!("the machine says: {}", line.trim_start()),
             false => line.to_string(),
         };
-        self.cause.extend(words.as_ref().lines().map(marked));
-        self
+        self.because(words.as_ref().lines().map(marked).collect::<Vec<_>>().join("\n"))
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -107,6 +112,18 @@ impl Error {
 
 /// How lines begin that advise people.
 const ADVICE: [&str; 5] = ["hint:", "cause:", "remedy:", "by hand:", "needs a confirmation:"];
+
+/// How many lines of evidence an error has, and how many characters of one.
+const MOST_LINES: usize = 100;
+const LONGEST_LINE: usize = 2000;
+const MORE: &str = "… and more";
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.into(),
+    }
+}
 
 /// A text with its further lines indented, so that words of a machine never stand where a line of ironstrap begins.
 pub fn indented(text: &str) -> String {
@@ -136,3 +153,16 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_limited_in_number_and_length() {
+        let error = Error::new(Kind::Failed, "x").because("line\n".repeat(1000)).because("more");
+        assert_eq!((error.cause.len(), error.cause.last().map(String::as_str)), (101, Some(MORE)));
+        let error = Error::new(Kind::Failed, "x").because("ä".repeat(1 << 20));
+        assert_eq!((error.cause.len(), error.cause[0].chars().count()), (1, 2001));
+    }
+}

@@ -176,9 +176,10 @@ pub struct Lease {
 impl Machine {
     /// Reads the answers to `questions`, in their order; the error says what was missing.
     pub fn read(facts: &str, authorities: &str, identity: &str) -> Result<Machine, String> {
-        let mut machine = Machine::default();
+        let (mut machine, mut times) = (Machine::default(), BTreeMap::new());
         for line in facts.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            limited(line, key, &mut times)?;
             machine.take(key, value.trim()).ok_or_else(|| format!("cannot read \"{line}\""))?;
         }
         if machine.init.is_empty() || machine.clock == 0.0 {
@@ -194,7 +195,12 @@ impl Machine {
             machine.addresses.clear();
             machine.routes.clear();
         }
+        let distinct: BTreeSet<IpNet> = machine.routes.drain(..).collect();
+        machine.routes = distinct.into_iter().collect();
         machine.authorities = pairs(authorities);
+        if machine.authorities.len() > FEW {
+            return Err(format!("it names more than {FEW} authorities"));
+        }
         machine.identity = pairs(identity).into_iter().collect();
         Ok(machine)
     }
@@ -260,6 +266,24 @@ impl Machine {
     }
 }
 
+/// The longest line of the facts, in bytes: the public part of a long RSA key takes 3 KiB.
+const LONGEST: usize = 8192;
+/// How often a machine may say the same kind of fact: of its network, and any other.
+const MANY: usize = 4096;
+const FEW: usize = 64;
+
+/// Fails where a machine says more than any honest one does: all machines are compared by what they say.
+fn limited<'a>(line: &str, key: &'a str, times: &mut BTreeMap<&'a str, usize>) -> Result<(), String> {
+    if line.len() > LONGEST {
+        let head: String = line.chars().take(80).collect();
+        return Err(format!("a line is longer than {LONGEST} bytes: \"{head}…\""));
+    }
+    let most = if ["mac", "address", "route"].contains(&key) { MANY } else { FEW };
+    let times = times.entry(key).or_insert(0);
+    *times += 1;
+    if *times > most { Err(format!("it says more than {most} times: {key}")) } else { Ok(()) }
+}
+
 /// A number that a machine says. NaN is no number: every comparison with it fails, and so every check would hold.
 pub(crate) fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
@@ -319,78 +343,4 @@ impl Lease {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FACTS: &str = "os debian\ncodename trixie\narch x86_64\nuid 0\nclock 1795278001.250000000\ncpus 4\n\
-        hostname m1\nboot 0b\ninit systemd\nmemory 4194304\nbusy kubeadm\n\
-        lease 3 run 1795278100 1795278000 me@here\nhas kubelet.conf\nhas client-certificate\n";
-
-    #[test]
-    fn a_machine_is_what_it_says_of_itself() {
-        let machine =
-            Machine::read(FACTS, "kubelet.conf QUJD\npki/ca.crt REVG\n", "pods 10.244.0.0/16\nname demo\n");
-        let machine = machine.unwrap();
-        assert_eq!((machine.os.as_str(), machine.codename.as_str(), machine.cpus), ("debian", "trixie", 4));
-        assert_eq!((machine.uid, machine.clock, machine.memory), (0, 1795278001.25, 4194304));
-        assert!(machine.is_member() && !machine.runs_control_plane());
-        let lease = machine.lease.as_ref().unwrap();
-        assert_eq!(
-            (lease.epoch, lease.owner.as_str(), lease.since().as_str()),
-            (3, "me@here", "16:20:00 UTC")
-        );
-        assert_eq!(lease.kin, "", "a lease of an earlier version");
-        assert_eq!(lease.holder(), "me@here (run run, since 16:20:00 UTC)");
-        let facts = FACTS.replace("me@here\n", "me@here 0af1\n");
-        let lease = Machine::read(&facts, "", "").unwrap().lease.unwrap();
-        assert_eq!((lease.owner.as_str(), lease.kin.as_str()), ("me@here", "0af1"));
-        assert_eq!(machine.authorities[1], ("pki/ca.crt".into(), "REVG".into()));
-        assert_eq!(machine.identity["pods"], "10.244.0.0/16");
-    }
-
-    #[test]
-    fn a_machine_without_a_name_for_its_system_is_read_all_the_same() {
-        let facts = FACTS.replace("os debian", "os ").replace("codename trixie", "codename ");
-        assert_eq!(Machine::read(&facts, "", "").unwrap().os, "");
-    }
-
-    #[test]
-    fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
-        let wrong = [
-            "",
-            "Welcome!\n",
-            "cpus many\n",
-            "lease x\n",
-            "lease 1 run 2 3\n",
-            "lease 1 $(run) 2 3 me@here\n",
-            "clock now\n",
-        ];
-        for more in wrong {
-            let facts = if more.is_empty() { String::new() } else { format!("{FACTS}{more}") };
-            assert!(Machine::read(&facts, "", "").is_err(), "{more:?}");
-        }
-        let halfway = FACTS.split("init").next().unwrap();
-        assert_eq!(
-            Machine::read(halfway, "", "").unwrap_err(),
-            "the description of the machine is incomplete"
-        );
-    }
-
-    #[test]
-    fn a_kubelet_is_as_old_as_its_last_start() {
-        let read = |line: &str| Machine::read(&format!("{FACTS}{line}"), "", "");
-        assert_eq!(read("kubelet 90500000 100.75\n").unwrap().kubelet_since(), Some(1795277991));
-        assert_eq!(read("kubelet 0 100.75\n").unwrap().kubelet_since(), None);
-        assert!(read("kubelet 5\n").is_err());
-    }
-
-    #[test]
-    fn a_machine_is_taken_while_its_lease_lives_or_work_goes_on() {
-        let read = |facts: &str| Machine::read(facts, "", "").unwrap();
-        let idle = FACTS.replace("busy kubeadm\n", "");
-        assert!(read(&idle).is_taken());
-        let expired = idle.replace("1795278100", "1795278000");
-        assert!(!read(&expired).is_taken());
-        assert!(read(&expired.replace("init", "busy kubeadm\ninit")).is_taken());
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Wants and answers in, changes out. Pure: no network, no clock, no terminal.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use similar::TextDiff;
 
@@ -270,7 +271,8 @@ pub fn diff(have: &str, want: &str) -> Vec<String> {
     if have == want {
         return vec![];
     }
-    let diff = TextDiff::from_lines(have, want);
+    // Of two texts that have nothing in common the shortest difference takes minutes to find: then a longer one will do.
+    let diff = TextDiff::configure().timeout(Duration::from_millis(200)).diff_lines(have, want);
     let mut lines = Vec::new();
     for group in diff.grouped_ops(1) {
         for change in group.iter().flat_map(|op| diff.iter_changes(op)) {

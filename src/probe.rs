@@ -10,8 +10,11 @@ use crate::step::{Ask, Object};
 
 mod objects;
 mod tables;
+
+mod sizes;
 mod watch;
 
+pub use sizes::most;
 pub use watch::{Late, Limits, late};
 
 /// What a machine said to one ask.
@@ -41,11 +44,11 @@ impl Reply {
     /// The answer, where exit 0 and a quiet stderr are what makes one.
     fn answer(self) -> Answer {
         let Reply { status, stdout, stderr } = self;
-        if status == watch::LATE {
+        if status == watch::LATE || status == sizes::TOO_LARGE {
             return Answer::Unknown(stderr);
         }
         if status != 0 || !stderr.is_empty() {
-            return Answer::Unknown(format!("exit {status}: {stderr}"));
+            return Answer::Unknown(sizes::short(&format!("exit {status}: {stderr}")));
         }
         match String::from_utf8(stdout) {
             Ok(text) => Answer::Said(text),
@@ -124,7 +127,8 @@ fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
 /// with the reply as a whole.
 pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {
     let (reply, marks) = watch::marks(reply, boundary);
-    let mut replies = split(&reply, boundary)?;
+    let mut replies = split(&reply, boundary, sizes::count(asks))?;
+    sizes::bounded(&mut replies, asks, || watch::names(asks));
     watch::unanswered(&mut replies, &marks, asks);
     let mut replies = replies.into_iter();
     let mut next = || replies.next().ok_or("the reply is shorter than the question");
@@ -165,7 +169,10 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
                 Ok(_) => Answer::Said("may".into()),
                 Err(why) => Answer::Unknown(why.clone()),
             },
-            other => tables.answer(other),
+            other => match tables.answer(other) {
+                Answer::Unknown(why) => Answer::Unknown(sizes::short(&why)),
+                said => said,
+            },
         });
     }
     let ended = String::from_utf8(next()?.stdout).ok().and_then(|clock| machine::finite(clock.trim()));
@@ -176,11 +183,14 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     }
 }
 
-/// `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n`, over and over.
-fn split(reply: &[u8], boundary: &str) -> Result<Vec<Reply>, String> {
+/// `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n`, over and over, and not more often than `most`.
+fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String> {
     let (open, close) = (format!("\n{boundary} ").into_bytes(), format!("\n{boundary}\n").into_bytes());
     let (mut rest, mut replies) = (reply, Vec::new());
     while let Some(at) = find(rest, &open) {
+        if replies.len() == most {
+            return Err("the reply is longer than the question".into());
+        }
         let (stdout, tail) = (&rest[..at], &rest[at + open.len()..]);
         let end = find(tail, &close).ok_or("the reply breaks off")?;
         let status = String::from_utf8_lossy(&tail[..end]);
@@ -195,8 +205,16 @@ fn split(reply: &[u8], boundary: &str) -> Result<Vec<Reply>, String> {
     }
 }
 
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+/// Where a line begins like this, with the line break before it. Each line is looked at once.
+fn find(text: &[u8], line: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = text[from..].iter().position(|byte| *byte == b'\n') {
+        if text[from + at..].starts_with(line) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
 }
 
 /// What was found in the cluster.
@@ -220,71 +238,4 @@ pub fn boundary() -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FACTS: &str = "os debian\nclock 1.5\ninit systemd\n";
-
-    fn one(stdout: &str, status: i32, stderr: &str) -> String {
-        format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
-    }
-
-    /// The head, and six tables and objects of which nothing is asked.
-    fn head() -> String {
-        one(FACTS, 0, "") + &one("", 0, "").repeat(9)
-    }
-
-    /// The last of a reply.
-    fn clock() -> String {
-        one("2.5\n", 0, "")
-    }
-
-    fn ask(body: &'static str) -> Ask {
-        Ask::Shell(body.into())
-    }
-
-    fn read(reply: &str) -> Result<Vec<Answer>, String> {
-        answers(reply.as_bytes(), &[&ask("a"), &Ask::Head, &ask("b"), &ask("a")], "--b")
-            .map(|(_, answers)| answers)
-    }
-
-    #[test]
-    fn each_ask_gets_its_own_answer() {
-        let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why") + &clock();
-        let answers = read(&reply).unwrap();
-        let said = |text: &str| Answer::Said(text.into());
-        let why = Answer::Unknown("exit 3: why".into());
-        assert_eq!(answers, [said("yes\n"), said(""), why, said("yes\n")], "the same words are asked once");
-    }
-
-    #[test]
-    fn a_reply_that_is_cut_anywhere_is_no_reply() {
-        let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock();
-        for end in 0..reply.len() {
-            assert!(read(&reply[..end]).is_err(), "cut at {end}");
-        }
-        assert!(read(&reply).is_ok());
-    }
-
-    #[test]
-    fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
-        let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
-        assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
-        assert!(read(&(reply.clone() + "more")).is_err());
-        assert!(read(&reply.replace("--b 0", "--b zero")).is_err());
-        assert!(read(&format!("Welcome to m1!\n{reply}")).is_err());
-    }
-
-    #[test]
-    fn a_machine_that_cannot_describe_itself_answers_nothing() {
-        let reply =
-            head().replacen("--b 0\n\n", "--b 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
-        assert_eq!(read(&reply).unwrap_err(), "asked for its facts: exit 1: sh: date: not found");
-    }
-
-    #[test]
-    fn a_boundary_is_never_the_same() {
-        let (one, other) = (boundary().unwrap(), boundary().unwrap());
-        assert!(one != other && one.len() == 34 && one.starts_with("--"));
-    }
-}
+mod tests;

@@ -105,6 +105,21 @@ pub enum Ask {
     Administrator,
 }
 
+/// By this first line a question declares a large answer.
+const LARGE: Sh = Sh::raw("# its answer grows with the cluster\n");
+
+impl Ask {
+    /// Shell whose answer grows with the cluster. Any other answer has a fixed limit.
+    pub fn large(shell: impl Into<Sh>) -> Ask {
+        let shell: Sh = shell.into();
+        Ask::Shell(LARGE + shell)
+    }
+
+    pub fn is_large(&self) -> bool {
+        matches!(self, Ask::Shell(shell) if shell.starts_with(&*LARGE))
+    }
+}
+
 /// What the answer must be.
 #[derive(Clone)]
 pub enum Expect {

@@ -656,7 +656,7 @@ fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
             machine.addresses.iter().map(|(ip, card)| format!("{ip} {card}")).collect();
         assert_eq!(addresses, ["198.18.0.11 eth0", "fd00::11 eth0"]);
         let routes: Vec<String> = machine.routes.iter().map(|route| route.to_string()).collect();
-        assert_eq!(routes, ["198.18.0.0/24", "10.9.8.7/32", "fd00::/64"]);
+        assert_eq!(routes, ["10.9.8.7/32", "198.18.0.0/24", "fd00::/64"]);
         // Of a member no more than what tells it from others.
         let member = [&files[..], &[("var/lib/kubelet/pki/kubelet-client-current.pem", "")]].concat();
         let (machine, _) = Root::with(&member).answers(shell, &Ask::Head);

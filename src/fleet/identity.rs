@@ -209,6 +209,9 @@ fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: 
     Some(Misfit { check: "Address", error, harmless: false })
 }
 
+/// So many routes of one machine are named.
+const MOST_ROUTES: usize = 8;
+
 /// Routes to what the cluster wants for pods or Services. A wider one only hides some of its addresses from pods.
 fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Misfit> {
     let ranges = [("pods", cluster.pods), ("services", cluster.services)];
@@ -228,7 +231,7 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Misfit> 
         })
     };
     let pairs = ranges.iter().flat_map(|range| machine.routes.iter().map(move |route| (range, route)));
-    pairs.filter_map(|(range, route)| clash(range, route)).collect()
+    pairs.filter_map(|(range, route)| clash(range, route)).take(MOST_ROUTES).collect()
 }
 
 /// Not an address that every machine has, or has on a link alone.

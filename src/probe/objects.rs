@@ -115,7 +115,7 @@ fn objects(ask: &Ask) -> &[Object] {
     }
 }
 
-fn asks_the_api(asks: &[&Ask]) -> bool {
+pub(super) fn asks_the_api(asks: &[&Ask]) -> bool {
     asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Administrator))
 }
 
@@ -139,8 +139,11 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
         return Err(format!("kubectl: no answer within {WITHIN} s"));
     }
+    if reply.status == super::sizes::TOO_LARGE {
+        return Err(reply.stderr);
+    }
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
-        return Err(format!("kubectl: exit {}: {}", reply.status, bad.join("\n")));
+        return Err(super::sizes::short(&format!("kubectl: exit {}: {}", reply.status, bad.join("\n"))));
     }
     if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::limits::Limits;
 use super::work::{Trouble, Wrong};
 use super::{Fleetwork, Member};
 use crate::diagnosis::{self, Finding, Heard};
@@ -80,7 +81,11 @@ impl<S: Shell> Fleetwork<S> {
             member.execs += 1;
             let (shell, script) = (member.shell.clone(), diagnosis::script(back, self.cluster.etcd_dir()));
             asking.spawn(async move {
-                let said = tokio::time::timeout(PATIENCE, shell.run(&script, &mut |_| {})).await;
+                let said = tokio::time::timeout(
+                    PATIENCE,
+                    shell.run_within(&script, &Limits::diagnosis(), &mut |_| {}),
+                )
+                .await;
                 (i, said.ok().and_then(|said| said.ok()))
             });
         }

@@ -9,10 +9,12 @@ use crate::machine::UNIT as UNIT_NAME;
 use crate::plan::Change;
 use crate::probe;
 use crate::shell::{Bounds, SILENCE, Shell};
-use crate::step::Fix;
+use crate::step::{Ask, Fix};
 
 /// A script that only reads or writes the lease.
 const BRIEF: Duration = Duration::from_secs(120);
+/// What is kept of what a machine says after a failure, in bytes. The script prints at most 200 lines of each of its logs.
+const DIAGNOSIS: usize = 2 << 20;
 /// The longest that any unit may run.
 const UNIT: Duration = Duration::from_secs(60 * 60);
 /// For all fixes of a script that are no units, without what they wait for. Packages over a slow link take less.
@@ -40,8 +42,9 @@ pub struct Limits {
 
 impl Limits {
     /// For questions. The machine keeps its limits if its shell still runs; this one ends what it cannot end.
-    pub(super) fn questions(&self) -> Bounds {
-        Bounds::within(self.answers.unwrap_or(self.questions.longest()))
+    pub(super) fn questions(&self, asks: &[&Ask]) -> Bounds {
+        let within = Bounds::within(self.answers.unwrap_or(self.questions.longest()));
+        Bounds { kept: probe::most(asks), ..within }
     }
 
     /// For fixes, which may wait for others for as long as the user says, and follow work that has a limit of its own.
@@ -79,8 +82,13 @@ impl Limits {
         Limits { questions, ..Limits::default() }
     }
 
+    /// For asking what a machine knows of a failure. The last that it says is the newest.
+    pub(super) fn diagnosis() -> Bounds {
+        Bounds { kept: DIAGNOSIS, end_only: true, ..Bounds::within(BRIEF) }
+    }
+
     pub(super) fn brief() -> Bounds {
-        Bounds::within(BRIEF)
+        Bounds { kept: DIAGNOSIS, ..Bounds::within(BRIEF) }
     }
 }
 

@@ -195,9 +195,10 @@ const MOST_HEARD: usize = 64 << 10;
 async fn hold<S: Shell>(shell: Arc<Told<S>>, script: Sh, nonce: String, ready: oneshot::Sender<String>) {
     let (mut said, mut ready) = (String::new(), Some(ready));
     let mut heard = |piece: &[u8]| {
-        if said.len() < MOST_HEARD {
-            said += &String::from_utf8_lossy(piece);
+        if ready.is_none() || said.len() >= MOST_HEARD {
+            return;
         }
+        said += &String::from_utf8_lossy(piece);
         if reach::is_ready(&said, &nonce)
             && let Some(ready) = ready.take()
         {

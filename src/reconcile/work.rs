@@ -150,7 +150,7 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
     let script = probe::script_within(&asks, &boundary, &shell.etcd_dir, &limits.questions);
-    let output = shell.run_untold(&script, &limits.questions(), &mut |_| {}).await?;
+    let output = shell.run_untold(&script, &limits.questions(&asks), &mut |_| {}).await?;
     let late = probe::late(&output.stdout, &asks, &boundary, &limits.questions);
     if !late.is_empty() {
         return Err(hangs(&late));
@@ -203,6 +203,9 @@ const LAST_LINES: usize = 12;
 /// How much output of a script of fixes is shown while it runs, in bytes.
 const MOST_TOLD: usize = 8 << 20;
 
+/// How many wants a script of fixes may find to hold: more than there are nodes.
+const MOST_DONE: usize = 20_000;
+
 type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
 
 /// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of `packets`
@@ -241,7 +244,8 @@ async fn try_fix<S: Shell>(
                         }
                     }
                     Heard::Said(line) => {
-                        done.extend(packets::made::reached(&line).map(packets::answer_of));
+                        let reached = packets::made::reached(&line).filter(|_| done.len() < MOST_DONE);
+                        done.extend(reached.map(packets::answer_of));
                         tell(node, &line, &mut told, events);
                         said.push_back(line);
                         if said.len() > LAST_LINES {

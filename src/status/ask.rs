@@ -42,7 +42,7 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
             (Topic::Tokens, Ask::Shell(traces(cluster) + KUBECTL + TOKENS)),
-            (Topic::Pods, Ask::Shell(traces(cluster) + KUBECTL + PODS)),
+            (Topic::Pods, Ask::large(traces(cluster) + KUBECTL + PODS)),
         ]);
     }
     all

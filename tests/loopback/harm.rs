@@ -65,12 +65,12 @@ async fn a_machine_that_begins_and_says_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_floods_is_left() {
-    is_left(Harm::Flood, Kind::Silent, "has printed more than 16384 KiB").await;
+    is_left(Harm::Flood, Kind::Silent, "has printed more than 4096 KiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_prints_one_endless_line_is_left() {
-    is_left(Harm::Line, Kind::Silent, "has printed more than 16384 KiB").await;
+    is_left(Harm::Line, Kind::Silent, "has printed more than 4096 KiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +126,21 @@ async fn channels_that_a_machine_opens_are_rejected() {
     let (accepted, rejected) = &fleet.machine("w1").seen.channels;
     assert_eq!(accepted.load(SeqCst), 0);
     assert!(rejected.load(SeqCst) >= 120, "they were opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_an_answer_that_is_too_large_is_left_with_the_name_of_the_question() {
+    let fleet = fleet(None).await;
+    fleet.machine("w1").write("etc/toy/switch", &"on\n".repeat(1 << 19));
+    let outcome = fleet.apply().await;
+    others_are_mended(&outcome);
+    let error = &outcome.left[0];
+    assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Unknown));
+    assert_eq!(error.what, "toy: cannot tell whether the switch is on");
+    assert!(
+        error.cause.iter().any(|line| line.contains("the answer is larger than 1024 KiB: if [ -e")),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

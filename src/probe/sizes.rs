@@ -1,0 +1,104 @@
+//! How large the answer to each question may be. A machine whose root lies could otherwise have ironstrap search megabytes
+//! for each question. A larger answer is unknown, and costs only the machine that gave it.
+
+use std::collections::BTreeSet;
+
+use super::objects::asks_the_api;
+use super::{Reply, shells, tables};
+use crate::step::{Ask, Object};
+
+/// The status of a reply that is too large. No process ends with it.
+pub(super) const TOO_LARGE: i32 = -2;
+
+/// The answer to a question about one machine. `containerd config dump`, the largest of them, prints about 20 KiB.
+const USUAL: usize = 1 << 20;
+/// What a machine says of itself: a machine with a thousand routes needs 20 KiB.
+const HEAD: [usize; 3] = [256 << 10, 256 << 10, 64 << 10];
+/// The texts of all files together.
+const TEXTS: usize = 2 << 20;
+/// No answer at all, or a time.
+const NEXT_TO_NOTHING: usize = 4 << 10;
+/// Objects of the cluster, without its Nodes: those of all addons of the inventory.
+const OBJECTS: usize = 6 << 20;
+/// And for each Node: it has up to 50 images with several names each, which take up to 16 KiB, and as much again for labels,
+/// conditions and managed fields. Of the 110 pods of a node, status asks about 150 bytes each.
+const EACH_NODE: usize = 48 << 10;
+/// All answers of a machine that is not asked about the cluster.
+const ALL: usize = 4 << 20;
+
+/// What the Nodes of a cluster need, by what is asked about them.
+fn of_the_cluster(asks: &[&Ask]) -> usize {
+    let objects = asks.iter().flat_map(|ask| if let Ask::Objects(all) = ask { all.as_slice() } else { &[] });
+    let nodes: BTreeSet<&Object> = objects.filter(|object| object.kind == "Node").collect();
+    OBJECTS + EACH_NODE * nodes.len()
+}
+
+/// The most that a script of these questions may print, in bytes.
+pub fn most(asks: &[&Ask]) -> usize {
+    let large = shells(asks).into_iter().filter(|ask| ask.is_large()).count();
+    ALL + of_the_cluster(asks) * (usize::from(asks_the_api(asks)) + large)
+}
+
+/// The most that each question may print, in the order of the script.
+fn each(asks: &[&Ask]) -> Vec<usize> {
+    let cluster = of_the_cluster(asks);
+    let tables = tables::NAMES.map(|name| if name == "cat" { TEXTS } else { USUAL });
+    let objects = if asks_the_api(asks) { cluster } else { NEXT_TO_NOTHING };
+    let shells = shells(asks).into_iter().map(|ask| if ask.is_large() { cluster } else { USUAL });
+    HEAD.into_iter().chain(tables).chain([objects]).chain(shells).chain([NEXT_TO_NOTHING]).collect()
+}
+
+/// How many replies a script of these questions has.
+pub(super) fn count(asks: &[&Ask]) -> usize {
+    HEAD.len() + tables::NAMES.len() + shells(asks).len() + 2
+}
+
+/// Puts the name of the question in place of each reply that is too large.
+pub(super) fn bounded(replies: &mut [Reply], asks: &[&Ask], names: impl Fn() -> Vec<String>) {
+    for (number, (reply, most)) in replies.iter_mut().zip(each(asks)).enumerate() {
+        if reply.stdout.len() + reply.stderr.len() > most {
+            let name = names().into_iter().nth(number).unwrap_or_default();
+            let mut lines = name.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let name: String = lines.next().unwrap_or_default().chars().take(100).collect();
+            let stderr = format!("the answer is larger than {} KiB: {name}", most >> 10);
+            *reply = Reply { status: TOO_LARGE, stdout: vec![], stderr };
+        }
+    }
+}
+
+/// What a machine says in place of an answer, as much of it as people read.
+pub(super) fn short(why: &str) -> String {
+    const LINES: usize = 20;
+    const WIDTH: usize = 500;
+    let mut lines = why.lines();
+    let cut = |line: &str| line.chars().take(WIDTH).collect::<String>();
+    let mut short: Vec<String> = lines.by_ref().take(LINES).map(cut).collect();
+    let more = lines.count();
+    short.extend((more > 0).then(|| format!("… and {more} more lines")));
+    short.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(nodes: usize) -> Vec<Ask> {
+        let nodes = (0..nodes).map(|n| Ask::Objects(vec![Object::node(&format!("w{n}"))]));
+        [Ask::Nodes, Ask::large("all pods")].into_iter().chain(nodes).collect()
+    }
+
+    #[test]
+    fn a_cluster_of_a_thousand_nodes_fits_and_a_worker_has_little_room() {
+        let all = asks(1000);
+        let all: Vec<&Ask> = all.iter().collect();
+        // A Node with 50 images, as the API server gives it with all its managed fields.
+        let (node, pods) = (32 << 10, 110 * 200);
+        let each = each(&all);
+        assert_eq!(each.len(), count(&all));
+        assert!(each[9] > 1000 * node && each[10] > 1000 * pods, "{each:?}");
+        assert!(most(&all) > each[9] + each[10]);
+        let worker = Ask::Shell("echo a".into());
+        assert_eq!((most(&[&worker]), self::each(&[&worker])[10]), (4 << 20, 1 << 20));
+        assert_eq!(self::each(&[&worker])[9], 4 << 10, "a worker is asked nothing about the cluster");
+    }
+}

@@ -1,0 +1,114 @@
+use super::*;
+
+const FACTS: &str = "os debian\nclock 1.5\ninit systemd\n";
+
+fn one(stdout: &str, status: i32, stderr: &str) -> String {
+    format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
+}
+
+/// The head, and six tables and objects of which nothing is asked.
+fn head() -> String {
+    one(FACTS, 0, "") + &one("", 0, "").repeat(9)
+}
+
+/// The last of a reply.
+fn clock() -> String {
+    one("2.5\n", 0, "")
+}
+
+fn ask(body: &'static str) -> Ask {
+    Ask::Shell(body.into())
+}
+
+fn read(reply: &str) -> Result<Vec<Answer>, String> {
+    answers(reply.as_bytes(), &[&ask("a"), &Ask::Head, &ask("b"), &ask("a")], "--b")
+        .map(|(_, answers)| answers)
+}
+
+#[test]
+fn each_ask_gets_its_own_answer() {
+    let reply = head() + &one("yes\n", 0, "") + &one("half", 3, "why") + &clock();
+    let answers = read(&reply).unwrap();
+    let said = |text: &str| Answer::Said(text.into());
+    let why = Answer::Unknown("exit 3: why".into());
+    assert_eq!(answers, [said("yes\n"), said(""), why, said("yes\n")], "the same words are asked once");
+}
+
+#[test]
+fn a_reply_that_is_cut_anywhere_is_no_reply() {
+    let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock();
+    for end in 0..reply.len() {
+        assert!(read(&reply[..end]).is_err(), "cut at {end}");
+    }
+    assert!(read(&reply).is_ok());
+}
+
+#[test]
+fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
+    let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
+    assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
+    assert!(read(&(reply.clone() + "more")).is_err());
+    assert!(read(&reply.replace("--b 0", "--b zero")).is_err());
+    assert!(read(&format!("Welcome to m1!\n{reply}")).is_err());
+}
+
+#[test]
+fn a_machine_that_cannot_describe_itself_answers_nothing() {
+    let reply = head().replacen("--b 0\n\n", "--b 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
+    assert_eq!(read(&reply).unwrap_err(), "asked for its facts: exit 1: sh: date: not found");
+}
+
+#[test]
+fn a_boundary_is_never_the_same() {
+    let (one, other) = (boundary().unwrap(), boundary().unwrap());
+    assert!(one != other && one.len() == 34 && one.starts_with("--"));
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_unknown_and_has_a_name() {
+    let large = "x\n".repeat((1 << 19) + 1);
+    let reply = head() + &one(&large, 0, "") + &one("b\n", 0, "") + &clock();
+    let answers = read(&reply).unwrap();
+    let why = Answer::Unknown("the answer is larger than 1024 KiB: a".into());
+    assert_eq!((&answers[0], &answers[2]), (&why, &Answer::Said("b\n".into())), "and costs no other answer");
+    let noise = head() + &one("", 1, &large) + &one("b\n", 0, "") + &clock();
+    assert_eq!(read(&noise).unwrap()[0], why);
+    let error = "cannot open\n".repeat(5000);
+    let said = head() + &one("", 1, &error) + &one("b\n", 0, "") + &clock();
+    let Answer::Unknown(why) = read(&said).unwrap().remove(0) else { panic!() };
+    assert_eq!((why.lines().count(), why.lines().last()), (21, Some("… and 4980 more lines")));
+    let facts =
+        one(&format!("{FACTS}{large}"), 0, "") + &one("", 0, "").repeat(9) + &one("a", 0, "").repeat(2);
+    assert_eq!(
+        read(&facts).unwrap_err(),
+        "asked for its facts: the answer is larger than 256 KiB: its facts"
+    );
+}
+
+#[test]
+fn tables_and_objects_that_are_too_large_are_unknown() {
+    let large = "x\n".repeat(4 << 20);
+    let asks = [Ask::File("/a".into()), Ask::Nodes, Ask::Packages(vec!["a".into()])];
+    let asks: Vec<&Ask> = asks.iter().collect();
+    let mut reply = one(FACTS, 0, "") + &one("", 0, "").repeat(2);
+    (0..7).for_each(|_| reply += &one(&large, 0, ""));
+    let (_, answers) = answers((reply + &clock()).as_bytes(), &asks, "--b").unwrap();
+    for (answer, name) in answers.iter().zip(["stat", "kubectl get", "dpkg-query"]) {
+        let Answer::Unknown(why) = answer else { panic!("{name}: {answer:?}") };
+        assert!(why.starts_with("the answer is larger than ") && why.ends_with(name), "{why}");
+    }
+}
+
+#[test]
+fn a_flood_of_marks_and_of_answers_is_no_reply() {
+    let asks = [Ask::Shell(Sh::raw("a line\n".repeat(2000).leak())), Ask::Head, ask("b"), ask("a")];
+    let asks: Vec<&Ask> = asks.iter().collect();
+    for line in ["\n--b late 10 7 sh", "\n--b 0\n\n--b", "\n--b", "\n"] {
+        let flood = line.repeat((1 << 20) / line.len());
+        let reply = head() + &flood + &one("yes\n", 0, "") + &clock();
+        if let Ok((_, said)) = answers(reply.as_bytes(), &asks, "--b") {
+            assert!(matches!(&said[0], Answer::Unknown(why) if why.contains("is larger than")), "{line:?}");
+        }
+        assert!(late(reply.as_bytes(), &asks, "--b", &Limits::default()).len() <= 64, "{line:?}");
+    }
+}
