@@ -1,3 +1,5 @@
+//! What a machine says of itself, and what no machine may say.
+
 use super::*;
 
 const FACTS: &str = "os debian\ncodename trixie\narch x86_64\nuid 0\nclock 1795278001.250000000\ncpus 4\n\

@@ -1,3 +1,5 @@
+//! Replies of machines, whole, cut and too large.
+
 use super::*;
 
 const FACTS: &str = "os debian\nclock 1.5\ninit systemd\n";

@@ -1,3 +1,5 @@
+//! Ways between machines, and what is made of them.
+
 use super::*;
 use crate::cluster::{Flannel, Role};
 
