@@ -72,32 +72,53 @@ done
 wait
 '
 
+# fields PATH...: reads a list of the API server as JSON. For each item it prints "PATH<tab>VALUE" for each of these fields, and
+# then "end". A field is found by its path alone: a tenant chooses keys and values of annotations and labels. Strings keep the
+# escapes of JSON, so each stays on its line. kubectl's own formats have no limit on the number of items.
+fields() {
+  LC_ALL=C grep -oE '"([^"\\]|\\.)*":?|[][{}]|-?[0-9.]+|true|false' | awk -v paths=" $* " '
+    function path() {
+      at = ""
+      for (i = 3; i <= depth; i++) if (key[i] != "") at = at (at == "" ? "" : ".") key[i]
+      return at
+    }
+    /^[[{]/ { depth++; key[depth] = ""; next }
+    /^[]}]/ { depth--; if (depth == 2 && key[1] == "items") print "end"; next }
+    /^".*":$/ { key[depth] = substr($0, 2, length($0) - 3); next }
+    depth >= 3 && key[1] == "items" && index(paths, " " path() " ") {
+      gsub(/^"|"$/, "")
+      print at "\t" $0
+    }'
+}
+
 # pods_of NODE...: "pod:NODE ADDRESS PORT" for one running pod on each of these nodes that has one with an address of its own. A pod
 # that is being deleted may not answer any more, and one in a namespace of `policed` may not have to. It reads the first 500 pods of
 # the cluster. Fails with kubectl's words on standard output.
 pods_of() {
   pods=$(kubectl get --raw '/api/v1/pods?limit=500&fieldSelector=status.phase%3DRunning,spec.hostNetwork%3Dfalse' --request-timeout=2s 2>&1) ||
     { echo "$pods" | head -n 1; return 1; }
-  printf '%s\n' "$pods" | grep -o -e '"namespace":"[^"]*","uid"' -e '"creationTimestamp":"' -e '"deletionTimestamp":"' -e '"nodeName":"[^"]*"' -e '"podIP":"[^"]*"' -e '"containerPort":[0-9]*,"protocol":"TCP"' |
-    awk -F '"' -v nodes=" $* " -v policed=" ${policed-}" '
-      /^"namespace"/ { space = $4 }
-      /^"containerPort"/ { split($3, a, /[:,]/); if (port == "") port = a[2] }
-      /^"creationTimestamp"/ { node = port = gone = "" }
-      /^"deletionTimestamp"/ { gone = 1 }
-      /^"nodeName"/ { node = $4 }
-      /^"podIP"/ {
-        if (!gone && !index(policed, " " space " ") && node != "" && index(nodes, " " node " ") && $4 ~ /^[0-9a-f.:]+$/ && !(node in found)) {
+  printf '%s\n' "$pods" |
+    fields metadata.namespace metadata.deletionTimestamp spec.nodeName spec.containers.ports.containerPort spec.containers.ports.protocol status.podIP |
+    awk -F '\t' -v nodes=" $* " -v policed=" ${policed-}" '
+      $1 == "metadata.namespace" { space = $2 }
+      $1 == "metadata.deletionTimestamp" { gone = 1 }
+      $1 == "spec.nodeName" { node = $2 }
+      $1 == "spec.containers.ports.containerPort" { last = $2 }
+      $1 == "spec.containers.ports.protocol" && $2 == "TCP" && port == "" { port = last }
+      $1 == "status.podIP" { address = $2 }
+      $1 == "end" {
+        if (!gone && !index(policed, " " space " ") && node ~ /^[a-z0-9][a-z0-9.-]*$/ && index(nodes, " " node " ") && address ~ /^[0-9a-f.:]+$/ && !(node in found)) {
           found[node] = 1
-          print "pod:" node, $4, port == "" ? 1 : port
+          print "pod:" node, address, port ~ /^[0-9]+$/ ? port : 1
         }
-        node = port = ""
+        space = node = address = port = last = gone = ""
       }'
 }
 
 # find_policed: sets `policed` to the namespaces that have a NetworkPolicy.
 find_policed() {
   policed=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null |
-    grep -o '"namespace":"[^"]*","uid"' | cut -d '"' -f 4 | sort -u | tr '\n' ' ') || policed=
+    fields metadata.namespace | sed -n 's/^metadata\.namespace\t//p' | sort -u | tr '\n' ' ') || policed=
 }
 
 # unless_policed SAID NODE...: SAID, which `packets` said. Where a pod is silent in it, a NetworkPolicy may be why: then pods of

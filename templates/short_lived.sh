@@ -16,7 +16,7 @@ delete_made() {
   kubectl -n kube-system delete pods -l "$MADE" "$@" >/dev/null 2>&1 || :
 }
 
-# made_pods: "NODE PHASE ADDRESS/REASON" for each of them. A kubelet writes the status of its pods, and a line break in its words must
+# made_pods: "NODE PHASE ADDRESS/REASON" for each of them, and what the container of a pending one waits for. A kubelet writes the status of its pods, and a line break in its words must
 # not look like another pod, so it comes as JSON.
 made_pods() {
   made_status=$(kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
@@ -26,14 +26,18 @@ made_pods() {
       return match(status, "\"" key "\":\"[A-Za-z0-9.:]*\"") ? substr(status, RSTART + length(key) + 4, RLENGTH - length(key) - 5) : ""
     }
     NF == 2 {
-      status = $2; phase = value("phase"); address = value("podIP")
+      status = $2; phase = value("phase"); address = value("podIP"); waits = ""
+      if (phase == "Pending" && match(status, /"waiting":{("message":"([^"\\]|\\.)*",)?"reason":"[A-Za-z]*"/)) {
+        waits = substr(status, RSTART, RLENGTH - 1)
+        sub(/^.*"/, " ", waits)
+      }
       # Reasons of containers stand before the phase.
       sub(/^.*"phase":/, "", status)
-      print $1, phase, address "/" value("reason")
+      print $1, phase, address "/" value("reason") waits
     }'
 }
 
-# made_why NODE: the last thing that went wrong with the pod of this node.
+# made_why NODE: the last event of the pod of this node, which is evidence and no more: every kubelet may write one.
 made_why() {
   kubectl -n kube-system get events --request-timeout=5s --field-selector "involvedObject.name=ironstrap-packets-$1,type=Warning" \
     -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}' 2>&1 | grep . | tail -n 1 | cut -c 1-300
@@ -70,7 +74,7 @@ ask_nodes() {
   self=$1 image=$2
   shift 2
   delete_made --timeout=20s
-  there=$(pods_of "$@") || { echo "$there"; return 1; }
+  there=$(pods_of "$@") || { echo "packets: cannot list pods: $there"; return 1; }
   lacking=
   for node; do case "
 $there" in *"
@@ -88,8 +92,8 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
     '') echo "packets: pod:$node is not checked: $(echo "$refused" | grep "ironstrap-packets-$node\"" | head -n 1)" ;;
     *' Pending '* | *' Running /'*)
       why=$(made_why "$node")
-      case $why in
-      *NeverPull*) echo "packets: pod:$node is not checked: $why" ;;
+      case $line in
+      *' ErrImageNeverPull') echo "packets: pod:$node is not checked: ${why:-its kubelet does not have the image}" ;;
       *) echo "packets: no new pod comes to run on $node: ${why:-it says nothing of why}"; wrong=yes ;;
       esac ;;
     *' Running '*) line=${line##* }; pods="$pods pod:$node ${line%%/*} 1" ;;

@@ -208,7 +208,7 @@ fn connections_and_queries_are_told_apart_by_what_comes_back() {
 #[test]
 fn of_each_node_one_running_pod_is_asked() {
     // Cut down from what an API server says.
-    let pods = r#"{"items":[{"metadata":{"managedFields":[{"f:spec":"k:{\"containerPort\":9,\"protocol\":\"TCP\"}"}],"annotations":{"x":"{\"nodeName\":\"w9\",\"podIP\":\"1.1.1.1\"}"}},"spec":{"containers":[{"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":8080,"protocol":"TCP"}]}],"nodeName":"m1"},"status":{"podIP":"10.244.0.2","podIPs":[{"ip":"10.244.0.2"}]}},{"spec":{"containers":[{}],"nodeName":"w1"},"status":{"podIP":"10.244.1.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"containers":[{}],"nodeName":"w2"},"status":{"podIP":"10.244.2.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"nodeName":"w2"},"status":{}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z"},"spec":{"containers":[{}],"nodeName":"w3"},"status":{"podIP":"10.244.3.7"}},{"spec":{"containers":[{"ports":[{"containerPort":80,"protocol":"TCP"}]}],"nodeName":"w1"},"status":{"podIP":"10.244.1.8"}},{"spec":{"nodeName":"x"},"status":{"podIP":"10.244.9.8"}}]}"#;
+    let pods = r#"{"items":[{"metadata":{"managedFields":[{"f:spec":"k:{\"containerPort\":9,\"protocol\":\"TCP\"}"}],"annotations":{"x":"{\"nodeName\":\"w9\",\"podIP\":\"1.1.1.1\"}","nodeName":"w1","podIP":"6.6.6.6","deletionTimestamp":"x","spec.nodeName":"w3"}},"spec":{"containers":[{"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":8080,"protocol":"TCP"}]}],"nodeName":"m1"},"status":{"podIP":"10.244.0.2","podIPs":[{"ip":"10.244.0.2"}]}},{"spec":{"containers":[{}],"nodeName":"w1"},"status":{"podIP":"10.244.1.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"containers":[{}],"nodeName":"w2"},"status":{"podIP":"10.244.2.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"nodeName":"w2"},"status":{}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z"},"spec":{"containers":[{}],"nodeName":"w3"},"status":{"podIP":"10.244.3.7"}},{"spec":{"containers":[{"ports":[{"containerPort":80,"protocol":"TCP"}]}],"nodeName":"w1"},"status":{"podIP":"10.244.1.8"}},{"spec":{"nodeName":"x"},"status":{"podIP":"10.244.9.8"}}]}"#;
     for shell in common::shells() {
         let stands = format!("kubectl() {{ cat <<'X'\n{pods}\nX\n}}");
         let said = run(shell, &[], &stands, "pods_of m1 w1 w2 w3");
@@ -228,7 +228,9 @@ fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
     };
     let pods = [("shop", "w1", "1.1.1.1"), ("web", "w1", "1.1.1.2"), ("shop", "w2", "1.1.1.3")];
     let pods = pods.map(|(space, node, ip)| pod(space, node, ip)).join(",");
-    let policies = r#"{"items":[{"metadata":{"name":"deny","namespace":"shop","uid":"2"}}]}"#;
+    let pods = format!(r#"{{"items":[{pods}]}}"#);
+    // What a tenant may write on a policy.
+    let policies = r#"{"items":[{"metadata":{"name":"deny","namespace":"shop","uid":"2","annotations":{"namespace":"web","uid":"3"}}}]}"#;
     for shell in common::shells() {
         for (policies, silent, says) in [
             (policies, "pod:w1 silent\npod:w2 silent", "dns reached\npod:w1 reached\n"),
@@ -278,13 +280,18 @@ const MADE: Made = Made {
     from_within: "",
 };
 
+/// The kubelet of w1 does not have the image.
+const NEVER: &str = "w1 Pending / ErrImageNeverPull\nw2 Running 10.244.2.9/";
+
 /// As kubectl prints pods of these lines, in the words of printf: "NODE PHASE ADDRESS/REASON".
 fn statuses(made: &str) -> String {
     let status = |line: &str| {
         let (node, rest) = line.split_once(' ').unwrap();
         let (phase, rest) = rest.split_once(' ').unwrap();
         let (address, reason) = rest.split_once('/').unwrap();
-        let waits = r#""containerStatuses":[{"state":{"waiting":{"message":"\\nw2\\t{\\"phase\\":\\"Failed\\"}","reason":"Other"}}}]"#;
+        let (reason, waiting) = reason.split_once(' ').unwrap_or((reason, "Other"));
+        let waits = r#""containerStatuses":[{"state":{"waiting":{"message":"\\nw2\\t{\\"phase\\":\\"Failed\\"}","reason":"Other"}}}]"#
+            .replace("Other", waiting);
         let given = |key: &str, value: &str| {
             if value.is_empty() { String::new() } else { format!(r#","{key}":"{value}""#) }
         };
@@ -358,7 +365,10 @@ fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
         ),
         (all, true, format!("{w1}{w2}packets: pod:m1 is reached\n")),
     ];
+    let never = Made { made: NEVER, from_here: "pod:w2 reached", ..MADE };
+    let says = format!("packets: pod:w1 is not checked: Failed: no network\n{w2}");
     for shell in common::shells() {
+        assert_eq!(never.run(shell).1, says, "{shell}");
         for (made, good, says) in &rows {
             let (went, said, log) = made.run(shell);
             assert_eq!((went, &said), (*good, says), "{shell}");
@@ -414,6 +424,8 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
     assert_eq!(want.about, ["m1", "w1"]);
     assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "nobody else is there");
     assert_eq!(packets::made::reached("packets: pod:w1 is reached"), Some("w1"));
+    let event = "packets: pod:w1 is not checked: words of an event, and w1 is reached";
+    assert_eq!(packets::made::reached(event), None);
     for other in [
         "packets: pod:w1 is silent",
         "packets: pod:w1 is not checked: x is reached by none",

@@ -128,12 +128,12 @@ fn cordoned(node: &str) -> Want {
 }
 
 /// Prints the pods of a node, a line each: name, kind of the owner, phase, whether the kubelet itself made it, whether
-/// it has volumes that end with it.
+/// it has volumes that end with it. A tenant chooses the annotations, so they come as JSON, which keeps them on their line.
 fn pods(node: &str, filter: &'static str) -> Sh {
     let ask = Sh::raw(
         r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
-pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences[?(@.controller==true)].kind}{"\t"}{.status.phase}{"\t"}{.metadata.annotations.kubernetes\.io/config\.mirror}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
-echo "$pods" | awk -F '\t' '$1 != "" && $2 != "DaemonSet" && $4 == "" FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#,
+pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences[?(@.controller==true)].kind}{"\t"}{.status.phase}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
+echo "$pods" | awk -F '\t' 'NF == 5 && $2 != "DaemonSet" && $4 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#,
     );
     KUBECTL + ask.replaced("NODE", node).replaced("FILTER", Sh::raw(filter))
 }
@@ -196,6 +196,25 @@ mod tests {
     use crate::pki::Trust;
     use crate::plan::{self, Change, State};
     use crate::probe::Answer;
+
+    #[test]
+    fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
+        let script = pods("w1", "").to_string();
+        let (_, reads) = script.split_once("echo \"$pods\" | ").unwrap();
+        let pod = |name: &str, annotations: &str| format!("shop/{name}\t\tRunning\t{annotations}\t\n");
+        let lines = pod("static", r#"{"a":"b","kubernetes.io/config.mirror":"1"}"#)
+            + &pod("plain", "")
+            + &pod(
+                "web",
+                r#"{"x":"{\"kubernetes.io/config.mirror\":\"1\"}","y":",\"kubernetes.io/config.mirror\":\"1\""}"#,
+            );
+        for shell in ["sh", "bash"] {
+            let run = format!("printf '%s' \"$1\" | {reads}");
+            let output = std::process::Command::new(shell).args(["-c", &run, "sh", &lines]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "shop/plain\nshop/web\n", "{shell}");
+        }
+        assert!(script.contains("{.metadata.annotations}"), "JSON has no line break: {script}");
+    }
 
     /// What is to be done about etcd for a node, by what a control plane says of etcd's members, and its own machine of itself.
     fn about_etcd(node: &Node, has: &[&str], members: &str) -> Vec<Change> {

@@ -250,7 +250,7 @@ async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_ch
         m1.command(
             "kubectl",
             &format!(
-                "case $* in\n*'get --raw'*) echo '{{\"spec\":{{\"nodeName\":\"m1\"}},\"status\":{{\"podIP\":\"127.0.0.1\"}}}}' ;;\n\
+                "case $* in\n*'get --raw'*) echo '{{\"items\":[{{\"metadata\":{{\"namespace\":\"web\"}},\"spec\":{{\"nodeName\":\"m1\"}},\"status\":{{\"podIP\":\"127.0.0.1\"}}}}]}}' ;;\n\
                  *'create -f'*) grep -o 'ironstrap-packets-[a-z0-9]*' >>$ROOT/pods ;;\n*' delete '*) echo delete >>$ROOT/pods ;;\n\
                  *) printf 'w1\\t%s\\n' '{became}' ;;\nesac"
             ),

@@ -39,7 +39,8 @@ pub const SILENT: &str = "a pod that was made there does not answer";
 
 /// The node whose pod answered, where a line of that fix says so.
 pub fn reached(line: &str) -> Option<&str> {
-    line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")
+    let node = line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")?;
+    (!node.contains(' ')).then_some(node)
 }
 
 /// The nodes that lines of that fix find a fault of, and what is wrong there. Where no node's pod answers, the one that asks may
