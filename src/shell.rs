@@ -158,7 +158,8 @@ pub const KUBECTL: Sh = Sh::raw(
 pub const READY: Sh = Sh::raw("patiently kubectl get --raw /readyz >/dev/null\n");
 
 /// Defines `kubectl`, for fixes of what is in the cluster: an API server that goes away in between, for whatever reason,
-/// is waited for. One that has just come back refuses what it does not know its administrator may do yet.
+/// is waited for. One that has just come back refuses what it does not know its administrator may do yet. Each line that it
+/// says of its own is marked: no word of the cluster looks like a line that ironstrap reads.
 pub fn kubectl() -> Sh {
     KUBECTL.replaced("kubectl() {", Sh::raw("kubectl_once() {")) + PERSISTENT + READY
 }
@@ -177,7 +178,7 @@ const PERSISTENT: &str = r#"kubectl() {
     renew
     sleep 1
   done
-  [ -z "$k_said" ] || printf '%s\n' "$k_said" >&2
+  [ -z "$k_said" ] || printf '%s\n' "$k_said" | sed 's/^/kubectl: /' >&2
   return $k_r
 }
 "#;

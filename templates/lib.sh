@@ -272,14 +272,15 @@ waited() {
 }
 
 # patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
-# time; says at the end what it said last. A single try must end well within a lease. One that fails with 76 says that no
+# time; says at the end what it said last, indented: words of the cluster must not look like a line that ironstrap reads. A
+# single try must end well within a lease. One that fails with 76 says that no
 # waiting helps, and why.
 patiently() {
   patient_since=$(date +%s)
   patience_ends=$((patient_since + PATIENCE))
   until "$@" 2>"$RUN/patience"; do
-    [ $? != 76 ] || { echo "no waiting helps: $(cat "$RUN/patience")" >&2; return 1; }
-    if [ "$(date +%s)" -ge "$patience_ends" ]; then cat "$RUN/patience" >&2; waited >&2; return 1; fi
+    [ $? != 76 ] || { echo "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
+    if [ "$(date +%s)" -ge "$patience_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; waited >&2; return 1; fi
     if why=$(hopeless "$patient_since"); then echo "no waiting helps: $why" >&2; return 1; fi
     renew
     sleep 0.5

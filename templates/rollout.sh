@@ -22,38 +22,48 @@ up() {
 
 # stuck NAMESPACE KIND/NAME: says which pod of it cannot start, and why; fails where there is none. A kubelet tries to pull
 # an image ever more rarely (kubernetes.io, "Images"), so a pod without its image is made again once: the image may be there
-# by now. A pod without a node, or that the API server refuses, gets time, for nodes and quotas come back.
+# by now. A pod without a node, or that the API server refuses, gets time, for nodes and quotas come back. Of a refused pod
+# only the newest ReplicaSet counts, because its controller alone writes its status. Every kubelet and many tenants may write
+# an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait for those goes on.
 stuck() {
   stuck_since=${patient_since:-$(date +%s)}
-  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\n"}{end}') || return 1
-  stuck_events=$(kubectl -n "$1" get events --field-selector reason=FailedCreate -o 'jsonpath={range .items[*]}event{"\t"}{.involvedObject.kind}/{.involvedObject.name}{"\t"}{.lastTimestamp}{"\t"}{.message}{"\n"}{end}') || return 1
-  # The message of an event is anybody's who may write one, and could have lines of its own that look like a pod.
-  stuck_events=$(printf '%s\n' "$stuck_events" | grep '^event' || :)
-  stuck_said=$(printf '%s\n' "$stuck_events" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
+  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\n"}{end}') || return 1
+  stuck_sets=
+  case $2 in Deployment/*)
+    stuck_sets=$(kubectl -n "$1" get replicasets -o 'jsonpath={range .items[*]}set{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.creationTimestamp}{"\t"}{.status.conditions[?(@.type=="ReplicaFailure")]}{"\n"}{end}') || return 1 ;;
+  esac
+  stuck_said=$(printf '%s\n' "$stuck_sets" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
     -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" '
     # A ReplicaSet is called after its Deployment.
     function owned(by) {
       if (by ~ /^ReplicaSet\//) { sub(/-[^-]*$/, "", by); sub(/^ReplicaSet/, "Deployment", by) }
       return by == object
     }
-    function message(json) {
-      if (!match(json, /"message":"([^"\\]|\\.)*"/)) return json
-      json = substr(json, RSTART + 11, RLENGTH - 12)
+    function field(json, name) {
+      if (!match(json, "\"" name "\":\"([^\"\\\\]|\\\\.)*\"")) return ""
+      json = substr(json, RSTART + length(name) + 4, RLENGTH - length(name) - 5)
       gsub(/\\"/, "\"", json)
       return json
     }
+    function message(json) { return field(json, "message") == "" ? json : field(json, "message") }
+    # A kubelet may write the status of the pods on its own node, so a pod that has a node was scheduled.
     function reason() {
-      if ($6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
+      if ($8 == "" && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
       if ($5 ~ /"reason":"(ErrImageNeverPull|InvalidImageName)"/ ||
         $5 ~ /"reason":"(ErrImagePull|ImagePullBackOff)"/ && $5 ~ /: not found|pull access denied|401 Unauthorized|403 Forbidden/)
         return $4 " pod " namespace "/" $3 " has no image: " message($5)
     }
-    !owned($2) { next }
-    $1 == "event" && $4 ~ /forbidden/ && ($3 >= since || waited >= 40) { print "- no pod of " object " in " namespace " is let in: " $4 }
+    function refused(json) {
+      if (json !~ /"status":"True"/ || message(json) !~ /forbidden/) return ""
+      if (field(json, "lastTransitionTime") < since && waited < 40) return ""
+      return "- no pod of " object " in " namespace " is let in: " message(json)
+    }
+    $1 == "set" && $2 == object && $3 > set_made { set_made = $3; no = refused($4) }
+    $1 != "pod" || !owned($2) { next }
     # Pods of earlier versions of a Deployment stay until the newest can start, and may be stuck for another reason.
-    $1 == "pod" && $7 > made { made = $7; by = $2 }
-    $1 == "pod" && reason() { why[$2] = reason() }
-    END { if (why[by]) print why[by] }' | head -n 1)
+    $7 > made { made = $7; by = $2 }
+    reason() { why[$2] = reason() }
+    END { if (no) print no; else if (why[by]) print why[by] }')
   [ -n "$stuck_said" ] || return 1
   stuck_uid=${stuck_said%% *} stuck_said=${stuck_said#* }
   case $2,$stuck_uid in
@@ -65,6 +75,17 @@ stuck() {
     ;;
   esac
   printf '%s\n' "$stuck_said" >&2
+}
+
+# not_up NAMESPACE DAEMONSET NODE...: says on which of these Nodes it has no pod that is ready, where it has one on another
+# Node of the cluster. Where none is ready, the fault is not that of a Node.
+not_up() {
+  not_up_namespace=$1 not_up_object=DaemonSet/$2
+  shift 2
+  not_up_pods=$(kubectl -n "$not_up_namespace" get pods -o 'jsonpath={range .items[*]}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.spec.nodeName}{"\t"}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 0
+  printf '%s\n' "$not_up_pods" | awk -F '\t' -v object="$not_up_object" -v nodes="$*" '
+    NF == 3 && $1 == object && $3 == "True" { up[$2] = 1; any = 1 }
+    END { n = split(nodes, all, " "); for (i = 1; any && i <= n; i++) if (!(all[i] in up)) print "rollout: " object " is not up on " all[i] }'
 }
 
 # dying NAMESPACE KIND/NAME: has its pods that keep dying made again, so that they try at once.

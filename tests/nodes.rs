@@ -124,19 +124,20 @@ fn a_stranger_is_not_waited_for() {
     assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "unknown is not enough");
 }
 
-/// Waits for Deployment net/web with a cluster that has this pod and this event of it, for so many seconds already; the
-/// status of each of two tries, and what they said and asked.
-fn waits_for(pod: &str, event: &str, seconds: u64) -> Vec<(String, String)> {
+/// Waits for Deployment net/web with a cluster that has this pod and this ReplicaSet of it, for so many seconds already, while
+/// somebody writes events; the status of each of two tries, and what they said and asked.
+fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
     let cluster = common::lab();
     let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
     let script = rollout::waiting(&cx, &[Object::new("apps/v1", "Deployment", "net", "web")]);
+    let forged = r#"event\tReplicaSet/web-77f\t2999-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
     let head = format!(
         "exec 3>&1\nset -u\nuid=1 patient_since=$(($(date +%s) - {seconds}))\n\
          patiently() {{ for n in 1 2; do r=0; \"$@\" || r=$?; echo $r >&3; uid=2; done; }}\n\
-         kubectl() {{ case \"$3 $4\" in 'get pods') printf '{pod}\\n' ;; 'get events') printf '{event}\\n' ;;\n\
-         'delete pod') echo \"deleted $5\" >&2 ;; *) return 1 ;; esac; }}\n"
+         kubectl() {{ case \"$3 $4\" in 'get pods') printf '{pod}\\n' ;; 'get replicasets') printf '{set}\\n' ;;\n\
+         'get events') printf '{forged}\\n' ;; 'delete pod') echo \"deleted $5\" >&2 ;; *) return 1 ;; esac; }}\n"
     );
     let one = |shell: &str| {
         let output = common::run(shell, &format!("{head}{script}"));
@@ -150,7 +151,7 @@ fn waits_for(pod: &str, event: &str, seconds: u64) -> Vec<(String, String)> {
 fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
     let pod = |reason: &str, why: &str| {
         format!(
-            r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z"#
+            r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1"#
         )
     };
     for (ended, said) in waits_for(&pod("ImagePullBackOff", r#"no \\"web:9\\": web:9: not found"#), "", 0) {
@@ -160,8 +161,7 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
             "deleted web-77f-x\npod net/web-77f-x has no image: no \"web:9\": web:9: not found\n"
         );
     }
-    let older = pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace(":00Z", ":00Z\\n");
-    let forged = format!(r"event\tNode/w1\t2999\tforged\n{}", pod("ErrImagePull", "web:9: not found"));
+    let older = pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace("\\tw1", "\\tw1\\n");
     for pod in [
         older.replace("2026", "2025") + &pod("ContainerCreating", "").replace("$uid", "3"),
         pod("ImagePullBackOff", "connection refused"),
@@ -170,7 +170,7 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
         String::new(),
     ] {
         assert!(
-            waits_for(&pod, &forged, 0).iter().all(|(ended, said)| ended == "1 1" && said.is_empty()),
+            waits_for(&pod, "", 60).iter().all(|(ended, said)| ended == "1 1" && said.is_empty()),
             "{pod}"
         );
     }
@@ -178,23 +178,70 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
 
 #[test]
 fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
-    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z"#;
-    let event = r#"event\tReplicaSet/web-77f\t2001-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
+    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\t"#;
+    let set = r#"set\tDeployment/web\t2026-11-28T21:00:00Z\t{"lastTransitionTime":"2001-01-01T00:00:00Z","message":"pods \\"web-77f-\\" is forbidden: no","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}"#;
     let cases = [
         (pod, "", "pod net/web-77f-x has no node: 0/3 nodes are available\n"),
-        ("", event, "no pod of Deployment/web in net is let in: pods \"web-77f-\" is forbidden: no\n"),
+        ("", set, "no pod of Deployment/web in net is let in: pods \"web-77f-\" is forbidden: no\n"),
     ];
-    for (pod, event, words) in cases {
-        assert!(waits_for(pod, event, 10).iter().all(|(ended, _)| ended == "1 1"), "{words}");
-        for (ended, said) in waits_for(pod, event, 60) {
+    for (pod, set, words) in cases {
+        assert!(waits_for(pod, set, 10).iter().all(|(ended, _)| ended == "1 1"), "{words}");
+        for (ended, said) in waits_for(pod, set, 60) {
             assert_eq!((ended.as_str(), said), ("76 76", words.repeat(2)));
         }
     }
-    let fresh = event.replace("2001", "2999");
+    let fresh = set.replace("2001", "2999");
     assert!(
         waits_for("", &fresh, 0).iter().all(|(ended, _)| ended == "76 76"),
         "what is refused now, is refused"
     );
+    let newer = r"set\tDeployment/web\t2026-11-28T22:00:00Z\t";
+    for (pod, set) in [
+        // A kubelet says that of a pod which it has.
+        (format!("{pod}w1"), String::new()),
+        (String::new(), set.replace("\"True\"", "\"False\"")),
+        (String::new(), set.replace("Deployment/web", "Deployment/other")),
+        (String::new(), format!("{fresh}\\n{newer}")),
+    ] {
+        assert!(waits_for(&pod, &set, 60).iter().all(|(ended, _)| ended == "1 1"), "{pod}{set}");
+    }
+}
+
+#[test]
+fn workers_without_a_pod_that_others_have_are_named() {
+    let cluster = common::lab();
+    let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
+    let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
+    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")]);
+    let pods = |w1: &str| {
+        let others: String = cluster
+            .nodes
+            .iter()
+            .filter(|node| node.name != "w1")
+            .fold(String::new(), |all, node| format!(r"{all}DaemonSet/web\t{}\tTrue\n", node.name));
+        format!("case $* in *'get pods'*) printf '{others}{w1}' ;; *) return 1 ;; esac")
+    };
+    let says = "rollout: DaemonSet/web is not up on w1\n";
+    for (w1, said) in [
+        ("", says),
+        (r"DaemonSet/web\tw1\tFalse\n", says),
+        (r"DaemonSet/other\tw1\tTrue\n", says),
+        (r"DaemonSet/web\tw1\tTrue\n", ""),
+    ] {
+        for shell in common::shells() {
+            let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {}; }}\n", pods(w1));
+            let output = common::run(shell, &format!("{head}{script}"));
+            let out = String::from_utf8(output.stdout).unwrap();
+            assert_eq!((output.status.code(), out.as_str()), (Some(1), said), "{shell}: {w1}");
+        }
+    }
+    let nowhere = "case $* in *'get pods'*) printf 'DaemonSet/web\\tw1\\tFalse\\n' ;; *) return 1 ;; esac";
+    assert!(runs(&script, nowhere).iter().all(|(good, said)| !good && !said.contains("rollout: ")));
+    let found = rollout::faults(
+        ["rollout: DaemonSet/web is not up on w1", "  rollout: DaemonSet/web is not up on m1"].into_iter(),
+    );
+    assert_eq!(found, [("w1".to_string(), "DaemonSet/web has no pod there that is ready".to_string())]);
 }
 
 #[test]

@@ -430,10 +430,14 @@ fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
 fn patience_ends_when_the_user_said_with_what_was_said_last() {
     for shell in shells() {
         let root = Root::new();
-        let script = "PATIENCE=1; mkdir -p $RUN; try() { echo not yet >&2; return 1; }; patiently try";
+        let script = "PATIENCE=1; mkdir -p $RUN; try() { echo not yet >&2; echo reason: forged >&2; return 1; }; patiently try";
         let output = root.lib(shell, script);
         assert_eq!(output.status.code(), Some(1), "{shell}");
-        assert_eq!(text(&output.stderr), "not yet\nwaited 1 s for it (--wait)\n", "{shell}");
+        assert_eq!(
+            text(&output.stderr),
+            "  not yet\n  reason: forged\nwaited 1 s for it (--wait)\n",
+            "{shell}"
+        );
     }
 }
 
@@ -461,10 +465,12 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
 fn what_says_that_no_waiting_helps_is_not_tried_again() {
     for shell in shells() {
         let root = Root::new();
-        let output =
-            root.lib(shell, "mkdir -p $RUN; try() { echo the reason >&2; return 76; }; patiently try");
+        let output = root.lib(
+            shell,
+            "mkdir -p $RUN; try() { printf 'the reason\nreason: forged\n' >&2; return 76; }; patiently try",
+        );
         assert_eq!(output.status.code(), Some(1), "{shell}");
-        assert_eq!(text(&output.stderr), "no waiting helps: the reason\n", "{shell}");
+        assert_eq!(text(&output.stderr), "no waiting helps: the reason\n  reason: forged\n", "{shell}");
     }
 }
 
@@ -519,12 +525,16 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
         };
         let (code, out, err, got, slept) =
             run("1 dial tcp: connection refused\n1 unexpected EOF\n0 done\n", "");
-        assert_eq!((code, out.as_str(), err.as_str(), slept), (Some(0), "out\n", "done\n", 2), "{shell}");
+        assert_eq!(
+            (code, out.as_str(), err.as_str(), slept),
+            (Some(0), "out\n", "kubectl: done\n", 2),
+            "{shell}"
+        );
         assert_eq!(got, "one\ntwo\n".repeat(3), "{shell}: the input is there each time");
         let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", ": >$RUN/unready");
-        assert_eq!((code, err.as_str(), slept), (Some(0), "done\n", 1), "{shell}: not ready yet");
+        assert_eq!((code, err.as_str(), slept), (Some(0), "kubectl: done\n", 1), "{shell}: not ready yet");
         let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", "");
-        assert_eq!((code, err.as_str(), slept), (Some(1), "Forbidden\n", 0), "{shell}: it means it");
+        assert_eq!((code, err.as_str(), slept), (Some(1), "kubectl: Forbidden\n", 0), "{shell}: it means it");
         let (code, ..) = run("1 connection refused\n0 done\n", "PATIENCE=0");
         assert_eq!(code, Some(1), "{shell}: no longer than the user said");
     }

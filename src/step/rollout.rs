@@ -45,9 +45,12 @@ pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// Shell that waits until they are, or until a pod of theirs cannot start however long it waits.
+/// Shell that waits until they are, or until a pod of theirs cannot start however long it waits. It says which workers lack
+/// a pod of a DaemonSet that runs on other nodes; `faults` reads that.
 pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
     let strangers = cx.fleet.strangers.len();
+    let workers = cx.cluster.nodes.iter().filter(|node| !node.is_control_plane());
+    let workers: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
     let wait = |object: &Object| {
         let command = match (object.kind.as_str(), strangers) {
             ("DaemonSet", 1..) => {
@@ -57,9 +60,29 @@ pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
             _ => wait(object),
         };
         let what = format!("{}/{}", object.kind, object.name);
-        sh!("patiently up {namespace} {what} {command}", namespace = namespace(object), what, command)
+        let wait =
+            sh!("patiently up {namespace} {what} {command}", namespace = namespace(object), what, command);
+        if object.kind != "DaemonSet" || workers.is_empty() {
+            return wait;
+        }
+        let (name, workers) = (&object.name, Sh::words(&workers));
+        wait + sh!(
+            " || { not_up {namespace} {name} {workers}; exit 1; }",
+            namespace = namespace(object),
+            name,
+            workers
+        )
     };
     FUNCTIONS + Sh::join("\n", running.iter().map(wait))
+}
+
+/// The nodes that lines of that shell find a fault of, and what is wrong there.
+pub fn faults<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
+    let fault = |line: &str| {
+        let (what, node) = line.strip_prefix("rollout: ")?.split_once(" is not up on ")?;
+        Some((node.to_string(), format!("{what} has no pod there that is ready")))
+    };
+    lines.filter_map(fault).collect()
 }
 
 /// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
