@@ -1,6 +1,7 @@
 //! Why something failed, as far as machines tell: what they were heard to say goes in, causes with their evidence
 //! come out. Pure. A cause is claimed only where a line says so; where none does, there are the last words instead.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use regex::{Captures, Regex};
@@ -9,6 +10,7 @@ use crate::error::Error;
 use crate::shell::{KUBECTL, PODS, Sh, quote, sh};
 
 mod causes;
+mod signs;
 
 pub use causes::CAUSES;
 
@@ -21,7 +23,7 @@ const MOST: usize = 4000;
 /// Longer evidence is cut around what makes it evidence, in characters.
 const LONGEST: usize = 320;
 
-/// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which words in the logs no waiting changes.
+/// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which lines in the logs no waiting changes.
 pub fn hopeless() -> Sh {
     let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
     sh!("HOPELESS={words}\n", words = words.join("\n"))
@@ -38,7 +40,7 @@ pub struct Cause {
     pub signs: &'static [Sign],
     /// Where there are any, one of these must be seen too, on the machine that failed.
     pub besides: &'static [Sign],
-    /// Words of a log of kubelet or control plane that no waiting changes: whoever waits can stop.
+    /// A line of a log of kubelet or control plane that no waiting changes, as `grep -E` finds it: a wait can stop.
     pub hopeless: Option<&'static str>,
     /// What follows from other causes too, and is told only where none of them is.
     pub symptom: bool,
@@ -53,11 +55,46 @@ pub struct Sign {
 
 /// Places that show what the cluster keeps. Every kubelet may write events and the state of its pods, so the root of one
 /// machine can have any words stand there, of any other machine.
-const OF_THE_CLUSTER: [&str; 3] = ["event", "node", "pod"];
+const OF_THE_CLUSTER: [&str; 4] = ["event", "node", "pod", STATE];
+/// Words of a fix that repeat the state of a pod.
+const STATE: &str = "state";
+
+/// Lines of a program about itself, and about what it asks of the API. Kubelets write them as klog does: a head, and then a
+/// message in quotes. In its other lines, what follows the message can have words of a tenant: names, commands, output of
+/// containers. A line that is no line of klog is of a program that cannot start.
+static OWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(concat!(
+    r#"^(?:[EF]\d{4} [0-9:.]+ +\d+ [\w.-]+\.go:\d+\] (?:"(?:command failed|Error running ProxyServer"#,
+    r#"|Failed to listen[^"]*|Failed to start (?:ContainerManager|cAdvisor|OOM watcher|node proxy healthz)[^"]*"#,
+    r#"|Failed to (?:run|validate|load|construct|initialize) [Kk]ubelet[^"]*"#,
+    r#"|Unable to register node with API server|Error updating node status, will retry|Error getting (?:the current )?node[^"]*"#,
+    r#"|Failed to ensure lease exists, will retry|Failed while requesting a signed certificate[^"]*|Failed to watch)""#,
+    r#"|"Unhandled Error" (?:logger="[^"]*" )?err="[\w./@-]+/reflector\.go:\d+: )"#,
+    r#"|panic: |[Ee]rror: |Error from server |fatal error: |unknown flag: |flag provided but not defined: "#,
+    r#"|\{"level":"(?:(?:error|fatal|panic)","ts":"[^"]*","caller":"|warn","ts":"[^"]*","caller":"rafthttp/))"#,
+))
+.ok()
+});
+/// The same of containerd, whose lines about pods are in the form of logrus.
+static OWN_OF_CONTAINERD: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"^(?:[^ t]|t[^i]|time="[^"]*" level=fatal )"#).ok());
 
 impl Sign {
-    fn is_at(&self, place: &str) -> bool {
-        place.starts_with(self.place) && !(self.place.is_empty() && OF_THE_CLUSTER.contains(&place))
+    /// Whether a line at a place can be this sign. Signs that name only the beginning of the place, as "journal ", take every
+    /// line there, so their remedies must be harmless.
+    fn is_at(&self, place: &str, text: &str) -> bool {
+        let any = self.place.is_empty();
+        if !place.starts_with(self.place) || any && OF_THE_CLUSTER.contains(&place) {
+            return false;
+        }
+        let own = match place {
+            _ if !any && self.place.ends_with(' ') && self.place != "container " => return true,
+            "journal containerd" => &OWN_OF_CONTAINERD,
+            "journal kubelet" => &OWN,
+            place if place.starts_with("container ") => &OWN,
+            _ => return true,
+        };
+        own.as_ref().is_some_and(|own| own.is_match(text))
     }
 }
 
@@ -101,10 +138,10 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
 }
 
 impl Heard {
-    /// What the script printed; other lines are nobody's.
+    /// What the script printed; other lines are nobody's. klog indents the lines of a value, so an indent stays.
     pub fn read(node: &str, said: &str) -> Heard {
         let lines = said.lines().rev().filter_map(|line| line.split_once('\t')).take(MOST);
-        let lines = lines.map(|(place, text)| (place.to_string(), text.trim().to_string()));
+        let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
         let mut lines: Vec<(String, String)> = lines.collect();
         lines.reverse();
         Heard { node: node.into(), lines }
@@ -112,7 +149,9 @@ impl Heard {
 
     /// What an error has of the fix's own words, before everything else.
     pub fn with_error(mut self, error: &Error) -> Heard {
-        let words = error.cause.iter().map(|line| (FIX.to_string(), line.clone()));
+        let state = ["no waiting helps: pod ", "no waiting helps: no pod of "];
+        let place = |line: &str| if state.iter().any(|words| line.starts_with(words)) { STATE } else { FIX };
+        let words = error.cause.iter().map(|line| (place(line).to_string(), line.clone()));
         self.lines.splice(0..0, words);
         self
     }
@@ -141,7 +180,7 @@ fn find(cause: &Cause, heard: &[Heard]) -> Option<Finding> {
 
 fn seen(cause: &Cause, sign: &Sign, heard: &Heard) -> Option<Finding> {
     let says = Regex::new(sign.says).ok()?;
-    let lines = heard.lines.iter().rev().filter(|(place, _)| sign.is_at(place));
+    let lines = heard.lines.iter().rev().filter(|(place, text)| sign.is_at(place, text));
     let (place, text, found) =
         lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?))).next()?;
     let fill = |text: &str, word: fn(&str) -> String| {
@@ -181,7 +220,7 @@ fn look_at(place: &str) -> String {
         Some(("log", name)) => format!("/run/ironstrap/{name}.log"),
         Some(("container", name)) => format!("/var/log/pods/kube-system_{name}-*/{name}"),
         _ => match place {
-            FIX => "what it said".into(),
+            FIX | STATE => "what it said".into(),
             "swap" => "/proc/swaps".into(),
             "disk" => "df".into(),
             "event" => "kubectl get events -A".into(),

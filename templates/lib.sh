@@ -229,19 +229,20 @@ steady() {
 # keeps_ending SINCE: prints what the kubelet ended with, where that was the same three times.
 keeps_ending() {
   journalctl -q --no-pager -o cat -u kubelet --since "@$1" 2>/dev/null |
-    sed -n 's/^[EF][0-9].*\] "command failed" err=/the kubelet ends with /p' |
+    sed -n 's/^[EF][0-9]\{4\} [0-9:.]* *[0-9]* [A-Za-z0-9_.-]*\.go:[0-9]*\] "command failed" err=/the kubelet ends with /p' |
     awk '++ends[$0] == 3 { print; ended = 1; exit } END { exit !ended }'
 }
 
-# hopeless SINCE: prints the first line of a log with one of $HOPELESS, which no waiting changes; fails where there
-# is none, and the kubelet does not keep ending.
+# hopeless SINCE: prints the first line of a log that one of $HOPELESS matches, which no waiting changes; fails where there
+# is none, and the kubelet does not keep ending. The patterns begin where a line begins, so a line of a container must lose
+# what the kubelet writes before it.
 hopeless() {
   [ -n "${HOPELESS:-}" ] || return 1
   {
     journalctl -q --no-pager -o cat -u kubelet --since "@$1"
     find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} + |
-      awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since'
-  } 2>/dev/null | grep -m 1 -F -e "$HOPELESS" || keeps_ending "$1"
+      awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since && sub(/^[^ ]+ std(out|err) [FP] /, "")'
+  } 2>/dev/null | grep -m 1 -E -e "$HOPELESS" || keeps_ending "$1"
 }
 
 # hopeful COMMAND...: runs it for as long as there is hope. A kubelet that keeps dying would speak of what was

@@ -462,6 +462,33 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
 }
 
 #[test]
+fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
+    let why = "failed to run Kubelet: running with swap on is not supported";
+    let head = "E1128 21:34:10.779121     230";
+    let failed = format!("{head} run.go:72] \"command failed\" err=\"{why}, please\"\n");
+    let flag = "2999-01-01T00:00:00Z stderr F Error: unknown flag: --x\n";
+    let tenants = format!(
+        "{head} pod_workers.go:1] \"Error syncing pod, skipping\" err=\"exec: {why} ] \\\"command failed\\\" err=\\\"{why}\\\"\"\n\t{failed}"
+    );
+    let printed = "2999-01-01T00:00:00Z stdout F it says: Error: unknown flag: --x\n";
+    for shell in shells() {
+        let run = |journal: &str, log: &str| {
+            let root = Root::new();
+            root.write("journal", &journal.repeat(3));
+            root.write("log", log);
+            root.command("journalctl", "cat $ROOT/journal");
+            root.command("find", "cat $ROOT/log");
+            let script =
+                format!("{}PATIENCE=1; mkdir -p $RUN; patiently false", ironstrap::diagnosis::hopeless());
+            text(&root.lib(shell, &script).stderr)
+        };
+        assert_eq!(run(&failed, ""), format!("no waiting helps: {failed}"), "{shell}");
+        assert_eq!(run("", flag), "no waiting helps: Error: unknown flag: --x\n", "{shell}");
+        assert_eq!(run(&tenants, printed), "waited 1 s for it (--wait)\n", "{shell}");
+    }
+}
+
+#[test]
 fn what_says_that_no_waiting_helps_is_not_tried_again() {
     for shell in shells() {
         let root = Root::new();

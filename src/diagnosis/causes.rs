@@ -1,44 +1,15 @@
 //! The causes that are known, as data, the most specific first. A line of the table claims something only where its
 //! words can mean nothing else; each has its evidence, as real machines gave it, in the tests.
 
-use super::{Cause, Sign};
-
-const fn sign(place: &'static str, says: &'static str) -> Sign {
-    Sign { place, says }
-}
+use super::Cause;
+use super::signs::{
+    CONNTRACK, DIAL, ETCD_DATA, FULL, INOTIFY, LOOKUP, NO_ANSWER, NOT_FOUND, PLUGIN, REFUSED, SANDBOX, SWAP,
+    UNREACHABLE, klog, sign,
+};
 
 /// What most causes have: evidence of its own, and nothing that a wait could stop at.
 const PLAIN: Cause =
     Cause { name: "", what: "", remedy: "", signs: &[], besides: &[], hopeless: None, symptom: false };
-
-/// A request to the API of a cluster, and not to a registry, whose host's name did not resolve.
-const LOOKUP: &str =
-    r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp: lookup (?<name>[^ :]+)";
-/// The same, to an address that nothing comes back from.
-const DIAL: &str = r"https://[^ /]+/(?:api|version|healthz|livez|readyz)[^ ]*: dial tcp (?<address>[0-9a-f.:\[\]]+): (?:connect: )?(?<why>connection refused|no route to host|network is unreachable|i/o timeout)";
-const CONNTRACK: &str = r"could not set conntrack parameters from kube-proxy configuration: .*(?:permission denied|read-only file system)";
-/// kubeadm looks at two folders in this way. The other is /etc/kubernetes/manifests; etcd's is never below /etc. Words that
-/// somebody else put into a line, as a kubelet does with a pod's state, do not begin it.
-const ETCD_DATA: &str = r"^\s*\[ERROR DirAvailable--(?:[^e]|e[^t]|et[^c]|etc[^-])\S*\]: /\S+ is not empty";
-const UNREACHABLE: &str = r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^"\\]+)"#;
-const REFUSED: &[Sign] = &[
-    sign("log kubeadm", "(?i)unauthorized"),
-    sign("fix", "(?i)unauthorized"),
-    // A certificate that expired while kubeadm was at work.
-    sign("journal kubelet", "cannot create certificate signing request: Unauthorized"),
-];
-
-/// The words of `answered` (templates/packets.sh) and `ask_nodes` (templates/short_lived.sh); and CoreDNS that does not hear of the
-/// API, as its kubelet reports it.
-const NO_ANSWER: &[Sign] = &[
-    sign("fix", r"packets: (?:dns|pod:\S+) is silent"),
-    // What another machine found, as `blame` (reconcile/prove.rs) says it.
-    sign("fix", r"^it did not answer \S+$"),
-    sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
-];
-
-/// The remedy names nothing of it, so words of events may say so, too.
-const PLUGIN: &str = r#"failed to find plugin \\?"(?<plugin>[^"\\]+)\\?" in path \[(?<folder>[^\]]+)\]"#;
 
 pub const CAUSES: &[Cause] = &[
     Cause {
@@ -46,11 +17,11 @@ pub const CAUSES: &[Cause] = &[
         what: "a component of the control plane does not know its argument {flag}",
         remedy: "take {flag} out of the inventory ([api-server], [controller-manager], [scheduler] or [etcd])",
         signs: &[
-            sign("container ", r"unknown flag: (?<flag>--\S+)"),
-            sign("container etcd", r"flag provided but not defined: (?<flag>-\S+)"),
-            sign("fix", r"no waiting helps: .*unknown flag: (?<flag>--\S+)"),
+            sign("container ", r"^(?:Error: )?unknown flag: (?<flag>--\S+)"),
+            sign("container etcd", r"^flag provided but not defined: (?<flag>-\S+)"),
+            sign("fix", r"^no waiting helps: Error: unknown flag: (?<flag>--\S+)"),
         ],
-        hopeless: Some("Error: unknown flag: "),
+        hopeless: Some("^Error: unknown flag: "),
         ..PLAIN
     },
     Cause {
@@ -58,10 +29,17 @@ pub const CAUSES: &[Cause] = &[
         what: "swap is on again, and the kubelet does not start with it",
         remedy: "on {node}: swapoff -a; then find out what turns it on: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
         signs: &[
-            sign("journal kubelet", "running with swap on is not supported"),
-            sign("fix", "running with swap on is not supported"),
+            sign("journal kubelet", SWAP),
+            sign(
+                "fix",
+                r#"^no waiting helps: [EF]\d{4} [^"]*\] "command failed" err="failed to run Kubelet: running with swap on is not supported"#,
+            ),
+            sign(
+                "fix",
+                "^no waiting helps: the kubelet ends with \"failed to run Kubelet: running with swap on is not supported",
+            ),
         ],
-        hopeless: Some("running with swap on is not supported"),
+        hopeless: Some(SWAP),
         ..PLAIN
     },
     Cause {
@@ -76,10 +54,14 @@ pub const CAUSES: &[Cause] = &[
         what: "the kubelet and containerd use different cgroup drivers",
         remedy: "both are to use systemd; on {node}, see what says otherwise: grep -r cgroup-driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system; systemctl cat containerd",
         signs: &[
-            sign("", r#"expected cgroupsPath to be of format .*for systemd cgroups"#),
+            sign("journal ", SANDBOX),
+            sign(
+                "journal ",
+                r#"^time="[^"]*" level=error msg="runc create failed: expected cgroupsPath to be of format"#,
+            ),
             sign("journal kubelet", "cgroup driver: .* is different from"),
         ],
-        hopeless: Some("expected cgroupsPath to be of format"),
+        hopeless: Some(SANDBOX),
         ..PLAIN
     },
     Cause {
@@ -87,7 +69,10 @@ pub const CAUSES: &[Cause] = &[
         what: "the machine has cgroup v1, and the kubelet is set not to run on it",
         remedy: "boot {node} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or say failCgroupV1 = false in [kubelet]",
         signs: &[sign("journal kubelet", "kubelet is configured to not run on a host using cgroup v1")],
-        hopeless: Some("kubelet is configured to not run on a host using cgroup v1"),
+        hopeless: Some(klog!(
+            "command failed",
+            ".*kubelet is configured to not run on a host using cgroup v1"
+        )),
         ..PLAIN
     },
     Cause {
@@ -105,7 +90,7 @@ pub const CAUSES: &[Cause] = &[
         what: "the kubelet does not know the feature gate {gate}",
         remedy: "take {gate} out of featureGates in [kubelet] of the inventory",
         signs: &[sign("journal kubelet", r"unrecognized feature gate: (?<gate>\w+)")],
-        hopeless: Some("unrecognized feature gate: "),
+        hopeless: Some("^panic: .*unrecognized feature gate: "),
         ..PLAIN
     },
     Cause {
@@ -131,7 +116,10 @@ pub const CAUSES: &[Cause] = &[
         signs: &[
             sign("log kubeadm", ETCD_DATA),
             sign("fix", ETCD_DATA),
-            sign("container etcd", "was ignored by remote peer due to cluster ID mismatch"),
+            sign(
+                "container etcd",
+                r#"^\{"level":"\w+","ts":"[^"]*","caller":"[^"]*","msg":"request sent was ignored by remote peer due to cluster ID mismatch""#,
+            ),
         ],
         ..PLAIN
     },
@@ -139,31 +127,33 @@ pub const CAUSES: &[Cause] = &[
         name: "image-not-found",
         what: "the registry does not have the image {image}",
         remedy: "put it right in the inventory (image-repository, kubernetes, [flannel], an addon's manifest), or push it: then ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
-        signs: &[sign(
-            "",
-            r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: [^"\\ ]+: not found"#,
-        )],
+        signs: &[sign("", NOT_FOUND), sign("journal ", NOT_FOUND), sign("state", NOT_FOUND)],
         ..PLAIN
     },
     Cause {
         name: "no-node",
         what: "no node takes pod {pod}: {why}",
         remedy: "kubectl describe nodes shows what nodes have, and their taints; compare nodeSelector, tolerations and requests of the pod",
-        signs: &[sign("fix", r"pod (?<pod>\S+) has no node: (?<why>.+)$")],
+        signs: &[sign("state", r"^no waiting helps: pod (?<pod>\S+) has no node: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {
         name: "pod-refused",
         what: "the API server lets no pod of {owner} in: {why}",
         remedy: "change what refuses it: the Pod Security label of the namespace, a quota, a webhook, or the rights of its controller",
-        signs: &[sign("fix", r"no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
+        signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {
         name: "registry-unreachable",
         what: "the registry of {image} cannot be reached: {why}",
         remedy: "on {node}: see /etc/containerd/certs.d and the proxy; then put it right in [registries] or [proxy]",
-        signs: &[sign("", UNREACHABLE), sign("event", UNREACHABLE)],
+        signs: &[
+            sign("", UNREACHABLE),
+            sign("journal ", UNREACHABLE),
+            sign("state", UNREACHABLE),
+            sign("event", UNREACHABLE),
+        ],
         ..PLAIN
     },
     Cause {
@@ -180,7 +170,7 @@ pub const CAUSES: &[Cause] = &[
         name: "disk-full",
         what: "a disk is full",
         remedy: "on {node}: df -h; du -xh --max-depth=2 /var | sort -h | tail; then make room",
-        signs: &[sign("", "(?i)no space left on device"), sign("disk", " KiB left of ")],
+        signs: &[sign("", FULL), sign("journal ", FULL), sign("disk", " KiB left of ")],
         ..PLAIN
     },
     Cause {
@@ -188,14 +178,14 @@ pub const CAUSES: &[Cause] = &[
         what: "the kubelet cannot read the kernel's log: {why}",
         remedy: "a virtual machine has /dev/kmsg; what runs {node} as a container must give it one",
         signs: &[sign("journal kubelet", r#"open /dev/kmsg: (?<why>[^\\"]+)"#)],
-        hopeless: Some("open /dev/kmsg: "),
+        hopeless: Some(klog!("command failed", ".*open /dev/kmsg: ")),
         ..PLAIN
     },
     Cause {
         name: "inotify",
         what: "all inotify instances of the kernel are taken",
         remedy: "on {node}: sysctl fs.inotify.max_user_instances shows the limit, and apply sets it to 8192 or more; what takes them: find /proc/*/fd -lname anon_inode:inotify | cut -d/ -f3 | sort | uniq -c | sort -n",
-        signs: &[sign("", r"(?i)(?:inotify|fsnotify|\bwatch(?:er)?\b).*too many open files")],
+        signs: &[sign("", INOTIFY), sign("journal ", INOTIFY)],
         ..PLAIN
     },
     Cause {
@@ -251,7 +241,7 @@ pub const CAUSES: &[Cause] = &[
         name: "cni-plugin-missing",
         what: "the network plugin {plugin} is not in {folder}",
         remedy: "on {node}: apt-get install --reinstall kubernetes-cni; a plugin of a network's own comes with its DaemonSet",
-        signs: &[sign("", PLUGIN), sign("event", PLUGIN)],
+        signs: &[sign("", PLUGIN), sign("journal ", PLUGIN), sign("event", PLUGIN)],
         ..PLAIN
     },
     Cause {
@@ -259,7 +249,10 @@ pub const CAUSES: &[Cause] = &[
         what: "kube-proxy may not set how many connections the kernel keeps track of",
         remedy: "a container's kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
         signs: &[sign("container kube-proxy", CONNTRACK), sign("fix", CONNTRACK)],
-        hopeless: Some("could not set conntrack parameters from kube-proxy configuration"),
+        hopeless: Some(klog!(
+            "command failed|Error running ProxyServer",
+            "could not set conntrack parameters from kube-proxy configuration"
+        )),
         ..PLAIN
     },
     Cause {
@@ -283,7 +276,10 @@ pub const CAUSES: &[Cause] = &[
         name: "package-script",
         what: "dpkg may not run {script}: its file system is mounted noexec",
         remedy: "on {node}: findmnt -T {script} shows the mount; mount -o remount,exec it, take noexec out of /etc/fstab, then dpkg --configure -a",
-        signs: &[sign("", r"unable to execute .+ script \((?<script>/[^)]+)\): Permission denied")],
+        signs: &[sign(
+            "",
+            r"^dpkg[^:]*: unable to execute .+ script \((?<script>/[^)]+)\): Permission denied",
+        )],
         ..PLAIN
     },
     Cause {
@@ -300,14 +296,17 @@ pub const CAUSES: &[Cause] = &[
         name: "packages-held",
         what: "packages on hold keep it from being installed",
         remedy: "on {node}: apt-mark showhold shows them; take the hold off with apt-mark unhold NAME, or remove the package if nothing needs it",
-        signs: &[sign("", r"E: .*(?:this may be caused by held packages|you have held broken packages)")],
+        signs: &[sign("", r"^E: .*(?:this may be caused by held packages|you have held broken packages)")],
         ..PLAIN
     },
     Cause {
         name: "source-conflict",
         what: "two sources of packages name {source} with different keys, so apt reads no source at all",
         remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows both; keep kubernetes.list, and delete the other",
-        signs: &[sign("", r"E: Conflicting values set for option Signed-By regarding source (?<source>\S+)")],
+        signs: &[sign(
+            "",
+            r"^E: Conflicting values set for option Signed-By regarding source (?<source>\S+)",
+        )],
         ..PLAIN
     },
     Cause {
@@ -316,7 +315,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows where it is; put it right, or put # before its line, until apt-get update ends without an error",
         signs: &[sign(
             "",
-            r"E: The repository '(?<source>[^' ]+)[^']*' (?:does not have a Release file|no longer has a Release file|is not signed|is no longer signed)",
+            r"^E: The repository '(?<source>[^' ]+)[^']*' (?:does not have a Release file|no longer has a Release file|is not signed|is no longer signed)",
         )],
         ..PLAIN
     },
@@ -356,7 +355,7 @@ pub const CAUSES: &[Cause] = &[
         name: "vxlan-swallowed",
         what: "nothing comes back through flannel.1: the network between the machines may not carry VXLAN",
         remedy: "let UDP port 8472 pass between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
-        signs: &[sign("fix", r"packets: flannel\.1 sent \d+ packets and received none")],
+        signs: &[sign("fix", r"^packets: flannel\.1 sent \d+ packets and received none")],
         symptom: true,
         ..PLAIN
     },
@@ -366,9 +365,9 @@ pub const CAUSES: &[Cause] = &[
         remedy: "correct the setting that it names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
         signs: &[sign(
             "journal kubelet",
-            r#""command failed" err="(?:failed to run Kubelet: )?(?<why>.+)"$"#,
+            r#"^[EF]\d{4} [^"]*\] "command failed" err="(?:failed to run Kubelet: )?(?<why>.+)"$"#,
         )],
-        hopeless: Some("failed to validate kubelet "),
+        hopeless: Some(klog!("command failed", "failed to validate kubelet ")),
         symptom: true,
         ..PLAIN
     },

@@ -21,6 +21,19 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "cgroup-driver",
         "both are to use systemd",
     ),
+    // Of the source of the kubelet, with an error of containerd 1.7 and of 2.
+    (
+        "journal kubelet",
+        r#"E1121 20:23:04.511290     812 log.go:32] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead: unknown""#,
+        "cgroup-driver",
+        "both are to use systemd",
+    ),
+    (
+        "journal kubelet",
+        r#"E1121 20:23:04.511290     812 log.go:32] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = failed to start sandbox \"4f8a90d1c7\": failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead: unknown""#,
+        "cgroup-driver",
+        "both are to use systemd",
+    ),
     (
         "journal kubelet",
         r#"E1121 20:18:20.779121     230 run.go:72] "command failed" err="failed to validate kubelet configuration, error: kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release, path: &TypeMeta{Kind:,APIVersion:,}""#,
@@ -28,13 +41,13 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "failCgroupV1 = false",
     ),
     (
-        "fix",
+        "state",
         "no waiting helps: pod default/stuck-6d5f9c7b8-x2x4k has no node: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
         "no-node",
         "no node takes pod default/stuck-6d5f9c7b8-x2x4k: 0/3 nodes are available",
     ),
     (
-        "fix",
+        "state",
         "no waiting helps: no pod of Deployment/stuck in default is let in: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
         "pod-refused",
         "the API server lets no pod of Deployment/stuck in default in: pods \"stuck-5d8c-\" is forbidden",
@@ -98,6 +111,12 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "packets: flannel.1 sent 31 packets and received none",
         "vxlan-swallowed",
         "let UDP port 8472 pass",
+    ),
+    (
+        "journal kubelet",
+        r#"E1129 07:50:38.974218   11555 server.go:209] "Failed to listen and serve" err="listen tcp 0.0.0.0:10250: bind: address already in use""#,
+        "port-taken",
+        "ss -ltnp 'sport = :10250'",
     ),
     ("log kubeadm", "\t[ERROR Port-10250]: Port 10250 is in use", "port-taken", "ss -ltnp 'sport = :10250'"),
     (
