@@ -18,7 +18,7 @@ use crate::openpgp::Keys;
 pub type Machines<'a> = BTreeMap<&'a str, &'a Machine>;
 
 /// The clocks of a fleet may differ by this much; certificates are backdated by five minutes.
-const CLOCKS_WITHIN_SECONDS: f64 = 60.0;
+pub const CLOCKS_WITHIN_SECONDS: f64 = 60.0;
 
 /// The state of the whole.
 #[derive(Clone, Debug, Default, PartialEq)]

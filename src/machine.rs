@@ -289,11 +289,11 @@ pub(crate) fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// From `START NOW`, in microseconds and seconds since boot; a unit that never started has 0.
+/// From `START NOW`, in microseconds and seconds since boot; a unit that never started has 0. A start in the future is now.
 fn age(text: &str) -> Option<Option<f64>> {
     let (start, now) = text.split_once(' ')?;
     let (start, now) = (finite(start)?, finite(now)?);
-    Some((start > 0.0).then_some(now - start / 1e6))
+    Some((start > 0.0).then_some((now - start / 1e6).max(0.0)))
 }
 
 impl std::fmt::Display for Machine {

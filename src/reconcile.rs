@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -12,7 +13,7 @@ use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Result};
 use crate::fleet::identity::Misfit;
-use crate::fleet::{Fleet, Machines, keys};
+use crate::fleet::{CLOCKS_WITHIN_SECONDS, Fleet, Machines, keys};
 use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
@@ -24,6 +25,7 @@ use crate::step::{Ask, Confirmation};
 use crate::steps::Stage;
 
 mod apply;
+mod blame;
 mod brake;
 mod credentials;
 mod decide;
@@ -89,6 +91,8 @@ pub struct Fleetwork<S> {
     /// What the operator confirmed on its own.
     confirmed: BTreeSet<&'static Confirmation>,
     proof: prove::Proof,
+    /// Wants about workers that went wrong, and are not tried again in this run.
+    given_up: BTreeSet<String>,
 }
 
 /// One node, its shell, and the last that it said.
@@ -224,6 +228,8 @@ impl<S: Shell> Fleetwork<S> {
         fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
         fleet.strangers.clone_from(&self.strangers);
         fleet.ranges.clone_from(&self.ranges);
+        let latest = OffsetDateTime::now_utc().unix_timestamp() + CLOCKS_WITHIN_SECONDS as i64;
+        fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.shown_keys.clone_from(&self.shown);
         fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());

@@ -55,6 +55,8 @@ fn a_kubelet_is_as_old_as_its_last_start() {
     let read = |line: &str| Machine::read(&format!("{FACTS}{line}"), "", "");
     assert_eq!(read("kubelet 90500000 100.75\n").unwrap().kubelet_since(), Some(1795277991));
     assert_eq!(read("kubelet 0 100.75\n").unwrap().kubelet_since(), None);
+    let now = read("kubelet 100750000 100.75\n").unwrap().kubelet_since();
+    assert_eq!(read("kubelet 99900750000 100.75\n").unwrap().kubelet_since(), now, "not in the future");
     assert!(read("kubelet 5\n").is_err());
 }
 

@@ -105,10 +105,11 @@ impl<S: Shell> Fleetwork<S> {
                 }
                 let member = &self.members[i];
                 let (pressing, disrupts) = (member.pressing, !member.work.disrupts.is_empty());
+                let given_up = self.given_up.len();
                 self.next(i, &round, working)?;
                 let member = &self.members[i];
-                again |= member.left.is_some() || (pressing > 0 && member.pressing == 0);
-                again |= disrupts && member.work.disrupts.is_empty();
+                again |= member.left.is_some() || self.given_up.len() > given_up;
+                again |= pressing > 0 && member.pressing == 0 || disrupts && member.work.disrupts.is_empty();
             }
         }
         Ok(())
@@ -164,7 +165,7 @@ impl<S: Shell> Fleetwork<S> {
                 match self.decide(i, changes) {
                     Next::Clean => continue,
                     Next::Again => self.ask(i, Duration::from_secs(1), working),
-                    Next::Leave(wrong) => self.members[i].leave(wrong),
+                    Next::Leave(wrong) => self.leave_stuck(i, t, wrong),
                     Next::Fix(changes) => match self.waits(i, t, &changes, round)? {
                         Some(for_what) => {
                             self.hold_back(i, &changes);
@@ -308,6 +309,7 @@ impl<S: Shell> Fleetwork<S> {
                 result => {
                     (work.stale, work.lost) = (std::mem::take(&mut work.disturbed), 0);
                     self.heard(i, result);
+                    self.judge_suspected(i);
                 }
             },
             Done::Fixed(done, wrong) => {
@@ -319,7 +321,7 @@ impl<S: Shell> Fleetwork<S> {
                 match wrong {
                     // Nobody knows how far the script got; the machine does.
                     Some(wrong) if wrong.error.kind.may_come_back() && work.cut < CUTS => work.lost += 1,
-                    Some(wrong) => self.blame(i, wrong),
+                    Some(wrong) => self.blame(i, ended, wrong),
                     None => {}
                 }
                 self.proved(proves.then_some(&done[..]));

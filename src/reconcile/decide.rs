@@ -70,7 +70,8 @@ pub(super) fn by_hand(node: &str, change: &Change) -> Error {
 }
 
 fn leave(error: Error, change: &Change) -> Next {
-    Next::Leave(Wrong { error, about: change.about.clone(), faults: vec![] })
+    let want = Some(change.that.clone());
+    Next::Leave(Wrong { about: change.about.clone(), want, ..Wrong::from(error) })
 }
 
 /// How long the answer may take to come.

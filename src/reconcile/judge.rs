@@ -59,6 +59,7 @@ impl<S: Shell> Fleetwork<S> {
             if matches!(&change.state, State::Unconfirmed(open) if self.confirmed.contains(open)) {
                 change.state = State::Ready;
             }
+            self.waits_for_repair(change);
         }
         Ok(stages)
     }

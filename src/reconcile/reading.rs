@@ -155,6 +155,7 @@ impl<S: Shell> Fleetwork<S> {
             fixes: 0,
             confirmed: BTreeSet::new(),
             proof: Default::default(),
+            given_up: BTreeSet::new(),
         })
     }
 }

@@ -16,8 +16,8 @@ use crate::probe::{self, Answer, Late};
 use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
-use crate::step::{Ask, Fix};
-use crate::steps::packets;
+use crate::step::{Ask, Fix, rollout};
+use crate::steps::{self, packets};
 
 /// Where a node stands in an apply.
 #[derive(Default)]
@@ -76,6 +76,8 @@ pub(super) struct State {
     pub unmended: usize,
     /// How many scripts of fixes the run had ended when it was last asked.
     pub asked_after: usize,
+    /// What went wrong and is about workers, until the machine has been asked again.
+    pub suspected: Option<Wrong>,
 }
 
 /// What a failure was about.
@@ -110,11 +112,13 @@ pub(super) struct Wrong {
     pub about: Vec<String>,
     /// Other machines where the fault is, each with what is wrong there.
     pub faults: Vec<(String, String)>,
+    /// The want of which it is known.
+    pub want: Option<String>,
 }
 
 impl From<Error> for Wrong {
     fn from(error: Error) -> Self {
-        Wrong { error, about: vec![], faults: vec![] }
+        Wrong { error, about: vec![], faults: vec![], want: None }
     }
 }
 
@@ -208,10 +212,14 @@ const MOST_DONE: usize = 20_000;
 
 type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
 
-/// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of `packets`
-/// failed, and only for nodes that it asked.
+/// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of the step
+/// failed that prints them. `packets` names nodes that it asked.
 fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
-    let mut found = packets::made::faults(said.iter().map(String::as_str));
+    let lines = said.iter().map(String::as_str);
+    if steps::ROLLS_OUT.contains(&change.step) {
+        return rollout::faults(lines);
+    }
+    let mut found = packets::made::faults(lines);
     found.retain(|(node, _)| change.step == packets::STEP.name && change.about.contains(node));
     found
 }
@@ -269,6 +277,7 @@ async fn try_fix<S: Shell>(
         error: failure(change, status, &said),
         about: change.about.clone(),
         faults: faults(change, &said),
+        want: Some(change.that.clone()),
     });
     let wrong = wrong.or_else(|| {
         let broke = output.status != 0;

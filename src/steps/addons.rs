@@ -20,7 +20,9 @@ const LABEL: &str = "ironstrap.dev/addon";
 const KIND: &str = "CustomResourceDefinition";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let joins = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_known(&node.name));
+    // A node that this run gave up on holds up nobody else's addons.
+    let mut nodes = cx.cluster.nodes.iter().filter(|node| !cx.fleet.given_up.contains(&node.name));
+    let joins = nodes.find_map(|node| cx.fleet.before_known(&node.name));
     let (mut wants, mut held) = (Vec::new(), None);
     for addon in &cx.cluster.addons {
         let mut objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();

@@ -32,6 +32,9 @@ pub use installed::REPLACE_COREFILE;
 pub use kubelet::KEY as PACKAGE_KEY;
 pub use runtime::has_api_path;
 
+/// The steps that wait for what runs in the cluster.
+pub const ROLLS_OUT: [&str; 2] = [nodes::STEP.name, addons::STEP.name];
+
 /// Steps that are taken together: their fixes go to a machine as one script.
 #[derive(Clone, Copy)]
 pub struct Stage {

@@ -88,6 +88,36 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
 }
 
 #[tokio::test]
+async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone() {
+    for (label, says) in [
+        ("[ $1 != a1 ] || { echo no word of a1; exit 1; }\necho $1 >>$ROOT/etc/toy/labels", "no word of a1"),
+        ("[ $1 = a1 ] || echo $1 >>$ROOT/etc/toy/labels", "it has: none"),
+    ] {
+        let fleet = beside(|fleet| {
+            let m1 = fleet.machine("m1");
+            m1.write("etc/toy/labels", "m1\n");
+            m1.command("label", label);
+        })
+        .await;
+        let error = only_a1_is_left(&fleet).await;
+        assert!(error.what.contains("a1 is labelled"), "{error}");
+        assert!(error.cause.iter().any(|line| line == says), "{:?}", error.cause);
+        assert!(error.cause.iter().any(|line| line == "found from m1"), "{:?}", error.cause);
+        assert!(fleet.machine("m1").read("etc/toy/labels").ends_with("w2\n"), "the others get theirs");
+    }
+    // A control plane that is at fault itself is left.
+    let fleet = beside(|fleet| {
+        let m1 = fleet.machine("m1");
+        m1.write("etc/toy/labels", "a1\n");
+        m1.command("label", "exit 1");
+    })
+    .await;
+    let run = fleet.apply().await;
+    let left: Vec<_> = run.left.iter().map(|error| error.node.as_deref()).collect();
+    assert_eq!(left, [Some("m1")], "{}", run.shown);
+}
+
+#[tokio::test]
 async fn a_fix_that_finds_faults_of_others_is_that_of_one_machine_alone() {
     let fleet = beside(|fleet| {
         let a1 = fleet.machine("a1");
