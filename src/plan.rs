@@ -179,7 +179,7 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
         Answer::Said(text) => text,
     };
     let (text, kept) = allowed(want, said);
-    let (text, fix) = (text.as_str(), kept.map_or_else(|| want.fix.clone(), |mode| keeping(&want.fix, mode)));
+    let (text, fix) = (text.as_str(), kept.map_or_else(|| fix(want, said), |mode| keeping(&want.fix, mode)));
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
         Verdict::Holds | Verdict::Noted(_) | Verdict::Unchecked(_) => return None,
@@ -204,6 +204,14 @@ fn allowed(want: &Want, answer: &str) -> (String, Option<u32>) {
     match narrowed(first, *mode) {
         Some(kept) => (format!("mode {mode:o} root:root\n{rest}"), Some(kept)),
         None => (answer.to_string(), None),
+    }
+}
+
+/// The fix for this answer.
+fn fix(want: &Want, answer: &str) -> Fix {
+    match &want.fix_for {
+        Some(fix_for) => Fix::Run(fix_for(answer)),
+        None => want.fix.clone(),
     }
 }
 

@@ -49,6 +49,9 @@ pub struct Cx<'a> {
     pub fleet: &'a Fleet,
 }
 
+/// Makes the shell of a fix of an answer.
+pub type FixFor = Arc<dyn Fn(&str) -> Sh + Send + Sync>;
+
 /// One thing that must be true of one node.
 #[derive(Clone)]
 pub struct Want {
@@ -57,6 +60,8 @@ pub struct Want {
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
+    /// What makes the fix of the answer, where it depends on that.
+    pub fix_for: Option<FixFor>,
     /// The runner signs it when it sends the fix. There the shell function `credential` prints it as a kubeconfig.
     pub credential: Option<Credential>,
     /// What a reset does about the fix.
@@ -184,6 +189,7 @@ impl Want {
             ask: Ask::Shell(Sh::EMPTY),
             expect: Expect::Is(String::new()),
             fix: Fix::Above,
+            fix_for: None,
             credential: None,
             undo: Undo::Nothing(""),
             disrupts: false,
@@ -231,6 +237,11 @@ impl Want {
     pub fn run(mut self, shell: impl Into<Sh>) -> Self {
         self.fix = Fix::Run(shell.into());
         self
+    }
+
+    /// As `run`, with shell that is made of the answer.
+    pub fn run_for(self, shell: impl Fn(&str) -> Sh + Send + Sync + 'static) -> Self {
+        Want { fix: Fix::Run(shell("")), fix_for: Some(Arc::new(shell)), ..self }
     }
 
     pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<Sh>) -> Self {

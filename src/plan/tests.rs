@@ -1,6 +1,7 @@
 //! How verdicts become changes.
 
 use super::*;
+use crate::shell::sh;
 
 static STEP: Step = Step { name: "toy", why: "for the tests", wants: |_| Ok(vec![]) };
 
@@ -125,4 +126,13 @@ fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
 fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
     assert_eq!(diff("a\nb\nc\nd\n", "a\nb\nx\nd\n"), ["  b", "- c", "+ x", "  d"]);
     assert_eq!((diff("", "a\n"), diff("a", "a")), (vec!["+ a".to_string()], vec![]));
+}
+
+#[test]
+fn a_fix_may_be_made_of_the_answer() {
+    let want =
+        Want::that("it is on").is("yes").run_for(|answer| sh!("turn {answer}", answer)).nothing_to_undo("");
+    let fix = |answer: &str| one(&want, answer).map(|change| change.fix);
+    assert_eq!(fix("half on"), Some(Fix::Run("turn 'half on'".into())));
+    assert_eq!(fix("yes"), None);
 }
