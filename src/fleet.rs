@@ -35,6 +35,8 @@ pub struct Fleet {
     pub absent: BTreeSet<String>,
     /// Members of which the cluster has no Node.
     pub unregistered: BTreeSet<String>,
+    /// Machines whose kubelet has no certificate of the cluster's to serve with. Without `serverTLSBootstrap` none has.
+    pub unserved: BTreeSet<String>,
     /// Nodes that the cluster has and the inventory has not.
     pub strangers: BTreeSet<String>,
     /// Ranges of pods that the cluster's Nodes have.
@@ -68,12 +70,14 @@ impl Fleet {
         joining.remove(&seed);
         let begun =
             |m: &Machine| !m.is_member() && (m.has("kubelet.conf") || m.has("bootstrap-kubelet.conf"));
+        let unserved = |m: &Machine| !m.has("server-certificate");
         Fleet {
             exists: running.is_some(),
             joining,
             half_joined: names(&|machine| machine.is_some_and(begun)),
             absent: names(&|machine| machine.is_none()),
             unregistered: BTreeSet::new(),
+            unserved: names(&|machine| machine.is_some_and(unserved)),
             strangers: BTreeSet::new(),
             ranges: BTreeSet::new(),
             given_up: BTreeSet::new(),

@@ -78,6 +78,7 @@ fi
 if [ -e {etcd_dir}/member ] || [ -e /etc/kubernetes/manifests/etcd.yaml ]; then echo "has etcd"; fi
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || echo "has receipt"
 [ ! -e /run/flannel/subnet.env ] || echo "has flannel"
+[ ! -e /var/lib/kubelet/pki/kubelet-server-current.pem ] || echo "has server-certificate"
 cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver.yaml pki/ca.crt; do [ ! -e $f ] || echo "has $f"; done
 "#,

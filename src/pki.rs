@@ -10,6 +10,7 @@ mod kubeconfig;
 mod leaf;
 mod merge;
 mod read;
+mod serving;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,6 +28,9 @@ pub use crate::pki::kept::{Kept, RETIRED};
 pub use crate::pki::kubeconfig::{Entry, KUBELET_CERTIFICATE, Kubeconfig};
 pub use crate::pki::merge::{Merged, merged};
 pub use crate::pki::read::{RENEW_BEFORE, expires, in_words};
+#[cfg(test)]
+pub(crate) use crate::pki::serving::tests::encoded as serving_request;
+pub use crate::pki::serving::why_not_served;
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind, Result};

@@ -142,6 +142,10 @@ pub const AGAIN: Sh = Sh::raw(include_str!("../templates/again.sh"));
 /// Asks nodes without a pod by one that is there for no longer than it is asked: `ask_nodes`; after `PACKETS` and `KUBECTL`.
 pub const SHORT_LIVED: Sh = Sh::raw(include_str!("../templates/short_lived.sh"));
 
+/// Approves requests of kubelets for certificates to serve with: `approve_serving`, `await_serving`,
+/// `forget_requests`; after `KUBECTL`.
+pub const SERVING: Sh = Sh::raw(include_str!("../templates/serving.sh"));
+
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to.
 pub const KUBECTL: Sh = Sh::raw(

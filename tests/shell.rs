@@ -13,6 +13,8 @@ mod lease;
 mod packages;
 #[path = "shell/programs.rs"]
 mod programs;
+#[path = "shell/serving.rs"]
+mod serving;
 #[path = "shell/units.rs"]
 mod units;
 

@@ -106,6 +106,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         half_joined: all.clone(),
         absent: all.clone(),
         unregistered: all.clone(),
+        unserved: all.clone(),
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
         ranges: BTreeSet::new(),
         strangers: ["stranger".to_string()].into(),

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Node};
 use crate::etcd::{self, ETCD, FORGET};
-use crate::shell::{KUBECTL, Sh, kubectl, sh};
+use crate::shell::{KUBECTL, SERVING, Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
-use crate::steps::{Needs, On, Stage, Via};
+use crate::steps::{Needs, On, Stage, Via, serving};
 
 /// Who is to go, and at what price.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,14 @@ const STEP: Step = Step {
 
 pub const STAGE: Stage =
     Stage { name: "removal", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[STEP] };
+
+/// Shell that deletes what its kubelet asked the cluster to sign.
+fn requests(cx: &Cx, node: &str) -> Sh {
+    match cx.cluster.nodes.iter().any(|node| serving::asks(cx.cluster, node)) {
+        true => sh!("\n{SERVING}forget_requests {node}", SERVING, node),
+        false => Sh::EMPTY,
+    }
+}
 
 /// Why a reset takes none of it back.
 const FOR_GOOD: &str = "whoever is removed can be joined again";
@@ -50,7 +58,11 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         Want::that(format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
             .judged(registered)
-            .run(kubectl() + sh!("kubectl delete node --ignore-not-found -- {node}", node)),
+            .run(
+                kubectl()
+                    + sh!("kubectl delete node --ignore-not-found -- {node}", node)
+                    + requests(cx, node),
+            ),
     );
     wants
         .into_iter()

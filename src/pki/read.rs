@@ -65,7 +65,7 @@ impl Seen {
 
 /// What the first block of a PEM text holds, if it is of this kind. Its end must be the end of that kind: Kubernetes cannot
 /// read a block that `-----END CERTI` ends, and x509-parser's own reader of PEM can.
-fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
+pub(super) fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
     let block = pem::parse(text).ok()?;
     (block.tag() == kind).then(|| block.into_contents())
 }
@@ -222,11 +222,16 @@ fn alternative_names(cert: &X509Certificate<'_>) -> Option<(BTreeSet<String>, BT
                 names.insert((*name).to_string());
             }
             GeneralName::IPAddress(bytes) => {
-                let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-                addresses.insert(v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok()?);
+                addresses.insert(address(bytes)?);
             }
             _ => {}
         }
     }
     Some((names, addresses))
+}
+
+/// An address as certificates have it.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }

@@ -37,6 +37,11 @@ const REMEDIES: &[(&str, &str)] = &[
         "look with findmnt -T FOLDER and journalctl -k why that is, then mount it to be written to, or unmount it",
     ),
     ("reboot", "reboot this machine: only that ends them"),
+    (
+        "serving-request",
+        "look at journalctl -u kubelet on that machine; kubectl get csr shows the requests, and kubectl certificate approve NAME \
+         approves one",
+    ),
 ];
 
 /// The hint for a code; none for any other words.

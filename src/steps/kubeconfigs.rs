@@ -52,33 +52,12 @@ const MADE: [Made; 3] = [
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = vec![kubelet(cx), kubelets_certificate(cx)];
-    wants.extend(serving_certificate(cx));
     if cx.node.is_control_plane() {
         for made in &MADE {
             wants.push(control_plane(cx, made)?);
         }
     }
     Ok(wants)
-}
-
-/// With `serverTLSBootstrap` a kubelet answers the API server with a certificate that the cluster signs once somebody has
-/// approved it (kubernetes.io, "TLS bootstrapping"). Nothing that kubeadm installs does so, so a note says so.
-fn serving_certificate(cx: &Cx) -> Option<Want> {
-    let key = "serverTLSBootstrap";
-    let value = cx.node.kubelet.get(key).or_else(|| cx.cluster.kubelet.get(key));
-    let words = format!(
-        "the kubelet of {name} has no certificate to serve with, so kubectl logs, exec and top fail there: kubectl get csr shows \
-         what system:node:{name} asks for, kubectl certificate approve NAME approves it",
-        name = cx.node.name
-    );
-    let want = Want::that("whether the kubelet has a certificate to serve with").ask(
-        "d=/var/lib/kubelet/pki; [ ! -e $d/kubelet-client-current.pem ] || [ -e $d/kubelet-server-current.pem ] || echo none",
-    );
-    let judge = move |answer: &str| match answer.trim() {
-        "" => Verdict::Holds,
-        _ => Verdict::Noted(words.clone()),
-    };
-    (value == Some(&true.into())).then(|| want.judged(judge))
 }
 
 /// The machine's own API server.

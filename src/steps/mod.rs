@@ -24,6 +24,7 @@ mod processes;
 mod programs;
 mod runtime;
 mod services;
+pub mod serving;
 mod static_pods;
 mod swap;
 mod uploads;
@@ -121,7 +122,7 @@ pub const STAGES: &[Stage] = &[
         on: On::ControlPlanes,
         via: Via::Api,
         needs: Needs::Nothing,
-        steps: &[nodes::STEP, labels::STEP, addons::STEP],
+        steps: &[nodes::STEP, serving::STEP, labels::STEP, addons::STEP],
     },
     Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[packets::STEP] },
 ];

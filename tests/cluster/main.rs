@@ -29,6 +29,7 @@ mod refused;
 mod removed;
 mod reset;
 mod rooted;
+mod serving;
 mod settings;
 mod status;
 mod twice;
@@ -68,6 +69,7 @@ fn scenarios() -> Vec<Scenario> {
         preflight::SCENARIOS,
         made::SCENARIOS,
         settings::SCENARIOS,
+        serving::SCENARIOS,
         moved::SCENARIOS,
         addons::SCENARIOS,
         twice::SCENARIOS,

@@ -1,0 +1,188 @@
+//! Which requests of kubelets are approved, and which are left.
+
+use super::*;
+use crate::fleet::Fleet;
+use crate::machine::Machine;
+use crate::pki::serving_request;
+use crate::pki::tests::{NOW, cluster, trust};
+use crate::step::{Expect, Fix};
+
+const IP: &str = "10.0.0.21";
+
+fn object(name: &str, second: u32, names: &[&str]) -> Value {
+    json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {
+            "name": name, "uid": format!("uid-{name}"), "resourceVersion": "7",
+            "creationTimestamp": format!("2026-11-21T12:00:{second:02}Z"), "generateName": "csr-",
+        },
+        "spec": {
+            "request": serving_request("w1", names, &[IP]), "signerName": SIGNER,
+            "usages": ["digital signature", "server auth"], "username": "system:node:w1",
+            "groups": ["system:nodes", "system:authenticated"],
+        },
+        "status": {},
+    })
+}
+
+fn answer(objects: &[Value]) -> String {
+    let line = |object: &Value| format!("{}\t{object}\n", object["spec"]["username"].as_str().unwrap());
+    objects.iter().map(line).collect()
+}
+
+fn with(cluster: &mut Cluster) {
+    cluster.kubelet.insert("serverTLSBootstrap".into(), true.into());
+}
+
+fn all(cluster: &Cluster, fleet: &Fleet) -> Vec<Want> {
+    let (trust, machine) = (trust(), Machine::default());
+    let node = &cluster.nodes[0];
+    wants(&Cx { cluster, node, trust: &trust, now: NOW, machine: &machine, fleet }).unwrap()
+}
+
+/// What is made of this answer about w1, and the fix; `unserved`: its machine has no certificate.
+fn judged(objects: &[Value], unserved: bool) -> (Verdict, String) {
+    let mut cluster = cluster();
+    with(&mut cluster);
+    let unserved = unserved.then(|| "w1".to_string()).into_iter().collect();
+    let want = all(&cluster, &Fleet { unserved, ..Fleet::default() }).swap_remove(2);
+    assert_eq!(want.that, "the kubelet of w1 has a certificate to serve with");
+    let Expect::Judged(judge) = &want.expect else { panic!() };
+    let answer = answer(objects);
+    (judge(&answer), want.fix_for.as_ref().unwrap()(&answer).to_string())
+}
+
+fn have(verdict: Verdict) -> String {
+    let Verdict::Differs { have, want } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(want, "a certificate for w1 and 10.0.0.21");
+    have
+}
+
+#[test]
+fn a_right_request_is_approved_as_it_was_judged() {
+    for unserved in [true, false] {
+        let (verdict, fix) = judged(&[object("csr-a", 1, &["w1"])], unserved);
+        assert_eq!(have(verdict), "csr-a waits to be approved");
+        assert!(fix.contains("approve_serving w1 csr-a"), "{fix}");
+        assert!(fix.contains(r#""uid":"uid-csr-a""#) && fix.contains(r#""resourceVersion":"7""#), "{fix}");
+        assert!(fix.contains(r#""type":"Approved""#), "{fix}");
+    }
+}
+
+#[test]
+fn only_those_without_a_request_need_nothing() {
+    assert_eq!(judged(&[], false).0, Verdict::Holds);
+    let mut signed = object("csr-a", 1, &["w1"]);
+    signed["status"] = json!({"conditions": [{"type": "Approved"}], "certificate": "QQ=="});
+    assert_eq!(judged(std::slice::from_ref(&signed), false).0, Verdict::Holds);
+    let (verdict, fix) = judged(&[signed], true);
+    assert_eq!(have(verdict), "its kubelet does not serve with the certificate of csr-a");
+    assert!(fix.contains("await_serving w1 $PATIENCE") && fix.ends_with("csr-a"), "{fix}");
+    let (verdict, fix) = judged(&[], true);
+    assert_eq!(have(verdict), "its kubelet has not asked for one");
+    assert!(!fix.contains("await_serving w1 20"), "{fix}");
+}
+
+#[test]
+fn of_several_requests_the_newest_right_one_counts() {
+    let right = |name: &str, second| object(name, second, &["w1"]);
+    let mut signed = right("csr-b", 9);
+    signed["status"] = json!({"certificate": "QQ=="});
+    let (verdict, fix) = judged(&[right("csr-c", 5), right("csr-a", 2)], true);
+    assert_eq!(have(verdict), "csr-c waits to be approved");
+    assert!(!fix.contains("uid-csr-a"));
+    assert_eq!(judged(&[signed, right("csr-a", 2)], false).0, Verdict::Holds, "its key is gone");
+    // A wrong one that is newer does not keep the right one from being approved.
+    let both = [object("csr-z", 9, &["w1", "m1"]), right("csr-a", 2)];
+    assert_eq!(have(judged(&both, true).0), "csr-a waits to be approved");
+}
+
+/// What keeps a request from being approved.
+fn refused(change: impl Fn(&mut Value)) -> String {
+    let mut object = object("csr-x", 1, &["w1"]);
+    change(&mut object);
+    let (verdict, fix) = judged(std::slice::from_ref(&object), true);
+    assert!(!fix.contains("approve_serving w1"), "{fix}");
+    assert_eq!(judged(&[object], false).0, Verdict::Holds, "it is left");
+    have(verdict)
+}
+
+#[test]
+fn each_rule_keeps_a_request_from_being_approved() {
+    let not = |why: &str| format!("csr-x is not approved: {why}");
+    let ask = |names: &[&str]| json!(serving_request("w1", names, &[IP]));
+    assert_eq!(refused(|o| o["spec"]["request"] = ask(&["m1"])), not("it asks for m1, and w1 is 10.0.0.21"));
+    assert_eq!(
+        refused(|o| o["spec"]["request"] = json!(serving_request("m1", &["w1"], &[IP]))),
+        not("its subject is not O=system:nodes, CN=system:node:w1")
+    );
+    assert_eq!(refused(|o| o["spec"]["request"] = json!("QQ==")), not("it cannot be read"));
+    assert_eq!(
+        refused(|o| o["spec"]["signerName"] = json!("kubernetes.io/kube-apiserver-client")),
+        not("it is for another signer")
+    );
+    assert_eq!(
+        refused(|o| o["spec"]["groups"] = json!(["system:authenticated"])),
+        not("system:node:w1 asked for it, outside of system:nodes")
+    );
+    for usages in [
+        json!([]),
+        json!(["server auth"]),
+        json!(["client auth", "digital signature", "server auth"]),
+        json!(["digital signature", "server auth", "cert sign"]),
+    ] {
+        let said = refused(|o| o["spec"]["usages"] = usages.clone());
+        assert!(said.starts_with(&not("it asks for other usages")), "{said}");
+    }
+    // Of another user it is not a request of this kubelet at all.
+    let mut stolen = object("csr-x", 1, &["w1"]);
+    stolen["spec"]["username"] = json!("system:node:m1");
+    assert_eq!(have(judged(&[stolen], true).0), "its kubelet has not asked for one");
+}
+
+#[test]
+fn requests_that_are_not_right_are_named() {
+    let mut cluster = cluster();
+    with(&mut cluster);
+    let want = all(&cluster, &Fleet::default()).pop().unwrap();
+    let Expect::Judged(judge) = &want.expect else { panic!() };
+    let mut stranger = object("csr-s", 1, &["w1"]);
+    stranger["spec"]["username"] = json!("system:node:w9");
+    let wrong = object("csr-w", 1, &["w1", "m1"]);
+    let Verdict::Noted(words) = judge(&answer(&[stranger, wrong.clone(), object("csr-r", 1, &["w1"])]))
+    else {
+        panic!()
+    };
+    assert!(words.contains("csr-s of system:node:w9: the inventory has no such node"), "{words}");
+    assert!(
+        words.contains("csr-w of system:node:w1: it asks for m1,") && !words.contains("csr-r"),
+        "{words}"
+    );
+    let mut denied = wrong;
+    denied["status"] = json!({"conditions": [{"type": "Denied"}]});
+    assert_eq!(judge(&answer(&[denied])), Verdict::Holds);
+    assert_eq!(judge(""), Verdict::Holds);
+    assert!(matches!(judge("system:node:w1\t{"), Verdict::Unknown(_)));
+}
+
+#[test]
+fn a_node_that_has_still_to_join_waits_and_others_ask_for_none() {
+    let mut cluster = cluster();
+    assert!(all(&cluster, &Fleet::default()).is_empty());
+    cluster.nodes[2].kubelet.insert("serverTLSBootstrap".into(), true.into());
+    let fleet = Fleet {
+        unserved: ["w1".to_string()].into(),
+        unregistered: ["w1".to_string()].into(),
+        ..Fleet::default()
+    };
+    let wants = all(&cluster, &fleet);
+    assert_eq!(wants.len(), 2);
+    let Expect::Judged(judge) = &wants[0].expect else { panic!() };
+    assert!(matches!(judge(""), Verdict::Waits { .. }));
+    assert!(
+        matches!(&wants[0].fix, Fix::Run(fix) if fix.contains("await_serving")) || wants[0].fix_for.is_some()
+    );
+    with(&mut cluster);
+    cluster.nodes[2].kubelet.insert("serverTLSBootstrap".into(), false.into());
+    assert!(!all(&cluster, &fleet).iter().any(|want| want.that.contains("w1")));
+}
