@@ -12,8 +12,10 @@ use serde_json::{Map, Value};
 use crate::secret::without_percent;
 
 mod coredns;
+mod registries;
 
 pub use coredns::CoreDns;
+pub use registries::{Login, Registry, authority, direct};
 
 /// A whole cluster, as its inventory means it.
 #[derive(Clone, Debug)]
@@ -130,20 +132,6 @@ pub enum Origin {
         url: String,
         sha256: Option<String>,
     },
-}
-
-/// Where images of one registry are pulled from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Registry {
-    /// The registry that images are named after: `docker.io`, `registry.k8s.io`, `_default`.
-    pub host: String,
-    /// URLs, tried in order.
-    pub mirrors: Vec<String>,
-    /// Ask the registry itself where no mirror has the image.
-    pub fallback: bool,
-    /// A CA certificate (PEM) for the mirrors.
-    pub ca: Option<String>,
-    pub skip_verify: bool,
 }
 
 /// Where packages come from.

@@ -111,8 +111,10 @@ fn the_full_example_means_what_it_says() {
 /// `full.toml`, with the `n`-th commented line instead of the one of the same field in its table.
 fn with_comment(text: &str, n: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
-    let field =
-        |line: &str| line.trim_start_matches("# ").split(" = ").next().unwrap_or_default().to_string();
+    let field = |line: &str| {
+        let name = line.trim_start_matches("# ").split(" = ").next().unwrap_or_default();
+        name.trim_end_matches("-file").to_string()
+    };
     let commented = |line: &str| line.starts_with("# ") && line.contains(" = ");
     let at = lines.iter().enumerate().filter(|(_, line)| commented(line)).nth(n)?.0;
     let head = lines[..at].iter().rposition(|line| line.starts_with('['));
@@ -142,6 +144,7 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         ("Corefile", ".:53 {\n    forward . 192.0.2.1\n}\n"),
         ("mirror-ca.pem", include_str!("inventories/mirror-ca.pem")),
         ("kubernetes.asc", include_str!("keys/kubernetes.asc")),
+        ("registry.password", "sesame 7\n"),
         ("calico.yaml", "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n"),
     ] {
         fs::write(dir.path().join(name), content).unwrap();
@@ -151,15 +154,17 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
         inventory::parse(&case, &dir.path().join("full.toml")).unwrap_or_else(|error| panic!("{error}"))
     });
     let read: Vec<Cluster> = read.collect();
-    assert_eq!(read.len(), 6);
+    assert_eq!(read.len(), 7);
     assert!(matches!(&read[0].network, Network::Manifests(all) if all[0].objects[0]["kind"] == "Namespace"));
     assert_eq!(read[1].nodes[0].ssh.key, Some(dir.path().join("id_ed25519")));
     assert_eq!(read[2].coredns.corefile.as_deref(), Some(".:53 {\n    forward . 192.0.2.1\n}\n"));
     assert_eq!(read[3].registries[0].ca.as_deref(), Some(include_str!("inventories/mirror-ca.pem")));
-    assert!(read[4].packages.key.is_some());
+    let login = read[4].registries[2].login.as_ref().unwrap();
+    assert_eq!((login.user.as_str(), login.password.reveal()), ("robot$pull", "sesame 7"));
+    assert!(read[5].packages.key.is_some());
     assert!(read.iter().all(|cluster| cluster.warnings.is_empty()));
-    assert!(matches!(&read[5].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
-    assert_eq!(read[5].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
+    assert!(matches!(&read[6].addons[0].origin, Origin::Url { sha256: Some(hash), .. } if hash.len() == 64));
+    assert_eq!(read[6].nodes[1].ssh.key, Some(dir.path().join("worker.key")));
 }
 
 #[test]

@@ -425,6 +425,7 @@ fn of_sources_what_answers_is_told_from_what_does_not() {
         fallback: false,
         ca: None,
         skip_verify: false,
+        login: None,
     };
     cluster.image_repository = "registry.k8s.io".into();
     cluster.network = Network::None;

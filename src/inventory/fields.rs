@@ -107,10 +107,13 @@ const REGISTRY: &[Field] = &[
     field(
         "mirrors",
         Texts,
-        Required(r#"mirrors = ["https://mirror.example.com"]"#),
-        "URLs, tried in order; one with /v2/PROJECT is asked there",
+        Optional,
+        "URLs, tried in order; one with /v2/PROJECT is asked there; without them, the registry itself",
     ),
     field("fallback", Switch, Default("true"), "ask the registry itself where no mirror has the image"),
+    field("user", Text, Optional, "whom to log in as to the mirrors, or to the registry itself without them"),
+    field("password-file", Text, Optional, "a file that holds that user's password alone"),
+    field("password", Text, Optional, "the password itself; who reads the inventory knows it"),
     field("ca", Text, Optional, "a PEM file of the CA of the mirrors"),
     field("skip-verify", Switch, Default("false"), "trust mirrors without looking at their certificates"),
 ];

@@ -129,7 +129,7 @@ const OWNED: &[Owned] = &[
         wrong: |value| value.as_bool() != Some(true),
         says: "it is always true: the kubelet's cgroup driver is systemd, and the two must agree",
     },
-    owned("containerd", &["plugins", CRI, "registry"], "say [registries.\"docker.io\"] and the like instead"),
+    owned("containerd", &["plugins", CRI, "registry"], REGISTRIES),
     Owned {
         table: "containerd",
         path: &["disabled_plugins"],
@@ -140,6 +140,8 @@ const OWNED: &[Owned] = &[
     owned("containerd", &["plugins", "io.containerd.cri.v1.images"], VERSION_3),
 ];
 
+const REGISTRIES: &str =
+    "say `mirrors`, `ca`, or `user` and `password-file` in [registries.\"registry.example.com\"] instead";
 const VERSION_3: &str =
     "this name is of `version = 3`; in version 2, which is used here, it is \"io.containerd.grpc.v1.cri\"";
 

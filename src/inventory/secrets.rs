@@ -28,8 +28,8 @@ fn learn_value(name: &str, value: &DeValue) {
     match value {
         DeValue::String(text) => {
             learn_url(text);
-            // A path says where a secret is.
-            if FIELDS.is_match(name) && !text.starts_with(['/', '~', '.']) {
+            // A path says where a secret is; a password is never one.
+            if FIELDS.is_match(name) && (name == "password" || !text.starts_with(['/', '~', '.'])) {
                 learn_field(name, text);
             }
         }

@@ -7,7 +7,8 @@ use super::general::strings;
 use super::mistake::{Mistakes, Span};
 use super::table::{Table, Text};
 use super::words;
-use crate::cluster::{Packages, Proxy, Registry, login};
+use crate::cluster::{Login, Packages, Proxy, Registry, authority, direct, login};
+use crate::secret::{SecretText, learn_field};
 
 const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
 
@@ -26,7 +27,9 @@ fn check_url(url: &str, at: &Span, mistakes: &mut Mistakes) -> bool {
 /// `[registries]`, in the order of the file.
 pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Registry> {
     let tables = root.named("registries");
-    tables.iter().map(|(host, table)| registry(host, table, folder, mistakes)).collect()
+    let read: Vec<_> = tables.iter().map(|(host, table)| registry(host, table, folder, mistakes)).collect();
+    one_login_per_host(&tables, &read, mistakes);
+    read
 }
 
 fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Registry {
@@ -34,30 +37,111 @@ fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes
         let says = "a registry is a host, with a port if need be, as images are named after it";
         mistakes.add_help(&host.at, says, "as in [registries.\"docker.io\"]; `_default` is all others");
     }
-    let mirrors = table.texts("mirrors");
-    for mirror in &mirrors {
-        if check_url(mirror.is, &mirror.at, mistakes) && login(mirror.is).1.is_some() {
-            let says = "`mirrors` takes no user and no password: containerd does not send those of a URL";
-            mistakes.add_help(&mirror.at, says, "write the URL without what is in front of the @");
-        }
-    }
-    if table.value("mirrors").is_some_and(|value| value.get_ref().as_array().is_some_and(|a| a.is_empty())) {
-        let help =
-            format!("name the registry itself, if it needs no more than a CA: \"https://{}\"", host.is);
-        mistakes.add_help(&table.at("mirrors"), "at least one mirror is needed", help);
-    }
+    let login = registry_login(table, folder, mistakes);
     let ca = table.text("ca");
     let skip_verify = table.switch("skip-verify");
     if ca.is_some() && skip_verify {
         let says = "with `skip-verify` nobody looks at certificates, so `ca` has no effect; keep one of them";
         mistakes.add(&table.at("skip-verify"), says);
     }
+    let has_login = ["user", "password", "password-file"].iter().any(|name| table.value(name).is_some());
+    let says_more = has_login || ca.is_some() || skip_verify;
+    let mirrors = mirrors(host, table, says_more, mistakes);
     Registry {
         host: host.is.to_string(),
-        mirrors: strings(mirrors),
-        fallback: table.switch("fallback"),
+        fallback: table.switch("fallback") && !mirrors.is_empty(),
+        mirrors: if mirrors.is_empty() { vec![direct(host.is)] } else { mirrors },
         ca: ca.and_then(|ca| folder.certificates(&ca, mistakes)),
         skip_verify,
+        login,
+    }
+}
+
+/// The URLs of the mirrors. A registry without mirrors has a CA or a login of its own.
+fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes) -> Vec<String> {
+    let mirrors = table.texts("mirrors");
+    for mirror in &mirrors {
+        if check_url(mirror.is, &mirror.at, mistakes) && login(mirror.is).1.is_some() {
+            let says = "`mirrors` takes no user and no password: containerd does not send those of a URL";
+            let help = "write the URL without what is in front of the @, and say `user` and `password-file` below it";
+            mistakes.add_help(&mirror.at, says, help);
+        }
+        if table.value("user").is_some() && mirror.is.starts_with("http://") {
+            let says = "the password goes to this mirror by plain http, which others on the way can read";
+            mistakes.warn(&mirror.at, says);
+        }
+    }
+    let is_empty = |name: &str| {
+        table.value(name).is_some_and(|value| value.get_ref().as_array().is_some_and(|all| all.is_empty()))
+    };
+    if is_empty("mirrors") {
+        let help = "leave `mirrors` out where the registry itself is asked, with a CA or a login";
+        mistakes.add_help(&table.at("mirrors"), "at least one mirror is needed", help);
+    } else if table.value("mirrors").is_none() {
+        let all = "`_default` is no host: say `mirrors`, or name the registry";
+        let none = "this says nothing of the registry: say `mirrors`, `ca`, or `user` and `password-file`";
+        match host.is {
+            "_default" => mistakes.add(&host.at, all),
+            _ if !says_more => mistakes.add(&host.at, none),
+            _ if table.value("fallback").is_some() => {
+                mistakes.add(&table.at("fallback"), "without `mirrors` this has no effect");
+            }
+            _ => {}
+        }
+    }
+    strings(mirrors)
+}
+
+/// `user` with `password-file` or `password`.
+fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Option<Login> {
+    let (user, file, written) = (table.text("user"), table.text("password-file"), table.text("password"));
+    let (at, has_password) = match (&file, &written) {
+        (Some(file), Some(_)) => {
+            mistakes.add(&file.at, "`password` says it, too; keep one of them");
+            return None;
+        }
+        (Some(text), None) | (None, Some(text)) => (text.at.clone(), true),
+        (None, None) => (user.as_ref()?.at.clone(), false),
+    };
+    let Some(user) = user else {
+        mistakes.add(&at, "a password needs a `user`");
+        return None;
+    };
+    if !has_password {
+        let help = "say password-file = \"registry.password\", a file that holds the password alone";
+        mistakes.add_help(&at, "a user needs a password", help);
+        return None;
+    }
+    let password = match (&file, written) {
+        (Some(file), _) => folder.read(file, mistakes)?.trim_end_matches(['\n', '\r']).to_string(),
+        (None, written) => written?.is.to_string(),
+    };
+    learn_field("password", &password);
+    if user.is.is_empty() || user.is.contains(|c: char| c == ':' || c.is_control()) {
+        mistakes.add(&user.at, "a user has no : and no control characters, and is not empty");
+        return None;
+    }
+    if password.is_empty() || password.contains(char::is_control) {
+        mistakes.add(&at, "the password is one line without control characters, and is not empty");
+        return None;
+    }
+    Some(Login { user: user.is.to_string(), password: SecretText::new(password) })
+}
+
+/// containerd knows a login by the host that it asks.
+fn one_login_per_host(tables: &[(Text, Table)], read: &[Registry], mistakes: &mut Mistakes) {
+    let logins = || {
+        tables.iter().zip(read).flat_map(|((_, table), registry)| {
+            let hosts = registry.mirrors.iter().map(|url| authority(url));
+            registry.login.iter().flat_map(move |login| hosts.clone().map(move |host| (host, login, table)))
+        })
+    };
+    for (n, (host, login, table)) in logins().enumerate() {
+        if logins().take(n).any(|(other, before, _)| other == host && before != login) {
+            let says = format!("{host} has another login above, and containerd knows one for each host");
+            mistakes.add(&table.at("user"), says);
+            return;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, Registry};
+use crate::cluster::{Cluster, Login, Registry};
 use crate::error::{Error, Kind, Result};
 use crate::shell::{REMAINS, Sh, environment, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Want};
@@ -16,6 +16,7 @@ pub const STEP: Step = Step {
 };
 
 const CONFIG: &str = "/etc/containerd/config.toml";
+const CRI: &str = "io.containerd.grpc.v1.cri";
 const CERTS: &str = "/etc/containerd/certs.d";
 const PROXY: &str = "/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf";
 /// What the drop-in names, for root alone: an address of a proxy may have a password in it, and what stands in a unit is shown
@@ -27,8 +28,11 @@ const OLDEST: (u64, u64) = (1, 7);
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = cx.cluster;
     // The configuration is there before the package: so containerd starts with it, and is not restarted.
-    let mut wants =
-        vec![Want::file("containerd's config is ours", CONFIG, 0o644, &config(cluster)?).at_most()];
+    let (that, text) = ("containerd's config is ours", config(cluster)?);
+    let mut wants = vec![match cluster.registry_logins().is_empty() {
+        true => Want::file(that, CONFIG, 0o644, &text).at_most(),
+        false => Want::secret_file(that, CONFIG, 0o600, &text).at_most(),
+    }];
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
     }
@@ -58,7 +62,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.push(
         Want::that("containerd reads its config as meant")
             .ask(DUMP)
-            .is(format!("SystemdCgroup = true\n{}\n/opt/cni/bin", cluster.pause_image()))
+            .is(understood(cluster))
             .nothing_to_undo("it is checked, not changed"),
     );
     Ok(wants)
@@ -113,15 +117,45 @@ fi
 const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is gone, and containerd listens there\"";
 
 const DUMP: &str = r#"[ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; exit 0; }
-containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' | sort -u | cut -c 3-"#;
+containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' \
+  -e 's/^plugins\..*\.registry\.configs\.\(.*\)\.auth$/4 login at \1/p' | sort -u | cut -c 3-"#;
+
+/// What `DUMP` prints of the right configuration.
+fn understood(cluster: &Cluster) -> String {
+    let logins = cluster.registry_logins().into_keys().map(|host| format!("\nlogin at {host}"));
+    format!("SystemdCgroup = true\n{}\n/opt/cni/bin{}", cluster.pause_image(), logins.collect::<String>())
+}
 
 fn config(cluster: &Cluster) -> Result<String> {
     let text = template::render("containerd.toml", json!({"pause": cluster.pause_image()}))?;
     let wrong = |e: String| Error::new(Kind::Local, "cannot make containerd's config").because(e);
     let mut config: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     template::merge_toml(&mut config, &cluster.containerd);
+    template::merge_toml(&mut config, &logins(cluster));
     let text = toml::to_string(&config).map_err(|e| wrong(e.to_string()))?;
     Ok(format!("# Kept by ironstrap: its own settings, and [containerd] of the inventory over them.\n{text}"))
+}
+
+/// The logins of registries. hosts.toml has no place for one, and containerd takes those of its configuration also where
+/// `config_path` is set: 1.7 (pkg/cri/server/image_pull.go, `registryHosts`), 2.0 to 2.3 (internal/cri/server/images/image_pull.go,
+/// `PullImage`). From 2.1 on such a table makes it pull by itself, not by its transfer service, which is as good.
+fn logins(cluster: &Cluster) -> toml::Table {
+    let text = |text: &str| toml::Value::String(text.into());
+    let table =
+        |name: &str, value: toml::Table| toml::Table::from_iter([(name.into(), toml::Value::Table(value))]);
+    let auth = |login: &Login| {
+        toml::Table::from_iter([
+            ("username".into(), text(&login.user)),
+            ("password".into(), text(login.password.reveal())),
+        ])
+    };
+    let logins = cluster.registry_logins().into_iter();
+    let configs: toml::Table =
+        logins.map(|(host, login)| (host.to_string(), table("auth", auth(login)).into())).collect();
+    match configs.is_empty() {
+        true => toml::Table::new(),
+        false => table("plugins", table(CRI, table("registry", table("configs", configs)))),
+    }
 }
 
 /// A project of a registry that stands for another registry, as Harbor's `https://harbor.example.com/v2/dockerhub`: containerd
@@ -143,11 +177,21 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
         "ca": ca.clone().unwrap_or_default(), "skip_verify": registry.skip_verify,
     });
     let text = template::render("hosts.toml", values)?;
-    let that = format!("images of {host} come from its mirrors");
+    let (from, whose) = match registry.is_direct() {
+        true => ("there".to_string(), host.clone()),
+        false => ("its mirrors".to_string(), format!("the mirrors of {host}")),
+    };
+    let that = format!("images of {host} come from {from}");
     let path = format!("{CERTS}/{host}/hosts.toml");
     let hosts = Want::file(that, &path, 0o644, &text).at_most();
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
-        Want::file(format!("the mirrors of {host} are trusted"), &path, 0o644, text).at_most()
+        Want::file(
+            format!("{whose} {} trusted", if registry.is_direct() { "is" } else { "are" }),
+            &path,
+            0o644,
+            text,
+        )
+        .at_most()
     });
     Ok(std::iter::once(hosts).chain(ca).collect())
 }
@@ -214,8 +258,14 @@ mod tests {
             assert!(!has_api_path(url), "{url}");
         }
         let mirrors = vec!["https://a.example/v2/hub".to_string(), "https://b.example".to_string()];
-        let registry =
-            Registry { host: "docker.io".into(), mirrors, fallback: false, ca: None, skip_verify: false };
+        let registry = Registry {
+            host: "docker.io".into(),
+            mirrors,
+            fallback: false,
+            ca: None,
+            skip_verify: false,
+            login: None,
+        };
         let wants = super::mirrors(&registry).unwrap();
         let text = format!("{:?}", wants[0].fix);
         assert_eq!(text.matches("override_path = true").count(), 2, "the server and its mirror: {text}");
@@ -234,5 +284,41 @@ mod tests {
         ] {
             assert!(!is_installed(state), "{state}");
         }
+    }
+
+    #[test]
+    fn a_login_is_in_containerds_config_by_the_host_that_is_asked() {
+        let mut cluster = crate::pki::tests::cluster();
+        let login = |user: &str| Some(Login { user: user.into(), password: "sesame\"open".into() });
+        let registry = |host: &str, mirrors: &[&str], login| Registry {
+            host: host.into(),
+            mirrors: mirrors.iter().map(|url| url.to_string()).collect(),
+            fallback: false,
+            ca: None,
+            skip_verify: false,
+            login,
+        };
+        let own = crate::cluster::direct("docker.io");
+        cluster.registries = vec![
+            registry("docker.io", &[&own], login("me")),
+            registry("quay.io", &["https://harbor.example.com:8443/v2/quay"], login("robot$quay")),
+            registry("ghcr.io", &["https://open.example.com"], None),
+        ];
+        let text = config(&cluster).unwrap();
+        let read: toml::Table = toml::from_str(&text).unwrap();
+        let registry = &read["plugins"][CRI]["registry"];
+        assert_eq!(registry["config_path"].as_str(), Some(CERTS));
+        let configs = registry["configs"].as_table().unwrap();
+        let hosts: Vec<&String> = configs.keys().collect();
+        assert_eq!(hosts, ["harbor.example.com:8443", "registry-1.docker.io"]);
+        let auth = &configs["harbor.example.com:8443"]["auth"];
+        assert_eq!(auth["username"].as_str(), Some("robot$quay"));
+        assert_eq!(auth["password"].as_str(), Some("sesame\"open"));
+        assert!(
+            !crate::secret::hide(&text).contains("open\""),
+            "what a login was is not shown once it is taken out"
+        );
+        let logins = "\nlogin at harbor.example.com:8443\nlogin at registry-1.docker.io";
+        assert!(understood(&cluster).ends_with(logins));
     }
 }

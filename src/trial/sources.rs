@@ -227,7 +227,7 @@ mod tests {
 
     fn mirror(host: &str) -> Registry {
         let (host, mirrors) = (host.to_string(), vec!["https://mirror.example/v2".to_string()]);
-        Registry { host, mirrors, fallback: true, ca: None, skip_verify: false }
+        Registry { host, mirrors, fallback: true, ca: None, skip_verify: false, login: None }
     }
 
     #[test]
