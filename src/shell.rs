@@ -124,6 +124,9 @@ pub const PROCESSES: Sh = Sh::raw(include_str!("../templates/processes.sh"));
 /// Reads the sources of packages that a machine has: `sources_dead`, `sources_conflict`.
 pub const SOURCES: Sh = Sh::raw(include_str!("../templates/sources.sh"));
 
+/// Asks a registry for the manifest of an image as containerd does: `registry_manifest`.
+pub const REGISTRY: Sh = Sh::raw(include_str!("../templates/registry.sh"));
+
 /// Finds flags of the kubelet in files of the machine's own: `kubelet_args`; `kubelet_args_out` takes them out, after `lib.sh`.
 pub const KUBELET_ARGS: Sh = Sh::raw(include_str!("../templates/kubelet-args.sh"));
 

@@ -16,6 +16,10 @@ use crate::step::Ask;
 pub mod reach;
 mod sources;
 
+mod manifests;
+
+mod registries;
+
 /// One question of a trial, and what is made of the answer.
 type Trial = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Misfit>);
 
@@ -54,7 +58,7 @@ pub fn judge_alone(cluster: &Cluster, node: &Node, answers: &[Answer]) -> Vec<Mi
 fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
     let mut trials: Vec<Trial> = vec![
         ("Sources", sources::packages(cluster), sources::judge_packages),
-        ("Sources", sources::registries(cluster), sources::judge_registries),
+        ("Sources", registries::registries(cluster), registries::judge_registries),
     ];
     if !cluster.endpoint.kept {
         trials.push(("Endpoint", endpoint(cluster, exists), no_endpoint));

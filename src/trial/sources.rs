@@ -1,19 +1,16 @@
-//! Where a machine will install from: the repositories of its packages and the registries of images have to answer, and to
-//! have what is wanted. By the client that apt brings along; nothing is kept.
+//! Where a machine will install from: the repositories of its packages have to answer, and to have what is wanted. By the
+//! client that apt brings along; nothing is kept. Registries are `registries`.
 
-use std::collections::BTreeSet;
-
-use crate::cluster::{Cluster, Network, Node, Registry};
+use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::fleet::identity::Misfit;
 use crate::shell::{SOURCES, Sh, sh};
 use crate::step::Ask;
-use crate::steps::has_api_path;
 use crate::trial::untried;
 
 /// Defines `fetch FILE URL OPTION…`, which gives the file what is there; or says why not, in a line. It fails with 2 where
 /// a server answered, if only that it does not have it or lets nobody in.
-const FETCH: &str = r#"[ -x /usr/lib/apt/apt-helper ] || { echo 'no apt-helper' >&2; exit 1; }
+pub(super) const FETCH: &str = r#"[ -x /usr/lib/apt/apt-helper ] || { echo 'no apt-helper' >&2; exit 1; }
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
@@ -29,7 +26,7 @@ fetch() {
 }
 "#;
 
-fn exports(cluster: &Cluster) -> Sh {
+pub(super) fn exports(cluster: &Cluster) -> Sh {
     let line =
         |(name, value): (&'static str, String)| sh!("export {name}={value}\n", name = Sh::raw(name), value);
     cluster.proxy_variables().into_iter().map(line).collect()
@@ -126,69 +123,6 @@ fn too_old(version: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (1, 7))
 }
 
-const REGISTRIES: &str = r#"images=
-! command -v ctr >/dev/null || ! systemctl is-active -q containerd || images=$(ctr -n k8s.io images ls -q)
-answers() {
-  answers_to=$1; shift
-  r=0; why=$(fetch "$d/$answers_to" "$@") || r=$?
-  [ $r != 1 ]
-}
-"#;
-
-/// Registries of what every node runs. One of which there are images already may have been meant to be silent.
-pub fn registries(cluster: &Cluster) -> Ask {
-    let mut hosts = BTreeSet::from([host(&cluster.image_repository)]);
-    if let Network::Flannel(flannel) = &cluster.network {
-        hosts.extend([host(&flannel.image), host(&flannel.plugin)]);
-    }
-    let mut script = exports(cluster) + FETCH + REGISTRIES;
-    for (n, name) in hosts.into_iter().enumerate() {
-        let urls = urls(cluster, name);
-        let tries = urls
-            .iter()
-            .map(|(url, options)| sh!("answers {n} {url}{options}", n, url, options = Sh::raw(options)));
-        let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
-        script += sh!(
-            "case \"$images\" in *{name}/*) ;; *) { {tries} || echo {none}\": $why\"; } & ;; esac\n",
-            name,
-            tries = Sh::join(" || ", tries),
-            none = format!("no {}", shown.join(" nor "))
-        );
-    }
-    script += "wait";
-    Ask::Shell(script)
-}
-
-pub fn judge_registries(_: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
-    silent(node, answer, "a registry of images does not answer")
-}
-
-/// The registry that an image is named after.
-fn host(image: &str) -> &str {
-    let first = image.split('/').next().unwrap_or_default();
-    if first.contains(['.', ':']) { first } else { "docker.io" }
-}
-
-/// Where containerd will ask for its images: one of them has to answer.
-fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
-    let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
-    let v2 = |url: &str| match has_api_path(url) {
-        true => format!("{}/", url.trim_end_matches('/')),
-        false => format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2")),
-    };
-    let direct =
-        if host == "docker.io" { "https://registry-1.docker.io" } else { &format!("https://{host}") };
-    let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(direct), "")] };
-    // Whether its certificate is right, containerd decides by a CA of its own.
-    let options = |registry: &Registry| match registry.skip_verify || registry.ca.is_some() {
-        true => " -o Acquire::https::Verify-Peer=false -o Acquire::https::Verify-Host=false",
-        false => "",
-    };
-    let mut urls: Vec<_> = registry.mirrors.iter().map(|mirror| (v2(mirror), options(registry))).collect();
-    urls.extend(registry.fallback.then(|| (v2(direct), "")));
-    urls
-}
-
 /// Sources that the machine has already. apt-get update fails for one of them, whatever is installed from the others.
 fn dead(node: &Node, answer: &str) -> Option<Misfit> {
     let lines: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("source ")).collect();
@@ -205,7 +139,7 @@ fn dead(node: &Node, answer: &str) -> Option<Misfit> {
 }
 
 /// Lines that begin with `no`, as one misfit.
-fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
+pub(super) fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
     let lines: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("no ")).collect();
     if lines.is_empty() {
         return vec![];
@@ -216,58 +150,6 @@ fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
     vec![misfit(node, error)]
 }
 
-fn misfit(node: &Node, error: Error) -> Misfit {
+pub(super) fn misfit(node: &Node, error: Error) -> Misfit {
     Misfit { check: "Sources", error: error.on(&node.name), harmless: false }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::{Flannel, Proxy};
-
-    fn mirror(host: &str) -> Registry {
-        let (host, mirrors) = (host.to_string(), vec!["https://mirror.example/v2".to_string()]);
-        Registry { host, mirrors, fallback: true, ca: None, skip_verify: false, login: None }
-    }
-
-    #[test]
-    fn a_registry_is_asked_where_containerd_will_ask() {
-        let mut cluster = crate::pki::tests::cluster();
-        cluster.registries = vec![];
-        assert_eq!(urls(&cluster, "docker.io"), [("https://registry-1.docker.io/v2/".into(), "")]);
-        cluster.registries = vec![mirror("_default"), mirror("quay.io")];
-        let both = |direct: &str| [("https://mirror.example/v2/".to_string(), ""), (direct.to_string(), "")];
-        assert_eq!(urls(&cluster, "ghcr.io"), both("https://ghcr.io/v2/"));
-        cluster.registries[1].mirrors[0] += "/quay/";
-        assert_eq!(urls(&cluster, "quay.io")[0].0, "https://mirror.example/v2/quay/");
-        cluster.registries[1].mirrors[0] = "https://mirror.example/v2".into();
-        cluster.registries[1].fallback = false;
-        assert_eq!(urls(&cluster, "quay.io"), both("")[..1]);
-        for change in [|r: &mut Registry| r.skip_verify = true, |r: &mut Registry| r.ca = Some("PEM".into())]
-        {
-            let mut own = cluster.clone();
-            change(&mut own.registries[1]);
-            let options = urls(&own, "quay.io")[0].1;
-            assert!(options.contains("Verify-Peer=false") && options.contains("Verify-Host=false"));
-        }
-    }
-
-    #[test]
-    fn every_image_that_all_nodes_run_is_looked_for_and_by_the_proxy() {
-        let mut cluster = crate::pki::tests::cluster();
-        cluster.registries = vec![];
-        cluster.image_repository = "registry.k8s.io".into();
-        cluster.network = Network::Flannel(Flannel { image: "ghcr.io/a/b:1".into(), plugin: "a/b:1".into() });
-        cluster.proxy = Proxy { https: "http://proxy.example:3128".into(), ..Proxy::default() };
-        let Ask::Shell(script) = registries(&cluster) else { panic!() };
-        for part in
-            ["'https://registry.k8s.io/v2/'", "'https://ghcr.io/v2/'", "'https://registry-1.docker.io/v2/'"]
-        {
-            assert!(script.contains(part), "{part}: {script}");
-        }
-        for ask in [registries(&cluster), packages(&cluster)] {
-            let Ask::Shell(script) = ask else { panic!() };
-            assert!(script.contains("export https_proxy='http://proxy.example:3128'\n"), "{script}");
-        }
-    }
 }

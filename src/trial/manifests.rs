@@ -1,0 +1,100 @@
+//! What a registry said to a machine that asked it for the manifest of an image, and what to do about it.
+
+use crate::cluster::{Cluster, Node, authority};
+use crate::error::{Error, Kind};
+use crate::fleet::identity::Misfit;
+use crate::trial::sources::misfit;
+use crate::trial::untried;
+
+/// A line of the answer: `manifest IMAGE WORD URL MORE`.
+struct Line<'a> {
+    image: &'a str,
+    word: &'a str,
+    url: &'a str,
+    more: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let mut words = line.strip_prefix("manifest ")?.splitn(4, ' ');
+        let (image, word, url) = (words.next()?, words.next()?, words.next()?);
+        Some(Line { image, word, url, more: words.next().unwrap_or_default() })
+    }
+
+    /// Nobody knows yet whether containerd can pull it from there.
+    fn is_open(&self) -> bool {
+        matches!(self.word, "odd" | "untold")
+    }
+
+    fn user(&self, cluster: &'a Cluster) -> Option<&'a str> {
+        cluster.registry_logins().get(authority(self.url)).map(|login| login.user.as_str())
+    }
+
+    fn says(&self, cluster: &Cluster) -> String {
+        let user = self.user(cluster).unwrap_or("the user");
+        let says = match self.word {
+            "login" => format!("it wants a login ({}), and the inventory has none for it", self.more),
+            "password" if self.more.starts_with("http") => {
+                format!("{} refuses the login of {user}", self.more)
+            }
+            "password" => format!("it refuses the login of {user} ({})", self.more),
+            "denied" => {
+                format!("{user} may not pull it, or there is no such project or image ({})", self.more)
+            }
+            "missing" => "it has no such image (404)".into(),
+            _ => self.more.into(),
+        };
+        format!("{}: {says}", self.url)
+    }
+
+    fn hint(&self, cluster: &Cluster) -> String {
+        let host = authority(self.url);
+        let table = format!("[registries.\"{}\"]", table(cluster, host));
+        match self.word {
+            "login" => format!(
+                "say `user` and `password-file` in {table}; some registries answer the same for a project that they do not have, so \
+                 look at the path of that URL, too"
+            ),
+            "password" => format!("correct `user`, `password-file` or `password` in {table}"),
+            "denied" => format!(
+                "give the user of {table} the right to pull there, or correct the path of that URL; a mirror that is a project is \
+                 written as https://{host}/v2/PROJECT"
+            ),
+            "trust" => {
+                format!("say `ca` in {table}: the file with the CA that signed the certificate of {host}")
+            }
+            _ => format!(
+                "push the image there, or correct the inventory: the mirrors of [registries], `image-repository`, [flannel]; a mirror \
+                 that is a project is written as https://{host}/v2/PROJECT"
+            ),
+        }
+    }
+}
+
+/// Whose table in the inventory is about this host: one that names it as a mirror, or its own.
+fn table<'a>(cluster: &'a Cluster, host: &'a str) -> &'a str {
+    let names = |url: &String| authority(url) == host;
+    let found = cluster.registries.iter().find(|registry| registry.mirrors.iter().any(names));
+    found.map_or(host, |registry| registry.host.as_str())
+}
+
+/// An image is refused where every URL of it refuses. Where one could not be asked, people are told, if there was a login to try.
+pub fn judge(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let lines: Vec<Line> = answer.lines().filter_map(Line::read).collect();
+    let mut images: Vec<&str> = lines.iter().map(|line| line.image).collect();
+    images.sort_unstable();
+    images.dedup();
+    let one = |image: &str| {
+        let lines: Vec<&Line> = lines.iter().filter(|line| line.image == image).collect();
+        let says: Vec<String> = lines.iter().map(|line| line.says(cluster)).collect();
+        let first = lines.first()?;
+        if lines.iter().any(|line| line.is_open()) {
+            let matters = |line: &&&Line| line.word == "odd" || line.user(cluster).is_some();
+            let open = lines.iter().filter(|line| line.is_open()).find(matters)?;
+            return Some(untried("Sources", &node.name, &format!("{image} at {}", open.says(cluster))));
+        }
+        let error = Error::new(Kind::Refused, format!("{image} cannot be pulled"));
+        Some(misfit(node, error.because(says.join("\n")).hint(first.hint(cluster))))
+    };
+    images.into_iter().filter_map(one).collect()
+}

@@ -1,0 +1,360 @@
+//! Registries of images: they have to answer, to let the machine in, and to have what every node runs. First by the client
+//! that apt brings along, which knows the proxies; then, for a manifest of each image, with the URL, the login and the CA that
+//! containerd will use, by bash and openssl. Nothing is kept.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::cluster::{Cluster, Network, Node, Registry, authority, direct};
+use crate::fleet::identity::Misfit;
+use crate::shell::{REGISTRY, Sh, sh};
+use crate::step::Ask;
+use crate::steps::has_api_path;
+use crate::trial::manifests;
+use crate::trial::sources::{FETCH, exports, silent};
+
+const REGISTRIES: &str = r#"images=
+! command -v ctr >/dev/null || ! systemctl is-active -q containerd || images=$(ctr -n k8s.io images ls -q)
+answers() {
+  answers_to=$1; shift
+  r=0; why=$(fetch "$d/$answers_to" "$@") || r=$?
+  [ $r != 1 ]
+}
+"#;
+
+/// The images of every node, by the registry that they are named after.
+fn images(cluster: &Cluster) -> BTreeMap<&str, Vec<String>> {
+    let mut all = vec![(host(&cluster.image_repository), cluster.pause_image())];
+    if let Network::Flannel(flannel) = &cluster.network {
+        all.extend([&flannel.image, &flannel.plugin].map(|image| (host(image), image.clone())));
+    }
+    let mut images: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    all.into_iter().for_each(|(host, image)| images.entry(host).or_default().push(image));
+    images
+}
+
+/// Registries of what every node runs. One of which there are images already may have been meant to be silent.
+pub fn registries(cluster: &Cluster) -> Ask {
+    let mut script = exports(cluster) + FETCH + REGISTRY + REGISTRIES + users(cluster) + authorities(cluster);
+    for (n, (name, images)) in images(cluster).into_iter().enumerate() {
+        let urls = urls(cluster, name);
+        let tries = urls
+            .iter()
+            .map(|(url, options)| sh!("answers {n} {url}{options}", n, url, options = Sh::raw(options)));
+        let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
+        let answer = sh!(
+            "{ {tries} || echo {none}\": $why\"; } &",
+            tries = Sh::join(" || ", tries),
+            none = format!("no {}", shown.join(" nor "))
+        );
+        let manifests =
+            images.iter().enumerate().map(|(i, image)| manifest(cluster, name, image, n * 10 + i));
+        script += sh!(
+            "case \"$images\" in *{name}/*) ;; *) {answer} {manifests} ;; esac\n",
+            name,
+            answer,
+            manifests = Sh::join(" ", manifests)
+        );
+    }
+    script += "wait";
+    Ask::Shell(script)
+}
+
+/// Asks for the manifest of one image, at one URL after the other.
+fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
+    let (repository, reference) = parts(image);
+    let tries = urls(cluster, host).into_iter().map(|(base, _)| {
+        let url = format!("{base}{repository}/manifests/{reference}");
+        match by_proxy(cluster, &base) {
+            true => sh!("{ registry_says untold {url} 'it is reached by a proxy'; false; }", url),
+            false => sh!(
+                "registry_manifest {url} {repository} {tls}",
+                url,
+                repository,
+                tls = tls(cluster, host, &base)
+            ),
+        }
+    });
+    sh!(
+        "( registry_at=\"$d/manifest-{n}\" registry_image={image}; { {tries}; } >\"$registry_at.said\" || cat \"$registry_at.said\" ) &",
+        n,
+        image,
+        tries = Sh::join(" || ", tries)
+    )
+}
+
+/// How containerd will look at the certificate there: a word, or the file of `authorities`.
+fn tls(cluster: &Cluster, host: &str, base: &str) -> Sh {
+    let named = |name: &str| cluster.registries.iter().position(|registry| registry.host == name);
+    let found = named(host).or_else(|| named("_default")).map(|n| (n, &cluster.registries[n]));
+    let is_mirror = |registry: &Registry| registry.mirrors.iter().any(|mirror| v2(mirror) == base);
+    match found.filter(|(_, registry)| is_mirror(registry)) {
+        Some((_, registry)) if registry.skip_verify => Sh::raw("any"),
+        Some((n, registry)) if registry.ca.is_some() => sh!("\"$d/ca-{n}\"", n),
+        _ => Sh::raw("check"),
+    }
+}
+
+/// Lays the CAs of registries beside the other files of the question.
+fn authorities(cluster: &Cluster) -> Sh {
+    let all = cluster.registries.iter().enumerate();
+    let all = all.filter_map(|(n, registry)| Some((n, registry.ca.as_ref()?)));
+    all.map(|(n, ca)| sh!("printf %s {ca} >\"$d/ca-{n}\"\n", ca, n)).collect()
+}
+
+/// Defines `registry_user`. printf is a part of the shell, so that its words are on no command line.
+fn users(cluster: &Cluster) -> Sh {
+    let logins = cluster.registry_logins().into_iter();
+    let lines = logins.map(|(host, login)| {
+        let both = format!("{}:{}", login.user, login.password.reveal());
+        sh!("  {host}) printf %s {both} ;;\n", host, both)
+    });
+    sh!("registry_user() {\n  case $1 in\n{lines}  esac\n}\n", lines = lines.collect::<Sh>())
+}
+
+/// The registry that an image is named after.
+fn host(image: &str) -> &str {
+    let first = image.split('/').next().unwrap_or_default();
+    if first.contains(['.', ':']) { first } else { "docker.io" }
+}
+
+/// What a registry calls the image, and its tag or digest.
+fn parts(image: &str) -> (String, &str) {
+    let name = image.strip_prefix(host(image)).map_or(image, |rest| rest.trim_start_matches('/'));
+    let (name, reference) =
+        name.rsplit_once('@').unwrap_or_else(|| name.rsplit_once(':').unwrap_or((name, "latest")));
+    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
+    let is_library = host(image) == "docker.io" && !name.contains('/');
+    (if is_library { format!("library/{name}") } else { name.into() }, reference)
+}
+
+/// The root of a registry's API, as containerd makes it of a URL.
+fn v2(url: &str) -> String {
+    match has_api_path(url) {
+        true => format!("{}/", url.trim_end_matches('/')),
+        false => format!("{}/v2/", url.trim_end_matches('/').trim_end_matches("/v2")),
+    }
+}
+
+/// Where containerd will ask for its images: one of them has to answer.
+fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
+    let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
+    let direct = direct(host);
+    let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(&direct), "")] };
+    // Whether its certificate is right, containerd decides by a CA of its own.
+    let options = |registry: &Registry| match registry.skip_verify || registry.ca.is_some() {
+        true => " -o Acquire::https::Verify-Peer=false -o Acquire::https::Verify-Host=false",
+        false => "",
+    };
+    let mut urls: Vec<_> = registry.mirrors.iter().map(|mirror| (v2(mirror), options(registry))).collect();
+    urls.extend(registry.fallback.then(|| (v2(&direct), "")));
+    urls
+}
+
+/// Whether containerd goes to this URL by a proxy (Go, golang.org/x/net/http/httpproxy, `useProxy`).
+fn by_proxy(cluster: &Cluster, url: &str) -> bool {
+    let value = |name: &str| {
+        cluster
+            .proxy_variables()
+            .into_iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+            .unwrap_or_default()
+    };
+    let proxy = value(if url.starts_with("http://") { "http_proxy" } else { "https_proxy" });
+    let host = authority(url);
+    let host =
+        host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(host, _)| host);
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let is_local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let names = |entry: &str| match entry.strip_prefix('.') {
+        Some(domain) => host.ends_with(&format!(".{domain}")),
+        None => host == entry || host.ends_with(&format!(".{entry}")),
+    };
+    let covers = |entry: &str| match address {
+        Some(address) => {
+            entry.parse() == Ok(address) || entry.parse::<IpNet>().is_ok_and(|net| net.contains(&address))
+        }
+        None => names(entry),
+    };
+    !proxy.is_empty() && !is_local && !value("no_proxy").split(',').any(covers)
+}
+
+pub fn judge_registries(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
+    let mut found = silent(node, answer, "a registry of images does not answer");
+    if found.is_empty() {
+        found = manifests::judge(cluster, node, answer);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Flannel, Login, Proxy};
+    use crate::trial::sources::packages;
+
+    fn mirror(host: &str) -> Registry {
+        let (host, mirrors) = (host.to_string(), vec!["https://mirror.example/v2".to_string()]);
+        Registry { host, mirrors, fallback: true, ca: None, skip_verify: false, login: None }
+    }
+
+    #[test]
+    fn a_registry_is_asked_where_containerd_will_ask() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.registries = vec![];
+        assert_eq!(urls(&cluster, "docker.io"), [("https://registry-1.docker.io/v2/".into(), "")]);
+        cluster.registries = vec![mirror("_default"), mirror("quay.io")];
+        let both = |direct: &str| [("https://mirror.example/v2/".to_string(), ""), (direct.to_string(), "")];
+        assert_eq!(urls(&cluster, "ghcr.io"), both("https://ghcr.io/v2/"));
+        cluster.registries[1].mirrors[0] += "/quay/";
+        assert_eq!(urls(&cluster, "quay.io")[0].0, "https://mirror.example/v2/quay/");
+        cluster.registries[1].mirrors[0] = "https://mirror.example/v2".into();
+        cluster.registries[1].fallback = false;
+        assert_eq!(urls(&cluster, "quay.io"), both("")[..1]);
+        for change in [|r: &mut Registry| r.skip_verify = true, |r: &mut Registry| r.ca = Some("PEM".into())]
+        {
+            let mut own = cluster.clone();
+            change(&mut own.registries[1]);
+            let options = urls(&own, "quay.io")[0].1;
+            assert!(options.contains("Verify-Peer=false") && options.contains("Verify-Host=false"));
+        }
+    }
+
+    #[test]
+    fn every_image_that_all_nodes_run_is_looked_for_and_by_the_proxy() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.registries = vec![];
+        cluster.image_repository = "registry.k8s.io".into();
+        cluster.network = Network::Flannel(Flannel { image: "ghcr.io/a/b:1".into(), plugin: "a/b:1".into() });
+        cluster.proxy = Proxy { https: "http://proxy.example:3128".into(), ..Proxy::default() };
+        let Ask::Shell(script) = registries(&cluster) else { panic!() };
+        for part in
+            ["'https://registry.k8s.io/v2/'", "'https://ghcr.io/v2/'", "'https://registry-1.docker.io/v2/'"]
+        {
+            assert!(script.contains(part), "{part}: {script}");
+        }
+        for ask in [registries(&cluster), packages(&cluster)] {
+            let Ask::Shell(script) = ask else { panic!() };
+            assert!(script.contains("export https_proxy='http://proxy.example:3128'\n"), "{script}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_asked_for_by_the_name_that_its_registry_gives_it() {
+        for (image, repository, reference) in [
+            ("registry.k8s.io/pause:3.10", "pause", "3.10"),
+            ("r.example.com:5000/k8s/pause:3.10", "k8s/pause", "3.10"),
+            ("docker.io/flannel/flannel:v1", "flannel/flannel", "v1"),
+            ("docker.io/nginx:1", "library/nginx", "1"),
+            ("ghcr.io/a/b:1@sha256:ab", "a/b", "sha256:ab"),
+        ] {
+            assert_eq!(parts(image), (repository.to_string(), reference), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_asked_for_with_the_ca_and_the_login_that_containerd_has() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.network = Network::None;
+        let mut registry = mirror("registry.k8s.io");
+        registry.mirrors = vec!["https://harbor.example.com/v2/k8s".into()];
+        registry.ca = Some("PEM".into());
+        registry.login = Some(Login { user: "robot$k8s".into(), password: "sesame-open-5".into() });
+        cluster.registries = vec![mirror("docker.io"), registry];
+        let Ask::Shell(script) = registries(&cluster) else { panic!() };
+        let pause = cluster.pause_image();
+        let tag = pause.rsplit(':').next().unwrap();
+        for part in [
+            &format!("registry_manifest https://harbor.example.com/v2/k8s/pause/manifests/{tag} pause \"$d/ca-1\" || ").replace("https://harbor", "'https://harbor").replace(&format!("/{tag} "), &format!("/{tag}' ")),
+            &format!("'https://registry.k8s.io/v2/pause/manifests/{tag}' pause check; }}"),
+            "  harbor.example.com) printf %s 'robot$k8s:sesame-open-5' ;;\n",
+            "printf %s PEM >\"$d/ca-1\"\n",
+        ] {
+            assert!(script.contains(part), "{part}: {script}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_reached_by_a_proxy_where_go_says_so() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.proxy = Proxy {
+            https: "http://proxy.example:3128".into(),
+            no: ["198.18.0.0/24", "in.example", ".sub.example", "192.0.2.7"].map(String::from).into(),
+            ..Proxy::default()
+        };
+        for (url, by_it) in [
+            ("https://registry.example/v2/", true),
+            ("http://registry.example/v2/", false),
+            ("https://198.18.0.9:5000/v2/", false),
+            ("https://198.18.1.9/v2/", true),
+            ("https://in.example/", false),
+            ("https://a.in.example:5000/", false),
+            ("https://sub.example/", true),
+            ("https://a.sub.example/", false),
+            ("https://192.0.2.7/", false),
+            ("https://localhost:5000/", false),
+        ] {
+            assert_eq!(by_proxy(&cluster, url), by_it, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_a_registry_says_is_told_with_its_url_and_what_to_do() {
+        let mut cluster = crate::pki::tests::cluster();
+        let mut registry = mirror("registry.k8s.io");
+        registry.mirrors = vec!["https://harbor.example.com/v2/k8s".into()];
+        let login = Some(Login { user: "robot".into(), password: "sesame-open-5".into() });
+        cluster.registries = vec![Registry { login, ..registry }];
+        let node = cluster.nodes[0].clone();
+        let url = "https://harbor.example.com/v2/k8s/pause/manifests/3.10";
+        let judged = |answer: &str| judge_registries(&cluster, &node, answer);
+        for (said, why, hint) in [
+            (
+                format!("password {url} 401"),
+                "it refuses the login of robot (401)",
+                "correct `user`, `password-file`",
+            ),
+            (
+                format!("password {url} https://harbor.example.com/token"),
+                "https://harbor.example.com/token refuses the login of robot",
+                "[registries.\"registry.k8s.io\"]",
+            ),
+            (
+                format!("denied {url} 403"),
+                "no such project or image (403)",
+                "https://harbor.example.com/v2/PROJECT",
+            ),
+            (
+                format!("missing {url} 404"),
+                "it has no such image (404)",
+                "https://harbor.example.com/v2/PROJECT",
+            ),
+            (
+                format!("trust {url} certificate: self-signed certificate"),
+                "certificate: self-signed",
+                "say `ca`",
+            ),
+            (
+                "login https://quay.io/v2/x 401".into(),
+                "wants a login (401)",
+                "`password-file` in [registries.\"quay.io\"]",
+            ),
+        ] {
+            let found = judged(&format!("manifest a/pause:3.10 {said}\n"));
+            assert_eq!(found.len(), 1, "{said}");
+            let text = format!("{:?}", found[0].error);
+            assert!(!found[0].harmless && text.contains("a/pause:3.10 cannot be pulled"), "{text}");
+            assert!(text.contains(why) && text.contains(&hint.replace('"', "\\\"")), "{said}: {text}");
+            let open = judged(&format!(
+                "manifest a/pause:3.10 {said}\nmanifest a/pause:3.10 untold {url} no bash there\n"
+            ));
+            assert!(open.len() == 1 && open[0].harmless, "one of two could not be asked: {said}");
+            assert!(judged(&format!("no https://x: silent\nmanifest a/pause:3.10 {said}\n")).len() == 1);
+        }
+        assert!(judged("manifest a/pause:3.10 untold https://quay.io/v2/ no openssl there\n").is_empty());
+        assert!(judged("").is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+# Shell that asks a registry for the manifest of an image, as containerd does. Sent with the question that needs it. $d is a
+# folder for root alone that the question deletes. The caller sets for each image:
+#   registry_at     the beginning of the names of its files, below $d
+#   registry_image  the image, for the answer
+# and defines `registry_user HOST`, which prints USER:PASSWORD of a host that has a login. Both stay away from command lines.
+
+# registry_get METHOD URL TLS AUTH: the answer, with its headers, in $registry_at; its number in $registry_status. TLS: `check`,
+# `any`, or a file of CAs that are trusted, too. AUTH: a line of the request, or nothing.
+registry_get() {
+  registry_rest=${2#*://}
+  registry_host=${registry_rest%%[/?]*}
+  registry_path=${registry_rest#"$registry_host"}
+  case $registry_path in /*) ;; *) registry_path=/$registry_path ;; esac
+  case $registry_host in
+    *\]:* | [!\[]*:*) registry_name=${registry_host%:*} registry_port=${registry_host##*:} ;;
+    *) registry_name=$registry_host registry_port=443; case $2 in http:*) registry_port=80 ;; esac ;;
+  esac
+  {
+    printf '%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: ironstrap\r\nConnection: close\r\n' "$1" "$registry_path" "$registry_host"
+    printf 'Accept: %s, %s, %s, %s, */*\r\n' application/vnd.docker.distribution.manifest.v2+json \
+      application/vnd.docker.distribution.manifest.list.v2+json application/vnd.oci.image.manifest.v1+json \
+      application/vnd.oci.image.index.v1+json
+    [ -z "$4" ] || printf 'Authorization: %s\r\n' "$4"
+    printf '\r\n'
+  } >"$registry_at.request"
+  registry_bare=${registry_name#\[}
+  registry_bare=${registry_bare%\]}
+  case $2 in
+    http:*)
+      timeout 6 bash -c 'exec 3<>"/dev/tcp/$0/$1" && cat >&3 && head -c 1100000 <&3' "$registry_bare" "$registry_port" \
+        <"$registry_at.request" >"$registry_at" 2>"$registry_at.errors" || :
+      ;;
+    *)
+      set -- "$3"
+      case $registry_bare in
+        *[!0-9.]*) case $registry_bare in *:*) set -- "$1" -verify_ip "$registry_bare" ;; *) set -- "$1" -verify_hostname "$registry_bare" -servername "$registry_bare" ;; esac ;;
+        *) set -- "$1" -verify_ip "$registry_bare" ;;
+      esac
+      case $1 in
+        any) shift 3 ;;
+        check) shift; set -- -verify_return_error "$@" ;;
+        *) registry_ca=$1; shift; set -- -verify_return_error -CAfile "$registry_ca" -CApath /etc/ssl/certs "$@" ;;
+      esac
+      timeout 6 openssl s_client -quiet -connect "$registry_name:$registry_port" "$@" \
+        <"$registry_at.request" >"$registry_at" 2>"$registry_at.errors" || :
+      ;;
+  esac
+  rm -f "$registry_at.request"
+  registry_status=$(sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p' "$registry_at")
+}
+
+# registry_header NAME: the values of that header in the answer, a line each. NAME is in small letters.
+registry_header() {
+  awk -v name="$1" '{ sub(/\r$/, "") } $0 == "" { exit }
+    { i = index($0, ":"); v = substr($0, i + 1); sub(/^ +/, "", v); if (tolower(substr($0, 1, i - 1)) == name) print v }' "$registry_at"
+}
+
+# registry_says WORD URL MORE: a line of the answer. What follows a ? in a URL may be somebody's right to read it.
+registry_says() {
+  echo "manifest $registry_image $1 ${2%%\?*} $3"
+}
+
+# registry_token CHALLENGE NAME TLS: asks the token service that CHALLENGE names, and leaves a line for the request in
+# $registry_auth. NAME is the repository that is asked for, should the challenge say nothing of it.
+registry_token() {
+  registry_of() { printf '%s\n' "$registry_challenge" | sed -n "s/.*[ ,]$1=\"\([^\"]*\)\".*/\1/p"; }
+  registry_challenge=$1
+  registry_realm=$(registry_of realm) registry_service=$(registry_of service) registry_scope=$(registry_of scope)
+  registry_query="service=$registry_service&scope=${registry_scope:-repository:$2:pull}"
+  registry_query=$(printf '%s' "$registry_query" | sed 's/ /%20/g')
+  case $registry_realm in *\?*) registry_realm="$registry_realm&$registry_query" ;; *) registry_realm="$registry_realm?$registry_query" ;; esac
+  registry_get GET "$registry_realm" "$3" "${registry_basic:+Basic $registry_basic}"
+  case $registry_status in
+    200) ;;
+    401 | 403)
+      if [ -n "$registry_basic" ]; then registry_says password "$registry_url" "${registry_realm%%\?*}"; else registry_says login "$registry_url" "$registry_status"; fi
+      return 1
+      ;;
+    *) registry_says odd "$registry_realm" "$(registry_why)"; return 1 ;;
+  esac
+  # A body in chunks has lines with their lengths in between.
+  registry_auth=$(tr -d '\r' <"$registry_at" | sed '1,/^$/d' | grep -vix '[0-9a-f]*' | tr -d '\n' |
+    sed -n 's/.*"\(access_\)\{0,1\}token" *: *"\([^"]*\)".*/Bearer \2/p')
+  [ -n "$registry_auth" ] || { registry_says odd "$registry_realm" 'an answer without a token'; return 1; }
+}
+
+# registry_why: why the last request has no good answer.
+registry_why() {
+  if [ -n "$registry_status" ]; then echo "HTTP status $registry_status"; return 0; fi
+  registry_x=$(sed -n 's/^verify error:num=[0-9]*:/certificate: /p' "$registry_at.errors" | head -n 1)
+  [ -n "$registry_x" ] || registry_x=$(head -n 1 "$registry_at.errors" |
+    sed 's/^[0-9A-F]*:error:[^:]*:[^:]*:[^:]*:\([^:]*\):.*/\1/' | cut -c 1-200)
+  echo "${registry_x:-no answer}"
+}
+
+# registry_manifest URL NAME TLS: whether the manifest at URL, of the repository NAME, can be had. If not, prints why, and fails.
+registry_manifest() {
+  command -v bash >/dev/null || { registry_says untold "$1" 'no bash there'; return 1; }
+  case $1 in https:*) command -v openssl >/dev/null || { registry_says untold "$1" 'no openssl there'; return 1; } ;; esac
+  registry_url=$1
+  registry_auth=''; registry_basic=''; registry_known=''
+  for registry_try in 1 2 3 4 5 6 7 8; do
+    registry_get HEAD "$registry_url" "$3" "$registry_auth"
+    case $registry_status in
+      200) return 0 ;;
+      30[12378])
+        registry_to=$(registry_header location | head -n 1)
+        case $registry_to in
+          http://* | https://*) ;;
+          /*) registry_to="${registry_url%%://*}://$registry_host$registry_to" ;;
+          *) break ;;
+        esac
+        registry_url=$registry_to; registry_auth=''
+        ;;
+      401 | 403)
+        registry_challenge=$(registry_header www-authenticate)
+        if [ -n "$registry_auth" ] || [ "$registry_status" = 403 ]; then
+          case $registry_known/$registry_auth in
+            /*) registry_says login "$registry_url" "$registry_status" ;;
+            */Basic*) registry_says password "$registry_url" "$registry_status" ;;
+            *) registry_says denied "$registry_url" "$registry_status" ;;
+          esac
+          return 1
+        fi
+        registry_known=$(registry_user "$registry_host")
+        registry_basic=$(printf '%s' "$registry_known" | base64 | tr -d '\n')
+        case $registry_challenge in
+          *[Bb]earer\ *) registry_token "$(printf '%s\n' "$registry_challenge" | grep -i '^bearer ' | head -n 1)" "$2" "$3" || return 1 ;;
+          *) [ -n "$registry_known" ] || { registry_says login "$registry_url" 401; return 1; }; registry_auth="Basic $registry_basic" ;;
+        esac
+        ;;
+      404) registry_says missing "$registry_url" 404; return 1 ;;
+      '') case $(registry_why) in
+          certificate*) registry_says trust "$registry_url" "$(registry_why)" ;;
+          *) registry_says untold "$registry_url" "$(registry_why)" ;;
+        esac
+        return 1 ;;
+      *) break ;;
+    esac
+  done
+  registry_says odd "$registry_url" "$(registry_why)"
+  return 1
+}
