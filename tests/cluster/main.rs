@@ -26,6 +26,7 @@ mod part;
 mod planes;
 mod preflight;
 mod refused;
+mod registries;
 mod removed;
 mod reset;
 mod rooted;
@@ -67,6 +68,7 @@ fn scenarios() -> Vec<Scenario> {
         entrance::SCENARIOS,
         refused::UNFIT,
         preflight::SCENARIOS,
+        registries::SCENARIOS,
         made::SCENARIOS,
         settings::SCENARIOS,
         serving::SCENARIOS,
