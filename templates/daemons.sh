@@ -7,7 +7,7 @@ daemon() {
   done
 }
 
-# lasting NAMESPACE_POD PROGRAM: such a process runs, and has run for five seconds. One that started a moment ago is still
+# lasting NAMESPACE_POD PROGRAM [SECONDS]: such a process runs, and has run for SECONDS (5). One that started a moment ago is still
 # at work on what it has to set up.
 lasting() {
   read -r up _ </proc/uptime
@@ -15,7 +15,7 @@ lasting() {
     { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || continue
     # shellcheck disable=SC2086
     started=$(set -- ${stat##*) }; echo "${20}")
-    [ $((${up%.*} - started / 100)) -lt 5 ] || return 0
+    [ $((${up%.*} - started / 100)) -lt "${3:-5}" ] || return 0
   done
   return 1
 }

@@ -138,14 +138,27 @@ pod:"*' silent'*) find_policed ;;
   [ -z "$others" ] || packets $others
 }
 
+# server_is_young: this machine's API server started less than 30 seconds ago.
+server_is_young() {
+  [ -n "$(daemon kube-system_kube-apiserver kube-apiserver)" ] && ! lasting kube-system_kube-apiserver kube-apiserver 30
+}
+
 # service_answers ADDRESS PORT
 service_answers() {
   case $(packets service "$1" "$2") in 'service reached') ;; *) echo "$1 port $2 does not answer" >&2; return 1 ;; esac
 }
 
-# proxy_again NODE ADDRESS PORT: restarts kube-proxy, which writes all of its rules when it starts.
+# proxy_again NODE ADDRESS PORT: restarts kube-proxy, which writes all of its rules when it starts. An API server that stops takes
+# its address out of its Service. After its next start, kube-proxy may connect again only after half a minute.
 proxy_again() {
   ! service_answers "$2" "$3" 2>/dev/null || return 0
+  tries=0
+  while [ $tries -lt 30 ] && server_is_young; do
+    renew
+    sleep 1
+    ! service_answers "$2" "$3" 2>/dev/null || return 0
+    tries=$((tries + 1))
+  done
   restart "$1" kube-system kube-proxy kube-proxy k8s-app=kube-proxy
   patiently service_answers "$2" "$3"
 }

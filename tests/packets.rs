@@ -283,6 +283,29 @@ const MADE: Made = Made {
 /// The kubelet of w1 does not have the image.
 const NEVER: &str = "w1 Pending / ErrImageNeverPull\nw2 Running 10.244.2.9/";
 
+#[test]
+fn kube_proxy_is_restarted_at_once_unless_the_api_server_has_just_started() {
+    // The Service answers when it is asked for the third time.
+    let stands = |age: u32| {
+        format!(
+            "PATIENCE=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew() {{ :; }}\nsleep() {{ :; }}\n\
+             daemon() {{ [ {age} = 0 ] || echo 7; }}\nlasting() {{ [ {age} -ge \"${{3:-5}}\" ]; }}\nrestart() {{ echo \"restart $3\"; }}\n"
+        )
+    };
+    for shell in common::shells() {
+        for (age, said) in [(0, "restart kube-proxy\n"), (40, "restart kube-proxy\n"), (4, "")] {
+            let (good, says) =
+                run(shell, &[("run/ironstrap/x", "")], &stands(age), "proxy_again m1 10.96.0.1 443");
+            assert!(good, "{shell}: {says}");
+            assert_eq!(says, said, "{shell}, an API server of {age} s");
+        }
+        // Without end, the rules do not come back by themselves.
+        let never = stands(4).replace("-ge 3", "-ge 40").replace("=60", "=1");
+        let (_, says) = run(shell, &[("run/ironstrap/x", "")], &never, "proxy_again m1 10.96.0.1 443");
+        assert!(says.starts_with("restart kube-proxy\n"), "{shell}: {says}");
+    }
+}
+
 /// As kubectl prints pods of these lines, in the words of printf: "NODE PHASE ADDRESS/REASON".
 fn statuses(made: &str) -> String {
     let status = |line: &str| {
