@@ -15,6 +15,7 @@ use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
 mod confirm;
+mod large;
 mod mode;
 mod object;
 pub mod rollout;
@@ -108,21 +109,6 @@ pub enum Ask {
     Nodes,
     /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
     Administrator,
-}
-
-/// By this first line a question declares a large answer.
-const LARGE: Sh = Sh::raw("# its answer grows with the cluster\n");
-
-impl Ask {
-    /// Shell whose answer grows with the cluster. Any other answer has a fixed limit.
-    pub fn large(shell: impl Into<Sh>) -> Ask {
-        let shell: Sh = shell.into();
-        Ask::Shell(LARGE + shell)
-    }
-
-    pub fn is_large(&self) -> bool {
-        matches!(self, Ask::Shell(shell) if shell.starts_with(&*LARGE))
-    }
 }
 
 /// What the answer must be.
