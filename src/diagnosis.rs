@@ -64,12 +64,12 @@ const STATE: &str = "state";
 /// containers. A line that is no line of klog is of a program that cannot start.
 static OWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-    r#"^(?:[EF]\d{4} [0-9:.]+ +\d+ [\w.-]+\.go:\d+\] (?:"(?:command failed|Error running ProxyServer"#,
+    r#"^(?:(?:[EF]\d{4} [0-9:.]+ +\d+ [\w.-]+\.go:\d+\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)(?:"(?:command failed|Error running ProxyServer"#,
     r#"|Failed to listen[^"]*|Failed to start (?:ContainerManager|cAdvisor|OOM watcher|node proxy healthz)[^"]*"#,
     r#"|Failed to (?:run|validate|load|construct|initialize) [Kk]ubelet[^"]*"#,
-    r#"|Unable to register node with API server|Error updating node status, will retry|Error getting (?:the current )?node[^"]*"#,
+    r#"|Unable to register node with API server[^"]*|Error updating node status, will retry|Error getting (?:the current )?node[^"]*"#,
     r#"|Failed to ensure lease exists, will retry|Failed while requesting a signed certificate[^"]*|Failed to watch)""#,
-    r#"|"Unhandled Error" (?:logger="[^"]*" )?err="[\w./@-]+/reflector\.go:\d+: )"#,
+    r#"|"Unhandled Error"(?: logger="[^"]*")?(?: err=|,"logger":"[^"]*","err":|,"err":)"[\w./@-]+\.go:\d+: [Ff]ailed to (?:watch|list) )"#,
     r#"|panic: |[Ee]rror: |Error from server |fatal error: |unknown flag: |flag provided but not defined: "#,
     r#"|\{"level":"(?:(?:error|fatal|panic)","ts":"[^"]*","caller":"|warn","ts":"[^"]*","caller":"rafthttp/))"#,
 ))

@@ -32,7 +32,7 @@ pub const CAUSES: &[Cause] = &[
             sign("journal kubelet", SWAP),
             sign(
                 "fix",
-                r#"^no waiting helps: [EF]\d{4} [^"]*\] "command failed" err="failed to run Kubelet: running with swap on is not supported"#,
+                r#"^no waiting helps: (?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"failed to run Kubelet: running with swap on is not supported"#,
             ),
             sign(
                 "fix",
@@ -365,7 +365,7 @@ pub const CAUSES: &[Cause] = &[
         remedy: "correct the setting that it names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
         signs: &[sign(
             "journal kubelet",
-            r#"^[EF]\d{4} [^"]*\] "command failed" err="(?:failed to run Kubelet: )?(?<why>.+)"$"#,
+            r#"^(?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"(?:failed to run Kubelet: )?(?<why>.+)"\}?$"#,
         )],
         hopeless: Some(klog!("command failed", "failed to validate kubelet ")),
         symptom: true,

@@ -6,14 +6,14 @@ pub(super) const fn sign(place: &'static str, says: &'static str) -> Sign {
     Sign { place, says }
 }
 
-/// A line of klog with this message, and what its error begins with, in words of both `grep -E` and `Regex`. A tenant cannot
-/// write a head or a message.
+/// A line of klog with this message, and what its error begins with, in words of both `grep -E` and `Regex`; in klog's text, and
+/// as JSON (`logging.format` of the kubelet). A tenant cannot write a head or a message.
 macro_rules! klog {
     ($message:literal, $error:literal) => {
         concat!(
-            "^[EF][0-9]{4} [0-9:.]+ +[0-9]+ [A-Za-z0-9_.-]+[.]go:[0-9]+\\] \"(",
+            "^([EF][0-9]{4} [0-9:.]+ +[0-9]+ [A-Za-z0-9_.-]+[.]go:[0-9]+\\] |[{]\"ts\":[0-9.]+,\"caller\":\"[^\"]*\",\"msg\":)\"(",
             $message,
-            ")\" err=\"",
+            ")\"( err=|,\"err\":)\"",
             $error
         )
     };

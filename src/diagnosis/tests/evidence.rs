@@ -70,6 +70,25 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "feature-gate-unknown",
         "take Nope out of featureGates",
     ),
+    // The forms of other versions of Kubernetes, of its source.
+    (
+        "journal kubelet",
+        r#"E1129 08:00:00.511290     812 kubelet_node_status.go:116] "Unable to register node with API server, reason is forbidden" err="nodes \"other\" is forbidden: node \"w2\" is not allowed to modify node \"other\"" node="other""#,
+        "hostname-changed",
+        "hostnamectl set-hostname w2",
+    ),
+    (
+        "journal kubelet",
+        r#"E1129 08:00:00.511290     812 reflector.go:166] "Unhandled Error" err="k8s.io/client-go/informers/factory.go:160: Failed to watch *v1.Node: failed to list *v1.Node: nodes \"other\" is forbidden: User \"system:node:w2\" cannot list resource \"nodes\" in API group \"\" at the cluster scope: node 'w2' cannot read 'other', only its own Node object" logger="UnhandledError""#,
+        "hostname-changed",
+        "hostnamectl set-hostname w2",
+    ),
+    (
+        "journal kubelet",
+        r#"{"ts":1764402638974.218,"caller":"app/run.go:72","msg":"command failed","err":"failed to run Kubelet: running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"}"#,
+        "swap-on",
+        "swapoff -a",
+    ),
     (
         "journal kubelet",
         r#"Error from server (Forbidden): error when creating "STDIN": nodes "other" is forbidden: node "w2" is not allowed to modify node "other""#,
