@@ -60,6 +60,17 @@ tunnels() {
     }'
 }
 
+# flannel_drift ADDRESS PODS SERVICE: the faults; none where flannel has made nothing yet because the API's Service does not
+# answer. Then kube-proxy has to be mended first, and its own questions say so. After packets.sh.
+flannel_drift() {
+  faults=$(flannel_faults "$1" "$2")
+  case $faults in
+    *subnet.env* | *'does not exist') service_answers "$3" 443 2>/dev/null || return 0 ;;
+    '') return 0 ;;
+  esac
+  printf '%s\n' "$faults"
+}
+
 # flannel_is_right ADDRESS PODS
 flannel_is_right() {
   faults=$(flannel_faults "$@")

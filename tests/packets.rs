@@ -138,6 +138,26 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
 }
 
 #[test]
+fn flannel_is_not_blamed_for_a_service_that_does_not_answer() {
+    let begun = || Node1 { env: "", ..Node1::right() };
+    for shell in common::shells() {
+        for (node, answers, fault) in [
+            (begun(), true, "subnet.env"),
+            (begun(), false, ""),
+            (Node1 { address: "", ..Node1::right() }, false, "flannel.1 does not have the address"),
+            (Node1::right(), true, ""),
+        ] {
+            let service = format!("service_answers() {{ [ \"$*\" = '10.96.0.1 443' ] && {answers}; }}\n");
+            let call = service + "flannel_drift 198.18.0.12 10.244.0.0/16 10.96.0.1";
+            let (good, said) = node.run(shell, &call);
+            assert!(good, "{shell}: {said}");
+            assert_eq!(said.is_empty(), fault.is_empty(), "{shell}: {said}");
+            assert!(said.contains(fault), "{shell}: {said}");
+        }
+    }
+}
+
+#[test]
 fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_first() {
     let again = "flannel_again w1 198.18.0.12 10.244.0.0/16";
     for shell in common::shells() {

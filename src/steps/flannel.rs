@@ -3,7 +3,7 @@
 
 use crate::cluster::Network;
 use crate::error::Result;
-use crate::shell::{DAEMONS, FLANNEL, PODS, sh};
+use crate::shell::{DAEMONS, FLANNEL, PACKETS, PODS, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
@@ -17,7 +17,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
         Want::that("flannel's interface and routes are as flannel makes them")
-            .ask(sh!("{PODS}{DAEMONS}{FLANNEL}flannel_faults {ip} {pods}", PODS, DAEMONS, FLANNEL, ip, pods))
+            .ask(sh!(
+                "{PODS}{DAEMONS}{PACKETS}{FLANNEL}flannel_drift {ip} {pods} {service}",
+                PODS,
+                DAEMONS,
+                PACKETS,
+                FLANNEL,
+                ip,
+                pods,
+                service = cx.cluster.service_ip(1).to_string()
+            ))
             .is("")
             .run(sh!(
                 "{PODS}{DAEMONS}{FLANNEL}flannel_again {node} {ip} {pods}",
