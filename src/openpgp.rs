@@ -39,7 +39,7 @@ impl Keys {
         if let Some(line) =
             begins.iter().find(|line| line.contains("PRIVATE KEY") || line.contains("SECRET KEY"))
         {
-            return Err(format!("holds a private key ({line})"));
+            return Err(format!("holds a private key ({})", line.trim_matches('-')));
         }
         if let Some(line) = begins.iter().find(|line| **line != BEGIN) {
             return Err(format!("holds something else than public keys ({line})"));

@@ -16,7 +16,7 @@ pub struct Bundle {
 pub fn certificates(text: &str, now: OffsetDateTime) -> Result<Bundle, String> {
     let begins: Vec<&str> = text.lines().map(str::trim).filter(|l| l.starts_with("-----BEGIN ")).collect();
     if let Some(line) = begins.iter().find(|line| line.contains("PRIVATE KEY")) {
-        return Err(format!("holds a private key ({line})"));
+        return Err(format!("holds a private key ({})", line.trim_matches('-')));
     }
     if let Some(line) = begins.iter().find(|line| **line != "-----BEGIN CERTIFICATE-----") {
         return Err(format!("holds something else than certificates ({line})"));
