@@ -42,9 +42,13 @@ fn decides(cluster: &Cluster, it: &Seen) -> bool {
     }
 }
 
-/// The machines that decide: those that keep a key, else those that were shown one.
+/// The machines that decide: those that keep a key, else those that were shown one. With `--limit`, no control plane may be
+/// among them. Then all decide: a key goes to no machine that was shown another one.
 fn deciding<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Vec<&'b Seen<'a>> {
     let all: Vec<&Seen> = seen.iter().filter(|it| decides(cluster, it)).collect();
+    if all.is_empty() && cluster.packages.pinned().is_none() {
+        return seen.iter().collect();
+    }
     let kept: Vec<&Seen> = all.iter().copied().filter(|it| it.kept).collect();
     if kept.is_empty() { all } else { kept }
 }
@@ -85,12 +89,12 @@ fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
     let what =
         format!("cannot tell whether the signing key of the Kubernetes repository that it {what} is right");
     let error = Error::new(Kind::Unknown, what).because(format!("fingerprint: {}", listed(it.keys)));
-    let error = match deciding {
-        [] => error.because("no control plane has a key, or was shown one"),
-        all => all.iter().fold(error.because("control planes have different keys"), |error, it| {
-            error.because(format!("on {}: {}", it.node, listed(it.keys)))
-        }),
+    let who = match deciding.iter().any(|it| it.speaks) {
+        true => "control planes have different keys",
+        false => "no control plane has a key, or was shown one, and the machines differ",
     };
+    let on = |error: Error, it: &&Seen| error.because(format!("on {}: {}", it.node, listed(it.keys)));
+    let error = deciding.iter().fold(error.because(who), on);
     error.hint(
         "run it again when the control planes answer and have the same key; or put the right key into a file beside the \
          inventory, and name that as `key` in [packages]",
@@ -252,6 +256,12 @@ mod tests {
         let told: Vec<_> = misfits(&own(), &seen).iter().map(|it| (it.error.kind, it.harmless)).collect();
         assert_eq!(told, [(Kind::Unknown, false), (Kind::Unknown, true)], "nobody is called wrong");
         assert_eq!(agreed(&own(), &seen), None);
+        let seen = [shown("w1", &one), shown("w2", &one)];
+        assert_eq!(
+            (misfits(&own(), &seen).len(), agreed(&own(), &seen)),
+            (0, Some(one)),
+            "a run without them"
+        );
     }
 
     #[test]
