@@ -5,16 +5,49 @@ use std::borrow::Cow;
 
 /// Whether a terminal, or the reader's eye, takes this character for more than text.
 ///
-/// Newline and tab stay. All other control characters go (C0, DEL and C1, where U+009B begins a sequence as ESC [ does), and
-/// so do the characters that change the direction of text ("Trojan Source", CVE-2021-42574) or break lines.
+/// Newline and tab stay. All other control characters go (C0, DEL and C1, where U+009B begins a sequence as ESC [ does). So
+/// do the characters that change the direction of text ("Trojan Source", CVE-2021-42574) or break lines, and those that
+/// nobody sees.
 pub fn is_forbidden(c: char) -> bool {
     match c {
         '\n' | '\t' => false,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' => true,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        c => c.is_control(),
+        '\u{2028}' | '\u{2029}' => true,
+        c => c.is_control() || INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c)),
     }
 }
+
+/// Characters of the category Cf, and those with the property Default_Ignorable_Code_Point (Unicode 16: UnicodeData.txt,
+/// DerivedCoreProperties.txt).
+const INVISIBLE: [(char, char); 27] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{202a}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+    // Not of these, and blank: a Braille pattern without a dot, and a filler of Khitan script.
+    ('\u{2800}', '\u{2800}'),
+    ('\u{16fe4}', '\u{16fe4}'),
+];
 
 /// The text with `\u{1b}` for an escape character, and likewise for every forbidden one. Cleaning twice changes nothing.
 pub fn clean(text: &str) -> Cow<'_, str> {
@@ -24,8 +57,9 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 /// JSON that a serializer wrote, with the forbidden characters that JSON itself allows as JSON's own escapes. The document
 /// says the same as before.
 pub fn clean_json(json: &str) -> Cow<'_, str> {
-    // Outside of strings a serializer writes none, and those forbidden are all below U+10000.
-    replaced(json, |c| format!("\\u{:04x}", u32::from(c)))
+    // Outside of strings a serializer writes none. JSON has two escapes for a character above U+FFFF.
+    let escape = |unit: &u16| format!("\\u{unit:04x}");
+    replaced(json, |c| c.encode_utf16(&mut [0; 2]).iter().map(escape).collect())
 }
 
 fn replaced(text: &str, with: impl Fn(char) -> String) -> Cow<'_, str> {
@@ -52,6 +86,10 @@ mod tests {
                 "safe\u{202e}evil\u{2066}\u{200f}\u{61c}\u{2028}",
                 "safe\\u{202e}evil\\u{2066}\\u{200f}\\u{61c}\\u{2028}",
             ),
+            (
+                "\u{200b}hi\u{ad}nt\u{2060}\u{feff}\u{fe0f}\u{e0041}",
+                "\\u{200b}hi\\u{ad}nt\\u{2060}\\u{feff}\\u{fe0f}\\u{e0041}",
+            ),
         ] {
             assert_eq!(clean(text), cleaned);
             assert_eq!(clean(cleaned), cleaned);
@@ -60,7 +98,7 @@ mod tests {
 
     #[test]
     fn json_stays_valid_and_says_the_same() {
-        let text = "\x1b[2J\u{9b}\u{202e}\u{7f}\r\n\t\"\\";
+        let text = "\x1b[2J\u{9b}\u{202e}\u{200b}\u{e0041}\u{7f}\r\n\t\"\\";
         let json = serde_json::to_string(text).unwrap();
         let cleaned = clean_json(&json);
         assert!(!cleaned.contains(is_forbidden), "{cleaned:?}");
