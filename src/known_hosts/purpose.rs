@@ -29,6 +29,21 @@ const OPTIONS: [&str; 15] = [
     "touch-required",
 ];
 
+/// Those that have a value; and those of `allowed_signers` (ssh-keygen(1)).
+const VALUED: [&str; 11] = [
+    "command",
+    "environment",
+    "expiry-time",
+    "from",
+    "permitlisten",
+    "permitopen",
+    "principals",
+    "tunnel",
+    "namespaces",
+    "valid-after",
+    "valid-before",
+];
+
 /// Fails if the file is there and is not one of known host keys. `shown`: the file as a user writes it.
 pub fn check(path: &Path, shown: &str) -> Result<()> {
     // Another error than that it is not there is reported where the file is read.
@@ -70,40 +85,73 @@ fn check_kind(found: &Metadata) -> std::result::Result<(), String> {
     }
 }
 
+/// Only what shows another purpose is refused. OpenSSH skips a line that it cannot read, and so does ironstrap.
 fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
+    if bytes.contains(&0) {
+        return Err(format!("{shown} is no text"));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let (mut odd, mut any) = (None, false);
     for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let line = std::str::from_utf8(line).ok().map(str::trim);
-        if !line.is_some_and(|line| line.is_empty() || line.starts_with('#') || is_known_host(line)) {
-            return Err(format!("{shown}:{} is no line of known host keys", at + 1));
+        // Comments may have any encoding.
+        let line = String::from_utf8_lossy(line);
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            [] => {}
+            [first, ..] if first.starts_with('#') => {}
+            words if is_another(words) => {
+                return Err(format!("{shown}:{} is no line of known host keys", at + 1));
+            }
+            words if is_known_host(words) => any = true,
+            _ => odd = odd.or(Some(at + 1)),
         }
     }
-    Ok(())
-}
-
-/// Whether it is a line as sshd(8) describes them ("SSH_KNOWN_HOSTS FILE FORMAT"), of any kind of key.
-fn is_known_host(line: &str) -> bool {
-    let mut words = line.split_ascii_whitespace().peekable();
-    // Marks that later versions may bring are marks, too.
-    words.next_if(|word| word.starts_with('@'));
-    let (Some(hosts), Some(kind), Some(key)) = (words.next(), words.next(), words.next()) else {
-        return false;
-    };
-    let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
-    // Version 1 of the protocol had numbers: bits, exponent, modulus.
-    is_hosts(hosts) && (has_kind(key, kind) || is_number(kind) && is_number(key))
-}
-
-/// Names, addresses and patterns; or a hash of one.
-fn is_hosts(word: &str) -> bool {
-    let is_hash = |rest: &str| rest.chars().all(|c| c.is_ascii_alphanumeric() || "+/=|".contains(c));
-    let is_host = |host: &str| {
-        let inner = |c: char| c.is_alphanumeric() || "-_.:%*?![]".contains(c);
-        !host.is_empty() && host.chars().all(inner) && !OPTIONS.contains(&host.to_lowercase().as_str())
-    };
-    match word.strip_prefix('|') {
-        Some(rest) => is_hash(rest),
-        None => word.split(',').all(|host| host.is_empty() || is_host(host)),
+    match odd {
+        Some(line) if !any => {
+            Err(format!("{shown}:{line} is no line of known host keys, and no other line is one"))
+        }
+        _ => Ok(()),
     }
+}
+
+/// Whether it begins as a line of `authorized_keys` or `allowed_signers` does, or as a file of a key.
+fn is_another(words: &[&str]) -> bool {
+    let second = words.get(1).copied().unwrap_or_default();
+    let is_key = |word: &str| word.starts_with("AAAA");
+    let is_header = words[0].starts_with("----") || words[0].starts_with("PuTTY-User-Key-File");
+    is_header || is_kind(words[0]) && is_key(second) || is_options(words[0]) || has_value(second)
+}
+
+/// Whether all of them are options of `authorized_keys`: sshd takes no line with others. A value is in quotes, and can have
+/// spaces and commas.
+fn is_options(word: &str) -> bool {
+    let all = |word: &str| word.split(',').all(|option| OPTIONS.contains(&option.to_lowercase().as_str()));
+    has_value(word) || all(word)
+}
+
+fn has_value(word: &str) -> bool {
+    let names = word.split_once("=\"").map(|(names, _)| names.rsplit(',').next().unwrap_or_default());
+    names.is_some_and(|name| VALUED.contains(&name.to_lowercase().as_str()))
+}
+
+/// Whether it looks like a line as sshd(8) describes them ("SSH_KNOWN_HOSTS FILE FORMAT"), even if its end is missing.
+fn is_known_host(words: &[&str]) -> bool {
+    // Marks that later versions may bring are marks, too.
+    let words = if words[0].starts_with('@') { &words[1..] } else { words };
+    let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
+    match words {
+        // Version 1 of the protocol had numbers: bits, exponent, modulus.
+        [_, kind, key, ..] => is_kind(kind) || has_kind(key, kind) || is_number(kind) && is_number(key),
+        [_, kind] => is_kind(kind),
+        _ => false,
+    }
+}
+
+/// Whether this looks like the name of a kind of key. Not all of them are known here.
+fn is_kind(word: &str) -> bool {
+    ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "webauthn-sk-", "rsa-sha2-"]
+        .iter()
+        .any(|kind| word.starts_with(kind))
 }
 
 /// Whether the key says of itself that it is of this kind, which ironstrap need not know (RFC 4253, 6.6).
@@ -141,9 +189,16 @@ mod tests {
             format!("@cert-authority * ssh-ed25519 {KEY}\n@revoked * ssh-ed25519 {KEY}\n"),
             format!("fe80::1%eth0 ssh-pq-99 {unknown}\n@later m1 ssh-pq-99 {unknown}\n"),
             "m1 1024 35 1234567890\n".into(),
+            format!("my+alias,aws/prod-1,vm#1 ssh-ed25519 {KEY}\nroot@web1 ssh-ed25519 {KEY}\n"),
+            format!("\u{feff}m1 ssh-ed25519 {KEY}\n"),
+            format!("m1 ssh-ed25519 {KEY}\nm2\nm3 ssh-rsa\nm4 ssh-rsa {KEY}\nm5 ssh-ed25519 AAAA"),
+            "m1 ssh-ed25519 AAAA\n".into(),
+            format!("restrict.example ssh-ed25519 {KEY}\nssh-gateway ssh-ed25519 {KEY}\n"),
         ] {
             assert_eq!(said(&text), None, "{text}");
         }
+        let latin = [b"# Schl\xfcssel\nm1 ssh-ed25519 ", KEY.as_bytes(), b" B\xfcro\n"].concat();
+        assert_eq!(said(latin), None);
         assert_eq!(check("/nowhere/at/all".as_ref(), "x"), Ok(()));
         assert_eq!(check("/dev/null".as_ref(), "x"), Ok(()));
     }
@@ -156,8 +211,12 @@ mod tests {
             (format!("restrict ssh-ed25519 {KEY} me\n"), 1),
             (format!("no-pty,no-X11-forwarding ssh-ed25519 {KEY}\n"), 1),
             (format!("command=\"x\" ssh-ed25519 {KEY}\n"), 1),
-            (format!("me@example.com ssh-ed25519 {KEY}\n"), 1),
-            (format!("m1 ssh-ed25519 {KEY}\nm2 ssh-rsa {KEY}\n"), 2),
+            (format!("\u{feff}ssh-ed25519 {KEY}\n"), 1),
+            (format!("m1 ssh-ed25519 {KEY}\nfrom=\"10.0.0.1\",pty ssh-ed25519 {KEY}\n"), 2),
+            (format!("m1 ssh-ed25519 {KEY}\npty,command=\"a b\" ssh-ed25519 {KEY}\n"), 2),
+            (format!("m1 ssh-ed25519 {KEY}\nssh-rsa {KEY} me\n"), 2),
+            (format!("me@example.com namespaces=\"git\" ssh-ed25519 {KEY}\n"), 1),
+            ("127.0.0.1 localhost\n".into(), 1),
             ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n".into(), 1),
             ("Host m1\n  User me\n".into(), 1),
         ] {
@@ -165,7 +224,7 @@ mod tests {
             assert!(said.starts_with(&format!("~/known:{line} is no line")), "{said}");
         }
         assert!(said(b"\x7fELF\x02\xff\x00\x00").is_some());
-        assert!(said("m1 ssh-ed25519 AAAA\n").is_some());
+        assert!(said(format!("m1 ssh-ed25519 {KEY}\n\0").as_bytes()).is_some());
         let dir = tempfile::tempdir().unwrap();
         assert!(check(dir.path(), "x").unwrap_err().cause.contains(&"it is not a file".to_string()));
     }
