@@ -78,13 +78,16 @@ stuck() {
 }
 
 # not_up NAMESPACE DAEMONSET NODE...: says on which of these Nodes it has no pod that is ready, where it has one on another
-# Node of the cluster. Where none is ready, the fault is not that of a Node.
+# Node of the cluster. Where none is ready, the fault is not that of a Node. A pod that is being deleted does not count: its
+# kubelet can report it as ready and never end it, and then no other Node gets its new pod. Those other Nodes are not at
+# fault, although their pods are of an earlier revision, so the revision does not count.
 not_up() {
   not_up_namespace=$1 not_up_object=DaemonSet/$2
   shift 2
-  not_up_pods=$(kubectl -n "$not_up_namespace" get pods -o 'jsonpath={range .items[*]}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.spec.nodeName}{"\t"}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 0
+  not_up_pods=$(kubectl -n "$not_up_namespace" get pods -o 'jsonpath={range .items[*]}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.spec.nodeName}{"\t"}{.metadata.deletionTimestamp}{"\t"}{.status.conditions[?(@.type=="Ready")]}{"\n"}{end}') || return 0
   printf '%s\n' "$not_up_pods" | awk -F '\t' -v object="$not_up_object" -v nodes="$*" '
-    NF == 3 && $1 == object && $3 == "True" { up[$2] = 1; any = 1 }
+    # A kubelet writes the condition. As JSON, it has no line break.
+    NF == 4 && $1 == object && $3 == "" && $4 ~ /"status":"True"/ { up[$2] = 1; any = 1 }
     END { n = split(nodes, all, " "); for (i = 1; any && i <= n; i++) if (!(all[i] in up)) print "rollout: " object " is not up on " all[i] }'
 }
 

@@ -13,6 +13,8 @@ mod lease;
 mod packages;
 #[path = "shell/programs.rs"]
 mod programs;
+#[path = "shell/rollout.rs"]
+mod rollout;
 #[path = "shell/serving.rs"]
 mod serving;
 #[path = "shell/units.rs"]
