@@ -226,6 +226,12 @@ steady() {
   systemctl is-active -q "$1"
 }
 
+# kubelet_ended: the kubelet ended by itself, and systemd is about to start it again or has given up. A kubelet that runs
+# repeats words of tenants, e.g. those of a mount, and a line of theirs can look like its own.
+kubelet_ended() {
+  case $(systemctl show -p SubState --value kubelet 2>/dev/null) in auto-restart* | failed) ;; *) return 1 ;; esac
+}
+
 # keeps_ending SINCE: prints what the kubelet ended with, where that was the same three times.
 keeps_ending() {
   journalctl -q --no-pager -o cat -u kubelet --since "@$1" 2>/dev/null |
@@ -234,15 +240,17 @@ keeps_ending() {
 }
 
 # hopeless SINCE: prints the first line of a log that one of $HOPELESS matches, which no waiting changes; fails where there
-# is none, and the kubelet does not keep ending. The patterns begin where a line begins, so a line of a container must lose
+# is none, and the kubelet does not keep ending. The journal of a kubelet that runs does not count. The patterns begin where a line begins, so a line of a container must lose
 # what the kubelet writes before it.
 hopeless() {
   [ -n "${HOPELESS:-}" ] || return 1
+  hopeless_kubelet=
+  ! kubelet_ended || hopeless_kubelet=1
   {
-    journalctl -q --no-pager -o cat -u kubelet --since "@$1"
+    [ -z "$hopeless_kubelet" ] || journalctl -q --no-pager -o cat -u kubelet --since "@$1"
     find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} + |
       awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since && sub(/^[^ ]+ std(out|err) [FP] /, "")'
-  } 2>/dev/null | grep -m 1 -E -e "$HOPELESS" || keeps_ending "$1"
+  } 2>/dev/null | grep -m 1 -E -e "$HOPELESS" || { [ -n "$hopeless_kubelet" ] && keeps_ending "$1"; }
 }
 
 # hopeful COMMAND...: runs it for as long as there is hope. A kubelet that keeps dying would speak of what was

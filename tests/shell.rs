@@ -453,15 +453,22 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
     let same: String = (0..3).map(|n| line(n, "no such flag")).collect();
     let two: String = (0..4).map(|n| line(n, if n < 2 { "no such flag" } else { "no socket" })).collect();
     for shell in shells() {
-        let run = |journal: &str| {
+        let run = |journal: &str, state: &str| {
             let root = Root::new();
             root.write("journal", journal);
             root.command("journalctl", "cat $ROOT/journal");
+            root.command("systemctl", &format!("echo {state}"));
             let script = "HOPELESS='never said'; PATIENCE=1; mkdir -p $RUN; patiently false";
             text(&root.lib(shell, script).stderr)
         };
-        assert_eq!(run(&same), "no waiting helps: the kubelet ends with \"no such flag\"\n", "{shell}");
-        assert_eq!(run(&two), "waited 1 s for it (--wait)\n", "{shell}");
+        let ends = "no waiting helps: the kubelet ends with \"no such flag\"\n";
+        assert_eq!(run(&same, "auto-restart"), ends, "{shell}");
+        assert_eq!(run(&same, "failed"), ends, "{shell}");
+        assert_eq!(run(&two, "auto-restart"), "waited 1 s for it (--wait)\n", "{shell}");
+        // A kubelet that runs repeats words of tenants.
+        for state in ["running", "dead", ""] {
+            assert_eq!(run(&same, state), "waited 1 s for it (--wait)\n", "{shell}: {state}");
+        }
     }
 }
 
@@ -476,8 +483,9 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
     );
     let printed = "2999-01-01T00:00:00Z stdout F it says: Error: unknown flag: --x\n";
     for shell in shells() {
-        let run = |journal: &str, log: &str| {
+        let run = |journal: &str, log: &str, state: &str| {
             let root = Root::new();
+            root.command("systemctl", &format!("echo {state}"));
             root.write("journal", &journal.repeat(3));
             root.write("log", log);
             root.command("journalctl", "cat $ROOT/journal");
@@ -486,9 +494,15 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
                 format!("{}PATIENCE=1; mkdir -p $RUN; patiently false", ironstrap::diagnosis::hopeless());
             text(&root.lib(shell, &script).stderr)
         };
-        assert_eq!(run(&failed, ""), format!("no waiting helps: {failed}"), "{shell}");
-        assert_eq!(run("", flag), "no waiting helps: Error: unknown flag: --x\n", "{shell}");
-        assert_eq!(run(&tenants, printed), "waited 1 s for it (--wait)\n", "{shell}");
+        let waited = "waited 1 s for it (--wait)\n";
+        assert_eq!(run(&failed, "", "auto-restart"), format!("no waiting helps: {failed}"), "{shell}");
+        assert_eq!(
+            run(&failed, "", "running"),
+            waited,
+            "{shell}: a tenant can have a kubelet that runs log this"
+        );
+        assert_eq!(run("", flag, "running"), "no waiting helps: Error: unknown flag: --x\n", "{shell}");
+        assert_eq!(run(&tenants, printed, "auto-restart"), waited, "{shell}");
     }
 }
 

@@ -61,7 +61,6 @@ pub const CAUSES: &[Cause] = &[
             ),
             sign("journal kubelet", "cgroup driver: .* is different from"),
         ],
-        hopeless: Some(SANDBOX),
         ..PLAIN
     },
     Cause {
