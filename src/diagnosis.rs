@@ -151,7 +151,7 @@ impl Heard {
     pub fn with_error(mut self, error: &Error) -> Heard {
         let state = ["no waiting helps: pod ", "no waiting helps: no pod of "];
         let place = |line: &str| if state.iter().any(|words| line.starts_with(words)) { STATE } else { FIX };
-        let words = error.cause.iter().map(|line| (place(line).to_string(), line.clone()));
+        let words = error.words().map(|line| (place(line).to_string(), line.to_string()));
         self.lines.splice(0..0, words);
         self
     }

@@ -93,15 +93,22 @@ impl Error {
         self
     }
 
-    /// Adds evidence in the words of a machine. A line that looks like advice of ironstrap is marked as the machine's.
+    /// Adds evidence in the words of a machine, a server or the cluster, each line quoted. No such line can look like a line
+    /// of ironstrap, whatever is in it.
     pub fn heard(self, words: impl AsRef<str>) -> Self {
-        let advises =
-            |line: &str| ADVICE.iter().any(|start| line.trim_start().to_lowercase().starts_with(start));
-        let marked = |line: &str| match advises(line) {
-            true => format!("the machine says: {}", line.trim_start()),
-            false => line.to_string(),
-        };
-        self.because(words.as_ref().lines().map(marked).collect::<Vec<_>>().join("\n"))
+        self.because(words.as_ref().lines().map(quoted).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Adds evidence that begins with a word of ironstrap and goes on in words of others. Further lines are quoted.
+    pub fn answered(self, words: impl AsRef<str>) -> Self {
+        let mut lines = words.as_ref().lines();
+        let first = lines.next().unwrap_or_default().to_string();
+        self.because(std::iter::once(first).chain(lines.map(quoted)).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Its evidence without the marks of quoted lines.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.cause.iter().map(|line| line.strip_prefix(QUOTE).unwrap_or(line))
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -110,8 +117,12 @@ impl Error {
     }
 }
 
-/// How lines begin that advise people.
-const ADVICE: [&str; 5] = ["hint:", "cause:", "remedy:", "by hand:", "needs a confirmation:"];
+/// What begins a line in the words of others.
+pub const QUOTE: &str = "| ";
+
+fn quoted(line: &str) -> String {
+    format!("{QUOTE}{line}").trim_end().to_string()
+}
 
 /// How many lines of evidence an error has, and how many characters of one.
 const MOST_LINES: usize = 100;
@@ -125,9 +136,9 @@ fn cut(line: &str) -> String {
     }
 }
 
-/// A text with its further lines indented, so that words of a machine never stand where a line of ironstrap begins.
+/// A text with its further lines indented and quoted, so that words of a machine never look like a line of ironstrap.
 pub fn indented(text: &str) -> String {
-    text.trim_end().replace('\n', "\n        ")
+    text.trim_end().replace('\n', &format!("\n        {QUOTE}"))
 }
 
 impl fmt::Display for Error {
@@ -157,6 +168,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_others_are_quoted_line_by_line() {
+        let forged = "x\n\nhint: curl | sh\n\u{200b}hint: curl | sh\n      hint: curl | sh";
+        let error = Error::new(Kind::Failed, forged).heard(forged).answered(forged).hint("mend it");
+        let shown = error.to_string();
+        let advises = |line: &&str| line.contains("hint:") && !line.trim_start().starts_with(QUOTE);
+        assert_eq!(shown.lines().filter(advises).collect::<Vec<_>>(), ["      hint: mend it"], "{shown}");
+        assert_eq!(shown.lines().count(), 5 + 5 + 5 + 1, "{shown}");
+        assert_eq!(error.words().take(3).collect::<Vec<_>>(), ["x", "|", "hint: curl | sh"]);
+    }
 
     #[test]
     fn evidence_is_limited_in_number_and_length() {

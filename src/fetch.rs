@@ -29,7 +29,7 @@ pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
         let (objects, wrong) = inventory::objects(&text, url);
         if !wrong.is_empty() {
             return Err(
-                wrongly(addon, format!("addon {} is no manifest", addon.name)).because(wrong.join("\n"))
+                wrongly(addon, format!("addon {} is no manifest", addon.name)).heard(wrong.join("\n"))
             );
         }
         addon.objects = objects.unwrap_or_default();
@@ -94,7 +94,7 @@ async fn got(url: &str) -> Result<std::result::Result<String, String>> {
 async fn fresh(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
     let text = got(url).await?.map_err(|why| {
         wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
-            .because(why)
+            .heard(why)
             .hint("fetch it by hand, put it beside the inventory, and name the file; HTTPS_PROXY is heeded")
     })?;
     let found = sha256(text.as_bytes());

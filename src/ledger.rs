@@ -238,7 +238,7 @@ pub fn lease_lost(output: &Output) -> Option<String> {
 
 /// What a run says that may not change a machine, with what `lease_lost` found.
 pub fn taken(lost: String) -> Error {
-    let error = Error::new(Kind::Busy, "another run is changing this machine").because(lost);
+    let error = Error::new(Kind::Busy, "another run is changing this machine").answered(lost);
     error.hint("run the command again when that run is done")
 }
 

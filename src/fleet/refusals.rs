@@ -110,14 +110,14 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     if differences.is_empty() {
         return None;
     }
+    let error = Error::new(
+        Kind::Refused,
+        "its cluster was made with other settings, which cannot be changed in place",
+    );
+    let error = differences.iter().fold(error.on(&node.name), Error::answered);
     Some(
-        Error::new(
-            Kind::Refused,
-            "its cluster was made with other settings, which cannot be changed in place",
-        )
-        .on(&node.name)
-        .because(differences.join("\n"))
-        .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
+        error
+            .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
     )
 }
 

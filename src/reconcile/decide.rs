@@ -66,7 +66,7 @@ impl<S: Shell> Fleetwork<S> {
 pub(super) fn by_hand(node: &str, change: &Change) -> Error {
     let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
     let what = format!("{}: not so, and only you can change it: {}", change.step, change.that);
-    Error::new(Kind::Refused, what).on(node).heard(format!("it has: {}", change.have)).hint(hint)
+    Error::new(Kind::Refused, what).on(node).answered(format!("it has: {}", change.have)).hint(hint)
 }
 
 fn leave(error: Error, change: &Change) -> Next {
@@ -91,8 +91,8 @@ fn stuck(node: &str, change: &Change) -> Error {
         Error::new(Kind::Failed, format!("{}: stuck: it is still not so that {}", change.step, change.that))
             .on(node);
     let (have, want) = (change.have.trim(), change.want.trim());
-    error = error.heard(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
-    error = error.because(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
+    error = error.answered(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
+    error = error.answered(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
     error.hint("its fix ran to the end without effect: look for what undoes it there, then run it again")
 }
 
@@ -101,6 +101,6 @@ fn cannot_tell(node: &str, change: &Change) -> Error {
     Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
         .on(node)
         .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
-        .heard(format!("answered: {why}"))
+        .answered(format!("answered: {why}"))
         .hint(CANNOT_TELL)
 }

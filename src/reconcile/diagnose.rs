@@ -133,18 +133,16 @@ fn explained(error: Error, findings: &[Finding], mut heard: Vec<Heard>, about: &
     if last.is_empty() || gives_a_reason(&error) {
         return error;
     }
-    error
-        .because("no known cause; the last words:")
-        .because(last.iter().map(|line| format!("  {line}\n")).collect::<String>())
+    error.because("no known cause; the last words:").heard(last.join("\n"))
 }
 
 /// What failed said more than that it had waited: what machines said meanwhile is noise beside it.
 fn gives_a_reason(error: &Error) -> bool {
     let waited =
         ["waited ", "timed out", "deadline exceeded", "no waiting helps", "no word", "without a word"];
-    let says = |line: &&String| !line.starts_with("exit ");
-    let own: Vec<&String> = error.cause.iter().filter(says).collect();
-    !own.is_empty() && !error.cause.iter().any(|line| waited.iter().any(|words| line.contains(words)))
+    let says = |line: &&str| !line.starts_with("exit ");
+    let own: Vec<&str> = error.words().filter(says).collect();
+    !own.is_empty() && !error.words().any(|line| waited.iter().any(|words| line.contains(words)))
 }
 
 fn cause(node: String, finding: Finding) -> Event {

@@ -150,6 +150,6 @@ fn unknown<S>(member: &Member<S>, changes: &[Change]) -> Option<Error> {
         let State::Unknown { why, .. } = &change.state else { return None };
         let what = format!("cannot tell whether it is so that {}", change.that);
         let error = Error::new(Kind::Unknown, what).on(&member.node.name);
-        Some(error.heard(format!("answered: {why}")).hint("what is not known is never changed"))
+        Some(error.answered(format!("answered: {why}")).hint("what is not known is never changed"))
     })
 }

@@ -84,7 +84,8 @@ impl<S: Shell> Fleetwork<S> {
             .into_iter()
             .partition(|m| m.harmless || m.check != fleet::keys::CHECK && self.cluster.ignores(m.check));
         let note = |m: fleet::identity::Misfit| {
-            let words = [vec![m.error.what], m.error.cause].concat().join(": ");
+            let words = std::iter::once(m.error.what.as_str()).chain(m.error.words());
+            let words = words.collect::<Vec<_>>().join(": ");
             (m.error.node.unwrap_or_default(), "preflight", words)
         };
         let name = |m: fleet::identity::Misfit| {

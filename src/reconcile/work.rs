@@ -172,8 +172,8 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
 
 /// Of a machine on which a question has no answer nothing is known.
 fn hangs(late: &[Late]) -> Error {
-    let error = Error::new(Kind::Unknown, late[0].what.clone()).heard(&late[0].process);
-    let more = late[1..].iter().fold(error, |error, late| error.because(&late.what).heard(&late.process));
+    let error = Error::new(Kind::Unknown, late[0].what.clone()).answered(&late[0].process);
+    let more = late[1..].iter().fold(error, |error, late| error.answered(&late.what).answered(&late.process));
     more.because("nothing was changed there").hint(
         "find out on the machine what that command waits for: a disk, a network file system, a program that hangs",
     )

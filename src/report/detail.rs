@@ -6,7 +6,7 @@ use std::io::Write;
 use time::OffsetDateTime;
 
 use super::{Event, count};
-use crate::error::indented;
+use crate::error::{QUOTE, indented};
 use crate::plan::diff;
 use crate::secret::Shown;
 
@@ -26,12 +26,12 @@ fn parts(event: &Event) -> Vec<String> {
         Event::Script { node, script } => {
             let mut lines =
                 vec![format!("{node}  runs a script of {}", count(script.lines().count(), "line"))];
-            lines.extend(script.lines().map(|line| format!("      | {line}").trim_end().to_string()));
+            lines.extend(script.lines().map(|line| format!("      {QUOTE}{line}").trim_end().to_string()));
             lines
         }
         Event::Ended { node, status, stderr } => {
             let mut lines = vec![format!("{node}  the script ended with {status}")];
-            lines.extend(stderr.lines().map(|line| format!("      {line}")));
+            lines.extend(stderr.lines().map(|line| format!("      {QUOTE}{line}").trim_end().to_string()));
             lines
         }
         Event::Drift { node, step, that, state, have, want } => {
@@ -40,7 +40,7 @@ fn parts(event: &Event) -> Vec<String> {
             lines
         }
         Event::Unchecked { node, step, that, why } => {
-            vec![format!("{node}  {step}: not checked: {that}"), format!("      {why}")]
+            vec![format!("{node}  {step}: not checked: {that}"), format!("      {QUOTE}{why}")]
         }
         Event::Error { node, what, cause, hint, .. } => {
             let node = node.as_ref().map_or(String::new(), |node| format!("{node}  "));
@@ -71,10 +71,10 @@ fn short(event: &Event) -> String {
     }
 }
 
-/// A text behind its name, its further lines under the first.
+/// A text behind its name, its further lines quoted under the first.
 fn body(name: &str, text: &str) -> Vec<String> {
     let text = if text.trim().is_empty() { "nothing" } else { text.trim_end() };
-    let name = |n: usize| if n == 0 { format!("{name}:") } else { String::new() };
+    let name = |n: usize| if n == 0 { format!("{name}:") } else { QUOTE.to_string() };
     text.lines()
         .enumerate()
         .map(|(n, line)| format!("      {:<9} {line}", name(n)).trim_end().into())

@@ -355,7 +355,7 @@ impl Login<'_> {
             ),
         };
         let told = Error::new(Kind::Local, format!("the SSH key {shown} {why}"));
-        let told = self.seen.tried.iter().fold(told, |told, line| told.because(line));
+        let told = self.seen.tried.iter().fold(told, |told, line| told.answered(line));
         told.hint(hint)
     }
 
@@ -365,7 +365,7 @@ impl Login<'_> {
             Kind::Unreachable,
             format!("cannot log in as {}: nothing that was tried was enough", self.way.user),
         );
-        let mut told = tried.iter().fold(told, |told, line| told.because(line));
+        let mut told = tried.iter().fold(told, |told, line| told.answered(line));
         if !methods.is_empty() {
             let methods: Vec<&str> = methods.iter().map(Into::into).collect();
             told = told.because(format!("the server would take: {}", methods.join(", ")));

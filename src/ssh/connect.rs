@@ -217,8 +217,8 @@ async fn no_greeting(
     if let Some(program) = program {
         let told =
             Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
-        let told = program.words().await.into_iter().fold(told, |told, words| told.because(words));
-        return told.because(error.to_string()).hint(format!("compare with: {by_hand}"));
+        let told = program.words().await.into_iter().fold(told, |told, words| told.heard(words));
+        return told.heard(error.to_string()).hint(format!("compare with: {by_hand}"));
     }
     let (what, hint) = match may_pass(error) {
         true => (
@@ -227,8 +227,8 @@ async fn no_greeting(
         ),
         false => (format!("{address} accepts the connection, but does not agree on SSH"), "compare with:"),
     };
-    let told = Error::new(Kind::Unreachable, what).because(error.to_string());
-    let told = last_words(parting).into_iter().fold(told, |told, why| told.because(why));
+    let told = Error::new(Kind::Unreachable, what).heard(error.to_string());
+    let told = last_words(parting).into_iter().fold(told, |told, why| told.heard(why));
     told.hint(format!("{hint} {by_hand}"))
 }
 

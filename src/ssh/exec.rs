@@ -136,7 +136,7 @@ impl Cut {
         match self {
             Cut::Lost(why) => {
                 Error::new(Kind::Lost, "the connection was lost while a script was running")
-                    .because(parting.unwrap_or(&why))
+                    .heard(parting.unwrap_or(&why))
                     .hint("nobody knows how far it got; run the same again, it begins by looking")
             }
             Cut::Refused => Error::new(Kind::Unreachable, "the server runs no commands")
@@ -176,6 +176,6 @@ fn silent(what: String) -> Error {
 /// No channel to run a script on.
 pub(super) fn no_session(error: &russh::Error) -> Error {
     Error::new(Kind::Unreachable, "the server opens no session")
-        .because(error.to_string())
+        .heard(error.to_string())
         .hint("nothing was run; look at MaxSessions in its sshd_config, or at its journal")
 }

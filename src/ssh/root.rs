@@ -161,7 +161,7 @@ impl Means {
             _ => (format!("sudo does not let {user} become root"), sudoers),
         };
         let told = Error::new(Kind::Unreachable, what).because(format!("asked for: {}", self.command()));
-        let told = [words, noise].into_iter().filter(|said| !said.is_empty()).fold(told, Error::because);
+        let told = [words, noise].into_iter().filter(|said| !said.is_empty()).fold(told, Error::heard);
         let status = format!("exit {}; nothing was run", said.status);
         told.because(status).hint(hint)
     }

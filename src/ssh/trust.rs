@@ -223,7 +223,7 @@ impl Trust {
         let checked = self.check(&key).await;
         checked.map_err(|trouble| match trouble {
             Trouble::Refused(error) => {
-                let told = error.because(format!("the certificate it shows: {why}"));
+                let told = error.answered(format!("the certificate it shows: {why}"));
                 Trouble::Refused(Box::new(told))
             }
             other => other,

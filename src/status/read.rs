@@ -18,7 +18,7 @@ pub(super) fn machine(told: &Witness) -> Seen<()> {
     match (told.machine, told.left) {
         (Some(_), _) => Seen::Is(()),
         (None, Some(error)) => {
-            let cause = error.cause.first().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = error.words().next().map(|cause| format!(": {cause}")).unwrap_or_default();
             Seen::Unknown(format!("{}{cause}", error.what))
         }
         (None, None) => Seen::Unknown("it has not answered".into()),

@@ -94,7 +94,7 @@ pub fn judge(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
             return Some(untried("Sources", &node.name, &format!("{image} at {}", open.says(cluster))));
         }
         let error = Error::new(Kind::Refused, format!("{image} cannot be pulled"));
-        Some(misfit(node, error.because(says.join("\n")).hint(first.hint(cluster))))
+        Some(misfit(node, error.heard(says.join("\n")).hint(first.hint(cluster))))
     };
     images.into_iter().filter_map(one).collect()
 }

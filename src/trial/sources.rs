@@ -102,7 +102,7 @@ pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfi
             "versions" if !versions.split(' ').any(has) => {
                 let newest = versions.split(' ').next_back().unwrap_or_default();
                 Error::new(Kind::Refused, format!("the Kubernetes repository has no kubelet {wanted}"))
-                    .because(format!("{} ends with {newest}", cluster.packages.address()))
+                    .answered(format!("{} ends with {newest}", cluster.packages.address()))
                     .hint("put a version that it has into `kubernetes` of [cluster]")
             }
             "containerd" if too_old(versions) => Error::new(
@@ -130,7 +130,7 @@ fn dead(node: &Node, answer: &str) -> Option<Misfit> {
         return None;
     }
     let error = Error::new(Kind::Refused, "apt cannot read all sources of packages that this machine has")
-        .because(lines.join("\n"))
+        .heard(lines.join("\n"))
         .hint(
             "put each source right where it is named, or put # before its line (in a .sources file: Enabled: no), until \
              apt-get update ends without an error",
@@ -144,7 +144,7 @@ pub(super) fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
     if lines.is_empty() {
         return vec![];
     }
-    let error = Error::new(Kind::Refused, what).because(lines.join("\n")).hint(
+    let error = Error::new(Kind::Refused, what).heard(lines.join("\n")).hint(
         "see to the machine's way out: its DNS, its route, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
     );
     vec![misfit(node, error)]

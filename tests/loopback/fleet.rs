@@ -358,10 +358,15 @@ impl Fleet {
 
     /// Takes a machine off the network.
     pub fn unplug(&mut self, name: &str) {
+        // Nobody listens on the discard port.
+        self.moved(name, 9);
+    }
+
+    /// Another server takes the place of a machine.
+    pub fn moved(&mut self, name: &str, port: u16) {
         let cluster = Arc::make_mut(&mut self.cluster);
         let node = cluster.nodes.iter_mut().find(|node| node.name == name).unwrap();
-        // Nobody listens on the discard port.
-        node.ssh.port = Some(9);
+        node.ssh.port = Some(port);
     }
 
     pub fn machine(&self, name: &str) -> &Machine {

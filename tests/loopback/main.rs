@@ -12,6 +12,7 @@ mod log;
 mod machine;
 mod rogue;
 mod stop;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -293,7 +294,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!(error.what, "toy: could not bring it about that the switch is on");
-    assert_eq!(error.cause, ["exit 3, after these words:", "it is jammed"]);
+    assert_eq!(error.cause, ["exit 3, after these words:", "| it is jammed"]);
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ impl Forbidden {
             let none = Error::new(Kind::Local, "your ssh_config leaves no way to log in that ironstrap can");
             let mut said: Vec<String> = all.into_iter().flatten().collect();
             said.dedup();
-            let told = said.into_iter().fold(none, |told, why| told.because(why));
+            let told = said.into_iter().fold(none, |told, why| told.answered(why));
             return Err(told
                 .because("nothing was sent")
                 .hint("allow publickey, password or keyboard-interactive for this host in your ssh_config"));

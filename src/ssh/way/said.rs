@@ -39,7 +39,7 @@ pub(super) async fn said(program: &Path, config: Option<&Path>, asked: &Asked) -
     command.args(["--", &asked.host]).stdin(Stdio::null()).kill_on_drop(true);
     let failed = |why: String| {
         Error::new(Kind::Local, format!("your ssh cannot tell the way to {}", asked.host))
-            .because(why)
+            .heard(why)
             .hint(format!("ssh -G {} has to work: see to your ssh_config", asked.host))
     };
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::rules::Side;
 use super::{End, Listening, REFUSED, STRANGER, VXLAN, Way};
 use crate::cluster::{Cluster, Network, Node};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, QUOTE};
 use crate::fleet::identity::Misfit;
 
 /// etcd's heartbeat is 100 ms; a way there and back that takes half of it leaves little room.
@@ -139,10 +139,10 @@ fn cut_off(
         for (port, ends) in &ports {
             for (how, others) in ends {
                 let way = if outbound { "to" } else { "from" };
-                error = error.because(format!("{}: {how}, {way} {}", number(*port), few(others)));
+                error = error.answered(format!("{}: {how}, {way} {}", number(*port), few(others)));
             }
         }
-        error = rules(cluster, listening, (node, outbound), &ports).iter().fold(error, Error::because);
+        error = rules(cluster, listening, (node, outbound), &ports).iter().fold(error, Error::answered);
         let at = listening.get(node).filter(|_| !outbound);
         let wall = at.and_then(|at| at.firewall.as_deref());
         let numbers: Vec<String> = ports.keys().map(|port| number(*port)).collect();
@@ -166,7 +166,7 @@ fn rules(
         let (filter, node) = (&listening.get(name)?.filter, cluster.node(name)?);
         let shown = filter.shown(side, &numbers, node.ip.is_ipv6());
         let title = (!shown.is_empty()).then(|| format!("rules of {name} that may drop or reject this:"));
-        let shown = shown.into_iter().map(|rule| format!("  {rule}"));
+        let shown = shown.into_iter().map(|rule| format!("{QUOTE}{rule}"));
         Some((title.into_iter().chain(shown).collect::<Vec<String>>(), filter))
     };
     let (here, there) = if outbound { (Side::Out, Side::In) } else { (Side::In, Side::Out) };
