@@ -18,6 +18,8 @@ mod sources;
 
 mod manifests;
 
+mod sites;
+
 mod registries;
 
 /// One question of a trial, and what is made of the answer.

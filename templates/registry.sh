@@ -2,10 +2,27 @@
 # folder for root alone that the question deletes. The caller sets for each image:
 #   registry_at     the beginning of the names of its files, below $d
 #   registry_image  the image, for the answer
-# and defines `registry_user HOST`, which prints USER:PASSWORD of a host that has a login. Both stay away from command lines.
+# and defines, for a SITE such as https://registry.example.com:5000,
+#   registry_user SITE TLS  prints USER:PASSWORD of a site that has a login; fails where the login is for another scheme or TLS
+#   registry_tls_of SITE    prints the TLS of a site
+# Both stay away from command lines. A registry chooses where it redirects to and who issues its tokens, so a login goes to the
+# site of the inventory alone, or by verified TLS to the token service that the registry names.
+
+# registry_is_url TEXT: TEXT is a URL, without characters that have a meaning in lines, shells or terminals.
+registry_is_url() {
+  [ ${#1} -le 4096 ] && printf '%s\n' "$1" | LC_ALL=C grep -Eq \
+    '^https?://([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][]A-Za-z0-9._~:/?@!$&()*+,;=%[-]*)?$'
+}
+
+# registry_site_of URL: prints its scheme and host.
+registry_site_of() {
+  registry_x=${1#*://}
+  printf '%s\n' "${1%%://*}://${registry_x%%[/?]*}"
+}
 
 # registry_get METHOD URL TLS AUTH: the answer, with its headers, in $registry_at; its number in $registry_status. TLS: `check`,
-# `any`, or a file of CAs that are trusted, too. AUTH: a line of the request, or nothing.
+# `any`, or a file of CAs that are trusted, too. AUTH: a line of the request, or nothing. It keeps 64 KiB of an answer, without
+# control characters.
 registry_get() {
   registry_rest=${2#*://}
   registry_host=${registry_rest%%[/?]*}
@@ -27,8 +44,8 @@ registry_get() {
   registry_bare=${registry_bare%\]}
   case $2 in
     http:*)
-      timeout 6 bash -c 'exec 3<>"/dev/tcp/$0/$1" && cat >&3 && head -c 1100000 <&3' "$registry_bare" "$registry_port" \
-        <"$registry_at.request" >"$registry_at" 2>"$registry_at.errors" || :
+      timeout 6 bash -c 'exec 3<>"/dev/tcp/$0/$1" && cat >&3 && cat <&3' "$registry_bare" "$registry_port" \
+        <"$registry_at.request" 2>"$registry_at.errors" | registry_part >"$registry_at"
       ;;
     *)
       set -- "$3"
@@ -41,26 +58,33 @@ registry_get() {
         check) shift; set -- -verify_return_error "$@" ;;
         *) registry_ca=$1; shift; set -- -verify_return_error -CAfile "$registry_ca" -CApath /etc/ssl/certs "$@" ;;
       esac
-      timeout 6 openssl s_client -quiet -connect "$registry_name:$registry_port" "$@" \
-        <"$registry_at.request" >"$registry_at" 2>"$registry_at.errors" || :
+      {
+        timeout 6 openssl s_client -quiet -connect "$registry_name:$registry_port" "$@" <"$registry_at.request" 2>&1 >&3 |
+          registry_part >"$registry_at.errors"
+      } 3>&1 | registry_part >"$registry_at"
       ;;
   esac
   rm -f "$registry_at.request"
-  registry_status=$(sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p' "$registry_at")
+  registry_status=$(sed -n '1s/^HTTP[^ ]* \([0-9]\{3\}\).*/\1/p' "$registry_at")
+}
+
+# registry_part: the first 64 KiB, without control characters, but for tabs and line breaks.
+registry_part() {
+  head -c 65536 | LC_ALL=C tr -d '\000-\010\013-\037\177'
 }
 
 # registry_header NAME: the values of that header in the answer, a line each. NAME is in small letters.
 registry_header() {
-  awk -v name="$1" '{ sub(/\r$/, "") } $0 == "" { exit }
+  awk -v name="$1" '$0 == "" { exit }
     { i = index($0, ":"); v = substr($0, i + 1); sub(/^ +/, "", v); if (tolower(substr($0, 1, i - 1)) == name) print v }' "$registry_at"
 }
 
 # registry_says WORD URL MORE: a line of the answer. What follows a ? in a URL may be somebody's right to read it.
 registry_says() {
-  echo "manifest $registry_image $1 ${2%%\?*} $3"
+  printf '%s\n' "manifest $registry_image $1 ${2%%\?*} $3"
 }
 
-# registry_token CHALLENGE NAME TLS: asks the token service that CHALLENGE names, and leaves a line for the request in
+# registry_token CHALLENGE NAME: asks the token service that CHALLENGE names, and leaves a line for the request in
 # $registry_auth. NAME is the repository that is asked for, should the challenge say nothing of it.
 registry_token() {
   registry_of() { printf '%s\n' "$registry_challenge" | sed -n "s/.*[ ,]$1=\"\([^\"]*\)\".*/\1/p"; }
@@ -69,7 +93,18 @@ registry_token() {
   registry_query="service=$registry_service&scope=${registry_scope:-repository:$2:pull}"
   registry_query=$(printf '%s' "$registry_query" | sed 's/ /%20/g')
   case $registry_realm in *\?*) registry_realm="$registry_realm&$registry_query" ;; *) registry_realm="$registry_realm?$registry_query" ;; esac
-  registry_get GET "$registry_realm" "$3" "${registry_basic:+Basic $registry_basic}"
+  registry_is_url "$registry_realm" || { registry_says odd "$registry_url" 'it names no valid URL of a token service'; return 1; }
+  registry_there=$(registry_site_of "$registry_realm") registry_look=$registry_tls
+  if [ "$registry_there" != "$registry_site" ]; then
+    registry_look=$(registry_tls_of "$registry_there")
+    case ${registry_basic:+login}/$registry_there/$registry_look in
+      login/http:* | login/*/any)
+        registry_says odd "$registry_url" "its token service is $registry_there, and a login is not sent to another host without verified TLS"
+        return 1
+        ;;
+    esac
+  fi
+  registry_get GET "$registry_realm" "$registry_look" "${registry_basic:+Basic $registry_basic}"
   case $registry_status in
     200) ;;
     401 | 403)
@@ -79,39 +114,31 @@ registry_token() {
     *) registry_says odd "$registry_realm" "$(registry_why)"; return 1 ;;
   esac
   # A body in chunks has lines with their lengths in between.
-  registry_auth=$(tr -d '\r' <"$registry_at" | sed '1,/^$/d' | grep -vix '[0-9a-f]*' | tr -d '\n' |
-    sed -n 's/.*"\(access_\)\{0,1\}token" *: *"\([^"]*\)".*/Bearer \2/p')
+  registry_auth=$(sed '1,/^$/d' "$registry_at" | grep -vix '[0-9a-f]*' | tr -d '\n' |
+    grep -o '"\(access_\)\{0,1\}token" *: *"[^"\\]*"' | sed -n '1s/.*"\([^"]*\)"$/Bearer \1/p')
   [ -n "$registry_auth" ] || { registry_says odd "$registry_realm" 'an answer without a token'; return 1; }
 }
 
 # registry_why: why the last request has no good answer.
 registry_why() {
-  if [ -n "$registry_status" ]; then echo "HTTP status $registry_status"; return 0; fi
-  registry_x=$(sed -n 's/^verify error:num=[0-9]*:/certificate: /p' "$registry_at.errors" | head -n 1)
+  if [ -n "$registry_status" ]; then printf '%s\n' "HTTP status $registry_status"; return 0; fi
+  registry_x=$(sed -n 's/^verify error:num=[0-9]*:/certificate: /p' "$registry_at.errors" | head -n 1 | cut -c 1-200)
   [ -n "$registry_x" ] || registry_x=$(head -n 1 "$registry_at.errors" |
     sed 's/^[0-9A-F]*:error:[^:]*:[^:]*:[^:]*:\([^:]*\):.*/\1/' | cut -c 1-200)
-  echo "${registry_x:-no answer}"
+  printf '%s\n' "${registry_x:-no answer}"
 }
 
 # registry_manifest URL NAME TLS: whether the manifest at URL, of the repository NAME, can be had. If not, prints why, and fails.
 registry_manifest() {
   command -v bash >/dev/null || { registry_says untold "$1" 'no bash there'; return 1; }
   case $1 in https:*) command -v openssl >/dev/null || { registry_says untold "$1" 'no openssl there'; return 1; } ;; esac
-  registry_url=$1
+  registry_url=$1 registry_tls=$3 registry_site=$(registry_site_of "$1")
   registry_auth=''; registry_basic=''; registry_known=''
   for registry_try in 1 2 3 4 5 6 7 8; do
-    registry_get HEAD "$registry_url" "$3" "$registry_auth"
+    registry_get HEAD "$registry_url" "$registry_tls" "$registry_auth"
     case $registry_status in
       200) return 0 ;;
-      30[12378])
-        registry_to=$(registry_header location | head -n 1)
-        case $registry_to in
-          http://* | https://*) ;;
-          /*) registry_to="${registry_url%%://*}://$registry_host$registry_to" ;;
-          *) break ;;
-        esac
-        registry_url=$registry_to; registry_auth=''
-        ;;
+      30[12378]) registry_follow || return 1 ;;
       401 | 403)
         registry_challenge=$(registry_header www-authenticate)
         if [ -n "$registry_auth" ] || [ "$registry_status" = 403 ]; then
@@ -122,10 +149,13 @@ registry_manifest() {
           esac
           return 1
         fi
-        registry_known=$(registry_user "$registry_host")
+        registry_known=$(registry_user "$registry_site" "$registry_tls") || {
+          registry_says untold "$registry_url" 'the inventory has a login for this host by another scheme, `ca` or `skip-verify`'
+          return 1
+        }
         registry_basic=$(printf '%s' "$registry_known" | base64 | tr -d '\n')
         case $registry_challenge in
-          *[Bb]earer\ *) registry_token "$(printf '%s\n' "$registry_challenge" | grep -i '^bearer ' | head -n 1)" "$2" "$3" || return 1 ;;
+          *[Bb]earer\ *) registry_token "$(printf '%s\n' "$registry_challenge" | grep -i '^bearer ' | head -n 1)" "$2" || return 1 ;;
           *) [ -n "$registry_known" ] || { registry_says login "$registry_url" 401; return 1; }; registry_auth="Basic $registry_basic" ;;
         esac
         ;;
@@ -140,4 +170,18 @@ registry_manifest() {
   done
   registry_says odd "$registry_url" "$(registry_why)"
   return 1
+}
+
+# registry_follow: goes where the last answer redirects to. Nothing that was for one site goes to another.
+registry_follow() {
+  registry_to=$(registry_header location | head -n 1)
+  case $registry_to in
+    //*) registry_to=${registry_url%%:*}:$registry_to ;;
+    /*) registry_to=$registry_site$registry_to ;;
+  esac
+  registry_is_url "$registry_to" || { registry_says odd "$registry_url" 'it redirects to no valid URL'; return 1; }
+  registry_url=$registry_to registry_auth=''
+  registry_to=$(registry_site_of "$registry_url")
+  [ "$registry_to" != "$registry_site" ] || return 0
+  registry_site=$registry_to registry_tls=$(registry_tls_of "$registry_to") registry_known='' registry_basic=''
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ironstrap::cluster::Cluster;
+use ironstrap::fleet::identity::Misfit;
 use ironstrap::inventory;
 use ironstrap::probe::Answer;
 use ironstrap::step::Ask;
@@ -82,6 +83,11 @@ fn cluster(port: u16, project: &str, password: Option<&str>) -> Cluster {
 
 /// What one machine says of its registries, by each shell, and what is told of it.
 fn told(cluster: &Cluster) -> String {
+    told_with(cluster, "").0
+}
+
+/// The same where this script is openssl, and what that wrote into `$LOG`.
+fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
     let root = tempfile::tempdir().unwrap();
     let helper = root.path().join("apt-helper");
     std::fs::write(&helper, "#!/bin/sh\nexit 0\n").unwrap();
@@ -91,7 +97,19 @@ fn told(cluster: &Cluster) -> String {
     let Ask::Shell(script) = ask else { panic!("{ask:?}") };
     let script = script.replace("/usr/lib/apt/apt-helper", &helper.display().to_string());
     let tmp = root.path().join("tmp").display().to_string();
-    let script = format!("set -eu\nexport LC_ALL=C TMPDIR={tmp}\n{{ {script}\n}} </dev/null");
+    let log = root.path().join("log");
+    let mut path = std::env::var("PATH").unwrap();
+    if !openssl.is_empty() {
+        let bin = root.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join("openssl"), openssl).unwrap();
+        std::fs::set_permissions(bin.join("openssl"), Permissions::from_mode(0o755)).unwrap();
+        path = format!("{}:{path}", bin.display());
+    }
+    let script = format!(
+        "set -eu\nexport LC_ALL=C TMPDIR={tmp} LOG={} PATH='{path}'\n{{ {script}\n}} </dev/null",
+        log.display()
+    );
     let mut said = vec![];
     for shell in common::shells() {
         let output = pipe(Command::new(shell).arg("-s"), &script);
@@ -103,10 +121,174 @@ fn told(cluster: &Cluster) -> String {
     assert!(said.windows(2).all(|two| two[0] == two[1]), "{said:?}");
     let answers = [Answer::Said(String::new()), Answer::Said(said.remove(0))];
     let found = trial::judge_alone(cluster, &cluster.nodes[0], &answers);
-    found
-        .iter()
-        .map(|misfit| format!("{} {}\n", if misfit.harmless { "warning" } else { "refused" }, misfit.error))
-        .collect()
+    let line = |misfit: &Misfit| {
+        format!("{} {}\n", if misfit.harmless { "warning" } else { "refused" }, misfit.error)
+    };
+    (found.iter().map(line).collect(), std::fs::read_to_string(log).unwrap_or_default())
+}
+
+/// A cluster whose only images are those of registry.k8s.io, with these tables of registries.
+fn with_registries(tables: &str) -> Cluster {
+    let text = format!(
+        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\nnetwork = 'none'\n{tables}\
+         [nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n"
+    );
+    inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// One table, and the login of `robot` in it where `login`.
+fn table(of: &str, mirror: &str, login: bool, more: &str) -> String {
+    let login = if login { format!("user = 'robot$x'\npassword = {PASSWORD:?}\n") } else { String::new() };
+    format!("[registries.'{of}']\nmirrors = ['{mirror}']\nfallback = false\n{login}{more}\n")
+}
+
+/// A server that gives every request this answer. Keeps what it hears.
+fn answering(head: String) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let to = heard.clone();
+    let answer = move |mut guest: TcpStream| {
+        let lines = BufReader::new(guest.try_clone().unwrap()).lines();
+        let lines = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+        to.lock().unwrap().extend(lines);
+        let _ = guest.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes());
+    };
+    std::thread::spawn(move || listener.incoming().for_each(|guest| answer(guest.unwrap())));
+    (port, heard)
+}
+
+/// An openssl that keeps its arguments and requests, and answers for each host as these lines of a `case` do.
+fn openssl(answers: &str) -> String {
+    format!(
+        "#!/bin/sh\necho \"ARGS $*\" >>$LOG\nrequest=$(timeout 1 head -c 3000)\nprintf '%s\\n' \"$request\" >>$LOG\n\
+         case \"$3 $4 $request\" in\n{answers}\nesac\n"
+    )
+}
+
+const BASIC: &str = "printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Basic realm=x\\r\\n\\r\\n'";
+
+#[test]
+fn a_login_for_https_does_not_go_by_http_where_a_registry_redirects_to_it() {
+    let (login_of, asked) = answering("401 No\r\nWWW-Authenticate: Basic realm=\"x\"".into());
+    let (evil, _) = answering(format!("307 There\r\nLocation: http://127.0.0.1:{login_of}/v2/x"));
+    let cluster = with_registries(
+        &(table("registry.k8s.io", &format!("http://127.0.0.1:{evil}"), false, "")
+            + &table("quay.io", &format!("https://127.0.0.1:{login_of}"), true, "")),
+    );
+    let said = told(&cluster);
+    assert!(said.starts_with("warning ") && said.contains("by another scheme"), "{said}");
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().any(|line| line.starts_with("HEAD /v2/x ")), "{asked:?}");
+    assert!(!asked.iter().any(|line| line.starts_with("Authorization")), "{asked:?}");
+}
+
+#[test]
+fn a_login_does_not_go_to_a_token_service_of_another_host_by_http_or_unverified() {
+    let (other, heard) = answering("200 OK".into());
+    for (scheme, verify) in [("http", ""), ("https", "skip-verify = true")] {
+        let (port, _) = answering(format!(
+            "401 No\r\nWWW-Authenticate: Bearer realm=\"{scheme}://127.0.0.1:{other}/token\",service=\"s\""
+        ));
+        let cluster = with_registries(
+            &(table("registry.k8s.io", &format!("http://127.0.0.1:{port}"), true, "")
+                + &table("quay.io", &format!("https://127.0.0.1:{other}"), false, verify)),
+        );
+        let said = told(&cluster);
+        assert!(said.starts_with("warning ") && said.contains("not sent to another host"), "{said}");
+        assert!(heard.lock().unwrap().is_empty(), "{scheme}");
+    }
+}
+
+#[test]
+fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
+    let answers = format!(
+        "*first.example*) printf 'HTTP/1.1 307 There\\r\\nLocation: https://SECOND/v2/x\\r\\n\\r\\n' ;;\n*) {BASIC} ;;"
+    );
+    for (second, tables, look, word) in [
+        ("other.example", String::new(), "-verify_return_error -verify_hostname", "it wants a login (401)"),
+        (
+            "lax.example",
+            table("quay.io", "https://lax.example", false, "skip-verify = true"),
+            "-quiet -connect lax.example:443 -servername",
+            "it wants a login (401)",
+        ),
+        // It has a login of its own there, for verified TLS.
+        (
+            "safe.example",
+            table("quay.io", "https://safe.example", true, ""),
+            "-verify_return_error -verify_hostname safe.example",
+            "refuses the login of robot$x",
+        ),
+    ] {
+        let first = table("registry.k8s.io", "https://first.example", true, "skip-verify = true");
+        let cluster = with_registries(&(first + &tables));
+        let (said, log) = told_with(&cluster, &openssl(&answers.replace("SECOND", second)));
+        assert!(said.contains(word), "{second}: {said}");
+        let connects: Vec<&str> =
+            log.split("ARGS ").filter(|one| one.contains(&format!("{second}:443"))).collect();
+        assert!(!connects.is_empty(), "{log}");
+        for connect in connects {
+            let args = format!("{}\n", connect.lines().next().unwrap());
+            assert!(args.contains(look), "{second}: {args}");
+            assert!(second == "safe.example" || !connect.contains("Authorization"), "{connect}");
+        }
+        assert!(log.contains("-quiet -connect first.example:443 -servername"), "not verified: {log}");
+    }
+}
+
+#[test]
+fn a_login_goes_to_the_token_service_of_docker_hub_by_verified_tls() {
+    let answers = "*'auth.docker.io:443'*) printf 'HTTP/1.1 200 OK\\r\\n\\r\\n{\"token\":\"to.ken\",\"access_token\":\"to.ken\"}' ;;
+*'Bearer to.ken'*) printf 'HTTP/1.1 200 OK\\r\\n\\r\\n' ;;
+*) printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\"\\r\\n\\r\\n' ;;";
+    let cluster = with_registries(&table("registry.k8s.io", "https://registry-1.docker.io", true, ""));
+    let (said, log) = told_with(&cluster, &openssl(answers));
+    assert_eq!(said, "");
+    let robot = format!("Authorization: Basic {}", BASE64_STANDARD.encode(format!("robot$x:{PASSWORD}")));
+    let asked = log.split("ARGS ").find(|one| one.contains("auth.docker.io:443")).unwrap();
+    assert!(asked.contains(&robot) && asked.contains("-verify_return_error"), "{asked}");
+    let sent = log.split("ARGS ").filter(|one| one.contains(&robot));
+    assert!(sent.eq(log.split("ARGS ").filter(|one| one.contains("auth.docker.io:443"))), "{log}");
+}
+
+#[test]
+fn an_endless_answer_is_cut() {
+    let cluster = with_registries(&table("registry.k8s.io", "https://first.example", true, ""));
+    let answers = "*) head -c 40000000 /dev/zero | tr '\\0' a && echo ALL >>$LOG; head -c 9000000 /dev/zero | tr '\\0' a >&2 && echo ALL >>$LOG ;;";
+    let (said, log) = told_with(&cluster, &openssl(answers));
+    assert!(said.starts_with("warning ") && said.len() < 1500, "{said}");
+    assert!(log.contains("ARGS ") && !log.contains("ALL"), "{log}");
+    let answers = "*) printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Bearer realm=\"https://first.example/t\",service=\"'; head -c 9000000 /dev/zero | tr '\\0' a ;;";
+    let (said, _) = told_with(&cluster, &openssl(answers));
+    assert!(said.len() < 1500, "{said}");
+}
+
+#[test]
+fn a_registry_cannot_write_lines_of_the_answer() {
+    let forged = r"/a\nno https://forged.example: forged\0a\012no forged";
+    for (head, words) in [
+        (format!("307 There\r\nLocation: http://127.0.0.1:1{forged}"), "redirects to no valid URL"),
+        (format!("307 There\r\nLocation: {forged}"), "redirects to no valid URL"),
+        (format!("307 There\r\nLocation: http://a@127.0.0.1:1/"), "redirects to no valid URL"),
+        (
+            format!("401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1{forged}\""),
+            "no valid URL of a token service",
+        ),
+        (
+            format!(
+                "401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/\",service=\"a\rb{forged}\""
+            ),
+            "no valid URL of a token service",
+        ),
+        (r"5\n0 \nno forged".into(), "no answer"),
+    ] {
+        let (port, _) = answering(head);
+        let mirror = format!("http://127.0.0.1:{port}");
+        let said = told(&with_registries(&table("registry.k8s.io", &mirror, true, "")));
+        assert!(said.starts_with("warning ") && said.contains(words), "{said}");
+        assert!(!said.contains("forged"), "{said}");
+    }
 }
 
 #[test]

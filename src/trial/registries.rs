@@ -13,6 +13,7 @@ use crate::shell::{REGISTRY, Sh, sh};
 use crate::step::Ask;
 use crate::steps::has_api_path;
 use crate::trial::manifests;
+use crate::trial::sites::{Look, authorities, look, sites};
 use crate::trial::sources::{FETCH, exports, silent};
 
 const REGISTRIES: &str = r#"images=
@@ -37,7 +38,7 @@ fn images(cluster: &Cluster) -> BTreeMap<&str, Vec<String>> {
 
 /// Registries of what every node runs. One of which there are images already may have been meant to be silent.
 pub fn registries(cluster: &Cluster) -> Ask {
-    let mut script = exports(cluster) + FETCH + REGISTRY + REGISTRIES + users(cluster) + authorities(cluster);
+    let mut script = exports(cluster) + FETCH + REGISTRY + REGISTRIES + sites(cluster) + authorities(cluster);
     for (n, (name, images)) in images(cluster).into_iter().enumerate() {
         let urls = urls(cluster, name);
         let tries = urls
@@ -45,7 +46,7 @@ pub fn registries(cluster: &Cluster) -> Ask {
             .map(|(url, options)| sh!("answers {n} {url}{options}", n, url, options = Sh::raw(options)));
         let shown: Vec<&str> = urls.iter().map(|(url, _)| url.as_str()).collect();
         let answer = sh!(
-            "{ {tries} || echo {none}\": $why\"; } &",
+            "{ {tries} || printf '%s: %s\\n' {none} \"$why\"; } &",
             tries = Sh::join(" || ", tries),
             none = format!("no {}", shown.join(" nor "))
         );
@@ -87,31 +88,10 @@ fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
 
 /// How containerd will look at the certificate there: a word, or the file of `authorities`.
 fn tls(cluster: &Cluster, host: &str, base: &str) -> Sh {
-    let named = |name: &str| cluster.registries.iter().position(|registry| registry.host == name);
-    let found = named(host).or_else(|| named("_default")).map(|n| (n, &cluster.registries[n]));
-    let is_mirror = |registry: &Registry| registry.mirrors.iter().any(|mirror| v2(mirror) == base);
-    match found.filter(|(_, registry)| is_mirror(registry)) {
-        Some((_, registry)) if registry.skip_verify => Sh::raw("any"),
-        Some((n, registry)) if registry.ca.is_some() => sh!("\"$d/ca-{n}\"", n),
-        _ => Sh::raw("check"),
-    }
-}
-
-/// Lays the CAs of registries beside the other files of the question.
-fn authorities(cluster: &Cluster) -> Sh {
-    let all = cluster.registries.iter().enumerate();
-    let all = all.filter_map(|(n, registry)| Some((n, registry.ca.as_ref()?)));
-    all.map(|(n, ca)| sh!("printf %s {ca} >\"$d/ca-{n}\"\n", ca, n)).collect()
-}
-
-/// Defines `registry_user`. printf is a part of the shell, so that its words are on no command line.
-fn users(cluster: &Cluster) -> Sh {
-    let logins = cluster.registry_logins().into_iter();
-    let lines = logins.map(|(host, login)| {
-        let both = format!("{}:{}", login.user, login.password.reveal());
-        sh!("  {host}) printf %s {both} ;;\n", host, both)
-    });
-    sh!("registry_user() {\n  case $1 in\n{lines}  esac\n}\n", lines = lines.collect::<Sh>())
+    let named = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
+    let found = named(host).or_else(|| named("_default"));
+    let is_mirror = |registry: &&Registry| registry.mirrors.iter().any(|mirror| v2(mirror) == base);
+    found.filter(is_mirror).map_or(Look::Check, |registry| look(cluster, registry, base)).shell()
 }
 
 /// The registry that an image is named after.
@@ -270,7 +250,9 @@ mod tests {
         for part in [
             &format!("registry_manifest https://harbor.example.com/v2/k8s/pause/manifests/{tag} pause \"$d/ca-1\" || ").replace("https://harbor", "'https://harbor").replace(&format!("/{tag} "), &format!("/{tag}' ")),
             &format!("'https://registry.k8s.io/v2/pause/manifests/{tag}' pause check; }}"),
-            "  harbor.example.com) printf %s 'robot$k8s:sesame-open-5' ;;\n",
+            "  'https://harbor.example.com'' '\"$d/ca-1\") printf %s 'robot$k8s:sesame-open-5' ;;\n",
+            "  *://harbor.example.com' '*) return 1 ;;\n",
+            "  'https://harbor.example.com') set -- \"$d/ca-1\" ;;\n  'https://mirror.example') set -- check ;;\n",
             "printf %s PEM >\"$d/ca-1\"\n",
         ] {
             assert!(script.contains(part), "{part}: {script}");

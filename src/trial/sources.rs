@@ -20,7 +20,7 @@ fetch() {
     -o APT::Sandbox::User=root ${fetch_with-} "$@" download-file "$fetch_url" "$fetch_to" 2>&1); then return 0; else r=$?; fi
   [ $r != 124 ] || x='no answer within 12 s'
   x=$(printf '%s\n' "$x" | sed -n -e 's/^E: Failed to fetch [^ ]* *//p' -e '/^no answer/p' | head -n 1 | cut -c 1-300)
-  echo "$x"
+  printf '%s\n' "$x"
   case $x in *onnect* | *resolv* | *imed* | *ertificate* | *andshake* | *nreachable* | *'no answer'*) return 1 ;; esac
   return 2
 }
@@ -38,12 +38,12 @@ const PACKAGES: &str = r#"kubernetes() {
   why=
   for list in Packages Packages.gz; do
     if x=$(fetch "$d/$list" "$url$list"); then
-      echo versions $(zcat -f <"$d/$list" | awk '$1 == "Package:" { p = $2 } $1 == "Version:" && p == "kubelet" { print $2 }')
+      zcat -f <"$d/$list" | awk '$1 == "Package:" { p = $2 } $1 == "Version:" && p == "kubelet" { all = all " " $2 } END { print "versions" all }'
       return 0
     fi
     why=${why:-$x}
   done
-  echo "no $url: $why"
+  printf '%s\n' "no $url: $why"
 }
 [ -e /usr/bin/kubelet ] || kubernetes &
 if [ ! -e /usr/bin/containerd ] || [ ! -e /usr/bin/kubelet ]; then sources_dead | sed 's/^/source /' & fi
