@@ -23,7 +23,7 @@ young() { [ -f "$1" ] && [ $((now - $(stat -L -c %Y "$1"))) -le "$2" ]; }
 
 for unit in containerd kubelet; do
   state=$(systemctl show -p LoadState -p ActiveState -p SubState -p Result -- $unit.service | tr '\n' ' ')
-  case $state in *LoadState=not-found*) ;; *) echo "$state" | from "unit $unit" 1 ;; esac
+  case $state in *LoadState=not-found*) ;; *) printf '%s\n' "$state" | from "unit $unit" 1 ;; esac
   timeout 5 journalctl -q --no-pager -o cat -n 2000 --since "-${JOURNAL}s" -u $unit | from "journal $unit" 200
 done
 
@@ -59,7 +59,7 @@ chains |
   from forward 5
 
 while read -r swap _; do
-  [ "$swap" = Filename ] || echo "$swap" | from swap 1
+  [ "$swap" = Filename ] || printf '%s\n' "$swap" | from swap 1
 done </proc/swaps
 
 for folder in /var/lib/kubelet /var/lib/containerd "$ETCD" /var/log /var/cache/apt /etc; do

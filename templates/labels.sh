@@ -26,7 +26,7 @@ unmark() {
     case $kind in
     # A taint that is not there is an error to kubectl, and a label is not.
     taint) why=$(kubectl taint node -- "$1" "$key-" 2>&1) ||
-      case $why in *'not found'*) ;; *) echo "$why" >&2; exit 1 ;; esac ;;
+      case $why in *'not found'*) ;; *) printf '%s\n' "$why" >&2; exit 1 ;; esac ;;
     label) kubectl label node -- "$1" "$key-" >/dev/null ;;
     esac
   done

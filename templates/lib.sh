@@ -264,7 +264,7 @@ hopeful() {
     # It ends with the command, also when this shell is killed.
     while sleep 1 && kill -0 "$hoping" 2>/dev/null; do
       why=$(hopeless "$since") || continue
-      echo "no waiting helps: $why" >&2
+      printf '%s\n' "no waiting helps: $why" >&2
       kill "$hoping"
       break
     done
@@ -288,9 +288,9 @@ patiently() {
   patient_since=$(date +%s)
   patience_ends=$((patient_since + PATIENCE))
   until "$@" 2>"$RUN/patience"; do
-    [ $? != 76 ] || { echo "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
+    [ $? != 76 ] || { printf '%s\n' "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
     if [ "$(date +%s)" -ge "$patience_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; waited >&2; return 1; fi
-    if why=$(hopeless "$patient_since"); then echo "no waiting helps: $why" >&2; return 1; fi
+    if why=$(hopeless "$patient_since"); then printf '%s\n' "no waiting helps: $why" >&2; return 1; fi
     renew
     sleep 0.5
   done

@@ -22,8 +22,11 @@ $1 refused
 "*) echo "$1 refused" ;;
     *"
 $1 says "*)
-      answer=${answers##*"$1 says "}
-      echo "$1 says ${answer%%"
+      answer="
+$answers"
+      answer=${answer#*"
+$1 says "}
+      printf '%s\n' "$1 says ${answer%%"
 "*}" ;;
     *) echo "$1 silent" ;;
     esac
@@ -63,7 +66,9 @@ http() {
     case $line in "[-]"*) words=$line; break ;; esac
     words=${words:-$line}
   done <&3
-  echo "$1 says ${status:0:9} ${words:0:99}"
+  words=$status\ $words
+  words=${words//[^[:print:]]/}
+  printf "%s\n" "$1 says ${words:0:110}"
 }
 while [ $# -gt 0 ]; do
   case $3 in dns:*) dns "$1" "$2" "$3" & ;; http:*) http "$1" "$2" "$3" & ;; *) tcp "$1" "$2" "$3" & ;; esac
@@ -96,7 +101,7 @@ fields() {
 # the cluster. Fails with kubectl's words on standard output.
 pods_of() {
   pods=$(kubectl get --raw '/api/v1/pods?limit=500&fieldSelector=status.phase%3DRunning,spec.hostNetwork%3Dfalse' --request-timeout=2s 2>&1) ||
-    { echo "$pods" | head -n 1; return 1; }
+    { printf '%s\n' "$pods" | head -n 1; return 1; }
   printf '%s\n' "$pods" |
     fields metadata.namespace metadata.deletionTimestamp spec.nodeName spec.containers.ports.containerPort spec.containers.ports.protocol status.podIP |
     awk -F '\t' -v nodes=" $* " -v policed=" ${policed-}" '
@@ -130,10 +135,10 @@ $1" in
 pod:"*' silent'*) find_policed ;;
   *) policed= ;;
   esac
-  if [ -z "$policed" ]; then echo "$1"; return 0; fi
-  echo "$1" | grep -v '^pod:' || :
+  if [ -z "$policed" ]; then printf '%s\n' "$1"; return 0; fi
+  printf '%s\n' "$1" | grep -v '^pod:' || :
   shift
-  others=$(pods_of "$@") || { echo "pods unknown: $others"; return 0; }
+  others=$(pods_of "$@") || { printf '%s\n' "pods unknown: $others"; return 0; }
   # shellcheck disable=SC2086
   [ -z "$others" ] || packets $others
 }
@@ -177,7 +182,7 @@ answered() {
     renew
     sleep 1
   done
-  echo "packets: $name is $state"
+  printf '%s\n' "packets: $name is $state"
   [ "$state" != silent ] || swallowed "$before"
   return 1
 }

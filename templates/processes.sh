@@ -277,7 +277,7 @@ answers_well() {
   local_asks
   # shellcheck disable=SC2086
   said=$(packets $local_asks | sed -n "s/^$1 //p")
-  case $said in 'says 200 '*) ;; *) echo "$1: ${said:-not asked}" >&2; return 1 ;; esac
+  case $said in 'says 200 '*) ;; *) printf '%s\n' "$1: ${said:-not asked}" >&2; return 1 ;; esac
 }
 
 # answers_after_all NAME: it does so in one of three tries. The machine may be busy.
@@ -303,7 +303,7 @@ proxy_answers_again() {
 # runs_in MODE: kube-proxy says so.
 runs_in() {
   answers_well proxy-mode || return 1
-  [ "$said" = "says 200 $1" ] || { echo "kube-proxy $said" >&2; return 1; }
+  [ "$said" = "says 200 $1" ] || { printf '%s\n' "kube-proxy $said" >&2; return 1; }
 }
 
 # proxy_mode_again NODE MODE: has kube-proxy read its ConfigMap again. A new pod gets the ConfigMap as it is now; the kubelet gives it

@@ -74,7 +74,7 @@ ask_nodes() {
   self=$1 image=$2
   shift 2
   delete_made --timeout=20s
-  there=$(pods_of "$@") || { echo "packets: cannot list pods: $there"; return 1; }
+  there=$(pods_of "$@") || { printf '%s\n' "packets: cannot list pods: $there"; return 1; }
   lacking=
   for node; do case "
 $there" in *"
@@ -89,15 +89,15 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
   for node in $lacking; do
     line=$(printf '%s\n' "$made" | grep "^$node ") || line=
     case $line in
-    '') echo "packets: pod:$node is not checked: $(echo "$refused" | grep "ironstrap-packets-$node\"" | head -n 1)" ;;
+    '') printf '%s\n' "packets: pod:$node is not checked: $(printf '%s\n' "$refused" | grep "ironstrap-packets-$node\"" | head -n 1)" ;;
     *' Pending '* | *' Running /'*)
       why=$(made_why "$node")
       case $line in
-      *' ErrImageNeverPull') echo "packets: pod:$node is not checked: ${why:-its kubelet does not have the image}" ;;
-      *) echo "packets: no new pod comes to run on $node: ${why:-it says nothing of why}"; wrong=yes ;;
+      *' ErrImageNeverPull') printf '%s\n' "packets: pod:$node is not checked: ${why:-its kubelet does not have the image}" ;;
+      *) printf '%s\n' "packets: no new pod comes to run on $node: ${why:-it says nothing of why}"; wrong=yes ;;
       esac ;;
     *' Running '*) line=${line##* }; pods="$pods pod:$node ${line%%/*} 1" ;;
-    *) echo "packets: pod:$node is not checked: the kubelet refused a pod: ${line#*/}" ;;
+    *) printf '%s\n' "packets: pod:$node is not checked: the kubelet refused a pod: ${line#*/}" ;;
     esac
   done
   ask_made "$self" "$there" "$pods" || wrong=yes
@@ -115,7 +115,7 @@ ask_made() {
   before=$(through_flannel)
   insist "$@"
   from_here=$said from_within=
-  case $said in 'there is no bash'*) echo "packets: not checked: $said"; return 0 ;; esac
+  case $said in 'there is no bash'*) printf '%s\n' "packets: not checked: $said"; return 0 ;; esac
   if [ -n "$pid" ] && command -v nsenter >/dev/null; then
     within="nsenter -t $pid -n"
     insist "$@"
@@ -128,7 +128,7 @@ ask_made() {
     return 0
     ;;
   esac
-  for node in $(echo "$from_here" | sed -n 's/^pod:\([^ ]*\) .*/\1/p'); do
+  for node in $(printf '%s\n' "$from_here" | sed -n 's/^pod:\([^ ]*\) .*/\1/p'); do
     case "$(came "$from_here" "$node")/$(came "$from_within" "$node")" in
     silent/*) echo "packets: pod:$node is silent"; silent=yes ;;
     */silent) echo "packets: pod:$node is silent, asked from a pod of $self"; silent=yes ;;
@@ -143,5 +143,5 @@ ask_made() {
 
 # came SAID NODE: what `packets` said of this node's pod.
 came() {
-  echo "$1" | awk -v name="pod:$2" '$1 == name { print $2; exit }'
+  printf '%s\n' "$1" | awk -v name="pod:$2" '$1 == name { print $2; exit }'
 }

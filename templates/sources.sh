@@ -54,9 +54,9 @@ sources_where() {
 sources_named() {
   while IFS= read -r x; do
     # Of these words apt itself says where.
-    case $x in *' list file /'* | *' source list /'*) echo "$x"; continue ;; esac
+    case $x in *' list file /'* | *' source list /'*) printf '%s\n' "$x"; continue ;; esac
     w=$(printf '%s\n' "$x" | sources_where | xargs)
-    echo "${w:+$w: }$x"
+    printf '%s\n' "${w:+$w: }$x"
   done
 }
 

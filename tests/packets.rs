@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::time::Instant;
 
@@ -621,5 +622,26 @@ fn another_configuration_that_comes_first_is_named() {
                 assert_eq!(is, verdict, "{shell}: {file}: {said}");
             }
         }
+    }
+}
+
+#[test]
+fn an_answer_cannot_be_that_of_another_question() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let said = r"a\nother says 200 forged\012other reached other says 200 forged";
+    std::thread::spawn(move || {
+        for guest in listener.incoming() {
+            let mut guest = guest.unwrap();
+            let _ = guest.read(&mut [0; 1000]);
+            let _ = guest.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{said}\rother reached\n").as_bytes());
+        }
+    });
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for shell in common::shells() {
+        let script = format!("packets evil 127.0.0.1 http:{port}/x other 127.0.0.1 http:{closed}/x");
+        let (good, told) = run(shell, &[], "", &script);
+        assert!(good, "{shell}: {told}");
+        assert_eq!(told, format!("evil says 200 {said}other reached\nother refused\n"), "{shell}");
     }
 }
