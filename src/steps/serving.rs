@@ -2,6 +2,7 @@
 //! kubeadm installs approves the kubelet's request for it (kubernetes.io, "TLS bootstrapping"), so ironstrap does: one that is exactly what
 //! the inventory says of the node. Every other request is named, and left.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::pki::why_not_served;
 use crate::shell::{KUBECTL, SERVING, Sh, here, sh};
-use crate::step::{Cx, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step =
     Step { name: "serving", why: "kubectl logs, exec and top reach a kubelet by TLS", wants };
@@ -20,14 +21,7 @@ const SIGNER: &str = "kubernetes.io/kubelet-serving";
 /// How many seconds a kubelet whose request is not right has for another one.
 const AGAIN: u32 = 20;
 
-/// Who asked, and the request, a line for each one, the newest first. A worker can make any number of them: of each kubelet the newest ones are
-/// read, so that it crowds out nobody else's.
-const ASK: Sh = Sh::raw(
-    r#"[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0
-all=$(kubectl get certificatesigningrequests --request-timeout=10s --field-selector spec.signerName=kubernetes.io/kubelet-serving \
-  --sort-by=.metadata.creationTimestamp -o 'jsonpath={range .items[*]}{.spec.username}{"\t"}{@}{"\n"}{end}')
-printf '%s\n' "$all" | tac | awk 'length($0) < 20000 && (at = index($0, "\t")) && n[substr($0, 1, at)]++ < 20'"#,
-);
+const ASK: Sh = Sh::raw("[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\nserving_requests");
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let served: Vec<&Node> = cx.cluster.nodes.iter().filter(|node| asks(cx.cluster, node)).collect();
@@ -37,7 +31,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = Arc::new(cx.cluster.clone());
     let mut wants: Vec<Want> = served.iter().map(|node| served_by(cx, &cluster, node)).collect();
     wants.push(left(cluster));
-    Ok(wants.into_iter().map(|want| want.ask(KUBECTL + ASK)).collect())
+    Ok(wants.into_iter().map(|want| want.asks(Ask::large(KUBECTL + SERVING + ASK))).collect())
 }
 
 /// The kubelet of this node asks the cluster for the certificate that it serves with.
@@ -65,24 +59,29 @@ struct Request {
 }
 
 impl Request {
-    fn of(object: Value) -> Option<Request> {
-        let text = |pointer: &str| Some(object.pointer(pointer)?.as_str()?.to_string());
-        let decided = object.pointer("/status/conditions").and_then(Value::as_array);
+    /// A line of `serving_requests`. Its last field is JSON, so no user can write a line.
+    fn of(line: &str) -> Option<Request> {
+        let fields: Vec<&str> = line.splitn(7, '\t').collect();
+        let [name, uid, version, created, conditions, certificate, spec] = fields[..] else { return None };
+        let spec: Value = serde_json::from_str(spec).ok()?;
         let state = match () {
-            () if text("/status/certificate").is_some() => State::Signed,
-            () if decided.is_some_and(|conditions| !conditions.is_empty()) => State::Decided,
+            () if !certificate.is_empty() => State::Signed,
+            () if !conditions.is_empty() => State::Decided,
             () => State::Pending,
         };
-        let (name, user) = (text("/metadata/name")?, text("/spec/username")?);
-        Some(Request { name, user, created: text("/metadata/creationTimestamp")?, state, object })
+        let (user, metadata) = (
+            spec["username"].as_str()?.to_string(),
+            json!({"name": name, "uid": uid, "resourceVersion": version}),
+        );
+        let object = json!({"metadata": metadata, "spec": spec});
+        Some(Request { name: name.into(), user, created: created.into(), state, object })
     }
 
     /// Those of an answer that this user made; without one, all.
     fn all(answer: &str, user: Option<&str>) -> std::result::Result<Vec<Request>, String> {
-        let lines = answer.lines().filter_map(|line| line.split_once('\t'));
-        let theirs = lines.filter(|(of, _)| user.is_none_or(|user| user == *of));
-        let read = |(_, object): (&str, &str)| serde_json::from_str(object).ok().and_then(Request::of);
-        theirs.map(|line| read(line).ok_or_else(|| "a request cannot be read".to_string())).collect()
+        let read = |line: &str| Request::of(line).ok_or_else(|| "a request cannot be read".to_string());
+        let all: std::result::Result<Vec<Request>, String> = answer.lines().map(read).collect();
+        Ok(all?.into_iter().filter(|request| user.is_none_or(|user| user == request.user)).collect())
     }
 
     /// Why it may not be approved; `None`: it may. Who asked is for the API server to say, which writes that into the object.
@@ -112,16 +111,13 @@ impl Request {
 
     /// The object as it is approved: of this uid and version, and of no other.
     fn approved(&self) -> String {
-        let metadata = ["name", "uid", "resourceVersion"];
-        let metadata: serde_json::Map<String, Value> =
-            metadata.iter().map(|key| (key.to_string(), self.object["metadata"][key].clone())).collect();
         let condition = json!({
             "type": "Approved", "status": "True", "reason": "IronstrapApprove",
             "message": "This node and its address are those of the inventory.",
         });
         json!({
             "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
-            "metadata": metadata, "spec": self.object["spec"], "status": {"conditions": [condition]},
+            "metadata": self.object["metadata"], "spec": self.object["spec"], "status": {"conditions": [condition]},
         })
         .to_string()
     }
@@ -176,7 +172,7 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
     let looked = Arc::new(move |answer: &str| {
         Request::all(answer, Some(&user(&own))).map(|all| next(all, &cluster, &own, unserved))
     });
-    let (again, name) = (looked.clone(), node.name.clone());
+    let (again, name, at) = (looked.clone(), node.name.clone(), address(cx.cluster, node));
     let want = format!("a certificate for {} and {}", node.name, node.ip);
     Want::that(format!("the kubelet of {} has a certificate to serve with", node.name))
         .about([node.name.clone()])
@@ -192,26 +188,34 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
                 None => Verdict::Differs { have, want: want.clone() },
             }
         })
-        .run_for(move |answer| fix(&name, again(answer).unwrap_or(Next::Nothing)))
+        .run_for(move |answer| fix(&name, &at, again(answer).unwrap_or(Next::Nothing)))
         .settles()
         .reaches()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-fn fix(node: &str, next: Next) -> Sh {
+/// Where its kubelet serves.
+fn address(cluster: &Cluster, node: &Node) -> String {
+    let port = node.kubelet.get("port").or_else(|| cluster.kubelet.get("port")).and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(10250);
+    SocketAddr::new(node.ip, port).to_string()
+}
+
+fn fix(node: &str, at: &str, next: Next) -> Sh {
     let functions = KUBECTL + SERVING;
     match next {
         Next::Nothing => functions,
         Next::Approve(request) => {
-            let approve = sh!("approve_serving {node} {name}", node, name = request.name);
+            let approve = sh!("approve_serving {node} {at} {name}", node, at, name = request.name);
             functions + here(approve, &request.approved())
         }
         Next::Await(seconds, why, names) => {
             let seconds = seconds.map_or(Sh::raw("$PATIENCE"), |seconds| sh!("{seconds}", seconds));
             functions
                 + sh!(
-                    "await_serving {node} {seconds} {why} {names}",
+                    "await_serving {node} {at} {seconds} {why} {names}",
                     node,
+                    at,
                     seconds,
                     why,
                     names = Sh::words(&names)

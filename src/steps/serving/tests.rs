@@ -26,7 +26,14 @@ fn object(name: &str, second: u32, names: &[&str]) -> Value {
 }
 
 fn answer(objects: &[Value]) -> String {
-    let line = |object: &Value| format!("{}\t{object}\n", object["spec"]["username"].as_str().unwrap());
+    let line = |object: &Value| {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let of = |key: &str| text(&format!("/metadata/{key}")).to_string();
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let types: Vec<&str> = conditions.filter_map(|condition| condition["type"].as_str()).collect();
+        let known = [of("name"), of("uid"), of("resourceVersion"), of("creationTimestamp"), types.join(" ")];
+        format!("{}\t{}\t{}\n", known.join("\t"), text("/status/certificate"), object["spec"])
+    };
     objects.iter().map(line).collect()
 }
 
@@ -63,7 +70,7 @@ fn a_right_request_is_approved_as_it_was_judged() {
     for unserved in [true, false] {
         let (verdict, fix) = judged(&[object("csr-a", 1, &["w1"])], unserved);
         assert_eq!(have(verdict), "csr-a waits to be approved");
-        assert!(fix.contains("approve_serving w1 csr-a"), "{fix}");
+        assert!(fix.contains("approve_serving w1 '10.0.0.21:10250' csr-a"), "{fix}");
         assert!(fix.contains(r#""uid":"uid-csr-a""#) && fix.contains(r#""resourceVersion":"7""#), "{fix}");
         assert!(fix.contains(r#""type":"Approved""#), "{fix}");
     }
@@ -77,10 +84,10 @@ fn only_those_without_a_request_need_nothing() {
     assert_eq!(judged(std::slice::from_ref(&signed), false).0, Verdict::Holds);
     let (verdict, fix) = judged(&[signed], true);
     assert_eq!(have(verdict), "its kubelet does not serve with the certificate of csr-a");
-    assert!(fix.contains("await_serving w1 $PATIENCE") && fix.ends_with("csr-a"), "{fix}");
+    assert!(fix.contains("await_serving w1 '10.0.0.21:10250' $PATIENCE") && fix.ends_with("csr-a"), "{fix}");
     let (verdict, fix) = judged(&[], true);
     assert_eq!(have(verdict), "its kubelet has not asked for one");
-    assert!(!fix.contains("await_serving w1 20"), "{fix}");
+    assert!(!fix.contains("await_serving w1 '10.0.0.21:10250' 20"), "{fix}");
 }
 
 #[test]
@@ -162,7 +169,7 @@ fn requests_that_are_not_right_are_named() {
     denied["status"] = json!({"conditions": [{"type": "Denied"}]});
     assert_eq!(judge(&answer(&[denied])), Verdict::Holds);
     assert_eq!(judge(""), Verdict::Holds);
-    assert!(matches!(judge("system:node:w1\t{"), Verdict::Unknown(_)));
+    assert!(matches!(judge("csr-a\tuid\t7\t2026\t\t\t{"), Verdict::Unknown(_)));
 }
 
 #[test]
