@@ -25,6 +25,10 @@ static LOGIN: LazyLock<Regex> =
 /// What is hidden, in a picture of lines.
 static STARS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\*+@").expect("it is a constant, and tested"));
 
+/// A whole value that is hidden.
+static VALUE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\*{2,}").expect("it is a constant, and tested"));
+
 /// Fields in which a user stands before an `@`. A password is no part of any of them.
 const LOGINS: [&str; 3] = ["address", "jump", "user"];
 
@@ -52,6 +56,19 @@ impl Masked {
         Masked { text: masked, hidden }
     }
 
+    /// The same without what is written at these places.
+    pub fn without(mut self, places: &[Range<usize>]) -> Masked {
+        for place in places {
+            let Some(value) = self.text.get(place.clone()).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let stars: String = value.split_inclusive('\n').map(stars).collect();
+            self.text.replace_range(place.clone(), &stars);
+            self.hidden.push(stars);
+        }
+        self
+    }
+
     /// A message about a value that may repeat the value.
     pub fn words(&self, words: &str) -> String {
         let mut words = words.to_string();
@@ -68,9 +85,19 @@ impl Masked {
     pub fn picture(&self, picture: &str) -> String {
         match self.hidden.is_empty() {
             true => picture.to_string(),
-            false => hide_mistaken(&STARS.replace_all(picture, format!("{HIDDEN}@"))).into_owned(),
+            false => {
+                let picture = STARS.replace_all(picture, format!("{HIDDEN}@"));
+                let picture = hide_mistaken(&picture).into_owned();
+                VALUE.replace_all(&picture, HIDDEN).into_owned()
+            }
         }
     }
+}
+
+/// As many stars as a line has bytes, and its line break.
+fn stars(line: &str) -> String {
+    let text = line.trim_end_matches('\n');
+    "*".repeat(text.len()) + &line[text.len()..]
 }
 
 /// Whether this follows the `@` of an image's digest.

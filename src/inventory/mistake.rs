@@ -13,7 +13,7 @@ pub type Span = Range<usize>;
 
 /// Collects mistakes.
 #[derive(Default)]
-pub struct Mistakes(Vec<Mistake>, Vec<(Span, String)>);
+pub struct Mistakes(Vec<Mistake>, Vec<(Span, String)>, Vec<Span>);
 
 struct Mistake {
     /// `None`: it is about something that is nowhere in the file.
@@ -36,6 +36,11 @@ impl Mistakes {
     /// Something should be in the file and is not.
     pub fn add_missing(&mut self, says: impl Into<String>) {
         self.0.push(Mistake { at: None, says: says.into(), help: None });
+    }
+
+    /// No report shows what is written at `at`.
+    pub fn hide(&mut self, at: &Span) {
+        self.2.push(at.clone());
     }
 
     /// Something written at `at` is not wrong, and people should know of it.
@@ -65,7 +70,7 @@ impl Mistakes {
             n => format!("{n} mistakes"),
         };
         // No value with a mistake in it may show its password: where the password begins and ends, nobody can tell.
-        let masked = Masked::new(text);
+        let masked = Masked::new(text).without(&self.2);
         let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(&masked, path)).collect();
         let shown = shown.join("\n");
         Error::new(Kind::Inventory, format!("{count} in {path}\n{shown}"))

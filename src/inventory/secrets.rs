@@ -157,8 +157,36 @@ mod tests {
             assert!(!error.contains("hunter"), "{text}: {error}");
             // The name of an addon may be anything; its file is missing.
             let is_elsewhere = text.starts_with("[addons.'me");
-            assert!(is_elsewhere || error.contains("[secret]@"), "the mistake is shown: {error}");
+            assert!(is_elsewhere || error.contains("[secret]"), "the mistake is shown: {error}");
         }
+    }
+
+    #[test]
+    fn a_password_under_a_mistaken_key_is_not_shown() {
+        for text in [
+            "[registries.'r.example']\nuser = 'me'\npasword = 'hunter-2'\n",
+            "[registries.'r.example']\nuser = 'me'\npasswd = [\n'hunter-2']\n",
+            "[registries.'r.example']\nuser = 'me'\nx = { y = 'hunter-2' }\n",
+            "[registries]\n'r.example' = { user = 'me', pass-word = 'hunter-2', ca = 1 }\n",
+            "registires = { 'r.example' = { user = 'me', password = 'hunter-2' } }\n",
+            "[registries.'r.example']\nuser = 'me'\npasword.x = 'hunter-2'\n",
+            "[registries.'r.example']\npassword = 'hunter-2'\n",
+            "[registries.'r.example']\nuser = 'me'\npassword = ['hunter-2']\n",
+            "[registries.'r.example']\nuser = 'me'\npassword-file = ['hunter-2']\n",
+            "[registries.'r.example']\nuser = 'me'\npassword-file = 'hunter-2'\n",
+            "[registries.'r.example']\npassword-file = 'hunter-2'\n",
+            "[registries.'r.example']\nuser = 'me'\npassword-file = 'hunter-2'\npassword = 'hunter-2'\n",
+            "[packages]\npasword = 'hunter-2'\n",
+            "[proxy]\npasword = 'hunter-2'\n",
+        ] {
+            let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
+            assert!(!error.contains("hunter"), "{text}: {error}");
+            let is_there = error.contains("[secret]") || text.contains("[\n");
+            assert!(is_there, "the mistake is shown: {error}");
+        }
+        let text = "[registries.'r.example']\nuser = 'me'\npassword-file = 'secrets/r.password'\n";
+        let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
+        assert!(error.contains("/secrets/r.password"), "a path is shown: {error}");
     }
 
     #[test]

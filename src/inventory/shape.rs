@@ -77,6 +77,9 @@ fn check_named(table: &Table, field: &Field, mistakes: &mut Mistakes) {
 
 /// Reports a value of the wrong shape.
 fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
+    if field.name.starts_with("password") {
+        mistakes.hide(&value.span());
+    }
     let says = format!("`{}` is {}, not {}", field.name, field.shape.name(), kind(value.get_ref()));
     match (&field.shape, value.get_ref()) {
         (Shape::Text, DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
@@ -104,6 +107,9 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
         _ => format!("`{word}` belongs in [{}]", table.name),
     });
     let at = &key.span();
+    if !table.path.is_empty() || value.get_ref().is_table() {
+        hide(table, value, mistakes);
+    }
     if table.path.is_empty() {
         let says = match (meant, elsewhere) {
             (Some(name), _) => format!("no such table; did you mean [{name}]?"),
@@ -126,6 +132,19 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
         _ => mistakes.add(at, format!("{says}; there are {}", names(table.fields))),
     }
     meant.into_iter().collect()
+}
+
+/// The value of a misspelt key may be a password where registries, packages or a proxy have one. A table is shown by its head.
+fn hide(table: &Table, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
+    let name = table.path.split('.').next().unwrap_or_default();
+    match value.get_ref() {
+        DeValue::Table(values) => {
+            let values = values.iter().map(|(_, value)| value);
+            values.for_each(|value| hide(table, value, mistakes));
+        }
+        _ if ["", "registries", "packages", "proxy"].contains(&name) => mistakes.hide(&value.span()),
+        _ => {}
+    }
 }
 
 /// The rest of a name whose dots were taken for tables.

@@ -95,6 +95,13 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
 /// `user` with `password-file` or `password`.
 fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Option<Login> {
     let (user, file, written) = (table.text("user"), table.text("password-file"), table.text("password"));
+    written.iter().for_each(|written| mistakes.hide(&written.at));
+    // What is no file may be the password itself.
+    let is_password = |file: &Text| !file.is.contains('/') && !folder.path(file.is).exists();
+    let is_password = file.as_ref().is_some_and(is_password);
+    if let Some(file) = file.as_ref().filter(|_| is_password) {
+        mistakes.hide(&file.at);
+    }
     let (at, has_password) = match (&file, &written) {
         (Some(file), Some(_)) => {
             mistakes.add(&file.at, "`password` says it, too; keep one of them");
@@ -113,6 +120,10 @@ fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Op
         return None;
     }
     let password = match (&file, written) {
+        (Some(file), _) if is_password => {
+            mistakes.add(&file.at, "cannot read the file of `password-file`: there is no such file");
+            return None;
+        }
         (Some(file), _) => folder.read(file, mistakes)?.trim_end_matches(['\n', '\r']).to_string(),
         (None, written) => written?.is.to_string(),
     };
