@@ -270,7 +270,7 @@ fn a_registry_cannot_write_lines_of_the_answer() {
     for (head, words) in [
         (format!("307 There\r\nLocation: http://127.0.0.1:1{forged}"), "redirects to no valid URL"),
         (format!("307 There\r\nLocation: {forged}"), "redirects to no valid URL"),
-        (format!("307 There\r\nLocation: http://a@127.0.0.1:1/"), "redirects to no valid URL"),
+        ("307 There\r\nLocation: http://a@127.0.0.1:1/".into(), "redirects to no valid URL"),
         (
             format!("401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1{forged}\""),
             "no valid URL of a token service",
