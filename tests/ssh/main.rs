@@ -217,7 +217,7 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
             "{cut}"
         );
         if cut == "reboot" {
-            assert_eq!(error.cause, ["going down for reboot"]);
+            assert_eq!(error.cause, ["| going down for reboot"]);
         }
         assert_eq!(run(&ssh, "out back\nexit 0").await.unwrap().stdout, b"back\n", "{cut}");
         assert_eq!(stage.server.seen.logins.load(SeqCst), before + 2, "{cut}: by another connection");
