@@ -215,19 +215,18 @@ fn workers_without_a_pod_that_others_have_are_named() {
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
     let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")]);
     let pods = |w1: &str| {
-        let others: String = cluster
-            .nodes
-            .iter()
-            .filter(|node| node.name != "w1")
-            .fold(String::new(), |all, node| format!(r"{all}DaemonSet/web\t{}\tTrue\n", node.name));
+        let others: String =
+            cluster.nodes.iter().filter(|node| node.name != "w1").fold(String::new(), |all, node| {
+                format!(r#"{all}DaemonSet/web\t{}\t\t{{"status":"True"}}\n"#, node.name)
+            });
         format!("case $* in *'get pods'*) printf '{others}{w1}' ;; *) return 1 ;; esac")
     };
     let says = "rollout: DaemonSet/web is not up on w1\n";
     for (w1, said) in [
         ("", says),
-        (r"DaemonSet/web\tw1\tFalse\n", says),
-        (r"DaemonSet/other\tw1\tTrue\n", says),
-        (r"DaemonSet/web\tw1\tTrue\n", ""),
+        (r#"DaemonSet/web\tw1\t\t{"status":"False"}\n"#, says),
+        (r#"DaemonSet/other\tw1\t\t{"status":"True"}\n"#, says),
+        (r#"DaemonSet/web\tw1\t\t{"status":"True"}\n"#, ""),
     ] {
         for shell in common::shells() {
             let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {}; }}\n", pods(w1));
@@ -236,7 +235,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
             assert_eq!((output.status.code(), out.as_str()), (Some(1), said), "{shell}: {w1}");
         }
     }
-    let nowhere = "case $* in *'get pods'*) printf 'DaemonSet/web\\tw1\\tFalse\\n' ;; *) return 1 ;; esac";
+    let nowhere = "case $* in *'get pods'*) printf 'DaemonSet/web\\tw1\\t\\t{\"status\":\"False\"}\\n' ;; *) return 1 ;; esac";
     for shell in common::shells() {
         let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {nowhere}; }}\n");
         let output = common::run(shell, &format!("{head}{script}"));
