@@ -81,7 +81,7 @@ fn cluster(port: u16, project: &str, password: Option<&str>) -> Cluster {
     inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What one machine says of its registries, by each shell, and what is told of it.
+/// The answer of one machine about its registries, in each shell, and the findings.
 fn told(cluster: &Cluster) -> String {
     told_with(cluster, "").0
 }

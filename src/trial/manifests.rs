@@ -78,7 +78,7 @@ fn table<'a>(cluster: &'a Cluster, host: &'a str) -> &'a str {
     found.map_or(host, |registry| registry.host.as_str())
 }
 
-/// An image is refused where every URL of it refuses. Where one could not be asked, people are told, if there was a login to try.
+/// An image is refused where every URL of it refuses. If one URL could not be asked and has a login, a warning says so.
 pub fn judge(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     let lines: Vec<Line> = answer.lines().filter_map(Line::read).collect();
     let mut images: Vec<&str> = lines.iter().map(|line| line.image).collect();
