@@ -101,7 +101,7 @@ async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone()
         .await;
         let error = only_a1_is_left(&fleet).await;
         assert!(error.what.contains("a1 is labelled"), "{error}");
-        assert!(error.cause.iter().any(|line| line == says), "{:?}", error.cause);
+        assert!(error.words().any(|line| line == says), "{:?}", error.cause);
         assert!(error.cause.iter().any(|line| line == "found from m1"), "{:?}", error.cause);
         assert!(fleet.machine("m1").read("etc/toy/labels").ends_with("w2\n"), "the others get theirs");
     }
