@@ -111,7 +111,7 @@ const REGISTRY: &[Field] = &[
         "URLs, tried in order; one with /v2/PROJECT is asked there; without them, the registry itself",
     ),
     field("fallback", Switch, Default("true"), "ask the registry itself where no mirror has the image"),
-    field("user", Text, Optional, "the user to log in as at the mirrors, or at the registry itself without them"),
+    field("user", Text, Optional, "the user at the mirrors, or at the registry itself without them"),
     field("password-file", Text, Optional, "a file that holds that user's password alone"),
     field("password", Text, Optional, "the password itself; who reads the inventory knows it"),
     field("ca", Text, Optional, "a PEM file of the CA of the mirrors"),
