@@ -18,7 +18,8 @@ pub(in crate::steps) const KUBELET: &str = "kubelet runs";
 /// Begins a line about an argument that the kubelet runs with and no file has.
 pub(in crate::steps) const ONLY: &str = "kubelet has ";
 
-/// Shell that looks at them; it comes before the questions. A kubelet or kube-proxy that is silent is asked once more.
+/// Shell that looks at them; it comes before the questions. A kubelet or kube-proxy that is silent is asked once more. The API's
+/// Service is asked up to four times: it leads to each control plane in turn, also to one that has just gone.
 pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
         "stopped {pods}\nfind_kubelet\nonly=$(kubelet_only {KUBELET_READS})\n\
@@ -26,6 +27,7 @@ pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
          [ \"${age:-0}\" -lt 20 ] || echo {KUBELET}\n\
          ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nsaid=$(questions)\n\
          case $found$said in *stopped:* | *frozen:*) ;; *'kubelet-health silent'* | *'proxy silent'*) sleep 1; said=$(questions) ;; esac\n\
+         for n in 1 2 3; do case $said in *'service refused'* | *'service silent'*) said=$(questions) ;; esac; done\n\
          printf '%s\\n' \"$said\"",
         pods = pods(cluster, node),
         KUBELET_READS,
