@@ -53,7 +53,7 @@ fn of(code: &str) -> Option<&'static str> {
 const REASON: &str = "reason: ";
 const BY_HAND: &str = "by hand: ";
 
-/// What a fix that failed is told with: its reasons as evidence, and the hint that its code stands for.
+/// The error of a fix that failed: its reasons as evidence, and the hint for its code.
 pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
     let what = format!("{}: could not bring it about that {}", change.step, change.that);
     let error = Error::new(Kind::Failed, what);
@@ -67,7 +67,7 @@ pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> 
     error
         .because(format!("exit {status}, {words}"))
         .heard(tail(said))
-        .hint("see to it, then run it again: it goes on from here")
+        .hint("correct this, then run it again: it goes on from here")
 }
 
 /// The last that was said: where a program says why it gave up.
