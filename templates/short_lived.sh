@@ -16,8 +16,9 @@ delete_made() {
   kubectl -n kube-system delete pods -l "$MADE" "$@" >/dev/null 2>&1 || :
 }
 
-# made_pods: "NODE PHASE ADDRESS/REASON" for each of them, and what the container of a pending one waits for. A kubelet writes the status of its pods, and a line break in its words must
-# not look like another pod, so it comes as JSON.
+# made_pods: "NODE PHASE ADDRESS/REASON" for each of them, and what the container of a pending one waits for, or that the kubelet
+# has not noticed the pod. A kubelet writes the status of its pods, and a line break in its words must not look like another pod,
+# so it comes as JSON.
 made_pods() {
   made_status=$(kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
     -o jsonpath='{range .items[*]}{.spec.nodeName}{"\t"}{.status}{"\n"}{end}') || return 1
@@ -30,7 +31,7 @@ made_pods() {
       if (phase == "Pending" && match(status, /"waiting":{("message":"([^"\\]|\\.)*",)?"reason":"[A-Za-z]*"/)) {
         waits = substr(status, RSTART, RLENGTH - 1)
         sub(/^.*"/, " ", waits)
-      }
+      } else if (phase == "Pending" && status !~ /"startTime":"/) waits = " unnoticed"
       # Reasons of containers stand before the phase.
       sub(/^.*"phase":/, "", status)
       print $1, phase, address "/" value("reason") waits
@@ -43,13 +44,15 @@ made_why() {
     -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}' 2>&1 | grep . | tail -n 1 | cut -c 1-300
 }
 
-# wait_for_made NODE...: waits until each of the pods runs or has ended; `made` is what made_pods says then.
+# wait_for_made NODE...: waits until each of the pods runs or has ended; `made` is what made_pods says then. A kubelet that could not
+# reach the API server looks for new pods again within a minute (client-go's reflector: 30 s with a jitter of 1.0).
 wait_for_made() {
-  made_by=$(($(date +%s) + (PATIENCE < 60 ? PATIENCE : 60)))
+  made_since=$(date +%s)
   while :; do
     if made=$(made_pods 2>/dev/null); then made_waits=$(printf '%s\n' "$made" | grep -E ' (Pending|Running) /') || made_waits=
     else made='' made_waits=$*; fi
-    [ -n "$made_waits" ] && [ "$(date +%s)" -lt "$made_by" ] || return 0
+    case $made_waits in '') return 0 ;; *unnoticed*) made_for=90 ;; *) made_for=60 ;; esac
+    [ $(($(date +%s) - made_since)) -lt $((PATIENCE < made_for ? PATIENCE : made_for)) ] || return 0
     renew
     sleep 0.3
   done
@@ -94,7 +97,8 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
       why=$(made_why "$node")
       case $line in
       *' ErrImageNeverPull') printf '%s\n' "packets: pod:$node is not checked: ${why:-its kubelet does not have the image}" ;;
-      *) printf '%s\n' "packets: no new pod comes to run on $node: ${why:-it says nothing of why}"; wrong=yes ;;
+      *' unnoticed') printf '%s\n' "packets: no new pod comes to run on $node: ${why:-its kubelet does not notice new pods}"; wrong=yes ;;
+      *) printf '%s\n' "packets: no new pod comes to run on $node: ${why:-no event says why}"; wrong=yes ;;
       esac ;;
     *' Running '*) line=${line##* }; pods="$pods pod:$node ${line%%/*} 1" ;;
     *) printf '%s\n' "packets: pod:$node is not checked: the kubelet refused a pod: ${line#*/}" ;;

@@ -334,7 +334,10 @@ fn statuses(made: &str) -> String {
         let (phase, rest) = rest.split_once(' ').unwrap();
         let (address, reason) = rest.split_once('/').unwrap();
         let (reason, waiting) = reason.split_once(' ').unwrap_or((reason, "Other"));
-        let waits = r#""containerStatuses":[{"state":{"waiting":{"message":"\\nw2\\t{\\"phase\\":\\"Failed\\"}","reason":"Other"}}}]"#
+        if waiting == "unnoticed" {
+            return format!(r#"{node}\t{{"phase":"{phase}","qosClass":"BestEffort"}}"#);
+        }
+        let waits = r#""startTime":"2026-11-28T00:00:00Z","containerStatuses":[{"state":{"waiting":{"message":"\\nw2\\t{\\"phase\\":\\"Failed\\"}","reason":"Other"}}}]"#
             .replace("Other", waiting);
         let given = |key: &str, value: &str| {
             if value.is_empty() { String::new() } else { format!(r#","{key}":"{value}""#) }
@@ -346,6 +349,28 @@ fn statuses(made: &str) -> String {
         )
     };
     made.lines().map(status).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() {
+    // Each question for the time is ten seconds.
+    let stands = "PATIENCE=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
+    for shell in common::shells() {
+        for (pod, seconds) in
+            [("w1 Pending /", 60), ("w1 Pending / unnoticed", 90), ("w1 Running 10.244.1.9/", 0)]
+        {
+            let pods = format!("kubectl() {{ printf '{}\n'; }}", statuses(pod));
+            let (good, said) =
+                run(shell, &[("run/n", "")], &format!("{stands}{pods}"), "wait_for_made w1; wc -l </run/n");
+            let calls: u32 = said.trim().parse().unwrap_or_else(|_| panic!("{shell}: {said}"));
+            let waited = (calls - 1) * 10;
+            assert!(good && waited == seconds, "{shell}: {pod}: {waited} s");
+        }
+        let none = "kubectl() { return 1; }";
+        let (_, said) =
+            run(shell, &[("run/n", "")], &format!("{stands}{none}"), "wait_for_made w1; wc -l </run/n");
+        assert_eq!(said.trim(), "7", "{shell}: an API server that does not answer");
+    }
 }
 
 impl Made {
@@ -409,10 +434,17 @@ fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
         ),
         (all, true, format!("{w1}{w2}packets: pod:m1 is reached\n")),
     ];
+    let unnoticed = Made { made: "w1 Pending / unnoticed\nw2 Running 10.244.2.9/", ..pending };
     let never = Made { made: NEVER, from_here: "pod:w2 reached", ..MADE };
     let says = format!("packets: pod:w1 is not checked: Failed: no network\n{w2}");
     for shell in common::shells() {
         assert_eq!(never.run(shell).1, says, "{shell}");
+        let (good, said, _) = unnoticed.run(shell);
+        assert_eq!(
+            (good, said),
+            (false, format!("packets: no new pod comes to run on w1: Failed: no network\n{w2}")),
+            "{shell}"
+        );
         for (made, good, says) in &rows {
             let (went, said, log) = made.run(shell);
             assert_eq!((went, &said), (*good, says), "{shell}");
