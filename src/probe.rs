@@ -123,6 +123,11 @@ fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
     shells
 }
 
+/// Whether one of the asks is about the cluster, and not about the machine alone.
+fn asks_the_api(asks: &[&Ask]) -> bool {
+    asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Administrator))
+}
+
 /// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
 /// with the reply as a whole.
 pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {

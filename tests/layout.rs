@@ -3,6 +3,7 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +100,44 @@ fn each_file_uses_only_modules_above_it() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The names that come after `super::` and after `crate::FOLDER::`, for a file of that folder.
+fn beside(program: &str, folder: &Path) -> Vec<String> {
+    let modules: Vec<_> = folder.iter().skip(1).map(|name| name.to_string_lossy()).collect();
+    let whole = format!("crate::{}::", modules.join("::"));
+    used(&program.replace(&whole, "crate::").replace("super::", "crate::"))
+}
+
+/// The files from which a way leads back to them, over files of the same folder.
+fn circles(uses: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
+    let reached = |from: &PathBuf| {
+        let (mut all, mut left) = (BTreeSet::new(), uses[from].clone());
+        while let Some(file) = left.pop() {
+            if all.insert(file.clone()) {
+                left.extend(uses.get(&file).into_iter().flatten().cloned());
+            }
+        }
+        all
+    };
+    uses.keys().filter(|file| reached(file).contains(*file)).cloned().collect()
+}
+
+#[test]
+fn files_of_a_folder_do_not_use_each_other_in_a_circle() {
+    let mut uses: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources() {
+        let folder = path.parent().unwrap();
+        let names = beside(&program(&path, &text), folder);
+        let files: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name + ".rs")).collect();
+        uses.insert(path.clone(), files.into_iter().filter(|file| *file != path && file.exists()).collect());
+    }
+    assert!(uses.values().any(|files| !files.is_empty()), "files use others of their folder");
+    assert_eq!(circles(&uses), Vec::<PathBuf>::new());
+    let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let three = [("a", files(&["b"])), ("b", files(&["c"])), ("c", files(&["b"]))];
+    let three = three.map(|(name, uses)| (PathBuf::from(name), uses)).into_iter().collect();
+    assert_eq!(circles(&three), files(&["b", "c"]));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Found, Reply};
+use super::sizes::{TOO_LARGE, short};
+use super::{Found, Reply, asks_the_api};
 use crate::shell::{KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Object};
 
@@ -115,10 +116,6 @@ fn objects(ask: &Ask) -> &[Object] {
     }
 }
 
-pub(super) fn asks_the_api(asks: &[&Ask]) -> bool {
-    asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Administrator))
-}
-
 /// Whether the API server answered, and RBAC refused kubeadm's administrator. That is an answer, also where others of the
 /// reply are missing for it.
 pub(super) fn refuses_the_administrator(reply: &Reply) -> bool {
@@ -139,11 +136,11 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
         return Err(format!("kubectl: no answer within {WITHIN} s"));
     }
-    if reply.status == super::sizes::TOO_LARGE {
+    if reply.status == TOO_LARGE {
         return Err(reply.stderr);
     }
     if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
-        return Err(super::sizes::short(&format!("kubectl: exit {}: {}", reply.status, bad.join("\n"))));
+        return Err(short(&format!("kubectl: exit {}: {}", reply.status, bad.join("\n"))));
     }
     if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());

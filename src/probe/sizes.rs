@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::objects::asks_the_api;
-use super::{Reply, shells, tables};
+use super::{Reply, asks_the_api, shells, tables};
 use crate::step::{Ask, Object};
 
 /// The status of a reply that is too large. No process ends with it.

@@ -9,7 +9,7 @@ use crate::manifest::Whose;
 use crate::shell::{kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 use crate::steps::installed;
-use crate::steps::member::config::{NO_TOKEN, TOKEN};
+use crate::steps::kubeadm::{NO_TOKEN, TOKEN};
 use crate::steps::packets::made;
 use crate::template;
 

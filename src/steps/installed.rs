@@ -9,7 +9,7 @@ use crate::manifest::{self, Whose};
 use crate::pki;
 use crate::shell::{OBJECTS, Sh, here, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
-use crate::steps::member::config;
+use crate::steps::kubeadm;
 use crate::template;
 use crate::yaml;
 
@@ -59,7 +59,7 @@ fn documents(values: &Value, name: &str) -> Result<Vec<Value>> {
 }
 
 fn values(cx: &Cx) -> Result<Value> {
-    let documents = config::init(cx, false)?;
+    let documents = kubeadm::init(cx, false)?;
     let cluster = documents.get(1).cloned().unwrap_or_default();
     let text = |pointer: &str| cluster.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     Ok(json!({

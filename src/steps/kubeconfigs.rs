@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::pki::{Credential, KUBELET_CERTIFICATE, Trust};
 use crate::shell::{Sh, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
-use crate::steps::member;
+use crate::steps::kubeadm;
 
 pub const STEP: Step =
     Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
@@ -207,7 +207,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
 fn again(cx: &Cx, made: &Made, path: &str) -> Result<Sh> {
     let script =
         sh!("rm -f {path}\nkubeadm init phase kubeconfig {phase} --config $c", path, phase = made.phase);
-    member::config::with(cx, &member::config::init(cx, false)?, &script)
+    kubeadm::with(cx, &kubeadm::init(cx, false)?, &script)
 }
 
 #[cfg(test)]

@@ -5,15 +5,13 @@ use serde_json::{Value, json};
 use time::Duration;
 
 use crate::diagnosis;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::pki::Credential;
 use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
 use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
+use crate::steps::kubeadm::{self, NO_TOKEN, SUPER_ADMIN};
 use crate::steps::{installed, kubelet, uploads};
 
-use config::{NO_TOKEN, SUPER_ADMIN};
-
-pub(super) mod config;
 mod leave;
 mod registered;
 pub(super) mod rights;
@@ -127,7 +125,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
 /// finishes whatever was begun; a plain second run would trip over its own leftovers.
 fn enter(cx: &Cx) -> Result<Sh> {
     let seed = cx.fleet.seed == cx.node.name;
-    let documents = if seed { config::init(cx, true)? } else { config::join(cx)? };
+    let documents = if seed { kubeadm::init(cx, true)? } else { kubeadm::join(cx)? };
     let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
     let look = Sh::raw(if seed { "" } else { ENTERED });
     // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
@@ -135,7 +133,7 @@ fn enter(cx: &Cx) -> Result<Sh> {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
         false => ":",
     });
-    let lent = config::DISCOVERY;
+    let lent = kubeadm::DISCOVERY;
     let (before, after) = match seed {
         true => (Sh::raw("made_up $c\n"), Sh::EMPTY),
         false => (sh!("lent {lent}\n", lent), Sh::raw("\npatiently rotated")),
@@ -157,13 +155,13 @@ fn enter(cx: &Cx) -> Result<Sh> {
         true => (uploads::noted(cx)? + NO_TOKEN + "\n", sh!("\nrm -f {SUPER_ADMIN}", SUPER_ADMIN)),
         false => (Sh::EMPTY, Sh::EMPTY),
     };
-    Ok(diagnosis::hopeless() + config::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
+    Ok(diagnosis::hopeless() + kubeadm::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
 }
 
 /// What fixes are let in with is gone when they end, but for those that were ended with their machine.
 fn nothing_lent() -> Want {
     let ours = ["kubeadm.yaml", "masters.conf"].map(|name| format!("/run/ironstrap/{name}"));
-    let files = Sh::words([BOOTSTRAP, config::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
+    let files = Sh::words([BOOTSTRAP, kubeadm::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
     Want::that("no credentials of joining are left")
         .ask(sh!("for f in {files}; do [ ! -e $f ] || echo $f; done", files))
         .is("")
@@ -195,12 +193,12 @@ fn product_files(cx: &Cx) -> Vec<&'static str> {
 fn fingerprint(cx: &Cx) -> Result<String> {
     let documents = match cx.node.is_control_plane() {
         true => {
-            let mut documents = config::init(cx, false)?;
+            let mut documents = kubeadm::init(cx, false)?;
             // Without settings of its own this is what receipts have had from the beginning.
             documents.extend((!cx.node.kubelet.is_empty()).then(|| Value::from(cx.node.kubelet.clone())));
             documents
         }
-        false => vec![config::kubelet(cx)?, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})],
+        false => vec![kubeadm::kubelet(cx)?, json!({"ip": cx.node.ip.to_string(), "name": cx.node.name})],
     };
     Ok(sha256(Value::from(documents).to_string().as_bytes()))
 }
@@ -326,22 +324,17 @@ fn again(cx: &Cx) -> Result<Sh> {
         true => {
             let started =
                 Sh::raw(AT_ONCE) + STARTED + READY + "at_once kube-controller-manager kube-scheduler\n";
-            (config::init(cx, false)?, Sh::raw(ETCD_AGAIN), started)
+            (kubeadm::init(cx, false)?, Sh::raw(ETCD_AGAIN), started)
         }
-        false => (config::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
+        false => (kubeadm::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
     };
     let script = sh!(
         "kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c",
         before
     );
-    let script = config::with(cx, &documents, &script)?;
+    let script = kubeadm::with(cx, &documents, &script)?;
     let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(diagnosis::hopeless() + KUBECTL + PODS + node + script + after + receipt(cx)?)
-}
-
-/// A table of the inventory with a name that is not kubeadm's.
-fn not_a_table(what: &str) -> Error {
-    Error::new(Kind::Local, format!("the template of {what} is not a table"))
 }
 
 #[cfg(test)]

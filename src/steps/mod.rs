@@ -11,6 +11,7 @@ mod flannel;
 mod hosts;
 mod installed;
 mod kernel;
+mod kubeadm;
 mod kubeconfigs;
 mod kubelet;
 mod labels;

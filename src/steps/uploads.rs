@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::shell::{KUBECTL, Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
-use crate::steps::member::config;
+use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
     name: "uploads",
@@ -106,7 +106,7 @@ fn compare(answer: &str, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {
 
 /// What our configuration of it comes to.
 fn fingerprint(cx: &Cx, upload: &Upload) -> Result<String> {
-    Ok(sha256((upload.from)(&config::init(cx, false)?).to_string().as_bytes()))
+    Ok(sha256((upload.from)(&kubeadm::init(cx, false)?).to_string().as_bytes()))
 }
 
 /// Shell that notes on an object what kubeadm just wrote there, and from what.
@@ -133,7 +133,7 @@ fn again(cx: &Cx, upload: &Upload) -> Result<Sh> {
         sh!("patiently kubeadm init phase {phase} --config $c", phase = Sh::raw(phase))
     };
     let script = kubectl() + Sh::join("\n", upload.phases.iter().map(phase));
-    Ok(config::with(cx, &config::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
+    Ok(kubeadm::with(cx, &kubeadm::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
 }
 
 #[cfg(test)]

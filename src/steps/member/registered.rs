@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::config;
 use crate::error::Result;
 use crate::shell::{KUBELETS_KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Cx, Verdict, WITH_THE_MEMBER, Want};
+use crate::steps::kubeadm;
 use crate::steps::labels;
 
 /// A kubelet makes its Node when it starts, and never again; one that it finds it fills. Whether the Node is there, only
@@ -28,7 +28,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     if cx.node.is_control_plane() {
         let mark = Sh::raw("kubeadm init phase mark-control-plane --config $c");
         fix += "\n";
-        fix += config::with(cx, &config::init(cx, false)?, &mark)?;
+        fix += kubeadm::with(cx, &kubeadm::init(cx, false)?, &mark)?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))

@@ -1,10 +1,10 @@
 //! What a control plane keeps to administer the cluster with: kubeadm's `admin.conf`, which RBAC binds, and nothing that
 //! stands above RBAC.
 
-use super::config;
 use crate::pki::Credential;
 use crate::shell::KUBECTL;
 use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, WITH_THE_MEMBER, Want};
+use crate::steps::kubeadm;
 
 pub(super) fn wants(cx: &Cx) -> Vec<Want> {
     // Until kubeadm is through it needs super-admin.conf itself, to bind the administrators.
@@ -36,6 +36,6 @@ pub(in crate::steps) fn bound(cx: &Cx, want: Want) -> Want {
 
 /// kubeadm's advice, and CIS 5.1.7: a member of `system:masters` that stays on a machine cannot be revoked.
 fn no_super_admin() -> Want {
-    Want::no_file("super-admin.conf is not on this machine", config::SUPER_ADMIN)
+    Want::no_file("super-admin.conf is not on this machine", kubeadm::SUPER_ADMIN)
         .nothing_to_undo(WITH_THE_MEMBER)
 }

@@ -5,7 +5,7 @@ use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
 use crate::shell::{DAEMONS, PACKETS, PODS, PROCESSES, Sh, sh};
 use crate::step::{Cx, Verdict, WITH_THE_MEMBER, Want, rollout};
-use crate::steps::member::config;
+use crate::steps::kubeadm;
 
 /// Files that the kubelet has to be restarted for when they change; `member` says so then.
 pub(in crate::steps) const KUBELET_READS: Sh = Sh::raw(
@@ -86,7 +86,7 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     if !cx.cluster.has_addon("proxy") {
         return Ok(vec![]);
     }
-    let settings = config::init(cx, false)?;
+    let settings = kubeadm::init(cx, false)?;
     let mode = settings.get(3).and_then(|proxy| proxy["mode"].as_str()).filter(|mode| !mode.is_empty());
     let mode = mode.unwrap_or("iptables").to_string();
     let node = &cx.node.name;

@@ -1,10 +1,9 @@
-//! What kubeadm is told: its v1beta4 configuration, with the inventory's own settings merged over ours.
+//! kubeadm's v1beta4 configuration, with the inventory's own settings merged over those of ironstrap.
 
 use serde_json::{Map, Value, json};
 
-use super::not_a_table;
 use crate::cluster::{Args, Cluster};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::pki::CERTIFICATES_DIR;
 use crate::shell::{Sh, here, sh};
 use crate::step::Cx;
@@ -12,20 +11,20 @@ use crate::steps::preflight::predicted::OURS;
 use crate::template;
 
 /// Where a joining machine finds the API, what it trusts and what it is let in with; there only while it joins.
-pub(in crate::steps) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
+pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
 /// What kubeadm init binds the administrators by; RBAC does not bind it.
-pub(in crate::steps) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
+pub(super) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
 /// The folder of kubeadm's patches; they are there only while kubeadm runs.
 const PATCHES: &str = "/run/ironstrap/patches";
 /// The Secret of the token in `kubeadm-init.yaml`, which releases before had all machines join by.
-pub(in crate::steps) const TOKEN: &str = "bootstrap-token-ironst";
+pub(super) const TOKEN: &str = "bootstrap-token-ironst";
 /// Shell that deletes it, after `KUBECTL`.
-pub(in crate::steps) const NO_TOKEN: &str =
+pub(super) const NO_TOKEN: &str =
     "patiently kubectl -n kube-system delete secret bootstrap-token-ironst --ignore-not-found";
 
 /// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with the token that `kubeadm init` makes in any
 /// case, so that it is one that lets nobody in.
-pub(in crate::steps) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
+pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-init.yaml", values(cx))?;
     let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
         return Err(not_a_table("kubeadm init"));
@@ -57,7 +56,7 @@ pub(super) fn worker(cx: &Cx) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
-pub(in crate::steps) fn join(cx: &Cx) -> Result<Vec<Value>> {
+pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-join.yaml", values(cx))?;
     let [join] = documents.as_mut_slice() else { return Err(not_a_table("kubeadm join")) };
     register(cx, join);
@@ -73,7 +72,7 @@ fn patches(cx: &Cx, document: &mut Value) {
 }
 
 /// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile, however that ends.
-pub(in crate::steps) fn with(cx: &Cx, documents: &[Value], script: &Sh) -> Result<Sh> {
+pub(super) fn with(cx: &Cx, documents: &[Value], script: &Sh) -> Result<Sh> {
     let config = here("( umask 077; cat >$c )", &template::yaml(documents)?);
     let patch = match cx.node.kubelet.is_empty() {
         true => Sh::EMPTY,
@@ -94,7 +93,7 @@ pub(in crate::steps) fn with(cx: &Cx, documents: &[Value], script: &Sh) -> Resul
 }
 
 /// The kubelet's configuration alone, as this machine has it.
-pub(in crate::steps) fn kubelet(cx: &Cx) -> Result<Value> {
+pub(super) fn kubelet(cx: &Cx) -> Result<Value> {
     let kubelet = init(cx, false)?.into_iter().nth(2);
     let mut kubelet = kubelet.ok_or_else(|| not_a_table("the kubelet's configuration"))?;
     template::merge(&mut kubelet, &cx.node.kubelet);
@@ -156,4 +155,9 @@ fn components(cluster: &Cluster, document: &mut Value) {
 /// Since v1beta4 a list, so that a flag can be given twice.
 fn flags(args: &Args) -> Value {
     args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+}
+
+/// A template that did not become a table. The error names what it is of.
+fn not_a_table(what: &str) -> Error {
+    Error::new(Kind::Local, format!("the template of {what} is not a table"))
 }
