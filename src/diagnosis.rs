@@ -7,7 +7,7 @@ use std::time::Duration;
 use regex::{Captures, Regex};
 
 use crate::error::Error;
-use crate::shell::{KUBECTL, PODS, Sh, quote, sh};
+use crate::shell::{KUBECTL, PODS, PRELUDE, Sh, quote, sh};
 
 mod causes;
 mod signs;
@@ -126,8 +126,9 @@ const SECONDS: u64 = 2;
 pub fn script(back: Duration, etcd_dir: &str) -> Sh {
     let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
     sh!(
-        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n\
+        "{\nset +e\n{PRELUDE}cd /\n\
          AGE={age} JOURNAL={journal} ETCD={etcd_dir}\n{KUBECTL}{PODS}{SCRIPT}\n} </dev/null\nexit 0\n",
+        PRELUDE,
         age,
         journal = format!("{journal:.3}"),
         etcd_dir,

@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind};
 use crate::machine::Lease;
 use crate::plan::{Change, Keep};
-use crate::shell::{Output, Sh, here, sh};
+use crate::shell::{Output, PRELUDE, Sh, here, sh};
 use crate::step::Fix;
 
 mod kin;
@@ -79,11 +79,7 @@ impl Run {
 
 /// In braces it is parsed whole before any of it runs: a script cut in transit does nothing.
 fn whole(body: &Sh) -> Sh {
-    sh!(
-        "{\nset -eu\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\n{LIB}\n{body}\n} </dev/null\n",
-        LIB,
-        body
-    )
+    sh!("{\nset -eu\n{PRELUDE}cd /\n{LIB}\n{body}\n} </dev/null\n", PRELUDE, LIB, body)
 }
 
 /// A script as it is worth reading: without what all scripts share.
@@ -164,7 +160,7 @@ fn remedy(run: &Run, change: &Change) -> Sh {
         Fix::Unit { name, minutes, script } => {
             let patience = run.patience();
             let script =
-                sh!("set -eu\nexport LC_ALL=C\ncd /\n{LIB}\n{patience}{script}\n", LIB, patience, script);
+                sh!("set -eu\n{PRELUDE}cd /\n{LIB}\n{patience}{script}\n", PRELUDE, LIB, patience, script);
             here(sh!("long {name} {minutes}", name, minutes), &script)
         }
         Fix::Write { path, mode, text } => {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::machine::{self, Machine};
-use crate::shell::{Sh, sh};
+use crate::shell::{PRELUDE, Sh, sh};
 use crate::step::{Ask, Object};
 
 mod objects;
@@ -78,11 +78,7 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
         _ => Sh::EMPTY,
     }));
     questions.push(question(&Sh::raw("date +%s.%N")));
-    let mut text = sh!(
-        "{\nset +e\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         cd / || exit\nexec 3>&1\n{NEWCOMER}",
-        NEWCOMER
-    );
+    let mut text = sh!("{\nset +e\n{PRELUDE}cd / || exit\nexec 3>&1\n{NEWCOMER}", PRELUDE, NEWCOMER);
     text += watch::WATCH;
     text += "{\n";
     text += watch::BEGIN;

@@ -103,6 +103,12 @@ pub fn environment(name: &str, value: &str) -> String {
     line + "\"\n"
 }
 
+/// The beginning of every script. Programs do not translate their words, and are found in the usual folders. `echo` prints
+/// backslashes as they are: that of dash makes a line break of `\n`, and an answer of others could so forge lines.
+pub const PRELUDE: Sh = Sh::raw(
+    "export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\necho() { printf '%s\\n' \"$*\"; }\n",
+);
+
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 

@@ -25,7 +25,7 @@ use ironstrap::machine::{Lease, Machine};
 use ironstrap::ops::remove::{self, Removal};
 use ironstrap::plan;
 use ironstrap::probe::{self, Answer};
-use ironstrap::shell::Sh;
+use ironstrap::shell::{PRELUDE, Sh};
 use ironstrap::status;
 use ironstrap::step::{Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::STAGES;
@@ -255,9 +255,7 @@ impl Scripts {
     /// A part by itself, so that nothing that fails before keeps it from being run.
     fn part(&mut self, script: &Sh, what: &str) {
         let lib = ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap());
-        let head =
-            "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /\nPATIENCE=1\n";
-        let text = format!("{head}{}\n(\n{script}\n)\n", lib.join("\n"));
+        let text = format!("{PRELUDE}cd /\nPATIENCE=1\n{}\n(\n{script}\n)\n", lib.join("\n"));
         self.0.entry(text).or_insert_with(|| what.to_string());
     }
 

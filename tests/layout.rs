@@ -162,6 +162,16 @@ fn nothing_is_left_to_do_and_nothing_is_unwrapped() {
 }
 
 #[test]
+fn scripts_begin_in_one_way() {
+    let begins: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|(path, text)| program(path, text).contains("export LC_ALL"))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(begins, [PathBuf::from("src/shell.rs")], "the others use PRELUDE");
+}
+
+#[test]
 fn a_file_opens_with_what_it_is() {
     let bare = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
     assert_eq!(bare.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());

@@ -60,6 +60,7 @@ fn an_ask_is_answered_exactly_or_not_at_all() {
     let cases = [
         ("echo yes", said("yes\n")),
         ("printf 'no end'", said("no end")),
+        ("x='a\\nb\\tc\\\\d\\0e\\c'; echo \"$x\" f", said("a\\nb\\tc\\\\d\\0e\\c f\n")),
         (":", said("")),
         ("exit 0; echo more", said("")),
         ("exit 3", unknown("exit 3: ")),

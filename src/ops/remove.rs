@@ -208,22 +208,28 @@ mod tests {
     use crate::pki::Trust;
     use crate::plan::{self, Change, State};
     use crate::probe::Answer;
+    use crate::shell::PRELUDE;
 
     #[test]
     fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
         let script = pods("w1", "").to_string();
-        let (_, reads) = script.split_once("echo \"$pods\" | ").unwrap();
+        let (_, reads) = script.split_once("\necho \"$pods\" | ").unwrap();
         let pod = |name: &str, annotations: &str| format!("shop/{name}\t\tRunning\t{annotations}\t\n");
         let lines = pod("static", r#"{"a":"b","kubernetes.io/config.mirror":"1"}"#)
             + &pod("plain", "")
+            + &pod("blog", r#"{"note":"a\nb\tc\"d","kubernetes.io/config.mirror/":"1"}"#)
             + &pod(
                 "web",
                 r#"{"x":"{\"kubernetes.io/config.mirror\":\"1\"}","y":",\"kubernetes.io/config.mirror\":\"1\""}"#,
             );
         for shell in ["sh", "bash"] {
-            let run = format!("printf '%s' \"$1\" | {reads}");
+            let run = format!("{PRELUDE}pods=$1; echo \"$pods\" | {reads}");
             let output = std::process::Command::new(shell).args(["-c", &run, "sh", &lines]).output().unwrap();
-            assert_eq!(String::from_utf8_lossy(&output.stdout), "shop/plain\nshop/web\n", "{shell}");
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                "shop/blog\nshop/plain\nshop/web\n",
+                "{shell}"
+            );
         }
         assert!(script.contains("{.metadata.annotations}"), "JSON has no line break: {script}");
     }

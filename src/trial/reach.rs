@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::machine::finite;
-use crate::shell::{Sh, here, sh};
+use crate::shell::{PRELUDE, Sh, here, sh};
 use crate::step::Ask;
 
 mod judge;
@@ -110,9 +110,10 @@ pub fn listen(node: &Node, round: &Round) -> Sh {
     };
     let tables = if node.ip.is_ipv4() { "iptables" } else { "ip6tables" };
     sh!(
-        "{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+        "{\n{PRELUDE}\
          for u in ufw firewalld nftables; do ! systemctl is-active -q $u || echo {nonce} firewall $u; done\n\
          {RULES}rules {nonce} {tables}\nperl -e {LISTEN} {nonce} {ip} {tcp} {udp}\n} </dev/null\n",
+        PRELUDE,
         nonce,
         RULES,
         tables,
