@@ -53,7 +53,7 @@ super=/etc/kubernetes/super-admin.conf
 case $said in *'User "kubernetes-admin" cannot '* | *Unauthorized* | *'unable to load'* | *'invalid configuration'* | *certificate*)
   [ ! -e $super ] || { r=0; said=$(get --kubeconfig $super 2>&1 >&4) || r=$?; } ;;
 esac
-[ -z "$said" ] || echo "$said" | head -n 3 >&2
+[ -z "$said" ] || echo "$said" >&2
 exit $r"#,
 );
 
@@ -128,18 +128,22 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if text.trim() == NO_CLUSTER {
         return Ok(Found::default());
     }
-    // A kind that the cluster has never heard of: its objects cannot be there either. And what the API server has
-    // to say about a version that will go says nothing of the object.
-    let harmless = ["resource mapping not found", "ensure CRDs are installed first", "Warning: "];
-    let bad = |line: &&str| !line.is_empty() && !harmless.iter().any(|words| line.contains(words));
+    // A kind that the cluster does not know: none of its objects can be there.
+    let no_kind = |line: &str| {
+        let line = line.strip_prefix("error: ").unwrap_or(line);
+        line.starts_with("resource mapping not found for name: ") || line == "ensure CRDs are installed first"
+    };
+    // That a version of a kind is deprecated says nothing about the object.
+    let bad = |line: &&str| !line.is_empty() && !line.starts_with("Warning: ") && !no_kind(line);
     let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    let explained = reply.status == 0 || reply.stderr.lines().any(no_kind);
     if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
         return Err(format!("kubectl: no answer within {WITHIN} s"));
     }
     if reply.status == TOO_LARGE {
         return Err(reply.stderr);
     }
-    if !bad.is_empty() || (reply.status != 0 && reply.stderr.is_empty()) {
+    if !bad.is_empty() || !explained {
         return Err(short(&format!("kubectl: exit {}: {}", reply.status, bad.join("\n"))));
     }
     if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
@@ -227,14 +231,22 @@ mod tests {
 
     #[test]
     fn a_warning_or_an_unknown_kind_says_nothing_against_the_answer_and_anything_else_does() {
-        let said =
-            |stderr: &str| found("Node//a {}", 1, stderr, Object::node("a")).map(|found| found.objects.len());
-        assert_eq!(said("Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1"), Ok(1));
-        assert_eq!(
-            said("error: resource mapping not found for name: \"x\"\nensure CRDs are installed first"),
-            Ok(1)
-        );
-        assert_eq!(said("connection refused"), Err("kubectl: exit 1: connection refused".into()));
-        assert!(said("").is_err());
+        let said = |status: i32, stderr: &str| {
+            found("Node//a {}", status, stderr, Object::node("a")).map(|found| found.objects.len())
+        };
+        let warning = "Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1";
+        let kind = |name: &str| {
+            format!(
+                "resource mapping not found for name: \"{name}\" namespace: \"\" from \"STDIN\": no matches for kind \"X\" in version \"x/v1\"\nensure CRDs are installed first"
+            )
+        };
+        assert_eq!((said(0, warning), said(0, "")), (Ok(1), Ok(1)));
+        assert_eq!((said(1, &kind("x")), said(1, &format!("error: {}", kind("x")))), (Ok(1), Ok(1)));
+        assert_eq!(said(1, "connection refused"), Err("kubectl: exit 1: connection refused".into()));
+        assert!(said(1, "").is_err() && said(1, warning).is_err(), "nothing explains the status");
+        // Of many lines each counts, and what is only quoted does not.
+        let timeout = "Error from server (InternalError): an error on the server (\"etcdserver: request timed out, Warning: x\")";
+        let many = [kind("a"), kind("b"), kind("c"), timeout.to_string()].join("\n");
+        assert_eq!(said(1, &many), Err(format!("kubectl: exit 1: {timeout}")));
     }
 }
