@@ -7,6 +7,7 @@ use std::time::Duration;
 use regex::{Captures, Regex};
 
 use crate::error::Error;
+use crate::secret;
 use crate::shell::{KUBECTL, PODS, PRELUDE, Sh, quote, sh};
 
 mod causes;
@@ -141,6 +142,8 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
 impl Heard {
     /// What the script printed; other lines are nobody's. klog indents the lines of a value, so an indent stays.
     pub fn read(node: &str, said: &str) -> Heard {
+        // Nobody recognises half a secret, and long lines are cut.
+        let said = secret::hide(said);
         let lines = said.lines().rev().filter_map(|line| line.split_once('\t')).take(MOST);
         let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
         let mut lines: Vec<(String, String)> = lines.collect();

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::secret;
+
 /// What sort of trouble it is. Each kind is an exit code; 1 is left to `--exit-code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,7 +88,9 @@ impl Error {
     pub fn because(mut self, cause: impl AsRef<str>) -> Self {
         let room = MOST_LINES.saturating_sub(self.cause.len());
         let mut lines = cause.as_ref().lines();
-        self.cause.extend(lines.by_ref().take(room).map(cut));
+        let shown = lines.by_ref().take(room).collect::<Vec<_>>().join("\n");
+        // Nobody recognises half a secret, so lines are cut only after they are hidden.
+        self.cause.extend(secret::hide(&shown).lines().map(cut));
         if lines.next().is_some() && self.cause.last().is_none_or(|last| last != MORE) {
             self.cause.push(MORE.into());
         }
@@ -186,5 +190,10 @@ mod tests {
         assert_eq!((error.cause.len(), error.cause.last().map(String::as_str)), (101, Some(MORE)));
         let error = Error::new(Kind::Failed, "x").because("ä".repeat(1 << 20));
         assert_eq!((error.cause.len(), error.cause[0].chars().count()), (1, 2001));
+        // A secret across the place where a line is cut.
+        let long = "cut-in-two-4711-of-an-error";
+        secret::learn(long);
+        let error = Error::new(Kind::Failed, "x").because("a".repeat(1990) + long);
+        assert!(!error.cause[0].contains("cut-in"), "{error}");
     }
 }

@@ -19,9 +19,9 @@
 //! - A file opens with what it is and what it is not. Comments say why. Messages are lower-case sentences that
 //!   begin with the node; whatever a user can act on has a hint.
 
-pub mod error;
-
 pub mod secret;
+
+pub mod error;
 
 pub mod yaml;
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
+use crate::secret;
 use crate::shell::{Sh, sh};
 
 /// Where the runner keeps what must not outlive a boot: the lease, running units' scripts and output.
@@ -276,7 +277,7 @@ const FEW: usize = 64;
 /// Fails where a machine says more than any honest one does: all machines are compared by what they say.
 fn limited<'a>(line: &str, key: &'a str, times: &mut BTreeMap<&'a str, usize>) -> Result<(), String> {
     if line.len() > LONGEST {
-        let head: String = line.chars().take(80).collect();
+        let head = secret::beginning(line, 80);
         return Err(format!("a line is longer than {LONGEST} bytes: \"{head}…\""));
     }
     let most = if ["mac", "address", "route"].contains(&key) { MANY } else { FEW };

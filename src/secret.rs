@@ -133,6 +133,12 @@ pub fn hide(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The beginning of a text, of at most so many characters, without secrets. Nobody recognises half a secret, so the text is
+/// cut only after they are hidden.
+pub fn beginning(text: &str, chars: usize) -> String {
+    hide(text).chars().take(chars).collect()
+}
+
 /// Another thread registers a secret at this moment. A thread that panics while it does so itself must not wait for itself.
 fn waited(text: &str) -> Cow<'_, str> {
     if std::thread::panicking() {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Reply, asks_the_api, shells, tables};
+use crate::secret;
 use crate::step::{Ask, Object};
 
 /// The status of a reply that is too large. No process ends with it.
@@ -58,7 +59,7 @@ pub(super) fn bounded(replies: &mut [Reply], asks: &[&Ask], names: impl Fn() -> 
         if reply.stdout.len() + reply.stderr.len() > most {
             let name = names().into_iter().nth(number).unwrap_or_default();
             let mut lines = name.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-            let name: String = lines.next().unwrap_or_default().chars().take(100).collect();
+            let name = secret::beginning(lines.next().unwrap_or_default(), 100);
             let stderr = format!("the answer is larger than {} KiB: {name}", most >> 10);
             *reply = Reply { status: TOO_LARGE, stdout: vec![], stderr };
         }
@@ -70,7 +71,7 @@ pub(super) fn short(why: &str) -> String {
     const LINES: usize = 20;
     const WIDTH: usize = 500;
     let mut lines = why.lines();
-    let cut = |line: &str| line.chars().take(WIDTH).collect::<String>();
+    let cut = |line: &str| secret::beginning(line, WIDTH);
     let mut short: Vec<String> = lines.by_ref().take(LINES).map(cut).collect();
     let more = lines.count();
     short.extend((more > 0).then(|| format!("… and {more} more lines")));
@@ -84,6 +85,22 @@ mod tests {
     fn asks(nodes: usize) -> Vec<Ask> {
         let nodes = (0..nodes).map(|n| Ask::Objects(vec![Object::node(&format!("w{n}"))]));
         [Ask::Nodes, Ask::large("all pods")].into_iter().chain(nodes).collect()
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+        const SECRET: &str = "sizes-cut-in-two-4711-of-a-question";
+        secret::learn(SECRET);
+        let ask = Ask::Shell(crate::shell::quote(&format!("{}{SECRET}", "a".repeat(80))));
+        let asks = [&ask];
+        let reply = |_| Reply { status: 0, stdout: vec![b'x'; ALL], stderr: String::new() };
+        let mut replies: Vec<Reply> = (0..count(&asks)).map(reply).collect();
+        bounded(&mut replies, &asks, || super::super::watch::names(&asks));
+        assert!(replies[10].stderr.contains("aaaa"), "{}", replies[10].stderr);
+        let cut = short(&format!("{}{SECRET}", "a".repeat(480)));
+        for text in replies.iter().map(|reply| reply.stderr.as_str()).chain([cut.as_str()]) {
+            assert!(!text.contains("sizes-cut"), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Reply, shells, tables};
 use crate::machine;
+use crate::secret;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
@@ -194,5 +195,5 @@ fn named(body: &str, process: &str) -> String {
     let word =
         |line: &&str| line.split(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)).any(|w| w == process);
     let line = lines().find(word).or_else(|| lines().next()).unwrap_or(body);
-    line.chars().take(100).collect()
+    secret::beginning(line, 100)
 }

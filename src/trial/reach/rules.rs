@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::secret;
 use crate::shell::Sh;
 
 /// As many are shown; and as many characters of one.
@@ -118,7 +119,7 @@ impl Filter {
 
 fn cut(text: &str) -> String {
     match text.chars().count() > WIDTH {
-        true => text.chars().take(WIDTH - 1).chain(['…']).collect(),
+        true => secret::beginning(text, WIDTH - 1) + "…",
         false => text.to_string(),
     }
 }
