@@ -80,10 +80,10 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
         format!("---\n{document}\n")
     };
     let documents: String = wanted.iter().map(document).collect();
-    // A Secret's content stays where it is.
+    // A Secret's content stays where it is (`Object::SECRET`). The name is one of those asked for, and JSON has no line break.
     let format = Sh::raw(concat!(
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
-        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {.type}{"\n"}{end}"#
+        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} secret{"\n"}{end}"#
     ));
     let nodes = Sh::raw(r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#);
     let bounded = KUBECTL.replaced("command kubectl", sh!("command timeout {WITHIN} kubectl", WITHIN));
@@ -227,6 +227,14 @@ mod tests {
         assert_eq!(answer("a", &format!("{nodes}{notes}")), "{}\n\"label x\"\n");
         assert_eq!(answer("b", &format!("{nodes}{notes}")), "{}\n\"\"\n");
         assert_eq!(answer("a", nodes), "{}\nabsent\n");
+    }
+
+    #[test]
+    fn of_a_secret_the_answer_says_only_that_it_is_there() {
+        let ask = Ask::Objects(vec![Object::new("v1", "Secret", "a", "b")]);
+        let question = question(&[&ask], "/var/lib/etcd").to_string();
+        let line = format!("{{.metadata.name}} {}{{\"\\n\"}}{{end}}'", Object::SECRET);
+        assert!(question.contains(&line) && !question.contains(".type"), "{question}");
     }
 
     #[test]
