@@ -63,12 +63,27 @@ impl Seen {
     }
 }
 
-/// What the first block of a PEM text holds, if it is of this kind. Its end must be the end of that kind: Kubernetes cannot
-/// read a block that `-----END CERTI` ends, and x509-parser's own reader of PEM can.
+/// What the first block of a PEM text holds, if it is of this kind. Go's reader (`encoding/pem`) reads every block that this
+/// reads, and reads the same from it. Go finds a block by its lines. Other readers also end a block within a line, so that
+/// ironstrap would judge one text and Kubernetes would use another one.
 pub(super) fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
-    let block = pem::parse(text).ok()?;
-    (block.tag() == kind).then(|| block.into_contents())
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN "));
+    let (begin, end) = (format!("-----BEGIN {kind}-----"), format!("-----END {kind}-----"));
+    if lines.next()?.trim_end_matches(BLANK) != begin {
+        return None;
+    }
+    let mut body = String::new();
+    loop {
+        let line = lines.next()?;
+        if line.trim_end_matches(BLANK) == end {
+            return BASE64_STANDARD.decode(body).ok();
+        }
+        body += line.trim_matches(BLANK);
+    }
 }
+
+/// What may end a line.
+pub(super) const BLANK: [char; 2] = [' ', '\t'];
 
 /// The public key (SubjectPublicKeyInfo, DER) that belongs to a private one.
 pub fn spki_of_key(pem: &str) -> Option<Vec<u8>> {
@@ -234,4 +249,38 @@ fn alternative_names(cert: &X509Certificate<'_>) -> Option<(BTreeSet<String>, BT
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_read_only_where_go_reads_the_same() {
+        let pem = pem::encode(&pem::Pem::new("X", vec![7; 60]));
+        let pem = pem.replace('\r', "");
+        let end = "-----END X-----";
+        for text in [
+            pem.clone(),
+            pem.replace('\n', " \t\r\n"),
+            format!("Subject: CN = x\n-----END Y-----\n{pem}{pem}"),
+            format!("x -----BEGIN X-----\n{pem}"),
+            pem.trim_end().to_string(),
+        ] {
+            assert_eq!(block(&text, "X"), Some(vec![7; 60]), "{text}");
+        }
+        for text in [
+            "".to_string(),
+            pem.replace(" X", " Y"),
+            pem.replace(&format!("\n{end}"), &format!("{end}: x\nQQ==\n{end}")),
+            pem.replace(&format!("\n{end}"), end),
+            pem.replace(end, &format!("{end} x")),
+            pem.replacen('\n', "\na: b\n\n", 1),
+            pem.replacen('\n', "\n-----BEGIN X-----\n", 1),
+            pem.replace(end, "-----END"),
+            pem.replace("-----BEGIN", " -----BEGIN"),
+        ] {
+            assert_eq!(block(&text, "X"), None, "{text}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::cluster::{Cluster, Node};
 use crate::pki::leaf::LEAVES;
-use crate::pki::read::{address, block};
+use crate::pki::read::{BLANK, address, block};
 
 /// Why this request is none that the kubelet of `node` may have signed; `None`: it is right. `request`: base64 of PEM, as the API
 /// has it. Kubernetes' own rules are those of
@@ -27,11 +27,10 @@ type Judged = Result<(), String>;
 
 const NOTHING: &str = "it asks for no name and no address";
 
-fn judge(pem: &str, cluster: &Cluster, node: &Node) -> Judged {
+fn judge(text: &str, cluster: &Cluster, node: &Node) -> Judged {
     let unreadable = || "it cannot be read".to_string();
-    // Of several blocks Kubernetes reads the first, so there must be no other.
-    let one = pem.trim_start().starts_with("-----BEGIN ") && pem.matches("-----BEGIN ").count() == 1;
-    let der = block(pem, "CERTIFICATE REQUEST").filter(|_| one).ok_or_else(unreadable)?;
+    let kind = "CERTIFICATE REQUEST";
+    let der = block(text, kind).filter(|der| is_written(text, kind, der)).ok_or_else(unreadable)?;
     let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|_| unreadable())?;
     if !rest.is_empty() {
         return Err(unreadable());
@@ -41,6 +40,14 @@ fn judge(pem: &str, cluster: &Cluster, node: &Node) -> Judged {
     is_named(info, &node.name)?;
     is_its_own(info, node)?;
     is_not_the_apis(cluster, node)
+}
+
+/// The text is the one way to write these bytes, with any blanks at the ends of lines. No reader of PEM can read anything else
+/// from it.
+fn is_written(text: &str, kind: &str, der: &[u8]) -> bool {
+    let line_ends = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let canonical = pem::encode_config(&pem::Pem::new(kind, der), line_ends);
+    text.lines().map(|line| line.trim_end_matches(BLANK)).eq(canonical.lines())
 }
 
 /// The subject has two parts, and no third one.
@@ -251,6 +258,39 @@ pub(crate) mod tests {
         for attribute in [password, second] {
             let said = with(vec![attribute]).unwrap();
             assert!(said.starts_with("it asks for more") || said == "it cannot be read", "{said}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_of_pem_could_read_in_two_ways_is_refused() {
+        let (right, other) = (request("w1", &["w1"], &[IP]), request("w1", &["m1"], &[IP]));
+        for text in [right.trim_end().to_string(), right.replace('\n', "\r\n"), right.replace('\n', " \t\n")] {
+            assert_eq!(why(&text), None, "{text:?}");
+        }
+        let (begin, end) = ("-----BEGIN CERTIFICATE REQUEST-----\n", "-----END CERTIFICATE REQUEST-----");
+        let body = |text: &str| {
+            text.strip_prefix(begin).unwrap().trim_end().strip_suffix(end).unwrap().to_string()
+        };
+        let (ours, theirs) = (body(&right), body(&other));
+        let (packed, wide) = (ours.replace('\n', ""), theirs.replace('\n', ""));
+        for text in [
+            // Go takes the line with the colon for a header, and reads what follows.
+            format!("{begin}{packed}{end}: x\n{theirs}{end}\n"),
+            format!("{begin}{ours}{end}: x\n{theirs}{end}\n"),
+            format!("{begin}a: b\n\n{ours}{end}\n"),
+            format!("{begin}{ours}\n{end}\n"),
+            format!("{begin}{packed}{end}\n"),
+            format!("{begin}{packed}\n{end}\n"),
+            format!("{begin}{ours}{end} x\n"),
+            format!("{begin}{ours}{end}\n{wide}\n"),
+            format!("{wide}\n{begin}{ours}{end}\n"),
+            format!("x{begin}{theirs}{end}\n{begin}{ours}{end}\n"),
+            format!("\n{begin}{ours}{end}\n"),
+            format!("{begin}{ours}{end}\n\n"),
+            right.replacen('\n', "\u{b}\n", 2),
+            right.replacen('\n', "\r\r\n", 2),
+        ] {
+            assert_eq!(why(&text).as_deref(), Some("it cannot be read"), "{text}");
         }
     }
 
