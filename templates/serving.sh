@@ -1,40 +1,169 @@
 # Shell that gets a kubelet the certificate that it serves with, where `serverTLSBootstrap` is set. ironstrap has judged the requests
 # (src/pki/serving.rs). After KUBECTL and lib.sh. POSIX sh.
+#
+# A worker can make any number of requests, of up to 2 MB each. Their names, annotations and users can have any text, with line
+# breaks and tabs. So the requests come as JSON, which has no raw line break, and never more than a page of them is in memory.
 
-# newest_requests: reads a request on each line, as `serving_requests` asks for them, the newest first. Of each user it prints the
-# newest 20 that have 20000 bytes together, with `signed` in place of a certificate. A worker can make any number of requests,
-# and they must not crowd out those of others. A user is known by the JSON of the request, in which no text has a bare quote.
+REQUESTS=/apis/certificates.k8s.io/v1/certificatesigningrequests
+
+# request_page: reads a page of requests as the API server writes it. It prints a line for each request: CREATED, BYTES, NAME,
+# USER and JSON, with tabs between them, and "-" for a text that no kubelet's request has. USER is as in JSON. The JSON lacks what
+# ironstrap does not need. A kubelet's request has less than 4 KiB, so "-" stands for one of more than 16000. The last line is
+# "end whole" or "end part", the token of the next page or "-", the number of bytes read, and what kubectl said in place of JSON.
+request_page() {
+  LC_ALL=C awk '
+    function add(part) {
+      if (!one || skip || size > 16000) return
+      size += length(part)
+      json = size > 16000 ? "" : json part
+    }
+    function opens(c) {
+      if (depth == 0) texts++
+      kind[++depth] = c; key[depth] = ""; naming = c == "{"
+      if (depth == 3 && key[1] == "items" && kind[2] == "[") {
+        one = 1; skip = 0; size = 0; json = ""; name = user = created = "-"; since = bytes
+      }
+      add(c)
+    }
+    function closes(c) {
+      if (skip == depth) skip = 0
+      add(c)
+      naming = 0
+      if (--depth == 0) whole = listed
+      if (!one || depth != 2) return
+      print created "\t" bytes - since "\t" name "\t" user "\t" (size > 16000 ? "-" : json)
+      one = 0
+    }
+    # What stands between two strings.
+    function between(text, n, i, c) {
+      n = length(text)
+      for (i = 1; i <= n; i++) {
+        c = substr(text, i, 1)
+        if (c == "{" || c == "[") opens(c)
+        else if (depth == 0) { if (length(said) < 300 && c != "\n") said = said c }
+        else if (c == "}" || c == "]") closes(c)
+        else if (c == ",") { if (skip == depth) skip = 0; add(c); naming = kind[depth] == "{" }
+        else if (c == ":") { naming = 0; add(c); if (one && depth == 4 && (key[3] " " key[4]) in spare) { add("1"); skip = 4 } }
+        else if (c != "\n") add(c)
+      }
+    }
+    function string(text) {
+      add("\"" text "\"")
+      if (naming) key[depth] = text
+      else if (depth == 1 && key[1] == "kind") listed = text == "CertificateSigningRequestList"
+      else if (depth == 2 && key[1] == "metadata" && key[2] == "continue") token = text ~ /^[A-Za-z0-9_-]+$/ ? text : "?"
+      else if (depth != 4) return
+      else if (key[3] == "spec" && key[4] == "username" && length(text) < 300) user = text
+      else if (key[3] == "metadata" && key[4] == "name" && length(text) < 254 && text ~ /^[a-z0-9][a-z0-9.-]*$/) name = text
+      else if (key[3] == "metadata" && key[4] == "creationTimestamp" && text ~ /^[0-9TZ:.-]+$/) created = text
+    }
+    BEGIN {
+      RS = "\""; token = "-"
+      spare["metadata managedFields"]; spare["metadata annotations"]; spare["metadata labels"]; spare["metadata ownerReferences"]
+      spare["metadata finalizers"]; spare["status certificate"]
+    }
+    {
+      bytes += length($0) + 1
+      if (!inside) { between($0); inside = depth > 0; next }
+      # A quote behind an odd number of backslashes does not end the string.
+      for (n = length($0); n > 0 && substr($0, n, 1) == "\\"; n--) ;
+      if (length(text) < 20000) text = text $0
+      if ((length($0) - n) % 2) { if (length(text) < 20000) text = text "\""; next }
+      string(text)
+      text = ""; inside = 0
+    }
+    END { print "end " (whole && texts == 1 && token != "?" ? "whole" : "part") " " token " " bytes + 0 " " said }'
+}
+
+# request_pages: the lines of all pages, and at the end "end whole", or "end part" and why not all could be read. What the
+# API server says of itself, without a page, is "end no" and its words. A page of more than 4 MiB is read again in small ones.
+request_pages() {
+  pages_end=$(($(date +%s) + 8)) page_limit=500 page_token=-
+  while :; do
+    case $page_token in -) page_more= ;; *) page_more="&continue=$page_token" ;; esac
+    page=$(kubectl get --request-timeout=5s --raw "$REQUESTS?limit=$page_limit&fieldSelector=spec.signerName%3Dkubernetes.io%2Fkubelet-serving$page_more" 2>&1 |
+      head -c 4194304 | request_page)
+    read -r _ page_state page_next page_bytes page_said <<END
+$(printf '%s\n' "$page" | tail -n 1)
+END
+    if [ "$page_state" = whole ]; then
+      printf '%s\n' "$page" | sed '$d'
+      page_token=$page_next
+      [ "$page_token" != - ] || { echo 'end whole'; return 0; }
+    elif [ "${page_bytes:-0}" -ge 4194304 ] && [ "$page_limit" -gt 1 ]; then page_limit=$((page_limit > 12 ? 12 : page_limit > 3 ? 3 : 1))
+    else
+      case $page_said in
+      *[Tt]imeout* | *'deadline exceeded'* | *Expired* | *TooManyRequests* | *'too many requests'* | '') echo "end part the API server does not give all of them: ${page_said:-its answer breaks off}" ;;
+      *) echo "end no $page_said" ;;
+      esac
+      return 0
+    fi
+    [ "$(date +%s)" -lt "$pages_end" ] || { echo 'end part they take more than 8 seconds to read'; return 0; }
+  done
+}
+
+# newest_requests: reads the lines of all pages. It prints the JSON of requests, the newest first, and at last the line "end whole",
+# or "end part" and why not all could be read. Of each user it prints the newest 20 that have 20000 bytes together, so that
+# a user with many requests does not crowd out others.
 newest_requests() {
-  LC_ALL=C awk -F '\t' -v OFS='\t' '
-    NF == 7 && match($7, /"username":"([^"\\]|\\.)*"/) {
-      user = substr($7, RSTART, RLENGTH)
-      if ($6 != "") $6 = "signed"
-      if (length($0) < 20000 && count[user]++ < 20 && (bytes[user] += length($0)) <= 20000) print
+  LC_ALL=C sort -S 16M -r | LC_ALL=C awk -F '\t' '
+    /^end / { end = $0; next }
+    NF == 5 {
+      all++; sum += $2; of[$4] += $2
+      if (of[$4] > of[most]) most = $4
+      if ($5 != "-" && $4 != "-" && count[$4]++ < 20 && (shown[$4] += length($5)) <= 20000) print $5
+    }
+    END {
+      if (end ~ /^end part/ && all) end = end ": " all " requests and " int(sum / 1048576) " MB so far, most of them of \"" most "\""
+      print end
     }'
 }
 
-# serving_requests: NAME, UID, VERSION, CREATED, CONDITIONS, CERTIFICATE and SPEC of the requests, with tabs between them.
+# serving_requests: what newest_requests prints. Fails where the API server does not answer.
 serving_requests() {
-  asked=$(kubectl get certificatesigningrequests --request-timeout=10s --field-selector spec.signerName=kubernetes.io/kubelet-serving \
-    --sort-by=.metadata.creationTimestamp -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.metadata.resourceVersion}{"\t"}{.metadata.creationTimestamp}{"\t"}{.status.conditions[*].type}{"\t"}{.status.certificate}{"\t"}{.spec}{"\n"}{end}') || return 1
-  printf '%s\n' "$asked" | tac | newest_requests
+  asked=$(request_pages | newest_requests)
+  case $(printf '%s\n' "$asked" | tail -n 1) in
+  'end whole' | 'end part '*) printf '%s\n' "$asked" ;;
+  *) printf '%s\n' "$asked" | tail -n 1 | sed 's/^end no /kubectl: /' >&2; return 1 ;;
+  esac
 }
 
-# approve_serving NODE ADDRESS NAME: approves the request NAME as it is on standard input, waits until it is signed, and until the
-# kubelet of NODE serves with it. ADDRESS is where it serves.
+# requests_of NODE: the names of the requests of its kubelet, the newest first, without those that ironstrap does not handle.
+requests_of() {
+  request_pages | LC_ALL=C sort -S 16M -r | LC_ALL=C awk -F '\t' -v user="system:node:$1" '
+    /^end no / { failed = 1; sub(/^end no /, "kubectl: "); print | "cat >&2" }
+    NF == 5 && $3 != "-" && $4 == user { print $3 }
+    END { exit failed }'
+}
+
+# approve_serving NODE ADDRESS NAME JUDGED: approves the request NAME by the object on standard input, waits until it is signed, and
+# until the kubelet of NODE serves with it. JUDGED is what request_now printed of the request that ironstrap judged. ADDRESS is
+# where the kubelet serves.
 approve_serving() {
-  serving_request=$(cat)
+  serving_request=$(cat) serving_judged=$4
   patiently approved "$3"
-  echo "$3 of $1 is approved"
+  echo "$3 of $1 $serving_said"
   patiently signed "$3"
   patiently serves "$1" "$2"
 }
 
-# approved NAME: the API server takes $serving_request if nothing else has that name by now: it compares uid and version. Where
-# they differ, the requests are judged again.
+# request_now NAME: uid, version, signer, request and user of the request that has this name now; a dot ends the user, in which
+# any text can stand.
+request_now() {
+  kubectl get certificatesigningrequest "$1" --ignore-not-found --request-timeout=10s \
+    -o 'jsonpath={.metadata.uid} {.metadata.resourceVersion} {.spec.signerName} {.spec.request} {.spec.username}.'
+}
+
+# approved NAME: approves it if it is the one that was judged. The API server does not compare the spec, so that is done here. It
+# compares uid and version: nothing changes in between. Where anything differs, the requests are judged again.
 approved() {
-  said=$(printf '%s\n' "$serving_request" |
-    kubectl replace --raw "/apis/certificates.k8s.io/v1/certificatesigningrequests/$1/approval" -f - 2>&1 >/dev/null) && return 0
+  serving_said='has changed, and ironstrap checks it again'
+  said=$(request_now "$1") || return 1
+  [ "$said" = "$serving_judged" ] || return 0
+  if said=$(printf '%s\n' "$serving_request" | kubectl replace --raw "$REQUESTS/$1/approval" -f - 2>&1 >/dev/null); then
+    serving_said='is approved'
+    return 0
+  fi
   case $said in *'(Conflict)'* | *'(NotFound)'* | *'object has been modified'* | *'not found'*) return 0 ;; esac
   printf '%s\n' "$said" | head -n 3 >&2
   return 1
@@ -95,17 +224,15 @@ await_serving() {
 # asked_otherwise: the newest request of $serving_node is none of $serving_known. Those are its newest ones, so an older one says
 # nothing.
 asked_otherwise() {
-  asked=$(kubectl get certificatesigningrequests --request-timeout=10s --field-selector spec.signerName=kubernetes.io/kubelet-serving \
-    --sort-by=.metadata.creationTimestamp -o "jsonpath={range .items[?(@.spec.username==\"system:node:$serving_node\")]}{.metadata.name}{\"\n\"}{end}") || return 1
-  asked=$(printf '%s\n' "$asked" | tail -n 1)
+  asked=$(requests_of "$serving_node") || return 1
+  asked=$(printf '%s\n' "$asked" | head -n 1)
   case "$serving_known" in *" $asked "*) return 1 ;; esac
   [ -n "$asked" ]
 }
 
 # forget_requests NODE: deletes the requests of the kubelet of a node that is gone. Kubernetes keeps one that is pending for a day.
 forget_requests() {
-  asked=$(kubectl get certificatesigningrequests --request-timeout=10s --field-selector spec.signerName=kubernetes.io/kubelet-serving \
-    -o "jsonpath={range .items[?(@.spec.username==\"system:node:$1\")]}{.metadata.name}{\"\n\"}{end}") || return 1
+  asked=$(requests_of "$1") || return 1
   # A worker can make any number of them.
   printf '%s\n' "$asked" | sed '/^$/d' | head -n 100 | while read -r name; do
     kubectl delete certificatesigningrequest --ignore-not-found --request-timeout=10s -- "$name" >/dev/null

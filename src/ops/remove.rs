@@ -28,10 +28,11 @@ const STEP: Step = Step {
 pub const STAGE: Stage =
     Stage { name: "removal", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[STEP] };
 
-/// Shell that deletes what its kubelet asked the cluster to sign.
+/// Shell that deletes what its kubelet asked the cluster to sign. It comes last: a list that breaks off is not asked for twice
+/// into the same answer, as `kubectl()` would.
 fn requests(cx: &Cx, node: &str) -> Sh {
     match cx.cluster.nodes.iter().any(|node| serving::asks(cx.cluster, node)) {
-        true => sh!("\n{SERVING}forget_requests {node}", SERVING, node),
+        true => sh!("\n{KUBECTL}{SERVING}forget_requests {node}", KUBECTL, SERVING, node),
         false => Sh::EMPTY,
     }
 }

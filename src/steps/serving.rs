@@ -58,30 +58,48 @@ struct Request {
     object: Value,
 }
 
+/// What `serving_requests` prints.
+struct Requests {
+    all: Vec<Request>,
+    /// Why there may be more.
+    cut: Option<String>,
+}
+
 impl Request {
-    /// A line of `serving_requests`. Its last field is JSON, so no user can write a line.
+    /// A line of `serving_requests`: an object as JSON, which has no raw line break.
     fn of(line: &str) -> Option<Request> {
-        let fields: Vec<&str> = line.splitn(7, '\t').collect();
-        let [name, uid, version, created, conditions, certificate, spec] = fields[..] else { return None };
-        let spec: Value = serde_json::from_str(spec).ok()?;
+        let object: Value = serde_json::from_str(line).ok()?;
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_string);
+        let decided = object.pointer("/status/conditions").and_then(Value::as_array);
         let state = match () {
-            () if !certificate.is_empty() => State::Signed,
-            () if !conditions.is_empty() => State::Decided,
+            () if object.pointer("/status/certificate").is_some() => State::Signed,
+            () if decided.is_some_and(|all| !all.is_empty()) => State::Decided,
             () => State::Pending,
         };
-        let (user, metadata) = (
-            spec["username"].as_str()?.to_string(),
-            json!({"name": name, "uid": uid, "resourceVersion": version}),
-        );
-        let object = json!({"metadata": metadata, "spec": spec});
-        Some(Request { name: name.into(), user, created: created.into(), state, object })
+        let metadata = json!({
+            "name": text("/metadata/name")?, "uid": text("/metadata/uid")?,
+            "resourceVersion": text("/metadata/resourceVersion")?,
+        });
+        Some(Request {
+            name: text("/metadata/name")?,
+            user: text("/spec/username")?,
+            created: text("/metadata/creationTimestamp")?,
+            state,
+            object: json!({"metadata": metadata, "spec": object["spec"]}),
+        })
     }
 
-    /// Those of an answer that this user made; without one, all.
-    fn all(answer: &str, user: Option<&str>) -> std::result::Result<Vec<Request>, String> {
-        let read = |line: &str| Request::of(line).ok_or_else(|| "a request cannot be read".to_string());
-        let all: std::result::Result<Vec<Request>, String> = answer.lines().map(read).collect();
-        Ok(all?.into_iter().filter(|request| user.is_none_or(|user| user == request.user)).collect())
+    /// It has a name as kubelets give it. Kubernetes allows any text without `/` and `%` (`ValidateCertificateRequestName`).
+    fn has_a_plain_name(&self) -> bool {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let all = self.name.chars().all(|c| plain(c) || matches!(c, '.' | '-'));
+        all && self.name.starts_with(plain) && self.name.len() < 254
+    }
+
+    /// The name for people.
+    fn shown(&self) -> String {
+        let name: String = self.name.chars().take(63).collect();
+        if self.has_a_plain_name() { name } else { format!("{name:?}") }
     }
 
     /// Why it may not be approved; `None`: it may. Who asked is for the API server to say, which writes that into the object.
@@ -97,6 +115,7 @@ impl Request {
         let few = ["digital signature", "server auth"];
         let more = ["digital signature", "key encipherment", "server auth"];
         match () {
+            () if !self.has_a_plain_name() => Some("it has a name that no kubelet gives".into()),
             () if spec["signerName"] != SIGNER => Some("it is for another signer".into()),
             () if self.user != user(node) => Some(format!("{} asked for it", self.user)),
             () if !words("groups").contains(&"system:nodes") => {
@@ -107,6 +126,13 @@ impl Request {
             }
             () => why_not_served(spec["request"].as_str().unwrap_or_default(), cluster, node),
         }
+    }
+
+    /// What `request_now` prints of it, as long as nothing else has its name.
+    fn judged(&self) -> String {
+        let text = |pointer| self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let fields = ["/metadata/uid", "/metadata/resourceVersion", "/spec/signerName", "/spec/request"];
+        format!("{} {}.", fields.map(text).join(" "), text("/spec/username"))
     }
 
     /// The object as it is approved: of this uid and version, and of no other.
@@ -120,6 +146,26 @@ impl Request {
             "metadata": self.object["metadata"], "spec": self.object["spec"], "status": {"conditions": [condition]},
         })
         .to_string()
+    }
+}
+
+impl Requests {
+    fn read(answer: &str) -> std::result::Result<Requests, String> {
+        let (mut all, mut cut) = (vec![], Some("the answer breaks off".to_string()));
+        for line in answer.lines() {
+            match (line, line.strip_prefix("end part ")) {
+                ("end whole", _) => cut = None,
+                (_, Some(why)) => cut = Some(why.to_string()),
+                _ => all.push(Request::of(line).ok_or("a request cannot be read")?),
+            }
+        }
+        // Nothing is printed where no API server is.
+        Ok(Requests { all, cut: cut.filter(|_| !answer.is_empty()) })
+    }
+
+    /// Why a request that is not among these may still be there.
+    fn unread(&self) -> Option<String> {
+        Some(format!("not all requests for certificates of kubelets can be read: {}", self.cut.as_ref()?))
     }
 }
 
@@ -139,7 +185,7 @@ enum Next {
 /// right the newest counts.
 fn next(requests: Vec<Request>, cluster: &Cluster, node: &Node, unserved: bool) -> Next {
     let (mut right, mut wrong, mut names) = (None::<Request>, None, vec![]);
-    for request in requests {
+    for request in requests.into_iter().filter(Request::has_a_plain_name) {
         names.push(request.name.clone());
         let why = request.why_not(cluster, node);
         let newer =
@@ -170,7 +216,10 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let (cluster, own) = (Arc::clone(cluster), node.clone());
     let looked = Arc::new(move |answer: &str| {
-        Request::all(answer, Some(&user(&own))).map(|all| next(all, &cluster, &own, unserved))
+        let requests = Requests::read(answer)?;
+        let unread = requests.unread();
+        let own_ones = requests.all.into_iter().filter(|request| request.user == user(&own)).collect();
+        Ok::<_, String>((next(own_ones, &cluster, &own, unserved), unread))
     });
     let (again, name, at) = (looked.clone(), node.name.clone(), address(cx.cluster, node));
     let want = format!("a certificate for {} and {}", node.name, node.ip);
@@ -179,16 +228,17 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
         .judged(move |answer| {
             let have = match looked(answer) {
                 Err(why) => return Verdict::Unknown(why),
-                Ok(Next::Nothing) => return Verdict::Holds,
-                Ok(Next::Approve(request)) => format!("{} waits to be approved", request.name),
-                Ok(Next::Await(_, why, _)) => why,
+                Ok((Next::Approve(request), _)) => format!("{} waits to be approved", request.name),
+                Ok((_, Some(unread))) => return Verdict::Unchecked(unread),
+                Ok((Next::Nothing, None)) => return Verdict::Holds,
+                Ok((Next::Await(_, why, _), None)) => why,
             };
             match &waits {
                 Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
                 None => Verdict::Differs { have, want: want.clone() },
             }
         })
-        .run_for(move |answer| fix(&name, &at, again(answer).unwrap_or(Next::Nothing)))
+        .run_for(move |answer| fix(&name, &at, again(answer).map_or(Next::Nothing, |(next, _)| next)))
         .settles()
         .reaches()
         .nothing_to_undo(WITH_THE_CLUSTER)
@@ -206,7 +256,8 @@ fn fix(node: &str, at: &str, next: Next) -> Sh {
     match next {
         Next::Nothing => functions,
         Next::Approve(request) => {
-            let approve = sh!("approve_serving {node} {at} {name}", node, at, name = request.name);
+            let (name, judged) = (&request.name, request.judged());
+            let approve = sh!("approve_serving {node} {at} {name} {judged}", node, at, name, judged);
             functions + here(approve, &request.approved())
         }
         Next::Await(seconds, why, names) => {
@@ -231,18 +282,22 @@ const NAMED: usize = 5;
 fn left(cluster: Arc<Cluster>) -> Want {
     Want::that("whether only kubelets of the inventory ask for certificates to serve with").judged(
         move |answer| {
-            let requests = match Request::all(answer, None) {
+            let requests = match Requests::read(answer) {
                 Ok(requests) => requests,
                 Err(why) => return Verdict::Unknown(why),
             };
+            if let Some(unread) = requests.unread() {
+                return Verdict::Unchecked(unread);
+            }
             let why = |request: &Request| match cluster.nodes.iter().find(|node| user(node) == request.user) {
                 Some(node) if asks(&cluster, node) => request.why_not(&cluster, node),
                 Some(node) => Some(format!("{} has no serverTLSBootstrap", node.name)),
                 None => Some("the inventory has no such node".into()),
             };
-            let pending = requests.iter().filter(|request| request.state == State::Pending);
-            let line =
-                |request: &Request| Some(format!("{} of {}: {}", request.name, request.user, why(request)?));
+            let pending = requests.all.iter().filter(|request| request.state == State::Pending);
+            let line = |request: &Request| {
+                Some(format!("{} of {}: {}", request.shown(), request.user, why(request)?))
+            };
             let mut lines: Vec<String> = pending.filter_map(line).collect();
             let more = lines.len().saturating_sub(NAMED);
             lines.truncate(NAMED);

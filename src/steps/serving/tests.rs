@@ -26,15 +26,11 @@ fn object(name: &str, second: u32, names: &[&str]) -> Value {
 }
 
 fn answer(objects: &[Value]) -> String {
-    let line = |object: &Value| {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let of = |key: &str| text(&format!("/metadata/{key}")).to_string();
-        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-        let types: Vec<&str> = conditions.filter_map(|condition| condition["type"].as_str()).collect();
-        let known = [of("name"), of("uid"), of("resourceVersion"), of("creationTimestamp"), types.join(" ")];
-        format!("{}\t{}\t{}\n", known.join("\t"), text("/status/certificate"), object["spec"])
-    };
-    objects.iter().map(line).collect()
+    lines(objects) + "end whole\n"
+}
+
+fn lines(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("{object}\n")).collect()
 }
 
 fn with(cluster: &mut Cluster) {
@@ -49,14 +45,18 @@ fn all(cluster: &Cluster, fleet: &Fleet) -> Vec<Want> {
 
 /// What is made of this answer about w1, and the fix; `unserved`: its machine has no certificate.
 fn judged(objects: &[Value], unserved: bool) -> (Verdict, String) {
+    said(&answer(objects), unserved)
+}
+
+/// The same of this answer.
+fn said(answer: &str, unserved: bool) -> (Verdict, String) {
     let mut cluster = cluster();
     with(&mut cluster);
     let unserved = unserved.then(|| "w1".to_string()).into_iter().collect();
     let want = all(&cluster, &Fleet { unserved, ..Fleet::default() }).swap_remove(2);
     assert_eq!(want.that, "the kubelet of w1 has a certificate to serve with");
     let Expect::Judged(judge) = &want.expect else { panic!() };
-    let answer = answer(objects);
-    (judge(&answer), want.fix_for.as_ref().unwrap()(&answer).to_string())
+    (judge(answer), want.fix_for.as_ref().unwrap()(answer).to_string())
 }
 
 fn have(verdict: Verdict) -> String {
@@ -73,6 +73,10 @@ fn a_right_request_is_approved_as_it_was_judged() {
         assert!(fix.contains("approve_serving w1 '10.0.0.21:10250' csr-a"), "{fix}");
         assert!(fix.contains(r#""uid":"uid-csr-a""#) && fix.contains(r#""resourceVersion":"7""#), "{fix}");
         assert!(fix.contains(r#""type":"Approved""#), "{fix}");
+        let request = &serde_json::from_str::<Value>(fix.lines().rev().nth(1).unwrap()).unwrap()["spec"];
+        let request = request["request"].as_str().unwrap();
+        let judged = format!("'uid-csr-a 7 kubernetes.io/kubelet-serving {request} system:node:w1.'");
+        assert!(fix.contains(&judged), "{fix}");
     }
 }
 
@@ -80,7 +84,7 @@ fn a_right_request_is_approved_as_it_was_judged() {
 fn only_those_without_a_request_need_nothing() {
     assert_eq!(judged(&[], false).0, Verdict::Holds);
     let mut signed = object("csr-a", 1, &["w1"]);
-    signed["status"] = json!({"conditions": [{"type": "Approved"}], "certificate": "QQ=="});
+    signed["status"] = json!({"conditions": [{"type": "Approved"}], "certificate": 1});
     assert_eq!(judged(std::slice::from_ref(&signed), false).0, Verdict::Holds);
     let (verdict, fix) = judged(&[signed], true);
     assert_eq!(have(verdict), "its kubelet does not serve with the certificate of csr-a");
@@ -169,7 +173,59 @@ fn requests_that_are_not_right_are_named() {
     denied["status"] = json!({"conditions": [{"type": "Denied"}]});
     assert_eq!(judge(&answer(&[denied])), Verdict::Holds);
     assert_eq!(judge(""), Verdict::Holds);
-    assert!(matches!(judge("csr-a\tuid\t7\t2026\t\t\t{"), Verdict::Unknown(_)));
+    for answer in ["{\nend whole\n", "x\nend whole\n", "{}\nend whole\n"] {
+        assert!(matches!(judge(answer), Verdict::Unknown(_)), "{answer}");
+    }
+}
+
+#[test]
+fn no_name_of_a_request_is_taken_for_another_request() {
+    let right = object("csr-a", 1, &["w1"]);
+    let forged = format!("x\n{right}\ny");
+    let line = format!("x\nr-admin\tuid-r\t7\t9999-01-01T00:00:00Z\t\t\t{}\ny", right["spec"]);
+    for name in [&forged, &line, "", "-A", ".", "csr a", "CSR", "a\n", &"a".repeat(254)] {
+        let odd = object(name, 9, &["w1"]);
+        let (verdict, fix) = judged(std::slice::from_ref(&odd), true);
+        assert_eq!(have(verdict), "its kubelet has not asked for one", "{name:?}");
+        assert!(!fix.contains("approve_serving w1") && !fix.contains("r-admin"), "{fix}");
+        let (verdict, fix) = judged(&[odd.clone(), right.clone()], true);
+        assert_eq!(have(verdict), "csr-a waits to be approved", "{name:?}");
+        assert!(fix.contains("'10.0.0.21:10250' csr-a 'uid-csr-a 7 "), "{fix}");
+        let mut cluster = cluster();
+        with(&mut cluster);
+        let want = all(&cluster, &Fleet::default()).pop().unwrap();
+        let Expect::Judged(judge) = &want.expect else { panic!() };
+        let Verdict::Noted(words) = judge(&answer(&[odd])) else { panic!() };
+        assert!(words.contains(" of system:node:w1: it has a name that no kubelet gives"), "{words}");
+        assert!(!words.contains(['\n', '\t']), "{words}");
+    }
+}
+
+#[test]
+fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_checked() {
+    let cut = "end part they take more than 8 seconds to read: 150 requests and 200 MB so far, most of them of \"system:node:w2\"\n";
+    let wrong = object("csr-z", 9, &["w1", "m1"]);
+    for end in [cut, ""] {
+        for (objects, unserved) in [(vec![], true), (vec![], false), (vec![wrong.clone()], true)] {
+            let answer = lines(&objects) + end;
+            // Nothing is printed where no API server is.
+            if !answer.is_empty() {
+                let Verdict::Unchecked(why) = said(&answer, unserved).0 else { panic!("{answer}") };
+                assert!(
+                    why.starts_with("not all requests for certificates of kubelets can be read: "),
+                    "{why}"
+                );
+                assert!(end.is_empty() || why.ends_with("most of them of \"system:node:w2\""), "{why}");
+            }
+        }
+        let answer = lines(&[wrong.clone(), object("csr-a", 1, &["w1"])]) + end;
+        assert_eq!(have(said(&answer, true).0), "csr-a waits to be approved");
+        let mut cluster = cluster();
+        with(&mut cluster);
+        let want = all(&cluster, &Fleet::default()).pop().unwrap();
+        let Expect::Judged(judge) = &want.expect else { panic!() };
+        assert!(matches!(judge(&answer), Verdict::Unchecked(_)));
+    }
 }
 
 #[test]
