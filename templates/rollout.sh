@@ -1,5 +1,19 @@
 # Waits for what runs in the cluster, and ends the wait where waiting cannot help. After KUBECTL and lib.sh. POSIX sh.
 
+# owner: the controller of an object as KIND/NAME, by its ownerReferences in JSON; a Deployment in place of its ReplicaSet, which is
+# called after it. A tenant writes the owners of a pod, and their kinds and names can have any text. As JSON they have no line
+# break, and no quote without a backslash, so no text looks like these keys. kubectl sorts the keys.
+OWNER='
+  function owner(json) {
+    if (!match(json, /[{]"apiVersion":"(apps|batch)\/v1",("blockOwnerDeletion":(true|false),)?"controller":true,"kind":"[A-Za-z]+","name":"[a-z0-9.-]+",/)) return ""
+    json = substr(json, RSTART, RLENGTH - 2)
+    sub(/^.*,"kind":"/, "", json)
+    sub(/","name":"/, "/", json)
+    if (json ~ /^ReplicaSet\//) { sub(/-[^-]*$/, "", json); sub(/^ReplicaSet/, "Deployment", json) }
+    return json
+  }
+'
+
 # covers NAMESPACE DAEMONSET STRANGERS: it is up on all Nodes but this many. `kubectl rollout status` waits for all Nodes,
 # also for those of other tools.
 covers() {
@@ -27,18 +41,13 @@ up() {
 # an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait for those goes on.
 stuck() {
   stuck_since=${patient_since:-$(date +%s)}
-  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\n"}{end}') || return 1
+  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\n"}{end}') || return 1
   stuck_sets=
   case $2 in Deployment/*)
-    stuck_sets=$(kubectl -n "$1" get replicasets -o 'jsonpath={range .items[*]}set{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.metadata.creationTimestamp}{"\t"}{.status.conditions[?(@.type=="ReplicaFailure")]}{"\n"}{end}') || return 1 ;;
+    stuck_sets=$(kubectl -n "$1" get replicasets -o 'jsonpath={range .items[*]}set{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.creationTimestamp}{"\t"}{.status.conditions[?(@.type=="ReplicaFailure")]}{"\n"}{end}') || return 1 ;;
   esac
   stuck_said=$(printf '%s\n' "$stuck_sets" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
-    -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" '
-    # A ReplicaSet is called after its Deployment.
-    function owned(by) {
-      if (by ~ /^ReplicaSet\//) { sub(/-[^-]*$/, "", by); sub(/^ReplicaSet/, "Deployment", by) }
-      return by == object
-    }
+    -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" "$OWNER"'
     function field(json, name) {
       if (!match(json, "\"" name "\":\"([^\"\\\\]|\\\\.)*\"")) return ""
       json = substr(json, RSTART + length(name) + 4, RLENGTH - length(name) - 5)
@@ -58,8 +67,8 @@ stuck() {
       if (field(json, "lastTransitionTime") < since && waited < 40) return ""
       return "- no pod of " object " in " namespace " is let in: " message(json)
     }
-    $1 == "set" && $2 == object && $3 > set_made { set_made = $3; no = refused($4) }
-    $1 != "pod" || !owned($2) { next }
+    $1 == "set" && NF == 4 && owner($2) == object && $3 > set_made { set_made = $3; no = refused($4) }
+    $1 != "pod" || NF != 8 || owner($2) != object { next }
     # Pods of earlier versions of a Deployment stay until the newest can start, and may be stuck for another reason.
     $7 > made { made = $7; by = $2 }
     reason() { why[$2] = reason() }
@@ -84,21 +93,19 @@ stuck() {
 not_up() {
   not_up_namespace=$1 not_up_object=DaemonSet/$2
   shift 2
-  not_up_pods=$(kubectl -n "$not_up_namespace" get pods -o 'jsonpath={range .items[*]}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.spec.nodeName}{"\t"}{.metadata.deletionTimestamp}{"\t"}{.status.conditions[?(@.type=="Ready")]}{"\n"}{end}') || return 0
-  printf '%s\n' "$not_up_pods" | awk -F '\t' -v object="$not_up_object" -v nodes="$*" '
+  not_up_pods=$(kubectl -n "$not_up_namespace" get pods -o 'jsonpath={range .items[*]}{.metadata.ownerReferences}{"\t"}{.spec.nodeName}{"\t"}{.metadata.deletionTimestamp}{"\t"}{.status.conditions[?(@.type=="Ready")]}{"\n"}{end}') || return 0
+  printf '%s\n' "$not_up_pods" | awk -F '\t' -v object="$not_up_object" -v nodes="$*" "$OWNER"'
     # A kubelet writes the condition. As JSON, it has no line break.
-    NF == 4 && $1 == object && $3 == "" && $4 ~ /"status":"True"/ { up[$2] = 1; any = 1 }
+    NF == 4 && owner($1) == object && $3 == "" && $4 ~ /"status":"True"/ { up[$2] = 1; any = 1 }
     END { n = split(nodes, all, " "); for (i = 1; any && i <= n; i++) if (!(all[i] in up)) print "rollout: " object " is not up on " all[i] }'
 }
 
 # dying NAMESPACE KIND/NAME: has its pods that keep dying made again, so that they try at once.
 dying() {
   # A kubelet writes the status of its pods, and a line break in its words must not look like another pod: JSON has none.
-  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}' |
-    awk -F '\t' -v object="$2" '
-      # A ReplicaSet is called after its Deployment, with one more word.
-      $2 ~ /^ReplicaSet\// { sub(/-[^-]*$/, "", $2); sub(/^ReplicaSet/, "Deployment", $2) }
-      NF == 3 && $2 == object && $3 ~ /"reason":"CrashLoopBackOff"/ && $1 ~ /^[a-z0-9][a-z0-9.-]*$/ { print $1 }' |
+  kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}' |
+    awk -F '\t' -v object="$2" "$OWNER"'
+      NF == 3 && owner($2) == object && $3 ~ /"reason":"CrashLoopBackOff"/ && $1 ~ /^[a-z0-9][a-z0-9.-]*$/ { print $1 }' |
     while read -r pod; do
       kubectl -n "$1" delete pod "$pod" --ignore-not-found --timeout=20s >/dev/null || :
     done

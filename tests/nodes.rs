@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::owner;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::step::{Cx, Expect, Fix, Object, Verdict, Want, rollout};
@@ -151,7 +152,8 @@ fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
 fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
     let pod = |reason: &str, why: &str| {
         format!(
-            r#"pod\tReplicaSet/web-77f\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1"#
+            r#"pod\t{}\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1"#,
+            owner("ReplicaSet/web-77f")
         )
     };
     for (ended, said) in waits_for(&pod("ImagePullBackOff", r#"no \\"web:9\\": web:9: not found"#), "", 0) {
@@ -177,9 +179,33 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
 }
 
 #[test]
+fn no_owner_of_a_tenants_pod_forges_another_pod() {
+    let pod = |by: &str, name: &str, waiting: &str| {
+        format!(
+            r"pod\t{}\t{name}\t1\t{waiting}\t\t2026-11-28T21:00:00Z\tw1\n",
+            owner(by).replace('\\', r"\\")
+        )
+    };
+    let waiting = r#"{"message":"forged","reason":"ErrImageNeverPull"}"#;
+    let line = format!("pod\tReplicaSet/web-77f\tvictim\t9\t{waiting}\t\t2999-01-01T00:00:00Z\tw1");
+    for by in
+        [format!("X/x\n{line}\ny"), format!("X/x\tReplicaSet/web-77f\tvictim\t9\t{waiting}\t\t2999\tw1")]
+    {
+        let pods = pod("ReplicaSet/web-77f", "web-77f-x", "") + &pod(&by, "tenant", "");
+        for (ended, said) in waits_for(&pods, "", 60) {
+            assert!(ended == "1 1" && said.is_empty(), "{by}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
-    let pod = r#"pod\tReplicaSet/web-77f\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\t"#;
-    let set = r#"set\tDeployment/web\t2026-11-28T21:00:00Z\t{"lastTransitionTime":"2001-01-01T00:00:00Z","message":"pods \\"web-77f-\\" is forbidden: no","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}"#;
+    let pod = r#"pod\tOWNER\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\t"#;
+    let pod = pod.replace("OWNER", &owner("ReplicaSet/web-77f"));
+    let pod = pod.as_str();
+    let set = r#"set\tOWNER\t2026-11-28T21:00:00Z\t{"lastTransitionTime":"2001-01-01T00:00:00Z","message":"pods \\"web-77f-\\" is forbidden: no","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}"#;
+    let set = set.replace("OWNER", &owner("Deployment/web"));
+    let set = set.as_str();
     let cases = [
         (pod, "", "pod net/web-77f-x has no node: 0/3 nodes are available\n"),
         ("", set, "no pod of Deployment/web in net is let in: pods \"web-77f-\" is forbidden: no\n"),
@@ -195,12 +221,12 @@ fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait
         waits_for("", &fresh, 0).iter().all(|(ended, _)| ended == "76 76"),
         "what is refused now, is refused"
     );
-    let newer = r"set\tDeployment/web\t2026-11-28T22:00:00Z\t";
+    let newer = format!(r"set\t{}\t2026-11-28T22:00:00Z\t", owner("Deployment/web"));
     for (pod, set) in [
         // A kubelet says that of a pod which it has.
         (format!("{pod}w1"), String::new()),
         (String::new(), set.replace("\"True\"", "\"False\"")),
-        (String::new(), set.replace("Deployment/web", "Deployment/other")),
+        (String::new(), set.replace(r#""name":"web""#, r#""name":"other""#)),
         (String::new(), format!("{fresh}\\n{newer}")),
     ] {
         assert!(waits_for(&pod, &set, 60).iter().all(|(ended, _)| ended == "1 1"), "{pod}{set}");
@@ -214,19 +240,20 @@ fn workers_without_a_pod_that_others_have_are_named() {
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
     let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")]);
+    let (web, other) = (owner("DaemonSet/web"), owner("DaemonSet/other"));
     let pods = |w1: &str| {
         let others: String =
             cluster.nodes.iter().filter(|node| node.name != "w1").fold(String::new(), |all, node| {
-                format!(r#"{all}DaemonSet/web\t{}\t\t{{"status":"True"}}\n"#, node.name)
+                format!(r#"{all}{web}\t{}\t\t{{"status":"True"}}\n"#, node.name)
             });
         format!("case $* in *'get pods'*) printf '{others}{w1}' ;; *) return 1 ;; esac")
     };
     let says = "rollout: DaemonSet/web is not up on w1\n";
     for (w1, said) in [
         ("", says),
-        (r#"DaemonSet/web\tw1\t\t{"status":"False"}\n"#, says),
-        (r#"DaemonSet/other\tw1\t\t{"status":"True"}\n"#, says),
-        (r#"DaemonSet/web\tw1\t\t{"status":"True"}\n"#, ""),
+        (&format!(r#"{web}\tw1\t\t{{"status":"False"}}\n"#), says),
+        (&format!(r#"{other}\tw1\t\t{{"status":"True"}}\n"#), says),
+        (&format!(r#"{web}\tw1\t\t{{"status":"True"}}\n"#), ""),
     ] {
         for shell in common::shells() {
             let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {}; }}\n", pods(w1));
@@ -235,7 +262,9 @@ fn workers_without_a_pod_that_others_have_are_named() {
             assert_eq!((output.status.code(), out.as_str()), (Some(1), said), "{shell}: {w1}");
         }
     }
-    let nowhere = "case $* in *'get pods'*) printf 'DaemonSet/web\\tw1\\t\\t{\"status\":\"False\"}\\n' ;; *) return 1 ;; esac";
+    let nowhere = format!(
+        r#"case $* in *'get pods'*) printf '{web}\tw1\t\t{{"status":"False"}}\n' ;; *) return 1 ;; esac"#
+    );
     for shell in common::shells() {
         let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {nowhere}; }}\n");
         let output = common::run(shell, &format!("{head}{script}"));
@@ -254,8 +283,8 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
         Object::new("apps/v1", "Deployment", "net", "dns"),
     ];
     let script = rollout::at_once(&running);
-    let pod = |name: &str, owner: &str, state: &str| {
-        format!(r"printf '%s\t%s\t%s\n' '{name}' '{owner}' '{state}'") + "\n"
+    let pod = |name: &str, by: &str, state: &str| {
+        format!(r"printf '%s\t%s\t%s\n' '{name}' '{}' '{state}'", owner(by)) + "\n"
     };
     let dying = r#"{"message":"back-off","reason":"CrashLoopBackOff"}"#;
     let forged =
@@ -270,6 +299,11 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
         pod("g", "ReplicaSet/dns-autoscaler-77f", dying),
         pod("h", "DaemonSet/flannel", forged),
         pod("--all", "DaemonSet/flannel", dying),
+        // A tenant made these: the owner's kind and name can have any text.
+        pod("i", "DaemonSet/x\nvictim\tDaemonSet/flannel\t{\"reason\":\"CrashLoopBackOff\"}\ny", dying),
+        pod("j", "X/x\",\"controller\":true,\"kind\":\"DaemonSet\",\"name\":\"flannel\",", dying),
+        pod("k", "DaemonSet/flannel", dying).replace("\"controller\":true,", ""),
+        pod("l", "DaemonSet/flannel", dying).replace("apps/v1", "example.com/v1"),
     ]
     .concat();
     for (good, asked) in runs(&script, &format!("case $3 in get) {pods} ;; esac")) {

@@ -140,15 +140,16 @@ fn cordoned(node: &str) -> Want {
         .run(kubectl() + sh!("kubectl cordon -- {node}", node))
 }
 
-/// Prints the pods of a node, a line each: name, kind of the owner, phase, whether the kubelet itself made it, whether
-/// it has volumes that end with it. A tenant chooses the annotations, so they come as JSON, which keeps them on their line.
-fn pods(node: &str, filter: &'static str) -> Sh {
+/// Prints the pods of a node, a line each: name, owners, whether the kubelet itself made it, whether it has volumes that end
+/// with it. `phase`: of these phases alone. A tenant chooses the annotations and the kinds of owners, and a kubelet the phase. The
+/// first two come as JSON, which keeps them on their line, and has no quote in a text without a backslash. kubectl sorts the keys.
+fn pods(node: &str, phase: &'static str, filter: &'static str) -> Sh {
     let ask = Sh::raw(
         r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
-pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences[?(@.controller==true)].kind}{"\t"}{.status.phase}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
-echo "$pods" | awk -F '\t' 'NF == 5 && $2 != "DaemonSet" && $4 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($5 == "" ? "" : "  (loses what it keeps in emptyDir: " $5 ")") }' | sort"#,
+pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODEPHASE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
+echo "$pods" | awk -F '\t' 'NF == 4 && $2 !~ /"controller":true,"kind":"DaemonSet","/ && $3 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($4 == "" ? "" : "  (loses what it keeps in emptyDir: " $4 ")") }' | sort"#,
     );
-    KUBECTL + ask.replaced("NODE", node).replaced("FILTER", Sh::raw(filter))
+    KUBECTL + ask.replaced("PHASE", Sh::raw(phase)).replaced("NODE", node).replaced("FILTER", Sh::raw(filter))
 }
 
 fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send + Sync + 'static {
@@ -161,7 +162,11 @@ fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send 
 fn unmanaged(removal: &Removal, gone: bool) -> Want {
     let (node, force) = (&removal.node, removal.force);
     Want::that(format!("no pod of {node} is one that nobody would make again"))
-        .ask(pods(node, r#"&& $2 == "" && $3 != "Succeeded" && $3 != "Failed""#))
+        .ask(pods(
+            node,
+            ",status.phase!=Succeeded,status.phase!=Failed",
+            r#"&& $2 !~ /"controller":true,"kind":"/"#,
+        ))
         .judged(none_left(gone || force, ""))
         .by_hand("save what they are for and delete them, or say --force and they are deleted")
 }
@@ -192,7 +197,7 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
             cluster = cluster.name
         );
     Want::that(format!("no pods run on {node} that belong elsewhere"))
-        .ask(pods(node, ""))
+        .ask(pods(node, "", ""))
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
 }
@@ -213,9 +218,9 @@ mod tests {
 
     #[test]
     fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
-        let script = pods("w1", "").to_string();
+        let script = pods("w1", "", "").to_string();
         let (_, reads) = script.split_once("\necho \"$pods\" | ").unwrap();
-        let pod = |name: &str, annotations: &str| format!("shop/{name}\t\tRunning\t{annotations}\t\n");
+        let pod = |name: &str, annotations: &str| format!("shop/{name}\t\t{annotations}\t\n");
         let lines = pod("static", r#"{"a":"b","kubernetes.io/config.mirror":"1"}"#)
             + &pod("plain", "")
             + &pod("blog", r#"{"note":"a\nb\tc\"d","kubernetes.io/config.mirror/":"1"}"#)
@@ -223,16 +228,48 @@ mod tests {
                 "web",
                 r#"{"x":"{\"kubernetes.io/config.mirror\":\"1\"}","y":",\"kubernetes.io/config.mirror\":\"1\""}"#,
             );
-        for shell in ["sh", "bash"] {
-            let run = format!("{PRELUDE}pods=$1; echo \"$pods\" | {reads}");
-            let output = std::process::Command::new(shell).args(["-c", &run, "sh", &lines]).output().unwrap();
-            assert_eq!(
-                String::from_utf8_lossy(&output.stdout),
-                "shop/blog\nshop/plain\nshop/web\n",
-                "{shell}"
-            );
-        }
+        assert_eq!(read(reads, &lines), "shop/blog\nshop/plain\nshop/web\n");
         assert!(script.contains("{.metadata.annotations}"), "JSON has no line break: {script}");
+    }
+
+    /// What each shell makes of these lines of kubectl.
+    fn read(reads: &str, lines: &str) -> String {
+        let run = format!("{PRELUDE}pods=$1; echo \"$pods\" | {reads}");
+        let said = ["sh", "bash"].map(|shell| {
+            let output = std::process::Command::new(shell).args(["-c", &run, "sh", lines]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        });
+        assert_eq!(said[0], said[1]);
+        said[0].clone()
+    }
+
+    #[test]
+    fn no_owner_of_a_tenants_pod_hides_it_or_forges_another_one() {
+        let removal = Removal { node: "w1".into(), force: false, drain_seconds: 1 };
+        let want = unmanaged(&removal, false);
+        let Ask::Shell(unmanaged) = &want.ask else { panic!() };
+        let drained = pods("w1", "", "").to_string();
+        for script in [&unmanaged.to_string(), &drained] {
+            assert!(script.contains("{.metadata.ownerReferences}{\"\\t\"}"), "{script}");
+            assert!(!script.contains("{.status.phase}"), "a kubelet writes it: {script}");
+        }
+        assert!(unmanaged.contains("spec.nodeName=w1,status.phase!=Succeeded,status.phase!=Failed -o"));
+        let pod = |name: &str, kind: &str, controller: bool| {
+            let mut owner =
+                serde_json::json!({"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "9"});
+            if controller {
+                owner["controller"] = true.into();
+            }
+            format!("shop/{name}\t{}\t\t\n", serde_json::json!([owner]))
+        };
+        let lines = pod("daemon", "DaemonSet", true)
+            + &pod("owned", "ReplicaSet", true)
+            + &pod("loose", "DaemonSet", false)
+            + &pod("odd", "x\nshop/forged\t\t\t\ny", true)
+            + &pod("hides", "x\",\"controller\":true,\"kind\":\"DaemonSet\",\"", false);
+        let reads = |script: &str| script.split_once("\necho \"$pods\" | ").unwrap().1.to_string();
+        assert_eq!(read(&reads(&drained), &lines), "shop/hides\nshop/loose\nshop/odd\nshop/owned\n");
+        assert_eq!(read(&reads(unmanaged), &lines), "shop/hides\nshop/loose\n");
     }
 
     /// What is to be done about etcd for a node, by what a control plane says of etcd's members, and its own machine of itself.

@@ -132,3 +132,13 @@ pub fn fit(want: &Want) -> &'static str {
 pub fn sh(text: impl Into<String>) -> Sh {
     Sh::raw(text.into().leak())
 }
+
+/// The ownerReferences of an object that KIND/NAME controls, as kubectl prints them: JSON with sorted keys.
+pub fn owner(by: &str) -> String {
+    let (kind, name) = by.split_once('/').unwrap();
+    let other = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "8"});
+    let own = serde_json::json!({
+        "apiVersion": "apps/v1", "blockOwnerDeletion": true, "controller": true, "kind": kind, "name": name, "uid": "9",
+    });
+    serde_json::json!([other, own]).to_string()
+}

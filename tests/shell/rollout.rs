@@ -1,11 +1,13 @@
 //! Which Nodes are at fault for a DaemonSet that does not become available.
 
-use super::{Root, shells, text};
+use super::{Root, common::owner, shells, text};
 
 /// What `not_up` prints for the Nodes w1, w2 and w3. A pod: its Node, its deletionTimestamp, its condition as JSON.
 fn faults(shell: &str, pods: &[(&str, &str, &str)]) -> String {
     let root = Root::new();
-    let lines = pods.iter().map(|(node, gone, ready)| format!("DaemonSet/web\t{node}\t{gone}\t{ready}\n"));
+    let lines = pods
+        .iter()
+        .map(|(node, gone, ready)| format!("{}\t{node}\t{gone}\t{ready}\n", owner("DaemonSet/web")));
     root.write("pods", &lines.collect::<String>());
     // Without this field nothing tells which pods are being deleted.
     root.command("kubectl", "case $* in *.metadata.deletionTimestamp*) cat $ROOT/pods ;; *) exit 1 ;; esac");
