@@ -18,6 +18,30 @@ from() {
     last | tail -n "$2" | cut -c 1-1500 | sed "s|^|$1$(printf '\t')|"
 }
 
+# A kubelet writes the status of its Node and of its pods. Its words come as JSON, so that no line break in them looks like another
+# Node or pod. kubectl prints a list of JSON without anything in between.
+FIELD='
+  function field(json, name) {
+    if (!match(json, "\"" name "\":\"([^\"\\\\]|\\\\.)*\"")) return ""
+    json = substr(json, RSTART + length(name) + 4, RLENGTH - length(name) - 5)
+    gsub(/\\"/, "\"", json)
+    return json
+  }
+'
+
+# unready: the Nodes that are not Ready, and why, of lines with a name and a condition.
+unready() {
+  awk -F '\t' "$FIELD"'NF == 2 && field($2, "status") != "True" { print $1 ": " field($2, "status") " " field($2, "message") }'
+}
+
+# waiting: the pods that do not run, and what they wait for, of lines with a name, a Node, a phase and states of containers.
+waiting() {
+  awk -F '\t' "$FIELD"'NF == 4 && ($3 != "Running" || $4 != "") {
+    why = field($4, "reason")
+    print $1 " on " ($2 == "" ? "<none>" : $2) ": " $3 ", waiting: " (why == "" ? "<none>" : why)
+  }'
+}
+
 # young FILE SECONDS: it was written to in the last seconds.
 young() { [ -f "$1" ] && [ $((now - $(stat -L -c %Y "$1"))) -le "$2" ]; }
 
@@ -67,10 +91,10 @@ for folder in /var/lib/kubelet /var/lib/containerd "$ETCD" /var/log /var/cache/a
 done
 
 if [ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
-  kubectl --request-timeout=5s get nodes -o 'jsonpath={range .items[*]}{.metadata.name}: {range .status.conditions[?(@.type=="Ready")]}{.status} {.message}{end}{"\n"}{end}' |
-    grep -v ': True ' | from node 20
-  kubectl --request-timeout=5s get pods -A --no-headers -o 'custom-columns=A:.metadata.namespace,B:.metadata.name,C:.spec.nodeName,D:.status.phase,E:.status.containerStatuses[*].state.waiting.reason' |
-    awk '$4 != "Succeeded" && ($4 != "Running" || $5 != "<none>") { print $1 "/" $2 " on " $3 ": " $4 ", waiting: " $5 }' | from pod 20
+  kubectl --request-timeout=5s get nodes -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.status.conditions[?(@.type=="Ready")]}{"\n"}{end}' |
+    unready | from node 20
+  kubectl --request-timeout=5s get pods -A -o 'jsonpath={range .items[?(@.status.phase=="Pending")]}{.metadata.namespace}/{.metadata.name}{"\t"}{.spec.nodeName}{"\t"}Pending{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}{range .items[?(@.status.phase=="Failed")]}{.metadata.namespace}/{.metadata.name}{"\t"}{.spec.nodeName}{"\t"}Failed{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}{range .items[?(@.status.phase=="Running")]}{.metadata.namespace}/{.metadata.name}{"\t"}{.spec.nodeName}{"\t"}Running{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}' |
+    waiting | from pod 20
   since=$(date -u -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%SZ)
   kubectl --request-timeout=5s get events -A --field-selector 'type!=Normal' -o 'jsonpath={range .items[*]}{.lastTimestamp}{" "}{.involvedObject.kind} {.involvedObject.name}: {.message}{"\n"}{end}' |
     sort | awk -v since="$since" '$1 >= since { $1 = ""; print substr($0, 2) }' | from event 40

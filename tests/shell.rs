@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "shell/diagnose.rs"]
+mod diagnose;
 #[path = "shell/files.rs"]
 mod files;
 #[path = "shell/lease.rs"]
