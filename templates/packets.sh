@@ -176,7 +176,7 @@ answered() {
   before=$(through_flannel)
   while :; do
     said=$(questions)
-    state=$(printf '%s\n' "$said" | sed -n "s/^$name //p")
+    state=$(printf '%s\n' "$said" | awk -v name="$name" '$1 == name { sub(/^[^ ]* /, ""); print }')
     case $state in "$states" | "${more:-$states}" | '') return 0 ;; esac
     [ "$(date +%s)" -lt "$answered_by" ] || break
     renew

@@ -90,9 +90,9 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
   wait_for_made $lacking
   wrong='' pods=''
   for node in $lacking; do
-    line=$(printf '%s\n' "$made" | grep "^$node ") || line=
+    line=$(printf '%s\n' "$made" | awk -v node="$node" '$1 == node')
     case $line in
-    '') printf '%s\n' "packets: pod:$node is not checked: $(printf '%s\n' "$refused" | grep "ironstrap-packets-$node\"" | head -n 1)" ;;
+    '') printf '%s\n' "packets: pod:$node is not checked: $(printf '%s\n' "$refused" | grep -F "ironstrap-packets-$node\"" | head -n 1)" ;;
     *' Pending '* | *' Running /'*)
       why=$(made_why "$node")
       case $line in
@@ -114,7 +114,7 @@ ask_made() {
   self=$1
   pid=$(daemon kube-system_ironstrap-packets pause | head -n 1)
   # shellcheck disable=SC2046,SC2086
-  set -- $(echo $2 $3 | xargs -n 3 | grep -v "^pod:$1 " || :)
+  set -- $(echo $2 $3 | xargs -n 3 | awk -v own="pod:$1" '$1 != own')
   [ $# -gt 0 ] || return 0
   before=$(through_flannel)
   insist "$@"

@@ -376,6 +376,11 @@ fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() 
 impl Made {
     /// Whether the script went well, what it said, and what was done to pods.
     fn run(&self, shell: &str) -> (bool, String, String) {
+        self.run_for(shell, "m1 w1 w2")
+    }
+
+    /// The same of these nodes.
+    fn run_for(&self, shell: &str, nodes: &str) -> (bool, String, String) {
         let Made { pods, refused, made, from_here, from_within } = self;
         let made = statuses(made);
         let pid = if from_within.is_empty() { ":" } else { "echo 77" };
@@ -387,11 +392,35 @@ impl Made {
                *networkpolicies*) ;;\n*events*) echo 'Failed: no network' ;;\n*) printf '{made}\\n' ;; esac; }}"
         );
         let files = [("run/log", ""), ("proc/net/dev", DEV)];
-        let script =
-            "r=0; ( set -eu; ask_nodes m1 pause:1 m1 w1 w2 ) || r=$?; echo '--'; cat /run/log; exit $r";
-        let (good, said) = run(shell, &files, &stands, script);
+        let script = format!(
+            "r=0; ( set -eu; ask_nodes m1 pause:1 {nodes} ) || r=$?; echo '--'; cat /run/log; exit $r"
+        );
+        let (good, said) = run(shell, &files, &stands, &script);
         let (said, log) = said.split_once("--\n").unwrap_or_else(|| panic!("{said}"));
         (good, said.to_string(), log.to_string())
+    }
+}
+
+#[test]
+fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
+    let made = Made {
+        pods: "pod:m.1 10.244.0.2 80\npod:mx1 10.244.0.3 80",
+        made: "a.b Running 10.244.1.9/\naxb Pending /",
+        from_here: "pod:a.b reached\npod:mx1 reached",
+        ..MADE
+    };
+    for shell in common::shells() {
+        let (_, said, _) = made.run_for(shell, "m.1 a.b axb");
+        assert!(said.contains("packets: no new pod comes to run on axb: "), "{shell}: {said}");
+        assert!(
+            said.contains("packets: pod:a.b is reached\n") && !said.contains("run on a.b"),
+            "{shell}: {said}"
+        );
+        let stands =
+            "PATIENCE=1\nrenew() { :; }\nquestions() { printf 'pod:axb silent\\npod:a.b reached\\n'; }";
+        let files = [("proc/net/dev", DEV)];
+        let good = run(shell, &files, stands, "answered pod:a.b reached");
+        assert_eq!(good, (true, String::new()), "{shell}");
     }
 }
 
