@@ -264,13 +264,13 @@ pub(crate) mod tests {
     #[test]
     fn what_two_readers_of_pem_could_read_in_two_ways_is_refused() {
         let (right, other) = (request("w1", &["w1"], &[IP]), request("w1", &["m1"], &[IP]));
-        for text in [right.trim_end().to_string(), right.replace('\n', "\r\n"), right.replace('\n', " \t\n")] {
+        for text in [right.trim_end().to_string(), right.replace('\n', "\r\n"), right.replace('\n', " \t\n")]
+        {
             assert_eq!(why(&text), None, "{text:?}");
         }
         let (begin, end) = ("-----BEGIN CERTIFICATE REQUEST-----\n", "-----END CERTIFICATE REQUEST-----");
-        let body = |text: &str| {
-            text.strip_prefix(begin).unwrap().trim_end().strip_suffix(end).unwrap().to_string()
-        };
+        let body =
+            |text: &str| text.strip_prefix(begin).unwrap().trim_end().strip_suffix(end).unwrap().to_string();
         let (ours, theirs) = (body(&right), body(&other));
         let (packed, wide) = (ours.replace('\n', ""), theirs.replace('\n', ""));
         for text in [
