@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use regex::{Captures, Regex};
 
-use crate::error::Error;
+use crate::error::{Error, QUOTE};
 use crate::secret;
 use crate::shell::{KUBECTL, PODS, PRELUDE, Sh, quote, sh};
 
 mod causes;
+mod places;
 mod signs;
 
 pub use causes::CAUSES;
+pub use places::LOGS;
+use places::{is_known, look_at};
 
 /// Reads what a machine knows; says nothing where there is nothing.
 const SCRIPT: Sh = Sh::raw(include_str!("../templates/diagnose.sh"));
@@ -140,11 +143,12 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
 }
 
 impl Heard {
-    /// What the script printed; other lines are nobody's. klog indents the lines of a value, so an indent stays.
+    /// What the script printed; other lines count for nothing. klog indents the lines of a value, so an indent stays.
     pub fn read(node: &str, said: &str) -> Heard {
         // Nobody recognises half a secret, and long lines are cut.
         let said = secret::hide(said);
-        let lines = said.lines().rev().filter_map(|line| line.split_once('\t')).take(MOST);
+        let lines = said.lines().rev().filter_map(|line| line.split_once('\t'));
+        let lines = lines.filter(|(place, _)| is_known(place)).take(MOST);
         let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
         let mut lines: Vec<(String, String)> = lines.collect();
         lines.reverse();
@@ -216,25 +220,6 @@ fn pasted(words: &str) -> String {
     words.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// A place as somebody finds it who logs in.
-fn look_at(place: &str) -> String {
-    match place.split_once(' ') {
-        Some(("journal", unit)) => format!("journalctl -u {unit}"),
-        Some(("unit", unit)) => format!("systemctl status {unit}"),
-        Some(("log", name)) => format!("/run/ironstrap/{name}.log"),
-        Some(("container", name)) => format!("/var/log/pods/kube-system_{name}-*/{name}"),
-        _ => match place {
-            FIX | STATE => "what it said".into(),
-            "swap" => "/proc/swaps".into(),
-            "disk" => "df".into(),
-            "event" => "kubectl get events -A".into(),
-            "node" => "kubectl get nodes".into(),
-            "pod" => "kubectl get pods -A".into(),
-            other => other.into(),
-        },
-    }
-}
-
 /// The part of a line that matters, with what stands beside it.
 fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
     let from = text[..evidence.start].chars().count();
@@ -294,12 +279,12 @@ fn complains(place: &str, text: &str) -> bool {
     klog || words.iter().any(|word| lower.contains(word))
 }
 
-/// Findings as lines under an error.
+/// Findings as lines under an error. The evidence has words of a machine, and is quoted.
 pub fn lines(findings: &[Finding]) -> Vec<String> {
     let lines = |finding: &Finding| {
         [
             format!("cause: {}", finding.what),
-            format!("  {} on {}: {}", finding.place, finding.on, finding.evidence),
+            format!("  {QUOTE}{} on {}: {}", finding.place, finding.on, finding.evidence),
             format!("  remedy: {}", finding.remedy),
         ]
     };

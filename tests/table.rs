@@ -11,6 +11,7 @@ use std::process::Command;
 use common::{clusters, fit, lab, pipe, sh, shells, trust, wants};
 use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, ETCD_DIR, Node};
+use ironstrap::diagnosis::LOGS;
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
@@ -166,6 +167,20 @@ fn wants_are_said_in_the_house_style() {
         assert!(!step.why.is_empty() && !step.why.ends_with('.'), "{}: {}", step.name, step.why);
         assert!(step.why.starts_with(char::is_lowercase) || step.why.starts_with("kube"), "{}", step.why);
     }
+}
+
+#[test]
+fn the_log_of_every_unit_is_a_place_of_evidence() {
+    let mut units = BTreeSet::new();
+    each(|_, _, wants| {
+        units.extend(wants.iter().filter_map(|(.., want)| match want.fix {
+            Fix::Unit { name, .. } => Some(name),
+            _ => None,
+        }));
+    });
+    // The only unit of what `remove` does.
+    units.insert("drain");
+    assert_eq!(units, BTreeSet::from(LOGS));
 }
 
 /// Each want as a change, whatever the machine would say.

