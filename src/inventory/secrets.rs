@@ -176,6 +176,10 @@ mod tests {
             "[registries.'r.example']\nuser = 'me'\npassword-file = 'hunter-2'\n",
             "[registries.'r.example']\npassword-file = 'hunter-2'\n",
             "[registries.'r.example']\nuser = 'me'\npassword-file = 'hunter-2'\npassword = 'hunter-2'\n",
+            "[registries.'r.example']\nuser = 'me:hunter-2'\npassword = 'x'\n",
+            "[registries.'r.example']\nuser = 'me:hunter-2'\n",
+            "[registries.'r.example']\nuser = ['me:hunter-2']\n",
+            "[registries]\n'r.example' = { user = 'me:hunter-2', password = 'x' }\n",
             "[packages]\npasword = 'hunter-2'\n",
             "[proxy]\npasword = 'hunter-2'\n",
         ] {
