@@ -62,7 +62,7 @@ sub hear {
     return $way->{end} = failed($!) unless $heard;
     if ($way->{kind} eq 'tcp') {
         $way->{end} = index($said, $nonce) == 0 ? 'ok ' . $way->{rtt} : 'other';
-    } elsif ($said =~ /^\Q$nonce\E (\d+)$/) {
+    } elsif ($said =~ /^\Q$nonce\E ([0-9]{1,5})$/) {
         my $size = $1 + ($way->{v6} ? 48 : 28);
         $way->{largest} = $size if $size > $way->{largest};
         $way->{end} = "ok $way->{mtu} $way->{largest}" if $size >= $way->{mtu} || $size == 65535;

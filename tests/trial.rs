@@ -484,6 +484,14 @@ async fn a_way_is_told_by_what_comes_of_it() {
     let [loud, quiet, closed] = [5, 6, 7].map(|i| TcpListener::bind(host(i) + ":16443").unwrap());
     drop(closed);
     std::thread::spawn(move || loud.incoming().for_each(|guest| drop(guest.unwrap().write_all(b"hello\n"))));
+    // A size that no packet has is no answer.
+    let liar = UdpSocket::bind(host(5) + ":18473").unwrap();
+    liar.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((_, guest)) = liar.recv_from(&mut [0; 16]) {
+            let _ = liar.send_to(format!("1f {}", "9".repeat(100)).as_bytes(), guest);
+        }
+    });
     let perl = |script: &str, words: &[&str]| {
         let mut perl = tokio::process::Command::new("perl");
         let script = std::fs::read_to_string(format!("templates/{script}")).unwrap();
@@ -500,14 +508,14 @@ async fn a_way_is_told_by_what_comes_of_it() {
     let (fifth, sixth, seventh) = (host(5), host(6), host(7));
     let ways = format!(
         "tcp {fifth} 16443 greets\ntcp {fifth} 16443 silent\ntcp {sixth} 16443 greets\n\
-         tcp {seventh} 16443 greets\ntcp {sixth} 20250 greets\nudp {sixth} 18472 greets\n"
+         tcp {seventh} 16443 greets\ntcp {sixth} 20250 greets\nudp {sixth} 18472 greets\nudp {fifth} 18473 greets\n"
     );
     let mut tries = perl("reach.pl", &["1f"]);
     tries.stdin.take().unwrap().write_all(ways.as_bytes()).await.unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), tries.wait_with_output());
     let came = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     let ends: Vec<&str> = came.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
-    assert_eq!(ends, ["other", "ok", "other", "refused", "ok", "ok"], "{came}");
+    assert_eq!(ends, ["other", "ok", "other", "refused", "ok", "ok", "lost"], "{came}");
     let stranger = UdpSocket::bind(fifth + ":0").unwrap();
     stranger.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
     stranger.send_to(b"hello", sixth + ":18472").unwrap();

@@ -167,13 +167,15 @@ impl<S: Shell> Fleetwork<S> {
             let node = &self.members[said.place].node;
             let alone = said.answers.split_off(usize::from(said.tries));
             let answers = said.answers;
-            let ends = answers.first().map(|answer| match answer {
-                Answer::Said(text) => reach::read(&self.cluster, node, &round.ways, text).ok_or(text),
-                Answer::Unknown(why) => Err(why),
-            });
-            match ends {
-                Some(Ok(ends)) => came.extend(ends),
-                Some(Err(why)) => found.push(untried("Reach", &node.name, why)),
+            match answers.first() {
+                Some(Answer::Said(text)) => {
+                    let (ends, odd) = reach::read(&self.cluster, node, &round.ways, text);
+                    came.extend(ends);
+                    if !odd.is_empty() {
+                        found.push(untried("Reach", &node.name, &odd.join("\n")));
+                    }
+                }
+                Some(Answer::Unknown(why)) => found.push(untried("Reach", &node.name, why)),
                 None => {}
             }
             found.extend(trial::judge_alone(&self.cluster, node, &alone));

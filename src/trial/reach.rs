@@ -21,6 +21,8 @@ const REACH: &str = include_str!("../../templates/reach.pl");
 const REFUSED: &str = "refused";
 /// And where it is somebody that we did not put up.
 const STRANGER: &str = "somebody else answers";
+/// And where what came back cannot be read.
+const ODD: &str = "an answer that cannot be read";
 /// The overlay of flannel.
 const VXLAN: u16 = 8472;
 /// In a large fleet each worker tries the overlay with the control planes and so many others. Control planes try it with all:
@@ -179,8 +181,9 @@ pub fn ask(cluster: &Cluster, node: &Node, round: &Round) -> Option<Ask> {
     (!lines.is_empty()).then_some(Ask::Shell(script))
 }
 
-/// How the ways of a machine came out, by what `ask` has printed. What it says of others counts for nothing.
-pub fn read(cluster: &Cluster, node: &Node, ways: &[Way], answer: &str) -> Option<Vec<(Way, End)>> {
+/// How the ways of a machine came out, by what `ask` has printed; and the lines that are about no way, as it printed them. What
+/// it says of others counts for nothing. A line has words of the machine that was tried, so a bad one costs only its own way.
+pub fn read(cluster: &Cluster, node: &Node, ways: &[Way], answer: &str) -> (Vec<(Way, End)>, Vec<String>) {
     let name = |ip: &str| {
         let ip: IpAddr = ip.parse().ok()?;
         cluster.nodes.iter().find(|node| node.ip == ip).map(|node| node.name.clone())
@@ -188,24 +191,40 @@ pub fn read(cluster: &Cluster, node: &Node, ways: &[Way], answer: &str) -> Optio
     let line = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let [kind, ip, port, how, more @ ..] = words.as_slice() else { return None };
-        let end = match (*how, more) {
-            ("ok", [mtu, largest]) => End::Passed { mtu: mtu.parse().ok()?, largest: largest.parse().ok()? },
-            ("ok", [rtt]) => End::Reached { milliseconds: finite(rtt)? / 1000.0 },
-            ("refused", _) => End::Failed(REFUSED.into()),
-            ("lost", _) => End::Failed("no answer".into()),
-            ("unreachable", _) => End::Failed("no way there".into()),
-            ("other", _) => End::Failed(STRANGER.into()),
-            _ => End::Failed(more.join(" ")),
-        };
         let way =
             Way { from: node.name.clone(), to: name(ip)?, port: port.parse().ok()?, udp: *kind == "udp" };
-        Some((way, end))
+        Some((way, came_of(how, more)))
     };
-    let mut came: Vec<(Way, End)> = answer.lines().map(line).collect::<Option<_>>()?;
+    let (mut came, mut odd) = (Vec::new(), Vec::new());
+    for text in answer.lines() {
+        match line(text) {
+            Some(it) => came.push(it),
+            None => odd.push(text.to_string()),
+        }
+    }
     came.retain(|(way, _)| {
         ways.iter().any(|asked| (&asked.from, &asked.to, asked.udp) == (&way.from, &way.to, way.udp))
     });
-    Some(came)
+    (came, odd)
+}
+
+fn came_of(how: &str, more: &[&str]) -> End {
+    let good = match (how, more) {
+        ("ok", [mtu, largest]) => {
+            mtu.parse().ok().zip(largest.parse().ok()).map(|(mtu, largest)| End::Passed { mtu, largest })
+        }
+        ("ok", [rtt]) => finite(rtt).map(|rtt| End::Reached { milliseconds: rtt / 1000.0 }),
+        _ => None,
+    };
+    let failed = match how {
+        "ok" => ODD.into(),
+        "refused" => REFUSED.into(),
+        "lost" => "no answer".into(),
+        "unreachable" => "no way there".into(),
+        "other" => STRANGER.into(),
+        _ => more.join(" "),
+    };
+    good.unwrap_or(End::Failed(failed))
 }
 
 #[cfg(test)]

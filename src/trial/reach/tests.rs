@@ -182,17 +182,25 @@ fn who_does_not_listen_is_not_tried_and_who_holds_a_port_need_not_greet() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_read_is_none() {
+fn a_line_that_cannot_be_read_costs_no_other_way() {
     let cluster = cluster(1, 1);
     let way = |port, udp| Way { from: "n1".into(), to: "n0".into(), port, udp };
     let ways = [way(6443, false), way(VXLAN, true)];
     let read = |answer: &str| read(&cluster, &cluster.nodes[1], &ways, answer);
-    assert_eq!(read("tcp 198.18.0.2 6443 lost\nudp 198.18.0.2 8472 lost"), Some(vec![]), "it was not asked");
-    let end = |answer: &str| read(answer).unwrap().remove(0).1;
+    let others = read("tcp 198.18.0.2 6443 lost\nudp 198.18.0.2 8472 lost");
+    assert_eq!(others, (vec![], vec![]), "it was not asked");
+    let end = |answer: &str| read(answer).0.remove(0).1;
     assert_eq!(end("tcp 198.18.0.1 6443 ok 1500"), End::Reached { milliseconds: 1.5 });
     assert_eq!(end("udp 198.18.0.1 8472 ok 1500 1450"), End::Passed { mtu: 1500, largest: 1450 });
     assert_eq!(end("udp 198.18.0.1 8472 failed Broken pipe"), End::Failed("Broken pipe".into()));
-    for wrong in ["tcp 198.18.0.9 6443 ok 1", "tcp 198.18.0.1 6443", "hello", "tcp 198.18.0.1 6443 ok soon"] {
-        assert_eq!(read(wrong), None, "{wrong}");
+    let lost = (way(VXLAN, true), End::Failed("no answer".into()));
+    for bad in ["ok soon", "ok 1500 1e+100", "ok 1500 -1", "ok", "ok 1 2 3"] {
+        let (came, odd) = read(&format!("tcp 198.18.0.1 6443 {bad}\nudp 198.18.0.1 8472 lost"));
+        let failed = (way(6443, false), End::Failed(ODD.into()));
+        assert_eq!((came, odd.len()), (vec![failed, lost.clone()], 0), "{bad}");
+    }
+    for wrong in ["tcp 198.18.0.9 6443 ok 1", "tcp 198.18.0.1 6443", "hello", "tcp 198.18.0.1 x ok 1"] {
+        let said = format!("{wrong}\nudp 198.18.0.1 8472 lost");
+        assert_eq!(read(&said), (vec![lost.clone()], vec![wrong.to_string()]));
     }
 }
