@@ -121,11 +121,17 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
 
 /// What etcd does all day: small writes that are on the disk before the next one (its write-ahead log, by fdatasync), as
 /// large as fio's when it is asked this for etcd. dd times each by itself, without what it takes to begin.
-/// Prints the 99th percentile of them in milliseconds, by nearest rank, and of how many.
+/// Prints the 99th percentile of them in milliseconds, by nearest rank, and of how many. The folder may be another user's, who
+/// can put a link in the place of a file: so one open makes the file, and nothing opens it by its name.
 const FSYNC: &str = r#"while [ ! -e $d ]; do d=${d%/*}; d=${d:-/}; done
-f=$(mktemp "$d/.ironstrap-XXXXXX")
+x=$(od -An -N16 -tx8 /dev/urandom | tr -d ' \n')
+[ ${#x} = 32 ] || { echo 'no random bytes' >&2; exit 1; }
+f=$d/.ironstrap-$x
 # Without a name from the beginning it is gone however this ends.
+umask 077
+set -C
 exec 4>"$f"
+set +C
 rm -f "$f"
 fsync_now() { read -r fsync_now x </proc/uptime; fsync_now=${fsync_now%.*}; }
 fsync_all() {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use common::{lab, pipe, trust};
+use common::{lab, pipe, shells, trust};
 use ironstrap::cluster::{Cluster, Endpoint, Network, Registry};
 use ironstrap::error::Result;
 use ironstrap::inventory;
@@ -360,6 +360,35 @@ echo \"2300 bytes (2.3 kB, 2.2 KiB) copied, ${n}e-04 s, 8.3 MB/s\" >&2";
     assert_eq!(fsync("echo 'dd: no space' >&2; exit 1", 5).unwrap_err(), "dd: no space");
     let at = fsync("readlink /proc/self/fd/4 >&2; exit 1", 5).unwrap_err();
     assert!(at.contains("/var/lib/.ironstrap-") && at.ends_with(" (deleted)"), "where etcd will be: {at}");
+}
+
+#[test]
+fn what_another_user_puts_in_the_place_of_the_file_that_is_written_to_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().display().to_string();
+    let asks = alone(&lab(), &lab().nodes[0], false);
+    let Some(Ask::Shell(script)) = asks.last() else { panic!("{asks:?}") };
+    // A name that the other one knows.
+    let x = "0".repeat(32);
+    let script = script
+        .replace("d=/var/lib/etcd", &format!("d={root}"))
+        .replace("x=$(od", &format!("x=$(echo {x}; : $(od"))
+        .replace("tr -d ' \\n')", "tr -d ' \\n'))");
+    assert!(script.contains(&format!("x=$(echo {x}")) && script.contains(&format!("d={root}")), "{script}");
+    let (victim, name) = (folder.path().join("shadow"), folder.path().join(format!(".ironstrap-{x}")));
+    for shell in shells() {
+        std::fs::write(&victim, "root:x").unwrap();
+        for links in [true, false] {
+            let _ = std::fs::remove_file(&name);
+            match links {
+                true => std::os::unix::fs::symlink(&victim, &name).unwrap(),
+                false => std::fs::hard_link(&victim, &name).unwrap(),
+            }
+            let output = pipe(&mut std::process::Command::new(shell), &format!("set -eu\n{script}"));
+            assert!(!output.status.success() && output.stdout.is_empty(), "{shell}: {output:?}");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "root:x", "{shell}");
+        }
+    }
 }
 
 /// An apt-helper that has what is asked for in its last argument but one, if that is here.
