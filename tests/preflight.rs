@@ -530,3 +530,47 @@ fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() 
         }
     }
 }
+
+#[test]
+fn folders_of_others_on_the_way_to_etcds_data_are_named() {
+    let ask = want("only root can replace the folder of etcd's data").ask;
+    // All folders are root's, but for these.
+    let stat = |odd: &str| {
+        format!("#!/bin/sh\nfor p; do :; done\ncase ${{p#ROOT}} in\n{odd}\n  *) echo 0 0 755 ;;\nesac\n")
+    };
+    let cases = [
+        ("", "", ""),
+        ("/var/lib) echo 1000 0 755 ;;", "", "/var/lib belongs to uid 1000\n"),
+        ("/var/lib) echo 0 0 1777 ;;", "", "/var/lib may be written to by everybody (mode 1777)\n"),
+        ("/var/lib) echo 0 50 2775 ;;", "", "/var/lib may be written to by gid 50 (mode 2775)\n"),
+        ("/var/lib) echo 0 0 775 ;;", "", ""),
+        ("/var/lib/etcd) echo 1000 0 700 ;;", "", ""),
+        ("/home/me) echo 1000 0 755 ;;", "/home/me/etcd", "/home/me belongs to uid 1000\n"),
+        ("/home/me) echo 1000 0 755 ;;", "../../home/me/./etcd", "/home/me belongs to uid 1000\n"),
+        ("/home/me) echo 1000 0 755 ;;", "/home/me/link", "/home/me belongs to uid 1000\n"),
+    ];
+    for shell in shells() {
+        for (odd, link, right) in cases {
+            let root =
+                Root::with(&[("bin/stat", &stat(odd)), ("home/me/x", ""), ("var/lib/x", ""), ("srv/x", "")]);
+            let at = |path: &str| root.0.path().join(path);
+            std::os::unix::fs::symlink(at("srv"), at("home/me/link")).unwrap();
+            match link.strip_prefix('/') {
+                Some(link) => std::os::unix::fs::symlink(at(link), at("var/lib/etcd")).unwrap(),
+                None if !link.is_empty() => std::os::unix::fs::symlink(link, at("var/lib/etcd")).unwrap(),
+                None => {}
+            }
+            assert_eq!(root.answer(shell, &ask), said(right), "{shell}: {odd} {link}");
+        }
+        let root =
+            Root::with(&[("bin/stat", &stat("/var/lib/etcd) echo 1000 0 700 ;;")), ("var/lib/etcd/x", "")]);
+        assert_eq!(root.answer(shell, &ask), said("/var/lib/etcd belongs to uid 1000\n"), "{shell}");
+        // By the real stat, of the folder that all temporary files are in.
+        let everybody = Root::with(&[("var/lib/x", "")]).answer(shell, &ask);
+        let Answer::Said(text) = &everybody else { panic!("{everybody:?}") };
+        assert!(text.contains("may be written to by everybody (mode 1777)"), "{text}");
+        // What cannot be told is no answer.
+        let unknown = Root::with(&[("bin/stat", "#!/bin/sh\nexit 1\n")]).answer(shell, &ask);
+        assert!(matches!(unknown, Answer::Unknown(_)), "{unknown:?}");
+    }
+}

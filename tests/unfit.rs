@@ -513,6 +513,14 @@ const CASES: &[(&str, &[Wrong])] = &[
             Inventory("ignore-preflight = []", "ignore-preflight = ['DirAvailable--var-lib-etcd']"),
         ],
     ),
+    (
+        "folders of others on the way to etcd's data",
+        &[Says(
+            "m1",
+            "only root can replace the folder of etcd's data",
+            "/srv may be written to by everybody (mode 1777)\n/srv/etcd belongs to uid 1000\n",
+        )],
+    ),
     ("static pods", &[Says("m1", "no static pods are here yet", "etcd.yaml\nkube-apiserver.yaml\n")]),
     (
         "another network plugin",

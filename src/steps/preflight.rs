@@ -11,6 +11,7 @@ mod disk;
 mod flags;
 mod leftovers;
 mod network;
+mod owners;
 mod packages;
 pub mod predicted;
 mod system;
@@ -36,6 +37,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(network::wants(cx));
     wants.extend(flags::wants(cx));
     wants.push(ports(cx.cluster, cx.node));
+    wants.extend(cx.node.is_control_plane().then(|| owners::etcd(cx.cluster)));
     wants.extend(leftovers::wants(cx.cluster, cx.node));
     wants.push(beside());
     Ok(wants)

@@ -31,6 +31,7 @@ pub const OURS: &[&str] = &[
     "Packages",
     "DefaultRoute",
     "ResolvConf",
+    "EtcdFolder",
     "Leftovers",
     "KubeletArgs",
     "UnitFiles",

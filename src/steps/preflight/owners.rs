@@ -1,0 +1,51 @@
+//! Whose folders lead to etcd's data. Their owner can put another folder in the place of that one: then etcd writes elsewhere,
+//! and the owner reads all Secrets.
+
+use super::nothing;
+use crate::cluster::Cluster;
+use crate::shell::sh;
+use crate::step::{Ask, Want};
+
+const NAME: &str = "EtcdFolder";
+
+pub(super) fn etcd(cluster: &Cluster) -> Want {
+    let ask = Ask::Newcomer(sh!("rest={dir}\n", dir = cluster.etcd_dir()) + WALK);
+    nothing(cluster, "only root can replace the folder of etcd's data", ask, |_| NAME.into()).by_hand(
+        "put etcd.local.dataDir of [kubeadm] below folders that only root may write to; or, for each folder named: chown root \
+         FOLDER, chmod go-w FOLDER; or only warn of it: ignore-preflight = [\"EtcdFolder\"] in [cluster]",
+    )
+}
+
+/// Walks to $rest one name at a time, through links as the kernel does, and prints each folder that another user owns or may
+/// write to. Of a sticky folder, too, such a user may take what is not there yet. Ends where nothing is there yet.
+const WALK: &str = r#"at='' links=0 told=' ' rest=${rest#/}
+tell() {
+  case $told in *" $1 "*) return 0 ;; esac
+  told="$told$1 "
+  printf '%s\n' "$1 $2"
+}
+while :; do
+  set -- $(stat -c '%u %g %a' -- "${at:-/}")
+  [ "$1" = 0 ] || tell "${at:-/}" "belongs to uid $1"
+  case $3 in
+    *[2367]) tell "${at:-/}" "may be written to by everybody (mode $3)" ;;
+    *[2367]?) [ "$2" = 0 ] || tell "${at:-/}" "may be written to by gid $2 (mode $3)" ;;
+  esac
+  [ -n "$rest" ] || break
+  name=${rest%%/*}
+  case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+  case $name in
+    '' | .) continue ;;
+    ..) at=${at%/*}; continue ;;
+  esac
+  if [ -L "$at/$name" ]; then
+    links=$((links + 1))
+    [ $links -le 40 ] || { echo "too many links on the way to $at/$name" >&2; exit 1; }
+    to=$(readlink -- "$at/$name")
+    case $to in /*) at='' ;; esac
+    rest=${to#/}${rest:+/$rest}
+    continue
+  fi
+  [ -e "$at/$name" ] || break
+  at=$at/$name
+done"#;
