@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::secret::without_percent;
 
 mod coredns;
+pub mod predicted;
 mod registries;
 
 pub use coredns::CoreDns;
@@ -266,7 +267,9 @@ impl Cluster {
 
     /// Whether what this check finds is only told, and no reason to leave a machine alone.
     pub fn ignores(&self, check: &str) -> bool {
-        self.ignore_preflight.iter().any(|name| name.eq_ignore_ascii_case(check) || name == "all")
+        self.ignore_preflight
+            .iter()
+            .any(|name| [check, predicted::ALL].iter().any(|other| name.eq_ignore_ascii_case(other)))
     }
 
     /// Where etcd keeps its data on control planes. Everything that asks for that data uses this.

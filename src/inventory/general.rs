@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use semver::Version;
 
+use super::fields::nearest;
 use super::mistake::Mistakes;
 use super::table::{Table, Text};
 use super::words;
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, predicted};
 
 /// The minor versions of Kubernetes 1 that are known to work.
 const MINORS: std::ops::RangeInclusive<u64> = 32..=37;
@@ -103,14 +104,18 @@ pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
     text.is.to_string()
 }
 
-/// Checks before anything is touched that do not stand in the way.
+/// Names of preflight checks whose failure is only a warning.
 pub fn ignore_preflight(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
     let checks = cluster.texts("ignore-preflight");
     for check in &checks {
-        let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if check.is.is_empty() || !check.is.chars().all(inner) {
-            mistakes.add(&check.at, "this is no check of kubeadm's: it calls them like SystemVerification");
-        } else if check.is.eq_ignore_ascii_case("all") && checks.len() > 1 {
+        if !predicted::is_known(check.is) {
+            let says = "there is no preflight check of this name";
+            let help = match nearest(check.is, predicted::names()) {
+                Some(meant) => format!("did you mean {meant:?}? docs/preflight.md lists the names"),
+                None => "docs/preflight.md lists the names".into(),
+            };
+            mistakes.add_help(&check.at, says, help);
+        } else if check.is.eq_ignore_ascii_case(predicted::ALL) && checks.len() > 1 {
             mistakes.add(&check.at, "\"all\" stands alone: kubeadm refuses it beside other checks");
         }
     }

@@ -1,6 +1,7 @@
 //! preflight: what only a human can change, asked before anything is changed. Here the machine itself; what it has to
 //! offer and what is in the way is in the files below. What all machines together say is `fleet`.
 
+pub use crate::cluster::predicted;
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::machine::Machine;
@@ -13,7 +14,6 @@ mod leftovers;
 mod network;
 mod owners;
 mod packages;
-pub mod predicted;
 mod system;
 
 pub const STEP: Step =

@@ -1,5 +1,5 @@
-//! What kubeadm itself checks before it begins (1.36, `app/preflight`), and what of ours says it first. Every name is one
-//! that `ignore-preflight` understands.
+//! The preflight checks: what kubeadm itself checks before it begins (1.36, `app/preflight`), and what of ours finds it
+//! first. Every name is one that `ignore-preflight` understands.
 
 /// How a check of kubeadm's comes to pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,3 +96,52 @@ pub const PREDICTED: &[(&str, How, &str)] = &[
     ("ExternalEtcdVersion", Never, "etcd runs on the control planes"),
     ("ExternalEtcdClientCertificates", Never, "etcd runs on the control planes"),
 ];
+
+/// Stands for every check that has a name.
+pub const ALL: &str = "all";
+
+/// Beginnings of names of which kubeadm has one for each port, program, folder or kernel setting that it looks at. What they
+/// are depends on its version and on the cluster's settings.
+const FAMILIES: [&str; 4] = ["Port-", "FileExisting-", "DirAvailable--", "FileContent--proc-sys-"];
+
+/// The names of all checks.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    OURS.iter().copied().chain(PREDICTED.iter().map(|(name, ..)| *name)).chain([ALL])
+}
+
+/// Whether there may be a check of this name. Upper and lower case are the same, as in kubeadm.
+pub fn is_known(name: &str) -> bool {
+    let of_family = FAMILIES.iter().any(|family| match name.get(..family.len()) {
+        Some(start) if start.eq_ignore_ascii_case(family) => {
+            let rest = &name[family.len()..];
+            !rest.is_empty() && (*family != "Port-" || rest.chars().all(|c| c.is_ascii_digit()))
+        }
+        _ => false,
+    });
+    of_family || names().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_is_known_and_no_other_name() {
+        assert!(names().all(|name| is_known(name) && is_known(&name.to_lowercase())));
+        for name in ["Port-8443", "DirAvailable--srv-etcd", "FileExisting-crictl", "ALL"] {
+            assert!(is_known(name), "{name}");
+        }
+        for name in [
+            "Bogus",
+            "",
+            "Port-",
+            "Port-ssh",
+            "NumCPUs",
+            "FileAvailable--etc-x",
+            "FileExisting-",
+            "rout\u{e9}s",
+        ] {
+            assert!(!is_known(name), "{name}");
+        }
+    }
+}
