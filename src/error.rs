@@ -121,6 +121,11 @@ impl Error {
     }
 }
 
+/// `1 change`, `2 changes`
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 /// What begins a line in the words of others.
 pub const QUOTE: &str = "| ";
 

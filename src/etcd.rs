@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::error::count;
 use crate::shell::{Sh, sh};
 
 /// What answers where no etcd was ever set up.
@@ -94,7 +95,10 @@ pub fn needs(answer: &str, name: &str, ip: IpAddr) -> Result<Option<String>, Str
     let silent = stay.iter().filter(|member| !answers(member)).map(|member| member.name.as_str());
     let silent = silent.collect::<Vec<_>>().join(", ");
     Ok((up < majority).then(|| {
-        format!("of the {} members that stay, {up} answer and {majority} must; silent: {silent}", stay.len())
+        format!(
+            "of the remaining {}, {up} answer and {majority} must; silent: {silent}",
+            count(stay.len(), "member")
+        )
     }))
 }
 
@@ -125,7 +129,7 @@ mod tests {
         };
         assert_eq!(needs(&[1, 2], "m1", "10.0.0.1"), None);
         assert_eq!(needs(&[1], "m2", "10.0.0.2"), None, "who does not answer may go");
-        let why = "of the 1 members that stay, 0 answer and 1 must; silent: m2";
+        let why = "of the remaining 1 member, 0 answer and 1 must; silent: m2";
         assert_eq!(needs(&[1], "m1", "10.0.0.1").unwrap(), why);
         assert_eq!(needs(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
         assert_eq!(needs(&[], "m9", "10.0.0.9"), None, "it has no member there");

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 pub(crate) use crate::pki::cert::random_text;
 pub use crate::pki::cert::{Pair, TEMPORARY};
 pub use crate::pki::credential::{Credential, Signed};
+pub use crate::pki::ends::days;
 pub use crate::pki::issue::Person;
 pub use crate::pki::kept::{Kept, RETIRED};
 pub use crate::pki::kubeconfig::{Entry, KUBELET_CERTIFICATE, Kubeconfig};

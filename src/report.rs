@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::error::count;
 use crate::error::{Error, indented};
 use crate::secret as secrets;
 pub use ask::{Typed, ask, ask_for, over, secret};
@@ -232,11 +233,6 @@ fn words(event: &Event) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// `1 change`, `2 changes`
-pub fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// An error as people read it. One of the inventory comes with its own picture of where it is.

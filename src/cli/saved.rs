@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Errors, FleetArgs, Start};
 use crate::diagnosis::Heard;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, count};
 use crate::report::Event;
 use crate::report::bundle::Bundle;
 use crate::store;
@@ -56,11 +56,11 @@ fn machine<S>(member: &crate::reconcile::Member<S>) -> String {
     let name = &member.node.name;
     match &member.machine {
         Some(m) => format!(
-            "{name}\t{} {} {}, {} CPUs, {} MiB, called {}, has {}",
+            "{name}\t{} {} {}, {}, {} MiB, called {}, has {}",
             m.os,
             m.codename,
             m.arch,
-            m.cpus,
+            count(m.cpus as usize, "CPU"),
             m.memory / 1024,
             m.hostname,
             m.has.iter().cloned().collect::<Vec<_>>().join(" ")

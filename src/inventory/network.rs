@@ -11,6 +11,7 @@ use super::mistake::{Mistakes, Span};
 use super::table::Table;
 use super::words;
 use crate::cluster::{Flannel, Network};
+use crate::error::count;
 
 /// A range of addresses, and where it is written.
 #[derive(Clone)]
@@ -105,7 +106,8 @@ pub fn check_pods(
         mistakes
             .add(&pods.at, format!("/{prefix} is too large: /{} is the largest kubeadm takes", node - 16));
     } else if let Some(nodes) = nodes.filter(|nodes| *nodes > room) {
-        let says = format!("{} has room for {room} nodes of a /{node} each; there are {nodes}", pods.net);
+        let says =
+            format!("{} has room for {} of a /{node} each; there are {nodes}", pods.net, count(room, "node"));
         mistakes.add(&pods.at, says);
     }
 }

@@ -6,9 +6,15 @@ use super::Trust;
 use super::cert::Pair;
 use super::leaf::Signer;
 use super::read::Seen;
+use crate::error::count;
 
 /// How long before its end a CA is reported.
 const TELL_CA_BEFORE: Duration = Duration::days(365);
+
+/// `1 day`, `2 days`
+pub fn days(time: Duration) -> String {
+    count(usize::try_from(time.whole_days()).unwrap_or_default(), "day")
+}
 
 impl Trust {
     /// What there is to say of CAs that end within a year. There is no rotation of a CA yet.
@@ -22,7 +28,7 @@ impl Trust {
         let together = ending.iter().filter(|(end, _)| end.date() == first.date());
         let files: Vec<String> = together.map(|(_, signer)| format!("{}.crt", signer.file())).collect();
         let when = match first > now {
-            true => format!("expires {}, in {} days", first.date(), (first - now).whole_days()),
+            true => format!("expires {}, in {}", first.date(), days(first - now)),
             false => format!("expired {}", first.date()),
         };
         Some(format!(

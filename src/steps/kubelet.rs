@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::openpgp::{End, Keys};
+use crate::pki::days;
 use crate::shell::{KUBELET_ARGS, Sh, sh};
 use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
 use crate::steps::{files, programs, runtime};
@@ -149,7 +150,7 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
     }
     let Some(end) = keys.ends_soon(now) else { return Verdict::Holds };
     let when = match end > now {
-        true => format!("ends {}, in {} days", end.date(), (end - now).whole_days()),
+        true => format!("ends {}, in {}", end.date(), days(end - now)),
         false => format!("ended {}", end.date()),
     };
     Verdict::Noted(format!(
@@ -254,7 +255,7 @@ mod tests {
         let same = Keys::read(KUBERNETES).unwrap();
         for (shown, now, says) in [
             (None, end - Duration::days(30), "ends 2026-12-29, in 30 days"),
-            (Some(&same), end - Duration::days(1), "ends 2026-12-29, in 1 days"),
+            (Some(&same), end - Duration::days(1), "ends 2026-12-29, in 1 day"),
             (None, end, "ended 2026-12-29"),
         ] {
             let Verdict::Noted(words) = judged(shown, now) else { panic!("{says}") };

@@ -3,7 +3,7 @@
 
 pub use crate::cluster::predicted;
 use crate::cluster::{Cluster, Node};
-use crate::error::Result;
+use crate::error::{Result, count};
 use crate::machine::Machine;
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Cx, Expect, Fix, Step, Verdict, Want};
@@ -70,7 +70,7 @@ fn machine(machine: &Machine) -> Vec<Want> {
 fn size(cx: &Cx) -> Vec<Want> {
     let control_plane = cx.node.is_control_plane();
     let memory = if control_plane { MEMORY_CONTROL_PLANE } else { MEMORY_WORKER };
-    let cpus = |m: &Machine| (m.cpus >= CPUS, format!("{} CPUs", m.cpus), format!("{CPUS} CPUs or more"));
+    let cpus = |m: &Machine| (m.cpus >= CPUS, count(m.cpus as usize, "CPU"), format!("{CPUS} CPUs or more"));
     let mebibytes = move |m: &Machine| {
         let has = m.memory / 1024;
         (has >= memory, format!("{has} MiB"), format!("{memory} MiB or more"))
