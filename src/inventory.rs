@@ -6,6 +6,7 @@ mod addons;
 mod bundle;
 mod components;
 mod coredns;
+mod doubt;
 mod fields;
 mod files;
 mod general;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
+pub use doubt::{LOG_IN, password_from, password_of_user};
 use files::Folder;
 pub use files::objects;
 use mistake::{Mistakes, Span};
@@ -59,6 +61,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let (table, errors) = DeTable::parse_recoverable(text);
     secrets::learn_table(table.get_ref());
     let mut mistakes = Mistakes::default();
+    doubt::hide(table.get_ref(), &mut mistakes);
     if !errors.is_empty() {
         syntax::report(&errors, text, &mut mistakes);
         return Err(mistakes.into_error(text, &shown));

@@ -24,7 +24,7 @@ mod tests;
 
 pub use clean::{clean, clean_json, is_forbidden};
 pub use registry::{Registry, without_percent};
-pub use shapes::hide_mistaken;
+pub use shapes::{hide_login, hide_mistaken};
 
 /// What stands where a secret was.
 pub const HIDDEN: &str = "[secret]";

@@ -1,6 +1,7 @@
 //! `[addons.…]`: manifests that are applied once the cluster is up, in the order of the file. Those behind a URL
 //! are not fetched here, and one whose hash is missing is refused by `fetch`, which can say what it would be.
 
+use super::doubt::{URL_LOGIN, password_from};
 use super::files::Folder;
 use super::mistake::{Mistakes, Span};
 use super::table::{Table, Text};
@@ -48,7 +49,11 @@ fn addon(
 
 fn url(manifest: &Text, table: &Table, sha256: Option<String>, mistakes: &mut Mistakes) -> Option<Origin> {
     if !words::is_url(manifest.is) {
-        mistakes.add(&manifest.at, "this is neither a file nor a URL: those begin with https:// and a host");
+        let says = "this is neither a file nor a URL: those begin with https:// and a host";
+        match password_from(manifest.is) {
+            Some(_) => mistakes.add_help(&manifest.at, says, URL_LOGIN),
+            None => mistakes.add(&manifest.at, says),
+        }
         return None;
     }
     if manifest.is.starts_with("http://") && table.value("sha256").is_none() {

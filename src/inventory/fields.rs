@@ -179,6 +179,20 @@ impl Shape {
     }
 }
 
+/// The names of all tables.
+pub fn tables() -> impl Iterator<Item = &'static str> {
+    ROOT.iter().map(|table| table.name)
+}
+
+/// Fields that have a password, or in which people look for a place for one.
+const SECRET: [&str; 3] = ["key", "password", "password-file"];
+
+/// Whether there is a field of this name, and its value is no secret in any table.
+pub fn has_no_secret(name: &str) -> bool {
+    let is_field = ROOT.iter().flat_map(|table| table.shape.fields()).any(|field| field.name == name);
+    !SECRET.contains(&name) && (is_field || tables().any(|table| table == name))
+}
+
 /// What other tools call our fields, without case, dashes and underscores.
 const ALIASES: &[(&str, &str)] = &[
     ("version", "kubernetes"),

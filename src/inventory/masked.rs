@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::secret::{HIDDEN, hide_mistaken};
+use crate::secret::{HIDDEN, hide_login, hide_mistaken};
 
 /// One key at the beginning of a line, up to its `=`.
 static KEY: LazyLock<Regex> = LazyLock::new(|| {
@@ -18,10 +18,6 @@ static KEY: LazyLock<Regex> = LazyLock::new(|| {
 static OPENS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"^[\s\[{"']*(?:https?://)?"#).expect("it is a constant, and tested"));
 
-/// `user:password@`, as it is written in a label or a help.
-static LOGIN: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r#"[^\s"'`@]*:[^\s"'`]*@"#).expect("it is a constant, and tested"));
-
 /// What is hidden, in a picture of lines.
 static STARS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\*+@").expect("it is a constant, and tested"));
 
@@ -32,11 +28,34 @@ static VALUE: LazyLock<Regex> =
 /// Fields in which a user stands before an `@`. A password is no part of any of them.
 const LOGINS: [&str; 3] = ["address", "jump", "user"];
 
+/// What no report shows.
+pub struct Hidden {
+    /// Where it is written.
+    pub at: Range<usize>,
+    /// The value that is written there, and where in it the hidden part begins. Without a value, all of it is hidden.
+    pub value: String,
+    pub from: usize,
+}
+
+impl Hidden {
+    /// The place of the hidden part in the text of the inventory. A value that is written with escapes is hidden whole.
+    fn range(&self, text: &str) -> Range<usize> {
+        let written = text.get(self.at.clone()).unwrap_or_default();
+        let part = self.value.get(self.from..).filter(|part| !part.is_empty());
+        match part.and_then(|part| Some((written.rfind(part)?, part))) {
+            Some((at, part)) => self.at.start + at..self.at.start + at + part.len(),
+            None => self.at.clone(),
+        }
+    }
+}
+
 /// An inventory whose lines may be shown, and what is hidden in it.
 pub struct Masked {
     /// The text, as long as it was: each byte of what is hidden is a `*`.
     pub text: String,
     hidden: Vec<String>,
+    /// Values of which a part is hidden, with what stands for them in a message.
+    values: Vec<(String, String)>,
 }
 
 impl Masked {
@@ -53,18 +72,22 @@ impl Masked {
                 None => masked += line,
             }
         }
-        Masked { text: masked, hidden }
+        Masked { text: masked, hidden, values: vec![] }
     }
 
-    /// The same without what is written at these places.
-    pub fn without(mut self, places: &[Range<usize>]) -> Masked {
-        for place in places {
+    /// The same without these. `text`: the inventory as it is written.
+    pub fn without(mut self, text: &str, places: Vec<Hidden>) -> Masked {
+        for hidden in places {
+            let place = hidden.range(text);
             let Some(value) = self.text.get(place.clone()).filter(|value| !value.is_empty()) else {
                 continue;
             };
             let stars: String = value.split_inclusive('\n').map(stars).collect();
-            self.text.replace_range(place.clone(), &stars);
+            self.text.replace_range(place, &stars);
             self.hidden.push(stars);
+            if let Some(shown) = hidden.value.get(..hidden.from).filter(|_| !hidden.value.is_empty()) {
+                self.values.push((hidden.value.clone(), format!("{shown}{HIDDEN}")));
+            }
         }
         self
     }
@@ -72,13 +95,18 @@ impl Masked {
     /// A message about a value that may repeat the value.
     pub fn words(&self, words: &str) -> String {
         let mut words = words.to_string();
+        for (value, shown) in &self.values {
+            for form in [value.clone(), value.escape_debug().to_string()] {
+                words = words.replace(&form, shown);
+            }
+        }
         for hidden in &self.hidden {
             for form in [hidden.clone(), hidden.escape_debug().to_string()] {
                 words = words.replace(&format!("{form}@"), &format!("{HIDDEN}@"));
             }
         }
         // A part of a longer stretch: one element of a list.
-        LOGIN.replace_all(&words, format!("{HIDDEN}@")).into_owned()
+        hide_login(&words).into_owned()
     }
 
     /// A picture of lines of the masked text, for people.

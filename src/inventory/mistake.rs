@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::masked::Masked;
-use crate::error::{Error, Kind};
+use super::masked::{Hidden, Masked};
+use crate::error::{Error, Kind, count};
 
 /// Where something is written: a range of bytes of the file.
 pub type Span = Range<usize>;
 
 /// Collects mistakes.
 #[derive(Default)]
-pub struct Mistakes(Vec<Mistake>, Vec<(Span, String)>, Vec<Span>);
+pub struct Mistakes(Vec<Mistake>, Vec<(Span, String)>, Vec<Hidden>);
 
 struct Mistake {
     /// `None`: it is about something that is nowhere in the file.
@@ -40,7 +40,12 @@ impl Mistakes {
 
     /// No report shows what is written at `at`.
     pub fn hide(&mut self, at: &Span) {
-        self.2.push(at.clone());
+        self.2.push(Hidden { at: at.clone(), value: String::new(), from: 0 });
+    }
+
+    /// No report shows this value, which is written at `at`, from this place on.
+    pub fn hide_from(&mut self, at: &Span, value: &str, from: usize) {
+        self.2.push(Hidden { at: at.clone(), value: value.into(), from });
     }
 
     /// Something written at `at` is not wrong, and people should know of it.
@@ -65,12 +70,9 @@ impl Mistakes {
     /// All of them as one error, whose `what` is the whole report.
     pub fn into_error(mut self, text: &str, path: &str) -> Error {
         self.sort();
-        let count = match self.0.len() {
-            1 => "1 mistake".to_string(),
-            n => format!("{n} mistakes"),
-        };
+        let count = count(self.0.len(), "mistake");
         // No value with a mistake in it may show its password: where the password begins and ends, nobody can tell.
-        let masked = Masked::new(text).without(&self.2);
+        let masked = Masked::new(text).without(text, self.2);
         let shown: Vec<String> = self.0.iter().map(|mistake| mistake.render(&masked, path)).collect();
         let shown = shown.join("\n");
         Error::new(Kind::Inventory, format!("{count} in {path}\n{shown}"))

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::doubt::{LOG_IN, password_from, password_of_user};
 use super::files::Folder;
 use super::mistake::{Mistakes, Span};
 use super::network::is_reachable;
@@ -179,6 +180,7 @@ fn address(
     let alias = |host: &str| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner);
     let example = "an address is a name or an IP address, and a port if need be";
     match words::host_and_port(address) {
+        _ if has_password(address) => wrong("a password does not belong in `address`", LOG_IN),
         _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
         Some((host, _)) if words::is_broken_ip(host) => wrong(
             "this is no IP address",
@@ -238,10 +240,18 @@ fn ip(
 
 fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let user = table.text("user")?;
-    if !words::is_user(user.is) {
+    if password_of_user(user.is).is_some() {
+        mistakes.add_help(&user.at, "a password does not belong in `user`", LOG_IN);
+    } else if !words::is_user(user.is) {
         mistakes.add_help(&user.at, "this is no user's name", words::USER);
     }
     Some(user.is.to_string())
+}
+
+/// Whether somebody wrote a password in front of a host, with the `@` or with a second `:` in its place.
+fn has_password(address: &str) -> bool {
+    let (login, rest) = address.rsplit_once('@').unwrap_or(("", address));
+    login.contains(':') || password_from(rest).is_some() && rest.matches(':').count() > 1
 }
 
 /// Hosts to go through; an empty list means none, whatever ssh_config says.
@@ -253,7 +263,9 @@ fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
         let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
         let sound = words::host_and_port(address)
             .is_some_and(|(host, _)| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner));
-        if sound && !words::is_user(user) {
+        if has_password(host.is) {
+            mistakes.add_help(&host.at, "a password does not belong in `jump`", LOG_IN);
+        } else if sound && !words::is_user(user) {
             mistakes.add_help(&host.at, "the user of this host has no user's name", words::USER);
         } else if !sound {
             mistakes.add_help(

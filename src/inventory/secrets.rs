@@ -118,7 +118,9 @@ mod tests {
             for secret in ["slash-word-1", "12/34", "t0k/en"] {
                 assert!(!shown.contains(secret), "{shown}");
             }
-            assert!(shown.contains("://[secret]@"), "the mistake is shown: {shown}");
+            // Of a line that cannot be read, no more of a URL is shown than how it begins.
+            let is_shown = shown.contains("://[secret]@") || shown.contains("http[secret]");
+            assert!(is_shown, "the mistake is shown: {shown}");
         }
     }
 

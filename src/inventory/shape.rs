@@ -4,7 +4,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::fields::{Field, Need, ROOT, Shape, nearest};
+use super::fields::{Field, Need, ROOT, Shape, has_no_secret, nearest};
 use super::mistake::Mistakes;
 use super::table::{Entry, Table};
 
@@ -77,8 +77,10 @@ fn check_named(table: &Table, field: &Field, mistakes: &mut Mistakes) {
 
 /// Reports a value of the wrong shape.
 fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
-    if field.name.starts_with("password") {
+    if !has_no_secret(field.name) || field.name == "user" {
         mistakes.hide(&value.span());
+    } else if value.get_ref().is_table() {
+        hide(value, mistakes);
     }
     let says = format!("`{}` is {}, not {}", field.name, field.shape.name(), kind(value.get_ref()));
     match (&field.shape, value.get_ref()) {
@@ -90,6 +92,7 @@ fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
             mistakes.add_help(&value.span(), says, help);
         }
         (Shape::Texts, DeValue::String(text)) => {
+            let text = if text.contains([':', '@']) { "…" } else { text };
             mistakes.add_help(&value.span(), says, format!("as in {} = [{text:?}]", field.name));
         }
         _ => mistakes.add(&value.span(), says),
@@ -107,8 +110,9 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
         _ => format!("`{word}` belongs in [{}]", table.name),
     });
     let at = &key.span();
-    if !table.path.is_empty() || value.get_ref().is_table() {
-        hide(table, value, mistakes);
+    let is_open = meant.into_iter().chain([word]).any(has_no_secret);
+    if !is_open || table.path.is_empty() && value.get_ref().is_table() {
+        hide(value, mistakes);
     }
     if table.path.is_empty() {
         let says = match (meant, elsewhere) {
@@ -134,16 +138,11 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
     meant.into_iter().collect()
 }
 
-/// The value of a misspelt key may be a password where registries, packages or a proxy have one. A table is shown by its head.
-fn hide(table: &Table, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
-    let name = table.path.split('.').next().unwrap_or_default();
+/// The value of a misspelt key may be a password. A table is shown by its head.
+fn hide(value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     match value.get_ref() {
-        DeValue::Table(values) => {
-            let values = values.iter().map(|(_, value)| value);
-            values.for_each(|value| hide(table, value, mistakes));
-        }
-        _ if ["", "registries", "packages", "proxy"].contains(&name) => mistakes.hide(&value.span()),
-        _ => {}
+        DeValue::Table(values) => values.iter().for_each(|(_, value)| hide(value, mistakes)),
+        _ => mistakes.hide(&value.span()),
     }
 }
 

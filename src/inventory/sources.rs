@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::doubt::{URL_LOGIN, password_from};
 use super::files::Folder;
 use super::general::strings;
 use super::mistake::{Mistakes, Span};
@@ -20,6 +21,7 @@ fn check_url(url: &str, at: &Span, mistakes: &mut Mistakes) -> bool {
     match words::is_url(url) {
         true if !path.contains('@') => return true,
         true => mistakes.add_help(at, "this URL has an @ after its first /", "write / in a password as %2F"),
+        false if password_from(url).is_some() => mistakes.add_help(at, URL, URL_LOGIN),
         false if url.contains('@') => mistakes.add_help(at, URL, "write / ? # in a password as %2F %3F %23"),
         false => mistakes.add(at, URL),
     }
@@ -215,8 +217,12 @@ pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     let table = root.table("proxy");
     let mut url = |name: &str| {
         let text = table.text(name)?;
-        if !text.is.is_empty() {
-            check_url(text.is, &text.at, mistakes);
+        if !text.is.is_empty() && check_url(text.is, &text.at, mistakes) && password_from(text.is).is_some() {
+            mistakes.add_help(
+                &text.at,
+                "a proxy is a host and a port, and this has a path with a :",
+                URL_LOGIN,
+            );
         }
         Some(text.is.to_string())
     };

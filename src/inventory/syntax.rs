@@ -1,7 +1,12 @@
-//! What is no TOML: the parser's words about it, without those that only repeat the first slip.
+//! What is no TOML: the parser's words about it, without those that only repeat the first slip. Of a line that cannot be
+//! read nobody knows what on it is a password, so a report shows the value of a field that has none, and else only the key.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use toml::de::Error;
 
+use super::fields::{has_no_secret, nearest, tables};
 use super::mistake::{Mistakes, Span};
 
 /// One slip makes the parser stumble again and again; the first few are the ones that tell.
@@ -21,6 +26,7 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
         same_line || same_table
     });
     for (at, says) in errors.into_iter().take(MOST) {
+        hide_lines(&at, text, mistakes);
         let says = says.trim_end_matches(", expected nothing");
         let bare = ["invalid float", "invalid integer", "invalid datetime", "string values must be quoted"];
         match says {
@@ -37,3 +43,83 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
 }
 
 const TWICE: &str = "duplicate key";
+
+/// Hides what the line of a mistake may have of a password, and the line before where the mistake is the end of the file.
+fn hide_lines(at: &Span, text: &str, mistakes: &mut Mistakes) {
+    let mut end = at.start.min(text.len());
+    loop {
+        let start = text[..end].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[start..].lines().next().unwrap_or_default();
+        mistakes.hide(&(start + shown(line)..start + line.len()));
+        match start == text.len() && start > 0 {
+            true => end = start - 1,
+            false => return,
+        }
+    }
+}
+
+/// `[table`, with a name that may be in quotes.
+static TABLE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"^\s*\[{1,2}\s*(?<table>[A-Za-z0-9_-]+)[\w."' \[\]-]*"#)
+        .expect("it is a constant, and tested")
+});
+
+/// A key and its value, up to what may begin a second one or a password.
+static FIELD: LazyLock<Regex> = LazyLock::new(|| {
+    let field = r#"^\s*(?:[\w-]+\s*\.\s*)*["']?(?<key>[\w-]+)["']?\s*=(?<value>[^=@:#{]*)"#;
+    Regex::new(field).expect("it is a constant, and tested")
+});
+
+/// How much of a line may be shown: a line that has no key may be the rest of a value.
+fn shown(line: &str) -> usize {
+    let end = |found: Option<regex::Match>| found.map_or(0, |found| found.end());
+    if let Some(found) = TABLE.captures(line) {
+        let is_ours = nearest(&found["table"], tables()).is_some();
+        return if is_ours { end(found.get(0)) } else { 0 };
+    }
+    let Some(found) = FIELD.captures(line) else { return 0 };
+    // The end of a password in base64 looks like a key.
+    let is_padding = line[end(found.name("key"))..].trim_start_matches('=').trim().is_empty();
+    match has_no_secret(&found["key"]) {
+        true => end(found.name("value")),
+        false if is_padding => 0,
+        false => found.name("value").map_or(0, |value| value.start()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_line_that_cannot_be_read_no_password_is_shown() {
+        for (line, visible) in [
+            ("pasword = hunter2", "pasword ="),
+            ("  passwort = \"hunter2", "  passwort ="),
+            ("key = 'hunter2", "key ="),
+            ("tokn.x = hunter2", "tokn.x ="),
+            ("pasword: hunter2", ""),
+            ("hunter2'", ""),
+            ("aHVudGVyMg==", ""),
+            ("aHVudGVyMg=", ""),
+            ("['hunter2'", ""),
+            ("[hunter2", ""),
+            ("name = 'demo' pasword = 'hunter2'", "name = 'demo' pasword "),
+            ("m1 = { address = 1.2.3, pasword = 'hunter2' }", "m1 ="),
+            ("labels = { a = b }", "labels = "),
+            ("user = 'root:hunter2", "user = 'root"),
+            ("http = http://me:hunter2:proxy", "http = http"),
+            ("jump = [root:hunter2", "jump = [root"),
+            ("name =", "name ="),
+            ("kubernetes = 1.36.3", "kubernetes = 1.36.3"),
+            ("address = 198.18.0.11:22", "address = 198.18.0.11"),
+            ("[nodes.m1", "[nodes.m1"),
+            ("[nodes.'w[1-2]'", "[nodes.'w[1-2]'"),
+            ("[registries.'me:hunter2:r.example'", "[registries.'me"),
+        ] {
+            let end = shown(line);
+            assert!(!line[..end].contains("hunter"), "{line}: {}", &line[..end]);
+            assert_eq!(&line[..end], visible);
+        }
+    }
+}

@@ -113,6 +113,14 @@ pub fn hide_mistaken(text: &str) -> Cow<'_, str> {
 static MISTAKEN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"(?<before>://)[^\s"']+@"#).expect("it is a constant, and tested"));
 
+/// `user:password@`, as it is written in a message, without what comes before the `@`.
+pub fn hide_login(text: &str) -> Cow<'_, str> {
+    LOGIN.replace_all(text, format!("{HIDDEN}@"))
+}
+
+static LOGIN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"[^\s"'`@]*:[^\s"'`]*@"#).expect("it is a constant, and tested"));
+
 /// What stands before the `@` of a URL, whose text after `://` this is.
 pub fn user_info(rest: &str) -> Option<&str> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>`".contains(c);

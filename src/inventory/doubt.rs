@@ -1,0 +1,258 @@
+//! Values of an inventory with mistakes that may have a password in them, although none belongs there. Nobody can tell where
+//! such a password ends, so no report shows the value from the place on where one may begin.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::Mistakes;
+
+/// What to do instead of writing a password for SSH.
+pub const LOG_IN: &str = "log in with a key, or with --password-command, or type the password when ironstrap asks: see docs/ssh.md";
+
+/// What to do about a URL in which a password may be.
+pub const URL_LOGIN: &str = "if the URL has a password, an @ comes between the password and the host";
+
+/// `host`, `host:port`, `host:port/path`. The host may be an IPv6 address; a port may be a range. A `:` at the end of a part
+/// of the path is usual in package repositories.
+static PLAIN: LazyLock<Regex> = LazyLock::new(|| {
+    let host = r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:@/]*)";
+    let plain = format!(r"^{host}(?::[0-9\[\]-]*)?(?:/(?:[^:@]|:/)*:?)?$");
+    Regex::new(&plain).expect("it is a constant, and tested")
+});
+
+/// An IPv6 address, or nearly one.
+static IPV6: LazyLock<Regex> = LazyLock::new(|| {
+    let address = r"(?:[0-9A-Fa-f:.]*::[0-9A-Fa-f:.\[\]-]*|(?:[0-9A-Fa-f]+:){7}[0-9A-Fa-f\[\]-]+)";
+    Regex::new(&format!(r"^{address}(?:%[\w.-]+)?(?:/\d*)?$")).expect("it is a constant, and tested")
+});
+
+/// Names of fields whose values have a `:` and never a login.
+const WITHOUT_LOGIN: [&str; 5] = ["host-key", "labels", "pods", "services", "taints"];
+
+/// Names of fields with an image: its tag comes after a `:`.
+const IMAGES: [&str; 2] = ["image", "plugin"];
+
+/// Tables of other programs' settings. Only their URLs are looked at.
+const OPEN: [&str; 8] = [
+    "api-server",
+    "containerd",
+    "controller-manager",
+    "etcd",
+    "kube-proxy",
+    "kubeadm",
+    "kubelet",
+    "scheduler",
+];
+
+/// The place of a value from which on it may be a password: behind its first `:`, unless it is a host, a URL or a path with
+/// nothing more in it. A value with an `@` is hidden up to the `@` by `masked`; here is what may come after it.
+pub fn password_from(value: &str) -> Option<usize> {
+    let start = value.find("://").map_or(0, |at| at + "://".len());
+    let rest = &value[start..];
+    let tail = rest.rsplit_once('@').map_or(rest, |(_, tail)| tail);
+    if PLAIN.is_match(tail) || IPV6.is_match(tail) {
+        return None;
+    }
+    Some(start + rest.find(':').map_or(0, |at| at + 1))
+}
+
+/// The same of the value of a field that has a user.
+pub fn password_of_user(value: &str) -> Option<usize> {
+    value.find(':').map(|at| at + 1)
+}
+
+/// An image without its tag and its digest.
+fn untagged(image: &str) -> &str {
+    let image = image.split_once("@sha256:").map_or(image, |(image, _)| image);
+    image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(image, |(image, _)| image)
+}
+
+/// Hides what may be a password in every value of an inventory, whatever its mistakes are: one line of a report can show
+/// several values.
+pub fn hide(root: &DeTable, mistakes: &mut Mistakes) {
+    for (name, value) in root {
+        let field = if OPEN.contains(&name.get_ref().as_ref()) { "" } else { name.get_ref().as_ref() };
+        look(field, value, mistakes);
+    }
+}
+
+/// `field`: the name of the field that the value is of; empty where only URLs are of interest.
+fn look(field: &str, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
+    match value.get_ref() {
+        DeValue::String(text) => {
+            let from = match field {
+                "user" => password_of_user(text),
+                "" if !text.contains("://") => None,
+                _ if IMAGES.contains(&field) => password_from(untagged(text)),
+                _ => password_from(text),
+            };
+            from.into_iter().for_each(|from| mistakes.hide_from(&value.span(), text, from));
+        }
+        DeValue::Array(values) => values.iter().for_each(|value| look(field, value, mistakes)),
+        DeValue::Table(table) => {
+            for (name, value) in table {
+                let (at, name) = (name.span(), name.get_ref().as_ref());
+                match field.is_empty() {
+                    true => look("", value, mistakes),
+                    false if WITHOUT_LOGIN.contains(&name) => {}
+                    false => {
+                        // The name of a registry is a host.
+                        password_from(name).into_iter().for_each(|from| mistakes.hide_from(&at, name, from));
+                        look(name, value, mistakes);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_that_is_no_port_may_begin_a_password() {
+        for (value, shown) in [
+            ("root:pw", "root:"),
+            ("root:pw:198.18.0.11", "root:"),
+            ("root:pw:198.18.0.11:22", "root:"),
+            ("root:p@ss:198.18.0.11", "root:"),
+            ("http://me:pw:proxy.example:3128", "http://me:"),
+            ("http://me:a/b:proxy.example:3128", "http://me:"),
+            ("http://me:12/34:proxy.example:3128", "http://me:"),
+            ("me:pw:proxy.example:3128", "me:"),
+            ("http:/me:pw:proxy.example", "http:"),
+            ("https://me:pw:registry.example/v2/x", "https://me:"),
+            ("me:12:198.18.0.11", "me:"),
+            ("abc:12:198.18.0.11", "abc:"),
+        ] {
+            assert_eq!(password_from(value).map(|at| &value[..at]), Some(shown), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_a_port_has_no_password() {
+        for value in [
+            "198.18.0.11",
+            "198.18.0.11:22",
+            "198.18.0.2[1-2]:22",
+            "m1.example.com:22[01-20]",
+            "[fd00::1]:2222",
+            "fd00::1",
+            "fd00::/48",
+            "fe80::1%eth0",
+            "fd00:0:0:0:0:0:0:1",
+            "http://proxy.example:3128",
+            "https://pkgs.k8s.io/core:/stable:/v{minor}/deb/",
+            "http://me:pw@proxy:3128",
+            "root@198.18.0.11",
+            "ops@bastion:2222",
+            "secrets/r.password",
+            "",
+        ] {
+            assert_eq!(password_from(value), None, "{value}");
+        }
+        assert_eq!(password_from(untagged("docker.io/Flannel:v1@sha256:0a")), None);
+        assert_eq!(password_from(untagged("me:pw:r.example/x:v1")), Some(3));
+    }
+
+    /// The report of an inventory with this in it.
+    fn report(text: &str) -> String {
+        super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_password_of_ssh_is_not_shown_and_the_report_says_where_it_belongs() {
+        for text in [
+            "[ssh]\nuser = 'root:hunter-2'\n",
+            "[ssh]\nuser = \"root:hunter-2 \\\" hunter\"\n",
+            "[ssh]\nuser = 'root:x@hunter-2'\n",
+            "[ssh]\njump = ['root:hunter-2@bastion']\n",
+            "[ssh]\njump = ['root:hunter-2:bastion:22']\n",
+            "[nodes.m1]\naddress = '10.0.0.1'\nuser = 'root:hunter-2'\n",
+            "[nodes]\nm1 = { address = '10.0.0.1', user = 'root:hunter-2' }\n",
+            "[nodes.m1]\naddress = 'root:hunter-2@10.0.0.1'\n",
+            "[nodes.m1]\naddress = 'root:hunter-2:10.0.0.1'\n",
+            "[nodes.m1]\naddress = 'root:x@hunter-2:10.0.0.1'\n",
+            "[nodes.'w[1-2]']\naddress = 'root:hunter-2:10.0.0.[1-2]'\n",
+        ] {
+            let error = report(text);
+            assert!(!error.contains("hunter"), "{text}: {error}");
+            assert!(
+                error.contains("[secret]") && error.contains("a password does not belong in `"),
+                "{error}"
+            );
+            assert!(error.contains("--password-command") && error.contains("docs/ssh.md"), "{error}");
+        }
+        for text in [
+            "[ssh]\nuser = ['root', 'hunter-2']\n",
+            "[ssh]\nuser = { name = 'root', word = 'hunter-2' }\n",
+            "[ssh]\njump = 'root:hunter-2:bastion'\n",
+            "[ssh]\npasword = 'hunter-2'\n",
+            "[nodes.m1]\npass = 'hunter-2'\n",
+            "[nodes.m1]\nip = 'root:hunter-2:10.0.0.1'\naddress = 'x'\n",
+            "[nodes]\nm1 = 'root:hunter-2:10.0.0.1'\n",
+            "[ssh]\nkey = ['hunter-2']\n",
+            "pasword = 'hunter-2'\n",
+        ] {
+            let error = report(text);
+            assert!(!error.contains("hunter") && error.contains("[secret]"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_colon_for_its_at_is_not_shown_and_the_report_says_so() {
+        for text in [
+            "[proxy]\nhttp = 'http://me:hunter-2:proxy.example:3128'\n",
+            "[proxy]\nhttps = 'http://me:12/hunter-2:proxy.example:3128'\n",
+            "[proxy]\nhttps = 'me:hunter-2:proxy.example:3128'\n",
+            "[packages]\nkubernetes = 'https://me:hunter-2:packages.example/deb/'\n",
+            "[registries.'docker.io']\nmirrors = ['https://me:hunter-2:m.example']\n",
+            "[addons.x]\nmanifest = 'https://me:hunter-2:files.example/x.yaml'\n",
+        ] {
+            let error = report(text);
+            assert!(!error.contains("hunter"), "{text}: {error}");
+            assert!(error.contains("[secret]") && error.contains(URL_LOGIN), "{error}");
+        }
+        for text in [
+            "[proxy]\nno = ['me:hunter-2:proxy.example']\n",
+            "[proxy]\nhttp = ['http://me:hunter-2:proxy.example']\n",
+            "[registries.'me:hunter-2:r.example']\nmirrors = ['https://m.example']\n",
+            "[registries.'docker.io']\nmirrors = 'https://me:hunter-2:m.example'\n",
+            "[cluster]\nimage-repository = 'me:hunter-2:r.example/x'\n",
+            "[cluster]\nendpoint = 'me:hunter-2:api.example'\n",
+            "[addons.x]\nmanifest = 'me:hunter-2:files.example/x.yaml'\n",
+            "[flannel]\nimage = 'me:hunter-2:r.example/flannel'\n",
+            "[etcd]\nproxy = ['http://me:hunter-2:proxy', 1.5]\n",
+        ] {
+            let error = report(text);
+            assert!(!error.contains("hunter") && error.contains("[secret]"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_shows_no_password() {
+        for text in [
+            "[registries.'r.example']\npasword = hunter-2\n",
+            "[registries.'r.example']\npasswort = 'hunter-2\n",
+            "[registries.'r.example']\ntokne = \"hunter-2\" x\n",
+            "[registries.'r.example']\nuser = 'me', pasword = 'hunter-2'\n",
+            "[registries.'r.example']\npassword: hunter-2\n",
+            "[registries]\nx = { user = 'me', pasword = hunter-2 }\n",
+            "[ssh]\nuser = root:hunter-2\n",
+            "[ssh]\nlogin = [\n'hunter-2,\n",
+            "[ssh]\npass = '''\nhunter-2",
+            "[ssh]\npass = '''\nhunter-2\n",
+            "[proxy]\nhttp = http://me:hunter-2:proxy.example:3128\n",
+            "pwd = 'hunter-2'\npwd = 'hunter-2'\n",
+        ] {
+            let error = report(text);
+            assert!(!error.contains("hunter"), "{text}: {error}");
+            assert!(error.contains(" --> x.toml:"), "the place is shown: {error}");
+        }
+    }
+}
