@@ -66,7 +66,8 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
     let mirrors = table.texts("mirrors");
     for mirror in &mirrors {
         if check_url(mirror.is, &mirror.at, mistakes) && login(mirror.is).1.is_some() {
-            let says = "`mirrors` takes no user and no password: containerd does not send those of a URL";
+            let says =
+                "`mirrors` takes no user and no password, because containerd does not send those of a URL";
             let help = "write the URL without what is in front of the @, and say `user` and `password-file` below it";
             mistakes.add_help(&mirror.at, says, help);
         }

@@ -60,8 +60,8 @@ static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 fn hidden(found: &Captures<'_>) -> String {
     let value = found.name("value").map_or("", |value| value.as_str());
-    // A field that is called like a secret may be a switch, such as automountServiceAccountToken.
-    match is_variable(value) || [HIDDEN, "true", "false", "none"].contains(&value) {
+    // A field that is called like a secret may be a switch, such as automountServiceAccountToken; or sudo's `NOPASSWD: ALL`.
+    match is_variable(value) || [HIDDEN, "true", "false", "none", "ALL"].contains(&value) {
         true => found[0].to_string(),
         false => format!("{}{HIDDEN}", &found["before"]),
     }
@@ -206,6 +206,7 @@ mod tests {
             "automountServiceAccountToken: false\\n",
             "this machine cannot login by password",
             "it may login without password because",
+            "deploy ALL=(ALL) NOPASSWD: ALL",
         ] {
             assert_eq!(hide(text), text);
         }
