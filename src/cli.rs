@@ -6,7 +6,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Kind, Result};
-use crate::report;
+use crate::{report, secret};
 
 mod apply;
 mod check;
@@ -96,7 +96,7 @@ impl Cli {
             value => value.strip_prefix('=')?.parse().ok(),
         };
         choose(words.iter().enumerate().find_map(wish).unwrap_or(ColorChoice::Auto));
-        Cli::parse()
+        Cli::try_parse().unwrap_or_else(|error| complain(&error))
     }
 
     /// Does what was asked.
@@ -115,6 +115,17 @@ impl Cli {
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),
         }
+    }
+}
+
+/// Ends the program with clap's words. A complaint that repeats a login is shown without it.
+fn complain(error: &clap::Error) -> ! {
+    let words = error.render().to_string();
+    match secret::hide_login(&words) {
+        hidden if error.exit_code() != 0 && hidden != words => {
+            clap::Error::raw(error.kind(), hidden.trim_start_matches("error: ")).exit()
+        }
+        _ => error.exit(),
     }
 }
 

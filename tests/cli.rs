@@ -317,10 +317,11 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
 #[test]
 fn a_first_inventory_that_would_be_wrong_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
-    let wrong: [(&[&str], i32); 5] = [
-        (&["new", "a@"], 3),
-        (&["new", "--name", "Shop!", "10.0.0.1"], 3),
-        (&["new", "10.0.0.1", "10.0.0.1"], 3),
+    let wrong: [(&[&str], i32); 6] = [
+        (&["new", "a@"], 2),
+        (&["new", "--name", "Shop!", "10.0.0.1"], 2),
+        (&["new", "10.0.0.1", "10.0.0.1"], 2),
+        (&["new", "#0@10.0.0.1"], 2),
         (&["new", "--control-planes", "2", "10.0.0.1"], 2),
         (&["new"], 2),
     ];
@@ -330,6 +331,28 @@ fn a_first_inventory_that_would_be_wrong_is_not_written() {
         assert!(text(&output.stderr).contains("hint: "), "{args:?}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_password_on_the_command_line_is_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();
+    let lines: [(&[&str], &str); 6] = [
+        (&["new", "root:hunter2@10.0.0.1"], "root:[secret]@10.0.0.1: a password does not belong there"),
+        (&["new", "10.0.0.2", "root:x@hunter2@10.0.0.1"], "root:[secret]@10.0.0.1: a password"),
+        (&["new", "root:hunter2:10.0.0.1"], "root:[secret]: this is no address"),
+        (&["new", "root:x@hunter2:10.0.0.1"], "root:[secret]: this is no address"),
+        (&["plan", "root:hunter2@10.0.0.1"], "[secret]@10.0.0.1"),
+        (&["ssh-check", "-i", "demo.toml", "root:hunter2@10.0.0.1"], "no node [secret]@10.0.0.1"),
+    ];
+    for (args, says) in lines {
+        let output = run(dir.path(), args);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(says) && !said.contains("hunter2"), "{args:?}: {said}");
+        assert!(args[0] != "new" || said.contains("--password-command"), "{args:?}: {said}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 /// A program that only some machines have; where it is missing, that is said aloud.

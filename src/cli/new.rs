@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{End, Outcome, one};
 use crate::error::{Error, Kind, Result};
 use crate::report::{self, count};
+use crate::secret::HIDDEN;
 use crate::{inventory, store, template};
 
 /// A version that this program is tried with.
@@ -40,8 +41,12 @@ pub(super) fn new(args: New) -> Outcome {
     let args = if args.machines.is_empty() { asked(args).map_err(one)? } else { args };
     let path = args.output.clone().unwrap_or_else(|| format!("{}.toml", args.name).into());
     let text = starter(&args, &path.display().to_string()).map_err(one)?;
-    let wrong = |error: Error| error.hint("nothing was written; say it in another way");
-    let cluster = inventory::parse(&text, &path).map_err(wrong).map_err(one)?;
+    // The picture is one of an inventory, but the mistake is one of the command line.
+    let wrong = |error: Error| {
+        let what = format!("cannot write {}: it would not be a valid inventory", path.display());
+        vec![error, Error::new(Kind::Usage, what).hint("correct the command line: ironstrap new --help")]
+    };
+    let cluster = inventory::parse(&text, &path).map_err(wrong)?;
     store::create(&path, &text, 0o644).map_err(one)?;
     let path = path.display();
     report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
@@ -60,6 +65,7 @@ fn starter(args: &New, file: &str) -> Result<String> {
         );
         return Err(Error::new(Kind::Usage, what).hint("name each machine, control planes first"));
     }
+    args.machines.iter().try_for_each(|machine| check(machine))?;
     let users: Vec<&str> = args.machines.iter().map(|machine| split(machine).0).collect();
     let nodes: Result<Vec<Value>> =
         args.machines.iter().enumerate().map(|(i, machine)| node(args, i, machine, users[0])).collect();
@@ -89,6 +95,25 @@ fn node(args: &New, i: usize, machine: &str, usual: &str) -> Result<Value> {
 /// Who logs in, and where.
 fn split(machine: &str) -> (&str, &str) {
     machine.rsplit_once('@').unwrap_or(("root", machine))
+}
+
+/// Fails where a machine has a password, or a user who is none. Who reads the command line of a process, or the inventory,
+/// would know the password.
+fn check(machine: &str) -> Result<()> {
+    let (user, address) = split(machine);
+    let what = match (inventory::password_from(machine), inventory::password_of_user(user)) {
+        (Some(from), _) => format!("{}{HIDDEN}: this is no address", &machine[..from]),
+        (None, Some(from)) => {
+            format!("{}{HIDDEN}@{address}: a password does not belong there", &user[..from])
+        }
+        (None, None) if inventory::is_user(user) => return Ok(()),
+        (None, None) => {
+            let error = Error::new(Kind::Usage, format!("{machine}: {user:?} is no user's name"));
+            return Err(error.hint(inventory::USER));
+        }
+    };
+    let hint = format!("write USER@ADDRESS or USER@ADDRESS:PORT, without a password; {}", inventory::LOG_IN);
+    Err(Error::new(Kind::Usage, what).hint(hint))
 }
 
 /// Of a name, the address that it leads to today: nodes need one of each other that stays.

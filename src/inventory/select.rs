@@ -6,12 +6,13 @@ use super::fields::nearest;
 use super::range;
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
+use crate::secret::hide_login;
 
 /// The nodes that these words stand for. Fails on a word that stands for none.
 pub fn select(cluster: &Cluster, words: &[String]) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for word in words {
-        let wrong = |why: String| Error::new(Kind::Usage, format!("{word}: {why}"));
+        let wrong = |why: String| Error::new(Kind::Usage, format!("{}: {why}", hide_login(word)));
         for name in range::expand(word).map_err(wrong)? {
             if cluster.node(&name).is_none() {
                 return Err(unknown(cluster, &name));
@@ -24,7 +25,7 @@ pub fn select(cluster: &Cluster, words: &[String]) -> Result<BTreeSet<String>> {
 
 fn unknown(cluster: &Cluster, name: &str) -> Error {
     let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
-    let error = Error::new(Kind::Usage, format!("the inventory has no node {name}"));
+    let error = Error::new(Kind::Usage, format!("the inventory has no node {}", hide_login(name)));
     match nearest(name, names.iter().copied()) {
         Some(meant) => error.hint(format!("did you mean {meant}?")),
         None if names.len() <= 20 => error.hint(format!("it has {}", names.join(", "))),
@@ -63,6 +64,7 @@ mod tests {
         assert_eq!(wrong("wroker1"), said("the inventory has no node wroker1", "did you mean worker1?"));
         assert_eq!(wrong("db"), said("the inventory has no node db", "it has m1, worker1, worker2, worker3"));
         assert_eq!(wrong("worker[3-4]").0, "the inventory has no node worker4");
+        assert_eq!(wrong("root:pw@m1").0, "the inventory has no node [secret]@m1");
         assert_eq!(wrong("worker[3-1]").0, "worker[3-1]: [3-1] runs backwards");
     }
 }
