@@ -6,6 +6,7 @@ mod clock;
 mod connect;
 mod dial;
 mod exec;
+mod greeting;
 mod keys;
 mod offer;
 mod root;
@@ -29,6 +30,7 @@ use crate::shell::{Bounds, Output, Sh, Shell};
 use clock::Clock;
 use connect::{Connection, Visit};
 use exec::Cut;
+use greeting::Heard;
 use keys::KeyFiles;
 use root::{Means, Next};
 pub use secrets::{Ask, Question, Secret};
@@ -160,7 +162,13 @@ impl Client {
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.handle.is_closed()) {
             return Ok(connection.clone());
         }
-        let visit = Visit { client: self, name, whose: hop.shown(), way: Arc::new(hop.clone()) };
+        let visit = Visit {
+            client: self,
+            name,
+            whose: hop.shown(),
+            way: Arc::new(hop.clone()),
+            heard: Heard::default(),
+        };
         let connection = Arc::new(connect::connect(visit).await?);
         *kept = Some(connection.clone());
         Ok(connection)
@@ -232,7 +240,13 @@ impl Ssh {
             return Ok(connection.clone());
         }
         let way = self.way().await?;
-        let visit = Visit { client: &self.client, name: &self.name, whose: way.user.clone(), way };
+        let visit = Visit {
+            client: &self.client,
+            name: &self.name,
+            whose: way.user.clone(),
+            way,
+            heard: Heard::default(),
+        };
         let connection = Arc::new(connect::connect(visit).await?);
         *self.host_key.lock().unwrap_or_else(PoisonError::into_inner) = connection.host_key.clone();
         *kept = Some(connection.clone());

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::auth::{self, Entry, Login};
 use super::clock::Clock;
 use super::dial::{Program, Stage, Via, dial};
+use super::greeting::Heard;
 use super::offer::{self, Certificates};
 use super::root::Means;
 use super::trust::{Parting, Shown, Trouble, Trust, last_words};
@@ -59,6 +60,8 @@ pub(super) struct Visit<'a> {
     pub name: &'a str,
     pub whose: String,
     pub way: Arc<Way>,
+    /// What came before a greeting, or in place of one.
+    pub heard: Heard,
 }
 
 type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + 'a>>;
@@ -105,7 +108,7 @@ async fn attempt(
     stage: &mut Stage,
     (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
 ) -> Result<Connection> {
-    let Visit { client, name, whose, way } = visit;
+    let Visit { client, name, whose, way, .. } = visit;
     let (host, port) = way.looked_up();
     let home = client.operator.home.as_deref();
     // Only a file that the inventory names stands alone. What is wrong with it must be said also if nothing is added.
@@ -163,9 +166,14 @@ async fn greet(
         let line = dial(&visit.way, visit.name, via.as_ref(), stage).await?;
         let dialled = Instant::now();
         *stage = Stage::Greeting;
-        match client::connect_stream(config.clone(), line.stream, trust.clone()).await {
+        let stream = visit.heard.listen(line.stream);
+        let greeted = client::connect_stream(config.clone(), stream, trust.clone()).await;
+        let is_stranger = || visit.heard.stranger().is_some();
+        match greeted {
             Ok(handle) => return Ok((handle, line.program, dialled)),
-            Err(Trouble::Ssh(error)) if left && line.program.is_none() && may_pass(&error) => {
+            Err(Trouble::Ssh(error))
+                if left && line.program.is_none() && may_pass(&error) && !is_stranger() =>
+            {
                 sleep(wait + wait.mul_f64(jitter())).await;
                 wait = LONGEST_WAIT.min(wait * 2);
             }
@@ -214,11 +222,15 @@ async fn no_greeting(
     program: Option<Program>,
 ) -> Error {
     let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
+    let first_line = visit.heard.first_line();
     if let Some(program) = program {
         let told =
             Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
-        let told = program.words().await.into_iter().fold(told, |told, words| told.heard(words));
+        let told = program.words().await.into_iter().chain(first_line).fold(told, Error::heard);
         return told.heard(error.to_string()).hint(format!("compare with: {by_hand}"));
+    }
+    if let Some(line) = visit.heard.stranger() {
+        return another_server(visit, &line);
     }
     let (what, hint) = match may_pass(error) {
         true => (
@@ -227,14 +239,27 @@ async fn no_greeting(
         ),
         false => (format!("{address} accepts the connection, but does not agree on SSH"), "compare with:"),
     };
-    let told = Error::new(Kind::Unreachable, what).heard(error.to_string());
+    let told = Error::new(Kind::Unreachable, what);
+    let told = first_line.into_iter().fold(told, Error::heard).heard(error.to_string());
     let told = last_words(parting).into_iter().fold(told, |told, why| told.heard(why));
     told.hint(format!("{hint} {by_hand}"))
 }
 
+/// `line`: the first that the other server said.
+fn another_server(visit: &Visit, line: &str) -> Error {
+    let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
+    Error::new(Kind::Unreachable, format!("{address} does not answer as an SSH server"))
+        .because("its answer begins:")
+        .heard(line)
+        .hint(format!("check the port {} of {}; compare with: {by_hand}", visit.way.port, visit.way.host))
+}
+
 impl Stage {
     fn timed_out(self, visit: &Visit) -> Error {
-        let Visit { name, way, client, .. } = visit;
+        let Visit { name, way, client, heard, .. } = visit;
+        if let (Stage::Greeting, Some(line)) = (self, heard.stranger()) {
+            return another_server(visit, &line);
+        }
         let (address, by_hand) = (way.address(), way.by_hand());
         let (during, hint) = match self {
             Stage::Name => (

@@ -450,6 +450,52 @@ async fn a_server_too_busy_to_greet_is_asked_again() {
     assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
 }
 
+/// The port of a server that says these words to every visitor, and then ends the connection or keeps it.
+fn stranger(words: &'static [u8], ends: bool) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for visitor in listener.incoming() {
+            let mut visitor = visitor.unwrap();
+            std::io::Write::write_all(&mut visitor, words).unwrap();
+            let _ = std::io::Read::read(&mut visitor, &mut [0; 64]);
+            if !ends {
+                kept.push(visitor);
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn another_server_at_the_port_is_named_by_its_first_line() {
+    let mut stage = Stage::new(Manner::Reads).await;
+    stage.options.timeout = Duration::from_secs(3);
+    for (words, ends, line) in [
+        (&b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n"[..], true, "| HTTP/1.1 400 Bad Request"),
+        (b"220 mail.example ESMTP\x1b[2J\r\n", false, "| 220 mail.example ESMTP\\u{1b}[2J"),
+    ] {
+        stage.node.ssh.port = Some(stranger(words, ends));
+        let since = Instant::now();
+        let error = stage.run("exit 0").await.unwrap_err();
+        assert!(!ends || since.elapsed() < Duration::from_secs(2), "asking again would change nothing");
+        let port = stage.node.ssh.port.unwrap();
+        assert_eq!(error.what, format!("127.0.0.1:{port} does not answer as an SSH server"), "{error}");
+        assert_eq!(error.cause, ["its answer begins:", line]);
+        let hint = error.hint.unwrap_or_default();
+        assert!(
+            hint.starts_with(&format!("check the port {port} of 127.0.0.1;"))
+                && !hint.contains("MaxStartups"),
+            "{hint}"
+        );
+    }
+    stage.node.ssh.port = Some(stranger(b"Exceeded MaxStartups\r\n", true));
+    let error = stage.run("exit 0").await.unwrap_err();
+    assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
+    assert_eq!(error.cause[0], "| Exceeded MaxStartups");
+}
+
 #[tokio::test]
 async fn a_session_refused_for_now_is_asked_for_again() {
     let stage = Stage::new(Manner::Reads).await;
