@@ -19,7 +19,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use sha1::Sha1;
 
 use crate::error::{Error, Kind, Result};
-pub use purpose::check as check_purpose;
+pub use purpose::{check as check_purpose, check_named};
 
 /// Host keys in the operator's files.
 #[derive(Clone, Debug)]

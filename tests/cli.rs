@@ -334,6 +334,33 @@ fn a_first_inventory_that_would_be_wrong_is_not_written() {
 }
 
 #[test]
+fn check_refuses_the_known_hosts_that_plan_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = format!("{UNREACHABLE}[ssh]\nknown-hosts = 'known'\n");
+    fs::write(dir.path().join("demo.toml"), inventory).unwrap();
+    let key = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS";
+    fs::write(dir.path().join("known"), format!("ssh-ed25519 {key} me@laptop\n")).unwrap();
+    let reason = "known:1 is no line of known host keys";
+    for command in ["check", "plan"] {
+        let output = run(dir.path(), &[command, "-i", "demo.toml"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(10), "{command}: {said}");
+        assert!(
+            said.contains("known is not a file of known host keys") && said.contains(reason),
+            "{command}: {said}"
+        );
+    }
+    fs::remove_file(dir.path().join("known")).unwrap();
+    assert_eq!(
+        run(dir.path(), &["check", "-i", "demo.toml"]).status.code(),
+        Some(0),
+        "it need not exist yet"
+    );
+    fs::create_dir(dir.path().join("known")).unwrap();
+    assert_eq!(run(dir.path(), &["check", "-i", "demo.toml"]).status.code(), Some(10), "a folder is none");
+}
+
+#[test]
 fn a_password_on_the_command_line_is_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();

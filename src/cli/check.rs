@@ -1,5 +1,8 @@
 //! `check`: the inventory alone, with everything that would be made of it.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use clap::Args;
 use time::OffsetDateTime;
 
@@ -9,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::fetch;
 use crate::inventory;
+use crate::known_hosts;
 use crate::pki::Trust;
 use crate::report::{self, count};
 use crate::step::Cx;
@@ -24,6 +28,7 @@ pub(super) async fn check(args: &Check) -> Outcome {
     let path = &args.inventory.inventory;
     let cluster = inventory::read(path).map_err(one)?;
     warn_of_unsafe_files(&cluster);
+    check_known_hosts(&cluster).map_err(one)?;
     fetch::pinned(&cluster).await.map_err(one)?;
     fetch::twice(&cluster).map_err(one)?;
     let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
@@ -38,6 +43,16 @@ pub(super) async fn check(args: &Check) -> Outcome {
         count(wants, "thing")
     ));
     Ok(End::Good)
+}
+
+/// The files of known host keys that the inventory names, as every connection checks them.
+fn check_known_hosts(cluster: &Cluster) -> Result<()> {
+    let files: BTreeSet<&PathBuf> =
+        cluster.nodes.iter().filter_map(|node| node.ssh.known_hosts.as_ref()).collect();
+    let home = std::env::home_dir();
+    files
+        .into_iter()
+        .try_for_each(|file| known_hosts::check_named(file, &known_hosts::shown(file, home.as_deref())))
 }
 
 /// Builds every want of every node, and renders every template with it.

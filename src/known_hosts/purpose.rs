@@ -44,6 +44,12 @@ const VALUED: [&str; 11] = [
     "valid-before",
 ];
 
+/// Fails wherever a connection would, for a file that an inventory names. `shown`: the file as a user writes it.
+pub fn check_named(path: &Path, shown: &str) -> Result<()> {
+    check(path, shown)?;
+    super::read(path, shown, Some("")).map(drop)
+}
+
 /// Fails if the file is there and is not one of known host keys. `shown`: the file as a user writes it.
 pub fn check(path: &Path, shown: &str) -> Result<()> {
     // Another error than that it is not there is reported where the file is read.
