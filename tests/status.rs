@@ -266,6 +266,17 @@ fn a_machine_that_is_off_hides_what_only_it_could_say() {
 }
 
 #[test]
+fn where_no_machine_answers_the_reasons_come_first() {
+    let mut fleet = Fleet::converged();
+    (0..3).for_each(|i| fleet.off(i));
+    let lines = report::status::lines(&fleet.status(), None, false, false);
+    let reasons = lines.iter().take_while(|line| !line.is_empty());
+    let heads: Vec<&str> = reasons.filter(|line| line.starts_with('✗')).map(String::as_str).collect();
+    assert_eq!(heads, ["✗ m1  cannot be reached", "✗ w1  cannot be reached", "✗ w2  cannot be reached"]);
+    assert!(lines[0].starts_with('✗') && lines.iter().any(|line| line.starts_with("NODE")), "{lines:#?}");
+}
+
+#[test]
 fn without_the_api_nothing_is_said_of_what_it_knows() {
     let mut fleet = Fleet::converged();
     let refused =

@@ -93,13 +93,15 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     let shared: Vec<String> = shared.map(|row| plain(format!("{} is {}", title(row), names(row)))).collect();
     lines.extend((!shared.is_empty()).then(String::new));
     lines.extend(shared);
-    let below = below(status).into_iter();
-    let below =
-        below.map(|line| if colour { color::paint(&Shown::of(&indented(&line))) } else { plain(line) });
-    let below: Vec<String> = below.collect();
-    lines.extend((!below.is_empty()).then(String::new));
-    lines.extend(below);
-    lines
+    let told = below(status).into_iter();
+    let told = told.map(|line| if colour { color::paint(&Shown::of(&indented(&line))) } else { plain(line) });
+    let told: Vec<String> = told.collect();
+    let parts = match status.nodes.iter().any(|node| node.reachable) {
+        true => [lines, told],
+        // Where no machine answers, why is all there is to know.
+        false => [told, lines],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&String::new())
 }
 
 fn head(cluster: &Whole) -> Vec<String> {
