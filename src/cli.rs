@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ColorChoice, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Kind, Result};
@@ -96,7 +97,17 @@ impl Cli {
             value => value.strip_prefix('=')?.parse().ok(),
         };
         choose(words.iter().enumerate().find_map(wish).unwrap_or(ColorChoice::Auto));
-        Cli::try_parse().unwrap_or_else(|error| complain(&error))
+        Cli::of(&words).unwrap_or_else(|error| complain(&error))
+    }
+
+    /// An option may also stand before the command that it belongs to.
+    fn of(words: &[String]) -> clap::error::Result<Cli> {
+        let parsed = Cli::try_parse_from(words);
+        let is_unknown = |error: &clap::Error| error.kind() == ErrorKind::UnknownArgument;
+        match command_first(words) {
+            Some(words) if parsed.as_ref().is_err_and(is_unknown) => Cli::try_parse_from(words),
+            _ => parsed,
+        }
     }
 
     /// Does what was asked.
@@ -116,6 +127,14 @@ impl Cli {
             Command::Man(args) => completions::man(&args),
         }
     }
+}
+
+/// The same words with the command before its options. `None` where it comes first already.
+fn command_first(words: &[String]) -> Option<Vec<String>> {
+    let commands = Cli::command();
+    let at = words.iter().position(|word| commands.find_subcommand(word).is_some()).filter(|at| *at > 1)?;
+    let (before, after) = (&words[1..at], &words[at + 1..]);
+    Some([&words[..1], &words[at..=at], before, after].concat())
 }
 
 /// Ends the program with clap's words. A complaint that repeats a login is shown without it.
@@ -157,10 +176,9 @@ fn one(error: Error) -> Errors {
 mod tests {
     use std::any::TypeId;
 
-    use clap::error::ErrorKind;
-    use clap::{Arg, CommandFactory};
+    use clap::Arg;
 
-    use super::Cli;
+    use super::*;
 
     fn is_number(arg: &Arg) -> bool {
         let of = arg.get_value_parser().type_id();
@@ -201,6 +219,42 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn an_option_may_stand_before_its_command() {
+        let parsed = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(String::from).collect();
+            Cli::of(&words).map(|cli| matches!(cli.command, Command::Plan(_)))
+        };
+        for line in ["x --json plan -i f", "x -i f --json plan", "x --color never --timeout 5 plan -i f"] {
+            assert!(parsed(line).unwrap(), "{line}");
+        }
+        assert!(!parsed("x -i f --yes apply").unwrap());
+        for line in ["x --bogus plan -i f", "x --json", "x --json check -i f", "x plan -i f --bogus"] {
+            assert_eq!(parsed(line).unwrap_err().kind(), ErrorKind::UnknownArgument, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_documentation() {
+        let pages = std::fs::read_dir("docs").unwrap().map(|page| page.unwrap().path());
+        let pages = pages.chain(["README.md".into()]).map(|page| std::fs::read_to_string(page).unwrap());
+        let text = pages.collect::<String>();
+        // Of a first inventory and of pages for other programs, their help says all.
+        let commands = Cli::command();
+        let others = ["new", "completions", "man", "help"];
+        for command in commands.get_subcommands().filter(|command| !others.contains(&command.get_name())) {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != "help"))
+            {
+                let forms = [
+                    arg.get_long().map(|long| format!("--{long}")),
+                    arg.get_short().map(|c| format!("-{c} ")),
+                ];
+                let is_there = forms.iter().flatten().any(|form| text.contains(form));
+                assert!(is_there, "no page has {forms:?} of {}", command.get_name());
+            }
+        }
     }
 
     #[test]

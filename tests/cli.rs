@@ -361,6 +361,15 @@ fn check_refuses_the_known_hosts_that_plan_refuses() {
 }
 
 #[test]
+fn an_option_may_come_before_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();
+    let output = run(dir.path(), &["--json", "-i", "demo.toml", "plan"]);
+    assert!(text(&output.stdout).starts_with("{\"event\":"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
 fn a_password_on_the_command_line_is_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();
