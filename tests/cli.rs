@@ -370,6 +370,16 @@ fn an_option_may_come_before_the_command() {
 }
 
 #[test]
+fn the_help_of_force_names_every_case() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = text(&run(dir.path(), &["remove", "--help"]).stdout);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for case in ["pods without a controller", "does not answer", "answers of a worker rule the removal out"] {
+        assert!(help.contains(case), "{case}: {help}");
+    }
+}
+
+#[test]
 fn a_password_on_the_command_line_is_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();

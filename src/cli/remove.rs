@@ -20,7 +20,8 @@ pub(super) struct Remove {
     /// Do not ask before changing anything.
     #[arg(long, short)]
     yes: bool,
-    /// Also delete pods that nobody would make again, and also remove a machine that does not answer.
+    /// Remove the node also if it has pods without a controller, if its machine does not answer, or if the answers of a worker
+    /// rule the removal out. Such pods are deleted. In the last two cases the machine stays as it is.
     #[arg(long)]
     force: bool,
     /// How long its pods may take to go elsewhere, in seconds.
