@@ -110,8 +110,7 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Misfit> {
         ),
         "silent" => (
             format!("{endpoint}, the cluster's endpoint, does not answer it"),
-            "see to the load balancer there, and to what is in between: who joins does so by the endpoint"
-                .into(),
+            "check the load balancer there, and what is in between: nodes join by the endpoint".into(),
         ),
         _ => return vec![],
     };

@@ -36,11 +36,11 @@ pub(super) async fn check(args: &Check) -> Outcome {
     cluster.warnings.iter().for_each(|words| report::err(&format!("! {words}")));
     let wants = every_want(&cluster, &trust).map_err(one)?;
     report::err(&format!(
-        "✔ {}: {}, kubernetes {}, {} to see to",
+        "✔ {}: {}, kubernetes {}, {}",
         path.display(),
         count(cluster.nodes.len(), "node"),
         cluster.kubernetes,
-        count(wants, "thing")
+        count(wants, "check")
     ));
     Ok(End::Good)
 }

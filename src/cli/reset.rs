@@ -181,7 +181,7 @@ async fn its_name_is_typed(args: &FleetArgs, start: &mut Start, plan: &Plan) -> 
     let leaving: Vec<&str> = leaving.map(|(name, _)| name.as_str()).collect();
     if !leaving.is_empty() && !start.work.staying().is_empty() {
         report::err(&format!(
-            "\n{}: its pods end without a drain, and {cluster} goes on counting it; `ironstrap remove` sees to both",
+            "\n{}: its pods end without a drain, and {cluster} goes on counting it; `ironstrap remove` avoids both",
             names(&leaving)
         ));
     }

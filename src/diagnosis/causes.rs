@@ -46,7 +46,7 @@ pub const CAUSES: &[Cause] = &[
         name: "swap-returns",
         what: "swap is on again right after it was turned off",
         remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
-        signs: &[sign("fix", r"stuck: it is still not so that no swap is active")],
+        signs: &[sign("fix", r"the fix had no effect; still not true: no swap is active")],
         ..PLAIN
     },
     Cause {

@@ -55,7 +55,7 @@ const BY_HAND: &str = "by hand: ";
 
 /// The error of a fix that failed: its reasons as evidence, and the hint for its code.
 pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
-    let what = format!("{}: could not bring it about that {}", change.step, change.that);
+    let what = format!("{}: the fix failed; still not true: {}", change.step, change.that);
     let error = Error::new(Kind::Failed, what);
     if let Some(hint) = said.iter().rev().find_map(|line| of(line.strip_prefix(BY_HAND)?)) {
         let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));

@@ -55,7 +55,7 @@ pub(super) fn taints(node: &Node) -> Vec<Taint> {
     node.taints.clone().unwrap_or_else(kubeadms)
 }
 
-/// What we are to see to, a line each.
+/// The labels and taints that are ours, a line each.
 fn ours(node: &Node) -> Vec<String> {
     let labels = labels(node).into_iter().map(|(key, value)| format!("label {key}={value}"));
     let taints = taints(node).into_iter().map(|taint| format!("taint {taint}"));

@@ -128,7 +128,7 @@ fn enter(cx: &Cx) -> Result<Sh> {
     let documents = if seed { kubeadm::init(cx, true)? } else { kubeadm::join(cx)? };
     let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
     let look = Sh::raw(if seed { "" } else { ENTERED });
-    // The kubelet of a worker is all there is to it; of a control plane kubeadm has to see to the rest.
+    // The kubelet of a worker is all there is to it; of a control plane kubeadm does the rest.
     let entered = Sh::raw(match cx.node.is_control_plane() {
         true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
         false => ":",

@@ -145,7 +145,7 @@ pub(super) fn silent(node: &Node, answer: &str, what: &str) -> Vec<Misfit> {
         return vec![];
     }
     let error = Error::new(Kind::Refused, what).heard(lines.join("\n")).hint(
-        "see to the machine's way out: its DNS, its route, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
+        "check the machine's way out: its DNS, its route, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
     );
     vec![misfit(node, error)]
 }

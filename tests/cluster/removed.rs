@@ -112,7 +112,7 @@ fn refused(world: &World) {
 fn budget(world: &World) {
     spread(world, 3);
     let ended = remove(world, "w2", &["--drain-timeout", "8"]);
-    ended.refused(7, "m1", &["removal: could not bring it about", "disruption budget"]);
+    ended.refused(7, "m1", &["removal: the fix failed", "disruption budget"]);
     assert!(is_cordoned(world, "w2") && !on(world, "w2").is_empty());
     assert!(world.lab.machine("w2").has("/etc/kubernetes/kubelet.conf"), "its machine is left alone");
     no_spread(world);

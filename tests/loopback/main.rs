@@ -280,7 +280,7 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
     reads("error-stuck", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
-    assert_eq!(error.what, "toy: stuck: it is still not so that the switch is on");
+    assert_eq!(error.what, "toy: the fix had no effect; still not true: the switch is on");
     assert_eq!(error.cause, ["it has: off", "wanted: on"]);
     assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the others go on");
 }
@@ -293,7 +293,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     let outcome = fleet.apply().await;
     reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
-    assert_eq!(error.what, "toy: could not bring it about that the switch is on");
+    assert_eq!(error.what, "toy: the fix failed; still not true: the switch is on");
     assert_eq!(error.cause, ["exit 3, after these words:", "| it is jammed"]);
 }
 
@@ -612,7 +612,7 @@ async fn no_secret_is_ever_shown() {
     shows_none(&second.shown, &secrets);
     std::fs::remove_file(fleet.machine("m1").path("bin/mv")).unwrap();
     let third = fleet.apply().await;
-    assert!(third.left.iter().any(|error| error.what.contains("stuck")), "{}", third.shown);
+    assert!(third.left.iter().any(|error| error.what.contains("had no effect")), "{}", third.shown);
     shows_none(&third.shown, &secrets);
     // And the plan of the real steps.
     fleet.stages = STAGES;

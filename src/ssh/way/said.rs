@@ -40,7 +40,7 @@ pub(super) async fn said(program: &Path, config: Option<&Path>, asked: &Asked) -
     let failed = |why: String| {
         Error::new(Kind::Local, format!("your ssh cannot tell the way to {}", asked.host))
             .heard(why)
-            .hint(format!("ssh -G {} has to work: see to your ssh_config", asked.host))
+            .hint(format!("ssh -G {} has to work: correct your ssh_config", asked.host))
     };
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(output) => output.map_err(|error| failed(error.to_string()))?,
