@@ -302,7 +302,7 @@ pub fn real(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
     let mut triples = ended.triples(kind);
     // An API server that restarts is missing from its Service for a moment.
     let restarts = triples.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
-    triples.retain(|triple| !is_consequence(triple) && !(restarts && triple.1 == "services"));
+    triples.retain(|triple| !(is_consequence(triple) || (restarts && triple.1 == "services")));
     triples
 }
 
