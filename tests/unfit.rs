@@ -126,7 +126,7 @@ impl Played {
             ("packages", "sources_dead |", "versions 1.36.2-1.1 1.36.3-1.1\ncontainerd 1.7.24~ds1-6+b4\n"),
             ("registries", "/v2/", ""),
             ("endpoint", "getent ahosts", ""),
-            ("fsync", ".ironstrap-XXXXXX", "1.2 500\n"),
+            ("fsync", "conv=notrunc,fdatasync", "1.2 500\n"),
             ("key", "Release.key", include_str!("keys/kubernetes.asc")),
         ];
         for (what, mark, fine) in all.into_iter().filter(|(_, mark, _)| script.contains(mark)) {
