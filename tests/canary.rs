@@ -354,6 +354,7 @@ const REAL: &[&str] = &[
     "head",
     "mkdir",
     "mktemp",
+    "od",
     "printf",
     "sed",
     "seq",
