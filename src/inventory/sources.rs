@@ -1,8 +1,6 @@
 //! Where things are fetched from: registries, packages, proxies.
 
 use ipnet::IpNet;
-use toml::Spanned;
-use toml::de::DeValue;
 
 use super::doubt::{URL_LOGIN, password_from};
 use super::files::Folder;
@@ -101,10 +99,6 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
 fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Option<Login> {
     let (user, file, written) = (table.text("user"), table.text("password-file"), table.text("password"));
     written.iter().for_each(|written| mistakes.hide(&written.at));
-    // What is behind a : is a password, as in a URL. What is no text can have one, too.
-    let may_have_password =
-        |user: &&Spanned<DeValue>| user.get_ref().as_str().is_none_or(|user| user.contains(':'));
-    table.value("user").filter(may_have_password).iter().for_each(|user| mistakes.hide(&user.span()));
     // What is no file may be the password itself.
     let is_password = |file: &Text| !file.is.contains('/') && !folder.path(file.is).exists();
     let is_password = file.as_ref().is_some_and(is_password);
