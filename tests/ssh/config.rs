@@ -255,7 +255,7 @@ async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
             keys_alone,
             false,
             "cannot log in as root: nothing that was tried was enough",
-            "password: not tried, in your ssh_config PasswordAuthentication is no",
+            "password login: not tried, in your ssh_config PasswordAuthentication is no",
             &["publickey"][..],
         ),
         (
@@ -283,7 +283,7 @@ async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
             "BatchMode yes",
             false,
             "cannot log in as root: nothing that was tried was enough",
-            "password: not tried, in your ssh_config BatchMode is yes",
+            "password login: not tried, in your ssh_config BatchMode is yes",
             &["publickey"],
         ),
         (

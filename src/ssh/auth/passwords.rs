@@ -32,7 +32,7 @@ impl Login<'_> {
             [(MethodKind::Password, "password"), (MethodKind::KeyboardInteractive, "keyboard-interactive")]
         {
             if let Some(why) = self.forbids(method).filter(|_| taken.contains(&method)) {
-                self.seen.tried.push(format!("{label}: not tried, in your ssh_config {why}"));
+                self.seen.tried.push(tried(label, &format!("not tried, in your ssh_config {why}")));
             }
         }
         if self.may(MethodKind::Password) {
