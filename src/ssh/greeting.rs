@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial::Duplex;
-use crate::secret::clean;
+use crate::secret::{beginning, clean};
 
 /// So many bytes of an answer are kept, and so many characters of its first line shown.
 const KEPT: usize = 1024;
@@ -42,7 +42,7 @@ impl Heard {
             return None;
         }
         let first = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-        Some(clean(first).chars().take(LONGEST).collect())
+        Some(beginning(&clean(first), LONGEST))
     }
 
     fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
@@ -112,6 +112,11 @@ mod tests {
             assert_eq!(heard(bytes).stranger().as_deref(), line, "{bytes:?}");
         }
         assert_eq!(heard(&[b'a'; 500]).stranger().map(|line| line.len()), Some(LONGEST));
+        // A secret across the place where the line is cut.
+        let long = "cut-in-two-4711-of-a-greeting";
+        crate::secret::learn(long);
+        let line = heard(format!("{}{long}", "a".repeat(LONGEST - 8)).as_bytes()).stranger().unwrap();
+        assert!(!line.contains("cut-in"), "{line}");
         assert_eq!(heard(b"Exceeded MaxStartups\r\n").first_line().as_deref(), Some("Exceeded MaxStartups"));
     }
 }
