@@ -1,7 +1,7 @@
 //! The program as a user meets it: what it prints where, and how it ends. No machine is asked.
 
 // clippy sees no test in what the tests share.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -540,4 +540,22 @@ fn a_log_opens_with_a_command_line_without_secrets() {
     let log = fs::read_to_string(dir.path().join("run.log")).unwrap();
     assert!(log.contains("plan -i demo.toml --log run.log --password-command [secret]\n"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+/// The pages show a cluster of the README's first command.
+#[test]
+fn the_pages_show_as_many_checks_as_the_first_inventory_has() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let new = readme.lines().find_map(|line| line.strip_prefix("ironstrap new ")).unwrap();
+    let machines: Vec<&str> = new.split_whitespace().take_while(|word| *word != "#").collect();
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &[&["new"], &machines[..]].concat()).status.success());
+    let checked = run(dir.path(), &["check", "-i", "demo.toml"]);
+    let said = text(&checked.stdout) + &text(&checked.stderr);
+    let (_, checks) = said.split_once("1.36.3, ").unwrap_or_else(|| panic!("{said}"));
+    let checks = checks.split(' ').next().unwrap();
+    let drift = fs::read_to_string("docs/drift.md").unwrap();
+    for (page, text) in [("README.md", readme), ("docs/drift.md", drift)] {
+        assert!(text.contains(&format!(" of {checks} things are")), "{page} shows {checks} checks");
+    }
 }
