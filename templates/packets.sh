@@ -120,20 +120,25 @@ pods_of() {
       }'
 }
 
-# find_policed: sets `policed` to the namespaces that have a NetworkPolicy.
+# find_policed: sets `policed` to the namespaces that have a NetworkPolicy. Fails where the API server does not say.
 find_policed() {
-  policed=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null |
-    fields metadata.namespace | sed -n 's/^metadata\.namespace\t//p' | sort -u | tr '\n' ' ') || policed=
+  policies=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null) || return 1
+  policed=$(printf '%s\n' "$policies" | fields metadata.namespace | sed -n 's/^metadata\.namespace\t//p' | sort -u | tr '\n' ' ')
 }
 
 # unless_policed SAID NODE...: SAID, which `packets` said. Where a pod is silent in it, a NetworkPolicy may be why: then pods of
 # namespaces without one are asked, and a node that has no such pod is left out.
 unless_policed() {
+  policed=
   case "
 $1" in
   *"
-pod:"*' silent'*) find_policed ;;
-  *) policed= ;;
+pod:"*' silent'*)
+    if ! find_policed; then
+      printf '%s\n' "$1" | grep -v '^pod:' || :
+      echo 'pods unknown: cannot read NetworkPolicies'
+      return 0
+    fi ;;
   esac
   if [ -z "$policed" ]; then printf '%s\n' "$1"; return 0; fi
   printf '%s\n' "$1" | grep -v '^pod:' || :

@@ -126,7 +126,9 @@ ask_made() {
     from_within=$said within=
   fi
   silent='' policed=''
-  case $from_here$from_within in *' silent'*) find_policed ;; esac
+  case $from_here$from_within in
+  *' silent'*) find_policed || { echo 'packets: not checked: cannot read NetworkPolicies'; return 0; } ;;
+  esac
   case " $policed" in *' kube-system '*)
     echo 'packets: not checked: kube-system has a NetworkPolicy, which may forbid the answer'
     return 0

@@ -265,6 +265,11 @@ fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
             let script = format!("unless_policed 'dns reached\n{silent}' w1 w2");
             assert_eq!(run(shell, &[], &stands, &script), (true, says.into()), "{shell}: {silent}");
         }
+        // Without an answer, a silent pod is no proof of anything either.
+        let script = "unless_policed 'dns reached\npod:w1 silent' w1 w2";
+        let said = run(shell, &[], "kubectl() { return 1; }", script);
+        let unknown = "dns reached\npods unknown: cannot read NetworkPolicies\n";
+        assert_eq!(said, (true, unknown.into()), "{shell}");
     }
 }
 
