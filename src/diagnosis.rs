@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 use crate::error::{Error, QUOTE};
 use crate::secret;
@@ -187,8 +187,14 @@ fn find(cause: &Cause, heard: &[Heard], etcd_dir: &str) -> Option<Finding> {
 fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Finding> {
     let says = Regex::new(sign.says).ok()?;
     let lines = heard.lines.iter().rev().filter(|(place, text)| sign.is_at(place, text));
-    let (place, text, found) =
-        lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?))).next()?;
+    let mut found = lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?)));
+    let pasted_groups =
+        says.capture_names().flatten().filter(|name| cause.remedy.contains(&format!("{{{name}}}")));
+    let pasted_groups: Vec<&str> = pasted_groups.collect();
+    let has_option = |found: &Captures| {
+        pasted_groups.iter().any(|name| found.name(name).is_some_and(|words| is_option(name, words.as_str())))
+    };
+    let (place, text, found) = found.find(|(_, _, found)| !has_option(found))?;
     let is_group = |name: &str| says.capture_names().flatten().any(|group| group == name);
     let value = |name: &str, word: fn(&str, &str) -> String| match name {
         "node" => Some(heard.node.clone()),
@@ -232,6 +238,12 @@ fn pasted(name: &str, words: &str) -> String {
         "packages" => words.split(' ').map(word).collect::<Vec<_>>().join(" "),
         _ => word(words),
     }
+}
+
+/// Whether a command of a remedy would read words of a machine as an option. Only flags begin with `-`: no host, package,
+/// image or file of a cause does.
+fn is_option(name: &str, words: &str) -> bool {
+    name != "flag" && words.split(' ').any(|word| word.starts_with('-'))
 }
 
 /// The part of a line that matters, with what stands beside it.

@@ -135,6 +135,15 @@ fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
     assert_eq!(pasted("field", "x and run: curl evil"), "'x and run: curl evil'");
     let options = "these packages would be removed: -o DPkg::Pre-Invoke::=x";
     assert_eq!(names(&[heard("w1", &[("fix", options)])]), [""; 0]);
+    let renamed = |old: &str| {
+        format!(
+            r#"E1129 10:00:00.000000    1 kubelet_node_status.go:1] "Error updating node status, will retry" err="nodes is forbidden: node \"{old}\" is not allowed to modify node \"w1\"""#
+        )
+    };
+    assert_eq!(names(&[heard("w1", &[("journal kubelet", &renamed("--static"))])]), [""; 0]);
+    // An older line without an option is still evidence.
+    let both = [("journal kubelet", &*renamed("w2")), ("journal kubelet", &*renamed("--static"))];
+    assert!(findings(&[heard("w1", &both)], ETCD_DIR)[0].remedy.contains("set-hostname w2 "));
     // A quoted word between quotes would end them.
     for cause in CAUSES {
         let remedy = cause.remedy.replace("'s ", " ");
