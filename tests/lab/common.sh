@@ -12,6 +12,14 @@ NET=198.18.0
 say() { printf '%s\n' "$*" >&2; }
 die() { say "lab: $*"; exit 1; }
 
+# room GIB: fails where the lab's file system has less free space. Machines that find it full fail later, in many ways.
+room() {
+  local free
+  free=$(df --output=avail -B1M "$LAB" | tail -n 1)
+  ((free >= $1 * 1024)) ||
+    die "$LAB has $((free / 1024)) GiB free, and the lab needs $1: delete something, or name another folder in IRONSTRAP_LAB"
+}
+
 # held LOCK COMMAND…: runs a command of the lab while nobody else holds the lock. What it leaves
 # running must run alone, or the lock would stay with it.
 held() {

@@ -325,6 +325,7 @@ reachable() {
 up() {
   local pair
   mkdir -p "$LAB/machines"
+  [[ -n $(machines) ]] || room 10
   identity
   network
   services

@@ -86,6 +86,7 @@ vm_on() {
 
 vm_up() {
   mkdir -p "$LAB/qemu"
+  [[ -f $LAB/qemu/disk.img ]] || room 6
   identity
   [[ -f $LAB/hostkeys/$VM ]] || trust "$VM" "$VM"
   [[ -f $LAB/qemu/disk.img ]] || vm_disk
