@@ -38,15 +38,16 @@ up() {
 # an image ever more rarely (kubernetes.io, "Images"), so a pod without its image is made again once: the image may be there
 # by now. A pod without a node, or that the API server refuses, gets time, for nodes and quotas come back. Of a refused pod
 # only the newest ReplicaSet counts, because its controller alone writes its status. Every kubelet and many tenants may write
-# an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait for those goes on.
+# an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait for those goes on. A DaemonSet makes a pod for
+# each Node of the cluster. A pod for a Node that is not one of $rollout_nodes, or is gone, says nothing of those.
 stuck() {
   stuck_since=${patient_since:-$(date +%s)}
-  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\n"}{end}') || return 1
+  stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\t"}{.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[*].matchFields}{"\n"}{end}') || return 1
   stuck_sets=
   case $2 in Deployment/*)
     stuck_sets=$(kubectl -n "$1" get replicasets -o 'jsonpath={range .items[*]}set{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.creationTimestamp}{"\t"}{.status.conditions[?(@.type=="ReplicaFailure")]}{"\n"}{end}') || return 1 ;;
   esac
-  stuck_said=$(printf '%s\n' "$stuck_sets" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" \
+  stuck_said=$(printf '%s\n' "$stuck_sets" "$stuck_pods" | awk -F '\t' -v namespace="$1" -v object="$2" -v nodes="${rollout_nodes-}" \
     -v waited=$(($(date +%s) - stuck_since)) -v since="$(date -u -d "@$stuck_since" +%Y-%m-%dT%H:%M:%SZ)" "$OWNER"'
     function field(json, name) {
       if (!match(json, "\"" name "\":\"([^\"\\\\]|\\\\.)*\"")) return ""
@@ -55,9 +56,16 @@ stuck() {
       return json
     }
     function message(json) { return field(json, "message") == "" ? json : field(json, "message") }
+    # The node that a DaemonSet made its pod for (kubernetes, pkg/controller/daemon/util, `ReplaceDaemonSetPodNodeNameNodeAffinity`).
+    function is_of_others(json) {
+      if (object !~ /^DaemonSet\// || !match(json, /"key":"metadata.name","operator":"In","values":\["[^"]*"\]/)) return 0
+      json = substr(json, RSTART, RLENGTH - 2)
+      sub(/^.*"/, "", json)
+      return !index(" " nodes " ", " " json " ")
+    }
     # A kubelet may write the status of the pods on its own node, so a pod that has a node was scheduled.
     function reason() {
-      if ($8 == "" && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
+      if ($8 == "" && !is_of_others($9) && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
       if ($5 ~ /"reason":"(ErrImageNeverPull|InvalidImageName)"/ ||
         $5 ~ /"reason":"(ErrImagePull|ImagePullBackOff)"/ && $5 ~ /: not found|pull access denied|401 Unauthorized|403 Forbidden/)
         return $4 " pod " namespace "/" $3 " has no image: " message($5)
@@ -68,7 +76,7 @@ stuck() {
       return "- no pod of " object " in " namespace " is let in: " message(json)
     }
     $1 == "set" && NF == 4 && owner($2) == object && $3 > set_made { set_made = $3; no = refused($4) }
-    $1 != "pod" || NF != 8 || owner($2) != object { next }
+    $1 != "pod" || NF != 9 || owner($2) != object { next }
     # Pods of earlier versions of a Deployment stay until the newest can start, and may be stuck for another reason.
     $7 > made { made = $7; by = $2 }
     reason() { why[$2] = reason() }

@@ -128,11 +128,16 @@ fn a_stranger_is_not_waited_for() {
 /// Waits for Deployment net/web with a cluster that has this pod and this ReplicaSet of it, for so many seconds already, while
 /// somebody writes events; the status of each of two tries, and what they said and asked.
 fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
+    waits_for_a("Deployment", pod, set, seconds)
+}
+
+/// The same for `web` of another kind.
+fn waits_for_a(kind: &str, pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
     let cluster = common::lab();
     let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
-    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "Deployment", "net", "web")]);
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", kind, "net", "web")]);
     let forged = r#"event\tReplicaSet/web-77f\t2999-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
     let head = format!(
         "exec 3>&1\nset -u\nuid=1 patient_since=$(($(date +%s) - {seconds}))\n\
@@ -152,7 +157,7 @@ fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
 fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
     let pod = |reason: &str, why: &str| {
         format!(
-            r#"pod\t{}\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1"#,
+            r#"pod\t{}\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1\t"#,
             owner("ReplicaSet/web-77f")
         )
     };
@@ -163,7 +168,8 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
             "deleted web-77f-x\npod net/web-77f-x has no image: no \"web:9\": web:9: not found\n"
         );
     }
-    let older = pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace("\\tw1", "\\tw1\\n");
+    let older =
+        pod("ErrImagePull", "web:9: not found").replace("-77f", "-66e").replace("\\tw1\\t", "\\tw1\\t\\n");
     for pod in [
         older.replace("2026", "2025") + &pod("ContainerCreating", "").replace("$uid", "3"),
         pod("ImagePullBackOff", "connection refused"),
@@ -182,7 +188,7 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
 fn no_owner_of_a_tenants_pod_forges_another_pod() {
     let pod = |by: &str, name: &str, waiting: &str| {
         format!(
-            r"pod\t{}\t{name}\t1\t{waiting}\t\t2026-11-28T21:00:00Z\tw1\n",
+            r"pod\t{}\t{name}\t1\t{waiting}\t\t2026-11-28T21:00:00Z\tw1\t\n",
             owner(by).replace('\\', r"\\")
         )
     };
@@ -200,8 +206,9 @@ fn no_owner_of_a_tenants_pod_forges_another_pod() {
 
 #[test]
 fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
-    let pod = r#"pod\tOWNER\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\t"#;
+    let pod = r#"pod\tOWNER\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\tNODE\t"#;
     let pod = pod.replace("OWNER", &owner("ReplicaSet/web-77f"));
+    let (running, pod) = (pod.replace("NODE", "w1"), pod.replace("NODE", ""));
     let pod = pod.as_str();
     let set = r#"set\tOWNER\t2026-11-28T21:00:00Z\t{"lastTransitionTime":"2001-01-01T00:00:00Z","message":"pods \\"web-77f-\\" is forbidden: no","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}"#;
     let set = set.replace("OWNER", &owner("Deployment/web"));
@@ -224,12 +231,38 @@ fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait
     let newer = format!(r"set\t{}\t2026-11-28T22:00:00Z\t", owner("Deployment/web"));
     for (pod, set) in [
         // A kubelet says that of a pod which it has.
-        (format!("{pod}w1"), String::new()),
+        (running, String::new()),
         (String::new(), set.replace("\"True\"", "\"False\"")),
         (String::new(), set.replace(r#""name":"web""#, r#""name":"other""#)),
         (String::new(), format!("{fresh}\\n{newer}")),
     ] {
         assert!(waits_for(&pod, &set, 60).iter().all(|(ended, _)| ended == "1 1"), "{pod}{set}");
+    }
+}
+
+/// A DaemonSet makes a pod for each Node, also for one that the inventory does not have, and for one that is gone by now.
+#[test]
+fn a_pod_for_a_node_of_others_ends_no_wait() {
+    let pod = |kind: &str, node: &str| {
+        let owner = owner(&format!("{kind}/web"));
+        let fields = format!(r#"[{{"key":"metadata.name","operator":"In","values":["{node}"]}}]"#);
+        let scheduled = r#"{"message":"0/4 nodes are available","reason":"Unschedulable"}"#;
+        format!(r"pod\t{owner}\tweb-x\t1\t\t{scheduled}\t2026-11-28T21:00:00Z\t\t{fields}")
+    };
+    for (kind, node, ended) in [
+        ("DaemonSet", "w1", "76 76"),
+        ("DaemonSet", "x9", "1 1"),
+        ("DaemonSet", "w", "1 1"),
+        // Of other pods only their authors know which node they are for.
+        ("StatefulSet", "x9", "76 76"),
+    ] {
+        for (is, said) in waits_for_a(kind, &pod(kind, node), "", 60) {
+            assert_eq!(is, ended, "{kind} {node}: {said}");
+        }
+        assert!(
+            waits_for_a(kind, &pod(kind, node), "", 10).iter().all(|(is, _)| is == "1 1"),
+            "{kind} {node}"
+        );
     }
 }
 

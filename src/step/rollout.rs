@@ -73,7 +73,9 @@ pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
             workers
         )
     };
-    FUNCTIONS + Sh::join("\n", running.iter().map(wait))
+    let nodes: Vec<&str> = cx.cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+    let nodes = sh!("rollout_nodes={nodes}\n", nodes = nodes.join(" "));
+    FUNCTIONS + nodes + Sh::join("\n", running.iter().map(wait))
 }
 
 /// The nodes that lines of that shell find a fault of, and what is wrong there.
