@@ -16,7 +16,7 @@ pub mod predicted;
 mod registries;
 
 pub use coredns::CoreDns;
-pub use registries::{Login, Registry, authority, direct};
+pub use registries::{Login, Registry, authority, direct, image_name, image_parts, registry_of};
 
 /// A whole cluster, as its inventory means it.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ mod refusals;
 pub use refusals::{changed_role, foreign, refusals, stranger};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
@@ -47,6 +48,10 @@ pub struct Fleet {
     pub unmended: BTreeSet<String>,
     /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
     pub kubelets: BTreeMap<String, i64>,
+    /// What the API server was told by kubelets that it asked for their settings: JSON, or words of an error.
+    pub kubelets_run: BTreeMap<String, Arc<str>>,
+    /// Those of them that were asked before this run last changed something.
+    pub kubelets_stale: BTreeSet<String>,
     /// The signing key of the Kubernetes repository that machines are to have, where one was seen.
     pub package_key: Option<Keys>,
     /// The text of it that a machine was shown in this run, by the machine's name.
@@ -86,6 +91,8 @@ impl Fleet {
                 .iter()
                 .filter_map(|(name, m)| Some((name.to_string(), m.kubelet_since()?)))
                 .collect(),
+            kubelets_run: BTreeMap::new(),
+            kubelets_stale: BTreeSet::new(),
             package_key: None,
             shown_keys: BTreeMap::new(),
             seed,
@@ -101,8 +108,11 @@ impl Fleet {
         let package_key = self.package_key.clone();
         // What one machine was shown never replaces what another one has.
         let shown = self.shown_keys.get_key_value(name).map(|(name, keys)| (name.clone(), keys.clone()));
+        let runs = self.kubelets_run.get_key_value(name).map(|(name, said)| (name.clone(), said.clone()));
         Fleet {
             shown_keys: shown.into_iter().collect(),
+            kubelets_run: runs.into_iter().collect(),
+            kubelets_stale: self.kubelets_stale.get(name).cloned().into_iter().collect(),
             seed: self.seed.clone(),
             exists: self.exists,
             unregistered,

@@ -108,6 +108,8 @@ pub struct Member<S> {
     answers: Vec<Answer>,
     /// The signing key of the Kubernetes repository in its file; `None` where there is none.
     keys: Option<Keys>,
+    /// What kubelets told its API server of their settings.
+    kubelets: BTreeMap<String, Arc<str>>,
     /// Its API server had an answer to every question about the cluster.
     api_answers: bool,
     /// To `looks`, in their order; empty before the machine has answered.
@@ -196,6 +198,7 @@ impl<S: Shell> Fleetwork<S> {
                 member.looked = member.answers.split_off(member.asks.len());
                 member.api_answers = member.hears_the_api();
                 member.keys = member.package_keys();
+                member.kubelets = member.told_by_kubelets();
                 member.work.calm = None;
                 member.clock = said.clock;
             }
@@ -230,6 +233,11 @@ impl<S: Shell> Fleetwork<S> {
         fleet.ranges.clone_from(&self.ranges);
         let latest = OffsetDateTime::now_utc().unix_timestamp() + CLOCKS_WITHIN_SECONDS as i64;
         fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
+        for member in &self.members {
+            fleet.kubelets_run.extend(member.kubelets.clone());
+            let is_stale = member.work.asked_after < self.fixes;
+            fleet.kubelets_stale.extend(member.kubelets.keys().filter(|_| is_stale).cloned());
+        }
         let given_up = self.members.iter().filter(|member| member.left.is_some());
         fleet.shown_keys.clone_from(&self.shown);
         fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());

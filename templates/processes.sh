@@ -226,7 +226,7 @@ kubelet_as_given() {
   return 1
 }
 
-# local_asks: sets $local_asks to questions for `packets`: how the kubelet and kube-proxy are, and in which mode kube-proxy runs.
+# local_asks: sets $local_asks to questions for `packets`: how the kubelet and kube-proxy are, and what kube-proxy runs with.
 # They answer where their files say.
 local_asks() {
   local_asks=
@@ -253,7 +253,7 @@ local_asks() {
     loopback "${health%:*}"
     local_asks="$local_asks proxy $address http:${health##*:}/livez"
     loopback "${metrics%:*}"
-    local_asks="$local_asks proxy-mode $address http:${metrics##*:}/proxyMode"
+    local_asks="$local_asks proxy-mode $address http:${metrics##*:}/proxyMode proxy-settings $address json:${metrics##*:}/configz"
     break
   done
 }
@@ -312,4 +312,18 @@ proxy_mode_again() {
   ! runs_in "$2" 2>/dev/null || return 0
   delete_pods "$1" kube-system k8s-app=kube-proxy
   patiently runs_in "$2"
+}
+
+# has_restarted OLD: kube-proxy runs, not as the processes OLD, and answers.
+has_restarted() {
+  new=$(daemon kube-system_kube-proxy kube-proxy)
+  if [ -z "$new" ] || [ "$new" = "$1" ]; then echo "kube-proxy has not started again" >&2; return 1; fi
+  answers_well proxy-settings
+}
+
+# proxy_settings_again NODE: has kube-proxy read its ConfigMap again.
+proxy_settings_again() {
+  before=$(daemon kube-system_kube-proxy kube-proxy)
+  delete_pods "$1" kube-system k8s-app=kube-proxy
+  patiently has_restarted "$before"
 }

@@ -130,7 +130,7 @@ fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
 /// A cluster whose only images are those of registry.k8s.io, with these tables of registries.
 fn with_registries(tables: &str) -> Cluster {
     let text = format!(
-        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\nnetwork = 'none'\n{tables}\
+        "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\nnetwork = 'none'\n[kubeadm.proxy]\ndisabled = true\n{tables}\
          [nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n"
     );
     inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))

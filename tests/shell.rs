@@ -9,6 +9,8 @@ mod common;
 mod diagnose;
 #[path = "shell/files.rs"]
 mod files;
+#[path = "shell/images.rs"]
+mod images;
 #[path = "shell/lease.rs"]
 mod lease;
 #[path = "shell/packages.rs"]

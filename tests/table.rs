@@ -109,6 +109,8 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         unregistered: all.clone(),
         unserved: all.clone(),
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
+        kubelets_run: all.iter().map(|name| (name.clone(), "{}".into())).collect(),
+        kubelets_stale: all.clone(),
         ranges: BTreeSet::new(),
         strangers: ["stranger".to_string()].into(),
         given_up: all.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Cluster;
+use super::{Cluster, Network};
 use crate::secret::SecretText;
 
 /// Where images of one registry are pulled from.
@@ -40,6 +40,29 @@ pub fn authority(url: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
+/// The registry that an image is named after.
+pub fn registry_of(image: &str) -> &str {
+    let first = image.split('/').next().unwrap_or_default();
+    if first.contains(['.', ':']) { first } else { "docker.io" }
+}
+
+/// What a registry calls the image, and its tag or digest.
+pub fn image_parts(image: &str) -> (String, &str) {
+    let name = image.strip_prefix(registry_of(image)).map_or(image, |rest| rest.trim_start_matches('/'));
+    let (name, reference) =
+        name.rsplit_once('@').unwrap_or_else(|| name.rsplit_once(':').unwrap_or((name, "latest")));
+    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
+    let is_library = registry_of(image) == "docker.io" && !name.contains('/');
+    (if is_library { format!("library/{name}") } else { name.into() }, reference)
+}
+
+/// The image by the name that containerd's CRI plugin keeps it under (distribution/reference, `ParseDockerRef`).
+pub fn image_name(image: &str) -> String {
+    let (repository, reference) = image_parts(image);
+    let separator = if reference.contains(':') { '@' } else { ':' };
+    format!("{}/{repository}{separator}{reference}", registry_of(image))
+}
+
 impl Registry {
     /// The registry is its own only mirror.
     pub fn is_direct(&self) -> bool {
@@ -48,11 +71,61 @@ impl Registry {
 }
 
 impl Cluster {
+    /// The images that every node runs.
+    pub fn node_images(&self) -> Vec<String> {
+        let mut images = vec![self.pause_image()];
+        if self.has_addon("proxy") {
+            images.push(format!("{}/kube-proxy:v{}", self.image_repository, self.kubernetes));
+        }
+        if let Network::Flannel(flannel) = &self.network {
+            images.extend([&flannel.image, &flannel.plugin].map(String::clone));
+        }
+        images
+    }
+
+    /// What the inventory says of a registry, by its name or for all.
+    pub fn registry(&self, host: &str) -> Option<&Registry> {
+        let named = |name: &str| self.registries.iter().find(|registry| registry.host == name);
+        named(host).or_else(|| named("_default"))
+    }
+
     /// The logins by the host that containerd sends them to, whichever registry's images it asks there for.
     pub fn registry_logins(&self) -> BTreeMap<&str, &Login> {
         let logins = self.registries.iter().filter_map(|registry| Some((registry, registry.login.as_ref()?)));
         logins
             .flat_map(|(registry, login)| registry.mirrors.iter().map(move |url| (authority(url), login)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_the_name_that_containerd_gives_it() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (image, name) in [
+            ("nginx", "docker.io/library/nginx:latest".to_string()),
+            ("flannel/flannel:v1", "docker.io/flannel/flannel:v1".to_string()),
+            ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10".to_string()),
+            ("localhost:5000/a/b:c", "localhost:5000/a/b:c".to_string()),
+            (&format!("quay.io/a:v1@{digest}"), format!("quay.io/a@{digest}")),
+        ] {
+            assert_eq!(image_name(image), name);
+        }
+    }
+
+    #[test]
+    fn an_image_is_asked_for_by_the_name_that_its_registry_gives_it() {
+        for (image, repository, reference) in [
+            ("registry.k8s.io/pause:3.10", "pause", "3.10"),
+            ("r.example.com:5000/k8s/pause:3.10", "k8s/pause", "3.10"),
+            ("docker.io/flannel/flannel:v1", "flannel/flannel", "v1"),
+            ("docker.io/nginx:1", "library/nginx", "1"),
+            ("ghcr.io/a/b:1@sha256:ab", "a/b", "sha256:ab"),
+        ] {
+            assert_eq!(image_parts(image), (repository.to_string(), reference), "{image}");
+        }
     }
 }

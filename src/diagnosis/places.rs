@@ -20,7 +20,7 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("event", &[]),
 ];
 /// The names of the units that fixes run as. The name of a log has the run behind it.
-pub const LOGS: [&str; 5] = ["control-plane", "drain", "kubeadm", "kubelet", "runtime"];
+pub const LOGS: [&str; 6] = ["control-plane", "drain", "images", "kubeadm", "kubelet", "runtime"];
 
 /// Whether the script prints lines with this place.
 pub(super) fn is_known(place: &str) -> bool {

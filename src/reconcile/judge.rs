@@ -2,6 +2,7 @@
 //! it is `apply`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -15,7 +16,7 @@ use crate::plan::{self, Change, State};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
-use crate::steps::{PACKAGE_KEY, Stage, Via};
+use crate::steps::{PACKAGE_KEY, Stage, Via, settings};
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -226,6 +227,14 @@ impl<S> Member<S> {
         let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| is_about_keys(ask));
         let Some((_, Answer::Said(text))) = answers.next() else { return None };
         Keys::read(text).ok()
+    }
+
+    /// What kubelets told the API server here of their settings. Only control planes of the inventory ask.
+    pub(super) fn told_by_kubelets(&self) -> BTreeMap<String, Arc<str>> {
+        let mut answers =
+            self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| settings::is_about_kubelets(ask));
+        let Some((_, Answer::Said(text))) = answers.next() else { return BTreeMap::new() };
+        settings::lines(text).map(|(node, said)| (node.to_string(), said.into())).collect()
     }
 
     /// All Nodes that the API named here, each with its ranges of pods.

@@ -121,6 +121,7 @@ impl<S: Shell> Fleetwork<S> {
                 machine: None,
                 answers: vec![],
                 keys: None,
+                kubelets: BTreeMap::new(),
                 api_answers: false,
                 looked: vec![],
                 clock: 0.0,

@@ -23,9 +23,11 @@ mod pki;
 pub mod preflight;
 mod processes;
 mod programs;
+mod running;
 mod runtime;
 mod services;
 pub mod serving;
+pub mod settings;
 mod static_pods;
 mod swap;
 mod uploads;
@@ -125,7 +127,13 @@ pub const STAGES: &[Stage] = &[
         needs: Needs::Nothing,
         steps: &[nodes::STEP, serving::STEP, labels::STEP, addons::STEP],
     },
-    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[packets::STEP] },
+    Stage {
+        name: "packets",
+        on: On::Every,
+        via: Via::Node,
+        needs: Needs::Rest,
+        steps: &[packets::STEP, settings::STEP],
+    },
 ];
 
 impl Stage {

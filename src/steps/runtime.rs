@@ -9,6 +9,8 @@ use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 use crate::steps::programs;
 use crate::template;
 
+mod images;
+
 pub const STEP: Step = Step {
     name: "runtime",
     why: "containers need a runtime that shares one cgroup tree with systemd and the kubelet",
@@ -65,6 +67,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .is(understood(cluster))
             .nothing_to_undo("it is checked, not changed"),
     );
+    wants.push(images::want(cluster));
     Ok(wants)
 }
 

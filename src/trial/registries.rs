@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::cluster::{Cluster, Network, Node, Registry, authority, direct};
+use crate::cluster::{Cluster, Node, Registry, authority, direct, image_parts, registry_of};
 use crate::fleet::identity::Misfit;
 use crate::shell::{REGISTRY, Sh, sh};
 use crate::step::Ask;
@@ -26,13 +26,11 @@ answers() {
 "#;
 
 /// The images of every node, by the registry that they are named after.
-fn images(cluster: &Cluster) -> BTreeMap<&str, Vec<String>> {
-    let mut all = vec![(host(&cluster.image_repository), cluster.pause_image())];
-    if let Network::Flannel(flannel) = &cluster.network {
-        all.extend([&flannel.image, &flannel.plugin].map(|image| (host(image), image.clone())));
+fn images(cluster: &Cluster) -> BTreeMap<String, Vec<String>> {
+    let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for image in cluster.node_images() {
+        images.entry(registry_of(&image).into()).or_default().push(image);
     }
-    let mut images: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    all.into_iter().for_each(|(host, image)| images.entry(host).or_default().push(image));
     images
 }
 
@@ -40,7 +38,7 @@ fn images(cluster: &Cluster) -> BTreeMap<&str, Vec<String>> {
 pub fn registries(cluster: &Cluster) -> Ask {
     let mut script = exports(cluster) + FETCH + REGISTRY + REGISTRIES + sites(cluster) + authorities(cluster);
     for (n, (name, images)) in images(cluster).into_iter().enumerate() {
-        let urls = urls(cluster, name);
+        let urls = urls(cluster, &name);
         let tries = urls
             .iter()
             .map(|(url, options)| sh!("answers {n} {url}{options}", n, url, options = Sh::raw(options)));
@@ -51,7 +49,7 @@ pub fn registries(cluster: &Cluster) -> Ask {
             none = format!("no {}", shown.join(" nor "))
         );
         let manifests =
-            images.iter().enumerate().map(|(i, image)| manifest(cluster, name, image, n * 10 + i));
+            images.iter().enumerate().map(|(i, image)| manifest(cluster, &name, image, n * 10 + i));
         script += sh!(
             "case \"$images\" in *{name}/*) ;; *) {answer} {manifests} ;; esac\n",
             name,
@@ -59,13 +57,14 @@ pub fn registries(cluster: &Cluster) -> Ask {
             manifests = Sh::join(" ", manifests)
         );
     }
-    script += "wait";
+    // One after the other, so that machines with the same answer give the same text.
+    script += "wait\ncat \"$d\"/manifest-*.said 2>/dev/null || :";
     Ask::Shell(script)
 }
 
 /// Asks for the manifest of one image, at one URL after the other.
 fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
-    let (repository, reference) = parts(image);
+    let (repository, reference) = image_parts(image);
     let tries = urls(cluster, host).into_iter().map(|(base, _)| {
         let url = format!("{base}{repository}/manifests/{reference}");
         match by_proxy(cluster, &base) {
@@ -79,7 +78,7 @@ fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
         }
     });
     sh!(
-        "( registry_at=\"$d/manifest-{n}\" registry_image={image}; { {tries}; } >\"$registry_at.said\" || cat \"$registry_at.said\" ) &",
+        "( registry_at=\"$d/manifest-{n}\" registry_image={image}; ! { {tries}; } >\"$registry_at.said\" || : >\"$registry_at.said\" ) &",
         n,
         image,
         tries = Sh::join(" || ", tries)
@@ -88,26 +87,12 @@ fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
 
 /// How containerd will look at the certificate there: a word, or the file of `authorities`.
 fn tls(cluster: &Cluster, host: &str, base: &str) -> Sh {
-    let named = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
-    let found = named(host).or_else(|| named("_default"));
     let is_mirror = |registry: &&Registry| registry.mirrors.iter().any(|mirror| v2(mirror) == base);
-    found.filter(is_mirror).map_or(Look::Check, |registry| look(cluster, registry, base)).shell()
-}
-
-/// The registry that an image is named after.
-fn host(image: &str) -> &str {
-    let first = image.split('/').next().unwrap_or_default();
-    if first.contains(['.', ':']) { first } else { "docker.io" }
-}
-
-/// What a registry calls the image, and its tag or digest.
-fn parts(image: &str) -> (String, &str) {
-    let name = image.strip_prefix(host(image)).map_or(image, |rest| rest.trim_start_matches('/'));
-    let (name, reference) =
-        name.rsplit_once('@').unwrap_or_else(|| name.rsplit_once(':').unwrap_or((name, "latest")));
-    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
-    let is_library = host(image) == "docker.io" && !name.contains('/');
-    (if is_library { format!("library/{name}") } else { name.into() }, reference)
+    cluster
+        .registry(host)
+        .filter(is_mirror)
+        .map_or(Look::Check, |registry| look(cluster, registry, base))
+        .shell()
 }
 
 /// The root of a registry's API, as containerd makes it of a URL.
@@ -120,9 +105,8 @@ fn v2(url: &str) -> String {
 
 /// Where containerd will ask for its images: one of them has to answer.
 fn urls(cluster: &Cluster, host: &str) -> Vec<(String, &'static str)> {
-    let of = |name: &str| cluster.registries.iter().find(|registry| registry.host == name);
     let direct = direct(host);
-    let Some(registry) = of(host).or_else(|| of("_default")) else { return vec![(v2(&direct), "")] };
+    let Some(registry) = cluster.registry(host) else { return vec![(v2(&direct), "")] };
     // Whether its certificate is right, containerd decides by a CA of its own.
     let options = |registry: &Registry| match registry.skip_verify || registry.ca.is_some() {
         true => " -o Acquire::https::Verify-Peer=false -o Acquire::https::Verify-Host=false",
@@ -166,8 +150,8 @@ pub fn judge_registries(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Mis
     let mut found = silent(node, answer, "a registry of images does not answer");
     if found.is_empty() {
         let bases = |host: &str| urls(cluster, host).into_iter().map(|(url, _)| url).collect::<Vec<_>>();
-        let of = |(host, names): (&str, Vec<String>)| {
-            let bases = bases(host);
+        let of = |(host, names): (String, Vec<String>)| {
+            let bases = bases(&host);
             names.into_iter().map(move |name| Image { name, bases: bases.clone() })
         };
         let images: Vec<Image> = images(cluster).into_iter().flat_map(of).collect();
@@ -179,7 +163,7 @@ pub fn judge_registries(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Mis
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Flannel, Login, Proxy};
+    use crate::cluster::{Flannel, Login, Network, Proxy};
     use crate::trial::sources::packages;
 
     fn mirror(host: &str) -> Registry {
@@ -225,19 +209,6 @@ mod tests {
         for ask in [registries(&cluster), packages(&cluster)] {
             let Ask::Shell(script) = ask else { panic!() };
             assert!(script.contains("export https_proxy='http://proxy.example:3128'\n"), "{script}");
-        }
-    }
-
-    #[test]
-    fn an_image_is_asked_for_by_the_name_that_its_registry_gives_it() {
-        for (image, repository, reference) in [
-            ("registry.k8s.io/pause:3.10", "pause", "3.10"),
-            ("r.example.com:5000/k8s/pause:3.10", "k8s/pause", "3.10"),
-            ("docker.io/flannel/flannel:v1", "flannel/flannel", "v1"),
-            ("docker.io/nginx:1", "library/nginx", "1"),
-            ("ghcr.io/a/b:1@sha256:ab", "a/b", "sha256:ab"),
-        ] {
-            assert_eq!(parts(image), (repository.to_string(), reference), "{image}");
         }
     }
 

@@ -294,6 +294,10 @@ pub fn is_consequence((_, step, that): &Triple) -> bool {
     if step == "packets" {
         return that != "the API's Service answers";
     }
+    // A kubelet that has to be restarted runs with other settings until then.
+    if step == "settings" {
+        return true;
+    }
     step == "nodes" && (that.ends_with(" is Ready") || follow.contains(&that.as_str()))
 }
 

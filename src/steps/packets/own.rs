@@ -1,11 +1,13 @@
 //! What the same question asks of the machine's own programs: whether they are stopped, and what they answer over loopback.
 
+use serde_json::Value;
+
 use super::{NO_BASH, PROXY, ask, no_bash, server_answers, state};
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
 use crate::shell::{DAEMONS, PACKETS, PODS, PROCESSES, Sh, sh};
 use crate::step::{Cx, Verdict, WITH_THE_MEMBER, Want, rollout};
-use crate::steps::kubeadm;
+use crate::steps::{kubeadm, running};
 
 /// Files that the kubelet has to be restarted for when they change; `member` says so then.
 pub(in crate::steps) const KUBELET_READS: Sh = Sh::raw(
@@ -86,8 +88,8 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     if !cx.cluster.has_addon("proxy") {
         return Ok(vec![]);
     }
-    let settings = kubeadm::init(cx, false)?;
-    let mode = settings.get(3).and_then(|proxy| proxy["mode"].as_str()).filter(|mode| !mode.is_empty());
+    let settings = kubeadm::init(cx, false)?.into_iter().nth(3).unwrap_or_default();
+    let mode = settings["mode"].as_str().filter(|mode| !mode.is_empty());
     let mode = mode.unwrap_or("iptables").to_string();
     let node = &cx.node.name;
     let answers = Want::that("kube-proxy answers")
@@ -105,8 +107,22 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
             move |answer| runs_in(answer, &mode)
         })
         .run(functions() + sh!("proxy_mode_again {node} {mode}", node, mode));
+    let set = Want::that("kube-proxy runs with its settings")
+        .judged(move |answer| runs_with(answer, &settings))
+        .run(functions() + sh!("proxy_settings_again {node}", node));
     let asked = |want: Want| want.ask(ask(cx.cluster, cx.node)).settles().nothing_to_undo(WITH_THE_MEMBER);
-    Ok(vec![asked(answers), asked(runs)])
+    Ok(vec![asked(answers), asked(runs), asked(set)])
+}
+
+/// Where it does not say how it runs, `runs_in` says so. Up to 1.35 kube-proxy shows its settings in an internal form, without a kind
+/// (kubernetes, cmd/kube-proxy/app/server.go, `cz.Set`).
+fn runs_with(answer: &str, wanted: &Value) -> Verdict {
+    let said = state(answer, "proxy-settings").and_then(|said| said.strip_prefix("says 200 "));
+    let runs = said.and_then(|said| running::settings("kubeproxy.config.k8s.io", said));
+    match runs.filter(|runs| runs["kind"] == "KubeProxyConfiguration") {
+        Some(runs) => running::judged(wanted, &runs),
+        None => Verdict::Holds,
+    }
 }
 
 fn runs_in(answer: &str, mode: &str) -> Verdict {

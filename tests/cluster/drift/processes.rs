@@ -6,6 +6,8 @@ use super::{KIND, Kind};
 const STOPPED: &str = "nothing that the node needs is stopped";
 const ARGUMENTS: &str = "the kubelet runs with the arguments that its files give it";
 const MODE: &str = "kube-proxy runs in the mode of its settings";
+const KUBELET: &str = "the kubelet runs with its settings";
+const PROXY: &str = "kube-proxy runs with its settings";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -70,10 +72,45 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "processes: kube-proxy runs in another mode than its settings have",
         by: Kubectl(OTHER_MODE),
-        shows: &[("m1", "packets", MODE, "mode: iptables")],
+        shows: &[("m1", "packets", MODE, "mode: iptables"), ("m1", "packets", PROXY, "mode: iptables")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: a kubelet runs with settings that its file does not have",
+        by: Anywhere("w1", OTHER_SETTINGS),
+        shows: &[(".", "settings", KUBELET, "maxPods: 9")],
+        ..KIND
+    },
+    Kind {
+        says: "processes: kube-proxy runs with other settings than the cluster has",
+        by: Kubectl(OTHER_METRICS),
+        shows: &[("m1", "packets", PROXY, "metricsBindAddress: 127.0.0.1:10249")],
         ..KIND
     },
 ];
+
+/// Another file in the place of the kubelet's, until the kubelet has read it. The file itself never changes.
+const OTHER_SETTINGS: &str = r#"f=/var/lib/kubelet/config.yaml
+sed 's/^maxPods: .*/maxPods: 9/' $f >/run/other.yaml
+mount --bind /run/other.yaml $f
+systemctl restart kubelet
+n=0
+until timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/10248' 2>/dev/null; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.5; done
+umount $f; rm /run/other.yaml"#;
+
+/// Another ConfigMap, for as long as a new pod needs to start with it.
+const OTHER_METRICS: &str = r#"f=/var/tmp/kube-proxy.yaml
+k -n kube-system get configmap kube-proxy -o yaml | sed '/^  resourceVersion:/d; /^  uid:/d' >$f
+sed 's/^    metricsBindAddress: .*/    metricsBindAddress: 127.0.0.1:10249/' $f | k replace -f -
+k -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName=m1
+listens() { timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/10249; printf "GET /configz HTTP/1.0
+
+" >&3; tail -n 1 <&3' 2>/dev/null || :; }
+n=0
+until listens | grep -q '"metricsBindAddress":"127.0.0.1:10249"'; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.5; done
+k replace -f $f; rm $f
+# One that started a moment ago is not judged.
+sleep 7"#;
 
 /// A container's cgroup, by the freezer of cgroup v2 or v1.
 const FREEZE: &str = r"p=$(pidof kube-proxy); g=$(sed -n 's,.*\(/kubepods\.slice/.*\),\1,p' /proc/$p/cgroup | head -n 1)
