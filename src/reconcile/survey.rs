@@ -93,7 +93,10 @@ impl<S: Shell> Fleetwork<S> {
                 return m.error;
             }
             let hint = m.error.hint.clone().unwrap_or_default();
-            m.error.hint(format!("{hint}; or let it be: ignore-preflight = [\"{}\"] in [cluster]", m.check))
+            m.error.hint(format!(
+                "{hint}; or downgrade the check to a warning: ignore-preflight = [\"{}\"] in [cluster]",
+                m.check
+            ))
         };
         (told.into_iter().map(note).collect(), wrong.into_iter().map(name).collect())
     }

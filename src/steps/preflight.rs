@@ -98,11 +98,12 @@ fn named(cluster: &Cluster, name: &str, want: Want) -> Want {
         return told(want);
     }
     let Fix::ByHand(hint) = &want.fix else { return want };
-    let hint = format!("{hint}; or let it be: ignore-preflight = [\"{name}\"] in [cluster]");
+    let hint =
+        format!("{hint}; or downgrade the check to a warning: ignore-preflight = [\"{name}\"] in [cluster]");
     want.by_hand(hint)
 }
 
-/// What does not hold is told, and does not stand in the way.
+/// Turns a failure of the want into a note, which blocks nothing.
 fn told(want: Want) -> Want {
     let (that, expect) = (want.that.clone(), want.expect.clone());
     want.judged(move |answer| {
@@ -115,7 +116,7 @@ fn told(want: Want) -> Want {
 }
 
 fn noted(that: &str, have: &str) -> String {
-    format!("not so, and let be: {that}; it has: {}", have.trim_end().replace('\n', ", "))
+    format!("not so, downgraded to a warning: {that}; it has: {}", have.trim_end().replace('\n', ", "))
 }
 
 /// What nothing may be found of: each line of the answer is something wrong, and has a name by which the inventory
@@ -181,7 +182,7 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
     let ask = Ask::Newcomer(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
     let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
     nothing(cluster, "the ports of Kubernetes are free", ask, name)
-        .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or let it be: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
+        .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or downgrade the check to a warning: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
 }
 
 /// Prints who listens where it should not.

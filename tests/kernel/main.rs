@@ -71,7 +71,7 @@ fn sees_all(vm: &Vm) {
     let out = |note: &&str| !nowhere.iter().any(|words| note.contains(words));
     let notes = plan.events.iter().filter_map(|event| event["note"].as_str()).filter(out);
     let told = [
-        "not so, and let be: there are CPUs enough; it has: 1 CPU",
+        "not so, downgraded to a warning: there are CPUs enough; it has: 1 CPU",
         "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)",
         "no time service runs: certificates need clocks that agree",
     ];

@@ -55,7 +55,7 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     let room = want("there is disk enough where Kubernetes writes", little_room)
         .by_hand("`du -xh --max-depth=2 / | sort -h | tail` shows what takes it: make room, or make the file system larger");
     let inodes = want("there are inodes enough where Kubernetes writes", few_inodes)
-        .by_hand("`du -x --inodes --max-depth=2 / | sort -n | tail` shows what takes them: remove small files, or make the file system anew with more inodes");
+        .by_hand("`du -x --inodes --max-depth=2 / | sort -n | tail` shows what takes them: remove small files, or recreate the file system with more inodes");
     vec![
         named(cluster, "Disk", room),
         named(cluster, "Inodes", inodes),

@@ -8,7 +8,7 @@ use crate::steps::{kubelet, programs};
 /// The remedy says where the inventory has what such flags are mostly there for.
 const FLAGS: &str = "take the line out, and say it in the inventory: `ip` of the node in place of --node-ip, the node's own name in place of \
     --hostname-override, `labels` and `taints` of the node, [kubelet] for all others (in a drop-in: rm FILE, systemctl daemon-reload); or \
-    let it be: ignore-preflight = [\"KubeletArgs\"] in [cluster]";
+    downgrade the check to a warning: ignore-preflight = [\"KubeletArgs\"] in [cluster]";
 const STARTS: &str = "take the line out, or delete the file, then systemctl daemon-reload; the inventory has [proxy] for the proxy of \
     containerd, and [containerd] for its settings; to keep the file: ignore-preflight = [\"UnitFiles\"] in [cluster]";
 

@@ -43,8 +43,8 @@ fn manifests(cluster: &Cluster) -> Want {
         ask("for f in /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
     let name = |file: &str| format!("FileAvailable--etc-kubernetes-manifests-{file}");
     nothing(cluster, "no static pods are here yet", files, name).by_hand(
-        "`kubeadm reset` takes an earlier cluster off the machine; one file: rm /etc/kubernetes/manifests/FILE, or let it be: \
-         ignore-preflight = [\"FileAvailable--etc-kubernetes-manifests-FILE\"] in [cluster]",
+        "`kubeadm reset` takes an earlier cluster off the machine; one file: rm /etc/kubernetes/manifests/FILE; or downgrade the \
+         check to a warning: ignore-preflight = [\"FileAvailable--etc-kubernetes-manifests-FILE\"] in [cluster]",
     )
 }
 
@@ -65,7 +65,7 @@ fn plugins(cluster: &Cluster) -> Want {
                 _ => Verdict::Noted(format!("/etc/cni/net.d has {have}; containerd takes the first by name")),
             }
         })
-        .by_hand("containerd would take it instead of flannel's: rm /etc/cni/net.d/FILE; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]")
+        .by_hand("containerd would take it instead of flannel's: rm /etc/cni/net.d/FILE; or downgrade the check to a warning: ignore-preflight = [\"Leftovers\"] in [cluster]")
 }
 
 fn links(cluster: &Cluster) -> Want {
@@ -74,7 +74,8 @@ fn links(cluster: &Cluster) -> Want {
         LINKS
     ));
     nothing(cluster, "no pod network of an earlier cluster is here", links, |_| "Leftovers".into()).by_hand(
-        "ip link delete NAME, or reboot; or let it be: ignore-preflight = [\"Leftovers\"] in [cluster]",
+        "ip link delete NAME, or reboot; or downgrade the check to a warning: \
+         ignore-preflight = [\"Leftovers\"] in [cluster]",
     )
 }
 

@@ -26,7 +26,7 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
     ]
 }
 
-/// Kubelets from 1.35 on refuse cgroup v1 unless they are told to bear it (KEP-5573).
+/// From 1.35 on, kubelets refuse cgroup v1 unless `failCgroupV1` is false (KEP-5573).
 fn cgroups(cluster: &Cluster) -> Want {
     let bears = cluster.kubernetes.minor < 35 || cluster.kubelet.get("failCgroupV1") == Some(&false.into());
     let of_v2 = |controllers: &str| {
