@@ -223,7 +223,7 @@ impl<S: Shell> Fleetwork<S> {
     pub fn fleet(&self) -> Fleet {
         let machines = self.machines();
         let mut fleet = Fleet::see(&self.cluster, &machines);
-        // Whoever has begun to join since it was last heard of: a Node of that name is no earlier machine's.
+        // A machine may have begun to join since its last answer. Then a Node of its name is no earlier machine's.
         let busy = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
         let begun = self.members.iter().filter(|member| member.work.entering || busy(member));
         fleet.half_joined.extend(begun.map(|member| member.node.name.clone()));

@@ -23,8 +23,8 @@ use crate::steps::{Needs, Via};
 /// How often a machine that went away is tried again, each time after twice as long: two minutes in all, time
 /// enough to reboot.
 const RECONNECTS: u32 = 6;
-/// How often a script may be cut before its first fix is done: one that brings down the way to its own machine
-/// would do so for ever.
+/// How often a script may be cut before its first fix is done. A script that brings down the connection to its own
+/// machine would be cut each time.
 const CUTS: u32 = 3;
 
 /// How soon the user wants it to end.
@@ -44,13 +44,13 @@ struct Round {
     fleet: Fleet,
     /// Who speaks for the cluster.
     speaks: Option<usize>,
-    /// Whether whoever joins finds nothing undone at the seed, once somebody had to know.
+    /// Whether the init node has everything that a join needs. It is found out once, when a node first needs to know.
     door: OnceCell<bool>,
 }
 
 impl<S: Shell> Fleetwork<S> {
-    /// Makes it so. `look` and `survey` come first. Ends when every node is as wanted or left; which, the
-    /// members tell.
+    /// Runs the fixes. `look` and `survey` come first. Ends when every node is converged or quarantined; the members
+    /// say which.
     pub async fn apply(&mut self, stop: &mut tokio::sync::watch::Receiver<Stop>) -> Result<()> {
         if !self.take_first().await? {
             return Ok(());
@@ -218,7 +218,7 @@ impl<S: Shell> Fleetwork<S> {
         Ok(self.brake(i, changes))
     }
 
-    /// Whether a control plane is done with itself, and whoever joins finds the door open.
+    /// Whether nodes may join: the init node has no change of its own left, and the cluster accepts joins.
     fn lets_in(&self, seed: usize, round: &Round) -> Result<bool> {
         if self.members[seed].work.busy
             && self.members[seed].work.stage.is_some_and(|t| self.stages[t].via == Via::Node)

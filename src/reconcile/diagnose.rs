@@ -49,9 +49,9 @@ impl<S: Shell> Fleetwork<S> {
             concerns[i].dedup();
         }
         let heard = self.hear(&concerns).await;
-        for (i, whom) in concerns.iter().enumerate().filter(|(_, whom)| !whom.is_empty()) {
+        for (i, nodes) in concerns.iter().enumerate().filter(|(_, nodes)| !nodes.is_empty()) {
             let Some(error) = self.members[i].left.take() else { continue };
-            let mut all: Vec<Heard> = whom.iter().filter_map(|w| heard[*w].clone()).collect();
+            let mut all: Vec<Heard> = nodes.iter().filter_map(|n| heard[*n].clone()).collect();
             if all.first().is_none_or(|own| own.node != self.members[i].node.name) {
                 all.insert(0, Heard { node: self.members[i].node.name.clone(), lines: vec![] });
             }
@@ -72,7 +72,7 @@ impl<S: Shell> Fleetwork<S> {
         let mut heard: Vec<Option<Heard>> = self.members.iter().map(|_| None).collect();
         let mut asking = JoinSet::new();
         for i in 0..self.members.len() {
-            let troubled = concerns.iter().enumerate().filter(|(_, whom)| whom.contains(&i));
+            let troubled = concerns.iter().enumerate().filter(|(_, nodes)| nodes.contains(&i));
             let since = troubled.map(|(t, _)| self.members[t].work.trouble.as_ref().and_then(|t| t.since));
             let Some(back) = since.map(|since| since.map_or(BACK, |since| since.elapsed())).max() else {
                 continue;

@@ -67,7 +67,8 @@ impl<S: Shell> Fleetwork<S> {
         Some(Error::new(Kind::Busy, what).on(&member.node.name).hint(hint))
     }
 
-    /// Whoever took a machine from this run: it leaves that machine alone, instead of taking it back.
+    /// An error that names the run which took a machine over from this run. This run then leaves the machine alone,
+    /// instead of taking it back.
     pub(super) fn taken_over(&self, member: &Member<S>) -> Option<Error> {
         let lease = member.machine.as_ref()?.lease.as_ref()?;
         if !member.work.holds || lease.run == self.run.id {

@@ -25,7 +25,7 @@ impl<S: Shell> Fleetwork<S> {
     /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
     pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
         let answers = |member: &Member<S>| member.left.is_none() && member.api_answers;
-        // Whoever is removed does not speak for those who stay.
+        // A node that is removed does not speak for the nodes that stay.
         let removal = matches!(self.reading, Reading::Removal(_));
         let position = |which: &dyn Fn(&Member<S>) -> bool| {
             self.members.iter().position(|member| (member.spared || !removal) && which(member))
@@ -65,8 +65,8 @@ impl<S: Shell> Fleetwork<S> {
         Ok(stages)
     }
 
-    /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine is some
-    /// work, and of many that are as wanted it would be done over and over.
+    /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine costs
+    /// time. Without this, a run would repeat it for many machines that need no change.
     pub(super) fn is_calm(&self, i: usize, fleet: &Fleet) -> bool {
         let member = &self.members[i];
         let same = |calm: &Fleet| *calm == fleet.own(&member.node.name);

@@ -45,7 +45,7 @@ impl<S: Shell> Fleetwork<S> {
         !member.spared || decides || self.members.iter().any(|member| names(&member))
     }
 
-    /// Who waits for a node that this run does not touch would wait for ever: that is told.
+    /// Quarantines nodes that wait for a node which this run never changes, with an error: their wait would never end.
     pub(super) fn give_up_on_the_spared(&mut self) {
         for i in 0..self.members.len() {
             let member = &self.members[i];

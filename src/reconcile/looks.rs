@@ -1,5 +1,5 @@
-//! Questions that no want asks, for whoever only wants to see: they go along in the same script, and nothing that is
-//! changed depends on them.
+//! Questions that no want asks, for commands that only show the state. The same script asks them too. No change
+//! depends on their answers.
 
 use super::Fleetwork;
 use crate::cluster::Node;

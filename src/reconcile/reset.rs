@@ -11,7 +11,8 @@ use crate::shell::Shell;
 use crate::step::Fix;
 
 impl<S: Shell> Fleetwork<S> {
-    /// Whom the machine that is removed waits for: the one that speaks for the cluster, until that has let it go.
+    /// What the machine that is removed waits for: the cluster must let it go first, as the control plane shows that
+    /// speaks for the cluster. `None`: it has done so.
     pub(super) fn still_in(&self, fleet: &Fleet) -> Result<Option<String>> {
         let Some(api) = self.api(fleet) else {
             return Ok(Some(format!("{} to let it go", self.cluster.name)));
@@ -110,7 +111,7 @@ impl<S: Shell> Fleetwork<S> {
             return Ok(why);
         };
         let changes: Vec<Change> = self.judge_in(api, fleet)?.into_iter().flatten().collect();
-        // Whoever has lost etcd's majority already knows nothing else for certain.
+        // A lost majority of etcd comes first: without it, no other answer is certain.
         let Some(change) = changes.iter().find(|change| change.state == State::ByHand) else {
             return Ok(unknown(speaker, &changes));
         };

@@ -9,7 +9,7 @@ use crate::report::count;
 use crate::shell::Shell;
 
 impl<S: Shell> Fleetwork<S> {
-    /// Asks those once more to whom something was done since they were last asked, so that what is said of them is so.
+    /// Asks each node again that was changed since its last answers, so that the report about it is true.
     pub(super) async fn look_back(&mut self, stop: &mut tokio::sync::watch::Receiver<Stop>) -> Result<()> {
         let mut asking = JoinSet::new();
         for (i, member) in self.members.iter_mut().enumerate() {

@@ -13,7 +13,7 @@ use crate::step::Fix;
 /// What stands against touching machines.
 pub struct Survey {
     pub errors: Vec<Error>,
-    /// Nobody may be touched, not only those whom the errors name.
+    /// No machine may be changed, not only the machines that the errors name.
     pub blocked: bool,
 }
 
@@ -51,8 +51,8 @@ impl<S: Shell> Fleetwork<S> {
         Survey { blocked: blocked && !errors.is_empty(), errors }
     }
 
-    /// Leaves whom something stands against, with all of it; whoever does not answer is among them. By machine, in the
-    /// order of the inventory.
+    /// Quarantines each machine that has errors, and keeps all its errors. Machines that do not answer are among them.
+    /// Sorts the errors by machine, in the order of the inventory.
     fn leave(&mut self, errors: &mut Vec<Error>, fleet: &Fleet) {
         for i in 0..self.members.len() {
             let member = &mut self.members[i];

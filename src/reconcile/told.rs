@@ -1,5 +1,5 @@
-//! A machine's shell as a run uses it: one of so many at once, and what is said to it is told. Its questions are told
-//! one by one, with their answers, and not as the script that puts them all.
+//! A machine's shell during a run: only so many scripts run at once in the fleet, and each script becomes an event.
+//! Questions become one event each, with the answer. The script that asks them all does not.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,7 @@ pub(super) struct Told<S> {
 }
 
 impl<S: Shell> Told<S> {
-    /// Runs a script that is told in another way.
+    /// Runs a script without an event for it: its caller reports it in another way.
     pub async fn run_untold(
         &self,
         script: &Sh,

@@ -62,7 +62,7 @@ impl<S: Shell> Fleetwork<S> {
         member.machine.as_ref().is_some_and(|m| concerns(m) && fleet::foreign(m, &self.trust).is_empty())
     }
 
-    /// Has everybody listen whom somebody will try to reach, and waits until they do.
+    /// Starts a listener on each joining machine that others will try to reach, and waits until all listen.
     async fn listen(&mut self, round: &mut Round) -> JoinSet<()> {
         let (mut listeners, mut ready) = (JoinSet::new(), Vec::new());
         for member in &mut self.members {

@@ -70,7 +70,7 @@ pub(super) struct State {
     pub cut: u32,
     /// Nothing was to be done when what it may know of the fleet was this, and it has not been asked since.
     pub calm: Option<Fleet>,
-    /// What it waits for, so that this is told once.
+    /// What it waits for. It is kept so that ironstrap reports it only once.
     pub waits: Option<String>,
     /// How many wants did not hold when last judged, but for those that are asked when everything else is done.
     pub unmended: usize,
@@ -355,5 +355,5 @@ fn now() -> f64 {
 
 /// A word that no output contains.
 fn boundary() -> Result<String> {
-    probe::boundary().map_err(|e| Error::new(Kind::Local, "no randomness to be had").because(e))
+    probe::boundary().map_err(|e| Error::new(Kind::Local, "cannot read random bytes").because(e))
 }
