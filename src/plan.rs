@@ -100,7 +100,7 @@ pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change>
     changes
 }
 
-/// What runs well, and will have to be started anew because a file that it reads is about to change.
+/// The change of a program that runs well, but must restart because a file that it reads is about to change.
 fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let Answer::Said(now) = answer else { return None };
     let path =

@@ -143,7 +143,7 @@ pub enum Verdict {
         want: String,
         confirmation: &'static Confirmation,
     },
-    /// It is not ours to judge: people are told this, and it is left as it is.
+    /// ironstrap does not judge it. It reports this text as a note and changes nothing.
     Noted(String),
     /// The answer does not tell whether it holds, and this says why.
     Unknown(String),
@@ -162,7 +162,7 @@ pub enum Fix {
     /// Put a text in this file, atomically: this one, or what the edit made of the present one. Without a mode
     /// the file keeps its own.
     Write { path: String, mode: Option<u32>, text: Option<String> },
-    /// Nothing: what stands above brings it about, and this checks that it did.
+    /// None of its own: earlier wants make it true, and this want checks that they did.
     Above,
     /// Only a human can; this says how.
     ByHand(String),

@@ -1,5 +1,5 @@
 //! Whether machines are who they seem to be: clones that were never made to differ, addresses that are somebody else's
-//! or lie in the way. Asked of those that are not in the cluster yet; whoever runs in it has shown that it works. Pure.
+//! or lie in the way. Asked of those that are not in the cluster yet: a member has shown that it works. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ pub struct Misfit {
     /// As `ignore-preflight` names it.
     pub check: &'static str,
     pub error: Error,
-    /// No more than a warning, whoever sees it.
+    /// It is only a warning, with and without `ignore-preflight`.
     pub harmless: bool,
 }
 

@@ -38,7 +38,7 @@ fn requests(cx: &Cx, node: &str) -> Sh {
 }
 
 /// Why a reset takes none of it back.
-const FOR_GOOD: &str = "whoever is removed can be joined again";
+const FOR_GOOD: &str = "a node that was removed can join again";
 
 /// What is wanted of the cluster, asked on a control plane that stays.
 pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
