@@ -49,8 +49,8 @@ fn no_token() -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// A machine that was installed anew is not the Node of its name any more, and kubeadm refuses to join beside a
-/// Node that still counts as ready.
+/// A reinstalled machine is not the Node of its name any more. kubeadm refuses to join beside a Node that still counts
+/// as ready.
 fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let stale = cx.fleet.joining.contains(name) && !cx.fleet.half_joined.contains(name);
     let node = name.to_string();
@@ -67,7 +67,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
         .nothing_to_undo("the earlier machine is no more")
 }
 
-/// etcd goes on counting a machine that was installed anew; kubeadm would wait for it, and have it take up its old place
+/// etcd goes on counting a reinstalled machine. kubeadm would wait for the machine, and let it take up its old place
 /// with no data.
 fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.half_joined.contains(&node.name);

@@ -45,8 +45,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// What is not there yet comes after the addons before it, and so after the nodes that those wait for. What is
-/// there is mended whoever is missing.
+/// What is not there yet comes after the addons before it, and so after the nodes that those wait for. ironstrap
+/// repairs what is there, even while nodes are missing.
 fn after(held: &Option<String>, want: Want) -> Want {
     let (Some(for_what), Expect::Judged(judge)) = (held.clone(), want.expect.clone()) else { return want };
     want.judged(move |answer| match judge(answer) {

@@ -41,8 +41,9 @@ pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
-/// What the phases of init are told on a worker. It has the CA's certificate and not its key, which kubeadm would take for
-/// a CA of somebody else's, and look for all that such a one has to lay out: so it is not shown where that is.
+/// The configuration of the phases of init that run on a worker. A worker has the CA's certificate, but not its key.
+/// kubeadm would take that for an external CA, and look for all files that such a CA must provide. So
+/// `certificatesDir` does not name the folder of the certificate.
 pub(super) fn worker(cx: &Cx) -> Result<Vec<Value>> {
     let mut documents = init(cx, false)?;
     let [_, cluster, kubelet, _] = documents.as_mut_slice() else {

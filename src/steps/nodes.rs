@@ -43,7 +43,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Whoever did it had a reason, and will know when it is over.
+/// Only notes that the node is cordoned. The person who cordoned it had a reason, and knows when to uncordon it.
 fn cordoned(name: &str) -> Want {
     let words = format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
     Want::that(format!("whether {name} takes pods")).asks(Ask::Objects(vec![Object::node(name)])).judged(
@@ -57,7 +57,7 @@ fn cordoned(name: &str) -> Want {
     )
 }
 
-/// A Node may be somebody's to whom the inventory does not belong, or one that was forgotten.
+/// Only notes Nodes that the inventory does not have. Such a Node may belong to somebody else, or be forgotten.
 fn strangers(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     Want::that("whether the cluster has Nodes that the inventory has not").asks(Ask::Nodes).judged(
@@ -157,8 +157,9 @@ const HEARD: &str = r#"heard() {
 }
 "#;
 
-/// A Node that is made anew has another range of pods, and says nothing of how to reach it: flannel reads the one and
-/// writes the other when it starts, and not again (flannel, `pkg/subnet/kube`). The same goes for the Node's address.
+/// A Node that was created again has another range of pods, and no annotation that says how to reach it. flannel reads
+/// the range and writes the annotation only when it starts (flannel, `pkg/subnet/kube`). The same goes for the Node's
+/// address.
 fn announced(cx: &Cx, node: &Node) -> Want {
     const REACHED_BY: &str = "flannel.alpha.coreos.com/public-ip";
     let (name, ip) = (&node.name, node.ip.to_string());

@@ -43,7 +43,8 @@ fn share<'a>(cluster: &'a Cluster, asking: &Node) -> Vec<&'a Node> {
     asked(cluster).enumerate().filter(|(n, _)| is_ours(*n)).map(|(_, node)| node).collect()
 }
 
-/// What a control plane is told by other nodes; each judges its own. It is asked again after every change.
+/// Collects at a control plane what kubelets of other nodes say. Each node judges its own kubelet. ironstrap asks again
+/// after every change.
 fn asking(cx: &Cx) -> Want {
     let nodes = share(cx.cluster, cx.node);
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();

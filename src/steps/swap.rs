@@ -14,13 +14,13 @@ const SERVICES_ON: &str = r#"while read -r u; do
   [ -z "$u" ] || systemctl enable -q --now "$u" || echo "$u does not start any more"
 done <"$was""#;
 
-/// What is gone since, or was made anew at each boot, cannot be brought back by name.
+/// Swap that is gone, or that each boot creates again, cannot be turned on again by its name.
 const SWAP_ON: &str = r#"while read -r f; do
-  [ -z "$f" ] || grep -q "^$f " /proc/swaps || swapon "$f" || echo "$f is not to be had any more"
+  [ -z "$f" ] || grep -q "^$f " /proc/swaps || swapon "$f" || echo "$f is not available any more"
 done <"$was""#;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    // Whoever tells the kubelet to live with swap wants to keep it.
+    // An inventory that lets the kubelet run with swap keeps the swap.
     if cx.cluster.kubelet.get("failSwapOn") == Some(&false.into()) {
         return Ok(vec![]);
     }

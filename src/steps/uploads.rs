@@ -10,7 +10,7 @@ use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
     name: "uploads",
-    why: "whoever joins takes its settings from the cluster, and kube-proxy all of them",
+    why: "joining nodes take their settings from the cluster, and kube-proxy takes all of its settings from there",
     wants,
 };
 
@@ -25,7 +25,7 @@ struct Upload {
     /// What of kubeadm's configuration it is made of: of init, cluster, kubelet and kube-proxy.
     from: fn(&[Value]) -> Value,
     phases: &'static [&'static str],
-    /// Whoever runs with it is started anew.
+    /// Shell that restarts the programs that run with it. Empty: nothing restarts.
     then: &'static str,
 }
 
@@ -46,7 +46,7 @@ const KUBELET: Upload = Upload {
 const PROXY: Upload = Upload {
     name: "kube-proxy",
     keys: &[("config.conf", r"{.data.config\.conf}"), ("kubeconfig.conf", r"{.data.kubeconfig\.conf}")],
-    // What the API server is told does not concern it.
+    // The settings of the API server do not concern kube-proxy.
     from: |documents| {
         let keys = ["controlPlaneEndpoint", "imageRepository", "kubernetesVersion", "networking"];
         json!([documents[3], keys.map(|key| documents[1][key].clone())])

@@ -1,5 +1,5 @@
 //! The way out of the cluster, for this machine alone: what `kubeadm reset` does and what it leaves behind. The
-//! cluster is not told: that is for whoever removes a node from it.
+//! cluster learns nothing of it here: the removal of a node tells the cluster (`ops::remove`).
 
 use crate::cluster::Network;
 use crate::shell::{PODS, REMAINS, Sh, sh};

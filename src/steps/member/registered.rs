@@ -1,4 +1,4 @@
-//! The Node of a machine that is a member: made anew where somebody deleted it.
+//! The Node of a machine that is a member. ironstrap creates it again if somebody deleted it.
 
 use serde_json::{Value, json};
 
@@ -42,9 +42,11 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
         .disrupts())
 }
 
-/// Shell that makes the Node with the range of pods that it had, if nobody else got that in the meantime. With another
-/// range its pods would all have to be started anew, and flannel on other nodes would go on sending to the old one: of a
-/// Node that has the same way in it takes no notice (flannel, `pkg/subnet/kube`, `handleUpdateLeaseEvent`).
+/// Shell that creates the Node with the range of pods that it had, if no other Node got that range in the meantime.
+///
+/// With another range, all its pods would have to restart. flannel on other nodes would also go on sending to the old
+/// range: it ignores an update that leaves the way to the Node as it was (flannel, `pkg/subnet/kube`,
+/// `handleUpdateLeaseEvent`).
 ///
 /// Only for a kubelet that has been running for a while, which then says how much room there is within ten seconds
 /// (`nodeStatusUpdateFrequency`). One that starts would take a Node without a word of that for one without room, and turn
