@@ -1,4 +1,4 @@
-//! What happens, as events on one channel, and how they are told: lines or JSON here, a live display in `term`.
+//! What happens, as events on one channel, and how ironstrap shows them: lines or JSON here, a live display in `term`.
 //! Only `exit` in here writes to the terminal.
 
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ pub enum NodeState {
 }
 
 impl Event {
-    /// Only those who want every detail are told.
+    /// Whether only `-v` and `--log` show it.
     fn is_detail(&self) -> bool {
         matches!(self, Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. })
     }
@@ -126,7 +126,7 @@ impl Events {
         Events { detailed, ..self }
     }
 
-    /// Whether questions and scripts are told: making them up costs something.
+    /// Whether questions and scripts become events. To compose those costs time, so callers check first.
     pub fn are_detailed(&self) -> bool {
         self.detailed
     }

@@ -143,7 +143,7 @@ pub struct NetworkStatus {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Token {
-    /// `None`: for ever.
+    /// `None`: it never expires.
     #[serde(with = "time::serde::rfc3339::option")]
     pub until: Option<OffsetDateTime>,
 }

@@ -40,7 +40,7 @@ pub fn counted<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// The same, where something is said of each: many of whom the same is said, together.
+/// Names, each with a remark. In a long list, neighbours with the same remark share one entry.
 pub fn remarked(all: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
     let remark = |(_, remark): &(_, _)| -> String { AsRef::<str>::as_ref(remark).into() };
     let alike = |one: &(_, _), next: &(_, _)| all.len() >= MANY && remark(one) == remark(next);
@@ -126,7 +126,7 @@ pub fn shape(text: &str) -> String {
     shape
 }
 
-/// Errors as people read them: one that many nodes have is told in the words of the first, with all their names.
+/// Errors as people read them. An error of many nodes appears once, in the words of the first, with all their names.
 pub fn troubles(errors: &[Error]) -> Vec<String> {
     let mut groups: BTreeMap<String, Vec<&Error>> = BTreeMap::new();
     let key = |error: &Error| {
@@ -204,7 +204,7 @@ mod tests {
         };
         let mut errors: Vec<Error> = (1..21).map(error).collect();
         errors.insert(3, Error::new(Kind::Refused, "is not fit").on("w30"));
-        errors.push(Error::new(Kind::Partial, "demo: 1 of 22 nodes are as wanted"));
+        errors.push(Error::new(Kind::Partial, "demo: 1 of 22 nodes are what demo.toml says"));
         let told = troubles(&errors);
         assert_eq!(
             told,
@@ -212,9 +212,9 @@ mod tests {
                 "✗ w[1-20]  (20 nodes)  timed out after 10 s\n      while connecting to 10.0.0.1:22\n      \
                  that is w1; with the others it is the same but for names and numbers",
                 "✗ w30  is not fit",
-                "✗ demo: 1 of 22 nodes are as wanted",
+                "✗ demo: 1 of 22 nodes are what demo.toml says",
             ]
         );
-        assert_eq!(troubles(&errors[..6]).len(), 6, "of few, each is told");
+        assert_eq!(troubles(&errors[..6]).len(), 6, "of few errors, each appears");
     }
 }

@@ -1,4 +1,4 @@
-//! Questions to whoever sits at the terminal.
+//! Questions to the user at the terminal.
 
 use std::fs::File;
 use std::io::{BufRead, IsTerminal};
@@ -88,13 +88,13 @@ impl Drop for ShownAgain {
     }
 }
 
-/// No more questions: for the end of the program, which does not wait for whoever still asks one.
+/// Ends all questions. The program calls it at its end, and does not wait for a question that is still open.
 pub fn over() {
     show(Echo::Over);
 }
 
-/// The answer comes from a thread of its own, which a program that ends does not wait for: whoever stops it is not
-/// held up by a question.
+/// Asks a question. The answer comes from a thread of its own, which the program does not wait for when it ends. So an
+/// open question does not delay a user who stops the program.
 fn put<T: Send + 'static>(question: &str, understand: fn(&str) -> T) -> Typed<T> {
     put_on(question, |line| std::io::stdin().read_line(line), understand)
 }

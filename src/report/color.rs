@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn without_its_colour_a_line_says_the_same() {
         let lines = "w1  swap — the kubelet refuses\n  ✗ no swap is active\n      - /swap.img\n      + none\n\
-            \n✔ all is well\n✗ w1  no\n      hint: see to it\nplain";
+            \n✔ all is well\n✗ w1  no\n      hint: turn it off\nplain";
         let painted = paint(&Shown::of(lines));
         assert_eq!(strip_str(&painted).to_string(), lines);
         assert_eq!(painted.matches(PLAIN).count(), 7, "{painted:?}");

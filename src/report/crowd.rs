@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::alike::{MANY, Named, SCREENFUL, counted, shape};
 use super::{Event, count, line};
 
-/// How often it is told how far all are.
+/// How often a line says how far all nodes are.
 const EVERY: Duration = Duration::from_secs(10);
 
 pub struct Crowd {
@@ -55,7 +55,7 @@ impl Crowd {
     fn first_of(&mut self, event: &Event) -> Vec<String> {
         let Some(text) = line(event) else { return vec![] };
         let key = match event {
-            // How many changes it has, and whom it waits for, differs from node to node.
+            // The number of changes and the node to wait for differ from node to node.
             Event::Stage { stage, .. } => format!("stage {stage}"),
             Event::Waiting { .. } => "waiting".into(),
             Event::Fixed { node, .. } | Event::Attached { node, .. } | Event::Said { node, .. } => {
@@ -65,7 +65,7 @@ impl Crowd {
         };
         let mut lines = Vec::new();
         if self.told.is_empty() {
-            lines.push(format!("{} nodes: each thing is told where it first happens", self.nodes));
+            lines.push(format!("{} nodes: each message appears once, for its first node", self.nodes));
         }
         lines.extend(self.told.insert(key).then_some(text));
         if let Event::Fixed { node, .. } = event {
@@ -111,7 +111,7 @@ mod tests {
         Event::Looked { node: format!("w{i}"), changes: 0, answering: 0.0, seconds: 0.0 }
     }
 
-    /// What is told of these events by a fleet of so many.
+    /// The lines about these events in a fleet of so many nodes.
     fn told(nodes: usize, events: &[Event]) -> Vec<String> {
         let mut crowd = Crowd::default();
         (0..nodes).for_each(|i| crowd.hear(&looked(i)));
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(
             told(1000, &events),
             [
-                "1000 nodes: each thing is told where it first happens",
+                "1000 nodes: each message appears once, for its first node",
                 "w0  prepare: 0 changes",
                 "w0  member: w0 is a member"
             ]

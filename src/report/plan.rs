@@ -156,7 +156,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// What is told of a change beside what is and what should be.
+/// The words about a change, beside what is and what should be.
 fn told(change: &Change) -> [&str; 4] {
     let more = match (&change.state, &change.fix) {
         (State::Waits(more) | State::Unknown { why: more, .. }, _) => more,

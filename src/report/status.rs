@@ -53,7 +53,7 @@ pub struct View {
     pub json: bool,
     /// A row for each node, however many there are.
     pub all: bool,
-    /// The seconds until it is shown again, for whoever watches.
+    /// Seconds until the next status, for `--watch`.
     pub again: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ pub fn show(status: &Status, view: View) -> bool {
             exit::redraw(all, &foot)
         }
         again => {
-            // Whoever gets one after the other must see where the next begins.
+            // An empty line shows where the next status begins.
             all.extend(again.map(|_| String::new()));
             exit::coloured(&all)
         }
@@ -160,7 +160,7 @@ fn well(member: &crate::status::Member) -> String {
 }
 
 fn until(time: Option<OffsetDateTime>) -> String {
-    let Some(time) = time else { return "good for ever".into() };
+    let Some(time) = time else { return "never expires".into() };
     let time = time.format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC"));
     format!("good until {}", time.unwrap_or_default())
 }

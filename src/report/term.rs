@@ -66,7 +66,7 @@ impl Display {
             Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
             // Told with the error, at the end.
             Event::Cause { .. } => {}
-            // Whoever wants those has lines instead of this.
+            // With `-v`, lines show these instead of this display.
             Event::Unchecked { .. } | Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
         }
     }
