@@ -26,7 +26,7 @@ pub enum Kind {
     Unknown,
     /// A fix ran and failed, or succeeded without effect.
     Failed,
-    /// Some machines are as wanted, others are left.
+    /// Some machines converged, others are quarantined.
     Partial,
     /// Somebody else is changing the same machines.
     Busy,

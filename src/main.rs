@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     let end = runtime.block_on(Cli::read().run());
     report::over();
-    // A name server that keeps somebody waiting must not keep whoever stopped us waiting.
+    // A lookup at a slow name server must not delay a user who stops the program.
     runtime.shutdown_background();
     match end {
         Ok(End::Good) => ExitCode::SUCCESS,
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Ok(End::Told(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
             report::alike::troubles(&errors).iter().for_each(|told| report::err(told));
-            // Some nodes were left, others are as wanted: that is what the exit code says then.
+            // If some nodes are quarantined and others converged, the exit code says that.
             ExitCode::from(errors.last().map_or(Kind::Failed, |error| error.kind).code())
         }
     }

@@ -43,7 +43,7 @@ impl Entrance {
         };
         let (passphrase, password) = (self.passphrase_command.clone(), self.password_command.clone());
         let asked: Arc<Mutex<BTreeSet<Secret>>> = Arc::default();
-        // One question at a time, whoever has it.
+        // The terminal has one question at a time, of all machines together.
         let terminal = Arc::new(tokio::sync::Mutex::new(()));
         let ask = move |question: Question| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
             let command = match &question.what {

@@ -27,7 +27,7 @@ pub(super) struct Kubeconfig {
     /// the cluster. A copy of the file is kept beside it.
     #[arg(long)]
     merge: bool,
-    /// Issue a client certificate for somebody, whom the cluster will know by this name.
+    /// Issue a client certificate for somebody. The cluster knows them by this name.
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
     /// A group that this somebody is in, as role bindings name it; may be given more than once.

@@ -58,7 +58,7 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
     end(fleet, start, done, |done| last_words(done.seconds)).await
 }
 
-/// Whether the user pays the price, which is told.
+/// Whether the user confirms the removal. Before that, it prints what the removal costs.
 async fn is_confirmed(args: &Remove, start: &mut Start, plan: &Plan) -> Result<bool> {
     let (node, cluster) = (&args.node, start.cluster.name.clone());
     report::err("\nWhat its pods keep in emptyDir volumes or on its disk is lost.");

@@ -63,8 +63,8 @@ pub(super) type Looks = fn(&Cluster, &Node) -> Vec<Ask>;
 
 #[derive(Args, Default)]
 pub(super) struct Limit {
-    /// Look after these nodes only: w1 w3, or a range as in w[1-3]. The others are asked, because who joins whom is
-    /// read from all; they are neither changed nor judged.
+    /// Change and judge only these nodes: w1 w3, or a range as in w[1-3]. ironstrap also queries the other nodes, to
+    /// decide which node begins the cluster and which nodes join it. It neither changes nor judges them.
     #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
     limit: Vec<String>,
 }

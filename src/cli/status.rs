@@ -61,7 +61,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
     }
 }
 
-/// Each look begins anew, with the inventory and the trust as they are by then.
+/// Makes one status from the start, with the inventory and the cluster PKI as they are by then.
 async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
     let questions =
         |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();

@@ -46,7 +46,7 @@ pub(super) async fn end(args: &FleetArgs, start: Start, done: Result<Errors, Err
         held_back: held_back(&start),
         unchecked: report::plan::unchecked(&unchecked),
     };
-    // What stopped everything is what the exit code says, not how many nodes happened to be as wanted before.
+    // The exit code says what stopped the whole run, not how many nodes had converged before.
     let partial = sum.partial().filter(|_| errors.is_empty() || !stopped && sum.came_to_something());
     errors.iter().for_each(|error| start.events.tell(error.into()));
     errors.extend(partial);
