@@ -193,7 +193,7 @@ impl KnownHosts {
         about.map(|line| line.key.algorithm()).collect()
     }
 
-    /// Notes a new key at the end of the operator's file; whoever loads it next knows the host.
+    /// Appends a new key to the operator's file. The host is then known the next time that the file is loaded.
     pub fn add(&self, host: &str, port: u16, key: &PublicKey) -> Result<()> {
         let failed = |why: &dyn fmt::Display| {
             Error::new(Kind::Local, format!("cannot add a host key to {}", self.own_shown))

@@ -1,5 +1,5 @@
-//! A machine reached over SSH, as a `Shell`. Everything that can go wrong on the way in is told here and in the
-//! files beneath; what is run is none of its business.
+//! A machine reached over SSH, as a `Shell`. This module and its submodules report everything that can go wrong
+//! with connection and login. What the scripts do is not their concern.
 
 mod auth;
 mod clock;
@@ -92,7 +92,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Whoever runs this program.
+    /// The user who runs this program.
     pub fn present() -> Self {
         let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
         let user =
@@ -124,7 +124,7 @@ pub struct Client {
     handshakes: Semaphore,
 }
 
-/// A connection, made by whoever needs it first.
+/// A connection. The first task that needs it makes it.
 type Kept = Mutex<Option<Arc<Connection>>>;
 
 impl Client {
@@ -380,7 +380,7 @@ impl Drop for Ssh {
 async fn part(connection: Arc<Connection>) {
     let goodbye = async {
         let said = connection.handle.disconnect(Disconnect::ByApplication, "", "en").await;
-        // Only who is the last to hold it can wait for it; a script that still runs is told soon enough.
+        // Only the last owner of the connection can wait for its end. A script that still runs notices it soon enough.
         if let (Ok(()), Ok(connection)) = (said, Arc::try_unwrap(connection)) {
             let _ = connection.handle.await;
         }

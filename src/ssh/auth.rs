@@ -47,7 +47,7 @@ pub(super) struct Login<'a> {
     pub way: &'a Way,
     /// Of the node, for messages.
     pub name: &'a str,
-    /// Of whom a password is asked for.
+    /// Whose password a question asks for.
     pub whose: &'a str,
     pub clock: &'a Clock,
     pub parting: &'a Parting,
@@ -121,7 +121,7 @@ impl Login<'_> {
         }
     }
 
-    /// Those that are there. Who named them is told of the others.
+    /// Tries the key files that are there. If the user named them, the error lists the others.
     async fn files(&mut self, paths: &[std::path::PathBuf], named: bool) -> Result<Answer> {
         for path in paths {
             if !named && !path.exists() {

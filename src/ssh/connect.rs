@@ -28,7 +28,7 @@ use crate::known_hosts::{self, KnownHosts};
 /// to this, for as long as there is time for another try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Whoever takes longer than this to connect and to log in goes on, and another may begin.
+/// A connection that takes longer than this to open and to log in goes on, and another may begin.
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(1);
 /// How long a server that is still there may take to open a session. One that is gone is noticed sooner, and connected to
 /// again.
@@ -54,7 +54,7 @@ pub(super) struct Connection {
     _program: Option<Program>,
 }
 
-/// Who is connected to: `name` is the node's, and `whose` tells of whom a password is asked for.
+/// The host to connect to: `name` is the node's, and `whose` says whose password a question asks for.
 pub(super) struct Visit<'a> {
     pub client: &'a Client,
     pub name: &'a str,

@@ -31,7 +31,7 @@ pub(super) struct Line {
 pub(super) struct Program {
     _child: Child,
     said: Arc<Mutex<String>>,
-    /// Hears what it says, until it is silent for ever.
+    /// Reads its standard error to the end.
     hearing: JoinHandle<()>,
 }
 

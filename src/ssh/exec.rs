@@ -1,5 +1,5 @@
-//! One script on one channel, to its end. No other place may use `Channel::exec`: written the obvious way, it waits
-//! for ever for a command that ends before it has read all of its input.
+//! One script on one channel, to its end. No other place may use `Channel::exec`: the obvious code never returns if a
+//! command ends before it has read all of its input.
 
 mod seen;
 
