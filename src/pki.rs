@@ -107,7 +107,7 @@ impl Trust {
         Ok(trust)
     }
 
-    /// Makes what is missing and renews what will not do any more; what is as wanted is not touched. Returns
+    /// Makes certificates that are missing, and renews those that no longer fit. It does not touch the others. Returns
     /// what it made and why, a line each. After an error the trust is as it was.
     pub fn complete(&mut self, cluster: &Cluster, now: OffsetDateTime) -> Result<Vec<String>> {
         let mut made = vec![];

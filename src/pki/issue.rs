@@ -142,7 +142,7 @@ fn subject(writer: DERWriter, person: &Person) {
     });
 }
 
-/// The certificate with another subject, signed anew: rcgen's subjects have one organization at most.
+/// The certificate with another subject, signed again: rcgen's subjects have one organization at most.
 fn with_subject(
     cert: &str,
     ca_key: &str,

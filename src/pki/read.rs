@@ -1,4 +1,4 @@
-//! What a certificate says, and whether it is still as wanted. Nothing is made here: that is `cert`.
+//! What a certificate says, and whether it must be renewed. `cert` makes certificates.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -115,7 +115,7 @@ pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
     Seen::of(&pem_of(pem_or_base64)).map(|seen| seen.not_after)
 }
 
-/// Why a leaf has to be made anew, as the end of a sentence; `None`: it is as wanted.
+/// Why a leaf certificate must be renewed, as the end of a sentence. `None`: it need not be renewed.
 ///
 /// kubeadm itself would not notice a key that belongs to another certificate, nor a wrong subject or usage
 /// (kubeadm `certlist.go`, `CreateTree`): these would show up as TLS errors much later.
