@@ -113,7 +113,7 @@ impl Store {
         Ok(write)
     }
 
-    /// What was fetched before and has this SHA-256, in hex; whoever uses it makes sure.
+    /// A file that was fetched before, by its SHA-256 in hex. The caller checks that the hash is right.
     pub fn fetched(&self, sha256: &str) -> Result<Option<String>> {
         read(&self.fetched_path().join(sha256))
     }

@@ -1,5 +1,5 @@
-//! Files that are not ours alone: somebody's own kubeconfig, and whatever a command is told to write. What is in them is
-//! up to the caller.
+//! Files that are not ours alone: your own kubeconfig, and files that a command writes because you name them. The
+//! caller decides what is in them.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -72,7 +72,7 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Whoever comes next is told the name of a lock that stays.
+        // If the lock stays, the error of the next run names its file.
         let _ = fs::remove_file(&self.0);
     }
 }
