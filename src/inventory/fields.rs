@@ -81,7 +81,7 @@ const MANIFESTS: &[Field] =
     &[field("manifests", Texts, Required(r#"manifests = ["calico.yaml"]"#), "YAML files to apply")];
 
 const SSH: &[Field] = &[
-    field("user", Text, Optional, "whom to log in as"),
+    field("user", Text, Optional, "the user to log in as"),
     field("port", Integer, Optional, "the port of sshd"),
     field("key", Text, Optional, "a private key file"),
     field("jump", Texts, Optional, "hosts to go through, in this order"),
@@ -144,7 +144,7 @@ const NODE: &[Field] = &[
     field("address", Text, Required(r#"address = "198.18.0.11""#), "where SSH goes"),
     field("ip", Text, Optional, "the cluster's own address of it"),
     field("role", Text, Required(r#"role = "worker""#), "\"control-plane\" or \"worker\""),
-    field("user", Text, Optional, "whom to log in as"),
+    field("user", Text, Optional, "the user to log in as"),
     field("port", Integer, Optional, "the port of sshd"),
     field("key", Text, Optional, "a private key file"),
     field("jump", Texts, Optional, "hosts to go through, in this order"),

@@ -69,7 +69,7 @@ fn range(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Option<Range> 
     }
 }
 
-/// How large the range of a node's pods is: the controller manager's default, unless it is told otherwise.
+/// How large the range of a node's pods is: the controller manager's default, unless a flag says otherwise.
 fn node_prefix(pods: &IpNet, controller_manager: &[(String, String)]) -> u8 {
     let (default, family) = match pods.addr().is_ipv4() {
         true => (24, "node-cidr-mask-size-ipv4"),
