@@ -46,7 +46,7 @@ pub struct Cause {
     pub besides: &'static [Sign],
     /// A line of a log of kubelet or control plane that no waiting changes, as `grep -E` finds it: a wait can stop.
     pub hopeless: Option<&'static str>,
-    /// What follows from other causes too, and is told only where none of them is.
+    /// It may also follow from another cause. It is reported only if all causes found are symptoms.
     pub symptom: bool,
 }
 

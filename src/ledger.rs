@@ -21,8 +21,8 @@ const LIB: Sh = Sh::raw(concat!(
 ));
 
 /// How long a lease holds without a sign of life; no single fix may take longer, unless it waits `patiently` or is
-/// a unit, which keeps the machine for itself. Whoever takes over is fenced by the epoch, so this only
-/// says how long others wait for a client that died.
+/// a unit, which keeps the machine for itself. The epoch makes a takeover safe, so this only says how long
+/// others wait for a client that died.
 const LEASE_SECONDS: u32 = 120;
 
 /// The exit status of a script that may not change this machine.

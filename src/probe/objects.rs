@@ -13,7 +13,7 @@ use crate::step::{Ask, Object};
 
 /// What the question prints where no API server was ever set up.
 const NO_CLUSTER: &str = "no cluster";
-/// What it prints after the last Node, so that a list that broke off is told from a short one.
+/// What it prints after the last Node. A list without it broke off.
 const ALL_NODES: &str = "all nodes";
 
 /// In seconds. An API server without an etcd to ask lets each of many questions run out of time, one after the other.

@@ -115,7 +115,7 @@ fn doubt(check: &'static str, error: Error, newcomer: &str) -> Misfit {
     Misfit { check, error: error.because(why), harmless: true }
 }
 
-/// How it came out by port, and with whom.
+/// The results by port, and the machines at the other end of each.
 type Ports<'a> = BTreeMap<(u16, bool), BTreeMap<&'a str, Vec<&'a str>>>;
 
 fn cut_off(

@@ -12,7 +12,7 @@ const WIDTH: usize = 160;
 
 /// Defines `rules WORD iptables|ip6tables`, which prints what of a machine's packet filter may keep packets out, in lines
 /// that begin with the word: of nftables, and of the older tables, which nft does not see. Asking `iptables -S` for those
-/// would make them; iptables-save prints what is there. What cannot be read is told as `unread`.
+/// would make them; iptables-save prints what is there. `rules` reports what it cannot read as `unread`.
 pub(super) const RULES: Sh = Sh::raw(
     r#"rules() {
   rules_for=$1; rules_save=$2
