@@ -330,7 +330,7 @@ locked() {
   echo "by hand: package-lock"
 }
 
-# apt ARGS...: apt-get without questions; waits $PATIENCE seconds for whoever holds a lock, and says so.
+# apt ARGS...: apt-get without questions. Waits $PATIENCE seconds for a program that holds a lock, and says so.
 apt() {
   n=0
   while :; do
@@ -367,7 +367,7 @@ packages() {
   shift
   repaired
   mkdir -p -m 700 "$KEPT" "$KEPT/came"
-  # What fails here fails again below, and is told there.
+  # What fails here fails again below, with a message.
   foreseen=$(apt-get -s -o APT::Install-Recommends=false install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null) || :
   would_go=$(printf '%s\n' "$foreseen" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }' | xargs)
   if [ -n "$would_go" ]; then echo "these packages would be removed: $would_go"; return 1; fi

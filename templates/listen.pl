@@ -1,5 +1,5 @@
 # Listens for those who try to reach this machine, on ports where nobody does: NONCE ADDRESS TCP,PORTS UDP,PORTS.
-# Ends when it is told to; by itself when nobody hears it any more, and after a minute whatever became of the others.
+# Ends on request, when nobody reads its output any more, and after a minute in any case.
 use strict;
 use warnings;
 use Socket qw(:all);

@@ -196,7 +196,7 @@ unpackage() {
   done
   # shellcheck disable=SC2086
   [ -z "$gone" ] || purged $gone
-  # Whoever merely suggested or recommended it lived without it before.
+  # A package that only suggests or recommends one of these worked without it before.
   alone=$(going autoremove -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false | grep -xF -f "$RUN/came" | xargs) || :
   # shellcheck disable=SC2086
   [ -z "$alone" ] || purged $alone
