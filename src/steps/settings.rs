@@ -43,6 +43,12 @@ fn share<'a>(cluster: &'a Cluster, asking: &Node) -> Vec<&'a Node> {
     asked(cluster).enumerate().filter(|(n, _)| is_ours(*n)).map(|(_, node)| node).collect()
 }
 
+/// The control plane that asks the kubelet of this node.
+fn asker(cluster: &Cluster, node: &Node) -> Option<String> {
+    let asks = |plane: &&Node| share(cluster, plane).iter().any(|asked| asked.name == node.name);
+    cluster.control_planes().find(asks).map(|plane| plane.name.clone())
+}
+
 /// Collects at a control plane what kubelets of other nodes say. Each node judges its own kubelet. ironstrap asks again
 /// after every change.
 fn asking(cx: &Cx) -> Want {
@@ -103,7 +109,10 @@ fn running_with(cx: &Cx) -> Result<Want> {
         .judged(judge)
         .run("systemctl restart kubelet\nsteady kubelet")
         .nothing_to_undo(WITH_THE_MEMBER)
-        .disrupts())
+        .disrupts()
+        // The control plane that asks it asks again, also where the run is limited to other nodes.
+        .about(asker(cx.cluster, cx.node))
+        .reaches())
 }
 
 /// The shell function whose answer says what kubelets run with.
