@@ -235,7 +235,8 @@ impl<S: Shell> Fleetwork<S> {
         fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
         for member in &self.members {
             fleet.kubelets_run.extend(member.kubelets.clone());
-            let is_stale = member.work.asked_after < self.fixes;
+            // Of one that is being asked, the answer is still to come.
+            let is_stale = member.work.asked_after < self.fixes || member.work.stale || member.work.busy;
             fleet.kubelets_stale.extend(member.kubelets.keys().filter(|_| is_stale).cloned());
         }
         let given_up = self.members.iter().filter(|member| member.left.is_some());
