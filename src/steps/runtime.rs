@@ -67,7 +67,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .is(understood(cluster))
             .nothing_to_undo("it is checked, not changed"),
     );
-    wants.push(images::want(cluster));
+    wants.extend(images::want(cluster));
     Ok(wants)
 }
 

@@ -9,17 +9,21 @@ use crate::steps::runtime::{CERTS, exports};
 /// Minutes until a pull is ended.
 const MINUTES: u32 = 30;
 
-pub(super) fn want(cluster: &Cluster) -> Want {
+pub(super) fn want(cluster: &Cluster) -> Option<Want> {
     let images = pulled(cluster);
+    if images.is_empty() {
+        return None;
+    }
     let wanted = images.join("\n");
-    Want::that("the images of every node are here")
+    let want = Want::that("the images of every node are here")
         .asks(Ask::Newcomer(sh!("images={wanted}\n{HERE}", wanted, HERE)))
         .judged(move |answer| match answer == "not here" || answer == wanted {
             true => Verdict::Holds,
             false => Verdict::Differs { have: answer.into(), want: wanted.clone() },
         })
         .run_as_unit("images", MINUTES, pull(cluster, &images))
-        .nothing_to_undo("they go with the data of a containerd that ironstrap installed")
+        .nothing_to_undo("they go with the data of a containerd that ironstrap installed");
+    Some(want)
 }
 
 /// Without those of registries with a login: `ctr` takes a password only as an argument, which every user of the machine could
@@ -34,10 +38,11 @@ fn pulled(cluster: &Cluster) -> Vec<String> {
     names
 }
 
-/// Prints those of `images` that containerd has. A containerd that does not run has none to show.
+/// Prints those of `images` that containerd has. A containerd that does not run has none to show. `ctr` also warns of settings
+/// that are deprecated.
 const HERE: Sh = Sh::raw(
     r#"systemctl is-active -q containerd || exit 0
-have=$(timeout 10 ctr -n k8s.io images ls -q)
+have=$(timeout 10 ctr -n k8s.io images ls -q 2>/dev/null)
 printf '%s\n' "$have" | grep -xF "$images" | LC_ALL=C sort || :"#,
 );
 
@@ -56,7 +61,7 @@ fn pull(cluster: &Cluster, images: &[String]) -> Sh {
 const PULL: Sh = Sh::raw(
     r#"snapshotter=$(containerd config dump | sed -n "s/^ *snapshotter = [\"']\([^\"']\{1,\}\)[\"']$/\1/p" | head -n 1)
 pull() {
-  have=$(timeout 10 ctr -n k8s.io images ls -q)
+  have=$(timeout 10 ctr -n k8s.io images ls -q 2>/dev/null)
   ! printf '%s\n' "$have" | grep -qxF "$1" || return 0
   for pause in 2 5 0; do
     why=$(ctr -n k8s.io images pull --hosts-dir "$certs" --snapshotter "${snapshotter:-overlayfs}" "$1" 2>&1 >/dev/null) && return 0
