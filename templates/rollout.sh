@@ -65,7 +65,8 @@ stuck() {
     }
     # A kubelet may write the status of the pods on its own node, so a pod that has a node was scheduled.
     function reason() {
-      if ($8 == "" && !is_of_others($9) && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
+      if (is_of_others($9)) return ""
+      if ($8 == "" && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
       if ($5 ~ /"reason":"(ErrImageNeverPull|InvalidImageName)"/ ||
         $5 ~ /"reason":"(ErrImagePull|ImagePullBackOff)"/ && $5 ~ /: not found|pull access denied|401 Unauthorized|403 Forbidden/)
         return $4 " pod " namespace "/" $3 " has no image: " message($5)
