@@ -105,8 +105,9 @@ for f in kube-apiserver.yaml kube-controller-manager.yaml; do
   [ ! -e $f ] || sed -n -e 's/^ *- --cluster-cidr=/pods /p' -e 's/^ *- --service-cluster-ip-range=/services /p' \
     -e 's/^ *image: .*kube-apiserver:v/kubernetes /p' $f
 done
-a=$(sed -n 's/^ *- --advertise-address=//p' kube-apiserver.yaml 2>/dev/null) || a=
-e=$(sed -n 's/^ *- --initial-advertise-peer-urls=https:\/\/\(.*\):2380$/\1/p' etcd.yaml 2>/dev/null | tr -d '[]') || e=
+a= e=
+[ ! -e kube-apiserver.yaml ] || a=$(sed -n 's/^ *- --advertise-address=//p' kube-apiserver.yaml 2>/dev/null) || a=
+[ ! -e etcd.yaml ] || e=$(sed -n '/^ *- --initial-advertise-peer-urls=https:.*:2380$/{s/.*=https:\/\///;s/:2380$//;s/[][]//g;p}' etcd.yaml 2>/dev/null) || e=
 [ -z "$a" ] || [ "$a" != "$e" ] || echo "address $a"
 [ ! -e ../admin.conf ] || sed -n -e 's/^    server: https:\/\//endpoint /p' -e '/^clusters:/,/^contexts:/s/^  name: /name /p' ../admin.conf
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || sed -n -e '/^endpoint /p' -e '/^name /p' /var/lib/ironstrap/kubeadm-receipt

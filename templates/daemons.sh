@@ -1,20 +1,27 @@
 # Shell that finds and restarts the programs of DaemonSets on this machine. Sent after pods.sh. POSIX sh.
 
-# daemon NAMESPACE_POD PROGRAM: the processes of this program in the pods whose folders of logs begin so.
-daemon() {
+# find_daemon NAMESPACE_POD PROGRAM: sets $pids to the processes of this program in the pods whose folders of logs begin so.
+find_daemon() {
+  pids=
   for folder in "/var/log/pods/$1"-*_*; do
-    [ ! -d "$folder" ] || program "${folder##*_}" "$2"
+    [ ! -d "$folder" ] || find_program "${folder##*_}" "$2"
   done
+}
+
+# daemon NAMESPACE_POD PROGRAM: prints what find_daemon finds.
+daemon() {
+  find_daemon "$@"
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || printf '%s\n' $pids
 }
 
 # lasting NAMESPACE_POD PROGRAM [SECONDS]: such a process runs, and has run for SECONDS (5). One that started a moment ago is still
 # at work on what it has to set up.
 lasting() {
   read -r up _ </proc/uptime
-  for pid in $(daemon "$1" "$2"); do
-    { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || continue
-    # shellcheck disable=SC2086
-    started=$(set -- ${stat##*) }; echo "${20}")
+  find_daemon "$1" "$2"
+  for pid in $pids; do
+    find_start || continue
     [ $((${up%.*} - started / 100)) -lt "${3:-5}" ] || return 0
   done
   return 1

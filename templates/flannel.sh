@@ -1,15 +1,18 @@
 # Shell that looks at what flannel made on this machine, and has flannel make it again. Sent after daemons.sh. POSIX sh.
 
-# flannel_value NAME: what flannel wrote about this node.
-flannel_value() {
-  sed -n "s/^$1=//p" /run/flannel/subnet.env 2>/dev/null || :
+# flannel_wrote: sets $own and $mtu to what flannel wrote about this node.
+flannel_wrote() {
+  own='' mtu=''
+  { while IFS='=' read -r key value; do
+    case $key in FLANNEL_SUBNET) own=$value ;; FLANNEL_MTU) mtu=$value ;; esac
+  done </run/flannel/subnet.env; } 2>/dev/null || :
 }
 
 # flannel_faults ADDRESS PODS: a line for each thing that flannel made on this node, and that is not as flannel makes it.
 # ADDRESS is the node's own address, and PODS the range of all pods.
 flannel_faults() {
   lasting kube-flannel_flannel flanneld || return 0
-  own=$(flannel_value FLANNEL_SUBNET)
+  flannel_wrote
   if [ -z "$own" ]; then echo '/run/flannel/subnet.env does not name the range of this node'; return 0; fi
   if ! grep -q '^ *flannel\.1:' /proc/net/dev; then echo 'the interface flannel.1 does not exist'; return 0; fi
   # flannel gives the interface the first address of the range, and notes the one after it.
@@ -18,45 +21,48 @@ flannel_faults() {
   case "$(ip -4 -o addr show dev flannel.1) " in *" inet $net/32 "*) ;; *) echo "flannel.1 does not have the address $net" ;; esac
   link=$(ip -d -o link show dev flannel.1)
   case $link in *[\<,]UP[,\>]*) ;; *) echo 'flannel.1 is down' ;; esac
-  mtu=$(flannel_value FLANNEL_MTU)
   case $link in *" mtu ${mtu:-1450} "*) ;; *) echo "the MTU of flannel.1 is not ${mtu:-1450}" ;; esac
   case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from $1" ;; esac ;; esac
-  tunnels "$own" "$2" | awk '$1 == "fault" { sub(/^fault /, ""); print }'
+  tunnels "$own" "$2" fault
 }
 
-# tunnels OWN PODS: the way to the pods of each other node. "tunnel GATEWAY ADDRESS" is one that is complete, and "fault" a line
-# about one that is not. flannel keeps a route, a neighbour and a forwarding entry for each.
+# tunnels OWN PODS WHAT: what is wrong with the ways to the pods of other nodes. flannel keeps a route, a neighbour and a forwarding
+# entry for each. WHAT is "fault" for a line about each that is not complete, or "stray" for the destination of each route that leads
+# elsewhere.
 tunnels() {
   {
-    ip -4 neigh show dev flannel.1 nud permanent | sed 's/^/neigh /'
-    bridge fdb show dev flannel.1 | sed 's/^/fdb /'
-    ip -4 route show root "$2" | sed 's/^/route /'
-  } | awk -v own="$1" '
+    echo '- neigh'
+    ip -4 neigh show dev flannel.1 nud permanent
+    echo '- fdb'
+    bridge fdb show dev flannel.1
+    echo '- route'
+    ip -4 route show root "$2"
+  } | awk -v own="$1" -v what="$3" '
     function number(ip,  a) { split(ip, a, "."); return ((a[1] * 256 + a[2]) * 256 + a[3]) * 256 + a[4] }
     function range(ip) { return int(number(ip) / 2 ^ (32 - bits)) }
     BEGIN { split(own, a, "/"); bits = a[2] }
-    $1 == "neigh" { for (i = 2; i < NF; i++) if ($i == "lladdr") mac[$2] = $(i + 1) }
-    $1 == "fdb" { for (i = 2; i < NF; i++) if ($i == "dst") dst[$2] = $(i + 1) }
-    $1 == "route" { line[++n] = $0 }
+    function say(kind, text) { if (kind == what) print text }
+    $1 == "-" { section = $2; next }
+    section == "neigh" { for (i = 1; i < NF; i++) if ($i == "lladdr") mac[$1] = $(i + 1) }
+    section == "fdb" { for (i = 1; i < NF; i++) if ($i == "dst") dst[$1] = $(i + 1) }
+    section == "route" { line[++n] = $0 }
     END {
       for (i = 1; i <= n; i++) {
         $0 = line[i]
-        to = $2 ~ /^[0-9]/ ? $2 : $3
+        to = $1 ~ /^[0-9]/ ? $1 : $2
         split(to, a, "/")
-        sub(/^route /, "")
         sub(/ +$/, "")
         if ($2 == "via" && $1 == $3 "/" bits && $5 == "flannel.1") { routed[$3] = 1; continue }
         stray[++m] = $0; where[m] = range(a[1]); size[m] = a[2] == "" ? 32 : a[2]; dest[m] = to
       }
       for (gateway in mac) {
         taken = ""
-        for (i = 1; i <= m; i++) if (where[i] == range(gateway) && size[i] >= bits) { taken = stray[i]; print "stray " dest[i] }
-        if (taken != "") print "fault a route leads the pods of " gateway "/" bits " elsewhere: " taken
-        else if (!(gateway in routed)) print "fault there is no route to the pods of " gateway "/" bits
-        else if (!(mac[gateway] in dst)) print "fault flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits
-        else print "tunnel " gateway " " dst[mac[gateway]]
+        for (i = 1; i <= m; i++) if (where[i] == range(gateway) && size[i] >= bits) { taken = stray[i]; say("stray", dest[i]) }
+        if (taken != "") say("fault", "a route leads the pods of " gateway "/" bits " elsewhere: " taken)
+        else if (!(gateway in routed)) say("fault", "there is no route to the pods of " gateway "/" bits)
+        else if (!(mac[gateway] in dst)) say("fault", "flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits)
       }
-      for (gateway in routed) if (!(gateway in mac)) print "fault flannel.1 does not know the neighbour " gateway ", the way to its pods"
+      for (gateway in routed) if (!(gateway in mac)) say("fault", "flannel.1 does not know the neighbour " gateway ", the way to its pods")
     }'
 }
 
@@ -83,9 +89,9 @@ flannel_is_right() {
 # everything when it starts.
 flannel_again() {
   ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
-  own=$(flannel_value FLANNEL_SUBNET)
+  flannel_wrote
   if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
-    tunnels "$own" "$3" | sed -n 's/^stray //p' | while read -r to; do ip -4 route flush exact "$to"; done
+    tunnels "$own" "$3" stray | while read -r to; do ip -4 route flush exact "$to"; done
   fi
   restart "$1" kube-flannel flannel flanneld app=flannel
   patiently flannel_is_right "$2" "$3"

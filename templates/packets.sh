@@ -45,7 +45,8 @@ dns() {
   for _ in 1 2; do
     # bash writes up to each line break by itself, and each write would be a datagram.
     printf "$query" | dd obs=512 >&3 2>/dev/null
-    answer=$(timeout 0.5 dd bs=512 count=1 <&3 2>/dev/null | od -An -v -tx1 | tr -d " \n")
+    answer=$(timeout 0.5 dd bs=512 count=1 <&3 2>/dev/null | od -An -v -tx1)
+    answer=${answer//[[:space:]]/}
     case $answer in
       4952[89a-f]??0*"$expected"*) echo "$1 reached"; return ;;
       4952[89a-f]*) echo "$1 refused"; return ;;

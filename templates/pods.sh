@@ -27,92 +27,165 @@ labelled() {
   echo "labels.\"io.cri-containerd.kind\"==\"container\",labels.\"io.kubernetes.pod.namespace\"==\"$1\",labels.\"io.kubernetes.container.name\"==\"$2\"${3:+,labels.\"io.kubernetes.pod.name\"==\"$3\"}"
 }
 
-# program UID NAME: the processes of the pod UID that were started as the program NAME. They are in the cgroup that the
-# kubelet made for the pod, below the root of cgroup v2, or of a hierarchy of v1.
-program() {
-  slice=pod$(echo "$1" | tr - _).slice
+# find_program UID NAME: adds the processes of the pod UID that were started as the program NAME to $pids. They are in the cgroup that
+# the kubelet made for the pod, below the root of cgroup v2, or of a hierarchy of v1. One process reads the command lines of all.
+find_program() {
+  rest=$1 slice=pod
+  while [ "$rest" != "${rest#*-}" ]; do slice=$slice${rest%%-*}_ rest=${rest#*-}; done
+  slice=$slice$rest.slice lines=
   for top in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
     top=$top/kubepods.slice
     for list in "$top/kubepods-$slice"/*/cgroup.procs "$top/kubepods-burstable.slice/kubepods-burstable-$slice"/*/cgroup.procs \
       "$top/kubepods-besteffort.slice/kubepods-besteffort-$slice"/*/cgroup.procs; do
       [ -e "$list" ] || continue
-      for pid in $(cat "$list" 2>/dev/null || :); do
-        is=$({ tr '\0' '\n' <"/proc/$pid/cmdline" | head -n 1; } 2>/dev/null) || continue
-        [ "${is##*/}" != "$2" ] || echo "$pid"
-      done
+      { while read -r pid; do lines="$lines /proc/$pid/cmdline"; done <"$list"; } 2>/dev/null || :
     done
-  done | sort -u
+  done
+  [ -n "$lines" ] || return 0
+  # One that ends while it is read ends sed (4).
+  lines=$(first_words) || { [ $? = 4 ] && lines=$(first_words); } || :
+  while read -r path && IFS= read -r is; do
+    pid=${path%/cmdline}
+    pid=${pid##*/}
+    case " $pids " in *" $pid "*) continue ;; esac
+    [ "${is##*/}" != "$2" ] || pids="$pids $pid"
+  done <<LINES
+$lines
+LINES
 }
 
-# component NAME NODE: the processes of NAME in kubeadm's static pod kube-system/NAME-NODE. The uid of a static pod is a
-# hash of its manifest, in hexadecimal digits; every other pod has a UUID with dashes. Neither namespaces nor pods have
+# first_words: the path of each file of $lines and, in the next line, the first word of a command line.
+first_words() {
+  # shellcheck disable=SC2086
+  sed -s -n -e '1F' -e '1s/\x00.*//' -e 1p -- $lines 2>/dev/null
+}
+
+# program UID NAME: prints what find_program finds.
+program() {
+  pids=
+  find_program "$@"
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || printf '%s\n' $pids
+}
+
+# find_component NAME NODE: sets $pids to the processes of NAME in kubeadm's static pod kube-system/NAME-NODE. The uid of a static pod
+# is a hash of its manifest, in hexadecimal digits; every other pod has a UUID with dashes. Neither namespaces nor pods have
 # an underscore in their names, so no other pod has such a folder of logs. Without one, containerd is asked.
-component() {
-  seen=
+find_component() {
+  seen='' pids=''
   for folder in "/var/log/pods/kube-system_$1-$2"_*; do
     uid=${folder##*_}
     case $uid in '' | *[!0-9a-f]*) continue ;; esac
     for top in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
       [ ! -d "$top/kubepods.slice" ] || seen=yes
     done
-    program "$uid" "$1"
+    find_program "$uid" "$1"
   done
   [ -z "$seen" ] && [ -e "/etc/kubernetes/manifests/$1.yaml" ] || return 0
   found=$(running "$(labelled kube-system "$1" "$1-$2")") || return 1
-  [ -z "$found" ] || echo "$found" | cut -d ' ' -f 2
+  pids=$(printf '%s\n' "$found" | sed 's/.* //')
+}
+
+# component NAME NODE: prints what find_component finds.
+component() {
+  find_component "$@" || return 1
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || printf '%s\n' $pids
+}
+
+# find_start: sets $started to when process $pid started, in hundredths of a second since boot (proc(5)).
+find_start() {
+  { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || return 1
+  # shellcheck disable=SC2086
+  set -- ${stat##*) }
+  started=${20}
 }
 
 # stale NODE: process, component and newest file of each component that was started before one of the files that its own
-# command line names was changed. A process's start is counted in hundredths of a second since boot (proc(5)). In the place of the
-# file it says "arguments" of a component that runs with others than its manifest has. The kubelet needs a while to notice a new
-# manifest, so one that changed within two minutes tells nothing.
+# command line names was changed. In the place of the file it says "arguments" of a component that runs with others than its manifest
+# has. The kubelet needs a while to notice a new manifest, so one that changed within two minutes tells nothing.
 stale() {
-  read -r up _ </proc/uptime
-  now=$(date +%s.%N)
+  processes='' starts='' manifests=''
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-    pids=$(component "$name" "$1") || return 1
+    find_component "$name" "$1" || return 1
     for pid in $pids; do
-      { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || continue
-      runs=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null) || continue
-      [ -n "$runs" ] || continue
-      manifest=/etc/kubernetes/manifests/$name.yaml
-      if [ -e "$manifest" ] && ! has_arguments "$runs" "$manifest"; then
-        changed=$(stat -L -c %Z "$manifest" 2>/dev/null) || changed=${now%.*}
-        [ $((${now%.*} - changed)) -lt 120 ] || echo "$pid $name arguments"
-      fi
-      files=$(echo "$runs" | sed -n 's,^--[a-z-]*=\(/etc/kubernetes/.*\),\1,p')
-      [ -n "$files" ] || continue
-      # shellcheck disable=SC2086
-      started=$(set -- ${stat##*) }; echo "${20}")
-      # shellcheck disable=SC2086
-      { stat -L -c '%.2Z %n' -- $files 2>/dev/null || :; } | sort -rn | awk -v now="$now" -v up="$up" -v ticks="$started" \
-        -v process="$pid $name" 'NR == 1 && $1 > now - up + ticks / 100 { print process, $2 }'
+      find_start || continue
+      processes="$processes $pid:$name" starts="$starts $pid:$started" manifests="$manifests /etc/kubernetes/manifests/$name.yaml"
     done
   done
+  [ -n "$processes" ] || return 0
+  runs=$(arguments "$processes")
+  files=
+  for word in $runs; do case $word in /*) files="$files $word" ;; esac; done
+  read -r up _ </proc/uptime
+  # The time of a file below /proc is now.
+  # shellcheck disable=SC2086
+  { stat -L -c '%.2Z %n' -- /proc/self/stat $manifests $files 2>/dev/null || :; } | runs=$runs awk -v up="$up" -v starts="$starts" '
+    NR == 1 { now = $1; next }
+    { changed[$2] = $1 }
+    END {
+      n = split(starts, words, " ")
+      for (i = 1; i <= n; i++) { split(words[i], word, ":"); start[word[1]] = word[2] }
+      n = split(ENVIRON["runs"], lines, "\n")
+      for (i = 1; i <= n; i++) {
+        split(lines[i], word, " ")
+        process = word[1] " " word[2]
+        if (word[3] == "unknown") continue
+        if (word[3] == "arguments") {
+          manifest = "/etc/kubernetes/manifests/" word[2] ".yaml"
+          if (manifest in changed && now - changed[manifest] >= 120) print process, "arguments"
+        } else if (changed[word[3]] > newest[process]) {
+          newest[process] = changed[word[3]]
+          file[process] = word[3]
+        }
+      }
+      for (process in newest) {
+        split(process, word, " ")
+        if (newest[process] > now - up + start[word[1]] / 100) print process, file[process]
+      }
+    }'
 }
 
-# as_written NAME NODE: all of the component that runs has the arguments that its manifest has now. Quotes are YAML's.
-as_written() {
-  pids=$(component "$1" "$2") || return 1
-  [ -n "$pids" ] || { echo "$1 does not run" >&2; return 1; }
-  for pid in $pids; do
-    runs=$({ tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null) || continue
-    has_arguments "$runs" "/etc/kubernetes/manifests/$1.yaml" || { echo "$1 has not been started with its new manifest" >&2; return 1; }
-  done
-}
-
-# has_arguments LINES MANIFEST: these are the arguments of the manifest. Quotes are YAML's, and so are line breaks in a long one.
-has_arguments() {
-  printf '%s\n' "$1" | awk '
+# arguments PID:NAME...: a line "PID NAME FILE" for each file below /etc/kubernetes that the command line of a component names, and
+# "PID NAME arguments" of one whose arguments are not those of its manifest. Quotes are YAML's, and so are line breaks in a long one.
+# "PID NAME unknown" is one that cannot be compared: it has no command line, because it is ending, or no manifest.
+arguments() {
+  for process in $1; do
+    pid=${process%%:*}
+    echo "$process"
+    { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null || :
+  done | awk '
     function count(text, by) {
       gsub(/["\047\\]/, "", text)
       if (text ~ /^--/) seen[text] += by
     }
-    NR == FNR { count($0, 1); next }
-    { match($0, /^ */); depth = RLENGTH }
-    argument != "" && depth > dash && !/^ *- / { argument = argument " " substr($0, depth + 1); next }
-    { count(argument, -1); argument = "" }
-    /^ *- / { dash = depth; argument = substr($0, depth + 3) }
-    END { count(argument, -1); for (text in seen) if (seen[text] != 0) exit 1 }
-  ' - "$2"
+    function compare(  line, path, text, differs, read, argument, depth, dash) {
+      if (process == "") return
+      path = "/etc/kubernetes/manifests/" name ".yaml"
+      while ((getline line < path) > 0) {
+        read = 1
+        match(line, /^ */); depth = RLENGTH
+        if (argument != "" && depth > dash && line !~ /^ *- /) { argument = argument " " substr(line, depth + 1); continue }
+        count(argument, -1); argument = ""
+        if (line ~ /^ *- /) { dash = depth; argument = substr(line, depth + 3) }
+      }
+      close(path)
+      count(argument, -1)
+      for (text in seen) if (seen[text] != 0) differs = 1
+      if (!lines || !read) print process, name, "unknown"
+      else if (differs) print process, name, "arguments"
+    }
+    /^[0-9]+:[a-z-]+$/ { compare(); split($0, word, ":"); process = word[1]; name = word[2]; lines = 0; split("", seen); next }
+    { lines++; count($0, 1) }
+    /^--[a-z-]*=[^ ]*$/ && index($0, "=/etc/kubernetes/") { print process, name, substr($0, index($0, "=") + 1) }
+    END { compare() }'
+}
+
+# as_written NAME NODE: all of the component that runs has the arguments that its manifest has now.
+as_written() {
+  find_component "$1" "$2" || return 1
+  [ -n "$pids" ] || { echo "$1 does not run" >&2; return 1; }
+  processes=
+  for pid in $pids; do processes="$processes $pid:$1"; done
+  case "$(arguments "$processes")" in *' arguments'* | *' unknown'*) echo "$1 has not been started with its new manifest" >&2; return 1 ;; esac
 }

@@ -162,10 +162,11 @@ find_main() {
 # of the files of FILE... changed after it started: then it has to be restarted for that.
 kubelet_only() {
   [ -n "$main" ] || return 0
-  arguments=$({ tr '\0' '\n' <"/proc/$main/cmdline" | sed 1d; } 2>/dev/null) || return 0
-  now=$(date +%s)
-  for file; do
-    changed=$(stat -L -c %Z "$file" 2>/dev/null) || continue
+  runs=$(sed -e '1s/^[^\x00]*\x00//' -e 's/\x00/\n/g' -e "s/[\"'\\]//g" "/proc/$main/cmdline" 2>/dev/null) || return 0
+  # The time of a file below /proc is now.
+  now=
+  for changed in $(stat -L -c %Z -- /proc/self/stat "$@" 2>/dev/null || :); do
+    if [ -z "$now" ]; then now=$changed; continue; fi
     [ "$changed" -lt $((now - age)) ] || return 0
   done
   set -- /var/lib/kubelet/kubeadm-flags.env /etc/default/kubelet
@@ -187,9 +188,12 @@ kubelet_only() {
   done
   set +f
   given=" $given $(kubelet_words "$@") "
-  printf '%s\n' "$arguments" | tr -d "\"'\\\\" | while IFS= read -r argument; do
+  while IFS= read -r argument; do
+    [ -n "$argument" ] || continue
     case $given in *[\ =]"$argument "*) ;; *) is_expanded "${argument%%=*}" || echo "$argument" ;; esac
-  done
+  done <<ARGUMENTS
+$runs
+ARGUMENTS
 }
 
 # kubelet_words FILE...: the words of those of the files that are there, without comments and quotes and on one line.
@@ -198,7 +202,7 @@ kubelet_words() {
     shift
     [ ! -f "$file" ] || set -- "$@" "$file"
   done
-  [ $# = 0 ] || sed '/^[[:space:]]*[#;]/d' "$@" | tr -d "\"'\\\\" | tr '\n\t' '  '
+  [ $# = 0 ] || sed -n -e "/^[[:space:]]*[#;]/!{s/[\"'\\\\]//g;y/\t/ /;H}" -e '${x;s/\n/ /g;p}' -- "$@"
 }
 
 # is_expanded FLAG: a file gives this flag a value that systemd makes of a variable or a specifier.

@@ -336,7 +336,7 @@ fn the_kubelet_and_kube_proxy_are_asked_where_they_listen() {
         (&[(CONFIG, "healthzPort: 0\n")], ""),
         (
             &[(PROXY, "healthzBindAddress: '[::]:10357'\nmetricsBindAddress: \"\"\nmode: nftables\n")],
-            " proxy ::1 http:10357/livez proxy-mode 127.0.0.1 http:10249/proxyMode",
+            " proxy ::1 http:10357/livez proxy-mode 127.0.0.1 http:10249/proxyMode proxy-settings 127.0.0.1 json:10249/configz",
         ),
     ];
     for shell in common::shells() {
