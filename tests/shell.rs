@@ -5,8 +5,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "shell/containerd.rs"]
+mod containerd;
 #[path = "shell/diagnose.rs"]
 mod diagnose;
+#[path = "shell/early.rs"]
+mod early;
 #[path = "shell/files.rs"]
 mod files;
 #[path = "shell/images.rs"]
@@ -561,7 +565,6 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
             let root = Root::new();
             root.write("run/ironstrap/says", says);
             root.command("sleep", "rm -f $ROOT/run/ironstrap/unready; echo slept >>$ROOT/slept");
-            root.command("sed", "case $* in *advertise*) ;; *) exec /bin/sed \"$@\" ;; esac");
             let script = format!("{fake}{kubectl}{more}\nkubectl apply -f - <<'X'\none\ntwo\nX");
             let output = root.lib(shell, &script);
             let slept = root.read("slept").lines().filter(|line| *line == "slept").count();
