@@ -119,9 +119,7 @@ fi
 /// runs at all is asked elsewhere.
 const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is gone, and containerd listens there\"";
 
-const DUMP: &str = r#"[ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; exit 0; }
-containerd config dump | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' -e 's/^bin_dirs\?=/3 /p' \
-  -e 's/^plugins\..*\.registry\.configs\.\(.*\)\.auth$/4 login at \1/p' | sort -u | cut -c 3-"#;
+const DUMP: &str = concat!(include_str!("../../templates/containerd-config.sh"), "containerd_config");
 
 /// What `DUMP` prints of the right configuration.
 fn understood(cluster: &Cluster) -> String {

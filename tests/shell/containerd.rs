@@ -1,0 +1,66 @@
+//! What containerd makes of its configuration is asked once for each state of its files.
+
+use std::fs;
+
+use super::{Root, text};
+use crate::common::shells;
+
+#[test]
+fn containerd_is_asked_again_only_after_a_change() {
+    let functions = fs::read_to_string("templates/containerd-config.sh").unwrap();
+    for shell in shells() {
+        let root = Root::new();
+        let program = root.path("bin/containerd").display().to_string();
+        let ask = format!("{functions}\ncontainerd_config").replace("/usr/bin/containerd", &program);
+        let asked = || root.read("asked").lines().count();
+        assert_eq!(root.good(shell, &ask), "absent\n", "{shell}");
+        root.command(
+            "containerd",
+            "echo x >>$ROOT/asked; echo \"SystemdCgroup = $(cat $ROOT/etc/containerd/config.toml)\"; echo \"sandbox = 'a b'\"",
+        );
+        root.write("etc/containerd/config.toml", "true");
+        // A folder that nobody made is not made for a question.
+        assert_eq!(root.good(shell, &ask), "SystemdCgroup = true\nab\n", "{shell}");
+        assert!(!root.path("run/ironstrap").exists(), "{shell}");
+        fs::create_dir_all(root.path("run/ironstrap")).unwrap();
+        for _ in 0..3 {
+            assert_eq!(root.good(shell, &ask), "SystemdCgroup = true\nab\n", "{shell}");
+        }
+        // An answer that is to be kept is asked for twice.
+        assert_eq!(asked(), 3, "{shell}");
+        root.write("etc/containerd/config.toml", "false");
+        for _ in 0..2 {
+            assert_eq!(root.good(shell, &ask), "SystemdCgroup = false\nab\n", "{shell}");
+        }
+        assert_eq!(asked(), 5, "{shell}: the file changed");
+        root.write("etc/containerd/conf.d/more.toml", "");
+        root.good(shell, &ask);
+        assert_eq!(asked(), 7, "{shell}: a file came");
+        root.command("containerd", "echo x >>$ROOT/asked; echo 'broken' >&2; exit 1");
+        assert!(!root.lib(shell, &ask).stderr.is_empty(), "{shell}: another program");
+        root.command("containerd", "echo x >>$ROOT/asked; echo 'sandbox = \"x\"'; echo warning >&2");
+        for _ in 0..2 {
+            let output = root.lib(shell, &ask);
+            assert_eq!(
+                (text(&output.stdout), text(&output.stderr)),
+                ("x\n".into(), "warning\n".into()),
+                "{shell}"
+            );
+        }
+        // Nothing but the answer is lost where it cannot be kept.
+        root.command("containerd", "echo 'sandbox = \"y\"'");
+        root.command("mv", "echo 'No space left on device' >&2; exit 1");
+        for _ in 0..2 {
+            assert_eq!(root.good(shell, &ask), "y\n", "{shell}");
+        }
+        fs::remove_file(root.path("bin/mv")).unwrap();
+        assert_eq!(fs::read_dir(root.path("run/ironstrap")).unwrap().count(), 1, "{shell}: left over");
+        fs::remove_file(root.path("asked")).unwrap();
+        root.command("containerd", "echo x >>$ROOT/asked; echo 'bin_dir = \"/b\"'");
+        root.write("etc/containerd/config.toml", "imports = [\"/elsewhere\"]");
+        for _ in 0..2 {
+            assert_eq!(root.good(shell, &ask), "/b\n", "{shell}");
+        }
+        assert_eq!(asked(), 2, "{shell}: a file elsewhere may change");
+    }
+}
