@@ -8,6 +8,7 @@ use crate::machine::{self, Machine};
 use crate::shell::{PRELUDE, Sh, sh};
 use crate::step::{Ask, Object};
 
+mod early;
 mod objects;
 mod tables;
 
@@ -41,6 +42,11 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// With a sign in place of each byte that is no text.
+    fn readable(self) -> Reply {
+        Reply { stdout: String::from_utf8_lossy(&self.stdout).into_owned().into_bytes(), ..self }
+    }
+
     /// The answer, where exit 0 and a quiet stderr are what makes one.
     fn answer(self) -> Answer {
         let Reply { status, stdout, stderr } = self;
@@ -65,31 +71,30 @@ pub fn script(asks: &[&Ask], boundary: &str, etcd_dir: &str) -> Sh {
 
 /// As `script`, with other limits for the questions.
 pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Limits) -> Sh {
-    let mut bodies: Vec<Sh> = machine::questions(etcd_dir).into();
-    bodies.extend(tables::questions(asks));
-    bodies.push(objects::question(asks, etcd_dir));
-    let mut questions: Vec<Sh> = bodies.iter().map(question).collect();
-    questions.extend(shells(asks).into_iter().map(|ask| match ask {
-        Ask::Newcomer(body) => {
-            let question = question(body);
-            sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
-        }
-        Ask::Shell(body) => question(body),
-        _ => Sh::EMPTY,
-    }));
-    questions.push(question(&Sh::raw("date +%s.%N")));
+    let mut questions: Vec<Ask> = machine::questions(etcd_dir).map(Ask::Shell).into();
+    questions.extend(tables::questions(asks).map(Ask::Shell));
+    questions.push(Ask::Shell(objects::question(asks, etcd_dir)));
+    questions.extend(shells(asks).into_iter().cloned());
+    questions.push(Ask::Shell(Sh::raw("date +%s.%N")));
     let mut text = sh!("{\nset +e\n{PRELUDE}cd / || exit\nexec 3>&1\n{NEWCOMER}", PRELUDE, NEWCOMER);
     text += watch::WATCH;
     text += "{\n";
     text += watch::BEGIN;
-    for (number, question) in questions.iter().enumerate() {
+    text += early::begin(&questions);
+    for (number, asked) in questions.iter().enumerate() {
         text += watch::begins(number);
-        text += sh!(
-            "{question}printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n",
-            question,
-            boundary
-        );
+        text += match asked {
+            _ if early::early(asked).is_some() => early::answer(number),
+            Ask::Newcomer(body) => {
+                let question = question(body);
+                sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
+            }
+            Ask::Shell(body) => question(body),
+            _ => Sh::EMPTY,
+        };
+        text += sh!("printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n", boundary);
     }
+    text += early::END;
     // In braces it is parsed whole before any of it runs.
     text + watch::end(boundary, limits) + "} </dev/null\n"
 }
@@ -147,7 +152,9 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     let objects = objects::read(reply, asks);
     let mut said = Vec::new();
     for ask in shells(asks) {
-        said.push((ask, next()?.answer()));
+        let reply = next()?;
+        // Many had a part in a large answer. Bytes of one of them that are no text do not spoil those of the others.
+        said.push((ask, if ask.is_large() { reply.readable().answer() } else { reply.answer() }));
     }
     let mut answers = Vec::new();
     for ask in asks {

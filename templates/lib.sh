@@ -108,7 +108,7 @@ working() {
   done
 }
 
-# sweep: deletes the scripts, logs and exit codes that the units of earlier runs left behind. A script can hold secrets.
+# sweep: deletes what earlier runs left behind: scripts, logs and exit codes of units, and answers. A script can hold secrets.
 # Call it only when no unit works. The names without a run are those of earlier versions.
 sweep() {
   for f in "$RUN"/*.*.sh "$RUN"/*.*.log "$RUN"/*.*.rc "$RUN"/*.*.*.new; do
@@ -117,6 +117,8 @@ sweep() {
   for f in control-plane drain kubeadm kubelet runtime; do
     rm -f "$RUN/$f.sh" "$RUN/$f.log" "$RUN/$f.rc" "$RUN/$f.rc.new"
   done
+  # Answers of questions that were ended. Questions that still run are younger.
+  find "$RUN" -maxdepth 1 \( -name 'answers.*' -o -name 'settings.*' \) -mmin +10 -exec rm -rf {} +
 }
 
 # lease EPOCH RUN OWNER SECONDS KIN FROM: takes the machine for this run, or keeps it. FROM is the run that may be replaced

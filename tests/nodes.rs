@@ -251,8 +251,13 @@ fn a_pod_for_a_node_of_others_ends_no_wait() {
     };
     // The kubelet of such a Node says what it likes of its pod.
     let waiting = r#"{"message":"web:9: not found","reason":"ErrImagePull"}"#;
-    let without_image = pod("DaemonSet", "x9").replace(r"web-x\t1\t\t", &format!(r"web-x\t'$uid'\t{waiting}\t"));
-    assert!(waits_for_a("DaemonSet", &without_image, "", 60).iter().all(|(is, said)| is == "1 1" && said.is_empty()));
+    let without_image =
+        pod("DaemonSet", "x9").replace(r"web-x\t1\t\t", &format!(r"web-x\t'$uid'\t{waiting}\t"));
+    assert!(
+        waits_for_a("DaemonSet", &without_image, "", 60)
+            .iter()
+            .all(|(is, said)| is == "1 1" && said.is_empty())
+    );
     for (kind, node, ended) in [
         ("DaemonSet", "w1", "76 76"),
         ("DaemonSet", "x9", "1 1"),

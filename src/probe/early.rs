@@ -1,0 +1,51 @@
+//! Questions that wait for the API server. On a control plane they begin before all others and run beside them, and each answer
+//! waits in a file for its turn. How it ended is asked of its process, so one that is killed costs no other answer.
+
+use crate::shell::{Sh, sh};
+use crate::step::Ask;
+
+/// The shell of a question that calls kubectl, by `KUBECTL`.
+pub(super) fn early(ask: &Ask) -> Option<&Sh> {
+    match ask {
+        Ask::Shell(body) if body.contains("kubectl() {") => Some(body),
+        _ => None,
+    }
+}
+
+/// Makes the folder for the answers. Other machines do not call kubectl.
+const BEGIN: Sh = Sh::raw(
+    "early=
+if [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && [ -d /run/ironstrap ]; then
+  early=$(mktemp -d /run/ironstrap/answers.XXXXXX) || early=
+fi
+",
+);
+
+/// Begins the early ones of these questions.
+pub(super) fn begin(questions: &[Ask]) -> Sh {
+    let numbered = questions.iter().enumerate();
+    let begin = numbered.filter_map(|(number, ask)| {
+        let body = early(ask)?;
+        Some(sh!(
+            "early_{number}() {\nset -eu\n{body}\n}\n\
+             if [ -n \"$early\" ]; then ( early_{number} ) >\"$early/{number}\" 2>\"$early/{number}.said\" 3>&- 7>&- & waits_{number}=$!; fi\n",
+            number,
+            body
+        ))
+    });
+    let begin: Vec<Sh> = begin.collect();
+    if begin.is_empty() { Sh::EMPTY } else { BEGIN + Sh::join("", begin) }
+}
+
+/// The answer to the early question `number`, as that to any other.
+pub(super) fn answer(number: usize) -> Sh {
+    sh!(
+        "if [ -n \"$early\" ]; then\n  wait $waits_{number} 2>/dev/null; r=$?\n  cat \"$early/{number}\" 2>/dev/null || r=1\n  \
+         e=; [ ! -s \"$early/{number}.said\" ] || e=$(cat \"$early/{number}.said\")\n\
+         else e=$( ( early_{number} ) 2>&1 >&3 3>&- 7>&- ); r=$?; fi\n",
+        number
+    )
+}
+
+/// Deletes what `begin` made.
+pub(super) const END: Sh = Sh::raw("[ -z \"${early-}\" ] || rm -rf \"$early\"\n");
