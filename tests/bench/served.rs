@@ -173,9 +173,9 @@ impl Handler for Guest {
     async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
         self.counted.scripts.fetch_add(1, SeqCst);
         let script = String::from_utf8(std::mem::take(&mut self.script)).unwrap();
-        // The first word that random bytes went into; see `probe::boundary`.
+        // The last word that random bytes went into; see `probe::boundary`. Earlier ones end texts in the script.
         let is_boundary = |word: &&str| word.len() == 34 && word.starts_with("--");
-        let boundary = script.split_whitespace().find(is_boundary).unwrap();
+        let boundary = script.split_whitespace().rfind(is_boundary).unwrap();
         session.data(id, format!("--ironstrap begins--\n{}", self.replies.text(boundary)))?;
         session.exit_status_request(id, 0)?;
         session.eof(id)?;
