@@ -206,8 +206,12 @@ fn same(want: &Value, have: Option<&Value>) -> bool {
         Value::Bool(true) => false,
     };
     let Some(have) = have else { return empty(want) };
-    let equal_quantities = || matches!((quantity(want), quantity(have)), (Some(a), Some(b)) if a == b);
-    want == have || (empty(want) && empty(have)) || equal_quantities()
+    want == have || (empty(want) && empty(have)) || same_quantity(want, have)
+}
+
+/// Two quantities of Kubernetes that are the same amount: `1024Mi` and `1Gi`.
+pub fn same_quantity(want: &Value, have: &Value) -> bool {
+    matches!((quantity(want), quantity(have)), (Some(a), Some(b)) if a == b)
 }
 
 /// `100m`, `1Gi`, `0.5`, `2` as thousandths of one.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::manifest::same_quantity;
 use crate::secret;
 use crate::step::Verdict;
 
@@ -25,45 +26,76 @@ pub(super) fn judged(wanted: &Value, runs: &Value) -> Verdict {
     }
 }
 
-/// Adds each field of `wanted` that is another in `has`, with both values. A value that says nothing stands for the kubelet's default.
+/// Fields in which 0 is a value. In others it stands for the default (kubelet, pkg/kubelet/apis/config/v1beta1/defaults.go, and
+/// kube-proxy, pkg/proxy/apis/config/v1alpha1/defaults.go: pointers, and what has the default 0).
+const ZERO_COUNTS: [&str; 16] = [
+    "conntrack.maxPerCore",
+    "conntrack.min",
+    "containerLogMaxFiles",
+    "eventRecordQPS",
+    "evictionMaxPodGracePeriod",
+    "healthzPort",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "iptables.masqueradeBit",
+    "kubeAPIQPS",
+    "memoryThrottlingFactor",
+    "nodeStatusMaxImages",
+    "oomScoreAdj",
+    "podsPerCore",
+    "readOnlyPort",
+    "registryPullQPS",
+];
+
+/// Adds each field of `wanted` that is another in `has`, with both values. A value that says nothing stands for the program's default.
 fn compare(path: &str, wanted: &Value, has: Option<&Value>, found: &mut Vec<(String, String, String)>) {
-    if let Value::Object(fields) = wanted {
-        for (key, wanted) in fields
-            .iter()
-            .filter(|(key, _)| !path.is_empty() || !matches!(key.as_str(), "apiVersion" | "kind"))
-        {
-            let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            compare(&below, wanted, has.and_then(|has| has.get(key)), found);
-        }
-        return;
-    }
     let has = has.unwrap_or(&Value::Null);
-    if !says_nothing(wanted) && !is_same(wanted, has) {
-        let text = |value: &Value| match value {
-            Value::Null => "not set".to_string(),
-            Value::String(text) => secret::beginning(text, 200),
-            other => secret::beginning(&other.to_string(), 200),
-        };
-        found.push((path.into(), text(has), text(wanted)));
+    match (wanted, has) {
+        (Value::Object(fields), has) => {
+            for (key, wanted) in fields {
+                if path.is_empty() && matches!(key.as_str(), "apiVersion" | "kind") {
+                    continue;
+                }
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&below, wanted, has.get(key), found);
+            }
+        }
+        (Value::Array(wanted), Value::Array(has)) if wanted.len() == has.len() => {
+            for (i, (wanted, has)) in wanted.iter().zip(has).enumerate() {
+                compare(&format!("{path}[{i}]"), wanted, Some(has), found);
+            }
+        }
+        _ if says_nothing(path, wanted) || is_same(wanted, has) => {}
+        _ => {
+            let text = |value: &Value| match value {
+                Value::Null => "not set".to_string(),
+                Value::String(text) => secret::beginning(text, 200),
+                other => secret::beginning(&other.to_string(), 200),
+            };
+            found.push((path.into(), text(has), text(wanted)));
+        }
     }
 }
 
-fn says_nothing(value: &Value) -> bool {
+fn says_nothing(path: &str, value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Number(number) => number.as_f64() == Some(0.0) && !ZERO_COUNTS.contains(&path),
         Value::String(text) => text.is_empty() || seconds(text) == Some(0.0),
-        Value::Array(all) => all.is_empty(),
-        Value::Bool(_) | Value::Object(_) => false,
+        Value::Array(_) | Value::Bool(_) | Value::Object(_) => false,
     }
 }
 
 fn is_same(wanted: &Value, has: &Value) -> bool {
     match (wanted, has) {
-        (Value::String(a), Value::String(b)) => a == b || seconds(a).is_some_and(|a| Some(a) == seconds(b)),
+        (Value::String(a), Value::String(b)) => {
+            a == b || seconds(a).is_some_and(|a| Some(a) == seconds(b)) || same_quantity(wanted, has)
+        }
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        // A switch that is off is left out.
+        // What is off, nothing or empty is left out.
         (Value::Bool(false), Value::Null) => true,
+        (Value::Number(zero), Value::Null) => zero.as_f64() == Some(0.0),
+        (Value::Array(items), Value::Null) => items.is_empty(),
         (wanted, has) => wanted == has,
     }
 }
@@ -103,13 +135,16 @@ mod tests {
         let wanted = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "maxPods": 60, "failSwapOn": false, "staticPodPath": "/etc/kubernetes/manifests",
-            "syncFrequency": "90s", "httpCheckFrequency": "0s", "healthzPort": 0, "resolvConf": "", "podCIDR": null,
+            "syncFrequency": "90s", "httpCheckFrequency": "0s", "port": 0, "resolvConf": "", "podCIDR": null,
+            "readOnlyPort": 0, "registryPullQPS": 0, "allowedUnsafeSysctls": [],
+            "reservedMemory": [{"numaNode": 0, "limits": {"memory": "1024Mi"}}],
             "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
             "clusterDNS": ["10.96.0.10"], "memoryThrottlingFactor": 1, "evictionHard": {"memory.available": "100Mi"},
         });
         let runs = json!({
             "maxPods": 60, "failSwapOn": false, "staticPodPath": "/etc/kubernetes/manifests",
-            "syncFrequency": "1m30s", "httpCheckFrequency": "20s", "healthzPort": 10248, "resolvConf": "/etc/resolv.conf",
+            "syncFrequency": "1m30s", "httpCheckFrequency": "20s", "port": 10250, "resolvConf": "/etc/resolv.conf",
+            "registryPullQPS": 0, "reservedMemory": [{"limits": {"memory": "1Gi"}, "numaNode": 0}],
             "authentication": {"anonymous": {}, "webhook": {"enabled": true, "cacheTTL": "2m0s"}},
             "clusterDNS": ["10.96.0.10"], "memoryThrottlingFactor": 1.0,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "10%"},
@@ -117,6 +152,13 @@ mod tests {
         assert_eq!(judged(&wanted, &runs), Verdict::Holds);
         for (pointer, value, have, want) in [
             ("/maxPods", json!(5), "maxPods: 5\n", "maxPods: 60\n"),
+            ("/registryPullQPS", json!(5), "registryPullQPS: 5\n", "registryPullQPS: 0\n"),
+            (
+                "/reservedMemory/0/limits/memory",
+                json!("2Gi"),
+                "reservedMemory[0].limits.memory: 2Gi\n",
+                "reservedMemory[0].limits.memory: 1024Mi\n",
+            ),
             ("/failSwapOn", json!(true), "failSwapOn: true\n", "failSwapOn: false\n"),
             (
                 "/authentication/anonymous",
@@ -134,8 +176,8 @@ mod tests {
             (
                 "/clusterDNS",
                 json!(["10.96.0.11"]),
-                "clusterDNS: [\"10.96.0.11\"]\n",
-                "clusterDNS: [\"10.96.0.10\"]\n",
+                "clusterDNS[0]: 10.96.0.11\n",
+                "clusterDNS[0]: 10.96.0.10\n",
             ),
             (
                 "/evictionHard",
@@ -152,6 +194,23 @@ mod tests {
                 "{pointer}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_value_where_no_default_takes_its_place() {
+        let runs = json!({"readOnlyPort": 10255, "allowedUnsafeSysctls": ["net.*"], "port": 10250});
+        for (wanted, field) in [
+            (json!({"readOnlyPort": 0}), "readOnlyPort"),
+            (json!({"allowedUnsafeSysctls": []}), "allowedUnsafeSysctls"),
+        ] {
+            let verdict = judged(&wanted, &runs);
+            assert!(
+                matches!(&verdict, Verdict::Differs { have, .. } if have.starts_with(field)),
+                "{verdict:?}"
+            );
+            assert_eq!(judged(&wanted, &json!({})), Verdict::Holds);
+        }
+        assert_eq!(judged(&json!({"port": 0}), &runs), Verdict::Holds);
     }
 
     #[test]
