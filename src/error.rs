@@ -97,6 +97,15 @@ impl Error {
         self
     }
 
+    /// Adds evidence ahead of all that there is: readers may get no further than the first lines.
+    pub fn because_above_all(mut self, cause: impl AsRef<str>) -> Self {
+        let rest = std::mem::take(&mut self.cause);
+        self = self.because(cause);
+        let room = MOST_LINES.saturating_sub(self.cause.len());
+        self.cause.extend(rest.into_iter().take(room));
+        self
+    }
+
     /// Adds evidence in the words of a machine, a server or the cluster, each line quoted. No such line can look like a line
     /// of ironstrap, whatever is in it.
     pub fn heard(self, words: impl AsRef<str>) -> Self {

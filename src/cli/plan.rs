@@ -86,7 +86,7 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let State::Unknown { asked, why } = &change.state else { return None };
     let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
-    Some(error.answered(format!("asked: {asked}")).answered(format!("answered: {why}")).hint(CANNOT_TELL))
+    Some(error.answered(format!("answered: {why}")).answered(format!("asked: {asked}")).hint(CANNOT_TELL))
 }
 
 fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {

@@ -135,7 +135,9 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     };
     // That a version of a kind is deprecated says nothing about the object.
     let bad = |line: &&str| !line.is_empty() && !line.starts_with("Warning: ") && !no_kind(line);
-    let bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    let mut bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
+    // Each kubectl says the same.
+    bad.dedup();
     let explained = reply.status == 0 || reply.stderr.lines().any(no_kind);
     if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
         return Err(format!("kubectl: no answer within {WITHIN} s"));

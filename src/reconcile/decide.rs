@@ -102,7 +102,7 @@ fn cannot_tell(node: &str, change: &Change) -> Error {
     let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
     Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
         .on(node)
-        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
         .answered(format!("answered: {why}"))
+        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
         .hint(CANNOT_TELL)
 }

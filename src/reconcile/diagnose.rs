@@ -123,7 +123,7 @@ impl<S: Shell> Fleetwork<S> {
 /// `about`: the machines that the failure is about, where those are others than the one that failed.
 fn explained(error: Error, findings: &[Finding], mut heard: Vec<Heard>, about: &BTreeSet<String>) -> Error {
     if !findings.is_empty() {
-        return error.because(diagnosis::lines(findings).join("\n"));
+        return error.because_above_all(diagnosis::lines(findings).join("\n"));
     }
     match about.is_empty() {
         true => heard.truncate(1),
