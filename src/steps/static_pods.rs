@@ -3,8 +3,9 @@
 
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
-use crate::shell::{KUBECTL, PODS, sh};
+use crate::shell::{KUBECTL, PODS, Sh, sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
+use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
     name: "static-pods",
@@ -28,7 +29,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("the control plane runs with its current files")
             .ask(PODS + node.clone() + ASK)
             .is("")
-            .run_as_unit("control-plane", 10, PODS + KUBECTL + node + RESTART)
+            .run_as_unit("control-plane", 10, PODS + KUBECTL + node + startable(cx)? + RESTART)
             .nothing_to_undo(WITH_THE_MEMBER)
             .reads(if cx.machine.is_member() { &reads } else { &[] })
             .disrupts(),
@@ -43,6 +44,19 @@ const ASK: &str = r#"all=$(stale "$NODE")
   *) echo "$name is older than $file" ;;
   esac
 done"#;
+
+/// Has kubeadm write the kubelet's files where they are not as kubeadm wrote them. One that runs has read them long ago, but it is
+/// started again here, and the control plane with it: without them both would be gone until a later stage.
+fn startable(cx: &Cx) -> Result<Sh> {
+    let write = Sh::raw("kubeadm init phase kubelet-start --config $c");
+    let write = kubeadm::with(cx, &kubeadm::init(cx, false)?, &write)?;
+    Ok(sh!(
+        "written=yes\nfor f in /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env; do\n  \
+         [ -f $f ] && grep -qxF \"$(sha256sum $f)\" /var/lib/ironstrap/kubeadm-receipt || written=\ndone\n\
+         if [ -z \"$written\" ]; then\n{write}fi\n",
+        write
+    ))
+}
 
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
 /// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits

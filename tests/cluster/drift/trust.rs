@@ -9,6 +9,7 @@ use super::{KIND, Kind};
 use crate::world::World;
 
 const RESTART: &str = "the control plane runs with its current files";
+const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const ADMIN: &str = "admin.conf leads kubernetes-admin to its API";
 const RIGHTS: &str = "kubernetes-admin may administer the cluster";
 const MANAGER: &str = "controller-manager.conf leads system:kube-controller-manager to its API";
@@ -21,6 +22,20 @@ pub const KINDS: &[Kind] = &[
         shows: &[
             (".", "pki", "apiserver-kubelet-client.crt is the trust's", "kube-apiserver-kubelet-client"),
             (".", "static-pods", RESTART, "restarted, because"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "trust: a leaf gone, and a kubelet that could not start again",
+        by: Root(
+            "m1",
+            "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt; echo nonsense >/var/lib/kubelet/config.yaml",
+        ),
+        shows: &[
+            (".", "pki", "apiserver-kubelet-client.crt is the trust's", "kube-apiserver-kubelet-client"),
+            (".", "static-pods", RESTART, "restarted, because"),
+            (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
+            (".", "member", "kubelet runs its current config", "stale: /var/lib/kubelet/config.yaml changed"),
         ],
         ..KIND
     },
