@@ -45,14 +45,21 @@ made_why() {
 }
 
 # wait_for_made NODE...: waits until each of the pods runs or has ended; `made` is what made_pods says then. A kubelet that could not
-# reach the API server looks for new pods again within a minute (client-go's reflector: 30 s with a jitter of 1.0).
+# reach the API server looks for new pods again within a minute (client-go's reflector: 30 s with a jitter of 1.0). One that has
+# noticed its pod gets a minute for it.
 wait_for_made() {
   made_since=$(date +%s)
+  made_noticed=$made_since
   while :; do
     if made=$(made_pods 2>/dev/null); then made_waits=$(printf '%s\n' "$made" | grep -E ' (Pending|Running) /') || made_waits=
     else made='' made_waits=$*; fi
-    case $made_waits in '') return 0 ;; *unnoticed*) made_for=90 ;; *) made_for=60 ;; esac
-    [ $(($(date +%s) - made_since)) -lt $((PATIENCE < made_for ? PATIENCE : made_for)) ] || return 0
+    [ -n "$made_waits" ] || return 0
+    made_now=$(date +%s)
+    case $made_waits in
+    *unnoticed*) made_noticed=$made_now made_by=$((made_since + 90)) ;;
+    *) made_by=$((made_noticed + 60)) ;;
+    esac
+    [ $made_now -lt $made_by ] && [ $((made_now - made_since)) -lt "$PATIENCE" ] || return 0
     renew
     sleep 0.3
   done

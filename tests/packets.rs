@@ -371,6 +371,14 @@ fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() 
             let waited = (calls - 1) * 10;
             assert!(good && waited == seconds, "{shell}: {pod}: {waited} s");
         }
+        // It notices the pod after 70 seconds, and has a minute for it then.
+        let [late, pod] = ["w1 Pending / unnoticed", "w1 Pending /"].map(statuses);
+        let pods = format!(
+            "kubectl() {{ if [ $(wc -l </run/n) -le 7 ]; then printf '{late}\n'; else printf '{pod}\n'; fi; }}"
+        );
+        let (_, said) =
+            run(shell, &[("run/n", "")], &format!("{stands}{pods}"), "wait_for_made w1; wc -l </run/n");
+        assert_eq!(said.trim(), "14", "{shell}: noticed late");
         let none = "kubectl() { return 1; }";
         let (_, said) =
             run(shell, &[("run/n", "")], &format!("{stands}{none}"), "wait_for_made w1; wc -l </run/n");
