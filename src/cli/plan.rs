@@ -86,7 +86,16 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let State::Unknown { asked, why } = &change.state else { return None };
     let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
-    Some(error.answered(format!("answered: {why}")).answered(format!("asked: {asked}")).hint(CANNOT_TELL))
+    let error = error.answered(format!("answered: {why}")).answered(format!("asked: {asked}"));
+    let of_node = plan.iter().filter(|(other, _)| other == node).flat_map(|(_, changes)| changes);
+    let first = of_node.filter(|change| change.state == State::Ready).count();
+    Some(match first {
+        0 => error.hint(CANNOT_TELL),
+        _ => error.hint(format!(
+            "run apply: it makes {} on {node} first, and then asks again",
+            count(first, "change")
+        )),
+    })
 }
 
 fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {

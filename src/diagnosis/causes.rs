@@ -52,7 +52,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "cgroup-driver",
         what: "the kubelet and containerd use different cgroup drivers",
-        remedy: "both are to use systemd; on {node}, see what says otherwise: grep -r cgroup-driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system; systemctl cat containerd",
+        remedy: "both must use systemd; on {node}, see what says otherwise: grep -Rins cgroup.driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml; systemctl cat containerd",
         signs: &[
             sign("journal ", SANDBOX),
             sign(
@@ -139,14 +139,14 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "pod-refused",
         what: "the API server lets no pod of {owner} in: {why}",
-        remedy: "change what refuses it: the Pod Security label of the namespace, a quota, a webhook, or the rights of its controller",
+        remedy: "correct the pod in its manifest, or change what refuses it: the Pod Security label of the namespace, a quota, a webhook, or the rights of its controller",
         signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {
         name: "registry-unreachable",
         what: "the registry of {image} cannot be reached: {why}",
-        remedy: "on {node}: see /etc/containerd/certs.d and the proxy; then put it right in [registries] or [proxy]",
+        remedy: "see whether that server runs; where {node} must use another one, correct [registries] or [proxy] in the inventory (on {node}: /etc/containerd/certs.d)",
         signs: &[
             sign("", UNREACHABLE),
             sign("journal ", UNREACHABLE),
@@ -158,7 +158,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "port-taken",
         what: "port {port} is taken by another program",
-        remedy: "on {node}: ss -ltnp 'sport = :{port}' says whose it is; stop that",
+        remedy: "on {node}: ss -ltnp 'sport = :{port}' shows that program; stop it, or have it use another port",
         signs: &[
             sign("", r":(?<port>\d+): bind: address already in use"),
             sign("", r"ERROR Port-(?<port>\d+)\]"),
@@ -168,7 +168,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "disk-full",
         what: "a disk is full",
-        remedy: "on {node}: df -h; du -xh --max-depth=2 /var | sort -h | tail; then make room",
+        remedy: "on {node}: df -h; df -i; du -xh --max-depth=2 /var | sort -h | tail; then make room",
         signs: &[sign("", FULL), sign("journal ", FULL), sign("disk", " KiB left of ")],
         ..PLAIN
     },
@@ -189,7 +189,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "clock",
-        what: "the clock of {node} is behind: it says {now}, and a certificate is valid from {from} on",
+        what: "the clocks disagree: {node} says {now}, and a certificate is valid from {from} on",
         remedy: "compare the clocks (date -u) of {node} and the control planes; set the wrong one, best by a time service such as chrony",
         signs: &[sign(
             "",
@@ -232,21 +232,21 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "name-unresolved",
         what: "the name {name} does not resolve on {node}",
-        remedy: "on {node}: getent hosts {name}; put it into the DNS that /etc/resolv.conf names, and see that nsswitch.conf asks for files and dns",
+        remedy: "on {node}: cat /etc/resolv.conf shows its DNS servers; see that they answer and know {name}; getent hosts {name} must show its address",
         signs: &[sign("log kubeadm", LOOKUP), sign("fix", LOOKUP), sign("journal kubelet", LOOKUP)],
         ..PLAIN
     },
     Cause {
         name: "cni-plugin-missing",
-        what: "the network plugin {plugin} is not in {folder}",
-        remedy: "on {node}: apt-get install --reinstall kubernetes-cni; a plugin of a network's own comes with its DaemonSet",
+        what: "a file in /etc/cni/net.d asks for the network plugin {plugin}, which is not in {folder}",
+        remedy: "on {node}: grep -l {plugin} /etc/cni/net.d/* shows the file; move it away if nothing needs it; apt-get install --reinstall kubernetes-cni brings the usual plugins back, and a network's DaemonSet its own",
         signs: &[sign("", PLUGIN), sign("journal ", PLUGIN), sign("event", PLUGIN)],
         ..PLAIN
     },
     Cause {
         name: "conntrack-limits",
-        what: "kube-proxy may not set how many connections the kernel keeps track of",
-        remedy: "a container's kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
+        what: "kube-proxy is not allowed to set how many connections the kernel keeps track of",
+        remedy: "if {node} is a container, its kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
         signs: &[sign("container kube-proxy", CONNTRACK), sign("fix", CONNTRACK)],
         hopeless: Some(klog!(
             "command failed|Error running ProxyServer",
@@ -264,7 +264,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "package-source-unreachable",
         what: "the package repository at {source} cannot be reached",
-        remedy: "put it right in [packages] or [proxy] of the inventory; on {node}, apt-get update tells whether it is",
+        remedy: "see whether that server runs; where {node} must use another one, correct [packages] or [proxy] in the inventory; on {node}, apt-get update shows whether it answers",
         signs: &[
             sign("", r"(?:Could not|Unable to) connect to (?<source>[^ :]+:\d+)"),
             sign("", r"(?:Temporary failure resolving|Could not resolve) '(?<source>[^']+)'"),
@@ -359,6 +359,16 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "kubelet-file-missing",
+        what: "the kubelet does not start without its file {file}",
+        remedy: "run apply again, which writes what kubeadm wrote there; then find out what deleted the file",
+        signs: &[sign(
+            "journal kubelet",
+            r#""command failed"(?: err=|,"err":)"failed to load kubelet config file, path: (?<file>/[^ ,"\\]+), .*no such file or directory"#,
+        )],
+        ..PLAIN
+    },
+    Cause {
         name: "kubelet-ends",
         what: "the kubelet ends at its start: {why}",
         remedy: "correct the setting that it names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
@@ -373,7 +383,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "endpoint-unreachable",
         what: "nothing can be reached at {address}: {why}",
-        remedy: "on {node}: ip route get the address; then see firewalls and routes between the two, and whether the API server runs there",
+        remedy: "a route and open firewalls must lead from {node} to {address}, and an API server must listen there: see ip route and nft list ruleset on both, and ss -ltn on the control plane",
         signs: &[sign("log kubeadm", DIAL), sign("fix", DIAL)],
         symptom: true,
         ..PLAIN

@@ -31,7 +31,7 @@ pub(super) const CONNTRACK: &str = r"could not set conntrack parameters from kub
 /// somebody else put into a line, as a kubelet does with a pod's state, do not begin it.
 pub(super) const ETCD_DATA: &str =
     r"^\t?\[ERROR DirAvailable--(?:[^e]|e[^t]|et[^c]|etc[^-])\S*\]: /\S+ is not empty";
-pub(super) const UNREACHABLE: &str = r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^"\\]+)"#;
+pub(super) const UNREACHABLE: &str = r#"failed to resolve reference \\*"?(?<image>[^"\\ ]+)\\*"?: failed to do request: .*?dial tcp:? (?<why>[^",\\]+)"#;
 pub(super) const REFUSED: &[Sign] = &[
     sign("log kubeadm", "(?i)unauthorized"),
     sign("fix", "(?i)unauthorized"),

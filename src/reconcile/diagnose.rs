@@ -121,8 +121,15 @@ impl<S: Shell> Fleetwork<S> {
 }
 
 /// `about`: the machines that the failure is about, where those are others than the one that failed.
-fn explained(error: Error, findings: &[Finding], mut heard: Vec<Heard>, about: &BTreeSet<String>) -> Error {
+fn explained(
+    mut error: Error,
+    findings: &[Finding],
+    mut heard: Vec<Heard>,
+    about: &BTreeSet<String>,
+) -> Error {
     if !findings.is_empty() {
+        // That it said nothing is no evidence beside a cause.
+        error.cause.retain(|line| !(line.starts_with("exit ") && line.ends_with(", without a word")));
         return error.because_above_all(diagnosis::lines(findings).join("\n"));
     }
     match about.is_empty() {

@@ -164,7 +164,7 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
         Error::new(Kind::Unknown, "cannot make out what the machine answered")
             .heard(why)
             .heard(String::from_utf8_lossy(&output.stderr))
-            .hint("nothing was changed there; see what its shell prints on login, and its disk")
+            .hint("nothing was changed there; ssh to it and run echo ok, which must print ok and nothing else; see also whether a disk is full")
     })?;
     let clock = machine.clock - halfway;
     Ok(Said { machine, answers, clock, execs: 1 })

@@ -161,7 +161,8 @@ impl Cut {
             Cut::Quiet(silence) => silent(format!("a script has printed nothing for {} s", silence.as_secs_f64())),
             Cut::Late(whole) => silent(format!("a script has not ended within {} s", whole.as_secs_f64())),
             Cut::Flood(most) => silent(format!("a script has printed more than {} KiB", most >> 10))
-                .because("its output is not used"),
+                .because("its output is not used")
+                .hint("find out what prints so much there: another program may stand in the place of one that ironstrap runs"),
         }
     }
 }

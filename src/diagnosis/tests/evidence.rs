@@ -19,20 +19,20 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "journal containerd",
         r#"time="2026-11-21T20:23:04Z" level=error msg="runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead""#,
         "cgroup-driver",
-        "both are to use systemd",
+        "both must use systemd",
     ),
     // Of the source of the kubelet, with an error of containerd 1.7 and of 2.
     (
         "journal kubelet",
         r#"E1121 20:23:04.511290     812 log.go:32] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead: unknown""#,
         "cgroup-driver",
-        "both are to use systemd",
+        "both must use systemd",
     ),
     (
         "journal kubelet",
         r#"E1121 20:23:04.511290     812 log.go:32] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = failed to start sandbox \"4f8a90d1c7\": failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead: unknown""#,
         "cgroup-driver",
-        "both are to use systemd",
+        "both must use systemd",
     ),
     (
         "journal kubelet",
@@ -57,6 +57,12 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         r#"E1128 21:34:18.779121     230 run.go:72] "command failed" err="failed to validate kubelet configuration, error: invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 10, path: &TypeMeta{Kind:,APIVersion:,}""#,
         "kubelet-ends",
         "the kubelet ends at its start: failed to validate kubelet configuration, error: invalid configuration: imageGC",
+    ),
+    (
+        "journal kubelet",
+        r#"E1129 19:07:35.060537   38629 run.go:72] "command failed" err="failed to load kubelet config file, path: /var/lib/kubelet/config.yaml, error: failed to load Kubelet config file /var/lib/kubelet/config.yaml, error failed to read kubelet config file \"/var/lib/kubelet/config.yaml\", error: open /var/lib/kubelet/config.yaml: no such file or directory""#,
+        "kubelet-file-missing",
+        "the kubelet does not start without its file /var/lib/kubelet/config.yaml",
     ),
     (
         "fix",
@@ -154,7 +160,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubeadm",
         r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2026-11-21T20:19:51Z is before 2026-11-21T21:19:01Z"#,
         "clock",
-        "it says 2026-11-21T20:19:51Z, and a certificate is valid from 2026-11-21T21:19:01Z on",
+        "w2 says 2026-11-21T20:19:51Z, and a certificate is valid from 2026-11-21T21:19:01Z on",
     ),
     (
         "log kubeadm",
@@ -233,7 +239,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "event",
         r#"plugin type="portmap" failed (add): failed to find plugin "portmap" in path [/opt/cni/bin]"#,
         "cni-plugin-missing",
-        "portmap is not in /opt/cni/bin",
+        "a file in /etc/cni/net.d asks for the network plugin portmap, which is not in /opt/cni/bin",
     ),
     (
         "container kube-proxy",
