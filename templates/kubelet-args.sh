@@ -104,6 +104,6 @@ kubelet_args_out() {
   systemctl daemon-reload
   if systemctl is-active -q kubelet; then
     systemctl restart kubelet
-    steady kubelet
+    steady kubelet || ! kubelet_is_written || return 1
   fi
 }

@@ -228,6 +228,14 @@ steady() {
   systemctl is-active -q "$1"
 }
 
+# kubelet_is_written: the kubelet's files are as kubeadm wrote them. Where they are not, a later stage has kubeadm write them, and the
+# kubelet may not start before that.
+kubelet_is_written() {
+  for written in /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env; do
+    [ -f $written ] && grep -qxF "$(sha256sum $written)" /var/lib/ironstrap/kubeadm-receipt 2>/dev/null || return 1
+  done
+}
+
 # kubelet_ended: the kubelet ended by itself, and systemd is about to start it again or has given up. A kubelet that runs
 # repeats words of tenants, e.g. those of a mount, and a line of theirs can look like its own.
 kubelet_ended() {

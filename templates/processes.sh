@@ -219,7 +219,7 @@ kubelet_as_given() {
   # What was set for systemd's own process is in no file, and goes with a restart of the machine.
   systemctl unset-environment KUBELET_KUBECONFIG_ARGS KUBELET_CONFIG_ARGS KUBELET_KUBEADM_ARGS KUBELET_EXTRA_ARGS
   systemctl restart kubelet
-  steady kubelet
+  steady kubelet || ! kubelet_is_written || return 1
   find_kubelet
   still=$(kubelet_only "$@")
   [ -n "$still" ] || return 0

@@ -271,6 +271,17 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
         assert_eq!(said, (true, "systemctl unset-environment\nsystemctl restart\n".into()), "{shell}");
         let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
         assert_eq!(said, (true, String::new()), "{shell}: once is enough");
+        // A kubelet whose files are not kubeadm's may not start until a later stage has them written.
+        let dies = "steady() { return 1; }\nsystemctl() { :; }";
+        let receipt = "mkdir -p /var/lib/ironstrap; echo nonsense >/var/lib/kubelet/config.yaml\n\
+                       sha256sum /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env >/var/lib/ironstrap/kubeadm-receipt\n";
+        let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
+        let (good, said) = run(shell, &place, true, dies, &format!("main=; {receipt}kubelet_as_given"));
+        assert!(!good, "{shell}: {said}");
+        let edited = format!(
+            "{receipt}echo other >/var/lib/kubelet/config.yaml\nfind_kubelet() {{ main=; }}\nkubelet_is_written && exit 3; steady kubelet || ! kubelet_is_written || exit 4"
+        );
+        assert_eq!(run(shell, &place, true, dies, &edited), (true, String::new()), "{shell}");
         let conf = [("etc/systemd/system.conf", "DefaultEnvironment=KUBELET_EXTRA_ARGS=--max-pods=9\n")];
         let (good, said) = run(shell, &kubelet(arguments, &conf), true, &stands(":"), "kubelet_as_given");
         assert!(

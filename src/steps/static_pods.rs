@@ -50,12 +50,7 @@ done"#;
 fn startable(cx: &Cx) -> Result<Sh> {
     let write = Sh::raw("kubeadm init phase kubelet-start --config $c");
     let write = kubeadm::with(cx, &kubeadm::init(cx, false)?, &write)?;
-    Ok(sh!(
-        "written=yes\nfor f in /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env; do\n  \
-         [ -f $f ] && grep -qxF \"$(sha256sum $f)\" /var/lib/ironstrap/kubeadm-receipt || written=\ndone\n\
-         if [ -z \"$written\" ]; then\n{write}fi\n",
-        write
-    ))
+    Ok(sh!("if ! kubelet_is_written; then\n{write}fi\n", write))
 }
 
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
