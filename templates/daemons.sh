@@ -27,6 +27,13 @@ lasting() {
   return 1
 }
 
+# lacks_configmap NAMESPACE NAME: says so where the cluster has no such ConfigMap. A pod that has it as a volume does not start then. A
+# kubelet may see those of its own pods.
+lacks_configmap() {
+  case $(command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir /run/ironstrap/kube --request-timeout=3s \
+    -n "$1" get configmap "$2" -o name 2>&1) in *'(NotFound)'*) echo "lacks ConfigMap $1/$2" ;; esac
+}
+
 # restart NODE NAMESPACE POD PROGRAM LABEL: ends the program; the kubelet starts its container again. A kubelet waits longer each
 # time, up to five minutes, so after five seconds the pod is deleted: a new one starts at once.
 restart() {

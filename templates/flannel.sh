@@ -75,6 +75,7 @@ flannel_drift() {
     '') return 0 ;;
   esac
   printf '%s\n' "$faults"
+  lacks_configmap kube-flannel flannel
 }
 
 # flannel_is_right ADDRESS PODS

@@ -5,6 +5,7 @@ use crate::cluster::Network;
 use crate::error::Result;
 use crate::shell::{DAEMONS, FLANNEL, PACKETS, PODS, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+use crate::steps::packets;
 
 pub const STEP: Step =
     Step { name: "flannel", why: "pods of different nodes reach each other by what flannel makes", wants };
@@ -27,7 +28,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                 pods,
                 service = cx.cluster.service_ip(1).to_string()
             ))
-            .is("")
+            .judged(|answer| match packets::but_lacking(answer) {
+                faults if faults.is_empty() => Verdict::Holds,
+                faults => packets::restartable(answer, faults, String::new()),
+            })
             .run(sh!(
                 "{PODS}{DAEMONS}{FLANNEL}flannel_again {node} {ip} {pods}",
                 PODS,

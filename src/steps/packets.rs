@@ -22,6 +22,24 @@ const OTHERS: usize = 4;
 /// kube-proxy has run long enough to have its rules; `services` judges those.
 pub(super) const PROXY: &str = "kube-proxy runs";
 
+/// Begins a line about a ConfigMap that the cluster lacks, and without which a pod here does not start.
+const LACKS: &str = "lacks ConfigMap ";
+
+/// What a restart of the pod of a DaemonSet repairs. It waits for what that pod needs to start.
+pub(super) fn restartable(answer: &str, have: String, want: String) -> Verdict {
+    match answer.lines().find_map(|line| line.strip_prefix(LACKS)) {
+        Some(name) => {
+            Verdict::Waits { have, want, for_what: format!("a control plane to bring back ConfigMap {name}") }
+        }
+        None => Verdict::Differs { have, want },
+    }
+}
+
+/// The lines of an answer but those about what is lacking.
+pub(super) fn but_lacking(answer: &str) -> String {
+    answer.lines().filter(|line| !line.starts_with(LACKS)).map(|line| format!("{line}\n")).collect()
+}
+
 /// What it prints where kubeadm has left nothing yet.
 const NO_MEMBER: &str = "no member";
 

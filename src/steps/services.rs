@@ -22,7 +22,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                 let runs = answer.lines().any(|line| line == packets::PROXY);
                 match packets::state(answer, "service") {
                     Some("silent" | "refused") if runs && packets::server_answers(answer) => {
-                        Verdict::Differs { have: have.clone(), want: "the API's Service answers".into() }
+                        packets::restartable(answer, have.clone(), "the API's Service answers".into())
                     }
                     // Nothing is known of the rules then, and `packets` says so.
                     _ => Verdict::Holds,

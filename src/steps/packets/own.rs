@@ -30,7 +30,8 @@ pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
          ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nsaid=$(questions)\n\
          case $found$said in *stopped:* | *frozen:*) ;; *'kubelet-health silent'* | *'proxy silent'*) sleep 1; said=$(questions) ;; esac\n\
          for n in 1 2 3; do case $said in *'service refused'* | *'service silent'*) said=$(questions) ;; esac; done\n\
-         printf '%s\\n' \"$said\"",
+         printf '%s\\n' \"$said\"\n\
+         case $said in *'service refused'* | *'service silent'*) lacks_configmap kube-system kube-proxy ;; esac",
         pods = pods(cluster, node),
         KUBELET_READS,
         ONLY = Sh::raw(ONLY),

@@ -184,6 +184,19 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "network: flannel's ConfigMap gone, and a route that only a restart of flannel brings back",
+        by: Root(
+            "m1",
+            "kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-flannel delete configmap flannel
+ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)",
+        ),
+        shows: &[
+            (".", "network", "ConfigMap kube-flannel/flannel is as wanted", "ConfigMap kube-flannel/flannel"),
+            (".", "flannel", FLANNEL, "there is no route to the pods of 10.244."),
+        ],
+        ..KIND
+    },
+    Kind {
         says: "network: flannel no longer lets in",
         by: Kubectl("k delete clusterrolebinding flannel"),
         shows: &[("m1", "network", "ClusterRoleBinding flannel is as wanted", "ClusterRoleBinding flannel")],
