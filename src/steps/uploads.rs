@@ -27,6 +27,8 @@ struct Upload {
     phases: &'static [&'static str],
     /// Shell that restarts the programs that run with it. Empty: nothing restarts.
     then: &'static str,
+    /// Whether `member` has kubeadm make it once more where it is gone.
+    made_by_member: bool,
 }
 
 const KUBEADM: Upload = Upload {
@@ -35,6 +37,7 @@ const KUBEADM: Upload = Upload {
     from: |documents| documents[1].clone(),
     phases: &["upload-config kubeadm", "addon coredns"],
     then: "",
+    made_by_member: true,
 };
 const KUBELET: Upload = Upload {
     name: "kubelet-config",
@@ -42,6 +45,7 @@ const KUBELET: Upload = Upload {
     from: |documents| documents[2].clone(),
     phases: &["upload-config kubelet"],
     then: "",
+    made_by_member: true,
 };
 const PROXY: Upload = Upload {
     name: "kube-proxy",
@@ -53,6 +57,7 @@ const PROXY: Upload = Upload {
     },
     phases: &["addon kube-proxy"],
     then: "patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n",
+    made_by_member: false,
 };
 
 fn uploads(cx: &Cx) -> Vec<Upload> {
@@ -69,11 +74,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 }
 
 fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
-    let (fingerprint, keys) = (fingerprint(cx, upload)?, upload.keys);
+    let (fingerprint, keys, made_by_member) = (fingerprint(cx, upload)?, upload.keys, upload.made_by_member);
     // kubeadm init brings them about, and is not through without.
     Ok(Want::that(format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name))
         .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
-        .judged(move |answer| compare(answer, keys, &fingerprint))
+        .judged(move |answer| match answer.trim_end() {
+            "absent" => gone(made_by_member),
+            answer => compare(answer, keys, &fingerprint),
+        })
         .run(again(cx, upload)?)
         .nothing_to_undo(WITH_THE_CLUSTER)
         .only(cx.fleet.exists))
@@ -97,11 +105,16 @@ fn compare(answer: &str, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {
     }
     match changed.is_empty() {
         true => Verdict::Holds,
-        false => Verdict::Differs {
-            have: changed.join("\n"),
-            want: "written by kubeadm from this inventory".into(),
-        },
+        false => differs(&changed.join("\n")),
     }
+}
+
+fn gone(made_by_member: bool) -> Verdict {
+    if made_by_member { Verdict::Holds } else { differs("it is gone") }
+}
+
+fn differs(have: &str) -> Verdict {
+    Verdict::Differs { have: have.into(), want: "written by kubeadm from this inventory".into() }
 }
 
 /// What our configuration of it comes to.
@@ -156,6 +169,7 @@ mod tests {
             "the inventory's settings changed since kubeadm wrote it"
         );
         assert!(!have(compare("a: 1\n", String::new())).is_empty(), "nobody knows where it is from");
-        assert_eq!(super::compare("absent", KUBELET.keys, "F"), Verdict::Holds);
+        assert_eq!(gone(KUBELET.made_by_member), Verdict::Holds);
+        assert_eq!(have(gone(PROXY.made_by_member)), "it is gone");
     }
 }

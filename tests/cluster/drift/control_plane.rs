@@ -78,4 +78,15 @@ pub const KINDS: &[Kind] = &[
         )],
         ..KIND
     },
+    Kind {
+        says: "control plane: kube-proxy's settings deleted in the cluster",
+        by: Kubectl("k -n kube-system delete configmap kube-proxy"),
+        shows: &[(
+            "m1",
+            "uploads",
+            "kube-proxy in the cluster is as kubeadm wrote it, from this inventory",
+            "it is gone",
+        )],
+        ..KIND
+    },
 ];
