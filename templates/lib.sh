@@ -382,5 +382,7 @@ packages() {
   would_go=$(printf '%s\n' "$foreseen" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }' | xargs)
   if [ -n "$would_go" ]; then echo "these packages would be removed: $would_go"; return 1; fi
   printf '%s\n' "$foreseen" | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }' >>"$came"
-  apt install --no-remove --allow-change-held-packages --allow-downgrades "$@"
+  apt install --no-remove --allow-change-held-packages --allow-downgrades "$@" || return
+  # A package with a drop-in alone, as kubeadm's, does not tell systemd.
+  systemctl daemon-reload
 }

@@ -218,6 +218,7 @@ kubelet_as_given() {
   [ -n "$(kubelet_only "$@")" ] || return 0
   # What was set for systemd's own process is in no file, and goes with a restart of the machine.
   systemctl unset-environment KUBELET_KUBECONFIG_ARGS KUBELET_CONFIG_ARGS KUBELET_KUBEADM_ARGS KUBELET_EXTRA_ARGS
+  systemctl daemon-reload
   systemctl restart kubelet
   steady kubelet || ! kubelet_is_written || return 1
   find_kubelet
