@@ -49,8 +49,18 @@ restart() {
   delete_pods "$1" "$2" "$5"
 }
 
-# delete_pods NODE NAMESPACE LABEL: deletes the pods with this label on this machine. A kubelet may do that.
+# delete_pods NODE NAMESPACE LABEL: deletes the pods with this label on this machine. A kubelet may do that. An API server that is
+# being restarted is waited for.
 delete_pods() {
-  command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
-    --field-selector "spec.nodeName=$1" -l "$3" >/dev/null || :
+  patiently delete_pods_once "$@"
+}
+
+# delete_pods_once NODE NAMESPACE LABEL: the same, without waiting. Fails where no API server was reached.
+delete_pods_once() {
+  said=$(command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
+    --field-selector "spec.nodeName=$1" -l "$3" 2>&1 >/dev/null) && return 0
+  printf '%s\n' "$said" >&2
+  case $said in
+  *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) return 1 ;;
+  esac
 }

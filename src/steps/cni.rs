@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{KUBELETS_KUBECTL, PODS, Sh};
+use crate::shell::{DAEMONS, KUBELETS_KUBECTL, PODS, Sh};
 use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
 use crate::steps::{network, programs, runtime};
 
@@ -29,7 +29,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("flannel's plugin works")
             .ask(PLUGIN + "if plugin; then echo yes; else echo no; fi")
             .is("yes")
-            .run(PLUGIN + AGAIN.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
+            .run(DAEMONS + PLUGIN + AGAIN.replaced("NODE", &cx.node.name))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         Want::that("the bridge of the pods has its node's range")
@@ -67,7 +67,7 @@ const PLUGIN: Sh = Sh::raw(
 /// documentation, "Using Node Authorization").
 const AGAIN: Sh = Sh::raw(
     "\
-KUBECTL -n kube-flannel delete pod --wait=false --field-selector spec.nodeName=NODE -l app=flannel
+delete_pods NODE kube-flannel app=flannel
 n=0
 until plugin; do
   n=$((n + 1)); [ $n -lt 240 ] || { echo 'no pod of flannel has brought it back'; exit 1; }; sleep 0.25
