@@ -104,9 +104,10 @@ pub fn environment(name: &str, value: &str) -> String {
 }
 
 /// The beginning of every script. Programs do not translate their words, and are found in the usual folders. `echo` prints
-/// backslashes as they are: that of dash makes a line break of `\n`, and an answer of others could so forge lines.
+/// backslashes as they are: that of dash makes a line break of `\n`, and an answer of others could so forge lines. `KUBERC` turns
+/// off root's own preferences of kubectl (1.33 and later), with which e.g. `delete` asks first and then does nothing.
 pub const PRELUDE: Sh = Sh::raw(
-    "export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\necho() { printf '%s\\n' \"$*\"; }\n",
+    "export LC_ALL=C KUBERC=off PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\necho() { printf '%s\\n' \"$*\"; }\n",
 );
 
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
@@ -157,12 +158,13 @@ pub const SERVING: Sh = Sh::raw(include_str!("../templates/serving.sh"));
 
 /// kubectl with the administrator's credentials that kubeadm left, on this machine's own API server: it says
 /// how *this* control plane is, whatever the endpoint's name leads to. It ends after a moment: with `GOGC=400` small answers need no
-/// garbage collection, which takes a third of its time, and of large ones it takes no more memory than five times their size.
+/// garbage collection, which takes a third of its time, and of large ones it takes no more memory than five times their size. With
+/// `NO_PROXY` a proxy that root's environment has is not asked for this machine's own address.
 pub const KUBECTL: Sh = Sh::raw(
     r#"kubectl() {
   a=$(awk -F = '/^ *- --advertise-address=/ { a = $2 } /^ *- --secure-port=/ { p = ":" $2 } END { print (a ~ /:/ ? "[" a "]" : a) p }' /etc/kubernetes/manifests/kube-apiserver.yaml 2>/dev/null) || a=
   [ -d /run/ironstrap ] || mkdir -p -m 700 /run/ironstrap
-  GOGC=400 command kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
+  GOGC=400 NO_PROXY='*' command kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "https://$a" "$@"
 }
 "#,
 );

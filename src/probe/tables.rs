@@ -13,7 +13,7 @@ const TAB: char = '\t';
 
 /// Of a kubeconfig what everybody may know, in lines of `PATH KEY VALUE`.
 const PUBLIC: Sh = Sh::raw(
-    "awk '/^ *(server|certificate-authority-data|client-certificate-data|client-certificate): / \
+    "awk '/^ *(server|certificate-authority-data|client-certificate-data|client-certificate|current-context|namespace): / \
      { print FILENAME, substr($1, 1, length($1) - 1), $2 }'",
 );
 

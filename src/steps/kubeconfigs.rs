@@ -71,6 +71,8 @@ struct Public<'a> {
     server: &'a str,
     authority: &'a str,
     certificate: &'a str,
+    context: &'a str,
+    namespace: &'a str,
 }
 
 impl Public<'_> {
@@ -84,11 +86,27 @@ impl Public<'_> {
             server: line("server "),
             authority: line("certificate-authority-data "),
             certificate: if embedded.is_empty() { line("client-certificate ") } else { embedded },
+            context: line("current-context "),
+            namespace: line("namespace "),
         }
     }
 
-    /// What differs, as two texts. `certificate`: what is wrong with it, and what would be right.
-    fn judge(&self, trust: &Trust, servers: &[String], certificate: Option<(String, String)>) -> Verdict {
+    /// What kubectl takes from it where nobody says otherwise: `context` is the one that kubeadm writes, without a namespace.
+    fn chosen(&self, context: &str) -> Vec<(String, String)> {
+        let pairs = [
+            (format!("context {}", self.context), format!("context {context}")),
+            (format!("namespace {}", self.namespace), "namespace ".to_string()),
+        ];
+        pairs.into_iter().filter(|(have, want)| have != want).collect()
+    }
+
+    /// What differs, as two texts. `more`: what else is wrong, and what would be right.
+    fn judge(
+        &self,
+        trust: &Trust,
+        servers: &[String],
+        more: impl IntoIterator<Item = (String, String)>,
+    ) -> Verdict {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mode = if narrowed(self.mode, 0o600).is_some() { "mode 600 root:root" } else { self.mode };
         pairs.push((mode.into(), "mode 600 root:root".into()));
@@ -96,7 +114,7 @@ impl Public<'_> {
         pairs.push((format!("server {}", self.server), format!("server {right}")));
         let ours = if trust.is_our_ca(self.authority) { "the cluster's" } else { "another" };
         pairs.push((format!("authority: {ours}"), "authority: the cluster's".into()));
-        pairs.extend(certificate);
+        pairs.extend(more);
         let (have, want): (Vec<String>, Vec<String>) =
             pairs.into_iter().map(|(have, want)| (have + "\n", want + "\n")).unzip();
         if have == want {
@@ -181,6 +199,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     let path = format!("{DIR}/{}", made.file);
     let server = if made.local { local(cx) } else { format!("https://{}", cx.cluster.endpoint) };
     let (trust, now) = (cx.trust.clone(), cx.now);
+    let context = format!("{}@{}", made.user, cx.cluster.name);
     let judge = move |answer: &str| {
         if answer == "absent" {
             let want = format!("server {server}\n{}\n", made.user);
@@ -191,7 +210,8 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         let why = why.unwrap_or_else(|error| Some(error.what));
         let certificate =
             why.map(|why| (format!("certificate: {why}"), format!("certificate: {}", made.user)));
-        public.judge(&trust, std::slice::from_ref(&server), certificate)
+        let chosen = (made.file == "admin.conf").then(|| public.chosen(&context)).into_iter().flatten();
+        public.judge(&trust, std::slice::from_ref(&server), certificate.into_iter().chain(chosen))
     };
     let there = cx.machine.is_member() && cx.machine.runs_control_plane();
     Ok(Want::that(format!("{} leads {} to its API", made.file, made.user))
