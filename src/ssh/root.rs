@@ -52,29 +52,34 @@ pub(super) enum Next {
     Refused,
 }
 
+/// What sudo says that asks for no password where it would need one; the last is sudo-rs.
+const NEEDS_PASSWORD: [&str; 3] =
+    ["a password is required", "a terminal is required", "authentication is required"];
+
 impl Means {
     pub fn first(user: &str) -> Means {
         if user == "root" { Means::Root } else { Means::Sudo }
     }
 
-    /// The same in csh, fish and whatever else somebody logs in with.
+    /// The same in csh, fish and whatever else somebody logs in with. Many an sshd hands over the language of the machine, and
+    /// sudo's words decide what is tried next.
     pub fn command(&self) -> &'static str {
         match self {
             Means::Root => "/bin/sh -s",
-            Means::Sudo => "sudo -n -- /bin/sh -s",
+            Means::Sudo => "env LC_ALL=C sudo -n -- /bin/sh -s",
             // -k: sudo asks also where it remembers a password from elsewhere. Where it does not ask at all (NOPASSWD was
             // set meanwhile), the password is still on its way: the loop reads it, and the shell does not.
             Means::Password(_) => {
-                "sudo -k -S -p '' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
+                "env LC_ALL=C sudo -k -S -p '' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
                  while IFS= read -r l; do case $l in \"--ironstrap script--\") exec /bin/sh -s;; esac; done; exit 1'"
             }
             // Without the pipe the shell would take the terminal for a person. What is typed before sudo and the shell
             // are ready for it is thrown away, so both say when they are.
             Means::Terminal(None) => {
-                "sudo -n -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
+                "env LC_ALL=C sudo -n -- /bin/sh -c 'echo; echo --ironstrap begins--; /bin/sh -s 2>&1 | cat'"
             }
             Means::Terminal(Some(_)) => {
-                "sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
+                "env LC_ALL=C sudo -k -S -p '--ironstrap asks--' -- /bin/sh -c 'echo; echo --ironstrap begins--; \
                  while IFS= read -r l; do case $l in \"--ironstrap script--\") exec /bin/sh -s;; esac; done 2>&1 | cat'"
             }
             Means::Doas => "doas -n /bin/sh -s",
@@ -115,11 +120,10 @@ impl Means {
         let says = |any: &[&str]| any.iter().any(|piece| words.contains(piece));
         match self {
             Means::Sudo if says(&["you must have a tty"]) => Next::Terminal,
-            Means::Sudo if says(&["a password is required", "a terminal is required"]) => {
-                Next::Password { terminal: false }
-            }
-            Means::Sudo if said.status == 127 && says(&["not found", "Unknown command"]) => Next::Doas,
-            Means::Terminal(None) if says(&["a password is required"]) => Next::Password { terminal: true },
+            Means::Sudo if says(&NEEDS_PASSWORD) => Next::Password { terminal: false },
+            // env says so, or a shell.
+            Means::Sudo if said.status == 127 => Next::Doas,
+            Means::Terminal(None) if says(&NEEDS_PASSWORD) => Next::Password { terminal: true },
             Means::Password(_) | Means::Terminal(Some(_))
                 if says(&["try again", "incorrect password", "no password was provided"]) =>
             {
@@ -148,7 +152,7 @@ impl Means {
                 "see what its rc files do on login, without a terminal: ~/.bashrc, ~/.zshenv, ~/.config/fish"
                     .into(),
             ),
-            Means::Sudo if has("a password is required") || has("a terminal is required") => (
+            Means::Sudo if NEEDS_PASSWORD.iter().any(|piece| has(piece)) => (
                 format!("sudo does not let {user} become root without a password"),
                 format!(
                     "run this on a terminal, where it is asked for, or with --password-command; or {sudoers}"
@@ -187,9 +191,13 @@ mod tests {
             ),
             (Means::Sudo, 1, "sudo: sorry, you must have a tty to run sudo\n", Next::Terminal),
             (Means::Terminal(None), 1, "sudo: a password is required\n", Next::Password { terminal: true }),
-            (Means::Sudo, 127, "bash: line 1: sudo: command not found\n", Next::Doas),
-            (Means::Sudo, 127, "sh: 1: sudo: not found\n", Next::Doas),
-            (Means::Sudo, 127, "fish: Unknown command: sudo\n", Next::Doas),
+            (Means::Sudo, 127, "env: 'sudo': No such file or directory\n", Next::Doas),
+            (
+                Means::Sudo,
+                1,
+                "sudo-rs: interactive authentication is required\n",
+                Next::Password { terminal: false },
+            ),
             (Means::Password(word()), 1, "Sorry, try again.\nsudo: no password was provided\n", Next::Again),
             (Means::Terminal(Some(word())), 1, "sudo: 1 incorrect password attempt\n", Next::Again),
             (Means::Sudo, 1, "bob is not in the sudoers file.\n", Next::Refused),

@@ -133,7 +133,7 @@ async fn a_user_other_than_root_asks_sudo() {
     stage.node.ssh.user = Some("bob".into());
     stage.server.seen.sudo_says("sudo: a password is required\n", 1);
     let error = stage.run("exit 0").await.unwrap_err();
-    assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["sudo -n -- /bin/sh -s"]);
+    assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["env LC_ALL=C sudo -n -- /bin/sh -s"]);
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m1")));
     assert_eq!(error.what, "sudo does not let bob become root without a password");
     // sudo may not remember one from elsewhere: then ours would be a command for root's shell.
@@ -141,7 +141,7 @@ async fn a_user_other_than_root_asks_sudo() {
     let error = run(&Ssh::new(&stage.node, &Arc::new(client)), "exit 0").await.unwrap_err();
     let asked = stage.server.seen.commands.lock().unwrap().split_off(1);
     assert_eq!(asked.len(), 2);
-    assert!(asked[1].starts_with("sudo -k -S -p '' -- /bin/sh -c "), "{asked:?}");
+    assert!(asked[1].starts_with("env LC_ALL=C sudo -k -S -p '' -- /bin/sh -c "), "{asked:?}");
     assert_eq!(error.what, "sudo does not take the password of bob");
 }
 

@@ -202,14 +202,14 @@ impl Handler for Guest {
     ) -> Result<(), russh::Error> {
         self.seen.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
         let refusal = self.seen.sudo.lock().unwrap().clone();
-        if let Some((words, status)) = refusal.filter(|_| command.starts_with(b"sudo")) {
+        if let Some((words, status)) = refusal.filter(|_| command.starts_with(b"env LC_ALL=C sudo")) {
             session.channel_success(id)?;
             session.extended_data(id, 1, words)?;
             return end(session, id, status);
         }
         if self.seen.forgets_the_password.load(SeqCst) {
             session.channel_success(id)?;
-            return match command.starts_with(b"sudo -n") {
+            return match command.starts_with(b"env LC_ALL=C sudo -n") {
                 true => {
                     session.extended_data(id, 1, "sudo: a password is required\n")?;
                     end(session, id, 1)
