@@ -109,6 +109,10 @@ a= e=
 [ ! -e kube-apiserver.yaml ] || a=$(sed -n 's/^ *- --advertise-address=//p' kube-apiserver.yaml 2>/dev/null) || a=
 [ ! -e etcd.yaml ] || e=$(sed -n '/^ *- --initial-advertise-peer-urls=https:.*:2380$/{s/.*=https:\/\///;s/:2380$//;s/[][]//g;p}' etcd.yaml 2>/dev/null) || e=
 [ -z "$a" ] || [ "$a" != "$e" ] || echo "address $a"
+a= e=
+[ ! -e kube-apiserver.yaml ] || a=$(sed -n 's/^ *- --service-account-issuer=https:\/\/kubernetes\.default\.svc\.//p' kube-apiserver.yaml 2>/dev/null) || a=
+[ ! -e /var/lib/kubelet/config.yaml ] || e=$(sed -n 's/^clusterDomain: //p' /var/lib/kubelet/config.yaml 2>/dev/null) || e=
+[ -z "$a" ] || [ "$a" != "$e" ] || echo "domain $a"
 [ ! -e ../admin.conf ] || sed -n -e 's/^    server: https:\/\//endpoint /p' -e '/^clusters:/,/^contexts:/s/^  name: /name /p' ../admin.conf
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || sed -n -e '/^endpoint /p' -e '/^name /p' /var/lib/ironstrap/kubeadm-receipt
 "#;

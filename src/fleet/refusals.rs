@@ -95,7 +95,7 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     })
 }
 
-/// A running cluster keeps the version, ranges, endpoint and name it was made with.
+/// A running cluster keeps the version, ranges, endpoint, name and domain it was made with.
 fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
     let says = [
         ("kubernetes", "kubernetes", cluster.kubernetes.to_string()),
@@ -103,6 +103,7 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
         ("services", "services", cluster.services.to_string()),
         ("endpoint", "endpoint", cluster.endpoint.to_string()),
         ("name", "name", cluster.name.clone()),
+        ("domain", "domain", cluster.domain.clone()),
     ];
     let differs = |(key, field, says): &(&str, &str, String)| {
         let is = machine.identity.get(*key)?;
@@ -253,6 +254,7 @@ mod tests {
             ("services", cluster.services.to_string()),
             ("endpoint", cluster.endpoint.to_string()),
             ("name", cluster.name.clone()),
+            ("domain", cluster.domain.clone()),
         ];
         let name = cluster.control_planes().next().unwrap().name.clone();
         let (_, mut machine) = machine(&name, &RUNS);

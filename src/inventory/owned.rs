@@ -26,6 +26,8 @@ const PKI: &str = "ironstrap makes the certificates and kubeadm says where they 
 const KUBECONFIG: &str = "kubeadm makes the kubeconfig and says where it is; it cannot be set";
 const ETCD: &str = "kubeadm decides where etcd listens and who its members are; it cannot be set";
 
+const PODS: &str = "ironstrap finds the processes of pods by it; it cannot be set";
+const CERTIFICATES: &str = "ironstrap makes the certificates; it cannot be set";
 const FOLDER: &str = "etcd's folder is one of its own: an absolute path of at least two names made of A-Z, a-z, 0-9, -, _ and ., as in \
                       \"/srv/etcd\", and none that the system or Kubernetes uses";
 const OWNED: &[Owned] = &[
@@ -58,6 +60,9 @@ const OWNED: &[Owned] = &[
     owned("kubelet", &["clusterDomain"], "say `domain` in [cluster] instead"),
     owned("kubelet", &["registerWithTaints"], "say `taints` in [nodes.…] instead"),
     owned("kubelet", &["containerRuntimeEndpoint"], "it is containerd's; it cannot be set"),
+    owned("kubelet", &["podLogsDir"], PODS),
+    owned("kubelet", &["cgroupRoot"], PODS),
+    owned("kubelet", &["cgroupsPerQOS"], PODS),
     owned("kubelet", &["staticPodPath"], "kubeadm's manifests are there; it cannot be set"),
     owned("kube-proxy", &["apiVersion"], "it is always kubeproxy.config.k8s.io/v1alpha1; leave it out"),
     owned("kube-proxy", &["kind"], "it is always KubeProxyConfiguration; leave it out"),
@@ -73,6 +78,16 @@ const OWNED: &[Owned] = &[
     owned("kubeadm", &["networking", "serviceSubnet"], "say `services` in [cluster] instead"),
     owned("kubeadm", &["networking", "dnsDomain"], "say `domain` in [cluster] instead"),
     owned("kubeadm", &["certificatesDir"], "it is always /etc/kubernetes/pki; it cannot be set"),
+    owned("kubeadm", &["certificateValidityPeriod"], CERTIFICATES),
+    owned("kubeadm", &["caCertificateValidityPeriod"], CERTIFICATES),
+    Owned {
+        table: "kubeadm",
+        path: &["encryptionAlgorithm"],
+        wrong: |value| value.as_str().is_some_and(|name| name != "ECDSA-P256"),
+        says: "ironstrap makes the certificates, always with ECDSA-P256",
+    },
+    owned("kubeadm", &["etcd", "local", "serverCertSANs"], CERTIFICATES),
+    owned("kubeadm", &["etcd", "local", "peerCertSANs"], CERTIFICATES),
     owned("kubeadm", &["apiServer", "extraArgs"], "say the flags in [api-server] instead"),
     owned("kubeadm", &["apiServer", "certSANs"], "say `api-names` in [cluster] instead"),
     owned("kubeadm", &["controllerManager", "extraArgs"], "say the flags in [controller-manager] instead"),
@@ -130,6 +145,16 @@ const OWNED: &[Owned] = &[
         says: "it is always true: the kubelet's cgroup driver is systemd, and the two must agree",
     },
     owned("containerd", &["plugins", CRI, "registry"], REGISTRIES),
+    owned("containerd", &["plugins", CRI, "sandbox_image"], "say `image-repository` in [cluster] instead"),
+    owned("containerd", &["plugins", CRI, "cni", "bin_dir"], "it is always /opt/cni/bin; it cannot be set"),
+    owned(
+        "containerd",
+        &["plugins", CRI, "cni", "conf_dir"],
+        "it is always /etc/cni/net.d; it cannot be set",
+    ),
+    owned("containerd", &["grpc", "address"], "the kubelet finds it at /run/containerd; it cannot be set"),
+    owned("containerd", &["state"], "it is always /run/containerd; it cannot be set"),
+    owned("containerd", &["root"], "mount a disk at /var/lib/containerd, or make that a link, instead"),
     Owned {
         table: "containerd",
         path: &["disabled_plugins"],
