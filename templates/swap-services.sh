@@ -25,6 +25,19 @@ swap_services() {
   done | sort -u
 }
 
+# swap_units: prints the units of swap that start at boot for another unit's sake than that of swap.target, which is masked.
+swap_units() {
+  for f in /etc/systemd/system/*.wants/*.swap /etc/systemd/system/*.requires/*.swap; do
+    case $f in /etc/systemd/system/swap.target.*) continue ;; esac
+    [ ! -L "$f" ] && [ ! -e "$f" ] || printf '%s\n' "${f##*/}"
+  done | sort -u
+}
+
+# swap_units_off: keeps them from starting.
+swap_units_off() {
+  for unit in $(swap_units); do systemctl disable -q "$unit" || :; done
+}
+
 # swap_services_off: keeps them from starting, and ends what they turned on.
 swap_services_off() {
   for unit in $(swap_services); do

@@ -14,17 +14,19 @@ const SERVICES_ON: &str = r#"while read -r u; do
   [ -z "$u" ] || systemctl enable -q --now "$u" || echo "$u does not start any more"
 done <"$was""#;
 
+const UNITS_ON: &str = r#"while read -r u; do
+  [ -z "$u" ] || systemctl enable -q "$u" || echo "$u does not start any more"
+done <"$was""#;
+
 /// Swap that is gone, or that each boot creates again, cannot be turned on again by its name.
 const SWAP_ON: &str = r#"while read -r f; do
   [ -z "$f" ] || grep -q "^$f " /proc/swaps || swapon "$f" || echo "$f is not available any more"
 done <"$was""#;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    // An inventory that lets the kubelet run with swap keeps the swap.
-    if cx.cluster.kubelet.get("failSwapOn") == Some(&false.into()) {
-        return Ok(vec![]);
-    }
-    Ok(vec![
+    // An inventory that lets the kubelet run with swap keeps the swap. What an earlier one had changed, a reset still finds.
+    let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
+    let wants = vec![
         Want::edit("fstab brings no swap back", "/etc/fstab", comment_out_swap, bring_back_swap),
         Want::edit(
             "zram-generator makes no swap",
@@ -32,8 +34,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             comment_out_zram,
             bring_back_swap,
         ),
-        // Whatever else brings swap (units of its own, zram-generator, a partition found by its type) is pulled
-        // in through this target.
+        // Whatever else brings swap (zram-generator, a partition found by its type, most units) is pulled in through this
+        // target.
         Want::that("systemd brings no swap back")
             .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
@@ -45,8 +47,23 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::that("no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(Undo::Back(
             Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON),
         )),
+        units(),
         services(),
-    ])
+    ];
+    Ok(wants.into_iter().map(|want| want.only(off)).collect())
+}
+
+/// Units of swap that something else than swap.target pulls in at boot.
+fn units() -> Want {
+    Want::that("no unit of systemd brings swap back at boot")
+        .ask(SERVICES + "swap_units\n")
+        .is("")
+        .run(SERVICES + "swap_units_off\n")
+        .undone_by(Undo::Back(
+            Back::new("units", "units of swap are pulled in as before")
+                .now(SERVICES + "swap_units\n")
+                .script(UNITS_ON),
+        ))
 }
 
 /// It comes after what turns swap off: a reset then starts these services first, and they turn on what is theirs.
