@@ -156,7 +156,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     Cluster "no way from a joining machine to the API": Injection {
         cause: "endpoint-unreachable",
         evidence: "198.18.0.11:6443",
-        remedy: "ip route get",
+        remedy: "see ip route",
         inventory: unreached,
         break_it: |w| {
             leave(w);
@@ -276,7 +276,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: "for systemd cgroups",
-        remedy: "grep -r cgroup-driver /etc/default/kubelet",
+        remedy: "cgroup.driver /etc/default/kubelet",
         inventory: |i| {
             alone(i);
             // Else it is found before it is tried.
