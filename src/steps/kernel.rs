@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
-use crate::step::{Back, Cx, Step, Undo, Want};
+use crate::step::{Back, Cx, Step, Undo, Verdict, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -11,6 +11,11 @@ pub const STEP: Step = Step {
 };
 
 const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
+
+/// Those, and what flannel's interface, the pods' bridge and kube-proxy's rules have the kernel load by itself.
+const USED: &str = "overlay br_netfilter nf_conntrack nf_tables vxlan bridge veth";
+
+const MODPROBE: &str = include_str!("../../templates/modprobe.sh");
 
 const SYSCTL_FILE: &str = "99-zz-ironstrap.conf";
 
@@ -52,6 +57,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     };
     let at_least: Vec<_> = AT_LEAST.iter().collect();
     let mut wants = vec![
+        nothing_bars_modules(),
         Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
             "sysctls are set at boot",
@@ -76,6 +82,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         effect("connections are tracked", "[ -e /proc/sys/net/netfilter/nf_conntrack_max ]", "nf_conntrack"),
     ];
     wants.extend(sysctls.iter().map(|(key, value)| live(key, value).is(*value)));
+    wants.push(forwards(cx));
     wants.extend(at_least.iter().map(|(key, value)| {
         let enough = |have: &str| {
             have.trim().parse::<u64>().is_ok_and(|have| value.parse().is_ok_and(|value| have >= value))
@@ -118,15 +125,59 @@ fn live(key: &'static str, value: &'static str) -> Want {
         ))
 }
 
+/// Hardening guides have modules barred that no machine of their authors needs; a node does, from the next boot on at the latest.
+fn nothing_bars_modules() -> Want {
+    let functions = Sh::raw(MODPROBE).replaced("MODULES", Sh::raw(USED));
+    Want::that("nothing keeps our modules from being loaded")
+        .ask(functions.clone() + "modprobe_barred\n")
+        .is("")
+        .run(functions + "modprobe_unbarred\n")
+        .nothing_to_undo("each file that it edits is kept by itself, and comes back")
+}
+
+/// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, and
+/// `net.ipv4.ip_forward` is 1 all the same.
+fn forwards(cx: &Cx) -> Want {
+    let card = cx.machine.addresses.get(&cx.node.ip).cloned().unwrap_or_default();
+    let cards: Vec<String> =
+        ["default", "cni0", "flannel.1"].map(String::from).into_iter().chain([card]).collect();
+    let script = sh!(
+        "for d in {cards}; do f=/proc/sys/net/ipv4/conf/$d/forwarding; [ ! -e \"$f\" ] || echo 1 >\"$f\"; done",
+        cards = Sh::words(cards.iter().filter(|card| !card.is_empty()))
+    );
+    Want::that("the cards that pods are reached by forward")
+        .ask(FORWARD_NOT)
+        .judged(move |answer| {
+            // Where none does, ip_forward is to be switched on, and that switches them all.
+            let off = |card: &&str| cards.iter().any(|ours| ours == card);
+            let off: Vec<&str> = answer.lines().filter_map(|line| line.strip_suffix("/forwarding")).filter(off).collect();
+            match off.is_empty() || answer.lines().any(|line| line == "all/forwarding") {
+                true => Verdict::Holds,
+                false => Verdict::Differs { have: format!("off: {}", off.join(", ")), want: String::new() },
+            }
+        })
+        .run(script)
+        .undone_by(Undo::Back(Back::new("forwarding", "cards forward as before").now(FORWARD_NOT).script(
+            "while IFS= read -r f; do f=/proc/sys/net/ipv4/conf/$f; [ ! -e \"$f\" ] || echo 0 >\"$f\"; done <\"$was\"",
+        )))
+        .only(cx.cluster.pods.addr().is_ipv4())
+}
+
+/// The cards that do not forward, each as CARD/forwarding.
+const FORWARD_NOT: &str = "cd /proc/sys/net/ipv4/conf && grep -lx 0 */forwarding || :";
+
 /// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else, or with `-v least=1` to less. The files' own names
 /// are their order, whichever folder they are in, and the first folder that has a name hides the others
-/// (sysctl.d(5)). As FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
+/// (sysctl.d(5)). `ip_forward` has a second name, and a key for each card (kernel, Documentation/networking/ip-sysctl). As
+/// FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
 const OVERRIDES: Sh = Sh::raw(
-    r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }
+    r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] }
+  forwards = "net.ipv4.ip_forward" in want
+  if ("net.ipv6.conf.default.forwarding" in want) want["net.ipv6.conf.all.forwarding"] = 1 }
 FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[name]++ }
 { k = v = $0; sub(/=.*/, "", k); gsub(/^[ \t-]+|[ \t]+$/, "", k); gsub(/\//, ".", k)
   sub(/^[^=]*=/, "", v); gsub(/^[ \t]+|[ \t]+$/, "", v)
-  bad = after && k in want && (least ? v + 0 < want[k] + 0 : v != want[k])
+  bad = after && (k in want && (least ? v + 0 < want[k] + 0 : v != want[k]) || forwards && k ~ /^net\.ipv4\.conf\..*\.forwarding$/ && v == "0")
   if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##,
 );
 
@@ -135,7 +186,7 @@ fn boot_files(ours: &str, sysctls: &[&(&str, &str)], least: bool) -> Sh {
     let wants: Vec<String> = sysctls.iter().map(|(key, value)| format!("{key}={value}")).collect();
     sh!(
         "overrides() { awk -v ours={ours} -v wants={wants} -v least={least} \"$@\"; }\nset --\n\
-         for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf; do\n\
+         for f in /etc/sysctl.d/*.conf /run/sysctl.d/*.conf /usr/local/lib/sysctl.d/*.conf /usr/lib/sysctl.d/*.conf; do\n\
          [ ! -f \"$f\" ] || set -- \"$@\" \"$f\"; done\n",
         ours,
         wants = wants.join(" "),
@@ -157,7 +208,8 @@ fn nothing_after(that: &str, files: Sh) -> Want {
         .is("")
         .run(sh!(
             "{files}overrides '{OVERRIDES}' \"$@\" | sed 's/: .*//' | sort -u | while read -r f; do\n\
-             before_file \"kernel-${f##*/}\" \"$f\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$f\" kept\ndone",
+             case $f in /usr/lib/*) t=/etc/sysctl.d/${f##*/} ;; *) t=$f ;; esac\n\
+             before_file \"kernel-${f##*/}\" \"$t\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$t\" kept\ndone",
             files,
             OVERRIDES
         ))

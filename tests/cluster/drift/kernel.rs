@@ -6,6 +6,7 @@ use super::{KIND, Kind};
 const ON_DISK: &str = "sysctls are set at boot";
 const OVERRIDES: &str = "nothing overrides our sysctls at boot";
 const AT_BOOT: &str = "cloud-init keeps the cluster's names in /etc/hosts";
+const LEADS: &str = "the endpoint's name leads to the control planes";
 const NAMES: &str = "the cluster's names are in /etc/hosts";
 
 pub const KINDS: &[Kind] = &[
@@ -119,6 +120,64 @@ pub const KINDS: &[Kind] = &[
             OVERRIDES,
             "/run/sysctl.d/99-zzzz.conf: -net/bridge/bridge-nf-call-iptables=0",
         )],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: forwarding off at the next boot, by its other name",
+        by: Anywhere("w1", "echo 'net.ipv4.conf.all.forwarding = 0' >/etc/sysctl.d/zz-theirs.conf"),
+        shows: &[(
+            ".",
+            "kernel",
+            OVERRIDES,
+            "/etc/sysctl.d/zz-theirs.conf: net.ipv4.conf.all.forwarding = 0",
+        )],
+        differs: &["/etc/sysctl.d/zz-theirs.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: fewer inotify instances at the next boot, by a package",
+        by: Anywhere("w2", "echo 'fs.inotify.max_user_instances = 128' >/usr/lib/sysctl.d/50-theirs.conf"),
+        shows: &[(
+            ".",
+            "kernel",
+            "nothing lowers the limits of inotify at boot",
+            "/usr/lib/sysctl.d/50-theirs.conf: fs.inotify.max_user_instances = 128",
+        )],
+        differs: &["/etc/sysctl.d/50-theirs.conf", "/usr/lib/sysctl.d/50-theirs.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: the cluster's card does not forward",
+        by: Anywhere(
+            "w1",
+            "for d in $(ls /proc/sys/net/ipv4/conf | grep -vxE 'all|default|lo|cni0|flannel.1|veth.*'); do sysctl -qw net.ipv4.conf.$d.forwarding=0; done",
+        ),
+        shows: &[(".", "kernel", "the cards that pods are reached by forward", "off: ")],
+        ..KIND
+    },
+    Kind {
+        says: "kernel: modules that are barred from the next boot on",
+        by: Anywhere(
+            "w1",
+            "printf 'blacklist br-netfilter\\ninstall overlay /bin/false\\ninstall nf_conntrack /sbin/modprobe --ignore-install nf_conntrack\\n' >/etc/modprobe.d/hardened.conf",
+        ),
+        shows: &[(
+            ".",
+            "kernel",
+            "nothing keeps our modules from being loaded",
+            "/etc/modprobe.d/hardened.conf:1: blacklist br-netfilter\n/etc/modprobe.d/hardened.conf:2: install overlay /bin/false",
+        )],
+        differs: &["/etc/modprobe.d/hardened.conf"],
+        ..KIND
+    },
+    Kind {
+        says: "hosts: a line of somebody's gives the endpoint another address",
+        by: Anywhere("w2", "sed -i '1i 192.0.2.9 api.demo.internal' /etc/hosts"),
+        shows: &[
+            (".", "hosts", NAMES, "# ironstrap: 192.0.2.9 api.demo.internal"),
+            (".", "hosts", LEADS, "192.0.2.9\n"),
+        ],
+        differs: &["/etc/hosts"],
         ..KIND
     },
     Kind {
