@@ -1,5 +1,8 @@
 //! hosts: the endpoint's name and the nodes' names resolve on every node, without a DNS of ours.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::shell::{Sh, sh};
@@ -18,14 +21,64 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mark = mark(cx.cluster);
     let at_boot = at_boot(&lines, &mark);
     let (there, gone) = (mark.clone(), mark);
+    let endpoint = &cx.cluster.endpoint;
+    let name = (endpoint.kept && endpoint.host.parse::<IpAddr>().is_err()).then(|| endpoint.host.clone());
+    let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
     let now = Want::edit(
         "the cluster's names are in /etc/hosts",
         "/etc/hosts",
-        move |hosts| edit(hosts, &lines, &there),
-        move |hosts| edit(hosts, &[], &gone),
+        move |hosts| edit(&comment_out(hosts, name.as_deref(), &planes, &there), &lines, &there),
+        move |hosts| bring_back(&edit(hosts, &[], &gone)),
     );
-    Ok(vec![now, at_boot])
+    Ok(vec![now, at_boot, leads(cx)])
 }
+
+/// The effect: another source of names may come before /etc/hosts, or the file may not be asked at all (nsswitch.conf(5)).
+fn leads(cx: &Cx) -> Want {
+    let endpoint = &cx.cluster.endpoint;
+    let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
+    let ask = sh!("timeout 5 getent ahosts {host} || :\n", host = &endpoint.host);
+    let script = sh!("found=$({ask})\n{LEADS_NOT}", ask = ask.clone(), LEADS_NOT);
+    Want::that("the endpoint's name leads to the control planes")
+        .ask(ask)
+        .judged(move |answer| led_to(answer, &planes))
+        .run(script)
+        .nothing_to_undo("it is checked, not changed")
+        .only(endpoint.kept && cx.machine.is_member())
+}
+
+/// `answer`: as getent prints it, an address with its kind of socket on each line.
+fn led_to(answer: &str, planes: &[IpAddr]) -> Verdict {
+    let stream = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.to_string();
+        (words.next() == Some("STREAM")).then_some(address)
+    };
+    let found: BTreeSet<String> = answer.lines().filter_map(stream).collect();
+    let ours = |address: &String| address.parse().is_ok_and(|ip| planes.contains(&ip));
+    if !found.is_empty() && found.iter().all(ours) {
+        return Verdict::Holds;
+    }
+    let lines = |all: Vec<String>| all.concat();
+    Verdict::Differs {
+        have: lines(found.iter().map(|address| format!("{address}\n")).collect()),
+        want: lines(planes.iter().map(|ip| format!("{ip}\n")).collect()),
+    }
+}
+
+/// What comes before may have mended it.
+const LEADS_NOT: Sh = Sh::raw(
+    r#"found=$(printf '%s\n' "$found" | awk '$2 == "STREAM" { print $1 }' | sort -u)
+others=$found
+for address in $found; do
+  grep -qF -- "$address " /etc/hosts || { others=; break; }
+done
+[ -z "$others" ] || exit 0
+echo "reason: it leads to ${found:-nothing}, and in /etc/nsswitch.conf is: $(grep '^hosts:' /etc/nsswitch.conf)" | xargs
+echo 'by hand: names'
+exit 1
+"#,
+);
 
 /// cloud-init may replace the whole file at each boot, and then a kubelet would not find the API by its name.
 fn at_boot(lines: &[String], mark: &str) -> Want {
@@ -55,6 +108,24 @@ fn lines(cluster: &Cluster) -> Vec<String> {
     endpoint.chain(nodes).map(|line| line + " " + &mark).collect()
 }
 
+const OUT: &str = "# ironstrap: ";
+
+/// Lines of others that give the endpoint's name another address: programs try the addresses in the order of the lines.
+fn comment_out(hosts: &str, name: Option<&str>, planes: &[IpAddr], mark: &str) -> String {
+    let Some(name) = name else { return hosts.to_string() };
+    let theirs = |line: &str| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let right = words.next().is_none_or(|word| word.parse().is_ok_and(|ip| planes.contains(&ip)));
+        !line.trim_end().ends_with(mark) && !right && words.any(|word| word.eq_ignore_ascii_case(name))
+    };
+    let line = |line: &str| if theirs(line) { format!("{OUT}{line}") } else { line.to_string() };
+    hosts.split_inclusive('\n').map(line).collect()
+}
+
+fn bring_back(hosts: &str) -> String {
+    hosts.split_inclusive('\n').map(|line| line.strip_prefix(OUT).unwrap_or(line)).collect()
+}
+
 /// Our lines as they should be, in place of our lines as they are.
 fn edit(hosts: &str, lines: &[String], mark: &str) -> String {
     let ours = |line: &&str| line.trim_end().ends_with(mark);
@@ -72,6 +143,36 @@ fn edit(hosts: &str, lines: &[String], mark: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_leads_to_control_planes_alone_or_is_shown() {
+        let planes = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+        let says = |answer: &str| match led_to(answer, &planes) {
+            Verdict::Holds => "right".to_string(),
+            Verdict::Differs { have, .. } => have,
+            verdict => panic!("{verdict:?}"),
+        };
+        let line = |ip: &str| {
+            format!("{ip}        STREAM api.demo.internal\n{ip}        DGRAM  \n{ip}        RAW    \n")
+        };
+        assert_eq!(says(&line("10.0.0.2")), "right");
+        assert_eq!(says(&[line("10.0.0.1"), line("10.9.9.9")].concat()), "10.0.0.1\n10.9.9.9\n");
+        assert_eq!(says(""), "");
+    }
+
+    #[test]
+    fn lines_of_others_with_the_endpoints_name_are_commented_out() {
+        let mark = "# ironstrap: demo";
+        let planes = ["10.0.0.1".parse().unwrap()];
+        let out = |text: &str| comment_out(text, Some("api.demo.internal"), &planes, mark);
+        let before = "10.0.0.1 api.demo.internal\n10.9.9.9 x API.demo.internal # old\n10.0.0.1 api.demo.internal # ironstrap: demo\n# 10.9.9.8 api.demo.internal\n";
+        let after = out(before);
+        assert!(after.contains("\n# ironstrap: 10.9.9.9 x "), "{after}");
+        assert_eq!(after.matches(OUT).count(), 2, "{after}");
+        assert_eq!(out(&after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(bring_back(&after), before);
+        assert_eq!(comment_out(before, None, &planes, mark), before, "the name is not ours");
+    }
 
     #[test]
     fn only_our_lines_are_replaced() {
