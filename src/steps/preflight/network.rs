@@ -52,19 +52,27 @@ fn one_card(node: &Node, card: Option<String>) -> Want {
     })
 }
 
-/// The file that kubelets hand to pods: kubeadm has them take resolved's own where that runs.
+/// The file that the kubelet hands to pods: of a member, what its configuration says. kubeadm has it take resolved's own where that
+/// runs.
 fn resolv_conf(cluster: &Cluster) -> Ask {
     let ours = cluster.kubelet.get("resolvConf").and_then(|path| path.as_str());
     let file = match ours {
         Some(path) => sh!("f={path}\n", path),
-        None => "f=/etc/resolv.conf\n! systemctl is-active -q systemd-resolved || f=/run/systemd/resolve/resolv.conf\n".into(),
+        None => RESOLV_CONF.into(),
     };
-    Ask::Newcomer(sh!(
+    Ask::Shell(sh!(
         "{file}[ -n \"$f\" ] || { echo not here; exit 0; }\n[ -e \"$f\" ] || { echo \"no $f\"; exit 0; }\n\
          echo \"in $f\"\nawk '$1 == \"nameserver\" { print $1, $2 } $1 == \"search\"' \"$f\"",
         file
     ))
 }
+
+const RESOLV_CONF: &str = r#"f=/etc/resolv.conf
+if [ -e /var/lib/kubelet/config.yaml ]; then
+  while read -r key value; do [ "$key" != resolvConf: ] || f=$value; done </var/lib/kubelet/config.yaml
+elif systemctl is-active -q systemd-resolved; then f=/run/systemd/resolve/resolv.conf
+fi
+"#;
 
 /// CoreDNS asks the name servers of its machine. One that is the machine itself is CoreDNS, which then asks itself.
 fn name_servers(cluster: &Cluster) -> Want {
