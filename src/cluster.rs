@@ -1,8 +1,8 @@
 //! The inventory as meant: checked, defaulted, nothing a step must still think about. How it is written
 //! is `inventory`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -279,6 +279,12 @@ impl Cluster {
         dir.unwrap_or(ETCD_DIR)
     }
 
+    /// Where the kubelet of this node serves.
+    pub fn kubelet_port(&self, node: &Node) -> u16 {
+        let port = node.kubelet.get("port").or_else(|| self.kubelet.get("port")).and_then(Value::as_u64);
+        port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(10250)
+    }
+
     /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).
     pub fn has_addon(&self, name: &str) -> bool {
         self.kubeadm.get(name).and_then(|addon| addon.get("disabled")) != Some(&true.into())
@@ -345,6 +351,7 @@ impl Cluster {
         direct.extend([format!(".{}", self.domain), self.endpoint.host.clone()]);
         direct.extend([self.pods.to_string(), self.services.to_string()]);
         direct.extend(self.nodes.iter().map(|node| node.ip.to_string()));
+        direct.extend(self.in_ranges(no));
         let all = [
             ("HTTP_PROXY", "http_proxy", http.clone()),
             ("HTTPS_PROXY", "https_proxy", https.clone()),
@@ -352,6 +359,22 @@ impl Cluster {
         ];
         let set = all.into_iter().filter(|(.., value)| !value.is_empty());
         set.flat_map(|(upper, lower, value)| [(upper, value.clone()), (lower, value)]).collect()
+    }
+
+    /// Addresses that packages and images come from, where a range of `no` holds them: apt compares words and knows no ranges.
+    fn in_ranges(&self, no: &[String]) -> BTreeSet<String> {
+        let packages = self.packages.address();
+        let urls =
+            std::iter::once(&packages).chain(self.registries.iter().flat_map(|registry| &registry.mirrors));
+        let address = |url: &String| {
+            authority(url).parse::<SocketAddr>().map(|at| at.ip()).or_else(|_| authority(url).parse())
+        };
+        let addresses = urls.filter_map(|url| address(url).ok());
+        let ranges: Vec<IpNet> = no.iter().filter_map(|entry| entry.parse().ok()).collect();
+        addresses
+            .filter(|ip| ranges.iter().any(|range| range.contains(ip)))
+            .map(|ip| ip.to_string())
+            .collect()
     }
 
     /// The port that the API server itself listens on.

@@ -174,7 +174,7 @@ runs chrony || runs chronyd || runs systemd-timesyncd || runs ntpsec || runs ntp
 
 /// The ports of kubeadm's own check.
 fn ports(cluster: &Cluster, node: &Node) -> Want {
-    let mut ports = vec![10250];
+    let mut ports = vec![cluster.kubelet_port(node)];
     if node.is_control_plane() {
         ports.extend([cluster.api_port(), 10257, 10259, 2379, 2380]);
     }

@@ -246,9 +246,7 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
 
 /// Where its kubelet serves.
 fn address(cluster: &Cluster, node: &Node) -> String {
-    let port = node.kubelet.get("port").or_else(|| cluster.kubelet.get("port")).and_then(Value::as_u64);
-    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(10250);
-    SocketAddr::new(node.ip, port).to_string()
+    SocketAddr::new(node.ip, cluster.kubelet_port(node)).to_string()
 }
 
 fn fix(node: &str, at: &str, next: Next) -> Sh {

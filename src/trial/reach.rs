@@ -94,7 +94,7 @@ pub fn ways(cluster: &Cluster, able: &BTreeSet<String>, joining: &BTreeSet<Strin
             let near = (j + nodes.len() - i) % nodes.len() <= NEIGHBOURS;
             way(cluster.api_port(), false, them);
             [2379, 2380].into_iter().for_each(|port| way(port, false, us && them));
-            way(10250, false, us);
+            way(cluster.kubelet_port(to), false, us);
             let overlay = matches!(cluster.network, Network::Flannel(_));
             way(VXLAN, true, overlay && (nodes.len() <= ALL || us || them || near));
         }
