@@ -49,8 +49,5 @@ unit_files_out() {
     if [ -n "$(unit_files_instead "$1" "$f")" ]; then rm -f -- "$f"; else unit_files_read "$1" edit "$f" | put "$f" kept; fi
   done
   systemctl daemon-reload
-  if systemctl is-active -q "$1"; then
-    systemctl restart "$1"
-    steady "$1"
-  fi
+  again_if_active "$1"
 }

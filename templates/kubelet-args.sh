@@ -102,8 +102,5 @@ kubelet_args_out() {
     kubelet_args_of edit "$f" | put "$f" kept
   done
   systemctl daemon-reload
-  if systemctl is-active -q kubelet; then
-    systemctl restart kubelet
-    steady kubelet || ! kubelet_is_written || return 1
-  fi
+  again_if_active kubelet
 }

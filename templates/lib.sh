@@ -228,6 +228,13 @@ steady() {
   systemctl is-active -q "$1"
 }
 
+# again_if_active UNIT: restarts a unit that runs. Where it does not start any more, what keeps it from that may be another file,
+# which a later want is about; the last of them wants it to run.
+again_if_active() {
+  systemctl is-active -q "$1" || return 0
+  { systemctl restart "$1" && steady "$1"; } || echo "$1 does not start; what else is wrong with it comes later"
+}
+
 # kubelet_is_written: the kubelet's files are as kubeadm wrote them. Where they are not, a later stage has kubeadm write them, and the
 # kubelet may not start before that.
 kubelet_is_written() {

@@ -219,8 +219,7 @@ kubelet_as_given() {
   # What was set for systemd's own process is in no file, and goes with a restart of the machine.
   systemctl unset-environment KUBELET_KUBECONFIG_ARGS KUBELET_CONFIG_ARGS KUBELET_KUBEADM_ARGS KUBELET_EXTRA_ARGS
   systemctl daemon-reload
-  systemctl restart kubelet
-  steady kubelet || ! kubelet_is_written || return 1
+  again_if_active kubelet
   find_kubelet
   still=$(kubelet_only "$@")
   [ -n "$still" ] || return 0
@@ -293,9 +292,8 @@ answers_after_all() {
 # kubelet_again: restarts a kubelet that does not answer.
 kubelet_again() {
   ! answers_after_all kubelet-health || return 0
-  systemctl restart kubelet
-  steady kubelet
-  patiently answers_well kubelet-health
+  again_if_active kubelet
+  ! systemctl is-active -q kubelet || patiently answers_well kubelet-health
 }
 
 # proxy_answers_again NODE: restarts a kube-proxy that does not answer.

@@ -106,6 +106,27 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "kubelet: kubeadm's drop-in edited, and the control plane restarts",
+        by: Root(
+            "m1",
+            "sed -i 's/KUBELET_EXTRA_ARGS$/KUBELET_EXTRA_ARGS --v=1/' /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf; systemctl daemon-reload; systemctl restart kubelet; \
+             sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/controller-manager.conf",
+        ),
+        shows: &[
+            (".", "kubelet", UNIT, DROP_IN),
+            (".", "member", RUNS, "restarted, because"),
+            (
+                ".",
+                "kubeconfigs",
+                "controller-manager.conf leads system:kube-controller-manager to its API",
+                "server https://198.18.0.99:6443",
+            ),
+            (".", "static-pods", "the control plane runs with its current files", "controller-manager.conf"),
+        ],
+        differs: &["/etc/kubernetes/controller-manager.conf"],
+        ..KIND
+    },
+    Kind {
         says: "kubelet: flags in a drop-in of somebody's own",
         by: Anywhere(
             "w1",
@@ -192,6 +213,20 @@ pub const KINDS: &[Kind] = &[
             ),
             (".", "member", RUNS, "restarted, because"),
         ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: flags in one drop-in, and another that keeps it from starting",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/systemd/system/kubelet.service.d; printf '[Service]\\nEnvironment=KUBELET_EXTRA_ARGS=--max-pods=5\\n' >/etc/systemd/system/kubelet.service.d/20-more.conf; systemctl daemon-reload; systemctl restart kubelet; \
+             printf '[Service]\\nExecStartPre=/bin/false\\n' >/etc/systemd/system/kubelet.service.d/30-more.conf; systemctl daemon-reload",
+        ),
+        shows: &[
+            (".", "kubelet", FLAGS, "/etc/systemd/system/kubelet.service.d/20-more.conf:2: --max-pods=5"),
+            (".", "kubelet", STARTS, "30-more.conf:2: ExecStartPre=/bin/false"),
+        ],
+        differs: &["/etc/systemd/system/kubelet.service.d", "/etc/systemd/system/kubelet.service.d/"],
         ..KIND
     },
     Kind {
