@@ -308,11 +308,12 @@ fn complains(place: &str, text: &str) -> bool {
 /// Findings as lines under an error. The evidence has words of a machine, and is quoted.
 pub fn lines(findings: &[Finding]) -> Vec<String> {
     let lines = |finding: &Finding| {
-        [
-            format!("cause: {}", finding.what),
-            format!("  {QUOTE}{} on {}: {}", finding.place, finding.on, finding.evidence),
-            format!("  remedy: {}", finding.remedy),
-        ]
+        // The fix's own words follow anyway.
+        let evidence = (finding.place != look_at(FIX))
+            .then(|| format!("  {QUOTE}{} on {}: {}", finding.place, finding.on, finding.evidence));
+        let cause = format!("cause: {}", finding.what);
+        let remedy = format!("  remedy: {}", finding.remedy);
+        [Some(cause), evidence, Some(remedy)].into_iter().flatten()
     };
     findings.iter().flat_map(lines).collect()
 }

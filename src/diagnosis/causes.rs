@@ -1,15 +1,19 @@
 //! The causes that are known, as data, the most specific first. A line of the table claims something only where its
 //! words can mean nothing else; each has its evidence, as real machines gave it, in the tests.
 
-use super::Cause;
 use super::signs::{
     CONNTRACK, DIAL, ETCD_DATA, FULL, INOTIFY, LOOKUP, NO_ANSWER, NOT_FOUND, PLUGIN, REFUSED, SANDBOX, SWAP,
     UNREACHABLE, klog, sign,
 };
+use super::{Cause, Sign};
 
 /// What most causes have: evidence of its own, and nothing that a wait could stop at.
 const PLAIN: Cause =
     Cause { name: "", what: "", remedy: "", signs: &[], besides: &[], hopeless: None, symptom: false };
+
+const CONTAINERD_DOWN: Sign = sign("unit containerd", "ActiveState=(?:failed|inactive|activating)");
+const CONTAINERD_LOST: Sign =
+    sign("log kubeadm", r"could not connect to the container runtime: .*/containerd\.sock: connect: ");
 
 pub const CAUSES: &[Cause] = &[
     Cause {
@@ -46,7 +50,7 @@ pub const CAUSES: &[Cause] = &[
         name: "swap-returns",
         what: "swap is on again right after it was turned off",
         remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
-        signs: &[sign("fix", r"the fix had no effect; still not true: no swap is active")],
+        signs: &[sign("fix", r"the fix had no effect; wanted: no swap is active")],
         ..PLAIN
     },
     Cause {
@@ -125,7 +129,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "image-not-found",
         what: "the registry does not have the image {image}",
-        remedy: "put it right in the inventory (image-repository, kubernetes, [flannel], an addon's manifest), or push it: then ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
+        remedy: "correct the image where it is named (image-repository or [flannel] in the inventory, or the addon's manifest), or push it to that registry; on {node}, this shows whether it is there: ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
         signs: &[sign("", NOT_FOUND), sign("journal ", NOT_FOUND), sign("state", NOT_FOUND)],
         ..PLAIN
     },
@@ -139,7 +143,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "pod-refused",
         what: "the API server lets no pod of {owner} in: {why}",
-        remedy: "correct the pod in its manifest, or change what refuses it: the Pod Security label of the namespace, a quota, a webhook, or the rights of its controller",
+        remedy: "correct the pod in its manifest; if it needs what these words name: of PodSecurity, kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged --overwrite; else change the quota, the webhook or the rights that they name",
         signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
         ..PLAIN
     },
@@ -266,6 +270,7 @@ pub const CAUSES: &[Cause] = &[
         what: "the package repository at {source} cannot be reached",
         remedy: "see whether that server runs; where {node} must use another one, correct [packages] or [proxy] in the inventory; on {node}, apt-get update shows whether it answers",
         signs: &[
+            sign("", r"Could not connect to (?<source>[^ :]+:\d+) .*- connect \("),
             sign("", r"(?:Could not|Unable to) connect to (?<source>[^ :]+:\d+)"),
             sign("", r"(?:Temporary failure resolving|Could not resolve) '(?<source>[^']+)'"),
         ],
@@ -333,13 +338,8 @@ pub const CAUSES: &[Cause] = &[
         name: "containerd-stopped",
         what: "containerd does not run",
         remedy: "on {node}: systemctl cat containerd; journalctl -u containerd -n 30",
-        signs: &[
-            sign("unit containerd", "ActiveState=(?:failed|inactive|activating)"),
-            sign(
-                "log kubeadm",
-                r"could not connect to the container runtime: .*/containerd\.sock: connect: ",
-            ),
-        ],
+        signs: &[sign("journal containerd", r"^containerd: .+"), CONTAINERD_DOWN, CONTAINERD_LOST],
+        besides: &[CONTAINERD_DOWN, CONTAINERD_LOST],
         ..PLAIN
     },
     Cause {

@@ -87,11 +87,9 @@ fn patience(change: &Change) -> Duration {
 }
 
 fn stuck(node: &str, change: &Change) -> Error {
-    let mut error = Error::new(
-        Kind::Failed,
-        format!("{}: the fix had no effect; still not true: {}", change.step, change.that),
-    )
-    .on(node);
+    let mut error =
+        Error::new(Kind::Failed, format!("{}: the fix had no effect; wanted: {}", change.step, change.that))
+            .on(node);
     let (have, want) = (change.have.trim(), change.want.trim());
     error = error.answered(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
     error = error.answered(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));

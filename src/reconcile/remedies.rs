@@ -10,6 +10,19 @@ use crate::plan::Change;
 const REMEDIES: &[(&str, &str)] = &[
     ("debugger", "end that debugger, or have it let go"),
     (
+        "kernel-command-line",
+        "take these words out of the kernel's command line (GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and restart \
+         the machine",
+    ),
+    (
+        "names",
+        "names that stand in /etc/hosts must be found: see the line hosts: in /etc/nsswitch.conf (\"files\" belongs before \"dns\")",
+    ),
+    (
+        "proxy-variables",
+        "take these variables out of that file, then systemctl daemon-reexec; the proxy of containerd is [proxy] of the inventory",
+    ),
+    (
         "dpkg",
         "make dpkg's database readable again: /var/lib/dpkg/status-old and /var/backups/dpkg.status.0 are older copies of \
          /var/lib/dpkg/status",
@@ -55,7 +68,7 @@ const BY_HAND: &str = "by hand: ";
 
 /// The error of a fix that failed: its reasons as evidence, and the hint for its code.
 pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
-    let what = format!("{}: the fix failed; still not true: {}", change.step, change.that);
+    let what = format!("{}: the fix failed; wanted: {}", change.step, change.that);
     let error = Error::new(Kind::Failed, what);
     if let Some(hint) = said.iter().rev().find_map(|line| of(line.strip_prefix(BY_HAND)?)) {
         let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));

@@ -267,7 +267,7 @@ fn worker_cut_and_init_killed(world: &World) {
     assert!(!m1.has("/var/lib/ironstrap/kubeadm-receipt"), "init did not get to its end");
     let code = ended.code.unwrap();
     assert!(code == 7 || code == 8, "{code}: {}", ended.errors());
-    ended.refused(code, "m1", &["member: the fix failed; still not true: m1 runs the control plane"]);
+    ended.refused(code, "m1", &["member: the fix failed; wanted: m1 runs the control plane"]);
 }
 
 fn init_cut(world: &World) {
@@ -287,7 +287,7 @@ fn init_cut(world: &World) {
     assert!(kubeadm.len() == 1 && bootstrapping(&w1), "killed in the middle of join");
     signal("CONT", &kubelet);
     let ended = client.end(PATIENCE);
-    ended.refused(8, "w1", &["member: the fix failed; still not true: w1 is a member of demo"]);
+    ended.refused(8, "w1", &["member: the fix failed; wanted: w1 is a member of demo"]);
 }
 
 fn join_killed(world: &World) {

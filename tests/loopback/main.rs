@@ -280,7 +280,7 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
     reads("error-stuck", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
-    assert_eq!(error.what, "toy: the fix had no effect; still not true: the switch is on");
+    assert_eq!(error.what, "toy: the fix had no effect; wanted: the switch is on");
     assert_eq!(error.cause, ["it has: off", "wanted: on"]);
     assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the others go on");
 }
@@ -293,7 +293,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     let outcome = fleet.apply().await;
     reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
-    assert_eq!(error.what, "toy: the fix failed; still not true: the switch is on");
+    assert_eq!(error.what, "toy: the fix failed; wanted: the switch is on");
     assert_eq!(error.cause, ["exit 3, after these words:", "| it is jammed"]);
 }
 
