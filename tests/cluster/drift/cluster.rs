@@ -1,6 +1,6 @@
 //! Drift of the cluster's own objects, and what is nobody's drift.
 
-use super::By::{Kubectl, Operator};
+use super::By::{Kubectl, Operator, Root};
 use super::{KIND, Kind};
 
 const W1: &str = "w1 has its labels and taints";
@@ -12,6 +12,18 @@ pub const KINDS: &[Kind] = &[
         says: "cluster: a label gone",
         by: Kubectl("k label node w1 disk-"),
         shows: &[("m1", "labels", W1, "label disk=ssd")],
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a label gone, beside root's own preferences of kubectl",
+        by: Root(
+            "m1",
+            "KUBECONFIG=/etc/kubernetes/admin.conf kubectl label node w1 disk-; mkdir -p /root/.kube; \
+             printf 'apiVersion: kubectl.config.k8s.io/v1beta1\\nkind: Preference\\ndefaults:\\n- command: get\\n  options:\\n  - name: output\\n    default: wide\\n' >/root/.kube/kuberc",
+        ),
+        shows: &[("m1", "labels", W1, "label disk=ssd")],
+        alone: "the kubectl of these tests has them, too",
+        then: "rm -r /root/.kube",
         ..KIND
     },
     Kind {

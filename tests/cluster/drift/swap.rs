@@ -53,4 +53,15 @@ pub const KINDS: &[Kind] = &[
         differs: &["/etc/systemd/zram-generator.conf"],
         ..KIND
     },
+    Kind {
+        says: "swap: a unit that another target than swap.target starts",
+        by: Anywhere(
+            "w1",
+            "printf '[Swap]\\nWhat=/nowhere\\n[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/nowhere.swap; systemctl enable -q nowhere.swap",
+        ),
+        shows: &[(".", "swap", "no unit of systemd brings swap back at boot", "nowhere.swap")],
+        differs: &["/etc/systemd/system/nowhere.swap", "nowhere.swap"],
+        alone: "its unit stays, and is one more than before",
+        ..KIND
+    },
 ];

@@ -124,6 +124,16 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "trust: admin.conf has a namespace of somebody's",
+        by: Root(
+            "m1",
+            "KUBECONFIG=/etc/kubernetes/admin.conf kubectl config set-context --current --namespace=dev",
+        ),
+        shows: &[(".", "kubeconfigs", ADMIN, "namespace dev")],
+        differs: &["/etc/kubernetes/admin.conf"],
+        ..KIND
+    },
+    Kind {
         says: "trust: admin.conf will expire soon",
         by: Operator(|world| {
             expire(world, "/etc/kubernetes/admin.conf", ("kubernetes-admin", "kubeadm:cluster-admins"), 30);
