@@ -44,10 +44,15 @@ writable_again() {
 # unit_files_out UNIT: takes those lines out, and files that take the place of the package's. The files are kept as they were,
 # and a unit that runs starts once more.
 unit_files_out() {
-  unit_files "$1" | sed 's/^[a-z]*: //; s/:[0-9]*: .*//' | sort -u | while IFS= read -r f; do
+  found=$(unit_files "$1" | sed 's/^[a-z]*: //; s/:[0-9]*: .*//' | sort -u)
+  # Of all units systemd reads when it starts.
+  all_units=$(printf '%s\n' "$found" | grep -E '/system\.conf(\.d/[^/]*)?$') || all_units=
+  printf '%s\n' "$found" | while IFS= read -r f; do
+    [ -n "$f" ] || continue
     before_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
     if [ -n "$(unit_files_instead "$1" "$f")" ]; then rm -f -- "$f"; else unit_files_read "$1" edit "$f" | put "$f" kept; fi
   done
   systemctl daemon-reload
+  [ -z "$all_units" ] || systemctl daemon-reexec
   again_if_active "$1"
 }

@@ -14,6 +14,12 @@ unit_files_list() {
       [ ! -e "$f" ] || printf '%s\n' "$f"
     done
   done
+  # What all units are given, and the variables that kubeadm's drop-in has the kubelet read.
+  for f in /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf \
+    /usr/lib/systemd/system.conf.d/*.conf; do
+    [ ! -f "$f" ] || printf '%s\n' "$f"
+  done
+  [ "$1" != kubelet ] || [ ! -f /etc/default/kubelet ] || echo /etc/default/kubelet
 }
 
 # unit_files_instead UNIT FILE: prints the file of the package that systemd does not read because of this one. A unit that is
@@ -52,7 +58,7 @@ unit_files_read() {
       gsub(/["\047]/, " ", value)
       n = split(value, a, /[ \t]+/)
       for (i = 1; i <= n; i++) {
-        if (key == "Environment" && a[i] !~ /^[A-Za-z_][A-Za-z_0-9]*=/) continue
+        if (key ~ /Environment$/ && a[i] !~ /^[A-Za-z_][A-Za-z_0-9]*=/) continue
         sub(/=.*/, "", a[i])
         if (counts(a[i])) found = found (found == "" ? "" : " ") a[i]
       }
@@ -69,13 +75,22 @@ unit_files_read() {
       close(file)
       return found == "" ? "" : "EnvironmentFile=" value ", with" found
     }
+    function resets(  base) {
+      base = FILENAME
+      sub(/.*\//, "", base)
+      return base > "ironstrap-proxy.conf"
+    }
     function wrong(line,  key, value) {
       if (line !~ /=/) return ""
       key = value = line
       sub(/=.*/, "", key); gsub(/[ \t]/, "", key)
       sub(/^[^=]*=[ \t]*/, "", value); sub(/[ \t]+$/, "", value)
+      if (FILENAME ~ /\/system\.conf(\.d\/[^\/]*)?$/) return key == "DefaultEnvironment" ? names(key, value) : ""
+      if (FILENAME ~ /\/etc\/default\/kubelet$/) return key ~ /_(proxy|PROXY)$/ && counts(key) ? key : ""
       if (key == "ExecStart" && unit == "kubelet") return ""
       if (key ~ /^(Environment|PassEnvironment|UnsetEnvironment)$/) return names(key, value)
+      # Without a value it takes back those before it, also that of ironstrap.
+      if (key == "EnvironmentFile" && value == "" && unit == "containerd") return resets() ? key "=" : ""
       if (key == "EnvironmentFile") return unit == "kubelet" ? "" : named(value)
       if (key ~ /^(Exec|Condition|Assert|Private|Protect|Restrict|Inaccessible|ReadOnly|SystemCall|IPAddress|Root)/) return key "=" value
       if (key ~ /^(Type|User|Group|DynamicUser|KillMode|KillSignal|Requisite|BindsTo|Conflicts|RuntimeMaxSec|RefuseManualStart)$/)

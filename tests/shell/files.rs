@@ -165,6 +165,13 @@ fn drop_ins() -> Root {
             "[Service]\nCPUWeight=200\nRestart=always\nSlice=x.slice\nExecStartPre=/bin/false\nExecStart=/usr/bin/kubelet\n\
              Environment=KUBELET_CONFIG_ARGS= Z=1\nEnvironment=KUBELET_EXTRA_ARGS=--v=4\nEnvironment=no_proxy=x\n",
         ),
+        ("etc/systemd/system/containerd.service.d/before.conf", "[Service]\nEnvironmentFile=\n"),
+        ("etc/systemd/system/containerd.service.d/z.conf", "[Service]\nEnvironmentFile=\n"),
+        (
+            "etc/systemd/system.conf.d/all.conf",
+            "[Manager]\nDefaultEnvironment=LANG=C\nDefaultEnvironment=X=1 \"https_proxy=http://u:secret@proxy\"\n",
+        ),
+        ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=--v=2\nHTTP_PROXY=http://u:secret@proxy\nX=1\n"),
         ("etc/systemd/system.control/kubelet.service.d/50-MemoryMax.conf", "[Service]\nMemoryMax=4G\n"),
         ("run/systemd/system/service.d/all.conf", "[Service]\nPrivateNetwork=yes\n"),
     ] {
@@ -187,11 +194,15 @@ containerd: /etc/systemd/system/containerd.service.d/more.conf:8: ExecStart=
 containerd: /etc/systemd/system/containerd.service.d/more.conf:9: ExecStart=/usr/bin/containerd    --log-level debug
 containerd: /etc/systemd/system/containerd.service.d/more.conf:11: EnvironmentFile=-/etc/proxy.env, with HTTPS_PROXY
 containerd: /etc/systemd/system/containerd.service.d/more.conf:12: KillMode=mixed
+containerd: /etc/systemd/system/containerd.service.d/z.conf:2: EnvironmentFile=
 containerd: /run/systemd/system/service.d/all.conf:2: PrivateNetwork=yes
+containerd: /etc/systemd/system.conf.d/all.conf:3: DefaultEnvironment=https_proxy
 kubelet: /etc/systemd/system/kubelet.service.d/20-more.conf:5: ExecStartPre=/bin/false
 kubelet: /etc/systemd/system/kubelet.service.d/20-more.conf:7: Environment=KUBELET_CONFIG_ARGS
 kubelet: /etc/systemd/system/kubelet.service.d/20-more.conf:9: Environment=no_proxy
 kubelet: /run/systemd/system/service.d/all.conf:2: PrivateNetwork=yes
+kubelet: /etc/systemd/system.conf.d/all.conf:3: DefaultEnvironment=https_proxy
+kubelet: /etc/default/kubelet:2: HTTP_PROXY
 ";
 
 #[test]
@@ -212,7 +223,8 @@ fn what_changes_how_a_unit_starts_is_named_with_its_line_and_taken_out() {
             assert!(edited.lines().any(|has| has == line), "{shell}: {edited}");
         }
         assert!(
-            root.read("systemctl").contains("daemon-reload\nis-active -q containerd\nrestart containerd\n")
+            root.read("systemctl")
+                .contains("daemon-reload\ndaemon-reexec\nis-active -q containerd\nrestart containerd\n")
         );
         let key = root.0.path().display().to_string().replace('/', "-");
         let kept = format!(
@@ -230,6 +242,8 @@ fn a_file_in_the_place_of_the_packages_is_named_and_taken_away() {
             let _ = fs::remove_dir_all(root.path(&format!("etc/systemd/system/{name}")));
         }
         fs::remove_dir_all(root.path("run/systemd/system")).unwrap();
+        fs::remove_dir_all(root.path("etc/systemd/system.conf.d")).unwrap();
+        fs::remove_file(root.path("etc/default/kubelet")).unwrap();
         // Masked; a copy; another program; a drop-in that hides the package's.
         root.write("etc/systemd/system/x", "");
         symlink("/dev/null", root.path("etc/systemd/system/kubelet.service")).unwrap();

@@ -8,6 +8,7 @@ const RUNS: &str = "containerd runs its current config";
 const MEANT: &str = "containerd reads its config as meant";
 const HELD: &str = "containerd is installed and held";
 const PROGRAMS: &str = "the programs of containerd are as the package has them";
+const KUBELET_STARTS: &str = "no file of the machine's own changes how the kubelet starts";
 const STARTS: &str = "no file of the machine's own changes how containerd starts";
 
 pub const KINDS: &[Kind] = &[
@@ -167,6 +168,19 @@ pub const KINDS: &[Kind] = &[
         ),
         shows: &[(".", "runtime", STARTS, "proxy.conf:2: Environment=HTTPS_PROXY")],
         differs: &["/etc/systemd/system/containerd.service.d", "/etc/systemd/system/containerd.service.d/"],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a proxy in what systemd gives to all units",
+        by: Anywhere(
+            "w1",
+            "mkdir -p /etc/systemd/system.conf.d; printf '[Manager]\\nDefaultEnvironment=HTTPS_PROXY=http://198.18.0.99:1\\n' >/etc/systemd/system.conf.d/proxy.conf",
+        ),
+        shows: &[
+            (".", "runtime", STARTS, "proxy.conf:2: DefaultEnvironment=HTTPS_PROXY"),
+            (".", "kubelet", KUBELET_STARTS, "proxy.conf:2: DefaultEnvironment=HTTPS_PROXY"),
+        ],
+        differs: &["/etc/systemd/system.conf.d", "/etc/systemd/system.conf.d/"],
         ..KIND
     },
     Kind {
