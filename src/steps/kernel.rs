@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
-use crate::step::{Back, Cx, Step, Undo, Verdict, Want};
+use crate::step::{Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -138,33 +138,40 @@ fn nothing_bars_modules() -> Want {
 /// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, and
 /// `net.ipv4.ip_forward` is 1 all the same.
 fn forwards(cx: &Cx) -> Want {
-    let card = cx.machine.addresses.get(&cx.node.ip).cloned().unwrap_or_default();
-    let cards: Vec<String> =
-        ["default", "cni0", "flannel.1"].map(String::from).into_iter().chain([card]).collect();
-    let script = sh!(
-        "for d in {cards}; do f=/proc/sys/net/ipv4/conf/$d/forwarding; [ ! -e \"$f\" ] || echo 1 >\"$f\"; done",
-        cards = Sh::words(cards.iter().filter(|card| !card.is_empty()))
-    );
+    let off = FORWARD_NOT.replaced("ADDRESS", &cx.node.ip.to_string());
+    let ask = off.clone() + "forward_not\n";
+    let each = |value: &'static str| {
+        sh!(
+            "while IFS= read -r d; do f=/proc/sys/net/ipv4/conf/$d/forwarding; [ ! -e \"$f\" ] || echo {value} >\"$f\"; done",
+            value
+        )
+    };
     Want::that("the cards that pods are reached by forward")
-        .ask(FORWARD_NOT)
-        .judged(move |answer| {
-            // Where none does, ip_forward is to be switched on, and that switches them all.
-            let off = |card: &&str| cards.iter().any(|ours| ours == card);
-            let off: Vec<&str> = answer.lines().filter_map(|line| line.strip_suffix("/forwarding")).filter(off).collect();
-            match off.is_empty() || answer.lines().any(|line| line == "all/forwarding") {
-                true => Verdict::Holds,
-                false => Verdict::Differs { have: format!("off: {}", off.join(", ")), want: String::new() },
-            }
-        })
-        .run(script)
-        .undone_by(Undo::Back(Back::new("forwarding", "cards forward as before").now(FORWARD_NOT).script(
-            "while IFS= read -r f; do f=/proc/sys/net/ipv4/conf/$f; [ ! -e \"$f\" ] || echo 0 >\"$f\"; done <\"$was\"",
-        )))
+        .ask(ask.clone())
+        .is("")
+        .run(sh!("{off}forward_not | {each}", off, each = each("1")))
+        .undone_by(Undo::Back(
+            Back::new("forwarding", "cards forward as before")
+                .now(ask)
+                .script(sh!("{each} <\"$was\"", each = each("0"))),
+        ))
         .only(cx.cluster.pods.addr().is_ipv4())
 }
 
-/// The cards that do not forward, each as CARD/forwarding.
-const FORWARD_NOT: &str = "cd /proc/sys/net/ipv4/conf && grep -lx 0 */forwarding || :";
+/// Those that do not. Where none does, `ip_forward` is to be switched on, and that switches them all.
+const FORWARD_NOT: Sh = Sh::raw(
+    r#"forward_not() {
+  cd /proc/sys/net/ipv4/conf
+  # shellcheck disable=SC2046 # no card has a space in its name
+  set -- $(grep -lx 0 */forwarding)
+  off=" $* "
+  case $off in '  ' | *' all/forwarding '*) return 0 ;; esac
+  for d in default cni0 flannel.1 $(ip -o addr show to ADDRESS | awk '{ print $2; exit }'); do
+    case $off in *" $d/forwarding "*) echo "$d" ;; esac
+  done
+}
+"#,
+);
 
 /// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else, or with `-v least=1` to less. The files' own names
 /// are their order, whichever folder they are in, and the first folder that has a name hides the others

@@ -148,11 +148,8 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         says: "kernel: the cluster's card does not forward",
-        by: Anywhere(
-            "w1",
-            "for d in $(ls /proc/sys/net/ipv4/conf | grep -vxE 'all|default|lo|cni0|flannel.1|veth.*'); do sysctl -qw net.ipv4.conf.$d.forwarding=0; done",
-        ),
-        shows: &[(".", "kernel", "the cards that pods are reached by forward", "off: ")],
+        by: Anywhere("w1", "sysctl -qw net.ipv4.conf.eth0.forwarding=0"),
+        shows: &[(".", "kernel", "the cards that pods are reached by forward", "eth0")],
         ..KIND
     },
     Kind {
