@@ -1,8 +1,8 @@
 //! The inventory as meant: checked, defaulted, nothing a step must still think about. How it is written
 //! is `inventory`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -13,6 +13,7 @@ use crate::secret::without_percent;
 
 mod coredns;
 pub mod predicted;
+mod proxy;
 mod registries;
 
 pub use coredns::CoreDns;
@@ -339,44 +340,6 @@ impl Packages {
 }
 
 impl Cluster {
-    /// Environment variables for programs that fetch things; none without a proxy. What belongs to the
-    /// cluster is reached directly.
-    pub fn proxy_variables(&self) -> Vec<(&'static str, String)> {
-        let Proxy { http, https, no } = &self.proxy;
-        if http.is_empty() && https.is_empty() {
-            return vec![];
-        }
-        let mut direct = no.clone();
-        direct.extend(["localhost", "127.0.0.1", ".svc"].map(String::from));
-        direct.extend([format!(".{}", self.domain), self.endpoint.host.clone()]);
-        direct.extend([self.pods.to_string(), self.services.to_string()]);
-        direct.extend(self.nodes.iter().map(|node| node.ip.to_string()));
-        direct.extend(self.in_ranges(no));
-        let all = [
-            ("HTTP_PROXY", "http_proxy", http.clone()),
-            ("HTTPS_PROXY", "https_proxy", https.clone()),
-            ("NO_PROXY", "no_proxy", direct.join(",")),
-        ];
-        let set = all.into_iter().filter(|(.., value)| !value.is_empty());
-        set.flat_map(|(upper, lower, value)| [(upper, value.clone()), (lower, value)]).collect()
-    }
-
-    /// Addresses that packages and images come from, where a range of `no` holds them: apt compares words and knows no ranges.
-    fn in_ranges(&self, no: &[String]) -> BTreeSet<String> {
-        let packages = self.packages.address();
-        let urls =
-            std::iter::once(&packages).chain(self.registries.iter().flat_map(|registry| &registry.mirrors));
-        let address = |url: &String| {
-            authority(url).parse::<SocketAddr>().map(|at| at.ip()).or_else(|_| authority(url).parse())
-        };
-        let addresses = urls.filter_map(|url| address(url).ok());
-        let ranges: Vec<IpNet> = no.iter().filter_map(|entry| entry.parse().ok()).collect();
-        addresses
-            .filter(|ip| ranges.iter().any(|range| range.contains(ip)))
-            .map(|ip| ip.to_string())
-            .collect()
-    }
-
     /// The port that the API server itself listens on.
     pub fn api_port(&self) -> u16 {
         if self.endpoint.kept { self.endpoint.port } else { 6443 }

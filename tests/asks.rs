@@ -371,10 +371,7 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             "1 folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)\n\
              1 iptables rules (a reboot takes them away)\n2 containers of Kubernetes (kubeadm reset removes them)\n",
         ),
-        (
-            "pods are given name servers that they can reach",
-            "in /etc/resolv.conf\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n",
-        ),
+        (RESOLVES, "in /etc/resolv.conf\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n"),
         (
             "whether it goes by a proxy that the inventory does not name",
             "apt goes by http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
@@ -396,8 +393,10 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
         for (that, said) in asked {
             let ask = want(that).ask;
             let said = said.replace("options edns0\n", "");
-            assert_eq!(used.answer(shell, &ask), Answer::Said(said), "{shell}: {that}");
-            assert_eq!(member.answer(shell, &ask), Answer::Said("not here\n".into()), "{shell}: {that}");
+            assert_eq!(used.answer(shell, &ask), Answer::Said(said.clone()), "{shell}: {that}");
+            // Of a member the kubelet's configuration says which file that is.
+            let said = if that == RESOLVES { said } else { "not here\n".into() };
+            assert_eq!(member.answer(shell, &ask), Answer::Said(said), "{shell}: {that}");
         }
         let Answer::Said(places) =
             used.answer(shell, &want("there is disk enough where Kubernetes writes").ask)
@@ -569,9 +568,10 @@ fn leftovers_are_found_under_each_of_their_names() {
     }
 }
 
+const RESOLVES: &str = "pods are given name servers that they can reach";
+
 #[test]
 fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
-    let resolves = "pods are given name servers that they can reach";
     let file = |at: &str, server: &str| (at.to_string(), format!("nameserver {server}\n"));
     let files = [
         file("etc/resolv.conf", "10.0.0.1"),
@@ -582,7 +582,7 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     let answer = |path: Option<&str>, systemctl: &str| {
         let mut cluster = lab();
         cluster.kubelet.extend(path.map(|path| ("resolvConf".to_string(), path.into())));
-        let ask = want_of(&cluster, 0, resolves).ask;
+        let ask = want_of(&cluster, 0, RESOLVES).ask;
         Root::with(&[&files[..], &[("bin/systemctl", systemctl)]].concat()).answer(shell(), &ask)
     };
     let runs = "#!/bin/sh\n[ \"$3\" = systemd-resolved ]\n";
@@ -591,6 +591,14 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     assert_eq!(answer(Some("/etc/other"), runs), said("in /etc/other\nnameserver 10.0.0.3\n"));
     assert_eq!(answer(Some("/etc/none"), runs), said("no /etc/none\n"));
     assert_eq!(answer(Some(""), runs), said("not here\n"));
+    let member = Root::with(&[&files[..], &[("var/lib/kubelet/config.yaml", "")]].concat());
+    let other = member.0.path().join("etc/other").display().to_string();
+    let config = format!("kind: x\nresolvConf: {other}\n");
+    fs::write(member.0.path().join("var/lib/kubelet/config.yaml"), config).unwrap();
+    let Answer::Said(handed_out) = member.answer(shell(), &want_of(&lab(), 0, RESOLVES).ask) else {
+        panic!()
+    };
+    assert!(handed_out.ends_with("/etc/other\nnameserver 10.0.0.3\n"), "{handed_out}");
     let ip = [("bin/ip", "#!/bin/sh\ncase \"$*\" in *default) echo \"$*\" ;; esac\n")];
     let mut cluster = lab();
     for (address, family) in [("198.18.0.11", "-4"), ("fd00::11", "-6")] {

@@ -71,6 +71,10 @@ fn says(want: &Want) -> Answer {
         Ask::Shell(ask) if ask.contains("cgroup.controllers") => fit(want).into(),
         Ask::Shell(ask) if ask.contains("/proc/swaps") => "/swap.img\n".into(),
         Ask::Shell(ask) if ask.contains("else echo no; fi") => "no\n".into(),
+        Ask::Shell(ask) if ask.contains("resolvConf:") => fit(want).into(),
+        Ask::Shell(ask) if ["forward_not()", "modprobe_barred()"].iter().any(|what| ask.contains(what)) => {
+            String::new()
+        }
         Ask::Shell(ask) if ask.contains("/proc/sys/") => "0\n".into(),
         Ask::Shell(ask) if ask.contains("cloud_hosts()") => "not here\n".into(),
         Ask::Newcomer(_) => fit(want).into(),

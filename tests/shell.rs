@@ -616,6 +616,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
         let root = Root::new();
         let mut holder = locked(&root.path("var/lib/dpkg/lock-frontend"));
         let who = format!("waiting for the package lock, held by process {} (flock)\n", holder.id());
+        root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
         // The lock is free at the second look; nobody sleeps for it.
         root.command("sleep", "echo slept >>$ROOT/slept");
         let locked = "if [ ! -e $ROOT/slept ] || [ $(wc -l <$ROOT/slept) -lt 2 ]; then";
@@ -642,6 +643,8 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
         assert!(root.read("apt").ends_with(
             "install --no-remove --allow-change-held-packages --allow-downgrades kubelet=1.36.3-*\n"
         ));
+        // kubeadm's package has a drop-in alone, and does not tell systemd of it.
+        assert_eq!(root.read("systemctl"), "daemon-reload\n", "{shell}");
         drop(holder.stdin.take());
         holder.wait().unwrap();
     }

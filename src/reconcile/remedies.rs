@@ -19,10 +19,6 @@ const REMEDIES: &[(&str, &str)] = &[
         "names that stand in /etc/hosts must be found: see the line hosts: in /etc/nsswitch.conf (\"files\" belongs before \"dns\")",
     ),
     (
-        "proxy-variables",
-        "take these variables out of that file, then systemctl daemon-reexec; the proxy of containerd is [proxy] of the inventory",
-    ),
-    (
         "dpkg",
         "make dpkg's database readable again: /var/lib/dpkg/status-old and /var/backups/dpkg.status.0 are older copies of \
          /var/lib/dpkg/status",

@@ -135,8 +135,8 @@ fn nothing_bars_modules() -> Want {
         .nothing_to_undo("each file that it edits is kept by itself, and comes back")
 }
 
-/// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, and
-/// `net.ipv4.ip_forward` is 1 all the same.
+/// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, while
+/// `net.ipv4.ip_forward` is 1.
 fn forwards(cx: &Cx) -> Want {
     let off = FORWARD_NOT.replaced("ADDRESS", &cx.node.ip.to_string());
     let ask = off.clone() + "forward_not\n";

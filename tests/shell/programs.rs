@@ -130,6 +130,7 @@ fn a_package_is_unpacked_once_more_in_its_version_and_stays_held_and_auto() {
     for shell in shells() {
         let root = Root::new();
         root.command("dpkg", ":");
+        root.command("systemctl", ":");
         root.command("dpkg-query", "printf '%s' 'hi  1.2-3'");
         root.command("apt-mark", "echo \"$*\" >>$ROOT/marks; [ $1 != showauto ] || echo tool");
         root.command("apt-get", "case \" $* \" in *' -s '*) ;; *) echo \"$*\" >>$ROOT/apt ;; esac");

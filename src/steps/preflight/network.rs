@@ -12,7 +12,7 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
         named(cluster, "DefaultRoute", default_route(node)),
         one_card(node, cx.machine.addresses.get(&node.ip).cloned()),
         named(cluster, "ResolvConf", name_servers(cluster)),
-        many_names(cluster),
+        many_names(cluster).only(!cx.machine.is_member()),
         proxies(cluster.proxy.clone()),
     ]
 }
