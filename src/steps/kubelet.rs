@@ -55,7 +55,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             _ => want,
         });
     }
-    wants.extend([no_flags(cx), programs::starts(cx, "kubelet")]);
+    // With what keeps it from starting gone, it can start without the flags.
+    wants.extend([programs::starts(cx, "kubelet"), no_flags(cx)]);
     wants.push(
         Want::that("the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
