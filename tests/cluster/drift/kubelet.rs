@@ -264,7 +264,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         says: "kubelet: a field of its configuration",
-        by: Anywhere("w1", "sed -i 's/^maxPods: 77/maxPods: 79/' /var/lib/kubelet/config.yaml"),
+        by: Root("w1", "sed -i 's/^maxPods: 77/maxPods: 79/' /var/lib/kubelet/config.yaml"),
         shows: &[
             (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
             (".", "member", RUNS, "stale: /var/lib/kubelet/config.yaml"),
@@ -273,7 +273,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         says: "kubelet: its flags",
-        by: Anywhere("w1", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
+        by: Root("w1", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
         shows: &[
             (".", "member", WROTE, "/var/lib/kubelet/kubeadm-flags.env was edited"),
             (".", "member", RUNS, "stale: /var/lib/kubelet/kubeadm-flags.env"),
@@ -283,7 +283,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: its configuration gone",
         // Not w2: what it was registered with is not written once more.
-        by: Anywhere("w1", "rm /var/lib/kubelet/config.yaml"),
+        by: Root("w1", "rm /var/lib/kubelet/config.yaml"),
         shows: &[(".", "member", WROTE, "/var/lib/kubelet/config.yaml is gone")],
         ..KIND
     },
