@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
-use crate::manifest::{self, Whose};
+use crate::manifest::Whose;
 use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
@@ -23,7 +23,7 @@ mod undo;
 
 pub use confirm::Confirmation;
 pub use mode::narrowed;
-pub use object::{Object, trim};
+pub use object::{Object, leaving, trim};
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 
 /// One provisioning step. `steps::STAGES` lists them all, in order.
@@ -346,22 +346,8 @@ impl Want {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
         Want::that(format!("{object} is as wanted"))
-            .asks(Ask::Objects(vec![object.clone()]))
-            .judged(move |answer| {
-                if answer == "absent" {
-                    return Verdict::Differs { have: String::new(), want: format!("{object}\n") };
-                }
-                if answer == Object::SECRET {
-                    return Verdict::Holds;
-                }
-                let have = match serde_json::from_str::<Value>(answer) {
-                    Ok(have) => have,
-                    Err(error) => return Verdict::Unknown(format!("{object} is no JSON: {error}")),
-                };
-                let differences = manifest::differences(&manifest, &have, whose);
-                let (have, want) = manifest::texts(&differences);
-                if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
-            })
+            .asks(Ask::Objects(vec![object]))
+            .judged(move |answer| object::judge(&manifest, answer, whose))
             .run(fix)
             .nothing_to_undo(WITH_THE_CLUSTER)
     }

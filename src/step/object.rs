@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Verdict;
 use crate::manifest::{self, Whose};
 use crate::shell::{Sh, here, sh};
 
@@ -61,10 +62,72 @@ impl std::fmt::Display for Object {
     }
 }
 
+/// What is made of an answer about an object that has a manifest.
+pub(super) fn judge(manifest: &Value, answer: &str, whose: Whose) -> Verdict {
+    let object = Object::of(manifest);
+    if answer == "absent" {
+        return Verdict::Differs { have: String::new(), want: format!("{object}\n") };
+    }
+    if answer == Object::SECRET {
+        return Verdict::Holds;
+    }
+    let have = match serde_json::from_str::<Value>(answer) {
+        Ok(have) => have,
+        Err(error) => return Verdict::Unknown(format!("{object} is no JSON: {error}")),
+    };
+    if let Some(leaving) = leaving(&have) {
+        return leaving;
+    }
+    let differences = manifest::differences(manifest, &have, whose);
+    let (have, want) = manifest::texts(&differences);
+    if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
+}
+
+/// What is made of an object that somebody deleted, and that is there until its finalizers are gone: no write keeps it
+/// (kubernetes.io, "Finalizers"). A Namespace has finalizers of its own in its spec. `None`: it stays.
+pub fn leaving(object: &Value) -> Option<Verdict> {
+    object.pointer("/metadata/deletionTimestamp").filter(|since| !since.is_null())?;
+    let finalizers = ["/metadata/finalizers", "/spec/finalizers"].map(|at| object.pointer(at)?.as_array());
+    let names: Vec<&str> = finalizers.into_iter().flatten().flatten().filter_map(Value::as_str).collect();
+    let object = Object::of(object);
+    let have = match names.is_empty() {
+        true => format!("{object} is being deleted\n"),
+        false => format!("{object} is being deleted, and waits for its finalizers: {}\n", names.join(", ")),
+    };
+    Some(Verdict::Differs { have, want: format!("{object} stays\n") })
+}
+
 /// Shell that takes out of an object what its manifest lacks, of what is compared as a whole; after `kubectl` and `OBJECTS`.
 /// Empty where nothing is.
 pub fn trim(manifest: &Value, whose: Whose) -> Sh {
     let Some(patch) = manifest::patch(manifest, whose) else { return Sh::EMPTY };
     // JSON is YAML.
     here(sh!("trim_object {patch}", patch = patch.to_string()), &manifest.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_being_deleted_is_not_right_and_names_what_keeps_it() {
+        let manifest =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b"}});
+        let judged = |more: Value| {
+            let mut object = manifest.clone();
+            object["metadata"].as_object_mut().unwrap().append(more.clone().as_object_mut().unwrap());
+            judge(&manifest, &object.to_string(), Whose::Ours)
+        };
+        assert_eq!(judged(json!({"finalizers": ["example.com/x"]})), Verdict::Holds);
+        let deleted = |more: Value| match judged(more) {
+            Verdict::Differs { have, .. } => have,
+            other => panic!("{other:?}"),
+        };
+        let since = "2026-11-29T10:00:00Z";
+        let have = deleted(json!({"deletionTimestamp": since, "finalizers": ["example.com/x", "y"]}));
+        assert_eq!(have, "ConfigMap b/a is being deleted, and waits for its finalizers: example.com/x, y\n");
+        assert_eq!(deleted(json!({"deletionTimestamp": since})), "ConfigMap b/a is being deleted\n");
+    }
 }

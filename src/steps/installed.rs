@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::manifest::{self, Whose};
 use crate::pki;
 use crate::shell::{OBJECTS, Sh, here, kubectl, sh};
-use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, leaving};
 use crate::steps::kubeadm;
 use crate::template;
 use crate::yaml;
@@ -122,6 +122,9 @@ fn judge_cluster_info(answer: &str, server: &str, ca: &str) -> Verdict {
             return Verdict::Unknown(format!("ConfigMap kube-public/cluster-info is no JSON: {error}"));
         }
     };
+    if let Some(leaving) = leaving(&object) {
+        return leaving;
+    }
     let text = object.pointer("/data/kubeconfig").and_then(Value::as_str);
     let kubeconfig: Value = text.and_then(|text| yaml::read(text).ok()).unwrap_or_default();
     let cluster = |key: &str| {

@@ -6,7 +6,7 @@ use super::{FUNCTIONS, documents, install, put, then};
 use crate::error::Result;
 use crate::manifest::{self, Whose};
 use crate::shell::{OBJECTS, kubectl, sh};
-use crate::step::{Ask, Confirmation, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Confirmation, Cx, Object, Verdict, WITH_THE_CLUSTER, Want, leaving};
 
 /// kubeadm's own number.
 const REPLICAS: u64 = 2;
@@ -71,6 +71,9 @@ fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
         }
         Err(error) => return Verdict::Unknown(format!("{} is no JSON: {error}", Object::of(manifest))),
     };
+    if let Some(leaving) = leaving(&have) {
+        return leaving;
+    }
     let mut wanted = manifest.clone();
     let present = have.pointer("/spec/replicas").filter(|replicas| !exactly && **replicas != 0);
     if let Some(present) = present {
@@ -103,6 +106,9 @@ fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
         Err(_) if answer == "absent" => Value::Null,
         Err(error) => return Verdict::Unknown(format!("ConfigMap kube-system/coredns is no JSON: {error}")),
     };
+    if let Some(leaving) = leaving(&object) {
+        return leaving;
+    }
     let have = object.pointer("/data/Corefile").and_then(Value::as_str).unwrap_or_default();
     // Space at the end of a line says nothing, and would be a line of a diff.
     let plain = |text: &str| -> String {

@@ -50,8 +50,8 @@ pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
     let seed = number(SEED).unwrap_or_else(clock);
     println!("  {SEED}={seed}");
     let mut random = Random(seed);
-    let possible: Vec<&Kind> =
-        kinds.iter().copied().filter(|kind| kind.alone.is_empty() && kind.notes.is_empty()).collect();
+    let mended = |kind: &&Kind| kind.alone.is_empty() && kind.notes.is_empty() && kind.by_hand.is_empty();
+    let possible: Vec<&Kind> = kinds.iter().copied().filter(mended).collect();
     for i in 0..number(SEQUENCES).unwrap_or(0) {
         let since = Instant::now();
         let sequence = choose(&mut random, &possible);

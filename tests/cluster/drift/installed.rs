@@ -74,6 +74,21 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "installed: a binding that somebody deleted waits for a finalizer",
+        by: Kubectl(
+            "k patch clusterrolebinding kubeadm:get-nodes -p '{\"metadata\": {\"finalizers\": [\"example.com/stays\"]}}'
+             k delete clusterrolebinding kubeadm:get-nodes --wait=false",
+        ),
+        shows: &[(
+            "m1",
+            "installed",
+            "ClusterRoleBinding kubeadm:get-nodes is as wanted",
+            "is being deleted, and waits for its finalizers: example.com/stays",
+        )],
+        by_hand: "k patch clusterrolebinding kubeadm:get-nodes --type=json -p '[{\"op\": \"remove\", \"path\": \"/metadata/finalizers\"}]'",
+        ..KIND
+    },
+    Kind {
         says: "installed: kube-proxy's rights are gone",
         by: Kubectl("k delete clusterrolebinding kubeadm:node-proxier"),
         shows: &[(
