@@ -22,16 +22,27 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
 /// All of these are up, as far as nodes of the inventory are concerned: of a Node that somebody else brought in nothing
 /// can be said. As long as somebody has still to join or to answer, their pods may have no place to be.
 pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
+    available_on_each(cx, that, running, &[])
+}
+
+/// The same; `each`: those that every node of the inventory must have. The controller counts only the Nodes that its
+/// DaemonSet selects (kubernetes, pkg/controller/daemon/daemon_controller.go, `updateDaemonSetStatus`).
+pub fn available_on_each(cx: &Cx, that: String, running: Vec<Object>, each: &[Object]) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let fix = KUBECTL + waiting(cx, &running);
     let strangers = cx.fleet.strangers.len() as u64;
-    let objects = running.clone();
+    let nodes = cx.cluster.nodes.len() as u64;
+    let objects: Vec<(Object, u64)> = running
+        .iter()
+        .map(|object| (object.clone(), if each.contains(object) { nodes } else { 0 }))
+        .collect();
     Want::that(that)
         .asks(Ask::Objects(running))
         .judged(move |answer| {
             let lines = answer.lines().chain(std::iter::repeat("absent"));
-            let state =
-                |(object, line): (&Object, &str)| Some(format!("{object}: {}\n", lacks(line, strangers)?));
+            let state = |((object, least), line): (&(Object, u64), &str)| {
+                Some(format!("{object}: {}\n", lacks(line, strangers, *least)?))
+            };
             let have: String = objects.iter().zip(lines).filter_map(state).collect();
             let want = "all of it available\n".to_string();
             match &waits {
@@ -116,8 +127,9 @@ fn wait(object: &Object) -> Sh {
     sh!("kubectl -n {namespace} {how} {what} --timeout=5s >/dev/null", namespace, how, what)
 }
 
-/// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`.
-fn lacks(line: &str, strangers: u64) -> Option<String> {
+/// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`. `least`: a
+/// DaemonSet must be meant for so many Nodes.
+fn lacks(line: &str, strangers: u64, least: u64) -> Option<String> {
     let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
@@ -136,7 +148,11 @@ fn lacks(line: &str, strangers: u64) -> Option<String> {
     }
     let (wanted, updated, up) = match text(&object, "kind") {
         "DaemonSet" => {
-            let wanted = status("desiredNumberScheduled").saturating_sub(strangers);
+            let meant = status("desiredNumberScheduled");
+            if meant < least {
+                return Some(format!("meant for {meant} of {least} nodes"));
+            }
+            let wanted = meant.saturating_sub(strangers);
             (wanted, status("updatedNumberScheduled"), status("numberAvailable"))
         }
         "StatefulSet" => {
@@ -159,7 +175,7 @@ mod tests {
     use super::*;
 
     fn said(object: Value) -> Option<String> {
-        lacks(&object.to_string(), 0)
+        lacks(&object.to_string(), 0, 0)
     }
 
     #[test]
@@ -175,9 +191,12 @@ mod tests {
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
-        assert_eq!(lacks(&daemons.to_string(), 1), None, "one of the three Nodes is nobody's");
+        assert_eq!(lacks(&daemons.to_string(), 1, 0), None, "one of the three Nodes is nobody's");
         assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
-        assert_eq!(lacks("absent", 0).as_deref(), Some("not there"));
+        let up = daemons.to_string().replace("\"numberAvailable\":2", "\"numberAvailable\":3");
+        assert_eq!((lacks(&up, 0, 3), lacks(&up, 1, 3)), (None, None));
+        assert_eq!(lacks(&up, 0, 4).as_deref(), Some("meant for 3 of 4 nodes"), "all that is meant is up");
+        assert_eq!(lacks("absent", 0, 0).as_deref(), Some("not there"));
     }
 
     #[test]

@@ -26,8 +26,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
         .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
         .about([node.name.clone()])
         .judged(move |answer| {
-            let mut lines = answer.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
-            let (object, note) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+            let (object, note) = read(answer);
             let (have, want) = compare(&wanted, &object, note.as_str().unwrap_or_default());
             match (&waits, have == want) {
                 (_, true) => Verdict::Holds,
@@ -35,17 +34,43 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
                 (None, _) => Verdict::Differs { have, want },
             }
         })
-        .run(set(node))
+        .run_for({
+            let node = node.clone();
+            move |answer| set(&node, &read(answer).0)
+        })
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// What kubeadm marks control planes with (kubeadm `markcontrolplane.go`).
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// The Node and the note on it; null where there is none.
+fn read(answer: &str) -> (Value, Value) {
+    let mut lines = answer.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
+    (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
+}
 
-/// The inventory's, and kubeadm's mark of a control plane.
-fn labels(node: &Node) -> BTreeMap<String, String> {
-    let mark = node.is_control_plane().then(|| (CONTROL_PLANE.to_string(), String::new()));
-    node.labels.clone().into_iter().chain(mark).collect()
+/// What kubeadm marks control planes with (kubeadm `markcontrolplane.go`, `labelsToAdd`).
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+const NO_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The inventory's, kubeadm's marks of a control plane, and those that every Node has.
+fn labels(node: &Node, object: &Value) -> BTreeMap<String, String> {
+    let marks = [CONTROL_PLANE, NO_BALANCER].into_iter().filter(|_| node.is_control_plane());
+    let marks = marks.map(|mark| (mark.to_string(), String::new()));
+    let all = registered(node, object).into_iter().map(|(key, value)| (key.to_string(), value));
+    all.chain(node.labels.clone()).chain(marks).collect()
+}
+
+/// What a kubelet puts on its Node when it registers, and not again while it runs (kubernetes,
+/// pkg/kubelet/kubelet_node_status.go, `initialNode` and `updateDefaultLabels`). kube-proxy and CoreDNS select Nodes by it.
+fn registered(node: &Node, object: &Value) -> Vec<(&'static str, String)> {
+    if object.is_null() {
+        return vec![];
+    }
+    let mut all = vec![("kubernetes.io/hostname", node.name.clone()), ("kubernetes.io/os", "linux".into())];
+    let arch = object.pointer("/status/nodeInfo/architecture").and_then(Value::as_str).unwrap_or_default();
+    if !arch.is_empty() && arch.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+        all.push(("kubernetes.io/arch", arch.into()));
+    }
+    all
 }
 
 /// The inventory's; where it says nothing of a control plane's, kubeadm's.
@@ -56,8 +81,8 @@ pub(super) fn taints(node: &Node) -> Vec<Taint> {
 }
 
 /// The labels and taints that are ours, a line each.
-fn ours(node: &Node) -> Vec<String> {
-    let labels = labels(node).into_iter().map(|(key, value)| format!("label {key}={value}"));
+fn ours(node: &Node, object: &Value) -> Vec<String> {
+    let labels = labels(node, object).into_iter().map(|(key, value)| format!("label {key}={value}"));
     let taints = taints(node).into_iter().map(|taint| format!("taint {taint}"));
     labels.chain(taints).collect()
 }
@@ -78,13 +103,13 @@ fn note(node: &Node) -> String {
 /// administrators write.
 fn compare(node: &Node, object: &Value, noted: &str) -> (String, String) {
     let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
-    let wanted = names(labels(node).keys(), &taints(node));
+    let wanted = names(labels(node, object).keys(), &taints(node));
     let listed = |list: &str, name: &str| list.split(',').any(|other| other == name);
     let mine = |name: &str| [kubeadms.as_str(), noted, &wanted].iter().any(|list| listed(list, name));
     let has: Vec<(String, String)> = marks(object);
     let mut have: Vec<String> =
         has.iter().filter(|(name, _)| mine(name)).map(|(_, text)| text.clone()).collect();
-    let mut want = ours(node);
+    let mut want = ours(node, object);
     have.sort();
     want.sort();
     // Where the rest differs, this goes without saying.
@@ -124,13 +149,14 @@ fn taint(value: &Value) -> Taint {
 
 /// One by one, and not by server-side apply: what that takes back is said by the Node's managed fields, which a kubelet
 /// may write.
-fn set(node: &Node) -> Sh {
+fn set(node: &Node, object: &Value) -> Sh {
     let (name, list) = (&node.name, note(node));
-    let wanted = names(labels(node).keys(), &taints(node));
+    let wanted = names(labels(node, object).keys(), &taints(node));
     let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
     let unmark = sh!("unmark {name} {list} {wanted} {kubeadms}\n", name, list, wanted, kubeadms);
     let mut script = kubectl() + LABELS + unmark;
-    let labels: Vec<String> = labels(node).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> =
+        labels(node, object).iter().map(|(key, value)| format!("{key}={value}")).collect();
     if !labels.is_empty() {
         let words = Sh::words(labels);
         script += sh!("kubectl label --overwrite node -- {name} {words} >/dev/null\n", name, words);
@@ -165,21 +191,26 @@ mod tests {
     }
 
     fn quarantined(annotation: &str) -> Value {
-        json!({"metadata": {"labels": {"team": "x", "disk": "ssd"}, "annotations": {SET_BY_US: annotation}},
+        let labels =
+            json!({"team": "x", "disk": "ssd", "kubernetes.io/hostname": "w1", "kubernetes.io/os": "linux"});
+        json!({"metadata": {"labels": labels, "annotations": {SET_BY_US: annotation}},
             "spec": {"taints": [{"key": "quarantine", "effect": "NoExecute"}]}})
     }
+
+    /// What every Node has.
+    const OWN: &str = "label kubernetes.io/hostname=w1\nlabel kubernetes.io/os=linux\n";
 
     #[test]
     fn what_a_kubelet_writes_on_its_node_takes_nothing_off_it() {
         let node = node(Role::Worker, &[("disk", "ssd")], None);
         let (have, want) =
             compare(&node, &quarantined("taint quarantine:NoExecute,label team"), "label disk");
-        assert_eq!(want, "label disk=ssd\n");
+        assert_eq!(want, format!("label disk=ssd\n{OWN}"));
         let by_hand = "stays: an older ironstrap or the node itself set it; remove it by hand";
         let stays = |text: &str| format!("{text} {by_hand}\n");
         let stays = stays("label team=x") + &stays("taint quarantine:NoExecute");
-        assert_eq!(have, format!("label disk=ssd\nannotation {SET_BY_US}\n{stays}"));
-        let script = set(&node);
+        assert_eq!(have, format!("label disk=ssd\n{OWN}annotation {SET_BY_US}\n{stays}"));
+        let script = set(&node, &Value::Null);
         assert!(!script.contains("--server-side") && !script.contains("annotations"), "{script}");
     }
 
@@ -189,19 +220,38 @@ mod tests {
         let mut object = quarantined("");
         object["metadata"]["annotations"] = json!({});
         let (have, want) = compare(&node, &object, "taint quarantine:NoExecute,label team");
-        assert!(want.is_empty());
-        assert_eq!(have, "label team=x\ntaint quarantine:NoExecute\n");
+        assert_eq!(want, OWN);
+        assert_eq!(have, format!("{OWN}label team=x\ntaint quarantine:NoExecute\n"));
         let bare = compare(&node, &Value::Null, "label team,label b");
         assert_eq!(bare, ("noted: label team\nnoted: label b\n".into(), String::new()));
-        assert_eq!(compare(&node, &object, ""), (String::new(), String::new()), "others' marks are theirs");
+        assert_eq!(compare(&node, &object, ""), (OWN.into(), OWN.into()), "others' marks are theirs");
     }
 
     #[test]
     fn kubeadms_marks_are_ours_without_a_note() {
-        let mark = json!({"metadata": {"labels": {CONTROL_PLANE: ""}}, "spec": {"taints": [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]}});
+        let labels = json!({CONTROL_PLANE: "", NO_BALANCER: "", "kubernetes.io/hostname": "w1", "kubernetes.io/os": "linux"});
+        let mark = json!({"metadata": {"labels": labels}, "spec": {"taints": [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]}});
         let (have, want) = compare(&node(Role::ControlPlane, &[], None), &mark, "");
         assert_eq!(have, want);
         let (have, want) = compare(&node(Role::ControlPlane, &[], Some(vec![])), &mark, "");
         assert!(have.contains("taint ") && !want.contains("taint "), "{have}{want}");
+    }
+
+    #[test]
+    fn what_a_node_was_registered_with_is_set_again() {
+        let node = node(Role::Worker, &[], None);
+        let bare = json!({"metadata": {}, "status": {"nodeInfo": {"architecture": "arm64"}}});
+        let (have, want) = compare(&node, &bare, "");
+        assert_eq!((have.as_str(), want), ("", format!("label kubernetes.io/arch=arm64\n{OWN}")));
+        let script = set(&node, &bare);
+        let set = "'kubernetes.io/arch=arm64' 'kubernetes.io/hostname=w1' 'kubernetes.io/os=linux'";
+        assert!(script.contains(&format!("kubectl label --overwrite node -- w1 {set} ")), "{script}");
+        let forged = json!({"status": {"nodeInfo": {"architecture": "x y=z"}}});
+        assert_eq!(compare(&node, &forged, "").1, OWN, "a kubelet says no other label by it");
+        assert_eq!(
+            compare(&node, &Value::Null, ""),
+            Default::default(),
+            "the kubelet sets them as it registers"
+        );
     }
 }

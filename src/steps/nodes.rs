@@ -35,7 +35,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !daemons.is_empty() {
         let fix =
             diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + rollout::waiting(cx, &daemons);
-        wants.push(rollout::available(cx, "every node has its network".into(), daemons).run(fix));
+        let that = "every node has its network".to_string();
+        wants.push(rollout::available_on_each(cx, that, daemons, &each(cx)).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns(cx));
@@ -206,10 +207,20 @@ const ANNOUNCED: &str = r#"announced() {
 /// there, also when that was long ago, and what wrote it keeps dying.
 fn daemons(cx: &Cx) -> Result<Vec<Object>> {
     let mut all = rollout::running(&network::objects(cx.cluster)?);
-    if cx.cluster.has_addon("proxy") {
-        all.push(Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy"));
-    }
+    all.extend(proxy(cx));
     Ok(all)
+}
+
+/// Those of them that no node can do without. A manifest of the user's may select Nodes.
+fn each(cx: &Cx) -> Vec<Object> {
+    let flannel = Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel");
+    let flannel = Some(flannel).filter(|_| matches!(cx.cluster.network, Network::Flannel(_)));
+    flannel.into_iter().chain(proxy(cx)).collect()
+}
+
+fn proxy(cx: &Cx) -> Option<Object> {
+    let proxy = || Object::new("apps/v1", "DaemonSet", "kube-system", "kube-proxy");
+    cx.cluster.has_addon("proxy").then(proxy)
 }
 
 /// Wherever its pods are: as long as this run is at work on a machine, they may be on that one.
