@@ -57,6 +57,34 @@ fn what_was_said_of_a_node_before_its_kubelet_started_does_not_count() {
 }
 
 #[test]
+fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
+    const PRESSURE: &str = "w1 is under no pressure";
+    let node = |kind: &str, status: &str| {
+        format!(
+            r#"{{"status":{{"conditions":[{{"type":"Ready","status":"True"}},{{"type":"{kind}","status":"{status}","message":"said"}}]}}}}"#
+        )
+    };
+    for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"] {
+        let have = lacks(said(PRESSURE, &Fleet::default(), &node(kind, "True")));
+        assert_eq!(have, format!("{kind}: said\n"));
+        assert_eq!(lacks(said(PRESSURE, &Fleet::default(), &node(kind, "False"))), "");
+    }
+    assert_eq!(lacks(said(PRESSURE, &Fleet::default(), &node("Other", "True"))), "", "others' conditions");
+    assert_eq!(
+        lacks(said(PRESSURE, &Fleet::default(), "absent")),
+        "",
+        "that it is not there is said elsewhere"
+    );
+    let Fix::ByHand(hint) = want(PRESSURE, &Fleet::default()).fix else { panic!("no fix makes room") };
+    assert!(hint.contains("DiskPressure: "), "{hint}");
+    let quarantined = Fleet { given_up: ["w1".to_string()].into(), ..Fleet::default() };
+    assert_eq!(
+        lacks(said(PRESSURE, &quarantined, &node("DiskPressure", "True"))),
+        "waits for w1 to be mended"
+    );
+}
+
+#[test]
 fn the_network_is_up_when_each_node_has_it() {
     let set = |up: u64| {
         format!(
@@ -68,6 +96,12 @@ fn the_network_is_up_when_each_node_has_it() {
     let lacking = lacks(said(NETWORK, &fleet, &format!("{}\n{}\n", set(3), set(2))));
     assert_eq!(lacking, "DaemonSet kube-system/kube-proxy: 2 of 3 available\n");
     assert!(lacks(said(NETWORK, &fleet, &set(3))).ends_with("kube-proxy: not there\n"));
+    let fewer = set(2).replace("Scheduled\":3", "Scheduled\":2");
+    let lacking = lacks(said(NETWORK, &fleet, &format!("{fewer}\n{fewer}\n")));
+    assert_eq!(
+        lacking,
+        "DaemonSet kube-flannel/flannel: meant for 2 of 3 nodes\nDaemonSet kube-system/kube-proxy: meant for 2 of 3 nodes\n"
+    );
 }
 
 #[test]

@@ -449,6 +449,12 @@ fn what_people_did_on_purpose_is_noted_and_nothing_more() {
     let cordoned = |spec: &str| judged(0, &fleet, "whether w2 takes pods", spec);
     assert!(matches!(cordoned(r#"{"spec": {"unschedulable": true}}"#), Noted(words) if words.contains("w2")));
     assert_eq!(cordoned(r#"{"spec": {}}"#), Holds);
+    let tainted =
+        r#"{"spec": {"unschedulable": true, "taints": [{"key": "repair", "effect": "NoExecute"}]}}"#;
+    let both = |words: &str| words.contains("w2 is cordoned") && words.ends_with("away: repair:NoExecute");
+    assert!(matches!(cordoned(tainted), Noted(words) if both(&words)));
+    let tainted = tainted.replace("true", "false");
+    assert!(matches!(cordoned(&tainted), Noted(words) if words.starts_with("w2 has a taint")));
     let strange = "whether the cluster has Nodes that the inventory has not";
     assert_eq!(judged(0, &fleet, strange, "m1\nw1\nw2\n"), Holds);
     assert!(matches!(judged(0, &fleet, strange, "m1\nx9\n"), Noted(words) if words.ends_with(": x9")));

@@ -12,7 +12,8 @@ impl<S: Shell> Fleetwork<S> {
     /// Nothing more is done where the fault is. A control plane that asks others finds faults of theirs, and goes on without them.
     /// What a worker says of others counts for nothing.
     pub(super) fn blame(&mut self, i: usize, stage: Option<usize>, wrong: Wrong) {
-        if wrong.faults.is_empty() && self.is_of_workers(i, stage, &wrong) {
+        if wrong.faults.is_empty() && wrong.error.kind == Kind::Failed && self.is_of_workers(i, stage, &wrong)
+        {
             // Which it is, the next answers tell: if the API server does not answer, the workers are not to blame.
             self.members[i].work.suspected = Some(wrong);
             return;
@@ -42,7 +43,7 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
-    /// Whether a control plane failed at what is about workers of this run, and about nothing else.
+    /// Whether a control plane found what is about workers of this run, and about nothing else.
     fn is_of_workers(&self, i: usize, stage: Option<usize>, wrong: &Wrong) -> bool {
         let speaks =
             stage.is_some_and(|t| self.stages[t].via == Via::Api) && self.members[i].node.is_control_plane();
@@ -50,8 +51,7 @@ impl<S: Shell> Fleetwork<S> {
             let mut members = self.members.iter();
             members.any(|m| m.node.name == *name && !m.node.is_control_plane() && !m.spared)
         };
-        let forwards = self.reading == Reading::Forwards && wrong.error.kind == Kind::Failed;
-        forwards
+        self.reading == Reading::Forwards
             && speaks
             && wrong.want.is_some()
             && !wrong.about.is_empty()
@@ -68,9 +68,10 @@ impl<S: Shell> Fleetwork<S> {
         }
     }
 
-    /// Something about workers is stuck, as a control plane sees it whose API server answers.
+    /// Something about workers is stuck, or left to a human, as a control plane sees it whose API server answers.
     pub(super) fn leave_stuck(&mut self, i: usize, t: usize, wrong: Wrong) {
-        match self.is_of_workers(i, Some(t), &wrong) {
+        let known = matches!(wrong.error.kind, Kind::Failed | Kind::Refused);
+        match known && self.is_of_workers(i, Some(t), &wrong) {
             true => self.quarantine(i, wrong),
             false => self.members[i].leave(wrong),
         }

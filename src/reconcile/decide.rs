@@ -33,7 +33,7 @@ impl<S: Shell> Fleetwork<S> {
         let name = member.node.name.clone();
         let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
         if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
-            return Next::Leave(by_hand(&name, change).into());
+            return leave(by_hand(&name, change), change);
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
         if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {

@@ -142,6 +142,25 @@ fn marks(object: &Value) -> Vec<(String, String)> {
     labels.chain(taints).collect()
 }
 
+/// Begins the keys of taints that Kubernetes and its cloud controllers set and take back themselves.
+const KUBERNETES: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
+/// Of these, the one that only a human sets (kubernetes.io, "Well-Known Labels, Annotations and Taints").
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Taints that keep pods away and that somebody else set: neither the inventory nor kubeadm nor Kubernetes itself.
+pub(super) fn foreign_taints(node: &Node, answer: &str) -> Vec<String> {
+    let (object, note) = read(answer);
+    let ours = format!("{},{}", names([].iter(), &taints(node)), note.as_str().unwrap_or_default());
+    let all = object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint);
+    let foreign = all.filter(|taint| {
+        let own = KUBERNETES.iter().any(|start| taint.key.starts_with(start)) && taint.key != OUT_OF_SERVICE;
+        let name = names([].iter(), std::slice::from_ref(taint));
+        let ours = taint.key == CONTROL_PLANE || ours.split(',').any(|other| other == name);
+        !own && !ours && taint.effect != "PreferNoSchedule"
+    });
+    foreign.map(|taint| taint.to_string()).collect()
+}
+
 fn taint(value: &Value) -> Taint {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
     Taint { key: text("key"), value: text("value"), effect: text("effect") }
@@ -253,5 +272,25 @@ mod tests {
             Default::default(),
             "the kubelet sets them as it registers"
         );
+    }
+
+    #[test]
+    fn a_taint_of_somebody_elses_that_keeps_pods_away_is_named() {
+        let taint = |key: &str, effect: &str| json!({"key": key, "effect": effect});
+        let all = [
+            taint("maintenance", "NoExecute"),
+            taint(OUT_OF_SERVICE, "NoExecute"),
+            taint("node.kubernetes.io/unreachable", "NoExecute"),
+            taint("node.cloudprovider.kubernetes.io/uninitialized", "NoSchedule"),
+            taint("lab", "PreferNoSchedule"),
+            taint("ours", "NoSchedule"),
+            taint("before", "NoSchedule"),
+            taint(CONTROL_PLANE, "NoSchedule"),
+        ];
+        let own = Taint { key: "ours".into(), value: String::new(), effect: "NoSchedule".into() };
+        let answer = format!("{}\n\"taint before:NoSchedule\"\n", json!({"spec": {"taints": all}}));
+        let found = foreign_taints(&node(Role::Worker, &[], Some(vec![own])), &answer);
+        assert_eq!(found, ["maintenance:NoExecute", "node.kubernetes.io/out-of-service:NoExecute"]);
+        assert!(foreign_taints(&node(Role::Worker, &[], None), "absent\nabsent\n").is_empty());
     }
 }

@@ -11,7 +11,7 @@ use crate::diagnosis;
 use crate::error::Result;
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
-use crate::steps::{network, packets};
+use crate::steps::{labels, network, packets};
 
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
@@ -27,7 +27,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         if matches!(cx.cluster.network, Network::Flannel(_)) {
             wants.push(announced(cx, node));
         }
-        wants.push(cordoned(&node.name));
+        wants.push(pressed(cx, node));
+        wants.push(takes_pods(node));
     }
     wants.push(strangers(cx));
     wants.extend(even(cx));
@@ -44,18 +45,66 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Only notes that the node is cordoned. The person who cordoned it had a reason, and knows when to uncordon it.
-fn cordoned(name: &str) -> Want {
-    let words = format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
-    Want::that(format!("whether {name} takes pods")).asks(Ask::Objects(vec![Object::node(name)])).judged(
-        move |answer| {
-            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-            match object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
-                true => Verdict::Noted(words.clone()),
-                false => Verdict::Holds,
+/// Only notes that the node is cordoned or tainted. The person who did that had a reason, and knows when it is over.
+fn takes_pods(node: &Node) -> Want {
+    let node = node.clone();
+    let asks = Ask::Objects(vec![Object::node(&node.name), Object::notes()]);
+    Want::that(format!("whether {} takes pods", node.name)).asks(asks).judged(move |answer| {
+        let (name, taints) = (&node.name, labels::foreign_taints(&node, answer).join(", "));
+        let cordoned =
+            format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
+        let tainted =
+            format!("{name} has a taint that the inventory does not have, and keeps pods away: {taints}");
+        match (object(answer).pointer("/spec/unschedulable") == Some(&Value::Bool(true)), taints.is_empty()) {
+            (false, true) => Verdict::Holds,
+            (true, true) => Verdict::Noted(cordoned),
+            (false, false) => Verdict::Noted(tainted),
+            (true, false) => Verdict::Noted(format!("{cordoned}; {tainted}")),
+        }
+    })
+}
+
+/// The object of the first line of an answer; null where there is none.
+fn object(answer: &str) -> Value {
+    serde_json::from_str(answer.lines().next().unwrap_or_default()).unwrap_or(Value::Null)
+}
+
+/// Conditions that are a trouble where they are true, beside `Ready`, and what a human does about them.
+const PRESSURE: [(&str, &str); 4] = [
+    ("MemoryPressure", "give it memory, or move pods away"),
+    ("DiskPressure", "free disk: df -h; crictl rmi --prune"),
+    ("PIDPressure", "find what starts so many processes: ps -eLf"),
+    ("NetworkUnavailable", "find out why its network is not set up: the log of the network's pod there"),
+];
+
+/// A node under pressure is Ready, and turns pods away or evicts them (kubernetes.io, "Node-pressure Eviction").
+fn pressed(cx: &Cx, node: &Node) -> Want {
+    let waits = cx.fleet.before_ready(&node.name);
+    let hints = PRESSURE.map(|(name, hint)| format!("{name}: {hint}")).join("; ");
+    Want::that(format!("{} is under no pressure", node.name))
+        .about([node.name.clone()])
+        .asks(Ask::Objects(vec![Object::node(&node.name)]))
+        .judged(move |answer| {
+            let have = pressures(&object(answer));
+            let want = "no pressure\n".to_string();
+            match &waits {
+                _ if have.is_empty() => Verdict::Holds,
+                Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
+                None => Verdict::Differs { have, want },
             }
-        },
-    )
+        })
+        .by_hand(hints)
+}
+
+/// A line for each of these conditions that is true.
+fn pressures(node: &Value) -> String {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |condition: &&Value| {
+        condition["status"] == "True" && PRESSURE.iter().any(|(name, _)| condition["type"] == *name)
+    };
+    let word = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_string();
+    let line = |condition: &Value| format!("{}: {}\n", word(condition, "type"), word(condition, "message"));
+    conditions.into_iter().flatten().filter(is).map(line).collect()
 }
 
 /// Only notes Nodes that the inventory does not have. Such a Node may belong to somebody else, or be forgotten.

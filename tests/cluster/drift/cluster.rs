@@ -163,6 +163,24 @@ POD",
         ..KIND
     },
     Kind {
+        says: "cluster: a taint of somebody else's that keeps pods away is noted, and stays",
+        by: Kubectl("k taint node w2 maintenance=disk:NoSchedule"),
+        notes: "w2 has a taint that the inventory does not have, and keeps pods away: maintenance=disk:NoSchedule",
+        then: "k taint node w2 maintenance-",
+        ..KIND
+    },
+    Kind {
+        // No kubelet sets this condition, so none takes it back.
+        says: "cluster: a node that is Ready and says that something is wrong",
+        by: Kubectl(
+            "k patch node w2 --subresource=status -p '{\"status\": {\"conditions\": [{\"type\": \"NetworkUnavailable\",
+               \"status\": \"True\", \"reason\": \"Lost\", \"message\": \"no route was made\"}]}}'",
+        ),
+        shows: &[("m1", "nodes", "w2 is under no pressure", "NetworkUnavailable: no route was made")],
+        by_hand: "k patch node w2 --subresource=status -p '{\"status\": {\"conditions\": [{\"type\": \"NetworkUnavailable\", \"status\": \"False\"}]}}'",
+        ..KIND
+    },
+    Kind {
         says: "cluster: a Node that the inventory has not is noted, and stays",
         by: Kubectl(
             "k create -f - <<'N'\n{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"x9\"}}\nN",
