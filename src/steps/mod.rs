@@ -15,6 +15,7 @@ mod kubeadm;
 mod kubeconfigs;
 mod kubelet;
 mod labels;
+mod leases;
 mod member;
 mod network;
 mod nodes;
@@ -111,7 +112,7 @@ pub const STAGES: &[Stage] = &[
         on: On::ControlPlanes,
         via: Via::Api,
         needs: Needs::Nothing,
-        steps: &[access::STEP, installed::STEP, uploads::STEP],
+        steps: &[leases::STEP, access::STEP, installed::STEP, uploads::STEP],
     },
     Stage {
         name: "network",

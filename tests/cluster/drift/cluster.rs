@@ -103,6 +103,26 @@ POD",
         ..KIND
     },
     Kind {
+        // Who held them gives up after ten seconds, and starts again.
+        says: "cluster: nobody holds the Leases of the scheduler and of the controller manager, for eleven days",
+        by: Kubectl(
+            "for l in kube-scheduler kube-controller-manager; do
+               k -n kube-system patch lease $l --type=merge -p '{\"spec\": {\"holderIdentity\": \"nobody\", \"leaseDurationSeconds\": 1000000,
+                 \"renewTime\": \"2026-01-01T00:00:00.000000Z\"}}'
+             done
+             sleep 20",
+        ),
+        shows: &[
+            ("m1", "leases", "Lease kube-system/kube-scheduler is renewed", "held by nobody for 1000000 s"),
+            ("m1", "leases", "Lease kube-system/kube-controller-manager is renewed", "held by nobody for 1000000 s"),
+        ],
+        then: "for l in kube-scheduler kube-controller-manager; do
+                 n=0; until k -n kube-system get lease $l -o 'jsonpath={.spec.holderIdentity}' | grep -q '^m1_'; do n=$((n + 1)); [ $n -lt 60 ]; sleep 1; done
+               done",
+        alone: "what other rows break is not mended meanwhile",
+        ..KIND
+    },
+    Kind {
         says: "cluster: the API server's access to kubelets gone",
         by: Kubectl("k delete clusterrolebinding kubeadm:apiserver-kubelet-client"),
         shows: &[(

@@ -1,0 +1,129 @@
+//! leases: the scheduler and the controller manager can work. Each works only while it holds a Lease, and waits for as long as
+//! the Lease itself says once another holds it.
+
+use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use crate::cluster::Args;
+use crate::error::Result;
+use crate::shell::{kubectl, sh};
+use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
+
+pub const STEP: Step = Step {
+    name: "leases",
+    why: "pods get nodes, and Deployments pods, only from components that hold their Leases",
+    wants,
+};
+
+/// A holder renews every few seconds. Clocks may be a minute apart.
+const RENEWED_WITHIN: Duration = Duration::minutes(3);
+/// No inventory asks for a Lease that is as long.
+const TOO_LONG: i64 = 3600;
+
+fn wants(cx: &Cx) -> Result<Vec<Want>> {
+    let components = [
+        ("kube-scheduler", &cx.cluster.scheduler),
+        ("kube-controller-manager", &cx.cluster.controller_manager),
+    ];
+    let elects = |args: &Args| argument(args, "leader-elect") != Some("false");
+    let want = |(name, args): (&str, &Args)| renewed(cx, name, args).only(cx.fleet.exists && elects(args));
+    Ok(components.into_iter().map(want).collect())
+}
+
+fn argument<'a>(args: &'a Args, name: &str) -> Option<&'a str> {
+    args.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
+
+fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
+    let name = argument(args, "leader-elect-resource-name").unwrap_or(name);
+    let namespace = argument(args, "leader-elect-resource-namespace").unwrap_or("kube-system");
+    let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
+    let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
+    let now = cx.now;
+    Want::that(format!("{lease} is renewed"))
+        .asks(Ask::Objects(vec![lease]))
+        .judged(move |answer| judge(answer, &planes, now))
+        .run(
+            kubectl()
+                + sh!("kubectl -n {namespace} delete lease {name} --ignore-not-found\n", namespace, name),
+        )
+        .nothing_to_undo(WITH_THE_CLUSTER)
+}
+
+/// An instance that waits takes over once it has seen the same Lease for as long as that says (client-go, tools/leaderelection,
+/// `isLeaseValid`). A control plane's Lease that has ended is not judged: its API server may just have come back.
+fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
+    let lease: Value = match serde_json::from_str(answer) {
+        Ok(lease) => lease,
+        // The component makes one as soon as it can.
+        Err(_) if answer == "absent" => return Verdict::Holds,
+        Err(error) => return Verdict::Unknown(format!("the Lease is no JSON: {error}")),
+    };
+    let text = |key: &str| lease["spec"][key].as_str().unwrap_or_default();
+    let (holder, seconds) =
+        (text("holderIdentity"), lease["spec"]["leaseDurationSeconds"].as_i64().unwrap_or(0));
+    let renewed = OffsetDateTime::parse(text("renewTime"), &Rfc3339).ok();
+    let ago = renewed.map(|time| now - time);
+    let fresh = ago.is_some_and(|ago| ago.abs() <= RENEWED_WITHIN);
+    let ended = seconds < TOO_LONG && ago.is_none_or(|ago| ago > Duration::seconds(seconds));
+    if holder.is_empty() || fresh || ended && is_of(holder, planes) {
+        return Verdict::Holds;
+    }
+    let renewed = if renewed.is_some() { text("renewTime") } else { "never" };
+    Verdict::Differs {
+        have: format!("held by {holder} for {seconds} s, renewed {renewed}\n"),
+        want: "held and renewed by a control plane\n".into(),
+    }
+}
+
+/// Whether the holder is on one of these machines: its name is the machine's and a random number
+/// (cmd/kube-scheduler/app/options, `ApplyLeaderElectionTo`; cmd/kube-controller-manager/app, `Run`). A machine may call itself by
+/// its whole domain name.
+fn is_of(holder: &str, planes: &[String]) -> bool {
+    let host = holder.split('_').next().unwrap_or_default();
+    let short = host.split('.').next().unwrap_or_default();
+    planes.iter().any(|plane| plane == host || plane == short)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_that_nobody_renews_and_that_keeps_others_waiting_is_found() {
+        let now = OffsetDateTime::from_unix_timestamp(1_796_000_000).unwrap();
+        let judged = |holder: &str, seconds: i64, ago: i64| {
+            let time = (now - Duration::seconds(ago)).format(&Rfc3339).unwrap();
+            let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": time});
+            judge(&json!({"spec": spec}).to_string(), &["m1".into()], now)
+        };
+        for (holder, seconds, ago, holds) in [
+            ("m1_1f", 15, 2, true),
+            ("m1.example.org_1f", 15, -50, true),
+            // The API server was away, or all of it: who runs takes it in a moment.
+            ("m1_1f", 15, 600, true),
+            ("m1.example.org_1f", 15, 86_400, true),
+            ("", 1, 86_400, true),
+            // A control plane that is not in the inventory, and was just there.
+            ("m9_1f", 15, 170, true),
+            ("nobody", 1_000_000, 200, false),
+            ("nobody", 15, 86_400, false),
+            ("m1_1f", 1_000_000, 200, false),
+            ("m1_1f", 1_000_000, 100_000_000, false),
+            ("m1_1f", 15, -86_400, false),
+        ] {
+            let verdict = judged(holder, seconds, ago);
+            assert_eq!(verdict == Verdict::Holds, holds, "{holder} {seconds} {ago}: {verdict:?}");
+        }
+        let Verdict::Differs { have, .. } = judged("nobody", 1_000_000, 200) else { panic!() };
+        assert!(have.starts_with("held by nobody for 1000000 s, renewed 2026-11-"), "{have}");
+        let never = json!({"spec": {"holderIdentity": "nobody", "leaseDurationSeconds": 9}}).to_string();
+        let Verdict::Differs { have, .. } = judge(&never, &["m1".into()], now) else { panic!() };
+        assert_eq!(have, "held by nobody for 9 s, renewed never\n");
+        assert_eq!(judge("absent", &[], now), Verdict::Holds);
+        assert!(matches!(judge("{", &[], now), Verdict::Unknown(_)));
+    }
+}
