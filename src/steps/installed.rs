@@ -15,6 +15,7 @@ use crate::yaml;
 
 mod control_plane;
 mod coredns;
+mod roles;
 
 pub use coredns::REPLACE_COREFILE;
 

@@ -132,4 +132,19 @@ pub const KINDS: &[Kind] = &[
         alone: "the API server starts again",
         ..KIND
     },
+    Kind {
+        says: "added: a role of the API server's own may less than it must",
+        by: Kubectl(
+            "k patch clusterrole system:node-proxier --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\":
+               [{\"apiGroups\": [\"\"], \"resources\": [\"nodes\"], \"verbs\": [\"get\"]}]}]'",
+        ),
+        shows: &[(
+            "m1",
+            "installed",
+            "the API server's own ClusterRoles have rules",
+            "ClusterRole system:node-proxier: may list, watch endpointslices.discovery.k8s.io",
+        )],
+        alone: "the API server starts again",
+        ..KIND
+    },
 ];

@@ -89,6 +89,34 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "installed: what the control plane reads and locks in kube-system is not its any more",
+        by: Kubectl(
+            "k -n kube-system delete rolebinding system::extension-apiserver-authentication-reader system::leader-locking-kube-scheduler
+             k -n kube-system patch rolebinding system::leader-locking-kube-controller-manager --type=json -p '[{\"op\": \"remove\", \"path\": \"/subjects/0\"}]'",
+        ),
+        shows: &[
+            (
+                "m1",
+                "installed",
+                "RoleBinding kube-system/system::extension-apiserver-authentication-reader is as wanted",
+                "RoleBinding kube-system/system::extension-apiserver-authentication-reader",
+            ),
+            (
+                "m1",
+                "installed",
+                "RoleBinding kube-system/system::leader-locking-kube-scheduler is as wanted",
+                "RoleBinding kube-system/system::leader-locking-kube-scheduler",
+            ),
+            (
+                "m1",
+                "installed",
+                "RoleBinding kube-system/system::leader-locking-kube-controller-manager is as wanted",
+                "subjects[system:kube-controller-manager]",
+            ),
+        ],
+        ..KIND
+    },
+    Kind {
         says: "installed: kube-proxy's rights are gone",
         by: Kubectl("k delete clusterrolebinding kubeadm:node-proxier"),
         shows: &[(
