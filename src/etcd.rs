@@ -50,6 +50,8 @@ pub const FORGET: Sh = Sh::raw(
 /// One that counts for its majority, or is about to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
+    /// As etcdctl has it, in hexadecimal digits.
+    pub id: String,
     /// Empty where it was added and has never started.
     pub name: String,
     /// Where other members find it.
@@ -61,10 +63,15 @@ pub struct Member {
 }
 
 impl Member {
+    /// Whether other members find it on this machine.
+    pub fn is_at(&self, ip: IpAddr) -> bool {
+        let at = if ip.is_ipv6() { format!("//[{ip}]:") } else { format!("//{ip}:") };
+        self.peer.contains(&at)
+    }
+
     /// Whether it is on this machine.
     pub fn is_of(&self, name: &str, ip: IpAddr) -> bool {
-        let at = if ip.is_ipv6() { format!("//[{ip}]:") } else { format!("//{ip}:") };
-        self.name == name || self.peer.contains(&at)
+        self.name == name || self.is_at(ip)
     }
 }
 
@@ -73,6 +80,7 @@ pub fn members(list: &str) -> Option<Vec<Member>> {
     let said: Value = serde_json::from_str(list).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
     let member = |member: &Value| Member {
+        id: text(&member["ID"]).parse::<u64>().map_or(String::new(), |id| format!("{id:x}")),
         name: text(&member["name"]),
         peer: text(&member["peerURLs"][0]),
         client: text(&member["clientURLs"][0]),
@@ -118,6 +126,10 @@ mod tests {
         let of = |name: &str, at: &str| all.iter().filter(|member| member.is_of(name, ip(at))).count();
         assert_eq!((of("m1", "10.0.0.9"), of("m3", "10.0.0.13"), of("m3", "10.0.0.1")), (1, 1, 1));
         assert_eq!((of("m3", "10.0.0.3"), all[2].learner), (0, true));
+        assert_eq!(
+            members(&THREE.replace("\"3\"", "\"10501334649042878790\"")).unwrap()[2].id,
+            "91bc3c398fb3c146"
+        );
         assert_eq!(members("no etcd"), None);
     }
 

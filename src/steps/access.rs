@@ -1,10 +1,13 @@
 //! access: the API server may speak to kubelets, and nothing of an earlier machine or an earlier join is left.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use serde_json::json;
 
 use crate::cluster::Node;
 use crate::error::Result;
-use crate::etcd::{self, ETCD, FORGET};
+use crate::etcd::{self, ETCD, FORGET, Member};
 use crate::manifest::Whose;
 use crate::shell::{kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
@@ -30,6 +33,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(cx.cluster.nodes.iter().map(|node| no_stale_node(cx, &node.name)));
     if cx.cluster.control_planes().nth(1).is_some() {
         wants.extend(cx.cluster.control_planes().map(|node| no_stale_member(cx, node)));
+        wants.push(only_members(cx));
     }
     Ok(wants)
 }
@@ -90,4 +94,110 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
         })
         .run(ETCD + FORGET + sh!("patiently forget {name} {ip}", name = node.name, ip))
         .nothing_to_undo("the earlier machine is no more")
+}
+
+/// What a human does about such a member. etcdctl is in etcd's own image.
+const BY_HAND: &str = "on a control plane, with its own Node as NODE: kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system \
+    exec etcd-NODE -- etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
+    --key /etc/kubernetes/pki/etcd/healthcheck-client.key member remove ID (or member promote ID, where it has no vote)";
+
+/// Each further member that is not there raises the majority that etcd needs. What this run does about its own nodes comes first.
+fn only_members(cx: &Cx) -> Want {
+    let planes: Vec<(String, IpAddr, Option<String>)> = cx
+        .cluster
+        .control_planes()
+        .map(|node| (node.name.clone(), node.ip, cx.fleet.before_ready(&node.name)))
+        .collect();
+    let unmanaged = cx.fleet.strangers.clone();
+    Want::that("each member of etcd is a control plane, and has a vote")
+        .ask(ETCD + etcd::MEMBERS)
+        .judged(move |answer| match etcd::members(answer) {
+            Some(all) => judge_members(&all, &planes, &unmanaged),
+            None if answer.trim() == etcd::NONE => Verdict::Holds,
+            None => Verdict::Unknown(format!("cannot read \"{answer}\"")),
+        })
+        .by_hand(BY_HAND)
+}
+
+/// `planes`: name, address, and what has to happen there first. `unmanaged`: Nodes of the cluster that the inventory does not have.
+fn judge_members(
+    all: &[Member],
+    planes: &[(String, IpAddr, Option<String>)],
+    unmanaged: &BTreeSet<String>,
+) -> Verdict {
+    let (mut have, mut waits, mut noted) = (String::new(), None, vec![]);
+    for member in all {
+        // The machine of one that is there twice is where its address says.
+        let twice = |name: &str, ip: IpAddr| {
+            !member.is_at(ip) && all.iter().any(|m| m.is_at(ip) && m.is_of(name, ip))
+        };
+        let mut planes = planes.iter();
+        let plane = planes.find(|(name, ip, _)| member.is_of(name, *ip) && !twice(name, *ip));
+        let is = match plane {
+            None if unmanaged.contains(&member.name) && !member.learner => {
+                noted.push(member.name.clone());
+                continue;
+            }
+            None => "no control plane of the inventory",
+            Some(_) if !member.learner => continue,
+            Some((.., first)) => {
+                waits = waits.or(first.clone());
+                "a member without a vote"
+            }
+        };
+        let name = if member.name.is_empty() { "one that never started" } else { &member.name };
+        have += &format!("member {} ({name}, {}) is {is}\n", member.id, member.peer);
+    }
+    let want = "only control planes of the inventory, each with a vote\n".to_string();
+    match waits {
+        Some(for_what) => Verdict::Waits { have, want, for_what },
+        None if !have.is_empty() => Verdict::Differs { have, want },
+        None if noted.is_empty() => Verdict::Holds,
+        None => {
+            Verdict::Noted(format!("members of etcd that the inventory does not have: {}", noted.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_nobody_or_has_no_vote_is_named() {
+        let judge = |members: &[(&str, u8, bool)], waits: Option<&str>, unmanaged: &[&str]| {
+            let member = |(name, at, learner): &(&str, u8, bool)| serde_json::json!({"ID": "26", "name": name, "peerURLs": [format!("https://10.0.0.{at}:2380")], "isLearner": learner});
+            let all: Vec<_> = members.iter().map(member).collect();
+            let list = serde_json::json!({"members": all}).to_string();
+            let plane = |(name, at): (&str, u8)| {
+                (name.to_string(), IpAddr::from([10, 0, 0, at]), waits.map(String::from))
+            };
+            let unmanaged = unmanaged.iter().map(ToString::to_string).collect();
+            judge_members(&etcd::members(&list).unwrap(), &[("m1", 1), ("m2", 2)].map(plane), &unmanaged)
+        };
+        let have = |verdict: Verdict| match verdict {
+            Verdict::Differs { have, .. } => have,
+            Verdict::Waits { for_what, .. } => format!("waits for {for_what}"),
+            other => panic!("{other:?}"),
+        };
+        let two = [("m1", 1, false), ("m2", 2, false)];
+        assert_eq!(judge(&two, None, &[]), Verdict::Holds);
+        // One that was installed anew may be known by its address alone, and a moved one by its name alone.
+        assert_eq!(judge(&[("m1", 9, false), ("", 2, false)], None, &[]), Verdict::Holds);
+        let with = |one| [two[0], two[1], one];
+        let foreign = have(judge(&with(("", 9, true)), None, &[]));
+        assert_eq!(
+            foreign,
+            "member 1a (one that never started, https://10.0.0.9:2380) is no control plane of the inventory\n"
+        );
+        assert!(
+            have(judge(&with(("m2", 9, false)), None, &[])).contains("(m2, https://10.0.0.9:2380) is no")
+        );
+        let learner = [two[0], ("m2", 2, true)];
+        assert!(have(judge(&learner, None, &[])).ends_with("is a member without a vote\n"));
+        assert_eq!(have(judge(&learner, Some("m2 to join"), &[])), "waits for m2 to join");
+        let x9 = with(("x9", 9, false));
+        assert!(matches!(judge(&x9, None, &["x9"]), Verdict::Noted(words) if words.ends_with(": x9")));
+        assert!(have(judge(&x9, None, &[])).contains("(x9, "));
+    }
 }

@@ -24,6 +24,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: goes_round,
     },
     Scenario {
+        says: "a member of etcd that is nobody is named, and left to a human",
+        ground: Ground::Before,
+        run: nobody,
+    },
+    Scenario {
         says: "a control plane that etcd needs is not removed, and nothing is changed",
         ground: Ground::Before,
         run: needed,
@@ -154,6 +159,33 @@ fn goes_round(world: &World) {
     }
     world.assert_converged();
     assert_all_well(world);
+}
+
+fn nobody(world: &World) {
+    const THAT: &str = "each member of etcd is a control plane, and has a vote";
+    let member = |what: &str, body: &str| {
+        world.lab.ssh(
+            "m1",
+            &format!(
+                "p=/etc/kubernetes/pki/etcd; echo '{body}' | kubectl --kubeconfig /dev/null --server https://127.0.0.1:2379 \
+                 --certificate-authority $p/ca.crt --client-certificate $p/healthcheck-client.crt \
+                 --client-key $p/healthcheck-client.key create --raw /v3/cluster/member/{what} -f -"
+            ),
+        )
+    };
+    let added = member("add", r#"{"peerURLs": ["https://198.18.0.99:2380"], "isLearner": true}"#);
+    let added: Value = serde_json::from_str(&added).unwrap();
+    let plan = world.plan();
+    let drift = plan.events.iter().find(|event| event["event"] == "drift" && event["that"] == THAT);
+    let drift = drift.unwrap_or_else(|| panic!("{:?}", plan.triples("drift")));
+    assert_eq!((&drift["step"], &drift["state"]), (&json!("access"), &json!("by-hand")));
+    let have = drift["have"].as_str().unwrap();
+    assert!(
+        have.contains("https://198.18.0.99:2380") && have.contains("no control plane of the inventory"),
+        "{have}"
+    );
+    member("remove", &json!({"ID": added["member"]["ID"]}).to_string());
+    world.assert_converged();
 }
 
 fn remove(world: &World, node: &str) -> Ended {
