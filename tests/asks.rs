@@ -188,6 +188,31 @@ fn of_a_kubeconfig_everything_is_told_but_its_key() {
     }
 }
 
+#[test]
+fn manifests_that_kubeadm_did_not_write_are_told_with_their_pods_names() {
+    let want = want("no other manifest stands in for one of kubeadm's");
+    let own = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    name: other\n  name: kube-scheduler\nspec:\n  name: x\n";
+    let json = r#"{"kind": "Pod", "metadata": {"labels": {"name": "x"}, "name": "etcd"}}"#;
+    let files = [
+        ("etc/kubernetes/manifests/kube-scheduler.yaml", own),
+        ("etc/kubernetes/manifests/kube-scheduler.yaml.old", own),
+        ("etc/kubernetes/manifests/a b.json", json),
+        ("etc/kubernetes/manifests/c", "metadata: # its name\n    # name: y\n    name: \"vip\" # x\n"),
+        ("etc/kubernetes/manifests/d", "spec:\n  containers:\n  - name: kube-scheduler\n"),
+        ("etc/kubernetes/manifests/.kube-scheduler.yaml", own),
+        ("etc/kubernetes/manifests/folder/kube-scheduler.yaml", own),
+    ];
+    let m = "/etc/kubernetes/manifests";
+    let said = format!(
+        "more etcd {m}/a b.json\nmore vip {m}/c\nmore - {m}/d\nmore kube-scheduler {m}/kube-scheduler.yaml.old\nno receipt\n"
+    );
+    for shell in shells() {
+        let answer = Root::with(&files).answer(shell, &want.ask);
+        assert_eq!(answer, Answer::Said(said.clone()), "{shell}");
+        assert_eq!(Root::with(&[]).answer(shell, &want.ask), Answer::Said("no receipt\n".into()), "{shell}");
+    }
+}
+
 /// A kubectl that lists two Nodes and knows one ConfigMap.
 const KUBECTL: &str = "#!/bin/sh
 case \"$*\" in

@@ -13,6 +13,7 @@ use crate::steps::kubeadm::{self, NO_TOKEN, SUPER_ADMIN};
 use crate::steps::{installed, kubelet, uploads};
 
 mod leave;
+mod manifests;
 mod registered;
 pub(super) mod rights;
 
@@ -41,6 +42,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         member,
         nothing_lent(),
         products(cx)?,
+        manifests::want(cx),
         Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
             .nothing_to_undo(WITH_THE_MEMBER),
         registered::want(cx)?,
@@ -221,19 +223,24 @@ fn receipt(cx: &Cx) -> Result<Sh> {
 /// they were when kubeadm wrote them, and that with the configuration it was given.
 fn products(cx: &Cx) -> Result<Want> {
     let fingerprint = fingerprint(cx)?;
-    let ask = sh!(
-        "if [ ! -e {RECEIPT} ]; then echo no receipt; exit 0; fi\nwhile read -r a b; do echo \"was $a $b\"; done <{RECEIPT}\n\
-         for f in {files}; do if [ -e \"$f\" ]; then set -- \"$@\" \"$f\"; fi; done\n\
-         s=$(sha256sum -- \"$@\")\necho \"$s\" | while read -r a b; do echo \"is $a $b\"; done",
-        RECEIPT,
-        files = Sh::words(product_files(cx))
-    );
     Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
-        .ask(ask)
+        .ask(ask(cx))
         .judged(move |answer| compare(answer, &fingerprint))
         .run_as_unit("kubeadm", MINUTES, again(cx)?)
         .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts())
+}
+
+/// Asks for the receipt, for the files as they are now, and for manifests that are none of them.
+fn ask(cx: &Cx) -> Sh {
+    sh!(
+        "{more}if [ ! -e {RECEIPT} ]; then echo no receipt; exit 0; fi\nwhile read -r a b; do echo \"was $a $b\"; done <{RECEIPT}\n\
+         for f in {files}; do if [ -e \"$f\" ]; then set -- \"$@\" \"$f\"; fi; done\n\
+         s=$(sha256sum -- \"$@\")\necho \"$s\" | while read -r a b; do echo \"is $a $b\"; done",
+        more = manifests::MORE,
+        RECEIPT,
+        files = Sh::words(product_files(cx))
+    )
 }
 
 fn compare(answer: &str, fingerprint: &str) -> Verdict {

@@ -17,6 +17,27 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        // The kubelet takes kubeadm's, which comes first.
+        says: "control plane: a copy of the scheduler's manifest beside it",
+        by: Root("m1", "cd /etc/kubernetes/manifests; cp -p kube-scheduler.yaml kube-scheduler.yaml.old"),
+        shows: &[(
+            ".",
+            "member",
+            "no other manifest stands in for one of kubeadm's",
+            "/etc/kubernetes/manifests/kube-scheduler.yaml.old defines the pod kube-scheduler, too",
+        )],
+        by_hand: "rm /etc/kubernetes/manifests/kube-scheduler.yaml.old",
+        ..KIND
+    },
+    Kind {
+        says: "control plane: a manifest of somebody's own is noted, and stays",
+        by: Root("m1", "echo '# mine' >/etc/kubernetes/manifests/mine.yaml"),
+        notes: "the kubelet runs more than kubeadm's manifests: /etc/kubernetes/manifests/mine.yaml",
+        differs: &["/etc/kubernetes/manifests/mine.yaml"],
+        then: "rm /etc/kubernetes/manifests/mine.yaml",
+        ..KIND
+    },
+    Kind {
         says: "control plane: the scheduler's manifest gone",
         by: Root("m1", "rm /etc/kubernetes/manifests/kube-scheduler.yaml"),
         shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-scheduler.yaml is gone")],

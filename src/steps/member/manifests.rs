@@ -1,0 +1,79 @@
+//! Manifests of pods in the kubelet's folder that kubeadm did not write. The kubelet reads each file whose name does not begin with
+//! a dot, in the order of their names, and of two pods of the same name it takes the first (pkg/kubelet/config, file.go
+//! `extractFromDir` and config.go `filterInvalidPods`).
+
+use crate::shell::Sh;
+use crate::step::{Cx, Verdict, Want};
+
+/// What kubeadm's own manifests define.
+const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// Prints "more NAME FILE" for each further file, with the name of its pod, or "-". Of JSON only the names of components are
+/// found.
+pub(super) const MORE: Sh = Sh::raw(
+    r#"for f in /etc/kubernetes/manifests/*; do
+  case $f in */etcd.yaml | */kube-apiserver.yaml | */kube-controller-manager.yaml | */kube-scheduler.yaml) continue ;; esac
+  [ -f "$f" ] || continue
+  n=$(awk '
+    { gsub(/["\047]/, ""); text = text " " $0 }
+    /^metadata: *(#.*)?$/ { inside = 1; next }
+    /^[^ #]/ { inside = 0 }
+    inside && !/^ *(#.*)?$/ {
+      match($0, /^ */)
+      if (!depth) depth = RLENGTH
+      if (RLENGTH == depth && $1 == "name:" && name == "") name = $2
+    }
+    END {
+      n = split("etcd kube-apiserver kube-controller-manager kube-scheduler", all, " ")
+      for (i = 1; i <= n; i++) if (name == "" && text ~ "[{,] *name *: *" all[i] " *[,}]") name = all[i]
+      if (name !~ /^[a-z0-9.-]+$/) name = "-"
+      print name
+    }' "$f") || n=-
+  echo "more $n $f"
+done
+"#,
+);
+
+pub(super) fn want(cx: &Cx) -> Want {
+    let is_control_plane = cx.node.is_control_plane();
+    Want::that("no other manifest stands in for one of kubeadm's")
+        .ask(super::ask(cx))
+        .judged(move |answer| judge(answer, is_control_plane))
+        .by_hand(
+            "the kubelet runs the pod of the file that comes first by its name: move the other file out of \
+             /etc/kubernetes/manifests, and keep kubeadm's",
+        )
+        .only(cx.machine.is_member())
+}
+
+fn judge(answer: &str, is_control_plane: bool) -> Verdict {
+    let more = answer.lines().filter_map(|line| line.strip_prefix("more ")?.split_once(' '));
+    let (same, others): (Vec<_>, Vec<_>) =
+        more.partition(|(name, _)| is_control_plane && COMPONENTS.contains(name));
+    if !same.is_empty() {
+        let line = |(name, file): &(&str, &str)| format!("{file} defines the pod {name}, too\n");
+        return Verdict::Differs { have: same.iter().map(line).collect(), want: String::new() };
+    }
+    let files: Vec<&str> = others.iter().map(|(_, file)| *file).collect();
+    match files.is_empty() {
+        true => Verdict::Holds,
+        false => {
+            Verdict::Noted(format!("the kubelet runs more than kubeadm's manifests: {}", files.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_manifest_of_a_component_is_drift_and_any_other_a_note() {
+        let old = "no receipt\nmore kube-scheduler /etc/kubernetes/manifests/a b.yaml\nmore - /x\nis 1 /a\n";
+        let Verdict::Differs { have, .. } = judge(old, true) else { panic!("{old}") };
+        assert_eq!(have, "/etc/kubernetes/manifests/a b.yaml defines the pod kube-scheduler, too\n");
+        let noted = "the kubelet runs more than kubeadm's manifests: /etc/kubernetes/manifests/a b.yaml, /x";
+        assert_eq!(judge(old, false), Verdict::Noted(noted.into()), "a worker has no scheduler");
+        assert_eq!(judge("was 1 /a\nis 1 /a\n", true), Verdict::Holds);
+    }
+}
