@@ -261,6 +261,7 @@ pub fn asked(ask: &Ask) -> String {
             format!("kubectl get {}", names.join(" "))
         }
         Ask::Nodes => "kubectl get nodes".into(),
+        Ask::Listed => "kubectl get clusterroles,clusterrolebindings,endpointslices".into(),
         Ask::Administrator => "kubectl get, as kubernetes-admin".into(),
     }
 }

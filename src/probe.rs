@@ -126,7 +126,7 @@ fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
 
 /// Whether one of the asks is about the cluster, and not about the machine alone.
 fn asks_the_api(asks: &[&Ask]) -> bool {
-    asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Administrator))
+    asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Listed | Ask::Administrator))
 }
 
 /// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
@@ -170,6 +170,11 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             },
             Ask::Nodes => match &objects {
                 Ok(found) => Answer::Said(objects::nodes(found)),
+                Err(why) => Answer::Unknown(why.clone()),
+            },
+            Ask::Listed => match &objects {
+                Ok(Found { listed: Some(listed), .. }) => Answer::Said(listed.clone()),
+                Ok(_) => Answer::Unknown("kubectl: the list beside the nodes is missing".into()),
                 Err(why) => Answer::Unknown(why.clone()),
             },
             Ask::Administrator => match &objects {
@@ -232,6 +237,8 @@ pub(crate) struct Found {
     objects: BTreeMap<Object, String>,
     /// Names of all Nodes.
     nodes: Vec<String>,
+    /// What is listed beside the Nodes.
+    listed: Option<String>,
     /// The note on each Node, as JSON.
     notes: BTreeMap<String, String>,
 }

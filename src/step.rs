@@ -107,6 +107,9 @@ pub enum Ask {
     Objects(Vec<Object>),
     /// The name of each Node of the cluster and its ranges of pods, a line each; none where no cluster runs.
     Nodes,
+    /// A line for each ClusterRole, each ClusterRoleBinding, and each EndpointSlice of the API's Service; none where no cluster
+    /// runs.
+    Listed,
     /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
     Administrator,
 }

@@ -241,6 +241,15 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
         let said = "{\"kind\": \"Node\"}\nabsent\n{\"kind\": \"ConfigMap\"}\n";
         assert_eq!(whole.answer(shell, &objects), Answer::Said(said.into()), "{shell}");
         assert_eq!(whole.answer(shell, &Ask::Nodes), Answer::Said("m1\nx9\n".into()));
+        let lists = root("echo 'beside the nodes'; echo 'ClusterRole a get'; echo 'Node//x8 {}'");
+        let listed = Answer::Said("ClusterRole a get\nNode//x8 {}\n".into());
+        assert_eq!(lists.answer(shell, &Ask::Listed), listed, "{shell}");
+        assert_eq!(
+            lists.answer(shell, &Ask::Nodes),
+            Answer::Said("m1\n".into()),
+            "no name of others is a Node"
+        );
+        assert!(matches!(whole.answer(shell, &Ask::Listed), Answer::Unknown(_)), "{shell}: it has no list");
         for broken in ["exit 1", "kill -9 $$", "echo refused >&2; exit 1"] {
             let answer = root(broken).answer(shell, &Ask::Nodes);
             assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");

@@ -59,7 +59,7 @@ fn untouched(name: &str) -> Machine {
 /// What such a machine says.
 fn says(want: &Want) -> Answer {
     let text = match &want.ask {
-        Ask::Head | Ask::Nodes => String::new(),
+        Ask::Head | Ask::Nodes | Ask::Listed => String::new(),
         Ask::Administrator => "no cluster".into(),
         Ask::File(path) if path == "/etc/fstab" => {
             "mode 644 root:root\nUUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n".into()

@@ -35,7 +35,9 @@ fn of_step(name: &str, cluster: &Cluster, exists: bool) -> Vec<Want> {
     let fleet = Fleet { exists, ..Fleet::default() };
     let now = OffsetDateTime::now_utc();
     let all = wants((cluster, &cluster.nodes[0]), &trust(cluster), (&Machine::default(), &fleet), now);
-    all.into_iter().filter(|(_, step, _)| *step == name).map(|(.., want)| want).collect()
+    let asks = |want: &Want| matches!(want.ask, Ask::Objects(_));
+    let of_step = all.into_iter().filter(|(_, step, want)| *step == name && asks(want));
+    of_step.map(|(.., want)| want).collect()
 }
 
 fn all_asked(want: &Want) -> Vec<String> {

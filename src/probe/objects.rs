@@ -1,5 +1,5 @@
 //! Objects of the cluster, against the API server of this very machine: one `kubectl get` for all asks, and beside it
-//! one list of all Nodes, which are too many to be got one by one.
+//! one list of all Nodes, and of others that are too many to be got one by one, or have names that nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,9 @@ use crate::step::{Ask, Object};
 
 /// What the question prints where no API server was ever set up.
 const NO_CLUSTER: &str = "no cluster";
-/// What it prints after the last Node. A list without it broke off.
+/// Stands between the Nodes and what is listed beside them. After it, no name and no text of others is taken for an object.
+const BESIDE: &str = "beside the nodes";
+/// What it prints at the end of the list. A list without it broke off.
 const ALL_NODES: &str = "all nodes";
 
 /// In seconds. An API server without an etcd to ask lets each of many questions run out of time, one after the other.
@@ -57,6 +59,17 @@ esac
 exit $r"#,
 );
 
+/// What is listed.
+const KINDS: &str = "nodes,clusterroles.rbac.authorization.k8s.io,clusterrolebindings.rbac.authorization.k8s.io,endpointslices.discovery.k8s.io";
+/// Nodes as a whole; of the others no more than is judged. Of each rule only its first verb: that there is one says that there is
+/// a rule.
+const LIST: &str = concat!(
+    r#"{range .items[?(@.kind=="Node")]}Node//{.metadata.name} {@}{"\n"}{end}beside the nodes{"\n"}"#,
+    r#"{range .items[?(@.kind=="ClusterRole")]}ClusterRole {.metadata.name} {.rules[*].verbs[0]}{"\n"}{end}"#,
+    r#"{range .items[?(@.kind=="ClusterRoleBinding")]}ClusterRoleBinding {.metadata.name} {.roleRef.name} {.subjects}{"\n"}{end}"#,
+    r#"{range .items[?(@.metadata.labels.kubernetes\.io/service-name=="kubernetes")]}EndpointSlice {.metadata.name} {.endpoints[*].addresses}{"\n"}{end}"#
+);
+
 /// An empty question where nothing is asked; else every object once.
 pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
     if !asks_the_api(asks) {
@@ -85,7 +98,7 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
         r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} secret{"\n"}{end}"#
     ));
-    let nodes = Sh::raw(r#"{range .items[*]}Node//{.metadata.name} {@}{"\n"}{end}"#);
+    let nodes = Sh::raw(LIST);
     let bounded = KUBECTL.replaced("command kubectl", sh!("command timeout {WITHIN} kubectl", WITHIN));
     let get = sh!(
         "kubectl get --request-timeout=10s --ignore-not-found -o jsonpath='{format}' \"$@\" -f -",
@@ -94,10 +107,11 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
     let get = here(get, &documents);
     // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
     sh!(
-        "{guard}{bounded}nodes() {\nkubectl get nodes --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
+        "{guard}{bounded}nodes() {\nkubectl get {KINDS} -n default --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
          get() {\nnodes \"$@\" | { r=0\n{ {get}} || r=$?\ncat; return $r; }\n}\n{ASK}",
         guard = guard(etcd_dir),
         bounded,
+        KINDS = Sh::raw(KINDS),
         nodes,
         ALL_NODES,
         get,
@@ -126,7 +140,7 @@ pub(super) fn refuses_the_administrator(reply: &Reply) -> bool {
 pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
     if text.trim() == NO_CLUSTER {
-        return Ok(Found::default());
+        return Ok(Found { listed: Some(String::new()), ..Found::default() });
     }
     // A kind that the cluster does not know: none of its objects can be there.
     let no_kind = |line: &str| {
@@ -151,6 +165,10 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
         return Err("kubectl: the list of nodes breaks off".into());
     }
+    let (text, listed) = match text.split_once(&format!("{BESIDE}\n")) {
+        Some((text, listed)) => (text, Some(listed.trim_end().trim_end_matches(ALL_NODES).to_string())),
+        None => (text.as_str(), None),
+    };
     let node = |line: &str| {
         let (name, object) = line.strip_prefix("Node//")?.split_once(' ')?;
         let object: Value = serde_json::from_str(object).unwrap_or(Value::Null);
@@ -171,7 +189,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let noted = objects.get(&Object::notes()).and_then(|line| serde_json::from_str::<Value>(line).ok());
     let noted = noted.as_ref().and_then(|object| object.get("data")?.as_object());
     let notes = noted.into_iter().flatten().map(|(node, note)| (node.clone(), note.to_string()));
-    Ok(Found { notes: notes.collect(), objects, nodes: text.lines().filter_map(node).collect() })
+    Ok(Found { notes: notes.collect(), objects, listed, nodes: text.lines().filter_map(node).collect() })
 }
 
 /// The answer to one ask: a line for each object, in the order asked.

@@ -202,7 +202,7 @@ impl<S> Member<S> {
     /// It runs a control plane, whose API server had an answer to every question.
     pub(super) fn hears_the_api(&self) -> bool {
         let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
-            matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes, Answer::Unknown(_)))
+            matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes | Ask::Listed, Answer::Unknown(_)))
         };
         // The inventory decides who speaks for the cluster. A worker that claims to run an API server does not.
         let runs =

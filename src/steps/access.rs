@@ -16,6 +16,8 @@ use crate::steps::kubeadm::{NO_TOKEN, TOKEN};
 use crate::steps::packets::made;
 use crate::template;
 
+mod service;
+
 pub const STEP: Step = Step {
     name: "access",
     why: "logs need the API server's access to kubelets, and what earlier machines left would let a join fail",
@@ -35,6 +37,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.extend(cx.cluster.control_planes().map(|node| no_stale_member(cx, node)));
         wants.push(only_members(cx));
     }
+    wants.push(service::want(cx));
     Ok(wants)
 }
 

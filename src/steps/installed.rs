@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::manifest::{self, Whose};
 use crate::pki;
-use crate::shell::{OBJECTS, Sh, here, kubectl, sh};
+use crate::shell::{OBJECTS, PODS, Sh, here, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, leaving};
 use crate::steps::kubeadm;
 use crate::template;
 use crate::yaml;
 
 mod control_plane;
+mod controllers;
 mod coredns;
 mod roles;
 
@@ -75,6 +76,11 @@ fn values(cx: &Cx) -> Result<Value> {
 /// Shell that puts an object of ours into the cluster.
 pub(super) fn install(object: &Value) -> Result<Sh> {
     Ok(kubectl() + OBJECTS + FUNCTIONS + put("put_object", object)?)
+}
+
+/// Shell that has the API server of this machine start again. It then writes what its own roles and bindings lack.
+fn api_again(node: &str) -> Sh {
+    kubectl() + PODS + OBJECTS + FUNCTIONS + sh!("api_again {node}", node)
 }
 
 /// A call of `put_object` or `put_deployment`.

@@ -52,6 +52,7 @@ fn replies_of_machines() {
         Ask::Packages(vec!["p".into()]),
         Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", "x")]),
         Ask::Nodes,
+        Ask::Listed,
     ];
     let asks: Vec<&Ask> = asks.iter().collect();
     let facts = "os debian\nclock 1795278001.25\ninit systemd\ncpus 4\nmemory 4194304\nkubelet 90500000 100.75\n\
@@ -59,7 +60,7 @@ fn replies_of_machines() {
     let stat = "/a\tregular file\tmode 644 root:root\t3\t1.5\n/b\tregular file\tmode 600 root:root\t0\t1.5\n";
     let unit = "Id=u.service\nLoadState=loaded\nUnitFileState=enabled\nActiveState=active\n\
         ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.123456 UTC\nNeedDaemonReload=no\n";
-    let nodes = "ConfigMap/kube-system/x {\"kind\":\"ConfigMap\"}\nNode//m1 {\"spec\":{\"podCIDRs\":[\"10.0.0.0/24\"]}}\nall nodes\n";
+    let nodes = "ConfigMap/kube-system/x {\"kind\":\"ConfigMap\"}\nNode//m1 {\"spec\":{\"podCIDRs\":[\"10.0.0.0/24\"]}}\nbeside the nodes\nClusterRole x get\nall nodes\n";
     let whole = reply(&[
         (facts, 0, ""),
         ("", 0, ""),

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{documents, install, roles};
+use super::{controllers, documents, install, roles};
 use crate::error::Result;
 use crate::manifest::Whose;
 use crate::shell::{kubectl, sh};
@@ -19,6 +19,7 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
         wants.push(if ours { rights::bound(cx, want) } else { want });
     }
     wants.push(roles::want(cx));
+    wants.push(controllers::want(cx));
     wants.push(admits());
     Ok(wants)
 }

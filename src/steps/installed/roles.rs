@@ -3,8 +3,7 @@
 
 use serde_json::Value;
 
-use super::FUNCTIONS;
-use crate::shell::{OBJECTS, PODS, kubectl, sh};
+use super::api_again;
 use crate::step::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want, leaving};
 
 /// API group, resource, the only object where it is about one, and verbs.
@@ -93,7 +92,7 @@ pub(super) fn want(cx: &Cx) -> Want {
     Want::that("the API server's own ClusterRoles have rules")
         .asks(Ask::Objects(ROLES.iter().map(object).collect()))
         .judged(judge)
-        .run(kubectl() + PODS + OBJECTS + FUNCTIONS + sh!("api_again {node}", node = cx.node.name))
+        .run(api_again(&cx.node.name))
         .nothing_to_undo(WITH_THE_CLUSTER)
         .disrupts()
 }

@@ -147,4 +147,27 @@ pub const KINDS: &[Kind] = &[
         alone: "the API server starts again",
         ..KIND
     },
+    Kind {
+        says: "added: controllers have lost their rights",
+        by: Kubectl(
+            "k delete clusterrolebinding system:controller:endpointslice-controller system:controller:replicaset-controller
+             k patch clusterrole system:controller:job-controller --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'",
+        ),
+        shows: &[
+            (
+                "m1",
+                "installed",
+                "the controllers have their rights",
+                "ClusterRoleBinding system:controller:endpointslice-controller: none",
+            ),
+            (
+                "m1",
+                "installed",
+                "the controllers have their rights",
+                "ClusterRole system:controller:job-controller: none, or no rules",
+            ),
+        ],
+        alone: "the API server starts again",
+        ..KIND
+    },
 ];

@@ -103,6 +103,24 @@ POD",
         ..KIND
     },
     Kind {
+        // Its port is not the Service's, so that connections still arrive.
+        says: "cluster: somebody's EndpointSlice of the API's Service leads elsewhere",
+        by: Kubectl(
+            "k create -f - <<'SLICE'
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: {name: mine, namespace: default, labels: {kubernetes.io/service-name: kubernetes}},
+ endpoints: [{addresses: [198.18.0.99], conditions: {ready: true}}], ports: [{name: other, port: 6443, protocol: TCP}]}
+SLICE",
+        ),
+        shows: &[(
+            "m1",
+            "access",
+            "the API's Service leads to API servers alone",
+            "EndpointSlice default/mine leads to 198.18.0.99",
+        )],
+        then: "[ -z \"$(k -n default get endpointslice mine --ignore-not-found)\" ]",
+        ..KIND
+    },
+    Kind {
         // Who held them gives up after ten seconds, and starts again.
         says: "cluster: nobody holds the Leases of the scheduler and of the controller manager, for eleven days",
         by: Kubectl(
