@@ -122,6 +122,9 @@ pub const DAEMONS: Sh = Sh::raw(include_str!("../templates/daemons.sh"));
 /// Looks at what flannel made: `flannel_faults`, `flannel_again`; after `DAEMONS`.
 pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
 
+/// Looks at the addresses that pods have taken, and frees those of pods that are gone: `addresses_taken`, `addresses_free`.
+pub const ADDRESSES: Sh = Sh::raw(include_str!("../templates/addresses.sh"));
+
 /// Asks with real packets: `packets`, `pods_of`, `answered`, `proxy_again`; after `DAEMONS`.
 pub const PACKETS: Sh = Sh::raw(include_str!("../templates/packets.sh"));
 

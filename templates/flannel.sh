@@ -1,11 +1,24 @@
 # Shell that looks at what flannel made on this machine, and has flannel make it again. Sent after daemons.sh. POSIX sh.
 
-# flannel_wrote: sets $own and $mtu to what flannel wrote about this node.
+# flannel_wrote: sets $own, $all, $mtu and $masq to what flannel wrote about this node.
 flannel_wrote() {
-  own='' mtu=''
-  { while IFS='=' read -r key value; do
-    case $key in FLANNEL_SUBNET) own=$value ;; FLANNEL_MTU) mtu=$value ;; esac
+  own='' all='' mtu='' masq=''
+  { while IFS='=' read -r key value || [ -n "$key" ]; do
+    case $key in
+    FLANNEL_SUBNET) own=$value ;;
+    FLANNEL_NETWORK) all=$value ;;
+    FLANNEL_MTU) mtu=$value ;;
+    FLANNEL_IPMASQ) masq=$value ;;
+    esac
   done </run/flannel/subnet.env; } 2>/dev/null || :
+}
+
+# flannel_lacks PODS: a line for each thing that flannel did not write, after flannel_wrote. flannel's plugin connects no pod where one
+# of the four is missing (flannel-io/cni-plugin, flannel.go, `missing`).
+flannel_lacks() {
+  [ "$all" = "$1" ] || echo "/run/flannel/subnet.env does not have FLANNEL_NETWORK=$1"
+  case $mtu in '' | *[!0-9]*) echo '/run/flannel/subnet.env does not have FLANNEL_MTU' ;; esac
+  [ "$masq" = true ] || echo '/run/flannel/subnet.env does not have FLANNEL_IPMASQ=true'
 }
 
 # flannel_faults ADDRESS PODS: a line for each thing that flannel made on this node, and that is not as flannel makes it.
@@ -14,6 +27,7 @@ flannel_faults() {
   lasting kube-flannel_flannel flanneld || return 0
   flannel_wrote
   if [ -z "$own" ]; then echo '/run/flannel/subnet.env does not name the range of this node'; return 0; fi
+  flannel_lacks "$2"
   if ! grep -q '^ *flannel\.1:' /proc/net/dev; then echo 'the interface flannel.1 does not exist'; return 0; fi
   # flannel gives the interface the first address of the range, and notes the one after it.
   host=${own%/*}

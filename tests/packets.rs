@@ -95,9 +95,27 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
         routes: ROUTES.replace("10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink", route),
         ..right()
     };
-    let rows: [(Node1, &str); 14] = [
+    let rows: [(Node1, &str); 18] = [
         (right(), ""),
         (Node1 { env: "", ..right() }, "subnet.env does not name the range"),
+        (Node1 { env: "FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true", ..right() }, {
+            "subnet.env does not have FLANNEL_NETWORK=10.244.0.0/16"
+        }),
+        (
+            Node1 {
+                env: "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPMASQ=true\n",
+                ..right()
+            },
+            "subnet.env does not have FLANNEL_MTU",
+        ),
+        (
+            Node1 {
+                env: "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\n",
+                ..right()
+            },
+            "subnet.env does not have FLANNEL_IPMASQ=true",
+        ),
+        (Node1 { env: ENV.trim_end(), ..right() }, ""),
         (Node1 { dev: "  eth0: 1 2\n", ..right() }, "the interface flannel.1 does not exist"),
         (Node1 { address: "", ..right() }, "flannel.1 does not have the address 10.244.1.0"),
         (Node1 { link: LINK.replace(",UP,", ","), ..right() }, "flannel.1 is down"),

@@ -4,6 +4,8 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+#[path = "shell/addresses.rs"]
+mod addresses;
 mod common;
 #[path = "shell/containerd.rs"]
 mod containerd;

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{DAEMONS, KUBELETS_KUBECTL, PODS, Sh};
-use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
+use crate::shell::{ADDRESSES, DAEMONS, KUBELETS_KUBECTL, PODS, Sh};
+use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::{network, programs, runtime};
 
 pub const STEP: Step =
@@ -39,7 +39,29 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
+        Want::that("this node has addresses left for new pods")
+            .ask(ADDRESSES + "addresses_taken")
+            .judged(taken)
+            .run(ADDRESSES + "addresses_free")
+            .only(ran)
+            .nothing_to_undo(WITH_THE_MEMBER),
     ])
+}
+
+/// What `addresses_taken` prints. Where all are of pods that are there, the range of the node is too small for them.
+fn taken(answer: &str) -> Verdict {
+    let numbers: Option<Vec<u32>> = answer.split_whitespace().map(|word| word.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([]) => Verdict::Holds,
+        Some([size, taken, 0]) => Verdict::Noted(format!(
+            "pods have taken {taken} of {size} addresses of this node: no new pod gets one"
+        )),
+        Some([size, taken, gone]) => Verdict::Differs {
+            have: format!("{taken} of {size} addresses are taken, {gone} of them by pods that are gone"),
+            want: "free addresses".into(),
+        },
+        _ => Verdict::Unknown(format!("cannot read \"{answer}\"")),
+    }
 }
 
 /// The text that flannel's pod copies to each node.
@@ -107,3 +129,17 @@ KUBECTL wait pod -A --field-selector spec.nodeName=NODE,status.phase=Running --f
   echo 'some of its pods are not ready yet'
 "#,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_addresses_are_taken_by_pods_that_are_gone_differs() {
+        assert_eq!(taken(""), Verdict::Holds);
+        assert!(matches!(taken("253 253 0\n"), Verdict::Noted(_)));
+        let Verdict::Differs { have, .. } = taken("253 254 7\n") else { panic!() };
+        assert_eq!(have, "254 of 253 addresses are taken, 7 of them by pods that are gone");
+        assert!(matches!(taken("253 all 7\n"), Verdict::Unknown(_)));
+    }
+}

@@ -138,6 +138,33 @@ fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a
     }
 }
 
+#[test]
+fn folders_below_those_of_kubelet_network_and_etcd_are_looked_at_too() {
+    let shut = [
+        "var/lib/kubelet/pki",
+        "var/lib/cni/networks",
+        "var/lib/cni/networks/cbr0",
+        "var/lib/cni/flannel",
+        "var/lib/cni/results",
+        "var/lib/etcd/member/wal",
+        "var/lib/etcd/member/snap",
+    ];
+    for shell in shells() {
+        let root = control_plane();
+        for folder in shut.iter().chain(&["var/log/pods", "var/log/containers"]) {
+            fs::create_dir_all(root.path(folder)).unwrap();
+        }
+        let var = format!("{}/var/log", root.0.path().display());
+        for folder in shut {
+            let functions = functions(&["files"]).replace("/var/log", &var);
+            let stub = format!("may_write() {{ case $1 in */{folder}) return 1 ;; esac; }}");
+            let said = root.good(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{stub}\nunwritable"));
+            let said = said.replace(&root.0.path().display().to_string(), "");
+            assert_eq!(said, format!("/{folder} cannot be written to\n"), "{shell}");
+        }
+    }
+}
+
 /// A machine with drop-ins of all sorts.
 fn drop_ins() -> Root {
     let root = Root::new();

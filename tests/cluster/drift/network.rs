@@ -9,6 +9,19 @@ const BRIDGE: &str = "the bridge of the pods has its node's range";
 const PLUGINS: &str = "the programs of kubernetes-cni are as the package has them";
 const CONFLIST: &str = "the network is known to containerd";
 
+const ADDRESSES: &str = "this node has addresses left for new pods";
+
+/// As host-local writes them. Some are empty, as after a power cut.
+const LEAKED: &str = r"d=/var/lib/cni/networks/cbr0; mkdir -p $d; . /run/flannel/subnet.env; i=2
+while [ $i -le 254 ]; do
+  f=$d/${FLANNEL_SUBNET%.*}.$i
+  if [ ! -e $f ]; then
+    if [ $((i % 9)) = 0 ]; then : >$f; else printf '%064x\r\neth0' $i >$f; fi
+    touch -d '1 hour ago' $f
+  fi
+  i=$((i + 1))
+done";
+
 /// The machines have no nft of their own.
 const NO_RULES: &str = "chroot /proc/$(pidof kube-proxy)/root nft delete table ip kube-proxy";
 
@@ -123,6 +136,29 @@ pub const KINDS: &[Kind] = &[
         says: "network: what flannel noted of its node emptied",
         by: Anywhere("w2", ": >/run/flannel/subnet.env"),
         shows: &[(".", "flannel", FLANNEL, "/run/flannel/subnet.env does not name the range")],
+        ..KIND
+    },
+    Kind {
+        says: "network: what flannel noted of its node without the range of all pods",
+        by: Anywhere("w1", "sed -i /FLANNEL_NETWORK/d /run/flannel/subnet.env"),
+        shows: &[(".", "flannel", FLANNEL, "subnet.env does not have FLANNEL_NETWORK=10.244.0.0/16")],
+        ..KIND
+    },
+    Kind {
+        says: "network: what flannel noted of its node without the MTU and the masquerade",
+        by: Anywhere("w2", "sed -i '/FLANNEL_MTU/d; /FLANNEL_IPMASQ/d' /run/flannel/subnet.env"),
+        shows: &[(
+            ".",
+            "flannel",
+            FLANNEL,
+            "FLANNEL_MTU\n/run/flannel/subnet.env does not have FLANNEL_IPMASQ=true",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "network: all addresses taken by pods that are gone",
+        by: Anywhere("w2", LEAKED),
+        shows: &[(".", "cni", ADDRESSES, "of 253 addresses are taken")],
         ..KIND
     },
     Kind {
