@@ -9,6 +9,7 @@ use crate::shell::{PRELUDE, Sh, sh};
 use crate::step::{Ask, Object};
 
 mod early;
+mod kubeconfigs;
 mod objects;
 mod tables;
 

@@ -122,6 +122,12 @@ pub const DAEMONS: Sh = Sh::raw(include_str!("../templates/daemons.sh"));
 /// Looks at what flannel made: `flannel_faults`, `flannel_again`; after `DAEMONS`.
 pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
 
+/// Looks at what the kubelet keeps for itself, and mends it: `kubelet_links`, `kubelet_unreadable`.
+pub const KUBELET_FILES: Sh = Sh::raw(include_str!("../templates/kubelet-files.sh"));
+
+/// Functions of awk, for a program in single quotes: `key_line`, `key_of`.
+pub const WHOLE_KEY: Sh = Sh::raw(include_str!("../templates/whole-key.awk"));
+
 /// Looks at the addresses that pods have taken, and frees those of pods that are gone: `addresses_taken`, `addresses_free`.
 pub const ADDRESSES: Sh = Sh::raw(include_str!("../templates/addresses.sh"));
 

@@ -23,6 +23,12 @@ modes_list() {
     /var/lib/kubelet/pki/*.crt
   modes_noted 644 000 600 /etc/kubernetes/manifests/*.yaml
   modes_noted 600 000 600 /var/lib/kubelet/pki/*.key /var/lib/kubelet/pki/kubelet-client-2*.pem /var/lib/kubelet/pki/kubelet-server-2*.pem
+  # Links, as a rule, to one of those.
+  for linked in /var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet-server-current.pem; do
+    # shellcheck disable=SC3013 # dash and bash have -ef
+    for f in "${linked%current.pem}"2*.pem; do [ ! "$f" -ef "$linked" ] || linked=; done
+    [ -z "$linked" ] || modes_noted 600 000 600 "$linked"
+  done
   modes_noted 660 000 660 /run/containerd/containerd.sock
   modes_noted 700 000 700 /var/lib/ironstrap
   [ -n "$ETCD" ] || return 0

@@ -10,6 +10,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use common::{lab, run, shells, trust, wants};
 use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::diagnosis;
@@ -172,19 +174,38 @@ fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
 
 #[test]
 fn of_a_kubeconfig_everything_is_told_but_its_key() {
-    let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n  name: x\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: U0VDUkVU\n    token: SECRET\n";
-    let root = Root::with(&[("etc/kubernetes/admin.conf", text)]);
-    let ask = Ask::Kubeconfig("/etc/kubernetes/admin.conf".into());
-    for shell in shells() {
-        let Answer::Said(said) = root.answer(shell, &ask) else { panic!() };
-        let (mode, lines) = said.split_once('\n').unwrap();
-        assert!(mode.starts_with("mode 600 "), "{mode}");
-        assert_eq!(
-            lines,
-            "certificate-authority-data QUJD\nserver https://a:6443\nclient-certificate-data REVG\n"
-        );
-        let missing = root.answer(shell, &Ask::Kubeconfig("/etc/kubernetes/other.conf".into()));
-        assert_eq!(missing, Answer::Said("absent".into()));
+    let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n    tls-server-name: b\n    proxy-url: http://me:SECRET@c\n  name: x\n- name: \"y\"\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: KEY\n    token: SECRET\n";
+    let path = "etc/kubernetes/admin.conf";
+    let ask = Ask::Kubeconfig(format!("/{path}"));
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let whole = BASE64_STANDARD.encode(&pem);
+    let cut = BASE64_STANDARD.encode(&pem[..pem.len() - 40]);
+    let within = BASE64_STANDARD.encode(pem.replacen(&pem[60..68], "", 1));
+    for (key, word) in [
+        (whole.as_str(), "whole"),
+        (&whole[..whole.len() - 40], "broken"),
+        (&cut, "broken"),
+        (&within, "broken"),
+        ("U0VDUkVU", "broken"),
+        ("", "broken"),
+    ] {
+        let root = Root::with(&[(path, &text.replace("KEY", key))]);
+        for shell in shells() {
+            let answer = root.answer(shell, &ask);
+            let Answer::Said(said) = answer else { panic!("{shell}: {answer:?}") };
+            let (mode, lines) = said.split_once('\n').unwrap();
+            assert!(mode.starts_with("mode 600 "), "{mode}");
+            assert_eq!(
+                lines,
+                format!(
+                    "certificate-authority-data QUJD\nserver https://a:6443\ntls-server-name b\nproxy-url set\nname x\nname y\n\
+                     client-certificate-data REVG\nclient-key-data {word}\ntoken set\n"
+                ),
+                "{shell}"
+            );
+            let missing = root.answer(shell, &Ask::Kubeconfig("/etc/kubernetes/other.conf".into()));
+            assert_eq!(missing, Answer::Said("absent".into()));
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod early;
 mod files;
 #[path = "shell/images.rs"]
 mod images;
+#[path = "shell/kubelet_files.rs"]
+mod kubelet_files;
 #[path = "shell/lease.rs"]
 mod lease;
 #[path = "shell/packages.rs"]

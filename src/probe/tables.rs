@@ -3,19 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Reply};
+use super::{Answer, Reply, kubeconfigs as public};
 use crate::machine::finite;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
 /// Separates the fields of a line; no path, unit or package has it in its name.
 const TAB: char = '\t';
-
-/// Of a kubeconfig what everybody may know, in lines of `PATH KEY VALUE`.
-const PUBLIC: Sh = Sh::raw(
-    "awk '/^ *(server|certificate-authority-data|client-certificate-data|client-certificate|current-context|namespace): / \
-     { print FILENAME, substr($1, 1, length($1) - 1), $2 }'",
-);
 
 /// What the six questions run.
 pub(super) const NAMES: [&str; 6] = ["stat", "cat", "sha256sum", "awk", "systemctl show", "dpkg-query"];
@@ -57,7 +51,7 @@ pub(super) fn questions(asks: &[&Ask]) -> [Sh; 6] {
         some(&all, sh!("stat -L -c '%n\t%F\tmode %a %U:%G\t%s\t%.6Z' -- {all}", all)),
         there(&texts, Sh::raw("cat --")),
         there(&hashes, Sh::raw("sha256sum --")),
-        there(&kubeconfigs, PUBLIC),
+        there(&kubeconfigs, public::question()),
         some(
             &units,
             sh!(

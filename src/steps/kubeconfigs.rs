@@ -5,9 +5,11 @@ use time::Duration;
 
 use crate::error::Result;
 use crate::pki::{Credential, KUBELET_CERTIFICATE, Trust};
-use crate::shell::{Sh, here, sh};
+use crate::shell::{Sh, WHOLE_KEY, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
 use crate::steps::kubeadm;
+
+mod kept;
 
 pub const STEP: Step =
     Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
@@ -52,6 +54,7 @@ const MADE: [Made; 3] = [
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = vec![kubelet(cx), kubelets_certificate(cx)];
+    wants.extend(kept::wants(cx));
     if cx.node.is_control_plane() {
         for made in &MADE {
             wants.push(control_plane(cx, made)?);
@@ -71,24 +74,64 @@ struct Public<'a> {
     server: &'a str,
     authority: &'a str,
     certificate: &'a str,
+    /// The file of the key, or whether the one that stands in it is whole.
+    key: &'a str,
     context: &'a str,
+    /// Names of clusters, users and contexts.
+    names: Vec<&'a str>,
     namespace: &'a str,
+    /// What else changes where it leads, or who is let in, as `KEY VALUE`.
+    more: Vec<&'a str>,
 }
+
+/// What no kubeconfig of kubeadm's has. Where its value may be secret, it is `set`.
+const MORE: [&str; 12] = [
+    "tls-server-name",
+    "insecure-skip-tls-verify",
+    "proxy-url",
+    "token",
+    "tokenFile",
+    "username",
+    "password",
+    "exec",
+    "auth-provider",
+    "as",
+    "as-uid",
+    "as-groups",
+];
 
 impl Public<'_> {
     fn of(answer: &str) -> Public<'_> {
         let line = |key: &str| {
             answer.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default()
         };
-        let embedded = line("client-certificate-data ");
+        let (embedded, key) = (line("client-certificate-data "), line("client-key-data "));
+        let is_more = |line: &&str| {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            MORE.contains(&key) && (key, value) != ("insecure-skip-tls-verify", "false")
+        };
         Public {
             mode: answer.lines().next().unwrap_or_default(),
             server: line("server "),
             authority: line("certificate-authority-data "),
             certificate: if embedded.is_empty() { line("client-certificate ") } else { embedded },
+            key: if key.is_empty() { line("client-key ") } else { key },
             context: line("current-context "),
+            names: answer.lines().filter_map(|line| line.strip_prefix("name ")).collect(),
             namespace: line("namespace "),
+            more: answer.lines().skip(1).filter(is_more).collect(),
         }
+    }
+
+    /// What else changes its effect, and should not be there.
+    fn added(&self) -> Vec<(String, String)> {
+        self.more.iter().map(|line| (line.to_string(), String::new())).collect()
+    }
+
+    /// The context that it uses is one that it has: kubelets that kubeadm started have another name for it than others.
+    fn lost(&self) -> Option<(String, String)> {
+        let has = self.names.contains(&self.context);
+        (!has).then(|| (format!("context {}", self.context), "a context that it has".into()))
     }
 
     /// What kubectl takes from it where nobody says otherwise: `context` is the one that kubeadm writes, without a namespace.
@@ -115,8 +158,9 @@ impl Public<'_> {
         let ours = if trust.is_our_ca(self.authority) { "the cluster's" } else { "another" };
         pairs.push((format!("authority: {ours}"), "authority: the cluster's".into()));
         pairs.extend(more);
+        let line = |text: String| if text.is_empty() { text } else { text + "\n" };
         let (have, want): (Vec<String>, Vec<String>) =
-            pairs.into_iter().map(|(have, want)| (have + "\n", want + "\n")).unzip();
+            pairs.into_iter().map(|(have, want)| (line(have), line(want))).unzip();
         if have == want {
             return Verdict::Holds;
         }
@@ -151,8 +195,9 @@ fn kubelet(cx: &Cx) -> Want {
             return Verdict::Differs { have: String::new(), want: format!("server {}\n", servers[0]) };
         }
         let public = Public::of(answer);
-        let certificate = (public.certificate.to_string(), KUBELET_CERTIFICATE.to_string());
-        public.judge(&trust, &servers, Some(certificate))
+        let is = |key: &str, value: &str| (format!("{key} {value}"), format!("{key} {KUBELET_CERTIFICATE}"));
+        let files = [is("certificate", public.certificate), is("key", public.key)];
+        public.judge(&trust, &servers, files.into_iter().chain(public.lost()).chain(public.added()))
     };
     // Stopped in between: cut there, it is found stopped, and started.
     let put = kubelet_conf(cx);
@@ -169,14 +214,15 @@ fn kubelet(cx: &Cx) -> Want {
 /// off for too long, or that lost the file, gets a new one.
 fn kubelets_certificate(cx: &Cx) -> Want {
     let (trust, now, node) = (cx.trust.clone(), cx.now, cx.node.name.clone());
-    let ask = sh!(
-        "if [ -e {f} ]; then sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p; /-----END CERTIFICATE-----/q' {f}; else echo absent; fi",
-        f = KUBELET_CERTIFICATE
-    );
+    let ask = sh!("f={f}\n", f = KUBELET_CERTIFICATE)
+        + "[ -e $f ] || { echo absent; exit 0; }\nawk '"
+        + WHOLE_KEY
+        + CERTIFICATE;
     let judge = move |answer: &str| {
-        let why = match answer {
-            "absent" => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
-            pem => trust.why_no_kubelet(pem, &node, now),
+        let why = match answer.rsplit_once("no key") {
+            _ if answer == "absent" => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
+            Some(_) => Ok(Some(format!("{KUBELET_CERTIFICATE} has no whole private key"))),
+            None => trust.why_no_kubelet(answer, &node, now),
         };
         match why.unwrap_or_else(|error| Some(error.what)) {
             None => Verdict::Holds,
@@ -195,6 +241,13 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         .only(cx.machine.is_member())
 }
 
+/// The first certificate, and "no key" where no whole private key is with it: a kubelet that runs does not miss it.
+const CERTIFICATE: &str = r#"{ key_line($0) }
+/-----BEGIN CERTIFICATE-----/ && !certificates { inside = 1 }
+inside { print }
+/-----END CERTIFICATE-----/ && inside { inside = 0; certificates = 1 }
+END { if (!has_key) print "no key" }' $f"#;
+
 fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     let path = format!("{DIR}/{}", made.file);
     let server = if made.local { local(cx) } else { format!("https://{}", cx.cluster.endpoint) };
@@ -210,8 +263,16 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         let why = why.unwrap_or_else(|error| Some(error.what));
         let certificate =
             why.map(|why| (format!("certificate: {why}"), format!("certificate: {}", made.user)));
-        let chosen = (made.file == "admin.conf").then(|| public.chosen(&context)).into_iter().flatten();
-        public.judge(&trust, std::slice::from_ref(&server), certificate.into_iter().chain(chosen))
+        let key = match public.key {
+            "whole" => None,
+            "broken" => Some("client-key broken".to_string()),
+            _ => Some("no client-key-data".to_string()),
+        };
+        let key = key.map(|have| (have, "client-key whole".to_string()));
+        // What administrators add to theirs is their business.
+        let more = if made.file == "admin.conf" { public.chosen(&context) } else { public.added() };
+        let more = certificate.into_iter().chain(key).chain(more);
+        public.judge(&trust, std::slice::from_ref(&server), more)
     };
     let there = cx.machine.is_member() && cx.machine.runs_control_plane();
     Ok(Want::that(format!("{} leads {} to its API", made.file, made.user))
@@ -264,5 +325,29 @@ mod tests {
         };
         assert_eq!(have, "mode 644 root:root\nserver https://other:6443\nauthority: another\n");
         assert_eq!(want, format!("mode 600 root:root\nserver {ENDPOINT}\nauthority: the cluster's\n"));
+    }
+
+    #[test]
+    fn what_else_changes_the_effect_of_a_kubeconfig_is_told() {
+        let public = Public::of(
+            "mode 600 root:root\ntls-server-name x\ninsecure-skip-tls-verify true\nproxy-url set\nname a\nname b\n\
+             current-context b\nclient-key /none\n",
+        );
+        let added: Vec<String> = public.added().into_iter().map(|(have, _)| have).collect();
+        assert_eq!(added, ["tls-server-name x", "insecure-skip-tls-verify true", "proxy-url set"]);
+        assert_eq!((public.lost(), public.key), (None, "/none"));
+        let public = Public::of(
+            "mode 600 root:root\ninsecure-skip-tls-verify false\nname a\ncurrent-context b\nclient-key /a\nclient-key-data broken\n",
+        );
+        assert_eq!((public.added(), public.key), (vec![], "broken"));
+        assert_eq!(public.lost(), Some(("context b".into(), "a context that it has".into())));
+        let trust = Trust::make(&cluster(), NOW).unwrap();
+        let answer = format!("mode 600 root:root\nserver {ENDPOINT}\ntoken set\n");
+        let public = Public { authority: &trust.ca.cert, ..Public::of(&answer) };
+        let Verdict::Differs { have, want } = public.judge(&trust, &[ENDPOINT.into()], public.added()) else {
+            panic!()
+        };
+        assert!(have.ends_with("authority: the cluster's\ntoken set\n"), "{have}");
+        assert!(want.ends_with("authority: the cluster's\n"), "{want}");
     }
 }

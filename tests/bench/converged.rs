@@ -210,8 +210,7 @@ impl Converged {
             None if key.starts_with("Pod/") => format!("{key} absent\n"),
             None => format!("{key} {NOT_HERE}\n"),
         };
-        let listed = include_str!("../fixtures/listed-1.36.3.txt");
-        keys.iter().map(line).collect::<String>() + "beside the nodes\n" + listed + "all nodes\n"
+        keys.iter().map(line).collect::<String>() + "all nodes\n"
     }
 }
 
@@ -251,10 +250,13 @@ fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
     let local = format!("https://{}", std::net::SocketAddr::new(seed.ip, cluster.api_port()));
     let endpoint = format!("https://{}", cluster.endpoint);
     let ca = BASE64_STANDARD.encode(&trust.ca.cert);
-    let file = |server: &str, user: &str, certificate: &str| {
-        let context = format!("current-context {user}@{}\n", cluster.name);
+    let file = |server: &str, certificate: &str| {
+        let path = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+        let context = format!("kubernetes-admin@{}", cluster.name);
+        let key = if certificate.contains(path) { format!(" {path}") } else { "-data whole".into() };
         format!(
-            "mode 600 root:root\nserver {server}\ncertificate-authority-data {ca}\nclient-certificate{certificate}\n{context}"
+            "mode 600 root:root\nserver {server}\ncertificate-authority-data {ca}\nclient-certificate{certificate}\n\
+             client-key{key}\nname {context}\ncurrent-context {context}\n"
         )
     };
     let now = OffsetDateTime::now_utc();
@@ -271,16 +273,10 @@ fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
         format!("-data {}", BASE64_STANDARD.encode(certificate.pem()))
     };
     let all = [
-        ("kubelet", file(&endpoint, "", " /var/lib/kubelet/pki/kubelet-client-current.pem")),
-        (
-            "admin",
-            file(&endpoint, "kubernetes-admin", &issued("kubernetes-admin", Some("kubeadm:cluster-admins"))),
-        ),
-        (
-            "controller-manager",
-            file(&local, "system:kube-controller-manager", &issued("system:kube-controller-manager", None)),
-        ),
-        ("scheduler", file(&local, "system:kube-scheduler", &issued("system:kube-scheduler", None))),
+        ("kubelet", file(&endpoint, " /var/lib/kubelet/pki/kubelet-client-current.pem")),
+        ("admin", file(&endpoint, &issued("kubernetes-admin", Some("kubeadm:cluster-admins")))),
+        ("controller-manager", file(&local, &issued("system:kube-controller-manager", None))),
+        ("scheduler", file(&local, &issued("system:kube-scheduler", None))),
     ];
     all.into_iter().map(|(name, text)| (format!("/etc/kubernetes/{name}.conf"), text)).collect()
 }
@@ -330,7 +326,6 @@ fn node_object(cluster: &Cluster, node: &Node) -> Value {
     let mut spec = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]});
     if node.is_control_plane() {
         labels["node-role.kubernetes.io/control-plane"] = "".into();
-        labels["node.kubernetes.io/exclude-from-external-load-balancers"] = "".into();
         spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
     }
     // A kubelet names the fifty largest images that it has.

@@ -97,6 +97,14 @@ fn a_wider_mode_is_named_with_the_right_one_and_a_narrower_one_is_right() {
         }
         assert_eq!(asked(&root, shell, "modes"), "", "{shell}");
         assert_eq!(root.read("chown"), "absent", "{shell}: all of it was root's");
+        // A restore that knows no links.
+        let current = "var/lib/kubelet/pki/kubelet-client-current.pem";
+        fs::remove_file(root.path(current)).unwrap();
+        root.write(current, "");
+        mode(&root, current, 0o644);
+        assert_eq!(asked(&root, shell, "modes"), format!("600 644 root:root /{current}\n"), "{shell}");
+        asked(&root, shell, "modes_again");
+        assert_eq!(root.mode(current), 0o600, "{shell}");
         root.command("stat", "/usr/bin/stat \"$@\" | sed 's/^\\([0-7]*\\) [0-9]* [^ ]*/\\1 0 root:root/; /flags.env/s/0 root:root/7 ops:ops/'");
         assert_eq!(
             asked(&root, shell, "modes"),

@@ -15,6 +15,9 @@ const SOURCE: &str = "the Kubernetes repository is known to apt";
 const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
 const LEADS: &str = "kubelet.conf leads the kubelet to its API";
 const ADMITTED: &str = "the kubelet has a valid certificate";
+const RENEWS: &str = "the kubelet can renew its certificates";
+const READS: &str = "the kubelet can read its own files when it starts";
+const MODES: &str = "only root can change what the node runs by, and read its keys";
 const FLAGS: &str = "no file of the machine's own gives the kubelet flags";
 const PROGRAM: &str = "the programs of kubelet are as the package has them";
 const STARTS: &str = "no file of the machine's own changes how the kubelet starts";
@@ -369,6 +372,62 @@ pub const KINDS: &[Kind] = &[
         says: "kubelet: its certificate a temporary one",
         by: Operator(|world| kubelets(world, "w1", "ca", TEMPORARY, 1)),
         shows: &[("w1", "kubeconfigs", ADMITTED, "it is a temporary one")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its certificate restored by what knows no links",
+        by: Root(
+            "w1",
+            "f=/var/lib/kubelet/pki/kubelet-client-current.pem; t=$(readlink -f $f); rm $f; cp $t $f; chmod 644 $f",
+        ),
+        shows: &[
+            (".", "kubeconfigs", RENEWS, "kubelet-client-current.pem is a file, and not a link"),
+            (".", "files", MODES, "kubelet-client-current.pem: mode 644 root:root"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its private key cut out",
+        by: Root(
+            "w2",
+            "sed -i '/BEGIN.*PRIVATE KEY/,$d' $(readlink -f /var/lib/kubelet/pki/kubelet-client-current.pem)",
+        ),
+        shows: &[(".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem has no whole private key")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: the key gone that it serves with",
+        by: Root("w1", "rm /var/lib/kubelet/pki/kubelet.key"),
+        shows: &[(".", "kubeconfigs", READS, "/var/lib/kubelet/pki/kubelet.key is gone")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: its states of CPUs and memory are none",
+        by: Root(
+            "w2",
+            "echo x >/var/lib/kubelet/cpu_manager_state; : >/var/lib/kubelet/memory_manager_state",
+        ),
+        shows: &[(
+            ".",
+            "kubeconfigs",
+            READS,
+            "/var/lib/kubelet/cpu_manager_state is no JSON\n/var/lib/kubelet/memory_manager_state is no JSON",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubelet.conf names another key",
+        by: Root("w1", "sed -i 's#client-key: .*#client-key: /none#' /etc/kubernetes/kubelet.conf"),
+        shows: &[(".", "kubeconfigs", LEADS, "key /none")],
+        ..KIND
+    },
+    Kind {
+        says: "kubelet: kubelet.conf expects another name of the server, and has another context",
+        by: Root(
+            "w2",
+            "sed -i -e 's#^    server: .*#&\\n    tls-server-name: x#' -e 's#^current-context: .*#current-context: x#' /etc/kubernetes/kubelet.conf",
+        ),
+        shows: &[(".", "kubeconfigs", LEADS, "context x\ntls-server-name x")],
         ..KIND
     },
     Kind {
