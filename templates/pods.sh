@@ -101,18 +101,21 @@ find_start() {
   started=${20}
 }
 
-# stale NODE: process, component and newest file of each component that was started before one of the files that its own
+# stale NODE [also]: process, component and newest file of each component that was started before one of the files that its own
 # command line names was changed. In the place of the file it says "arguments" of a component that runs with others than its manifest
-# has. The kubelet needs a while to notice a new manifest, so one that changed within two minutes tells nothing.
+# has. The kubelet needs a while to notice a new manifest, so one that changed within two minutes tells nothing. With "also" it prints
+# as well "- COMPONENT" for each that does not run and should.
 stale() {
-  processes='' starts='' manifests=''
+  processes='' starts='' manifests='' gone=''
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     find_component "$name" "$1" || return 1
+    [ -n "$pids" ] || gone="$gone $name"
     for pid in $pids; do
       find_start || continue
       processes="$processes $pid:$name" starts="$starts $pid:$started" manifests="$manifests /etc/kubernetes/manifests/$name.yaml"
     done
   done
+  [ -z "${2:-}" ] || [ -z "$gone" ] || gone "$1"
   [ -n "$processes" ] || return 0
   runs=$(arguments "$processes")
   files=
@@ -144,6 +147,45 @@ stale() {
         if (newest[process] > now - up + start[word[1]] / 100) print process, file[process]
       }
     }'
+}
+
+# gone NODE: the part of stale for the components that do not run. Others follow from the first of them: the API server ends without
+# its etcd, and the two others while the API server does not answer, and the kubelet waits for as long before it starts them once more.
+# Nothing tells where the kubelet, the manifest, or what a component needs is young, as in a run that has just made it.
+gone() {
+  { [ -e /etc/kubernetes/manifests/etcd.yaml ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; } || return 0
+  read -r up _ </proc/uptime
+  since=$(systemctl show -p ActiveEnterTimestampMonotonic --value kubelet 2>/dev/null) || return 0
+  systemctl is-active -q kubelet && [ $((${up%.*} - ${since:-0} / 1000000)) -ge 60 ] || return 0
+  sleep 1
+  for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+    case $name in kube-controller-manager) api_answers || return 0 ;; esac
+    find_component "$name" "$1" || return 1
+    if [ -n "$pids" ]; then
+      case $name in etcd | kube-apiserver) ;; *) continue ;; esac
+      for pid in $pids; do
+        ! find_start || [ $((${up%.*} - started / 100)) -ge 120 ] || return 0
+      done
+      continue
+    fi
+    case " $gone " in *" $name "*) ;; *) return 0 ;; esac
+    manifest=/etc/kubernetes/manifests/$name.yaml
+    # The time of a file below /proc is now.
+    # shellcheck disable=SC2046
+    set -- "$1" $(stat -L -c %Z -- /proc/self/stat "$manifest" 2>/dev/null || :)
+    [ $# != 3 ] || [ $(($2 - $3)) -lt 120 ] || echo "- $name"
+    case $name in etcd | kube-apiserver) return 0 ;; esac
+  done
+}
+
+# api_answers: the API server of this machine does, by the address that its controller manager has.
+api_answers() {
+  server=
+  while read -r key value; do
+    [ "$key" != server: ] || server=$value
+  done 2>/dev/null </etc/kubernetes/controller-manager.conf || return 1
+  NO_PROXY='*' command timeout 5 kubectl --kubeconfig /etc/kubernetes/admin.conf --cache-dir /run/ironstrap/kube --server "$server" \
+    get --raw /livez >/dev/null 2>&1
 }
 
 # arguments PID:NAME...: a line "PID NAME FILE" for each file below /etc/kubernetes that the command line of a component names, and

@@ -7,6 +7,8 @@
 #[path = "shell/addresses.rs"]
 mod addresses;
 mod common;
+#[path = "shell/components.rs"]
+mod components;
 #[path = "shell/containerd.rs"]
 mod containerd;
 #[path = "shell/diagnose.rs"]

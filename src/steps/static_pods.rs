@@ -36,11 +36,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What was started before its files were changed, or with other arguments than its manifest has.
-const ASK: &str = r#"all=$(stale "$NODE")
+/// What was started before its files were changed, or with other arguments than its manifest has, or does not run: a container that
+/// ends as soon as it is started is started again and again.
+const ASK: &str = r#"all=$(stale "$NODE" also)
 [ -z "$all" ] || echo "$all" | while read -r pid name file; do
-  case $file in
-  arguments) echo "$name runs with other arguments than /etc/kubernetes/manifests/$name.yaml has" ;;
+  case $pid$file in
+  -) echo "$name does not run" ;;
+  *arguments) echo "$name runs with other arguments than /etc/kubernetes/manifests/$name.yaml has" ;;
   *) echo "$name is older than $file" ;;
   esac
 done"#;
@@ -56,7 +58,9 @@ fn startable(cx: &Cx) -> Result<Sh> {
 /// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
 /// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
 /// for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
-const RESTART: &str = r#"all=$(stale "$NODE")
+const RESTART: &str = r#"all=$(stale "$NODE" also)
+gone=$(echo "$all" | sed -n 's/^- //p')
+all=$(echo "$all" | sed '/^- /d')
 pids() { echo "$all" | while read -r pid name file; do case $name in $1) echo "$pid" ;; esac; done; }
 finish() {
   patience=$1; shift
@@ -74,14 +78,21 @@ systemctl stop kubelet
 finish 30 $(pids 'kube-*')
 finish 150 $(pids etcd)
 systemctl start kubelet
-for name in $(echo "$all" | cut -d ' ' -f 2); do
+for name in $(echo "$all" | cut -d ' ' -f 2) $gone; do
   n=0
   until [ -n "$(component "$name" "$NODE")" ]; do
     n=$((n + 1)); [ $n -lt 600 ] || { echo "$name was not started again"; exit 1; }
     sleep 0.1
   done
 done
-patiently kubectl get --raw /readyz >/dev/null 2>&1
+if [ -n "$gone" ]; then
+  sleep 5
+  for name in $gone; do
+    [ -n "$(component "$name" "$NODE")" ] || { echo "$name was started, and has ended again"; exit 1; }
+  done
+fi
+# Of those that did not run others may hold one up: an etcd that has lost its fellows, say.
+[ -z "$all" ] && [ -n "$gone" ] || patiently kubectl get --raw /readyz >/dev/null 2>&1
 echo "$all" | while read -r pid name file; do
   [ "$file" = arguments ] || continue
   ! ( PATIENCE=30; patiently as_written "$name" "$NODE" ) 2>/dev/null || continue

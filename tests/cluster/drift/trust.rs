@@ -198,6 +198,24 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        // It ends as soon as it starts: 11, 32, 73 and 154 seconds later, as the kubelet waits ever longer.
+        says: "trust: half a key in scheduler.conf, and the scheduler keeps ending",
+        by: Root(
+            "m1",
+            "sed -i '/client-key-data:/s/.\\{40\\}$//' /etc/kubernetes/scheduler.conf
+p=$(pidof kube-apiserver)
+until [ $(($(cut -d . -f 1 /proc/uptime) - $(cut -d ' ' -f 22 /proc/$p/stat) / 100)) -gt 125 ]; do sleep 1; done
+kill $(pidof kube-scheduler); sleep 85",
+        ),
+        shows: &[
+            (".", "kubeconfigs", SCHEDULER, "client-key broken"),
+            (".", "static-pods", RESTART, "kube-scheduler does not run"),
+        ],
+        differs: &["/etc/kubernetes/scheduler.conf"],
+        alone: "the API server has to run for a while",
+        ..KIND
+    },
+    Kind {
         says: "trust: scheduler.conf gone",
         by: Root("m1", "rm /etc/kubernetes/scheduler.conf"),
         shows: &[
