@@ -27,6 +27,8 @@ mod lease;
 mod packages;
 #[path = "shell/programs.rs"]
 mod programs;
+#[path = "shell/registries.rs"]
+mod registries;
 #[path = "shell/rollout.rs"]
 mod rollout;
 #[path = "shell/serving.rs"]

@@ -10,6 +10,7 @@ use crate::steps::programs;
 use crate::template;
 
 mod images;
+mod registries;
 
 pub const STEP: Step = Step {
     name: "runtime",
@@ -38,6 +39,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
     }
+    wants.extend(registries::wants(cluster));
     wants.extend(proxy(cluster));
     wants.push(
         Want::that("containerd is installed and held")

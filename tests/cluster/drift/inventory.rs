@@ -1,6 +1,6 @@
 //! Another inventory: what it asks for is planned and rolled out, and nobody is installed anew.
 
-use super::By::Inventory;
+use super::By::{Inventory, Operator};
 use super::{KIND, Kind};
 
 const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
@@ -9,6 +9,7 @@ const KUBELET: &str = "kubelet-config in the cluster is as kubeadm wrote it, fro
 const KUBEADM: &str = "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory";
 const RUNS: &str = "containerd runs its current config";
 const DROP_INS: &str = "/etc/systemd/system/containerd.service.d";
+const PORT: &str = "images of r.example:5000 come from its mirrors";
 const ONE_AT_A_TIME: &str = "one inventory at a time";
 
 pub const KINDS: &[Kind] = &[
@@ -140,6 +141,27 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
             DROP_INS,
             "/etc/systemd/system/containerd.service.d/",
         ],
+        alone: ONE_AT_A_TIME,
+        ..KIND
+    },
+    Kind {
+        says: "inventory: a registry with a port, whose folder has another name already",
+        by: Operator(|world| {
+            world.edit(&[(&["registries", "r.example:5000", "mirrors"], "[\"http://198.18.0.1:5000\"]")]);
+            world.lab.ssh("w1", "mkdir -p /etc/containerd/certs.d/r.example_5000_");
+        }),
+        shows: &[
+            ("m1", "runtime", PORT, "http://198.18.0.1:5000"),
+            ("w1", "runtime", PORT, "http://198.18.0.1:5000"),
+            ("w2", "runtime", PORT, "http://198.18.0.1:5000"),
+            (
+                "w1",
+                "runtime",
+                "no folder r.example_5000_ comes before that of r.example:5000",
+                "/etc/containerd/certs.d/r.example_5000_",
+            ),
+        ],
+        differs: &["/etc/containerd/certs.d/"],
         alone: ONE_AT_A_TIME,
         ..KIND
     },

@@ -1,6 +1,6 @@
 //! Drift of containerd.
 
-use super::By::Anywhere;
+use super::By::{Anywhere, Root};
 use super::{KIND, Kind};
 
 const OURS: &str = "containerd's config is ours";
@@ -64,6 +64,31 @@ pub const KINDS: &[Kind] = &[
             "sed -i s/198.18.0.1:/198.18.0.9:/ /etc/containerd/certs.d/registry.k8s.io/hosts.toml",
         ),
         shows: &[(".", "runtime", "images of registry.k8s.io come from its mirrors", "198.18.0.9:5000")],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a mirror of an earlier inventory",
+        by: Anywhere(
+            "w1",
+            "d=/etc/containerd/certs.d/quay.example; mkdir -p $d; echo x >$d/ca.crt; printf '# Kept by ironstrap: [registries] of the inventory.\\n[host.\"http://198.18.0.9:5000\"]\\nca = \"%s/ca.crt\"\\n' $d >$d/hosts.toml",
+        ),
+        shows: &[(
+            ".",
+            "runtime",
+            "no mirrors of an earlier inventory are left",
+            "/etc/containerd/certs.d/quay.example/hosts.toml",
+        )],
+        ..KIND
+    },
+    Kind {
+        says: "runtime: a mirror of somebody's own",
+        by: Root(
+            "m1",
+            "d=/etc/containerd/certs.d/quay.example; mkdir -p $d; echo '[host.\"http://198.18.0.9:5000\"]' >$d/hosts.toml",
+        ),
+        notes: "/etc/containerd/certs.d/quay.example/hosts.toml",
+        differs: &["/etc/containerd/certs.d/"],
+        then: "rm -r /etc/containerd/certs.d/quay.example",
         ..KIND
     },
     Kind {

@@ -1,0 +1,41 @@
+//! Folders of containerd's that an earlier inventory called for, and those of others.
+
+use super::Root;
+use crate::common::shells;
+
+const FUNCTIONS: &str = include_str!("../../templates/registries.sh");
+const OURS: &str = "# Kept by ironstrap: [registries] of the inventory.\n";
+
+#[test]
+fn what_an_earlier_inventory_called_for_is_deleted_and_what_is_others_stays() {
+    for shell in shells() {
+        let root = Root::new();
+        let asked = |script: &str| root.good(shell, &format!("{FUNCTIONS}\n{script}"));
+        assert_eq!(asked("registries_left docker.io"), "", "{shell}: there is no folder");
+        let folder = |name: &str| format!("etc/containerd/certs.d/{name}");
+        let ca = |name: &str| format!("ca = \"{}\"\n", root.path(&folder(name)).join("ca.crt").display());
+        for (name, text) in [
+            ("docker.io", OURS.into()),
+            ("quay.io", OURS.to_string() + &ca("quay.io")),
+            ("ghcr.io", OURS.into()),
+            ("_default", "[host.\"http://a\"]\n".into()),
+            ("empty.io", String::new()),
+        ] {
+            root.write(&format!("{}/hosts.toml", folder(name)), &text);
+            root.write(&format!("{}/ca.crt", folder(name)), "x");
+        }
+        let others = "other _default\nother empty.io\n";
+        assert_eq!(
+            asked("registries_left docker.io"),
+            format!("{others}ours ghcr.io\nours quay.io\n"),
+            "{shell}"
+        );
+        asked("registries_gone docker.io");
+        assert_eq!(asked("registries_left docker.io"), others, "{shell}");
+        assert!(!root.path(&folder("quay.io")).exists(), "{shell}: nothing else was in it");
+        assert!(root.path(&folder("ghcr.io/ca.crt")).exists(), "{shell}: nobody knows whose it is");
+        for name in ["docker.io", "_default"] {
+            assert!(root.path(&folder(&format!("{name}/hosts.toml"))).exists(), "{shell}: {name}");
+        }
+    }
+}
