@@ -16,6 +16,7 @@ use crate::yaml;
 mod control_plane;
 mod controllers;
 mod coredns;
+mod left;
 mod roles;
 
 pub use coredns::REPLACE_COREFILE;
@@ -51,6 +52,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if cx.cluster.has_addon("dns") {
         wants.extend(coredns::wants(cx, &values)?);
     }
+    wants.extend(left::wants(cx.cluster));
     // kubeadm init makes them all, and is not complete without.
     Ok(wants.into_iter().map(|want| want.only(cx.fleet.exists)).collect())
 }

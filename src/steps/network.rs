@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, Network};
 use crate::error::Result;
 use crate::manifest::Whose;
 use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
-use crate::step::{Cx, Step, Want, trim};
+use crate::step::{Ask, Cx, Object, Step, Verdict, Want, trim};
 use crate::template;
 
 pub const STEP: Step = Step { name: "network", why: "a node is ready once pods can reach each other", wants };
@@ -15,7 +15,38 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let objects = objects(cx.cluster)?;
     let whose = if matches!(cx.cluster.network, Network::Flannel(_)) { Whose::Ours } else { Whose::Users };
     let fix = fix(&objects, whose)?;
-    Ok(objects.iter().map(|object| Want::object(object, whose, &fix)).collect())
+    let mut wants: Vec<Want> = objects.iter().map(|object| Want::object(object, whose, &fix)).collect();
+    let flannel = Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel");
+    if whose == Whose::Users && !objects.iter().any(|object| Object::of(object) == flannel) {
+        wants.push(no_flannel(flannel));
+    }
+    Ok(wants)
+}
+
+/// An inventory that had `network = "flannel"` once left it in the cluster. Its pods go on to write flannel's configuration on each
+/// node, and two networks fight there. Which pods depend on it only the operator knows.
+fn no_flannel(object: Object) -> Want {
+    Want::that("the cluster does not run flannel beside its network")
+        .asks(Ask::Objects(vec![object.clone()]))
+        .judged(move |answer| match runs_flannel(answer) {
+            Ok(false) => Verdict::Holds,
+            Ok(true) => Verdict::Differs { have: format!("{object}\n"), want: String::new() },
+            Err(why) => Verdict::Unknown(format!("{object} is no JSON: {why}")),
+        })
+        .by_hand(
+            "the cluster still runs flannel, of an earlier inventory: put network = \"flannel\" back under [cluster]; or remove it: \
+             kubectl delete namespace kube-flannel; kubectl delete clusterrole,clusterrolebinding flannel; and on each node \
+             rm -f /etc/cni/net.d/10-flannel.conflist; ip link delete flannel.1; then delete the pods that have its addresses",
+        )
+}
+
+fn runs_flannel(answer: &str) -> serde_json::Result<bool> {
+    if answer.trim_end() == "absent" {
+        return Ok(false);
+    }
+    let object: Value = serde_json::from_str(answer)?;
+    let label = |of: &str| object.pointer(&format!("{of}/labels/app")) == Some(&json!("flannel"));
+    Ok(label("/metadata") || label("/spec/template/metadata"))
 }
 
 /// One call for all: kinds before what is of that kind, as the files have it. Of a network that is not there yet nothing
@@ -56,6 +87,42 @@ pub(super) fn objects(cluster: &Cluster) -> Result<Vec<Value>> {
 mod tests {
     use super::*;
     use crate::cluster::Flannel;
+
+    #[test]
+    fn flannel_of_an_earlier_inventory_is_seen_by_its_label() {
+        let daemons =
+            |app: &str| json!({"spec": {"template": {"metadata": {"labels": {"app": app}}}}}).to_string();
+        assert_eq!(runs_flannel("absent\n").ok(), Some(false));
+        assert_eq!(runs_flannel(&daemons("flannel")).ok(), Some(true));
+        assert_eq!(runs_flannel(&daemons("mine")).ok(), Some(false));
+        assert!(runs_flannel("{").is_err());
+    }
+
+    #[test]
+    fn flannel_is_looked_for_where_the_network_is_another() {
+        use crate::fleet::Fleet;
+        use crate::machine::Machine;
+        use crate::pki::Trust;
+        use crate::pki::tests::NOW;
+
+        let mut cluster = crate::pki::tests::cluster();
+        let trust = Trust::make(&cluster, NOW).unwrap();
+        let (machine, fleet) = (Machine::default(), Fleet::default());
+        let mut looks = |network: Network| {
+            cluster.network = network;
+            let node = &cluster.nodes[0];
+            let cx =
+                Cx { cluster: &cluster, node, trust: &trust, now: NOW, machine: &machine, fleet: &fleet };
+            wants(&cx).unwrap().iter().any(|want| want.that.contains("flannel beside"))
+        };
+        let own = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"namespace": "kube-flannel", "name": "flannel"}});
+        let manifests =
+            |objects| Network::Manifests(vec![crate::cluster::Manifest { path: "x".into(), objects }]);
+        assert!(looks(Network::None) && looks(manifests(vec![])));
+        assert!(!looks(manifests(vec![own])), "the operator's own flannel");
+        let images = Flannel { image: "a".into(), plugin: "b".into() };
+        assert!(!looks(Network::Flannel(images)));
+    }
 
     #[test]
     fn an_image_keeps_its_digest() {

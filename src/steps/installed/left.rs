@@ -1,0 +1,105 @@
+//! What an earlier inventory had kubeadm install, and this one turns off: it runs on, and nobody looks after it.
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::step::{Ask, Object, Verdict, Want};
+
+/// An addon of kubeadm's: its name there and for people, the kind and the name of what runs it, its label, and how it goes.
+const ADDONS: [(&str, &str, &str, &str, &str, &str); 2] = [
+    (
+        "proxy",
+        "kube-proxy",
+        "DaemonSet",
+        "kube-proxy",
+        "kube-proxy",
+        "kubectl -n kube-system delete daemonset/kube-proxy configmap/kube-proxy",
+    ),
+    (
+        "dns",
+        "CoreDNS",
+        "Deployment",
+        "coredns",
+        "kube-dns",
+        "kubectl -n kube-system delete deployment/coredns configmap/coredns",
+    ),
+];
+
+pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
+    let mut wants = Vec::new();
+    for (addon, program, kind, name, label, delete) in ADDONS {
+        let object = Object::new("apps/v1", kind, "kube-system", name);
+        let is_own = cluster.addons.iter().flat_map(|own| &own.objects).any(|own| Object::of(own) == object);
+        if cluster.has_addon(addon) || is_own {
+            continue;
+        }
+        let want = Want::that(format!("whether the cluster still has the {program} of kubeadm"));
+        wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged(move |answer| {
+            match is_kubeadms(answer, label) {
+                Ok(false) => Verdict::Holds,
+                Ok(true) => Verdict::Noted(format!(
+                    "the cluster still has {object}, which {addon}.disabled under [kubeadm] turns off: ironstrap does not look \
+                     after it; to delete it: {delete}"
+                )),
+                Err(why) => Verdict::Unknown(format!("{object} is no JSON: {why}")),
+            }
+        }));
+    }
+    wants
+}
+
+/// What Helm put there in its place has the same labels, and one that says so.
+fn is_kubeadms(answer: &str, label: &str) -> serde_json::Result<bool> {
+    if answer.trim_end() == "absent" {
+        return Ok(false);
+    }
+    let object: Value = serde_json::from_str(answer)?;
+    let has = |key: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(key));
+    Ok(has("k8s-app").and_then(Value::as_str) == Some(label) && has("app.kubernetes.io/managed-by").is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_kubeadm_installed_is_noted_once_it_is_turned_off() {
+        let mut cluster = crate::pki::tests::cluster();
+        assert!(wants(&cluster).is_empty());
+        cluster.kubeadm.insert("proxy".into(), json!({"disabled": true}));
+        cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
+        let wants = wants(&cluster);
+        let judged = |at: usize, answer: &str| {
+            let crate::step::Expect::Judged(judge) = &wants[at].expect else { panic!() };
+            judge(answer)
+        };
+        let labelled = |labels: Value| json!({"metadata": {"labels": labels}}).to_string();
+        let proxy = labelled(json!({"k8s-app": "kube-proxy"}));
+        assert!(matches!(judged(0, &proxy), Verdict::Noted(note) if note.ends_with("configmap/kube-proxy")));
+        let dns = labelled(json!({"k8s-app": "kube-dns"}));
+        assert!(matches!(judged(1, &dns), Verdict::Noted(note) if note.contains("dns.disabled")));
+        let helms = labelled(json!({"k8s-app": "kube-dns", "app.kubernetes.io/managed-by": "Helm"}));
+        for answer in ["absent\n", &proxy, &helms] {
+            assert_eq!(judged(1, answer), Verdict::Holds, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_operators_own_is_no_leftover() {
+        let mut cluster = crate::pki::tests::cluster();
+        cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
+        let own = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "kube-system", "name": "coredns"}});
+        let addon = crate::cluster::Addon {
+            name: "dns".into(),
+            origin: crate::cluster::Origin::File,
+            wait: false,
+            objects: vec![own],
+            written: "demo.toml:1".into(),
+        };
+        assert_eq!(wants(&cluster).len(), 1);
+        cluster.addons.push(addon);
+        assert!(wants(&cluster).is_empty());
+    }
+}
