@@ -1,12 +1,13 @@
 # Shell that keeps lines in the file from which cloud-init writes /etc/hosts at each boot. Sent with the question and the fix
 # that need it.
 
-# cloud_hosts: prints that file, on a machine where cloud-init does this. What a provider or a user gave cloud-init
-# (cloud-config.txt) wins over the machine's own files, and the last of these over those before it.
+# cloud_hosts: prints that file, on a machine where cloud-init does this. What a user gave cloud-init (cloud-config.txt) wins over
+# what a provider did (the two of the vendor), that over the machine's own files, and the last of these over those before it.
 cloud_hosts() {
   [ -f /etc/cloud/templates/hosts.debian.tmpl ] && [ ! -e /etc/cloud/cloud-init.disabled ] || return 0
   set --
-  for f in /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg /var/lib/cloud/instance/cloud-config.txt; do
+  for f in /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg /var/lib/cloud/instance/vendor-cloud-config.txt \
+    /var/lib/cloud/instance/vendor2-cloud-config.txt /var/lib/cloud/instance/cloud-config.txt; do
     [ ! -f "$f" ] || set -- "$@" "$f"
   done
   [ $# -gt 0 ] || return 0

@@ -444,6 +444,22 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
         ] {
             assert_eq!(Root::with(&files).answer(shell, &want.ask), said("not here\n"), "{shell}: {files:?}");
         }
+        // What providers gave it, one over the other, and below the user's.
+        let first = "var/lib/cloud/instance/vendor-cloud-config.txt";
+        let second = "var/lib/cloud/instance/vendor2-cloud-config.txt";
+        let (on, off) = ("manage_etc_hosts: true\n", "manage_etc_hosts: false\n");
+        for (more, is) in [
+            (vec![(first, on)], true),
+            (vec![(second, on)], true),
+            (vec![(first, off), (second, on)], true),
+            (vec![(first, on), (second, off)], false),
+            (vec![(second, on), user], false),
+        ] {
+            let files: Vec<(&str, &str)> =
+                [(path, template), ("etc/cloud/cloud.cfg", off)].into_iter().chain(more).collect();
+            let right = if is { "198.18.0.99 m9 # ironstrap: demo\n" } else { "not here\n" };
+            assert_eq!(Root::with(&files).answer(shell, &want.ask), said(right), "{shell}: {files:?}");
+        }
     }
 }
 

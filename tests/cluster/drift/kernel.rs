@@ -21,6 +21,16 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "kernel: cloud-init writes /etc/hosts at the next boot, as the provider has it",
+        by: Anywhere(
+            "w2",
+            "mkdir -p /etc/cloud/templates /var/lib/cloud/instance; rm -f /etc/cloud/cloud.cfg; echo 'manage_etc_hosts: true' >/var/lib/cloud/instance/vendor2-cloud-config.txt; printf '127.0.1.1 {{fqdn}} {{hostname}}\\n127.0.0.1 localhost\\n' >/etc/cloud/templates/hosts.debian.tmpl",
+        ),
+        shows: &[(".", "hosts", AT_BOOT, "api.demo.internal # ironstrap: demo")],
+        differs: &["/etc/cloud", "/etc/cloud/"],
+        ..KIND
+    },
+    Kind {
         says: "kernel: fewer inotify instances",
         by: Anywhere("w1", "sysctl -qw fs.inotify.max_user_instances=128"),
         shows: &[(".", "kernel", "fs.inotify.max_user_instances is 8192 or more", "128")],
