@@ -60,12 +60,12 @@ sources_named() {
   done
 }
 
-# sources_dead: prints in apt's words which sources it cannot read, each with its place.
+# sources_dead: prints in apt's words which sources it cannot read, each with its place, or that it ended without a word of them.
 sources_dead() {
   sources_said=$(sources_apt update) && r=0 || r=$?
   if [ $r = 124 ]; then echo 'apt-get update does not end within 40 s'; return 0; fi
   # Beside errors apt leaves out its warnings, and a source that does not answer is only a warning.
-  printf '%s\n' "$sources_said" | awk '
+  sources_found=$(printf '%s\n' "$sources_said" | awk '
     sub(/^(E|Error): /, "") { if (!/^The list of sources could not be read/) said[++n] = $0; next }
     sub(/^Err:[0-9]+ /, "") { what = $1 " " $2; next }
     what != "" && sub(/^ +/, "") { silent[++m] = what; why[m] = $0 }
@@ -76,7 +76,10 @@ sources_dead() {
         for (i = 1; i <= n && !index(said[i], silent[j]); i++);
         if (i > n) print silent[j] ": " why[j]
       }
-    }' | sort -u | sources_named
+    }' | sort -u | sources_named)
+  # One that was killed or has crashed says nothing of that kind, and has read nothing.
+  if [ -n "$sources_found" ]; then printf '%s\n' "$sources_found"
+  elif [ $r != 0 ]; then echo "apt-get update ended with $r"; fi
 }
 
 # sources_conflict KEY URL: prints which sources apt could not read any more beside the one that ironstrap adds: the

@@ -125,3 +125,24 @@ fn what_a_package_left_that_went_by_itself_goes() {
         assert!(!link("kubelet").is_symlink() && link("other").is_symlink(), "{shell}");
     }
 }
+
+/// apt-get that is killed or crashes says nothing of a source, and has read none.
+#[test]
+fn an_apt_that_ends_without_a_word_has_not_read_all_sources() {
+    let sources = fs::read_to_string("templates/sources.sh").unwrap();
+    for shell in shells() {
+        for (apt, said) in [
+            ("echo 'Hit:1 http://a trixie InRelease'", ""),
+            ("echo 'Hit:1 http://a trixie InRelease'; exit 139", "apt-get update ended with 139\n"),
+            ("kill -s KILL $$", "apt-get update ended with 137\n"),
+            ("echo 'E: The list of sources could not be read.'; exit 100", "apt-get update ended with 100\n"),
+            ("echo 'E: Broken'; exit 100", "Broken\n"),
+            ("exit 124", "apt-get update does not end within 40 s\n"),
+        ] {
+            let root = Root::new();
+            root.command("apt-get", apt);
+            let d = root.path("d").display().to_string();
+            assert_eq!(root.good(shell, &format!("d={d}\n{sources}\nsources_dead")), said, "{shell}: {apt}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! from outside, by all machines together.
 
 use super::named;
-use crate::cluster::{Cluster, Node, Proxy};
+use crate::cluster::{Cluster, Node, Proxy, login};
 use crate::shell::sh;
 use crate::step::{Ask, Cx, Verdict, Want};
 
@@ -125,19 +125,35 @@ fn many_names(cluster: &Cluster) -> Want {
         })
 }
 
-/// A machine whose own programs go by a proxy will hardly pull images without. Passwords stay where they are.
+/// A machine whose own programs go by a proxy will hardly pull images without. Passwords stay where they are. A proxy of apt's own
+/// configuration wins over the one that ironstrap gives it (apt, methods/http.cc, `HttpServerState::Open`).
 fn proxies(ours: Proxy) -> Want {
-    let none = ours.http.is_empty() && ours.https.is_empty();
-    Want::that("whether it goes by a proxy that the inventory does not name").asks(Ask::Newcomer(PROXIES.into())).judged(
-        move |answer| match answer {
+    Want::that("whether it goes by a proxy that the inventory does not name")
+        .asks(Ask::Newcomer(PROXIES.into()))
+        .judged(move |answer| others(answer, &ours))
+}
+
+fn others(answer: &str, ours: &Proxy) -> Verdict {
+    let plain = |url: &str| login(url).0.trim_end_matches('/').to_string();
+    let named = [&ours.http, &ours.https].map(|url| plain(url));
+    if named.iter().all(String::is_empty) {
+        return match answer {
             "" => Verdict::Holds,
-            _ if !none => Verdict::Holds,
             lines => Verdict::Noted(format!(
                 "it has a proxy, and the inventory names none, so that no image is pulled by it ({}): http and https under [proxy]",
                 lines.replace('\n', "; ")
             )),
-        },
-    )
+        };
+    }
+    let of_apt = answer.lines().filter_map(|line| line.strip_prefix("apt goes by "));
+    let other: Vec<&str> = of_apt.filter(|url| !named.contains(&plain(url))).collect();
+    match other.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Noted(format!(
+            "apt goes by {}, and not by the proxy of the inventory: apt's own configuration wins (apt-config dump Acquire)",
+            other.join(", ")
+        )),
+    }
 }
 
 const PROXIES: &str = r#"{
@@ -146,3 +162,32 @@ const PROXIES: &str = r#"{
   ! command -v apt-config >/dev/null || eval "$(apt-config shell p Acquire::http::Proxy q Acquire::https::Proxy)"
   for p in $p $q; do [ "$p" = DIRECT ] || echo "apt goes by $p"; done
 } | sed -E 's#//[^/@ ]*@#//#g' | sort -u"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_of_apts_own_is_noted_where_it_is_not_the_inventorys() {
+        let proxy = |http: &str, https: &str| Proxy { http: http.into(), https: https.into(), no: vec![] };
+        let none = Proxy::default();
+        let noted = |answer: &str, ours: &Proxy| matches!(others(answer, ours), Verdict::Noted(_));
+        let apt = "apt goes by http://proxy.example:3128";
+        assert!(
+            !noted("", &none) && noted(apt, &none) && noted("http_proxy=http://x in /etc/environment", &none)
+        );
+        for ours in [
+            proxy("http://proxy.example:3128", ""),
+            proxy("http://me:secret@proxy.example:3128/", ""),
+            proxy("", "http://proxy.example:3128"),
+        ] {
+            assert!(!noted(apt, &ours), "{ours:?}");
+        }
+        let ours = proxy("http://other.example:3128", "");
+        assert!(!noted("", &ours) && !noted("http_proxy=http://x in /etc/environment", &ours));
+        let Verdict::Noted(note) = others(apt, &ours) else { panic!() };
+        assert!(
+            note.starts_with("apt goes by http://proxy.example:3128, and not by the proxy of the inventory")
+        );
+    }
+}
