@@ -2,7 +2,7 @@
 //! run pods, another way for a Service. In one row there are several, of objects that do not hinder each other.
 
 use super::By::Kubectl;
-use super::{KIND, Kind};
+use super::{KIND, Kind, RESTARTS};
 
 const ADMINS: &str = "ClusterRoleBinding kubeadm:cluster-admins is as wanted";
 
@@ -129,7 +129,7 @@ pub const KINDS: &[Kind] = &[
             "the API server's own ClusterRoles have rules",
             "ClusterRole system:kubelet-api-admin: no rules",
         )],
-        alone: "the API server starts again",
+        alone: RESTARTS,
         ..KIND
     },
     Kind {
@@ -144,7 +144,7 @@ pub const KINDS: &[Kind] = &[
             "the API server's own ClusterRoles have rules",
             "ClusterRole system:node-proxier: may list, watch endpointslices.discovery.k8s.io",
         )],
-        alone: "the API server starts again",
+        alone: RESTARTS,
         ..KIND
     },
     Kind {
@@ -167,7 +167,7 @@ pub const KINDS: &[Kind] = &[
                 "ClusterRole system:controller:job-controller: none, or no rules",
             ),
         ],
-        alone: "the API server starts again",
+        alone: RESTARTS,
         ..KIND
     },
 ];

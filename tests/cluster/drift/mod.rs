@@ -68,6 +68,9 @@ pub enum By {
     Inventory(&'static [(&'static [&'static str], &'static str)]),
 }
 
+/// Why a row is alone whose repair restarts the API server.
+const RESTARTS: &str = "the API server starts again";
+
 /// What most rows do not say.
 const KIND: Kind = Kind {
     says: "",
@@ -127,7 +130,8 @@ impl Kind {
         let expected = self.expected();
         let harms = !expected.iter().all(|(_, step, _)| HARMLESS.contains(&step.as_str()));
         // An API server that restarts is missing from its Service for a moment.
-        let restarts = expected.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
+        let restarts = self.alone == RESTARTS
+            || expected.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
         let follows = |triple: &Triple| match triple.1.as_str() {
             "services" => restarts,
             "packets" => harms && is_consequence(triple),
