@@ -138,7 +138,7 @@ fn nothing_bars_modules() -> Want {
 /// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, while
 /// `net.ipv4.ip_forward` is 1.
 fn forwards(cx: &Cx) -> Want {
-    let off = FORWARD_NOT.replaced("ADDRESS", &cx.node.ip.to_string());
+    let off = FORWARD_NOT.replaced("ADDRESS", cx.node.ip.to_string());
     let ask = off.clone() + "forward_not\n";
     let each = |value: &'static str| {
         sh!(
