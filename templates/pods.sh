@@ -106,16 +106,16 @@ find_start() {
 # has. The kubelet needs a while to notice a new manifest, so one that changed within two minutes tells nothing. With "also" it prints
 # as well "- COMPONENT" for each that does not run and should.
 stale() {
-  processes='' starts='' manifests='' gone=''
+  processes='' starts='' manifests='' absent=''
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     find_component "$name" "$1" || return 1
-    [ -n "$pids" ] || gone="$gone $name"
+    [ -n "$pids" ] || absent="$absent $name"
     for pid in $pids; do
       find_start || continue
       processes="$processes $pid:$name" starts="$starts $pid:$started" manifests="$manifests /etc/kubernetes/manifests/$name.yaml"
     done
   done
-  [ -z "${2:-}" ] || [ -z "$gone" ] || gone "$1"
+  [ -z "${2:-}" ] || [ -z "$absent" ] || components_gone "$1"
   [ -n "$processes" ] || return 0
   runs=$(arguments "$processes")
   files=
@@ -149,17 +149,17 @@ stale() {
     }'
 }
 
-# gone NODE: the part of stale for the components that do not run. Others follow from the first of them: the API server ends without
+# components_gone NODE: the part of stale for the components that do not run. Others follow from the first of them: the API server ends without
 # its etcd, and the two others while the API server does not answer, and the kubelet waits for as long before it starts them once more.
 # Nothing tells where the kubelet, the manifest, or what a component needs is young, as in a run that has just made it.
-gone() {
+components_gone() {
   { [ -e /etc/kubernetes/manifests/etcd.yaml ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; } || return 0
   read -r up _ </proc/uptime
   since=$(systemctl show -p ActiveEnterTimestampMonotonic --value kubelet 2>/dev/null) || return 0
   systemctl is-active -q kubelet && [ $((${up%.*} - ${since:-0} / 1000000)) -ge 60 ] || return 0
   sleep 1
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-    case $name in kube-controller-manager) api_answers || return 0 ;; esac
+    case $name in kube-controller-manager) component_api_answers || return 0 ;; esac
     find_component "$name" "$1" || return 1
     if [ -n "$pids" ]; then
       case $name in etcd | kube-apiserver) ;; *) continue ;; esac
@@ -168,7 +168,7 @@ gone() {
       done
       continue
     fi
-    case " $gone " in *" $name "*) ;; *) return 0 ;; esac
+    case " $absent " in *" $name "*) ;; *) return 0 ;; esac
     manifest=/etc/kubernetes/manifests/$name.yaml
     # The time of a file below /proc is now.
     # shellcheck disable=SC2046
@@ -178,8 +178,8 @@ gone() {
   done
 }
 
-# api_answers: the API server of this machine does, by the address that its controller manager has.
-api_answers() {
+# component_api_answers: the API server of this machine does, by the address that its controller manager has.
+component_api_answers() {
   server=
   while read -r key value; do
     [ "$key" != server: ] || server=$value

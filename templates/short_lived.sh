@@ -142,7 +142,7 @@ ask_made() {
     ;;
   esac
   for node in $(printf '%s\n' "$from_here" | sed -n 's/^pod:\([^ ]*\) .*/\1/p'); do
-    case "$(came "$from_here" "$node")/$(came "$from_within" "$node")" in
+    case "$(said_of "$from_here" "$node")/$(said_of "$from_within" "$node")" in
     silent/*) echo "packets: pod:$node is silent"; silent=yes ;;
     */silent) echo "packets: pod:$node is silent, asked from a pod of $self"; silent=yes ;;
     *) echo "packets: pod:$node is reached" ;;
@@ -154,7 +154,7 @@ ask_made() {
   return 1
 }
 
-# came SAID NODE: what `packets` said of this node's pod.
-came() {
+# said_of SAID NODE: what `packets` said of this node's pod.
+said_of() {
   printf '%s\n' "$1" | awk -v name="pod:$2" '$1 == name { print $2; exit }'
 }

@@ -360,3 +360,23 @@ fn no_message_of_the_program_looks_like_a_secret() {
     }
     assert_eq!(wrong, Vec::<String>::new());
 }
+
+/// A script is made of several templates: a function of one would take the place of that of another.
+#[test]
+fn no_two_templates_have_a_function_of_the_same_name() {
+    let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for entry in fs::read_dir("templates").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "sh") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let functions: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.split_once("() {")).map(|(name, _)| name).collect();
+        for name in functions.into_iter().filter(|name| !name.contains(' ')) {
+            let other = seen.insert(name.to_string(), path.clone());
+            assert_eq!(other, None, "{name} of {}", path.display());
+        }
+    }
+    assert!(seen.len() > 100, "templates have functions");
+}
