@@ -161,6 +161,8 @@ fn forwards(cx: &Cx) -> Want {
 /// Those that do not. Where none does, `ip_forward` is to be switched on, and that switches them all.
 const FORWARD_NOT: Sh = Sh::raw(
     r#"forward_not() {
+  # A kernel without IPv4 has none.
+  [ -d /proc/sys/net/ipv4/conf ] || return 0
   cd /proc/sys/net/ipv4/conf
   # shellcheck disable=SC2046 # no card has a space in its name
   set -- $(grep -lx 0 */forwarding)

@@ -187,6 +187,10 @@ impl Machine {
         self.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");
         self.command("swapoff", "sed -i 1q $ROOT/proc/swaps");
         self.command(
+            "getent",
+            "awk -v name=\"$2\" '$2 == name { print $1, \"STREAM\", name }' $ROOT/etc/hosts",
+        );
+        self.command(
             "modprobe",
             "case $1 in overlay) echo 'nodev overlay' >>$ROOT/proc/filesystems ;;\n\
              br_netfilter) for f in iptables ip6tables; do echo 0 >$ROOT/proc/sys/net/bridge/bridge-nf-call-$f; done ;;\n\
