@@ -210,7 +210,8 @@ impl Converged {
             None if key.starts_with("Pod/") => format!("{key} absent\n"),
             None => format!("{key} {NOT_HERE}\n"),
         };
-        keys.iter().map(line).collect::<String>() + "all nodes\n"
+        let listed = include_str!("../fixtures/listed-1.36.3.txt");
+        keys.iter().map(line).collect::<String>() + "beside the nodes\n" + listed + "all nodes\n"
     }
 }
 
@@ -326,6 +327,7 @@ fn node_object(cluster: &Cluster, node: &Node) -> Value {
     let mut spec = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]});
     if node.is_control_plane() {
         labels["node-role.kubernetes.io/control-plane"] = "".into();
+        labels["node.kubernetes.io/exclude-from-external-load-balancers"] = "".into();
         spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
     }
     // A kubelet names the fifty largest images that it has.
