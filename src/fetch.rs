@@ -60,7 +60,13 @@ pub async fn pinned(cluster: &Cluster) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
+    let fetched = !causes.is_empty();
     let error = causes.into_iter().fold(Error::new(Kind::Inventory, lines.join("\n")), Error::because);
+    if !fetched {
+        return Err(
+            error.hint("have the server answer, or put the file beside the inventory and name it as `file`")
+        );
+    }
     Err(error.hint("that is the hash of what is there now: read it first, for it will run in the cluster"))
 }
 

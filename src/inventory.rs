@@ -97,6 +97,8 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
     let ranges = network::ranges(table, mistakes);
     let nodes = nodes::nodes(root, folder, kubernetes.minor, mistakes);
     across::check(&nodes, &ranges, mistakes);
+    let endpoint = general::endpoint(table, &name, mistakes);
+    across::check_names(&nodes, &endpoint, mistakes);
     let network = network::network(root, folder, mistakes);
     let controller_manager = programs::args(root, "controller-manager", mistakes);
     if let Some(pods) = &ranges.pods {
@@ -111,7 +113,7 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         pods: ranges.pods.map_or_else(IpNet::default, |range| range.net),
         services: ranges.services.map_or_else(IpNet::default, |range| range.net),
         domain: general::domain(table, mistakes),
-        endpoint: general::endpoint(table, &name, mistakes),
+        endpoint,
         api_names: general::api_names(table, mistakes),
         network,
         coredns: coredns::coredns(root, folder, mistakes),

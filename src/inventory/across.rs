@@ -6,6 +6,7 @@ use std::hash::Hash;
 use super::mistake::{Mistakes, Span};
 use super::network::Ranges;
 use super::nodes::Written;
+use crate::cluster::Endpoint;
 
 /// Reports what nodes may not have in common, and what the cluster lacks.
 pub fn check(nodes: &[Written], ranges: &Ranges, mistakes: &mut Mistakes) {
@@ -55,6 +56,31 @@ fn twice<T: Hash + Eq + std::fmt::Display>(
         later.push(name.to_string());
     }
     later
+}
+
+/// Names that every machine, or every pod, takes for something else.
+const TAKEN: [&str; 5] =
+    ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "kubernetes"];
+
+/// Reports nodes whose names mean something else: they stand in /etc/hosts of all nodes.
+pub fn check_names(nodes: &[Written], endpoint: &Endpoint, mistakes: &mut Mistakes) {
+    for node in nodes {
+        let name = node.node.name.as_str();
+        if TAKEN.contains(&name) || name.starts_with("kubernetes.default") {
+            mistakes.add_help(
+                &node.name_at,
+                format!("{name} has another meaning on every machine"),
+                "call the node otherwise",
+            );
+        } else if name == endpoint.host && endpoint.kept {
+            let says = format!("{name} is the name of the API's endpoint, which leads to the control planes");
+            mistakes.add_help(
+                &node.name_at,
+                says,
+                "call the node otherwise, or give `endpoint` in [cluster] another name",
+            );
+        }
+    }
 }
 
 fn check_ranges(node: &Written, ranges: &Ranges, mistakes: &mut Mistakes) {

@@ -214,6 +214,11 @@ fn ip(
     if table.value("ip").is_none() {
         return match ssh?.host.parse() {
             Ok(ip) if is_reachable(&ip) => Some(ip),
+            Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST => wrong(
+                &table.at("address"),
+                format!("{ip} is the address of no machine"),
+                "an address of one is as \"198.18.0.11\"",
+            ),
             Ok(ip) => wrong(
                 &table.at("address"),
                 format!("{ip} is fine for SSH, but {name} also needs `ip`: {own}"),

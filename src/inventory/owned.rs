@@ -26,8 +26,8 @@ const PKI: &str = "ironstrap makes the certificates and kubeadm says where they 
 const KUBECONFIG: &str = "kubeadm makes the kubeconfig and says where it is; it cannot be set";
 const ETCD: &str = "kubeadm decides where etcd listens and who its members are; it cannot be set";
 
-const PODS: &str = "ironstrap finds the processes of pods by it; it cannot be set";
-const CERTIFICATES: &str = "ironstrap makes the certificates; it cannot be set";
+const PODS: &str = "ironstrap finds the processes of pods by it; leave it out";
+const CERTIFICATES: &str = "ironstrap makes the certificates; leave it out";
 const FOLDER: &str = "etcd's folder is one of its own: an absolute path of at least two names made of A-Z, a-z, 0-9, -, _ and ., as in \
                       \"/srv/etcd\", and none that the system or Kubernetes uses";
 const OWNED: &[Owned] = &[

@@ -4,6 +4,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::doubt::LOG_IN;
 use super::fields::{Field, Need, ROOT, Shape, has_no_secret, nearest};
 use super::mistake::Mistakes;
 use super::table::{Entry, Table};
@@ -93,7 +94,8 @@ fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
         }
         (Shape::Texts, DeValue::String(text)) => {
             let text = if text.contains([':', '@']) { "…" } else { text };
-            mistakes.add_help(&value.span(), says, format!("as in {} = [{text:?}]", field.name));
+            let words: Vec<String> = text.split(',').map(|word| format!("{:?}", word.trim())).collect();
+            mistakes.add_help(&value.span(), says, format!("as in {} = [{}]", field.name, words.join(", ")));
         }
         _ => mistakes.add(&value.span(), says),
     }
@@ -131,6 +133,9 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
             let name = dotted(format!("{name}.{word}"), value.get_ref());
             mistakes.add_help(at, says, format!("a name with dots is written in quotes: [nodes.\"{name}\"]"));
             return table.fields.iter().map(|field| field.name).collect();
+        }
+        _ if word == "password" && (table.path == "ssh" || table.path.starts_with("nodes.")) => {
+            mistakes.add_help(at, says, LOG_IN);
         }
         (_, Some(elsewhere)) => mistakes.add(at, format!("{says}; {elsewhere}")),
         _ => mistakes.add(at, format!("{says}; there are {}", names(table.fields))),
