@@ -390,9 +390,13 @@ fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
     for shell in common::shells() {
         let place = Place::with(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
         let stands = "renew() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
-                      command() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked; echo nftables >/run/ironstrap/mode ;; esac; }";
+                      PATIENCE=9\ncommand() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked
+                      if [ $(wc -l </run/ironstrap/asked) = 1 ]; then echo 'connect: connection refused' >&2; return 1; fi
+                      echo nftables >/run/ironstrap/mode ;; esac; }";
         let (good, said) = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
         let asked = place.text("run/ironstrap/asked");
+        // The API server was being restarted when it was asked first.
+        assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
         assert!(
             good && asked.contains("--field-selector spec.nodeName=w1 -l k8s-app=kube-proxy"),
             "{shell}: {said}"
