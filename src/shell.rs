@@ -195,10 +195,7 @@ const PERSISTENT: &str = r#"kubectl() {
     k_r=0
     { k_said=$(printf '%s\n' "$k_in" | kubectl_once "$@" 2>&1 >&4 4>&-) || k_r=$?; } 4>&1
     [ $k_r != 0 ] && [ "$(date +%s)" -lt "$k_end" ] || break
-    case $k_said in
-    *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) ;;
-    *) ! kubectl_once get --raw /readyz --request-timeout=5s >/dev/null 2>&1 || break ;;
-    esac
+    api_is_away "$k_said" || ! kubectl_once get --raw /readyz --request-timeout=5s >/dev/null 2>&1 || break
     renew
     sleep 1
   done

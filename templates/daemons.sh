@@ -60,7 +60,5 @@ delete_pods_once() {
   said=$(command kubectl --kubeconfig /etc/kubernetes/kubelet.conf --cache-dir "$RUN/kube" -n "$2" delete pod --wait=false \
     --field-selector "spec.nodeName=$1" -l "$3" 2>&1 >/dev/null) && return 0
   printf '%s\n' "$said" >&2
-  case $said in
-  *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) return 1 ;;
-  esac
+  ! api_is_away "$said"
 }

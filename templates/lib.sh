@@ -313,6 +313,11 @@ patiently() {
   done
 }
 
+# api_is_away WORDS: what kubectl says where no API server was reached, or where that one had no etcd.
+api_is_away() {
+  case $1 in *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) ;; *) return 1 ;; esac
+}
+
 # holder FILE...: the process that has the first of them locked that anybody has, as "PID (name)"; "unknown". The table
 # is read at once: a shell reads it in small pieces, between which others come and go, and lines are missed.
 holder() {
