@@ -1,4 +1,4 @@
-//! The proxy of the inventory, as programs are told of it.
+//! The proxy of the inventory, as environment variables for programs.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -185,7 +185,7 @@ mod tests {
         };
         let two = [("m1", 1, false), ("m2", 2, false)];
         assert_eq!(judge(&two, None, &[]), Verdict::Holds);
-        // One that was installed anew may be known by its address alone, and a moved one by its name alone.
+        // A reinstalled one may be known by its address alone, and a moved one by its name alone.
         assert_eq!(judge(&[("m1", 9, false), ("", 2, false)], None, &[]), Verdict::Holds);
         let with = |one| [two[0], two[1], one];
         let foreign = have(judge(&with(("", 9, true)), None, &[]));

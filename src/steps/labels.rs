@@ -59,8 +59,9 @@ fn labels(node: &Node, object: &Value) -> BTreeMap<String, String> {
     all.chain(node.labels.clone()).chain(marks).collect()
 }
 
-/// What a kubelet puts on its Node when it registers, and not again while it runs (kubernetes,
-/// pkg/kubelet/kubelet_node_status.go, `initialNode` and `updateDefaultLabels`). kube-proxy and CoreDNS select Nodes by it.
+/// What a kubelet puts on its Node when it registers (kubernetes, pkg/kubelet/kubelet_node_status.go, `initialNode` and
+/// `updateDefaultLabels`). kube-proxy and CoreDNS select Nodes by it. While it runs, a kubelet of 1.36 restores the operating system
+/// and the architecture within seconds, and not the hostname.
 fn registered(node: &Node, object: &Value) -> Vec<(&'static str, String)> {
     if object.is_null() {
         return vec![];
