@@ -345,7 +345,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     Before "an addon with a pod that the API server refuses": Injection {
         cause: "pod-refused",
         evidence: "violates PodSecurity",
-        remedy: "Pod Security label",
+        remedy: "pod-security.kubernetes.io/enforce=privileged",
         break_it: |w| {
             w.kubectl(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"]);
             stuck(w, r#"{hostNetwork: true, containers: [{name: web, image: "docker.io/library/nginx:1"}]}"#);
