@@ -1,5 +1,5 @@
-# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh and
-# remains.sh, with ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
+# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh,
+# remains.sh and etcd.sh, with ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
 # shares with others only what came since. Paths are compared whole or up to a slash, never as patterns.
 
 # What the kubelet, kube-proxy and the network set while they run (kubelet: setupKernelTunables).
@@ -279,6 +279,7 @@ no_etcd() {
 
 # leave: all of it, in an order that can be begun again.
 leave() {
+  etcd_is
   # The kubelet itself may wait for them.
   for d in $VOLUMES; do unhung "$d"; done
   systemctl stop kubelet 2>/dev/null || :
@@ -302,8 +303,9 @@ leave() {
   for d in $RUNNING; do empty "$d"; done
   no_netns
   no_network
-  for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
+  # Its manifest says where its data is. So the manifest goes after the data.
   no_etcd
+  for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
   if is_new path /run/xtables.lock && [ -f /run/xtables.lock ]; then flock -n /run/xtables.lock rm -f /run/xtables.lock || :; fi
   sed -n 's/^sysctl //p' "$kept" | while read -r s value; do
     [ ! -w "/proc/sys/$s" ] || [ "$(cat "/proc/sys/$s")" = "$value" ] || echo "$value" >"/proc/sys/$s" || :

@@ -53,7 +53,7 @@ impl Root {
     fn run(&self, shell: &str, script: &str) -> Output {
         let root = self.0.path().display().to_string();
         let read = |name: &str| fs::read_to_string(format!("templates/{name}.sh")).unwrap();
-        let text = ["lib", "undo", "pods", "remains", "leave"].map(read).concat();
+        let text = ["lib", "undo", "pods", "remains", "etcd", "leave"].map(read).concat();
         let script = format!(
             "{{ set -eu; export LC_ALL=C PATH={root}/bin:$PATH\nETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel PATIENCE=1 kept=/var/lib/kept\n\
              {}\n{text}\n{script}\n}} </dev/null\n",
@@ -265,6 +265,24 @@ fn data_behind_a_link_goes_and_the_link_stays() {
         assert!(
             root.path("var/lib/kubelet/theirs").exists() && !root.path("data/kubelet/config.yaml").exists()
         );
+    }
+}
+
+#[test]
+fn the_folder_that_etcd_used_goes_and_the_one_that_the_inventory_says_now_stays() {
+    for shell in shells() {
+        let root = Root::new();
+        root.write("var/lib/kept", &root.good(shell, "traces"));
+        let at = root.0.path().display();
+        root.write(
+            "etc/kubernetes/manifests/etcd.yaml",
+            &format!("    - etcd\n    - --data-dir={at}/data/etcd\n"),
+        );
+        root.write("data/etcd/member/wal/x", "");
+        root.write("var/lib/etcd/member/wal/theirs", "");
+        root.good(shell, "mkdir -p /run/ironstrap; leave");
+        assert!(!root.path("data/etcd").exists(), "{shell}");
+        assert!(root.path("var/lib/etcd/member/wal/theirs").exists(), "{shell}");
     }
 }
 

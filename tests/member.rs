@@ -101,7 +101,7 @@ fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
 /// it said, and the new one.
 fn again(old: &str, data: bool) -> (bool, String, String) {
     let fix = fix(0, "what kubeadm wrote is as it wrote it, from this inventory", &[]);
-    let from = fix.find("m=/etc/kubernetes/manifests/etcd.yaml n=").unwrap();
+    let from = fix.find("# Shell that finds where etcd keeps its data").unwrap();
     let to = fix.find("kubeadm init phase control-plane").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
         let root = tempfile::tempdir().unwrap();
@@ -109,6 +109,8 @@ fn again(old: &str, data: bool) -> (bool, String, String) {
         fs::create_dir_all(path("etc/kubernetes/manifests")).unwrap();
         fs::create_dir_all(path("run/ironstrap")).unwrap();
         fs::create_dir_all(path(if data { "var/lib/etcd/member" } else { "var/lib/etcd" })).unwrap();
+        fs::create_dir_all(path("data/etcd/member")).unwrap();
+        let old = old.replace("/data/etcd", &path("data/etcd").display().to_string());
         fs::write(path("etc/kubernetes/manifests/etcd.yaml"), old).unwrap();
         let new = format!(
             "    - --data-dir={}\\n    - --initial-cluster=m1=https://a:2380\\n    - --new-flag=1\\n",
@@ -142,6 +144,21 @@ fn an_etcd_that_joined_others_stays_so_and_one_without_data_is_not_begun_anew() 
     let (good, said, manifest) = again(joined, false);
     assert!(!good && said.contains("etcd has lost its data, /var/lib/etcd/member"), "{said}");
     assert_eq!(manifest, joined, "and nothing is changed");
+}
+
+#[test]
+fn an_etcd_with_its_data_elsewhere_is_not_begun_in_another_folder() {
+    for data in [true, false] {
+        let old = "    - --data-dir=/data/etcd\n";
+        let (good, said, manifest) = again(old, data);
+        assert!(
+            !good && said.contains("etcd keeps its data in /data/etcd, and the inventory says /var/lib/etcd"),
+            "{said}"
+        );
+        assert_eq!(manifest, old);
+    }
+    let (good, _, manifest) = again("    - --data-dir=/data/moved\n", true);
+    assert!(good && manifest.contains("--data-dir=/var/lib/etcd"), "the user moved it: {manifest}");
 }
 
 const CREDENTIAL: &str = "credential() {

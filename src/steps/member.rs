@@ -24,6 +24,7 @@ const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// How long kubeadm may take.
 const MINUTES: u32 = 15;
+const ETCD_IS: Sh = Sh::raw(include_str!("../../templates/etcd.sh"));
 /// What kubeadm wrote, and from which configuration.
 const RECEIPT: &str = "/var/lib/ironstrap/kubeadm-receipt";
 
@@ -311,9 +312,11 @@ const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifes
 rm -rf $n; mkdir -p -m 700 $n
 KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
 d=$(sed -n 's/^ *- --data-dir=//p' $n/etcd.yaml)
+ETCD=$d; etcd_is
+[ "$ETCD" = "$d" ] || [ ! -d "$ETCD/member" ] || { echo "etcd keeps its data in $ETCD, and the inventory says $d: say \"$ETCD\" in etcd.local.dataDir of [kubeadm], or move the data yourself while the kubelet and etcd are stopped"; exit 1; }
 [ -d "$d/member" ] || { echo "etcd has lost its data, $d/member: where other control planes are left, ironstrap remove this one, and apply; else restore a snapshot"; exit 1; }
 joined=
-[ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m)
+[ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m || :)
 case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
 joined=$joined awk '/^ *- --initial-cluster=/ && ENVIRON["joined"] != "" { print ENVIRON["joined"]; next } { print }' $n/etcd.yaml >$n/new
 cmp -s $n/new $m || put $m 600 <$n/new
@@ -331,7 +334,7 @@ fn again(cx: &Cx) -> Result<Sh> {
         true => {
             let started =
                 Sh::raw(AT_ONCE) + STARTED + READY + "at_once kube-controller-manager kube-scheduler\n";
-            (kubeadm::init(cx, false)?, Sh::raw(ETCD_AGAIN), started)
+            (kubeadm::init(cx, false)?, ETCD_IS + ETCD_AGAIN, started)
         }
         false => (kubeadm::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
     };

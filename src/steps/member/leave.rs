@@ -1,6 +1,7 @@
 //! The way out of the cluster, for this machine alone: what `kubeadm reset` does and what it leaves behind. The
 //! cluster learns nothing of it here: the removal of a node tells the cluster (`ops::remove`).
 
+use super::ETCD_IS;
 use crate::cluster::Network;
 use crate::shell::{PODS, REMAINS, Sh, sh};
 use crate::step::{Back, Cx, Undo};
@@ -14,12 +15,21 @@ pub(super) fn undo(cx: &Cx) -> Undo {
         Network::None => "none",
     };
     let etcd = sh!("ETCD={etcd}\n", etcd = cx.cluster.etcd_dir());
-    let head = sh!("{etcd}NETWORK={network}\n{PODS}{REMAINS}{LEAVE}", etcd, network, PODS, REMAINS, LEAVE);
+    let head = sh!(
+        "{etcd}NETWORK={network}\n{PODS}{REMAINS}{ETCD_IS}{LEAVE}",
+        etcd,
+        network,
+        PODS,
+        REMAINS,
+        ETCD_IS,
+        LEAVE
+    );
+    let is = etcd + ETCD_IS + "etcd_is\n";
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(
         Back::new("member", format!("{node} has left {cluster}"))
             .keep(head.clone() + "\ntraces")
-            .now(etcd + NOW)
+            .now(is + NOW)
             .script(head + "\nleave"),
     )
 }
