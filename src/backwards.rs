@@ -70,17 +70,18 @@ fn keys(cx: &Cx) -> Result<Vec<Key>> {
 
 fn back(step: &Step, want: &Want) -> Option<Want> {
     let key = want.undo.key(step.name)?;
-    Some(match &want.undo {
+    let back = match &want.undo {
         Undo::Nothing(_) => return None,
         Undo::File(path) => file(&key, path, matches!(want.ask, Ask::Hash(_))),
         Undo::Edit { path, back } => {
             let back = back.clone();
             let that = format!("{path} has nothing of ours in it");
-            let want = Want::edit(that, path, move |text| back(text), str::to_string);
+            let want = Want::edit("", that, path, move |text| back(text), str::to_string);
             want.nothing_to_undo(THE_WAY_BACK)
         }
         Undo::Back(back) => shell(&key, back, want),
-    })
+    };
+    Some(Want { id: want.id.clone(), ..back })
 }
 
 /// Asks for what is there and what was, a line each with `now` or `was` in front.
@@ -118,7 +119,7 @@ fn file(key: &str, path: &str, secret: bool) -> Want {
     };
     let was = shown(&format!("{entry}.file"), Sh::raw(" | sed 's/^/was /'"));
     let kept = sh!("[ -e {entry}.file ] || [ -e {entry}.absent ]", entry);
-    Want::that(format!("{path} is as before"))
+    Want::new("", format!("{path} is as before"))
         .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
         .judged(judge)
         .run(sh!("restore {key}", key))
@@ -135,7 +136,7 @@ fn shell(key: &str, back: &Back, want: &Want) -> Want {
     );
     let now = if back.now.is_empty() { Sh::raw(":") } else { back.now.clone() };
     let kept = sh!("[ -e {entry}.answer ]", entry);
-    let undone = Want::that(&back.that)
+    let undone = Want::new("", &back.that)
         .ask(asks(&kept, &now, &sh!("sed 's/^/was /' {entry}.answer", entry)))
         .judged(judge)
         .nothing_to_undo(THE_WAY_BACK);
@@ -155,7 +156,7 @@ fn orphans(known: &[Key]) -> Want {
         known = known.concat(),
         BEFORE
     );
-    Want::that("files that an earlier inventory called for are as before")
+    Want::new("ledger.files", "files that an earlier inventory called for are as before")
         .ask(each.clone() + "  read -r path <\"$f\"\n  echo \"$path\"\ndone")
         .is("")
         // Drop-ins may be among them.
@@ -165,7 +166,7 @@ fn orphans(known: &[Key]) -> Want {
 
 /// The last of all. The folders that were made for our files go with it, where nobody else put something into them.
 fn nothing_left() -> Want {
-    Want::that("nothing of ironstrap is left")
+    Want::new("ledger.empty", "nothing of ironstrap is left")
         .ask("for d in /var/lib/ironstrap /run/ironstrap; do [ ! -e $d ] || echo $d; done")
         .is("")
         .run("tidy\nrm -rf $KEPT $RUN")

@@ -1,23 +1,51 @@
 //! Wants and answers in, changes out. Pure: no network, no clock, no terminal.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
 use crate::pki::Credential;
 use crate::probe::Answer;
 use crate::shell::Sh;
-use crate::step::{Ask, Confirmation, Expect, Fix, Step, Undo, Verdict, Want, narrowed};
+use crate::step::{Ask, Confirmation, Expect, Fix, Id, Step, Undo, Verdict, Want, narrowed};
 
 /// What a dialect guard prints where an ask does not concern a machine.
 pub const NOT_HERE: &str = "not here";
+
+/// What a want is called in JSON: for programs, and for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WantName {
+    pub step: String,
+    /// `Id::name`.
+    pub id: String,
+    /// `Id::subject`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    pub that: String,
+}
+
+impl WantName {
+    pub fn of(step: &str, id: &Id, that: &str) -> Self {
+        WantName { step: step.into(), id: id.name.into(), subject: id.subject.clone(), that: that.into() }
+    }
+}
+
+/// `swap: no swap is active`
+impl fmt::Display for WantName {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.that)
+    }
+}
 
 /// One want that does not hold, with all it takes to say so and to mend it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub step: &'static str,
     pub why: &'static str,
+    pub id: Id,
     pub that: String,
     /// What the node keeps from before the first fix, and under which name.
     pub keeps: Option<(String, Keep)>,
@@ -62,6 +90,12 @@ pub enum State {
     ByHand,
     /// Nobody knows the present state: what was asked, and what came back.
     Unknown { asked: String, why: String },
+}
+
+impl Change {
+    pub fn name(&self) -> WantName {
+        WantName::of(self.step, &self.id, &self.that)
+    }
 }
 
 impl State {
@@ -125,6 +159,7 @@ pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unchecked {
     pub step: &'static str,
+    pub id: Id,
     pub that: String,
     pub why: String,
     /// The nodes that it is about.
@@ -133,9 +168,13 @@ pub struct Unchecked {
 
 pub fn unchecked(judged: &[Judged]) -> Vec<Unchecked> {
     let one = |(step, want, answer): &Judged| match verdict(want, answer) {
-        Some(Verdict::Unchecked(why)) => {
-            Some(Unchecked { step: step.name, that: want.that.clone(), why, about: want.about.clone() })
-        }
+        Some(Verdict::Unchecked(why)) => Some(Unchecked {
+            step: step.name,
+            id: want.id.clone(),
+            that: want.that.clone(),
+            why,
+            about: want.about.clone(),
+        }),
         _ => None,
     };
     judged.iter().filter_map(one).collect()
@@ -153,6 +192,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
     Change {
         step: step.name,
         why: step.why,
+        id: want.id.clone(),
         that: want.that.clone(),
         keeps: keeps(step, want),
         answer: answer.to_string(),

@@ -21,7 +21,7 @@ use crate::pki::Trust;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Confirmation};
+use crate::step::{Ask, Confirmation, Id};
 use crate::steps::Stage;
 
 mod apply;
@@ -45,6 +45,7 @@ mod standing;
 mod survey;
 mod told;
 mod trial;
+mod unmet;
 mod work;
 
 pub use apply::Stop;
@@ -72,7 +73,7 @@ pub struct Fleetwork<S> {
     /// How many machines may still be spoken to at the same time.
     places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
-    open: BTreeSet<String>,
+    open: unmet::Unmet,
     /// What machines said after something failed.
     heard: Vec<Heard>,
     /// Members of which the API last said that it has no Node.
@@ -92,7 +93,7 @@ pub struct Fleetwork<S> {
     confirmed: BTreeSet<&'static Confirmation>,
     proof: prove::Proof,
     /// Wants about workers that went wrong, and are not tried again in this run.
-    given_up: BTreeSet<String>,
+    given_up: BTreeSet<Id>,
 }
 
 /// One node, its shell, and the last that it said.
@@ -123,11 +124,11 @@ pub struct Member<S> {
     /// It is asked, and otherwise left alone: this run is about others.
     pub spared: bool,
     /// Wants that did not hold when last judged.
-    open: BTreeSet<String>,
+    open: unmet::Unmet,
     /// How many wants did not hold when last judged, without those that only wait for another node.
     pub pressing: usize,
     /// Wants that were found wrong and later right.
-    pub changed: BTreeSet<String>,
+    pub changed: BTreeSet<Id>,
     work: work::State,
 }
 

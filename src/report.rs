@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::error::count;
 use crate::error::{Error, indented};
+use crate::plan::WantName;
 use crate::secret as secrets;
 pub use ask::{Typed, ask, ask_for, over, secret};
 pub use exit::{err, json, out, raw, tell_panics};
@@ -30,9 +31,21 @@ pub enum Event {
     /// the machine itself took; `seconds`: since the first question went out, the connection included.
     Looked { node: String, changes: usize, answering: f64, seconds: f64 },
     /// A want that does not hold, as `plan` shows it.
-    Drift { node: String, step: String, that: String, state: String, have: String, want: String },
+    Drift {
+        node: String,
+        #[serde(flatten)]
+        of: WantName,
+        state: String,
+        have: String,
+        want: String,
+    },
     /// A want of which nobody could be asked whether it holds. `node`: the machine that was to ask.
-    Unchecked { node: String, step: String, that: String, why: String },
+    Unchecked {
+        node: String,
+        #[serde(flatten)]
+        of: WantName,
+        why: String,
+    },
     /// Something that is left as it is, and that people should know of. `node`: who said so.
     Note { node: String, step: String, note: String },
     /// Keys and certificates were made, into this folder.
@@ -40,17 +53,31 @@ pub enum Event {
     /// Fixes of a stage begin on a node.
     Stage { node: String, stage: String, changes: usize },
     /// One fix begins.
-    Fixing { node: String, step: String, that: String },
+    Fixing {
+        node: String,
+        #[serde(flatten)]
+        of: WantName,
+    },
     /// What a fix printed.
     Said { node: String, line: String },
     /// A want that did not hold was asked again, and holds.
-    Fixed { node: String, step: String, that: String },
+    Fixed {
+        node: String,
+        #[serde(flatten)]
+        of: WantName,
+    },
     /// Work of an earlier run goes on, and is waited for.
     Attached { node: String, unit: String },
     /// Nothing can be done on a node until something else is done.
     Waiting { node: String, for_what: String },
     /// A question, and what the machine said to it. Only told to those who want every detail.
-    Asked { node: String, step: String, that: String, asked: String, answered: String },
+    Asked {
+        node: String,
+        #[serde(flatten)]
+        of: WantName,
+        asked: String,
+        answered: String,
+    },
     /// A script that changes something is sent; what it prints is `Said`. Likewise.
     Script { node: String, script: String },
     /// Such a script ended. Likewise.
@@ -217,7 +244,7 @@ fn words(event: &Event) -> Option<String> {
         Event::Stage { node, stage, changes } => {
             Some(format!("{node}  {stage}: {}", count(*changes, "change")))
         }
-        Event::Fixed { node, step, that } => Some(format!("{node}  {step}: {that}")),
+        Event::Fixed { node, of } => Some(format!("{node}  {of}")),
         Event::Note { note, .. } => Some(format!("! {note}")),
         Event::Attached { node, unit } => {
             Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Error;
 use crate::machine::Machine;
-use crate::plan::{Change, State};
+use crate::plan::{Change, State, WantName};
 use crate::probe::Answer;
 use crate::steps::{STAGES, Via};
 
@@ -190,8 +190,8 @@ pub struct Versions {
 /// A want that does not hold, as `plan` has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Drift {
-    pub step: &'static str,
-    pub that: String,
+    #[serde(flatten)]
+    pub of: WantName,
     pub state: &'static str,
 }
 
@@ -254,7 +254,7 @@ fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDate
     let drift = |change: &Change| {
         let unheard = said.ready.why().filter(|_| is_by_api(change));
         let state = if unheard.is_some() { "unknown" } else { change.state.word() };
-        Drift { step: change.step, that: change.that.clone(), state }
+        Drift { of: change.name(), state }
     };
     let system = |key| about(Topic::System).then(|text| read::line(&text, key));
     let package = |name| about(Topic::Packages).then(|text| read::version(&text, name));

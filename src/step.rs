@@ -15,6 +15,7 @@ use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
 mod confirm;
+mod id;
 mod large;
 mod mode;
 mod object;
@@ -22,6 +23,7 @@ pub mod rollout;
 mod undo;
 
 pub use confirm::Confirmation;
+pub use id::Id;
 pub use mode::narrowed;
 pub use object::{Object, leaving, trim};
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
@@ -56,6 +58,7 @@ pub type FixFor = Arc<dyn Fn(&str) -> Sh + Send + Sync>;
 /// One thing that must be true of one node.
 #[derive(Clone)]
 pub struct Want {
+    pub id: Id,
     /// Said so that it reads true once it holds: "no swap is active".
     pub that: String,
     pub ask: Ask,
@@ -172,8 +175,10 @@ pub enum Fix {
 }
 
 impl Want {
-    pub fn that(that: impl Into<String>) -> Self {
+    /// `id`: as `Id::name`. `that`: as the field.
+    pub fn new(id: &'static str, that: impl Into<String>) -> Self {
         Want {
+            id: Id { name: id, subject: String::new() },
             that: that.into(),
             ask: Ask::Shell(Sh::EMPTY),
             expect: Expect::Is(String::new()),
@@ -189,6 +194,12 @@ impl Want {
             reads: vec![],
             at_most: false,
         }
+    }
+
+    /// Sets what the want is about, where several wants of one machine have the same name. See `Id::subject`.
+    pub fn of(mut self, subject: impl Into<String>) -> Self {
+        self.id.subject = subject.into();
+        self
     }
 
     pub fn asks(mut self, ask: Ask) -> Self {
@@ -294,12 +305,12 @@ impl Want {
     }
 
     /// A file we own: these bytes, this mode, root's.
-    pub fn file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
+    pub fn file(id: &'static str, that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
             touches: vec![path.into()],
             undo: Undo::File(path.into()),
-            ..Want::that(that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
+            ..Want::new(id, that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
     }
 
@@ -310,12 +321,12 @@ impl Want {
     }
 
     /// A file we own whose text is nobody's business.
-    pub fn secret_file(that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
+    pub fn secret_file(id: &'static str, that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
             touches: vec![path.into()],
             undo: Undo::File(path.into()),
-            ..Want::that(that)
+            ..Want::new(id, that)
                 .asks(Ask::Hash(path.into()))
                 .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
         }
@@ -324,6 +335,7 @@ impl Want {
     /// A file we share: this edit of whatever is there; of an empty text where there is no file. `back` takes
     /// out again what the edit put in, and leaves what others wrote.
     pub fn edit(
+        id: &'static str,
         that: impl Into<String>,
         path: &str,
         edit: impl Fn(&str) -> String + Send + Sync + 'static,
@@ -334,21 +346,23 @@ impl Want {
             fix: Fix::Write { path: path.into(), mode: None, text: None },
             touches: vec![path.into()],
             undo: Undo::Edit { path: path.into(), back: Arc::new(back) },
-            ..Want::that(that).asks(Ask::File(path.into()))
+            ..Want::new(id, that).asks(Ask::File(path.into()))
         }
     }
 
     /// A file that must not be there.
-    pub fn no_file(that: impl Into<String>, path: &str) -> Self {
-        let want = Want::that(that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
+    pub fn no_file(id: &'static str, that: impl Into<String>, path: &str) -> Self {
+        let want =
+            Want::new(id, that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
         want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
 
     /// An object of the cluster is as its manifest says; `fix` makes it so.
-    pub fn object(manifest: &Value, whose: Whose, fix: &Sh) -> Self {
+    pub fn object(id: &'static str, manifest: &Value, whose: Whose, fix: &Sh) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
-        Want::that(format!("{object} is as wanted"))
+        Want::new(id, format!("{object} is as wanted"))
+            .of(object.to_string())
             .asks(Ask::Objects(vec![object]))
             .judged(move |answer| object::judge(&manifest, answer, whose))
             .run(fix)
@@ -358,9 +372,9 @@ impl Want {
     /// The unit runs, starts at boot, and started after each of `reads` last changed.
     ///
     /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
-    pub fn unit_runs(unit: &str, reads: &[&str]) -> Self {
+    pub fn unit_runs(id: &'static str, unit: &str, reads: &[&str]) -> Self {
         let files = Sh::words(reads);
-        let want = Want::that(format!("{unit} runs its current config")).reads(reads);
+        let want = Want::new(id, format!("{unit} runs its current config")).reads(reads);
         let reads = want.reads.clone();
         want.asks(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")

@@ -240,7 +240,7 @@ fn me() -> Run {
 /// Changes that touch one file each.
 fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
     let change = |name: &&str| {
-        let want = Want::that(format!("{name} is there"))
+        let want = Want::new("test.want", format!("{name} is there"))
             .is("yes")
             .run(sh(format!("touch {}", root.path(name).display())))
             .undone_by(Undo::Back(Back::new(name, format!("{name} is gone")).keep("echo of old")));
@@ -341,7 +341,8 @@ fn a_file_keeps_a_narrower_mode_and_loses_a_wider_one() {
     for shell in shells() {
         let root = Root::new();
         let path = root.path("etc/cni/net.d/10-flannel.conflist").display().to_string();
-        let want = Want::file("it is ours", &path, 0o644, "{}\n").at_most().nothing_to_undo("a test");
+        let want =
+            Want::file("test.want", "it is ours", &path, 0o644, "{}\n").at_most().nothing_to_undo("a test");
         for (text, mode, left) in [
             ("{}\n", 0o600, None),
             ("{}\n", 0o400, None),

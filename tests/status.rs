@@ -16,7 +16,7 @@ use ironstrap::plan::{Change, State};
 use ironstrap::probe::Answer;
 use ironstrap::report;
 use ironstrap::status::{self, Seen, Status, Topic, Witness};
-use ironstrap::step::{Ask, Fix};
+use ironstrap::step::{Ask, Fix, Id};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -173,6 +173,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
     Change {
         step,
         why: "",
+        id: Id { name: "test.want", subject: that.into() },
         that: that.into(),
         keeps: None,
         answer: String::new(),

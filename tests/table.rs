@@ -53,6 +53,35 @@ fn no_two_wants_of_a_node_say_the_same() {
     each(|whose, _, wants| unique(whose, wants.iter().map(|(.., want)| want.that.as_str())));
 }
 
+/// Programs know wants by their names, so a name stays. One that goes from this list breaks somebody's program.
+#[test]
+fn the_names_of_wants_are_known() {
+    let mut names = BTreeSet::new();
+    each(|whose, _, wants| {
+        let ids: Vec<String> = wants.iter().map(|(.., want)| want.id.to_string()).collect();
+        unique(whose, ids.iter().map(String::as_str));
+        names.extend(wants.iter().map(|(.., want)| want.id.name));
+    });
+    each_back(|whose, _, wants| {
+        let ids: Vec<String> = wants.iter().map(|(_, want)| want.id.to_string()).collect();
+        unique(whose, ids.iter().map(String::as_str));
+        names.extend(wants.iter().map(|(_, want)| want.id.name));
+    });
+    for name in &names {
+        let part = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        };
+        let (area, what) = name.split_once('.').unwrap_or_default();
+        assert!(part(area) && part(what), "{name}");
+    }
+    let list: Vec<&str> = names.into_iter().collect();
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("golden");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("names", list.join("\n")));
+}
+
 #[test]
 fn each_file_is_written_by_one_want_only() {
     each(|whose, _, wants| {

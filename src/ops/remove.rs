@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Node};
 use crate::etcd::{self, ETCD, FORGET};
 use crate::shell::{KUBECTL, SERVING, Sh, kubectl, sh};
-use crate::step::{Ask, Cx, Object, Step, Verdict, Want};
+use crate::step::{Ask, Cx, Id, Object, Step, Verdict, Want};
 use crate::steps::{Needs, On, Stage, Via, serving};
 
 /// Who is to go, and at what price.
@@ -56,7 +56,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         None => {}
     }
     wants.push(
-        Want::that(format!("{node} is no Node of {}", cx.cluster.name))
+        Want::new("remove.node-object", format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
             .judged(registered)
             .run(
@@ -71,11 +71,14 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         .collect()
 }
 
+const QUORUM: &str = "remove.etcd-quorum";
+const WORKER_IN_ETCD: &str = "remove.worker-in-etcd";
+
 /// What stands in the way where a want that only people can bring about is not so.
-pub fn refusal(that: &str) -> &'static str {
-    match that {
-        that if that.starts_with("etcd keeps ") => "etcd would lose its majority, and the cluster with it",
-        that if that.starts_with("etcd has ") => "is a member of etcd, and the inventory says worker",
+pub fn refusal(id: &Id) -> &'static str {
+    match id.name {
+        QUORUM => "etcd would lose its majority, and the cluster with it",
+        WORKER_IN_ETCD => "is a member of etcd, and the inventory says worker",
         _ => "runs pods that nobody would make again",
     }
 }
@@ -83,7 +86,7 @@ pub fn refusal(that: &str) -> &'static str {
 /// Without a majority etcd takes no more writes, not even those that would help (etcd's documentation, "FAQ").
 fn majority(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
-    Want::that(format!("etcd keeps its majority without {name}"))
+    Want::new(QUORUM, format!("etcd keeps its majority without {name}"))
         .ask(etcd::well())
         .judged(move |answer| match etcd::needs(answer, &name, ip) {
             Ok(None) => Verdict::Holds,
@@ -97,7 +100,7 @@ fn majority(plane: &Node) -> Want {
 /// Told before its machine is taken down: a member that etcd goes on counting is one that it misses.
 fn forgotten(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
-    Want::that(format!("etcd has no member on {name}"))
+    Want::new("remove.etcd-member", format!("etcd has no member on {name}"))
         .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| match etcd::members(answer) {
             Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
@@ -110,7 +113,7 @@ fn forgotten(plane: &Node) -> Want {
 /// A control plane that the inventory calls a worker would leave etcd with a voice to count and nobody behind it.
 fn no_member(worker: &Node) -> Want {
     let (name, ip) = (worker.name.clone(), worker.ip);
-    Want::that(format!("etcd has no member on the worker {name}"))
+    Want::new(WORKER_IN_ETCD, format!("etcd has no member on the worker {name}"))
         .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| match etcd::members(answer) {
             Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
@@ -128,7 +131,7 @@ fn registered(answer: &str) -> Verdict {
 }
 
 fn cordoned(node: &str) -> Want {
-    Want::that(format!("{node} takes no new pods"))
+    Want::new("remove.cordon", format!("{node} takes no new pods"))
         .asks(Ask::Objects(vec![Object::node(node)]))
         .judged(|answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
@@ -161,7 +164,7 @@ fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send 
 
 fn unmanaged(removal: &Removal, gone: bool) -> Want {
     let (node, force) = (&removal.node, removal.force);
-    Want::that(format!("no pod of {node} is one that nobody would make again"))
+    Want::new("remove.bare-pods", format!("no pod of {node} is one that nobody would make again"))
         .ask(pods(
             node,
             ",status.phase!=Succeeded,status.phase!=Failed",
@@ -196,7 +199,7 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
             node,
             cluster = cluster.name
         );
-    Want::that(format!("no pods run on {node} that belong elsewhere"))
+    Want::new("remove.drain", format!("no pods run on {node} that belong elsewhere"))
         .ask(pods(node, "", ""))
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
@@ -284,7 +287,7 @@ mod tests {
             Cx { cluster: &cluster, node: speaker, trust: &trust, now, machine: &machine, fleet: &fleet };
         let removal = Removal { node: node.name.clone(), force: false, drain_seconds: 1 };
         let wants = wants(&removal, &cx);
-        let wants: Vec<_> = wants.iter().filter(|(_, want)| want.that.starts_with("etcd ")).collect();
+        let wants: Vec<_> = wants.iter().filter(|(_, want)| want.id.name.contains("etcd")).collect();
         assert!(!wants.is_empty());
         let answer = Answer::Said(members.into());
         let judged: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &answer)).collect();
@@ -311,15 +314,12 @@ mod tests {
             let changes = about_etcd(worker, has, &list(&all));
             assert_eq!(changes.len(), 1, "{changes:?}");
             assert_eq!(changes[0].state, State::ByHand);
-            assert_eq!(refusal(&changes[0].that), "is a member of etcd, and the inventory says worker");
+            assert_eq!(refusal(&changes[0].id), "is a member of etcd, and the inventory says worker");
             let changes = about_etcd(worker, has, "no etcd");
             assert!(matches!(changes[0].state, State::Unknown { .. }), "unknown is not absent: {changes:?}");
         }
         // Of a control plane etcd forgets its member.
         let changes = about_etcd(planes[0], &[], &list(&planes));
-        assert!(
-            changes.iter().any(|change| change.that.starts_with("etcd has no member on ")),
-            "{changes:?}"
-        );
+        assert!(changes.iter().any(|change| change.id.name == "remove.etcd-member"), "{changes:?}");
     }
 }

@@ -15,19 +15,19 @@ fn one(want: &Want, answer: &str) -> Option<Change> {
 
 #[test]
 fn the_last_line_break_does_not_count_and_every_other_does() {
-    let want = Want::that("x").is("a\nb");
+    let want = Want::new("test.want", "x").is("a\nb");
     assert_eq!((one(&want, "a\nb"), one(&want, "a\nb\n")), (None, None));
     assert!(one(&want, "a\nb\n\n").is_some() && one(&want, "a b").is_some() && one(&want, "").is_some());
 }
 
 #[test]
 fn what_does_not_concern_a_machine_holds() {
-    assert_eq!(one(&Want::that("x").is("yes"), "not here\n"), None);
+    assert_eq!(one(&Want::new("test.want", "x").is("yes"), "not here\n"), None);
 }
 
 #[test]
 fn what_is_unknown_is_no_change_that_can_be_made() {
-    let want = Want::that("x").ask("cat /x").is("yes").run("touch /x");
+    let want = Want::new("test.want", "x").ask("cat /x").is("yes").run("touch /x");
     let change = all(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
     let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into() };
     assert_eq!((change.state, change.have.as_str()), (state, ""));
@@ -35,7 +35,8 @@ fn what_is_unknown_is_no_change_that_can_be_made() {
 
 #[test]
 fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
-    let want = Want::edit("x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
+    let want =
+        Want::edit("test.want", "x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
     assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
     let change = one(&want, "mode 644 root:root\na\n").unwrap();
     assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
@@ -43,9 +44,9 @@ fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
 
 #[test]
 fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
-    let file = Want::file("x", "/x", 0o644, "new\n");
+    let file = Want::file("test.want", "x", "/x", 0o644, "new\n");
     let ours = file.clone().at_most();
-    let secret = Want::secret_file("x", "/x", 0o600, "new\n").at_most();
+    let secret = Want::secret_file("test.want", "x", "/x", 0o600, "new\n").at_most();
     let hash = crate::step::sha256(b"new\n");
     assert_eq!(one(&ours, "mode 600 root:root\nnew\n"), None);
     assert_eq!(one(&ours, "mode 644 root:root\nnew\n"), None);
@@ -65,10 +66,10 @@ fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
 
 #[test]
 fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
-    let unit = Want::unit_runs("toyd", &["/x"]);
+    let unit = Want::unit_runs("test.want", "toyd", &["/x"]);
     let running = Answer::Said("enabled active current".into());
     for (path, follows) in [("/x", true), ("/y", false)] {
-        let file = Want::file("the file is ours", path, 0o644, "new\n");
+        let file = Want::file("test.want", "the file is ours", path, 0o644, "new\n");
         let absent = Answer::Said("absent".into());
         let found = all(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
         assert_eq!(found.len() == 2, follows, "{path}");
@@ -80,7 +81,7 @@ fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
 #[test]
 fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
     static CONFIRMATION: Confirmation = Confirmation { option: "--x", question: "", kept: "", hint: "" };
-    let want = Want::that("x").run("replace").judged(|have| Verdict::Unconfirmed {
+    let want = Want::new("test.want", "x").run("replace").judged(|have| Verdict::Unconfirmed {
         have: have.into(),
         want: "ours".into(),
         confirmation: &CONFIRMATION,
@@ -93,7 +94,7 @@ fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
 
 #[test]
 fn what_is_noted_is_told_and_is_no_change() {
-    let want = Want::that("x").judged(|text| Verdict::Noted(format!("there is {text}")));
+    let want = Want::new("test.want", "x").judged(|text| Verdict::Noted(format!("there is {text}")));
     assert_eq!(one(&want, "a\n"), None);
     assert_eq!(notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]), [("toy", "there is a".to_string())]);
     assert_eq!(notes(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
@@ -101,17 +102,23 @@ fn what_is_noted_is_told_and_is_no_change() {
 
 #[test]
 fn what_nobody_could_ask_is_no_change_and_is_not_right() {
-    let want = Want::that("x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
+    let want = Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
     assert_eq!(one(&want, "no pod\n"), None);
-    let open = Unchecked { step: "toy", that: "x".into(), why: "no pod".into(), about: vec!["w1".into()] };
+    let open = Unchecked {
+        step: "toy",
+        id: want.id.clone(),
+        that: "x".into(),
+        why: "no pod".into(),
+        about: vec!["w1".into()],
+    };
     assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said("no pod\n".into()))]), [open]);
     assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
 }
 
 #[test]
 fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
-    let file = Want::file("the file is ours", "/x", 0o644, "new\n");
-    let reader = Want::that("it runs with its files").is("").reads(&["/x"]);
+    let file = Want::file("test.want", "the file is ours", "/x", 0o644, "new\n");
+    let reader = Want::new("test.want", "it runs with its files").is("").reads(&["/x"]);
     let (absent, fine) = (Answer::Said("absent".into()), Answer::Said(String::new()));
     let mut touched = BTreeSet::new();
     assert_eq!(changes(&[(&STEP, &reader, &fine)], &mut touched), []);
@@ -130,8 +137,10 @@ fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
 
 #[test]
 fn a_fix_may_be_made_of_the_answer() {
-    let want =
-        Want::that("it is on").is("yes").run_for(|answer| sh!("turn {answer}", answer)).nothing_to_undo("");
+    let want = Want::new("test.want", "it is on")
+        .is("yes")
+        .run_for(|answer| sh!("turn {answer}", answer))
+        .nothing_to_undo("");
     let fix = |answer: &str| one(&want, answer).map(|change| change.fix);
     assert_eq!(fix("half on"), Some(Fix::Run("turn 'half on'".into())));
     assert_eq!(fix("yes"), None);

@@ -15,7 +15,7 @@ use super::{Fleetwork, Reading};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
 use crate::machine::Machine;
-use crate::plan::{Change, State};
+use crate::plan::Change;
 use crate::report::Event;
 use crate::shell::Shell;
 use crate::steps::{Needs, Via};
@@ -346,55 +346,5 @@ impl<S: Shell> Fleetwork<S> {
             let work = &mut self.members[k].work;
             (work.stale, work.disturbed) = (true, work.busy);
         }
-    }
-
-    /// Keeps book of what did not hold and now does.
-    fn note(&mut self, i: usize, stages: &[Vec<Change>], speaks: bool) {
-        let (mut own, mut whole, mut unsure) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
-        for (stage, change) in
-            self.stages.iter().zip(stages).flat_map(|(s, all)| all.iter().map(move |c| (s, c)))
-        {
-            let key = format!("{}\n{}", change.step, change.that);
-            match (&change.state, stage.via) {
-                (State::Unknown { .. }, _) => unsure.insert(key),
-                (_, Via::Api) => whole.insert(key),
-                (_, Via::Node) => own.insert(key),
-            };
-        }
-        self.press(i, stages);
-        if unsure.is_empty() {
-            self.members[i].work.unsure = None;
-        }
-        // What cannot be told now was neither mended nor broken.
-        let settle = |open: &mut BTreeSet<String>, mut now: BTreeSet<String>| -> Vec<String> {
-            now.extend(open.intersection(&unsure).cloned());
-            let mended = open.difference(&now).cloned().collect();
-            *open = now;
-            mended
-        };
-        let mut mended = settle(&mut self.members[i].open, own);
-        if speaks {
-            mended.extend(settle(&mut self.open, whole));
-        }
-        for key in mended {
-            let (step, that) = key.split_once('\n').unwrap_or_default();
-            self.members[i].work.tried.remove(that);
-            self.members[i].changed.insert(key.clone());
-            let node = self.members[i].node.name.clone();
-            self.events.tell(Event::Fixed { node, step: step.into(), that: that.into() });
-        }
-    }
-
-    /// The last word: what is still open on nodes that nobody works on any more.
-    fn note_open(&mut self) -> Result<()> {
-        let fleet = self.fleet();
-        let speaks = self.api(&fleet);
-        for i in 0..self.members.len() {
-            if self.members[i].machine.is_some() && !self.members[i].work.stale {
-                let stages = self.judge_in(i, &fleet)?;
-                self.note(i, &stages, speaks == Some(i));
-            }
-        }
-        Ok(())
     }
 }

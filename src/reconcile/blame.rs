@@ -94,7 +94,7 @@ impl<S: Shell> Fleetwork<S> {
 
     /// What went wrong with a quarantined worker waits for somebody to repair that.
     pub(super) fn waits_for_repair(&self, change: &mut Change) {
-        if self.given_up.contains(&change.that) {
+        if self.given_up.contains(&change.id) {
             change.state = State::Waits(format!("{} to be mended", change.about.join(", ")));
         }
     }

@@ -12,15 +12,11 @@ use crate::machine::Machine;
 use crate::plan::Change;
 use crate::report::alike::names;
 use crate::shell::Shell;
+use crate::step::Id;
 
-/// The changes that interrupt a member, by step and want.
-pub(super) fn interruptions(changes: &[Change]) -> BTreeSet<String> {
-    let disrupting = changes.iter().filter(|change| change.disrupts);
-    disrupting.map(key).collect()
-}
-
-fn key(change: &Change) -> String {
-    format!("{}\n{}", change.step, change.that)
+/// The changes that interrupt a member.
+pub(super) fn interruptions(changes: &[Change]) -> BTreeSet<Id> {
+    changes.iter().filter(|change| change.disrupts).map(|change| change.id.clone()).collect()
 }
 
 impl<S: Shell> Fleetwork<S> {
@@ -57,7 +53,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// Whether a change that broke somebody may break others.
-    fn is_harmful(&self, change: &str) -> bool {
+    fn is_harmful(&self, change: &Id) -> bool {
         let is_plane = |member: &&Member<S>| member.node.is_control_plane();
         let broke: Vec<_> = self.members.iter().filter(|member| member.work.broke.contains(change)).collect();
         // A member that broke after it proves nothing.
@@ -70,7 +66,7 @@ impl<S: Shell> Fleetwork<S> {
     /// Notes which changes that interrupted a member went well: the member was asked since, and `stages`, what it still
     /// needs or what is unknown there, does not have them.
     pub(super) fn went_well(&mut self, i: usize, stages: &[Vec<Change>]) {
-        let open: BTreeSet<String> = stages.iter().flatten().map(key).collect();
+        let open = stages.iter().flatten().map(|change| change.id.clone()).collect();
         let work = &mut self.members[i].work;
         work.well.extend(work.disrupts.difference(&open).cloned());
     }

@@ -64,6 +64,7 @@ mod tests {
         Change {
             step: "toy",
             why: "",
+            id: Default::default(),
             that: that.into(),
             keeps: None,
             answer: String::new(),

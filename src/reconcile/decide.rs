@@ -36,12 +36,12 @@ impl<S: Shell> Fleetwork<S> {
             return leave(by_hand(&name, change), change);
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
-        if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.that)) {
+        if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.id)) {
             let since = *member.work.unsettled.get_or_insert_with(Instant::now);
             if !again.settles || since.elapsed() >= PATIENCE {
                 return leave(self::stuck(&name, again), again);
             }
-            member.work.tried.remove(&again.that);
+            member.work.tried.remove(&again.id);
             return Next::Again;
         }
         if ready.iter().any(|change| change.fix != Fix::Above) {
@@ -70,7 +70,7 @@ pub(super) fn by_hand(node: &str, change: &Change) -> Error {
 }
 
 fn leave(error: Error, change: &Change) -> Next {
-    let want = Some(change.that.clone());
+    let want = Some(change.id.clone());
     Next::Leave(Wrong { about: change.about.clone(), want, ..Wrong::from(error) })
 }
 

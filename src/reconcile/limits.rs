@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn every_script_of_fixes_has_a_limit_as_a_whole() {
         let (run, minute) = (Run::new("1f", "me@here"), Duration::from_secs(60));
-        let fix = |that: &str| Want::that(that).is("yes").run("true").nothing_to_undo("a test");
+        let fix = |that: &str| Want::new("test.want", that).is("yes").run("true").nothing_to_undo("a test");
         let unit = fix("a unit has run").run_as_unit("kubeadm", 15, "true");
         let long = Duration::MAX;
         let of = |wants: &[Want], left| Limits::default().fixes(&run, &changes(wants), left);

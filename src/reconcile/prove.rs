@@ -12,6 +12,7 @@ use crate::plan::{self, Change, State, Unchecked};
 use crate::probe::Answer;
 use crate::report::count;
 use crate::shell::Shell;
+use crate::step::Id;
 use crate::steps::packets;
 
 /// What the run has made sure of.
@@ -20,7 +21,7 @@ pub(super) struct Proof {
     /// How many scripts of fixes had ended when it was done. More since then: it counts no longer.
     after: Option<usize>,
     /// Wants of nodes whose pods answered.
-    of: BTreeSet<String>,
+    of: BTreeSet<Id>,
 }
 
 impl<S: Shell> Fleetwork<S> {
@@ -45,7 +46,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// Takes in that fixes ended: those that prove, or others, after which nothing is proved any more.
-    pub(super) fn proved(&mut self, done: Option<&[String]>) {
+    pub(super) fn proved(&mut self, done: Option<&[Id]>) {
         self.proof = match done {
             Some(done) => Proof { after: Some(self.fixes), of: done.iter().cloned().collect() },
             None => Proof::default(),
@@ -57,7 +58,7 @@ impl<S: Shell> Fleetwork<S> {
         let (fleet, mut all) = (self.fleet(), Vec::new());
         for (i, member) in self.members.iter().enumerate().filter(|(_, member)| !member.spared) {
             let found = self.read_in(i, &fleet, plan::unchecked)?.into_iter().flatten();
-            let open = found.filter(|one| !self.proof.of.contains(&one.that));
+            let open = found.filter(|one| !self.proof.of.contains(&one.id));
             all.extend(open.map(|one| (member.node.name.clone(), one)));
         }
         Ok(all)

@@ -128,7 +128,7 @@ impl<S: Shell> Fleetwork<S> {
                 left: None,
                 unfit: vec![],
                 spared: false,
-                open: BTreeSet::new(),
+                open: Default::default(),
                 pressing: 0,
                 changed: BTreeSet::new(),
                 work: work::State::default(),

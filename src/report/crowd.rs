@@ -106,6 +106,7 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::WantName;
 
     fn looked(i: usize) -> Event {
         Event::Looked { node: format!("w{i}"), changes: 0, answering: 0.0, seconds: 0.0 }
@@ -121,7 +122,9 @@ mod tests {
     }
 
     fn fixed(node: usize) -> Event {
-        Event::Fixed { node: format!("w{node}"), step: "member".into(), that: format!("w{node} is a member") }
+        let of =
+            WantName { step: "member".into(), that: format!("w{node} is a member"), ..WantName::default() };
+        Event::Fixed { node: format!("w{node}"), of }
     }
 
     #[test]

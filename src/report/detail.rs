@@ -17,8 +17,8 @@ pub fn lines(event: &Event) -> Vec<String> {
 
 fn parts(event: &Event) -> Vec<String> {
     match event {
-        Event::Asked { node, step, that, asked, answered } => {
-            let mut lines = vec![format!("{node}  {step}: is it so that {that}?")];
+        Event::Asked { node, of, asked, answered } => {
+            let mut lines = vec![format!("{node}  {}: is it so that {}?", of.step, of.that)];
             lines.extend(body("asked", asked));
             lines.extend(body("answered", answered));
             lines
@@ -34,13 +34,13 @@ fn parts(event: &Event) -> Vec<String> {
             lines.extend(stderr.lines().map(|line| format!("      {QUOTE}{line}").trim_end().to_string()));
             lines
         }
-        Event::Drift { node, step, that, state, have, want } => {
-            let mut lines = vec![format!("{node}  {step}: not so ({state}): {that}")];
+        Event::Drift { node, of, state, have, want } => {
+            let mut lines = vec![format!("{node}  {}: not so ({state}): {}", of.step, of.that)];
             lines.extend(diff(have, want).iter().map(|line| format!("      {line}")));
             lines
         }
-        Event::Unchecked { node, step, that, why } => {
-            vec![format!("{node}  {step}: not checked: {that}"), format!("      {QUOTE}{why}")]
+        Event::Unchecked { node, of, why } => {
+            vec![format!("{node}  {}: not checked: {}", of.step, of.that), format!("      {QUOTE}{why}")]
         }
         Event::Error { node, what, cause, hint, .. } => {
             let node = node.as_ref().map_or(String::new(), |node| format!("{node}  "));
@@ -59,8 +59,8 @@ fn short(event: &Event) -> String {
         Event::Looked { node, changes, seconds, .. } => {
             format!("{node}  answered after {seconds:.1} s; {} not so", count(*changes, "thing"))
         }
-        Event::Fixing { node, step, that } => format!("{node}  {step}: to be made so: {that}"),
-        Event::Fixed { node, step, that } => format!("{node}  {step}: now it is so: {that}"),
+        Event::Fixing { node, of } => format!("{node}  {}: to be made so: {}", of.step, of.that),
+        Event::Fixed { node, of } => format!("{node}  {}: now it is so: {}", of.step, of.that),
         Event::Said { node, line } => format!("{node}      {line}"),
         Event::Done { changes, nodes, seconds } => {
             let states = nodes.iter().map(|(name, tally)| format!("{name} {:?}", tally.state).to_lowercase());

@@ -254,8 +254,10 @@ fn drifted(drift: &[Drift]) -> impl Iterator<Item = &Drift> {
 /// `3: swap, runtime; ? member`: how many wants do not hold, of which steps, and where nobody knows.
 fn in_words(drift: &[Drift]) -> String {
     let steps = |unknown: bool| {
-        let mut steps: Vec<&str> =
-            drifted(drift).filter(|d| (d.state == "unknown") == unknown).map(|d| d.step).collect();
+        let mut steps: Vec<&str> = drifted(drift)
+            .filter(|d| (d.state == "unknown") == unknown)
+            .map(|d| d.of.step.as_str())
+            .collect();
         let wants = steps.len();
         steps.dedup();
         let more = steps.split_off(steps.len().min(STEPS)).len();

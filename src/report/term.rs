@@ -38,9 +38,7 @@ impl Display {
                 bar.set_prefix(fit(&format!("{node}  {stage}")));
                 bar.set_message(count(*changes, "change"));
             }
-            Event::Fixing { node, step, that } => {
-                self.node(node).set_message(fit(&format!("{step}: {that}")))
-            }
+            Event::Fixing { node, of } => self.node(node).set_message(fit(&of.to_string())),
             Event::Said { node, line } => {
                 let bar = self.node(node);
                 let doing = bar.message();

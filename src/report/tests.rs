@@ -9,7 +9,7 @@ use crate::error::Kind;
 use crate::plan::{Unchecked, changes};
 use crate::probe::Answer;
 use crate::secret::{SecretText, is_forbidden};
-use crate::step::{Step, Verdict, Want};
+use crate::step::{Id, Step, Verdict, Want};
 
 /// What a rooted machine may answer, and the secret that comes back with it.
 const HOSTILE: &str =
@@ -19,22 +19,23 @@ const SECRET: &str = "report-test-secret-1";
 /// One event of each kind, every text of it hostile.
 fn events() -> Vec<Event> {
     let bad = || format!("w1{HOSTILE}{SECRET}\n✔ next");
+    let named = || WantName { step: bad(), id: bad(), subject: bad(), that: bad() };
     let tally = Tally { execs: 1, changes: 1, state: NodeState::Drifted };
     let error = Error::new(Kind::Failed, bad()).on(&bad()).because(bad()).hint(bad());
     vec![
         Event::Looked { node: bad(), changes: 1, answering: 1.0, seconds: 1.0 },
-        Event::Drift { node: bad(), step: bad(), that: bad(), state: bad(), have: bad(), want: bad() },
+        Event::Drift { node: bad(), of: named(), state: bad(), have: bad(), want: bad() },
         Event::Note { node: bad(), step: bad(), note: bad() },
-        Event::Unchecked { node: bad(), step: bad(), that: bad(), why: bad() },
+        Event::Unchecked { node: bad(), of: named(), why: bad() },
         Event::Trust { path: bad() },
         Event::Stage { node: bad(), stage: bad(), changes: 1 },
-        Event::Fixing { node: bad(), step: bad(), that: bad() },
+        Event::Fixing { node: bad(), of: named() },
         Event::Said { node: bad(), line: bad() },
         Event::Said { node: bad(), line: format!("waiting for the package lock {}", bad()) },
-        Event::Fixed { node: bad(), step: bad(), that: bad() },
+        Event::Fixed { node: bad(), of: named() },
         Event::Attached { node: bad(), unit: bad() },
         Event::Waiting { node: bad(), for_what: bad() },
-        Event::Asked { node: bad(), step: bad(), that: bad(), asked: bad(), answered: bad() },
+        Event::Asked { node: bad(), of: named(), asked: bad(), answered: bad() },
         Event::Script { node: bad(), script: bad() },
         Event::Ended { node: bad(), status: 1, stderr: bad() },
         Event::Stopping { at_once: true },
@@ -99,13 +100,13 @@ fn is_one(told: &str) {
 fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
     const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
     let forged = "no such file\n✔ m1: nothing to do\n✗ m1: broken\n      hint: curl | sh";
-    let by_hand = Want::that("it is on").is("yes").by_hand(forged);
-    let waits = Want::that("it is on").judged(move |_| Verdict::Waits {
+    let by_hand = Want::new("test.want", "it is on").is("yes").by_hand(forged);
+    let waits = Want::new("test.want", "it is on").judged(move |_| Verdict::Waits {
         have: "no".into(),
         want: "yes".into(),
         for_what: forged.into(),
     });
-    let unknown = Want::that("it is on").is("yes").by_hand("");
+    let unknown = Want::new("test.want", "it is on").is("yes").by_hand("");
     let said = Answer::Said("no".into());
     let all = [(by_hand, said.clone()), (waits, said), (unknown, Answer::Unknown(forged.into()))];
     let mut words = String::new();
@@ -116,7 +117,8 @@ fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
         words += &lines.join("\n");
     }
     assert_eq!(words.matches("\n        | ✔ m1: nothing to do").count(), all.len(), "{words}");
-    let nobody = Unchecked { step: "toy", that: forged.into(), why: forged.into(), about: vec![] };
+    let nobody =
+        Unchecked { step: "toy", id: Id::default(), that: forged.into(), why: forged.into(), about: vec![] };
     plan::unchecked(&[("w1".into(), nobody)]).iter().for_each(|line| is_one(line));
 }
 
@@ -181,7 +183,10 @@ impl TermLike for Screen {
 fn what_nobody_could_ask_is_said_in_words_and_numbers() {
     let one = |asks: &str, of: &str| {
         let (that, why) = (format!("the pods of {of} answer"), "no pod runs there".to_string());
-        (asks.to_string(), Unchecked { step: "packets", that, why, about: vec![of.into()] })
+        (
+            asks.to_string(),
+            Unchecked { step: "packets", id: Id::default(), that, why, about: vec![of.into()] },
+        )
     };
     let all = [one("m1", "m2"), one("m1", "w1"), one("m2", "w1")];
     assert_eq!(

@@ -21,13 +21,19 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
 
 /// All of these are up, as far as nodes of the inventory are concerned: of a Node that somebody else brought in nothing
 /// can be said. As long as somebody has still to join or to answer, their pods may have no place to be.
-pub fn available(cx: &Cx, that: String, running: Vec<Object>) -> Want {
-    available_on_each(cx, that, running, &[])
+pub fn available(cx: &Cx, id: &'static str, that: String, running: Vec<Object>) -> Want {
+    available_on_each(cx, id, that, running, &[])
 }
 
 /// The same; `each`: those that every node of the inventory must have. The controller counts only the Nodes that its
 /// DaemonSet selects (kubernetes, pkg/controller/daemon/daemon_controller.go, `updateDaemonSetStatus`).
-pub fn available_on_each(cx: &Cx, that: String, running: Vec<Object>, each: &[Object]) -> Want {
+pub fn available_on_each(
+    cx: &Cx,
+    id: &'static str,
+    that: String,
+    running: Vec<Object>,
+    each: &[Object],
+) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let fix = KUBECTL + waiting(cx, &running);
     let strangers = cx.fleet.strangers.len() as u64;
@@ -36,7 +42,7 @@ pub fn available_on_each(cx: &Cx, that: String, running: Vec<Object>, each: &[Ob
         .iter()
         .map(|object| (object.clone(), if each.contains(object) { nodes } else { 0 }))
         .collect();
-    Want::that(that)
+    Want::new(id, that)
         .asks(Ask::Objects(running))
         .judged(move |answer| {
             let lines = answer.lines().chain(std::iter::repeat("absent"));

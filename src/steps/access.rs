@@ -28,7 +28,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let rbac = template::render("rbac.yaml", json!({}))?;
     let mut wants: Vec<Want> = Vec::new();
     for object in template::documents("rbac.yaml", &rbac)? {
-        wants.push(Want::object(&object, Whose::Ours, &installed::install(&object)?));
+        wants.push(Want::object("bootstrap.object", &object, Whose::Ours, &installed::install(&object)?));
     }
     wants.push(no_token());
     wants.push(made::none_left(cx.cluster));
@@ -46,7 +46,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn no_token() -> Want {
     let secret = Object::new("v1", "Secret", "kube-system", TOKEN);
     let have = secret.to_string();
-    Want::that("no join token is left")
+    Want::new("bootstrap.no-token", "no join token is left")
         .asks(Ask::Objects(vec![secret]))
         .judged(move |answer| match answer {
             "absent" => Verdict::Holds,
@@ -61,7 +61,8 @@ fn no_token() -> Want {
 fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let stale = cx.fleet.joining.contains(name) && !cx.fleet.half_joined.contains(name);
     let node = name.to_string();
-    Want::that(format!("no earlier machine stands in for {name}"))
+    Want::new("bootstrap.earlier-machine", format!("no earlier machine stands in for {name}"))
+        .of(name)
         .about([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged(move |answer| match answer == "absent" || !stale {
@@ -79,7 +80,8 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
 fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.half_joined.contains(&node.name);
     let (name, ip) = (node.name.clone(), node.ip);
-    Want::that(format!("no earlier machine stands in for {name} in etcd"))
+    Want::new("bootstrap.earlier-member", format!("no earlier machine stands in for {name} in etcd"))
+        .of(&name)
         .about([name.clone()])
         .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| {
@@ -112,7 +114,7 @@ fn only_members(cx: &Cx) -> Want {
         .map(|node| (node.name.clone(), node.ip, cx.fleet.before_ready(&node.name)))
         .collect();
     let unmanaged = cx.fleet.strangers.clone();
-    Want::that("each member of etcd is a control plane, and has a vote")
+    Want::new("bootstrap.etcd-members", "each member of etcd is a control plane, and has a vote")
         .ask(ETCD + etcd::MEMBERS)
         .judged(move |answer| match etcd::members(answer) {
             Some(all) => judge_members(&all, &planes, &unmanaged),

@@ -34,11 +34,22 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         });
         for object in &objects {
             let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
-            wants.push(after(&held, Want { that, ..Want::object(object, Whose::Users, &apply(object)?) }));
+            wants.push(after(
+                &held,
+                Want { that, ..Want::object("addons.object", object, Whose::Users, &apply(object)?) },
+            ));
         }
         let running = rollout::running(&objects);
         if addon.wait && !running.is_empty() {
-            wants.push(rollout::available(cx, format!("addon {} is available", addon.name), running));
+            wants.push(
+                rollout::available(
+                    cx,
+                    "addons.available",
+                    format!("addon {} is available", addon.name),
+                    running,
+                )
+                .of(&addon.name),
+            );
             held = joins.clone();
         }
     }

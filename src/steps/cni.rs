@@ -21,25 +21,25 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // Before flannel ran here, a node with its files would pass for one whose network is ready.
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
-        Want::file("the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
+        Want::file("cni.config", "the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
             .at_most()
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
-        Want::that("flannel's plugin works")
+        Want::new("cni.flannel-plugin", "flannel's plugin works")
             .ask(PLUGIN + "if plugin; then echo yes; else echo no; fi")
             .is("yes")
             .run(DAEMONS + PLUGIN + AGAIN.replaced("NODE", &cx.node.name))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
-        Want::that("the bridge of the pods has its node's range")
+        Want::new("cni.bridge", "the bridge of the pods has its node's range")
             .ask(BRIDGE)
             .is("")
             .run(PODS + RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
-        Want::that("this node has addresses left for new pods")
+        Want::new("cni.addresses", "this node has addresses left for new pods")
             .ask(ADDRESSES + "addresses_taken")
             .judged(taken)
             .run(ADDRESSES + "addresses_free")
@@ -73,7 +73,7 @@ fn conflist(cluster: &Cluster) -> Result<String> {
 
 /// What flannel hands over to. Another network may bring its own programs of these names.
 fn packaged(cluster: &Cluster) -> Want {
-    programs::want("kubernetes-cni", "kubelet", runtime::update(cluster))
+    programs::want("cni.programs", "kubernetes-cni", "kubelet", runtime::update(cluster))
 }
 
 /// Whether flannel's plugin answers as the CNI specification has it. No package has it, so that its content is not known.

@@ -12,13 +12,13 @@ pub const STEP: Step =
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let again = with(cx.cluster, cx.node) + AGAIN;
     Ok(vec![
-        Want::that("only root can change what the node runs by, and read its keys")
+        Want::new("permissions.modes", "only root can change what the node runs by, and read its keys")
             .asks(ask(cx.cluster, cx.node))
             .judged(|answer| judge(answer, |file| !is_apts(file)))
             .run(again.clone() + "modes_again\n")
             .only(cx.machine.is_member())
             .nothing_to_undo(WITH_THE_MEMBER),
-        Want::that("the kubelet and containerd can write to their folders")
+        Want::new("permissions.writable", "the kubelet and containerd can write to their folders")
             .asks(ask(cx.cluster, cx.node))
             .judged(writable)
             .run(again + "writable_again\n")
@@ -29,11 +29,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// What apt reads, before it installs anything.
 pub(super) fn apts(cx: &Cx) -> Want {
-    Want::that("apt can read where packages come from, and only root can change it")
-        .asks(ask(cx.cluster, cx.node))
-        .judged(|answer| judge(answer, is_apts))
-        .run(with(cx.cluster, cx.node) + AGAIN + "modes_again apt\n")
-        .nothing_to_undo("no package needs it to be otherwise")
+    Want::new(
+        "permissions.package-sources",
+        "apt can read where packages come from, and only root can change it",
+    )
+    .asks(ask(cx.cluster, cx.node))
+    .judged(|answer| judge(answer, is_apts))
+    .run(with(cx.cluster, cx.node) + AGAIN + "modes_again apt\n")
+    .nothing_to_undo("no package needs it to be otherwise")
 }
 
 fn with(cluster: &Cluster, node: &Node) -> Sh {

@@ -17,7 +17,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let is_member = cx.machine.is_member();
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
-        Want::that("flannel's interface and routes are as flannel makes them")
+        Want::new("flannel.interface", "flannel's interface and routes are as flannel makes them")
             .ask(sh!(
                 "{PODS}{DAEMONS}{PACKETS}{FLANNEL}flannel_drift {ip} {pods} {service}",
                 PODS,
@@ -51,7 +51,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// Multus, come first on purpose and name it. On a new node flannel writes its own only later, so it counts at once.
 fn first(cx: &Cx) -> Want {
     let ignored = cx.cluster.ignores("Leftovers");
-    Want::that("containerd uses flannel's network")
+    Want::new("flannel.first", "containerd uses flannel's network")
         .ask(FIRST)
         .judged(move |answer| match answer.split_once(' ') {
             None => Verdict::Holds,

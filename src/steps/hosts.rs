@@ -25,6 +25,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let name = (endpoint.kept && endpoint.host.parse::<IpAddr>().is_err()).then(|| endpoint.host.clone());
     let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
     let now = Want::edit(
+        "hosts.file",
         "the cluster's names are in /etc/hosts",
         "/etc/hosts",
         move |hosts| edit(&comment_out(hosts, name.as_deref(), &planes, &there), &lines, &there),
@@ -39,7 +40,7 @@ fn leads(cx: &Cx) -> Want {
     let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
     let ask = sh!("timeout 5 getent ahosts {host} || :\n", host = &endpoint.host);
     let script = sh!("found=$({ask})\n{LEADS_NOT}", ask = ask.clone(), LEADS_NOT);
-    Want::that("the endpoint's name leads to the control planes")
+    Want::new("hosts.endpoint", "the endpoint's name leads to the control planes")
         .ask(ask)
         .judged(move |answer| led_to(answer, &planes))
         .run(script)
@@ -83,7 +84,7 @@ exit 1
 /// cloud-init may replace the whole file at each boot, and then a kubelet would not find the API by its name.
 fn at_boot(lines: &[String], mark: &str) -> Want {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    Want::that("cloud-init keeps the cluster's names in /etc/hosts")
+    Want::new("hosts.cloud-init", "cloud-init keeps the cluster's names in /etc/hosts")
         .ask(sh!("{CLOUD}cloud_hosts_say {mark}\n", CLOUD, mark))
         .judged(move |answer| match answer.trim_end() == text.trim_end() {
             true => Verdict::Holds,

@@ -39,14 +39,14 @@ pub(super) fn mends(object: &Object) -> bool {
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (mut wants, values): (Vec<Want>, Value) = (Vec::new(), values(cx)?);
     for object in documents(&values, "bootstrap.yaml")? {
-        wants.push(Want::object(&object, Whose::Ours, &install(&object)?));
+        wants.push(Want::object("kubeadm-objects.object", &object, Whose::Ours, &install(&object)?));
     }
     wants.extend(control_plane::wants(cx, &values)?);
     wants.push(cluster_info(cx)?);
     if cx.cluster.has_addon("proxy") {
         for object in documents(&values, "kube-proxy.yaml")? {
             let fix = install(&object)? + then(&object, "daemonset/kube-proxy");
-            wants.push(Want::object(&object, Whose::Ours, &fix));
+            wants.push(Want::object("kubeadm-objects.object", &object, Whose::Ours, &fix));
         }
     }
     if cx.cluster.has_addon("dns") {
@@ -116,7 +116,7 @@ fn cluster_info(cx: &Cx) -> Result<Want> {
         object["data"] = json!({"kubeconfig": cx.trust.cluster_info(&server)});
         install(&object)?
     };
-    Ok(Want::that("ConfigMap kube-public/cluster-info leads to this cluster")
+    Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info leads to this cluster")
         .asks(Ask::Objects(vec![Object::of(&object)]))
         .judged(move |answer| judge_cluster_info(answer, &server, &ca))
         .run(fix)

@@ -58,8 +58,15 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let at_least: Vec<_> = AT_LEAST.iter().collect();
     let mut wants = vec![
         nothing_bars_modules(),
-        Want::file("modules are loaded at boot", "/etc/modules-load.d/ironstrap.conf", 0o644, MODULES),
         Want::file(
+            "kernel.modules-at-boot",
+            "modules are loaded at boot",
+            "/etc/modules-load.d/ironstrap.conf",
+            0o644,
+            MODULES,
+        ),
+        Want::file(
+            "kernel.sysctls-at-boot",
             "sysctls are set at boot",
             &format!("/etc/sysctl.d/{SYSCTL_FILE}"),
             0o644,
@@ -67,6 +74,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ),
         nothing_overrides(&sysctls),
         Want::file(
+            "kernel.inotify-at-boot",
             "limits of inotify are set at boot",
             &format!("/etc/sysctl.d/{AT_LEAST_FILE}"),
             0o644,
@@ -98,7 +106,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// Asks for the effect, not the module: it may be built into the kernel.
 fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
     let (test, module) = (Sh::raw(test), Sh::raw(module));
-    Want::that(that)
+    Want::new("kernel.module", that)
+        .of(&*module)
         .ask(sh!("if {test}; then echo yes; else echo no; fi", test))
         .is("yes")
         .run(sh!("modprobe {module}", module))
@@ -111,7 +120,8 @@ fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
 
 fn live(key: &'static str, value: &'static str) -> Want {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
-    Want::that(format!("{key} is {value}"))
+    Want::new("kernel.sysctl", format!("{key} is {value}"))
+        .of(key)
         .ask(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
         .run(sh!("sysctl -qw {key}={value}", key, value))
         .undone_by(Undo::Back(
@@ -128,7 +138,7 @@ fn live(key: &'static str, value: &'static str) -> Want {
 /// Hardening guides have modules barred that no machine of their authors needs; a node does, from the next boot on at the latest.
 fn nothing_bars_modules() -> Want {
     let functions = Sh::raw(MODPROBE).replaced("MODULES", Sh::raw(USED));
-    Want::that("nothing keeps our modules from being loaded")
+    Want::new("kernel.barred-modules", "nothing keeps our modules from being loaded")
         .ask(functions.clone() + "modprobe_barred\n")
         .is("")
         .run(functions + "modprobe_unbarred\n")
@@ -146,7 +156,7 @@ fn forwards(cx: &Cx) -> Want {
             value
         )
     };
-    Want::that("the cards that pods are reached by forward")
+    Want::new("kernel.forwarding", "the cards that pods are reached by forward")
         .ask(ask.clone())
         .is("")
         .run(sh!("{off}forward_not | {each}", off, each = each("1")))
@@ -204,15 +214,23 @@ fn boot_files(ours: &str, sysctls: &[&(&str, &str)], least: bool) -> Sh {
 }
 
 fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
-    nothing_after("nothing overrides our sysctls at boot", boot_files(SYSCTL_FILE, sysctls, false))
+    nothing_after(
+        "kernel.sysctl-overrides",
+        "nothing overrides our sysctls at boot",
+        boot_files(SYSCTL_FILE, sysctls, false),
+    )
 }
 
 fn nothing_lowers(at_least: &[&(&str, &str)]) -> Want {
-    nothing_after("nothing lowers the limits of inotify at boot", boot_files(AT_LEAST_FILE, at_least, true))
+    nothing_after(
+        "kernel.inotify-overrides",
+        "nothing lowers the limits of inotify at boot",
+        boot_files(AT_LEAST_FILE, at_least, true),
+    )
 }
 
-fn nothing_after(that: &str, files: Sh) -> Want {
-    Want::that(that)
+fn nothing_after(id: &'static str, that: &str, files: Sh) -> Want {
+    Want::new(id, that)
         .ask(sh!("{files}[ $# = 0 ] || overrides '{OVERRIDES}' \"$@\"", files, OVERRIDES))
         .is("")
         .run(sh!(

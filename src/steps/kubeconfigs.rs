@@ -202,7 +202,7 @@ fn kubelet(cx: &Cx) -> Want {
     // Stopped in between: cut there, it is found stopped, and started.
     let put = kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
-    Want::that("kubelet.conf leads the kubelet to its API")
+    Want::new("kubeconfigs.kubelet", "kubelet.conf leads the kubelet to its API")
         .asks(Ask::Kubeconfig(KUBELET_CONF.into()))
         .judged(judge)
         .run(fix)
@@ -232,7 +232,7 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         }
     };
     let limit = Duration::minutes(5);
-    Want::that("the kubelet has a valid certificate")
+    Want::new("kubeconfigs.kubelet-certificate", "the kubelet has a valid certificate")
         .ask(ask)
         .judged(judge)
         .run(readmission(cx))
@@ -275,7 +275,8 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         public.judge(&trust, std::slice::from_ref(&server), more)
     };
     let there = cx.machine.is_member() && cx.machine.runs_control_plane();
-    Ok(Want::that(format!("{} leads {} to its API", made.file, made.user))
+    Ok(Want::new("kubeconfigs.control-plane", format!("{} leads {} to its API", made.file, made.user))
+        .of(made.file)
         .asks(Ask::Kubeconfig(path.clone()))
         .judged(judge)
         .run(again(cx, made, &path)?)

@@ -34,12 +34,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         credentials(cluster),
         key(cx),
         Want::file(
+            "kubelet.repository",
             "the Kubernetes repository is known to apt",
             SOURCE,
             0o644,
             &format!("# Kept by ironstrap.\ndeb [signed-by={KEY}] {} /\n", cluster.packages.address()),
         ),
-        Want::that(format!("kubelet, kubeadm and kubectl are {version} and held"))
+        Want::new("kubelet.packages", format!("kubelet, kubeadm and kubectl are {version} and held"))
             .asks(Ask::Packages(names))
             .passes(format!("{version}, held"), move |states| are_installed(states, &version))
             .run_as_unit("kubelet", 20, install(cluster))
@@ -47,7 +48,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         unit(cluster),
     ];
     for package in PACKAGES.into_iter().chain(["cri-tools"]) {
-        let want = programs::want(package, "kubelet", runtime::update(cluster));
+        let want = programs::want("kubelet.programs", package, "kubelet", runtime::update(cluster));
         // The drop-in of kubeadm's package is written again with it, and the kubelet is restarted for it.
         wants.push(match package {
             "kubelet" => want.touches(&["/usr/bin/kubelet"]),
@@ -56,9 +57,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         });
     }
     // With what keeps it from starting gone, it can start without the flags.
-    wants.extend([programs::starts(cx, "kubelet"), no_flags(cx)]);
+    wants.extend([programs::starts(cx, "kubelet.unit-files", "kubelet"), no_flags(cx)]);
     wants.push(
-        Want::that("the kubelet starts at boot")
+        Want::new("kubelet.at-boot", "the kubelet starts at boot")
             .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
             .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
@@ -72,12 +73,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn credentials(cluster: &Cluster) -> Want {
     match cluster.packages.credentials() {
         Some(text) => Want::secret_file(
+            "kubelet.repository-login",
             "the Kubernetes repository's credentials are for root alone",
             AUTH,
             0o600,
             &format!("# Kept by ironstrap.\n{text}"),
         ),
-        None => Want::no_file("no credentials of a repository are left", AUTH),
+        None => Want::no_file("kubelet.repository-login", "no credentials of a repository are left", AUTH),
     }
 }
 
@@ -86,7 +88,7 @@ fn credentials(cluster: &Cluster) -> Want {
 fn key(cx: &Cx) -> Want {
     let that = "the Kubernetes repository's key is here";
     if let Some(text) = &cx.cluster.packages.key {
-        return Want::file(that, KEY, 0o644, text);
+        return Want::file("kubelet.repository-key", that, KEY, 0o644, text);
     }
     let known = cx.fleet.package_key.clone();
     let shown = cx.fleet.shown_keys.get(&cx.node.name).cloned();
@@ -94,7 +96,7 @@ fn key(cx: &Cx) -> Want {
         (Some(pinned), _) => Some(vec![pinned.to_string()]),
         (None, known) => known.as_ref().map(|keys| keys.fingerprints.clone()),
     };
-    let want = Want::that(that)
+    let want = Want::new("kubelet.repository-key", that)
         .asks(Ask::File(KEY.into()))
         .judged({
             let (shown, now) = (shown.clone(), cx.now);
@@ -163,7 +165,7 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
 /// The packages' files are the packages'. Drop-ins of the user's own belong under /etc, and may say all but flags.
 fn unit(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
-    Want::that("the kubelet's unit is as its packages have it")
+    Want::new("kubelet.unit", "the kubelet's unit is as its packages have it")
         .asks(programs::ask())
         .judged(|answer| programs::wrong(answer, &["kubelet", "kubeadm"], programs::is_of_the_kubelets_unit))
         .run(sh!(
@@ -183,7 +185,7 @@ pub(super) fn flags() -> Ask {
 /// Flags win over the kubelet's configuration, so a member runs with those alone that kubeadm wrote from the inventory. What
 /// a machine brings along before it joins is for its owner to decide (preflight).
 fn no_flags(cx: &Cx) -> Want {
-    Want::that("no file of the machine's own gives the kubelet flags")
+    Want::new("kubelet.no-flags", "no file of the machine's own gives the kubelet flags")
         .asks(flags())
         .is("")
         .run(KUBELET_ARGS + "kubelet_args_out\n")

@@ -22,7 +22,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn as_said(cx: &Cx, node: &Node) -> Want {
     let waits = cx.fleet.before_known(&node.name);
     let wanted = node.clone();
-    Want::that(format!("{} has its labels and taints", node.name))
+    Want::new("labels.node", format!("{} has its labels and taints", node.name))
+        .of(&node.name)
         .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
         .about([node.name.clone()])
         .judged(move |answer| {

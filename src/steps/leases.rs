@@ -41,7 +41,8 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
     let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
     let now = cx.now;
-    Want::that(format!("{lease} is renewed"))
+    Want::new("leases.renewed", format!("{lease} is renewed"))
+        .of(lease.to_string())
         .asks(Ask::Objects(vec![lease]))
         .judged(move |answer| judge(answer, &planes, now))
         .run(

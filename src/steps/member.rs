@@ -44,8 +44,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         nothing_lent(),
         products(cx)?,
         manifests::want(cx),
-        Want::unit_runs("kubelet", &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in])
-            .nothing_to_undo(WITH_THE_MEMBER),
+        Want::unit_runs(
+            "member.kubelet-unit",
+            "kubelet",
+            &[KUBELET_CONFIG, KUBELET_FLAGS, "/usr/bin/kubelet", unit, drop_in],
+        )
+        .nothing_to_undo(WITH_THE_MEMBER),
         registered::want(cx)?,
     ];
     if cx.node.is_control_plane() {
@@ -81,31 +85,34 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
     let has_credentials = cx.machine.is_member();
     let through = cx.machine.has("receipt") && has_credentials;
-    Want::that(format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
-        .asks(Ask::Objects(objects))
-        .judged(move |answer| {
-            let mut missing: Vec<String> = Vec::new();
-            if !has_credentials {
-                missing.push("the kubelet's own credentials".into());
+    Want::new(
+        "member.control-plane",
+        format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name),
+    )
+    .asks(Ask::Objects(objects))
+    .judged(move |answer| {
+        let mut missing: Vec<String> = Vec::new();
+        if !has_credentials {
+            missing.push("the kubelet's own credentials".into());
+        }
+        for ((name, others), line) in names.iter().zip(&others).zip(answer.lines()) {
+            let node = name.starts_with("Node ");
+            let unmarked = node && !line.contains("\"node-role.kubernetes.io/control-plane\"");
+            if (line == "absent" || unmarked) && !(*others && through) {
+                missing.push(name.clone());
             }
-            for ((name, others), line) in names.iter().zip(&others).zip(answer.lines()) {
-                let node = name.starts_with("Node ");
-                let unmarked = node && !line.contains("\"node-role.kubernetes.io/control-plane\"");
-                if (line == "absent" || unmarked) && !(*others && through) {
-                    missing.push(name.clone());
-                }
-            }
-            match missing.is_empty() {
-                true => Verdict::Holds,
-                false => Verdict::Differs {
-                    have: format!("missing: {}", missing.join(", ")),
-                    want: "all there".into(),
-                },
-            }
-        })
-        .run_as_unit("kubeadm", MINUTES, enter)
-        .undone_by(leave::undo(cx))
-        .disrupts()
+        }
+        match missing.is_empty() {
+            true => Verdict::Holds,
+            false => Verdict::Differs {
+                have: format!("missing: {}", missing.join(", ")),
+                want: "all there".into(),
+            },
+        }
+    })
+    .run_as_unit("kubeadm", MINUTES, enter)
+    .undone_by(leave::undo(cx))
+    .disrupts()
 }
 
 fn worker(cx: &Cx, enter: &Sh) -> Want {
@@ -114,7 +121,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
         () if cx.machine.has("kubelet.conf") => Some("its kubelet has no certificate from the cluster"),
         () => Some("no member"),
     };
-    Want::that(format!("{} is a member of {}", cx.node.name, cx.cluster.name))
+    Want::new("member.joined", format!("{} is a member of {}", cx.node.name, cx.cluster.name))
         .asks(Ask::Head)
         .judged(move |_| match have {
             None => Verdict::Holds,
@@ -165,7 +172,7 @@ fn enter(cx: &Cx) -> Result<Sh> {
 fn nothing_lent() -> Want {
     let ours = ["kubeadm.yaml", "masters.conf"].map(|name| format!("/run/ironstrap/{name}"));
     let files = Sh::words([BOOTSTRAP, kubeadm::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
-    Want::that("no credentials of joining are left")
+    Want::new("member.no-credentials", "no credentials of joining are left")
         .ask(sh!("for f in {files}; do [ ! -e $f ] || echo $f; done", files))
         .is("")
         .run(sh!("rm -f {files}", files))
@@ -224,7 +231,7 @@ fn receipt(cx: &Cx) -> Result<Sh> {
 /// they were when kubeadm wrote them, and that with the configuration it was given.
 fn products(cx: &Cx) -> Result<Want> {
     let fingerprint = fingerprint(cx)?;
-    Ok(Want::that("what kubeadm wrote is as it wrote it, from this inventory")
+    Ok(Want::new("member.kubeadm-files", "what kubeadm wrote is as it wrote it, from this inventory")
         .ask(ask(cx))
         .judged(move |answer| compare(answer, &fingerprint))
         .run_as_unit("kubeadm", MINUTES, again(cx)?)

@@ -15,7 +15,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let objects = objects(cx.cluster)?;
     let whose = if matches!(cx.cluster.network, Network::Flannel(_)) { Whose::Ours } else { Whose::Users };
     let fix = fix(&objects, whose)?;
-    let mut wants: Vec<Want> = objects.iter().map(|object| Want::object(object, whose, &fix)).collect();
+    let mut wants: Vec<Want> =
+        objects.iter().map(|object| Want::object("network.object", object, whose, &fix)).collect();
     let flannel = Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel");
     if whose == Whose::Users && !objects.iter().any(|object| Object::of(object) == flannel) {
         wants.push(no_flannel(flannel));
@@ -26,7 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// An inventory that had `network = "flannel"` once left it in the cluster. Its pods go on to write flannel's configuration on each
 /// node, and two networks fight there. Which pods depend on it only the operator knows.
 fn no_flannel(object: Object) -> Want {
-    Want::that("the cluster does not run flannel beside its network")
+    Want::new("network.no-flannel", "the cluster does not run flannel beside its network")
         .asks(Ask::Objects(vec![object.clone()]))
         .judged(move |answer| match runs_flannel(answer) {
             Ok(false) => Verdict::Holds,

@@ -37,7 +37,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         let fix =
             diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + rollout::waiting(cx, &daemons);
         let that = "every node has its network".to_string();
-        wants.push(rollout::available_on_each(cx, that, daemons, &each(cx)).run(fix));
+        wants.push(rollout::available_on_each(cx, "nodes.network", that, daemons, &each(cx)).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns(cx));
@@ -49,19 +49,25 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn takes_pods(node: &Node) -> Want {
     let node = node.clone();
     let asks = Ask::Objects(vec![Object::node(&node.name), Object::notes()]);
-    Want::that(format!("whether {} takes pods", node.name)).asks(asks).judged(move |answer| {
-        let (name, taints) = (&node.name, labels::foreign_taints(&node, answer).join(", "));
-        let cordoned =
-            format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
-        let tainted =
-            format!("{name} has a taint that the inventory does not have, and keeps pods away: {taints}");
-        match (object(answer).pointer("/spec/unschedulable") == Some(&Value::Bool(true)), taints.is_empty()) {
-            (false, true) => Verdict::Holds,
-            (true, true) => Verdict::Noted(cordoned),
-            (false, false) => Verdict::Noted(tainted),
-            (true, false) => Verdict::Noted(format!("{cordoned}; {tainted}")),
-        }
-    })
+    Want::new("nodes.schedulable", format!("whether {} takes pods", node.name))
+        .of(&node.name)
+        .asks(asks)
+        .judged(move |answer| {
+            let (name, taints) = (&node.name, labels::foreign_taints(&node, answer).join(", "));
+            let cordoned =
+                format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
+            let tainted =
+                format!("{name} has a taint that the inventory does not have, and keeps pods away: {taints}");
+            match (
+                object(answer).pointer("/spec/unschedulable") == Some(&Value::Bool(true)),
+                taints.is_empty(),
+            ) {
+                (false, true) => Verdict::Holds,
+                (true, true) => Verdict::Noted(cordoned),
+                (false, false) => Verdict::Noted(tainted),
+                (true, false) => Verdict::Noted(format!("{cordoned}; {tainted}")),
+            }
+        })
 }
 
 /// The object of the first line of an answer; null where there is none.
@@ -81,7 +87,8 @@ const PRESSURE: [(&str, &str); 4] = [
 fn pressed(cx: &Cx, node: &Node) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let hints = PRESSURE.map(|(name, hint)| format!("{name}: {hint}")).join("; ");
-    Want::that(format!("{} is under no pressure", node.name))
+    Want::new("nodes.pressure", format!("{} is under no pressure", node.name))
+        .of(&node.name)
         .about([node.name.clone()])
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
         .judged(move |answer| {
@@ -110,8 +117,9 @@ fn pressures(node: &Value) -> String {
 /// Only notes Nodes that the inventory does not have. Such a Node may belong to somebody else, or be forgotten.
 fn strangers(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
-    Want::that("whether the cluster has Nodes that the inventory has not").asks(Ask::Nodes).judged(
-        move |answer| {
+    Want::new("nodes.unmanaged", "whether the cluster has Nodes that the inventory has not")
+        .asks(Ask::Nodes)
+        .judged(move |answer| {
             let names = answer.lines().filter_map(|line| line.split(' ').next());
             let strange: Vec<&str> = names.filter(|name| !known.contains(*name)).collect();
             match strange.is_empty() {
@@ -121,27 +129,29 @@ fn strangers(cx: &Cx) -> Want {
                     strange.join(", ")
                 )),
             }
-        },
-    )
+        })
 }
 
 /// Of an even number of members a majority is one more, so they stand no more losses than one member less.
 fn even(cx: &Cx) -> Option<Want> {
     let n = cx.cluster.control_planes().count();
     let words = format!("{n} control planes stand no more losses than {}: make it {}", n - 1, n + 1);
-    let want = Want::that("whether each control plane makes the cluster stand more").asks(Ask::Head);
+    let want =
+        Want::new("nodes.even-control-planes", "whether each control plane makes the cluster stand more")
+            .asks(Ask::Head);
     n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
 fn about(
     cx: &Cx,
     node: &Node,
+    id: &'static str,
     that: String,
     want: String,
     test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static,
 ) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
-    let asks = Want::that(that).asks(Ask::Objects(vec![Object::node(&node.name)]));
+    let asks = Want::new(id, that).of(&node.name).asks(Ask::Objects(vec![Object::node(&node.name)]));
     let want = asks.about([node.name.clone()]).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
         let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
@@ -168,7 +178,7 @@ fn registered(cx: &Cx, node: &Node) -> Want {
         (has_ip == ip && has_version == version, format!("{has_ip}, {has_version}"))
     };
     let name = &node.name;
-    about(cx, node, format!("{name} is registered as {want}"), want, test).run(sh!(
+    about(cx, node, "nodes.registered", format!("{name} is registered as {want}"), want, test).run(sh!(
         "{KUBECTL}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
          patiently registered ||\n\
          { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
@@ -195,7 +205,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
             true => (word("status") == Some("True"), word("message").unwrap_or_default().into()),
         }
     };
-    about(cx, node, format!("{name} is Ready"), "Ready".into(), test)
+    about(cx, node, "nodes.ready", format!("{name} is Ready"), "Ready".into(), test)
         .run(diagnosis::hopeless() + KUBECTL + HEARD + sh!("patiently heard {name} {since}", name, since))
 }
 
@@ -223,6 +233,7 @@ fn announced(cx: &Cx, node: &Node) -> Want {
     about(
         cx,
         node,
+        "nodes.announced",
         format!("the pods of {name} can be reached"),
         format!("announced by flannel at {}", node.ip),
         test,
@@ -277,7 +288,7 @@ fn dns(cx: &Cx) -> Want {
     let waits = cx.fleet.unmended.first().map(|name| format!("{name} to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     let nodes = cx.cluster.nodes.iter();
-    Want::that("the cluster's DNS answers")
+    Want::new("nodes.dns", "the cluster's DNS answers")
         .asks(Ask::Objects(vec![coredns.clone()]))
         .judged(move |answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);

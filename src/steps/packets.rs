@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, PROCESSES, Sh, sh};
-use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+use crate::step::{Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub mod made;
 pub(super) mod own;
@@ -105,9 +105,11 @@ fn sample(cluster: &Cluster) -> impl Iterator<Item = &Node> {
     cluster.nodes.iter().filter(is_asked)
 }
 
+const ANSWER: &str = "connectivity.node";
+
 /// What a control plane wants of the pods of another node.
-pub fn answer_of(node: &str) -> String {
-    format!("the pods of {node} answer")
+pub fn answer_of(node: &str) -> Id {
+    Id { name: ANSWER, subject: node.into() }
 }
 
 /// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
@@ -183,6 +185,7 @@ fn once_it_has_joined(cx: &Cx, want: Want) -> Want {
 
 fn asked(
     cx: &Cx,
+    id: &'static str,
     that: String,
     name: &str,
     good: &[&str],
@@ -199,7 +202,7 @@ fn asked(
         name,
         good = Sh::words(good)
     );
-    Want::that(that)
+    Want::new(id, that)
         .ask(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
             // Of a member, other steps say what is gone.
@@ -222,31 +225,45 @@ fn differs(what: &str, state: &str) -> Verdict {
 
 fn service(cx: &Cx) -> Want {
     let address = cx.cluster.service_ip(1);
-    asked(cx, "the API's Service answers".into(), "service", &["reached"], move |answer| {
-        match state(answer, "service") {
-            Some("reached") => Verdict::Holds,
-            _ if !server_answers(answer) => {
-                Verdict::Unknown("no API server answers at its own address".into())
+    asked(
+        cx,
+        "connectivity.service",
+        "the API's Service answers".into(),
+        "service",
+        &["reached"],
+        move |answer| {
+            match state(answer, "service") {
+                Some("reached") => Verdict::Holds,
+                _ if !server_answers(answer) => {
+                    Verdict::Unknown("no API server answers at its own address".into())
+                }
+                // Then `services` says so.
+                _ if answer.lines().any(|line| line == PROXY) => Verdict::Holds,
+                other => differs(&format!("{address} port 443"), other.unwrap_or_default()),
             }
-            // Then `services` says so.
-            _ if answer.lines().any(|line| line == PROXY) => Verdict::Holds,
-            other => differs(&format!("{address} port 443"), other.unwrap_or_default()),
-        }
-    })
+        },
+    )
 }
 
 fn dns(cx: &Cx) -> Want {
     let (address, waits) = (cx.cluster.service_ip(10), waits(cx));
-    let want = asked(cx, "the cluster's DNS answers this node".into(), "dns", &["reached"], move |answer| {
-        match (state(answer, "dns"), state(answer, "service"), &waits) {
-            (Some("reached"), ..) => Verdict::Holds,
-            // While no Service answers, that is what has to be mended.
-            (_, Some("silent"), _) => Verdict::Holds,
-            (other, _, waits) => {
-                waiting(differs(&format!("{address} port 53"), other.unwrap_or_default()), waits.as_ref())
+    let want = asked(
+        cx,
+        "connectivity.dns",
+        "the cluster's DNS answers this node".into(),
+        "dns",
+        &["reached"],
+        move |answer| {
+            match (state(answer, "dns"), state(answer, "service"), &waits) {
+                (Some("reached"), ..) => Verdict::Holds,
+                // While no Service answers, that is what has to be mended.
+                (_, Some("silent"), _) => Verdict::Holds,
+                (other, _, waits) => {
+                    waiting(differs(&format!("{address} port 53"), other.unwrap_or_default()), waits.as_ref())
+                }
             }
-        }
-    });
+        },
+    );
     // Where its pods may be, so that those machines tell why, too.
     let others = asked_about(cx.cluster, cx.node);
     want.about(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
@@ -255,20 +272,27 @@ fn dns(cx: &Cx) -> Want {
 fn pods(cx: &Cx, node: &Node) -> Want {
     let (name, waits) = (node.name.clone(), cx.fleet.before_ready(&node.name));
     let question = format!("pod:{name}");
-    let want = asked(cx, answer_of(&name), &question.clone(), &["reached", "refused"], move |answer| {
-        if let Some(why) = state(answer, "pods unknown:") {
-            return Verdict::Unknown(why.into());
-        }
-        match (state(answer, &question), &waits) {
-            (Some("silent"), waits) => {
-                waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
+    let want = asked(
+        cx,
+        ANSWER,
+        format!("the pods of {name} answer"),
+        &question.clone(),
+        &["reached", "refused"],
+        move |answer| {
+            if let Some(why) = state(answer, "pods unknown:") {
+                return Verdict::Unknown(why.into());
             }
-            // What it waits for is shown, and comes first.
-            (Some(_), _) | (None, Some(_)) => Verdict::Holds,
-            (None, None) => Verdict::Unchecked(NO_POD.into()),
-        }
-    });
-    want.about([node.name.clone()])
+            match (state(answer, &question), &waits) {
+                (Some("silent"), waits) => {
+                    waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
+                }
+                // What it waits for is shown, and comes first.
+                (Some(_), _) | (None, Some(_)) => Verdict::Holds,
+                (None, None) => Verdict::Unchecked(NO_POD.into()),
+            }
+        },
+    );
+    want.of(&node.name).about([node.name.clone()])
 }
 
 /// Pods of DNS may be on any node, and so on one that is away.

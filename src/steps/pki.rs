@@ -24,31 +24,34 @@ fn file(file: crate::pki::File) -> Want {
     // The API server and etcd read them as root.
     let want = match file.path.ends_with(".crt") {
         true => certificate(that, &file.path, file.text),
-        false => Want::secret_file(that, &file.path, file.mode, file.text),
+        false => Want::secret_file("pki.file", that, &file.path, file.mode, file.text),
     };
-    want.at_most()
+    want.of(name).at_most()
 }
 
 /// Everybody may know it, so that what changes can be said in words.
 fn certificate(that: String, path: &str, text: &str) -> Want {
     let wanted = format!("mode 644 root:root\n{text}");
-    Want { ask: Ask::File(path.into()), ..Want::secret_file(that, path, 0o644, text) }.judged(move |have| {
-        let words = |file: &str| {
-            let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
-            format!("{mode}\n{}", in_words(pem))
-        };
-        match have.trim_end() == wanted.trim_end() {
-            true => Verdict::Holds,
-            false if have == "absent" => Verdict::Differs { have: String::new(), want: words(&wanted) },
-            false => Verdict::Differs { have: words(have), want: words(&wanted) },
-        }
-    })
+    Want { ask: Ask::File(path.into()), ..Want::secret_file("pki.file", that, path, 0o644, text) }.judged(
+        move |have| {
+            let words = |file: &str| {
+                let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
+                format!("{mode}\n{}", in_words(pem))
+            };
+            match have.trim_end() == wanted.trim_end() {
+                true => Verdict::Holds,
+                false if have == "absent" => Verdict::Differs { have: String::new(), want: words(&wanted) },
+                false => Verdict::Differs { have: words(have), want: words(&wanted) },
+            }
+        },
+    )
 }
 
 /// On a worker it is kubeadm's join that brings it, and a join that finds one stops.
 fn authority(cx: &Cx) -> Want {
     let path = format!("{CERTIFICATES_DIR}/ca.crt");
     certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert)
+        .of("ca.crt")
         .only(cx.machine.is_member())
         .nothing_to_undo(WITH_THE_MEMBER)
         .at_most()

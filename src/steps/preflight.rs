@@ -46,13 +46,15 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// What nothing can be done without.
 fn machine(machine: &Machine) -> Vec<Want> {
     vec![
-        head(machine, "commands run as root", |m| (m.uid == 0, format!("uid {}", m.uid), "uid 0".into()))
-            .by_hand("log in as root, or as somebody who may use sudo"),
-        head(machine, "systemd runs the machine", |m| {
+        head(machine, "preflight.root", "commands run as root", |m| {
+            (m.uid == 0, format!("uid {}", m.uid), "uid 0".into())
+        })
+        .by_hand("log in as root, or as somebody who may use sudo"),
+        head(machine, "preflight.systemd", "systemd runs the machine", |m| {
             (m.init == "systemd", m.init.clone(), "systemd".into())
         })
         .by_hand("ironstrap and the kubelet need systemd as process 1"),
-        head(machine, "the system is one that ironstrap knows", |m| {
+        head(machine, "preflight.system", "the system is one that ironstrap knows", |m| {
             (
                 m.os == "debian" && m.codename == "trixie",
                 format!("{} {}", m.os, m.codename),
@@ -60,7 +62,7 @@ fn machine(machine: &Machine) -> Vec<Want> {
             )
         })
         .by_hand("only Debian 13 (trixie) is supported so far"),
-        head(machine, "the machine has a valid host name", |m| {
+        head(machine, "preflight.host-name", "the machine has a valid host name", |m| {
             (is_host_name(&m.hostname), m.hostname.clone(), "lower-case letters, digits, - and .".into())
         })
         .by_hand("hostnamectl set-hostname NAME"),
@@ -75,9 +77,10 @@ fn size(cx: &Cx) -> Vec<Want> {
         let has = m.memory / 1024;
         (has >= memory, format!("{has} MiB"), format!("{memory} MiB or more"))
     };
-    let cpus = head(cx.machine, "there are CPUs enough", cpus).by_hand("give the machine more CPUs");
-    let memory =
-        head(cx.machine, "there is memory enough", mebibytes).by_hand("give the machine more memory");
+    let cpus = head(cx.machine, "preflight.cpus", "there are CPUs enough", cpus)
+        .by_hand("give the machine more CPUs");
+    let memory = head(cx.machine, "preflight.memory", "there is memory enough", mebibytes)
+        .by_hand("give the machine more memory");
     let mut wants = vec![named(cx.cluster, "Mem", memory)];
     if control_plane {
         wants.insert(0, named(cx.cluster, "NumCPU", cpus));
@@ -86,10 +89,15 @@ fn size(cx: &Cx) -> Vec<Want> {
 }
 
 /// Something that the head of the reply tells: whether it is right, what it is, what it should be.
-fn head(machine: &Machine, that: &str, test: impl Fn(&Machine) -> (bool, String, String)) -> Want {
+fn head(
+    machine: &Machine,
+    id: &'static str,
+    that: &str,
+    test: impl Fn(&Machine) -> (bool, String, String),
+) -> Want {
     let (holds, have, want) = test(machine);
     let verdict = if holds { Verdict::Holds } else { Verdict::Differs { have, want } };
-    Want::that(that).asks(Ask::Head).judged(move |_| verdict.clone())
+    Want::new(id, that).asks(Ask::Head).judged(move |_| verdict.clone())
 }
 
 /// A want that the inventory can have told only, by this name; its hint says so.
@@ -123,13 +131,14 @@ fn noted(that: &str, have: &str) -> String {
 /// can have it told only.
 fn nothing(
     cluster: &Cluster,
+    id: &'static str,
     that: &str,
     ask: Ask,
     name: impl Fn(&str) -> String + Send + Sync + 'static,
 ) -> Want {
     let (cluster, text) = (cluster.clone(), that.to_string());
     let ignored = move |line: &str| cluster.ignores(&name(line));
-    Want::that(that).asks(ask).judged(move |answer| {
+    Want::new(id, that).asks(ask).judged(move |answer| {
         let (told, wrong): (Vec<&str>, Vec<&str>) = answer.lines().partition(|line| ignored(line));
         match (told.is_empty(), wrong.is_empty()) {
             (true, true) => Verdict::Holds,
@@ -154,12 +163,12 @@ fn is_host_name(name: &str) -> bool {
 
 /// What runs beside Kubernetes, or does not, and may be why something fails later: for people to know of.
 fn beside() -> Want {
-    Want::that("whether something here may get in the way").asks(Ask::Newcomer(BESIDE.into())).judged(
-        |answer| match answer.trim() {
+    Want::new("preflight.beside", "whether something here may get in the way")
+        .asks(Ask::Newcomer(BESIDE.into()))
+        .judged(|answer| match answer.trim() {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),
-        },
-    )
+        })
 }
 
 const BESIDE: &str = r#"runs() { systemctl is-active -q "$@"; }
@@ -181,7 +190,7 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
     let hex: Vec<String> = ports.iter().map(|port| format!("{port:04X}={port}")).collect();
     let ask = Ask::Newcomer(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
     let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
-    nothing(cluster, "the ports of Kubernetes are free", ask, name)
+    nothing(cluster, "preflight.ports", "the ports of Kubernetes are free", ask, name)
         .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or downgrade the check to a warning: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
 }
 

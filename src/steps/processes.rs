@@ -14,26 +14,29 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let own_flags = cx.cluster.ignores("KubeletArgs");
     let resume = sh!("resume {pods}", pods = own::pods(cx.cluster, cx.node));
     let wants = [
-        Want::that("nothing that the node needs is stopped")
+        Want::new("processes.stopped", "nothing that the node needs is stopped")
             .judged(|answer| match own::stopped(answer).as_slice() {
                 [] => Verdict::Holds,
                 lines => Verdict::Differs { have: lines.join("\n"), want: String::new() },
             })
             .run(own::functions() + resume),
-        Want::that("the kubelet answers")
+        Want::new("processes.kubelet", "the kubelet answers")
             .judged(move |answer| kubelet(answer, own_flags))
             .run(own::functions() + "kubelet_again\n")
             .disrupts(),
-        Want::that("the kubelet runs with the arguments that its files give it")
-            .judged(move |answer| {
-                let only: Vec<&str> = answer.lines().filter(|line| line.starts_with(own::ONLY)).collect();
-                match only.is_empty() || own_flags {
-                    true => Verdict::Holds,
-                    false => Verdict::Differs { have: only.join("\n"), want: String::new() },
-                }
-            })
-            .run(own::functions() + sh!("kubelet_as_given {files}", files = own::KUBELET_READS))
-            .disrupts(),
+        Want::new(
+            "processes.kubelet-arguments",
+            "the kubelet runs with the arguments that its files give it",
+        )
+        .judged(move |answer| {
+            let only: Vec<&str> = answer.lines().filter(|line| line.starts_with(own::ONLY)).collect();
+            match only.is_empty() || own_flags {
+                true => Verdict::Holds,
+                false => Verdict::Differs { have: only.join("\n"), want: String::new() },
+            }
+        })
+        .run(own::functions() + sh!("kubelet_as_given {files}", files = own::KUBELET_READS))
+        .disrupts(),
     ];
     let asked =
         |want: Want| want.ask(ask.clone()).nothing_to_undo(WITH_THE_MEMBER).only(cx.machine.is_member());

@@ -30,15 +30,17 @@ done
 
 /// Somebody put them there on purpose: a plan notes them, and an apply leaves them.
 pub(super) fn first() -> Want {
-    Want::that("whether other programs come before those of the packages").asks(ask()).judged(|answer| {
-        match answer.lines().filter_map(|line| line.strip_prefix("first: ")).collect::<Vec<_>>()[..] {
-            [] => Verdict::Holds,
-            ref found => Verdict::Noted(format!(
-                "{} will run in place of the package's program of that name",
-                found.join(" and ")
-            )),
-        }
-    })
+    Want::new("runtime.other-programs", "whether other programs come before those of the packages")
+        .asks(ask())
+        .judged(|answer| {
+            match answer.lines().filter_map(|line| line.strip_prefix("first: ")).collect::<Vec<_>>()[..] {
+                [] => Verdict::Holds,
+                ref found => Verdict::Noted(format!(
+                    "{} will run in place of the package's program of that name",
+                    found.join(" and ")
+                )),
+            }
+        })
 }
 
 /// What the answer says of these packages, and of files of theirs that `of` takes.
@@ -51,8 +53,9 @@ pub(super) fn wrong(answer: &str, packages: &[&str], of: impl Fn(&str) -> bool) 
 }
 
 /// The programs of one package. `name`: under which `packages` notes what comes with it. `update` has apt read its sources.
-pub(super) fn want(package: &'static str, name: &'static str, update: Sh) -> Want {
-    Want::that(format!("the programs of {package} are as the package has them"))
+pub(super) fn want(id: &'static str, package: &'static str, name: &'static str, update: Sh) -> Want {
+    Want::new(id, format!("the programs of {package} are as the package has them"))
+        .of(package)
         .asks(ask())
         .judged(move |answer| wrong(answer, &[package], |line| !is_of_the_kubelets_unit(line)))
         .run_as_unit(
@@ -74,10 +77,10 @@ pub(super) fn unit_files() -> Ask {
 }
 
 /// Of a member. What a machine brings along before it joins is for its owner to decide (preflight).
-pub(super) fn starts(cx: &Cx, unit: &'static str) -> Want {
+pub(super) fn starts(cx: &Cx, id: &'static str, unit: &'static str) -> Want {
     let prefix = format!("{unit}: ");
     let called = if unit == "kubelet" { "the kubelet" } else { unit };
-    Want::that(format!("no file of the machine's own changes how {called} starts"))
+    Want::new(id, format!("no file of the machine's own changes how {called} starts"))
         .asks(unit_files())
         .judged(move |answer| found(answer.lines().filter(|line| line.starts_with(&prefix))))
         .run(UNIT_FILES + AGAIN + sh!("unit_files_out {unit}\n", unit))
@@ -104,7 +107,7 @@ mod tests {
         let answer = "containerd: /usr/bin/ctr was changed\nkubelet: /usr/bin/kubelet is gone\n\
                       kubelet: /usr/lib/systemd/system/kubelet.service was edited\n";
         let judged = |package| {
-            let want = want(package, "x", Sh::EMPTY);
+            let want = want("test.programs", package, "x", Sh::EMPTY);
             let crate::step::Expect::Judged(judge) = want.expect else { panic!() };
             judge(answer)
         };

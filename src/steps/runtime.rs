@@ -33,8 +33,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // The configuration is there before the package: so containerd starts with it, and is not restarted.
     let (that, text) = ("containerd's config is ours", config(cluster)?);
     let mut wants = vec![match cluster.registry_logins().is_empty() {
-        true => Want::file(that, CONFIG, 0o644, &text).at_most(),
-        false => Want::secret_file(that, CONFIG, 0o600, &text).at_most(),
+        true => Want::file("runtime.config", that, CONFIG, 0o644, &text).at_most(),
+        false => Want::secret_file("runtime.config", that, CONFIG, 0o600, &text).at_most(),
     }];
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
@@ -42,19 +42,26 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(registries::wants(cluster));
     wants.extend(proxy(cluster));
     wants.push(
-        Want::that("containerd is installed and held")
+        Want::new("runtime.packages", "containerd is installed and held")
             .asks(Ask::Packages(vec!["containerd".into()]))
             .passes(format!("containerd {}.{} or newer, held", OLDEST.0, OLDEST.1), is_installed)
             .run_as_unit("runtime", 20, install(cluster))
             .undone_by(Undo::Back(uninstalled())),
     );
-    wants.push(programs::want("containerd", "runtime", update(cluster)).touches(&["/usr/bin/containerd"]));
-    wants.push(programs::want("runc", "runtime", update(cluster)));
-    wants.push(programs::first());
-    wants.push(programs::starts(cx, "containerd"));
-    wants.push(Want::unit_runs("containerd", &[CONFIG, PROXY, PROXY_VARIABLES, "/usr/bin/containerd"]));
     wants.push(
-        Want::that("containerd can be reached at its socket")
+        programs::want("runtime.programs", "containerd", "runtime", update(cluster))
+            .touches(&["/usr/bin/containerd"]),
+    );
+    wants.push(programs::want("runtime.programs", "runc", "runtime", update(cluster)));
+    wants.push(programs::first());
+    wants.push(programs::starts(cx, "runtime.unit-files", "containerd"));
+    wants.push(Want::unit_runs(
+        "runtime.unit",
+        "containerd",
+        &[CONFIG, PROXY, PROXY_VARIABLES, "/usr/bin/containerd"],
+    ));
+    wants.push(
+        Want::new("runtime.socket", "containerd can be reached at its socket")
             .ask(REACHED)
             .is("")
             .run("systemctl restart containerd\nsteady containerd")
@@ -64,7 +71,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
     // made of the file, not what the file says.
     wants.push(
-        Want::that("containerd reads its config as meant")
+        Want::new("runtime.config-in-use", "containerd reads its config as meant")
             .ask(DUMP)
             .is(understood(cluster))
             .nothing_to_undo("it is checked, not changed"),
@@ -186,14 +193,16 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     };
     let that = format!("images of {host} come from {from}");
     let path = format!("{CERTS}/{host}/hosts.toml");
-    let hosts = Want::file(that, &path, 0o644, &text).at_most();
+    let hosts = Want::file("runtime.mirrors", that, &path, 0o644, &text).of(host).at_most();
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
         Want::file(
+            "runtime.registry-ca",
             format!("{whose} {} trusted", if registry.is_direct() { "is" } else { "are" }),
             &path,
             0o644,
             text,
         )
+        .of(host)
         .at_most()
     });
     Ok(std::iter::once(hosts).chain(ca).collect())
@@ -205,15 +214,21 @@ fn proxy(cluster: &Cluster) -> [Want; 2] {
     let variables = cluster.proxy_variables();
     if variables.is_empty() {
         return [
-            Want::no_file("no variables of a proxy are left", PROXY_VARIABLES),
-            Want::no_file("containerd uses no proxy", PROXY),
+            Want::no_file("runtime.proxy-variables", "no variables of a proxy are left", PROXY_VARIABLES),
+            Want::no_file("runtime.proxy", "containerd uses no proxy", PROXY),
         ];
     }
     let lines: String = variables.iter().map(|(name, value)| environment(name, value)).collect();
     let drop_in = format!("# Kept by ironstrap: [proxy].\n[Service]\nEnvironmentFile={PROXY_VARIABLES}\n");
     [
-        Want::secret_file("the variables of the proxy are for root alone", PROXY_VARIABLES, 0o600, &lines),
-        Want::secret_file("containerd uses the proxy", PROXY, 0o644, &drop_in),
+        Want::secret_file(
+            "runtime.proxy-variables",
+            "the variables of the proxy are for root alone",
+            PROXY_VARIABLES,
+            0o600,
+            &lines,
+        ),
+        Want::secret_file("runtime.proxy", "containerd uses the proxy", PROXY, 0o644, &drop_in),
     ]
 }
 

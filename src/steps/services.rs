@@ -16,7 +16,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let address = cx.cluster.service_ip(1).to_string();
     let have = format!("{address}: no answer, though the API server answers at its own address");
     Ok(vec![
-        Want::that("kube-proxy's rules are in place")
+        Want::new("services.rules", "kube-proxy's rules are in place")
             .ask(packets::ask(cx.cluster, cx.node))
             .judged(move |answer| {
                 let runs = answer.lines().any(|line| line == packets::PROXY);

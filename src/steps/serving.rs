@@ -223,25 +223,29 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
     });
     let (again, name, at) = (looked.clone(), node.name.clone(), address(cx.cluster, node));
     let want = format!("a certificate for {} and {}", node.name, node.ip);
-    Want::that(format!("the kubelet of {} has a certificate to serve with", node.name))
-        .about([node.name.clone()])
-        .judged(move |answer| {
-            let have = match looked(answer) {
-                Err(why) => return Verdict::Unknown(why),
-                Ok((Next::Approve(request), _)) => format!("{} waits to be approved", request.name),
-                Ok((_, Some(unread))) => return Verdict::Unchecked(unread),
-                Ok((Next::Nothing, None)) => return Verdict::Holds,
-                Ok((Next::Await(_, why, _), None)) => why,
-            };
-            match &waits {
-                Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
-                None => Verdict::Differs { have, want: want.clone() },
-            }
-        })
-        .run_for(move |answer| fix(&name, &at, again(answer).map_or(Next::Nothing, |(next, _)| next)))
-        .settles()
-        .reaches()
-        .nothing_to_undo(WITH_THE_CLUSTER)
+    Want::new(
+        "serving-certificates.certificate",
+        format!("the kubelet of {} has a certificate to serve with", node.name),
+    )
+    .of(&node.name)
+    .about([node.name.clone()])
+    .judged(move |answer| {
+        let have = match looked(answer) {
+            Err(why) => return Verdict::Unknown(why),
+            Ok((Next::Approve(request), _)) => format!("{} waits to be approved", request.name),
+            Ok((_, Some(unread))) => return Verdict::Unchecked(unread),
+            Ok((Next::Nothing, None)) => return Verdict::Holds,
+            Ok((Next::Await(_, why, _), None)) => why,
+        };
+        match &waits {
+            Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
+            None => Verdict::Differs { have, want: want.clone() },
+        }
+    })
+    .run_for(move |answer| fix(&name, &at, again(answer).map_or(Next::Nothing, |(next, _)| next)))
+    .settles()
+    .reaches()
+    .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 /// Where its kubelet serves.
@@ -278,7 +282,11 @@ const NAMED: usize = 5;
 
 /// Requests that nobody approves here: of kubelets that ask for something else, or that the inventory does not have.
 fn left(cluster: Arc<Cluster>) -> Want {
-    Want::that("only kubelets of the inventory ask for certificates to serve with").judged(move |answer| {
+    Want::new(
+        "serving-certificates.requests",
+        "only kubelets of the inventory ask for certificates to serve with",
+    )
+    .judged(move |answer| {
         let requests = match Requests::read(answer) {
             Ok(requests) => requests,
             Err(why) => return Verdict::Unknown(why),

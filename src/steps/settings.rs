@@ -58,7 +58,7 @@ fn asking(cx: &Cx) -> Want {
     let expected: Vec<String> =
         names.iter().filter(|name| cx.fleet.before_ready(name).is_none()).cloned().collect();
     let (me, is_member) = (cx.node.name.clone(), cx.machine.is_member());
-    Want::that("kubelets say which settings they run with")
+    Want::new("kubelet-settings.readable", "kubelets say which settings they run with")
         .asks(Ask::large(sh!(
             "[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\n{KUBECTL}{SETTINGS}{KUBELETS} {names}",
             KUBECTL,
@@ -104,7 +104,7 @@ fn running_with(cx: &Cx) -> Result<Want> {
             None => Verdict::Holds,
         }
     };
-    Ok(Want::that("the kubelet runs with its settings")
+    Ok(Want::new("kubelet-settings.kubelet", "the kubelet runs with its settings")
         .asks(Ask::Head)
         .judged(judge)
         .run("systemctl restart kubelet\nsteady kubelet")

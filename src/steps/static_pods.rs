@@ -26,7 +26,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
     let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(vec![
-        Want::that("the control plane runs with its current files")
+        Want::new("static-pods.current", "the control plane runs with its current files")
             .ask(PODS + node.clone() + ASK)
             .is("")
             .run_as_unit("control-plane", 10, PODS + KUBECTL + node + startable(cx)? + RESTART)

@@ -27,8 +27,15 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // An inventory that lets the kubelet run with swap keeps the swap. What an earlier one had changed, a reset still finds.
     let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
     let wants = vec![
-        Want::edit("fstab brings no swap back", "/etc/fstab", comment_out_swap, bring_back_swap),
         Want::edit(
+            "swap.fstab",
+            "fstab brings no swap back",
+            "/etc/fstab",
+            comment_out_swap,
+            bring_back_swap,
+        ),
+        Want::edit(
+            "swap.zram",
             "zram-generator makes no swap",
             "/etc/systemd/zram-generator.conf",
             comment_out_zram,
@@ -36,7 +43,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ),
         // Whatever else brings swap (zram-generator, a partition found by its type, most units) is pulled in through this
         // target.
-        Want::that("systemd brings no swap back")
+        Want::new("swap.target", "systemd brings no swap back")
             .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
             .run("systemctl mask -q swap.target")
@@ -44,9 +51,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                 Back::new("swap.target", "systemd may bring swap back")
                     .script("systemctl unmask -q swap.target"),
             )),
-        Want::that("no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(Undo::Back(
-            Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON),
-        )),
+        Want::new("swap.active", "no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(
+            Undo::Back(Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON)),
+        ),
         units(),
         services(),
     ];
@@ -55,7 +62,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// Units of swap that something else than swap.target pulls in at boot.
 fn units() -> Want {
-    Want::that("no unit of systemd brings swap back at boot")
+    Want::new("swap.units", "no unit of systemd brings swap back at boot")
         .ask(SERVICES + "swap_units\n")
         .is("")
         .run(SERVICES + "swap_units_off\n")
@@ -68,7 +75,7 @@ fn units() -> Want {
 
 /// It comes after what turns swap off: a reset then starts these services first, and they turn on what is theirs.
 fn services() -> Want {
-    Want::that("no service turns swap on")
+    Want::new("swap.services", "no service turns swap on")
         .ask(SERVICES + "swap_services\n")
         .is("")
         .run(SERVICES + "swap_services_off\n")

@@ -76,15 +76,19 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
     let (fingerprint, keys, made_by_member) = (fingerprint(cx, upload)?, upload.keys, upload.made_by_member);
     // kubeadm init brings them about, and is not through without.
-    Ok(Want::that(format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name))
-        .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
-        .judged(move |answer| match answer.trim_end() {
-            "absent" => gone(made_by_member),
-            answer => compare(answer, keys, &fingerprint),
-        })
-        .run(again(cx, upload)?)
-        .nothing_to_undo(WITH_THE_CLUSTER)
-        .only(cx.fleet.exists))
+    Ok(Want::new(
+        "kubeadm-config.config",
+        format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name),
+    )
+    .of(upload.name)
+    .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
+    .judged(move |answer| match answer.trim_end() {
+        "absent" => gone(made_by_member),
+        answer => compare(answer, keys, &fingerprint),
+    })
+    .run(again(cx, upload)?)
+    .nothing_to_undo(WITH_THE_CLUSTER)
+    .only(cx.fleet.exists))
 }
 
 fn compare(answer: &str, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {

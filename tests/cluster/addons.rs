@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 use toml::Table;
 
-use crate::client::Ended;
+use crate::client::{Ended, key};
 use crate::world::{World, set};
 use crate::{Ground, Scenario};
 
@@ -80,9 +80,9 @@ fn inventory(inventory: &mut Table) {
 }
 
 /// Where among the events a fix of this begins.
-fn begins(ended: &Ended, that: &str) -> usize {
-    let begins = |event: &Value| event["event"] == "fixing" && event["that"] == that;
-    ended.events.iter().position(begins).unwrap_or_else(|| panic!("nothing was done for: {that}"))
+fn begins(ended: &Ended, id: &str) -> usize {
+    let begins = |event: &Value| event["event"] == "fixing" && key(event) == id;
+    ended.events.iter().position(begins).unwrap_or_else(|| panic!("nothing was done for: {id}"))
 }
 
 fn addons(world: &World) {
@@ -91,9 +91,9 @@ fn addons(world: &World) {
     fs::write(&served, SECOND).unwrap();
     world.inventory(inventory);
     let made = world.apply().good();
-    let ours = "ConfigMap ours is as addon second has it";
-    assert!(begins(&made, "addon first is available") < begins(&made, ours));
-    begins(&made, "addon second is available");
+    let ours = "addons.object[ConfigMap ours]";
+    assert!(begins(&made, "addons.available[first]") < begins(&made, ours));
+    begins(&made, "addons.available[second]");
     assert_eq!(
         world.kubectl(&["-n", "addons", "get", "job", "once", "-o", "jsonpath={.status.succeeded}"]),
         "1"
@@ -141,7 +141,7 @@ fn drifts(world: &World, ours: &str) {
     ]);
     let planned = world.plan().good().triples("drift");
     let triple = |that: &str| ("m1".to_string(), "addons".to_string(), that.to_string());
-    let expected = [triple("Widget addons/small is as addon first has it"), triple(ours)];
+    let expected = [triple("addons.object[Widget addons/small]"), triple(ours)];
     assert_eq!(planned, expected.into());
     assert_eq!(world.apply().good().triples("fixed"), planned);
     let size = ["-n", "addons", "get", "widget", "small", "-o", "jsonpath={.spec.size}"];

@@ -209,5 +209,11 @@ impl Ended {
 
 fn triple(event: &Value) -> Triple {
     let word = |key: &str| event[key].as_str().unwrap().to_string();
-    (word("node"), word("step"), word("that"))
+    (word("node"), word("step"), key(event))
+}
+
+/// The want that an event is about, as `step::Id` is shown.
+pub fn key(event: &Value) -> String {
+    let id = event["id"].as_str().unwrap();
+    event["subject"].as_str().map_or(id.into(), |subject| format!("{id}[{subject}]"))
 }

@@ -448,8 +448,8 @@ fn drop_unseen(world: &World) {
     world.lab.ssh("w1", &format!("{NFT} add table inet mine; {NFT} add chain inet mine forward '{chain}'"));
     let plan = world.plan().good();
     let asked = |event: &&serde_json::Value| event["event"] == "unchecked";
-    let unchecked: Vec<_> = plan.events.iter().filter(asked).map(|event| event["that"].clone()).collect();
-    assert_eq!(unchecked, ["the pods of w1 answer", "the pods of w2 answer"]);
+    let unchecked: Vec<_> = plan.events.iter().filter(asked).map(crate::client::key).collect();
+    assert_eq!(unchecked, ["connectivity.node[w1]", "connectivity.node[w2]"]);
     assert_eq!(plan.changes(), 0);
     world.lab.ssh("w2", "sed -i '/ip_forward/s/1/0/' /etc/sysctl.d/99-zz-ironstrap.conf");
 }

@@ -81,10 +81,10 @@ fn added(world: &World) {
     let planned = world.plan().triples("drift");
     let of_others: BTreeSet<Triple> = planned.into_iter().filter(|(node, ..)| node != "w2").collect();
     let of_w2 = |(_, step, that): &&Triple| {
-        !(step == "nodes" || step == "labels" || that == "no earlier machine stands in for w2")
+        !(step == "nodes" || step == "labels" || that == "bootstrap.earlier-machine[w2]")
     };
     let of_others: BTreeSet<Triple> = of_others.iter().filter(of_w2).cloned().collect();
-    let names = "the cluster's names are in /etc/hosts";
+    let names = "hosts.file";
     let due = [triple("m1", "hosts", names), triple("w1", "hosts", names)];
     assert_eq!(of_others, BTreeSet::from(due));
 
@@ -153,7 +153,7 @@ fn cut_before_its_certificate(world: &World) {
     assert!(!w2.has("/var/lib/kubelet/pki/kubelet-client-current.pem"), "w2 has its certificate already");
 
     let plan = world.plan();
-    let (drift, member) = (plan.triples("drift"), triple("w2", "member", "w2 is a member of demo"));
+    let (drift, member) = (plan.triples("drift"), triple("w2", "member", "member.joined"));
     assert!(drift.contains(&member), "it counts as joined: {drift:#?} {}", plan.errors());
     signal("CONT", &managers);
     world.apply().good();
@@ -168,7 +168,7 @@ fn off_for_a_year(world: &World) {
         world.lab.run(&["cut", node]);
         world.lab.run(&["boot", node]);
     }
-    let valid = |node: &str| triple(node, "kubeconfigs", "the kubelet has a valid certificate");
+    let valid = |node: &str| triple(node, "kubeconfigs", "kubeconfigs.kubelet-certificate");
     let planned = world.plan().triples("drift");
     assert!(planned.contains(&valid("m1")) && planned.contains(&valid("w1")), "{planned:#?}");
     let applied = world.apply().good().triples("fixed");

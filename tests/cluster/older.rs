@@ -29,16 +29,16 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// What this version does otherwise: node, step, and what must be true.
 const INTENDED: &[(&str, &str, &str)] = &[
-    ("m1", "access", "no join token is left"),
-    ("m1", "member", "super-admin.conf is not on this machine"),
+    ("m1", "access", "bootstrap.no-token"),
+    ("m1", "member", "member.no-super-admin"),
     // A ConfigMap notes which labels and taints are the inventory's.
-    ("m1", "labels", "w1 has its labels and taints"),
-    ("m1", "labels", "w2 has its labels and taints"),
+    ("m1", "labels", "labels.node[w1]"),
+    ("m1", "labels", "labels.node[w2]"),
     ("m1", "kernel", LIMITS),
     ("w1", "kernel", LIMITS),
     ("w2", "kernel", LIMITS),
 ];
-const LIMITS: &str = "limits of inotify are set at boot";
+const LIMITS: &str = "kernel.inotify-at-boot";
 
 /// What these events are about. Whether the limit itself is too low depends on the lab's host.
 fn shown(ended: &Ended, kind: &str) -> BTreeSet<Triple> {

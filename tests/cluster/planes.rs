@@ -162,7 +162,7 @@ fn goes_round(world: &World) {
 }
 
 fn nobody(world: &World) {
-    const THAT: &str = "each member of etcd is a control plane, and has a vote";
+    const ID: &str = "bootstrap.etcd-members";
     let member = |what: &str, body: &str| {
         world.lab.ssh(
             "m1",
@@ -176,7 +176,7 @@ fn nobody(world: &World) {
     let added = member("add", r#"{"peerURLs": ["https://198.18.0.99:2380"], "isLearner": true}"#);
     let added: Value = serde_json::from_str(&added).unwrap();
     let plan = world.plan();
-    let drift = plan.events.iter().find(|event| event["event"] == "drift" && event["that"] == THAT);
+    let drift = plan.events.iter().find(|event| event["event"] == "drift" && event["id"] == ID);
     let drift = drift.unwrap_or_else(|| panic!("{:?}", plan.triples("drift")));
     assert_eq!((&drift["step"], &drift["state"]), (&json!("access"), &json!("by-hand")));
     let have = drift["have"].as_str().unwrap();
@@ -216,7 +216,7 @@ fn members(world: &World) -> Vec<String> {
 fn removed(world: &World) {
     let mut client = world.start(&["remove", "--yes", "w2"]);
     client.event("etcd is to forget w2", PATIENCE, |event| {
-        event["event"] == "fixing" && event["that"] == "etcd has no member on w2"
+        event["event"] == "fixing" && event["id"] == "remove.etcd-member"
     });
     until("etcd has let go", 60, || so(members(world) == ["m1", "w1"]));
     client.signal("KILL");

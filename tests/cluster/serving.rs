@@ -26,7 +26,7 @@ CSR
 rm /root/asks.*"#;
 
 fn that(node: &str) -> String {
-    format!("the kubelet of {node} has a certificate to serve with")
+    format!("serving-certificates.certificate[{node}]")
 }
 
 fn serving(world: &World) {

@@ -265,11 +265,11 @@ fn changes(world: &World) {
         );
     });
     let planned = real(&world.plan().good(), "drift");
-    let written = "what kubeadm wrote is as it wrote it, from this inventory";
+    let written = "member.kubeadm-files";
     for (node, that) in NODES
         .map(|node| (node, written))
         .into_iter()
-        .chain([("m1", "w1 has its labels and taints"), ("m1", "w2 has its labels and taints")])
+        .chain([("m1", "labels.node[w1]"), ("m1", "labels.node[w2]")])
     {
         assert!(
             planned.iter().any(|(n, _, t)| n == node && t == that),

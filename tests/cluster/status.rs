@@ -111,7 +111,10 @@ fn names_drift(world: &World) {
     world.kubectl(&["cordon", "w1"]);
     let (code, document) = status(world, &[]);
     assert_eq!((code, &document["changes"]), (Some(0), &json!(1)));
-    let drift = json!([{"step": "kernel", "that": "net.ipv4.ip_forward is 1", "state": "ready"}]);
+    let drift = json!([{
+        "step": "kernel", "id": "kernel.sysctl", "subject": "net.ipv4.ip_forward",
+        "that": "net.ipv4.ip_forward is 1", "state": "ready"
+    }]);
     for (name, drift) in [("m1", json!([])), ("w1", json!([])), ("w2", drift)] {
         assert_eq!(node(&document, name)["drift"], drift, "{name}");
         assert_eq!(node(&document, name)["schedulable"], name != "w1", "{name}");

@@ -284,21 +284,21 @@ exit(substr($answer, -4) eq pack("C4", 10, 96, 0, 1) ? 0 : 4)'"#;
 
 /// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
 pub fn is_consequence((_, step, that): &Triple) -> bool {
-    let follow = ["every node has its network", "the cluster's DNS answers"];
+    let follow = ["nodes.network", "nodes.dns"];
     // A Node that is made anew may get another range.
-    if step == "cni" && that == "the bridge of the pods has its node's range" {
+    if step == "cni" && that == "cni.bridge" {
         return true;
     }
     // Pods that are started again do not answer for a moment, those of CoreDNS among them. The rules that lead to the API
     // server stay all the while.
     if step == "packets" {
-        return that != "the API's Service answers";
+        return that != "connectivity.service";
     }
     // A kubelet that has to be restarted runs with other settings until then.
     if step == "settings" {
         return true;
     }
-    step == "nodes" && (that.ends_with(" is Ready") || follow.contains(&that.as_str()))
+    step == "nodes" && (that.starts_with("nodes.ready[") || follow.contains(&that.as_str()))
 }
 
 /// What these events of a run are about, without what only follows from something that is over.

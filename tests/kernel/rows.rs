@@ -15,32 +15,32 @@ macro_rules! rows {
 
 /// Broken while the machine runs.
 pub const LIVE: &[Row] = rows! {
-    "swapon /swap.img" => "swap" "no swap is active";
-    "swapon /dev/nvme0n1p2" => "swap" "no swap is active";
-    "systemctl start dev-zram0.swap" => "swap" "no swap is active";
-    "echo '/swap.img none swap sw 0 0' >>/etc/fstab" => "swap" "fstab brings no swap back";
-    "systemctl unmask -q swap.target" => "swap" "systemd brings no swap back";
-    "rmmod overlay" => "kernel" "overlay file systems can be mounted";
-    "rmmod nf_conntrack" => "kernel" "connections are tracked";
+    "swapon /swap.img" => "swap" "swap.active";
+    "swapon /dev/nvme0n1p2" => "swap" "swap.active";
+    "systemctl start dev-zram0.swap" => "swap" "swap.active";
+    "echo '/swap.img none swap sw 0 0' >>/etc/fstab" => "swap" "swap.fstab";
+    "systemctl unmask -q swap.target" => "swap" "swap.target";
+    "rmmod overlay" => "kernel" "kernel.module[overlay]";
+    "rmmod nf_conntrack" => "kernel" "kernel.module[nf_conntrack]";
     // It comes back with its own defaults, which are right here.
     "rmmod br_netfilter" =>
-        "kernel" "bridged traffic can be filtered",
-        "kernel" "net.bridge.bridge-nf-call-ip6tables is 1",
-        "kernel" "net.bridge.bridge-nf-call-iptables is 1";
-    "rm /etc/modules-load.d/ironstrap.conf" => "kernel" "modules are loaded at boot";
-    "rm /etc/sysctl.d/99-zz-ironstrap.conf" => "kernel" "sysctls are set at boot";
-    "sysctl -qw net.ipv4.ip_forward=0" => "kernel" "net.ipv4.ip_forward is 1";
+        "kernel" "kernel.module[br_netfilter]",
+        "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]",
+        "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-iptables]";
+    "rm /etc/modules-load.d/ironstrap.conf" => "kernel" "kernel.modules-at-boot";
+    "rm /etc/sysctl.d/99-zz-ironstrap.conf" => "kernel" "kernel.sysctls-at-boot";
+    "sysctl -qw net.ipv4.ip_forward=0" => "kernel" "kernel.sysctl[net.ipv4.ip_forward]";
     "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0" =>
-        "kernel" "net.bridge.bridge-nf-call-iptables is 1",
-        "kernel" "net.bridge.bridge-nf-call-ip6tables is 1";
+        "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-iptables]",
+        "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]";
     "sysctl -qw vm.overcommit_memory=0 vm.panic_on_oom=1 kernel.panic=0 kernel.panic_on_oops=0" =>
         "kernel" "vm.overcommit_memory is 1",
         "kernel" "vm.panic_on_oom is 0",
         "kernel" "kernel.panic is 10",
         "kernel" "kernel.panic_on_oops is 1";
-    "rm /etc/sysctl.d/00-ironstrap.conf" => "kernel" "limits of inotify are set at boot";
+    "rm /etc/sysctl.d/00-ironstrap.conf" => "kernel" "kernel.inotify-at-boot";
     "sysctl -qw fs.inotify.max_user_instances=128" =>
-        "kernel" "fs.inotify.max_user_instances is 8192 or more";
+        "kernel" "kernel.sysctl[fs.inotify.max_user_instances]";
     "sysctl -qw kernel.keys.root_maxkeys=200 kernel.keys.root_maxbytes=20000" =>
         "kernel" "kernel.keys.root_maxkeys is 1000000",
         "kernel" "kernel.keys.root_maxbytes is 25000000";
@@ -52,16 +52,16 @@ pub const AT_BOOT: &str = "systemctl unmask -q swap.target; rm /etc/modules-load
 /// The files themselves, and all that they no longer brought about; not `vm.panic_on_oom`, which is as wanted by
 /// default.
 pub const AT_BOOT_EXPECTED: &[(&str, &str)] = &[
-    ("swap", "systemd brings no swap back"),
-    ("swap", "no swap is active"),
-    ("kernel", "modules are loaded at boot"),
-    ("kernel", "sysctls are set at boot"),
-    ("kernel", "overlay file systems can be mounted"),
-    ("kernel", "bridged traffic can be filtered"),
-    ("kernel", "connections are tracked"),
-    ("kernel", "net.bridge.bridge-nf-call-ip6tables is 1"),
-    ("kernel", "net.bridge.bridge-nf-call-iptables is 1"),
-    ("kernel", "net.ipv4.ip_forward is 1"),
+    ("swap", "swap.target"),
+    ("swap", "swap.active"),
+    ("kernel", "kernel.modules-at-boot"),
+    ("kernel", "kernel.sysctls-at-boot"),
+    ("kernel", "kernel.module[overlay]"),
+    ("kernel", "kernel.module[br_netfilter]"),
+    ("kernel", "kernel.module[nf_conntrack]"),
+    ("kernel", "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]"),
+    ("kernel", "kernel.sysctl[net.bridge.bridge-nf-call-iptables]"),
+    ("kernel", "kernel.sysctl[net.ipv4.ip_forward]"),
     ("kernel", "vm.overcommit_memory is 1"),
     ("kernel", "kernel.panic is 10"),
     ("kernel", "kernel.panic_on_oops is 1"),

@@ -16,6 +16,7 @@ use ironstrap::reconcile::{Fleetwork, Stop};
 use ironstrap::report::Events;
 use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
+use ironstrap::step::Id;
 use ironstrap::steps::{STAGES, Stage};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -127,13 +128,15 @@ impl Vm {
         self.runtime.block_on(work.look());
         assert_eq!(work.survey(("kernel.trust", false)).errors, []);
         let plan = work.plan().unwrap();
-        let planned = plan[0].1.iter().map(|change| (change.step.to_string(), change.that.clone())).collect();
+        let planned =
+            plan[0].1.iter().map(|change| (change.step.to_string(), change.id.to_string())).collect();
         let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
         self.runtime.block_on(work.apply(&mut stop)).unwrap();
         let member = &work.members()[0];
         assert_eq!((&member.left, member.pressing), (&None, 0));
-        let pair =
-            |key: &String| key.split_once('\n').map(|(step, that)| (step.into(), that.into())).unwrap();
+        let step =
+            |id: &Id| plan[0].1.iter().find(|change| change.id == *id).map_or("", |change| change.step);
+        let pair = |id: &Id| (step(id).to_string(), id.to_string());
         Outcome { planned, changed: member.changed.iter().map(pair).collect() }
     }
 

@@ -94,7 +94,7 @@ pub static GUARDED: &[Stage] = &[
 ];
 
 fn text(_: &Cx) -> Result<Vec<Want>> {
-    let ours = Want::that("the text is ours")
+    let ours = Want::new("toy.text", "the text is ours")
         .ask("if [ -e /etc/toy/text ]; then cat /etc/toy/text; else echo ours; fi")
         .judged(|have| match have == "ours" {
             true => Verdict::Holds,
@@ -107,7 +107,7 @@ fn text(_: &Cx) -> Result<Vec<Want>> {
 }
 
 fn answer(_: &Cx) -> Result<Vec<Want>> {
-    let answers = Want::that("the network answers")
+    let answers = Want::new("toy.answers", "the network answers")
         .ask("if [ -e /etc/toy/answers ]; then echo yes; else echo silent; fi")
         .is("yes")
         .run("echo waited >>/etc/toy/waited; [ -e /etc/toy/answers ]");
@@ -140,7 +140,7 @@ pub static UNMET: &[Stage] = &[
 
 fn belated(_: &Cx) -> Result<Vec<Want>> {
     let want = |that: &str, for_what: &'static str| {
-        Want::that(that).ask("echo no").judged(move |have| Verdict::Waits {
+        Want::new("toy.belated", that).of(that).ask("echo no").judged(move |have| Verdict::Waits {
             have: have.into(),
             want: "yes".into(),
             for_what: for_what.into(),
@@ -151,12 +151,13 @@ fn belated(_: &Cx) -> Result<Vec<Want>> {
 }
 
 fn unchecked(_: &Cx) -> Result<Vec<Want>> {
-    let answer = Want::that(steps::packets::answer_of("w1")).about(["w1".to_string()]);
+    let id = steps::packets::answer_of("w1");
+    let answer = Want::new(id.name, "the pods of w1 answer").of(id.subject).about(["w1".to_string()]);
     Ok(vec![answer.ask("echo none").judged(|_| Verdict::Unchecked("it has no pod".into()))])
 }
 
 fn page(_: &Cx) -> Result<Vec<Want>> {
-    let up = Want::that("the page is up")
+    let up = Want::new("toy.page", "the page is up")
         .ask("if [ -e /etc/toy/waited ] && [ $(wc -l </etc/toy/waited) -gt 1 ]; then echo up; else echo down; fi")
         .is("up")
         .run("echo waited >>/etc/toy/waited");
@@ -165,13 +166,19 @@ fn page(_: &Cx) -> Result<Vec<Want>> {
 
 fn toy(cx: &Cx) -> Result<Vec<Want>> {
     Ok(vec![
-        Want::file("the greeting is ours", "/etc/toy/greeting", 0o644, "hello\n"),
-        Want::that("the switch is on")
+        Want::file("toy.greeting", "the greeting is ours", "/etc/toy/greeting", 0o644, "hello\n"),
+        Want::new("toy.switch", "the switch is on")
             .ask("if [ -e /etc/toy/switch ]; then cat /etc/toy/switch; else echo off; fi")
             .is("on")
             .run("switch"),
-        Want::secret_file("the secret is the trust's", "/etc/toy/secret", 0o600, &secret(cx.trust)),
-        Want::unit_runs("toyd", &["/etc/toy/greeting"]),
+        Want::secret_file(
+            "toy.secret",
+            "the secret is the trust's",
+            "/etc/toy/secret",
+            0o600,
+            &secret(cx.trust),
+        ),
+        Want::unit_runs("toy.unit", "toyd", &["/etc/toy/greeting"]),
     ])
 }
 
@@ -183,7 +190,7 @@ pub fn secret(trust: &Trust) -> String {
 fn member(cx: &Cx) -> Result<Vec<Want>> {
     let role = if cx.node.is_control_plane() { "control-plane" } else { "worker" };
     Ok(vec![
-        Want::that(format!("{} is a member", cx.node.name))
+        Want::new("toy.member", format!("{} is a member", cx.node.name))
             .ask("if [ -e /etc/kubernetes/kubelet.conf ]; then echo member; else echo no member; fi")
             .is("member")
             .run_as_unit(
@@ -199,7 +206,8 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
         let name = node.name.clone();
         let waits = cx.fleet.joining.contains(&name) || cx.fleet.absent.contains(&name);
         let line = name.clone();
-        Want::that(format!("{name} is labelled"))
+        Want::new("toy.labels", format!("{name} is labelled"))
+            .of(&name)
             .about([name.clone()])
             .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
             .judged(move |labels| match labels.lines().any(|label| label == line) {
@@ -421,11 +429,7 @@ impl Fleet {
                 tokio::time::timeout(Duration::from_secs(300), work.apply(&mut stop)).await.expect("it hangs")
             }
         };
-        let changed = work.members().iter().flat_map(|member| {
-            let that = |key: &String| key.split_once('\n').unwrap().1.to_string();
-            member.changed.iter().map(move |key| (member.node.name.clone(), that(key)))
-        });
-        let changed: BTreeSet<(String, String)> = changed.collect();
+        let counted_changes: usize = work.members().iter().map(|member| member.changed.len()).sum();
         let held_back = work.members().iter().map(|m| (m.node.name.clone(), m.held_back_by().to_vec()));
         let held_back: BTreeMap<_, _> = held_back.filter(|(_, by)| !by.is_empty()).collect();
         let counted = work.members().iter().filter(|member| member.counts());
@@ -438,6 +442,12 @@ impl Fleet {
         while let Ok(event) = receiver.try_recv() {
             events.push(event);
         }
+        let fixed = events.iter().filter_map(|event| match event {
+            Event::Fixed { node, of } => Some((node.clone(), of.that.clone())),
+            _ => None,
+        });
+        let changed: BTreeSet<(String, String)> = fixed.collect();
+        assert_eq!(changed.len(), counted_changes, "{changed:?}");
         let mut shown: String = ironstrap::report::plan::lines(&plan, &self.cluster.nodes).join("\n");
         for event in &events {
             shown += &ironstrap::report::detail::lines(event).join("\n");
@@ -476,12 +486,13 @@ impl Outcome {
     }
 
     pub fn fixed(&self, node: &str, that: &str) -> Option<usize> {
-        self.at(|event| matches!(event, Event::Fixed { node: n, that: t, .. } if n == node && t == that))
+        self.at(|event| matches!(event, Event::Fixed { node: n, of } if n == node && of.that == that))
     }
 
     /// Begun fixes that say this.
     pub fn fixings(&self, node: &str, that: &str) -> usize {
-        let like = |event: &&Event| matches!(event, Event::Fixing { node: n, that: t, .. } if n == node && t == that);
+        let like =
+            |event: &&Event| matches!(event, Event::Fixing { node: n, of } if n == node && of.that == that);
         self.events.iter().filter(like).count()
     }
 }

@@ -20,8 +20,8 @@ async fn every_question_is_told_with_its_answer() {
     let (_fleet, outcome) = detailed().await;
     let asked = |node: &str, that: &str, wanted: &str| {
         let is = |event: &Event| {
-            matches!(event, Event::Asked { node: n, that: t, answered, asked, .. }
-            if n == node && t == that && answered == wanted && !asked.is_empty())
+            matches!(event, Event::Asked { node: n, of, answered, asked }
+            if n == node && of.that == that && answered == wanted && !asked.is_empty())
         };
         outcome.at(is)
     };

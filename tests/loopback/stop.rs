@@ -19,7 +19,7 @@ async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error 
     let (node, that) = (node.to_string(), that.to_string());
     let user = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            if matches!(&event, Event::Fixing { node: n, that: t, .. } if *n == node && *t == that) {
+            if matches!(&event, Event::Fixing { node: n, of } if *n == node && of.that == that) {
                 stopper.send(wish).unwrap();
                 // Kept: a run whose stopper is gone is not stopped.
                 return Some(stopper);

@@ -6,7 +6,7 @@ use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, Want};
 /// kube-proxy spreads connections over all EndpointSlices that name the Service.
 pub(super) fn want(cx: &Cx) -> Want {
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.ip.to_string()).collect();
-    Want::that("the API's Service leads to API servers alone")
+    Want::new("bootstrap.api-service", "the API's Service leads to API servers alone")
         .asks(Ask::Listed)
         .judged({
             let planes = planes.clone();

@@ -13,7 +13,7 @@ use crate::steps::member::rights;
 pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     let mut wants = Vec::new();
     for object in documents(values, "administrators.yaml")? {
-        let want = Want::object(&object, Whose::Ours, &install(&object)?);
+        let want = Want::object("kubeadm-objects.object", &object, Whose::Ours, &install(&object)?);
         let ours = object["metadata"]["name"] == "kubeadm:cluster-admins";
         // By that binding ironstrap itself changes things.
         wants.push(if ours { rights::bound(cx, want) } else { want });
@@ -29,7 +29,7 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
 /// Running pods stay. kube-proxy and those of the control plane would not come back.
 fn admits() -> Want {
-    Want::that("Namespace kube-system admits the pods of the control plane")
+    Want::new("kubeadm-objects.admission", "Namespace kube-system admits the pods of the control plane")
         .asks(Ask::Objects(vec![Object::new("v1", "Namespace", "", "kube-system")]))
         .judged(judge_admission)
         .run(

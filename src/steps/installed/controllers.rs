@@ -18,7 +18,7 @@ const CONTROLLERS: &str = "attachdetach-controller certificate-controller cluste
     ttl-after-finished-controller ttl-controller";
 
 pub(super) fn want(cx: &Cx) -> Want {
-    Want::that("the controllers have their rights")
+    Want::new("kubeadm-objects.controllers", "the controllers have their rights")
         .asks(Ask::Listed)
         .judged(judge)
         .run(api_again(&cx.node.name))

@@ -47,7 +47,12 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     let want = |object: &Value| match object["kind"].as_str() {
         Some("Deployment") => deployment(cx, object),
         Some("ConfigMap") => corefile(cx, object),
-        _ => Ok(Want::object(object, Whose::Ours, &(install(object)? + then(object, PODS)))),
+        _ => Ok(Want::object(
+            "kubeadm-objects.object",
+            object,
+            Whose::Ours,
+            &(install(object)? + then(object, PODS)),
+        )),
     };
     documents(values, "coredns.yaml")?.iter().map(want).collect()
 }
@@ -58,7 +63,7 @@ fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
     let function = if wanted.is_some() { "put_object" } else { "put_deployment" };
     let fix = kubectl() + OBJECTS + FUNCTIONS + put(function, &manifest)?;
     let exactly = wanted.is_some();
-    let want = Want::object(object, Whose::Ours, &fix);
+    let want = Want::object("kubeadm-objects.object", object, Whose::Ours, &fix);
     Ok(want.judged(move |answer| judge_deployment(answer, &manifest, exactly)))
 }
 
@@ -92,7 +97,7 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
     let fix = kubectl() + OBJECTS + FUNCTIONS + "corefile_kept\n" + put("put_object", &manifest)?;
     let right = manifest["data"]["Corefile"].as_str().unwrap_or_default().to_string();
     let whose = if ours { "the inventory's" } else { "kubeadm's" };
-    Ok(Want::that(format!("ConfigMap kube-system/coredns has {whose} Corefile"))
+    Ok(Want::new("kubeadm-objects.corefile", format!("ConfigMap kube-system/coredns has {whose} Corefile"))
         .asks(Ask::Objects(vec![Object::of(&manifest)]))
         .judged(move |answer| judge_corefile(answer, &right, ours))
         .run(fix + sh!("restarted {PODS}", PODS))

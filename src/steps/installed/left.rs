@@ -33,7 +33,11 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
         if cluster.has_addon(addon) || is_own {
             continue;
         }
-        let want = Want::that(format!("whether the cluster still has the {program} of kubeadm"));
+        let want = Want::new(
+            "kubeadm-objects.left-over",
+            format!("whether the cluster still has the {program} of kubeadm"),
+        )
+        .of(program);
         wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged(move |answer| {
             match is_kubeadms(answer, label) {
                 Ok(false) => Verdict::Holds,

@@ -89,7 +89,7 @@ const ROLES: &[(&str, &[Right])] = &[
 
 pub(super) fn want(cx: &Cx) -> Want {
     let object = |(name, _): &(&str, _)| Object::new("rbac.authorization.k8s.io/v1", "ClusterRole", "", name);
-    Want::that("the API server's own ClusterRoles have rules")
+    Want::new("kubeadm-objects.roles", "the API server's own ClusterRoles have rules")
         .asks(Ask::Objects(ROLES.iter().map(object).collect()))
         .judged(judge)
         .run(api_again(&cx.node.name))

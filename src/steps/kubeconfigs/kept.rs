@@ -9,13 +9,13 @@ use crate::step::{Cx, WITH_THE_MEMBER, Want};
 pub(super) fn wants(cx: &Cx) -> Vec<Want> {
     let pair = if serves_with_its_own(cx) { "pair" } else { "" };
     vec![
-        Want::that("the kubelet can renew its certificates")
+        Want::new("kubeconfigs.renewal", "the kubelet can renew its certificates")
             .ask(KUBELET_FILES + "kubelet_links")
             .is("")
             .run(KUBELET_FILES + "kubelet_links_again")
             .nothing_to_undo(WITH_THE_MEMBER)
             .only(cx.machine.is_member()),
-        Want::that("the kubelet can read its own files when it starts")
+        Want::new("kubeconfigs.kubelet-state", "the kubelet can read its own files when it starts")
             .ask(sh!("{KUBELET_FILES}kubelet_unreadable {pair}", KUBELET_FILES, pair))
             .is("")
             .run(sh!("{KUBELET_FILES}kubelet_readable_again {pair}", KUBELET_FILES, pair))

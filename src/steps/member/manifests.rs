@@ -36,7 +36,7 @@ done
 
 pub(super) fn want(cx: &Cx) -> Want {
     let is_control_plane = cx.node.is_control_plane();
-    Want::that("no other manifest stands in for one of kubeadm's")
+    Want::new("member.static-pods", "no other manifest stands in for one of kubeadm's")
         .ask(super::ask(cx))
         .judged(move |answer| judge(answer, is_control_plane))
         .by_hand(

@@ -31,7 +31,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
         fix += kubeadm::with(cx, &kubeadm::init(cx, false)?, &mark)?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
-    Ok(Want::that(format!("the kubelet of {name} is known to the cluster"))
+    Ok(Want::new("member.node-object", format!("the kubelet of {name} is known to the cluster"))
         .asks(Ask::Head)
         .judged(move |_| match gone {
             true => Verdict::Differs { have: have.clone(), want: want.clone() },

@@ -14,15 +14,14 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 
 /// Without its binding `admin.conf` may nothing, so what binds it again has to come from outside of RBAC.
 fn administrator(cx: &Cx) -> Want {
-    let want =
-        Want::that("kubernetes-admin may administer the cluster").asks(Ask::Administrator).judged(|answer| {
-            match answer {
-                "may not" => Verdict::Differs {
-                    have: "RBAC does not allow it".into(),
-                    want: "ClusterRoleBinding kubeadm:cluster-admins".into(),
-                },
-                _ => Verdict::Holds,
-            }
+    let want = Want::new("bootstrap.administrator", "kubernetes-admin may administer the cluster")
+        .asks(Ask::Administrator)
+        .judged(|answer| match answer {
+            "may not" => Verdict::Differs {
+                have: "RBAC does not allow it".into(),
+                want: "ClusterRoleBinding kubeadm:cluster-admins".into(),
+            },
+            _ => Verdict::Holds,
         });
     bound(cx, want)
 }
@@ -36,6 +35,6 @@ pub(in crate::steps) fn bound(cx: &Cx, want: Want) -> Want {
 
 /// kubeadm's advice, and CIS 5.1.7: a member of `system:masters` that stays on a machine cannot be revoked.
 fn no_super_admin() -> Want {
-    Want::no_file("super-admin.conf is not on this machine", kubeadm::SUPER_ADMIN)
+    Want::no_file("member.no-super-admin", "super-admin.conf is not on this machine", kubeadm::SUPER_ADMIN)
         .nothing_to_undo(WITH_THE_MEMBER)
 }

@@ -29,8 +29,9 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
         image = cluster.pause_image(),
         targets = Sh::words(&targets)
     );
-    let want =
-        Want::that("a pod answers on each node").run(fix).about(targets.iter().map(ToString::to_string));
+    let want = Want::new("connectivity.pod", "a pod answers on each node")
+        .run(fix)
+        .about(targets.iter().map(ToString::to_string));
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
 
@@ -69,7 +70,7 @@ pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     };
     let fix = "kubectl -n kube-system delete pods --wait=false \
                -l app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets\n";
-    Want::that("no pod is left that only answered packets")
+    Want::new("bootstrap.probe-pods", "no pod is left that only answered packets")
         .asks(Ask::Objects(sample(cluster).map(pod).collect()))
         .judged(move |answer| match answer.lines().filter(|line| !goes(line)).count() {
             0 => Verdict::Holds,

@@ -93,7 +93,7 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     let mode = settings["mode"].as_str().filter(|mode| !mode.is_empty());
     let mode = mode.unwrap_or("iptables").to_string();
     let node = &cx.node.name;
-    let answers = Want::that("kube-proxy answers")
+    let answers = Want::new("processes.kube-proxy", "kube-proxy answers")
         .judged(|answer| match ill(answer, "proxy") {
             _ if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
             Some(have) if !judged_elsewhere(answer) => {
@@ -102,13 +102,13 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
             _ => Verdict::Holds,
         })
         .run(functions() + sh!("proxy_answers_again {node}", node));
-    let runs = Want::that("kube-proxy runs in the mode of its settings")
+    let runs = Want::new("processes.kube-proxy-mode", "kube-proxy runs in the mode of its settings")
         .judged({
             let mode = mode.clone();
             move |answer| runs_in(answer, &mode)
         })
         .run(functions() + sh!("proxy_mode_again {node} {mode}", node, mode));
-    let set = Want::that("kube-proxy runs with its settings")
+    let set = Want::new("processes.kube-proxy-settings", "kube-proxy runs with its settings")
         .judged(move |answer| runs_with(answer, &settings))
         .run(functions() + sh!("proxy_settings_again {node}", node));
     let asked = |want: Want| want.ask(ask(cx.cluster, cx.node)).settles().nothing_to_undo(WITH_THE_MEMBER);

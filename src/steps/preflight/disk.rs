@@ -40,9 +40,9 @@ fn needs(cluster: &Cluster, node: &Node) -> Vec<Need> {
 const PROGRAMS: [&str; 3] = ["/opt/cni/bin", "/usr/bin", "/var/lib/dpkg/info"];
 
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
-    let want = |that: &str, wrong: fn(&[Need], &[Place]) -> Vec<String>| {
+    let want = |id, that: &str, wrong: fn(&[Need], &[Place]) -> Vec<String>| {
         let needs = needs(cluster, node);
-        Want::that(that).asks(ask(&needs)).judged(move |answer| {
+        Want::new(id, that).asks(ask(&needs)).judged(move |answer| {
             let found = Place::read(answer).map(|places| wrong(&needs, &places));
             let have = match found {
                 Some(found) if found.is_empty() => return Verdict::Holds,
@@ -52,19 +52,19 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
             Verdict::Differs { have, want: String::new() }
         })
     };
-    let room = want("there is disk enough where Kubernetes writes", little_room)
+    let room = want("preflight.disk", "there is disk enough where Kubernetes writes", little_room)
         .by_hand("`du -xh --max-depth=2 / | sort -h | tail` shows what takes it: make room, or make the file system larger");
-    let inodes = want("there are inodes enough where Kubernetes writes", few_inodes)
+    let inodes = want("preflight.inodes", "there are inodes enough where Kubernetes writes", few_inodes)
         .by_hand("`du -x --inodes --max-depth=2 / | sort -n | tail` shows what takes them: remove small files, or recreate the file system with more inodes");
     vec![
         named(cluster, "Disk", room),
         named(cluster, "Inodes", inodes),
-        named(cluster, "Snapshotter", want("containerd's file system can carry overlay file systems", no_overlay).by_hand(
+        named(cluster, "Snapshotter", want("preflight.snapshotter", "containerd's file system can carry overlay file systems", no_overlay).by_hand(
             "mount a file system of the kinds ext4, xfs or btrfs on /var/lib/containerd, or have containerd use another snapshotter in [containerd]",
         )),
-        want("what Kubernetes writes to can be written to", read_only)
+        want("preflight.read-only", "what Kubernetes writes to can be written to", read_only)
             .by_hand("mount -o remount,rw MOUNT, and see in `dmesg` and /etc/fstab why it is not"),
-        want("programs may be started from where they will be", no_programs)
+        want("preflight.noexec", "programs may be started from where they will be", no_programs)
             .by_hand("mount -o remount,exec MOUNT, and take noexec out of /etc/fstab"),
     ]
 }

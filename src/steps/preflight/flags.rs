@@ -16,12 +16,14 @@ const STARTS: &str = "take the line out, or delete the file, then systemctl daem
 pub(super) fn wants(cx: &Cx) -> [Want; 2] {
     let flags = nothing(
         cx.cluster,
+        "preflight.kubelet-flags",
         "no flags wait for the kubelet that the inventory does not know",
         kubelet::flags(),
         |_| "KubeletArgs".into(),
     );
     let starts = nothing(
         cx.cluster,
+        "preflight.unit-files",
         "no file of the machine's own changes how containerd and the kubelet start",
         programs::unit_files(),
         |_| programs::IGNORED.into(),

@@ -31,7 +31,10 @@ fn etcd(cluster: &Cluster) -> Want {
     let entries =
         ask(sh!("for f in {dir}/* {dir}/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done", dir));
     let named = name.clone();
-    nothing(cluster, "no data of another etcd is here", entries, move |_| named.clone()).by_hand(format!(
+    nothing(cluster, "preflight.etcd-data", "no data of another etcd is here", entries, move |_| {
+        named.clone()
+    })
+    .by_hand(format!(
         "if nobody needs that data any more: rm -rf {dir}/*; lost+found alone, of a file system of its own, \
          may stay: ignore-preflight = [\"{name}\"] in [cluster]"
     ))
@@ -42,7 +45,7 @@ fn manifests(cluster: &Cluster) -> Want {
     let files =
         ask("for f in /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
     let name = |file: &str| format!("FileAvailable--etc-kubernetes-manifests-{file}");
-    nothing(cluster, "no static pods are here yet", files, name).by_hand(
+    nothing(cluster, "preflight.static-pods", "no static pods are here yet", files, name).by_hand(
         "`kubeadm reset` takes an earlier cluster off the machine; one file: rm /etc/kubernetes/manifests/FILE; or downgrade the \
          check to a warning: ignore-preflight = [\"FileAvailable--etc-kubernetes-manifests-FILE\"] in [cluster]",
     )
@@ -54,7 +57,7 @@ fn plugins(cluster: &Cluster) -> Want {
     let flannel = matches!(cluster.network, Network::Flannel(_));
     let ignored = cluster.ignores("Leftovers");
     let files = "for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done";
-    Want::that("no other network plugin is set up")
+    Want::new("preflight.cni", "no other network plugin is set up")
         .asks(ask(files))
         .judged(move |answer| {
             let first = answer.lines().any(|file| flannel && file < FLANNELS);
@@ -73,7 +76,10 @@ fn links(cluster: &Cluster) -> Want {
         "while read -r d x; do\n  case ${d%:*} in {LINKS}) echo \"${d%:*}\" ;; esac\ndone </proc/net/dev",
         LINKS
     ));
-    nothing(cluster, "no pod network of an earlier cluster is here", links, |_| "Leftovers".into()).by_hand(
+    nothing(cluster, "preflight.pod-network", "no pod network of an earlier cluster is here", links, |_| {
+        "Leftovers".into()
+    })
+    .by_hand(
         "ip link delete NAME, or reboot; or downgrade the check to a warning: \
          ignore-preflight = [\"Leftovers\"] in [cluster]",
     )
@@ -81,12 +87,12 @@ fn links(cluster: &Cluster) -> Want {
 
 /// What a new cluster can live with.
 fn others() -> Want {
-    Want::that("whether an earlier cluster left something else here").asks(ask(OTHERS)).judged(|answer| {
-        match answer {
+    Want::new("preflight.leftovers", "whether an earlier cluster left something else here")
+        .asks(ask(OTHERS))
+        .judged(|answer| match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(format!("an earlier cluster left {}", lines.replace('\n', "; "))),
-        }
-    })
+        })
 }
 
 const OTHERS: &str = r#"count() { [ "$1" = 0 ] || echo "$1 $2"; }

@@ -27,7 +27,7 @@ fn routes(node: &Node) -> Ask {
 
 /// The address of a Service is nobody's: packets to it leave by the default route, until the kernel makes them others.
 fn default_route(node: &Node) -> Want {
-    Want::that("there is a default route")
+    Want::new("preflight.default-route", "there is a default route")
         .asks(routes(node))
         .passes("a default route", |routes| !routes.is_empty())
         .by_hand(
@@ -39,7 +39,7 @@ fn default_route(node: &Node) -> Want {
 /// Of several networks one is the cluster's. That it is not the one that leads outside is common, and sometimes a mistake.
 fn one_card(node: &Node, card: Option<String>) -> Want {
     let ip = node.ip;
-    Want::that("whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
+    Want::new("preflight.cluster-network", "whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
         let Some(card) = card.as_deref() else { return Verdict::Holds };
         let leads = |route: &str| route.split_whitespace().skip_while(|word| *word != "dev").nth(1) == Some(card);
         match routes.is_empty() || routes.lines().any(leads) {
@@ -76,7 +76,7 @@ fi
 
 /// CoreDNS asks the name servers of its machine. One that is the machine itself is CoreDNS, which then asks itself.
 fn name_servers(cluster: &Cluster) -> Want {
-    Want::that("pods are given name servers that they can reach")
+    Want::new("preflight.name-servers", "pods are given name servers that they can reach")
         .asks(resolv_conf(cluster))
         .judged(|answer| {
             let (file, lines) = answer.split_once('\n').unwrap_or((answer, ""));
@@ -99,7 +99,7 @@ fn name_servers(cluster: &Cluster) -> Want {
 
 /// What the kubelet cuts off (`MaxDNSNameservers`, `MaxDNSSearchPaths`); and nothing at all.
 fn many_names(cluster: &Cluster) -> Want {
-    Want::that("whether pods are given all name servers and search domains")
+    Want::new("preflight.name-server-limits", "whether pods are given all name servers and search domains")
         .asks(resolv_conf(cluster))
         .judged(|answer| {
             let of =
@@ -128,7 +128,7 @@ fn many_names(cluster: &Cluster) -> Want {
 /// A machine whose own programs go by a proxy will hardly pull images without. Passwords stay where they are. A proxy of apt's own
 /// configuration wins over the one that ironstrap gives it (apt, methods/http.cc, `HttpServerState::Open`).
 fn proxies(ours: Proxy) -> Want {
-    Want::that("whether it goes by a proxy that the inventory does not name")
+    Want::new("preflight.proxy", "whether it goes by a proxy that the inventory does not name")
         .asks(Ask::Newcomer(PROXIES.into()))
         .judged(move |answer| others(answer, &ours))
 }

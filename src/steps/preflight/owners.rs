@@ -10,7 +10,7 @@ const NAME: &str = "EtcdFolder";
 
 pub(super) fn etcd(cluster: &Cluster) -> Want {
     let ask = Ask::Newcomer(sh!("rest={dir}\n", dir = cluster.etcd_dir()) + WALK);
-    nothing(cluster, "only root can replace the folder of etcd's data", ask, |_| NAME.into()).by_hand(
+    nothing(cluster, "preflight.etcd-folder", "only root can replace the folder of etcd's data", ask, |_| NAME.into()).by_hand(
         "put etcd.local.dataDir of [kubeadm] below folders that only root may write to; or, for each folder named: chown root \
          FOLDER, chmod go-w FOLDER; or only warn of it: ignore-preflight = [\"EtcdFolder\"] in [cluster]",
     )

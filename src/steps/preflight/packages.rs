@@ -25,7 +25,7 @@ x=$(dpkg --audit) || [ $? = 1 ]
 printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
 fn whole() -> Want {
-    Want::that("no package is half installed")
+    Want::new("preflight.packages-whole", "no package is half installed")
         .asks(Ask::Newcomer(UNTOUCHED + AUDIT))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
@@ -34,7 +34,7 @@ fn whole() -> Want {
 /// apt reads no source at all while two name the same repository with different keys.
 fn conflict(cluster: &Cluster) -> Want {
     let (key, url) = (kubelet::KEY, cluster.packages.address());
-    Want::that("no source of packages stands against the Kubernetes repository")
+    Want::new("preflight.package-sources", "no source of packages stands against the Kubernetes repository")
         .asks(Ask::Newcomer(sh!(
             "{SOURCES}command -v apt-get >/dev/null || exit 0\nd=$(mktemp -d)\ntrap 'rm -rf \"$d\"' EXIT\n\
              sources_conflict {key} {url}\n",
@@ -61,7 +61,7 @@ fn found(answer: &str) -> Verdict {
 /// refuses it, too: here the packages are named before anything is changed.
 fn removals(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
-    Want::that("no package has to go for containerd and Kubernetes")
+    Want::new("preflight.package-removals", "no package has to go for containerd and Kubernetes")
         .asks(Ask::Newcomer(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
         .judged(found)
         .by_hand(

@@ -46,7 +46,7 @@ fn cgroups(cluster: &Cluster) -> Want {
             }
         }
     };
-    Want::that("the kubelet runs with the machine's cgroups")
+    Want::new("preflight.cgroups", "the kubelet runs with the machine's cgroups")
         .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then read -r c </sys/fs/cgroup/cgroup.controllers || :; echo \"version 2 $c\"; else echo version 1; fi")
         .judged(judge)
         .by_hand(
@@ -66,7 +66,7 @@ fn kernel() -> Want {
             _ => false,
         }
     };
-    Want::that("the kernel is one that Kubernetes is tested with")
+    Want::new("preflight.kernel-version", "the kernel is one that Kubernetes is tested with")
         .asks(Ask::Newcomer("uname -r".into()))
         .judged(move |release| match is_known(release) {
             true => Verdict::Holds,
@@ -97,7 +97,7 @@ fn config() -> Want {
         };
         Verdict::Differs { have, want: String::new() }
     };
-    Want::that("the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
+    Want::new("preflight.kernel-config", "the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
         "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
 }
@@ -122,7 +122,7 @@ fi"#;
 fn modules(cluster: &Cluster) -> Want {
     let mut modules = vec!["overlay", "br_netfilter", "nf_conntrack", "nf_tables"];
     modules.extend(matches!(cluster.network, Network::Flannel(_)).then_some("vxlan"));
-    Want::that("the kernel's modules for containers and their network are here")
+    Want::new("preflight.kernel-modules", "the kernel's modules for containers and their network are here")
         .asks(Ask::Newcomer(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
         .passes("", |answer| answer.is_empty())
         .by_hand(
@@ -133,7 +133,7 @@ fn modules(cluster: &Cluster) -> Want {
 
 /// The kubelet reads the kernel's log to see what was killed for want of memory, and does not start without.
 fn log() -> Want {
-    Want::that("the kernel's log can be read")
+    Want::new("preflight.kernel-log", "the kernel's log can be read")
         .asks(Ask::Newcomer("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
         .passes("/dev/kmsg", |answer| answer.trim_end() == "yes")
         .by_hand(
@@ -144,12 +144,12 @@ fn log() -> Want {
 
 /// Systems that restrict containers, where that comes with consequences.
 fn protections() -> Want {
-    Want::that("whether something here restricts containers").asks(Ask::Newcomer(PROTECTIONS.into())).judged(
-        |answer| match answer {
+    Want::new("preflight.protections", "whether something here restricts containers")
+        .asks(Ask::Newcomer(PROTECTIONS.into()))
+        .judged(|answer| match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),
-        },
-    )
+        })
 }
 
 const PROTECTIONS: &str = r#"if [ -e /sys/fs/selinux/enforce ]; then

@@ -19,7 +19,7 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
 /// What a reset brings back is kept by the want that wrote the file.
 fn none_left(cluster: &Cluster) -> Want {
     let hosts = Sh::words(cluster.registries.iter().map(|registry| registry.host.as_str()));
-    Want::that("no mirrors of an earlier inventory are left")
+    Want::new("runtime.old-mirrors", "no mirrors of an earlier inventory are left")
         .ask(sh!("{FUNCTIONS}registries_left {hosts}", FUNCTIONS, hosts))
         .judged(left)
         .run(sh!("{FUNCTIONS}registries_gone {hosts}", FUNCTIONS, hosts))
@@ -57,7 +57,8 @@ fn no_other(registry: &Registry, folder: &str) -> Want {
         .keep(sh!("tar -C {CERTS} -cf - {folder}", CERTS, folder))
         .now(ask.clone())
         .script(sh!("tar -C {CERTS} -xpf \"$kept\"", CERTS));
-    Want::that(that)
+    Want::new("runtime.other-folder", that)
+        .of(folder)
         .ask(ask)
         .is("")
         .run(sh!("rm -rf {path}", path = path.as_str()))

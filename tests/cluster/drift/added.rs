@@ -4,7 +4,7 @@
 use super::By::Kubectl;
 use super::{KIND, Kind, RESTARTS};
 
-const ADMINS: &str = "ClusterRoleBinding kubeadm:cluster-admins is as wanted";
+const ADMINS: &str = "kubeadm-objects.object[ClusterRoleBinding kubeadm:cluster-admins]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -22,22 +22,22 @@ pub const KINDS: &[Kind] = &[
         ),
         shows: &[
             ("m1", "installed", ADMINS, "subjects[system:anonymous]: none"),
-            ("m1", "installed", "ClusterRoleBinding cluster-admin is as wanted", "subjects[system:anonymous]: none"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRoleBinding cluster-admin]", "subjects[system:anonymous]: none"),
             (
                 "m1",
                 "installed",
-                "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap is as wanted",
+                "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-autoapprove-bootstrap]",
                 "subjects[system:anonymous]: none",
             ),
             (
                 "m1",
                 "installed",
-                "ClusterRoleBinding system:kube-scheduler is as wanted",
+                "kubeadm-objects.object[ClusterRoleBinding system:kube-scheduler]",
                 "subjects[system:anonymous]: none",
             ),
-            ("m1", "installed", "ClusterRole kubeadm:get-nodes is as wanted", "aggregationRule: none"),
-            ("m1", "installed", "ClusterRole system:coredns is as wanted", "rules: none"),
-            ("m1", "network", "ClusterRole flannel is as wanted", "rules[3]: none"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRole kubeadm:get-nodes]", "aggregationRule: none"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRole system:coredns]", "rules: none"),
+            ("m1", "network", "network.object[ClusterRole flannel]", "rules[3]: none"),
         ],
         ..KIND
     },
@@ -52,7 +52,7 @@ pub const KINDS: &[Kind] = &[
         ),
         shows: &[
             ("m1", "installed", ADMINS, "roleRef.name: \"cluster-admin\""),
-            ("m1", "network", "ClusterRoleBinding flannel is as wanted", "roleRef.name: \"flannel\""),
+            ("m1", "network", "network.object[ClusterRoleBinding flannel]", "roleRef.name: \"flannel\""),
         ],
         then: "k delete clusterrolebinding meanwhile; k get nodes",
         alone: "other rows change them",
@@ -82,11 +82,11 @@ pub const KINDS: &[Kind] = &[
             (
                 "m1",
                 "installed",
-                "DaemonSet kube-system/kube-proxy is as wanted",
+                "kubeadm-objects.object[DaemonSet kube-system/kube-proxy]",
                 "containers[side]: none",
             ),
-            ("m1", "installed", "Deployment kube-system/coredns is as wanted", "schedulerName: \"default-scheduler\""),
-            ("m1", "network", "DaemonSet kube-flannel/flannel is as wanted", "hostPID: none"),
+            ("m1", "installed", "kubeadm-objects.object[Deployment kube-system/coredns]", "schedulerName: \"default-scheduler\""),
+            ("m1", "network", "network.object[DaemonSet kube-flannel/flannel]", "hostPID: none"),
         ],
         then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf'
                for o in daemonset/kube-proxy deployment/coredns; do $k -n kube-system rollout status $o --timeout=120s; done
@@ -103,12 +103,12 @@ pub const KINDS: &[Kind] = &[
              k label namespace kube-system pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=baseline",
         ),
         shows: &[
-            ("m1", "installed", "Service kube-system/kube-dns is as wanted", "internalTrafficPolicy: \"Cluster\""),
-            ("m1", "installed", "ServiceAccount kube-system/coredns is as wanted", "automountServiceAccountToken: true"),
+            ("m1", "installed", "kubeadm-objects.object[Service kube-system/kube-dns]", "internalTrafficPolicy: \"Cluster\""),
+            ("m1", "installed", "kubeadm-objects.object[ServiceAccount kube-system/coredns]", "automountServiceAccountToken: true"),
             (
                 "m1",
                 "installed",
-                "Namespace kube-system admits the pods of the control plane",
+                "kubeadm-objects.admission",
                 "pod-security.kubernetes.io/enforce=restricted",
             ),
         ],
@@ -126,7 +126,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "the API server's own ClusterRoles have rules",
+            "kubeadm-objects.roles",
             "ClusterRole system:kubelet-api-admin: no rules",
         )],
         alone: RESTARTS,
@@ -141,7 +141,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "the API server's own ClusterRoles have rules",
+            "kubeadm-objects.roles",
             "ClusterRole system:node-proxier: may list, watch endpointslices.discovery.k8s.io",
         )],
         alone: RESTARTS,
@@ -157,13 +157,13 @@ pub const KINDS: &[Kind] = &[
             (
                 "m1",
                 "installed",
-                "the controllers have their rights",
+                "kubeadm-objects.controllers",
                 "ClusterRoleBinding system:controller:endpointslice-controller: none",
             ),
             (
                 "m1",
                 "installed",
-                "the controllers have their rights",
+                "kubeadm-objects.controllers",
                 "ClusterRole system:controller:job-controller: none, or no rules",
             ),
         ],

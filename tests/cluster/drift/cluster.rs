@@ -3,9 +3,9 @@
 use super::By::{Kubectl, Operator, Root};
 use super::{KIND, Kind};
 
-const W1: &str = "w1 has its labels and taints";
-const W2: &str = "w2 has its labels and taints";
-const M1: &str = "m1 has its labels and taints";
+const W1: &str = "labels.node[w1]";
+const W2: &str = "labels.node[w2]";
+const M1: &str = "labels.node[m1]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -77,7 +77,7 @@ pub const KINDS: &[Kind] = &[
  spec: {nodeName: w1, terminationGracePeriodSeconds: 1, containers: [{name: pause, image: registry.k8s.io/pause, imagePullPolicy: Never}]}}
 POD",
         ),
-        shows: &[("m1", "access", "no pod is left that only answered packets", "that a run left: 1")],
+        shows: &[("m1", "access", "bootstrap.probe-pods", "that a run left: 1")],
         ..KIND
     },
     Kind {
@@ -88,7 +88,7 @@ POD",
              k -n kube-system create secret generic bootstrap-token-abcdef --type=bootstrap.kubernetes.io/token \\
                --from-literal=token-id=abcdef --from-literal=token-secret=0123456789abcdef",
         ),
-        shows: &[("m1", "access", "no join token is left", "bootstrap-token-ironst")],
+        shows: &[("m1", "access", "bootstrap.no-token", "bootstrap-token-ironst")],
         then: "k=/etc/kubernetes/admin.conf; kubectl --kubeconfig $k -n kube-system delete secret bootstrap-token-abcdef
                [ -z \"$(kubectl --kubeconfig $k -n kube-system get secret bootstrap-token-ironst --ignore-not-found)\" ]",
         ..KIND
@@ -105,7 +105,7 @@ SLICE",
         shows: &[(
             "m1",
             "access",
-            "the API's Service leads to API servers alone",
+            "bootstrap.api-service",
             "EndpointSlice default/mine leads to 198.18.0.99",
         )],
         then: "[ -z \"$(k -n default get endpointslice mine --ignore-not-found)\" ]",
@@ -122,8 +122,8 @@ SLICE",
              sleep 20",
         ),
         shows: &[
-            ("m1", "leases", "Lease kube-system/kube-scheduler is renewed", "held by nobody for 1000000 s"),
-            ("m1", "leases", "Lease kube-system/kube-controller-manager is renewed", "held by nobody for 1000000 s"),
+            ("m1", "leases", "leases.renewed[Lease kube-system/kube-scheduler]", "held by nobody for 1000000 s"),
+            ("m1", "leases", "leases.renewed[Lease kube-system/kube-controller-manager]", "held by nobody for 1000000 s"),
         ],
         then: "for l in kube-scheduler kube-controller-manager; do
                  n=0; until k -n kube-system get lease $l -o 'jsonpath={.spec.holderIdentity}' | grep -q '^m1_'; do n=$((n + 1)); [ $n -lt 60 ]; sleep 1; done
@@ -137,7 +137,7 @@ SLICE",
         shows: &[(
             "m1",
             "access",
-            "ClusterRoleBinding kubeadm:apiserver-kubelet-client is as wanted",
+            "bootstrap.object[ClusterRoleBinding kubeadm:apiserver-kubelet-client]",
             "ClusterRoleBinding kubeadm:apiserver-kubelet-client",
         )],
         ..KIND
@@ -146,10 +146,10 @@ SLICE",
         says: "cluster: a worker's Node deleted while its kubelet runs",
         by: Kubectl("k delete node w1"),
         shows: &[
-            ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
-            ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
-            ("m1", "nodes", "w1 is Ready", "not registered"),
-            ("m1", "nodes", "the pods of w1 can be reached", "not registered"),
+            ("w1", "member", "member.node-object", "Node w1"),
+            ("m1", "nodes", "nodes.registered[w1]", "not registered"),
+            ("m1", "nodes", "nodes.ready[w1]", "not registered"),
+            ("m1", "nodes", "nodes.announced[w1]", "not registered"),
             ("m1", "labels", W1, "label disk=ssd"),
         ],
         ..KIND
@@ -162,11 +162,11 @@ SLICE",
             world.kubectl(&["delete", "node", "w1"]);
         }),
         shows: &[
-            ("w1", "kernel", "net.ipv4.ip_forward is 1", "0\n1"),
-            ("w1", "member", "the kubelet of w1 is known to the cluster", "Node w1"),
-            ("m1", "nodes", "w1 is registered as 198.18.0.12, v1.36.3", "not registered"),
-            ("m1", "nodes", "w1 is Ready", "not registered"),
-            ("m1", "nodes", "the pods of w1 can be reached", "not registered"),
+            ("w1", "kernel", "kernel.sysctl[net.ipv4.ip_forward]", "0\n1"),
+            ("w1", "member", "member.node-object", "Node w1"),
+            ("m1", "nodes", "nodes.registered[w1]", "not registered"),
+            ("m1", "nodes", "nodes.ready[w1]", "not registered"),
+            ("m1", "nodes", "nodes.announced[w1]", "not registered"),
             ("m1", "labels", W1, "label disk=ssd"),
         ],
         alone: "its parts are kinds of their own",
@@ -176,10 +176,10 @@ SLICE",
         says: "cluster: the control plane's Node deleted while its kubelet runs",
         by: Kubectl("k delete node m1"),
         shows: &[
-            ("m1", "member", "the kubelet of m1 is known to the cluster", "Node m1"),
-            ("m1", "nodes", "m1 is registered as 198.18.0.11, v1.36.3", "not registered"),
-            ("m1", "nodes", "m1 is Ready", "not registered"),
-            ("m1", "nodes", "the pods of m1 can be reached", "not registered"),
+            ("m1", "member", "member.node-object", "Node m1"),
+            ("m1", "nodes", "nodes.registered[m1]", "not registered"),
+            ("m1", "nodes", "nodes.ready[m1]", "not registered"),
+            ("m1", "nodes", "nodes.announced[m1]", "not registered"),
             ("m1", "labels", M1, "label node-role.kubernetes.io/control-plane="),
         ],
         ..KIND
@@ -205,7 +205,7 @@ SLICE",
             "k patch node w2 --subresource=status -p '{\"status\": {\"conditions\": [{\"type\": \"NetworkUnavailable\",
                \"status\": \"True\", \"reason\": \"Lost\", \"message\": \"no route was made\"}]}}'",
         ),
-        shows: &[("m1", "nodes", "w2 is under no pressure", "NetworkUnavailable: no route was made")],
+        shows: &[("m1", "nodes", "nodes.pressure[w2]", "NetworkUnavailable: no route was made")],
         by_hand: "k patch node w2 --subresource=status -p '{\"status\": {\"conditions\": [{\"type\": \"NetworkUnavailable\", \"status\": \"False\"}]}}'",
         ..KIND
     },

@@ -3,7 +3,7 @@
 use super::By::{Kubectl, Root};
 use super::{KIND, Kind};
 
-const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
+const WROTE: &str = "member.kubeadm-files";
 const EDITED: &str = "it was edited since kubeadm wrote it";
 
 pub const KINDS: &[Kind] = &[
@@ -23,7 +23,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             ".",
             "member",
-            "no other manifest stands in for one of kubeadm's",
+            "member.static-pods",
             "/etc/kubernetes/manifests/kube-scheduler.yaml.old defines the pod kube-scheduler, too",
         )],
         by_hand: "rm /etc/kubernetes/manifests/kube-scheduler.yaml.old",
@@ -65,12 +65,7 @@ pub const KINDS: &[Kind] = &[
         by: Kubectl(
             "k -n kube-system get configmap kubelet-config -o yaml | sed 's/maxPods: 77/maxPods: 79/' | k replace -f -",
         ),
-        shows: &[(
-            "m1",
-            "uploads",
-            "kubelet-config in the cluster is as kubeadm wrote it, from this inventory",
-            EDITED,
-        )],
+        shows: &[("m1", "uploads", "kubeadm-config.config[kubelet-config]", EDITED)],
         ..KIND
     },
     Kind {
@@ -78,12 +73,7 @@ pub const KINDS: &[Kind] = &[
         by: Kubectl(
             "k -n kube-system get configmap kubeadm-config -o yaml | sed 's/event-ttl/event-qps/' | k replace -f -",
         ),
-        shows: &[(
-            "m1",
-            "uploads",
-            "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory",
-            EDITED,
-        )],
+        shows: &[("m1", "uploads", "kubeadm-config.config[kubeadm-config]", EDITED)],
         ..KIND
     },
     Kind {
@@ -91,23 +81,13 @@ pub const KINDS: &[Kind] = &[
         by: Kubectl(
             "k -n kube-system get configmap kube-proxy -o yaml | sed 's/mode: nftables/mode: iptables/' | k replace -f -",
         ),
-        shows: &[(
-            "m1",
-            "uploads",
-            "kube-proxy in the cluster is as kubeadm wrote it, from this inventory",
-            EDITED,
-        )],
+        shows: &[("m1", "uploads", "kubeadm-config.config[kube-proxy]", EDITED)],
         ..KIND
     },
     Kind {
         says: "control plane: kube-proxy's settings deleted in the cluster",
         by: Kubectl("k -n kube-system delete configmap kube-proxy"),
-        shows: &[(
-            "m1",
-            "uploads",
-            "kube-proxy in the cluster is as kubeadm wrote it, from this inventory",
-            "it is gone",
-        )],
+        shows: &[("m1", "uploads", "kubeadm-config.config[kube-proxy]", "it is gone")],
         ..KIND
     },
 ];

@@ -3,8 +3,8 @@
 use super::By::{Anywhere, Root};
 use super::{KIND, Kind};
 
-const MODES: &str = "only root can change what the node runs by, and read its keys";
-const APTS: &str = "apt can read where packages come from, and only root can change it";
+const MODES: &str = "permissions.modes";
+const APTS: &str = "permissions.package-sources";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -30,7 +30,7 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("w2", "chmod 666 /var/lib/kubelet/kubeadm-flags.env"),
         shows: &[
             (".", "files", MODES, "/var/lib/kubelet/kubeadm-flags.env: mode 666 root:root"),
-            (".", "member", "kubelet runs its current config", "stale: /var/lib/kubelet/kubeadm-flags.env"),
+            (".", "member", "member.kubelet-unit", "stale: /var/lib/kubelet/kubeadm-flags.env"),
         ],
         ..KIND
     },

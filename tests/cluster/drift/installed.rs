@@ -3,11 +3,11 @@
 use super::By::Kubectl;
 use super::{KIND, Kind};
 
-const INFO: &str = "ConfigMap kube-public/cluster-info leads to this cluster";
-const COREFILE: &str = "ConfigMap kube-system/coredns has kubeadm's Corefile";
-const COREDNS: &str = "Deployment kube-system/coredns is as wanted";
-const PROXY: &str = "DaemonSet kube-system/kube-proxy is as wanted";
-const SERVICE: &str = "Service kube-system/kube-dns is as wanted";
+const INFO: &str = "kubeadm-objects.cluster-info";
+const COREFILE: &str = "kubeadm-objects.corefile";
+const COREDNS: &str = "kubeadm-objects.object[Deployment kube-system/coredns]";
+const PROXY: &str = "kubeadm-objects.object[DaemonSet kube-system/kube-proxy]";
+const SERVICE: &str = "kubeadm-objects.object[Service kube-system/kube-dns]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -16,7 +16,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "ClusterRoleBinding kubeadm:kubelet-bootstrap is as wanted",
+            "kubeadm-objects.object[ClusterRoleBinding kubeadm:kubelet-bootstrap]",
             "ClusterRoleBinding kubeadm:kubelet-bootstrap",
         )],
         ..KIND
@@ -30,13 +30,13 @@ pub const KINDS: &[Kind] = &[
             (
                 "m1",
                 "installed",
-                "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap is as wanted",
+                "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-autoapprove-bootstrap]",
                 "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap",
             ),
             (
                 "m1",
                 "installed",
-                "ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation is as wanted",
+                "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation]",
                 "ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation",
             ),
         ],
@@ -51,23 +51,23 @@ pub const KINDS: &[Kind] = &[
              k -n kube-system patch role kubeadm:nodes-kubeadm-config --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules/0/verbs\", \"value\": [\"list\"]}]'",
         ),
         shows: &[
-            ("m1", "installed", "ClusterRole kubeadm:get-nodes is as wanted", "ClusterRole kubeadm:get-nodes"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRole kubeadm:get-nodes]", "ClusterRole kubeadm:get-nodes"),
             (
                 "m1",
                 "installed",
-                "RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo is as wanted",
+                "kubeadm-objects.object[RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo]",
                 "RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo",
             ),
             (
                 "m1",
                 "installed",
-                "Role kube-system/kubeadm:kubelet-config is as wanted",
+                "kubeadm-objects.object[Role kube-system/kubeadm:kubelet-config]",
                 "Role kube-system/kubeadm:kubelet-config",
             ),
             (
                 "m1",
                 "installed",
-                "Role kube-system/kubeadm:nodes-kubeadm-config is as wanted",
+                "kubeadm-objects.object[Role kube-system/kubeadm:nodes-kubeadm-config]",
                 "verbs[0]: \"get\"",
             ),
         ],
@@ -82,7 +82,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "ClusterRoleBinding kubeadm:get-nodes is as wanted",
+            "kubeadm-objects.object[ClusterRoleBinding kubeadm:get-nodes]",
             "is being deleted, and waits for its finalizers: example.com/stays",
         )],
         by_hand: "k patch clusterrolebinding kubeadm:get-nodes --type=json -p '[{\"op\": \"remove\", \"path\": \"/metadata/finalizers\"}]'",
@@ -98,19 +98,19 @@ pub const KINDS: &[Kind] = &[
             (
                 "m1",
                 "installed",
-                "RoleBinding kube-system/system::extension-apiserver-authentication-reader is as wanted",
+                "kubeadm-objects.object[RoleBinding kube-system/system::extension-apiserver-authentication-reader]",
                 "RoleBinding kube-system/system::extension-apiserver-authentication-reader",
             ),
             (
                 "m1",
                 "installed",
-                "RoleBinding kube-system/system::leader-locking-kube-scheduler is as wanted",
+                "kubeadm-objects.object[RoleBinding kube-system/system::leader-locking-kube-scheduler]",
                 "RoleBinding kube-system/system::leader-locking-kube-scheduler",
             ),
             (
                 "m1",
                 "installed",
-                "RoleBinding kube-system/system::leader-locking-kube-controller-manager is as wanted",
+                "kubeadm-objects.object[RoleBinding kube-system/system::leader-locking-kube-controller-manager]",
                 "subjects[system:kube-controller-manager]",
             ),
         ],
@@ -122,7 +122,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-proxier]",
             "ClusterRoleBinding kubeadm:node-proxier",
         )],
         ..KIND
@@ -136,7 +136,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-proxier]",
             "subjects[kube-proxy]",
         )],
         alone: "another row deletes it",
@@ -152,7 +152,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "installed",
-            "ClusterRoleBinding kubeadm:node-proxier is as wanted",
+            "kubeadm-objects.object[ClusterRoleBinding kubeadm:node-proxier]",
             "roleRef.name: \"system:node-proxier\"",
         )],
         alone: "another row deletes it",
@@ -165,10 +165,10 @@ pub const KINDS: &[Kind] = &[
             (
                 "m1",
                 "installed",
-                "ServiceAccount kube-system/kube-proxy is as wanted",
+                "kubeadm-objects.object[ServiceAccount kube-system/kube-proxy]",
                 "ServiceAccount kube-system/kube-proxy",
             ),
-            ("m1", "installed", "ServiceAccount kube-system/coredns is as wanted", "ServiceAccount kube-system/coredns"),
+            ("m1", "installed", "kubeadm-objects.object[ServiceAccount kube-system/coredns]", "ServiceAccount kube-system/coredns"),
         ],
         then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
                $k rollout status daemonset/kube-proxy --timeout=120s; $k rollout status deployment/coredns --timeout=120s",
@@ -226,8 +226,8 @@ pub const KINDS: &[Kind] = &[
         says: "installed: CoreDNS' rights are gone",
         by: Kubectl("k delete clusterrole system:coredns; k delete clusterrolebinding system:coredns"),
         shows: &[
-            ("m1", "installed", "ClusterRole system:coredns is as wanted", "ClusterRole system:coredns"),
-            ("m1", "installed", "ClusterRoleBinding system:coredns is as wanted", "ClusterRoleBinding system:coredns"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRole system:coredns]", "ClusterRole system:coredns"),
+            ("m1", "installed", "kubeadm-objects.object[ClusterRoleBinding system:coredns]", "ClusterRoleBinding system:coredns"),
         ],
         ..KIND
     },

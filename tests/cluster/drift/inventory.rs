@@ -3,20 +3,20 @@
 use super::By::{Inventory, Operator};
 use super::{KIND, Kind};
 
-const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
+const WROTE: &str = "member.kubeadm-files";
 const ANOTHER: &str = "the inventory's settings changed since kubeadm";
-const KUBELET: &str = "kubelet-config in the cluster is as kubeadm wrote it, from this inventory";
-const KUBEADM: &str = "kubeadm-config in the cluster is as kubeadm wrote it, from this inventory";
-const RUNS: &str = "containerd runs its current config";
+const KUBELET: &str = "kubeadm-config.config[kubelet-config]";
+const KUBEADM: &str = "kubeadm-config.config[kubeadm-config]";
+const RUNS: &str = "runtime.unit";
 const DROP_INS: &str = "/etc/systemd/system/containerd.service.d";
-const PORT: &str = "images of r.example:5000 come from its mirrors";
+const PORT: &str = "runtime.mirrors[r.example:5000]";
 const ONE_AT_A_TIME: &str = "one inventory at a time";
 
 pub const KINDS: &[Kind] = &[
     Kind {
         says: "inventory: another label",
         by: Inventory(&[(&["nodes", "w1", "labels"], "{ disk = \"ssd\", rack = \"a1\" }")]),
-        shows: &[("m1", "labels", "w1 has its labels and taints", "label rack=a1")],
+        shows: &[("m1", "labels", "labels.node[w1]", "label rack=a1")],
         alone: ONE_AT_A_TIME,
         ..KIND
     },
@@ -27,9 +27,9 @@ pub const KINDS: &[Kind] = &[
             (&["registries", "quay.io", "fallback"], "false"),
         ]),
         shows: &[
-            ("m1", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
-            ("w1", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
-            ("w2", "runtime", "images of quay.io come from its mirrors", "http://198.18.0.1:5000"),
+            ("m1", "runtime", "runtime.mirrors[quay.io]", "http://198.18.0.1:5000"),
+            ("w1", "runtime", "runtime.mirrors[quay.io]", "http://198.18.0.1:5000"),
+            ("w2", "runtime", "runtime.mirrors[quay.io]", "http://198.18.0.1:5000"),
         ],
         differs: &["/etc/containerd/certs.d/"],
         alone: ONE_AT_A_TIME,
@@ -56,9 +56,9 @@ pub const KINDS: &[Kind] = &[
             (&["api-server", "event-ttl"], "\"3h0m0s\""),
         ]),
         shows: &[
-            ("m1", "pki", "apiserver.crt is the trust's", "good for k8s.example.org"),
-            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
-            ("m1", "static-pods", "the control plane runs with its current files", "restarted, because"),
+            ("m1", "pki", "pki.file[apiserver.crt]", "good for k8s.example.org"),
+            ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
+            ("m1", "static-pods", "static-pods.current", "restarted, because"),
             ("m1", "member", WROTE, ANOTHER),
             ("m1", "uploads", KUBEADM, ANOTHER),
         ],
@@ -77,12 +77,12 @@ pub const KINDS: &[Kind] = &[
             r#"{ http = "http://ops:p%25w&~$HOME;%27%20@198.18.0.1:3128", no = ["198.18.0.1"] }"#,
         )]),
         shows: &[
-            ("m1", "runtime", "the variables of the proxy are for root alone", "sha256"),
-            ("w1", "runtime", "the variables of the proxy are for root alone", "sha256"),
-            ("w2", "runtime", "the variables of the proxy are for root alone", "sha256"),
-            ("m1", "runtime", "containerd uses the proxy", "sha256"),
-            ("w1", "runtime", "containerd uses the proxy", "sha256"),
-            ("w2", "runtime", "containerd uses the proxy", "sha256"),
+            ("m1", "runtime", "runtime.proxy-variables", "sha256"),
+            ("w1", "runtime", "runtime.proxy-variables", "sha256"),
+            ("w2", "runtime", "runtime.proxy-variables", "sha256"),
+            ("m1", "runtime", "runtime.proxy", "sha256"),
+            ("w1", "runtime", "runtime.proxy", "sha256"),
+            ("w2", "runtime", "runtime.proxy", "sha256"),
             ("m1", "runtime", RUNS, "restarted, because"),
             ("w1", "runtime", RUNS, "restarted, because"),
             ("w2", "runtime", RUNS, "restarted, because"),
@@ -102,7 +102,12 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
     Kind {
         says: "inventory: more replicas of CoreDNS",
         by: Inventory(&[(&["coredns", "replicas"], "3")]),
-        shows: &[("m1", "installed", "Deployment kube-system/coredns is as wanted", "spec.replicas: 3")],
+        shows: &[(
+            "m1",
+            "installed",
+            "kubeadm-objects.object[Deployment kube-system/coredns]",
+            "spec.replicas: 3",
+        )],
         alone: ONE_AT_A_TIME,
         ..KIND
     },
@@ -111,20 +116,20 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         says: "inventory: the old one again",
         by: Inventory(&[]),
         shows: &[
-            ("m1", "runtime", "no variables of a proxy are left", ""),
-            ("w1", "runtime", "no variables of a proxy are left", ""),
-            ("w2", "runtime", "no variables of a proxy are left", ""),
-            ("m1", "runtime", "containerd uses no proxy", "sha256"),
-            ("w1", "runtime", "containerd uses no proxy", "sha256"),
-            ("w2", "runtime", "containerd uses no proxy", "sha256"),
+            ("m1", "runtime", "runtime.proxy-variables", ""),
+            ("w1", "runtime", "runtime.proxy-variables", ""),
+            ("w2", "runtime", "runtime.proxy-variables", ""),
+            ("m1", "runtime", "runtime.proxy", "sha256"),
+            ("w1", "runtime", "runtime.proxy", "sha256"),
+            ("w2", "runtime", "runtime.proxy", "sha256"),
             ("m1", "runtime", RUNS, "restarted, because"),
             ("w1", "runtime", RUNS, "restarted, because"),
             ("w2", "runtime", RUNS, "restarted, because"),
-            ("m1", "labels", "w1 has its labels and taints", "label rack=a1"),
+            ("m1", "labels", "labels.node[w1]", "label rack=a1"),
             // A name that went out of the inventory is to be good no longer.
-            ("m1", "pki", "apiserver.crt is the trust's", ""),
-            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
-            ("m1", "static-pods", "the control plane runs with its current files", "restarted, because"),
+            ("m1", "pki", "pki.file[apiserver.crt]", ""),
+            ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
+            ("m1", "static-pods", "static-pods.current", "restarted, because"),
             ("m1", "member", WROTE, ANOTHER),
             ("w1", "member", WROTE, ANOTHER),
             ("w2", "member", WROTE, ANOTHER),
@@ -157,7 +162,7 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
             (
                 "w1",
                 "runtime",
-                "no folder r.example_5000_ comes before that of r.example:5000",
+                "runtime.other-folder[r.example_5000_]",
                 "/etc/containerd/certs.d/r.example_5000_",
             ),
         ],

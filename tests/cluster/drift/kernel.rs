@@ -3,11 +3,11 @@
 use super::By::Anywhere;
 use super::{KIND, Kind};
 
-const ON_DISK: &str = "sysctls are set at boot";
-const OVERRIDES: &str = "nothing overrides our sysctls at boot";
-const AT_BOOT: &str = "cloud-init keeps the cluster's names in /etc/hosts";
-const LEADS: &str = "the endpoint's name leads to the control planes";
-const NAMES: &str = "the cluster's names are in /etc/hosts";
+const ON_DISK: &str = "kernel.sysctls-at-boot";
+const OVERRIDES: &str = "kernel.sysctl-overrides";
+const AT_BOOT: &str = "hosts.cloud-init";
+const LEADS: &str = "hosts.endpoint";
+const NAMES: &str = "hosts.file";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -33,25 +33,25 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kernel: fewer inotify instances",
         by: Anywhere("w1", "sysctl -qw fs.inotify.max_user_instances=128"),
-        shows: &[(".", "kernel", "fs.inotify.max_user_instances is 8192 or more", "128")],
+        shows: &[(".", "kernel", "kernel.sysctl[fs.inotify.max_user_instances]", "128")],
         ..KIND
     },
     Kind {
         says: "kernel: forwarding switched off",
         by: Anywhere("w2", "sysctl -qw net.ipv4.ip_forward=0"),
-        shows: &[(".", "kernel", "net.ipv4.ip_forward is 1", "0\n1")],
+        shows: &[(".", "kernel", "kernel.sysctl[net.ipv4.ip_forward]", "0\n1")],
         ..KIND
     },
     Kind {
         says: "kernel: bridged IPv4 no longer filtered",
         by: Anywhere("w1", "sysctl -qw net.bridge.bridge-nf-call-iptables=0"),
-        shows: &[(".", "kernel", "net.bridge.bridge-nf-call-iptables is 1", "0\n1")],
+        shows: &[(".", "kernel", "kernel.sysctl[net.bridge.bridge-nf-call-iptables]", "0\n1")],
         ..KIND
     },
     Kind {
         says: "kernel: bridged IPv6 no longer filtered",
         by: Anywhere("m1", "sysctl -qw net.bridge.bridge-nf-call-ip6tables=0"),
-        shows: &[(".", "kernel", "net.bridge.bridge-nf-call-ip6tables is 1", "0\n1")],
+        shows: &[(".", "kernel", "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]", "0\n1")],
         ..KIND
     },
     Kind {
@@ -99,13 +99,13 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kernel: modules no longer loaded at boot",
         by: Anywhere("w2", "rm /etc/modules-load.d/ironstrap.conf"),
-        shows: &[(".", "kernel", "modules are loaded at boot", "br_netfilter")],
+        shows: &[(".", "kernel", "kernel.modules-at-boot", "br_netfilter")],
         ..KIND
     },
     Kind {
         says: "kernel: one module less at boot",
         by: Anywhere("w1", "sed -i /overlay/d /etc/modules-load.d/ironstrap.conf"),
-        shows: &[(".", "kernel", "modules are loaded at boot", "overlay")],
+        shows: &[(".", "kernel", "kernel.modules-at-boot", "overlay")],
         ..KIND
     },
     Kind {
@@ -150,7 +150,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             ".",
             "kernel",
-            "nothing lowers the limits of inotify at boot",
+            "kernel.inotify-overrides",
             "/usr/lib/sysctl.d/50-theirs.conf: fs.inotify.max_user_instances = 128",
         )],
         differs: &["/etc/sysctl.d/50-theirs.conf", "/usr/lib/sysctl.d/50-theirs.conf"],
@@ -159,7 +159,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kernel: the cluster's card does not forward",
         by: Anywhere("w1", "sysctl -qw net.ipv4.conf.eth0.forwarding=0"),
-        shows: &[(".", "kernel", "the cards that pods are reached by forward", "eth0")],
+        shows: &[(".", "kernel", "kernel.forwarding", "eth0")],
         ..KIND
     },
     Kind {
@@ -171,7 +171,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             ".",
             "kernel",
-            "nothing keeps our modules from being loaded",
+            "kernel.barred-modules",
             "/etc/modprobe.d/hardened.conf:1: blacklist br-netfilter\n/etc/modprobe.d/hardened.conf:2: install overlay /bin/false",
         )],
         differs: &["/etc/modprobe.d/hardened.conf"],

@@ -6,21 +6,21 @@ use super::By::{Anywhere, Operator, Root};
 use super::certificates::kubelets;
 use super::{KIND, Kind};
 
-const BOOT: &str = "the kubelet starts at boot";
-const RUNS: &str = "kubelet runs its current config";
-const HELD: &str = "kubelet, kubeadm and kubectl are 1.36.3 and held";
-const UNIT: &str = "the kubelet's unit is as its packages have it";
-const KEY: &str = "the Kubernetes repository's key is here";
-const SOURCE: &str = "the Kubernetes repository is known to apt";
-const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
-const LEADS: &str = "kubelet.conf leads the kubelet to its API";
-const ADMITTED: &str = "the kubelet has a valid certificate";
-const RENEWS: &str = "the kubelet can renew its certificates";
-const READS: &str = "the kubelet can read its own files when it starts";
-const MODES: &str = "only root can change what the node runs by, and read its keys";
-const FLAGS: &str = "no file of the machine's own gives the kubelet flags";
-const PROGRAM: &str = "the programs of kubelet are as the package has them";
-const STARTS: &str = "no file of the machine's own changes how the kubelet starts";
+const BOOT: &str = "kubelet.at-boot";
+const RUNS: &str = "member.kubelet-unit";
+const HELD: &str = "kubelet.packages";
+const UNIT: &str = "kubelet.unit";
+const KEY: &str = "kubelet.repository-key";
+const SOURCE: &str = "kubelet.repository";
+const WROTE: &str = "member.kubeadm-files";
+const LEADS: &str = "kubeconfigs.kubelet";
+const ADMITTED: &str = "kubeconfigs.kubelet-certificate";
+const RENEWS: &str = "kubeconfigs.renewal";
+const READS: &str = "kubeconfigs.kubelet-state";
+const MODES: &str = "permissions.modes";
+const FLAGS: &str = "kubelet.no-flags";
+const PROGRAM: &str = "kubelet.programs[kubelet]";
+const STARTS: &str = "kubelet.unit-files";
 const DROP_IN: &str = "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 pub const KINDS: &[Kind] = &[
@@ -121,10 +121,10 @@ pub const KINDS: &[Kind] = &[
             (
                 ".",
                 "kubeconfigs",
-                "controller-manager.conf leads system:kube-controller-manager to its API",
+                "kubeconfigs.control-plane[controller-manager.conf]",
                 "server https://198.18.0.99:6443",
             ),
-            (".", "static-pods", "the control plane runs with its current files", "controller-manager.conf"),
+            (".", "static-pods", "static-pods.current", "controller-manager.conf"),
         ],
         differs: &["/etc/kubernetes/controller-manager.conf"],
         ..KIND
@@ -196,24 +196,14 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: another program in the place of kubectl",
         by: Anywhere("w2", "rm /usr/bin/kubectl; cp /bin/true /usr/bin/kubectl"),
-        shows: &[(
-            ".",
-            "kubelet",
-            "the programs of kubectl are as the package has them",
-            "/usr/bin/kubectl was changed",
-        )],
+        shows: &[(".", "kubelet", "kubelet.programs[kubectl]", "/usr/bin/kubectl was changed")],
         ..KIND
     },
     Kind {
         says: "kubelet: kubeadm emptied",
         by: Anywhere("w1", ": >/usr/bin/kubeadm"),
         shows: &[
-            (
-                ".",
-                "kubelet",
-                "the programs of kubeadm are as the package has them",
-                "/usr/bin/kubeadm was changed",
-            ),
+            (".", "kubelet", "kubelet.programs[kubeadm]", "/usr/bin/kubeadm was changed"),
             (".", "member", RUNS, "restarted, because"),
         ],
         ..KIND
@@ -293,12 +283,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: credentials of joining left behind",
         by: Anywhere("w1", "echo '# left' >/etc/kubernetes/bootstrap-kubelet.conf"),
-        shows: &[(
-            ".",
-            "member",
-            "no credentials of joining are left",
-            "/etc/kubernetes/bootstrap-kubelet.conf",
-        )],
+        shows: &[(".", "member", "member.no-credentials", "/etc/kubernetes/bootstrap-kubelet.conf")],
         ..KIND
     },
     Kind {
@@ -433,7 +418,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: a worker's ca.crt gone",
         by: Root("w1", "rm /etc/kubernetes/pki/ca.crt"),
-        shows: &[(".", "pki", "ca.crt is the trust's", "good for kubernetes")],
+        shows: &[(".", "pki", "pki.file[ca.crt]", "good for kubernetes")],
         ..KIND
     },
 ];

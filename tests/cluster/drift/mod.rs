@@ -24,13 +24,13 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::client::{Ended, Triple};
+use crate::client::{Ended, Triple, key};
 use crate::lab::NODES;
 use crate::part;
 use crate::world::{PATIENCE, World, is_consequence};
 use looks::Looks;
 
-/// Node, step, what must be true, and a piece of what the plan says about it. The node "." is the one that was broken.
+/// Node, step, the want's name, and a piece of what the plan says about it. The node "." is the one that was broken.
 type Shows = (&'static str, &'static str, &'static str, &'static str);
 
 /// One way in which machines stop being what the inventory says.
@@ -233,7 +233,7 @@ fn one(ground: &mut Ground, kind: &Kind) {
         let mended = world.start(&options).end(PATIENCE).good();
         assert_eq!(kind.without_consequences(mended.triples("fixed")), expected, "what was planned was done");
         for node in NODES {
-            let reached = format!("the pods of {node} can be reached");
+            let reached = format!("nodes.announced[{node}]");
             let asked_again =
                 kind.silences_the_api || mended.triples("fixed").iter().any(|(n, ..)| n == node);
             let touched = expected.iter().any(|(n, _, that)| n == node || *that == reached) || asked_again;
@@ -259,7 +259,7 @@ fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
     let known = |event: &&Value| event["event"] == "drift" && event["state"] != "unknown";
     let word = |event: &Value, key: &str| event[key].as_str().unwrap().to_string();
     let shown: Vec<&Value> = plan.events.iter().filter(known).collect();
-    let triple = |event: &Value| (word(event, "node"), word(event, "step"), word(event, "that"));
+    let triple = |event: &Value| (word(event, "node"), word(event, "step"), key(event));
     let triples: BTreeSet<Triple> = shown.iter().map(|event| triple(event)).collect();
     assert_eq!(kind.without_consequences(triples), *expected, "{}", plan.errors());
     assert!(kind.silences_the_api || plan.code == Some(0), "{}{}", plan.errors(), plan.stderr);

@@ -3,13 +3,13 @@
 use super::By::{Anywhere, Kubectl, Root};
 use super::{KIND, Kind};
 
-const FLANNEL: &str = "flannel's interface and routes are as flannel makes them";
-const PROXY: &str = "kube-proxy's rules are in place";
-const BRIDGE: &str = "the bridge of the pods has its node's range";
-const PLUGINS: &str = "the programs of kubernetes-cni are as the package has them";
-const CONFLIST: &str = "the network is known to containerd";
+const FLANNEL: &str = "flannel.interface";
+const PROXY: &str = "services.rules";
+const BRIDGE: &str = "cni.bridge";
+const PLUGINS: &str = "cni.programs[kubernetes-cni]";
+const CONFLIST: &str = "cni.config";
 
-const ADDRESSES: &str = "this node has addresses left for new pods";
+const ADDRESSES: &str = "cni.addresses";
 
 /// As host-local writes them. Some are empty, as after a power cut.
 const LEAKED: &str = r"d=/var/lib/cni/networks/cbr0; mkdir -p $d; . /run/flannel/subnet.env; i=2
@@ -53,13 +53,13 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "network: another program in the place of flannel's own plugin",
         by: Anywhere("w2", "rm /opt/cni/bin/flannel; cp /bin/false /opt/cni/bin/flannel"),
-        shows: &[(".", "cni", "flannel's plugin works", "no\nyes")],
+        shows: &[(".", "cni", "cni.flannel-plugin", "no\nyes")],
         ..KIND
     },
     Kind {
         says: "network: flannel's own plugin gone",
         by: Anywhere("w1", "rm /opt/cni/bin/flannel"),
-        shows: &[(".", "cni", "flannel's plugin works", "no\nyes")],
+        shows: &[(".", "cni", "cni.flannel-plugin", "no\nyes")],
         ..KIND
     },
     Kind {
@@ -187,25 +187,25 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "network: a node announced at another address",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip=198.18.0.99 --overwrite"),
-        shows: &[("m1", "nodes", "the pods of w2 can be reached", "announced by flannel at 198.18.0.99")],
+        shows: &[("m1", "nodes", "nodes.announced[w2]", "announced by flannel at 198.18.0.99")],
         ..KIND
     },
     Kind {
         says: "network: a Node no longer says how to reach its pods",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip-"),
-        shows: &[("m1", "nodes", "the pods of w2 can be reached", "no word of how to reach its pods")],
+        shows: &[("m1", "nodes", "nodes.announced[w2]", "no word of how to reach its pods")],
         ..KIND
     },
     Kind {
         says: "network: flannel's DaemonSet edited",
         by: Kubectl("k -n kube-flannel set resources daemonset/flannel -c flannel --requests=cpu=50m"),
-        shows: &[("m1", "network", "DaemonSet kube-flannel/flannel is as wanted", "cpu: \"50m\"")],
+        shows: &[("m1", "network", "network.object[DaemonSet kube-flannel/flannel]", "cpu: \"50m\"")],
         ..KIND
     },
     Kind {
         says: "network: flannel's ConfigMap edited",
         by: Kubectl("k -n kube-flannel patch configmap flannel -p '{\"data\": {\"net-conf.json\": \"{}\"}}'"),
-        shows: &[("m1", "network", "ConfigMap kube-flannel/flannel is as wanted", "10.244.0.0/16")],
+        shows: &[("m1", "network", "network.object[ConfigMap kube-flannel/flannel]", "10.244.0.0/16")],
         ..KIND
     },
     Kind {
@@ -214,7 +214,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[(
             "m1",
             "network",
-            "ConfigMap kube-flannel/flannel is as wanted",
+            "network.object[ConfigMap kube-flannel/flannel]",
             "ConfigMap kube-flannel/flannel",
         )],
         ..KIND
@@ -227,7 +227,12 @@ pub const KINDS: &[Kind] = &[
 ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)",
         ),
         shows: &[
-            (".", "network", "ConfigMap kube-flannel/flannel is as wanted", "ConfigMap kube-flannel/flannel"),
+            (
+                ".",
+                "network",
+                "network.object[ConfigMap kube-flannel/flannel]",
+                "ConfigMap kube-flannel/flannel",
+            ),
             (".", "flannel", FLANNEL, "there is no route to the pods of 10.244."),
         ],
         ..KIND
@@ -235,7 +240,12 @@ ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)",
     Kind {
         says: "network: flannel no longer lets in",
         by: Kubectl("k delete clusterrolebinding flannel"),
-        shows: &[("m1", "network", "ClusterRoleBinding flannel is as wanted", "ClusterRoleBinding flannel")],
+        shows: &[(
+            "m1",
+            "network",
+            "network.object[ClusterRoleBinding flannel]",
+            "ClusterRoleBinding flannel",
+        )],
         ..KIND
     },
 ];

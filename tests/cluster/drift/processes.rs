@@ -3,11 +3,11 @@
 use super::By::{Anywhere, Kubectl, Root};
 use super::{KIND, Kind};
 
-const STOPPED: &str = "nothing that the node needs is stopped";
-const ARGUMENTS: &str = "the kubelet runs with the arguments that its files give it";
-const MODE: &str = "kube-proxy runs in the mode of its settings";
-const KUBELET: &str = "the kubelet runs with its settings";
-const PROXY: &str = "kube-proxy runs with its settings";
+const STOPPED: &str = "processes.stopped";
+const ARGUMENTS: &str = "processes.kubelet-arguments";
+const MODE: &str = "processes.kube-proxy-mode";
+const KUBELET: &str = "kubelet-settings.kubelet";
+const PROXY: &str = "processes.kube-proxy-settings";
 
 pub const KINDS: &[Kind] = &[
     Kind {

@@ -3,13 +3,13 @@
 use super::By::{Anywhere, Root};
 use super::{KIND, Kind};
 
-const OURS: &str = "containerd's config is ours";
-const RUNS: &str = "containerd runs its current config";
-const MEANT: &str = "containerd reads its config as meant";
-const HELD: &str = "containerd is installed and held";
-const PROGRAMS: &str = "the programs of containerd are as the package has them";
-const KUBELET_STARTS: &str = "no file of the machine's own changes how the kubelet starts";
-const STARTS: &str = "no file of the machine's own changes how containerd starts";
+const OURS: &str = "runtime.config";
+const RUNS: &str = "runtime.unit";
+const MEANT: &str = "runtime.config-in-use";
+const HELD: &str = "runtime.packages";
+const PROGRAMS: &str = "runtime.programs[containerd]";
+const KUBELET_STARTS: &str = "kubelet.unit-files";
+const STARTS: &str = "runtime.unit-files";
 
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -54,7 +54,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: a mirror gone",
         by: Anywhere("w1", "rm /etc/containerd/certs.d/docker.io/hosts.toml"),
-        shows: &[(".", "runtime", "images of docker.io come from its mirrors", "http://198.18.0.1:5000")],
+        shows: &[(".", "runtime", "runtime.mirrors[docker.io]", "http://198.18.0.1:5000")],
         ..KIND
     },
     Kind {
@@ -63,7 +63,7 @@ pub const KINDS: &[Kind] = &[
             "m1",
             "sed -i s/198.18.0.1:/198.18.0.9:/ /etc/containerd/certs.d/registry.k8s.io/hosts.toml",
         ),
-        shows: &[(".", "runtime", "images of registry.k8s.io come from its mirrors", "198.18.0.9:5000")],
+        shows: &[(".", "runtime", "runtime.mirrors[registry.k8s.io]", "198.18.0.9:5000")],
         ..KIND
     },
     Kind {
@@ -72,12 +72,7 @@ pub const KINDS: &[Kind] = &[
             "w1",
             "d=/etc/containerd/certs.d/quay.example; mkdir -p $d; echo x >$d/ca.crt; printf '# Kept by ironstrap: [registries] of the inventory.\\n[host.\"http://198.18.0.9:5000\"]\\nca = \"%s/ca.crt\"\\n' $d >$d/hosts.toml",
         ),
-        shows: &[(
-            ".",
-            "runtime",
-            "no mirrors of an earlier inventory are left",
-            "/etc/containerd/certs.d/quay.example/hosts.toml",
-        )],
+        shows: &[(".", "runtime", "runtime.old-mirrors", "/etc/containerd/certs.d/quay.example/hosts.toml")],
         ..KIND
     },
     Kind {
@@ -97,7 +92,7 @@ pub const KINDS: &[Kind] = &[
             "w2",
             "mkdir -p /etc/systemd/system/containerd.service.d; printf '[Service]\\nEnvironment=HTTPS_PROXY=http://x:1\\n' >/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf",
         ),
-        shows: &[(".", "runtime", "containerd uses no proxy", "sha256"), (".", "runtime", RUNS, "stale")],
+        shows: &[(".", "runtime", "runtime.proxy", "sha256"), (".", "runtime", RUNS, "stale")],
         differs: &["/etc/systemd/system/containerd.service.d"],
         ..KIND
     },
@@ -134,12 +129,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: runc emptied",
         by: Anywhere("w2", "rm /usr/sbin/runc; : >/usr/sbin/runc; chmod 755 /usr/sbin/runc"),
-        shows: &[(
-            ".",
-            "runtime",
-            "the programs of runc are as the package has them",
-            "/usr/sbin/runc was changed",
-        )],
+        shows: &[(".", "runtime", "runtime.programs[runc]", "/usr/sbin/runc was changed")],
         ..KIND
     },
     Kind {
@@ -211,7 +201,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd's socket moved away",
         by: Anywhere("w2", "mv /run/containerd/containerd.sock /run/containerd/other.sock"),
-        shows: &[(".", "runtime", "containerd can be reached at its socket", "containerd.sock is gone")],
+        shows: &[(".", "runtime", "runtime.socket", "containerd.sock is gone")],
         ..KIND
     },
     Kind {

@@ -7,7 +7,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "swap: on",
         by: Anywhere("w2", "swapon /swap.img"),
-        shows: &[(".", "swap", "no swap is active", "/swap.img")],
+        shows: &[(".", "swap", "swap.active", "/swap.img")],
         ..KIND
     },
     Kind {
@@ -16,7 +16,7 @@ pub const KINDS: &[Kind] = &[
             "w1",
             "truncate -s 8M /var/tmp/more; chmod 600 /var/tmp/more; mkswap -q /var/tmp/more; swapon /var/tmp/more",
         ),
-        shows: &[(".", "swap", "no swap is active", "/var/tmp/more")],
+        shows: &[(".", "swap", "swap.active", "/var/tmp/more")],
         ..KIND
     },
     Kind {
@@ -26,8 +26,8 @@ pub const KINDS: &[Kind] = &[
             "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/usr/sbin/swapon /swap.img\\nExecStop=/usr/sbin/swapoff /swap.img\\n[Install]\\nWantedBy=multi-user.target\\n' >/usr/lib/systemd/system/zramswap.service; systemctl enable -q --now zramswap",
         ),
         shows: &[
-            (".", "swap", "no swap is active", "/swap.img"),
-            (".", "swap", "no service turns swap on", "zramswap.service"),
+            (".", "swap", "swap.active", "/swap.img"),
+            (".", "swap", "swap.services", "zramswap.service"),
         ],
         differs: &["zramswap.service"],
         alone: "its unit stays, and is one more than before",
@@ -36,20 +36,20 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "swap: a line back in fstab",
         by: Anywhere("w1", "echo '/swap.img none swap sw 0 0' >>/etc/fstab"),
-        shows: &[(".", "swap", "fstab brings no swap back", "# ironstrap: /swap.img none swap sw 0 0")],
+        shows: &[(".", "swap", "swap.fstab", "# ironstrap: /swap.img none swap sw 0 0")],
         differs: &["/etc/fstab"],
         ..KIND
     },
     Kind {
         says: "swap: swap.target unmasked",
         by: Anywhere("m1", "systemctl unmask -q swap.target"),
-        shows: &[(".", "swap", "systemd brings no swap back", "masked")],
+        shows: &[(".", "swap", "swap.target", "masked")],
         ..KIND
     },
     Kind {
         says: "swap: a zram device configured",
         by: Anywhere("w2", "printf '[zram0]\\nzram-size = ram / 2\\n' >/etc/systemd/zram-generator.conf"),
-        shows: &[(".", "swap", "zram-generator makes no swap", "# ironstrap: [zram0]")],
+        shows: &[(".", "swap", "swap.zram", "# ironstrap: [zram0]")],
         differs: &["/etc/systemd/zram-generator.conf"],
         ..KIND
     },
@@ -59,7 +59,7 @@ pub const KINDS: &[Kind] = &[
             "w1",
             "printf '[Swap]\\nWhat=/nowhere\\n[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/nowhere.swap; systemctl enable -q nowhere.swap",
         ),
-        shows: &[(".", "swap", "no unit of systemd brings swap back at boot", "nowhere.swap")],
+        shows: &[(".", "swap", "swap.units", "nowhere.swap")],
         differs: &["/etc/systemd/system/nowhere.swap", "nowhere.swap"],
         alone: "its unit stays, and is one more than before",
         ..KIND

@@ -8,19 +8,19 @@ use super::certificates::{keep, lay, make};
 use super::{KIND, Kind};
 use crate::world::World;
 
-const RESTART: &str = "the control plane runs with its current files";
-const WROTE: &str = "what kubeadm wrote is as it wrote it, from this inventory";
-const ADMIN: &str = "admin.conf leads kubernetes-admin to its API";
-const RIGHTS: &str = "kubernetes-admin may administer the cluster";
-const MANAGER: &str = "controller-manager.conf leads system:kube-controller-manager to its API";
-const SCHEDULER: &str = "scheduler.conf leads system:kube-scheduler to its API";
+const RESTART: &str = "static-pods.current";
+const WROTE: &str = "member.kubeadm-files";
+const ADMIN: &str = "kubeconfigs.control-plane[admin.conf]";
+const RIGHTS: &str = "bootstrap.administrator";
+const MANAGER: &str = "kubeconfigs.control-plane[controller-manager.conf]";
+const SCHEDULER: &str = "kubeconfigs.control-plane[scheduler.conf]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
         says: "trust: a leaf gone",
         by: Root("m1", "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt"),
         shows: &[
-            (".", "pki", "apiserver-kubelet-client.crt is the trust's", "kube-apiserver-kubelet-client"),
+            (".", "pki", "pki.file[apiserver-kubelet-client.crt]", "kube-apiserver-kubelet-client"),
             (".", "static-pods", RESTART, "restarted, because"),
         ],
         ..KIND
@@ -32,10 +32,10 @@ pub const KINDS: &[Kind] = &[
             "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt; echo nonsense >/var/lib/kubelet/config.yaml",
         ),
         shows: &[
-            (".", "pki", "apiserver-kubelet-client.crt is the trust's", "kube-apiserver-kubelet-client"),
+            (".", "pki", "pki.file[apiserver-kubelet-client.crt]", "kube-apiserver-kubelet-client"),
             (".", "static-pods", RESTART, "restarted, because"),
             (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
-            (".", "member", "kubelet runs its current config", "stale: /var/lib/kubelet/config.yaml changed"),
+            (".", "member", "member.kubelet-unit", "stale: /var/lib/kubelet/config.yaml changed"),
         ],
         ..KIND
     },
@@ -46,8 +46,8 @@ pub const KINDS: &[Kind] = &[
             keep(world, "apiserver", &make(world, ("kube-apiserver", ""), &["somewhere.else"], 300));
         }),
         shows: &[
-            ("m1", "pki", "apiserver.crt is the trust's", "good for api.demo.internal"),
-            ("m1", "pki", "apiserver.key is the trust's", "sha256"),
+            ("m1", "pki", "pki.file[apiserver.crt]", "good for api.demo.internal"),
+            ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
             ("m1", "static-pods", RESTART, "restarted, because"),
         ],
         differs: &["/etc/kubernetes/pki/apiserver.crt", "/etc/kubernetes/pki/apiserver.key"],
@@ -57,8 +57,8 @@ pub const KINDS: &[Kind] = &[
         says: "trust: a leaf that will expire soon",
         by: Operator(|world| keep(world, "apiserver-kubelet-client", &client(world, 30))),
         shows: &[
-            ("m1", "pki", "apiserver-kubelet-client.crt is the trust's", "valid from"),
-            ("m1", "pki", "apiserver-kubelet-client.key is the trust's", "sha256"),
+            ("m1", "pki", "pki.file[apiserver-kubelet-client.crt]", "valid from"),
+            ("m1", "pki", "pki.file[apiserver-kubelet-client.key]", "sha256"),
             ("m1", "static-pods", RESTART, "restarted, because"),
         ],
         differs: &[
@@ -76,8 +76,8 @@ pub const KINDS: &[Kind] = &[
             lay(world, "/etc/kubernetes/pki/apiserver-kubelet-client.key", &made.key);
         }),
         shows: &[
-            ("m1", "pki", "apiserver-kubelet-client.crt is the trust's", "valid from"),
-            ("m1", "pki", "apiserver-kubelet-client.key is the trust's", "sha256"),
+            ("m1", "pki", "pki.file[apiserver-kubelet-client.crt]", "valid from"),
+            ("m1", "pki", "pki.file[apiserver-kubelet-client.key]", "sha256"),
             ("m1", "static-pods", RESTART, "older than"),
         ],
         differs: &[
@@ -90,7 +90,7 @@ pub const KINDS: &[Kind] = &[
         says: "trust: a key for everybody to read",
         by: Root("m1", "chmod 644 /etc/kubernetes/pki/ca.key"),
         shows: &[
-            (".", "pki", "ca.key is the trust's", "mode 644 root:root"),
+            (".", "pki", "pki.file[ca.key]", "mode 644 root:root"),
             (".", "static-pods", RESTART, "ca.key"),
         ],
         ..KIND
@@ -98,7 +98,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "trust: sa.pub of another key",
         by: Root("m1", "sed -i '2s/.$/x/' /etc/kubernetes/pki/sa.pub"),
-        shows: &[(".", "pki", "sa.pub is the trust's", "sha256"), (".", "static-pods", RESTART, "sa.pub")],
+        shows: &[(".", "pki", "pki.file[sa.pub]", "sha256"), (".", "static-pods", RESTART, "sa.pub")],
         ..KIND
     },
     Kind {
@@ -155,13 +155,13 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "trust: what stands above RBAC is back on the machine",
         by: Root("m1", "echo '# left' >/etc/kubernetes/super-admin.conf"),
-        shows: &[(".", "member", "super-admin.conf is not on this machine", "sha256")],
+        shows: &[(".", "member", "member.no-super-admin", "sha256")],
         ..KIND
     },
     Kind {
         says: "trust: what a killed fix was let in with is left",
         by: Root("m1", "echo '# left' | tee /run/ironstrap/masters.conf >/run/ironstrap/discovery.conf"),
-        shows: &[(".", "member", "no credentials of joining are left", "/run/ironstrap/masters.conf")],
+        shows: &[(".", "member", "member.no-credentials", "/run/ironstrap/masters.conf")],
         ..KIND
     },
     Kind {
