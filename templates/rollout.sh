@@ -14,13 +14,17 @@ OWNER='
   }
 '
 
-# covers NAMESPACE DAEMONSET STRANGERS: it is up on all Nodes but this many. `kubectl rollout status` waits for all Nodes,
-# also for those of other tools.
+# covers NAMESPACE DAEMONSET STRANGERS LEAST: its last change is up on all Nodes that it is meant for but STRANGERS, and it is meant
+# for LEAST Nodes or more. `kubectl rollout status` also waits for Nodes of other tools, and does not wait for a controller that has
+# not seen yet that a Node came back.
 covers() {
-  counts=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled} {.status.updatedNumberScheduled} {.status.numberAvailable}') || return 1
-  # shellcheck disable=SC2086
-  set -- "$2" "$3" $counts
-  [ "${4:-0}" -ge $((${3:-0} - $2)) ] && [ "${5:-0}" -ge $((${3:-0} - $2)) ] || { echo "$1: ${5:-0} of ${3:-0} available" >&2; return 1; }
+  covers_said=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
+  # A field that is 0 is empty there.
+  covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" '
+    $5 + 0 < $4 + 0 { print "its last change was not seen yet"; exit }
+    $1 + 0 < least { print "meant for " $1 + 0 " of " least " nodes"; exit }
+    { up = $2 + 0 < $3 + 0 ? $2 + 0 : $3 + 0; if (up < $1 - strangers) print up " of " $1 - strangers " available" }') || return 1
+  [ -z "$covers_lacks" ] || { echo "$2: $covers_lacks" >&2; return 1; }
 }
 
 # up NAMESPACE KIND/NAME COMMAND...: the command succeeds. It fails with 76, which ends `patiently`, where a pod of that

@@ -151,12 +151,26 @@ fn a_stranger_is_not_waited_for() {
     let fleet = Fleet { strangers: ["x9".to_string()].into(), ..Fleet::default() };
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
-    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")]);
-    for (counts, good) in [("4 4 3", true), ("4 3 3", true), ("4 4 2", false), ("4 2 3", false), ("4", false)]
-    {
+    let flannel = [Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")];
+    let script = rollout::waiting(&cx, &flannel, &[]);
+    for (counts, good) in [
+        ("4/4/3/1/1", true),
+        ("4/3/3/1/1", true),
+        ("4/4/2/1/1", false),
+        ("4/2/3/1/1", false),
+        ("4///1/1", false),
+        ("4/4/3/2/1", false),
+    ] {
         assert!(runs(&script, &format!("echo {counts}")).iter().all(|(ended, _)| *ended == good), "{counts}");
     }
     assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "unknown is not enough");
+    // Each of the three nodes must have it; a Node that came back is not counted at once.
+    let fleet = Fleet::default();
+    let cx = Cx { fleet: &fleet, ..cx };
+    let script = rollout::waiting(&cx, &flannel, &flannel);
+    for (counts, good) in [("3/3/3/1/1", true), ("2/2/2/1/1", false), ("////", false)] {
+        assert!(runs(&script, &format!("echo {counts}")).iter().all(|(ended, _)| *ended == good), "{counts}");
+    }
 }
 
 /// Waits for Deployment net/web with a cluster that has this pod and this ReplicaSet of it, for so many seconds already, while
@@ -171,7 +185,7 @@ fn waits_for_a(kind: &str, pod: &str, set: &str, seconds: u64) -> Vec<(String, S
     let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
-    let script = rollout::waiting(&cx, &[Object::new("apps/v1", kind, "net", "web")]);
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", kind, "net", "web")], &[]);
     let forged = r#"event\tReplicaSet/web-77f\t2999-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
     let head = format!(
         "exec 3>&1\nset -u\nuid=1 patient_since=$(($(date +%s) - {seconds}))\n\
@@ -315,7 +329,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
     let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
     let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
-    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")]);
+    let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")], &[]);
     let (web, other) = (owner("DaemonSet/web"), owner("DaemonSet/other"));
     let pods = |w1: &str| {
         let others: String =

@@ -35,7 +35,7 @@ pub fn available_on_each(
     each: &[Object],
 ) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
-    let fix = KUBECTL + waiting(cx, &running);
+    let fix = KUBECTL + waiting(cx, &running, each);
     let strangers = cx.fleet.strangers.len() as u64;
     let nodes = cx.cluster.nodes.len() as u64;
     let objects: Vec<(Object, u64)> = running
@@ -63,16 +63,17 @@ pub fn available_on_each(
 }
 
 /// Shell that waits until they are, or until a pod of theirs cannot start however long it waits. It says which workers lack
-/// a pod of a DaemonSet that runs on other nodes; `faults` reads that.
-pub fn waiting(cx: &Cx, running: &[Object]) -> Sh {
-    let strangers = cx.fleet.strangers.len();
+/// a pod of a DaemonSet that runs on other nodes; `faults` reads that. `each`: as `available_on_each`.
+pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
+    let (strangers, nodes) = (cx.fleet.strangers.len(), cx.cluster.nodes.len());
     let workers = cx.cluster.nodes.iter().filter(|node| !node.is_control_plane());
     let workers: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
     let wait = |object: &Object| {
-        let command = match (object.kind.as_str(), strangers) {
-            ("DaemonSet", 1..) => {
-                let name = &object.name;
-                sh!("covers {namespace} {name} {strangers}", namespace = namespace(object), name, strangers)
+        let least = if each.contains(object) { nodes } else { 0 };
+        let command = match object.kind.as_str() {
+            "DaemonSet" if strangers > 0 || least > 0 => {
+                let (namespace, name) = (namespace(object), &object.name);
+                sh!("covers {namespace} {name} {strangers} {least}", namespace, name, strangers, least)
             }
             _ => wait(object),
         };

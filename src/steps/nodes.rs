@@ -34,10 +34,11 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(even(cx));
     let daemons = daemons(cx)?;
     if !daemons.is_empty() {
-        let fix =
-            diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + rollout::waiting(cx, &daemons);
+        let each = each(cx);
+        let waiting = rollout::waiting(cx, &daemons, &each);
+        let fix = diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + waiting;
         let that = "every node has its network".to_string();
-        wants.push(rollout::available_on_each(cx, "nodes.network", that, daemons, &each(cx)).run(fix));
+        wants.push(rollout::available_on_each(cx, "nodes.network", that, daemons, &each).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
         wants.push(dns(cx));
