@@ -26,6 +26,8 @@ pub const FIX: &str = "fix";
 const MOST: usize = 4000;
 /// Longer evidence is cut around what makes it evidence, in characters.
 const LONGEST: usize = 320;
+/// Longer words are cut.
+const WORD: usize = 40;
 
 /// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which lines in the logs no waiting changes.
 pub fn hopeless() -> Sh {
@@ -256,7 +258,11 @@ fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
     let to = text[..evidence.end].chars().count().min(from + LONGEST);
     let beside = (LONGEST - (to - from)) / 2;
     let start = from.saturating_sub(beside).min(all - LONGEST);
+    // From the next word on, if one begins before the evidence.
+    let next = text.chars().skip(start).take((from - start).min(WORD)).position(char::is_whitespace);
+    let start = if start > 0 { start + next.unwrap_or(0) } else { 0 };
     let part: String = text.chars().skip(start).take(LONGEST).collect();
+    let part = part.trim_start();
     let (before, after) = (if start > 0 { "… " } else { "" }, if start + LONGEST < all { " …" } else { "" });
     format!("{before}{part}{after}")
 }

@@ -152,9 +152,14 @@ pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String,
     let twice = by_name.iter().filter(|(_, nodes)| nodes.len() > 1).map(|(hostname, nodes)| {
         let node = impostor(cluster, machines, hostname, nodes);
         let others: Vec<&str> = nodes.iter().copied().filter(|other| *other != node).collect();
-        Error::new(Kind::Refused, format!("calls itself {hostname}, and so does {}", others.join(", ")))
+        let address = cluster.node(node).map(|node| node.ssh.host.clone()).unwrap_or_default();
+        Error::new(Kind::Refused, format!("has the host name {hostname}, and so has {}", others.join(", ")))
             .on(node)
-            .hint("give each machine a name of its own: hostnamectl set-hostname NAME")
+            .because(format!("the machine at {address} says so"))
+            .hint(format!(
+                "if {address} is another node's machine, correct the address of {node} in the inventory; if it is \
+                 the right one, give it a name of its own: hostnamectl set-hostname {node}"
+            ))
     });
     twice.chain(wrong_clocks(clocks)).collect()
 }
@@ -277,7 +282,7 @@ pub(super) mod tests {
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
         let twice = misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
-        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "calls itself m1, and so does m1"));
+        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "has the host name m1, and so has m1"));
         assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
         machines.values_mut().for_each(|machine| machine.hostname = "cp-1".into());
         let told: Vec<_> = ["m1", "m2"]
@@ -312,14 +317,12 @@ pub(super) mod tests {
             let mut found = misfits(&cluster, &heard(&machines), &BTreeMap::new());
             assert_eq!(found.len(), 1, "{found:?}");
             let error = found.remove(0);
-            assert_eq!(
-                error.hint.as_deref(),
-                Some("give each machine a name of its own: hostnamectl set-hostname NAME")
-            );
+            let rename = format!("hostnamectl set-hostname {}", error.node.as_deref().unwrap());
+            assert!(error.hint.unwrap().ends_with(&rename));
             (error.node.unwrap(), error.what)
         };
         let says = |node: &str, host: &str, other: &str| {
-            (node.to_string(), format!("calls itself {host}, and so does {other}"))
+            (node.to_string(), format!("has the host name {host}, and so has {other}"))
         };
         for members in [&[][..], &["w1"], &["w2"], &["w1", "w2"]] {
             assert_eq!(told("w1", members), says("w2", "w1", "w1"));

@@ -130,6 +130,9 @@ fn asks_the_api(asks: &[&Ask]) -> bool {
     asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Listed | Ask::Administrator))
 }
 
+/// What the reason begins with where a machine said less than it was asked for.
+pub const BREAKS_OFF: &str = "the reply breaks off";
+
 /// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
 /// with the reply as a whole.
 pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {
@@ -206,7 +209,7 @@ fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String
             return Err("the reply is longer than the question".into());
         }
         let (stdout, tail) = (&rest[..at], &rest[at + open.len()..]);
-        let end = find(tail, &close).ok_or("the reply breaks off")?;
+        let end = find(tail, &close).ok_or(BREAKS_OFF)?;
         let status = String::from_utf8_lossy(&tail[..end]);
         let (code, stderr) = status.split_once('\n').ok_or("a garbled answer")?;
         let status = code.trim().parse().map_err(|_| format!("a garbled exit status: {code}"))?;
@@ -215,7 +218,7 @@ fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String
     }
     match rest.is_empty() {
         true => Ok(replies),
-        false => Err(format!("the reply breaks off after {} answers", replies.len())),
+        false => Err(format!("{BREAKS_OFF} after {} answers", replies.len())),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{End, FleetArgs, Limit, Outcome, Start, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Change, State, Unchecked, WantName};
 use crate::reconcile::{CANNOT_TELL, Fleetwork, Member, Survey};
+use crate::report::alike::names;
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
@@ -128,12 +129,23 @@ fn summary(
     let seconds = start.since.elapsed().as_secs_f64();
     let answered = start.about().filter(|member| member.machine.is_some()).count();
     let of = if answered == about { nodes } else { format!("the {answered} of {nodes} that answered") };
+    // These answered, too, and something stands against them.
+    let refused = start.about().filter(|member| member.machine.is_some() && member.left.is_some());
+    let refused: Vec<&str> = refused.map(|member| member.node.name.as_str()).collect();
+    let of =
+        if refused.is_empty() { of } else { format!("{of}, but not all is well on {}", names(&refused)) };
     if answered == 0 {
         return;
     }
     let more = report::plan::unchecked(unchecked);
     if changes == 0 {
-        let right = report::plan::right(wants, unchecked.len(), inventory, &of, answered == about);
+        let right = report::plan::right(
+            wants,
+            unchecked.len(),
+            inventory,
+            &of,
+            answered == about && refused.is_empty(),
+        );
         report::err(&format!("{right} ({seconds:.1} s)"));
         more.iter().for_each(|line| report::err(line));
         return;
@@ -146,13 +158,25 @@ fn summary(
         .filter(|(_, changes)| !changes.is_empty())
         .partition(|(node, _)| names.contains(node.as_str()));
     let (drifted, cluster) = (drifted.len(), if others.is_empty() { "" } else { " and in the cluster" });
-    let open = |change: &Change| matches!(change.state, State::Unconfirmed(_));
-    let only_open = plan.iter().flat_map(|(_, changes)| changes).all(open);
-    let would = if only_open { "asks before it would" } else { "would" };
+    let apply = would(plan, &format!("`ironstrap apply -i {inventory}`"));
     report::err(&format!(
-        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of}{cluster} ({seconds:.1} s); `ironstrap apply -i {inventory}` {would} change that"
+        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of}{cluster} ({seconds:.1} s); {apply}"
     ));
     more.iter().for_each(|line| report::err(line));
+}
+
+/// What an apply would make of a plan. It changes nothing that only a human can change, or that is unknown.
+fn would(plan: &Changes, apply: &str) -> String {
+    let all = || plan.iter().flat_map(|(_, changes)| changes);
+    let stays = all().filter(|change| matches!(change.state, State::ByHand | State::Unknown { .. })).count();
+    match all().count() - stays {
+        0 => format!("{apply} cannot change that"),
+        n if stays > 0 => format!("{apply} would change {n} of them"),
+        _ if all().all(|change| matches!(change.state, State::Unconfirmed(_))) => {
+            format!("{apply} asks before it would change that")
+        }
+        _ => format!("{apply} would change that"),
+    }
 }
 
 fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {

@@ -18,7 +18,7 @@ const CONTAINERD_LOST: Sign =
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "argument-unknown",
-        what: "a component of the control plane does not know its argument {flag}",
+        what: "a component of the control plane does not know its argument {flag}, and does not start",
         remedy: "take {flag} out of the inventory ([api-server], [controller-manager], [scheduler] or [etcd])",
         signs: &[
             sign("container ", r"^(?:Error: )?unknown flag: (?<flag>--\S+)"),
@@ -55,7 +55,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "cgroup-driver",
-        what: "the kubelet and containerd use different cgroup drivers",
+        what: "the kubelet and containerd use different cgroup drivers, cgroupfs and systemd",
         remedy: "both must use systemd; on {node}, see what says otherwise: grep -Rins cgroup.driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml; systemctl cat containerd",
         signs: &[
             sign("journal ", SANDBOX),
@@ -142,8 +142,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "pod-refused",
-        what: "the API server lets no pod of {owner} in: {why}",
-        remedy: "correct the pod in its manifest; if it needs what these words name: of PodSecurity, kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged --overwrite; else change the quota, the webhook or the rights that they name",
+        what: "the API server refuses the pods of {owner}: {why}",
+        remedy: "correct the pod in its manifest, or the quota, webhook or rights that refuse it; only if PodSecurity refuses what it really needs, give it a namespace of its own with the label pod-security.kubernetes.io/enforce=privileged",
         signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
         ..PLAIN
     },
@@ -193,8 +193,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "clock",
-        what: "the clocks disagree: {node} says {now}, and a certificate is valid from {from} on",
-        remedy: "compare the clocks (date -u) of {node} and the control planes; set the wrong one, best by a time service such as chrony",
+        what: "{node} says that it is {now}, and the certificate that it was shown begins at {from}",
+        remedy: "compare date -u of {node}, of the control planes and of your own computer; set the clock that is wrong, best by a time service such as chrony; if all agree, the certificate was made with a wrong clock and must be made again",
         signs: &[sign(
             "",
             r"certificate has expired or is not yet valid: current time (?<now>\S+) is before (?<from>[0-9TZ:+-]+)",
@@ -236,14 +236,14 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "name-unresolved",
         what: "the name {name} does not resolve on {node}",
-        remedy: "on {node}: cat /etc/resolv.conf shows its DNS servers; see that they answer and know {name}; getent hosts {name} must show its address",
+        remedy: "on {node}, getent hosts {name} must show its address; if it stands in /etc/hosts (grep {name} /etc/hosts), see that the line hosts: of /etc/nsswitch.conf has files before dns; else see that the servers in /etc/resolv.conf answer and know {name}",
         signs: &[sign("log kubeadm", LOOKUP), sign("fix", LOOKUP), sign("journal kubelet", LOOKUP)],
         ..PLAIN
     },
     Cause {
         name: "cni-plugin-missing",
         what: "a file in /etc/cni/net.d asks for the network plugin {plugin}, which is not in {folder}",
-        remedy: "on {node}: grep -l {plugin} /etc/cni/net.d/* shows the file; move it away if nothing needs it; apt-get install --reinstall kubernetes-cni brings the usual plugins back, and a network's DaemonSet its own",
+        remedy: "on {node} and every other node: grep -l {plugin} /etc/cni/net.d/* shows the file; move it away if nothing needs it; else bring the plugin back (the usual ones: apt-get install --reinstall kubernetes-cni; that of a network: its DaemonSet)",
         signs: &[sign("", PLUGIN), sign("journal ", PLUGIN), sign("event", PLUGIN)],
         ..PLAIN
     },
@@ -344,8 +344,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "forward-drop",
-        what: "the packet filter of {node} drops what it passes on to pods: {chain}",
-        remedy: "on {node}: let it accept what comes from and goes to the range of the pods and flannel.1 (nft list ruleset shows whose chain it is)",
+        what: "the packet filter of {node} drops forwarded packets, so none reach its pods: {chain}",
+        remedy: "on {node}: accept forwarded packets from and to the range of the pods (pods in [cluster]) and through flannel.1; nft list ruleset shows whose chain it is",
         signs: &[sign("forward", r"^(?<chain>chain .+) has policy drop$")],
         besides: NO_ANSWER,
         ..PLAIN
@@ -382,8 +382,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "endpoint-unreachable",
-        what: "nothing can be reached at {address}: {why}",
-        remedy: "a route and open firewalls must lead from {node} to {address}, and an API server must listen there: see ip route and nft list ruleset on both, and ss -ltn on the control plane",
+        what: "{node} cannot reach {address}: {why}",
+        remedy: "a route and open firewalls must lead from {node} to {address}, and an API server must listen there: see ip route and the packet filter (nft list ruleset, iptables-save) of {node} and of the control plane, and ss -ltn there",
         signs: &[sign("log kubeadm", DIAL), sign("fix", DIAL)],
         symptom: true,
         ..PLAIN

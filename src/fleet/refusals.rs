@@ -81,13 +81,13 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     let name = &node.name;
     let what = match apis {
         // Only the machine says so, and its root could have put that file there.
-        true => format!("calls itself a {is}, and the inventory says {says}"),
+        true => format!("has the manifest of an API server, and the inventory says {says}"),
         false => format!("is a {is} of its cluster, and the inventory says {says}"),
     };
     let error = Error::new(Kind::Refused, what).on(name);
     Some(match apis {
         true => error.because("it has /etc/kubernetes/manifests/kube-apiserver.yaml").hint(format!(
-            "compare its role in `kubectl get nodes`; if it joined as a {says}, find out who put that file there, `ironstrap remove {name}`, and install it again"
+            "see its role in `kubectl get nodes`: if it is no {says} there, the inventory is wrong about it; else find out who put that file there, and if you do not trust the machine any more, `ironstrap remove {name}` and install its system again"
         )),
         false => error.because("what a machine joined as cannot be changed in place").hint(format!(
             "put role = \"{is}\" back; if it is to change, then `ironstrap remove {name}`, and apply with the other role"
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!((says(plane, &RUNS), says(worker, &RUNS[..2])), (None, None));
         let is = "is a worker of its cluster, and the inventory says control-plane";
         assert_eq!(says(plane, &RUNS[..2]).unwrap(), is);
-        let is = "calls itself a control-plane, and the inventory says worker";
+        let is = "has the manifest of an API server, and the inventory says worker";
         assert_eq!(says(worker, &RUNS).unwrap(), is);
         for drifted in [&["client-certificate", "admin.conf"], &["client-certificate", "etcd"]] {
             assert_eq!(says(plane, drifted), None, "its manifest is gone");

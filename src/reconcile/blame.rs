@@ -35,9 +35,13 @@ impl<S: Shell> Fleetwork<S> {
             let member = &mut self.members[k];
             let error = Error::new(Kind::Failed, format!("{step}: {what}"));
             // The words are a sign in `diagnosis`.
-            let how = if what == packets::made::SILENT { "it did not answer" } else { "found from" };
-            let error = error.on(&member.node.name).because(format!("{how} {asker}"));
-            let error = error.hint("repair that on this machine, then run it again: it goes on from here");
+            let how = match what == packets::made::SILENT {
+                true => format!("{asker} got no answer from it"),
+                false => format!("found from {asker}"),
+            };
+            let error = error.on(&member.node.name).because(how);
+            let name = &member.node.name;
+            let error = error.hint(format!("repair that on {name}, then run it again: it goes on from here"));
             member.work.began = member.work.began.or(began);
             member.leave(Wrong { about: vec![asker.clone()], ..Wrong::from(error) });
         }
@@ -141,7 +145,7 @@ mod tests {
     fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
         assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
-        assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["it did not answer m1"]);
+        assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["m1 got no answer from it"]);
         let asker = [own("m1", "packets: could not ask")];
         assert_eq!(left(&[]), asker);
         assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");

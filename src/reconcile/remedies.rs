@@ -72,16 +72,37 @@ pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> 
         let error = reasons.fold(error, |error, reason| error.heard(reason));
         return error.hint(format!("{hint}; then run it again: it goes on from here"));
     }
-    let words = if said.is_empty() { "without a word" } else { "after these words:" };
+    let words = tail(said);
+    let last = if words.is_empty() { "without a word" } else { "and said last:" };
     error
-        .because(format!("exit {status}, {words}"))
-        .heard(tail(said))
+        .because(format!("exit {status}, {last}"))
+        .heard(words)
         .hint("correct this, then run it again: it goes on from here")
 }
 
 /// The last that was said: where a program says why it gave up.
 pub(super) fn tail(said: &VecDeque<String>) -> String {
     said.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+}
+
+/// A line without colours; none where it explains nothing: kubeadm lists all that it found to be well (system-validators,
+/// `types.go`), in colour also into a file, and advises to skip checks.
+pub(super) fn telling(line: &str) -> Option<String> {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain += before;
+        rest = after
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')
+            .strip_prefix('m')
+            .unwrap_or(after);
+    }
+    plain += rest;
+    let is_key = |key: &str| key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let is_well = |(key, value): (&str, &str)| is_key(key) && !value.contains("missing");
+    let is_well = plain != line && plain.split_once(": ").is_some_and(is_well);
+    let advises = ["To see the stack trace of this error", "[preflight] If you know what you are doing"];
+    (!is_well && !advises.iter().any(|words| plain.starts_with(words))).then_some(plain)
 }
 
 #[cfg(test)]
@@ -115,6 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn of_what_a_program_said_colours_and_what_is_well_go() {
+        assert_eq!(telling("\u{1b}[0;37mCGROUPS_CPU\u{1b}[0m: \u{1b}[0;32menabled\u{1b}[0m"), None);
+        let missing = "\u{1b}[0;37mCGROUPS_PIDS\u{1b}[0m: \u{1b}[0;31mmissing\u{1b}[0m";
+        assert_eq!(telling(missing).as_deref(), Some("CGROUPS_PIDS: missing"));
+        assert_eq!(
+            telling("E: Unable to locate package x").as_deref(),
+            Some("E: Unable to locate package x")
+        );
+        assert_eq!(telling("To see the stack trace of this error execute with --v=5 or higher"), None);
+        assert_eq!(telling("a \u{1b}[31mred\u{1b}[0m b\u{1b}[").as_deref(), Some("a red b"));
+    }
+
+    #[test]
     fn every_code_that_a_fix_prints_has_a_remedy_and_every_remedy_a_fix() {
         let known: BTreeSet<String> = REMEDIES.iter().map(|(code, _)| code.to_string()).collect();
         assert_eq!(printed(), known);
@@ -134,7 +168,7 @@ mod tests {
         let hint = "reboot this machine: only that ends them; then run it again: it goes on from here";
         assert_eq!(error.hint.as_deref(), Some(hint));
         let error = failure(&changes[0], 1, &lines(&["noise"]));
-        assert_eq!(error.cause, ["exit 1, after these words:", "| noise"]);
+        assert_eq!(error.cause, ["exit 1, and said last:", "| noise"]);
         assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without a word"]);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::limits::{self, Limits};
-use super::remedies::{failure, tail};
+use super::remedies::{failure, tail, telling};
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
@@ -161,10 +161,14 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
     }
     let halfway = (before + now()) / 2.0;
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
+        let cut = why.starts_with(probe::BREAKS_OFF);
         Error::new(Kind::Unknown, "cannot make out what the machine answered")
             .heard(why)
             .heard(String::from_utf8_lossy(&output.stderr))
-            .hint("nothing was changed there; ssh to it and run echo ok, which must print ok and nothing else; see also whether a disk is full")
+            .hint(match cut {
+                true => "nothing was changed there; its shell ended before the questions did: see whether a disk or the memory is full there, and what ends a shell that runs long (`ssh` to it, then sh -s)",
+                false => "nothing was changed there; these words are no answer to what was asked: find out which program or file of the machine they come from, and who changed it",
+            })
     })?;
     let clock = machine.clock - halfway;
     Ok(Said { machine, answers, clock, execs: 1 })
@@ -254,7 +258,7 @@ async fn try_fix<S: Shell>(
                         let reached = packets::made::reached(&line).filter(|_| done.len() < MOST_DONE);
                         done.extend(reached.map(packets::answer_of));
                         tell(node, &line, &mut told, events);
-                        said.push_back(line);
+                        said.extend(telling(&line));
                         if said.len() > LAST_LINES {
                             said.pop_front();
                         }

@@ -1,6 +1,6 @@
 //! The fleet on one screen: the cluster, a row for each node, and under it what could not be seen, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 
 use anstream::{AutoStream, ColorChoice};
@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, indented};
 use crate::report::alike::{self, MANY, SCREENFUL};
 use crate::report::{color, count, exit};
 use crate::secret::Shown;
-use crate::status::{Drift, Health, NodeStatus, Packets, Seen, Share, Status, Whole};
+use crate::status::{Drift, Health, NodeStatus, Packets, Seen, Share, Status};
 
 /// There is none.
 const NONE: &str = "–";
@@ -84,7 +84,7 @@ pub fn show(status: &Status, view: View) -> bool {
 /// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
 pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
     let plain = |line: String| Shown::of(&indented(&line)).to_string();
-    let mut lines: Vec<String> = head(&status.cluster).into_iter().map(plain).collect();
+    let mut lines: Vec<String> = head(status).into_iter().map(plain).collect();
     lines.push(String::new());
     let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
     lines.extend(table(&rows, width, colour));
@@ -104,7 +104,8 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&String::new())
 }
 
-fn head(cluster: &Whole) -> Vec<String> {
+fn head(status: &Status) -> Vec<String> {
+    let cluster = &status.cluster;
     let ready = shown(&cluster.network.ready, u64::to_string);
     let network = match cluster.network.wanted.is() {
         Some(wanted) => format!("{}, {ready} of {} ready", cluster.network.kind, count_pods(*wanted)),
@@ -116,6 +117,8 @@ fn head(cluster: &Whole) -> Vec<String> {
         let words: Vec<_> = members.iter().map(|member| (member.name.as_str(), well(member))).collect();
         together(&words)
     });
+    let wrong: BTreeSet<&str> = status.errors.iter().filter_map(|error| error.node.as_deref()).collect();
+    let wrong = (!wrong.is_empty()).then(|| ("errors", format!("on {}: see below", alike::names(wrong))));
     let about = [
         (cluster.name.as_str(), format!("kubernetes {}, {}", cluster.kubernetes, cluster.endpoint)),
         ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {} Ready", cluster.nodes))),
@@ -124,6 +127,7 @@ fn head(cluster: &Whole) -> Vec<String> {
         ("network", network),
         ("join token", shown(&cluster.token, |token| until(token.until))),
     ];
+    let about: Vec<_> = about.into_iter().chain(wrong).collect();
     let width = about.iter().map(|(name, _)| measure_text_width(name)).max().unwrap_or(0);
     about.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect()
 }

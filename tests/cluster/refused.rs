@@ -79,7 +79,7 @@ fn unfit(world: &World) {
     let (before, kept) = (world.lab.look_at_all(), world.kept());
     for run in [world.apply(), world.plan()] {
         let run = run.refused(5, "m1", &["port 6443 is held by sshd"]);
-        let run = run.refused(5, "w1", &["calls itself w2", "w2"]);
+        let run = run.refused(5, "w1", &["has the host name w2", "w2"]);
         let run = run.refused(5, "w1", &["port 10250 is held by sshd"]);
         run.refused(5, "w2", &["debian sid"]);
     }

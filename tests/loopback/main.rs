@@ -294,7 +294,7 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!(error.what, "toy: the fix failed; wanted: the switch is on");
-    assert_eq!(error.cause, ["exit 3, after these words:", "| it is jammed"]);
+    assert_eq!(error.cause, ["exit 3, and said last:", "| it is jammed"]);
 }
 
 #[tokio::test]

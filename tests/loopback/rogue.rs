@@ -83,7 +83,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
         fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
     });
     let error = only_a1_is_left(&fleet.await).await;
-    assert_eq!(error.what, "calls itself a control-plane, and the inventory says worker");
+    assert_eq!(error.what, "has the manifest of an API server, and the inventory says worker");
     assert!(!error.hint.unwrap_or_default().contains("role = \"control-plane\""));
 }
 

@@ -115,10 +115,10 @@ impl Sum<'_> {
             return None;
         }
         let what = format!(
-            "{}: {} of {} are what {} says; left: {}",
+            "{}: {} of {} nodes are what {} says; left: {}",
             self.cluster,
             self.good(),
-            count(self.about(), "node"),
+            self.about(),
             self.inventory,
             names(left)
         );

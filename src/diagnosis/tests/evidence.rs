@@ -50,7 +50,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "state",
         "no waiting helps: no pod of Deployment/stuck in default is let in: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
         "pod-refused",
-        "the API server lets no pod of Deployment/stuck in default in: pods \"stuck-5d8c-\" is forbidden",
+        "the API server refuses the pods of Deployment/stuck in default: pods \"stuck-5d8c-\" is forbidden",
     ),
     (
         "journal kubelet",
@@ -160,7 +160,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubeadm",
         r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2026-11-21T20:19:51Z is before 2026-11-21T21:19:01Z"#,
         "clock",
-        "w2 says 2026-11-21T20:19:51Z, and a certificate is valid from 2026-11-21T21:19:01Z on",
+        "w2 says that it is 2026-11-21T20:19:51Z, and the certificate that it was shown begins at 2026-11-21T21:19:01Z",
     ),
     (
         "log kubeadm",
@@ -179,7 +179,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubeadm",
         r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": dial tcp 198.18.0.11:6443: connect: no route to host"#,
         "endpoint-unreachable",
-        "nothing can be reached at 198.18.0.11:6443: no route to host",
+        "w2 cannot reach 198.18.0.11:6443: no route to host",
     ),
     (
         "log kubeadm",

@@ -36,7 +36,7 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
 }
 
 /// What is wrong where such a pod runs and nobody reaches it.
-pub const SILENT: &str = "a pod that was made there does not answer";
+pub const SILENT: &str = "a pod that was made on it does not answer";
 
 /// The node whose pod answered, where a line of that fix says so.
 pub fn reached(line: &str) -> Option<&str> {
