@@ -116,6 +116,9 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         says: "inventory: the old one again",
         by: Inventory(&[]),
         shows: &[
+            ("m1", "runtime", "runtime.old-mirrors", "quay.io"),
+            ("w1", "runtime", "runtime.old-mirrors", "quay.io"),
+            ("w2", "runtime", "runtime.old-mirrors", "quay.io"),
             ("m1", "runtime", "runtime.proxy-variables", ""),
             ("w1", "runtime", "runtime.proxy-variables", ""),
             ("w2", "runtime", "runtime.proxy-variables", ""),
@@ -137,6 +140,8 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
             ("m1", "uploads", KUBEADM, ANOTHER),
         ],
         differs: &[
+            "/etc/containerd/certs.d",
+            "/etc/containerd/certs.d/",
             "/etc/kubernetes/pki/apiserver.crt",
             "/etc/kubernetes/pki/apiserver.key",
             "/var/lib/kubelet/config.yaml",
