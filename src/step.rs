@@ -361,7 +361,7 @@ impl Want {
     pub fn object(id: &'static str, manifest: &Value, whose: Whose, fix: &Sh) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
-        Want::new(id, format!("{object} is as wanted"))
+        Want::new(id, format!("{object} matches its manifest"))
             .of(object.to_string())
             .asks(Ask::Objects(vec![object]))
             .judged(move |answer| object::judge(&manifest, answer, whose))

@@ -175,5 +175,5 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
     assert_eq!(now[second], "m1 to join");
     assert!(judged(&[], "absent").values().all(|said| said == "differs"));
     let drifted = judged(&["m1"], "{}");
-    assert_eq!(drifted[second], "differs", "what is there is mended whoever is missing");
+    assert_eq!(drifted[second], "differs", "what is there is mended, whichever other is missing");
 }

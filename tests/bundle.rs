@@ -20,7 +20,7 @@ fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
     let secrets: Vec<String> =
         trust.kept().iter().filter(|file| file.secret).map(|file| file.text.to_string()).collect();
     let all = secrets.join("\n");
-    let error = Error::new(Kind::Failed, "member: stuck").on("w1").because(&all).hint("see to it");
+    let error = Error::new(Kind::Failed, "member: stuck").on("w1").because(&all).hint("mend it");
     let said = Event::Said { node: "w1".into(), line: all.clone() };
     let lines = all.lines().map(|line| ("log kubeadm".to_string(), line.to_string())).collect();
     let bundle = Bundle {

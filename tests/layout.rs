@@ -161,6 +161,36 @@ fn nothing_is_left_to_do_and_nothing_is_unwrapped() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// Files below a folder, and a few beside it, that people read.
+fn texts(names: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut left: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+    let mut found = Vec::new();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.push((path.clone(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// Words that a reader stumbles over. docs/glossary.md has the words of this project.
+#[test]
+fn nobody_has_to_read_these_words_twice() {
+    let banned = r"(?i)\b(whoever|whom|as wanted|let be|anew|is told|are told|all the same|for ever|is had|to be had|brings it about|see to it|of its own accord)\b";
+    let banned = regex::Regex::new(banned).unwrap();
+    let places = ["src", "templates", "docs", "inventories", "vagrant", "README.md", "Makefile"];
+    let texts = texts(&places);
+    assert!(texts.len() > 200, "{}", texts.len());
+    let mut wrong = Vec::new();
+    for (path, text) in texts {
+        let lines = text.lines().enumerate().filter(|(_, line)| banned.is_match(line));
+        wrong.extend(lines.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 #[test]
 fn scripts_begin_in_one_way() {
     let begins: Vec<PathBuf> = sources()

@@ -1,4 +1,4 @@
-//! What leaving a cluster takes off a machine and what it must not touch, and how processes of pods are told from others that
+//! What leaving a cluster takes off a machine and what it must not touch, and how processes of pods are distinguished from others that
 //! are called the same; in every shell, on a machine below a folder.
 
 // clippy sees no test in what the tests share.
@@ -468,7 +468,7 @@ fn the_rules_go_also_where_containerd_was_stopped() {
 
 #[test]
 fn nobody_is_looked_for_by_name_and_nothing_changes_its_root() {
-    // Whose process it is that holds a port or a lock is told to people; process 1 is always the same.
+    // People read whose process holds a port or a lock; process 1 is always the same.
     let told = [
         "src/machine.rs",
         "src/steps/preflight.rs",

@@ -1,4 +1,4 @@
-//! What the fixes of step member do on a machine that is one, in every shell: a Node made anew, etcd's manifest again.
+//! What the fixes of step member do on a machine that is one, in every shell: a Node made again, etcd's manifest again.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]

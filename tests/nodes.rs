@@ -1,5 +1,5 @@
 //! Ready means ready: what the API says of a node counts when it is from after its kubelet's start, and with all that
-//! the network runs there. Whom something went wrong with, nobody waits for.
+//! the network runs there. Nobody waits for a node that something went wrong with.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -52,7 +52,12 @@ async fn all_who_hang_cost_one_timeout_and_nobody_else_waits_for_them() {
     let work = look(home[0].path(), Duration::from_secs(120)).await;
     let plan = work.plan().unwrap();
     let changes: Vec<_> = plan.iter().flat_map(|(_, changes)| changes).map(|change| &change.that).collect();
-    assert!(changes.is_empty(), "this fleet is as wanted: {} changes, first {:?}", changes.len(), changes[0]);
+    assert!(
+        changes.is_empty(),
+        "this fleet matches its inventory: {} changes, first {:?}",
+        changes.len(),
+        changes[0]
+    );
     // However slow this machine is: time enough for who does answer.
     let timeout = since.elapsed() * 2 + Duration::from_secs(2);
     let seen = serve(home[1].path(), NODES, Duration::ZERO, State::Hanging).await;

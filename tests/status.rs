@@ -85,7 +85,7 @@ fn certificates(trust: &Trust) -> String {
 }
 
 impl Fleet {
-    /// A cluster that is as wanted.
+    /// A cluster that matches its inventory.
     fn converged() -> Fleet {
         Fleet::of(lab())
     }

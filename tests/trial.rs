@@ -27,7 +27,7 @@ use ironstrap::trial::alone;
 use ironstrap::trial::reach::{self, Round};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Whoever looks whether those are free on this machine is not to find us there.
+/// A check whether those are free on this machine is not to find us there.
 const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
 
 /// An address of this machine that no other run of these tests has, so that two of them may be at work.
@@ -98,7 +98,7 @@ fn serve(pages: Vec<(&'static str, &'static str)>) -> u16 {
 
 const PACKAGES: &str = "Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubelet\nVersion: 1.36.2-1.1\n\nPackage: kubelet\nVersion: 1.36.3-1.1\n";
 
-/// What is told of two machines, one of which runs other scripts than it should; and what they ran.
+/// What is said of two machines, one of which runs other scripts than it should; and what they ran.
 async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<String>) {
     let (root, key) = (tempfile::tempdir().unwrap(), include_str!("keys/other.asc"));
     std::fs::write(root.path().join("key.asc"), key).unwrap();
@@ -222,7 +222,7 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
     let said = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     assert!(said.starts_with("1f up tcp 16443\n1f up udp 18472\n1f ready\n"), "{said}");
     TcpListener::bind(host(3) + ":16443").unwrap();
-    // And long before, where whoever began it is gone.
+    // And long before, where the run that began it is gone.
     let mut child = tokio::process::Command::new("perl");
     let child = child.args(["-e", &perl, "1f", &host(4), "16443", "18472"]);
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();

@@ -164,7 +164,7 @@ fn facts(name: &str, ip: &str) -> String {
     )
 }
 
-/// What people are told of a fleet with this wrong: errors, and then notes.
+/// What people read of a fleet with this wrong: errors, and then notes.
 async fn told(wrong: &[Wrong]) -> String {
     let mut text = INVENTORY.to_string();
     for wrong in wrong {
@@ -260,7 +260,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Facts("m1", "memory 4194304", "memory 1048576"), Facts("w1", "memory 4194304", "memory 524288")],
     ),
     (
-        "a processor that is let be",
+        "a processor that is downgraded to a warning",
         &[
             Facts("m1", "cpus 2", "cpus 1"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['NumCPU']"),
@@ -346,7 +346,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a disk of which nothing can be told",
         &[Fails("w1", DISK, "stat: cannot read file system information for '/usr/bin': Input/output error")],
     ),
-    ("a disk of which something else is told", &[Says("w1", DISK, "df: what?\n")]),
+    ("a disk that has something else wrong", &[Says("w1", DISK, "df: what?\n")]),
     (
         "no inodes",
         &[Says(
@@ -418,7 +418,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         )],
     ),
     (
-        "a disk that is let be",
+        "a disk that is downgraded to a warning",
         &[
             Says("w1", DISK, "/var/lib/containerd / 900 900000 1000000 rw ext4\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['disk']"),
@@ -495,7 +495,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         ],
     ),
     (
-        "a port that is let be, and one that is not",
+        "a port that is downgraded to a warning, and one that is not",
         &[
             Says(
                 "m1",
@@ -538,7 +538,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         ],
     ),
     (
-        "another network plugin that is let be",
+        "another network plugin that is downgraded to a warning",
         &[
             Says("w1", "no other network plugin is set up", "05-cilium.conflist\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['all']"),
@@ -615,7 +615,7 @@ const CASES: &[(&str, &[Wrong])] = &[
     ),
     ("a firewall somewhere", &[Tries("w1", "tcp 198.18.0.11 6443", "unreachable")]),
     (
-        "a firewall that is let be",
+        "a firewall that is downgraded to a warning",
         &[
             Tries("w1", "tcp 198.18.0.11 6443", "lost"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['Reach']"),
@@ -924,7 +924,7 @@ async fn of_what_is_fine_nothing_is_said() {
 
 #[tokio::test]
 async fn what_is_wrong_is_told_with_what_to_do() {
-    let (mut text, mut let_be) = (String::new(), BTreeSet::new());
+    let (mut text, mut downgraded) = (String::new(), BTreeSet::new());
     assert!(CASES.len() > 60, "{}", CASES.len());
     for (name, wrong) in CASES {
         let told = told(wrong).await;
@@ -938,10 +938,10 @@ async fn what_is_wrong_is_told_with_what_to_do() {
         };
         for check in names {
             assert!(known(check) || check.ends_with("-FILE"), "{name}: {check} is no name");
-            let_be.insert(check.to_string());
+            downgraded.insert(check.to_string());
         }
     }
-    assert!(OURS.iter().all(|name| let_be.contains(*name)), "each is told once: {let_be:?}");
+    assert!(OURS.iter().all(|name| downgraded.contains(*name)), "each is said once: {downgraded:?}");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("golden");
     settings.set_prepend_module_to_snapshot(false);

@@ -74,7 +74,7 @@ fn a_question_that_never_ends_is_ended_and_named_and_the_others_are_answered() {
 
 #[test]
 fn a_script_in_time_waits_for_nothing_that_watches_it() {
-    // Whoever held the script's output would keep the channel open: the run below ends when nobody does.
+    // A process that held the script's output would keep the channel open: the run below ends when none does.
     let limits = Limits { tick: Duration::from_secs(60), ..QUICK };
     for shell in shells() {
         let one = ask("echo one");

@@ -1,4 +1,4 @@
-//! What a machine of a cluster that is as wanted says to a plan, made up from the wants themselves: no machine is behind
+//! What a machine of a cluster that matches its inventory says to a plan, made up from the wants themselves: no machine is behind
 //! it. A want that it has no right answer for is named, so that a new step cannot make the bench measure something else.
 
 use std::collections::{BTreeMap, BTreeSet};

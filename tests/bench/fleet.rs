@@ -1,5 +1,5 @@
 //! How a plan fares at size: up to a thousand SSH servers in this process, and the program as users have it in one of its
-//! own, so that what it needs is told from what they need. Trips and scripts are counted; the clock and the memory are
+//! own, so that its needs are not mixed with theirs. Trips and scripts are counted; the clock and the memory are
 //! this machine's. usage: cargo bench --bench fleet [-- NODES… STATE…]
 
 // clippy sees no test in what the tests share.

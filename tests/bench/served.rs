@@ -1,4 +1,4 @@
-//! SSH servers in this process, one for each machine of a fleet that is as wanted. None runs anything: each knows its
+//! SSH servers in this process, one for each machine of a fleet that matches its inventory. None runs anything: each knows its
 //! answer beforehand. Some may hang.
 
 use std::path::Path;

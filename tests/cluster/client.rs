@@ -150,7 +150,7 @@ impl Ended {
         self.of(kind).map(triple).collect()
     }
 
-    /// What of a plan nobody could see, so that nobody knows whether it is as wanted.
+    /// What of a plan nobody could see, so that nobody knows whether it is right.
     pub fn unseen(&self) -> BTreeSet<Triple> {
         self.of("drift").filter(|event| event["state"] == "unknown").map(triple).collect()
     }

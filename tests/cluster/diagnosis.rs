@@ -1,5 +1,5 @@
 //! When it goes wrong: each of these is brought about for real, and an apply names it with its evidence and a remedy;
-//! mended, an apply makes everything as wanted.
+//! mended, an apply makes everything right.
 //!
 //! Much of it ironstrap would prevent or mend by itself, so it is done behind its back: by drop-ins, by what stands
 //! between two machines, by checks that the inventory leaves out. One is played: no machine of the lab has a clock of
@@ -33,7 +33,7 @@ struct Injection {
     options: &'static [&'static str],
     break_it: fn(&World),
     mend: fn(&World),
-    /// An apply afterwards makes everything as wanted; else the next lesson does.
+    /// An apply afterwards makes everything right; else the next scenario does.
     converges: bool,
 }
 

@@ -58,7 +58,7 @@ pub const SCENARIOS: &[Scenario] = &[
         run: sparing::sparing,
     },
     Scenario {
-        says: "who cannot get in is told why, and what to do",
+        says: "a login that fails says why, and what to do",
         ground: Ground::Before,
         run: refused::refusals,
     },
@@ -109,7 +109,7 @@ Host *
   UserKnownHostsFile DIR/known
 ";
 
-/// Whoever is called bob, who has to say a password for sudo.
+/// A user bob, who has to say a password for sudo.
 fn as_bob(inventory: &mut Table) {
     set(inventory, &["nodes", "w2", "user"], "\"bob\"");
 }

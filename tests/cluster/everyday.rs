@@ -112,7 +112,7 @@ fn stopped(world: &World) {
     let scripts = w1.running("sh", &["-s"]);
     signal("STOP", &scripts);
     client.signal("INT");
-    client.event("it is told", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
+    client.event("it says so", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
     signal("CONT", &scripts);
     let ended = client.end(60);
     let errors = ended.errors();

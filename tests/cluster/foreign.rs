@@ -39,7 +39,7 @@ fn somebody_elses(world: &World) {
     let before = world.lab.look_at_all();
     world.apply().refused(5, "m1", &["belongs to a cluster that this trust does not know", "pki/ca.crt"]);
     world.plan().refused(5, "m1", &["belongs to a cluster that this trust does not know"]);
-    // An operator who never had a cluster here is told the same, and is given no trust.
+    // An operator who never had a cluster here reads the same, and is given no trust.
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
     world.apply().refused(5, "m1", &["demo.trust does not exist"]);
     assert!(!world.dir.join("demo.trust").exists(), "a trust was made for somebody else's cluster");

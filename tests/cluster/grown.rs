@@ -1,4 +1,4 @@
-//! Growing: a machine that is added joins, one that was installed anew joins again, and the others stay as they are.
+//! Growing: a machine that is added joins, one that was reinstalled joins again, and the others stay as they are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
         run: added,
     },
     Scenario {
-        says: "a machine installed anew is refused for its host key, and joins again when that is accepted",
+        says: "a reinstalled machine is refused for its host key, and joins again when that is accepted",
         ground: Ground::Before,
         run: installed_anew,
     },

@@ -61,7 +61,7 @@ pub const NODE: &[Scenario] = &[
 
 /// A third, in which only the way to the machines is.
 pub const WAY: &[Scenario] = &[Scenario {
-    says: "connections cut over and over: one run makes the cluster all the same",
+    says: "connections cut over and over: one run still makes the cluster",
     ground: Ground::Fresh,
     run: cut_over_and_over,
 }];

@@ -159,7 +159,7 @@ fn attempt(scenario: &Scenario, world: &World, progress: &mut Progress) -> bool 
         );
         return false;
     }
-    // A panic in between leaves nothing half changed in `world`: what a scenario needs is laid out anew.
+    // A panic in between leaves nothing half changed in `world`: what a scenario needs is laid out again.
     let ground = catch_unwind(AssertUnwindSafe(|| world.lay(scenario.ground)));
     if ground.is_err() {
         progress.broken = true;

@@ -44,7 +44,7 @@ pub const SCENARIOS: &[Scenario] = &[
         run: killed_joining_etcd,
     },
     Scenario {
-        says: "the first control plane installed anew joins the others, and begins no cluster of its own",
+        says: "the first control plane, reinstalled, joins the others, and begins no cluster of its own",
         ground: Ground::Before,
         run: first_anew,
     },

@@ -287,7 +287,7 @@ fn second(world: &World) {
     let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(PATIENCE).good();
     assert_eq!(real(&bob, "fixed"), BTreeSet::new());
     let _ = fs::remove_dir_all(&bobs);
-    // A run that was over long ago holds nothing any more, whoever it was.
+    // A run that was over long ago holds nothing any more.
     for node in NODES {
         assert!(world.lab.machine(node).running("sh", &["-s"]).is_empty(), "a script goes on at {node}");
     }

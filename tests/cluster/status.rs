@@ -9,7 +9,7 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "status of a cluster that is as wanted sees everything, and adds up as kubectl does",
+        says: "status of a cluster that matches its inventory sees everything, and adds up as kubectl does",
         ground: Ground::Cluster,
         run: sees_everything,
     },

@@ -71,7 +71,7 @@ impl World {
         if plan.code == Some(0) && plan.changes() == 0 {
             return;
         }
-        println!("  no cluster that is as wanted: making one\n{}", plan.errors());
+        println!("  no cluster that matches the inventory: making one\n{}", plan.errors());
         self.fresh();
         let made = self.apply();
         if made.code != Some(0) {
@@ -208,7 +208,7 @@ impl World {
 
     /// Every node reaches the pods of coredns, on whichever nodes they are. That may take a while: flannel that missed the
     /// API server tries again ever more rarely, and hears of another range that much later; and containerd that is
-    /// restarted after systemd was reloaded takes pods for leaked on cgroup v1, so that the kubelet starts them anew, the
+    /// restarted after systemd was reloaded takes pods for leaked on cgroup v1, so that the kubelet starts them again, the
     /// API server among them, a moment after all was well.
     ///
     /// The API's Service and the cluster's DNS answer each node, too: asked by perl, which ironstrap does not use for it.
@@ -285,7 +285,7 @@ exit(substr($answer, -4) eq pack("C4", 10, 96, 0, 1) ? 0 : 4)'"#;
 /// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
 pub fn is_consequence((_, step, that): &Triple) -> bool {
     let follow = ["nodes.network", "nodes.dns"];
-    // A Node that is made anew may get another range.
+    // A Node that is made again may get another range.
     if step == "cni" && that == "cni.bridge" {
         return true;
     }

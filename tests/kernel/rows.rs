@@ -49,7 +49,7 @@ pub const LIVE: &[Row] = rows! {
 /// Broken so that a reboot brings it to light.
 pub const AT_BOOT: &str = "systemctl unmask -q swap.target; rm /etc/modules-load.d/ironstrap.conf /etc/sysctl.d/99-zz-ironstrap.conf";
 
-/// The files themselves, and all that they no longer brought about; not `vm.panic_on_oom`, which is as wanted by
+/// The files themselves, and all that they no longer brought about; not `vm.panic_on_oom`, which is right by
 /// default.
 pub const AT_BOOT_EXPECTED: &[(&str, &str)] = &[
     ("swap", "swap.target"),

@@ -122,7 +122,7 @@ impl Vm {
         Fleetwork::new(self.cluster.clone(), &*CUT, self.trust.clone(), shells, run, events).unwrap()
     }
 
-    /// As the command does it: look, survey, apply. Everything planned must come out as wanted.
+    /// As the command does it: look, survey, apply. Everything planned must be so afterwards.
     pub fn apply(&self) -> Outcome {
         let mut work = self.work();
         self.runtime.block_on(work.look());
@@ -140,7 +140,7 @@ impl Vm {
         Outcome { planned, changed: member.changed.iter().map(pair).collect() }
     }
 
-    /// A plan, asked anew, has nothing in it.
+    /// A second plan has nothing in it.
     pub fn assert_as_wanted(&self) {
         let mut work = self.work();
         self.runtime.block_on(work.look());

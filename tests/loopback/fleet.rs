@@ -241,7 +241,7 @@ pub struct Fleet {
     pub limit: BTreeSet<String>,
     /// How many machines are spoken to at the same time.
     pub parallel: usize,
-    /// Questions and scripts are told, as with `-v` and `--log`.
+    /// Questions and scripts become events, as with `-v` and `--log`.
     pub detailed: bool,
     pub limits: Limits,
     /// The operator's home.
@@ -462,7 +462,7 @@ impl Fleet {
         Outcome { result, events, planned, changed, left, unchecked, unmet, open, held_back, shown }
     }
 
-    /// An apply after which everything is as wanted.
+    /// An apply after which everything matches the inventory.
     pub async fn converge(&self) -> Outcome {
         let outcome = self.apply().await;
         assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);

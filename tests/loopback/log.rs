@@ -46,7 +46,7 @@ async fn every_script_is_told_without_the_secrets_that_travel_in_it() {
     let (_, document) = prepare.split_once("put /etc/toy/secret 600 <<").unwrap();
     assert_eq!(document.lines().nth(1), Some("[secret]"), "{document}");
     assert!(prepare.contains("hello\n") && prepare.contains("templates/lib.sh"), "{prepare}");
-    assert!(scripts.iter().any(|script| script.contains("unlease")), "giving it back is told, too");
+    assert!(scripts.iter().any(|script| script.contains("unlease")), "giving it back is an event, too");
     let ended = |event: &Event| matches!(event, Event::Ended { node, status: 0, .. } if node == "w1");
     assert_eq!(outcome.events.iter().filter(|event| ended(event)).count(), scripts.len());
     shows_none(&outcome.shown, &secrets(&fleet));

@@ -90,7 +90,7 @@ pub struct Seen {
     pub channels: (AtomicUsize, AtomicUsize),
 }
 
-/// What a machine that is broken, or somebody else's by now, does to whom it serves.
+/// What a machine that is broken, or somebody else's by now, does to its clients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Harm {
     /// Begins, and says nothing more.
@@ -181,7 +181,7 @@ impl Machine {
         }
         self.command("findmnt", "echo / ext4 rw,relatime");
         self.command("nproc", "echo 4");
-        // The folder is whoever's runs the tests; on a machine it is root's.
+        // The folder belongs to the user who runs the tests; on a machine it is root's.
         self.command("stat", "/usr/bin/stat \"$@\" | sed 's/\\(\\tmode [0-7]*\\) [^\\t]*/\\1 root:root/'");
         self.command("systemctl", SYSTEMCTL);
         self.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");

@@ -138,7 +138,7 @@ async fn a_file_that_changes_while_it_is_read_is_read_again() {
         outcome.changed,
         pairs(&[("m1", "the greeting is ours"), ("m1", "toyd runs its current config")])
     );
-    // One that never rests is told, after a few looks.
+    // One that never rests is named, after a few looks.
     m1.command("cat", &format!("{grows}\nexec /bin/cat \"$@\""));
     m1.execs();
     let (work, _) = fleet.look().await;
@@ -345,7 +345,7 @@ async fn a_connection_cut_while_a_machine_answers_is_made_again_and_the_machine_
     assert_eq!(m1.execs(), 3);
     m1.cut_at("codename", 1000);
     assert_eq!(fleet.apply().await.result.unwrap_err().kind, Kind::Lost);
-    assert_eq!(m1.execs(), 3, "and not for ever");
+    assert_eq!(m1.execs(), 3, "and not without end");
 }
 
 #[tokio::test]
@@ -504,7 +504,7 @@ async fn what_broke_one_control_plane_is_not_tried_on_the_others() {
     for machine in &fleet.machines {
         machine.write("etc/toy/greeting", "hello\n");
     }
-    // Whoever is first, the other is left alone.
+    // One of them is first, and the other is left alone.
     fleet.machine("m1").command("restarting", "echo no more; exit 1");
     let outcome = fleet.apply().await;
     let left: Vec<_> = outcome.left.iter().map(|error| error.node.clone().unwrap()).collect();

@@ -14,7 +14,7 @@ pub struct Relay {
     pub port: u16,
     /// How often the client spoke after it had heard something, once more for TCP itself.
     pub trips: Arc<AtomicUsize>,
-    /// Nothing arrives any more, and nobody is told. Not all who use relays want that.
+    /// Nothing arrives any more, and nobody learns of it. Not all users of relays want that.
     #[allow(dead_code)]
     pub silent: Arc<AtomicBool>,
 }

@@ -26,7 +26,7 @@ pub enum Manner {
     Reads,
     /// Exits with 3 at once, without reading.
     ExitsEarly,
-    /// Says `first`, and `second` when it is told to go on.
+    /// Says `first`, and `second` when it is asked to go on.
     Streams,
     RefusesCommands,
 }

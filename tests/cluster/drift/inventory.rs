@@ -1,4 +1,4 @@
-//! Another inventory: what it asks for is planned and rolled out, and nobody is installed anew.
+//! Another inventory: what it asks for is planned and rolled out, and nothing is reinstalled.
 
 use super::By::{Inventory, Operator};
 use super::{KIND, Kind};

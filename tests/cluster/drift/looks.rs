@@ -10,7 +10,7 @@ use crate::world::World;
 pub type Looks = BTreeSet<String>;
 
 /// Everything below /etc, what kubelet and plugins run with, packages with their holds, units, swap and sysctls. Left
-/// out is what containerd and systemd keep of themselves, and the plugin that flannel lays out anew with each start.
+/// out is what containerd and systemd keep of themselves, and the plugin that flannel writes again with each start.
 const SCRIPT: &str = r#"set -eu; export LC_ALL=C
 k='/var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /var/lib/kubelet/instance-config.yaml'
 u='/usr/lib/systemd/system/kubelet.service /usr/lib/systemd/system/kubelet.service.d'

@@ -38,13 +38,13 @@ pub struct Kind {
     pub says: &'static str,
     pub by: By,
     pub shows: &'static [Shows],
-    /// What is told, and left as it is.
+    /// What is only noted, and left as it is.
     pub notes: &'static str,
     /// The option of an apply that replaces it. An ordinary apply keeps it and says so.
     confirm: &'static str,
     /// What a human does on that machine about what an apply leaves. Then an apply ends well.
     by_hand: &'static str,
-    /// Files that are not again what they were: commented out, made anew.
+    /// Files that are not again what they were: commented out, made again.
     pub differs: &'static [&'static str],
     /// The API server is away until it is mended, so that a plan cannot tell what only it knows.
     pub silences_the_api: bool,
@@ -54,7 +54,7 @@ pub struct Kind {
     pub then: &'static str,
 }
 
-/// Who or what brings it about.
+/// How it comes about.
 pub enum By {
     /// Root on this machine, and on no other: it is about this machine's part in the cluster.
     Root(&'static str, &'static str),
@@ -237,7 +237,7 @@ fn one(ground: &mut Ground, kind: &Kind) {
             let asked_again =
                 kind.silences_the_api || mended.triples("fixed").iter().any(|(n, ..)| n == node);
             let touched = expected.iter().any(|(n, _, that)| n == node || *that == reached) || asked_again;
-            // The first of the inventory is where two operators would meet; nobody else is even spoken to. Whoever
+            // The first of the inventory is where two operators would meet; nobody else is even spoken to. The node that
             // speaks for the cluster is asked again when a member was worked on.
             assert!(touched || node == "m1" || mended.of_node(node, "execs") == 1, "{node} was worked on");
         }

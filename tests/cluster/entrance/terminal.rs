@@ -127,9 +127,9 @@ fn passphrase(stage: &Stage) {
         assert_eq!(shown.matches(piece).count(), times, "{piece}: {shown}");
     }
 
-    // Whoever has no answer (Ctrl-D) may have another; Ctrl-C ends all.
+    // A user without an answer (Ctrl-D) may have another; Ctrl-C ends all.
     let questions = [question.as_str(), "password of bob (used for all machines of bob): "];
-    // The program does not wait for whoever asks, so it is looked at more than once.
+    // The program does not wait for the question, so it is looked at more than once.
     let stopped = [("\x03", &questions[..1], 130); 5];
     for (typed, questions, code) in [("\x04", &questions[..], 4)].into_iter().chain(stopped) {
         let mut terminal = Terminal::new(stage, "ssh-check w2");
@@ -189,7 +189,7 @@ struct Terminal {
 
 impl Terminal {
     fn new(stage: &Stage, command: &str) -> Terminal {
-        // What the terminal is like afterwards is told by stty.
+        // What the terminal is like afterwards is shown by stty.
         let line = format!(
             "trap : INT; {} {command} -i {}; code=$?; stty -a; exit $code",
             World::binary(),
