@@ -181,10 +181,19 @@ pub struct NodeStatus {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Versions {
     pub kubelet: Seen<String>,
+    pub runtime: Runtime,
+    /// The same as `runtime.version`, for readers of schema 1. It goes with the release after.
     pub containerd: Seen<String>,
     /// That runs.
     pub kernel: Seen<String>,
     pub os: Seen<String>,
+}
+
+/// The container runtime.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Runtime {
+    pub name: &'static str,
+    pub version: Seen<String>,
 }
 
 /// A want that does not hold, as `plan` has it.
@@ -268,6 +277,7 @@ fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDate
         schedulable: said.schedulable.clone(),
         versions: Versions {
             kubelet: package("kubelet"),
+            runtime: Runtime { name: "containerd", version: package("containerd") },
             containerd: package("containerd"),
             kernel: system("kernel"),
             os: system("os"),
@@ -301,7 +311,7 @@ impl NodeStatus {
         ];
         let own = [
             ("kubelet", self.versions.kubelet.why()),
-            ("containerd", self.versions.containerd.why()),
+            ("containerd", self.versions.runtime.version.why()),
             ("kernel", self.versions.kernel.why()),
             ("os", self.versions.os.why()),
             ("packets", self.packets.why()),

@@ -31,9 +31,19 @@ pub fn end_of_answer() {
     let _ = writeln!(anstream::stderr());
 }
 
-/// A value as one line of JSON on standard output. Whether anybody still reads.
+/// The version of all JSON output. It is raised when a field goes, or means something else.
+pub const SCHEMA: u32 = 2;
+
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    of: &'a T,
+}
+
+/// A value as one line of JSON on standard output, with `schema` as its first field. Whether anybody still reads.
 pub fn json(value: &impl Serialize) -> bool {
-    writeln!(std::io::stdout(), "{}", json_line(value)).is_ok()
+    writeln!(std::io::stdout(), "{}", json_line(&Document { schema: SCHEMA, of: value })).is_ok()
 }
 
 /// Lines with colours of ours in them, on standard output. Whether anybody still reads.
@@ -121,6 +131,13 @@ fn end_of_string(json: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_says_first_which_version_of_it_this_is() {
+        let event = crate::report::Event::Said { node: "w1".into(), line: "x".into() };
+        let line = json_line(&Document { schema: SCHEMA, of: &event });
+        assert_eq!(line, r#"{"schema":2,"event":"said","node":"w1","line":"x"}"#);
+    }
 
     #[test]
     fn json_keeps_its_fields_and_loses_its_secrets() {

@@ -37,7 +37,7 @@ const COLUMNS: &[(u8, Column)] = &[
     (0, ("DRIFT", |node| shown(&node.drift, |drift| in_words(drift)))),
     (1, ("PACKETS", |node| shown(&node.packets, arrived))),
     (5, ("KUBELET", |node| shown(&node.versions.kubelet, String::clone))),
-    (7, ("CONTAINERD", |node| shown(&node.versions.containerd, String::clone))),
+    (7, ("CONTAINERD", |node| shown(&node.versions.runtime.version, String::clone))),
     (1, ("CERTS", |node| shown(&node.certificate, |it| validity(it.days)))),
     (3, ("CPU", |node| share(&node.cpu, |cores| number(*cores), ""))),
     (4, ("MEMORY", |node| share(&node.memory, |bytes| gibibytes(*bytes), " GiB"))),
