@@ -29,6 +29,11 @@ const REMEDIES: &[(&str, &str)] = &[
          '{\"metadata\":{\"finalizers\":null}}'",
     ),
     ("kubelet-arguments", "find out what gives the kubelet these arguments"),
+    (
+        "new-pods",
+        "repair or delete what refuses new pods: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations shows \
+         webhooks, kubectl -n kube-system get resourcequotas shows quotas",
+    ),
     ("package-lock", "wait until that process is done with packages, or end it"),
     (
         "package-version",

@@ -13,11 +13,13 @@ use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
 use crate::steps::{labels, network, packets};
 
+mod new_pods;
+
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let mut wants: Vec<Want> = Vec::new();
+    let mut wants: Vec<Want> = vec![new_pods::want(cx)];
     for node in &cx.cluster.nodes {
         wants.push(registered(cx, node));
         // Without a network of ours, who knows when theirs comes.

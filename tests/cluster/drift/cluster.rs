@@ -199,6 +199,21 @@ SLICE",
         ..KIND
     },
     Kind {
+        says: "cluster: a webhook that does not answer refuses each new pod",
+        by: Kubectl(
+            "k apply -f - <<'WEBHOOK'\n\
+             {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"ValidatingWebhookConfiguration\", \"metadata\": {\"name\": \"gone\"},\n\
+             \"webhooks\": [{\"name\": \"gone.example.com\", \"failurePolicy\": \"Fail\", \"sideEffects\": \"None\", \"admissionReviewVersions\": [\"v1\"],\n\
+             \"clientConfig\": {\"service\": {\"namespace\": \"default\", \"name\": \"gone\"}},\n\
+             \"rules\": [{\"apiGroups\": [\"\"], \"apiVersions\": [\"v1\"], \"operations\": [\"CREATE\"], \"resources\": [\"pods\"]}]}]}\n\
+             WEBHOOK\n",
+        ),
+        shows: &[("m1", "nodes", "nodes.new-pods", "failed calling webhook \"gone.example.com\"")],
+        by_hand: "k delete validatingwebhookconfiguration gone",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
         // No kubelet sets this condition, so none takes it back.
         says: "cluster: a node that is Ready and says that something is wrong",
         by: Kubectl(

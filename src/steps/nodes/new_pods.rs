@@ -1,0 +1,76 @@
+//! nodes: the API server admits new pods. A webhook that does not answer, a quota or a policy may refuse them while all that
+//! runs goes on. Then no pod comes back that ends, and those of a DaemonSet seem to be missing from their nodes.
+
+use crate::shell::{KUBECTL, Sh, sh};
+use crate::step::{Cx, Verdict, WITH_THE_CLUSTER, Want};
+
+const FUNCTIONS: Sh = Sh::raw(include_str!("../../../templates/new-pods.sh"));
+
+pub(super) fn want(cx: &Cx) -> Want {
+    let image = cx.cluster.pause_image();
+    Want::new("nodes.new-pods", "the API server admits new pods")
+        .ask(sh!("{KUBECTL}{FUNCTIONS}new_pods {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
+        .judged(judge)
+        .run(sh!("{KUBECTL}{FUNCTIONS}new_pods_refused {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
+        .settles()
+        .nothing_to_undo(WITH_THE_CLUSTER)
+}
+
+/// kubectl's words, and then those of the API server.
+const BEFORE: &str = "error when creating \"STDIN\": ";
+
+/// In kube-system every refusal counts: kubeadm's own pods are there. In the default namespace only that of a webhook which does
+/// not answer: it stands for all namespaces of the users, and what they refuse on purpose is theirs.
+fn judge(answer: &str) -> Verdict {
+    let admitted =
+        |namespace: &str| answer.lines().any(|line| line == format!("pod/ironstrap-in-{namespace}"));
+    if answer.is_empty() || admitted("default") && admitted("kube-system") {
+        return Verdict::Holds;
+    }
+    let errors = answer.lines().filter(|line| line.starts_with("Error from server"));
+    let mut errors: Vec<&str> =
+        errors.map(|line| line.split_once(BEFORE).map_or(line, |(_, why)| why)).collect();
+    errors.dedup();
+    if let Some(why) = errors.iter().find(|line| line.contains("does not support dry run")) {
+        return Verdict::Unchecked((*why).into());
+    }
+    let webhook = errors.iter().any(|line| line.contains("failed calling webhook"));
+    match errors.is_empty() {
+        true => Verdict::Unknown(answer.lines().next().unwrap_or_default().into()),
+        false if webhook || !admitted("kube-system") => {
+            Verdict::Differs { have: errors.join("\n"), want: String::new() }
+        }
+        false => Verdict::Holds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: &str = "pod/ironstrap-in-default\npod/ironstrap-in-kube-system";
+
+    #[test]
+    fn a_webhook_that_does_not_answer_and_what_kube_system_refuses_count() {
+        let webhook = r#"Error from server (InternalError): error when creating "STDIN": Internal error occurred: failed calling webhook "c.example.com": failed to call webhook: service "gone" not found"#;
+        let Verdict::Differs { have, .. } = judge(webhook) else { panic!() };
+        assert!(have.starts_with("Internal error occurred: failed calling webhook"), "{have}");
+        let one = format!("pod/ironstrap-in-kube-system\n{webhook}");
+        assert!(matches!(judge(&one), Verdict::Differs { .. }), "that of a user's namespace alone");
+        let refused = r#"Error from server (Forbidden): error when creating "STDIN": pods "ironstrap-in-NS" is forbidden: exceeded quota"#;
+        let of = |other: &str, ns: &str| format!("pod/ironstrap-in-{other}\n{}", refused.replace("NS", ns));
+        assert!(matches!(judge(&of("default", "kube-system")), Verdict::Differs { .. }));
+        assert_eq!(judge(&of("kube-system", "default")), Verdict::Holds, "on purpose");
+        assert_eq!((judge(BOTH), judge("")), (Verdict::Holds, Verdict::Holds));
+        let warned = format!("Warning: would violate PodSecurity\n{BOTH}");
+        assert_eq!(judge(&warned), Verdict::Holds);
+    }
+
+    #[test]
+    fn what_was_not_answered_is_not_known() {
+        let away = "The connection to the server 198.18.0.11:6443 was refused - did you specify the right host or port?";
+        assert_eq!(judge(away), Verdict::Unknown(away.into()));
+        let dry = r#"Error from server (BadRequest): error when creating "STDIN": admission webhook "x" does not support dry run"#;
+        assert!(matches!(judge(dry), Verdict::Unchecked(_)));
+    }
+}
