@@ -167,6 +167,11 @@ impl Heard {
     }
 }
 
+/// What another machine found of one, as a line of an error about it, and so as evidence.
+pub fn got_no_answer(asker: &str) -> String {
+    format!("{asker} got no answer from it")
+}
+
 /// The causes that the machines give evidence of, the most specific first. `heard`: the machine that failed before
 /// those that it depends on. `etcd_dir`: where etcd keeps its data.
 pub fn findings(heard: &[Heard], etcd_dir: &str) -> Vec<Finding> {

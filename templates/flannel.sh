@@ -35,7 +35,7 @@ flannel_faults() {
   case "$(ip -4 -o addr show dev flannel.1) " in *" inet $net/32 "*) ;; *) echo "flannel.1 does not have the address $net" ;; esac
   link=$(ip -d -o link show dev flannel.1)
   case $link in *[\<,]UP[,\>]*) ;; *) echo 'flannel.1 is down' ;; esac
-  case $link in *" mtu ${mtu:-1450} "*) ;; *) echo "the MTU of flannel.1 is not ${mtu:-1450}" ;; esac
+  case $link in *" mtu ${mtu:-1450} "*) ;; *) is=${link#* mtu }; echo "the MTU of flannel.1 is ${is%% *} and not ${mtu:-1450}" ;; esac
   case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from $1" ;; esac ;; esac
   tunnels "$own" "$2" fault
 }
@@ -101,12 +101,13 @@ flannel_is_right() {
 }
 
 # flannel_again NODE ADDRESS PODS: takes routes away that lead the pods of other nodes elsewhere, and restarts flannel, which lays out
-# everything when it starts.
+# everything when it starts. It keeps an interface that is there with the MTU that it has (flannel, vxlan/device.go, `ensureLink`).
 flannel_again() {
   ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   flannel_wrote
   if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
     tunnels "$own" "$3" stray | while read -r to; do ip -4 route flush exact "$to"; done
+    case $mtu in '' | *[!0-9]*) ;; *) ip link set flannel.1 mtu "$mtu" ;; esac
   fi
   restart "$1" kube-flannel flannel flanneld app=flannel
   patiently flannel_is_right "$2" "$3"

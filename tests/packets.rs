@@ -119,7 +119,10 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
         (Node1 { dev: "  eth0: 1 2\n", ..right() }, "the interface flannel.1 does not exist"),
         (Node1 { address: "", ..right() }, "flannel.1 does not have the address 10.244.1.0"),
         (Node1 { link: LINK.replace(",UP,", ","), ..right() }, "flannel.1 is down"),
-        (Node1 { link: LINK.replace("1450", "1500"), ..right() }, "the MTU of flannel.1 is not 1450"),
+        (
+            Node1 { link: LINK.replace("1450", "1500"), ..right() },
+            "the MTU of flannel.1 is 1500 and not 1450",
+        ),
         (
             Node1 { link: LINK.replace("198.18.0.12", "198.18.0.99"), ..right() },
             "does not send from 198.18.0.12",
@@ -578,7 +581,7 @@ fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
     let of = |node: &str, what: &str| (node.to_string(), what.to_string());
     let no_start = of("w1", "no new pod starts: FailedMount: no: disk");
     assert_eq!(faults(&["noise", starts, "packets: pod:w2 is reached"]), std::slice::from_ref(&no_start));
-    let silent = of("w2", "a pod that was made there does not answer");
+    let silent = of("w2", "a pod that was made on it does not answer");
     let lines = [starts, "packets: pod:w2 is silent", "packets: pod:w3 is reached"];
     assert_eq!(faults(&lines), [no_start.clone(), silent]);
     assert_eq!(

@@ -351,6 +351,13 @@ pub const CAUSES: &[Cause] = &[
         ..PLAIN
     },
     Cause {
+        name: "api-server-silent",
+        what: "{node} gets no answer from an API server at its own address, and does get one from the Service that leads there",
+        remedy: "look for what drops this on {node} or on that control plane: nft list ruleset, iptables-save, and ip route get with the address",
+        signs: &[sign("fix", r"^packets: server\d+ is silent")],
+        ..PLAIN
+    },
+    Cause {
         name: "vxlan-swallowed",
         what: "nothing comes back through flannel.1: the network between the machines may not carry VXLAN",
         remedy: "let UDP port 8472 pass between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",

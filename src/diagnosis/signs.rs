@@ -42,9 +42,9 @@ pub(super) const REFUSED: &[Sign] = &[
 /// The words of `answered` (templates/packets.sh) and `ask_nodes` (templates/short_lived.sh); and CoreDNS that does not hear of the
 /// API, as its kubelet reports it.
 pub(super) const NO_ANSWER: &[Sign] = &[
-    sign("fix", r"^packets: (?:dns|pod:\S+) is silent"),
-    // What another machine found, as `blame` (reconcile/blame.rs) says it.
-    sign("fix", r"^it did not answer \S+$"),
+    sign("fix", r"^packets: (?:dns|pod:\S+) is (?:silent|partly)"),
+    // `diagnosis::got_no_answer`
+    sign("fix", r"^\S+ got no answer from it$"),
     sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
 ];
 

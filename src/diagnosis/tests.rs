@@ -214,7 +214,8 @@ fn a_packet_filter_is_blamed_only_where_something_does_not_answer() {
     for seen in [within, unready] {
         assert_eq!(names(&[heard("m1", &[seen]), heard("w1", &[drops])]), ["forward-drop"]);
     }
-    let told_by_another = ("fix", "it did not answer m1");
+    let by_another = got_no_answer("m1");
+    let told_by_another = ("fix", by_another.as_str());
     assert_eq!(names(&[heard("w1", &[told_by_another, drops])]), ["forward-drop"]);
     assert_eq!(names(&[heard("w1", &[silent, swallowed])]), ["vxlan-swallowed"]);
 }

@@ -3,6 +3,7 @@
 
 use super::work::Wrong;
 use super::{Fleetwork, Member, Reading};
+use crate::diagnosis;
 use crate::error::{Error, Kind};
 use crate::plan::{Change, State};
 use crate::shell::Shell;
@@ -36,7 +37,7 @@ impl<S: Shell> Fleetwork<S> {
             let error = Error::new(Kind::Failed, format!("{step}: {what}"));
             // The words are a sign in `diagnosis`.
             let how = match what == packets::made::SILENT {
-                true => format!("{asker} got no answer from it"),
+                true => diagnosis::got_no_answer(&asker),
                 false => format!("found from {asker}"),
             };
             let error = error.on(&member.node.name).because(how);

@@ -159,6 +159,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if cluster.has_addon("proxy") || cluster.network != Network::None {
         wants.push(once_it_has_joined(cx, service(cx)));
     }
+    for (n, plane) in cluster.control_planes().enumerate() {
+        wants.push(server(cx, n, plane));
+    }
     if has_dns(cluster) {
         wants.push(once_it_has_joined(cx, dns(cx)));
     }
@@ -218,6 +221,7 @@ fn asked(
 fn differs(what: &str, state: &str) -> Verdict {
     let have = match state {
         "refused" => format!("{what}: answers, and not as it should"),
+        "partly" => format!("{what}: some of six queries have no answer, so a pod behind it does not answer"),
         _ => format!("{what}: no answer within a second"),
     };
     Verdict::Differs { have, want: format!("{what}: an answer") }
@@ -243,6 +247,24 @@ fn service(cx: &Cx) -> Want {
             }
         },
     )
+}
+
+/// By its own address, at which kubelets and flannel ask it. Where the Service leads nowhere either, `service` says what is known.
+fn server(cx: &Cx, n: usize, plane: &Node) -> Want {
+    let (question, waits) = (format!("server{n}"), cx.fleet.before_ready(&plane.name));
+    let at = format!("{} port {}", plane.ip, cx.cluster.api_port());
+    let want = asked(
+        cx,
+        "connectivity.api-server",
+        format!("the API server of {} answers this node", plane.name),
+        &question.clone(),
+        &["reached", "refused"],
+        move |answer| match (state(answer, &question), state(answer, "service")) {
+            (Some("silent"), Some("reached")) => waiting(differs(&at, "silent"), waits.as_ref()),
+            _ => Verdict::Holds,
+        },
+    );
+    want.of(&plane.name).about([cx.node.name.clone(), plane.name.clone()])
 }
 
 fn dns(cx: &Cx) -> Want {

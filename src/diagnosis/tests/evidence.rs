@@ -46,6 +46,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "no-node",
         "no node takes pod default/stuck-6d5f9c7b8-x2x4k: 0/3 nodes are available",
     ),
+    ("fix", "packets: server0 is silent", "api-server-silent", "at its own address"),
     (
         "state",
         "no waiting helps: no pod of Deployment/stuck in default is let in: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",

@@ -88,6 +88,26 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "network: flannel's interface has another MTU",
+        by: Anywhere("w2", "ip link set flannel.1 mtu 600"),
+        shows: &[(".", "flannel", "flannel.interface", "the MTU of flannel.1 is 600 and not ")],
+        ..KIND
+    },
+    Kind {
+        // The Service leads there, too, and that rule does not see it.
+        says: "network: a packet filter keeps a worker from the API server's own address",
+        by: Root(
+            "w2",
+            "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
+             $NFT add chain inet mine out '{ type filter hook output priority -100; }'; \
+             $NFT add rule inet mine out ip daddr 198.18.0.11 tcp dport 6443 ct state new drop",
+        ),
+        shows: &[(".", "packets", "connectivity.api-server[m1]", "198.18.0.11 port 6443: no answer")],
+        by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table inet mine",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
         says: "network: a route to another node's pods leads elsewhere",
         by: Anywhere(
             "w1",
