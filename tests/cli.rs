@@ -365,7 +365,7 @@ fn an_option_may_come_before_the_command() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("demo.toml"), UNREACHABLE).unwrap();
     let output = run(dir.path(), &["--json", "-i", "demo.toml", "plan"]);
-    assert!(text(&output.stdout).starts_with("{\"event\":"), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("{\"schema\":2,\"event\":"), "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(4));
 }
 

@@ -36,7 +36,8 @@ fn certificate(that: String, path: &str, text: &str) -> Want {
         move |have| {
             let words = |file: &str| {
                 let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
-                format!("{mode}\n{}", in_words(pem))
+                // An answer comes without its last line break, and the hash is to be that of the file.
+                format!("{mode}\n{}", in_words(&format!("{}\n", pem.trim_end())))
             };
             match have.trim_end() == wanted.trim_end() {
                 true => Verdict::Holds,

@@ -78,7 +78,7 @@ pub fn to_root(world: &World) {
         if matches!(way.gives, In { .. }) {
             let (code, said, errors) = stage.ironstrap("plan", &["--limit", "w2"], way.options);
             assert_eq!(code, Some(0), "{}: {errors}", way.says);
-            assert!(said.contains("member.joined"), "{}: {said}", way.says);
+            assert!(said.contains("w2 is a member of demo"), "{}: {said}", way.says);
         }
     }
     let journal = world.lab.ssh("w2", "journalctl -q --no-pager -t sudo");
