@@ -9,7 +9,7 @@ INVENTORY := tests/lab/inventory.toml
 # The inventory names the folder of this lab; lanes have labs of their own.
 unexport IRONSTRAP_LAB
 
-.PHONY: help cluster test test-all test-results bench bench-fleet clean-lab tools
+.PHONY: help own-lab cluster test test-all test-results bench bench-fleet clean-lab tools
 
 help:
 	@echo "make cluster       a real cluster on this machine: three machines of the lab, made one by ironstrap (root)"
@@ -26,8 +26,11 @@ help:
 tools:
 	@tests/tools
 
+own-lab:
+	@[ -z "$(IRONSTRAP_LAB)" ] || { echo "IRONSTRAP_LAB is set, and this uses /var/lib/ironstrap-lab: unset it, or use $(LAB)"; exit 2; }
+
 # With a test beside it, the program has the same dependencies as all tests, and each is compiled once (tests/lanes).
-cluster: tools
+cluster: tools own-lab
 	cargo build --locked --bin ironstrap --test layout
 	$(LAB) up
 	$(LAB) exec $(BIN) apply --yes -i $(INVENTORY)
@@ -58,6 +61,7 @@ bench: tools bench-fleet
 bench-fleet:
 	cargo bench --locked --bench fleet
 
-clean-lab:
+clean-lab: own-lab
 	$(LAB) down
 	$(LAB) check-clean
+	rm -rf tests/lab/demo.trust tests/lab/demo.kubeconfig tests/lab/.demo.lock
