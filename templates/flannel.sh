@@ -24,8 +24,17 @@ flannel_lacks() {
 # flannel_faults ADDRESS PODS: a line for each thing that flannel made on this node, and that is not as flannel makes it.
 # ADDRESS is the node's own address, and PODS the range of all pods.
 flannel_faults() {
-  lasting kube-flannel_flannel flanneld || return 0
   flannel_wrote
+  link=$(ip -d -o link show dev flannel.1 2>/dev/null) || link=
+  # No start of flannel repairs these, so they count while it starts, too.
+  case $mtu:$link in
+  :* | *: | *" mtu $mtu "*) ;;
+  *)
+    is=${link#* mtu }
+    echo "the MTU of flannel.1 is ${is%% *} and not $mtu" ;;
+  esac
+  [ -z "$own" ] || [ -z "$link" ] || tunnels "$own" "$2" elsewhere
+  lasting kube-flannel_flannel flanneld || return 0
   if [ -z "$own" ]; then echo '/run/flannel/subnet.env does not name the range of this node'; return 0; fi
   flannel_lacks "$2"
   if ! grep -q '^ *flannel\.1:' /proc/net/dev; then echo 'the interface flannel.1 does not exist'; return 0; fi
@@ -33,16 +42,14 @@ flannel_faults() {
   host=${own%/*}
   net=${host%.*}.$((${host##*.} - 1))
   case "$(ip -4 -o addr show dev flannel.1) " in *" inet $net/32 "*) ;; *) echo "flannel.1 does not have the address $net" ;; esac
-  link=$(ip -d -o link show dev flannel.1)
   case $link in *[\<,]UP[,\>]*) ;; *) echo 'flannel.1 is down' ;; esac
-  case $link in *" mtu ${mtu:-1450} "*) ;; *) is=${link#* mtu }; echo "the MTU of flannel.1 is ${is%% *} and not ${mtu:-1450}" ;; esac
   case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from $1" ;; esac ;; esac
   tunnels "$own" "$2" fault
 }
 
 # tunnels OWN PODS WHAT: what is wrong with the ways to the pods of other nodes. flannel keeps a route, a neighbour and a forwarding
-# entry for each. WHAT is "fault" for a line about each that is not complete, or "stray" for the destination of each route that leads
-# elsewhere.
+# entry for each. WHAT is "fault" for a line about each that is not complete, "elsewhere" for a line about each route that leads its
+# pods elsewhere, or "stray" for the destination of each such route.
 tunnels() {
   {
     echo '- neigh'
@@ -72,7 +79,7 @@ tunnels() {
       for (gateway in mac) {
         taken = ""
         for (i = 1; i <= m; i++) if (where[i] == range(gateway) && size[i] >= bits) { taken = stray[i]; say("stray", dest[i]) }
-        if (taken != "") say("fault", "a route leads the pods of " gateway "/" bits " elsewhere: " taken)
+        if (taken != "") say("elsewhere", "a route leads the pods of " gateway "/" bits " elsewhere: " taken)
         else if (!(gateway in routed)) say("fault", "there is no route to the pods of " gateway "/" bits)
         else if (!(mac[gateway] in dst)) say("fault", "flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits)
       }
