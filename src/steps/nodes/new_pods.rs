@@ -8,9 +8,10 @@ const FUNCTIONS: Sh = Sh::raw(include_str!("../../../templates/new-pods.sh"));
 
 pub(super) fn want(cx: &Cx) -> Want {
     let image = cx.cluster.pause_image();
+    let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     Want::new("nodes.new-pods", "the API server admits new pods")
         .ask(sh!("{KUBECTL}{FUNCTIONS}new_pods {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
-        .judged(judge)
+        .judged(move |answer| judge(answer, waits.as_deref()))
         .run(sh!("{KUBECTL}{FUNCTIONS}new_pods_refused {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
         .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)
@@ -21,11 +22,25 @@ const BEFORE: &str = "error when creating \"STDIN\": ";
 
 /// In kube-system every refusal counts: kubeadm's own pods are there. In the default namespace only that of a webhook which does
 /// not answer: it stands for all namespaces of the users, and what they refuse on purpose is theirs.
-fn judge(answer: &str) -> Verdict {
+fn judge(answer: &str, waits: Option<&str>) -> Verdict {
     let admitted =
         |namespace: &str| answer.lines().any(|line| line == format!("pod/ironstrap-in-{namespace}"));
-    if answer.is_empty() || admitted("default") && admitted("kube-system") {
+    if admitted("default") && admitted("kube-system") {
         return Verdict::Holds;
+    }
+    let later = |have: &str, for_what: &str| Verdict::Waits {
+        have: have.into(),
+        want: "an answer".into(),
+        for_what: for_what.into(),
+    };
+    match waits {
+        _ if answer.contains("error looking up service account") => {
+            return later("a new namespace has no ServiceAccount yet", "the controller manager to make it");
+        }
+        // A plan foresees what is asked once there is a cluster.
+        Some(for_what) if answer.is_empty() => return later("no API server runs yet", for_what),
+        None if answer.is_empty() => return Verdict::Holds,
+        _ => {}
     }
     let errors = answer.lines().filter(|line| line.starts_with("Error from server"));
     let mut errors: Vec<&str> =
@@ -47,6 +62,19 @@ fn judge(answer: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judge(answer: &str) -> Verdict {
+        super::judge(answer, None)
+    }
+
+    #[test]
+    fn before_there_is_a_cluster_and_in_its_first_seconds_it_waits() {
+        let early = super::judge("", Some("m1 to join"));
+        assert!(matches!(early, Verdict::Waits { for_what, .. } if for_what == "m1 to join"));
+        let account = r#"Error from server (Forbidden): error when creating "STDIN": pods "ironstrap-in-default" is forbidden: error looking up service account default/default: serviceaccount "default" not found"#;
+        assert!(matches!(judge(account), Verdict::Waits { .. }));
+        assert_eq!(super::judge(BOTH, Some("w2 to join")), Verdict::Holds);
+    }
 
     const BOTH: &str = "pod/ironstrap-in-default\npod/ironstrap-in-kube-system";
 
