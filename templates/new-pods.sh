@@ -1,9 +1,10 @@
 # Shell that asks the API server whether it admits new pods. After KUBECTL and lib.sh. POSIX sh.
 
 # new_pods IMAGE: what it answers to a pod in each of two namespaces. None is made (kubernetes.io, "API Concepts", dry run). The pods
-# are as restricted as Pod Security can ask for. Nothing, where no API server runs here.
+# are as restricted as Pod Security can ask for. Nothing, where no API server runs here, or kubeadm was not through.
 new_pods() {
   [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && [ -e /etc/kubernetes/admin.conf ] || return 0
+  [ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || return 0
   for new_pods_in in default kube-system; do
     cat <<POD
 ---

@@ -49,13 +49,17 @@ fn judge(answer: &str, waits: Option<&str>) -> Verdict {
     if let Some(why) = errors.iter().find(|line| line.contains("does not support dry run")) {
         return Verdict::Unchecked((*why).into());
     }
-    let webhook = errors.iter().any(|line| line.contains("failed calling webhook"));
-    match errors.is_empty() {
-        true => Verdict::Unknown(answer.lines().next().unwrap_or_default().into()),
-        false if webhook || !admitted("kube-system") => {
+    let any = |words: &[&str]| errors.iter().any(|line| words.iter().any(|words| line.contains(words)));
+    let refused = any(&["is forbidden", "denied the request"]);
+    match admitted("kube-system") {
+        _ if any(&["failed calling webhook"]) => {
             Verdict::Differs { have: errors.join("\n"), want: String::new() }
         }
-        false => Verdict::Holds,
+        // `member` says that the administrator may do nothing.
+        _ if any(&["User \"kubernetes-admin\" cannot"]) => Verdict::Holds,
+        true if refused => Verdict::Holds,
+        false if refused => Verdict::Differs { have: errors.join("\n"), want: String::new() },
+        _ => Verdict::Unknown(answer.lines().next().unwrap_or_default().into()),
     }
 }
 
@@ -100,5 +104,9 @@ mod tests {
         assert_eq!(judge(away), Verdict::Unknown(away.into()));
         let dry = r#"Error from server (BadRequest): error when creating "STDIN": admission webhook "x" does not support dry run"#;
         assert!(matches!(judge(dry), Verdict::Unchecked(_)));
+        let etcd = "Error from server: etcdserver: request timed out";
+        assert_eq!(judge(etcd), Verdict::Unknown(etcd.into()));
+        let rights = r#"Error from server (Forbidden): error when creating "STDIN": pods is forbidden: User "kubernetes-admin" cannot create resource "pods""#;
+        assert_eq!(judge(rights), Verdict::Holds);
     }
 }
