@@ -19,7 +19,7 @@ pub struct Client {
     /// Of ironstrap itself, not of what brought it into the lab's network.
     pid: u32,
     lines: Receiver<Value>,
-    stderr: JoinHandle<String>,
+    stderr: Option<JoinHandle<String>>,
     pub seen: Vec<Value>,
 }
 
@@ -45,11 +45,11 @@ impl Client {
                 }
             }
         });
-        let stderr = std::thread::spawn(move || {
+        let stderr = Some(std::thread::spawn(move || {
             let mut text = String::new();
             let _ = errors.read_to_string(&mut text);
             text
-        });
+        }));
         let mut client = Client { child, pid: 0, lines, stderr, seen: vec![] };
         let first = client.event("it starts", 10, |event| event["event"] == "pid");
         client.pid = first["pid"].as_u64().unwrap().try_into().unwrap();
@@ -137,7 +137,17 @@ impl Client {
         while let Ok(event) = self.lines.recv() {
             self.seen.push(event);
         }
-        Ended { code: status.code(), events: self.seen, stderr: self.stderr.join().unwrap() }
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        Ended { code: status.code(), events: std::mem::take(&mut self.seen), stderr }
+    }
+}
+
+impl Drop for Client {
+    /// A scenario that fails leaves no client at work on the machines of the next one.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.signal("KILL");
+        }
     }
 }
 

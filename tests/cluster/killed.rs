@@ -149,14 +149,16 @@ fn before_the_api(world: &World) {
     assert!(kubeadm.iter().all(alive), "kubeadm outlives the client");
 }
 
+/// kubectl on m1 as long as init is not done.
+const SUPER_KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout=5s";
+
 /// Waits until the API is up, and makes sure that kubeadm has not told the cluster about itself.
 fn api_up_and_nothing_uploaded(world: &World, m1: &Machine) {
     until("the API server listens", SOON, || so(m1.listens(6443)));
-    let kubectl = "kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout=5s";
-    let ready = format!("{kubectl} get --raw /readyz 2>&1 || :");
+    let ready = format!("{SUPER_KUBECTL} get --raw /readyz 2>&1 || :");
     until("the API is ready", SOON, || so(world.lab.ssh("m1", &ready) == "ok"));
-    let maps =
-        world.lab.ssh("m1", &format!("{kubectl} -n kube-system get configmap kubeadm-config 2>&1 || :"));
+    let get = format!("{SUPER_KUBECTL} -n kube-system get configmap kubeadm-config 2>&1 || :");
+    let maps = world.lab.ssh("m1", &get);
     assert!(maps.contains("NotFound"), "kubeadm-config is not to be there yet: {maps}");
 }
 
@@ -185,11 +187,29 @@ fn applies_the_network(client: &mut Client) -> bool {
     client.seen.iter().any(|e| e["event"] == "fixing" && e["step"] == "network")
 }
 
-/// Lets them go on for a moment.
-fn step(processes: &[Process]) {
-    signal("CONT", processes);
-    std::thread::sleep(Duration::from_millis(5));
-    signal("STOP", processes);
+/// A port of m1 that takes connections and never answers.
+const SILENT_PORT: &str = "9999";
+
+/// From here on a request for flannel's DaemonSet waits for half a minute and is refused then. What is asked about it
+/// does not answer.
+fn hold_daemonsets(world: &World) {
+    let webhook = format!(
+        r#"{{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {{"name": "hold"}}, "webhooks": [{{
+          "name": "hold.lab.test", "timeoutSeconds": 30, "failurePolicy": "Fail", "sideEffects": "None",
+          "admissionReviewVersions": ["v1"], "clientConfig": {{"url": "https://127.0.0.1:{SILENT_PORT}/"}},
+          "namespaceSelector": {{"matchLabels": {{"kubernetes.io/metadata.name": "kube-flannel"}}}},
+          "rules": [{{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["daemonsets"]}}]
+        }}]}}"#
+    );
+    let silent =
+        format!("systemd-run --quiet --unit=silent systemd-socket-activate -l {SILENT_PORT} sleep 600");
+    world.lab.ssh("m1", &format!("{silent}; {SUPER_KUBECTL} create -f - <<'E'\n{webhook}\nE"));
+}
+
+fn release_daemonsets(world: &World) {
+    let delete = format!("{SUPER_KUBECTL} delete validatingwebhookconfiguration hold; systemctl stop silent");
+    world.lab.ssh("m1", &delete.replace("super-admin", "admin"));
 }
 
 /// Whether the cluster has this object of flannel.
@@ -204,9 +224,10 @@ fn network_and_bootstrap(world: &World) {
     let kubeadm = m1.running("kubeadm", &["init"]);
     let mut client = world.applying();
     client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
+    hold_daemonsets(world);
     signal("CONT", &kubeadm);
-    let (mut joining, mut network, mut half) = (None, vec![], false);
-    client.until("both are half done", SOON, |client| {
+    let (mut joining, mut network) = (None, vec![]);
+    client.until("a worker joins and the network is applied", SOON, |client| {
         if joining.is_none() && bootstrapping(&w1) {
             let both = [w1.running("kubelet", &[]), w1.running("kubeadm", &["join"])].concat();
             signal("STOP", &both);
@@ -217,20 +238,17 @@ fn network_and_bootstrap(world: &World) {
             network = m1.running("kubectl", &["apply"]);
             signal("STOP", &network);
         }
-        // The cluster is asked, not the client: on a busy machine its words come late, and kubectl is done by then.
-        half = half || !network.is_empty() && is_there(world, "namespace kube-flannel");
-        if !half && !network.is_empty() {
-            step(&network);
-        }
-        so(joining.is_some() && half)
+        so(joining.is_some() && !network.is_empty())
     });
     let joining = joining.unwrap();
+    signal("CONT", &network);
+    until("flannel's namespace is there", SOON, || so(is_there(world, "namespace kube-flannel")));
     assert_half_network(world);
     client.kill();
     assert!(joining.iter().all(alive), "kubelet and kubeadm outlive the client: {joining:?}");
-    signal("CONT", &network);
-    until("kubectl, which speaks to nobody any more, ends", 30, || so(!network.iter().any(alive)));
+    until("kubectl, which speaks to nobody any more, ends", 60, || so(!network.iter().any(alive)));
     assert_half_network(world);
+    release_daemonsets(world);
     assert!(bootstrapping(&w1));
     let mut next = world.applying();
     next.event("the next run waits for join on w1", SOON, |e| attached(e, "w1", "kubeadm"));

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 pub const NODES: [&str; 3] = ["m1", "w1", "w2"];
 
 pub struct Lab {
@@ -185,10 +187,17 @@ pub fn alive(process: &Process) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
+/// Sends a signal itself: a program that does it starts late on a busy machine, and the moment has passed.
 pub fn signal(signal: &str, processes: &[Process]) {
-    for process in processes {
-        // One that has just ended needs no signal.
-        let _ = Command::new("kill").args(["-s", signal, &process.pid.to_string()]).output().unwrap();
+    let signal = match signal {
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        "KILL" => Signal::KILL,
+        _ => panic!("no signal {signal}"),
+    };
+    for pid in processes.iter().filter_map(|process| Pid::from_raw(process.pid.try_into().unwrap())) {
+        // A process that has just ended needs no signal.
+        let _ = kill_process(pid, signal);
     }
 }
 
