@@ -65,6 +65,9 @@ pub struct Error {
     pub kind: Kind,
     /// The node's name, where it is about one.
     pub node: Option<String>,
+    /// Further nodes that it is about: the other one of two machines that have one host name.
+    #[serde(skip)]
+    pub concerns: Vec<String>,
     /// A lower-case sentence without a full stop.
     pub what: String,
     /// Evidence, a line each: what was asked, what was answered.
@@ -75,11 +78,17 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Error { kind, node: None, what: what.into(), cause: vec![], hint: None }
+        Error { kind, node: None, concerns: vec![], what: what.into(), cause: vec![], hint: None }
     }
 
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.into());
+        self
+    }
+
+    /// Adds further nodes that it is about.
+    pub fn concerning<'a>(mut self, nodes: impl IntoIterator<Item = &'a str>) -> Self {
+        self.concerns.extend(nodes.into_iter().map(String::from));
         self
     }
 

@@ -155,6 +155,7 @@ pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String,
         let address = cluster.node(node).map(|node| node.ssh.host.clone()).unwrap_or_default();
         Error::new(Kind::Refused, format!("has the host name {hostname}, and so has {}", others.join(", ")))
             .on(node)
+            .concerning(others)
             .because(format!("the machine at {address} says so"))
             .hint(format!(
                 "if {address} is another node's machine, correct the address of {node} in the inventory; if it is \

@@ -129,7 +129,7 @@ impl Event {
 
 impl From<&Error> for Event {
     fn from(error: &Error) -> Self {
-        let Error { kind, node, what, cause, hint } = error.clone();
+        let Error { kind, node, what, cause, hint, .. } = error.clone();
         Event::Error { node, kind: format!("{kind:?}").to_lowercase(), what, cause, hint }
     }
 }

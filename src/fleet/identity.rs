@@ -147,13 +147,13 @@ fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: b
             unique.remedy
         ),
     };
-    let error = Error::new(Kind::Refused, what).on(name).heard(values.join(", "));
+    let error = Error::new(Kind::Refused, what).on(name).concerning([other]).heard(values.join(", "));
     Misfit { check: unique.check, error: error.hint(hint), harmless: false }
 }
 
 fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Misfit {
     let what = format!("names the {} of {owner} as its own, and was reached by another one", unique.what);
-    let error = Error::new(Kind::Refused, what).on(name).heard(values.join(", ")).hint(format!(
+    let error = Error::new(Kind::Refused, what).on(name).concerning([owner]).heard(values.join(", ")).hint(format!(
         "look at /etc/ssh/ssh_host_*_key.pub of {name}: remove what an image left there; if it was none, find out who \
          changed it, `ironstrap remove {name}`, and install it again"
     ));
@@ -205,6 +205,7 @@ fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: 
     };
     let error = Error::new(Kind::Refused, what)
         .on(told)
+        .concerning([name, other].into_iter().filter(|node| *node != told))
         .hint("give each machine an address of its own, and put it into `ip`");
     Some(Misfit { check: "Address", error, harmless: false })
 }

@@ -113,6 +113,7 @@ fn not_kubernetes(keys: &Keys, pinned: &str) -> Error {
 fn another(it: &Seen, first: &Seen) -> Error {
     let what = if it.kept { "has" } else { "is shown" };
     Error::new(Kind::Refused, format!("it {what} another signing key of the Kubernetes repository than {}", first.node))
+        .concerning([first.node])
         .because(format!("fingerprint: {}\non {}: {}", listed(it.keys), first.node, listed(first.keys)))
         .hint(
             "ask who keeps the repository which one is right, put it into a file beside the inventory, and name that as \

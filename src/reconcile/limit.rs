@@ -39,10 +39,7 @@ impl<S: Shell> Fleetwork<S> {
             return true;
         };
         let decides = !fleet.exists && member.node.is_control_plane() && member.machine.is_none();
-        let names = |member: &&Member<S>| {
-            !member.spared && error.what.split([' ', ',']).any(|word| word == member.node.name)
-        };
-        !member.spared || decides || self.members.iter().any(|member| names(&member))
+        !member.spared || decides || error.concerns.iter().any(|name| !self.is_spared(name))
     }
 
     /// Quarantines nodes that wait for a node which this run never changes, with an error: their wait would never end.

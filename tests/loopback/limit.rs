@@ -116,3 +116,20 @@ async fn a_new_machine_that_is_left_out_is_not_tried() {
     assert!(fleet.machine("w1").execs() > 1, "who is to join is tried");
     assert_eq!(fleet.machine("w2").execs(), 1);
 }
+
+#[tokio::test]
+async fn a_clone_that_is_left_out_stands_in_the_way_of_its_twin() {
+    let mut fleet = Fleet::of(&["m1", "w1", "w2", "w3"]).await;
+    fleet.machine("m1").settle(&secret(&fleet.trust));
+    for name in ["w1", "w2"] {
+        fleet.machine(name).write("etc/machine-id", "0b57c7a1d3c94f7a8a3c1d2e3f405162\n");
+    }
+    let mut named = Vec::new();
+    for limit in ["w1", "w3"] {
+        fleet.limit = only(&[limit]);
+        let (mut work, _) = fleet.look().await;
+        let errors = work.survey(("demo.trust", true)).errors;
+        named.push(errors.iter().any(|error| error.what.starts_with("has the machine-id of w1")));
+    }
+    assert_eq!(named, [true, false]);
+}

@@ -104,7 +104,8 @@ fn doubts(cluster: &Cluster, doubted: &[(&Way, &str)]) -> Vec<Misfit> {
         pairs.entry((&way.from, &way.to)).or_default().push(format!("{port}: {how}"));
     }
     let pair = |((from, to), ports): ((&str, &str), Vec<String>)| {
-        let error = Error::new(Kind::Refused, format!("says that it cannot reach {to}")).on(from);
+        let error =
+            Error::new(Kind::Refused, format!("says that it cannot reach {to}")).on(from).concerning([to]);
         doubt("Reach", error.because(ports.join(", ")), to)
     };
     pairs.into_iter().map(pair).collect()
@@ -249,27 +250,30 @@ fn narrow(cluster: &Cluster, came: &[(Way, End)], joining: &BTreeSet<String>) ->
         groups.entry((node, *mtu, *largest)).or_default().push(other);
     }
     let misfit = |((node, mtu, largest), others): ((&str, u32, u32), Vec<&str>)| {
-        let error = too_large(mtu, largest, &few(&others)).on(node).hint(format!(
+        let error = too_large(mtu, largest, &others).on(node).hint(format!(
             "ip link set dev CARD mtu {largest}, and in the machine's network configuration; or let {mtu} through in between"
         ));
         Misfit { check: "MTU", error, harmless: false }
     };
     let doubtful = lost.iter().filter(|(way, ..)| !counts(way));
-    let doubtful = doubtful
-        .map(|(way, mtu, largest)| doubt("MTU", too_large(*mtu, *largest, &way.to).on(&way.from), &way.to));
+    let doubtful = doubtful.map(|(way, mtu, largest)| {
+        doubt("MTU", too_large(*mtu, *largest, &[&way.to]).on(&way.from), &way.to)
+    });
     groups.into_iter().map(misfit).chain(doubtful).collect()
 }
 
-fn too_large(mtu: u32, largest: u32, to: &str) -> Error {
-    let what = format!("packets of {mtu} bytes, as its link takes them, get lost on the way to {to}");
-    Error::new(Kind::Refused, what).because(format!("of those that were tried, {largest} bytes got through"))
+fn too_large(mtu: u32, largest: u32, to: &[&str]) -> Error {
+    let what = format!("packets of {mtu} bytes, as its link takes them, get lost on the way to {}", few(to));
+    Error::new(Kind::Refused, what)
+        .concerning(to.iter().copied())
+        .because(format!("of those that were tried, {largest} bytes got through"))
 }
 
 fn far(came: &[(Way, End)]) -> Vec<Misfit> {
     let far = |(way, end): &(Way, End)| match end {
         End::Reached { milliseconds } if *milliseconds > FAR && way.port == 2380 => {
             let what = format!("it takes {milliseconds:.0} ms to {} and back", way.to);
-            let error = Error::new(Kind::Refused, what).on(&way.from);
+            let error = Error::new(Kind::Refused, what).on(&way.from).concerning([way.to.as_str()]);
             let why = "etcd expects a heartbeat every 100 ms: raise heartbeat-interval and election-timeout under [etcd]";
             Some(Misfit { check: "Latency", error: error.because(why), harmless: true })
         }
