@@ -67,7 +67,7 @@ pub struct Error {
     pub node: Option<String>,
     /// Further nodes that it is about: the other one of two machines that have one host name.
     #[serde(skip)]
-    pub concerns: Vec<String>,
+    pub concerns: Box<[String]>,
     /// A lower-case sentence without a full stop.
     pub what: String,
     /// Evidence, a line each: what was asked, what was answered.
@@ -78,7 +78,7 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Error { kind, node: None, concerns: vec![], what: what.into(), cause: vec![], hint: None }
+        Error { kind, node: None, concerns: Box::default(), what: what.into(), cause: vec![], hint: None }
     }
 
     pub fn on(mut self, node: &str) -> Self {
@@ -88,7 +88,8 @@ impl Error {
 
     /// Adds further nodes that it is about.
     pub fn concerning<'a>(mut self, nodes: impl IntoIterator<Item = &'a str>) -> Self {
-        self.concerns.extend(nodes.into_iter().map(String::from));
+        let more = nodes.into_iter().map(String::from);
+        self.concerns = self.concerns.into_iter().chain(more).collect();
         self
     }
 

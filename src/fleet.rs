@@ -1,10 +1,12 @@
 //! What only all machines together can say: whether the cluster exists, who begins it, who joins, and who is
 //! not what the inventory takes it for. Pure.
 
+mod blocked;
 pub mod identity;
 pub mod keys;
 mod refusals;
 
+pub use blocked::Blocked;
 pub use refusals::{changed_role, foreign, refusals, stranger};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,20 +125,20 @@ impl Fleet {
     }
 
     /// What must happen before the cluster knows this node.
-    pub fn before_known(&self, name: &str) -> Option<String> {
+    pub fn before_known(&self, name: &str) -> Option<Blocked> {
         if self.unregistered.contains(name) {
-            return Some(format!("the kubelet of {name} to register"));
+            return Some(Blocked::until(name, "to register"));
         }
-        self.joining.contains(name).then(|| format!("{name} to join"))
+        self.joining.contains(name).then(|| Blocked::until(name, "to join"))
     }
 
     /// What must happen before anything can be expected of this node in the cluster.
-    pub fn before_ready(&self, name: &str) -> Option<String> {
+    pub fn before_ready(&self, name: &str) -> Option<Blocked> {
         if self.absent.contains(name) {
-            return Some(format!("{name} to answer"));
+            return Some(Blocked::until(name, "to answer"));
         }
         let broken = self.given_up.contains(name) || self.unmended.contains(name);
-        let mended = || broken.then(|| format!("{name} to be mended"));
+        let mended = || broken.then(|| Blocked::until(name, "to be mended"));
         mended().or_else(|| self.before_known(name))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
+use crate::fleet::Blocked;
 use crate::pki::Credential;
 use crate::probe::Answer;
 use crate::shell::Sh;
@@ -83,7 +84,7 @@ pub enum State {
     /// It can be fixed.
     Ready,
     /// Others must do something first.
-    Waits(String),
+    Waits(Blocked),
     /// It can be fixed, once this is confirmed.
     Unconfirmed(&'static Confirmation),
     /// Only a human can; the fix says how.

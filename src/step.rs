@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
-use crate::fleet::Fleet;
+use crate::fleet::{Blocked, Fleet};
 use crate::machine::Machine;
 use crate::manifest::Whose;
 use crate::pki::{Credential, Trust};
@@ -141,7 +141,7 @@ pub enum Verdict {
     Waits {
         have: String,
         want: String,
-        for_what: String,
+        for_what: Blocked,
     },
     /// It does not hold, and the fix replaces what a human wrote: it runs only after this confirmation.
     Unconfirmed {

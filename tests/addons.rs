@@ -161,7 +161,7 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
             match judge(answer) {
                 Verdict::Holds => "holds".into(),
                 Verdict::Differs { .. } => "differs".into(),
-                Verdict::Waits { for_what, .. } => for_what,
+                Verdict::Waits { for_what, .. } => for_what.to_string(),
                 Verdict::Noted(words) | Verdict::Unknown(words) | Verdict::Unchecked(words) => words,
                 Verdict::Unconfirmed { .. } => "unconfirmed".into(),
             }

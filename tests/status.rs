@@ -10,6 +10,7 @@ use std::process::Command;
 use common::{clusters, lab, pipe, run, shells, trust};
 use ironstrap::cluster::{Cluster, Role};
 use ironstrap::error::{Error, Kind};
+use ironstrap::fleet::Blocked;
 use ironstrap::machine::Machine;
 use ironstrap::pki::Trust;
 use ironstrap::plan::{Change, State};
@@ -240,7 +241,7 @@ fn what_drifted_and_what_nobody_knows_is_said_in_words() {
         || State::Unknown { asked: "cat /x".into(), why: "exit 1: cat: /x: Input/output error".into() };
     fleet.nodes[0].changes = vec![
         change("labels", "w1 has its labels and taints", State::Ready),
-        change("nodes", "w2 is Ready", State::Waits("w2 to join".into())),
+        change("nodes", "w2 is Ready", State::Waits(Blocked::until("w2", "to join"))),
     ];
     fleet.nodes[1].changes = vec![
         change("swap", "fstab brings no swap back", State::Ready),

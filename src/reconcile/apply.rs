@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use super::brake::interruptions;
 use super::decide::Next;
-use super::rest::Turn;
+use super::rest::{Turn, for_nodes};
 use super::work::{self, Done};
 use super::{Fleetwork, Reading};
 use crate::error::{Error, Kind, Result};
-use crate::fleet::Fleet;
+use crate::fleet::{Blocked, Fleet};
 use crate::machine::Machine;
 use crate::plan::Change;
 use crate::report::Event;
@@ -188,7 +188,7 @@ impl<S: Shell> Fleetwork<S> {
     }
 
     /// What a stage has to wait for before it may change anything.
-    fn waits(&self, i: usize, t: usize, changes: &[Change], round: &Round) -> Result<Option<String>> {
+    fn waits(&self, i: usize, t: usize, changes: &[Change], round: &Round) -> Result<Option<Blocked>> {
         let (member, fleet) = (&self.members[i], &round.fleet);
         match self.reading {
             Reading::Forwards => {}
@@ -203,7 +203,7 @@ impl<S: Shell> Fleetwork<S> {
                 None => (false, true),
             };
             if !(clean || is_member && left) {
-                return Ok(Some(fleet.seed.clone()));
+                return Ok(Some(for_nodes(vec![fleet.seed.clone()])));
             }
             // etcd takes one learner at a time. One whose connection was lost may still be at it.
             let joins = |m: &&super::Member<S>| {
@@ -212,7 +212,7 @@ impl<S: Shell> Fleetwork<S> {
             };
             let mut rivals = self.members.iter().filter(|_| member.node.is_control_plane());
             if let Some(other) = rivals.find(joins) {
-                return Ok(Some(other.node.name.clone()));
+                return Ok(Some(for_nodes(vec![other.node.name.clone()])));
             }
         }
         Ok(self.brake(i, changes))

@@ -5,6 +5,7 @@ use super::work::Wrong;
 use super::{Fleetwork, Member, Reading};
 use crate::diagnosis;
 use crate::error::{Error, Kind};
+use crate::fleet::Blocked;
 use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::steps::{Via, packets};
@@ -100,7 +101,7 @@ impl<S: Shell> Fleetwork<S> {
     /// What went wrong with a quarantined worker waits for somebody to repair that.
     pub(super) fn waits_for_repair(&self, change: &mut Change) {
         if self.given_up.contains(&change.id) {
-            change.state = State::Waits(format!("{} to be mended", change.about.join(", ")));
+            change.state = State::Waits(Blocked::until_all(&change.about, "to be mended"));
         }
     }
 }

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use super::rest::for_nodes;
 use super::{Fleetwork, Member};
+use crate::fleet::Blocked;
 use crate::machine::Machine;
 use crate::plan::Change;
-use crate::report::alike::names;
 use crate::shell::Shell;
 use crate::step::Id;
 
@@ -24,7 +25,7 @@ impl<S: Shell> Fleetwork<S> {
     ///
     /// Of control planes one is interrupted at a time, or etcd could lose its majority; of workers one in ten. Members
     /// that the same changes broke count, too, whatever their role.
-    pub(super) fn brake(&self, i: usize, changes: &[Change]) -> Option<String> {
+    pub(super) fn brake(&self, i: usize, changes: &[Change]) -> Option<Blocked> {
         let member = &self.members[i];
         if interruptions(changes).is_empty() || !member.machine.as_ref().is_some_and(Machine::is_member) {
             return None;
@@ -38,7 +39,8 @@ impl<S: Shell> Fleetwork<S> {
         };
         let mut holders: BTreeSet<usize> = self.broken_by(i, changes).into_iter().collect();
         holders.extend(others().filter(alike).filter(|k| !self.members[*k].work.disrupts.is_empty()));
-        (holders.len() >= limit).then(|| names(holders.iter().map(|k| &self.members[*k].node.name)))
+        let names = || holders.iter().map(|k| self.members[*k].node.name.clone()).collect();
+        (holders.len() >= limit).then(|| for_nodes(names()))
     }
 
     /// The other members that these changes broke; among control planes, those that any change broke.

@@ -49,7 +49,7 @@ impl<S: Shell> Fleetwork<S> {
             let Some(for_what) = member.work.waits.as_ref().filter(|_| member.left.is_none()) else {
                 continue;
             };
-            if for_what.split(", ").any(|name| self.is_spared(name)) {
+            if for_what.on.iter().any(|name| self.is_spared(name)) {
                 let error =
                     Error::new(Kind::Refused, format!("waits for {for_what}, which --limit leaves out"));
                 let hint = format!("name {for_what} too, or say nothing of --limit");

@@ -7,6 +7,7 @@ use super::Fleetwork;
 use super::reading::Reading;
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
+use crate::fleet::Blocked;
 use crate::machine::Machine;
 use crate::plan::{self, Change, State, Unchecked};
 use crate::probe::Answer;
@@ -68,9 +69,9 @@ impl<S: Shell> Fleetwork<S> {
     /// left has an error of its own, and `--limit` names the nodes that it leaves out: what waits for those is not repeated.
     pub fn unmet(&self) -> Result<Vec<Error>> {
         let (fleet, mut errors) = (self.fleet(), Vec::new());
-        let explained = |for_what: &str| {
+        let explained = |for_what: &Blocked| {
             let mut gone = self.members.iter().filter(|member| member.left.is_some() || member.spared);
-            gone.any(|member| for_what.split([' ', ',']).any(|word| word == member.node.name))
+            gone.any(|member| for_what.on.contains(&member.node.name))
         };
         for (i, member) in self.members.iter().enumerate() {
             if member.left.is_some() || member.work.stale {

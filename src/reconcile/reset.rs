@@ -2,7 +2,7 @@
 
 use super::{Fleetwork, Member, Reading, Survey, decide};
 use crate::error::{Error, Kind, Result};
-use crate::fleet::{self, Fleet};
+use crate::fleet::{self, Blocked, Fleet};
 use crate::machine::Machine;
 use crate::ops::{self, remove::Removal};
 use crate::plan::{Change, State};
@@ -13,14 +13,13 @@ use crate::step::Fix;
 impl<S: Shell> Fleetwork<S> {
     /// What the machine that is removed waits for: the cluster must let it go first, as the control plane shows that
     /// speaks for the cluster. `None`: it has done so.
-    pub(super) fn still_in(&self, fleet: &Fleet) -> Result<Option<String>> {
-        let Some(api) = self.api(fleet) else {
-            return Ok(Some(format!("{} to let it go", self.cluster.name)));
-        };
+    pub(super) fn still_in(&self, fleet: &Fleet) -> Result<Option<Blocked>> {
+        let lets_go = Blocked::by_cluster(format!("{} to let it go", self.cluster.name));
+        let Some(api) = self.api(fleet) else { return Ok(Some(lets_go)) };
         let member = &self.members[api];
         let known = member.machine.is_some() && !member.work.busy && !member.work.stale;
         let let_go = known && self.judge_in(api, fleet)?.iter().all(Vec::is_empty);
-        Ok((!let_go).then(|| format!("{} to let it go", self.cluster.name)))
+        Ok((!let_go).then_some(lets_go))
     }
 
     /// What stands against it. Of a control plane it stands against touching any machine, unless that one only does not

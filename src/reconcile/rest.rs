@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::work::Done;
 use super::{Fleetwork, Member};
+use crate::fleet::Blocked;
 use crate::plan::{Change, State};
 use crate::report::Event;
 use crate::report::alike::names;
@@ -33,6 +34,12 @@ impl Turn {
     }
 }
 
+/// Waits for these nodes.
+pub(super) fn for_nodes(nodes: Vec<String>) -> Blocked {
+    let words = names(&nodes);
+    Blocked::on(nodes, words)
+}
+
 impl<S: Shell> Fleetwork<S> {
     /// Whether a machine's answers count for what is asked when everything else is done. If not, it waits for the others,
     /// or is asked again because they changed something since.
@@ -41,11 +48,10 @@ impl<S: Shell> Fleetwork<S> {
             let fixes = member.work.stage.is_some_and(|t| Turn::of(&self.stages[t]) != Turn::Rest);
             *k != i && member.left.is_none() && !member.spared && (fixes || member.work.unmended > 0)
         };
-        let others: Vec<&str> =
-            self.members.iter().enumerate().filter(at_work).map(|(_, m)| m.node.name.as_str()).collect();
+        let others = self.members.iter().enumerate().filter(at_work);
+        let others: Vec<String> = others.map(|(_, m)| m.node.name.clone()).collect();
         if !others.is_empty() {
-            let for_what = names(others);
-            self.wait(i, for_what);
+            self.wait(i, for_nodes(others));
             return false;
         }
         if self.members[i].work.asked_after < self.fixes {
@@ -55,12 +61,13 @@ impl<S: Shell> Fleetwork<S> {
         true
     }
 
-    pub(super) fn wait(&mut self, i: usize, for_what: String) {
+    pub(super) fn wait(&mut self, i: usize, for_what: Blocked) {
         let member = &mut self.members[i];
         member.work.disrupts.clear();
         if member.work.waits.as_ref() != Some(&for_what) {
-            member.work.waits = Some(for_what.clone());
-            self.events.tell(Event::Waiting { node: member.node.name.clone(), for_what });
+            let event = Event::Waiting { node: member.node.name.clone(), for_what: for_what.to_string() };
+            self.events.tell(event);
+            member.work.waits = Some(for_what);
         }
     }
 

@@ -8,7 +8,7 @@ use super::limits::{self, Limits};
 use super::remedies::{failure, tail, telling};
 use super::told::Told;
 use crate::error::{Error, Kind, Result};
-use crate::fleet::Fleet;
+use crate::fleet::{Blocked, Fleet};
 use crate::ledger::{self, Ear, Heard, Run};
 use crate::machine::{Lease, Machine};
 use crate::plan::Change;
@@ -71,7 +71,7 @@ pub(super) struct State {
     /// Nothing was to be done when what it may know of the fleet was this, and it has not been asked since.
     pub calm: Option<Fleet>,
     /// What it waits for. It is kept so that ironstrap reports it only once.
-    pub waits: Option<String>,
+    pub waits: Option<Blocked>,
     /// How many wants did not hold when last judged, but for those that are asked when everything else is done.
     pub unmended: usize,
     /// How many scripts of fixes the run had ended when it was last asked.

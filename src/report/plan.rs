@@ -159,7 +159,8 @@ impl<'a> Item<'a> {
 /// The words about a change, beside what is and what should be.
 fn told(change: &Change) -> [&str; 4] {
     let more = match (&change.state, &change.fix) {
-        (State::Waits(more) | State::Unknown { why: more, .. }, _) => more,
+        (State::Waits(for_what), _) => for_what.words(),
+        (State::Unknown { why, .. }, _) => why,
         (State::Unconfirmed(open), _) => open.hint,
         (State::ByHand, Fix::ByHand(hint)) => hint,
         _ => "",

@@ -6,6 +6,7 @@ use indicatif::{ProgressDrawTarget, TermLike};
 
 use super::*;
 use crate::error::Kind;
+use crate::fleet::Blocked;
 use crate::plan::{Unchecked, changes};
 use crate::probe::Answer;
 use crate::secret::{SecretText, is_forbidden};
@@ -104,7 +105,7 @@ fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
     let waits = Want::new("test.want", "it is on").judged(move |_| Verdict::Waits {
         have: "no".into(),
         want: "yes".into(),
-        for_what: forged.into(),
+        for_what: Blocked::by_cluster(forged),
     });
     let unknown = Want::new("test.want", "it is on").is("yes").by_hand("");
     let said = Answer::Said("no".into());

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cluster::Node;
 use crate::error::Result;
 use crate::etcd::{self, ETCD, FORGET, Member};
+use crate::fleet::Blocked;
 use crate::manifest::Whose;
 use crate::shell::{kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
@@ -108,7 +109,7 @@ const BY_HAND: &str = "on a control plane, with its own Node as NODE: kubectl --
 
 /// Each further member that is not there raises the majority that etcd needs. What this run does about its own nodes comes first.
 fn only_members(cx: &Cx) -> Want {
-    let planes: Vec<(String, IpAddr, Option<String>)> = cx
+    let planes: Vec<(String, IpAddr, Option<Blocked>)> = cx
         .cluster
         .control_planes()
         .map(|node| (node.name.clone(), node.ip, cx.fleet.before_ready(&node.name)))
@@ -127,7 +128,7 @@ fn only_members(cx: &Cx) -> Want {
 /// `planes`: name, address, and what has to happen there first. `unmanaged`: Nodes of the cluster that the inventory does not have.
 fn judge_members(
     all: &[Member],
-    planes: &[(String, IpAddr, Option<String>)],
+    planes: &[(String, IpAddr, Option<Blocked>)],
     unmanaged: &BTreeSet<String>,
 ) -> Verdict {
     let (mut have, mut waits, mut noted) = (String::new(), None, vec![]);
@@ -175,7 +176,11 @@ mod tests {
             let all: Vec<_> = members.iter().map(member).collect();
             let list = serde_json::json!({"members": all}).to_string();
             let plane = |(name, at): (&str, u8)| {
-                (name.to_string(), IpAddr::from([10, 0, 0, at]), waits.map(String::from))
+                (
+                    name.to_string(),
+                    IpAddr::from([10, 0, 0, at]),
+                    waits.map(|node| Blocked::until(node, "to join")),
+                )
             };
             let unmanaged = unmanaged.iter().map(ToString::to_string).collect();
             judge_members(&etcd::members(&list).unwrap(), &[("m1", 1), ("m2", 2)].map(plane), &unmanaged)
@@ -200,7 +205,7 @@ mod tests {
         );
         let learner = [two[0], ("m2", 2, true)];
         assert!(have(judge(&learner, None, &[])).ends_with("is a member without a vote\n"));
-        assert_eq!(have(judge(&learner, Some("m2 to join"), &[])), "waits for m2 to join");
+        assert_eq!(have(judge(&learner, Some("m2"), &[])), "waits for m2 to join");
         let x9 = with(("x9", 9, false));
         assert!(matches!(judge(&x9, None, &["x9"]), Verdict::Noted(words) if words.ends_with(": x9")));
         assert!(have(judge(&x9, None, &[])).contains("(x9, "));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Addon;
 use crate::error::Result;
+use crate::fleet::Blocked;
 use crate::manifest::Whose;
 use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
 use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout, trim};
@@ -58,7 +59,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// What is not there yet comes after the addons before it, and so after the nodes that those wait for. ironstrap
 /// repairs what is there, even while nodes are missing.
-fn after(held: &Option<String>, want: Want) -> Want {
+fn after(held: &Option<Blocked>, want: Want) -> Want {
     let (Some(for_what), Expect::Judged(judge)) = (held.clone(), want.expect.clone()) else { return want };
     want.judged(move |answer| match judge(answer) {
         Verdict::Differs { have, want } if answer == "absent" => {

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::cluster::{Network, Node};
 use crate::diagnosis;
 use crate::error::Result;
+use crate::fleet::Blocked;
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
 use crate::steps::{labels, network, packets};
@@ -288,7 +289,7 @@ fn proxy(cx: &Cx) -> Option<Object> {
 
 /// Wherever its pods are: as long as this run is at work on a machine, they may be on that one.
 fn dns(cx: &Cx) -> Want {
-    let waits = cx.fleet.unmended.first().map(|name| format!("{name} to be mended"));
+    let waits = cx.fleet.unmended.first().map(|name| Blocked::until(name, "to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     let nodes = cx.cluster.nodes.iter();
     Want::new("nodes.dns", "the cluster's DNS answers")

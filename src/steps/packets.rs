@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
+use crate::fleet::Blocked;
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, PROCESSES, Sh, sh};
 use crate::step::{Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
 
@@ -28,9 +29,11 @@ const LACKS: &str = "lacks ConfigMap ";
 /// What a restart of the pod of a DaemonSet repairs. It waits for what that pod needs to start.
 pub(super) fn restartable(answer: &str, have: String, want: String) -> Verdict {
     match answer.lines().find_map(|line| line.strip_prefix(LACKS)) {
-        Some(name) => {
-            Verdict::Waits { have, want, for_what: format!("a control plane to bring back ConfigMap {name}") }
-        }
+        Some(name) => Verdict::Waits {
+            have,
+            want,
+            for_what: Blocked::by_cluster(format!("a control plane to bring back ConfigMap {name}")),
+        },
         None => Verdict::Differs { have, want },
     }
 }
@@ -175,7 +178,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// A machine that has still to join will have it then, and a plan says so beforehand.
 fn once_it_has_joined(cx: &Cx, want: Want) -> Want {
-    let for_what = format!("{} to join", cx.node.name);
+    let for_what = Blocked::until(&cx.node.name, "to join");
     match cx.machine.is_member() {
         true => want,
         false => want.judged(move |_| Verdict::Waits {
@@ -318,11 +321,11 @@ fn pods(cx: &Cx, node: &Node) -> Want {
 }
 
 /// Pods of DNS may be on any node, and so on one that is away.
-fn waits(cx: &Cx) -> Option<String> {
+fn waits(cx: &Cx) -> Option<Blocked> {
     cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name))
 }
 
-fn waiting(verdict: Verdict, waits: Option<&String>) -> Verdict {
+fn waiting(verdict: Verdict, waits: Option<&Blocked>) -> Verdict {
     match (verdict, waits) {
         (Verdict::Differs { have, want }, Some(for_what)) => {
             Verdict::Waits { have, want, for_what: for_what.clone() }

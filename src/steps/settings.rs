@@ -3,6 +3,7 @@
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
+use crate::fleet::Blocked;
 use crate::secret;
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
@@ -72,7 +73,7 @@ fn asking(cx: &Cx) -> Want {
                 return Verdict::Holds;
             }
             if is_stale {
-                let for_what = format!("{me} to ask again");
+                let for_what = Blocked::until(&me, "to ask again");
                 return Verdict::Waits { have: String::new(), want: String::new(), for_what };
             }
             let silent = |name: &&String| line(answer, name).is_some_and(|said| running::settings(NAME, said).is_none());
@@ -97,9 +98,11 @@ fn running_with(cx: &Cx) -> Result<Want> {
     let judge = move |_: &str| {
         let runs = said.as_deref().and_then(|said| running::settings(NAME, said));
         match runs.map(|runs| running::judged(&wanted, &runs)) {
-            Some(Verdict::Differs { have, want }) if stale => {
-                Verdict::Waits { have, want, for_what: "the API server to ask the kubelet again".into() }
-            }
+            Some(Verdict::Differs { have, want }) if stale => Verdict::Waits {
+                have,
+                want,
+                for_what: Blocked::by_cluster("the API server to ask the kubelet again"),
+            },
             Some(verdict) => verdict,
             None => Verdict::Holds,
         }

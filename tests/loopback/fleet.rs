@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ironstrap::cluster::{Cluster, Role, Ssh as Access};
 use ironstrap::error::{Error, Result};
+use ironstrap::fleet::Blocked;
 use ironstrap::inventory;
 use ironstrap::ledger::{Kin, Run};
 use ironstrap::pki::Trust;
@@ -139,14 +140,17 @@ pub static UNMET: &[Stage] = &[
 ];
 
 fn belated(_: &Cx) -> Result<Vec<Want>> {
-    let want = |that: &str, for_what: &'static str| {
+    let want = |that: &str, for_what: Blocked| {
         Want::new("toy.belated", that).of(that).ask("echo no").judged(move |have| Verdict::Waits {
             have: have.into(),
             want: "yes".into(),
-            for_what: for_what.into(),
+            for_what: for_what.clone(),
         })
     };
-    let wants = [want("the guest is there", "the guest to come"), want("w1 is greeted", "w1 to be mended")];
+    let wants = [
+        want("the guest is there", Blocked::by_cluster("the guest to come")),
+        want("w1 is greeted", Blocked::until("w1", "to be mended")),
+    ];
     Ok(wants.map(|want| want.run("false").nothing_to_undo("a test")).into())
 }
 
@@ -215,7 +219,7 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
                 false if waits => Verdict::Waits {
                     have: "none".into(),
                     want: line.clone(),
-                    for_what: format!("{line} to join"),
+                    for_what: Blocked::until(&line, "to join"),
                 },
                 false => Verdict::Differs { have: "none".into(), want: line.clone() },
             })

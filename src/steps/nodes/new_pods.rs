@@ -1,6 +1,7 @@
 //! nodes: the API server admits new pods. A webhook that does not answer, a quota or a policy may refuse them while all that
 //! runs goes on. Then no pod comes back that ends, and those of a DaemonSet seem to be missing from their nodes.
 
+use crate::fleet::Blocked;
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Cx, Verdict, WITH_THE_CLUSTER, Want};
 
@@ -11,7 +12,7 @@ pub(super) fn want(cx: &Cx) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     Want::new("nodes.new-pods", "the API server admits new pods")
         .ask(sh!("{KUBECTL}{FUNCTIONS}new_pods {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
-        .judged(move |answer| judge(answer, waits.as_deref()))
+        .judged(move |answer| judge(answer, waits.as_ref()))
         .run(sh!("{KUBECTL}{FUNCTIONS}new_pods_refused {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
         .settles()
         .nothing_to_undo(WITH_THE_CLUSTER)
@@ -22,23 +23,23 @@ const BEFORE: &str = "error when creating \"STDIN\": ";
 
 /// In kube-system every refusal counts: kubeadm's own pods are there. In the default namespace only that of a webhook which does
 /// not answer: it stands for all namespaces of the users, and what they refuse on purpose is theirs.
-fn judge(answer: &str, waits: Option<&str>) -> Verdict {
+fn judge(answer: &str, waits: Option<&Blocked>) -> Verdict {
     let admitted =
         |namespace: &str| answer.lines().any(|line| line == format!("pod/ironstrap-in-{namespace}"));
     if admitted("default") && admitted("kube-system") {
         return Verdict::Holds;
     }
-    let later = |have: &str, for_what: &str| Verdict::Waits {
-        have: have.into(),
-        want: "an answer".into(),
-        for_what: for_what.into(),
-    };
+    let later =
+        |have: &str, for_what| Verdict::Waits { have: have.into(), want: "an answer".into(), for_what };
     match waits {
         _ if answer.contains("error looking up service account") => {
-            return later("a new namespace has no ServiceAccount yet", "the controller manager to make it");
+            return later(
+                "a new namespace has no ServiceAccount yet",
+                Blocked::by_cluster("the controller manager to make it"),
+            );
         }
         // A plan foresees what is asked once there is a cluster.
-        Some(for_what) if answer.is_empty() => return later("no API server runs yet", for_what),
+        Some(for_what) if answer.is_empty() => return later("no API server runs yet", for_what.clone()),
         None if answer.is_empty() => return Verdict::Holds,
         _ => {}
     }
@@ -73,11 +74,12 @@ mod tests {
 
     #[test]
     fn before_there_is_a_cluster_and_in_its_first_seconds_it_waits() {
-        let early = super::judge("", Some("m1 to join"));
-        assert!(matches!(early, Verdict::Waits { for_what, .. } if for_what == "m1 to join"));
+        let waits = Blocked::until("m1", "to join");
+        let early = super::judge("", Some(&waits));
+        assert!(matches!(early, Verdict::Waits { for_what, .. } if for_what == waits));
         let account = r#"Error from server (Forbidden): error when creating "STDIN": pods "ironstrap-in-default" is forbidden: error looking up service account default/default: serviceaccount "default" not found"#;
         assert!(matches!(judge(account), Verdict::Waits { .. }));
-        assert_eq!(super::judge(BOTH, Some("w2 to join")), Verdict::Holds);
+        assert_eq!(super::judge(BOTH, Some(&waits)), Verdict::Holds);
     }
 
     const BOTH: &str = "pod/ironstrap-in-default\npod/ironstrap-in-kube-system";
