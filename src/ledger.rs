@@ -177,8 +177,13 @@ fn remedy(run: &Run, change: &Change) -> Sh {
 pub enum Heard {
     Started(usize),
     Said(String),
+    /// It cannot go on before this: a lock, and who holds it.
+    Waits(String),
     Done(usize, i32),
 }
+
+/// Begins a line of a script that says what it waits for.
+const WAITS: &str = "waits for: ";
 
 /// What is kept of one line, in bytes.
 const LONGEST_LINE: usize = 16 << 10;
@@ -209,7 +214,10 @@ impl Ear {
             match line.strip_prefix(&self.boundary).and_then(mark) {
                 Some(mark) => heard.push(mark),
                 None if line.is_empty() => {}
-                None => heard.push(Heard::Said(line.to_string())),
+                None => heard.push(match line.strip_prefix(WAITS) {
+                    Some(for_what) => Heard::Waits(for_what.into()),
+                    None => Heard::Said(line.to_string()),
+                }),
             }
         }
         heard
@@ -257,7 +265,8 @@ mod tests {
 
     #[test]
     fn marks_are_told_from_output_however_the_stream_is_cut() {
-        let text = "--b start 0\nReading\n\n--b done 0 0\n--b start 2\nE: no\n\n--b done 2 100\n";
+        let text =
+            "--b start 0\nReading\nwaits for: a lock\n\n--b done 0 0\n--b start 2\nE: no\n\n--b done 2 100\n";
         for size in 1..text.len() {
             let mut ear = Ear::new("--b");
             let heard: Vec<Heard> = text.as_bytes().chunks(size).flat_map(|piece| ear.hear(piece)).collect();
@@ -267,6 +276,7 @@ mod tests {
                 [
                     Heard::Started(0),
                     said("Reading"),
+                    Heard::Waits("a lock".into()),
                     Heard::Done(0, 0),
                     Heard::Started(2),
                     said("E: no"),

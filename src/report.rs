@@ -255,9 +255,6 @@ fn words(event: &Event) -> Option<String> {
                 .into(),
         ),
         Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),
-        Event::Said { node, line } if line.starts_with("waiting for the package lock") => {
-            Some(format!("{node}  {line}"))
-        }
         _ => None,
     }
 }

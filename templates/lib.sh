@@ -364,7 +364,7 @@ apt() {
     [ $r != 0 ] || return 0
     is_locked || return $r
     [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return $r; }
-    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
+    [ $n -gt 0 ] || echo "waits for: the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done
@@ -377,7 +377,7 @@ repaired() {
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
     grep -q 'lock' "$RUN/dpkg.out" || { cat "$RUN/dpkg.out"; break; }
     [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return 1; }
-    [ $n -gt 0 ] || echo "waiting for the package lock, held by process $(holder $LOCKS)"
+    [ $n -gt 0 ] || echo "waits for: the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done

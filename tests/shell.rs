@@ -624,7 +624,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
     for shell in shells() {
         let root = Root::new();
         let mut holder = locked(&root.path("var/lib/dpkg/lock-frontend"));
-        let who = format!("waiting for the package lock, held by process {} (flock)\n", holder.id());
+        let who = format!("waits for: the package lock, held by process {} (flock)\n", holder.id());
         root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
         // The lock is free at the second look; nobody sleeps for it.
         root.command("sleep", "echo slept >>$ROOT/slept");
@@ -636,7 +636,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
             ),
         );
         let out = root.good(shell, "mkdir -p /run/ironstrap; apt update");
-        assert_eq!(out.matches("waiting for").count(), 1, "{shell}: {out}");
+        assert_eq!(out.matches("waits for: ").count(), 1, "{shell}: {out}");
         assert!(out.contains(&who) && out.ends_with("done\n"), "{shell}: {out} {who}");
         assert_eq!(root.read("slept"), "slept\nslept\n");
         assert!(root.read("apt").lines().all(|line| line.contains("-y") && line.ends_with("update")));

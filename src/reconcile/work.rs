@@ -263,6 +263,9 @@ async fn try_fix<S: Shell>(
                             said.pop_front();
                         }
                     }
+                    Heard::Waits(for_what) => {
+                        events.tell(Event::Waiting { node: node.into(), for_what });
+                    }
                     Heard::Done(i, 0) => {
                         marked.insert(i);
                         done.extend(changes.get(i).map(|c| c.id.clone()));
@@ -339,8 +342,10 @@ pub(super) async fn attach<S: Shell>(
     let (mut ear, mut told) = (Ear::new(&boundary), 0);
     let mut heard = |piece: &[u8]| {
         for heard in ear.hear(piece) {
-            if let Heard::Said(line) = heard {
-                tell(&node, &line, &mut told, &events);
+            match heard {
+                Heard::Said(line) => tell(&node, &line, &mut told, &events),
+                Heard::Waits(for_what) => events.tell(Event::Waiting { node: node.clone(), for_what }),
+                Heard::Started(_) | Heard::Done(..) => {}
             }
         }
     };

@@ -32,7 +32,6 @@ fn events() -> Vec<Event> {
         Event::Stage { node: bad(), stage: bad(), changes: 1 },
         Event::Fixing { node: bad(), of: named() },
         Event::Said { node: bad(), line: bad() },
-        Event::Said { node: bad(), line: format!("waiting for the package lock {}", bad()) },
         Event::Fixed { node: bad(), of: named() },
         Event::Attached { node: bad(), unit: bad() },
         Event::Waiting { node: bad(), for_what: bad() },
