@@ -89,8 +89,9 @@ pub enum State {
     Unconfirmed(&'static Confirmation),
     /// Only a human can; the fix says how.
     ByHand,
-    /// Nobody knows the present state: what was asked, and what came back.
-    Unknown { asked: String, why: String },
+    /// Nobody knows the present state: what was asked, and what came back. `awaits_api`: an API server that was just
+    /// restarted may answer it.
+    Unknown { asked: String, why: String, awaits_api: bool },
 }
 
 impl Change {
@@ -213,8 +214,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
 fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let said = match answer {
         Answer::Unknown(why) => {
-            let state = State::Unknown { asked: asked(&want.ask), why: why.clone() };
-            return Some(blank(step, want, "", state));
+            return Some(blank(step, want, "", unknown(want, why.clone())));
         }
         Answer::Said(text) if text.trim_end() == NOT_HERE => return None,
         Answer::Said(text) => text,
@@ -224,15 +224,18 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
     let (have, wanted, state) = match judge(want, text) {
         Verdict::Holds | Verdict::Noted(_) | Verdict::Unchecked(_) => return None,
-        Verdict::Unknown(why) => {
-            let state = State::Unknown { asked: asked(&want.ask), why };
-            return Some(blank(step, want, said, state));
-        }
+        Verdict::Unknown(why) => return Some(blank(step, want, said, unknown(want, why))),
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
         Verdict::Unconfirmed { have, want, confirmation } => (have, want, State::Unconfirmed(confirmation)),
     };
     Some(Change { have, want: wanted, fix, ..blank(step, want, said, state) })
+}
+
+fn unknown(want: &Want, why: String) -> State {
+    // What settles is asked when everything else is done. Shell asks more than the API server.
+    let settles = want.settles && want.ask.shell().is_some();
+    State::Unknown { asked: asked(&want.ask), why, awaits_api: want.ask.is_about_api() && !settles }
 }
 
 /// The answer as it counts: a mode that is narrower than the wanted one is as good as that where the want says so. With
@@ -293,7 +296,7 @@ fn head(file: &str) -> (&str, &str) {
 pub fn asked(ask: &Ask) -> String {
     match ask {
         Ask::Head => "its description".into(),
-        Ask::Shell(body) | Ask::Newcomer(body) => body.to_string(),
+        Ask::Shell(shell) | Ask::Newcomer(shell) | Ask::Api { shell, .. } => shell.to_string(),
         Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => path.clone(),
         Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
         Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),

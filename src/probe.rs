@@ -117,7 +117,7 @@ fn question(body: &Sh) -> Sh {
 /// The asks that are shell, each once.
 fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
     let mut shells: Vec<&Ask> = Vec::new();
-    for ask in asks.iter().filter(|ask| matches!(ask, Ask::Shell(_) | Ask::Newcomer(_))) {
+    for ask in asks.iter().filter(|ask| ask.shell().is_some()) {
         if !shells.contains(ask) {
             shells.push(ask);
         }
@@ -158,13 +158,13 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     for ask in shells(asks) {
         let reply = next()?;
         // Many had a part in a large answer. Bytes of one of them that are no text do not spoil those of the others.
-        said.push((ask, if ask.is_large() { reply.readable().answer() } else { reply.answer() }));
+        said.push((ask, if ask.grows() { reply.readable().answer() } else { reply.answer() }));
     }
     let mut answers = Vec::new();
     for ask in asks {
         answers.push(match ask {
             Ask::Head => Answer::Said(String::new()),
-            Ask::Shell(_) | Ask::Newcomer(_) => {
+            Ask::Shell(_) | Ask::Newcomer(_) | Ask::Api { .. } => {
                 let same = said.iter().find(|(said, _)| said == ask);
                 same.map(|(_, answer)| answer.clone()).ok_or("a question was not asked")?
             }

@@ -14,14 +14,15 @@ use crate::manifest::Whose;
 use crate::pki::{Credential, Trust};
 use crate::shell::{Sh, sh};
 
+mod ask;
 mod confirm;
 mod id;
-mod large;
 mod mode;
 mod object;
 pub mod rollout;
 mod undo;
 
+pub use ask::Ask;
 pub use confirm::Confirmation;
 pub use id::Id;
 pub use mode::narrowed;
@@ -84,37 +85,6 @@ pub struct Want {
     pub reads: Vec<String>,
     /// A file that this writes may have a mode with less in it, and keeps that.
     pub at_most: bool,
-}
-
-/// A question about the present state. The same question, asked twice, changes nothing.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ask {
-    /// Shell that prints the state, exits 0 and keeps quiet on stderr; anything else means *unknown*.
-    /// It runs under `set -eu`; mind pipelines, whose left side can fail unseen.
-    Shell(Sh),
-    /// The same, of a machine that has not begun to join the cluster; of any other it is `not here`.
-    Newcomer(Sh),
-    /// `mode 644 root:root` and the text of a file, or `absent`.
-    File(String),
-    /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
-    Hash(String),
-    /// Mode, server, authority and client certificate of a kubeconfig, a line each, or `absent`. Never its key.
-    Kubeconfig(String),
-    /// `enabled active current` of a unit; `stale` where one of these files is newer than the start.
-    Unit { unit: String, reads: Vec<String> },
-    /// A line for each package: `kubelet hi 1.36.3-1.1` (dpkg's status), or `kubelet absent`.
-    Packages(Vec<String>),
-    /// Nothing: the head of the reply tells.
-    Head,
-    /// A line of JSON for each object of the cluster, or `absent`; all absent where no cluster runs.
-    Objects(Vec<Object>),
-    /// The name of each Node of the cluster and its ranges of pods, a line each; none where no cluster runs.
-    Nodes,
-    /// A line for each ClusterRole, each ClusterRoleBinding, and each EndpointSlice of the API's Service; none where no cluster
-    /// runs.
-    Listed,
-    /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
-    Administrator,
 }
 
 /// What the answer must be.

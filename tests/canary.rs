@@ -261,7 +261,7 @@ impl Scripts {
 
     fn wants(&mut self, wants: &[(&'static Step, Want)], text: &str, run: &Run) {
         for (step, want) in wants {
-            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
+            if let Some(ask) = want.ask.shell() {
                 self.part(ask, &want.that);
             }
             let unknown = Answer::Unknown("nobody asked".into());
@@ -329,8 +329,8 @@ fn tried(scripts: &mut Scripts, cluster: &Cluster, node: &Node, text: &str) {
     let round = reach::Round { nonce: "1f".into(), ways, joining: all, listening };
     let asks = trial::alone(cluster, node, true).into_iter().chain(reach::ask(cluster, node, &round));
     for ask in asks {
-        if let Ask::Shell(ask) = ask {
-            scripts.part(&ask, "a trial");
+        if let Some(ask) = ask.shell() {
+            scripts.part(ask, "a trial");
         }
     }
     scripts.whole(&reach::listen(node, &round), "listen");

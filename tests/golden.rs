@@ -56,6 +56,21 @@ fn untouched(name: &str) -> Machine {
     }
 }
 
+/// What a new machine answers to the shell of this want.
+fn of_new_machine(want: &Want) -> &str {
+    match want.id.name {
+        "swap.active" => "/swap.img\n",
+        "kernel.module" => "no\n",
+        "kernel.sysctl" => "0\n",
+        "hosts.cloud-init" => "not here\n",
+        "member.kubeadm-files" | "member.static-pods" => "no receipt\n",
+        "processes.kubelet" | "processes.kubelet-arguments" | "processes.stopped" => "no member\n",
+        "hosts.endpoint" | "runtime.config-in-use" | "runtime.old-mirrors" => "absent\n",
+        _ if want.id.name.starts_with("preflight.") => fit(want),
+        _ => "",
+    }
+}
+
 /// What such a machine says.
 fn says(want: &Want) -> Answer {
     let text = match &want.ask {
@@ -68,38 +83,8 @@ fn says(want: &Want) -> Answer {
         Ask::File(_) | Ask::Hash(_) | Ask::Kubeconfig(_) | Ask::Unit { .. } => "absent".into(),
         Ask::Packages(names) => names.iter().map(|name| format!("{name} absent\n")).collect(),
         Ask::Objects(objects) => objects.iter().map(|_| "absent\n").collect(),
-        Ask::Shell(ask) if ask.contains("cgroup.controllers") => fit(want).into(),
-        Ask::Shell(ask) if ask.contains("/proc/swaps") => "/swap.img\n".into(),
-        Ask::Shell(ask) if ask.contains("else echo no; fi") => "no\n".into(),
-        Ask::Shell(ask) if ask.contains("resolvConf:") => fit(want).into(),
-        Ask::Shell(ask) if ["forward_not()", "modprobe_barred()"].iter().any(|what| ask.contains(what)) => {
-            String::new()
-        }
-        Ask::Shell(ask) if ask.contains("/proc/sys/") => "0\n".into(),
-        Ask::Shell(ask) if ask.contains("cloud_hosts()") => "not here\n".into(),
         Ask::Newcomer(_) => fit(want).into(),
-        Ask::Shell(ask) if ask.contains("no receipt") => "no receipt\n".into(),
-        Ask::Shell(ask) if ask.contains("no member") => "no member\n".into(),
-        Ask::Shell(ask) if ask.contains("no cluster") => "no cluster\n".into(),
-        Ask::Shell(ask)
-            if [
-                "overrides()",
-                "swap_services()",
-                "kubelet_args()",
-                "md5sums",
-                "unit_files()",
-                "modes_noted()",
-                "containerd.sock",
-                "masters.conf",
-                "component()",
-                "10-flannel.conflist",
-            ]
-            .iter()
-            .any(|what| ask.contains(what)) =>
-        {
-            String::new()
-        }
-        Ask::Shell(_) => "absent\n".into(),
+        Ask::Shell(_) | Ask::Api { .. } => of_new_machine(want).into(),
     };
     Answer::Said(text)
 }

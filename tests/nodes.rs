@@ -112,7 +112,7 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
         (Fleet { unmended: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
         (Fleet { absent: w2(), given_up: w2(), ..Fleet::default() }, "waits for w2 to answer"),
         (Fleet { joining: w2(), ..Fleet::default() }, "waits for w2 to join"),
-        (Fleet { unregistered: w2(), ..Fleet::default() }, "waits for the kubelet of w2 to register"),
+        (Fleet { unregistered: w2(), ..Fleet::default() }, "waits for w2 to register"),
     ];
     for (fleet, words) in fleets {
         assert_eq!(lacks(said(NETWORK, &fleet, "")), words);

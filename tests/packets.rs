@@ -607,8 +607,7 @@ fn wanted(cluster: &Cluster, node: &Node, that: &str, fleet: &Fleet) -> Want {
 fn questions(cluster: &Cluster, node: usize) -> String {
     let want =
         wanted(cluster, &cluster.nodes[node], "the cluster's DNS answers this node", &Fleet::default());
-    let Ask::Shell(ask) = want.ask else { panic!() };
-    ask.to_string()
+    want.ask.shell().unwrap().to_string()
 }
 
 #[test]

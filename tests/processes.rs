@@ -494,7 +494,7 @@ fn all_of_it_is_one_question_about_the_pods_of_this_node() {
             ask
         })
         .into();
-    let [Ask::Shell(m1), Ask::Shell(w1)] = asks.as_slice() else { panic!() };
+    let [m1, w1] = [0, 1].map(|node: usize| asks[node].shell().unwrap());
     let daemons = "kube-system_kube-proxy- kube-system_coredns- kube-flannel_flannel-\n";
     let planes = "kube-system_etcd-m1_ kube-system_kube-apiserver-m1_ kube-system_kube-controller-manager-m1_ kube-system_kube-scheduler-m1_";
     assert!(m1.contains(&format!("\nstopped {planes} {daemons}")), "{m1}");

@@ -237,8 +237,11 @@ fn a_narrow_terminal_loses_what_matters_least() {
 #[test]
 fn what_drifted_and_what_nobody_knows_is_said_in_words() {
     let mut fleet = Fleet::converged();
-    let unknown =
-        || State::Unknown { asked: "cat /x".into(), why: "exit 1: cat: /x: Input/output error".into() };
+    let unknown = || State::Unknown {
+        asked: "cat /x".into(),
+        why: "exit 1: cat: /x: Input/output error".into(),
+        awaits_api: false,
+    };
     fleet.nodes[0].changes = vec![
         change("labels", "w1 has its labels and taints", State::Ready),
         change("nodes", "w2 is Ready", State::Waits(Blocked::until("w2", "to join"))),
@@ -291,7 +294,7 @@ fn without_the_api_nothing_is_said_of_what_it_knows() {
         change(
             "member",
             "m1 runs the control plane of demo",
-            State::Unknown { asked: "kubectl".into(), why },
+            State::Unknown { asked: "kubectl".into(), why, awaits_api: true },
         ),
         change("nodes", "w1 is Ready", State::Ready),
     ];

@@ -284,7 +284,7 @@ fn the_way_back_keeps_nothing_and_shows_no_secret() {
         for (_, want) in back {
             assert!(matches!(want.undo, Undo::Nothing(why) if !why.is_empty()), "{whose}: {}", want.that);
             let shown = |ask: &str| ask.lines().any(|line| line.contains("cat <") && line.contains(".key"));
-            assert!(!matches!(&want.ask, Ask::Shell(ask) if shown(ask)), "{whose}: {}", want.that);
+            assert!(!want.ask.shell().is_some_and(|ask| shown(ask)), "{whose}: {}", want.that);
         }
         wants += back.len();
     });
@@ -302,7 +302,7 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
         scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));
         for (_, want) in back {
-            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
+            if let Some(ask) = want.ask.shell() {
                 scripts
                     .entry(sh(format!("( set -eu\n{ask}\n)\n")))
                     .or_insert(format!("{whose}: {}", want.that));
@@ -334,7 +334,7 @@ fn every_script_can_be_parsed_by_every_shell() {
         let asks: Vec<&Ask> = wants.iter().map(|(.., want)| &want.ask).collect();
         note(probe::script(&asks, BOUNDARY, ETCD_DIR), format!("{whose}: all asks"));
         for (.., want) in wants {
-            if let Ask::Shell(ask) | Ask::Newcomer(ask) = &want.ask {
+            if let Some(ask) = want.ask.shell() {
                 note(sh(format!("( set -eu\n{ask}\n)\n")), format!("{whose}: the ask of: {}", want.that));
             }
             // What is in a here-document, no shell parses before it is run.

@@ -107,7 +107,7 @@ fn questions_that_are_slow_one_by_one_are_bounded_together() {
 fn an_api_server_that_does_not_answer_is_no_fault_of_the_machine() {
     for shell in shells() {
         let seconds = long(5);
-        let get = ask(&format!("kubectl() {{ sleep {seconds}; }}\nkubectl get nodes"));
+        let get = Ask::api(common::sh(format!("kubectl() {{ sleep {seconds}; }}\nkubectl get nodes")));
         let (output, _) = run(shell, &[&get], &QUICK);
         let (_, answers) = probe::answers(&output.stdout, &[&get], BOUNDARY).unwrap();
         assert!(matches!(&answers[0], Answer::Unknown(_)), "{shell}: {answers:?}");

@@ -85,7 +85,7 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
     let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
-    let State::Unknown { asked, why } = &change.state else { return None };
+    let State::Unknown { asked, why, .. } = &change.state else { return None };
     let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
     let error = error.answered(format!("answered: {why}")).answered(format!("asked: {asked}"));
     let of_node = plan.iter().filter(|(other, _)| other == node).flat_map(|(_, changes)| changes);

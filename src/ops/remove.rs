@@ -146,13 +146,19 @@ fn cordoned(node: &str) -> Want {
 /// Prints the pods of a node, a line each: name, owners, whether the kubelet itself made it, whether it has volumes that end
 /// with it. `phase`: of these phases alone. A tenant chooses the annotations and the kinds of owners, and a kubelet the phase. The
 /// first two come as JSON, which keeps them on their line, and has no quote in a text without a backslash. kubectl sorts the keys.
-fn pods(node: &str, phase: &'static str, filter: &'static str) -> Sh {
+fn pods(node: &str, phase: &'static str, filter: &'static str) -> Ask {
     let ask = Sh::raw(
         r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
 pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODEPHASE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
 echo "$pods" | awk -F '\t' 'NF == 4 && $2 !~ /"controller":true,"kind":"DaemonSet","/ && $3 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($4 == "" ? "" : "  (loses what it keeps in emptyDir: " $4 ")") }' | sort"#,
     );
-    KUBECTL + ask.replaced("PHASE", Sh::raw(phase)).replaced("NODE", node).replaced("FILTER", Sh::raw(filter))
+    Ask::api(
+        KUBECTL
+            + ask
+                .replaced("PHASE", Sh::raw(phase))
+                .replaced("NODE", node)
+                .replaced("FILTER", Sh::raw(filter)),
+    )
 }
 
 fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send + Sync + 'static {
@@ -165,7 +171,7 @@ fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send 
 fn unmanaged(removal: &Removal, gone: bool) -> Want {
     let (node, force) = (&removal.node, removal.force);
     Want::new("remove.bare-pods", format!("no pod of {node} is one that nobody would make again"))
-        .ask(pods(
+        .asks(pods(
             node,
             ",status.phase!=Succeeded,status.phase!=Failed",
             r#"&& $2 !~ /"controller":true,"kind":"/"#,
@@ -200,7 +206,7 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
             cluster = cluster.name
         );
     Want::new("remove.drain", format!("no pods run on {node} that belong elsewhere"))
-        .ask(pods(node, "", ""))
+        .asks(pods(node, "", ""))
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
 }
@@ -221,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
-        let script = pods("w1", "", "").to_string();
+        let script = pods("w1", "", "").shell().unwrap().to_string();
         let (_, reads) = script.split_once("\necho \"$pods\" | ").unwrap();
         let pod = |name: &str, annotations: &str| format!("shop/{name}\t\t{annotations}\t\n");
         let lines = pod("static", r#"{"a":"b","kubernetes.io/config.mirror":"1"}"#)
@@ -250,8 +256,8 @@ mod tests {
     fn no_owner_of_a_tenants_pod_hides_it_or_forges_another_one() {
         let removal = Removal { node: "w1".into(), force: false, drain_seconds: 1 };
         let want = unmanaged(&removal, false);
-        let Ask::Shell(unmanaged) = &want.ask else { panic!() };
-        let drained = pods("w1", "", "").to_string();
+        let unmanaged = want.ask.shell().unwrap();
+        let drained = pods("w1", "", "").shell().unwrap().to_string();
         for script in [&unmanaged.to_string(), &drained] {
             assert!(script.contains("{.metadata.ownerReferences}{\"\\t\"}"), "{script}");
             assert!(!script.contains("{.status.phase}"), "a kubelet writes it: {script}");

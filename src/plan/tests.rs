@@ -29,7 +29,7 @@ fn what_does_not_concern_a_machine_holds() {
 fn what_is_unknown_is_no_change_that_can_be_made() {
     let want = Want::new("test.want", "x").ask("cat /x").is("yes").run("touch /x");
     let change = all(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
-    let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into() };
+    let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into(), awaits_api: false };
     assert_eq!((change.state, change.have.as_str()), (state, ""));
 }
 

@@ -4,12 +4,9 @@
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
-/// The shell of a question that calls kubectl, by `KUBECTL`.
+/// The shell of a question to the API server.
 pub(super) fn early(ask: &Ask) -> Option<&Sh> {
-    match ask {
-        Ask::Shell(body) if body.contains("kubectl() {") => Some(body),
-        _ => None,
-    }
+    if let Ask::Api { shell, .. } = ask { Some(shell) } else { None }
 }
 
 /// Makes the folder for the answers. Other machines do not call kubectl.

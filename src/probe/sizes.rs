@@ -35,7 +35,7 @@ fn of_the_cluster(asks: &[&Ask]) -> usize {
 
 /// The most that a script of these questions may print, in bytes.
 pub fn most(asks: &[&Ask]) -> usize {
-    let large = shells(asks).into_iter().filter(|ask| ask.is_large()).count();
+    let large = shells(asks).into_iter().filter(|ask| ask.grows()).count();
     ALL + of_the_cluster(asks) * (usize::from(asks_the_api(asks)) + large)
 }
 
@@ -44,7 +44,7 @@ fn each(asks: &[&Ask]) -> Vec<usize> {
     let cluster = of_the_cluster(asks);
     let tables = tables::NAMES.map(|name| if name == "cat" { TEXTS } else { USUAL });
     let objects = if asks_the_api(asks) { cluster } else { NEXT_TO_NOTHING };
-    let shells = shells(asks).into_iter().map(|ask| if ask.is_large() { cluster } else { USUAL });
+    let shells = shells(asks).into_iter().map(|ask| if ask.grows() { cluster } else { USUAL });
     HEAD.into_iter().chain(tables).chain([objects]).chain(shells).chain([NEXT_TO_NOTHING]).collect()
 }
 
@@ -84,7 +84,7 @@ mod tests {
 
     fn asks(nodes: usize) -> Vec<Ask> {
         let nodes = (0..nodes).map(|n| Ask::Objects(vec![Object::node(&format!("w{n}"))]));
-        [Ask::Nodes, Ask::large("all pods")].into_iter().chain(nodes).collect()
+        [Ask::Nodes, Ask::whole_api("all pods")].into_iter().chain(nodes).collect()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Questions that never end: the watchdog that ends them on the machine, and what it says of them. There is one watchdog
 //! for a whole script, and a question costs it no process.
 
+use std::iter;
 use std::time::Duration;
 
 use super::{Reply, shells, tables};
@@ -91,14 +92,10 @@ pub struct Late {
 /// The questions that had no answer in time, but for those to the API server: kubectl waits where that does not answer,
 /// which is no fault of the machine.
 pub fn late(reply: &[u8], asks: &[&Ask], boundary: &str, limits: &Limits) -> Vec<Late> {
-    let names = names(asks);
+    let (names, of_api) = (names(asks), about_api(asks));
     let (_, marks) = marks(reply, boundary);
-    let counts = |mark: &&Mark| mark.why != Why::Late || !is_soft(&names, mark);
+    let counts = |mark: &&Mark| mark.why != Why::Late || !of_api.get(mark.number).is_some_and(|is| *is);
     marks.iter().filter(counts).map(|mark| mark.told(&names, limits)).collect()
-}
-
-fn is_soft(names: &[String], mark: &Mark) -> bool {
-    names.get(mark.number).is_some_and(|name| name.starts_with("kubectl") || name.contains("kubectl "))
 }
 
 /// The watchdog of a script says less than so much. A machine that says more speaks in its place.
@@ -181,12 +178,16 @@ pub(super) fn unanswered(replies: &mut [Reply], marks: &[Mark], asks: &[&Ask]) {
 /// What each question of the script asks, in their order.
 pub(super) fn names(asks: &[&Ask]) -> Vec<String> {
     let heads = machine::HEAD.iter().map(|name| format!("its {name}"));
-    let shells = shells(asks).into_iter().map(|ask| match ask {
-        Ask::Shell(body) | Ask::Newcomer(body) => body.to_string(),
-        _ => String::new(),
-    });
+    let shells = shells(asks).into_iter().filter_map(Ask::shell).map(ToString::to_string);
     let tables = tables::NAMES.map(String::from).into_iter();
     heads.chain(tables).chain(["kubectl get".into()]).chain(shells).chain(["date".into()]).collect()
+}
+
+/// Whether the API server answers each question of the script, in their order.
+fn about_api(asks: &[&Ask]) -> Vec<bool> {
+    let own = machine::HEAD.len() + tables::NAMES.len();
+    let shells = shells(asks).into_iter().map(Ask::is_about_api);
+    iter::repeat_n(false, own).chain([true]).chain(shells).chain([false]).collect()
 }
 
 /// The line of a question that names the process, or else the first line.

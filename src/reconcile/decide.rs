@@ -13,8 +13,9 @@ use crate::step::Fix;
 /// What to do where a question had no answer.
 pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
 
-/// How long an answer that settles may stay unknown.
-const SETTLING: Duration = Duration::from_secs(30);
+/// How long an answer that settles may stay unknown. kube-proxy and CoreDNS need up to a minute to find an API server again that was away
+/// for half a minute.
+const SETTLING: Duration = Duration::from_secs(75);
 
 /// What the changes of a stage allow.
 pub(super) enum Next {
@@ -77,11 +78,9 @@ fn leave(error: Error, change: &Change) -> Next {
 /// How long the answer may take to come.
 fn patience(change: &Change) -> Duration {
     match &change.state {
+        State::Unknown { awaits_api: true, .. } => PATIENCE,
         // Everything else is done by then.
-        State::Unknown { asked, .. } if change.settles && !asked.starts_with("kubectl") => SETTLING,
-        State::Unknown { asked, .. } if asked.starts_with("kubectl") || asked.contains("kubectl ") => {
-            PATIENCE
-        }
+        State::Unknown { .. } if change.settles => SETTLING,
         _ => Duration::ZERO,
     }
 }
@@ -97,7 +96,7 @@ fn stuck(node: &str, change: &Change) -> Error {
 }
 
 fn cannot_tell(node: &str, change: &Change) -> Error {
-    let State::Unknown { asked, why } = &change.state else { return stuck(node, change) };
+    let State::Unknown { asked, why, .. } = &change.state else { return stuck(node, change) };
     Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
         .on(node)
         .answered(format!("answered: {why}"))

@@ -31,18 +31,18 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
         (Topic::Packages, Ask::Packages(vec!["kubelet".into(), "containerd".into()])),
         (Topic::Certificates, Ask::Shell(CERTIFICATES.into())),
         // In the words of the wants, so that it is asked once.
-        (Topic::Packets, Ask::Shell(packets::ask(cluster, node))),
+        (Topic::Packets, packets::ask(cluster, node)),
     ];
     if node.is_control_plane() {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
         all.extend([
-            (Topic::Api, Ask::Shell(traces(cluster) + KUBECTL + READY)),
+            (Topic::Api, Ask::api(traces(cluster) + KUBECTL + READY)),
             (Topic::Etcd, Ask::Shell(ETCD + HEALTH)),
             (Topic::Members, Ask::Shell(ETCD + MEMBERS)),
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
-            (Topic::Tokens, Ask::Shell(traces(cluster) + KUBECTL + TOKENS)),
-            (Topic::Pods, Ask::large(traces(cluster) + KUBECTL + PODS)),
+            (Topic::Tokens, Ask::api(traces(cluster) + KUBECTL + TOKENS)),
+            (Topic::Pods, Ask::whole_api(traces(cluster) + KUBECTL + PODS)),
         ]);
     }
     all

@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, Network, Node};
 use crate::error::Result;
 use crate::fleet::Blocked;
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, PROCESSES, Sh, sh};
-use crate::step::{Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
+use crate::step::{Ask, Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub mod made;
 pub(super) mod own;
@@ -47,8 +47,8 @@ pub(super) fn but_lacking(answer: &str) -> String {
 const NO_MEMBER: &str = "no member";
 
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
-pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
-    sh!(
+pub fn ask(cluster: &Cluster, node: &Node) -> Ask {
+    Ask::api(sh!(
         "{PODS}{DAEMONS}{PACKETS}{PROCESSES}{KUBECTL}{questions}here=\n\
          for f in /etc/kubernetes/kubelet.conf /var/lib/ironstrap/kubeadm-receipt; do [ ! -e $f ] || here=yes; done\n\
          [ -n \"$here\" ] || { echo {NO_MEMBER}; exit 0; }\n{look}",
@@ -60,7 +60,7 @@ pub fn ask(cluster: &Cluster, node: &Node) -> Sh {
         questions = questions(cluster, node),
         NO_MEMBER,
         look = own::look(cluster, node)
-    )
+    ))
 }
 
 /// Defines `questions`, which asks all of them.
@@ -209,7 +209,7 @@ fn asked(
         good = Sh::words(good)
     );
     Want::new(id, that)
-        .ask(ask(cx.cluster, cx.node))
+        .asks(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
             // Of a member, other steps say what is gone.
             NO_MEMBER => Verdict::Holds,

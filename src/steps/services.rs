@@ -17,7 +17,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let have = format!("{address}: no answer, though the API server answers at its own address");
     Ok(vec![
         Want::new("services.rules", "kube-proxy's rules are in place")
-            .ask(packets::ask(cx.cluster, cx.node))
+            .asks(packets::ask(cx.cluster, cx.node))
             .judged(move |answer| {
                 let runs = answer.lines().any(|line| line == packets::PROXY);
                 match packets::state(answer, "service") {

@@ -60,7 +60,7 @@ fn asking(cx: &Cx) -> Want {
         names.iter().filter(|name| cx.fleet.before_ready(name).is_none()).cloned().collect();
     let (me, is_member) = (cx.node.name.clone(), cx.machine.is_member());
     Want::new("kubelet-settings.readable", "kubelets say which settings they run with")
-        .asks(Ask::large(sh!(
+        .asks(Ask::whole_api(sh!(
             "[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\n{KUBECTL}{SETTINGS}{KUBELETS} {names}",
             KUBECTL,
             SETTINGS,
@@ -125,7 +125,7 @@ const NAME: &str = "kubeletconfig";
 
 /// Whether this asks what kubelets run with.
 pub fn is_about_kubelets(ask: &Ask) -> bool {
-    matches!(ask, Ask::Shell(shell) if ask.is_large() && shell.contains(KUBELETS))
+    matches!(ask, Ask::Api { shell, grows: true } if shell.contains(KUBELETS))
 }
 
 /// Each node of an answer, and what was said of it.

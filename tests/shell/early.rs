@@ -11,7 +11,10 @@ use crate::common::{run, sh, shells};
 
 /// What a machine below this root answers.
 fn answers(root: &Root, shell: &str, asks: &[&str]) -> Vec<Answer> {
-    let asks: Vec<Ask> = asks.iter().map(|ask| Ask::Shell(sh(*ask))).collect();
+    let asks: Vec<Ask> = asks
+        .iter()
+        .map(|ask| if ask.contains("kubectl") { Ask::api(sh(*ask)) } else { Ask::Shell(sh(*ask)) })
+        .collect();
     let asks: Vec<&Ask> = asks.iter().collect();
     let script = root.moved(&probe::script(&asks, BOUNDARY, ETCD_DIR));
     // Those of the machine itself stand outside.

@@ -3,7 +3,7 @@
 
 use crate::fleet::Blocked;
 use crate::shell::{KUBECTL, Sh, sh};
-use crate::step::{Cx, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, Want};
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../../templates/new-pods.sh"));
 
@@ -11,7 +11,12 @@ pub(super) fn want(cx: &Cx) -> Want {
     let image = cx.cluster.pause_image();
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     Want::new("nodes.new-pods", "the API server admits new pods")
-        .ask(sh!("{KUBECTL}{FUNCTIONS}new_pods {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
+        .asks(Ask::api(sh!(
+            "{KUBECTL}{FUNCTIONS}new_pods {image}",
+            KUBECTL,
+            FUNCTIONS,
+            image = image.as_str()
+        )))
         .judged(move |answer| judge(answer, waits.as_ref()))
         .run(sh!("{KUBECTL}{FUNCTIONS}new_pods_refused {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
         .settles()
