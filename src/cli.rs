@@ -29,8 +29,15 @@ use start::{FleetArgs, Limit, Start, Taking};
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// When to use colour. `auto`: on a terminal, unless the environment has NO_COLOR.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    /// When to use colour: always, never, or auto (on a terminal, unless NO_COLOR is set).
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     color: ColorChoice,
     #[command(subcommand)]
     command: Command,
@@ -39,27 +46,27 @@ pub struct Cli {
 /// In the order in which one comes to need them.
 #[derive(Subcommand)]
 enum Command {
-    /// Write a first inventory, from the addresses of your machines; asks no machine.
+    /// Write an inventory from the addresses of your machines. Connects to no machine.
     New(new::New),
-    /// Read the inventory and say what is wrong with it; asks no machine.
+    /// Check the inventory for mistakes. Connects to no machine.
     Check(check::Check),
-    /// Get into every machine and tell how, and how long each part takes; changes nothing.
+    /// Test SSH and sudo on every machine. Changes nothing.
     SshCheck(ssh_check::SshCheck),
-    /// Ask every machine and show what is not as the inventory says; changes nothing.
+    /// Show how the machines differ from the inventory. Changes nothing.
     Plan(plan::Plan),
-    /// Ask every machine and show the fleet on one screen; changes nothing.
+    /// Show the state of all nodes on one screen. Changes nothing.
     Status(status::Status),
-    /// Make the machines what the inventory says; asks before it changes anything.
+    /// Create or repair the cluster. Asks before it changes anything.
     Apply(apply::Apply),
-    /// Take a node out of its running cluster: its pods go elsewhere, and the machine back to what it was.
+    /// Drain a node, remove it from the cluster, and reset its machine.
     Remove(remove::Remove),
-    /// Take machines back to what they were before ironstrap: what it changed, and nothing else.
+    /// Undo everything that ironstrap changed on machines, and nothing else.
     Reset(reset::Reset),
-    /// Print a kubeconfig for the cluster, or issue one to somebody else; asks no machine.
+    /// Print a kubeconfig, or issue one for another user. Connects to no machine.
     Kubeconfig(kubeconfig::Kubeconfig),
-    /// Print a script by which your shell completes command lines.
+    /// Generate shell completions.
     Completions(completions::Completions),
-    /// Print or write the pages of the manual.
+    /// Generate the manual pages.
     Man(completions::Man),
 }
 
@@ -79,10 +86,14 @@ pub type Errors = Vec<Error>;
 /// What every command comes to.
 type Outcome = std::result::Result<End, Errors>;
 
+/// Where the inventory is if nobody says otherwise, and where `new` writes it.
+const DEFAULT_INVENTORY: &str = "cluster.toml";
+
 #[derive(Args)]
 struct Inventory {
     /// The inventory of the cluster, a TOML file.
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", env = "IRONSTRAP_INVENTORY", hide_env_values = true,
+        default_value = DEFAULT_INVENTORY)]
     inventory: PathBuf,
 }
 
@@ -90,7 +101,10 @@ impl Cli {
     /// Reads the command line. Ends the program where that asks for help, or makes no sense.
     pub fn read() -> Cli {
         // clap prints help and complaints before it has read the whole line.
-        let words: Vec<String> = std::env::args().collect();
+        let mut words: Vec<String> = std::env::args().collect();
+        if words.len() == 1 {
+            words.push("--help".into());
+        }
         let after = |i: usize| words.get(i + 1).map(String::as_str);
         let wish = |(i, word): (usize, &String)| match word.strip_prefix("--color")? {
             "" => after(i)?.parse().ok(),
@@ -227,7 +241,9 @@ mod tests {
             let words: Vec<String> = line.split(' ').map(String::from).collect();
             Cli::of(&words).map(|cli| matches!(cli.command, Command::Plan(_)))
         };
-        for line in ["x --json plan -i f", "x -i f --json plan", "x --color never --timeout 5 plan -i f"] {
+        for line in
+            ["x --json plan -i f", "x -i f --json plan", "x --color never --connect-timeout 5 plan -i f"]
+        {
             assert!(parsed(line).unwrap(), "{line}");
         }
         assert!(!parsed("x -i f --yes apply").unwrap());
@@ -270,9 +286,15 @@ mod tests {
     #[test]
     fn every_number_has_a_range() {
         let all = numbers();
-        for option in
-            ["--timeout", "--wait", "--parallel", "--watch", "--drain-timeout", "--control-planes", "--for"]
-        {
+        for option in [
+            "--connect-timeout",
+            "--wait-timeout",
+            "--concurrency",
+            "--watch",
+            "--drain-timeout",
+            "--control-planes",
+            "--for",
+        ] {
             assert!(all.iter().any(|(_, other)| other == option), "{option} is a number");
         }
         for (command, option) in all {

@@ -48,7 +48,9 @@ pub fn read(path: &Path) -> Result<Cluster> {
             let what = format!("cannot read the inventory {}: {}", path.display(), files::plain(&error));
             let told = Error::new(Kind::Inventory, what);
             Err(match error.kind() {
-                std::io::ErrorKind::NotFound => told.hint("`ironstrap new` writes a first one"),
+                std::io::ErrorKind::NotFound => {
+                    told.hint("name it with -i FILE, or write a first one with `ironstrap new`")
+                }
                 _ => told,
             })
         }

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 /// The program in this folder, with an environment that has nothing to say.
 fn ironstrap(dir: &Path) -> Command {
     let mut command = Command::cargo_bin("ironstrap").unwrap();
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "KUBECONFIG"] {
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "KUBECONFIG", "IRONSTRAP_INVENTORY"] {
         command.env_remove(name);
     }
     command.current_dir(dir).env("HOME", dir).env("TERM", "xterm");
@@ -80,7 +80,7 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
     fs::write(dir.path().join("demo.toml"), inventory).unwrap();
     for command in ["plan", "apply", "status"] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_ironstrap"));
-        program.args([command, "-i", "demo.toml", "--timeout", "60"]).current_dir(dir.path());
+        program.args([command, "-i", "demo.toml", "--connect-timeout", "60"]).current_dir(dir.path());
         let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let _asked = silent.accept().unwrap();
         let since = std::time::Instant::now();
@@ -280,8 +280,8 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
     let machines = ["debian@10.0.0.11", "debian@10.0.0.21", "ops@10.0.0.22:2222", "debian@[fd00::23]:22"];
     let output = run(dir.path(), &[&["new", "--name", "shop"], &machines[..3]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let path = dir.path().join("shop.toml");
-    assert_eq!(run(dir.path(), &["check", "-i", "shop.toml"]).status.code(), Some(0));
+    let path = dir.path().join("cluster.toml");
+    assert_eq!(run(dir.path(), &["check"]).status.code(), Some(0), "no file has to be named");
     let written = fs::read_to_string(&path).unwrap();
     let cluster = ironstrap::inventory::parse(&written, &path).unwrap();
     let reached: Vec<String> = cluster
@@ -312,6 +312,60 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
     }
     let again = run(dir.path(), &["new", "--name", "shop", "10.0.0.99"]);
     assert_eq!((again.status.code(), fs::read_to_string(&path).unwrap()), (Some(5), written));
+}
+
+#[test]
+fn the_inventory_is_the_one_that_is_named_else_the_one_of_the_environment_else_cluster_toml() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |named: Option<&str>, environment: Option<&str>| {
+        let mut command = ironstrap(dir.path());
+        command.arg("check");
+        named.into_iter().for_each(|file| drop(command.args(["-i", file])));
+        environment.into_iter().for_each(|file| drop(command.env("IRONSTRAP_INVENTORY", file)));
+        text(&command.output().unwrap().stderr)
+    };
+    let none = check(None, None);
+    assert!(none.contains("the inventory cluster.toml") && none.contains("-i FILE"), "{none}");
+    for name in ["a", "b", "cluster"] {
+        assert_eq!(
+            run(dir.path(), &["new", "-o", &format!("{name}.toml"), "10.0.0.1"]).status.code(),
+            Some(0)
+        );
+    }
+    let read = [(Some("a.toml"), Some("b.toml")), (None, Some("b.toml")), (None, None)]
+        .map(|(named, environment)| check(named, environment));
+    for (said, file) in read.iter().zip(["a.toml: ", "b.toml: ", "cluster.toml: "]) {
+        assert!(said.contains(file), "{file} {said}");
+    }
+}
+
+#[test]
+fn without_a_command_the_help_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bare, help) = (run(dir.path(), &[]), run(dir.path(), &["--help"]));
+    assert_eq!((bare.status.code(), &bare.stdout), (Some(0), &help.stdout));
+    assert!(text(&bare.stdout).contains("Usage: ironstrap"));
+}
+
+#[test]
+fn the_options_of_a_command_come_before_those_of_all_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = text(&run(dir.path(), &["apply", "--help"]).stdout);
+    let at = |what: &str| help.find(what).unwrap_or_else(|| panic!("no {what} in {help}"));
+    let order =
+        ["Options:", "--yes", "--dry-run", "Output:", "--json", "Connection:", "--connect-timeout", "Scope:"];
+    assert!(order.map(at).is_sorted(), "{help}");
+}
+
+#[test]
+fn old_names_of_options_still_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = text(&run(dir.path(), &["plan", "--help"]).stdout);
+    for old in ["--timeout", "--wait", "--parallel"] {
+        let output = run(dir.path(), &["plan", old, "5"]);
+        assert_eq!(output.status.code(), Some(3), "{old}: {}", text(&output.stderr));
+        assert!(!help.contains(&format!("{old} ")), "{old} is hidden");
+    }
 }
 
 #[test]
@@ -550,7 +604,7 @@ fn the_pages_show_as_many_checks_as_the_first_inventory_has() {
     let machines: Vec<&str> = new.split_whitespace().take_while(|word| *word != "#").collect();
     let dir = tempfile::tempdir().unwrap();
     assert!(run(dir.path(), &[&["new"], &machines[..]].concat()).status.success());
-    let checked = run(dir.path(), &["check", "-i", "demo.toml"]);
+    let checked = run(dir.path(), &["check"]);
     let said = text(&checked.stdout) + &text(&checked.stderr);
     let (_, checks) = said.split_once("1.36.3, ").unwrap_or_else(|| panic!("{said}"));
     let checks = checks.split(' ').next().unwrap();

@@ -27,14 +27,14 @@ pub(super) struct Apply {
     limit: Limit,
     #[command(flatten)]
     taking: Taking,
-    /// Do not ask before changing anything.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Replace the Corefile of CoreDNS where somebody edited it in the cluster. ConfigMap kube-system/coredns-replaced holds
-    /// a copy. `--yes` does not include this.
+    /// Replace the Corefile of CoreDNS if somebody edited it in the cluster. ConfigMap kube-system/coredns-replaced keeps a copy.
+    /// `--yes` does not include this.
     #[arg(long)]
     replace_corefile: bool,
-    /// Only show what would be changed: the same as `plan`.
+    /// Only show the plan, as the command `plan` does.
     #[arg(long)]
     dry_run: bool,
 }

@@ -19,18 +19,18 @@ const TRIES: u8 = 3;
 
 #[derive(Args)]
 pub(super) struct Entrance {
-    /// Accept host keys that are not known yet, and remember them. A changed key is always refused.
-    #[arg(long)]
+    /// Accept and remember the host keys of new machines. Changed keys are always rejected.
+    #[arg(long, help_heading = "Connection")]
     accept_new_host_keys: bool,
-    /// How long connecting to a machine and logging in may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
-    /// A command that prints the passphrase of the key file in $IRONSTRAP_KEY; without it, the terminal asks.
-    #[arg(long, value_name = "COMMAND")]
+    /// Seconds to connect to a machine and log in.
+    #[arg(long, alias = "timeout", help_heading = "Connection", value_name = "SECONDS", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    connect_timeout: u64,
+    /// Command that prints the passphrase of the key file in $IRONSTRAP_KEY. Without it, the terminal asks.
+    #[arg(long, help_heading = "Connection", value_name = "COMMAND")]
     passphrase_command: Option<String>,
-    /// A command that prints the password of the user in $IRONSTRAP_USER, for logging in and for sudo; without it, the
-    /// terminal asks.
-    #[arg(long, value_name = "COMMAND")]
+    /// Command that prints the password of the user in $IRONSTRAP_USER, for SSH and for sudo. Without it, the terminal asks.
+    #[arg(long, help_heading = "Connection", value_name = "COMMAND")]
     password_command: Option<String>,
 }
 
@@ -39,7 +39,7 @@ impl Entrance {
     pub fn client(&self) -> Client {
         let options = Options {
             accept_new_host_keys: self.accept_new_host_keys,
-            timeout: Duration::from_secs(self.timeout),
+            timeout: Duration::from_secs(self.connect_timeout),
         };
         let (passphrase, password) = (self.passphrase_command.clone(), self.password_command.clone());
         let asked: Arc<Mutex<BTreeSet<Secret>>> = Arc::default();

@@ -23,21 +23,21 @@ pub(super) struct Kubeconfig {
     /// Write it to this file (0600) instead of standard output.
     #[arg(long, value_name = "FILE", conflicts_with = "merge")]
     write: Option<PathBuf>,
-    /// Put it into your own kubeconfig, the first file of $KUBECONFIG or ~/.kube/config, as a context that is named after
-    /// the cluster. A copy of the file is kept beside it.
+    /// Merge it into your own kubeconfig: the first file of $KUBECONFIG, or ~/.kube/config. The context is named after the
+    /// cluster. A copy of the old file is kept beside it.
     #[arg(long)]
     merge: bool,
-    /// Issue a client certificate for somebody. The cluster knows them by this name.
+    /// Issue a client certificate for this user name.
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// A group that this somebody is in, as role bindings name it; may be given more than once.
+    /// Group of this user, as role bindings name it. May be given more than once.
     #[arg(long = "group", value_name = "GROUP", requires = "name")]
     groups: Vec<String>,
-    /// Allow groups that begin with system: or kubeadm:, as in system:masters. They belong to Kubernetes.
+    /// Allow groups that begin with system: or kubeadm:, as in system:masters. They are reserved for Kubernetes.
     #[arg(long, requires = "groups")]
     allow_system_group: bool,
-    /// How long their certificate is valid, as in 30m, 8h or 7days [default: 8h]. For groups that
-    /// begin with system: or kubeadm:, the default is 1h, and the most is 24h. Nobody can withdraw it before.
+    /// How long the certificate is valid, as in 30m, 8h or 7days [default: 8h]. For groups that begin with system: or kubeadm:,
+    /// the default is 1h and the maximum 24h. It cannot be revoked.
     #[arg(long = "for", value_name = "TIME", requires = "name", value_parser = lasting)]
     lasts: Option<Duration>,
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,28 +19,27 @@ const NAME: &str = "demo";
 
 #[derive(Args)]
 pub(super) struct New {
-    /// The machines, control planes first: their addresses or names, each with who logs in there (without that, root), and
-    /// a port if need be. Without any, you are asked.
-    #[arg(value_name = "USER@ADDRESS")]
+    /// The machines, control planes first. USER defaults to root. Without any, the terminal asks.
+    #[arg(value_name = "[USER@]HOST[:PORT]")]
     machines: Vec<String>,
-    /// Where to write it; without it, NAME.toml. A file that is there already is never overwritten.
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// What the cluster is called.
+    /// Where to write the inventory. An existing file is never overwritten.
+    #[arg(long, short, value_name = "FILE", default_value = super::DEFAULT_INVENTORY)]
+    output: PathBuf,
+    /// The name of the cluster.
     #[arg(long, value_name = "NAME", default_value = NAME)]
     name: String,
     /// The version of Kubernetes.
     #[arg(long, value_name = "VERSION", default_value = KUBERNETES)]
     kubernetes: String,
-    /// How many of the machines are control planes.
+    /// Number of control planes among the machines.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1000))]
     control_planes: u16,
 }
 
 pub(super) fn new(args: New) -> Outcome {
     let args = if args.machines.is_empty() { asked(args).map_err(one)? } else { args };
-    let path = args.output.clone().unwrap_or_else(|| format!("{}.toml", args.name).into());
-    let text = starter(&args, &path.display().to_string()).map_err(one)?;
+    let path = args.output.clone();
+    let text = starter(&args).map_err(one)?;
     // The picture is one of an inventory, but the mistake is one of the command line.
     let wrong = |error: Error| {
         let what = format!("cannot write {}: it would not be a valid inventory", path.display());
@@ -50,12 +49,21 @@ pub(super) fn new(args: New) -> Outcome {
     store::create(&path, &text, 0o644).map_err(one)?;
     let path = path.display();
     report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
-    report::err(&format!("  ironstrap plan -i {path} --accept-new-host-keys        see what would be done"));
+    let flag = flag(&args.output);
+    report::err(&format!("  ironstrap plan{flag} --accept-new-host-keys        see what would change"));
     Ok(End::Good)
 }
 
-/// The text of the inventory; `file`: what it will be called.
-fn starter(args: &New, file: &str) -> Result<String> {
+/// The option of further commands that names this file, with a space before it. None where they find it by themselves.
+fn flag(path: &Path) -> String {
+    match path == Path::new(super::DEFAULT_INVENTORY) {
+        true => String::new(),
+        false => format!(" -i {}", path.display()),
+    }
+}
+
+/// The text of the inventory.
+fn starter(args: &New) -> Result<String> {
     let planes = usize::from(args.control_planes);
     if planes == 0 || planes > args.machines.len() {
         let what = format!(
@@ -74,7 +82,7 @@ fn starter(args: &New, file: &str) -> Result<String> {
     });
     template::render(
         "inventory.toml",
-        json!({"name": args.name, "file": file, "quoted": quoted, "nodes": nodes?}),
+        json!({"name": args.name, "flag": flag(&args.output), "quoted": quoted, "nodes": nodes?}),
     )
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Plan {
     fleet: FleetArgs,
     #[command(flatten)]
     limit: Limit,
-    /// Exit with 1 where something is not as the inventory says.
+    /// Exit with 1 if something differs from the inventory.
     #[arg(long)]
     exit_code: bool,
 }

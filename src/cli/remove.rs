@@ -12,19 +12,20 @@ use crate::report;
 
 #[derive(Args)]
 pub(super) struct Remove {
+    /// The node to remove.
     node: String,
     #[command(flatten)]
     fleet: FleetArgs,
     #[command(flatten)]
     taking: Taking,
-    /// Do not ask before changing anything.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Remove the node also if it has pods without a controller, if its machine does not answer, or if the answers of a worker
-    /// rule the removal out. Such pods are deleted. In the last two cases the machine stays as it is.
+    /// Remove the node even if it runs pods without a controller, which are deleted. Also if its machine does not answer, or if
+    /// answers of a worker rule the removal out. In these two cases the machine stays as it is.
     #[arg(long)]
     force: bool,
-    /// How long its pods may take to go elsewhere, in seconds.
+    /// Seconds to wait for its pods to be evicted.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = value_parser!(u32).range(1..=86_400))]
     drain_timeout: u32,
 }

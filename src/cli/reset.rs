@@ -15,14 +15,14 @@ use crate::report::{self, Event, NodeState, Typed, count};
 
 #[derive(Args)]
 pub(super) struct Reset {
-    /// The nodes to take back: w1 w3, or a range as in w[1-3]; without any, all of the inventory.
+    /// The nodes to reset: w1 w3, or a range as in w[1-3]. Without any, all nodes of the inventory.
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
     #[command(flatten)]
     fleet: FleetArgs,
     #[command(flatten)]
     taking: Taking,
-    /// Do not ask for the cluster's name before changing anything.
+    /// Do not ask for the name of the cluster as a confirmation.
     #[arg(long, short)]
     yes: bool,
 }

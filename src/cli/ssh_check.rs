@@ -19,11 +19,11 @@ use crate::ssh::{Route, Ssh, Through, Way};
 pub(super) struct SshCheck {
     #[command(flatten)]
     inventory: Inventory,
-    /// These nodes only: m1 w1, or a range as in w[1-3].
+    /// Test these nodes only: m1 w1, or a range as in w[1-3].
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
-    /// Print JSON: one document.
-    #[arg(long)]
+    /// Print one JSON document.
+    #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
     entrance: Entrance,

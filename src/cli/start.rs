@@ -33,29 +33,29 @@ use crate::store::{self, Lock, Store};
 pub(super) struct FleetArgs {
     #[command(flatten)]
     pub inventory: Inventory,
-    /// Print what happens as JSON on standard output, one object a line.
-    #[arg(long)]
+    /// Seconds to wait for external conditions: a package lock, a Ready node, pods that start.
+    #[arg(long, alias = "wait", value_name = "SECONDS", default_value_t = Run::WAIT,
+        value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    wait_timeout: u32,
+    /// Print events as JSON on standard output, one object per line.
+    #[arg(long, help_heading = "Output")]
     pub json: bool,
+    /// Show every question with its answer, and every script with its output. Secrets are hidden.
+    #[arg(long, short, help_heading = "Output")]
+    verbose: bool,
+    /// Append everything that --verbose shows to this file.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    log: Option<PathBuf>,
+    /// Write a report that helps others to understand this run: errors, inventory, answers, events, and the logs of failed
+    /// nodes. Secrets are hidden.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub save_report: Option<PathBuf>,
     #[command(flatten)]
     entrance: Entrance,
-    /// How long a fix waits for what others bring about, in seconds: a package lock that is given back, a node that
-    /// becomes Ready, pods that start.
-    #[arg(long, value_name = "SECONDS", default_value_t = Run::WAIT,
-        value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    wait: u32,
-    /// Speak to at most N machines at the same time; without it, to all.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    parallel: Option<u16>,
-    /// Show every question with its answer, and every script with what it prints. Secrets are left out.
-    #[arg(long, short)]
-    verbose: bool,
-    /// Write everything of this run, as with --verbose, to the end of this file.
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// Write down what somebody else needs to understand this run: errors, inventory, answers, events, and the logs of
-    /// nodes that failed. Secrets are left out.
-    #[arg(long, value_name = "FILE")]
-    pub save_report: Option<PathBuf>,
+    /// Connect to at most N machines at the same time. Without it, to all.
+    #[arg(long, alias = "parallel", value_name = "N", help_heading = "Connection",
+        value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    concurrency: Option<u16>,
 }
 
 /// Questions that no want asks, to each node.
@@ -63,16 +63,14 @@ pub(super) type Looks = fn(&Cluster, &Node) -> Vec<Ask>;
 
 #[derive(Args, Default)]
 pub(super) struct Limit {
-    /// Change and judge only these nodes: w1 w3, or a range as in w[1-3]. ironstrap also queries the other nodes, to
-    /// decide which node begins the cluster and which nodes join it. It neither changes nor judges them.
-    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',')]
+    /// Work on these nodes only: w1 w3, or a range as in w[1-3]. The other nodes are queried, and never changed.
+    #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',', help_heading = "Scope")]
     limit: Vec<String>,
 }
 
 #[derive(Args, Default)]
 pub(super) struct Taking {
-    /// Take over machines that another run holds, instead of waiting until its lease has ended. Refused while a unit of that
-    /// run still works.
+    /// Take over machines that another run holds. Refused while a unit of that run still works.
     #[arg(long)]
     pub take_over: bool,
 }
@@ -195,10 +193,10 @@ impl FleetArgs {
         let id = probe::boundary().map_err(|e| {
             Error::new(Kind::Local, "cannot read random bytes for the id of this run").because(e)
         })?;
-        let run = Run { wait: self.wait, ..Run::new(id.trim_matches('-'), owner()) };
+        let run = Run { wait: self.wait_timeout, ..Run::new(id.trim_matches('-'), owner()) };
         let known = (cluster.clone(), loaded.0.clone());
         let mut work = Fleetwork::reading(reading, known, shells, run, events.clone())?;
-        self.parallel.into_iter().for_each(|n| work.at_most(n.into()));
+        self.concurrency.into_iter().for_each(|n| work.at_most(n.into()));
         if !chosen.is_empty() {
             work.limit(&chosen);
         }

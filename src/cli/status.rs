@@ -17,16 +17,15 @@ pub(super) struct Status {
     fleet: FleetArgs,
     #[command(flatten)]
     limit: Limit,
-    /// Exit with 1 where something is not as the inventory says.
+    /// Exit with 1 if something differs from the inventory.
     #[arg(long)]
     exit_code: bool,
-    /// Show it again and again, every so many seconds (5, if not said), until Ctrl-C.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
+    /// Refresh every N seconds (5 if N is absent) until Ctrl-C.
+    #[arg(long, help_heading = "Output", value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
-    /// Show a row for each node. Without it, of more than 32 nodes those share one that have the same role, answer alike,
-    /// are Ready alike and have drifted alike.
-    #[arg(long)]
+    /// Show every node. By default, more than 32 nodes are grouped by role and state.
+    #[arg(long, help_heading = "Output")]
     all: bool,
 }
 

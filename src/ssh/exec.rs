@@ -149,7 +149,7 @@ impl Cut {
                     .because("nothing was run")
                     .hint(
                         "does something in the user's rc files, or in sudo's PAM, wait for somebody? or is the machine \
-                         overloaded (--timeout)?",
+                         overloaded (--connect-timeout)?",
                     )
             }
             Cut::Noise(most) => {
