@@ -13,6 +13,7 @@ mod apply;
 mod check;
 mod completions;
 mod entrance;
+mod explain;
 mod kubeconfig;
 mod new;
 mod plan;
@@ -64,6 +65,10 @@ enum Command {
     Reset(reset::Reset),
     /// Print a kubeconfig, or issue one for another user. Connects to no machine.
     Kubeconfig(kubeconfig::Kubeconfig),
+    /// Explain a table or a field of the inventory.
+    Explain(explain::Explain),
+    /// Print a JSON Schema of the inventory, for editors.
+    Schema,
     /// Generate shell completions.
     Completions(completions::Completions),
     /// Generate the manual pages.
@@ -137,6 +142,8 @@ impl Cli {
             Command::Remove(args) => remove::remove(&args).await,
             Command::Reset(args) => reset::reset(&args).await,
             Command::Kubeconfig(args) => kubeconfig::kubeconfig(&args),
+            Command::Explain(args) => explain::explain(&args),
+            Command::Schema => explain::schema(),
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),
         }

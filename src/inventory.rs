@@ -17,6 +17,7 @@ mod nodes;
 mod owned;
 mod programs;
 mod range;
+pub mod reference;
 mod secrets;
 mod select;
 mod shape;

@@ -320,8 +320,8 @@ fn the_inventory_is_the_one_that_is_named_else_the_one_of_the_environment_else_c
     let check = |named: Option<&str>, environment: Option<&str>| {
         let mut command = ironstrap(dir.path());
         command.arg("check");
-        named.into_iter().for_each(|file| drop(command.args(["-i", file])));
-        environment.into_iter().for_each(|file| drop(command.env("IRONSTRAP_INVENTORY", file)));
+        command.args(named.iter().flat_map(|file| ["-i", file]));
+        command.envs(environment.map(|file| ("IRONSTRAP_INVENTORY", file)));
         text(&command.output().unwrap().stderr)
     };
     let none = check(None, None);

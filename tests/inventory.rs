@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ironstrap::cluster::{Cluster, Network, Origin, Role};
 use ironstrap::error::{Error, Kind};
-use ironstrap::inventory;
+use ironstrap::inventory::{self, reference};
 
 fn minimal(more: &str) -> Result<Cluster, Error> {
     let text = fs::read_to_string("inventories/minimal.toml").expect("the example is there");
@@ -39,7 +39,7 @@ fn an_inventory_that_is_not_there_is_said_so() {
     assert_eq!(
         error.to_string(),
         "cannot read the inventory tests/inventories/nowhere.toml: there is no such file\n      \
-         hint: `ironstrap new` writes a first one"
+         hint: name it with -i FILE, or write a first one with `ironstrap new`"
     );
     assert_eq!(error.kind, Kind::Inventory);
 }
@@ -302,4 +302,71 @@ fn whatever_is_written_is_answered_without_a_panic() {
             let _ = inventory::parse(&with.join("\n"), path);
         }
     }
+}
+
+/// A file of TOML as JSON; none where it is no TOML.
+fn as_json(path: &Path) -> Option<serde_json::Value> {
+    toml::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+/// Words of reports about what a schema can see: names of fields and the kinds of values.
+const SEEN_BY_A_SCHEMA: [&str; 5] =
+    ["no such field", "no such table", "is missing: ", "] lacks `", "is empty; it lists"];
+
+#[test]
+fn the_schema_accepts_every_example_and_rejects_what_a_schema_can_see() {
+    let schema = jsonschema::validator_for(&reference::schema()).unwrap();
+    for example in
+        ["inventories/minimal.toml", "inventories/full.toml", "vagrant/demo.toml", "tests/lab/inventory.toml"]
+    {
+        let json = as_json(Path::new(example)).unwrap();
+        let errors: Vec<String> =
+            schema.iter_errors(&json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert_eq!(errors, Vec::<String>::new(), "{example}");
+    }
+    let mut rejected = 0;
+    for report in fs::read_dir("tests/inventories").unwrap().map(|file| file.unwrap().path()) {
+        let Some(json) = as_json(&report).filter(|_| report.extension().is_some_and(|end| end == "toml"))
+        else {
+            continue;
+        };
+        let words = fs::read_to_string(report.with_extension("snap")).unwrap();
+        if SEEN_BY_A_SCHEMA.iter().any(|seen| words.contains(seen)) {
+            assert!(!schema.is_valid(&json), "{}", report.display());
+            rejected += 1;
+        }
+    }
+    assert!(rejected >= 12, "only {rejected}");
+}
+
+#[test]
+fn the_page_about_the_inventory_is_the_one_that_the_fields_make() {
+    let (file, page) = ("docs/inventory.md", reference::page());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(file, &page).unwrap();
+    }
+    let now = fs::read_to_string(file).unwrap_or_default();
+    assert!(now == page, "{file} is out of date: UPDATE_DOCS=1 cargo test --test inventory");
+}
+
+#[test]
+fn every_field_is_explained_with_an_example() {
+    let all = reference::explain(None).unwrap();
+    for table in all.lines().filter_map(|line| line.strip_prefix('[')?.split_once(']')).map(|(name, _)| name)
+    {
+        let table = table.trim_end_matches(".NAME");
+        let text = reference::explain(Some(table)).unwrap();
+        let fields = text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "));
+        for (field, _) in fields.filter(|(field, _)| !field.is_empty()) {
+            let text = reference::explain(Some(&format!("{table}.{field}"))).unwrap();
+            assert!(text.contains(&format!("    {field} = ")), "{table}.{field}: {text}");
+        }
+    }
+    let of_two = reference::explain(Some("port")).unwrap();
+    assert!(of_two.contains("[ssh] port") && of_two.contains("[nodes.NAME] port"), "{of_two}");
+    for path in ["nodes.taints", "nodes.m1.taints", "taints"] {
+        assert!(reference::explain(Some(path)).unwrap().starts_with("[nodes.NAME] taints: "), "{path}");
+    }
+    let error = reference::explain(Some("nodes.taint")).unwrap_err();
+    assert_eq!((error.kind, error.hint.unwrap().contains("did you mean taints?")), (Kind::Usage, true));
 }

@@ -6,7 +6,7 @@ pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub need: Need,
-    /// What it is, as the end of "it says …".
+    /// What it means, as a noun phrase without a full stop.
     pub doc: &'static str,
 }
 
@@ -16,6 +16,8 @@ pub enum Shape {
     Integer,
     Switch,
     Texts,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
     /// Names and texts: labels.
     Pairs,
     /// `"flannel"`, `"none"` or `{ manifests = […] }`.
@@ -37,7 +39,7 @@ pub enum Need {
 }
 
 use Need::{Default, Optional, Required};
-use Shape::{Integer, Named, Network, Open, Pairs, Switch, Table, Text, Texts};
+use Shape::{Choice, Integer, Named, Network, Open, Pairs, Switch, Table, Text, Texts};
 
 const fn field(name: &'static str, shape: Shape, need: Need, doc: &'static str) -> Field {
     Field { name, shape, need, doc }
@@ -45,62 +47,111 @@ const fn field(name: &'static str, shape: Shape, need: Need, doc: &'static str) 
 
 /// The whole file.
 pub const ROOT: &[Field] = &[
-    field("cluster", Table(CLUSTER), Required("[cluster]"), "what the cluster is"),
-    field("ssh", Table(SSH), Optional, "how machines are reached, unless a node says otherwise"),
-    field("kubelet", Open, Optional, "KubeletConfiguration fields"),
-    field("kube-proxy", Open, Optional, "KubeProxyConfiguration fields"),
-    field("api-server", Open, Optional, "flags of kube-apiserver, without dashes"),
-    field("controller-manager", Open, Optional, "flags of kube-controller-manager, without dashes"),
-    field("scheduler", Open, Optional, "flags of kube-scheduler, without dashes"),
-    field("etcd", Open, Optional, "flags of etcd, without dashes"),
-    field("kubeadm", Open, Optional, "ClusterConfiguration fields"),
-    field("containerd", Open, Optional, "containerd's configuration, `version = 2`"),
-    field("flannel", Table(FLANNEL), Optional, "flannel's images"),
-    field("coredns", Table(COREDNS), Optional, "replicas and Corefile of the cluster's DNS"),
-    field("registries", Named(REGISTRY), Optional, "where images of a registry are pulled from"),
-    field("packages", Table(PACKAGES), Optional, "where packages come from"),
-    field("proxy", Table(PROXY), Optional, "proxies for packages and images"),
-    field("addons", Named(ADDON), Optional, "manifests to apply once the cluster is up, in this order"),
-    field("nodes", Named(NODE), Required("[nodes.m1]"), "which machines the cluster is made of"),
+    field("cluster", Table(CLUSTER), Required("[cluster]"), "the cluster as a whole"),
+    field(
+        "ssh",
+        Table(SSH),
+        Optional,
+        "how ironstrap logs in to machines, unless a node says otherwise; what is missing here comes from your ssh_config",
+    ),
+    field("kubelet", Open, Optional, "fields of KubeletConfiguration, for all nodes"),
+    field("kube-proxy", Open, Optional, "fields of KubeProxyConfiguration"),
+    field("api-server", Open, Optional, "flags of kube-apiserver, without the leading dashes"),
+    field(
+        "controller-manager",
+        Open,
+        Optional,
+        "flags of kube-controller-manager, without the leading dashes",
+    ),
+    field("scheduler", Open, Optional, "flags of kube-scheduler, without the leading dashes"),
+    field("etcd", Open, Optional, "flags of etcd, without the leading dashes"),
+    field("kubeadm", Open, Optional, "any other field of kubeadm's ClusterConfiguration (v1beta4)"),
+    field("containerd", Open, Optional, "settings of containerd, in the format of its `version = 2`"),
+    field("flannel", Table(FLANNEL), Optional, "images of flannel, the default pod network"),
+    field("coredns", Table(COREDNS), Optional, "CoreDNS, the DNS server of the cluster"),
+    field(
+        "registries",
+        Named(REGISTRY),
+        Optional,
+        "mirrors and logins of image registries; the name is that of the registry, `_default` is for all others",
+    ),
+    field("packages", Table(PACKAGES), Optional, "the repository of the Kubernetes packages"),
+    field("proxy", Table(PROXY), Optional, "proxies for downloads of packages and images"),
+    field("addons", Named(ADDON), Optional, "manifests to apply to the running cluster, in this order"),
+    field(
+        "nodes",
+        Named(NODE),
+        Required("[nodes.m1]"),
+        "the machines of the cluster, by node name; a range as in \"w[1-3]\" stands for several",
+    ),
 ];
 
 const CLUSTER: &[Field] = &[
-    field("name", Text, Required(r#"name = "demo""#), "the cluster's name"),
-    field("kubernetes", Text, Required(r#"kubernetes = "1.36.3""#), "the exact version"),
-    field("pods", Text, Default("10.244.0.0/16"), "the addresses of pods"),
-    field("services", Text, Default("10.96.0.0/12"), "the addresses of Services"),
-    field("domain", Text, Default("cluster.local"), "the DNS domain of Services"),
-    field("network", Network, Default("flannel"), "what connects the pods"),
-    field("endpoint", Text, Optional, "where clients find the API"),
-    field("api-names", Texts, Optional, "more names of the API server, for its certificate"),
-    field("image-repository", Text, Default("registry.k8s.io"), "where images of Kubernetes come from"),
-    field("ignore-preflight", Texts, Optional, "kubeadm preflight checks to ignore"),
+    field(
+        "name",
+        Text,
+        Required(r#"name = "demo""#),
+        "name of the cluster; also that of the PKI folder and the kubeconfig beside the inventory",
+    ),
+    field("kubernetes", Text, Required(r#"kubernetes = "1.36.3""#), "exact version of Kubernetes"),
+    field("pods", Text, Default("10.244.0.0/16"), "address range of pods; each node takes a /24 of it"),
+    field("services", Text, Default("10.96.0.0/12"), "address range of Services"),
+    field("domain", Text, Default("cluster.local"), "DNS domain of Services"),
+    field(
+        "network",
+        Network,
+        Default("flannel"),
+        "pod network: `flannel`, your own manifests, or `none` if you install one yourself",
+    ),
+    field(
+        "endpoint",
+        Text,
+        Optional,
+        "name or address of the API, with an optional port; without it ironstrap keeps a name in /etc/hosts of every node",
+    ),
+    field("api-names", Texts, Optional, "further names and addresses in the certificate of the API server"),
+    field("image-repository", Text, Default("registry.k8s.io"), "registry of the Kubernetes images"),
+    field("ignore-preflight", Texts, Optional, "preflight checks that only warn"),
 ];
 
-const MANIFESTS: &[Field] =
-    &[field("manifests", Texts, Required(r#"manifests = ["calico.yaml"]"#), "YAML files to apply")];
+const MANIFESTS: &[Field] = &[field(
+    "manifests",
+    Texts,
+    Required(r#"manifests = ["calico.yaml"]"#),
+    "YAML files beside the inventory",
+)];
 
 const SSH: &[Field] = &[
-    field("user", Text, Optional, "the user to log in as"),
-    field("port", Integer, Optional, "the port of sshd"),
-    field("key", Text, Optional, "a private key file"),
-    field("jump", Texts, Optional, "hosts to go through, in this order"),
-    field("known-hosts", Text, Optional, "the file of known host keys"),
+    field("user", Text, Optional, "user to log in as: root, or a user who may use sudo or doas"),
+    field("port", Integer, Optional, "port of the SSH server"),
+    field("key", Text, Optional, "private key file; if it is set, no other key is tried"),
+    field("jump", Texts, Optional, "jump hosts, in this order; [] is none"),
+    field("known-hosts", Text, Optional, "file of known host keys"),
 ];
 
 const FLANNEL: &[Field] = &[
-    field("image", Text, Default("docker.io/flannel/flannel:v0.27.4"), "flanneld's image"),
+    field("image", Text, Default("docker.io/flannel/flannel:v0.27.4"), "image of flanneld"),
     field(
         "plugin",
         Text,
         Default("docker.io/flannel/flannel-cni-plugin:v1.8.0-flannel1"),
-        "the image of its CNI plugin",
+        "image of flannel's CNI plugin",
     ),
 ];
 
 const COREDNS: &[Field] = &[
-    field("replicas", Integer, Optional, "the number of its pods"),
-    field("corefile", Text, Optional, "a file with its configuration"),
+    field(
+        "replicas",
+        Integer,
+        Optional,
+        "number of CoreDNS pods; without it, a new cluster has 2 and an existing number is kept",
+    ),
+    field(
+        "corefile",
+        Text,
+        Optional,
+        "file with the configuration of CoreDNS; without it, that of kubeadm, or the one that an existing cluster has",
+    ),
 ];
 
 const REGISTRY: &[Field] = &[
@@ -108,14 +159,14 @@ const REGISTRY: &[Field] = &[
         "mirrors",
         Texts,
         Optional,
-        "URLs, tried in order; one with /v2/PROJECT is asked there; without them, the registry itself",
+        "URLs of mirrors, tried in order; a URL with /v2/PROJECT is used as it is",
     ),
-    field("fallback", Switch, Default("true"), "ask the registry itself where no mirror has the image"),
-    field("user", Text, Optional, "the user at the mirrors, or at the registry itself without them"),
-    field("password-file", Text, Optional, "a file that holds that user's password alone"),
-    field("password", Text, Optional, "the password itself; who reads the inventory knows it"),
-    field("ca", Text, Optional, "a PEM file of the CA of the mirrors"),
-    field("skip-verify", Switch, Default("false"), "trust mirrors without looking at their certificates"),
+    field("fallback", Switch, Default("true"), "use the registry itself if no mirror has the image"),
+    field("user", Text, Optional, "user at the mirrors, or at the registry itself if there are none"),
+    field("password-file", Text, Optional, "file with the password of that user, and nothing else"),
+    field("password", Text, Optional, "the password itself; everybody who reads the inventory can see it"),
+    field("ca", Text, Optional, "PEM file of the CA of the mirrors"),
+    field("skip-verify", Switch, Default("false"), "do not verify the certificates of mirrors"),
 ];
 
 const PACKAGES: &[Field] = &[
@@ -123,42 +174,84 @@ const PACKAGES: &[Field] = &[
         "kubernetes",
         Text,
         Default("https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"),
-        "the apt repository of Kubernetes",
+        "apt repository of Kubernetes; {minor} is replaced",
     ),
-    field("key", Text, Optional, "a file with its signing key, armored"),
+    field(
+        "key",
+        Text,
+        Optional,
+        "file with the signing key of the repository, armored; without it the key is fetched from the repository",
+    ),
 ];
 
 const PROXY: &[Field] = &[
-    field("http", Text, Default(""), "the proxy for http"),
-    field("https", Text, Default(""), "the proxy for https"),
-    field("no", Texts, Optional, "what is reached directly"),
+    field("http", Text, Default(""), "proxy for http"),
+    field("https", Text, Default(""), "proxy for https"),
+    field(
+        "no",
+        Texts,
+        Optional,
+        "hosts and ranges that are reached without a proxy; those of the cluster always are",
+    ),
 ];
 
 const ADDON: &[Field] = &[
-    field("manifest", Text, Required(r#"manifest = "dashboard.yaml""#), "a YAML file or a URL"),
-    field("sha256", Text, Optional, "the hash of what is behind the URL"),
-    field("wait", Switch, Default("true"), "wait until what it runs is available"),
+    field(
+        "manifest",
+        Text,
+        Required(r#"manifest = "dashboard.yaml""#),
+        "YAML file beside the inventory, or a URL",
+    ),
+    field("sha256", Text, Optional, "SHA-256 of the file behind a URL; required for a URL"),
+    field("wait", Switch, Default("true"), "wait until its pods are available"),
 ];
 
 const NODE: &[Field] = &[
-    field("address", Text, Required(r#"address = "198.18.0.11""#), "where SSH goes"),
-    field("ip", Text, Optional, "the cluster's own address of it"),
-    field("role", Text, Required(r#"role = "worker""#), "\"control-plane\" or \"worker\""),
-    field("user", Text, Optional, "the user to log in as"),
-    field("port", Integer, Optional, "the port of sshd"),
-    field("key", Text, Optional, "a private key file"),
-    field("jump", Texts, Optional, "hosts to go through, in this order"),
-    field("host-key", Text, Optional, "the fingerprint of its host key"),
+    field(
+        "address",
+        Text,
+        Required(r#"address = "198.18.0.11""#),
+        "name or address for SSH, with an optional port",
+    ),
+    field("ip", Text, Optional, "address that the other nodes use; without it, `address`"),
+    field(
+        "role",
+        Choice(&["control-plane", "worker"]),
+        Required(r#"role = "worker""#),
+        "role of the node: control-plane or worker",
+    ),
+    field("user", Text, Optional, "user to log in as: root, or a user who may use sudo or doas"),
+    field("port", Integer, Optional, "port of the SSH server"),
+    field("key", Text, Optional, "private key file; if it is set, no other key is tried"),
+    field("jump", Texts, Optional, "jump hosts, in this order; [] is none"),
+    field("host-key", Text, Optional, "fingerprint of the host key; no other key is accepted"),
     field("labels", Pairs, Optional, "labels of the Node"),
-    field("taints", Texts, Optional, "taints of the Node"),
-    field("kubelet", Open, Optional, "KubeletConfiguration fields of this node, over those of [kubelet]"),
+    field(
+        "taints",
+        Texts,
+        Optional,
+        "taints of the Node; without it, control planes have node-role.kubernetes.io/control-plane:NoSchedule",
+    ),
+    field(
+        "kubelet",
+        Open,
+        Optional,
+        "fields of KubeletConfiguration for this node; they take precedence over [kubelet]",
+    ),
 ];
+
+impl Field {
+    /// The first part of what it means, for messages.
+    pub fn summary(&self) -> &'static str {
+        self.doc.split("; ").next().unwrap_or(self.doc)
+    }
+}
 
 impl Shape {
     /// As the end of "… is …".
     pub fn name(&self) -> &'static str {
         match self {
-            Text => "a string",
+            Text | Choice(_) => "a string",
             Integer => "an integer",
             Switch => "true or false",
             Texts => "an array of strings",

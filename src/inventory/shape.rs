@@ -24,10 +24,10 @@ pub fn check(table: &Table, mistakes: &mut Mistakes) {
             continue;
         }
         match table.path.is_empty() {
-            true => mistakes.add_missing(format!("[{}] is missing: {}", field.name, field.doc)),
+            true => mistakes.add_missing(format!("[{}] is missing: {}", field.name, field.summary())),
             false => mistakes.add_help(
                 &table.at,
-                format!("[{}] lacks `{}`: {}", table.path, field.name, field.doc),
+                format!("[{}] lacks `{}`: {}", table.path, field.name, field.summary()),
                 format!("as in {example}"),
             ),
         }
@@ -36,7 +36,7 @@ pub fn check(table: &Table, mistakes: &mut Mistakes) {
 
 fn check_value(table: &Table, field: &'static Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     match (&field.shape, value.get_ref()) {
-        (Shape::Text | Shape::Network, DeValue::String(_))
+        (Shape::Text | Shape::Choice(_) | Shape::Network, DeValue::String(_))
         | (Shape::Integer, DeValue::Integer(_))
         | (Shape::Switch, DeValue::Boolean(_))
         | (Shape::Open, DeValue::Table(_)) => {}
@@ -63,7 +63,7 @@ fn check_named(table: &Table, field: &Field, mistakes: &mut Mistakes) {
     let parent = table.table(field.name);
     let entries = parent.entries();
     if let (true, Need::Required(example)) = (entries.is_empty(), &field.need) {
-        let says = format!("[{}] is empty; it says {}", field.name, field.doc);
+        let says = format!("[{}] is empty; it lists {}", field.name, field.summary());
         mistakes.add_help(&table.key_at(field.name), says, format!("as in {example}"));
     }
     for (key, value) in entries.iter().filter(|(_, value)| !value.get_ref().is_table()) {
@@ -85,7 +85,7 @@ fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     }
     let says = format!("`{}` is {}, not {}", field.name, field.shape.name(), kind(value.get_ref()));
     match (&field.shape, value.get_ref()) {
-        (Shape::Text, DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
+        (Shape::Text | Shape::Choice(_), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
             let help = match field.need {
                 Need::Required(example) => format!("put it in quotes, as in {example}"),
                 _ => "put it in quotes".into(),
