@@ -52,6 +52,22 @@ pub struct Cause {
     pub symptom: bool,
 }
 
+/// The table of all causes, as the documentation has it: a row for each, placeholders in capitals.
+pub fn table() -> String {
+    let cell = |words: &str| {
+        let mut text = String::new();
+        for (i, part) in words.split(['{', '}']).enumerate() {
+            text +=
+                &if i % 2 == 1 { part.to_uppercase() } else { part.replace('|', "\\|").replace('*', "\\*") };
+        }
+        text
+    };
+    let row =
+        |cause: &Cause| format!("| `{}` | {} | {} |\n", cause.name, cell(cause.what), cell(cause.remedy));
+    let rows: String = CAUSES.iter().map(row).collect();
+    format!("| cause | what ironstrap reports | what to do |\n|---|---|---|\n{rows}")
+}
+
 /// Where to look, as the beginning of a place, and what a line must say there. An empty place is any that the machine itself
 /// speaks at, and none of the cluster's.
 pub struct Sign {

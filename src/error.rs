@@ -36,7 +36,64 @@ pub enum Kind {
     Interrupted,
 }
 
+/// What each exit code means for users, and what they can do: the codes in order.
+pub const EXIT_CODES: [(u8, &str, &str); 12] = [
+    (
+        0,
+        "The command succeeded. After `apply`, every node matches the inventory. Without `--exit-code`, `plan` and `status` \
+         also return 0 if they find drift.",
+        "",
+    ),
+    (1, "`plan --exit-code` or `status --exit-code` found drift.", "Run `plan` to see it, then `apply`."),
+    (
+        2,
+        "The command line is wrong. This includes a machine or a name that `new` cannot write into an inventory.",
+        "Run the command with `--help`.",
+    ),
+    (3, "The inventory is wrong.", "Run `ironstrap check`. It lists all mistakes at once."),
+    (
+        4,
+        "ironstrap cannot reach a machine, or cannot log in. This includes lost connections, and machines that do not \
+         answer in time.",
+        "Run `ironstrap ssh-check`. See [SSH](ssh.md).",
+    ),
+    (
+        5,
+        "ironstrap refused, because a change would damage something.",
+        "Follow the hint. See [preflight checks](preflight.md).",
+    ),
+    (
+        6,
+        "ironstrap cannot determine the present state, so it changed nothing there.",
+        "The error shows the question and the answer.",
+    ),
+    (7, "A fix failed, or had no effect.", "See [troubleshooting](troubleshooting.md)."),
+    (
+        8,
+        "Some nodes match the inventory, others do not.",
+        "The error names the others. Fix the cause and run the command again.",
+    ),
+    (9, "Another run changes the same machines.", "Wait. See [two runs at once](drift.md#two-runs-at-once)."),
+    (10, "Something on your side is wrong: a file, a key or the terminal.", "Follow the hint."),
+    (130, "You stopped the command.", "Run it again. It continues from the present state."),
+];
+
 impl Kind {
+    pub const ALL: [Kind; 12] = [
+        Kind::Usage,
+        Kind::Inventory,
+        Kind::Unreachable,
+        Kind::Lost,
+        Kind::Silent,
+        Kind::Refused,
+        Kind::Unknown,
+        Kind::Failed,
+        Kind::Partial,
+        Kind::Busy,
+        Kind::Local,
+        Kind::Interrupted,
+    ];
+
     /// Whether the machine may still be there a while later.
     pub fn may_come_back(self) -> bool {
         matches!(self, Kind::Unreachable | Kind::Lost)
