@@ -123,6 +123,7 @@ fn file(key: &str, path: &str, secret: bool) -> Want {
         .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
         .judged(judge)
         .run(sh!("restore {key}", key))
+        .touches(&[path])
         .nothing_to_undo(THE_WAY_BACK)
 }
 

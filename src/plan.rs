@@ -62,6 +62,8 @@ pub struct Change {
     pub settles: bool,
     /// What the fix writes is nobody's business.
     pub secret: bool,
+    /// Files that the fix changes.
+    pub touches: Vec<String>,
     /// The nodes that something of the whole cluster is about.
     pub about: Vec<String>,
     /// The fix changes their machines, too.
@@ -205,6 +207,7 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         disrupts: want.disrupts,
         settles: want.settles,
         secret: matches!(want.ask, Ask::Hash(_)),
+        touches: want.touches.clone(),
         about: want.about.clone(),
         reaches: want.reaches,
         state,

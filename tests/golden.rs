@@ -292,7 +292,9 @@ fn the_plan_and_the_scripts_of_a_reset() {
         scripts += &format!("==> {}\n{}\n", stage.name, own(&script));
         all.extend(changes);
     }
-    snapshot("reset-plan", &report::plan::lines(&[("w2".into(), all)], &lab.cluster.nodes).join("\n"));
+    let plan = [("w2".to_string(), all)];
+    snapshot("reset-plan", &report::plan::brief(&plan, &lab.cluster.nodes).join("\n"));
+    snapshot("reset-plan-verbose", &report::plan::lines(&plan, &lab.cluster.nodes).join("\n"));
     snapshot("reset-scripts", &scripts);
 }
 

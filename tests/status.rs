@@ -185,6 +185,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         disrupts: false,
         settles: false,
         secret: false,
+        touches: vec![],
         about: vec![],
         reaches: false,
         state,

@@ -74,7 +74,8 @@ pub(super) async fn under_lock(
         return Ok(left);
     }
     if !args.json {
-        report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
+        let lines = if args.verbose { report::plan::lines } else { report::plan::brief };
+        lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
         left.iter().for_each(|error| report::err(&stays(error)));
     }
     if !wanted(start, &plan).await.map_err(one)? {

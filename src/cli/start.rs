@@ -42,7 +42,7 @@ pub(super) struct FleetArgs {
     pub json: bool,
     /// Show every question with its answer, and every script with its output. Secrets are hidden.
     #[arg(long, short, help_heading = "Output")]
-    verbose: bool,
+    pub verbose: bool,
     /// Append everything that --verbose shows to this file.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     log: Option<PathBuf>,

@@ -75,6 +75,7 @@ mod tests {
             disrupts: false,
             settles: false,
             secret: false,
+            touches: vec![],
             about: vec![],
             reaches: false,
             state: State::Ready,

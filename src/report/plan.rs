@@ -42,6 +42,24 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     all.map(|line| secret::hide(&indented(&line)).into_owned()).collect()
 }
 
+/// As `lines`, with a line for each file in place of its contents. For plans of a reset, in which whole files go.
+pub fn brief(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
+    let named = |change: &Change| {
+        if change.touches.is_empty() || change.state != State::Ready {
+            return change.clone();
+        }
+        let files = change.touches.join(", ");
+        let that = match (change.have.is_empty(), change.want.is_empty()) {
+            (true, true) => change.that.clone(),
+            (false, true) => format!("remove {files}"),
+            _ => format!("restore {files}"),
+        };
+        Change { that, have: String::new(), want: String::new(), fix: Fix::Above, ..change.clone() }
+    };
+    let named = |(node, changes): &(String, Vec<Change>)| (node.clone(), changes.iter().map(named).collect());
+    lines(&plan.iter().map(named).collect::<Vec<_>>(), nodes)
+}
+
 /// What nobody could ask, a line for each kind of it; nodes of which the same is said are named together.
 pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
     let mut kinds: Vec<(String, &str, Vec<&str>)> = Vec::new();
