@@ -4,8 +4,10 @@
 use serde_json::{Map, Value};
 
 mod defaults;
+mod equal;
 mod patch;
 
+pub use equal::same_quantity;
 pub use patch::patch;
 
 /// Whose a manifest is, and so how closely its object is compared.
@@ -46,7 +48,8 @@ const POD_METADATA: &str = "spec.template.metadata";
 
 /// Where `have` is not what `want` says.
 pub fn differences(want: &Value, have: &Value, whose: Whose) -> Vec<Difference> {
-    let mut comparison = Comparison { whole: whole(want, whose), found: Vec::new() };
+    let mut comparison =
+        Comparison { whole: whole(want, whose), custom: equal::is_custom(want), found: Vec::new() };
     comparison.value(&Place::default(), want, Some(have));
     comparison.found
 }
@@ -101,6 +104,8 @@ impl Place {
 
 struct Comparison {
     whole: Vec<&'static str>,
+    /// It is of a custom resource.
+    custom: bool,
     found: Vec<Difference>,
 }
 
@@ -109,7 +114,7 @@ impl Comparison {
         match (want, have) {
             (Value::Object(want), Some(Value::Object(have))) => self.fields(at, want, have),
             (Value::Array(want), Some(Value::Array(have))) => self.items(at, want, have),
-            (want, have) if same(want, have) => {}
+            (want, have) if equal::same(at, self.custom, want, have) => {}
             (want, have) => self.found(at, have, want.clone()),
         }
     }
@@ -166,7 +171,7 @@ impl Comparison {
     }
 
     fn is_equal(&self, at: &Place, want: &Value, have: &Value) -> bool {
-        let mut comparison = Comparison { whole: self.whole.clone(), found: Vec::new() };
+        let mut comparison = Comparison { whole: self.whole.clone(), custom: self.custom, found: Vec::new() };
         comparison.value(at, want, Some(have));
         comparison.found.is_empty()
     }
@@ -193,50 +198,6 @@ fn is_nothing(value: &Value) -> bool {
 /// What lists of a pod, and most others, are keyed by.
 fn name(item: &Value) -> Option<&str> {
     item.get("name").and_then(Value::as_str)
-}
-
-/// Equal as the API server sees it: it drops what is empty, and writes quantities its own way.
-fn same(want: &Value, have: Option<&Value>) -> bool {
-    let empty = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(true) => false,
-    };
-    let Some(have) = have else { return empty(want) };
-    want == have || (empty(want) && empty(have)) || same_quantity(want, have)
-}
-
-/// Two quantities of Kubernetes that are the same amount: `1024Mi` and `1Gi`.
-pub fn same_quantity(want: &Value, have: &Value) -> bool {
-    matches!((quantity(want), quantity(have)), (Some(a), Some(b)) if a == b)
-}
-
-/// `100m`, `1Gi`, `0.5`, `2` as thousandths of one.
-fn quantity(value: &Value) -> Option<u128> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    let factor: f64 = match unit {
-        "m" => 1.0,
-        "" => 1e3,
-        "k" => 1e6,
-        "M" => 1e9,
-        "G" => 1e12,
-        "T" => 1e15,
-        "Ki" => 1e3 * 1024.0,
-        "Mi" => 1e3 * 1048576.0,
-        "Gi" => 1e3 * 1073741824.0,
-        "Ti" => 1e3 * 1099511627776.0,
-        _ => return None,
-    };
-    Some((digits.parse::<f64>().ok()? * factor).round() as u128)
 }
 
 #[cfg(test)]

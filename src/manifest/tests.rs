@@ -25,15 +25,56 @@ fn a_changed_and_a_missing_field_are_named_by_path() {
     assert_eq!(texts(&found).0, "spec.containers[a].image: \"x:1\"\n");
 }
 
+/// A pod of this API version, with a container that has this field.
+fn with(version: &str, field: &str, value: Value) -> Value {
+    json!({"apiVersion": version, "kind": "Pod", "spec": {"containers": [{"name": "a", field: value}]}})
+}
+
 #[test]
-fn quantities_and_empty_values_are_the_same_however_they_are_written() {
+fn quantities_are_the_same_however_they_are_written_and_texts_are_not() {
+    let is_same = |want: Value, have: Value| differences(&want, &have, Whose::Users).is_empty();
     for (want, have) in
         [(json!("1000m"), json!("1")), (json!(0.5), json!("500m")), (json!("1024Mi"), json!("1Gi"))]
     {
-        assert!(same(&want, Some(&have)), "{want} {have}");
+        let of = |field: &str, value: &Value| with("v1", field, json!({"limits": {"x": value}}));
+        assert!(is_same(of("resources", &want), of("resources", &have)), "{want} {have}");
+        let label = |value: &Value| json!({"apiVersion": "v1", "metadata": {"labels": {"limits": value}}, "data": {"max": value}});
+        assert_eq!(differences(&label(&want), &label(&have), Whose::Users).len(), 2, "{want} {have}");
+        let argument = |value: &Value| with("v1", "args", json!([value]));
+        assert!(!is_same(argument(&want), argument(&have)), "{want} {have}");
     }
-    assert!(same(&json!(false), None) && same(&json!({}), None) && !same(&json!(true), None));
-    assert!(!same(&json!("100m"), Some(&json!("200m"))));
+    let custom = |value: &str| with("example.com/v1", "resources", json!({"limits": {"cpu": value}}));
+    assert!(!is_same(custom("1000m"), custom("1")), "a custom resource keeps what was written");
+}
+
+#[test]
+fn what_the_api_server_leaves_out_is_no_difference_and_what_means_something_is() {
+    let missing = |version: &str, field: &str, value: Value| {
+        let (want, have) = (
+            with(version, field, value),
+            json!({"spec": {"containers": [{"name": "a"}]}, "apiVersion": version, "kind": "Pod"}),
+        );
+        differences(&want, &have, Whose::Users).len()
+    };
+    for (field, value) in
+        [("stdin", json!(false)), ("env", json!([])), ("resources", json!({})), ("workingDir", json!(""))]
+    {
+        assert_eq!(missing("v1", field, value.clone()), 0, "{field}");
+        assert_eq!(missing("example.com/v1", field, value), 1, "{field} of a custom resource");
+    }
+    for (field, value) in [
+        ("allowPrivilegeEscalation", json!(false)),
+        ("automountServiceAccountToken", json!(false)),
+        ("enableServiceLinks", json!(false)),
+        ("runAsUser", json!(0)),
+        ("terminationGracePeriodSeconds", json!(0)),
+        ("stdin", json!(true)),
+    ] {
+        assert_eq!(missing("v1", field, value), 1, "{field}");
+    }
+    assert_eq!(missing("example.com/v1", "x", Value::Null), 0);
+    let is = |value: Value| with("v1", "allowPrivilegeEscalation", value);
+    assert_eq!(differences(&is(json!(false)), &is(json!(true)), Whose::Users).len(), 1);
 }
 
 #[test]
