@@ -71,6 +71,8 @@ async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result
     if args.replace_corefile {
         start.work.confirm(&REPLACE_COREFILE);
     }
+    // A file of somebody else's in its place is no reason to fail after everything is done.
+    start.store.wants_kubeconfig(&kubeconfig(start)).map_err(one)?;
     let plan = start.work.plan().map_err(one)?;
     if !args.yes && !confirmed(&args.fleet, start, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
@@ -232,11 +234,14 @@ fn keep_trust(start: &Start) -> Result<()> {
     Ok(())
 }
 
-/// The operator's way in, beside the inventory, once there is a cluster to get into.
+/// Writes the operator's kubeconfig beside the inventory, once there is a cluster.
 fn keep_kubeconfig(start: &Start) -> Result<()> {
     if !start.work.fleet().exists {
         return Ok(());
     }
-    let text = start.trust.admin_kubeconfig(&start.cluster, &start.cluster.operators_url());
-    start.store.save_kubeconfig(&text).map(drop)
+    start.store.save_kubeconfig(&kubeconfig(start)).map(drop)
+}
+
+fn kubeconfig(start: &Start) -> String {
+    start.trust.admin_kubeconfig(&start.cluster, &start.cluster.operators_url())
 }

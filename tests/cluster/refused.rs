@@ -42,6 +42,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: identity,
     },
     Scenario {
+        says: "a kubeconfig of another cluster in the place of ours is refused before anything is changed",
+        ground: Ground::Cluster,
+        run: another_kubeconfig,
+    },
+    Scenario {
         says: "a second operator is refused, and told who is first",
         ground: Ground::Cluster,
         run: second,
@@ -68,6 +73,20 @@ fn assert_refused_on(world: &World, node: &str, words: &[&str]) {
     world.apply().refused(5, node, words);
     world.plan().refused(5, node, words);
     assert_untouched(&before, &world.lab.look_at_all());
+}
+
+fn another_kubeconfig(world: &World) {
+    let path = world.dir.join("demo.kubeconfig");
+    let ours = fs::read_to_string(&path).unwrap();
+    fs::write(&path, ours.replace("demo", "another")).unwrap();
+    world.lab.ssh("w1", "systemctl disable -q kubelet");
+    let before = world.lab.look_at_all();
+    let ended = world.apply();
+    assert_eq!(ended.code, Some(10), "{}", ended.errors());
+    assert!(ended.errors().contains("demo.kubeconfig is not this cluster's"), "{}", ended.errors());
+    assert_untouched(&before, &world.lab.look_at_all());
+    fs::write(&path, ours).unwrap();
+    assert!(world.apply().good().changes() > 0);
 }
 
 fn unfit(world: &World) {
