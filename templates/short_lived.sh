@@ -51,7 +51,9 @@ wait_for_made() {
   made_since=$(date +%s)
   made_noticed=$made_since
   while :; do
-    if made=$(made_pods 2>/dev/null); then made_waits=$(printf '%s\n' "$made" | grep -E ' (Pending|Running) /') || made_waits=
+    # A pod has its address before its container starts. Only a missing image is the last word about it.
+    if made=$(made_pods 2>/dev/null); then
+      made_waits=$(printf '%s\n' "$made" | grep -E ' Pending | Running /' | grep -v ' ErrImageNeverPull$') || made_waits=
     else made='' made_waits=$*; fi
     [ -n "$made_waits" ] || return 0
     made_now=$(date +%s)

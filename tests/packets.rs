@@ -382,9 +382,13 @@ fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() 
     // Each question for the time is ten seconds.
     let stands = "PATIENCE=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
     for shell in common::shells() {
-        for (pod, seconds) in
-            [("w1 Pending /", 60), ("w1 Pending / unnoticed", 90), ("w1 Running 10.244.1.9/", 0)]
-        {
+        for (pod, seconds) in [
+            ("w1 Pending /", 60),
+            ("w1 Pending / unnoticed", 90),
+            ("w1 Running 10.244.1.9/", 0),
+            ("w1 Pending 10.244.1.9/ ImageInspectError", 60),
+            ("w1 Pending 10.244.1.9/ ErrImageNeverPull", 0),
+        ] {
             let pods = format!("kubectl() {{ printf '{}\n'; }}", statuses(pod));
             let (good, said) =
                 run(shell, &[("run/n", "")], &format!("{stands}{pods}"), "wait_for_made w1; wc -l </run/n");
