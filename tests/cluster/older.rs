@@ -42,7 +42,10 @@ const LIMITS: &str = "kernel.inotify-at-boot";
 
 /// What these events are about. Whether the limit itself is too low depends on the lab's host.
 fn shown(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
-    real(ended, kind).into_iter().filter(|(_, _, that)| !that.starts_with("fs.inotify.")).collect()
+    real(ended, kind)
+        .into_iter()
+        .filter(|(_, _, that)| !that.starts_with("kernel.sysctl[fs.inotify."))
+        .collect()
 }
 
 fn older(world: &World) -> Ended {

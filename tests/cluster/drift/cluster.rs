@@ -119,7 +119,9 @@ SLICE",
                k -n kube-system patch lease $l --type=merge -p '{\"spec\": {\"holderIdentity\": \"nobody\", \"leaseDurationSeconds\": 1000000,
                  \"renewTime\": \"2026-01-01T00:00:00.000000Z\"}}'
              done
-             sleep 20",
+             sleep 20
+             # After earlier rows a kubelet may wait minutes before it starts them again.
+             k -n kube-system wait --for=condition=Ready --timeout=330s pod/kube-scheduler-m1 pod/kube-controller-manager-m1",
         ),
         shows: &[
             ("m1", "leases", "leases.renewed[Lease kube-system/kube-scheduler]", "held by nobody for 1000000 s"),
