@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/schemas.rs"]
+mod schemas;
 
 use std::process::Command;
 
@@ -204,6 +206,9 @@ fn snapshot(name: &str, text: &str) {
 fn reads(name: &str, status: &Status) {
     let screen = report::status::lines(status, None, false, false).join("\n");
     let json = serde_json::to_string_pretty(status).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    document["schema"] = json!(2);
+    schemas::assert_valid("status", &document);
     snapshot(name, &format!("{screen}\n\n{json}"));
 }
 

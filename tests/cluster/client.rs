@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::schemas;
+
 /// Node, step, and what must be true.
 pub type Triple = (String, String, String);
 
@@ -136,6 +138,11 @@ impl Client {
         };
         while let Ok(event) = self.lines.recv() {
             self.seen.push(event);
+        }
+        // The first one is of what brought it into the lab's network; a line that is no JSON is for people.
+        for document in self.seen.iter().filter(|seen| seen.is_object() && seen["event"] != "pid") {
+            let schema = if document["event"].is_string() { "events" } else { "status" };
+            schemas::assert_valid(schema, document);
         }
         let stderr = self.stderr.take().unwrap().join().unwrap();
         Ended { code: status.code(), events: std::mem::take(&mut self.seen), stderr }

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use crate::schemas;
 use toml::Table;
 
 use crate::lab::text;
@@ -192,7 +194,11 @@ impl Stage<'_> {
     fn check(&self, nodes: &[&str], options: &[&str]) -> (Option<i32>, Value, String) {
         let words = [&["--json"], nodes].concat();
         let (code, said, errors) = self.ironstrap("ssh-check", &words, options);
-        (code, serde_json::from_str(&said).unwrap_or(Value::Null), errors)
+        let document = serde_json::from_str(&said).unwrap_or(Value::Null);
+        if document.is_object() {
+            schemas::assert_valid("ssh-check", &document);
+        }
+        (code, document, errors)
     }
 
     /// Starts the second sshd, and writes the operator's files.

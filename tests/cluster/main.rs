@@ -30,6 +30,8 @@ mod registries;
 mod removed;
 mod reset;
 mod rooted;
+#[path = "../common/schemas.rs"]
+mod schemas;
 mod serving;
 mod settings;
 mod status;

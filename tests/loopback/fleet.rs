@@ -454,6 +454,9 @@ impl Fleet {
         assert_eq!(changed.len(), counted_changes, "{changed:?}");
         let mut shown: String = ironstrap::report::plan::lines(&plan, &self.cluster.nodes).join("\n");
         for event in &events {
+            let mut document = serde_json::to_value(event).unwrap();
+            document["schema"] = 2.into();
+            crate::schemas::assert_valid("events", &document);
             shown += &ironstrap::report::detail::lines(event).join("\n");
             shown += &format!("\n{event:?}\n{}", serde_json::to_string(event).unwrap());
         }

@@ -11,6 +11,8 @@ mod limit;
 mod log;
 mod machine;
 mod rogue;
+#[path = "../common/schemas.rs"]
+mod schemas;
 mod stop;
 mod words;
 
