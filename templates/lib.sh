@@ -294,7 +294,7 @@ hopeful() {
 
 # waited: says how long, and how the user changes that.
 waited() {
-  echo "waited $PATIENCE s for it (--wait)"
+  echo "waited $PATIENCE s for it (--wait-timeout)"
 }
 
 # patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its

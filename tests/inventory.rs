@@ -357,6 +357,13 @@ fn every_field_is_explained_with_an_example() {
     for path in ["nodes.taints", "nodes.m1.taints", "taints"] {
         assert!(reference::explain(Some(path)).unwrap().starts_with("[nodes.NAME] taints: "), "{path}");
     }
+    for (path, begins) in [
+        ("cluster.network.manifests", "[cluster] network: "),
+        ("nodes.m1.kubelet.maxPods", "[nodes.NAME] kubelet: "),
+        ("kubelet.maxPods", "[kubelet]"),
+    ] {
+        assert!(reference::explain(Some(path)).unwrap().starts_with(begins), "{path}");
+    }
     let error = reference::explain(Some("nodes.taint")).unwrap_err();
-    assert_eq!((error.kind, error.hint.unwrap().contains("did you mean taints?")), (Kind::Usage, true));
+    assert_eq!((error.kind, error.hint.unwrap().contains("did you mean nodes.taints?")), (Kind::Usage, true));
 }

@@ -457,7 +457,7 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
             text(&output.stderr),
-            "  not yet\n  reason: forged\nwaited 1 s for it (--wait)\n",
+            "  not yet\n  reason: forged\nwaited 1 s for it (--wait-timeout)\n",
             "{shell}"
         );
     }
@@ -482,10 +482,10 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
         let ends = "no waiting helps: the kubelet ends with \"no such flag\"\n";
         assert_eq!(run(&same, "auto-restart"), ends, "{shell}");
         assert_eq!(run(&same, "failed"), ends, "{shell}");
-        assert_eq!(run(&two, "auto-restart"), "waited 1 s for it (--wait)\n", "{shell}");
+        assert_eq!(run(&two, "auto-restart"), "waited 1 s for it (--wait-timeout)\n", "{shell}");
         // A kubelet that runs repeats words of tenants.
         for state in ["running", "dead", ""] {
-            assert_eq!(run(&same, state), "waited 1 s for it (--wait)\n", "{shell}: {state}");
+            assert_eq!(run(&same, state), "waited 1 s for it (--wait-timeout)\n", "{shell}: {state}");
         }
     }
 }
@@ -512,7 +512,7 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
                 format!("{}PATIENCE=1; mkdir -p $RUN; patiently false", ironstrap::diagnosis::hopeless());
             text(&root.lib(shell, &script).stderr)
         };
-        let waited = "waited 1 s for it (--wait)\n";
+        let waited = "waited 1 s for it (--wait-timeout)\n";
         assert_eq!(run(&failed, "", "auto-restart"), format!("no waiting helps: {failed}"), "{shell}");
         assert_eq!(
             run(&failed, "", "running"),

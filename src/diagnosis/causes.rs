@@ -31,7 +31,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "swap-on",
         what: "swap is on again, and the kubelet does not start with it",
-        remedy: "on {node}: swapoff -a; then find out what turns it on: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
+        remedy: "on {node}, find out what turns it on: swapon --show; systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*; then swapoff -a",
         signs: &[
             sign("journal kubelet", SWAP),
             sign(
@@ -56,7 +56,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "cgroup-driver",
         what: "the kubelet and containerd use different cgroup drivers, cgroupfs and systemd",
-        remedy: "both must use systemd; on {node}, see what says otherwise: grep -Rins cgroup.driver /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml; systemctl cat containerd",
+        remedy: "both must use systemd; on {node}, see what says otherwise: grep -RinsE \"cgroup-?driver|SystemdCgroup\" /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /etc/containerd; systemctl cat containerd",
         signs: &[
             sign("journal ", SANDBOX),
             sign(
@@ -115,7 +115,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "etcd-data",
         what: "there is data of an earlier etcd in {etcd}",
-        remedy: "if nothing of it is needed any more, on {node}: mv {etcd} {etcd}.old",
+        remedy: "this may be the only copy of a cluster; if it is needed, stop here, and bring that cluster back first; if nothing of it is needed any more, on {node}: mv -T {etcd} {etcd}.old",
         signs: &[
             sign("log kubeadm", ETCD_DATA),
             sign("fix", ETCD_DATA),
@@ -129,7 +129,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "image-not-found",
         what: "the registry does not have the image {image}",
-        remedy: "correct the image where it is named (image-repository or [flannel] in the inventory, or the addon's manifest), or push it to that registry; on {node}, this shows whether it is there: ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
+        remedy: "correct the image where it is named (image-repository or [flannel] in the inventory, or the addon's manifest), or push it to that registry if it is yours; on {node}, this shows whether it is there: ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
         signs: &[sign("", NOT_FOUND), sign("journal ", NOT_FOUND), sign("state", NOT_FOUND)],
         ..PLAIN
     },
@@ -172,7 +172,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "disk-full",
         what: "a disk is full",
-        remedy: "on {node}: df -h; df -i; du -xh --max-depth=2 /var | sort -h | tail; then make room",
+        remedy: "on {node}: df -h; df -i; du -xh --max-depth=2 /var | sort -h | tail; then free logs, caches and images, and nothing of etcd or of the kubelet",
         signs: &[sign("", FULL), sign("journal ", FULL), sign("disk", " KiB left of ")],
         ..PLAIN
     },
@@ -194,7 +194,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "clock",
         what: "{node} says that it is {now}, and the certificate that it was shown begins at {from}",
-        remedy: "compare date -u of {node}, of the control planes and of your own computer; set the clock that is wrong, best by a time service such as chrony; if all agree, the certificate was made with a wrong clock and must be made again",
+        remedy: "compare date -u of {node}, of the control planes and of your own computer; set the clock that is wrong, best by a time service such as chrony; if all agree, a clock was wrong when the certificate was made: wait until it is valid",
         signs: &[sign(
             "",
             r"certificate has expired or is not yet valid: current time (?<now>\S+) is before (?<from>[0-9TZ:+-]+)",
@@ -214,7 +214,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "authority-unknown",
         what: "what answers at the API's address has a certificate of another authority: it is not this cluster's API",
-        remedy: "on {node}: getent ahosts and ip route tell where the endpoint leads; it must lead to this cluster's control planes",
+        remedy: "on {node}, getent ahosts with the name of the endpoint and ip route get with its address tell where it leads; it must lead to this cluster's control planes; if it does, compare /etc/kubernetes/pki/ca.crt of all machines",
         signs: &[
             sign("log kubeadm", "x509: certificate signed by unknown authority"),
             sign("fix", "x509: certificate signed by unknown authority"),
@@ -390,7 +390,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "endpoint-unreachable",
         what: "{node} cannot reach {address}: {why}",
-        remedy: "a route and open firewalls must lead from {node} to {address}, and an API server must listen there: see ip route and the packet filter (nft list ruleset, iptables-save) of {node} and of the control plane, and ss -ltn there",
+        remedy: "a route and open firewalls must lead from {node} to {address}, and that machine must be on: see ip route and the packet filter (nft list ruleset, iptables-save) of {node} and of the machine with that address",
         signs: &[sign("log kubeadm", DIAL), sign("fix", DIAL)],
         symptom: true,
         ..PLAIN

@@ -40,7 +40,7 @@ fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
             let found = findings(&[heard("m1", &[said])], folder);
             assert_eq!(found.len(), 1, "{said:?}");
             assert!(found[0].what.ends_with(&format!("in {folder}")), "{}", found[0].what);
-            assert!(found[0].remedy.contains(&format!("mv {folder} {folder}.old")), "{}", found[0].remedy);
+            assert!(found[0].remedy.contains(&format!("mv -T {folder} {folder}.old")), "{}", found[0].remedy);
         }
     }
     let manifests =

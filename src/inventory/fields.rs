@@ -236,7 +236,7 @@ const NODE: &[Field] = &[
         "kubelet",
         Open,
         Optional,
-        "fields of KubeletConfiguration for this node; they take precedence over [kubelet]",
+        "fields of KubeletConfiguration for this node, over those of [kubelet]; failSwapOn, failCgroupV1, protectKernelDefaults and resolvConf are the same for all nodes",
     ),
 ];
 

@@ -43,15 +43,24 @@ pub fn explain(path: Option<&str>) -> Result<String> {
     };
     let found = find(path);
     if found.is_empty() {
-        let names = ROOT.iter().flat_map(|table| std::iter::once(table).chain(table.shape.fields()));
-        let last = path.rsplit('.').next().unwrap_or(path);
-        let error = Error::new(Kind::Usage, format!("the inventory has no field {path}"));
-        return Err(error.hint(match nearest(last, names.map(|field| field.name)) {
+        let error = Error::new(Kind::Usage, format!("the inventory has no table or field {path:?}"));
+        return Err(error.hint(match meant(path) {
             Some(name) => format!("did you mean {name}? `ironstrap explain` lists all tables"),
             None => "`ironstrap explain` lists all tables".into(),
         }));
     }
     Ok(found.iter().map(explained).collect::<Vec<_>>().join("\n"))
+}
+
+/// The table or field that was probably meant, with its table where that was named.
+fn meant(path: &str) -> Option<String> {
+    let (first, last) = (path.split('.').next()?, path.rsplit('.').next()?);
+    if let Some(table) = ROOT.iter().find(|table| table.name == first) {
+        let name = nearest(last, table.shape.fields().iter().map(|field| field.name))?;
+        return Some(format!("{first}.{name}"));
+    }
+    let names = ROOT.iter().flat_map(|table| std::iter::once(table).chain(table.shape.fields()));
+    nearest(last, names.map(|field| field.name)).map(String::from)
 }
 
 fn find(path: &str) -> Vec<Place> {
@@ -62,6 +71,10 @@ fn find(path: &str) -> Vec<Place> {
         let field = table.shape.fields().iter().find(|field| field.name == last).filter(|_| words.len() > 1);
         return match field {
             Some(field) => vec![Place { table: header(table), field }],
+            // What other programs own, we do not explain field by field.
+            None if within(table, &words).is_some() => {
+                within(table, &words).map(|field| Place { table: header(table), field }).into_iter().collect()
+            }
             None if words.len() == 1 || is_open || words.len() == 2 && is_name(table, last) => {
                 vec![Place { table: String::new(), field: table }]
             }
@@ -73,6 +86,15 @@ fn find(path: &str) -> Vec<Place> {
         Some(Place { table: header(table), field })
     };
     ROOT.iter().filter_map(in_table).collect()
+}
+
+/// The field of this table that holds what a longer path names: `network` of `cluster.network.manifests`, `kubelet` of
+/// `nodes.m1.kubelet.maxPods`.
+fn within(table: &'static Field, words: &[&str]) -> Option<&'static Field> {
+    let holds = |field: &&Field| matches!(field.shape, Shape::Network | Shape::Open | Shape::Pairs);
+    let at = if matches!(table.shape, Shape::Named(_)) { 2 } else { 1 };
+    let name = words.get(at).filter(|_| words.len() > at + 1)?;
+    table.shape.fields().iter().filter(holds).find(|field| field.name == *name)
 }
 
 /// Whether this is the name of such a table, and no misspelt field of it.
@@ -162,10 +184,13 @@ fn uncommented(line: &str) -> &str {
 pub fn page() -> String {
     let mut text = String::from(
         "# Inventory reference\n\n\
-         This page is generated from the list of fields in `src/inventory/fields.rs`. `ironstrap explain FIELD` prints the\n\
-         same on a terminal. [inventories/full.toml](../inventories/full.toml) is an inventory with every field.\n\n\
+         This page is generated from the list of fields in `src/inventory/fields.rs`. `ironstrap explain FIELD` prints\n\
+         a field on a terminal. [inventories/full.toml](../inventories/full.toml) is an inventory with every field.\n\n\
          Paths are relative to the inventory, and `~` is your home. A range in brackets stands for several nodes:\n\
-         `[nodes.\"w[1-3]\"]` with `address = \"10.0.0.2[1-3]\"`.\n\n\
+         `[nodes.\"w[1-3]\"]` with `address = \"10.0.0.2[1-3]\"`. Both ranges have the same length.\n\n\
+         `ironstrap check` knows every table and field of this page, and the fields of KubeletConfiguration and\n\
+         KubeProxyConfiguration. It does not know all flags, feature gates and settings of containerd: a wrong one stops that\n\
+         program, and `apply` names it.\n\n\
          For completion and checks in an editor, write `ironstrap schema >ironstrap.schema.json`. Editors that use Taplo, such\n\
          as VS Code with Even Better TOML, need one line at the top of the inventory:\n\n\
          ```toml\n#:schema ./ironstrap.schema.json\n```\n",

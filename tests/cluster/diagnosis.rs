@@ -264,7 +264,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: "/var/lib/etcd is not empty",
-        remedy: "mv /var/lib/etcd",
+        remedy: "mv -T /var/lib/etcd",
         inventory: alone,
         break_it: foreign_etcd,
         mend: |w| drop(w.lab.ssh("m1", "rm -rf /var/lib/etcd/*")),
@@ -276,7 +276,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: "for systemd cgroups",
-        remedy: "cgroup.driver /etc/default/kubelet",
+        remedy: "SystemdCgroup",
         inventory: |i| {
             alone(i);
             // Else it is found before it is tried.

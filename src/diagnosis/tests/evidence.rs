@@ -13,7 +13,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "journal kubelet",
         r#"E1121 20:19:57.907063     199 run.go:72] "command failed" err="failed to run Kubelet: running with swap on is not supported, please disable swap or set --fail-swap-on flag to false""#,
         "swap-on",
-        "on w2: swapoff -a",
+        "then swapoff -a",
     ),
     (
         "journal containerd",
@@ -112,7 +112,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubeadm",
         "\t[ERROR DirAvailable--var-lib-etcd]: /var/lib/etcd is not empty",
         "etcd-data",
-        "mv /var/lib/etcd /var/lib/etcd.old",
+        "mv -T /var/lib/etcd /var/lib/etcd.old",
     ),
     (
         "log kubeadm",
@@ -198,7 +198,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "container etcd",
         r#"{"level":"warn","ts":"2026-11-21T20:28:09.495208Z","caller":"rafthttp/stream.go:652","msg":"request sent was ignored by remote peer due to cluster ID mismatch","remote-peer-id":"b2fc4454832f60ab","remote-peer-cluster-id":"4cd5969bcd1ac7c8","local-member-id":"d65a84e51b5ddd90","local-member-cluster-id":"21b966d9b2a0af51","error":"cluster ID mismatch"}"#,
         "etcd-data",
-        "mv /var/lib/etcd",
+        "mv -T /var/lib/etcd",
     ),
     (
         "log kubelet",
