@@ -324,6 +324,21 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
 }
 
 #[test]
+fn a_question_that_calls_kubectl_is_one_to_the_api_server() {
+    each(|whose, _, wants| {
+        let calls = |want: &Want| {
+            let is_in = |shell: &Sh| {
+                ["kubectl() {", "kubectl --", "kubectl get"].iter().any(|call| shell.contains(call))
+            };
+            want.ask.shell().is_some_and(is_in)
+        };
+        for (.., want) in wants.iter().filter(|(.., want)| calls(want)) {
+            assert!(want.ask.is_about_api(), "{whose}: {}", want.id);
+        }
+    });
+}
+
+#[test]
 fn every_script_can_be_parsed_by_every_shell() {
     let run = Run::new("1f", "me@here");
     let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();

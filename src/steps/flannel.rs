@@ -4,7 +4,7 @@
 use crate::cluster::Network;
 use crate::error::Result;
 use crate::shell::{DAEMONS, FLANNEL, PACKETS, PODS, sh};
-use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
+use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::packets;
 
 pub const STEP: Step =
@@ -18,7 +18,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
         Want::new("flannel.interface", "flannel's interface and routes are as flannel makes them")
-            .ask(sh!(
+            .asks(Ask::api(sh!(
                 "{PODS}{DAEMONS}{PACKETS}{FLANNEL}flannel_drift {ip} {pods} {service}",
                 PODS,
                 DAEMONS,
@@ -27,7 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                 ip,
                 pods,
                 service = cx.cluster.service_ip(1).to_string()
-            ))
+            )))
             .judged(|answer| match packets::but_lacking(answer) {
                 faults if faults.is_empty() => Verdict::Holds,
                 faults => packets::restartable(answer, faults, String::new()),

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
 use crate::shell::{KUBECTL, PODS, Sh, sh};
-use crate::step::{Cx, Step, WITH_THE_MEMBER, Want};
+use crate::step::{Ask, Cx, Step, WITH_THE_MEMBER, Want};
 use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
@@ -27,7 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(vec![
         Want::new("static-pods.current", "the control plane runs with its current files")
-            .ask(PODS + node.clone() + ASK)
+            .asks(Ask::api(PODS + node.clone() + ASK))
             .is("")
             .run_as_unit("control-plane", 10, PODS + KUBECTL + node + startable(cx)? + RESTART)
             .nothing_to_undo(WITH_THE_MEMBER)
