@@ -48,8 +48,7 @@ const POD_METADATA: &str = "spec.template.metadata";
 
 /// Where `have` is not what `want` says.
 pub fn differences(want: &Value, have: &Value, whose: Whose) -> Vec<Difference> {
-    let mut comparison =
-        Comparison { whole: whole(want, whose), custom: equal::is_custom(want), found: Vec::new() };
+    let mut comparison = Comparison { whole: whole(want, whose), found: Vec::new() };
     comparison.value(&Place::default(), want, Some(have));
     comparison.found
 }
@@ -104,8 +103,6 @@ impl Place {
 
 struct Comparison {
     whole: Vec<&'static str>,
-    /// It is of a custom resource.
-    custom: bool,
     found: Vec<Difference>,
 }
 
@@ -114,7 +111,7 @@ impl Comparison {
         match (want, have) {
             (Value::Object(want), Some(Value::Object(have))) => self.fields(at, want, have),
             (Value::Array(want), Some(Value::Array(have))) => self.items(at, want, have),
-            (want, have) if equal::same(at, self.custom, want, have) => {}
+            (want, have) if equal::same(at, want, have) => {}
             (want, have) => self.found(at, have, want.clone()),
         }
     }
@@ -171,7 +168,7 @@ impl Comparison {
     }
 
     fn is_equal(&self, at: &Place, want: &Value, have: &Value) -> bool {
-        let mut comparison = Comparison { whole: self.whole.clone(), custom: self.custom, found: Vec::new() };
+        let mut comparison = Comparison { whole: self.whole.clone(), found: Vec::new() };
         comparison.value(at, want, Some(have));
         comparison.found.is_empty()
     }

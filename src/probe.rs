@@ -90,7 +90,7 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
                 let question = question(body);
                 sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
             }
-            Ask::Shell(body) => question(body),
+            Ask::Shell(body) | Ask::Api { shell: body, .. } => question(body),
             _ => Sh::EMPTY,
         };
         text += sh!("printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n", boundary);

@@ -55,6 +55,8 @@ fn printed(args: &[&str]) -> String {
         .unwrap()
         .args(args)
         .env_remove("IRONSTRAP_INVENTORY")
+        .env_remove("COLUMNS")
+        .env_remove("CLICOLOR_FORCE")
         .output()
         .unwrap();
     assert!(output.status.success(), "{args:?}");

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use common::{clusters, fit, lab, pipe, sh, shells, trust, wants};
 use ironstrap::backwards;
-use ironstrap::cluster::{Cluster, ETCD_DIR, Node};
+use ironstrap::cluster::{Cluster, ETCD_DIR, Node, Role};
 use ironstrap::diagnosis::LOGS;
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
@@ -20,6 +20,7 @@ use ironstrap::pki::Trust;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
 use ironstrap::shell::Sh;
+use ironstrap::status;
 use ironstrap::step::{Ask, Cx, Expect, Fix, Step, Undo, Want};
 use ironstrap::steps::preflight::predicted::{How, PREDICTED};
 use ironstrap::steps::{STAGES, Stage};
@@ -325,17 +326,30 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
 
 #[test]
 fn a_question_that_calls_kubectl_is_one_to_the_api_server() {
+    let calls = |ask: &Ask| {
+        let is_in =
+            |shell: &Sh| ["kubectl() {", "kubectl --", "kubectl get"].iter().any(|call| shell.contains(call));
+        ask.shell().is_some_and(is_in)
+    };
+    let mut found = 0;
+    let mut check = |ask: &Ask, what: &str| {
+        assert!(!calls(ask) || ask.is_about_api(), "{what}");
+        found += usize::from(calls(ask));
+    };
     each(|whose, _, wants| {
-        let calls = |want: &Want| {
-            let is_in = |shell: &Sh| {
-                ["kubectl() {", "kubectl --", "kubectl get"].iter().any(|call| shell.contains(call))
-            };
-            want.ask.shell().is_some_and(is_in)
-        };
-        for (.., want) in wants.iter().filter(|(.., want)| calls(want)) {
-            assert!(want.ask.is_about_api(), "{whose}: {}", want.id);
-        }
+        wants.iter().for_each(|(.., want)| check(&want.ask, &format!("{whose}: {}", want.id)))
     });
+    // Of etcd only several control planes are asked.
+    let mut planes = lab();
+    planes.nodes.iter_mut().for_each(|node| node.role = Role::ControlPlane);
+    let about = (&Machine::default(), &Fleet::default());
+    for (.., want) in wants((&planes, &planes.nodes[0]), &trust(&planes), about, OffsetDateTime::now_utc()) {
+        check(&want.ask, &want.id.to_string());
+    }
+    for (topic, ask) in status::questions(&planes, &planes.nodes[0]) {
+        check(&ask, &format!("{topic:?}"));
+    }
+    assert!(found > 10, "only {found}");
 }
 
 #[test]

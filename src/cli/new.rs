@@ -56,7 +56,8 @@ pub(super) fn new(args: New) -> Outcome {
 
 /// The option of further commands that names this file, with a space before it. None where they find it by themselves.
 fn flag(path: &Path) -> String {
-    match path == Path::new(super::DEFAULT_INVENTORY) {
+    let is_found = std::env::var_os("IRONSTRAP_INVENTORY").is_none();
+    match is_found && path == Path::new(super::DEFAULT_INVENTORY) {
         true => String::new(),
         false => format!(" -i {}", path.display()),
     }

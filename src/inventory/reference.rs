@@ -68,14 +68,13 @@ fn find(path: &str) -> Vec<Place> {
     let (first, last) = (words[0], words[words.len() - 1]);
     if let Some(table) = ROOT.iter().find(|table| table.name == first) {
         let is_open = matches!(table.shape, Shape::Open);
+        if let Some(field) = within(table, &words) {
+            return vec![Place { table: header(table), field }];
+        }
         let field = table.shape.fields().iter().find(|field| field.name == last).filter(|_| words.len() > 1);
         return match field {
             Some(field) => vec![Place { table: header(table), field }],
-            // What other programs own, we do not explain field by field.
-            None if within(table, &words).is_some() => {
-                within(table, &words).map(|field| Place { table: header(table), field }).into_iter().collect()
-            }
-            None if words.len() == 1 || is_open || words.len() == 2 && is_name(table, last) => {
+            None if words.len() == 1 || is_open || is_name(table, last) => {
                 vec![Place { table: String::new(), field: table }]
             }
             None => vec![],

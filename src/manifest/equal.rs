@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Place;
 
-/// Fields of Kubernetes' own kinds that are pointers there: a value that looks empty is kept, and means something else than
+/// Fields that are pointers in Kubernetes' own kinds: a value that looks empty is kept, and means something else than
 /// no value (`k8s.io/api`: `core/v1`, `apps/v1`, `batch/v1`, `policy/v1`).
 const KEPT: &[&str] = &[
     "activeDeadlineSeconds",
@@ -14,6 +14,7 @@ const KEPT: &[&str] = &[
     "completions",
     "enableServiceLinks",
     "fsGroup",
+    "hostUsers",
     "maxSurge",
     "maxUnavailable",
     "minAvailable",
@@ -24,47 +25,27 @@ const KEPT: &[&str] = &[
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsUser",
+    "startingDeadlineSeconds",
     "terminationGracePeriodSeconds",
+    "tolerationSeconds",
     "ttlSecondsAfterFinished",
 ];
 
-/// Maps whose values are quantities, and fields that are one.
-const OF_QUANTITIES: &[&str] = &[
-    "allocatable",
-    "capacity",
-    "default",
-    "defaultRequest",
-    "hard",
-    "limits",
-    "max",
-    "maxLimitRequestRatio",
-    "min",
-    "podFixed",
-    "requests",
-];
-const QUANTITIES: &[&str] = &["averageValue", "divisor", "sizeLimit"];
+/// Fields in which an empty object means everything, and no object nothing.
+const KEPT_OBJECTS: &[&str] = &["emptyDir", "namespaceSelector"];
 
-/// API groups of Kubernetes' own kinds, beside those without a dot.
-const OWN_GROUPS: &str = ".k8s.io";
-
-/// Whether an object is of a custom resource. The API server keeps all its values as they were written.
-pub(super) fn is_custom(manifest: &Value) -> bool {
-    let version = manifest.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    group.contains('.') && !group.ends_with(OWN_GROUPS)
-}
-
-/// Whether two values at a place are the same to the API server. `custom`: of a custom resource.
-pub(super) fn same(at: &Place, custom: bool, want: &Value, have: Option<&Value>) -> bool {
+/// Whether two values at a place are the same to the API server.
+pub(super) fn same(at: &Place, want: &Value, have: Option<&Value>) -> bool {
     let field = at.trail.rsplit('.').next().unwrap_or_default();
     let Some(have) = have else {
-        let dropped = !custom && !KEPT.contains(&field);
-        return want.is_null() || dropped && is_empty(want);
+        let kept = KEPT.contains(&field) || want.is_object() && KEPT_OBJECTS.contains(&field);
+        return want.is_null() || !kept && is_empty(want);
     };
-    let kept = want.is_boolean() || want.is_number();
+    let same_number = || want.as_f64().is_some() && want.as_f64() == have.as_f64();
     want == have
-        || !custom && !kept && is_empty(want) && is_empty(have)
-        || !custom && is_quantity(at, field) && same_quantity(want, have)
+        || same_number()
+        || is_empty(want) && is_empty(have)
+        || !is_text(at, field) && same_quantity(want, have)
 }
 
 /// What the API server leaves out of most fields.
@@ -79,11 +60,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether a quantity stands at a place. In labels, annotations, arguments and the data of a ConfigMap the same words are
-/// only text.
-fn is_quantity(at: &Place, field: &str) -> bool {
-    let parent = at.trail.rsplit('.').nth(1).unwrap_or_default();
-    QUANTITIES.contains(&field) || OF_QUANTITIES.contains(&parent) && !at.trail.contains("metadata.")
+/// Whether words at a place are only text, also where they look like a quantity: labels, annotations, data, arguments and
+/// environment variables.
+fn is_text(at: &Place, field: &str) -> bool {
+    let of_metadata =
+        ["metadata.labels.", "metadata.annotations."].iter().any(|part| at.trail.contains(part));
+    let is_data = ["data", "stringData", "binaryData"].contains(&at.first());
+    of_metadata || is_data || ["args", "command"].contains(&field) || at.trail.ends_with("env.value")
 }
 
 /// Two quantities of Kubernetes that are the same amount: `1024Mi` and `1Gi`.

@@ -87,7 +87,7 @@ pub fn refusal(id: &Id) -> &'static str {
 fn majority(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new(QUORUM, format!("etcd keeps its majority without {name}"))
-        .ask(etcd::well())
+        .asks(Ask::api_in_turn(etcd::well()))
         .judged(move |answer| match etcd::needs(answer, &name, ip) {
             Ok(None) => Verdict::Holds,
             Ok(Some(why)) | Err(why) => Verdict::Differs { have: why, want: String::new() },
@@ -101,7 +101,7 @@ fn majority(plane: &Node) -> Want {
 fn forgotten(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new("remove.etcd-member", format!("etcd has no member on {name}"))
-        .ask(ETCD + etcd::MEMBERS)
+        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| match etcd::members(answer) {
             Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
             Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
@@ -114,7 +114,7 @@ fn forgotten(plane: &Node) -> Want {
 fn no_member(worker: &Node) -> Want {
     let (name, ip) = (worker.name.clone(), worker.ip);
     Want::new(WORKER_IN_ETCD, format!("etcd has no member on the worker {name}"))
-        .ask(ETCD + etcd::MEMBERS)
+        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| match etcd::members(answer) {
             Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
             Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },

@@ -4,9 +4,9 @@
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
-/// The shell of a question to the API server.
+/// The shell of a question to the API server that begins before the others.
 pub(super) fn early(ask: &Ask) -> Option<&Sh> {
-    if let Ask::Api { shell, .. } = ask { Some(shell) } else { None }
+    if let Ask::Api { shell, early: true, .. } = ask { Some(shell) } else { None }
 }
 
 /// Makes the folder for the answers. Other machines do not call kubectl.

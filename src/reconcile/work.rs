@@ -263,9 +263,7 @@ async fn try_fix<S: Shell>(
                             said.pop_front();
                         }
                     }
-                    Heard::Waits(for_what) => {
-                        events.tell(Event::Waiting { node: node.into(), for_what });
-                    }
+                    Heard::Waits(for_what) => tell_wait(node, for_what, &mut told, events),
                     Heard::Done(i, 0) => {
                         marked.insert(i);
                         done.extend(changes.get(i).map(|c| c.id.clone()));
@@ -317,6 +315,14 @@ fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
     }
 }
 
+/// Tells what a script waits for. It counts as any other line.
+fn tell_wait(node: &str, for_what: String, told: &mut usize, events: &Events) {
+    *told += for_what.len();
+    if *told < MOST_TOLD {
+        events.tell(Event::Waiting { node: node.into(), for_what });
+    }
+}
+
 /// Secrets travel within scripts, and scripts may be shown.
 fn learn(changes: &[Change]) {
     for change in changes.iter().filter(|change| change.secret) {
@@ -344,7 +350,7 @@ pub(super) async fn attach<S: Shell>(
         for heard in ear.hear(piece) {
             match heard {
                 Heard::Said(line) => tell(&node, &line, &mut told, &events),
-                Heard::Waits(for_what) => events.tell(Event::Waiting { node: node.clone(), for_what }),
+                Heard::Waits(for_what) => tell_wait(&node, for_what, &mut told, &events),
                 Heard::Started(_) | Heard::Done(..) => {}
             }
         }

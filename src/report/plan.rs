@@ -51,7 +51,7 @@ pub fn brief(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
         let files = change.touches.join(", ");
         let that = match (change.have.is_empty(), change.want.is_empty()) {
             (true, true) => change.that.clone(),
-            (false, true) => format!("remove {files}"),
+            (false, true) if !matches!(change.fix, Fix::Write { .. }) => format!("remove {files}"),
             _ => format!("restore {files}"),
         };
         Change { that, have: String::new(), want: String::new(), fix: Fix::Above, ..change.clone() }

@@ -37,8 +37,8 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
         all.extend([
             (Topic::Api, Ask::api(traces(cluster) + KUBECTL + READY)),
-            (Topic::Etcd, Ask::Shell(ETCD + HEALTH)),
-            (Topic::Members, Ask::Shell(ETCD + MEMBERS)),
+            (Topic::Etcd, Ask::api_in_turn(ETCD + HEALTH)),
+            (Topic::Members, Ask::api_in_turn(ETCD + MEMBERS)),
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
             (Topic::Tokens, Ask::api(traces(cluster) + KUBECTL + TOKENS)),

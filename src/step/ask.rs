@@ -13,8 +13,8 @@ pub enum Ask {
     Newcomer(Sh),
     /// As `Shell`, where the answer comes from the API server, through kubectl. On a control plane the question begins before
     /// all others. An API server that is away is no fault of the machine. `grows`: the answer grows with the cluster, where
-    /// any other has a fixed limit.
-    Api { shell: Sh, grows: bool },
+    /// any other has a fixed limit. `early`: see `api_in_turn`.
+    Api { shell: Sh, grows: bool, early: bool },
     /// `mode 644 root:root` and the text of a file, or `absent`.
     File(String),
     /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
@@ -41,12 +41,17 @@ pub enum Ask {
 impl Ask {
     /// As `Api`, with an answer of a few lines.
     pub fn api(shell: impl Into<Sh>) -> Self {
-        Ask::Api { shell: shell.into(), grows: false }
+        Ask::Api { shell: shell.into(), grows: false, early: true }
     }
 
     /// As `Api`, with an answer that grows with the cluster.
     pub fn whole_api(shell: impl Into<Sh>) -> Self {
-        Ask::Api { shell: shell.into(), grows: true }
+        Ask::Api { shell: shell.into(), grows: true, early: true }
+    }
+
+    /// As `api`, where the question waits for its turn: it asks etcd, and is soon done.
+    pub fn api_in_turn(shell: impl Into<Sh>) -> Self {
+        Ask::Api { shell: shell.into(), grows: false, early: false }
     }
 
     /// The shell of a question that is shell.

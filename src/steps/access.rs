@@ -84,7 +84,7 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     Want::new("bootstrap.earlier-member", format!("no earlier machine stands in for {name} in etcd"))
         .of(&name)
         .about([name.clone()])
-        .ask(ETCD + etcd::MEMBERS)
+        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| {
             let have = match etcd::members(answer) {
                 Some(all) if all.iter().any(|member| member.is_of(&name, ip)) => {
@@ -116,7 +116,7 @@ fn only_members(cx: &Cx) -> Want {
         .collect();
     let unmanaged = cx.fleet.strangers.clone();
     Want::new("bootstrap.etcd-members", "each member of etcd is a control plane, and has a vote")
-        .ask(ETCD + etcd::MEMBERS)
+        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| match etcd::members(answer) {
             Some(all) => judge_members(&all, &planes, &unmanaged),
             None if answer.trim() == etcd::NONE => Verdict::Holds,

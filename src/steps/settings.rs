@@ -125,7 +125,7 @@ const NAME: &str = "kubeletconfig";
 
 /// Whether this asks what kubelets run with.
 pub fn is_about_kubelets(ask: &Ask) -> bool {
-    matches!(ask, Ask::Api { shell, grows: true } if shell.contains(KUBELETS))
+    matches!(ask, Ask::Api { shell, grows: true, .. } if shell.contains(KUBELETS))
 }
 
 /// Each node of an answer, and what was said of it.

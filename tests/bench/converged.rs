@@ -79,7 +79,7 @@ impl Converged {
         rest.extend(self.tables(&wants, drifted));
         rest.push((0, self.kubectl(&wants), String::new()));
         let mut asked: Vec<&Ask> = Vec::new();
-        for want in wants.iter().filter(|want| matches!(want.ask, Ask::Shell(_) | Ask::Newcomer(_))) {
+        for want in wants.iter().filter(|want| want.ask.shell().is_some()) {
             // In the same words it is asked once.
             if !asked.contains(&&want.ask) {
                 asked.push(&want.ask);
@@ -103,7 +103,7 @@ impl Converged {
             }
             _ => ["", "a member", "version 2", "enabled active current", "absent"].map(String::from).into(),
         };
-        if matches!(&want.ask, Ask::Shell(body) if body.contains("questions()")) {
+        if want.ask.shell().is_some_and(|shell| shell.contains("questions()")) {
             return "kubelet runs\nkube-proxy runs\nservice reached\nserver0 reached\ndns reached\nkubelet-health says 200 ok\n\
                     proxy says 200 {}\nproxy-mode says 200 nftables\n"
                 .into();
@@ -116,7 +116,7 @@ impl Converged {
             answers.push(format!("mode {mode:o} root:root\n{text}"));
         }
         // What cannot be made up is no business of this machine's.
-        answers.extend(matches!(want.ask, Ask::Shell(_)).then(|| NOT_HERE.to_string()));
+        answers.extend(want.ask.shell().map(|_| NOT_HERE.to_string()));
         let Expect::Judged(judge) = &want.expect else { unreachable!() };
         let right = |answer: &String| {
             let line = answer.strip_suffix('\n').unwrap_or(answer);
