@@ -352,6 +352,38 @@ fn a_question_that_calls_kubectl_is_one_to_the_api_server() {
     assert!(found > 10, "only {found}");
 }
 
+/// The functions that a script defines, and the text of each.
+fn functions(script: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut rest = script;
+    while let Some(at) = rest.find("() {\n") {
+        let name = rest[..at].rsplit(['\n', ' ', '\t']).next().unwrap_or_default();
+        let body = &rest[at..];
+        let end = body.find("\n}").map_or(body.len(), |end| end + 2);
+        found.push((name, &body[..end]));
+        rest = &rest[at + 4..];
+    }
+    found
+}
+
+/// The second definition takes the place of the first one, also while that one runs.
+#[test]
+fn no_fix_defines_a_function_twice() {
+    let (run, mut seen) = (Run::new("1f", "me@here"), 0);
+    each(|whose, node, wants| {
+        for (_, change) in as_changes(node, wants) {
+            let script = ledger::fix(&run, None, &[&change], BOUNDARY);
+            let mut all: BTreeMap<&str, &str> = BTreeMap::new();
+            for (name, body) in functions(&script) {
+                seen += 1;
+                let first = all.entry(name).or_insert(body);
+                assert!(*first == body, "{whose}: {}: {name} is defined twice", change.id);
+            }
+        }
+    });
+    assert!(seen > 1000, "only {seen}");
+}
+
 #[test]
 fn every_script_can_be_parsed_by_every_shell() {
     let run = Run::new("1f", "me@here");

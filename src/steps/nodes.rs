@@ -305,7 +305,7 @@ fn dns(cx: &Cx) -> Want {
             }
         })
         .run(sh!(
-            "{hopeless}{KUBECTL}up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently up",
+            "{hopeless}{KUBECTL}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently dns_up",
             hopeless = diagnosis::hopeless(),
             KUBECTL,
             at_once = rollout::at_once(&[coredns])
