@@ -367,18 +367,34 @@ fn functions(script: &str) -> Vec<(&str, &str)> {
 }
 
 /// The second definition takes the place of the first one, also while that one runs.
+fn assert_defined_once(script: &str, what: &str) -> usize {
+    let mut all: BTreeMap<&str, &str> = BTreeMap::new();
+    let functions = functions(script);
+    for (name, body) in &functions {
+        let first = all.entry(name).or_insert(body);
+        assert!(first == body, "{what}: {name} is defined twice");
+    }
+    functions.len()
+}
+
 #[test]
-fn no_fix_defines_a_function_twice() {
+fn no_question_and_no_fix_defines_a_function_twice() {
     let (run, mut seen) = (Run::new("1f", "me@here"), 0);
+    let fix = |change: &Change| ledger::fix(&run, None, &[change], BOUNDARY);
     each(|whose, node, wants| {
-        for (_, change) in as_changes(node, wants) {
-            let script = ledger::fix(&run, None, &[&change], BOUNDARY);
-            let mut all: BTreeMap<&str, &str> = BTreeMap::new();
-            for (name, body) in functions(&script) {
-                seen += 1;
-                let first = all.entry(name).or_insert(body);
-                assert!(*first == body, "{whose}: {}: {name} is defined twice", change.id);
-            }
+        for ((.., want), (_, change)) in wants.iter().zip(as_changes(node, wants)) {
+            let what = format!("{whose}: {}", want.id);
+            seen += assert_defined_once(&fix(&change), &what);
+            seen += want.ask.shell().map_or(0, |ask| assert_defined_once(ask, &what));
+        }
+    });
+    each_back(|whose, _, back| {
+        let unknown = Answer::Unknown("nobody asked".into());
+        for (step, want) in back {
+            let changes = plan::changes(&[(*step, want, &unknown)], &mut BTreeSet::new());
+            let what = format!("{whose}: the way back of {}", want.id);
+            seen += changes.iter().map(|change| assert_defined_once(&fix(change), &what)).sum::<usize>();
+            seen += want.ask.shell().map_or(0, |ask| assert_defined_once(ask, &what));
         }
     });
     assert!(seen > 1000, "only {seen}");
