@@ -113,6 +113,13 @@ pub const PRELUDE: Sh = Sh::raw(
 /// Finds the processes of pods: `component`, `stale`, `as_written`, `running`.
 pub const PODS: Sh = Sh::raw(include_str!("../templates/pods.sh"));
 
+/// While a fix waits for the cluster, the controllers of the control plane `node` are started again at once where they have ended.
+/// Before the first `patiently` of a fix on that machine.
+pub fn controllers(node: &str) -> Sh {
+    const CONTROLLERS: Sh = Sh::raw(include_str!("../templates/controllers.sh"));
+    PODS + CONTROLLERS + sh!("NODE={node}\nWHILE_WAITING=controllers_at_once\n", node)
+}
+
 /// Finds and ends what is left of pods, without containerd: `shims`, `of_pods`, `ended`, `unhung`, `remains`; after undo.sh.
 pub const REMAINS: Sh = Sh::raw(include_str!("../templates/remains.sh"));
 

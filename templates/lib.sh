@@ -300,7 +300,7 @@ waited() {
 # patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
 # time; says at the end what it said last, indented: words of the cluster must not look like a line that ironstrap reads. A
 # single try must end well within a lease. One that fails with 76 says that no
-# waiting helps, and why.
+# waiting helps, and why. Runs $WHILE_WAITING between two tries.
 patiently() {
   patient_since=$(date +%s)
   patience_ends=$((patient_since + PATIENCE))
@@ -308,6 +308,7 @@ patiently() {
     [ $? != 76 ] || { printf '%s\n' "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
     if [ "$(date +%s)" -ge "$patience_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; waited >&2; return 1; fi
     if why=$(hopeless "$patient_since"); then printf '%s\n' "no waiting helps: $why" >&2; return 1; fi
+    ${WHILE_WAITING:-:} || :
     renew
     sleep 0.5
   done

@@ -463,6 +463,37 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
     }
 }
 
+/// Where `GONE` does not run and the API server answers or not, and the time goes by five seconds with each look at it.
+#[test]
+fn a_controller_that_is_held_back_while_the_cluster_is_waited_for_is_started_again_once() {
+    for shell in shells() {
+        let run = |gone: &str, api: &str| {
+            let root = Root::new();
+            root.write("etc/kubernetes/manifests/kube-controller-manager.yaml", "");
+            root.command("systemctl", "echo \"$*\" >>$ROOT/restarted");
+            let functions = ironstrap::shell::controllers("m1");
+            let script = format!(
+                "{functions}find_component() {{ pids=7; [ $1 != \"{gone}\" ] || pids=; }}\n\
+                 component_api_answers() {{ {api}; }}\ntime=100\nhopeless() {{ return 1; }}\nsleep() {{ :; }}\n\
+                 try() {{ echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 12 ]; }}\nmkdir -p $RUN; : >$RUN/tries\n\
+                 date() {{ echo $(($(wc -l <$RUN/tries) * 5)); }}\npatiently try"
+            );
+            let output = root.lib(shell, &script);
+            assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
+            let said = text(&output.stdout);
+            (said, if root.path("restarted").exists() { root.read("restarted") } else { String::new() })
+        };
+        let none = (String::new(), String::new());
+        assert_eq!(run("", "true"), none, "{shell}");
+        assert_eq!(run("kube-controller-manager", "false"), none, "{shell}");
+        assert_eq!(run("kube-scheduler", "true"), none, "{shell}: it has no manifest");
+        let said =
+            "kube-controller-manager of m1 does not run; its kubelet is restarted and starts it at once\n";
+        let restarted = (said.to_string(), "restart kubelet\n".to_string());
+        assert_eq!(run("kube-controller-manager", "true"), restarted, "{shell}");
+    }
+}
+
 #[test]
 fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
     let line = |n: usize, why: &str| {

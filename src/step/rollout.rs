@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
-use crate::shell::{KUBECTL, Sh, sh};
+use crate::shell::{KUBECTL, Sh, controllers, sh};
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/rollout.sh"));
 
@@ -35,7 +35,7 @@ pub fn available_on_each(
     each: &[Object],
 ) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
-    let fix = KUBECTL + waiting(cx, &running, each);
+    let fix = KUBECTL + controllers(&cx.node.name) + waiting(cx, &running, each);
     let strangers = cx.fleet.strangers.len() as u64;
     let nodes = cx.cluster.nodes.len() as u64;
     let objects: Vec<(Object, u64)> = running

@@ -10,7 +10,7 @@ use crate::cluster::{Network, Node};
 use crate::diagnosis;
 use crate::error::Result;
 use crate::fleet::Blocked;
-use crate::shell::{KUBECTL, Sh, sh};
+use crate::shell::{KUBECTL, Sh, controllers, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollout};
 use crate::steps::{labels, network, packets};
 
@@ -39,7 +39,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !daemons.is_empty() {
         let each = each(cx);
         let waiting = rollout::waiting(cx, &daemons, &each);
-        let fix = diagnosis::hopeless() + KUBECTL + rollout::at_once(&daemons) + waiting;
+        let fix = within_the_cluster(cx) + rollout::at_once(&daemons) + waiting;
         let that = "every node has its network".to_string();
         wants.push(rollout::available_on_each(cx, "nodes.network", that, daemons, &each).run(fix));
     }
@@ -47,6 +47,11 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(dns(cx));
     }
     Ok(wants)
+}
+
+/// What each fix here begins with: it asks the API server, and waits no longer than waiting helps.
+fn within_the_cluster(cx: &Cx) -> Sh {
+    diagnosis::hopeless() + KUBECTL + controllers(&cx.node.name)
 }
 
 /// Only notes that the node is cordoned or tainted. The person who did that had a reason, and knows when it is over.
@@ -183,10 +188,10 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     };
     let name = &node.name;
     about(cx, node, "nodes.registered", format!("{name} is registered as {want}"), want, test).run(sh!(
-        "{KUBECTL}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
+        "{cluster}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
          patiently registered ||\n\
          { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
-        KUBECTL,
+        cluster = within_the_cluster(cx),
         name,
         path = r#"jsonpath={.status.nodeInfo.kubeletVersion} {.status.addresses[?(@.type=="InternalIP")].address}"#,
         version = cx.cluster.kubernetes,
@@ -210,7 +215,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         }
     };
     about(cx, node, "nodes.ready", format!("{name} is Ready"), "Ready".into(), test)
-        .run(diagnosis::hopeless() + KUBECTL + HEARD + sh!("patiently heard {name} {since}", name, since))
+        .run(within_the_cluster(cx) + HEARD + sh!("patiently heard {name} {since}", name, since))
 }
 
 /// Defines `heard NODE SECONDS`: the node has been called Ready since.
@@ -242,7 +247,7 @@ fn announced(cx: &Cx, node: &Node) -> Want {
         format!("announced by flannel at {}", node.ip),
         test,
     )
-    .run(diagnosis::hopeless() + KUBECTL + fix + "patiently announced")
+    .run(within_the_cluster(cx) + fix + "patiently announced")
     .reaches()
 }
 
@@ -305,9 +310,8 @@ fn dns(cx: &Cx) -> Want {
             }
         })
         .run(sh!(
-            "{hopeless}{KUBECTL}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently dns_up",
-            hopeless = diagnosis::hopeless(),
-            KUBECTL,
+            "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently dns_up",
+            cluster = within_the_cluster(cx),
             at_once = rollout::at_once(&[coredns])
         ))
         .settles()

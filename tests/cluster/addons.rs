@@ -7,14 +7,22 @@ use serde_json::Value;
 use toml::Table;
 
 use crate::client::{Ended, key};
-use crate::world::{World, set};
-use crate::{Ground, Scenario};
+use crate::lab::signal;
+use crate::world::{PATIENCE, World, set};
+use crate::{Ground, Scenario, so};
 
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "addons come in order, are waited for, kept as they are written, and fetched only once",
-    ground: Ground::Cluster,
-    run: addons,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        says: "addons come in order, are waited for, kept as they are written, and fetched only once",
+        ground: Ground::Cluster,
+        run: addons,
+    },
+    Scenario {
+        says: "a controller manager that keeps ending while an addon is waited for is started at once",
+        ground: Ground::Cluster,
+        run: controllers,
+    },
+];
 
 /// The object of the kind comes before the kind, on purpose.
 const FIRST: &str = r#"
@@ -72,6 +80,24 @@ spec:
       containers: [{name: once, image: "docker.io/library/nginx:1", command: ["/bin/sh", "-c", "sleep 1"]}]
 "#;
 
+/// It is available when somebody writes a file in it.
+const HELD: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: held, namespace: default}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: held}}
+  template:
+    metadata: {labels: {app: held}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: nginx
+        image: "docker.io/library/nginx:1"
+        readinessProbe: {exec: {command: [/bin/sh, -c, ": </ready"]}, periodSeconds: 1}
+"#;
+
 fn inventory(inventory: &mut Table) {
     let sha256 = ironstrap::step::sha256(SECOND.as_bytes());
     set(inventory, &["addons", "first"], r#"{ manifest = "first.yaml" }"#);
@@ -124,6 +150,34 @@ fn addons(world: &World) {
         "namespace/addons",
         "crd/widgets.example.com",
     ]);
+    world.assert_converged();
+}
+
+/// A kubelet starts what ended for the third time after 20 seconds, and then after 40, 80, 160 and 300. Until then no controller
+/// tells that the addon is available.
+fn controllers(world: &World) {
+    let m1 = world.lab.machine("m1");
+    fs::write(world.dir.join("held.yaml"), HELD).unwrap();
+    world.inventory(|inventory| set(inventory, &["addons", "held"], r#"{ manifest = "held.yaml" }"#));
+    let kubelet = || m1.running("kubelet", &[]).first().map(|process| process.pid);
+    let before = kubelet();
+    let mut client = world.applying();
+    client.event("the addon is waited for", 60, |e| {
+        e["event"] == "fixing" && key(e) == "addons.available[held]"
+    });
+    let phase = ["-n", "default", "get", "pods", "-l", "app=held", "-o", "jsonpath={.items[*].status.phase}"];
+    client.until("its pod runs", 60, |_| so(world.kubectl(&phase) == "Running"));
+    client.until("the kubelet is restarted", 120, |_| {
+        signal("KILL", &m1.running("kube-controller-manager", &[]));
+        so(before.is_some() && kubelet().is_some() && kubelet() != before)
+    });
+    world.kubectl(&["-n", "default", "exec", "deployment/held", "--", "/bin/sh", "-c", ": >/ready"]);
+    let made = client.end(PATIENCE).good();
+    assert!(made.triples("fixed").iter().any(|(_, _, id)| id == "addons.available[held]"));
+
+    world.inventory(|_| {});
+    world.kubectl(&["-n", "default", "delete", "deployment", "held"]);
+    world.settled();
     world.assert_converged();
 }
 
