@@ -14,16 +14,20 @@ OWNER='
   }
 '
 
-# covers NAMESPACE DAEMONSET STRANGERS LEAST: its last change is up on all Nodes that it is meant for but STRANGERS, and it is meant
-# for LEAST Nodes or more. `kubectl rollout status` also waits for Nodes of other tools, and does not wait for a controller that has
-# not seen yet that a Node came back.
+# covers NAMESPACE DAEMONSET STRANGERS LEAST NODES: its last change is up on all Nodes that it is meant for but STRANGERS, and it is
+# meant for LEAST Nodes or more. `kubectl rollout status` also waits for Nodes of other tools and for a Node that was deleted, and
+# does not wait for a controller that has not seen yet that a Node came back. There are no more than NODES and STRANGERS.
 covers() {
   covers_said=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
   # A field that is 0 is empty there.
-  covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" '
+  covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" -v nodes="$5" '
     $5 + 0 < $4 + 0 { print "its last change was not seen yet"; exit }
     $1 + 0 < least { print "meant for " $1 + 0 " of " least " nodes"; exit }
-    { up = $2 + 0 < $3 + 0 ? $2 + 0 : $3 + 0; if (up < $1 - strangers) print up " of " $1 - strangers " available" }') || return 1
+    {
+      up = $2 + 0 < $3 + 0 ? $2 + 0 : $3 + 0
+      wanted = $1 - strangers < nodes + 0 ? $1 - strangers : nodes
+      if (up < wanted) print up " of " wanted " available"
+    }') || return 1
   [ -z "$covers_lacks" ] || { echo "$2: $covers_lacks" >&2; return 1; }
 }
 

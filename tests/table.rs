@@ -177,6 +177,30 @@ fn asks_depend_on_the_inventory_alone() {
     }
 }
 
+#[path = "kernel/rows.rs"]
+mod kernel_rows;
+
+/// The lane that runs these rows takes long, so a wrong name in them would be found late.
+#[test]
+fn the_rows_of_the_kernel_name_wants_that_there_are() {
+    let mut cluster = common::lab();
+    cluster.kubelet.insert("protectKernelDefaults".into(), true.into());
+    let (trust, fleet) = (trust(&cluster), Fleet::default());
+    let nobody = (&Machine::default(), &fleet);
+    let wants = wants((&cluster, &cluster.nodes[0]), &trust, nobody, OffsetDateTime::now_utc());
+    let ids: BTreeSet<_> =
+        wants.iter().map(|(_, step, want)| (step.to_string(), want.id.to_string())).collect();
+    let rows = kernel_rows::LIVE.iter().flat_map(|row| row.shows.iter().map(|shows| (row.breaks, shows)));
+    for (breaks, (step, id)) in
+        rows.chain(kernel_rows::AT_BOOT_EXPECTED.iter().map(|it| (kernel_rows::AT_BOOT, it)))
+    {
+        assert!(
+            ids.contains(&(step.to_string(), id.to_string())),
+            "{breaks}: there is no want {id} of {step}"
+        );
+    }
+}
+
 #[test]
 fn wants_are_said_in_the_house_style() {
     each(|whose, node, wants| {

@@ -36,8 +36,7 @@ pub fn available_on_each(
 ) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let fix = KUBECTL + controllers(&cx.node.name) + waiting(cx, &running, each);
-    let strangers = cx.fleet.strangers.len() as u64;
-    let nodes = cx.cluster.nodes.len() as u64;
+    let (strangers, nodes) = (cx.fleet.strangers.len() as u64, cx.cluster.nodes.len() as u64);
     let objects: Vec<(Object, u64)> = running
         .iter()
         .map(|object| (object.clone(), if each.contains(object) { nodes } else { 0 }))
@@ -47,7 +46,7 @@ pub fn available_on_each(
         .judged(move |answer| {
             let lines = answer.lines().chain(std::iter::repeat("absent"));
             let state = |((object, least), line): (&(Object, u64), &str)| {
-                Some(format!("{object}: {}\n", lacks(line, strangers, *least)?))
+                Some(format!("{object}: {}\n", lacks(line, strangers, *least, nodes)?))
             };
             let have: String = objects.iter().zip(lines).filter_map(state).collect();
             let want = "all of it available\n".to_string();
@@ -71,9 +70,16 @@ pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
     let wait = |object: &Object| {
         let least = if each.contains(object) { nodes } else { 0 };
         let command = match object.kind.as_str() {
-            "DaemonSet" if strangers > 0 || least > 0 => {
+            "DaemonSet" => {
                 let (namespace, name) = (namespace(object), &object.name);
-                sh!("covers {namespace} {name} {strangers} {least}", namespace, name, strangers, least)
+                sh!(
+                    "covers {namespace} {name} {strangers} {least} {nodes}",
+                    namespace,
+                    name,
+                    strangers,
+                    least,
+                    nodes
+                )
             }
             _ => wait(object),
         };
@@ -135,8 +141,10 @@ fn wait(object: &Object) -> Sh {
 }
 
 /// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`. `least`: a
-/// DaemonSet must be meant for so many Nodes.
-fn lacks(line: &str, strangers: u64, least: u64) -> Option<String> {
+/// DaemonSet must be meant for so many Nodes. It can be meant for no more than `nodes`, those of the inventory, and the strangers: a
+/// Node that was deleted counts in its status until the controller looks again, which can take five minutes (kubernetes,
+/// pkg/controller/daemon/daemon_controller.go has no handler for deleted Nodes).
+fn lacks(line: &str, strangers: u64, least: u64, nodes: u64) -> Option<String> {
     let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
@@ -159,7 +167,7 @@ fn lacks(line: &str, strangers: u64, least: u64) -> Option<String> {
             if meant < least {
                 return Some(format!("meant for {meant} of {least} nodes"));
             }
-            let wanted = meant.saturating_sub(strangers);
+            let wanted = meant.saturating_sub(strangers).min(nodes);
             (wanted, status("updatedNumberScheduled"), status("numberAvailable"))
         }
         "StatefulSet" => {
@@ -182,7 +190,7 @@ mod tests {
     use super::*;
 
     fn said(object: Value) -> Option<String> {
-        lacks(&object.to_string(), 0, 0)
+        lacks(&object.to_string(), 0, 0, 9)
     }
 
     #[test]
@@ -198,12 +206,17 @@ mod tests {
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
-        assert_eq!(lacks(&daemons.to_string(), 1, 0), None, "one of the three Nodes is nobody's");
+        assert_eq!(lacks(&daemons.to_string(), 1, 0, 2), None, "one of the three Nodes is nobody's");
+        assert_eq!(
+            lacks(&daemons.to_string(), 0, 0, 2),
+            None,
+            "one of the three Nodes has just been deleted"
+        );
         assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
         let up = daemons.to_string().replace("\"numberAvailable\":2", "\"numberAvailable\":3");
-        assert_eq!((lacks(&up, 0, 3), lacks(&up, 1, 3)), (None, None));
-        assert_eq!(lacks(&up, 0, 4).as_deref(), Some("meant for 3 of 4 nodes"), "all that is meant is up");
-        assert_eq!(lacks("absent", 0, 0).as_deref(), Some("not there"));
+        assert_eq!((lacks(&up, 0, 3, 3), lacks(&up, 1, 3, 3)), (None, None));
+        assert_eq!(lacks(&up, 0, 4, 4).as_deref(), Some("meant for 3 of 4 nodes"), "all that is meant is up");
+        assert_eq!(lacks("absent", 0, 0, 3).as_deref(), Some("not there"));
     }
 
     #[test]

@@ -34,16 +34,16 @@ pub const LIVE: &[Row] = rows! {
         "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-iptables]",
         "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]";
     "sysctl -qw vm.overcommit_memory=0 vm.panic_on_oom=1 kernel.panic=0 kernel.panic_on_oops=0" =>
-        "kernel" "vm.overcommit_memory is 1",
-        "kernel" "vm.panic_on_oom is 0",
-        "kernel" "kernel.panic is 10",
-        "kernel" "kernel.panic_on_oops is 1";
+        "kernel" "kernel.sysctl[vm.overcommit_memory]",
+        "kernel" "kernel.sysctl[vm.panic_on_oom]",
+        "kernel" "kernel.sysctl[kernel.panic]",
+        "kernel" "kernel.sysctl[kernel.panic_on_oops]";
     "rm /etc/sysctl.d/00-ironstrap.conf" => "kernel" "kernel.inotify-at-boot";
     "sysctl -qw fs.inotify.max_user_instances=128" =>
         "kernel" "kernel.sysctl[fs.inotify.max_user_instances]";
     "sysctl -qw kernel.keys.root_maxkeys=200 kernel.keys.root_maxbytes=20000" =>
-        "kernel" "kernel.keys.root_maxkeys is 1000000",
-        "kernel" "kernel.keys.root_maxbytes is 25000000";
+        "kernel" "kernel.sysctl[kernel.keys.root_maxkeys]",
+        "kernel" "kernel.sysctl[kernel.keys.root_maxbytes]";
 };
 
 /// Broken so that a reboot brings it to light.
@@ -62,7 +62,7 @@ pub const AT_BOOT_EXPECTED: &[(&str, &str)] = &[
     ("kernel", "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]"),
     ("kernel", "kernel.sysctl[net.bridge.bridge-nf-call-iptables]"),
     ("kernel", "kernel.sysctl[net.ipv4.ip_forward]"),
-    ("kernel", "vm.overcommit_memory is 1"),
-    ("kernel", "kernel.panic is 10"),
-    ("kernel", "kernel.panic_on_oops is 1"),
+    ("kernel", "kernel.sysctl[vm.overcommit_memory]"),
+    ("kernel", "kernel.sysctl[kernel.panic]"),
+    ("kernel", "kernel.sysctl[kernel.panic_on_oops]"),
 ];
