@@ -54,6 +54,8 @@ pub struct Fleet {
     pub kubelets_run: BTreeMap<String, Arc<str>>,
     /// Those of them that were asked before this run last changed something.
     pub kubelets_stale: BTreeSet<String>,
+    /// Nodes that answered another one at the end of flannel's tunnel.
+    pub tunnels: BTreeSet<String>,
     /// The signing key of the Kubernetes repository that machines are to have, where one was seen.
     pub package_key: Option<Keys>,
     /// The text of it that a machine was shown in this run, by the machine's name.
@@ -95,6 +97,7 @@ impl Fleet {
                 .collect(),
             kubelets_run: BTreeMap::new(),
             kubelets_stale: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
             package_key: None,
             shown_keys: BTreeMap::new(),
             seed,

@@ -111,6 +111,8 @@ pub struct Member<S> {
     keys: Option<Keys>,
     /// What kubelets told its API server of their settings.
     kubelets: BTreeMap<String, Arc<str>>,
+    /// Nodes that answered it at the end of flannel's tunnel.
+    tunnels: BTreeSet<String>,
     /// Its API server had an answer to every question about the cluster.
     api_answers: bool,
     /// To `looks`, in their order; empty before the machine has answered.
@@ -200,6 +202,7 @@ impl<S: Shell> Fleetwork<S> {
                 member.api_answers = member.hears_the_api();
                 member.keys = member.package_keys();
                 member.kubelets = member.told_by_kubelets();
+                member.tunnels = member.answered_tunnels();
                 member.work.calm = None;
                 member.clock = said.clock;
             }
@@ -236,6 +239,7 @@ impl<S: Shell> Fleetwork<S> {
         fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
         for member in &self.members {
             fleet.kubelets_run.extend(member.kubelets.clone());
+            fleet.tunnels.extend(member.tunnels.iter().cloned());
             // Of one that is being asked, the answer is still to come.
             let is_stale = member.work.asked_after < self.fixes || member.work.stale || member.work.busy;
             fleet.kubelets_stale.extend(member.kubelets.keys().filter(|_| is_stale).cloned());

@@ -1,6 +1,8 @@
 //! The fleet at a glance: what the answers to the wants' questions, and to a few of status' own, come to. Pure: it
 //! asks nothing and prints nothing.
 
+use std::collections::BTreeSet;
+
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
@@ -9,6 +11,7 @@ use crate::error::Error;
 use crate::machine::Machine;
 use crate::plan::{Change, State, WantName};
 use crate::probe::Answer;
+use crate::steps::packets::tunnels;
 use crate::steps::{STAGES, Via};
 
 mod ask;
@@ -249,8 +252,11 @@ pub fn status(
     now: OffsetDateTime,
 ) -> Status {
     let voice = whole::Voice::new(cluster, told, speaks);
-    let nodes: Vec<NodeStatus> =
-        told.iter().enumerate().map(|(i, told)| node(cluster, told, &voice.of_node(i), now)).collect();
+    let said = told.iter().map(|told| read::said(cluster, told, Topic::Packets));
+    let said: Vec<String> = said.filter_map(|said| said.is().cloned()).collect();
+    let at_ends: BTreeSet<&str> = said.iter().flat_map(|said| tunnels::answered(said)).collect();
+    let node = |(i, told)| node(cluster, told, &voice.of_node(i), &at_ends, now);
+    let nodes: Vec<NodeStatus> = told.iter().enumerate().map(node).collect();
     let cluster = voice.whole(&nodes, now);
     let changes = told.iter().map(|told| told.changes.len()).sum();
     let mut unseen = cluster.unseen();
@@ -258,7 +264,13 @@ pub fn status(
     Status { cluster, nodes, changes, unseen, errors, notes: vec![] }
 }
 
-fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDateTime) -> NodeStatus {
+fn node(
+    cluster: &Cluster,
+    told: &Witness,
+    said: &whole::OfNode,
+    at_ends: &BTreeSet<&str>,
+    now: OffsetDateTime,
+) -> NodeStatus {
     let about = |topic| read::said(cluster, told, topic);
     let drift = |change: &Change| {
         let unheard = said.ready.why().filter(|_| is_by_api(change));
@@ -283,7 +295,7 @@ fn node(cluster: &Cluster, told: &Witness, said: &whole::OfNode, now: OffsetDate
             os: system("os"),
         },
         drift: read::machine(told).then(|_| Seen::Is(told.changes.iter().map(drift).collect())),
-        packets: about(Topic::Packets).then(|text| packets::read(cluster, told.node, &text)),
+        packets: about(Topic::Packets).then(|text| packets::read(cluster, told.node, &text, at_ends)),
         certificate: about(Topic::Certificates).then(|text| read::nearest(&text, now)),
         cpu: said.cpu.clone(),
         memory: said.memory.clone(),

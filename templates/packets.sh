@@ -144,6 +144,47 @@ pods_of() {
       }'
 }
 
+# tunnels_to NODE ADDRESS PORT ...: "tunnel:NODE ADDRESS PORT" for each of these nodes, with the address that flannel.1 has there, by
+# the neighbours and forwarding entries of flannel.1 here; "tunnel:NODE absent" of one that it does not know. What is sent there goes
+# through VXLAN, and that machine itself answers. Nothing where there is no flannel.1, and no "absent" where a half of a way is left:
+# then flannel_faults says so.
+tunnels_to() {
+  grep -q '^ *flannel\.1:' /proc/net/dev || return 0
+  {
+    ip -4 neigh show dev flannel.1 nud permanent
+    echo -
+    bridge fdb show dev flannel.1
+  } 2>/dev/null | awk -v nodes="$*" '
+    $1 == "-" { fdb = 1; next }
+    !fdb { for (i = 1; i < NF; i++) if ($i == "lladdr") { address[$(i + 1)] = $1; halves++ } next }
+    {
+      for (i = 1; i < NF; i++) if ($i == "dst") {
+        half[$(i + 1)] = 1
+        if ($1 in address) { at[$(i + 1)] = address[$1]; halves-- }
+      }
+    }
+    END {
+      n = split(nodes, word, " ")
+      for (i = 1; i < n; i += 3) {
+        if (word[i + 1] in at) print "tunnel:" word[i], at[word[i + 1]], word[i + 2]
+        else if (!halves && !(word[i + 1] in half)) print "tunnel:" word[i], "absent"
+      }
+    }'
+}
+
+# tunnel_again NODE OTHER: has flannel make its way to the pods of OTHER again where it has none after ten seconds, and waits until
+# the machine at its end answers.
+tunnel_again() {
+  tries=0
+  while case "$(questions)" in *"tunnel:$2 absent"*) ;; *) false ;; esac do
+    tries=$((tries + 1))
+    [ $tries -lt 10 ] || { restart "$1" kube-flannel flannel flanneld app=flannel; break; }
+    renew
+    sleep 1
+  done
+  answered "tunnel:$2" reached refused
+}
+
 # find_policed: sets `policed` to the namespaces that have a NetworkPolicy. Fails where the API server does not say.
 find_policed() {
   policies=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null) || return 1

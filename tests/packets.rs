@@ -159,6 +159,35 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
     }
 }
 
+/// Half a way is the fault of flannel's own work, and named there.
+#[test]
+fn of_each_other_node_the_end_of_the_tunnel_is_asked_and_a_way_that_is_gone_is_named() {
+    let without = |text: &str, piece: &str| -> String {
+        text.lines().filter(|line| !line.contains(piece)).map(|line| format!("{line}\n")).collect()
+    };
+    let (m1, w2) = ("tunnel:m1 10.244.0.0 10250\n", "tunnel:w2 10.244.2.0 10251\n");
+    let right = Node1::right;
+    let no_neighbour = || Node1 { neighbours: without(NEIGHBOURS, "10.244.2.0"), ..right() };
+    let no_entry = || Node1 { entries: without(ENTRIES, "198.18.0.13"), ..right() };
+    let rows = [
+        (right(), format!("{m1}{w2}")),
+        (no_neighbour(), m1.to_string()),
+        (no_entry(), m1.to_string()),
+        (Node1 { entries: no_entry().entries, ..no_neighbour() }, format!("{m1}tunnel:w2 absent\n")),
+        (
+            Node1 { entries: ENTRIES.replace("198.18.0.13", "198.18.0.99"), ..right() },
+            format!("{m1}tunnel:w2 absent\n"),
+        ),
+        (Node1 { dev: "  eth0: 1 2\n", ..right() }, String::new()),
+    ];
+    for shell in common::shells() {
+        for (node, said) in &rows {
+            let all = "tunnels_to m1 198.18.0.11 10250 w2 198.18.0.13 10251";
+            assert_eq!(node.run(shell, all), (true, said.clone()), "{shell}");
+        }
+    }
+}
+
 #[test]
 fn flannel_is_not_blamed_for_a_service_that_does_not_answer() {
     let begun = || Node1 { env: "", ..Node1::right() };
@@ -678,6 +707,30 @@ fn an_answer_is_right_only_where_something_answered() {
     assert_eq!(verdict(&without, that[3], &broken), "holds", "that w1 does not answer is shown already");
 }
 
+/// A firewall may drop what is sent to a machine at the end of its tunnel, and let pods be reached. Where the machine answers somebody,
+/// no firewall of its own does that.
+#[test]
+fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
+    let cluster = common::lab();
+    let (nobody, at_w2) = (Fleet::default(), Fleet { tunnels: ["w2".into()].into(), ..Fleet::default() });
+    let w2_away = Fleet { absent: ["w2".into()].into(), ..at_w2.clone() };
+    let judged = |said: &str, fleet: &Fleet| {
+        let want = wanted(&cluster, &cluster.nodes[1], "w2 answers through flannel's tunnel", fleet);
+        let Expect::Judged(judge) = want.expect else { panic!() };
+        judge(&format!("service reached\n{said}"))
+    };
+    for answered in ["tunnel:w2 reached", "tunnel:w2 refused", ""] {
+        assert_eq!(judged(answered, &nobody), Verdict::Holds, "{answered}");
+    }
+    assert!(matches!(judged("tunnel:w2 silent", &nobody), Verdict::Unchecked(_)));
+    assert!(matches!(judged("tunnel:w2 silent", &at_w2), Verdict::Differs { .. }));
+    assert!(matches!(judged("tunnel:w2 absent", &nobody), Verdict::Differs { .. }));
+    assert!(matches!(judged("tunnel:w2 silent", &w2_away), Verdict::Waits { .. }));
+    assert_eq!(judged("tunnel:w2 absent", &w2_away), Verdict::Holds, "that w2 is away is shown already");
+    let answer = "tunnel:w2 refused\ntunnel:m1 silent\ntunnel:w1 absent\ntunnel:w3 reached";
+    assert_eq!(packets::tunnels::answered(answer).collect::<Vec<_>>(), ["w2", "w3"]);
+}
+
 #[test]
 fn a_large_cluster_is_not_asked_as_a_whole() {
     let mut cluster = common::lab();
@@ -685,7 +738,9 @@ fn a_large_cluster_is_not_asked_as_a_whole() {
     cluster.nodes.extend((3..100).map(|n| Node { name: format!("w{n}"), ..worker.clone() }));
     let ask = questions(&cluster, 0);
     assert!(ask.contains("pods_of w1 w2 w3 w4)"), "{ask}");
-    assert!(!questions(&cluster, 5).contains("pods_of w"), "workers may not list pods");
+    let worker = questions(&cluster, 5);
+    assert!(!worker.contains("pods_of w"), "workers may not list pods");
+    assert!(worker.contains("tunnels_to m1 198.18.0.11 10250 w1 ") && !worker.contains(" w5 "), "{worker}");
 }
 
 #[test]

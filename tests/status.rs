@@ -311,8 +311,11 @@ fn without_the_api_nothing_is_said_of_what_it_knows() {
 fn what_was_not_asked_is_not_told_as_reached() {
     let mut fleet = Fleet::converged();
     for (i, answer) in [
-        (0, "service reached\ndns silent\npod:w2 silent\n"),
-        (1, "service refused\ndns refused\n"),
+        (
+            0,
+            "service reached\nserver0 reached\ndns silent\ntunnel:w1 refused\ntunnel:w2 silent\npod:w2 silent\n",
+        ),
+        (1, "service refused\nserver0 silent\ndns refused\ntunnel:m1 absent\ntunnel:w2 reached\n"),
         (2, "there is no bash to ask with\n"),
     ] {
         let packets = fleet.nodes[i].answers.iter_mut().find(|(topic, _)| *topic == Topic::Packets);
@@ -321,16 +324,29 @@ fn what_was_not_asked_is_not_told_as_reached() {
     let status = serde_json::to_value(fleet.status()).unwrap();
     let packets = |i: usize| status["nodes"][i]["packets"].clone();
     let pods = json!({"w1": "not-checked", "w2": "not-reached"});
-    assert_eq!(packets(0), json!({"service": "reached", "dns": "not-reached", "pods": pods}));
-    assert_eq!(packets(1), json!({"service": "not-reached", "dns": "not-reached", "pods": {}}));
-    assert_eq!(packets(2), json!({"service": "not-checked", "dns": "not-checked", "pods": {}}));
+    let servers = |m1: &str| json!({"m1": m1});
+    assert_eq!(
+        packets(0),
+        json!({"service": "reached", "servers": servers("reached"), "dns": "not-reached",
+            "tunnels": {"w1": "reached", "w2": "not-reached"}, "pods": pods})
+    );
+    assert_eq!(
+        packets(1),
+        json!({"service": "not-reached", "servers": servers("not-reached"), "dns": "not-reached",
+            "tunnels": {"m1": "not-reached", "w2": "reached"}, "pods": {}})
+    );
+    assert_eq!(
+        packets(2),
+        json!({"service": "not-checked", "servers": servers("not-checked"), "dns": "not-checked",
+            "tunnels": {"m1": "not-checked", "w1": "not-checked"}, "pods": {}})
+    );
     let lines = report::status::lines(&fleet.status(), None, false, false).join("\n");
     assert!(
         lines.contains("? w1  packets: not checked, because no pod runs there that could be asked"),
         "{lines}"
     );
     let row = |name: &str| lines.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(row("m1").contains(" 1/3 (1 ?) ") && row("w1").contains(" 0/2 "), "{lines}");
+    assert!(row("m1").contains(" 3/6 (1 ?) ") && row("w1").contains(" 1/5 "), "{lines}");
     assert!(row("w2").contains("  ?  "), "{lines}");
 }
 

@@ -141,6 +141,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
         kubelets_run: all.iter().map(|name| (name.clone(), "{}".into())).collect(),
         kubelets_stale: all.clone(),
+        tunnels: BTreeSet::new(),
         ranges: BTreeSet::new(),
         strangers: ["stranger".to_string()].into(),
         given_up: all.clone(),

@@ -1,19 +1,11 @@
 //! The causes that are known, as data, the most specific first. A line of the table claims something only where its
 //! words can mean nothing else; each has its evidence, as real machines gave it, in the tests.
 
+use super::Cause;
 use super::signs::{
-    CONNTRACK, DIAL, ETCD_DATA, FULL, INOTIFY, LOOKUP, NO_ANSWER, NOT_FOUND, PLUGIN, REFUSED, SANDBOX, SWAP,
-    UNREACHABLE, klog, sign,
+    CONNTRACK, CONTAINERD_DOWN, CONTAINERD_LOST, DIAL, ETCD_DATA, FULL, INOTIFY, LOOKUP, NO_ANSWER,
+    NOT_FOUND, PLAIN, PLUGIN, REFUSED, SANDBOX, SWAP, UNREACHABLE, klog, sign,
 };
-use super::{Cause, Sign};
-
-/// What most causes have: evidence of its own, and nothing that a wait could stop at.
-const PLAIN: Cause =
-    Cause { name: "", what: "", remedy: "", signs: &[], besides: &[], hopeless: None, symptom: false };
-
-const CONTAINERD_DOWN: Sign = sign("unit containerd", "ActiveState=(?:failed|inactive|activating)");
-const CONTAINERD_LOST: Sign =
-    sign("log kubeadm", r"could not connect to the container runtime: .*/containerd\.sock: connect: ");
 
 pub const CAUSES: &[Cause] = &[
     Cause {
@@ -362,6 +354,14 @@ pub const CAUSES: &[Cause] = &[
         what: "nothing comes back through flannel.1: the network between the machines may not carry VXLAN",
         remedy: "let UDP port 8472 pass between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
         signs: &[sign("fix", r"^packets: flannel\.1 sent \d+ packets and received none")],
+        symptom: true,
+        ..PLAIN
+    },
+    Cause {
+        name: "tunnel-silent",
+        what: "nothing comes back from {peer} through flannel.1, although {peer} answers other nodes: the network between the two may not carry VXLAN",
+        remedy: "let UDP port 8472 pass between {node} and {peer} in both directions, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
+        signs: &[sign("fix", r"^packets: tunnel:(?<peer>[a-z0-9.-]+) is silent$")],
         symptom: true,
         ..PLAIN
     },

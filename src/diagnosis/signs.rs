@@ -1,6 +1,6 @@
 //! What the lines look like that causes are read from, where more than one cause or more than one place needs it.
 
-use super::Sign;
+use super::{Cause, Sign};
 
 pub(super) const fn sign(place: &'static str, says: &'static str) -> Sign {
     Sign { place, says }
@@ -20,6 +20,15 @@ macro_rules! klog {
 }
 
 pub(super) use klog;
+
+/// What most causes have: evidence of its own, and nothing that a wait could stop at.
+pub(super) const PLAIN: Cause =
+    Cause { name: "", what: "", remedy: "", signs: &[], besides: &[], hopeless: None, symptom: false };
+
+pub(super) const CONTAINERD_DOWN: Sign =
+    sign("unit containerd", "ActiveState=(?:failed|inactive|activating)");
+pub(super) const CONTAINERD_LOST: Sign =
+    sign("log kubeadm", r"could not connect to the container runtime: .*/containerd\.sock: connect: ");
 
 /// A request to the API of a cluster, and not to a registry, whose host's name did not resolve.
 pub(super) const LOOKUP: &str =

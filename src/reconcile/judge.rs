@@ -16,7 +16,7 @@ use crate::plan::{self, Change, State};
 use crate::probe::Answer;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
-use crate::steps::{PACKAGE_KEY, Stage, Via, settings};
+use crate::steps::{PACKAGE_KEY, Stage, Via, packets, settings};
 
 /// Who says so, in which step, and the words.
 pub type Note = (String, &'static str, String);
@@ -235,6 +235,14 @@ impl<S> Member<S> {
             self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| settings::is_about_kubelets(ask));
         let Some((_, Answer::Said(text))) = answers.next() else { return BTreeMap::new() };
         settings::lines(text).map(|(node, said)| (node.to_string(), said.into())).collect()
+    }
+
+    /// Nodes that answered it at the end of flannel's tunnel.
+    pub(super) fn answered_tunnels(&self) -> BTreeSet<String> {
+        let asked = self.asks.iter().zip(&self.answers);
+        let mut answers = asked.filter(|((_, ask), _)| packets::is_about_packets(ask));
+        let Some((_, Answer::Said(text))) = answers.next() else { return BTreeSet::new() };
+        packets::tunnels::answered(text).map(String::from).collect()
     }
 
     /// All Nodes that the API named here, each with its ranges of pods.

@@ -122,6 +122,7 @@ impl<S: Shell> Fleetwork<S> {
                 answers: vec![],
                 keys: None,
                 kubelets: BTreeMap::new(),
+                tunnels: BTreeSet::new(),
                 api_answers: false,
                 looked: vec![],
                 clock: 0.0,

@@ -1,13 +1,13 @@
 //! What a node reaches over the network of pods and Services, by the answer to real packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::Seen;
 use crate::cluster::{Cluster, Network, Node};
 use crate::plan::NOT_HERE;
-use crate::steps::packets;
+use crate::steps::packets::{self, tunnels};
 
 /// How a question came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -24,8 +24,12 @@ pub enum Reached {
 pub struct Packets {
     /// The API's Service.
     pub service: Reached,
+    /// The API server of each control plane, at its own address.
+    pub servers: BTreeMap<String, Reached>,
     /// The cluster's DNS; `null` where the cluster has none of its own.
     pub dns: Option<Reached>,
+    /// The end of flannel's tunnel on each of these nodes; empty where the network is another.
+    pub tunnels: BTreeMap<String, Reached>,
     /// A pod of each of these nodes; only control planes ask pods.
     pub pods: BTreeMap<String, Reached>,
     /// Nodes without a pod that could be asked.
@@ -36,15 +40,17 @@ pub struct Packets {
 impl Packets {
     /// How many were reached, how many were not, and how many were not checked.
     pub fn sum(&self) -> (usize, usize, usize) {
-        let all = [Some(self.service), self.dns].into_iter().flatten().chain(self.pods.values().copied());
-        let all: Vec<Reached> = all.collect();
+        let maps = [&self.servers, &self.tunnels, &self.pods];
+        let all = [Some(self.service), self.dns].into_iter().flatten();
+        let all: Vec<Reached> = all.chain(maps.into_iter().flat_map(BTreeMap::values).copied()).collect();
         let count = |what: Reached| all.iter().filter(|it| **it == what).count();
         (count(Reached::Reached), count(Reached::NotReached), count(Reached::NotChecked))
     }
 }
 
-/// Reads an answer; nothing of a machine that is no member.
-pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str) -> Seen<Packets> {
+/// Reads an answer; nothing of a machine that is no member. `at_ends`: nodes that answered any node at the end of a tunnel. Of another
+/// one nothing is known where it is silent: a firewall there may drop what is sent to the machine itself.
+pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTreeSet<&str>) -> Seen<Packets> {
     if answer.trim_end() == NOT_HERE {
         return Seen::Nothing;
     }
@@ -54,6 +60,14 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str) -> Seen<Packets
         Some(_) => Reached::NotReached,
         None => Reached::NotChecked,
     };
+    let tunnel = |name: &str| match packets::state(answer, &format!("tunnel:{name}")) {
+        Some("silent") if !at_ends.contains(name) => Reached::NotChecked,
+        _ => state(&format!("tunnel:{name}"), Reached::Reached),
+    };
+    let tunnels = tunnels::asked_of(cluster, node).map(|node| (node.name.clone(), tunnel(&node.name)));
+    let servers = cluster.control_planes().enumerate();
+    let servers =
+        servers.map(|(n, plane)| (plane.name.clone(), state(&format!("server{n}"), Reached::Reached)));
     let asks_pods = node.is_control_plane() && cluster.network != Network::None;
     let others = packets::asked_about(cluster, node).filter(|_| asks_pods);
     let has_dns = cluster.has_addon("dns") && cluster.network != Network::None;
@@ -67,7 +81,9 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str) -> Seen<Packets
     Seen::Is(Packets {
         without_pod: unasked.filter(|_| asks && lists).collect(),
         service: state("service", Reached::NotReached),
+        servers: servers.collect(),
         dns: has_dns.then(|| state("dns", Reached::NotReached)),
+        tunnels: tunnels.collect(),
         // A connection that is refused has reached the pod.
         pods,
     })

@@ -1,6 +1,7 @@
-//! packets: the network is asked with real packets, from each node: the API's Service, the cluster's DNS, and from control planes
-//! pods of other nodes. Only bash makes the connections, all at once. What could not be asked is unknown, never right. A node
-//! that has no pod with an address of its own is not checked; a run that changed something makes one there (`made`).
+//! packets: the network is asked with real packets, from each node: the API's Service, the cluster's DNS, the ends of flannel's
+//! tunnels on other nodes, and from control planes pods of other nodes. Only bash makes the connections, all at once. What could not
+//! be asked is unknown, never right. A node that has no pod with an address of its own is not checked; a run that changed something
+//! makes one there (`made`).
 
 use std::net::IpAddr;
 
@@ -12,6 +13,7 @@ use crate::step::{Ask, Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub mod made;
 pub(super) mod own;
+pub mod tunnels;
 
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
@@ -63,10 +65,13 @@ pub fn ask(cluster: &Cluster, node: &Node) -> Ask {
     ))
 }
 
+/// How shell that asks them begins.
+const QUESTIONS: &str = "questions() {\n";
+
 /// Defines `questions`, which asks all of them.
 fn questions(cluster: &Cluster, node: &Node) -> Sh {
     let service = cluster.service_ip(1);
-    let mut all = sh!("questions() {\nset -- service {service} 443", service = service.to_string());
+    let mut all = Sh::raw(QUESTIONS) + sh!("set -- service {service} 443", service = service.to_string());
     for (n, plane) in cluster.control_planes().enumerate() {
         all += sh!(
             " {name} {ip} {port}",
@@ -80,6 +85,7 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
         all += sh!(" dns {ip} {query}", ip = cluster.service_ip(10).to_string(), query);
     }
     all += "\nlocal_asks\nset -- \"$@\" $local_asks\n";
+    all += tunnels::ends(cluster, node);
     if node.is_control_plane() && cluster.network != Network::None {
         let names: Vec<&str> = asked_about(cluster, node).map(|node| node.name.as_str()).collect();
         if !names.is_empty() {
@@ -146,6 +152,11 @@ pub(super) fn no_bash(answer: &str) -> bool {
     answer.lines().any(|line| line == NO_BASH)
 }
 
+/// Whether a question is that of this step.
+pub fn is_about_packets(ask: &Ask) -> bool {
+    matches!(ask, Ask::Api { shell, grows: false, .. } if shell.contains(QUESTIONS))
+}
+
 /// What came of a question: `reached`, `refused`, `silent`; `None`: it was not asked.
 pub fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -172,6 +183,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         let pods = asked_about(cluster, cx.node).map(|node| pods(cx, node).only(cx.machine.is_member()));
         wants.extend(pods);
     }
+    wants.extend(tunnels::wants(cx));
     wants.extend(own::proxy(cx)?.into_iter().map(|want| want.only(cx.machine.is_member())));
     Ok(wants)
 }
@@ -197,17 +209,7 @@ fn asked(
     good: &[&str],
     judge: impl Fn(&str) -> Verdict + Send + Sync + 'static,
 ) -> Want {
-    let fix = sh!(
-        "{PODS}{DAEMONS}{PACKETS}{PROCESSES}{KUBECTL}{questions}answered {name} {good}",
-        PODS,
-        DAEMONS,
-        PACKETS,
-        PROCESSES,
-        KUBECTL,
-        questions = questions(cx.cluster, cx.node),
-        name,
-        good = Sh::words(good)
-    );
+    let fix = asking(cx) + sh!("answered {name} {good}", name, good = Sh::words(good));
     Want::new(id, that)
         .asks(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
@@ -219,6 +221,11 @@ fn asked(
         .run(fix)
         .settles()
         .nothing_to_undo(WITH_THE_MEMBER)
+}
+
+/// Shell for fixes: `questions`, and the functions that mend what they find.
+fn asking(cx: &Cx) -> Sh {
+    own::functions() + KUBECTL + questions(cx.cluster, cx.node)
 }
 
 fn differs(what: &str, state: &str) -> Verdict {

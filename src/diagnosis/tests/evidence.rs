@@ -138,6 +138,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "vxlan-swallowed",
         "let UDP port 8472 pass",
     ),
+    ("fix", "packets: tunnel:w2 is silent", "tunnel-silent", "although w2 answers other nodes"),
     (
         "journal kubelet",
         r#"E1129 07:50:38.974218   11555 server.go:209] "Failed to listen and serve" err="listen tcp 0.0.0.0:10250: bind: address already in use""#,

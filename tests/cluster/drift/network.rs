@@ -132,6 +132,37 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "network: all that leads to the pods of one other node gone",
+        by: Root(
+            "w1",
+            "mac=$(bridge fdb show dev flannel.1 | awk '/dst 198.18.0.13 / { print $1 }')
+to=$(ip -4 neigh show dev flannel.1 nud permanent | awk -v mac=$mac '$3 == mac { print $1 }')
+ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delete $mac dev flannel.1 dst 198.18.0.13 self",
+        ),
+        shows: &[
+            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 has no way to the pods of w2"),
+            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from here: no answer"),
+        ],
+        ..KIND
+    },
+    Kind {
+        // No control plane sees it: the pods of both workers answer it.
+        says: "network: two workers between which no VXLAN passes",
+        by: Root(
+            "w1",
+            "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
+             $NFT add chain inet mine out '{ type filter hook output priority -100; }'; \
+             $NFT add rule inet mine out ip daddr 198.18.0.13 udp dport 8472 drop",
+        ),
+        shows: &[
+            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 of w2, asked from here: no answer"),
+            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from here: no answer"),
+        ],
+        by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table inet mine",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
         says: "network: flannel's forwarding entries gone",
         by: Anywhere(
             "w1",
@@ -207,7 +238,11 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "network: a node announced at another address",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip=198.18.0.99 --overwrite"),
-        shows: &[("m1", "nodes", "nodes.announced[w2]", "announced by flannel at 198.18.0.99")],
+        shows: &[
+            ("m1", "nodes", "nodes.announced[w2]", "announced by flannel at 198.18.0.99"),
+            ("m1", "packets", "connectivity.tunnel[w2]", "flannel.1 has no way to the pods of w2"),
+            ("w1", "packets", "connectivity.tunnel[w2]", "flannel.1 has no way to the pods of w2"),
+        ],
         ..KIND
     },
     Kind {

@@ -1,0 +1,80 @@
+//! The ends of flannel's tunnels on other nodes. Each node asks them, for the pods of two workers meet on this way alone, and no
+//! control plane sees it.
+
+use super::{asked, asking, differs, sample, state, waiting};
+use crate::cluster::{Cluster, Network, Node};
+use crate::shell::{Sh, sh};
+use crate::step::{Cx, Verdict, Want};
+
+/// That each of them answers.
+pub(super) fn wants(cx: &Cx) -> Vec<Want> {
+    asked_of(cx.cluster, cx.node).map(|other| want(cx, other).only(cx.machine.is_member())).collect()
+}
+
+/// Shell that adds the ends of flannel's tunnels. It asks the kubelet's port, which a firewall there has to let through for the API
+/// server in any case; a machine that refuses has answered.
+pub(super) fn ends(cluster: &Cluster, node: &Node) -> Sh {
+    let mut ends = Sh::EMPTY;
+    for other in asked_of(cluster, node) {
+        ends += sh!(
+            " {name} {ip} {port}",
+            name = other.name,
+            ip = other.ip.to_string(),
+            port = cluster.kubelet_port(other)
+        );
+    }
+    if ends.is_empty() {
+        return ends;
+    }
+    sh!(
+        "tunnels=$(tunnels_to{ends})\n\
+         printf '%s\\n' \"$tunnels\" | grep ' absent$' || :\n\
+         set -- \"$@\" $(printf '%s\\n' \"$tunnels\" | grep -v ' absent$')\n",
+        ends
+    )
+}
+
+/// The other nodes to which a node asks flannel's tunnels: those whose pods are asked, too. flannel has them for IPv4.
+pub fn asked_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
+    let has = matches!(cluster.network, Network::Flannel(_)) && cluster.pods.addr().is_ipv4();
+    sample(cluster).filter(move |other| has && other.name != node.name)
+}
+
+/// The nodes that answered at the end of a tunnel to them.
+pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
+    answer.lines().filter_map(|line| {
+        let (node, how) = line.strip_prefix("tunnel:")?.split_once(' ')?;
+        matches!(how, "reached" | "refused").then_some(node)
+    })
+}
+
+/// Pods of two workers meet on this way alone, and no control plane sees it. A firewall may drop what is sent to the machine at its
+/// end and let through what is sent to pods; where that machine answers another node, the way from here is at fault.
+fn want(cx: &Cx, other: &Node) -> Want {
+    let (name, waits) = (other.name.clone(), cx.fleet.before_ready(&other.name));
+    let answers_others = cx.fleet.tunnels.contains(&name);
+    let (question, port) = (format!("tunnel:{name}"), cx.cluster.kubelet_port(other));
+    let what = format!("flannel.1 of {name}, asked from here");
+    let want = asked(
+        cx,
+        "connectivity.tunnel",
+        format!("{name} answers through flannel's tunnel"),
+        &question.clone(),
+        &["reached", "refused"],
+        move |answer| match (state(answer, &question), &waits) {
+            // What it waits for is shown, and comes first.
+            (Some("absent"), Some(_)) => Verdict::Holds,
+            (Some("absent"), None) => Verdict::Differs {
+                have: format!("flannel.1 has no way to the pods of {name}"),
+                want: format!("a neighbour and a forwarding entry for {name}"),
+            },
+            (Some("silent"), waits) if answers_others => waiting(differs(&what, "silent"), waits.as_ref()),
+            (Some("silent"), None) => Verdict::Unchecked(format!(
+                "{name} answers no node at the end of its tunnel: a firewall there may drop what is sent to port {port} of flannel.1"
+            )),
+            _ => Verdict::Holds,
+        },
+    );
+    let again = sh!("tunnel_again {node} {name}", node = cx.node.name, name = other.name);
+    want.run(asking(cx) + again).of(&other.name).about([cx.node.name.clone(), other.name.clone()])
+}
