@@ -226,7 +226,8 @@ fn lock(world: &World) {
     world.lab.ssh(NODE, LOCK);
     let mut client = world.start(&["reset", "--yes", NODE]);
     client.event("it says who holds the lock", 180, |e| {
-        e["line"].as_str().is_some_and(|line| line.contains("held by process") && line.contains("(perl)"))
+        let waits = e["for_what"].as_str();
+        waits.is_some_and(|what| what.contains("held by process") && what.contains("(perl)"))
     });
     world.lab.ssh(NODE, "systemctl stop locker");
     client.end(PATIENCE).good();
