@@ -359,7 +359,7 @@ fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
                 Topic::System => continue,
                 Topic::Packages => said("kubelet absent\ncontainerd absent\n"),
                 Topic::Certificates => said(""),
-                Topic::Packets => said("not here\n"),
+                Topic::Packets => said("no member\n"),
                 Topic::Etcd | Topic::Members => said("no etcd\n"),
                 Topic::Nodes => said("absent\nabsent\nabsent\n"),
                 Topic::Network => said("absent\n"),

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::Seen;
 use crate::cluster::{Cluster, Network, Node};
-use crate::plan::NOT_HERE;
 use crate::steps::packets::{self, tunnels};
 
 /// How a question came out.
@@ -51,7 +50,7 @@ impl Packets {
 /// Reads an answer; nothing of a machine that is no member. `at_ends`: nodes that answered any node at the end of a tunnel. Of another
 /// one nothing is known where it is silent: a firewall there may drop what is sent to the machine itself.
 pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTreeSet<&str>) -> Seen<Packets> {
-    if answer.trim_end() == NOT_HERE {
+    if answer.trim_end() == packets::NO_MEMBER {
         return Seen::Nothing;
     }
     let state = |name: &str, refused: Reached| match packets::state(answer, name) {

@@ -46,7 +46,7 @@ pub(super) fn but_lacking(answer: &str) -> String {
 }
 
 /// What it prints where kubeadm has left nothing yet.
-const NO_MEMBER: &str = "no member";
+pub const NO_MEMBER: &str = "no member";
 
 /// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
 pub fn ask(cluster: &Cluster, node: &Node) -> Ask {
