@@ -1,4 +1,4 @@
-//! The command line: what can be asked of ironstrap. What each command takes and does is a file of its own.
+//! The command line of ironstrap. Each command has a file of its own, with its options and what it does.
 
 use std::path::PathBuf;
 
@@ -12,19 +12,19 @@ use crate::{report, secret};
 mod apply;
 mod check;
 mod completions;
-mod entrance;
 mod explain;
 mod kubeconfig;
 mod new;
 mod plan;
 mod remove;
+mod report_file;
 mod reset;
-mod saved;
+mod session;
+mod ssh_args;
 mod ssh_check;
-mod start;
 mod status;
 
-use start::{FleetArgs, Limit, Start, Taking};
+use session::{FleetArgs, Limit, Session, Taking};
 
 /// Turns bare Linux machines into a Kubernetes cluster over SSH, and keeps them that way.
 #[derive(Parser)]
@@ -44,7 +44,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// In the order in which one comes to need them.
+/// The commands, in the order in which a user comes to need them.
 #[derive(Subcommand)]
 enum Command {
     /// Write an inventory from the addresses of your machines. Connects to no machine.
@@ -75,23 +75,23 @@ enum Command {
     Man(completions::Man),
 }
 
-/// How a command ended well.
+/// How a command ended if it has no errors left to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Good,
     /// `--exit-code` was given, and there is drift.
     Drift,
-    /// Something is wrong, and what the command printed says so already.
+    /// Something is wrong, and the output of the command says so already.
     Told(Kind),
 }
 
-/// Everything that went wrong; printed once, at the end, in one place.
+/// Everything that went wrong. It is printed once, at the end, in one place.
 pub type Errors = Vec<Error>;
 
-/// What every command comes to.
+/// The result of a command.
 type Outcome = std::result::Result<End, Errors>;
 
-/// Where the inventory is if nobody says otherwise, and where `new` writes it.
+/// The default path of the inventory. `new` writes it there.
 const DEFAULT_INVENTORY: &str = "cluster.toml";
 
 #[derive(Args)]
@@ -103,9 +103,9 @@ struct Inventory {
 }
 
 impl Cli {
-    /// Reads the command line. Ends the program where that asks for help, or makes no sense.
+    /// Reads the command line. Ends the program if the user asks for help, or if the command line makes no sense.
     pub fn read() -> Cli {
-        // clap prints help and complaints before it has read the whole line.
+        // clap prints help and errors before it has read the whole line, so colour is decided first.
         let mut words: Vec<String> = std::env::args().collect();
         if words.len() == 1 {
             words.push("--help".into());
@@ -119,7 +119,7 @@ impl Cli {
         Cli::of(&words).unwrap_or_else(|error| complain(&error))
     }
 
-    /// An option may also stand before the command that it belongs to.
+    /// Parses the words. An option may also stand before the command that it belongs to.
     fn of(words: &[String]) -> clap::error::Result<Cli> {
         let parsed = Cli::try_parse_from(words);
         let is_unknown = |error: &clap::Error| error.kind() == ErrorKind::UnknownArgument;
@@ -129,7 +129,7 @@ impl Cli {
         }
     }
 
-    /// Does what was asked.
+    /// Runs the command.
     pub async fn run(self) -> Outcome {
         choose(self.color);
         match self.command {
@@ -150,7 +150,7 @@ impl Cli {
     }
 }
 
-/// The same words with the command before its options. `None` where it comes first already.
+/// Returns the same words with the command before its options. `None` if the command already comes first.
 fn command_first(words: &[String]) -> Option<Vec<String>> {
     let commands = Cli::command();
     let at = words.iter().position(|word| commands.find_subcommand(word).is_some()).filter(|at| *at > 1)?;
@@ -158,7 +158,7 @@ fn command_first(words: &[String]) -> Option<Vec<String>> {
     Some([&words[..1], &words[at..=at], before, after].concat())
 }
 
-/// Ends the program with clap's words. A complaint that repeats a login is shown without it.
+/// Ends the program with clap's message. If an error repeats a login, the login is hidden.
 fn complain(error: &clap::Error) -> ! {
     let words = error.render().to_string();
     match secret::hide_login(&words) {
@@ -177,13 +177,13 @@ fn choose(choice: ColorChoice) {
     });
 }
 
-/// Hears Ctrl-C from now on, also between two questions for it; nothing else ends the program then.
+/// Catches Ctrl-C from now on, even while no code waits for it. From then on, Ctrl-C does not end the program by itself.
 fn interrupts() -> Result<Signal> {
     let cannot = |e: std::io::Error| Error::new(Kind::Local, "cannot hear Ctrl-C").because(e.to_string());
     signal(SignalKind::interrupt()).map_err(cannot)
 }
 
-/// Comes when the user stops a command that has changed nothing.
+/// Waits until the user stops a command that has changed nothing, and returns the error for that.
 async fn interrupted(signals: &mut Signal) -> Error {
     signals.recv().await;
     Error::new(Kind::Interrupted, "stopped; nothing was changed on any node")
@@ -218,7 +218,7 @@ mod tests {
         numbers.into_iter().any(|number| of == number)
     }
 
-    /// Every option of every command that takes a number: the command and the option.
+    /// Returns every option that takes a number: the command and the option.
     fn numbers() -> Vec<(String, String)> {
         let mut all = Vec::new();
         for command in Cli::command().get_subcommands() {
@@ -265,7 +265,7 @@ mod tests {
         let pages = pages.filter(|page| page.is_file());
         let pages = pages.chain(["README.md".into()]).map(|page| std::fs::read_to_string(page).unwrap());
         let text = pages.collect::<String>();
-        // Of a first inventory and of pages for other programs, their help says all.
+        // Some commands write a first inventory, or pages for other programs. Their help says everything.
         let commands = Cli::command();
         let others = ["new", "completions", "man", "explain", "schema", "help"];
         for command in commands.get_subcommands().filter(|command| !others.contains(&command.get_name())) {

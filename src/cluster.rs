@@ -1,5 +1,5 @@
-//! The inventory as meant: checked, defaulted, nothing a step must still think about. How it is written
-//! is `inventory`.
+//! The cluster that an inventory describes, checked and with all defaults. Steps have nothing left to check or to
+//! choose. `inventory` defines how it is written.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,14 +12,14 @@ use serde_json::{Map, Value};
 use crate::secret::without_percent;
 
 mod coredns;
-pub mod predicted;
+pub mod kubeadm_checks;
 mod proxy;
 mod registries;
 
 pub use coredns::CoreDns;
 pub use registries::{Login, Registry, authority, direct, image_name, image_parts, registry_of};
 
-/// A whole cluster, as its inventory means it.
+/// A whole cluster, as its inventory describes it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub name: String,
@@ -30,13 +30,13 @@ pub struct Cluster {
     /// The DNS domain of Services: `cluster.local`.
     pub domain: String,
     pub endpoint: Endpoint,
-    /// More names and addresses that the API server's certificate is good for.
+    /// More names and addresses that the API server's certificate is valid for.
     pub api_names: Vec<String>,
     pub network: Network,
     pub coredns: CoreDns,
-    /// Where images of Kubernetes come from: `registry.k8s.io`.
+    /// The repository of the Kubernetes images, such as `registry.k8s.io`.
     pub image_repository: String,
-    /// Checks before anything is touched that are only told, by kubeadm's names and our own.
+    /// Preflight checks whose failure is only a warning, by kubeadm's names and our own. They run before the first change.
     pub ignore_preflight: Vec<String>,
     /// KubeletConfiguration fields, merged over ours.
     pub kubelet: Map<String, Value>,
@@ -53,29 +53,30 @@ pub struct Cluster {
     pub registries: Vec<Registry>,
     pub packages: Packages,
     pub proxy: Proxy,
-    /// In the order of the inventory, which is the order in which they are applied.
+    /// The order is that of the inventory. It is also the order in which they are applied.
     pub addons: Vec<Addon>,
-    /// In the order of the inventory.
+    /// The order is that of the inventory.
     pub nodes: Vec<Node>,
-    /// What is not wrong yet, and people should know of: as `demo.toml:12: …`.
+    /// Warnings about what is not wrong yet but what people should know, as `demo.toml:12: …`.
     pub warnings: Vec<String>,
-    /// The folder of the inventory; the trust and the kubeconfig are kept beside it.
+    /// The folder of the inventory. The PKI directory and the kubeconfig are beside the inventory.
     pub dir: PathBuf,
-    /// The inventory itself.
+    /// The path of the inventory file.
     pub file: PathBuf,
 }
 
 /// Command-line flags of a component, without dashes; a flag may be given more than once.
 pub type Args = Vec<(String, String)>;
 
-/// Where clients find the API.
+/// The address at which clients find the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// A name or an address.
     pub host: String,
     pub port: u16,
-    /// The name is ours: kept in `/etc/hosts` on every node, one line per control plane.
-    pub kept: bool,
+    /// Whether ironstrap manages the name. It then keeps the name in `/etc/hosts` of every node, with one line per
+    /// control plane.
+    pub managed: bool,
 }
 
 impl std::fmt::Display for Endpoint {
@@ -87,13 +88,13 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// What connects the pods.
+/// The network that connects the pods.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Network {
     Flannel(Flannel),
-    /// Manifests of the user's own.
+    /// Manifests that the user provides.
     Manifests(Vec<Manifest>),
-    /// Somebody else sees to it.
+    /// ironstrap installs no network. The user installs one.
     None,
 }
 
@@ -107,7 +108,7 @@ pub struct Flannel {
 /// A YAML file of Kubernetes objects, read and parsed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// As the inventory names it.
+    /// The path as the inventory writes it.
     pub path: String,
     pub objects: Vec<Value>,
 }
@@ -117,11 +118,11 @@ pub struct Manifest {
 pub struct Addon {
     pub name: String,
     pub origin: Origin,
-    /// Whether what comes after it waits until it runs.
+    /// Whether later addons wait until this one runs.
     pub wait: bool,
-    /// Empty until fetched, where it comes from a URL.
+    /// An addon from a URL has no objects until it is fetched.
     pub objects: Vec<Value>,
-    /// Where the inventory names it, as in `demo.toml:12`.
+    /// Where the inventory names the addon, as in `demo.toml:12`.
     pub written: String,
 }
 
@@ -129,30 +130,31 @@ pub struct Addon {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
     File,
-    /// With the hash of what has to be there, in lower-case hex.
+    /// `sha256` is the hash that the file behind the URL must have, in lower-case hex.
     Url {
         url: String,
         sha256: Option<String>,
     },
 }
 
-/// Where packages come from.
+/// The source of the Kubernetes packages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packages {
     /// The apt repository of Kubernetes for the minor version, with a trailing slash.
     pub kubernetes: String,
-    /// Its signing key, armored; where absent, machines fetch `Release.key` from the repository itself.
+    /// The signing key of the repository, armored. Without it, machines fetch `Release.key` from the repository itself.
     pub key: Option<String>,
 }
 
-/// The key of pkgs.k8s.io, "isv:kubernetes OBS Project": the OpenPGP fingerprint of its primary key, which stays when the
-/// key's end is put off. Public sources that agree: kubernetes/kubernetes issue 128609 (gpg's output for v1.25 to v1.27);
-/// devantler-tech/ksail, package kubeadmbootstrap (beside the key that it embeds). The key's packets, as other installers
-/// and tests embed them, have this fingerprint by GnuPG and by `openpgp`; one of them is tests/keys/kubernetes.asc.
+/// The OpenPGP fingerprint of the primary key of pkgs.k8s.io, "isv:kubernetes OBS Project". It stays the same when the
+/// expiry date of the key is extended. Public sources agree on it. One is kubernetes/kubernetes issue 128609 (gpg's
+/// output for v1.25 to v1.27). Another is devantler-tech/ksail, package kubeadmbootstrap (beside the key that it
+/// embeds). Other installers and tests embed the packets of the key. By GnuPG and by `openpgp`, those have this
+/// fingerprint, too. One of them is tests/keys/kubernetes.asc.
 const KUBERNETES_KEY: &str = "DE15B14486CD377B9E876E1A234654DA9A296436";
 
 impl Packages {
-    /// The fingerprint that the repository's key must have, where the program knows it.
+    /// The fingerprint that the repository's key must have, if ironstrap knows it.
     pub fn pinned(&self) -> Option<&'static str> {
         let rest = self.kubernetes.split_once("://").map_or("", |(_, rest)| rest);
         let authority = rest.split('/').next().unwrap_or_default();
@@ -162,12 +164,12 @@ impl Packages {
     }
 }
 
-/// Proxies for package installation and image pulls; empty where there is none.
+/// Proxies for package installation and image pulls. A field is empty if there is no proxy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proxy {
     pub http: String,
     pub https: String,
-    /// Hosts and ranges that are reached directly. The cluster's own are added by the steps.
+    /// Hosts and ranges that are reached directly. The steps add those of the cluster.
     pub no: Vec<String>,
 }
 
@@ -178,12 +180,12 @@ pub struct Node {
     pub name: String,
     pub role: Role,
     pub ssh: Ssh,
-    /// The cluster's own address of it.
+    /// The node's address in the cluster.
     pub ip: IpAddr,
     pub labels: BTreeMap<String, String>,
-    /// `None`: kubeadm's own, that is, `node-role.kubernetes.io/control-plane:NoSchedule` on control planes.
+    /// `None` means kubeadm's default: `node-role.kubernetes.io/control-plane:NoSchedule` on control planes.
     pub taints: Option<Vec<Taint>>,
-    /// KubeletConfiguration fields of this node alone, over those of the cluster.
+    /// KubeletConfiguration fields of this node alone. They override those of the cluster.
     pub kubelet: Map<String, Value>,
 }
 
@@ -225,7 +227,7 @@ impl std::fmt::Display for Taint {
     }
 }
 
-/// How a machine is reached. What is `None` is as the operator's own `ssh` would have it.
+/// How ironstrap reaches a machine. For a field that is `None`, the operator's own ssh configuration counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ssh {
     /// A name, an address, or an alias of the operator's ssh_config.
@@ -234,15 +236,15 @@ pub struct Ssh {
     pub user: Option<String>,
     /// The only private key file that is tried.
     pub key: Option<PathBuf>,
-    /// Where host keys are looked up, and new ones are added.
+    /// The file in which host keys are looked up, and to which new ones are added.
     pub known_hosts: Option<PathBuf>,
-    /// Hosts to go through, in order, as `user@host:port`; empty: none.
+    /// Jump hosts in order, as `user@host:port`. An empty list means none.
     pub jump: Option<Vec<String>>,
-    /// The only host key that is right, as `SHA256:…`.
+    /// The only accepted host key, as `SHA256:…`.
     pub host_key: Option<String>,
 }
 
-/// Where kubeadm has etcd keep its data, unless the inventory names another folder.
+/// The folder in which etcd keeps its data, unless the inventory names another one. It is kubeadm's default.
 pub const ETCD_DIR: &str = "/var/lib/etcd";
 
 impl Cluster {
@@ -254,10 +256,10 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// Where the operator finds the API. A name that only the nodes know helps nobody else: then the first control
-    /// plane's address does.
+    /// The URL at which the operator finds the API. A managed name is known only to the nodes, so the address of the
+    /// first control plane replaces it.
     pub fn operators_url(&self) -> String {
-        let first = self.control_planes().next().filter(|_| self.endpoint.kept);
+        let first = self.control_planes().next().filter(|_| self.endpoint.managed);
         match first {
             Some(node) => {
                 format!("https://{}", Endpoint { host: node.ip.to_string(), ..self.endpoint.clone() })
@@ -266,32 +268,32 @@ impl Cluster {
         }
     }
 
-    /// Whether what this check finds is only told, and no reason to leave a machine alone.
+    /// Whether a failure of this check is only a warning, and no reason to quarantine a machine.
     pub fn ignores(&self, check: &str) -> bool {
         self.ignore_preflight
             .iter()
-            .any(|name| [check, predicted::ALL].iter().any(|other| name.eq_ignore_ascii_case(other)))
+            .any(|name| [check, kubeadm_checks::ALL].iter().any(|other| name.eq_ignore_ascii_case(other)))
     }
 
-    /// Where etcd keeps its data on control planes. Everything that asks for that data uses this.
+    /// The folder in which etcd keeps its data on control planes. Everything that asks for that data uses this.
     pub fn etcd_dir(&self) -> &str {
         let local = self.kubeadm.get("etcd").and_then(|etcd| etcd.get("local"));
         let dir = local.and_then(|local| local.get("dataDir")).and_then(Value::as_str);
         dir.unwrap_or(ETCD_DIR)
     }
 
-    /// Where the kubelet of this node serves.
+    /// The port on which the kubelet of this node serves.
     pub fn kubelet_port(&self, node: &Node) -> u16 {
         let port = node.kubelet.get("port").or_else(|| self.kubelet.get("port")).and_then(Value::as_u64);
         port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(10250)
     }
 
-    /// Whether kubeadm brings this addon of its own, `dns` or `proxy` (its v1beta4 `disabled`).
+    /// Whether kubeadm installs this addon, `dns` or `proxy` (field `disabled` of kubeadm v1beta4).
     pub fn has_addon(&self, name: &str) -> bool {
         self.kubeadm.get(name).and_then(|addon| addon.get("disabled")) != Some(&true.into())
     }
 
-    /// `1.36`
+    /// The minor version, such as `1.36`.
     pub fn minor(&self) -> String {
         format!("{}.{}", self.kubernetes.major, self.kubernetes.minor)
     }
@@ -306,7 +308,7 @@ impl Cluster {
         format!("{}/pause:{tag}", self.image_repository)
     }
 
-    /// The n-th address of the service range: the first is the API's, the tenth CoreDNS'.
+    /// The n-th address of the service range. The first belongs to the API server, the tenth to CoreDNS.
     pub fn service_ip(&self, n: u32) -> IpAddr {
         match self.services {
             IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + n).into()),
@@ -315,7 +317,7 @@ impl Cluster {
     }
 }
 
-/// The URL without user and password, and these two as they are meant.
+/// The URL without user and password, and these two without percent-encoding.
 pub fn login(url: &str) -> (String, Option<(String, String)>) {
     let Some((scheme, rest)) = url.split_once("://") else { return (url.into(), None) };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -325,12 +327,12 @@ pub fn login(url: &str) -> (String, Option<(String, String)>) {
 }
 
 impl Packages {
-    /// The repository's address, which may be seen by everybody.
+    /// The repository's address without the login. Everybody may see it.
     pub fn address(&self) -> String {
         login(&self.kubernetes).0
     }
 
-    /// What apt has to know to be let in (apt_auth.conf(5)); for root alone.
+    /// The line with which apt logs in to the repository (apt_auth.conf(5)). Only root may read it.
     pub fn credentials(&self) -> Option<String> {
         let (address, login) = login(&self.kubernetes);
         let (user, password) = login?;
@@ -342,7 +344,7 @@ impl Packages {
 impl Cluster {
     /// The port that the API server itself listens on.
     pub fn api_port(&self) -> u16 {
-        if self.endpoint.kept { self.endpoint.port } else { 6443 }
+        if self.endpoint.managed { self.endpoint.port } else { 6443 }
     }
 }
 

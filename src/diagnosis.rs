@@ -1,5 +1,6 @@
-//! Why something failed, as far as machines tell: what they were heard to say goes in, causes with their evidence
-//! come out. Pure. A cause is claimed only where a line says so; where none does, there are the last words instead.
+//! Finds out why something failed, from the evidence of machines. The functions take the lines of machines and return
+//! causes with their evidence. They are pure. A cause is claimed only if a line says so. Without a cause, the last
+//! lines that report a problem are shown instead.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,41 +19,42 @@ pub use causes::CAUSES;
 pub use places::LOGS;
 use places::{is_known, look_at};
 
-/// Reads what a machine knows; says nothing where there is nothing.
+/// Collects what a machine knows. The script prints nothing where it finds nothing.
 const SCRIPT: Sh = Sh::raw(include_str!("../templates/diagnose.sh"));
-/// What a fix itself said, beside the places that the script names.
+/// The place of what a fix itself printed. It is not one of the places that the script names.
 pub const FIX: &str = "fix";
-/// As many lines are heard of one machine, the last ones. The script prints fewer.
+/// Number of lines that are kept of one machine, the last ones. The script prints fewer.
 const MOST: usize = 4000;
-/// Longer evidence is cut around what makes it evidence, in characters.
+/// Longest evidence, in characters. A longer line is cut around the words that make it evidence.
 const LONGEST: usize = 320;
-/// Longer words are cut.
+/// Longest word, in characters, that is kept whole where evidence is cut. A longer word is cut, too.
 const WORD: usize = 40;
 
-/// Shell that tells `hopeful` and `patiently` (templates/lib.sh) which lines in the logs no waiting changes.
-pub fn hopeless() -> Sh {
-    let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.hopeless).collect();
-    sh!("HOPELESS={words}\n", words = words.join("\n"))
+/// Shell that gives `run_unless_fatal` and `retry` (templates/lib.sh) the patterns of log lines that no waiting changes.
+pub fn fatal_patterns() -> Sh {
+    let words: Vec<&str> = CAUSES.iter().filter_map(|cause| cause.fatal).collect();
+    sh!("FATAL_PATTERNS={words}\n", words = words.join("\n"))
 }
 
-/// Something that can be behind a failure. `{name}` in its texts is what a sign's group of that name caught,
-/// `{node}` where it was heard, `{etcd}` the folder of etcd's data.
+/// A possible cause of a failure. In its texts, `{name}` stands for what a sign's group of that name matched. `{node}`
+/// is the machine with the evidence, and `{etcd}` is the folder of etcd's data.
 pub struct Cause {
-    /// For programs: it stays as it is.
+    /// The name for programs. It never changes.
     pub name: &'static str,
     pub what: &'static str,
-    /// What to do about it, to paste where that is possible.
+    /// The instruction for the operator, to paste where that is possible.
     pub remedy: &'static str,
     pub signs: &'static [Sign],
-    /// Where there are any, one of these must be seen too, on the machine that failed.
+    /// If there are any, the machine that failed must also show one of these.
     pub besides: &'static [Sign],
-    /// A line of a log of kubelet or control plane that no waiting changes, as `grep -E` finds it: a wait can stop.
-    pub hopeless: Option<&'static str>,
-    /// It may also follow from another cause. It is reported only if all causes found are symptoms.
+    /// Matches a log line of the kubelet or the control plane that no waiting changes, for `grep -E`. A wait can stop
+    /// at such a line.
+    pub fatal: Option<&'static str>,
+    /// The cause may also follow from another one. It is reported only if all causes found are symptoms.
     pub symptom: bool,
 }
 
-/// The table of all causes, as the documentation has it: a row for each, placeholders in capitals.
+/// The table of all causes for the documentation. It has a row for each cause, with placeholders in capitals.
 pub fn table() -> String {
     let cell = |words: &str| {
         let mut text = String::new();
@@ -68,22 +70,22 @@ pub fn table() -> String {
     format!("| cause | what ironstrap reports | what to do |\n|---|---|---|\n{rows}")
 }
 
-/// Where to look, as the beginning of a place, and what a line must say there. An empty place is any that the machine itself
-/// speaks at, and none of the cluster's.
+/// A kind of line that is evidence: `place` is the beginning of its place, and `says` is a pattern for the line. An
+/// empty `place` accepts every place at which the machine itself writes, and no place in `OF_THE_CLUSTER`.
 pub struct Sign {
     pub place: &'static str,
     pub says: &'static str,
 }
 
-/// Places that show what the cluster keeps. Every kubelet may write events and the state of its pods, so the root of one
-/// machine can have any words stand there, of any other machine.
+/// Places that show what the cluster stores. Every kubelet may write events and the state of its pods. So root on one
+/// machine can put any words there, also about any other machine.
 const OF_THE_CLUSTER: [&str; 4] = ["event", "node", "pod", STATE];
-/// Words of a fix that repeat the state of a pod.
+/// The place of a fix's words that repeat the state of a pod.
 const STATE: &str = "state";
 
-/// Lines of a program about itself, and about what it asks of the API. Kubelets write them as klog does: a head, and then a
-/// message in quotes. In its other lines, what follows the message can have words of a tenant: names, commands, output of
-/// containers. A line that is no line of klog is of a program that cannot start.
+/// Matches lines that a program writes about itself, and about its requests to the API. Kubelets write them in the format of
+/// klog: a head, and then a message in quotes. In their other lines, the text after the message can have words of a tenant:
+/// names, commands, output of containers. A line that is not in the format of klog is of a program that cannot start.
 static OWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
     r#"^(?:(?:[EF]\d{4} [0-9:.]+ +\d+ [\w.-]+\.go:\d+\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)(?:"(?:command failed|Error running ProxyServer"#,
@@ -97,13 +99,14 @@ static OWN: LazyLock<Option<Regex>> = LazyLock::new(|| {
 ))
 .ok()
 });
-/// The same of containerd, whose lines about pods are in the form of logrus.
+/// Matches the same kind of line of containerd. Its lines about pods are in the format of logrus, so of these only
+/// fatal ones match.
 static OWN_OF_CONTAINERD: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"^(?:[^ t]|t[^i]|time="[^"]*" level=fatal )"#).ok());
 
 impl Sign {
-    /// Whether a line at a place can be this sign. Signs that name only the beginning of the place, as "journal ", take every
-    /// line there, so their remedies must be harmless.
+    /// Whether a line at a place can be this sign. A sign that names only the beginning of the place, such as "journal ", takes
+    /// every line there. Its remedy must therefore be harmless. For "container " only lines of `OWN` count.
     fn is_at(&self, place: &str, text: &str) -> bool {
         let any = self.place.is_empty();
         if !place.starts_with(self.place) || any && OF_THE_CLUSTER.contains(&place) {
@@ -120,7 +123,7 @@ impl Sign {
     }
 }
 
-/// What one machine was heard to say.
+/// The lines that one machine printed as evidence.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heard {
     pub node: String,
@@ -128,23 +131,24 @@ pub struct Heard {
     pub lines: Vec<(String, String)>,
 }
 
-/// A cause, with the line that says so.
+/// A cause that was found, with the line that is its evidence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub cause: &'static str,
     pub what: String,
-    /// Where the evidence stands: the machine, and what to look at there.
+    /// The machine with the evidence. `place` says what to look at there.
     pub on: String,
     pub place: String,
     pub evidence: String,
     pub remedy: String,
 }
 
-/// A fix is a moment older than its first line. Files tell their times by the second, and so does the API.
+/// This is added to the time for which the journal is read, because a fix begins a moment before its first line. Files
+/// and the API have times in whole seconds, so `SECONDS` is added for them.
 const MOMENT: Duration = Duration::from_millis(250);
 const SECONDS: u64 = 2;
 
-/// The script that has a machine tell what it knows of this last while. `etcd_dir`: where etcd keeps its data.
+/// The script that collects what a machine knows about the last `back`. `etcd_dir` is the folder of etcd's data.
 pub fn script(back: Duration, etcd_dir: &str) -> Sh {
     let (age, journal) = (back.as_secs() + SECONDS, (back + MOMENT).as_secs_f64());
     sh!(
@@ -161,9 +165,10 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
 }
 
 impl Heard {
-    /// What the script printed; other lines count for nothing. klog indents the lines of a value, so an indent stays.
+    /// Reads the output of the script. Lines without a known place are ignored. klog indents the lines of a value, so
+    /// an indent stays.
     pub fn read(node: &str, said: &str) -> Heard {
-        // Nobody recognises half a secret, and long lines are cut.
+        // Long lines are cut later. Half a secret could not be recognised then, so secrets are hidden first.
         let said = secret::hide(said);
         let lines = said.lines().rev().filter_map(|line| line.split_once('\t'));
         let lines = lines.filter(|(place, _)| is_known(place)).take(MOST);
@@ -173,7 +178,7 @@ impl Heard {
         Heard { node: node.into(), lines }
     }
 
-    /// What an error has of the fix's own words, before everything else.
+    /// Puts the words of a fix, which an error contains, in front of all other lines.
     pub fn with_error(mut self, error: &Error) -> Heard {
         let state = ["no waiting helps: pod ", "no waiting helps: no pod of "];
         let place = |line: &str| if state.iter().any(|words| line.starts_with(words)) { STATE } else { FIX };
@@ -183,13 +188,13 @@ impl Heard {
     }
 }
 
-/// What another machine found of one, as a line of an error about it, and so as evidence.
+/// The line in an error about a machine that gave no answer to another machine, `asker`. This line is evidence, too.
 pub fn got_no_answer(asker: &str) -> String {
     format!("{asker} got no answer from it")
 }
 
-/// The causes that the machines give evidence of, the most specific first. `heard`: the machine that failed before
-/// those that it depends on. `etcd_dir`: where etcd keeps its data.
+/// The causes that the machines give evidence of, the most specific first. `heard` has the machine that failed first,
+/// and then those that it depends on. `etcd_dir` is the folder of etcd's data.
 pub fn findings(heard: &[Heard], etcd_dir: &str) -> Vec<Finding> {
     let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard, etcd_dir)?)));
     let found: Vec<(&Cause, Finding)> = found.collect();
@@ -235,8 +240,7 @@ fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Fin
     })
 }
 
-/// The text with a value in place of each `{name}` that has one. A value is never searched for names: it can have words of a
-/// machine in it.
+/// Replaces each `{name}` that has a value. A value is never searched for names, because it can have words of a machine in it.
 fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut parts = text.split('{');
     let mut all = parts.next().unwrap_or_default().to_string();
@@ -249,8 +253,8 @@ fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     all
 }
 
-/// Words that a machine said, for a remedy that somebody pastes into a shell: one word there, and nothing more. Of packages
-/// each is a word; their names have no other characters.
+/// Words of a machine for a remedy that somebody pastes into a shell. They are one word there, and nothing more. The
+/// value of `packages` is several words, one for each package. Names of packages have no characters that need quotes.
 fn pasted(name: &str, words: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./@+,-:=%".contains(c);
     let word = |word: &str| match word.chars().all(plain) {
@@ -263,13 +267,13 @@ fn pasted(name: &str, words: &str) -> String {
     }
 }
 
-/// Whether a command of a remedy would read words of a machine as an option. Only flags begin with `-`: no host, package,
-/// image or file of a cause does.
+/// Whether a command of a remedy would read words of a machine as an option. Only flags begin with `-`. No host,
+/// package, image or file of a cause does.
 fn is_option(name: &str, words: &str) -> bool {
     name != "flag" && words.split(' ').any(|word| word.starts_with('-'))
 }
 
-/// The part of a line that matters, with what stands beside it.
+/// The part of a line that matters, with the text beside it.
 fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
     let from = text[..evidence.start].chars().count();
     let all = text.chars().count();
@@ -279,7 +283,7 @@ fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
     let to = text[..evidence.end].chars().count().min(from + LONGEST);
     let beside = (LONGEST - (to - from)) / 2;
     let start = from.saturating_sub(beside).min(all - LONGEST);
-    // From the next word on, if one begins before the evidence.
+    // Start at the next word, if one begins before the evidence.
     let next = text.chars().skip(start).take((from - start).min(WORD)).position(char::is_whitespace);
     let start = if start > 0 { start + next.unwrap_or(0) } else { 0 };
     let part: String = text.chars().skip(start).take(LONGEST).collect();
@@ -288,14 +292,14 @@ fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
     format!("{before}{part}{after}")
 }
 
-/// The last words of whatever complains, a few lines of each, for where no cause is known.
+/// The last lines that report a problem, a few of each machine, for failures without a known cause.
 pub fn last_words(heard: &[Heard]) -> Vec<String> {
     const ALL: usize = 12;
     let each = ALL / heard.len().max(1);
     heard.iter().flat_map(|heard| complaints(heard).into_iter().take(each)).collect()
 }
 
-/// What says most of what went wrong comes first.
+/// Places in the order in which `complaints` returns their lines. Those that say most about a failure come first.
 const PLACES: [&str; 7] = ["unit ", "log ", "node", "pod", "event", "journal ", "container "];
 
 fn complaints(heard: &Heard) -> Vec<String> {
@@ -321,7 +325,7 @@ fn complaints(heard: &Heard) -> Vec<String> {
 
 fn complains(place: &str, text: &str) -> bool {
     match place {
-        // The script leaves out of these what is well.
+        // The script prints only problems at these places.
         "node" | "pod" | "event" => return true,
         place if place.starts_with("unit ") => return !text.contains("ActiveState=active"),
         _ => {}
@@ -332,10 +336,10 @@ fn complains(place: &str, text: &str) -> bool {
     klog || words.iter().any(|word| lower.contains(word))
 }
 
-/// Findings as lines under an error. The evidence has words of a machine, and is quoted.
+/// Findings as lines under an error. The evidence has words of a machine, so it is quoted.
 pub fn lines(findings: &[Finding]) -> Vec<String> {
     let lines = |finding: &Finding| {
-        // The fix's own words follow anyway.
+        // The error shows the fix's own words anyway.
         let evidence = (finding.place != look_at(FIX))
             .then(|| format!("  {QUOTE}{} on {}: {}", finding.place, finding.on, finding.evidence));
         let cause = format!("cause: {}", finding.what);

@@ -1,4 +1,4 @@
-//! What can go wrong, said so that a user can act on it. Not how it is printed: that is `report`.
+//! Errors, in words that a user can act on. `report` prints them.
 
 use std::fmt;
 
@@ -6,37 +6,37 @@ use serde::Serialize;
 
 use crate::secret;
 
-/// What sort of trouble it is. Each kind is an exit code; 1 is left to `--exit-code`.
+/// The kind of an error. Each kind has an exit code. Exit code 1 is reserved for `--exit-code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The command line asks for what cannot be; clap finds most of that.
+    /// The command line is wrong. clap finds most of these errors.
     Usage,
     /// The inventory cannot be read or contradicts itself.
     Inventory,
-    /// A machine cannot be reached, or does not let us in.
+    /// ironstrap cannot reach a machine, or cannot log in.
     Unreachable,
-    /// The connection ended while a script ran there: nobody knows how far it got.
+    /// The connection ended while a script ran on the machine. It is unknown how far the script got.
     Lost,
-    /// A script ran there and said nothing for too long, or far too much. It may still run.
+    /// A script ran on the machine and printed nothing for too long, or far too much. It may still run.
     Silent,
-    /// It could be done, but would harm what is there.
+    /// ironstrap refused a change that is possible, because it would damage something.
     Refused,
-    /// The present state could not be seen, so nothing was changed.
+    /// ironstrap cannot determine the present state, so it changed nothing.
     Unknown,
     /// A fix ran and failed, or succeeded without effect.
     Failed,
     /// Some machines converged, others are quarantined.
     Partial,
-    /// Somebody else is changing the same machines.
+    /// Another run changes the same machines.
     Busy,
-    /// The operator's own side: a file beside the inventory, a key, the terminal.
+    /// Something on the operator's side is wrong: a file beside the inventory, a key, or the terminal.
     Local,
-    /// The user stopped it.
+    /// The user stopped the command.
     Interrupted,
 }
 
-/// What each exit code means for users, and what they can do: the codes in order.
+/// All exit codes in order, each with its meaning for users and what they can do.
 pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (
         0,
@@ -94,7 +94,7 @@ impl Kind {
         Kind::Interrupted,
     ];
 
-    /// Whether the machine may still be there a while later.
+    /// Whether the machine may be reachable again after a while.
     pub fn may_come_back(self) -> bool {
         matches!(self, Kind::Unreachable | Kind::Lost)
     }
@@ -116,20 +116,20 @@ impl Kind {
     }
 }
 
-/// One thing that went wrong, with where, why and what to do about it.
+/// One error: where it happened, why, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Error {
     pub kind: Kind,
-    /// The node's name, where it is about one.
+    /// The name of the node, if the error is about a node.
     pub node: Option<String>,
-    /// Further nodes that it is about: the other one of two machines that have one host name.
+    /// Further nodes that the error is about, such as the second of two machines with the same host name.
     #[serde(skip)]
     pub concerns: Box<[String]>,
-    /// A lower-case sentence without a full stop.
+    /// The message: a lower-case sentence without a full stop.
     pub what: String,
-    /// Evidence, a line each: what was asked, what was answered.
+    /// The evidence, one line per entry: the question and the answer.
     pub cause: Vec<String>,
-    /// What to do about it.
+    /// How the user can fix it.
     pub hint: Option<String>,
 }
 
@@ -143,20 +143,20 @@ impl Error {
         self
     }
 
-    /// Adds further nodes that it is about.
+    /// Adds further nodes that the error is about.
     pub fn concerning<'a>(mut self, nodes: impl IntoIterator<Item = &'a str>) -> Self {
         let more = nodes.into_iter().map(String::from);
         self.concerns = self.concerns.into_iter().chain(more).collect();
         self
     }
 
-    /// Adds evidence: each line of `cause` becomes a line of its own. A machine may say any number of lines, so an error shows
-    /// only so many, and only the beginning of a long one.
+    /// Adds evidence: each line of `cause` becomes a line of its own. A machine may answer with any number of lines. So an
+    /// error keeps only the first ones, and only the beginning of a long line.
     pub fn because(mut self, cause: impl AsRef<str>) -> Self {
         let room = MOST_LINES.saturating_sub(self.cause.len());
         let mut lines = cause.as_ref().lines();
         let shown = lines.by_ref().take(room).collect::<Vec<_>>().join("\n");
-        // Nobody recognises half a secret, so lines are cut only after they are hidden.
+        // Half a secret cannot be recognised, so secrets are hidden before lines are cut.
         self.cause.extend(secret::hide(&shown).lines().map(cut));
         if lines.next().is_some() && self.cause.last().is_none_or(|last| last != MORE) {
             self.cause.push(MORE.into());
@@ -164,7 +164,7 @@ impl Error {
         self
     }
 
-    /// Adds evidence ahead of all that there is: readers may get no further than the first lines.
+    /// Adds evidence before the present evidence, because readers may read no further than the first lines.
     pub fn because_above_all(mut self, cause: impl AsRef<str>) -> Self {
         let rest = std::mem::take(&mut self.cause);
         self = self.because(cause);
@@ -179,14 +179,15 @@ impl Error {
         self.because(words.as_ref().lines().map(quoted).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Adds evidence that begins with a word of ironstrap and goes on in words of others. Further lines are quoted.
+    /// Adds evidence that begins with words of ironstrap and continues with words of others. The first line stays as it is,
+    /// and further lines are quoted.
     pub fn answered(self, words: impl AsRef<str>) -> Self {
         let mut lines = words.as_ref().lines();
         let first = lines.next().unwrap_or_default().to_string();
         self.because(std::iter::once(first).chain(lines.map(quoted)).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Its evidence without the marks of quoted lines.
+    /// The evidence without the marks of quoted lines.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.cause.iter().map(|line| line.strip_prefix(QUOTE).unwrap_or(line))
     }
@@ -197,19 +198,19 @@ impl Error {
     }
 }
 
-/// `1 change`, `2 changes`
+/// A number with its noun: `1 change`, `2 changes`.
 pub fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// What begins a line in the words of others.
+/// The mark at the beginning of a line that quotes words of others.
 pub const QUOTE: &str = "| ";
 
 fn quoted(line: &str) -> String {
     format!("{QUOTE}{line}").trim_end().to_string()
 }
 
-/// How many lines of evidence an error has, and how many characters of one.
+/// The most lines of evidence that an error has. `LONGEST_LINE` is the most characters of a line.
 const MOST_LINES: usize = 100;
 const LONGEST_LINE: usize = 2000;
 const MORE: &str = "… and more";
@@ -221,7 +222,7 @@ fn cut(line: &str) -> String {
     }
 }
 
-/// A text with its further lines indented and quoted, so that words of a machine never look like a line of ironstrap.
+/// Indents and quotes all lines of a text but the first, so that words of a machine never look like a line of ironstrap.
 pub fn indented(text: &str) -> String {
     text.trim_end().replace('\n', &format!("\n        {QUOTE}"))
 }
@@ -232,7 +233,7 @@ impl fmt::Display for Error {
             write!(f, "{node}  ")?;
         }
         match self.kind {
-            // It comes with its own picture of where it is.
+            // An error about the inventory contains its own picture of the place, so its text stays as it is.
             Kind::Inventory => write!(f, "{}", self.what)?,
             _ => write!(f, "{}", indented(&self.what))?,
         }
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!((error.cause.len(), error.cause.last().map(String::as_str)), (101, Some(MORE)));
         let error = Error::new(Kind::Failed, "x").because("ä".repeat(1 << 20));
         assert_eq!((error.cause.len(), error.cause[0].chars().count()), (1, 2001));
-        // A secret across the place where a line is cut.
+        // This secret stands across the place where the line is cut.
         let long = "cut-in-two-4711-of-an-error";
         secret::learn(long);
         let error = Error::new(Kind::Failed, "x").because("a".repeat(1990) + long);

@@ -1,4 +1,4 @@
-//! etcd of the control planes: how it is asked, and what its answers mean. Not what is done about them.
+//! Questions to the etcd of the control planes, and the meaning of the answers. Other modules decide what to do about them.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,12 @@ use serde_json::Value;
 use crate::error::count;
 use crate::shell::{Sh, sh};
 
-/// What answers where no etcd was ever set up.
+/// The answer of a machine on which etcd was never set up.
 pub const NONE: &str = "no etcd";
 
-/// Defines `etcd`. kubectl speaks HTTP with a client certificate, and etcd answers that (etcd's documentation, "gRPC
-/// gateway"): so nothing needs to be installed. Only paths are in its arguments.
+/// Defines the shell function `etcd`, which sends a request to this machine's etcd with kubectl. So nothing needs to be
+/// installed. kubectl speaks HTTP with a client certificate, and etcd answers HTTP (etcd's documentation, "gRPC gateway").
+/// Its arguments contain only paths.
 pub const ETCD: Sh = Sh::raw(
     r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
 [ -e $m ] || { echo no etcd; exit 0; }
@@ -24,12 +25,12 @@ etcd() { etcd_at "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" "
 "#,
 );
 
-/// Its members, in its own opinion: with a majority lost there would be no other.
+/// Asks etcd for its members, as this one member knows them. Without a majority, etcd has no other answer.
 pub const MEMBERS: Sh =
     Sh::raw(r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#);
 
-/// Its members, on one line, and then those of them that answer, by their addresses.
-pub fn well() -> Sh {
+/// Asks etcd for its members. The answer has the list on one line, and then a line `well URL` for each member that answers.
+pub fn health() -> Sh {
     sh!("{ETCD}all=$({MEMBERS})\necho \"$all\"\n", ETCD, MEMBERS) + WELL
 }
 
@@ -37,9 +38,10 @@ const WELL: &str = r#"for url in $(echo "$all" | grep -o '"clientURLs":\["[^"]*'
   case $(etcd_at "$url" get --raw /health 2>/dev/null || :) in *'"health":"true"'*) echo "well $url" ;; esac
 done"#;
 
-/// Defines `forget NAME IP`: etcd goes on without that member, which may not have said its name yet.
-pub const FORGET: Sh = Sh::raw(
-    r#"forget() {
+/// Defines the shell function `remove_member NAME IP`, which removes that member from etcd. A member that has not started
+/// yet has no name, so the function also searches for the address.
+pub const REMOVE_MEMBER: Sh = Sh::raw(
+    r#"remove_member() {
   all=$(echo '{"linearizable": true}' | etcd create --raw /v3/cluster/member/list -f -) || return 1
   id=$(echo "$all" | sed 's/{"ID"/\n&/g' | grep -F -e "\"name\":\"$1\"" -e "//$2:" -e "//[$2]:" | sed -n 's/^{"ID":"\([0-9]*\)".*/\1/p')
   for id in $id; do echo "{\"ID\":\"$id\"}" | etcd create --raw /v3/cluster/member/remove -f - >/dev/null || return 1; done
@@ -47,35 +49,35 @@ pub const FORGET: Sh = Sh::raw(
 "#,
 );
 
-/// One that counts for its majority, or is about to.
+/// A member of etcd. It counts for the majority, or will soon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// As etcdctl has it, in hexadecimal digits.
+    /// The id in hexadecimal digits, as etcdctl prints it.
     pub id: String,
-    /// Empty where it was added and has never started.
+    /// The name. It is empty if the member was added and has never started.
     pub name: String,
-    /// Where other members find it.
+    /// The URL at which other members reach it.
     pub peer: String,
-    /// Where clients find it; empty likewise.
+    /// The URL at which clients reach it. It is empty in the same case as `name`.
     client: String,
-    /// It has no vote yet.
+    /// Whether it is a learner, which has no vote yet.
     pub learner: bool,
 }
 
 impl Member {
-    /// Whether other members find it on this machine.
+    /// Whether other members reach it at this address.
     pub fn is_at(&self, ip: IpAddr) -> bool {
         let at = if ip.is_ipv6() { format!("//[{ip}]:") } else { format!("//{ip}:") };
         self.peer.contains(&at)
     }
 
-    /// Whether it is on this machine.
+    /// Whether it is the member on this machine: it has the name or the address of the machine.
     pub fn is_of(&self, name: &str, ip: IpAddr) -> bool {
         self.name == name || self.is_at(ip)
     }
 }
 
-/// The members of a list; none where it cannot be read.
+/// Parses a list of members. `None`: the list cannot be read.
 pub fn members(list: &str) -> Option<Vec<Member>> {
     let said: Value = serde_json::from_str(list).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
@@ -89,16 +91,16 @@ pub fn members(list: &str) -> Option<Vec<Member>> {
     Some(said["members"].as_array()?.iter().map(member).collect())
 }
 
-/// Why etcd would not go on without the member on this machine, from an answer to `well`; none where it would, or has
-/// no such member. `Err`: what cannot be read.
-pub fn needs(answer: &str, name: &str, ip: IpAddr) -> Result<Option<String>, String> {
-    let (list, well) = answer.split_once('\n').unwrap_or((answer, ""));
+/// Why etcd would lose its majority without the member on this machine, from an answer to [`health`]. `None`: etcd keeps its
+/// majority, or has no such member. `Err`: the part of the answer that cannot be read.
+pub fn quorum_loss(answer: &str, name: &str, ip: IpAddr) -> Result<Option<String>, String> {
+    let (list, health) = answer.split_once('\n').unwrap_or((answer, ""));
     let all = members(list).ok_or_else(|| format!("cannot read \"{list}\""))?;
     if !all.iter().any(|member| member.is_of(name, ip)) {
         return Ok(None);
     }
     let stay: Vec<&Member> = all.iter().filter(|m| !m.is_of(name, ip) && !m.learner).collect();
-    let answers = |member: &&&Member| well.lines().any(|line| line == format!("well {}", member.client));
+    let answers = |member: &&&Member| health.lines().any(|line| line == format!("well {}", member.client));
     let (up, majority) = (stay.iter().filter(answers).count(), stay.len() / 2 + 1);
     let silent = stay.iter().filter(|member| !answers(member)).map(|member| member.name.as_str());
     let silent = silent.collect::<Vec<_>>().join(", ");
@@ -135,16 +137,16 @@ mod tests {
 
     #[test]
     fn whoever_goes_leaves_a_majority_behind() {
-        let needs = |well: &[u8], name: &str, at: &str| {
-            let lines = well.iter().map(|n| format!("\nwell https://10.0.0.{n}:2379"));
-            super::needs(&format!("{THREE}{}", lines.collect::<String>()), name, ip(at)).unwrap()
+        let quorum_loss = |health: &[u8], name: &str, at: &str| {
+            let lines = health.iter().map(|n| format!("\nwell https://10.0.0.{n}:2379"));
+            super::quorum_loss(&format!("{THREE}{}", lines.collect::<String>()), name, ip(at)).unwrap()
         };
-        assert_eq!(needs(&[1, 2], "m1", "10.0.0.1"), None);
-        assert_eq!(needs(&[1], "m2", "10.0.0.2"), None, "who does not answer may go");
+        assert_eq!(quorum_loss(&[1, 2], "m1", "10.0.0.1"), None);
+        assert_eq!(quorum_loss(&[1], "m2", "10.0.0.2"), None, "who does not answer may go");
         let why = "of the remaining 1 member, 0 answer and 1 must; silent: m2";
-        assert_eq!(needs(&[1], "m1", "10.0.0.1").unwrap(), why);
-        assert_eq!(needs(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
-        assert_eq!(needs(&[], "m9", "10.0.0.9"), None, "it has no member there");
-        assert!(super::needs("no etcd", "m1", ip("10.0.0.1")).is_err());
+        assert_eq!(quorum_loss(&[1], "m1", "10.0.0.1").unwrap(), why);
+        assert_eq!(quorum_loss(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
+        assert_eq!(quorum_loss(&[], "m9", "10.0.0.9"), None, "it has no member there");
+        assert!(super::quorum_loss("no etcd", "m1", ip("10.0.0.1")).is_err());
     }
 }

@@ -1,5 +1,6 @@
-//! Addons that the inventory names by URL: fetched on the operator's side, which can reach what machines may not.
-//! The inventory says the hash of each; what was fetched once is kept beside it and fetched no more.
+//! Fetches the addons that the inventory names by URL, on the operator's computer, which can reach URLs that machines may
+//! not. The inventory contains the hash of each addon. ironstrap keeps a fetched addon beside the inventory, and does not
+//! fetch it again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,19 +13,20 @@ use crate::inventory;
 use crate::step::{Object, sha256};
 use crate::store::Store;
 
-/// For all of it, connecting included.
+/// How long one fetch may take, including the connection.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// In bytes. Whole operators with all their kinds have two or three million.
+/// The largest addon, in bytes. Manifests of whole operators with all their custom resource definitions have two or three
+/// million.
 const LARGEST: u64 = 8 << 20;
 
-/// Fills in what has to be fetched.
+/// Fetches the addons that have a URL, and fills in their objects.
 pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
     pinned(cluster).await?;
     for addon in &mut cluster.addons {
         let Origin::Url { url, sha256 } = &addon.origin else { continue };
-        let text = match known(store, sha256.as_deref())? {
+        let text = match cached(store, sha256.as_deref())? {
             Some(text) => text,
-            None => fresh(addon, url, sha256.as_deref().unwrap_or_default(), store).await?,
+            None => download(addon, url, sha256.as_deref().unwrap_or_default(), store).await?,
         };
         let (objects, wrong) = inventory::objects(&text, url);
         if !wrong.is_empty() {
@@ -34,11 +36,11 @@ pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
         }
         addon.objects = objects.unwrap_or_default();
     }
-    twice(cluster)
+    check_duplicates(cluster)
 }
 
-/// Fails where the inventory does not say the hash of what is behind a URL: the server, or somebody in between, could
-/// change the cluster. Fetches each such URL once, to print the line that is missing.
+/// Fails if an addon with a URL has no `sha256` in the inventory. Without it the server, or an attacker on the way, could
+/// change the cluster. The function fetches each such URL once, to print the missing line.
 pub async fn pinned(cluster: &Cluster) -> Result<()> {
     let (mut lines, mut causes) = (vec![], vec![]);
     for addon in &cluster.addons {
@@ -70,8 +72,8 @@ pub async fn pinned(cluster: &Cluster) -> Result<()> {
     Err(error.hint("that is the hash of what is there now: read it first, for it will run in the cluster"))
 }
 
-/// Fails where two addons, or one of them twice, have the same object: each would undo what the other says.
-pub fn twice(cluster: &Cluster) -> Result<()> {
+/// Fails if two addons contain the same object, or one addon contains it twice. Each would undo what the other says.
+pub fn check_duplicates(cluster: &Cluster) -> Result<()> {
     let mut seen: BTreeMap<Object, &str> = BTreeMap::new();
     for addon in &cluster.addons {
         for object in addon.objects.iter().map(Object::of) {
@@ -85,19 +87,19 @@ pub fn twice(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn known(store: &Store, hash: Option<&str>) -> Result<Option<String>> {
+fn cached(store: &Store, hash: Option<&str>) -> Result<Option<String>> {
     let Some(hash) = hash else { return Ok(None) };
     Ok(store.fetched(hash)?.filter(|text| sha256(text.as_bytes()) == hash))
 }
 
-/// What is there, or why it cannot be fetched.
+/// Fetches a URL in a blocking task. The inner result is the text, or why it cannot be fetched.
 async fn got(url: &str) -> Result<std::result::Result<String, String>> {
     let address = url.to_string();
     let fetched = tokio::task::spawn_blocking(move || get(&address)).await;
     fetched.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))
 }
 
-async fn fresh(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
+async fn download(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
     let text = got(url).await?.map_err(|why| {
         wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
             .heard(why)
@@ -113,11 +115,11 @@ async fn fresh(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<St
     Ok(text)
 }
 
-/// The error says why, in one line.
+/// Fetches a URL. The error says why it failed, in one line.
 fn get(url: &str) -> std::result::Result<String, String> {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).tls_config(tls);
-    // Nor may anybody lead from there to plain http.
+    // An HTTPS server must not redirect to plain HTTP.
     let agent: ureq::Agent = config.https_only(url.starts_with("https://")).build().into();
     let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
     response.body_mut().with_config().limit(LARGEST).read_to_string().map_err(|e| e.to_string())

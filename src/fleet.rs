@@ -1,5 +1,5 @@
-//! What only all machines together can say: whether the cluster exists, who begins it, who joins, and who is
-//! not what the inventory takes it for. Pure.
+//! The state that only all machines together can show. It says whether the cluster exists, which node is the init node
+//! and which machines join. It also says which machines are not what the inventory takes them for. This module is pure.
 
 mod blocked;
 pub mod identity;
@@ -20,77 +20,77 @@ use crate::openpgp::Keys;
 /// Machines that have answered, by node name.
 pub type Machines<'a> = BTreeMap<&'a str, &'a Machine>;
 
-/// The clocks of a fleet may differ by this much; certificates are backdated by five minutes.
+/// How far the clocks of machines may differ, in seconds. Certificates are backdated by five minutes.
 pub const CLOCKS_WITHIN_SECONDS: f64 = 60.0;
 
-/// The state of the whole.
+/// The state of all machines together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// The control plane that begins the cluster, or began it.
-    pub seed: String,
-    /// Some control plane got as far as laying out an API server for this cluster.
+    /// The init node: the first control plane that runs the cluster. If none does, it is the one that will run `kubeadm init`.
+    pub init_node: String,
+    /// Whether the cluster exists: some control plane has got as far as setting up an API server for it.
     pub exists: bool,
-    /// Machines that have still to join.
+    /// Machines that still have to join.
     pub joining: BTreeSet<String>,
-    /// Those of them that have begun to.
-    pub half_joined: BTreeSet<String>,
+    /// Machines that have begun to join, and are not members yet.
+    pub joining_started: BTreeSet<String>,
     /// Machines that have not answered.
-    pub absent: BTreeSet<String>,
-    /// Members of which the cluster has no Node.
+    pub unreachable: BTreeSet<String>,
+    /// Members that have no Node in the cluster.
     pub unregistered: BTreeSet<String>,
-    /// Machines whose kubelet has no certificate of the cluster's to serve with. Without `serverTLSBootstrap` none has.
+    /// Machines whose kubelet has no serving certificate of the cluster. Without `serverTLSBootstrap`, no kubelet has one.
     pub unserved: BTreeSet<String>,
-    /// Nodes that the cluster has and the inventory has not.
-    pub strangers: BTreeSet<String>,
-    /// Ranges of pods that the cluster's Nodes have.
+    /// Nodes of the cluster that are not in the inventory.
+    pub unmanaged_nodes: BTreeSet<String>,
+    /// Pod ranges of the cluster's Nodes.
     pub ranges: BTreeSet<String>,
-    /// Machines that this run has given up on: something went wrong there.
-    pub given_up: BTreeSet<String>,
-    /// Machines on which this run has still something to do.
-    pub unmended: BTreeSet<String>,
+    /// Machines that this run has quarantined, because something went wrong there.
+    pub quarantined: BTreeSet<String>,
+    /// Machines on which this run still has something to do.
+    pub pending: BTreeSet<String>,
     /// When the kubelets of members last started, each by its machine's clock, in seconds since 1970.
     pub kubelets: BTreeMap<String, i64>,
-    /// What the API server was told by kubelets that it asked for their settings: JSON, or words of an error.
+    /// The answers of kubelets that the API server asked for their settings, by node: JSON, or words of an error.
     pub kubelets_run: BTreeMap<String, Arc<str>>,
-    /// Those of them that were asked before this run last changed something.
+    /// The nodes of `kubelets_run` whose kubelets were asked before this run last changed something.
     pub kubelets_stale: BTreeSet<String>,
-    /// Nodes that answered another one at the end of flannel's tunnel.
+    /// Nodes whose end of a flannel tunnel answered another node.
     pub tunnels: BTreeSet<String>,
-    /// The signing key of the Kubernetes repository that machines are to have, where one was seen.
+    /// The signing key of the Kubernetes repository that all machines must have, if it is known.
     pub package_key: Option<Keys>,
-    /// The text of it that a machine was shown in this run, by the machine's name.
+    /// The text of the signing key that the repository showed to a machine in this run, by the machine's name.
     pub shown_keys: BTreeMap<String, Keys>,
 }
 
 impl Fleet {
-    /// Reads the seed from the fleet: the first control plane that runs the cluster, else the first in the
-    /// inventory. A control plane that lost its disk therefore joins, and never starts a second cluster.
+    /// Reads the state from the answers of the machines. The init node is the first control plane that runs the cluster, or else
+    /// the first one in the inventory. A control plane that lost its disk therefore joins, and never starts a second cluster.
     pub fn see(cluster: &Cluster, machines: &Machines) -> Fleet {
         let heard = |node: &Node| machines.get(node.name.as_str()).copied();
         let runs = |node: &&Node| heard(node).is_some_and(Machine::runs_control_plane);
         let running = cluster.control_planes().find(runs);
-        let seed = running.or_else(|| cluster.control_planes().next()).map(|node| node.name.clone());
-        let seed = seed.unwrap_or_default();
+        let init_node = running.or_else(|| cluster.control_planes().next()).map(|node| node.name.clone());
+        let init_node = init_node.unwrap_or_default();
         let names = |which: &dyn Fn(Option<&Machine>) -> bool| -> BTreeSet<String> {
             let others = cluster.nodes.iter().filter(|node| which(heard(node)));
             others.map(|node| node.name.clone()).collect()
         };
         let mut joining = names(&|machine| machine.is_some_and(|m| !m.is_member()));
-        joining.remove(&seed);
+        joining.remove(&init_node);
         let begun =
             |m: &Machine| !m.is_member() && (m.has("kubelet.conf") || m.has("bootstrap-kubelet.conf"));
         let unserved = |m: &Machine| !m.has("server-certificate");
         Fleet {
             exists: running.is_some(),
             joining,
-            half_joined: names(&|machine| machine.is_some_and(begun)),
-            absent: names(&|machine| machine.is_none()),
+            joining_started: names(&|machine| machine.is_some_and(begun)),
+            unreachable: names(&|machine| machine.is_none()),
             unregistered: BTreeSet::new(),
             unserved: names(&|machine| machine.is_some_and(unserved)),
-            strangers: BTreeSet::new(),
+            unmanaged_nodes: BTreeSet::new(),
             ranges: BTreeSet::new(),
-            given_up: BTreeSet::new(),
-            unmended: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
+            pending: BTreeSet::new(),
             kubelets: machines
                 .iter()
                 .filter_map(|(name, m)| Some((name.to_string(), m.kubelet_since()?)))
@@ -100,25 +100,25 @@ impl Fleet {
             tunnels: BTreeSet::new(),
             package_key: None,
             shown_keys: BTreeMap::new(),
-            seed,
+            init_node,
         }
     }
 
-    /// What of it the wants of one machine's own may look at: as long as neither this nor the machine changes, they stay
-    /// as they are, whatever becomes of the others.
+    /// The part of the fleet that the wants of one machine may depend on. As long as neither this part nor the
+    /// machine changes, these wants stay as they are, whatever happens to the other machines.
     pub fn own(&self, name: &str) -> Fleet {
         let unregistered: BTreeSet<String> = self.unregistered.get(name).cloned().into_iter().collect();
-        // Who has to be made known again must not take a range that others have.
+        // A machine that must register again must not take a pod range of another node.
         let ranges = if unregistered.is_empty() { BTreeSet::new() } else { self.ranges.clone() };
         let package_key = self.package_key.clone();
-        // What one machine was shown never replaces what another one has.
+        // A key that the repository showed to one machine never replaces the key of another one.
         let shown = self.shown_keys.get_key_value(name).map(|(name, keys)| (name.clone(), keys.clone()));
         let runs = self.kubelets_run.get_key_value(name).map(|(name, said)| (name.clone(), said.clone()));
         Fleet {
             shown_keys: shown.into_iter().collect(),
             kubelets_run: runs.into_iter().collect(),
             kubelets_stale: self.kubelets_stale.get(name).cloned().into_iter().collect(),
-            seed: self.seed.clone(),
+            init_node: self.init_node.clone(),
             exists: self.exists,
             unregistered,
             ranges,
@@ -127,7 +127,7 @@ impl Fleet {
         }
     }
 
-    /// What must happen before the cluster knows this node.
+    /// Says what must happen before the cluster knows this node.
     pub fn before_known(&self, name: &str) -> Option<Blocked> {
         if self.unregistered.contains(name) {
             return Some(Blocked::until(name, "to register"));
@@ -135,21 +135,20 @@ impl Fleet {
         self.joining.contains(name).then(|| Blocked::until(name, "to join"))
     }
 
-    /// What must happen before anything can be expected of this node in the cluster.
+    /// Says what must happen before anything can be expected of this node in the cluster.
     pub fn before_ready(&self, name: &str) -> Option<Blocked> {
-        if self.absent.contains(name) {
+        if self.unreachable.contains(name) {
             return Some(Blocked::until(name, "to answer"));
         }
-        let broken = self.given_up.contains(name) || self.unmended.contains(name);
+        let broken = self.quarantined.contains(name) || self.pending.contains(name);
         let mended = || broken.then(|| Blocked::until(name, "to be mended"));
         mended().or_else(|| self.before_known(name))
     }
 }
 
-/// What is wrong with machines taken together: names that two of them have, clocks that disagree. An error
-/// without a node is about the operator's own computer.
-/// `clocks`: how far each machine's clock is ahead of the operator's, in seconds.
-pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
+/// The errors about machines taken together: host names that two of them have, and clocks that disagree. An error without a
+/// node is about the operator's own computer. `clocks` is how far each machine's clock is ahead of the operator's, in seconds.
+pub fn findings(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (node, machine) in machines {
         by_name.entry(&machine.hostname).or_default().push(node);
@@ -170,9 +169,9 @@ pub fn misfits(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String,
     twice.chain(wrong_clocks(clocks)).collect()
 }
 
-/// The machine to blame where several use one host name: one that the inventory calls otherwise; a worker before a control
-/// plane, then one that has still to join before a member, then the last. So a worker that takes a control plane's name
-/// excludes itself from the run, and not the control plane, whatever that one is called.
+/// The machine to blame if several have the same host name. It is one that has another name in the inventory. A worker comes
+/// before a control plane, then a joining machine before a member, then the last one. So a worker that takes a control plane's
+/// host name excludes itself from the run. It cannot exclude the control plane, whatever name that has in the inventory.
 fn impostor<'a>(cluster: &Cluster, machines: &Machines, hostname: &str, nodes: &[&'a str]) -> &'a str {
     let plane = |node: &str| cluster.node(node).is_some_and(Node::is_control_plane);
     let member = |node: &str| machines.get(node).is_some_and(|machine| machine.is_member());
@@ -181,8 +180,8 @@ fn impostor<'a>(cluster: &Cluster, machines: &Machines, hostname: &str, nodes: &
     first.or(nodes.last()).copied().unwrap_or_default()
 }
 
-/// The operator's clock counts as one among the others, and decides where two opinions are equally strong: it
-/// dates the certificates.
+/// The errors about clocks that differ from the others. The operator's clock counts as one among the others. It
+/// decides if two opinions are equally strong, because it dates the certificates.
 fn wrong_clocks(clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     const OPERATOR: f64 = 0.0;
     let mut sorted: Vec<f64> = clocks.values().copied().chain([OPERATOR]).collect();
@@ -248,9 +247,9 @@ pub(super) mod tests {
     fn the_first_of_the_inventory_begins_and_the_others_join() {
         let machines = ["m1", "m2", "m3", "w1"].map(|name| machine(name, &[]));
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
-        assert_eq!((fleet.seed.as_str(), fleet.exists), ("m1", false));
+        assert_eq!((fleet.init_node.as_str(), fleet.exists), ("m1", false));
         assert_eq!(fleet.joining, names(&["m2", "m3", "w1"]));
-        assert!(fleet.half_joined.is_empty() && fleet.absent.is_empty());
+        assert!(fleet.joining_started.is_empty() && fleet.unreachable.is_empty());
     }
 
     #[test]
@@ -258,15 +257,15 @@ pub(super) mod tests {
         let machines =
             [machine("m1", &[]), machine("m2", &RUNS), machine("m3", &RUNS), machine("w1", &RUNS[..2])];
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
-        assert_eq!((fleet.seed.as_str(), fleet.exists, fleet.joining), ("m2", true, names(&["m1"])));
+        assert_eq!((fleet.init_node.as_str(), fleet.exists, fleet.joining), ("m2", true, names(&["m1"])));
     }
 
     #[test]
     fn who_does_not_answer_neither_joins_nor_begins() {
         let machines = [machine("m2", &RUNS), machine("w1", &["bootstrap-kubelet.conf"])];
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
-        assert_eq!((fleet.seed.as_str(), &fleet.absent), ("m2", &names(&["m1", "m3"])));
-        assert_eq!((fleet.joining, fleet.half_joined), (names(&["w1"]), names(&["w1"])));
+        assert_eq!((fleet.init_node.as_str(), &fleet.unreachable), ("m2", &names(&["m1", "m3"])));
+        assert_eq!((fleet.joining, fleet.joining_started), (names(&["w1"]), names(&["w1"])));
     }
 
     #[test]
@@ -283,11 +282,11 @@ pub(super) mod tests {
         let clocks = |m1: f64, m2: f64, w1: f64| {
             [("m1", m1), ("m2", m2), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into()
         };
-        assert_eq!(misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
-        let wrong = misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 61.0));
+        assert_eq!(findings(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
+        let wrong = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 61.0));
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
-        let twice = misfits(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
+        let twice = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "has the host name m1, and so has m1"));
         assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
         machines.values_mut().for_each(|machine| machine.hostname = "cp-1".into());
@@ -295,7 +294,7 @@ pub(super) mod tests {
             .map(|plane| {
                 let both = machines.iter().filter(|(name, _)| [plane, "w1"].contains(&name.as_str()));
                 let both = both.map(|(name, machine)| (name.as_str(), machine)).collect();
-                misfits(&cluster(), &both, &BTreeMap::new()).remove(0).node.unwrap()
+                findings(&cluster(), &both, &BTreeMap::new()).remove(0).node.unwrap()
             })
             .into();
         assert_eq!(told, ["w1", "w1"], "a control plane keeps the name that a worker takes");
@@ -303,8 +302,8 @@ pub(super) mod tests {
         swapped.nodes[0].role = Role::Worker;
         let both = machines.iter().filter(|(name, _)| *name != "w1");
         let both = both.map(|(name, machine)| (name.as_str(), machine)).collect();
-        assert_eq!(misfits(&swapped, &both, &BTreeMap::new())[0].node.as_deref(), Some("m1"));
-        assert_eq!(misfits(&cluster(), &Machines::new(), &BTreeMap::new()), []);
+        assert_eq!(findings(&swapped, &both, &BTreeMap::new())[0].node.as_deref(), Some("m1"));
+        assert_eq!(findings(&cluster(), &Machines::new(), &BTreeMap::new()), []);
     }
 
     #[test]
@@ -320,7 +319,7 @@ pub(super) mod tests {
                     .has
                     .extend(members.contains(&name.as_str()).then(|| "client-certificate".to_string()));
             }
-            let mut found = misfits(&cluster, &heard(&machines), &BTreeMap::new());
+            let mut found = findings(&cluster, &heard(&machines), &BTreeMap::new());
             assert_eq!(found.len(), 1, "{found:?}");
             let error = found.remove(0);
             let rename = format!("hostnamectl set-hostname {}", error.node.as_deref().unwrap());
@@ -334,7 +333,7 @@ pub(super) mod tests {
             assert_eq!(told("w1", members), says("w2", "w1", "w1"));
             assert_eq!(told("w2", members), says("w1", "w2", "w2"));
         }
-        // Where the inventory calls neither so, a member keeps its name.
+        // If neither machine has this name in the inventory, a member keeps it.
         assert_eq!(told("host", &["w1"]), says("w2", "host", "w1"));
         assert_eq!(told("host", &["w2"]), says("w1", "host", "w2"));
         assert_eq!(told("host", &["w1", "w2"]), says("w2", "host", "w1"));
@@ -344,7 +343,7 @@ pub(super) mod tests {
     fn the_operators_clock_is_one_among_the_others() {
         let said = |clocks: &[(&str, f64)]| -> Vec<(Option<String>, String)> {
             let clocks = clocks.iter().map(|(name, ahead)| (name.to_string(), *ahead)).collect();
-            misfits(&cluster(), &Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()
+            findings(&cluster(), &Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()
         };
         let on = |node: &str, what: &str| vec![(Some(node.to_string()), what.to_string())];
         assert_eq!(said(&[("m1", 59.0)]), []);

@@ -1,30 +1,30 @@
-//! The inventory as written: reads the file, checks it against the list of fields and against itself, and
-//! gives the cluster it means. All mistakes are reported at once. What is on the machines is not known here.
+//! Reads the inventory: compares it with the list of fields, checks it for contradictions, and returns the `Cluster`
+//! that it describes. All mistakes are reported at once. This module knows nothing about the state of the machines.
 
-mod across;
 mod addons;
 mod bundle;
+mod component_args;
 mod components;
 mod coredns;
+mod cross_checks;
+mod diagnostic;
 mod doubt;
 mod fields;
 mod files;
 mod general;
 mod masked;
-mod mistake;
+mod names;
 mod network;
 mod nodes;
-mod owned;
-mod programs;
 mod range;
 pub mod reference;
+mod reserved;
 mod secrets;
 mod select;
 mod shape;
 mod sources;
 mod syntax;
 mod table;
-mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -33,13 +33,13 @@ use toml::de::DeTable;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
+use diagnostic::{Mistakes, Span};
 pub use doubt::{LOG_IN, password_from, password_of_user};
 use files::Folder;
 pub use files::objects;
-use mistake::{Mistakes, Span};
+pub use names::{USER, host_and_port, is_user};
 pub use select::select;
 use table::Table;
-pub use words::{USER, host_and_port, is_user};
 
 /// Reads an inventory. The error's `what` is the whole report, with the lines of the file.
 pub fn read(path: &Path) -> Result<Cluster> {
@@ -58,7 +58,8 @@ pub fn read(path: &Path) -> Result<Cluster> {
     }
 }
 
-/// Reads the text of an inventory; `path` is how reports call it, and the files it names are beside it.
+/// Reads the text of an inventory. Reports call the file `path`, and paths in the inventory are relative to the folder
+/// of `path`.
 pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     let shown = path.display().to_string();
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -90,7 +91,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Cluster> {
     }
 }
 
-/// The cluster that is meant; only good where no mistake was found.
+/// Builds the cluster that the inventory describes. The result is valid only if no mistake was found.
 fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
     let folder = &Folder(dir);
     let table = &root.table("cluster");
@@ -99,13 +100,13 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
     let minor = format!("{}.{}", kubernetes.major, kubernetes.minor);
     let ranges = network::ranges(table, mistakes);
     let nodes = nodes::nodes(root, folder, kubernetes.minor, mistakes);
-    across::check(&nodes, &ranges, mistakes);
+    cross_checks::check(&nodes, &ranges, mistakes);
     let endpoint = general::endpoint(table, &name, mistakes);
-    across::check_names(&nodes, &endpoint, mistakes);
+    cross_checks::check_names(&nodes, &endpoint, mistakes);
     let network = network::network(root, folder, mistakes);
-    let controller_manager = programs::args(root, "controller-manager", mistakes);
+    let controller_manager = component_args::args(root, "controller-manager", mistakes);
     if let Some(pods) = &ranges.pods {
-        // Other networks may have pods elsewhere.
+        // A network other than flannel may have its pods outside this range.
         let all = matches!(network, Network::Flannel(_)).then_some(nodes.len());
         network::check_pods(pods, &controller_manager, all, mistakes);
         if all.is_some() {
@@ -122,14 +123,14 @@ fn cluster(root: &Table, dir: &Path, mistakes: &mut Mistakes) -> Cluster {
         coredns: coredns::coredns(root, folder, mistakes),
         image_repository: general::image_repository(table, mistakes),
         ignore_preflight: general::ignore_preflight(table, mistakes),
-        kubelet: programs::json(root, "kubelet", kubernetes.minor, mistakes),
-        kube_proxy: programs::json(root, "kube-proxy", kubernetes.minor, mistakes),
-        kubeadm: programs::json(root, "kubeadm", kubernetes.minor, mistakes),
-        api_server: programs::args(root, "api-server", mistakes),
+        kubelet: component_args::json(root, "kubelet", kubernetes.minor, mistakes),
+        kube_proxy: component_args::json(root, "kube-proxy", kubernetes.minor, mistakes),
+        kubeadm: component_args::json(root, "kubeadm", kubernetes.minor, mistakes),
+        api_server: component_args::args(root, "api-server", mistakes),
         controller_manager,
-        scheduler: programs::args(root, "scheduler", mistakes),
-        etcd: programs::args(root, "etcd", mistakes),
-        containerd: programs::toml(root, "containerd", mistakes),
+        scheduler: component_args::args(root, "scheduler", mistakes),
+        etcd: component_args::args(root, "etcd", mistakes),
+        containerd: component_args::toml(root, "containerd", mistakes),
         registries: sources::registries(root, folder, mistakes),
         packages: sources::packages(root, &minor, folder, mistakes),
         proxy: sources::proxy(root, mistakes),

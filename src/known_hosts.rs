@@ -1,7 +1,7 @@
-//! The host keys the operator knows, in OpenSSH's files: read, matched, added to. What follows from a key that is
-//! not among them is `ssh`'s to say.
+//! The host keys that the operator knows, in OpenSSH's files. This module reads, matches and adds them. The module
+//! `ssh` decides what to do about an unknown key.
 //!
-//! russh has a matcher of its own, but it accepts revoked keys and takes a host with another key for a new one.
+//! russh has a matcher of its own. That one accepts revoked keys, and takes a known host with another key for a new host.
 
 mod purpose;
 mod revoked;
@@ -27,31 +27,31 @@ pub struct KnownHosts {
     lines: Vec<Line>,
     /// Keys that no host may have.
     revoked: Vec<(PublicKey, Sighting)>,
-    /// New ones are noted without the host's name.
+    /// Whether to store new keys without the host's name.
     hashed: bool,
-    /// Where new ones go; `None`: nowhere, there is no home directory.
+    /// The file for new keys, or `None` if there is no home directory.
     own: Option<PathBuf>,
     own_shown: String,
 }
 
-/// What the files say about a host and the key it shows.
+/// The verdict of the files on a host and its key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     Known,
-    /// The host is known by these other keys.
+    /// The host is known, but by these other keys.
     Changed(Vec<Sighting>),
-    /// The operator wants this very key refused.
+    /// The operator revoked this key.
     Revoked(Sighting),
     Unknown,
 }
 
-/// A key, and the line it is on.
+/// A key, and its place in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
-    /// `ED25519 SHA256:…`, with kinds as ssh-keygen calls them.
+    /// `ED25519 SHA256:…`, with the kind as ssh-keygen names it.
     pub key: String,
     pub file: PathBuf,
-    /// Counted as an editor does.
+    /// The line number, as in an editor.
     pub line: usize,
     /// `~/.ssh/known_hosts:14`
     pub shown: String,
@@ -69,13 +69,13 @@ struct Line {
 enum Mark {
     None,
     Revoked,
-    /// Its key signs certificates of hosts.
+    /// The key signs host certificates.
     Authority,
 }
 
 #[derive(Clone, Debug)]
 enum Hosts {
-    /// Comma-separated, lower-cased; `*`, `?`, and `!` in front.
+    /// Patterns in lower case, separated by commas, with `*`, `?`, and `!` in front.
     Patterns(String),
     Hashed {
         salt: Vec<u8>,
@@ -84,10 +84,10 @@ enum Hosts {
 }
 
 impl KnownHosts {
-    /// Reads the operator's own files, of which the first gets what is new, and those of everybody on this computer. A
-    /// file that is not there knows nobody; one that cannot be read is an error, or every host in it would look new.
-    /// `whose`: only what is said of the host of this name is kept. A thousand machines are a thousand lines, which each
-    /// of them would have in full.
+    /// Reads the files of the operator, and the files for all users of this computer. New keys go to the first of the
+    /// operator's files. A missing file knows no host. An unreadable file is an error, or every host in it would look
+    /// new. `whose`: keep only the lines about the host of this name. A thousand machines mean a thousand lines, and each
+    /// machine would keep them all.
     pub fn load(
         own: &[PathBuf],
         system: &[PathBuf],
@@ -103,7 +103,7 @@ impl KnownHosts {
         Ok(KnownHosts { lines, revoked, hashed: false, own, own_shown })
     }
 
-    /// Also refuses the keys in these files, of all hosts.
+    /// Also refuses the keys in these files, for all hosts.
     pub fn revoking(mut self, files: &[PathBuf], home: Option<&Path>) -> Result<Self> {
         for file in files {
             self.revoked.extend(revoked::read(file, &shown(file, home))?);
@@ -111,12 +111,12 @@ impl KnownHosts {
         Ok(self)
     }
 
-    /// Notes new keys by a hash of the host's name, where ssh_config says so.
+    /// Stores new keys with a hash of the host's name, if ssh_config says so.
     pub fn hashing(self, hashed: bool) -> Self {
         KnownHosts { hashed, ..self }
     }
 
-    /// The file that new keys are added to, as a user writes it.
+    /// Returns the file for new keys, as a user writes it.
     pub fn own_file(&self) -> &str {
         &self.own_shown
     }
@@ -126,7 +126,7 @@ impl KnownHosts {
             return Verdict::Revoked(seen.clone());
         }
         let name = name(host, port);
-        // Comments are part of a `PublicKey`, but not of the key.
+        // A `PublicKey` has a comment, which is not part of the key.
         let same = |line: &&Line| line.key.key_data() == key.key_data();
         let about: Vec<_> = self.lines.iter().filter(|line| line.hosts.matches(&name)).collect();
         let of = |mark: Mark| about.iter().copied().filter(move |line| line.mark == mark);
@@ -137,7 +137,7 @@ impl KnownHosts {
         }
     }
 
-    /// Whether there is an authority for certificates of this host: then it may be asked for one.
+    /// Whether a CA may sign certificates of this host. If so, ironstrap may ask the host for its certificate.
     pub fn has_authority(&self, host: &str, port: u16) -> bool {
         self.authorities(host, port).next().is_some()
     }
@@ -147,8 +147,8 @@ impl KnownHosts {
         self.lines.iter().filter(move |line| line.mark == Mark::Authority && line.hosts.matches(&name))
     }
 
-    /// Whether one of the host's authorities stands for the certificate now, in seconds since 1970; else why not.
-    /// The rules of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT", and of OpenSSH's PROTOCOL.certkeys.
+    /// Whether one of the host's CAs vouches for the certificate at the time `now`, in seconds since 1970. The error says
+    /// why not. The rules are those of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT", and of OpenSSH's PROTOCOL.certkeys.
     pub fn vouches(
         &self,
         host: &str,
@@ -185,15 +185,15 @@ impl KnownHosts {
         }
     }
 
-    /// The algorithms of the keys a host is known by: to be asked for first, or it may answer with a key of a
-    /// kind that nobody noted.
+    /// Returns the algorithms of the keys by which a host is known. ironstrap must ask for them first. Otherwise the host
+    /// may answer with a key of an unknown kind.
     pub fn algorithms(&self, host: &str, port: u16) -> Vec<Algorithm> {
         let name = name(host, port);
         let about = self.lines.iter().filter(|line| line.mark == Mark::None && line.hosts.matches(&name));
         about.map(|line| line.key.algorithm()).collect()
     }
 
-    /// Appends a new key to the operator's file. The host is then known the next time that the file is loaded.
+    /// Appends a new key to the operator's file. The host is known the next time that ironstrap loads the file.
     pub fn add(&self, host: &str, port: u16, key: &PublicKey) -> Result<()> {
         let failed = |why: &dyn fmt::Display| {
             Error::new(Kind::Local, format!("cannot add a host key to {}", self.own_shown))
@@ -211,7 +211,7 @@ impl KnownHosts {
     }
 }
 
-/// `ED25519 SHA256:…`, with kinds as ssh-keygen calls them.
+/// Returns `ED25519 SHA256:…`, with the kind as ssh-keygen names it.
 pub fn fingerprint(key: &PublicKey) -> String {
     let kind = match key.algorithm() {
         Algorithm::Ed25519 => "ED25519".to_string(),
@@ -224,7 +224,7 @@ pub fn fingerprint(key: &PublicKey) -> String {
     format!("{kind} {}", key.fingerprint(HashAlg::Sha256))
 }
 
-/// `|1|SALT|HASH`, as `HashKnownHosts` of ssh_config has it.
+/// Returns `|1|SALT|HASH`, the format of `HashKnownHosts` in ssh_config.
 fn hashed(name: &str) -> Option<String> {
     let mut salt = [0; 20];
     getrandom::fill(&mut salt).ok()?;
@@ -232,13 +232,13 @@ fn hashed(name: &str) -> Option<String> {
     Some(format!("|1|{}|{}", STANDARD.encode(salt), STANDARD.encode(mac)))
 }
 
-/// What a host is called in these files.
+/// Returns the name of a host in these files.
 pub fn name(host: &str, port: u16) -> String {
     let host = host.to_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
-/// A path as a user writes it.
+/// Returns a path as a user writes it.
 pub fn shown(path: &Path, home: Option<&Path>) -> String {
     match home.and_then(|home| path.strip_prefix(home).ok()) {
         Some(rest) => format!("~/{}", rest.display()),
@@ -261,7 +261,7 @@ fn read(file: &Path, shown: &str, whose: Option<&str>) -> Result<Vec<Line>> {
     Ok(lines.filter_map(|(at, line)| parse(line, (file, shown, at + 1), whose)).collect())
 }
 
-/// `None` for a line that says nothing: empty, a comment, or broken; OpenSSH skips those too. And for others' lines.
+/// Reads a line. It skips empty lines, comments and broken lines, as OpenSSH does, and lines about other hosts.
 fn parse(line: &str, (file, shown, number): (&Path, &str, usize), whose: Option<&str>) -> Option<Line> {
     let mut words = line.split_ascii_whitespace().peekable();
     let mark = match *words.peek()? {
@@ -311,11 +311,11 @@ impl Hosts {
     }
 }
 
-/// `*` is any run of characters, `?` any one; nothing else is special, brackets least of all.
+/// Matches a pattern: `*` is any run of characters, and `?` is any one. No other character is special, not even brackets.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // After the last `*`, and how much of the text it has eaten.
+    // The place after the last `*`, and how much of the text that `*` has matched.
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -340,8 +340,8 @@ fn glob(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&rest| rest == b'*')
 }
 
-/// Under a lock: nodes are connected to at the same time, and their lines must not end up in each other. A file of another
-/// purpose stays as it is.
+/// Appends a line under a lock. ironstrap connects to many nodes at the same time, and their lines must not mix. A file
+/// of another purpose stays as it is.
 fn append(path: &Path, line: &str, shown: &str) -> std::result::Result<(), String> {
     let mut file = open_to_append(path).map_err(|error| error.to_string())?;
     purpose::check_open(&mut file, shown)?;
@@ -360,7 +360,7 @@ fn open_to_append(path: &Path) -> std::io::Result<File> {
 fn write_line(file: &mut File, line: &str) -> std::io::Result<()> {
     let newline = if ends_mid_line(file)? { "\n" } else { "" };
     file.write_all(format!("{newline}{line}\n").as_bytes())?;
-    // /dev/null is a file that some use here, and it cannot be synced.
+    // Some users set /dev/null as their file. It cannot be synced.
     if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
 }
 

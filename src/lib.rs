@@ -1,23 +1,26 @@
-//! ironstrap: one inventory file, SSH, and out comes a Kubernetes cluster.
+//! ironstrap creates a Kubernetes cluster over SSH from one inventory file.
 //!
 //! ```text
 //! inventory ─▶ cluster ─▶ steps: wants ─▶ probe: one script ─▶ ssh ─▶ the machine
 //!                                                                        │
-//!    report ◀─ reconcile ◀─ plan: changes ◀─ probe: answers, and what it says of itself
+//!    report ◀─ reconcile ◀─ plan: changes ◀─ probe: answers, and facts of the machine
 //!                  └──▶ ledger: one script of fixes per stage ─▶ ssh ─▶ the machine ─▶ ask again
 //! ```
 //!
-//! A **step** is a list of **wants**: a question, the right answer and a remedy. `plan`, `apply`, `status`
-//! and `reset` are readings of that list. To add a step, write one file in `steps/` and name it in `steps::STAGES`.
+//! A **step** is a list of **wants**. A want has an ask (the question about the present state), the right answer and a fix.
+//! `plan`, `apply`, `status` and `reset` read the same list. To add a step, write one file in `steps/` and add it to
+//! `steps::STAGES`.
 //!
 //! House rules:
-//! - Each file uses only files above it in the list below; a test holds that.
-//! - Asks depend on the inventory alone. *Unknown* is never taken for *absent*: what cannot be told is never changed.
-//! - State, not events: a restart that is owed is asked for, not remembered.
+//! - Each module uses only modules above it in the list below. A test checks this.
+//! - Asks depend on the inventory alone. *Unknown* is never taken for *absent*. If ironstrap cannot determine a state, it
+//!   does not change it.
+//! - State counts, not events. ironstrap asks whether a restart is due. It does not remember that one is due.
 //! - Only `store` and `ssh` (with `known_hosts`) change anything outside the program. Only `report::exit` writes to the
-//!   terminal, and every text that leaves has passed `secret::Shown`; `inventory`, `fetch` and `cli` read the operator's side. Everything else is a function of values.
-//! - A file opens with what it is and what it is not. Comments say why. Messages are lower-case sentences that
-//!   begin with the node; whatever a user can act on has a hint.
+//!   terminal. Every text that leaves the program passes `secret::Shown`. `inventory`, `fetch` and `cli` read the operator's
+//!   files and URLs. Everything else is a function of values.
+//! - A file begins with what it is and what it is not. Comments say why. Messages are lower-case sentences that begin with
+//!   the node. Every message that a user can act on has a hint.
 
 pub mod secret;
 
@@ -57,13 +60,11 @@ pub mod probe;
 
 pub mod plan;
 
-pub mod trial;
+pub mod active_checks;
 
 pub mod status;
 
-pub mod backwards;
-
-pub mod ops;
+pub mod operations;
 
 pub mod ledger;
 

@@ -1,5 +1,5 @@
-//! What a machine says of itself at the head of every reply, whatever else it is asked. Not what is made
-//! of it: that is `fleet` and the steps.
+//! The facts that a machine reports at the head of every reply, in addition to the other answers. `fleet` and the steps
+//! decide what follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,26 +10,26 @@ use time::OffsetDateTime;
 use crate::secret;
 use crate::shell::{Sh, sh};
 
-/// Where the runner keeps what must not outlive a boot: the lease, running units' scripts and output.
+/// The folder on a machine for what must not outlive a boot: the lease, and the scripts and output of running units.
 pub const RUN: &str = "/run/ironstrap";
-/// Transient units of ours are called this and a name.
+/// The prefix of the names of ironstrap's transient units.
 pub const UNIT: &str = "ironstrap-";
 
-/// The parts of the head of a reply.
+/// The names of the parts at the head of a reply.
 pub const HEAD: [&str; 3] = ["facts", "authorities", "identity"];
 
-/// The shell of each part. `etcd_dir`: where etcd keeps its data on control planes.
+/// The shell for each part of `HEAD`. `etcd_dir` is the folder where etcd keeps its data on control planes.
 pub fn questions(etcd_dir: &str) -> [Sh; 3] {
     [facts(etcd_dir), AUTHORITIES.into(), IDENTITY.into()]
 }
 
-/// Interfaces that containers and their networks bring with them, as a pattern of `case`.
+/// Network interfaces that containers and their networks create, as a pattern of the shell's `case`.
 const VIRTUAL: Sh = Sh::raw(
     "lo | docker* | br-* | veth* | cni* | flannel* | cali* | cilium* | lxc* | kube-* | tunl* | vxlan* | virbr*",
 );
 
 fn facts(etcd_dir: &str) -> Sh {
-    // The same, where a line of `ip route` says which.
+    // This is the same pattern for a line of `ip route`, which names the interface after `dev`.
     let routes = VIRTUAL;
     let routes =
         routes.split(" | ").map(|name| sh!("*{dev}*", dev = format!(" dev {}", name.trim_end_matches('*'))));
@@ -89,7 +89,8 @@ for f in kubelet.conf bootstrap-kubelet.conf admin.conf manifests/kube-apiserver
     )
 }
 
-/// Every certificate authority that something of Kubernetes on this machine trusts, a line of base64 each.
+/// Prints every certificate authority that a part of Kubernetes on this machine trusts. Each line has the file and the
+/// authority in base64.
 const AUTHORITIES: &str = r#"cd /etc/kubernetes 2>/dev/null || exit 0
 for f in kubelet.conf bootstrap-kubelet.conf; do
   [ ! -e $f ] || sed -n "s/^ *certificate-authority-data: */$f /p" $f
@@ -97,9 +98,10 @@ done
 [ ! -e pki/ca.crt ] || echo "pki/ca.crt $(base64 -w 0 pki/ca.crt)"
 "#;
 
-/// What the cluster was made as, read off what its control plane runs with: true while the API is down,
-/// and who made it. The last word is what we noted ourselves, for a kubeconfig is easily edited. The address of a control
-/// plane is what API server and etcd agree on, for a manifest is easily edited, too.
+/// Prints the settings with which the cluster was created, from the files with which its control plane runs. So the answer
+/// does not need the API, and does not depend on the tool that created the cluster. The lines of ironstrap's own receipt
+/// come last and win, because a kubeconfig is easily edited. A manifest is easily edited, too. So the address of a control
+/// plane counts only if API server and etcd agree on it.
 const IDENTITY: &str = r#"cd /etc/kubernetes/manifests 2>/dev/null || exit 0
 for f in kube-apiserver.yaml kube-controller-manager.yaml; do
   [ ! -e $f ] || sed -n -e 's/^ *- --cluster-cidr=/pods /p' -e 's/^ *- --service-cluster-ip-range=/services /p' \
@@ -117,71 +119,74 @@ a= e=
 [ ! -e /var/lib/ironstrap/kubeadm-receipt ] || sed -n -e '/^endpoint /p' -e '/^name /p' /var/lib/ironstrap/kubeadm-receipt
 "#;
 
-/// One machine, as it described itself.
+/// The facts about one machine, as it reported them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     /// `ID` of os-release: `debian`.
     pub os: String,
     /// `VERSION_CODENAME` of os-release: `trixie`.
     pub codename: String,
-    /// As `uname -m` says it.
+    /// The architecture, as `uname -m` prints it.
     pub arch: String,
     pub uid: u32,
-    /// Seconds since 1970, by the machine's own clock.
+    /// The time of the machine's own clock, in seconds since 1970.
     pub clock: f64,
-    /// How long it took to answer everything, in seconds.
+    /// How long the machine took to answer all questions, in seconds.
     pub took: f64,
     pub cpus: u32,
-    /// Kibibytes in all.
+    /// The total memory, in KiB.
     pub memory: u64,
     pub hostname: String,
     pub boot: String,
     /// The name of process 1.
     pub init: String,
     pub machine_id: Option<String>,
-    /// The firmware's, which a hypervisor makes up.
+    /// The UUID that the firmware reports. A hypervisor makes one up.
     pub product_uuid: Option<String>,
-    /// Of its own network interfaces, by name; none of a member's.
+    /// The MAC addresses of its network interfaces, by interface. A member has none here.
     pub macs: BTreeMap<String, String>,
-    /// Public keys of its sshd, kind and base64.
+    /// The public keys of its sshd, as kind and base64.
     pub host_keys: Vec<String>,
-    /// The host key by which it was reached, kind and base64. It does not say so: the connection proves it.
+    /// The host key by which ironstrap reached the machine, as kind and base64. The connection proves it, and the machine
+    /// does not report it.
     pub proven_key: Option<String>,
-    /// On which interface of its own each is; empty where it cannot list them, and for a member.
+    /// The machine's own addresses, each with its interface. It is empty for a member, and if the machine cannot list them.
     pub addresses: BTreeMap<IpAddr, String>,
-    /// Networks that it has routes to by its own interfaces, but for the default ones.
+    /// The networks to which it has routes through its own interfaces, without default routes.
     pub routes: Vec<IpNet>,
-    /// Long work that is running: names of our transient units, without `UNIT`.
+    /// Long work that is still running: the names of ironstrap's transient units, without `UNIT`.
     pub busy: Vec<String>,
     pub lease: Option<Lease>,
-    /// How long ago a member's kubelet last started, in seconds. Not when: clocks are set, most of all at boot.
+    /// How long ago the kubelet of a member last started, in seconds. A point in time would not do, because clocks are set,
+    /// mostly at boot.
     pub kubelet_age: Option<f64>,
-    /// Traces of Kubernetes: `kubelet.conf`, `client-certificate`, …
+    /// The traces of Kubernetes on the machine: `kubelet.conf`, `client-certificate`, …
     pub has: BTreeSet<String>,
-    /// Files that name an authority, with that authority in base64 (PEM inside).
+    /// The files that contain a certificate authority, each with that authority in base64 (PEM inside).
     pub authorities: Vec<(String, String)>,
-    /// What the cluster was made as: `kubernetes`, `pods`, `services`, `endpoint`, `name`; `address` is the control plane's own.
+    /// The settings with which the cluster was created: `kubernetes`, `pods`, `services`, `domain`, `endpoint`, `name`.
+    /// `address` is the control plane's own address.
     pub identity: BTreeMap<String, String>,
 }
 
-/// Who changes this machine, or did last.
+/// The lease of a machine: which run changes it, or changed it last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lease {
-    /// Counts how often the lease changed hands.
+    /// How often the lease has changed hands.
     pub epoch: u64,
     /// The run that holds it.
     pub run: String,
-    /// Until when, by the machine's clock, in seconds since 1970.
+    /// When the lease ends, by the machine's clock, in seconds since 1970.
     pub until: u64,
     pub since: u64,
-    /// `user@host`
+    /// The owner of the run, as `user@host`.
     pub owner: String,
-    /// By what runs of the same PKI directory recognize it; empty in leases of earlier versions.
+    /// The mark by which runs of the same PKI directory recognize the lease. It is empty in leases of earlier versions.
     pub kin: String,
 }
 
 impl Machine {
-    /// Reads the answers to `questions`, in their order; the error says what was missing.
+    /// Parses the answers to `questions`, in their order. The error says what is missing or wrong.
     pub fn read(facts: &str, authorities: &str, identity: &str) -> Result<Machine, String> {
         let (mut machine, mut times) = (Machine::default(), BTreeMap::new());
         for line in facts.lines() {
@@ -196,7 +201,7 @@ impl Machine {
             let pair = |l: &str| l.split_once(' ').map(|(k, v)| (k.to_string(), v.trim().to_string()));
             text.lines().filter_map(pair).collect()
         };
-        // A member is not asked for its network, so no member has anything to say of it.
+        // ironstrap does not ask a member about its network, so these facts of a member do not count.
         if machine.has("client-certificate") {
             machine.macs.clear();
             machine.addresses.clear();
@@ -232,7 +237,8 @@ impl Machine {
                 let (on, ip) = value.split_once(' ')?;
                 self.addresses.insert(ip.parse().ok()?, on.into());
             }
-            // A host alone is written without its length; what is no network, as `default` and `blackhole`, is left out.
+            // `ip route` prints a single host without a prefix length. A line that has no network, such as `default` or
+            // `blackhole`, is skipped.
             "route" => {
                 self.routes.extend(value.parse().ok().or(value.parse::<IpAddr>().ok().map(IpNet::from)))
             }
@@ -249,14 +255,15 @@ impl Machine {
         self.has.contains(trace)
     }
 
-    /// kubeadm got at least as far as laying out an API server here. If its manifest was deleted since, etcd's data or
-    /// etcd's manifest is still there.
+    /// Whether this machine is a control plane: kubeadm got at least as far as writing the API server's manifest. If
+    /// somebody deleted that manifest since, etcd's data or etcd's manifest is still there.
     pub fn runs_control_plane(&self) -> bool {
         self.has("manifests/kube-apiserver.yaml") || (self.is_member() && self.has("etcd"))
     }
 
-    /// The kubelet has a certificate that the cluster signed for it, or had one when kubeadm was through: this machine is
-    /// a member of a cluster. Files of the kubelet may have been deleted since. `kubeadm reset` deletes the CA's, too.
+    /// Whether this machine is a member of a cluster. The kubelet has a certificate that the cluster signed for it, or had
+    /// one when kubeadm finished. Files of the kubelet may have been deleted since. `kubeadm reset` also deletes the
+    /// certificate of the CA, so after it the machine is no member.
     pub fn is_member(&self) -> bool {
         self.has("client-certificate") || (self.has("receipt") && self.has("pki/ca.crt"))
     }
@@ -266,7 +273,7 @@ impl Machine {
         self.kubelet_age.map(|age| (self.clock - age).floor() as i64)
     }
 
-    /// Whether somebody's lease, or work they started, is still running.
+    /// Whether a run's lease is still valid, or work that the run started still goes on.
     pub fn is_taken(&self) -> bool {
         let live = |lease: &Lease| lease.until as f64 > self.clock || !self.busy.is_empty();
         self.lease.as_ref().is_some_and(live)
@@ -275,11 +282,11 @@ impl Machine {
 
 /// The longest line of the facts, in bytes: the public part of a long RSA key takes 3 KiB.
 const LONGEST: usize = 8192;
-/// How often a machine may say the same kind of fact: of its network, and any other.
+/// How many facts of one kind a machine may report about its network. `FEW` is the limit for every other kind.
 const MANY: usize = 4096;
 const FEW: usize = 64;
 
-/// Fails where a machine says more than any honest one does: all machines are compared by what they say.
+/// Fails if a machine reports more than any honest machine does. ironstrap compares all machines by their facts.
 fn limited<'a>(line: &str, key: &'a str, times: &mut BTreeMap<&'a str, usize>) -> Result<(), String> {
     if line.len() > LONGEST {
         let head = secret::beginning(line, 80);
@@ -291,12 +298,13 @@ fn limited<'a>(line: &str, key: &'a str, times: &mut BTreeMap<&'a str, usize>) -
     if *times > most { Err(format!("it says more than {most} times: {key}")) } else { Ok(()) }
 }
 
-/// A number that a machine says. NaN is no number: every comparison with it fails, and so every check would hold.
+/// Parses a number that a machine reports. NaN is no number: every comparison with it fails, and so every check would hold.
 pub(crate) fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// From `START NOW`, in microseconds and seconds since boot; a unit that never started has 0. A start in the future is now.
+/// Parses `START NOW`, in microseconds and seconds since boot, into an age in seconds. A unit that never started has 0, and
+/// no age. A start in the future counts as now.
 fn age(text: &str) -> Option<Option<f64>> {
     let (start, now) = text.split_once(' ')?;
     let (start, now) = (finite(start)?, finite(now)?);
@@ -315,13 +323,13 @@ impl std::fmt::Display for Machine {
 }
 
 impl Lease {
-    /// `EPOCH RUN UNTIL SINCE OWNER KIN`, as the node's script writes it. Earlier versions write no `KIN`, and take one for a
-    /// part of `OWNER`: so they never mistake the lease for one of their own.
+    /// Parses `EPOCH RUN UNTIL SINCE OWNER KIN`, as the script on the node writes it. Earlier versions write no `KIN`, and
+    /// take one for a part of `OWNER`. So they never mistake the lease for one of their own.
     fn read(text: &str) -> Option<Lease> {
         let mut words = text.splitn(6, ' ');
         Some(Lease {
             epoch: words.next()?.parse().ok()?,
-            // It goes into scripts.
+            // The id of the run goes into scripts, so only these characters are allowed.
             run: words
                 .next()
                 .filter(|run| run.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))?
@@ -333,13 +341,13 @@ impl Lease {
         })
     }
 
-    /// The run that holds it, for people: its owner, the head of its id, and since when.
+    /// The run that holds the lease, for people: its owner, the beginning of its id, and the start of the lease.
     pub fn holder(&self) -> String {
         let head: String = self.run.chars().take(4).collect();
         format!("{} (run {head}, since {})", self.owner, self.since())
     }
 
-    /// `since`, for people.
+    /// `since` as a time of day, for people.
     pub fn since(&self) -> String {
         let format = time::macros::format_description!("[hour]:[minute]:[second] UTC");
         OffsetDateTime::from_unix_timestamp(self.since.try_into().unwrap_or(0))

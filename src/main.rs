@@ -1,4 +1,4 @@
-//! Parse, run, print what went wrong, exit.
+//! The `ironstrap` program: reads the command line, runs the command, prints its errors and exits.
 
 use std::process::ExitCode;
 
@@ -28,24 +28,25 @@ fn main() -> ExitCode {
         Ok(End::Drift) => ExitCode::from(1),
         Ok(End::Told(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
-            report::alike::troubles(&errors).iter().for_each(|told| report::err(told));
+            report::group::troubles(&errors).iter().for_each(|told| report::err(told));
             // If some nodes are quarantined and others converged, the exit code says that.
             ExitCode::from(errors.last().map_or(Kind::Failed, |error| error.kind).code())
         }
     }
 }
 
-/// A connection is an open file, and where a shell allows 1,024 of them, the system mostly allows more to who asks.
+/// Raises the limit of open files to the most that the system allows. Each SSH connection is an open file. A shell often
+/// allows 1,024 of them, and the system mostly allows more to a process that asks.
 fn lift_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Refused, few nodes still have place.
+    // If the system refuses this, the present limit is still enough for a few nodes.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// The memory of this program has keys and passwords in it, so it is never written to a file, and no other process of the
-/// user may read it.
+/// Turns core dumps off and keeps other processes from reading the memory of this one. The memory contains keys and
+/// passwords. So it is never written to a file, and no other process of the user may read it.
 fn leave_no_dumps() {
-    // Neither is ever refused: a limit may always be lowered.
+    // The system refuses neither call, because a process may always lower a limit.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -1,5 +1,5 @@
-//! Objects as a manifest has them against objects as the cluster has them. Status, metadata that others added and the API
-//! server's defaults are left alone. Pure.
+//! Compares the objects of a manifest with the objects in the cluster. Status, metadata that others added and the API
+//! server's defaults do not count. All functions are pure.
 
 use serde_json::{Map, Value};
 
@@ -10,32 +10,32 @@ mod patch;
 pub use equal::same_quantity;
 pub use patch::patch;
 
-/// Whose a manifest is, and so how closely its object is compared.
+/// The owner of a manifest, which decides how closely its object is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// ironstrap's own or kubeadm's: a field that the manifest lacks has the API server's default.
+    /// The manifest is ironstrap's own or kubeadm's. A field that it lacks must have the API server's default.
     Ours,
-    /// The user's: controllers and other tools may add fields. Only rights are compared as a whole.
+    /// The manifest is the user's. Controllers and other tools may add fields, and only rights are compared as a whole.
     Users,
 }
 
-/// A field that is not as the manifest says.
+/// A field that differs from the manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// `spec.template.spec.containers[flannel].image`
+    /// The place of the field, such as `spec.template.spec.containers[flannel].image`.
     pub path: String,
     pub have: Option<Value>,
-    /// Null: there must be none.
+    /// The right value. Null: the field must be absent.
     pub want: Value,
 }
 
-/// Maps that mean less with every key that is added; the API server itself replaces them as a whole.
+/// Maps that select fewer things with every key that is added. The API server itself replaces them as a whole.
 const EXACT: &[&str] = &["selector", "matchLabels", "nodeSelector"];
 
-/// The fields of RBAC's objects that give rights.
+/// The fields of RBAC objects that grant rights.
 const RIGHTS: &[&str] = &["rules", "aggregationRule", "subjects", "roleRef"];
 
-/// The fields of other objects in which an addition changes what runs.
+/// The fields of other objects, by kind, in which an addition changes what runs.
 const WHOLE: &[(&str, &str)] = &[
     ("DaemonSet", "spec"),
     ("Deployment", "spec"),
@@ -43,17 +43,17 @@ const WHOLE: &[(&str, &str)] = &[
     ("ServiceAccount", "automountServiceAccountToken"),
 ];
 
-/// Labels and annotations of pods: `kubectl rollout restart` leaves one there.
+/// The place of labels and annotations of pods. `kubectl rollout restart` adds an annotation there.
 const POD_METADATA: &str = "spec.template.metadata";
 
-/// Where `have` is not what `want` says.
+/// Finds the fields in which `have` differs from `want`.
 pub fn differences(want: &Value, have: &Value, whose: Whose) -> Vec<Difference> {
     let mut comparison = Comparison { whole: whole(want, whose), found: Vec::new() };
     comparison.value(&Place::default(), want, Some(have));
     comparison.found
 }
 
-/// Differences as two texts, to be shown as one diff.
+/// Turns differences into two texts, of the present and of the right values, to be shown as one diff.
 pub fn texts(differences: &[Difference]) -> (String, String) {
     let line = |path: &str, value: &Value| match value {
         Value::Null => format!("{path}: none\n"),
@@ -68,7 +68,7 @@ pub fn texts(differences: &[Difference]) -> (String, String) {
 fn whole(manifest: &Value, whose: Whose) -> Vec<&'static str> {
     let text = |key: &str| manifest.get(key).and_then(Value::as_str).unwrap_or_default();
     if text("apiVersion").starts_with("rbac.authorization.k8s.io/") {
-        // A controller fills in the rules of a ClusterRole that has those of others.
+        // A controller fills in the rules of an aggregated ClusterRole.
         let filled = manifest.get("aggregationRule").is_some_and(|rule| !rule.is_null());
         return RIGHTS.iter().copied().filter(|field| !(filled && *field == "rules")).collect();
     }
@@ -76,12 +76,12 @@ fn whole(manifest: &Value, whose: Whose) -> Vec<&'static str> {
     of_kind.map(|(_, field)| *field).collect()
 }
 
-/// Where in an object a comparison is.
+/// The place in an object that a comparison has reached.
 #[derive(Default)]
 struct Place {
-    /// For people.
+    /// The place with items of lists, for people.
     path: String,
-    /// The same without the items of lists.
+    /// The same place without items of lists.
     trail: String,
 }
 
@@ -156,8 +156,8 @@ impl Comparison {
             }
         }
         for (i, item) in changed {
-            let alike = left.iter().position(|(_, other)| name(other) == name(item));
-            let theirs = alike.map(|alike| left.remove(alike).1);
+            let group = left.iter().position(|(_, other)| name(other) == name(item));
+            let theirs = group.map(|group| left.remove(group).1);
             self.value(&at.item(item, i), item, theirs);
         }
         if self.is_whole(at) {
@@ -187,12 +187,12 @@ impl Comparison {
     }
 }
 
-/// No value, and a list without items: the API server keeps either.
+/// Whether this is no value, or a list without items. The API server keeps either.
 fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// What lists of a pod, and most others, are keyed by.
+/// The name of an item. Lists of a pod, and most others, have it as their key.
 fn name(item: &Value) -> Option<&str> {
     item.get("name").and_then(Value::as_str)
 }

@@ -1,5 +1,5 @@
-//! OpenPGP public keys as package repositories publish them (RFC 4880, RFC 9580): whose they are, and nothing else in the
-//! file. It verifies no signature: that is apt's work.
+//! Reads OpenPGP public keys as package repositories publish them (RFC 4880, RFC 9580). It reads whose keys
+//! they are and when they end, and nothing else in the file. It verifies no signature, because apt does that.
 
 mod ends;
 
@@ -13,23 +13,23 @@ pub use ends::End;
 
 const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
-/// In bytes of armor. The largest keys with many signatures have some hundred thousand.
+/// The largest armored text that is read, in bytes. The largest keys with many signatures have some hundred thousand bytes.
 const LARGEST: usize = 1 << 20;
-/// How long before its end a key is looked for again where it came from.
+/// How long before the end of a key ironstrap looks for the key again where it came from.
 const SOON: Duration = Duration::days(30);
 
 /// One or more public keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keys {
-    /// Of each primary key: upper-case hex.
+    /// The fingerprint of each primary key, in upper-case hex.
     pub fingerprints: Vec<String>,
-    /// Of each primary key, likewise.
+    /// The end of each primary key, in the same order.
     ends: Vec<End>,
     blocks: Vec<Vec<u8>>,
 }
 
 impl Keys {
-    /// Reads an armored text. The error says what is in its way, as the end of "it …".
+    /// Reads an armored text. The error says what prevents that, as the end of a sentence that begins with "it".
     pub fn read(text: &str) -> Result<Keys, String> {
         if text.len() > LARGEST {
             return Err(format!("is larger than {LARGEST} bytes"));
@@ -68,7 +68,7 @@ impl Keys {
         }
     }
 
-    /// When it ends, if that is over or near. What cannot be read is not near.
+    /// When the first of the keys ends, if that is over or near. An end that cannot be read is not near.
     pub fn ends_soon(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         match self.end() {
             End::At(at) if at <= now + SOON => Some(at),
@@ -76,7 +76,7 @@ impl Keys {
         }
     }
 
-    /// It is a text of the same keys, and these are good for longer by it.
+    /// Whether this is a text of the same keys by which they are valid for longer.
     pub fn renews(&self, old: &Keys) -> bool {
         self.fingerprints == old.fingerprints
             && match (self.end(), old.end()) {
@@ -86,7 +86,7 @@ impl Keys {
             }
     }
 
-    /// The keys alone, armored: without comments and whatever else stood around them.
+    /// The keys alone, armored, without comments and anything else that stood around them.
     pub fn armored(&self) -> String {
         let mut text = String::new();
         for block in &self.blocks {
@@ -116,7 +116,7 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
                     break;
                 }
                 "" => heads = false,
-                // `Version: …`, which only stands before the first empty line.
+                // A header such as `Version: …`. Headers stand only before the first empty line.
                 _ if heads && line.contains(": ") => {}
                 _ if sum.is_some() => return Err("has more in it after its checksum".into()),
                 _ => match line.strip_prefix('=') {
@@ -141,7 +141,7 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
     Ok(blocks)
 }
 
-/// The fingerprint and the end of each primary key of a block, in which everything belongs to a public key.
+/// The fingerprint and the end of each primary key of a block. Everything in the block must belong to a public key.
 fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
     let mut found = vec![];
     while !rest.is_empty() {
@@ -153,7 +153,7 @@ fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
                 found.push((fingerprint, end));
             }
             5 | 7 => return Err("holds a private key".into()),
-            // A signature, trust, a name, a subkey, a picture, padding.
+            // These packets are, in order: a signature, trust, a name, a subkey, a picture, padding.
             2 | 12 | 13 | 14 | 17 | 21 if !found.is_empty() => {}
             _ => return Err(format!("holds something that is no part of a public key (packet {tag})")),
         }
@@ -165,7 +165,8 @@ fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
     }
 }
 
-/// The first packet: its kind, its body and what comes after. Lengths that are not said beforehand do not occur in keys.
+/// Splits off the first packet: its kind, its body and the bytes after it. Packets whose length is not stated
+/// beforehand do not occur in keys.
 fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, rest) = bytes.split_first()?;
     let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |n, byte| n << 8 | usize::from(*byte));
@@ -191,7 +192,7 @@ fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, body, &rest[used + length..]))
 }
 
-/// RFC 4880, 12.2, and RFC 9580, 5.5.4.3.
+/// The fingerprint of a key (RFC 4880, 12.2, and RFC 9580, 5.5.4.3).
 fn fingerprint(body: &[u8]) -> Result<String, String> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
     let length = u32::try_from(body.len()).map_err(|_| "is too long")?.to_be_bytes();
@@ -209,7 +210,7 @@ fn fingerprint(body: &[u8]) -> Result<String, String> {
     }
 }
 
-/// RFC 4880, 6.1.
+/// The checksum of an armored block (RFC 4880, 6.1).
 fn crc24(bytes: &[u8]) -> u32 {
     let byte = |sum: u32, byte: &u8| {
         (0..8).fold(sum ^ u32::from(*byte) << 16, |sum, _| {
@@ -224,13 +225,13 @@ fn crc24(bytes: &[u8]) -> u32 {
 pub(crate) mod tests {
     use super::*;
 
-    /// As pkgs.k8s.io signed with until 2026.
+    /// The key with which pkgs.k8s.io signed until 2026.
     pub const KUBERNETES: &str = include_str!("../tests/keys/kubernetes.asc");
-    /// Made for these tests, by GnuPG.
+    /// A key that GnuPG made for these tests.
     pub const OTHER: &str = include_str!("../tests/keys/other.asc");
     const SECRET: &str = include_str!("../tests/keys/secret.asc");
 
-    /// The same key, whose owner put its end off by so many days. Nobody signed that.
+    /// The same key, with its end put off by this many days, as its owner could do. No signature covers the change.
     pub fn put_off(text: &str, days: u32) -> String {
         let mut keys = Keys::read(text).unwrap();
         let lives = 1_798_508_024_u32 - 1_661_444_471;
@@ -288,7 +289,7 @@ pub(crate) mod tests {
             !again.contains("hunter2") && !again.contains("Version") && !again.contains("more"),
             "{again}"
         );
-        // Byte for byte as GnuPG has it.
+        // The text is byte for byte that of GnuPG.
         assert_eq!(Keys::read(OTHER).unwrap().armored(), OTHER);
     }
 

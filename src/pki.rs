@@ -1,5 +1,5 @@
-//! Everything that a cluster's members and its operator trust each other by: CAs, certificates, keys.
-//! Pure but for randomness: it is kept by `store` and brought onto nodes by the step `pki`.
+//! The cluster PKI: the CAs, certificates and keys by which the members of a cluster and its operator trust each other.
+//! This module is pure except for randomness. `store` keeps the PKI on disk, and the step `pki` brings it onto nodes.
 
 mod cert;
 mod credential;
@@ -40,29 +40,29 @@ use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, der_of, why_renew};
 use crate::secret::SecretText;
 
-/// Where kubeadm looks for certificates on a control plane, unless told otherwise.
+/// The default of kubeadm's `certificatesDir`: where it looks for certificates on a control plane.
 pub const CERTIFICATES_DIR: &str = "/etc/kubernetes/pki";
 
-/// What the operator keeps for one cluster.
+/// The cluster PKI: the CAs, keys and certificates that the operator keeps for one cluster.
 #[derive(Clone, PartialEq)]
-pub struct Trust {
+pub struct ClusterPki {
     pub ca: Pair,
     pub front_proxy_ca: Pair,
     pub etcd_ca: Pair,
-    /// What service account tokens are signed with.
+    /// The private key that signs service account tokens.
     pub sa_key: SecretText,
-    /// Its public half. kubeadm does not make it from `sa_key` where that is already there.
+    /// The public half of `sa_key`. kubeadm does not make it from a `sa.key` that is already there.
     pub sa_pub: String,
-    /// By node. Those of a node that is no control plane any more stay.
+    /// The certificates of each control plane, by node name. Those of a node that is no longer a control plane stay.
     pub leaves: BTreeMap<String, Leaves>,
-    /// The operator's client certificate; empty until `complete` was called.
+    /// The operator's client certificate. It is empty until `complete` has run.
     pub admin: Pair,
 }
 
 /// The certificates of one control plane, by their path below kubeadm's `certificatesDir`: `etcd/server`.
 pub type Leaves = BTreeMap<&'static str, Pair>;
 
-impl fmt::Debug for Trust {
+impl fmt::Debug for ClusterPki {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("ca", &self.ca).field("leaves", &self.leaves).finish_non_exhaustive()
     }
@@ -74,7 +74,7 @@ pub struct File<'a> {
     pub path: String,
     pub mode: u32,
     pub text: &'a str,
-    /// Its text must not be shown.
+    /// Whether no output may show `text`.
     pub secret: bool,
 }
 
@@ -84,17 +84,17 @@ impl fmt::Debug for File<'_> {
     }
 }
 
-/// Whether both are the same certificate: PEM, or the base64 of PEM that kubeconfigs have.
+/// Whether both texts are the same certificate. Each is PEM, or the base64 of PEM that kubeconfigs have.
 pub fn is_same_certificate(one: &str, other: &str) -> bool {
     let one = der_of(one);
     one.is_some() && one == der_of(other)
 }
 
-impl Trust {
-    /// A new trust, complete for this cluster.
-    pub fn make(cluster: &Cluster, now: OffsetDateTime) -> Result<Trust> {
+impl ClusterPki {
+    /// Makes a new cluster PKI, with all certificates that this cluster needs.
+    pub fn make(cluster: &Cluster, now: OffsetDateTime) -> Result<ClusterPki> {
         let sa = cert::new_key("the service accounts")?;
-        let mut trust = Trust {
+        let mut pki = ClusterPki {
             ca: cert::new_ca("kubernetes", now)?,
             front_proxy_ca: cert::new_ca("front-proxy-ca", now)?,
             etcd_ca: cert::new_ca("etcd-ca", now)?,
@@ -103,12 +103,12 @@ impl Trust {
             leaves: BTreeMap::new(),
             admin: Pair::default(),
         };
-        trust.complete(cluster, now)?;
-        Ok(trust)
+        pki.complete(cluster, now)?;
+        Ok(pki)
     }
 
     /// Makes certificates that are missing, and renews those that no longer fit. It does not touch the others. Returns
-    /// what it made and why, a line each. After an error the trust is as it was.
+    /// one line for each certificate that it made, with the reason. After an error the cluster PKI is unchanged.
     pub fn complete(&mut self, cluster: &Cluster, now: OffsetDateTime) -> Result<Vec<String>> {
         let mut made = vec![];
         let mut leaves = vec![];
@@ -132,15 +132,16 @@ impl Trust {
         Ok(made)
     }
 
-    /// The files of kubeadm's `certificatesDir` on this node; none for a worker, where kubeadm's join stops
-    /// at a `ca.crt` that is already there. Each key comes before its certificate, for kubeadm takes a
-    /// certificate without a key for somebody else's CA (kubeadm `certs.go`, `UsingExternalCA`).
+    /// The files of kubeadm's `certificatesDir` on this node. A worker gets none, because kubeadm's join stops
+    /// at a `ca.crt` that is already there. Each key comes before its certificate, because kubeadm takes a
+    /// certificate without a key for an external CA (kubeadm `certs.go`, `UsingExternalCA`).
     pub fn files(&self, node: &Node) -> Vec<File<'_>> {
         if !node.is_control_plane() {
             return vec![];
         }
         let of_node = self.leaves.get(&node.name);
-        // A half one would stop kubeadm; without it, kubeadm makes its own.
+        // kubeadm stops at a certificate without its key, or a key without its certificate. If both are
+        // missing, it makes its own.
         let leaves = LEAVES
             .iter()
             .filter_map(|leaf| Some((leaf.path, of_node?.get(leaf.path)?)))
@@ -155,14 +156,14 @@ impl Trust {
         files
     }
 
-    /// What `kubeadm join` pins the CA by (kubeadm `pubkeypin.go`).
+    /// The hash of the CA's public key, by which `kubeadm join` pins the CA (kubeadm `pubkeypin.go`).
     pub fn ca_hash(&self) -> Result<String> {
         let spki = readable_ca(Signer::Cluster, &self.ca)?.spki;
         let hex: String = Sha256::digest(spki).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(format!("sha256:{hex}"))
     }
 
-    /// The operator's kubeconfig, for the API at this URL. It holds the operator's key.
+    /// The operator's kubeconfig, for the API server at this URL. It holds the operator's private key.
     pub fn admin_kubeconfig(&self, cluster: &Cluster, server: &str) -> String {
         let user = leaf::admin_name(cluster);
         let context = format!("{user}@{}", cluster.name);
@@ -170,7 +171,8 @@ impl Trust {
         self.entry(cluster, server, (&user, &context), &self.admin).file(comment)
     }
 
-    /// How a kubeconfig leads to this cluster, at this URL, with these names of user and context and this certificate.
+    /// The kubeconfig entry of this cluster: the URL of the API server, the names of user and context, and the
+    /// client certificate.
     pub fn entry<'a>(
         &'a self,
         cluster: &'a Cluster,
@@ -181,8 +183,8 @@ impl Trust {
         Entry { cluster: &cluster.name, user, context, server, ca: &self.ca, pair }
     }
 
-    /// When the first of the certificates that this cluster uses expires. Those of a node that is no control
-    /// plane any more do not count.
+    /// When the first of the certificates that this cluster uses expires. Those of a node that is no longer a
+    /// control plane do not count.
     pub fn valid_until(&self, cluster: &Cluster) -> Option<OffsetDateTime> {
         let cas = self.cas().into_iter().map(|(_, pair)| pair);
         let leaves = cluster.control_planes().filter_map(|node| self.leaves.get(&node.name)).flatten();
@@ -190,27 +192,29 @@ impl Trust {
         all.filter_map(|pair| Some(Seen::of(&pair.cert)?.not_after)).min()
     }
 
-    /// Until when the operator's own certificate is good.
+    /// When the operator's own certificate expires.
     pub fn admin_until(&self) -> Option<OffsetDateTime> {
         Some(Seen::of(&self.admin.cert)?.not_after)
     }
 
-    /// Whether this is the certificate of our cluster CA: PEM, or the base64 of PEM that kubeconfigs have.
+    /// Whether this text is the certificate of our cluster CA. It is PEM, or the base64 of PEM that kubeconfigs have.
     pub fn is_our_ca(&self, pem_or_base64: &str) -> bool {
         is_same_certificate(pem_or_base64, &self.ca.cert)
     }
 
-    /// What machines that join by a token find the API by: kubeadm keeps it in the cluster, for everybody to read.
+    /// The kubeconfig in kubeadm's `cluster-info`, by which machines that join with a token find the API
+    /// server. kubeadm keeps it in the cluster, where everybody can read it.
     pub fn cluster_info(&self, server: &str) -> String {
         kubeconfig::cluster_info(server, &self.ca.cert)
     }
 
-    /// The kubelet's own kubeconfig on a machine that has its client certificate. It holds no secret.
+    /// The kubelet's own kubeconfig, for a machine whose kubelet already has its client certificate. It holds no secret.
     pub fn kubelet_kubeconfig(&self, server: &str) -> String {
         kubeconfig::kubelet(server, &self.ca.cert)
     }
 
-    /// Why a client certificate of our cluster CA, in the base64 that kubeconfigs have, will not do for this user.
+    /// Why this is not a client certificate of our cluster CA for this user and group. The text is the base64
+    /// that kubeconfigs have. `None`: the certificate fits.
     pub fn why_no_client(
         &self,
         base64: &str,
@@ -222,7 +226,8 @@ impl Trust {
         Ok(read::why_no_certificate(&read::pem_of(base64), &wanted, &ca, now))
     }
 
-    /// Why this certificate, in PEM, is none that lets the kubelet of this node in for good.
+    /// Why this certificate, in PEM, is not a lasting client certificate of this node's kubelet. A temporary
+    /// certificate of ironstrap does not count. `None`: it is one.
     pub fn why_no_kubelet(&self, pem: &str, node: &str, now: OffsetDateTime) -> Result<Option<String>> {
         let ca = readable_ca(Signer::Cluster, &self.ca)?;
         Ok(read::why_no_kubelet(pem, node, &ca, now))
@@ -241,7 +246,7 @@ impl Trust {
     }
 }
 
-/// A new pair and why, where the present one will not do.
+/// Makes a new pair if the present one does not fit, and says why. `None`: the present one fits.
 fn renewed(
     have: Option<&Pair>,
     wanted: &Wanted,
@@ -259,7 +264,7 @@ fn renewed(
             .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
     }
     let pair = cert::new_leaf(wanted, ca, seen_ca.not_after, now)?;
-    // Else every run would make it again.
+    // Without this check, every run would make such a certificate again.
     match why_renew(Some(&pair), wanted, &seen_ca, now) {
         None => Ok(Some((pair, why))),
         Some(still) => {
@@ -275,7 +280,7 @@ fn readable_ca(signer: Signer, ca: &Pair) -> Result<Seen> {
 }
 
 fn file<'a>(name: &str, end: &str, text: &'a str) -> File<'a> {
-    // Modes as kubeadm writes them: client-go `cert.WriteCert`, and `keyutil.WriteKey` for sa.pub as well.
+    // The modes are those that kubeadm writes: client-go `cert.WriteCert`, and `keyutil.WriteKey` for sa.pub as well.
     let mode = if end == "crt" { 0o644 } else { 0o600 };
     File { path: format!("{CERTIFICATES_DIR}/{name}.{end}"), mode, text, secret: end == "key" }
 }

@@ -1,4 +1,4 @@
-//! Wants and answers in, changes out. Pure: no network, no clock, no terminal.
+//! Turns wants and answers into changes. It is pure: it uses no network, no clock and no terminal.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::probe::Answer;
 use crate::shell::Sh;
 use crate::step::{Ask, Confirmation, Expect, Fix, Id, Step, Undo, Verdict, Want, narrowed};
 
-/// What a dialect guard prints where an ask does not concern a machine.
+/// The text that an ask prints if it does not concern the machine.
 pub const NOT_HERE: &str = "not here";
 
-/// What a want is called in JSON: for programs, and for people.
+/// The name of a want in JSON: `id` is for programs, `that` is for people.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WantName {
     pub step: String,
@@ -34,65 +34,65 @@ impl WantName {
     }
 }
 
-/// `swap: no swap is active`
+/// Writes the step and the sentence, as in `swap: no swap is active`.
 impl fmt::Display for WantName {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}: {}", self.step, self.that)
     }
 }
 
-/// One want that does not hold, with all it takes to say so and to mend it.
+/// One want that does not hold, with everything that is needed to show it and to fix it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub step: &'static str,
     pub why: &'static str,
     pub id: Id,
     pub that: String,
-    /// What the node keeps from before the first fix, and under which name.
+    /// The entry that the node keeps from before the first fix: its name, and its contents.
     pub keeps: Option<(String, Keep)>,
-    /// The answer as it came.
+    /// The answer as the machine gave it.
     pub answer: String,
-    /// What there is and what should be: text to compare, or to write.
+    /// The present text (`have`) and the right text (`want`), to compare or to write.
     pub have: String,
     pub want: String,
     pub fix: Fix,
-    /// What the fix is let in with, signed when it is sent.
+    /// The credential with which the fix logs in to the API server. It is signed when the fix is sent.
     pub credential: Option<Credential>,
     pub disrupts: bool,
-    pub settles: bool,
-    /// What the fix writes is nobody's business.
+    pub eventually: bool,
+    /// Whether the text that the fix writes is secret.
     pub secret: bool,
     /// Files that the fix changes.
     pub touches: Vec<String>,
-    /// The nodes that something of the whole cluster is about.
+    /// The nodes that a want of the whole cluster is about.
     pub about: Vec<String>,
-    /// The fix changes their machines, too.
-    pub reaches: bool,
+    /// Whether the fix also changes the machines of the nodes in `about`.
+    pub invalidates: bool,
     pub state: State,
 }
 
-/// What a node keeps from before the first fix, for a reset.
+/// The previous state that a node keeps from before the first fix, for a reset.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Keep {
-    /// The file at this path, or that there was none.
+    /// The file at this path, or the fact that there was none.
     File(String),
-    /// The answer, and what this shell prints.
+    /// The answer, and the output of this shell.
     Answer(Sh),
 }
 
-/// What stands between a want and its fix.
+/// Whether the fix of a change can run now, and what prevents it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// It can be fixed.
     Ready,
-    /// Others must do something first.
+    /// Other nodes, or a program of the cluster, must do something first.
     Waits(Blocked),
-    /// It can be fixed, once this is confirmed.
+    /// It can be fixed once the operator gives this confirmation.
     Unconfirmed(&'static Confirmation),
-    /// Only a human can; the fix says how.
+    /// Only a person can fix it. The fix says how.
     ByHand,
-    /// Nobody knows the present state: what was asked, and what came back. `awaits_api`: an API server that was just
-    /// restarted may answer it.
+    /// The present state is unknown. `asked`: the question. `why`: what came back instead of an answer. `awaits_api`: an API
+    /// server that has just restarted may still answer.
     Unknown { asked: String, why: String, awaits_api: bool },
 }
 
@@ -103,12 +103,12 @@ impl Change {
 }
 
 impl State {
-    /// Whether other nodes wait until it holds. Nobody waits for what itself waits, or for a human's decision.
+    /// Whether other nodes wait until it holds. No node waits for a want that waits itself, or that needs a confirmation.
     pub fn holds_up(&self) -> bool {
         !matches!(self, State::Waits(_) | State::Unconfirmed(_))
     }
 
-    /// As JSON has it.
+    /// The word for this state in JSON.
     pub fn word(&self) -> &'static str {
         match self {
             State::Ready => "ready",
@@ -120,11 +120,11 @@ impl State {
     }
 }
 
-/// A want of a step, and what the machine said to it.
+/// A want with its step, and the answer of the machine.
 pub type Judged<'a> = (&'static Step, &'a Want, &'a Answer);
 
-/// What does not hold, in the order of the wants; and the restarts that the changes will call for. `touched`: files
-/// that changes before these will touch, and then these too.
+/// Returns the wants that do not hold, in their order, and the restarts that follow from these changes. `touched`: the files
+/// that earlier changes will touch. The files of these changes are added to it.
 pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for (step, want, answer) in judged {
@@ -138,7 +138,7 @@ pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change>
     changes
 }
 
-/// The change of a program that runs well, but must restart because a file that it reads is about to change.
+/// Returns the change of a program that runs well, but must restart because a file that it reads is about to change.
 fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let Answer::Said(now) = answer else { return None };
     let path =
@@ -150,7 +150,7 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
     })
 }
 
-/// What people should know of, and what is left as it is: the step and the words.
+/// Returns what people should know of and ironstrap does not change: the step and the words.
 pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
     let note = |(step, want, answer): &Judged| match verdict(want, answer) {
         Some(Verdict::Noted(words)) => Some((step.name, words)),
@@ -159,14 +159,14 @@ pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
     judged.iter().filter_map(note).collect()
 }
 
-/// A want of which nobody could be asked whether it holds.
+/// A want that was not checked, because no machine could answer its question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unchecked {
     pub step: &'static str,
     pub id: Id,
     pub that: String,
     pub why: String,
-    /// The nodes that it is about.
+    /// The nodes that the want is about.
     pub about: Vec<String>,
 }
 
@@ -177,14 +177,14 @@ pub fn unchecked(judged: &[Judged]) -> Vec<Unchecked> {
             id: want.id.clone(),
             that: want.that.clone(),
             why,
-            about: want.about.clone(),
+            about: want.subjects.clone(),
         }),
         _ => None,
     };
     judged.iter().filter_map(one).collect()
 }
 
-/// What is made of an answer, if it is one and concerns the machine.
+/// Returns the verdict on an answer. `None` if there is no answer, or if the want does not concern the machine.
 fn verdict(want: &Want, answer: &Answer) -> Option<Verdict> {
     match answer {
         Answer::Said(text) if text.trim_end() != NOT_HERE => Some(judge(want, &allowed(want, text).0)),
@@ -205,11 +205,11 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         fix: want.fix.clone(),
         credential: want.credential.clone(),
         disrupts: want.disrupts,
-        settles: want.settles,
+        eventually: want.eventually,
         secret: matches!(want.ask, Ask::Hash(_)),
         touches: want.touches.clone(),
-        about: want.about.clone(),
-        reaches: want.reaches,
+        about: want.subjects.clone(),
+        invalidates: want.invalidates,
         state,
     }
 }
@@ -236,13 +236,13 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
 }
 
 fn unknown(want: &Want, why: String) -> State {
-    // What settles is asked when everything else is done. Shell asks more than the API server.
-    let settles = want.settles && want.ask.shell().is_some();
-    State::Unknown { asked: asked(&want.ask), why, awaits_api: want.ask.is_about_api() && !settles }
+    // A want that settles (`eventually`) is asked when everything else is done. Its shell asks more than the API server.
+    let eventually = want.eventually && want.ask.shell().is_some();
+    State::Unknown { asked: asked(&want.ask), why, awaits_api: want.ask.is_about_api() && !eventually }
 }
 
-/// The answer as it counts: a mode that is narrower than the wanted one is as good as that where the want says so. With
-/// it, the mode that the file has.
+/// Returns the answer as it counts, and the mode that the file keeps. If the want has `at_most`, a narrower mode counts as the
+/// wanted one.
 fn allowed(want: &Want, answer: &str) -> (String, Option<u32>) {
     let (Fix::Write { mode: Some(mode), .. }, true) = (&want.fix, want.at_most) else {
         return (answer.to_string(), None);
@@ -254,7 +254,7 @@ fn allowed(want: &Want, answer: &str) -> (String, Option<u32>) {
     }
 }
 
-/// The fix for this answer.
+/// Returns the fix for this answer.
 fn fix(want: &Want, answer: &str) -> Fix {
     match &want.fix_for {
         Some(fix_for) => Fix::Run(fix_for(answer)),
@@ -262,7 +262,7 @@ fn fix(want: &Want, answer: &str) -> Fix {
     }
 }
 
-/// The fix that leaves the file its mode.
+/// Returns the fix, changed so that the file keeps its mode.
 fn keeping(fix: &Fix, kept: u32) -> Fix {
     match fix.clone() {
         Fix::Write { path, text, .. } => Fix::Write { path, mode: Some(kept), text },
@@ -270,7 +270,7 @@ fn keeping(fix: &Fix, kept: u32) -> Fix {
     }
 }
 
-/// Whether the answer is right; where it is not, the texts without what only machines read.
+/// Decides whether the answer is right. If it is not, the texts of the verdict lack the parts that only programs read.
 fn judge(want: &Want, text: &str) -> Verdict {
     let one_break_less = |text: &str| text.strip_suffix('\n').unwrap_or(text).to_string();
     match &want.expect {
@@ -291,15 +291,15 @@ fn judge(want: &Want, text: &str) -> Verdict {
     }
 }
 
-/// The line with mode and owner, and the text under it.
+/// Splits a file into the line with mode and owner, and the text below it.
 fn head(file: &str) -> (&str, &str) {
     file.split_once('\n').unwrap_or((file, ""))
 }
 
 pub fn asked(ask: &Ask) -> String {
     match ask {
-        Ask::Head => "its description".into(),
-        Ask::Shell(shell) | Ask::Newcomer(shell) | Ask::Api { shell, .. } => shell.to_string(),
+        Ask::Facts => "its description".into(),
+        Ask::Shell(shell) | Ask::OnlyBeforeJoin(shell) | Ask::Api { shell, .. } => shell.to_string(),
         Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => path.clone(),
         Ask::Unit { unit, .. } => format!("systemctl show {unit}"),
         Ask::Packages(names) => format!("dpkg-query -W {}", names.join(" ")),
@@ -322,12 +322,13 @@ fn keeps(step: &Step, want: &Want) -> Option<(String, Keep)> {
     Some((want.undo.key(step.name)?, keep))
 }
 
-/// The lines that go and come, each with its sign, and a few around them.
+/// Returns the lines that are removed and added, each with its sign, and a line of context around them.
 pub fn diff(have: &str, want: &str) -> Vec<String> {
     if have == want {
         return vec![];
     }
-    // Of two texts that have nothing in common the shortest difference takes minutes to find: then a longer one will do.
+    // Between two texts with nothing in common, the shortest difference takes minutes to find. Then a longer one is good
+    // enough.
     let diff = TextDiff::configure().timeout(Duration::from_millis(200)).diff_lines(have, want);
     let mut lines = Vec::new();
     for group in diff.grouped_ops(1) {

@@ -1,6 +1,6 @@
-//! All questions in one script, all answers in one reply. What is asked more than once (files, units,
-//! packages, objects) is asked by one process for all, and what several wants ask in the same words is asked once. Not
-//! what the answers mean: that is `plan`.
+//! Puts all questions to a machine into one script, and reads all answers from one reply. Many asks are about files,
+//! units, packages or objects: for each kind of question, one process serves all asks. Wants with the same question
+//! share one answer. `plan` decides what the answers mean.
 
 use std::collections::BTreeMap;
 
@@ -19,22 +19,22 @@ mod watch;
 pub use sizes::most;
 pub use watch::{Late, Limits, late};
 
-/// What a machine said to one ask.
+/// A machine's answer to one ask.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Said(String),
-    /// The ask itself failed, and why. Never the same as "not there".
+    /// The ask itself failed, and why. This never means "not there".
     Unknown(String),
 }
 
 impl Answer {
-    /// Something was being changed while it was asked: asked again, it tells.
+    /// Whether a file changed while the machine read it. The same ask gets an answer the next time.
     pub fn moved(&self) -> bool {
         matches!(self, Answer::Unknown(why) if tables::moved(why))
     }
 }
 
-/// A finished question of the script: what it printed, said on stderr, and its exit status.
+/// The result of one question of the script: its output, its messages on stderr, and its exit status.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reply {
     pub status: i32,
@@ -43,12 +43,12 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// With a sign in place of each byte that is no text.
+    /// Replaces each invalid byte of the output by a sign.
     fn readable(self) -> Reply {
         Reply { stdout: String::from_utf8_lossy(&self.stdout).into_owned().into_bytes(), ..self }
     }
 
-    /// The answer, where exit 0 and a quiet stderr are what makes one.
+    /// Turns this into an answer. It is valid if the exit status is 0 and stderr is empty.
     fn answer(self) -> Answer {
         let Reply { status, stdout, stderr } = self;
         if status == watch::LATE || status == sizes::TOO_LARGE {
@@ -64,13 +64,13 @@ impl Reply {
     }
 }
 
-/// One script that puts every ask to a machine. `boundary` must not occur in any answer: make it random. `etcd_dir`: where
-/// the inventory has etcd keep its data, which shows that a machine is a control plane.
+/// Makes one script that puts every ask to a machine. `boundary` must not occur in any answer, so make it random.
+/// `etcd_dir`: the data directory of etcd in the inventory. Its content shows that a machine is a control plane.
 pub fn script(asks: &[&Ask], boundary: &str, etcd_dir: &str) -> Sh {
     script_within(asks, boundary, etcd_dir, &Limits::default())
 }
 
-/// As `script`, with other limits for the questions.
+/// Makes the same script as `script`, with other time limits for the questions.
 pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Limits) -> Sh {
     let mut questions: Vec<Ask> = machine::questions(etcd_dir).map(Ask::Shell).into();
     questions.extend(tables::questions(asks).map(Ask::Shell));
@@ -86,7 +86,7 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
         text += watch::begins(number);
         text += match asked {
             _ if early::early(asked).is_some() => early::answer(number),
-            Ask::Newcomer(body) => {
+            Ask::OnlyBeforeJoin(body) => {
                 let question = question(body);
                 sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
             }
@@ -96,11 +96,11 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
         text += sh!("printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n", boundary);
     }
     text += early::END;
-    // In braces it is parsed whole before any of it runs.
+    // In braces, the shell parses the whole script before it runs any of it.
     text + watch::end(boundary, limits) + "} </dev/null\n"
 }
 
-/// Whether a machine has begun to join a cluster, without a process for it.
+/// Sets `$newcomer` if the machine has not begun to join a cluster. This starts no process.
 const NEWCOMER: Sh = Sh::raw("newcomer=yes
 for f in /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
   [ ! -e $f ] || newcomer=
@@ -108,13 +108,13 @@ done
 if [ -e /var/lib/ironstrap/kubeadm-receipt ] && [ -e /etc/kubernetes/pki/ca.crt ]; then newcomer=; fi
 ");
 
-/// A subshell of its own, so that `set -e` holds inside and `exit` ends just this question. Not `( … ) || …`: that
+/// Runs a question in a subshell of its own: `set -e` holds inside, and `exit` ends only this question. `( … ) || …`
 /// would switch `set -e` off for all of it.
 fn question(body: &Sh) -> Sh {
     sh!("e=$( ( set -eu\n{body}\n) 2>&1 >&3 3>&- 7>&- ); r=$?\n", body)
 }
 
-/// The asks that are shell, each once.
+/// Returns the asks that are shell, each once.
 fn shells<'a>(asks: &[&'a Ask]) -> Vec<&'a Ask> {
     let mut shells: Vec<&Ask> = Vec::new();
     for ask in asks.iter().filter(|ask| ask.shell().is_some()) {
@@ -130,11 +130,11 @@ fn asks_the_api(asks: &[&Ask]) -> bool {
     asks.iter().any(|ask| matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Listed | Ask::Administrator))
 }
 
-/// What the reason begins with where a machine said less than it was asked for.
+/// The error of `answers` begins with these words if the reply breaks off.
 pub const BREAKS_OFF: &str = "the reply breaks off";
 
-/// Splits a reply into what the machine said of itself and one answer per ask. The error says what is wrong
-/// with the reply as a whole.
+/// Splits a reply into the facts of the machine and one answer per ask. The error says what is wrong with the reply as a
+/// whole.
 pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, Vec<Answer>), String> {
     let (reply, marks) = watch::marks(reply, boundary);
     let mut replies = split(&reply, boundary, sizes::count(asks))?;
@@ -157,14 +157,14 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     let mut said = Vec::new();
     for ask in shells(asks) {
         let reply = next()?;
-        // Many had a part in a large answer. Bytes of one of them that are no text do not spoil those of the others.
+        // Many parties contribute to a large answer. Invalid bytes of one do not spoil the parts of the others.
         said.push((ask, if ask.grows() { reply.readable().answer() } else { reply.answer() }));
     }
     let mut answers = Vec::new();
     for ask in asks {
         answers.push(match ask {
-            Ask::Head => Answer::Said(String::new()),
-            Ask::Shell(_) | Ask::Newcomer(_) | Ask::Api { .. } => {
+            Ask::Facts => Answer::Said(String::new()),
+            Ask::Shell(_) | Ask::OnlyBeforeJoin(_) | Ask::Api { .. } => {
                 let same = said.iter().find(|(said, _)| said == ask);
                 same.map(|(_, answer)| answer.clone()).ok_or("a question was not asked")?
             }
@@ -200,7 +200,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     }
 }
 
-/// `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n`, over and over, and not more often than `most`.
+/// Splits a reply into `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n` blocks, but into no more than `most`.
 fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String> {
     let (open, close) = (format!("\n{boundary} ").into_bytes(), format!("\n{boundary}\n").into_bytes());
     let (mut rest, mut replies) = (reply, Vec::new());
@@ -222,7 +222,7 @@ fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String
     }
 }
 
-/// Where a line begins like this, with the line break before it. Each line is looked at once.
+/// Finds the first line that begins like `line`, which includes the line break before it. It visits each line once.
 fn find(text: &[u8], line: &[u8]) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = text[from..].iter().position(|byte| *byte == b'\n') {
@@ -234,20 +234,20 @@ fn find(text: &[u8], line: &[u8]) -> Option<usize> {
     None
 }
 
-/// What was found in the cluster.
+/// The answers of a machine's API server about the cluster.
 #[derive(Default)]
 pub(crate) struct Found {
     /// Each object as a line of JSON.
     objects: BTreeMap<Object, String>,
-    /// Names of all Nodes.
+    /// The name of each Node, with its pod ranges.
     nodes: Vec<String>,
-    /// What is listed beside the Nodes.
+    /// The lines of the other kinds in the list, after the Nodes.
     listed: Option<String>,
-    /// The note on each Node, as JSON.
+    /// ironstrap's note on each Node, as JSON.
     notes: BTreeMap<String, String>,
 }
 
-/// A word that no answer contains: 16 random bytes in hex. Fails where the system has no randomness.
+/// Makes a word that no answer contains: 16 random bytes in hex. It fails if the system has no randomness.
 pub fn boundary() -> Result<String, String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")

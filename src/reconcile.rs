@@ -1,5 +1,5 @@
-//! The loop: ask, plan, fix the first unfinished stage, ask again. There is no separate check that a fix took:
-//! the next ask is the check, and a run with nothing to do is one ask per node.
+//! The main loop: ask, plan, fix the first unfinished stage, ask again. There is no separate check that a fix worked,
+//! because the next ask is that check. A run with nothing to do asks each node once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Node};
 use crate::diagnosis::Heard;
 use crate::error::{Error, Result};
-use crate::fleet::identity::Misfit;
+use crate::fleet::identity::Finding;
 use crate::fleet::{CLOCKS_WITHIN_SECONDS, Fleet, Machines, keys};
 use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
-use crate::pki::Trust;
+use crate::pki::ClusterPki;
 use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
 use crate::step::{Ask, Confirmation, Id};
 use crate::steps::Stage;
 
+mod active_checks;
 mod apply;
 mod blame;
 mod brake;
@@ -31,20 +32,19 @@ mod credentials;
 mod decide;
 mod diagnose;
 mod endless;
-mod hold;
+mod extra_asks;
+mod interrupt;
 mod judge;
-mod limit;
+mod lease;
 mod limits;
-mod looks;
+mod preflight;
 mod prove;
 mod reading;
 mod remedies;
 mod reset;
 mod rest;
-mod standing;
-mod survey;
-mod told;
-mod trial;
+mod scope;
+mod trace;
 mod unmet;
 mod work;
 
@@ -52,113 +52,116 @@ pub use apply::Stop;
 pub use decide::CANNOT_TELL;
 pub use judge::Note;
 pub use limits::Limits;
-pub use reading::Reading;
-pub use survey::Survey;
-use told::Told;
+pub use preflight::PreflightReport;
+pub use reading::Operation;
+use trace::TracedShell;
 
-/// How long an API server may take to come back after a change, and a machine to answer again.
+/// How long ironstrap waits for an API server to come back after a change. It waits as long for a want that may come and go
+/// to hold again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A fleet and what is known of it. `look` first; then either read the plan or `apply` it.
-pub struct Fleetwork<S> {
+/// The machines of a cluster, and what ironstrap knows about them. Call `observe` first. Then either read the plan or
+/// `apply` it.
+pub struct Reconciler<S> {
     cluster: Arc<Cluster>,
-    reading: Reading,
+    operation: Operation,
     stages: Vec<Stage>,
-    trust: Trust,
-    members: Vec<Member<S>>,
+    pki: ClusterPki,
+    hosts: Vec<Host<S>>,
     run: Run,
     events: Events,
-    /// Nothing is run after the questions, so no machine is held on to.
-    looks_only: bool,
-    /// How many machines may still be spoken to at the same time.
+    /// The run ends after the questions, so it keeps no connection.
+    observes_only: bool,
+    /// Permits for scripts. Each script that runs on a machine holds one.
     places: Arc<Semaphore>,
     /// Wants of the API stages that did not hold when last judged.
-    open: unmet::Unmet,
-    /// What machines said after something failed.
+    unmet: unmet::Unmet,
+    /// The logs and states that machines reported after something failed.
     heard: Vec<Heard>,
-    /// Members of which the API last said that it has no Node.
+    /// Members that have no Node, as the API last said.
     unregistered: BTreeSet<String>,
-    strangers: BTreeSet<String>,
-    /// What came of trying out machines that are to join.
-    tried: Vec<Misfit>,
-    /// The signing key of the Kubernetes repository, as it was shown to machines in this run.
+    unmanaged_nodes: BTreeSet<String>,
+    /// The findings of the active checks.
+    tried: Vec<Finding>,
+    /// The signing key of the Kubernetes repository, as the repository showed it to each machine in this run.
     shown: BTreeMap<String, Keys>,
-    /// Ranges of pods that the cluster's Nodes have.
+    /// The pod ranges of the cluster's Nodes.
     ranges: BTreeSet<String>,
-    /// What the survey found that does not stand in the way.
-    told: Vec<Note>,
+    /// The results of the preflight checks that do not block the run.
+    preflight_notes: Vec<Note>,
     /// How many scripts of fixes have ended.
     fixes: usize,
-    /// What the operator confirmed on its own.
+    /// The confirmations that the operator gave, each separately.
     confirmed: BTreeSet<&'static Confirmation>,
     proof: prove::Proof,
-    /// Wants about workers that went wrong, and are not tried again in this run.
-    given_up: BTreeSet<Id>,
+    /// Wants about workers that failed. This run does not try them again.
+    failed_wants: BTreeSet<Id>,
 }
 
-/// One node, its shell, and the last that it said.
-pub struct Member<S> {
+/// One node, its shell, and its last answers.
+pub struct Host<S> {
     pub node: Node,
-    shell: Arc<Told<S>>,
-    /// Stage and question, in the order in which they are asked.
+    shell: Arc<TracedShell<S>>,
+    /// The questions of all wants, each with its stage, in the order in which ironstrap asks them.
     asks: Vec<(usize, Ask)>,
-    /// Questions that no want asks; they come after all others.
-    looks: Vec<Ask>,
+    /// Questions that belong to no want. They come after all others.
+    extra_asks: Vec<Ask>,
     pub execs: u32,
     pub machine: Option<Machine>,
     answers: Vec<Answer>,
-    /// The signing key of the Kubernetes repository in its file; `None` where there is none.
+    /// The signing key of the Kubernetes repository in its file on this machine. `None` if it has none.
     keys: Option<Keys>,
-    /// What kubelets told its API server of their settings.
+    /// The settings that kubelets reported to this host's API server, by node.
     kubelets: BTreeMap<String, Arc<str>>,
-    /// Nodes that answered it at the end of flannel's tunnel.
+    /// Nodes that answered this host at the end of their flannel tunnel.
     tunnels: BTreeSet<String>,
-    /// Its API server had an answer to every question about the cluster.
+    /// Its API server answered every question about the cluster.
     api_answers: bool,
-    /// To `looks`, in their order; empty before the machine has answered.
-    pub looked: Vec<Answer>,
-    /// How far its clock is ahead of ours, in seconds.
+    /// The answers to `extra_asks`, in their order. Empty before the machine has answered.
+    pub extra_answers: Vec<Answer>,
+    /// How far its clock is ahead of the operator's, in seconds.
     clock: f64,
-    /// Why nothing more is done here.
-    pub left: Option<Error>,
-    /// What else the survey had against it.
-    unfit: Vec<Error>,
-    /// It is asked, and otherwise left alone: this run is about others.
-    pub spared: bool,
+    /// The reason why this host is quarantined.
+    pub quarantined: Option<Error>,
+    /// Further errors of this host, from preflight checks or found after it was quarantined.
+    preflight_errors: Vec<Error>,
+    /// ironstrap asks this host and never changes it, because this run is about others.
+    pub excluded: bool,
     /// Wants that did not hold when last judged.
     open: unmet::Unmet,
     /// How many wants did not hold when last judged, without those that only wait for another node.
-    pub pressing: usize,
-    /// Wants that were found wrong and later right.
+    pub pending: usize,
+    /// Wants that did not hold at first, and held later.
     pub changed: BTreeSet<Id>,
-    work: work::State,
+    progress: work::HostProgress,
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// `shells`: one for each node of the cluster, in its order. Asks nothing yet.
+impl<S: Shell> Reconciler<S> {
+    /// Makes a reconciler that applies these stages. It asks nothing yet. `shells`: one for each node of the cluster, in
+    /// the order of its nodes.
     pub fn new(
         cluster: Arc<Cluster>,
         stages: &'static [Stage],
-        trust: Trust,
+        pki: ClusterPki,
         shells: Vec<S>,
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        Self::read(Reading::Forwards, stages.to_vec(), (cluster, trust), shells, run, events)
+        Self::read(Operation::Apply, stages.to_vec(), (cluster, pki), shells, run, events)
     }
 
-    /// Speaks to at most `n` machines at the same time. To be called once, before anything is asked.
+    /// Limits how many machines ironstrap speaks to at the same time. Call it once, before the first question.
     pub fn at_most(&self, n: usize) {
         self.places.forget_permits(Semaphore::MAX_PERMITS.saturating_sub(n));
     }
 
-    /// Asks every machine once, all at the same time. Who does not answer is left, with the reason.
-    pub async fn look(&mut self) {
+    /// Asks every machine once, all at the same time. A machine that does not answer is quarantined, with the reason.
+    pub async fn observe(&mut self) {
         let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
-        for (i, member) in self.members.iter_mut().enumerate() {
-            member.execs += 1;
-            let (shell, rests) = (member.shell.clone(), self.looks_only);
-            let ask = work::ask(shell.clone(), member.questions());
+        for (i, host) in self.hosts.iter_mut().enumerate() {
+            host.execs += 1;
+            let (shell, rests) = (host.shell.clone(), self.observes_only);
+            let ask = work::ask(shell.clone(), host.questions());
             asking.spawn(async move {
                 let said = ask.await;
                 if rests {
@@ -173,112 +176,117 @@ impl<S: Shell> Fleetwork<S> {
             self.heard(i, result);
             answered.push((i, since.elapsed().as_secs_f64()));
         }
-        // What is wanted of one depends on all, so nobody is judged before.
+        // The wants of one machine depend on all machines, so ironstrap judges none before all have answered.
         let fleet = self.fleet();
         for (i, seconds) in answered {
-            let Some(answering) = self.members[i].machine.as_ref().map(|machine| machine.took) else {
+            let Some(answering) = self.hosts[i].machine.as_ref().map(|machine| machine.took) else {
                 continue;
             };
             let stages = self.judge_all(i, &fleet).ok();
-            stages.iter().for_each(|stages| self.calm(i, &fleet, stages));
+            stages.iter().for_each(|stages| self.keep_whether_clean(i, &fleet, stages));
             let stages = self.ours(i, stages.unwrap_or_default());
-            self.press(i, &stages);
-            let (node, changes) = (self.members[i].node.name.clone(), stages.iter().flatten().count());
+            self.count_pending(i, &stages);
+            let (node, changes) = (self.hosts[i].node.name.clone(), stages.iter().flatten().count());
             self.events.tell(Event::Looked { node, changes, answering, seconds });
         }
     }
 
-    /// Takes in what a machine said.
+    /// Stores the answers of a machine, or quarantines it with the error.
     fn heard(&mut self, i: usize, result: Result<work::Said>) {
-        let member = &mut self.members[i];
+        let host = &mut self.hosts[i];
         match result {
             Ok(said) => {
-                // One was counted when it was asked.
-                member.execs += said.execs - 1;
-                member.machine = Some(Machine { proven_key: member.shell.host_key(), ..said.machine });
-                member.work.entering = false;
-                member.answers = said.answers;
-                member.looked = member.answers.split_off(member.asks.len());
-                member.api_answers = member.hears_the_api();
-                member.keys = member.package_keys();
-                member.kubelets = member.told_by_kubelets();
-                member.tunnels = member.answered_tunnels();
-                member.work.calm = None;
-                member.clock = said.clock;
+                // The first script was counted when ironstrap sent it.
+                host.execs += said.execs - 1;
+                host.machine = Some(Machine { proven_key: host.shell.host_key(), ..said.machine });
+                host.progress.entering = false;
+                host.answers = said.answers;
+                host.extra_answers = host.answers.split_off(host.asks.len());
+                host.api_answers = host.hears_the_api();
+                host.keys = host.package_keys();
+                host.kubelets = host.told_by_kubelets();
+                host.tunnels = host.answered_tunnels();
+                host.progress.clean_for = None;
+                host.clock = said.clock;
             }
-            Err(error) => member.left = Some(error.on(&member.node.name)),
+            Err(error) => host.quarantined = Some(error.on(&host.node.name)),
         }
         self.tell_answers(i);
-        let member = &self.members[i];
-        let may_speak = member.node.is_control_plane() && !member.work.stale;
-        if may_speak && self.api(&Fleet::see(&self.cluster, &self.machines())) == Some(i) {
-            self.unregistered = member.unknown_nodes();
-            let ours: BTreeSet<&String> = self.members.iter().map(|member| &member.node.name).collect();
-            let named = member.named_nodes();
-            self.strangers = named.keys().filter(|name| !ours.contains(name)).cloned().collect();
+        let host = &self.hosts[i];
+        let may_speak = host.node.is_control_plane() && !host.progress.stale;
+        if may_speak && self.api_host_of(&Fleet::see(&self.cluster, &self.machines())) == Some(i) {
+            self.unregistered = host.unknown_nodes();
+            let ours: BTreeSet<&String> = self.hosts.iter().map(|host| &host.node.name).collect();
+            let named = host.named_nodes();
+            self.unmanaged_nodes = named.keys().filter(|name| !ours.contains(name)).cloned().collect();
             self.ranges = named.into_values().flatten().collect();
         }
     }
 
     fn machines(&self) -> Machines<'_> {
-        self.members.iter().filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))).collect()
+        self.hosts.iter().filter_map(|m| Some((m.node.name.as_str(), m.machine.as_ref()?))).collect()
     }
 
     pub fn fleet(&self) -> Fleet {
         let machines = self.machines();
         let mut fleet = Fleet::see(&self.cluster, &machines);
-        // A machine may have begun to join since its last answer. Then a Node of its name is no earlier machine's.
-        let busy = |m: &Member<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
-        let begun = self.members.iter().filter(|member| member.work.entering || busy(member));
-        fleet.half_joined.extend(begun.map(|member| member.node.name.clone()));
-        let member = |name: &&String| machines.get(name.as_str()).is_some_and(|m| m.is_member());
-        fleet.unregistered = self.unregistered.iter().filter(member).cloned().collect();
-        fleet.strangers.clone_from(&self.strangers);
+        // A machine may have begun to join since its last answer. Then a Node of its name is its own, and not one of an
+        // earlier machine.
+        let busy = |m: &Host<S>| m.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
+        let begun = self.hosts.iter().filter(|host| host.progress.entering || busy(host));
+        fleet.joining_started.extend(begun.map(|host| host.node.name.clone()));
+        let host = |name: &&String| machines.get(name.as_str()).is_some_and(|m| m.is_member());
+        fleet.unregistered = self.unregistered.iter().filter(host).cloned().collect();
+        fleet.unmanaged_nodes.clone_from(&self.unmanaged_nodes);
         fleet.ranges.clone_from(&self.ranges);
         let latest = OffsetDateTime::now_utc().unix_timestamp() + CLOCKS_WITHIN_SECONDS as i64;
         fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
-        for member in &self.members {
-            fleet.kubelets_run.extend(member.kubelets.clone());
-            fleet.tunnels.extend(member.tunnels.iter().cloned());
-            // Of one that is being asked, the answer is still to come.
-            let is_stale = member.work.asked_after < self.fixes || member.work.stale || member.work.busy;
-            fleet.kubelets_stale.extend(member.kubelets.keys().filter(|_| is_stale).cloned());
+        for host in &self.hosts {
+            fleet.kubelets_run.extend(host.kubelets.clone());
+            fleet.tunnels.extend(host.tunnels.iter().cloned());
+            // A busy host is being asked or changed, so its next answer is still to come.
+            let is_stale =
+                host.progress.asked_after < self.fixes || host.progress.stale || host.progress.busy;
+            fleet.kubelets_stale.extend(host.kubelets.keys().filter(|_| is_stale).cloned());
         }
-        let given_up = self.members.iter().filter(|member| member.left.is_some());
+        let given_up = self.hosts.iter().filter(|host| host.quarantined.is_some());
         fleet.shown_keys.clone_from(&self.shown);
         fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());
-        fleet.given_up = given_up.map(|member| member.node.name.clone()).collect();
-        let speaks = self.api(&fleet);
-        let unmended = self.members.iter().enumerate().filter(|(i, member)| {
-            speaks != Some(*i) && member.work.unmended > 0 && member.left.is_none() && !member.spared
+        fleet.quarantined = given_up.map(|host| host.node.name.clone()).collect();
+        let speaks = self.api_host_of(&fleet);
+        let unmended = self.hosts.iter().enumerate().filter(|(i, host)| {
+            speaks != Some(*i) && host.progress.pending > 0 && host.quarantined.is_none() && !host.excluded
         });
-        fleet.unmended = unmended.map(|(_, member)| member.node.name.clone()).collect();
+        fleet.pending = unmended.map(|(_, host)| host.node.name.clone()).collect();
         fleet
     }
 
-    pub fn members(&self) -> &[Member<S>] {
-        &self.members
+    pub fn hosts(&self) -> &[Host<S>] {
+        &self.hosts
     }
 
-    /// Lets this run replace what needs this confirmation.
+    /// Allows this run to replace what needs this confirmation.
     pub fn confirm(&mut self, confirmation: &'static Confirmation) {
         self.confirmed.insert(confirmation);
     }
 }
 
-impl<S> Member<S> {
-    /// It was joining when last heard of, and nobody knows how that ended.
+impl<S> Host<S> {
+    /// Whether this host may still be joining. It was joining at its last answer, and ironstrap does not know how that
+    /// ended.
     fn may_still_join(&self, fleet: &Fleet) -> bool {
         let at_it = self.machine.as_ref().is_some_and(|machine| !machine.busy.is_empty());
-        self.left.is_none() && fleet.joining.contains(&self.node.name) && (self.work.stale || at_it)
+        self.quarantined.is_none()
+            && fleet.joining.contains(&self.node.name)
+            && (self.progress.stale || at_it)
     }
 
-    /// All that it was left for.
-    pub fn wrong(&self) -> impl Iterator<Item = &Error> {
-        self.left.iter().chain(&self.unfit)
+    /// All errors for which this host is quarantined.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Error> {
+        self.quarantined.iter().chain(&self.preflight_errors)
     }
 
     fn questions(&self) -> Vec<Ask> {
-        self.asks.iter().map(|(_, ask)| ask).chain(&self.looks).cloned().collect()
+        self.asks.iter().map(|(_, ask)| ask).chain(&self.extra_asks).cloned().collect()
     }
 }

@@ -1,5 +1,5 @@
-//! What happens, as events on one channel, and how ironstrap shows them: lines or JSON here, a live display in `term`.
-//! Only `exit` in here writes to the terminal.
+//! Events: what happens in a run, on one channel. ironstrap shows them as lines or JSON here, and as a live display in `term`.
+//! In this module, only `exit` and that display write to the terminal.
 
 use std::collections::BTreeMap;
 
@@ -9,28 +9,28 @@ pub use crate::error::count;
 use crate::error::{Error, indented};
 use crate::plan::WantName;
 use crate::secret as secrets;
-pub use ask::{Typed, ask, ask_for, over, secret};
 pub use exit::{err, json, out, raw, tell_panics};
+pub use prompt::{Typed, ask, ask_for, over, secret};
 
-pub mod alike;
-pub mod ask;
 pub mod bundle;
 pub mod color;
-mod crowd;
 pub mod detail;
 pub mod exit;
+pub mod group;
+mod grouping;
 pub mod plan;
+pub mod prompt;
 pub mod status;
 pub mod term;
 
-/// Something that happened. As JSON: one object a line, `event` says which.
+/// Something that happened. In JSON it is one object a line, whose field `event` names the kind.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
-    /// A machine was asked for the first time, and this many of its wants do not hold. `answering`: seconds that
-    /// the machine itself took; `seconds`: since the first question went out, the connection included.
+    /// A machine answered for the first time. `changes`: how many of its wants do not hold. `answering`: seconds that the
+    /// machine itself needed. `seconds`: since the first question of the run, including the time to connect.
     Looked { node: String, changes: usize, answering: f64, seconds: f64 },
-    /// A want that does not hold, as `plan` shows it.
+    /// A want does not hold, as `plan` shows it.
     Drift {
         node: String,
         #[serde(flatten)]
@@ -39,18 +39,19 @@ pub enum Event {
         have: String,
         want: String,
     },
-    /// A want of which nobody could be asked whether it holds. `node`: the machine that was to ask.
+    /// A want was not checked, because no machine could answer its question. `node`: the machine that had to ask.
     Unchecked {
         node: String,
         #[serde(flatten)]
         of: WantName,
         why: String,
     },
-    /// Something that is left as it is, and that people should know of. `node`: who said so.
+    /// Something that people should know of, and that ironstrap does not change. `node`: the machine that says so, or empty for
+    /// the operator's side.
     Note { node: String, step: String, note: String },
-    /// Keys and certificates were made, into this folder.
+    /// ironstrap created the keys and certificates of the cluster PKI in this folder.
     Trust { path: String },
-    /// Fixes of a stage begin on a node.
+    /// The fixes of a stage begin on a node.
     Stage { node: String, stage: String, changes: usize },
     /// One fix begins.
     Fixing {
@@ -58,19 +59,19 @@ pub enum Event {
         #[serde(flatten)]
         of: WantName,
     },
-    /// What a fix printed.
+    /// A fix printed this line.
     Said { node: String, line: String },
-    /// A want that did not hold was asked again, and holds.
+    /// ironstrap asked again about a want that did not hold, and it holds now.
     Fixed {
         node: String,
         #[serde(flatten)]
         of: WantName,
     },
-    /// Work of an earlier run goes on, and is waited for.
+    /// Work of an earlier run continues on a node, and ironstrap waits for it.
     Attached { node: String, unit: String },
-    /// Nothing can be done on a node until something else is done.
+    /// A node must wait, because something else must be done first.
     Waiting { node: String, for_what: String },
-    /// A question, and what the machine said to it. Only told to those who want every detail.
+    /// A question to a machine, and its answer. Only a run with `-v` or `--log` has this event.
     Asked {
         node: String,
         #[serde(flatten)]
@@ -78,15 +79,15 @@ pub enum Event {
         asked: String,
         answered: String,
     },
-    /// A script that changes something is sent; what it prints is `Said`. Likewise.
+    /// ironstrap sends a script that changes something. Its output is `Said`. Only a run with `-v` or `--log` has this event.
     Script { node: String, script: String },
-    /// Such a script ended. Likewise.
+    /// Such a script ended. Only a run with `-v` or `--log` has this event.
     Ended { node: String, status: i32, stderr: String },
-    /// The user wants it to end: after the fixes that run, or at once.
+    /// The user wants the run to end: after the fixes that run now, or at once.
     Stopping { at_once: bool },
     /// Something went wrong.
     Error { node: Option<String>, kind: String, what: String, cause: Vec<String>, hint: Option<String> },
-    /// Why a node was left, as far as logs tell. `on`, `place`: the machine and the log that have the evidence.
+    /// The cause of a node's quarantine, as far as logs show it. `on`, `place`: the machine and the log with the evidence.
     Cause {
         node: String,
         cause: String,
@@ -96,16 +97,16 @@ pub enum Event {
         evidence: String,
         remedy: String,
     },
-    /// The end.
+    /// The run ends.
     Done { changes: usize, nodes: BTreeMap<String, Tally>, seconds: f64 },
 }
 
-/// What a run came to on one node.
+/// The result of a run on one node.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Tally {
-    /// Scripts run.
+    /// How many scripts ran on the node.
     pub execs: u32,
-    /// Wants that did not hold: found by a plan, mended by an apply.
+    /// How many wants did not hold: found by a plan, or fixed by an apply.
     pub changes: usize,
     pub state: NodeState,
 }
@@ -116,12 +117,12 @@ pub enum NodeState {
     Converged,
     Drifted,
     Quarantined,
-    /// Left out by `--limit`.
+    /// `--limit` excluded the node.
     Skipped,
 }
 
 impl Event {
-    /// Whether only `-v` and `--log` show it.
+    /// Whether only `-v` and `--log` show this event.
     fn is_detail(&self) -> bool {
         matches!(self, Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. })
     }
@@ -134,7 +135,7 @@ impl From<&Error> for Event {
     }
 }
 
-/// Where events go, without secrets. Cheap to clone; nobody waits for who reads.
+/// The sending end of the channel. It removes secrets. A clone is cheap, and a sender never waits for the reader.
 #[derive(Clone)]
 pub struct Events {
     sender: tokio::sync::mpsc::UnboundedSender<Event>,
@@ -142,30 +143,29 @@ pub struct Events {
 }
 
 impl Events {
-    /// The sending end, and the end that a printer reads.
+    /// Makes a channel: the sending end, and the end that a printer reads.
     pub fn channel() -> (Events, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         (Events { sender, detailed: false }, receiver)
     }
 
-    /// Tells every question and script, too.
+    /// Also sends every question and every script if `detailed` is set.
     pub fn in_detail(self, detailed: bool) -> Self {
         Events { detailed, ..self }
     }
 
-    /// Whether questions and scripts become events. To compose those costs time, so callers check first.
+    /// Whether questions and scripts become events. Composing these events costs time, so callers check this first.
     pub fn are_detailed(&self) -> bool {
         self.detailed
     }
 
     pub fn tell(&self, event: Event) {
-        // Nobody listens any more when the program ends; then there is nobody to tell.
+        // At the end of the program nobody reads any more, and then the event is lost.
         let _ = self.sender.send(redacted(event));
     }
 }
 
-/// The event without secrets. They are taken out before a text is cut, broken or indented, and a second time where it
-/// leaves.
+/// Returns the event without secrets. They are removed before a text is cut, wrapped or indented, and once more before output.
 fn redacted(event: Event) -> Event {
     let unfit = || Event::Said { node: String::new(), line: "[something that may hold a secret]".into() };
     let Ok(mut value) = serde_json::to_value(&event) else { return unfit() };
@@ -180,60 +180,60 @@ fn redacted(event: Event) -> Event {
 pub enum Style {
     /// One JSON object a line, on standard output.
     Json,
-    /// A line for each thing that matters, on standard error.
+    /// One line for each thing that matters, on standard error.
     Lines,
     /// A live display on a terminal.
     Term,
-    /// Only what goes wrong, and what people should know of.
+    /// Only errors, and what people should know of.
     Quiet,
 }
 
-/// Who gets to see events.
+/// Where events are shown, and in which form.
 pub struct Audience {
     pub style: Style,
-    /// Every question and script is shown.
+    /// Whether every question and script is shown.
     pub verbose: bool,
-    /// Everything is written down here.
+    /// The file that gets every event in full.
     pub log: Option<detail::Log>,
-    /// What was told is given back at the end.
+    /// Whether `show` returns the events at the end.
     pub keeps: bool,
 }
 
-/// Shows events until the last sender is gone. Gives them back where they are to be kept.
+/// Shows events until the last sender is gone. Returns them if `audience.keeps` is set.
 pub async fn show(
     mut events: tokio::sync::mpsc::UnboundedReceiver<Event>,
     mut audience: Audience,
 ) -> Vec<Event> {
     let mut kept = Vec::new();
     let mut term = (audience.style == Style::Term).then(term::Display::new);
-    let mut crowd = crowd::Crowd::default();
+    let mut grouping = grouping::Grouping::default();
     while let Some(event) = events.recv().await {
         audience.log.iter_mut().for_each(|log| log.write(&detail::lines(&event)));
         if event.is_detail() && !audience.verbose {
             continue;
         }
-        crowd.hear(&event);
+        grouping.hear(&event);
         match (&mut term, audience.style) {
-            (Some(display), _) if !crowd.is_large() => display.show(&event),
+            (Some(display), _) if !grouping.is_large() => display.show(&event),
             (_, Style::Json) => {
                 json(&event);
             }
-            // What went wrong is said once, at the end.
+            // Errors and drift are shown once, at the end.
             _ if audience.verbose && !matches!(event, Event::Error { .. } | Event::Drift { .. }) => {
                 detail::lines(&event).iter().for_each(|line| err(line));
             }
             (_, Style::Quiet) if !matches!(event, Event::Note { .. }) => {}
-            _ => crowd.lines(&event).iter().for_each(|line| err(line)),
+            _ => grouping.lines(&event).iter().for_each(|line| err(line)),
         }
         if audience.keeps {
             kept.push(event);
         }
     }
-    crowd.rest().iter().for_each(|line| err(line));
+    grouping.rest().iter().for_each(|line| err(line));
     kept
 }
 
-/// An event as a line; most have none.
+/// Returns the line of an event. Most events have none.
 fn line(event: &Event) -> Option<String> {
     words(event).map(|words| indented(&words))
 }
@@ -259,7 +259,7 @@ fn words(event: &Event) -> Option<String> {
     }
 }
 
-/// An error as people read it. One of the inventory comes with its own picture of where it is.
+/// Returns an error as people read it. An error of the inventory already shows the place in the file.
 pub fn trouble(error: &Error) -> String {
     match error.kind {
         crate::error::Kind::Inventory => format!("error: {error}"),

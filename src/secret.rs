@@ -1,13 +1,13 @@
-//! Secrets: a type that holds one, the registry of all that this program knows, and the redactor that takes them out of
-//! every text before it leaves the process. Who writes the text is `report::exit`.
+//! Secrets: a type that holds one, the registry of all that this program knows, and the redactor. The redactor
+//! takes secrets out of every text before it leaves the process. `report::exit` writes the text.
 //!
-//! A secret is registered where it enters: when a password is typed or read from a command, when a key is made or loaded,
-//! when the inventory or a manifest is read. From then on no output has it.
+//! ironstrap registers a secret where it enters. That is when the user types a password or a command prints one. It is also
+//! when ironstrap makes or loads a key, or reads the inventory or a manifest. From then on, no output shows the secret.
 //!
-//! **Short secrets.** A secret of at least six characters is hidden wherever it stands, except where it is a common word
-//! (`default`, `kubernetes`) or a name of the inventory (a node, a user, a host). Shorter ones, common words and names would
-//! make other texts unreadable, and to hide a name would tell that it is the secret. They are hidden behind the name of
-//! their field (`pin: 1234`), in URLs, and where their form gives them away (`password=…`).
+//! **Short secrets.** ironstrap hides a secret of at least six characters wherever it stands. The exceptions are common
+//! words (`default`, `kubernetes`) and names of the inventory (a node, a user, a host). To hide these words, or shorter
+//! secrets, would make other texts unreadable. To hide a name would also tell that the name is the secret. ironstrap hides
+//! these secrets after the name of their field (`pin: 1234`), in URLs, and where their form gives them away (`password=…`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,17 +26,17 @@ pub use clean::{clean, clean_json, is_forbidden};
 pub use registry::{Registry, without_percent};
 pub use shapes::{hide_login, hide_mistaken};
 
-/// What stands where a secret was.
+/// The text that replaces a secret.
 pub const HIDDEN: &str = "[secret]";
 
 static KNOWN: LazyLock<RwLock<Registry>> = LazyLock::new(RwLock::default);
 
-/// A password, a key, a token. Its memory is wiped when it is dropped, and `Debug` does not show it.
+/// A secret text: a password, a key, a token. Its memory is wiped when it is dropped, and `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// Takes in a secret, and registers it.
+    /// Holds a secret, and registers it.
     pub fn new(text: impl Into<String>) -> Self {
         let text = SecretText(Zeroizing::new(text.into()));
         learn(text.reveal());
@@ -71,7 +71,7 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Text that may leave the process: without secrets, and with nothing in it that a terminal obeys.
+/// Text that may leave the process. It has no secrets and no characters that a terminal obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown(String);
 
@@ -91,7 +91,8 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Hides, cleans, and hides again: the end of an escape may complete a secret with the text that follows it.
+/// Hides secrets, cleans the text, and hides secrets again. The end of an escape may complete a secret with the
+/// text that follows it.
 fn shown(text: &str, hide: impl Fn(&str) -> Cow<'_, str>) -> String {
     let hidden = hide(text);
     match clean(&hidden) {
@@ -100,22 +101,22 @@ fn shown(text: &str, hide: impl Fn(&str) -> Cow<'_, str>) -> String {
     }
 }
 
-/// From now on no output has this text.
+/// Registers a secret. From now on, no output shows this text.
 pub fn learn(secret: &str) {
     change(|known| known.add(secret));
 }
 
-/// The same for the value of a field, which is hidden behind the field's name where it is short.
+/// Registers the value of a field as a secret. A short value is hidden after the field's name.
 pub fn learn_field(field: &str, secret: &str) {
     change(|known| known.add_field(field, secret));
 }
 
-/// The same for the credentials in a URL.
+/// Registers the credentials in a URL as secrets.
 pub fn learn_url(url: &str) {
     change(|known| known.add_url(url));
 }
 
-/// Names that are no secret, whatever else has the same text.
+/// Registers names that are not secret, even if a secret has the same text.
 pub fn learn_names<'a>(names: impl IntoIterator<Item = &'a str>) {
     change(|known| names.into_iter().for_each(|name| known.add_plain(name)));
 }
@@ -133,13 +134,14 @@ pub fn hide(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The beginning of a text, of at most so many characters, without secrets. Nobody recognises half a secret, so the text is
-/// cut only after they are hidden.
+/// The beginning of a text without secrets, of at most `chars` characters. The registry does not recognize half
+/// a secret, so the text is cut only after its secrets are hidden.
 pub fn beginning(text: &str, chars: usize) -> String {
     hide(text).chars().take(chars).collect()
 }
 
-/// Another thread registers a secret at this moment. A thread that panics while it does so itself must not wait for itself.
+/// Hides secrets while another thread registers one, and waits for that thread. A thread that panics may be the
+/// one that registers, and must not wait for itself. Then the whole text is hidden.
 fn waited(text: &str) -> Cow<'_, str> {
     if std::thread::panicking() {
         return HIDDEN.into();
@@ -147,7 +149,7 @@ fn waited(text: &str) -> Cow<'_, str> {
     Cow::Owned(KNOWN.read().unwrap_or_else(PoisonError::into_inner).hide(text).into_owned())
 }
 
-/// The same for every string of a value; whether there was anything to hide.
+/// Hides secrets in every string of a value. Returns whether there was anything to hide.
 pub fn hide_in(value: &mut Value) -> bool {
     match value {
         Value::String(text) => match hide(text) {

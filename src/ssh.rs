@@ -1,18 +1,18 @@
-//! A machine reached over SSH, as a `Shell`. This module and its submodules report everything that can go wrong
-//! with connection and login. What the scripts do is not their concern.
+//! A machine that ironstrap reaches over SSH, as a `Shell`. This module and its submodules report every failure of the
+//! connection and of the login. They do not judge what the scripts do.
 
 mod auth;
-mod clock;
 mod connect;
+mod deadline;
 mod dial;
+mod escalation;
 mod exec;
 mod greeting;
+mod host_key;
 mod keys;
 mod offer;
-mod root;
+mod route;
 mod secrets;
-mod trust;
-mod way;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,46 +27,47 @@ use crate::cluster::{self, Node};
 use crate::error::{Error, Result};
 use crate::secret::SecretText;
 use crate::shell::{Bounds, Output, Sh, Shell};
-use clock::Clock;
-use connect::{Connection, Visit};
-use exec::Cut;
+use connect::{ConnectRequest, Connection};
+use deadline::PausableTimeout;
+use escalation::{Escalation, NextEscalation};
+use exec::ExecError;
 use greeting::Heard;
 use keys::KeyFiles;
-use root::{Means, Next};
+pub use route::{Route, Via};
 pub use secrets::{Ask, Question, Secret};
-use secrets::{Lent, Secrets};
-pub use way::{Through, Way};
+use secrets::{CandidateSecret, Secrets};
 
-/// How long connecting and logging in may take together, unless the user says otherwise.
+/// Default time limit for connecting and logging in together. The operator can change it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection on which nothing came for this long is asked whether it is still there.
+/// After this long without data from the server, the client asks whether the connection is still alive.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
-/// So many questions in a row may stay unanswered.
+/// Number of these requests in a row that may stay unanswered.
 pub const KEEPALIVES_UNANSWERED: usize = 3;
-/// russh does not ask while it waits to write: what it wrote must be gone after this long.
+/// Time limit for one stuck write. russh sends no keepalive requests while it waits to write.
 const STUCK_WRITE: Duration = Duration::from_secs(300);
-/// sshd allows 10 sessions on a connection, but frees one only a while after it ended: above 5, some are refused.
+/// Maximum number of scripts at once on one connection. sshd allows 10 sessions, but frees one only some time after its
+/// end. Above 5, sshd refuses some.
 pub const SCRIPTS_AT_ONCE: usize = 4;
-/// Saying goodbye is polite, waiting for it is not.
+/// Longest wait for the other side to end. ironstrap says goodbye to be polite, and does not wait longer for the end.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long a command may take until the script begins, in times of the timeout for connecting.
+/// Time limit until a script begins, as a multiple of the time limit for connecting.
 const BEGINS_WITHIN: u32 = 3;
-/// Ways that are looked up at the same time.
+/// Maximum number of routes that ironstrap resolves at the same time.
 const LOOKUPS: usize = 8;
-/// Handshakes at the same time: each is some milliseconds of work, while the clocks of all of them run.
+/// Maximum number of handshakes at the same time. Each is some milliseconds of work, while all their time limits run.
 const HANDSHAKES: usize = 128;
 
-/// How long a machine that vanished under a running script is still believed in.
+/// Longest time until ironstrap notices that a machine vanished under a running script.
 pub const fn longest_silence() -> Duration {
     KEEPALIVE.saturating_mul(KEEPALIVES_UNANSWERED as u32 + 1)
 }
 
-/// What the user decides for a whole run.
+/// The operator's choices for a whole run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Note the key of a host that is not known, instead of refusing. A changed key is always refused.
+    /// Accept and store the key of an unknown host, instead of refusing it. ironstrap always refuses a changed key.
     pub accept_new_host_keys: bool,
-    /// Of connecting and logging in together.
+    /// Time limit for connecting and logging in together.
     pub timeout: Duration,
 }
 
@@ -76,23 +77,23 @@ impl Default for Options {
     }
 }
 
-/// What is looked up on the operator's own side.
+/// Facts about the operator's own computer and account.
 #[derive(Clone, Debug, Default)]
 pub struct Operator {
-    /// Who logs in where nothing says otherwise.
+    /// The login user where neither the inventory nor ssh_config names one.
     pub user: String,
-    /// Where `.ssh` is.
+    /// The home directory, which contains `.ssh`.
     pub home: Option<PathBuf>,
-    /// The socket of an agent that holds keys.
+    /// The socket of the ssh-agent.
     pub agent: Option<PathBuf>,
-    /// The program that knows the operator's ssh_config.
+    /// The `ssh` program. It reads the operator's ssh_config.
     pub ssh: Option<PathBuf>,
-    /// Another file than theirs.
+    /// A file to read instead of the operator's ssh_config.
     pub config: Option<PathBuf>,
 }
 
 impl Operator {
-    /// The user who runs this program.
+    /// Describes the user who runs this program.
     pub fn present() -> Self {
         let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
         let user =
@@ -111,20 +112,20 @@ impl Operator {
     }
 }
 
-/// What all connections of a run share: who connects, with what, and the hosts that are gone through on the way.
+/// The state that all connections of a run share: options, operator, secrets, keys, and connections to jump hosts.
 pub struct Client {
     options: Options,
     operator: Operator,
     secrets: Secrets,
     keys: KeyFiles,
-    /// Connections to jump hosts, one each.
+    /// One connection to each jump host.
     hops: std::sync::Mutex<BTreeMap<String, Arc<Kept>>>,
-    /// How many ways are looked up at the same time: each is a process.
+    /// Limits the routes that are resolved at the same time. Each lookup is a process.
     lookups: Semaphore,
     handshakes: Semaphore,
 }
 
-/// A connection. The first task that needs it makes it.
+/// A slot for a connection. The first task that needs the connection makes it.
 type Kept = Mutex<Option<Arc<Connection>>>;
 
 impl Client {
@@ -141,19 +142,19 @@ impl Client {
         }
     }
 
-    /// The operator can be asked for what only they know, as often as `tries` where it turns out wrong.
+    /// Sets how to ask the operator for secrets. `tries`: how often to ask for one secret, if the answers are wrong.
     pub fn asking(self, ask: Ask, tries: u8) -> Self {
         Client { secrets: Secrets::new(ask, tries), ..self }
     }
 
-    async fn way(&self, ssh: &cluster::Ssh) -> Result<Way> {
+    async fn route(&self, ssh: &cluster::Ssh) -> Result<Route> {
         let _place = self.lookups.acquire().await;
-        way::resolve(ssh, &self.operator).await
+        route::resolve(ssh, &self.operator).await
     }
 
-    /// The connection to a jump host on the way to the node `name`; all who go through it share it.
-    async fn hop(&self, name: &str, hop: &Way) -> Result<Arc<Connection>> {
-        let id = hop.hops().into_iter().chain([hop]).map(Way::shown).collect::<Vec<_>>().join(",");
+    /// Returns the connection to a jump host on the route to the node `name`. All machines behind the jump host share it.
+    async fn hop(&self, name: &str, hop: &Route) -> Result<Arc<Connection>> {
+        let id = hop.hops().into_iter().chain([hop]).map(Route::shown).collect::<Vec<_>>().join(",");
         let kept = {
             let mut all = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(id).or_default().clone()
@@ -162,37 +163,37 @@ impl Client {
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.handle.is_closed()) {
             return Ok(connection.clone());
         }
-        let visit = Visit {
+        let request = ConnectRequest {
             client: self,
             name,
             whose: hop.shown(),
-            way: Arc::new(hop.clone()),
+            route: Arc::new(hop.clone()),
             heard: Heard::default(),
         };
-        let connection = Arc::new(connect::connect(visit).await?);
+        let connection = Arc::new(connect::connect(request).await?);
         *kept = Some(connection.clone());
         Ok(connection)
     }
 }
 
-/// One machine over SSH: connected to when there is something to run, and again when the connection was lost.
+/// One machine over SSH. It connects when there is a script to run, and again after the connection was lost.
 pub struct Ssh {
     /// The node's name, for messages.
     name: String,
     ssh: cluster::Ssh,
     client: Arc<Client>,
-    way: OnceCell<Arc<Way>>,
+    route: OnceCell<Arc<Route>>,
     connection: Kept,
     host_key: std::sync::Mutex<Option<String>>,
 }
 
-/// How a machine was got into.
+/// How ironstrap connected to a machine, logged in and became root.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    pub way: Way,
-    /// The key or the method that let us in.
+pub struct RouteReport {
+    pub route: Route,
+    /// The key or the method of the successful login.
     pub by: String,
-    /// How scripts come to run as root.
+    /// How scripts become root.
     pub root: &'static str,
     /// How long each part took.
     pub took: Vec<(&'static str, Duration)>,
@@ -202,58 +203,58 @@ impl Ssh {
     pub fn new(node: &Node, client: &Arc<Client>) -> Self {
         let (name, ssh) = (node.name.clone(), node.ssh.clone());
         let (connection, host_key) = (Mutex::default(), Default::default());
-        Ssh { name, ssh, client: client.clone(), way: OnceCell::new(), connection, host_key }
+        Ssh { name, ssh, client: client.clone(), route: OnceCell::new(), connection, host_key }
     }
 
-    /// Ends the connection, if there is one. Takes a second at most.
+    /// Ends the connection, if there is one. This takes a second at most.
     pub async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take() {
             part(connection).await;
         }
     }
 
-    /// Gets in, becomes root, and tells how.
-    pub async fn route(&self) -> Result<Route> {
+    /// Connects, becomes root, and reports how.
+    pub async fn route_report(&self) -> Result<RouteReport> {
         let since = Instant::now();
         let on = |error: crate::error::Error| error.on(&self.name);
-        let way = self.way().await.map_err(on)?;
+        let route = self.route().await.map_err(on)?;
         let found = since.elapsed();
         let connection = self.connection().await.map_err(on)?;
         let since = Instant::now();
         let bounds = Bounds::within(self.client.options.timeout * BEGINS_WITHIN);
         self.run_once(&Sh::EMPTY, &bounds, &mut |_| {}).await.map_err(on)?;
-        let root = connection.means.lock().await.as_ref().map_or("", Means::shown);
+        let root = connection.escalation.lock().await.as_ref().map_or("", Escalation::shown);
         let took = [("config", found)].into_iter().chain(connection.took.iter().copied());
         let took = took.chain([("root", since.elapsed())]).collect();
-        Ok(Route { way: (*way).clone(), by: connection.entry.by.clone(), root, took })
+        Ok(RouteReport { route: (*route).clone(), by: connection.entry.by.clone(), root, took })
     }
 
-    async fn way(&self) -> Result<Arc<Way>> {
-        let way = self.way.get_or_try_init(|| async { self.client.way(&self.ssh).await.map(Arc::new) });
-        way.await.cloned()
+    async fn route(&self) -> Result<Arc<Route>> {
+        let route = self.route.get_or_try_init(|| async { self.client.route(&self.ssh).await.map(Arc::new) });
+        route.await.cloned()
     }
 
-    /// The connection, made if need be. Those who come while it is being made wait for it.
+    /// Returns the connection, and makes it if necessary. Tasks that come meanwhile wait for it.
     async fn connection(&self) -> Result<Arc<Connection>> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.handle.is_closed()) {
             return Ok(connection.clone());
         }
-        let way = self.way().await?;
-        let visit = Visit {
+        let route = self.route().await?;
+        let request = ConnectRequest {
             client: &self.client,
             name: &self.name,
-            whose: way.user.clone(),
-            way,
+            whose: route.user.clone(),
+            route,
             heard: Heard::default(),
         };
-        let connection = Arc::new(connect::connect(visit).await?);
+        let connection = Arc::new(connect::connect(request).await?);
         *self.host_key.lock().unwrap_or_else(PoisonError::into_inner) = connection.host_key.clone();
         *kept = Some(connection.clone());
         Ok(connection)
     }
 
-    /// Forgets a connection that turned out to be lost, unless another has already taken its place.
+    /// Drops a lost connection, unless another one has already replaced it.
     async fn forget(&self, lost: &Arc<Connection>) {
         let mut kept = self.connection.lock().await;
         if kept.as_ref().is_some_and(|connection| Arc::ptr_eq(connection, lost)) {
@@ -269,81 +270,91 @@ impl Ssh {
     ) -> Result<Output> {
         let patience = self.client.options.timeout * BEGINS_WITHIN;
         let mut connection = self.connection().await?;
-        let user = connection.way.user.clone();
-        let mut known = connection.means.lock().await.clone();
-        let mut lent: Option<Lent> = None;
+        let user = connection.route.user.clone();
+        let mut known = connection.escalation.lock().await.clone();
+        let mut candidate: Option<CandidateSecret> = None;
         loop {
-            let means = known.clone().unwrap_or_else(|| Means::first(&user));
+            let escalation = known.clone().unwrap_or_else(|| Escalation::first(&user));
             let mut session = connection.session().await;
             if session.is_err() && connection.handle.is_closed() {
-                // Nothing of the script has been sent yet: the machine may have rebooted since the last one.
+                // Nothing of the script was sent yet. The machine may have rebooted since the last script.
                 self.forget(&connection).await;
                 connection = self.connection().await?;
                 session = connection.session().await;
             }
             let (channel, _slot) = session.map_err(|error| exec::no_session(&error))?;
-            let said = match exec::exec(channel, &means, script, (patience, bounds), heard).await {
+            let said = match exec::exec(channel, &escalation, script, (patience, bounds), heard).await {
                 Ok(output) => {
-                    lent.map(Lent::proved);
-                    *connection.means.lock().await = Some(means);
+                    candidate.map(CandidateSecret::confirm);
+                    *connection.escalation.lock().await = Some(escalation);
                     return Ok(output);
                 }
-                Err(Cut::NotBegun(said)) => said,
-                Err(cut) => return Err(self.given_up(cut, &connection, &user, &means).await),
+                Err(ExecError::NotBegun(said)) => said,
+                Err(cut) => return Err(self.given_up(cut, &connection, &user, &escalation).await),
             };
-            match self.other_means(&means, &said, &connection, &mut lent).await? {
+            match self.other_means(&escalation, &said, &connection, &mut candidate).await? {
                 Some(other) => known = Some(other),
-                None => return Err(means.refused(&user, &said)),
+                None => return Err(escalation.refused(&user, &said)),
             }
         }
     }
 
-    /// A connection that was lost is forgotten, and one on which too much comes or nothing ends is ended.
-    async fn given_up(&self, cut: Cut, connection: &Arc<Connection>, user: &str, means: &Means) -> Error {
-        let ends = matches!(cut, Cut::Noise(_) | Cut::Flood(_) | Cut::Quiet(_) | Cut::Late(_));
-        if ends || matches!(cut, Cut::Lost(_)) {
+    /// Makes the error of a failed script. Drops a lost connection, and closes one with too much output or without end.
+    async fn given_up(
+        &self,
+        cut: ExecError,
+        connection: &Arc<Connection>,
+        user: &str,
+        escalation: &Escalation,
+    ) -> Error {
+        let ends = matches!(
+            cut,
+            ExecError::Noise(_) | ExecError::Flood(_) | ExecError::Quiet(_) | ExecError::Late(_)
+        );
+        if ends || matches!(cut, ExecError::Lost(_)) {
             self.forget(connection).await;
         }
         if ends {
             tokio::spawn(part(connection.clone()));
         }
-        cut.told(user, means, connection.parting().as_deref())
+        cut.told(user, escalation, connection.parting().as_deref())
     }
 
-    /// What to try after `means` did not make us root; `None` where nothing is left.
+    /// Returns what to try after `escalation` failed to become root, or `None` if nothing is left.
     async fn other_means(
         &self,
-        means: &Means,
+        escalation: &Escalation,
         said: &Output,
         connection: &Connection,
-        lent: &mut Option<Lent>,
-    ) -> Result<Option<Means>> {
-        let (terminal, used) = match means.next(said) {
-            Next::Refused => return Ok(None),
-            Next::Doas => return Ok(Some(Means::Doas)),
-            Next::Terminal => return Ok(Some(Means::Terminal(None))),
-            Next::Password { terminal } => (terminal, false),
-            Next::Again => (means.on_terminal(), true),
+        candidate: &mut Option<CandidateSecret>,
+    ) -> Result<Option<Escalation>> {
+        let (terminal, used) = match escalation.next(said) {
+            NextEscalation::Refused => return Ok(None),
+            NextEscalation::Doas => return Ok(Some(Escalation::Doas)),
+            NextEscalation::Terminal => return Ok(Some(Escalation::Terminal(None))),
+            NextEscalation::Password { terminal } => (terminal, false),
+            NextEscalation::Again => (escalation.on_terminal(), true),
         };
-        let with =
-            |word: SecretText| if terminal { Means::Terminal(Some(word)) } else { Means::Password(word) };
-        // Most of the time it is the one that let us in.
+        let with = |word: SecretText| {
+            if terminal { Escalation::Terminal(Some(word)) } else { Escalation::Password(word) }
+        };
+        // Most of the time sudo takes the password of the login.
         if let Some(word) = connection.entry.password.clone().filter(|_| !used) {
             return Ok(Some(with(word)));
         }
-        let (what, secrets) = (Secret::Sudo(connection.way.user.clone()), &self.client.secrets);
-        let asks = format!("{} ({})", self.name, connection.way.shown());
-        if let Some(lent) = lent.take() {
-            secrets.refused(&what, &asks, lent).await;
+        let (what, secrets) = (Secret::Sudo(connection.route.user.clone()), &self.client.secrets);
+        let asks = format!("{} ({})", self.name, connection.route.shown());
+        if let Some(candidate) = candidate.take() {
+            secrets.refused(&what, &asks, candidate).await;
         }
-        let clock = Clock::new(self.client.options.timeout);
-        *lent = secrets.lend(&what, &asks, &clock).await?;
-        Ok(lent.as_ref().map(|lent| with(lent.word.clone())))
+        let deadline = PausableTimeout::new(self.client.options.timeout);
+        *candidate = secrets.offer(&what, &asks, &deadline).await?;
+        Ok(candidate.as_ref().map(|candidate| with(candidate.word.clone())))
     }
 }
 
 impl Shell for Ssh {
-    /// One that is dropped before its end leaves the script running over there.
+    /// If the caller drops the future before its end, the script keeps running on the machine.
     async fn run(&self, script: &Sh, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output> {
         self.run_within(script, &Bounds::default(), heard).await
     }
@@ -361,7 +372,7 @@ impl Shell for Ssh {
         self.host_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says goodbye, and does not wait for it.
+    /// Closes the connection in the background.
     async fn rest(&self) {
         self.connection.lock().await.take().map(|connection| tokio::spawn(part(connection)));
     }
@@ -380,7 +391,7 @@ impl Drop for Ssh {
 async fn part(connection: Arc<Connection>) {
     let goodbye = async {
         let said = connection.handle.disconnect(Disconnect::ByApplication, "", "en").await;
-        // Only the last owner of the connection can wait for its end. A script that still runs notices it soon enough.
+        // Only the last owner can wait for the end of the connection. A running script notices the end soon enough.
         if let (Ok(()), Ok(connection)) = (said, Arc::try_unwrap(connection)) {
             let _ = connection.handle.await;
         }

@@ -1,5 +1,5 @@
-//! The fleet at a glance: what the answers to the wants' questions, and to a few of status' own, come to. Pure: it
-//! asks nothing and prints nothing.
+//! The state of the fleet at a glance. It is made from the answers to the wants' questions, and to a few questions of `status`
+//! itself. It is pure: it asks nothing and prints nothing.
 
 use std::collections::BTreeSet;
 
@@ -24,13 +24,13 @@ pub use ask::{Topic, questions};
 pub use packets::{Packets, Reached};
 pub use quantity::{billionths, by_node};
 
-/// Something that may be there, and may be visible. In JSON its value; `null` where there is none or nobody could
-/// see it, and then `unseen` has the reason.
+/// A value that may not exist, and may not be visible. In JSON it is the value, or `null` if it does not exist or nobody could
+/// see it. If nobody could see it, `unseen` has the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen<T> {
     Is(T),
     Nothing,
-    /// Nobody knows, and why.
+    /// The value is unknown, for this reason.
     Unknown(String),
 }
 
@@ -43,7 +43,7 @@ impl<T> Seen<T> {
         if let Seen::Unknown(why) = self { Some(why) } else { None }
     }
 
-    /// Goes on with what was seen.
+    /// Applies `next` to a value that was seen.
     fn then<U>(self, next: impl FnOnce(T) -> Seen<U>) -> Seen<U> {
         match self {
             Seen::Is(value) => next(value),
@@ -59,45 +59,45 @@ impl<T: Serialize> Serialize for Seen<T> {
     }
 }
 
-/// All of it. The names of the fields are those of `status --json`, and stay.
+/// The whole status. The names of its fields are those of `status --json`, and do not change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
-    pub cluster: Whole,
+    pub cluster: ClusterStatus,
     /// In the order of the inventory.
     pub nodes: Vec<NodeStatus>,
     /// How many wants do not hold, as `plan` counts them.
     pub changes: usize,
-    /// What nobody could see.
+    /// The values that ironstrap could not see, with the reasons.
     pub unseen: Vec<Unseen>,
-    /// What stands against touching machines, as `plan` says it.
+    /// The errors that prevent changes to machines, as `plan` shows them.
     pub errors: Vec<Error>,
-    /// What people should know of the operator's side: files of the inventory, the end of the CA.
+    /// Notes about the operator's side, for people: files of the inventory, and the end of the CA.
     pub notes: Vec<String>,
 }
 
 impl Status {
-    /// Nothing of these nodes is to be shown. What they say of the cluster stays.
+    /// Removes these nodes from the status. Their answers about the cluster stay.
     pub fn leave_out(&mut self, spared: impl Fn(&str) -> bool) {
         self.nodes.retain(|node| !spared(&node.name));
         self.unseen.retain(|unseen| unseen.node.as_deref().is_none_or(|name| !spared(name)));
     }
 }
 
-/// What the control planes say of the cluster.
+/// The state of the cluster, as the control planes report it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Whole {
+pub struct ClusterStatus {
     pub name: String,
     /// How many nodes the inventory has.
     pub nodes: usize,
-    /// The version that the inventory wants.
+    /// The version of Kubernetes in the inventory.
     pub kubernetes: String,
     /// The URL of the API.
     pub endpoint: String,
-    /// By control plane.
+    /// The API server of each control plane.
     pub api: Vec<Api>,
     pub etcd: Seen<Vec<Member>>,
     pub network: NetworkStatus,
-    /// The join token that is good for longest.
+    /// The join token that is valid longest.
     pub token: Seen<Token>,
     /// How many nodes of the inventory are Ready.
     pub ready: Seen<usize>,
@@ -107,11 +107,11 @@ pub struct Whole {
 pub struct Api {
     pub node: String,
     pub health: Seen<Health>,
-    /// What it lacks of health.
+    /// Why it is not healthy.
     pub why: Option<String>,
 }
 
-/// What an API server says to `/readyz`.
+/// The answer of an API server to `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
@@ -126,27 +126,27 @@ pub enum Health {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Member {
     pub name: String,
-    /// By its own word.
+    /// Whether the member says that it is healthy.
     pub healthy: Seen<bool>,
-    /// It has no vote yet.
+    /// Whether the member has no vote yet.
     pub learner: Seen<bool>,
     pub why: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkStatus {
-    /// `flannel`, `manifests` or `none`, as the inventory has it.
+    /// `flannel`, `manifests` or `none`, from the inventory.
     pub kind: &'static str,
     /// The range of the pods' addresses.
     pub pods: String,
-    /// Pods of its DaemonSets: how many are ready, of how many.
+    /// How many pods of its DaemonSets are ready. `wanted`: how many pods there should be.
     pub ready: Seen<u64>,
     pub wanted: Seen<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Token {
-    /// `None`: it never expires.
+    /// `None`: the token never expires.
     #[serde(with = "time::serde::rfc3339::option")]
     pub until: Option<OffsetDateTime>,
 }
@@ -156,20 +156,20 @@ pub struct NodeStatus {
     pub name: String,
     /// `control-plane` or `worker`.
     pub role: &'static str,
-    /// Where SSH goes.
+    /// The address for SSH.
     pub address: String,
     pub reachable: bool,
-    /// As the API has it.
+    /// Whether the node is Ready, as the API reports it.
     pub ready: Seen<bool>,
-    /// Why it is not Ready.
+    /// Why the node is not Ready.
     pub not_ready: Option<String>,
-    /// `false`: it is cordoned.
+    /// `false`: the node is cordoned.
     pub schedulable: Seen<bool>,
     pub versions: Versions,
     pub drift: Seen<Vec<Drift>>,
-    /// What it reaches over the network of pods and Services.
+    /// The targets that the node reaches over the network of pods and Services.
     pub packets: Seen<Packets>,
-    /// Of the certificates that it uses, the one that ends first.
+    /// The certificate that expires first, of all certificates that the node uses.
     pub certificate: Seen<Certificate>,
     /// Cores.
     pub cpu: Share<f64>,
@@ -180,14 +180,14 @@ pub struct NodeStatus {
     pub uptime: Seen<u64>,
 }
 
-/// What is installed, without what the distribution appends.
+/// The versions on a node, without what the distribution appends to those of packages.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Versions {
     pub kubelet: Seen<String>,
     pub runtime: Runtime,
-    /// The same as `runtime.version`, for readers of schema 1. It goes with the release after.
+    /// The same as `runtime.version`, for readers of schema 1. The release after this one removes it.
     pub containerd: Seen<String>,
-    /// That runs.
+    /// The kernel that runs.
     pub kernel: Seen<String>,
     pub os: Seen<String>,
 }
@@ -199,7 +199,7 @@ pub struct Runtime {
     pub version: Seen<String>,
 }
 
-/// A want that does not hold, as `plan` has it.
+/// A want that does not hold, as `plan` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Drift {
     #[serde(flatten)]
@@ -212,11 +212,11 @@ pub struct Certificate {
     pub file: String,
     #[serde(with = "time::serde::rfc3339")]
     pub expires: OffsetDateTime,
-    /// From now on, rounded down.
+    /// Whole days from now.
     pub days: i64,
 }
 
-/// What a node has for pods, and what of it they asked for.
+/// The amount that a node offers to pods, and the part of it that its pods request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Share<T> {
     pub allocatable: Seen<T>,
@@ -227,31 +227,31 @@ pub struct Share<T> {
 pub struct Unseen {
     /// `None`: it is about the cluster.
     pub node: Option<String>,
-    /// A field of the node or the cluster; `machine` for all that a machine would have said of itself.
+    /// A field of the node or the cluster, or `machine` for everything that a machine would have said about itself.
     pub what: &'static str,
     pub why: String,
 }
 
-/// A node, and what it said.
-pub struct Witness<'a> {
+/// A node, and what it answered.
+pub struct NodeEvidence<'a> {
     pub node: &'a Node,
     pub machine: Option<&'a Machine>,
-    /// To `questions`, in their order.
+    /// The answers to `questions`, in the same order.
     pub answers: &'a [Answer],
     pub changes: &'a [Change],
-    /// Why nothing more is done there.
+    /// Why the node is quarantined.
     pub left: Option<&'a Error>,
 }
 
-/// `speaks`: the place in `told` of the control plane that speaks for the cluster. `errors`: what a survey found.
+/// Makes the status. `speaks`: the place of the API host in `told`. `errors`: what the preflight found.
 pub fn status(
     cluster: &Cluster,
-    told: &[Witness],
+    told: &[NodeEvidence],
     speaks: Option<usize>,
     errors: Vec<Error>,
     now: OffsetDateTime,
 ) -> Status {
-    let voice = whole::Voice::new(cluster, told, speaks);
+    let voice = whole::ApiView::new(cluster, told, speaks);
     let said = told.iter().map(|told| read::said(cluster, told, Topic::Packets));
     let said: Vec<String> = said.filter_map(|said| said.is().cloned()).collect();
     let at_ends: BTreeSet<&str> = said.iter().flat_map(|said| tunnels::answered(said)).collect();
@@ -266,8 +266,8 @@ pub fn status(
 
 fn node(
     cluster: &Cluster,
-    told: &Witness,
-    said: &whole::OfNode,
+    told: &NodeEvidence,
+    said: &whole::ApiNode,
     at_ends: &BTreeSet<&str>,
     now: OffsetDateTime,
 ) -> NodeStatus {
@@ -304,14 +304,14 @@ fn node(
     }
 }
 
-/// What was judged by objects of the cluster: worth nothing while no API server shows any.
+/// Whether a change was judged by objects of the cluster. Such a change means nothing while no API server shows any objects.
 fn is_by_api(change: &Change) -> bool {
     let mut stages = STAGES.iter().filter(|stage| stage.via == Via::Api);
     stages.any(|stage| stage.steps.iter().any(|step| step.name == change.step))
 }
 
 impl NodeStatus {
-    fn unseen(&self, told: &Witness) -> Vec<Unseen> {
+    fn unseen(&self, told: &NodeEvidence) -> Vec<Unseen> {
         let unseen = |(what, why): (&'static str, Option<&str>)| {
             Some(Unseen { node: Some(self.name.clone()), what, why: why?.into() })
         };
@@ -351,7 +351,7 @@ impl<T> Share<T> {
     }
 }
 
-impl Whole {
+impl ClusterStatus {
     fn unseen(&self) -> Vec<Unseen> {
         let about = |node: Option<&str>, what, why: Option<&str>| {
             Some(Unseen { node: node.map(str::to_string), what, why: why?.into() })

@@ -1,5 +1,5 @@
-//! What a step is: a list of wants, and a want is a question, the right answer and a remedy. No step knows
-//! whether it is being planned, applied or looked at.
+//! The parts of a step. A step is a list of wants. A want is a question, the right answer and a fix. No step knows whether
+//! ironstrap plans, applies or shows the status.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::fleet::{Blocked, Fleet};
 use crate::machine::Machine;
 use crate::manifest::Whose;
-use crate::pki::{Credential, Trust};
+use crate::pki::{ClusterPki, Credential};
 use crate::shell::{Sh, sh};
 
 mod ask;
@@ -32,88 +32,90 @@ pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 /// One provisioning step. `steps::STAGES` lists them all, in order.
 pub struct Step {
     pub name: &'static str,
-    /// Why a cluster needs this. One sentence; `plan` prints it.
+    /// Why a cluster needs this, in one sentence. `plan` prints it.
     pub why: &'static str,
-    /// Fails only where a template cannot be rendered.
+    /// Makes the wants for one node. It fails only if the text of a file cannot be made, such as that of a template.
     pub wants: fn(&Cx) -> Result<Vec<Want>>,
 }
 
-/// All a step may look at.
+/// The data that a step may use.
 ///
-/// **Asks depend on `cluster` and `node` alone**: they are sent before anything else is known. What is right
-/// and how to get there may depend on the rest too.
+/// **Asks depend on `cluster` and `node` alone**, because they are sent before anything else is known. The right answer and
+/// the fix may depend on the rest, too.
 pub struct Cx<'a> {
     pub cluster: &'a Cluster,
     pub node: &'a Node,
-    pub trust: &'a Trust,
+    pub pki: &'a ClusterPki,
     pub now: OffsetDateTime,
-    /// What this machine said of itself; empty while the asks are being written.
+    /// The facts that this machine told about itself. They are empty while the asks are being written.
     pub machine: &'a Machine,
-    /// What all machines together say; likewise. Where a stage is a machine's own, only `Fleet::own` of it.
+    /// The facts that all machines together tell. They are empty while the asks are being written. In a stage of each
+    /// machine's own, they are only `Fleet::own` of this machine.
     pub fleet: &'a Fleet,
 }
 
-/// Makes the shell of a fix of an answer.
+/// Makes the shell of a fix from the answer.
 pub type FixFor = Arc<dyn Fn(&str) -> Sh + Send + Sync>;
 
-/// One thing that must be true of one node.
+/// One thing that must be true of a machine or of the cluster.
 #[derive(Clone)]
 pub struct Want {
     pub id: Id,
-    /// Said so that it reads true once it holds: "no swap is active".
+    /// A sentence that is true once the want holds: "no swap is active".
     pub that: String,
     pub ask: Ask,
     pub expect: Expect,
     pub fix: Fix,
-    /// What makes the fix of the answer, where it depends on that.
+    /// Makes the fix from the answer, if the fix depends on it.
     pub fix_for: Option<FixFor>,
-    /// The runner signs it when it sends the fix. There the shell function `credential` prints it as a kubeconfig.
+    /// The credential that the fix needs. The reconciler signs it when it sends the fix. The shell function `credential`
+    /// prints it as a kubeconfig in the fix.
     pub credential: Option<Credential>,
-    /// What a reset does about the fix.
+    /// How a reset takes back the fix.
     pub undo: Undo,
     /// The fix interrupts what runs on a member of the cluster.
     pub disrupts: bool,
-    /// Others bring it about, and it may come and go before it stays: its fix waits for it.
-    pub settles: bool,
-    /// The nodes that something of the whole cluster is about; none: about the cluster itself.
-    pub about: Vec<String>,
-    /// The fix changes the machines of those nodes, too: they are asked again.
-    pub reaches: bool,
+    /// Others make it true, and it may come and go before it stays. So the fix waits for it.
+    pub eventually: bool,
+    /// The nodes that a want of the whole cluster is about. Empty: it is about the cluster itself.
+    pub subjects: Vec<String>,
+    /// The fix changes the machines of those nodes, too, so ironstrap asks them again.
+    pub invalidates: bool,
     /// Files that the fix changes.
     pub touches: Vec<String>,
-    /// Files whose change calls for the fix, so that a plan foresees it.
+    /// Files whose change requires the fix, so that a plan foresees it.
     pub reads: Vec<String>,
-    /// A file that this writes may have a mode with less in it, and keeps that.
+    /// The file that the fix writes may have a mode with fewer rights, and keeps that mode.
     pub at_most: bool,
 }
 
-/// What the answer must be.
+/// The right answer.
 #[derive(Clone)]
 pub enum Expect {
-    /// Exactly this, give or take the last line break.
+    /// Exactly this text, apart from a line break at the end.
     Is(String),
-    /// What this makes of the present text; for files that we share with others.
+    /// The text that this makes of the present one. It is for files that ironstrap shares with others.
     Edited(Edit),
-    /// Whatever this finds right.
+    /// Any answer that this finds right.
     Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
 }
 
-/// What was made of an answer.
+/// The result of judging an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     Holds,
-    /// It does not hold; what is there and what should be, as text to compare.
+    /// It does not hold. `have` is what is there and `want` what should be there, as texts to compare.
     Differs {
         have: String,
         want: String,
     },
-    /// It does not hold, and others must do something first; this says what.
+    /// It does not hold, and others must do something first. `for_what` says what.
     Waits {
         have: String,
         want: String,
         for_what: Blocked,
     },
-    /// It does not hold, and the fix replaces what a human wrote: it runs only after this confirmation.
+    /// It does not hold, and the fix replaces what a human wrote. The fix runs only after this confirmation.
     Unconfirmed {
         have: String,
         want: String,
@@ -123,43 +125,43 @@ pub enum Verdict {
     Noted(String),
     /// The answer does not tell whether it holds, and this says why.
     Unknown(String),
-    /// Nobody could be asked, and this says why. There is nothing to change, and nothing to call right.
+    /// ironstrap could not ask, and this says why. There is nothing to change, and the want does not count as right.
     Unchecked(String),
 }
 
 /// How to get from the present state to the wanted one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fix {
-    /// Shell, run as root under `set -eu`. Changes of one stage that share their text share one run of it.
+    /// Shell, run as root under `set -eu`. Changes of one stage with the same text share one run of it.
     Run(Sh),
-    /// The same, for what takes long: a transient unit `ironstrap-NAME` that outlives the connection and is
-    /// ended after `minutes`.
+    /// As `Run`, for work that takes long. It runs as a transient unit `ironstrap-NAME`, which outlives the connection and
+    /// is ended after `minutes`.
     Unit { name: &'static str, minutes: u32, script: Sh },
-    /// Put a text in this file, atomically: this one, or what the edit made of the present one. Without a mode
-    /// the file keeps its own.
+    /// Writes a text to this file, atomically: `text`, or what the edit made of the present one. Without a mode, the file
+    /// keeps its own.
     Write { path: String, mode: Option<u32>, text: Option<String> },
-    /// None of its own: earlier wants make it true, and this want checks that they did.
-    Above,
-    /// Only a human can; this says how.
+    /// No fix of its own: earlier wants make it true, and this want checks that they did.
+    FromPrevious,
+    /// Only a human can fix it. This text says how.
     ByHand(String),
 }
 
 impl Want {
-    /// `id`: as `Id::name`. `that`: as the field.
+    /// A want with this `id` (as `Id::name`) and this sentence `that`, and without an ask and a fix of its own.
     pub fn new(id: &'static str, that: impl Into<String>) -> Self {
         Want {
             id: Id { name: id, subject: String::new() },
             that: that.into(),
             ask: Ask::Shell(Sh::EMPTY),
             expect: Expect::Is(String::new()),
-            fix: Fix::Above,
+            fix: Fix::FromPrevious,
             fix_for: None,
             credential: None,
             undo: Undo::Nothing(""),
             disrupts: false,
-            settles: false,
-            about: vec![],
-            reaches: false,
+            eventually: false,
+            subjects: vec![],
+            invalidates: false,
             touches: vec![],
             reads: vec![],
             at_most: false,
@@ -191,7 +193,7 @@ impl Want {
         self
     }
 
-    /// Holds where `test` says so; `what` tells people what would pass.
+    /// Holds if `test` accepts the answer. `what` tells people which answer passes.
     pub fn passes(
         self,
         what: impl Into<String>,
@@ -209,7 +211,7 @@ impl Want {
         self
     }
 
-    /// As `run`, with shell that is made of the answer.
+    /// As `run`, with shell that is made from the answer.
     pub fn run_for(self, shell: impl Fn(&str) -> Sh + Send + Sync + 'static) -> Self {
         Want { fix: Fix::Run(shell("")), fix_for: Some(Arc::new(shell)), ..self }
     }
@@ -228,7 +230,7 @@ impl Want {
         self
     }
 
-    /// A reset takes nothing back, and this says why.
+    /// A reset takes nothing back. `why` gives the reason.
     pub fn nothing_to_undo(mut self, why: &'static str) -> Self {
         self.undo = Undo::Nothing(why);
         self
@@ -244,18 +246,18 @@ impl Want {
         self
     }
 
-    pub fn settles(mut self) -> Self {
-        self.settles = true;
+    pub fn eventually(mut self) -> Self {
+        self.eventually = true;
         self
     }
 
-    pub fn about(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
-        self.about = nodes.into_iter().collect();
+    pub fn subjects(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
+        self.subjects = nodes.into_iter().collect();
         self
     }
 
-    pub fn reaches(mut self) -> Self {
-        self.reaches = true;
+    pub fn invalidates(mut self) -> Self {
+        self.invalidates = true;
         self
     }
 
@@ -269,12 +271,12 @@ impl Want {
         self
     }
 
-    /// Only where this is so; elsewhere nothing is wanted, and the question is still asked.
+    /// Keeps the want only if `where_this` is true. Otherwise nothing is wanted, and the question is still asked.
     pub fn only(self, where_this: bool) -> Self {
         if where_this { self } else { self.judged(|_| Verdict::Holds) }
     }
 
-    /// A file we own: these bytes, this mode, root's.
+    /// The want for a file that ironstrap owns. The file has this text and this mode, and belongs to root.
     pub fn file(id: &'static str, that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
@@ -284,13 +286,13 @@ impl Want {
         }
     }
 
-    /// Only root reads this file, so a narrower mode is right, too: a hardening guide may have asked for it.
+    /// Accepts a narrower mode, too. Only root reads this file, and a hardening guide may have asked for such a mode.
     pub fn at_most(mut self) -> Self {
         self.at_most = true;
         self
     }
 
-    /// A file we own whose text is nobody's business.
+    /// The want for a file that ironstrap owns, with a text that nobody may see. The ask gets only its hash.
     pub fn secret_file(id: &'static str, that: impl Into<String>, path: &str, mode: u32, text: &str) -> Self {
         Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
@@ -302,8 +304,8 @@ impl Want {
         }
     }
 
-    /// A file we share: this edit of whatever is there; of an empty text where there is no file. `back` takes
-    /// out again what the edit put in, and leaves what others wrote.
+    /// The want for a file that ironstrap shares with others. `edit` changes the present text, or an empty text if there is
+    /// no file. `back` takes out again what `edit` put in, and leaves what others wrote.
     pub fn edit(
         id: &'static str,
         that: impl Into<String>,
@@ -320,14 +322,14 @@ impl Want {
         }
     }
 
-    /// A file that must not be there.
+    /// The want that a file is not there.
     pub fn no_file(id: &'static str, that: impl Into<String>, path: &str) -> Self {
         let want =
             Want::new(id, that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
         want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
 
-    /// An object of the cluster is as its manifest says; `fix` makes it so.
+    /// The want that an object of the cluster matches its manifest. `fix` makes it match.
     pub fn object(id: &'static str, manifest: &Value, whose: Whose, fix: &Sh) -> Self {
         let object = Object::of(manifest);
         let manifest = manifest.clone();
@@ -339,9 +341,9 @@ impl Want {
             .nothing_to_undo(WITH_THE_CLUSTER)
     }
 
-    /// The unit runs, starts at boot, and started after each of `reads` last changed.
+    /// The want that a unit runs, starts at boot, and started after each of `reads` last changed.
     ///
-    /// Asked as state, so that a restart lost to a dropped connection is still owed at the next run.
+    /// The ask is about this state. So a restart that was lost to a dropped connection is still due at the next run.
     pub fn unit_runs(id: &'static str, unit: &str, reads: &[&str]) -> Self {
         let files = Sh::words(reads);
         let want = Want::new(id, format!("{unit} runs its current config")).reads(reads);
@@ -350,7 +352,7 @@ impl Want {
             .is("enabled active current")
             .run(sh!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\
-                 fresh {unit} {files} || systemctl restart {unit}\nsteady {unit}",
+                 started_after {unit} {files} || systemctl restart {unit}\nstays_active {unit}",
                 unit,
                 files
             ))
@@ -359,7 +361,7 @@ impl Want {
     }
 }
 
-/// Lower-case hex of SHA-256.
+/// The SHA-256 of `bytes` in lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,5 +1,5 @@
-//! The operator's side on disk, beside the inventory: the trust, the kubeconfig and the lock. What is in the
-//! files, and whether it fits together, is `pki`.
+//! The operator's files on disk, beside the inventory: the PKI directory, the kubeconfig and the lock. `pki`
+//! decides what is in the files, and whether it fits together.
 
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
-use crate::pki::{Kept, RETIRED, Trust};
+use crate::pki::{ClusterPki, Kept, RETIRED};
 use crate::secret::Shown;
 use guard::Guard;
 
@@ -20,7 +20,7 @@ mod unfinished;
 
 pub use shared::{create, edit_shared, own_kubeconfig, publish, write_kubeconfig};
 
-/// Where one cluster's files are.
+/// Where the operator's files of one cluster are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Store {
     /// The folder of the inventory.
@@ -29,8 +29,8 @@ pub struct Store {
     inventory: PathBuf,
 }
 
-/// Held, no other run on this inventory changes anything; dropped, it is free. It also ends with the process,
-/// however that ends. On NFS it may not be seen from other hosts.
+/// The lock of one inventory. While a run holds it, no other run on this inventory changes anything. The lock is
+/// free when this value is dropped, or when the process ends in any way. On NFS, other hosts may not see the lock.
 #[derive(Debug)]
 #[must_use = "the lock is free again as soon as this is dropped"]
 pub struct Lock {
@@ -39,14 +39,14 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Names this lock, and no copy of it.
+    /// Identifies this lock, and no copy of it.
     pub fn place(&self) -> &str {
         &self.place
     }
 }
 
 impl Store {
-    /// Touches nothing.
+    /// Finds the paths of a cluster. It touches no file.
     pub fn new(cluster: &Cluster) -> Store {
         // An inventory given by its bare name has an empty folder, which no system call takes.
         let empty = cluster.dir.as_os_str().is_empty();
@@ -54,37 +54,37 @@ impl Store {
         Store { dir, cluster: cluster.name.clone(), inventory: cluster.file.clone() }
     }
 
-    /// The directory of the trust.
+    /// The path of the PKI directory.
     pub fn path(&self) -> PathBuf {
         self.dir.join(format!("{}.trust", self.cluster))
     }
 
-    /// The operator's kubeconfig.
+    /// The path of the operator's kubeconfig.
     pub fn kubeconfig_path(&self) -> PathBuf {
         self.dir.join(format!("{}.kubeconfig", self.cluster))
     }
 
-    /// The trust; `None` only where its directory is not there at all. One that is there but cannot be read,
-    /// or lacks what the cluster is built on, is an error: making another trust would lose the cluster.
-    pub fn load(&self) -> Result<Option<Trust>> {
+    /// Loads the cluster PKI. `None` only if the PKI directory does not exist at all. It is an error if the
+    /// directory cannot be read, or lacks what the cluster is built on. To make another PKI would lose the cluster.
+    pub fn load(&self) -> Result<Option<ClusterPki>> {
         let path = self.path();
         match fs::symlink_metadata(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed("look at", &path, e)),
             Ok(_) => {}
         }
-        let trust = Trust::from_kept(&self.nodes()?, |file| read(&path.join(file)));
-        trust.map(Some).map_err(|e| match e.cause.is_empty() {
+        let pki = ClusterPki::from_kept(&self.nodes()?, |file| read(&path.join(file)));
+        pki.map(Some).map_err(|e| match e.cause.is_empty() {
             true => e.because(format!("the trust is kept in {}", path.display())),
             false => e,
         })
     }
 
-    /// Writes the trust down; to be called under the lock. A new one appears as a whole or not at all; later,
-    /// file by file is replaced. What the cluster is built on is never replaced. The join token of earlier releases goes.
-    pub fn save(&self, trust: &Trust) -> Result<()> {
+    /// Saves the cluster PKI. Call it under the lock. A new PKI directory appears as a whole or not at all. Later saves
+    /// replace file by file, but never what the cluster is built on. They also remove the join token of earlier releases.
+    pub fn save(&self, pki: &ClusterPki) -> Result<()> {
         let path = self.path();
-        let kept = trust.kept();
+        let kept = pki.kept();
         match path.symlink_metadata() {
             Err(e) if e.kind() == ErrorKind::NotFound => self.save_new(&path, &kept),
             Err(e) => Err(failed("look at", &path, e)),
@@ -92,19 +92,19 @@ impl Store {
         }
     }
 
-    /// Removes what earlier releases kept and this one has no use for; to be called under the lock.
+    /// Removes what earlier releases kept and this one does not use. Call it under the lock.
     pub fn retire(&self) -> Result<()> {
         remove(&self.path().join(RETIRED))
     }
 
-    /// Whether `save_kubeconfig` would write this text. Fails where it would fail for another's file being
-    /// there, so that this can be known before a long run.
+    /// Whether `save_kubeconfig` would write this text. Fails if `save_kubeconfig` would refuse to overwrite a
+    /// file that belongs to another cluster or user. So a caller knows this before a long run.
     pub fn wants_kubeconfig(&self, text: &str) -> Result<bool> {
         shared::wants_kubeconfig(&self.kubeconfig_path(), text)
     }
 
-    /// Writes the operator's kubeconfig, if it does not lead to the same cluster with the same credentials
-    /// already: a namespace chosen with `kubectl config` stays. Returns whether it wrote.
+    /// Writes the operator's kubeconfig, unless it already leads to the same cluster with the same credentials.
+    /// So a namespace that the user chose with `kubectl config` stays. Returns whether it wrote the file.
     pub fn save_kubeconfig(&self, text: &str) -> Result<bool> {
         let write = self.wants_kubeconfig(text)?;
         if write {
@@ -113,12 +113,12 @@ impl Store {
         Ok(write)
     }
 
-    /// A file that was fetched before, by its SHA-256 in hex. The caller checks that the hash is right.
+    /// The text of a file that ironstrap fetched before, by its SHA-256 in hex. The caller checks that the hash is right.
     pub fn fetched(&self, sha256: &str) -> Result<Option<String>> {
         read(&self.fetched_path().join(sha256))
     }
 
-    /// Keeps what was fetched, so that it need not be fetched again.
+    /// Keeps a file that ironstrap fetched, so that no later run needs to fetch it again.
     pub fn keep_fetched(&self, sha256: &str, text: &str) -> Result<()> {
         let path = self.fetched_path();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -130,8 +130,8 @@ impl Store {
         self.dir.join(format!("{}.fetched", self.cluster))
     }
 
-    /// Files and folders of the PKI directory, the kubeconfig and the inventory that other users of this computer can read
-    /// or replace: a line each. No command goes on without saying so.
+    /// The files and folders that other users of this computer can read or replace, a line each. It checks the
+    /// PKI directory, the kubeconfig and the inventory. Every command reports these lines before it goes on.
     pub fn warnings(&self) -> Vec<String> {
         let mut guard = Guard::new();
         guard.pki(&self.path());
@@ -143,13 +143,14 @@ impl Store {
         guard.warnings
     }
 
-    /// Takes the lock, for every command that changes anything, and clears away what killed runs left unfinished.
+    /// Takes the lock, for every command that changes anything. It also removes what killed runs left unfinished.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join(format!(".{}.lock", self.cluster));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(|e| failed("open", &path, e))?;
-        // Who can open it can hold it. Earlier releases made it 0644; where it is not ours, it stays as it is.
+        // A user who can open the file can hold the lock. Earlier releases made it with mode 0644. A file of
+        // another user stays as it is.
         let _ = file.set_permissions(Permissions::from_mode(0o600));
         match file.try_lock() {
             Ok(()) => {}
@@ -158,7 +159,7 @@ impl Store {
         }
         let host = hostname::get().unwrap_or_default();
         let holder = format!("process {} on {}\n", std::process::id(), host.to_string_lossy());
-        // The file outlives the lock: were it removed, two runs could each lock a file of that name.
+        // The file outlives the lock. If it were removed, two runs could each lock a file of that name.
         let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(|e| failed("write", &path, e))?;
         unfinished::clear_away(&self.dir, &self.cluster);
@@ -168,7 +169,7 @@ impl Store {
 
     fn busy(&self, path: &Path, file: &mut fs::File) -> Error {
         let mut holder = String::new();
-        // The holder may not have written its name yet: then all we know is that there is one.
+        // The holder may not have written its name yet. Then all we know is that there is one.
         let known = file.read_to_string(&mut holder).is_ok_and(|length| length > 0);
         let holder = if known { holder.trim_end() } else { "another run" };
         Error::new(Kind::Busy, format!("{holder} is working on cluster {}", self.cluster))
@@ -176,7 +177,7 @@ impl Store {
             .hint("wait until it is done")
     }
 
-    /// The nodes that have a folder in the trust.
+    /// The nodes that have a folder in the PKI directory.
     fn nodes(&self) -> Result<Vec<String>> {
         let path = self.path().join("nodes");
         let folders = match fs::read_dir(&path) {
@@ -197,7 +198,7 @@ impl Store {
     fn save_new(&self, path: &Path, kept: &[Kept<'_>]) -> Result<()> {
         let building = tempfile::Builder::new()
             .prefix(&unfinished::prefix(&self.cluster))
-            // A leftover of a killed run is kept out of git by the same pattern as the real one.
+            // One pattern keeps both the PKI directory and a leftover of a killed run out of git.
             .suffix(unfinished::SUFFIX)
             .rand_bytes(unfinished::RANDOM)
             .permissions(Permissions::from_mode(0o700))
@@ -208,13 +209,13 @@ impl Store {
             write(building.path(), file)?;
         }
         fs::rename(building.path(), path).map_err(|e| failed("make", path, e))?;
-        // Nothing is left under its first name to clean up.
+        // The folder has its final name now, so nothing is left to clean up under the first one.
         let _ = building.keep();
         sync(&self.dir)
     }
 }
 
-/// A file to write a run down in, at the end of what it has; nobody else may read it.
+/// Opens a log file, to write a run at its end. Nobody else may read the file.
 pub fn log(path: &Path) -> Result<fs::File> {
     let open = || {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
@@ -224,12 +225,12 @@ pub fn log(path: &Path) -> Result<fs::File> {
     open().map_err(|e: std::io::Error| failed("open", path, e))
 }
 
-/// Writes a text that is for the user alone, mode 0600, whole or not at all.
+/// Writes a text that is for the user alone, with mode 0600, as a whole or not at all.
 pub fn save_private(file: &Path, text: &Shown) -> Result<()> {
     replace(file, text.as_str(), 0o600)
 }
 
-/// Writes what differs, all of it judged before any of it is written.
+/// Writes the files that differ. It judges all of them before it writes any of them.
 fn save_changes(path: &Path, kept: &[Kept<'_>]) -> Result<()> {
     let mut changed = vec![];
     for file in kept {
@@ -254,12 +255,12 @@ fn write(path: &Path, file: &Kept<'_>) -> Result<()> {
     replace(&path.join(&file.path), file.text, if file.secret { 0o600 } else { 0o644 })
 }
 
-/// Makes the folders that these files are in; `path` is there.
+/// Makes the folders of these files. `path` itself exists already.
 fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) -> Result<()> {
     for file in files {
         let parents = Path::new(&file.path).ancestors().skip(1).filter(|it| !it.as_os_str().is_empty());
         let mut parents: Vec<PathBuf> = parents.map(|it| path.join(it)).collect();
-        // From the outermost inwards.
+        // The outermost folder comes first.
         while let Some(folder) = parents.pop() {
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => sync(folder.parent().unwrap_or(path))?,
@@ -271,7 +272,7 @@ fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) 
     Ok(())
 }
 
-/// The file has the old text or the new one, whenever the power fails.
+/// Replaces a file atomically. It has the old text or the new one, even if the power fails.
 fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
     let folder = folder_of(file);
     let suffix = file.file_name().unwrap_or_default();
@@ -286,7 +287,7 @@ fn replace(file: &Path, text: &str, mode: u32) -> Result<()> {
     sync(folder)
 }
 
-/// The file is not there any more.
+/// Removes a file, if it exists.
 fn remove(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
         Ok(()) => sync(folder_of(file)),
@@ -300,12 +301,12 @@ fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes names in a folder last.
+/// Writes the names in a folder to disk, so that they survive a power failure.
 fn sync(folder: &Path) -> Result<()> {
     fs::File::open(folder).and_then(|it| it.sync_all()).map_err(|e| failed("write", folder, e))
 }
 
-/// The text of a file; `None` only where it is not there.
+/// The text of a file. `None` only if the file does not exist.
 fn read(file: &Path) -> Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),

@@ -1,4 +1,4 @@
-//! The files that ironstrap writes, from `templates/`, with the inventory's own settings merged over them.
+//! Renders the files that ironstrap writes, from `templates/`, and merges settings of the inventory over them.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ pub fn render(name: &str, values: Value) -> Result<String> {
     all.render(name, &Context::from_serialize(&values).map_err(wrong)?).map_err(wrong)
 }
 
-/// All templates. They are parsed once: a run renders some of them again with every look at a node.
+/// All templates. They are parsed once, because a run renders some of them each time it observes a node.
 fn parsed() -> &'static Result<Tera> {
     static PARSED: LazyLock<Result<Tera>> = LazyLock::new(|| {
         let mut tera = Tera::default();
@@ -43,20 +43,20 @@ fn parsed() -> &'static Result<Tera> {
     &PARSED
 }
 
-/// The documents of a YAML file.
+/// Parses the documents of a YAML text. `name` is for the error.
 pub fn documents(name: &str, text: &str) -> Result<Vec<Value>> {
     let wrong = |why: String| Error::new(Kind::Inventory, format!("cannot read {name}")).because(why);
     yaml::read_all(text).map_err(wrong)
 }
 
-/// Documents one after the other.
+/// Writes documents one after the other, as one YAML text.
 pub fn yaml(documents: &[Value]) -> Result<String> {
     let wrong = |why: String| Error::new(Kind::Local, "cannot write YAML").because(why);
     let texts: Result<Vec<String>> = documents.iter().map(|d| yaml::write(d).map_err(wrong)).collect();
     Ok(texts?.join("---\n"))
 }
 
-/// Lays `over` over `base`: tables are merged, anything else is replaced.
+/// Merges `over` into `base`: tables are merged, and everything else is replaced.
 pub fn merge(base: &mut Value, over: &Map<String, Value>) {
     let Value::Object(base) = base else { return };
     for (key, value) in over {
@@ -67,7 +67,7 @@ pub fn merge(base: &mut Value, over: &Map<String, Value>) {
     }
 }
 
-/// The same for TOML.
+/// Merges `over` into `base` in the same way, for TOML.
 pub fn merge_toml(base: &mut toml::Table, over: &toml::Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {

@@ -1,13 +1,15 @@
-//! YAML as Kubernetes' own programs read it. Their reader is one of YAML 1.1: `0644` is an octal number and `yes` is true.
-//! No other module reads or writes YAML.
+//! Reads and writes YAML in the same way as Kubernetes' own programs. Their reader is one of YAML 1.1: `0644` is an octal
+//! number and `yes` is true. No other module reads or writes YAML.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// So many parts of a document may be copies of another part. Ten lines of a hostile one could mean millions.
+/// How many parts of a document may be copies of another part. Without this limit, ten lines of a hostile document could
+/// mean millions.
 const COPIES: usize = 50_000;
 
-/// How kubectl, kubeadm and the kubelet take numbers. With YAML 1.2's rules, a `defaultMode: 0400` would be four hundred.
+/// The options of the reader. It takes numbers as kubectl, kubeadm and the kubelet do. With YAML 1.2's rules, a
+/// `defaultMode: 0400` would be four hundred.
 fn rules() -> serde_saphyr::Options {
     serde_saphyr::options! {
         legacy_octal_numbers: true,
@@ -27,8 +29,9 @@ pub fn read_all(text: &str) -> Result<Vec<Value>, String> {
     Ok(all.into_iter().filter(|document| !document.is_null()).collect())
 }
 
-/// Writes one document in block style: kubeadm takes a text that begins with `{` for JSON. A string of several lines becomes
-/// a quoted one: Kubernetes' reader refuses a block (`|`) whose first line is empty and whose second begins with a tab.
+/// Writes one document in block style, because kubeadm takes a text that begins with `{` for JSON. A string of several lines
+/// is written in quotes. Kubernetes' reader refuses a block (`|`) whose first line is empty and whose second begins with a
+/// tab.
 pub fn write(document: &Value) -> Result<String, String> {
     let style = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(document, style).map_err(|error| error.to_string())

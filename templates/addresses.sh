@@ -1,17 +1,18 @@
-# Shell that looks at the addresses of this node that pods have taken, and frees those of pods that are gone. The plugin host-local
-# keeps a file for each, named after it, with the id of the pod's sandbox in the first line. POSIX sh.
+# Shell functions that count the addresses of this node that pods have taken, and free those of pods that are gone. The CNI
+# plugin host-local keeps a file for each address. The file has the name of the address, and the id of the pod's sandbox in
+# its first line. POSIX sh.
 
 ADDRESSES=/var/lib/cni/networks/cbr0
 
-# addresses_taken: how many addresses this node has for pods, how many of them are taken, and how many of these by pods that are gone.
-# Nothing where some are free, or where flannel has not noted the range.
+# addresses_taken: prints how many addresses this node has for pods, how many of them are taken, and how many of these belong
+# to pods that are gone. Prints nothing if some addresses are free, or if flannel has not noted the range.
 addresses_taken() {
   own=
   { while IFS='=' read -r key value || [ -n "$key" ]; do
     [ "$key" != FLANNEL_SUBNET ] || own=$value
   done </run/flannel/subnet.env; } 2>/dev/null || :
   case $own in *.*.*.*/[0-9] | *.*.*.*/[12][0-9] | *.*.*.*/3[0-2]) ;; *) return 0 ;; esac
-  # Two belong to nobody, and the first of the others is the bridge's.
+  # Two addresses of the range belong to no host, and the first of the others is the bridge's.
   size=$(((1 << (32 - ${own#*/})) - 3))
   set -- "$ADDRESSES"/[0-9]*.*
   [ $# -ge $size ] || return 0
@@ -28,8 +29,8 @@ addresses_taken() {
   echo "$size $taken $#"
 }
 
-# addresses_leaked: the files of addresses whose pod is gone. containerd knows a sandbox only once it has its address, so a young one
-# says nothing. One without a text is of a write that a power cut ended.
+# addresses_leaked: prints the files of addresses whose pod is gone. containerd knows a sandbox only once the sandbox has its
+# address, so young files do not count. A file without text comes from a write that a power cut ended.
 addresses_leaked() {
   known=$(addresses_known) || { echo 'containerd does not say which pods it has' >&2; return 1; }
   find "$ADDRESSES" -maxdepth 1 -type f -name '[0-9]*.*' -mmin +10 | while IFS= read -r f; do
@@ -46,7 +47,7 @@ ${id:-nothing}
   done
 }
 
-# addresses_known: the ids of all that containerd has, of every namespace.
+# addresses_known: prints the ids of all containers and sandboxes that containerd has, in every namespace.
 addresses_known() {
   namespaces=$(timeout 30 ctr namespaces ls -q) || return 1
   for namespace in $namespaces; do
@@ -56,7 +57,8 @@ addresses_known() {
   done
 }
 
-# addresses_free: frees the addresses of pods that are gone. Nobody takes one meanwhile: host-local locks the same file.
+# addresses_free: frees the addresses of pods that are gone. No pod takes an address meanwhile, because host-local locks the
+# same file.
 addresses_free() {
   (
     flock -w 10 8 || { echo "cannot lock $ADDRESSES/lock within 10 seconds"; exit 1; }

@@ -1,16 +1,16 @@
-# Shell that puts right what programs.sh, files.sh and unit-files.sh find. It comes after lib.sh and after the one that finds
-# it. POSIX sh.
+# Shell functions that repair what programs.sh, files.sh and unit-files.sh find. Sent after lib.sh and after the file that
+# finds the fault. POSIX sh.
 
-# programs_again NAME PACKAGE: the package is unpacked once more, in the version that is installed. It stays on hold, and
-# wanted for itself or for others, as it was.
+# programs_again NAME PACKAGE: unpacks the package again, in the version that is installed. The package stays on hold, and
+# stays marked as installed manually or automatically, as it was.
 programs_again() {
-  programs_is=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}' "$2") || { packages "$1" "$2"; return; }
-  # What stands before this may have unpacked it already.
+  programs_is=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}' "$2") || { pkg_install "$1" "$2"; return; }
+  # An earlier fix may have unpacked the package already.
   [ -n "$(programs "$2")" ] || return 0
   programs_version=${programs_is##* }
   programs_auto=$(apt-mark showauto "$2")
-  packages "$1" --reinstall "$2=$programs_version"
-  # apt is content with that.
+  pkg_install "$1" --reinstall "$2=$programs_version"
+  # apt-get succeeds even if it cannot install the package again.
   if grep -q '^Reinstallation of .* is not possible' "$RUN/apt.out"; then
     echo "reason: no source of packages has $2 $programs_version any more"
     echo "by hand: package-version"
@@ -20,7 +20,8 @@ programs_again() {
   case $programs_is in h*) apt-mark hold "$2" >/dev/null ;; esac
 }
 
-# modes_again [apt]: each of them has the right mode, and is root's. With apt only those that apt reads, else the others.
+# modes_again [apt]: gives each file that `modes` prints its right mode, and makes it root's. With "apt" it handles only the
+# files that apt reads, otherwise only the others.
 modes_again() {
   modes | while read -r right _ owner f; do
     case $f in /etc/apt*) [ "${1:-}" = apt ] || continue ;; *) [ -z "${1:-}" ] || continue ;; esac
@@ -29,7 +30,7 @@ modes_again() {
   done
 }
 
-# writable_again: they can be written to, as far as that does not need a human.
+# writable_again: makes the folders that `unwritable` prints writable, as far as that does not need a human.
 writable_again() {
   for d in /var/log/pods /var/log/containers; do [ -d "$d" ] || mkdir -p -m 755 "$d"; done
   unwritable | while read -r d _; do
@@ -41,16 +42,16 @@ writable_again() {
   done
 }
 
-# unit_files_out UNIT: takes those lines out, and files that take the place of the package's. The files are kept as they were,
-# and a unit that runs starts once more.
+# unit_files_out UNIT: comments out the lines that `unit_files` prints, and deletes files that take the place of the
+# package's files. It keeps the files as they were, and restarts a unit that runs.
 unit_files_out() {
   found=$(unit_files "$1" | sed 's/^[a-z]*: //; s/:[0-9]*: .*//' | sort -u)
-  # Of all units systemd reads when it starts.
+  # systemd reads the settings of all units only when it starts.
   all_units=$(printf '%s\n' "$found" | grep -E '/system\.conf(\.d/[^/]*)?$') || all_units=
   printf '%s\n' "$found" | while IFS= read -r f; do
     [ -n "$f" ] || continue
-    before_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
-    if [ -n "$(unit_files_instead "$1" "$f")" ]; then rm -f -- "$f"; else unit_files_read "$1" edit "$f" | put "$f" kept; fi
+    backup_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
+    if [ -n "$(unit_files_instead "$1" "$f")" ]; then rm -f -- "$f"; else unit_files_read "$1" edit "$f" | write_file "$f" kept; fi
   done
   systemctl daemon-reload
   [ -z "$all_units" ] || systemctl daemon-reexec

@@ -1,8 +1,9 @@
-# Shell that asks containerd what it makes of its configuration. POSIX sh.
+# Shell functions that ask containerd how it reads its configuration. POSIX sh.
 
-# containerd_config: the settings that matter to the kubelet, and the registries with a login, in the order of their names; "absent"
-# where containerd is not installed. containerd takes long to answer, so a clean answer is kept with the state of the program and of
-# all its files. Files that it imports may be anywhere, and then nothing is kept.
+# containerd_config: prints the settings that matter to the kubelet, and the registries with a login, in the order of their
+# names. Prints "absent" if containerd is not installed. containerd takes long to answer. So a clean answer is kept, with the
+# state of the program and of all its files. Files that the configuration imports may be anywhere, and then no answer is
+# kept.
 containerd_config() {
   [ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; return 0; }
   files=$(find -L /usr/bin/containerd /etc/containerd -printf '%p %y %i %s %C@\n' 2>/dev/null) || files=
@@ -20,12 +21,12 @@ containerd_config() {
   [ $code = 0 ] || return $code
   [ -n "$said" ] && [ -n "$files" ] && [ -d /run/ironstrap ] || return 0
   ! grep -q "^[[:space:]]*[\"']\{0,1\}imports" /etc/containerd/config.toml || return 0
-  # With a warning it is no answer.
+  # An answer with a warning is not kept.
   [ -z "$( { containerd_says >/dev/null; } 2>&1)" ] || return 0
   { printf '%s\n= %s\n' "$files" "$said" >$kept.$$ && mv -f $kept.$$ $kept; } 2>/dev/null || rm -f $kept.$$
 }
 
-# containerd_says: what containerd itself prints, in short.
+# containerd_says: prints the relevant settings of `containerd config dump`, in short form.
 containerd_says() {
   dump=$(/usr/bin/containerd config dump) || return 1
   printf '%s\n' "$dump" | tr -d "'\"[] " | sed -n -e 's/^SystemdCgroup=/1 SystemdCgroup = /p' -e 's/^sandbox\(_image\)\?=/2 /p' \

@@ -1,9 +1,10 @@
-# The controllers of this control plane, while something in the cluster is waited for. After pods.sh. POSIX sh.
+# Shell function that restarts the controllers of this control plane while a fix waits for the cluster. Sent after pods.sh.
+# POSIX sh.
 
-# controllers_at_once: starts the controller manager and the scheduler of $NODE again, once, where one of them has not run for 10
-# seconds although the API server answers. They end when they lose their lease, and nothing in the cluster moves without them. A
-# kubelet waits up to five minutes before it starts what keeps ending (kubernetes.io, "Pod Lifecycle"). A kubelet that has just
-# started itself does not wait.
+# controllers_at_once: restarts the kubelet of $NODE once, if the controller manager or the scheduler has not run for 10
+# seconds although the API server answers. Both end when they lose their lease, and nothing in the cluster progresses without
+# them. A kubelet waits up to five minutes before it restarts a container that keeps ending (kubernetes.io, "Pod Lifecycle").
+# A kubelet that has just started itself does not wait.
 controllers_at_once() {
   [ -z "${controllers_restarted-}" ] || return 0
   controllers_gone=

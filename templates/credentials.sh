@@ -1,7 +1,7 @@
-# Shell for fixes that hold a credential on the machine for a while. Sent with lib.sh. What a fix is let in with, the
-# function `credential` prints as a kubeconfig; it is defined at the head of the fix.
+# Shell functions for fixes that hold a credential on the machine for a while. Sent with lib.sh. The head of such a fix
+# defines the function `credential`, which prints the credential as a kubeconfig.
 
-# fleeting FILE...: these files are gone when this script ends, however it ends.
+# fleeting FILE...: deletes these files when this script ends, however it ends.
 fleeting() {
   FLEETING="${FLEETING:-} $*"
   trap withdrawn EXIT
@@ -11,14 +11,15 @@ fleeting() {
   trap 'exit 143' TERM
 }
 
-# withdrawn: what `fleeting` does at the end. Where a join did not get to its end, kubeadm leaves the credential in
-# bootstrap-kubelet.conf: the file stays, for it shows that a join was begun, and its key goes.
+# withdrawn: takes the credentials away at the end of the script, for `fleeting`. If a join did not finish, kubeadm leaves
+# the credential in bootstrap-kubelet.conf. The file stays, because it shows that a join was begun, but its key is deleted.
 withdrawn() {
   rm -f $FLEETING
   if grep -qs 'client-key-data:' /etc/kubernetes/bootstrap-kubelet.conf; then
     sed -i '/client-key-data:/d' /etc/kubernetes/bootstrap-kubelet.conf
   fi
-  # The first line of the kubeconfig that `credential` prints. What `readmit` puts there goes as well.
+  # This is the first line of the kubeconfig that `credential` prints. `readmit` puts that kubeconfig there, and here it is
+  # replaced.
   ! grep -qs '^# Made by ironstrap for one fix' /etc/kubernetes/kubelet.conf || by_its_certificate
 }
 
@@ -29,15 +30,15 @@ lent() {
   ( umask 077; credential >"$1" )
 }
 
-# made_up FILE: gives the bootstrap token in kubeadm's configuration a random secret, which is in no argument.
+# made_up FILE: gives the bootstrap token in kubeadm's configuration a random secret, which appears in no argument.
 made_up() {
   secret=$(tr -dc 'a-z0-9' </dev/urandom 2>/dev/null | head -c 16)
   [ ${#secret} = 16 ]
   printf 's/ironst\\.0000000000000000/ironst.%s/\n' "$secret" | sed -i -f /dev/stdin "$1"
 }
 
-# rotated: the kubelet has a certificate of its own. One that starts with a client certificate in kubelet.conf takes that
-# for its first one, and asks for another at once (client-go, `getCurrentCertificateOrBootstrap`).
+# rotated: succeeds if the kubelet has a certificate of its own. A kubelet that starts with a client certificate in
+# kubelet.conf uses that as its first one, and requests another at once (client-go, `getCurrentCertificateOrBootstrap`).
 rotated() {
   first=$(credential | sed -n 's/^ *client-certificate-data: //p' | base64 -d | grep -v -e '-----' | tr -d '\n')
   now=$(sed '/-----END CERTIFICATE-----/q' /var/lib/kubelet/pki/kubelet-client-current.pem | grep -v -e '-----' | tr -d '\n')
@@ -47,9 +48,9 @@ rotated() {
   }
 }
 
-# readmit: starts the kubelet with the credential in kubelet.conf, as `kubeadm init` does. The kubelet takes that for its
-# first certificate and asks for one of its own. It needs no API server to start, so a control plane comes up with it.
-# `by_its_certificate` is defined at the head of the fix.
+# readmit: starts the kubelet with the credential in kubelet.conf, as `kubeadm init` does. The kubelet uses that as its first
+# certificate and requests one of its own. The kubelet needs no API server to start, so a control plane starts with it, too.
+# The head of the fix defines `by_its_certificate`.
 readmit() {
   systemctl stop kubelet
   rm -f /etc/kubernetes/bootstrap-kubelet.conf
@@ -58,15 +59,16 @@ readmit() {
   ( umask 077; credential >/etc/kubernetes/kubelet.conf.new )
   mv /etc/kubernetes/kubelet.conf.new /etc/kubernetes/kubelet.conf
   systemctl start kubelet
-  patiently rotated
+  retry rotated
   by_its_certificate
 }
 
-# administer: binds kubeadm's administrators, and nobody else, to their role, as one of system:masters; after KUBECTL.
+# administer: binds kubeadm's administrators, and no other subject, to their role, as a member of system:masters. Sent after
+# KUBECTL.
 administer() {
   lent "$RUN/masters.conf"
-  patiently bound
-  patiently kubectl get nodes -o name >/dev/null
+  retry bound
+  retry kubectl get nodes -o name >/dev/null
 }
 
 bound() {

@@ -1,25 +1,25 @@
-# What a machine knows of why something failed, read and nothing else: PLACE, a tab and a line each. Bounded in
-# time and size, quiet, and harmless on whatever machine. Sent after the line that sets AGE and JOURNAL, in seconds (how far
-# back logs are read), and ETCD, etcd's data folder. POSIX sh.
+# Prints what a machine knows about the cause of a failure: lines of PLACE, a tab and a text. The script only reads. It is
+# bounded in time and size, quiet, and harmless on every machine. Sent after the line that sets AGE, JOURNAL and ETCD. AGE
+# and JOURNAL say how far back logs are read, in seconds, and ETCD is etcd's data folder. POSIX sh.
 
 exec 2>/dev/null
 now=$(date +%s)
 
-# last: each line once, where it stands last, whenever and by whichever process it was said. A program in trouble
-# says the same over and over, and what it said before must not be lost for it.
+# last: prints each line once, at its last place, regardless of the time and the process in it. A program in trouble repeats
+# itself, and its earlier lines must not be lost because of that.
 last() {
   awk '{ said = $0; sub(/^[A-Z][0-9]+ [0-9:.]+ +[0-9]+ /, "", said); line[NR] = $0; key[NR] = said; at[said] = NR }
     END { for (i = 1; i <= NR; i++) if (at[key[i]] == i) print line[i] }'
 }
 
-# from PLACE LINES: the last lines of standard input, without what is only informative.
+# from PLACE LINES: prints the last lines of standard input, without those that are only informative.
 from() {
   sed -e '/^I[0-9][0-9][0-9][0-9] /d' -e '/ level=info /d' -e '/^{"level":"\(info\|debug\)"/d' -e '/^[[:space:]]*$/d' |
     last | tail -n "$2" | cut -c 1-1500 | sed "s|^|$1$(printf '\t')|"
 }
 
-# A kubelet writes the status of its Node and of its pods. Its words come as JSON, so that no line break in them looks like another
-# Node or pod. kubectl prints a list of JSON without anything in between.
+# A kubelet writes the status of its Node and of its pods. That status comes as JSON. So no line break in it looks like
+# another Node or pod. kubectl prints a list of JSON without anything in between.
 FIELD='
   function field(json, name) {
     if (!match(json, "\"" name "\":\"([^\"\\\\]|\\\\.)*\"")) return ""
@@ -29,12 +29,13 @@ FIELD='
   }
 '
 
-# unready: the Nodes that are not Ready, and why, of lines with a name and a condition.
+# unready: prints the Nodes that are not Ready, and why. It reads lines with a name and a condition.
 unready() {
   awk -F '\t' "$FIELD"'NF == 2 && field($2, "status") != "True" { print $1 ": " field($2, "status") " " field($2, "message") }'
 }
 
-# waiting: the pods that do not run, and what they wait for, of lines with a name, a Node, a phase and states of containers.
+# waiting: prints the pods that do not run, and what they wait for. It reads lines with a name, a Node, a phase and states of
+# containers.
 waiting() {
   awk -F '\t' "$FIELD"'NF == 4 && ($3 != "Running" || $4 != "") {
     why = field($4, "reason")
@@ -42,7 +43,7 @@ waiting() {
   }'
 }
 
-# young FILE SECONDS: it was written to in the last seconds.
+# young FILE SECONDS: succeeds if the file was written to in the last SECONDS.
 young() { [ -f "$1" ] && [ $((now - $(stat -L -c %Y "$1"))) -le "$2" ]; }
 
 for unit in containerd kubelet; do
@@ -55,8 +56,8 @@ for file in /run/ironstrap/*.log; do
   if young "$file" "$AGE"; then from "log $(basename "$file" .log)" 100 <"$file"; fi
 done
 
-# A container that runs is to speak of what happens now. One that keeps dying is started again after up to five
-# minutes, and may have said nothing yet when it was.
+# For a container that runs, only recent lines count. A container that keeps dying is started again after up to five minutes,
+# and may not have printed anything since. So all of its lines count.
 since=$(date -d "-$AGE seconds" +%Y-%m-%dT%H:%M:%S)
 for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_kube-*/kube-apiserver \
   /var/log/pods/kube-system_kube-*/kube-controller-manager /var/log/pods/kube-system_kube-*/kube-scheduler \
@@ -72,7 +73,8 @@ for folder in /var/log/pods/kube-system_etcd-*/etcd /var/log/pods/kube-system_ku
   done
 done
 
-# Chains that drop what the machine passes on, where nothing accepts it. Not every machine has nft; kube-proxy's image has it.
+# chains: prints the chains of nftables. A forward chain with policy drop drops what no rule accepts. Not every machine has
+# nft, but the image of kube-proxy has it.
 chains() {
   if [ -x /usr/sbin/nft ]; then timeout 5 /usr/sbin/nft list chains; return; fi
   proxy=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1)

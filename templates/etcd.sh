@@ -1,7 +1,7 @@
-# Shell that finds where etcd keeps its data on this machine.
+# Shell function that finds where etcd keeps its data on this machine.
 
-# etcd_is: ETCD is the folder that etcd's manifest names. It stays what the inventory says where there is no manifest. The
-# inventory may have changed since etcd began, and the folder that it says now may hold somebody else's data.
+# etcd_is: sets ETCD to the folder that etcd's manifest names. Without a manifest, ETCD keeps the value of the inventory. The
+# inventory may have changed since etcd began, and its present folder may contain data of others.
 etcd_is() {
   m=/etc/kubernetes/manifests/etcd.yaml
   [ -e $m ] || return 0

@@ -1,8 +1,8 @@
-# Shell that looks at the modes and owners of files that decide how a node runs, and at the folders that it writes to. It
-# comes after ETCD, etcd's data folder, which is empty on a worker. POSIX sh.
+# Shell functions that check the modes and owners of files that decide how a node runs, and the folders that a node writes
+# to. Sent after ETCD, etcd's data folder, which is empty on a worker. POSIX sh.
 
-# modes_noted MOST LEAST RIGHT FILE...: notes those of the files that are there. MOST is the widest mode that is right, LEAST
-# what others need of it, RIGHT the mode of a new file.
+# modes_noted MOST LEAST RIGHT FILE...: notes those of the files that exist. MOST is the widest mode that is right. LEAST is
+# what others need of it. RIGHT is the mode of a new file.
 modes_noted() {
   modes_words="$1 $2 $3"
   shift 3
@@ -10,7 +10,7 @@ modes_noted() {
 "; done
 }
 
-# modes_list: notes all files.
+# modes_list: sets $modes_all to all files to check, with their modes.
 modes_list() {
   modes_all=
   # apt reads keys as a user of its own.
@@ -23,7 +23,7 @@ modes_list() {
     /var/lib/kubelet/pki/*.crt
   modes_noted 644 000 600 /etc/kubernetes/manifests/*.yaml
   modes_noted 600 000 600 /var/lib/kubelet/pki/*.key /var/lib/kubelet/pki/kubelet-client-2*.pem /var/lib/kubelet/pki/kubelet-server-2*.pem
-  # Links, as a rule, to one of those.
+  # These are usually links to one of the files above.
   for linked in /var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet-server-current.pem; do
     # shellcheck disable=SC3013 # dash and bash have -ef
     for f in "${linked%current.pem}"2*.pem; do [ ! "$f" -ef "$linked" ] || linked=; done
@@ -32,13 +32,13 @@ modes_list() {
   modes_noted 660 000 660 /run/containerd/containerd.sock
   modes_noted 700 000 700 /var/lib/ironstrap
   [ -n "$ETCD" ] || return 0
-  # It may be a disk of its own.
+  # etcd's data folder may be a disk of its own.
   modes_noted 755 000 700 "$ETCD"
   modes_noted 700 000 700 "$ETCD/member" "$ETCD/member/snap" "$ETCD/member/wal"
 }
 
-# modes: prints RIGHT MODE OWNER FILE for each of them that others can change, or read where they should not, or cannot read
-# where they should, or that is not root's.
+# modes: prints RIGHT MODE OWNER FILE for each file with a wrong mode or owner. Others can change it, can read it but should
+# not, or cannot read it but should, or its owner is not root.
 modes() {
   modes_list
   set --
@@ -47,7 +47,8 @@ $modes_all
 EOF
   [ $# != 0 ] || return 0
   stat -L -c '%a %u %U:%G %n' -- "$@" | ALL=$modes_all awk '
-    # A bit that one has and the other has not, of modes as octal digits. A folder that passes its group on is no harm.
+    # Whether one mode has a bit that the other lacks. Modes are octal digits. A folder that passes its group on does no
+    # harm.
     function more(one, other,  i, b) {
       one = sprintf("%04d", one); other = sprintf("%04d", other)
       for (i = 2; i <= 4; i++)
@@ -66,15 +67,15 @@ EOF
     f in most && ($2 != 0 || more($1, most[f]) || more(least[f], $1)) { print right[f], $1, $3, f }'
 }
 
-# may_write FOLDER
+# may_write FOLDER: succeeds if the folder can be written to.
 may_write() {
   [ -w "$1" ]
 }
 
-# unwritable: prints FOLDER and what is wrong, for each folder that the kubelet and containerd write to and cannot.
+# unwritable: prints FOLDER and what is wrong, for each folder that the kubelet or containerd writes to and cannot.
 unwritable() {
   for d in /var/log/pods /var/log/containers; do [ -d "$d" ] || echo "$d is gone"; done
-  # Plugins of the network note below /var/lib/cni which pod has which address, and containerd what they answered.
+  # Below /var/lib/cni, CNI plugins note which pod has which address, and containerd notes what the plugins answered.
   for d in /var/log/pods /var/log/containers /var/lib/kubelet /var/lib/kubelet/pods /var/lib/kubelet/pki /var/lib/containerd \
     /run/containerd /etc/kubernetes /etc/cni/net.d /var/lib/cni /var/lib/cni/networks /var/lib/cni/networks/* /var/lib/cni/flannel \
     /var/lib/cni/results ${ETCD:+"$ETCD" "$ETCD/member" "$ETCD/member/snap" "$ETCD/member/wal"}; do

@@ -1,4 +1,5 @@
-# Shell that looks at what flannel made on this machine, and has flannel make it again. Sent after daemons.sh. POSIX sh.
+# Shell functions that check what flannel set up on this machine, and make flannel set it up again. Sent after daemons.sh.
+# POSIX sh.
 
 # flannel_wrote: sets $own, $all, $mtu and $masq to what flannel wrote about this node.
 flannel_wrote() {
@@ -13,20 +14,20 @@ flannel_wrote() {
   done </run/flannel/subnet.env; } 2>/dev/null || :
 }
 
-# flannel_lacks PODS: a line for each thing that flannel did not write, after flannel_wrote. flannel's plugin connects no pod where one
-# of the four is missing (flannel-io/cni-plugin, flannel.go, `missing`).
+# flannel_lacks PODS: prints a line for each setting that flannel did not write. Call it after flannel_wrote. flannel's CNI
+# plugin connects no pod if one of the four is missing (flannel-io/cni-plugin, flannel.go, `missing`).
 flannel_lacks() {
   [ "$all" = "$1" ] || echo "/run/flannel/subnet.env does not have FLANNEL_NETWORK=$1"
   case $mtu in '' | *[!0-9]*) echo '/run/flannel/subnet.env does not have FLANNEL_MTU' ;; esac
   [ "$masq" = true ] || echo '/run/flannel/subnet.env does not have FLANNEL_IPMASQ=true'
 }
 
-# flannel_faults ADDRESS PODS: a line for each thing that flannel made on this node, and that is not as flannel makes it.
-# ADDRESS is the node's own address, and PODS the range of all pods.
+# flannel_faults ADDRESS PODS: prints a line for each thing on this node that is not as flannel sets it up. ADDRESS is the
+# node's own address, and PODS the range of all pods.
 flannel_faults() {
   flannel_wrote
   link=$(ip -d -o link show dev flannel.1 2>/dev/null) || link=
-  # No start of flannel repairs these, so they count while it starts, too.
+  # A start of flannel does not repair these, so they also count while flannel starts.
   case $mtu:$link in
   :* | *: | *" mtu $mtu "*) ;;
   *)
@@ -47,9 +48,10 @@ flannel_faults() {
   tunnels "$own" "$2" fault
 }
 
-# tunnels OWN PODS WHAT: what is wrong with the ways to the pods of other nodes. flannel keeps a route, a neighbour and a forwarding
-# entry for each. WHAT is "fault" for a line about each that is not complete, "elsewhere" for a line about each route that leads its
-# pods elsewhere, or "stray" for the destination of each such route.
+# tunnels OWN PODS WHAT: prints what is wrong with the paths to the pods of other nodes. flannel keeps a route, a neighbour
+# and a forwarding entry for each node. With WHAT "fault" it prints a line for each path that is not complete. With
+# "elsewhere" it prints a line for each route that leads the packets for these pods elsewhere, and with "stray" the
+# destination of each such route.
 tunnels() {
   {
     echo '- neigh'
@@ -87,8 +89,8 @@ tunnels() {
     }'
 }
 
-# flannel_drift ADDRESS PODS SERVICE: the faults; none where flannel has made nothing yet because the API's Service does not
-# answer. Then kube-proxy has to be mended first, and its own questions say so. After packets.sh.
+# flannel_drift ADDRESS PODS SERVICE: prints the faults. It prints none if flannel has set up nothing yet because the API's
+# Service does not answer. Then kube-proxy has to be repaired first, and its own asks say so. Sent after packets.sh.
 flannel_drift() {
   faults=$(flannel_faults "$1" "$2")
   case $faults in
@@ -99,7 +101,7 @@ flannel_drift() {
   lacks_configmap kube-flannel flannel
 }
 
-# flannel_is_right ADDRESS PODS
+# flannel_is_right ADDRESS PODS: succeeds if flannel runs and has no faults. Otherwise it says why not.
 flannel_is_right() {
   faults=$(flannel_faults "$@")
   [ -n "$(daemon kube-flannel_flannel flanneld)" ] || { echo 'flannel does not run here' >&2; return 1; }
@@ -107,8 +109,9 @@ flannel_is_right() {
   [ -z "$faults" ] || { echo "$faults" >&2; return 1; }
 }
 
-# flannel_again NODE ADDRESS PODS: takes routes away that lead the pods of other nodes elsewhere, and restarts flannel, which lays out
-# everything when it starts. It keeps an interface that is there with the MTU that it has (flannel, vxlan/device.go, `ensureLink`).
+# flannel_again NODE ADDRESS PODS: deletes routes that lead the packets for pods of other nodes elsewhere, and restarts
+# flannel. At its start, flannel sets up everything. It keeps an existing interface with its present MTU (flannel,
+# vxlan/device.go, `ensureLink`), so the MTU is set here.
 flannel_again() {
   ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   flannel_wrote
@@ -117,5 +120,5 @@ flannel_again() {
     case $mtu in '' | *[!0-9]*) ;; *) ip link set flannel.1 mtu "$mtu" ;; esac
   fi
   restart "$1" kube-flannel flannel flanneld app=flannel
-  patiently flannel_is_right "$2" "$3"
+  retry flannel_is_right "$2" "$3"
 }

@@ -1,14 +1,14 @@
-# Shell that puts back what kubeadm installs in the cluster. It comes after objects.sh; POSIX sh.
+# Shell functions that put back what kubeadm installs in the cluster. Sent after objects.sh. POSIX sh.
 
-# restarted KIND/NAME: its pods start again, if there is such a thing. The token of a pod is void once its ServiceAccount
+# restarted KIND/NAME: restarts the pods of this object, if it exists. The token of a pod is invalid once its ServiceAccount
 # was deleted, and the kubelet does not notice.
 restarted() {
   found=$(kubectl -n kube-system get "$1" --ignore-not-found -o name) || return 1
   [ -z "$found" ] || kubectl -n kube-system rollout restart "$1" >/dev/null
 }
 
-# put_deployment PATCH: `put_object PATCH` for the Deployment coredns, with as many replicas as there are. Another program may
-# scale it; without any there is no DNS, and then it keeps those of the manifest.
+# put_deployment PATCH: does `put_object PATCH` for the Deployment coredns, with its present number of replicas. Another
+# program may scale it. With 0 replicas there is no DNS, so then the number of the manifest counts.
 put_deployment() {
   deployment=$(cat)
   replicas=$(kubectl -n kube-system get deployment/coredns --ignore-not-found -o 'jsonpath={.spec.replicas}') || return 1
@@ -19,7 +19,7 @@ put_deployment() {
   printf '%s\n' "$deployment" | put_object "$@"
 }
 
-# corefile_kept: the Corefile that is about to be replaced is in the ConfigMap coredns-replaced.
+# corefile_kept: copies the Corefile that is about to be replaced into the ConfigMap coredns-replaced.
 corefile_kept() {
   corefile=$(kubectl -n kube-system get configmap coredns --ignore-not-found -o 'jsonpath={.data.Corefile}') || return 1
   [ -n "$corefile" ] || return 0
@@ -30,8 +30,8 @@ corefile_kept() {
   printf '%s\n' "$replaced" | put_object
 }
 
-# api_again NODE: the API server of this machine starts again, after pods.sh. As it starts it adds what its own roles lack;
-# /readyz waits for that (pkg/registry/rbac/rest, `PostStartHook`).
+# api_again NODE: restarts the API server of this machine. Sent after pods.sh. At its start, the API server adds what its own
+# roles lack, and /readyz waits for that (pkg/registry/rbac/rest, `PostStartHook`).
 api_again() {
   pid=$(component kube-apiserver "$1" | head -n 1) && [ -n "$pid" ] || {
     echo 'the API server of this machine does not run' >&2
@@ -39,12 +39,12 @@ api_again() {
   }
   kill -s TERM "$pid"
   n=0
-  # It waits for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
+  # The API server waits until all its clients leave. It gets three seconds to finish its answers, and is killed after that.
   while [ -e "/proc/$pid" ]; do
     n=$((n + 1))
     [ $n != 30 ] || kill -s KILL "$pid" 2>/dev/null || :
     [ $n -lt 200 ] || { echo "process $pid does not end" >&2; return 1; }
     sleep 0.1
   done
-  patiently kubectl get --raw /readyz >/dev/null
+  retry kubectl get --raw /readyz >/dev/null
 }

@@ -1,4 +1,4 @@
-# What everybody may know of a kubeconfig. Comes after whole-key.awk.
+# Prints the parts of a kubeconfig that are not secret. Sent after whole-key.awk.
 { sub(/^ *- /, "  ") }
 /^ *(server|certificate-authority-data|client-certificate-data|client-certificate|client-key|current-context|namespace|name|tls-server-name|insecure-skip-tls-verify): / {
   value = $2; gsub(/["\047]/, "", value)

@@ -1,8 +1,8 @@
-# Shell that finds where the kubelet is given flags that neither kubeadm nor ironstrap gives it. Flags win over the
-# kubelet's configuration. Sent with the questions and the fixes that need it.
+# Shell functions that find files which give the kubelet flags that are neither kubeadm's nor ironstrap's. Flags win over the
+# kubelet's configuration. Sent with the asks and the fixes that need them.
 
-# kubelet_args_read OPTIONS...: runs the reader over all files of this machine that may give the kubelet flags: the
-# environment files and the units of systemd that are not the packages' own.
+# kubelet_args_read EDIT: runs kubelet_args_of over all files of this machine that may give the kubelet flags. These are the
+# environment files, and the units of systemd that are not the packages' own.
 kubelet_args_read() {
   kubelet_args_options=$1
   set --
@@ -20,14 +20,14 @@ kubelet_args_read() {
   [ $# = 0 ] || kubelet_args_of "$kubelet_args_options" "$@"
 }
 
-# kubelet_args_of EDIT FILE...: prints FILE:LINE: FLAGS for each line of these files, and of the environment files that they
-# name, that gives the kubelet such flags or starts another program. With EDIT it prints the text of one file, with these lines
-# commented out.
+# kubelet_args_of EDIT FILE...: prints FILE:LINE: FLAGS for each line that gives the kubelet such flags or starts another
+# program. It reads these files, and the environment files that they name. With EDIT it prints the text of one file, with
+# these lines commented out.
 kubelet_args_of() {
   kubelet_args_edit=$1
   shift
   awk -v edit="$kubelet_args_edit" '
-    # What nothing in an inventory is about, and what kubeadm itself gives it.
+    # Flags that no setting of an inventory is about, and flags that kubeadm itself gives the kubelet.
     function harmless(flag) {
       return flag ~ /^--(v|vmodule|log-.*|logging-.*|cloud-provider|image-credential-provider-.*|runtime-cgroups|kubelet-cgroups)(=|$)/ ||
         flag == "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf" ||
@@ -50,7 +50,7 @@ kubelet_args_of() {
         if ((getline x <a[i]) >= 0) { close(a[i]); ARGV[ARGC++] = a[i] }
       }
     }
-    # What a line that may have gone on over several gives the kubelet.
+    # Returns what a line gives the kubelet. The line may have continued over several lines of the file.
     function given(line,  key, value, program) {
       if (line !~ /=/) return ""
       key = value = line
@@ -59,14 +59,14 @@ kubelet_args_of() {
       if (!unit) return flags(value)
       if (key == "EnvironmentFile" && !edit) name_files(value)
       if (key == "Environment") return flags(value)
-      # Of all units of the machine.
+      # This setting is for all units of the machine.
       if (key == "DefaultEnvironment") return value ~ /KUBELET_[A-Z_]*ARGS=/ ? flags(value) : ""
       if (key != "ExecStart" || value == "") return ""
       program = value
       sub(/^[-@:+!|]+/, "", program); sub(/[ \t].*/, "", program)
       if (program != "/usr/bin/kubelet") return "ExecStart=" program
       program = flags(value)
-      # Without its configuration it would run for itself.
+      # Without its configuration the kubelet would run standalone.
       if (program == "" && value !~ /\$KUBELET_CONFIG_ARGS|\$\{KUBELET_CONFIG_ARGS\}|--config=/) return "ExecStart=" value
       return program
     }
@@ -85,21 +85,21 @@ kubelet_args_of() {
       }
       held = ""
     }
-    # Without a line that starts it, one that takes the other starts back would leave none.
+    # A line ExecStart= without a value drops the other start lines. With the start line commented out, it would leave none.
     END { if (edit) for (i = 1; i <= FNR; i++) print (bad[i] || starts && raw[i] ~ /^[ \t]*ExecStart[ \t]*=[ \t]*$/ ? "# ironstrap: " : "") raw[i] }
   ' "$@"
 }
 
-# kubelet_args: prints FILE:LINE: FLAGS of all that is found.
+# kubelet_args: prints FILE:LINE: FLAGS for all such lines on this machine.
 kubelet_args() {
   kubelet_args_read ''
 }
 
-# kubelet_args_out: takes those lines out, keeps the files as they were, and starts a kubelet that runs once more.
+# kubelet_args_out: comments these lines out, keeps the files as they were, and restarts a kubelet that runs.
 kubelet_args_out() {
   kubelet_args | sed 's/:[0-9]*: .*//' | sort -u | while read -r f; do
-    before_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
-    kubelet_args_of edit "$f" | put "$f" kept
+    backup_file "kubelet-args$(printf %s "$f" | tr -c 'A-Za-z0-9.\n' -)" "$f"
+    kubelet_args_of edit "$f" | write_file "$f" kept
   done
   systemctl daemon-reload
   again_if_active kubelet

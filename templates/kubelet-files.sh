@@ -1,9 +1,10 @@
-# Shell that looks at what the kubelet keeps for itself, and reads only when it starts or renews its certificates. POSIX sh.
+# Shell functions that check the files that the kubelet keeps for itself, and reads only when it starts or renews its
+# certificates. POSIX sh.
 
 KUBELET=/var/lib/kubelet
 
-# kubelet_links: a line for each file that must be a link. The kubelet renews no certificate over a file (client-go,
-# certificate_store.go, `updateSymlink`).
+# kubelet_links: prints a line for each file that must be a link and is not. The kubelet does not renew a certificate over a
+# file (client-go, certificate_store.go, `updateSymlink`).
 kubelet_links() {
   for f in $KUBELET/pki/kubelet-client-current.pem $KUBELET/pki/kubelet-client-updated.pem $KUBELET/pki/kubelet-server-current.pem \
     $KUBELET/pki/kubelet-server-updated.pem; do
@@ -11,8 +12,8 @@ kubelet_links() {
   done
 }
 
-# kubelet_links_again: what is current gets a name with a date, as the kubelet gives it, and a link leads there. The kubelet makes the
-# other one for a moment.
+# kubelet_links_again: gives the current certificate a name with a date, as the kubelet does, and makes a link to it. The
+# kubelet makes the other link only for a moment, so a file in its place is deleted.
 kubelet_links_again() {
   now=$(date -u +%Y-%m-%d-%H-%M-%S)
   kubelet_links | while read -r f _; do
@@ -27,8 +28,8 @@ kubelet_links_again() {
   done
 }
 
-# kubelet_unreadable [PAIR]: a line for each file that ends the kubelet when it starts. With PAIR it makes the certificate that it
-# serves with itself: of the two files it needs both or none (kubelet, server.go, `InitializeTLS`).
+# kubelet_unreadable [PAIR]: prints a line for each file with which the kubelet ends when it starts. With PAIR, the kubelet
+# makes its serving certificate itself. It needs both of its two files or none (kubelet, server.go, `InitializeTLS`).
 kubelet_unreadable() {
   if [ -n "${1:-}" ]; then
     if [ -e $KUBELET/pki/kubelet.crt ] || [ -e $KUBELET/pki/kubelet.key ]; then
@@ -47,13 +48,14 @@ kubelet_unreadable() {
   done
 }
 
-# kubelet_readable_again [PAIR]: deletes them, and the one of the two that is left. The kubelet makes them again when it starts.
+# kubelet_readable_again [PAIR]: deletes these files, and both files of a pair that is not complete. The kubelet makes them
+# again when it starts.
 kubelet_readable_again() {
   [ -n "$(kubelet_unreadable "$@")" ] || return 0
   systemctl stop kubelet
   kubelet_unreadable "$@" | while read -r f _; do
     case $f in */kubelet.crt | */kubelet.key) rm -f $KUBELET/pki/kubelet.crt $KUBELET/pki/kubelet.key ;; *) rm -f "$f" ;; esac
   done
-  # What else keeps it from starting, a later want is about.
+  # If something else keeps the kubelet from starting, a later want is about it.
   systemctl start kubelet || echo 'kubelet does not start; what else is wrong with it comes later'
 }

@@ -1,29 +1,31 @@
-# Shell that takes a machine out of its cluster, and before that notes what is there already. It comes after pods.sh,
-# remains.sh and etcd.sh, with ETCD, etcd's data folder, and NETWORK, the kind of network. What is Kubernetes' own goes; in places and tables that it
-# shares with others only what came since. Paths are compared whole or up to a slash, never as patterns.
+# Shell functions that take a machine out of its cluster, and note beforehand what the machine already has. Sent after
+# pods.sh, remains.sh and etcd.sh, with ETCD, etcd's data folder, and NETWORK, the kind of network. Kubernetes' own things
+# are deleted. In places and tables that Kubernetes shares with others, only things that were added since are deleted. Paths
+# are compared whole or up to a slash, never as patterns.
 
-# What the kubelet, kube-proxy and the network set while they run (kubelet: setupKernelTunables).
+# Settings of the kernel that the kubelet, kube-proxy and the network set while they run (kubelet: setupKernelTunables).
 SYSCTLS="vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys
   kernel/keys/root_maxbytes net/ipv4/ip_forward net/ipv4/conf/all/route_localnet net/netfilter/nf_conntrack_max
   net/netfilter/nf_conntrack_tcp_timeout_established net/netfilter/nf_conntrack_tcp_timeout_close_wait"
-# The first line of `traces`, where they were taken through folders that are links.
+# The first line of notes that `traces` took through folders that are links.
 THROUGH='links were followed'
 
-# there -H|-P: what there is where Kubernetes writes, with links followed that are named here (-H) or not. Names with line
-# breaks are left out, with what is below them: no list of lines can hold them.
+# there -H|-P: prints what exists in the places where Kubernetes writes. -H follows those of the named folders that are
+# links, and -P follows none. Names with line breaks are left out, with everything below them, because no list of lines can
+# hold them.
 there() {
   break='
 '
   find "$1" /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel /run/xtables.lock \
     /etc/cni /opt/cni /var/lib/cni -maxdepth 3 \( -name "*$break*" -prune -o -printf 'path %p\n' \) 2>/dev/null || :
   find "$1" /run/netns -maxdepth 1 \( -name "*$break*" -prune -o -printf 'path %p\n' \) 2>/dev/null || :
-  # It may share its folder with others.
+  # etcd may share its data folder with others.
   for d in "$ETCD" "$ETCD/member" "$ETCD/member/wal" "$ETCD/member/wal.tmp" "$ETCD/member/snap"; do
     if [ -e "$d" ] || [ -L "$d" ]; then echo "path $d"; fi
   done
 }
 
-# traces: what is there, a line each, with its kind in front.
+# traces: prints what the machine has, one line each, with its kind in front.
 traces() {
   echo "$THROUGH"
   there -H
@@ -35,13 +37,13 @@ traces() {
   ! has_nft || nft list tables
 }
 
-# links: the names of the interfaces.
+# links: prints the names of the network interfaces.
 links() {
   ip -o link | sed 's/^[0-9]*: \([^:@]*\).*/\1/'
 }
 
-# kube-proxy brings an nft of its own. Where the machine has none, it runs in kube-proxy's container, which is privileged
-# and on the machine's network. Outside of it nothing runs that a container brings.
+# find_proxy: sets $PROXY to the container of kube-proxy, which brings an nft of its own. If the machine has none, that nft
+# runs in the container, which is privileged and on the network of the machine. No program of a container runs outside of it.
 find_proxy() {
   PROXY=$(running "$(labelled kube-system kube-proxy)" | head -n 1 | cut -d ' ' -f 1) || PROXY=
 }
@@ -54,8 +56,8 @@ nft() {
   k8s tasks exec --exec-id "ironstrap-$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')" "$PROXY" /usr/sbin/nft "$@" </dev/null
 }
 
-# variants FAMILY: the commands of iptables that there are to look with: those of the kernel's older tables only
-# where it has any, for looking makes them.
+# variants FAMILY: prints the commands of iptables with which rules can be listed. The commands of the kernel's older tables
+# count only if the kernel has such tables, because listing creates them.
 variants() {
   for v in nft legacy; do
     if [ $v = legacy ] && [ ! -s "/proc/net/$(echo "$1" | sed 's/tables$/_tables_names/')" ]; then continue; fi
@@ -63,13 +65,13 @@ variants() {
   done
 }
 
-# tables FAMILY: all rules of iptables or ip6tables.
+# tables FAMILY: prints all rules of iptables or ip6tables.
 tables() {
   for v in $(variants "$1"); do "$v-save" 2>/dev/null; done
 }
 
-# came FOLDER: it and what is below it, the deepest first, as far as it was not there before. Nothing, where nobody noted
-# what was there before.
+# came FOLDER: prints FOLDER and what is below it, the deepest first, without what was there before. Prints nothing if there
+# are no notes of what was there before.
 came() {
   [ -s "$kept" ] || return 0
   follow=-P
@@ -78,7 +80,7 @@ came() {
     FOLDER=$1 awk '$0 == ENVIRON["FOLDER"] || index($0, ENVIRON["FOLDER"] "/") == 1' | sort -r
 }
 
-# cleared FOLDER: what came into it goes. What others have mounted in it stays, with the folders that lead there.
+# cleared FOLDER: deletes what was added to the folder. Mounts of others in it stay, with the folders that lead there.
 cleared() {
   mounts=$(mounted "$1")
   came "$1" | while IFS= read -r f; do
@@ -91,9 +93,9 @@ cleared() {
   done
 }
 
-# by_kubeadm: kubeadm ends the pods, in the way that also tells the network's plugins. It would empty the kubelet's folder
-# and its own, with what others have there and have mounted there: it is shown empty ones. Without a client in them it asks
-# no API server that may be down.
+# by_kubeadm: has kubeadm end the pods, in a way that also notifies the CNI plugins. kubeadm would empty the kubelet's folder
+# and its own, with files and mounts of others in them. So it gets empty folders to see instead. Without credentials in them,
+# it does not ask an API server, which may be down.
 by_kubeadm() {
   timeout 240 unshare --mount --propagation slave sh -c '
     below=$(readlink -f /var/lib/kubelet)/
@@ -103,8 +105,8 @@ by_kubeadm() {
     exec kubeadm reset phase cleanup-node --cri-socket unix:///run/containerd/containerd.sock'
 }
 
-# runtime: containerd runs and answers, where it is installed and can be started. Its containers go on while it is stopped,
-# and what it keeps of them only it can take away.
+# runtime: makes containerd run and answer, if it is installed and can be started. Containers go on while containerd is
+# stopped, and only containerd can delete what it keeps of them.
 runtime() {
   command -v ctr >/dev/null || return 0
   systemctl is-active -q containerd || systemctl start containerd || return 0
@@ -115,13 +117,14 @@ runtime() {
   }
 }
 
-# no_pods: every container of Kubernetes that containerd knows ends, with its network; those of other namespaces go on.
-no_pods() {
+# remove_pods: ends every container of Kubernetes that containerd knows, with its network. Containers of other containerd
+# namespaces go on.
+remove_pods() {
   command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
   if ! k8s containers ls -q >/dev/null; then echo "containerd does not answer: its containers end without it"; return 0; fi
   ! command -v kubeadm >/dev/null || by_kubeadm || :
   for c in $(k8s containers ls -q); do
-    # One that it cannot end within its time is enough: `ended` needs none.
+    # If containerd cannot end a container within its time, the others are not tried. `ended` needs no containerd.
     k8s tasks delete -f "$c" >/dev/null 2>&1 || [ $? != 124 ] || break
     k8s containers rm "$c" || :
   done
@@ -130,8 +133,9 @@ no_pods() {
   ctr namespaces rm k8s.io >/dev/null 2>&1 || :
 }
 
-# networks: the names of the networks that came with the cluster. Of files that others laid out beside flannel's nothing
-# is known. A name that is none (CNI specification) could lead elsewhere.
+# networks: prints the names of the networks that came with the cluster. With flannel only flannel's file counts, because
+# nothing is known of files of others beside it. A name that the CNI specification does not allow could lead to another path,
+# so it is left out.
 networks() {
   echo cbr0
   came /etc/cni/net.d | while IFS= read -r f; do
@@ -140,8 +144,9 @@ networks() {
   done
 }
 
-# our_rules: of rules as iptables-save prints them, what takes ours out again. Chains of CNI's plugins are ours where
-# a rule that leads there names one of our networks; their common chains, where they came since and lead nowhere else.
+# our_rules NETWORKS: reads rules as iptables-save prints them, and prints what deletes those of the cluster. A chain of a
+# CNI plugin belongs to the cluster if a rule that leads to it names one of NETWORKS. A common chain of the plugins belongs
+# to the cluster if it was added since and leads nowhere else.
 our_rules() {
   awk -v kept="$kept" -v networks="$1" '
     BEGIN { while ((getline line <kept) > 0) before[line] = 1; n = split(networks, names, " ") }
@@ -170,8 +175,9 @@ our_rules() {
     }'
 }
 
-# no_table FAMILY NAME: deletes a table of nftables, where there is no nft to do it: kube-proxy's went with its container.
-# It sends the kernel what nft would (linux/netfilter/nf_tables.h): begin, NFT_MSG_DELTABLE, end. No such table is fine.
+# no_table FAMILY NAME: deletes a table of nftables if there is no nft to do it, because kube-proxy's went with its
+# container. It sends the kernel what nft would (linux/netfilter/nf_tables.h): begin, NFT_MSG_DELTABLE, end. A missing table
+# is no error.
 no_table() {
   # shellcheck disable=SC2016
   perl -MSocket -e '
@@ -196,8 +202,8 @@ no_table() {
     }' "$1" "$2" || echo "table $1 $2 of nftables stays until the next boot: it cannot be deleted without nft"
 }
 
-# no_rules: our rules are gone from the kernel's tables, and no other.
-no_rules() {
+# remove_rules: deletes the cluster's rules from the kernel's tables, and no others.
+remove_rules() {
   for v in $(variants iptables) $(variants ip6tables); do
     "$v-save" 2>/dev/null | our_rules "$(networks | xargs)" >/run/ironstrap/rules
     [ ! -s /run/ironstrap/rules ] || "$v-restore" --noflush </run/ironstrap/rules
@@ -207,7 +213,7 @@ no_rules() {
       # shellcheck disable=SC2086
       ! nft list table $t >/dev/null 2>&1 || nft delete table $t
     done
-    # Tables that iptables had made for our rules only.
+    # Delete tables that iptables had created only for the rules of the cluster.
     nft list tables | while read -r t family name; do
       case "$family $name" in 'ip '* | 'ip6 '*) ;; *) continue ;; esac
       case $name in filter | nat | mangle | raw | security) ;; *) continue ;; esac
@@ -222,8 +228,8 @@ no_rules() {
   fi
 }
 
-# result NAME FILE: the plugins' note of a container in this network, NAME-ID-INTERFACE. A network with a longer name has
-# other files.
+# result NAME FILE: succeeds if FILE is the CNI plugins' note about a container in this network: NAME-ID-INTERFACE. Files of
+# a network with a longer name do not match.
 result() {
   id=${2##*/"$1"-}
   id=${id%%-*}
@@ -231,8 +237,8 @@ result() {
   [ ${#id} = 64 ]
 }
 
-# no_network: interfaces and files of the network are gone, and no other's.
-no_network() {
+# remove_network: deletes the interfaces and files of the cluster's network, and no others.
+remove_network() {
   for i in cni0 flannel.1 flannel-v6.1 kube-ipvs0; do
     if links | grep -qxF "$i" && is_new link "$i"; then ip link delete "$i"; fi
   done
@@ -255,7 +261,7 @@ no_network() {
   done
 }
 
-# no_netns: the CRI's network namespaces are gone, save one in which a process still runs: it is somebody else's.
+# no_netns: deletes the network namespaces of the CRI. One in which a process still runs stays, because it belongs to others.
 no_netns() {
   came /run/netns | while IFS= read -r n; do
     case $n in /run/netns/cni-*) ;; *) continue ;; esac
@@ -267,7 +273,7 @@ no_netns() {
   if is_new path /run/netns; then rmdir /run/netns 2>/dev/null || :; fi
 }
 
-# no_etcd: what etcd keeps is gone; the folder only where it came with etcd and is empty.
+# no_etcd: deletes etcd's data. The folder is deleted only if it came with etcd and is empty.
 no_etcd() {
   for d in "$ETCD/member/wal" "$ETCD/member/wal.tmp" "$ETCD/member/snap"; do
     if is_new path "$d"; then gone "$d"; fi
@@ -277,33 +283,35 @@ no_etcd() {
   done
 }
 
-# leave: all of it, in an order that can be begun again.
+# leave: does all of the above, in an order that can be begun again.
 leave() {
   etcd_is
-  # The kubelet itself may wait for them.
+  # Hanging volumes go first, because the kubelet itself may wait for them.
   for d in $VOLUMES; do unhung "$d"; done
   systemctl stop kubelet 2>/dev/null || :
-  # It says that kubeadm was through, and with the CA's certificate, which goes later, that this machine is a member.
+  # The receipt says that kubeadm finished. Together with the CA's certificate, which is deleted later, it says that this
+  # machine is a member.
   rm -f /var/lib/ironstrap/kubeadm-receipt
   runtime
   find_proxy
-  # They would bring their rules back; and kube-proxy has what it takes to list them.
+  # kube-proxy and flannel would write their rules again, so they are stopped. kube-proxy is not ended yet, because it has
+  # what it takes to list the rules.
   for filter in "$(labelled kube-system kube-proxy)" "$(labelled kube-flannel flannel)"; do
     running "$filter" | while read -r id pid; do kill -s STOP "$pid" 2>/dev/null || :; done
   done
-  [ -z "$PROXY" ] || no_rules
-  no_pods
-  # Of pods that containerd does not know, or could not end.
+  [ -z "$PROXY" ] || remove_rules
+  remove_pods
+  # End the processes of pods that containerd does not know, or could not end.
   ended 20 || :
-  # Of what was not found above, kube-proxy ran until now.
-  if [ -z "$PROXY" ] || [ -x /usr/sbin/nft ]; then PROXY= && no_rules; fi
+  # If kube-proxy was not found above, it may have run until now. So the rules are deleted now, or once more.
+  if [ -z "$PROXY" ] || [ -x /usr/sbin/nft ]; then PROXY= && remove_rules; fi
   [ -z "$(our_kubepods)" ] || systemctl stop kubepods.slice 2>/dev/null || :
   our_kubepods | while IFS= read -r d; do find "$d" -depth -type d -exec rmdir {} + 2>/dev/null || :; done
   for d in $VOLUMES $RUNNING; do unmounted "$d"; done
   for d in $RUNNING; do empty "$d"; done
   no_netns
-  no_network
-  # Its manifest says where its data is. So the manifest goes after the data.
+  remove_network
+  # etcd's manifest says where its data is. So the manifest is deleted after the data.
   no_etcd
   for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
   if is_new path /run/xtables.lock && [ -f /run/xtables.lock ]; then flock -n /run/xtables.lock rm -f /run/xtables.lock || :; fi

@@ -1,10 +1,10 @@
-# Shell that fixes share. Sent at the head of each script of fixes; POSIX sh, for dash and bash alike.
+# Shell functions that fixes share. Sent at the head of each script of fixes. POSIX sh, for dash and bash alike.
 
 RUN=/run/ironstrap
 KEPT=/var/lib/ironstrap
 
-# before_file KEY PATH: keeps what stood in PATH before ironstrap first changed it, and which folders it will make.
-before_file() {
+# backup_file KEY PATH: keeps what was in PATH before ironstrap first changed it, and notes which folders ironstrap will create.
+backup_file() {
   [ ! -e "$KEPT/before/$1.file" ] && [ ! -e "$KEPT/before/$1.absent" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
   folder=$(dirname "$2")
@@ -15,12 +15,12 @@ before_file() {
   else
     : >"$KEPT/before/$1.absent"
   fi
-  summed "$1"
+  backup_checksum "$1"
 }
 
-# summed KEY: the last that is kept of an entry: what its files have in them. By it a reset sees an entry that was damaged.
-# Entries of older versions have none.
-summed() {
+# backup_checksum KEY: writes the checksums of the files of an entry, as the last part of the entry. A reset finds damaged
+# entries by them. Entries of earlier versions have none.
+backup_checksum() {
   (
     cd "$KEPT/before" || exit 1
     for f in file absent path answer kept; do [ ! -e "$1.$f" ] || sha256sum -- "$1.$f"; done >".$1"
@@ -28,24 +28,23 @@ summed() {
   )
 }
 
-# before_answer KEY: keeps the answer on standard input, likewise.
-before_answer() {
+# backup_answer KEY: keeps the answer on standard input in the same way.
+backup_answer() {
   [ ! -e "$KEPT/before/$1.answer" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
   ( umask 077; cat >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.answer"
-  summed "$1"
+  backup_checksum "$1"
 }
 
-# before_kept KEY: keeps what the function `keep` prints, likewise; to be called before before_answer.
-before_kept() {
+# backup_extra KEY: keeps what the function `keep` prints in the same way. Call it before backup_answer.
+backup_extra() {
   [ ! -e "$KEPT/before/$1.answer" ] || return 0
   mkdir -p -m 700 "$KEPT" "$KEPT/before"
   ( umask 077; keep >"$KEPT/before/.$1" ) && mv "$KEPT/before/.$1" "$KEPT/before/$1.kept"
 }
 
-# put PATH MODE: standard input becomes the file, whole or not at all. MODE "kept" keeps mode and owner; a new
-# file gets 644.
-put() {
+# write_file PATH MODE: writes standard input to the file, whole or not at all. "kept" keeps mode and owner. A new file gets 644.
+write_file() {
   file=$1
   [ ! -L "$file" ] || file=$(readlink -f "$file")
   mkdir -p "$(dirname "$file")"
@@ -55,12 +54,12 @@ put() {
   elif [ -e "$file" ]; then chmod --reference="$file" "$new"; chown --reference="$file" "$new"
   else chmod 644 "$new"; fi
   sync -d "$new"
-  # A file that is itself a mount point, as in containers, cannot be renamed over.
+  # A file that is itself a mount point, as in containers, cannot be replaced by a rename.
   if mountpoint -q "$file" 2>/dev/null; then cat "$new" >"$file"; rm -f "$new"; else mv -f "$new" "$file"; fi
 }
 
-# lock_lease: no other script reads or writes the lease until unlock_lease. `vanish` deletes the lock together with its
-# folder, and a lock that is no longer the one in the folder protects nothing.
+# lock_lease: locks the lease, so that no other script reads or writes it until unlock_lease. `cleanup_run_dir` deletes the
+# lock together with its folder. A lock that is no longer the one in the folder protects nothing.
 lock_lease() {
   lock_tries=0
   # shellcheck disable=SC3013 # dash and bash have -ef
@@ -85,7 +84,7 @@ read_lease() {
   [ ! -e "$RUN/lease" ] || read -r epoch run until taken owner kin <"$RUN/lease"
 }
 
-# write_lease RUN UNTIL OWNER KIN: the lease has the old text or the new one, never half of it.
+# write_lease RUN UNTIL OWNER KIN: replaces the lease at once. It has the old text or the new one, never half of it.
 write_lease() {
   echo "$epoch $1 $2 $taken $3${4:+ $4}" >"$RUN/lease.new"
   mv "$RUN/lease.new" "$RUN/lease"
@@ -117,7 +116,7 @@ sweep() {
   for f in control-plane drain kubeadm kubelet runtime; do
     rm -f "$RUN/$f.sh" "$RUN/$f.log" "$RUN/$f.rc" "$RUN/$f.rc.new"
   done
-  # Answers of questions that were ended. Questions that still run are younger.
+  # Delete answers of asks that were ended. Answers of asks that still run are younger.
   find "$RUN" -maxdepth 1 \( -name 'answers.*' -o -name 'settings.*' \) -mmin +10 -exec rm -rf {} +
 }
 
@@ -141,8 +140,8 @@ lease() {
   mine=$2 hold=$4
 }
 
-# renew: keeps the lease for what comes next. Exit 75 when another run has taken the machine. A unit has no lease: it
-# keeps the machine by being there.
+# renew: extends the lease for the next part of a script. Exit 75 when another run has taken the machine. A unit has no lease,
+# because other runs do not take the machine while the unit works.
 renew() {
   [ -n "${mine:-}" ] || return 0
   lock_lease
@@ -160,8 +159,8 @@ failed() {
   exit 1
 }
 
-# unlease RUN: gives the machine back, if this run still holds it.
-unlease() {
+# release_lease RUN: ends the lease, if this run still holds it.
+release_lease() {
   [ -e "$RUN/lease" ] || return 0
   lock_lease
   read_lease
@@ -169,14 +168,14 @@ unlease() {
   unlock_lease
 }
 
-# long NAME MINUTES: runs the script on standard input as the unit ironstrap-NAME, which goes on when the
-# connection is lost, and follows it. Only the unit itself gives the script its name, so a unit of that name that
-# already works keeps its files: systemd refuses the second one first.
-long() {
+# run_as_unit NAME MINUTES: runs the script on standard input as the unit ironstrap-NAME, and follows it. The unit goes on
+# when the connection is lost. Only the unit itself gives the script its name. So a unit of that name that already works
+# keeps its files, because systemd refuses the second one first.
+run_as_unit() {
   job=$RUN/$1.$mine
   new=$job.$$.new
   ( umask 077; cat >"$new" )
-  # What an earlier unit of this run left says nothing about this one.
+  # The exit code of an earlier unit of this run says nothing about this unit.
   [ -e "/run/systemd/transient/ironstrap-$1.service" ] || rm -f "$job.rc"
   systemd-run --quiet --collect --unit="ironstrap-$1" -p RuntimeMaxSec="$(($2 * 60))" -p StandardInput=null \
     -p ExecStopPost="/bin/rm -f $new $job.sh" \
@@ -195,11 +194,11 @@ attach() {
   follow "$1" "$job"
 }
 
-# follow NAME JOB: shows what ironstrap-NAME prints into JOB.log until it ends; ends as it did.
+# follow NAME JOB: prints what ironstrap-NAME writes to JOB.log until the unit ends, and returns the exit code of the unit.
 follow() {
   pid=$(systemctl show -p MainPID --value "ironstrap-$1")
   if [ "${pid:-0}" != 0 ]; then tail -n +1 -s 0.1 --pid="$pid" -f "$2.log"; elif [ -e "$2.log" ]; then cat "$2.log"; fi
-  # The unit is gone an instant after its process; while it is there, others take the machine for busy.
+  # systemd removes the unit an instant after its process ends. Until then, others take the machine for busy.
   n=0
   while [ -e "/run/systemd/transient/ironstrap-$1.service" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
   if [ ! -e "$2.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
@@ -207,18 +206,18 @@ follow() {
   return "$r"
 }
 
-# fresh UNIT FILE...: it runs, and started in a later second than any of the files changed. What was installed a
-# moment ago, with its configuration in place, need not be restarted.
-fresh() {
+# started_after UNIT FILE...: succeeds if the unit runs, and started in a later second than any of the files changed. A unit
+# that was installed a moment ago, with its configuration in place, needs no restart.
+started_after() {
   systemctl is-active -q "$1" || return 1
   since=$(date -d "$(systemctl show -p ActiveEnterTimestamp --value "$1")" +%s)
   shift
   for f in "$@"; do [ ! -e "$f" ] || [ "$since" -gt "$(stat -L -c %Z "$f")" ] || return 1; done
 }
 
-# steady UNIT: it runs, and goes on running. A unit that does not tell when it is ready counts as active before it
-# has so much as read its configuration.
-steady() {
+# stays_active UNIT: succeeds if the unit runs, and goes on running. A unit that does not tell when it is ready counts as
+# active before it has even read its configuration.
+stays_active() {
   n=0
   until [ $n -ge 6 ] || [ "$(systemctl show -p Type --value "$1")" = notify ]; do
     systemctl is-active -q "$1" || return 1
@@ -228,59 +227,59 @@ steady() {
   systemctl is-active -q "$1"
 }
 
-# again_if_active UNIT: restarts a unit that runs. Where it does not start any more, what keeps it from that may be another file,
-# which a later want is about; the last of them wants it to run.
+# again_if_active UNIT: restarts a unit that runs. If it no longer starts, the cause may be another file, which a later want
+# is about. The last of these wants requires that the unit runs.
 again_if_active() {
   systemctl is-active -q "$1" || return 0
-  { systemctl restart "$1" && steady "$1"; } || echo "$1 does not start; what else is wrong with it comes later"
+  { systemctl restart "$1" && stays_active "$1"; } || echo "$1 does not start; what else is wrong with it comes later"
 }
 
-# kubelet_is_written: the kubelet's files are as kubeadm wrote them. Where they are not, a later stage has kubeadm write them, and the
-# kubelet may not start before that.
+# kubelet_is_written: succeeds if the kubelet's files are as kubeadm wrote them. Otherwise a later stage has kubeadm write
+# them, and the kubelet may be unable to start before that.
 kubelet_is_written() {
   for written in /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env; do
     [ -f $written ] && grep -qxF "$(sha256sum $written)" /var/lib/ironstrap/kubeadm-receipt 2>/dev/null || return 1
   done
 }
 
-# kubelet_ended: the kubelet ended by itself, and systemd is about to start it again or has given up. A kubelet that runs
-# repeats words of tenants, e.g. those of a mount, and a line of theirs can look like its own.
+# kubelet_ended: succeeds if the kubelet ended by itself, and systemd is about to start it again or has given up. A running
+# kubelet repeats words of tenants, such as those of a mount. Such a line can look like a line of the kubelet itself.
 kubelet_ended() {
   case $(systemctl show -p SubState --value kubelet 2>/dev/null) in auto-restart* | failed) ;; *) return 1 ;; esac
 }
 
-# keeps_ending SINCE: prints what the kubelet ended with, where that was the same three times.
+# keeps_ending SINCE: prints the error with which the kubelet ended, if that was the same one three times.
 keeps_ending() {
   journalctl -q --no-pager -o cat -u kubelet --since "@$1" 2>/dev/null |
     sed -n 's/^[EF][0-9]\{4\} [0-9:.]* *[0-9]* [A-Za-z0-9_.-]*\.go:[0-9]*\] "command failed" err=/the kubelet ends with /p' |
     awk '++ends[$0] == 3 { print; ended = 1; exit } END { exit !ended }'
 }
 
-# hopeless SINCE: prints the first line of a log that one of $HOPELESS matches, which no waiting changes; fails where there
-# is none, and the kubelet does not keep ending. The journal of a kubelet that runs does not count. The patterns begin where a line begins, so a line of a container must lose
-# what the kubelet writes before it.
-hopeless() {
-  [ -n "${HOPELESS:-}" ] || return 1
-  hopeless_kubelet=
-  ! kubelet_ended || hopeless_kubelet=1
+# fatal_log_line SINCE: prints the first log line that matches one of $FATAL_PATTERNS. No waiting changes such an error. Fails if
+# there is none, and the kubelet does not keep ending. The journal of a running kubelet does not count. The patterns match at the
+# beginning of a line, so the text that the kubelet writes before a line of a container is removed.
+fatal_log_line() {
+  [ -n "${FATAL_PATTERNS:-}" ] || return 1
+  fatal_kubelet=
+  ! kubelet_ended || fatal_kubelet=1
   {
-    [ -z "$hopeless_kubelet" ] || journalctl -q --no-pager -o cat -u kubelet --since "@$1"
+    [ -z "$fatal_kubelet" ] || journalctl -q --no-pager -o cat -u kubelet --since "@$1"
     find /var/log/pods -path '*/kube-system_*.log' -newermt "@$1" -exec tail -q -n 40 {} + |
       awk -v since="$(date -d "@$1" +%Y-%m-%dT%H:%M:%S)" '$1 >= since && sub(/^[^ ]+ std(out|err) [FP] /, "")'
-  } 2>/dev/null | grep -m 1 -E -e "$HOPELESS" || { [ -n "$hopeless_kubelet" ] && keeps_ending "$1"; }
+  } 2>/dev/null | grep -m 1 -E -e "$FATAL_PATTERNS" || { [ -n "$fatal_kubelet" ] && keeps_ending "$1"; }
 }
 
-# hopeful COMMAND...: runs it for as long as there is hope. A kubelet that keeps dying would speak of what was
-# before, so it is stopped first.
-hopeful() {
+# run_unless_fatal COMMAND...: runs the command, and stops it once fatal_log_line finds an error. A kubelet that keeps dying is
+# stopped first, because it would report old errors.
+run_unless_fatal() {
   systemctl is-active -q kubelet || systemctl stop kubelet
   since=$(date +%s)
   "$@" &
   hoping=$!
   (
-    # It ends with the command, also when this shell is killed.
+    # This loop ends with the command, also when this shell is killed.
     while sleep 1 && kill -0 "$hoping" 2>/dev/null; do
-      why=$(hopeless "$since") || continue
+      why=$(fatal_log_line "$since") || continue
       printf '%s\n' "no waiting helps: $why" >&2
       kill "$hoping"
       break
@@ -292,35 +291,35 @@ hopeful() {
   return $r
 }
 
-# waited: says how long, and how the user changes that.
-waited() {
-  echo "waited $PATIENCE s for it (--wait-timeout)"
+# timed_out: prints how long the script has waited, and how the user changes that.
+timed_out() {
+  echo "waited $WAIT_TIMEOUT s for it (--wait-timeout)"
 }
 
-# patiently COMMAND...: repeats it for $PATIENCE seconds while it fails and there is hope, for a busy machine takes its
-# time; says at the end what it said last, indented: words of the cluster must not look like a line that ironstrap reads. A
-# single try must end well within a lease. One that fails with 76 says that no
-# waiting helps, and why. Runs $WHILE_WAITING between two tries.
-patiently() {
-  patient_since=$(date +%s)
-  patience_ends=$((patient_since + PATIENCE))
+# retry COMMAND...: repeats the command while it fails, for $WAIT_TIMEOUT seconds, because a busy machine takes its time. It
+# stops early if fatal_log_line finds an error, or if the command fails with 76. 76 means that waiting does not help, and the
+# command says why. At the end it prints the last error, indented, because words of the cluster must not look like a line
+# that ironstrap reads. A single try must end well within a lease. It runs $BETWEEN_TRIES between two tries.
+retry() {
+  retry_since=$(date +%s)
+  retry_ends=$((retry_since + WAIT_TIMEOUT))
   until "$@" 2>"$RUN/patience"; do
     [ $? != 76 ] || { printf '%s\n' "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
-    if [ "$(date +%s)" -ge "$patience_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; waited >&2; return 1; fi
-    if why=$(hopeless "$patient_since"); then printf '%s\n' "no waiting helps: $why" >&2; return 1; fi
-    ${WHILE_WAITING:-:} || :
+    if [ "$(date +%s)" -ge "$retry_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; timed_out >&2; return 1; fi
+    if why=$(fatal_log_line "$retry_since"); then printf '%s\n' "no waiting helps: $why" >&2; return 1; fi
+    ${BETWEEN_TRIES:-:} || :
     renew
     sleep 0.5
   done
 }
 
-# api_is_away WORDS: what kubectl says where no API server was reached, or where that one had no etcd.
+# api_is_away WORDS: succeeds if kubectl says that no API server was reached, or that the API server had no etcd.
 api_is_away() {
   case $1 in *refused* | *EOF* | *'connection reset'* | *'connection lost'* | *'TLS handshake timeout'* | *'etcdserver: '*) ;; *) return 1 ;; esac
 }
 
-# holder FILE...: the process that has the first of them locked that anybody has, as "PID (name)"; "unknown". The table
-# is read at once: a shell reads it in small pieces, between which others come and go, and lines are missed.
+# holder FILE...: prints the process that holds the first locked file, as "PID (name)", or "unknown". The table is read at
+# once. A shell reads it in small pieces, and misses lines if processes come and go in between.
 holder() {
   locks=$(cat /proc/locks) || :
   for f; do
@@ -336,10 +335,10 @@ holder() {
   echo unknown
 }
 
-# What those who install packages lock.
+# Files that programs lock while they install packages.
 LOCKS="/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock"
 
-# is_locked: what apt said last is that another program holds a lock.
+# is_locked: succeeds if apt's last output says that another program holds a lock.
 is_locked() {
   case $(cat "$RUN/apt.out") in
   *'Could not get lock '* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock directory'*) ;;
@@ -347,14 +346,14 @@ is_locked() {
   esac
 }
 
-# locked: says who holds the package lock, and what to do about it.
+# locked: prints which process holds the package lock, and what to do about it.
 locked() {
   echo "reason: the package lock is held by process $(holder $LOCKS)"
   echo "by hand: package-lock"
 }
 
-# apt ARGS...: apt-get without questions. Waits $PATIENCE seconds for a program that holds a lock, and says so.
-apt() {
+# apt_get ARGS...: runs apt-get without questions. It waits $WAIT_TIMEOUT seconds for a program that holds a lock, and says so.
+apt_get() {
   n=0
   while :; do
     NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l APT_LISTCHANGES_FRONTEND=none DEBIAN_FRONTEND=noninteractive \
@@ -364,38 +363,38 @@ apt() {
     cat "$RUN/apt.out"
     [ $r != 0 ] || return 0
     is_locked || return $r
-    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return $r; }
+    [ $((n * 2)) -lt "$WAIT_TIMEOUT" ] || { timed_out; locked; return $r; }
     [ $n -gt 0 ] || echo "waits for: the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done
 }
 
-# repaired: finishes whatever a killed dpkg left half done.
-repaired() {
+# pkg_repair: finishes what a killed dpkg left half done.
+pkg_repair() {
   mkdir -p -m 700 "$RUN"
   n=0
   while ! dpkg --configure -a --force-confold --force-confdef >"$RUN/dpkg.out" 2>&1; do
     grep -q 'lock' "$RUN/dpkg.out" || { cat "$RUN/dpkg.out"; break; }
-    [ $((n * 2)) -lt "$PATIENCE" ] || { waited; locked; return 1; }
+    [ $((n * 2)) -lt "$WAIT_TIMEOUT" ] || { timed_out; locked; return 1; }
     [ $n -gt 0 ] || echo "waits for: the package lock, held by process $(holder $LOCKS)"
     sleep 2
     n=$((n + 1))
   done
 }
 
-# packages NAME PACKAGE...: installs them, and notes under NAME which ones come in with them. It removes none.
-packages() {
+# pkg_install NAME PACKAGE...: installs these packages, and notes under NAME which ones come in with them. It removes none.
+pkg_install() {
   came=$KEPT/came/$1
   shift
-  repaired
+  pkg_repair
   mkdir -p -m 700 "$KEPT" "$KEPT/came"
-  # What fails here fails again below, with a message.
+  # If this simulation fails, the installation below fails again, with a message.
   foreseen=$(apt-get -s -o APT::Install-Recommends=false install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null) || :
   would_go=$(printf '%s\n' "$foreseen" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }' | xargs)
   if [ -n "$would_go" ]; then echo "these packages would be removed: $would_go"; return 1; fi
   printf '%s\n' "$foreseen" | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }' >>"$came"
-  apt install --no-remove --allow-change-held-packages --allow-downgrades "$@" || return
-  # A package with a drop-in alone, as kubeadm's, does not tell systemd.
+  apt_get install --no-remove --allow-change-held-packages --allow-downgrades "$@" || return
+  # A package that has only a drop-in, such as kubeadm's, does not tell systemd.
   systemctl daemon-reload
 }

@@ -1,9 +1,10 @@
-# Shell that finds what keeps modules of the kernel from being loaded: now by modprobe, at boot by systemd-modules-load, and by the
-# kernel's own requests. Sent with the question and the fix that need it. POSIX sh.
+# Shell functions that find what keeps kernel modules from being loaded. Modules are loaded now by modprobe, at boot by
+# systemd-modules-load, and at the requests of the kernel itself. Sent with the ask and the fix that need them. POSIX sh.
 
-# modprobe_bars EDIT FILE...: prints FILE:LINE: TEXT for each line that bars one of our modules: a blacklist, or a command in
-# place of loading it that does not load it either. The first folder that has a name hides the others (modprobe.d(5)). With EDIT it prints the
-# text of one file, with these lines commented out.
+# modprobe_bars EDIT FILE...: prints FILE:LINE: TEXT for each line that bars one of the modules that the cluster needs. The
+# line is a blacklist, or a command in place of loading the module that does not load it either. If several folders have a
+# file of one name, the first one hides the others (modprobe.d(5)). With EDIT it prints the text of one file, with these
+# lines commented out.
 modprobe_bars() {
   modprobe_edit=$1
   shift
@@ -18,7 +19,7 @@ modprobe_bars() {
     }' "$@"
 }
 
-# modprobe_barred: prints all of these lines, and the words of the kernel that do the same.
+# modprobe_barred: prints all of these lines, and the words of the kernel's command line that do the same.
 modprobe_barred() {
   set --
   for f in /etc/modprobe.d/*.conf /run/modprobe.d/*.conf /usr/local/lib/modprobe.d/*.conf /usr/lib/modprobe.d/*.conf; do
@@ -38,13 +39,13 @@ modprobe_barred() {
   done
 }
 
-# modprobe_unbarred: takes these lines out, and keeps the files as they were. What a package has is replaced by a file of the same
-# name below /etc.
+# modprobe_unbarred: comments these lines out, and keeps the files as they were. A file of a package is replaced by a file of
+# the same name below /etc.
 modprobe_unbarred() {
   modprobe_barred | sed -n '/^\/proc\//!s/:[0-9]*: .*//p' | sort -u | while IFS= read -r f; do
     case $f in /etc/*) t=$f ;; *) t=/etc/modprobe.d/${f##*/} ;; esac
-    before_file "kernel-modprobe-${f##*/}" "$t"
-    modprobe_bars edit "$f" | put "$t" kept
+    backup_file "kernel-modprobe-${f##*/}" "$t"
+    modprobe_bars edit "$f" | write_file "$t" kept
   done
   left=$(modprobe_barred)
   [ -n "$left" ] || return 0

@@ -1,7 +1,8 @@
-# Shell that asks the API server whether it admits new pods. After KUBECTL and lib.sh. POSIX sh.
+# Shell functions that ask the API server whether it admits new pods. Sent after KUBECTL and lib.sh. POSIX sh.
 
-# new_pods IMAGE: what it answers to a pod in each of two namespaces. None is made (kubernetes.io, "API Concepts", dry run). The pods
-# are as restricted as Pod Security can ask for. Nothing, where no API server runs here, or kubeadm was not through.
+# new_pods IMAGE: prints what the API server answers to a new pod in each of two namespaces. No pod is created
+# (kubernetes.io, "API Concepts", dry run). The pods are as restricted as Pod Security can require. Prints nothing if no API
+# server runs here, or if kubeadm did not finish.
 new_pods() {
   [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && [ -e /etc/kubernetes/admin.conf ] || return 0
   [ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || return 0
@@ -20,7 +21,8 @@ POD
   done | kubectl create --dry-run=server --validate=false --request-timeout=5s -o name -f - 2>&1 || :
 }
 
-# new_pods_refused IMAGE: waits a while until they are admitted; else says what refuses them.
+# new_pods_refused IMAGE: waits a while until the API server admits these pods. Otherwise it prints what refuses them, and
+# fails.
 new_pods_refused() {
   new_pods_tries=0
   while new_pods_said=$(new_pods "$1"); do

@@ -1,8 +1,9 @@
-# Shell that puts objects into the cluster with nothing more than they say. It comes after `kubectl` (src/shell.rs); POSIX sh.
+# Shell functions that put objects into the cluster, with nothing more than their manifests say. Sent after `kubectl`
+# (src/shell.rs). POSIX sh.
 
-# trim_object PATCH: the object on standard input loses what others added to it, by this JSON patch: `kubectl apply` leaves
+# trim_object PATCH: removes what others added to the object on standard input, with this JSON patch. `kubectl apply` keeps
 # every field that its manifest lacks. An object that does not exist is left to `apply`. A roleRef is fixed for the life of
-# its binding, so that one is made again. What else is fixed is for `put_object`.
+# its binding, so such a binding is deleted and created again. Other fixed fields are left to `put_object`.
 trim_object() {
   object=$(cat)
   if said=$(printf '%s\n' "$object" | kubectl patch --type=json --field-manager=ironstrap -p "$1" -f - 2>&1); then
@@ -15,9 +16,9 @@ trim_object() {
   esac
 }
 
-# put_object [PATCH]: the object on standard input is in the cluster as it says, after `trim_object PATCH`. Server-side apply
-# cannot change what is fixed for the life of an object (a clusterIP), nor an entry of a list that another program owns
-# beside it (a port of the same name).
+# put_object [PATCH]: applies the object on standard input, after `trim_object PATCH`. Server-side apply cannot change what
+# is fixed for the life of an object, such as a clusterIP. It cannot change an entry of a list either if another program owns
+# an entry beside it, such as a port of the same name. Then the object is replaced.
 put_object() {
   object=$(cat)
   if [ -n "${1:-}" ]; then

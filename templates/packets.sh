@@ -1,14 +1,15 @@
-# Shell that asks the network of pods and Services with real packets. Sent after daemons.sh. bash makes the connections, because
-# other tools may be missing. POSIX sh.
+# Shell functions that test the network of pods and Services with real packets. Sent after daemons.sh. bash makes the
+# connections, because other tools may be missing. POSIX sh.
 
-# packets NAME ADDRESS PORT ...: asks all of these at once, and says "NAME reached", "NAME refused" or "NAME silent" of each. A
-# PORT that begins with dns: is a query for a name of this cluster, in the words of printf; its answer must have the address that
-# follows as hexadecimal digits. "NAME partly": some of six such queries have no answer. A PORT http:PORT/PATH is a request, and its answer is "NAME says STATUS WORDS". With json: in place of
-# http: the answer has up to 16000 characters instead of 110. Where `within` is
-# set, bash runs under that command.
+# packets NAME ADDRESS PORT ...: asks all of these at once, and prints "NAME reached", "NAME refused" or "NAME silent" for
+# each. A PORT that begins with dns: is a query for a name of this cluster, written for printf. Its answer must contain the
+# address that follows, as hexadecimal digits. "NAME partly" means that some of six such queries have no answer. A PORT
+# http:PORT/PATH is a request, and its answer is "NAME says STATUS WORDS". With json: in place of http: the answer has up to
+# 16000 characters instead of 110. If `within` is set, bash runs under that command.
 packets() {
   command -v bash >/dev/null || { echo 'there is no bash to ask with'; return 0; }
-  # What hangs is ended with all its processes; the kernel sends the first packet of a connection again after a second.
+  # A connection that hangs is ended with all its processes. The kernel sends the first packet of a connection again after a
+  # second.
   # shellcheck disable=SC2086
   answers=$(LC_ALL=C timeout 1.2 ${within-} bash -c "$PACKETS" packets "$@" 2>/dev/null) || :
   while [ $# -gt 0 ]; do
@@ -38,7 +39,7 @@ $1 says "}
   done
 }
 
-# A connection to an address where nothing listens is refused by the machine that has the address: it was reached.
+# If nothing listens at an address, the machine that has the address refuses the connection. So the packet reached it.
 # shellcheck disable=SC2016
 PACKETS='
 dns() {
@@ -47,7 +48,7 @@ dns() {
   query=${query%:*}
   others "$2" & rest=$!
   for _ in 1 2; do
-    # bash writes up to each line break by itself, and each write would be a datagram.
+    # bash writes up to each line break separately, and each write would be a datagram. So dd writes the query.
     printf "$query" | dd obs=512 >&3 2>/dev/null
     answer=$(timeout 0.5 dd bs=512 count=1 <&3 2>/dev/null | od -An -v -tx1)
     answer=${answer//[[:space:]]/}
@@ -59,8 +60,8 @@ dns() {
     esac
   done
 }
-# Each query comes from a port of its own, so kube-proxy sends each to a pod of its choice. Of two pods one that does not answer is
-# missed by all of them once in 64 times. Only the first answer is read as a whole.
+# Each query comes from a port of its own, so kube-proxy sends each to a pod of its choice. If one of two pods does not
+# answer, all queries miss it once in 64 times. Only the first answer is read as a whole.
 others() {
   failed=
   for _ in 1 2 3 4 5; do
@@ -101,9 +102,9 @@ done
 wait
 '
 
-# fields PATH...: reads a list of the API server as JSON. For each item it prints "PATH<tab>VALUE" for each of these fields, and
-# then "end". A field is found by its path alone: a tenant chooses keys and values of annotations and labels. Strings keep the
-# escapes of JSON, so each stays on its line. kubectl's own formats have no limit on the number of items.
+# fields PATH...: reads a list of the API server as JSON. For each item it prints "PATH<tab>VALUE" for each of these fields,
+# and then "end". It finds a field by its path alone, because a tenant chooses keys and values of annotations and labels.
+# Strings keep the escapes of JSON, so each stays on its line. kubectl's own formats cannot limit the number of items.
 fields() {
   LC_ALL=C grep -oE '"([^"\\]|\\.)*":?|[][{}]|-?[0-9.]+|true|false' | awk -v paths=" $* " '
     function path() {
@@ -120,9 +121,10 @@ fields() {
     }'
 }
 
-# pods_of NODE...: "pod:NODE ADDRESS PORT" for one running pod on each of these nodes that has one with an address of its own. A pod
-# that is being deleted may not answer any more, and one in a namespace of `policed` may not have to. It reads the first 500 pods of
-# the cluster. Fails with kubectl's words on standard output.
+# pods_of NODE...: prints "pod:NODE ADDRESS PORT" for one running pod on each of these nodes that has one with an address of
+# its own. A pod that is being deleted does not count, because it may no longer answer. A pod in a namespace of `policed`
+# need not answer, so it does not count either. The function reads the first 500 pods of the cluster. If it fails, kubectl's
+# words are on standard output.
 pods_of() {
   pods=$(kubectl get --raw '/api/v1/pods?limit=500&fieldSelector=status.phase%3DRunning,spec.hostNetwork%3Dfalse' --request-timeout=2s 2>&1) ||
     { printf '%s\n' "$pods" | head -n 1; return 1; }
@@ -144,10 +146,10 @@ pods_of() {
       }'
 }
 
-# tunnels_to NODE ADDRESS PORT ...: "tunnel:NODE ADDRESS PORT" for each of these nodes, with the address that flannel.1 has there, by
-# the neighbours and forwarding entries of flannel.1 here; "tunnel:NODE absent" of one that it does not know. What is sent there goes
-# through VXLAN, and that machine itself answers. Nothing where there is no flannel.1, and no "absent" where a half of a way is left:
-# then flannel_faults says so.
+# tunnels_to NODE ADDRESS PORT ...: prints "tunnel:NODE ADDRESS PORT" for each of these nodes. ADDRESS becomes the address of flannel.1
+# on that node, as the neighbours and forwarding entries of flannel.1 here have it. A packet to it goes through VXLAN, and that machine
+# itself answers. Prints "tunnel:NODE absent" for a node that flannel.1 does not know, unless half of a way is left: flannel_faults
+# reports that. Prints nothing without flannel.1.
 tunnels_to() {
   grep -q '^ *flannel\.1:' /proc/net/dev || return 0
   {
@@ -172,8 +174,8 @@ tunnels_to() {
     }'
 }
 
-# tunnel_again NODE OTHER: has flannel make its way to the pods of OTHER again where it has none after ten seconds, and waits until
-# the machine at its end answers.
+# tunnel_again NODE OTHER: waits until the machine at the end of the tunnel to OTHER answers. If flannel.1 of this node NODE does not know
+# OTHER after ten seconds, it restarts flannel, which lays out all its ways when it starts.
 tunnel_again() {
   tries=0
   while case "$(questions)" in *"tunnel:$2 absent"*) ;; *) false ;; esac do
@@ -185,14 +187,14 @@ tunnel_again() {
   answered "tunnel:$2" reached refused
 }
 
-# find_policed: sets `policed` to the namespaces that have a NetworkPolicy. Fails where the API server does not say.
+# find_policed: sets `policed` to the namespaces that have a NetworkPolicy. Fails if the API server does not answer.
 find_policed() {
   policies=$(kubectl get --raw '/apis/networking.k8s.io/v1/networkpolicies?limit=500' --request-timeout=2s 2>/dev/null) || return 1
   policed=$(printf '%s\n' "$policies" | fields metadata.namespace | sed -n 's/^metadata\.namespace\t//p' | sort -u | tr '\n' ' ')
 }
 
-# unless_policed SAID NODE...: SAID, which `packets` said. Where a pod is silent in it, a NetworkPolicy may be why: then pods of
-# namespaces without one are asked, and a node that has no such pod is left out.
+# unless_policed SAID NODE...: prints SAID, the output of `packets`. If a pod in it is silent, a NetworkPolicy may be the
+# reason. Then it asks pods of namespaces without one instead, and leaves out a node that has no such pod.
 unless_policed() {
   policed=
   case "
@@ -213,18 +215,19 @@ pod:"*' silent'*)
   [ -z "$others" ] || packets $others
 }
 
-# server_is_young: this machine's API server started less than 30 seconds ago.
+# server_is_young: succeeds if this machine's API server started less than 30 seconds ago.
 server_is_young() {
   [ -n "$(daemon kube-system_kube-apiserver kube-apiserver)" ] && ! lasting kube-system_kube-apiserver kube-apiserver 30
 }
 
-# service_answers ADDRESS PORT
+# service_answers ADDRESS PORT: succeeds if this Service answers.
 service_answers() {
   case $(packets service "$1" "$2") in 'service reached') ;; *) echo "$1 port $2 does not answer" >&2; return 1 ;; esac
 }
 
-# proxy_again NODE ADDRESS PORT: restarts kube-proxy, which writes all of its rules when it starts. An API server that stops takes
-# its address out of its Service. After its next start, kube-proxy may connect again only after half a minute.
+# proxy_again NODE ADDRESS PORT: restarts kube-proxy if the Service does not answer. kube-proxy writes all of its rules when
+# it starts. An API server that stops takes its address out of its Service. After its next start, kube-proxy may connect
+# again only after half a minute.
 proxy_again() {
   ! service_answers "$2" "$3" 2>/dev/null || return 0
   tries=0
@@ -235,15 +238,16 @@ proxy_again() {
     tries=$((tries + 1))
   done
   restart "$1" kube-system kube-proxy kube-proxy k8s-app=kube-proxy
-  patiently service_answers "$2" "$3"
+  retry service_answers "$2" "$3"
 }
 
-# answered NAME STATE...: waits until the question NAME, which the function `questions` asks with others, comes out as one of
-# these, or is not asked any more.
+# answered NAME STATE...: waits until the question NAME has one of these states, or is not asked any more. The function
+# `questions` asks it together with others.
 answered() {
   name=$1 states=$2 more=${3:-}
-  # After an API server was away, kube-proxy and flannel connect again within a minute (client-go, reflector.go: 30 s, with jitter).
-  answered_by=$(($(date +%s) + (PATIENCE < 75 ? PATIENCE : 75)))
+  # After an API server was down, kube-proxy and flannel connect again within a minute (client-go, reflector.go: 30 s, with
+  # jitter).
+  answered_by=$(($(date +%s) + (WAIT_TIMEOUT < 75 ? WAIT_TIMEOUT : 75)))
   before=$(through_flannel)
   while :; do
     said=$(questions)
@@ -258,14 +262,14 @@ answered() {
   return 1
 }
 
-# swallowed BEFORE: says so where flannel.1 sent packets and received none since through_flannel said BEFORE.
+# swallowed BEFORE: prints a line if flannel.1 has sent packets and received none since through_flannel printed BEFORE.
 swallowed() {
   # shellcheck disable=SC2046,SC2086
   set -- $1 $(through_flannel)
   [ $# != 4 ] || [ "$1" != "$3" ] || [ "$2" = "$4" ] || echo "packets: flannel.1 sent $(($4 - $2)) packets and received none"
 }
 
-# through_flannel: how many packets flannel.1 received and sent.
+# through_flannel: prints how many packets flannel.1 received and sent.
 through_flannel() {
   sed -n 's/^ *flannel\.1: *//p' /proc/net/dev | {
     read -r _ received _ _ _ _ _ _ _ sent _ || return 0

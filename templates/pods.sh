@@ -1,13 +1,13 @@
-# Shell that finds the processes of pods: by the cgroups and folders that the kubelet makes, and by the labels that the
-# kubelet gives a container. Never by a process's name, which each process chooses for itself. POSIX sh.
+# Shell functions that find the processes of pods. They use the cgroups and folders that the kubelet makes, and the labels
+# that the kubelet gives a container. They never use the name of a process, which each process chooses for itself. POSIX sh.
 
-# k8s ARGS...: what containerd runs for the kubelet.
+# k8s ARGS...: runs ctr in containerd's namespace for Kubernetes, for at most 30 seconds.
 k8s() {
   timeout 30 ctr -n k8s.io "$@"
 }
 
-# running FILTER: id and process id, a line each, of the running containers that have these labels (containerd's filter
-# syntax). Nothing where containerd does not run.
+# running FILTER: prints id and process id, one line each, of the running containers with these labels (containerd's filter
+# syntax). Prints nothing if containerd does not run.
 running() {
   command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
   running_ids=$(k8s containers ls -q "$1") || return 1
@@ -22,13 +22,14 @@ $id
   done
 }
 
-# labelled NAMESPACE CONTAINER [POD]: the filter for containers of this name in the namespace's pods.
+# labelled NAMESPACE CONTAINER [POD]: prints the filter for containers of this name in the namespace's pods, or in this pod.
 labelled() {
   echo "labels.\"io.cri-containerd.kind\"==\"container\",labels.\"io.kubernetes.pod.namespace\"==\"$1\",labels.\"io.kubernetes.container.name\"==\"$2\"${3:+,labels.\"io.kubernetes.pod.name\"==\"$3\"}"
 }
 
-# find_program UID NAME: adds the processes of the pod UID that were started as the program NAME to $pids. They are in the cgroup that
-# the kubelet made for the pod, below the root of cgroup v2, or of a hierarchy of v1. One process reads the command lines of all.
+# find_program UID NAME: adds the processes of the pod UID that were started as the program NAME to $pids. They are in the
+# cgroup that the kubelet made for the pod, below the root of cgroup v2, or of a hierarchy of v1. One process of sed reads
+# all command lines.
 find_program() {
   rest=$1 slice=pod
   while [ "$rest" != "${rest#*-}" ]; do slice=$slice${rest%%-*}_ rest=${rest#*-}; done
@@ -42,7 +43,7 @@ find_program() {
     done
   done
   [ -n "$lines" ] || return 0
-  # One that ends while it is read ends sed (4).
+  # If a process ends while sed reads its file, sed fails with 4. Then all files are read again.
   lines=$(first_words) || { [ $? = 4 ] && lines=$(first_words); } || :
   while read -r path && IFS= read -r is; do
     pid=${path%/cmdline}
@@ -54,13 +55,13 @@ $lines
 LINES
 }
 
-# first_words: the path of each file of $lines and, in the next line, the first word of a command line.
+# first_words: prints the path of each file of $lines and, on the next line, the first word of its command line.
 first_words() {
   # shellcheck disable=SC2086
   sed -s -n -e '1F' -e '1s/\x00.*//' -e 1p -- $lines 2>/dev/null
 }
 
-# program UID NAME: prints what find_program finds.
+# program UID NAME: prints the processes that find_program finds.
 program() {
   pids=
   find_program "$@"
@@ -68,9 +69,9 @@ program() {
   [ -z "$pids" ] || printf '%s\n' $pids
 }
 
-# find_component NAME NODE: sets $pids to the processes of NAME in kubeadm's static pod kube-system/NAME-NODE. The uid of a static pod
-# is a hash of its manifest, in hexadecimal digits; every other pod has a UUID with dashes. Neither namespaces nor pods have
-# an underscore in their names, so no other pod has such a folder of logs. Without one, containerd is asked.
+# find_component NAME NODE: sets $pids to the processes of NAME in kubeadm's static pod kube-system/NAME-NODE. The uid of a
+# static pod is a hash of its manifest, in hexadecimal digits. Every other pod has a UUID with dashes. Names of namespaces
+# and pods have no underscore, so no other pod has such a log folder. Without such a folder, containerd is asked.
 find_component() {
   seen='' pids=''
   for folder in "/var/log/pods/kube-system_$1-$2"_*; do
@@ -86,7 +87,7 @@ find_component() {
   pids=$(printf '%s\n' "$found" | sed 's/.* //')
 }
 
-# component NAME NODE: prints what find_component finds.
+# component NAME NODE: prints the processes that find_component finds.
 component() {
   find_component "$@" || return 1
   # shellcheck disable=SC2086
@@ -101,10 +102,10 @@ find_start() {
   started=${20}
 }
 
-# stale NODE [also]: process, component and newest file of each component that was started before one of the files that its own
-# command line names was changed. In the place of the file it says "arguments" of a component that runs with others than its manifest
-# has. The kubelet needs a while to notice a new manifest, so one that changed within two minutes tells nothing. With "also" it prints
-# as well "- COMPONENT" for each that does not run and should.
+# stale NODE [also]: prints process, component and newest file of each component that started before a file of its command
+# line was changed. If a component runs with other arguments than its manifest has, the word "arguments" stands in the place
+# of the file. The kubelet needs a while to notice a new manifest, so a manifest that changed within two minutes does not
+# count. With "also" it also prints "- COMPONENT" for each component that does not run and should.
 stale() {
   processes='' starts='' manifests='' absent=''
   for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
@@ -121,7 +122,7 @@ stale() {
   files=
   for word in $runs; do case $word in /*) files="$files $word" ;; esac; done
   read -r up _ </proc/uptime
-  # The time of a file below /proc is now.
+  # The time of a file below /proc is the present time.
   # shellcheck disable=SC2086
   { stat -L -c '%.2Z %n' -- /proc/self/stat $manifests $files 2>/dev/null || :; } | runs=$runs awk -v up="$up" -v starts="$starts" '
     NR == 1 { now = $1; next }
@@ -149,9 +150,10 @@ stale() {
     }'
 }
 
-# components_gone NODE: the part of stale for the components that do not run. Others follow from the first of them: the API server ends without
-# its etcd, and the two others while the API server does not answer, and the kubelet waits for as long before it starts them once more.
-# Nothing tells where the kubelet, the manifest, or what a component needs is young, as in a run that has just made it.
+# components_gone NODE: the part of `stale` for the components that do not run. Only the first one counts, because others
+# follow from it. The API server ends without its etcd, and the two others end while the API server does not answer. The
+# kubelet then waits about as long before it starts them again. Prints nothing if the kubelet, the manifest, or a component
+# that is needed is young, as in a run that has just made it.
 components_gone() {
   { [ -e /etc/kubernetes/manifests/etcd.yaml ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; } || return 0
   read -r up _ </proc/uptime
@@ -170,7 +172,7 @@ components_gone() {
     fi
     case " $absent " in *" $name "*) ;; *) return 0 ;; esac
     manifest=/etc/kubernetes/manifests/$name.yaml
-    # The time of a file below /proc is now.
+    # The time of a file below /proc is the present time.
     # shellcheck disable=SC2046
     set -- "$1" $(stat -L -c %Z -- /proc/self/stat "$manifest" 2>/dev/null || :)
     [ $# != 3 ] || [ $(($2 - $3)) -lt 120 ] || echo "- $name"
@@ -178,7 +180,7 @@ components_gone() {
   done
 }
 
-# component_api_answers: the API server of this machine does, by the address that its controller manager has.
+# component_api_answers: succeeds if the API server of this machine answers, at the address that its controller manager has.
 component_api_answers() {
   server=
   while read -r key value; do
@@ -188,9 +190,10 @@ component_api_answers() {
     get --raw /livez >/dev/null 2>&1
 }
 
-# arguments PID:NAME...: a line "PID NAME FILE" for each file below /etc/kubernetes that the command line of a component names, and
-# "PID NAME arguments" of one whose arguments are not those of its manifest. Quotes are YAML's, and so are line breaks in a long one.
-# "PID NAME unknown" is one that cannot be compared: it has no command line, because it is ending, or no manifest.
+# arguments PID:NAME...: prints a line "PID NAME FILE" for each file below /etc/kubernetes that the command line of a
+# component names. It prints "PID NAME arguments" for a component whose arguments are not those of its manifest. Quotes do
+# not count, because they are YAML's, and neither do line breaks in a long argument. "PID NAME unknown" is a component that
+# cannot be compared. It has no command line, because it is ending, or no manifest.
 arguments() {
   for process in $1; do
     pid=${process%%:*}
@@ -223,7 +226,7 @@ arguments() {
     END { compare() }'
 }
 
-# as_written NAME NODE: all of the component that runs has the arguments that its manifest has now.
+# as_written NAME NODE: succeeds if all processes of the component have the arguments that its manifest has now.
 as_written() {
   find_component "$1" "$2" || return 1
   [ -n "$pids" ] || { echo "$1 does not run" >&2; return 1; }

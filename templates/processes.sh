@@ -1,8 +1,9 @@
-# Shell that looks at the processes of a node: whether they are stopped or frozen, what the kubelet was started with, and where
-# the kubelet and kube-proxy answer over HTTP. A process is found by its cgroup, never by its name. Sent after daemons.sh. POSIX sh.
+# Shell functions that check the processes of a node: whether they are stopped or frozen, and what the kubelet was started
+# with. They also know where the kubelet and kube-proxy answer over HTTP. They find a process by its cgroup, never by its
+# name. Sent after packets.sh. POSIX sh.
 
-# each_group ACTION NAMESPACE_POD...: runs ACTION with each cgroup of containerd and the kubelet, and of the pods whose folders of
-# logs begin so. $top is the root of the hierarchy, $what says whose cgroup it is.
+# each_group ACTION NAMESPACE_POD...: runs ACTION with each cgroup of containerd and the kubelet, and of the pods whose log
+# folders begin with NAMESPACE_POD. $top is the root of the hierarchy, and $what says whose cgroup it is.
 each_group() {
   action=$1
   shift
@@ -22,7 +23,7 @@ each_group() {
   done
 }
 
-# pod_groups FOLDER: the part of each_group for the pod with this folder of logs.
+# pod_groups FOLDER: the part of each_group for the pod with this log folder.
 pod_groups() {
   rest=${1##*_} slice=pod
   while [ "$rest" != "${rest#*-}" ]; do slice=$slice${rest%%-*}_ rest=${rest#*-}; done
@@ -36,8 +37,8 @@ pod_groups() {
   done
 }
 
-# stopped NAMESPACE_POD...: a line for each process of each_group that is stopped, and for each cgroup of it that is frozen. A process
-# that somebody looks at may be stopped for a moment, so it counts only where three looks in a row find something.
+# stopped NAMESPACE_POD...: prints a line for each stopped process, and for each frozen cgroup, of each_group. A process
+# under a tracer may be stopped for a moment, so it counts only if three observations in a row find something.
 stopped() {
   looks=0
   while :; do
@@ -69,19 +70,19 @@ look() {
   done
 }
 
-# pids_of GROUP: sets $pids to the processes of this cgroup; none where it has just gone.
+# pids_of GROUP: sets $pids to the processes of this cgroup, or to nothing if the cgroup has just gone.
 pids_of() {
   pids=
   { while read -r pid; do pids="$pids $pid"; done <"$1/cgroup.procs"; } 2>/dev/null || :
 }
 
-# is_stopped: whether process $pid is.
+# is_stopped: succeeds if process $pid is stopped.
 is_stopped() {
   { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || return 1
   case ${stat##*) } in [Tt]' '*) ;; *) return 1 ;; esac
 }
 
-# traced: the process that holds $pid by ptrace, if one does.
+# traced: prints the process that holds $pid by ptrace, if there is one.
 traced() {
   tracer=$(sed -n 's/^TracerPid:[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null) || tracer=0
   [ "${tracer:-0}" != 0 ] || return 0
@@ -89,7 +90,7 @@ traced() {
   echo "process $tracer ($name)"
 }
 
-# frozen GROUP: whether its processes are: by itself or by a cgroup above it.
+# frozen GROUP: succeeds if the processes of this cgroup are frozen, by itself or by a cgroup above it.
 frozen() {
   state=
   { while read -r key value; do [ "$key $value" != 'frozen 1' ] || state=FROZEN; done <"$1/cgroup.events"; } 2>/dev/null || :
@@ -97,7 +98,7 @@ frozen() {
   case $state in FROZEN | FREEZING) ;; *) return 1 ;; esac
 }
 
-# resume NAMESPACE_POD...: lets all that `stopped` finds go on.
+# resume NAMESPACE_POD...: lets everything that `stopped` finds go on. Fails if something does not.
 resume() {
   each_group go_on "$@"
   found=$(stopped "$@")
@@ -112,7 +113,7 @@ resume() {
   return 1
 }
 
-# go_on GROUP
+# go_on GROUP: thaws this cgroup, and lets its stopped processes go on.
 go_on() {
   ! frozen "$1" || thaw "$1"
   pids_of "$1"
@@ -121,7 +122,8 @@ go_on() {
   done
 }
 
-# thaw GROUP: also the cgroups above it that freeze it. systemd keeps book of those that it froze.
+# thaw GROUP: thaws this cgroup, and also the cgroups above it that freeze it. systemd records which cgroups it froze, so
+# systemd thaws them first.
 thaw() {
   at=$1
   while [ "$at" != "$top" ]; do
@@ -139,13 +141,14 @@ thaw() {
   done
 }
 
-# find_kubelet: sets $main to the kubelet's own process, and $age to how many seconds it runs. Both are empty where none runs.
+# find_kubelet: sets $main to the kubelet's own process, and $age to how many seconds it has run. Both are empty if none
+# runs.
 find_kubelet() {
   main='' age=''
   each_group find_main
 }
 
-# find_main GROUP: the parent of a unit's main process is not of the unit.
+# find_main GROUP: the part of find_kubelet for one cgroup. The parent of a unit's main process does not belong to the unit.
 find_main() {
   [ "$what" = kubelet.service ] || return 0
   read -r up _ </proc/uptime
@@ -158,12 +161,13 @@ find_main() {
   done
 }
 
-# kubelet_only: each argument of the kubelet that runs which no file of this machine gives it, after find_kubelet. Nothing where one
-# of the files of FILE... changed after it started: then it has to be restarted for that.
+# kubelet_only FILE...: prints each argument of the running kubelet that no file of this machine gives it. Call it after
+# find_kubelet. Prints nothing if one of the files changed after the kubelet started, because then the kubelet has to be
+# restarted for that.
 kubelet_only() {
   [ -n "$main" ] || return 0
   runs=$(sed -e '1s/^[^\x00]*\x00//' -e 's/\x00/\n/g' -e "s/[\"'\\]//g" "/proc/$main/cmdline" 2>/dev/null) || return 0
-  # The time of a file below /proc is now.
+  # The time of a file below /proc is the present time.
   now=
   for changed in $(stat -L -c %Z -- /proc/self/stat "$@" 2>/dev/null || :); do
     if [ -z "$now" ]; then now=$changed; continue; fi
@@ -175,7 +179,7 @@ kubelet_only() {
     set -- "$@" "$file/kubelet.service" "$file"/kubelet.service.d/*.conf "$file"/service.d/*.conf
   done
   given=$(kubelet_words "$@")
-  # Files of the environment that a unit names.
+  # Add the environment files that a unit names.
   set -f
   set --
   for word in $given; do
@@ -196,7 +200,7 @@ $runs
 ARGUMENTS
 }
 
-# kubelet_words FILE...: the words of those of the files that are there, without comments and quotes and on one line.
+# kubelet_words FILE...: prints the words of those files that exist, without comments and quotes, on one line.
 kubelet_words() {
   for file; do
     shift
@@ -205,18 +209,18 @@ kubelet_words() {
   [ $# = 0 ] || sed -n -e "/^[[:space:]]*[#;]/!{s/[\"'\\\\]//g;y/\t/ /;H}" -e '${x;s/\n/ /g;p}' -- "$@"
 }
 
-# is_expanded FLAG: a file gives this flag a value that systemd makes of a variable or a specifier.
+# is_expanded FLAG: succeeds if a file gives this flag a value that systemd expands from a variable or a specifier.
 is_expanded() {
   case $given in *"$1="[!\ ]*) ;; *) return 1 ;; esac
   value=${given#*"$1="}
   case ${value%% *} in *[%$]*) ;; *) return 1 ;; esac
 }
 
-# kubelet_as_given FILE...: restarts the kubelet where it has other arguments, as kubelet_only says with these files.
+# kubelet_as_given FILE...: restarts the kubelet if it has other arguments, as kubelet_only finds with these files.
 kubelet_as_given() {
   find_kubelet
   [ -n "$(kubelet_only "$@")" ] || return 0
-  # What was set for systemd's own process is in no file, and goes with a restart of the machine.
+  # Variables that were set in systemd's own process are in no file, and go with a restart of the machine.
   systemctl unset-environment KUBELET_KUBECONFIG_ARGS KUBELET_CONFIG_ARGS KUBELET_KUBEADM_ARGS KUBELET_EXTRA_ARGS
   systemctl daemon-reload
   again_if_active kubelet
@@ -230,8 +234,8 @@ kubelet_as_given() {
   return 1
 }
 
-# local_asks: sets $local_asks to questions for `packets`: how the kubelet and kube-proxy are, and what kube-proxy runs with.
-# They answer where their files say.
+# local_asks: sets $local_asks to questions for `packets`: the health of the kubelet and kube-proxy, and the settings with
+# which kube-proxy runs. Their files say where they answer.
 local_asks() {
   local_asks=
   if [ -e /var/lib/kubelet/config.yaml ]; then
@@ -262,21 +266,21 @@ local_asks() {
   done
 }
 
-# unquoted VALUE: sets $value to it without YAML's quotes. Fails where it is empty.
+# unquoted VALUE: sets $value to VALUE without YAML's quotes. Fails if it is empty.
 unquoted() {
   value=${1#[\"\']}
   value=${value%[\"\']}
   [ -n "$value" ]
 }
 
-# loopback ADDRESS: sets $address to one by which this machine reaches what listens there.
+# loopback ADDRESS: sets $address to an address at which this machine reaches what listens on ADDRESS.
 loopback() {
   address=${1#[}
   address=${address%]}
   case $address in 0.0.0.0 | '') address=127.0.0.1 ;; ::) address=::1 ;; esac
 }
 
-# answers_well NAME: the question of local_asks with this name is answered, and well.
+# answers_well NAME: succeeds if the question of local_asks with this name has a good answer.
 answers_well() {
   local_asks
   # shellcheck disable=SC2086
@@ -284,7 +288,7 @@ answers_well() {
   case $said in 'says 200 '*) ;; *) printf '%s\n' "$1: ${said:-not asked}" >&2; return 1 ;; esac
 }
 
-# answers_after_all NAME: it does so in one of three tries. The machine may be busy.
+# answers_after_all NAME: succeeds if answers_well does in one of three tries. The machine may be busy.
 answers_after_all() {
   answers_well "$1" 2>/dev/null || { sleep 1; answers_well "$1" 2>/dev/null; } || { sleep 1; answers_well "$1" 2>/dev/null; }
 }
@@ -293,31 +297,31 @@ answers_after_all() {
 kubelet_again() {
   ! answers_after_all kubelet-health || return 0
   again_if_active kubelet
-  ! systemctl is-active -q kubelet || patiently answers_well kubelet-health
+  ! systemctl is-active -q kubelet || retry answers_well kubelet-health
 }
 
 # proxy_answers_again NODE: restarts a kube-proxy that does not answer.
 proxy_answers_again() {
   ! answers_after_all proxy || return 0
   restart "$1" kube-system kube-proxy kube-proxy k8s-app=kube-proxy
-  patiently answers_well proxy
+  retry answers_well proxy
 }
 
-# runs_in MODE: kube-proxy says so.
+# runs_in MODE: succeeds if kube-proxy says that it runs in this mode.
 runs_in() {
   answers_well proxy-mode || return 1
   [ "$said" = "says 200 $1" ] || { printf '%s\n' "kube-proxy $said" >&2; return 1; }
 }
 
-# proxy_mode_again NODE MODE: has kube-proxy read its ConfigMap again. A new pod gets the ConfigMap as it is now; the kubelet gives it
-# to one that runs up to two minutes later.
+# proxy_mode_again NODE MODE: has kube-proxy read its ConfigMap again, by a new pod. A new pod gets the ConfigMap as it is
+# now. A running pod gets it from the kubelet up to two minutes later.
 proxy_mode_again() {
   ! runs_in "$2" 2>/dev/null || return 0
   delete_pods "$1" kube-system k8s-app=kube-proxy
-  patiently runs_in "$2"
+  retry runs_in "$2"
 }
 
-# has_restarted OLD: kube-proxy runs, not as the processes OLD, and answers.
+# has_restarted OLD: succeeds if kube-proxy runs, with other processes than OLD, and answers.
 has_restarted() {
   new=$(daemon kube-system_kube-proxy kube-proxy)
   if [ -z "$new" ] || [ "$new" = "$1" ]; then echo "kube-proxy has not started again" >&2; return 1; fi
@@ -328,5 +332,5 @@ has_restarted() {
 proxy_settings_again() {
   before=$(daemon kube-system_kube-proxy kube-proxy)
   delete_pods "$1" kube-system k8s-app=kube-proxy
-  patiently has_restarted "$before"
+  retry has_restarted "$before"
 }

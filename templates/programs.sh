@@ -1,8 +1,8 @@
-# Shell that compares the programs and units of packages with what dpkg noted of them. POSIX sh.
+# Shell functions that compare the programs and units of packages with what dpkg noted of them. POSIX sh.
 
-# programs PACKAGE...: prints PACKAGE: FILE WHAT for each program and unit of these packages that is not as the package has it.
-# Nobody sets the time at which an inode changed last, and dpkg writes the list of a package after its files. So a file that
-# did not change since is the package's, and is not read. What is mounted over one has times of its own.
+# programs PACKAGE...: prints PACKAGE: FILE WHAT for each program and unit of these packages that is not as in its package.
+# Nothing can set the time at which an inode changed last, and dpkg writes the list of a package after its files. So a file
+# that did not change since is the package's, and is not read. A file that is mounted over another has times of its own.
 programs() {
   programs_info=/var/lib/dpkg/info programs_diverted=/var/lib/dpkg/diversions
   for p; do
@@ -18,7 +18,7 @@ programs() {
   done <<EOF
 $programs_of
 EOF
-  # The time of a file of this process is now.
+  # The time of a file of this process is the present time.
   programs_found=$(stat -c '%n %a %u %.6Z %.6Y %F' -- /proc/self/stat "$@" | OF=$programs_of programs_judged)
   [ -n "$programs_found" ] || return 0
   while read -r package f what; do
@@ -34,8 +34,8 @@ $programs_found
 EOF
 }
 
-# programs_listed FILE...: prints PACKAGE SUM FILE for each program and unit that dpkg lists. What was diverted is for others
-# to put there.
+# programs_listed FILE...: prints PACKAGE SUM FILE for each program and unit that dpkg lists. Diverted files are left out,
+# because others put files there.
 programs_listed() {
   awk '
     FNR == 1 {
@@ -56,15 +56,15 @@ programs_listed() {
   ' "$@"
 }
 
-# programs_judged: of the output of stat, prints PACKAGE FILE WHAT for each file of $OF that is wrong, or sum and its sum
-# where its content tells.
+# programs_judged: reads the output of stat, and prints PACKAGE FILE WHAT for each file of $OF that is wrong. WHAT is "sum"
+# and the right sum if only the content tells.
 programs_judged() {
   awk '
     function mounted(f) {
       for (; f != "" && f != "/usr"; sub(/\/[^\/]*$/, "", f)) if (f in mounts) return 1
       return 0
     }
-    # Of a digit of a mode: w for two, x for one.
+    # Whether a digit of a mode has a bit: w for two, x for one.
     function has(mode, place, bit) {
       return int(substr(mode, length(mode) - place, 1) / bit) % 2
     }
@@ -77,7 +77,7 @@ programs_judged() {
     !($1 in of) {
       package = $1; sub(/.*\//, "", package); lists = package ~ /\.list$/; sub(/\.[a-z0-9]*$/, "", package)
       at = $4 + 0
-      # It comes with the package and keeps its time of modification.
+      # The file with the sums comes with the package and keeps its time of modification. Only that of the list counts.
       if (lists && $5 + 0 < at) at = $5 + 0
       if (lists) listed[package]
       if (!(package in since) || at < since[package]) since[package] = at

@@ -1,9 +1,9 @@
-# Shell that looks at the folders by which containerd finds where images come from. POSIX sh.
+# Shell functions that check the folders in which containerd finds where images come from. POSIX sh.
 
 CERTS=/etc/containerd/certs.d
 
-# registries_left HOST...: a line for each other folder that leads containerd somewhere: "ours" is of an earlier inventory, "other" is
-# somebody's own.
+# registries_left HOST...: prints a line for each folder of another host that has a hosts.toml. "ours" means that it is of an
+# earlier inventory, and "other" that it belongs to somebody else.
 registries_left() {
   for f in "$CERTS"/*/hosts.toml; do
     [ -f "$f" ] || continue
@@ -16,7 +16,8 @@ registries_left() {
   done
 }
 
-# registries_gone HOST...: deletes what an earlier inventory called for. A certificate that somebody else's file names stays.
+# registries_gone HOST...: deletes the files of an earlier inventory. A certificate is deleted only if the hosts.toml beside
+# it names it.
 registries_gone() {
   registries_left "$@" | while read -r whose folder; do
     [ "$whose" = ours ] || continue

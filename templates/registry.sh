@@ -1,28 +1,29 @@
-# Shell that asks a registry for the manifest of an image, as containerd does. Sent with the question that needs it. $d is a
-# folder for root alone that the question deletes. The caller sets for each image:
+# Shell functions that ask a registry for the manifest of an image, as containerd does. Sent with the ask that needs them. $d
+# is a folder for root alone, and the ask deletes it. The caller sets for each image:
 #   registry_at     the beginning of the names of its files, below $d
 #   registry_image  the image, for the answer
 # and defines, for a SITE such as https://registry.example.com:5000,
 #   registry_user SITE TLS  prints USER:PASSWORD of a site that has a login; fails where the login is for another scheme or TLS
 #   registry_tls_of SITE    prints the TLS of a site
-# Both stay away from command lines. A registry chooses where it redirects to and who issues its tokens, so a login goes to the
-# site of the inventory alone, or by verified TLS to the token service that the registry names.
+# The output of both never appears in command lines. A registry chooses where it redirects to, and which service issues its
+# tokens. So a login is sent only to the site of the inventory, or by verified TLS to the token service that the registry
+# names.
 
-# registry_is_url TEXT: TEXT is a URL, without characters that have a meaning in lines, shells or terminals.
+# registry_is_url TEXT: succeeds if TEXT is a URL without characters that have a meaning in lines, shells or terminals.
 registry_is_url() {
   [ ${#1} -le 4096 ] && printf '%s\n' "$1" | LC_ALL=C grep -Eq \
     '^https?://([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][]A-Za-z0-9._~:/?@!$&()*+,;=%[-]*)?$'
 }
 
-# registry_site_of URL: prints its scheme and host.
+# registry_site_of URL: prints the scheme and the host of the URL.
 registry_site_of() {
   registry_x=${1#*://}
   printf '%s\n' "${1%%://*}://${registry_x%%[/?]*}"
 }
 
-# registry_get METHOD URL TLS AUTH: the answer, with its headers, in $registry_at; its number in $registry_status. TLS: `check`,
-# `any`, or a file of CAs that are trusted, too. AUTH: a line of the request, or nothing. It keeps 64 KiB of an answer, without
-# control characters.
+# registry_get METHOD URL TLS AUTH: sends a request. It writes the answer, with its headers, to $registry_at, and sets
+# $registry_status to the HTTP status. TLS is `check`, `any`, or a file of further CAs that are trusted. AUTH is the value of
+# the Authorization header, or nothing. It keeps 64 KiB of an answer, without control characters.
 registry_get() {
   registry_rest=${2#*://}
   registry_host=${registry_rest%%[/?]*}
@@ -68,24 +69,25 @@ registry_get() {
   registry_status=$(sed -n '1s/^HTTP[^ ]* \([0-9]\{3\}\).*/\1/p' "$registry_at")
 }
 
-# registry_part: the first 64 KiB, without control characters, but for tabs and line breaks.
+# registry_part: prints the first 64 KiB of standard input, without control characters except tabs and line breaks.
 registry_part() {
   head -c 65536 | LC_ALL=C tr -d '\000-\010\013-\037\177'
 }
 
-# registry_header NAME: the values of that header in the answer, a line each. NAME is in small letters.
+# registry_header NAME: prints the values of that header in the answer, one line each. NAME is in lower case.
 registry_header() {
   awk -v name="$1" '$0 == "" { exit }
     { i = index($0, ":"); v = substr($0, i + 1); sub(/^ +/, "", v); if (tolower(substr($0, 1, i - 1)) == name) print v }' "$registry_at"
 }
 
-# registry_says WORD URL MORE: a line of the answer. What follows a ? in a URL may be somebody's right to read it.
+# registry_says WORD URL MORE: prints a line of the answer. It cuts a URL at its first ?, because the rest may grant access
+# to the URL.
 registry_says() {
   printf '%s\n' "manifest $registry_image $1 ${2%%\?*} $3"
 }
 
-# registry_token CHALLENGE NAME: asks the token service that CHALLENGE names, and leaves a line for the request in
-# $registry_auth. NAME is the repository that is asked for, should the challenge say nothing of it.
+# registry_token CHALLENGE NAME: asks the token service that CHALLENGE names, and sets $registry_auth for the next request.
+# NAME is the repository to ask for, in case the challenge names none.
 registry_token() {
   registry_of() { printf '%s\n' "$registry_challenge" | sed -n "s/.*[ ,]$1=\"\([^\"]*\)\".*/\1/p"; }
   registry_challenge=$1
@@ -113,13 +115,13 @@ registry_token() {
       ;;
     *) registry_says odd "$registry_realm" "$(registry_why)"; return 1 ;;
   esac
-  # A body in chunks has lines with their lengths in between.
+  # A chunked body has lines with the lengths of the chunks in between.
   registry_auth=$(sed '1,/^$/d' "$registry_at" | grep -vix '[0-9a-f]*' | tr -d '\n' |
     grep -o '"\(access_\)\{0,1\}token" *: *"[^"\\]*"' | sed -n '1s/.*"\([^"]*\)"$/Bearer \1/p')
   [ -n "$registry_auth" ] || { registry_says odd "$registry_realm" 'an answer without a token'; return 1; }
 }
 
-# registry_why: why the last request has no good answer.
+# registry_why: prints why the last request has no good answer.
 registry_why() {
   if [ -n "$registry_status" ]; then printf '%s\n' "HTTP status $registry_status"; return 0; fi
   registry_x=$(sed -n 's/^verify error:num=[0-9]*:/certificate: /p' "$registry_at.errors" | head -n 1 | cut -c 1-200)
@@ -128,7 +130,8 @@ registry_why() {
   printf '%s\n' "${registry_x:-no answer}"
 }
 
-# registry_manifest URL NAME TLS: whether the manifest at URL, of the repository NAME, can be had. If not, prints why, and fails.
+# registry_manifest URL NAME TLS: succeeds if the registry has the manifest at URL, of the repository NAME. Otherwise it
+# prints why not, and fails.
 registry_manifest() {
   command -v bash >/dev/null || { registry_says untold "$1" 'no bash there'; return 1; }
   case $1 in https:*) command -v openssl >/dev/null || { registry_says untold "$1" 'no openssl there'; return 1; } ;; esac
@@ -172,7 +175,7 @@ registry_manifest() {
   return 1
 }
 
-# registry_follow: goes where the last answer redirects to. Nothing that was for one site goes to another.
+# registry_follow: follows the redirect of the last answer. No credential of one site goes to another.
 registry_follow() {
   registry_to=$(registry_header location | head -n 1)
   case $registry_to in

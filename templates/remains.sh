@@ -1,20 +1,20 @@
-# Shell that finds what is left of pods without asking containerd, which may be gone, or new, and know nothing of them: by
-# the cgroups that the kubelet makes, by the command lines of containerd's shims, by the kernel's table of mounts. It comes
-# after undo.sh. POSIX sh.
+# Shell functions that find what is left of pods without asking containerd. containerd may be gone, or it may be new and know
+# nothing of them. The functions use the cgroups that the kubelet makes, the command lines of containerd's shims, and the
+# kernel's table of mounts. Sent after undo.sh. POSIX sh.
 
-# Where the kubelet's containerd listens. A shim has it in its command line.
+# The address at which the kubelet's containerd listens. A shim has it in its command line.
 SOCKET=/run/containerd/containerd.sock
-# Where containerd mounts what runs for Kubernetes, and nothing else.
+# The folders in which containerd mounts what runs for Kubernetes, and nothing else.
 RUNNING="/run/containerd/io.containerd.runtime.v2.task/k8s.io /run/containerd/io.containerd.grpc.v1.cri
   /run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io"
 VOLUMES="/var/lib/kubelet/pods /var/lib/kubelet/plugins"
 
-# is_new KIND NAME: it was not there when what was there was noted in $kept.
+# is_new KIND NAME: succeeds if this is not in $kept, the notes of what was there before.
 is_new() {
   [ -s "$kept" ] && ! grep -qxF -- "$1 $2" "$kept"
 }
 
-# unmounted FOLDER: nothing is mounted below it any more that was not before, nor at boot.
+# unmounted FOLDER: unmounts everything below the folder that was not mounted before, and is not mounted at boot.
 unmounted() {
   at_boot=$(mounted "$1" /etc/fstab 2>/dev/null || :)
   mounted "$1" | while IFS= read -r m; do
@@ -24,8 +24,8 @@ unmounted() {
   done
 }
 
-# shims: process and namespace of each shim that the kubelet's containerd started, a line each. A machine that runs within
-# this one has another PID namespace, and its containerd may have the same names.
+# shims: prints process and namespace of each shim that the kubelet's containerd started, one line each. A machine that runs
+# within this one has another PID namespace, and its containerd may have the same names. Its shims do not count.
 shims() {
   shims_here=$(readlink /proc/self/ns/pid)
   for shim in $(find /proc/[0-9]*/exe -maxdepth 0 -lname '*/containerd-shim*' 2>/dev/null || :); do
@@ -37,8 +37,8 @@ shims() {
   done
 }
 
-# family: the processes on standard input and all that descend from them, but for those that have ended. What runs outside
-# of this PID namespace is 0 in the kernel's lists, and process 1 descends from it.
+# family: prints the processes on standard input and all their descendants, without those that have ended. In the kernel's
+# lists, a process outside of this PID namespace is 0, and process 1 descends from it. So 0 and 1 are left out.
 family() {
   kin=$(cat)
   [ -n "$kin" ] || return 0
@@ -54,7 +54,7 @@ family() {
     }'
 }
 
-# kubepods: the cgroups that the kubelet makes for all pods, below the root of cgroup v2, or of each hierarchy of v1.
+# kubepods: prints the cgroups that the kubelet makes for all pods, below the root of cgroup v2, or of each hierarchy of v1.
 kubepods() {
   for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
     case $top in */cgroup) ;; *) [ ! -e /sys/fs/cgroup/cgroup.controllers ] || continue ;; esac
@@ -62,12 +62,12 @@ kubepods() {
   done
 }
 
-# our_kubepods: those that were not there before the machine joined.
+# our_kubepods: prints those of kubepods that were not there before the machine joined.
 our_kubepods() {
   kubepods | while IFS= read -r d; do if is_new cgroup "$d"; then echo "$d"; fi; done
 }
 
-# of_pods: the processes of pods, and the shims that hold them.
+# of_pods: prints the processes of pods, and the shims that hold them.
 of_pods() {
   {
     shims | sed -n 's/ k8s\.io$//p'
@@ -75,9 +75,9 @@ of_pods() {
   } | family
 }
 
-# ended SECONDS: every process of pods ends now. Fails where one does not within this time.
+# ended SECONDS: kills every process of pods. Fails if one does not end within this time.
 ended() {
-  # What is frozen takes no signal (cgroup v1).
+  # A frozen process takes no signal (cgroup v1).
   our_kubepods | while IFS= read -r d; do
     find "$d" -name freezer.state 2>/dev/null | while IFS= read -r f; do { echo THAWED >"$f"; } 2>/dev/null || :; done
   done
@@ -93,8 +93,8 @@ ended() {
   done
 }
 
-# answers MOUNT: its file system answers within 5 seconds. What asks one that does not may wait for good, and not even be
-# killed, so it is asked on the side.
+# answers MOUNT: succeeds if the file system of the mount answers within 5 seconds. A process that asks a file system without
+# an answer may wait endlessly, and cannot even be killed. So a background process asks.
 answers() {
   rm -f "$RUN/answered"
   ( { timeout -s KILL 5 stat -f -- "$1" || [ $? -lt 124 ]; } && : >"$RUN/answered" ) >/dev/null 2>&1 </dev/null &
@@ -106,8 +106,9 @@ answers() {
   done
 }
 
-# unhung FOLDER: of what pods mounted below it by a program or over a network, what does not answer is taken off by force,
-# unasked. What waits for it goes on with an error. Of what answers nothing is lost: that is unmounted in the usual way.
+# unhung FOLDER: unmounts by force the mounts below the folder that do not answer. Only mounts of pods that a program or a
+# network serves count. A process that waits for such a mount goes on with an error. A mount that answers loses nothing,
+# because it is unmounted in the usual way.
 unhung() {
   grep -vE '^[^ ]+ [^ ]+ (tmpfs|overlay|ext[234]|xfs|btrfs|zfs|nsfs|proc|sysfs|mqueue|devpts|devtmpfs|cgroup2?|bpf) ' /proc/mounts \
     >"$RUN/served" || :
@@ -119,7 +120,7 @@ unhung() {
   done
 }
 
-# remains: what of pods is still there, a line each, in words.
+# remains: prints what is still there of pods, one line each, in words.
 remains() {
   left=$(of_pods) || echo "reason: cannot list the processes of pods"
   for pid in $left; do

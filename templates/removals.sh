@@ -1,14 +1,14 @@
-# Shell of the question which packages would have to go. Sent with that question alone.
+# Shell functions that find which packages would have to be removed. Sent only with the ask about that.
 
-# removals_installed: prints a line for each package that is installed: its name, "held" or "-", what it conflicts with, what
-# it needs and what it provides, with tabs in between.
+# removals_installed: prints a line for each installed package: its name, "held" or "-", what it conflicts with, what it
+# needs and what it provides, with tabs in between.
 removals_installed() {
   dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Conflicts}, ${Breaks}\t${Pre-Depends}, ${Depends}\t${Provides}\n' |
     awk -F '\t' -v OFS='\t' 'substr($1, 2, 1) ~ /[a-zA-Z]/ && substr($1, 2, 1) !~ /[nc]/ { print $2, $1 ~ /^h/ ? "held" : "-", $3, $4, $5 }'
 }
 
-# removals_declared PACKAGE...: prints which installed packages say that they cannot stand beside one of these, and which
-# need such a package. It reads removals_installed. What depends on a version is left to apt.
+# removals_declared PACKAGE...: prints which installed packages declare a conflict with one of these, and which packages need
+# such a package. It reads the output of removals_installed. Conflicts that depend on a version are left to apt.
 removals_declared() {
   awk -F '\t' -v coming="$*" '
     function bare(word) { sub(/^ +/, "", word); sub(/[ :(].*/, "", word); return word }
@@ -22,7 +22,7 @@ removals_declared() {
       }
       while (more) {
         more = 0
-        # What there is when those are gone.
+        # The names that exist once those packages are gone.
         split("", has)
         for (w in comes) has[w] = 1
         for (p in there) if (!(p in gone)) { has[p] = 1; for (i = 1; i <= given[p]; i++) has[gives[p, i]] = 1 }
@@ -44,22 +44,22 @@ removals_declared() {
     }'
 }
 
-# removals_simulated ARGS...: prints what apt would remove to install these, and "change" before what it would change that
-# is there. Nothing where its lists do not have them. It leaves apt's caches as they are.
+# removals_simulated ARGS...: prints which packages apt would remove to install these, and "change NAME" for each installed
+# package that it would change. Prints nothing if the lists of apt do not have them. It leaves the caches of apt as they are.
 removals_simulated() {
   apt-get -s --ignore-hold -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Install-Recommends=false \
     install --allow-change-held-packages --allow-downgrades "$@" 2>/dev/null |
     awk '$1 == "Remv" || $1 == "Purg" { print $2 } $1 == "Inst" && $3 ~ /^\[/ { print "change", $2 }'
 }
 
-# removals_owner FILE PACKAGE: prints whose the file is, if it is a package other than this one.
+# removals_owner FILE PACKAGE: prints the package that owns the file, if that is another package.
 removals_owner() {
   [ -e "$1" ] || return 0
   dpkg-query -S "$1" 2>/dev/null | sed -n "s#: $1\$##p" | sed 's/:.*//' | grep -vxF "$2" || :
 }
 
-# removals VERSION: prints in words what would have to go, or change against a hold, for containerd and this version of
-# Kubernetes.
+# removals VERSION: prints in words which packages would be removed, or changed against a hold, for containerd and this
+# version of Kubernetes.
 removals() {
   command -v dpkg-query >/dev/null || return 0
   removals_all=$(removals_installed)
@@ -71,7 +71,7 @@ removals() {
     printf '%s\n' "$removals_all" | removals_declared containerd runc kubelet kubeadm kubectl kubernetes-cni cri-tools
     # shellcheck disable=SC2086
     removals_simulated $removals_containerd $removals_kubernetes
-    # Kubernetes may be in none of the lists yet.
+    # None of apt's lists may have Kubernetes yet.
     [ -z "$removals_containerd" ] || removals_simulated containerd
     for p in kubelet kubeadm kubectl; do removals_owner "/usr/bin/$p" $p; done
     removals_owner /usr/bin/crictl cri-tools
@@ -84,7 +84,7 @@ removals() {
         echo "$p$hold would be removed"
         continue
       fi
-      # These are what ironstrap is there for.
+      # A change of these packages is what ironstrap is for.
       case $q in containerd | kubelet | kubeadm | kubectl) continue ;; esac
       [ -z "$hold" ] || echo "$q$hold would be changed"
     done

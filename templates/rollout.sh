@@ -1,8 +1,10 @@
-# Waits for what runs in the cluster, and ends the wait where waiting cannot help. After KUBECTL and lib.sh. POSIX sh.
+# Shell functions that wait for what runs in the cluster, and end the wait if waiting cannot help. Sent after KUBECTL and
+# lib.sh. POSIX sh.
 
-# owner: the controller of an object as KIND/NAME, by its ownerReferences in JSON; a Deployment in place of its ReplicaSet, which is
-# called after it. A tenant writes the owners of a pod, and their kinds and names can have any text. As JSON they have no line
-# break, and no quote without a backslash, so no text looks like these keys. kubectl sorts the keys.
+# owner(json): returns the controller of an object as KIND/NAME, from its ownerReferences in JSON. In place of a ReplicaSet
+# it returns the Deployment after which the ReplicaSet is named. A tenant writes the owners of a pod, and their kinds and
+# names can have any text. As JSON they have no line break, and no quote without a backslash. So no text looks like these
+# keys. kubectl sorts the keys.
 OWNER='
   function owner(json) {
     if (!match(json, /[{]"apiVersion":"(apps|batch)\/v1",("blockOwnerDeletion":(true|false),)?"controller":true,"kind":"[A-Za-z]+","name":"[a-z0-9.-]+",/)) return ""
@@ -14,12 +16,14 @@ OWNER='
   }
 '
 
-# covers NAMESPACE DAEMONSET STRANGERS LEAST NODES: its last change is up on all Nodes that it is meant for but STRANGERS, and it is
-# meant for LEAST Nodes or more. `kubectl rollout status` also waits for Nodes of other tools and for a Node that was deleted, and
-# does not wait for a controller that has not seen yet that a Node came back. There are no more than NODES and STRANGERS.
+# covers NAMESPACE DAEMONSET UNMANAGED LEAST NODES: succeeds if the last change of the DaemonSet is up on all Nodes that it is
+# meant for. UNMANAGED is the number of unmanaged nodes, which may lack it. The DaemonSet must be meant for LEAST Nodes or
+# more. NODES is the number of nodes in the inventory: with the unmanaged nodes there are no more, although the status may
+# still count a Node that was deleted. `kubectl rollout status` also waits for Nodes of other tools and for deleted Nodes. It
+# does not wait for a controller that has not seen yet that a Node came back.
 covers() {
   covers_said=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
-  # A field that is 0 is empty there.
+  # In this output, a field that is 0 is empty.
   covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" -v nodes="$5" '
     $5 + 0 < $4 + 0 { print "its last change was not seen yet"; exit }
     $1 + 0 < least { print "meant for " $1 + 0 " of " least " nodes"; exit }
@@ -31,8 +35,8 @@ covers() {
   [ -z "$covers_lacks" ] || { echo "$2: $covers_lacks" >&2; return 1; }
 }
 
-# up NAMESPACE KIND/NAME COMMAND...: the command succeeds. It fails with 76, which ends `patiently`, where a pod of that
-# object cannot start however long it is waited for.
+# up NAMESPACE KIND/NAME COMMAND...: runs the command. It fails with 76, which ends `retry`, if a pod of the object cannot
+# start, no matter how long the wait is.
 up() {
   up_namespace=$1 up_object=$2
   shift 2
@@ -42,14 +46,15 @@ up() {
   return 1
 }
 
-# stuck NAMESPACE KIND/NAME: says which pod of it cannot start, and why; fails where there is none. A kubelet tries to pull
-# an image ever more rarely (kubernetes.io, "Images"), so a pod without its image is made again once: the image may be there
-# by now. A pod without a node, or that the API server refuses, gets time, for nodes and quotas come back. Of a refused pod
-# only the newest ReplicaSet counts, because its controller alone writes its status. Every kubelet and many tenants may write
-# an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait for those goes on. A DaemonSet makes a pod for
-# each Node of the cluster. A pod for a Node that is not one of $rollout_nodes, or is gone, says nothing of those.
+# stuck NAMESPACE KIND/NAME: prints which pod of the object cannot start, and why. Fails if there is none. A kubelet tries to
+# pull an image more and more rarely (kubernetes.io, "Images"). So a pod without its image is deleted and made again once,
+# because the image may be there by now. A pod without a node, or one that the API server refuses, gets time, because nodes
+# and quotas come back. For a refused pod only the newest ReplicaSet counts, because only its controller writes its status.
+# Every kubelet and many tenants may write an event. A DaemonSet, a StatefulSet and a Job have no such status, so the wait
+# for those goes on. A DaemonSet makes a pod for each Node of the cluster. A pod for a Node that is not one of
+# $rollout_nodes, or that is gone, says nothing about those.
 stuck() {
-  stuck_since=${patient_since:-$(date +%s)}
+  stuck_since=${retry_since:-$(date +%s)}
   stuck_pods=$(kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}pod{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.name}{"\t"}{.metadata.uid}{"\t"}{.status.initContainerStatuses[*].state.waiting}{.status.containerStatuses[*].state.waiting}{"\t"}{.status.conditions[?(@.type=="PodScheduled")]}{"\t"}{.metadata.creationTimestamp}{"\t"}{.spec.nodeName}{"\t"}{.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[*].matchFields}{"\n"}{end}') || return 1
   stuck_sets=
   case $2 in Deployment/*)
@@ -64,14 +69,15 @@ stuck() {
       return json
     }
     function message(json) { return field(json, "message") == "" ? json : field(json, "message") }
-    # The node that a DaemonSet made its pod for (kubernetes, pkg/controller/daemon/util, `ReplaceDaemonSetPodNodeNameNodeAffinity`).
+    # Whether a DaemonSet made its pod for a node that is not one of nodes (kubernetes, pkg/controller/daemon/util,
+    # `ReplaceDaemonSetPodNodeNameNodeAffinity`).
     function is_of_others(json) {
       if (object !~ /^DaemonSet\// || !match(json, /"key":"metadata.name","operator":"In","values":\["[^"]*"\]/)) return 0
       json = substr(json, RSTART, RLENGTH - 2)
       sub(/^.*"/, "", json)
       return !index(" " nodes " ", " " json " ")
     }
-    # A kubelet may write the status of the pods on its own node, so a pod that has a node was scheduled.
+    # A kubelet may write the status of the pods on its own node. So a pod that has a node counts as scheduled.
     function reason() {
       if (is_of_others($9)) return ""
       if ($8 == "" && $6 ~ /"reason":"Unschedulable"/ && waited >= 40) return "- pod " namespace "/" $3 " has no node: " message($6)
@@ -103,10 +109,10 @@ stuck() {
   printf '%s\n' "$stuck_said" >&2
 }
 
-# not_up NAMESPACE DAEMONSET NODE...: says on which of these Nodes it has no pod that is ready, where it has one on another
-# Node of the cluster. Where none is ready, the fault is not that of a Node. A pod that is being deleted does not count: its
-# kubelet can report it as ready and never end it, and then no other Node gets its new pod. Those other Nodes are not at
-# fault, although their pods are of an earlier revision, so the revision does not count.
+# not_up NAMESPACE DAEMONSET NODE...: prints on which of these Nodes the DaemonSet has no ready pod, if it has one on another
+# Node of the cluster. If none is ready, no Node is at fault. A pod that is being deleted does not count. Its kubelet can
+# report it as ready and never end it, and then no other Node gets its new pod. Those other Nodes are not at fault, although
+# their pods are of an earlier revision. So the revision does not count.
 not_up() {
   not_up_namespace=$1 not_up_object=DaemonSet/$2
   shift 2
@@ -117,9 +123,9 @@ not_up() {
     END { n = split(nodes, all, " "); for (i = 1; any && i <= n; i++) if (!(all[i] in up)) print "rollout: " object " is not up on " all[i] }'
 }
 
-# dying NAMESPACE KIND/NAME: has its pods that keep dying made again, so that they try at once.
+# dying NAMESPACE KIND/NAME: deletes the pods of the object that keep dying, so that new ones start at once.
 dying() {
-  # A kubelet writes the status of its pods, and a line break in its words must not look like another pod: JSON has none.
+  # A kubelet writes the status of its pods, and a line break in it must not look like another pod. JSON has no line break.
   kubectl -n "$1" get pods -o 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.status.containerStatuses[*].state.waiting}{"\n"}{end}' |
     awk -F '\t' -v object="$2" "$OWNER"'
       NF == 3 && owner($2) == object && $3 ~ /"reason":"CrashLoopBackOff"/ && $1 ~ /^[a-z0-9][a-z0-9.-]*$/ { print $1 }' |

@@ -1,15 +1,17 @@
-# Shell that gets a kubelet the certificate that it serves with, where `serverTLSBootstrap` is set. ironstrap has judged the requests
-# (src/pki/serving.rs). After KUBECTL and lib.sh. POSIX sh.
+# Shell functions that get a kubelet its serving certificate, if `serverTLSBootstrap` is set. ironstrap has judged the
+# requests (src/pki/serving.rs). Sent after KUBECTL and lib.sh. POSIX sh.
 #
-# A worker can make any number of requests, of up to 2 MB each. Their names, annotations and users can have any text, with line
-# breaks and tabs. So the requests come as JSON, which has no raw line break, and never more than a page of them is in memory.
+# A worker can make any number of requests, of up to 2 MB each. Their names, annotations and users can have any text, with
+# line breaks and tabs. So the requests come as JSON, which has no raw line break. Never more than a page of them is in
+# memory.
 
 REQUESTS=/apis/certificates.k8s.io/v1/certificatesigningrequests
 
-# request_page: reads a page of requests as the API server writes it. It prints a line for each request: CREATED, BYTES, NAME,
-# USER and JSON, with tabs between them, and "-" for a text that no kubelet's request has. USER is as in JSON. The JSON lacks what
-# ironstrap does not need. A kubelet's request has less than 4 KiB, so "-" stands for one of more than 16000. The last line is
-# "end whole" or "end part", the token of the next page or "-", the number of bytes read, and what kubectl said in place of JSON.
+# request_page: reads a page of requests as the API server writes it. It prints a line for each request: CREATED, BYTES,
+# NAME, USER and JSON, with tabs between them. A text that no kubelet's request has is printed as "-". USER is as in JSON.
+# The JSON lacks what ironstrap does not need. A kubelet's request has less than 4 KiB, so "-" stands for the JSON of one of
+# more than 16000 bytes. The last line is "end whole" or "end part", the token of the next page or "-", the number of bytes
+# read, and what kubectl said in place of JSON.
 request_page() {
   LC_ALL=C awk '
     function add(part) {
@@ -34,7 +36,7 @@ request_page() {
       print created "\t" bytes - since "\t" name "\t" user "\t" (size > 16000 ? "-" : json)
       one = 0
     }
-    # What stands between two strings.
+    # The text between two strings.
     function between(text, n, i, c) {
       n = length(text)
       for (i = 1; i <= n; i++) {
@@ -75,8 +77,9 @@ request_page() {
     END { print "end " (whole && texts == 1 && token != "?" ? "whole" : "part") " " token " " bytes + 0 " " said }'
 }
 
-# request_pages: the lines of all pages, and at the end "end whole", or "end part" and why not all could be read. What the
-# API server says of itself, without a page, is "end no" and its words. A page of more than 4 MiB is read again in small ones.
+# request_pages: prints the lines of all pages, and at the end "end whole", or "end part" and why not all could be read. If
+# the API server returns no page, the last line is "end no" and its words. A page of more than 4 MiB is read again in small
+# ones.
 request_pages() {
   pages_end=$(($(date +%s) + 8)) page_limit=500 page_token=-
   while :; do
@@ -102,9 +105,9 @@ END
   done
 }
 
-# newest_requests: reads the lines of all pages. It prints the JSON of requests, the newest first, and at last the line "end whole",
-# or "end part" and why not all could be read. Of each user it prints the newest 20 that have 20000 bytes together, so that
-# a user with many requests does not crowd out others.
+# newest_requests: reads the lines of all pages. It prints the JSON of requests, the newest first, and at last the line "end
+# whole", or "end part" and why not all could be read. For each user it prints the newest 20, up to 20000 bytes together, so
+# that a user with many requests does not crowd out others.
 newest_requests() {
   LC_ALL=C sort -S 16M -r | LC_ALL=C awk -F '\t' '
     /^end / { end = $0; next }
@@ -119,7 +122,7 @@ newest_requests() {
     }'
 }
 
-# serving_requests: what newest_requests prints. Fails where the API server does not answer.
+# serving_requests: prints what newest_requests prints. Fails if the API server does not answer.
 serving_requests() {
   asked=$(request_pages | newest_requests)
   case $(printf '%s\n' "$asked" | tail -n 1) in
@@ -128,7 +131,8 @@ serving_requests() {
   esac
 }
 
-# requests_of NODE: the names of the requests of its kubelet, the newest first, without those that ironstrap does not handle.
+# requests_of NODE: prints the names of the requests of the node's kubelet, the newest first, without those that ironstrap
+# does not handle.
 requests_of() {
   request_pages | LC_ALL=C sort -S 16M -r | LC_ALL=C awk -F '\t' -v user="system:node:$1" '
     /^end no / { failed = 1; sub(/^end no /, "kubectl: "); print | "cat >&2" }
@@ -136,26 +140,27 @@ requests_of() {
     END { exit failed }'
 }
 
-# approve_serving NODE ADDRESS NAME JUDGED: approves the request NAME by the object on standard input, waits until it is signed, and
-# until the kubelet of NODE serves with it. JUDGED is what request_now printed of the request that ironstrap judged. ADDRESS is
-# where the kubelet serves.
+# approve_serving NODE ADDRESS NAME JUDGED: approves the request NAME with the object on standard input. It waits until the
+# request is signed, and until the kubelet of NODE serves with the certificate. JUDGED is what request_now printed of the
+# request that ironstrap judged. ADDRESS is where the kubelet serves.
 approve_serving() {
   serving_request=$(cat) serving_judged=$4
-  patiently approved "$3"
+  retry approved "$3"
   echo "$3 of $1 $serving_said"
-  patiently signed "$3"
-  patiently serves "$1" "$2"
+  retry signed "$3"
+  retry serves "$1" "$2"
 }
 
-# request_now NAME: uid, version, signer, request and user of the request that has this name now; a dot ends the user, in which
-# any text can stand.
+# request_now NAME: prints uid, version, signer, request and user of the request that has this name now. A dot ends the user,
+# which can contain any text.
 request_now() {
   kubectl get certificatesigningrequest "$1" --ignore-not-found --request-timeout=10s \
     -o 'jsonpath={.metadata.uid} {.metadata.resourceVersion} {.spec.signerName} {.spec.request} {.spec.username}.'
 }
 
-# approved NAME: approves it if it is the one that was judged. The API server does not compare the spec, so that is done here. It
-# compares uid and version: nothing changes in between. Where anything differs, the requests are judged again.
+# approved NAME: approves the request if it is the one that was judged. The API server does not compare the spec, so this
+# function does. The API server compares uid and version, so nothing changes in between. If anything differs, the requests
+# are judged again.
 approved() {
   serving_said='has changed, and ironstrap checks it again'
   said=$(request_now "$1") || return 1
@@ -169,7 +174,7 @@ approved() {
   return 1
 }
 
-# signed NAME: the controller manager has signed it, or it is gone.
+# signed NAME: succeeds if the controller manager has signed the request, or if the request is gone.
 signed() {
   said=$(kubectl get certificatesigningrequest "$1" --ignore-not-found --request-timeout=10s \
     -o 'jsonpath=there {.status.conditions[?(@.type=="Failed")].message}{.status.conditions[?(@.type=="Denied")].message} {.status.certificate}') || return 1
@@ -181,9 +186,9 @@ signed() {
   esac
 }
 
-# kubelet_tls NODE ADDRESS: prints `serves` where the kubelet there answers with a certificate, and `bare` where it refuses with an alert
-# because it has none. Every other answer says nothing of certificates. openssl sends no credentials, and follows nothing. A
-# worker's kubelet can answer any number of bytes. The API server, which is asked without openssl, passes them on.
+# kubelet_tls NODE ADDRESS: prints `serves` if the kubelet there answers with a certificate, and `bare` if it refuses with an
+# alert because it has none. Every other answer says nothing about certificates. openssl sends no credentials, and follows
+# nothing. A worker's kubelet can answer any number of bytes. Without openssl the API server is asked, and passes them on.
 kubelet_tls() {
   if command -v openssl >/dev/null; then
     serving_said=$(timeout 5 openssl s_client -connect "$2" </dev/null 2>&1 | head -c 65536 |
@@ -197,15 +202,15 @@ kubelet_tls() {
   esac
 }
 
-# serves NODE ADDRESS: nothing says that its kubelet has no certificate.
+# serves NODE ADDRESS: succeeds unless something says that the kubelet has no certificate.
 serves() {
   [ "$(kubelet_tls "$1" "$2")" = bare ] || return 0
   echo "the kubelet of $1 has no certificate to serve with yet" >&2
   return 1
 }
 
-# await_serving NODE ADDRESS SECONDS REASON NAME...: waits until the kubelet of NODE has asked for a certificate by another request than
-# these, or serves. REASON says why none of these will do.
+# await_serving NODE ADDRESS SECONDS REASON NAME...: waits until the kubelet of NODE has made another request than NAME...,
+# or serves. REASON says why none of NAME... will do.
 await_serving() {
   serving_node=$1 serving_at=$2 serving_end=$(($(date +%s) + $3)) serving_why=$4
   shift 4
@@ -221,8 +226,8 @@ await_serving() {
   done
 }
 
-# asked_otherwise: the newest request of $serving_node is none of $serving_known. Those are its newest ones, so an older one says
-# nothing.
+# asked_otherwise: succeeds if the newest request of $serving_node is none of $serving_known. Those are its newest ones, so
+# an older request says nothing.
 asked_otherwise() {
   asked=$(requests_of "$serving_node") || return 1
   asked=$(printf '%s\n' "$asked" | head -n 1)
@@ -230,10 +235,11 @@ asked_otherwise() {
   [ -n "$asked" ]
 }
 
-# forget_requests NODE: deletes the requests of the kubelet of a node that is gone. Kubernetes keeps one that is pending for a day.
+# forget_requests NODE: deletes the requests of the kubelet of a node that is gone. Kubernetes keeps a pending request for a
+# day.
 forget_requests() {
   asked=$(requests_of "$1") || return 1
-  # A worker can make any number of them.
+  # A worker can make any number of requests, so this deletes 100 at most.
   printf '%s\n' "$asked" | sed '/^$/d' | head -n 100 | while read -r name; do
     kubectl delete certificatesigningrequest --ignore-not-found --request-timeout=10s -- "$name" >/dev/null
   done

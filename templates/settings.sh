@@ -1,8 +1,8 @@
-# Shell that asks kubelets, by way of the API server, which settings they run with. Sent after KUBECTL. POSIX sh.
+# Shell function that asks kubelets, through the API server, with which settings they run. Sent after KUBECTL. POSIX sh.
 
-# kubelets_run_with NODE...: a line "NODE<tab>ANSWER" for each, with the kubelet's JSON or kubectl's words. All are asked at once, and
-# an answer is cut after 64 KiB. A kubelet that was restarted a moment ago is asked again. One that lies has one line, whatever it
-# writes.
+# kubelets_run_with NODE...: prints a line "NODE<tab>ANSWER" for each node, with the kubelet's JSON or kubectl's words. All
+# kubelets are asked at once, and an answer is cut after 64 KiB. A kubelet that was restarted a moment ago is asked again. A
+# kubelet that lies has one line, whatever it writes.
 kubelets_run_with() {
   [ -d /run/ironstrap ] || mkdir -p -m 700 /run/ironstrap
   answers=$(mktemp -d /run/ironstrap/settings.XXXXXX)

@@ -1,10 +1,10 @@
-# Shell that asks nodes without a pod: it makes a pod there, asks it with real packets, and deletes it. Sent after packets.sh and
-# `kubectl`, in fixes. POSIX sh.
+# Shell functions that test nodes without a pod. They make a pod there, ask it with real packets, and delete it. Sent in
+# fixes, after packets.sh and `kubectl`. POSIX sh.
 
 MADE=app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets
 
-# made_pod NODE IMAGE: the manifest of such a pod. It needs no scheduler, asks for no resources, and ends by itself. The kubelet has
-# the image, because it runs it for every pod, so nothing is pulled.
+# made_pod NODE IMAGE: prints the manifest of such a pod. The pod needs no scheduler, asks for no resources, and ends by
+# itself. The kubelet has the image, because it uses it for every pod, so nothing is pulled.
 made_pod() {
   cat <<POD
 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ironstrap-packets-$1", "namespace": "kube-system", "labels": {"app.kubernetes.io/managed-by": "ironstrap", "app.kubernetes.io/component": "packets"}}, "spec": {"nodeName": "$1", "tolerations": [{"operator": "Exists"}], "restartPolicy": "Never", "activeDeadlineSeconds": 300, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "enableServiceLinks": false, "containers": [{"name": "pause", "image": "$2", "imagePullPolicy": "Never", "securityContext": {"runAsUser": 65535, "runAsNonRoot": true, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}
@@ -16,9 +16,9 @@ delete_made() {
   kubectl -n kube-system delete pods -l "$MADE" "$@" >/dev/null 2>&1 || :
 }
 
-# made_pods: "NODE PHASE ADDRESS/REASON" for each of them, and what the container of a pending one waits for, or that the kubelet
-# has not noticed the pod. A kubelet writes the status of its pods, and a line break in its words must not look like another pod,
-# so it comes as JSON.
+# made_pods: prints "NODE PHASE ADDRESS/REASON" for each of these pods. For a pending pod it adds what its container waits
+# for, or that the kubelet has not noticed the pod. A kubelet writes the status of its pods. A line break in it must not look
+# like another pod, so it comes as JSON.
 made_pods() {
   made_status=$(kubectl -n kube-system get pods -l "$MADE" --request-timeout=5s \
     -o jsonpath='{range .items[*]}{.spec.nodeName}{"\t"}{.status}{"\n"}{end}') || return 1
@@ -32,26 +32,27 @@ made_pods() {
         waits = substr(status, RSTART, RLENGTH - 1)
         sub(/^.*"/, " ", waits)
       } else if (phase == "Pending" && status !~ /"startTime":"/) waits = " unnoticed"
-      # Reasons of containers stand before the phase.
+      # The reasons of containers stand before the phase.
       sub(/^.*"phase":/, "", status)
       print $1, phase, address "/" value("reason") waits
     }'
 }
 
-# made_why NODE: the last event of the pod of this node, which is evidence and no more: every kubelet may write one.
+# made_why NODE: prints the last event of the pod of this node. It is only evidence, because every kubelet may write an
+# event.
 made_why() {
   kubectl -n kube-system get events --request-timeout=5s --field-selector "involvedObject.name=ironstrap-packets-$1,type=Warning" \
     -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}' 2>&1 | grep . | tail -n 1 | cut -c 1-300
 }
 
-# wait_for_made NODE...: waits until each of the pods runs or has ended; `made` is what made_pods says then. A kubelet that could not
-# reach the API server looks for new pods again within a minute (client-go's reflector: 30 s with a jitter of 1.0). One that has
-# noticed its pod gets a minute for it.
+# wait_for_made NODE...: waits until each of the pods runs or has ended, and sets `made` to the output of made_pods. A
+# kubelet that could not reach the API server lists new pods again within a minute (client-go's reflector: 30 s with a jitter
+# of 1.0). A kubelet that has noticed its pod gets a minute to start it.
 wait_for_made() {
   made_since=$(date +%s)
   made_noticed=$made_since
   while :; do
-    # A pod has its address before its container starts. Only a missing image is the last word about it.
+    # A pod has its address before its container starts. The state of a waiting pod is final only if its image is missing.
     if made=$(made_pods 2>/dev/null); then
       made_waits=$(printf '%s\n' "$made" | grep -E ' Pending | Running /' | grep -v ' ErrImageNeverPull$') || made_waits=
     else made='' made_waits=$*; fi
@@ -61,15 +62,15 @@ wait_for_made() {
     *unnoticed*) made_noticed=$made_now made_by=$((made_since + 90)) ;;
     *) made_by=$((made_noticed + 60)) ;;
     esac
-    [ $made_now -lt $made_by ] && [ $((made_now - made_since)) -lt "$PATIENCE" ] || return 0
+    [ $made_now -lt $made_by ] && [ $((made_now - made_since)) -lt "$WAIT_TIMEOUT" ] || return 0
     renew
     sleep 0.3
   done
 }
 
-# insist NAME ADDRESS PORT...: asks until all answer, for up to 15 seconds; `said` is what came of it.
+# insist NAME ADDRESS PORT...: asks until all answer, for up to 15 seconds, and sets `said` to the last output of `packets`.
 insist() {
-  insist_by=$(($(date +%s) + (PATIENCE < 15 ? PATIENCE : 15)))
+  insist_by=$(($(date +%s) + (WAIT_TIMEOUT < 15 ? WAIT_TIMEOUT : 15)))
   while :; do
     said=$(packets "$@")
     case $said in *' silent'*) ;; *) return 0 ;; esac
@@ -79,9 +80,10 @@ insist() {
   done
 }
 
-# ask_nodes SELF IMAGE NODE...: asks a pod on each of these nodes, a made one where there is no other: from SELF, which is this machine,
-# and from within a made pod here, because what comes from the machine itself does not pass its forward chain. Says "packets: pod:NODE
-# is reached", or what came instead. Nodes whose own pods were asked already are not named. Fails where a pod is silent.
+# ask_nodes SELF IMAGE NODE...: asks a pod on each of these nodes. It makes a pod on a node that has none. It asks from SELF,
+# which is this machine, and from within a made pod here. Packets of the machine itself do not pass its forward chain. Prints
+# "packets: pod:NODE is reached", or what came instead. If each node has a pod of its own, it prints nothing, because those
+# were asked already. Fails if a pod is silent.
 ask_nodes() {
   self=$1 image=$2
   shift 2
@@ -117,8 +119,8 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
   [ -z "$wrong" ]
 }
 
-# ask_made SELF THERE MADE: asks what is in THERE and MADE from this machine, and from within its own made pod. These are arguments of
-# `packets`.
+# ask_made SELF THERE MADE: asks the targets in THERE and MADE from this machine, and from within its own made pod. THERE and
+# MADE are arguments of `packets`.
 ask_made() {
   self=$1
   pid=$(daemon kube-system_ironstrap-packets pause | head -n 1)
@@ -156,7 +158,7 @@ ask_made() {
   return 1
 }
 
-# said_of SAID NODE: what `packets` said of this node's pod.
+# said_of SAID NODE: prints what `packets` said of this node's pod.
 said_of() {
   printf '%s\n' "$1" | awk -v name="pod:$2" '$1 == name { print $2; exit }'
 }

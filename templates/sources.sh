@@ -1,8 +1,8 @@
-# Shell about the sources of packages that a machine has already. Sent with the questions that need it. $d is a folder that
-# the question deletes.
+# Shell functions that check the package sources that a machine already has. Sent with the asks that need them. $d is a
+# folder that the ask deletes.
 
-# sources_apt ARGS...: apt-get, as it would read this machine's sources, but nothing it learns outlives the question. It reads
-# no lists of packages, and nothing of the machine's own runs before or after it.
+# sources_apt ARGS...: runs apt-get with this machine's sources, but keeps nothing that it learns. It reads no lists of
+# packages, and runs none of the machine's own commands before or after it.
 sources_apt() {
   mkdir -p "$d/lists/partial"
   cat >"$d/apt.conf" <<END
@@ -19,7 +19,7 @@ END
   timeout 40 apt-get -q -c "$d/apt.conf" "$@" </dev/null 2>&1
 }
 
-# sources_where: prints FILE:LINE of each source that the words of apt on standard input are about.
+# sources_where: reads words of apt, and prints FILE:LINE of each source that they are about.
 sources_where() {
   sources_text=$(cat)
   set --
@@ -50,21 +50,22 @@ sources_where() {
   ' "$@"
 }
 
-# sources_named: puts before each line of apt on standard input where the source is that it is about.
+# sources_named: prints each line of apt on standard input, with the place of the source that it is about in front.
 sources_named() {
   while IFS= read -r x; do
-    # Of these words apt itself says where.
+    # In these lines, apt itself says where.
     case $x in *' list file /'* | *' source list /'*) printf '%s\n' "$x"; continue ;; esac
     w=$(printf '%s\n' "$x" | sources_where | xargs)
     printf '%s\n' "${w:+$w: }$x"
   done
 }
 
-# sources_dead: prints in apt's words which sources it cannot read, each with its place, or that it ended without a word of them.
+# sources_dead: prints in apt's words which sources it cannot read, each with its place. If apt-get fails and names no
+# source, it prints how apt-get ended.
 sources_dead() {
   sources_said=$(sources_apt update) && r=0 || r=$?
   if [ $r = 124 ]; then echo 'apt-get update does not end within 40 s'; return 0; fi
-  # Beside errors apt leaves out its warnings, and a source that does not answer is only a warning.
+  # If there are errors, apt leaves out its warnings, and a source that does not answer is only a warning.
   sources_found=$(printf '%s\n' "$sources_said" | awk '
     sub(/^(E|Error): /, "") { if (!/^The list of sources could not be read/) said[++n] = $0; next }
     sub(/^Err:[0-9]+ /, "") { what = $1 " " $2; next }
@@ -77,17 +78,17 @@ sources_dead() {
         if (i > n) print silent[j] ": " why[j]
       }
     }' | sort -u | sources_named)
-  # One that was killed or has crashed says nothing of that kind, and has read nothing.
+  # An apt-get that was killed or has crashed names no source, and has read nothing.
   if [ -n "$sources_found" ]; then printf '%s\n' "$sources_found"
   elif [ $r != 0 ]; then echo "apt-get update ended with $r"; fi
 }
 
-# sources_conflict KEY URL: prints which sources apt could not read any more beside the one that ironstrap adds: the
+# sources_conflict KEY URL: prints which sources apt could no longer read beside the one that ironstrap adds. They are the
 # same repository with another key.
 sources_conflict() {
   mkdir "$d/parts"
   for f in /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
-    # ironstrap replaces this one.
+    # ironstrap replaces this file.
     case $f in */kubernetes.list) continue ;; esac
     [ ! -f "$f" ] || ln -s "$f" "$d/parts/"
   done

@@ -1,7 +1,7 @@
-# Shell that finds services which turn swap on by themselves, as those of zram-tools and dphys-swapfile do: neither fstab nor
-# swap.target knows of them. Sent with the question and the fix that need it.
+# Shell functions that find services which turn swap on by themselves, as those of zram-tools and dphys-swapfile do. Neither
+# fstab nor swap.target knows of them. Sent with the ask and the fix that need them.
 
-# swap_services: prints the services that start at boot and turn swap on, by their unit or by the script that it starts.
+# swap_services: prints the services that start at boot and turn swap on, in their unit or in the script that it starts.
 swap_services() {
   set --
   for f in /etc/systemd/system/*.wants/*.service /etc/systemd/system/*.requires/*.service; do
@@ -15,7 +15,7 @@ swap_services() {
       if ($0 ~ /(^|[\/ ;&|"\047])swapon([ ;&|"\047]|$)/) { print unit, "-"; next }
       sub(/^[^=]*=[ \t]*[-@:+!|]*/, "")
       if ($1 !~ /^\//) next
-      # A script tells what it does.
+      # Only a script can be searched for what it does.
       first = ""
       if ((getline first <$1) > 0 && first ~ /^#!/) print unit, $1
       close($1)
@@ -25,7 +25,7 @@ swap_services() {
   done | sort -u
 }
 
-# swap_units: prints the units of swap that start at boot for another unit's sake than that of swap.target, which is masked.
+# swap_units: prints the swap units that another unit than swap.target starts at boot. swap.target is masked.
 swap_units() {
   for f in /etc/systemd/system/*.wants/*.swap /etc/systemd/system/*.requires/*.swap; do
     case $f in /etc/systemd/system/swap.target.*) continue ;; esac
@@ -33,16 +33,16 @@ swap_units() {
   done | sort -u
 }
 
-# swap_units_off: keeps them from starting.
+# swap_units_off: keeps these units from starting.
 swap_units_off() {
   for unit in $(swap_units); do systemctl disable -q "$unit" || :; done
 }
 
-# swap_services_off: keeps them from starting, and ends what they turned on.
+# swap_services_off: keeps these services from starting, ends what they turned on, and turns swap off.
 swap_services_off() {
   for unit in $(swap_services); do
     systemctl disable -q --now "$unit" || :
-    # One that failed to turn off what is off already is not to be seen as broken.
+    # A service that failed because swap was off already must not look broken.
     systemctl reset-failed "$unit" 2>/dev/null || :
   done
   swapoff -a

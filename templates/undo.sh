@@ -1,15 +1,15 @@
-# Shell that only a reset needs, sent after lib.sh. It takes back by what before_file, before_answer and packages kept;
-# what is taken back leaves the ledger, so a reset that was killed goes on where it was.
+# Shell functions that only a reset needs. Sent after lib.sh. They restore what backup_file, backup_answer and pkg_install
+# kept. A restored entry is removed from the ledger, so a reset that was killed goes on where it was.
 
-# forget KEY: takes an entry out of the ledger.
+# forget KEY: removes an entry from the ledger.
 forget() {
-  # Without its sum an entry that is half gone is no damage.
+  # The checksums go first. Without them an entry that is half gone does not count as damaged.
   for f in sum file absent answer kept path; do rm -f "$KEPT/before/$1.$f"; done
 }
 
-# vanish RUN: gives the machine back, if this run still holds it. When ironstrap keeps nothing there any more, no trace
-# stays.
-vanish() {
+# cleanup_run_dir RUN: ends the lease, if this run still holds it. If ironstrap keeps nothing on the machine any more, it
+# deletes the whole folder.
+cleanup_run_dir() {
   [ -e "$RUN/lease" ] || return 0
   lock_lease
   read_lease
@@ -19,30 +19,30 @@ vanish() {
   unlock_lease
 }
 
-# tidy: takes away folders that were made for our files and are empty again.
-tidy() {
+# remove_empty_dirs: deletes folders that were made for files of ironstrap and are empty again.
+remove_empty_dirs() {
   [ ! -e "$KEPT/folders" ] || sort -ru "$KEPT/folders" | while read -r d; do rmdir "$d" 2>/dev/null || :; done
 }
 
-# restore KEY: what before_file kept stands in its place again.
+# restore KEY: puts back the file that backup_file kept.
 restore() {
   kept=$KEPT/before/$1
   [ -e "$kept.path" ] || return 0
   read -r path <"$kept.path"
   if [ -e "$kept.file" ]; then
-    put "$path" kept <"$kept.file"
+    write_file "$path" kept <"$kept.file"
     chmod --reference="$kept.file" "$path"
     chown --reference="$kept.file" "$path"
     touch --reference="$kept.file" "$path"
   elif [ -e "$kept.absent" ]; then
     rm -f "$path"
-    tidy
+    remove_empty_dirs
   fi
   forget "$1"
 }
 
-# mounted FOLDER [TABLE]: what is mounted below it, the deepest first; by /proc/mounts, or by another file of that
-# syntax (fstab(5)). A line break in a name stays written as \012, so that a line is one name.
+# mounted FOLDER [TABLE]: prints what is mounted below the folder, the deepest first. It reads /proc/mounts, or another file
+# of that syntax (fstab(5)). A line break in a name stays written as \012, so that a line is one name.
 mounted() {
   below=$(readlink -m -- "$1")
   BELOW=${below%/}/ awk '
@@ -51,14 +51,15 @@ mounted() {
   ' "${2:-/proc/mounts}" | sort -ru
 }
 
-# is_mount PATH: something is mounted there. The table says so; the mount itself is not asked, because it may not answer.
+# is_mount PATH: succeeds if something is mounted there. It reads the table of mounts. The mount itself is not asked, because
+# it may not answer.
 is_mount() {
   at=$(readlink -m -- "$(dirname -- "$1")")
   mounted "$at" | grep -qxF -- "${at%/}/${1##*/}"
 }
 
-# empty FOLDER: takes out all that is in it, and nothing that is mounted in it, from this file system or another. A folder
-# in which something is mounted stays.
+# empty FOLDER: deletes everything in the folder, except what is mounted in it, from this file system or another. A folder in
+# which something is mounted stays.
 empty() {
   [ -d "$1" ] || return 0
   if [ -z "$(mounted "$1")" ]; then find "$1/" -xdev -mindepth 1 -delete; return; fi
@@ -70,7 +71,7 @@ empty() {
   done
 }
 
-# gone PATH: it goes, with all that is below it, save what `empty` leaves. What it leads to as a link stays.
+# gone PATH: deletes it, with everything below it, except what `empty` leaves. If it is a link, its target stays.
 gone() {
   if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; return; fi
   if is_mount "$1"; then echo "$1 stays: something is mounted there"; return; fi
@@ -78,12 +79,13 @@ gone() {
   rmdir -- "$1" 2>/dev/null || :
 }
 
-# unit_back UNIT STATE [ACTIVE]: the unit starts at boot, and runs, as it did before. STATE absent: it went with
-# its package. So it did where a run was cut between the package and the unit: STATE is then that of the new unit.
+# unit_back UNIT STATE [ACTIVE]: makes the unit start at boot, and run, as it did before. STATE "absent" means that it went
+# with its package. It also went with its package if a run was cut between the package and the unit. STATE is then that of
+# the new unit.
 unit_back() {
   systemctl daemon-reload
   if [ "$(systemctl show -p LoadState --value -- "$1")" = not-found ]; then
-    # It went without being disabled: what would start it at boot leads nowhere.
+    # The unit went without being disabled, so the link that would start it at boot leads nowhere.
     for l in "/etc/systemd/system/"*.wants/"${1%.service}.service"; do [ ! -L "$l" ] || [ -e "$l" ] || rm -f "$l"; done
     systemctl daemon-reload
     return 0
@@ -100,7 +102,8 @@ unit_back() {
   esac
 }
 
-# status PACKAGE: how dpkg has it, in three letters, or nothing. A database that dpkg cannot read says nothing of a package.
+# status PACKAGE: prints the state that dpkg has for it, in three letters, or nothing. Fails if dpkg cannot read its
+# database, because that says nothing about a package.
 status() {
   r=0
   is=$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>"$RUN/dpkg.out") || r=$?
@@ -114,11 +117,11 @@ status() {
   esac
 }
 
-# Folders that come with packages, and that a machine may have elsewhere.
+# Folders that come with packages. On a machine, links to other places may stand in for them.
 LINKED="/etc/kubernetes /etc/kubernetes/manifests /etc/containerd /etc/cni /etc/cni/net.d /opt/cni /opt/cni/bin
   /opt/containerd /var/lib/kubelet /var/lib/containerd /var/lib/cni /var/log/pods /var/log/containers"
 
-# links_noted: notes which of them are links. dpkg takes such a link for a folder of the package that it removes.
+# links_noted: notes which of these folders are links. dpkg takes such a link for a folder of the package that it removes.
 links_noted() {
   for l in $LINKED; do
     [ -L "$l" ] || continue
@@ -126,7 +129,7 @@ links_noted() {
   done
 }
 
-# links_back: they lead where they led.
+# links_back: puts the noted links back.
 links_back() {
   [ -e "$KEPT/links" ] || return 0
   while read -r l owner target; do
@@ -135,15 +138,15 @@ links_back() {
   done <"$KEPT/links"
 }
 
-# going ARGS...: which packages apt would remove.
-going() {
+# apt_would_remove ARGS...: prints which packages apt would remove.
+apt_would_remove() {
   apt-get -s "$@" | awk '$1 == "Remv" || $1 == "Purg" { print $2 }'
 }
 
-# purged PACKAGE...: they go, with their settings. apt trips over whatever else is broken on the machine; dpkg does not, and
-# refuses where something that stays needs one of them.
+# purged PACKAGE...: removes these packages, with their settings. apt fails if something else on the machine is broken, and
+# dpkg does not. dpkg refuses if a package that stays needs one of them.
 purged() {
-  ! apt purge --allow-change-held-packages "$@" || return 0
+  ! apt_get purge --allow-change-held-packages "$@" || return 0
   ! is_locked || return 1
   left=
   for p; do
@@ -154,12 +157,13 @@ purged() {
   [ -z "$left" ] || dpkg --purge $left
 }
 
-# unpackage WAS KEPT NAME...: WAS has a line for each package as it was, KEPT those that somebody had asked for.
-# What was not there goes, and of what came in with it what nobody else needs; what was there stays, unheld as it was.
-unpackage() {
+# pkg_remove WAS KEPT NAME...: removes packages that were not there before, and what came in with them and no other package
+# needs. Packages that were there before stay, without a hold if they had none. WAS is a file with a line for each package as
+# it was. KEPT is a file with the packages that somebody had asked for.
+pkg_remove() {
   was=$1 kept=$2 gone='' stays=''
   shift 2
-  repaired
+  pkg_repair
   links_noted
   cat "$KEPT"/came/* 2>/dev/null | sort -u >"$RUN/came"
   for p in "$@"; do
@@ -173,14 +177,14 @@ unpackage() {
     esac
     case $now in
     '' | un*) continue ;;
-    # What dpkg left broken, apt does not touch.
+    # apt does not touch a package that dpkg left broken.
     *R) dpkg --purge --force-remove-reinstreq --force-depends "$p"; continue ;;
     esac
     apt-mark unhold "$p" >/dev/null
     gone="$gone $p"
   done
   for p in $gone; do
-    others=$(going remove "$p" | grep -vxF -f "$RUN/came" | xargs)
+    others=$(apt_would_remove remove "$p" | grep -vxF -f "$RUN/came" | xargs)
     if [ -n "$others" ]; then
       echo "$p stays: $others would go with it"
       apt-mark auto "$p" >/dev/null
@@ -197,12 +201,12 @@ unpackage() {
   # shellcheck disable=SC2086
   [ -z "$gone" ] || purged $gone
   # A package that only suggests or recommends one of these worked without it before.
-  alone=$(going autoremove -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false | grep -xF -f "$RUN/came" | xargs) || :
+  alone=$(apt_would_remove autoremove -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false | grep -xF -f "$RUN/came" | xargs) || :
   # shellcheck disable=SC2086
   [ -z "$alone" ] || purged $alone
-  # dpkg takes along an empty /opt, which is no package's.
+  # dpkg also removes an empty /opt, which belongs to no package.
   if grep -qxF 'folder /opt' "$kept"; then mkdir -p /opt; fi
-  # A package that went by itself left the folders that it had brought.
+  # If somebody removed a package before, the folders that it had brought are still there.
   if grep -qxF 'folders noted' "$kept"; then
     for d in $(printf '%s\n' $LINKED | sort -r); do
       grep -qxF "folder $d" "$kept" || [ -L "$d" ] || rmdir "$d" 2>/dev/null || :

@@ -1,7 +1,7 @@
-# Shell that finds files of systemd that change how a unit starts and are neither its package's nor ironstrap's. POSIX
-# sh.
+# Shell functions that find files of systemd that change how a unit starts, and are neither its package's nor ironstrap's.
+# POSIX sh.
 
-# unit_files_list UNIT: prints the files beside those of the package and of ironstrap, a line each.
+# unit_files_list UNIT: prints the files beside those of the package and of ironstrap, one line each.
 unit_files_list() {
   for d in /etc/systemd/system.control /run/systemd/system.control /run/systemd/transient /run/systemd/generator.early \
     /etc/systemd/system /etc/systemd/system.attached /run/systemd/system /run/systemd/system.attached /run/systemd/generator \
@@ -14,7 +14,7 @@ unit_files_list() {
       [ ! -e "$f" ] || printf '%s\n' "$f"
     done
   done
-  # What all units are given, and the variables that kubeadm's drop-in has the kubelet read.
+  # These files have settings of all units, and the variables that the kubelet reads because of kubeadm's drop-in.
   for f in /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf \
     /usr/lib/systemd/system.conf.d/*.conf; do
     [ ! -f "$f" ] || printf '%s\n' "$f"
@@ -22,8 +22,8 @@ unit_files_list() {
   [ "$1" != kubelet ] || [ ! -f /etc/default/kubelet ] || echo /etc/default/kubelet
 }
 
-# unit_files_instead UNIT FILE: prints the file of the package that systemd does not read because of this one. A unit that is
-# masked is no such file, nor is one with the same text.
+# unit_files_instead UNIT FILE: prints the package's file that systemd does not read because of this one. A masked unit does
+# not count, nor does a file with the same text.
 unit_files_instead() {
   case $2 in
   */"$1.service") instead=/usr/lib/systemd/system/$1.service; [ -f "$2" ] || return 0 ;;
@@ -44,8 +44,9 @@ unit_files() {
   done
 }
 
-# unit_files_read UNIT EDIT FILE: prints those lines of one file. With EDIT it prints its text, with these lines commented out.
-# What the kubelet is started with, and its flags, is for kubelet-args.sh. Of variables only the names are printed.
+# unit_files_read UNIT EDIT FILE: prints these lines of one file. With EDIT it prints the text of the file, with these lines
+# commented out. The kubelet's start command and its flags are left to kubelet-args.sh. For variables, only the names are
+# printed.
 unit_files_read() {
   awk -v unit="$1" -v edit="$2" '
     function counts(name) {
@@ -53,7 +54,7 @@ unit_files_read() {
       return unit == "kubelet" ? name ~ /^KUBELET_[A-Z_]*ARGS$/ : name ~ /^CONTAINERD_/
     }
     function names(key, value,  n, a, i, found) {
-      # Flags are for kubelet-args.sh.
+      # Flags are left to kubelet-args.sh.
       if (unit == "kubelet" && value ~ /--[A-Za-z]/) return ""
       gsub(/["\047]/, " ", value)
       n = split(value, a, /[ \t]+/)
@@ -64,7 +65,7 @@ unit_files_read() {
       }
       return found == "" ? "" : key "=" found
     }
-    # A file of variables counts by what is in it.
+    # A file of variables counts only if it has variables that count.
     function named(value,  file, line, found) {
       file = value
       gsub(/^-|["\047]/, "", file)
@@ -89,7 +90,7 @@ unit_files_read() {
       if (FILENAME ~ /\/etc\/default\/kubelet$/) return key ~ /_(proxy|PROXY)$/ && counts(key) ? key : ""
       if (key == "ExecStart" && unit == "kubelet") return ""
       if (key ~ /^(Environment|PassEnvironment|UnsetEnvironment)$/) return names(key, value)
-      # Without a value it takes back those before it, also that of ironstrap.
+      # Without a value, this line takes back all such lines before it, also that of ironstrap.
       if (key == "EnvironmentFile" && value == "" && unit == "containerd") return resets() ? key "=" : ""
       if (key == "EnvironmentFile") return unit == "kubelet" ? "" : named(value)
       if (key ~ /^(Exec|Condition|Assert|Private|Protect|Restrict|Inaccessible|ReadOnly|SystemCall|IPAddress|Root)/) return key "=" value

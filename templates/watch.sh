@@ -1,15 +1,15 @@
-# The watchdog of a script of questions: one for all of them. POSIX sh, for dash and bash alike.
+# The watchdog of a script of asks. All asks of the script share one. POSIX sh, for dash and bash alike.
 
-# watch MARK TICK EACH ALL: reads from standard input the process of the script, and then the number of each question as it
-# begins. Ends a question that lasts longer than EACH times TICK seconds, and the script after ALL times TICK seconds;
-# standard output says so after the word MARK. Ends at once when the script ends, for that ends its input.
+# watch MARK TICK EACH ALL: reads the process of the script from standard input, and then the number of each ask as it
+# begins. It ends an ask that lasts longer than EACH times TICK seconds, and the script after ALL times TICK seconds. It says
+# so on standard output, after the word MARK. It ends at once when the script ends, because that ends its input.
 watch() {
   mark=$1 number=0 idle=0 total=0
   read -r script || return 0
   while :; do
     begun=$(timeout "$2" cat) && r=0 || r=$?
     [ $r != 0 ] || return 0
-    # Without this the next number would end the script.
+    # Without a reader of its pipe, the next number would end the script.
     [ $r = 124 ] || { cat >/dev/null; return 0; }
     idle=$((idle + 1)) total=$((total + 1))
     if [ -n "$begun" ]; then
@@ -23,8 +23,8 @@ watch() {
   done
 }
 
-# watch_end WHY: says what the question waits for, and ends its processes, first gently. Ends the script where one survives,
-# and where WHY is "overdue".
+# watch_end WHY: says what the ask waits for, and ends its processes, first gently. It ends the script if a process survives,
+# or if WHY is "overdue".
 watch_end() {
   found=
   watch_find "$script"
@@ -44,14 +44,14 @@ watch_end() {
   return 1
 }
 
-# watch_find PID...: sets $found, words of PID:START, to those of it that still live, with all their descendants and those
-# of PID. The deepest comes last. Zombies do not live. It reads /proc by itself: `ps` is not on every machine.
+# watch_find PID...: reduces $found, words of PID:START, to those that still live, and adds all descendants of them and of
+# PID. The deepest comes last. Zombies do not count as alive. It reads /proc by itself, because not every machine has `ps`.
 watch_find() {
   roots=$* all=' '
   for d in /proc/[0-9]*; do
     s=
     { while read -r x || [ -n "$x" ]; do s="$s$x "; done <"$d/stat"; } 2>/dev/null || continue
-    # A name may hold anything; the numbers follow its last parenthesis.
+    # The name of a process may contain anything. The numbers follow its last parenthesis.
     set -- ${s##*) }
     case ${1:-Z} in [ZX]) ;; *) all="$all${d#/proc/}:${20}:$2 " ;; esac
   done
@@ -73,7 +73,7 @@ watch_kill() {
   for p in $found; do kill -"$1" "${p%%:*}" 2>/dev/null || :; done
 }
 
-# watch_say WHY: says it of the question that runs, with the process that it waits for.
+# watch_say WHY: says WHY about the running ask, with the process that it waits for.
 watch_say() {
   pid=${found##* } name='?'
   pid=${pid%%:*}

@@ -1,12 +1,12 @@
-# Functions of awk that tell whether a private key is whole, without a word of it. Awk of POSIX, and no quotes.
+# Functions of awk that tell whether a private key is whole, without printing any of it. Awk of POSIX, and no quotes.
 
-# sextet(c): what this character of base64 stands for.
+# sextet(c): the number that this character of base64 stands for.
 function sextet(c) { return index("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", c) - 1 }
 
-# is_base64(text): whether it is whole base64.
+# is_base64(text): whether the text is whole base64.
 function is_base64(text) { return text != "" && length(text) % 4 == 0 && text ~ /^[A-Za-z0-9+\/]+=?=?$/ }
 
-# decoded(text): the text of which this is the base64.
+# decoded(text): the text that this base64 encodes.
 function decoded(text,  i, a, b, c, d, out) {
   for (i = 1; i < length(text); i += 4) {
     a = sextet(substr(text, i, 1)); b = sextet(substr(text, i + 1, 1)); c = sextet(substr(text, i + 2, 1)); d = sextet(substr(text, i + 3, 1))
@@ -17,7 +17,8 @@ function decoded(text,  i, a, b, c, d, out) {
   return out
 }
 
-# is_whole(body): whether the base64 of a block of PEM is as long as it says itself: it begins with its length, by the rules of DER.
+# is_whole(body): whether the base64 of a block of PEM has the length that it states itself. It begins with its length, by
+# the rules of DER.
 function is_whole(body,  size, a, b, c, d, e, f) {
   if (!is_base64(body)) return 0
   size = length(body) / 4 * 3 - (body ~ /=$/) - (body ~ /==$/)
@@ -30,8 +31,8 @@ function is_whole(body,  size, a, b, c, d, e, f) {
   return b == 130 && size == 4 + c * 256 + d
 }
 
-# The brackets keep this apart from a key itself.
-# key_line(line): takes the next line of a text of PEM; has_key is 1 once a whole private key was among them.
+# The brackets keep this text apart from a key itself.
+# key_line(line): reads the next line of a text of PEM. It sets has_key to 1 once a whole private key was among the lines.
 function key_line(line) {
   sub(/[ \t\r]+$/, "", line)
   if (line ~ /^-----BEGIN ([A-Z0-9]+ )*PRIVATE [K]EY-----$/) { in_key = 1; key_body = "" }
@@ -39,7 +40,7 @@ function key_line(line) {
   else if (in_key) key_body = key_body line
 }
 
-# key_of(text): whether this base64 is of a text of PEM with a whole private key.
+# key_of(text): whether this base64 encodes a text of PEM with a whole private key.
 function key_of(text,  n, lines, i) {
   has_key = in_key = 0
   if (!is_base64(text)) return 0

@@ -153,8 +153,8 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
         let fleet =
             Fleet { joining: joining.iter().map(|node| node.to_string()).collect(), ..Fleet::default() };
         let about = (&Machine::default(), &fleet);
-        let trust = common::trust(&cluster);
-        let wants = common::wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let pki = common::pki(&cluster);
+        let wants = common::wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
         let of_addons = wants.into_iter().filter(|(_, step, _)| *step == "addons");
         let say = |want: ironstrap::step::Want| {
             let Expect::Judged(judge) = want.expect else { panic!("{}", want.that) };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{lab, run, shells, trust, wants};
+use common::{lab, pki, run, shells, wants};
 use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::diagnosis;
 use ironstrap::fleet::Fleet;
@@ -95,8 +95,8 @@ fn want(that: &str) -> Want {
 }
 
 fn want_of(cluster: &Cluster, node: usize, that: &str) -> Want {
-    let (trust, about) = (trust(cluster), (&Machine::default(), &Fleet::default()));
-    let wants = wants((cluster, &cluster.nodes[node]), &trust, about, OffsetDateTime::now_utc());
+    let (pki, about) = (pki(cluster), (&Machine::default(), &Fleet::default()));
+    let wants = wants((cluster, &cluster.nodes[node]), &pki, about, OffsetDateTime::now_utc());
     wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
 }
 
@@ -135,9 +135,9 @@ fn whatever_is_set_at_boot_may_not_be_overridden() {
     let file = [("etc/sysctl.d/99-zzz.conf", "vm.panic_on_oom = 1\nvm.swappiness = 10\n")];
     for (protects, found) in [(false, ""), (true, "/etc/sysctl.d/99-zzz.conf: vm.panic_on_oom = 1\n")] {
         cluster.kubelet.insert("protectKernelDefaults".into(), protects.into());
-        let trust = trust(&cluster);
+        let pki = pki(&cluster);
         let about = (&fleet.0, &fleet.1);
-        let all = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+        let all = wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
         let want = all.into_iter().find(|(.., want)| want.that.starts_with("nothing overrides")).unwrap().2;
         for shell in shells() {
             assert_eq!(Root::with(&file).answer(shell, &want.ask), Answer::Said(found.into()), "{protects}");
@@ -709,7 +709,7 @@ fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
         ("bin/ip", IP),
     ];
     for shell in shells() {
-        let (machine, _) = Root::with(&files).answers(shell, &Ask::Head);
+        let (machine, _) = Root::with(&files).answers(shell, &Ask::Facts);
         assert_eq!(machine.machine_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
         let uuid = machine.product_uuid.as_deref();
         assert_eq!(uuid, Some("4c4c4544-0000-2010-8020-80c04f202020"), "kernels write it in either case");
@@ -722,7 +722,7 @@ fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
         assert_eq!(routes, ["10.9.8.7/32", "198.18.0.0/24", "fd00::/64"]);
         // Of a member no more than what tells it from others.
         let member = [&files[..], &[("var/lib/kubelet/pki/kubelet-client-current.pem", "")]].concat();
-        let (machine, _) = Root::with(&member).answers(shell, &Ask::Head);
+        let (machine, _) = Root::with(&member).answers(shell, &Ask::Facts);
         assert!(machine.machine_id.is_some() && machine.addresses.is_empty() && machine.routes.is_empty());
     }
 }

@@ -7,7 +7,7 @@ mod common;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{lab, trust};
+use common::{lab, pki};
 use ironstrap::diagnosis::Heard;
 use ironstrap::error::{Error, Kind};
 use ironstrap::report::bundle::Bundle;
@@ -16,9 +16,9 @@ use ironstrap::{inventory, template};
 
 #[test]
 fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
-    let trust = trust(&lab());
+    let pki = pki(&lab());
     let secrets: Vec<String> =
-        trust.kept().iter().filter(|file| file.secret).map(|file| file.text.to_string()).collect();
+        pki.kept().iter().filter(|file| file.secret).map(|file| file.text.to_string()).collect();
     let all = secrets.join("\n");
     let error = Error::new(Kind::Failed, "member: stuck").on("w1").because(&all).hint("mend it");
     let said = Event::Said { node: "w1".into(), line: all.clone() };

@@ -14,22 +14,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{shells, trust};
-use ironstrap::backwards;
+use common::{pki, shells};
+use ironstrap::active_checks::{self, reach};
 use ironstrap::cluster::{Addon, Cluster, Manifest, Network, Node, Origin};
 use ironstrap::diagnosis;
 use ironstrap::fleet::Fleet;
 use ironstrap::inventory;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
-use ironstrap::ops::remove::{self, Removal};
+use ironstrap::operations::remove::{self, Removal};
+use ironstrap::operations::reset;
 use ironstrap::plan;
 use ironstrap::probe::{self, Answer};
 use ironstrap::shell::{PRELUDE, Sh};
 use ironstrap::status;
 use ironstrap::step::{Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::STAGES;
-use ironstrap::trial::{self, reach};
 use time::OffsetDateTime;
 use toml::Value;
 
@@ -232,12 +232,12 @@ fn liar(cluster: &Cluster, text: &str) -> (Machine, Fleet) {
         ..Machine::default()
     };
     let fleet = Fleet {
-        seed: cluster.nodes[0].name.clone(),
+        init_node: cluster.nodes[0].name.clone(),
         exists: true,
         joining: all.clone(),
         unregistered: all.clone(),
         ranges: [text.to_string(), "10.0.0.0/24".to_string()].into(),
-        strangers: [text.to_string()].into(),
+        unmanaged_nodes: [text.to_string()].into(),
         ..Fleet::default()
     };
     (machine, fleet)
@@ -255,7 +255,7 @@ impl Scripts {
     /// A part by itself, so that nothing that fails before keeps it from being run.
     fn part(&mut self, script: &Sh, what: &str) {
         let lib = ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap());
-        let text = format!("{PRELUDE}cd /\nPATIENCE=1\n{}\n(\n{script}\n)\n", lib.join("\n"));
+        let text = format!("{PRELUDE}cd /\nWAIT_TIMEOUT=1\n{}\n(\n{script}\n)\n", lib.join("\n"));
         self.0.entry(text).or_insert_with(|| what.to_string());
     }
 
@@ -281,7 +281,7 @@ impl Scripts {
 
 /// Every script that there is of this cluster, where all who may say something say this.
 fn scripts(cluster: &Cluster, text: &str) -> Scripts {
-    let (trust, now) = (trust(cluster), OffsetDateTime::now_utc());
+    let (pki, now) = (pki(cluster), OffsetDateTime::now_utc());
     let mut scripts = Scripts::default();
     let run = Run { wait: 1, ..Run::new(text, text) };
     let (machine, mut fleet) = liar(cluster, text);
@@ -290,7 +290,7 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
             let stranger = Machine::default();
             let about = if newcomer { &stranger } else { &machine };
             fleet.exists = !newcomer;
-            let cx = Cx { cluster, node, trust: &trust, now, machine: about, fleet: &fleet };
+            let cx = Cx { cluster, node, pki: &pki, now, machine: about, fleet: &fleet };
             let mut asks: Vec<Ask> = Vec::new();
             for stage in STAGES.iter().filter(|stage| stage.is_asked_of(node)) {
                 for step in stage.steps {
@@ -300,8 +300,8 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
                     scripts.wants(&wants, text, &run);
                 }
             }
-            for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
-                scripts.wants(&backwards::wants(stage, &cx).unwrap(), text, &run);
+            for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+                scripts.wants(&reset::wants(stage, &cx).unwrap(), text, &run);
             }
             let removal = Removal { node: node.name.clone(), force: i == 0, drain_seconds: 1 };
             scripts.wants(&remove::wants(&removal, &cx), text, &run);
@@ -315,7 +315,7 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
     }
     scripts.whole(&ledger::take(&run, None), "take");
     scripts.whole(&ledger::release(&run), "release");
-    scripts.whole(&ledger::vanish(&run), "vanish");
+    scripts.whole(&ledger::cleanup_run_dir(&run), "cleanup_run_dir");
     scripts.whole(&ledger::attach(text, BOUNDARY), "attach");
     scripts.whole(&diagnosis::script(Duration::from_secs(1), cluster.etcd_dir()), "diagnosis");
     scripts
@@ -325,9 +325,9 @@ fn tried(scripts: &mut Scripts, cluster: &Cluster, node: &Node, text: &str) {
     let all: BTreeSet<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
     let said = format!("1f up tcp 6443\n1f firewall {text}\n1f {text}\n1f ready\n");
     let listening = all.iter().map(|name| (name.clone(), reach::Listening::read(&said, "1f"))).collect();
-    let ways = reach::ways(cluster, &all, &all);
-    let round = reach::Round { nonce: "1f".into(), ways, joining: all, listening };
-    let asks = trial::alone(cluster, node, true).into_iter().chain(reach::ask(cluster, node, &round));
+    let ways = reach::probes(cluster, &all, &all);
+    let round = reach::Round { nonce: "1f".into(), probes: ways, joining: all, listening };
+    let asks = active_checks::alone(cluster, node, true).into_iter().chain(reach::ask(cluster, node, &round));
     for ask in asks {
         if let Some(ask) = ask.shell() {
             scripts.part(ask, "a trial");

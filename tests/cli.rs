@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::store::Store;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -132,8 +132,8 @@ fn cluster() -> tempfile::TempDir {
     let path = dir.path().join("demo.toml");
     fs::copy("inventories/minimal.toml", &path).unwrap();
     let cluster = ironstrap::inventory::read(&path).unwrap();
-    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
-    Store::new(&cluster).save(&trust).unwrap();
+    let pki = ClusterPki::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    Store::new(&cluster).save(&pki).unwrap();
     dir
 }
 

@@ -8,13 +8,13 @@ mod common;
 
 use std::path::Path;
 
-use common::{pipe, trust};
+use common::{pipe, pki};
+use ironstrap::active_checks;
 use ironstrap::cluster::Cluster;
 use ironstrap::fleet::Fleet;
 use ironstrap::inventory;
 use ironstrap::machine::Machine;
 use ironstrap::step::{Ask, Fix, Want};
-use ironstrap::trial;
 use time::OffsetDateTime;
 
 const SECRET: &str = "hunter2";
@@ -41,7 +41,7 @@ http = "http://me:p%40hunter2$x@proxy.example.com:3128"
 
 fn wants(cluster: &Cluster) -> Vec<Want> {
     let about = (&Machine::default(), &Fleet::default());
-    let all = common::wants((cluster, &cluster.nodes[0]), &trust(cluster), about, OffsetDateTime::now_utc());
+    let all = common::wants((cluster, &cluster.nodes[0]), &pki(cluster), about, OffsetDateTime::now_utc());
     all.into_iter().map(|(.., want)| want).collect()
 }
 
@@ -100,7 +100,7 @@ fn no_command_line_has_a_credential() {
     std::fs::write(&helper, format!("#!/bin/sh\necho \"$*\" >>{}\nfor x; do case $x in Dir::Etc::netrc=*) cat \"${{x#*=}}\" ;; esac; done >>{}.auth\nexit 1\n", ran.display(), ran.display())).unwrap();
     std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for shell in common::shells() {
-        for ask in trial::alone(&cluster, &cluster.nodes[0], false).into_iter().take(2) {
+        for ask in active_checks::alone(&cluster, &cluster.nodes[0], false).into_iter().take(2) {
             let Ask::Shell(script) = ask else { panic!() };
             let script = script.replace("/usr/lib/apt/apt-helper", &helper.display().to_string());
             let output = pipe(

@@ -8,15 +8,15 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{fit, lab, trust, wants};
-use ironstrap::backwards;
+use common::{fit, lab, pki, wants};
 use ironstrap::cluster::{Addon, Cluster, Node, Origin};
 use ironstrap::error::Error;
 use ironstrap::fleet::{self, Fleet, Machines};
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Machine;
 use ironstrap::openpgp::Keys;
-use ironstrap::pki::Trust;
+use ironstrap::operations::reset;
+use ironstrap::pki::ClusterPki;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe::{self, Answer};
 use ironstrap::report;
@@ -74,7 +74,7 @@ fn of_new_machine(want: &Want) -> &str {
 /// What such a machine says.
 fn says(want: &Want) -> Answer {
     let text = match &want.ask {
-        Ask::Head | Ask::Nodes | Ask::Listed => String::new(),
+        Ask::Facts | Ask::Nodes | Ask::Listed => String::new(),
         Ask::Administrator => "no cluster".into(),
         Ask::File(path) if path == "/etc/fstab" => {
             "mode 644 root:root\nUUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n".into()
@@ -83,7 +83,7 @@ fn says(want: &Want) -> Answer {
         Ask::File(_) | Ask::Hash(_) | Ask::Kubeconfig(_) | Ask::Unit { .. } => "absent".into(),
         Ask::Packages(names) => names.iter().map(|name| format!("{name} absent\n")).collect(),
         Ask::Objects(objects) => objects.iter().map(|_| "absent\n").collect(),
-        Ask::Newcomer(_) => fit(want).into(),
+        Ask::OnlyBeforeJoin(_) => fit(want).into(),
         Ask::Shell(_) | Ask::Api { .. } => of_new_machine(want).into(),
     };
     Answer::Said(text)
@@ -95,7 +95,7 @@ fn heard(machines: &BTreeMap<String, Machine>) -> Machines<'_> {
 
 struct Untouched {
     cluster: Cluster,
-    trust: Trust,
+    pki: ClusterPki,
     machines: BTreeMap<String, Machine>,
     fleet: Fleet,
 }
@@ -108,13 +108,13 @@ impl Untouched {
     /// The lab's control plane, and a thousand workers less one.
     fn large() -> Untouched {
         let mut cluster = lab();
-        let [seed, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
+        let [init_node, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
         let worker = |i: usize| Node {
             name: format!("w{i:03}"),
             ip: std::net::Ipv4Addr::from(0x0a20_0000 + i as u32).into(),
             ..worker.clone()
         };
-        cluster.nodes = std::iter::once(seed).chain((1..1000).map(worker)).collect();
+        cluster.nodes = std::iter::once(init_node).chain((1..1000).map(worker)).collect();
         Untouched::of(cluster)
     }
 
@@ -123,12 +123,12 @@ impl Untouched {
             cluster.nodes.iter().map(|node| (node.name.clone(), untouched(&node.name))).collect();
         let mut fleet = Fleet::see(&cluster, &heard(&machines));
         fleet.package_key = Keys::read(include_str!("keys/other.asc")).ok();
-        Untouched { trust: trust(&cluster), fleet, machines, cluster }
+        Untouched { pki: pki(&cluster), fleet, machines, cluster }
     }
 
     fn wants(&self, node: &Node) -> Vec<(&'static str, &'static str, Want)> {
         let about = (&self.machines[&node.name], &self.fleet);
-        wants((&self.cluster, node), &self.trust, about, OffsetDateTime::now_utc())
+        wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc())
     }
 
     /// What has to be done in the stages that `of` takes.
@@ -278,11 +278,11 @@ fn the_plan_and_the_scripts_of_a_reset() {
     let lab = Untouched::lab();
     let (node, now) = (lab.node("w2"), OffsetDateTime::now_utc());
     let (machine, fleet) = (&lab.machines["w2"], &lab.fleet);
-    let cx = Cx { cluster: &lab.cluster, node, trust: &lab.trust, now, machine, fleet };
+    let cx = Cx { cluster: &lab.cluster, node, pki: &lab.pki, now, machine, fleet };
     let run = Run::new("1f2e", "me@here");
     let (mut all, mut scripts) = (Vec::new(), String::new());
-    for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
-        let wants = backwards::wants(stage, &cx).unwrap();
+    for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+        let wants = reset::wants(stage, &cx).unwrap();
         let answers: Vec<Answer> =
             wants.iter().map(|(_, want)| Answer::Said(said_after_an_apply(want))).collect();
         let judged: Vec<plan::Judged> =
@@ -324,7 +324,7 @@ fn what_is_done_for_an_addon() {
 #[test]
 fn errors_about_the_fleet() {
     let mut lab = Untouched::lab();
-    let stranger = trust(&lab.cluster);
+    let stranger = pki(&lab.cluster);
     let m1 = lab.machines.get_mut("m1").unwrap();
     m1.has.insert("manifests/kube-apiserver.yaml".into());
     let identity = [
@@ -340,10 +340,10 @@ fn errors_about_the_fleet() {
     let clocks = [("m1", 0.2), ("w1", -3600.4), ("w2", 0.0)].map(|(name, ahead)| (name.to_string(), ahead));
     let mut errors: Vec<Error> = Vec::new();
     for kept in [true, false] {
-        let refusals = fleet::refusals(&lab.cluster, &heard(&lab.machines), &lab.trust, ("demo.trust", kept));
+        let refusals = fleet::refusals(&lab.cluster, &heard(&lab.machines), &lab.pki, ("demo.trust", kept));
         errors.extend(refusals.into_iter().map(|(error, _)| error));
     }
-    errors.extend(fleet::misfits(&lab.cluster, &heard(&lab.machines), &clocks.into()));
+    errors.extend(fleet::findings(&lab.cluster, &heard(&lab.machines), &clocks.into()));
     let text: Vec<String> =
         errors.iter().map(|error| format!("[{}]\n{}", error.kind.code(), report::trouble(error))).collect();
     snapshot("errors-fleet", &text.join("\n\n"));

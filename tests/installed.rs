@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{lab, shells, trust, wants};
+use common::{lab, pki, shells, wants};
 use ironstrap::cluster::{Addon, Cluster, Origin};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
@@ -34,7 +34,7 @@ fn installed(cluster: &Cluster, exists: bool) -> Vec<Want> {
 fn of_step(name: &str, cluster: &Cluster, exists: bool) -> Vec<Want> {
     let fleet = Fleet { exists, ..Fleet::default() };
     let now = OffsetDateTime::now_utc();
-    let all = wants((cluster, &cluster.nodes[0]), &trust(cluster), (&Machine::default(), &fleet), now);
+    let all = wants((cluster, &cluster.nodes[0]), &pki(cluster), (&Machine::default(), &fleet), now);
     let asks = |want: &Want| matches!(want.ask, Ask::Objects(_));
     let of_step = all.into_iter().filter(|(_, step, want)| *step == name && asks(want));
     of_step.map(|(.., want)| want).collect()
@@ -254,7 +254,7 @@ fn a_cluster_without_an_addon_of_kubeadms_has_nothing_of_it() {
     cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
     cluster.kubeadm.insert("proxy".into(), json!({"disabled": true}));
     // What an earlier inventory left is only looked at.
-    let wants = installed(&cluster, true).into_iter().filter(|want| want.fix != Fix::Above);
+    let wants = installed(&cluster, true).into_iter().filter(|want| want.fix != Fix::FromPrevious);
     let names: Vec<String> = wants.map(|want| asked(&want)).collect();
     assert!(
         !names.is_empty() && names.iter().all(|name| !name.contains("dns") && !name.contains("prox")),
@@ -276,22 +276,22 @@ fn probes_have_the_ports_of_their_version() {
 
 #[test]
 fn cluster_info_is_judged_by_what_it_leads_to() {
-    let (cluster, trust) = (lab(), trust(&lab()));
+    let (cluster, pki) = (lab(), pki(&lab()));
     let fleet = Fleet { exists: true, ..Fleet::default() };
     let machine = Machine::default();
-    let all = wants((&cluster, &cluster.nodes[0]), &trust, (&machine, &fleet), OffsetDateTime::now_utc());
+    let all = wants((&cluster, &cluster.nodes[0]), &pki, (&machine, &fleet), OffsetDateTime::now_utc());
     let want = all.into_iter().map(|(.., want)| want).find(|want| want.that.starts_with(INFO)).unwrap();
     let judge = |text: String| judged(&want, &json!({"data": {"kubeconfig": text}}).to_string());
-    let right = trust.cluster_info("https://api.demo.internal:6443");
+    let right = pki.cluster_info("https://api.demo.internal:6443");
     assert_eq!(judge(right.clone()), Verdict::Holds);
-    let mut other = trust.clone();
-    other.ca = trust.front_proxy_ca.clone();
+    let mut other = pki.clone();
+    other.ca = pki.front_proxy_ca.clone();
     let have =
         |verdict| if let Verdict::Differs { have, .. } = verdict { have } else { panic!("{verdict:?}") };
     let of_another = have(judge(other.cluster_info("https://api.demo.internal:6443")));
     assert_eq!(of_another, "server: https://api.demo.internal:6443\nCA: of another cluster\n");
     assert!(
-        have(judge(trust.cluster_info("https://192.0.2.1:6443")))
+        have(judge(pki.cluster_info("https://192.0.2.1:6443")))
             .starts_with("server: https://192.0.2.1:6443\n")
     );
     assert!(!have(judge("no YAML: [".into())).is_empty());

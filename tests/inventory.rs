@@ -61,7 +61,7 @@ fn the_minimal_example_means_what_its_defaults_say() {
     assert_eq!(cluster.services.to_string(), "10.96.0.0/12");
     assert_eq!(cluster.domain, "cluster.local");
     assert_eq!(cluster.endpoint.to_string(), "api.demo.internal:6443");
-    assert!(cluster.endpoint.kept);
+    assert!(cluster.endpoint.managed);
     assert!(
         matches!(&cluster.network, Network::Flannel(flannel) if flannel.image == "docker.io/flannel/flannel:v0.27.4")
     );
@@ -84,7 +84,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(cluster.etcd, [("quota-backend-bytes".to_string(), "8589934592".to_string())]);
     assert_eq!(cluster.kubeadm["apiServer"]["extraVolumes"][0]["name"], "zoneinfo");
     assert_eq!((cluster.coredns.replicas, &cluster.coredns.corefile), (Some(3), &None));
-    assert!(!cluster.endpoint.kept);
+    assert!(!cluster.endpoint.managed);
     assert!(!cluster.registries[0].fallback && cluster.registries[1].skip_verify);
     let cri = &cluster.containerd["plugins"]["io.containerd.grpc.v1.cri"];
     assert_eq!(cri["max_concurrent_downloads"].as_integer(), Some(6));

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use common::{lab, run, shells};
-use ironstrap::backwards;
 use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::{Lease, Machine};
+use ironstrap::operations::reset;
 use ironstrap::probe::{self, Answer};
 use ironstrap::step::{Ask, Cx, Fix, Want};
 use time::OffsetDateTime;
@@ -106,7 +106,10 @@ impl Kept {
         let lib =
             ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
         let path = format!("PATH={}:$PATH", self.path("bin").display());
-        run(shell, &self.moved(&format!("{{\nset -eu\n{path}\nPATIENCE=3\n{lib}\n{script}\n}} </dev/null\n")))
+        run(
+            shell,
+            &self.moved(&format!("{{\nset -eu\n{path}\nWAIT_TIMEOUT=3\n{lib}\n{script}\n}} </dev/null\n")),
+        )
     }
 
     /// What is kept: by key, the endings of its files.
@@ -149,14 +152,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// The wants of a node's way back, with the key of what each reads; of the whole, none.
 fn back(cluster: &Cluster, name: &str) -> Vec<(Option<String>, Want)> {
-    let trust = common::trust(cluster);
+    let pki = common::pki(cluster);
     let node = cluster.nodes.iter().find(|node| node.name == name).unwrap();
     let (machine, fleet) = (Machine::default(), Fleet::default());
     let cx =
-        Cx { cluster, node, trust: &trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+        Cx { cluster, node, pki: &pki, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
     let mut all = Vec::new();
-    for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
-        for (_, want) in backwards::wants(stage, &cx).unwrap() {
+    for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+        for (_, want) in reset::wants(stage, &cx).unwrap() {
             let Ask::Shell(ask) = &want.ask else { continue };
             let key = ask.split("/var/lib/ironstrap/before/").nth(1).map(|rest| {
                 let end = rest.find([' ', '\n']).unwrap();
@@ -174,10 +177,10 @@ fn back(cluster: &Cluster, name: &str) -> Vec<(Option<String>, Want)> {
 #[test]
 fn everything_that_was_kept_still_has_its_step() {
     let cluster = lab();
-    let trust = common::trust(&cluster);
+    let pki = common::pki(&cluster);
     for node in cluster.nodes.iter().filter(|node| ["m1", "w1"].contains(&node.name.as_str())) {
         let facts = (&Machine::default(), &Fleet::default());
-        let wants = common::wants((&cluster, node), &trust, facts, OffsetDateTime::now_utc());
+        let wants = common::wants((&cluster, node), &pki, facts, OffsetDateTime::now_utc());
         let keys = wants.iter().filter_map(|(_, step, want)| want.undo.key(step));
         let known: BTreeSet<String> = keys.collect();
         let file = Path::new(FIXTURES).join(format!("keys-{}", node.name));
@@ -369,10 +372,10 @@ fn an_old_lease_is_read_heeded_while_it_lives_and_taken_over_afterwards() {
 #[test]
 fn fixtures_have_no_secrets() {
     let token = |word: &str| {
-        let alike = |part: &str, len| {
+        let group = |part: &str, len| {
             part.len() == len && part.chars().all(|c| c.is_ascii_digit() || c.is_ascii_lowercase())
         };
-        word.split_once('.').is_some_and(|(id, secret)| alike(id, 6) && alike(secret, 16))
+        word.split_once('.').is_some_and(|(id, secret)| group(id, 6) && group(secret, 16))
     };
     for file in files(Path::new(FIXTURES)) {
         let text = fs::read_to_string(&file).unwrap();
@@ -405,10 +408,10 @@ fn a_note_that_was_damaged_since_is_named_and_not_trusted() {
             [("one", "etc/one", "1\n"), ("two", "etc/two", "2\n"), ("three", "etc/three", "3\n")]
         {
             fs::write(kept.path(file), was).unwrap();
-            let output = kept.lib(shell, &format!("before_file {key} /{file}"));
+            let output = kept.lib(shell, &format!("backup_file {key} /{file}"));
             assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
         }
-        let answer = "keep() { echo kept; }; before_kept four; echo was | before_answer four";
+        let answer = "keep() { echo kept; }; backup_extra four; echo was | backup_answer four";
         assert!(kept.lib(shell, answer).status.success());
         assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}");
         let entry = |name: &str| kept.path(&format!("var/lib/ironstrap/before/{name}"));

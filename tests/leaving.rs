@@ -55,7 +55,7 @@ impl Root {
         let read = |name: &str| fs::read_to_string(format!("templates/{name}.sh")).unwrap();
         let text = ["lib", "undo", "pods", "remains", "etcd", "leave"].map(read).concat();
         let script = format!(
-            "{{ set -eu; export LC_ALL=C PATH={root}/bin:$PATH\nETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel PATIENCE=1 kept=/var/lib/kept\n\
+            "{{ set -eu; export LC_ALL=C PATH={root}/bin:$PATH\nETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel WAIT_TIMEOUT=1 kept=/var/lib/kept\n\
              {}\n{text}\n{script}\n}} </dev/null\n",
             "[ ! -e /var/lib/etcd-is ] || ETCD=$(cat /var/lib/etcd-is)"
         );
@@ -134,7 +134,7 @@ const SINCE: &[&str] = &[
 ];
 
 /// What the cluster lays there.
-const OURS: &[&str] = &[
+const ONLY_OURS: &[&str] = &[
     "etc/cni/net.d/10-flannel.conflist",
     "etc/kubernetes/*",
     "etc/kubernetes/[a-z]",
@@ -155,7 +155,7 @@ const OURS: &[&str] = &[
 ];
 
 fn laid_out(root: &Root) {
-    for name in SINCE.iter().chain(OURS) {
+    for name in SINCE.iter().chain(ONLY_OURS) {
         root.write(name, if name.ends_with("87-theirs.conflist") { "{\"name\": \"since\"}" } else { "" });
     }
     root.write(&format!("var/lib/cni/results/cbr0-{ID}-eth0"), "");
@@ -174,7 +174,7 @@ fn neighbours_survive_and_what_is_ours_goes() {
         root.write("var/lib/kept", &kept);
         let mut right = root.all();
         laid_out(&root);
-        let ours = |name: &String| OURS.iter().any(|ours| ours == name);
+        let ours = |name: &String| ONLY_OURS.iter().any(|ours| ours == name);
         let mut since = BTreeSet::new();
         for name in SINCE
             .iter()
@@ -209,7 +209,7 @@ fn a_machine_that_leaves_is_no_member_as_soon_as_it_begins() {
             root.write(name, "");
         }
         // It is cut off at the first thing that takes long.
-        root.run(shell, "mkdir -p /run/ironstrap; no_rules() { exit 9; }; leave");
+        root.run(shell, "mkdir -p /run/ironstrap; remove_rules() { exit 9; }; leave");
         assert!(!root.path(receipt).exists() && root.path("etc/kubernetes/pki/ca.crt").exists(), "{shell}");
     }
 }
@@ -426,7 +426,7 @@ fn a_program_out_of_a_container_runs_in_its_container_alone() {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         proxies(&root, child.id());
         root.write("var/lib/kept", "link lo\n");
-        root.good(shell, "mkdir -p /run/ironstrap; no_rules; traces >/dev/null");
+        root.good(shell, "mkdir -p /run/ironstrap; remove_rules; traces >/dev/null");
         let ran = root.read("ran");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -434,7 +434,7 @@ fn a_program_out_of_a_container_runs_in_its_container_alone() {
         assert!(ran.lines().all(|line| line.starts_with("in proxy ")), "{shell}: {ran}");
         // Without one, nothing is tried.
         root.command("ctr", "");
-        let said = root.good(shell, "command() { return 1; }; no_rules");
+        let said = root.good(shell, "command() { return 1; }; remove_rules");
         assert!(said.contains("there is no nft here to look with"), "{shell}: {said}");
     }
 }

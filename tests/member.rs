@@ -29,12 +29,8 @@ fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
         ..Fleet::default()
     };
     let own = fleet.own(&node.name);
-    let wants = common::wants(
-        (&cluster, node),
-        &common::trust(&cluster),
-        (&machine, &own),
-        OffsetDateTime::now_utc(),
-    );
+    let wants =
+        common::wants((&cluster, node), &common::pki(&cluster), (&machine, &own), OffsetDateTime::now_utc());
     let want = wants.into_iter().find(|(_, step, want)| *step == "member" && want.that == that).unwrap().2;
     match want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script,
@@ -101,7 +97,7 @@ fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
 /// it said, and the new one.
 fn again(old: &str, data: bool) -> (bool, String, String) {
     let fix = fix(0, "what kubeadm wrote is as it wrote it, from this inventory", &[]);
-    let from = fix.find("# Shell that finds where etcd keeps its data").unwrap();
+    let from = fix.find("etcd_is() {").unwrap();
     let to = fix.find("kubeadm init phase control-plane").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
         let root = tempfile::tempdir().unwrap();
@@ -117,7 +113,7 @@ fn again(old: &str, data: bool) -> (bool, String, String) {
             path("var/lib/etcd").display()
         );
         let head = format!(
-            "set -eu\nRUN={}\nc=config\nkubeadm() {{ printf '{new}' >$KUBEADM_INIT_DRYRUN_DIR/etcd.yaml; }}\nput() {{ cat >\"$1\"; }}\n",
+            "set -eu\nRUN={}\nc=config\nkubeadm() {{ printf '{new}' >$KUBEADM_INIT_DRYRUN_DIR/etcd.yaml; }}\nwrite_file() {{ cat >\"$1\"; }}\n",
             path("run/ironstrap").display()
         );
         let output = common::run(shell, &(head + &moved(&fix[from..to], root.path())));
@@ -183,11 +179,11 @@ fn lends(fix: &str) -> String {
 fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
-    let fleet = Fleet { exists: true, seed: "m1".into(), ..Fleet::default() };
+    let fleet = Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() };
     let known = (&machine, &fleet);
     let wants = common::wants(
         (&cluster, &cluster.nodes[node]),
-        &common::trust(&cluster),
+        &common::pki(&cluster),
         known,
         OffsetDateTime::now_utc(),
     );
@@ -199,7 +195,7 @@ fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
 }
 
 /// Nothing to look at, and nothing that goes on beside kubeadm.
-const QUIET: &str = "systemctl() { :; }\njournalctl() { :; }\nhopeful() { \"$@\"; }\n";
+const QUIET: &str = "systemctl() { :; }\njournalctl() { :; }\nrun_unless_fatal() { \"$@\"; }\n";
 /// As kubeadm does it: what it was given to find the cluster by is for the kubelet to join with.
 const JOINS: &str = "kubeadm() {
   case $1 in config) return 0 ;; esac
@@ -331,14 +327,15 @@ fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
 
 #[test]
 fn nobody_joins_by_a_token_and_each_machine_by_its_own_name() {
-    let (cluster, fleet) = (common::lab(), Fleet { exists: true, seed: "m1".into(), ..Fleet::default() });
-    let trust = common::trust(&cluster);
+    let (cluster, fleet) =
+        (common::lab(), Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() });
+    let pki = common::pki(&cluster);
     for node in &cluster.nodes {
         let known = (&Machine::default(), &fleet);
-        let wants = common::wants((&cluster, node), &trust, known, OffsetDateTime::now_utc());
+        let wants = common::wants((&cluster, node), &pki, known, OffsetDateTime::now_utc());
         let lends: Vec<String> = wants
             .iter()
-            .filter(|(_, step, want)| *step == "member" && !matches!(want.fix, Fix::Above))
+            .filter(|(_, step, want)| *step == "member" && !matches!(want.fix, Fix::FromPrevious))
             .filter_map(|(.., want)| want.credential.as_ref().map(|lent| lent.user.clone()))
             .collect();
         let own = format!("system:node:{}", node.name);

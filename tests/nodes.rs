@@ -17,9 +17,9 @@ const NETWORK: &str = "every node has its network";
 /// This want of step nodes.
 fn want(that: &str, fleet: &Fleet) -> Want {
     let cluster = common::lab();
-    let (trust, machine) = (common::trust(&cluster), Machine::default());
+    let (pki, machine) = (common::pki(&cluster), Machine::default());
     let about = (&machine, fleet);
-    let wants = common::wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+    let wants = common::wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
     wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.that == that).unwrap().2
 }
 
@@ -77,7 +77,7 @@ fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
     );
     let Fix::ByHand(hint) = want(PRESSURE, &Fleet::default()).fix else { panic!("no fix makes room") };
     assert!(hint.contains("DiskPressure: "), "{hint}");
-    let quarantined = Fleet { given_up: ["w1".to_string()].into(), ..Fleet::default() };
+    let quarantined = Fleet { quarantined: ["w1".to_string()].into(), ..Fleet::default() };
     assert_eq!(
         lacks(said(PRESSURE, &quarantined, &node("DiskPressure", "True"))),
         "waits for w1 to be mended"
@@ -108,9 +108,9 @@ fn the_network_is_up_when_each_node_has_it() {
 fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
     let w2 = || ["w2".to_string()].into();
     let fleets = [
-        (Fleet { given_up: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
-        (Fleet { unmended: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
-        (Fleet { absent: w2(), given_up: w2(), ..Fleet::default() }, "waits for w2 to answer"),
+        (Fleet { quarantined: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
+        (Fleet { pending: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
+        (Fleet { unreachable: w2(), quarantined: w2(), ..Fleet::default() }, "waits for w2 to answer"),
         (Fleet { joining: w2(), ..Fleet::default() }, "waits for w2 to join"),
         (Fleet { unregistered: w2(), ..Fleet::default() }, "waits for w2 to register"),
     ];
@@ -125,7 +125,7 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
 fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
     const DNS: &str = "the cluster's DNS answers";
     let fleet = |unmended: &[&str]| Fleet {
-        unmended: unmended.iter().map(|name| name.to_string()).collect(),
+        pending: unmended.iter().map(|name| name.to_string()).collect(),
         ..Fleet::default()
     };
     let up = r#"{"status":{"availableReplicas":1}}"#;
@@ -136,7 +136,7 @@ fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
 
 /// Runs shell of the step's with a kubectl that says this, in every shell; how it ended, and what kubectl was asked.
 fn runs(script: &str, kubectl: &str) -> Vec<(bool, String)> {
-    let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ echo \"$*\" >&2; {kubectl}; }}\n");
+    let head = format!("set -eu\nretry() {{ \"$@\"; }}\nkubectl() {{ echo \"$*\" >&2; {kubectl}; }}\n");
     let one = |shell: &str| {
         let output = common::run(shell, &format!("{head}{script}"));
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -147,10 +147,10 @@ fn runs(script: &str, kubectl: &str) -> Vec<(bool, String)> {
 #[test]
 fn a_stranger_is_not_waited_for() {
     let cluster = common::lab();
-    let (trust, machine) = (common::trust(&cluster), Machine::default());
-    let fleet = Fleet { strangers: ["x9".to_string()].into(), ..Fleet::default() };
+    let (pki, machine) = (common::pki(&cluster), Machine::default());
+    let fleet = Fleet { unmanaged_nodes: ["x9".to_string()].into(), ..Fleet::default() };
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
-    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let cx = Cx { cluster: &cluster, node, pki: &pki, now, machine: &machine, fleet: &fleet };
     let flannel = [Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")];
     let script = rollout::waiting(&cx, &flannel, &[]);
     for (counts, good) in [
@@ -182,14 +182,14 @@ fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
 /// The same for `web` of another kind.
 fn waits_for_a(kind: &str, pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
     let cluster = common::lab();
-    let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
+    let (pki, machine, fleet) = (common::pki(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
-    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let cx = Cx { cluster: &cluster, node, pki: &pki, now, machine: &machine, fleet: &fleet };
     let script = rollout::waiting(&cx, &[Object::new("apps/v1", kind, "net", "web")], &[]);
     let forged = r#"event\tReplicaSet/web-77f\t2999-01-01T00:00:00Z\tpods "web-77f-" is forbidden: no"#;
     let head = format!(
-        "exec 3>&1\nset -u\nuid=1 patient_since=$(($(date +%s) - {seconds}))\n\
-         patiently() {{ for n in 1 2; do r=0; \"$@\" || r=$?; echo $r >&3; uid=2; done; }}\n\
+        "exec 3>&1\nset -u\nuid=1 retry_since=$(($(date +%s) - {seconds}))\n\
+         retry() {{ for n in 1 2; do r=0; \"$@\" || r=$?; echo $r >&3; uid=2; done; }}\n\
          kubectl() {{ case \"$3 $4\" in 'get pods') printf '{pod}\\n' ;; 'get replicasets') printf '{set}\\n' ;;\n\
          'get events') printf '{forged}\\n' ;; 'delete pod') echo \"deleted $5\" >&2 ;; *) return 1 ;; esac; }}\n"
     );
@@ -326,9 +326,9 @@ fn a_pod_for_a_node_of_others_ends_no_wait() {
 #[test]
 fn workers_without_a_pod_that_others_have_are_named() {
     let cluster = common::lab();
-    let (trust, machine, fleet) = (common::trust(&cluster), Machine::default(), Fleet::default());
+    let (pki, machine, fleet) = (common::pki(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
-    let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+    let cx = Cx { cluster: &cluster, node, pki: &pki, now, machine: &machine, fleet: &fleet };
     let script = rollout::waiting(&cx, &[Object::new("apps/v1", "DaemonSet", "net", "web")], &[]);
     let (web, other) = (owner("DaemonSet/web"), owner("DaemonSet/other"));
     let pods = |w1: &str| {
@@ -346,7 +346,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
         (&format!(r#"{web}\tw1\t\t{{"status":"True"}}\n"#), ""),
     ] {
         for shell in common::shells() {
-            let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {}; }}\n", pods(w1));
+            let head = format!("set -eu\nretry() {{ \"$@\"; }}\nkubectl() {{ {}; }}\n", pods(w1));
             let output = common::run(shell, &format!("{head}{script}"));
             let out = String::from_utf8(output.stdout).unwrap();
             assert_eq!((output.status.code(), out.as_str()), (Some(1), said), "{shell}: {w1}");
@@ -356,7 +356,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
         r#"case $* in *'get pods'*) printf '{web}\tw1\t\t{{"status":"False"}}\n' ;; *) return 1 ;; esac"#
     );
     for shell in common::shells() {
-        let head = format!("set -eu\npatiently() {{ \"$@\"; }}\nkubectl() {{ {nowhere}; }}\n");
+        let head = format!("set -eu\nretry() {{ \"$@\"; }}\nkubectl() {{ {nowhere}; }}\n");
         let output = common::run(shell, &format!("{head}{script}"));
         assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]), "{shell}: no node is at fault");
     }

@@ -23,7 +23,7 @@ fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool
     let place = common::place::Place::with(files);
     let lib = include_str!("../templates/lib.sh");
     let text = format!(
-        "set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
+        "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
     );
     let text = ["/run/", "/proc/net/", "/var/log/"]
         .iter()
@@ -328,8 +328,8 @@ fn a_fix_waits_until_its_question_is_answered_and_not_for_long() {
     for shell in common::shells() {
         let stands = "renew() { :; }\nquestions() { echo x >>/run/n; if [ $(wc -l </run/n) -gt 1 ]; then echo 'dns reached'; else echo 'dns silent'; fi; }";
         let files = [("run/n", ""), ("proc/net/dev", DEV)];
-        let stands = stands.replace("PATIENCE=1", "");
-        let good = run(shell, &files, &(stands.clone() + "\nPATIENCE=9"), "answered dns reached");
+        let stands = stands.replace("WAIT_TIMEOUT=1", "");
+        let good = run(shell, &files, &(stands.clone() + "\nWAIT_TIMEOUT=9"), "answered dns reached");
         assert_eq!(good, (true, String::new()), "{shell}");
         let (good, said) = run(shell, &files, &stands.replace("reached'", "silent'"), "answered dns reached");
         assert_eq!((good, said.as_str()), (false, "packets: dns is silent\n"), "{shell}");
@@ -364,7 +364,7 @@ fn kube_proxy_is_restarted_at_once_unless_the_api_server_has_just_started() {
     // The Service answers when it is asked for the third time.
     let stands = |age: u32| {
         format!(
-            "PATIENCE=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew() {{ :; }}\nsleep() {{ :; }}\n\
+            "WAIT_TIMEOUT=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew() {{ :; }}\nsleep() {{ :; }}\n\
              daemon() {{ [ {age} = 0 ] || echo 7; }}\nlasting() {{ [ {age} -ge \"${{3:-5}}\" ]; }}\nrestart() {{ echo \"restart $3\"; }}\n"
         )
     };
@@ -409,7 +409,7 @@ fn statuses(made: &str) -> String {
 #[test]
 fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() {
     // Each question for the time is ten seconds.
-    let stands = "PATIENCE=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
+    let stands = "WAIT_TIMEOUT=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
     for shell in common::shells() {
         for (pod, seconds) in [
             ("w1 Pending /", 60),
@@ -484,7 +484,7 @@ fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
             "{shell}: {said}"
         );
         let stands =
-            "PATIENCE=1\nrenew() { :; }\nquestions() { printf 'pod:axb silent\\npod:a.b reached\\n'; }";
+            "WAIT_TIMEOUT=1\nrenew() { :; }\nquestions() { printf 'pod:axb silent\\npod:a.b reached\\n'; }";
         let files = [("proc/net/dev", DEV)];
         let good = run(shell, &files, stands, "answered pod:a.b reached");
         assert_eq!(good, (true, String::new()), "{shell}");
@@ -593,7 +593,7 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
     let Fix::Run(script) = &want.fix else { panic!() };
     let call = format!("ask_nodes m1 '{}' m1 w1", cluster.pause_image());
     assert!(script.contains(&call) && !script.contains("m1 w1 w2"), "{script}");
-    assert_eq!(want.about, ["m1", "w1"]);
+    assert_eq!(want.subjects, ["m1", "w1"]);
     assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "nobody else is there");
     assert_eq!(packets::made::reached("packets: pod:w1 is reached"), Some("w1"));
     let event = "packets: pod:w1 is not checked: words of an event, and w1 is reached";
@@ -630,10 +630,10 @@ fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
 }
 
 fn wanted(cluster: &Cluster, node: &Node, that: &str, fleet: &Fleet) -> Want {
-    let trust = common::trust(cluster);
+    let pki = common::pki(cluster);
     let has = ["client-certificate", "receipt"].map(String::from).into();
     let machine = Machine { has, ..Machine::default() };
-    let wants = common::wants((cluster, node), &trust, (&machine, fleet), OffsetDateTime::now_utc());
+    let wants = common::wants((cluster, node), &pki, (&machine, fleet), OffsetDateTime::now_utc());
     wants.into_iter().find(|(.., want)| want.that == that).unwrap_or_else(|| panic!("no want {that}")).2
 }
 
@@ -646,7 +646,7 @@ fn questions(cluster: &Cluster, node: usize) -> String {
 #[test]
 fn an_answer_is_right_only_where_something_answered() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let broken = Fleet { absent: ["w1".to_string()].into(), ..Fleet::default() };
+    let broken = Fleet { unreachable: ["w1".to_string()].into(), ..Fleet::default() };
     const ALL: &str =
         "kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\npod:w2 refused";
     let said = |of: &str, is: &str| ALL.replace(of, is);
@@ -713,7 +713,7 @@ fn an_answer_is_right_only_where_something_answered() {
 fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
     let cluster = common::lab();
     let (nobody, at_w2) = (Fleet::default(), Fleet { tunnels: ["w2".into()].into(), ..Fleet::default() });
-    let w2_away = Fleet { absent: ["w2".into()].into(), ..at_w2.clone() };
+    let w2_away = Fleet { unreachable: ["w2".into()].into(), ..at_w2.clone() };
     let judged = |said: &str, fleet: &Fleet| {
         let want = wanted(&cluster, &cluster.nodes[1], "w2 answers through flannel's tunnel", fleet);
         let Expect::Judged(judge) = want.expect else { panic!() };

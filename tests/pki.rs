@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ironstrap::cluster::Cluster;
-use ironstrap::pki::{Person, Trust};
+use ironstrap::pki::{ClusterPki, Person};
 use time::{Duration, OffsetDateTime};
 
 /// One control plane.
@@ -28,7 +28,7 @@ fn cluster() -> Cluster {
 
 /// The files of the control plane and the operator's certificate, below a folder; `None`, said aloud, where
 /// there is no openssl.
-fn written() -> Option<(tempfile::TempDir, Trust)> {
+fn written() -> Option<(tempfile::TempDir, ClusterPki)> {
     if which::which("openssl").is_err() {
         // Not println: of a test that passes, the harness keeps that to itself.
         let said = "SKIPPED: no openssl on this machine, so the certificates were not checked with it\n";
@@ -36,14 +36,14 @@ fn written() -> Option<(tempfile::TempDir, Trust)> {
         return None;
     }
     let (dir, cluster) = (tempfile::tempdir().unwrap(), cluster());
-    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    let pki = ClusterPki::make(&cluster, OffsetDateTime::now_utc()).unwrap();
     std::fs::create_dir(dir.path().join("etcd")).unwrap();
-    for file in trust.files(&cluster.nodes[0]) {
+    for file in pki.files(&cluster.nodes[0]) {
         let path = file.path.strip_prefix("/etc/kubernetes/pki/").unwrap();
         std::fs::write(dir.path().join(path), file.text).unwrap();
     }
-    std::fs::write(dir.path().join("admin.crt"), &trust.admin.cert).unwrap();
-    Some((dir, trust))
+    std::fs::write(dir.path().join("admin.crt"), &pki.admin.cert).unwrap();
+    Some((dir, pki))
 }
 
 /// Whether openssl ends well, and all that it says.
@@ -107,9 +107,9 @@ fn openssl_finds_the_names_and_addresses_of_servers() {
 
 #[test]
 fn openssl_finds_the_same_keys_and_the_same_hash() {
-    let Some((dir, trust)) = written() else { return };
+    let Some((dir, pki)) = written() else { return };
     let public_of = |key: &str| openssl(dir.path(), &format!("pkey -in {key} -pubout")).1;
-    assert_eq!(public_of("sa.key"), trust.sa_pub);
+    assert_eq!(public_of("sa.key"), pki.sa_pub);
     for (leaf, ca, _) in LEAVES.into_iter().filter(|(leaf, ..)| *leaf != "admin") {
         for pair in [leaf, ca] {
             let certified = openssl(dir.path(), &format!("x509 -in {pair}.crt -noout -pubkey")).1;
@@ -120,15 +120,15 @@ fn openssl_finds_the_same_keys_and_the_same_hash() {
     std::fs::write(dir.path().join("ca.pub"), ca).unwrap();
     assert!(openssl(dir.path(), "pkey -pubin -in ca.pub -outform der -out ca.spki").0);
     let (_, said) = openssl(dir.path(), "dgst -sha256 -r ca.spki");
-    assert_eq!(trust.ca_hash().unwrap(), format!("sha256:{}", said.split(' ').next().unwrap()));
+    assert_eq!(pki.ca_hash().unwrap(), format!("sha256:{}", said.split(' ').next().unwrap()));
 }
 
 #[test]
 fn openssl_takes_an_issued_certificate_with_all_its_groups_until_it_ends() {
-    let Some((dir, trust)) = written() else { return };
+    let Some((dir, pki)) = written() else { return };
     let person = Person::new("alice", &["dev".into(), "on-call".into()]).unwrap();
     let now = OffsetDateTime::now_utc();
-    let (pair, until) = trust.issue(&person, Duration::hours(8), now).unwrap();
+    let (pair, until) = pki.issue(&person, Duration::hours(8), now).unwrap();
     std::fs::write(dir.path().join("alice.crt"), &pair.cert).unwrap();
     let (_, subject) = openssl(dir.path(), "x509 -in alice.crt -noout -subject -nameopt RFC2253");
     assert_eq!(subject, "subject=CN=alice,O=on-call,O=dev\n");

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use common::{lab, run, shells, trust, wants};
+use common::{lab, pki, run, shells, wants};
 use ironstrap::cluster::ETCD_DIR;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
@@ -66,8 +66,8 @@ impl Root {
 
 fn want(that: &str) -> Want {
     let cluster = lab();
-    let (trust, about) = (trust(&cluster), (&Machine::default(), &Fleet::default()));
-    let wants = wants((&cluster, &cluster.nodes[0]), &trust, about, OffsetDateTime::now_utc());
+    let (pki, about) = (pki(&cluster), (&Machine::default(), &Fleet::default()));
+    let wants = wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
     wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
 }
 
@@ -231,7 +231,7 @@ fn a_source_that_apt_cannot_read_is_named_with_its_line() {
     );
     let mut cluster = lab();
     cluster.packages.kubernetes = format!("http://127.0.0.1:{port}/deb/");
-    let ask = ironstrap::trial::alone(&cluster, &cluster.nodes[0], false).remove(0);
+    let ask = ironstrap::active_checks::alone(&cluster, &cluster.nodes[0], false).remove(0);
     let refused = |shell: &str, files: &[(&str, &str)]| {
         let root = Root::with(files);
         let Answer::Said(text) = root.answer(shell, &ask) else { panic!("{shell}") };

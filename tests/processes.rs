@@ -28,7 +28,7 @@ const STATIC: &str = "0123456789abcdef0123456789abcdef";
 fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (bool, String) {
     let lib = include_str!("../templates/lib.sh");
     let text = format!(
-        "set -eu\nPATIENCE=1\n{lib}\n{PODS}\n{DAEMONS}\n{PACKETS}\n{PROCESSES}\n{stands}\n{script}\n"
+        "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{PACKETS}\n{PROCESSES}\n{stands}\n{script}\n"
     );
     let mut paths =
         vec!["/sys/fs/cgroup", "/run/", "/var/log/", "/var/lib/", "/etc/", "/usr/lib/", "/usr/local/lib/"];
@@ -264,7 +264,7 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
         let restart = format!("printf '/usr/bin/kubelet\\0--kubeconfig=/k\\0' >{root}/proc/80/cmdline");
         let stands = |restart: &str| {
             format!(
-                "steady() {{ :; }}\nsystemctl() {{ echo \"systemctl $1\"; case $1 in restart) {restart} ;; esac; }}"
+                "stays_active() {{ :; }}\nsystemctl() {{ echo \"systemctl $1\"; case $1 in restart) {restart} ;; esac; }}"
             )
         };
         let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
@@ -274,7 +274,8 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
         let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
         assert_eq!(said, (true, String::new()), "{shell}: once is enough");
         // A kubelet that does not start has something else that a later stage puts right.
-        let dies = "steady() { return 1; }\nsystemctl() { case $1 in restart) main=; return 1 ;; esac; }";
+        let dies =
+            "stays_active() { return 1; }\nsystemctl() { case $1 in restart) main=; return 1 ;; esac; }";
         let receipt = "mkdir -p /var/lib/ironstrap; echo nonsense >/var/lib/kubelet/config.yaml\n\
                        sha256sum /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env >/var/lib/ironstrap/kubeadm-receipt\n";
         let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
@@ -284,7 +285,7 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
         let (good, said) = run(shell, &place, true, &once, "kubelet_as_given");
         assert!(good && said.contains("kubelet does not start"), "{shell}: {said}");
         let edited = format!(
-            "{receipt}echo other >/var/lib/kubelet/config.yaml\nfind_kubelet() {{ main=; }}\nkubelet_is_written && exit 3; steady kubelet || ! kubelet_is_written || exit 4"
+            "{receipt}echo other >/var/lib/kubelet/config.yaml\nfind_kubelet() {{ main=; }}\nkubelet_is_written && exit 3; stays_active kubelet || ! kubelet_is_written || exit 4"
         );
         assert_eq!(run(shell, &place, true, dies, &edited), (true, String::new()), "{shell}");
         let conf = [("etc/systemd/system.conf", "DefaultEnvironment=KUBELET_EXTRA_ARGS=--max-pods=9\n")];
@@ -390,7 +391,7 @@ fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
     for shell in common::shells() {
         let place = Place::with(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
         let stands = "renew() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
-                      PATIENCE=9\ncommand() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked
+                      WAIT_TIMEOUT=9\ncommand() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked
                       if [ $(wc -l </run/ironstrap/asked) = 1 ]; then echo 'connect: connection refused' >&2; return 1; fi
                       echo nftables >/run/ironstrap/mode ;; esac; }";
         let (good, said) = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
@@ -407,10 +408,10 @@ fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
 }
 
 fn wanted(cluster: &Cluster, node: &Node, that: &str) -> Want {
-    let trust = common::trust(cluster);
+    let pki = common::pki(cluster);
     let has = ["client-certificate", "receipt"].map(String::from).into();
     let (machine, fleet) = (Machine { has, ..Machine::default() }, Fleet::default());
-    let wants = common::wants((cluster, node), &trust, (&machine, &fleet), OffsetDateTime::now_utc());
+    let wants = common::wants((cluster, node), &pki, (&machine, &fleet), OffsetDateTime::now_utc());
     wants.into_iter().find(|(.., want)| want.that == that).unwrap_or_else(|| panic!("no want {that}")).2
 }
 

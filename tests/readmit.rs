@@ -9,7 +9,7 @@ mod common;
 use common::place::Place;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::pki::{Credential, Trust};
+use ironstrap::pki::{ClusterPki, Credential};
 use ironstrap::shell::here;
 use ironstrap::step::{Expect, Fix, Verdict};
 use time::{Duration, OffsetDateTime};
@@ -40,15 +40,15 @@ struct Wanted {
 }
 
 /// The want of this step on w1, which has these traces, with its credential as the runner adds it; judged by this answer.
-fn want(trust: &Trust, (step, that): (&str, &str), has: &[&str], answer: &str) -> Wanted {
+fn want(pki: &ClusterPki, (step, that): (&str, &str), has: &[&str], answer: &str) -> Wanted {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
-    let fleet = Fleet { exists: true, seed: "m1".into(), ..Fleet::default() };
+    let fleet = Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() };
     let now = OffsetDateTime::now_utc();
-    let wants = common::wants((&cluster, &cluster.nodes[1]), trust, (&machine, &fleet), now);
+    let wants = common::wants((&cluster, &cluster.nodes[1]), pki, (&machine, &fleet), now);
     let found = wants.into_iter().find(|(_, its, want)| *its == step && want.that == that);
     let want = found.unwrap_or_else(|| panic!("no want {that}")).2;
-    let signed = trust.sign(want.credential.as_ref().unwrap(), &cluster, Duration::ZERO, now).unwrap();
+    let signed = pki.sign(want.credential.as_ref().unwrap(), &cluster, Duration::ZERO, now).unwrap();
     let script = match &want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
         other => panic!("{other:?}"),
@@ -64,8 +64,8 @@ fn want(trust: &Trust, (step, that): (&str, &str), has: &[&str], answer: &str) -
 }
 
 /// A certificate for a kubelet: of which CA, and when it was made.
-fn certificate(trust: &Trust, credential: &Credential, made: OffsetDateTime) -> String {
-    trust.sign(credential, &common::lab(), Duration::ZERO, made).unwrap().pair.cert
+fn certificate(pki: &ClusterPki, credential: &Credential, made: OffsetDateTime) -> String {
+    pki.sign(credential, &common::lab(), Duration::ZERO, made).unwrap().pair.cert
 }
 
 const VALID: (&str, &str) = ("kubeconfigs", "the kubelet has a valid certificate");
@@ -80,8 +80,8 @@ fn has_no_key(place: &Place) -> bool {
 
 #[test]
 fn a_kubelet_without_a_certificate_gets_one_and_kubelet_conf_keeps_no_key() {
-    let trust = common::trust(&common::lab());
-    let fix = want(&trust, VALID, &WAS, "absent").fix;
+    let pki = common::pki(&common::lab());
+    let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in common::shells() {
         let place =
             Place::with(&[(CONF, "old"), ("var/lib/kubelet/pki/kubelet-client-2026.pem", "old"), RUNS]);
@@ -97,8 +97,8 @@ fn a_kubelet_without_a_certificate_gets_one_and_kubelet_conf_keeps_no_key() {
 
 #[test]
 fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
-    let trust = common::trust(&common::lab());
-    let fix = want(&trust, VALID, &WAS, "absent").fix;
+    let pki = common::pki(&common::lab());
+    let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in common::shells() {
         for (signs, status) in [(":", 1), ("kill -s TERM $$; sleep 0.1", 143), ("return 3", 3)] {
             let place = Place::with(&[(CONF, "old"), RUNS]);
@@ -111,22 +111,22 @@ fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
 
 #[test]
 fn which_certificates_let_a_kubelet_in_for_good() {
-    let (cluster, trust) = (common::lab(), common::trust(&common::lab()));
+    let (cluster, pki) = (common::lab(), common::pki(&common::lab()));
     let now = OffsetDateTime::now_utc();
     let node =
         |name: &str| Credential { unit: None, ..Credential::of_node(name, &cluster, Duration::minutes(15)) };
     let temporary = Credential::of_node("w1", &cluster, Duration::minutes(15));
-    let other = Trust::make(&cluster, now).unwrap();
+    let other = ClusterPki::make(&cluster, now).unwrap();
     for (pem, wrong) in [
-        (certificate(&trust, &node("w1"), now), None),
-        (certificate(&trust, &temporary, now), Some("temporary")),
-        (certificate(&trust, &node("w1"), now - Duration::hours(2)), Some("expired")),
-        (certificate(&trust, &node("w2"), now), Some("system:node:w2")),
+        (certificate(&pki, &node("w1"), now), None),
+        (certificate(&pki, &temporary, now), Some("temporary")),
+        (certificate(&pki, &node("w1"), now - Duration::hours(2)), Some("expired")),
+        (certificate(&pki, &node("w2"), now), Some("system:node:w2")),
         (certificate(&other, &node("w1"), now), Some("another CA")),
         ("absent".into(), Some("does not exist")),
         ("".into(), Some("cannot be read")),
     ] {
-        match (want(&trust, VALID, &WAS, &pem).judged, wrong) {
+        match (want(&pki, VALID, &WAS, &pem).judged, wrong) {
             (Verdict::Holds, None) => {}
             (Verdict::Differs { have, .. }, Some(words)) => assert!(have.contains(words), "{have}"),
             (verdict, _) => panic!("{wrong:?}: {verdict:?}"),

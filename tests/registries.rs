@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ironstrap::active_checks;
 use ironstrap::cluster::Cluster;
-use ironstrap::fleet::identity::Misfit;
+use ironstrap::fleet::identity::Finding;
 use ironstrap::inventory;
 use ironstrap::probe::Answer;
 use ironstrap::step::Ask;
-use ironstrap::trial;
 
 use common::pipe;
 
@@ -93,7 +93,7 @@ fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
     std::fs::write(&helper, "#!/bin/sh\nexit 0\n").unwrap();
     std::fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();
     std::fs::create_dir(root.path().join("tmp")).unwrap();
-    let ask = trial::alone(cluster, &cluster.nodes[0], false).remove(1);
+    let ask = active_checks::alone(cluster, &cluster.nodes[0], false).remove(1);
     let Ask::Shell(script) = ask else { panic!("{ask:?}") };
     let script = script.replace("/usr/lib/apt/apt-helper", &helper.display().to_string());
     let tmp = root.path().join("tmp").display().to_string();
@@ -120,9 +120,9 @@ fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
     }
     assert!(said.windows(2).all(|two| two[0] == two[1]), "{said:?}");
     let answers = [Answer::Said(String::new()), Answer::Said(said.remove(0))];
-    let found = trial::judge_alone(cluster, &cluster.nodes[0], &answers);
-    let line = |misfit: &Misfit| {
-        format!("{} {}\n", if misfit.harmless { "warning" } else { "refused" }, misfit.error)
+    let found = active_checks::judge_alone(cluster, &cluster.nodes[0], &answers);
+    let line = |finding: &Finding| {
+        format!("{} {}\n", if finding.harmless { "warning" } else { "refused" }, finding.error)
     };
     (found.iter().map(line).collect(), std::fs::read_to_string(log).unwrap_or_default())
 }

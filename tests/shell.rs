@@ -217,7 +217,7 @@ impl Root {
         let path = format!("PATH={}:$PATH", self.path("bin").display());
         run(
             shell,
-            &self.moved(&format!("{{\nset -eu\n{path}\nPATIENCE=300\n{lib}\n{script}\n}} </dev/null\n")),
+            &self.moved(&format!("{{\nset -eu\n{path}\nWAIT_TIMEOUT=300\n{lib}\n{script}\n}} </dev/null\n")),
         )
     }
 
@@ -257,7 +257,7 @@ fn a_script_cut_at_any_byte_runs_nothing() {
     let seen = Lease::default();
     let fix = root.moved(&ledger::fix(&me(), Some(&seen), &changes, BOUNDARY));
     let touch = Ask::Shell(sh(format!("touch {}", root.path("asked").display())));
-    let probe = root.moved(&probe::script(&[&touch, &Ask::Head], BOUNDARY, ETCD_DIR));
+    let probe = root.moved(&probe::script(&[&touch, &Ask::Facts], BOUNDARY, ETCD_DIR));
     let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
     for (script, does) in [(fix, "one"), (probe, "asked")] {
         // With the brace that ends the group the whole script has arrived; before it, nothing of it has.
@@ -299,9 +299,9 @@ fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
         let output = run(shell, &root.moved(&ledger::fix(&me(), None, &changes, BOUNDARY)));
         let out = text(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{shell}: {out}{}", text(&output.stderr));
-        let mut ear = ledger::Ear::new(BOUNDARY);
-        use ledger::Heard::{Done, Said, Started};
-        let heard = ear.hear(&output.stdout);
+        let mut parser = ledger::OutputParser::new(BOUNDARY);
+        use ledger::OutputLine::{Done, Said, Started};
+        let heard = parser.hear(&output.stdout);
         assert_eq!(
             heard,
             [Started(0), Done(0, 0), Started(1), Said("before".into()), Done(1, 1)],
@@ -318,10 +318,10 @@ fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
 fn put_writes_a_file_whole_with_its_mode() {
     for shell in shells() {
         let root = Root::new();
-        root.good(shell, "put /etc/new/file 640 <<'END'\n$x `y` \\z\n}\nEND");
+        root.good(shell, "write_file /etc/new/file 640 <<'END'\n$x `y` \\z\n}\nEND");
         assert_eq!(root.read("etc/new/file"), "$x `y` \\z\n}\n");
         assert_eq!(root.mode("etc/new/file"), 0o640);
-        root.good(shell, "put /etc/new/file 600 <<'END'\nEND");
+        root.good(shell, "write_file /etc/new/file 600 <<'END'\nEND");
         assert_eq!((root.read("etc/new/file").as_str(), root.mode("etc/new/file")), ("", 0o600));
         assert_eq!(fs::read_dir(root.path("etc/new")).unwrap().count(), 1, "nothing is left beside it");
     }
@@ -384,7 +384,7 @@ fn put_keeps_a_mode_and_follows_a_link() {
         root.write("etc/kept", "no end");
         fs::set_permissions(root.path("etc/kept"), Permissions::from_mode(0o604)).unwrap();
         symlink("kept", root.path("etc/link")).unwrap();
-        root.good(shell, "put /etc/link kept <<'END'\nnew\nEND");
+        root.good(shell, "write_file /etc/link kept <<'END'\nnew\nEND");
         assert_eq!((root.read("etc/kept").as_str(), root.mode("etc/kept")), ("new\n", 0o604));
         assert!(fs::symlink_metadata(root.path("etc/link")).unwrap().is_symlink());
     }
@@ -397,10 +397,10 @@ fn what_was_there_before_is_kept_once() {
         root.write("etc/a", "first");
         fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
         let kept = "var/lib/ironstrap/before";
-        root.good(shell, "before_file a /etc/a; before_file b /etc/b\nbefore_answer c <<'END'\none\nEND");
+        root.good(shell, "backup_file a /etc/a; backup_file b /etc/b\nbackup_answer c <<'END'\none\nEND");
         root.write("etc/a", "second");
         root.write("etc/b", "new");
-        root.good(shell, "before_file a /etc/a; before_file b /etc/b\nbefore_answer c <<'END'\ntwo\nEND");
+        root.good(shell, "backup_file a /etc/a; backup_file b /etc/b\nbackup_answer c <<'END'\ntwo\nEND");
         assert_eq!(root.read(&format!("{kept}/a.file")), "first");
         assert_eq!(root.mode(&format!("{kept}/a.file")), 0o604);
         assert_eq!(root.read(&format!("{kept}/b.absent")), "");
@@ -421,11 +421,11 @@ fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it()
         let root = Root::new();
         let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
         let lease = "lease 0 ours me@here 120 - -\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
-        let output = root.lib(shell, &format!("{lease}{tries}patiently try"));
+        let output = root.lib(shell, &format!("{lease}{tries}retry try"));
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
         let until: u64 = root.read("run/ironstrap/lease").split(' ').nth(2).unwrap().parse().unwrap();
         assert!(until >= now() + 100, "{shell}: the lease was not kept");
-        let output = root.lib(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\npatiently try"));
+        let output = root.lib(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\nretry try"));
         assert_eq!(
             (output.status.code(), text(&output.stdout).trim()),
             (Some(75), "lease lost: me@here (run ours) took it")
@@ -439,8 +439,8 @@ fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
         let root = Root::new();
         // The machine was taken long ago, and the lease tells since when.
         let lease = "lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
-        let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nhopeless() { echo $1 >>$RUN/asked; return 1; }\n";
-        root.lib(shell, &format!("{lease}{tries}patiently try"));
+        let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nfatal_log_line() { echo $1 >>$RUN/asked; return 1; }\n";
+        root.lib(shell, &format!("{lease}{tries}retry try"));
         assert!(root.read("run/ironstrap/lease").contains(" 1000 "), "{shell}");
         let asked = root.read("run/ironstrap/asked");
         assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
@@ -452,7 +452,7 @@ fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
 fn patience_ends_when_the_user_said_with_what_was_said_last() {
     for shell in shells() {
         let root = Root::new();
-        let script = "PATIENCE=1; mkdir -p $RUN; try() { echo not yet >&2; echo reason: forged >&2; return 1; }; patiently try";
+        let script = "WAIT_TIMEOUT=1; mkdir -p $RUN; try() { echo not yet >&2; echo reason: forged >&2; return 1; }; retry try";
         let output = root.lib(shell, script);
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
@@ -474,9 +474,9 @@ fn a_controller_that_is_held_back_while_the_cluster_is_waited_for_is_started_aga
             let functions = ironstrap::shell::controllers("m1");
             let script = format!(
                 "{functions}find_component() {{ pids=7; [ $1 != \"{gone}\" ] || pids=; }}\n\
-                 component_api_answers() {{ {api}; }}\ntime=100\nhopeless() {{ return 1; }}\nsleep() {{ :; }}\n\
+                 component_api_answers() {{ {api}; }}\ntime=100\nfatal_log_line() {{ return 1; }}\nsleep() {{ :; }}\n\
                  try() {{ echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 12 ]; }}\nmkdir -p $RUN; : >$RUN/tries\n\
-                 date() {{ echo $(($(wc -l <$RUN/tries) * 5)); }}\npatiently try"
+                 date() {{ echo $(($(wc -l <$RUN/tries) * 5)); }}\nretry try"
             );
             let output = root.lib(shell, &script);
             assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
@@ -507,7 +507,7 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
             root.write("journal", journal);
             root.command("journalctl", "cat $ROOT/journal");
             root.command("systemctl", &format!("echo {state}"));
-            let script = "HOPELESS='never said'; PATIENCE=1; mkdir -p $RUN; patiently false";
+            let script = "FATAL_PATTERNS='never said'; WAIT_TIMEOUT=1; mkdir -p $RUN; retry false";
             text(&root.lib(shell, script).stderr)
         };
         let ends = "no waiting helps: the kubelet ends with \"no such flag\"\n";
@@ -539,8 +539,10 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
             root.write("log", log);
             root.command("journalctl", "cat $ROOT/journal");
             root.command("find", "cat $ROOT/log");
-            let script =
-                format!("{}PATIENCE=1; mkdir -p $RUN; patiently false", ironstrap::diagnosis::hopeless());
+            let script = format!(
+                "{}WAIT_TIMEOUT=1; mkdir -p $RUN; retry false",
+                ironstrap::diagnosis::fatal_patterns()
+            );
             text(&root.lib(shell, &script).stderr)
         };
         let waited = "waited 1 s for it (--wait-timeout)\n";
@@ -561,7 +563,7 @@ fn what_says_that_no_waiting_helps_is_not_tried_again() {
         let root = Root::new();
         let output = root.lib(
             shell,
-            "mkdir -p $RUN; try() { printf 'the reason\nreason: forged\n' >&2; return 76; }; patiently try",
+            "mkdir -p $RUN; try() { printf 'the reason\nreason: forged\n' >&2; return 76; }; retry try",
         );
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(text(&output.stderr), "no waiting helps: the reason\n  reason: forged\n", "{shell}");
@@ -578,8 +580,7 @@ fn the_watch_over_a_command_ends_with_it_when_the_shell_was_killed() {
             "sleep",
             "echo tick >>$ROOT/ticks; [ $(wc -l <$ROOT/ticks) -lt 50 ] || kill $PPID; /bin/sleep 0.1",
         );
-        let killed =
-            "exec >/dev/null 2>&1; hopeless() { return 1; }; hopeful sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
+        let killed = "exec >/dev/null 2>&1; fatal_log_line() { return 1; }; run_unless_fatal sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
         assert!(!root.lib(shell, killed).status.success(), "{shell}");
         // A loaded machine takes its time to end it; one that is not ended ticks fifty times.
         let mut ticks = String::new();
@@ -596,7 +597,7 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
     let kubectl = ironstrap::shell::kubectl();
     let kubectl = kubectl
         .replace("command kubectl ", "fake ")
-        .replace("patiently kubectl get --raw /readyz >/dev/null", "");
+        .replace("retry kubectl get --raw /readyz >/dev/null", "");
     // What the API says, one answer a call: `STATUS WORDS`; the input it got is kept.
     let fake = "fake() { case $* in *readyz*) [ ! -e $RUN/unready ]; return ;; esac\n\
                 cat >>$RUN/got; read -r status words <$RUN/says; sed -i 1d $RUN/says; echo \"$words\" >&2; [ $status != 0 ] || echo out; return $status; }\n";
@@ -628,7 +629,7 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
         assert_eq!((code, err.as_str(), slept), (Some(0), "kubectl: done\n", 1), "{shell}: not ready yet");
         let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", "");
         assert_eq!((code, err.as_str(), slept), (Some(1), "kubectl: Forbidden\n", 0), "{shell}: it means it");
-        let (code, ..) = run("1 connection refused\n0 done\n", "PATIENCE=0");
+        let (code, ..) = run("1 connection refused\n0 done\n", "WAIT_TIMEOUT=0");
         assert_eq!(code, Some(1), "{shell}: no longer than the user said");
     }
 }
@@ -666,7 +667,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
                 "echo \"$*\" >>$ROOT/apt\n{locked} echo 'E: Could not get lock /var/lib/dpkg/lock-frontend.'; exit 100; fi\necho done"
             ),
         );
-        let out = root.good(shell, "mkdir -p /run/ironstrap; apt update");
+        let out = root.good(shell, "mkdir -p /run/ironstrap; apt_get update");
         assert_eq!(out.matches("waits for: ").count(), 1, "{shell}: {out}");
         assert!(out.contains(&who) && out.ends_with("done\n"), "{shell}: {out} {who}");
         assert_eq!(root.read("slept"), "slept\nslept\n");
@@ -677,7 +678,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
             "dpkg",
             &format!("echo \"$*\" >>$ROOT/dpkg\n{locked} echo 'dpkg: error: lock is held'; exit 2; fi"),
         );
-        let out = root.good(shell, "packages toy 'kubelet=1.36.3-*'");
+        let out = root.good(shell, "pkg_install toy 'kubelet=1.36.3-*'");
         assert_eq!(out.matches(&who).count(), 1, "{shell}: {out}");
         assert!(root.read("dpkg").starts_with("--configure -a"));
         assert!(root.read("apt").ends_with(
@@ -698,7 +699,7 @@ fn packages_are_not_installed_where_others_would_have_to_go() {
         let apt = r#"echo "$*" >>$ROOT/apt
 case " $* " in *' -s '*) echo 'Remv docker-ce [5:28]'; echo 'Remv containerd.io [1.7]'; echo 'Inst containerd (1.7 x)' ;; esac"#;
         root.command("apt-get", apt);
-        let output = root.lib(shell, "packages toy containerd; echo never");
+        let output = root.lib(shell, "pkg_install toy containerd; echo never");
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(text(&output.stdout), "these packages would be removed: docker-ce containerd.io\n");
         assert_eq!(root.read("apt").lines().count(), 1, "{shell}: it only asked");
@@ -712,7 +713,7 @@ fn a_package_that_cannot_be_had_is_not_waited_for() {
         let root = Root::new();
         root.command("sleep", "echo slept >>$ROOT/slept");
         root.command("apt-get", "echo 'E: Unable to locate package kubelet'; exit 100");
-        let output = root.lib(shell, "mkdir -p /run/ironstrap; apt install kubelet; echo never");
+        let output = root.lib(shell, "mkdir -p /run/ironstrap; apt_get install kubelet; echo never");
         assert_eq!(output.status.code(), Some(100), "{shell}");
         assert_eq!(text(&output.stdout), "E: Unable to locate package kubelet\n");
         assert_eq!(root.read("slept"), "absent");
@@ -734,8 +735,8 @@ fn what_before_file_kept_comes_back_and_leaves_the_ledger() {
         let root = Root::new();
         root.write("etc/a", "first");
         fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
-        root.good(shell, "before_file a /etc/a; before_file b /etc/new/folder/b");
-        root.good(shell, "for f in a new/folder/b; do echo ours | put /etc/$f 640; done");
+        root.good(shell, "backup_file a /etc/a; backup_file b /etc/new/folder/b");
+        root.good(shell, "for f in a new/folder/b; do echo ours | write_file /etc/$f 640; done");
         root.good(shell, "restore b; restore a; restore a");
         assert_eq!((root.read("etc/a").as_str(), root.mode("etc/a")), ("first", 0o604));
         assert!(!root.path("etc/new/folder/b").exists());
@@ -781,7 +782,7 @@ fn packages_that_came_go_and_those_that_were_there_stay() {
         root.write("was", "kubelet absent\nruntime ii 1\ntool ii 1\nold hi 1\n");
         root.good(
             shell,
-            "unpackage $ROOT/was $ROOT/manual kubelet runtime tool old"
+            "pkg_remove $ROOT/was $ROOT/manual kubelet runtime tool old"
                 .replace("$ROOT", root.0.path().to_str().unwrap())
                 .as_str(),
         );
@@ -806,7 +807,7 @@ fn a_package_that_somebody_else_needs_stays() {
         root.write("was", "containerd absent\n");
         let out = root.good(
             shell,
-            &"unpackage $ROOT/was $ROOT/manual containerd".replace("$ROOT", root.0.path().to_str().unwrap()),
+            &"pkg_remove $ROOT/was $ROOT/manual containerd".replace("$ROOT", root.0.path().to_str().unwrap()),
         );
         assert_eq!(out, "containerd stays: docker would go with it\n", "{shell}");
         assert_eq!(root.read("removed"), "absent");

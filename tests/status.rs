@@ -9,16 +9,16 @@ mod schemas;
 
 use std::process::Command;
 
-use common::{clusters, lab, pipe, run, shells, trust};
+use common::{clusters, lab, pipe, pki, run, shells};
 use ironstrap::cluster::{Cluster, Role};
 use ironstrap::error::{Error, Kind};
 use ironstrap::fleet::Blocked;
 use ironstrap::machine::Machine;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::plan::{Change, State};
 use ironstrap::probe::Answer;
 use ironstrap::report;
-use ironstrap::status::{self, Seen, Status, Topic, Witness};
+use ironstrap::status::{self, NodeEvidence, Seen, Status, Topic};
 use ironstrap::step::{Ask, Fix, Id};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -79,11 +79,11 @@ const HEALTH: &str = "{\"health\":\"true\",\"reason\":\"\"}";
 const MEMBERS: &str = r#"{"header":{"cluster_id":"1"},"members":[{"ID":"2","name":"m1","peerURLs":["https://198.18.0.11:2380"]}]}"#;
 
 /// What `CERTIFICATES` prints of a node.
-fn certificates(trust: &Trust) -> String {
-    let leaf = &trust.leaves["m1"]["apiserver"].cert;
+fn certificates(pki: &ClusterPki) -> String {
+    let leaf = &pki.leaves["m1"]["apiserver"].cert;
     format!(
         "file /etc/kubernetes/pki/apiserver.crt\n{leaf}file /etc/kubernetes/pki/ca.crt\n{}file /etc/kubernetes/kubelet.conf\n",
-        trust.ca.cert
+        pki.ca.cert
     )
 }
 
@@ -96,21 +96,21 @@ impl Fleet {
     /// A thousand nodes that are.
     fn large() -> Fleet {
         let mut cluster = lab();
-        let [seed, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
+        let [init_node, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
         let worker = |i: usize| ironstrap::cluster::Node { name: format!("w{i:03}"), ..worker.clone() };
-        cluster.nodes = std::iter::once(seed).chain((1..1000).map(worker)).collect();
+        cluster.nodes = std::iter::once(init_node).chain((1..1000).map(worker)).collect();
         Fleet::of(cluster)
     }
 
     fn of(cluster: Cluster) -> Fleet {
-        let trust = Trust::make(&cluster, NOW).unwrap();
+        let pki = ClusterPki::make(&cluster, NOW).unwrap();
         let node = |node: &ironstrap::cluster::Node| {
             let answer = |topic| match topic {
                 Topic::System => {
                     said("uptime 187265.41\nkernel 6.12.48+deb13-amd64\nos Debian GNU/Linux 13 (trixie)\n")
                 }
                 Topic::Packages => said("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n"),
-                Topic::Certificates => said(&certificates(&trust)),
+                Topic::Certificates => said(&certificates(&pki)),
                 Topic::Packets => said(
                     "kube-proxy runs\nservice reached\nserver0 reached\ndns reached\npod:w1 reached\npod:w2 reached\n",
                 ),
@@ -150,8 +150,8 @@ impl Fleet {
             .map(|node| node.answers.iter().map(|(_, answer)| answer.clone()).collect())
             .collect();
         let told = self.cluster.nodes.iter().zip(&self.nodes).zip(&answers);
-        let told: Vec<Witness> = told
-            .map(|((node, said), answers)| Witness {
+        let told: Vec<NodeEvidence> = told
+            .map(|((node, said), answers)| NodeEvidence {
                 node,
                 machine: said.machine.as_ref(),
                 answers: if said.machine.is_some() { answers } else { &[] },
@@ -182,14 +182,14 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         answer: String::new(),
         have: String::new(),
         want: String::new(),
-        fix: Fix::Above,
+        fix: Fix::FromPrevious,
         credential: None,
         disrupts: false,
-        settles: false,
+        eventually: false,
         secret: false,
         touches: vec![],
         about: vec![],
-        reaches: false,
+        invalidates: false,
         state,
     }
 }
@@ -425,18 +425,18 @@ fn every_question_can_be_parsed_by_every_shell() {
 #[test]
 fn of_certificates_only_what_everybody_may_know_travels() {
     let (cluster, root) = (lab(), tempfile::tempdir().unwrap());
-    let trust = trust(&cluster);
+    let pki = pki(&cluster);
     let node = cluster.control_planes().next().unwrap();
     let write = |path: &str, text: &str| {
         let path = root.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    for file in trust.files(node) {
+    for file in pki.files(node) {
         write(file.path.trim_start_matches('/'), file.text);
     }
-    write("etc/kubernetes/admin.conf", &trust.admin_kubeconfig(&cluster, "https://a"));
-    let both = format!("{}{}", trust.admin.key.reveal(), trust.admin.cert);
+    write("etc/kubernetes/admin.conf", &pki.admin_kubeconfig(&cluster, "https://a"));
+    let both = format!("{}{}", pki.admin.key.reveal(), pki.admin.cert);
     write("var/lib/kubelet/pki/kubelet-client-current.pem", &both);
     let asks = status::questions(&cluster, node);
     let (_, ask) = asks.into_iter().find(|(topic, _)| *topic == Topic::Certificates).unwrap();
@@ -450,17 +450,12 @@ fn of_certificates_only_what_everybody_may_know_travels() {
         // Ten of kubeadm's folder, the operator's and the kubelet's own.
         assert_eq!(text.matches("file ").count(), 12, "{text}");
         assert!(!text.contains("PRIVATE"));
-        let secrets = trust
-            .admin
-            .key
-            .reveal()
-            .lines()
-            .chain(trust.ca.key.reveal().lines())
-            .filter(|line| line.len() > 40);
+        let secrets =
+            pki.admin.key.reveal().lines().chain(pki.ca.key.reveal().lines()).filter(|line| line.len() > 40);
         for secret in secrets {
             assert!(!text.contains(secret));
         }
-        let key = trust.admin_kubeconfig(&cluster, "https://a");
+        let key = pki.admin_kubeconfig(&cluster, "https://a");
         let key = key.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
         assert!(!text.contains(key));
     }

@@ -1,4 +1,4 @@
-//! `apply`: ask, show, ask the user, do, and say how it came out.
+//! `apply`: asks the machines, shows the plan, asks the user, makes the changes, and reports the result.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -6,18 +6,18 @@ use std::io::IsTerminal;
 use clap::Args;
 use tokio::signal::unix::Signal;
 
-use super::{Errors, FleetArgs, Limit, Outcome, Start, Taking, interrupted, one, plan};
+use super::{Errors, FleetArgs, Limit, Outcome, Session, Taking, interrupted, one, plan};
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Change, State};
 use crate::reconcile::Stop;
-use crate::report::alike::{MANY, counted};
+use crate::report::group::{MANY, counted};
 use crate::report::{self, Event, Events, count};
 use crate::step::Confirmation;
 use crate::steps::REPLACE_COREFILE;
 use crate::store::Lock;
 
-pub(super) mod ending;
+pub(super) mod summary;
 
 #[derive(Args)]
 pub(super) struct Apply {
@@ -47,54 +47,60 @@ pub(super) async fn apply(args: &Apply) -> Outcome {
 }
 
 async fn make(args: &Apply) -> Outcome {
-    let mut start = args.fleet.start(args.fleet.style(), &args.limit).await.map_err(one)?;
-    let lock = start.store.lock();
+    let mut session = args.fleet.start(args.fleet.style(), &args.limit).await.map_err(one)?;
+    let lock = session.store.lock();
     let done = match &lock {
-        Ok(lock) => go(args, &mut start, lock).await,
+        Ok(lock) => go(args, &mut session, lock).await,
         Err(error) => Err(one(error.clone())),
     };
-    ending::end(&args.fleet, start, done).await
+    summary::end(&args.fleet, session, done).await
 }
 
-/// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
-/// everything stopped.
-async fn go(args: &Apply, start: &mut Start, lock: &Lock) -> std::result::Result<Errors, Errors> {
-    start.recognize(lock, &args.taking).map_err(one)?;
-    start.try_out().await.map_err(one)?;
-    let path = start.store.path().display().to_string();
-    let survey = start.work.survey((&path, start.kept));
-    let blocked = if survey.blocked { survey.errors } else { start.work.others() };
+/// Does the work, and returns what went wrong on single nodes. `Err` means that nothing was done at all, or that everything
+/// stopped.
+async fn go(args: &Apply, session: &mut Session, lock: &Lock) -> std::result::Result<Errors, Errors> {
+    session.recognize(lock, &args.taking).map_err(one)?;
+    session.run_active_checks().await.map_err(one)?;
+    let path = session.store.path().display().to_string();
+    let preflight = session.reconciler.preflight((&path, session.pki_exists));
+    let blocked = if preflight.blocked { preflight.errors } else { session.reconciler.held_by_others() };
     if let Some(kind) = blocked.last().map(|error| error.kind) {
-        let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
+        let untouched =
+            Error::new(kind, format!("{}: nothing was changed on any node", session.cluster.name));
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
     if args.replace_corefile {
-        start.work.confirm(&REPLACE_COREFILE);
+        session.reconciler.confirm(&REPLACE_COREFILE);
     }
-    // A file of somebody else's in its place is no reason to fail after everything is done.
-    start.store.wants_kubeconfig(&kubeconfig(start)).map_err(one)?;
-    let plan = start.work.plan().map_err(one)?;
-    if !args.yes && !confirmed(&args.fleet, start, &plan).await.map_err(one)? {
+    // If the kubeconfig would replace a file of somebody else, the run fails now, and not after everything is done.
+    session.store.wants_kubeconfig(&kubeconfig(session)).map_err(one)?;
+    let plan = session.reconciler.plan().map_err(one)?;
+    if !args.yes && !confirmed(&args.fleet, session, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
     }
-    keep_trust(start).map_err(one)?;
-    start.introduce(lock, &args.taking).map_err(one)?;
-    let done = carry_out(start).await;
-    let mut errors: Errors =
-        start.work.members().iter().filter(|m| m.counts()).flat_map(|m| m.wrong().cloned()).collect();
+    keep_trust(session).map_err(one)?;
+    session.introduce(lock, &args.taking).map_err(one)?;
+    let done = carry_out(session).await;
+    let mut errors: Errors = session
+        .reconciler
+        .hosts()
+        .iter()
+        .filter(|m| m.is_affected())
+        .flat_map(|m| m.quarantined().cloned())
+        .collect();
     if let Err(error) = done {
         errors.push(error);
         return Err(errors);
     }
-    keep_kubeconfig(start).map_err(one)?;
-    errors.extend(kept(start).map_err(one)?);
-    errors.extend(start.work.unmet().map_err(one)?);
+    keep_kubeconfig(session).map_err(one)?;
+    errors.extend(kept(session).map_err(one)?);
+    errors.extend(session.reconciler.unmet().map_err(one)?);
     Ok(errors)
 }
 
-/// What still needs a confirmation of its own, as errors.
-fn kept(start: &Start) -> Result<Errors> {
-    let plan = start.work.plan()?;
+/// Returns as errors what still needs a confirmation of its own.
+fn kept(session: &Session) -> Result<Errors> {
+    let plan = session.reconciler.plan()?;
     let error = |(node, change): (&String, &Change)| match change.state {
         State::Unconfirmed(open) => Some(Error::new(Kind::Partial, open.kept).on(node).hint(open.hint)),
         _ => None,
@@ -103,16 +109,16 @@ fn kept(start: &Start) -> Result<Errors> {
     Ok(all.filter_map(error).collect())
 }
 
-/// Runs the loop; Ctrl-C ends it after the fixes that are running, and a second one at once.
-pub(super) async fn carry_out(start: &mut Start) -> Result<()> {
+/// Runs the loop. The first Ctrl-C ends it after the fixes that run then, and the second one ends it at once.
+pub(super) async fn carry_out(session: &mut Session) -> Result<()> {
     let (stopper, mut stop) = tokio::sync::watch::channel(Stop::Never);
     tokio::select! {
-        done = start.work.apply(&mut stop) => done,
-        never = pass_on(&mut start.interrupts, &start.events, &stopper) => match never {},
+        done = session.reconciler.apply(&mut stop) => done,
+        never = pass_on(&mut session.interrupts, &session.events, &stopper) => match never {},
     }
 }
 
-/// Makes the first Ctrl-C an end after what runs, and the second one an end at once.
+/// Turns the first Ctrl-C into an end after what runs then, and the second one into an end at once.
 async fn pass_on(
     signals: &mut Signal,
     events: &Events,
@@ -127,9 +133,8 @@ async fn pass_on(
     std::future::pending().await
 }
 
-/// Whether the operator says yes to anything that there is to do. What needs a confirmation of its own is a question of
-/// its own.
-async fn confirmed(args: &FleetArgs, start: &mut Start, plan: &[(String, Vec<Change>)]) -> Result<bool> {
+/// Whether the operator says yes to any of the changes. A change that needs a confirmation of its own is a question of its own.
+async fn confirmed(args: &FleetArgs, session: &mut Session, plan: &[(String, Vec<Change>)]) -> Result<bool> {
     let all = || plan.iter().flat_map(|(_, changes)| changes);
     let open = open(plan);
     let changes = all().filter(|change| !matches!(change.state, State::Unconfirmed(_))).count();
@@ -143,28 +148,28 @@ async fn confirmed(args: &FleetArgs, start: &mut Start, plan: &[(String, Vec<Cha
         }
         (false, 0) => {}
         (false, _) => {
-            outline(start, plan);
-            let nodes = count(start.about().count(), "node");
+            outline(session, plan);
+            let nodes = count(session.about().count(), "node");
             let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
-            if !answer(start, &question).await? {
+            if !answer(session, &question).await? {
                 return Ok(false);
             }
         }
     }
     let mut said_yes = changes > 0 || open.is_empty();
     for confirmation in open {
-        lines_of(plan, confirmation, &start.cluster.nodes).iter().for_each(|line| report::err(line));
-        if answer(start, confirmation.question).await? {
-            start.work.confirm(confirmation);
+        lines_of(plan, confirmation, &session.cluster.nodes).iter().for_each(|line| report::err(line));
+        if answer(session, confirmation.question).await? {
+            session.reconciler.confirm(confirmation);
             said_yes = true;
         }
     }
     Ok(said_yes)
 }
 
-async fn answer(start: &mut Start, question: &str) -> Result<bool> {
+async fn answer(session: &mut Session, question: &str) -> Result<bool> {
     tokio::select! {
-        error = interrupted(&mut start.interrupts) => Err(error),
+        error = interrupted(&mut session.interrupts) => Err(error),
         answer = report::ask(question) => match answer {
             Ok(Ok(yes)) => Ok(yes),
             Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),
@@ -178,7 +183,7 @@ fn open(plan: &[(String, Vec<Change>)]) -> BTreeSet<&'static Confirmation> {
     plan.iter().flat_map(|(_, changes)| changes).filter_map(open).collect()
 }
 
-/// The changes that need this confirmation, as a plan shows them.
+/// Returns the changes that need this confirmation, as a plan shows them.
 fn lines_of(
     plan: &[(String, Vec<Change>)],
     confirmation: &'static Confirmation,
@@ -191,57 +196,57 @@ fn lines_of(
     report::plan::lines(&plan.iter().map(of).collect::<Vec<_>>(), nodes)
 }
 
-/// How much there is to do where.
-fn outline(start: &Start, plan: &[(String, Vec<Change>)]) {
-    let cluster = &start.cluster;
-    let nodes = count(start.about().count(), "node");
+/// Prints how many changes there are on each node.
+fn outline(session: &Session, plan: &[(String, Vec<Change>)]) {
+    let cluster = &session.cluster;
+    let nodes = count(session.about().count(), "node");
     report::err(&format!("{}: {nodes}, kubernetes {}", cluster.name, cluster.kubernetes));
-    let about: BTreeSet<&str> = start.about().map(|member| member.node.name.as_str()).collect();
+    let about: BTreeSet<&str> = session.about().map(|host| host.node.name.as_str()).collect();
     let listed = plan.iter().filter(|(name, changes)| !changes.is_empty() || about.contains(name.as_str()));
     let listed = listed.filter_map(|(name, changes)| Some((cluster.node(name)?, changes.len())));
     let listed: Vec<(&Node, usize)> = listed.collect();
-    // Many in a row that are alike are one line; where each is, is no matter then.
-    let alike = |(one, changes): &(&Node, usize), (next, more): &(&Node, usize)| {
+    // Many nodes in a row with the same role and number of changes share a line. Their addresses do not matter then.
+    let group = |(one, changes): &(&Node, usize), (next, more): &(&Node, usize)| {
         listed.len() >= MANY && one.role == next.role && changes == more
     };
-    for group in listed.chunk_by(alike) {
+    for group in listed.chunk_by(group) {
         let (node, changes) = group[0];
         let names = counted(group.iter().map(|(node, _)| node.name.as_str()));
         let host = if group.len() == 1 { node.ssh.host.as_str() } else { "each" };
         let role = node.role.to_string();
         report::err(&format!("  {names:<16} {role:<14} {host:<20} {}", count(changes, "change")));
     }
-    start.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
+    session.left_out().iter().for_each(|words| report::err(&format!("  {words}")));
 }
 
-/// A trust is made only here, and only after every control plane has answered that it holds none: the survey let
-/// nobody pass who trusts another, and nobody who did not answer.
-fn keep_trust(start: &Start) -> Result<()> {
-    if start.kept && start.made.is_empty() {
-        return start.store.retire();
+/// Saves the cluster PKI. A new one is saved only here, and only after every control plane has answered that it holds none. The
+/// preflight let no machine pass that trusts another PKI, or that did not answer.
+fn keep_trust(session: &Session) -> Result<()> {
+    if session.pki_exists && session.made.is_empty() {
+        return session.store.retire();
     }
     let silent =
-        start.work.members().iter().find(|member| member.node.is_control_plane() && member.machine.is_none());
-    if let Some(member) = silent.filter(|_| !start.kept) {
+        session.reconciler.hosts().iter().find(|host| host.node.is_control_plane() && host.machine.is_none());
+    if let Some(host) = silent.filter(|_| !session.pki_exists) {
         return Err(
-            Error::new(Kind::Unknown, "cannot tell whether it holds a trust already").on(&member.node.name)
+            Error::new(Kind::Unknown, "cannot tell whether it holds a trust already").on(&host.node.name)
         );
     }
-    start.store.save(&start.trust)?;
-    if !start.kept {
-        start.events.tell(Event::Trust { path: start.store.path().display().to_string() });
+    session.store.save(&session.pki)?;
+    if !session.pki_exists {
+        session.events.tell(Event::Trust { path: session.store.path().display().to_string() });
     }
     Ok(())
 }
 
-/// Writes the operator's kubeconfig beside the inventory, once there is a cluster.
-fn keep_kubeconfig(start: &Start) -> Result<()> {
-    if !start.work.fleet().exists {
+/// Writes the operator's kubeconfig beside the inventory, if there is a cluster.
+fn keep_kubeconfig(session: &Session) -> Result<()> {
+    if !session.reconciler.fleet().exists {
         return Ok(());
     }
-    start.store.save_kubeconfig(&kubeconfig(start)).map(drop)
+    session.store.save_kubeconfig(&kubeconfig(session)).map(drop)
 }
 
-fn kubeconfig(start: &Start) -> String {
-    start.trust.admin_kubeconfig(&start.cluster, &start.cluster.operators_url())
+fn kubeconfig(session: &Session) -> String {
+    session.pki.admin_kubeconfig(&session.cluster, &session.cluster.operators_url())
 }

@@ -1,4 +1,4 @@
-//! `check`: the inventory alone, with everything that would be made of it.
+//! `check`: checks the inventory alone, with everything that ironstrap would make from it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::start::warn_of_unsafe_files;
+use super::session::warn_of_unsafe_files;
 use super::{End, Inventory, Outcome, one};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::fetch;
 use crate::inventory;
 use crate::known_hosts;
-use crate::pki::Trust;
+use crate::pki::ClusterPki;
 use crate::report::{self, count};
 use crate::step::Cx;
 use crate::steps::STAGES;
@@ -30,11 +30,11 @@ pub(super) async fn check(args: &Check) -> Outcome {
     warn_of_unsafe_files(&cluster);
     check_known_hosts(&cluster).map_err(one)?;
     fetch::pinned(&cluster).await.map_err(one)?;
-    fetch::twice(&cluster).map_err(one)?;
-    let mut trust = Trust::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
-    trust.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
+    fetch::check_duplicates(&cluster).map_err(one)?;
+    let mut pki = ClusterPki::make(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
+    pki.complete(&cluster, OffsetDateTime::now_utc()).map_err(one)?;
     cluster.warnings.iter().for_each(|words| report::err(&format!("! {words}")));
-    let wants = every_want(&cluster, &trust).map_err(one)?;
+    let wants = every_want(&cluster, &pki).map_err(one)?;
     report::err(&format!(
         "✔ {}: {}, kubernetes {}, {}",
         path.display(),
@@ -45,7 +45,7 @@ pub(super) async fn check(args: &Check) -> Outcome {
     Ok(End::Good)
 }
 
-/// The files of known host keys that the inventory names, as every connection checks them.
+/// Checks the files of known host keys that the inventory names, as every connection does.
 fn check_known_hosts(cluster: &Cluster) -> Result<()> {
     let files: BTreeSet<&PathBuf> =
         cluster.nodes.iter().filter_map(|node| node.ssh.known_hosts.as_ref()).collect();
@@ -56,12 +56,11 @@ fn check_known_hosts(cluster: &Cluster) -> Result<()> {
 }
 
 /// Builds every want of every node, and renders every template with it.
-fn every_want(cluster: &Cluster, trust: &Trust) -> Result<usize> {
+fn every_want(cluster: &Cluster, pki: &ClusterPki) -> Result<usize> {
     let (machine, fleet) = Default::default();
     let mut wants = 0;
     for node in &cluster.nodes {
-        let cx =
-            Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+        let cx = Cx { cluster, node, pki, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
         for step in STAGES.iter().filter(|stage| stage.is_asked_of(node)).flat_map(|stage| stage.steps) {
             wants += (step.wants)(&cx)?.len();
         }

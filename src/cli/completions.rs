@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and `man` want to know of the command line, made of its definition.
+//! `completions` and `man`: shell completions and manual pages, made from the definition of the command line.
 
 use std::path::PathBuf;
 
@@ -44,18 +44,18 @@ pub(super) fn man(args: &Man) -> Outcome {
     Ok(End::Good)
 }
 
-/// The page of the whole, and then one for each command, by file name.
+/// Returns the manual pages by file name: one for the whole program, and then one for each command.
 fn pages() -> Result<Vec<(String, String)>> {
     let mut whole = Cli::command();
     whole.build();
     let commands = whole.get_subcommands().filter(|command| command.get_name() != "help");
     let names = commands.map(|command| (format!("{NAME}-{}", command.get_name()), command.clone()));
     let all = std::iter::once((NAME.to_string(), whole.clone())).chain(names);
-    let wrong = |e: String| Error::new(Kind::Local, "cannot make the manual").because(e);
+    let failure = |e: String| Error::new(Kind::Local, "cannot make the manual").because(e);
     let page = |(name, command): (String, clap::Command)| {
         let mut text = Vec::new();
-        clap_mangen::Man::new(command).render(&mut text).map_err(|e| wrong(e.to_string()))?;
-        Ok((format!("{name}.1"), String::from_utf8(text).map_err(|e| wrong(e.to_string()))?))
+        clap_mangen::Man::new(command).render(&mut text).map_err(|e| failure(e.to_string()))?;
+        Ok((format!("{name}.1"), String::from_utf8(text).map_err(|e| failure(e.to_string()))?))
     };
     all.map(page).collect()
 }

@@ -1,4 +1,4 @@
-//! `explain` and `schema`: what an inventory may say, for people and for editors. No inventory is read.
+//! `explain` and `schema`: describe what an inventory may say, for people and for editors. They read no inventory.
 
 use clap::Args;
 

@@ -1,5 +1,5 @@
-//! `kubeconfig`: the operator's way into the cluster, or one for somebody else. All of it comes from the trust; no machine
-//! is asked, and the trust stays as it is.
+//! `kubeconfig`: prints the operator's kubeconfig, or issues one for another user. Everything comes from the cluster PKI. The
+//! command asks no machine, and does not change the PKI.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::start::warn_of_unsafe_files;
+use super::session::warn_of_unsafe_files;
 use super::{End, Inventory, Outcome, one};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::inventory;
-use crate::pki::{self, Entry, Pair, Person, RENEW_BEFORE, Trust};
+use crate::pki::{self, ClusterPki, Entry, Pair, Person, RENEW_BEFORE};
 use crate::report;
 use crate::store::{self, Store};
 
@@ -42,7 +42,7 @@ pub(super) struct Kubeconfig {
     lasts: Option<Duration>,
 }
 
-/// A certificate of a person is good for no longer than an authority of ours.
+/// The longest time for which a user's certificate may be valid. A CA of the cluster is valid for the same time.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -54,21 +54,21 @@ fn lasting(text: &str) -> std::result::Result<Duration, String> {
     }
 }
 
-/// How long somebody else's certificate is good, unless the user says otherwise: a working day.
+/// How long another user's certificate is valid by default: a working day.
 const LASTS: Duration = Duration::from_secs(8 * 3600);
-/// The same of a certificate of a group that belongs to Kubernetes.
+/// The default for a certificate with a group that belongs to Kubernetes.
 const RESERVED_LASTS: Duration = Duration::from_secs(3600);
 
 pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
     let store = Store::new(&cluster);
     warn_of_unsafe_files(&cluster);
-    let trust = store.load().and_then(|trust| trust.ok_or_else(|| no_trust(&store))).map_err(one)?;
+    let pki = store.load().and_then(|pki| pki.ok_or_else(|| no_trust(&store))).map_err(one)?;
     let new = if args.allow_system_group { Person::with_system_groups } else { Person::new };
     let person = args.name.as_ref().map(|name| new(name, &args.groups)).transpose().map_err(one)?;
     match person {
-        Some(person) => issued(args, &cluster, &trust, &person),
-        None => own(args, &cluster, &trust),
+        Some(person) => issued(args, &cluster, &pki, &person),
+        None => own(args, &cluster, &pki),
     }
     .map_err(one)?;
     Ok(End::Good)
@@ -79,17 +79,17 @@ fn no_trust(store: &Store) -> Error {
     Error::new(Kind::Local, what).hint("`ironstrap apply` makes the cluster and what leads into it")
 }
 
-/// The operator's own.
-fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
+/// Delivers the operator's own kubeconfig.
+fn own(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
     let url = cluster.operators_url();
-    let until = trust.admin_until().ok_or_else(|| {
+    let until = pki.admin_until().ok_or_else(|| {
         Error::new(Kind::Local, "the trust has no certificate of yours").hint("`ironstrap apply` makes one")
     })?;
-    let entry = trust.entry(cluster, &url, (&cluster.name, &cluster.name), &trust.admin);
-    deliver(args, &trust.admin_kubeconfig(cluster, &url), &entry)?;
+    let entry = pki.entry(cluster, &url, (&cluster.name, &cluster.name), &pki.admin);
+    deliver(args, &pki.admin_kubeconfig(cluster, &url), &entry)?;
     let now = OffsetDateTime::now_utc();
     match until - now < RENEW_BEFORE {
-        true if trust.admin_ends_with_the_ca() => report::err(&format!(
+        true if pki.admin_ends_with_the_ca() => report::err(&format!(
             "warning: valid until {}, the end of the cluster's CA; ironstrap cannot renew that yet",
             when(until, now)
         )),
@@ -103,14 +103,14 @@ fn own(args: &Kubeconfig, cluster: &Cluster, trust: &Trust) -> Result<()> {
     Ok(())
 }
 
-/// A new one for somebody else.
-fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) -> Result<()> {
+/// Issues a new kubeconfig for another user, and delivers it.
+fn issued(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki, person: &Person) -> Result<()> {
     let (now, url) = (OffsetDateTime::now_utc(), cluster.operators_url());
     let lasts = args.lasts.unwrap_or(if person.at_most().is_some() { RESERVED_LASTS } else { LASTS });
     let lasts = lasts.try_into().unwrap_or(time::Duration::MAX);
-    let (pair, until): (Pair, _) = trust.issue(person, lasts, now)?;
+    let (pair, until): (Pair, _) = pki.issue(person, lasts, now)?;
     let name = format!("{}-{}", cluster.name, person.name);
-    let entry = trust.entry(cluster, &url, (&name, &name), &pair);
+    let entry = pki.entry(cluster, &url, (&name, &name), &pair);
     let comment = format!("Issued by ironstrap; good until {}.", when(until, now));
     deliver(args, &entry.file(&comment), &entry)?;
     let groups = match person.groups.is_empty() {
@@ -141,7 +141,7 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, trust: &Trust, person: &Person) 
     Ok(())
 }
 
-/// Brings it to where the user wants it.
+/// Puts the kubeconfig where the user wants it.
 fn deliver(args: &Kubeconfig, text: &str, entry: &Entry) -> Result<()> {
     if let Some(path) = &args.write {
         store::write_kubeconfig(path, text)?;
@@ -174,7 +174,7 @@ fn deliver(args: &Kubeconfig, text: &str, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// A time, with how far away it is.
+/// Returns a time, with how far away it is.
 fn when(until: OffsetDateTime, now: OffsetDateTime) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     let text = until.format(format).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `new`: a first inventory, from what the command line names or from answers. It only writes what `check` finds right.
+//! `new`: writes a first inventory, from the command line or from answers. It only writes what `check` finds right.
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -13,7 +13,7 @@ use crate::report::{self, count};
 use crate::secret::HIDDEN;
 use crate::{inventory, store, template};
 
-/// A version that this program is tried with.
+/// The default version of Kubernetes. ironstrap is tested with it.
 const KUBERNETES: &str = "1.36.3";
 const NAME: &str = "demo";
 
@@ -40,12 +40,12 @@ pub(super) fn new(args: New) -> Outcome {
     let args = if args.machines.is_empty() { asked(args).map_err(one)? } else { args };
     let path = args.output.clone();
     let text = starter(&args).map_err(one)?;
-    // The picture is one of an inventory, but the mistake is one of the command line.
-    let wrong = |error: Error| {
+    // The error shows a place in an inventory, but the mistake is on the command line.
+    let failure = |error: Error| {
         let what = format!("cannot write {}: it would not be a valid inventory", path.display());
         vec![error, Error::new(Kind::Usage, what).hint("correct the command line: ironstrap new --help")]
     };
-    let cluster = inventory::parse(&text, &path).map_err(wrong)?;
+    let cluster = inventory::parse(&text, &path).map_err(failure)?;
     store::create(&path, &text, 0o644).map_err(one)?;
     let path = path.display();
     report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
@@ -54,7 +54,7 @@ pub(super) fn new(args: New) -> Outcome {
     Ok(End::Good)
 }
 
-/// The option of further commands that names this file, with a space before it. None where they find it by themselves.
+/// Returns the option with which other commands find this file, after a space. It is empty if they find it by themselves.
 fn flag(path: &Path) -> String {
     let is_found = std::env::var_os("IRONSTRAP_INVENTORY").is_none();
     match is_found && path == Path::new(super::DEFAULT_INVENTORY) {
@@ -63,7 +63,7 @@ fn flag(path: &Path) -> String {
     }
 }
 
-/// The text of the inventory.
+/// Makes the text of the inventory.
 fn starter(args: &New) -> Result<String> {
     let planes = usize::from(args.control_planes);
     if planes == 0 || planes > args.machines.len() {
@@ -101,13 +101,13 @@ fn node(args: &New, i: usize, machine: &str, usual: &str) -> Result<Value> {
     }))
 }
 
-/// Who logs in, and where.
+/// Splits a machine into the user who logs in, and the address.
 fn split(machine: &str) -> (&str, &str) {
     machine.rsplit_once('@').unwrap_or(("root", machine))
 }
 
-/// Fails where a machine has a password, or a user who is none. Who reads the command line of a process, or the inventory,
-/// would know the password.
+/// Fails if a machine has a password, or a user name that is not valid. Everyone who reads the command line of a process, or
+/// the inventory, would know the password.
 fn check(machine: &str) -> Result<()> {
     let (user, address) = split(machine);
     let what = match (inventory::password_from(machine), inventory::password_of_user(user)) {
@@ -125,10 +125,10 @@ fn check(machine: &str) -> Result<()> {
     Err(Error::new(Kind::Usage, what).hint(hint))
 }
 
-/// Of a name, the address that it leads to today: nodes need one of each other that stays.
+/// Returns the address to which a host name leads today. Nodes need an address of each other that stays.
 fn ip(address: &str) -> Result<Option<IpAddr>> {
     let Some((host, _)) = inventory::host_and_port(address) else { return Ok(None) };
-    // What is no address at all is for the inventory to say.
+    // If this is no address at all, the check of the inventory says so.
     if host.is_empty() || host.parse::<IpAddr>().is_ok() {
         return Ok(None);
     }
@@ -142,12 +142,12 @@ fn ip(address: &str) -> Result<Option<IpAddr>> {
     first.map(Some).ok_or_else(|| unknown("its name server knows none".into()))
 }
 
-/// As TOML has it.
+/// Writes a text as a string of TOML.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }
 
-/// The same, with what only the user knows asked for.
+/// Asks for what only the user knows, and returns the arguments with the answers.
 fn asked(args: New) -> Result<New> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Error::new(Kind::Usage, "no machines are named, and there is nobody to ask")

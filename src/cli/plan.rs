@@ -1,14 +1,14 @@
-//! `plan`: ask, and show what is not as the inventory says.
+//! `plan`: asks the machines, and shows what differs from the inventory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 
-use super::{End, FleetArgs, Limit, Outcome, Start, one};
+use super::{End, FleetArgs, Limit, Outcome, Session, one};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Change, State, Unchecked, WantName};
-use crate::reconcile::{CANNOT_TELL, Fleetwork, Member, Survey};
-use crate::report::alike::names;
+use crate::reconcile::{CANNOT_TELL, Host, PreflightReport, Reconciler};
+use crate::report::group::names;
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
 use crate::ssh::Ssh;
 
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     exit_code: bool,
 }
 
-/// A node, and what does not hold there.
+/// A node, and the changes there.
 type OfNode = (String, Vec<Change>);
 pub(super) type Changes = [OfNode];
 
@@ -31,33 +31,33 @@ pub(super) async fn plan(args: &Plan) -> Outcome {
     show(&args.fleet, &args.limit, args.exit_code).await
 }
 
-/// Asks and shows; `exit_code`: drift is an end of its own.
+/// Asks and shows. `exit_code`: drift ends the command in a way of its own.
 pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Outcome {
     let style = if args.json { Style::Json } else { Style::Quiet };
-    let mut start = args.start_looking(style, limit, |_, _| vec![]).await.map_err(one)?;
-    start.try_out().await.map_err(one)?;
-    let (survey, plan) = surveyed(&mut start).map_err(one)?;
-    let mut errors = survey.errors;
+    let mut session = args.start_observing(style, limit, |_, _| vec![]).await.map_err(one)?;
+    session.run_active_checks().await.map_err(one)?;
+    let (preflight, plan) = surveyed(&mut session).map_err(one)?;
+    let mut errors = preflight.errors;
     let changes: usize = plan.iter().map(|(_, changes)| changes.len()).sum();
-    // Of another cluster than the inventory's nothing is said.
-    let unchecked = if survey.blocked { vec![] } else { start.work.unchecked().map_err(one)? };
-    tell_plan(&start.events, &plan, &errors);
-    tell_unchecked(&start.events, &unchecked);
+    // This may be another cluster than the inventory's, so nothing is said about it.
+    let unchecked = if preflight.blocked { vec![] } else { session.reconciler.unchecked().map_err(one)? };
+    tell_plan(&session.events, &plan, &errors);
+    tell_unchecked(&session.events, &unchecked);
     if !args.json {
-        report::plan::lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
-        if !survey.blocked || changes > 0 {
-            summary(&start, &args.inventory.inventory.display().to_string(), (&plan, changes), &unchecked);
+        report::plan::lines(&plan, &session.cluster.nodes).iter().for_each(|line| report::out(line));
+        if !preflight.blocked || changes > 0 {
+            summary(&session, &args.inventory.inventory.display().to_string(), (&plan, changes), &unchecked);
         }
-        start.left_out().iter().for_each(|words| report::err(words));
+        session.left_out().iter().for_each(|words| report::err(words));
     }
-    start.tell_notes().map_err(one)?;
+    session.tell_notes().map_err(one)?;
     let unknown = unknown(&plan);
-    let tallies = tallies(&start.work, &plan);
-    let seconds = start.since.elapsed().as_secs_f64();
-    start.events.tell(Event::Done { changes, nodes: tallies, seconds });
-    let saving = args.saving(&start);
-    drop((start.events, start.work));
-    let events = start.printer.await.unwrap_or_default();
+    let tallies = tallies(&session.reconciler, &plan);
+    let seconds = session.since.elapsed().as_secs_f64();
+    session.events.tell(Event::Done { changes, nodes: tallies, seconds });
+    let saving = args.saving(&session);
+    drop((session.events, session.reconciler));
+    let events = session.printer.await.unwrap_or_default();
     saving.into_iter().for_each(|saving| saving.save(&events, &mut errors));
     if !errors.is_empty() {
         return Err(errors);
@@ -68,19 +68,19 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
     Ok(if exit_code && changes > 0 { End::Drift } else { End::Good })
 }
 
-/// What stands against touching machines, and the plan.
-pub(super) fn surveyed(start: &mut Start) -> Result<(Survey, Vec<OfNode>)> {
-    let path = start.store.path().display().to_string();
-    let survey = start.work.survey((&path, start.kept));
-    let mut plan = start.work.plan()?;
-    if survey.blocked && start.work.fleet().exists {
-        // Another cluster than the inventory's: what would make it ours is not a plan.
+/// Returns what prevents changes to machines, and the plan.
+pub(super) fn surveyed(session: &mut Session) -> Result<(PreflightReport, Vec<OfNode>)> {
+    let path = session.store.path().display().to_string();
+    let preflight = session.reconciler.preflight((&path, session.pki_exists));
+    let mut plan = session.reconciler.plan()?;
+    if preflight.blocked && session.reconciler.fleet().exists {
+        // This is another cluster than the inventory's. Changes that would make it ours are no plan.
         plan.iter_mut().for_each(|(_, changes)| changes.clear());
     }
-    Ok((survey, plan))
+    Ok((preflight, plan))
 }
 
-/// A want of which nobody knows whether it holds, as an error.
+/// Returns an error about the first want whose state is unknown.
 pub(super) fn unknown(plan: &Changes) -> Option<Error> {
     let is_unknown = |change: &&Change| matches!(change.state, State::Unknown { .. });
     let (node, change) =
@@ -119,19 +119,19 @@ pub(super) fn tell_unchecked(events: &Events, unchecked: &[(String, Unchecked)])
 }
 
 fn summary(
-    start: &Start,
+    session: &Session,
     inventory: &str,
     (plan, changes): (&Changes, usize),
     unchecked: &[(String, Unchecked)],
 ) {
-    let about = start.about().count();
-    let (wants, nodes) = (start.work.wants(), count(about, "node"));
-    let seconds = start.since.elapsed().as_secs_f64();
-    let answered = start.about().filter(|member| member.machine.is_some()).count();
+    let about = session.about().count();
+    let (wants, nodes) = (session.reconciler.wants(), count(about, "node"));
+    let seconds = session.since.elapsed().as_secs_f64();
+    let answered = session.about().filter(|host| host.machine.is_some()).count();
     let of = if answered == about { nodes } else { format!("the {answered} of {nodes} that answered") };
-    // These answered, too, and something stands against them.
-    let refused = start.about().filter(|member| member.machine.is_some() && member.left.is_some());
-    let refused: Vec<&str> = refused.map(|member| member.node.name.as_str()).collect();
+    // These machines answered too, and are quarantined.
+    let refused = session.about().filter(|host| host.machine.is_some() && host.quarantined.is_some());
+    let refused: Vec<&str> = refused.map(|host| host.node.name.as_str()).collect();
     let of =
         if refused.is_empty() { of } else { format!("{of}, but not all is well on {}", names(&refused)) };
     if answered == 0 {
@@ -151,8 +151,8 @@ fn summary(
         return;
     }
     let are = if changes == 1 { "is" } else { "are" };
-    let names: BTreeSet<&str> = start.about().map(|member| member.node.name.as_str()).collect();
-    // With --limit, what belongs to the whole cluster may be asked of a machine that is left out.
+    let names: BTreeSet<&str> = session.about().map(|host| host.node.name.as_str()).collect();
+    // With --limit, ironstrap may ask an excluded machine about the whole cluster.
     let (drifted, others): (Vec<&OfNode>, Vec<&OfNode>) = plan
         .iter()
         .filter(|(_, changes)| !changes.is_empty())
@@ -165,7 +165,7 @@ fn summary(
     more.iter().for_each(|line| report::err(line));
 }
 
-/// What an apply would make of a plan. It changes nothing that only a human can change, or that is unknown.
+/// Says what an apply would do about a plan. It does not change what only a person can change, or what is unknown.
 fn would(plan: &Changes, apply: &str) -> String {
     let all = || plan.iter().flat_map(|(_, changes)| changes);
     let stays = all().filter(|change| matches!(change.state, State::ByHand | State::Unknown { .. })).count();
@@ -179,17 +179,17 @@ fn would(plan: &Changes, apply: &str) -> String {
     }
 }
 
-fn tallies(work: &Fleetwork<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
-    let tally = |(member, (_, changes)): (&Member<Ssh>, &OfNode)| {
-        let state = match (member.left.is_some(), changes.is_empty()) {
-            _ if member.spared && changes.is_empty() => NodeState::Skipped,
+fn tallies(reconciler: &Reconciler<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
+    let tally = |(host, (_, changes)): (&Host<Ssh>, &OfNode)| {
+        let state = match (host.quarantined.is_some(), changes.is_empty()) {
+            _ if host.excluded && changes.is_empty() => NodeState::Skipped,
             (true, _) => NodeState::Quarantined,
             (false, true) => NodeState::Converged,
             (false, false) => NodeState::Drifted,
         };
-        (member.node.name.clone(), Tally { execs: member.execs, changes: changes.len(), state })
+        (host.node.name.clone(), Tally { execs: host.execs, changes: changes.len(), state })
     };
-    work.members().iter().zip(plan).map(tally).collect()
+    reconciler.hosts().iter().zip(plan).map(tally).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! `remove`: a node leaves its cluster in good order, and its machine goes back to what it was.
+//! `remove`: takes a node out of its cluster in good order, and returns its machine to its earlier state.
 
 use clap::{Args, value_parser};
 
-use super::apply::ending::duration;
+use super::apply::summary::duration;
 use super::reset::{Plan, answer, end, under_lock};
-use super::{FleetArgs, Outcome, Start, Taking, one};
+use super::{FleetArgs, Outcome, Session, Taking, one};
 use crate::error::{Error, Kind, Result};
-use crate::ops::remove::Removal;
-use crate::reconcile::Reading;
+use crate::operations::remove::Removal;
+use crate::reconcile::Operation;
 use crate::report;
 
 #[derive(Args)]
@@ -33,17 +33,19 @@ pub(super) struct Remove {
 pub(super) async fn remove(args: &Remove) -> Outcome {
     let (fleet, node) = (&args.fleet, args.node.as_str());
     let removal = Removal { node: node.into(), force: args.force, drain_seconds: args.drain_timeout };
-    let reading = Reading::Removal(removal);
-    let start = fleet.start_reading(reading, fleet.style(), std::slice::from_ref(&args.node), None).await;
-    let mut start = start.map_err(one)?;
-    let (cluster, inventory) = (start.cluster.name.clone(), fleet.inventory.inventory.display().to_string());
-    let done = under_lock((fleet, &args.taking), &mut start, async |start, plan| match args.yes {
+    let operation = Operation::Remove(removal);
+    let session =
+        fleet.start_operation(operation, fleet.style(), std::slice::from_ref(&args.node), None).await;
+    let mut session = session.map_err(one)?;
+    let (cluster, inventory) =
+        (session.cluster.name.clone(), fleet.inventory.inventory.display().to_string());
+    let done = under_lock((fleet, &args.taking), &mut session, async |session, plan| match args.yes {
         true => Ok(true),
-        false => is_confirmed(args, start, plan).await,
+        false => is_confirmed(args, session, plan).await,
     });
     let mut done = done.await;
     if let Ok(errors) = &mut done {
-        let silent = start.work.members().iter().any(|member| !member.spared && member.machine.is_none());
+        let silent = session.reconciler.hosts().iter().any(|host| !host.excluded && host.machine.is_none());
         if silent && !errors.iter().any(|error| error.node.as_deref() != Some(node)) {
             errors.push(stays_as_it_is(&cluster, node, &inventory));
         }
@@ -56,12 +58,12 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
         report::err("");
         report::err(&format!("  take [nodes.{node}] out of {inventory}: the next apply would join it again"));
     };
-    end(fleet, start, done, |done| last_words(done.seconds)).await
+    end(fleet, session, done, |done| last_words(done.seconds)).await
 }
 
 /// Whether the user confirms the removal. Before that, it prints what the removal costs.
-async fn is_confirmed(args: &Remove, start: &mut Start, plan: &Plan) -> Result<bool> {
-    let (node, cluster) = (&args.node, start.cluster.name.clone());
+async fn is_confirmed(args: &Remove, session: &mut Session, plan: &Plan) -> Result<bool> {
+    let (node, cluster) = (&args.node, session.cluster.name.clone());
     report::err("\nWhat its pods keep in emptyDir volumes or on its disk is lost.");
     if args.force {
         report::err("With --force, pods are deleted that nobody makes again.");
@@ -69,7 +71,7 @@ async fn is_confirmed(args: &Remove, start: &mut Start, plan: &Plan) -> Result<b
     if plan.iter().all(|(name, changes)| name != node || changes.is_empty()) {
         report::err(&format!("The machine of {node} stays as it is."));
     }
-    answer(&args.fleet, start, || report::ask(&format!("Remove {node} from {cluster}?"))).await
+    answer(&args.fleet, session, || report::ask(&format!("Remove {node} from {cluster}?"))).await
 }
 
 fn stays_as_it_is(cluster: &str, node: &str, inventory: &str) -> Error {

@@ -1,16 +1,16 @@
-//! `reset`: ask, show what goes and what comes back, ask the user for the cluster's name, do it, and say what is left.
-//! `remove` is the same with more before it.
+//! `reset`: asks the machines, and shows what is removed and what is restored. It asks the user for the name of the cluster,
+//! makes the changes, and reports what is left. `remove` does the same, with more steps before it.
 
 use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::apply::ending::{duration, tallies};
-use super::{End, Errors, FleetArgs, Outcome, Start, Taking, apply, interrupted, one};
+use super::apply::summary::{duration, tallies};
+use super::{End, Errors, FleetArgs, Outcome, Session, Taking, apply, interrupted, one};
 use crate::error::{Error, Kind, Result, indented};
 use crate::plan::Change;
-use crate::reconcile::Reading;
-use crate::report::alike::names;
+use crate::reconcile::Operation;
+use crate::report::group::names;
 use crate::report::{self, Event, NodeState, Typed, count};
 
 #[derive(Args)]
@@ -29,61 +29,63 @@ pub(super) struct Reset {
 
 pub(super) type Plan = [(String, Vec<Change>)];
 
-/// What a way back came to, for its last words.
+/// The result of a reset or a removal, for the last message.
 pub(super) struct Done {
-    /// The machines that went back, with commas.
+    /// The machines that were reset, with commas.
     pub names: String,
     pub changes: usize,
     pub seconds: f64,
-    /// What is still beside the inventory.
+    /// The files that are still beside the inventory.
     pub kept: Vec<String>,
 }
 
 pub(super) async fn reset(args: &Reset) -> Outcome {
     let fleet = &args.fleet;
-    let start = fleet.start_reading(Reading::Backwards, fleet.style(), &args.nodes, None).await;
-    let mut start = start.map_err(one)?;
-    let cluster = start.cluster.name.clone();
-    let done = under_lock((fleet, &args.taking), &mut start, async |start, plan| match args.yes {
+    let session = fleet.start_operation(Operation::Reset, fleet.style(), &args.nodes, None).await;
+    let mut session = session.map_err(one)?;
+    let cluster = session.cluster.name.clone();
+    let done = under_lock((fleet, &args.taking), &mut session, async |session, plan| match args.yes {
         true => Ok(true),
-        false => its_name_is_typed(fleet, start, plan).await,
+        false => its_name_is_typed(fleet, session, plan).await,
     });
     let done = done.await;
-    end(fleet, start, done, |done| farewell(&cluster, done)).await
+    end(fleet, session, done, |done| farewell(&cluster, done)).await
 }
 
-/// The work itself; gives back what went wrong on single nodes. `Err` means that nothing was done at all, or that
-/// everything stopped. `wanted`: whether the user wants what the plan says.
+/// Does the work, and returns what went wrong on single nodes. `Err` means that nothing was done at all, or that everything
+/// stopped. `wanted`: whether the user wants what the plan says.
 pub(super) async fn under_lock(
     (args, taking): (&FleetArgs, &Taking),
-    start: &mut Start,
-    wanted: impl AsyncFnOnce(&mut Start, &Plan) -> Result<bool>,
+    session: &mut Session,
+    wanted: impl AsyncFnOnce(&mut Session, &Plan) -> Result<bool>,
 ) -> std::result::Result<Errors, Errors> {
-    let lock = start.store.lock().map_err(one)?;
-    start.recognize(&lock, taking).map_err(one)?;
-    let path = start.store.path().display().to_string();
-    let survey = start.work.objections((&path, start.kept)).map_err(one)?;
-    let blocked = if survey.blocked { survey.errors.clone() } else { start.work.others() };
+    let lock = session.store.lock().map_err(one)?;
+    session.recognize(&lock, taking).map_err(one)?;
+    let path = session.store.path().display().to_string();
+    let preflight = session.reconciler.reset_preflight((&path, session.pki_exists)).map_err(one)?;
+    let blocked =
+        if preflight.blocked { preflight.errors.clone() } else { session.reconciler.held_by_others() };
     if let Some(kind) = blocked.last().map(|error| error.kind) {
-        let untouched = Error::new(kind, format!("{}: nothing was changed on any node", start.cluster.name));
+        let untouched =
+            Error::new(kind, format!("{}: nothing was changed on any node", session.cluster.name));
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
-    let plan = start.work.plan().map_err(one)?;
-    let left = left(start);
+    let plan = session.reconciler.plan().map_err(one)?;
+    let left = left(session);
     if plan.iter().all(|(_, changes)| changes.is_empty()) {
         return Ok(left);
     }
     if !args.json {
         let lines = if args.verbose { report::plan::lines } else { report::plan::brief };
-        lines(&plan, &start.cluster.nodes).iter().for_each(|line| report::out(line));
+        lines(&plan, &session.cluster.nodes).iter().for_each(|line| report::out(line));
         left.iter().for_each(|error| report::err(&stays(error)));
     }
-    if !wanted(start, &plan).await.map_err(one)? {
+    if !wanted(session, &plan).await.map_err(one)? {
         return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
     }
-    start.introduce(&lock, taking).map_err(one)?;
-    let done = apply::carry_out(start).await;
-    let mut errors = self::left(start);
+    session.introduce(&lock, taking).map_err(one)?;
+    let done = apply::carry_out(session).await;
+    let mut errors = self::left(session);
     match done {
         Ok(()) => Ok(errors),
         Err(error) => {
@@ -93,21 +95,21 @@ pub(super) async fn under_lock(
     }
 }
 
-/// What the machines are left for that this run is about.
-fn left(start: &Start) -> Errors {
-    start.about().filter_map(|member| member.left.clone()).collect()
+/// Returns why machines that this run is about are quarantined.
+fn left(session: &Session) -> Errors {
+    session.about().filter_map(|host| host.quarantined.clone()).collect()
 }
 
-/// The line of a machine that is left, below the plan for the others.
+/// Returns the line about a quarantined machine, below the plan for the others.
 fn stays(error: &Error) -> String {
     let node = error.node.as_deref().unwrap_or_default();
     indented(&format!("{node} stays as it is: {}", error.what))
 }
 
-/// The answer to a question, where somebody sits at the terminal.
+/// Returns the answer to a question. Fails if nobody is at the terminal.
 pub(super) async fn answer<T: Default>(
     args: &FleetArgs,
-    start: &mut Start,
+    session: &mut Session,
     ask: impl FnOnce() -> Typed<T>,
 ) -> Result<T> {
     if args.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
@@ -120,32 +122,28 @@ pub(super) async fn answer<T: Default>(
             Ok(Err(error)) => Err(Error::new(Kind::Local, "cannot read the answer").because(error.to_string())),
             Err(_) => Ok(T::default()),
         },
-        error = interrupted(&mut start.interrupts) => Err(error),
+        error = interrupted(&mut session.interrupts) => Err(error),
     }
 }
 
-/// Tells how it came out.
+/// Reports the result, and ends the command.
 pub(super) async fn end(
     args: &FleetArgs,
-    start: Start,
+    session: Session,
     done: std::result::Result<Errors, Errors>,
     last_words: impl FnOnce(&Done),
 ) -> Outcome {
     let stopped = done.is_err();
     let (Ok(mut errors) | Err(mut errors)) = done;
-    errors.iter().for_each(|error| start.events.tell(error.into()));
-    let tallies = tallies(&start);
+    errors.iter().for_each(|error| session.events.tell(error.into()));
+    let tallies = tallies(&session);
     let changes = tallies.values().map(|tally| tally.changes).sum();
-    let seconds = start.since.elapsed().as_secs_f64();
-    start.events.tell(Event::Done { changes, nodes: tallies.clone(), seconds });
-    let Start { events, work, printer, cluster, store, .. } = start;
-    let about: Vec<String> = work
-        .members()
-        .iter()
-        .filter(|member| !member.spared)
-        .map(|member| member.node.name.clone())
-        .collect();
-    drop((events, work));
+    let seconds = session.since.elapsed().as_secs_f64();
+    session.events.tell(Event::Done { changes, nodes: tallies.clone(), seconds });
+    let Session { events, reconciler, printer, cluster, store, .. } = session;
+    let about: Vec<String> =
+        reconciler.hosts().iter().filter(|host| !host.excluded).map(|host| host.node.name.clone()).collect();
+    drop((events, reconciler));
     let _ = printer.await;
     let is_back = |name: &&String| tallies.get(*name).is_some_and(|t| t.state == NodeState::Converged);
     let left: Vec<&str> = about.iter().filter(|name| !is_back(name)).map(String::as_str).collect();
@@ -165,7 +163,8 @@ pub(super) async fn end(
     Err(errors)
 }
 
-/// Another run goes on where this one ended; but it ends there, too, where what it ended with stays as it is.
+/// Returns the hint for the next run, which continues where this one ended. It ends there too, unless the cause of the error is
+/// removed first.
 fn go_on(errors: &[Error]) -> &'static str {
     let stays = |error: &Error| matches!(error.kind, Kind::Failed | Kind::Refused | Kind::Unknown);
     match errors.iter().any(stays) {
@@ -176,18 +175,18 @@ fn go_on(errors: &[Error]) -> &'static str {
     }
 }
 
-async fn its_name_is_typed(args: &FleetArgs, start: &mut Start, plan: &Plan) -> Result<bool> {
-    let cluster = start.cluster.name.clone();
+async fn its_name_is_typed(args: &FleetArgs, session: &mut Session, plan: &Plan) -> Result<bool> {
+    let cluster = session.cluster.name.clone();
     let leaving = plan.iter().filter(|(_, changes)| changes.iter().any(|change| change.step == "member"));
     let leaving: Vec<&str> = leaving.map(|(name, _)| name.as_str()).collect();
-    if !leaving.is_empty() && !start.work.staying().is_empty() {
+    if !leaving.is_empty() && !session.reconciler.staying().is_empty() {
         report::err(&format!(
             "\n{}: its pods end without a drain, and {cluster} goes on counting it; `ironstrap remove` avoids both",
             names(&leaving)
         ));
     }
     let question = format!("\nWhat runs in {cluster} on these machines is lost. Type its name to go ahead");
-    Ok(answer(args, start, || report::ask_for(&question)).await? == cluster)
+    Ok(answer(args, session, || report::ask_for(&question)).await? == cluster)
 }
 
 fn farewell(cluster: &str, done: &Done) {

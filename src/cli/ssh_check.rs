@@ -1,4 +1,4 @@
-//! `ssh-check`: how each machine is got into, and how long each part takes. Nothing is changed there.
+//! `ssh-check`: shows how ironstrap logs in to each machine, and how long each part takes. It changes nothing there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::entrance::Entrance;
-use super::start::warn_of_unsafe_files;
+use super::session::warn_of_unsafe_files;
+use super::ssh_args::SshArgs;
 use super::{End, Inventory, Outcome, interrupted, interrupts, one};
 use crate::error::{Error, Result};
 use crate::inventory;
 use crate::report;
-use crate::ssh::{Route, Ssh, Through, Way};
+use crate::ssh::{Route, RouteReport, Ssh, Via};
 
 #[derive(Args)]
 pub(super) struct SshCheck {
@@ -26,23 +26,23 @@ pub(super) struct SshCheck {
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
-    entrance: Entrance,
+    ssh_args: SshArgs,
 }
 
-/// A node's name, and how it was got into.
-type Found = (String, Result<Route>);
+/// The name of a node, and how ironstrap logged in to it.
+type Found = (String, Result<RouteReport>);
 
 pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
     let cluster = inventory::read(&args.inventory.inventory).map_err(one)?;
     warn_of_unsafe_files(&cluster);
     let chosen = inventory::select(&cluster, &args.nodes).map_err(one)?;
-    let client = Arc::new(args.entrance.client());
+    let client = Arc::new(args.ssh_args.client());
     let nodes = cluster.nodes.iter().filter(|node| chosen.is_empty() || chosen.contains(&node.name));
     let (mut going, mut interrupts) = (JoinSet::new(), interrupts().map_err(one)?);
     for (i, node) in nodes.enumerate() {
         let (name, ssh) = (node.name.clone(), Ssh::new(node, &client));
         going.spawn(async move {
-            let route = ssh.route().await;
+            let route = ssh.route_report().await;
             ssh.close().await;
             (i, (name, route))
         });
@@ -69,12 +69,12 @@ pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
 }
 
 fn lines((name, route): &Found) -> Vec<String> {
-    let Ok(Route { way, by, root, took }) = route else { return vec![] };
+    let Ok(RouteReport { route, by, root, took }) = route else { return vec![] };
     let all: Duration = took.iter().map(|(_, time)| *time).sum();
     let took: Vec<String> =
         took.iter().map(|(part, time)| format!("{part} {}", milliseconds(*time))).collect();
-    let mut lines = vec![format!("✔ {name}  {}@{}  {}", way.user, way.address(), milliseconds(all))];
-    lines.extend(via(way).map(|via| format!("      via   {via}")));
+    let mut lines = vec![format!("✔ {name}  {}@{}  {}", route.user, route.address(), milliseconds(all))];
+    lines.extend(via(route).map(|via| format!("      via   {via}")));
     lines.extend([
         format!("      by    {by}"),
         format!("      root  {root}"),
@@ -87,21 +87,21 @@ fn milliseconds(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }
 
-/// What lies in between.
-fn via(way: &Way) -> Option<String> {
-    match &way.through {
-        Through::Nothing => None,
-        // It may have a password among its words.
-        Through::Command(_) => Some("the ProxyCommand of your ssh_config".into()),
-        Through::Host(_) => Some(way.hops().into_iter().map(Way::shown).collect::<Vec<_>>().join(", then ")),
+/// Returns what lies between this computer and the machine.
+fn via(route: &Route) -> Option<String> {
+    match &route.via {
+        Via::Nothing => None,
+        // The command may contain a password.
+        Via::Command(_) => Some("the ProxyCommand of your ssh_config".into()),
+        Via::Host(_) => Some(route.hops().into_iter().map(Route::shown).collect::<Vec<_>>().join(", then ")),
     }
 }
 
 fn document((name, route): &Found) -> Value {
     match route {
-        Ok(Route { way, by, root, took }) => json!({
-            "name": name, "reachable": true, "user": way.user, "host": way.host, "port": way.port,
-            "via": via(way), "by": by, "root": root,
+        Ok(RouteReport { route, by, root, took }) => json!({
+            "name": name, "reachable": true, "user": route.user, "host": route.host, "port": route.port,
+            "via": via(route), "by": by, "root": root,
             "seconds": took.iter().map(|(part, time)| (part.to_string(), time.as_secs_f64().into())).collect::<serde_json::Map<_, _>>(),
         }),
         Err(error) => json!({

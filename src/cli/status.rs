@@ -1,15 +1,15 @@
-//! `status`: ask, and show the fleet on one screen; once, or over and over.
+//! `status`: asks the machines, and shows the fleet on one screen, once or repeatedly.
 
 use std::time::Duration;
 
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::{End, Errors, FleetArgs, Limit, Outcome, Start, one, plan};
+use super::{End, Errors, FleetArgs, Limit, Outcome, Session, one, plan};
 use crate::error::Kind;
 use crate::report::status::View;
 use crate::report::{self, Style};
-use crate::status::{self, Witness};
+use crate::status::{self, NodeEvidence};
 
 #[derive(Args)]
 pub(super) struct Status {
@@ -45,7 +45,7 @@ pub(super) async fn status(args: &Status) -> Outcome {
     tokio::pin!(stop);
     loop {
         let status = tokio::select! {
-            // The first to hear of a Ctrl-C, for to a look it is an error.
+            // This branch must get a Ctrl-C first, because `look` treats it as an error.
             biased;
             _ = &mut stop => return Ok(End::Good),
             seen = look(args) => seen?.0,
@@ -64,13 +64,13 @@ pub(super) async fn status(args: &Status) -> Outcome {
 async fn look(args: &Status) -> std::result::Result<(status::Status, End), Errors> {
     let questions =
         |cluster: &_, node: &_| status::questions(cluster, node).into_iter().map(|(_, ask)| ask).collect();
-    let start = args.fleet.start_looking(Style::Quiet, &args.limit, questions).await;
-    let mut start = start.map_err(one)?;
-    let (survey, plan) = plan::surveyed(&mut start).map_err(one)?;
+    let session = args.fleet.start_observing(Style::Quiet, &args.limit, questions).await;
+    let mut session = session.map_err(one)?;
+    let (preflight, plan) = plan::surveyed(&mut session).map_err(one)?;
     let unknown = plan::unknown(&plan).map(|error| error.kind);
-    let status = seen(&start, &plan, survey.errors);
-    drop((start.events, start.work));
-    let _ = start.printer.await;
+    let status = seen(&session, &plan, preflight.errors);
+    drop((session.events, session.reconciler));
+    let _ = session.printer.await;
     let unseen = (!status.unseen.is_empty()).then_some(Kind::Unknown);
     let kind = status.errors.last().map(|error| error.kind).or(unknown).or(unseen);
     let end = match kind {
@@ -81,18 +81,23 @@ async fn look(args: &Status) -> std::result::Result<(status::Status, End), Error
     Ok((status, end))
 }
 
-fn seen(start: &Start, plan: &plan::Changes, errors: Errors) -> status::Status {
-    let told = start.work.members().iter().zip(plan).map(|(member, (_, changes))| Witness {
-        node: &member.node,
-        machine: member.machine.as_ref(),
-        answers: &member.looked,
+fn seen(session: &Session, plan: &plan::Changes, errors: Errors) -> status::Status {
+    let told = session.reconciler.hosts().iter().zip(plan).map(|(host, (_, changes))| NodeEvidence {
+        node: &host.node,
+        machine: host.machine.as_ref(),
+        answers: &host.extra_answers,
         changes,
-        left: member.left.as_ref(),
+        left: host.quarantined.as_ref(),
     });
-    let told: Vec<Witness> = told.collect();
-    let mut status =
-        status::status(&start.cluster, &told, start.work.speaker(), errors, OffsetDateTime::now_utc());
-    status.notes = start.warnings.iter().map(|(_, words)| words.clone()).collect();
-    status.leave_out(|name| start.work.members().iter().any(|m| m.spared && m.node.name == name));
+    let told: Vec<NodeEvidence> = told.collect();
+    let mut status = status::status(
+        &session.cluster,
+        &told,
+        session.reconciler.api_host(),
+        errors,
+        OffsetDateTime::now_utc(),
+    );
+    status.notes = session.warnings.iter().map(|(_, words)| words.clone()).collect();
+    status.leave_out(|name| session.reconciler.hosts().iter().any(|m| m.excluded && m.node.name == name));
     status
 }

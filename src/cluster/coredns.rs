@@ -1,6 +1,6 @@
-//! What the inventory says of the cluster's DNS.
+//! The DNS settings of the inventory.
 
-/// What the inventory says of CoreDNS; what is `None` stays as it is in the cluster.
+/// The CoreDNS settings of the inventory. A setting that is `None` stays as it is in the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoreDns {
     pub replicas: Option<u32>,

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::{Cluster, Proxy, authority};
 
 impl Cluster {
-    /// Environment variables for programs that fetch things; none without a proxy. What belongs to the
-    /// cluster is reached directly.
+    /// Environment variables for programs that download something. Without a proxy there are none. Programs reach
+    /// everything that belongs to the cluster directly.
     pub fn proxy_variables(&self) -> Vec<(&'static str, String)> {
         let Proxy { http, https, no } = &self.proxy;
         if http.is_empty() && https.is_empty() {
@@ -30,7 +30,8 @@ impl Cluster {
         set.flat_map(|(upper, lower, value)| [(upper, value.clone()), (lower, value)]).collect()
     }
 
-    /// Addresses that packages and images come from, where a range of `no` holds them: apt compares words and knows no ranges.
+    /// Addresses of packages and images that are in a range of `no`. They are listed one by one, because apt compares
+    /// words and knows no ranges.
     fn in_ranges(&self, no: &[String]) -> BTreeSet<String> {
         let packages = self.packages.address();
         let urls =

@@ -1,27 +1,27 @@
-//! Where images come from: registries, their mirrors, and how machines log in there.
+//! The sources of images: registries, their mirrors, and how machines log in there.
 
 use std::collections::BTreeMap;
 
 use super::{Cluster, Network};
 use crate::secret::SecretText;
 
-/// Where images of one registry are pulled from.
+/// The settings for images of one registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Registry {
-    /// The registry that images are named after: `docker.io`, `registry.k8s.io`, `_default`.
+    /// The registry that images are named after: `docker.io`, `registry.k8s.io`. `_default` stands for all others.
     pub host: String,
-    /// URLs, tried in order. Where the inventory names none: the registry itself.
+    /// URLs, tried in order. If the inventory has none, this is the URL of the registry itself.
     pub mirrors: Vec<String>,
-    /// Ask the registry itself where no mirror has the image.
+    /// Whether containerd asks the registry itself if no mirror has the image.
     pub fallback: bool,
     /// A CA certificate (PEM) for the mirrors.
     pub ca: Option<String>,
     pub skip_verify: bool,
-    /// How the mirrors let a machine in.
+    /// The login of a machine at the mirrors.
     pub login: Option<Login>,
 }
 
-/// A user and a password, as a registry wants them.
+/// A user and a password for a registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     pub user: String,
@@ -34,7 +34,7 @@ pub fn direct(host: &str) -> String {
     format!("https://{host}")
 }
 
-/// Host and port of a URL as they are written. containerd knows a login by them.
+/// Host and port of a URL, as they are written. containerd finds a login by them.
 pub fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default()
@@ -46,7 +46,7 @@ pub fn registry_of(image: &str) -> &str {
     if first.contains(['.', ':']) { first } else { "docker.io" }
 }
 
-/// What a registry calls the image, and its tag or digest.
+/// The name that the registry uses for the image, and the tag or digest.
 pub fn image_parts(image: &str) -> (String, &str) {
     let name = image.strip_prefix(registry_of(image)).map_or(image, |rest| rest.trim_start_matches('/'));
     let (name, reference) =
@@ -56,7 +56,7 @@ pub fn image_parts(image: &str) -> (String, &str) {
     (if is_library { format!("library/{name}") } else { name.into() }, reference)
 }
 
-/// The image by the name that containerd's CRI plugin keeps it under (distribution/reference, `ParseDockerRef`).
+/// The name under which containerd's CRI plugin keeps the image (distribution/reference, `ParseDockerRef`).
 pub fn image_name(image: &str) -> String {
     let (repository, reference) = image_parts(image);
     let separator = if reference.contains(':') { '@' } else { ':' };
@@ -64,7 +64,7 @@ pub fn image_name(image: &str) -> String {
 }
 
 impl Registry {
-    /// The registry is its own only mirror.
+    /// Whether containerd asks only the registry itself, and no mirror.
     pub fn is_direct(&self) -> bool {
         self.mirrors == [direct(&self.host)]
     }
@@ -83,13 +83,14 @@ impl Cluster {
         images
     }
 
-    /// What the inventory says of a registry, by its name or for all.
+    /// The settings for a registry: those of its own name, or else those of `_default`.
     pub fn registry(&self, host: &str) -> Option<&Registry> {
         let named = |name: &str| self.registries.iter().find(|registry| registry.host == name);
         named(host).or_else(|| named("_default"))
     }
 
-    /// The logins by the host that containerd sends them to, whichever registry's images it asks there for.
+    /// The logins, by the host that containerd sends them to. At that host, containerd uses the login for images of any
+    /// registry.
     pub fn registry_logins(&self) -> BTreeMap<&str, &Login> {
         let logins = self.registries.iter().filter_map(|registry| Some((registry, registry.login.as_ref()?)));
         logins

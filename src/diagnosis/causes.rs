@@ -1,5 +1,5 @@
-//! The causes that are known, as data, the most specific first. A line of the table claims something only where its
-//! words can mean nothing else; each has its evidence, as real machines gave it, in the tests.
+//! The known causes as data, the most specific first. An entry claims a cause only from words that can mean nothing
+//! else. The tests have evidence from real machines for nearly every cause, and name the exceptions.
 
 use super::Cause;
 use super::signs::{
@@ -17,7 +17,7 @@ pub const CAUSES: &[Cause] = &[
             sign("container etcd", r"^flag provided but not defined: (?<flag>-\S+)"),
             sign("fix", r"^no waiting helps: Error: unknown flag: (?<flag>--\S+)"),
         ],
-        hopeless: Some("^Error: unknown flag: "),
+        fatal: Some("^Error: unknown flag: "),
         ..PLAIN
     },
     Cause {
@@ -35,7 +35,7 @@ pub const CAUSES: &[Cause] = &[
                 "^no waiting helps: the kubelet ends with \"failed to run Kubelet: running with swap on is not supported",
             ),
         ],
-        hopeless: Some(SWAP),
+        fatal: Some(SWAP),
         ..PLAIN
     },
     Cause {
@@ -64,10 +64,7 @@ pub const CAUSES: &[Cause] = &[
         what: "the machine has cgroup v1, and the kubelet is set not to run on it",
         remedy: "boot {node} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or say failCgroupV1 = false in [kubelet]",
         signs: &[sign("journal kubelet", "kubelet is configured to not run on a host using cgroup v1")],
-        hopeless: Some(klog!(
-            "command failed",
-            ".*kubelet is configured to not run on a host using cgroup v1"
-        )),
+        fatal: Some(klog!("command failed", ".*kubelet is configured to not run on a host using cgroup v1")),
         ..PLAIN
     },
     Cause {
@@ -85,7 +82,7 @@ pub const CAUSES: &[Cause] = &[
         what: "the kubelet does not know the feature gate {gate}",
         remedy: "take {gate} out of featureGates in [kubelet] of the inventory",
         signs: &[sign("journal kubelet", r"unrecognized feature gate: (?<gate>\w+)")],
-        hopeless: Some("^panic: .*unrecognized feature gate: "),
+        fatal: Some("^panic: .*unrecognized feature gate: "),
         ..PLAIN
     },
     Cause {
@@ -173,7 +170,7 @@ pub const CAUSES: &[Cause] = &[
         what: "the kubelet cannot read the kernel's log: {why}",
         remedy: "a virtual machine has /dev/kmsg; what runs {node} as a container must give it one",
         signs: &[sign("journal kubelet", r#"open /dev/kmsg: (?<why>[^\\"]+)"#)],
-        hopeless: Some(klog!("command failed", ".*open /dev/kmsg: ")),
+        fatal: Some(klog!("command failed", ".*open /dev/kmsg: ")),
         ..PLAIN
     },
     Cause {
@@ -244,7 +241,7 @@ pub const CAUSES: &[Cause] = &[
         what: "kube-proxy is not allowed to set how many connections the kernel keeps track of",
         remedy: "if {node} is a container, its kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
         signs: &[sign("container kube-proxy", CONNTRACK), sign("fix", CONNTRACK)],
-        hopeless: Some(klog!(
+        fatal: Some(klog!(
             "command failed|Error running ProxyServer",
             "could not set conntrack parameters from kube-proxy configuration"
         )),
@@ -383,7 +380,7 @@ pub const CAUSES: &[Cause] = &[
             "journal kubelet",
             r#"^(?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"(?:failed to run Kubelet: )?(?<why>.+)"\}?$"#,
         )],
-        hopeless: Some(klog!("command failed", "failed to validate kubelet ")),
+        fatal: Some(klog!("command failed", "failed to validate kubelet ")),
         symptom: true,
         ..PLAIN
     },

@@ -1,9 +1,9 @@
-//! The places of evidence: those that the script names, and where an operator finds them. A machine prints its own answer,
-//! so no other text of it becomes a place.
+//! The places of evidence: those that the script names, and where an operator finds them. The machine itself prints the
+//! answer of the script, so no other text in it becomes a place.
 
 use super::{FIX, STATE};
 
-/// What the script (templates/diagnose.sh) puts before a tab: a kind, and a name where the kind has some.
+/// The places that the script (templates/diagnose.sh) prints before a tab: a kind, and a name if the kind has names.
 const PLACES: [(&str, &[&str]); 10] = [
     ("unit", &["containerd", "kubelet"]),
     ("journal", &["containerd", "kubelet"]),
@@ -19,7 +19,7 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("pod", &[]),
     ("event", &[]),
 ];
-/// The names of the units that fixes run as. The name of a log has the run behind it.
+/// The names of the units that fixes run as. In the name of a log, the run follows after a dot.
 pub const LOGS: [&str; 6] = ["control-plane", "drain", "images", "kubeadm", "kubelet", "runtime"];
 
 /// Whether the script prints lines with this place.
@@ -37,7 +37,7 @@ pub(super) fn is_known(place: &str) -> bool {
     }
 }
 
-/// A place as an operator finds it on the machine.
+/// A place in the words by which an operator finds it on the machine.
 pub(super) fn look_at(place: &str) -> String {
     match place.split_once(' ') {
         Some(("journal", unit)) => format!("journalctl -u {unit}"),

@@ -1,4 +1,4 @@
-//! Causes against lines that real programs wrote.
+//! Tests the causes with lines that real programs wrote.
 
 use super::*;
 use crate::cluster::ETCD_DIR;
@@ -7,7 +7,7 @@ use evidence::EVIDENCE;
 
 mod evidence;
 
-/// Lines of the script, and of a fix, which the script does not print.
+/// Lines of the script, and lines of a fix, which the script does not print.
 fn heard(node: &str, lines: &[(&str, &str)]) -> Heard {
     let line = |(place, text): &(&str, &str)| {
         assert!(is_known(place) || [FIX, STATE].contains(place), "{place}");
@@ -50,7 +50,7 @@ fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
 
 #[test]
 fn what_any_kubelet_may_write_is_no_evidence_of_what_a_machine_says() {
-    // The remedies of these name nothing that the line has.
+    // A line from another machine does no harm here. The remedies of these causes repeat at most one quoted word of it.
     let harmless =
         ["registry-unreachable", "cni-plugin-missing", "image-not-found", "no-node", "pod-refused"];
     for (_, line, cause, _) in EVIDENCE.iter().filter(|(.., cause, _)| !harmless.contains(cause)) {
@@ -65,7 +65,8 @@ fn what_any_kubelet_may_write_is_no_evidence_of_what_a_machine_says() {
 
 #[test]
 fn words_of_a_tenant_in_a_log_are_no_sign_with_a_remedy_that_changes_a_machine() {
-    // What a tenant may choose: the name or command of a container, and what it prints. klog and logrus escape it or indent it.
+    // A tenant may choose the name or command of a container, and what it prints. Logs by klog and logrus escape such
+    // text or indent it.
     let lines = |words: &str| {
         let quoted = words.replace('\\', r"\\").replace('"', "\\\"");
         let head = "E1129 07:00:00.000000    1234";
@@ -111,17 +112,17 @@ fn words_of_a_tenant_in_a_log_are_no_sign_with_a_remedy_that_changes_a_machine()
             ),
         ]
     };
-    // The remedies of these show something, and change nothing.
+    // The remedies of these only show something, and change nothing.
     let harmless = ["image-not-found", "registry-unreachable", "disk-full", "inotify", "cni-plugin-missing"];
     for (_, evidence, cause, _) in EVIDENCE.iter().filter(|(.., cause, _)| !harmless.contains(cause)) {
         for (place, line) in lines(evidence) {
             assert_eq!(names(&[heard("m1", &[(place, &line)])]), [""; 0], "{cause}: {line}");
         }
     }
-    let hopeless: Vec<Regex> =
-        CAUSES.iter().filter_map(|cause| Some(Regex::new(cause.hopeless?).unwrap())).collect();
+    let fatal: Vec<Regex> =
+        CAUSES.iter().filter_map(|cause| Some(Regex::new(cause.fatal?).unwrap())).collect();
     for (_, line) in EVIDENCE.iter().flat_map(|(_, evidence, ..)| lines(evidence)) {
-        assert!(hopeless.iter().all(|words| !words.is_match(&line)), "a wait would end: {line}");
+        assert!(fatal.iter().all(|words| !words.is_match(&line)), "a wait would end: {line}");
     }
 }
 
@@ -144,7 +145,7 @@ fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
     // An older line without an option is still evidence.
     let both = [("journal kubelet", &*renamed("w2")), ("journal kubelet", &*renamed("--static"))];
     assert!(findings(&[heard("w1", &both)], ETCD_DIR)[0].remedy.contains("set-hostname w2 "));
-    // A quoted word between quotes would end them.
+    // A quoted word inside quotes would end them.
     for cause in CAUSES {
         let remedy = cause.remedy.replace("'s ", " ");
         let mut groups = remedy.split('\'').skip(1).step_by(2).filter(|quoted| quoted.contains('{'));
@@ -184,7 +185,7 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 
 #[test]
 fn every_cause_has_its_real_evidence() {
-    // The failure of a want of ours shows one, and two machines the other.
+    // The failure of one of our wants shows `swap-returns`. `forward-drop` needs two lines, which may be of two machines.
     let bare = ["swap-returns", "forward-drop"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
         assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);
@@ -193,8 +194,8 @@ fn every_cause_has_its_real_evidence() {
 
 #[test]
 fn what_a_wait_stops_at_is_evidence_of_that_cause() {
-    for cause in CAUSES.iter().filter(|cause| cause.hopeless.is_some()) {
-        let words = cause.hopeless.unwrap_or_default();
+    for cause in CAUSES.iter().filter(|cause| cause.fatal.is_some()) {
+        let words = cause.fatal.unwrap_or_default();
         let mut evidence = EVIDENCE.iter().filter(|(.., name, _)| *name == cause.name);
         let words = Regex::new(words).unwrap();
         assert!(evidence.any(|(_, line, ..)| words.is_match(line)), "{}", cause.name);
@@ -249,7 +250,7 @@ fn what_says_nothing_certain_is_no_cause() {
     for (place, line) in [
         ("unit containerd", "Result=success ActiveState=active SubState=running"),
         ("journal kubelet", r#"E1121 20:19:57.1 199 kubelet.go:3117] "Container runtime network not ready""#),
-        // Of a registry, not of the endpoint; and no image that is missing.
+        // The request went to a registry and not to the endpoint, and no image is missing.
         ("journal kubelet", "failed to do request: dial tcp 10.0.0.1:443: connect: connection refused"),
         ("event", "Node w1: Node w1 status is now: NodeNotReady"),
         ("log kubelet", "Unpacking kubelet (1.36.3-1.1) ..."),

@@ -1,23 +1,23 @@
-//! What a want waits for: in words for people, and as nodes for decisions.
+//! The reason why a want waits, in words for people and as nodes for decisions.
 
 use std::fmt;
 
-/// What others have to do before a want can be fixed.
+/// The task that others have to do before a want can be fixed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocked {
-    /// The nodes that have to do it. None: no node of the inventory, but a program of the cluster.
+    /// The nodes that have to do it. If there are none, a program of the cluster has to do it, and no node of the inventory.
     pub on: Vec<String>,
-    /// `w2 to join`: follows the words "waits for".
+    /// The words that follow "waits for", such as `w2 to join`.
     until: String,
 }
 
 impl Blocked {
-    /// Waits for nodes to be done with what they do now. `words`: their names, as people read them.
+    /// Waits until these nodes have finished what they do now. `words` is their names, as people read them.
     pub fn on(nodes: Vec<String>, words: String) -> Self {
         Blocked { on: nodes, until: words }
     }
 
-    /// Waits for a node. `what`: as in `to join`.
+    /// Waits for a node. `what` is what the node has to do, as in `to join`.
     pub fn until(node: &str, what: &str) -> Self {
         Blocked::until_all(&[node.into()], what)
     }
@@ -27,12 +27,12 @@ impl Blocked {
         Blocked { on: nodes.to_vec(), until: format!("{} {what}", nodes.join(", ")) }
     }
 
-    /// Waits for a program of the cluster. `what`: as in `the controller manager to sign it`.
+    /// Waits for a program of the cluster. `what` is the program and its task, as in `the controller manager to sign it`.
     pub fn by_cluster(what: impl Into<String>) -> Self {
         Blocked { on: vec![], until: what.into() }
     }
 
-    /// As words that follow "waits for".
+    /// The words that follow "waits for".
     pub fn words(&self) -> &str {
         &self.until
     }

@@ -1,5 +1,6 @@
-//! Whether machines are who they seem to be: clones that were never made to differ, addresses that are somebody else's
-//! or lie in the way. Asked of those that are not in the cluster yet: a member has shown that it works. Pure.
+//! Checks whether machines are what they seem to be. It finds clones that still share identifiers, addresses
+//! that belong to another machine, and routes that are in the way. It judges machines that are not in the
+//! cluster yet, because a member has shown that it works. This module is pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,17 +12,17 @@ use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::machine::Machine;
 
-/// Something that speaks against a machine, unless the inventory wants it only told.
+/// The result of a check that a machine failed. The inventory may downgrade it to a warning.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Misfit {
-    /// As `ignore-preflight` names it.
+pub struct Finding {
+    /// The name of the check, as in `ignore-preflight`.
     pub check: &'static str,
     pub error: Error,
-    /// It is only a warning, with and without `ignore-preflight`.
+    /// Whether it is only a warning, with and without `ignore-preflight`.
     pub harmless: bool,
 }
 
-/// What no two machines may have in common: how it is called, read, and made another.
+/// A property that no two machines may share: its name, how to read it, and how to change it.
 struct Unique {
     check: &'static str,
     what: &'static str,
@@ -45,7 +46,8 @@ const UNIQUE: &[Unique] = &[
     Unique {
         check: "MACAddress",
         what: "MAC address",
-        // Of the card that counts: a hypervisor's own networks are alike on all its machines, down to this.
+        // Only the network card with the node's address counts. A hypervisor's own networks are the same on all
+        // its machines, including the MAC address.
         read: |node, machine| {
             let card = machine.addresses.get(&node.ip).and_then(|card| machine.macs.get(card));
             card.into_iter().filter(|mac| *mac != "00:00:00:00:00:00").cloned().collect()
@@ -60,8 +62,9 @@ const UNIQUE: &[Unique] = &[
     },
 ];
 
-/// What is wrong with machines that are not members yet, taken together and with the cluster's addresses.
-pub fn misfits(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
+/// The findings about machines that are not members yet, compared with each other and with the cluster's addresses.
+/// A finding names a member only if that is a worker that claims a host key or an address of another machine.
+pub fn findings(cluster: &Cluster, machines: &Machines) -> Vec<Finding> {
     let (mut found, holders) = (twins(cluster, machines), holders(cluster, machines));
     for node in &cluster.nodes {
         let Some(machine) = heard(machines, node) else { continue };
@@ -78,12 +81,12 @@ fn heard<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a Machine> {
     machines.get(node.name.as_str()).copied()
 }
 
-/// Nodes that have something in common, and what it is.
+/// Pairs of nodes that share a property, each with the shared values.
 type Common<'a> = BTreeMap<(&'a str, &'a str), Vec<String>>;
 
-/// Told of the machine that can still be changed: one that is not a member, and the later of two such. Of a key that a
-/// worker only claims, the error names that worker.
-fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
+/// Finds machines that share a property. The finding names the machine that can still be changed: one that is not a member,
+/// or the later of two such machines. If a worker only claims the host key of another machine, the finding names that worker.
+fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Finding> {
     let mut found = Vec::new();
     let member = |node: &&Node| heard(machines, node).is_some_and(Machine::is_member);
     for unique in UNIQUE {
@@ -116,31 +119,31 @@ fn twins(cluster: &Cluster, machines: &Machines) -> Vec<Misfit> {
     found
 }
 
-/// The host key by which a machine was reached.
+/// The host key by which ironstrap reached a machine.
 fn proven<'a>(machines: &Machines<'a>, node: &Node) -> Option<&'a String> {
     heard(machines, node)?.proven_key.as_ref()
 }
 
-/// Whether this is a worker that names a host key, and was reached by another one of the same kind.
+/// Whether this is a worker that names a host key, although ironstrap reached it by another one of the same kind.
 fn only_claims(machines: &Machines, node: &Node, key: &str) -> bool {
     let kind = |key: &str| key.split(' ').next().map(str::to_string);
     let another = |proven: &String| *proven != key && kind(proven) == kind(key);
     !node.is_control_plane() && proven(machines, node).is_some_and(another)
 }
 
-/// Whether two machines have something in common by more than the word of a worker: a control plane says so, or both were
-/// reached by one host key.
+/// Whether two machines share a property by more than the word of a worker. Either a control plane says so, or
+/// ironstrap reached both by the same host key.
 fn is_sure(cluster: &Cluster, machines: &Machines, (name, other): (&str, &str)) -> bool {
     let key = |name: &str| machines.get(name).and_then(|machine| machine.proven_key.as_ref());
     let plane = cluster.node(other).is_some_and(Node::is_control_plane);
     plane || key(name).is_some() && key(name) == key(other)
 }
 
-fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: bool) -> Misfit {
+fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: bool) -> Finding {
     let what = format!("has the {} of {other}: is one a clone of the other?", unique.what);
     let hint = match sure {
         true => format!("on {name}: {}", unique.remedy),
-        // Nobody but the operator knows whether it is true.
+        // Only the operator can know whether it is true.
         false => format!(
             "if {name} and {other} come from one image, on {name}: {}; if they do not, {other} says what is not true: \
              find out who changed it, and install it again",
@@ -148,21 +151,21 @@ fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: b
         ),
     };
     let error = Error::new(Kind::Refused, what).on(name).concerning([other]).heard(values.join(", "));
-    Misfit { check: unique.check, error: error.hint(hint), harmless: false }
+    Finding { check: unique.check, error: error.hint(hint), harmless: false }
 }
 
-fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Misfit {
+fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Finding {
     let what = format!("names the {} of {owner} as its own, and was reached by another one", unique.what);
     let error = Error::new(Kind::Refused, what).on(name).concerning([owner]).heard(values.join(", ")).hint(format!(
         "look at /etc/ssh/ssh_host_*_key.pub of {name}: remove what an image left there; if it was none, find out who \
          changed it, `ironstrap remove {name}`, and install it again"
     ));
-    Misfit { check: unique.check, error, harmless: false }
+    Finding { check: unique.check, error, harmless: false }
 }
 
-/// The kubelet refuses an address that none of the machine's interfaces has. A machine that cannot list them is not
-/// judged.
-fn elsewhere(node: &Node, machine: &Machine) -> Option<Misfit> {
+/// The finding that no interface of a machine has the node's address. The kubelet refuses such an address. A
+/// machine that cannot list its addresses is not judged.
+fn elsewhere(node: &Node, machine: &Machine) -> Option<Finding> {
     if machine.addresses.is_empty() || machine.addresses.contains_key(&node.ip) {
         return None;
     }
@@ -175,10 +178,10 @@ fn elsewhere(node: &Node, machine: &Machine) -> Option<Misfit> {
     .on(&node.name)
     .because(format!("it has: {}", has.join(", ")))
     .hint(format!("put the one by which the other nodes reach it into `ip` of [nodes.{}]", node.name));
-    Some(Misfit { check: "NodeAddress", error, harmless: false })
+    Some(Finding { check: "NodeAddress", error, harmless: false })
 }
 
-/// Who has an address on one of its interfaces, in the order of the inventory.
+/// The nodes that have an address on one of their interfaces, by address, in the order of the inventory.
 type Holders<'a> = BTreeMap<IpAddr, Vec<&'a str>>;
 
 fn holders<'a>(cluster: &'a Cluster, machines: &Machines) -> Holders<'a> {
@@ -190,10 +193,11 @@ fn holders<'a>(cluster: &'a Cluster, machines: &Machines) -> Holders<'a> {
     holders
 }
 
-/// Two machines that answer to one address get each other's packets. Told of the one that can still be changed; but of a
-/// worker that has the address which the inventory gives to another machine, where that machine has it: its root could claim
-/// any address.
-fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: &Holders) -> Option<Misfit> {
+/// The finding that another machine has the address of this node. Two machines that answer to one address get
+/// each other's packets. The finding names the machine that can still be changed, with one exception. A worker
+/// may have the address that the inventory gives to another machine, while that machine has it, too. Then the
+/// finding names the worker, because its root could claim any address.
+fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: &Holders) -> Option<Finding> {
     let member = |name: &str| machines.get(name).is_some_and(|machine| machine.is_member());
     let (name, ours) = (node.name.as_str(), member(&node.name));
     let other = *holders.get(&node.ip)?.iter().find(|other| **other != name && !(ours && member(other)))?;
@@ -207,14 +211,15 @@ fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: 
         .on(told)
         .concerning([name, other].into_iter().filter(|node| *node != told))
         .hint("give each machine an address of its own, and put it into `ip`");
-    Some(Misfit { check: "Address", error, harmless: false })
+    Some(Finding { check: "Address", error, harmless: false })
 }
 
-/// So many routes of one machine are named.
+/// The most routes of one machine that are named.
 const MOST_ROUTES: usize = 8;
 
-/// Routes to what the cluster wants for pods or Services. A wider one only hides some of its addresses from pods.
-fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Misfit> {
+/// The findings about routes to what the cluster wants for pods or Services. A wider route is only a warning:
+/// it hides some of its addresses from pods.
+fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Finding> {
     let ranges = [("pods", cluster.pods), ("services", cluster.services)];
     let clash = |(field, range): &(&str, IpNet), route: &IpNet| {
         let (inside, around) = (range.contains(route), route.contains(range));
@@ -228,14 +233,14 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Misfit> 
             let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
             let hint =
                 format!("choose another range for `{field}` in [cluster], or take the route off the machine");
-            Misfit { check: "Routes", error: error.hint(hint), harmless: !inside }
+            Finding { check: "Routes", error: error.hint(hint), harmless: !inside }
         })
     };
     let pairs = ranges.iter().flat_map(|range| machine.routes.iter().map(move |route| (range, route)));
     pairs.filter_map(|(range, route)| clash(range, route)).take(MOST_ROUTES).collect()
 }
 
-/// Not an address that every machine has, or has on a link alone.
+/// Whether an address can reach other machines. It is neither one that every machine has, nor one of a single link.
 fn reaches_others(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),

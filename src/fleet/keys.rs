@@ -1,31 +1,32 @@
-//! The key that the Kubernetes repository signs with: whose it has to be, and whether all machines were shown the same.
-//! Pure. An inventory that names the key itself leaves nothing to be judged here.
+//! Judges the key with which the Kubernetes repository signs: whether it is the right one, and whether the repository shows
+//! all machines the same. This module is pure. If the inventory names the key itself, there is nothing to judge here.
 
-use super::identity::Misfit;
+use super::identity::Finding;
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind};
 use crate::openpgp::Keys;
 
-/// No `ignore-preflight` makes a warning of it: packages that anybody may have signed run as root.
+/// The name of the check. `ignore-preflight` does not make a warning of it, because packages that anybody may
+/// have signed run as root.
 pub const CHECK: &str = "PackagesKey";
 
-/// A key, and the machine that has it or was shown it.
+/// A key, and the machine that has it or to which the repository showed it.
 pub struct Seen<'a> {
     pub node: &'a str,
-    /// It is a control plane of the inventory.
+    /// Whether the machine is a control plane of the inventory.
     pub speaks: bool,
-    /// It has the key in a file already, and is in the cluster.
+    /// Whether the machine already has the key in a file, and is in the cluster.
     pub kept: bool,
     pub keys: &'a Keys,
 }
 
-/// Whether packages may be installed that these keys signed, as far as one machine can tell.
+/// Whether ironstrap may install packages that these keys signed, as far as one machine can tell.
 fn is_right(cluster: &Cluster, keys: &Keys) -> bool {
     cluster.packages.pinned().is_none_or(|pinned| keys.fingerprints.iter().all(|found| found == pinned))
 }
 
-/// The keys that every machine must have, where that is known. Of the same keys, a text that was just fetched is the newer
-/// one: the repository may have extended its validity.
+/// The keys that every machine must have, if that is known. A text that was just fetched is newer than another
+/// text of the same keys: the repository may have extended its validity.
 pub fn agreed(cluster: &Cluster, seen: &[Seen]) -> Option<Keys> {
     let first = reference(cluster, seen)?;
     let same = |it: &&Seen| !it.kept && it.keys.fingerprints == first.keys.fingerprints;
@@ -33,8 +34,8 @@ pub fn agreed(cluster: &Cluster, seen: &[Seen]) -> Option<Keys> {
     Some(fresh.unwrap_or(first).keys.clone())
 }
 
-/// Whether the key of this machine can be the one of all. The official repository's key is known, so any machine that has
-/// it will do. Of another repository only control planes decide: a worker whose root lies could name a key of its own.
+/// Whether the key of this machine can become the key of all. The official repository's key is known, so any machine that
+/// has it will do. For another repository, only control planes decide: a worker whose root lies could name a key of its own.
 fn decides(cluster: &Cluster, it: &Seen) -> bool {
     match cluster.packages.pinned() {
         Some(_) => is_right(cluster, it.keys),
@@ -42,8 +43,8 @@ fn decides(cluster: &Cluster, it: &Seen) -> bool {
     }
 }
 
-/// The machines that decide: those that keep a key, else those that were shown one. With `--limit`, no control plane may be
-/// among them. Then all decide: a key goes to no machine that was shown another one.
+/// The machines that decide: those that keep a key, or else those to which the repository showed one. With `--limit`, no control
+/// plane may be among them. Then all machines decide, and a key goes to no machine to which the repository showed another one.
 fn deciding<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Vec<&'b Seen<'a>> {
     let all: Vec<&Seen> = seen.iter().filter(|it| decides(cluster, it)).collect();
     if all.is_empty() && cluster.packages.pinned().is_none() {
@@ -53,7 +54,7 @@ fn deciding<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Vec<&'b Seen<'a>
     if kept.is_empty() { all } else { kept }
 }
 
-/// The machine that all others are compared with; none if control planes disagree, or none of them has a key.
+/// The machine with which all others are compared. `None` if the machines that decide disagree, or there are none.
 fn reference<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Option<&'b Seen<'a>> {
     let deciding = deciding(cluster, seen);
     let first = *deciding.first()?;
@@ -61,29 +62,29 @@ fn reference<'a, 'b>(cluster: &Cluster, seen: &'b [Seen<'a>]) -> Option<&'b Seen
     (agree || cluster.packages.pinned().is_some()).then_some(first)
 }
 
-/// What stands against machines that have, or were shown, another key.
-pub fn misfits(cluster: &Cluster, seen: &[Seen]) -> Vec<Misfit> {
+/// The findings about machines that have another key, or to which the repository showed another key.
+pub fn findings(cluster: &Cluster, seen: &[Seen]) -> Vec<Finding> {
     if let Some(pinned) = cluster.packages.pinned() {
-        // A file that is wrong is replaced; what a machine is shown is not in our hands.
+        // A fix replaces a wrong file, but cannot change what the repository shows to a machine.
         let strange = seen.iter().filter(|it| !it.kept && !is_right(cluster, it.keys));
-        return strange.map(|it| misfit(cluster, it, not_kubernetes(it.keys, pinned))).collect();
+        return strange.map(|it| finding(cluster, it, not_kubernetes(it.keys, pinned))).collect();
     }
     let differs = |it: &Seen, first: &Seen| it.keys.fingerprints != first.keys.fingerprints;
     if let Some(first) = reference(cluster, seen) {
         let others = seen.iter().filter(|it| differs(it, first));
-        return others.map(|it| misfit(cluster, it, another(it, first))).collect();
+        return others.map(|it| finding(cluster, it, another(it, first))).collect();
     }
     let deciding = deciding(cluster, seen);
     let against = |it: &Seen| match deciding.first() {
-        Some(first) if it.speaks && differs(it, first) => Some(misfit(cluster, it, another(it, first))),
+        Some(first) if it.speaks && differs(it, first) => Some(finding(cluster, it, another(it, first))),
         Some(_) if it.speaks => None,
-        // A member goes on with what it has.
-        _ => Some(Misfit { harmless: it.kept, ..misfit(cluster, it, unjudged(it, &deciding)) }),
+        // A member goes on with the key that it has.
+        _ => Some(Finding { harmless: it.kept, ..finding(cluster, it, unjudged(it, &deciding)) }),
     };
     seen.iter().filter_map(against).collect()
 }
 
-/// Of a worker's key nobody can say whether it is right.
+/// The error that nobody can say whether the key of a worker is right.
 fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
     let what = if it.kept { "has" } else { "is shown" };
     let what =
@@ -121,41 +122,43 @@ fn another(it: &Seen, first: &Seen) -> Error {
         )
 }
 
-/// What counts of what a machine was shown, or what stands against it. A machine that has a key keeps it, whatever the
-/// repository shows: only a newer text of the same key counts, and everything else is only told.
+/// The keys that count, of those that the repository showed to a machine, or the findings about them. A machine that has a key
+/// keeps it, whatever the repository shows. Only a newer text of the same key counts, and everything else is only a warning.
 pub fn taken(
     node: &str,
     has: Option<&Keys>,
-    shown: Result<Keys, Vec<Misfit>>,
-) -> Result<Option<Keys>, Vec<Misfit>> {
+    shown: Result<Keys, Vec<Finding>>,
+) -> Result<Option<Keys>, Vec<Finding>> {
     let Some(old) = has else { return shown.map(Some) };
     match shown {
         Ok(keys) if keys.fingerprints == old.fingerprints => Ok(Some(keys).filter(|keys| keys.renews(old))),
         Ok(keys) => Err(vec![replaced(node, &keys)]),
-        Err(misfits) => Err(misfits.into_iter().map(|misfit| Misfit { harmless: true, ..misfit }).collect()),
+        Err(findings) => {
+            Err(findings.into_iter().map(|finding| Finding { harmless: true, ..finding }).collect())
+        }
     }
 }
 
-fn replaced(node: &str, keys: &Keys) -> Misfit {
+fn replaced(node: &str, keys: &Keys) -> Finding {
     let what =
         "its signing key of the Kubernetes repository ends soon, and the repository shows it another one";
     let error = Error::new(Kind::Refused, what).on(node).answered(format!("fingerprint: {}", listed(keys)));
-    Misfit { check: CHECK, error, harmless: true }
+    Finding { check: CHECK, error, harmless: true }
 }
 
-/// A repository that has something else where its key belongs.
-pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Misfit {
+/// The finding that the repository has something else where its key belongs.
+pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Finding {
     let error =
         Error::new(Kind::Refused, "the Kubernetes repository shows it no signing key that can be used")
             .on(node)
             .answered(format!("{}Release.key {why}", cluster.packages.address()))
             .hint("look at that address; or name a file with the right key as `key` in [packages]");
-    Misfit { check: CHECK, error, harmless: false }
+    Finding { check: CHECK, error, harmless: false }
 }
 
-fn misfit(cluster: &Cluster, it: &Seen, error: Error) -> Misfit {
+fn finding(cluster: &Cluster, it: &Seen, error: Error) -> Finding {
     let error = error.on(it.node).because(format!("repository: {}", cluster.packages.address()));
-    Misfit { check: CHECK, error, harmless: false }
+    Finding { check: CHECK, error, harmless: false }
 }
 
 fn listed(keys: &Keys) -> String {
@@ -185,10 +188,10 @@ mod tests {
         Keys::read(text).unwrap()
     }
 
-    /// The check says this of these nodes.
+    /// The nodes of the findings, each with what the check says about it.
     fn told(cluster: &Cluster, seen: &[Seen]) -> Vec<(String, String)> {
-        let all = misfits(cluster, seen).into_iter();
-        all.map(|misfit| (misfit.error.node.unwrap(), misfit.error.cause.join("\n"))).collect()
+        let all = findings(cluster, seen).into_iter();
+        all.map(|finding| (finding.error.node.unwrap(), finding.error.cause.join("\n"))).collect()
     }
 
     #[test]
@@ -227,13 +230,13 @@ mod tests {
         assert_eq!(told(&own(), &seen[..2]), []);
         assert_eq!(nodes(&told(&own(), &seen)), ["w2"]);
         assert_eq!(agreed(&own(), &seen), Some(one.clone()));
-        // A worker does not decide, although it is the first of the inventory, or a member already.
+        // A worker does not decide, even if it is the first of the inventory, or a member already.
         for liar in [shown("a1", &other), kept("a1", &other)] {
             let seen = [liar, shown("m1", &one), shown("w1", &one)];
             assert_eq!(nodes(&told(&own(), &seen)), ["a1"]);
             assert_eq!(agreed(&own(), &seen), Some(one.clone()));
         }
-        // What the cluster has counts for more than the order of the inventory.
+        // A key that the cluster already has counts for more than the order of the inventory.
         let seen = [shown("m1", &one), kept("m2", &other)];
         assert_eq!(nodes(&told(&own(), &seen)), ["m1"]);
         assert_eq!(agreed(&own(), &seen), Some(other));
@@ -243,10 +246,10 @@ mod tests {
     fn where_control_planes_disagree_or_none_answers_no_key_is_right() {
         let (one, other) = (keys(OTHER), keys(KUBERNETES));
         let seen = [shown("w1", &one), kept("m1", &one), kept("m2", &other), kept("w2", &other)];
-        let all = misfits(&own(), &seen);
+        let all = findings(&own(), &seen);
         let told: Vec<_> = all
             .iter()
-            .map(|misfit| (misfit.error.node.as_deref().unwrap(), misfit.error.kind, misfit.harmless))
+            .map(|finding| (finding.error.node.as_deref().unwrap(), finding.error.kind, finding.harmless))
             .collect();
         assert_eq!(
             told,
@@ -254,12 +257,12 @@ mod tests {
         );
         assert_eq!(agreed(&own(), &seen), None);
         let seen = [shown("w1", &one), kept("w2", &other)];
-        let told: Vec<_> = misfits(&own(), &seen).iter().map(|it| (it.error.kind, it.harmless)).collect();
+        let told: Vec<_> = findings(&own(), &seen).iter().map(|it| (it.error.kind, it.harmless)).collect();
         assert_eq!(told, [(Kind::Unknown, false), (Kind::Unknown, true)], "nobody is called wrong");
         assert_eq!(agreed(&own(), &seen), None);
         let seen = [shown("w1", &one), shown("w2", &one)];
         assert_eq!(
-            (misfits(&own(), &seen).len(), agreed(&own(), &seen)),
+            (findings(&own(), &seen).len(), agreed(&own(), &seen)),
             (0, Some(one)),
             "a run without them"
         );

@@ -1,5 +1,5 @@
-//! What inventory and running cluster disagree about so much that machines are left alone: whose they are, and what their
-//! cluster was made as. Pure.
+//! Disagreements between the inventory and the running cluster for which ironstrap leaves machines alone. They are about
+//! the cluster to which a machine belongs, and the settings with which that cluster was made. This module is pure.
 
 use std::net::IpAddr;
 
@@ -7,27 +7,27 @@ use super::Machines;
 use crate::cluster::{Cluster, Node};
 use crate::error::{Error, Kind};
 use crate::machine::Machine;
-use crate::pki::Trust;
+use crate::pki::ClusterPki;
 
-/// Files of this machine that trust an authority which is not ours.
-pub fn foreign(machine: &Machine, trust: &Trust) -> Vec<String> {
-    let strange = |(_, ca): &&(String, String)| !trust.is_our_ca(ca);
+/// The files of this machine that trust a CA other than ours.
+pub fn foreign(machine: &Machine, pki: &ClusterPki) -> Vec<String> {
+    let strange = |(_, ca): &&(String, String)| !pki.is_our_ca(ca);
     machine.authorities.iter().filter(strange).map(|(file, _)| format!("/etc/kubernetes/{file}")).collect()
 }
 
-/// What inventory and running cluster disagree about. `kept` says where the trust is kept and whether there is
-/// one. With it, whether nobody may be touched for it: a control plane that runs something else is another cluster. What
-/// a worker says of itself concerns that worker alone, for its root can make it say anything.
+/// The disagreements between the inventory and the running cluster. The boolean says whether the error forbids a change of
+/// any machine: a control plane that runs something else is another cluster. The answers of a worker concern that worker
+/// alone, because its root can make it say anything. `kept` says where the PKI directory is and whether there is one.
 pub fn refusals(
     cluster: &Cluster,
     machines: &Machines,
-    trust: &Trust,
+    pki: &ClusterPki,
     kept: (&str, bool),
 ) -> Vec<(Error, bool)> {
     let mut errors = Vec::new();
     for node in &cluster.nodes {
         let Some(machine) = machines.get(node.name.as_str()) else { continue };
-        if let Some(error) = stranger(node, machine, trust, kept) {
+        if let Some(error) = stranger(node, machine, pki, kept) {
             errors.push((error, node.is_control_plane()));
             continue;
         }
@@ -40,14 +40,14 @@ pub fn refusals(
     errors
 }
 
-/// What there is to say of a machine that belongs to somebody else.
+/// The error about a machine that belongs to another cluster.
 pub fn stranger(
     node: &Node,
     machine: &Machine,
-    trust: &Trust,
+    pki: &ClusterPki,
     (path, is_there): (&str, bool),
 ) -> Option<Error> {
-    let files = foreign(machine, trust);
+    let files = foreign(machine, pki);
     if files.is_empty() {
         return None;
     }
@@ -64,11 +64,13 @@ pub fn stranger(
     })
 }
 
-/// A member stays what it joined as: of one that becomes a worker etcd would go on counting a voice, and one that becomes a
-/// control plane has pods where those of others are not to be.
+/// The error about a member whose role in the inventory has changed. A member stays what it joined as. If a
+/// control plane became a worker, etcd would go on counting its vote. If a worker became a control plane, it
+/// would have pods where those of others must not run.
 pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     let apis = machine.has("manifests/kube-apiserver.yaml");
-    // Its manifest may be what drifted; the administrator's kubeconfig no worker is given.
+    // The manifest may be what drifted. No worker gets the administrator's kubeconfig, so that is the other
+    // sign of a control plane.
     let worker = !machine.runs_control_plane() && !machine.has("admin.conf");
     let (is, says) = match node.is_control_plane() {
         true if worker => ("worker", "control-plane"),
@@ -95,7 +97,8 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     })
 }
 
-/// A running cluster keeps the version, ranges, endpoint, name and domain it was made with.
+/// The error about settings that have changed. A running cluster keeps the version, ranges, endpoint, name and
+/// domain with which it was made.
 fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
     let says = [
         ("kubernetes", "kubernetes", cluster.kubernetes.to_string()),
@@ -124,10 +127,11 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     )
 }
 
-/// The other members of etcd know a control plane by its address, and so do the certificates of both.
+/// The error about a control plane whose address has changed. The other members of etcd know it by its address,
+/// and the certificates of both contain the address.
 fn changed_address(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<Error> {
     let (said, says, name) = (machine.identity.get("address")?, node.ip, &node.name);
-    // Other words of the machine are evidence, and no part of a hint.
+    // Any other text of the machine is evidence, and no part of a hint.
     let is: Option<IpAddr> = said.parse().ok();
     if is == Some(says) {
         return None;
@@ -170,7 +174,8 @@ mod tests {
     fn another_clusters_control_plane_stops_everybody_and_its_worker_only_itself() {
         let cluster = crate::pki::tests::cluster();
         let now = crate::pki::tests::NOW;
-        let (ours, theirs) = (Trust::make(&cluster, now).unwrap(), Trust::make(&cluster, now).unwrap());
+        let (ours, theirs) =
+            (ClusterPki::make(&cluster, now).unwrap(), ClusterPki::make(&cluster, now).unwrap());
         let cluster = self::cluster();
         let mut machines: BTreeMap<_, _> = [machine("m1", &RUNS), machine("w1", &[])].into();
         assert_eq!(refusals(&cluster, &heard(&machines), &ours, ("demo.trust", true)), []);
@@ -208,13 +213,13 @@ mod tests {
 
     #[test]
     fn what_a_worker_says_of_itself_concerns_that_worker_alone() {
-        let (cluster, trust) = (cluster(), crate::pki::tests::cluster());
-        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let (cluster, pki) = (cluster(), crate::pki::tests::cluster());
+        let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let settings = ["address", "kubernetes", "pods", "services", "endpoint", "name"];
         for has in [&RUNS[..], &["client-certificate", "etcd"]] {
             let (name, mut machine) = machine("w1", has);
             machine.identity = settings.map(|key| (key.into(), "another".into())).into();
-            let found = refusals(&cluster, &heard(&[(name, machine)].into()), &trust, ("demo.trust", true));
+            let found = refusals(&cluster, &heard(&[(name, machine)].into()), &pki, ("demo.trust", true));
             assert!(found.iter().all(|(_, everybody)| !everybody), "{found:?}");
             for (error, _) in found {
                 assert_eq!(error.node.as_deref(), Some("w1"));
@@ -225,14 +230,14 @@ mod tests {
 
     #[test]
     fn a_control_plane_keeps_its_address() {
-        let (cluster, trust) = (cluster(), crate::pki::tests::cluster());
-        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let (cluster, pki) = (cluster(), crate::pki::tests::cluster());
+        let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let node = &cluster.nodes[0];
         let (_, mut machine) = machine(&node.name, &RUNS);
         let mut refused = |address: &str| {
             machine.identity.insert("address".into(), address.into());
             let machines = [(node.name.clone(), machine.clone())].into();
-            refusals(&cluster, &heard(&machines), &trust, ("demo.trust", true)).pop()
+            refusals(&cluster, &heard(&machines), &pki, ("demo.trust", true)).pop()
         };
         assert_eq!(refused(&node.ip.to_string()), None);
         let (error, everybody) = refused("198.18.0.99").unwrap();
@@ -246,8 +251,8 @@ mod tests {
 
     #[test]
     fn what_a_cluster_was_made_as_is_kept() {
-        let (cluster, trust) = (crate::pki::tests::cluster(), crate::pki::tests::cluster());
-        let trust = Trust::make(&trust, crate::pki::tests::NOW).unwrap();
+        let (cluster, pki) = (crate::pki::tests::cluster(), crate::pki::tests::cluster());
+        let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let says = [
             ("kubernetes", cluster.kubernetes.to_string()),
             ("pods", cluster.pods.to_string()),
@@ -261,7 +266,7 @@ mod tests {
         machine.identity = says.clone().map(|(key, value)| (key.into(), value)).into();
         let refused = |machine: &Machine| {
             let machines = [(name.clone(), machine.clone())].into();
-            refusals(&cluster, &heard(&machines), &trust, ("demo.trust", true)).len()
+            refusals(&cluster, &heard(&machines), &pki, ("demo.trust", true)).len()
         };
         assert_eq!(refused(&machine), 0);
         for (key, _) in says {

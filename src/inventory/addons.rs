@@ -1,14 +1,14 @@
-//! `[addons.…]`: manifests that are applied once the cluster is up, in the order of the file. Those behind a URL
-//! are not fetched here, and one whose hash is missing is refused by `fetch`, which can say what it would be.
+//! Reads `[addons.…]`: manifests that are applied once the cluster runs, in the order of the file. This module does not
+//! fetch manifests from URLs. `fetch` refuses a URL without a hash, because it can say what the hash would be.
 
+use super::diagnostic::{Mistakes, Span};
 use super::doubt::{URL_LOGIN, password_from};
 use super::files::Folder;
-use super::mistake::{Mistakes, Span};
+use super::names;
 use super::table::{Table, Text};
-use super::words;
 use crate::cluster::{Addon, Origin};
 
-/// `place` says where something is written, as in `demo.toml:12`.
+/// Reads all addons. `place` returns where something is written, as in `demo.toml:12`.
 pub fn addons(
     root: &Table,
     folder: &Folder,
@@ -27,7 +27,7 @@ fn addon(
     place: &dyn Fn(&Span) -> String,
     mistakes: &mut Mistakes,
 ) -> Option<Addon> {
-    if !words::is_label(name.is) {
+    if !names::is_label(name.is) {
         let says = "an addon's name is made of a-z, 0-9 and -, at most 63 of them, - only inside";
         mistakes.add_help(&name.at, says, "its objects carry it as the label ironstrap.dev/addon");
     }
@@ -48,7 +48,7 @@ fn addon(
 }
 
 fn url(manifest: &Text, table: &Table, sha256: Option<String>, mistakes: &mut Mistakes) -> Option<Origin> {
-    if !words::is_url(manifest.is) {
+    if !names::is_url(manifest.is) {
         let says = "this is neither a file nor a URL: those begin with https:// and a host";
         match password_from(manifest.is) {
             Some(_) => mistakes.add_help(&manifest.at, says, URL_LOGIN),

@@ -1,18 +1,18 @@
-//! A file of CA certificates: what of it may go to machines.
+//! Reads a file of CA certificates, and keeps the part that may go to machines.
 
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What a file came to.
+/// The contents of a file of CA certificates.
 #[derive(Debug, PartialEq)]
 pub struct Bundle {
     /// The certificates alone, in PEM.
     pub text: String,
-    /// What is not wrong, and people should know of.
+    /// Warnings about certificates that are not wrong, but that people should know of.
     pub odd: Vec<String>,
 }
 
-/// Reads a PEM text. The error says what is in its way, as the end of "FILE …".
+/// Reads the certificates in a PEM text. The error says what is wrong with the file, as the end of "FILE …".
 pub fn certificates(text: &str, now: OffsetDateTime) -> Result<Bundle, String> {
     let begins: Vec<&str> = text.lines().map(str::trim).filter(|l| l.starts_with("-----BEGIN ")).collect();
     if let Some(line) = begins.iter().find(|line| line.contains("PRIVATE KEY")) {
@@ -41,7 +41,7 @@ pub fn certificates(text: &str, now: OffsetDateTime) -> Result<Bundle, String> {
     Ok(Bundle { text, odd })
 }
 
-/// Why nothing that it signed will be trusted.
+/// Why machines will trust nothing that this certificate signed.
 fn oddity(certificate: &X509Certificate, now: OffsetDateTime) -> Option<String> {
     let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
     let (from, until) = (from.to_datetime(), until.to_datetime());

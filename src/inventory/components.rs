@@ -1,11 +1,12 @@
-//! Fields of the configuration files of Kubernetes' components, and what their values look like. A component ignores or
-//! refuses what it does not know at its next start, when the machine depends on it. Not which of them are ironstrap's own.
+//! Checks fields of the configuration files of Kubernetes components, and the form of their values. A component notices
+//! an unknown field only at its next start, when the machine depends on it. It then ignores or refuses the field.
+//! `reserved` says which fields belong to ironstrap.
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::diagnostic::Mistakes;
 use super::fields::nearest;
-use super::mistake::Mistakes;
 use super::shape::kind;
 use super::table::Table;
 
@@ -34,8 +35,8 @@ const COMPONENTS: [Component; 3] = [
     },
 ];
 
-/// What a field takes that is one of a few words. A component refuses any other at its start.
-/// Sources: k8s.io/kubelet config/v1beta1/types.go, k8s.io/kube-proxy config/v1alpha1/types.go, and kubeadm v1beta4.
+/// Fields whose value is one of a few words. A component refuses any other word at its start. Sources: k8s.io/kubelet
+/// config/v1beta1/types.go, k8s.io/kube-proxy config/v1alpha1/types.go, and kubeadm v1beta4.
 const WORDS: &[(&str, &str, &[&str])] = &[
     ("kubelet", "authorization.mode", &["AlwaysAllow", "Webhook"]),
     ("kubelet", "configMapAndSecretChangeDetectionStrategy", &["Get", "Cache", "Watch"]),
@@ -62,8 +63,8 @@ struct Field {
     takes: &'static str,
 }
 
-/// Reports the fields in `[name]` that Kubernetes 1.`minor` does not have, and values that they do not take. Tables of
-/// other programs are not looked at.
+/// Reports fields in `[name]` that Kubernetes 1.`minor` does not have, and values that a field does not take. Tables
+/// that are not in `COMPONENTS` are ignored, because they are for other programs.
 pub fn check(root: &Table, name: &str, minor: u64, mistakes: &mut Mistakes) {
     let Some(component) = COMPONENTS.iter().find(|component| component.table == name) else { return };
     let Some(DeValue::Table(table)) = root.value(name).map(Spanned::get_ref) else { return };
@@ -73,7 +74,7 @@ pub fn check(root: &Table, name: &str, minor: u64, mistakes: &mut Mistakes) {
     check.table(table, "", "");
 }
 
-/// The field that a line is about, where the version has it.
+/// The field that a line of the list describes, if this version has it.
 fn field(line: &'static str, minor: u64) -> Option<Field> {
     let (path, rest) = line.split_once(' ')?;
     let bound = |word: &str| -> Option<u64> { rest.split_once(word)?.1.split(' ').next()?.parse().ok() };
@@ -91,10 +92,10 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// `within`: the path of the table in the list of fields, with a point at its end; empty for the whole. `shown`: the
-    /// same, as the inventory has it.
+    /// Checks one table. `within` is the path of the table in the list of fields, with a dot at its end. It is empty
+    /// for the whole configuration. `shown` is the same path as the inventory writes it.
     fn table(&mut self, table: &DeTable, within: &str, shown: &str) {
-        // That the two are ironstrap's own is `owned`.
+        // `reserved` reports these two, because they are ironstrap's own.
         let kept = |key: &str| within.is_empty() && ["apiVersion", "kind"].contains(&key);
         for (key, value) in table.iter().filter(|(key, _)| !kept(key.get_ref())) {
             let (path, name) = (format!("{within}{}", key.get_ref()), format!("{shown}{}", key.get_ref()));
@@ -162,7 +163,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a type without parts takes a value.
+/// Whether a value fits a type that is not a table, list or map.
 fn takes_plain(takes: &str, value: &DeValue) -> bool {
     match (takes, value) {
         ("bool", DeValue::Boolean(_))
@@ -170,7 +171,7 @@ fn takes_plain(takes: &str, value: &DeValue) -> bool {
         | ("quantity", DeValue::String(_) | DeValue::Integer(_))
         | ("time", DeValue::String(_) | DeValue::Datetime(_)) => true,
         ("duration", DeValue::String(text)) => is_duration(text),
-        // That a number does not fit into 64 bits is said where it is read.
+        // `component_args` reports a number that does not fit into 64 bits.
         (_, DeValue::Integer(number)) if takes.contains("int") => {
             number_of(number).is_none_or(|number| match takes {
                 "int32" => i32::try_from(number).is_ok(),
@@ -186,7 +187,7 @@ fn number_of(number: &DeInteger) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// A type, with the bounds where a number is out of them.
+/// The words for a type in a message. For a number out of bounds they include the bounds.
 fn named(takes: &str, value: &DeValue) -> &'static str {
     match takes {
         "table" | "map" => "a table",
@@ -203,7 +204,7 @@ fn named(takes: &str, value: &DeValue) -> &'static str {
     }
 }
 
-/// Whether Go's `time.ParseDuration` takes it: `0`, or numbers with units.
+/// Whether Go's `time.ParseDuration` accepts the text: `0`, or numbers with units.
 fn is_duration(text: &str) -> bool {
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {

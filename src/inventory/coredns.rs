@@ -1,7 +1,7 @@
-//! `[coredns]`: how many pods CoreDNS has, and its Corefile.
+//! Reads `[coredns]`: the number of CoreDNS pods, and the Corefile.
 
+use super::diagnostic::Mistakes;
 use super::files::Folder;
-use super::mistake::Mistakes;
 use super::table::Table;
 use crate::cluster::CoreDns;
 

@@ -1,5 +1,5 @@
-//! Values of an inventory with mistakes that may have a password in them, although none belongs there. Nobody can tell where
-//! such a password ends, so no report shows the value from the place on where one may begin.
+//! Hides values of a mistaken inventory that may have a password in them, although none belongs there. Nobody can tell
+//! where such a password ends. So no report shows the value from the place on where the password may begin.
 
 use std::sync::LazyLock;
 
@@ -7,23 +7,23 @@ use regex::Regex;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::Mistakes;
+use super::diagnostic::Mistakes;
 
-/// What to do instead of writing a password for SSH.
+/// The hint for a password for SSH in an inventory: what to do instead.
 pub const LOG_IN: &str = "log in with a key, or with --password-command, or type the password when ironstrap asks: see docs/ssh.md";
 
-/// What to do about a URL in which a password may be.
+/// The hint for a URL in which a password may be.
 pub const URL_LOGIN: &str = "if the URL has a password, an @ comes between the password and the host";
 
-/// `host`, `host:port`, `host:port/path`. The host may be an IPv6 address; a port may be a range. A `:` at the end of a part
-/// of the path is usual in package repositories.
+/// Matches `host`, `host:port` and `host:port/path`. The host may be an IPv6 address, and the port may be a range. A
+/// `:` at the end of a part of the path is usual in package repositories.
 static PLAIN: LazyLock<Regex> = LazyLock::new(|| {
     let host = r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^:@/]*)";
     let plain = format!(r"^{host}(?::[0-9\[\]-]*)?(?:/(?:[^:@]|:/)*:?)?$");
     Regex::new(&plain).expect("it is a constant, and tested")
 });
 
-/// An IPv6 address, or nearly one.
+/// Matches an IPv6 address, or a text that is nearly one.
 static IPV6: LazyLock<Regex> = LazyLock::new(|| {
     let address = r"(?:[0-9A-Fa-f:.]*::[0-9A-Fa-f:.\[\]-]*|(?:[0-9A-Fa-f]+:){7}[0-9A-Fa-f\[\]-]+)";
     Regex::new(&format!(r"^{address}(?:%[\w.-]+)?(?:/\d*)?$")).expect("it is a constant, and tested")
@@ -32,10 +32,10 @@ static IPV6: LazyLock<Regex> = LazyLock::new(|| {
 /// Names of fields whose values have a `:` and never a login.
 const WITHOUT_LOGIN: [&str; 5] = ["host-key", "labels", "pods", "services", "taints"];
 
-/// Names of fields with an image: its tag comes after a `:`.
+/// Names of fields with an image. Its tag comes after a `:`.
 const IMAGES: [&str; 2] = ["image", "plugin"];
 
-/// Tables of other programs' settings. Only their URLs are looked at.
+/// Tables with settings of other programs. Only their URLs are checked.
 const OPEN: [&str; 8] = [
     "api-server",
     "containerd",
@@ -47,8 +47,8 @@ const OPEN: [&str; 8] = [
     "scheduler",
 ];
 
-/// The place of a value from which on it may be a password: behind its first `:`, unless it is a host, a URL or a path with
-/// nothing more in it. A value with an `@` is hidden up to the `@` by `masked`; here is what may come after it.
+/// The place in a value at which a password may begin: after its first `:`. There is none in a host, a URL or a path
+/// with nothing more in it. `masked` hides a value up to its `@`, so this function checks the text after the `@`.
 pub fn password_from(value: &str) -> Option<usize> {
     let start = value.find("://").map_or(0, |at| at + "://".len());
     let rest = &value[start..];
@@ -59,7 +59,7 @@ pub fn password_from(value: &str) -> Option<usize> {
     Some(start + rest.find(':').map_or(0, |at| at + 1))
 }
 
-/// The same of the value of a field that has a user.
+/// The place in a user's name at which a password may begin: after its first `:`.
 pub fn password_of_user(value: &str) -> Option<usize> {
     value.find(':').map(|at| at + 1)
 }
@@ -70,8 +70,8 @@ fn untagged(image: &str) -> &str {
     image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(image, |(image, _)| image)
 }
 
-/// Hides what may be a password in every value of an inventory, whatever its mistakes are: one line of a report can show
-/// several values.
+/// Hides what may be a password in every value of an inventory, also in values without a mistake. One line of a report
+/// can show several values.
 pub fn hide(root: &DeTable, mistakes: &mut Mistakes) {
     for (name, value) in root {
         let field = if OPEN.contains(&name.get_ref().as_ref()) { "" } else { name.get_ref().as_ref() };
@@ -79,7 +79,7 @@ pub fn hide(root: &DeTable, mistakes: &mut Mistakes) {
     }
 }
 
-/// `field`: the name of the field that the value is of; empty where only URLs are of interest.
+/// Hides what may be a password in one value. `field` is the name of its field. It is empty if only URLs are checked.
 fn look(field: &str, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     match value.get_ref() {
         DeValue::String(text) => {
@@ -99,7 +99,7 @@ fn look(field: &str, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
                     true => look("", value, mistakes),
                     false if WITHOUT_LOGIN.contains(&name) => {}
                     false => {
-                        // The name of a registry is a host.
+                        // The name of a registry is a host, and may have a password in front of it.
                         password_from(name).into_iter().for_each(|from| mistakes.hide_from(&at, name, from));
                         look(name, value, mistakes);
                     }
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(password_from(untagged("me:pw:r.example/x:v1")), Some(3));
     }
 
-    /// The report of an inventory with this in it.
+    /// The report of an inventory with this text.
     fn report(text: &str) -> String {
         super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string()
     }

@@ -1,16 +1,16 @@
-//! Every table and field an inventory may have: the one list that reading, suggestions and the complete
-//! example are held against. What the values mean is not here.
+//! The list of all tables and fields of an inventory. Reading, suggestions and the complete example all use it. Other
+//! modules define the meaning of values.
 
 /// One entry of a table.
 pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub need: Need,
-    /// What it means, as a noun phrase without a full stop.
+    /// The meaning, as a noun phrase without a full stop.
     pub doc: &'static str,
 }
 
-/// What a value looks like in the file.
+/// The form of a value in the file.
 pub enum Shape {
     Text,
     Integer,
@@ -18,22 +18,22 @@ pub enum Shape {
     Texts,
     /// One of these texts.
     Choice(&'static [&'static str]),
-    /// Names and texts: labels.
+    /// Names with a text each, such as labels.
     Pairs,
     /// `"flannel"`, `"none"` or `{ manifests = […] }`.
     Network,
     Table(&'static [Field]),
-    /// Tables of the same fields, each under a name of the user's.
+    /// Tables with the same fields, each under a name that the user chooses.
     Named(&'static [Field]),
-    /// Another program's configuration, in that program's spelling.
+    /// Settings of another program, in the spelling of that program.
     Open,
 }
 
-/// What happens where it is not written.
+/// The effect of a field that is not written.
 pub enum Need {
-    /// It is a mistake; with an example.
+    /// A mistake. The text is an example of the field.
     Required(&'static str),
-    /// The same as if this were written.
+    /// The same effect as this value.
     Default(&'static str),
     Optional,
 }
@@ -45,7 +45,7 @@ const fn field(name: &'static str, shape: Shape, need: Need, doc: &'static str) 
     Field { name, shape, need, doc }
 }
 
-/// The whole file.
+/// The tables of the whole file.
 pub const ROOT: &[Field] = &[
     field("cluster", Table(CLUSTER), Required("[cluster]"), "the cluster as a whole"),
     field(
@@ -241,14 +241,14 @@ const NODE: &[Field] = &[
 ];
 
 impl Field {
-    /// The first part of what it means, for messages.
+    /// The first part of `doc`, for messages.
     pub fn summary(&self) -> &'static str {
         self.doc.split("; ").next().unwrap_or(self.doc)
     }
 }
 
 impl Shape {
-    /// As the end of "… is …".
+    /// The shape in words, for the end of a message "… is …".
     pub fn name(&self) -> &'static str {
         match self {
             Text | Choice(_) => "a string",
@@ -262,7 +262,7 @@ impl Shape {
         }
     }
 
-    /// The fields of the tables beneath it, where they are ours.
+    /// The fields of the tables in this shape. There are none if ironstrap does not define them.
     pub fn fields(&self) -> &'static [Field] {
         match self {
             Table(fields) | Named(fields) => fields,
@@ -277,16 +277,16 @@ pub fn tables() -> impl Iterator<Item = &'static str> {
     ROOT.iter().map(|table| table.name)
 }
 
-/// Fields that have a password, or in which people look for a place for one.
+/// Fields that have a password, or in which people look for a place to write one.
 const SECRET: [&str; 3] = ["key", "password", "password-file"];
 
-/// Whether there is a field of this name, and its value is no secret in any table.
+/// Whether there is a field or table of this name, and its value is not a secret in any table.
 pub fn has_no_secret(name: &str) -> bool {
     let is_field = ROOT.iter().flat_map(|table| table.shape.fields()).any(|field| field.name == name);
     !SECRET.contains(&name) && (is_field || tables().any(|table| table == name))
 }
 
-/// What other tools call our fields, without case, dashes and underscores.
+/// The names that other tools use for our fields, without case, dashes and underscores.
 const ALIASES: &[(&str, &str)] = &[
     ("version", "kubernetes"),
     ("kubernetesversion", "kubernetes"),
@@ -309,7 +309,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("noproxy", "no"),
 ];
 
-/// The one of `names` that was probably meant by `word`.
+/// The one of `names` that `word` probably means.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace(['-', '_'], "");
     let word = plain(word);

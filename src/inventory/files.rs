@@ -1,4 +1,4 @@
-//! The files that an inventory names: keys, certificates, manifests. Where they are, and what is in them.
+//! Reads the files that an inventory names: keys, certificates, manifests. Finds where they are, and checks their contents.
 
 use std::path::{Path, PathBuf};
 
@@ -6,25 +6,25 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::bundle;
-use super::mistake::Mistakes;
+use super::diagnostic::Mistakes;
+use super::names;
 use super::secrets;
 use super::table::Text;
-use super::words;
 use crate::cluster::Manifest;
 use crate::openpgp::Keys;
 use crate::yaml;
 
-/// Where relative paths start: the folder of the inventory.
+/// The folder of the inventory, where relative paths start.
 pub struct Folder<'a>(pub &'a Path);
 
 impl Folder<'_> {
-    /// The path as it is meant: `~` is the home directory, relative ones are beside the inventory.
+    /// The full path. `~` is the home directory, and relative paths start at the folder of the inventory.
     pub fn path(&self, text: &str) -> PathBuf {
         let home = text.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest)));
         home.unwrap_or_else(|| self.0.join(text))
     }
 
-    /// A file's text.
+    /// The text of a file.
     pub fn read(&self, text: &Text, mistakes: &mut Mistakes) -> Option<String> {
         let path = self.path(text.is);
         match std::fs::read_to_string(&path) {
@@ -36,7 +36,8 @@ impl Folder<'_> {
         }
     }
 
-    /// A private key. Only that it is there and no public one: reading it may take a passphrase.
+    /// The path of a private key. The only checks are that the file exists and that it is not a public key. Reading the
+    /// key may need a passphrase.
     pub fn private_key(&self, text: &Text, mistakes: &mut Mistakes) -> Option<PathBuf> {
         let content = self.read(text, mistakes)?;
         let public = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| content.starts_with(start));
@@ -50,7 +51,7 @@ impl Folder<'_> {
         (!public).then(|| self.path(text.is))
     }
 
-    /// A file of CA certificates, and nothing else of it: it is laid out on machines.
+    /// The certificates of a file of CA certificates, without any other text of the file. ironstrap copies them to machines.
     pub fn certificates(&self, text: &Text, mistakes: &mut Mistakes) -> Option<String> {
         let content = self.read(text, mistakes)?;
         match bundle::certificates(&content, OffsetDateTime::now_utc()) {
@@ -69,7 +70,8 @@ impl Folder<'_> {
         }
     }
 
-    /// A file of armored OpenPGP public keys, and nothing else of it: likewise.
+    /// The keys of a file of armored OpenPGP public keys, without any other text of the file. ironstrap copies them to
+    /// machines.
     pub fn public_keys(&self, text: &Text, mistakes: &mut Mistakes) -> Option<Keys> {
         let content = self.read(text, mistakes)?;
         match Keys::read(&content) {
@@ -82,7 +84,7 @@ impl Folder<'_> {
         }
     }
 
-    /// A YAML file of Kubernetes objects.
+    /// The objects of a YAML file of Kubernetes objects.
     pub fn manifest(&self, text: &Text, mistakes: &mut Mistakes) -> Option<Manifest> {
         let content = self.read(text, mistakes)?;
         let (objects, wrong) = objects(&content, text.is);
@@ -91,8 +93,8 @@ impl Folder<'_> {
     }
 }
 
-/// The objects of a YAML text, those of lists one by one, and what is wrong with them; `None` where it is no YAML.
-/// `shown` is how the text is called.
+/// The objects of a YAML text, and what is wrong with them. The items of a list are returned one by one. The objects
+/// are `None` if the text is not YAML. Messages call the text `shown`.
 pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) {
     let documents = match yaml::read_all(content) {
         Ok(documents) => documents,
@@ -125,12 +127,13 @@ pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) 
     (Some(objects), wrong)
 }
 
-/// Why an object cannot be asked for by what it says of itself: Kubernetes' own rules, where they are the same for all.
+/// Why the API cannot be asked for an object by its own kind, version, namespace and name. The rules are those of
+/// Kubernetes that hold for all kinds.
 fn misnamed(object: &Value) -> Option<String> {
     let said = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let is_version = |text: &str| match text.split_once('/') {
-        Some((group, version)) => words::is_subdomain(group) && words::is_label(version),
-        None => words::is_label(text),
+        Some((group, version)) => names::is_subdomain(group) && names::is_label(version),
+        None => names::is_label(text),
     };
     let is_kind = |text: &str| {
         text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric())
@@ -139,7 +142,7 @@ fn misnamed(object: &Value) -> Option<String> {
         text != "." && text != ".." && !text.contains(|c: char| c == '/' || c == '%' || c.is_control())
     };
     let namespace = object.pointer("/metadata/namespace").filter(|namespace| !namespace.is_null());
-    let is_namespace = namespace.is_none_or(|namespace| namespace.as_str().is_some_and(words::is_label));
+    let is_namespace = namespace.is_none_or(|namespace| namespace.as_str().is_some_and(names::is_label));
     let rules = [
         ("apiVersion", is_version(said("/apiVersion")), "GROUP/VERSION or VERSION, as in apps/v1"),
         ("kind", is_kind(said("/kind")), "letters and digits, as in ConfigMap"),
@@ -150,7 +153,7 @@ fn misnamed(object: &Value) -> Option<String> {
     wrong.map(|(what, _, rule)| format!("has no valid {what}: it is {rule}"))
 }
 
-/// The system's words, without its numbers.
+/// The message of the operating system, without the error number.
 pub fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),

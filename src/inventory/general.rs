@@ -1,30 +1,29 @@
-//! `[cluster]` without its addresses: names, the version, the endpoint. Addresses and the network are
-//! `network`.
+//! Reads `[cluster]` without its addresses: names, the version, the endpoint. `network` reads the addresses and the network.
 
 use std::net::IpAddr;
 
 use semver::Version;
 
+use super::diagnostic::Mistakes;
 use super::fields::nearest;
-use super::mistake::Mistakes;
+use super::names;
 use super::table::{Table, Text};
-use super::words;
-use crate::cluster::{Endpoint, predicted};
+use crate::cluster::{Endpoint, kubeadm_checks};
 
 /// The minor versions of Kubernetes 1 that are known to work.
 const MINORS: std::ops::RangeInclusive<u64> = 32..=37;
 
-/// The cluster's name.
+/// Reads the name of the cluster.
 pub fn name(cluster: &Table, mistakes: &mut Mistakes) -> String {
     let Some(name) = cluster.text("name") else { return String::new() };
-    if !words::is_label(name.is) {
+    if !names::is_label(name.is) {
         mistakes
             .add(&name.at, "a cluster's name is made of a-z, 0-9 and -, at most 63 of them, - only inside");
     }
     name.is.to_string()
 }
 
-/// The exact version of Kubernetes.
+/// Reads the exact version of Kubernetes.
 pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
     let none = Version::new(1, *MINORS.end(), 0);
     let Some(text) = cluster.text("kubernetes") else { return none };
@@ -49,40 +48,40 @@ pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
     version
 }
 
-/// The DNS domain of Services.
+/// Reads the DNS domain of Services.
 pub fn domain(cluster: &Table, mistakes: &mut Mistakes) -> String {
     let Some(domain) = cluster.text("domain") else { return String::new() };
-    if !words::is_subdomain(domain.is) {
+    if !names::is_subdomain(domain.is) {
         mistakes.add(&domain.at, "a domain is a DNS name in lower case, as in \"cluster.local\"");
     }
     domain.is.to_string()
 }
 
-/// Where clients find the API; by default a name that we keep.
+/// Reads the address at which clients find the API. By default it is a name that ironstrap manages.
 pub fn endpoint(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Endpoint {
     let Some(text) = cluster.text("endpoint") else {
-        return Endpoint { host: format!("api.{name}.internal"), port: 6443, kept: true };
+        return Endpoint { host: format!("api.{name}.internal"), port: 6443, managed: true };
     };
     let example = "an endpoint is a name or an address and a port, as in \"k8s.example.com:6443\"";
     if text.is.contains("://") {
         mistakes.add_help(&text.at, example, "leave out the https://");
-    } else if let Some((host, port)) = words::host_and_port(text.is)
-        && words::is_host(host)
+    } else if let Some((host, port)) = names::host_and_port(text.is)
+        && names::is_host(host)
     {
-        return Endpoint { host: host.to_lowercase(), port: port.unwrap_or(6443), kept: false };
+        return Endpoint { host: host.to_lowercase(), port: port.unwrap_or(6443), managed: false };
     } else {
         mistakes.add(&text.at, example);
     }
-    Endpoint { host: String::new(), port: 6443, kept: false }
+    Endpoint { host: String::new(), port: 6443, managed: false }
 }
 
-/// More names for the API server's certificate.
+/// Reads more names for the API server's certificate.
 pub fn api_names(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
     let names = cluster.texts("api-names");
     for name in &names {
         let plain = name.is.strip_prefix("*.").unwrap_or(name.is);
         let wildcard_address = plain != name.is && plain.parse::<IpAddr>().is_ok();
-        if !words::is_host(plain) || wildcard_address {
+        if !names::is_host(plain) || wildcard_address {
             mistakes
                 .add(&name.at, "this is neither an address nor a DNS name nor a wildcard (*.example.com)");
         }
@@ -90,7 +89,7 @@ pub fn api_names(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
     strings(names)
 }
 
-/// Where images of Kubernetes come from.
+/// Reads the repository of the Kubernetes images.
 pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
     let Some(text) = cluster.text("image-repository") else { return String::new() };
     let says = "a repository is a registry and maybe a path, as in \"registry.example.com/k8s\"";
@@ -98,31 +97,31 @@ pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
         mistakes.add_help(&text.at, says, "leave out the https://");
     } else if text.is.ends_with('/') {
         mistakes.add_help(&text.at, says, "leave out the / at the end");
-    } else if !words::is_repository(text.is) {
+    } else if !names::is_repository(text.is) {
         mistakes.add(&text.at, says);
     }
     text.is.to_string()
 }
 
-/// Names of preflight checks whose failure is only a warning.
+/// Reads the names of preflight checks whose failure is only a warning.
 pub fn ignore_preflight(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
     let checks = cluster.texts("ignore-preflight");
     for check in &checks {
-        if !predicted::is_known(check.is) {
+        if !kubeadm_checks::is_known(check.is) {
             let says = "there is no preflight check of this name";
-            let help = match nearest(check.is, predicted::names()) {
+            let help = match nearest(check.is, kubeadm_checks::names()) {
                 Some(meant) => format!("did you mean {meant:?}? docs/preflight.md lists the names"),
                 None => "docs/preflight.md lists the names".into(),
             };
             mistakes.add_help(&check.at, says, help);
-        } else if check.is.eq_ignore_ascii_case(predicted::ALL) && checks.len() > 1 {
+        } else if check.is.eq_ignore_ascii_case(kubeadm_checks::ALL) && checks.len() > 1 {
             mistakes.add(&check.at, "\"all\" stands alone: kubeadm refuses it beside other checks");
         }
     }
     strings(checks)
 }
 
-/// The texts without where they are.
+/// The texts without the places where they are written.
 pub fn strings(texts: Vec<Text>) -> Vec<String> {
     texts.into_iter().map(|text| text.is.to_string()).collect()
 }

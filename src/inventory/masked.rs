@@ -1,4 +1,4 @@
-//! What a report of mistakes does not show: the text before an `@`, which can be a password. A value with a mistake has no
+//! Hides passwords in a report of mistakes. The text before an `@` can be a password. A value with a mistake has no
 //! known form, so nobody can tell where a password in it begins or ends.
 
 use std::ops::Range;
@@ -8,37 +8,37 @@ use regex::Regex;
 
 use crate::secret::{HIDDEN, hide_login, hide_mistaken};
 
-/// One key at the beginning of a line, up to its `=`.
+/// Matches one key at the beginning of a line, up to its `=`.
 static KEY: LazyLock<Regex> = LazyLock::new(|| {
     let key = r#"^\s*(?<key>(?:[A-Za-z0-9_-]+|"[^"@]*"|'[^'@]*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"@]*"|'[^'@]*'))*)\s*="#;
     Regex::new(key).expect("it is a constant, and tested")
 });
 
-/// What can stand between the `=` and the text of a value.
+/// Matches the characters that can stand between the `=` and the text of a value.
 static OPENS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"^[\s\[{"']*(?:https?://)?"#).expect("it is a constant, and tested"));
 
-/// What is hidden, in a picture of lines.
+/// Matches a hidden part in front of an `@`, in a picture of lines.
 static STARS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\*+@").expect("it is a constant, and tested"));
 
-/// A whole value that is hidden.
+/// Matches a hidden value without an `@`, in a picture of lines.
 static VALUE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\*{2,}").expect("it is a constant, and tested"));
 
 /// Fields in which a user stands before an `@`. A password is no part of any of them.
 const LOGINS: [&str; 3] = ["address", "jump", "user"];
 
-/// What no report shows.
+/// A part of the inventory that no report shows.
 pub struct Hidden {
     /// Where it is written.
     pub at: Range<usize>,
-    /// The value that is written there, and where in it the hidden part begins. Without a value, all of it is hidden.
+    /// The value that is written there. The hidden part begins at `from`. If the value is empty, everything at `at` is hidden.
     pub value: String,
     pub from: usize,
 }
 
 impl Hidden {
-    /// The place of the hidden part in the text of the inventory. A value that is written with escapes is hidden whole.
+    /// The place of the hidden part in the text of the inventory. A value that is written with escapes is hidden as a whole.
     fn range(&self, text: &str) -> Range<usize> {
         let written = text.get(self.at.clone()).unwrap_or_default();
         let part = self.value.get(self.from..).filter(|part| !part.is_empty());
@@ -51,10 +51,10 @@ impl Hidden {
 
 /// An inventory whose lines may be shown, and what is hidden in it.
 pub struct Masked {
-    /// The text, as long as it was: each byte of what is hidden is a `*`.
+    /// The text of the inventory. Each hidden byte is a `*`, so the length stays the same. Line breaks stay.
     pub text: String,
     hidden: Vec<String>,
-    /// Values of which a part is hidden, with what stands for them in a message.
+    /// Values with a hidden part, each with its replacement in a message.
     values: Vec<(String, String)>,
 }
 
@@ -75,7 +75,7 @@ impl Masked {
         Masked { text: masked, hidden, values: vec![] }
     }
 
-    /// The same without these. `text`: the inventory as it is written.
+    /// Hides these places, too. `text` is the inventory as it is written.
     pub fn without(mut self, text: &str, places: Vec<Hidden>) -> Masked {
         for hidden in places {
             let place = hidden.range(text);
@@ -92,7 +92,7 @@ impl Masked {
         self
     }
 
-    /// A message about a value that may repeat the value.
+    /// A message without the hidden parts. Messages may repeat values.
     pub fn words(&self, words: &str) -> String {
         let mut words = words.to_string();
         for (value, shown) in &self.values {
@@ -105,11 +105,11 @@ impl Masked {
                 words = words.replace(&format!("{form}@"), &format!("{HIDDEN}@"));
             }
         }
-        // A part of a longer stretch: one element of a list.
+        // A hidden part can span a whole list, and a message can repeat only one element of it.
         hide_login(&words).into_owned()
     }
 
-    /// A picture of lines of the masked text, for people.
+    /// A picture of lines of the masked text, with `HIDDEN` in place of the stars.
     pub fn picture(&self, picture: &str) -> String {
         match self.hidden.is_empty() {
             true => picture.to_string(),
@@ -122,19 +122,19 @@ impl Masked {
     }
 }
 
-/// As many stars as a line has bytes, and its line break.
+/// As many stars as a line has bytes, followed by its line break.
 fn stars(line: &str) -> String {
     let text = line.trim_end_matches('\n');
     "*".repeat(text.len()) + &line[text.len()..]
 }
 
-/// Whether this follows the `@` of an image's digest.
+/// Whether a text is the digest of an image. The text is what follows an `@`.
 fn is_digest(text: &str) -> bool {
     let hex = text.strip_prefix("sha256:").map_or("", |hex| hex);
     hex.chars().take_while(char::is_ascii_hexdigit).count() == 64
 }
 
-/// What a line has from the beginning of its value to its last `@`. The `@` of an image's digest is none.
+/// The part of a line from the beginning of its value to its last `@`. An `@` in front of an image's digest does not count.
 fn login(line: &str) -> Option<Range<usize>> {
     let is_login = |at: &usize| !is_digest(&line[at + 1..]);
     let at = line.rmatch_indices('@').map(|(at, _)| at).find(is_login)?;
@@ -173,7 +173,7 @@ mod tests {
             let masked = Masked::new(line);
             assert_eq!(masked.text.len(), line.len(), "{line}");
             let shown = match line.starts_with("[registries") {
-                // All of it is one key.
+                // The whole line is one key.
                 true => "[secret]@r\"]",
                 false => shown,
             };

@@ -1,4 +1,5 @@
-//! The cluster's addresses and what connects its pods. Which of them the nodes may have is `across`.
+//! Reads the address ranges of the cluster, and the network that connects its pods. `cross_checks` compares the ranges
+//! with the addresses of nodes.
 
 use std::net::IpAddr;
 
@@ -6,10 +7,10 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::diagnostic::{Mistakes, Span};
 use super::files::Folder;
-use super::mistake::{Mistakes, Span};
+use super::names;
 use super::table::Table;
-use super::words;
 use crate::cluster::{Flannel, Network};
 use crate::error::count;
 
@@ -20,13 +21,13 @@ pub struct Range {
     pub at: Span,
 }
 
-/// `pods` and `services`; `None` where they are no ranges.
+/// The ranges of pods and Services. A text that is not a range is `None`.
 pub struct Ranges {
     pub pods: Option<Range>,
     pub services: Option<Range>,
 }
 
-/// The ranges of pods and Services, by kubeadm's rules.
+/// Reads the ranges of pods and Services, and checks them by kubeadm's rules.
 pub fn ranges(cluster: &Table, mistakes: &mut Mistakes) -> Ranges {
     let pods = range(cluster, "pods", mistakes);
     let services = range(cluster, "services", mistakes);
@@ -69,7 +70,8 @@ fn range(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Option<Range> 
     }
 }
 
-/// How large the range of a node's pods is: the controller manager's default, unless a flag says otherwise.
+/// The prefix length of the range that each node takes for its pods. It is the controller manager's default, unless a
+/// flag says otherwise.
 fn node_prefix(pods: &IpNet, controller_manager: &[(String, String)]) -> u8 {
     let (default, family) = match pods.addr().is_ipv4() {
         true => (24, "node-cidr-mask-size-ipv4"),
@@ -89,7 +91,8 @@ pub fn check_flannel_pods(pods: &Range, mistakes: &mut Mistakes) {
     }
 }
 
-/// The range of pods, by kubeadm's rules. It has to do for so many nodes, where there is no other place for pods.
+/// Checks the range of pods by kubeadm's rules. With `nodes`, the range must have room for that many nodes. `nodes` is
+/// `None` for a network that may have pods elsewhere.
 pub fn check_pods(
     pods: &Range,
     controller_manager: &[(String, String)],
@@ -128,7 +131,7 @@ fn check_services(services: &Range, mistakes: &mut Mistakes) {
     }
 }
 
-/// What connects the pods.
+/// Reads which network connects the pods.
 pub fn network(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Network {
     let cluster = root.table("cluster");
     let network = match cluster.value("network").map(Spanned::get_ref) {
@@ -166,7 +169,7 @@ fn flannel(root: &Table, mistakes: &mut Mistakes) -> Flannel {
     let table = root.table("flannel");
     let mut image = |name: &str| {
         let image = table.text(name)?;
-        if words::image(image.is).is_none() {
+        if names::image(image.is).is_none() {
             let says = "an image has a registry, a path, and a tag or a digest";
             mistakes.add_help(&image.at, says, "as in \"docker.io/flannel/flannel:v0.27.4\"");
         }
@@ -175,7 +178,7 @@ fn flannel(root: &Table, mistakes: &mut Mistakes) -> Flannel {
     Flannel { image: image("image").unwrap_or_default(), plugin: image("plugin").unwrap_or_default() }
 }
 
-/// Whether an address can be that of a machine among others.
+/// Whether other machines can reach a machine at this address.
 pub fn is_reachable(ip: &IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast() || ip.is_link_local());
     let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());

@@ -1,5 +1,4 @@
-//! `[nodes]`: each table one machine, or as many as its range stands for. What must hold between nodes is
-//! `across`.
+//! Reads `[nodes]`. Each table is one machine, or as many as its range stands for. `cross_checks` has the rules between nodes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,14 +6,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::component_args;
+use super::diagnostic::{Mistakes, Span};
 use super::doubt::{LOG_IN, password_from, password_of_user};
 use super::files::Folder;
-use super::mistake::{Mistakes, Span};
+use super::names;
 use super::network::is_reachable;
-use super::programs;
 use super::range;
 use super::table::{Table, Text};
-use super::words;
 use crate::cluster::{Node, Role, Ssh, Taint};
 
 /// A node, and where it is written.
@@ -23,13 +22,13 @@ pub struct Written {
     pub name_at: Span,
     pub address_at: Span,
     pub ip_at: Span,
-    /// A value of it was wrong, so that comparing it with others would only repeat that.
+    /// Whether a value of the node is wrong. Comparing it with other nodes would only repeat that.
     pub doubtful: bool,
-    /// What it says as its role is a role.
+    /// Whether the value of `role` is a role.
     pub role_known: bool,
 }
 
-/// How nodes are reached that do not say otherwise.
+/// How ironstrap reaches nodes that have no settings of their own.
 struct Reach {
     user: Option<String>,
     port: Option<u16>,
@@ -38,7 +37,7 @@ struct Reach {
     known_hosts: Option<PathBuf>,
 }
 
-/// All nodes, in the order of the file. `minor`: of the cluster's version of Kubernetes.
+/// All nodes, in the order of the file. `minor` is the minor version of the cluster's Kubernetes.
 pub fn nodes(root: &Table, folder: &Folder, minor: u64, mistakes: &mut Mistakes) -> Vec<Written> {
     let ssh = root.table("ssh");
     let reach = Reach {
@@ -90,7 +89,7 @@ fn expand(
     written.collect()
 }
 
-/// How the table's nodes are reached, but for where.
+/// How ironstrap reaches the nodes of the table, without the host.
 fn ssh(table: &Table, reach: &Reach, folder: &Folder, mistakes: &mut Mistakes) -> Ssh {
     let key = table.text("key").and_then(|key| folder.private_key(&key, mistakes));
     let port = table.port("port", mistakes);
@@ -105,7 +104,7 @@ fn ssh(table: &Table, reach: &Reach, folder: &Folder, mistakes: &mut Mistakes) -
     }
 }
 
-/// Says a thing once for a whole range.
+/// Remembers which mistakes were reported, so that each is reported once for a whole range.
 #[derive(Default)]
 struct Once {
     address: bool,
@@ -120,8 +119,8 @@ fn names(name: &Text, mistakes: &mut Mistakes) -> Option<Vec<String>> {
             return None;
         }
     };
-    // The name is also the value of the label kubernetes.io/hostname, hence the 63.
-    if names.iter().all(|name| words::is_subdomain(name) && name.len() <= 63) {
+    // The name is also the value of the label kubernetes.io/hostname, which has at most 63 characters.
+    if names.iter().all(|name| names::is_subdomain(name) && name.len() <= 63) {
         return Some(names);
     }
     let says = "a Node's name is made of a-z, 0-9, - and ., at most 63 of them, - and . only inside";
@@ -132,8 +131,7 @@ fn names(name: &Text, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     None
 }
 
-/// The texts that a field's range stands for: as many as there are names. Empty where it is not written or
-/// wrong.
+/// The texts that a field's range stands for, as many as there are names. The result is empty if the field is missing or wrong.
 fn same_length(
     table: &Table,
     field: &str,
@@ -175,14 +173,14 @@ fn address(
         }
         None
     };
-    // Not `is_host`: it may be an alias of the user's ssh_config.
+    // `is_host` would be too strict, because the host may be an alias of the user's ssh_config.
     let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
     let alias = |host: &str| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner);
     let example = "an address is a name or an IP address, and a port if need be";
-    match words::host_and_port(address) {
+    match names::host_and_port(address) {
         _ if has_password(address) => wrong("a password does not belong in `address`", LOG_IN),
         _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
-        Some((host, _)) if words::is_broken_ip(host) => wrong(
+        Some((host, _)) if names::is_broken_ip(host) => wrong(
             "this is no IP address",
             "an IPv4 address is four numbers from 0 to 255, as in \"198.18.0.11\"",
         ),
@@ -247,31 +245,31 @@ fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let user = table.text("user")?;
     if password_of_user(user.is).is_some() {
         mistakes.add_help(&user.at, "a password does not belong in `user`", LOG_IN);
-    } else if !words::is_user(user.is) {
-        mistakes.add_help(&user.at, "this is no user's name", words::USER);
+    } else if !names::is_user(user.is) {
+        mistakes.add_help(&user.at, "this is no user's name", names::USER);
     }
     Some(user.is.to_string())
 }
 
-/// Whether somebody wrote a password in front of a host, with the `@` or with a second `:` in its place.
+/// Whether a password stands in front of a host, with the `@` or with a second `:` in its place.
 fn has_password(address: &str) -> bool {
     let (login, rest) = address.rsplit_once('@').unwrap_or(("", address));
     login.contains(':') || password_from(rest).is_some() && rest.matches(':').count() > 1
 }
 
-/// Hosts to go through; an empty list means none, whatever ssh_config says.
+/// The jump hosts. An empty list means none, whatever ssh_config says.
 fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     table.value("jump")?.get_ref().as_array()?;
     let hosts = table.texts("jump");
     for host in &hosts {
         let (user, address) = host.is.rsplit_once('@').unwrap_or(("x", host.is));
         let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
-        let sound = words::host_and_port(address)
+        let sound = names::host_and_port(address)
             .is_some_and(|(host, _)| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner));
         if has_password(host.is) {
             mistakes.add_help(&host.at, "a password does not belong in `jump`", LOG_IN);
-        } else if sound && !words::is_user(user) {
-            mistakes.add_help(&host.at, "the user of this host has no user's name", words::USER);
+        } else if sound && !names::is_user(user) {
+            mistakes.add_help(&host.at, "the user of this host has no user's name", names::USER);
         } else if !sound {
             mistakes.add_help(
                 &host.at,
@@ -283,7 +281,7 @@ fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     Some(hosts.into_iter().map(|host| host.is.to_string()).collect())
 }
 
-/// As `ssh-keygen -lf` prints it: the hash, in base64 without padding.
+/// The fingerprint of the host key, as `ssh-keygen -lf` prints it. The hash is in base64 without padding.
 fn host_key(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let key = table.text("host-key")?;
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/".contains(c);
@@ -306,7 +304,7 @@ fn role(table: &Table, mistakes: &mut Mistakes) -> Option<Role> {
     }
 }
 
-/// Labels that say what the machine is, or what `role` says; with who sets them.
+/// Labels that the kubelet or `role` sets, with what sets each of them. They describe the machine or its role.
 const TAKEN: &[(&str, &str)] = &[
     ("kubernetes.io/hostname", "the kubelet sets it to the Node's name"),
     ("kubernetes.io/os", "the kubelet sets it"),
@@ -317,13 +315,13 @@ const TAKEN: &[(&str, &str)] = &[
 /// Settings by which ironstrap prepares and judges machines. They are the same for all nodes.
 const FOR_ALL: [&str; 4] = ["failSwapOn", "failCgroupV1", "protectKernelDefaults", "resolvConf"];
 
-/// What the kubelet of this node has over the cluster's.
+/// KubeletConfiguration fields of this node, which override those of the cluster.
 fn kubelet(table: &Table, minor: u64, mistakes: &mut Mistakes) -> Map<String, Value> {
     let own = table.table("kubelet");
     for (key, _) in own.entries().iter().filter(|(key, _)| FOR_ALL.contains(&key.get_ref().as_ref())) {
         mistakes.add(&key.span(), "this is the same for all nodes: say it in [kubelet]");
     }
-    programs::json(table, "kubelet", minor, mistakes)
+    component_args::json(table, "kubelet", minor, mistakes)
 }
 
 fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
@@ -331,7 +329,7 @@ fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
     for (key, value) in &pairs {
         if let Some((_, who)) = TAKEN.iter().find(|(taken, _)| *taken == key.is) {
             mistakes.add(&key.at, format!("this label is not ours to set: {who}"));
-        } else if !words::is_key(key.is) {
+        } else if !names::is_key(key.is) {
             let says = "a label's key is made of letters, digits, -, _ and ., at most 63 of them";
             mistakes.add_help(
                 &key.at,
@@ -339,7 +337,7 @@ fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
                 "a DNS name and / may come before it, as in \"example.com/disk\"",
             );
         }
-        if !words::is_value(value.is) {
+        if !names::is_value(value.is) {
             let says = "a label's value is made of letters, digits, -, _ and ., at most 63 of them";
             mistakes.add(&value.at, says);
         }
@@ -369,6 +367,6 @@ fn taints(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<Taint>> {
 fn taint(text: &str) -> Option<Taint> {
     let (rest, effect) = text.rsplit_once(':')?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
-    let right = words::is_key(key) && words::is_value(value) && EFFECTS.contains(&effect);
+    let right = names::is_key(key) && names::is_value(value) && EFFECTS.contains(&effect);
     right.then(|| Taint { key: key.into(), value: value.into(), effect: effect.into() })
 }

@@ -1,12 +1,13 @@
-//! `w[01-40]`: one text that stands for many. Not IPv6 addresses in brackets: those have colons.
+//! Expands ranges such as `w[01-40]`, where one text stands for many. An IPv6 address in brackets is not a range,
+//! because it has colons.
 
-/// More than this is a slip of the finger: no Kubernetes cluster has more nodes.
+/// Most texts that a range may stand for. No Kubernetes cluster has more nodes, so a larger range is a typing error.
 const MOST: u64 = 5000;
 
-/// The largest number of a name has no more digits.
+/// Most digits that a number of a range may have. The largest number that a name can have (`u64`) has no more.
 const DIGITS: usize = 20;
 
-/// What `text` stands for; a text without a range stands for itself. The error says what is wrong with it.
+/// The texts that `text` stands for. A text without a range stands for itself. The error says what is wrong with the range.
 pub fn expand(text: &str) -> Result<Vec<String>, String> {
     let Some((before, first, last, after)) = find(text) else {
         return Ok(vec![text.to_string()]);
@@ -34,7 +35,7 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
     Ok((low..=high).map(|number| format!("{before}{number:0width$}{after}")).collect())
 }
 
-/// The first range: what is before it, its ends, what is after it.
+/// Finds the first range. Returns the text before it, its two ends, and the text after it.
 fn find(text: &str) -> Option<(&str, &str, &str, &str)> {
     text.match_indices('[').find_map(|(start, _)| {
         let (inner, after) = text[start + 1..].split_once(']')?;

@@ -1,14 +1,15 @@
-//! What the inventory may say, made from the list of fields: for the terminal, for the documentation, and for editors.
+//! Explains all fields of the inventory, for the terminal, for the documentation, and for editors. The texts come from
+//! the list of fields.
 
 use serde_json::{Map, Value, json};
 
 use super::fields::{Field, Need, ROOT, Shape, nearest};
 use crate::error::{Error, Kind, Result};
 
-/// The example with every field.
+/// The example inventory with every field.
 const FULL: &str = include_str!("../../inventories/full.toml");
 
-/// A field with the table that it is in, as people write that: `nodes.NAME`.
+/// A field with its table, as people write that: `nodes.NAME`. If the field is a table itself, `table` is empty.
 struct Place {
     table: String,
     field: &'static Field,
@@ -23,7 +24,7 @@ impl Place {
     }
 }
 
-/// A table as it is written in brackets.
+/// The name of a table as it is written in brackets.
 fn header(table: &Field) -> String {
     match table.shape {
         Shape::Named(_) => format!("{}.NAME", table.name),
@@ -31,10 +32,10 @@ fn header(table: &Field) -> String {
     }
 }
 
-/// Explains a table or a field: `nodes`, `nodes.taints`, `nodes.m1.taints` or `taints`. None: lists all tables.
+/// Explains a table or a field: `nodes`, `nodes.taints`, `nodes.m1.taints` or `taints`. `None` lists all tables.
 ///
 /// # Errors
-/// `Kind::Usage` where there is no such field, with the one that was probably meant.
+/// `Kind::Usage` if there is no such field. The hint names the one that was probably meant, if any.
 pub fn explain(path: Option<&str>) -> Result<String> {
     let Some(path) = path else {
         let tables =
@@ -52,7 +53,7 @@ pub fn explain(path: Option<&str>) -> Result<String> {
     Ok(found.iter().map(explained).collect::<Vec<_>>().join("\n"))
 }
 
-/// The table or field that was probably meant, with its table where that was named.
+/// The table or field that was probably meant. It comes with its table, if `path` names one.
 fn meant(path: &str) -> Option<String> {
     let (first, last) = (path.split('.').next()?, path.rsplit('.').next()?);
     if let Some(table) = ROOT.iter().find(|table| table.name == first) {
@@ -87,8 +88,8 @@ fn find(path: &str) -> Vec<Place> {
     ROOT.iter().filter_map(in_table).collect()
 }
 
-/// The field of this table that holds what a longer path names: `network` of `cluster.network.manifests`, `kubelet` of
-/// `nodes.m1.kubelet.maxPods`.
+/// The field of this table that contains what a longer path names, such as `network` of `cluster.network.manifests` or
+/// `kubelet` of `nodes.m1.kubelet.maxPods`.
 fn within(table: &'static Field, words: &[&str]) -> Option<&'static Field> {
     let holds = |field: &&Field| matches!(field.shape, Shape::Network | Shape::Open | Shape::Pairs);
     let at = if matches!(table.shape, Shape::Named(_)) { 2 } else { 1 };
@@ -96,7 +97,7 @@ fn within(table: &'static Field, words: &[&str]) -> Option<&'static Field> {
     table.shape.fields().iter().filter(holds).find(|field| field.name == *name)
 }
 
-/// Whether this is the name of such a table, and no misspelt field of it.
+/// Whether `word` is the name of an entry of this table, and not a misspelt field.
 fn is_name(table: &Field, word: &str) -> bool {
     let fields = table.shape.fields().iter().map(|field| field.name);
     matches!(table.shape, Shape::Named(_)) && nearest(word, fields).is_none()
@@ -133,7 +134,7 @@ fn need(field: &Field) -> Option<String> {
     }
 }
 
-/// The lines of the full example about a field, or about a table without fields of ours.
+/// The lines of the full example about a field, or about a table whose fields ironstrap does not define.
 fn example(place: &Place) -> Vec<String> {
     let table = place.table.split('.').next().unwrap_or_default();
     let name = if place.table.is_empty() { place.field.name } else { table };
@@ -147,7 +148,7 @@ fn example(place: &Place) -> Vec<String> {
     longest.map(|line| line.trim_start_matches("# ").to_string()).into_iter().collect()
 }
 
-/// The lines of the full example in `[table]` or `[table.…]`, without the comments behind them.
+/// The lines of the full example in `[table]` or `[table.…]`, without the comments at their ends.
 fn section(table: &str) -> Vec<String> {
     let mut inside = false;
     let mut lines = Vec::new();
@@ -166,7 +167,7 @@ fn section(table: &str) -> Vec<String> {
     lines
 }
 
-/// A line without the comment behind it.
+/// A line without the comment at its end.
 fn uncommented(line: &str) -> &str {
     let (mut quoted, start) = (false, line.len() - line.trim_start_matches("# ").len());
     for (at, c) in line.char_indices().skip(start) {
@@ -179,7 +180,7 @@ fn uncommented(line: &str) -> &str {
     line.trim_end()
 }
 
-/// The page of the documentation.
+/// The text of the documentation page about the inventory.
 pub fn page() -> String {
     let mut text = String::from(
         "# Inventory reference\n\n\
@@ -220,7 +221,7 @@ pub fn page() -> String {
     text
 }
 
-/// With a capital letter in front, where it does not begin with code.
+/// The words with a capital letter in front. Words that begin with code stay as they are.
 fn sentence(words: &str) -> String {
     let mut chars = words.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())

@@ -1,4 +1,4 @@
-//! Registers what an inventory and its manifests have that must not be shown, before anything is shown of them.
+//! Registers the secrets of an inventory and of its manifests, before anything of them is shown.
 
 use std::sync::LazyLock;
 
@@ -11,13 +11,13 @@ use toml::de::{DeTable, DeValue};
 use crate::cluster::Cluster;
 use crate::secret::{learn, learn_field, learn_names, learn_url};
 
-/// Fields whose values are secrets, such as those of a registry in containerd's configuration.
+/// Matches names of fields whose values are secrets, such as those of a registry in containerd's configuration.
 static FIELDS: LazyLock<Regex> = LazyLock::new(|| {
     let fields = r"(?i)(?:passw(?:or)?d|secret|token|auth|private-?key|client-key-data)$";
     Regex::new(fields).expect("it is a constant, and tested")
 });
 
-/// The credentials in an inventory: those of URLs, wherever one stands, and the values of fields that are named like one.
+/// Registers the credentials in an inventory: those in URLs, in any field, and the values of fields whose names match `FIELDS`.
 pub fn learn_table(table: &DeTable) {
     for (name, value) in table {
         learn_value(name.get_ref(), value.get_ref());
@@ -28,7 +28,7 @@ fn learn_value(name: &str, value: &DeValue) {
     match value {
         DeValue::String(text) => {
             learn_url(text);
-            // A path says where a secret is; a password is never one.
+            // A path says where a secret is. The value of `password` is never a path.
             if FIELDS.is_match(name) && (name == "password" || !text.starts_with(['/', '~', '.'])) {
                 learn_field(name, text);
             }
@@ -39,7 +39,8 @@ fn learn_value(name: &str, value: &DeValue) {
     }
 }
 
-/// Everything below `data` and `stringData` of a Secret, as it is written and as what it is the base64 of.
+/// Registers every value below `data` and `stringData` of a Secret. For `data` it registers both the base64 text and
+/// the decoded text.
 pub fn learn_object(object: &Value) {
     if object["kind"] != "Secret" {
         return;
@@ -69,7 +70,8 @@ fn learn_strings(name: &str, value: &Value) {
     }
 }
 
-/// How machines log in to the repository of packages. In that line a password may be short, or a common word.
+/// Registers the line with which machines log in to the package repository. A password in that line may be short, or a
+/// common word.
 pub fn learn_login_of(cluster: &Cluster) {
     let line = cluster.packages.credentials().unwrap_or_default();
     if let Some((_, login)) = line.split_once(" login ") {
@@ -77,7 +79,7 @@ pub fn learn_login_of(cluster: &Cluster) {
     }
 }
 
-/// The names that every message has: of the cluster, its nodes, their hosts and users.
+/// Registers the names that every message may have: those of the cluster, its endpoint, its nodes, their hosts and users.
 pub fn learn_names_of(cluster: &Cluster) {
     let ssh = cluster.nodes.iter().flat_map(|node| {
         let user = node.ssh.user.as_deref();
@@ -118,7 +120,7 @@ mod tests {
             for secret in ["slash-word-1", "12/34", "t0k/en"] {
                 assert!(!shown.contains(secret), "{shown}");
             }
-            // Of a line that cannot be read, no more of a URL is shown than how it begins.
+            // A report shows only the beginning of a URL that is on a line that cannot be read.
             let is_shown = shown.contains("://[secret]@") || shown.contains("http[secret]");
             assert!(is_shown, "the mistake is shown: {shown}");
         }
@@ -157,7 +159,7 @@ mod tests {
         ] {
             let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
             assert!(!error.contains("hunter"), "{text}: {error}");
-            // The name of an addon may be anything; its file is missing.
+            // The mistake of this addon may be its missing file instead of its name.
             let is_elsewhere = text.starts_with("[addons.'me");
             assert!(is_elsewhere || error.contains("[secret]"), "the mistake is shown: {error}");
         }

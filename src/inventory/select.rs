@@ -1,4 +1,4 @@
-//! Nodes as a command line names them: one by one, or by a range as the inventory writes it.
+//! Finds the nodes that a command line names. Each word is one node, or a range as in the inventory.
 
 use std::collections::BTreeSet;
 

@@ -1,15 +1,15 @@
-//! Holds the file against the list of fields: reports what is unknown, missing, or of the wrong shape. Not
-//! what the values mean.
+//! Compares the file with the list of fields. Reports what is unknown, missing, or of the wrong shape. Other modules
+//! check the meaning of values.
 
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::diagnostic::Mistakes;
 use super::doubt::LOG_IN;
 use super::fields::{Field, Need, ROOT, Shape, has_no_secret, nearest};
-use super::mistake::Mistakes;
 use super::table::{Entry, Table};
 
-/// Reports what is wrong with this table and all beneath it.
+/// Reports mistakes in this table and in all tables below it.
 pub fn check(table: &Table, mistakes: &mut Mistakes) {
     let mut excused = vec![];
     for (key, value) in table.entries() {
@@ -101,8 +101,8 @@ fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     }
 }
 
-/// Reports a key that is not in the list. Gives the fields that are not missing for that: a misspelt field is
-/// one mistake, not two.
+/// Reports a key that is not in the list. Returns the fields that do not count as missing then, because a misspelt
+/// field is one mistake and not two.
 fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&'static str> {
     let word = key.get_ref().as_ref();
     let meant = nearest(word, table.fields.iter().map(|field| field.name));
@@ -143,7 +143,8 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
     meant.into_iter().collect()
 }
 
-/// The value of a misspelt key may be a password. A table is shown by its head.
+/// Hides a value that may be a password, such as that of a misspelt key. Only the values in a table are hidden, so its
+/// head stays visible.
 fn hide(value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     match value.get_ref() {
         DeValue::Table(values) => values.iter().for_each(|(_, value)| hide(value, mistakes)),
@@ -151,7 +152,7 @@ fn hide(value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     }
 }
 
-/// The rest of a name whose dots were taken for tables.
+/// The whole name of a node whose dots TOML took for nested tables.
 fn dotted(name: String, value: &DeValue) -> String {
     let only = value.as_table().filter(|table| table.len() == 1).and_then(|table| table.iter().next());
     match only.filter(|(_, value)| value.get_ref().is_table()) {
@@ -164,7 +165,7 @@ fn names(fields: &[Field]) -> String {
     fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
 }
 
-/// What a value is, with its article.
+/// The kind of a value in words, with an article.
 pub fn kind(value: &DeValue) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

@@ -1,22 +1,23 @@
-//! Where things are fetched from: registries, packages, proxies.
+//! Reads the sources of downloads: registries, packages, proxies.
 
 use ipnet::IpNet;
 
+use super::diagnostic::{Mistakes, Span};
 use super::doubt::{URL_LOGIN, password_from};
 use super::files::Folder;
 use super::general::strings;
-use super::mistake::{Mistakes, Span};
+use super::names;
 use super::table::{Table, Text};
-use super::words;
 use crate::cluster::{Login, Packages, Proxy, Registry, authority, direct, login};
 use crate::secret::{SecretText, learn_field};
 
 const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
 
-/// A URL, and no `@` in its path: that is a password with a `/` in it, of which the first part would pass for a host.
+/// Reports a text that is not a URL, or that has an `@` in its path. Such an `@` comes from a password with a `/` in
+/// it, whose first part would be taken for a host. Returns whether the URL is right.
 fn check_url(url: &str, at: &Span, mistakes: &mut Mistakes) -> bool {
     let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
-    match words::is_url(url) {
+    match names::is_url(url) {
         true if !path.contains('@') => return true,
         true => mistakes.add_help(at, "this URL has an @ after its first /", "write / in a password as %2F"),
         false if password_from(url).is_some() => mistakes.add_help(at, URL, URL_LOGIN),
@@ -26,7 +27,7 @@ fn check_url(url: &str, at: &Span, mistakes: &mut Mistakes) -> bool {
     false
 }
 
-/// `[registries]`, in the order of the file.
+/// Reads `[registries]`, in the order of the file.
 pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec<Registry> {
     let tables = root.named("registries");
     let read: Vec<_> = tables.iter().map(|(host, table)| registry(host, table, folder, mistakes)).collect();
@@ -35,7 +36,7 @@ pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec
 }
 
 fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Registry {
-    if !words::is_registry(host.is) {
+    if !names::is_registry(host.is) {
         let says = "a registry is a host, with a port if need be, as images are named after it";
         mistakes.add_help(&host.at, says, "as in [registries.\"docker.io\"]; `_default` is all others");
     }
@@ -59,7 +60,7 @@ fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes
     }
 }
 
-/// The URLs of the mirrors. A registry without mirrors has a CA or a login of its own.
+/// The URLs of the mirrors. A registry without mirrors must have another setting (`says_more`), such as a CA or a login.
 fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes) -> Vec<String> {
     let mirrors = table.texts("mirrors");
     for mirror in &mirrors {
@@ -95,11 +96,11 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
     strings(mirrors)
 }
 
-/// `user` with `password-file` or `password`.
+/// Reads `user` with `password-file` or `password`.
 fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Option<Login> {
     let (user, file, written) = (table.text("user"), table.text("password-file"), table.text("password"));
     written.iter().for_each(|written| mistakes.hide(&written.at));
-    // What is no file may be the password itself.
+    // A `password-file` that names no file may be the password itself.
     let is_password = |file: &Text| !file.is.contains('/') && !folder.path(file.is).exists();
     let is_password = file.as_ref().is_some_and(is_password);
     if let Some(file) = file.as_ref().filter(|_| is_password) {
@@ -142,7 +143,7 @@ fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Op
     Some(Login { user: user.is.to_string(), password: SecretText::new(password) })
 }
 
-/// containerd knows a login by the host that it asks.
+/// Reports a host with two different logins. containerd finds a login by the host that it asks.
 fn one_login_per_host(tables: &[(Text, Table)], read: &[Registry], mistakes: &mut Mistakes) {
     let logins = || {
         tables.iter().zip(read).flat_map(|((_, table), registry)| {
@@ -159,7 +160,7 @@ fn one_login_per_host(tables: &[(Text, Table)], read: &[Registry], mistakes: &mu
     }
 }
 
-/// `[packages]`, for a minor version such as `1.36`.
+/// Reads `[packages]`. `minor` is a minor version such as `1.36`.
 pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mistakes) -> Packages {
     let table = root.table("packages");
     let Some(url) = table.text("kubernetes") else {
@@ -196,18 +197,18 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
     Packages { key: Some(keys.armored()), ..packages }
 }
 
-/// A word of apt_auth.conf(5).
+/// Whether apt_auth.conf(5) takes the text as one word.
 fn is_plain(text: &str) -> bool {
     !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
-/// A host, a domain with a dot in front, an address or a range.
+/// Whether the text is a host, a domain with a dot in front, an address or a range.
 fn is_direct(text: &str) -> bool {
-    let domain = text.strip_prefix('.').is_some_and(|domain| words::is_subdomain(&domain.to_lowercase()));
-    domain || words::is_host(text) || text.parse::<IpNet>().is_ok()
+    let domain = text.strip_prefix('.').is_some_and(|domain| names::is_subdomain(&domain.to_lowercase()));
+    domain || names::is_host(text) || text.parse::<IpNet>().is_ok()
 }
 
-/// `[proxy]`
+/// Reads `[proxy]`.
 pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     let table = root.table("proxy");
     let mut url = |name: &str| {

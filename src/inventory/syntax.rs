@@ -1,15 +1,16 @@
-//! What is no TOML: the parser's words about it, without those that only repeat the first slip. Of a line that cannot be
-//! read nobody knows what on it is a password, so a report shows the value of a field that has none, and else only the key.
+//! Reports text that is not TOML. The messages are those of the parser, without those that only repeat the first
+//! mistake. Nobody can tell which part of a line that cannot be read is a password. So a report shows the value only of
+//! a field that never has a secret. Otherwise it shows only the key.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 use toml::de::Error;
 
+use super::diagnostic::{Mistakes, Span};
 use super::fields::{has_no_secret, nearest, tables};
-use super::mistake::{Mistakes, Span};
 
-/// One slip makes the parser stumble again and again; the first few are the ones that tell.
+/// Number of mistakes that are reported. After one mistake the parser reports many more, and only the first few are useful.
 const MOST: usize = 3;
 
 /// Reports the first mistakes of syntax.
@@ -21,7 +22,7 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
     errors.dedup_by(|(at, says), (first, first_says)| {
         let between = text.get(first.start..at.start).unwrap_or_default();
         let same_line = !between.contains('\n');
-        // A table that is there twice has fields that are there twice.
+        // A table that is written twice has its fields twice, too.
         let same_table = *says == TWICE && *first_says == TWICE && !between.contains("\n[");
         same_line || same_table
     });
@@ -44,7 +45,8 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
 
 const TWICE: &str = "duplicate key";
 
-/// Hides what the line of a mistake may have of a password, and the line before where the mistake is the end of the file.
+/// Hides the part of a mistake's line that may be a password. If the mistake is at the end of the file, this also hides
+/// the line before.
 fn hide_lines(at: &Span, text: &str, mistakes: &mut Mistakes) {
     let mut end = at.start.min(text.len());
     loop {
@@ -58,19 +60,19 @@ fn hide_lines(at: &Span, text: &str, mistakes: &mut Mistakes) {
     }
 }
 
-/// `[table`, with a name that may be in quotes.
+/// Matches `[table`, with a name that may be in quotes.
 static TABLE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r#"^\s*\[{1,2}\s*(?<table>[A-Za-z0-9_-]+)[\w."' \[\]-]*"#)
         .expect("it is a constant, and tested")
 });
 
-/// A key and its value, up to what may begin a second one or a password.
+/// Matches a key and its value, up to a character that may begin a second key or a password.
 static FIELD: LazyLock<Regex> = LazyLock::new(|| {
     let field = r#"^\s*(?:[\w-]+\s*\.\s*)*["']?(?<key>[\w-]+)["']?\s*=(?<value>[^=@:#{]*)"#;
     Regex::new(field).expect("it is a constant, and tested")
 });
 
-/// How much of a line may be shown: a line that has no key may be the rest of a value.
+/// The number of bytes of a line that may be shown. A line without a key may be the rest of a value, so nothing of it is shown.
 fn shown(line: &str) -> usize {
     let end = |found: Option<regex::Match>| found.map_or(0, |found| found.end());
     if let Some(found) = TABLE.captures(line) {
@@ -78,7 +80,7 @@ fn shown(line: &str) -> usize {
         return if is_ours { end(found.get(0)) } else { 0 };
     }
     let Some(found) = FIELD.captures(line) else { return 0 };
-    // The end of a password in base64 looks like a key.
+    // The end of a password in base64 ends with `=`, like a key without a value.
     let is_padding = line[end(found.name("key"))..].trim_start_matches('=').trim().is_empty();
     match has_no_secret(&found["key"]) {
         true => end(found.name("value")),

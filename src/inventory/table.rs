@@ -1,13 +1,13 @@
-//! Reads TOML tables by the list of fields: what is there can be had by name, with where it is written. What
-//! has the wrong shape counts as not written; `shape` reports it.
+//! Reads TOML tables by the list of fields. Values are found by name, with the place where they are written. A value of
+//! the wrong shape counts as not written, and `shape` reports it.
 
 use std::str::FromStr;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::diagnostic::{Mistakes, Span};
 use super::fields::{Field, Need, ROOT};
-use super::mistake::{Mistakes, Span};
 
 /// A piece of text, and where it is written.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 /// A table of the inventory.
 #[derive(Clone)]
 pub struct Table<'a> {
-    /// As it is written in brackets: `nodes.m1`.
+    /// The path as it is written in brackets, such as `nodes.m1`.
     pub path: String,
-    /// Where its name is written.
+    /// Where the name of the table is written.
     pub at: Span,
     pub fields: &'static [Field],
     values: Option<&'a DeTable<'a>>,
@@ -35,7 +35,7 @@ impl<'a> Table<'a> {
         Table { path: String::new(), at: 0..0, fields: ROOT, values: Some(values) }
     }
 
-    /// The table called `name`; an empty one where there is none.
+    /// The table called `name`. It is empty if the file has none.
     pub fn table(&self, name: &str) -> Table<'a> {
         let (at, values) = match self.entry(name) {
             Some((key, value)) => (key.span(), value.get_ref().as_table()),
@@ -56,27 +56,27 @@ impl<'a> Table<'a> {
         tables.collect()
     }
 
-    /// Is it written in the file?
+    /// Whether the table is written in the file.
     pub fn is_written(&self) -> bool {
         self.values.is_some()
     }
 
-    /// Where `name` is written; where it is not, its table.
+    /// Where the value of `name` is written. Without a value, this is the place of the table.
     pub fn at(&self, name: &str) -> Span {
         self.entry(name).map_or(self.at.clone(), |(_, value)| value.span())
     }
 
-    /// Where the name `name` is written.
+    /// Where the key `name` is written. Without it, this is the place of the table.
     pub fn key_at(&self, name: &str) -> Span {
         self.entry(name).map_or(self.at.clone(), |(key, _)| key.span())
     }
 
-    /// The value as it is written, of whatever shape.
+    /// The value as it is written, of any shape.
     pub fn value(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.entry(name).map(|(_, value)| value)
     }
 
-    /// What is written or the default.
+    /// The text that is written, or the default.
     pub fn text(&self, name: &str) -> Option<Text<'a>> {
         match self.value(name) {
             Some(value) => Some(Text { is: value.get_ref().as_str()?, at: value.span() }),
@@ -84,7 +84,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The strings of an array; those that are none are left out.
+    /// The strings of an array. Other values are left out.
     pub fn texts(&self, name: &str) -> Vec<Text<'a>> {
         let Some(array) = self.value(name).and_then(|value| value.get_ref().as_array()) else {
             return vec![];
@@ -94,7 +94,7 @@ impl<'a> Table<'a> {
         array.iter().filter_map(text).collect()
     }
 
-    /// The names and strings of a table; those that are none are left out.
+    /// The names and strings of a table. Entries with other values are left out.
     pub fn pairs(&self, name: &str) -> Vec<(Text<'a>, Text<'a>)> {
         let pairs = self.table(name).entries().into_iter().filter_map(|(key, value)| {
             let text = Text { is: value.get_ref().as_str()?, at: value.span() };
@@ -108,7 +108,7 @@ impl<'a> Table<'a> {
         written.unwrap_or(self.default(name) == Some("true"))
     }
 
-    /// A port, from 1 on.
+    /// A port from 1 to 65535. Another number is a mistake.
     pub fn port(&self, name: &str, mistakes: &mut Mistakes) -> Option<u16> {
         let Some(value) = self.value(name) else {
             return self.default(name).and_then(|port| u16::from_str(port).ok());
@@ -121,7 +121,7 @@ impl<'a> Table<'a> {
         port
     }
 
-    /// Everything in it, in the order of the file.
+    /// All entries of the table, in the order of the file.
     pub fn entries(&self) -> Vec<Entry<'a>> {
         let mut entries: Vec<_> = self.values.into_iter().flatten().collect();
         entries.sort_by_key(|(key, _)| key.span().start);

@@ -1,4 +1,4 @@
-//! Whether a file is one of known host keys. ironstrap adds lines to such a file, and to no other: a line in
+//! Checks whether a file contains known host keys. ironstrap adds lines only to such a file: a line in
 //! `authorized_keys` could let somebody log in.
 
 use std::fs::{File, Metadata};
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::error::{Error, Kind, Result};
 
-/// Words that begin a line of `authorized_keys` (sshd(8)), and are no host there.
+/// Options without a value that begin a line of `authorized_keys` (sshd(8)). They are not host names there.
 const OPTIONS: [&str; 15] = [
     "restrict",
     "cert-authority",
@@ -29,7 +29,7 @@ const OPTIONS: [&str; 15] = [
     "touch-required",
 ];
 
-/// Those that have a value; and those of `allowed_signers` (ssh-keygen(1)).
+/// Options of `authorized_keys` with a value, and options of `allowed_signers` (ssh-keygen(1)).
 const VALUED: [&str; 11] = [
     "command",
     "environment",
@@ -44,15 +44,15 @@ const VALUED: [&str; 11] = [
     "valid-before",
 ];
 
-/// Fails wherever a connection would, for a file that an inventory names. `shown`: the file as a user writes it.
+/// Checks a file that an inventory names. Fails wherever a connection would. `shown`: the file as a user writes it.
 pub fn check_named(path: &Path, shown: &str) -> Result<()> {
     check(path, shown)?;
     super::read(path, shown, Some("")).map(drop)
 }
 
-/// Fails if the file is there and is not one of known host keys. `shown`: the file as a user writes it.
+/// Fails if the file exists and does not contain known host keys. `shown`: the file as a user writes it.
 pub fn check(path: &Path, shown: &str) -> Result<()> {
-    // Another error than that it is not there is reported where the file is read.
+    // If the file exists but has another error, reading it later reports that.
     let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
     check_kind(&found).map_err(|why| refused(shown, &why))?;
     match std::fs::read(path) {
@@ -61,7 +61,7 @@ pub fn check(path: &Path, shown: &str) -> Result<()> {
     }
 }
 
-/// The same, of a file that is open and locked.
+/// Checks a file that is open and locked, like `check`.
 pub(super) fn check_open(file: &mut File, shown: &str) -> std::result::Result<(), String> {
     let found = file.metadata().map_err(|error| error.to_string())?;
     check_kind(&found)?;
@@ -84,14 +84,14 @@ fn check_kind(found: &Metadata) -> std::result::Result<(), String> {
     let kind = found.file_type();
     let me = rustix::process::geteuid().as_raw();
     match found.uid() {
-        // /dev/null is a file that some use here.
+        // Some users set /dev/null as their file.
         _ if !kind.is_file() && !kind.is_char_device() => Err("it is not a file".into()),
         owner if owner != me && owner != 0 => Err(format!("it belongs to another user (uid {owner})")),
         _ => Ok(()),
     }
 }
 
-/// Only what shows another purpose is refused. OpenSSH skips a line that it cannot read, and so does ironstrap.
+/// Refuses only text that shows another purpose. OpenSSH skips a line that it cannot read, and so does ironstrap.
 fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
     if bytes.contains(&0) {
         return Err(format!("{shown} is no text"));
@@ -120,7 +120,7 @@ fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// Whether it begins as a line of `authorized_keys` or `allowed_signers` does, or as a file of a key.
+/// Whether the line begins like one of `authorized_keys` or `allowed_signers`, or like a key file.
 fn is_another(words: &[&str]) -> bool {
     let second = words.get(1).copied().unwrap_or_default();
     let is_key = |word: &str| word.starts_with("AAAA");
@@ -128,8 +128,8 @@ fn is_another(words: &[&str]) -> bool {
     is_header || is_kind(words[0]) && is_key(second) || is_options(words[0]) || has_value(second)
 }
 
-/// Whether all of them are options of `authorized_keys`: sshd takes no line with others. A value is in quotes, and can have
-/// spaces and commas.
+/// Whether the whole word is a list of options of `authorized_keys`. sshd accepts no line with other words in that
+/// place. A value is in quotes, and can contain spaces and commas.
 fn is_options(word: &str) -> bool {
     let all = |word: &str| word.split(',').all(|option| OPTIONS.contains(&option.to_lowercase().as_str()));
     has_value(word) || all(word)
@@ -140,9 +140,9 @@ fn has_value(word: &str) -> bool {
     names.is_some_and(|name| VALUED.contains(&name.to_lowercase().as_str()))
 }
 
-/// Whether it looks like a line as sshd(8) describes them ("SSH_KNOWN_HOSTS FILE FORMAT"), even if its end is missing.
+/// Whether the line looks as sshd(8) describes it ("SSH_KNOWN_HOSTS FILE FORMAT"), even if its end is missing.
 fn is_known_host(words: &[&str]) -> bool {
-    // Marks that later versions may bring are marks, too.
+    // Unknown marks of later versions count as marks, too.
     let words = if words[0].starts_with('@') { &words[1..] } else { words };
     let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
     match words {
@@ -153,14 +153,14 @@ fn is_known_host(words: &[&str]) -> bool {
     }
 }
 
-/// Whether this looks like the name of a kind of key. Not all of them are known here.
+/// Whether this looks like the name of a kind of key. ironstrap does not know all kinds.
 fn is_kind(word: &str) -> bool {
     ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "webauthn-sk-", "rsa-sha2-"]
         .iter()
         .any(|kind| word.starts_with(kind))
 }
 
-/// Whether the key says of itself that it is of this kind, which ironstrap need not know (RFC 4253, 6.6).
+/// Whether the key itself names this kind (RFC 4253, 6.6). ironstrap need not know the kind.
 fn has_kind(key: &str, kind: &str) -> bool {
     let Ok(bytes) = STANDARD.decode(key) else { return false };
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return false };
@@ -240,7 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("known");
         fs::write(&path, "").unwrap();
-        // Only root can give a file away; others cannot have one of another user here.
+        // Only root can change the owner of a file. For other users, this test cannot make such a file.
         if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
             let error = check(&path, "x").unwrap_err();
             assert!(error.cause[0].contains("another user (uid 12345)"), "{error}");

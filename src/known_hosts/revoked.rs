@@ -1,4 +1,4 @@
-//! Keys that a host may not have, whatever else is known of it: `@revoked` lines of known_hosts, and the file that
+//! Keys that a host may not have, whatever other files say: `@revoked` lines of known_hosts, and the file that
 //! `RevokedHostKeys` of ssh_config names.
 
 use std::path::Path;
@@ -9,18 +9,18 @@ use russh::keys::ssh_key::public::KeyData;
 use super::{KnownHosts, Mark, Sighting, fingerprint, name};
 use crate::error::{Error, Kind, Result};
 
-/// How a key revocation list begins (OpenSSH, PROTOCOL.krl).
+/// The first bytes of a key revocation list (OpenSSH, PROTOCOL.krl).
 const KRL: &[u8] = b"SSHKRL\n\0";
 
 impl KnownHosts {
-    /// The line that forbids one of these keys to this host.
+    /// Returns the line that forbids this host one of these keys.
     pub fn revoked(&self, host: &str, port: u16, keys: &[&KeyData]) -> Option<&Sighting> {
         let mut all = self.all_revoked(host, port);
         all.find(|(key, _)| keys.contains(&key.key_data())).map(|(_, seen)| seen)
     }
 
-    /// Whether any key is forbidden to this host. Then its certificate must be seen, because the forbidden key can be the
-    /// one that signed it.
+    /// Whether any key is forbidden to this host. If so, ironstrap must see the host's certificate, because the
+    /// forbidden key can be the one that signed it.
     pub fn has_revoked(&self, host: &str, port: u16) -> bool {
         self.all_revoked(host, port).next().is_some()
     }
@@ -33,8 +33,8 @@ impl KnownHosts {
     }
 }
 
-/// The keys of such a file, a line each. Where it cannot be read, no host can be told from a revoked one, and OpenSSH
-/// refuses all of them, too.
+/// Reads the keys of a RevokedHostKeys file, one per line. It fails if the file is unreadable: then
+/// ironstrap cannot tell a revoked key from others. OpenSSH refuses all hosts in that case, too.
 pub(super) fn read(file: &Path, shown: &str) -> Result<Vec<(PublicKey, Sighting)>> {
     let failed = |why: &str, hint: &str| {
         Error::new(Kind::Local, format!("cannot read the revoked host keys in {shown}"))

@@ -1,4 +1,4 @@
-//! Which lines of known_hosts are about a host, and what they say of its key.
+//! Tests which lines of known_hosts are about a host, and what they say about its key.
 
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
@@ -12,7 +12,7 @@ const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDQeOxgwVhTVTUEeFBJihp6BCS3
 const EC: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBBR1i5NfTqGlHDhv1kzDZ+DzohQYkbEMfqWGpeFJRg1cOJtLVpS9G7jzH7s8H0ONoSUgp9vtPJ8idP5E/9SZGaI=";
 const EC_FINGERPRINT: &str = "ECDSA SHA256:J6wHIsqaObQxN7YSfCAsNrVGUZlfEQ2eXdZfqKp+ygM";
 
-/// Made by `ssh-keygen -H` of OpenSSH for m1.example, [m1.example]:2222 and 198.18.0.11.
+/// Names that `ssh-keygen -H` of OpenSSH hashed, for m1.example, [m1.example]:2222 and 198.18.0.11.
 const HASHED: [&str; 3] = [
     "|1|g3Dn0aUjC2GEkwhslFz65D6tCeU=|cKPfEk/82GXCy1u19d5l2Qnwry0=",
     "|1|AZG+WGJgcsDo0LSumLFmeUHtMkI=|Y2VCGNUBV40sGKaakUGJQ/tuP4M=",
@@ -34,7 +34,7 @@ fn check(text: &str, shows: &str) -> Verdict {
     known(text).check("m1.example", 22, &key(shows))
 }
 
-/// The lines by which the host is known to have had another key.
+/// Returns the lines by which the host is known with another key.
 fn changed(verdict: Verdict) -> Vec<usize> {
     match verdict {
         Verdict::Changed(old) => old.iter().map(|old| old.line).collect(),
@@ -229,7 +229,7 @@ fn dev_null_forgets() {
     KnownHosts::load(&["/dev/null".into()], &[], None, None).unwrap().add("m1", 22, &key(A)).unwrap();
 }
 
-/// A certificate of the CA for a host's key, made by this.
+/// Makes a certificate of the CA for a host's key. `made` completes it.
 fn certified(ca: &PrivateKey, type_: CertType, made: impl FnOnce(&mut Builder)) -> Certificate {
     let mut builder = Builder::new(vec![7; 16], key(A).key_data().clone(), 1_000, 2_000).unwrap();
     builder.cert_type(type_).unwrap();

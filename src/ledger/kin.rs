@@ -7,8 +7,8 @@ use sha2::Sha256;
 
 use crate::machine::Lease;
 
-/// What the runs of one PKI directory on one computer share. The lock of that directory admits one run at a time. So a run
-/// that holds the lock and finds the lease of a kin run on a machine knows that the other run is dead.
+/// The identity that all runs of one PKI directory on one computer share. The lock of that directory admits one run at a time.
+/// So a run that holds the lock and finds the lease of a kin run on a machine knows that the other run is dead.
 #[derive(Clone, Default)]
 pub struct Kin {
     /// Kept in the PKI directory. It never leaves the operator's side.

@@ -1,4 +1,4 @@
-//! What a machine says of itself, and what no machine may say.
+//! Tests of the facts that a machine reports, and of facts that no machine may report.
 
 use super::*;
 

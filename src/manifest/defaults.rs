@@ -1,10 +1,11 @@
-//! What the API server fills in where a manifest says nothing, of the kinds that are compared as a whole. The source is
-//! Kubernetes' `pkg/apis/{core,apps,rbac}/v1/defaults.go`, which the comments of `k8s.io/api` repeat; 1.32 to 1.37 agree.
+//! Defaults that the API server sets for fields that a manifest lacks, for the kinds that are compared as a whole. The
+//! source is Kubernetes' `pkg/apis/{core,apps,rbac}/v1/defaults.go`. The comments of `k8s.io/api` repeat the defaults.
+//! Versions 1.32 to 1.37 agree.
 
 use serde_json::{Map, Value, json};
 
-/// The default of the field at this place; `beside` are the fields that the manifest has there. None: the API server leaves
-/// the field out.
+/// The default of the field at this place. `beside` are the fields that the manifest has there. `None`: the API server
+/// leaves the field out.
 pub(super) fn of(trail: &str, beside: &Map<String, Value>) -> Option<Value> {
     let (parents, field) = trail.rsplit_once('.').unwrap_or(("", trail));
     let parent = parents.rsplit('.').next().unwrap_or_default();
@@ -21,7 +22,7 @@ pub(super) fn of(trail: &str, beside: &Map<String, Value>) -> Option<Value> {
         ("spec", "schedulerName") => json!("default-scheduler"),
         ("spec", "terminationGracePeriodSeconds") => json!(30),
         ("spec", "securityContext") => json!({}),
-        // An older name, which the API server keeps equal (`pkg/apis/core/v1/conversion.go`).
+        // `serviceAccount` is the older name, and the API server keeps both equal (`pkg/apis/core/v1/conversion.go`).
         ("spec", "serviceAccount") => beside.get("serviceAccountName")?.clone(),
         ("configMap", "defaultMode") => json!(0o644),
         ("hostPath", "type") => json!(""),
@@ -47,7 +48,7 @@ pub(super) fn of(trail: &str, beside: &Map<String, Value>) -> Option<Value> {
     })
 }
 
-/// A tag that may move is looked up with each start (`SetDefaults_Container`).
+/// The default pull policy of an image. A tag that may move is looked up at each start (`SetDefaults_Container`).
 fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let last = name.rsplit('/').next().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! When two values are the same to the API server: it leaves out what is empty, and writes quantities its own way.
+//! Tells whether two values are equal to the API server, which omits empty values and writes quantities in its own way.
 
 use serde_json::Value;
 
 use super::Place;
 
-/// Fields that are pointers in Kubernetes' own kinds: a value that looks empty is kept, and means something else than
-/// no value (`k8s.io/api`: `core/v1`, `apps/v1`, `batch/v1`, `policy/v1`).
+/// Fields that are pointers in Kubernetes' own kinds. The API server keeps a value there that looks empty. It means
+/// something else than no value (`k8s.io/api`: `core/v1`, `apps/v1`, `batch/v1`, `policy/v1`).
 const KEPT: &[&str] = &[
     "activeDeadlineSeconds",
     "allowPrivilegeEscalation",
@@ -31,10 +31,10 @@ const KEPT: &[&str] = &[
     "ttlSecondsAfterFinished",
 ];
 
-/// Fields in which an empty object means everything, and no object nothing.
+/// Fields in which an empty object means everything, and a missing object means nothing.
 const KEPT_OBJECTS: &[&str] = &["emptyDir", "namespaceSelector"];
 
-/// Whether two values at a place are the same to the API server.
+/// Whether two values at a place are equal to the API server.
 pub(super) fn same(at: &Place, want: &Value, have: Option<&Value>) -> bool {
     let field = at.trail.rsplit('.').next().unwrap_or_default();
     let Some(have) = have else {
@@ -48,7 +48,7 @@ pub(super) fn same(at: &Place, want: &Value, have: Option<&Value>) -> bool {
         || !is_text(at, field) && same_quantity(want, have)
 }
 
-/// What the API server leaves out of most fields.
+/// Whether this is a value that the API server leaves out of most fields.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -60,8 +60,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether words at a place are only text, also where they look like a quantity: labels, annotations, data, arguments and
-/// environment variables.
+/// Whether a value at a place is only text, even if it looks like a quantity. This holds for labels, annotations, data,
+/// arguments and environment variables.
 fn is_text(at: &Place, field: &str) -> bool {
     let of_metadata =
         ["metadata.labels.", "metadata.annotations."].iter().any(|part| at.trail.contains(part));
@@ -69,12 +69,12 @@ fn is_text(at: &Place, field: &str) -> bool {
     of_metadata || is_data || ["args", "command"].contains(&field) || at.trail.ends_with("env.value")
 }
 
-/// Two quantities of Kubernetes that are the same amount: `1024Mi` and `1Gi`.
+/// Whether two Kubernetes quantities are the same amount, such as `1024Mi` and `1Gi`.
 pub fn same_quantity(want: &Value, have: &Value) -> bool {
     matches!((quantity(want), quantity(have)), (Some(a), Some(b)) if a == b)
 }
 
-/// `100m`, `1Gi`, `0.5`, `2` as thousandths of one.
+/// Parses a quantity, such as `100m`, `1Gi`, `0.5` or `2`, as thousandths of one.
 fn quantity(value: &Value) -> Option<u128> {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -1,11 +1,11 @@
-//! How an object gets rid of what others added to it. `kubectl apply` leaves every field that its manifest lacks.
+//! Makes JSON patches that remove what others added to an object. `kubectl apply` keeps every field that its manifest lacks.
 
 use serde_json::{Value, json};
 
 use super::{Whose, whole};
 
-/// The parts of a kind that a patch puts back. What a cluster decides for itself is in none: replicas, selectors (they are
-/// fixed for the life of an object), metadata of pods.
+/// The parts of each kind that a patch puts back. No part contains what a cluster decides for itself: replicas, selectors
+/// (they are fixed for the life of an object), metadata of pods.
 const PARTS: &[(&str, &[&str])] = &[
     (
         "DaemonSet",
@@ -36,7 +36,7 @@ const PARTS: &[(&str, &[&str])] = &[
 ];
 
 /// A JSON patch that puts back each part of the object that is compared as a whole. A part that the manifest lacks becomes
-/// null, and so the API server's default. None: no part is.
+/// null, so it gets the API server's default. `None`: no part is compared as a whole.
 pub fn patch(manifest: &Value, whose: Whose) -> Option<Value> {
     let fields = whole(manifest, whose);
     let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();
@@ -44,7 +44,7 @@ pub fn patch(manifest: &Value, whose: Whose) -> Option<Value> {
     let compared = |part: &&&str| part[1..].split('/').next().is_some_and(|first| fields.contains(&first));
     let put = |part: &&str| {
         let value = manifest.pointer(part).cloned().unwrap_or(Value::Null);
-        // `add` puts a value in place of another, too (RFC 6902, 4.1).
+        // `add` also replaces a present value (RFC 6902, 4.1).
         json!({"op": "add", "path": part, "value": value})
     };
     let operations: Vec<Value> = parts.iter().filter(compared).map(put).collect();

@@ -1,9 +1,9 @@
-//! What counts as a difference, and what does not.
+//! Tests of what counts as a difference, and what does not.
 
 use super::*;
 use serde_json::json;
 
-/// Each difference as a line of either text.
+/// The differences as two texts, of the present and of the right values.
 fn said(want: &Value, have: &Value, whose: Whose) -> (String, String) {
     texts(&differences(want, have, whose))
 }
@@ -142,7 +142,7 @@ fn subjects_of_one_name_are_told_apart_and_have_no_order() {
         (have.as_str(), right.as_str()),
         ("subjects[default].namespace: \"c\"\n", "subjects[default].namespace: \"a\"\n")
     );
-    // An account that is there twice gives no more rights; it is not what the manifest says.
+    // An account that is there twice grants no more rights, but it differs from the manifest.
     let twice = binding(json!([account("a"), account("b"), account("a")]));
     assert_eq!(said(&want, &twice, Whose::Users).1, "subjects[default]: none\n");
 }

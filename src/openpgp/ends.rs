@@ -1,29 +1,30 @@
-//! When a public key ends, as the newest signature by the key itself says (RFC 4880, 5.2.3.6). Nobody verifies that
-//! signature here: an end is only told, and decides which of two texts of the same key is the newer one.
+//! Reads when a public key ends, as the newest signature by the key itself says (RFC 4880, 5.2.3.6). It does not verify
+//! that signature. ironstrap only reports the end, and decides by it which of two texts of the same key is the newer one.
 
 use time::OffsetDateTime;
 
 use super::packet;
 
-/// When a key is no longer good.
+/// When a key expires.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
     Never,
     At(OffsetDateTime),
-    /// It says nothing that can be read here.
+    /// The key has no end that can be read here.
     Unknown,
 }
 
-/// A signature packet, a user ID, a picture. After a subkey, signatures are about that.
+/// Kinds of packets. The signatures after a subkey are about that subkey.
 const SIGNATURE: u8 = 2;
 const SUBKEY: u8 = 14;
-/// Subpackets: the time of the signature, the key's lifetime in seconds, the signer.
+/// Kinds of subpackets: the time of the signature, the key's lifetime in seconds, and the signer by its ID or fingerprint.
 const CREATED: u8 = 2;
 const EXPIRES: u8 = 9;
 const ISSUER: u8 = 16;
 const ISSUER_FINGERPRINT: u8 = 33;
 
-/// The end of the primary key with this packet and fingerprint; `rest`: the packets after it, up to the next primary key.
+/// The end of the primary key with this packet and fingerprint. `rest` is the packets after it, which are read
+/// up to the next subkey or primary key.
 pub(super) fn end(key: &[u8], fingerprint: &str, rest: &[u8]) -> End {
     let made = match key {
         [4, made @ ..] => made.get(..4).map(number),
@@ -37,7 +38,7 @@ pub(super) fn end(key: &[u8], fingerprint: &str, rest: &[u8]) -> End {
     }
 }
 
-/// For how many seconds the key is good by its newest signature by itself; 0: for all time.
+/// The lifetime of the key in seconds, as its newest signature by itself says. 0: the key never ends.
 fn newest(fingerprint: &str, mut rest: &[u8]) -> Option<u32> {
     let mut newest: Option<(u32, u32)> = None;
     while let Some((tag, body, after)) = packet(rest).filter(|(tag, ..)| *tag != SUBKEY && *tag != 6) {
@@ -51,12 +52,13 @@ fn newest(fingerprint: &str, mut rest: &[u8]) -> Option<u32> {
     newest.map(|(_, lives)| lives)
 }
 
-/// When a signature of version 4 over a user ID or the key itself was made by that key, and for how long the key is good.
+/// When this signature was made, and the lifetime of the key that it states. `None` unless the key itself made
+/// it, in version 4, over a user ID or itself.
 fn signed(body: &[u8], fingerprint: &str) -> Option<(u32, u32)> {
     let [4, 0x10..=0x13 | 0x1f, _, _, rest @ ..] = body else { return None };
     let (hashed, rest) = part(rest)?;
     let (unhashed, _) = part(rest)?;
-    // Only what the signature covers counts. The signer may also be named in the other part.
+    // Only the hashed part counts, because the signature covers it. The other part may also name the signer.
     let (covered, more) = (subpackets(hashed)?, subpackets(unhashed)?);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
     let is_own = covered.iter().chain(&more).any(|(kind, body)| match *kind {
@@ -69,13 +71,13 @@ fn signed(body: &[u8], fingerprint: &str) -> Option<(u32, u32)> {
     of(CREATED).filter(|_| is_own).map(|(_, body)| (number(body), lives))
 }
 
-/// A part with its length in two bytes in front, and what comes after.
+/// Splits off a part that begins with its length in two bytes. Returns the part and the bytes after it.
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = usize::from(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?));
     bytes.get(2..)?.split_at_checked(length)
 }
 
-/// Kind and body of each.
+/// The kind and the body of each subpacket.
 fn subpackets(mut bytes: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let mut all = vec![];
     while let [first, rest @ ..] = bytes {
@@ -88,7 +90,7 @@ fn subpackets(mut bytes: &[u8]) -> Option<Vec<(u8, &[u8])>> {
         };
         let (body, after) = rest.split_at_checked(length)?;
         let (kind, body) = body.split_first()?;
-        // The highest bit says that a reader must understand it.
+        // The highest bit is no part of the kind. It says that a reader must understand the subpacket.
         all.push((kind & 0x7f, body));
         bytes = after;
     }
@@ -111,11 +113,11 @@ mod tests {
         [&[u8::try_from(body.len() + 1).unwrap(), kind][..], body].concat()
     }
 
-    /// A signature by the key with this id, made at that second; the key is good for `lives`.
+    /// A signature by the key with this ID, made at the second `made`. It says that the key is valid for `lives` seconds.
     fn signature(kind: u8, issuer: &[u8; 8], made: u32, lives: Option<u32>) -> Vec<u8> {
         let mut hashed = subpacket(CREATED, &made.to_be_bytes());
         hashed.extend(lives.into_iter().flat_map(|lives| subpacket(0x80 | EXPIRES, &lives.to_be_bytes())));
-        // What the signature does not cover says nothing.
+        // The signature does not cover this part, so its lifetime must not count.
         let unhashed = [subpacket(ISSUER, issuer), subpacket(EXPIRES, &[0, 0, 0, 1])].concat();
         let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
         let body = [&[4, kind, 1, 8][..], &sized(&hashed), &sized(&unhashed), &[0; 6]].concat();

@@ -1,5 +1,4 @@
-//! Keys and certificates as kubeadm would make them, with `rcgen`. Not which ones a cluster needs: that is
-//! `leaf`.
+//! Makes keys and certificates as kubeadm would make them, with `rcgen`. `leaf` says which certificates a cluster needs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,18 +13,19 @@ use time::{Duration, OffsetDateTime};
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecretText;
 
-/// kubeadm `constants.go`, `CertificateBackdate`: a node whose clock is a little behind takes it too.
+/// How long before now a certificate begins to be valid. So a node whose clock is a little behind accepts it,
+/// too (kubeadm `constants.go`, `CertificateBackdate`).
 const BACKDATE: Duration = Duration::minutes(5);
-/// kubeadm `v1beta4/defaults.go`: 87600h.
+/// How long a CA is valid (kubeadm `v1beta4/defaults.go`: 87600h).
 const CA_VALID_FOR: Duration = Duration::hours(87600);
-/// kubeadm `v1beta4/defaults.go`: 8760h.
+/// How long a leaf certificate is valid (kubeadm `v1beta4/defaults.go`: 8760h).
 const LEAF_VALID_FOR: Duration = Duration::hours(8760);
 
-/// A certificate and its private key, in PEM; both empty where there are none.
+/// A certificate and its private key, in PEM. Both are empty if there are none.
 #[derive(Clone, Default, PartialEq)]
 pub struct Pair {
     pub cert: String,
-    /// PKCS#8.
+    /// The key as PKCS#8.
     pub key: SecretText,
 }
 
@@ -35,27 +35,27 @@ impl fmt::Debug for Pair {
     }
 }
 
-/// The organizational unit of a certificate that a kubelet is let in with for a while. A kubelet that starts with it in its
-/// kubeconfig keeps it as its first one, until the cluster has signed another (client-go,
-/// `getCurrentCertificateOrBootstrap`); this tells the two apart.
+/// The organizational unit of a temporary certificate, which admits a kubelet to the cluster for a while. A
+/// kubelet that starts with it in its kubeconfig keeps it as its first certificate, until the cluster has signed
+/// another one (client-go, `getCurrentCertificateOrBootstrap`). The organizational unit tells the two apart.
 pub const TEMPORARY: &str = "ironstrap temporary";
 
-/// What a leaf certificate has to say.
+/// The contents that a leaf certificate must have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     pub common_name: String,
     pub organization: Option<String>,
     /// The organizational unit (OU). Kubernetes ignores it.
     pub unit: Option<String>,
-    /// It is shown by a server.
+    /// Whether a server shows the certificate.
     pub server: bool,
-    /// It is shown by a client.
+    /// Whether a client shows the certificate.
     pub client: bool,
     pub names: BTreeSet<String>,
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// A new self-signed CA. Its name is also its DNS name, as in kubeadm's.
+/// Makes a self-signed CA. Its name is also its DNS name, as in kubeadm's CAs.
 pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
     let mut params = params(name, now, now + CA_VALID_FOR)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -66,12 +66,12 @@ pub fn new_ca(name: &str, now: OffsetDateTime) -> Result<Pair> {
     Ok(Pair { cert: cert.pem(), key: SecretText::new(key.serialize_pem()) })
 }
 
-/// A new leaf certificate with a new key, signed by `ca`. `ca_ends`: when the CA does; the leaf does not outlive it.
+/// Makes a leaf certificate with a new key, signed by `ca`. `ca_ends` is when the CA expires. The leaf does not outlive it.
 pub fn new_leaf(wanted: &Wanted, ca: &Pair, ca_ends: OffsetDateTime, now: OffsetDateTime) -> Result<Pair> {
     new_leaf_until(wanted, ca, now, ca_ends.min(now + LEAF_VALID_FOR))
 }
 
-/// The same, good until then.
+/// Like `new_leaf`, for a certificate that expires at `until`.
 pub fn new_leaf_until(
     wanted: &Wanted,
     ca: &Pair,
@@ -86,7 +86,7 @@ pub fn new_leaf_until(
     if let Some(unit) = &wanted.unit {
         params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
     }
-    // Not `NoCa`: that leaves BasicConstraints out, and kubeadm's leaves have it.
+    // `NoCa` would leave BasicConstraints out, but kubeadm's leaf certificates have it.
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
     if wanted.server {
@@ -106,15 +106,15 @@ pub fn new_leaf_until(
     Ok(Pair { cert: cert.pem(), key: SecretText::new(key.serialize_pem()) })
 }
 
-/// A new P-256 key: Ed25519 is refused by kubeadm (`pki_helpers.go`, `TryLoadKeyFromDisk`).
+/// Makes a P-256 key, because kubeadm refuses Ed25519 (`pki_helpers.go`, `TryLoadKeyFromDisk`).
 pub fn new_key(what: &str) -> Result<KeyPair> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| unmade(what, e))
 }
 
-/// Random letters of `alphabet`, each as likely as any other.
+/// A text of random letters of `alphabet`, each as likely as any other.
 pub fn random_text(alphabet: &[u8], length: usize) -> Result<String> {
-    // The largest multiple of the alphabet's length that a byte can count to: a remainder of more than that
-    // would favour the first letters.
+    // The largest multiple of the alphabet's length that is at most 256. Bytes from there on are dropped,
+    // because their remainders would favour the first letters.
     let fair = 256 / alphabet.len() * alphabet.len();
     let mut text = String::with_capacity(length);
     while text.len() < length {
@@ -125,7 +125,7 @@ pub fn random_text(alphabet: &[u8], length: usize) -> Result<String> {
     Ok(text)
 }
 
-/// Random bytes of the system, fit for secrets.
+/// Random bytes of the system, which are good enough for secrets.
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
@@ -133,7 +133,7 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// What all our certificates have in common. `rcgen` has a default for everything, and none of them fits.
+/// The parameters that all our certificates have in common. `rcgen` has a default for each of them, and none of them fits.
 fn params(name: &str, now: OffsetDateTime, until: OffsetDateTime) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -145,7 +145,7 @@ fn params(name: &str, now: OffsetDateTime, until: OffsetDateTime) -> Result<Cert
     Ok(params)
 }
 
-/// 16 bytes that are a positive number and do not begin with a zero.
+/// A random serial number of 16 bytes. It is positive and does not begin with a zero.
 fn serial() -> Result<[u8; 16]> {
     let mut bytes = random::<16>()?;
     bytes[0] = bytes[0] & 0x7f | 0x40;

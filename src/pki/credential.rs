@@ -1,40 +1,40 @@
-//! A client certificate that one fix needs on one machine: short-lived, signed when the fix is sent, kept nowhere on our
-//! side. Certificates for people are `issue`; those that the trust keeps are `leaf`.
+//! A client certificate that one fix needs on one machine. It is short-lived. ironstrap signs it when it sends the fix, and keeps
+//! it nowhere on the operator's side. Certificates for people are in `issue`. Those that the cluster PKI keeps are in `leaf`.
 
 use time::{Duration, OffsetDateTime};
 
 use super::cert::{self, Pair, TEMPORARY, Wanted};
 use super::leaf::{self, Signer};
-use super::{Trust, readable_ca};
+use super::{ClusterPki, readable_ca};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 
-/// What a fix needs to be let in with.
+/// The client certificate with which a fix logs in to the API server, before it is signed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
     pub user: String,
     pub group: String,
-    /// The certificate's organizational unit, which tells it from others of the same user.
+    /// The certificate's organizational unit, which distinguishes it from others of the same user.
     pub unit: Option<&'static str>,
     /// The API server that its kubeconfig leads to: `https://HOST:PORT`.
     pub server: String,
-    /// It lasts as long as this and the patience of the run,
+    /// The validity of the certificate, to which `sign` adds how long the run waits for others.
     pub lasts: Duration,
-    /// but no longer than this.
+    /// The longest validity, with that waiting time included.
     pub at_most: Duration,
 }
 
-/// A credential that was signed. No output has its key.
+/// A signed credential. No output shows its private key.
 pub struct Signed {
-    /// It holds the private key.
+    /// The kubeconfig of the credential. It holds the private key.
     pub kubeconfig: String,
     pub pair: Pair,
 }
 
 impl Credential {
-    /// For a machine that joins: the identity of its own Node. The node authorizer and `NodeRestriction` hold it to
-    /// that Node, and the controller manager approves no certificate for another name with it (`selfnodeclient`,
-    /// Kubernetes' `sarapprove.go`). `limit`: how long the join itself may take.
+    /// The credential of a joining machine: the identity of its own Node. The node authorizer and
+    /// `NodeRestriction` limit it to that Node. With it, the controller manager approves no certificate for
+    /// another name (`selfnodeclient`, Kubernetes' `sarapprove.go`). `limit` is how long the join itself may take.
     pub fn of_node(node: &str, cluster: &Cluster, limit: Duration) -> Credential {
         Credential {
             user: format!("system:node:{node}"),
@@ -46,7 +46,8 @@ impl Credential {
         }
     }
 
-    /// For the repair of the administrator's own rights: the API server asks no RBAC about this group.
+    /// The credential for the repair of the administrator's own rights. Its group is one for which the API
+    /// server does not ask RBAC.
     pub fn of_masters(server: String) -> Credential {
         let lasts = Duration::minutes(10);
         Credential {
@@ -60,8 +61,8 @@ impl Credential {
     }
 }
 
-impl Trust {
-    /// Signs it. `patience`: how long a fix waits for others.
+impl ClusterPki {
+    /// Signs a credential. `patience` is how long a fix waits for others.
     pub fn sign(
         &self,
         credential: &Credential,
@@ -94,21 +95,21 @@ mod tests {
 
     use super::*;
     use crate::pki::read::{Seen, spki_of_key};
-    use crate::pki::tests::{NOW, cluster, trust};
+    use crate::pki::tests::{NOW, cluster, pki};
 
     const LIMIT: Duration = Duration::minutes(15);
 
-    fn signed(credential: &Credential, patience: Duration) -> (Trust, Signed, Seen) {
-        let trust = trust();
-        let signed = trust.sign(credential, &cluster(), patience, NOW).unwrap();
+    fn signed(credential: &Credential, patience: Duration) -> (ClusterPki, Signed, Seen) {
+        let pki = pki();
+        let signed = pki.sign(credential, &cluster(), patience, NOW).unwrap();
         let seen = Seen::of(&signed.pair.cert).unwrap();
-        (trust, signed, seen)
+        (pki, signed, seen)
     }
 
     #[test]
     fn who_joins_is_its_own_node_and_nobody_else() {
         let joins = Credential::of_node("w1", &cluster(), LIMIT);
-        let (trust, signed, seen) = signed(&joins, Duration::minutes(5));
+        let (pki, signed, seen) = signed(&joins, Duration::minutes(5));
         assert_eq!(seen.says.common_name, "system:node:w1");
         let (_, pem) = parse_x509_pem(signed.pair.cert.as_bytes()).unwrap();
         let cert = pem.parse_x509().unwrap();
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(groups, ["system:nodes"]);
         assert_eq!(seen.says.unit.as_deref(), Some(TEMPORARY));
         assert!(seen.says.client && !seen.says.server && !seen.is_ca);
-        assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
+        assert!(seen.is_signed_by(&Seen::of(&pki.ca.cert).unwrap()));
         assert_eq!(spki_of_key(signed.pair.key.reveal()), Some(seen.spki));
     }
 
@@ -138,12 +139,12 @@ mod tests {
 
     #[test]
     fn it_does_not_outlive_the_ca() {
-        let (trust, joins) = (trust(), Credential::of_node("w1", &cluster(), LIMIT));
-        let ca = Seen::of(&trust.ca.cert).unwrap();
+        let (pki, joins) = (pki(), Credential::of_node("w1", &cluster(), LIMIT));
+        let ca = Seen::of(&pki.ca.cert).unwrap();
         let late = ca.not_after - Duration::minutes(1);
-        let signed = trust.sign(&joins, &cluster(), Duration::ZERO, late).unwrap();
+        let signed = pki.sign(&joins, &cluster(), Duration::ZERO, late).unwrap();
         assert_eq!(Seen::of(&signed.pair.cert).unwrap().not_after, ca.not_after);
-        let error = trust.sign(&joins, &cluster(), Duration::ZERO, ca.not_after).err().unwrap();
+        let error = pki.sign(&joins, &cluster(), Duration::ZERO, ca.not_after).err().unwrap();
         assert_eq!(error.kind, Kind::Local);
     }
 
@@ -151,13 +152,13 @@ mod tests {
     fn its_kubeconfig_leads_to_the_endpoint_with_everything_in_it() {
         let mut cluster = cluster();
         cluster.endpoint.host = "fd00::1".into();
-        let trust = trust();
+        let pki = pki();
         let joins = Credential::of_node("w1", &cluster, LIMIT);
-        let signed = trust.sign(&joins, &cluster, Duration::ZERO, NOW).unwrap();
+        let signed = pki.sign(&joins, &cluster, Duration::ZERO, NOW).unwrap();
         let found: serde_json::Value = crate::yaml::read(&signed.kubeconfig).unwrap();
         let entry = &found["clusters"][0]["cluster"];
         assert_eq!(entry["server"], "https://[fd00::1]:6443");
-        assert!(trust.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
+        assert!(pki.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
         assert_eq!(found["contexts"][0]["context"]["user"], "system:node:w1");
         assert_eq!(found["current-context"], found["contexts"][0]["name"]);
         let user = &found["users"][0]["user"];

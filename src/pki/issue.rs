@@ -1,5 +1,5 @@
-//! A client certificate for somebody else: short-lived, and kept nowhere. Not the trust's own certificates: those are
-//! `leaf`.
+//! Signs short-lived client certificates for people. ironstrap keeps these nowhere. The certificates of the
+//! cluster PKI itself are in `leaf`.
 
 use rcgen::{KeyPair, SigningKey};
 use time::{Duration, OffsetDateTime};
@@ -8,27 +8,27 @@ use yasna::{ASN1Result, DERWriter};
 
 use super::cert::{self, Pair, Wanted};
 use super::leaf::Signer;
-use super::{Trust, readable_ca};
+use super::{ClusterPki, readable_ca};
 use crate::error::{Error, Kind, Result};
 
-/// Where the subject stands in a certificate's body (RFC 5280, 4.1).
+/// The index of the subject in a certificate's body (RFC 5280, 4.1).
 const SUBJECT: usize = 5;
-/// RFC 5280, appendix A.1, `ub-common-name` and `ub-organization-name`.
+/// The most characters of a common name or an organization (RFC 5280, appendix A.1, `ub-common-name` and `ub-organization-name`).
 const LONGEST: usize = 64;
 
-/// Who somebody is to the API server: its user is the common name, its groups are the organizations (Kubernetes,
-/// "X509 client certificates").
+/// A person as the API server knows them. The user is the common name of the certificate, and the groups are
+/// its organizations (Kubernetes, "X509 client certificates").
 #[derive(Clone, Debug, PartialEq)]
 pub struct Person {
     pub name: String,
     pub groups: Vec<String>,
 }
 
-/// Groups of Kubernetes and kubeadm begin with these. What a member may do is their business, and can change with a version.
+/// The prefixes of groups of Kubernetes and kubeadm. These two decide what a member may do, and that can change with a version.
 const RESERVED: [&str; 2] = ["system:", "kubeadm:"];
-/// A group that is above all rules: no role binding limits it.
+/// The group that may do everything: no role binding limits it.
 const MASTERS: &str = "system:masters";
-/// How long a certificate of a reserved group may be good at most: nobody can take it back.
+/// The longest validity of a certificate with a reserved group. It is short, because nobody can revoke a certificate.
 const RESERVED_LAST: Duration = Duration::hours(24);
 
 /// Whether a group belongs to Kubernetes or kubeadm.
@@ -37,8 +37,8 @@ fn is_reserved(group: &str) -> bool {
 }
 
 impl Person {
-    /// Fails on names and groups that Kubernetes and kubeadm keep for themselves, and on what does not fit into a
-    /// certificate.
+    /// Makes a person. Fails on names and groups that Kubernetes and kubeadm reserve, and on texts that do not
+    /// fit into a certificate.
     pub fn new(name: &str, groups: &[String]) -> Result<Person> {
         if let Some(group) = groups.iter().find(|group| is_reserved(group)) {
             let what =
@@ -50,7 +50,7 @@ impl Person {
         Person::with_system_groups(name, groups)
     }
 
-    /// The same, and groups of Kubernetes' own are allowed.
+    /// Like `new`, but allows the groups that Kubernetes and kubeadm reserve.
     pub fn with_system_groups(name: &str, groups: &[String]) -> Result<Person> {
         is_plain("name", name)?;
         groups.iter().try_for_each(|group| is_plain("group", group))?;
@@ -62,12 +62,12 @@ impl Person {
         Ok(Person { name: name.into(), groups: groups.to_vec() })
     }
 
-    /// How long their certificate may be good; `None`: as long as the CA.
+    /// The longest validity of this person's certificate. `None`: as long as that of the CA.
     pub fn at_most(&self) -> Option<Duration> {
         self.groups.iter().any(|group| is_reserved(group)).then_some(RESERVED_LAST)
     }
 
-    /// The first of its groups that belongs to Kubernetes; rather one that is above all rules.
+    /// The first of the person's groups that Kubernetes or kubeadm reserves. `system:masters` comes before all others.
     pub fn reserved_group(&self) -> Option<&str> {
         let mut reserved = self.groups.iter().filter(|group| is_reserved(group));
         let masters = self.groups.iter().find(|group| *group == MASTERS);
@@ -75,7 +75,7 @@ impl Person {
     }
 }
 
-/// Fails on what another reader would take for another name, and on what does not fit into a certificate.
+/// Fails on a text that another reader could take for another name, and on one that does not fit into a certificate.
 fn is_plain(what: &str, text: &str) -> Result<()> {
     let why = match text.chars().count() {
         0 => "is empty".into(),
@@ -87,16 +87,16 @@ fn is_plain(what: &str, text: &str) -> Result<()> {
     Err(Error::new(Kind::Usage, format!("the {what} {text:?} {why}")))
 }
 
-/// Control characters, and those of Unicode that join, split or turn text without being seen.
+/// Whether this is a control character, or one of Unicode that joins, splits or turns text invisibly.
 fn is_invisible(c: char) -> bool {
     let formats =
         ['\u{ad}'..='\u{ad}', '\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
     c.is_control() || c == '\u{feff}' || formats.iter().any(|range| range.contains(&c))
 }
 
-impl Trust {
-    /// A client certificate of the cluster's CA, and until when it is good: not longer than the CA. The trust does not
-    /// keep it.
+impl ClusterPki {
+    /// Signs a client certificate with the cluster CA. Returns it and when it expires, which is not later than
+    /// the CA. The cluster PKI does not keep the certificate.
     pub fn issue(
         &self,
         person: &Person,
@@ -127,7 +127,7 @@ impl Trust {
     }
 }
 
-/// One part for each group, and one for the name.
+/// Writes a subject with one part for each group, and one for the name.
 fn subject(writer: DERWriter, person: &Person) {
     let groups = person.groups.iter().map(|group| (10, group));
     writer.write_sequence(|parts| {
@@ -142,7 +142,7 @@ fn subject(writer: DERWriter, person: &Person) {
     });
 }
 
-/// The certificate with another subject, signed again: rcgen's subjects have one organization at most.
+/// Replaces the subject of a certificate and signs it again. A subject of rcgen itself has at most one organization.
 fn with_subject(
     cert: &str,
     ca_key: &str,
@@ -164,7 +164,7 @@ fn with_subject(
     Ok(pem::encode_config(&pem::Pem::new("CERTIFICATE", sequence(&[body, algorithm, signature])), line_ends))
 }
 
-/// The parts of a certificate's body, and the algorithm it is signed by.
+/// The parts of a certificate's body, and the algorithm of its signature.
 fn parts(der: &[u8]) -> ASN1Result<(Vec<Vec<u8>>, Vec<u8>)> {
     yasna::parse_der(der, |reader| {
         reader.read_sequence(|reader| {
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
     use crate::pki::read::Seen;
-    use crate::pki::tests::{NOW, trust};
+    use crate::pki::tests::{NOW, pki};
 
     fn person(name: &str, groups: &[&str]) -> Person {
         Person::new(name, &groups.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
@@ -190,10 +190,10 @@ mod tests {
 
     #[test]
     fn a_person_is_named_with_every_group_by_a_certificate_of_the_clusters_ca() {
-        let trust = trust();
-        let before = trust.clone();
+        let pki = pki();
+        let before = pki.clone();
         let (pair, until) =
-            trust.issue(&person("jürgen", &["dev", "ops", "on call"]), Duration::hours(8), NOW).unwrap();
+            pki.issue(&person("jürgen", &["dev", "ops", "on call"]), Duration::hours(8), NOW).unwrap();
         let (_, pem) = parse_x509_pem(pair.cert.as_bytes()).unwrap();
         let cert = pem.parse_x509().unwrap();
         let groups: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
@@ -204,20 +204,20 @@ mod tests {
             ("jürgen", true, false, false)
         );
         assert_eq!((seen.not_after, until), (NOW + Duration::hours(8), NOW + Duration::hours(8)));
-        assert!(seen.is_signed_by(&Seen::of(&trust.ca.cert).unwrap()));
+        assert!(seen.is_signed_by(&Seen::of(&pki.ca.cert).unwrap()));
         assert_eq!(crate::pki::read::spki_of_key(pair.key.reveal()), Some(seen.spki));
-        assert!(trust == before, "nothing of it is kept");
+        assert!(pki == before, "nothing of it is kept");
     }
 
     #[test]
     fn no_certificate_outlives_the_ca() {
-        let trust = trust();
-        let ca = Seen::of(&trust.ca.cert).unwrap();
+        let pki = pki();
+        let ca = Seen::of(&pki.ca.cert).unwrap();
         for lasts in [Duration::days(40_000), Duration::MAX] {
-            let (pair, until) = trust.issue(&person("alice", &[]), lasts, NOW).unwrap();
+            let (pair, until) = pki.issue(&person("alice", &[]), lasts, NOW).unwrap();
             assert_eq!((until, Seen::of(&pair.cert).unwrap().not_after), (ca.not_after, ca.not_after));
         }
-        let late = trust.issue(&person("alice", &[]), Duration::hours(1), ca.not_after).unwrap_err();
+        let late = pki.issue(&person("alice", &[]), Duration::hours(1), ca.not_after).unwrap_err();
         assert_eq!(late.kind, Kind::Local);
     }
 
@@ -262,20 +262,20 @@ mod tests {
 
     #[test]
     fn a_certificate_of_a_group_of_kubernetes_is_good_for_a_day_at_most() {
-        let trust = trust();
+        let pki = pki();
         let day = Duration::hours(24);
         for group in ["system:masters", "system:nodes", "kubeadm:cluster-admins", "kubeadm:get-nodes"] {
             let groups = ["dev".to_string(), group.to_string()];
             let person = Person::with_system_groups("alice", &groups).unwrap();
             assert_eq!(person.reserved_group(), Some(group));
-            assert_eq!(trust.issue(&person, day, NOW).unwrap().1, NOW + day);
+            assert_eq!(pki.issue(&person, day, NOW).unwrap().1, NOW + day);
             for lasts in [day + Duration::SECOND, Duration::MAX] {
-                assert_eq!(trust.issue(&person, lasts, NOW).unwrap_err().kind, Kind::Usage, "{group}");
+                assert_eq!(pki.issue(&person, lasts, NOW).unwrap_err().kind, Kind::Usage, "{group}");
             }
         }
         let dev = Person::new("alice", &["dev".into()]).unwrap();
         assert_eq!(dev.reserved_group(), None);
-        assert!(trust.issue(&dev, day * 30, NOW).is_ok());
+        assert!(pki.issue(&dev, day * 30, NOW).is_ok());
         let both = ["kubeadm:x".to_string(), MASTERS.to_string()];
         assert_eq!(Person::with_system_groups("alice", &both).unwrap().reserved_group(), Some(MASTERS));
     }

@@ -1,30 +1,30 @@
-//! A trust as the files of the operator's directory, and back, with what has to be right about them. How they
-//! are read and written is `store`.
+//! Turns a cluster PKI into the files of the PKI directory and back, and checks that they are right. `store`
+//! reads and writes these files.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Kind, Result};
 use crate::pki::leaf::{LEAVES, Signer};
 use crate::pki::read::{Seen, spki_of_key, spki_of_public};
-use crate::pki::{Leaves, Pair, Trust};
+use crate::pki::{ClusterPki, Leaves, Pair};
 use crate::secret::SecretText;
 
-/// A file of the operator's directory that is no longer kept: the join token of releases that had one. It is ignored,
-/// and removed when the trust is saved.
+/// A file of the PKI directory that ironstrap no longer keeps: the join token of releases that had one.
+/// ironstrap ignores it, and removes it when it saves the cluster PKI.
 pub const RETIRED: &str = "token";
 
-/// A file of the operator's directory.
+/// A file of the PKI directory.
 pub struct Kept<'a> {
-    /// Below the directory.
+    /// The path below the PKI directory.
     pub path: String,
     pub text: &'a str,
     pub secret: bool,
-    /// The cluster is built on it: it never changes.
+    /// Whether the cluster is built on the file. Then it never changes.
     pub fixed: bool,
 }
 
-impl Trust {
-    /// Every file of the operator's directory, each key before its certificate.
+impl ClusterPki {
+    /// All files of the cluster PKI in the PKI directory, each key before its certificate.
     pub fn kept(&self) -> Vec<Kept<'_>> {
         let mut kept = vec![];
         for (ca, pair) in self.cas() {
@@ -41,15 +41,15 @@ impl Trust {
         kept
     }
 
-    /// The trust that `kept` wrote down, with the leaves of these nodes. `read` answers a path with its text,
-    /// `None` where there is no such file.
+    /// Reads back the cluster PKI that `kept` wrote down, with the leaf certificates of these nodes. `read`
+    /// answers a path with its text, or with `None` if there is no such file.
     ///
-    /// Fails, naming the file, where a CA or the service account keys will not do. A leaf that is
-    /// missing or broken is left to `complete`.
+    /// Fails if a CA or the service account keys are missing or unusable, and names the file. `complete`
+    /// replaces a leaf certificate that is missing or broken.
     pub fn from_kept(
         nodes: &[String],
         mut read: impl FnMut(&str) -> Result<Option<String>>,
-    ) -> Result<Trust> {
+    ) -> Result<ClusterPki> {
         let ca = read_ca(&mut read, Signer::Cluster)?;
         let front_proxy_ca = read_ca(&mut read, Signer::FrontProxy)?;
         let etcd_ca = read_ca(&mut read, Signer::Etcd)?;
@@ -67,11 +67,11 @@ impl Trust {
             leaves.insert(node.clone(), of_node);
         }
         leaves.retain(|_, of_node: &mut Leaves| !of_node.is_empty());
-        Ok(Trust { ca, front_proxy_ca, etcd_ca, sa_key, sa_pub, leaves, admin })
+        Ok(ClusterPki { ca, front_proxy_ca, etcd_ca, sa_key, sa_pub, leaves, admin })
     }
 }
 
-/// `nodes/m1/etcd-server`: a node's folder has no folders of its own.
+/// The path of a leaf certificate, as in `nodes/m1/etcd-server`. The folder of a node has no folders of its own.
 fn leaf_file(node: &str, path: &str) -> String {
     format!("nodes/{node}/{}", path.replace('/', "-"))
 }
@@ -125,21 +125,21 @@ fn unusable(what: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::tests::{NOW, cluster, completed, trust};
+    use crate::pki::tests::{NOW, cluster, completed, pki};
 
-    fn kept(trust: &Trust) -> BTreeMap<String, String> {
-        trust.kept().into_iter().map(|file| (file.path, file.text.to_string())).collect()
+    fn kept(pki: &ClusterPki) -> BTreeMap<String, String> {
+        pki.kept().into_iter().map(|file| (file.path, file.text.to_string())).collect()
     }
 
-    fn from_kept(files: &BTreeMap<String, String>) -> Result<Trust> {
-        Trust::from_kept(&["m1".into(), "m2".into()], |path| Ok(files.get(path).cloned()))
+    fn from_kept(files: &BTreeMap<String, String>) -> Result<ClusterPki> {
+        ClusterPki::from_kept(&["m1".into(), "m2".into()], |path| Ok(files.get(path).cloned()))
     }
 
     #[test]
     fn a_trust_is_read_back_as_it_was() {
-        let trust = trust();
-        assert!(from_kept(&kept(&trust)).unwrap() == trust);
-        for file in trust.kept() {
+        let pki = pki();
+        assert!(from_kept(&kept(&pki)).unwrap() == pki);
+        for file in pki.kept() {
             let secret = file.text.contains("PRIVATE KEY");
             assert_eq!(file.secret, secret, "{}", file.path);
         }
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn what_the_cluster_is_built_on_has_to_be_there_and_to_fit() {
-        let (trust, other) = (trust(), trust());
-        let (files, other) = (kept(&trust), kept(&other));
+        let (pki, other) = (pki(), pki());
+        let (files, other) = (kept(&pki), kept(&other));
         let with = |path: &str, text: Option<&String>| {
             let mut files = files.clone();
             files.remove(path);
@@ -173,12 +173,12 @@ mod tests {
 
     #[test]
     fn a_lost_leaf_is_not_a_lost_trust() {
-        let mut files = kept(&trust());
+        let mut files = kept(&pki());
         files.retain(|path, _| {
             path != "admin.crt" && path != "nodes/m1/etcd-peer.key" && !path.contains("m2")
         });
-        let mut trust = from_kept(&files).unwrap();
-        let made = completed(&mut trust, &cluster(), NOW);
+        let mut pki = from_kept(&files).unwrap();
+        let made = completed(&mut pki, &cluster(), NOW);
         assert_eq!(made[0], "m1: etcd/peer, because its key is missing");
         assert_eq!(made[8], "admin, because its certificate is missing");
         assert_eq!(made.len(), 9);

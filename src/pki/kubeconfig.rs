@@ -1,5 +1,5 @@
-//! Kubeconfig files: those that we write, and as much of any as it takes to know whose it is. Not where
-//! they are kept: that is `store`.
+//! Kubeconfig files. This module writes those of ironstrap, and reads enough of any other to tell whose it is.
+//! `store` decides where they are.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,7 +21,7 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// A kubeconfig of its own, everything embedded. It holds a private key.
+    /// A whole kubeconfig of this entry alone, with everything embedded. It holds a private key.
     pub fn file(&self, comment: &str) -> String {
         let (cluster, user, context) = (quoted(self.cluster), quoted(self.user), quoted(self.context));
         let (server, ca) = (quoted(self.server), BASE64_STANDARD.encode(&self.ca.cert));
@@ -52,8 +52,8 @@ current-context: {context}
     }
 }
 
-/// A kubelet's, byte for byte as it writes it itself when it has got its certificate (client-go `bootstrap.go`,
-/// `writeKubeconfigFromBootstrapping`).
+/// The kubeconfig of a kubelet, byte for byte as the kubelet itself writes it once it has its certificate
+/// (client-go `bootstrap.go`, `writeKubeconfigFromBootstrapping`).
 pub(super) fn kubelet(server: &str, ca: &str) -> String {
     let ca = BASE64_STANDARD.encode(ca);
     format!(
@@ -80,7 +80,7 @@ users:
     )
 }
 
-/// Byte for byte as kubeadm writes it into cluster-info (kubeadm `clusterinfo.go`).
+/// The kubeconfig in `cluster-info`, byte for byte as kubeadm writes it (kubeadm `clusterinfo.go`).
 pub(super) fn cluster_info(server: &str, ca: &str) -> String {
     let ca = BASE64_STANDARD.encode(ca);
     format!(
@@ -101,13 +101,12 @@ users: null
 /// Where a kubelet keeps its client certificate and key, and renews them by itself.
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
-/// A JSON string, which YAML takes for a string whatever is in it.
+/// The text as a JSON string. YAML reads it as a string, whatever it contains.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The clusters and users of a kubeconfig. Contexts are left out: which namespace is the current one is the
-/// user's business.
+/// The clusters and users of a kubeconfig. It has no contexts, because the user chooses which namespace is the current one.
 #[derive(Clone, Deserialize, PartialEq)]
 pub struct Kubeconfig {
     clusters: Vec<NamedCluster>,
@@ -142,13 +141,13 @@ struct UserEntry {
 }
 
 impl Kubeconfig {
-    /// Reads one; `None`: it is none.
+    /// Reads a kubeconfig. `None`: the text is not one.
     pub fn of(text: &str) -> Option<Kubeconfig> {
         yaml::read(text).ok()
     }
 
-    /// Both speak of the same clusters, by name and CA, and of the same users. Addresses and client
-    /// certificates may differ: those we renew.
+    /// Whether both name the same clusters, with the same CAs, and the same users. Addresses and client
+    /// certificates may differ, because ironstrap renews them.
     pub fn has_owner_of(&self, other: &Kubeconfig) -> bool {
         let clusters = |it: &Kubeconfig| -> Vec<(String, String)> {
             let pick = |it: &NamedCluster| (it.name.clone(), it.cluster.certificate_authority_data.clone());

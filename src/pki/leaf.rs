@@ -1,12 +1,11 @@
-//! The certificates of a control plane, as kubeadm's `certlist.go` lists them, and the operator's own. Not
-//! how they are made: that is `cert`.
+//! Lists the certificates of a control plane, as kubeadm's `certlist.go` does, and the operator's own. `cert` makes them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::{Cluster, Node};
 use crate::pki::cert::Wanted;
 
-/// Which CA signs a leaf.
+/// The CA that signs a leaf certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
     Cluster,
@@ -24,7 +23,7 @@ impl Signer {
         }
     }
 
-    /// The CA's files in the operator's directory, without `.crt` and `.key`.
+    /// The CA's files in the PKI directory, without `.crt` and `.key`.
     pub fn file(self) -> &'static str {
         match self {
             Signer::Cluster => "ca",
@@ -39,15 +38,15 @@ pub struct Leaf {
     /// Its files below kubeadm's `certificatesDir`, without `.crt` and `.key`.
     pub path: &'static str,
     pub signer: Signer,
-    /// What it has to say on this node.
+    /// The contents that the certificate must have on this node.
     pub wanted: fn(&Cluster, &Node) -> Wanted,
 }
 
-/// All of them.
+/// All certificates that every control plane has.
 pub const LEAVES: [Leaf; 7] = [
     Leaf { path: "apiserver", signer: Signer::Cluster, wanted: apiserver },
-    // Without an organization: kubeadm put it into kubeadm:cluster-admins until 1.36.0 and dropped that
-    // (kubernetes/kubernetes#138957). A ClusterRoleBinding `kubeadm:apiserver-kubelet-client` replaces it.
+    // This certificate has no organization. kubeadm put it into kubeadm:cluster-admins until 1.36.0 and dropped that
+    // (kubernetes/kubernetes#138957). A ClusterRoleBinding `kubeadm:apiserver-kubelet-client` replaces the group.
     Leaf {
         path: "apiserver-kubelet-client",
         signer: Signer::Cluster,
@@ -72,18 +71,18 @@ pub const LEAVES: [Leaf; 7] = [
     },
 ];
 
-/// The operator's client certificate. kubeadm binds this group to `cluster-admin` in every version since
-/// 1.29 (kubernetes/kubernetes#121837).
+/// The operator's client certificate. kubeadm binds its group to `cluster-admin` in every version since 1.29
+/// (kubernetes/kubernetes#121837).
 pub fn admin(cluster: &Cluster) -> Wanted {
     Wanted { organization: Some("kubeadm:cluster-admins".into()), ..client(&admin_name(cluster)) }
 }
 
-/// Who the operator is to the API server.
+/// The operator's user name at the API server.
 pub fn admin_name(cluster: &Cluster) -> String {
     format!("{}-admin", cluster.name)
 }
 
-/// A client of the API server.
+/// The client certificate of a user of the API server.
 pub fn user(name: &str, group: Option<&str>) -> Wanted {
     Wanted { organization: group.map(String::from), ..client(name) }
 }
@@ -92,7 +91,7 @@ fn client(name: &str) -> Wanted {
     Wanted { common_name: name.into(), client: true, ..Wanted::default() }
 }
 
-/// kubeadm `pki_helpers.go`, `GetAPIServerAltNames`.
+/// The API server's serving certificate (kubeadm `pki_helpers.go`, `GetAPIServerAltNames`).
 fn apiserver(cluster: &Cluster, node: &Node) -> Wanted {
     let mut wanted = Wanted { common_name: "kube-apiserver".into(), server: true, ..Wanted::default() };
     wanted.names.extend(["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from));
@@ -108,8 +107,8 @@ fn apiserver(cluster: &Cluster, node: &Node) -> Wanted {
     wanted
 }
 
-/// kubeadm `pki_helpers.go`, `getAltNames`. A server that is also a client, as etcd needs it
-/// (etcd-io/etcd#9785).
+/// The certificates `etcd/server` and `etcd/peer` (kubeadm `pki_helpers.go`, `getAltNames`). Each is for a
+/// server that is also a client, because etcd needs that (etcd-io/etcd#9785).
 fn etcd(_: &Cluster, node: &Node) -> Wanted {
     let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     Wanted {

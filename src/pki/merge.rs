@@ -1,5 +1,4 @@
-//! A cluster put into somebody's own kubeconfig, in which nothing else changes. Where that file is, and how it is
-//! written, is `store`.
+//! Merges a cluster into a user's own kubeconfig, and changes nothing else in it. `store` finds that file and writes it.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,17 +9,17 @@ use super::read::{Seen, der_of};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
-/// What became of a kubeconfig.
+/// The result of a merge into a kubeconfig.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
-    /// `None`: it says all of it already.
+    /// The new text. `None`: the kubeconfig already has the whole entry.
     pub text: Option<String>,
-    /// It had comments, which are lost.
+    /// Whether the kubeconfig had comments. The new text has none of them.
     pub had_comments: bool,
 }
 
-/// Puts an entry into a kubeconfig; without one, makes it. Our cluster, user and context are brought up to date, and what
-/// was added to them stays. Fails where one of these names is in use for something else.
+/// Puts an entry into a kubeconfig. Without a kubeconfig, it makes one. It updates our cluster, user and
+/// context, and keeps what others added to them. Fails if one of these names is in use for something else.
 pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
     let text = theirs.unwrap_or_default();
     let before = parsed(text)?;
@@ -56,12 +55,13 @@ fn unreadable(why: &str) -> Error {
     Error::new(Kind::Local, "your kubeconfig cannot be read").because(why)
 }
 
-/// `None`: there is nothing in it.
+/// Reads a kubeconfig. `None`: there is nothing in it.
 fn parsed(text: &str) -> Result<Option<Value>> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    // Only where it is wrong: below its first line, the parser shows lines of the file, and so a key or a token.
+    // The error keeps only the first line, which says where the mistake is. Below it, the parser shows lines of
+    // the file, and so perhaps a key or a token.
     let no = |why: String| Err(unreadable(why.lines().next().unwrap_or_default()));
     match yaml::read::<Value>(text) {
         Err(error) => no(error),
@@ -73,7 +73,7 @@ fn parsed(text: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Sets the fields of the entry of this name in one of the lists; a new entry is put at its end.
+/// Sets the fields of the entry of this name in one of the lists. A new entry goes to the end of the list.
 fn put(
     config: &mut Value,
     (list, what, name): (&str, &str, &str),
@@ -106,7 +106,7 @@ fn is_our_cluster(theirs: &Value, entry: &Entry) -> bool {
     ca.is_some() && ca == der_of(&entry.ca.cert)
 }
 
-/// Its certificate is one of this cluster's, and it logs in by nothing else.
+/// Whether the user's client certificate is one of this cluster's.
 fn is_our_user(theirs: &Value, entry: &Entry) -> bool {
     let pem = theirs["client-certificate-data"].as_str().and_then(|data| BASE64_STANDARD.decode(data).ok());
     let pem = pem.and_then(|pem| String::from_utf8(pem).ok());
@@ -116,7 +116,7 @@ fn is_our_user(theirs: &Value, entry: &Entry) -> bool {
     cert.is_signed_by(&ca)
 }
 
-/// As YAML, of which it is certain that it means the same.
+/// Writes the kubeconfig as YAML, and makes sure that the YAML means the same.
 fn written(config: &Value) -> Result<String> {
     let lost =
         |why: String| Error::new(Kind::Local, "your kubeconfig cannot be written as it was").because(why);
@@ -131,13 +131,13 @@ fn written(config: &Value) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::tests::{NOW, cluster, trust};
-    use crate::pki::{Person, Trust};
+    use crate::pki::tests::{NOW, cluster, pki};
+    use crate::pki::{ClusterPki, Person};
 
     const SERVER: &str = "https://10.0.0.11:6443";
 
-    fn merge(theirs: Option<&str>, trust: &Trust) -> Result<Merged> {
-        merged(theirs, &trust.entry(&cluster(), SERVER, ("demo", "demo"), &trust.admin))
+    fn merge(theirs: Option<&str>, pki: &ClusterPki) -> Result<Merged> {
+        merged(theirs, &pki.entry(&cluster(), SERVER, ("demo", "demo"), &pki.admin))
     }
 
     fn value(text: &str) -> Value {
@@ -146,9 +146,9 @@ mod tests {
 
     #[test]
     fn where_there_is_nothing_it_becomes_a_kubeconfig() {
-        let trust = trust();
+        let pki = pki();
         for nothing in [None, Some(""), Some("# mine\n")] {
-            let config = value(&merge(nothing, &trust).unwrap().text.unwrap());
+            let config = value(&merge(nothing, &pki).unwrap().text.unwrap());
             assert_eq!((&config["kind"], &config["current-context"]), (&json!("Config"), &json!("demo")));
             assert_eq!(config["clusters"][0]["cluster"]["server"], SERVER);
         }
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn nothing_of_theirs_is_lost_but_comments_and_twice_changes_nothing() {
-        let trust = trust();
-        let merged = merge(Some(THEIRS), &trust).unwrap();
+        let pki = pki();
+        let merged = merge(Some(THEIRS), &pki).unwrap();
         assert!(merged.had_comments);
         let text = merged.text.unwrap();
         let (before, mut after) = (value(THEIRS), value(&text));
@@ -172,21 +172,21 @@ mod tests {
             assert_eq!((entries.len(), entries.pop().unwrap()["name"].as_str()), (2, Some("demo")), "{list}");
         }
         assert_eq!(after, before);
-        assert_eq!(merge(Some(&text), &trust).unwrap().text, None);
+        assert_eq!(merge(Some(&text), &pki).unwrap().text, None);
     }
 
     #[test]
     fn what_they_added_to_ours_stays_and_what_is_out_of_date_does_not() {
-        let mut trust = trust();
-        let text = merge(None, &trust).unwrap().text.unwrap();
+        let mut pki = pki();
+        let text = merge(None, &pki).unwrap().text.unwrap();
         let mut config = value(&text);
         config["clusters"][0]["cluster"]["proxy-url"] = "socks5://localhost:1080".into();
         config["clusters"][0]["cluster"]["server"] = "https://old".into();
         config["contexts"][0]["context"]["namespace"] = "shop".into();
         let person = Person::new("x", &[]).unwrap();
-        trust.admin = trust.issue(&person, time::Duration::days(400), NOW).unwrap().0;
+        pki.admin = pki.issue(&person, time::Duration::days(400), NOW).unwrap().0;
         let theirs = yaml::write(&config).unwrap();
-        let after = value(&merge(Some(&theirs), &trust).unwrap().text.unwrap());
+        let after = value(&merge(Some(&theirs), &pki).unwrap().text.unwrap());
         assert_eq!(after["contexts"], config["contexts"]);
         assert_eq!(after["clusters"][0]["cluster"]["proxy-url"], "socks5://localhost:1080");
         assert_eq!(after["clusters"][0]["cluster"]["server"], SERVER);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_name_that_means_something_else_is_refused() {
-        let (ours, other) = (trust(), trust());
+        let (ours, other) = (pki(), pki());
         let theirs = merge(None, &other).unwrap().text.unwrap();
         let error = merge(Some(&theirs), &ours).unwrap_err();
         assert_eq!(
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_broken_kubeconfig_shows_no_line_of_it() {
         let broken = "users:\n- name: a\n  user:\n    token: sesame-one\n   x: sesame-two\n    username: sesame-three\n";
-        let error = merge(Some(broken), &trust()).unwrap_err();
+        let error = merge(Some(broken), &pki()).unwrap_err();
         assert!(!error.to_string().contains("sesame"), "{error}");
         assert!(!error.cause.is_empty(), "{error}");
     }
@@ -227,7 +227,7 @@ mod tests {
             "current-context: [work]",
             "current-context: 0",
         ] {
-            assert_eq!(merge(Some(wrong), &trust()).unwrap_err().kind, Kind::Local, "{wrong}");
+            assert_eq!(merge(Some(wrong), &pki()).unwrap_err().kind, Kind::Local, "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a certificate says, and whether it must be renewed. `cert` makes certificates.
+//! Reads certificates, and decides whether they must be renewed. `cert` makes certificates.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,26 +14,26 @@ use x509_parser::x509::X509Name;
 
 use crate::pki::cert::{Pair, TEMPORARY, Wanted};
 
-/// A leaf that expires sooner than this is renewed.
+/// ironstrap renews a leaf certificate that expires sooner than this.
 pub const RENEW_BEFORE: Duration = Duration::days(60);
 
-/// A certificate, read.
+/// A certificate that was read.
 pub struct Seen {
     der: Vec<u8>,
     /// The public key, as SubjectPublicKeyInfo in DER.
     pub spki: Vec<u8>,
-    /// Subject and issuer as encoded: Go's `x509.Verify` finds the issuer by these very bytes.
+    /// The encoded subject. Go's `x509.Verify` finds the issuer by exactly these bytes of subject and issuer.
     subject: Vec<u8>,
     issuer: Vec<u8>,
     pub is_ca: bool,
     pub not_before: OffsetDateTime,
     pub not_after: OffsetDateTime,
-    /// What it says of itself, in the terms of what we want.
+    /// The contents of the certificate, in the type that also states what we want.
     pub says: Wanted,
 }
 
 impl Seen {
-    /// Reads the first certificate of a PEM text; further ones are intermediates to kubeadm.
+    /// Reads the first certificate of a PEM text. kubeadm takes further ones for intermediates.
     pub fn of(pem: &str) -> Option<Seen> {
         let der = block(pem, "CERTIFICATE")?;
         let (rest, cert) = X509Certificate::from_der(&der).ok()?;
@@ -52,7 +52,7 @@ impl Seen {
         })
     }
 
-    /// The issuer's name and key fit. Its own validity is not looked at.
+    /// Whether this CA signed the certificate: the name and the key of the issuer fit. It does not check when the CA is valid.
     pub fn is_signed_by(&self, ca: &Seen) -> bool {
         let signature_fits = || {
             let (_, cert) = X509Certificate::from_der(&self.der).ok()?;
@@ -63,9 +63,9 @@ impl Seen {
     }
 }
 
-/// What the first block of a PEM text holds, if it is of this kind. Go's reader (`encoding/pem`) reads every block that this
-/// reads, and reads the same from it. Go finds a block by its lines. Other readers also end a block within a line, so that
-/// ironstrap would judge one text and Kubernetes would use another one.
+/// The bytes of the first block of a PEM text, if the block is of this kind. Go's reader (`encoding/pem`) reads every
+/// block that this function reads, and reads the same from it. Go finds a block by its lines. Other readers also end
+/// a block within a line. With such a reader, ironstrap would judge one text and Kubernetes would use another one.
 pub(super) fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN "));
     let (begin, end) = (format!("-----BEGIN {kind}-----"), format!("-----END {kind}-----"));
@@ -82,20 +82,21 @@ pub(super) fn block(text: &str, kind: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// What may end a line.
+/// Blanks that may stand at the end of a line.
 pub(super) const BLANK: [char; 2] = [' ', '\t'];
 
-/// The public key (SubjectPublicKeyInfo, DER) that belongs to a private one.
+/// The public key (SubjectPublicKeyInfo, DER) that belongs to this private key.
 pub fn spki_of_key(pem: &str) -> Option<Vec<u8>> {
     Some(KeyPair::from_pem(pem).ok()?.subject_public_key_info())
 }
 
-/// The same of a public key's own PEM.
+/// The public key (SubjectPublicKeyInfo, DER) in the PEM of a public key.
 pub fn spki_of_public(pem: &str) -> Option<Vec<u8>> {
     block(pem, "PUBLIC KEY")
 }
 
-/// PEM, of a PEM text or of the base64 of one, as kubeconfigs have it; empty where it is neither.
+/// Turns the base64 of a PEM text, as kubeconfigs have it, into PEM. PEM stays as it is. The result is empty if
+/// the text is neither.
 pub fn pem_of(pem_or_base64: &str) -> String {
     if pem_or_base64.contains("-----BEGIN") {
         return pem_or_base64.into();
@@ -105,12 +106,12 @@ pub fn pem_of(pem_or_base64: &str) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The first certificate in DER, of what `pem_of` takes.
+/// The first certificate, in DER, of a text that `pem_of` takes.
 pub fn der_of(pem_or_base64: &str) -> Option<Vec<u8>> {
     Seen::of(&pem_of(pem_or_base64)).map(|seen| seen.der)
 }
 
-/// When a certificate ends: PEM, or the base64 of PEM that kubeconfigs have. `None`: it is none.
+/// When a certificate expires. The text is PEM, or the base64 of PEM that kubeconfigs have. `None`: it is not a certificate.
 pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
     Seen::of(&pem_of(pem_or_base64)).map(|seen| seen.not_after)
 }
@@ -118,7 +119,7 @@ pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
 /// Why a leaf certificate must be renewed, as the end of a sentence. `None`: it need not be renewed.
 ///
 /// kubeadm itself would not notice a key that belongs to another certificate, nor a wrong subject or usage
-/// (kubeadm `certlist.go`, `CreateTree`): these would show up as TLS errors much later.
+/// (kubeadm `certlist.go`, `CreateTree`). These mistakes would show up as TLS errors much later.
 pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDateTime) -> Option<String> {
     let Some(have) = have.filter(|pair| !pair.cert.is_empty() || !pair.key.is_empty()) else {
         return Some("there is none".into());
@@ -135,7 +136,7 @@ pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDat
     }
 }
 
-/// The same of a certificate whose key is elsewhere.
+/// Like `why_renew`, for a certificate whose key is elsewhere.
 pub fn why_no_certificate(pem: &str, wanted: &Wanted, ca: &Seen, now: OffsetDateTime) -> Option<String> {
     let Some(seen) = Seen::of(pem) else {
         return Some("its certificate cannot be read".into());
@@ -149,14 +150,15 @@ pub fn why_no_certificate(pem: &str, wanted: &Wanted, ca: &Seen, now: OffsetDate
     if seen.not_after <= now {
         return Some(format!("it expired {}", seen.not_after.date()));
     }
-    // One that ends with its CA cannot be renewed: a new one would end on the same day.
+    // A certificate that expires with its CA cannot be renewed, because a new one would expire on the same day.
     if seen.not_after <= now + RENEW_BEFORE && seen.not_after < ca.not_after {
         return Some(format!("it expires {}", seen.not_after.date()));
     }
     why_other(&seen.says, wanted)
 }
 
-/// Why this is none that a kubelet renews by itself. How long it lasts is the kubelet's business.
+/// Why this certificate is not one that the kubelet of this node renews by itself. `None`: it is one. The
+/// kubelet itself takes care of how long it lasts.
 pub fn why_no_kubelet(pem: &str, node: &str, ca: &Seen, now: OffsetDateTime) -> Option<String> {
     let Some(seen) = Seen::of(pem) else { return Some("the certificate cannot be read".into()) };
     let says = &seen.says;
@@ -171,7 +173,8 @@ pub fn why_no_kubelet(pem: &str, node: &str, ca: &Seen, now: OffsetDateTime) -> 
     }
 }
 
-/// A certificate in words, a line for each thing that people look for; the text itself where it is none.
+/// A certificate in words, with a line for each thing that people look for. If the text is not a certificate,
+/// the result says so and shows the text.
 pub fn in_words(pem: &str) -> String {
     let Some(seen) = Seen::of(pem) else { return format!("no certificate: {}\n", pem.trim_end()) };
     let organization = seen.says.organization.iter().map(|name| format!(" of {name}")).collect::<String>();
@@ -185,7 +188,8 @@ pub fn in_words(pem: &str) -> String {
     text + &format!("{dates}\nsha256 {hash}\n")
 }
 
-/// Names that the inventory no longer has. Of our own certificates only: what others made may say more.
+/// Why a certificate has names that the inventory no longer has. This judges only our own certificates: those
+/// that others made may have more names.
 fn why_too_much(says: &Wanted, wanted: &Wanted) -> Option<String> {
     let has = |name: &String| wanted.names.iter().any(|it| it.eq_ignore_ascii_case(name));
     let names = says.names.iter().filter(|name| !has(name)).cloned();
@@ -194,7 +198,7 @@ fn why_too_much(says: &Wanted, wanted: &Wanted) -> Option<String> {
     if more.is_empty() { None } else { Some(format!("it is still good for {}", more.join(", "))) }
 }
 
-/// How what it says falls short of what it should say.
+/// Why the contents of a certificate fall short of what we want. `None`: nothing is missing.
 fn why_other(says: &Wanted, wanted: &Wanted) -> Option<String> {
     if (&says.common_name, &says.organization) != (&wanted.common_name, &wanted.organization) {
         return Some("its subject is another".into());
@@ -245,7 +249,7 @@ fn alternative_names(cert: &X509Certificate<'_>) -> Option<(BTreeSet<String>, BT
     Some((names, addresses))
 }
 
-/// An address as certificates have it.
+/// Reads an address as certificates encode it.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()

@@ -1,5 +1,6 @@
-//! What a kubelet may ask the cluster to sign so that it can serve with it: PKCS#10 requests of the signer
-//! `kubernetes.io/kubelet-serving`. Not who asked, and for which usages: the API server knows that, and the step `serving` reads it.
+//! Judges the requests (PKCS#10) in which kubelets ask the cluster for a serving certificate, with the signer
+//! `kubernetes.io/kubelet-serving`. This module does not judge the requester and the usages. The API server
+//! knows these, and the step `serving` reads them.
 
 use std::net::IpAddr;
 
@@ -14,10 +15,10 @@ use crate::cluster::{Cluster, Node};
 use crate::pki::leaf::LEAVES;
 use crate::pki::read::{BLANK, address, block};
 
-/// Why this request is none that the kubelet of `node` may have signed; `None`: it is right. `request`: base64 of PEM, as the API
-/// has it. Kubernetes' own rules are those of
-/// `ValidateKubeletServingCSR` (`pkg/apis/certificates`). They let a kubelet ask for every name and every address. Here it
-/// gets its own ones only, so that root on a worker cannot stand in for another machine.
+/// Why the kubelet of `node` may not have this request signed. `None`: the request is right. `request` is
+/// base64 of PEM, as the API has it. Kubernetes' own rules are those of `ValidateKubeletServingCSR`
+/// (`pkg/apis/certificates`). They let a kubelet ask for every name and every address. ironstrap allows a
+/// kubelet only its own, so that root on a worker cannot impersonate another machine.
 pub fn why_not_served(request: &str, cluster: &Cluster, node: &Node) -> Option<String> {
     let pem = BASE64_STANDARD.decode(request).ok().and_then(|pem| String::from_utf8(pem).ok());
     judge(&pem.unwrap_or_default(), cluster, node).err()
@@ -42,15 +43,15 @@ fn judge(text: &str, cluster: &Cluster, node: &Node) -> Judged {
     is_not_the_apis(cluster, node)
 }
 
-/// The text is the one way to write these bytes, with any blanks at the ends of lines. No reader of PEM can read anything else
-/// from it.
+/// Whether the text is the canonical PEM of these bytes, with any blanks at the ends of lines. No reader of PEM
+/// can read anything else from it.
 fn is_written(text: &str, kind: &str, der: &[u8]) -> bool {
     let line_ends = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     let canonical = pem::encode_config(&pem::Pem::new(kind, der), line_ends);
     text.lines().map(|line| line.trim_end_matches(BLANK)).eq(canonical.lines())
 }
 
-/// The subject has two parts, and no third one.
+/// Checks that the subject has exactly the two parts of this node's kubelet.
 fn is_named(info: &X509CertificationRequestInfo, node: &str) -> Judged {
     let mut parts = Vec::new();
     for part in info.subject.iter_attributes() {
@@ -64,7 +65,7 @@ fn is_named(info: &X509CertificationRequestInfo, node: &str) -> Judged {
     if same { Ok(()) } else { Err(format!("its subject is not O=system:nodes, CN=system:node:{node}")) }
 }
 
-/// It asks for names and addresses of the node, and for nothing else.
+/// Checks that the request asks for names and addresses of the node, and for nothing else.
 fn is_its_own(info: &X509CertificationRequestInfo, node: &Node) -> Judged {
     let more = || "it asks for more than names and addresses".to_string();
     let [attribute] = info.attributes() else {
@@ -73,7 +74,7 @@ fn is_its_own(info: &X509CertificationRequestInfo, node: &Node) -> Judged {
     let ParsedCriAttribute::ExtensionRequest(asked) = attribute.parsed_attribute() else {
         return Err(more());
     };
-    // The set has one value. Of a second one x509-parser sees nothing but the length.
+    // The set must have exactly one value. x509-parser sees nothing of a second one except the length.
     yasna::parse_der(attribute.value, |set| set.read_set_of(|one| one.read_der().map(drop)))
         .map_err(|_| more())?;
     let [extension] = &asked.extensions[..] else { return Err(more()) };
@@ -103,8 +104,8 @@ fn is_of(name: &GeneralName, node: &Node) -> Judged {
     Err(format!("it asks for {asked}, and {} is {}", node.name, node.ip))
 }
 
-/// The authority that signs it is the one that clients know the API server by. A worker that serves under one of the API's
-/// names could be taken for the API server.
+/// Refuses a worker that has a name or an address of the API server. The CA that signs the request is the one by which
+/// clients know the API server. So they could take a worker that serves under one of the API's names for the API server.
 fn is_not_the_apis(cluster: &Cluster, node: &Node) -> Judged {
     if node.is_control_plane() {
         return Ok(());
@@ -131,7 +132,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::pki::tests::cluster;
 
-    /// As a kubelet makes it (client-go, `certificate_manager.go`).
+    /// The parameters of a request as a kubelet makes it (client-go, `certificate_manager.go`).
     fn params(node: &str, names: &[&str], addresses: &[&str]) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -252,7 +253,8 @@ pub(crate) mod tests {
             why(&request.unwrap().pem().unwrap())
         };
         assert_eq!(with(vec![]), None);
-        // challengePassword, and a second request of extensions: a parser may see the first one and another the last.
+        // These are challengePassword, and a second request of extensions. One parser may see the first
+        // request, another the last.
         let password = Attribute { oid: &[1, 2, 840, 113549, 1, 9, 7], values: vec![0x31, 3, 0x0c, 1, b'x'] };
         let second = Attribute { oid: &[1, 2, 840, 113549, 1, 9, 14], values: vec![0x31, 2, 0x30, 0] };
         for attribute in [password, second] {
@@ -347,7 +349,7 @@ pub(crate) mod tests {
         let (one, two) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let ours = ca.serialize_request(&one).unwrap().der().to_vec();
         let theirs = ca.serialize_request(&two).unwrap().der().to_vec();
-        // The key of another machine in a request that this one signed.
+        // A request with the key of another machine, which this machine signed.
         let (key, with) = (one.public_key_raw(), two.public_key_raw());
         let at = ours.windows(key.len()).position(|part| part == key).unwrap();
         let mut forged = ours.clone();

@@ -1,4 +1,4 @@
-//! What a trust has to be, said without a word of how it is made.
+//! Tests of what a cluster PKI must be. They do not depend on how it is made.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub(crate) fn cluster() -> Cluster {
         pods: "10.244.0.0/16".parse().unwrap(),
         services: "10.96.0.0/12".parse().unwrap(),
         domain: "cluster.local".into(),
-        endpoint: Endpoint { host: "api.demo.internal".into(), port: 6443, kept: true },
+        endpoint: Endpoint { host: "api.demo.internal".into(), port: 6443, managed: true },
         api_names: vec!["k8s.example.com".into(), "192.0.2.1".into()],
         network: Network::None,
         coredns: Default::default(),
@@ -65,25 +65,25 @@ fn node(name: &str, role: Role, ip: &str) -> Node {
     }
 }
 
-pub(crate) fn trust() -> Trust {
-    Trust::make(&cluster(), NOW).unwrap()
+pub(crate) fn pki() -> ClusterPki {
+    ClusterPki::make(&cluster(), NOW).unwrap()
 }
 
-fn leaf<'a>(trust: &'a mut Trust, node: &str, path: &str) -> &'a mut Pair {
-    trust.leaves.get_mut(node).unwrap().get_mut(path).unwrap()
+fn leaf<'a>(pki: &'a mut ClusterPki, node: &str, path: &str) -> &'a mut Pair {
+    pki.leaves.get_mut(node).unwrap().get_mut(path).unwrap()
 }
 
-/// What `complete` says, once everything is fine again after it.
-pub(super) fn completed(trust: &mut Trust, cluster: &Cluster, now: OffsetDateTime) -> Vec<String> {
-    let made = trust.complete(cluster, now).unwrap();
-    assert_eq!(trust.complete(cluster, now).unwrap(), Vec::<String>::new());
+/// Returns what `complete` made. Nothing must be left to make after it.
+pub(super) fn completed(pki: &mut ClusterPki, cluster: &Cluster, now: OffsetDateTime) -> Vec<String> {
+    let made = pki.complete(cluster, now).unwrap();
+    assert_eq!(pki.complete(cluster, now).unwrap(), Vec::<String>::new());
     made
 }
 
 #[test]
 fn a_control_plane_gets_every_file_of_kubeadm_each_key_first() {
-    let (trust, cluster) = (trust(), cluster());
-    let files = trust.files(&cluster.nodes[0]);
+    let (pki, cluster) = (pki(), cluster());
+    let files = pki.files(&cluster.nodes[0]);
     let paths: Vec<_> =
         files.iter().map(|file| file.path.strip_prefix("/etc/kubernetes/pki/").unwrap()).collect();
     let pairs = [
@@ -111,21 +111,21 @@ fn a_control_plane_gets_every_file_of_kubeadm_each_key_first() {
 
 #[test]
 fn a_worker_gets_no_file() {
-    assert_eq!(trust().files(&cluster().nodes[2]), vec![]);
+    assert_eq!(pki().files(&cluster().nodes[2]), vec![]);
 }
 
 #[test]
 fn a_leaf_that_is_not_whole_is_left_to_kubeadm() {
-    let (mut trust, cluster) = (trust(), cluster());
-    leaf(&mut trust, "m1", "apiserver").cert.clear();
-    assert!(trust.files(&cluster.nodes[0]).iter().all(|file| !file.path.contains("/apiserver.")));
+    let (mut pki, cluster) = (pki(), cluster());
+    leaf(&mut pki, "m1", "apiserver").cert.clear();
+    assert!(pki.files(&cluster.nodes[0]).iter().all(|file| !file.path.contains("/apiserver.")));
 }
 
 #[test]
 fn subjects_usages_and_names_are_those_of_kubeadm() {
-    let trust = trust();
+    let pki = pki();
     let says = |path| {
-        let says = Seen::of(&trust.leaves["m1"][path].cert).unwrap().says;
+        let says = Seen::of(&pki.leaves["m1"][path].cert).unwrap().says;
         let usage = [says.server.then_some("server"), says.client.then_some("client")];
         let usage = usage.into_iter().flatten().collect::<Vec<_>>().join("+");
         let names = Vec::from_iter(says.names).join(" ");
@@ -143,7 +143,7 @@ fn subjects_usages_and_names_are_those_of_kubeadm() {
     assert_eq!(says("etcd/server"), "m1//server+client/localhost m1/10.0.0.11 127.0.0.1 ::1");
     assert_eq!(says("etcd/peer"), "m1//server+client/localhost m1/10.0.0.11 127.0.0.1 ::1");
     assert_eq!(says("etcd/healthcheck-client"), "kube-etcd-healthcheck-client//client//");
-    let admin = Seen::of(&trust.admin.cert).unwrap().says;
+    let admin = Seen::of(&pki.admin.cert).unwrap().says;
     assert_eq!(admin.common_name, "demo-admin");
     assert_eq!(admin.organization.as_deref(), Some("kubeadm:cluster-admins"));
     assert_eq!((admin.server, admin.client), (false, true));
@@ -153,13 +153,13 @@ fn subjects_usages_and_names_are_those_of_kubeadm() {
 fn an_endpoint_that_is_an_address_is_an_address_in_the_certificate() {
     let mut cluster = cluster();
     cluster.endpoint.host = "2001:db8::1".into();
-    let trust = Trust::make(&cluster, NOW).unwrap();
-    let says = Seen::of(&trust.leaves["m2"]["apiserver"].cert).unwrap().says;
+    let pki = ClusterPki::make(&cluster, NOW).unwrap();
+    let says = Seen::of(&pki.leaves["m2"]["apiserver"].cert).unwrap().says;
     assert!(says.addresses.contains(&"2001:db8::1".parse().unwrap()));
     assert!(says.addresses.contains(&"fd00::12".parse().unwrap()));
 }
 
-/// The extensions of a certificate with whether they are critical, its serial and its dates.
+/// The extensions of a certificate and whether each is critical, then its serial number and its dates.
 fn shape(pem: &str) -> (Vec<String>, Vec<u8>, OffsetDateTime, OffsetDateTime) {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
     let cert = pem.parse_x509().unwrap();
@@ -184,12 +184,12 @@ fn shape(pem: &str) -> (Vec<String>, Vec<u8>, OffsetDateTime, OffsetDateTime) {
 
 #[test]
 fn certificates_have_the_shape_of_kubeadms() {
-    let trust = trust();
-    let (ca, ca_serial, from, until) = shape(&trust.ca.cert);
+    let pki = pki();
+    let (ca, ca_serial, from, until) = shape(&pki.ca.cert);
     assert_eq!((NOW - from, until - NOW), (Duration::minutes(5), Duration::days(3650)));
     let usage = "usage Digital Signature, Key Encipherment, Key Cert Sign, critical";
     assert_eq!(ca, ["ca true None, critical", "names", "subject key", usage]);
-    let (leaf, leaf_serial, from, until) = shape(&trust.leaves["m1"]["apiserver"].cert);
+    let (leaf, leaf_serial, from, until) = shape(&pki.leaves["m1"]["apiserver"].cert);
     assert_eq!((NOW - from, until - NOW), (Duration::minutes(5), Duration::days(365)));
     let usage = "usage Digital Signature, Key Encipherment, critical";
     let expected =
@@ -205,71 +205,71 @@ fn certificates_have_the_shape_of_kubeadms() {
 fn a_name_that_is_not_ascii_is_the_inventorys_fault() {
     let mut cluster = cluster();
     cluster.api_names.push("köln.example".into());
-    let error = Trust::make(&cluster, NOW).unwrap_err();
+    let error = ClusterPki::make(&cluster, NOW).unwrap_err();
     assert_eq!((error.kind, error.what.contains("köln.example")), (Kind::Inventory, true));
 }
 
 #[test]
 fn a_complete_trust_is_left_as_it_is() {
-    let mut trust = trust();
-    let before = trust.clone();
+    let mut pki = pki();
+    let before = pki.clone();
     let day_before_renewal = NOW + Duration::days(365 - 60) - Duration::seconds(1);
-    assert_eq!(trust.complete(&cluster(), day_before_renewal).unwrap(), Vec::<String>::new());
-    assert!(trust == before);
+    assert_eq!(pki.complete(&cluster(), day_before_renewal).unwrap(), Vec::<String>::new());
+    assert!(pki == before);
 }
 
 #[test]
 fn what_expires_within_sixty_days_is_renewed_but_never_a_ca() {
-    let mut trust = trust();
-    let before = trust.clone();
-    let made = completed(&mut trust, &cluster(), NOW + Duration::days(365 - 60));
+    let mut pki = pki();
+    let before = pki.clone();
+    let made = completed(&mut pki, &cluster(), NOW + Duration::days(365 - 60));
     assert_eq!(made.len(), 2 * 7 + 1);
     assert_eq!(made[0], "m1: apiserver, because it expires 2027-11-21");
     assert_eq!(made[14], "admin, because it expires 2027-11-21");
-    assert!(trust.ca == before.ca && trust.etcd_ca == before.etcd_ca && trust.sa_key == before.sa_key);
-    let made = completed(&mut trust, &cluster(), NOW + Duration::days(1000));
+    assert!(pki.ca == before.ca && pki.etcd_ca == before.etcd_ca && pki.sa_key == before.sa_key);
+    let made = completed(&mut pki, &cluster(), NOW + Duration::days(1000));
     assert_eq!(made[0], "m1: apiserver, because it expired 2028-09-21");
 }
 
 #[test]
 fn a_new_name_renews_and_so_does_a_dropped_one() {
-    let (mut trust, mut cluster) = (trust(), cluster());
+    let (mut pki, mut cluster) = (pki(), cluster());
     cluster.api_names.extend(["10.1.1.1".into(), "new.example.com".into()]);
     let why = "because it is not good for new.example.com, 10.1.1.1";
-    let made = completed(&mut trust, &cluster, NOW);
+    let made = completed(&mut pki, &cluster, NOW);
     assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
     cluster.api_names = vec!["K8S.example.com".into(), "new.example.com".into()];
     let why = "because it is still good for 10.1.1.1, 192.0.2.1";
-    let made = completed(&mut trust, &cluster, NOW);
+    let made = completed(&mut pki, &cluster, NOW);
     assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
 }
 
 #[test]
 fn a_key_of_another_certificate_is_noticed() {
-    let mut trust = trust();
-    let key = trust.leaves["m2"]["etcd/peer"].key.clone();
-    leaf(&mut trust, "m1", "etcd/peer").key = key;
-    let made = completed(&mut trust, &cluster(), NOW);
+    let mut pki = pki();
+    let key = pki.leaves["m2"]["etcd/peer"].key.clone();
+    leaf(&mut pki, "m1", "etcd/peer").key = key;
+    let made = completed(&mut pki, &cluster(), NOW);
     assert_eq!(made, ["m1: etcd/peer, because its key belongs to another certificate"]);
 }
 
 #[test]
 fn a_leaf_of_another_ca_of_the_same_name_is_noticed() {
-    let (mut trust, mut other) = (trust(), trust());
-    *leaf(&mut trust, "m1", "front-proxy-client") = leaf(&mut other, "m1", "front-proxy-client").clone();
-    let made = completed(&mut trust, &cluster(), NOW);
+    let (mut pki, mut other) = (pki(), pki());
+    *leaf(&mut pki, "m1", "front-proxy-client") = leaf(&mut other, "m1", "front-proxy-client").clone();
+    let made = completed(&mut pki, &cluster(), NOW);
     assert_eq!(made, ["m1: front-proxy-client, because another CA signed it"]);
 }
 
 #[test]
 fn what_is_missing_broken_or_mixed_up_is_made_anew() {
-    let mut trust = trust();
-    trust.leaves.get_mut("m1").unwrap().remove("apiserver");
-    leaf(&mut trust, "m1", "etcd/server").cert.clear();
-    leaf(&mut trust, "m1", "etcd/peer").cert.truncate(100);
-    *leaf(&mut trust, "m1", "etcd/healthcheck-client") = trust.leaves["m1"]["apiserver-etcd-client"].clone();
-    trust.admin = Pair::default();
-    let made = completed(&mut trust, &cluster(), NOW);
+    let mut pki = pki();
+    pki.leaves.get_mut("m1").unwrap().remove("apiserver");
+    leaf(&mut pki, "m1", "etcd/server").cert.clear();
+    leaf(&mut pki, "m1", "etcd/peer").cert.truncate(100);
+    *leaf(&mut pki, "m1", "etcd/healthcheck-client") = pki.leaves["m1"]["apiserver-etcd-client"].clone();
+    pki.admin = Pair::default();
+    let made = completed(&mut pki, &cluster(), NOW);
     let expected = [
         "m1: apiserver, because there is none",
         "m1: etcd/server, because its certificate is missing",
@@ -282,51 +282,51 @@ fn what_is_missing_broken_or_mixed_up_is_made_anew() {
 
 #[test]
 fn a_certificate_for_another_usage_is_made_anew() {
-    let mut trust = trust();
+    let mut pki = pki();
     let wanted = Wanted { common_name: "kube-apiserver-kubelet-client".into(), ..Wanted::default() };
     let ends = NOW + Duration::days(3650);
-    let wrong = cert::new_leaf(&Wanted { server: true, ..wanted }, &trust.ca, ends, NOW).unwrap();
-    *leaf(&mut trust, "m1", "apiserver-kubelet-client") = wrong;
-    let made = completed(&mut trust, &cluster(), NOW);
+    let wrong = cert::new_leaf(&Wanted { server: true, ..wanted }, &pki.ca, ends, NOW).unwrap();
+    *leaf(&mut pki, "m1", "apiserver-kubelet-client") = wrong;
+    let made = completed(&mut pki, &cluster(), NOW);
     assert_eq!(made, ["m1: apiserver-kubelet-client, because it is for another usage"]);
 }
 
 #[test]
 fn a_leaf_that_is_not_valid_yet_is_made_anew() {
-    let (mut trust, cluster) = (trust(), cluster());
+    let (mut pki, cluster) = (pki(), cluster());
     let (ends, later) = (NOW + Duration::days(3650), NOW + Duration::days(2));
-    trust.admin = cert::new_leaf(&leaf::admin(&cluster), &trust.ca, ends, later).unwrap();
-    let made = completed(&mut trust, &cluster, NOW);
+    pki.admin = cert::new_leaf(&leaf::admin(&cluster), &pki.ca, ends, later).unwrap();
+    let made = completed(&mut pki, &cluster, NOW);
     assert_eq!(made, ["admin, because it is not valid before 2026-11-23"]);
 }
 
 #[test]
 fn a_ca_that_has_expired_signs_nothing() {
-    let mut trust = trust();
-    let before = trust.clone();
-    let error = trust.complete(&cluster(), NOW + Duration::days(3650)).unwrap_err();
+    let mut pki = pki();
+    let before = pki.clone();
+    let error = pki.complete(&cluster(), NOW + Duration::days(3650)).unwrap_err();
     assert_eq!(error.kind, Kind::Local);
     assert_eq!(error.what, "ca.crt is valid from 2026-11-21 until 2036-11-18");
-    assert!(trust == before);
+    assert!(pki == before);
 }
 
 #[test]
 fn the_leaves_of_a_former_control_plane_stay_but_do_not_count() {
-    let (mut trust, mut cluster) = (trust(), cluster());
+    let (mut pki, mut cluster) = (pki(), cluster());
     cluster.nodes[1].role = Role::Worker;
     let later = NOW + Duration::days(320);
-    completed(&mut trust, &cluster, later);
-    assert_eq!(trust.leaves["m2"].len(), 7);
-    assert_eq!(trust.valid_until(&cluster), Some(later + Duration::days(365)));
+    completed(&mut pki, &cluster, later);
+    assert_eq!(pki.leaves["m2"].len(), 7);
+    assert_eq!(pki.valid_until(&cluster), Some(later + Duration::days(365)));
 }
 
 #[test]
 fn no_debug_output_shows_a_secret() {
-    let (trust, cluster) = (trust(), cluster());
-    let shown = format!("{trust:?} {:?} {:?}", trust.admin, trust.files(&cluster.nodes[0]));
+    let (pki, cluster) = (pki(), cluster());
+    let shown = format!("{pki:?} {:?} {:?}", pki.admin, pki.files(&cluster.nodes[0]));
     assert!(!shown.contains("PRIVATE"));
-    // Not even in pieces, as a derived Debug of bytes would show them.
-    for key in [&trust.ca.key, &trust.sa_key, &trust.admin.key] {
+    // No part of a key is shown either. A derived Debug of bytes would show the key in pieces.
+    for key in [&pki.ca.key, &pki.sa_key, &pki.admin.key] {
         assert!(!shown.contains(key.reveal().lines().nth(1).unwrap()));
     }
     assert!(shown.contains("/etc/kubernetes/pki/ca.key"));
@@ -338,7 +338,8 @@ fn every_letter_of_a_random_text_is_as_likely_as_any_other() {
     let text = random_text(ALPHABET, 360_000).unwrap();
     for letter in ALPHABET {
         let count = text.bytes().filter(|it| it == letter).count();
-        // A byte modulo 36 would give the first letters 11250; chance strays 700 in one of 10^10 runs.
+        // With a byte modulo 36, each of the first letters would come 11250 times. By chance a count strays by
+        // 700 in one of 10^10 runs.
         assert!((9300..10700).contains(&count), "{} came {count} times", char::from(*letter));
     }
 }
@@ -346,32 +347,31 @@ fn every_letter_of_a_random_text_is_as_likely_as_any_other() {
 #[test]
 fn our_ca_is_known_as_pem_and_in_base64() {
     use base64::Engine;
-    let (trust, other) = (trust(), trust());
+    let (pki, other) = (pki(), pki());
     let base64 = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
-    let wrapped = base64(&trust.ca.cert).replace("LS0tLS1CRUdJTi", "LS0tLS1CRUdJTi\n  ");
-    for ours in [&trust.ca.cert, &base64(&trust.ca.cert), &wrapped, &trust.ca.cert.replace('\n', "\r\n")] {
-        assert!(trust.is_our_ca(ours), "{ours}");
+    let wrapped = base64(&pki.ca.cert).replace("LS0tLS1CRUdJTi", "LS0tLS1CRUdJTi\n  ");
+    for ours in [&pki.ca.cert, &base64(&pki.ca.cert), &wrapped, &pki.ca.cert.replace('\n', "\r\n")] {
+        assert!(pki.is_our_ca(ours), "{ours}");
     }
     let end = "-----END CERTIFICATE-----";
-    let cut = trust.ca.cert.replace(end, &format!("-----END CERTI\n{end}\nFICATE-----"));
-    let theirs =
-        [&other.ca.cert, &base64(&other.ca.cert), trust.ca.key.reveal(), &cut, "", "%%%", "aGVsbG8="];
+    let cut = pki.ca.cert.replace(end, &format!("-----END CERTI\n{end}\nFICATE-----"));
+    let theirs = [&other.ca.cert, &base64(&other.ca.cert), pki.ca.key.reveal(), &cut, "", "%%%", "aGVsbG8="];
     for theirs in theirs {
-        assert!(!trust.is_our_ca(theirs), "{theirs}");
+        assert!(!pki.is_our_ca(theirs), "{theirs}");
     }
 }
 
 #[test]
 fn a_kubeconfig_leads_to_the_cluster() {
-    let (trust, mut cluster) = (trust(), cluster());
+    let (pki, mut cluster) = (pki(), cluster());
     cluster.endpoint.host = "fd00::1".into();
     let found: serde_json::Value =
-        crate::yaml::read(&trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
+        crate::yaml::read(&pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
     let entry = &found["clusters"][0]["cluster"];
     assert_eq!(found["current-context"], "demo-admin@demo");
     assert_eq!(found["contexts"][0]["name"], "demo-admin@demo");
     assert_eq!(found["contexts"][0]["context"]["cluster"], found["clusters"][0]["name"]);
     assert_eq!(found["contexts"][0]["context"]["user"], found["users"][0]["name"]);
     assert_eq!(entry["server"], "https://10.0.0.11:6443");
-    assert!(trust.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
+    assert!(pki.is_our_ca(entry["certificate-authority-data"].as_str().unwrap()));
 }

@@ -102,7 +102,8 @@ fn what_is_noted_is_told_and_is_no_change() {
 
 #[test]
 fn what_nobody_could_ask_is_no_change_and_is_not_right() {
-    let want = Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
+    let want =
+        Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).subjects(["w1".into()]);
     assert_eq!(one(&want, "no pod\n"), None);
     let open = Unchecked {
         step: "toy",

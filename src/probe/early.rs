@@ -1,15 +1,16 @@
-//! Questions that wait for the API server. On a control plane they begin before all others and run beside them, and each answer
-//! waits in a file for its turn. How it ended is asked of its process, so one that is killed costs no other answer.
+//! Questions that wait for the API server. On a control plane they begin before all other questions and run beside them.
+//! Each answer waits in a file for its turn. The exit status comes from the question's process, so a killed question costs
+//! no other answer.
 
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
-/// The shell of a question to the API server that begins before the others.
+/// Returns the shell of a question to the API server that begins before the others.
 pub(super) fn early(ask: &Ask) -> Option<&Sh> {
     if let Ask::Api { shell, early: true, .. } = ask { Some(shell) } else { None }
 }
 
-/// Makes the folder for the answers. Other machines do not call kubectl.
+/// Makes the folder for the answers. Machines without an API server do not call kubectl.
 const BEGIN: Sh = Sh::raw(
     "early=
 if [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && [ -d /run/ironstrap ]; then
@@ -18,7 +19,7 @@ fi
 ",
 );
 
-/// Begins the early ones of these questions.
+/// Starts those of these questions that are early.
 pub(super) fn begin(questions: &[Ask]) -> Sh {
     let numbered = questions.iter().enumerate();
     let begin = numbered.filter_map(|(number, ask)| {
@@ -34,7 +35,7 @@ pub(super) fn begin(questions: &[Ask]) -> Sh {
     if begin.is_empty() { Sh::EMPTY } else { BEGIN + Sh::join("", begin) }
 }
 
-/// The answer to the early question `number`, as that to any other.
+/// Prints the answer to the early question `number`, in the form of any other answer.
 pub(super) fn answer(number: usize) -> Sh {
     sh!(
         "if [ -n \"$early\" ]; then\n  wait $waits_{number} 2>/dev/null; r=$?\n  cat \"$early/{number}\" 2>/dev/null || r=1\n  \
@@ -44,5 +45,5 @@ pub(super) fn answer(number: usize) -> Sh {
     )
 }
 
-/// Deletes what `begin` made.
+/// Deletes the folder that `begin` made.
 pub(super) const END: Sh = Sh::raw("[ -z \"${early-}\" ] || rm -rf \"$early\"\n");

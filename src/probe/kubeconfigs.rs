@@ -1,9 +1,9 @@
-//! What of a kubeconfig travels: what everybody may know.
+//! The parts of a kubeconfig that leave the machine: only what everybody may know.
 
 use crate::shell::{Sh, WHOLE_KEY};
 
-/// Lines of `PATH KEY VALUE` about the kubeconfigs that follow: of a key only whether it is whole, and of what else may be secret
-/// only that it is set.
+/// Makes shell that prints lines of `PATH KEY VALUE` about the kubeconfigs that follow. For a key it prints only
+/// whether the key is whole. For other values that may be secret it prints only that they are set.
 pub(super) fn question() -> Sh {
     Sh::raw("awk '") + WHOLE_KEY + PROGRAM + "'"
 }

@@ -1,5 +1,5 @@
-//! Objects of the cluster, against the API server of this very machine: one `kubectl get` for all asks, and beside it
-//! one list of all Nodes, and of others that are too many to be got one by one, or have names that nobody knows.
+//! Asks for objects of the cluster, at the API server of the machine itself. One `kubectl get` answers all asks. Beside
+//! it, one list has all Nodes, and objects that are too many to ask one by one, or whose names nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +11,19 @@ use super::{Found, Reply, asks_the_api};
 use crate::shell::{KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Object};
 
-/// What the question prints where no API server was ever set up.
+/// The question prints this where no API server was ever set up, or where one has no data yet.
 const NO_CLUSTER: &str = "no cluster";
-/// Stands between the Nodes and what is listed beside them. After it, no name and no text of others is taken for an object.
+/// The line between the Nodes and the other kinds in the list. After it, no name or text of others counts as an object.
 const BESIDE: &str = "beside the nodes";
-/// What it prints at the end of the list. A list without it broke off.
+/// The line at the end of the list. A list without it is incomplete.
 const ALL_NODES: &str = "all nodes";
 
-/// In seconds. An API server without an etcd to ask lets each of many questions run out of time, one after the other.
+/// Time limit in seconds. An API server without etcd lets many requests time out, one after the other.
 const WITHIN: u32 = 20;
 /// The exit status of `timeout` (coreutils).
 const TIMED_OUT: i32 = 124;
 
-/// A control plane whose manifest is gone is no machine without a cluster.
+/// Prints `no cluster` and exits on a machine without a cluster. If a control plane has lost its manifest, it fails.
 fn guard(etcd_dir: &str) -> Sh {
     sh!(
         r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
@@ -40,11 +40,12 @@ fi
     )
 }
 
-/// What it prints where RBAC does not let kubeadm's administrator see the cluster.
+/// The question prints this if RBAC does not let kubeadm's administrator see the cluster.
 const MAY_NOT: &str = "kubernetes-admin may not";
 
-/// kubeadm init binds its administrator once the API server answers. An init that was killed before that leaves nothing
-/// but super-admin.conf to see the cluster with; once init is through, that file is not there any more.
+/// Asks as kubeadm's administrator, and then as super-admin if necessary. kubeadm init binds its administrator once the
+/// API server answers. After an init that was killed before that, only super-admin.conf can see the cluster. Once init
+/// has ended, that file no longer exists.
 const ASK: Sh = Sh::raw(
     r#"exec 4>&1
 r=0; said=$(get 2>&1 >&4) || r=$?
@@ -59,10 +60,10 @@ esac
 exit $r"#,
 );
 
-/// What is listed.
+/// The kinds that the list contains.
 const KINDS: &str = "nodes,clusterroles.rbac.authorization.k8s.io,clusterrolebindings.rbac.authorization.k8s.io,endpointslices.discovery.k8s.io";
-/// Nodes as a whole; of the others no more than is judged. Of each rule only its first verb: that there is one says that there is
-/// a rule.
+/// The format of the list: whole Nodes, and of the other kinds only what ironstrap judges. For each rule it has only the
+/// first verb, which shows that there is a rule.
 const LIST: &str = concat!(
     r#"{range .items[?(@.kind=="Node")]}Node//{.metadata.name} {@}{"\n"}{end}beside the nodes{"\n"}"#,
     r#"{range .items[?(@.kind=="ClusterRole")]}ClusterRole {.metadata.name} {.rules[*].verbs[0]}{"\n"}{end}"#,
@@ -70,14 +71,14 @@ const LIST: &str = concat!(
     r#"{range .items[?(@.metadata.labels.kubernetes\.io/service-name=="kubernetes")]}EndpointSlice {.metadata.name} {.endpoints[*].addresses}{"\n"}{end}"#
 );
 
-/// An empty question where nothing is asked; else every object once.
+/// Makes the question about all objects, each once. It is empty if no ask is about the cluster.
 pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
     if !asks_the_api(asks) {
         return Sh::EMPTY;
     }
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
-    // Each object is a request of its own, one after the other, of about 1.5 ms. A list of a kind is dearer: of some sixty
-    // ClusterRoles and as many bindings kubectl reads and prints all to find the few that are wanted.
+    // Each object is a request of its own, one after the other, of about 1.5 ms. A list of a kind costs more.
+    // kubectl would read and print some sixty ClusterRoles and as many bindings, and the asks need only a few of them.
     // With a single object the output would have another shape.
     let more =
         [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "Namespace", "", "kube-system")];
@@ -93,7 +94,8 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
         format!("---\n{document}\n")
     };
     let documents: String = wanted.iter().map(document).collect();
-    // A Secret's content stays where it is (`Object::SECRET`). The name is one of those asked for, and JSON has no line break.
+    // A Secret's content stays on the machine (`Object::SECRET`). The name is one that ironstrap asked for, and JSON has
+    // no line break.
     let format = Sh::raw(concat!(
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
         r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} secret{"\n"}{end}"#
@@ -105,7 +107,7 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
         format
     );
     let get = here(get, &documents);
-    // The list waits in the pipe while the other answer is printed, so that no two lines are mixed.
+    // The list waits in the pipe while the objects are printed, so that lines do not mix.
     sh!(
         "{guard}{bounded}nodes() {\nkubectl get {KINDS} -n default --request-timeout=10s -o jsonpath='{nodes}' \"$@\" && echo {ALL_NODES}\n}\n\
          get() {\nnodes \"$@\" | { r=0\n{ {get}} || r=$?\ncat; return $r; }\n}\n{ASK}",
@@ -130,27 +132,27 @@ fn objects(ask: &Ask) -> &[Object] {
     }
 }
 
-/// Whether the API server answered, and RBAC refused kubeadm's administrator. That is an answer, also where others of the
-/// reply are missing for it.
+/// Whether the API server answered, and RBAC refused kubeadm's administrator. That is an answer, even if other parts of
+/// the reply are missing because of it.
 pub(super) fn refuses_the_administrator(reply: &Reply) -> bool {
     String::from_utf8_lossy(&reply.stdout).lines().any(|line| line == MAY_NOT)
 }
 
-/// What was found; the error says why nobody knows.
+/// Reads the objects from a reply. The error says why they are unknown.
 pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
     if text.trim() == NO_CLUSTER {
         return Ok(Found { listed: Some(String::new()), ..Found::default() });
     }
-    // A kind that the cluster does not know: none of its objects can be there.
+    // The cluster does not know this kind, so none of its objects can exist.
     let no_kind = |line: &str| {
         let line = line.strip_prefix("error: ").unwrap_or(line);
         line.starts_with("resource mapping not found for name: ") || line == "ensure CRDs are installed first"
     };
-    // That a version of a kind is deprecated says nothing about the object.
+    // A deprecated version of a kind says nothing about the object.
     let bad = |line: &&str| !line.is_empty() && !line.starts_with("Warning: ") && !no_kind(line);
     let mut bad: Vec<&str> = reply.stderr.lines().filter(bad).collect();
-    // Each kubectl says the same.
+    // Each kubectl prints the same message.
     bad.dedup();
     let explained = reply.status == 0 || reply.stderr.lines().any(no_kind);
     if reply.status == TIMED_OUT || reply.status == super::watch::LATE {
@@ -179,7 +181,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let said: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
     let wanted: BTreeSet<&Object> = asks.iter().flat_map(|ask| objects(ask)).collect();
     let found = wanted.into_iter().filter_map(|object| {
-        // Where a manifest leaves the namespace to kubectl, that takes `default`.
+        // If a manifest leaves the namespace to kubectl, kubectl takes `default`.
         let defaulted = Object { namespace: "default".into(), ..object.clone() };
         let defaulted = || Some(defaulted).filter(|_| object.namespace.is_empty());
         let line = said.get(&*object.key()).copied().or_else(|| said.get(&*defaulted()?.key()).copied())?;
@@ -192,7 +194,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     Ok(Found { notes: notes.collect(), objects, listed, nodes: text.lines().filter_map(node).collect() })
 }
 
-/// The answer to one ask: a line for each object, in the order asked.
+/// Returns the answer to one ask: a line for each object, in the order of the ask.
 pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
     let notes = Object::notes();
     let note = || {
@@ -200,15 +202,15 @@ pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
         node.and_then(|node| found.notes.get(&node.name)).map_or("\"\"", String::as_str)
     };
     let line = |object: &Object| match found.objects.get(object).map_or("absent", String::as_str) {
-        // Of a thousand Nodes each answer has its own note alone.
+        // In a cluster of a thousand Nodes, each answer has only the note on its own Node.
         line if line != "absent" && *object == notes => note(),
         line => line,
     };
-    // No longer than it is: of a thousand Nodes there are some thousand answers.
+    // This allocates no more than necessary, because a thousand Nodes mean some thousand answers.
     wanted.iter().flat_map(|object| [line(object), "\n"]).collect::<Vec<_>>().concat()
 }
 
-/// A line for each Node: its name, and its ranges of pods.
+/// Returns a line for each Node: its name, and its pod ranges.
 pub(super) fn nodes(found: &Found) -> String {
     found.nodes.iter().map(|node| format!("{node}\n")).collect()
 }
@@ -272,7 +274,7 @@ mod tests {
         assert_eq!((said(1, &kind("x")), said(1, &format!("error: {}", kind("x")))), (Ok(1), Ok(1)));
         assert_eq!(said(1, "connection refused"), Err("kubectl: exit 1: connection refused".into()));
         assert!(said(1, "").is_err() && said(1, warning).is_err(), "nothing explains the status");
-        // Of many lines each counts, and what is only quoted does not.
+        // Each of many lines counts. A line that only quotes a warning does not.
         let timeout = "Error from server (InternalError): an error on the server (\"etcdserver: request timed out, Warning: x\")";
         let many = [kind("a"), kind("b"), kind("c"), timeout.to_string()].join("\n");
         assert_eq!(said(1, &many), Err(format!("kubectl: exit 1: {timeout}")));

@@ -1,5 +1,5 @@
-//! How large the answer to each question may be. A machine whose root lies could otherwise have ironstrap search megabytes
-//! for each question. A larger answer is unknown, and costs only the machine that gave it.
+//! Limits for the size of each answer. Without them, a machine with a lying root could make ironstrap search
+//! megabytes for each question. A larger answer is unknown, and costs only the machine that gave it.
 
 use std::collections::BTreeSet;
 
@@ -7,39 +7,40 @@ use super::{Reply, asks_the_api, shells, tables};
 use crate::secret;
 use crate::step::{Ask, Object};
 
-/// The status of a reply that is too large. No process ends with it.
+/// The exit status of a reply that is too large. No process ends with it.
 pub(super) const TOO_LARGE: i32 = -2;
 
-/// The answer to a question about one machine. `containerd config dump`, the largest of them, prints about 20 KiB.
+/// Limit in bytes for a question about one machine. The largest answer, of `containerd config dump`, has about 20 KiB.
 const USUAL: usize = 1 << 20;
-/// What a machine says of itself: a machine with a thousand routes needs 20 KiB.
+/// Limits in bytes for the head of a reply. A machine with a thousand routes needs 20 KiB.
 const HEAD: [usize; 3] = [256 << 10, 256 << 10, 64 << 10];
-/// The texts of all files together.
+/// Limit in bytes for the texts of all files together.
 const TEXTS: usize = 2 << 20;
-/// No answer at all, or a time.
+/// Limit in bytes for an empty answer or a time.
 const NEXT_TO_NOTHING: usize = 4 << 10;
-/// Objects of the cluster, without its Nodes: those of all addons of the inventory.
+/// Limit in bytes for the cluster's objects without its Nodes: those of all addons of the inventory.
 const OBJECTS: usize = 6 << 20;
-/// And for each Node: it has up to 50 images with several names each, which take up to 16 KiB, and as much again for labels,
-/// conditions and managed fields. Of the 110 pods of a node, status asks about 150 bytes each.
+/// Limit in bytes for each Node. A Node has up to 50 images with several names each, which take up to 16 KiB. Labels,
+/// conditions and managed fields take as much again. For the 110 pods of a node, status asks for about 150 bytes
+/// each.
 const EACH_NODE: usize = 48 << 10;
-/// All answers of a machine that is not asked about the cluster.
+/// Limit in bytes for all answers of a machine that ironstrap does not ask about the cluster.
 const ALL: usize = 4 << 20;
 
-/// What the Nodes of a cluster need, by what is asked about them.
+/// Returns the limit in bytes for an answer about the cluster. It grows with the Nodes in these asks.
 fn of_the_cluster(asks: &[&Ask]) -> usize {
     let objects = asks.iter().flat_map(|ask| if let Ask::Objects(all) = ask { all.as_slice() } else { &[] });
     let nodes: BTreeSet<&Object> = objects.filter(|object| object.kind == "Node").collect();
     OBJECTS + EACH_NODE * nodes.len()
 }
 
-/// The most that a script of these questions may print, in bytes.
+/// Returns the maximum number of bytes that a script of these questions may print.
 pub fn most(asks: &[&Ask]) -> usize {
     let large = shells(asks).into_iter().filter(|ask| ask.grows()).count();
     ALL + of_the_cluster(asks) * (usize::from(asks_the_api(asks)) + large)
 }
 
-/// The most that each question may print, in the order of the script.
+/// Returns the maximum number of bytes for each question, in the order of the script.
 fn each(asks: &[&Ask]) -> Vec<usize> {
     let cluster = of_the_cluster(asks);
     let tables = tables::NAMES.map(|name| if name == "cat" { TEXTS } else { USUAL });
@@ -48,12 +49,12 @@ fn each(asks: &[&Ask]) -> Vec<usize> {
     HEAD.into_iter().chain(tables).chain([objects]).chain(shells).chain([NEXT_TO_NOTHING]).collect()
 }
 
-/// How many replies a script of these questions has.
+/// Returns the number of replies to a script of these questions.
 pub(super) fn count(asks: &[&Ask]) -> usize {
     HEAD.len() + tables::NAMES.len() + shells(asks).len() + 2
 }
 
-/// Puts the name of the question in place of each reply that is too large.
+/// Replaces each reply that is too large by an error with the name of the question.
 pub(super) fn bounded(replies: &mut [Reply], asks: &[&Ask], names: impl Fn() -> Vec<String>) {
     for (number, (reply, most)) in replies.iter_mut().zip(each(asks)).enumerate() {
         if reply.stdout.len() + reply.stderr.len() > most {
@@ -66,7 +67,7 @@ pub(super) fn bounded(replies: &mut [Reply], asks: &[&Ask], names: impl Fn() -> 
     }
 }
 
-/// What a machine says in place of an answer, as much of it as people read.
+/// Shortens an error message of a machine to what people read.
 pub(super) fn short(why: &str) -> String {
     const LINES: usize = 20;
     const WIDTH: usize = 500;
@@ -107,7 +108,7 @@ mod tests {
     fn a_cluster_of_a_thousand_nodes_fits_and_a_worker_has_little_room() {
         let all = asks(1000);
         let all: Vec<&Ask> = all.iter().collect();
-        // A Node with 50 images, as the API server gives it with all its managed fields.
+        // This is a Node with 50 images, as the API server returns it with all its managed fields.
         let (node, pods) = (32 << 10, 110 * 200);
         let each = each(&all);
         assert_eq!(each.len(), count(&all));

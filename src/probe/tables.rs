@@ -1,5 +1,4 @@
-//! Files, units and packages: for each kind one process answers for all asks of it, and this deals the
-//! answers out again.
+//! Files, units and packages. For each kind, one process answers all asks, and this module distributes the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +7,14 @@ use crate::machine::finite;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
-/// Separates the fields of a line; no path, unit or package has it in its name.
+/// Separates the fields of a line. No path, unit or package has it in its name.
 const TAB: char = '\t';
 
-/// What the six questions run.
+/// The commands of the six questions.
 pub(super) const NAMES: [&str; 6] = ["stat", "cat", "sha256sum", "awk", "systemctl show", "dpkg-query"];
 
-/// Stat, text and hash of files; kubeconfigs; units; packages. Always six questions, empty where nothing is asked.
+/// Makes six questions: three for files (stat, text, hash), kubeconfigs, units and packages. A question without asks is
+/// empty.
 pub(super) fn questions(asks: &[&Ask]) -> [Sh; 6] {
     let paths = |which: fn(&Ask) -> Vec<&str>| -> Sh {
         let all: BTreeSet<&str> = asks.iter().flat_map(|ask| which(ask)).collect();
@@ -85,16 +85,16 @@ struct File {
     mode: String,
     size: usize,
     regular: bool,
-    /// When its inode last changed: seconds since 1970. Package archives keep old modification times.
+    /// When the inode last changed, in seconds since 1970. Modification times do not help: package archives keep old ones.
     changed: f64,
 }
 
-/// All that the six questions brought, ready to be dealt out.
+/// The answers to the six questions.
 pub(super) struct Tables {
     files: Result<BTreeMap<String, File>, String>,
     texts: Result<BTreeMap<String, Vec<u8>>, String>,
     hashes: Result<BTreeMap<String, String>, String>,
-    /// Each as lines of `KEY VALUE`.
+    /// Lines of `KEY VALUE` for each path.
     kubeconfigs: Result<BTreeMap<String, String>, String>,
     units: Result<BTreeMap<String, BTreeMap<String, String>>, String>,
     packages: Result<BTreeMap<String, String>, String>,
@@ -192,8 +192,8 @@ impl Tables {
     }
 }
 
-/// What is left of stderr after the lines that just say "there is no such thing". A tool that fails and does not
-/// say that much, or was killed, tells nothing.
+/// Fails if stderr has more than the messages of the kind "there is no such thing". A tool that fails without such a
+/// message, or was killed, says nothing about what exists.
 fn trouble(reply: &Reply, absent: &[&str]) -> Result<(), String> {
     let other = reply.stderr.lines().filter(|line| !absent.iter().any(|words| line.contains(words)));
     let other: Vec<&str> = other.collect();
@@ -218,15 +218,15 @@ fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
     text.lines().map(|line| file(line).ok_or_else(|| format!("stat: cannot read \"{line}\""))).collect()
 }
 
-/// Why nothing can be told of files where one of them was being written to.
+/// The reason why files are unknown if one of them changed meanwhile.
 const MOVING: &str = "a file changed while it was read";
 
-/// Whether the answer would be another one a moment later.
+/// Whether the reason is `MOVING`. The answer would then be another one a moment later.
 pub(super) fn moved(why: &str) -> bool {
     why == MOVING
 }
 
-/// One stream holds the texts of all files, in the order of their names; the sizes tell them apart.
+/// Splits one stream into the texts of all files, in the order of their names, by their sizes.
 fn texts(
     reply: Reply,
     files: &BTreeMap<String, File>,
@@ -264,7 +264,7 @@ fn publics(reply: Reply) -> Result<BTreeMap<String, String>, String> {
     Ok(all)
 }
 
-/// `systemctl show`: `Key=value` lines, an empty line between units.
+/// Reads the output of `systemctl show`: `Key=value` lines, and an empty line between units.
 fn blocks(reply: Reply) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
     trouble(&reply, &[])?;
     let text = String::from_utf8(reply.stdout).map_err(|_| "systemctl: not UTF-8")?;
@@ -282,13 +282,13 @@ fn versions(reply: Reply) -> Result<BTreeMap<String, String>, String> {
     let package = |line: &str| {
         let mut fields = line.split(TAB);
         let (name, status, version) = (fields.next()?, fields.next()?.trim(), fields.next()?);
-        // Known to dpkg, but neither installed nor anything left of it.
+        // dpkg knows the package, but it is not installed, and nothing of it is left.
         (!status.ends_with('n')).then(|| (name.to_string(), format!("{status} {version}")))
     };
     Ok(text.lines().filter_map(package).collect())
 }
 
-/// `Sat 2026-11-21 16:20:01.123456 UTC`, in seconds since 1970.
+/// Reads `Sat 2026-11-21 16:20:01.123456 UTC`. Returns seconds since 1970.
 fn timestamp(text: &str) -> Option<f64> {
     let format = time::macros::format_description!(
         "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"

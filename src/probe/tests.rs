@@ -1,4 +1,4 @@
-//! Replies of machines, whole, cut and too large.
+//! Replies of machines: whole, cut and too large.
 
 use super::*;
 
@@ -8,12 +8,12 @@ fn one(stdout: &str, status: i32, stderr: &str) -> String {
     format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
 }
 
-/// The head, and six tables and objects of which nothing is asked.
+/// The head, and empty replies for the six tables and for the objects.
 fn head() -> String {
     one(FACTS, 0, "") + &one("", 0, "").repeat(9)
 }
 
-/// The last of a reply.
+/// The last block of a reply.
 fn clock() -> String {
     one("2.5\n", 0, "")
 }
@@ -23,7 +23,7 @@ fn ask(body: &'static str) -> Ask {
 }
 
 fn read(reply: &str) -> Result<Vec<Answer>, String> {
-    answers(reply.as_bytes(), &[&ask("a"), &Ask::Head, &ask("b"), &ask("a")], "--b")
+    answers(reply.as_bytes(), &[&ask("a"), &Ask::Facts, &ask("b"), &ask("a")], "--b")
         .map(|(_, answers)| answers)
 }
 
@@ -103,7 +103,7 @@ fn tables_and_objects_that_are_too_large_are_unknown() {
 
 #[test]
 fn a_flood_of_marks_and_of_answers_is_no_reply() {
-    let asks = [Ask::Shell(Sh::raw("a line\n".repeat(2000).leak())), Ask::Head, ask("b"), ask("a")];
+    let asks = [Ask::Shell(Sh::raw("a line\n".repeat(2000).leak())), Ask::Facts, ask("b"), ask("a")];
     let asks: Vec<&Ask> = asks.iter().collect();
     for line in ["\n--b late 10 7 sh", "\n--b 0\n\n--b", "\n--b", "\n"] {
         let flood = line.repeat((1 << 20) / line.len());

@@ -1,5 +1,5 @@
-//! Questions that never end: the watchdog that ends them on the machine, and what it says of them. There is one watchdog
-//! for a whole script, and a question costs it no process.
+//! Questions that never end: the watchdog that ends them on the machine, and its messages. A whole script has one watchdog,
+//! and a question costs it no process.
 
 use std::iter;
 use std::time::Duration;
@@ -10,28 +10,29 @@ use crate::secret;
 use crate::shell::{Sh, sh};
 use crate::step::Ask;
 
-/// The functions of the watchdog.
+/// The shell functions of the watchdog.
 pub(super) const WATCH: Sh = Sh::raw(include_str!("../../templates/watch.sh"));
 
-/// The script of questions runs on the left side of a pipe, and the watchdog on the right side.
+/// Prints the process number of the script for the watchdog. The script of questions runs on the left side of a pipe, and
+/// the watchdog on the right side.
 pub(super) const BEGIN: Sh = Sh::raw(
     "read -r watch_pid watch_rest </proc/self/stat\necho $watch_pid >&7\nunset watch_pid watch_rest\n",
 );
 
-/// The status of a question that the watchdog ended. No process ends with it.
+/// The exit status of a question that the watchdog ended. No process ends with it.
 pub(super) const LATE: i32 = -1;
 
-/// How long questions may take. The watchdog looks once a tick.
+/// Time limits for questions. The watchdog checks once per tick.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub tick: Duration,
-    /// So many ticks for one question.
+    /// Number of ticks for one question.
     pub each: u32,
-    /// So many for all questions of a script together.
+    /// Number of ticks for all questions of a script together.
     pub all: u32,
 }
 
-/// A question that is answered takes some milliseconds, and a second on a machine that is very busy. All questions of a
+/// The default limits. An answered question takes some milliseconds, or a second on a very busy machine. All questions of a
 /// script take a few seconds.
 const LIMITS: Limits = Limits { tick: Duration::from_secs(5), each: 4, all: 24 };
 
@@ -42,26 +43,26 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How long a whole script takes at most on a machine whose shell still runs: the last question may have begun just
-    /// before the end, and processes are given some seconds to end.
+    /// Returns the longest time of a whole script on a machine whose shell still runs. The last question may have begun
+    /// just before the end, and processes get some seconds to end.
     pub fn longest(&self) -> Duration {
         self.tick * (self.all + 2) + Duration::from_secs(10)
     }
 }
 
-/// Says which question begins.
+/// Tells the watchdog which question begins.
 pub(super) fn begins(number: usize) -> Sh {
     sh!("echo {number} >&7\n", number)
 }
 
-/// Ends what `BEGIN` began.
+/// Ends the part of the script that `BEGIN` begins, and starts the watchdog.
 pub(super) fn end(boundary: &str, limits: &Limits) -> Sh {
     let Limits { tick, each, all } = limits;
     let tick = tick.as_secs_f64().to_string();
     sh!("} 7>&1 >&3 | watch {boundary} {tick} {each} {all}\n", boundary, tick, each, all)
 }
 
-/// What the watchdog said of a question.
+/// The watchdog's message about a question.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Mark {
     why: Why,
@@ -72,25 +73,25 @@ pub(super) struct Mark {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Why {
-    /// The question was ended.
+    /// The watchdog ended the question.
     Late,
-    /// All questions together took too long, and this was the last.
+    /// All questions together took too long. This was the last one.
     Overdue,
-    /// Nothing ends the process that the question waits for.
+    /// The process that the question waits for does not end, even when killed.
     Stuck,
 }
 
-/// A question that had no answer in time. Nothing is known of the machine then.
+/// A question without an answer in time. The state of the machine is then unknown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Late {
     /// `no answer within 20 s: containerd config dump`
     pub what: String,
-    /// What became of the process that it waited for.
+    /// The fate of the process that the question waited for.
     pub process: String,
 }
 
-/// The questions that had no answer in time, but for those to the API server: kubectl waits where that does not answer,
-/// which is no fault of the machine.
+/// Returns the questions without an answer in time. Late questions to the API server do not count. kubectl waits while
+/// the API server does not answer, and that is no fault of the machine.
 pub fn late(reply: &[u8], asks: &[&Ask], boundary: &str, limits: &Limits) -> Vec<Late> {
     let (names, of_api) = (names(asks), about_api(asks));
     let (_, marks) = marks(reply, boundary);
@@ -98,10 +99,10 @@ pub fn late(reply: &[u8], asks: &[&Ask], boundary: &str, limits: &Limits) -> Vec
     marks.iter().filter(counts).map(|mark| mark.told(&names, limits)).collect()
 }
 
-/// The watchdog of a script says less than so much. A machine that says more speaks in its place.
+/// Limit for the watchdog's messages in one reply. The watchdog prints fewer. Others on the machine print the rest.
 const MOST_MARKS: usize = 64;
 
-/// Takes the lines of the watchdog out of a reply.
+/// Separates the lines of the watchdog from a reply.
 pub(super) fn marks(reply: &[u8], boundary: &str) -> (Vec<u8>, Vec<Mark>) {
     let open = format!("\n{boundary} ").into_bytes();
     let (mut rest, mut kept, mut marks) = (reply, Vec::new(), Vec::new());
@@ -124,7 +125,7 @@ pub(super) fn marks(reply: &[u8], boundary: &str) -> (Vec<u8>, Vec<Mark>) {
     (kept, marks)
 }
 
-/// `WHY NUMBER PID NAME`
+/// Reads a line `WHY NUMBER PID NAME`.
 fn mark(line: &[u8]) -> Option<Mark> {
     let line = String::from_utf8_lossy(line);
     let mut words = line.splitn(4, ' ');
@@ -162,7 +163,7 @@ impl Mark {
     }
 }
 
-/// Puts what the watchdog said in the place of the answers that it cut short.
+/// Replaces the answers that the watchdog cut short by its messages.
 pub(super) fn unanswered(replies: &mut [Reply], marks: &[Mark], asks: &[&Ask]) {
     if marks.is_empty() {
         return;
@@ -175,7 +176,7 @@ pub(super) fn unanswered(replies: &mut [Reply], marks: &[Mark], asks: &[&Ask]) {
     }
 }
 
-/// What each question of the script asks, in their order.
+/// Returns a name for each question of the script, in their order.
 pub(super) fn names(asks: &[&Ask]) -> Vec<String> {
     let heads = machine::HEAD.iter().map(|name| format!("its {name}"));
     let shells = shells(asks).into_iter().filter_map(Ask::shell).map(ToString::to_string);
@@ -183,14 +184,14 @@ pub(super) fn names(asks: &[&Ask]) -> Vec<String> {
     heads.chain(tables).chain(["kubectl get".into()]).chain(shells).chain(["date".into()]).collect()
 }
 
-/// Whether the API server answers each question of the script, in their order.
+/// Returns for each question of the script, in their order, whether the API server answers it.
 fn about_api(asks: &[&Ask]) -> Vec<bool> {
     let own = machine::HEAD.len() + tables::NAMES.len();
     let shells = shells(asks).into_iter().map(Ask::is_about_api);
     iter::repeat_n(false, own).chain([true]).chain(shells).chain([false]).collect()
 }
 
-/// The line of a question that names the process, or else the first line.
+/// Returns the line of a question that names the process, or else its first line.
 fn named(body: &str, process: &str) -> String {
     let lines = || body.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let word =

@@ -1,8 +1,9 @@
-//! Where the fault is when a fix went wrong. A control plane speaks for the cluster, and finds faults of others: those are
-//! quarantined, and the cluster's stages go on without them. What a worker says of others counts for nothing.
+//! Decides which machine is at fault when a fix fails. A control plane that fixes something for the cluster finds faults of
+//! other machines. ironstrap quarantines those, and the cluster's stages go on without them. The word of a worker about
+//! other machines counts for nothing.
 
-use super::work::Wrong;
-use super::{Fleetwork, Member, Reading};
+use super::work::Failure;
+use super::{Host, Operation, Reconciler};
 use crate::diagnosis;
 use crate::error::{Error, Kind};
 use crate::fleet::Blocked;
@@ -10,97 +11,101 @@ use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::steps::{Via, packets};
 
-impl<S: Shell> Fleetwork<S> {
-    /// Nothing more is done where the fault is. A control plane that asks others finds faults of theirs, and goes on without them.
-    /// What a worker says of others counts for nothing.
-    pub(super) fn blame(&mut self, i: usize, stage: Option<usize>, wrong: Wrong) {
-        if wrong.faults.is_empty() && wrong.error.kind == Kind::Failed && self.is_of_workers(i, stage, &wrong)
+impl<S: Shell> Reconciler<S> {
+    /// Quarantines the machines that are at fault. A control plane that asks other machines finds their faults, and goes on
+    /// without them. The word of a worker about others counts for nothing.
+    pub(super) fn blame(&mut self, i: usize, stage: Option<usize>, failure: Failure) {
+        if failure.faults.is_empty()
+            && failure.error.kind == Kind::Failed
+            && self.is_of_workers(i, stage, &failure)
         {
-            // Which it is, the next answers tell: if the API server does not answer, the workers are not to blame.
-            self.members[i].work.suspected = Some(wrong);
+            // The next answers tell which machine is at fault. If the API server does not answer, the workers are not to
+            // blame.
+            self.hosts[i].progress.suspected = Some(failure);
             return;
         }
-        let (asker, began) = (self.members[i].node.name.clone(), self.members[i].work.began);
-        let at_fault = |member: &Member<S>| {
-            let of = |(node, _): &&(String, String)| *node == member.node.name;
-            wrong.faults.iter().find(of).filter(|_| member.left.is_none() && !member.spared)
+        let (asker, began) = (self.hosts[i].node.name.clone(), self.hosts[i].progress.began);
+        let at_fault = |host: &Host<S>| {
+            let of = |(node, _): &&(String, String)| *node == host.node.name;
+            failure.faults.iter().find(of).filter(|_| host.quarantined.is_none() && !host.excluded)
         };
-        let faults: Vec<(usize, String)> = (0..self.members.len())
-            .filter_map(|k| Some((k, at_fault(&self.members[k])?.1.clone())))
-            .collect();
-        let is_believed = self.members[i].node.is_control_plane();
+        let faults: Vec<(usize, String)> =
+            (0..self.hosts.len()).filter_map(|k| Some((k, at_fault(&self.hosts[k])?.1.clone()))).collect();
+        let is_believed = self.hosts[i].node.is_control_plane();
         if !is_believed || faults.is_empty() || faults.iter().any(|(k, _)| *k == i) {
-            return self.members[i].leave(wrong);
+            return self.hosts[i].quarantine_and_ask_why(failure);
         }
-        let step = wrong.error.what.split(':').next().unwrap_or_default().to_string();
+        let step = failure.error.what.split(':').next().unwrap_or_default().to_string();
         for (k, what) in faults {
-            let member = &mut self.members[k];
+            let host = &mut self.hosts[k];
             let error = Error::new(Kind::Failed, format!("{step}: {what}"));
-            // The words are a sign in `diagnosis`.
+            // `diagnosis` recognizes these words as a sign.
             let how = match what == packets::made::SILENT {
                 true => diagnosis::got_no_answer(&asker),
                 false => format!("found from {asker}"),
             };
-            let error = error.on(&member.node.name).because(how);
-            let name = &member.node.name;
+            let error = error.on(&host.node.name).because(how);
+            let name = &host.node.name;
             let error = error.hint(format!("repair that on {name}, then run it again: it goes on from here"));
-            member.work.began = member.work.began.or(began);
-            member.leave(Wrong { about: vec![asker.clone()], ..Wrong::from(error) });
+            host.progress.began = host.progress.began.or(began);
+            host.quarantine_and_ask_why(Failure { about: vec![asker.clone()], ..Failure::from(error) });
         }
     }
 
-    /// Whether a control plane found what is about workers of this run, and about nothing else.
-    fn is_of_workers(&self, i: usize, stage: Option<usize>, wrong: &Wrong) -> bool {
+    /// Whether a control plane found a failure that is about workers in scope of this run, and about nothing else.
+    fn is_of_workers(&self, i: usize, stage: Option<usize>, failure: &Failure) -> bool {
         let speaks =
-            stage.is_some_and(|t| self.stages[t].via == Via::Api) && self.members[i].node.is_control_plane();
+            stage.is_some_and(|t| self.stages[t].via == Via::Api) && self.hosts[i].node.is_control_plane();
         let is_worker = |name: &String| {
-            let mut members = self.members.iter();
-            members.any(|m| m.node.name == *name && !m.node.is_control_plane() && !m.spared)
+            let mut hosts = self.hosts.iter();
+            hosts.any(|m| m.node.name == *name && !m.node.is_control_plane() && !m.excluded)
         };
-        self.reading == Reading::Forwards
+        self.operation == Operation::Apply
             && speaks
-            && wrong.want.is_some()
-            && !wrong.about.is_empty()
-            && wrong.about.iter().all(is_worker)
+            && failure.want.is_some()
+            && !failure.about.is_empty()
+            && failure.about.iter().all(is_worker)
     }
 
-    /// A machine was asked again after something about workers went wrong: they are quarantined if its API server answers.
+    /// Decides about a failure that may be the fault of workers, once the control plane was asked again. If its API server
+    /// answers, ironstrap quarantines the workers, and otherwise the control plane.
     pub(super) fn judge_suspected(&mut self, i: usize) {
-        let Some(wrong) = self.members[i].work.suspected.take() else { return };
-        match self.members[i].api_answers {
-            true => self.quarantine(i, wrong),
-            false if self.members[i].left.is_none() => self.members[i].leave(wrong),
+        let Some(failure) = self.hosts[i].progress.suspected.take() else { return };
+        match self.hosts[i].api_answers {
+            true => self.quarantine(i, failure),
+            false if self.hosts[i].quarantined.is_none() => self.hosts[i].quarantine_and_ask_why(failure),
             false => {}
         }
     }
 
-    /// Something about workers is stuck, or left to a human, as a control plane sees it whose API server answers.
-    pub(super) fn leave_stuck(&mut self, i: usize, t: usize, wrong: Wrong) {
-        let known = matches!(wrong.error.kind, Kind::Failed | Kind::Refused);
-        match known && self.is_of_workers(i, Some(t), &wrong) {
-            true => self.quarantine(i, wrong),
-            false => self.members[i].leave(wrong),
+    /// Quarantines the workers that a stuck or manual change is about. A control plane whose API server answers must have
+    /// found it. In any other case, quarantines the machine itself.
+    pub(super) fn quarantine_stuck(&mut self, i: usize, t: usize, failure: Failure) {
+        let known = matches!(failure.error.kind, Kind::Failed | Kind::Refused);
+        match known && self.is_of_workers(i, Some(t), &failure) {
+            true => self.quarantine(i, failure),
+            false => self.hosts[i].quarantine_and_ask_why(failure),
         }
     }
 
-    /// Nothing more is done on the workers that this is about. What went wrong is not tried again in this run.
-    fn quarantine(&mut self, i: usize, wrong: Wrong) {
-        let (asker, began) = (self.members[i].node.name.clone(), self.members[i].work.began);
-        self.given_up.extend(wrong.want);
-        for member in self.members.iter_mut().filter(|member| wrong.about.contains(&member.node.name)) {
-            let error = wrong.error.clone().on(&member.node.name).because(format!("found from {asker}"));
-            if member.left.is_some() {
-                member.unfit.push(error);
+    /// Quarantines the workers that this failure is about. This run does not try the failed want again.
+    fn quarantine(&mut self, i: usize, failure: Failure) {
+        let (asker, began) = (self.hosts[i].node.name.clone(), self.hosts[i].progress.began);
+        self.failed_wants.extend(failure.want);
+        for host in self.hosts.iter_mut().filter(|host| failure.about.contains(&host.node.name)) {
+            let error = failure.error.clone().on(&host.node.name).because(format!("found from {asker}"));
+            if host.quarantined.is_some() {
+                host.preflight_errors.push(error);
                 continue;
             }
-            member.work.began = began;
-            member.leave(error.into());
+            host.progress.began = began;
+            host.quarantine_and_ask_why(error.into());
         }
     }
 
-    /// What went wrong with a quarantined worker waits for somebody to repair that.
+    /// Makes a change wait if its want failed because of a quarantined worker, until somebody repairs that worker.
     pub(super) fn waits_for_repair(&self, change: &mut Change) {
-        if self.given_up.contains(&change.id) {
+        if self.failed_wants.contains(&change.id) {
             change.state = State::Waits(Blocked::until_all(&change.about, "to be mended"));
         }
     }
@@ -114,7 +119,7 @@ mod tests {
     use crate::error::Result;
     use crate::ledger::Run;
     use crate::machine::Machine;
-    use crate::pki::tests::{cluster, trust};
+    use crate::pki::tests::{cluster, pki};
     use crate::report::Events;
     use crate::shell::{Output, Sh};
 
@@ -126,17 +131,17 @@ mod tests {
         }
     }
 
-    /// The errors that nodes are left with after this one found these faults.
+    /// The errors of quarantined nodes, after this machine found these faults.
     fn errors(asker: usize, faults: &[(&str, &str)]) -> Vec<Error> {
         let (events, _told) = Events::channel();
         let cluster = Arc::new(cluster());
         let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();
         let run = Run::new("1f", "me@here");
-        let mut work = Fleetwork::new(cluster, &[], trust(), shells, run, events).unwrap();
+        let mut work = Reconciler::new(cluster, &[], pki(), shells, run, events).unwrap();
         let faults = faults.iter().map(|(node, what)| (node.to_string(), what.to_string())).collect();
-        let error = Error::new(Kind::Failed, "packets: could not ask").on(&work.members[asker].node.name);
-        work.blame(asker, None, Wrong { faults, ..Wrong::from(error) });
-        work.members.iter().filter_map(|member| member.left.clone()).collect()
+        let error = Error::new(Kind::Failed, "packets: could not ask").on(&work.hosts[asker].node.name);
+        work.blame(asker, None, Failure { faults, ..Failure::from(error) });
+        work.hosts.iter().filter_map(|host| host.quarantined.clone()).collect()
     }
 
     fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -163,11 +168,11 @@ mod tests {
         let cluster = Arc::new(cluster());
         let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();
         let mut work =
-            Fleetwork::new(cluster, &[], trust(), shells, Run::new("1f", "me@here"), events).unwrap();
+            Reconciler::new(cluster, &[], pki(), shells, Run::new("1f", "me@here"), events).unwrap();
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let ahead = Machine { clock: now as f64 + 1e9, kubelet_age: Some(5.0), ..Machine::default() };
-        work.members[0].machine = Some(ahead);
-        let since = work.fleet().kubelets[&work.members[0].node.name];
+        work.hosts[0].machine = Some(ahead);
+        let since = work.fleet().kubelets[&work.hosts[0].node.name];
         assert!((now..now + 120).contains(&since), "{since}");
     }
 }

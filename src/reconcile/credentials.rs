@@ -1,19 +1,19 @@
-//! Credentials that fixes need are signed when the fixes are sent: no plan holds one, and each lasts no longer than it
-//! has to.
+//! Signs the credentials that fixes need, at the moment when it sends the fixes. So no plan contains a credential, and each
+//! is valid no longer than it has to be.
 
 use time::{Duration, OffsetDateTime};
 
-use super::Fleetwork;
+use super::Reconciler;
 use crate::error::Result;
 use crate::pki::Credential;
 use crate::plan::Change;
 use crate::shell::{Sh, here, sh};
 use crate::step::Fix;
 
-impl<S> Fleetwork<S> {
+impl<S> Reconciler<S> {
     /// Puts into each fix the credential that it needs, as the shell function `credential`.
     pub(super) fn sign(&self, changes: &mut [Change]) -> Result<()> {
-        // Fixes that are alike stay so: they are run once.
+        // Equal fixes get the same credential, so that they stay equal and run only once.
         let mut signed: Vec<(Credential, Sh)> = Vec::new();
         for change in changes {
             let Some(credential) = &change.credential else { continue };
@@ -34,7 +34,7 @@ impl<S> Fleetwork<S> {
 
     fn signed(&self, credential: &Credential) -> Result<Sh> {
         let patience = Duration::seconds(self.run.wait.into());
-        let signed = self.trust.sign(credential, &self.cluster, patience, OffsetDateTime::now_utc())?;
+        let signed = self.pki.sign(credential, &self.cluster, patience, OffsetDateTime::now_utc())?;
         Ok(sh!("credential() {\n{body}}\n", body = here("cat", &signed.kubeconfig)))
     }
 }
@@ -45,13 +45,13 @@ mod tests {
 
     use super::*;
     use crate::ledger::Run;
-    use crate::pki::tests::{cluster, trust};
+    use crate::pki::tests::{cluster, pki};
     use crate::plan::State;
     use crate::report::Events;
     use crate::secret::hide;
     use crate::shell::{Output, Shell};
 
-    /// A fleet in which nobody is spoken to.
+    /// The shell of a fleet in which ironstrap contacts no machine.
     struct Nobody;
 
     impl Shell for Nobody {
@@ -73,11 +73,11 @@ mod tests {
             fix: Fix::Run("enter\n".into()),
             credential,
             disrupts: false,
-            settles: false,
+            eventually: false,
             secret: false,
             touches: vec![],
             about: vec![],
-            reaches: false,
+            invalidates: false,
             state: State::Ready,
         }
     }
@@ -87,7 +87,7 @@ mod tests {
         let (events, _told) = Events::channel();
         let run = Run::new("1f", "me@here");
         let (cluster, shells) = (Arc::new(cluster()), Vec::<Nobody>::new());
-        let work = Fleetwork::new(cluster.clone(), &[], trust(), shells, run, events).unwrap();
+        let work = Reconciler::new(cluster.clone(), &[], pki(), shells, run, events).unwrap();
         let joins = Credential::of_node("w1", &cluster, Duration::minutes(15));
         let mut changes =
             [change("a", Some(joins.clone())), change("b", None), change("c", Some(joins.clone()))];

@@ -1,86 +1,86 @@
-//! What can be done about the changes of a stage on one machine, right now. Whether it has to wait for others is up to
-//! `apply`.
+//! Decides what can be done right now about the changes of a stage on one machine. `apply` decides whether the machine has
+//! to wait for others.
 
 use std::time::{Duration, Instant};
 
-use super::work::Wrong;
-use super::{Fleetwork, PATIENCE};
+use super::work::Failure;
+use super::{PATIENCE, Reconciler};
 use crate::error::{Error, Kind};
 use crate::plan::{Change, State};
 use crate::shell::Shell;
 use crate::step::Fix;
 
-/// What to do where a question had no answer.
+/// The hint for a question that had no answer.
 pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
 
-/// How long an answer that settles may stay unknown. kube-proxy and CoreDNS need up to a minute to find an API server again that was away
-/// for half a minute.
+/// How long the answer about an `eventually` want may stay unknown. kube-proxy and CoreDNS need up to a minute to find an
+/// API server again that was away for half a minute.
 const SETTLING: Duration = Duration::from_secs(75);
 
-/// What the changes of a stage allow.
+/// The next action for the changes of a stage on one machine.
 pub(super) enum Next {
-    /// Nothing to do, or nothing that can be done before others did something.
+    /// There is nothing to do, or others must do something first.
     Clean,
     Fix(Vec<Change>),
-    /// The answer will come: ask again.
+    /// The answer will come, so ironstrap asks again.
     Again,
-    Leave(Wrong),
+    Leave(Failure),
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// What can be done about the changes of a stage.
+impl<S: Shell> Reconciler<S> {
+    /// Decides on the next action for the changes of a stage.
     pub(super) fn decide(&mut self, i: usize, changes: &[Change]) -> Next {
-        let member = &mut self.members[i];
-        let name = member.node.name.clone();
+        let host = &mut self.hosts[i];
+        let name = host.node.name.clone();
         let ready: Vec<Change> = changes.iter().filter(|c| c.state == State::Ready).cloned().collect();
         if let Some(change) = changes.iter().find(|c| c.state == State::ByHand) {
-            return leave(by_hand(&name, change), change);
+            return give_up(by_hand(&name, change), change);
         }
         let unknown = changes.iter().find(|c| matches!(c.state, State::Unknown { .. }));
-        if let Some(again) = ready.iter().find(|c| member.work.tried.contains(&c.id)) {
-            let since = *member.work.unsettled.get_or_insert_with(Instant::now);
-            if !again.settles || since.elapsed() >= PATIENCE {
-                return leave(self::stuck(&name, again), again);
+        if let Some(again) = ready.iter().find(|c| host.progress.tried.contains(&c.id)) {
+            let since = *host.progress.unsettled.get_or_insert_with(Instant::now);
+            if !again.eventually || since.elapsed() >= PATIENCE {
+                return give_up(self::stuck(&name, again), again);
             }
-            member.work.tried.remove(&again.id);
+            host.progress.tried.remove(&again.id);
             return Next::Again;
         }
-        if ready.iter().any(|change| change.fix != Fix::Above) {
+        if ready.iter().any(|change| change.fix != Fix::FromPrevious) {
             return Next::Fix(ready);
         }
         if let Some(change) = unknown {
-            let since = *member.work.unsure.get_or_insert_with(Instant::now);
-            // An API server that was just restarted will answer; a file that cannot be read will not.
+            let since = *host.progress.unsure.get_or_insert_with(Instant::now);
+            // An API server that was just restarted will answer. A file that cannot be read will stay so.
             return match since.elapsed() < patience(change) {
                 true => Next::Again,
-                false => leave(cannot_tell(&name, change), change),
+                false => give_up(cannot_tell(&name, change), change),
             };
         }
         match ready.first() {
-            Some(above) => leave(self::stuck(&name, above), above),
+            Some(above) => give_up(self::stuck(&name, above), above),
             None => Next::Clean,
         }
     }
 }
 
-/// What only people can bring about.
+/// The error for a want that only people can make true.
 pub(super) fn by_hand(node: &str, change: &Change) -> Error {
     let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
     let what = format!("{}: not so, and only you can change it: {}", change.step, change.that);
     Error::new(Kind::Refused, what).on(node).answered(format!("it has: {}", change.have)).hint(hint)
 }
 
-fn leave(error: Error, change: &Change) -> Next {
+fn give_up(error: Error, change: &Change) -> Next {
     let want = Some(change.id.clone());
-    Next::Leave(Wrong { about: change.about.clone(), want, ..Wrong::from(error) })
+    Next::Leave(Failure { about: change.about.clone(), want, ..Failure::from(error) })
 }
 
-/// How long the answer may take to come.
+/// How long the answer about this change may stay unknown.
 fn patience(change: &Change) -> Duration {
     match &change.state {
         State::Unknown { awaits_api: true, .. } => PATIENCE,
-        // Everything else is done by then.
-        State::Unknown { .. } if change.settles => SETTLING,
+        // ironstrap asks for such a want when everything else is done.
+        State::Unknown { .. } if change.eventually => SETTLING,
         _ => Duration::ZERO,
     }
 }

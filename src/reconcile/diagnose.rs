@@ -1,5 +1,5 @@
-//! After a failure: the machines that it is about are asked what they know of it, once, and the error gets its cause
-//! or their last words. Which lines tell what is up to `diagnosis`.
+//! After a failure, asks the machines that it is about once what they know of it. The error then gets its cause, or the
+//! last words of these machines. `diagnosis` decides which lines are evidence.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::limits::Limits;
-use super::work::{Trouble, Wrong};
-use super::{Fleetwork, Member};
+use super::work::{Failure, FailureScope};
+use super::{Host, Reconciler};
 use crate::diagnosis::{self, Finding, Heard};
 use crate::error::{Error, Kind};
 use crate::plan;
@@ -18,68 +18,74 @@ use crate::secret;
 use crate::shell::Shell;
 use crate::step::Ask;
 
-/// How long a machine may take to tell; the script itself is bounded too.
+/// How long a machine may take to answer. The script itself has a limit, too.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How far logs are read back where no fix was run that failed.
+/// How far back logs are read if no fix ran that failed.
 const BACK: Duration = Duration::from_secs(180);
 
-impl<S> Member<S> {
-    /// Nothing more is done here.
-    pub(super) fn leave(&mut self, wrong: Wrong) {
-        let Wrong { error, about, .. } = wrong;
+impl<S> Host<S> {
+    /// Quarantines this host. `diagnose` later asks for the cause, if machines may know more about the failure.
+    pub(super) fn quarantine_and_ask_why(&mut self, failure: Failure) {
+        let Failure { error, about, .. } = failure;
         if matches!(error.kind, Kind::Failed | Kind::Unknown) {
-            self.work.trouble = Some(Trouble { about, since: self.work.began });
+            self.progress.failure_scope = Some(FailureScope { about, since: self.progress.began });
         }
-        self.left = Some(error);
+        self.quarantined = Some(error);
     }
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// Finds out why nodes were left: one more script on each of them, and on those it depends on.
+impl<S: Shell> Reconciler<S> {
+    /// Finds out why nodes were quarantined. It runs one more script on each of them, and on the machines that they depend
+    /// on.
     pub(super) async fn diagnose(&mut self) {
         let fleet = self.fleet();
-        let mut concerns: Vec<Vec<usize>> = vec![vec![]; self.members.len()];
-        for (i, member) in self.members.iter().enumerate() {
-            let Some(trouble) = &member.work.trouble else { continue };
-            let joining = fleet.joining.contains(&member.node.name);
-            let about = |m: &Member<S>| trouble.about.contains(&m.node.name);
-            let about = (0..self.members.len()).filter(|other| about(&self.members[*other]));
-            let api = self.api(&fleet).filter(|_| joining);
+        let mut concerns: Vec<Vec<usize>> = vec![vec![]; self.hosts.len()];
+        for (i, host) in self.hosts.iter().enumerate() {
+            let Some(trouble) = &host.progress.failure_scope else { continue };
+            let joining = fleet.joining.contains(&host.node.name);
+            let about = |m: &Host<S>| trouble.about.contains(&m.node.name);
+            let about = (0..self.hosts.len()).filter(|other| about(&self.hosts[*other]));
+            let api = self.api_host_of(&fleet).filter(|_| joining);
             concerns[i] = std::iter::once(i).chain(about).chain(api).collect();
             concerns[i].dedup();
         }
         let heard = self.hear(&concerns).await;
         for (i, nodes) in concerns.iter().enumerate().filter(|(_, nodes)| !nodes.is_empty()) {
-            let Some(error) = self.members[i].left.take() else { continue };
+            let Some(error) = self.hosts[i].quarantined.take() else { continue };
             let mut all: Vec<Heard> = nodes.iter().filter_map(|n| heard[*n].clone()).collect();
-            if all.first().is_none_or(|own| own.node != self.members[i].node.name) {
-                all.insert(0, Heard { node: self.members[i].node.name.clone(), lines: vec![] });
+            if all.first().is_none_or(|own| own.node != self.hosts[i].node.name) {
+                all.insert(0, Heard { node: self.hosts[i].node.name.clone(), lines: vec![] });
             }
             let own = all.remove(0).with_error(&error);
             all.insert(0, own);
             let findings = diagnosis::findings(&all, self.cluster.etcd_dir());
-            let about =
-                self.members[i].work.trouble.iter().flat_map(|trouble| trouble.about.clone()).collect();
-            self.members[i].left = Some(explained(error, &findings, all, &about));
-            let node = self.members[i].node.name.clone();
+            let about = self.hosts[i]
+                .progress
+                .failure_scope
+                .iter()
+                .flat_map(|trouble| trouble.about.clone())
+                .collect();
+            self.hosts[i].quarantined = Some(explained(error, &findings, all, &about));
+            let node = self.hosts[i].node.name.clone();
             findings.into_iter().for_each(|finding| self.events.tell(cause(node.clone(), finding)));
         }
         self.heard = heard.into_iter().flatten().collect();
     }
 
-    /// What each machine says that anybody's trouble concerns.
+    /// Asks each machine that a failure concerns, and returns what it says.
     async fn hear(&mut self, concerns: &[Vec<usize>]) -> Vec<Option<Heard>> {
-        let mut heard: Vec<Option<Heard>> = self.members.iter().map(|_| None).collect();
+        let mut heard: Vec<Option<Heard>> = self.hosts.iter().map(|_| None).collect();
         let mut asking = JoinSet::new();
-        for i in 0..self.members.len() {
+        for i in 0..self.hosts.len() {
             let troubled = concerns.iter().enumerate().filter(|(_, nodes)| nodes.contains(&i));
-            let since = troubled.map(|(t, _)| self.members[t].work.trouble.as_ref().and_then(|t| t.since));
+            let since =
+                troubled.map(|(t, _)| self.hosts[t].progress.failure_scope.as_ref().and_then(|t| t.since));
             let Some(back) = since.map(|since| since.map_or(BACK, |since| since.elapsed())).max() else {
                 continue;
             };
-            let member = &mut self.members[i];
-            member.execs += 1;
-            let (shell, script) = (member.shell.clone(), diagnosis::script(back, self.cluster.etcd_dir()));
+            let host = &mut self.hosts[i];
+            host.execs += 1;
+            let (shell, script) = (host.shell.clone(), diagnosis::script(back, self.cluster.etcd_dir()));
             asking.spawn(async move {
                 let said = tokio::time::timeout(
                     PATIENCE,
@@ -93,34 +99,35 @@ impl<S: Shell> Fleetwork<S> {
             if let Ok((i, Some(output))) = done {
                 let said = String::from_utf8_lossy(&output.stdout);
                 let said = secret::hide(&said);
-                heard[i] = Some(Heard::read(&self.members[i].node.name, &said));
+                heard[i] = Some(Heard::read(&self.hosts[i].node.name, &said));
             }
         }
         heard
     }
 
-    /// All that was asked and answered last, by node.
+    /// The last questions and answers of all hosts: node, question, answer.
     pub fn answers(&self) -> Vec<(String, String, String)> {
-        let of = |member: &Member<S>| {
+        let of = |host: &Host<S>| {
             let pair = |((_, ask), answer): (&(usize, Ask), &Answer)| {
                 let said = match answer {
                     Answer::Said(text) => text.clone(),
                     Answer::Unknown(why) => format!("cannot tell: {why}"),
                 };
-                (member.node.name.clone(), plan::asked(ask), said)
+                (host.node.name.clone(), plan::asked(ask), said)
             };
-            member.asks.iter().zip(&member.answers).map(pair).collect::<Vec<_>>()
+            host.asks.iter().zip(&host.answers).map(pair).collect::<Vec<_>>()
         };
-        self.members.iter().flat_map(of).collect()
+        self.hosts.iter().flat_map(of).collect()
     }
 
-    /// What machines said after something failed, without secrets.
+    /// The logs and states that machines reported after something failed, without secrets.
     pub fn heard_of_failures(&self) -> &[Heard] {
         &self.heard
     }
 }
 
-/// `about`: the machines that the failure is about, where those are others than the one that failed.
+/// Adds causes to an error, or else the last words of machines. `about`: the machines that the failure is about, if they
+/// are not the one that failed.
 fn explained(
     mut error: Error,
     findings: &[Finding],
@@ -128,7 +135,7 @@ fn explained(
     about: &BTreeSet<String>,
 ) -> Error {
     if !findings.is_empty() {
-        // That it said nothing is no evidence beside a cause.
+        // If a cause is known, the line that a fix printed nothing is no evidence.
         error.cause.retain(|line| !(line.starts_with("exit ") && line.ends_with(", without a word")));
         return error.because_above_all(diagnosis::lines(findings).join("\n"));
     }
@@ -143,7 +150,7 @@ fn explained(
     error.because("no known cause; the last words:").heard(last.join("\n"))
 }
 
-/// What failed said more than that it had waited: what machines said meanwhile is noise beside it.
+/// Whether the failed fix said more than that it had waited. Then the last words of machines add nothing to it.
 fn gives_a_reason(error: &Error) -> bool {
     let waited =
         ["waited ", "timed out", "deadline exceeded", "no waiting helps", "no word", "without a word"];

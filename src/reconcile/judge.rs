@@ -1,12 +1,11 @@
-//! What is made of the answers: on each node what does not hold, and what people should know of. What is done about
-//! it is `apply`.
+//! Judges the answers: which wants do not hold on each node, and what people should know of. `apply` acts on the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{Fleetwork, Member, Reading};
+use super::{Host, Operation, Reconciler};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::fleet::keys::Seen;
@@ -18,40 +17,41 @@ use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
 use crate::steps::{PACKAGE_KEY, Stage, Via, packets, settings};
 
-/// Who says so, in which step, and the words.
+/// A note for people: the node that reports it, the step, and the words.
 pub type Note = (String, &'static str, String);
 
-impl<S: Shell> Fleetwork<S> {
-    /// The control plane that is asked about the cluster as a whole: one whose API server answers, else the seed.
-    pub(super) fn api(&self, fleet: &Fleet) -> Option<usize> {
-        let answers = |member: &Member<S>| member.left.is_none() && member.api_answers;
-        // A node that is removed does not speak for the nodes that stay.
-        let removal = matches!(self.reading, Reading::Removal(_));
-        let position = |which: &dyn Fn(&Member<S>) -> bool| {
-            self.members.iter().position(|member| (member.spared || !removal) && which(member))
+impl<S: Shell> Reconciler<S> {
+    /// The index of the API host: the control plane that ironstrap asks about the cluster as a whole. It is one whose API
+    /// server answers, else the init node, else any control plane.
+    pub(super) fn api_host_of(&self, fleet: &Fleet) -> Option<usize> {
+        let answers = |host: &Host<S>| host.quarantined.is_none() && host.api_answers;
+        // A node that leaves the cluster is not asked about the nodes that stay.
+        let removal = matches!(self.operation, Operation::Remove(_));
+        let position = |which: &dyn Fn(&Host<S>) -> bool| {
+            self.hosts.iter().position(|host| (host.excluded || !removal) && which(host))
         };
-        let ours = position(&|member| !member.spared && answers(member));
-        let any = ours.or_else(|| position(&|member| answers(member)));
-        let seed = || position(&|member| member.node.name == fleet.seed);
-        any.or_else(seed).or_else(|| position(&|member| member.node.is_control_plane()))
+        let ours = position(&|host| !host.excluded && answers(host));
+        let any = ours.or_else(|| position(&|host| answers(host)));
+        let init_node = || position(&|host| host.node.name == fleet.init_node);
+        any.or_else(init_node).or_else(|| position(&|host| host.node.is_control_plane()))
     }
 
-    /// What does not hold on a node, by stage, in this state of the fleet.
+    /// The changes in scope on a node, by stage, in this state of the fleet.
     pub(super) fn judge_in(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
         Ok(self.ours(i, self.judge_all(i, fleet)?))
     }
 
-    /// What of these changes is any business of this run.
+    /// Those of these changes that are in scope of this run.
     pub(super) fn ours(&self, i: usize, mut stages: Vec<Vec<Change>>) -> Vec<Vec<Change>> {
         for (stage, changes) in self.stages.iter().zip(&mut stages) {
-            changes.retain(|change| self.concerns(i, stage.via, change));
+            changes.retain(|change| self.is_in_scope(i, stage.via, change));
         }
         stages
     }
 
-    /// The same, whether it is any business of this run or not.
+    /// All changes on a node, by stage, whether they are in scope of this run or not.
     pub(super) fn judge_all(&self, i: usize, fleet: &Fleet) -> Result<Vec<Vec<Change>>> {
-        if self.is_calm(i, fleet) {
+        if self.is_known_clean(i, fleet) {
             return Ok(vec![vec![]; self.stages.len()]);
         }
         let mut touched = BTreeSet::new();
@@ -65,34 +65,35 @@ impl<S: Shell> Fleetwork<S> {
         Ok(stages)
     }
 
-    /// Nothing was to be done there when it was last judged, and nothing is different since. To judge a machine costs
-    /// time. Without this, a run would repeat it for many machines that need no change.
-    pub(super) fn is_calm(&self, i: usize, fleet: &Fleet) -> bool {
-        let member = &self.members[i];
-        let same = |calm: &Fleet| *calm == fleet.own(&member.node.name);
-        member.work.calm.as_ref().is_some_and(same) && self.api(fleet) != Some(i)
+    /// Whether a machine needed no change when it was last judged, and nothing is different since. Judging a machine costs
+    /// time. Without this check, a run would judge many machines again that need no change.
+    pub(super) fn is_known_clean(&self, i: usize, fleet: &Fleet) -> bool {
+        let host = &self.hosts[i];
+        let same = |calm: &Fleet| *calm == fleet.own(&host.node.name);
+        host.progress.clean_for.as_ref().is_some_and(same) && self.api_host_of(fleet) != Some(i)
     }
 
-    /// Notes whether a machine that is just judged is calm. Who speaks for the cluster never is: of the whole much changes.
-    pub(super) fn calm(&mut self, i: usize, fleet: &Fleet, stages: &[Vec<Change>]) {
-        let calm = stages.iter().all(Vec::is_empty) && self.api(fleet) != Some(i);
-        self.members[i].work.calm = calm.then(|| fleet.own(&self.members[i].node.name));
+    /// Records whether a machine that was just judged is clean, which means that it needs no change. The API host never
+    /// counts as clean, because much changes in the cluster as a whole.
+    pub(super) fn keep_whether_clean(&mut self, i: usize, fleet: &Fleet, stages: &[Vec<Change>]) {
+        let calm = stages.iter().all(Vec::is_empty) && self.api_host_of(fleet) != Some(i);
+        self.hosts[i].progress.clean_for = calm.then(|| fleet.own(&self.hosts[i].node.name));
     }
 
-    /// What `read` makes of the wants and answers of a node, by stage; of the stages for the whole cluster only
-    /// where it speaks for it.
+    /// Applies `read` to the wants and answers of a node, and returns its results by stage. Stages for the whole cluster
+    /// count only on the API host.
     pub(super) fn read_in<T: Default>(
         &self,
         i: usize,
         fleet: &Fleet,
         mut read: impl FnMut(&[plan::Judged]) -> T,
     ) -> Result<Vec<T>> {
-        let member = &self.members[i];
+        let host = &self.hosts[i];
         let nothing = || self.stages.iter().map(|_| T::default()).collect();
-        let Some(machine) = &member.machine else { return Ok(nothing()) };
-        let wants = self.wants_of(member, machine, fleet)?;
-        let mut answers = member.answers.iter();
-        let speaks = self.api(fleet) == Some(i);
+        let Some(machine) = &host.machine else { return Ok(nothing()) };
+        let wants = self.wants_of(host, machine, fleet)?;
+        let mut answers = host.answers.iter();
+        let speaks = self.api_host_of(fleet) == Some(i);
         let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
             let pairs: Vec<plan::Judged> = wants
                 .iter()
@@ -104,13 +105,13 @@ impl<S: Shell> Fleetwork<S> {
         Ok(judged.collect())
     }
 
-    /// What people should know of: the node that says so, the step and the words.
+    /// The notes for people: the node that reports each of them, the step, and the words.
     pub fn notes(&self) -> Result<Vec<Note>> {
         let fleet = self.fleet();
-        let mut notes = self.told.clone();
-        for (i, member) in self.members.iter().enumerate() {
+        let mut notes = self.preflight_notes.clone();
+        for (i, host) in self.hosts.iter().enumerate() {
             let of_node = self.read_in(i, &fleet, plan::notes)?.into_iter().flatten();
-            notes.extend(of_node.map(|(step, words)| (member.node.name.clone(), step, words)));
+            notes.extend(of_node.map(|(step, words)| (host.node.name.clone(), step, words)));
         }
         Ok(notes)
     }
@@ -118,40 +119,40 @@ impl<S: Shell> Fleetwork<S> {
     /// All wants of a node by stage, each with its step.
     pub(super) fn wants_of(
         &self,
-        member: &Member<S>,
+        host: &Host<S>,
         machine: &Machine,
         fleet: &Fleet,
     ) -> Result<Vec<Vec<(&'static Step, Want)>>> {
-        let own = fleet.own(&member.node.name);
+        let own = fleet.own(&host.node.name);
         let cx = |stage: &Stage| Cx {
             cluster: &self.cluster,
-            node: &member.node,
-            trust: &self.trust,
+            node: &host.node,
+            pki: &self.pki,
             now: OffsetDateTime::now_utc(),
             machine,
             fleet: if stage.is_own() { &own } else { fleet },
         };
-        self.stages.iter().map(|stage| self.reading.wants(stage, &cx(stage))).collect()
+        self.stages.iter().map(|stage| self.operation.wants(stage, &cx(stage))).collect()
     }
 
-    /// The whole plan, by node. Wants of which nobody knows whether they hold are in it, and marked.
+    /// The whole plan, by node. It includes wants whose state is unknown, and marks them.
     pub fn plan(&self) -> Result<Vec<(String, Vec<Change>)>> {
         let fleet = self.fleet();
-        let changes = |(i, member): (usize, &Member<S>)| {
-            Ok((member.node.name.clone(), self.judge_in(i, &fleet)?.into_iter().flatten().collect()))
+        let changes = |(i, host): (usize, &Host<S>)| {
+            Ok((host.node.name.clone(), self.judge_in(i, &fleet)?.into_iter().flatten().collect()))
         };
-        self.members.iter().enumerate().map(changes).collect()
+        self.hosts.iter().enumerate().map(changes).collect()
     }
 
-    /// How many wants there are in all, on machines that answered.
+    /// How many wants there are in scope, on machines that answered.
     pub fn wants(&self) -> usize {
-        let speaks = self.api(&self.fleet());
-        let counted = |i: usize, member: &Member<S>| {
+        let speaks = self.api_host_of(&self.fleet());
+        let counted = |i: usize, host: &Host<S>| {
             let counts = |stage: usize| self.stages[stage].via == Via::Node || speaks == Some(i);
-            let asked = member.machine.is_some() && !member.spared;
-            member.asks.iter().filter(|(stage, _)| asked && counts(*stage)).count()
+            let asked = host.machine.is_some() && !host.excluded;
+            host.asks.iter().filter(|(stage, _)| asked && counts(*stage)).count()
         };
-        self.members.iter().enumerate().map(|(i, member)| counted(i, member)).sum()
+        self.hosts.iter().enumerate().map(|(i, host)| counted(i, host)).sum()
     }
 }
 
@@ -159,18 +160,18 @@ fn is_about_keys(ask: &Ask) -> bool {
     matches!(ask, Ask::File(path) if path == PACKAGE_KEY)
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// The signing keys of the Kubernetes repository that machines have, and that they were shown; none where the
-    /// inventory says which one is right.
+impl<S: Shell> Reconciler<S> {
+    /// The signing keys of the Kubernetes repository that members have, and those that machines were shown. Empty if the
+    /// inventory names the right key.
     pub(super) fn seen_keys(&self) -> Vec<Seen<'_>> {
         if self.cluster.packages.key.is_some() {
             return vec![];
         }
         let mut seen = vec![];
-        for member in &self.members {
-            let (node, speaks) = (member.node.name.as_str(), member.node.is_control_plane());
-            let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
-            seen.extend(member.keys.as_ref().filter(|_| is_member).map(|keys| Seen {
+        for host in &self.hosts {
+            let (node, speaks) = (host.node.name.as_str(), host.node.is_control_plane());
+            let is_member = host.machine.as_ref().is_some_and(Machine::is_member);
+            seen.extend(host.keys.as_ref().filter(|_| is_member).map(|keys| Seen {
                 node,
                 speaks,
                 kept: true,
@@ -181,36 +182,38 @@ impl<S: Shell> Fleetwork<S> {
         seen
     }
 
-    /// A member that has to be shown the key of the Kubernetes repository: it has none that can be read, or one that ends
-    /// soon and may have a newer text by now.
+    /// Whether a member must be shown the key of the Kubernetes repository. It has no key that ironstrap can read, or its
+    /// key ends soon. In the second case, the repository may have a newer text of the key by now.
     pub(super) fn needs_keys(&self, i: usize) -> bool {
-        let member = &self.members[i];
-        let asked = member.asks.iter().any(|(_, ask)| is_about_keys(ask));
-        let is_member = member.machine.as_ref().is_some_and(Machine::is_member);
+        let host = &self.hosts[i];
+        let asked = host.asks.iter().any(|(_, ask)| is_about_keys(ask));
+        let is_member = host.machine.as_ref().is_some_and(Machine::is_member);
         let now = OffsetDateTime::now_utc();
-        let lasts = member.keys.as_ref().is_some_and(|keys| keys.ends_soon(now).is_none());
-        self.wants_keys() && asked && is_member && !member.spared && !lasts
+        let lasts = host.keys.as_ref().is_some_and(|keys| keys.ends_soon(now).is_none());
+        self.wants_keys() && asked && is_member && !host.excluded && !lasts
     }
 
-    /// Machines have to be shown the key of the Kubernetes repository: the inventory does not have it.
+    /// Whether machines must be shown the key of the Kubernetes repository. They must in an apply if the inventory does not
+    /// have the key.
     pub(super) fn wants_keys(&self) -> bool {
-        self.cluster.packages.key.is_none() && self.reading == Reading::Forwards
+        self.cluster.packages.key.is_none() && self.operation == Operation::Apply
     }
 }
 
-impl<S> Member<S> {
-    /// It runs a control plane, whose API server had an answer to every question.
+impl<S> Host<S> {
+    /// Whether this host runs a control plane whose API server answered every question.
     pub(super) fn hears_the_api(&self) -> bool {
         let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
             matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes | Ask::Listed, Answer::Unknown(_)))
         };
-        // The inventory decides who speaks for the cluster. A worker that claims to run an API server does not.
+        // The inventory decides which hosts are control planes. A worker that claims to run an API server is never the API
+        // host.
         let runs =
             self.node.is_control_plane() && self.machine.as_ref().is_some_and(Machine::runs_control_plane);
         runs && !self.asks.iter().zip(&self.answers).any(unknown)
     }
 
-    /// Nodes of which the API said here that there is none.
+    /// The names of Nodes that do not exist, as the API said on this host.
     pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
         let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
         let absent = |((_, ask), answer): (&(usize, Ask), &Answer)| match (ask, answer) {
@@ -222,14 +225,15 @@ impl<S> Member<S> {
         self.asks.iter().zip(&self.answers).filter(|_| runs).filter_map(absent).collect()
     }
 
-    /// The signing key of the Kubernetes repository in its file, as it answered.
+    /// The signing key of the Kubernetes repository in its file, as this host answered.
     pub(super) fn package_keys(&self) -> Option<Keys> {
         let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| is_about_keys(ask));
         let Some((_, Answer::Said(text))) = answers.next() else { return None };
         Keys::read(text).ok()
     }
 
-    /// What kubelets told the API server here of their settings. Only control planes of the inventory ask.
+    /// The settings that kubelets reported to this host's API server, by node. Only control planes of the inventory ask for
+    /// them.
     pub(super) fn told_by_kubelets(&self) -> BTreeMap<String, Arc<str>> {
         let mut answers =
             self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| settings::is_about_kubelets(ask));
@@ -237,7 +241,7 @@ impl<S> Member<S> {
         settings::lines(text).map(|(node, said)| (node.to_string(), said.into())).collect()
     }
 
-    /// Nodes that answered it at the end of flannel's tunnel.
+    /// Nodes that answered this host at the end of their flannel tunnel.
     pub(super) fn answered_tunnels(&self) -> BTreeSet<String> {
         let asked = self.asks.iter().zip(&self.answers);
         let mut answers = asked.filter(|((_, ask), _)| packets::is_about_packets(ask));
@@ -245,7 +249,7 @@ impl<S> Member<S> {
         packets::tunnels::answered(text).map(String::from).collect()
     }
 
-    /// All Nodes that the API named here, each with its ranges of pods.
+    /// All Nodes that the API named on this host, each with its pod ranges.
     pub(super) fn named_nodes(&self) -> BTreeMap<String, Vec<String>> {
         let mut answers = self.asks.iter().zip(&self.answers).filter(|((_, ask), _)| *ask == Ask::Nodes);
         let Some((_, Answer::Said(text))) = answers.next() else { return BTreeMap::new() };

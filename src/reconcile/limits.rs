@@ -1,8 +1,8 @@
-//! How long a machine may take over what it is given to do. A machine that takes longer is left, and holds up nobody else.
+//! How long a machine may take for its work. A machine that takes longer is quarantined, and does not hold up the others.
 
 use std::time::Duration;
 
-use super::Fleetwork;
+use super::Reconciler;
 use crate::diagnosis::LOGS;
 use crate::error::{Error, Kind};
 use crate::ledger::Run;
@@ -12,44 +12,47 @@ use crate::probe;
 use crate::shell::{Bounds, SILENCE, Shell};
 use crate::step::{Ask, Fix};
 
-/// A script that only reads or writes the lease.
+/// The limit for a script that only reads, or that only writes the lease.
 const BRIEF: Duration = Duration::from_secs(120);
-/// What is kept of what a machine says after a failure, in bytes. The script prints at most 200 lines of each of its logs.
+/// How much ironstrap keeps of what a machine says after a failure, in bytes. The script prints at most 200 lines of each
+/// of its logs.
 const DIAGNOSIS: usize = 2 << 20;
-/// The longest that any unit may run.
+/// The longest time that any unit may run.
 const UNIT: Duration = Duration::from_secs(60 * 60);
-/// For all fixes of a script that are no units, without what they wait for. Packages over a slow link take less.
+/// The limit for all fixes of a script that do not run as units, without the time that they wait for others. Packages over
+/// a slow link take less.
 const FIXES: Duration = Duration::from_secs(30 * 60);
-/// And so much more for each of them: a control plane changes something for each node of the cluster.
+/// Additional time for each fix of a script, because a control plane changes something for each node of the cluster.
 const EACH_FIX: Duration = Duration::from_secs(60);
-/// For all scripts of fixes that one machine gets in a run, without what they wait for.
+/// The limit for all scripts of fixes that one machine gets in a run, without the time that they wait for others.
 const MACHINE: Duration = Duration::from_secs(4 * 60 * 60);
-/// How often one machine may wait as long as the user allows.
+/// How many times one machine may wait for as long as the user allows.
 const WAITS: u32 = 4;
 
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// The machine's own, for its questions.
+    /// The limits that the machine itself keeps for its questions.
     pub questions: probe::Limits,
-    /// Ours, for all questions together.
+    /// The limit that the operator's side keeps for all questions together.
     pub answers: Option<Duration>,
-    /// Without a word from a fix, or from work that an earlier run began.
+    /// How long a fix, or work that an earlier run began, may print nothing.
     pub silence: Option<Duration>,
-    /// For a whole script of fixes, or for following work that an earlier run began.
+    /// The limit for a whole script of fixes, or for following work that an earlier run began.
     pub fixes: Option<Duration>,
-    /// For all of these that one machine gets in a run.
+    /// The limit for all of these together that one machine gets in a run.
     pub machine: Option<Duration>,
 }
 
 impl Limits {
-    /// For questions. The machine keeps its limits if its shell still runs; this one ends what it cannot end.
+    /// The bounds for questions. The machine keeps its own limits if its shell still runs. These bounds end what the
+    /// machine cannot end.
     pub(super) fn questions(&self, asks: &[&Ask]) -> Bounds {
         let within = Bounds::within(self.answers.unwrap_or(self.questions.longest()));
         Bounds { kept: probe::most(asks), ..within }
     }
 
-    /// For fixes, which may wait for others for as long as the user says, and follow work that has a limit of its own.
-    /// `left`: what the machine may still use in this run.
+    /// The bounds for fixes. Fixes may wait for others for as long as the user says, and follow units that have limits of
+    /// their own. `left`: the time that the machine may still use in this run.
     pub(super) fn fixes(&self, run: &Run, changes: &[Change], left: Duration) -> Bounds {
         let minutes = changes.iter().map(|change| match &change.fix {
             Fix::Unit { minutes, .. } => u64::from(*minutes),
@@ -64,26 +67,27 @@ impl Limits {
         Bounds::fixes(silence, self.fixes.unwrap_or(whole).min(left))
     }
 
-    /// For following work that an earlier run began.
+    /// The bounds for following work that an earlier run began.
     pub(super) fn attached(&self, left: Duration, drains: Duration) -> Bounds {
         let whole = UNIT + drains;
         Bounds::fixes(self.silence.unwrap_or(whole), self.fixes.unwrap_or(whole).min(left))
     }
 
-    /// For all fixes that one machine gets in a run. A control plane gets some for each node, too.
+    /// The limit for all fixes that one machine gets in a run. A control plane gets additional time for each node.
     pub(super) fn machine(&self, run: &Run, nodes: u32) -> Duration {
         let waits = WAITS * Duration::from_secs(run.wait.into());
         self.machine.unwrap_or(MACHINE + waits + EACH_FIX * nodes)
     }
 
-    /// For tries of what a machine reaches, which wait for what does not answer.
+    /// The limits for active checks, which wait for whatever does not answer.
     pub(super) fn tries() -> Limits {
         let usual = probe::Limits::default();
         let questions = probe::Limits { each: 4 * usual.each, all: 2 * usual.all, ..usual };
         Limits { questions, ..Limits::default() }
     }
 
-    /// For asking what a machine knows of a failure. The last that it says is the newest.
+    /// The bounds for asking what a machine knows of a failure. If it says too much, ironstrap keeps the end, which is the
+    /// newest.
     pub(super) fn diagnosis() -> Bounds {
         Bounds { kept: DIAGNOSIS, end_only: true, ..Bounds::within(BRIEF) }
     }
@@ -93,7 +97,7 @@ impl Limits {
     }
 }
 
-/// Names the fix in which a machine went over its limits, and the unit that may go on there.
+/// Adds to an error the fix in which a machine exceeded its limits, and the unit that may go on there.
 pub(super) fn cut_short(error: Error, at: Option<&Change>) -> Error {
     let Some(change) = at.filter(|_| error.kind == Kind::Silent) else { return error };
     let error = Error { what: format!("{}: {}", change.step, error.what), ..error };
@@ -106,21 +110,21 @@ pub(super) fn cut_short(error: Error, at: Option<&Change>) -> Error {
     }
 }
 
-/// Names the unit of an earlier run that a machine did not end within its limits.
+/// Adds to an error the unit of an earlier run that did not end within the limits of a machine.
 pub(super) fn left_behind(error: Error, unit: &str) -> Error {
     let error = Error { what: format!("{UNIT_NAME}{unit} of an earlier run: {}", error.what), ..error };
-    // The machine names the unit, and a hint has only words of ironstrap.
+    // The machine names the unit, but a hint contains only words of ironstrap.
     let unit = LOGS.into_iter().find(|known| *known == unit).unwrap_or("NAME");
     error.hint(format!(
         "find out on the machine what it does; `systemctl stop {UNIT_NAME}{unit}` ends it; then run the command again"
     ))
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// Other limits than the usual ones. To be called once, before anything is asked.
+impl<S: Shell> Reconciler<S> {
+    /// Sets other limits than the usual ones. Call it once, before the first question.
     pub fn bound(&mut self, limits: Limits) {
-        if let Some(member) = self.members.first() {
-            let _ = member.shell.limits.set(limits);
+        if let Some(host) = self.hosts.first() {
+            let _ = host.shell.limits.set(limits);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! At the end of a run that changed something: nodes without a pod are asked, too, by a pod that is made for it. And what was
-//! not asked in the end, or still waits for something.
+//! Network probes at the end of a run that changed something. ironstrap also asks nodes without a pod, by a pod that it
+//! makes for this. The module also reports what was not asked in the end, or still waits for something.
 
 use std::collections::BTreeSet;
 
-use super::Fleetwork;
-use super::reading::Reading;
+use super::Reconciler;
+use super::reading::Operation;
 use crate::cluster::Node;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Blocked;
@@ -16,37 +16,39 @@ use crate::shell::Shell;
 use crate::step::Id;
 use crate::steps::packets;
 
-/// What the run has made sure of.
+/// The results of the network probes of this run.
 #[derive(Default)]
 pub(super) struct Proof {
-    /// How many scripts of fixes had ended when it was done. More since then: it counts no longer.
+    /// How many scripts of fixes had ended when the probe ended. If more have ended since then, the results no longer
+    /// count.
     after: Option<usize>,
-    /// Wants of nodes whose pods answered.
+    /// The wants of nodes whose pods answered.
     of: BTreeSet<Id>,
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// What is still to be asked by the control plane that speaks for the cluster, and in which stage.
+impl<S: Shell> Reconciler<S> {
+    /// The network probe that the API host still has to make, and its stage. `None` if it has nothing to prove.
     pub(super) fn to_prove(&self, i: usize) -> Option<(usize, Change)> {
-        let member = &self.members[i];
+        let host = &self.hosts[i];
         let asks = |t: &usize| self.stages[*t].steps.iter().any(|step| step.name == packets::STEP.name);
         let stage = (0..self.stages.len()).find(asks)?;
         let owed = self.fixes > 0 && self.proof.after != Some(self.fixes);
-        if !owed || self.reading != Reading::Forwards || member.spared {
+        if !owed || self.operation != Operation::Apply || host.excluded {
             return None;
         }
-        let fit = self.members.iter().filter(|m| m.left.is_none() && !m.spared);
-        let members = fit.filter(|m| m.machine.as_ref().is_some_and(Machine::is_member));
-        let nodes: Vec<&Node> = members.map(|m| &m.node).collect();
-        let changed = self.members.iter().filter(|m| !m.changed.is_empty()).map(|m| &m.node);
+        let fit = self.hosts.iter().filter(|m| m.quarantined.is_none() && !m.excluded);
+        let hosts = fit.filter(|m| m.machine.as_ref().is_some_and(Machine::is_member));
+        let nodes: Vec<&Node> = hosts.map(|m| &m.node).collect();
+        let changed = self.hosts.iter().filter(|m| !m.changed.is_empty()).map(|m| &m.node);
         let changed: Vec<&Node> = changed.collect();
-        let want = packets::made::asked(&self.cluster, &member.node, &nodes, &changed)?;
+        let want = packets::made::asked(&self.cluster, &host.node, &nodes, &changed)?;
         let judged = (&packets::STEP, &want, &Answer::Said("not asked".into()));
         let change = plan::changes(&[judged], &mut BTreeSet::new()).pop()?;
         Some((stage, change))
     }
 
-    /// Takes in that fixes ended: those that prove, or others, after which nothing is proved any more.
+    /// Records that a script of fixes ended. If it was the network probe, `done` is its result. After any other script,
+    /// nothing is proven any more.
     pub(super) fn proved(&mut self, done: Option<&[Id]>) {
         self.proof = match done {
             Some(done) => Proof { after: Some(self.fixes), of: done.iter().cloned().collect() },
@@ -54,27 +56,28 @@ impl<S: Shell> Fleetwork<S> {
         };
     }
 
-    /// Wants of which nobody could be asked whether they hold, and the node that was to ask.
+    /// The wants that nothing could check, each with the node that was to ask.
     pub fn unchecked(&self) -> Result<Vec<(String, Unchecked)>> {
         let (fleet, mut all) = (self.fleet(), Vec::new());
-        for (i, member) in self.members.iter().enumerate().filter(|(_, member)| !member.spared) {
+        for (i, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.excluded) {
             let found = self.read_in(i, &fleet, plan::unchecked)?.into_iter().flatten();
             let open = found.filter(|one| !self.proof.of.contains(&one.id));
-            all.extend(open.map(|one| (member.node.name.clone(), one)));
+            all.extend(open.map(|one| (host.node.name.clone(), one)));
         }
         Ok(all)
     }
 
-    /// Errors for wants that wait for something that never came, one for each node that was asked about them. A node that was
-    /// left has an error of its own, and `--limit` names the nodes that it leaves out: what waits for those is not repeated.
+    /// Errors for wants that wait for something that never came, one for each node that was asked about them. Wants that
+    /// wait for a quarantined or excluded node are not repeated here. A quarantined node has an error of its own, and
+    /// `--limit` names the nodes that it excludes.
     pub fn unmet(&self) -> Result<Vec<Error>> {
         let (fleet, mut errors) = (self.fleet(), Vec::new());
         let explained = |for_what: &Blocked| {
-            let mut gone = self.members.iter().filter(|member| member.left.is_some() || member.spared);
-            gone.any(|member| for_what.on.contains(&member.node.name))
+            let mut gone = self.hosts.iter().filter(|host| host.quarantined.is_some() || host.excluded);
+            gone.any(|host| for_what.on.contains(&host.node.name))
         };
-        for (i, member) in self.members.iter().enumerate() {
-            if member.left.is_some() || member.work.stale {
+        for (i, host) in self.hosts.iter().enumerate() {
+            if host.quarantined.is_some() || host.progress.stale {
                 continue;
             }
             let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
@@ -84,7 +87,7 @@ impl<S: Shell> Fleetwork<S> {
                 }
                 _ => None,
             };
-            errors.extend(unfinished(&member.node.name, changes.iter().filter_map(waits).collect()));
+            errors.extend(unfinished(&host.node.name, changes.iter().filter_map(waits).collect()));
         }
         Ok(errors)
     }

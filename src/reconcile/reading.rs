@@ -1,4 +1,5 @@
-//! Which wants a machine has, by the way in which the list is read. What is done about them is the same either way.
+//! Which wants a machine has. That depends on the operation, which decides how ironstrap reads the list of wants. The loop
+//! that acts on the wants is the same for all operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,40 +7,40 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use super::told::Told;
-use super::{Fleetwork, Member, work};
+use super::trace::TracedShell;
+use super::{Host, Reconciler, work};
 
-use crate::backwards;
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::ledger::Run;
 use crate::machine::Machine;
-use crate::ops::remove::{self, Removal};
-use crate::pki::Trust;
+use crate::operations::remove::{self, Removal};
+use crate::operations::reset;
+use crate::pki::ClusterPki;
 use crate::report::Events;
 use crate::shell::Shell;
 use crate::step::{Ask, Cx, Step, Want};
 use crate::steps::{STAGES, Stage, Via};
 
-/// Which way the list of wants is read.
+/// The operation of a run. It decides how ironstrap reads the list of wants.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reading {
-    /// A machine is to be as the inventory says.
-    Forwards,
-    /// It is to be as it was before.
-    Backwards,
-    /// It is to leave the cluster, and then to be as it was before.
-    Removal(Removal),
+pub enum Operation {
+    /// Make each machine match the inventory.
+    Apply,
+    /// Return each machine to its state before ironstrap.
+    Reset,
+    /// Make a node leave the cluster, and then return its machine to its state before ironstrap.
+    Remove(Removal),
 }
 
-impl Reading {
-    /// What is done, in order.
+impl Operation {
+    /// The stages of this operation, in order.
     pub(super) fn stages(&self) -> Vec<Stage> {
         match self {
-            Reading::Forwards => STAGES.to_vec(),
-            Reading::Backwards => backwards::stages(),
-            Reading::Removal(_) => [remove::STAGE].into_iter().chain(backwards::stages()).collect(),
+            Operation::Apply => STAGES.to_vec(),
+            Operation::Reset => reset::stages(),
+            Operation::Remove(_) => [remove::STAGE].into_iter().chain(reset::stages()).collect(),
         }
     }
 
@@ -49,9 +50,9 @@ impl Reading {
             return Ok(vec![]);
         }
         match self {
-            Reading::Forwards => {}
-            Reading::Removal(removal) if stage.via == Via::Api => return Ok(remove::wants(removal, cx)),
-            Reading::Backwards | Reading::Removal(_) => return backwards::wants(stage, cx),
+            Operation::Apply => {}
+            Operation::Remove(removal) if stage.via == Via::Api => return Ok(remove::wants(removal, cx)),
+            Operation::Reset | Operation::Remove(_) => return reset::wants(stage, cx),
         }
         let mut all = Vec::new();
         for step in stage.steps {
@@ -60,17 +61,17 @@ impl Reading {
         Ok(all)
     }
 
-    /// All questions to a node. They are known before the first packet, and stay the same whatever the answers.
+    /// All questions to a node, each with its stage. ironstrap knows them before the first packet, and no answer changes
+    /// them.
     pub(super) fn asks(
         &self,
         stages: &[Stage],
         cluster: &Cluster,
-        trust: &Trust,
+        pki: &ClusterPki,
         node: &Node,
     ) -> Result<Vec<(usize, Ask)>> {
         let (machine, fleet) = (Machine::default(), Fleet::default());
-        let cx =
-            Cx { cluster, node, trust, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
+        let cx = Cx { cluster, node, pki, now: OffsetDateTime::now_utc(), machine: &machine, fleet: &fleet };
         let mut asks = Vec::new();
         for (t, stage) in stages.iter().enumerate() {
             asks.extend(self.wants(stage, &cx)?.into_iter().map(|(_, want)| (t, want.ask)));
@@ -79,35 +80,35 @@ impl Reading {
     }
 }
 
-impl<S: Shell> Fleetwork<S> {
-    /// As `new`, with the list of wants read this way.
-    pub fn reading(
-        reading: Reading,
-        known: (Arc<Cluster>, Trust),
+impl<S: Shell> Reconciler<S> {
+    /// Makes a reconciler as `new` does, for this operation.
+    pub fn for_operation(
+        operation: Operation,
+        known: (Arc<Cluster>, ClusterPki),
         shells: Vec<S>,
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        let stages = reading.stages();
-        Self::read(reading, stages, known, shells, run, events)
+        let stages = operation.stages();
+        Self::read(operation, stages, known, shells, run, events)
     }
 
     pub(super) fn read(
-        reading: Reading,
+        operation: Operation,
         stages: Vec<Stage>,
-        (cluster, trust): (Arc<Cluster>, Trust),
+        (cluster, pki): (Arc<Cluster>, ClusterPki),
         shells: Vec<S>,
         run: Run,
         events: Events,
     ) -> Result<Self> {
         let (limits, etcd_dir) = (Arc::default(), Arc::from(cluster.etcd_dir()));
         let places = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let mut members = Vec::new();
+        let mut hosts = Vec::new();
         for (node, shell) in cluster.nodes.iter().zip(shells) {
-            let asks = reading.asks(&stages, &cluster, &trust, node)?;
-            members.push(Member {
+            let asks = operation.asks(&stages, &cluster, &pki, node)?;
+            hosts.push(Host {
                 node: node.clone(),
-                shell: Arc::new(Told {
+                shell: Arc::new(TracedShell {
                     shell,
                     node: node.name.clone(),
                     places: places.clone(),
@@ -116,7 +117,7 @@ impl<S: Shell> Fleetwork<S> {
                     limits: Arc::clone(&limits),
                 }),
                 asks,
-                looks: vec![],
+                extra_asks: vec![],
                 execs: 0,
                 machine: None,
                 answers: vec![],
@@ -124,40 +125,40 @@ impl<S: Shell> Fleetwork<S> {
                 kubelets: BTreeMap::new(),
                 tunnels: BTreeSet::new(),
                 api_answers: false,
-                looked: vec![],
+                extra_answers: vec![],
                 clock: 0.0,
-                left: None,
-                unfit: vec![],
-                spared: false,
+                quarantined: None,
+                preflight_errors: vec![],
+                excluded: false,
                 open: Default::default(),
-                pressing: 0,
+                pending: 0,
                 changed: BTreeSet::new(),
-                work: work::State::default(),
+                progress: work::HostProgress::default(),
             });
         }
-        let (open, unregistered, strangers, ranges, heard) = Default::default();
-        Ok(Fleetwork {
+        let (open, unregistered, unmanaged_nodes, ranges, heard) = Default::default();
+        Ok(Reconciler {
             cluster,
-            reading,
+            operation,
             stages,
-            trust,
-            members,
+            pki,
+            hosts,
             run,
             events,
-            looks_only: false,
+            observes_only: false,
             places,
-            open,
+            unmet: open,
             heard,
             unregistered,
-            strangers,
+            unmanaged_nodes,
             tried: vec![],
             shown: BTreeMap::new(),
             ranges,
-            told: vec![],
+            preflight_notes: vec![],
             fixes: 0,
             confirmed: BTreeSet::new(),
             proof: Default::default(),
-            given_up: BTreeSet::new(),
+            failed_wants: BTreeSet::new(),
         })
     }
 }

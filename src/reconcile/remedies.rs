@@ -1,12 +1,12 @@
-//! What people have to do if a fix cannot do it. A fix prints a code, and the text for it is here: a machine must not be
-//! able to put words of its own into a hint.
+//! Hints for people, for what a fix cannot do. A fix prints a code, and the text for this code is here. So a machine cannot
+//! put words of its own into a hint.
 
 use std::collections::VecDeque;
 
 use crate::error::{Error, Kind};
 use crate::plan::Change;
 
-/// A code, and the hint for it. Values that belong to it are evidence: the fix prints them as reasons.
+/// The codes, each with its hint. The fix prints values that belong to a hint as reasons, because they are evidence.
 const REMEDIES: &[(&str, &str)] = &[
     ("debugger", "end that debugger, or have it let go"),
     (
@@ -58,12 +58,13 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The hint for a code; none for any other words.
+/// The hint for a code. `None` for any other words.
 fn of(code: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(known, _)| *known == code).map(|(_, hint)| *hint)
 }
 
-/// What a fix prints if it knows why it fails; and a code of what people have to do then.
+/// Begins a line with which a fix says why it fails. `BY_HAND` begins the line with the code of what people have to do
+/// then.
 const REASON: &str = "reason: ";
 const BY_HAND: &str = "by hand: ";
 
@@ -85,13 +86,13 @@ pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> 
         .hint("correct this, then run it again: it goes on from here")
 }
 
-/// The last that was said: where a program says why it gave up.
+/// The last words of a fix, where a program says why it gave up.
 pub(super) fn tail(said: &VecDeque<String>) -> String {
     said.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
-/// A line without colours; none where it explains nothing: kubeadm lists all that it found to be well (system-validators,
-/// `types.go`), in colour also into a file, and advises to skip checks.
+/// A line of output without colours, or `None` if it explains nothing. kubeadm lists everything that it found to be well,
+/// in colour even into a file (system-validators, `types.go`). It also advises to skip checks. Neither explains a failure.
 pub(super) fn telling(line: &str) -> Option<String> {
     let mut plain = String::new();
     let mut rest = line;
@@ -128,10 +129,10 @@ mod tests {
         }
     }
 
-    /// The codes that shell of ironstrap prints.
+    /// The codes that the shell scripts of ironstrap print.
     fn printed() -> BTreeSet<String> {
         let mut paths = Vec::new();
-        ["templates", "src/ops", "src/steps"].iter().for_each(|dir| files(Path::new(dir), &mut paths));
+        ["templates", "src/operations", "src/steps"].iter().for_each(|dir| files(Path::new(dir), &mut paths));
         let texts = paths.iter().map(|path| fs::read_to_string(path).unwrap());
         let codes = |text: String| {
             let after = text.split("by hand: ").skip(1);

@@ -1,8 +1,9 @@
-//! Wants that do not hold: kept between two looks at a machine, so that ironstrap reports each that now holds.
+//! Wants that do not hold. ironstrap keeps them between two asks of a machine, so that it can report each want that now
+//! holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Fleetwork;
+use super::Reconciler;
 use crate::error::Result;
 use crate::plan::{Change, State, WantName};
 use crate::report::Event;
@@ -13,8 +14,8 @@ use crate::steps::Via;
 /// Wants that do not hold.
 pub(super) type Unmet = BTreeMap<Id, WantName>;
 
-impl<S: Shell> Fleetwork<S> {
-    /// Keeps book of what did not hold and now does.
+impl<S: Shell> Reconciler<S> {
+    /// Records which wants do not hold on a machine, and reports those that did not hold before and hold now.
     pub(super) fn note(&mut self, i: usize, stages: &[Vec<Change>], speaks: bool) {
         let (mut own, mut whole, mut unsure) = (Unmet::new(), Unmet::new(), BTreeSet::new());
         for (stage, changes) in self.stages.iter().zip(stages) {
@@ -27,11 +28,11 @@ impl<S: Shell> Fleetwork<S> {
                 }
             }
         }
-        self.press(i, stages);
+        self.count_pending(i, stages);
         if unsure.is_empty() {
-            self.members[i].work.unsure = None;
+            self.hosts[i].progress.unsure = None;
         }
-        // What cannot be told now was neither mended nor broken.
+        // A want that is unknown now was neither fixed nor broken.
         let settle = |open: &mut Unmet, mut now: Unmet| -> Unmet {
             let (unknown, known) = std::mem::take(open).into_iter().partition(|(id, _)| unsure.contains(id));
             let mended = Unmet::into_iter(known).filter(|(id, _)| !now.contains_key(id)).collect();
@@ -39,24 +40,24 @@ impl<S: Shell> Fleetwork<S> {
             *open = now;
             mended
         };
-        let mut mended = settle(&mut self.members[i].open, own);
+        let mut mended = settle(&mut self.hosts[i].open, own);
         if speaks {
-            mended.extend(settle(&mut self.open, whole));
+            mended.extend(settle(&mut self.unmet, whole));
         }
         for (id, of) in mended {
-            self.members[i].work.tried.remove(&id);
-            self.members[i].changed.insert(id);
-            let node = self.members[i].node.name.clone();
+            self.hosts[i].progress.tried.remove(&id);
+            self.hosts[i].changed.insert(id);
+            let node = self.hosts[i].node.name.clone();
             self.events.tell(Event::Fixed { node, of });
         }
     }
 
-    /// The last word: what is still open on nodes that nobody works on any more.
-    pub(super) fn note_open(&mut self) -> Result<()> {
+    /// Records at the end of a run which wants still do not hold, on nodes that ironstrap no longer works on.
+    pub(super) fn note_unmet(&mut self) -> Result<()> {
         let fleet = self.fleet();
-        let speaks = self.api(&fleet);
-        for i in 0..self.members.len() {
-            if self.members[i].machine.is_some() && !self.members[i].work.stale {
+        let speaks = self.api_host_of(&fleet);
+        for i in 0..self.hosts.len() {
+            if self.hosts[i].machine.is_some() && !self.hosts[i].progress.stale {
                 let stages = self.judge_in(i, &fleet)?;
                 self.note(i, &stages, speaks == Some(i));
             }

@@ -1,4 +1,4 @@
-//! What is done to one machine at a time: a question, a script of fixes, waiting for work of an earlier run.
+//! One piece of work on one machine: asking it, running a script of fixes, or waiting for work of an earlier run.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::limits::{self, Limits};
 use super::remedies::{failure, tail, telling};
-use super::told::Told;
+use super::trace::TracedShell;
 use crate::error::{Error, Kind, Result};
 use crate::fleet::{Blocked, Fleet};
-use crate::ledger::{self, Ear, Heard, Run};
+use crate::ledger::{self, OutputLine, OutputParser, Run};
 use crate::machine::{Lease, Machine};
 use crate::plan::Change;
 use crate::probe::{self, Answer, Late};
@@ -19,122 +19,127 @@ use crate::shell::Shell;
 use crate::step::{Ask, Fix, Id, rollout};
 use crate::steps::{self, packets};
 
-/// Where a node stands in an apply.
+/// The progress of a node in an apply.
 #[derive(Default)]
-pub(super) struct State {
-    /// Something is being done to it.
+pub(super) struct HostProgress {
+    /// ironstrap asks or changes it now.
     pub busy: bool,
-    /// What is known of it is out of date.
+    /// Its last answers are out of date.
     pub stale: bool,
-    /// It became so while it was being asked.
+    /// Its answers went out of date while it was being asked.
     pub disturbed: bool,
     /// The stage of the fixes that run.
     pub stage: Option<usize>,
-    /// The changes that interrupt a member: those that run, and those whose effect is not known yet.
+    /// The changes that interrupt this member: those that run, and those whose effect is not known yet.
     pub disrupts: BTreeSet<Id>,
-    /// The changes of that kind after which it was left.
+    /// The interrupting changes after which it was quarantined.
     pub broke: BTreeSet<Id>,
-    /// The changes of that kind that ended, and whose effect was seen.
+    /// The interrupting changes that ended, and whose effect ironstrap saw.
     pub well: BTreeSet<Id>,
-    /// The members that a change broke which this one does not get for that reason.
+    /// The members that a change broke, if this one does not get the change for that reason.
     pub held_back_by: Vec<String>,
-    /// Nodes whose machines they change, too.
-    pub reaches: Vec<String>,
-    /// The script that runs changes nothing: it asks nodes without a pod.
+    /// Nodes whose machines the running fixes change, too.
+    pub invalidates: Vec<String>,
+    /// The script that runs changes nothing. It is a network probe of nodes without a pod.
     pub proves: bool,
-    /// When the last script of fixes was sent.
+    /// When ironstrap sent the last script of fixes.
     pub began: Option<Instant>,
-    /// Since when fixes run or work of an earlier run is followed; and how long all of these took that have ended.
+    /// Since when fixes run, or ironstrap follows work of an earlier run. `spent`: how long all of these took that have
+    /// ended.
     pub at_it: Option<Instant>,
     pub spent: Duration,
-    /// What it was left for, where machines may know more.
-    pub trouble: Option<Trouble>,
-    /// It has begun to join, and has not been asked since.
+    /// The subject of its failure, if machines may know more of it.
+    pub failure_scope: Option<FailureScope>,
+    /// It has begun to join, and ironstrap has not asked it since.
     pub entering: bool,
-    /// Wants whose fix ran to its end; one that does not hold at the next look is stuck.
+    /// Wants whose fix ran to its end. A want that still does not hold at the next ask is stuck.
     pub tried: BTreeSet<Id>,
-    /// Since when something cannot be told that should soon be known.
+    /// Since when an answer is unknown that should soon be known.
     pub unsure: Option<Instant>,
-    /// Since when something is waited for that came, and went again.
+    /// Since when ironstrap waits for a want that came to hold, and no longer does.
     pub unsettled: Option<Instant>,
-    /// How often it was waited for work of an earlier run, and how long it rests before it is asked again.
+    /// How many times ironstrap waited for work of an earlier run. `pause`: how long it then waits before it asks the
+    /// machine again.
     pub attaches: u32,
     pub pause: Duration,
-    /// How many scripts of fixes it got.
+    /// How many scripts of fixes it got in this run.
     pub rounds: usize,
-    /// This run has taken the machine.
+    /// This run has taken the lease of the machine.
     pub holds: bool,
     /// How often in a row the connection was lost.
     pub lost: u32,
     /// How often in a row a script of fixes was cut before any of it was done.
     pub cut: u32,
-    /// Nothing was to be done when what it may know of the fleet was this, and it has not been asked since.
-    pub calm: Option<Fleet>,
-    /// What it waits for. It is kept so that ironstrap reports it only once.
+    /// The fleet, as far as this node may know it, when the node last needed no change. `None` once ironstrap has asked it
+    /// again.
+    pub clean_for: Option<Fleet>,
+    /// The thing that it waits for. ironstrap keeps it, to report it only once.
     pub waits: Option<Blocked>,
-    /// How many wants did not hold when last judged, but for those that are asked when everything else is done.
-    pub unmended: usize,
-    /// How many scripts of fixes the run had ended when it was last asked.
+    /// How many wants did not hold when last judged, without those that wait for others or for a confirmation. Wants that
+    /// ironstrap asks when everything else is done do not count.
+    pub pending: usize,
+    /// How many scripts of fixes had ended in this run when ironstrap last asked the node.
     pub asked_after: usize,
-    /// What went wrong and is about workers, until the machine has been asked again.
-    pub suspected: Option<Wrong>,
+    /// A failure that may be the fault of workers, until ironstrap has asked this machine again.
+    pub suspected: Option<Failure>,
 }
 
-/// What a failure was about.
-pub(super) struct Trouble {
-    /// The nodes of the want, where those are not the one that was asked.
+/// The subject of a failure.
+pub(super) struct FailureScope {
+    /// The nodes that the want is about, if they are not the node that was asked.
     pub about: Vec<String>,
     pub since: Option<Instant>,
 }
 
-/// What a machine said to all questions.
+/// The answers of a machine to all questions.
 pub(super) struct Said {
     pub machine: Machine,
     pub answers: Vec<Answer>,
-    /// How far its clock is ahead of ours, in seconds.
+    /// How far its clock is ahead of the operator's, in seconds.
     pub clock: f64,
-    /// How often it was asked.
+    /// How many times ironstrap asked it.
     pub execs: u32,
 }
 
-/// What is left of a piece of work.
+/// The result of a piece of work.
 pub(super) enum Done {
     Asked(Box<Result<Said>>),
-    /// Wants whose fix ran to its end, or that a fix found to hold; and what went wrong, if anything did.
-    Fixed(Vec<Id>, Option<Wrong>),
-    /// Why it cannot be waited for, if so.
-    Attached(Option<Wrong>),
+    /// Wants whose fix ran to its end, or that a fix found to hold. The second part is what went wrong, if anything did.
+    Fixed(Vec<Id>, Option<Failure>),
+    /// Why ironstrap cannot wait for the work of an earlier run. Otherwise `None`.
+    Attached(Option<Failure>),
 }
 
-/// What went wrong, and the nodes that it is about where those are others.
-pub(super) struct Wrong {
+/// A failure. `about`: the nodes that it is about, if they are not the node of the error.
+pub(super) struct Failure {
     pub error: Error,
     pub about: Vec<String>,
     /// Other machines where the fault is, each with what is wrong there.
     pub faults: Vec<(String, String)>,
-    /// The want of which it is known.
+    /// The want that failed, if it is known.
     pub want: Option<Id>,
 }
 
-impl From<Error> for Wrong {
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Wrong { error, about: vec![], faults: vec![], want: None }
+        Failure { error, about: vec![], faults: vec![], want: None }
     }
 }
 
-/// How often a machine is asked in all on which something changed meanwhile, or to which the connection was lost.
+/// How many times in all ironstrap asks a machine on which something changed meanwhile, or to which the connection was
+/// lost.
 const LOOKS: u32 = 3;
 
-/// Asks a machine everything, once: again only where what it said was out of date before it had said all, or where the
-/// connection was lost before, for a question changes nothing.
-pub(super) async fn ask<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>) -> Result<Said> {
+/// Asks a machine everything, once. It asks again only if something changed before the machine had said all, or if the
+/// connection was lost. It may do so because a question changes nothing.
+pub(super) async fn ask<S: Shell>(shell: Arc<TracedShell<S>>, asks: Vec<Ask>) -> Result<Said> {
     let limits = shell.limits().clone();
     ask_within(shell, asks, limits).await
 }
 
-/// The same, with other limits.
+/// As `ask`, with other limits.
 pub(super) async fn ask_within<S: Shell>(
-    shell: Arc<Told<S>>,
+    shell: Arc<TracedShell<S>>,
     asks: Vec<Ask>,
     limits: Limits,
 ) -> Result<Said> {
@@ -149,12 +154,12 @@ pub(super) async fn ask_within<S: Shell>(
     }
 }
 
-async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) -> Result<Said> {
+async fn ask_once<S: Shell>(shell: Arc<TracedShell<S>>, asks: &[Ask], limits: &Limits) -> Result<Said> {
     let boundary = boundary()?;
     let asks: Vec<&Ask> = asks.iter().collect();
     let before = now();
     let script = probe::script_within(&asks, &boundary, &shell.etcd_dir, &limits.questions);
-    let output = shell.run_untold(&script, &limits.questions(&asks), &mut |_| {}).await?;
+    let output = shell.run_untraced(&script, &limits.questions(&asks), &mut |_| {}).await?;
     let late = probe::late(&output.stdout, &asks, &boundary, &limits.questions);
     if !late.is_empty() {
         return Err(hangs(&late));
@@ -174,7 +179,7 @@ async fn ask_once<S: Shell>(shell: Arc<Told<S>>, asks: &[Ask], limits: &Limits) 
     Ok(Said { machine, answers, clock, execs: 1 })
 }
 
-/// Of a machine on which a question has no answer nothing is known.
+/// The error for a machine on which a question had no answer in time. Nothing is known of such a machine.
 fn hangs(late: &[Late]) -> Error {
     let error = Error::new(Kind::Unknown, late[0].what.clone()).answered(&late[0].process);
     let more = late[1..].iter().fold(error, |error, late| error.answered(&late.what).answered(&late.process));
@@ -183,15 +188,15 @@ fn hangs(late: &[Late]) -> Error {
     )
 }
 
-/// Asks again after a while.
-pub(super) async fn ask_later<S: Shell>(shell: Arc<Told<S>>, asks: Vec<Ask>, after: Duration) -> Done {
+/// Asks a machine everything after a pause.
+pub(super) async fn ask_later<S: Shell>(shell: Arc<TracedShell<S>>, asks: Vec<Ask>, after: Duration) -> Done {
     tokio::time::sleep(after).await;
     Done::Asked(Box::new(ask(shell, asks).await))
 }
 
-/// Runs the fixes of one stage as one script, and tells how they go. `run`: with how long they may take.
+/// Runs the fixes of one stage as one script, and reports how they go. `run`: the run, and how long the fixes may take.
 pub(super) async fn fix<S: Shell>(
-    shell: Arc<Told<S>>,
+    shell: Arc<TracedShell<S>>,
     node: String,
     run: (Run, Duration),
     lease: Option<Lease>,
@@ -200,24 +205,24 @@ pub(super) async fn fix<S: Shell>(
 ) -> Done {
     match try_fix(&*shell, &node, &run, lease.as_ref(), &changes, &events).await {
         Ok((done, None)) => Done::Fixed(done, None),
-        Ok((done, Some(wrong))) | Err((done, wrong)) => {
-            Done::Fixed(done, Some(Wrong { error: wrong.error.on(&node), ..wrong }))
+        Ok((done, Some(failure))) | Err((done, failure)) => {
+            Done::Fixed(done, Some(Failure { error: failure.error.on(&node), ..failure }))
         }
     }
 }
 
-/// Lines of a fix that its error shows.
+/// How many lines of a fix its error shows.
 const LAST_LINES: usize = 12;
 /// How much output of a script of fixes is shown while it runs, in bytes.
 const MOST_TOLD: usize = 8 << 20;
 
-/// How many wants a script of fixes may find to hold: more than there are nodes.
+/// How many wants a script of fixes may find to hold. That is more than there are nodes.
 const MOST_DONE: usize = 20_000;
 
-type Outcome = std::result::Result<(Vec<Id>, Option<Wrong>), (Vec<Id>, Wrong)>;
+type Outcome = std::result::Result<(Vec<Id>, Option<Failure>), (Vec<Id>, Failure)>;
 
-/// The nodes that this change finds a fault of. Any fix may print such lines, so they count only where a change of the step
-/// failed that prints them. `packets` names nodes that it asked.
+/// The nodes on which this change finds a fault, each with what is wrong there. Any fix may print such lines. So they count
+/// only if a change failed whose step prints them. `packets` may only name nodes that it asked.
 fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
     let lines = said.iter().map(String::as_str);
     if steps::ROLLS_OUT.contains(&change.step) {
@@ -229,7 +234,7 @@ fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
 }
 
 async fn try_fix<S: Shell>(
-    shell: &Told<S>,
+    shell: &TracedShell<S>,
     node: &str,
     (run, left): &(Run, Duration),
     lease: Option<&Lease>,
@@ -240,21 +245,21 @@ async fn try_fix<S: Shell>(
     let refs: Vec<&Change> = changes.iter().collect();
     let script = ledger::fix(run, lease, &refs, &boundary);
     learn(changes);
-    let (mut ear, mut at, mut done, mut failed) = (Ear::new(&boundary), None, Vec::new(), None);
+    let (mut parser, mut at, mut done, mut failed) = (OutputParser::new(&boundary), None, Vec::new(), None);
     let (mut said, mut told, mut marked) = (VecDeque::new(), 0, BTreeSet::new());
     let bounds = shell.limits().fixes(run, changes, *left);
     let output = shell
         .run_within(&script, &bounds, &mut |piece| {
-            for heard in ear.hear(piece) {
+            for heard in parser.hear(piece) {
                 match heard {
-                    Heard::Started(i) => {
+                    OutputLine::Started(i) => {
                         at = changes.get(i);
                         said.clear();
                         if let Some(c) = at {
                             events.tell(Event::Fixing { node: node.into(), of: c.name() });
                         }
                     }
-                    Heard::Said(line) => {
+                    OutputLine::Said(line) => {
                         let reached = packets::made::reached(&line).filter(|_| done.len() < MOST_DONE);
                         done.extend(reached.map(packets::answer_of));
                         tell(node, &line, &mut told, events);
@@ -263,12 +268,12 @@ async fn try_fix<S: Shell>(
                             said.pop_front();
                         }
                     }
-                    Heard::Waits(for_what) => tell_wait(node, for_what, &mut told, events),
-                    Heard::Done(i, 0) => {
+                    OutputLine::Waits(for_what) => tell_wait(node, for_what, &mut told, events),
+                    OutputLine::Done(i, 0) => {
                         marked.insert(i);
                         done.extend(changes.get(i).map(|c| c.id.clone()));
                     }
-                    Heard::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
+                    OutputLine::Done(i, status) => failed = changes.get(i).map(|c| (c, status)),
                 }
             }
         })
@@ -277,13 +282,13 @@ async fn try_fix<S: Shell>(
     if let Some(lost) = ledger::lease_lost(&output) {
         return Err((done, ledger::taken(lost).into()));
     }
-    let wrong = failed.map(|(change, status)| Wrong {
+    let failure = failed.map(|(change, status)| Failure {
         error: failure(change, status, &said),
         about: change.about.clone(),
         faults: faults(change, &said),
         want: Some(change.id.clone()),
     });
-    let wrong = wrong.or_else(|| {
+    let failure = failure.or_else(|| {
         let broke = output.status != 0;
         broke.then(|| {
             Error::new(Kind::Failed, format!("the script of fixes ended with {}", output.status))
@@ -292,20 +297,21 @@ async fn try_fix<S: Shell>(
                 .into()
         })
     });
-    Ok((done, wrong.or_else(|| unmarked(changes, &marked))))
+    Ok((done, failure.or_else(|| unmarked(changes, &marked))))
 }
 
-/// A script that ends well has said so of each change. A machine that ends without it has not run that script.
-fn unmarked(changes: &[Change], marked: &BTreeSet<usize>) -> Option<Wrong> {
-    let mut all = changes.iter().enumerate().filter(|(_, change)| change.fix != Fix::Above);
+/// The failure of a machine that reports success without a mark for each change. A script that ends well prints a mark for
+/// each change, so such a machine did not run that script.
+fn unmarked(changes: &[Change], marked: &BTreeSet<usize>) -> Option<Failure> {
+    let mut all = changes.iter().enumerate().filter(|(_, change)| change.fix != Fix::FromPrevious);
     let (_, change) = all.find(|(i, _)| !marked.contains(i))?;
     let what = format!("{}: its fix did not run, and the machine says that all went well", change.step);
     let error = Error::new(Kind::Failed, what).because(format!("nothing was heard of this: {}", change.that));
     Some(error.hint("find out what runs commands on the machine in the place of its shell").into())
 }
 
-/// Tells a line that a fix printed. Lines are shown more slowly than a machine can print them, so after some megabytes
-/// no more are shown.
+/// Reports a line that a fix printed. A machine can print lines faster than ironstrap shows them, so after some megabytes
+/// it shows no more.
 fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
     let more = *told < MOST_TOLD;
     *told += line.len();
@@ -315,7 +321,7 @@ fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
     }
 }
 
-/// Tells what a script waits for. It counts as any other line.
+/// Reports what a script waits for. It counts as any other line.
 fn tell_wait(node: &str, for_what: String, told: &mut usize, events: &Events) {
     *told += for_what.len();
     if *told < MOST_TOLD {
@@ -323,7 +329,7 @@ fn tell_wait(node: &str, for_what: String, told: &mut usize, events: &Events) {
     }
 }
 
-/// Secrets travel within scripts, and scripts may be shown.
+/// Registers the secrets in these changes, so that output hides them. Scripts contain secrets, and scripts may be shown.
 fn learn(changes: &[Change]) {
     for change in changes.iter().filter(|change| change.secret) {
         if let Fix::Write { text: Some(text), .. } = &change.fix {
@@ -334,7 +340,7 @@ fn learn(changes: &[Change]) {
 
 /// Waits for work that an earlier run began.
 pub(super) async fn attach<S: Shell>(
-    shell: Arc<Told<S>>,
+    shell: Arc<TracedShell<S>>,
     node: String,
     unit: String,
     (left, drains): (Duration, Duration),
@@ -345,24 +351,24 @@ pub(super) async fn attach<S: Shell>(
         Err(_) => return Done::Attached(None),
     };
     events.tell(Event::Attached { node: node.clone(), unit: unit.clone() });
-    let (mut ear, mut told) = (Ear::new(&boundary), 0);
+    let (mut parser, mut told) = (OutputParser::new(&boundary), 0);
     let mut heard = |piece: &[u8]| {
-        for heard in ear.hear(piece) {
+        for heard in parser.hear(piece) {
             match heard {
-                Heard::Said(line) => tell(&node, &line, &mut told, &events),
-                Heard::Waits(for_what) => tell_wait(&node, for_what, &mut told, &events),
-                Heard::Started(_) | Heard::Done(..) => {}
+                OutputLine::Said(line) => tell(&node, &line, &mut told, &events),
+                OutputLine::Waits(for_what) => tell_wait(&node, for_what, &mut told, &events),
+                OutputLine::Started(_) | OutputLine::Done(..) => {}
             }
         }
     };
     let bounds = shell.limits().attached(left, drains);
     let ended = shell.run_within(&ledger::attach(&unit, &boundary), &bounds, &mut heard).await;
-    // However it ended: what it brought about is asked, not concluded.
+    // ironstrap asks for the effect of the work, however it ended, and does not conclude it from the end.
     let silent = ended.err().filter(|error| error.kind == Kind::Silent);
     Done::Attached(silent.map(|error| limits::left_behind(error, &unit).on(&node).into()))
 }
 
-/// Seconds since 1970 by our own clock.
+/// Seconds since 1970 by the operator's clock.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

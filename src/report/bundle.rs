@@ -1,17 +1,17 @@
-//! What somebody who was not there needs to understand a run, as one text: inventory, versions, answers, events, logs.
-//! `store` writes it down.
+//! A report of a run as one text, for people who were not there: inventory, versions, answers, events and logs. `store` writes
+//! it to a file.
 
 use super::Event;
 use crate::diagnosis::Heard;
 use crate::error::{Error, QUOTE, indented};
 use crate::secret::Shown;
 
-/// All that is known at the end of a run.
+/// Everything that is known at the end of a run.
 pub struct Bundle<'a> {
     pub inventory: &'a str,
-    /// A line for each machine: what it said of itself.
+    /// The description that each machine gives of itself, one line each.
     pub machines: Vec<String>,
-    /// By node: what was asked, and what came back.
+    /// The node, the question and the answer.
     pub answers: Vec<(String, String, String)>,
     pub events: &'a [Event],
     pub errors: &'a [Error],
@@ -19,7 +19,7 @@ pub struct Bundle<'a> {
 }
 
 impl Bundle<'_> {
-    /// The text, without secrets.
+    /// Returns the text of the report, without secrets.
     pub fn text(&self) -> Shown {
         let mut text = format!("ironstrap {}, secrets taken out\n", env!("CARGO_PKG_VERSION"));
         section(&mut text, "errors", self.errors.iter().map(super::trouble));
@@ -39,7 +39,7 @@ impl Bundle<'_> {
     }
 }
 
-/// Words of a machine, each line with a mark before it. Secrets go first: some have several lines.
+/// Quotes words of a machine, with a mark before each line. It removes secrets first, because some have several lines.
 fn quoted(words: &str) -> String {
     let shown = Shown::of(words);
     shown.as_str().lines().map(|line| format!("{QUOTE}{line}")).collect::<Vec<_>>().join("\n")

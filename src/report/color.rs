@@ -1,5 +1,5 @@
-//! Colour: whether there is any, and what gets some. It is put on lines that are finished, by the signs they have, so it
-//! says nothing that the words do not.
+//! Decides whether output has colour, and colours lines. It colours finished lines by the signs at their beginning. So colour
+//! says nothing that the words do not say.
 
 use anstream::ColorChoice;
 
@@ -12,16 +12,16 @@ const YELLOW: &str = "\x1b[33m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Every sequence that this program writes.
+/// Every escape sequence that this program writes.
 #[cfg(test)]
 pub(super) const ALL: [&str; 6] = [BOLD, RED, GREEN, YELLOW, CYAN, PLAIN];
 
-/// Decides for the whole program. `Auto`: on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`.
+/// Decides whether the whole program uses colour. `Auto`: on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`.
 pub fn choose(choice: ColorChoice) {
     choice.write_global();
 }
 
-/// What a line begins with, its colour, and whether that is for the whole line.
+/// How a line begins, its colour, and whether the colour is for the whole line.
 const SIGNS: &[(&str, &str, bool)] = &[
     ("✔", GREEN, false),
     ("✗", RED, false),
@@ -34,7 +34,7 @@ const SIGNS: &[(&str, &str, bool)] = &[
     ("      + ", GREEN, true),
 ];
 
-/// The text with colour. What is written to where none belongs is stripped on its way out.
+/// Returns the text with colour. The output stream removes the colour again where none is wanted.
 pub fn paint(text: &Shown) -> String {
     text.as_str().split('\n').map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! Every event in full, as lines: what `-v` shows and `--log` writes.
+//! Shows every event in full, as the lines that `-v` prints and `--log` writes.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::error::{QUOTE, indented};
 use crate::plan::diff;
 use crate::secret::Shown;
 
-/// The first line says what happened; further ones are indented.
+/// Returns the lines of an event. The first one says what happened, and the others are indented.
 pub fn lines(event: &Event) -> Vec<String> {
     parts(event).iter().map(|part| indented(part)).collect()
 }
@@ -53,7 +53,7 @@ fn parts(event: &Event) -> Vec<String> {
     }
 }
 
-/// Events that one line is enough for.
+/// Returns the text of an event that needs only one line.
 fn short(event: &Event) -> String {
     match event {
         Event::Looked { node, changes, seconds, .. } => {
@@ -71,7 +71,7 @@ fn short(event: &Event) -> String {
     }
 }
 
-/// A text behind its name, its further lines quoted under the first.
+/// Returns a text behind its name, with further lines quoted below the first.
 fn body(name: &str, text: &str) -> Vec<String> {
     let text = if text.trim().is_empty() { "nothing" } else { text.trim_end() };
     let name = |n: usize| if n == 0 { format!("{name}:") } else { QUOTE.to_string() };
@@ -81,11 +81,11 @@ fn body(name: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A file that everything of a run is written to, each event with its time.
+/// A log file that gets every event of a run, each with its time.
 pub struct Log(File);
 
 impl Log {
-    /// `said`: the command line, which opens what this run writes.
+    /// Begins the log of this run with `said`, the command line.
     pub fn begin(file: File, said: &str) -> Log {
         let mut log = Log(file);
         log.write(&[format!("ironstrap {}: {said}", env!("CARGO_PKG_VERSION"))]);
@@ -101,7 +101,7 @@ impl Log {
             0 => text + &format!("{now}  {line}\n"),
             _ => text + line + "\n",
         });
-        // A disk that is full is no reason to stop in the middle of a change.
+        // A full disk is no reason to stop in the middle of a change.
         let _ = self.0.write_all(Shown::of(&text).as_str().as_bytes());
     }
 }

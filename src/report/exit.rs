@@ -1,5 +1,5 @@
-//! The one place where text leaves the process for the terminal: what a command is for on standard output, what happens on
-//! the way on standard error. Secrets and what terminals obey are taken out here, and colour is put on after that.
+//! The one place where text leaves the process for the terminal. The result of a command goes to standard output, and progress
+//! goes to standard error. This module removes secrets and what a terminal obeys, and then adds colour.
 
 use std::io::Write;
 
@@ -10,28 +10,28 @@ use serde_json::Value;
 use super::{color, count};
 use crate::secret::{self, Shown};
 
-/// A line on standard output: what a command is for.
+/// Prints a line of the command's result on standard output.
 pub fn out(line: &str) {
-    // A reader that has seen enough, as `head` has, is no trouble of ours.
+    // A reader may stop early, as `head` does. That is no error.
     let _ = writeln!(anstream::stdout(), "{}", painted(line));
 }
 
-/// A line on standard error: what happens on the way.
+/// Prints a line about the progress on standard error.
 pub fn err(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", painted(line));
 }
 
-/// A question on standard error; what is typed follows it.
+/// Prints a question on standard error. The user types the answer behind it.
 pub fn prompt(question: &str) {
     let _ = write!(anstream::stderr(), "{}", Shown::of(question));
 }
 
-/// The line break that a hidden answer did not show.
+/// Prints the line break that the terminal did not show after a hidden answer.
 pub fn end_of_answer() {
     let _ = writeln!(anstream::stderr());
 }
 
-/// The version of all JSON output. It is raised when a field goes, or means something else.
+/// The version of all JSON output. A new version removes a field, or changes the meaning of one.
 pub const SCHEMA: u32 = 2;
 
 #[derive(Serialize)]
@@ -41,17 +41,19 @@ struct Document<'a, T> {
     of: &'a T,
 }
 
-/// A value as one line of JSON on standard output, with `schema` as its first field. Whether anybody still reads.
+/// Prints a value as one line of JSON on standard output, with `schema` as its first field. Returns whether anybody still
+/// reads.
 pub fn json(value: &impl Serialize) -> bool {
     writeln!(std::io::stdout(), "{}", json_line(&Document { schema: SCHEMA, of: value })).is_ok()
 }
 
-/// Lines with colours of ours in them, on standard output. Whether anybody still reads.
+/// Prints lines that have ironstrap's own colours on standard output. Returns whether anybody still reads.
 pub fn coloured(lines: &[String]) -> bool {
     lines.iter().all(|line| writeln!(std::io::stdout(), "{line}").is_ok())
 }
 
-/// Such lines in place of what was there, without a flicker in between. A line that were broken would push others off.
+/// Draws such lines over the previous ones, without flicker. It cuts long lines, because a wrapped line would push others off
+/// the screen. Returns whether anybody still reads.
 pub fn redraw(mut lines: Vec<String>, foot: &str) -> bool {
     let term = Term::stdout();
     let (rows, columns) = term.size();
@@ -71,13 +73,13 @@ pub fn redraw(mut lines: Vec<String>, foot: &str) -> bool {
     draw().is_ok()
 }
 
-/// Bytes on standard output as they are: the credentials that the user asked for, pages for other programs.
+/// Prints bytes on standard output unchanged: credentials that the user asked for, and pages for other programs.
 pub fn raw(bytes: &[u8]) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
 }
 
-/// Reports panics from now on, in place of the standard library, which knows nothing of secrets.
+/// Reports panics from now on. The report of the standard library could show secrets.
 pub fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
@@ -93,12 +95,12 @@ fn panicked(why: Option<&str>, place: Option<&std::panic::Location<'_>>) -> Stri
     format!("✗ ironstrap failed{place}: {why}\n      hint: this is a fault of ironstrap; please report it")
 }
 
-/// A text as it may be shown, with its colour.
+/// Returns a text that is safe to show, with its colour.
 pub fn painted(text: &str) -> String {
     color::paint(&Shown::of(text))
 }
 
-/// A value as one line of JSON that may be shown, its fields in their order.
+/// Returns a value as one line of JSON that is safe to show. The fields keep their order.
 pub fn json_line(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).unwrap_or_default();
     let (mut rest, mut shown) = (json.as_str(), String::with_capacity(json.len()));
@@ -106,7 +108,7 @@ pub fn json_line(value: &impl Serialize) -> String {
         shown += &rest[..start];
         rest = &rest[start..];
         let (string, after) = rest.split_at(end_of_string(rest));
-        // A name of a field is ours.
+        // The names of fields come from ironstrap, so they hold no secret.
         let text = if after.starts_with(':') { None } else { serde_json::from_str::<String>(string).ok() };
         shown += &text.map_or(string.to_string(), |text| Value::from(secret::hide(&text)).to_string());
         rest = after;
@@ -115,7 +117,7 @@ pub fn json_line(value: &impl Serialize) -> String {
     secret::clean_json(&shown).into_owned()
 }
 
-/// Behind the quote that ends the JSON string at the beginning of this text.
+/// Returns the place after the quote that ends the JSON string at the beginning of this text.
 fn end_of_string(json: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in json.bytes().enumerate().skip(1) {

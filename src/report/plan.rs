@@ -1,7 +1,7 @@
-//! A plan as people read it: by node and step, each want that does not hold with what changes as a diff. What is to be
-//! done alike on many nodes stands there once.
+//! Shows a plan to people: by node and step, each want that does not hold, with a diff of what changes. A change that is the
+//! same on many nodes appears once.
 
-use super::alike::{self, MANY, Named, names};
+use super::group::{self, MANY, Named, names};
 use crate::cluster::Node;
 use crate::error::indented;
 use crate::plan::{Change, State, Unchecked, diff};
@@ -9,24 +9,24 @@ use crate::report::count;
 use crate::secret;
 use crate::step::Fix;
 
-/// Longer diffs are cut; the JSON has them whole.
+/// The longest diff that is shown, in lines. The JSON output has the whole diff.
 const LINES: usize = 40;
 
-/// The changes of a step on a node, or on many on which they are the same.
+/// The changes of a step on one node, or on many nodes where they are the same.
 struct Block<'a> {
     nodes: Vec<Named<'a>>,
     items: Vec<Item<'a>>,
 }
 
-/// A change; at a control plane, perhaps one for each of many nodes.
+/// A change. On a control plane, it may stand for the same change about many nodes.
 struct Item<'a> {
     change: &'a Change,
     about: Vec<Named<'a>>,
-    /// What there is and what should be is the same to the letter, whatever names are in it.
+    /// Whether the present text and the right text are equal to the letter for all these nodes, including names.
     literal: bool,
 }
 
-/// The lines of a whole plan: nodes in order, with their changes. `nodes`: of the cluster.
+/// Returns the lines of a whole plan: the nodes in their order, with their changes. `nodes`: all nodes of the cluster.
 pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     let many = plan.len() >= MANY;
     let mut blocks: Vec<Block> = Vec::new();
@@ -42,7 +42,8 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     all.map(|line| secret::hide(&indented(&line)).into_owned()).collect()
 }
 
-/// As `lines`, with a line for each file in place of its contents. For plans of a reset, in which whole files go.
+/// Returns the same as `lines`, with one line for each file in place of its contents. It is for plans of a reset, which remove
+/// whole files.
 pub fn brief(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     let named = |change: &Change| {
         if change.touches.is_empty() || change.state != State::Ready {
@@ -54,13 +55,13 @@ pub fn brief(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
             (false, true) if !matches!(change.fix, Fix::Write { .. }) => format!("remove {files}"),
             _ => format!("restore {files}"),
         };
-        Change { that, have: String::new(), want: String::new(), fix: Fix::Above, ..change.clone() }
+        Change { that, have: String::new(), want: String::new(), fix: Fix::FromPrevious, ..change.clone() }
     };
     let named = |(node, changes): &(String, Vec<Change>)| (node.clone(), changes.iter().map(named).collect());
     lines(&plan.iter().map(named).collect::<Vec<_>>(), nodes)
 }
 
-/// What nobody could ask, a line for each kind of it; nodes of which the same is said are named together.
+/// Returns the wants that nobody could check, one line for each kind. A line names all nodes about which it says the same.
 pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
     let mut kinds: Vec<(String, &str, Vec<&str>)> = Vec::new();
     for (_, one) in all {
@@ -78,7 +79,7 @@ pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
     kinds.into_iter().map(line).collect()
 }
 
-/// How it came out, where nothing is wrong that somebody could ask. `wants`: how many there are; `on`: where.
+/// Returns the result of a run in which no checked want differs. `wants`: how many there are. `on`: the nodes.
 pub fn right(wants: usize, unchecked: usize, inventory: &str, on: &str, whole: bool) -> String {
     match unchecked {
         0 => format!("{}all {wants} things are as {inventory} says, on {on}", if whole { "✔ " } else { "" }),
@@ -99,7 +100,8 @@ fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: boo
                 _ => named(name),
             };
             let item = Item { change, about: vec![about], literal: true };
-            // What is said of the node itself is compared with other nodes', not with what else is said of it.
+            // Changes about one node are not compared with each other. Changes about the machine itself are compared with other
+            // machines.
             let mut before = items.iter_mut().filter(|other| other.about[0] != item.about[0]);
             if !before.any(|other| other.takes(&item)) {
                 items.push(item);
@@ -111,23 +113,23 @@ fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: boo
 }
 
 impl<'a> Block<'a> {
-    /// Takes in the same changes of another node.
+    /// Adds another node if its changes are the same.
     fn takes(&mut self, other: &Block<'a>) -> bool {
         let own = |block: &Block| block.items.iter().all(|item| item.about == block.nodes[..1]);
         if self.items.len() != other.items.len() || !own(self) || !own(other) {
             return false;
         }
         let pairs = || self.items.iter().zip(&other.items);
-        let alike: Option<Vec<bool>> = pairs().map(|(one, next)| one.is_like(next)).collect();
-        let Some(alike) = alike else { return false };
-        self.items.iter_mut().zip(alike).for_each(|(item, literal)| item.literal &= literal);
+        let group: Option<Vec<bool>> = pairs().map(|(one, next)| one.is_like(next)).collect();
+        let Some(group) = group else { return false };
+        self.items.iter_mut().zip(group).for_each(|(item, literal)| item.literal &= literal);
         self.nodes.extend(other.nodes.iter().cloned());
         true
     }
 
     fn lines(&self) -> Vec<String> {
         let Some(Item { change, .. }) = self.items.first() else { return vec![] };
-        let nodes = alike::counted(self.nodes.iter().map(|node| node.name));
+        let nodes = group::counted(self.nodes.iter().map(|node| node.name));
         let mut lines = vec![format!("{nodes}  {} — {}", change.step, change.why)];
         lines.extend(self.items.iter().flat_map(|item| item.lines(self.nodes.len() > 1)));
         lines
@@ -135,7 +137,7 @@ impl<'a> Block<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// Takes in the same change about another node.
+    /// Adds another node if the change about it is the same.
     fn takes(&mut self, other: &Item<'a>) -> bool {
         let Some(literal) = self.is_like(other) else { return false };
         self.literal &= literal;
@@ -143,7 +145,7 @@ impl<'a> Item<'a> {
         true
     }
 
-    /// Whether the other is the same but for the node, and then, whether to the letter.
+    /// Whether the other change is the same except for the node. If it is: whether it is the same to the letter.
     fn is_like(&self, other: &Item) -> Option<bool> {
         let (Item { change, about, .. }, next) = (self, other.change);
         let (ours, theirs) = (&about[0], &other.about[0]);
@@ -158,7 +160,7 @@ impl<'a> Item<'a> {
         (literal || same(&change.have, &next.have) && same(&change.want, &next.want)).then_some(literal)
     }
 
-    /// `all`: it stands for the nodes of its block.
+    /// Returns the lines of the change. `all`: whether it stands for all nodes of its block.
     fn lines(&self, all: bool) -> Vec<String> {
         let node = &self.about[0];
         let each = all || self.about.len() > 1;
@@ -168,13 +170,13 @@ impl<'a> Item<'a> {
             lines.iter_mut().for_each(|line| *line = node.out_of(line));
         }
         if self.about.len() > 1 {
-            lines.push(format!("      NODE: {}", alike::counted(self.about.iter().map(|node| node.name))));
+            lines.push(format!("      NODE: {}", group::counted(self.about.iter().map(|node| node.name))));
         }
         lines
     }
 }
 
-/// The words about a change, beside what is and what should be.
+/// Returns the words about a change, without the present text and the right text.
 fn told(change: &Change) -> [&str; 4] {
     let more = match (&change.state, &change.fix) {
         (State::Waits(for_what), _) => for_what.words(),
@@ -193,7 +195,7 @@ fn place(change: &Change) -> &str {
 fn one(change: &Change, that: &str) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
     let mut lines = vec![format!("  {sign} {that:<50} {}", place(change)).trim_end().to_string()];
-    // Where there is no file yet, the hash of what will be in it tells nobody anything.
+    // If there is no file yet, the hash of its new text tells people nothing.
     let told_by_name = change.have.is_empty() && change.want.contains("\nsha256 ");
     let diff = if told_by_name { vec![] } else { diff(&change.have, &change.want) };
     let more = diff.len().saturating_sub(LINES);

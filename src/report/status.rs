@@ -1,4 +1,4 @@
-//! The fleet on one screen: the cluster, a row for each node, and under it what could not be seen, and why.
+//! Shows the fleet on one screen: the cluster, a row for each node, and below that what ironstrap could not see, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -10,25 +10,26 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::error::{Error, Kind, indented};
-use crate::report::alike::{self, MANY, SCREENFUL};
+use crate::report::group::{self, COMPACT_ABOVE, MANY};
 use crate::report::{color, count, exit};
 use crate::secret::Shown;
 use crate::status::{Drift, Health, NodeStatus, Packets, Seen, Share, Status};
 
-/// There is none.
+/// The cell of a value that does not exist.
 const NONE: &str = "–";
-/// Not the same for all who share a row.
+/// The cell of a value that differs between the nodes of a row.
 const DIFFERS: &str = "…";
-/// Nobody knows.
+/// The cell of a value that is unknown.
 const UNKNOWN: &str = "?";
 
-/// Steps that are named in a row; `plan` names all.
+/// How many steps a row names. `plan` names all of them.
 const STEPS: usize = 4;
 
-/// A column: its head, and what stands in it.
+/// A column: its head, and the function that makes its cells.
 type Column = (&'static str, fn(&NodeStatus) -> String);
 
-/// In this order; where a terminal is narrow, those of the highest number go first.
+/// The columns in their order, each with a number. On a narrow terminal, the columns with the highest numbers are left out
+/// first.
 const COLUMNS: &[(u8, Column)] = &[
     (0, ("NODE", |node| node.name.clone())),
     (2, ("ROLE", |node| node.role.replace('-', " "))),
@@ -47,17 +48,17 @@ const COLUMNS: &[(u8, Column)] = &[
     (10, ("OS", |node| shown(&node.versions.os, String::clone))),
 ];
 
-/// How it is wanted.
+/// How the user wants to see the status.
 #[derive(Clone, Copy, Default)]
 pub struct View {
     pub json: bool,
-    /// A row for each node, however many there are.
+    /// Whether each node has a row of its own, however many there are.
     pub all: bool,
     /// Seconds until the next status, for `--watch`.
     pub again: Option<u64>,
 }
 
-/// Shows it, and says whether anybody still reads.
+/// Shows the status, and returns whether anybody still reads.
 pub fn show(status: &Status, view: View) -> bool {
     if view.json {
         return exit::json(status);
@@ -81,15 +82,16 @@ pub fn show(status: &Status, view: View) -> bool {
     }
 }
 
-/// All of it as text. `width`: of the terminal; without one, no column is left out. `all`: nor is a row.
+/// Returns the whole status as text. `width`: columns of the terminal. Without it, no column is left out. `all`: each node has
+/// a row of its own.
 pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> Vec<String> {
     let plain = |line: String| Shown::of(&indented(&line)).to_string();
     let mut lines: Vec<String> = head(status).into_iter().map(plain).collect();
     lines.push(String::new());
-    let rows = rows(&status.nodes, all || status.nodes.len() <= SCREENFUL);
+    let rows = rows(&status.nodes, all || status.nodes.len() <= COMPACT_ABOVE);
     lines.extend(table(&rows, width, colour));
     let shared = rows.iter().filter(|row| row.len() > 1);
-    let names = |row: &Row| alike::counted(row.iter().map(|node| node.name.as_str()));
+    let names = |row: &Row| group::counted(row.iter().map(|node| node.name.as_str()));
     let shared: Vec<String> = shared.map(|row| plain(format!("{} is {}", title(row), names(row)))).collect();
     lines.extend((!shared.is_empty()).then(String::new));
     lines.extend(shared);
@@ -98,7 +100,7 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     let told: Vec<String> = told.collect();
     let parts = match status.nodes.iter().any(|node| node.reachable) {
         true => [lines, told],
-        // Where no machine answers, why is all there is to know.
+        // If no machine answers, the reason is all there is to know, so it comes first.
         false => [told, lines],
     };
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&String::new())
@@ -118,7 +120,7 @@ fn head(status: &Status) -> Vec<String> {
         together(&words)
     });
     let wrong: BTreeSet<&str> = status.errors.iter().filter_map(|error| error.node.as_deref()).collect();
-    let wrong = (!wrong.is_empty()).then(|| ("errors", format!("on {}: see below", alike::names(wrong))));
+    let wrong = (!wrong.is_empty()).then(|| ("errors", format!("on {}: see below", group::names(wrong))));
     let about = [
         (cluster.name.as_str(), format!("kubernetes {}, {}", cluster.kubernetes, cluster.endpoint)),
         ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {} Ready", cluster.nodes))),
@@ -136,7 +138,7 @@ fn count_pods(wanted: u64) -> String {
     count(usize::try_from(wanted).unwrap_or(usize::MAX), "pod")
 }
 
-/// What each is, or all are.
+/// Returns the word for each name, or one word if it is the same for all.
 fn together(each: &[(&str, String)]) -> String {
     match each {
         [(_, only)] => only.clone(),
@@ -169,7 +171,7 @@ fn until(time: Option<OffsetDateTime>) -> String {
     format!("good until {}", time.unwrap_or_default())
 }
 
-/// The most columns that fit. The last resort is to break lines.
+/// Draws the table with as many columns as fit. If too many are still left, it breaks the lines.
 fn table(rows: &[Row], width: Option<usize>, colour: bool) -> Vec<String> {
     let mut ranks: Vec<u8> = COLUMNS.iter().map(|(rank, _)| *rank).filter(|rank| *rank > 0).collect();
     ranks.sort_unstable();
@@ -197,7 +199,7 @@ fn drawn(rows: &[Row], columns: &[&Column], width: Option<usize>) -> Vec<String>
             _ if row.iter().any(|node| cell(node) != cell(row[0])) => DIFFERS.into(),
             _ => cell(row[0]),
         };
-        // A cell may be cut or broken: it has to be fit to be shown before that.
+        // A cell may be cut or broken later, so it must be safe to show before that.
         table.add_row(columns.iter().map(|column| Shown::of(&cell(column)).to_string()));
     }
     for column in table.column_iter_mut() {
@@ -209,7 +211,7 @@ fn drawn(rows: &[Row], columns: &[&Column], width: Option<usize>) -> Vec<String>
     table.lines().map(|line| line.trim_end().to_string()).collect()
 }
 
-/// Who shares a row: a node for itself, or many that are alike in what matters.
+/// The nodes of a row: one node, or many that are the same in what matters.
 type Row<'a> = Vec<&'a NodeStatus>;
 
 fn rows(nodes: &[NodeStatus], each: bool) -> Vec<Row<'_>> {
@@ -217,9 +219,9 @@ fn rows(nodes: &[NodeStatus], each: bool) -> Vec<Row<'_>> {
         let drift = shown(&node.drift, |drift| in_words(drift));
         (node.role, node.reachable, ready(node), drift)
     };
-    let mut alike: BTreeMap<_, Row> = BTreeMap::new();
-    nodes.iter().for_each(|node| alike.entry(what(node)).or_default().push(node));
-    let row = |node| match alike.get(&what(node)).filter(|row| !each && row.len() >= MANY) {
+    let mut group: BTreeMap<_, Row> = BTreeMap::new();
+    nodes.iter().for_each(|node| group.entry(what(node)).or_default().push(node));
+    let row = |node| match group.get(&what(node)).filter(|row| !each && row.len() >= MANY) {
         Some(row) => std::ptr::eq(row[0], node).then(|| row.clone()),
         None => Some(vec![node]),
     };
@@ -233,7 +235,7 @@ fn title(row: &Row) -> String {
     }
 }
 
-/// A row of trouble stands out. The words say it without.
+/// Colours the rows that have a problem. Without colour, the words say the same.
 fn coloured(lines: Vec<String>, rows: &[Row]) -> Vec<String> {
     let mut lines = lines.into_iter();
     let bright = |line: String| style(line).force_styling(true);
@@ -250,12 +252,13 @@ fn coloured(lines: Vec<String>, rows: &[Row]) -> Vec<String> {
     head.into_iter().chain(lines.zip(rows).map(row)).collect()
 }
 
-/// What of a plan is drift: what only waits for another node is that one's.
+/// Returns the drift in a plan. A change that only waits for another node counts as drift of that node.
 fn drifted(drift: &[Drift]) -> impl Iterator<Item = &Drift> {
     drift.iter().filter(|drift| drift.state != "waits")
 }
 
-/// `3: swap, runtime; ? member`: how many wants do not hold, of which steps, and where nobody knows.
+/// Returns drift as words, as in `3: swap, runtime; ? member`. That is how many wants do not hold, of which steps, and the
+/// steps whose state is unknown.
 fn in_words(drift: &[Drift]) -> String {
     let steps = |unknown: bool| {
         let mut steps: Vec<&str> = drifted(drift)
@@ -289,7 +292,7 @@ fn shown<T>(seen: &Seen<T>, words: impl FnOnce(&T) -> String) -> String {
     }
 }
 
-/// `0.85/2`: requested, of what there is.
+/// Returns a share, as in `0.85/2`: what pods request, and what there is.
 fn share<T>(share: &Share<T>, words: fn(&T) -> String, unit: &str) -> String {
     match (shown(&share.requested, words), shown(&share.allocatable, words)) {
         (none, nor) if none == nor && share.requested.is().is_none() => none,
@@ -301,12 +304,12 @@ fn gibibytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / (1_u64 << 30) as f64)
 }
 
-/// At most two places.
+/// Formats a number with at most two decimal places.
 fn number(value: f64) -> String {
     format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').into()
 }
 
-/// `3/3`: reached, of those that were asked. `3/3 (2 ?)`: two more were not.
+/// Returns the result of network probes. `3/3`: reached, of those that were asked. `3/3 (2 ?)`: two more were not asked.
 fn arrived(packets: &Packets) -> String {
     match packets.sum() {
         (0, 0, _) => UNKNOWN.into(),
@@ -332,14 +335,14 @@ fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// What is wrong, what could not be seen, and where to look further.
+/// Returns the lines below the table: what is wrong, what ironstrap could not see, and where to look further.
 fn below(status: &Status) -> Vec<String> {
     let not_ready = |node: &NodeStatus| {
         let why = node.not_ready.as_ref()?;
         Some(Error::new(Kind::Failed, format!("not Ready: {}", one_line(why))).on(&node.name))
     };
     let not_ready: Vec<Error> = status.nodes.iter().filter_map(not_ready).collect();
-    let told = [not_ready.as_slice(), &status.errors].map(alike::troubles).concat();
+    let told = [not_ready.as_slice(), &status.errors].map(group::troubles).concat();
     let mut lines: Vec<String> = told.iter().flat_map(|told| told.lines()).map(String::from).collect();
     lines.extend(unseen(status));
     lines.extend(unchecked(&status.nodes));
@@ -352,16 +355,16 @@ fn below(status: &Status) -> Vec<String> {
     lines
 }
 
-/// Nodes of which no pod could be asked.
+/// Names the nodes that had no pod which could be asked.
 fn unchecked(nodes: &[NodeStatus]) -> Option<String> {
     let all = || nodes.iter().filter_map(|node| node.packets.is()).flat_map(|packets| &packets.without_pod);
     let named = nodes.iter().map(|node| node.name.as_str()).filter(|name| all().any(|other| other == name));
     let named: Vec<&str> = named.collect();
     let what = "packets: not checked, because no pod runs there that could be asked";
-    (!named.is_empty()).then(|| format!("{UNKNOWN} {}  {what}", alike::names(named)))
+    (!named.is_empty()).then(|| format!("{UNKNOWN} {}  {what}", group::names(named)))
 }
 
-/// Each reason once, with all that it hides. What an error says of a machine already is not said again.
+/// Returns each reason once, with everything that it hides. It leaves out what an error already says about a machine.
 fn unseen(status: &Status) -> Vec<String> {
     let mut reasons: Vec<&str> = Vec::new();
     let mut hidden: BTreeMap<&str, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
@@ -380,7 +383,7 @@ fn unseen(status: &Status) -> Vec<String> {
     }
     let line = |why: &str| {
         let (nodes, whats) = hidden.get(why)?;
-        let nodes = if nodes.is_empty() { String::new() } else { format!("{}  ", alike::names(nodes)) };
+        let nodes = if nodes.is_empty() { String::new() } else { format!("{}  ", group::names(nodes)) };
         Some(format!("{UNKNOWN} {nodes}{}: {}", whats.join(", "), one_line(why)))
     };
     reasons.into_iter().filter_map(line).collect()

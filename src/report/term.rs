@@ -1,4 +1,4 @@
-//! The live display: a line for each node that is being worked on, with what it is doing right now.
+//! The live display: a line for each node that ironstrap works on, with what it does there right now.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{Event, count, line};
 use crate::secret::Shown;
 
-/// What is on the screen.
+/// The lines on the screen.
 pub struct Display {
     all: MultiProgress,
     nodes: BTreeMap<String, ProgressBar>,
@@ -25,7 +25,7 @@ impl Display {
         Display::on(ProgressDrawTarget::stderr())
     }
 
-    /// On another screen than that of standard error.
+    /// Makes a display on another screen than standard error.
     pub fn on(screen: ProgressDrawTarget) -> Self {
         Display { all: MultiProgress::with_draw_target(screen), nodes: BTreeMap::new() }
     }
@@ -62,7 +62,7 @@ impl Display {
                 self.nodes.clear();
             }
             Event::Looked { .. } | Event::Drift { .. } | Event::Fixed { .. } | Event::Error { .. } => {}
-            // Told with the error, at the end.
+            // The error at the end shows the cause.
             Event::Cause { .. } => {}
             // With `-v`, lines show these instead of this display.
             Event::Unchecked { .. } | Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. } => {}
@@ -82,7 +82,7 @@ impl Display {
     }
 }
 
-/// A text as it may be shown on one line.
+/// Returns a text that is safe to show on one line.
 fn fit(text: &str) -> String {
     Shown::of(text).as_str().replace(['\n', '\t'], " ")
 }

@@ -1,4 +1,4 @@
-//! What a hostile machine says, in every style: nothing of it moves the cursor, and no secret comes back.
+//! Shows text of a hostile machine in every style. None of it moves the cursor, and no secret comes back.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,12 +12,12 @@ use crate::probe::Answer;
 use crate::secret::{SecretText, is_forbidden};
 use crate::step::{Id, Step, Verdict, Want};
 
-/// What a rooted machine may answer, and the secret that comes back with it.
+/// Text that a machine may answer when an attacker has root there, and the secret that comes back with it.
 const HOSTILE: &str =
     "\x1b]0;OWNED\x07\x1b[2J\x1b[H\rforged\u{9b}2J\u{9d}0;x\u{202e}evil\u{2066}\u{200f}\u{2028}\x0c\x7f\0";
 const SECRET: &str = "report-test-secret-1";
 
-/// One event of each kind, every text of it hostile.
+/// Returns one event of each kind, with hostile text in each text field.
 fn events() -> Vec<Event> {
     let bad = || format!("w1{HOSTILE}{SECRET}\n✔ next");
     let named = || WantName { step: bad(), id: bad(), subject: bad(), that: bad() };
@@ -53,7 +53,7 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Fails where a terminal would obey, but for our own colours, or where the secret is.
+/// Fails if a terminal would obey anything but our own colours, or if the secret is in the text.
 fn is_fit(shown: &str, of: &str) {
     assert!(!shown.contains(SECRET), "{of}: {shown:?}");
     let mut rest = shown.to_string();
@@ -69,12 +69,12 @@ fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
     for event in events() {
         let of = format!("{event:?}");
         let mut lines = detail::lines(&event);
-        for size in [1, 2 * alike::SCREENFUL] {
-            let mut crowd = crowd::Crowd::default();
+        for size in [1, 2 * group::COMPACT_ABOVE] {
+            let mut grouping = grouping::Grouping::default();
             let looked = Event::Looked { node: "x".into(), changes: 0, answering: 0.0, seconds: 0.0 };
-            (0..size).for_each(|_| crowd.hear(&looked));
-            lines.extend(crowd.lines(&event));
-            lines.extend(crowd.rest());
+            (0..size).for_each(|_| grouping.hear(&looked));
+            lines.extend(grouping.lines(&event));
+            lines.extend(grouping.rest());
         }
         lines.iter().for_each(|line| is_fit(&exit::painted(line), &of));
         lines.iter().for_each(|line| is_one(line));
@@ -83,14 +83,14 @@ fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
         assert!(!json.contains('\n') && serde_json::from_str::<Event>(&json).is_ok(), "{json}");
     }
     let error = Error::new(Kind::Failed, HOSTILE).on(HOSTILE).because(format!("{HOSTILE}{SECRET}"));
-    for told in [trouble(&error), alike::troubles(&vec![error; 9]).concat()] {
+    for told in [trouble(&error), group::troubles(&vec![error; 9]).concat()] {
         is_fit(&exit::painted(&told), "the end");
     }
     let forged = "no such file\n✔ m1: nothing to do";
     is_one(&trouble(&Error::new(Kind::Failed, forged).on("w1").heard(forged).hint(forged)));
 }
 
-/// Fails where a further line of it could pass for a line of ironstrap.
+/// Fails if a further line of the text could pass for a line of ironstrap.
 fn is_one(told: &str) {
     let is_fit = |line: &str| line.starts_with("      ") && (!line.contains("m1") || line.contains("| "));
     assert!(told.lines().skip(1).all(is_fit), "{told:?}");
@@ -136,7 +136,7 @@ fn the_live_display_moves_no_cursor_and_has_no_secret() {
     is_fit(&all, "the live display");
 }
 
-/// A terminal that writes down what it gets, but for the movements that indicatif makes by itself.
+/// A terminal that records what it gets, except the movements that indicatif makes by itself.
 #[derive(Clone, Debug, Default)]
 struct Screen(Arc<Mutex<String>>);
 

@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
-/// Whether a terminal, or the reader's eye, takes this character for more than text.
+/// Whether this character is unsafe in output, because a terminal or a reader takes it for more than text.
 ///
-/// Newline and tab stay. All other control characters go (C0, DEL and C1, where U+009B begins a sequence as ESC [ does). So
-/// do the characters that change the direction of text ("Trojan Source", CVE-2021-42574) or break lines, and those that
-/// nobody sees.
+/// Newline and tab are allowed. All other control characters are forbidden (C0, DEL and C1, where U+009B begins
+/// a sequence as ESC [ does). The characters that change the direction of text ("Trojan Source",
+/// CVE-2021-42574) or break lines are forbidden too, and so are invisible ones.
 pub fn is_forbidden(c: char) -> bool {
     match c {
         '\n' | '\t' => false,
@@ -44,20 +44,21 @@ const INVISIBLE: [(char, char); 27] = [
     ('\u{1bca0}', '\u{1bca3}'),
     ('\u{1d173}', '\u{1d17a}'),
     ('\u{e0000}', '\u{e0fff}'),
-    // Not of these, and blank: a Braille pattern without a dot, and a filler of Khitan script.
+    // These are in neither set, but blank: a Braille pattern without a dot, and a filler of Khitan script.
     ('\u{2800}', '\u{2800}'),
     ('\u{16fe4}', '\u{16fe4}'),
 ];
 
-/// The text with `\u{1b}` for an escape character, and likewise for every forbidden one. Cleaning twice changes nothing.
+/// The text with a visible escape for each forbidden character, such as `\u{1b}` for an escape character.
+/// Cleaning twice changes nothing.
 pub fn clean(text: &str) -> Cow<'_, str> {
     replaced(text, |c| format!("\\u{{{:x}}}", u32::from(c)))
 }
 
-/// JSON that a serializer wrote, with the forbidden characters that JSON itself allows as JSON's own escapes. The document
-/// says the same as before.
+/// Replaces the forbidden characters in JSON that a serializer wrote. JSON itself allows them. The result has
+/// JSON's own escapes for them, so the document says the same as before.
 pub fn clean_json(json: &str) -> Cow<'_, str> {
-    // Outside of strings a serializer writes none. JSON has two escapes for a character above U+FFFF.
+    // A serializer writes none of them outside of strings. JSON has two escapes for a character above U+FFFF.
     let escape = |unit: &u16| format!("\\u{unit:04x}");
     replaced(json, |c| c.encode_utf16(&mut [0; 2]).iter().map(escape).collect())
 }

@@ -1,4 +1,4 @@
-//! The secrets of a run, and every form in which one can turn up in a text.
+//! The registry of the secrets of a run, in every form in which one can appear in a text.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,13 +12,14 @@ use regex::Regex;
 use super::clean::clean;
 use super::{HIDDEN, shapes};
 
-/// A secret of fewer characters is hidden only behind the name of its field: `true` or `a` stand in too many texts.
+/// The fewest characters of a secret that is hidden wherever it stands. A shorter one is hidden only after the
+/// name of its field, because `true` or `a` stand in too many texts.
 const SHORTEST: usize = 6;
-/// A line of a secret of many lines that has at least so many characters is a secret by itself.
+/// The fewest characters of a line that is a secret by itself, in a secret of many lines.
 const SHORTEST_LINE: usize = 16;
 
-/// Words that ironstrap and Kubernetes use themselves, and that are also values of many Secrets. Like short ones, they are
-/// hidden only behind the name of their field.
+/// Words that ironstrap and Kubernetes use themselves, and that are also values of many Secrets. Like short
+/// secrets, they are hidden only after the name of their field.
 const WORDS: &[&str] = &[
     "127.0.0.1",
     "answered",
@@ -59,20 +60,20 @@ const WORDS: &[&str] = &[
     "worker",
 ];
 
-/// Secrets that are known. Pure: the one of the running program is in `secret`.
+/// The secrets that are known. This type is pure. The registry of the running program is in `secret`.
 #[derive(Default)]
 pub struct Registry {
     known: BTreeSet<String>,
-    /// Names that are no secret, whatever else has the same text.
+    /// Names that are not secret, even if a secret has the same text.
     plain: BTreeSet<String>,
-    /// Short ones, behind the names of their fields.
+    /// Patterns of short secrets: after the names of their fields, or in a URL.
     behind: Vec<Regex>,
-    /// Finds all of `known` at once; made when it is needed, and again after a new one.
+    /// Finds all of `known` at once. It is made when it is needed, and again after `known` has changed.
     finder: OnceLock<Option<AhoCorasick>>,
 }
 
 impl Registry {
-    /// Takes in a secret: whole, line by line, in base64, and as shells, JSON and YAML write it.
+    /// Adds a secret in all its forms: whole, line by line, in base64, and as shells, JSON and YAML write it.
     pub fn add(&mut self, text: &str) {
         let whole = text.trim();
         let lines = whole.lines().map(str::trim);
@@ -89,7 +90,7 @@ impl Registry {
         }
     }
 
-    /// Takes in a secret that is the value of this field, so that a short one is hidden where the field is shown.
+    /// Adds a secret that is the value of this field. A short one is hidden where the field is shown.
     pub fn add_field(&mut self, field: &str, text: &str) {
         self.add(text);
         let whole = text.trim();
@@ -112,7 +113,7 @@ impl Registry {
         }
     }
 
-    /// Takes in a name that everybody may read: a secret of the same text is not hidden, for that would say what it is.
+    /// Adds a name that everybody may read. A secret of the same text is not hidden, because that would reveal the secret.
     pub fn add_plain(&mut self, name: &str) {
         self.plain.insert(name.into());
         if self.known.remove(name) {
@@ -120,8 +121,8 @@ impl Registry {
         }
     }
 
-    /// Takes in what stands before the `@` of a URL: the password, the token, and both as they are without `%`. A short one
-    /// is hidden in its URL.
+    /// Adds the credentials before the `@` of a URL: the password, the token, and both without
+    /// percent-encoding. A short one is hidden in its URL.
     pub fn add_url(&mut self, url: &str) {
         for info in user_infos(url) {
             let secret = info.split_once(':').map_or(info, |(_, password)| password);
@@ -135,7 +136,7 @@ impl Registry {
         }
     }
 
-    /// The text without secrets, known or not.
+    /// The text without secrets, both those in the registry and those that `shapes` recognizes.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = self.without_known(text);
         for behind in &self.behind {
@@ -147,7 +148,7 @@ impl Registry {
         shapes::hide(text)
     }
 
-    /// The text without secrets, and without what a terminal obeys.
+    /// The text without secrets, and without characters that a terminal obeys.
     pub fn shown(&self, text: &str) -> String {
         super::shown(text, |text| self.hide(text))
     }
@@ -156,7 +157,7 @@ impl Registry {
         if self.known.is_empty() {
             return text.into();
         }
-        // So many that no automaton can hold them: then nothing can be told from a secret.
+        // There are too many secrets for an automaton. Then ironstrap cannot tell any text from a secret, so it hides all of it.
         let Some(finder) = self.finder.get_or_init(|| automaton(&self.known)) else {
             return HIDDEN.into();
         };
@@ -166,7 +167,7 @@ impl Registry {
             return text.into();
         }
         found.sort_unstable();
-        // Those that overlap or touch are one: what is left between two pieces would be a piece of one of them.
+        // Matches that overlap or touch become one. The text between two matches could otherwise be a piece of a secret.
         let mut merged: Vec<(usize, usize)> = Vec::new();
         for (start, end) in found {
             match merged.last_mut() {
@@ -192,12 +193,14 @@ impl Registry {
     }
 }
 
-/// Made quickly rather than quick: a run shows little text, and learns secrets again and again.
+/// Builds the finder. Its kind is quick to build rather than quick to search: a run shows little text, and
+/// registers secrets often. `None`: there are too many secrets.
 fn automaton(known: &BTreeSet<String>) -> Option<AhoCorasick> {
     AhoCorasick::builder().kind(Some(AhoCorasickKind::ContiguousNFA)).build(known).ok()
 }
 
-/// A text as others write it: JSON, also within JSON; a shell's single quotes; YAML's; without what terminals obey.
+/// A text in the forms in which others write it: as JSON, as JSON within JSON, and in single quotes of a shell
+/// or of YAML. One more form is without characters that a terminal obeys.
 fn written(text: &str) -> Vec<String> {
     let json = |text: &str| {
         let quoted = serde_json::Value::from(text).to_string();
@@ -216,17 +219,17 @@ fn written(text: &str) -> Vec<String> {
     ]
 }
 
-/// In both alphabets of base64, with and without what fills up the end.
+/// A text in both alphabets of base64, with and without padding.
 fn encoded(text: &str) -> Vec<String> {
     let both = [BASE64_STANDARD.encode(text), BASE64_URL_SAFE.encode(text)];
     both.iter().flat_map(|text| [text.clone(), text.trim_end_matches('=').to_string()]).collect()
 }
 
-/// What stands before the `@` of a URL. A password may have `/`, `?`, `#` or `@` in it, although it must not: then there are
-/// several readings. `https://host:443/name@1.2` is none of them.
+/// The credentials before the `@` of a URL, in each possible reading. A password may contain `/`, `?`, `#` or `@`,
+/// although a URL does not allow that. Then there are several readings. `https://host:443/name@1.2` has no credentials.
 fn user_infos(url: &str) -> Vec<&str> {
     let Some((_, rest)) = url.split_once("://") else { return vec![] };
-    // Here the whole text is a URL, so a quote in it does not end it.
+    // The whole text is a URL here, so a quote in it does not end it.
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     let right = authority.rsplit_once('@').map(|(info, _)| info);
     let is_port = |text: &str| text.chars().all(|c| c.is_ascii_digit()) && !text.is_empty();
@@ -238,7 +241,7 @@ fn user_infos(url: &str) -> Vec<&str> {
     infos
 }
 
-/// Without percent-encoding (RFC 3986); what is none stays.
+/// The text without percent-encoding (RFC 3986). A `%` that encodes nothing stays.
 pub fn without_percent(text: &str) -> String {
     let hex = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let (mut rest, mut plain) = (text.as_bytes(), Vec::new());

@@ -1,4 +1,4 @@
-//! What gives away a secret that is not known: the words around it, or its form.
+//! Finds secrets that are not registered, by the words around them or by their form.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ pub fn hide(text: Cow<'_, str>) -> Cow<'_, str> {
     text
 }
 
-/// What stands between these is a secret. Without an end: to the end of the line.
+/// Pairs of texts with a secret between them. Without a second text, the secret goes to the end of the line.
 const BETWEEN: &[(&str, Option<&str>)] = &[
     ("PRIVATE KEY-----", Some("-----END")),
     ("client-key-data:", None),
@@ -37,7 +37,7 @@ const BETWEEN: &[(&str, Option<&str>)] = &[
     ("auth =", None),
 ];
 
-/// What looks like a secret; `before` stays. In `value` a variable of a shell is no secret.
+/// Patterns of texts that look like a secret. The group `before` stays visible. A variable of a shell in `value` is not a secret.
 static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let shapes = [
         // A PEM within base64, as kubeconfigs and Secrets have it.
@@ -46,8 +46,8 @@ static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         // A bootstrap token (Kubernetes' documentation, "Bootstrap Tokens").
         r"\b(?<before>[a-z0-9]{6}\.)[a-z0-9]{16}\b",
         r"(?i)(?<before>\b(?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}",
-        // `key = "…"`, `token: …`, `password=…`, also inside a JSON string, where quotes have a backslash before them; a
-        // path or a table of that name is none. A quote that nothing closes hides the rest of the line.
+        // `private-key = "…"`, `token: …`, `password=…`, also inside a JSON string, where quotes have a backslash before
+        // them. A path or a table of that name is not a secret. A quote that nothing closes hides the rest of the line.
         r#"(?i)(?<before>[\w.-]*(?:passw(?:or)?d|secret|token|certificate-?key|private-?key|auth)\\*"?\s*[=:]\s*)(?<value>\\"(?:[^"\\\n]|\\\\\\"|\\\\|\\[^"\\\n])*\\"|"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*'|\\*["'][^\n]*|[^\s"'{\[(,/\\][^\s,}\\]*)"#,
         // How apt logs in to a repository (apt_auth.conf(5)).
         r#"(?<before>\bmachine\s+[^\s"'\\]*[./:][^\s"'\\]*\s+login\s+)[^\s"'\\]+(?:\s+password\s+[^\s"'\\]+)?"#,
@@ -60,14 +60,14 @@ static SHAPED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 fn hidden(found: &Captures<'_>) -> String {
     let value = found.name("value").map_or("", |value| value.as_str());
-    // A field that is called like a secret may be a switch, such as automountServiceAccountToken; or sudo's `NOPASSWD: ALL`.
+    // A field with the name of a secret may be a switch, such as automountServiceAccountToken, or sudo's `NOPASSWD: ALL`.
     match is_variable(value) || [HIDDEN, "true", "false", "none", "ALL"].contains(&value) {
         true => found[0].to_string(),
         false => format!("{}{HIDDEN}", &found["before"]),
     }
 }
 
-/// `$name`, `${name}`, `$(command`: where a shell finds the value, not the value.
+/// Whether this is `$name`, `${name}` or `$(command`: the place where a shell finds the value, and not the value itself.
 fn is_variable(value: &str) -> bool {
     let Some(rest) = value.trim_matches('"').strip_prefix('$') else { return false };
     let name = rest.trim_end_matches(';');
@@ -80,7 +80,7 @@ fn between(text: &str, from: &str, to: Option<&str>) -> String {
     while let Some(at) = rest.find(from) {
         let (before, after) = rest.split_at(at + from.len());
         kept += before;
-        // The end of a key is followed by the same words as its beginning: that is no other key.
+        // The end of a key has the same words as its beginning. It does not begin another key.
         let is_end = to.is_some_and(|to| before.rfind(to) > before.rfind("-----BEGIN"));
         let end = after.find(to.unwrap_or("\n")).unwrap_or(after.len());
         if !is_end && end > 0 {
@@ -91,7 +91,8 @@ fn between(text: &str, from: &str, to: Option<&str>) -> String {
     kept + rest
 }
 
-/// `https://[secret]@host`: of `user:password@` both are hidden, because many servers take a token as the user.
+/// Hides the credentials of URLs, as in `https://[secret]@host`. It hides both parts of `user:password@`,
+/// because many servers take a token as the user.
 fn credentials(text: &str) -> String {
     let mut parts = text.split("://");
     let mut kept = parts.next().unwrap_or_default().to_string();
@@ -105,7 +106,8 @@ fn credentials(text: &str) -> String {
     kept
 }
 
-/// A text whose URLs may be mistaken: what a URL has before its last `@` is hidden, whatever is in it.
+/// Hides the credentials in a text whose URLs may be mistaken. It hides everything before the last `@` of a
+/// URL, whatever that contains.
 pub fn hide_mistaken(text: &str) -> Cow<'_, str> {
     MISTAKEN.replace_all(text, format!("${{before}}{HIDDEN}@"))
 }
@@ -113,7 +115,7 @@ pub fn hide_mistaken(text: &str) -> Cow<'_, str> {
 static MISTAKEN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"(?<before>://)[^\s"']+@"#).expect("it is a constant, and tested"));
 
-/// `user:password@`, as it is written in a message, without what comes before the `@`.
+/// Hides what stands before the `@` of `user:password@`, as messages have it.
 pub fn hide_login(text: &str) -> Cow<'_, str> {
     LOGIN.replace_all(text, format!("{HIDDEN}@"))
 }
@@ -121,7 +123,7 @@ pub fn hide_login(text: &str) -> Cow<'_, str> {
 static LOGIN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"[^\s"'`@]*:[^\s"'`]*@"#).expect("it is a constant, and tested"));
 
-/// What stands before the `@` of a URL, whose text after `://` this is.
+/// The credentials before the `@` of a URL. `rest` is the text of the URL after `://`.
 pub fn user_info(rest: &str) -> Option<&str> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>`".contains(c);
     let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];

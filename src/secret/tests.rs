@@ -1,4 +1,4 @@
-//! What is hidden and what is not.
+//! Tests which texts are hidden and which are not.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

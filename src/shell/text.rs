@@ -1,5 +1,5 @@
-//! Text that a shell will run, as a type. It is made of constants of this program, of numbers and addresses, and of words
-//! that are quoted; a `String` becomes part of it only as one quoted word, or as the text of a here-document.
+//! A type for text that a shell will run. It consists of constants of this program, of numbers and addresses, and of quoted
+//! words. A `String` becomes part of it only as one quoted word, or as the text of a here-document.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Formatter};
@@ -10,19 +10,19 @@ use ipnet::IpNet;
 use semver::Version;
 use sha2::{Digest, Sha256};
 
-/// Shell.
+/// Text that a shell will run: a script, or a part of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sh(Cow<'static, str>);
 
 impl Sh {
     pub const EMPTY: Sh = Sh::raw("");
 
-    /// A constant of the program. Nothing that is only known when it runs may be given here.
+    /// Makes shell from a constant of the program. Never pass a text that is known only at run time.
     pub const fn raw(text: &'static str) -> Sh {
         Sh(Cow::Borrowed(text))
     }
 
-    /// All of these, one after the other, with this in between.
+    /// Joins all of these in their order, with `between` between them.
     pub fn join<T: ToSh>(between: &'static str, all: impl IntoIterator<Item = T>) -> Sh {
         let mut text = String::new();
         for (i, one) in all.into_iter().enumerate() {
@@ -32,7 +32,7 @@ impl Sh {
         Sh(Cow::Owned(text))
     }
 
-    /// The same with this in place of each of those.
+    /// Returns the same shell, with `by` in place of each `what`.
     pub fn replaced(&self, what: &'static str, by: impl ToSh) -> Sh {
         let (mut text, is_text) = (String::new(), by.is_text());
         let (by, mut quotes) = (by.to_sh(), Quotes::default());
@@ -48,13 +48,13 @@ impl Sh {
         Sh(Cow::Owned(text))
     }
 
-    /// A list of words.
+    /// Joins these as a list of words, with spaces between them.
     pub fn words<T: ToSh>(all: impl IntoIterator<Item = T>) -> Sh {
         Sh::join(" ", all)
     }
 }
 
-/// Reading is harmless: what is made of the text is a `String`, and that is quoted where it comes back.
+/// Reading the text is harmless. A text made from it is a `String`, which is quoted when it becomes shell again.
 impl Deref for Sh {
     type Target = str;
 
@@ -102,11 +102,11 @@ impl FromIterator<Sh> for Sh {
     }
 }
 
-/// What can stand in a script, and how: shell, numbers and addresses as they are, any other text as one quoted word.
+/// A value that can stand in a script. Shell, numbers and addresses stand as they are. Any other text becomes one quoted word.
 pub trait ToSh {
     fn to_sh(&self) -> Sh;
 
-    /// Its place is not within quotes.
+    /// Whether the value is a text, which brings quotes of its own. Its place in a template must not be within quotes.
     fn is_text(&self) -> bool {
         false
     }
@@ -148,7 +148,7 @@ impl ToSh for String {
     }
 }
 
-/// Types whose text holds nothing but letters, digits, `.`, `:`, `/`, `+` and `-`.
+/// Implements `ToSh` for types whose text holds nothing but letters, digits, `.`, `:`, `/`, `+` and `-`.
 macro_rules! verbatim {
     ($($kind:ty)*) => {
         $(impl ToSh for $kind {
@@ -160,7 +160,7 @@ macro_rules! verbatim {
 }
 verbatim!(u8 u16 u32 u64 usize i32 i64 IpAddr IpNet Version);
 
-/// `text` as one word of shell, whatever is in it. What means the same without quotes has none.
+/// Returns `text` as one word of shell, whatever characters it has. A text that means the same without quotes gets none.
 pub fn quote(text: &str) -> Sh {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./@+,-".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -169,10 +169,11 @@ pub fn quote(text: &str) -> Sh {
     Sh(Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))))
 }
 
-/// A command with this text on its standard input, which the shell gives it as it is; with the line break after it.
+/// Returns a command that gets this text on its standard input. The shell passes the text on unchanged, and its last line ends
+/// with a line break.
 ///
-/// The word at the end of the text is made of the text's own hash. So nobody can write a text that ends itself, and the
-/// same text makes the same shell.
+/// The word that ends the here-document is made from the hash of the text. So nobody can write a text that ends its own
+/// here-document, and the same text always makes the same shell.
 pub fn here(command: impl Into<Sh>, text: &str) -> Sh {
     let mut end = String::new();
     for round in 0_u32.. {
@@ -193,9 +194,9 @@ fn end_word(text: &str, round: u32) -> String {
     hash.finalize().iter().take(16).fold("--".to_string(), |word, byte| word + &format!("{byte:02x}"))
 }
 
-/// Shell from a template that is a constant: `sh!("systemctl restart {unit}\n", unit = name)`. Each `{name}` of the list
-/// is filled in as `ToSh` says, so a text stands there as one word and its place is not within quotes. Braces of the
-/// shell's own need no care. A name that is nowhere in the template, and one that is not in the list, do not compile.
+/// Makes shell from a constant template: `sh!("systemctl restart {unit}\n", unit = name)`. It replaces each `{name}` of the
+/// list as `ToSh` says. So a text becomes one word, and its place must not be within quotes. Braces of the shell itself need no
+/// escape. A name that is missing in the template or in the list is a compile error.
 macro_rules! sh {
     ($template:expr $(,)?) => { $crate::shell::sh!(@ $template; []; []; ) };
     ($template:expr, $($rest:tt)+) => { $crate::shell::sh!(@ $template; []; []; $($rest)+) };
@@ -214,7 +215,7 @@ macro_rules! sh {
 }
 pub(crate) use sh;
 
-/// Where the next `{name}` from `at` on begins and ends. `${name}` is the shell's own, and `{end}` is kubectl's.
+/// Returns where the next `{name}` at or after `at` begins and ends. `${name}` belongs to the shell, and `{end}` to kubectl.
 const fn next(template: &[u8], mut at: usize) -> Option<(usize, usize)> {
     while at < template.len() {
         if template[at] == b'{' && (at == 0 || template[at - 1] != b'$') {
@@ -242,7 +243,7 @@ const fn is(template: &[u8], from: usize, to: usize, name: &str) -> bool {
     i == name.len() && from + i == to
 }
 
-/// For `sh!`: a template and its list of names fit each other.
+/// Checks for `sh!` that a template and its list of names fit each other.
 pub const fn check(template: &str, names: &[&str]) {
     let text = template.as_bytes();
     let (mut at, mut seen) = (0, 0_u64);
@@ -263,12 +264,12 @@ pub const fn check(template: &str, names: &[&str]) {
     }
 }
 
-/// For `sh!`: what stands there, and whether it is a text.
+/// Returns for `sh!` the shell of a value, and whether the value is a text.
 pub fn value(of: &impl ToSh) -> (Sh, bool) {
     (of.to_sh(), of.is_text())
 }
 
-/// For `sh!`.
+/// Fills the values into a template for `sh!`.
 pub fn fill(template: &'static str, names: &[&str], values: &[(Sh, bool)]) -> Sh {
     let (mut text, mut at) = (String::with_capacity(template.len()), 0);
     let mut quotes = Quotes::default();
@@ -286,7 +287,7 @@ pub fn fill(template: &'static str, names: &[&str], values: &[(Sh, bool)]) -> Sh
     Sh(Cow::Owned(text))
 }
 
-/// Whether a place in a template is within quotes.
+/// Tracks whether a place in a template is within quotes.
 #[derive(Default)]
 struct Quotes {
     open: Option<char>,
@@ -311,7 +312,7 @@ impl Quotes {
         }
     }
 
-    /// Quotes of its own would end these.
+    /// Whether a value in this place would end the quotes around it with quotes of its own.
     fn break_at(&self, value: &str, is_text: bool) -> bool {
         match self.open {
             Some('\'') => is_text || value.contains('\''),

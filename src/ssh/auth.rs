@@ -1,5 +1,5 @@
-//! Logging in: what is shown, in what order, and what the server said to each. Passwords are asked for only where a
-//! server takes them and no key was enough.
+//! The login: the keys that ironstrap shows, their order, and what the server said to each. ironstrap asks for passwords
+//! only where a server takes them and no key was enough.
 
 mod passwords;
 
@@ -13,27 +13,28 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use tokio::time::timeout;
 
-use super::clock::Clock;
+use super::deadline::PausableTimeout;
+use super::host_key::{HostKeyVerifier, NO_UTF8, Parting, last_words, rsa_bits};
 use super::keys::{Key, KeyFile};
-use super::trust::{NO_UTF8, Parting, Trust, last_words, rsa_bits};
-use super::way::{Keys, Way, allows};
+use super::route::{Keys, Route, allows};
 use super::{Client, GOODBYE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::fingerprint;
 use crate::secret::SecretText;
 
-/// sshd hangs up at the sixth key it refuses (MaxAuthTries), and there may be a file left to try.
+/// Maximum number of an agent's keys to show. sshd hangs up at the sixth key that it refuses (MaxAuthTries), and a key file
+/// may be left to try.
 const AGENT_KEYS: usize = 5;
 const IN_TOKEN: &str = "is in a hardware token, which only an agent can use";
 
-/// How somebody got in.
+/// How the login succeeded.
 pub(super) struct Entry {
-    /// In words: the key, or the method.
+    /// The key or the method, in words.
     pub by: String,
     pub password: Option<SecretText>,
 }
 
-/// What came of a try.
+/// The result of one login attempt.
 #[derive(PartialEq)]
 enum Answer {
     In,
@@ -42,35 +43,35 @@ enum Answer {
 }
 
 pub(super) struct Login<'a> {
-    pub handle: &'a mut Handle<Trust>,
+    pub handle: &'a mut Handle<HostKeyVerifier>,
     pub client: &'a Client,
-    pub way: &'a Way,
-    /// Of the node, for messages.
+    pub route: &'a Route,
+    /// The name of the node, for messages.
     pub name: &'a str,
-    /// Whose password a question asks for.
+    /// The owner of the password in a question.
     pub whose: &'a str,
-    pub clock: &'a Clock,
+    pub deadline: &'a PausableTimeout,
     pub parting: &'a Parting,
     pub seen: Seen,
 }
 
-/// What happened so far.
+/// The events of the login so far.
 #[derive(Default)]
 pub(super) struct Seen {
     shown: Vec<PublicKey>,
-    /// A line for each key, or each reason there was none.
+    /// A line for each key, or for each reason why there was none.
     tried: Vec<String>,
     methods: Vec<MethodKind>,
-    /// What RSA keys sign with, once it is asked for: that may take a second.
+    /// The hash for signatures of RSA keys, once known. The question to the server may take a second.
     rsa: Option<Option<HashAlg>>,
     by: String,
     password: Option<SecretText>,
 }
 
-/// Shows keys, in the order of the way, and after them a password if the server takes one.
+/// Shows keys in the order of the route. After them, it tries a password if the server takes one.
 pub(super) async fn login(mut login: Login<'_>) -> Result<Entry> {
-    let mut answer = match &login.way.keys {
-        keys if login.way.narrow.forbidden.keys.is_some() => login.no_keys(keys)?,
+    let mut answer = match &login.route.keys {
+        keys if login.route.narrow.forbidden.keys.is_some() => login.no_keys(keys)?,
         Keys::Given(path) => login.given(path).await?,
         Keys::Named { files, only } => match login.files(files, true).await? {
             Answer::Next if !only => login.agent(None).await,
@@ -91,9 +92,9 @@ pub(super) async fn login(mut login: Login<'_>) -> Result<Entry> {
 }
 
 impl Login<'_> {
-    /// ssh_config forbids to show any key. The one that the inventory names is not passed over in silence.
+    /// Handles an ssh_config that forbids all keys. If the inventory names a key, this is an error.
     fn no_keys(&mut self, keys: &Keys) -> Result<Answer> {
-        let why = self.way.narrow.forbidden.keys.clone().unwrap_or_default();
+        let why = self.route.narrow.forbidden.keys.clone().unwrap_or_default();
         let Keys::Given(path) = keys else {
             self.seen.tried.push(format!("keys: not shown, in your ssh_config {why}"));
             return Ok(Answer::Next);
@@ -104,30 +105,30 @@ impl Login<'_> {
             .hint("allow PubkeyAuthentication for this host, or take `key` out of the inventory"))
     }
 
-    /// The one key file that the inventory names: without it there is nothing to try.
+    /// Shows the one key file that the inventory names. Without that file there is nothing to try.
     async fn given(&mut self, path: &Path) -> Result<Answer> {
         let shown = self.client.operator.shown(path);
-        let file = self.client.keys.read(path, self.way).map_err(|why| {
+        let file = self.client.keys.read(path, self.route).map_err(|why| {
             Error::new(Kind::Local, format!("cannot use the SSH key {shown}"))
                 .because(why)
                 .hint("name a private key file in the inventory, or none, to use your ssh-agent")
         })?;
         let in_token = matches!(file.key, Key::Hardware(_));
         let answer = self.file(path, file).await?;
-        // What the server would take besides is no reason to try without the key that was meant.
+        // Without this key ironstrap stops, even if the server would take something else.
         match self.seen.shown.is_empty() && answer == Answer::Next {
             true => Err(self.out_of_reach(&shown, in_token)),
             false => Ok(answer),
         }
     }
 
-    /// Tries the key files that are there. If the user named them, the error lists the others.
+    /// Tries the key files that exist. If the user named the files, the error lists the missing ones.
     async fn files(&mut self, paths: &[std::path::PathBuf], named: bool) -> Result<Answer> {
         for path in paths {
             if !named && !path.exists() {
                 continue;
             }
-            let answer = match self.client.keys.read(path, self.way) {
+            let answer = match self.client.keys.read(path, self.route) {
                 Ok(file) => self.file(path, file).await?,
                 Err(why) => {
                     self.seen.tried.push(format!("{}: {why}", self.client.operator.shown(path)));
@@ -161,12 +162,12 @@ impl Login<'_> {
                 if answer != Answer::Next || public.is_some_and(|public| self.was_shown(&public)) {
                     return Ok(answer);
                 }
-                if self.way.narrow.batch {
+                if self.route.narrow.batch {
                     let why = "encrypted, and not asked for, in your ssh_config BatchMode is yes";
                     self.seen.tried.push(format!("{shown}: {why}"));
                     return Ok(Answer::Next);
                 }
-                match self.client.keys.unlock(path, &self.client.secrets, self.clock).await? {
+                match self.client.keys.unlock(path, &self.client.secrets, self.deadline).await? {
                     Some(key) => Ok(self.show(&shown, key, file.certificates).await),
                     None => {
                         self.seen.tried.push(format!("{shown}: encrypted, and no passphrase opens it"));
@@ -177,9 +178,9 @@ impl Login<'_> {
         }
     }
 
-    /// A certificate is shown before the key that it is for.
+    /// Shows a key. Each certificate goes before the key that it belongs to.
     async fn show(&mut self, shown: &str, key: Arc<PrivateKey>, certificates: Vec<Certificate>) -> Answer {
-        let (user, public) = (self.way.user.clone(), key.public_key().clone());
+        let (user, public) = (self.route.user.clone(), key.public_key().clone());
         for certificate in certificates {
             let hash = self.hash(&public).await;
             if self.forbidden(shown, &public, hash, true).is_some() {
@@ -206,9 +207,9 @@ impl Login<'_> {
         self.heard(&label, result.map_err(|error| error.to_string())).await
     }
 
-    /// The keys an agent holds, or the one `wanted` of them.
+    /// Shows the keys of an agent, or only the key `wanted`.
     async fn agent(&mut self, wanted: Option<&PublicKey>) -> Answer {
-        let Some(socket) = &self.way.agent else {
+        let Some(socket) = &self.route.agent else {
             self.no_agent("none (SSH_AUTH_SOCK is not set)");
             return Answer::Next;
         };
@@ -259,7 +260,7 @@ impl Login<'_> {
         if let Some(answer) = self.forbidden("ssh-agent", &public, hash, certified) {
             return answer;
         }
-        let user = &self.way.user;
+        let user = &self.route.user;
         let (result, what) = match identity {
             AgentIdentity::PublicKey { key, comment } => {
                 let result = self.handle.authenticate_publickey_with(user, key.clone(), hash, agent).await;
@@ -276,7 +277,7 @@ impl Login<'_> {
         self.heard(&label, result.map_err(|error| error.to_string())).await
     }
 
-    /// ssh_config allows no signature by this key.
+    /// Returns an answer if ssh_config allows no signature by this key.
     fn forbidden(
         &mut self,
         shown: &str,
@@ -289,7 +290,7 @@ impl Login<'_> {
             other => other,
         };
         let name = if certified { algorithm.to_certificate_type() } else { algorithm.as_str().to_string() };
-        let narrow = &self.way.narrow;
+        let narrow = &self.route.narrow;
         let why = match rsa_bits(key) {
             _ if !allows(narrow.user_keys.as_ref(), &name) => {
                 format!("PubkeyAcceptedAlgorithms leaves out {name}")
@@ -310,7 +311,8 @@ impl Login<'_> {
         self.seen.shown.iter().any(|shown| shown.key_data() == key.key_data())
     }
 
-    /// SHA-1 only for a server that says it knows nothing better; one that says nothing gets SHA-512.
+    /// Returns the hash for signatures of an RSA key. SHA-1 is only for a server that says it supports nothing better. A
+    /// server that says nothing gets SHA-512.
     async fn hash(&mut self, key: &PublicKey) -> Option<HashAlg> {
         if !key.algorithm().is_rsa() {
             return None;
@@ -328,7 +330,7 @@ impl Login<'_> {
                 self.seen.by = label.into();
                 return Answer::In;
             }
-            // russh makes no difference between a refusal and the end of the connection, but for this.
+            // russh reports a refusal and the end of the connection alike. Only the empty list of methods tells them apart.
             Ok(AuthResult::Failure { remaining_methods, .. }) if remaining_methods.is_empty() => {
                 let _ = timeout(GOODBYE, &mut *self.handle).await;
                 let why = last_words(self.parting).unwrap_or_else(|| "it did not say why".into());
@@ -345,7 +347,7 @@ impl Login<'_> {
         answer
     }
 
-    /// Nothing can be shown of the one key that is to be shown.
+    /// The error where ironstrap cannot show the one key that it has to show.
     fn out_of_reach(&self, shown: &str, in_token: bool) -> Error {
         let (why, hint) = match in_token {
             true => (IN_TOKEN, format!("ssh-add {shown}")),
@@ -363,7 +365,7 @@ impl Login<'_> {
         let Seen { shown, tried, methods, .. } = &self.seen;
         let told = Error::new(
             Kind::Unreachable,
-            format!("cannot log in as {}: nothing that was tried was enough", self.way.user),
+            format!("cannot log in as {}: nothing that was tried was enough", self.route.user),
         );
         let mut told = tried.iter().fold(told, |told, line| told.answered(line));
         if !methods.is_empty() {
@@ -374,8 +376,8 @@ impl Login<'_> {
             true => "; for a password, run this on a terminal or with --password-command",
             false => "",
         };
-        let (name, user) = (self.name, &self.way.user);
-        let no_keys = self.way.narrow.forbidden.keys.is_some();
+        let (name, user) = (self.name, &self.route.user);
+        let no_keys = self.route.narrow.forbidden.keys.is_some();
         told.hint(match shown.is_empty() {
             true if no_keys => format!("allow PubkeyAuthentication in your ssh_config{password}"),
             true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one{password}"),

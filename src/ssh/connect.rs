@@ -1,4 +1,4 @@
-//! From a way to a connection that is logged in, within the time allowed; and what to say if it does not come to that.
+//! Makes a connection along a route and logs in, within a time limit. If that fails, it explains why.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,133 +13,134 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::auth::{self, Entry, Login};
-use super::clock::Clock;
-use super::dial::{Program, Stage, Via, dial};
+use super::deadline::PausableTimeout;
+use super::dial::{Hop, Program, Stage, dial};
+use super::escalation::Escalation;
 use super::greeting::Heard;
+use super::host_key::{HostKeyVerifier, Parting, Shown, Trouble, last_words};
 use super::offer::{self, Certificates};
-use super::root::Means;
-use super::trust::{Parting, Shown, Trouble, Trust, last_words};
-use super::way::{Through, Way};
+use super::route::{Route, Via};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
 use crate::error::{Error, Kind, Result};
 use crate::known_hosts::{self, KnownHosts};
 
-/// sshd turns away some of many that come at once (MaxStartups). It is asked again, each time after twice as long, up
-/// to this, for as long as there is time for another try.
+/// First wait before ironstrap connects again. sshd turns away some of many connections that come at once (MaxStartups).
+/// Each wait is twice as long as the one before, for as long as there is time for another try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait before ironstrap connects again.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// A connection that takes longer than this to open and to log in goes on, and another may begin.
+/// If connecting and login take longer than this, the connection goes on, and another one may begin.
 const LONGEST_HANDSHAKE: Duration = Duration::from_secs(1);
-/// How long a server that is still there may take to open a session. One that is gone is noticed sooner, and connected to
-/// again.
+/// How long a living server may take to open a session. ironstrap notices a dead server sooner, and connects again.
 const OPENS_WITHIN: Duration = super::longest_silence().saturating_mul(2);
-/// How long to wait for a session that sshd still counts, though we saw its end.
+/// How long to wait for a session that sshd still counts, although ironstrap saw its end.
 const SESSION_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that is logged in.
 pub(super) struct Connection {
-    pub handle: Handle<Trust>,
-    pub way: Arc<Way>,
+    pub handle: Handle<HostKeyVerifier>,
+    pub route: Arc<Route>,
     pub entry: Entry,
-    /// By what it proved who it is.
+    /// The host key that proved the machine's identity.
     pub host_key: Option<String>,
-    /// How to become root there, once somebody had to find out.
-    pub means: tokio::sync::Mutex<Option<Means>>,
-    /// How long each part took, in order.
+    /// How to become root on the machine, once a script has found it out.
+    pub escalation: tokio::sync::Mutex<Option<Escalation>>,
+    /// How long each part of connecting took, in order.
     pub took: Vec<(&'static str, Duration)>,
     slots: Arc<Semaphore>,
     parting: Parting,
-    /// What it goes through, and must not end before it.
+    /// The connection to the jump host. It must not end before this one.
     _via: Option<Arc<Connection>>,
     _program: Option<Program>,
 }
 
-/// The host to connect to: `name` is the node's, and `whose` says whose password a question asks for.
-pub(super) struct Visit<'a> {
+/// The host to connect to. `name` is the node, and `whose` names the owner of the password in a question.
+pub(super) struct ConnectRequest<'a> {
     pub client: &'a Client,
     pub name: &'a str,
     pub whose: String,
-    pub way: Arc<Way>,
-    /// What came before a greeting, or in place of one.
+    pub route: Arc<Route>,
+    /// The bytes that came before the SSH greeting, or in place of one.
     pub heard: Heard,
 }
 
 type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + 'a>>;
 
-/// Through other hosts where need be, each within a time of its own.
-pub(super) fn connect(visit: Visit<'_>) -> Connecting<'_> {
+/// Connects and logs in, through jump hosts if necessary. Each host on the route has its own time limit.
+pub(super) fn connect(request: ConnectRequest<'_>) -> Connecting<'_> {
     Box::pin(async move {
-        let via = through(&visit).await?;
-        let place = visit.client.handshakes.acquire().await;
-        let (clock, mut stage, since) =
-            (Clock::new(visit.client.options.timeout), Stage::Name, Instant::now());
+        let via = via(&request).await?;
+        let place = request.client.handshakes.acquire().await;
+        let (deadline, mut stage, since) =
+            (PausableTimeout::new(request.client.options.timeout), Stage::Name, Instant::now());
         let mut took: Vec<(&'static str, Duration)> = via.iter().flat_map(|via| via.took.clone()).collect();
         if via.is_some() {
             took = vec![("jump", took.iter().map(|(_, time)| *time).sum())];
         }
-        let work = attempt(&visit, via, &clock, &mut stage, (&mut took, since));
-        // However many hang, nobody waits for them.
+        let work = attempt(&request, via, &deadline, &mut stage, (&mut took, since));
+        // Handshakes that hang do not block others: each gives up its slot after this time.
         let makes_room = async {
             sleep(LONGEST_HANDSHAKE).await;
             drop(place);
             std::future::pending::<Infallible>().await
         };
         let result = tokio::select! {
-            result = clock.within(work) => result,
+            result = deadline.within(work) => result,
             never = makes_room => match never {},
         };
-        result.unwrap_or_else(|| Err(stage.timed_out(&visit)))
+        result.unwrap_or_else(|| Err(stage.timed_out(&request)))
     })
 }
 
-/// The last host in between, connected to.
-async fn through(visit: &Visit<'_>) -> Result<Option<Arc<Connection>>> {
-    let Through::Host(hop) = &visit.way.through else { return Ok(None) };
-    let connected = visit.client.hop(visit.name, hop).await;
+/// Returns the connection to the last jump host.
+async fn via(request: &ConnectRequest<'_>) -> Result<Option<Arc<Connection>>> {
+    let Via::Host(hop) = &request.route.via else { return Ok(None) };
+    let connected = request.client.hop(request.name, hop).await;
     connected
         .map(Some)
         .map_err(|error| Error { what: format!("at the jump host {}: {}", hop.shown(), error.what), ..error })
 }
 
 async fn attempt(
-    visit: &Visit<'_>,
+    request: &ConnectRequest<'_>,
     via: Option<Arc<Connection>>,
-    clock: &Clock,
+    deadline: &PausableTimeout,
     stage: &mut Stage,
     (took, since): (&mut Vec<(&'static str, Duration)>, Instant),
 ) -> Result<Connection> {
-    let Visit { client, name, whose, way, .. } = visit;
-    let (host, port) = way.looked_up();
+    let ConnectRequest { client, name, whose, route, .. } = request;
+    let (host, port) = route.looked_up();
     let home = client.operator.home.as_deref();
-    // Only a file that the inventory names stands alone. What is wrong with it must be said also if nothing is added.
-    if let ([file], true) = (&way.known[..], way.known_to_all.is_empty()) {
+    // A file that the inventory names stands alone. ironstrap reports an unsuitable file even if it adds no key to it.
+    if let ([file], true) = (&route.known[..], route.known_to_all.is_empty()) {
         known_hosts::check_purpose(file, &known_hosts::shown(file, home))?;
     }
-    let known = KnownHosts::load(&way.known, &way.known_to_all, home, Some(&known_hosts::name(host, port)))?;
-    let known = known.revoking(&way.narrow.revoked, home)?.hashing(way.hashed);
+    let known =
+        KnownHosts::load(&route.known, &route.known_to_all, home, Some(&known_hosts::name(host, port)))?;
+    let known = known.revoking(&route.narrow.revoked, home)?.hashing(route.hashed);
     let (parting, shown) = (Parting::default(), Shown::default());
-    let trust = Trust {
+    let verifier = HostKeyVerifier {
         name: name.to_string(),
-        way: way.clone(),
+        route: route.clone(),
         known: Arc::new(known),
-        accept_new: client.options.accept_new_host_keys || way.accept_new,
+        accept_new: client.options.accept_new_host_keys || route.accept_new,
         parting: parting.clone(),
         shown: shown.clone(),
     };
-    let (mut handle, program, dialled) = greet(visit, via.as_deref(), trust, stage).await?;
+    let (mut handle, program, dialled) = greet(request, via.as_deref(), verifier, stage).await?;
     took.extend([("tcp", dialled.duration_since(since)), ("greeting", dialled.elapsed())]);
     *stage = Stage::Login;
     let since = Instant::now();
     let (handle_of, parting_of, seen) = (&mut handle, &parting, auth::Seen::default());
-    let login = Login { handle: handle_of, client, way, name, whose, clock, parting: parting_of, seen };
+    let login = Login { handle: handle_of, client, route, name, whose, deadline, parting: parting_of, seen };
     let entry = auth::login(login).await?;
     took.push(("login", since.elapsed()));
     Ok(Connection {
         handle,
-        way: way.clone(),
+        route: route.clone(),
         entry,
         host_key: last_words(&shown),
-        means: tokio::sync::Mutex::default(),
+        escalation: tokio::sync::Mutex::default(),
         took: std::mem::take(took),
         slots: Arc::new(Semaphore::new(SCRIPTS_AT_ONCE)),
         parting,
@@ -148,27 +149,28 @@ async fn attempt(
     })
 }
 
-/// Connects as far as the host key, and again if the server was merely too busy. With it, since when there was a line.
+/// Connects and checks the host key. It tries again if the server was only too busy. The result also has
+/// the time when the transport was open.
 async fn greet(
-    visit: &Visit<'_>,
+    request: &ConnectRequest<'_>,
     via: Option<&Connection>,
-    trust: Trust,
+    verifier: HostKeyVerifier,
     stage: &mut Stage,
-) -> Result<(Handle<Trust>, Option<Program>, Instant)> {
-    let (host, port) = visit.way.looked_up();
-    let certificates = Certificates::of(&visit.way, &trust.known);
-    let algorithms = trust.known.algorithms(host, port);
-    let config = Arc::new(config(offer::preferred(&visit.way.narrow, &algorithms, certificates)?));
+) -> Result<(Handle<HostKeyVerifier>, Option<Program>, Instant)> {
+    let (host, port) = request.route.looked_up();
+    let certificates = Certificates::of(&request.route, &verifier.known);
+    let algorithms = verifier.known.algorithms(host, port);
+    let config = Arc::new(config(offer::preferred(&request.route.narrow, &algorithms, certificates)?));
     let (mut wait, since) = (FIRST_WAIT, Instant::now());
     loop {
-        let left = since.elapsed() + wait * 3 < visit.client.options.timeout;
-        let via = via.map(|via| Via { handle: &via.handle, way: &via.way });
-        let line = dial(&visit.way, visit.name, via.as_ref(), stage).await?;
+        let left = since.elapsed() + wait * 3 < request.client.options.timeout;
+        let via = via.map(|via| Hop { handle: &via.handle, route: &via.route });
+        let line = dial(&request.route, request.name, via.as_ref(), stage).await?;
         let dialled = Instant::now();
         *stage = Stage::Greeting;
-        let stream = visit.heard.listen(line.stream);
-        let greeted = client::connect_stream(config.clone(), stream, trust.clone()).await;
-        let is_stranger = || visit.heard.stranger().is_some();
+        let stream = request.heard.listen(line.stream);
+        let greeted = client::connect_stream(config.clone(), stream, verifier.clone()).await;
+        let is_stranger = || request.heard.stranger().is_some();
         match greeted {
             Ok(handle) => return Ok((handle, line.program, dialled)),
             Err(Trouble::Ssh(error))
@@ -179,7 +181,7 @@ async fn greet(
             }
             Err(Trouble::Refused(error)) => return Err(*error),
             Err(Trouble::Ssh(error)) => {
-                return Err(no_greeting(visit, &error, &trust.parting, line.program).await);
+                return Err(no_greeting(request, &error, &verifier.parting, line.program).await);
             }
         }
     }
@@ -190,15 +192,15 @@ fn config(preferred: Preferred) -> Config {
         window_size: 16 << 20,
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVES_UNANSWERED,
-        // Answered questions count as activity, so this ends only what cannot ask: a write that is stuck, and
-        // a handshake that was given up while the server was silent.
+        // Keepalive replies count as activity. The limit therefore ends only what cannot send keepalives: a stuck write,
+        // and an abandoned handshake with a silent server.
         inactivity_timeout: Some(STUCK_WRITE),
         preferred,
         ..Config::default()
     }
 }
 
-/// Nothing was asked of the server yet, so it may be asked again.
+/// Whether another try may succeed. ironstrap has requested nothing from the server yet, so it may try again.
 fn may_pass(error: &russh::Error) -> bool {
     match error {
         russh::Error::Disconnect | russh::Error::HUP => true,
@@ -210,27 +212,27 @@ fn may_pass(error: &russh::Error) -> bool {
     }
 }
 
-/// Between 0 and 1, so that those who were turned away together do not come back together.
+/// A random number between 0 and 1. It spreads the retries of clients that sshd turned away together.
 fn jitter() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
 async fn no_greeting(
-    visit: &Visit<'_>,
+    request: &ConnectRequest<'_>,
     error: &russh::Error,
     parting: &Parting,
     program: Option<Program>,
 ) -> Error {
-    let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
-    let first_line = visit.heard.first_line();
+    let (address, by_hand) = (request.route.address(), request.route.by_hand());
+    let first_line = request.heard.first_line();
     if let Some(program) = program {
         let told =
             Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
         let told = program.words().await.into_iter().chain(first_line).fold(told, Error::heard);
         return told.heard(error.to_string()).hint(format!("compare with: {by_hand}"));
     }
-    if let Some(line) = visit.heard.stranger() {
-        return another_server(visit, &line);
+    if let Some(line) = request.heard.stranger() {
+        return another_server(request, &line);
     }
     let (what, hint) = match may_pass(error) {
         true => (
@@ -245,37 +247,40 @@ async fn no_greeting(
     told.hint(format!("{hint} {by_hand}"))
 }
 
-/// `line`: the first that the other server said.
-fn another_server(visit: &Visit, line: &str) -> Error {
-    let (address, by_hand) = (visit.way.address(), visit.way.by_hand());
+/// The error for a server that does not speak SSH. `line`: the first line of its answer.
+fn another_server(request: &ConnectRequest, line: &str) -> Error {
+    let (address, by_hand) = (request.route.address(), request.route.by_hand());
     Error::new(Kind::Unreachable, format!("{address} does not answer as an SSH server"))
         .because("its answer begins:")
         .heard(line)
-        .hint(format!("check the port {} of {}; compare with: {by_hand}", visit.way.port, visit.way.host))
+        .hint(format!(
+            "check the port {} of {}; compare with: {by_hand}",
+            request.route.port, request.route.host
+        ))
 }
 
 impl Stage {
-    fn timed_out(self, visit: &Visit) -> Error {
-        let Visit { name, way, client, heard, .. } = visit;
+    fn timed_out(self, request: &ConnectRequest) -> Error {
+        let ConnectRequest { name, route, client, heard, .. } = request;
         if let (Stage::Greeting, Some(line)) = (self, heard.stranger()) {
-            return another_server(visit, &line);
+            return another_server(request, &line);
         }
-        let (address, by_hand) = (way.address(), way.by_hand());
+        let (address, by_hand) = (route.address(), route.by_hand());
         let (during, hint) = match self {
             Stage::Name => (
-                format!("while looking for the address of {}", way.host),
+                format!("while looking for the address of {}", route.host),
                 format!("does this machine reach its name server? or give {name}'s address as its host"),
             ),
             Stage::Tcp => (
                 format!("while connecting to {address}: nothing answers"),
-                format!("is it up, and does a firewall let port {} through? {by_hand}", way.port),
+                format!("is it up, and does a firewall let port {} through? {by_hand}", route.port),
             ),
             Stage::Greeting => (
                 format!("connected to {address}, but it does not answer as an SSH server"),
                 format!("is it overloaded, or is that port not sshd's? {by_hand}"),
             ),
             Stage::Login => (
-                format!("while logging in to {address} as {}", way.user),
+                format!("while logging in to {address} as {}", route.user),
                 format!("does your ssh-agent wait for you, or its sshd for a name server? {by_hand}"),
             ),
         };
@@ -285,7 +290,7 @@ impl Stage {
 }
 
 impl Connection {
-    /// A channel for one script, and its place among those that may run at once.
+    /// Opens a channel for one script. It also returns the permit, which limits the scripts that run at once.
     pub(super) async fn session(
         &self,
     ) -> std::result::Result<(Channel<Msg>, OwnedSemaphorePermit), russh::Error> {

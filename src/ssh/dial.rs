@@ -1,4 +1,4 @@
-//! The stream that SSH is spoken over: a socket, a channel of a jump host, or a program of the operator's.
+//! The stream below SSH: a socket, a channel of a jump host, or a program of the operator's.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,29 +14,29 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::GOODBYE;
-use super::trust::Trust;
-use super::way::{Through, Way};
+use super::host_key::HostKeyVerifier;
+use super::route::{Route, Via};
 use crate::error::{Error, Kind, Result};
 
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-pub(super) struct Line {
+pub(super) struct Transport {
     pub stream: Box<dyn Duplex>,
-    /// Ends when the connection does.
+    /// The program ends with the connection.
     pub program: Option<Program>,
 }
 
-/// A program that a connection goes through.
+/// A ProxyCommand that carries a connection.
 pub(super) struct Program {
     _child: Child,
     said: Arc<Mutex<String>>,
-    /// Reads its standard error to the end.
+    /// The task that reads standard error to its end.
     hearing: JoinHandle<()>,
 }
 
 impl Program {
-    /// What it said last on standard error, once it has ended.
+    /// Returns the program's last line on standard error, once it has ended.
     pub async fn words(self) -> Option<String> {
         let _ = timeout(GOODBYE, self.hearing).await;
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ impl Program {
     }
 }
 
-/// How far a connection got, for saying what the time ran out on.
+/// How far a connection got. Errors use it to say where the time ran out.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Stage {
     Name,
@@ -53,69 +53,74 @@ pub(super) enum Stage {
     Login,
 }
 
-/// A jump host that is connected to.
-pub(super) struct Via<'a> {
-    pub handle: &'a Handle<Trust>,
-    pub way: &'a Way,
+/// A jump host with an open connection.
+pub(super) struct Hop<'a> {
+    pub handle: &'a Handle<HostKeyVerifier>,
+    pub route: &'a Route,
 }
 
-/// `name`: of the node, for messages. `via`: the jump host, where there is one.
-pub(super) async fn dial(way: &Way, name: &str, via: Option<&Via<'_>>, stage: &mut Stage) -> Result<Line> {
-    match (&way.through, via) {
-        (Through::Command(command), _) => {
+/// Opens the stream to a host. `name`: the node, for messages. `via`: the jump host, if there is one.
+pub(super) async fn dial(
+    route: &Route,
+    name: &str,
+    via: Option<&Hop<'_>>,
+    stage: &mut Stage,
+) -> Result<Transport> {
+    match (&route.via, via) {
+        (Via::Command(command), _) => {
             *stage = Stage::Greeting;
             run(command)
         }
         (_, Some(via)) => {
             *stage = Stage::Tcp;
-            forwarded(way, via).await
+            forwarded(route, via).await
         }
-        _ => socket(way, name, stage).await,
+        _ => socket(route, name, stage).await,
     }
 }
 
-async fn socket(way: &Way, name: &str, stage: &mut Stage) -> Result<Line> {
-    if let Some(bound) = &way.narrow.bound {
+async fn socket(route: &Route, name: &str, stage: &mut Stage) -> Result<Transport> {
+    if let Some(bound) = &route.narrow.bound {
         let what = format!("your ssh_config sets {bound}, which ironstrap does not support");
         return Err(Error::new(Kind::Local, what)
             .because("nothing was sent")
             .hint("remove it for this host, or reach it through a ProxyCommand that binds to it"));
     }
     *stage = Stage::Name;
-    let host = way.host.as_str();
-    let found = tokio::net::lookup_host((host, way.port)).await;
+    let host = route.host.as_str();
+    let found = tokio::net::lookup_host((host, route.port)).await;
     let addresses: Vec<_> = found.map(Iterator::collect).map_err(|error| {
         Error::new(Kind::Unreachable, format!("there is no address for {host}"))
             .because(error.to_string())
             .hint(format!("correct the host of {name} in the inventory, or give its address"))
     })?;
-    let addresses = of_family(way, addresses)?;
+    let addresses = of_family(route, addresses)?;
     *stage = Stage::Tcp;
-    let socket = TcpStream::connect(&addresses[..]).await.map_err(|error| unreachable(way, &error))?;
+    let socket = TcpStream::connect(&addresses[..]).await.map_err(|error| unreachable(route, &error))?;
     // Nagle's algorithm would add the other side's delayed acknowledgement to every request.
-    socket.set_nodelay(true).map_err(|error| unreachable(way, &error))?;
-    Ok(Line { stream: Box::new(socket), program: None })
+    socket.set_nodelay(true).map_err(|error| unreachable(route, &error))?;
+    Ok(Transport { stream: Box::new(socket), program: None })
 }
 
-/// Those that AddressFamily of ssh_config allows.
-fn of_family(way: &Way, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
-    let Some(family) = way.narrow.family else { return Ok(found) };
+/// Returns the addresses that AddressFamily of ssh_config allows.
+fn of_family(route: &Route, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+    let Some(family) = route.narrow.family else { return Ok(found) };
     let (allowed, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| family.has(address.ip()));
     if !allowed.is_empty() {
         return Ok(allowed);
     }
     let others: Vec<String> = others.iter().map(|address| address.ip().to_string()).collect();
-    let (host, word) = (&way.host, family.word());
+    let (host, word) = (&route.host, family.word());
     Err(Error::new(Kind::Local, format!("your ssh_config allows no address of {host}"))
         .because(format!("AddressFamily is {word}; {host} has {}", others.join(", ")))
         .because("nothing was sent")
         .hint("set AddressFamily to any for this host, or give it an address of that family"))
 }
 
-async fn forwarded(way: &Way, via: &Via<'_>) -> Result<Line> {
-    let opened = via.handle.channel_open_direct_tcpip(&way.host, way.port.into(), "127.0.0.1", 0).await;
+async fn forwarded(route: &Route, via: &Hop<'_>) -> Result<Transport> {
+    let opened = via.handle.channel_open_direct_tcpip(&route.host, route.port.into(), "127.0.0.1", 0).await;
     let channel = opened.map_err(|error| {
-        let (hop, address) = (via.way.shown(), way.address());
+        let (hop, address) = (via.route.shown(), route.address());
         let (what, hint) = match error {
             russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited) => (
                 format!("the jump host {hop} does not forward connections to {address}"),
@@ -127,13 +132,13 @@ async fn forwarded(way: &Way, via: &Via<'_>) -> Result<Line> {
             ),
         };
         let told = Error::new(Kind::Unreachable, what).because(error.to_string());
-        told.hint(format!("{hint} {}", way.by_hand()))
+        told.hint(format!("{hint} {}", route.by_hand()))
     })?;
-    Ok(Line { stream: Box::new(channel.into_stream()), program: None })
+    Ok(Transport { stream: Box::new(channel.into_stream()), program: None })
 }
 
-/// As ssh runs it: by the user's shell, in whose place it comes.
-fn run(command: &str) -> Result<Line> {
+/// Runs a ProxyCommand with `/bin/sh`. As with ssh, the command replaces the shell that starts it.
+fn run(command: &str) -> Result<Transport> {
     let failed = |why: String| {
         Error::new(Kind::Local, "the ProxyCommand of your ssh_config cannot be run").because(why)
     };
@@ -152,25 +157,25 @@ fn run(command: &str) -> Result<Line> {
         let mut piece = [0; 1024];
         while let Ok(n @ 1..) = errors.read(&mut piece).await {
             let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may go on for as long as the connection does.
+            // The program may print for as long as the connection lasts.
             if said.len() < 4096 {
                 said.push_str(&String::from_utf8_lossy(&piece[..n]));
             }
         }
     });
     let stream = Box::new(tokio::io::join(output, input));
-    Ok(Line { stream, program: Some(Program { _child: child, said, hearing }) })
+    Ok(Transport { stream, program: Some(Program { _child: child, said, hearing }) })
 }
 
-fn unreachable(way: &Way, error: &std::io::Error) -> Error {
-    let address = way.address();
+fn unreachable(route: &Route, error: &std::io::Error) -> Error {
+    let address = route.address();
     let what = match error.kind() {
         ErrorKind::ConnectionRefused => format!("{address} refuses the connection"),
         _ => format!("cannot connect to {address}"),
     };
     Error::new(Kind::Unreachable, what).because(error.to_string()).hint(format!(
         "is it up, and does sshd listen on port {}? {}",
-        way.port,
-        way.by_hand()
+        route.port,
+        route.by_hand()
     ))
 }

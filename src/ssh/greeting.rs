@@ -1,5 +1,5 @@
-//! What answers at a port before it has named itself as an SSH server: a web server, a mail server, anything. Only the
-//! beginning of its answer is kept, and nothing is done because of it but to tell the operator.
+//! Records what a port answers before it identifies itself as an SSH server. It may be a web server, a mail server or
+//! anything else. ironstrap keeps only the beginning of the answer, and uses it only to inform the operator.
 
 use std::io::Result;
 use std::pin::Pin;
@@ -11,30 +11,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::dial::Duplex;
 use crate::secret::{beginning, clean};
 
-/// So many bytes of an answer are kept, and so many characters of its first line shown.
+/// How many bytes of an answer to keep, and how many characters of its first line to show.
 const KEPT: usize = 1024;
 const LONGEST: usize = 120;
 
-/// What sshd says in place of its name when it turns a visitor away (sshd.c, "MaxStartups" and "PerSourcePenalties").
+/// The answers of sshd in place of its greeting when it turns a client away (sshd.c, "MaxStartups" and
+/// "PerSourcePenalties").
 const TURNED_AWAY: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this time"];
 
-/// The beginning of an answer.
+/// The beginning of a server's answer.
 #[derive(Clone, Default)]
 pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
 
 impl Heard {
-    /// A stream whose beginning is kept here, in place of what was kept before.
+    /// Returns a stream that records its beginning here, in place of an earlier record.
     pub fn listen(&self, stream: Box<dyn Duplex>) -> Box<dyn Duplex> {
         self.bytes().clear();
         Box::new(Listening { stream, heard: self.clone(), listens: true })
     }
 
-    /// The first line of a server that does not speak SSH.
+    /// Returns the first line of a server that does not speak SSH.
     pub fn stranger(&self) -> Option<String> {
         self.first_line().filter(|line| !TURNED_AWAY.contains(&line.as_str()))
     }
 
-    /// The first line of what came in place of SSH, if anything came.
+    /// Returns the first line of an answer that is not SSH, if there is one.
     pub fn first_line(&self) -> Option<String> {
         let bytes = self.bytes().clone();
         let text = String::from_utf8_lossy(&bytes);
@@ -112,7 +113,7 @@ mod tests {
             assert_eq!(heard(bytes).stranger().as_deref(), line, "{bytes:?}");
         }
         assert_eq!(heard(&[b'a'; 500]).stranger().map(|line| line.len()), Some(LONGEST));
-        // A secret across the place where the line is cut.
+        // The cut goes through the middle of a secret.
         let long = "cut-in-two-4711-of-a-greeting";
         crate::secret::learn(long);
         let line = heard(format!("{}{long}", "a".repeat(LONGEST - 8)).as_bytes()).stranger().unwrap();

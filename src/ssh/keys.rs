@@ -1,4 +1,4 @@
-//! Private keys in files: read once for all machines, and opened with a passphrase where they are locked.
+//! Private keys in files. ironstrap reads each once for all machines, and decrypts encrypted keys with a passphrase.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,60 +6,60 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::keys::{Certificate, PrivateKey, PublicKey, decode_secret_key};
 
-use super::clock::Clock;
+use super::deadline::PausableTimeout;
+use super::route::Route;
 use super::secrets::{Secret, Secrets};
-use super::way::Way;
 use crate::error::Result;
 
-/// A key file, read.
+/// A key file that ironstrap has read.
 #[derive(Clone)]
 pub(super) struct KeyFile {
     pub key: Key,
-    /// Those that stand beside it or are named for it.
+    /// Certificates beside the key file, and certificates that ssh_config names for this key.
     pub certificates: Vec<Certificate>,
 }
 
 #[derive(Clone)]
 pub(super) enum Key {
     Ready(Arc<PrivateKey>),
-    /// Encrypted, or the public half alone: an agent may hold it.
+    /// The key is encrypted, or the file has only the public half. An agent may hold the private key.
     Locked(Option<PublicKey>),
-    /// It is in a device, and only an agent speaks to that.
+    /// The key is in a hardware token. Only an agent can use it.
     Hardware(PublicKey),
 }
 
 type Read = std::result::Result<KeyFile, String>;
 
-/// All that were read so far.
+/// All key files that ironstrap has read so far.
 #[derive(Default)]
 pub(super) struct KeyFiles(Mutex<BTreeMap<PathBuf, Read>>);
 
 impl KeyFiles {
-    pub fn read(&self, path: &Path, way: &Way) -> Read {
+    pub fn read(&self, path: &Path, route: &Route) -> Read {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = all.entry(path.into()).or_insert_with(|| read(path)).clone()?;
-        let named = way.certificates.iter().filter_map(|path| certificate(path));
+        let named = route.certificates.iter().filter_map(|path| certificate(path));
         let public = file.public();
         file.certificates
             .extend(named.filter(|c| public.as_ref().is_some_and(|p| p.key_data() == c.public_key())));
         Ok(file)
     }
 
-    /// The key, where the operator knows what it is encrypted with; who asks first asks for all.
+    /// Returns the decrypted key, if the operator knows its passphrase. The first task to ask gets it for all.
     pub async fn unlock(
         &self,
         path: &Path,
         secrets: &Secrets,
-        clock: &Clock,
+        deadline: &PausableTimeout,
     ) -> Result<Option<Arc<PrivateKey>>> {
         let what = Secret::Passphrase(path.into());
         loop {
-            let Some(lent) = secrets.lend(&what, "", clock).await? else { return Ok(None) };
+            let Some(candidate) = secrets.offer(&what, "", deadline).await? else { return Ok(None) };
             if let Some(key) = self.opened(path) {
                 return Ok(Some(key));
             }
-            let (word, file) = (lent.word.clone(), path.to_path_buf());
-            // It takes a tenth of a second on purpose.
+            let (word, file) = (candidate.word.clone(), path.to_path_buf());
+            // Decryption takes a tenth of a second on purpose.
             let opened = tokio::task::spawn_blocking(move || {
                 let text = std::fs::read_to_string(file).ok()?;
                 decode_secret_key(&text, Some(word.reveal())).ok()
@@ -67,10 +67,10 @@ impl KeyFiles {
             if let Some(key) = opened.await.ok().flatten() {
                 let key = Arc::new(key);
                 self.keep(path, key.clone());
-                lent.proved();
+                candidate.confirm();
                 return Ok(Some(key));
             }
-            if lent.was_right_elsewhere() {
+            if candidate.was_right_elsewhere() {
                 return Ok(None);
             }
         }
@@ -122,7 +122,8 @@ fn ready(key: PrivateKey) -> Key {
     }
 }
 
-/// Of an encrypted key: from the file beside it, or from the file itself, where the format has it in clear.
+/// Returns the public half of an encrypted key. It comes from the `.pub` file beside it, or from the key file, if its
+/// format leaves the public half unencrypted.
 fn public_half(path: &Path, text: &str) -> Option<PublicKey> {
     let beside = std::fs::read_to_string(beside(path, ".pub")).ok();
     beside

@@ -1,35 +1,37 @@
-//! The algorithms that are offered to a server: what this program can and ssh_config allows.
+//! The algorithms that ironstrap offers to a server: those that it supports and ssh_config allows.
 
 use std::borrow::Cow;
 
 use russh::keys::Algorithm;
 use russh::{Preferred, cipher, kex};
 
-use super::way::{Allowed, Narrow, Way, allows};
+use super::route::{Allowed, Narrow, Route, allows};
 use crate::error::Result;
 use crate::known_hosts::KnownHosts;
 
-/// Every processor that runs a cluster has instructions for AES: a third faster than ChaCha20.
+/// Ciphers in order of preference. Every processor that runs a cluster has AES instructions. With them, AES is a
+/// third faster than ChaCha20.
 const CIPHERS: &[cipher::Name] =
     &[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
-/// As good, but offered only where ssh_config allows none of the others.
+/// Ciphers that are as good. ironstrap offers them only where ssh_config allows none of `CIPHERS`.
 const MORE_CIPHERS: &[cipher::Name] = &[cipher::AES_192_CTR, cipher::AES_128_CTR];
 const MORE_KEX: &[kex::Name] = &[kex::ECDH_SHA2_NISTP256, kex::ECDH_SHA2_NISTP384, kex::ECDH_SHA2_NISTP521];
 
-/// Which certificates of the host are asked for.
+/// The host certificates that ironstrap asks for.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Certificates {
     None,
-    /// Those for the kinds of key that the host is known by; all, where it is not known.
+    /// Certificates for the kinds of key by which the host is known, or all if the host is unknown.
     OfKnown,
     All,
 }
 
 impl Certificates {
-    /// Where the inventory pins a key, the key alone counts. Where a key is revoked, the certificate shows who signed it.
-    pub fn of(way: &Way, known: &KnownHosts) -> Certificates {
-        let (host, port) = way.looked_up();
-        match (way.pinned.is_some(), known.has_authority(host, port), known.has_revoked(host, port)) {
+    /// Chooses the certificates for a host. If the inventory pins a key, only that key counts. If a key is revoked,
+    /// the certificate shows the key that signed it.
+    pub fn of(route: &Route, known: &KnownHosts) -> Certificates {
+        let (host, port) = route.looked_up();
+        match (route.pinned.is_some(), known.has_authority(host, port), known.has_revoked(host, port)) {
             (true, ..) => Certificates::None,
             (_, true, _) => Certificates::All,
             (.., true) => Certificates::OfKnown,
@@ -38,7 +40,7 @@ impl Certificates {
     }
 }
 
-/// `known`: the kinds of key that the host is known by.
+/// Returns the algorithms to offer. `known`: the kinds of key by which the host is known.
 pub(super) fn preferred(narrow: &Narrow, known: &[Algorithm], wanted: Certificates) -> Result<Preferred> {
     let host_keys = narrow.host_keys.as_ref();
     let (mut key, mut certified) = (host_key_algorithms(known), host_key_algorithms(known));
@@ -64,7 +66,7 @@ pub(super) fn preferred(narrow: &Narrow, known: &[Algorithm], wanted: Certificat
     })
 }
 
-/// Those of `usual` that are allowed, or those of `more` where none is.
+/// Returns the allowed names of `usual`, or those of `more` if none of `usual` is allowed.
 fn some<N: AsRef<str> + Clone + 'static>(
     list: Option<&Allowed>,
     usual: &[N],
@@ -73,7 +75,7 @@ fn some<N: AsRef<str> + Clone + 'static>(
 where
     [N]: ToOwned<Owned = Vec<N>>,
 {
-    // What both sides can besides stands in the same list, and is no way to exchange keys.
+    // The same list also names protocol extensions. They are not key exchange methods.
     let extends =
         |name: &&N| ["ext-info-", "kex-strict-"].iter().any(|start| name.as_ref().starts_with(start));
     let allowed = |names: &[N]| -> Vec<N> {
@@ -92,7 +94,7 @@ where
     }
 }
 
-/// All that russh can, those of known keys first, without RSA over SHA-1.
+/// Returns all host key algorithms of russh, without RSA over SHA-1. Those of known keys come first.
 fn host_key_algorithms(known: &[Algorithm]) -> Vec<Algorithm> {
     let mut all = Preferred::DEFAULT.key.into_owned();
     all.retain(|one| *one != Algorithm::Rsa { hash: None });
@@ -100,7 +102,7 @@ fn host_key_algorithms(known: &[Algorithm]) -> Vec<Algorithm> {
     all
 }
 
-/// RSA is one kind, whatever it is signed with.
+/// Whether `known` has this kind of key. RSA is one kind, with any hash.
 fn is_among(known: &[Algorithm], one: &Algorithm) -> bool {
     known
         .iter()

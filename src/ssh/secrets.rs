@@ -1,5 +1,5 @@
-//! Words that only the operator knows: asked for once, for all machines, and never told to another process. Who asks,
-//! and how, is somebody else's.
+//! Secrets that only the operator knows. ironstrap asks for each once for all machines, and never passes it to
+//! another process. How to ask is the caller's decision: see `Ask`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,20 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::clock::Clock;
+use super::deadline::PausableTimeout;
 use crate::error::Result;
 use crate::secret::SecretText;
 
-/// What is asked for.
+/// The kind of secret that a question asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Secret {
-    /// What this key file is encrypted with.
+    /// The passphrase of this key file.
     Passphrase(PathBuf),
-    /// To log in as this user.
+    /// The login password of this user, or of this user at a jump host.
     Password(String),
-    /// This user's, for sudo.
+    /// The password of this user for sudo.
     Sudo(String),
-    /// What a server asks in its own words, such as a code that is good once.
+    /// The answer to a server's own question, such as a one-time code.
     Prompt { words: String },
 }
 
@@ -31,22 +31,22 @@ pub struct Question {
     pub what: Secret,
     /// The machine that needs the answer, and its user: `m1 (deploy@198.18.0.11)`. Empty for a file of the operator.
     pub asks: String,
-    /// The answer goes to this machine alone. Otherwise all machines of the same user get it.
+    /// Only this machine gets the answer. Otherwise all machines of the same user get it.
     pub alone: bool,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Option<SecretText>>> + Send>>;
 
-/// Asks the operator; `None` where there is nobody to ask.
+/// Asks the operator. The answer is `None` if nobody can be asked.
 pub type Ask = Box<dyn Fn(Question) -> Answer + Send + Sync>;
 
 pub(super) struct Secrets {
     ask: Ask,
-    /// How often in all a wrong word may be asked for again.
+    /// How often ironstrap asks for one secret in all, if the answers are wrong.
     tries: u8,
-    /// With a machine: what that machine alone takes.
+    /// Known secrets. With a machine in the key, the secret is for that machine alone.
     known: Mutex<BTreeMap<Owner, Arc<tokio::sync::Mutex<Known>>>>,
-    /// Machines that refused what another one took.
+    /// Machines that refused a secret which another machine took.
     refused: Mutex<BTreeSet<(Secret, String)>>,
 }
 
@@ -59,8 +59,8 @@ struct Known {
     nobody: bool,
 }
 
-/// A word to be tried. As long as nobody knows whether it is right, everybody else who needs it waits.
-pub(super) struct Lent {
+/// A secret to try. Until it is known to be right, everything else that needs it waits.
+pub(super) struct CandidateSecret {
     pub word: SecretText,
     unproven: Option<OwnedMutexGuard<Known>>,
     alone: bool,
@@ -71,19 +71,25 @@ impl Secrets {
         Secrets { ask, tries, known: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// Nobody knows any.
+    /// Secrets of an operator who cannot be asked.
     pub fn none() -> Self {
         Secrets::new(Box::new(|_| Box::pin(async { Ok(None) })), 1)
     }
 
-    /// Lends this machine what it needs; `None` where nobody can be asked, or was asked often enough. What one machine of
-    /// a user took is offered to the user's other machines. One that refused it gets an answer of its own.
-    pub async fn lend(&self, what: &Secret, asks: &str, clock: &Clock) -> Result<Option<Lent>> {
-        let _stopped = clock.stop();
+    /// Offers the secret that this machine needs, or `None` if nobody can be asked, or the operator was asked often
+    /// enough. The user's other machines get what one machine of the user took. A machine that refused it gets an
+    /// answer of its own.
+    pub async fn offer(
+        &self,
+        what: &Secret,
+        asks: &str,
+        deadline: &PausableTimeout,
+    ) -> Result<Option<CandidateSecret>> {
+        let _stopped = deadline.pause();
         let question = |alone| Question { what: what.clone(), asks: asks.into(), alone };
         if matches!(what, Secret::Prompt { .. }) {
             let word = (self.ask)(question(true)).await?;
-            return Ok(word.map(|word| Lent { word, unproven: None, alone: true }));
+            return Ok(word.map(|word| CandidateSecret { word, unproven: None, alone: true }));
         }
         let alone = {
             let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +97,7 @@ impl Secrets {
         };
         let mut known = self.known(what, alone.then_some(asks)).lock_owned().await;
         if let Some(word) = &known.word {
-            return Ok(Some(Lent { word: word.clone(), unproven: None, alone }));
+            return Ok(Some(CandidateSecret { word: word.clone(), unproven: None, alone }));
         }
         if known.nobody || known.asked >= self.tries {
             return Ok(None);
@@ -99,19 +105,20 @@ impl Secrets {
         known.asked += 1;
         let word = (self.ask)(question(alone)).await?;
         known.nobody = word.is_none();
-        Ok(word.map(|word| Lent { word, unproven: Some(known), alone }))
+        Ok(word.map(|word| CandidateSecret { word, unproven: Some(known), alone }))
     }
 
-    /// This machine refused the word. Where another machine took it, the operator is asked for this one alone from now on.
-    pub async fn refused(&self, what: &Secret, asks: &str, lent: Lent) {
-        match (lent.was_right_elsewhere(), lent.alone) {
-            // The next question is as good as the first.
+    /// Records that this machine refused the secret. If another machine took it, ironstrap asks for this machine
+    /// alone from now on.
+    pub async fn refused(&self, what: &Secret, asks: &str, candidate: CandidateSecret) {
+        match (candidate.was_right_elsewhere(), candidate.alone) {
+            // This was a new secret, so the next offer asks the same question again.
             (false, _) => {}
             (true, false) => {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 refused.insert((what.clone(), asks.to_string()));
             }
-            // It took it before, and does so no more.
+            // The machine took this secret before, and refuses it now.
             (true, true) => self.known(what, Some(asks)).lock().await.word = None,
         }
     }
@@ -122,16 +129,16 @@ impl Secrets {
     }
 }
 
-impl Lent {
-    /// It was right: nobody is asked for it again.
-    pub fn proved(self) -> SecretText {
+impl CandidateSecret {
+    /// Records that the secret was right. ironstrap does not ask for it again.
+    pub fn confirm(self) -> SecretText {
         if let Some(mut known) = self.unproven {
             known.word = Some(self.word.clone());
         }
         self.word
     }
 
-    /// Somebody else has found it to be right before.
+    /// Whether the secret was already known to be right.
     pub fn was_right_elsewhere(&self) -> bool {
         self.unproven.is_none()
     }
@@ -144,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// Says `wrong` once, and then what is right; counts.
+    /// Answers `wrong` once, and then `right`. It counts the questions.
     fn secrets(asked: &Arc<AtomicU8>) -> Secrets {
         let asked = asked.clone();
         let ask = move |_| -> Answer {
@@ -156,31 +163,31 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wrong_is_asked_again_and_what_is_right_never() {
-        let (asked, clock) = (Arc::new(AtomicU8::new(0)), Clock::new(Duration::from_secs(1)));
+        let (asked, deadline) = (Arc::new(AtomicU8::new(0)), PausableTimeout::new(Duration::from_secs(1)));
         let secrets = secrets(&asked);
         let what = Secret::Password("bob".into());
-        assert_eq!(secrets.lend(&what, "m1", &clock).await.unwrap().unwrap().word.reveal(), "wrong");
-        let lent = secrets.lend(&what, "m1", &clock).await.unwrap().unwrap();
-        assert!(!lent.was_right_elsewhere());
-        assert_eq!(lent.proved().reveal(), "right");
-        let again = secrets.lend(&what, "m2", &clock).await.unwrap().unwrap();
+        assert_eq!(secrets.offer(&what, "m1", &deadline).await.unwrap().unwrap().word.reveal(), "wrong");
+        let candidate = secrets.offer(&what, "m1", &deadline).await.unwrap().unwrap();
+        assert!(!candidate.was_right_elsewhere());
+        assert_eq!(candidate.confirm().reveal(), "right");
+        let again = secrets.offer(&what, "m2", &deadline).await.unwrap().unwrap();
         assert!(again.was_right_elsewhere() && again.word.reveal() == "right");
         assert_eq!(asked.load(SeqCst), 2);
     }
 
     #[tokio::test]
     async fn nobody_is_asked_for_ever_or_where_nobody_is() {
-        let (asked, clock) = (Arc::new(AtomicU8::new(0)), Clock::new(Duration::from_secs(1)));
+        let (asked, deadline) = (Arc::new(AtomicU8::new(0)), PausableTimeout::new(Duration::from_secs(1)));
         let secrets = secrets(&asked);
         let what = Secret::Sudo("bob".into());
         for _ in 0..3 {
-            assert!(secrets.lend(&what, "m1", &clock).await.unwrap().is_some());
+            assert!(secrets.offer(&what, "m1", &deadline).await.unwrap().is_some());
         }
-        assert!(secrets.lend(&what, "m1", &clock).await.unwrap().is_none());
-        assert!(Secrets::none().lend(&what, "m1", &clock).await.unwrap().is_none());
+        assert!(secrets.offer(&what, "m1", &deadline).await.unwrap().is_none());
+        assert!(Secrets::none().offer(&what, "m1", &deadline).await.unwrap().is_none());
     }
 
-    /// Answers with who asks, and for how many.
+    /// Answers with the asking machine, and whether the answer is for it alone.
     fn honest() -> Secrets {
         let ask = |question: Question| -> Answer {
             let Question { asks, alone, .. } = question;
@@ -191,20 +198,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_that_refuses_what_another_took_is_asked_for_alone() {
-        let (secrets, clock) = (honest(), Clock::new(Duration::from_secs(1)));
+        let (secrets, deadline) = (honest(), PausableTimeout::new(Duration::from_secs(1)));
         let what = Secret::Sudo("bob".into());
-        let lend = async |asks: &str| secrets.lend(&what, asks, &clock).await.unwrap();
-        lend("m1").await.unwrap().proved();
-        let lent = lend("m2").await.unwrap();
-        assert_eq!(lent.word.reveal(), "m1 false", "the other machines of the user get it");
-        secrets.refused(&what, "m2", lent).await;
+        let lend = async |asks: &str| secrets.offer(&what, asks, &deadline).await.unwrap();
+        lend("m1").await.unwrap().confirm();
+        let candidate = lend("m2").await.unwrap();
+        assert_eq!(candidate.word.reveal(), "m1 false", "the other machines of the user get it");
+        secrets.refused(&what, "m2", candidate).await;
         let own = lend("m2").await.unwrap();
         assert_eq!(own.word.reveal(), "m2 true");
-        own.proved();
+        own.confirm();
         assert_eq!(lend("m3").await.unwrap().word.reveal(), "m1 false", "what m2 took stays with m2");
-        // What it took before and refuses now is asked for again, as often as `tries`.
+        // m2 took this secret before and refuses it now. ironstrap asks for it again, as often as `tries`.
         secrets.refused(&what, "m2", lend("m2").await.unwrap()).await;
-        lend("m2").await.unwrap().proved();
+        lend("m2").await.unwrap().confirm();
         secrets.refused(&what, "m2", lend("m2").await.unwrap()).await;
         assert!(lend("m2").await.is_none());
     }

@@ -1,4 +1,4 @@
-//! What status asks beyond the wants. It goes along in the same script, and only where status is asked for.
+//! The questions that `status` asks beyond those of the wants. They are part of the same script, and only `status` sends them.
 
 use crate::cluster::{Cluster, Network, Node};
 use crate::etcd::{ETCD, MEMBERS};
@@ -6,17 +6,18 @@ use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Object};
 use crate::steps::packets;
 
-/// What a question is about.
+/// The subject of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     System,
     Packages,
     Certificates,
     Packets,
-    /// From here on of control planes only: this one's API server, and its etcd.
+    /// This topic and those below are for control planes only. `Api` is about this machine's API server, and `Etcd` about its
+    /// etcd.
     Api,
     Etcd,
-    /// And what any one of them can tell of the whole.
+    /// Any control plane can answer this topic and those below for the whole cluster.
     Members,
     Nodes,
     Network,
@@ -24,13 +25,13 @@ pub enum Topic {
     Pods,
 }
 
-/// All questions to a node. As the wants' they depend on the inventory alone.
+/// Returns all questions to a node. Like those of the wants, they depend on the inventory alone.
 pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
     let mut all = vec![
         (Topic::System, Ask::Shell(SYSTEM.into())),
         (Topic::Packages, Ask::Packages(vec!["kubelet".into(), "containerd".into()])),
         (Topic::Certificates, Ask::Shell(CERTIFICATES.into())),
-        // In the words of the wants, so that it is asked once.
+        // This is the same text as the ask of the wants, so the machine answers it only once.
         (Topic::Packets, packets::ask(cluster, node)),
     ];
     if node.is_control_plane() {
@@ -48,7 +49,7 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
     all
 }
 
-/// What runs the network on every node.
+/// Returns the DaemonSets that run the network on every node.
 fn daemon_sets(cluster: &Cluster) -> Vec<Object> {
     match &cluster.network {
         Network::Flannel(_) => vec![Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel")],
@@ -66,8 +67,8 @@ PRETTY_NAME=
 if [ -e /etc/os-release ]; then . /etc/os-release; fi
 echo "os $PRETTY_NAME""#;
 
-/// Certificates alone: what stands beside them in the same file may be a key. The kubelet's own serving
-/// certificate is left out, for nobody looks at when it ends.
+/// Prints the certificates of a node, and nothing else of their files, which may also hold keys. It leaves out the kubelet's
+/// own serving certificate, because nobody checks when that expires.
 const CERTIFICATES: &str = r#"for f in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf /var/lib/kubelet/pki/kubelet-client-current.pem; do
   [ ! -f "$f" ] || set -- "$@" "$f"
 done
@@ -79,7 +80,7 @@ fn traces(cluster: &Cluster) -> Sh {
     sh!("etcd={etcd}\n", etcd = cluster.etcd_dir()) + TRACES
 }
 
-/// What answers in place of an API server that was never there, or is not there now.
+/// Answers instead of an API server that never existed, or that does not exist now.
 const TRACES: Sh = Sh::raw(
     r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
 if [ ! -e manifests/kube-apiserver.yaml ]; then
@@ -100,11 +101,11 @@ esac"#;
 const HEALTH: &str =
     r#"if said=$(etcd get --raw /health 2>&1); then echo "$said"; else echo "unhealthy: $said"; fi"#;
 
-/// When each token that lets somebody in ends; nothing of the token itself.
+/// Asks when each token expires, and whether it allows a login. The answer has nothing of the token itself.
 const TOKENS: &str = r#"kubectl -n kube-system get secrets --request-timeout=5s --field-selector type=bootstrap.kubernetes.io/token \
   -o jsonpath='{range .items[*]}{.data.usage-bootstrap-authentication}{"\t"}{.data.expiration}{"\n"}{end}'"#;
 
-/// What each pod requests that is on a node and has not ended: node, overhead, the pod as a whole, containers,
-/// init containers. Nothing else of pods travels.
+/// Asks what each pod requests that is on a node and has not ended. The fields are the node, the overhead, the pod as a whole,
+/// its containers and its init containers. The answer has nothing else about pods.
 const PODS: &str = r#"kubectl get pods -A --request-timeout=5s \
   --field-selector 'spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed' -o jsonpath='{range .items[*]}{.spec.nodeName}{"\t"}{.spec.overhead}{"\t"}{.spec.resources.requests}{"\t"}{range .spec.containers[*]}={.resources.requests} {end}{"\t"}{range .spec.initContainers[*]}{.restartPolicy}={.resources.requests} {end}{"\n"}{end}'"#;

@@ -1,4 +1,4 @@
-//! What a node reaches over the network of pods and Services, by the answer to real packets.
+//! The targets that a node reaches over the network of pods and Services, as the answers to real packets show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,28 +8,28 @@ use super::Seen;
 use crate::cluster::{Cluster, Network, Node};
 use crate::steps::packets::{self, tunnels};
 
-/// How a question came out.
+/// The result of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reached {
     Reached,
     NotReached,
-    /// Nobody could be asked: there is no pod with an address of its own, or nothing to ask with.
+    /// ironstrap could not ask: there is no pod with an address of its own, or nothing to ask with.
     NotChecked,
 }
 
-/// All that one node was to reach.
+/// Everything that one node should reach.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Packets {
-    /// The API's Service.
+    /// The Service of the API.
     pub service: Reached,
     /// The API server of each control plane, at its own address.
     pub servers: BTreeMap<String, Reached>,
-    /// The cluster's DNS; `null` where the cluster has none of its own.
+    /// The cluster's DNS. `null` if the cluster has none of its own.
     pub dns: Option<Reached>,
-    /// The end of flannel's tunnel on each of these nodes; empty where the network is another.
+    /// The end of flannel's tunnel on each of these nodes. Empty with another network.
     pub tunnels: BTreeMap<String, Reached>,
-    /// A pod of each of these nodes; only control planes ask pods.
+    /// A pod on each of these nodes. Only control planes ask pods.
     pub pods: BTreeMap<String, Reached>,
     /// Nodes without a pod that could be asked.
     #[serde(skip)]
@@ -37,7 +37,7 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// How many were reached, how many were not, and how many were not checked.
+    /// Returns how many were reached, how many were not, and how many were not checked.
     pub fn sum(&self) -> (usize, usize, usize) {
         let maps = [&self.servers, &self.tunnels, &self.pods];
         let all = [Some(self.service), self.dns].into_iter().flatten();
@@ -47,8 +47,9 @@ impl Packets {
     }
 }
 
-/// Reads an answer; nothing of a machine that is no member. `at_ends`: nodes that answered any node at the end of a tunnel. Of another
-/// one nothing is known where it is silent: a firewall there may drop what is sent to the machine itself.
+/// Reads an answer. Returns `Seen::Nothing` if the question does not concern the machine. `at_ends`: the nodes that answered any
+/// node at the end of a tunnel. If another node is silent there, nothing is known of it: a firewall of that machine may drop such
+/// packets.
 pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTreeSet<&str>) -> Seen<Packets> {
     if answer.trim_end() == packets::NO_MEMBER {
         return Seen::Nothing;
@@ -74,7 +75,7 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTree
         .map(|node| (node.name.clone(), state(&format!("pod:{}", node.name), Reached::Reached)))
         .collect();
     let unasked = pods.iter().filter(|(_, it)| **it == Reached::NotChecked).map(|(name, _)| name.clone());
-    // Where nothing could be asked, the result is unknown.
+    // If nothing could be asked, or the pods are unknown, then nobody knows which nodes have no pod.
     let asks = answer.lines().any(|line| line.starts_with("service "));
     let lists = packets::state(answer, "pods unknown:").is_none();
     Seen::Is(Packets {

@@ -1,12 +1,12 @@
-//! Amounts as Kubernetes writes them (apimachinery, `resource.Quantity`), and what pods ask of a node. Not what a
-//! node has to give.
+//! Reads amounts as Kubernetes writes them (apimachinery, `resource.Quantity`), and adds up what pods request on a node. It
+//! does not say what a node can offer.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Billionths of the unit, rounded up as Kubernetes does: `100m` is a tenth of a core, `1Ki` 1024 bytes, `1e3` a
-/// thousand. `None`: it is no amount, or below nought, or beyond all machines.
+/// Returns an amount in billionths of its unit, rounded up as Kubernetes does. `100m` is a tenth of a core, `1Ki` is 1024
+/// bytes, and `1e3` is a thousand. `None` if the text is no amount, is below zero, or is beyond all machines.
 pub fn billionths(text: &str) -> Option<i128> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -31,13 +31,13 @@ fn scaled(digits: i128, power: i32) -> Option<i128> {
     if power < 0 { Some(digits.checked_add(ten - 1)? / ten) } else { digits.checked_mul(ten) }
 }
 
-/// What the pods of a node ask for together.
+/// The sum of what all pods of a node request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Requests {
     pub pods: u64,
-    /// Billionths of a core.
+    /// In billionths of a core.
     pub cpu: i128,
-    /// Billionths of a byte.
+    /// In billionths of a byte.
     pub memory: i128,
 }
 
@@ -55,7 +55,7 @@ impl Requests {
     }
 }
 
-/// The answer to `ask::PODS`, by node; the error says what of it is no pod.
+/// Reads the answer to `ask::PODS`, by node. The error has the line that is no pod.
 pub fn by_node(text: &str) -> Result<BTreeMap<String, Requests>, String> {
     let mut nodes: BTreeMap<String, Requests> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -66,9 +66,11 @@ pub fn by_node(text: &str) -> Result<BTreeMap<String, Requests>, String> {
     Ok(nodes)
 }
 
-/// The scheduler's rule (component-helpers, `resource.PodRequests`): containers run together, init containers one
-/// after the other before them, and those that always restart stay from their turn on. What the pod says as a
-/// whole stands in for that; the overhead comes on top.
+/// Reads the line of one pod: its node, and its requests by the rule of the scheduler (component-helpers,
+/// `resource.PodRequests`).
+///
+/// Containers run together. Init containers run before them, one after the other. An init container that always restarts stays
+/// from its turn on. A request of the pod as a whole replaces this sum. The overhead comes on top.
 fn pod(line: &str) -> Option<(String, Requests)> {
     let fields: Vec<&str> = line.split('\t').collect();
     let [node, overhead, whole, containers, inits] = fields.as_slice() else { return None };
@@ -102,7 +104,7 @@ fn requests(json: &str) -> Option<Requests> {
     Some(Requests { pods: 0, cpu: amount("cpu"), memory: amount("memory") })
 }
 
-/// Of `{"cpu":"100m","memory":"70Mi"}`, or of nothing, the two that are of interest.
+/// Reads the amounts of CPU and memory from a text such as `{"cpu":"100m","memory":"70Mi"}`. The text may be empty.
 fn amounts(json: &str) -> Option<BTreeMap<&'static str, i128>> {
     if json.is_empty() {
         return Some(BTreeMap::new());
@@ -150,7 +152,7 @@ mod tests {
             ("1E3", 1000 * ONE),
             ("12e-1", 12 * ONE / 10),
             ("1.5e+3", 1500 * ONE),
-            // Rounded up: nothing that was asked for is lost.
+            // The amount is rounded up, so nothing that a pod requests is lost.
             ("0.1n", 1),
             ("1.0000000001", ONE + 1),
         ];
@@ -174,7 +176,7 @@ mod tests {
         requests
     }
 
-    /// Thousandths of a core and mebibytes.
+    /// Returns thousandths of a core, and mebibytes.
     fn is(requests: Requests) -> (i128, i128) {
         assert_eq!(requests.pods, 1);
         (requests.cpu / 1_000_000, requests.memory / ONE / 1024 / 1024)

@@ -1,4 +1,4 @@
-//! What a single answer says. Nothing here puts two answers together: that is `whole`.
+//! Reads single answers. `whole` combines several answers.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -7,14 +7,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::ask::{Topic, questions};
-use super::{Certificate, Health, Seen, Token, Witness};
+use super::{Certificate, Health, NodeEvidence, Seen, Token};
 use crate::cluster::Cluster;
 use crate::etcd;
 use crate::pki;
 use crate::probe::Answer;
 
-/// Whether the machine said anything, and why not.
-pub(super) fn machine(told: &Witness) -> Seen<()> {
+/// Returns whether the machine answered. If it did not, returns why.
+pub(super) fn machine(told: &NodeEvidence) -> Seen<()> {
     match (told.machine, told.left) {
         (Some(_), _) => Seen::Is(()),
         (None, Some(error)) => {
@@ -25,8 +25,8 @@ pub(super) fn machine(told: &Witness) -> Seen<()> {
     }
 }
 
-/// What a node said about a topic; nothing where it is not asked about that.
-pub(super) fn said(cluster: &Cluster, told: &Witness, topic: Topic) -> Seen<String> {
+/// Returns what a node said about a topic. `Seen::Nothing` if the node is not asked about it.
+pub(super) fn said(cluster: &Cluster, told: &NodeEvidence, topic: Topic) -> Seen<String> {
     let asked = questions(cluster, told.node);
     let Some(place) = asked.iter().position(|(about, _)| *about == topic) else { return Seen::Nothing };
     machine(told).then(|()| match told.answers.get(place) {
@@ -36,7 +36,7 @@ pub(super) fn said(cluster: &Cluster, told: &Witness, topic: Topic) -> Seen<Stri
     })
 }
 
-/// The rest of the line that begins with this word.
+/// Returns the rest of the line that begins with this word.
 pub(super) fn line(text: &str, key: &str) -> Seen<String> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     match rest.map(str::trim) {
@@ -45,7 +45,7 @@ pub(super) fn line(text: &str, key: &str) -> Seen<String> {
     }
 }
 
-/// `123456.78`
+/// Reads whole seconds from a text such as `123456.78`.
 pub(super) fn seconds(text: &str) -> Seen<u64> {
     match text.split('.').next().and_then(|whole| whole.parse().ok()) {
         Some(seconds) => Seen::Is(seconds),
@@ -53,7 +53,7 @@ pub(super) fn seconds(text: &str) -> Seen<u64> {
     }
 }
 
-/// Of `kubelet hi 1.36.3-1.1` the version as its makers count.
+/// Returns the upstream version of a package, from a line such as `kubelet hi 1.36.3-1.1`.
 pub(super) fn version(packages: &str, name: &str) -> Seen<String> {
     line(packages, name).then(|state| {
         let Some((status, version)) = state.split_once(' ') else { return Seen::Nothing };
@@ -65,12 +65,12 @@ pub(super) fn version(packages: &str, name: &str) -> Seen<String> {
     })
 }
 
-/// The certificate that ends first. One that cannot be read could be it.
+/// Returns the certificate that expires first. The result is unknown if one cannot be read, because it could be that one.
 pub(super) fn nearest(text: &str, now: OffsetDateTime) -> Seen<Certificate> {
     let mut first: Option<(OffsetDateTime, &str)> = None;
     for part in text.split("file ").skip(1) {
         let (file, body) = part.split_once('\n').unwrap_or((part, ""));
-        // A kubeconfig may name a file in place of a certificate; that file is asked for as well.
+        // A kubeconfig may name a file instead of a certificate. ironstrap asks for that file as well.
         if body.trim().is_empty() && file.ends_with(".conf") {
             continue;
         }
@@ -89,7 +89,7 @@ pub(super) fn nearest(text: &str, now: OffsetDateTime) -> Seen<Certificate> {
     }
 }
 
-/// What an API server is like, with the rest of what it said.
+/// Returns the health of an API server, with the rest of its answer.
 pub(super) fn health(text: &str) -> Seen<(Health, Option<String>)> {
     let text = text.trim();
     let (word, rest) = text.split_once(": ").unwrap_or((text, ""));
@@ -102,13 +102,13 @@ pub(super) fn health(text: &str) -> Seen<(Health, Option<String>)> {
     }
 }
 
-/// Of `/readyz?verbose` the checks that fail.
+/// Returns the checks of `/readyz?verbose` that fail.
 fn failing(text: &str) -> String {
     let name = |line: &str| line.split_once("[-]")?.1.split_whitespace().next().map(str::to_string);
     text.lines().filter_map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a member of etcd says that it is well, and else what it says.
+/// Returns whether a member of etcd says that it is healthy. If it is not, returns what it says.
 pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
     let text = text.trim();
     if text == etcd::NONE {
@@ -125,7 +125,8 @@ pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
     }
 }
 
-/// Names of etcd's members, and whether each has no vote yet. One that was added and never started has no name.
+/// Returns the names of etcd's members, and whether each has no vote yet. A member that was added and never started has no
+/// name.
 pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
     let text = text.trim();
     if text == etcd::NONE {
@@ -141,7 +142,7 @@ pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
     Seen::Is(members.iter().map(member).collect())
 }
 
-/// The token that is good for longest, of those that are good at all.
+/// Returns the token that is valid longest, among the tokens that are valid now.
 pub(super) fn token(text: &str, now: OffsetDateTime) -> Seen<Token> {
     let mut tokens: Vec<Token> = Vec::new();
     for line in text.lines() {
@@ -160,7 +161,7 @@ pub(super) fn token(text: &str, now: OffsetDateTime) -> Seen<Token> {
         tokens.push(Token { until });
     }
     tokens.retain(|token| token.until.is_none_or(|until| until > now));
-    // One without an end outlasts all others.
+    // A token that never expires outlasts all others.
     match tokens.into_iter().max_by_key(|token| (token.until.is_none(), token.until)) {
         Some(token) => Seen::Is(token),
         None => Seen::Nothing,
@@ -192,13 +193,10 @@ mod tests {
 
     #[test]
     fn of_certificates_the_first_to_end_counts_and_one_that_cannot_be_read_could_be_it() {
-        let trust = pki::Trust::make(&cluster(), NOW).unwrap();
-        let text = format!("file /ca.crt\n{}file /a.conf\n{}", trust.ca.cert, trust.admin.cert);
+        let pki = pki::ClusterPki::make(&cluster(), NOW).unwrap();
+        let text = format!("file /ca.crt\n{}file /a.conf\n{}", pki.ca.cert, pki.admin.cert);
         let Seen::Is(first) = nearest(&text, NOW) else { panic!() };
-        assert_eq!(
-            (first.file.as_str(), first.expires),
-            ("/a.conf", pki::expires(&trust.admin.cert).unwrap())
-        );
+        assert_eq!((first.file.as_str(), first.expires), ("/a.conf", pki::expires(&pki.admin.cert).unwrap()));
         assert!(first.days < nearest(&text, NOW - time::Duration::days(2)).is().unwrap().days);
         assert_eq!(nearest("file /kubelet.conf\n", NOW), Seen::Nothing);
         assert_eq!(nearest("", NOW), Seen::Nothing);

@@ -1,5 +1,5 @@
-//! What control planes say of the cluster and its nodes, put together: one speaks for all, and each for itself.
-//! What none of them could see stays unknown.
+//! Combines what control planes say about the cluster and its nodes. The API host answers for the whole cluster, and each
+//! control plane answers for itself. A value that none of them could see stays unknown.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use time::OffsetDateTime;
 
 use super::ask::Topic;
 use super::quantity::{Requests, billionths, by_node};
-use super::{Api, Health, Member, NetworkStatus, NodeStatus, Seen, Share, Whole, Witness, read};
+use super::{Api, ClusterStatus, Health, Member, NetworkStatus, NodeEvidence, NodeStatus, Seen, Share, read};
 use crate::cluster::Cluster;
 
-/// Who speaks for the cluster, and whether it can.
-pub(super) struct Voice<'a> {
+/// The API host, and what it says about the cluster.
+pub(super) struct ApiView<'a> {
     cluster: &'a Cluster,
-    told: &'a [Witness<'a>],
-    speaker: Option<&'a Witness<'a>>,
+    told: &'a [NodeEvidence<'a>],
+    speaker: Option<&'a NodeEvidence<'a>>,
     requests: Seen<BTreeMap<String, Requests>>,
 }
 
-/// What the API says of one node.
-pub(super) struct OfNode {
+/// The state of one node, as the API reports it.
+pub(super) struct ApiNode {
     pub ready: Seen<bool>,
     pub not_ready: Option<String>,
     pub schedulable: Seen<bool>,
@@ -29,10 +29,10 @@ pub(super) struct OfNode {
     pub pods: Share<u64>,
 }
 
-impl<'a> Voice<'a> {
-    pub(super) fn new(cluster: &'a Cluster, told: &'a [Witness<'a>], speaks: Option<usize>) -> Self {
+impl<'a> ApiView<'a> {
+    pub(super) fn new(cluster: &'a Cluster, told: &'a [NodeEvidence<'a>], speaks: Option<usize>) -> Self {
         let mut voice =
-            Voice { cluster, told, speaker: speaks.and_then(|i| told.get(i)), requests: Seen::Nothing };
+            ApiView { cluster, told, speaker: speaks.and_then(|i| told.get(i)), requests: Seen::Nothing };
         voice.requests = voice.says(Topic::Pods).then(|text| match by_node(&text) {
             Ok(requests) => Seen::Is(requests),
             Err(why) => Seen::Unknown(why),
@@ -40,8 +40,8 @@ impl<'a> Voice<'a> {
         voice
     }
 
-    /// What the cluster says on a topic, by the mouth of one API server that answers. Its silence says nothing: an
-    /// object that a dead API server did not show may well be there.
+    /// Returns what the API host says about a topic. If its API server does not answer, the result is unknown: an object that
+    /// it did not show may still exist.
     fn says(&self, topic: Topic) -> Seen<String> {
         let Some(speaker) = self.speaker else { return Seen::Unknown("there is no control plane".into()) };
         let name = &speaker.node.name;
@@ -62,17 +62,17 @@ impl<'a> Voice<'a> {
         }
     }
 
-    fn health(&self, told: &Witness) -> Seen<(Health, Option<String>)> {
+    fn health(&self, told: &NodeEvidence) -> Seen<(Health, Option<String>)> {
         read::said(self.cluster, told, Topic::Api).then(|text| read::health(&text))
     }
 
-    /// A control plane that might run the cluster, for all that is known.
+    /// Returns a control plane that did not answer, and so may run the cluster.
     fn silent(&self) -> Option<&str> {
-        let silent = |told: &&Witness| told.node.is_control_plane() && told.machine.is_none();
+        let silent = |told: &&NodeEvidence| told.node.is_control_plane() && told.machine.is_none();
         self.told.iter().find(silent).map(|told| told.node.name.as_str())
     }
 
-    /// The answer about the i-th object of a topic; `Null` where it is not there.
+    /// Returns the i-th object of a topic, or `Null` if it does not exist.
     fn object(&self, topic: Topic, i: usize) -> Seen<Value> {
         self.says(topic).then(|text| match text.lines().nth(i) {
             Some("absent") => Seen::Is(Value::Null),
@@ -84,7 +84,7 @@ impl<'a> Voice<'a> {
         })
     }
 
-    pub(super) fn of_node(&self, i: usize) -> OfNode {
+    pub(super) fn of_node(&self, i: usize) -> ApiNode {
         let object = self.object(Topic::Nodes, i);
         let name = &self.told[i].node.name;
         let is = |object: &Seen<Value>, read: &dyn Fn(&Value) -> bool| match object {
@@ -102,7 +102,7 @@ impl<'a> Voice<'a> {
         };
         let has = |resource: &str| object.clone().then(|object| allocatable(&object, resource));
         let ready = is(&object, &|object| condition(object)["status"] == "True");
-        OfNode {
+        ApiNode {
             not_ready: object.is().filter(|_| ready == Seen::Is(false)).map(why_not_ready),
             ready,
             schedulable: is(&object, &|object| object["spec"]["unschedulable"] != true),
@@ -121,12 +121,12 @@ impl<'a> Voice<'a> {
         }
     }
 
-    pub(super) fn whole(&self, nodes: &[NodeStatus], now: OffsetDateTime) -> Whole {
+    pub(super) fn whole(&self, nodes: &[NodeStatus], now: OffsetDateTime) -> ClusterStatus {
         let cluster = self.cluster;
         let ready = nodes.iter().filter(|node| node.ready == Seen::Is(true)).count();
         let unknown = nodes.iter().find_map(|node| node.ready.why());
         let none = nodes.iter().all(|node| node.ready == Seen::Nothing);
-        Whole {
+        ClusterStatus {
             name: cluster.name.clone(),
             nodes: nodes.len(),
             kubernetes: cluster.kubernetes.to_string(),
@@ -143,19 +143,19 @@ impl<'a> Voice<'a> {
         }
     }
 
-    fn control_planes(&self) -> impl Iterator<Item = &'a Witness<'a>> + use<'a> {
+    fn control_planes(&self) -> impl Iterator<Item = &'a NodeEvidence<'a>> + use<'a> {
         self.told.iter().filter(|told| told.node.is_control_plane())
     }
 
-    fn api(&self, told: &Witness) -> Api {
+    fn api(&self, told: &NodeEvidence) -> Api {
         let health = self.health(told);
         let why = health.is().and_then(|(_, why)| why.clone());
         Api { node: told.node.name.clone(), health: health.then(|(health, _)| Seen::Is(health)), why }
     }
 
-    /// The members as one of them lists them; where none does, those that spoke for themselves.
+    /// Returns the members as one of them lists them. If none does, returns the members that answered for themselves.
     fn etcd(&self) -> Seen<Vec<Member>> {
-        let own = |told: &Witness| {
+        let own = |told: &NodeEvidence| {
             read::said(self.cluster, told, Topic::Etcd).then(|text| read::member_health(&text))
         };
         let member = |name: &str, learner: Seen<bool>| {
@@ -187,7 +187,7 @@ impl<'a> Voice<'a> {
             self.says(Topic::Network).then(|text| {
                 let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
                 let counts: Vec<u64> = objects.filter_map(|o| o.pointer(pointer)?.as_u64()).collect();
-                // Not there: the plan says what to do about it.
+                // There is no such DaemonSet. The plan says what to do about it.
                 if counts.is_empty() {
                     Seen::Nothing
                 } else {
@@ -206,7 +206,7 @@ impl<'a> Voice<'a> {
 
 const BILLION: i128 = 1_000_000_000;
 
-/// Cores, to the thousandth.
+/// Converts billionths of a core to cores, with three decimal places.
 fn cores(billionths: i128) -> f64 {
     billionths.saturating_add(999_999).div_euclid(1_000_000) as f64 / 1000.0
 }
@@ -228,7 +228,7 @@ fn allocatable(object: &Value, resource: &str) -> Seen<i128> {
     }
 }
 
-/// The one named Ready.
+/// Returns the condition of the type Ready.
 fn condition(object: &Value) -> Value {
     let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     all.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default()

@@ -1,40 +1,41 @@
-//! What a machine is asked about one want.
+//! The question about one want, as a machine gets it.
 
 use super::Object;
 use crate::shell::Sh;
 
-/// A question about the present state. The same question, asked twice, changes nothing.
+/// A question about the present state. Asking it, even twice, changes nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
-    /// Shell that prints the state, exits 0 and keeps quiet on stderr; anything else means *unknown*.
-    /// It runs under `set -eu`; mind pipelines, whose left side can fail unseen.
+    /// Shell that prints the state, exits 0 and prints nothing on stderr. Anything else means *unknown*. It runs under
+    /// `set -eu`. The left side of a pipeline can still fail unseen.
     Shell(Sh),
-    /// The same, of a machine that has not begun to join the cluster; of any other it is `not here`.
-    Newcomer(Sh),
-    /// As `Shell`, where the answer comes from the API server, through kubectl. On a control plane the question begins before
-    /// all others. An API server that is away is no fault of the machine. `grows`: the answer grows with the cluster, where
-    /// any other has a fixed limit. `early`: see `api_in_turn`.
+    /// As `Shell`, for a machine that has not begun to join the cluster. Any other machine answers `not here`.
+    OnlyBeforeJoin(Sh),
+    /// As `Shell`, for an answer that comes from the API server, through kubectl. If the API server is away, that is no
+    /// fault of the machine. `grows`: the answer grows with the cluster. Any other answer has a fixed limit. `early`: on a
+    /// control plane the question begins before all others (see `api_in_turn`).
     Api { shell: Sh, grows: bool, early: bool },
     /// `mode 644 root:root` and the text of a file, or `absent`.
     File(String),
-    /// `mode 600 root:root` and the SHA-256 of a file, or `absent`: for what must not travel.
+    /// `mode 600 root:root` and the SHA-256 of a file, or `absent`. It is for texts that must not leave the machine.
     Hash(String),
-    /// Mode, server, authority and client certificate of a kubeconfig, a line each, or `absent`. Never its key.
+    /// Mode, server, authority and client certificate of a kubeconfig, one on each line, or `absent`. It never has the key.
     Kubeconfig(String),
-    /// `enabled active current` of a unit; `stale` where one of these files is newer than the start.
+    /// `enabled active current` for a unit. It has `stale` in place of `current` if its unit files changed, or one of these
+    /// files is newer than the start.
     Unit { unit: String, reads: Vec<String> },
     /// A line for each package: `kubelet hi 1.36.3-1.1` (dpkg's status), or `kubelet absent`.
     Packages(Vec<String>),
-    /// Nothing: the head of the reply tells.
-    Head,
-    /// A line of JSON for each object of the cluster, or `absent`; all absent where no cluster runs.
+    /// No question of its own: the head of the reply has the answer.
+    Facts,
+    /// A line of JSON for each object of the cluster, or `absent`. All objects are absent if no cluster runs.
     Objects(Vec<Object>),
-    /// The name of each Node of the cluster and its ranges of pods, a line each; none where no cluster runs.
+    /// A line for each Node of the cluster, with its name and its ranges of pods. There is no line if no cluster runs.
     Nodes,
-    /// A line for each ClusterRole, each ClusterRoleBinding, and each EndpointSlice of the API's Service; none where no cluster
-    /// runs.
+    /// A line for each ClusterRole, each ClusterRoleBinding, and each EndpointSlice of the API's Service. There is no line
+    /// if no cluster runs.
     Listed,
-    /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, `may not`, or `no cluster`.
+    /// Whether RBAC lets kubeadm's administrator see the cluster: `may`, or `may not`. If no cluster runs, it is `may`.
     Administrator,
 }
 
@@ -49,20 +50,20 @@ impl Ask {
         Ask::Api { shell: shell.into(), grows: true, early: true }
     }
 
-    /// As `api`, where the question waits for its turn: it asks etcd, and is soon done.
+    /// As `api`, for a question that waits for its turn. It asks etcd, and is soon done.
     pub fn api_in_turn(shell: impl Into<Sh>) -> Self {
         Ask::Api { shell: shell.into(), grows: false, early: false }
     }
 
-    /// The shell of a question that is shell.
+    /// The shell of this question, if it is shell.
     pub fn shell(&self) -> Option<&Sh> {
         match self {
-            Ask::Shell(shell) | Ask::Newcomer(shell) | Ask::Api { shell, .. } => Some(shell),
+            Ask::Shell(shell) | Ask::OnlyBeforeJoin(shell) | Ask::Api { shell, .. } => Some(shell),
             _ => None,
         }
     }
 
-    /// Whether the API server answers it, and not the machine alone.
+    /// Whether the API server answers this question, and not the machine alone.
     pub fn is_about_api(&self) -> bool {
         matches!(self, Ask::Api { .. } | Ask::Objects(_) | Ask::Nodes | Ask::Listed | Ask::Administrator)
     }

@@ -1,17 +1,18 @@
-//! What a want is called by programs: in JSON, in the engine and in tests. Its sentence is for people, and may change.
+//! The name of a want for programs: in JSON, in the reconciler and in tests. The sentence of a want is for people, and may
+//! change.
 
 use std::fmt;
 
-/// The name of a want, stable over versions of ironstrap. No two wants of one machine have the same.
+/// The name of a want, stable over versions of ironstrap. No two wants of one machine have the same `Id`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     /// `STEP.WHAT`, as in `swap.active`.
     pub name: &'static str,
-    /// Which one, where a machine has several wants of that name: a file, an object, a node. Else empty.
+    /// The file, object or node that the want is about, if a machine has several wants of that name. Otherwise it is empty.
     pub subject: String,
 }
 
-/// `kernel.sysctl[net.ipv4.ip_forward]`, or the name alone.
+/// Prints `kernel.sysctl[net.ipv4.ip_forward]`, or the name alone.
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(self.name)?;

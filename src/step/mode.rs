@@ -1,6 +1,7 @@
 //! Modes of files: when a narrower one is as good as the one that a want asks for.
 
-/// The mode in `mode 600 root:root`, where root can read such a file and nobody has more than `wanted`.
+/// The mode in `mode 600 root:root`. `None`: it is not of that form, or root cannot read such a file, or it gives more
+/// rights than `wanted`.
 pub fn narrowed(head: &str, wanted: u32) -> Option<u32> {
     let mode = head.strip_prefix("mode ")?.strip_suffix(" root:root")?;
     let mode = u32::from_str_radix(mode, 8).ok()?;

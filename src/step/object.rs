@@ -1,4 +1,4 @@
-//! The name of an object in the cluster's API, and how it gets rid of what others added to it.
+//! Objects in the cluster's API: their names, the verdict on them, and how to remove what others added to them.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// The answer for a Secret that is there. Its content stays where it is.
+    /// The answer for a Secret that is there. The content of the Secret stays in the cluster.
     pub const SECRET: &str = "secret";
 
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
@@ -30,7 +30,7 @@ impl Object {
         }
     }
 
-    /// The name of an object as a manifest has it.
+    /// The name of the object that a manifest describes.
     pub fn of(manifest: &Value) -> Self {
         let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or("");
         Object::new(text("/apiVersion"), text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
@@ -40,14 +40,15 @@ impl Object {
         Object::new("v1", "Node", "", name)
     }
 
-    /// What ironstrap set on Nodes, as it noted it. The answer is a string: the note on the Node that is asked for beside it.
+    /// The ConfigMap where ironstrap notes what it set on Nodes. The answer about it is a JSON string: the note about the
+    /// Node that the same ask names.
     pub fn notes() -> Self {
         Object::new("v1", "ConfigMap", "kube-system", "ironstrap")
     }
 }
 
 impl Object {
-    /// How the answer to a question names it: no other object is called so.
+    /// The name of the object in the answer to a question. No other object has this name.
     pub fn key(&self) -> String {
         format!("{}/{}/{}", self.kind, self.namespace, self.name)
     }
@@ -62,7 +63,7 @@ impl std::fmt::Display for Object {
     }
 }
 
-/// What is made of an answer about an object that has a manifest.
+/// The verdict on an answer about an object that has a manifest.
 pub(super) fn judge(manifest: &Value, answer: &str, whose: Whose) -> Verdict {
     let object = Object::of(manifest);
     if answer == "absent" {
@@ -83,8 +84,8 @@ pub(super) fn judge(manifest: &Value, answer: &str, whose: Whose) -> Verdict {
     if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
 }
 
-/// What is made of an object that somebody deleted, and that is there until its finalizers are gone: no write keeps it
-/// (kubernetes.io, "Finalizers"). A Namespace has finalizers of its own in its spec. `None`: it stays.
+/// The verdict on an object that somebody deleted, and that is there until its finalizers are gone. No write keeps such an
+/// object (kubernetes.io, "Finalizers"). A Namespace has finalizers of its own in its spec. `None`: the object stays.
 pub fn leaving(object: &Value) -> Option<Verdict> {
     object.pointer("/metadata/deletionTimestamp").filter(|since| !since.is_null())?;
     let finalizers = ["/metadata/finalizers", "/spec/finalizers"].map(|at| object.pointer(at)?.as_array());
@@ -97,8 +98,8 @@ pub fn leaving(object: &Value) -> Option<Verdict> {
     Some(Verdict::Differs { have, want: format!("{object} stays\n") })
 }
 
-/// Shell that takes out of an object what its manifest lacks, of what is compared as a whole; after `kubectl` and `OBJECTS`.
-/// Empty where nothing is.
+/// Shell that removes from an object what its manifest lacks, in the parts that are compared as a whole. It comes after
+/// `kubectl` and `OBJECTS`. It is empty if no part is compared as a whole.
 pub fn trim(manifest: &Value, whose: Whose) -> Sh {
     let Some(patch) = manifest::patch(manifest, whose) else { return Sh::EMPTY };
     // JSON is YAML.

@@ -1,4 +1,4 @@
-//! What runs in the cluster, and whether it is up: the rules of `kubectl rollout status`.
+//! Whether what runs in the cluster is available, by the rules of `kubectl rollout status`.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::shell::{KUBECTL, Sh, controllers, sh};
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/rollout.sh"));
 
-/// Those of these manifests that are of something that runs, and can be waited for.
+/// The objects of these manifests that run something, and that can be waited for.
 pub fn running(manifests: &[Value]) -> Vec<Object> {
     const KINDS: &[(&str, &str)] = &[
         ("apps/v1", "Deployment"),
@@ -19,14 +19,14 @@ pub fn running(manifests: &[Value]) -> Vec<Object> {
     manifests.iter().filter(runs).map(Object::of).collect()
 }
 
-/// All of these are up, as far as nodes of the inventory are concerned: of a Node that somebody else brought in nothing
-/// can be said. As long as somebody has still to join or to answer, their pods may have no place to be.
+/// The want that all of these are available, as far as nodes of the inventory are concerned. It says nothing about an
+/// unmanaged node. While a node still has to join or to answer, their pods may have no place to run.
 pub fn available(cx: &Cx, id: &'static str, that: String, running: Vec<Object>) -> Want {
     available_on_each(cx, id, that, running, &[])
 }
 
-/// The same; `each`: those that every node of the inventory must have. The controller counts only the Nodes that its
-/// DaemonSet selects (kubernetes, pkg/controller/daemon/daemon_controller.go, `updateDaemonSetStatus`).
+/// As `available`. `each`: the objects that every node of the inventory must have. The controller counts only the Nodes
+/// that its DaemonSet selects (kubernetes, pkg/controller/daemon/daemon_controller.go, `updateDaemonSetStatus`).
 pub fn available_on_each(
     cx: &Cx,
     id: &'static str,
@@ -36,7 +36,7 @@ pub fn available_on_each(
 ) -> Want {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let fix = KUBECTL + controllers(&cx.node.name) + waiting(cx, &running, each);
-    let (strangers, nodes) = (cx.fleet.strangers.len() as u64, cx.cluster.nodes.len() as u64);
+    let (unmanaged_nodes, nodes) = (cx.fleet.unmanaged_nodes.len() as u64, cx.cluster.nodes.len() as u64);
     let objects: Vec<(Object, u64)> = running
         .iter()
         .map(|object| (object.clone(), if each.contains(object) { nodes } else { 0 }))
@@ -46,7 +46,7 @@ pub fn available_on_each(
         .judged(move |answer| {
             let lines = answer.lines().chain(std::iter::repeat("absent"));
             let state = |((object, least), line): (&(Object, u64), &str)| {
-                Some(format!("{object}: {}\n", lacks(line, strangers, *least, nodes)?))
+                Some(format!("{object}: {}\n", lacks(line, unmanaged_nodes, *least, nodes)?))
             };
             let have: String = objects.iter().zip(lines).filter_map(state).collect();
             let want = "all of it available\n".to_string();
@@ -57,14 +57,15 @@ pub fn available_on_each(
             }
         })
         .run(fix)
-        .settles()
+        .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// Shell that waits until they are, or until a pod of theirs cannot start however long it waits. It says which workers lack
-/// a pod of a DaemonSet that runs on other nodes; `faults` reads that. `each`: as `available_on_each`.
+/// Shell that waits until these are available, or until one of their pods cannot start however long it waits. It prints
+/// which workers lack a pod of a DaemonSet that runs on other nodes. `faults` reads those lines. `each`: as in
+/// `available_on_each`.
 pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
-    let (strangers, nodes) = (cx.fleet.strangers.len(), cx.cluster.nodes.len());
+    let (unmanaged_nodes, nodes) = (cx.fleet.unmanaged_nodes.len(), cx.cluster.nodes.len());
     let workers = cx.cluster.nodes.iter().filter(|node| !node.is_control_plane());
     let workers: Vec<&str> = workers.map(|node| node.name.as_str()).collect();
     let wait = |object: &Object| {
@@ -73,10 +74,10 @@ pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
             "DaemonSet" => {
                 let (namespace, name) = (namespace(object), &object.name);
                 sh!(
-                    "covers {namespace} {name} {strangers} {least} {nodes}",
+                    "covers {namespace} {name} {unmanaged_nodes} {least} {nodes}",
                     namespace,
                     name,
-                    strangers,
+                    unmanaged_nodes,
                     least,
                     nodes
                 )
@@ -84,8 +85,7 @@ pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
             _ => wait(object),
         };
         let what = format!("{}/{}", object.kind, object.name);
-        let wait =
-            sh!("patiently up {namespace} {what} {command}", namespace = namespace(object), what, command);
+        let wait = sh!("retry up {namespace} {what} {command}", namespace = namespace(object), what, command);
         if object.kind != "DaemonSet" || workers.is_empty() {
             return wait;
         }
@@ -102,7 +102,7 @@ pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
     FUNCTIONS + nodes + Sh::join("\n", running.iter().map(wait))
 }
 
-/// The nodes that lines of that shell find a fault of, and what is wrong there.
+/// The nodes with a fault, as lines of `waiting` report it, and what is wrong there.
 pub fn faults<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
     let fault = |line: &str| {
         let (what, node) = line.strip_prefix("rollout: ")?.split_once(" is not up on ")?;
@@ -111,9 +111,9 @@ pub fn faults<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)>
     lines.filter_map(fault).collect()
 }
 
-/// Shell that lets pods of DaemonSets and Deployments among these that keep dying try again at once: a kubelet waits up
-/// to five minutes, also when what they died of is long over (kubernetes.io, "Pod Lifecycle"). Where that cannot be done,
-/// the run still waits for them.
+/// Shell that makes crashing pods of DaemonSets and Deployments among these try again at once. A kubelet waits up to five
+/// minutes, also when the cause of the crashes is long over (kubernetes.io, "Pod Lifecycle"). If that cannot be done, the
+/// run still waits for them.
 pub fn at_once(running: &[Object]) -> Sh {
     let mut script = FUNCTIONS;
     for object in running {
@@ -140,11 +140,11 @@ fn wait(object: &Object) -> Sh {
     sh!("kubectl -n {namespace} {how} {what} --timeout=5s >/dev/null", namespace, how, what)
 }
 
-/// What an object lacks to be available, as its status tells; the rules are those of `kubectl rollout status`. `least`: a
-/// DaemonSet must be meant for so many Nodes. It can be meant for no more than `nodes`, those of the inventory, and the strangers: a
-/// Node that was deleted counts in its status until the controller looks again, which can take five minutes (kubernetes,
-/// pkg/controller/daemon/daemon_controller.go has no handler for deleted Nodes).
-fn lacks(line: &str, strangers: u64, least: u64, nodes: u64) -> Option<String> {
+/// The reason why an object is not available, by its status and the rules of `kubectl rollout status`. `least`: a DaemonSet
+/// must be meant for so many Nodes. `nodes`: how many the inventory has. With the unmanaged nodes, there are no more. The
+/// status of a DaemonSet still counts a Node that was deleted, for up to five minutes: its controller has no handler for that
+/// (kubernetes, pkg/controller/daemon/daemon_controller.go).
+fn lacks(line: &str, unmanaged_nodes: u64, least: u64, nodes: u64) -> Option<String> {
     let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
@@ -167,7 +167,7 @@ fn lacks(line: &str, strangers: u64, least: u64, nodes: u64) -> Option<String> {
             if meant < least {
                 return Some(format!("meant for {meant} of {least} nodes"));
             }
-            let wanted = meant.saturating_sub(strangers).min(nodes);
+            let wanted = meant.saturating_sub(unmanaged_nodes).min(nodes);
             (wanted, status("updatedNumberScheduled"), status("numberAvailable"))
         }
         "StatefulSet" => {

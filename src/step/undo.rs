@@ -1,24 +1,24 @@
-//! What a reset does about a want: which of what the node kept from before the first fix comes back, and how. Not
-//! when, and not for which machine: that is `backwards`.
+//! The part of a want that a reset uses: which of the things that the node kept from before the first fix come back, and
+//! how. `operations::reset` decides when they do, and on which machine.
 
 use std::sync::Arc;
 
 use crate::shell::{Sh, sh};
 
-/// Why nothing of the cluster's own objects is taken back.
+/// The reason why a reset takes back none of the cluster's own objects.
 pub const WITH_THE_CLUSTER: &str = "it is kept in the cluster, and goes with it";
 
-/// Why nothing is taken back of what only a member of a cluster has.
+/// The reason why a reset takes back nothing that only a member of a cluster has.
 pub const WITH_THE_MEMBER: &str = "it goes with the membership";
 
-/// How what a fix changed is taken back.
+/// How a reset takes back what a fix changed.
 #[derive(Clone)]
 pub enum Undo {
-    /// It is not, and this says why; empty where there is no fix.
+    /// A reset takes nothing back, and this says why. It is empty if there is no fix.
     Nothing(&'static str),
-    /// What stood in this file comes back; a file that was not there goes.
+    /// The earlier content of this file comes back. A file that was not there is deleted.
     File(String),
-    /// Our part of a shared file goes; what others wrote, before and since, stays.
+    /// ironstrap's part of a shared file is removed. All that others wrote, before and since, stays.
     Edit {
         path: String,
         back: Edit,
@@ -26,23 +26,24 @@ pub enum Undo {
     Back(Back),
 }
 
-/// What is made of the text of a file.
+/// Makes the new text of a file from the present one.
 pub type Edit = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// Shell that takes back what a fix changed, by the answer from before it.
+/// Shell that takes back what a fix changed. It has the answer from before the fix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Back {
-    /// What the node keeps the answer under: the same for every inventory, and for every version of ironstrap.
+    /// The name under which the node keeps the answer. It is the same for every inventory, and for every version of
+    /// ironstrap.
     pub name: String,
-    /// Said so that it reads true once it is taken back.
+    /// A sentence that is true once the change is taken back.
     pub that: String,
-    /// Shell that prints, right before the first fix, what the answer does not tell and `script` has to know.
+    /// Shell that prints, right before the first fix, what `script` has to know and the answer does not tell.
     pub keep: Sh,
-    /// Shell that prints what goes or changes, under the rules of an ask.
+    /// Shell that prints what will go or change. The rules of an ask apply to it.
     pub now: Sh,
-    /// `$was` is the file with the answer, `$kept` the one with what `keep` printed.
+    /// Shell that takes the change back. `$was` is the file with the answer, `$kept` the file with what `keep` printed.
     pub script: Sh,
-    /// It comes after the rest of its step: a unit is put back when all that it reads is.
+    /// It comes after the rest of its step. So a unit is put back when everything that it reads is back.
     pub last: bool,
 }
 
@@ -73,14 +74,14 @@ impl Back {
         self
     }
 
-    /// The answer was that of `Ask::Unit`.
+    /// Puts a unit back. The answer from before the fix was that of `Ask::Unit`.
     pub fn unit(unit: &str) -> Self {
         let now = sh!("systemctl show -p UnitFileState -p ActiveState --value {unit} | xargs", unit);
         let back = Back::new(unit, format!("{unit} starts and runs as before")).now(now);
         Back { last: true, ..back.script(sh!("read -r state <\"$was\"\nunit_back {unit} $state", unit)) }
     }
 
-    /// The answer was that of `Ask::Packages`; they were installed by `packages NAME`.
+    /// Puts packages back that `pkg_install NAME` installed. The answer from before the fix was that of `Ask::Packages`.
     pub fn packages(name: &str, packages: &[&str]) -> Self {
         let names = Sh::words(packages);
         let came = format!("/var/lib/ironstrap/came/{name}");
@@ -95,23 +96,23 @@ impl Back {
                 "apt-mark showmanual\nfor d in /opt $LINKED; do [ ! -d $d ] || echo folder $d; done\necho folders noted",
             )
             .now(now)
-            .script(sh!("unpackage \"$was\" \"$kept\" {names}", names))
+            .script(sh!("pkg_remove \"$was\" \"$kept\" {names}", names))
     }
 }
 
 impl Undo {
-    /// The name under which the node keeps what was there before; `None` where it need not.
+    /// The name under which the node keeps what was there before. `None`: the node need not keep anything.
     pub fn key(&self, step: &str) -> Option<String> {
         match self {
             Undo::Nothing(_) => None,
-            // One entry a file, whatever the want that changes it is called.
+            // A file has one entry, regardless of which want changes it.
             Undo::File(path) | Undo::Edit { path, .. } => Some(plain(&format!("file {path}"))),
             Undo::Back(back) => Some(plain(&format!("{step} {}", back.name))),
         }
     }
 }
 
-/// A file name made of words.
+/// Makes a file name from words.
 fn plain(words: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     let mut key: String = words.chars().map(plain).collect();

@@ -1,4 +1,4 @@
-//! access: the API server may speak to kubelets, and nothing of an earlier machine or an earlier join is left.
+//! access: the API server may reach kubelets, and nothing of an earlier machine or an earlier join is left.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cluster::Node;
 use crate::error::Result;
-use crate::etcd::{self, ETCD, FORGET, Member};
+use crate::etcd::{self, ETCD, Member, REMOVE_MEMBER};
 use crate::fleet::Blocked;
 use crate::manifest::Whose;
 use crate::shell::{kubectl, sh};
@@ -42,8 +42,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Machines join by a certificate of their own. Earlier releases had one token for all of them; `kubeadm init` makes one
-/// in any case, which is deleted as soon as it is done.
+/// The want that no join token is left. Machines join with a certificate of their own. Earlier releases had one token for all
+/// machines. `kubeadm init` makes a token in any case, and ironstrap deletes it as soon as init is done.
 fn no_token() -> Want {
     let secret = Object::new("v1", "Secret", "kube-system", TOKEN);
     let have = secret.to_string();
@@ -57,14 +57,14 @@ fn no_token() -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// A reinstalled machine is not the Node of its name any more. kubeadm refuses to join beside a Node that still counts
-/// as ready.
+/// Deletes the Node of an earlier machine, if the machine of that name still has to join. A reinstalled machine is no longer
+/// the Node of its name. kubeadm refuses to join beside a Node that still counts as ready.
 fn no_stale_node(cx: &Cx, name: &str) -> Want {
-    let stale = cx.fleet.joining.contains(name) && !cx.fleet.half_joined.contains(name);
+    let stale = cx.fleet.joining.contains(name) && !cx.fleet.joining_started.contains(name);
     let node = name.to_string();
     Want::new("bootstrap.earlier-machine", format!("no earlier machine stands in for {name}"))
         .of(name)
-        .about([name.to_string()])
+        .subjects([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged(move |answer| match answer == "absent" || !stale {
             true => Verdict::Holds,
@@ -76,14 +76,14 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
         .nothing_to_undo("the earlier machine is no more")
 }
 
-/// etcd goes on counting a reinstalled machine. kubeadm would wait for the machine, and let it take up its old place
-/// with no data.
+/// Removes the etcd member of an earlier machine, if the control plane of that name still has to join. etcd goes on counting
+/// a reinstalled machine. kubeadm would wait for the machine, and let it take up its old place with no data.
 fn no_stale_member(cx: &Cx, node: &Node) -> Want {
-    let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.half_joined.contains(&node.name);
+    let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.joining_started.contains(&node.name);
     let (name, ip) = (node.name.clone(), node.ip);
     Want::new("bootstrap.earlier-member", format!("no earlier machine stands in for {name} in etcd"))
         .of(&name)
-        .about([name.clone()])
+        .subjects([name.clone()])
         .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| {
             let have = match etcd::members(answer) {
@@ -98,23 +98,24 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
                 false => Verdict::Holds,
             }
         })
-        .run(ETCD + FORGET + sh!("patiently forget {name} {ip}", name = node.name, ip))
+        .run(ETCD + REMOVE_MEMBER + sh!("retry remove_member {name} {ip}", name = node.name, ip))
         .nothing_to_undo("the earlier machine is no more")
 }
 
-/// What a human does about such a member. etcdctl is in etcd's own image.
+/// The hint about a wrong member of etcd, which only a human can repair. etcdctl is in etcd's own image.
 const BY_HAND: &str = "on a control plane, with its own Node as NODE: kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system \
     exec etcd-NODE -- etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
     --key /etc/kubernetes/pki/etcd/healthcheck-client.key member remove ID (or member promote ID, where it has no vote)";
 
-/// Each further member that is not there raises the majority that etcd needs. What this run does about its own nodes comes first.
+/// The want that each member of etcd is a control plane and has a vote. Each further member whose machine is absent raises
+/// the majority that etcd needs. The work of this run on its own nodes comes first.
 fn only_members(cx: &Cx) -> Want {
     let planes: Vec<(String, IpAddr, Option<Blocked>)> = cx
         .cluster
         .control_planes()
         .map(|node| (node.name.clone(), node.ip, cx.fleet.before_ready(&node.name)))
         .collect();
-    let unmanaged = cx.fleet.strangers.clone();
+    let unmanaged = cx.fleet.unmanaged_nodes.clone();
     Want::new("bootstrap.etcd-members", "each member of etcd is a control plane, and has a vote")
         .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
         .judged(move |answer| match etcd::members(answer) {
@@ -125,7 +126,8 @@ fn only_members(cx: &Cx) -> Want {
         .by_hand(BY_HAND)
 }
 
-/// `planes`: name, address, and what has to happen there first. `unmanaged`: Nodes of the cluster that the inventory does not have.
+/// Judges the members of etcd. `planes`: name and address of each control plane, and what has to happen there first.
+/// `unmanaged`: Nodes of the cluster that the inventory does not have.
 fn judge_members(
     all: &[Member],
     planes: &[(String, IpAddr, Option<Blocked>)],
@@ -133,7 +135,8 @@ fn judge_members(
 ) -> Verdict {
     let (mut have, mut waits, mut noted) = (String::new(), None, vec![]);
     for member in all {
-        // The machine of one that is there twice is where its address says.
+        // Two members can match one control plane, one by its name and one by its address. The address tells which one is on
+        // the machine.
         let twice = |name: &str, ip: IpAddr| {
             !member.is_at(ip) && all.iter().any(|m| m.is_at(ip) && m.is_of(name, ip))
         };
@@ -192,7 +195,7 @@ mod tests {
         };
         let two = [("m1", 1, false), ("m2", 2, false)];
         assert_eq!(judge(&two, None, &[]), Verdict::Holds);
-        // A reinstalled one may be known by its address alone, and a moved one by its name alone.
+        // The address alone can identify a reinstalled machine, and the name alone a moved one.
         assert_eq!(judge(&[("m1", 9, false), ("", 2, false)], None, &[]), Verdict::Holds);
         let with = |one| [two[0], two[1], one];
         let foreign = have(judge(&with(("", 9, true)), None, &[]));

@@ -1,5 +1,5 @@
-//! addons: manifests of the user's own, one after the other, kept as they are written. What is taken out of them
-//! stays in the cluster.
+//! addons: the user's own manifests, one addon after the other. ironstrap keeps their objects as the files have them.
+//! Anything that is taken out of a manifest stays in the cluster.
 
 use serde_json::{Value, json};
 
@@ -14,20 +14,20 @@ use crate::template;
 pub const STEP: Step =
     Step { name: "addons", why: "what every cluster of yours is to run is part of it", wants };
 
-/// Says on each object which addon it belongs to, so that what an addon once brought can be found.
+/// The label that says on each object which addon it belongs to. With it, everything that an addon once brought can be found.
 const LABEL: &str = "ironstrap.dev/addon";
 
-/// The kind of kinds.
+/// The kind whose objects define further kinds.
 const KIND: &str = "CustomResourceDefinition";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    // A node that this run gave up on holds up nobody else's addons.
-    let mut nodes = cx.cluster.nodes.iter().filter(|node| !cx.fleet.given_up.contains(&node.name));
+    // Addons do not wait for a quarantined node.
+    let mut nodes = cx.cluster.nodes.iter().filter(|node| !cx.fleet.quarantined.contains(&node.name));
     let joins = nodes.find_map(|node| cx.fleet.before_known(&node.name));
     let (mut wants, mut held) = (Vec::new(), None);
     for addon in &cx.cluster.addons {
         let mut objects: Vec<Value> = addon.objects.iter().map(|object| labelled(addon, object)).collect();
-        // Namespaces and kinds before what is in them and of them, wherever the file has them.
+        // Namespaces and kinds come before the objects that need them, wherever the file has them.
         objects.sort_by_key(|object| match text(object, "kind") {
             "Namespace" => 0,
             KIND => 1,
@@ -57,8 +57,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// What is not there yet comes after the addons before it, and so after the nodes that those wait for. ironstrap
-/// repairs what is there, even while nodes are missing.
+/// Makes a missing object wait for the addons before it, and so for the nodes that those addons wait for. ironstrap repairs
+/// an object that exists even while nodes are missing.
 fn after(held: &Option<Blocked>, want: Want) -> Want {
     let (Some(for_what), Expect::Judged(judge)) = (held.clone(), want.expect.clone()) else { return want };
     want.judged(move |answer| match judge(answer) {
@@ -83,7 +83,8 @@ fn labelled(addon: &Addon, object: &Value) -> Value {
     object
 }
 
-/// Each by itself: what somebody else has filled in since, in an object that is as it should be, stays.
+/// Shell that applies one object. Each object has its own fix. So an object that is right keeps what another program has
+/// filled in since.
 fn apply(object: &Value) -> Result<Sh> {
     let (yaml, trim) = (template::yaml(std::slice::from_ref(object))?, trim(object, Whose::Users));
     let mut script = match trim.is_empty() {
@@ -92,8 +93,7 @@ fn apply(object: &Value) -> Result<Sh> {
     };
     if text(object, "kind") == KIND {
         let kind = format!("crd/{}", text(&object["metadata"], "name"));
-        script +=
-            sh!("patiently kubectl wait --for=condition=Established --timeout=20s {kind} >/dev/null", kind);
+        script += sh!("retry kubectl wait --for=condition=Established --timeout=20s {kind} >/dev/null", kind);
     }
     Ok(script)
 }

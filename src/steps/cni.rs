@@ -1,5 +1,5 @@
-//! cni: what the network of ours needs on each node to connect a pod. Who lays it out is flannel's own pod, and the
-//! package that comes with the kubelet; nothing here where the network is somebody else's.
+//! cni: the files that flannel, ironstrap's own network, needs on each node to connect a pod. flannel's pod and a package
+//! that comes with the kubelet install them. For another network the step has no wants.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !matches!(cx.cluster.network, Network::Flannel(_)) {
         return Ok(vec![]);
     }
-    // Before flannel ran here, a node with its files would pass for one whose network is ready.
+    // Before flannel has run here, its files would make the node look as if its network were ready.
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
         Want::file("cni.config", "the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
@@ -48,7 +48,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What `addresses_taken` prints. Where all are of pods that are there, the range of the node is too small for them.
+/// Judges what the shell function `addresses_taken` prints. If existing pods hold all addresses, the node's range is too
+/// small for them.
 fn taken(answer: &str) -> Verdict {
     let numbers: Option<Vec<u32>> = answer.split_whitespace().map(|word| word.parse().ok()).collect();
     match numbers.as_deref() {
@@ -64,19 +65,20 @@ fn taken(answer: &str) -> Verdict {
     }
 }
 
-/// The text that flannel's pod copies to each node.
+/// The CNI configuration that flannel's pod copies to each node.
 fn conflist(cluster: &Cluster) -> Result<String> {
     let text = |object: &Value| Some(object.get("data")?.get("cni-conf.json")?.as_str()?.to_string());
     let found = network::objects(cluster)?.iter().find_map(text);
     found.ok_or_else(|| Error::new(Kind::Local, "flannel's template has no cni-conf.json"))
 }
 
-/// What flannel hands over to. Another network may bring its own programs of these names.
+/// The want for the plugins to which flannel's plugin delegates. Another network may bring its own programs of these names.
 fn packaged(cluster: &Cluster) -> Want {
     programs::want("cni.programs", "kubernetes-cni", "kubelet", runtime::update(cluster))
 }
 
-/// Whether flannel's plugin answers as the CNI specification has it. No package has it, so that its content is not known.
+/// Defines `plugin`, which tests whether flannel's plugin answers as the CNI specification says. No package has this plugin,
+/// so its right content is not known.
 const PLUGIN: Sh = Sh::raw(
     "plugin() {
   [ -x /opt/cni/bin/flannel ] || return 1
@@ -85,8 +87,8 @@ const PLUGIN: Sh = Sh::raw(
 ",
 );
 
-/// A new pod copies the plugin as the first thing it does. Kubelets may delete the pods of their own node (Kubernetes'
-/// documentation, "Using Node Authorization").
+/// Shell that replaces flannel's pod and waits until the plugin works. A new pod copies the plugin before it does anything
+/// else. Kubelets may delete the pods of their own node (Kubernetes' documentation, "Using Node Authorization").
 const AGAIN: Sh = Sh::raw(
     "\
 delete_pods NODE kube-flannel app=flannel
@@ -96,8 +98,9 @@ until plugin; do
 done",
 );
 
-/// A bridge keeps the addresses that it was made with (its plugin refuses new pods then: `cni0" already has an IP
-/// address different from`); flannel notes the range that it read when it started.
+/// Prints a line if the bridge does not have the range that flannel has. A bridge keeps the addresses that it was made with.
+/// Its plugin then refuses new pods (`cni0" already has an IP address different from`). flannel notes the range that it read
+/// when it started.
 const BRIDGE: &str = r#"[ -e /run/flannel/subnet.env ] && grep -q '^ *cni0:' /proc/net/dev || exit 0
 has() { ip -o "$1" addr show dev cni0 scope global | while read -r _ _ _ address _; do echo "$address"; done; }
 while IFS='=' read -r key want; do
@@ -112,7 +115,8 @@ $want"* | "$want
 done </run/flannel/subnet.env
 "#;
 
-/// Pods are where their sandbox is, and that is where its first process is: without it the kubelet makes both again.
+/// Shell that makes the bridge and the pods again, with the present range. A pod is in the network namespace of its sandbox,
+/// and so is the sandbox's first process. Without that process the kubelet makes sandbox and pod again.
 const RENUMBERED: Sh = Sh::raw(
     r#"sandboxes=$(running 'labels."io.cri-containerd.kind"=="sandbox"')
 for netns in /run/netns/cni-*; do

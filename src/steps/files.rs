@@ -1,5 +1,5 @@
-//! files: what decides how a node runs is root's alone to change, its keys are root's alone to read, and the folders that a
-//! node writes to can be written to. Not what the files say: that is for the steps that write them.
+//! files: only root can change the files that decide how a node runs, and only root can read its keys. A node can write to
+//! its folders. The steps that write the files check their content.
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
@@ -27,7 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What apt reads, before it installs anything.
+/// The want for the modes of the files that apt reads before it installs anything.
 pub(super) fn apts(cx: &Cx) -> Want {
     Want::new(
         "permissions.package-sources",
@@ -55,7 +55,8 @@ fn is_apts(file: &str) -> bool {
     file.starts_with("/etc/apt")
 }
 
-/// `mode`, the right mode, the mode and the owner that it has, its name: a line for each file that is wrong.
+/// Judges the lines about files with a wrong mode or owner. A line has the word `mode`, the right mode, the present mode, the
+/// owner and the file's name.
 fn judge(answer: &str, of: impl Fn(&str) -> bool) -> Verdict {
     let (mut have, mut want) = (String::new(), String::new());
     for line in answer.lines().filter_map(|line| line.strip_prefix("mode ")) {
@@ -77,7 +78,7 @@ fn judge(answer: &str, of: impl Fn(&str) -> bool) -> Verdict {
     }
 }
 
-/// The other lines, each about a folder.
+/// Judges the other lines, each about a folder that the node cannot write to.
 fn writable(answer: &str) -> Verdict {
     let wrong: Vec<&str> = answer.lines().filter(|line| !line.starts_with("mode ")).collect();
     match wrong.is_empty() {

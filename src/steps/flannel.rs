@@ -1,5 +1,5 @@
-//! flannel: what flannel makes on each node is there, and containerd uses it. flannel looks at its own work when it starts, and
-//! hardly again; what somebody takes away later stays away until it is restarted.
+//! flannel: everything that flannel makes on each node is there, and containerd uses it. flannel checks its own work when it
+//! starts, and hardly ever later. If somebody removes a part of it later, that part stays away until flannel restarts.
 
 use crate::cluster::Network;
 use crate::error::Result;
@@ -47,8 +47,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// containerd takes the first configuration by name (go-cni, `loadFromConfDir`). Networks that build on flannel, such as
-/// Multus, come first on purpose and name it. On a new node flannel writes its own only later, so it counts at once.
+/// The want that containerd uses flannel's configuration. containerd takes the first configuration by name (go-cni,
+/// `loadFromConfDir`). Networks that build on flannel, such as Multus, come first on purpose and name it. On a new node
+/// flannel writes its own configuration only later. So the question counts flannel's file even before it exists.
 fn first(cx: &Cx) -> Want {
     let ignored = cx.cluster.ignores("Leftovers");
     Want::new("flannel.first", "containerd uses flannel's network")

@@ -1,4 +1,4 @@
-//! hosts: the endpoint's name and the nodes' names resolve on every node, without a DNS of ours.
+//! hosts: every node resolves the endpoint's name and the nodes' names, without a DNS server of ironstrap's.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let at_boot = at_boot(&lines, &mark);
     let (there, gone) = (mark.clone(), mark);
     let endpoint = &cx.cluster.endpoint;
-    let name = (endpoint.kept && endpoint.host.parse::<IpAddr>().is_err()).then(|| endpoint.host.clone());
+    let name = (endpoint.managed && endpoint.host.parse::<IpAddr>().is_err()).then(|| endpoint.host.clone());
     let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
     let now = Want::edit(
         "hosts.file",
@@ -34,7 +34,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(vec![now, at_boot, leads(cx)])
 }
 
-/// The effect: another source of names may come before /etc/hosts, or the file may not be asked at all (nsswitch.conf(5)).
+/// The want that the endpoint's name leads to the control planes. It asks for the effect. Another source of names may come
+/// before /etc/hosts, or the system may not read that file at all (nsswitch.conf(5)).
 fn leads(cx: &Cx) -> Want {
     let endpoint = &cx.cluster.endpoint;
     let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
@@ -45,10 +46,11 @@ fn leads(cx: &Cx) -> Want {
         .judged(move |answer| led_to(answer, &planes))
         .run(script)
         .nothing_to_undo("it is checked, not changed")
-        .only(endpoint.kept && cx.machine.is_member())
+        .only(endpoint.managed && cx.machine.is_member())
 }
 
-/// `answer`: as getent prints it, an address with its kind of socket on each line.
+/// Judges which addresses the endpoint's name leads to. `answer`: the output of getent, an address with its kind of socket on
+/// each line.
 fn led_to(answer: &str, planes: &[IpAddr]) -> Verdict {
     let stream = |line: &str| {
         let mut words = line.split_whitespace();
@@ -67,7 +69,8 @@ fn led_to(answer: &str, planes: &[IpAddr]) -> Verdict {
     }
 }
 
-/// What comes before may have mended it.
+/// Shell that says why the name leads elsewhere. It succeeds if an earlier fix has repaired the name: then /etc/hosts has
+/// every address that was found.
 const LEADS_NOT: Sh = Sh::raw(
     r#"found=$(printf '%s\n' "$found" | awk '$2 == "STREAM" { print $1 }' | sort -u)
 others=$found
@@ -81,7 +84,8 @@ exit 1
 "#,
 );
 
-/// cloud-init may replace the whole file at each boot, and then a kubelet would not find the API by its name.
+/// The want that cloud-init keeps the cluster's names. cloud-init may replace the whole file /etc/hosts at each boot. A
+/// kubelet would then not find the API by its name.
 fn at_boot(lines: &[String], mark: &str) -> Want {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     Want::new("hosts.cloud-init", "cloud-init keeps the cluster's names in /etc/hosts")
@@ -94,16 +98,16 @@ fn at_boot(lines: &[String], mark: &str) -> Want {
         .nothing_to_undo("the file that it edits is kept by itself, and comes back")
 }
 
-/// Our lines end in this; every other line is somebody else's.
+/// The end of each line that ironstrap writes. Every other line is somebody else's.
 fn mark(cluster: &Cluster) -> String {
     format!("# ironstrap: {}", cluster.name)
 }
 
-/// One line per control plane for the endpoint, where that name is ours: clients try them in turn, so that no
-/// load balancer is needed. Then one per node.
+/// The lines for /etc/hosts. If ironstrap manages the endpoint's name, each control plane has a line with that name. Clients
+/// try these lines in turn, so that no load balancer is needed. After them, each node has a line with its own name.
 fn lines(cluster: &Cluster) -> Vec<String> {
     let mark = mark(cluster);
-    let endpoint = cluster.control_planes().filter(|_| cluster.endpoint.kept);
+    let endpoint = cluster.control_planes().filter(|_| cluster.endpoint.managed);
     let endpoint = endpoint.map(|node| format!("{} {}", node.ip, cluster.endpoint.host));
     let nodes = cluster.nodes.iter().map(|node| format!("{} {}", node.ip, node.name));
     endpoint.chain(nodes).map(|line| line + " " + &mark).collect()
@@ -111,7 +115,8 @@ fn lines(cluster: &Cluster) -> Vec<String> {
 
 const OUT: &str = "# ironstrap: ";
 
-/// Lines of others that give the endpoint's name another address: programs try the addresses in the order of the lines.
+/// Comments out lines of others that give the endpoint's name another address. Programs try the addresses in the order of the
+/// lines.
 fn comment_out(hosts: &str, name: Option<&str>, planes: &[IpAddr], mark: &str) -> String {
     let Some(name) = name else { return hosts.to_string() };
     let theirs = |line: &str| {
@@ -127,7 +132,7 @@ fn bring_back(hosts: &str) -> String {
     hosts.split_inclusive('\n').map(|line| line.strip_prefix(OUT).unwrap_or(line)).collect()
 }
 
-/// Our lines as they should be, in place of our lines as they are.
+/// Replaces ironstrap's present lines with `lines`, which are the right ones.
 fn edit(hosts: &str, lines: &[String], mark: &str) -> String {
     let ours = |line: &&str| line.trim_end().ends_with(mark);
     let present: Vec<&str> = hosts.lines().filter(ours).map(str::trim_end).collect();

@@ -1,6 +1,7 @@
-//! installed: what kubeadm installs in the cluster, beside the settings that `uploads` compares: the rights of administrators,
-//! of the control plane and of joining nodes, cluster-info, kube-proxy and CoreDNS. The right values are those of kubeadm's own manifests, which are the same
-//! for a range of minor versions; `templates/` has them, with what the inventory says filled in.
+//! installed: the objects that kubeadm installs in the cluster are right. These are the rights of administrators, of the
+//! control plane and of joining nodes, cluster-info, kube-proxy and CoreDNS. `uploads` compares the settings that kubeadm
+//! keeps. The right values are those of kubeadm's own manifests, which are the same for a range of minor versions.
+//! `templates/` has these manifests, and the inventory fills in its values.
 
 use serde_json::{Value, json};
 
@@ -29,8 +30,8 @@ pub const STEP: Step = Step {
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/installed.sh"));
 
-/// The objects of kubeadm's that are compared here. A control plane that is complete leaves those that are missing to this
-/// step.
+/// Whether this step compares the object, and so repairs it. On a control plane that is complete, `member` leaves a missing
+/// object of this kind to this step.
 pub(super) fn mends(object: &Object) -> bool {
     let names = [("kube-public", "cluster-info"), ("kube-system", "kube-proxy"), ("kube-system", "coredns")];
     names.contains(&(&*object.namespace, &*object.name))
@@ -53,11 +54,11 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.extend(coredns::wants(cx, &values)?);
     }
     wants.extend(left::wants(cx.cluster));
-    // kubeadm init makes them all, and is not complete without.
+    // `kubeadm init` makes all of them, and is not complete without them.
     Ok(wants.into_iter().map(|want| want.only(cx.fleet.exists)).collect())
 }
 
-/// The objects of a template, as kubeadm would make them of this inventory.
+/// The objects of a template, as kubeadm would make them from this inventory.
 fn documents(values: &Value, name: &str) -> Result<Vec<Value>> {
     template::documents(name, &template::render(name, values.clone())?)
 }
@@ -75,17 +76,18 @@ fn values(cx: &Cx) -> Result<Value> {
     }))
 }
 
-/// Shell that puts an object of ours into the cluster.
+/// Shell that puts an object of ironstrap's or kubeadm's into the cluster.
 pub(super) fn install(object: &Value) -> Result<Sh> {
     Ok(kubectl() + OBJECTS + FUNCTIONS + put("put_object", object)?)
 }
 
-/// Shell that has the API server of this machine start again. It then writes what its own roles and bindings lack.
+/// Shell that restarts the API server of this machine. When the API server starts, it adds what its own roles and bindings
+/// lack.
 fn api_again(node: &str) -> Sh {
     kubectl() + PODS + OBJECTS + FUNCTIONS + sh!("api_again {node}", node)
 }
 
-/// A call of `put_object` or `put_deployment`.
+/// A call of the shell function `put_object` or `put_deployment`.
 fn put(function: &'static str, object: &Value) -> Result<Sh> {
     let yaml = template::yaml(std::slice::from_ref(object))?;
     let put = match manifest::patch(object, Whose::Ours) {
@@ -95,7 +97,7 @@ fn put(function: &'static str, object: &Value) -> Result<Sh> {
     Ok(here(put, &yaml))
 }
 
-/// Shell that starts the pods of a new ServiceAccount again.
+/// Shell that restarts the pods of a new ServiceAccount. It is empty for any other object.
 fn then(object: &Value, pods: &'static str) -> Sh {
     match object["kind"] == "ServiceAccount" {
         true => sh!("restarted {pods}", pods),
@@ -103,17 +105,17 @@ fn then(object: &Value, pods: &'static str) -> Sh {
     }
 }
 
-/// Machines that join by a token find the API and its CA there.
+/// The want for ConfigMap cluster-info. Machines that join with a token find the API and its CA there.
 fn cluster_info(cx: &Cx) -> Result<Want> {
     let server = format!("https://{}", cx.cluster.endpoint);
-    let ca = cx.trust.ca.cert.clone();
+    let ca = cx.pki.ca.cert.clone();
     let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "cluster-info", "namespace": "kube-public"},
     });
     let fix = {
-        object["data"] = json!({"kubeconfig": cx.trust.cluster_info(&server)});
+        object["data"] = json!({"kubeconfig": cx.pki.cluster_info(&server)});
         install(&object)?
     };
     Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info leads to this cluster")

@@ -1,4 +1,4 @@
-//! kernel: what containers and their network need of it, now and at boot.
+//! kernel: the kernel has what containers and their network need, now and at boot.
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
@@ -12,31 +12,33 @@ pub const STEP: Step = Step {
 
 const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
 
-/// Those, and what flannel's interface, the pods' bridge and kube-proxy's rules have the kernel load by itself.
+/// The modules of `MODULES`, and further ones that the kernel loads by itself. flannel's interface, the bridge of the pods
+/// and kube-proxy's rules make it load those.
 const USED: &str = "overlay br_netfilter nf_conntrack nf_tables vxlan bridge veth";
 
 const MODPROBE: &str = include_str!("../../templates/modprobe.sh");
 
 const SYSCTL_FILE: &str = "99-zz-ironstrap.conf";
 
-/// What must hold in `/proc/sys`: containerd's and kubeadm's documented prerequisites.
+/// The values that must hold in `/proc/sys`. They are the documented prerequisites of containerd and kubeadm.
 const SYSCTLS: &[(&str, &str)] = &[
     ("net.bridge.bridge-nf-call-ip6tables", "1"),
     ("net.bridge.bridge-nf-call-iptables", "1"),
     ("net.ipv4.ip_forward", "1"),
 ];
 
-/// Where pods have addresses of IPv6, kubeadm looks for this, too.
+/// A further value for pods that have IPv6 addresses. kubeadm checks it, too.
 const IPV6: &[(&str, &str)] = &[("net.ipv6.conf.default.forwarding", "1")];
 
-/// What must be at least so much: each pod takes inotify instances of root's, and a kernel gives root 128 (the value is
-/// kubeone's; kubespray and k0s raise it, too). Its file is read before all others, so a higher value of yours wins.
+/// The values that must be at least this high. Each pod takes inotify instances of root's, and a kernel gives root 128. The
+/// value is kubeone's, and kubespray and k0s raise it, too. Its file is read before all others, so a higher value of yours
+/// wins.
 const AT_LEAST: &[(&str, &str)] = &[("fs.inotify.max_user_instances", "8192")];
 
 const AT_LEAST_FILE: &str = "00-ironstrap.conf";
 
-/// What the kubelet sets by itself at its start, and with `protectKernelDefaults` only checks: it refuses to run
-/// where one of them differs (`setupKernelTunables` in `pkg/kubelet/cm`, values in `pkg/util/sysctl`).
+/// The values that the kubelet sets by itself when it starts. With `protectKernelDefaults` it only checks them, and refuses
+/// to run if one of them differs (`setupKernelTunables` in `pkg/kubelet/cm`, values in `pkg/util/sysctl`).
 const KUBELETS_OWN: &[(&str, &str)] = &[
     ("vm.overcommit_memory", "1"),
     ("vm.panic_on_oom", "0"),
@@ -103,7 +105,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Asks for the effect, not the module: it may be built into the kernel.
+/// The want for the effect of a module. It does not ask for the module itself, which may be built into the kernel.
 fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
     let (test, module) = (Sh::raw(test), Sh::raw(module));
     Want::new("kernel.module", that)
@@ -112,7 +114,7 @@ fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
         .is("yes")
         .run(sh!("modprobe {module}", module))
         .undone_by(Undo::Back(
-            // Not modprobe -r, which takes along what others may use; and what is in use stays until a reboot.
+            // `modprobe -r` would also remove modules that others may use. A module that is in use stays until a reboot.
             Back::new(&module, format!("{module} is not loaded for ironstrap's sake"))
                 .script(sh!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'", module)),
         ))
@@ -135,7 +137,8 @@ fn live(key: &'static str, value: &'static str) -> Want {
         ))
 }
 
-/// Hardening guides have modules barred that no machine of their authors needs; a node does, from the next boot on at the latest.
+/// The want that nothing keeps the modules from being loaded. Hardening guides bar modules that no machine of their authors
+/// needs. A node needs them, from the next boot on at the latest.
 fn nothing_bars_modules() -> Want {
     let functions = Sh::raw(MODPROBE).replaced("MODULES", Sh::raw(USED));
     Want::new("kernel.barred-modules", "nothing keeps our modules from being loaded")
@@ -145,8 +148,9 @@ fn nothing_bars_modules() -> Want {
         .nothing_to_undo("each file that it edits is kept by itself, and comes back")
 }
 
-/// A card whose forwarding is off, by itself or as the default of cards to come, drops what pods send and are sent through it, while
-/// `net.ipv4.ip_forward` is 1.
+/// The want that the network interfaces of pods forward packets. While `net.ipv4.ip_forward` is 1, an interface may still
+/// have forwarding off, by itself or by the default for new interfaces. It then drops packets from and to pods that pass
+/// through it.
 fn forwards(cx: &Cx) -> Want {
     let off = FORWARD_NOT.replaced("ADDRESS", cx.node.ip.to_string());
     let ask = off.clone() + "forward_not\n";
@@ -168,7 +172,8 @@ fn forwards(cx: &Cx) -> Want {
         .only(cx.cluster.pods.addr().is_ipv4())
 }
 
-/// Those that do not. Where none does, `ip_forward` is to be switched on, and that switches them all.
+/// Defines `forward_not`, which prints the interfaces that do not forward. It prints nothing if none forwards at all. Then
+/// another want turns on `ip_forward`, and that turns on all of them.
 const FORWARD_NOT: Sh = Sh::raw(
     r#"forward_not() {
   # A kernel without IPv4 has none.
@@ -185,10 +190,11 @@ const FORWARD_NOT: Sh = Sh::raw(
 "#,
 );
 
-/// Lines of files that systemd-sysctl reads after ours, setting one of our keys to something else, or with `-v least=1` to less. The files' own names
-/// are their order, whichever folder they are in, and the first folder that has a name hides the others
-/// (sysctl.d(5)). `ip_forward` has a second name, and a key for each card (kernel, Documentation/networking/ip-sysctl). As
-/// FILE: LINE, or with `-v edit=1` as the files' texts with these lines commented out.
+/// An awk program that finds lines which override ironstrap's sysctls at boot. systemd-sysctl reads these lines after
+/// ironstrap's file. They set one of its keys to another value, or with `-v least=1` to a lower one. The order of the files
+/// is that of their own names, whichever folder they are in. The first folder that has a name hides the others (sysctl.d(5)).
+/// `ip_forward` has a second name, and a key for each interface (kernel, Documentation/networking/ip-sysctl). The program
+/// prints FILE: LINE. With `-v edit=1` it prints the texts of the files, with these lines commented out.
 const OVERRIDES: Sh = Sh::raw(
     r##"BEGIN { n = split(wants, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] }
   forwards = "net.ipv4.ip_forward" in want
@@ -200,7 +206,8 @@ FNR == 1 { name = FILENAME; sub(/.*\//, "", name); after = name > ours && !seen[
   if (edit) print (bad ? "# ironstrap: " : "") $0; else if (bad) print FILENAME ": " $0 }"##,
 );
 
-/// Defines `overrides`, which looks at the files it is given, and gives this shell all that are read at boot.
+/// Shell that defines `overrides`, which checks the files that it is given. The shell also sets its own arguments to all
+/// files that are read at boot.
 fn boot_files(ours: &str, sysctls: &[&(&str, &str)], least: bool) -> Sh {
     let wants: Vec<String> = sysctls.iter().map(|(key, value)| format!("{key}={value}")).collect();
     sh!(
@@ -236,7 +243,7 @@ fn nothing_after(id: &'static str, that: &str, files: Sh) -> Want {
         .run(sh!(
             "{files}overrides '{OVERRIDES}' \"$@\" | sed 's/: .*//' | sort -u | while read -r f; do\n\
              case $f in /usr/lib/*) t=/etc/sysctl.d/${f##*/} ;; *) t=$f ;; esac\n\
-             before_file \"kernel-${f##*/}\" \"$t\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | put \"$t\" kept\ndone",
+             backup_file \"kernel-${f##*/}\" \"$t\"\noverrides -v edit=1 '{OVERRIDES}' \"$f\" | write_file \"$t\" kept\ndone",
             files,
             OVERRIDES
         ))

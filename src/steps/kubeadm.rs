@@ -7,23 +7,24 @@ use crate::error::{Error, Kind, Result};
 use crate::pki::CERTIFICATES_DIR;
 use crate::shell::{Sh, here, sh};
 use crate::step::Cx;
-use crate::steps::preflight::predicted::OURS;
+use crate::steps::preflight::kubeadm_checks::ONLY_OURS;
 use crate::template;
 
-/// Where a joining machine finds the API, what it trusts and what it is let in with; there only while it joins.
+/// The kubeconfig of a joining machine: where the API is, which CA to trust, and the credentials. It exists only while the
+/// machine joins.
 pub(super) const DISCOVERY: &str = "/run/ironstrap/discovery.conf";
-/// What kubeadm init binds the administrators by; RBAC does not bind it.
+/// The kubeconfig with which kubeadm init binds the administrators. RBAC does not restrict it.
 pub(super) const SUPER_ADMIN: &str = "/etc/kubernetes/super-admin.conf";
-/// The folder of kubeadm's patches; they are there only while kubeadm runs.
+/// The folder of kubeadm's patches. They exist only while kubeadm runs.
 const PATCHES: &str = "/run/ironstrap/patches";
-/// The Secret of the token in `kubeadm-init.yaml`, which releases before had all machines join by.
+/// The Secret of the token in `kubeadm-init.yaml`. In earlier releases all machines joined with that token.
 pub(super) const TOKEN: &str = "bootstrap-token-ironst";
-/// Shell that deletes it, after `KUBECTL`.
+/// Shell that deletes the Secret `TOKEN`. It comes after `KUBECTL`.
 pub(super) const NO_TOKEN: &str =
-    "patiently kubectl -n kube-system delete secret bootstrap-token-ironst --ignore-not-found";
+    "retry kubectl -n kube-system delete secret bootstrap-token-ironst --ignore-not-found";
 
-/// Init, cluster, kubelet and kube-proxy configuration. `with_token`: with the token that `kubeadm init` makes in any
-/// case, so that it is one that lets nobody in.
+/// The configuration of init, cluster, kubelet and kube-proxy. `with_token` keeps the token of the template. `kubeadm init`
+/// makes a token in any case, and this one lets nobody in.
 pub(super) fn init(cx: &Cx, with_token: bool) -> Result<Vec<Value>> {
     let mut documents = rendered("kubeadm-init.yaml", values(cx))?;
     let [init, cluster, kubelet, proxy] = documents.as_mut_slice() else {
@@ -65,14 +66,16 @@ pub(super) fn join(cx: &Cx) -> Result<Vec<Value>> {
     Ok(documents)
 }
 
-/// Where kubeadm finds what only this node's kubelet has; the cluster's ConfigMap has it not.
+/// Names the folder in which kubeadm finds the settings of this node's kubelet alone. The cluster's ConfigMap does not have
+/// them.
 fn patches(cx: &Cx, document: &mut Value) {
     if !cx.node.kubelet.is_empty() {
         document["patches"] = json!({"directory": PATCHES});
     }
 }
 
-/// Shell that runs `script` with this configuration in the file `$c`, which is there only meanwhile, however that ends.
+/// Shell that runs `script` with this configuration in the file `$c`. The file exists only while the script runs, however the
+/// script ends.
 pub(super) fn with(cx: &Cx, documents: &[Value], script: &Sh) -> Result<Sh> {
     let config = here("( umask 077; cat >$c )", &template::yaml(documents)?);
     let patch = match cx.node.kubelet.is_empty() {
@@ -115,17 +118,17 @@ fn values(cx: &Cx) -> Value {
     })
 }
 
-/// What both sorts of configuration say about this node.
+/// Sets the part about this node, which the configurations of init and of join both have.
 fn register(cx: &Cx, document: &mut Value) {
     let Some(registration) = document.get_mut("nodeRegistration").and_then(Value::as_object_mut) else {
         return;
     };
-    let ours = |check: &&String| OURS.iter().any(|name| name.eq_ignore_ascii_case(check));
+    let ours = |check: &&String| ONLY_OURS.iter().any(|name| name.eq_ignore_ascii_case(check));
     let theirs: Vec<&String> = cx.cluster.ignore_preflight.iter().filter(|check| !ours(check)).collect();
     if !theirs.is_empty() {
         registration.insert("ignorePreflightErrors".into(), json!(theirs));
     }
-    // A worker has none of its own; of a configuration that says nothing kubeadm init would make a control plane's.
+    // A worker has no taints of its own. If the configuration says nothing, kubeadm init sets those of a control plane.
     let none = || if cx.node.is_control_plane() { None } else { Some(vec![]) };
     if let Some(taints) = cx.node.taints.clone().or_else(none) {
         let taint = |t: &crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
@@ -153,12 +156,12 @@ fn components(cluster: &Cluster, document: &mut Value) {
     }
 }
 
-/// Since v1beta4 a list, so that a flag can be given twice.
+/// The flags as a list. They are a list since v1beta4, so that a flag can be given twice.
 fn flags(args: &Args) -> Value {
     args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
 
-/// A template that did not become a table. The error names what it is of.
+/// The error for a template that did not become a table. It names what the template is for.
 fn not_a_table(what: &str) -> Error {
     Error::new(Kind::Local, format!("the template of {what} is not a table"))
 }

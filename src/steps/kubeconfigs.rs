@@ -1,10 +1,10 @@
-//! kubeconfigs: what kubelets and control planes find the API by, and are let in with. kubeadm makes them; none of
-//! their keys ever leaves the machine.
+//! kubeconfigs: the files with which kubelets and control planes find the API and authenticate to it. kubeadm makes them.
+//! None of their keys ever leaves the machine.
 
 use time::Duration;
 
 use crate::error::Result;
-use crate::pki::{Credential, KUBELET_CERTIFICATE, Trust};
+use crate::pki::{ClusterPki, Credential, KUBELET_CERTIFICATE};
 use crate::shell::{Sh, WHOLE_KEY, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want, narrowed};
 use crate::steps::kubeadm;
@@ -20,11 +20,11 @@ const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// A kubeconfig that kubeadm makes on control planes (kubeadm `kubeconfig.go`, `getKubeConfigSpecsBase`).
 struct Made {
     file: &'static str,
-    /// kubeadm's name of the phase.
+    /// The name of kubeadm's phase.
     phase: &'static str,
     user: &'static str,
     group: Option<&'static str>,
-    /// It leads to the machine's own API server, not to the endpoint.
+    /// Whether it leads to the machine's own API server, not to the endpoint.
     local: bool,
 }
 
@@ -63,28 +63,28 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// The machine's own API server.
+/// The URL of the machine's own API server.
 fn local(cx: &Cx) -> String {
     format!("https://{}", std::net::SocketAddr::new(cx.node.ip, cx.cluster.api_port()))
 }
 
-/// What a kubeconfig says, without what is secret.
+/// The content of a kubeconfig without its secrets.
 struct Public<'a> {
     mode: &'a str,
     server: &'a str,
     authority: &'a str,
     certificate: &'a str,
-    /// The file of the key, or whether the one that stands in it is whole.
+    /// The file of the key. If the kubeconfig itself has the key: `whole` or `broken`.
     key: &'a str,
     context: &'a str,
     /// Names of clusters, users and contexts.
     names: Vec<&'a str>,
     namespace: &'a str,
-    /// What else changes where it leads, or who is let in, as `KEY VALUE`.
+    /// Other entries that change where it leads or who is let in, as `KEY VALUE`.
     more: Vec<&'a str>,
 }
 
-/// What no kubeconfig of kubeadm's has. Where its value may be secret, it is `set`.
+/// Entries that no kubeconfig of kubeadm's has. If the value of one may be secret, the answer has `set` in its place.
 const MORE: [&str; 12] = [
     "tls-server-name",
     "insecure-skip-tls-verify",
@@ -123,18 +123,19 @@ impl Public<'_> {
         }
     }
 
-    /// What else changes its effect, and should not be there.
+    /// The other entries that change its effect, and should not be there.
     fn added(&self) -> Vec<(String, String)> {
         self.more.iter().map(|line| (line.to_string(), String::new())).collect()
     }
 
-    /// The context that it uses is one that it has: kubelets that kubeadm started have another name for it than others.
+    /// The difference if the kubeconfig does not have the context that it uses. Any context will do. Kubelets that kubeadm
+    /// started have another name for it than others.
     fn lost(&self) -> Option<(String, String)> {
         let has = self.names.contains(&self.context);
         (!has).then(|| (format!("context {}", self.context), "a context that it has".into()))
     }
 
-    /// What kubectl takes from it where nobody says otherwise: `context` is the one that kubeadm writes, without a namespace.
+    /// The differences in what kubectl uses by default. `context` is the one that kubeadm writes, without a namespace.
     fn chosen(&self, context: &str) -> Vec<(String, String)> {
         let pairs = [
             (format!("context {}", self.context), format!("context {context}")),
@@ -143,10 +144,11 @@ impl Public<'_> {
         pairs.into_iter().filter(|(have, want)| have != want).collect()
     }
 
-    /// What differs, as two texts. `more`: what else is wrong, and what would be right.
+    /// Compares the kubeconfig with the right one. The differences are two texts. `more`: further differences, as what is
+    /// there and what would be right.
     fn judge(
         &self,
-        trust: &Trust,
+        pki: &ClusterPki,
         servers: &[String],
         more: impl IntoIterator<Item = (String, String)>,
     ) -> Verdict {
@@ -155,7 +157,7 @@ impl Public<'_> {
         pairs.push((mode.into(), "mode 600 root:root".into()));
         let right = servers.iter().find(|server| *server == self.server).unwrap_or(&servers[0]);
         pairs.push((format!("server {}", self.server), format!("server {right}")));
-        let ours = if trust.is_our_ca(self.authority) { "the cluster's" } else { "another" };
+        let ours = if pki.is_our_ca(self.authority) { "the cluster's" } else { "another" };
         pairs.push((format!("authority: {ours}"), "authority: the cluster's".into()));
         pairs.extend(more);
         let line = |text: String| if text.is_empty() { text } else { text + "\n" };
@@ -168,8 +170,8 @@ impl Public<'_> {
     }
 }
 
-/// The API servers that kubelet.conf may name; the first is the one to write. kubeadm before 1.33 makes the kubelet of a
-/// control plane use the endpoint, too.
+/// The API servers that kubelet.conf may name. ironstrap writes the first one. kubeadm before 1.33 makes the kubelet of a
+/// control plane use the endpoint, as that of a worker does.
 fn servers(cx: &Cx) -> Vec<String> {
     let endpoint = format!("https://{}", cx.cluster.endpoint);
     if cx.node.is_control_plane() { vec![local(cx), endpoint] } else { vec![endpoint] }
@@ -177,8 +179,8 @@ fn servers(cx: &Cx) -> Vec<String> {
 
 /// Shell that writes kubelet.conf, which names the file of the kubelet's certificate and holds no key.
 fn kubelet_conf(cx: &Cx) -> Sh {
-    let text = cx.trust.kubelet_kubeconfig(&servers(cx)[0]);
-    here(sh!("put {KUBELET_CONF} 600", KUBELET_CONF), &text)
+    let text = cx.pki.kubelet_kubeconfig(&servers(cx)[0]);
+    here(sh!("write_file {KUBELET_CONF} 600", KUBELET_CONF), &text)
 }
 
 /// Shell that gives the kubelet a temporary certificate, with which it asks for its own (templates/credentials.sh).
@@ -186,10 +188,10 @@ fn readmission(cx: &Cx) -> Sh {
     sh!("by_its_certificate() {\n{conf}}\nreadmit", conf = kubelet_conf(cx))
 }
 
-/// Where it leads to. The certificate is a file of its own.
+/// The want that kubelet.conf leads the kubelet to the API. The certificate is in a file of its own.
 fn kubelet(cx: &Cx) -> Want {
     let servers = servers(cx);
-    let trust = cx.trust.clone();
+    let pki = cx.pki.clone();
     let judge = move |answer: &str| {
         if answer == "absent" {
             return Verdict::Differs { have: String::new(), want: format!("server {}\n", servers[0]) };
@@ -197,9 +199,10 @@ fn kubelet(cx: &Cx) -> Want {
         let public = Public::of(answer);
         let is = |key: &str, value: &str| (format!("{key} {value}"), format!("{key} {KUBELET_CERTIFICATE}"));
         let files = [is("certificate", public.certificate), is("key", public.key)];
-        public.judge(&trust, &servers, files.into_iter().chain(public.lost()).chain(public.added()))
+        public.judge(&pki, &servers, files.into_iter().chain(public.lost()).chain(public.added()))
     };
-    // Stopped in between: cut there, it is found stopped, and started.
+    // The fix stops the kubelet in between. If the connection is lost there, the next run finds the kubelet stopped and
+    // starts it.
     let put = kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::new("kubeconfigs.kubelet", "kubelet.conf leads the kubelet to its API")
@@ -210,10 +213,10 @@ fn kubelet(cx: &Cx) -> Want {
         .only(cx.machine.is_member())
 }
 
-/// The kubelet renews its certificate by itself, but only with one that the API server still takes. A machine that was
-/// off for too long, or that lost the file, gets a new one.
+/// The want that the kubelet has a valid certificate. The kubelet renews its certificate by itself, but only with one that
+/// the API server still accepts. A machine that was off for too long, or that lost the file, gets a new one.
 fn kubelets_certificate(cx: &Cx) -> Want {
-    let (trust, now, node) = (cx.trust.clone(), cx.now, cx.node.name.clone());
+    let (pki, now, node) = (cx.pki.clone(), cx.now, cx.node.name.clone());
     let ask = sh!("f={f}\n", f = KUBELET_CERTIFICATE)
         + "[ -e $f ] || { echo absent; exit 0; }\nawk '"
         + WHOLE_KEY
@@ -222,7 +225,7 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         let why = match answer.rsplit_once("no key") {
             _ if answer == "absent" => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
             Some(_) => Ok(Some(format!("{KUBELET_CERTIFICATE} has no whole private key"))),
-            None => trust.why_no_kubelet(answer, &node, now),
+            None => pki.why_no_kubelet(answer, &node, now),
         };
         match why.unwrap_or_else(|error| Some(error.what)) {
             None => Verdict::Holds,
@@ -241,7 +244,8 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         .only(cx.machine.is_member())
 }
 
-/// The first certificate, and "no key" where no whole private key is with it: a kubelet that runs does not miss it.
+/// The end of an awk program that prints the first certificate, and "no key" if no whole private key is with it. A kubelet
+/// that runs does not notice that the key is missing.
 const CERTIFICATE: &str = r#"{ key_line($0) }
 /-----BEGIN CERTIFICATE-----/ && !certificates { inside = 1 }
 inside { print }
@@ -251,7 +255,7 @@ END { if (!has_key) print "no key" }' $f"#;
 fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     let path = format!("{DIR}/{}", made.file);
     let server = if made.local { local(cx) } else { format!("https://{}", cx.cluster.endpoint) };
-    let (trust, now) = (cx.trust.clone(), cx.now);
+    let (pki, now) = (cx.pki.clone(), cx.now);
     let context = format!("{}@{}", made.user, cx.cluster.name);
     let judge = move |answer: &str| {
         if answer == "absent" {
@@ -259,7 +263,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
             return Verdict::Differs { have: String::new(), want };
         }
         let public = Public::of(answer);
-        let why = trust.why_no_client(public.certificate, (made.user, made.group), now);
+        let why = pki.why_no_client(public.certificate, (made.user, made.group), now);
         let why = why.unwrap_or_else(|error| Some(error.what));
         let certificate =
             why.map(|why| (format!("certificate: {why}"), format!("certificate: {}", made.user)));
@@ -269,10 +273,10 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
             _ => Some("no client-key-data".to_string()),
         };
         let key = key.map(|have| (have, "client-key whole".to_string()));
-        // What administrators add to theirs is their business.
+        // Administrators may add entries to their own kubeconfig.
         let more = if made.file == "admin.conf" { public.chosen(&context) } else { public.added() };
         let more = certificate.into_iter().chain(key).chain(more);
-        public.judge(&trust, std::slice::from_ref(&server), more)
+        public.judge(&pki, std::slice::from_ref(&server), more)
     };
     let there = cx.machine.is_member() && cx.machine.runs_control_plane();
     Ok(Want::new("kubeconfigs.control-plane", format!("{} leads {} to its API", made.file, made.user))
@@ -285,7 +289,8 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         .only(there))
 }
 
-/// kubeadm leaves a kubeconfig that is there as it is, whatever it says.
+/// Has kubeadm write a kubeconfig again. The shell deletes the file first, because kubeadm leaves an existing one as it is,
+/// whatever it says.
 fn again(cx: &Cx, made: &Made, path: &str) -> Result<Sh> {
     let script =
         sh!("rm -f {path}\nkubeadm init phase kubeconfig {phase} --config $c", path, phase = made.phase);
@@ -300,18 +305,18 @@ mod tests {
     const ENDPOINT: &str = "https://api.demo.internal:6443";
 
     fn judge(answer: &str) -> Verdict {
-        let trust = Trust::make(&cluster(), NOW).unwrap();
-        let answer = answer.replace("OURS", trust.ca.cert.trim());
-        Public::of(&answer).judge(&trust, &[ENDPOINT.into()], None)
+        let pki = ClusterPki::make(&cluster(), NOW).unwrap();
+        let answer = answer.replace("OURS", pki.ca.cert.trim());
+        Public::of(&answer).judge(&pki, &[ENDPOINT.into()], None)
     }
 
     #[test]
     fn a_kubeconfig_may_have_a_narrower_mode() {
         let judged = |mode: &str| {
-            let trust = Trust::make(&cluster(), NOW).unwrap();
+            let pki = ClusterPki::make(&cluster(), NOW).unwrap();
             let answer = format!("mode {mode} root:root\nserver {ENDPOINT}\n");
-            let public = Public { authority: &trust.ca.cert, ..Public::of(&answer) };
-            public.judge(&trust, &[ENDPOINT.into()], None)
+            let public = Public { authority: &pki.ca.cert, ..Public::of(&answer) };
+            public.judge(&pki, &[ENDPOINT.into()], None)
         };
         assert_eq!((judged("600"), judged("400")), (Verdict::Holds, Verdict::Holds));
         assert!(judged("640") != Verdict::Holds && judged("0") != Verdict::Holds);
@@ -342,10 +347,10 @@ mod tests {
         );
         assert_eq!((public.added(), public.key), (vec![], "broken"));
         assert_eq!(public.lost(), Some(("context b".into(), "a context that it has".into())));
-        let trust = Trust::make(&cluster(), NOW).unwrap();
+        let pki = ClusterPki::make(&cluster(), NOW).unwrap();
         let answer = format!("mode 600 root:root\nserver {ENDPOINT}\ntoken set\n");
-        let public = Public { authority: &trust.ca.cert, ..Public::of(&answer) };
-        let Verdict::Differs { have, want } = public.judge(&trust, &[ENDPOINT.into()], public.added()) else {
+        let public = Public { authority: &pki.ca.cert, ..Public::of(&answer) };
+        let Verdict::Differs { have, want } = public.judge(&pki, &[ENDPOINT.into()], public.added()) else {
             panic!()
         };
         assert!(have.ends_with("authority: the cluster's\ntoken set\n"), "{have}");

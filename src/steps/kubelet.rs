@@ -1,4 +1,4 @@
-//! kubelet: kubelet, kubeadm and kubectl, from the Kubernetes repository, at the inventory's version and no other.
+//! kubelet: kubelet, kubeadm and kubectl come from the Kubernetes repository, in exactly the version of the inventory.
 
 use time::OffsetDateTime;
 
@@ -17,9 +17,9 @@ pub const STEP: Step = Step {
 };
 
 const PACKAGES: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
-// Where the project's own documentation puts them.
+/// The signing key of the Kubernetes repository, in the place that the documentation of Kubernetes gives it.
 pub const KEY: &str = "/etc/apt/keyrings/kubernetes-apt-keyring.asc";
-/// The kubelet's unit and what kubeadm's package adds to it.
+/// The kubelet's unit, and the drop-in that kubeadm's package adds to it.
 pub(super) const UNIT_FILES: [&str; 2] =
     ["/usr/lib/systemd/system/kubelet.service", "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"];
 const AUTH: &str = "/etc/apt/auth.conf.d/ironstrap.conf";
@@ -49,14 +49,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ];
     for package in PACKAGES.into_iter().chain(["cri-tools"]) {
         let want = programs::want("kubelet.programs", package, "kubelet", runtime::update(cluster));
-        // The drop-in of kubeadm's package is written again with it, and the kubelet is restarted for it.
+        // Installing kubeadm again also writes the drop-in of its package again. The kubelet restarts for that.
         wants.push(match package {
             "kubelet" => want.touches(&["/usr/bin/kubelet"]),
             "kubeadm" => want.touches(&UNIT_FILES[1..]),
             _ => want,
         });
     }
-    // With what keeps it from starting gone, it can start without the flags.
+    // The first of these two wants removes what keeps the kubelet from starting. Then it can start without the flags.
     wants.extend([programs::starts(cx, "kubelet.unit-files", "kubelet"), no_flags(cx)]);
     wants.push(
         Want::new("kubelet.at-boot", "the kubelet starts at boot")
@@ -68,8 +68,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// The list of repositories is everybody's to read, so what a repository asks for to let apt in stands elsewhere. apt reads
-/// it before it gives up being root.
+/// The want for the login of the Kubernetes repository. Everybody can read the list of repositories, so the login is in
+/// another file. apt reads that file before it gives up being root.
 fn credentials(cluster: &Cluster) -> Want {
     match cluster.packages.credentials() {
         Some(text) => Want::secret_file(
@@ -83,8 +83,9 @@ fn credentials(cluster: &Cluster) -> Want {
     }
 }
 
-/// The key as the inventory has it; else the one that machines of this fleet have or were shown, once it was found right
-/// on the operator's side (`fleet::keys`). No fix fetches it: what is written is what was judged.
+/// The want for the signing key of the Kubernetes repository. It is the inventory's key, if there is one. Otherwise it is the
+/// key that machines of this fleet have or were shown, once the operator's side found it right (`fleet::keys`). No fix
+/// fetches the key: a fix writes the key that was judged.
 fn key(cx: &Cx) -> Want {
     let that = "the Kubernetes repository's key is here";
     if let Some(text) = &cx.cluster.packages.key {
@@ -104,7 +105,7 @@ fn key(cx: &Cx) -> Want {
         })
         .undone_by(Undo::File(KEY.into()))
         .touches(&[KEY]);
-    // Of the same key, the text that this machine was shown comes before what others have.
+    // For the same key, the text that this machine was shown comes before the text that others have.
     let same = |shown: &Keys| known.as_ref().is_some_and(|known| known.fingerprints == shown.fingerprints);
     match shown.filter(same).or(known.clone()) {
         Some(keys) => {
@@ -117,7 +118,8 @@ fn key(cx: &Cx) -> Want {
     }
 }
 
-/// `right`: the fingerprints that all of its keys must have; without them, any. `shown`: what the repository shows now.
+/// Judges the key file of a machine. `right`: the fingerprints that all of its keys must have. Without them, any key is
+/// right. `shown`: the key that the repository shows now.
 fn judge_key(answer: &str, right: Option<&[String]>, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
     const MODE: &str = "mode 644 root:root";
     let want = match right {
@@ -141,7 +143,8 @@ fn judge_key(answer: &str, right: Option<&[String]>, shown: Option<&Keys>, now: 
     Verdict::Differs { have, want }
 }
 
-/// apt takes no packages by a key that has ended. Its owner puts the end off in a newer text of the same key.
+/// Judges when the key expires. apt takes no packages that an expired key signed. The key's owner extends it in a newer text
+/// of the same key.
 fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
     let says = |keys: &Keys| match keys.end() {
         End::At(end) => format!("it ends {}\n", end.date()),
@@ -162,14 +165,15 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
     ))
 }
 
-/// The packages' files are the packages'. Drop-ins of the user's own belong under /etc, and may say all but flags.
+/// The want that the unit files of the packages are unchanged. Drop-ins of the user's own belong under /etc. They may not
+/// give flags (`no_flags`), nor change how the kubelet starts (`programs::starts`).
 fn unit(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
     Want::new("kubelet.unit", "the kubelet's unit is as its packages have it")
         .asks(programs::ask())
         .judged(|answer| programs::wrong(answer, &["kubelet", "kubeadm"], programs::is_of_the_kubelets_unit))
         .run(sh!(
-            "{update}packages kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
+            "{update}pkg_install kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
             update = runtime::update(cluster),
             version
         ))
@@ -177,13 +181,14 @@ fn unit(cluster: &Cluster) -> Want {
         .touches(&UNIT_FILES)
 }
 
-/// Which files give the kubelet flags, and which. Preflight asks the same.
+/// Asks which files give the kubelet flags, and which flags. Preflight asks the same.
 pub(super) fn flags() -> Ask {
     Ask::Shell(KUBELET_ARGS + "kubelet_args\n")
 }
 
-/// Flags win over the kubelet's configuration, so a member runs with those alone that kubeadm wrote from the inventory. What
-/// a machine brings along before it joins is for its owner to decide (preflight).
+/// The want that no file of the machine's own gives the kubelet flags. Flags override the kubelet's configuration. So a
+/// member runs only with the flags that kubeadm wrote from the inventory. Before a machine joins, its owner decides about its
+/// flags (preflight).
 fn no_flags(cx: &Cx) -> Want {
     Want::new("kubelet.no-flags", "no file of the machine's own gives the kubelet flags")
         .asks(flags())
@@ -203,11 +208,11 @@ fn are_installed(states: &str, version: &str) -> bool {
     states.lines().all(held)
 }
 
-/// The revision after the version differs from release to release, so apt picks it.
+/// Shell that installs the packages. The revision after the version differs from release to release, so apt picks it.
 fn install(cluster: &Cluster) -> Sh {
     let wanted = PACKAGES.iter().map(|name| format!("{name}={}-*", cluster.kubernetes));
     sh!(
-        "{update}packages kubelet {wanted}\napt-mark hold {all} >/dev/null",
+        "{update}pkg_install kubelet {wanted}\napt-mark hold {all} >/dev/null",
         update = runtime::update(cluster),
         wanted = Sh::words(wanted),
         all = Sh::words(PACKAGES)
@@ -272,26 +277,19 @@ mod tests {
     fn a_fix_writes_the_key_that_was_judged_and_fetches_none() {
         use crate::openpgp::tests::{KUBERNETES, OTHER, put_off};
         let cluster = crate::pki::tests::cluster();
-        let trust = crate::pki::Trust::make(&cluster, crate::pki::tests::NOW).unwrap();
+        let pki = crate::pki::ClusterPki::make(&cluster, crate::pki::tests::NOW).unwrap();
         let (machine, mut fleet) = (Default::default(), crate::fleet::Fleet::default());
         let fix = |fleet: &crate::fleet::Fleet| {
             let now = crate::pki::tests::NOW;
-            key(&Cx {
-                cluster: &cluster,
-                node: &cluster.nodes[0],
-                trust: &trust,
-                now,
-                machine: &machine,
-                fleet,
-            })
-            .fix
+            key(&Cx { cluster: &cluster, node: &cluster.nodes[0], pki: &pki, now, machine: &machine, fleet })
+                .fix
         };
         let Fix::Run(nothing) = fix(&fleet) else { panic!() };
         assert!(nothing.ends_with("exit 1") && !nothing.contains("download"), "{nothing}");
         fleet.package_key = Some(Keys::read(OTHER).unwrap());
         let Fix::Write { text: Some(text), mode: Some(0o644), .. } = fix(&fleet) else { panic!() };
         assert_eq!(text, OTHER);
-        // What this machine was shown, and no other one; and never another key.
+        // The fix writes the text that this machine was shown. It never writes the text of another machine, or another key.
         let (old, newer) = (Keys::read(KUBERNETES).unwrap(), Keys::read(&put_off(KUBERNETES, 90)).unwrap());
         let name = cluster.nodes[0].name.clone();
         for (agreed, shown, on, written) in [

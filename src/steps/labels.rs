@@ -1,4 +1,4 @@
-//! labels: labels and taints as the inventory says; what others set is left alone.
+//! labels: each node has the labels and taints that the inventory says. ironstrap leaves those of others alone.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
 
 const LABELS: Sh = Sh::raw(include_str!("../../templates/labels.sh"));
-/// Where an older ironstrap noted what it set. A kubelet may write there, so it is not believed.
+/// The annotation in which an older ironstrap noted what it set. A kubelet may write there, so ironstrap does not trust it.
 const SET_BY_US: &str = "ironstrap.dev/set";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -25,7 +25,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
     Want::new("labels.node", format!("{} has its labels and taints", node.name))
         .of(&node.name)
         .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
-        .about([node.name.clone()])
+        .subjects([node.name.clone()])
         .judged(move |answer| {
             let (object, note) = read(answer);
             let (have, want) = compare(&wanted, &object, note.as_str().unwrap_or_default());
@@ -42,17 +42,17 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// The Node and the note on it; null where there is none.
+/// The Node and the note on it, from an answer. Each is null if there is none.
 fn read(answer: &str) -> (Value, Value) {
     let mut lines = answer.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
     (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
 }
 
-/// What kubeadm marks control planes with (kubeadm `markcontrolplane.go`, `labelsToAdd`).
+/// The mark that kubeadm sets on control planes, together with `NO_BALANCER` (kubeadm `markcontrolplane.go`, `labelsToAdd`).
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 const NO_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// The inventory's, kubeadm's marks of a control plane, and those that every Node has.
+/// The labels that a node should have: the inventory's, kubeadm's marks of a control plane, and those that every Node has.
 fn labels(node: &Node, object: &Value) -> BTreeMap<String, String> {
     let marks = [CONTROL_PLANE, NO_BALANCER].into_iter().filter(|_| node.is_control_plane());
     let marks = marks.map(|mark| (mark.to_string(), String::new()));
@@ -60,9 +60,9 @@ fn labels(node: &Node, object: &Value) -> BTreeMap<String, String> {
     all.chain(node.labels.clone()).chain(marks).collect()
 }
 
-/// What a kubelet puts on its Node when it registers (kubernetes, pkg/kubelet/kubelet_node_status.go, `initialNode` and
-/// `updateDefaultLabels`). kube-proxy and CoreDNS select Nodes by it. While it runs, a kubelet of 1.36 restores the operating system
-/// and the architecture within seconds, and not the hostname.
+/// The labels that a kubelet puts on its Node when it registers (kubernetes, pkg/kubelet/kubelet_node_status.go,
+/// `initialNode` and `updateDefaultLabels`). kube-proxy and CoreDNS select Nodes by them. While it runs, a kubelet of 1.36
+/// restores the operating system and the architecture within seconds. It does not restore the hostname.
 fn registered(node: &Node, object: &Value) -> Vec<(&'static str, String)> {
     if object.is_null() {
         return vec![];
@@ -75,34 +75,34 @@ fn registered(node: &Node, object: &Value) -> Vec<(&'static str, String)> {
     all
 }
 
-/// The inventory's; where it says nothing of a control plane's, kubeadm's.
+/// The taints that a node should have. If the inventory says nothing about a control plane's taints, these are kubeadm's.
 pub(super) fn taints(node: &Node) -> Vec<Taint> {
     let taint = || Taint { key: CONTROL_PLANE.into(), value: String::new(), effect: "NoSchedule".into() };
     let kubeadms = || node.is_control_plane().then(taint).into_iter().collect();
     node.taints.clone().unwrap_or_else(kubeadms)
 }
 
-/// The labels and taints that are ours, a line each.
+/// The labels and taints that a node should have, a line each.
 fn ours(node: &Node, object: &Value) -> Vec<String> {
     let labels = labels(node, object).into_iter().map(|(key, value)| format!("label {key}={value}"));
     let taints = taints(node).into_iter().map(|taint| format!("taint {taint}"));
     labels.chain(taints).collect()
 }
 
-/// Names of labels and taints, as notes have them.
+/// The names of labels and taints, in the form that notes have.
 fn names<'a>(labels: impl Iterator<Item = &'a String>, taints: &[Taint]) -> String {
     let labels = labels.map(|key| format!("label {key}"));
     let taints = taints.iter().map(|taint| format!("taint {}:{}", taint.key, taint.effect));
     labels.chain(taints).collect::<Vec<_>>().join(",")
 }
 
-/// What is noted: the names of what the inventory says. What kubeadm sets by itself is ours to take back without a note.
+/// The text of the note: the names of what the inventory says. ironstrap may take back what kubeadm sets even without a note.
 fn note(node: &Node) -> String {
     names(node.labels.keys(), node.taints.as_deref().unwrap_or_default())
 }
 
-/// What the node has of what is ours, and what it should have: as the inventory says, or as ironstrap noted where only
-/// administrators write.
+/// The labels and taints that a node has, and those that it should have, as two texts. They are compared only if the
+/// inventory says them or ironstrap noted them. Only administrators can write that note.
 fn compare(node: &Node, object: &Value, noted: &str) -> (String, String) {
     let kubeadms = format!("taint {CONTROL_PLANE}:NoSchedule");
     let wanted = names(labels(node, object).keys(), &taints(node));
@@ -114,7 +114,7 @@ fn compare(node: &Node, object: &Value, noted: &str) -> (String, String) {
     let mut want = ours(node, object);
     have.sort();
     want.sort();
-    // Where the rest differs, this goes without saying.
+    // If anything else differs, a difference of the note needs no line of its own.
     if have == want && noted != note(node) {
         have.extend(noted.split(',').filter(|name| !name.is_empty()).map(|name| format!("noted: {name}")));
         want.extend(
@@ -133,7 +133,7 @@ fn compare(node: &Node, object: &Value, noted: &str) -> (String, String) {
     (text(have), text(want))
 }
 
-/// Name and text of each label and taint that a Node has.
+/// The name and the text of each label and taint that a Node has.
 fn marks(object: &Value) -> Vec<(String, String)> {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
     let labels = labels.map(|(key, value)| {
@@ -144,12 +144,13 @@ fn marks(object: &Value) -> Vec<(String, String)> {
     labels.chain(taints).collect()
 }
 
-/// Begins the keys of taints that Kubernetes and its cloud controllers set and take back themselves.
+/// The beginnings of keys of taints that Kubernetes and its cloud controllers set and take back themselves.
 const KUBERNETES: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
-/// Of these, the one that only a human sets (kubernetes.io, "Well-Known Labels, Annotations and Taints").
+/// The only one of these taints that a human sets (kubernetes.io, "Well-Known Labels, Annotations and Taints").
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// Taints that keep pods away and that somebody else set: neither the inventory nor kubeadm nor Kubernetes itself.
+/// The taints that keep pods away and that somebody else set. Neither the inventory nor kubeadm nor Kubernetes itself set
+/// them.
 pub(super) fn foreign_taints(node: &Node, answer: &str) -> Vec<String> {
     let (object, note) = read(answer);
     let ours = format!("{},{}", names([].iter(), &taints(node)), note.as_str().unwrap_or_default());
@@ -168,8 +169,8 @@ fn taint(value: &Value) -> Taint {
     Taint { key: text("key"), value: text("value"), effect: text("effect") }
 }
 
-/// One by one, and not by server-side apply: what that takes back is said by the Node's managed fields, which a kubelet
-/// may write.
+/// Shell that sets the labels and taints one by one, without server-side apply. With that, the Node's managed fields would
+/// say what is taken back, and a kubelet may write them.
 fn set(node: &Node, object: &Value) -> Sh {
     let (name, list) = (&node.name, note(node));
     let wanted = names(labels(node, object).keys(), &taints(node));
@@ -218,7 +219,7 @@ mod tests {
             "spec": {"taints": [{"key": "quarantine", "effect": "NoExecute"}]}})
     }
 
-    /// What every Node has.
+    /// The labels that every Node has.
     const OWN: &str = "label kubernetes.io/hostname=w1\nlabel kubernetes.io/os=linux\n";
 
     #[test]

@@ -1,5 +1,5 @@
-//! leases: the scheduler and the controller manager can work. Each works only while it holds a Lease, and waits for as long as
-//! the Lease itself says once another holds it.
+//! leases: the scheduler and the controller manager can work. Each works only while it holds a Lease. If another one holds
+//! the Lease, it waits for as long as the Lease itself says.
 
 use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
@@ -16,9 +16,9 @@ pub const STEP: Step = Step {
     wants,
 };
 
-/// A holder renews every few seconds. Clocks may be a minute apart.
+/// How old the last renewal of a Lease may be. A holder renews every few seconds. Clocks may be a minute apart.
 const RENEWED_WITHIN: Duration = Duration::minutes(3);
-/// No inventory asks for a Lease that is as long.
+/// How many seconds make a Lease too long. No inventory asks for a Lease that is as long.
 const TOO_LONG: i64 = 3600;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -52,12 +52,13 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// An instance that waits takes over once it has seen the same Lease for as long as that says (client-go, tools/leaderelection,
-/// `isLeaseValid`). A control plane's Lease that has ended is not judged: its API server may just have come back.
+/// Judges a Lease. A waiting instance takes over once it has seen the same Lease for as long as the Lease says (client-go,
+/// tools/leaderelection, `isLeaseValid`). An expired Lease of a control plane is not judged: its API server may just have
+/// come back.
 fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
     let lease: Value = match serde_json::from_str(answer) {
         Ok(lease) => lease,
-        // The component makes one as soon as it can.
+        // The component makes a Lease as soon as it can.
         Err(_) if answer == "absent" => return Verdict::Holds,
         Err(error) => return Verdict::Unknown(format!("the Lease is no JSON: {error}")),
     };
@@ -66,7 +67,7 @@ fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
         (text("holderIdentity"), lease["spec"]["leaseDurationSeconds"].as_i64().unwrap_or(0));
     let renewed = OffsetDateTime::parse(text("renewTime"), &Rfc3339).ok();
     let ago = renewed.map(|time| now - time);
-    // Of a holder that is nobody a long Lease tells enough.
+    // If the holder is no control plane, a long Lease alone proves the fault.
     let fresh =
         (seconds < TOO_LONG || is_of(holder, planes)) && ago.is_some_and(|ago| ago.abs() <= RENEWED_WITHIN);
     let ended = seconds < TOO_LONG && ago.is_none_or(|ago| ago > Duration::seconds(seconds));
@@ -80,9 +81,9 @@ fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
     }
 }
 
-/// Whether the holder is on one of these machines: its name is the machine's and a random number
-/// (cmd/kube-scheduler/app/options, `ApplyLeaderElectionTo`; cmd/kube-controller-manager/app, `Run`). A machine may call itself by
-/// its whole domain name.
+/// Whether the holder is on one of these machines. Its name is the machine's name and a random number
+/// (cmd/kube-scheduler/app/options, `ApplyLeaderElectionTo`; cmd/kube-controller-manager/app, `Run`). A machine may call
+/// itself by its whole domain name.
 fn is_of(holder: &str, planes: &[String]) -> bool {
     let host = holder.split('_').next().unwrap_or_default();
     let short = host.split('.').next().unwrap_or_default();
@@ -106,11 +107,11 @@ mod tests {
         for (holder, seconds, ago, holds) in [
             ("m1_1f", 15, 2, true),
             ("m1.example.org_1f", 15, -50, true),
-            // The API server was away, or all of it: who runs takes it in a moment.
+            // The API server, or the whole control plane, was away. A component that runs takes the Lease in a moment.
             ("m1_1f", 15, 600, true),
             ("m1.example.org_1f", 15, 86_400, true),
             ("", 1, 86_400, true),
-            // A control plane that is not in the inventory, and was just there.
+            // The holder is a control plane outside the inventory, which was there a moment ago.
             ("m9_1f", 15, 170, true),
             ("nobody", 1_000_000, 2, false),
             ("m1_1f", 1_000_000, 2, true),

@@ -1,5 +1,5 @@
-//! member: this machine is part of the cluster. Who begins the cluster and who joins it is read from the fleet;
-//! kubeadm does either, and picks up what an earlier attempt left half done.
+//! member: this machine is part of the cluster. The fleet tells which machine begins the cluster and which machines join it.
+//! kubeadm does both, and completes what an earlier attempt left half done.
 
 use serde_json::{Value, json};
 use time::Duration;
@@ -22,10 +22,10 @@ pub const STEP: Step = Step { name: "member", why: "only a member of the cluster
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
-/// How long kubeadm may take.
+/// How many minutes kubeadm may take.
 const MINUTES: u32 = 15;
 const ETCD_IS: Sh = Sh::raw(include_str!("../../templates/etcd.sh"));
-/// What kubeadm wrote, and from which configuration.
+/// The receipt: a file that notes what kubeadm wrote, and from which configuration.
 const RECEIPT: &str = "/var/lib/ironstrap/kubeadm-receipt";
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -35,7 +35,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         true => control_plane(cx, &enter),
         false => worker(cx, &enter),
     };
-    if cx.fleet.seed != cx.node.name {
+    if cx.fleet.init_node != cx.node.name {
         member =
             member.with(Credential::of_node(&cx.node.name, cx.cluster, Duration::minutes(MINUTES.into())));
     }
@@ -56,16 +56,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.extend(rights::wants(cx));
     }
     if !cx.machine.is_member() {
-        // Becoming one brings the rest about; doing it over right afterwards would only cost time.
-        wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::Above);
+        // Becoming a member makes the other wants true. Their fixes right afterwards would only cost time.
+        wants.iter_mut().skip(1).for_each(|want| want.fix = Fix::FromPrevious);
     } else if cx.node.is_control_plane() && !cx.machine.has("receipt") {
-        // kubeadm was killed: the kubelet has credentials, and single phases would neither let anybody in nor join etcd.
+        // kubeadm was killed after the kubelet got its credentials. Single phases would neither let anybody in nor join etcd.
         (wants[2].fix, wants[2].credential) = (wants[0].fix.clone(), wants[0].credential.clone());
     }
     Ok(wants)
 }
 
-/// Evidence, not markers: what kubeadm brings about last is looked for in the cluster itself.
+/// The want that this machine runs the control plane. It asks for evidence, not markers: the cluster itself must have what
+/// kubeadm makes last.
 fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     let mut objects = vec![
         Object::node(&cx.node.name),
@@ -79,7 +80,7 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     if cx.cluster.has_addon("dns") {
         objects.push(Object::new("apps/v1", "Deployment", "kube-system", "coredns"));
     }
-    // Once kubeadm is through, what was deleted or lost its mark is for others to mend.
+    // Once kubeadm is complete, other steps repair an object that was deleted, or a Node that lost its mark.
     let others: Vec<bool> =
         objects.iter().map(|object| object.kind == "Node" || installed::mends(object)).collect();
     let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
@@ -122,7 +123,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
         () => Some("no member"),
     };
     Want::new("member.joined", format!("{} is a member of {}", cx.node.name, cx.cluster.name))
-        .asks(Ask::Head)
+        .asks(Ask::Facts)
         .judged(move |_| match have {
             None => Verdict::Holds,
             Some(have) => Verdict::Differs { have: have.into(), want: "member".into() },
@@ -131,27 +132,27 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
         .undone_by(leave::undo(cx))
 }
 
-/// `kubeadm init` on the seed, `kubeadm join` elsewhere. The same configuration again with preflight skipped
-/// finishes whatever was begun; a plain second run would trip over its own leftovers.
+/// Shell that makes this machine a member: `kubeadm init` on the init node, `kubeadm join` elsewhere. A second run with the
+/// same configuration, without preflight, finishes whatever was begun. A plain second run would fail on its own leftovers.
 fn enter(cx: &Cx) -> Result<Sh> {
-    let seed = cx.fleet.seed == cx.node.name;
-    let documents = if seed { kubeadm::init(cx, true)? } else { kubeadm::join(cx)? };
-    let verb = Sh::raw(if seed { "init --skip-token-print" } else { "join" });
-    let look = Sh::raw(if seed { "" } else { ENTERED });
-    // The kubelet of a worker is all there is to it; of a control plane kubeadm does the rest.
+    let init_node = cx.fleet.init_node == cx.node.name;
+    let documents = if init_node { kubeadm::init(cx, true)? } else { kubeadm::join(cx)? };
+    let verb = Sh::raw(if init_node { "init --skip-token-print" } else { "join" });
+    let look = Sh::raw(if init_node { "" } else { ENTERED });
+    // A worker needs only its kubelet. On a control plane, kubeadm does the rest.
     let entered = Sh::raw(match cx.node.is_control_plane() {
-        true => "hopeful kubeadm join --config $c --skip-phases=preflight,kubelet-start",
+        true => "run_unless_fatal kubeadm join --config $c --skip-phases=preflight,kubelet-start",
         false => ":",
     });
     let lent = kubeadm::DISCOVERY;
-    let (before, after) = match seed {
+    let (before, after) = match init_node {
         true => (Sh::raw("made_up $c\n"), Sh::EMPTY),
-        false => (sh!("lent {lent}\n", lent), Sh::raw("\npatiently rotated")),
+        false => (sh!("lent {lent}\n", lent), Sh::raw("\nretry rotated")),
     };
     let script = sh!(
         "{before}kubeadm config validate --config $c\n\
          begun= entered=\nfor f in /etc/kubernetes/*.conf /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || begun=yes; done\n\
-         {look}if [ -n \"$entered\" ]; then {entered}; else hopeful kubeadm {verb} --config $c ${begun:+--skip-phases=preflight}; fi{after}\n\
+         {look}if [ -n \"$entered\" ]; then {entered}; else run_unless_fatal kubeadm {verb} --config $c ${begun:+--skip-phases=preflight}; fi{after}\n\
          rm -f {lent} {BOOTSTRAP}",
         before,
         look,
@@ -161,14 +162,15 @@ fn enter(cx: &Cx) -> Result<Sh> {
         lent,
         BOOTSTRAP
     );
-    let (noted, last) = match seed {
+    let (noted, last) = match init_node {
         true => (uploads::noted(cx)? + NO_TOKEN + "\n", sh!("\nrm -f {SUPER_ADMIN}", SUPER_ADMIN)),
         false => (Sh::EMPTY, Sh::EMPTY),
     };
-    Ok(diagnosis::hopeless() + kubeadm::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
+    Ok(diagnosis::fatal_patterns() + kubeadm::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
 }
 
-/// What fixes are let in with is gone when they end, but for those that were ended with their machine.
+/// The want that no credentials of joining are left. Each fix deletes its credentials when it ends, unless it ends because
+/// its machine does.
 fn nothing_lent() -> Want {
     let ours = ["kubeadm.yaml", "masters.conf"].map(|name| format!("/run/ironstrap/{name}"));
     let files = Sh::words([BOOTSTRAP, kubeadm::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
@@ -179,13 +181,14 @@ fn nothing_lent() -> Want {
         .nothing_to_undo(WITH_THE_MEMBER)
 }
 
-/// A kubelet that kubeadm started goes on to ask for its certificate when kubeadm is gone. Whose Node is Ready then is
-/// given no credentials once more: kubeadm refuses.
+/// Shell that sets `entered` if the kubelet has its kubeconfig and its certificate. A kubelet that kubeadm started goes on
+/// asking for its certificate after kubeadm is gone. If its Node is Ready by then, kubeadm refuses to give it credentials
+/// again.
 const ENTERED: &str = "\
 if [ -e /etc/kubernetes/kubelet.conf ] && [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ]; then entered=yes; fi
 ";
 
-/// The files that kubeadm writes on this machine for good.
+/// The files that kubeadm writes on this machine and does not delete.
 fn product_files(cx: &Cx) -> Vec<&'static str> {
     let mut files = vec![KUBELET_CONFIG, KUBELET_FLAGS, "/var/lib/kubelet/instance-config.yaml"];
     if cx.node.is_control_plane() {
@@ -199,12 +202,12 @@ fn product_files(cx: &Cx) -> Vec<&'static str> {
     files
 }
 
-/// What the configuration comes to, without what may change freely (the token of init).
+/// The hash of the configuration, without the part that may change freely (the token of init).
 fn fingerprint(cx: &Cx) -> Result<String> {
     let documents = match cx.node.is_control_plane() {
         true => {
             let mut documents = kubeadm::init(cx, false)?;
-            // Without settings of its own this is what receipts have had from the beginning.
+            // A node without kubelet settings of its own keeps the hash that receipts have had from the beginning.
             documents.extend((!cx.node.kubelet.is_empty()).then(|| Value::from(cx.node.kubelet.clone())));
             documents
         }
@@ -213,7 +216,7 @@ fn fingerprint(cx: &Cx) -> Result<String> {
     Ok(sha256(Value::from(documents).to_string().as_bytes()))
 }
 
-/// Shell that notes what kubeadm just wrote and from what.
+/// Shell that writes the receipt: what kubeadm just wrote, and from which configuration.
 fn receipt(cx: &Cx) -> Result<Sh> {
     Ok(sh!(
         "mkdir -p -m 700 /var/lib/ironstrap\n\
@@ -227,8 +230,9 @@ fn receipt(cx: &Cx) -> Result<Sh> {
     ))
 }
 
-/// kubeadm's files are not rendered by us, so they cannot be compared with what they should be; but with what
-/// they were when kubeadm wrote them, and that with the configuration it was given.
+/// The want that kubeadm's files are as kubeadm wrote them. ironstrap does not render these files, so it does not know their
+/// right text. It compares them with what they were when kubeadm wrote them. It compares the configuration with the one that
+/// kubeadm got then.
 fn products(cx: &Cx) -> Result<Want> {
     let fingerprint = fingerprint(cx)?;
     Ok(Want::new("member.kubeadm-files", "what kubeadm wrote is as it wrote it, from this inventory")
@@ -239,7 +243,7 @@ fn products(cx: &Cx) -> Result<Want> {
         .disrupts())
 }
 
-/// Asks for the receipt, for the files as they are now, and for manifests that are none of them.
+/// Asks for the receipt, for the files as they are now, and for further manifests.
 fn ask(cx: &Cx) -> Sh {
     sh!(
         "{more}if [ ! -e {RECEIPT} ]; then echo no receipt; exit 0; fi\nwhile read -r a b; do echo \"was $a $b\"; done <{RECEIPT}\n\
@@ -286,18 +290,19 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
     }
 }
 
-/// Until the kubelet has started what has other arguments now, it is the old API server that answers. What YAML may
-/// make of an argument is not ours to know for certain, so this is not waited for without end.
+/// Shell that waits until each component runs with its new arguments. The old API server answers until the kubelet has
+/// started the new one. ironstrap cannot know for certain what YAML makes of an argument, so the wait has an end.
 const STARTED: &str = r#"at_once etcd
 for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
   [ $m != kube-apiserver ] || [ -n "$restarted" ] || at_once kube-apiserver
-  ( PATIENCE=60; patiently as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
+  ( WAIT_TIMEOUT=60; retry as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
 done
 "#;
 
-/// `at_once NAME…`: a kubelet starts what keeps ending after up to five minutes only, also when what it lacked is back, and a
-/// static pod whose manifest was away after minutes. One that has just started itself does so at once. What has been given another
-/// manifest takes a moment.
+/// Defines `at_once NAME…`, which restarts the kubelet if one of these components still does not run after ten seconds. The
+/// kubelet starts a container that keeps ending only after up to five minutes, even if what it lacked is back. It starts a
+/// static pod whose manifest was away only after minutes. A kubelet that has just started does both at once. A component with
+/// another manifest takes a moment.
 const AT_ONCE: &str = r#"restarted=
 at_once() {
   for n in 1 2 3 4 5 6 7 8 9 10; do
@@ -311,10 +316,11 @@ at_once() {
 }
 "#;
 
-/// kubeadm's phase has etcd begin a cluster of its own, which is of no account as long as it has its data. Where it
-/// joined others it stays so, or it would be restarted for nothing. An API server without its etcd lets each request hang,
-/// and a kubelet that starts then waits twice for a minute to be registered before it starts etcd. So it ends first: a
-/// request that is refused is not waited for.
+/// Shell that writes the manifests of etcd and of the control plane again. kubeadm's phase has etcd begin a cluster of its
+/// own, which has no effect as long as etcd has its data. If etcd joined other members, its manifest keeps saying so.
+/// Otherwise etcd would be restarted for nothing. An API server without its etcd lets each request hang. A kubelet that
+/// starts then waits twice for a minute to be registered before it starts etcd. So the script ends that API server first:
+/// nobody waits for a request that is refused.
 const ETCD_AGAIN: &str = r#"m=/etc/kubernetes/manifests/etcd.yaml n=$RUN/manifests
 rm -rf $n; mkdir -p -m 700 $n
 KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
@@ -326,16 +332,16 @@ joined=
 [ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m || :)
 case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
 joined=$joined awk '/^ *- --initial-cluster=/ && ENVIRON["joined"] != "" { print ENVIRON["joined"]; next } { print }' $n/etcd.yaml >$n/new
-cmp -s $n/new $m || put $m 600 <$n/new
+cmp -s $n/new $m || write_file $m 600 <$n/new
 kubeadm init phase control-plane all --config $c
 if runs=$(component etcd "$NODE") && [ -z "$runs" ]; then
   for pid in $(component kube-apiserver "$NODE"); do kill -s KILL "$pid" 2>/dev/null || :; done
 fi
 "#;
 
-/// Has kubeadm write its files again, on a machine that is a member. Its single phases are made to be repeated; that of
-/// init serves on a worker, too, where nothing else writes the kubelet's flags. The taints that a join registers a node
-/// with are not among them then: `labels` sees to those.
+/// Has kubeadm write its files again, on a machine that is a member. kubeadm's single phases are made to be repeated. The
+/// phase of init also serves on a worker, where nothing else writes the kubelet's flags. These flags then lack the taints
+/// with which a join registers a node. `labels` sets those.
 fn again(cx: &Cx) -> Result<Sh> {
     let (documents, before, after) = match cx.node.is_control_plane() {
         true => {
@@ -343,7 +349,7 @@ fn again(cx: &Cx) -> Result<Sh> {
                 Sh::raw(AT_ONCE) + STARTED + READY + "at_once kube-controller-manager kube-scheduler\n";
             (kubeadm::init(cx, false)?, ETCD_IS + ETCD_AGAIN, started)
         }
-        false => (kubeadm::worker(cx)?, Sh::EMPTY, Sh::raw("steady kubelet\n")),
+        false => (kubeadm::worker(cx)?, Sh::EMPTY, Sh::raw("stays_active kubelet\n")),
     };
     let script = sh!(
         "kubeadm config validate --config $c\n{before}kubeadm init phase kubelet-start --config $c",
@@ -351,7 +357,7 @@ fn again(cx: &Cx) -> Result<Sh> {
     );
     let script = kubeadm::with(cx, &documents, &script)?;
     let node = sh!("NODE={node}\n", node = cx.node.name);
-    Ok(diagnosis::hopeless() + KUBECTL + PODS + node + script + after + receipt(cx)?)
+    Ok(diagnosis::fatal_patterns() + KUBECTL + PODS + node + script + after + receipt(cx)?)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The whole program at a glance: what runs, where, and what it waits for.
+//! The whole program at a glance: which steps run, where they run, and what they wait for.
 
 use crate::cluster::Node;
 use crate::step::Step;
@@ -37,10 +37,10 @@ pub use installed::REPLACE_COREFILE;
 pub use kubelet::KEY as PACKAGE_KEY;
 pub use runtime::has_api_path;
 
-/// The steps that wait for what runs in the cluster.
+/// The names of the steps whose fixes wait for programs to roll out in the cluster.
 pub const ROLLS_OUT: [&str; 2] = [nodes::STEP.name, addons::STEP.name];
 
-/// Steps that are taken together: their fixes go to a machine as one script.
+/// Steps that run together. Their fixes go to a machine as one script.
 #[derive(Clone, Copy)]
 pub struct Stage {
     pub name: &'static str,
@@ -50,7 +50,7 @@ pub struct Stage {
     pub steps: &'static [Step],
 }
 
-/// Which machines a stage is asked of.
+/// The machines that a stage asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     Every,
@@ -62,18 +62,19 @@ pub enum On {
 pub enum Via {
     /// On each machine for itself.
     Node,
-    /// On one control plane for the whole cluster, chosen after the replies: none is special.
+    /// On one control plane for the whole cluster. ironstrap chooses it after it has the replies: no control plane is
+    /// special.
     Api,
 }
 
-/// What must be so before a stage may change anything.
+/// The condition for a stage to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     Nothing,
-    /// Somebody's control plane is up and lets others in; the seed itself waits for nobody.
-    SeedFirst,
-    /// Every other node of the run is done with the rest: no fix runs that could change the answers. They come last, after
-    /// the cluster's own stages, and they hold up nobody.
+    /// The control plane of the init node runs and accepts joins. The init node itself does not wait.
+    AfterInit,
+    /// Every other node of the run is done with its other stages. So no fix runs that could change the answers. Such stages
+    /// come last, after the cluster's own stages, and nothing waits for them.
     Rest,
 }
 
@@ -99,7 +100,7 @@ pub const STAGES: &[Stage] = &[
         needs: Needs::Nothing,
         steps: &[files::STEP, pki::STEP, kubeconfigs::STEP, static_pods::STEP],
     },
-    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[member::STEP] },
+    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::AfterInit, steps: &[member::STEP] },
     Stage {
         name: "cni",
         on: On::Every,
@@ -138,7 +139,7 @@ pub const STAGES: &[Stage] = &[
 ];
 
 impl Stage {
-    /// It is a machine's own, and does not depend on how the others are.
+    /// Whether the stage is about one machine alone, and does not depend on the state of the others.
     pub fn is_own(&self) -> bool {
         self.via == Via::Node && self.needs != Needs::Rest
     }

@@ -1,4 +1,4 @@
-//! network: what connects the pods, and the cluster's own DNS on top of it.
+//! network: the objects of the network that connects the pods. The cluster's own DNS runs on top of it.
 
 use serde_json::{Value, json};
 
@@ -24,8 +24,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// An inventory that had `network = "flannel"` once left it in the cluster. Its pods go on to write flannel's configuration on each
-/// node, and two networks fight there. Which pods depend on it only the operator knows.
+/// The want that flannel does not run beside another network. An inventory that once had `network = "flannel"` left it in the
+/// cluster. Its pods go on writing flannel's configuration on each node, and two networks conflict there. Only the operator
+/// knows which pods depend on it.
 fn no_flannel(object: Object) -> Want {
     Want::new("network.no-flannel", "the cluster does not run flannel beside its network")
         .asks(Ask::Objects(vec![object.clone()]))
@@ -50,8 +51,8 @@ fn runs_flannel(answer: &str) -> serde_json::Result<bool> {
     Ok(label("/metadata") || label("/spec/template/metadata"))
 }
 
-/// One call for all: kinds before what is of that kind, as the files have it. Of a network that is not there yet nothing
-/// has to be taken out.
+/// Shell that applies all objects in one call. The order is that of the files, which define a kind before they use it. If the
+/// network does not exist yet, nothing has to be trimmed.
 fn fix(objects: &[Value], whose: Whose) -> Result<Sh> {
     let all = template::yaml(objects)?;
     let trimmed: Vec<(String, Sh)> = objects
@@ -71,7 +72,7 @@ fn fix(objects: &[Value], whose: Whose) -> Result<Sh> {
         + here(APPLY, &all))
 }
 
-/// All that the network is made of.
+/// All objects of the network.
 pub(super) fn objects(cluster: &Cluster) -> Result<Vec<Value>> {
     Ok(match &cluster.network {
         Network::None => vec![],
@@ -103,17 +104,16 @@ mod tests {
     fn flannel_is_looked_for_where_the_network_is_another() {
         use crate::fleet::Fleet;
         use crate::machine::Machine;
-        use crate::pki::Trust;
+        use crate::pki::ClusterPki;
         use crate::pki::tests::NOW;
 
         let mut cluster = crate::pki::tests::cluster();
-        let trust = Trust::make(&cluster, NOW).unwrap();
+        let pki = ClusterPki::make(&cluster, NOW).unwrap();
         let (machine, fleet) = (Machine::default(), Fleet::default());
         let mut looks = |network: Network| {
             cluster.network = network;
             let node = &cluster.nodes[0];
-            let cx =
-                Cx { cluster: &cluster, node, trust: &trust, now: NOW, machine: &machine, fleet: &fleet };
+            let cx = Cx { cluster: &cluster, node, pki: &pki, now: NOW, machine: &machine, fleet: &fleet };
             wants(&cx).unwrap().iter().any(|want| want.that.contains("flannel beside"))
         };
         let own = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"namespace": "kube-flannel", "name": "flannel"}});

@@ -1,4 +1,4 @@
-//! nodes: every machine is registered as the inventory has it, and ready.
+//! nodes: every machine is registered as the inventory says, and ready.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants: Vec<Want> = vec![new_pods::want(cx)];
     for node in &cx.cluster.nodes {
         wants.push(registered(cx, node));
-        // Without a network of ours, who knows when theirs comes.
+        // If the inventory has no network, nobody knows when the nodes get one.
         if cx.cluster.network != Network::None {
             wants.push(ready(cx, node));
         }
@@ -33,7 +33,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         wants.push(pressed(cx, node));
         wants.push(takes_pods(node));
     }
-    wants.push(strangers(cx));
+    wants.push(unmanaged(cx));
     wants.extend(even(cx));
     let daemons = daemons(cx)?;
     if !daemons.is_empty() {
@@ -49,9 +49,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// What each fix here begins with: it asks the API server, and waits no longer than waiting helps.
+/// The beginning of each fix here. The fix then asks the API server, and waits only as long as waiting helps.
 fn within_the_cluster(cx: &Cx) -> Sh {
-    diagnosis::hopeless() + KUBECTL + controllers(&cx.node.name)
+    diagnosis::fatal_patterns() + KUBECTL + controllers(&cx.node.name)
 }
 
 /// Only notes that the node is cordoned or tainted. The person who did that had a reason, and knows when it is over.
@@ -79,12 +79,12 @@ fn takes_pods(node: &Node) -> Want {
         })
 }
 
-/// The object of the first line of an answer; null where there is none.
+/// The object in the first line of an answer. It is null if there is none.
 fn object(answer: &str) -> Value {
     serde_json::from_str(answer.lines().next().unwrap_or_default()).unwrap_or(Value::Null)
 }
 
-/// Conditions that are a trouble where they are true, beside `Ready`, and what a human does about them.
+/// The conditions, beside `Ready`, that are a problem when they are true, and what you do about them.
 const PRESSURE: [(&str, &str); 4] = [
     ("MemoryPressure", "give it memory, or move pods away"),
     ("DiskPressure", "free disk: df -h; crictl rmi --prune"),
@@ -92,13 +92,14 @@ const PRESSURE: [(&str, &str); 4] = [
     ("NetworkUnavailable", "find out why its network is not set up: the log of the network's pod there"),
 ];
 
-/// A node under pressure is Ready, and turns pods away or evicts them (kubernetes.io, "Node-pressure Eviction").
+/// The want that a node is under no pressure. A node under pressure is Ready, but rejects pods or evicts them (kubernetes.io,
+/// "Node-pressure Eviction").
 fn pressed(cx: &Cx, node: &Node) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let hints = PRESSURE.map(|(name, hint)| format!("{name}: {hint}")).join("; ");
     Want::new("nodes.pressure", format!("{} is under no pressure", node.name))
         .of(&node.name)
-        .about([node.name.clone()])
+        .subjects([node.name.clone()])
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
         .judged(move |answer| {
             let have = pressures(&object(answer));
@@ -112,7 +113,7 @@ fn pressed(cx: &Cx, node: &Node) -> Want {
         .by_hand(hints)
 }
 
-/// A line for each of these conditions that is true.
+/// A line for each condition of `PRESSURE` that is true.
 fn pressures(node: &Value) -> String {
     let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
     let is = |condition: &&Value| {
@@ -124,7 +125,7 @@ fn pressures(node: &Value) -> String {
 }
 
 /// Only notes Nodes that the inventory does not have. Such a Node may belong to somebody else, or be forgotten.
-fn strangers(cx: &Cx) -> Want {
+fn unmanaged(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     Want::new("nodes.unmanaged", "whether the cluster has Nodes that the inventory has not")
         .asks(Ask::Nodes)
@@ -141,13 +142,14 @@ fn strangers(cx: &Cx) -> Want {
         })
 }
 
-/// Of an even number of members a majority is one more, so they stand no more losses than one member less.
+/// Notes an even number of control planes. The majority of an even number is one more than half. So these members survive no
+/// more losses than one member fewer.
 fn even(cx: &Cx) -> Option<Want> {
     let n = cx.cluster.control_planes().count();
     let words = format!("{n} control planes stand no more losses than {}: make it {}", n - 1, n + 1);
     let want =
         Want::new("nodes.even-control-planes", "whether each control plane makes the cluster stand more")
-            .asks(Ask::Head);
+            .asks(Ask::Facts);
     n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
@@ -161,7 +163,7 @@ fn about(
 ) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let asks = Want::new(id, that).of(&node.name).asks(Ask::Objects(vec![Object::node(&node.name)]));
-    let want = asks.about([node.name.clone()]).judged(move |answer| {
+    let want = asks.subjects([node.name.clone()]).judged(move |answer| {
         let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
         let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
         match &waits {
@@ -170,7 +172,7 @@ fn about(
             None => Verdict::Differs { have, want: want.clone() },
         }
     });
-    want.settles().nothing_to_undo(WITH_THE_CLUSTER)
+    want.eventually().nothing_to_undo(WITH_THE_CLUSTER)
 }
 
 fn registered(cx: &Cx, node: &Node) -> Want {
@@ -189,7 +191,7 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     let name = &node.name;
     about(cx, node, "nodes.registered", format!("{name} is registered as {want}"), want, test).run(sh!(
         "{cluster}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
-         patiently registered ||\n\
+         retry registered ||\n\
          { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
         cluster = within_the_cluster(cx),
         name,
@@ -199,7 +201,8 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     ))
 }
 
-/// Of a kubelet that started a moment ago, the cluster knows only what it said before.
+/// The want that a node is Ready. If its kubelet started a moment ago, the cluster knows only what the kubelet said before
+/// that.
 fn ready(cx: &Cx, node: &Node) -> Want {
     let name = &node.name;
     let since = cx.fleet.kubelets.get(name).copied().unwrap_or(0);
@@ -215,10 +218,10 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         }
     };
     about(cx, node, "nodes.ready", format!("{name} is Ready"), "Ready".into(), test)
-        .run(within_the_cluster(cx) + HEARD + sh!("patiently heard {name} {since}", name, since))
+        .run(within_the_cluster(cx) + HEARD + sh!("retry heard {name} {since}", name, since))
 }
 
-/// Defines `heard NODE SECONDS`: the node has been called Ready since.
+/// Defines `heard NODE SECONDS`, which succeeds if the cluster has heard since then that the node is Ready.
 const HEARD: &str = r#"heard() {
   kubectl wait --for=condition=Ready "node/$1" --timeout=20s >/dev/null || return 1
   time=$(kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}') || return 1
@@ -226,9 +229,9 @@ const HEARD: &str = r#"heard() {
 }
 "#;
 
-/// A Node that was created again has another range of pods, and no annotation that says how to reach it. flannel reads
-/// the range and writes the annotation only when it starts (flannel, `pkg/subnet/kube`). The same goes for the Node's
-/// address.
+/// The want that flannel announces how to reach the pods of a node. A Node that was created again has another range of pods,
+/// and no annotation that says how to reach it. flannel reads the range and writes the annotation only when it starts
+/// (flannel, `pkg/subnet/kube`). The same is true of the Node's address.
 fn announced(cx: &Cx, node: &Node) -> Want {
     const REACHED_BY: &str = "flannel.alpha.coreos.com/public-ip";
     let (name, ip) = (&node.name, node.ip.to_string());
@@ -247,11 +250,13 @@ fn announced(cx: &Cx, node: &Node) -> Want {
         format!("announced by flannel at {}", node.ip),
         test,
     )
-    .run(within_the_cluster(cx) + fix + "patiently announced")
-    .reaches()
+    .run(within_the_cluster(cx) + fix + "retry announced")
+    .invalidates()
 }
 
-/// A pod of flannel that started a moment ago is still at it, unless the Node was made after that or has another address.
+/// Defines `announced`, which succeeds if flannel announces the node at its address. Otherwise it deletes flannel's pod
+/// there, so that a new one starts. A pod that started in the last 20 seconds is still at work and stays, unless the Node was
+/// made after that.
 const ANNOUNCED: &str = r#"announced() {
   said=$(kubectl get node NODE -o 'jsonpath={.metadata.creationTimestamp} {.metadata.annotations.flannel\.alpha\.coreos\.com/public-ip}') || return 1
   set -- $said
@@ -272,15 +277,15 @@ const ANNOUNCED: &str = r#"announced() {
 }
 "#;
 
-/// What gives each node its network. A kubelet calls its node Ready as soon as the network has left its configuration
-/// there, also when that was long ago, and what wrote it keeps dying.
+/// The programs that give each node its network. A kubelet reports its node Ready as soon as the network has left its
+/// configuration there. It does so even if that was long ago, and the program that wrote it keeps dying.
 fn daemons(cx: &Cx) -> Result<Vec<Object>> {
     let mut all = rollout::running(&network::objects(cx.cluster)?);
     all.extend(proxy(cx));
     Ok(all)
 }
 
-/// Those of them that no node can do without. A manifest of the user's may select Nodes.
+/// The programs among these that no node can do without. A manifest of the user's may select Nodes.
 fn each(cx: &Cx) -> Vec<Object> {
     let flannel = Object::new("apps/v1", "DaemonSet", "kube-flannel", "flannel");
     let flannel = Some(flannel).filter(|_| matches!(cx.cluster.network, Network::Flannel(_)));
@@ -292,9 +297,10 @@ fn proxy(cx: &Cx) -> Option<Object> {
     cx.cluster.has_addon("proxy").then(proxy)
 }
 
-/// Wherever its pods are: as long as this run is at work on a machine, they may be on that one.
+/// The want that the cluster's DNS answers. Its pods may be on any node. As long as this run is at work on a machine, they
+/// may be on that one.
 fn dns(cx: &Cx) -> Want {
-    let waits = cx.fleet.unmended.first().map(|name| Blocked::until(name, "to be mended"));
+    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     let nodes = cx.cluster.nodes.iter();
     Want::new("nodes.dns", "the cluster's DNS answers")
@@ -310,12 +316,12 @@ fn dns(cx: &Cx) -> Want {
             }
         })
         .run(sh!(
-            "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\npatiently dns_up",
+            "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\nretry dns_up",
             cluster = within_the_cluster(cx),
             at_once = rollout::at_once(&[coredns])
         ))
-        .settles()
-        // Those machines may tell why, too.
-        .about(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
+        .eventually()
+        // These machines may also tell why DNS does not answer.
+        .subjects(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
         .nothing_to_undo(WITH_THE_CLUSTER)
 }

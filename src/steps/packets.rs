@@ -1,7 +1,7 @@
-//! packets: the network is asked with real packets, from each node: the API's Service, the cluster's DNS, the ends of flannel's
-//! tunnels on other nodes, and from control planes pods of other nodes. Only bash makes the connections, all at once. What could not
-//! be asked is unknown, never right. A node that has no pod with an address of its own is not checked; a run that changed something
-//! makes one there (`made`).
+//! packets: real packets show from each node whether the network works. They go to the API's Service, to the cluster's DNS, to
+//! the ends of flannel's tunnels on other nodes, and from control planes to pods of other nodes. bash alone makes the
+//! connections, all at once. A question that could not be asked is unknown, never right. A node that has no pod with an address
+//! of its own is not checked. A run that changed something makes such a pod there (`made`).
 
 use std::net::IpAddr;
 
@@ -18,17 +18,18 @@ pub mod tunnels;
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
 
-/// Up to so many nodes each is asked for a pod; of more, the control planes and a few others.
+/// The largest number of nodes at which each one is asked for a pod. With more, only the control planes and a few others are.
 pub(super) const ALL: usize = 12;
 const OTHERS: usize = 4;
 
-/// kube-proxy has run long enough to have its rules; `services` judges those.
+/// The line that says that kube-proxy has run long enough to have its rules. `services` judges the rules then.
 pub(super) const PROXY: &str = "kube-proxy runs";
 
-/// Begins a line about a ConfigMap that the cluster lacks, and without which a pod here does not start.
+/// The beginning of a line about a ConfigMap that the cluster lacks. Without it, a pod here does not start.
 const LACKS: &str = "lacks ConfigMap ";
 
-/// What a restart of the pod of a DaemonSet repairs. It waits for what that pod needs to start.
+/// The verdict on a fault that a restart of a DaemonSet's pod repairs. It waits if the cluster lacks a ConfigMap that the pod
+/// needs to start.
 pub(super) fn restartable(answer: &str, have: String, want: String) -> Verdict {
     match answer.lines().find_map(|line| line.strip_prefix(LACKS)) {
         Some(name) => Verdict::Waits {
@@ -40,15 +41,16 @@ pub(super) fn restartable(answer: &str, have: String, want: String) -> Verdict {
     }
 }
 
-/// The lines of an answer but those about what is lacking.
+/// The lines of an answer, without those about a ConfigMap that the cluster lacks.
 pub(super) fn but_lacking(answer: &str) -> String {
     answer.lines().filter(|line| !line.starts_with(LACKS)).map(|line| format!("{line}\n")).collect()
 }
 
-/// What it prints where kubeadm has left nothing yet.
+/// The answer of a machine on which kubeadm has left nothing yet.
 pub const NO_MEMBER: &str = "no member";
 
-/// The same script for all questions, so that they are asked once. `kubectl` is not run where there is no API server.
+/// The script that asks all questions. All wants share it, so that each machine is asked once. It runs the function `kubectl`
+/// only on control planes, because workers have no API server.
 pub fn ask(cluster: &Cluster, node: &Node) -> Ask {
     Ask::api(sh!(
         "{PODS}{DAEMONS}{PACKETS}{PROCESSES}{KUBECTL}{questions}here=\n\
@@ -65,10 +67,10 @@ pub fn ask(cluster: &Cluster, node: &Node) -> Ask {
     ))
 }
 
-/// How shell that asks them begins.
+/// The beginning of the shell that defines `questions`.
 const QUESTIONS: &str = "questions() {\n";
 
-/// Defines `questions`, which asks all of them.
+/// Shell that defines `questions`, which asks all questions.
 fn questions(cluster: &Cluster, node: &Node) -> Sh {
     let service = cluster.service_ip(1);
     let mut all = Sh::raw(QUESTIONS) + sh!("set -- service {service} 443", service = service.to_string());
@@ -100,7 +102,7 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
     all + "packets \"$@\"\n}\n"
 }
 
-/// The other nodes of which a control plane asks a pod.
+/// The other nodes on which this control plane asks a pod.
 pub fn asked_about<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
     sample(cluster).filter(move |other| other.name != node.name)
 }
@@ -116,7 +118,7 @@ fn sample(cluster: &Cluster) -> impl Iterator<Item = &Node> {
 
 const ANSWER: &str = "connectivity.node";
 
-/// What a control plane wants of the pods of another node.
+/// The id of the want of a control plane that the pods of another node answer.
 pub fn answer_of(node: &str) -> Id {
     Id { name: ANSWER, subject: node.into() }
 }
@@ -129,8 +131,8 @@ fn has_dns(cluster: &Cluster) -> bool {
     cluster.has_addon("dns") && cluster.network != Network::None
 }
 
-/// A DNS query for the API's Service, in the words of printf, and the end of the right answer in hexadecimal digits: the
-/// length of the address, and the address.
+/// A DNS query for the API's Service, in the notation of printf, and the end of the right answer. That end is the length of
+/// the address and the address itself, in hexadecimal digits.
 fn query(domain: &str, service: IpAddr) -> String {
     let (kind, address) = match service {
         IpAddr::V4(ip) => (r"\000\001", ip.octets().to_vec()),
@@ -145,19 +147,19 @@ fn query(domain: &str, service: IpAddr) -> String {
     )
 }
 
-/// What `packets` says where it cannot ask.
+/// The answer of the shell function `packets` on a machine without bash.
 pub(super) const NO_BASH: &str = "there is no bash to ask with";
 
 pub(super) fn no_bash(answer: &str) -> bool {
     answer.lines().any(|line| line == NO_BASH)
 }
 
-/// Whether a question is that of this step.
+/// Whether a question is one of this step.
 pub fn is_about_packets(ask: &Ask) -> bool {
     matches!(ask, Ask::Api { shell, grows: false, .. } if shell.contains(QUESTIONS))
 }
 
-/// What came of a question: `reached`, `refused`, `silent`; `None`: it was not asked.
+/// The result of a question, such as `reached`, `refused` or `silent`. `None`: it was not asked.
 pub fn state<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
@@ -188,7 +190,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// A machine that has still to join will have it then, and a plan says so beforehand.
+/// Makes the want wait if this machine still has to join. So a plan says beforehand that the machine will have it.
 fn once_it_has_joined(cx: &Cx, want: Want) -> Want {
     let for_what = Blocked::until(&cx.node.name, "to join");
     match cx.machine.is_member() {
@@ -213,13 +215,13 @@ fn asked(
     Want::new(id, that)
         .asks(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
-            // Of a member, other steps say what is gone.
+            // If the machine is a member, other steps say what is gone.
             NO_MEMBER => Verdict::Holds,
             answer if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
             answer => judge(answer),
         })
         .run(fix)
-        .settles()
+        .eventually()
         .nothing_to_undo(WITH_THE_MEMBER)
 }
 
@@ -251,7 +253,7 @@ fn service(cx: &Cx) -> Want {
                 _ if !server_answers(answer) => {
                     Verdict::Unknown("no API server answers at its own address".into())
                 }
-                // Then `services` says so.
+                // Then `services` reports the fault.
                 _ if answer.lines().any(|line| line == PROXY) => Verdict::Holds,
                 other => differs(&format!("{address} port 443"), other.unwrap_or_default()),
             }
@@ -259,7 +261,8 @@ fn service(cx: &Cx) -> Want {
     )
 }
 
-/// By its own address, at which kubelets and flannel ask it. Where the Service leads nowhere either, `service` says what is known.
+/// The want that the API server of a control plane answers at its own address. kubelets and flannel ask it there. If the
+/// Service does not answer either, `service` says what is known.
 fn server(cx: &Cx, n: usize, plane: &Node) -> Want {
     let (question, waits) = (format!("server{n}"), cx.fleet.before_ready(&plane.name));
     let at = format!("{} port {}", plane.ip, cx.cluster.api_port());
@@ -274,7 +277,7 @@ fn server(cx: &Cx, n: usize, plane: &Node) -> Want {
             _ => Verdict::Holds,
         },
     );
-    want.of(&plane.name).about([cx.node.name.clone(), plane.name.clone()])
+    want.of(&plane.name).subjects([cx.node.name.clone(), plane.name.clone()])
 }
 
 fn dns(cx: &Cx) -> Want {
@@ -288,7 +291,7 @@ fn dns(cx: &Cx) -> Want {
         move |answer| {
             match (state(answer, "dns"), state(answer, "service"), &waits) {
                 (Some("reached"), ..) => Verdict::Holds,
-                // While no Service answers, that is what has to be mended.
+                // While the Service does not answer, that fault has to be repaired.
                 (_, Some("silent"), _) => Verdict::Holds,
                 (other, _, waits) => {
                     waiting(differs(&format!("{address} port 53"), other.unwrap_or_default()), waits.as_ref())
@@ -296,9 +299,9 @@ fn dns(cx: &Cx) -> Want {
             }
         },
     );
-    // Where its pods may be, so that those machines tell why, too.
+    // DNS pods may be on these nodes, so these machines also tell why.
     let others = asked_about(cx.cluster, cx.node);
-    want.about(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
+    want.subjects(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
 }
 
 fn pods(cx: &Cx, node: &Node) -> Want {
@@ -318,16 +321,16 @@ fn pods(cx: &Cx, node: &Node) -> Want {
                 (Some("silent"), waits) => {
                     waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
                 }
-                // What it waits for is shown, and comes first.
+                // Other wants show what the node waits for, and that comes first.
                 (Some(_), _) | (None, Some(_)) => Verdict::Holds,
                 (None, None) => Verdict::Unchecked(NO_POD.into()),
             }
         },
     );
-    want.of(&node.name).about([node.name.clone()])
+    want.of(&node.name).subjects([node.name.clone()])
 }
 
-/// Pods of DNS may be on any node, and so on one that is away.
+/// The first node that is not ready, if any, and what it waits for. DNS pods may be on any node, even on one that is away.
 fn waits(cx: &Cx) -> Option<Blocked> {
     cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name))
 }

@@ -1,4 +1,4 @@
-//! pki: the trust, laid out on control planes as kubeadm expects to find it.
+//! pki: the files of the cluster PKI are on control planes, where kubeadm expects to find them.
 
 use crate::error::Result;
 use crate::pki::{CERTIFICATES_DIR, in_words};
@@ -11,7 +11,7 @@ pub const STEP: Step = Step {
 };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    let mut wants: Vec<Want> = cx.trust.files(cx.node).into_iter().map(file).collect();
+    let mut wants: Vec<Want> = cx.pki.files(cx.node).into_iter().map(file).collect();
     if !cx.node.is_control_plane() {
         wants.push(authority(cx));
     }
@@ -21,7 +21,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn file(file: crate::pki::File) -> Want {
     let name = file.path.strip_prefix(CERTIFICATES_DIR).unwrap_or(&file.path).trim_start_matches('/');
     let that = format!("{name} is the trust's");
-    // The API server and etcd read them as root.
+    // The API server and etcd read these files as root, so a narrower mode will do.
     let want = match file.path.ends_with(".crt") {
         true => certificate(that, &file.path, file.text),
         false => Want::secret_file("pki.file", that, &file.path, file.mode, file.text),
@@ -29,14 +29,14 @@ fn file(file: crate::pki::File) -> Want {
     want.of(name).at_most()
 }
 
-/// Everybody may know it, so that what changes can be said in words.
+/// The want for a certificate file. A certificate is public, so that the report can describe a change in words.
 fn certificate(that: String, path: &str, text: &str) -> Want {
     let wanted = format!("mode 644 root:root\n{text}");
     Want { ask: Ask::File(path.into()), ..Want::secret_file("pki.file", that, path, 0o644, text) }.judged(
         move |have| {
             let words = |file: &str| {
                 let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
-                // An answer comes without its last line break, and the hash is to be that of the file.
+                // An answer lacks the last line break, but the hash must be that of the file.
                 format!("{mode}\n{}", in_words(&format!("{}\n", pem.trim_end())))
             };
             match have.trim_end() == wanted.trim_end() {
@@ -48,10 +48,10 @@ fn certificate(that: String, path: &str, text: &str) -> Want {
     )
 }
 
-/// On a worker it is kubeadm's join that brings it, and a join that finds one stops.
+/// The want for the CA certificate on a worker. kubeadm's join brings it there, and a join that finds one stops.
 fn authority(cx: &Cx) -> Want {
     let path = format!("{CERTIFICATES_DIR}/ca.crt");
-    certificate("ca.crt is the trust's".into(), &path, &cx.trust.ca.cert)
+    certificate("ca.crt is the trust's".into(), &path, &cx.pki.ca.cert)
         .of("ca.crt")
         .only(cx.machine.is_member())
         .nothing_to_undo(WITH_THE_MEMBER)

@@ -1,7 +1,7 @@
-//! preflight: what only a human can change, asked before anything is changed. Here the machine itself; what it has to
-//! offer and what is in the way is in the files below. What all machines together say is `fleet`.
+//! preflight: checks of what only a human can change, before anything is changed. This file checks the machine itself. The
+//! files below check what the machine offers and what is in the way. `fleet` judges what all machines together say.
 
-pub use crate::cluster::predicted;
+pub use crate::cluster::kubeadm_checks;
 use crate::cluster::{Cluster, Node};
 use crate::error::{Result, count};
 use crate::machine::Machine;
@@ -19,13 +19,14 @@ mod system;
 pub const STEP: Step =
     Step { name: "preflight", why: "a machine that cannot carry its part is better left alone", wants };
 
-// kubeadm's own limits (`app/constants`, `ControlPlaneNumCPU`, `ControlPlaneMem`); for workers what a kubelet,
-// a runtime and a network need.
+// For control planes these are kubeadm's own limits (`app/constants`, `ControlPlaneNumCPU`, `ControlPlaneMem`). For workers
+// they are what a kubelet, a runtime and a network need.
 const CPUS: u32 = 2;
 const MEMORY_CONTROL_PLANE: u64 = 1700;
 const MEMORY_WORKER: u64 = 700;
 
-/// Ends a question on a machine that ironstrap has begun to change: what it would find there may be its own.
+/// Ends a question on a machine that ironstrap has begun to change. The question would find there what may be ironstrap's
+/// own.
 const UNTOUCHED: Sh = Sh::raw("[ ! -e /var/lib/ironstrap ] || { echo not here; exit 0; }\n");
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
@@ -43,7 +44,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// What nothing can be done without.
+/// The wants without which nothing can be done.
 fn machine(machine: &Machine) -> Vec<Want> {
     vec![
         head(machine, "preflight.root", "commands run as root", |m| {
@@ -88,7 +89,7 @@ fn size(cx: &Cx) -> Vec<Want> {
     wants
 }
 
-/// Something that the head of the reply tells: whether it is right, what it is, what it should be.
+/// A want about a fact from the head of the reply. `test` says whether the fact is right, what it is, and what it should be.
 fn head(
     machine: &Machine,
     id: &'static str,
@@ -97,10 +98,10 @@ fn head(
 ) -> Want {
     let (holds, have, want) = test(machine);
     let verdict = if holds { Verdict::Holds } else { Verdict::Differs { have, want } };
-    Want::new(id, that).asks(Ask::Head).judged(move |_| verdict.clone())
+    Want::new(id, that).asks(Ask::Facts).judged(move |_| verdict.clone())
 }
 
-/// A want that the inventory can have told only, by this name; its hint says so.
+/// A want that the inventory can downgrade to a warning, by this name of the check. The hint says so.
 fn named(cluster: &Cluster, name: &str, want: Want) -> Want {
     if cluster.ignores(name) {
         return told(want);
@@ -127,8 +128,8 @@ fn noted(that: &str, have: &str) -> String {
     format!("not so, downgraded to a warning: {that}; it has: {}", have.trim_end().replace('\n', ", "))
 }
 
-/// What nothing may be found of: each line of the answer is something wrong, and has a name by which the inventory
-/// can have it told only.
+/// A want whose answer must be empty. Each line of the answer is something wrong. It has a name by which the inventory can
+/// downgrade it to a warning.
 fn nothing(
     cluster: &Cluster,
     id: &'static str,
@@ -148,7 +149,7 @@ fn nothing(
     })
 }
 
-/// RFC 1123, as Kubernetes takes it.
+/// Whether this is a host name by RFC 1123, as Kubernetes accepts it.
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -161,10 +162,10 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// What runs beside Kubernetes, or does not, and may be why something fails later: for people to know of.
+/// Notes programs that run beside Kubernetes, or that do not run, and that may be why something fails later.
 fn beside() -> Want {
     Want::new("preflight.beside", "whether something here may get in the way")
-        .asks(Ask::Newcomer(BESIDE.into()))
+        .asks(Ask::OnlyBeforeJoin(BESIDE.into()))
         .judged(|answer| match answer.trim() {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),
@@ -181,20 +182,20 @@ runs chrony || runs chronyd || runs systemd-timesyncd || runs ntpsec || runs ntp
   echo "no time service runs: certificates need clocks that agree"
 "#;
 
-/// The ports of kubeadm's own check.
+/// The want that the ports of kubeadm's own check are free.
 fn ports(cluster: &Cluster, node: &Node) -> Want {
     let mut ports = vec![cluster.kubelet_port(node)];
     if node.is_control_plane() {
         ports.extend([cluster.api_port(), 10257, 10259, 2379, 2380]);
     }
     let hex: Vec<String> = ports.iter().map(|port| format!("{port:04X}={port}")).collect();
-    let ask = Ask::Newcomer(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
+    let ask = Ask::OnlyBeforeJoin(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
     let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
     nothing(cluster, "preflight.ports", "the ports of Kubernetes are free", ask, name)
         .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or downgrade the check to a warning: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
 }
 
-/// Prints who listens where it should not.
+/// Shell that prints each of these ports that is in use, and the process that listens there.
 const PORTS: &str = r#"tables=/proc/net/tcp
 [ ! -e /proc/net/tcp6 ] || tables="$tables /proc/net/tcp6"
 found=$(awk -v ports="$ports" 'BEGIN { n = split(ports, a, " "); for (i = 1; i <= n; i++) { split(a[i], p, "="); want[p[1]] = p[2] } }

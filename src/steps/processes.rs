@@ -1,5 +1,5 @@
-//! processes: what systemd and the kubelet call running does run. A process that was stopped, or whose cgroup is frozen, looks
-//! as if it did; so each program is looked at, and the kubelet is asked.
+//! processes: each program that systemd and the kubelet call running does run. A process that was stopped, or whose cgroup is
+//! frozen, looks as if it ran. So this step checks each program, and asks the kubelet.
 
 use super::packets::{self, own};
 use crate::error::Result;
@@ -43,14 +43,14 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants.into_iter().map(asked).collect())
 }
 
-/// `own_flags`: flags of the machine's own may lead it to another port.
+/// Judges the kubelet's answer. `own_flags`: flags of the machine's own may lead the kubelet to another port.
 fn kubelet(answer: &str, own_flags: bool) -> Verdict {
     let runs = answer.lines().any(|line| line == own::KUBELET);
     if packets::no_bash(answer) && runs {
         return Verdict::Unknown(packets::NO_BASH.into());
     }
     match own::ill(answer, "kubelet-health") {
-        // Where it does not run, or is stopped, that comes first.
+        // A kubelet that does not run, or a program that is stopped, comes first.
         Some(_) if !runs || !own::stopped(answer).is_empty() => Verdict::Holds,
         Some(_) if own_flags && packets::state(answer, "kubelet-health") == Some("refused") => Verdict::Holds,
         Some(have) => Verdict::Differs { have, want: "the kubelet says that it is well".into() },

@@ -1,34 +1,36 @@
-//! Programs and units that packages brought: they are as dpkg noted them, and nobody's files change how they start. Not which
-//! packages are installed, and in which version: that is for the steps that install them.
+//! Programs and units from packages: they are as dpkg noted them, and no other file changes how they start. The steps that
+//! install the packages check which packages are installed, and in which version.
 
 use crate::shell::{AGAIN, PROGRAMS, Sh, UNIT_FILES, sh};
 use crate::step::{Ask, Cx, Verdict, Want};
 
-/// The packages whose programs a node runs, or that are run on it to make it one.
+/// The packages whose programs run on a node, or that ironstrap runs there to make it a node.
 const PACKAGES: [&str; 7] =
     ["containerd", "runc", "kubelet", "kubeadm", "kubectl", "cri-tools", "kubernetes-cni"];
-/// By this name a user has the files of units told only.
+/// The name by which an inventory downgrades the check of unit files to a warning.
 pub(super) const IGNORED: &str = "UnitFiles";
 
-/// Of all of them at once, for several steps.
+/// Asks about the programs of all these packages at once, for several steps.
 pub(super) fn ask() -> Ask {
     let packages = Sh::words(PACKAGES);
     Ask::Shell(sh!("{PROGRAMS}programs {packages}\n", PROGRAMS, packages) + PLUGINS + FIRST)
 }
 
-/// What no network of ours goes without, where no package has it.
+/// Shell that checks the plugins that flannel needs, if no package has them.
 const PLUGINS: &str = r#"[ -e /var/lib/dpkg/info/kubernetes-cni.list ] || for p in bridge host-local loopback portmap; do
   [ -x /opt/cni/bin/$p ] || echo "kubernetes-cni: /opt/cni/bin/$p is gone"
 done
 "#;
 
-/// What comes first on the PATH of services and of ironstrap's own scripts (systemd.exec(5), "Environment").
+/// Shell that checks the folders that come first on the PATH of services and of ironstrap's own scripts (systemd.exec(5),
+/// "Environment").
 const FIRST: &str = "for p in runc containerd-shim-runc-v2 kubeadm kubectl; do
   for d in /usr/local/sbin /usr/local/bin; do [ ! -x $d/$p ] || echo \"first: $d/$p\"; done
 done
 ";
 
-/// Somebody put them there on purpose: a plan notes them, and an apply leaves them.
+/// Notes other programs that come before those of the packages. Somebody put them there on purpose, so a plan notes them and
+/// an apply leaves them.
 pub(super) fn first() -> Want {
     Want::new("runtime.other-programs", "whether other programs come before those of the packages")
         .asks(ask())
@@ -43,7 +45,7 @@ pub(super) fn first() -> Want {
         })
 }
 
-/// What the answer says of these packages, and of files of theirs that `of` takes.
+/// Judges what the answer says about these packages. It counts only the files of theirs that `of` accepts.
 pub(super) fn wrong(answer: &str, packages: &[&str], of: impl Fn(&str) -> bool) -> Verdict {
     let of_these = |line: &&str| {
         let (package, rest) = line.split_once(": ").unwrap_or(("", line));
@@ -52,7 +54,8 @@ pub(super) fn wrong(answer: &str, packages: &[&str], of: impl Fn(&str) -> bool) 
     found(answer.lines().filter(of_these))
 }
 
-/// The programs of one package. `name`: under which `packages` notes what comes with it. `update` has apt read its sources.
+/// The want for the programs of one package. `name`: the name under which `pkg_install` notes what comes with the package.
+/// `update`: shell that makes apt read its sources.
 pub(super) fn want(id: &'static str, package: &'static str, name: &'static str, update: Sh) -> Want {
     Want::new(id, format!("the programs of {package} are as the package has them"))
         .of(package)
@@ -66,17 +69,18 @@ pub(super) fn want(id: &'static str, package: &'static str, name: &'static str, 
         .nothing_to_undo("the packages' own files go with the packages")
 }
 
-/// Whether a line is about a file that several packages share one want for.
+/// Whether a line is about a file for which several packages share one want.
 pub(super) fn is_of_the_kubelets_unit(line: &str) -> bool {
     line.starts_with("/usr/lib/systemd/system/kubelet.service")
 }
 
-/// Which files change how containerd and the kubelet start. Preflight asks the same.
+/// Asks which files change how containerd and the kubelet start. Preflight asks the same.
 pub(super) fn unit_files() -> Ask {
     Ask::Shell(UNIT_FILES + "unit_files containerd kubelet\n")
 }
 
-/// Of a member. What a machine brings along before it joins is for its owner to decide (preflight).
+/// The want that no file of a member's own changes how a unit starts. Before a machine joins, its owner decides about such
+/// files (preflight).
 pub(super) fn starts(cx: &Cx, id: &'static str, unit: &'static str) -> Want {
     let prefix = format!("{unit}: ");
     let called = if unit == "kubelet" { "the kubelet" } else { unit };
@@ -89,7 +93,8 @@ pub(super) fn starts(cx: &Cx, id: &'static str, unit: &'static str) -> Want {
         .only(cx.machine.is_member() && !cx.cluster.ignores(IGNORED))
 }
 
-/// Each of the lines is something that must not be. They say which package or unit it is about; people see that already.
+/// Judges lines that each describe a fault. The package or unit at the beginning of a line is cut off, because people see it
+/// already.
 fn found<'a>(lines: impl Iterator<Item = &'a str>) -> Verdict {
     let lines: Vec<&str> = lines.map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest)).collect();
     match lines.is_empty() {

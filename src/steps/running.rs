@@ -1,4 +1,4 @@
-//! What a program says that it runs with (`/configz`), compared with the settings that it should have.
+//! Compares the settings that a program says it runs with (`/configz`) with those that it should have.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::manifest::same_quantity;
 use crate::secret;
 use crate::step::Verdict;
 
-/// The part `name` of an answer of `/configz`; `None` where it has no such settings.
+/// The part `name` of an answer of `/configz`. It is `None` if the answer has no such settings.
 pub(super) fn settings(name: &str, said: &str) -> Option<Value> {
     let mut answer: Value = serde_json::from_str(said).ok()?;
     let runs = answer.get_mut(name)?.take();
@@ -26,8 +26,9 @@ pub(super) fn judged(wanted: &Value, runs: &Value) -> Verdict {
     }
 }
 
-/// Fields in which 0 is a value. In others it stands for the default (kubelet, pkg/kubelet/apis/config/v1beta1/defaults.go, and
-/// kube-proxy, pkg/proxy/apis/config/v1alpha1/defaults.go: pointers, and what has the default 0).
+/// The fields in which 0 is a value. In other fields 0 stands for the default (kubelet,
+/// pkg/kubelet/apis/config/v1beta1/defaults.go, and kube-proxy, pkg/proxy/apis/config/v1alpha1/defaults.go). The fields here
+/// are pointers, or have the default 0.
 const ZERO_COUNTS: [&str; 16] = [
     "conntrack.maxPerCore",
     "conntrack.min",
@@ -47,7 +48,8 @@ const ZERO_COUNTS: [&str; 16] = [
     "registryPullQPS",
 ];
 
-/// Adds each field of `wanted` that is another in `has`, with both values. A value that says nothing stands for the program's default.
+/// Adds each field of `wanted` that differs in `has` to `found`, with both values. A value that says nothing stands for the
+/// program's default.
 fn compare(path: &str, wanted: &Value, has: Option<&Value>, found: &mut Vec<(String, String, String)>) {
     let has = has.unwrap_or(&Value::Null);
     match (wanted, has) {
@@ -92,7 +94,7 @@ fn is_same(wanted: &Value, has: &Value) -> bool {
             a == b || seconds(a).is_some_and(|a| Some(a) == seconds(b)) || same_quantity(wanted, has)
         }
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
-        // What is off, nothing or empty is left out.
+        // A program leaves out a value that is false, 0 or empty.
         (Value::Bool(false), Value::Null) => true,
         (Value::Number(zero), Value::Null) => zero.as_f64() == Some(0.0),
         (Value::Array(items), Value::Null) => items.is_empty(),
@@ -100,7 +102,7 @@ fn is_same(wanted: &Value, has: &Value) -> bool {
     }
 }
 
-/// A duration as Go writes it, `1h30m0s` (Go, `time.ParseDuration`).
+/// The seconds of a duration as Go writes it, such as `1h30m0s` (Go, `time.ParseDuration`).
 fn seconds(text: &str) -> Option<f64> {
     let mut rest = text;
     let mut all = 0.0;

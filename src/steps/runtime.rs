@@ -1,4 +1,4 @@
-//! runtime: containerd, with the systemd cgroup driver, as it itself understands its configuration.
+//! runtime: containerd uses the systemd cgroup driver, and understands its configuration as it is meant.
 
 use serde_json::json;
 
@@ -22,15 +22,15 @@ const CONFIG: &str = "/etc/containerd/config.toml";
 const CRI: &str = "io.containerd.grpc.v1.cri";
 const CERTS: &str = "/etc/containerd/certs.d";
 const PROXY: &str = "/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf";
-/// What the drop-in names, for root alone: an address of a proxy may have a password in it, and what stands in a unit is shown
-/// to everybody by `systemctl show`.
+/// The file that the drop-in names, which only root can read. The address of a proxy may have a password in it. `systemctl
+/// show` shows the text of a unit to everybody.
 const PROXY_VARIABLES: &str = "/etc/ironstrap/proxy.env";
-/// Older ones speak another dialect of the CRI than the kubelet.
+/// The oldest version of containerd that will do. Older ones use another variant of the CRI than the kubelet.
 const OLDEST: (u64, u64) = (1, 7);
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = cx.cluster;
-    // The configuration is there before the package: so containerd starts with it, and is not restarted.
+    // The configuration is there before the package. So containerd starts with it, and needs no restart.
     let (that, text) = ("containerd's config is ours", config(cluster)?);
     let mut wants = vec![match cluster.registry_logins().is_empty() {
         true => Want::file("runtime.config", that, CONFIG, 0o644, &text).at_most(),
@@ -64,12 +64,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::new("runtime.socket", "containerd can be reached at its socket")
             .ask(REACHED)
             .is("")
-            .run("systemctl restart containerd\nsteady containerd")
+            .run("systemctl restart containerd\nstays_active containerd")
             .nothing_to_undo("it is made when containerd starts")
             .disrupts(),
     );
-    // containerd ignores a key that it does not know, and 2.x keeps this one in another table: so ask what it
-    // made of the file, not what the file says.
+    // containerd ignores a key that it does not know, and 2.x keeps this one in another table. So the want asks what
+    // containerd made of the file, not what the file says.
     wants.push(
         Want::new("runtime.config-in-use", "containerd reads its config as meant")
             .ask(DUMP)
@@ -80,7 +80,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// Where a containerd of ours keeps what it runs; one that was there before keeps it.
+/// The folders in which a containerd that ironstrap installed keeps what it runs. A containerd that was there before keeps
+/// its folders.
 const DATA: Sh = Sh::raw("/var/lib/containerd /opt/containerd /run/containerd");
 
 fn uninstalled() -> Back {
@@ -91,8 +92,8 @@ fn uninstalled() -> Back {
         keep = back.keep,
         DATA
     );
-    // What containerd had mounted goes with it; of a folder that others had data in, nothing. containerd closes its folders
-    // to others, also those that were there before.
+    // A reset unmounts what containerd had mounted. It deletes nothing in a folder in which others had data. containerd
+    // closes its folders to other users, even those that were there before, so the script restores their modes.
     let script = sh!(
         "{REMAINS}{OTHERS}{script}\n[ ! -e /usr/bin/containerd ] || exit 0\nfor d in {DATA}; do\n  \
          grep -qx \"data $d\" \"$kept\" || { unmounted \"$d\"; empty \"$d\"; }\n  grep -qx \"folder $d\" \"$kept\" || rmdir \"$d\" 2>/dev/null || :\n  \
@@ -105,7 +106,7 @@ fn uninstalled() -> Back {
     back.keep(keep).script(script)
 }
 
-/// Containers that are not Kubernetes' keep a containerd of ours alive.
+/// Shell that keeps a containerd that ironstrap installed, if it runs containers that are not Kubernetes'.
 const OTHERS: Sh = Sh::raw(
     r#"others=
 if systemctl is-active -q containerd; then
@@ -124,13 +125,13 @@ fi
 "#,
 );
 
-/// A socket that somebody listens at (00010000) has the name that it was given, wherever its file is by then. Whether containerd
-/// runs at all is asked elsewhere.
+/// Prints a line if the socket's file is gone while containerd listens there. A socket with a listener (00010000) has the
+/// name that it was given, wherever its file is by then. Another want asks whether containerd runs at all.
 const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is gone, and containerd listens there\"";
 
 const DUMP: &str = concat!(include_str!("../../templates/containerd-config.sh"), "containerd_config");
 
-/// What `DUMP` prints of the right configuration.
+/// The output of `DUMP` for the right configuration.
 fn understood(cluster: &Cluster) -> String {
     let logins = cluster.registry_logins().into_keys().map(|host| format!("\nlogin at {host}"));
     format!("SystemdCgroup = true\n{}\n/opt/cni/bin{}", cluster.pause_image(), logins.collect::<String>())
@@ -146,9 +147,10 @@ fn config(cluster: &Cluster) -> Result<String> {
     Ok(format!("# Kept by ironstrap: its own settings, and [containerd] of the inventory over them.\n{text}"))
 }
 
-/// The logins of registries. hosts.toml has no place for one, and containerd takes those of its configuration also where
-/// `config_path` is set: 1.7 (pkg/cri/server/image_pull.go, `registryHosts`), 2.0 to 2.3 (internal/cri/server/images/image_pull.go,
-/// `PullImage`). From 2.1 on such a table makes it pull by itself, not by its transfer service, which is as good.
+/// The logins of registries, as a table for containerd's configuration. hosts.toml has no place for a login. containerd uses
+/// those of its configuration even if `config_path` is set: 1.7 (pkg/cri/server/image_pull.go, `registryHosts`), 2.0 to 2.3
+/// (internal/cri/server/images/image_pull.go, `PullImage`). From 2.1 on, such a table makes containerd pull by itself, not by
+/// its transfer service. That is as good.
 fn logins(cluster: &Cluster) -> toml::Table {
     let text = |text: &str| toml::Value::String(text.into());
     let table =
@@ -168,8 +170,9 @@ fn logins(cluster: &Cluster) -> toml::Table {
     }
 }
 
-/// A project of a registry that stands for another registry, as Harbor's `https://harbor.example.com/v2/dockerhub`: containerd
-/// is not to put another `/v2` behind it (containerd, docs/hosts.md, `override_path`).
+/// Whether the URL is that of a project of a registry, which stands for another registry. Harbor's
+/// `https://harbor.example.com/v2/dockerhub` is one. containerd must not put another `/v2` behind it (containerd,
+/// docs/hosts.md, `override_path`).
 pub fn has_api_path(url: &str) -> bool {
     let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     path.strip_prefix("v2/").is_some_and(|rest| !rest.trim_matches('/').is_empty())
@@ -178,7 +181,8 @@ pub fn has_api_path(url: &str) -> bool {
 fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     let host = &registry.host;
     let ca = registry.ca.as_ref().map(|_| format!("{CERTS}/{host}/ca.crt"));
-    // Without a fallback the mirror stands in for the registry itself: a missing image is missing at once.
+    // Without a fallback the mirror stands in for the registry itself. An image that the mirror lacks is then missing at
+    // once.
     let server = if registry.fallback { "" } else { registry.mirrors.first().map_or("", String::as_str) };
     let mirror = |url: &String| json!({"url": url, "override_path": has_api_path(url)});
     let values = json!({
@@ -208,8 +212,8 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     Ok(std::iter::once(hosts).chain(ca).collect())
 }
 
-/// Image pulls go through the proxy, the cluster's own traffic does not. What stood in the drop-in of an older ironstrap does not
-/// travel: it may have a password in it.
+/// The wants for the proxy. Image pulls go through the proxy, and the cluster's own traffic does not. The text of an older
+/// ironstrap's drop-in may have a password in it, so it does not leave the machine.
 fn proxy(cluster: &Cluster) -> [Want; 2] {
     let variables = cluster.proxy_variables();
     if variables.is_empty() {
@@ -241,13 +245,13 @@ fn is_installed(state: &str) -> bool {
 }
 
 fn install(cluster: &Cluster) -> Sh {
-    update(cluster) + "packages runtime containerd\napt-mark hold containerd >/dev/null"
+    update(cluster) + "pkg_install runtime containerd\napt-mark hold containerd >/dev/null"
 }
 
-/// Has apt read its sources, by the proxies of the inventory. Where the inventory lets them be, one that cannot be read is no
-/// error: the packages may come from the others.
+/// Shell that makes apt read its sources, through the proxies of the inventory. If the inventory ignores the check `Sources`,
+/// a source that cannot be read is no error. The packages may come from the others.
 pub(super) fn update(cluster: &Cluster) -> Sh {
-    exports(cluster) + if cluster.ignores("Sources") { "apt update || :\n" } else { "apt update\n" }
+    exports(cluster) + if cluster.ignores("Sources") { "apt_get update || :\n" } else { "apt_get update\n" }
 }
 
 /// Lines of shell that set the proxies of the inventory.

@@ -1,5 +1,5 @@
-//! services: the rules that lead the addresses of Services to pods are in place. kube-proxy writes them when something changes,
-//! and does not notice that somebody deleted them.
+//! services: the rules that lead the addresses of Services to pods are in place. kube-proxy writes these rules when something
+//! changes. It does not notice that somebody deleted them.
 
 use super::packets;
 use crate::error::Result;
@@ -24,7 +24,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                     Some("silent" | "refused") if runs && packets::server_answers(answer) => {
                         packets::restartable(answer, have.clone(), "the API's Service answers".into())
                     }
-                    // Nothing is known of the rules then, and `packets` says so.
+                    // Either the Service answers, or nothing is known about the rules and `packets` says so.
                     _ => Verdict::Holds,
                 }
             })

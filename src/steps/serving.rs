@@ -1,6 +1,7 @@
-//! serving: with `serverTLSBootstrap` a kubelet answers the API server with a certificate that the cluster signs. Nothing that
-//! kubeadm installs approves the kubelet's request for it (kubernetes.io, "TLS bootstrapping"), so ironstrap does: one that is exactly what
-//! the inventory says of the node. Every other request is named, and left.
+//! serving: ironstrap approves the certificates with which kubelets serve. With `serverTLSBootstrap` a kubelet answers the
+//! API server with a certificate that the cluster signs. Nothing that kubeadm installs approves the kubelet's request for it
+//! (kubernetes.io, "TLS bootstrapping"). So ironstrap approves a request that is exactly what the inventory says of the node.
+//! It names every other request, and leaves it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub const STEP: Step =
 
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
 
-/// How many seconds a kubelet whose request is not right has for another one.
+/// How many seconds a kubelet has to make another request, if its request is not right.
 const AGAIN: u32 = 20;
 
 const ASK: Sh = Sh::raw("[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\nserving_requests");
@@ -34,7 +35,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants.into_iter().map(|want| want.asks(Ask::whole_api(KUBECTL + SERVING + ASK))).collect())
 }
 
-/// The kubelet of this node asks the cluster for the certificate that it serves with.
+/// Whether the kubelet of this node asks the cluster for the certificate that it serves with.
 pub fn asks(cluster: &Cluster, node: &Node) -> bool {
     let key = "serverTLSBootstrap";
     node.kubelet.get(key).or_else(|| cluster.kubelet.get(key)) == Some(&Value::Bool(true))
@@ -48,7 +49,7 @@ enum State {
     Decided,
 }
 
-/// A kubelet's request, as the API server has it.
+/// A kubelet's request for a certificate, as the API server has it.
 #[derive(Debug)]
 struct Request {
     name: String,
@@ -58,15 +59,15 @@ struct Request {
     object: Value,
 }
 
-/// What `serving_requests` prints.
+/// The output of the shell function `serving_requests`.
 struct Requests {
     all: Vec<Request>,
-    /// Why there may be more.
+    /// Why there may be more requests than these.
     cut: Option<String>,
 }
 
 impl Request {
-    /// A line of `serving_requests`: an object as JSON, which has no raw line break.
+    /// Reads a line of `serving_requests`: an object as JSON, which has no raw line break.
     fn of(line: &str) -> Option<Request> {
         let object: Value = serde_json::from_str(line).ok()?;
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_string);
@@ -89,20 +90,22 @@ impl Request {
         })
     }
 
-    /// It has a name as kubelets give it. Kubernetes allows any text without `/` and `%` (`ValidateCertificateRequestName`).
+    /// Whether it has a name as kubelets give it. Kubernetes allows any text without `/` and `%`
+    /// (`ValidateCertificateRequestName`).
     fn has_a_plain_name(&self) -> bool {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         let all = self.name.chars().all(|c| plain(c) || matches!(c, '.' | '-'));
         all && self.name.starts_with(plain) && self.name.len() < 254
     }
 
-    /// The name for people.
+    /// The name in a form that people can read.
     fn shown(&self) -> String {
         let name: String = self.name.chars().take(63).collect();
         if self.has_a_plain_name() { name } else { format!("{name:?}") }
     }
 
-    /// Why it may not be approved; `None`: it may. Who asked is for the API server to say, which writes that into the object.
+    /// Why ironstrap may not approve the request. `None`: it may. The API server knows which user asked, and writes that into
+    /// the object.
     fn why_not(&self, cluster: &Cluster, node: &Node) -> Option<String> {
         let spec = &self.object["spec"];
         let words = |key: &str| {
@@ -128,14 +131,14 @@ impl Request {
         }
     }
 
-    /// What `request_now` prints of it, as long as nothing else has its name.
+    /// The output of the shell function `request_now` for this request, as long as nothing else has its name.
     fn judged(&self) -> String {
         let text = |pointer| self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let fields = ["/metadata/uid", "/metadata/resourceVersion", "/spec/signerName", "/spec/request"];
         format!("{} {}.", fields.map(text).join(" "), text("/spec/username"))
     }
 
-    /// The object as it is approved: of this uid and version, and of no other.
+    /// The object with its approval. It is valid for this uid and version, and for no other.
     fn approved(&self) -> String {
         let condition = json!({
             "type": "Approved", "status": "True", "reason": "IronstrapApprove",
@@ -159,11 +162,11 @@ impl Requests {
                 _ => all.push(Request::of(line).ok_or("a request cannot be read")?),
             }
         }
-        // Nothing is printed where no API server is.
+        // A machine without an API server prints nothing.
         Ok(Requests { all, cut: cut.filter(|_| !answer.is_empty()) })
     }
 
-    /// Why a request that is not among these may still be there.
+    /// Why a request that is not among these may still exist.
     fn unread(&self) -> Option<String> {
         Some(format!("not all requests for certificates of kubelets can be read: {}", self.cut.as_ref()?))
     }
@@ -173,16 +176,17 @@ fn user(node: &Node) -> String {
     format!("system:node:{}", node.name)
 }
 
-/// What is to be done about one kubelet.
+/// The next action for one kubelet.
 enum Next {
     Nothing,
     Approve(Request),
-    /// For so many seconds, for another request than these; and what stands in the way.
+    /// Wait this many seconds for another request than these. The text says what stands in the way. `None`: for
+    /// `WAIT_TIMEOUT`.
     Await(Option<u32>, String, Vec<String>),
 }
 
-/// `unserved`: its machine has no such certificate. A kubelet makes a new key and a new request at each start, so of those that are
-/// right the newest counts.
+/// Decides what to do about one kubelet. `unserved`: its machine has no such certificate. A kubelet makes a new key and a new
+/// request at each start. So the newest of the right requests counts.
 fn next(requests: Vec<Request>, cluster: &Cluster, node: &Node, unserved: bool) -> Next {
     let (mut right, mut wrong, mut names) = (None::<Request>, None, vec![]);
     for request in requests.into_iter().filter(Request::has_a_plain_name) {
@@ -228,7 +232,7 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
         format!("the kubelet of {} has a certificate to serve with", node.name),
     )
     .of(&node.name)
-    .about([node.name.clone()])
+    .subjects([node.name.clone()])
     .judged(move |answer| {
         let have = match looked(answer) {
             Err(why) => return Verdict::Unknown(why),
@@ -243,12 +247,12 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
         }
     })
     .run_for(move |answer| fix(&name, &at, again(answer).map_or(Next::Nothing, |(next, _)| next)))
-    .settles()
-    .reaches()
+    .eventually()
+    .invalidates()
     .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// Where its kubelet serves.
+/// The address at which the kubelet of this node serves.
 fn address(cluster: &Cluster, node: &Node) -> String {
     SocketAddr::new(node.ip, cluster.kubelet_port(node)).to_string()
 }
@@ -263,7 +267,7 @@ fn fix(node: &str, at: &str, next: Next) -> Sh {
             functions + here(approve, &request.approved())
         }
         Next::Await(seconds, why, names) => {
-            let seconds = seconds.map_or(Sh::raw("$PATIENCE"), |seconds| sh!("{seconds}", seconds));
+            let seconds = seconds.map_or(Sh::raw("$WAIT_TIMEOUT"), |seconds| sh!("{seconds}", seconds));
             functions
                 + sh!(
                     "await_serving {node} {at} {seconds} {why} {names}",
@@ -280,7 +284,8 @@ fn fix(node: &str, at: &str, next: Next) -> Sh {
 /// How many requests a note names.
 const NAMED: usize = 5;
 
-/// Requests that nobody approves here: of kubelets that ask for something else, or that the inventory does not have.
+/// Notes the requests that ironstrap does not approve. They are of kubelets that ask for something else, or that the
+/// inventory does not have.
 fn left(cluster: Arc<Cluster>) -> Want {
     Want::new(
         "serving-certificates.requests",

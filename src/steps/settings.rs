@@ -1,5 +1,5 @@
-//! settings: each kubelet runs with the settings that its file gives it. The file proves nothing: a kubelet that nobody restarted
-//! runs with what it read before. So the API server asks the kubelet itself (`/configz`).
+//! settings: each kubelet runs with the settings that its file gives it. The file proves nothing: a kubelet that nobody
+//! restarted runs with the settings that it read before. So the API server asks the kubelet itself (`/configz`).
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
@@ -15,13 +15,13 @@ pub const STEP: Step = Step {
     wants,
 };
 
-/// So many nodes are asked in a run. Of more, local checks alone compare files, arguments and start times.
+/// How many nodes a run asks at most. For the others, only local checks compare files, arguments and start times.
 const MOST: usize = 12;
 
 const SETTINGS: Sh = Sh::raw(include_str!("../../templates/settings.sh"));
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    // Then flags of the machine's own may win over the file.
+    // In this case the machine's own flags may override the file.
     if cx.cluster.ignores("KubeletArgs") {
         return Ok(vec![]);
     }
@@ -37,7 +37,7 @@ fn asked(cluster: &Cluster) -> impl Iterator<Item = &Node> {
     cluster.control_planes().chain(workers).take(MOST)
 }
 
-/// Those of them that this control plane asks.
+/// The nodes among these whose kubelets this control plane asks.
 fn share<'a>(cluster: &'a Cluster, asking: &Node) -> Vec<&'a Node> {
     let planes: Vec<&str> = cluster.control_planes().map(|node| node.name.as_str()).collect();
     let is_ours = |n: usize| planes[n % planes.len()] == asking.name;
@@ -50,8 +50,8 @@ fn asker(cluster: &Cluster, node: &Node) -> Option<String> {
     cluster.control_planes().find(asks).map(|plane| plane.name.clone())
 }
 
-/// Collects at a control plane what kubelets of other nodes say. Each node judges its own kubelet. ironstrap asks again
-/// after every change.
+/// Collects at a control plane what the kubelets of its share of the nodes say. Each node judges its own kubelet. ironstrap
+/// asks again after every change.
 fn asking(cx: &Cx) -> Want {
     let nodes = share(cx.cluster, cx.node);
     let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
@@ -67,7 +67,7 @@ fn asking(cx: &Cx) -> Want {
             KUBELETS = Sh::raw(KUBELETS),
             names = Sh::words(names.iter().map(String::as_str))
         )))
-        .about(names)
+        .subjects(names)
         .judged(move |answer| {
             if !is_member {
                 return Verdict::Holds;
@@ -108,27 +108,27 @@ fn running_with(cx: &Cx) -> Result<Want> {
         }
     };
     Ok(Want::new("kubelet-settings.kubelet", "the kubelet runs with its settings")
-        .asks(Ask::Head)
+        .asks(Ask::Facts)
         .judged(judge)
-        .run("systemctl restart kubelet\nsteady kubelet")
+        .run("systemctl restart kubelet\nstays_active kubelet")
         .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts()
-        // The control plane that asks it asks again, also where the run is limited to other nodes.
-        .about(asker(cx.cluster, cx.node))
-        .reaches())
+        // The control plane that asks this kubelet asks it again, even if the run is limited to other nodes.
+        .subjects(asker(cx.cluster, cx.node))
+        .invalidates())
 }
 
-/// The shell function whose answer says what kubelets run with.
+/// The shell function whose answer says which settings kubelets run with.
 const KUBELETS: &str = "kubelets_run_with";
-/// Where a kubelet's answer has them (kubelet, pkg/kubelet/server/server.go, `configz`).
+/// The part of a kubelet's answer that has the settings (kubelet, pkg/kubelet/server/server.go, `configz`).
 const NAME: &str = "kubeletconfig";
 
-/// Whether this asks what kubelets run with.
+/// Whether this question asks which settings kubelets run with.
 pub fn is_about_kubelets(ask: &Ask) -> bool {
     matches!(ask, Ask::Api { shell, grows: true, .. } if shell.contains(KUBELETS))
 }
 
-/// Each node of an answer, and what was said of it.
+/// Each node of an answer, and the text about it.
 pub fn lines(answer: &str) -> impl Iterator<Item = (&str, &str)> {
     answer.lines().filter_map(|line| line.split_once('\t'))
 }

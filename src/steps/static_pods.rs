@@ -1,5 +1,5 @@
-//! static-pods: etcd, API server, controller manager and scheduler run with the certificates, keys, kubeconfigs and
-//! arguments that are there now. That these are the right ones is for `pki` and `kubeconfigs`; the manifests are kubeadm's.
+//! static-pods: etcd, API server, controller manager and scheduler run with their present certificates, keys, kubeconfigs and
+//! arguments. `pki` and `kubeconfigs` check that these are the right ones. The manifests are kubeadm's.
 
 use crate::error::Result;
 use crate::pki::CERTIFICATES_DIR;
@@ -17,8 +17,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !cx.node.is_control_plane() {
         return Ok(vec![]);
     }
-    let mut reads: Vec<String> = cx.trust.files(cx.node).into_iter().map(|file| file.path).collect();
-    // Who may sign, nobody but the controller manager reads, and that one from the cluster's own CA.
+    let mut reads: Vec<String> = cx.pki.files(cx.node).into_iter().map(|file| file.path).collect();
+    // No component reads these files. Only the controller manager reads the key of a CA, and only that of the cluster's own
+    // CA.
     let unread =
         ["front-proxy-ca.key", "etcd/ca.key", "etcd/healthcheck-client.crt", "etcd/healthcheck-client.key"];
     reads.retain(|path| !unread.iter().any(|name| *path == format!("{CERTIFICATES_DIR}/{name}")));
@@ -36,8 +37,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What was started before its files were changed, or with other arguments than its manifest has, or does not run: a container that
-/// ends as soon as it is started is started again and again.
+/// Prints the components that do not run with their present files. They started before their files changed, have other
+/// arguments than their manifest, or do not run. A container that ends as soon as it starts is started again and again.
 const ASK: &str = r#"all=$(stale "$NODE" also)
 [ -z "$all" ] || echo "$all" | while read -r pid name file; do
   case $pid$file in
@@ -47,17 +48,19 @@ const ASK: &str = r#"all=$(stale "$NODE" also)
   esac
 done"#;
 
-/// Has kubeadm write the kubelet's files where they are not as kubeadm wrote them. One that runs has read them long ago, but it is
-/// started again here, and the control plane with it: without them both would be gone until a later stage.
+/// Has kubeadm write the kubelet's files if they are not as kubeadm wrote them. A kubelet that runs has read them long ago.
+/// But the fix restarts the kubelet here, and the control plane with it. Without the files both would be gone until a later
+/// stage.
 fn startable(cx: &Cx) -> Result<Sh> {
     let write = Sh::raw("kubeadm init phase kubelet-start --config $c");
     let write = kubeadm::with(cx, &kubeadm::init(cx, false)?, &write)?;
     Ok(sh!("if ! kubelet_is_written; then\n{write}fi\n", write))
 }
 
-/// The kubelet starts a container that ended again, each time after a longer while; one that has just been started
-/// itself does so at once. The API server goes first, for it does not end while its etcd is away; asked to end, it waits
-/// for all its clients to leave, so it gets a moment to finish what it is answering, and no more.
+/// Shell that restarts these components. The kubelet starts a container that ended again, each time after a longer while. A
+/// kubelet that has just been started does so at once. The API server goes first, because it does not end while its etcd is
+/// away. When it is asked to end, it waits for all its clients to leave. So it gets a moment to finish what it is answering,
+/// and no more.
 const RESTART: &str = r#"all=$(stale "$NODE" also)
 gone=$(echo "$all" | sed -n 's/^- //p')
 all=$(echo "$all" | sed '/^- /d')
@@ -92,10 +95,10 @@ if [ -n "$gone" ]; then
   done
 fi
 # Of those that did not run others may hold one up: an etcd that has lost its fellows, say.
-[ -z "$all" ] && [ -n "$gone" ] || patiently kubectl get --raw /readyz >/dev/null 2>&1
+[ -z "$all" ] && [ -n "$gone" ] || retry kubectl get --raw /readyz >/dev/null 2>&1
 echo "$all" | while read -r pid name file; do
   [ "$file" = arguments ] || continue
-  ! ( PATIENCE=30; patiently as_written "$name" "$NODE" ) 2>/dev/null || continue
+  ! ( WAIT_TIMEOUT=30; retry as_written "$name" "$NODE" ) 2>/dev/null || continue
   echo "reason: $name still runs with other arguments than its manifest has"
   others=$(grep -l "^ *name: [\"']*$name[\"']*\$" /etc/kubernetes/manifests/* | grep -v "/$name.yaml\$" | xargs)
   if [ -z "$others" ]; then echo "by hand: pod-starts"

@@ -1,4 +1,4 @@
-//! swap: off now, and off after a reboot.
+//! swap: no swap is active, and none comes back after a reboot.
 
 use crate::error::Result;
 use crate::shell::Sh;
@@ -18,13 +18,13 @@ const UNITS_ON: &str = r#"while read -r u; do
   [ -z "$u" ] || systemctl enable -q "$u" || echo "$u does not start any more"
 done <"$was""#;
 
-/// Swap that is gone, or that each boot creates again, cannot be turned on again by its name.
+/// Shell that turns swap on again. Swap that is gone, or that each boot creates again, cannot be turned on by its name.
 const SWAP_ON: &str = r#"while read -r f; do
   [ -z "$f" ] || grep -q "^$f " /proc/swaps || swapon "$f" || echo "$f is not available any more"
 done <"$was""#;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
-    // An inventory that lets the kubelet run with swap keeps the swap. What an earlier one had changed, a reset still finds.
+    // If the inventory lets the kubelet run with swap, the swap stays. A reset still finds what an earlier inventory changed.
     let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
     let wants = vec![
         Want::edit(
@@ -41,8 +41,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             comment_out_zram,
             bring_back_swap,
         ),
-        // Whatever else brings swap (zram-generator, a partition found by its type, most units) is pulled in through this
-        // target.
+        // This target pulls in everything else that brings swap: zram-generator, a partition found by its type, most units.
         Want::new("swap.target", "systemd brings no swap back")
             .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
@@ -60,7 +59,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(wants.into_iter().map(|want| want.only(off)).collect())
 }
 
-/// Units of swap that something else than swap.target pulls in at boot.
+/// The want that no unit of swap starts at boot. It is about units that something else than swap.target pulls in.
 fn units() -> Want {
     Want::new("swap.units", "no unit of systemd brings swap back at boot")
         .ask(SERVICES + "swap_units\n")
@@ -73,7 +72,8 @@ fn units() -> Want {
         ))
 }
 
-/// It comes after what turns swap off: a reset then starts these services first, and they turn on what is theirs.
+/// The want that no service turns swap on. It comes after the wants that turn swap off. So a reset starts these services
+/// first, and they turn on their own swap.
 fn services() -> Want {
     Want::new("swap.services", "no service turns swap on")
         .ask(SERVICES + "swap_services\n")
@@ -95,8 +95,7 @@ fn comment_out_swap(fstab: &str) -> String {
     fstab.split_inclusive('\n').map(line).collect()
 }
 
-/// Comments out the sections of zram devices that are swapped to: those that are not mounted
-/// (zram-generator.conf(5)).
+/// Comments out the sections of zram devices that serve as swap: those that are not mounted (zram-generator.conf(5)).
 fn comment_out_zram(config: &str) -> String {
     let mut text = String::new();
     let mut rest = config;
@@ -118,7 +117,7 @@ fn comment_out_zram(config: &str) -> String {
     text
 }
 
-/// Takes our marks off again.
+/// Removes ironstrap's marks again.
 fn bring_back_swap(fstab: &str) -> String {
     fstab.split_inclusive('\n').map(|line| line.strip_prefix("# ironstrap: ").unwrap_or(line)).collect()
 }

@@ -1,5 +1,5 @@
-//! uploads: the configuration that kubeadm keeps in the cluster, for those who join and for kube-proxy, is what it made
-//! of this inventory. A note on each object says what kubeadm wrote there, and from what.
+//! uploads: the configuration that kubeadm keeps in the cluster is what it made of this inventory. Joining machines and
+//! kube-proxy read it. A note on each object says what kubeadm wrote there, and from which settings.
 
 use serde_json::{Value, json};
 
@@ -14,20 +14,21 @@ pub const STEP: Step = Step {
     wants,
 };
 
-/// What kubeadm wrote: a hash of our configuration and one of its own text.
+/// The annotation about what kubeadm wrote: a hash of ironstrap's configuration, and a hash of kubeadm's own text.
 const NOTE: &str = "ironstrap.dev/kubeadm";
 
-/// A ConfigMap in kube-system.
+/// A ConfigMap in kube-system that kubeadm writes.
 struct Upload {
     name: &'static str,
-    /// Keys of its data, as they are and as jsonpath has them.
+    /// The keys of its data, as they are and as jsonpath has them.
     keys: &'static [(&'static str, &'static str)],
-    /// What of kubeadm's configuration it is made of: of init, cluster, kubelet and kube-proxy.
+    /// The part of kubeadm's configuration that it is made of. The argument has the documents of init, cluster, kubelet and
+    /// kube-proxy.
     from: fn(&[Value]) -> Value,
     phases: &'static [&'static str],
-    /// Shell that restarts the programs that run with it. Empty: nothing restarts.
+    /// Shell that restarts the programs that run with it. It is empty if nothing restarts.
     then: &'static str,
-    /// Whether `member` has kubeadm make it once more where it is gone.
+    /// Whether `member` has kubeadm make it once more if it is gone.
     made_by_member: bool,
 }
 
@@ -56,7 +57,7 @@ const PROXY: Upload = Upload {
         json!([documents[3], keys.map(|key| documents[1][key].clone())])
     },
     phases: &["addon kube-proxy"],
-    then: "patiently kubectl -n kube-system rollout restart daemonset/kube-proxy\n",
+    then: "retry kubectl -n kube-system rollout restart daemonset/kube-proxy\n",
     made_by_member: false,
 };
 
@@ -75,7 +76,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
     let (fingerprint, keys, made_by_member) = (fingerprint(cx, upload)?, upload.keys, upload.made_by_member);
-    // kubeadm init brings them about, and is not through without.
+    // kubeadm init makes these objects, and is not complete without them.
     Ok(Want::new(
         "kubeadm-config.config",
         format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name),
@@ -121,12 +122,12 @@ fn differs(have: &str) -> Verdict {
     Verdict::Differs { have: have.into(), want: "written by kubeadm from this inventory".into() }
 }
 
-/// What our configuration of it comes to.
+/// The hash of the configuration that the object is made of.
 fn fingerprint(cx: &Cx, upload: &Upload) -> Result<String> {
     Ok(sha256((upload.from)(&kubeadm::init(cx, false)?).to_string().as_bytes()))
 }
 
-/// Shell that notes on an object what kubeadm just wrote there, and from what.
+/// Shell that notes on an object what kubeadm just wrote there, and from which settings.
 fn note(cx: &Cx, upload: &Upload) -> Result<Sh> {
     let (name, fingerprint) = (upload.name, fingerprint(cx, upload)?);
     let keys: Sh = upload.keys.iter().map(|(_, path)| Sh::raw(path)).collect();
@@ -139,16 +140,15 @@ fn note(cx: &Cx, upload: &Upload) -> Result<Sh> {
     ))
 }
 
-/// Shell that notes it on all of them, right after kubeadm init.
+/// Shell that writes the note on all of these objects, right after kubeadm init.
 pub(super) fn noted(cx: &Cx) -> Result<Sh> {
     let notes: Result<Sh> = uploads(cx).iter().map(|upload| note(cx, upload)).collect();
     Ok(KUBECTL + notes?)
 }
 
 fn again(cx: &Cx, upload: &Upload) -> Result<Sh> {
-    let phase = |phase: &&'static str| {
-        sh!("patiently kubeadm init phase {phase} --config $c", phase = Sh::raw(phase))
-    };
+    let phase =
+        |phase: &&'static str| sh!("retry kubeadm init phase {phase} --config $c", phase = Sh::raw(phase));
     let script = kubectl() + Sh::join("\n", upload.phases.iter().map(phase));
     Ok(kubeadm::with(cx, &kubeadm::init(cx, false)?, &script)? + upload.then + note(cx, upload)?)
 }

@@ -1,4 +1,4 @@
-//! Who can get at the secrets on the operator's disk, by the owners and modes of files and folders.
+//! Finds secrets on the operator's disk that other users can reach, by the owners and modes of files and folders.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::kin::SECRET;
 
-/// Folders within the PKI directory. Links could lead in a circle.
+/// How many levels of folders are checked within the PKI directory. Links could lead in a circle.
 const DEEPEST: u8 = 3;
-/// In such a folder, only the owner of a file can move it.
+/// The sticky bit. In a folder that has it, only the owner of a file can move the file.
 const STICKY: u32 = 0o1000;
 
-/// Collects a warning for each secret that others can read, and for each file and folder that others can replace. What cannot
-/// be looked at is for `load` to report.
+/// Collects a warning for each secret that others can read, and for each file and folder that others can
+/// replace. `Store::load` reports what cannot be checked here.
 pub(super) struct Guard {
     me: u32,
     pub warnings: Vec<String>,
@@ -23,20 +23,20 @@ impl Guard {
         Guard { me: rustix::process::geteuid().as_raw(), warnings: vec![] }
     }
 
-    /// The PKI directory and what is in it.
+    /// Checks the PKI directory and what is in it.
     pub fn pki(&mut self, folder: &Path) {
         let foreign = self.owned_by_another(folder, " -R");
         self.folder(folder, !foreign, DEEPEST);
         self.warnings.sort();
     }
 
-    /// A file by itself: warns where its mode has any of these bits, and where it belongs to another user.
+    /// Checks a single file. Warns if its mode has any of these bits, and if it belongs to another user.
     pub fn file(&mut self, path: &Path, bits: u32, what: &str, better: u32) {
         self.owned_by_another(path, "");
         self.wider(path, bits, what, better);
     }
 
-    /// Of all folders above a file, the outermost in which others can move what is in it.
+    /// Checks the folders above a file. Warns about the outermost one in which others can move what is in it.
     pub fn above(&mut self, path: &Path) {
         let Ok(path) = path.canonicalize() else { return };
         let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
@@ -73,7 +73,7 @@ impl Guard {
         }
     }
 
-    /// Whether its mode has any of these bits.
+    /// Warns if the mode of a file has any of these bits. Returns whether it has.
     fn wider(&mut self, path: &Path, bits: u32, what: &str, better: u32) -> bool {
         let Ok(mode) = fs::metadata(path).map(|found| found.mode() & 0o7777) else { return false };
         let shown = path.display();
@@ -83,7 +83,7 @@ impl Guard {
         mode & bits != 0
     }
 
-    /// Whether it does; `options` are those of chown.
+    /// Warns if another user owns the file. Returns whether that is so. `options` are those of chown.
     fn owned_by_another(&mut self, path: &Path, options: &str) -> bool {
         let Some(uid) = fs::metadata(path).ok().and_then(|found| another(&found, self.me)) else {
             return false;
@@ -102,7 +102,7 @@ impl Guard {
     }
 }
 
-/// The owner, where it is neither this user nor root.
+/// The owner, if it is neither this user nor root.
 fn another(found: &Metadata, me: u32) -> Option<u32> {
     Some(found.uid()).filter(|uid| *uid != me && *uid != 0)
 }

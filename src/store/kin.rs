@@ -1,4 +1,4 @@
-//! The secret by which runs of one PKI directory recognize each other's leases. What is made of it is `ledger`.
+//! The secret by which runs of one PKI directory recognize each other's leases. `ledger` makes proofs with it.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -7,22 +7,22 @@ use super::{Store, failed, read, replace};
 use crate::error::Result;
 use crate::pki::random_text;
 
-/// The file in the PKI directory.
+/// The name of the secret's file in the PKI directory.
 pub(super) const SECRET: &str = "lease-secret";
 
 const LENGTH: usize = 64;
 
 impl Store {
-    /// The secret, when there is one.
+    /// The secret, if there is one.
     pub fn lease_secret(&self) -> Result<Option<String>> {
         let text = read(&self.path().join(SECRET))?;
         let text = text.map(|text| text.trim_end().to_string());
-        // A broken one is replaced: all that it costs is that the next run waits for a lease to end.
+        // A broken secret counts as none, and is replaced. The only cost is that the next run waits for a lease to end.
         Ok(text.filter(|text| text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())))
     }
 
-    /// The secret; made now when the PKI directory has none, as those of earlier versions. `None` without a PKI directory.
-    /// Call it under the lock.
+    /// The secret. If the PKI directory has none, as one of an earlier version, it makes the secret now. `None`
+    /// without a PKI directory. Call it under the lock.
     pub fn keep_lease_secret(&self) -> Result<Option<String>> {
         let path = self.path();
         match path.metadata() {
@@ -39,8 +39,8 @@ impl Store {
     }
 }
 
-/// Names the lock file and the kernel that guards it: two runs with the same name here cannot both hold the lock. A copy
-/// of the folder, another computer and another container with its own files each have another name.
+/// Identifies the lock file and the kernel that guards it. Two runs that get the same text here cannot both hold the
+/// lock. A copy of the folder, another computer and another container with its own files each give another text.
 pub(super) fn place(lock: &std::fs::File) -> std::io::Result<String> {
     let file = lock.metadata()?;
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

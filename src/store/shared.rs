@@ -21,13 +21,13 @@ pub fn own_kubeconfig() -> Result<PathBuf> {
     })
 }
 
-/// Puts what `edit` makes of a file in its place, whole, 0600, and its old text into a file beside it. `None` from `edit`
-/// changes nothing. Gives the path of the copy, where there was something to copy.
+/// Replaces a file as a whole with what `edit` makes of its text, with mode 0600. It keeps the old text in a file
+/// beside it. If `edit` returns `None`, nothing changes. Returns the path of the copy, if there was something to copy.
 pub fn edit_shared(
     path: &Path,
     edit: impl FnOnce(Option<&str>) -> Result<Option<String>>,
 ) -> Result<Option<PathBuf>> {
-    // Where it is a link, what that leads to is replaced, and the link stays.
+    // If the path is a link, its target is replaced, and the link stays.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = folder_of(path);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -50,7 +50,8 @@ fn keep_copy(path: &Path, text: &str) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// kubectl's own way of keeping others out (client-go `tools/clientcmd/config.go`): a file beside it that is there.
+/// A lock on a kubeconfig, as kubectl itself takes it (client-go `tools/clientcmd/config.go`). A file that
+/// exists beside the kubeconfig is the lock.
 struct FileLock(PathBuf);
 
 impl FileLock {
@@ -77,12 +78,12 @@ impl Drop for FileLock {
     }
 }
 
-/// Writes a kubeconfig to a file of its own, 0600; one that is there already must be of the same cluster and user.
+/// Writes a kubeconfig to a file of its own, with mode 0600. A file that exists already must be of the same cluster and user.
 pub fn write_kubeconfig(path: &Path, text: &str) -> Result<()> {
     if wants_kubeconfig(path, text)? { replace(path, text, 0o600) } else { Ok(()) }
 }
 
-/// Whether that would write anything. Fails where it would overwrite somebody else's.
+/// Whether `write_kubeconfig` would write anything. Fails if it would overwrite the kubeconfig of another cluster or user.
 pub(super) fn wants_kubeconfig(path: &Path, text: &str) -> Result<bool> {
     let Some(present) = read(path)? else { return Ok(true) };
     match (Kubeconfig::of(text), Kubeconfig::of(&present)) {
@@ -94,7 +95,7 @@ pub(super) fn wants_kubeconfig(path: &Path, text: &str) -> Result<bool> {
     }
 }
 
-/// A new file; never one that is there already.
+/// Writes a new file. It never replaces one that exists already.
 pub fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
     let folder = folder_of(path);
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
@@ -111,7 +112,7 @@ pub fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
     }
 }
 
-/// A file that anybody may read and that is ours to replace; its folder is made.
+/// Writes a file that anybody may read and that ironstrap may replace. It also makes the folder.
 pub fn publish(path: &Path, text: &str) -> Result<()> {
     let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(|e| failed("make", folder, e))?;

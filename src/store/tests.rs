@@ -1,16 +1,16 @@
-//! The operator's directory on a real file system.
+//! Tests the operator's directory on a real file system.
 
 use time::Duration;
 
 use super::*;
 use crate::pki::tests::{NOW, cluster};
 
-/// A folder with nothing in it, the store in it, and a trust that nobody saved.
-fn fresh() -> (tempfile::TempDir, Cluster, Store, Trust) {
+/// An empty folder, the cluster and the store in it, and a cluster PKI that nobody saved.
+fn fresh() -> (tempfile::TempDir, Cluster, Store, ClusterPki) {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster { dir: dir.path().into(), ..cluster() };
-    let (store, trust) = (Store::new(&cluster), Trust::make(&cluster, NOW).unwrap());
-    (dir, cluster, store, trust)
+    let (store, pki) = (Store::new(&cluster), ClusterPki::make(&cluster, NOW).unwrap());
+    (dir, cluster, store, pki)
 }
 
 fn mode(path: impl AsRef<Path>) -> u32 {
@@ -26,11 +26,11 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn what_is_saved_is_loaded_as_it_was() {
-    let (dir, _, store, trust) = fresh();
+    let (dir, _, store, pki) = fresh();
     assert!(store.load().unwrap().is_none());
     assert_eq!(names(dir.path()), Vec::<String>::new());
-    store.save(&trust).unwrap();
-    assert!(store.load().unwrap().unwrap() == trust);
+    store.save(&pki).unwrap();
+    assert!(store.load().unwrap().unwrap() == pki);
     assert_eq!(names(dir.path()), ["demo.trust"]);
     let path = store.path();
     let expected = "admin.crt admin.key ca.crt ca.key etcd-ca.crt etcd-ca.key front-proxy-ca.crt \
@@ -50,22 +50,22 @@ fn what_is_saved_is_loaded_as_it_was() {
 
 #[test]
 fn a_save_that_was_killed_made_no_trust() {
-    let (dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
-    // As it is just before the rename: everything is written, under another name.
+    let (dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
+    // This is the state just before the rename: everything is written, under another name.
     fs::rename(store.path(), dir.path().join(".demo.Xy12Zw.trust")).unwrap();
     assert!(store.load().unwrap().is_none());
-    let other = Trust::make(&Cluster { dir: dir.path().into(), ..cluster() }, NOW).unwrap();
+    let other = ClusterPki::make(&Cluster { dir: dir.path().into(), ..cluster() }, NOW).unwrap();
     store.save(&other).unwrap();
     assert!(store.load().unwrap().unwrap() == other);
 }
 
 #[test]
 fn a_save_that_fails_leaves_nothing_behind() {
-    let (dir, _, store, trust) = fresh();
-    // A file in the place of the directory appears between the look and the rename.
+    let (dir, _, store, pki) = fresh();
+    // A file appears in the place of the directory, between the check and the rename.
     fs::write(store.path(), "").unwrap();
-    let error = store.save_new(&store.path(), &trust.kept()).unwrap_err();
+    let error = store.save_new(&store.path(), &pki.kept()).unwrap_err();
     assert_eq!(error.kind, Kind::Local);
     assert_eq!(names(dir.path()), ["demo.trust"]);
     assert_eq!(fs::read(store.path()).unwrap(), b"");
@@ -73,7 +73,7 @@ fn a_save_that_fails_leaves_nothing_behind() {
 
 #[test]
 fn a_directory_that_is_there_is_never_taken_for_none() {
-    let (dir, _, store, trust) = fresh();
+    let (dir, _, store, pki) = fresh();
     let what = || store.load().unwrap_err().what;
     fs::create_dir(store.path()).unwrap();
     assert_eq!(what(), "ca.crt is missing");
@@ -85,7 +85,7 @@ fn a_directory_that_is_there_is_never_taken_for_none() {
     fs::write(store.path(), "").unwrap();
     assert!(what().starts_with("cannot read "), "{}", what());
     fs::remove_file(store.path()).unwrap();
-    store.save(&trust).unwrap();
+    store.save(&pki).unwrap();
     fs::write(store.path().join("etcd-ca.key"), [0xff, 0xfe]).unwrap();
     assert!(what().ends_with("demo.trust/etcd-ca.key"), "{}", what());
     fs::remove_file(store.path().join("etcd-ca.key")).unwrap();
@@ -94,48 +94,48 @@ fn a_directory_that_is_there_is_never_taken_for_none() {
 
 #[test]
 fn files_that_are_not_ours_do_no_harm() {
-    let (_dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
+    let (_dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
     fs::write(store.path().join("README"), "mine").unwrap();
     fs::write(store.path().join("nodes/.DS_Store"), "").unwrap();
     fs::create_dir(store.path().join("nodes/empty")).unwrap();
-    assert!(store.load().unwrap().unwrap() == trust);
+    assert!(store.load().unwrap().unwrap() == pki);
 }
 
 #[test]
 fn the_token_of_an_earlier_release_is_ignored_and_goes_with_the_next_save() {
-    let (_dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
+    let (_dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
     let token = store.path().join("token");
     for text in ["ironst.0123456789abcdef\n", "abc"] {
         fs::write(&token, text).unwrap();
-        assert!(store.load().unwrap().unwrap() == trust);
+        assert!(store.load().unwrap().unwrap() == pki);
         assert!(token.exists(), "to load changes nothing");
-        store.save(&trust).unwrap();
-        assert!(!token.exists() && store.load().unwrap().unwrap() == trust);
+        store.save(&pki).unwrap();
+        assert!(!token.exists() && store.load().unwrap().unwrap() == pki);
     }
 }
 
 #[test]
 fn a_renewal_replaces_leaves_and_touches_nothing_else() {
-    let (_dir, cluster, store, mut trust) = fresh();
+    let (_dir, cluster, store, mut pki) = fresh();
     let written = |file: &str| fs::metadata(store.path().join(file)).unwrap().modified().unwrap();
-    store.save(&trust).unwrap();
+    store.save(&pki).unwrap();
     let (ca, admin) = (written("ca.key"), written("admin.key"));
-    trust.leaves.remove("m2");
+    pki.leaves.remove("m2");
     fs::remove_dir_all(store.path().join("nodes")).unwrap();
-    trust.complete(&cluster, NOW + Duration::days(320)).unwrap();
-    store.save(&trust).unwrap();
-    assert!(store.load().unwrap().unwrap() == trust);
+    pki.complete(&cluster, NOW + Duration::days(320)).unwrap();
+    store.save(&pki).unwrap();
+    assert!(store.load().unwrap().unwrap() == pki);
     assert!(written("ca.key") == ca && written("admin.key") > admin);
     assert_eq!(mode(store.path().join("nodes/m2/apiserver.key")), 0o600);
 }
 
 #[test]
 fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
-    let (_dir, cluster, store, trust) = fresh();
-    store.save(&trust).unwrap();
-    let mut renewed = trust.clone();
+    let (_dir, cluster, store, pki) = fresh();
+    store.save(&pki).unwrap();
+    let mut renewed = pki.clone();
     renewed.complete(&cluster, NOW + Duration::days(320)).unwrap();
     fs::write(store.path().join("admin.key"), renewed.admin.key.reveal()).unwrap();
     let mut found = store.load().unwrap().unwrap();
@@ -147,25 +147,25 @@ fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
 
 #[test]
 fn what_the_cluster_is_built_on_is_never_replaced() {
-    let (_dir, cluster, store, trust) = fresh();
-    store.save(&trust).unwrap();
-    let other = Trust::make(&cluster, NOW).unwrap();
+    let (_dir, cluster, store, pki) = fresh();
+    store.save(&pki).unwrap();
+    let other = ClusterPki::make(&cluster, NOW).unwrap();
     let error = store.save(&other).unwrap_err();
     assert!(error.kind == Kind::Local && error.what.starts_with("ca.key in "), "{error}");
-    let mut half = trust.clone();
+    let mut half = pki.clone();
     (half.admin, half.sa_key, half.sa_pub) = (other.admin, other.sa_key, other.sa_pub);
     assert!(store.save(&half).unwrap_err().what.starts_with("sa.key in "));
-    assert!(store.load().unwrap().unwrap() == trust);
+    assert!(store.load().unwrap().unwrap() == pki);
 }
 
 #[test]
 fn a_kubeconfig_is_written_once_and_keeps_the_users_namespace() {
-    let (dir, cluster, store, mut trust) = fresh();
-    let text = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    let (dir, cluster, store, mut pki) = fresh();
+    let text = pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
     assert!(store.wants_kubeconfig(&text).unwrap() && store.save_kubeconfig(&text).unwrap());
     assert_eq!(mode(store.kubeconfig_path()), 0o600);
     assert!(!store.save_kubeconfig(&text).unwrap());
-    // As `kubectl config set-context --current --namespace` leaves it: no comment, one more line.
+    // The text is as `kubectl config set-context --current --namespace` leaves it: without a comment, and with one more line.
     let edited =
         text.split_once('\n').unwrap().1.replace("    user: \"demo", "    namespace: mine\n    user: \"demo");
     assert_ne!(edited, text.split_once('\n').unwrap().1);
@@ -173,8 +173,8 @@ fn a_kubeconfig_is_written_once_and_keeps_the_users_namespace() {
     assert!(!store.save_kubeconfig(&text).unwrap());
     assert_eq!(fs::read_to_string(store.kubeconfig_path()).unwrap(), edited);
 
-    trust.complete(&cluster, NOW + Duration::days(320)).unwrap();
-    let renewed = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    pki.complete(&cluster, NOW + Duration::days(320)).unwrap();
+    let renewed = pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
     assert!(store.save_kubeconfig(&renewed).unwrap());
     assert_eq!(fs::read_to_string(store.kubeconfig_path()).unwrap(), renewed);
     assert_eq!(names(dir.path()), ["demo.kubeconfig"]);
@@ -182,9 +182,10 @@ fn a_kubeconfig_is_written_once_and_keeps_the_users_namespace() {
 
 #[test]
 fn a_kubeconfig_of_another_cluster_is_not_overwritten() {
-    let (_dir, cluster, store, trust) = fresh();
-    let text = trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
-    let same_name = Trust::make(&cluster, NOW).unwrap().admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    let (_dir, cluster, store, pki) = fresh();
+    let text = pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
+    let same_name =
+        ClusterPki::make(&cluster, NOW).unwrap().admin_kubeconfig(&cluster, "https://10.0.0.11:6443");
     let merged = text.replace("users:\n", "users:\n- name: me\n  user: {}\n");
     assert_ne!(merged, text);
     for present in [same_name.as_str(), &merged, "", "hello", "clusters: []\nusers: []\n"] {
@@ -197,9 +198,9 @@ fn a_kubeconfig_of_another_cluster_is_not_overwritten() {
 
 #[test]
 fn a_key_that_others_can_read_is_worth_a_warning() {
-    let (_dir, cluster, store, trust) = fresh();
-    store.save(&trust).unwrap();
-    store.save_kubeconfig(&trust.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
+    let (_dir, cluster, store, pki) = fresh();
+    store.save(&pki).unwrap();
+    store.save_kubeconfig(&pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
     for (file, mode) in
         [("demo.trust/sa.key", 0o640), ("demo.kubeconfig", 0o644), ("demo.trust/sa.pub", 0o666)]
     {
@@ -223,8 +224,8 @@ fn a_key_that_others_can_read_is_worth_a_warning() {
 
 #[test]
 fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_warning() {
-    let (dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
+    let (dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
     let told = |file: &str| {
         let mut store = store.clone();
         store.inventory = dir.path().join(file);
@@ -264,8 +265,8 @@ fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_war
 /// Only root can give a file away, so nobody else can run this test.
 #[test]
 fn what_belongs_to_another_user_is_worth_a_warning() {
-    let (dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
+    let (dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
     let key = store.path().join("ca.key");
     if std::os::unix::fs::chown(&key, Some(12345), None).is_err() {
         return;
@@ -297,8 +298,8 @@ fn the_lock_is_for_the_user_alone_also_where_an_earlier_release_made_it() {
 
 #[test]
 fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
-    let (dir, _, store, trust) = fresh();
-    store.save(&trust).unwrap();
+    let (dir, _, store, pki) = fresh();
+    store.save(&pki).unwrap();
     let make = |name: &str, mode: u32| {
         fs::create_dir(dir.path().join(name)).unwrap();
         fs::write(dir.path().join(name).join("ca.key"), "x").unwrap();
@@ -322,7 +323,7 @@ fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
     let mut left = names(dir.path());
     left.sort();
     assert_eq!(left, kept);
-    assert!(store.load().unwrap().unwrap() == trust);
+    assert!(store.load().unwrap().unwrap() == pki);
 }
 
 #[test]
@@ -350,21 +351,21 @@ fn a_folder_that_is_not_there_is_named() {
 
 #[test]
 fn the_secret_of_leases_is_made_once_and_for_the_user_alone() {
-    let (_dir, _, store, trust) = fresh();
+    let (_dir, _, store, pki) = fresh();
     assert_eq!((store.lease_secret().unwrap(), store.keep_lease_secret().unwrap()), (None, None));
     assert!(!store.path().exists(), "it makes no PKI directory");
     // A PKI directory of an earlier version has none.
-    store.save(&trust).unwrap();
+    store.save(&pki).unwrap();
     assert_eq!(store.lease_secret().unwrap(), None);
     let secret = store.keep_lease_secret().unwrap().unwrap();
     let file = store.path().join("lease-secret");
     assert_eq!((mode(&file), secret.len()), (0o600, 64));
     assert_eq!(store.lease_secret().unwrap(), Some(secret.clone()));
     assert_eq!(store.keep_lease_secret().unwrap(), Some(secret.clone()));
-    assert!(store.load().unwrap().unwrap() == trust, "it is no part of the PKI");
+    assert!(store.load().unwrap().unwrap() == pki, "it is no part of the PKI");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     assert_eq!(store.warnings().len(), 1);
-    // Half of one proves nothing.
+    // Half a secret proves nothing.
     fs::write(&file, &secret[..20]).unwrap();
     assert_eq!(store.lease_secret().unwrap(), None);
     assert!(store.keep_lease_secret().unwrap().is_some_and(|other| other != secret));

@@ -1,4 +1,4 @@
-//! Folders in which a killed run was making a PKI. None of them was ever used: a finished one has another name.
+//! Folders in which a killed run was making a PKI directory. None of them was ever used, because a finished one has another name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,8 @@ pub(super) fn prefix(cluster: &str) -> String {
     format!(".{cluster}.")
 }
 
-/// Deletes them; to be called under the lock, when no other run is making one. One that cannot be deleted stays.
+/// Deletes the unfinished folders of a cluster. Call it under the lock, when no other run is making one. A
+/// folder that cannot be deleted stays.
 pub(super) fn clear_away(dir: &Path, cluster: &str) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let ours = rustix::process::geteuid().as_raw();
@@ -19,14 +20,15 @@ pub(super) fn clear_away(dir: &Path, cluster: &str) {
         let (name, path) = (entry.file_name(), entry.path());
         let is_ours = name.to_str().is_some_and(|name| is_name(name, cluster));
         let found = fs::symlink_metadata(&path);
-        // As it was made: a folder of this user that is closed to all others.
+        // The folder must be as ironstrap made it: it belongs to this user and is closed to all others.
         if is_ours && found.is_ok_and(|it| it.is_dir() && it.uid() == ours && it.mode() & 0o7777 == 0o700) {
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
-/// `.demo.Xy12Zw.trust`, and not `.demo.other.Xy12Zw.trust`, which is of the cluster `demo.other`.
+/// Whether this is the name of an unfinished folder of the cluster. `.demo.Xy12Zw.trust` is one of `demo`.
+/// `.demo.other.Xy12Zw.trust` is not, because it is of the cluster `demo.other`.
 fn is_name(name: &str, cluster: &str) -> bool {
     let random = name.strip_prefix(&prefix(cluster)).and_then(|rest| rest.strip_suffix(SUFFIX));
     random.is_some_and(|it| it.len() == RANDOM && it.bytes().all(|byte| byte.is_ascii_alphanumeric()))

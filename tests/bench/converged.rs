@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use ironstrap::cluster::{Cluster, Network, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::plan::NOT_HERE;
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use ironstrap::template;
@@ -21,7 +21,7 @@ use crate::common;
 /// A cluster with its trust, all of whose machines are members.
 pub struct Converged {
     pub cluster: Cluster,
-    trust: Trust,
+    pki: ClusterPki,
     fleet: Fleet,
     /// Objects of the cluster, by their keys.
     objects: BTreeMap<String, Value>,
@@ -35,13 +35,13 @@ pub struct Replies {
 }
 
 impl Converged {
-    pub fn new(cluster: Cluster, trust: Trust) -> Converged {
+    pub fn new(cluster: Cluster, pki: ClusterPki) -> Converged {
         let mut all = Converged {
-            kubeconfigs: kubeconfigs(&cluster, &trust),
+            kubeconfigs: kubeconfigs(&cluster, &pki),
             objects: objects(&cluster),
             fleet: Fleet::default(),
             cluster,
-            trust,
+            pki,
         };
         let machines: Vec<Machine> = all.cluster.nodes.iter().map(|node| all.machine(node)).collect();
         let names = all.cluster.nodes.iter().map(|node| node.name.as_str());
@@ -55,7 +55,7 @@ impl Converged {
     }
 
     fn authorities(&self) -> String {
-        let ca = BASE64_STANDARD.encode(&self.trust.ca.cert);
+        let ca = BASE64_STANDARD.encode(&self.pki.ca.cert);
         format!("kubelet.conf {ca}\npki/ca.crt {ca}\n")
     }
 
@@ -73,7 +73,7 @@ impl Converged {
     pub fn replies(&self, node: &Node, drifted: bool) -> Replies {
         let machine = self.machine(node);
         let about = (&machine, &self.fleet);
-        let wants = common::wants((&self.cluster, node), &self.trust, about, OffsetDateTime::now_utc());
+        let wants = common::wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc());
         let wants: Vec<Want> = wants.into_iter().map(|(_, _, want)| want).collect();
         let mut rest = vec![(0, self.authorities(), String::new()), (0, self.identity(node), String::new())];
         rest.extend(self.tables(&wants, drifted));
@@ -92,7 +92,7 @@ impl Converged {
     /// The right answer to a want.
     fn said(&self, want: &Want) -> String {
         let mut answers = match (&want.ask, &want.expect) {
-            (Ask::Newcomer(_), _) => return NOT_HERE.into(),
+            (Ask::OnlyBeforeJoin(_), _) => return NOT_HERE.into(),
             (_, Expect::Is(right)) => return right.clone(),
             (_, Expect::Edited(edit)) => return format!("mode 644 root:root\n{}", edit("")),
             (Ask::Kubeconfig(path), _) => vec![self.kubeconfigs[path].clone()],
@@ -246,11 +246,11 @@ fn facts(node: &Node) -> String {
 }
 
 /// What everybody may know of the kubeconfigs that kubeadm makes, by path.
-fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
-    let seed = cluster.control_planes().next().unwrap();
-    let local = format!("https://{}", std::net::SocketAddr::new(seed.ip, cluster.api_port()));
+fn kubeconfigs(cluster: &Cluster, pki: &ClusterPki) -> BTreeMap<String, String> {
+    let init_node = cluster.control_planes().next().unwrap();
+    let local = format!("https://{}", std::net::SocketAddr::new(init_node.ip, cluster.api_port()));
     let endpoint = format!("https://{}", cluster.endpoint);
-    let ca = BASE64_STANDARD.encode(&trust.ca.cert);
+    let ca = BASE64_STANDARD.encode(&pki.ca.cert);
     let file = |server: &str, certificate: &str| {
         let path = "/var/lib/kubelet/pki/kubelet-client-current.pem";
         let context = format!("kubernetes-admin@{}", cluster.name);
@@ -268,8 +268,8 @@ fn kubeconfigs(cluster: &Cluster, trust: &Trust) -> BTreeMap<String, String> {
         group.iter().for_each(|group| params.distinguished_name.push(DnType::OrganizationName, *group));
         (params.not_before, params.not_after) = (now, now + Duration::days(365));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let signer = KeyPair::from_pem(trust.ca.key.reveal()).unwrap();
-        let issuer = Issuer::from_ca_cert_pem(&trust.ca.cert, signer).unwrap();
+        let signer = KeyPair::from_pem(pki.ca.key.reveal()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&pki.ca.cert, signer).unwrap();
         let certificate = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
         format!("-data {}", BASE64_STANDARD.encode(certificate.pem()))
     };

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ironstrap::inventory;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::store::Store;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
@@ -71,9 +71,9 @@ pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> 
     std::fs::write(home.join("known"), known).unwrap();
     std::fs::write(&path, text).unwrap();
     let cluster = inventory::read(&path).unwrap_or_else(|error| panic!("{error}"));
-    let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
-    Store::new(&cluster).save(&trust).unwrap();
-    let (all, counted) = (Converged::new(cluster, trust), Arc::new(counted));
+    let pki = ClusterPki::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+    Store::new(&cluster).save(&pki).unwrap();
+    let (all, counted) = (Converged::new(cluster, pki), Arc::new(counted));
     for (i, (listener, key)) in servers.into_iter().enumerate() {
         let replies = Arc::new(all.replies(&all.cluster.nodes[i], state == State::Drifted));
         match state == State::Hanging && i % HANGS == HANGS - 1 {

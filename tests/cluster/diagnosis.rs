@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::store::Store;
 use time::{Duration, OffsetDateTime};
 use toml::Table;
@@ -183,7 +183,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         evidence: "x509: certificate signed by unknown authority",
         remedy: "getent ahosts",
         break_it: |w| {
-            let other = Trust::make(&cluster(w), OffsetDateTime::now_utc()).unwrap();
+            let other = ClusterPki::make(&cluster(w), OffsetDateTime::now_utc()).unwrap();
             impostor(w, other, OffsetDateTime::now_utc());
         },
         mend: no_impostor,
@@ -197,7 +197,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         remedy: "date -u",
         break_it: |w| {
             let kept = w.dir.join("demo.trust");
-            let ours = Trust::from_kept(&[], |file| Ok(fs::read_to_string(kept.join(file)).ok())).unwrap();
+            let ours = ClusterPki::from_kept(&[], |file| Ok(fs::read_to_string(kept.join(file)).ok())).unwrap();
             impostor(w, ours, OffsetDateTime::now_utc() + Duration::hours(2));
         },
         mend: no_impostor,
@@ -479,10 +479,10 @@ fn leave(world: &World) {
 
 /// Something else than the API server answers w2 at the API's address, with the certificate that this trust has at
 /// that time.
-fn impostor(world: &World, mut trust: Trust, now: OffsetDateTime) {
-    trust.complete(&cluster(world), now).unwrap();
+fn impostor(world: &World, mut pki: ClusterPki, now: OffsetDateTime) {
+    pki.complete(&cluster(world), now).unwrap();
     for (file, end) in [("nodes/m1/apiserver.crt", "crt"), ("nodes/m1/apiserver.key", "key")] {
-        let kept = trust.kept().into_iter().find(|kept| kept.path == file).unwrap().text.to_string();
+        let kept = pki.kept().into_iter().find(|kept| kept.path == file).unwrap().text.to_string();
         fs::write(world.lab.disk("w2", &format!("/root/impostor.{end}")), kept).unwrap();
     }
     world.lab.ssh(

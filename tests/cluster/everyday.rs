@@ -95,7 +95,7 @@ fn logged(world: &World) {
     fs::remove_file(&log).unwrap();
     let shown: String = run.events.iter().map(|event| format!("{event}\n")).collect();
     for text in [&written, &shown] {
-        assert!(text.contains("put /etc/kubernetes/pki/sa.key 600") && text.contains("[secret]"));
+        assert!(text.contains("write_file /etc/kubernetes/pki/sa.key 600") && text.contains("[secret]"));
         for secret in secrets(&world.dir.join("demo.trust")) {
             assert!(!text.contains(&secret), "a secret is shown");
         }

@@ -1,7 +1,7 @@
 //! A cluster from nothing, and that it is one: pods run on every node, find names, reach each other, and answer
 //! the operator.
 
-use ironstrap::pki::{Credential, Trust};
+use ironstrap::pki::{ClusterPki, Credential};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -142,9 +142,9 @@ rm /root/joins.conf /root/asks.*"#;
 
 fn own_name_alone(world: &World) {
     let (cluster, kept) = (crate::diagnosis::cluster(world), world.dir.join("demo.trust"));
-    let trust = Trust::from_kept(&[], |file| Ok(std::fs::read_to_string(kept.join(file)).ok())).unwrap();
+    let pki = ClusterPki::from_kept(&[], |file| Ok(std::fs::read_to_string(kept.join(file)).ok())).unwrap();
     let joins = Credential::of_node("w2", &cluster, Duration::minutes(15));
-    let signed = trust.sign(&joins, &cluster, Duration::ZERO, OffsetDateTime::now_utc()).unwrap();
+    let signed = pki.sign(&joins, &cluster, Duration::ZERO, OffsetDateTime::now_utc()).unwrap();
     std::fs::write(world.lab.disk("m1", "/root/joins.conf"), signed.kubeconfig).unwrap();
     let said = world.lab.ssh("m1", ASKS);
     assert!(!said.contains("may "), "{said}");

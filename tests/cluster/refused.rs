@@ -349,7 +349,7 @@ fn no_script_left(world: &World) {
     let script = format!(
         "set -eu\n{lib}\nmkdir -p $RUN; mine=ffff\n\
          ( until [ -e $RUN/toy.ffff.sh ]; do sleep 0.1; done; systemctl kill -s KILL ironstrap-toy ) &\n\
-         long toy 1 <<'END' || :\nsleep 600\nEND\nls $RUN; rm -f $RUN/toy.ffff.*"
+         run_as_unit toy 1 <<'END' || :\nsleep 600\nEND\nls $RUN; rm -f $RUN/toy.ffff.*"
     );
     let said = world.lab.ssh("w1", &script);
     assert!(said.contains("ironstrap-toy was ended before it was done"), "{said}");

@@ -34,7 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         says: "the trust on the control plane is the operator's byte for byte, and nowhere else",
         ground: Ground::Cluster,
-        run: trust,
+        run: pki,
     },
     Scenario { says: "openssl finds every certificate good", ground: Ground::Cluster, run: openssl },
     Scenario {
@@ -145,7 +145,7 @@ fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
     kept.into_iter().filter_map(on_node).collect()
 }
 
-fn trust(world: &World) {
+fn pki(world: &World) {
     let (ours, there) = (ours(world), files(&world.lab.disk("m1", "/etc/kubernetes/pki")));
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&there), names(&ours), "kubeadm made none of its own, and all of ours are there");

@@ -92,9 +92,9 @@ const NASTY: [&str; 67] = [
 pub struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub fn new(init_node: u64) -> Random {
         // Seeds that lie beside each other must not give numbers that do (splitmix64).
-        let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = init_node.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Random((mixed ^ (mixed >> 31)).max(1))
@@ -163,7 +163,7 @@ impl Random {
 
     /// The same as text.
     pub fn text(&mut self, seeds: &[&str]) -> String {
-        let seeds: Vec<&[u8]> = seeds.iter().map(|seed| seed.as_bytes()).collect();
+        let seeds: Vec<&[u8]> = seeds.iter().map(|init_node| init_node.as_bytes()).collect();
         String::from_utf8_lossy(&self.mutated(&seeds)).into_owned()
     }
 }
@@ -180,8 +180,8 @@ impl Seeds {
     fn new(rounds: usize) -> Seeds {
         let set = |name| std::env::var(name).ok();
         let hex = |text: String| u64::from_str_radix(text.trim_start_matches("0x"), 16);
-        if let Some(seed) = set(SEED) {
-            let next = hex(seed).unwrap_or_else(|error| panic!("{SEED} is a number as 0x1705: {error}"));
+        if let Some(init_node) = set(SEED) {
+            let next = hex(init_node).unwrap_or_else(|error| panic!("{SEED} is a number as 0x1705: {error}"));
             return Seeds { next, rounds: 1, until: None };
         }
         let Some(seconds) = set(SECONDS) else { return Seeds { next: FIRST, rounds, until: None } };
@@ -200,9 +200,9 @@ impl Iterator for Seeds {
 
     fn next(&mut self) -> Option<u64> {
         let is_over = self.rounds == 0 || self.until.is_some_and(|until| Instant::now() >= until);
-        let seed = self.next;
-        (self.rounds, self.next) = (self.rounds.saturating_sub(1), seed.wrapping_add(1));
-        (!is_over).then_some(seed)
+        let init_node = self.next;
+        (self.rounds, self.next) = (self.rounds.saturating_sub(1), init_node.wrapping_add(1));
+        (!is_over).then_some(init_node)
     }
 }
 
@@ -210,9 +210,9 @@ impl Iterator for Seeds {
 /// the number of rounds is printed at the end.
 pub fn each<T: Debug>(rounds: usize, make: impl Fn(&mut Random) -> T, check: impl Fn(&T)) {
     let (since, mut done, mut slowest) = (Instant::now(), 0_usize, Duration::ZERO);
-    for seed in Seeds::new(rounds) {
-        let repeat = format!("{SEED}={seed:#x} repeats it");
-        let Ok(case) = catch_unwind(AssertUnwindSafe(|| make(&mut Random::new(seed)))) else {
+    for init_node in Seeds::new(rounds) {
+        let repeat = format!("{SEED}={init_node:#x} repeats it");
+        let Ok(case) = catch_unwind(AssertUnwindSafe(|| make(&mut Random::new(init_node)))) else {
             panic!("no case: {repeat}")
         };
         let began = Instant::now();

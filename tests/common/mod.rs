@@ -14,7 +14,7 @@ use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::inventory;
 use ironstrap::machine::Machine;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::shell::Sh;
 use ironstrap::step::{Cx, Want};
 use ironstrap::steps::STAGES;
@@ -39,18 +39,18 @@ pub fn clusters() -> Vec<(&'static str, Cluster)> {
     ]
 }
 
-pub fn trust(cluster: &Cluster) -> Trust {
-    Trust::make(cluster, OffsetDateTime::now_utc()).unwrap()
+pub fn pki(cluster: &Cluster) -> ClusterPki {
+    ClusterPki::make(cluster, OffsetDateTime::now_utc()).unwrap()
 }
 
 /// Every want of a node, with the names of its stage and step.
 pub fn wants(
     (cluster, node): (&Cluster, &Node),
-    trust: &Trust,
+    pki: &ClusterPki,
     (machine, fleet): (&Machine, &Fleet),
     now: OffsetDateTime,
 ) -> Vec<(&'static str, &'static str, Want)> {
-    let cx = Cx { cluster, node, trust, now, machine, fleet };
+    let cx = Cx { cluster, node, pki, now, machine, fleet };
     let mut all = Vec::new();
     for stage in STAGES.iter().filter(|stage| stage.is_asked_of(node)) {
         for step in stage.steps {

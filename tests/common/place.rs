@@ -37,7 +37,7 @@ impl Place {
     pub fn fixes(&self, shell: &str, functions: &str, fix: &str) -> std::process::Output {
         let (lib, more) =
             (include_str!("../../templates/lib.sh"), include_str!("../../templates/credentials.sh"));
-        let script = format!("set -eu\n{lib}\n{more}\nPATIENCE=1\n{functions}\n{fix}\n");
+        let script = format!("set -eu\n{lib}\n{more}\nWAIT_TIMEOUT=1\n{functions}\n{fix}\n");
         let script = ["/run/", "/etc/kubernetes", "/var/lib/"]
             .iter()
             .fold(script, |script, dir| script.replace(dir, &format!("{}{dir}", self.0.path().display())));

@@ -9,12 +9,13 @@ use ironstrap::error::Kind;
 use ironstrap::fleet::Fleet;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Machine;
-use ironstrap::pki::Trust;
+use ironstrap::operations::reset;
+use ironstrap::pki::ClusterPki;
 use ironstrap::plan;
 use ironstrap::probe::{self, Answer};
 use ironstrap::step::{Cx, Step, Want};
 use ironstrap::steps::STAGES;
-use ironstrap::{backwards, inventory, status, trial};
+use ironstrap::{active_checks, inventory, status};
 use time::OffsetDateTime;
 use toml::{Table, Value};
 
@@ -216,9 +217,9 @@ fn changed(random: &mut fuzz::Random, right: &[&str], seeds: &[&str]) -> String 
 }
 
 /// Everything that is made of a node: wants of each stage, forwards and backwards, and the scripts that carry them.
-fn worked_out(cluster: &Cluster, node: &Node, trust: &Trust, fleet: &Fleet) {
+fn worked_out(cluster: &Cluster, node: &Node, pki: &ClusterPki, fleet: &Fleet) {
     let (machine, now) = (Machine::default(), OffsetDateTime::now_utc());
-    let cx = Cx { cluster, node, trust, now, machine: &machine, fleet };
+    let cx = Cx { cluster, node, pki, now, machine: &machine, fleet };
     let mut wants: Vec<(&'static Step, Want)> = Vec::new();
     for stage in STAGES.iter().filter(|stage| stage.is_asked_of(node)) {
         for step in stage.steps {
@@ -232,10 +233,10 @@ fn worked_out(cluster: &Cluster, node: &Node, trust: &Trust, fleet: &Fleet) {
     let answers: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &unknown)).collect();
     let changes = plan::changes(&answers, &mut BTreeSet::new());
     let _ = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
-    for stage in backwards::stages().iter().filter(|stage| stage.is_asked_of(node)) {
-        let _ = backwards::wants(stage, &cx).unwrap();
+    for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
+        let _ = reset::wants(stage, &cx).unwrap();
     }
-    let _ = (status::questions(cluster, node), trial::alone(cluster, node, true));
+    let _ = (status::questions(cluster, node), active_checks::alone(cluster, node, true));
 }
 
 /// A report names the file, and the line of everything that is in the file.
@@ -277,11 +278,11 @@ fn whole_inventories() {
             }
         };
         accepted.set(accepted.get() + 1);
-        let (trust, mut fleet) = (common::trust(&cluster), Fleet::default());
-        fleet.seed = cluster.control_planes().next().unwrap().name.clone();
+        let (pki, mut fleet) = (common::pki(&cluster), Fleet::default());
+        fleet.init_node = cluster.control_planes().next().unwrap().name.clone();
         // Of many nodes, those with a name and an address that a range gave.
         let few = cluster.nodes.iter().take(2).chain(cluster.nodes.iter().skip(2).last());
-        few.for_each(|node| worked_out(&cluster, node, &trust, &fleet));
+        few.for_each(|node| worked_out(&cluster, node, &pki, &fleet));
     });
     eprintln!("{} of them were accepted", accepted.get());
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ironstrap::openpgp::Keys;
-use ironstrap::pki::Trust;
+use ironstrap::pki::ClusterPki;
 use ironstrap::{inventory, pki, yaml};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -37,8 +37,8 @@ fn others(config: &Value) -> Value {
 #[test]
 fn nothing_of_a_kubeconfig_is_lost_by_a_merge() {
     let cluster = common::lab();
-    let trust = common::trust(&cluster);
-    let entry = trust.entry(&cluster, "https://10.0.0.11:6443", ("demo", "demo"), &trust.admin);
+    let pki = common::pki(&cluster);
+    let entry = pki.entry(&cluster, "https://10.0.0.11:6443", ("demo", "demo"), &pki.admin);
     let ours = pki::merged(None, &entry).unwrap().text.unwrap();
     let both = pki::merged(Some(THEIRS), &entry).unwrap().text.unwrap();
     fuzz::each(
@@ -73,16 +73,16 @@ fn der(text: &str) -> Vec<u8> {
 }
 
 /// Why a certificate is not the administrator's, if it is not.
-fn why_not_admin(trust: &Trust, packed: &str) -> Option<String> {
+fn why_not_admin(pki: &ClusterPki, packed: &str) -> Option<String> {
     let user = ("demo-admin", Some("kubeadm:cluster-admins"));
-    trust.why_no_client(packed, user, OffsetDateTime::now_utc()).unwrap()
+    pki.why_no_client(packed, user, OffsetDateTime::now_utc()).unwrap()
 }
 
 #[test]
 fn a_mutated_certificate_is_never_taken_for_ours() {
-    let trust = common::trust(&common::lab());
-    let (ca, admin) = (der(&trust.ca.cert), der(&trust.admin.cert));
-    assert_eq!(why_not_admin(&trust, &BASE64_STANDARD.encode(&trust.admin.cert)), None);
+    let pki = common::pki(&common::lab());
+    let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
+    assert_eq!(why_not_admin(&pki, &BASE64_STANDARD.encode(&pki.admin.cert)), None);
     fuzz::each(
         1500,
         |random| random.mutated(&[&ca, &admin]),
@@ -90,8 +90,8 @@ fn a_mutated_certificate_is_never_taken_for_ours() {
             let line_ends = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
             let text = pem::encode_config(&pem::Pem::new("CERTIFICATE", case.clone()), line_ends);
             let _ = (pki::expires(&text), pki::in_words(&text));
-            assert!(!trust.is_our_ca(&text) || *case == ca, "not our CA: {text}");
-            let why = why_not_admin(&trust, &BASE64_STANDARD.encode(&text));
+            assert!(!pki.is_our_ca(&text) || *case == ca, "not our CA: {text}");
+            let why = why_not_admin(&pki, &BASE64_STANDARD.encode(&text));
             assert!(why.is_some() || *case == admin, "no certificate of ours: {text}");
         },
     );
@@ -99,14 +99,14 @@ fn a_mutated_certificate_is_never_taken_for_ours() {
 
 #[test]
 fn a_mutated_pem_is_never_taken_for_ours() {
-    let trust = common::trust(&common::lab());
-    let (ca, admin) = (der(&trust.ca.cert), der(&trust.admin.cert));
-    let make = |random: &mut fuzz::Random| random.text(&[&trust.ca.cert, &trust.admin.cert]);
+    let pki = common::pki(&common::lab());
+    let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
+    let make = |random: &mut fuzz::Random| random.text(&[&pki.ca.cert, &pki.admin.cert]);
     fuzz::each(1500, make, |text| {
-        let _ = (pki::expires(text), pki::in_words(text), why_not_admin(&trust, text));
+        let _ = (pki::expires(text), pki::in_words(text), why_not_admin(&pki, text));
         let is = |right: &[u8]| pem::parse(text).is_ok_and(|pem| pem.contents() == right);
-        assert!(!trust.is_our_ca(text) || is(&ca), "not our CA: {text}");
-        let why = why_not_admin(&trust, &BASE64_STANDARD.encode(text));
+        assert!(!pki.is_our_ca(text) || is(&ca), "not our CA: {text}");
+        let why = why_not_admin(&pki, &BASE64_STANDARD.encode(text));
         assert!(why.is_some() || is(&admin), "no certificate of ours: {text}");
     });
 }

@@ -6,7 +6,7 @@ use crate::common::fuzz;
 use ironstrap::inventory;
 use ironstrap::known_hosts::{KnownHosts, Verdict};
 use ironstrap::probe::{self, Answer};
-use ironstrap::report::alike;
+use ironstrap::report::group;
 use ironstrap::status;
 use ironstrap::step::{Ask, Object};
 use russh::keys::PublicKey;
@@ -28,7 +28,7 @@ fn ranges_of_the_inventory() {
         }
         let _ = inventory::select(&known, std::slice::from_ref(name));
         let names: Vec<String> = (0..9).map(|n| format!("{name}{n}{address}")).collect();
-        let _ = (alike::names(&names), alike::names([name; 9]));
+        let _ = (group::names(&names), group::names([name; 9]));
     });
 }
 
@@ -44,7 +44,7 @@ fn reply(bodies: &[(&str, i32, &str)]) -> String {
 fn replies_of_machines() {
     let asks = [
         Ask::Shell(ironstrap::shell::Sh::raw("a")),
-        Ask::Head,
+        Ask::Facts,
         Ask::File("/a".into()),
         Ask::Hash("/b".into()),
         Ask::Kubeconfig("/c".into()),

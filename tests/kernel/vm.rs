@@ -11,8 +11,8 @@ use ironstrap::cluster::Cluster;
 use ironstrap::error::Result;
 use ironstrap::inventory;
 use ironstrap::ledger::Run;
-use ironstrap::pki::Trust;
-use ironstrap::reconcile::{Fleetwork, Stop};
+use ironstrap::pki::ClusterPki;
+use ironstrap::reconcile::{Reconciler, Stop};
 use ironstrap::report::Events;
 use ironstrap::shell::{Output, Sh, Shell};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
@@ -48,7 +48,7 @@ pub struct Vm {
     script: PathBuf,
     dir: PathBuf,
     cluster: Arc<Cluster>,
-    trust: Trust,
+    pki: ClusterPki,
     runtime: Runtime,
     line: RefCell<Line>,
 }
@@ -87,7 +87,7 @@ impl Vm {
         let line = RefCell::new(Line(Arc::new(Ssh::new(&cluster.nodes[0], &client()))));
         Vm {
             name: cluster.nodes[0].name.clone(),
-            trust: Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap(),
+            pki: ClusterPki::make(&cluster, OffsetDateTime::now_utc()).unwrap(),
             cluster: Arc::new(cluster),
             runtime: Runtime::new().unwrap(),
             script,
@@ -116,24 +116,24 @@ impl Vm {
         theirs - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
     }
 
-    fn work(&self) -> Fleetwork<Line> {
+    fn work(&self) -> Reconciler<Line> {
         let run = Run::new("kernel", "me@here");
         let (shells, events) = (vec![self.line.borrow().clone()], Events::channel().0);
-        Fleetwork::new(self.cluster.clone(), &*CUT, self.trust.clone(), shells, run, events).unwrap()
+        Reconciler::new(self.cluster.clone(), &*CUT, self.pki.clone(), shells, run, events).unwrap()
     }
 
     /// As the command does it: look, survey, apply. Everything planned must be so afterwards.
     pub fn apply(&self) -> Outcome {
         let mut work = self.work();
-        self.runtime.block_on(work.look());
-        assert_eq!(work.survey(("kernel.trust", false)).errors, []);
+        self.runtime.block_on(work.observe());
+        assert_eq!(work.preflight(("kernel.trust", false)).errors, []);
         let plan = work.plan().unwrap();
         let planned =
             plan[0].1.iter().map(|change| (change.step.to_string(), change.id.to_string())).collect();
         let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
         self.runtime.block_on(work.apply(&mut stop)).unwrap();
-        let member = &work.members()[0];
-        assert_eq!((&member.left, member.pressing), (&None, 0));
+        let member = &work.hosts()[0];
+        assert_eq!((&member.quarantined, member.pending), (&None, 0));
         let step =
             |id: &Id| plan[0].1.iter().find(|change| change.id == *id).map_or("", |change| change.step);
         let pair = |id: &Id| (step(id).to_string(), id.to_string());
@@ -143,11 +143,11 @@ impl Vm {
     /// A second plan has nothing in it.
     pub fn assert_as_wanted(&self) {
         let mut work = self.work();
-        self.runtime.block_on(work.look());
-        assert_eq!(work.survey(("kernel.trust", false)).errors, []);
+        self.runtime.block_on(work.observe());
+        assert_eq!(work.preflight(("kernel.trust", false)).errors, []);
         let plan = work.plan().unwrap();
         assert_eq!(ironstrap::report::plan::lines(&plan, &[]), Vec::<String>::new());
-        assert_eq!(work.members()[0].execs, 1);
+        assert_eq!(work.hosts()[0].execs, 1);
     }
 
     /// The real program, with every stage.

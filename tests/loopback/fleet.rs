@@ -11,8 +11,8 @@ use ironstrap::error::{Error, Result};
 use ironstrap::fleet::Blocked;
 use ironstrap::inventory;
 use ironstrap::ledger::{Kin, Run};
-use ironstrap::pki::Trust;
-use ironstrap::reconcile::{Fleetwork, Limits, Reading, Stop};
+use ironstrap::pki::ClusterPki;
+use ironstrap::reconcile::{Limits, Operation, Reconciler, Stop};
 use ironstrap::report::{Event, Events};
 use ironstrap::shell::{Sh, quote};
 use ironstrap::ssh::{Client, Operator, Options, Ssh};
@@ -30,7 +30,7 @@ const LABEL: Step = Step { name: "label", why: "so that one speaks for all", wan
 const PREPARE: Stage =
     Stage { name: "prepare", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: &[TOY] };
 const JOIN: Stage =
-    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::SeedFirst, steps: &[MEMBER] };
+    Stage { name: "member", on: On::Every, via: Via::Node, needs: Needs::AfterInit, steps: &[MEMBER] };
 const SETTLE: Stage =
     Stage { name: "settle", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[LABEL] };
 
@@ -112,7 +112,7 @@ fn answer(_: &Cx) -> Result<Vec<Want>> {
         .ask("if [ -e /etc/toy/answers ]; then echo yes; else echo silent; fi")
         .is("yes")
         .run("echo waited >>/etc/toy/waited; [ -e /etc/toy/answers ]");
-    Ok(vec![answers.settles()])
+    Ok(vec![answers.eventually()])
 }
 
 /// The pods of w1, which has none.
@@ -156,7 +156,7 @@ fn belated(_: &Cx) -> Result<Vec<Want>> {
 
 fn unchecked(_: &Cx) -> Result<Vec<Want>> {
     let id = steps::packets::answer_of("w1");
-    let answer = Want::new(id.name, "the pods of w1 answer").of(id.subject).about(["w1".to_string()]);
+    let answer = Want::new(id.name, "the pods of w1 answer").of(id.subject).subjects(["w1".to_string()]);
     Ok(vec![answer.ask("echo none").judged(|_| Verdict::Unchecked("it has no pod".into()))])
 }
 
@@ -165,7 +165,7 @@ fn page(_: &Cx) -> Result<Vec<Want>> {
         .ask("if [ -e /etc/toy/waited ] && [ $(wc -l </etc/toy/waited) -gt 1 ]; then echo up; else echo down; fi")
         .is("up")
         .run("echo waited >>/etc/toy/waited");
-    Ok(vec![up.settles()])
+    Ok(vec![up.eventually()])
 }
 
 fn toy(cx: &Cx) -> Result<Vec<Want>> {
@@ -180,15 +180,15 @@ fn toy(cx: &Cx) -> Result<Vec<Want>> {
             "the secret is the trust's",
             "/etc/toy/secret",
             0o600,
-            &secret(cx.trust),
+            &secret(cx.pki),
         ),
         Want::unit_runs("toy.unit", "toyd", &["/etc/toy/greeting"]),
     ])
 }
 
 /// What no one may read.
-pub fn secret(trust: &Trust) -> String {
-    format!("{}\n{}", trust.sa_key.reveal(), trust.ca.key.reveal())
+pub fn secret(pki: &ClusterPki) -> String {
+    format!("{}\n{}", pki.sa_key.reveal(), pki.ca.key.reveal())
 }
 
 fn member(cx: &Cx) -> Result<Vec<Want>> {
@@ -208,11 +208,11 @@ fn member(cx: &Cx) -> Result<Vec<Want>> {
 fn label(cx: &Cx) -> Result<Vec<Want>> {
     let one = |node: &ironstrap::cluster::Node| {
         let name = node.name.clone();
-        let waits = cx.fleet.joining.contains(&name) || cx.fleet.absent.contains(&name);
+        let waits = cx.fleet.joining.contains(&name) || cx.fleet.unreachable.contains(&name);
         let line = name.clone();
         Want::new("toy.labels", format!("{name} is labelled"))
             .of(&name)
-            .about([name.clone()])
+            .subjects([name.clone()])
             .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
             .judged(move |labels| match labels.lines().any(|label| label == line) {
                 true => Verdict::Holds,
@@ -231,10 +231,10 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
 pub struct Fleet {
     pub machines: Vec<Machine>,
     pub cluster: Arc<Cluster>,
-    pub trust: Trust,
+    pub pki: ClusterPki,
     pub stages: &'static [Stage],
     /// Any other than `Forwards` has the real steps.
-    pub reading: Reading,
+    pub reading: Operation,
     pub owner: String,
     /// By what its runs recognize each other.
     pub kin: Kin,
@@ -291,7 +291,7 @@ impl Fleet {
         for node in &mut cluster.nodes {
             node.role = if node.name.starts_with('m') { Role::ControlPlane } else { Role::Worker };
         }
-        let trust = Trust::make(&cluster, OffsetDateTime::now_utc()).unwrap();
+        let pki = ClusterPki::make(&cluster, OffsetDateTime::now_utc()).unwrap();
         for (node, machine) in cluster.nodes.iter_mut().zip(&machines) {
             let known = home.path().join(format!("known-{}", node.name));
             let line = format!("[127.0.0.1]:{} {}", machine.port, machine.host_key.to_openssh().unwrap());
@@ -308,9 +308,9 @@ impl Fleet {
         Fleet {
             machines,
             cluster: Arc::new(cluster),
-            trust,
+            pki,
             stages: TOYS,
-            reading: Reading::Forwards,
+            reading: Operation::Apply,
             owner: "me@here".into(),
             kin: Kin::default(),
             take_over: false,
@@ -328,7 +328,7 @@ impl Fleet {
     pub async fn settled(names: &[&str]) -> Fleet {
         let fleet = Fleet::of(names).await;
         for machine in &fleet.machines {
-            machine.settle(&secret(&fleet.trust));
+            machine.settle(&secret(&fleet.pki));
             if machine.name.starts_with('m') {
                 machine.write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
                 machine.write("etc/toy/labels", &names.join("\n"));
@@ -386,7 +386,7 @@ impl Fleet {
     }
 
     /// A run that has asked every machine once.
-    pub async fn look(&self) -> (Fleetwork<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
+    pub async fn look(&self) -> (Reconciler<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.detailed);
         let options = Options { accept_new_host_keys: false, timeout: Duration::from_secs(20) };
@@ -396,10 +396,10 @@ impl Fleet {
         let id = format!("run{}", self.runs.fetch_add(1, SeqCst));
         let kin = self.kin.clone();
         let run = Run { kin, take_over: self.take_over, ..Run::new(id, &self.owner) };
-        let (cluster, trust) = (self.cluster.clone(), self.trust.clone());
+        let (cluster, pki) = (self.cluster.clone(), self.pki.clone());
         let work = match &self.reading {
-            Reading::Forwards => Fleetwork::new(cluster, self.stages, trust, shells, run, events),
-            reading => Fleetwork::reading(reading.clone(), (cluster, trust), shells, run, events),
+            Operation::Apply => Reconciler::new(cluster, self.stages, pki, shells, run, events),
+            reading => Reconciler::for_operation(reading.clone(), (cluster, pki), shells, run, events),
         };
         let mut work = work.unwrap();
         work.at_most(self.parallel);
@@ -408,7 +408,7 @@ impl Fleet {
         if !self.limit.is_empty() {
             work.limit(&self.limit);
         }
-        tokio::time::timeout(Duration::from_secs(120), work.look()).await.expect("it hangs");
+        tokio::time::timeout(Duration::from_secs(120), work.observe()).await.expect("it hangs");
         (work, receiver)
     }
 
@@ -416,10 +416,10 @@ impl Fleet {
     pub async fn apply(&self) -> Outcome {
         let (mut work, mut receiver) = self.look().await;
         let survey = match self.reading {
-            Reading::Forwards => work.survey(("demo.trust", true)),
-            _ => work.objections(("demo.trust", true)).unwrap(),
+            Operation::Apply => work.preflight(("demo.trust", true)),
+            _ => work.reset_preflight(("demo.trust", true)).unwrap(),
         };
-        let blocked = if survey.blocked { survey.errors } else { work.others() };
+        let blocked = if survey.blocked { survey.errors } else { work.held_by_others() };
         let blocked = blocked.into_iter().next();
         let plan = work.plan().unwrap();
         let planned: BTreeSet<(String, String)> = plan
@@ -433,12 +433,12 @@ impl Fleet {
                 tokio::time::timeout(Duration::from_secs(300), work.apply(&mut stop)).await.expect("it hangs")
             }
         };
-        let counted_changes: usize = work.members().iter().map(|member| member.changed.len()).sum();
-        let held_back = work.members().iter().map(|m| (m.node.name.clone(), m.held_back_by().to_vec()));
+        let counted_changes: usize = work.hosts().iter().map(|member| member.changed.len()).sum();
+        let held_back = work.hosts().iter().map(|m| (m.node.name.clone(), m.held_back_by().to_vec()));
         let held_back: BTreeMap<_, _> = held_back.filter(|(_, by)| !by.is_empty()).collect();
-        let counted = work.members().iter().filter(|member| member.counts());
-        let left: Vec<Error> = counted.filter_map(|member| member.left.clone()).collect();
-        let open = work.members().iter().map(|member| member.pressing).sum();
+        let counted = work.hosts().iter().filter(|member| member.is_affected());
+        let left: Vec<Error> = counted.filter_map(|member| member.quarantined.clone()).collect();
+        let open = work.hosts().iter().map(|member| member.pending).sum();
         let unchecked = work.unchecked().unwrap().into_iter().map(|(_, one)| one.that).collect();
         let unmet = work.unmet().unwrap();
         drop(work);

@@ -44,7 +44,7 @@ async fn what_is_wrong_with_nodes_that_are_left_out_is_no_failure() {
 async fn a_node_joins_alone_and_gets_its_labels_and_nobody_elses() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     for name in ["m1", "w1"] {
-        fleet.machine(name).settle(&secret(&fleet.trust));
+        fleet.machine(name).settle(&secret(&fleet.pki));
     }
     let m1 = fleet.machine("m1");
     m1.write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
@@ -109,10 +109,10 @@ async fn no_more_machines_are_spoken_to_at_once_than_wanted() {
 #[tokio::test]
 async fn a_new_machine_that_is_left_out_is_not_tried() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
-    fleet.machine("m1").settle(&secret(&fleet.trust));
+    fleet.machine("m1").settle(&secret(&fleet.pki));
     fleet.limit = only(&["w1"]);
     let (mut work, _) = fleet.look().await;
-    work.try_out().await;
+    work.run_active_checks().await;
     assert!(fleet.machine("w1").execs() > 1, "who is to join is tried");
     assert_eq!(fleet.machine("w2").execs(), 1);
 }
@@ -120,7 +120,7 @@ async fn a_new_machine_that_is_left_out_is_not_tried() {
 #[tokio::test]
 async fn a_clone_that_is_left_out_stands_in_the_way_of_its_twin() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2", "w3"]).await;
-    fleet.machine("m1").settle(&secret(&fleet.trust));
+    fleet.machine("m1").settle(&secret(&fleet.pki));
     for name in ["w1", "w2"] {
         fleet.machine(name).write("etc/machine-id", "0b57c7a1d3c94f7a8a3c1d2e3f405162\n");
     }
@@ -128,7 +128,7 @@ async fn a_clone_that_is_left_out_stands_in_the_way_of_its_twin() {
     for limit in ["w1", "w3"] {
         fleet.limit = only(&[limit]);
         let (mut work, _) = fleet.look().await;
-        let errors = work.survey(("demo.trust", true)).errors;
+        let errors = work.preflight(("demo.trust", true)).errors;
         named.push(errors.iter().any(|error| error.what.starts_with("has the machine-id of w1")));
     }
     assert_eq!(named, [true, false]);

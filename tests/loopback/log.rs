@@ -42,11 +42,11 @@ async fn every_script_is_told_without_the_secrets_that_travel_in_it() {
             _ => None,
         })
         .collect();
-    let prepare = scripts.iter().find(|script| script.contains("put /etc/toy/secret 600")).unwrap();
-    let (_, document) = prepare.split_once("put /etc/toy/secret 600 <<").unwrap();
+    let prepare = scripts.iter().find(|script| script.contains("write_file /etc/toy/secret 600")).unwrap();
+    let (_, document) = prepare.split_once("write_file /etc/toy/secret 600 <<").unwrap();
     assert_eq!(document.lines().nth(1), Some("[secret]"), "{document}");
     assert!(prepare.contains("hello\n") && prepare.contains("templates/lib.sh"), "{prepare}");
-    assert!(scripts.iter().any(|script| script.contains("unlease")), "giving it back is an event, too");
+    assert!(scripts.iter().any(|script| script.contains("release_lease")), "giving it back is an event, too");
     let ended = |event: &Event| matches!(event, Event::Ended { node, status: 0, .. } if node == "w1");
     assert_eq!(outcome.events.iter().filter(|event| ended(event)).count(), scripts.len());
     shows_none(&outcome.shown, &secrets(&fleet));
@@ -84,7 +84,7 @@ async fn a_log_has_everything_with_its_time_and_only_its_owner_reads_it() {
         "apply -i demo.toml",
         "is it so that the switch is on?",
         "m1  runs a script",
-        "      | put /etc/toy/secret 600",
+        "      | write_file /etc/toy/secret 600",
         "now it is so: the switch is on",
     ] {
         assert!(text.contains(words), "no {words:?} in {text}");

@@ -96,16 +96,16 @@ async fn what_only_status_asks_goes_along_in_the_same_script_and_in_no_other() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
     let plan = work.plan().unwrap();
-    assert!(work.members().iter().all(|member| member.looked.is_empty()));
+    assert!(work.hosts().iter().all(|member| member.extra_answers.is_empty()));
     for machine in &fleet.machines {
         machine.execs();
     }
     let questions = |node: &_| status::questions(&fleet.cluster, node);
-    work.look_also(|node| questions(node).into_iter().map(|(_, ask)| ask).collect());
-    work.look().await;
-    for (member, machine) in work.members().iter().zip(&fleet.machines) {
-        assert_eq!((machine.execs(), member.looked.len()), (1, questions(&member.node).len()));
-        let Answer::Said(system) = &member.looked[0] else { panic!("{:?}", member.looked) };
+    work.ask_also(|node| questions(node).into_iter().map(|(_, ask)| ask).collect());
+    work.observe().await;
+    for (member, machine) in work.hosts().iter().zip(&fleet.machines) {
+        assert_eq!((machine.execs(), member.extra_answers.len()), (1, questions(&member.node).len()));
+        let Answer::Said(system) = &member.extra_answers[0] else { panic!("{:?}", member.extra_answers) };
         assert!(system.contains("kernel ") && system.contains("uptime "), "{system}");
     }
     assert_eq!(work.plan().unwrap(), plan, "and no want depends on it");
@@ -144,7 +144,7 @@ async fn a_file_that_changes_while_it_is_read_is_read_again() {
     m1.command("cat", &format!("{grows}\nexec /bin/cat \"$@\""));
     m1.execs();
     let (work, _) = fleet.look().await;
-    assert!(m1.execs() == 3 && work.members()[0].execs == 3);
+    assert!(m1.execs() == 3 && work.hosts()[0].execs == 3);
 }
 
 #[tokio::test]
@@ -381,9 +381,9 @@ async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answ
 async fn where_nobody_joins_nothing_is_tried() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
-    work.try_out().await;
+    work.run_active_checks().await;
     assert_eq!((fleet.machine("m1").execs(), fleet.machine("w1").execs()), (1, 1));
-    assert!(work.members().iter().all(|member| member.execs == 1));
+    assert!(work.hosts().iter().all(|member| member.execs == 1));
 }
 
 #[tokio::test]
@@ -394,8 +394,8 @@ async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
     fleet.machine("m1").write("proc/1/comm", "runit\n");
     fleet.machine("m1").write("sys/fs/cgroup/cgroup.controllers", "cpu\n");
     let (mut work, _) = fleet.look().await;
-    assert!(!work.survey(("demo.trust", true)).blocked);
-    let wrong: Vec<&str> = work.members()[0].wrong().map(|error| error.what.as_str()).collect();
+    assert!(!work.preflight(("demo.trust", true)).blocked);
+    let wrong: Vec<&str> = work.hosts()[0].quarantined().map(|error| error.what.as_str()).collect();
     let that = ["systemd runs the machine", "the kubelet runs with the machine's cgroups"];
     assert_eq!(wrong, that.map(|that| format!("not so: {that}")));
 }
@@ -468,7 +468,7 @@ async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_ru
         std::fs::remove_dir_all(fleet.machine("m1").path(lost)).unwrap();
     }
     let (work, _) = fleet.look().await;
-    assert_eq!(work.fleet().seed, "m2");
+    assert_eq!(work.fleet().init_node, "m2");
     assert!(work.fleet().joining.contains("m1"));
 }
 
@@ -577,10 +577,9 @@ async fn work_that_an_earlier_run_left_running_is_waited_for() {
 
 /// Lines of a secret that are long enough to be told from anything else.
 fn secrets(fleet: &Fleet) -> Vec<String> {
-    let trust = &fleet.trust;
-    let keys =
-        [&trust.ca.key, &trust.etcd_ca.key, &trust.front_proxy_ca.key, &trust.sa_key, &trust.admin.key];
-    let leaves = trust.leaves.values().flat_map(|leaves| leaves.values()).map(|pair| &pair.key);
+    let pki = &fleet.pki;
+    let keys = [&pki.ca.key, &pki.etcd_ca.key, &pki.front_proxy_ca.key, &pki.sa_key, &pki.admin.key];
+    let leaves = pki.leaves.values().flat_map(|leaves| leaves.values()).map(|pair| &pair.key);
     let lines = keys.into_iter().chain(leaves).flat_map(|key| key.reveal().lines());
     let lines = lines.filter(|line| !line.starts_with("---") && line.len() > 16);
     let secrets: Vec<String> = lines.map(str::to_string).collect();
@@ -602,7 +601,7 @@ async fn no_secret_is_ever_shown() {
     fleet.detailed = true;
     let secrets = secrets(&fleet);
     let first = fleet.converge().await;
-    assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.trust), "it travelled");
+    assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.pki), "it travelled");
     shows_none(&first.shown, &secrets);
     // A wrong secret, and one that cannot be put right.
     fleet.machine("w1").write("etc/toy/secret", "another\n");

@@ -1,8 +1,8 @@
 //! A machine whose root lies to ironstrap.
 
 use ironstrap::error::Kind;
-use ironstrap::ops::remove::Removal;
-use ironstrap::reconcile::{Reading, Stop};
+use ironstrap::operations::remove::Removal;
+use ironstrap::reconcile::{Operation, Stop};
 
 use crate::fleet::{Fleet, PREPARED};
 use crate::lease::{LEASE, of};
@@ -15,7 +15,7 @@ async fn a_worker_that_claims_to_run_an_api_server_does_not_speak_for_the_cluste
     fleet.machine("m1").write("etc/toy/labels", "a1\n");
     fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
     let (work, _) = fleet.look().await;
-    let speaker = work.speaker().map(|i| work.members()[i].node.name.clone());
+    let speaker = work.api_host().map(|i| work.hosts()[i].node.name.clone());
     assert_eq!(speaker.as_deref(), Some("m1"), "`status` asks a control plane of the inventory");
     let run = fleet.apply().await;
     assert_eq!(
@@ -158,7 +158,7 @@ async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
     let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
     assert_eq!(work.apply(&mut stop).await, Ok(()));
     assert_eq!(fleet.machine("w2").read("etc/toy/switch"), "on\n");
-    let left = work.members().iter().filter_map(|member| member.left.as_ref()).collect::<Vec<_>>();
+    let left = work.hosts().iter().filter_map(|member| member.quarantined.as_ref()).collect::<Vec<_>>();
     assert_eq!((left.len(), left[0].kind, left[0].node.as_deref()), (1, Kind::Busy, Some("a1")));
 }
 
@@ -221,7 +221,7 @@ const EXCUSES: [Excuse; 4] = [
 /// Machines that know no cluster any more, with the rest of a reset to do.
 async fn almost_reset() -> Fleet {
     let mut fleet = Fleet::of(&["a1", "m1", "w2"]).await;
-    fleet.reading = Reading::Backwards;
+    fleet.reading = Operation::Reset;
     for machine in &fleet.machines {
         machine.write("run/ironstrap/output", "of long work");
     }
@@ -288,25 +288,25 @@ async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
     let (excuse, says) = EXCUSES[0];
     for force in [false, true] {
         let mut fleet = Fleet::settled(&["a1", "m1"]).await;
-        fleet.reading = Reading::Removal(Removal { node: "a1".into(), force, drain_seconds: 1 });
+        fleet.reading = Operation::Remove(Removal { node: "a1".into(), force, drain_seconds: 1 });
         fleet.limit = ["a1".to_string()].into();
         says(fleet.machine("a1"));
         let (mut work, _) = fleet.look().await;
         // A folder plays no cluster, so m1 may have something to say.
-        work.objections(("demo.trust", true)).unwrap();
-        let stands = work.others();
+        work.reset_preflight(("demo.trust", true)).unwrap();
+        let stands = work.held_by_others();
         assert_eq!(stands.iter().any(|error| error.what.starts_with(excuse)), !force, "{stands:?}");
     }
     let (excuse, says) = EXCUSES[2];
     for force in [false, true] {
         let mut fleet = Fleet::settled(&["a1", "m1"]).await;
-        fleet.reading = Reading::Removal(Removal { node: "a1".into(), force, drain_seconds: 1 });
+        fleet.reading = Operation::Remove(Removal { node: "a1".into(), force, drain_seconds: 1 });
         fleet.limit = ["a1".to_string()].into();
         says(fleet.machine("a1"));
         let (mut work, _) = fleet.look().await;
-        let survey = work.objections(("demo.trust", true)).unwrap();
+        let survey = work.reset_preflight(("demo.trust", true)).unwrap();
         assert!(survey.errors.iter().any(|error| error.what.starts_with(excuse)), "{:?}", survey.errors);
-        let a1 = work.members().iter().find(|member| member.node.name == "a1").unwrap();
+        let a1 = work.hosts().iter().find(|member| member.node.name == "a1").unwrap();
         assert_eq!(a1.machine.is_none(), force, "with --force it is as one that does not answer");
     }
 }

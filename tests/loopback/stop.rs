@@ -14,7 +14,7 @@ use crate::fleet::Fleet;
 /// A run that is stopped in this way once a fix of this begins at this node.
 async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error {
     let (mut work, mut events) = fleet.look().await;
-    assert!(work.survey(("demo.trust", true)).errors.is_empty());
+    assert!(work.preflight(("demo.trust", true)).errors.is_empty());
     let (stopper, mut stop) = watch::channel(Stop::Never);
     let (node, that) = (node.to_string(), that.to_string());
     let user = tokio::spawn(async move {

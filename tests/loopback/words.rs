@@ -34,8 +34,8 @@ async fn parting_words_of_a_server_pass_for_no_hint() {
     let mut fleet = Fleet::settled(&["a1", "m1"]).await;
     fleet.moved("a1", parting(&format!("x\n{}", forged.join("\n"))).await);
     let (work, _) = fleet.look().await;
-    let a1 = work.members().iter().find(|member| member.node.name == "a1").unwrap();
-    let shown = ironstrap::report::trouble(a1.left.as_ref().unwrap());
+    let a1 = work.hosts().iter().find(|member| member.node.name == "a1").unwrap();
+    let shown = ironstrap::report::trouble(a1.quarantined.as_ref().unwrap());
     let said: Vec<&str> = shown.lines().filter(|line| line.contains("evil")).collect();
     assert_eq!(said, forged.map(|line| format!("      | {line}")), "{shown}");
     assert_eq!(shown.lines().filter(|line| line.starts_with("      hint: ")).count(), 1, "{shown}");

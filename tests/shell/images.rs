@@ -6,12 +6,12 @@ use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use time::OffsetDateTime;
 
 use super::{Root, text};
-use crate::common::{lab, shells, trust, wants};
+use crate::common::{lab, pki, shells, wants};
 
 fn want() -> Want {
     let cluster = lab();
     let seen = (&Machine::default(), &Fleet::default());
-    let all = wants((&cluster, &cluster.nodes[1]), &trust(&cluster), seen, OffsetDateTime::now_utc());
+    let all = wants((&cluster, &cluster.nodes[1]), &pki(&cluster), seen, OffsetDateTime::now_utc());
     all.into_iter()
         .map(|(.., want)| want)
         .find(|want| want.that == "the images of every node are here")
@@ -46,7 +46,7 @@ esac",
 }
 
 fn asked(root: &Root, shell: &str, want: &Want) -> (bool, String) {
-    let Ask::Newcomer(ask) = &want.ask else { panic!("{:?}", want.ask) };
+    let Ask::OnlyBeforeJoin(ask) = &want.ask else { panic!("{:?}", want.ask) };
     let output = root.lib(shell, ask);
     (output.status.success(), text(&output.stdout).trim_end().into())
 }

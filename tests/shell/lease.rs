@@ -151,7 +151,7 @@ fn an_earlier_version_and_this_one_keep_off_each_others_machines() {
         root.good(shell, "lease 0 ours me@here 120 0af1 -");
         let output = root.lib(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         assert_eq!(output.status.code(), Some(75), "{shell}: {}", text(&output.stdout));
-        root.good(shell, "unlease ours");
+        root.good(shell, "release_lease ours");
         root.good(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         let before = root.read(LEASE);
         let output = root.lib(shell, "lease 2 ours me@here 120 0af1 -");
@@ -162,8 +162,12 @@ fn an_earlier_version_and_this_one_keep_off_each_others_machines() {
 
 #[test]
 fn whatever_writes_a_lease_reads_and_writes_it_under_the_lock() {
-    let scripts =
-        ["lease 5 ours me@here 120 - -", "mine=ours hold=120; renew", "unlease ours", "vanish ours"];
+    let scripts = [
+        "lease 5 ours me@here 120 - -",
+        "mine=ours hold=120; renew",
+        "release_lease ours",
+        "cleanup_run_dir ours",
+    ];
     for shell in shells() {
         for (script, kept) in scripts.iter().flat_map(|script| [(script, true), (script, false)]) {
             let root = Root::new();
@@ -220,15 +224,15 @@ fn only_its_own_run_gives_a_lease_back() {
     for shell in shells() {
         for kin in ["", " 0af1"] {
             let root = Root::new();
-            root.good(shell, "unlease ours; vanish ours");
+            root.good(shell, "release_lease ours; cleanup_run_dir ours");
             assert_eq!(root.read(LEASE), "absent");
             let held = format!("5 theirs 99 10 alice@desk{kin}\n");
             root.write(LEASE, &held);
-            root.good(shell, "unlease ours; vanish ours");
+            root.good(shell, "release_lease ours; cleanup_run_dir ours");
             assert_eq!(root.read(LEASE), held);
-            root.good(shell, "unlease theirs");
+            root.good(shell, "release_lease theirs");
             assert_eq!(root.read(LEASE), format!("5 theirs 0 10 alice@desk{kin}\n"));
-            root.good(shell, "vanish theirs");
+            root.good(shell, "cleanup_run_dir theirs");
             assert!(!root.path("run/ironstrap").exists(), "{shell}");
         }
     }
@@ -236,7 +240,7 @@ fn only_its_own_run_gives_a_lease_back() {
 
 #[test]
 fn a_lease_that_is_lost_inside_a_fix_is_told_as_that() {
-    let renews = ["renew", "x=$(renew; echo never)\necho $x", "( renew )", "patiently false"];
+    let renews = ["renew", "x=$(renew; echo never)\necho $x", "( renew )", "retry false"];
     for shell in shells() {
         for renew in renews {
             let root = Root::new();

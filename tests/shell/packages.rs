@@ -9,7 +9,7 @@ use crate::common::shells;
 
 fn unpackage(root: &Root, shell: &str, names: &str) -> (bool, String) {
     let dir = root.0.path().display();
-    let output = root.lib(shell, &format!("PATIENCE=0; unpackage {dir}/was {dir}/manual {names} 2>&1"));
+    let output = root.lib(shell, &format!("WAIT_TIMEOUT=0; pkg_remove {dir}/was {dir}/manual {names} 2>&1"));
     (output.status.success(), text(&output.stdout))
 }
 

@@ -4,7 +4,7 @@ use super::Root;
 use crate::common::shells;
 
 const FUNCTIONS: &str = include_str!("../../templates/registries.sh");
-const OURS: &str = "# Kept by ironstrap: [registries] of the inventory.\n";
+const ONLY_OURS: &str = "# Kept by ironstrap: [registries] of the inventory.\n";
 
 #[test]
 fn what_an_earlier_inventory_called_for_is_deleted_and_what_is_others_stays() {
@@ -15,9 +15,9 @@ fn what_an_earlier_inventory_called_for_is_deleted_and_what_is_others_stays() {
         let folder = |name: &str| format!("etc/containerd/certs.d/{name}");
         let ca = |name: &str| format!("ca = \"{}\"\n", root.path(&folder(name)).join("ca.crt").display());
         for (name, text) in [
-            ("docker.io", OURS.into()),
-            ("quay.io", OURS.to_string() + &ca("quay.io")),
-            ("ghcr.io", OURS.into()),
+            ("docker.io", ONLY_OURS.into()),
+            ("quay.io", ONLY_OURS.to_string() + &ca("quay.io")),
+            ("ghcr.io", ONLY_OURS.into()),
             ("_default", "[host.\"http://a\"]\n".into()),
             ("empty.io", String::new()),
         ] {

@@ -17,7 +17,8 @@ fn long_work_is_followed_to_its_end() {
             // What an earlier unit of this run left says nothing about this one.
             root.write("run/ironstrap/toy.1f2e.log", "before\n");
             root.write("run/ironstrap/toy.1f2e.rc", "9\n");
-            let output = root.lib(shell, &format!("umask 022\nmine=1f2e\nlong toy 5 <<'END'\n{script}\nEND"));
+            let output =
+                root.lib(shell, &format!("umask 022\nmine=1f2e\nrun_as_unit toy 5 <<'END'\n{script}\nEND"));
             let err = text(&output.stderr);
             assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(status), said), "{err}");
             assert_eq!(root.read("run/ironstrap/toy.1f2e.rc").trim(), status.to_string());
@@ -34,7 +35,7 @@ fn long_work_that_was_ended_before_it_began_is_told_as_that() {
         let root = Root::new();
         root.command("systemd-run", ":");
         root.command("systemctl", "echo 0");
-        let output = root.lib(shell, "mkdir -p $RUN; mine=1f2e\nlong toy 5 <<'END'\necho never\nEND");
+        let output = root.lib(shell, "mkdir -p $RUN; mine=1f2e\nrun_as_unit toy 5 <<'END'\necho never\nEND");
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
@@ -73,7 +74,8 @@ fn a_script_that_runs_is_never_overwritten() {
             root.command("systemctl", "echo 0");
             let files = ["sh", "log"].map(|end| format!("run/ironstrap/toy.1f2e.{end}"));
             files.iter().for_each(|file| root.write(file, "of the first\n"));
-            let output = root.lib(shell, &format!("mine={mine}\nlong toy 5 <<'END'\necho second\nEND"));
+            let output =
+                root.lib(shell, &format!("mine={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
             assert_eq!(output.status.code(), Some(1), "{shell}");
             assert_eq!(text(&output.stdout), "", "{shell}: it does not follow what is not its own");
             assert!(files.iter().all(|file| root.read(file) == "of the first\n"), "{shell}");
@@ -128,7 +130,7 @@ fn who_takes_a_machine_deletes_what_earlier_runs_left_and_nothing_else() {
         root.lib(shell, "lease 5 ours me@here 120 - -");
         root.good(shell, "lease 5 theirs alice@desk 120 - -");
         assert_eq!((there(&old), there(&earlier)), (old.len(), earlier.len()), "{shell}");
-        root.good(shell, "unlease theirs; lease 5 ours me@here 120 - -");
+        root.good(shell, "release_lease theirs; lease 5 ours me@here 120 - -");
         assert_eq!((there(&old), there(&earlier)), (0, 0), "{shell}");
         assert_eq!((there(&stays), there(&["lease", "lock", "a.b.sh"])), (stays.len(), 3), "{shell}");
     }

@@ -1,7 +1,7 @@
-//! Lines that real programs printed, and the cause that each is evidence of.
+//! Lines of real programs, and the cause that each is evidence of. Some lines are built from the source of the program.
 
-/// Lines as real kubelets, kubeadms, runtimes and package managers wrote them: place, line; what must be found, with a
-/// word of what is said about it.
+/// Lines as real kubelets, kubeadms, runtimes and package managers write them. Each entry is a place, a line, the cause
+/// that must be found, and words that its report must have.
 pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
     (
         "container kube-apiserver",
@@ -21,7 +21,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "cgroup-driver",
         "both must use systemd",
     ),
-    // Of the source of the kubelet, with an error of containerd 1.7 and of 2.
+    // These two come from the source of the kubelet, with an error of containerd 1.7 and one of containerd 2.
     (
         "journal kubelet",
         r#"E1121 20:23:04.511290     812 log.go:32] "RunPodSandbox from runtime service failed" err="rpc error: code = Unknown desc = failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/kubepods/burstable/podabc/def\" instead: unknown""#,
@@ -77,7 +77,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "feature-gate-unknown",
         "take Nope out of featureGates",
     ),
-    // The forms of other versions of Kubernetes, of its source.
+    // Forms of other versions of Kubernetes, from its source.
     (
         "journal kubelet",
         r#"E1129 08:00:00.511290     812 kubelet_node_status.go:116] "Unable to register node with API server, reason is forbidden" err="nodes \"other\" is forbidden: node \"w2\" is not allowed to modify node \"other\"" node="other""#,

@@ -1,4 +1,4 @@
-//! What an error says of machines that have something in common, or an address or a route that is in the way.
+//! Tests what an error says about machines that share a property, or that have an address or a route in the way.
 
 use super::*;
 
@@ -20,8 +20,8 @@ fn fleet(edit: impl Fn(&str, &mut Machine)) -> (Cluster, BTreeMap<String, Machin
     (cluster, machines)
 }
 
-fn told(cluster: &Cluster, machines: &BTreeMap<String, Machine>) -> Vec<Misfit> {
-    misfits(cluster, &machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect())
+fn told(cluster: &Cluster, machines: &BTreeMap<String, Machine>) -> Vec<Finding> {
+    findings(cluster, &machines.iter().map(|(name, machine)| (name.as_str(), machine)).collect())
 }
 
 fn found(edit: impl Fn(&str, &mut Machine)) -> Vec<(&'static str, String, String)> {
@@ -44,7 +44,7 @@ fn a_clone_is_told_by_each_thing_that_it_shares() {
         machine.product_uuid = Some("same".into());
         machine.macs.insert("eth0".into(), "02:same".into());
         machine.host_keys.push("same".into());
-        // As those of a hypervisor's own network are.
+        // These are the same on all machines, as in a hypervisor's own network.
         machine.macs.insert("nat0".into(), "02:nat".into());
         machine.addresses.insert("203.0.113.9".parse().unwrap(), "nat0".into());
     });
@@ -62,7 +62,7 @@ fn a_clone_is_told_by_each_thing_that_it_shares() {
 fn an_address_that_another_machine_has_too_is_told() {
     let (cluster, _) = fleet(|_, _| {});
     let (first, last) = (cluster.nodes[0].clone(), cluster.nodes.last().unwrap().name.clone());
-    // A worker claims it. Where the other machine does not have it, the inventory may be wrong.
+    // A worker claims the address. If the other machine does not have it, the inventory may be wrong.
     for (has_it, to_blame) in [(true, &last), (false, &first.name)] {
         let found = found(|name, machine| {
             if name == last {
@@ -76,7 +76,7 @@ fn an_address_that_another_machine_has_too_is_told() {
         let told: Vec<_> = found.iter().filter(|(check, ..)| *check == "Address").collect();
         assert_eq!(told.iter().map(|(_, node, _)| node).collect::<Vec<_>>(), [to_blame], "{found:?}");
     }
-    // Of a member nothing is asked that would tell, and it is not told: the newcomer is.
+    // ironstrap does not ask a member for its addresses and routes, and does not name it. It names the joining machine.
     let mut members = vec![first.name.clone()];
     for _ in 0..2 {
         let found = self::found(|name, machine| {
@@ -95,11 +95,11 @@ fn an_address_that_another_machine_has_too_is_told() {
     }
 }
 
-/// Hints for those that share something with this member.
+/// The hints for machines that share something with this member.
 fn hints(member: &str, same: impl Fn(&str, &mut Machine)) -> Vec<String> {
     let (cluster, mut machines) = fleet(same);
     machines.get_mut(member).unwrap().has.insert("client-certificate".into());
-    told(&cluster, &machines).into_iter().filter_map(|misfit| misfit.error.hint).collect()
+    told(&cluster, &machines).into_iter().filter_map(|finding| finding.error.hint).collect()
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
         );
         assert!(of_plane.iter().all(|hint| hint.starts_with("on ")));
     }
-    // Of clones the connections say so, whatever the machines say.
+    // If machines are clones, the connections prove it, whatever the machines say.
     let clones = |_: &str, machine: &mut Machine| {
         machine.machine_id = Some("same".into());
         machine.host_keys = vec!["ssh-rsa same".into()];
@@ -139,7 +139,7 @@ fn a_worker_that_names_the_key_of_another_machine_is_told_where_the_connections_
     let liar = &planes(false).next().unwrap().name;
     let other = &cluster.nodes.iter().rfind(|node| node.name != *liar).unwrap().name;
     let key = format!("ssh-ed25519 {other}");
-    // The kind of key by which the liar was reached, whether it is a member, and which one is to blame.
+    // The kind of key by which ironstrap reached the liar, whether the liar is a member, and which machine is to blame.
     for (kind, joined, blamed) in [
         ("ssh-ed25519", true, liar),
         ("ssh-ed25519", false, liar),
@@ -159,7 +159,7 @@ fn a_worker_that_names_the_key_of_another_machine_is_told_where_the_connections_
         assert_eq!(told, [("HostKey", blamed)], "{kind} {joined}: {found:?}");
         assert!(found[0].2.contains(if blamed == liar { other.as_str() } else { liar }), "{found:?}");
     }
-    // What a control plane says is so.
+    // The word of a control plane counts.
     let plane = &planes(true).next().unwrap().name;
     let other = &planes(false).next().unwrap().name;
     let found = found(|name, machine| {
@@ -218,11 +218,11 @@ fn a_route_into_the_clusters_ranges_is_refused_and_a_wider_one_told() {
         .filter(|m| m.error.node.as_ref() == Some(&cluster.nodes[0].name))
         .map(|m| m.harmless)
         .collect();
-    // 10.0.0.0/8 is around both ranges.
+    // 10.0.0.0/8 contains both ranges.
     assert_eq!(of_first, [false, true, true]);
 }
 
-/// Part of the pods' range.
+/// A part of the pod range.
 fn cluster_inside() -> IpNet {
     let pods = crate::pki::tests::cluster().pods;
     IpNet::new(pods.network(), pods.prefix_len() + 4).unwrap()

@@ -1,21 +1,22 @@
-//! Passwords and other questions of a server, asked for only where it takes them and no key was enough.
+//! Passwords and other questions of a server. ironstrap asks for them only where the server takes them and no key was
+//! enough.
 
 use russh::MethodKind;
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Interactive, Prompt};
 
-use super::super::secrets::{Lent, Secret};
+use super::super::secrets::{CandidateSecret, Secret};
 use super::{Answer, Login};
 use crate::error::Result;
 use crate::secret::SecretText;
 
-/// Questions of one server in a row.
+/// Maximum number of rounds of questions that one server may ask in a row.
 const ROUNDS: usize = 8;
 
 impl Login<'_> {
-    /// A password, or what else the server asks; where it takes neither, nobody is asked.
+    /// Tries a password, and then what else the server asks. If the server takes neither, the operator gets no question.
     pub(super) async fn passwords(&mut self) -> Result<Answer> {
         if self.seen.methods.is_empty() {
-            let result = self.handle.authenticate_none(&self.way.user).await;
+            let result = self.handle.authenticate_none(&self.route.user).await;
             match result {
                 Ok(AuthResult::Success) => {
                     self.seen.by = "nothing: the server lets everybody in".into();
@@ -47,9 +48,9 @@ impl Login<'_> {
         }
     }
 
-    /// Why ssh_config forbids it.
+    /// Returns the ssh_config setting that forbids this method.
     fn forbids(&self, method: MethodKind) -> Option<&str> {
-        let forbidden = &self.way.narrow.forbidden;
+        let forbidden = &self.route.narrow.forbidden;
         match method {
             MethodKind::Password => forbidden.password.as_deref(),
             MethodKind::KeyboardInteractive => forbidden.questions.as_deref(),
@@ -57,13 +58,13 @@ impl Login<'_> {
         }
     }
 
-    /// It is one of these methods, and ssh_config allows it.
+    /// Whether the method is one of these two, and ssh_config allows it.
     pub(super) fn allows(&self, method: MethodKind) -> bool {
         let ours = [MethodKind::Password, MethodKind::KeyboardInteractive].contains(&method);
         ours && self.forbids(method).is_none()
     }
 
-    /// The server takes it, and ssh_config allows it.
+    /// Whether the server takes the method, and ssh_config allows it.
     fn may(&self, method: MethodKind) -> bool {
         self.seen.methods.contains(&method) && self.allows(method)
     }
@@ -71,36 +72,36 @@ impl Login<'_> {
     async fn password(&mut self) -> Result<Answer> {
         let (what, asks) = (Secret::Password(self.whose.into()), self.asks());
         loop {
-            let Some(lent) = self.client.secrets.lend(&what, &asks, self.clock).await? else {
+            let Some(candidate) = self.client.secrets.offer(&what, &asks, self.deadline).await? else {
                 return Ok(Answer::Next);
             };
-            let result = self.handle.authenticate_password(&self.way.user, lent.word.reveal()).await;
+            let result = self.handle.authenticate_password(&self.route.user, candidate.word.reveal()).await;
             let answer = self.heard("password", result.map_err(|error| error.to_string())).await;
             let enough = answer == Answer::In || !self.seen.methods.contains(&MethodKind::Password);
             if answer != Answer::HungUp && enough {
-                self.seen.password = Some(lent.proved());
+                self.seen.password = Some(candidate.confirm());
                 return Ok(answer);
             }
             if answer == Answer::HungUp {
                 return Ok(answer);
             }
-            self.client.secrets.refused(&what, &asks, lent).await;
+            self.client.secrets.refused(&what, &asks, candidate).await;
         }
     }
 
     /// The machine and its user, as prompts name them.
     fn asks(&self) -> String {
-        match self.whose == self.way.user {
-            true => format!("{} ({})", self.name, self.way.shown()),
-            // A host on the way to machines.
-            false => self.way.shown(),
+        match self.whose == self.route.user {
+            true => format!("{} ({})", self.name, self.route.shown()),
+            // This is a jump host.
+            false => self.route.shown(),
         }
     }
 
-    /// keyboard-interactive: the server asks, and one of its questions is mostly for the password.
+    /// Runs keyboard-interactive: the server asks questions, and one of them is mostly for the password.
     async fn questions(&mut self) -> Result<Answer> {
-        let mut lent: Option<Lent> = None;
-        let mut said = self.handle.authenticate_keyboard_interactive_start(&self.way.user, None).await;
+        let mut candidate: Option<CandidateSecret> = None;
+        let mut said = self.handle.authenticate_keyboard_interactive_start(&self.route.user, None).await;
         for _ in 0..ROUNDS {
             let (words, prompts) = match said {
                 Ok(Interactive::InfoRequest { name, instructions, prompts }) => {
@@ -108,24 +109,25 @@ impl Login<'_> {
                 }
                 Ok(Interactive::Success) => {
                     self.seen.by = "keyboard-interactive".into();
-                    self.seen.password = lent.map(Lent::proved).or(self.seen.password.take());
+                    self.seen.password =
+                        candidate.map(CandidateSecret::confirm).or(self.seen.password.take());
                     return Ok(Answer::In);
                 }
                 Ok(Interactive::Failure { remaining_methods, partial_success }) => {
-                    let again = self.was_refused(lent.take()).await;
+                    let again = self.was_refused(candidate.take()).await;
                     let result = AuthResult::Failure { remaining_methods, partial_success };
                     let answer = self.heard("keyboard-interactive", Ok(result)).await;
                     if answer != Answer::Next || !again || partial_success {
                         return Ok(answer);
                     }
-                    said = self.handle.authenticate_keyboard_interactive_start(&self.way.user, None).await;
+                    said = self.handle.authenticate_keyboard_interactive_start(&self.route.user, None).await;
                     continue;
                 }
                 Err(error) => return Ok(self.heard("keyboard-interactive", Err(error.to_string())).await),
             };
             let mut answers = vec![];
             for prompt in prompts {
-                match self.answered(&words, &prompt, &mut lent).await? {
+                match self.answered(&words, &prompt, &mut candidate).await? {
                     Some(answer) => answers.push(answer.reveal().to_string()),
                     None => {
                         let asked = prompt.prompt.trim().to_string();
@@ -140,11 +142,11 @@ impl Login<'_> {
         Ok(Answer::Next)
     }
 
-    /// Notes that the server refused the password; whether there was one.
-    async fn was_refused(&self, lent: Option<Lent>) -> bool {
-        let Some(lent) = lent else { return false };
+    /// Records that the server refused the password. Returns whether there was one.
+    async fn was_refused(&self, candidate: Option<CandidateSecret>) -> bool {
+        let Some(candidate) = candidate else { return false };
         let what = Secret::Password(self.whose.into());
-        self.client.secrets.refused(&what, &self.asks(), lent).await;
+        self.client.secrets.refused(&what, &self.asks(), candidate).await;
         true
     }
 
@@ -152,22 +154,22 @@ impl Login<'_> {
         &self,
         words: &[String; 2],
         prompt: &Prompt,
-        lent: &mut Option<Lent>,
+        candidate: &mut Option<CandidateSecret>,
     ) -> Result<Option<SecretText>> {
         let secrets = &self.client.secrets;
-        if !prompt.echo && prompt.prompt.to_lowercase().contains("password") && lent.is_none() {
+        if !prompt.echo && prompt.prompt.to_lowercase().contains("password") && candidate.is_none() {
             let what = Secret::Password(self.whose.into());
-            *lent = secrets.lend(&what, &self.asks(), self.clock).await?;
-            return Ok(lent.as_ref().map(|lent| lent.word.clone()));
+            *candidate = secrets.offer(&what, &self.asks(), self.deadline).await?;
+            return Ok(candidate.as_ref().map(|candidate| candidate.word.clone()));
         }
         let asked = words.iter().map(String::as_str).chain([prompt.prompt.as_str()]);
         let asked: Vec<&str> = asked.map(str::trim).filter(|words| !words.is_empty()).collect();
         let what = Secret::Prompt { words: asked.join(" ") };
-        Ok(secrets.lend(&what, &self.asks(), self.clock).await?.map(|lent| lent.word))
+        Ok(secrets.offer(&what, &self.asks(), self.deadline).await?.map(|candidate| candidate.word))
     }
 }
 
-/// A line about a login that was tried. It has no colon after "password": what follows one there is hidden in all output.
+/// Makes a line about one login attempt. It has no colon after "password", because all output hides the text after that.
 pub(super) fn tried(label: &str, said: &str) -> String {
     let label = if label == "password" { "password login" } else { label };
     format!("{label}: {said}")

@@ -1,27 +1,27 @@
-//! What has come back of a script so far, and when it is too much or too late.
+//! The output of a script so far, and the limits for its size and its time.
 
 use std::time::Duration;
 
 use russh::{ChannelMsg, ChannelReadHalf, Sig};
 use tokio::time::Instant;
 
-use super::{BEGIN, Cut, END, GRACE, NOISE};
+use super::{BEGIN, END, ExecError, GRACE, NOISE};
 use crate::shell::{Bounds, Output};
 
-/// What has come back so far.
+/// The output of a script so far, and its state.
 pub(super) struct Seen {
     output: Output,
     status: Option<i32>,
-    /// What came before the script began.
+    /// The output before the script began.
     noise: Vec<u8>,
     pub(super) begun: bool,
-    /// Everything comes in one stream, and the end is part of it.
+    /// The script runs on a terminal. All output comes in one stream, and the end of the script is part of it.
     terminal: bool,
     /// When the script began.
     since: Instant,
-    /// When a word of it came last, or its exit status.
+    /// When the script last printed something, or its exit status came.
     last: Instant,
-    /// What is kept of its output, in bytes; and whether only the end of it is.
+    /// How many bytes of the output to keep, and whether to keep only its end.
     kept: usize,
     end_only: bool,
 }
@@ -42,7 +42,7 @@ impl Seen {
         }
     }
 
-    /// When it has taken too long, if nothing more comes.
+    /// Returns the time when the script has taken too long, if nothing more comes.
     pub(super) fn until_when(&self, late: Instant, bounds: &Bounds) -> Instant {
         if !self.begun {
             return late;
@@ -51,18 +51,18 @@ impl Seen {
         bounds.whole.map_or(silent, |whole| silent.min(self.since + whole))
     }
 
-    /// That time has come.
+    /// Returns the result once that time has come.
     pub(super) fn late(
         self,
         patience: Duration,
         bounds: &Bounds,
         heard: &mut (dyn FnMut(&[u8]) + Send),
-    ) -> Result<Output, Cut> {
+    ) -> Result<Output, ExecError> {
         match bounds.whole.filter(|whole| self.since.elapsed() >= *whole) {
-            _ if !self.begun => Err(Cut::Silent(patience)),
+            _ if !self.begun => Err(ExecError::Silent(patience)),
             _ if self.status.is_some() => self.end(heard),
-            Some(whole) => Err(Cut::Late(whole)),
-            None => Err(Cut::Quiet(bounds.silence)),
+            Some(whole) => Err(ExecError::Late(whole)),
+            None => Err(ExecError::Quiet(bounds.silence)),
         }
     }
 
@@ -70,8 +70,8 @@ impl Seen {
         &mut self,
         reply: ChannelMsg,
         heard: &mut (dyn FnMut(&[u8]) + Send),
-    ) -> Result<(), Cut> {
-        // Other messages do not count, or a machine could hold up its run without a word.
+    ) -> Result<(), ExecError> {
+        // Other messages do not count. Otherwise a machine could hold up the run without any output.
         let counts = match &reply {
             ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, ext: 1 } => !data.is_empty(),
             ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. } => self.status.is_none(),
@@ -88,17 +88,17 @@ impl Seen {
             }
             ChannelMsg::ExitStatus { exit_status } => self.status = Some(exit_status as i32),
             ChannelMsg::ExitSignal { signal_name, .. } => self.status = Some(128 + number(&signal_name)),
-            ChannelMsg::Failure => return Err(Cut::Refused),
+            ChannelMsg::Failure => return Err(ExecError::Refused),
             _ => {}
         }
         Ok(())
     }
 
-    fn hear(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), Cut> {
+    fn hear(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), ExecError> {
         if self.begun {
             return self.said(data, heard);
         }
-        // Only what is new is searched, and as much before it as the line may have begun earlier.
+        // The search covers only the new data, and as much old data as can hold the beginning of the line.
         let from = self.noise.len().saturating_sub(BEGIN.len() + 2);
         self.noise.extend_from_slice(data);
         let Some((start, end)) = line(&self.noise, BEGIN, from) else { return self.bounded() };
@@ -108,7 +108,7 @@ impl Seen {
         self.said(&rest, heard)
     }
 
-    fn said(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), Cut> {
+    fn said(&mut self, data: &[u8], heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<(), ExecError> {
         if !self.terminal && !data.is_empty() {
             heard(data);
         }
@@ -116,38 +116,38 @@ impl Seen {
         self.bounded()
     }
 
-    /// Drops what is too much, or fails.
-    fn bounded(&mut self) -> Result<(), Cut> {
+    /// Drops output beyond the limit, or fails.
+    fn bounded(&mut self) -> Result<(), ExecError> {
         let Output { stdout, stderr, .. } = &mut self.output;
         match self.begun {
-            false if self.noise.len() + stderr.len() > NOISE => Err(Cut::Noise(NOISE)),
+            false if self.noise.len() + stderr.len() > NOISE => Err(ExecError::Noise(NOISE)),
             false => Ok(()),
             true if self.end_only => {
                 for text in [stdout, stderr] {
-                    // Not each time, or every piece would move all of it.
+                    // The cut waits until twice the limit. Otherwise every piece of output would move all kept bytes.
                     if text.len() > 2 * self.kept {
                         text.drain(..text.len() - self.kept);
                     }
                 }
                 Ok(())
             }
-            true if stdout.len() + stderr.len() > self.kept => Err(Cut::Flood(self.kept)),
+            true if stdout.len() + stderr.len() > self.kept => Err(ExecError::Flood(self.kept)),
             true => Ok(()),
         }
     }
 
-    /// Whether it said these words before the script began.
+    /// Whether these words came before the script began.
     pub(super) fn says(&self, words: &str) -> bool {
         [&self.output.stderr, &self.noise].iter().any(|said| find(said, words.as_bytes()).is_some())
     }
 
-    /// Takes in what comes until it is so, or the end.
+    /// Reads replies until `is` returns true, or until the channel ends.
     pub(super) async fn until(
         &mut self,
         replies: &mut ChannelReadHalf,
         heard: &mut (dyn FnMut(&[u8]) + Send),
         is: impl Fn(&Seen) -> bool,
-    ) -> Result<(), Cut> {
+    ) -> Result<(), ExecError> {
         while !is(self) {
             match replies.wait().await {
                 None | Some(ChannelMsg::Close) => break,
@@ -161,8 +161,8 @@ impl Seen {
         mut self,
         replies: &mut ChannelReadHalf,
         heard: &mut (dyn FnMut(&[u8]) + Send),
-    ) -> Result<Output, Cut> {
-        // On a terminal nothing says that no more will come: who is asked again and again goes without an answer.
+    ) -> Result<Output, ExecError> {
+        // On a terminal, ironstrap cannot send the end of input. A sudo that asks again and again gets no answer.
         while !self.terminal {
             match replies.wait().await {
                 None | Some(ChannelMsg::Close) => break,
@@ -173,16 +173,16 @@ impl Seen {
         self.end(heard)
     }
 
-    /// A channel that closes without a status was cut, whatever came before.
-    pub(super) fn end(mut self, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output, Cut> {
-        let status = self.status.ok_or_else(|| Cut::Lost("no exit status came".into()))?;
+    /// Ends the reading. A channel that closes without an exit status was cut, whatever came before.
+    pub(super) fn end(mut self, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output, ExecError> {
+        let status = self.status.ok_or_else(|| ExecError::Lost("no exit status came".into()))?;
         self.output.status = status;
         if !self.begun {
             self.output.stdout = self.noise;
-            return Err(Cut::NotBegun(self.output));
+            return Err(ExecError::NotBegun(self.output));
         }
         if self.terminal {
-            let cut = || Cut::Lost("the script did not come to its end".into());
+            let cut = || ExecError::Lost("the script did not come to its end".into());
             let at =
                 self.output.stdout.windows(END.len()).rposition(|w| w == END.as_bytes()).ok_or_else(cut)?;
             let end = String::from_utf8_lossy(&self.output.stdout[at + END.len()..]).trim().parse();
@@ -194,7 +194,8 @@ impl Seen {
     }
 }
 
-/// Where a whole line of this text is that does not begin before `from`: its beginning, and the end after its newline.
+/// Finds this text as a whole line that does not begin before `from`. Returns its start, and the end after its
+/// newline.
 fn line(all: &[u8], text: &str, mut from: usize) -> Option<(usize, usize)> {
     while let Some(at) = find(&all[from..], text.as_bytes()).map(|at| from + at) {
         let after = &all[at + text.len()..];
@@ -211,7 +212,7 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// Linux' number of a signal; 0 for those that SSH has no name for.
+/// The Linux number of a signal, or 0 for signals that have no name in SSH.
 fn number(signal: &Sig) -> i32 {
     match signal {
         Sig::HUP => 1,
@@ -235,8 +236,8 @@ fn number(signal: &Sig) -> i32 {
 mod tests {
     use super::*;
 
-    /// What is heard of this output, in pieces of this size; and how it ends.
-    fn seen(output: &str, size: usize, terminal: bool) -> (String, Result<Output, Cut>) {
+    /// Feeds this output in pieces of this size. Returns what a listener hears, and how the script ends.
+    fn seen(output: &str, size: usize, terminal: bool) -> (String, Result<Output, ExecError>) {
         let (mut seen, mut all) =
             (Seen { status: Some(3), ..Seen::new(terminal, &Bounds::default()) }, vec![]);
         let mut heard = |piece: &[u8]| all.extend_from_slice(piece);
@@ -255,7 +256,9 @@ mod tests {
             assert_eq!(heard, format!("one\n{BEGIN}\ntwo"));
             assert_eq!((end.as_ref().unwrap().status, &end.unwrap().stdout[..]), (3, heard.as_bytes()));
         }
-        assert!(matches!(seen("sorry\n", 9, false).1, Err(Cut::NotBegun(said)) if said.stdout == b"sorry\n"));
+        assert!(
+            matches!(seen("sorry\n", 9, false).1, Err(ExecError::NotBegun(said)) if said.stdout == b"sorry\n")
+        );
     }
 
     #[test]
@@ -286,6 +289,6 @@ mod tests {
     fn on_a_terminal_the_status_is_in_the_stream() {
         let (heard, end) = seen(&format!("{BEGIN}\r\nout\n\n{END} 5\n"), 4, true);
         assert_eq!((heard.as_str(), end.unwrap().status), ("out\n", 5));
-        assert!(matches!(seen(&format!("{BEGIN}\nhalf"), 4, true).1, Err(Cut::Lost(_))), "cut");
+        assert!(matches!(seen(&format!("{BEGIN}\nhalf"), 4, true).1, Err(ExecError::Lost(_))), "cut");
     }
 }

@@ -1,9 +1,10 @@
-//! Where the API's Service leads.
+//! The want that the API's Service leads to API servers alone.
 
 use crate::shell::{Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, Want};
 
-/// kube-proxy spreads connections over all EndpointSlices that name the Service.
+/// The want that no EndpointSlice of the API's Service leads elsewhere. kube-proxy spreads connections over all
+/// EndpointSlices that name the Service.
 pub(super) fn want(cx: &Cx) -> Want {
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.ip.to_string()).collect();
     Want::new("bootstrap.api-service", "the API's Service leads to API servers alone")
@@ -23,8 +24,8 @@ pub(super) fn want(cx: &Cx) -> Want {
         .only(cx.fleet.exists)
 }
 
-/// EndpointSlices of the API's Service that lead elsewhere, each with its addresses. The API servers' own is called as the Service
-/// is, and they put it right every few seconds (pkg/controlplane/reconcilers).
+/// EndpointSlices of the API's Service that lead elsewhere, each with its addresses. The API servers' own EndpointSlice has
+/// the name of the Service. They correct it every few seconds (pkg/controlplane/reconcilers).
 fn foreign<'a>(answer: &'a str, planes: &[String]) -> Vec<(&'a str, Vec<String>)> {
     let slice = |line: &'a str| {
         let (name, lists) = line.strip_prefix("EndpointSlice ")?.split_once(' ')?;

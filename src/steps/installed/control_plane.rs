@@ -1,5 +1,5 @@
-//! What the control plane works by: who may administer the cluster, the rights of its components, and that Namespace
-//! kube-system admits its pods.
+//! Wants that the control plane needs to work. They are about the rights of the administrators, the rights of its
+//! components, and the admission of its pods to Namespace kube-system.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     for object in documents(values, "administrators.yaml")? {
         let want = Want::object("kubeadm-objects.object", &object, Whose::Ours, &install(&object)?);
         let ours = object["metadata"]["name"] == "kubeadm:cluster-admins";
-        // By that binding ironstrap itself changes things.
+        // This binding gives ironstrap itself the right to change things.
         wants.push(if ours { rights::bound(cx, want) } else { want });
     }
     wants.push(roles::want(cx));
@@ -24,10 +24,12 @@ pub(super) fn wants(cx: &Cx, values: &Value) -> Result<Vec<Want>> {
     Ok(wants)
 }
 
-/// The label by which Pod Security turns pods away (`k8s.io/pod-security-admission/api`). Without it there is no such rule.
+/// The label by which Pod Security rejects pods (`k8s.io/pod-security-admission/api`). Without the label, there is no such
+/// rule.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
-/// Running pods stay. kube-proxy and those of the control plane would not come back.
+/// The want that kube-system admits the pods of the control plane. If it does not, running pods stay, but pods of
+/// kube-proxy and of the control plane do not come back.
 fn admits() -> Want {
     Want::new("kubeadm-objects.admission", "Namespace kube-system admits the pods of the control plane")
         .asks(Ask::Objects(vec![Object::new("v1", "Namespace", "", "kube-system")]))
@@ -45,7 +47,7 @@ fn admits() -> Want {
 fn judge_admission(answer: &str) -> Verdict {
     let namespace: Value = match serde_json::from_str(answer) {
         Ok(namespace) => namespace,
-        // No cluster has none.
+        // Every cluster has this Namespace, so it is absent only where no cluster runs.
         Err(_) if answer == "absent" => return Verdict::Holds,
         Err(error) => return Verdict::Unknown(format!("Namespace kube-system is no JSON: {error}")),
     };

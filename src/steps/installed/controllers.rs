@@ -1,4 +1,5 @@
-//! The rights of the controllers that the controller manager runs. Without them it runs, and does nothing.
+//! The rights of the controllers that the controller manager runs. Without these rights, the controller manager runs but
+//! does nothing.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! CoreDNS as kubeadm installs it, with the replicas and the Corefile of the inventory. Without them the present ones stay.
+//! CoreDNS as kubeadm installs it, with the replicas and the Corefile of the inventory. If the inventory does not set them,
+//! the present ones stay.
 
 use serde_json::{Value, json};
 
@@ -8,11 +9,11 @@ use crate::manifest::{self, Whose};
 use crate::shell::{OBJECTS, kubectl, sh};
 use crate::step::{Ask, Confirmation, Cx, Object, Verdict, WITH_THE_CLUSTER, Want, leaving};
 
-/// kubeadm's own number.
+/// The number of replicas that kubeadm installs.
 const REPLICAS: u64 = 2;
 const PODS: &str = "deployment/coredns";
 
-/// A cluster may resolve its names by what somebody wrote into the Corefile.
+/// The confirmation to replace an edited Corefile. A cluster may resolve its names by what somebody wrote into it.
 pub const REPLACE_COREFILE: Confirmation = Confirmation {
     option: "--replace-corefile",
     question: "Replace this Corefile, with a copy in ConfigMap kube-system/coredns-replaced?",
@@ -21,8 +22,8 @@ pub const REPLACE_COREFILE: Confirmation = Confirmation {
            to replace it: `ironstrap apply --replace-corefile`",
 };
 
-/// CoreDNS' image, which the inventory may have from elsewhere. The versions are those of kubeadm's `constants.go`; within a
-/// minor version no patch release has changed it (compared: 1.32.0, 1.33.12, 1.34.8, 1.35.5, 1.36.3, 1.37.0).
+/// The image of CoreDNS, which the inventory may take from elsewhere. The versions are those of kubeadm's `constants.go`.
+/// Within a minor version, no patch release has changed it (compared: 1.32.0, 1.33.12, 1.34.8, 1.35.5, 1.36.3, 1.37.0).
 pub(super) fn image(configuration: &Value, minor: u64) -> String {
     let text = |pointer: &str| configuration.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let tag = match (text("/dns/imageTag"), minor) {
@@ -38,7 +39,7 @@ pub(super) fn image(configuration: &Value, minor: u64) -> String {
         "" => text("/imageRepository"),
         repository => repository,
     };
-    // Only there is it one level deeper (kubeadm `images.go`, `GetDNSImage`).
+    // Only in that repository is the image one level deeper (kubeadm `images.go`, `GetDNSImage`).
     let deeper = if repository == "registry.k8s.io" { "/coredns" } else { "" };
     format!("{repository}{deeper}/coredns:{tag}")
 }
@@ -67,7 +68,7 @@ fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
     Ok(want.judged(move |answer| judge_deployment(answer, &manifest, exactly)))
 }
 
-/// `exactly`: the number of replicas is the inventory's.
+/// The verdict on the Deployment. `exactly`: the inventory sets the number of replicas.
 fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
     let have: Value = match serde_json::from_str(answer) {
         Ok(have) => have,
@@ -104,7 +105,7 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
         .nothing_to_undo(WITH_THE_CLUSTER))
 }
 
-/// `ours`: the right one is the inventory's.
+/// The verdict on the Corefile. `ours`: the right Corefile is the inventory's.
 fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
     let object: Value = match serde_json::from_str(answer) {
         Ok(object) => object,
@@ -115,7 +116,7 @@ fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
         return leaving;
     }
     let have = object.pointer("/data/Corefile").and_then(Value::as_str).unwrap_or_default();
-    // Space at the end of a line says nothing, and would be a line of a diff.
+    // Space at the end of a line has no meaning, and would be a line of a diff.
     let plain = |text: &str| -> String {
         text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
     };

@@ -1,11 +1,13 @@
-//! What an earlier inventory had kubeadm install, and this one turns off: it runs on, and nobody looks after it.
+//! Addons that kubeadm installed for an earlier inventory, and that this inventory turns off. They still run, and nothing
+//! maintains them.
 
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::step::{Ask, Object, Verdict, Want};
 
-/// An addon of kubeadm's: its name there and for people, the kind and the name of what runs it, its label, and how it goes.
+/// Addons of kubeadm. Each has its name in kubeadm, its name for people, the kind and the name of the object that runs it,
+/// its label, and the command that deletes it.
 const ADDONS: [(&str, &str, &str, &str, &str, &str); 2] = [
     (
         "proxy",
@@ -52,7 +54,8 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
     wants
 }
 
-/// What Helm put there in its place has the same labels, and one that says so.
+/// Whether kubeadm installed this object. An object that Helm installed in its place has the same labels, and one more that
+/// names Helm.
 fn is_kubeadms(answer: &str, label: &str) -> serde_json::Result<bool> {
     if answer.trim_end() == "absent" {
         return Ok(false);

@@ -1,16 +1,16 @@
-//! Roles that the API server writes itself when it starts, and that kubeadm's bindings and the control plane lead to. A running
-//! API server misses neither a role nor a right.
+//! Roles that the API server writes itself when it starts. kubeadm's bindings and the control plane refer to them. While
+//! the API server runs, it does not notice that a role or a right is missing.
 
 use serde_json::Value;
 
 use super::api_again;
 use crate::step::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want, leaving};
 
-/// API group, resource, the only object where it is about one, and verbs.
+/// API group, resource, name of the object if the right is about a single one, and verbs.
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
-/// What each of them must at least have. Rules come and go with versions and feature gates; these are the same from 1.32 to
-/// 1.37 (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go).
+/// The rights that each role must have at least. Rules come and go with versions and feature gates. These rules are the
+/// same from 1.32 to 1.37 (plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go).
 const ROLES: &[(&str, &[Right])] = &[
     (
         "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
@@ -121,7 +121,7 @@ fn judge(answer: &str) -> Verdict {
     if want.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
 }
 
-/// The verbs of a right that no rule gives, and what they are for.
+/// The verbs of a right that no rule gives, and the resource that they are for.
 fn lacks(rules: &[Value], (group, resource, name, verbs): &Right) -> Option<String> {
     let has = |rule: &Value, key: &str, word: &str| {
         rule[key].as_array().is_some_and(|all| all.iter().any(|other| *other == word || *other == "*"))
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers in which each role has exactly what it must have, but for one line.
+    /// The verdict if each role has exactly the rights that it must have, except that the answer has `line` at `at`.
     fn judged(at: usize, line: &str) -> Verdict {
         let rule = |(group, resource, name, verbs): &Right| {
             let names: Vec<&str> = [*name].into_iter().filter(|name| !name.is_empty()).collect();

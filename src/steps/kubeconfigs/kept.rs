@@ -1,5 +1,5 @@
-//! What the kubelet keeps for itself, and reads only when it starts or renews its certificates: a kubelet that runs does not show
-//! that it could not do that again.
+//! Files that the kubelet keeps for itself, and reads only when it starts or renews its certificates. A kubelet that runs
+//! does not show that it could not do that again.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
     ]
 }
 
-/// Whether it makes the certificate itself that it serves with.
+/// Whether the kubelet itself makes the certificate that it serves with.
 fn serves_with_its_own(cx: &Cx) -> bool {
     let set = |key: &str| cx.node.kubelet.get(key).or_else(|| cx.cluster.kubelet.get(key));
     let is_empty = |key: &str| set(key).and_then(Value::as_str).unwrap_or_default().is_empty();
@@ -40,20 +40,20 @@ mod tests {
     use super::*;
     use crate::fleet::Fleet;
     use crate::machine::Machine;
-    use crate::pki::Trust;
+    use crate::pki::ClusterPki;
     use crate::pki::tests::{NOW, cluster};
 
     #[test]
     fn the_pair_is_looked_at_only_where_the_kubelet_makes_it() {
         let mut cluster = cluster();
-        let trust = Trust::make(&cluster, NOW).unwrap();
+        let pki = ClusterPki::make(&cluster, NOW).unwrap();
         let (machine, fleet) = (Machine::default(), Fleet::default());
         let mut looks = |key: &str, value: Value| {
             if !key.is_empty() {
                 cluster.nodes[0].kubelet = [(key.to_string(), value)].into_iter().collect();
             }
             let (node, now) = (&cluster.nodes[0], OffsetDateTime::UNIX_EPOCH);
-            let cx = Cx { cluster: &cluster, node, trust: &trust, now, machine: &machine, fleet: &fleet };
+            let cx = Cx { cluster: &cluster, node, pki: &pki, now, machine: &machine, fleet: &fleet };
             format!("{:?}", wants(&cx)[1].ask).contains("kubelet_unreadable pair")
         };
         assert!(looks("", Value::Null) && looks("serverTLSBootstrap", false.into()));

@@ -1,5 +1,5 @@
-//! The way out of the cluster, for this machine alone: what `kubeadm reset` does and what it leaves behind. The
-//! cluster learns nothing of it here: the removal of a node tells the cluster (`ops::remove`).
+//! Takes this one machine out of the cluster. It does what `kubeadm reset` does, and removes what `kubeadm reset` leaves
+//! behind. The cluster does not learn of it here. The removal of a node tells the cluster (`operations::remove`).
 
 use super::ETCD_IS;
 use crate::cluster::Network;

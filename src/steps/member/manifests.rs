@@ -1,15 +1,15 @@
-//! Manifests of pods in the kubelet's folder that kubeadm did not write. The kubelet reads each file whose name does not begin with
-//! a dot, in the order of their names, and of two pods of the same name it takes the first (pkg/kubelet/config, file.go
-//! `extractFromDir` and config.go `filterInvalidPods`).
+//! Manifests of pods in the kubelet's folder that kubeadm did not write. The kubelet reads each file whose name does not
+//! begin with a dot, in the order of their names. If two pods have the same name, it takes the first (pkg/kubelet/config,
+//! file.go `extractFromDir` and config.go `filterInvalidPods`).
 
 use crate::shell::Sh;
 use crate::step::{Cx, Verdict, Want};
 
-/// What kubeadm's own manifests define.
+/// The pods that kubeadm's own manifests define.
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
-/// Prints "more NAME FILE" for each further file, with the name of its pod, or "-". Of JSON only the names of components are
-/// found.
+/// Prints "more NAME FILE" for each further file. NAME is the name of its pod, or "-" if none is found. In JSON, only the
+/// names of components are found.
 pub(super) const MORE: Sh = Sh::raw(
     r#"for f in /etc/kubernetes/manifests/*; do
   case $f in */etcd.yaml | */kube-apiserver.yaml | */kube-controller-manager.yaml | */kube-scheduler.yaml) continue ;; esac

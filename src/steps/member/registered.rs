@@ -8,12 +8,12 @@ use crate::step::{Ask, Cx, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::kubeadm;
 use crate::steps::labels;
 
-/// A kubelet makes its Node when it starts, and never again; one that it finds it fills. Whether the Node is there, only
-/// the API knows.
+/// The want that the Node of this member exists. A kubelet creates its Node only when it starts. If the Node exists
+/// already, the kubelet fills it in. Only the API knows whether the Node exists.
 pub(super) fn want(cx: &Cx) -> Result<Want> {
     let name = &cx.node.name;
     let gone = cx.fleet.unregistered.contains(name);
-    // Of a Node that was made for it, the kubelet has yet to say what it is.
+    // A Node that ironstrap created has no version until the kubelet reports what it is.
     let said = sh!(
         "{KUBELETS_KUBECTL} get node {name} -o 'jsonpath={.status.nodeInfo.kubeletVersion}'",
         KUBELETS_KUBECTL,
@@ -32,7 +32,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::new("member.node-object", format!("the kubelet of {name} is known to the cluster"))
-        .asks(Ask::Head)
+        .asks(Ask::Facts)
         .judged(move |_| match gone {
             true => Verdict::Differs { have: have.clone(), want: want.clone() },
             false => Verdict::Holds,
@@ -45,12 +45,12 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
 /// Shell that creates the Node with the range of pods that it had, if no other Node got that range in the meantime.
 ///
 /// With another range, all its pods would have to restart. flannel on other nodes would also go on sending to the old
-/// range: it ignores an update that leaves the way to the Node as it was (flannel, `pkg/subnet/kube`,
+/// range: it ignores an update that does not change how the Node is reached (flannel, `pkg/subnet/kube`,
 /// `handleUpdateLeaseEvent`).
 ///
-/// Only for a kubelet that has been running for a while, which then says how much room there is within ten seconds
-/// (`nodeStatusUpdateFrequency`). One that starts would take a Node without a word of that for one without room, and turn
-/// its own static pods away.
+/// The shell does this only if the kubelet has been running for a while. Such a kubelet reports how much room there is
+/// within ten seconds (`nodeStatusUpdateFrequency`). A kubelet that starts would take a Node without that report for a Node
+/// without room, and would reject its own static pods.
 fn kept(cx: &Cx) -> Sh {
     let name = &cx.node.name;
     let taint = |t: crate::cluster::Taint| json!({"key": t.key, "value": t.value, "effect": t.effect});
@@ -75,7 +75,8 @@ fn kept(cx: &Cx) -> Sh {
     KEPT.replaced("TAKEN", taken).replaced("KUBECTL", KUBELETS_KUBECTL).replaced("MANIFEST", node)
 }
 
-/// flannel notes the first address of each range: IPv4's is one more than the range, IPv6's ends in 1.
+/// The shell of `kept`. flannel notes the first address of each range. For IPv4 that is one more than the range. For IPv6
+/// it ends in 1.
 const KEPT: Sh = Sh::raw(
     r#"ranges= first= subnets=/run/flannel/subnet.env
 [ -r $subnets ] || subnets=/dev/null

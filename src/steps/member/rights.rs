@@ -1,5 +1,5 @@
-//! What a control plane keeps to administer the cluster with: kubeadm's `admin.conf`, which RBAC binds, and nothing that
-//! stands above RBAC.
+//! The credentials that a control plane keeps to administer the cluster. They are kubeadm's `admin.conf`, to which RBAC
+//! applies, and nothing that bypasses RBAC.
 
 use crate::pki::Credential;
 use crate::shell::KUBECTL;
@@ -7,12 +7,13 @@ use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, WITH_THE_MEMBER, Want};
 use crate::steps::kubeadm;
 
 pub(super) fn wants(cx: &Cx) -> Vec<Want> {
-    // Until kubeadm is through it needs super-admin.conf itself, to bind the administrators.
+    // Until kubeadm is done, it needs super-admin.conf itself, to bind the administrators.
     let through = cx.machine.is_member() && cx.machine.has("receipt");
     vec![administrator(cx).only(through), no_super_admin().only(through)]
 }
 
-/// Without its binding `admin.conf` may nothing, so what binds it again has to come from outside of RBAC.
+/// The want that `kubernetes-admin` has its rights. Without its binding, `admin.conf` has no rights. So the fix that binds
+/// it again cannot depend on RBAC.
 fn administrator(cx: &Cx) -> Want {
     let want = Want::new("bootstrap.administrator", "kubernetes-admin may administer the cluster")
         .asks(Ask::Administrator)
@@ -26,14 +27,15 @@ fn administrator(cx: &Cx) -> Want {
     bound(cx, want)
 }
 
-/// The same want, whose fix binds kubeadm's administrators and nobody else. The fix comes from outside of RBAC: a client that
-/// deletes this binding to make it again has no rights in between.
+/// `want` with a fix that binds kubeadm's administrators and nobody else. The fix uses a credential that RBAC does not
+/// apply to. Any other client that deletes this binding to create it again has no rights in between.
 pub(in crate::steps) fn bound(cx: &Cx, want: Want) -> Want {
     let server = format!("https://{}", std::net::SocketAddr::new(cx.node.ip, cx.cluster.api_port()));
     want.run(KUBECTL + "administer").with(Credential::of_masters(server)).nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// kubeadm's advice, and CIS 5.1.7: a member of `system:masters` that stays on a machine cannot be revoked.
+/// The want that `super-admin.conf` is gone, as kubeadm and CIS 5.1.7 advise. A credential of `system:masters` that stays
+/// on a machine cannot be revoked.
 fn no_super_admin() -> Want {
     Want::no_file("member.no-super-admin", "super-admin.conf is not on this machine", kubeadm::SUPER_ADMIN)
         .nothing_to_undo(WITH_THE_MEMBER)

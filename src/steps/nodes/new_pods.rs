@@ -1,5 +1,6 @@
-//! nodes: the API server admits new pods. A webhook that does not answer, a quota or a policy may refuse them while all that
-//! runs goes on. Then no pod comes back that ends, and those of a DaemonSet seem to be missing from their nodes.
+//! nodes: the API server admits new pods. A webhook that does not answer, a quota or a policy may refuse them while
+//! everything that runs goes on. Then a pod that ends does not come back, and pods of a DaemonSet seem to be missing from
+//! their nodes.
 
 use crate::fleet::Blocked;
 use crate::shell::{KUBECTL, Sh, sh};
@@ -19,15 +20,16 @@ pub(super) fn want(cx: &Cx) -> Want {
         )))
         .judged(move |answer| judge(answer, waits.as_ref()))
         .run(sh!("{KUBECTL}{FUNCTIONS}new_pods_refused {image}", KUBECTL, FUNCTIONS, image = image.as_str()))
-        .settles()
+        .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// kubectl's words, and then those of the API server.
+/// The end of kubectl's own words. The words of the API server follow.
 const BEFORE: &str = "error when creating \"STDIN\": ";
 
-/// In kube-system every refusal counts: kubeadm's own pods are there. In the default namespace only that of a webhook which does
-/// not answer: it stands for all namespaces of the users, and what they refuse on purpose is theirs.
+/// The verdict on the answer. In kube-system every refusal counts, because kubeadm's own pods are there. The default
+/// namespace stands for all namespaces of the users. There a refusal counts only if a webhook does not answer. Other
+/// refusals are the users' own decision.
 fn judge(answer: &str, waits: Option<&Blocked>) -> Verdict {
     let admitted =
         |namespace: &str| answer.lines().any(|line| line == format!("pod/ironstrap-in-{namespace}"));
@@ -43,7 +45,7 @@ fn judge(answer: &str, waits: Option<&Blocked>) -> Verdict {
                 Blocked::by_cluster("the controller manager to make it"),
             );
         }
-        // A plan foresees what is asked once there is a cluster.
+        // A plan foresees a question that is asked once there is a cluster.
         Some(for_what) if answer.is_empty() => return later("no API server runs yet", for_what.clone()),
         None if answer.is_empty() => return Verdict::Holds,
         _ => {}
@@ -61,7 +63,7 @@ fn judge(answer: &str, waits: Option<&Blocked>) -> Verdict {
         _ if any(&["failed calling webhook"]) => {
             Verdict::Differs { have: errors.join("\n"), want: String::new() }
         }
-        // `member` says that the administrator may do nothing.
+        // The step `member` reports that the administrator has no rights.
         _ if any(&["User \"kubernetes-admin\" cannot"]) => Verdict::Holds,
         true if refused => Verdict::Holds,
         false if refused => Verdict::Differs { have: errors.join("\n"), want: String::new() },

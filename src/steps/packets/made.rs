@@ -1,5 +1,5 @@
-//! Pods that ironstrap makes to ask nodes that have none, and deletes after that. They are made at the end of a run that
-//! changed something. A run that was killed can leave some: the next one deletes them.
+//! Pods that ironstrap creates to ask nodes that have none, and deletes after that. ironstrap creates them at the end of a
+//! run that changed something. A run that was killed can leave some. The next run deletes them.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::cluster::{Cluster, Network, Node};
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, SHORT_LIVED, Sh, kubectl, sh};
 use crate::step::{Ask, Object, Verdict, WITH_THE_CLUSTER, Want};
 
-/// That all of `nodes` answer, asked by the control plane `own`; where they are many, those of the sample, and some that the
-/// run changed. `None`: there is nobody to ask.
+/// The want that all of `nodes` answer the control plane `own`. If there are many nodes, it is about those of the sample
+/// and some that the run changed. `None`: there is no node to ask.
 pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) -> Option<Want> {
     let sample: Vec<&Node> = sample(cluster).collect();
     let more = changed.iter().filter(|node| !sample.contains(node)).take(ALL);
@@ -31,21 +31,21 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
     );
     let want = Want::new("connectivity.pod", "a pod answers on each node")
         .run(fix)
-        .about(targets.iter().map(ToString::to_string));
+        .subjects(targets.iter().map(ToString::to_string));
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
 
-/// What is wrong where such a pod runs and nobody reaches it.
+/// The fault of a node where such a pod runs, but does not answer.
 pub const SILENT: &str = "a pod that was made on it does not answer";
 
-/// The node whose pod answered, where a line of that fix says so.
+/// The node whose pod answered, if a line of that fix says so.
 pub fn reached(line: &str) -> Option<&str> {
     let node = line.strip_prefix("packets: pod:")?.strip_suffix(" is reached")?;
     (!node.contains(' ')).then_some(node)
 }
 
-/// The nodes that lines of that fix find a fault of, and what is wrong there. Where no node's pod answers, the one that asks may
-/// have the fault.
+/// The nodes with a fault, as lines of that fix report it, and what is wrong there. If no node's pod answers, the node that
+/// asks may have the fault.
 pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, String)> {
     let answers = lines.clone().any(|line| reached(line).is_some());
     let fault = |line: &str| {
@@ -60,7 +60,7 @@ pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, 
     lines.filter_map(fault).collect()
 }
 
-/// No such pod is left. One that is being deleted already needs nobody.
+/// The want that no such pod is left. A pod that is already being deleted needs no fix.
 pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     let pod =
         |node: &Node| Object::new("v1", "Pod", "kube-system", &format!("ironstrap-packets-{}", node.name));

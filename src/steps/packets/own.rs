@@ -1,4 +1,4 @@
-//! What the same question asks of the machine's own programs: whether they are stopped, and what they answer over loopback.
+//! The questions of `packets` to the machine's own programs: whether they are stopped, and what they answer over loopback.
 
 use serde_json::Value;
 
@@ -9,19 +9,20 @@ use crate::shell::{DAEMONS, PACKETS, PODS, PROCESSES, Sh, sh};
 use crate::step::{Cx, Verdict, WITH_THE_MEMBER, Want, rollout};
 use crate::steps::{kubeadm, running};
 
-/// Files that the kubelet has to be restarted for when they change; `member` says so then.
+/// Files whose change requires a restart of the kubelet. The step `member` reports such a change.
 pub(in crate::steps) const KUBELET_READS: Sh = Sh::raw(
     "/var/lib/kubelet/kubeadm-flags.env /usr/lib/systemd/system/kubelet.service \
      /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
 );
 
-/// A kubelet that has run long enough to answer.
+/// The line that says that the kubelet has run long enough to answer.
 pub(in crate::steps) const KUBELET: &str = "kubelet runs";
-/// Begins a line about an argument that the kubelet runs with and no file has.
+/// The beginning of a line about an argument that the kubelet runs with and no file has.
 pub(in crate::steps) const ONLY: &str = "kubelet has ";
 
-/// Shell that looks at them; it comes before the questions. A kubelet or kube-proxy that is silent is asked once more. The API's
-/// Service is asked up to four times: it leads to each control plane in turn, also to one that has just gone.
+/// Shell that checks these programs, and then asks the questions. If the kubelet or kube-proxy is silent, it asks once
+/// more. If the API's Service does not answer, it asks up to four times: the Service leads to each control plane in turn,
+/// also to one that has just stopped.
 pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
     sh!(
         "stopped {pods}\nfind_kubelet\nonly=$(kubelet_only {KUBELET_READS})\n\
@@ -40,7 +41,7 @@ pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
     )
 }
 
-/// What the folders of logs of those pods begin with that a node cannot do without.
+/// The pods that a node cannot do without: for each, how the name of its folder of logs begins.
 pub(in crate::steps) fn pods(cluster: &Cluster, node: &Node) -> Sh {
     let mut all: Vec<String> = Vec::new();
     if node.is_control_plane() {
@@ -67,7 +68,7 @@ pub(in crate::steps) fn stopped(answer: &str) -> Vec<&str> {
     answer.lines().filter(|line| line.starts_with("stopped: ") || line.starts_with("frozen: ")).collect()
 }
 
-/// What is wrong with how a program answered; `None`: nothing.
+/// The fault in a program's answer. `None`: there is none.
 pub(in crate::steps) fn ill(answer: &str, name: &str) -> Option<String> {
     match state(answer, name)? {
         "refused" => Some("nothing answers at its port".into()),
@@ -79,12 +80,12 @@ pub(in crate::steps) fn ill(answer: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Shell for fixes: the functions that ask, and those that mend.
+/// Shell functions for fixes: those that ask, and those that repair.
 pub(in crate::steps) fn functions() -> Sh {
     PODS + DAEMONS + PACKETS + PROCESSES
 }
 
-/// What is wanted of kube-proxy. They come after the cluster's own stages, which write its settings.
+/// The wants about kube-proxy. They come after the cluster's own stages, which write its settings.
 pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     if !cx.cluster.has_addon("proxy") {
         return Ok(vec![]);
@@ -111,12 +112,13 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     let set = Want::new("processes.kube-proxy-settings", "kube-proxy runs with its settings")
         .judged(move |answer| runs_with(answer, &settings))
         .run(functions() + sh!("proxy_settings_again {node}", node));
-    let asked = |want: Want| want.asks(ask(cx.cluster, cx.node)).settles().nothing_to_undo(WITH_THE_MEMBER);
+    let asked =
+        |want: Want| want.asks(ask(cx.cluster, cx.node)).eventually().nothing_to_undo(WITH_THE_MEMBER);
     Ok(vec![asked(answers), asked(runs), asked(set)])
 }
 
-/// Where it does not say how it runs, `runs_in` says so. Up to 1.35 kube-proxy shows its settings in an internal form, without a kind
-/// (kubernetes, cmd/kube-proxy/app/server.go, `cz.Set`).
+/// The verdict on the settings of kube-proxy. If kube-proxy does not say how it runs, `runs_in` reports that. Up to 1.35,
+/// kube-proxy shows its settings in an internal form without a kind (kubernetes, cmd/kube-proxy/app/server.go, `cz.Set`).
 fn runs_with(answer: &str, wanted: &Value) -> Verdict {
     let said = state(answer, "proxy-settings").and_then(|said| said.strip_prefix("says 200 "));
     let runs = said.and_then(|said| running::settings("kubeproxy.config.k8s.io", said));
@@ -136,7 +138,8 @@ fn runs_in(answer: &str, mode: &str) -> Verdict {
     }
 }
 
-/// A kube-proxy that does not run, or is stopped, or has no API server to hear of Services from.
+/// Whether other wants judge this kube-proxy: it does not run, or something is stopped, or no API server tells it about
+/// Services.
 fn judged_elsewhere(answer: &str) -> bool {
     let runs = answer.lines().any(|line| line == PROXY);
     !runs || !server_answers(answer) || !stopped(answer).is_empty()

@@ -1,18 +1,18 @@
-//! The ends of flannel's tunnels on other nodes. Each node asks them, for the pods of two workers meet on this way alone, and no
-//! control plane sees it.
+//! The ends of flannel's tunnels on other nodes. Each node asks them, because no control plane sees the tunnel between two
+//! workers.
 
 use super::{asked, asking, differs, sample, state, waiting};
 use crate::cluster::{Cluster, Network, Node};
 use crate::shell::{Sh, sh};
 use crate::step::{Cx, Verdict, Want};
 
-/// That each of them answers.
+/// The wants that the end of each tunnel answers.
 pub(super) fn wants(cx: &Cx) -> Vec<Want> {
     asked_of(cx.cluster, cx.node).map(|other| want(cx, other).only(cx.machine.is_member())).collect()
 }
 
-/// Shell that adds the ends of flannel's tunnels. It asks the kubelet's port, which a firewall there has to let through for the API
-/// server in any case; a machine that refuses has answered.
+/// Shell that adds the ends of the tunnels to the questions. It asks the kubelet's port, because a firewall there must let the API
+/// server through to it. A machine that refuses the connection has answered.
 pub(super) fn ends(cluster: &Cluster, node: &Node) -> Sh {
     let mut ends = Sh::EMPTY;
     for other in asked_of(cluster, node) {
@@ -34,13 +34,14 @@ pub(super) fn ends(cluster: &Cluster, node: &Node) -> Sh {
     )
 }
 
-/// The other nodes to which a node asks flannel's tunnels: those whose pods are asked, too. flannel has them for IPv4.
+/// The other nodes whose end of the tunnel a node asks. They are those whose pods control planes ask, too. With IPv6, flannel has
+/// another interface, which ironstrap does not ask.
 pub fn asked_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item = &'a Node> {
     let has = matches!(cluster.network, Network::Flannel(_)) && cluster.pods.addr().is_ipv4();
     sample(cluster).filter(move |other| has && other.name != node.name)
 }
 
-/// The nodes that answered at the end of a tunnel to them.
+/// The nodes that answered at the end of the tunnel to them.
 pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
     answer.lines().filter_map(|line| {
         let (node, how) = line.strip_prefix("tunnel:")?.split_once(' ')?;
@@ -48,8 +49,8 @@ pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Pods of two workers meet on this way alone, and no control plane sees it. A firewall may drop what is sent to the machine at its
-/// end and let through what is sent to pods; where that machine answers another node, the way from here is at fault.
+/// The want that one node answers at the end of its tunnel. A firewall there may drop packets to the machine itself and let those to
+/// pods through. So a silent machine is a fault only if it answers another node.
 fn want(cx: &Cx, other: &Node) -> Want {
     let (name, waits) = (other.name.clone(), cx.fleet.before_ready(&other.name));
     let answers_others = cx.fleet.tunnels.contains(&name);
@@ -76,5 +77,5 @@ fn want(cx: &Cx, other: &Node) -> Want {
         },
     );
     let again = sh!("tunnel_again {node} {name}", node = cx.node.name, name = other.name);
-    want.run(asking(cx) + again).of(&other.name).about([cx.node.name.clone(), other.name.clone()])
+    want.run(asking(cx) + again).of(&other.name).subjects([cx.node.name.clone(), other.name.clone()])
 }

@@ -1,5 +1,5 @@
-//! Room where Kubernetes writes, on whichever file systems that is, and whether it may write there at all. Asked before
-//! the first change only: later the kubelet watches its disks itself.
+//! The room where Kubernetes writes, on all file systems that it uses, and whether it may write there at all. ironstrap
+//! asks only before the first change. Later the kubelet watches its disks itself.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Node};
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
-/// Mebibytes and inodes that a folder will take, to begin with.
+/// The mebibytes and inodes that a folder takes at first.
 struct Need {
     folder: Cow<'static, str>,
     room: u64,
@@ -35,8 +35,8 @@ fn needs(cluster: &Cluster, node: &Node) -> Vec<Need> {
     NEEDS.into_iter().chain(Some(etcd).filter(|_| node.is_control_plane())).collect()
 }
 
-/// Programs are started from below these. dpkg runs the scripts of packages where it keeps them. Containers' own programs are not
-/// hindered by how their layers are mounted, and nothing is started from /tmp or /run.
+/// Folders below which programs are started. dpkg runs the scripts of packages in the folder where it keeps them. How the
+/// layers of containers are mounted does not hinder the containers' own programs. Nothing is started from /tmp or /run.
 const PROGRAMS: [&str; 3] = ["/opt/cni/bin", "/usr/bin", "/var/lib/dpkg/info"];
 
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
@@ -69,10 +69,11 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     ]
 }
 
-/// FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS TYPE; of a folder that is not there, the one it will be made in.
+/// Prints FOLDER MOUNT MEBIBYTES INODES OF-INODES OPTIONS TYPE for each folder. If the folder does not exist, the values
+/// are those of the folder in which it will be created.
 fn ask(needs: &[Need]) -> Ask {
     let folders = Sh::words(needs.iter().map(|need| &*need.folder));
-    Ask::Newcomer(sh!(
+    Ask::OnlyBeforeJoin(sh!(
         "{UNTOUCHED}for d in {folders}; do\n  p=$d\n  while [ ! -e \"$p\" ]; do p=${p%/*}; p=${p:-/}; done\n  \
          set -- $(stat -f -c '%a %S %d %c' \"$p\")\n  \
          m=$(findmnt -n -f -o TARGET,FSTYPE,OPTIONS -T \"$p\") || m='? ? ?'\n  \
@@ -82,19 +83,19 @@ fn ask(needs: &[Need]) -> Ask {
     ))
 }
 
-/// Where a folder of Kubernetes is, or will be.
+/// The place where a folder of Kubernetes is, or will be.
 struct Place<'a> {
     folder: &'a str,
     mount: &'a str,
     room: u64,
     inodes: u64,
-    /// 0 where the file system makes them as it needs them.
+    /// All inodes of the file system. It is 0 if the file system makes inodes as it needs them.
     of_inodes: u64,
     options: &'a str,
     kind: &'a str,
 }
 
-/// Kinds of file systems on which no overlay can be written: of other machines, of user space, of other systems.
+/// Types of file systems on which no overlay can be written. Most are of other machines, of user space or of other systems.
 const NO_OVERLAY: [&str; 14] = [
     "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "vfat", "msdos", "exfat", "ntfs3", "ecryptfs",
     "overlay", "fuseblk",
@@ -122,7 +123,7 @@ impl Place<'_> {
     }
 }
 
-/// What there may be too little of.
+/// A resource of which there may be too little.
 struct Scarce {
     unit: &'static str,
     needed: fn(&Need) -> u64,
@@ -136,7 +137,7 @@ const INODES: Scarce = Scarce {
     there: |place| if place.of_inodes == 0 { u64::MAX } else { place.inodes },
 };
 
-/// Mounts with less than what all that will be on them takes together.
+/// The mounts with less than all folders on them take together.
 fn scarce(what: &Scarce, needs: &[Need], places: &[Place]) -> Vec<String> {
     let mut mounts: BTreeMap<&str, (u64, u64, Vec<&str>)> = BTreeMap::new();
     for place in places {

@@ -1,13 +1,14 @@
-//! What an earlier cluster left on a machine. Only before the first change: what is there later may be ours.
+//! Leftovers of an earlier cluster on a machine. ironstrap asks only before the first change, because later finds may be
+//! its own.
 
 use super::{UNTOUCHED, nothing};
 use crate::cluster::{Cluster, Network, Node};
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
-/// How flannel calls its configuration. containerd takes the first by name.
+/// The name of flannel's configuration. containerd takes the first by name.
 const FLANNELS: &str = "10-flannel.conflist";
-/// What networks of pods leave behind, as a pattern of `case`.
+/// Interfaces that networks of pods leave behind, as a pattern of `case`.
 const LINKS: Sh = Sh::raw(
     "cni0 | cbr0 | flannel* | cali* | tunl0 | vxlan.calico | cilium_* | lxc* | weave | kube-bridge | kube-ipvs0 | antrea-gw0 | ovn-k8s-mp0",
 );
@@ -21,12 +22,12 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
 }
 
 fn ask(shell: impl Into<Sh>) -> Ask {
-    Ask::Newcomer(UNTOUCHED + shell)
+    Ask::OnlyBeforeJoin(UNTOUCHED + shell)
 }
 
 fn etcd(cluster: &Cluster) -> Want {
     let dir = cluster.etcd_dir();
-    // As kubeadm calls it (`app/preflight`, `DirAvailableCheck`).
+    // This is kubeadm's name of the check (`app/preflight`, `DirAvailableCheck`).
     let name = format!("DirAvailable-{}", dir.replace('/', "-"));
     let entries =
         ask(sh!("for f in {dir}/* {dir}/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done", dir));
@@ -40,7 +41,8 @@ fn etcd(cluster: &Cluster) -> Want {
     ))
 }
 
-/// kubeadm looks for its own four; any other is a pod that the kubelet will run.
+/// The want that there are no static pods yet. kubeadm looks for its own four manifests. Any other manifest is a pod that
+/// the kubelet will run.
 fn manifests(cluster: &Cluster) -> Want {
     let files =
         ask("for f in /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
@@ -51,8 +53,8 @@ fn manifests(cluster: &Cluster) -> Want {
     )
 }
 
-/// With flannel another plugin's configuration is in the way where it comes first; with a network of the user's own
-/// it may be meant to be there.
+/// The want that no other network plugin is set up. With flannel, another plugin's configuration is in the way if it comes
+/// first by name. With a network of your own, it may be there on purpose.
 fn plugins(cluster: &Cluster) -> Want {
     let flannel = matches!(cluster.network, Network::Flannel(_));
     let ignored = cluster.ignores("Leftovers");
@@ -85,7 +87,7 @@ fn links(cluster: &Cluster) -> Want {
     )
 }
 
-/// What a new cluster can live with.
+/// Notes leftovers that a new cluster can live with.
 fn others() -> Want {
     Want::new("preflight.leftovers", "whether an earlier cluster left something else here")
         .asks(ask(OTHERS))

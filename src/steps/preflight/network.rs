@@ -1,5 +1,5 @@
-//! How a machine finds others: its default route, its name servers, its proxies. Whether it then reaches them is tried
-//! from outside, by all machines together.
+//! How a machine finds others: its default route, its name servers and its proxies. `active_checks` tries from outside,
+//! with all machines together, whether the machine then reaches them.
 
 use super::named;
 use crate::cluster::{Cluster, Node, Proxy, login};
@@ -19,13 +19,14 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 
 fn routes(node: &Node) -> Ask {
     let family = if node.ip.is_ipv4() { 4_u8 } else { 6 };
-    Ask::Newcomer(sh!(
+    Ask::OnlyBeforeJoin(sh!(
         "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi",
         family
     ))
 }
 
-/// The address of a Service is nobody's: packets to it leave by the default route, until the kernel makes them others.
+/// The want that there is a default route. No machine has the address of a Service. Packets to it leave by the default
+/// route until the kernel gives them another destination.
 fn default_route(node: &Node) -> Want {
     Want::new("preflight.default-route", "there is a default route")
         .asks(routes(node))
@@ -36,7 +37,8 @@ fn default_route(node: &Node) -> Want {
         )
 }
 
-/// Of several networks one is the cluster's. That it is not the one that leads outside is common, and sometimes a mistake.
+/// Notes that the cluster's network is not the one that leads outside. On a machine with several networks, that is common,
+/// and sometimes a mistake.
 fn one_card(node: &Node, card: Option<String>) -> Want {
     let ip = node.ip;
     Want::new("preflight.cluster-network", "whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
@@ -52,8 +54,8 @@ fn one_card(node: &Node, card: Option<String>) -> Want {
     })
 }
 
-/// The file that the kubelet hands to pods: of a member, what its configuration says. kubeadm has it take resolved's own where that
-/// runs.
+/// Asks for the file of name servers that the kubelet hands to pods. The inventory may name it. Otherwise, on a member, the
+/// kubelet's configuration names it. kubeadm makes the kubelet take the file of systemd-resolved if that runs.
 fn resolv_conf(cluster: &Cluster) -> Ask {
     let ours = cluster.kubelet.get("resolvConf").and_then(|path| path.as_str());
     let file = match ours {
@@ -74,7 +76,8 @@ elif systemctl is-active -q systemd-resolved; then f=/run/systemd/resolve/resolv
 fi
 "#;
 
-/// CoreDNS asks the name servers of its machine. One that is the machine itself is CoreDNS, which then asks itself.
+/// The want that pods get name servers that they can reach. CoreDNS asks the name servers of its machine. If such a server
+/// is the machine itself, it is CoreDNS, which then asks itself.
 fn name_servers(cluster: &Cluster) -> Want {
     Want::new("preflight.name-servers", "pods are given name servers that they can reach")
         .asks(resolv_conf(cluster))
@@ -97,7 +100,8 @@ fn name_servers(cluster: &Cluster) -> Want {
         )
 }
 
-/// What the kubelet cuts off (`MaxDNSNameservers`, `MaxDNSSearchPaths`); and nothing at all.
+/// Notes what the kubelet cuts off (`MaxDNSNameservers`, `MaxDNSSearchPaths`). It also notes that there is no name server
+/// at all.
 fn many_names(cluster: &Cluster) -> Want {
     Want::new("preflight.name-server-limits", "whether pods are given all name servers and search domains")
         .asks(resolv_conf(cluster))
@@ -105,7 +109,7 @@ fn many_names(cluster: &Cluster) -> Want {
             let of =
                 |word: &str| answer.lines().filter_map(|line| line.strip_prefix(word)).collect::<Vec<&str>>();
             let servers = of("nameserver ").len();
-            // The last line counts.
+            // Only the last such line counts.
             let domains = of("search ").last().map_or(0, |line| line.split_whitespace().count());
             let mut notes = Vec::new();
             match servers {
@@ -125,11 +129,12 @@ fn many_names(cluster: &Cluster) -> Want {
         })
 }
 
-/// A machine whose own programs go by a proxy will hardly pull images without. Passwords stay where they are. A proxy of apt's own
-/// configuration wins over the one that ironstrap gives it (apt, methods/http.cc, `HttpServerState::Open`).
+/// Notes proxies that the inventory does not name. If a machine's own programs use a proxy, it can hardly pull images
+/// without one. Passwords stay on the machine. A proxy of apt's own configuration wins over the one that ironstrap gives it
+/// (apt, methods/http.cc, `HttpServerState::Open`).
 fn proxies(ours: Proxy) -> Want {
     Want::new("preflight.proxy", "whether it goes by a proxy that the inventory does not name")
-        .asks(Ask::Newcomer(PROXIES.into()))
+        .asks(Ask::OnlyBeforeJoin(PROXIES.into()))
         .judged(move |answer| others(answer, &ours))
 }
 

@@ -1,5 +1,5 @@
-//! Whose folders lead to etcd's data. Their owner can put another folder in the place of that one: then etcd writes elsewhere,
-//! and the owner reads all Secrets.
+//! The owners of the folders that lead to etcd's data. Such an owner can put another folder in the place of one on this
+//! path. Then etcd writes elsewhere, and the owner reads all Secrets.
 
 use super::nothing;
 use crate::cluster::Cluster;
@@ -9,15 +9,16 @@ use crate::step::{Ask, Want};
 const NAME: &str = "EtcdFolder";
 
 pub(super) fn etcd(cluster: &Cluster) -> Want {
-    let ask = Ask::Newcomer(sh!("rest={dir}\n", dir = cluster.etcd_dir()) + WALK);
+    let ask = Ask::OnlyBeforeJoin(sh!("rest={dir}\n", dir = cluster.etcd_dir()) + WALK);
     nothing(cluster, "preflight.etcd-folder", "only root can replace the folder of etcd's data", ask, |_| NAME.into()).by_hand(
         "put etcd.local.dataDir of [kubeadm] below folders that only root may write to; or, for each folder named: chown root \
          FOLDER, chmod go-w FOLDER; or only warn of it: ignore-preflight = [\"EtcdFolder\"] in [cluster]",
     )
 }
 
-/// Walks to $rest one name at a time, through links as the kernel does, and prints each folder that another user owns or may
-/// write to. Of a sticky folder, too, such a user may take what is not there yet. Ends where nothing is there yet.
+/// Walks to $rest one name at a time, through links as the kernel does. It prints each folder that another user owns or may
+/// write to. A sticky folder counts, too: such a user may take a name that does not exist yet. The walk ends where nothing
+/// exists yet.
 const WALK: &str = r#"at='' links=0 told=' ' rest=${rest#/}
 tell() {
   case $told in *" $1 "*) return 0 ;; esac

@@ -1,5 +1,5 @@
 //! The packages of a machine: whether they are whole, whether apt could still read its sources, and whether some packages
-//! would have to go.
+//! would have to be removed.
 
 use super::{UNTOUCHED, named};
 use crate::cluster::Cluster;
@@ -13,8 +13,9 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
     vec![named(cluster, "Packages", whole()), conflict(cluster), removals(cluster)]
 }
 
-/// Where a package manager is at work this says nothing: it is waited for when it is needed. Nor once ironstrap has
-/// been here: what it was killed at it finishes itself.
+/// Prints the packages that are half installed. It prints nothing while a package manager is at work: a fix that needs the
+/// package manager waits for it. `whole` does not run it once ironstrap has changed the machine, because ironstrap itself
+/// finishes what it was killed at.
 const AUDIT: &str = r#"command -v dpkg >/dev/null || exit 0
 locks=$(cat /proc/locks)
 for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock; do
@@ -26,16 +27,17 @@ printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
 fn whole() -> Want {
     Want::new("preflight.packages-whole", "no package is half installed")
-        .asks(Ask::Newcomer(UNTOUCHED + AUDIT))
+        .asks(Ask::OnlyBeforeJoin(UNTOUCHED + AUDIT))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
 }
 
-/// apt reads no source at all while two name the same repository with different keys.
+/// The want that no source conflicts with the Kubernetes repository. apt reads no source at all while two of them name the
+/// same repository with different keys.
 fn conflict(cluster: &Cluster) -> Want {
     let (key, url) = (kubelet::KEY, cluster.packages.address());
     Want::new("preflight.package-sources", "no source of packages stands against the Kubernetes repository")
-        .asks(Ask::Newcomer(sh!(
+        .asks(Ask::OnlyBeforeJoin(sh!(
             "{SOURCES}command -v apt-get >/dev/null || exit 0\nd=$(mktemp -d)\ntrap 'rm -rf \"$d\"' EXIT\n\
              sources_conflict {key} {url}\n",
             SOURCES,
@@ -49,7 +51,7 @@ fn conflict(cluster: &Cluster) -> Want {
         )
 }
 
-/// Each line of the answer is something that must not be.
+/// The verdict on an answer in which each line names something that must not be there.
 fn found(answer: &str) -> Verdict {
     match answer.trim_end() {
         "" => Verdict::Holds,
@@ -57,12 +59,13 @@ fn found(answer: &str) -> Verdict {
     }
 }
 
-/// apt takes out what cannot stand beside what it installs, and a reset does not bring that back. The installation itself
-/// refuses it, too: here the packages are named before anything is changed.
+/// The want that no package has to be removed. apt removes what conflicts with the packages that it installs, and a reset
+/// does not bring that back. The installation itself refuses it, too. Here the packages are named before anything is
+/// changed.
 fn removals(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
     Want::new("preflight.package-removals", "no package has to go for containerd and Kubernetes")
-        .asks(Ask::Newcomer(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
+        .asks(Ask::OnlyBeforeJoin(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
         .judged(found)
         .by_hand(
             "ironstrap removes no package that it did not install. Take such packages off yourself when nothing needs them any \

@@ -5,14 +5,15 @@ use crate::cluster::{Cluster, Network};
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 
-/// What kubeadm's SystemVerification requires of a kernel's configuration (system-validators 1.12); either will do of
-/// two with a | between them.
+/// Kernel configuration that kubeadm's SystemVerification requires (system-validators 1.12). If two options have a |
+/// between them, either is enough.
 const CONFIG: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET EXT4_FS PROC_FS \
     NETFILTER_XT_TARGET_REDIRECT|IP_NF_TARGET_REDIRECT NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF \
     CGROUP_PIDS CGROUP_SCHED";
-/// Controllers of cgroup v2 that it requires; devices and freezer are not listed there, and always are.
+/// Controllers of cgroup v2 that SystemVerification requires. It also requires devices and freezer, which cgroup v2 does
+/// not list, but always has.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
-/// Kernels of version 5 that it knows; from 6 on it takes any.
+/// Minor numbers of the kernels of version 5 that SystemVerification knows. From version 6 on it takes any kernel.
 const LONG_TERM: [u32; 3] = [4, 10, 15];
 
 pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
@@ -26,7 +27,8 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
     ]
 }
 
-/// From 1.35 on, kubelets refuse cgroup v1 unless `failCgroupV1` is false (KEP-5573).
+/// The want that the kubelet runs with the machine's cgroups. From 1.35 on, kubelets refuse cgroup v1 unless `failCgroupV1`
+/// is false (KEP-5573).
 fn cgroups(cluster: &Cluster) -> Want {
     let bears = cluster.kubernetes.minor < 35 || cluster.kubelet.get("failCgroupV1") == Some(&false.into());
     let of_v2 = |controllers: &str| {
@@ -56,7 +58,7 @@ fn cgroups(cluster: &Cluster) -> Want {
         )
 }
 
-/// kubeadm itself only warns of others.
+/// Notes a kernel that Kubernetes is not tested with. kubeadm itself only warns of such a kernel.
 fn kernel() -> Want {
     let is_known = |release: &str| {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
@@ -67,14 +69,15 @@ fn kernel() -> Want {
         }
     };
     Want::new("preflight.kernel-version", "the kernel is one that Kubernetes is tested with")
-        .asks(Ask::Newcomer("uname -r".into()))
+        .asks(Ask::OnlyBeforeJoin("uname -r".into()))
         .judged(move |release| match is_known(release) {
             true => Verdict::Holds,
             false => Verdict::Noted(format!("kernel {release} is none that Kubernetes is tested with: those are 5.4, 5.10, 5.15, and 6 and newer")),
         })
 }
 
-/// Where kubeadm looks, but for what only a kernel that was built on the machine has.
+/// The want that the kernel has the options that kubeadm looks for. It looks where kubeadm looks, except in places that
+/// only a kernel built on the machine has.
 fn config() -> Want {
     let keys: Vec<&str> = CONFIG.split_whitespace().collect();
     let ask = sh!(
@@ -97,14 +100,15 @@ fn config() -> Want {
         };
         Verdict::Differs { have, want: String::new() }
     };
-    Want::new("preflight.kernel-config", "the kernel has what kubeadm looks for").asks(Ask::Newcomer(ask)).judged(judge).by_hand(
+    Want::new("preflight.kernel-config", "the kernel has what kubeadm looks for").asks(Ask::OnlyBeforeJoin(ask)).judged(judge).by_hand(
         "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
 }
 
-/// What containers and their network need of the kernel, as modules that are there to be loaded, or are loaded or built in
-/// already. A kernel whose modules are nowhere, as in a container, tells nothing; the kernel step asks for the effects. A
-/// machine that has modules, but not those of the kernel that runs, had that kernel replaced and was not booted since.
+/// Prints the kernel modules that containers and their network need and that are missing: they cannot be loaded, are not
+/// loaded and are not built in. If there are no modules anywhere, as in a container, it prints nothing. The kernel step
+/// asks for the effects. If a machine has modules, but not those of the kernel that runs, that kernel was replaced and the
+/// machine was not booted since.
 const MODULES: &str = r#"command -v modprobe >/dev/null || exit 0
 k=$(uname -r)
 missing=
@@ -123,7 +127,7 @@ fn modules(cluster: &Cluster) -> Want {
     let mut modules = vec!["overlay", "br_netfilter", "nf_conntrack", "nf_tables"];
     modules.extend(matches!(cluster.network, Network::Flannel(_)).then_some("vxlan"));
     Want::new("preflight.kernel-modules", "the kernel's modules for containers and their network are here")
-        .asks(Ask::Newcomer(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
+        .asks(Ask::OnlyBeforeJoin(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
         .passes("", |answer| answer.is_empty())
         .by_hand(
             "where the kernel was replaced: reboot; else a kernel of Debian's own has them: apt-get install \
@@ -131,10 +135,11 @@ fn modules(cluster: &Cluster) -> Want {
         )
 }
 
-/// The kubelet reads the kernel's log to see what was killed for want of memory, and does not start without.
+/// The want that the kernel's log can be read. The kubelet reads it to see what was killed for lack of memory, and does not
+/// start without it.
 fn log() -> Want {
     Want::new("preflight.kernel-log", "the kernel's log can be read")
-        .asks(Ask::Newcomer("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
+        .asks(Ask::OnlyBeforeJoin("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
         .passes("/dev/kmsg", |answer| answer.trim_end() == "yes")
         .by_hand(
             "a virtual machine has /dev/kmsg; a container is given it by what runs it (LXC: lxc.mount.entry = /dev/kmsg dev/kmsg none \
@@ -142,10 +147,10 @@ fn log() -> Want {
         )
 }
 
-/// Systems that restrict containers, where that comes with consequences.
+/// Notes systems that restrict containers, if that has consequences.
 fn protections() -> Want {
     Want::new("preflight.protections", "whether something here restricts containers")
-        .asks(Ask::Newcomer(PROTECTIONS.into()))
+        .asks(Ask::OnlyBeforeJoin(PROTECTIONS.into()))
         .judged(|answer| match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),

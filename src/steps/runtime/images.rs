@@ -1,4 +1,4 @@
-//! Before a machine joins, it pulls the images that every node runs. A registry that fails is named then, before anything
+//! Before a machine joins, it pulls the images that every node runs. So a registry that fails is named before anything
 //! depends on it, and the pods of the new node start at once.
 
 use crate::cluster::{Cluster, image_name, registry_of};
@@ -6,7 +6,7 @@ use crate::shell::{Sh, sh};
 use crate::step::{Ask, Verdict, Want};
 use crate::steps::runtime::{CERTS, exports};
 
-/// Minutes until a pull is ended.
+/// Minutes after which the pull is ended.
 const MINUTES: u32 = 30;
 
 pub(super) fn want(cluster: &Cluster) -> Option<Want> {
@@ -16,7 +16,7 @@ pub(super) fn want(cluster: &Cluster) -> Option<Want> {
     }
     let wanted = images.join("\n");
     let want = Want::new("runtime.images", "the images of every node are here")
-        .asks(Ask::Newcomer(sh!("images={wanted}\n{HERE}", wanted, HERE)))
+        .asks(Ask::OnlyBeforeJoin(sh!("images={wanted}\n{HERE}", wanted, HERE)))
         .judged(move |answer| match answer == "not here" || answer == wanted {
             true => Verdict::Holds,
             false => Verdict::Differs { have: answer.into(), want: wanted.clone() },
@@ -26,8 +26,9 @@ pub(super) fn want(cluster: &Cluster) -> Option<Want> {
     Some(want)
 }
 
-/// Without those of registries with a login: `ctr` takes a password only as an argument, which every user of the machine could
-/// read. Where the inventory ignores `Sources`, a kubelet may have a way to its images that `ctr` does not have.
+/// The images to pull. Images of registries with a login are not among them: `ctr` takes a password only as an argument,
+/// which every user of the machine could read. If the inventory ignores `Sources`, there is none: the kubelet may then
+/// reach its images by a path that `ctr` does not have.
 fn pulled(cluster: &Cluster) -> Vec<String> {
     let has_login =
         |image: &str| cluster.registry(registry_of(image)).is_some_and(|registry| registry.login.is_some());
@@ -38,16 +39,17 @@ fn pulled(cluster: &Cluster) -> Vec<String> {
     names
 }
 
-/// Prints those of `images` that containerd has. A containerd that does not run has none to show. `ctr` also warns of settings
-/// that are deprecated.
+/// Prints those of `images` that containerd has. A containerd that does not run has none to show. The errors of `ctr` are
+/// dropped, because it also warns of deprecated settings.
 const HERE: Sh = Sh::raw(
     r#"systemctl is-active -q containerd || exit 0
 have=$(timeout 10 ctr -n k8s.io images ls -q 2>/dev/null)
 printf '%s\n' "$have" | grep -xF "$images" | LC_ALL=C sort || :"#,
 );
 
-/// `ctr` of containerd 1.7 pulls by itself, so it needs the proxies, too. containerd's CRI plugin takes in images that others
-/// pulled, and pins the pause image (1.7: pkg/cri/server/image_pull.go, `updateImage` and `getLabels`).
+/// Shell that pulls the images. `ctr` of containerd 1.7 pulls by itself, so it needs the proxies, too. containerd's CRI
+/// plugin takes in images that others pulled, and pins the pause image (1.7: pkg/cri/server/image_pull.go, `updateImage`
+/// and `getLabels`).
 fn pull(cluster: &Cluster, images: &[String]) -> Sh {
     exports(cluster)
         + sh!(

@@ -1,4 +1,4 @@
-//! No other folder of containerd's leads it elsewhere than the inventory says.
+//! Wants that no other folder of containerd's sends it to registries that the inventory does not name.
 
 use crate::cluster::{Cluster, Registry};
 use crate::shell::{Sh, sh};
@@ -16,7 +16,8 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
     std::iter::once(none_left(cluster)).chain(instead).collect()
 }
 
-/// What a reset brings back is kept by the want that wrote the file.
+/// The want that no mirrors of an earlier inventory are left. The want that wrote such a file keeps what a reset brings
+/// back.
 fn none_left(cluster: &Cluster) -> Want {
     let hosts = Sh::words(cluster.registries.iter().map(|registry| registry.host.as_str()));
     Want::new("runtime.old-mirrors", "no mirrors of an earlier inventory are left")
@@ -42,8 +43,8 @@ fn left(answer: &str) -> Verdict {
     }
 }
 
-/// The folder that containerd takes before the one that is named as the registry: the first that exists is the only one that
-/// it reads (containerd, core/remotes/docker/config, `hostPaths` and `HostDirFromRoot`).
+/// The folder that containerd prefers to the one with the registry's own name. containerd reads only the first folder that
+/// exists (containerd, core/remotes/docker/config, `hostPaths` and `HostDirFromRoot`).
 fn other_name(host: &str) -> Option<String> {
     let (name, port) = host.rsplit_once(':').filter(|(name, _)| !name.is_empty())?;
     Some(format!("{name}_{port}_"))

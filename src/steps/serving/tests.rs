@@ -1,10 +1,10 @@
-//! Which requests of kubelets are approved, and which are left.
+//! Tests of which requests of kubelets ironstrap approves, and which it leaves.
 
 use super::*;
 use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::pki::serving_request;
-use crate::pki::tests::{NOW, cluster, trust};
+use crate::pki::tests::{NOW, cluster, pki};
 use crate::step::{Expect, Fix};
 
 const IP: &str = "10.0.0.21";
@@ -38,17 +38,17 @@ fn with(cluster: &mut Cluster) {
 }
 
 fn all(cluster: &Cluster, fleet: &Fleet) -> Vec<Want> {
-    let (trust, machine) = (trust(), Machine::default());
+    let (pki, machine) = (pki(), Machine::default());
     let node = &cluster.nodes[0];
-    wants(&Cx { cluster, node, trust: &trust, now: NOW, machine: &machine, fleet }).unwrap()
+    wants(&Cx { cluster, node, pki: &pki, now: NOW, machine: &machine, fleet }).unwrap()
 }
 
-/// What is made of this answer about w1, and the fix; `unserved`: its machine has no certificate.
+/// The verdict on an answer with these requests about w1, and the fix. `unserved`: the machine has no certificate.
 fn judged(objects: &[Value], unserved: bool) -> (Verdict, String) {
     said(&answer(objects), unserved)
 }
 
-/// The same of this answer.
+/// As `judged`, for the whole text of an answer.
 fn said(answer: &str, unserved: bool) -> (Verdict, String) {
     let mut cluster = cluster();
     with(&mut cluster);
@@ -88,7 +88,10 @@ fn only_those_without_a_request_need_nothing() {
     assert_eq!(judged(std::slice::from_ref(&signed), false).0, Verdict::Holds);
     let (verdict, fix) = judged(&[signed], true);
     assert_eq!(have(verdict), "its kubelet does not serve with the certificate of csr-a");
-    assert!(fix.contains("await_serving w1 '10.0.0.21:10250' $PATIENCE") && fix.ends_with("csr-a"), "{fix}");
+    assert!(
+        fix.contains("await_serving w1 '10.0.0.21:10250' $WAIT_TIMEOUT") && fix.ends_with("csr-a"),
+        "{fix}"
+    );
     let (verdict, fix) = judged(&[], true);
     assert_eq!(have(verdict), "its kubelet has not asked for one");
     assert!(!fix.contains("await_serving w1 '10.0.0.21:10250' 20"), "{fix}");
@@ -103,12 +106,12 @@ fn of_several_requests_the_newest_right_one_counts() {
     assert_eq!(have(verdict), "csr-c waits to be approved");
     assert!(!fix.contains("uid-csr-a"));
     assert_eq!(judged(&[signed, right("csr-a", 2)], false).0, Verdict::Holds, "its key is gone");
-    // A wrong one that is newer does not keep the right one from being approved.
+    // A newer wrong request does not keep the right one from being approved.
     let both = [object("csr-z", 9, &["w1", "m1"]), right("csr-a", 2)];
     assert_eq!(have(judged(&both, true).0), "csr-a waits to be approved");
 }
 
-/// What keeps a request from being approved.
+/// The reason why a request with this change is not approved.
 fn refused(change: impl Fn(&mut Value)) -> String {
     let mut object = object("csr-x", 1, &["w1"]);
     change(&mut object);
@@ -145,7 +148,7 @@ fn each_rule_keeps_a_request_from_being_approved() {
         let said = refused(|o| o["spec"]["usages"] = usages.clone());
         assert!(said.starts_with(&not("it asks for other usages")), "{said}");
     }
-    // Of another user it is not a request of this kubelet at all.
+    // A request of another user is not a request of this kubelet at all.
     let mut stolen = object("csr-x", 1, &["w1"]);
     stolen["spec"]["username"] = json!("system:node:m1");
     assert_eq!(have(judged(&[stolen], true).0), "its kubelet has not asked for one");
@@ -208,7 +211,7 @@ fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_
     for end in [cut, ""] {
         for (objects, unserved) in [(vec![], true), (vec![], false), (vec![wrong.clone()], true)] {
             let answer = lines(&objects) + end;
-            // Nothing is printed where no API server is.
+            // Nothing is printed if there is no API server.
             if !answer.is_empty() {
                 let Verdict::Unchecked(why) = said(&answer, unserved).0 else { panic!("{answer}") };
                 assert!(

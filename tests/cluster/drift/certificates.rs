@@ -36,8 +36,8 @@ fn make_in(
     names: &[&str],
     days: i64,
 ) -> Made {
-    let trust = world.dir.join("demo.trust");
-    let read = |file: &str| fs::read_to_string(trust.join(file)).unwrap();
+    let pki = world.dir.join("demo.trust");
+    let read = |file: &str| fs::read_to_string(pki.join(file)).unwrap();
     let issuer = Issuer::from_ca_cert_pem(
         &read(&format!("{ca}.crt")),
         KeyPair::from_pem(&read(&format!("{ca}.key"))).unwrap(),

@@ -47,9 +47,9 @@ pub(super) fn wanted() -> bool {
 
 pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
     let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let seed = number(SEED).unwrap_or_else(clock);
-    println!("  {SEED}={seed}");
-    let mut random = Random(seed);
+    let init_node = number(SEED).unwrap_or_else(clock);
+    println!("  {SEED}={init_node}");
+    let mut random = Random(init_node);
     let mended = |kind: &&Kind| kind.alone.is_empty() && kind.notes.is_empty() && kind.by_hand.is_empty();
     let possible: Vec<&Kind> = kinds.iter().copied().filter(mended).collect();
     for i in 0..number(SEQUENCES).unwrap_or(0) {

@@ -13,10 +13,10 @@ mod kernel;
 mod kubelet;
 mod looks;
 mod network;
+mod pki;
 mod processes;
 mod runtime;
 mod swap;
-mod trust;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,7 +98,7 @@ fn kinds() -> Vec<&'static Kind> {
         cluster::KINDS,
         installed::KINDS,
         added::KINDS,
-        trust::KINDS,
+        pki::KINDS,
         control_plane::KINDS,
         inventory::KINDS,
     ];

@@ -3,7 +3,7 @@
 use super::By::{Anywhere, Root};
 use super::{KIND, Kind};
 
-const OURS: &str = "runtime.config";
+const ONLY_OURS: &str = "runtime.config";
 const RUNS: &str = "runtime.unit";
 const MEANT: &str = "runtime.config-in-use";
 const HELD: &str = "runtime.packages";
@@ -15,14 +15,14 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: a line more in containerd's config",
         by: Anywhere("w1", "echo '# edited' >>/etc/containerd/config.toml"),
-        shows: &[(".", "runtime", OURS, "# edited"), (".", "runtime", RUNS, "stale")],
+        shows: &[(".", "runtime", ONLY_OURS, "# edited"), (".", "runtime", RUNS, "stale")],
         ..KIND
     },
     Kind {
         says: "runtime: containerd's config gone",
         by: Anywhere("w2", "rm /etc/containerd/config.toml"),
         shows: &[
-            (".", "runtime", OURS, "max_concurrent_downloads = 4"),
+            (".", "runtime", ONLY_OURS, "max_concurrent_downloads = 4"),
             (".", "runtime", RUNS, "restarted, because /etc/containerd/config.toml changes"),
             (".", "runtime", MEANT, "SystemdCgroup = true"),
         ],
@@ -35,7 +35,7 @@ pub const KINDS: &[Kind] = &[
             "sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' /etc/containerd/config.toml",
         ),
         shows: &[
-            (".", "runtime", OURS, "SystemdCgroup = false"),
+            (".", "runtime", ONLY_OURS, "SystemdCgroup = false"),
             (".", "runtime", RUNS, "stale"),
             (".", "runtime", MEANT, "SystemdCgroup = false"),
         ],
@@ -45,7 +45,7 @@ pub const KINDS: &[Kind] = &[
         says: "runtime: another pause image",
         by: Anywhere("w2", "sed -i 's/pause:[0-9.]*/pause:3.1/' /etc/containerd/config.toml"),
         shows: &[
-            (".", "runtime", OURS, "pause:3.1\""),
+            (".", "runtime", ONLY_OURS, "pause:3.1\""),
             (".", "runtime", RUNS, "stale"),
             (".", "runtime", MEANT, "pause:3.1\n"),
         ],

@@ -1,0 +1,177 @@
+//! Reads the list of wants backwards. For each want whose fix ever ran on a machine, it makes a want that the
+//! earlier state is back. So the same loop plans these wants, fixes them and asks again.
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::shell::{Sh, sh};
+use crate::step::{Ask, Back, Cx, Fix, Step, Undo, Verdict, Want};
+use crate::steps::{Needs, On, STAGES, Stage, Via};
+
+use notes::Key;
+
+mod notes;
+
+/// Where the node keeps the state from before ironstrap.
+const BEFORE: &str = "/var/lib/ironstrap/before";
+/// The answer of an ask if nothing was ever changed, or if everything is back.
+const NOT_KEPT: &str = "not kept";
+
+const THE_WAY_BACK: &str = "it is the way back";
+
+const LEDGER: Step =
+    Step { name: "ledger", why: "what was kept for this day is not needed any more", wants: |_| Ok(vec![]) };
+
+/// The stages of a reset. They begin with what stands against it. Then come the machine's own stages in reverse
+/// order, so that the membership goes before what prepared it. Our own notes go last.
+pub fn stages() -> Vec<Stage> {
+    let own = STAGES.iter().rev().filter(|stage| stage.is_own());
+    let back = own.map(|stage| Stage { needs: Needs::Nothing, ..*stage });
+    let stage = |name, steps| Stage { name, on: On::Every, via: Via::Node, needs: Needs::Nothing, steps };
+    let (notes, ledger) = (stage("notes", &[notes::STEP]), stage("ledger", &[LEDGER]));
+    [notes].into_iter().chain(back).chain([ledger]).collect()
+}
+
+/// The wants of one stage of a reset, each with its step.
+pub fn wants(stage: &Stage, cx: &Cx) -> Result<Vec<(&'static Step, Want)>> {
+    if stage.name == notes::STEP.name {
+        return Ok(notes::wants(&keys(cx)?));
+    }
+    let mut all = Vec::new();
+    for step in stage.steps.iter().rev() {
+        let mut forward = (step.wants)(cx)?;
+        forward.reverse();
+        // The sort is stable. Units come after the files that they read.
+        forward.sort_by_key(|want| matches!(&want.undo, Undo::Back(back) if back.last));
+        all.extend(forward.iter().filter_map(|want| Some((step, back(step, want)?))));
+    }
+    if stage.name == LEDGER.name {
+        all.extend([orphans(&keys(cx)?), nothing_left()].map(|want| (&stage.steps[0], want)));
+    }
+    Ok(all)
+}
+
+/// The keys under which a node keeps the state from before, for the wants of this inventory.
+fn keys(cx: &Cx) -> Result<Vec<Key>> {
+    let mut keys: BTreeMap<String, Key> = BTreeMap::new();
+    for stage in STAGES.iter().filter(|stage| stage.is_asked_of(cx.node)) {
+        for step in stage.steps {
+            for want in (step.wants)(cx)? {
+                let Some(name) = want.undo.key(step.name) else { continue };
+                let (file, is_edit) = match &want.undo {
+                    Undo::File(path) => (Some(path.clone()), false),
+                    undo => (None, matches!(undo, Undo::Edit { .. })),
+                };
+                keys.insert(name.clone(), Key { name, file, is_edit });
+            }
+        }
+    }
+    Ok(keys.into_values().collect())
+}
+
+fn back(step: &Step, want: &Want) -> Option<Want> {
+    let key = want.undo.key(step.name)?;
+    let back = match &want.undo {
+        Undo::Nothing(_) => return None,
+        Undo::File(path) => file(&key, path, matches!(want.ask, Ask::Hash(_))),
+        Undo::Edit { path, back } => {
+            let back = back.clone();
+            let that = format!("{path} has nothing of ours in it");
+            let want = Want::edit("", that, path, move |text| back(text), str::to_string);
+            want.nothing_to_undo(THE_WAY_BACK)
+        }
+        Undo::Back(back) => shell(&key, back, want),
+    };
+    Some(Want { id: want.id.clone(), ..back })
+}
+
+/// Shell that asks for the present state and the one from before. Each line begins with `now` or `was`.
+fn asks(entries: &Sh, now: &Sh, was: &Sh) -> Sh {
+    sh!(
+        "{entries} || { echo {NOT_KEPT}; exit 0; }\nnow() {\n{now}\n}\nx=$(now)\n\
+         [ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/now /'\n{was}",
+        entries,
+        NOT_KEPT,
+        now,
+        was
+    )
+}
+
+/// Judges an answer to `asks`. It does not show what was not there, nor what only programs read.
+fn judge(answer: &str) -> Verdict {
+    if answer == NOT_KEPT {
+        return Verdict::Holds;
+    }
+    let lines = |sign: &str| -> String {
+        let lines = answer.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
+        let shown =
+            lines.filter(|line| *line != "absent" && !line.ends_with(" absent") && !line.starts_with('{'));
+        shown.map(|line| format!("{line}\n")).collect()
+    };
+    Verdict::Differs { have: lines("now"), want: lines("was") }
+}
+
+/// The want that a file is as before. If the file is secret, nothing but its name is shown.
+fn file(key: &str, path: &str, secret: bool) -> Want {
+    let entry = format!("{BEFORE}/{key}");
+    let shown = |file: &str, sign: Sh| match secret {
+        true => Sh::raw(":"),
+        false => sh!("[ ! -f {file} ] || { x=$(cat <{file}); printf '%s\\n' \"$x\"{sign}; }", file, sign),
+    };
+    let was = shown(&format!("{entry}.file"), Sh::raw(" | sed 's/^/was /'"));
+    let kept = sh!("[ -e {entry}.file ] || [ -e {entry}.absent ]", entry);
+    Want::new("", format!("{path} is as before"))
+        .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
+        .judged(judge)
+        .run(sh!("restore {key}", key))
+        .touches(&[path])
+        .nothing_to_undo(THE_WAY_BACK)
+}
+
+fn shell(key: &str, back: &Back, want: &Want) -> Want {
+    let entry = format!("{BEFORE}/{key}");
+    let script = sh!(
+        "was={entry}.answer kept={entry}.kept\n( set -eu\n{script}\n)\nforget {key}",
+        entry,
+        script = back.script,
+        key
+    );
+    let now = if back.now.is_empty() { Sh::raw(":") } else { back.now.clone() };
+    let kept = sh!("[ -e {entry}.answer ]", entry);
+    let undone = Want::new("", &back.that)
+        .ask(asks(&kept, &now, &sh!("sed 's/^/was /' {entry}.answer", entry)))
+        .judged(judge)
+        .nothing_to_undo(THE_WAY_BACK);
+    // A fix that takes long may take long to undo.
+    match want.fix {
+        Fix::Unit { name, minutes, .. } => undone.run_as_unit(name, minutes, script),
+        _ => undone.run(script),
+    }
+}
+
+/// The want that files of an earlier inventory are as before. ironstrap wrote them when the inventory said something else.
+fn orphans(known: &[Key]) -> Want {
+    let known: Vec<String> = known.iter().map(|key| format!(" {}", key.name)).collect();
+    let each = sh!(
+        "known={known}\nfor f in {BEFORE}/*.path; do\n  [ -e \"$f\" ] || continue\n  key=${f##*/} key=${key%.path}\n  \
+         case \"$known \" in *\" $key \"*) continue ;; esac\n",
+        known = known.concat(),
+        BEFORE
+    );
+    Want::new("ledger.files", "files that an earlier inventory called for are as before")
+        .ask(each.clone() + "  read -r path <\"$f\"\n  echo \"$path\"\ndone")
+        .is("")
+        // Drop-ins may be among these files, so systemd must read its units again.
+        .run(each + "  restore \"$key\"\ndone\nsystemctl daemon-reload")
+        .nothing_to_undo(THE_WAY_BACK)
+}
+
+/// The last want of a reset. Its fix also removes the folders that were made for our files, unless somebody
+/// else put something into them.
+fn nothing_left() -> Want {
+    Want::new("ledger.empty", "nothing of ironstrap is left")
+        .ask("for d in /var/lib/ironstrap /run/ironstrap; do [ ! -e $d ] || echo $d; done")
+        .is("")
+        .run("remove_empty_dirs\nrm -rf $KEPT $RUN")
+        .nothing_to_undo(THE_WAY_BACK)
+}

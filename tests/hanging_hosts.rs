@@ -1,0 +1,78 @@
+//! A fleet over real SSH, part of which hangs: what the others have to say is heard meanwhile, and all that hang cost one
+//! timeout together. Counted, not timed; `make bench-fleet` has the clock.
+
+// clippy sees no test in what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "bench/converged.rs"]
+mod converged;
+#[path = "ssh/relay.rs"]
+mod relay;
+#[path = "bench/served.rs"]
+mod served;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use ironstrap::error::Kind;
+use ironstrap::inventory;
+use ironstrap::ledger::Run;
+use ironstrap::reconcile::{Operation, Reconciler};
+use ironstrap::report::Events;
+use ironstrap::ssh::{Client, Operator, Options, Ssh};
+use ironstrap::store::Store;
+use served::{HANGS, State, serve};
+
+const NODES: usize = 100;
+
+/// Asks every machine of the inventory here, once.
+async fn look(home: &Path, timeout: Duration) -> Reconciler<Ssh> {
+    let cluster =
+        Arc::new(inventory::read(&home.join("demo.toml")).unwrap_or_else(|error| panic!("{error}")));
+    let pki = Store::new(&cluster).load().unwrap().unwrap();
+    let operator = Operator { home: Some(home.into()), ..Operator::default() };
+    let client = Arc::new(Client::new(Options { timeout, ..Options::default() }, operator));
+    let shells = cluster.nodes.iter().map(|node| Ssh::new(node, &client)).collect();
+    let run = Run::new("1f2e", "me@here");
+    let (events, _receiver) = Events::channel();
+    let mut work = Reconciler::for_operation(Operation::Apply, (cluster, pki), shells, run, events).unwrap();
+    work.only_observe();
+    work.observe().await;
+    work
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_hang_cost_one_timeout_and_nobody_else_waits_for_them() {
+    let home = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    serve(home[0].path(), NODES, Duration::ZERO, State::AsWanted).await;
+    let since = Instant::now();
+    let work = look(home[0].path(), Duration::from_secs(120)).await;
+    let plan = work.plan().unwrap();
+    let changes: Vec<_> = plan.iter().flat_map(|(_, changes)| changes).map(|change| &change.that).collect();
+    assert!(
+        changes.is_empty(),
+        "this fleet matches its inventory: {} changes, first {:?}",
+        changes.len(),
+        changes[0]
+    );
+    // However slow this machine is: time enough for who does answer.
+    let timeout = since.elapsed() * 2 + Duration::from_secs(2);
+    let seen = serve(home[1].path(), NODES, Duration::ZERO, State::Hanging).await;
+    let work = look(home[1].path(), timeout).await;
+    let hanging = NODES / HANGS;
+    let left: Vec<_> = work.hosts().iter().filter_map(|member| member.quarantined.as_ref()).collect();
+    assert_eq!(left.len(), hanging, "{left:?}");
+    assert!(left.iter().all(|error| error.kind == Kind::Unreachable && error.what.starts_with("timed out")));
+    assert_eq!(seen.scripts.load(SeqCst), NODES - hanging, "everybody else was asked, once");
+    assert_eq!(seen.hanging.load(SeqCst), hanging, "who hangs is not tried again");
+    // The other end may hear of the last a moment later.
+    for _ in 0..1000 {
+        if seen.at_first_end.get().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert_eq!(seen.at_first_end.get(), Some(&NODES), "all were connected to before the first was given up");
+}
