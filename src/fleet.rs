@@ -54,6 +54,8 @@ pub struct Fleet {
     pub kubelets_run: BTreeMap<String, Arc<str>>,
     /// The nodes of `kubelets_run` whose kubelets were asked before this run last changed something.
     pub kubelets_stale: BTreeSet<String>,
+    /// Nodes whose last answers are older than the last change of this run.
+    pub stale: BTreeSet<String>,
     /// Nodes whose end of a flannel tunnel answered another node.
     pub tunnels: BTreeSet<String>,
     /// The signing key of the Kubernetes repository that all machines must have, if it is known.
@@ -97,6 +99,7 @@ impl Fleet {
                 .collect(),
             kubelets_run: BTreeMap::new(),
             kubelets_stale: BTreeSet::new(),
+            stale: BTreeSet::new(),
             tunnels: BTreeSet::new(),
             package_key: None,
             shown_keys: BTreeMap::new(),
@@ -123,6 +126,8 @@ impl Fleet {
             unregistered,
             ranges,
             package_key,
+            // Whether a silent tunnel is a fault depends on what other nodes heard.
+            tunnels: self.tunnels.clone(),
             ..Fleet::default()
         }
     }

@@ -243,10 +243,15 @@ impl<S: Shell> Reconciler<S> {
         fleet.kubelets.values_mut().for_each(|since| *since = (*since).min(latest));
         for host in &self.hosts {
             fleet.kubelets_run.extend(host.kubelets.clone());
-            fleet.tunnels.extend(host.tunnels.iter().cloned());
+            if host.quarantined.is_none() && !host.progress.stale {
+                fleet.tunnels.extend(host.tunnels.iter().cloned());
+            }
             // A busy host is being asked or changed, so its next answer is still to come.
             let is_stale =
                 host.progress.asked_after < self.fixes || host.progress.stale || host.progress.busy;
+            if is_stale {
+                fleet.stale.insert(host.node.name.clone());
+            }
             fleet.kubelets_stale.extend(host.kubelets.keys().filter(|_| is_stale).cloned());
         }
         let given_up = self.hosts.iter().filter(|host| host.quarantined.is_some());

@@ -147,9 +147,10 @@ pods_of() {
 }
 
 # tunnels_to NODE ADDRESS PORT ...: prints "tunnel:NODE ADDRESS PORT" for each of these nodes. ADDRESS becomes the address of flannel.1
-# on that node, as the neighbours and forwarding entries of flannel.1 here have it. A packet to it goes through VXLAN, and that machine
-# itself answers. Prints "tunnel:NODE absent" for a node that flannel.1 does not know, unless half of a way is left: flannel_faults
-# reports that. Prints nothing without flannel.1.
+# on that node, as the neighbours and forwarding entries of flannel.1 here have it. An entry of an earlier Node may be left, so a node
+# can have several. A packet to it goes through VXLAN, and that machine itself answers. Prints "tunnel:NODE absent" for a node that
+# flannel.1 does not know, unless a neighbour without a forwarding entry is left, which may be its own: flannel_faults reports that.
+# Prints nothing without flannel.1.
 tunnels_to() {
   grep -q '^ *flannel\.1:' /proc/net/dev || return 0
   {
@@ -159,31 +160,30 @@ tunnels_to() {
   } 2>/dev/null | awk -v nodes="$*" '
     $1 == "-" { fdb = 1; next }
     !fdb { for (i = 1; i < NF; i++) if ($i == "lladdr") { address[$(i + 1)] = $1; halves++ } next }
-    {
-      for (i = 1; i < NF; i++) if ($i == "dst") {
-        half[$(i + 1)] = 1
-        if ($1 in address) { at[$(i + 1)] = address[$1]; halves-- }
-      }
-    }
+    { for (i = 1; i < NF; i++) if ($i == "dst" && $1 in address) { at[$(i + 1)] = at[$(i + 1)] " " address[$1]; halves-- } }
     END {
       n = split(nodes, word, " ")
       for (i = 1; i < n; i += 3) {
-        if (word[i + 1] in at) print "tunnel:" word[i], at[word[i + 1]], word[i + 2]
-        else if (!halves && !(word[i + 1] in half)) print "tunnel:" word[i], "absent"
+        m = split(at[word[i + 1]], all, " ")
+        for (k = 1; k <= m; k++) print "tunnel:" word[i], all[k], word[i + 2]
+        if (!m && !halves) print "tunnel:" word[i], "absent"
       }
     }'
 }
 
 # tunnel_again NODE OTHER: waits until the machine at the end of the tunnel to OTHER answers. If flannel.1 of this node NODE does not know
-# OTHER after ten seconds, it restarts flannel, which lays out all its ways when it starts.
+# OTHER, it waits for the way alone, and restarts flannel after ten seconds: flannel lays out all its ways when it starts. Whether a
+# machine answers that did not before is for the next look: a firewall there may drop packets to it.
 tunnel_again() {
   tries=0
   while case "$(questions)" in *"tunnel:$2 absent"*) ;; *) false ;; esac do
     tries=$((tries + 1))
-    [ $tries -lt 10 ] || { restart "$1" kube-flannel flannel flanneld app=flannel; break; }
+    [ $tries -lt 40 ] || { echo "packets: tunnel:$2 is absent"; return 1; }
+    [ $tries != 10 ] || restart "$1" kube-flannel flannel flanneld app=flannel
     renew
     sleep 1
   done
+  [ $tries = 0 ] || return 0
   answered "tunnel:$2" reached refused
 }
 

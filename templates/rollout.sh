@@ -22,7 +22,7 @@ OWNER='
 # still count a Node that was deleted. `kubectl rollout status` also waits for Nodes of other tools and for deleted Nodes. It
 # does not wait for a controller that has not seen yet that a Node came back.
 covers() {
-  covers_said=$(kubectl -n "$1" get daemonset "$2" -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
+  covers_said=$(kubectl -n "$1" get daemonset "$2" --request-timeout=5s -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
   # In this output, a field that is 0 is empty.
   covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" -v nodes="$5" '
     $5 + 0 < $4 + 0 { print "its last change was not seen yet"; exit }

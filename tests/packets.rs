@@ -171,7 +171,16 @@ fn of_each_other_node_the_end_of_the_tunnel_is_asked_and_a_way_that_is_gone_is_n
     let no_entry = || Node1 { entries: without(ENTRIES, "198.18.0.13"), ..right() };
     let rows = [
         (right(), format!("{m1}{w2}")),
-        (no_neighbour(), m1.to_string()),
+        (no_neighbour(), format!("{m1}tunnel:w2 absent\n")),
+        (
+            // flannel missed that a Node was made again with another range.
+            Node1 {
+                neighbours: format!("{NEIGHBOURS}10.244.9.0 lladdr 8a:09:00:00:00:09 PERMANENT\n"),
+                entries: format!("8a:09:00:00:00:09 dst 198.18.0.13 self permanent\n{ENTRIES}"),
+                ..right()
+            },
+            format!("{m1}tunnel:w2 10.244.9.0 10251\n{w2}"),
+        ),
         (no_entry(), m1.to_string()),
         (Node1 { entries: no_entry().entries, ..no_neighbour() }, format!("{m1}tunnel:w2 absent\n")),
         (
@@ -713,6 +722,7 @@ fn an_answer_is_right_only_where_something_answered() {
 fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
     let cluster = common::lab();
     let (nobody, at_w2) = (Fleet::default(), Fleet { tunnels: ["w2".into()].into(), ..Fleet::default() });
+    let stale = Fleet { stale: ["w1".into()].into(), ..at_w2.clone() };
     let w2_away = Fleet { unreachable: ["w2".into()].into(), ..at_w2.clone() };
     let judged = |said: &str, fleet: &Fleet| {
         let want = wanted(&cluster, &cluster.nodes[1], "w2 answers through flannel's tunnel", fleet);
@@ -724,7 +734,11 @@ fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
     }
     assert!(matches!(judged("tunnel:w2 silent", &nobody), Verdict::Unchecked(_)));
     assert!(matches!(judged("tunnel:w2 silent", &at_w2), Verdict::Differs { .. }));
-    assert!(matches!(judged("tunnel:w2 absent", &nobody), Verdict::Differs { .. }));
+    assert!(matches!(judged("tunnel:w2 absent", &at_w2), Verdict::Differs { .. }));
+    assert_eq!(judged("tunnel:w2 absent", &nobody), Verdict::Holds, "nodes.announced says so");
+    for said in ["tunnel:w2 silent", "tunnel:w2 absent"] {
+        assert_eq!(judged(said, &stale), Verdict::Holds, "w1 is asked again: {said}");
+    }
     assert!(matches!(judged("tunnel:w2 silent", &w2_away), Verdict::Waits { .. }));
     assert_eq!(judged("tunnel:w2 absent", &w2_away), Verdict::Holds, "that w2 is away is shown already");
     let answer = "tunnel:w2 refused\ntunnel:m1 silent\ntunnel:w1 absent\ntunnel:w3 reached";

@@ -141,6 +141,7 @@ fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
         kubelets: all.iter().map(|name| (name.clone(), i64::MAX)).collect(),
         kubelets_run: all.iter().map(|name| (name.clone(), "{}".into())).collect(),
         kubelets_stale: all.clone(),
+        stale: BTreeSet::new(),
         tunnels: BTreeSet::new(),
         ranges: BTreeSet::new(),
         unmanaged_nodes: ["stranger".to_string()].into(),
