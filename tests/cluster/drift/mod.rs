@@ -129,11 +129,12 @@ impl Kind {
         const HARMLESS: [&str; 6] = ["swap", "hosts", "access", "uploads", "labels", "addons"];
         let expected = self.expected();
         let harms = !expected.iter().all(|(_, step, _)| HARMLESS.contains(&step.as_str()));
-        // An API server that restarts is missing from its Service for a moment.
+        // A component that restarts is away for a moment, and an API server is missing from its Service. The kubelet also restarts
+        // a component if another file defines the same pod.
         let restarts = self.alone == RESTARTS
             || expected.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
         let follows = |triple: &Triple| match triple.1.as_str() {
-            "services" => restarts,
+            "services" | "static-pods" => restarts,
             "packets" => harms && is_consequence(triple),
             _ => is_consequence(triple),
         };
