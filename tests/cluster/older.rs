@@ -54,7 +54,7 @@ fn older(world: &World) -> Ended {
         inventory["nodes"]["w2"].as_table_mut().unwrap().remove("kubelet");
     });
     let program = std::env::var("IRONSTRAP_OLDER").expect("IRONSTRAP_OLDER is the older program");
-    world.start_program(&program, &["apply", "--yes"]).end(PATIENCE).good()
+    world.start_program(&program, &["apply", "--yes"]).with_other_schema().end(PATIENCE).good()
 }
 
 /// Where the look of the machines before anything is kept for the next scenario.
