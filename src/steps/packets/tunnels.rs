@@ -69,7 +69,7 @@ fn want(cx: &Cx, other: &Node) -> Want {
             (Some("absent" | "silent"), _) if stale => Verdict::Waits {
                 have: String::new(),
                 want: String::new(),
-                for_what: Blocked::until(&me, "to ask again"),
+                for_what: Blocked::until_asked_again(&me),
             },
             // While nobody reaches that machine, other wants say what it lacks.
             (Some("absent"), None) if answers_others => Verdict::Differs {
