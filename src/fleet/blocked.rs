@@ -9,14 +9,12 @@ pub struct Blocked {
     pub on: Vec<String>,
     /// The words that follow "waits for", such as `w2 to join`.
     until: String,
-    /// The machine has to be asked again. Until then nothing is known of the want.
-    pub asks_again: bool,
 }
 
 impl Blocked {
     /// Waits until these nodes have finished what they do now. `words` is their names, as people read them.
     pub fn on(nodes: Vec<String>, words: String) -> Self {
-        Blocked { on: nodes, until: words, asks_again: false }
+        Blocked { on: nodes, until: words }
     }
 
     /// Waits for a node. `what` is what the node has to do, as in `to join`.
@@ -26,17 +24,12 @@ impl Blocked {
 
     /// As `until`, for several nodes.
     pub fn until_all(nodes: &[String], what: &str) -> Self {
-        Blocked { on: nodes.to_vec(), until: format!("{} {what}", nodes.join(", ")), asks_again: false }
+        Blocked { on: nodes.to_vec(), until: format!("{} {what}", nodes.join(", ")) }
     }
 
     /// Waits for a program of the cluster. `what` is the program and its task, as in `the controller manager to sign it`.
     pub fn by_cluster(what: impl Into<String>) -> Self {
-        Blocked { on: vec![], until: what.into(), asks_again: false }
-    }
-
-    /// Until this node is asked again, because something changed since it answered.
-    pub fn until_asked_again(node: &str) -> Self {
-        Blocked { asks_again: true, ..Blocked::until(node, "to ask again") }
+        Blocked { on: vec![], until: what.into() }
     }
 
     /// The words that follow "waits for".

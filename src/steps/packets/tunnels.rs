@@ -3,7 +3,6 @@
 
 use super::{asked, asking, differs, sample, state, waiting};
 use crate::cluster::{Cluster, Network, Node};
-use crate::fleet::Blocked;
 use crate::shell::{Sh, sh};
 use crate::step::{Cx, Verdict, Want};
 
@@ -55,8 +54,8 @@ pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
 fn want(cx: &Cx, other: &Node) -> Want {
     let (name, waits) = (other.name.clone(), cx.fleet.before_ready(&other.name));
     let answers_others = cx.fleet.tunnels.contains(&name);
-    // Something changed since this machine answered. A want that waits makes ironstrap ask the machine again.
-    let (me, stale) = (cx.node.name.clone(), cx.fleet.stale.contains(&cx.node.name));
+    // A host is asked again before the last stage, and says then what came of the changes.
+    let stale = cx.fleet.stale.contains(&cx.node.name);
     let (question, port) = (format!("tunnel:{name}"), cx.cluster.kubelet_port(other));
     let what = format!("flannel.1 of {name}, asked from here");
     let want = asked(
@@ -66,11 +65,7 @@ fn want(cx: &Cx, other: &Node) -> Want {
         &question.clone(),
         &["reached", "refused"],
         move |answer| match (state(answer, &question), &waits) {
-            (Some("absent" | "silent"), _) if stale => Verdict::Waits {
-                have: String::new(),
-                want: String::new(),
-                for_what: Blocked::until_asked_again(&me),
-            },
+            _ if stale => Verdict::Holds,
             // While nobody reaches that machine, other wants say what it lacks.
             (Some("absent"), None) if answers_others => Verdict::Differs {
                 have: format!("flannel.1 has no way to the pods of {name}"),
