@@ -245,7 +245,8 @@ fn words(event: &Event) -> Option<String> {
             Some(format!("{node}  {stage}: {}", count(*changes, "change")))
         }
         Event::Fixed { node, of } => Some(format!("{node}  {of}")),
-        Event::Note { note, .. } => Some(format!("! {note}")),
+        Event::Note { node, note, .. } if node.is_empty() => Some(format!("! {note}")),
+        Event::Note { node, note, .. } => Some(format!("! {node}: {note}")),
         Event::Attached { node, unit } => {
             Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
         }

@@ -84,7 +84,7 @@ impl Grouping {
     pub fn rest(self) -> Vec<String> {
         let mut groups: Vec<(String, Vec<&(String, String)>)> = Vec::new();
         for note in &self.notes {
-            let key = mask_digits(&note.1);
+            let key = mask_digits(&Named { name: &note.0, ip: None }.out_of(&note.1));
             match groups.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, group)) => group.push(note),
                 None => groups.push((key, vec![note])),
@@ -150,10 +150,10 @@ mod tests {
             note: "no time service runs".into(),
         };
         let notes: Vec<Event> = (1..41).map(note).collect();
-        assert_eq!(told(40, &notes[..3]), ["! no time service runs"; 3]);
+        assert_eq!(told(40, &notes[..2]), ["! w1: no time service runs", "! w2: no time service runs"]);
         assert_eq!(
             told(40, &notes),
-            ["! no time service runs", "      and 39 more like it, from w[1-40]  (40 nodes)"]
+            ["! w1: no time service runs", "      and 39 more like it, from w[1-40]  (40 nodes)"]
         );
     }
 }
