@@ -172,7 +172,9 @@ impl Tables {
             text => timestamp(text).ok_or(format!("cannot read the time \"{text}\""))?,
         };
         let files = self.files.as_ref().map_err(String::clone)?;
-        let newer = |path: &&String| files.get(*path).is_some_and(|file| file.changed > since);
+        // A unit that does not run reads the files when it starts.
+        let runs = say("ActiveState") == "active";
+        let newer = |path: &&String| runs && files.get(*path).is_some_and(|file| file.changed > since);
         let age = match reads.iter().find(newer) {
             _ if say("NeedDaemonReload") == "yes" => "stale: its unit files changed".to_string(),
             Some(path) => format!("stale: {path} changed after it started"),
@@ -361,19 +363,22 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_started_in_the_second_before_its_config_changed_is_stale() {
+    fn a_unit_that_runs_and_started_in_the_second_before_its_config_changed_is_stale() {
         let ask = Ask::Unit { unit: "a.service".into(), reads: vec!["/c".into()] };
         let show = "Id=a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
                     ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.100000 UTC\nNeedDaemonReload=no\n";
         let at =
             |changed: &str| reply(0, &format!("/c\tregular file\tmode 644 root:root\t3\t{changed}\n"), "");
-        let answer = |changed| {
+        let shown = |show: &str, changed| {
             Tables::read(
                 [at(changed), nothing(), nothing(), nothing(), reply(0, show, ""), nothing()],
                 &[&ask],
             )
             .answer(&ask)
         };
+        let answer = |changed| shown(show, changed);
+        let stopped = shown(&show.replace("=active", "=inactive"), "1795278001.200000");
+        assert_eq!(stopped, Answer::Said("enabled inactive current".into()));
         assert_eq!(answer("1795278001.000000"), Answer::Said("enabled active current".into()));
         assert_eq!(
             answer("1795278001.200000"),
