@@ -135,6 +135,13 @@ pub const DAEMONS: Sh = Sh::raw(include_str!("../templates/daemons.sh"));
 /// Functions that check and repair what flannel made: `flannel_faults`, `flannel_again`. They come after `DAEMONS`.
 pub const FLANNEL: Sh = Sh::raw(include_str!("../templates/flannel.sh"));
 
+/// Functions that check and repair the links between pods and their bridge: `link_drift`, `links_again`, `end_sandboxes`. They
+/// come after `PODS`.
+pub const LINKS: Sh = Sh::raw(include_str!("../templates/links.sh"));
+
+/// A function that finds policy rules which lead the packets of pods elsewhere: `rule_faults`. It comes after `FLANNEL`.
+pub const POLICY_RULES: Sh = Sh::raw(include_str!("../templates/policy-rules.sh"));
+
 /// Functions that check and repair the kubelet's own files: `kubelet_links`, `kubelet_unreadable`.
 pub const KUBELET_FILES: Sh = Sh::raw(include_str!("../templates/kubelet-files.sh"));
 

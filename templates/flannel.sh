@@ -34,6 +34,11 @@ flannel_faults() {
     is=${link#* mtu }
     echo "the MTU of flannel.1 is ${is%% *} and not $mtu" ;;
   esac
+  # The kernel gives a VXLAN interface no queue. With one, small packets can pass and large ones get lost.
+  case $link in '' | *' qdisc noqueue '*) ;; *' qdisc '*)
+    is=${link#* qdisc }
+    echo "flannel.1 has the queueing discipline ${is%% *} and not noqueue" ;;
+  esac
   [ -z "$own" ] || [ -z "$link" ] || tunnels "$own" "$2" elsewhere
   lasting kube-flannel_flannel flanneld || return 0
   if [ -z "$own" ]; then echo '/run/flannel/subnet.env does not name the range of this node'; return 0; fi
@@ -63,7 +68,7 @@ tunnels() {
   } | awk -v own="$1" -v what="$3" '
     function number(ip,  a) { split(ip, a, "."); return ((a[1] * 256 + a[2]) * 256 + a[3]) * 256 + a[4] }
     function range(ip) { return int(number(ip) / 2 ^ (32 - bits)) }
-    BEGIN { split(own, a, "/"); bits = a[2] }
+    BEGIN { split(own, a, "/"); a0 = a[1]; bits = a[2] }
     function say(kind, text) { if (kind == what) print text }
     $1 == "-" { section = $2; next }
     section == "neigh" { for (i = 1; i < NF; i++) if ($i == "lladdr") mac[$1] = $(i + 1) }
@@ -84,6 +89,11 @@ tunnels() {
         if (taken != "") say("elsewhere", "a route leads the pods of " gateway "/" bits " elsewhere: " taken)
         else if (!(gateway in routed)) say("fault", "there is no route to the pods of " gateway "/" bits)
         else if (!(mac[gateway] in dst)) say("fault", "flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits)
+      }
+      # The bridge plugin makes one route to the pods of this node.
+      for (i = 1; i <= m; i++) if (where[i] == range(a0) && size[i] >= bits && stray[i] !~ / dev cni0( |$)/) {
+        say("stray", dest[i])
+        say("elsewhere", "a route leads pods of this node elsewhere: " stray[i])
       }
       for (gateway in routed) if (!(gateway in mac)) say("fault", "flannel.1 does not know the neighbour " gateway ", the way to its pods")
     }'
@@ -109,16 +119,17 @@ flannel_is_right() {
   [ -z "$faults" ] || { echo "$faults" >&2; return 1; }
 }
 
-# flannel_again NODE ADDRESS PODS: deletes routes that lead the packets for pods of other nodes elsewhere, and restarts
-# flannel. At its start, flannel sets up everything. It keeps an existing interface with its present MTU (flannel,
-# vxlan/device.go, `ensureLink`), so the MTU is set here.
+# flannel_again NODE ADDRESS PODS: deletes routes that lead the packets for pods elsewhere, and restarts flannel. At its start, flannel sets up everything. It keeps an existing interface with its present MTU and
+# queue (flannel, vxlan/device.go, `ensureLink`), so these are set here. If only they were wrong, flannel goes on running.
 flannel_again() {
   ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   flannel_wrote
   if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
     tunnels "$own" "$3" stray | while read -r to; do ip -4 route flush exact "$to"; done
     case $mtu in '' | *[!0-9]*) ;; *) ip link set flannel.1 mtu "$mtu" ;; esac
+    case $(ip -o link show dev flannel.1) in *' qdisc noqueue '*) ;; *) tc qdisc delete dev flannel.1 root ;; esac
   fi
+  ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   restart "$1" kube-flannel flannel flanneld app=flannel
   retry flannel_is_right "$2" "$3"
 }

@@ -96,7 +96,10 @@ leaseholder() {
 }
 
 lease_lost() {
-  echo "lease lost: $(leaseholder) took it"
+  case $run in
+  -) echo 'lease lost: the file of the lease is gone' ;;
+  *) echo "lease lost: $(leaseholder) took it" ;;
+  esac
   exit 75
 }
 

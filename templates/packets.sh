@@ -4,6 +4,7 @@
 # packets NAME ADDRESS PORT ...: asks all of these at once, and prints "NAME reached", "NAME refused" or "NAME silent" for
 # each. A PORT that begins with dns: is a query for a name of this cluster, written for printf. Its answer must contain the
 # address that follows, as hexadecimal digits. "NAME partly" means that some of six such queries have no answer. A PORT
+# large:PORT is a TLS server that gets a packet of full size, and "NAME partly" means that only a small one has an answer. A PORT
 # http:PORT/PATH is a request, and its answer is "NAME says STATUS WORDS". With json: in place of http: the answer has up to
 # 16000 characters instead of 110. If `within` is set, bash runs under that command.
 packets() {
@@ -79,6 +80,15 @@ tcp() {
   said=$( { exec 3<>"/dev/tcp/$2/$3"; } 2>&1) && { echo "$1 reached"; return; }
   case $said in *refused*) echo "$1 refused" ;; esac
 }
+# A TLS server answers anything that is not TLS, so a request of HTTP need not be complete. Its first segment has the full size.
+large() {
+  port=${3#large:}
+  { exec 3<>"/dev/tcp/$2/$port"; } 2>/dev/null || { tcp "$1" "$2" "$port"; return; }
+  printf "GET /%04000d" 0 >&3
+  ! read -r -t 0.5 -n 1 _ <&3 || { echo "$1 reached"; return; }
+  { exec 3<>"/dev/tcp/$2/$port"; } 2>/dev/null && printf "GET /" >&3 && read -r -t 0.3 -n 1 _ <&3 && { echo "$1 partly"; return; }
+  echo "$1 reached"
+}
 http() {
   path=/${3#*/} port=${3#*:} most=110
   case $3 in json:*) most=16000 ;; esac
@@ -96,7 +106,7 @@ http() {
   printf "%s\n" "$1 says ${words:0:most}"
 }
 while [ $# -gt 0 ]; do
-  case $3 in dns:*) dns "$1" "$2" "$3" & ;; http:* | json:*) http "$1" "$2" "$3" & ;; *) tcp "$1" "$2" "$3" & ;; esac
+  case $3 in dns:*) dns "$1" "$2" "$3" & ;; large:*) large "$1" "$2" "$3" & ;; http:* | json:*) http "$1" "$2" "$3" & ;; *) tcp "$1" "$2" "$3" & ;; esac
   shift 3
 done
 wait
@@ -146,6 +156,65 @@ pods_of() {
       }'
 }
 
+# local_pods: prints "NETNS/NAMESPACE/POD/ADDRESS" for up to three pods of flannel's network on this machine. One of kube-system
+# comes first, and then others of other namespaces where there are any. Without libcni's notes only NETNS is known.
+local_pods() {
+  set -- /run/netns/cni-*
+  [ -e "$1" ] || return 0
+  { grep -hs '' /var/lib/cni/results/cbr0-*-eth0 || :; echo -; printf '%s\n' "$@"; } | awk '
+    function after(text, key, pattern) {
+      return match(text, key pattern) ? substr(text, RSTART + length(key), RLENGTH - length(key)) : ""
+    }
+    $0 == "-" { there = 1; next }
+    !there {
+      netns = after($0, "/netns/", "cni-[0-9a-f-]+")
+      space[netns] = after($0, "K8S_POD_NAMESPACE\",\"", "[a-z0-9.-]+")
+      pod[netns] = space[netns] "/" after($0, "K8S_POD_NAME\",\"", "[a-z0-9.-]+") "/" after($0, "\"address\":\"", "[0-9a-f.:]+")
+      next
+    }
+    {
+      sub(/.*\//, "")
+      rank = space[$0] == "kube-system" ? 0 : space[$0] in seen ? 2 : 1
+      seen[space[$0]] = 1
+      print rank, $0 "/" pod[$0]
+    }' | sort | head -n 3 | cut -d ' ' -f 2
+}
+
+# from_pods NAME ADDRESS PORT: asks as `packets` does, from within the first of local_pods. If it gets no answer, the others are
+# asked. Prints a line "NAME-from NAMESPACE/POD" for each, and then the last answer. Prints nothing if this machine has no such pod.
+from_pods() {
+  from_said=
+  for from in $(local_pods); do
+    command -v nsenter >/dev/null || { echo "$1 unknown: there is no nsenter to ask with"; return 0; }
+    within="nsenter --net=/run/netns/${from%%/*}"
+    from_said=$(packets "$@")
+    within=''
+    from=${from#*/}
+    printf '%s\n' "$1-from ${from%/*}"
+    case $from_said in *' reached') break ;; esac
+  done
+  [ -z "$from_said" ] || printf '%s\n' "$from_said"
+}
+
+# to_pods NAME: asks all of local_pods at once from this machine, as a kubelet does. Prints "NAME reached" if one of them answers,
+# and otherwise "NAME silent" after a line "NAME-of NAMESPACE/POD" for each. Prints nothing if this machine has no such pod.
+to_pods() {
+  to_all=$(local_pods)
+  to_asked=
+  for to in $to_all; do
+    case ${to##*/} in *[0-9a-f]*) to_asked="$to_asked to-pod ${to##*/} 1" ;; esac
+  done
+  [ -n "$to_asked" ] || return 0
+  # shellcheck disable=SC2086
+  case $(packets $to_asked) in
+  *'no bash'*) ;;
+  *reached* | *refused*) echo "$1 reached" ;;
+  *)
+    for to in $to_all; do to=${to#*/}; echo "$1-of ${to%/*}"; done
+    echo "$1 silent" ;;
+  esac
+}
+
 # tunnels_to NODE ADDRESS PORT ...: prints "tunnel:NODE ADDRESS PORT" for each of these nodes. ADDRESS becomes the address of flannel.1
 # on that node, as the neighbours and forwarding entries of flannel.1 here have it. An entry of an earlier Node may be left, so a node
 # can have several. A packet to it goes through VXLAN, and that machine itself answers. Prints "tunnel:NODE absent" for a node that
@@ -184,6 +253,8 @@ tunnel_again() {
     sleep 1
   done
   [ $tries = 0 ] || return 0
+  # What loses only large packets does not go away by itself.
+  case "$(questions)" in *"tunnel:$2 partly"*) wait_at_most 5 ;; esac
   answered "tunnel:$2" reached refused
 }
 
@@ -260,6 +331,11 @@ answered() {
   printf '%s\n' "packets: $name is $state"
   case $state in silent | partly) swallowed "$before" ;; esac
   return 1
+}
+
+# wait_at_most SECONDS: lets `answered` wait no longer.
+wait_at_most() {
+  WAIT_TIMEOUT=$((WAIT_TIMEOUT < $1 ? WAIT_TIMEOUT : $1))
 }
 
 # swallowed BEFORE: prints a line if flannel.1 has sent packets and received none since through_flannel printed BEFORE.

@@ -13,7 +13,7 @@ use std::time::Instant;
 use ironstrap::cluster::{Cluster, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::shell::{DAEMONS, FLANNEL, PACKETS, PODS, SHORT_LIVED};
+use ironstrap::shell::{DAEMONS, FLANNEL, LINKS, PACKETS, PODS, POLICY_RULES, SHORT_LIVED};
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use ironstrap::steps::packets;
 use time::OffsetDateTime;
@@ -23,9 +23,9 @@ fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool
     let place = common::place::Place::with(files);
     let lib = include_str!("../templates/lib.sh");
     let text = format!(
-        "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
+        "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{LINKS}\n{POLICY_RULES}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
     );
-    let text = ["/run/", "/proc/net/", "/var/log/"]
+    let text = ["/run/", "/proc/net/", "/proc/sys/net/", "/var/log/", "/var/lib/cni/"]
         .iter()
         .fold(text, |text, dir| text.replace(dir, &format!("{}{dir}", place.root())));
     let output = common::run(shell, &text);
@@ -70,7 +70,7 @@ impl Node1 {
     fn run(&self, shell: &str, script: &str) -> (bool, String) {
         let Node1 { link, address, routes, neighbours, entries, .. } = self;
         let stands = format!(
-            "daemon() {{ echo 7; }}\nlasting() {{ :; }}\nkill() {{ echo \"kill $*\"; }}\n\
+            "daemon() {{ echo 7; }}\nlasting() {{ :; }}\nkill() {{ echo \"kill $*\"; }}\ntc() {{ echo \"tc $*\"; }}\n\
              command() {{ case $* in kubectl*) shift 5; echo \"kubectl $*\" | sed 's/ --wait=false//' >&2 ;; esac; }}\n\
              ip() {{\n  case $* in\n  *'link show'*) cat <<'X'\n{link}\nX\n;;\n  *'addr show'*) cat <<'X'\n{address}\nX\n;;\n\
                *'route show'*) cat <<'X'\n{routes}X\n;;\n  *'neigh show'*) cat <<'X'\n{neighbours}X\n;;\n  *) echo \"ip $*\" ;;\n  esac\n}}\n\
@@ -95,7 +95,7 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
         routes: ROUTES.replace("10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink", route),
         ..right()
     };
-    let rows: [(Node1, &str); 18] = [
+    let rows: [(Node1, &str); 19] = [
         (right(), ""),
         (Node1 { env: "", ..right() }, "subnet.env does not name the range"),
         (Node1 { env: "FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true", ..right() }, {
@@ -148,7 +148,14 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
             Node1 { entries: ENTRIES.lines().take(1).map(|l| format!("{l}\n")).collect(), ..right() },
             "does not know which node has 8a:02:00:00:00:02",
         ),
-        (Node1 { routes: format!("{ROUTES}10.244.1.128/25 dev lo scope link\n"), ..right() }, ""),
+        (
+            Node1 { routes: format!("{ROUTES}10.244.1.128/25 dev lo scope link\n"), ..right() },
+            "a route leads pods of this node elsewhere: 10.244.1.128/25 dev lo scope link",
+        ),
+        (
+            Node1 { link: LINK.replace("noqueue", "tbf"), ..right() },
+            "flannel.1 has the queueing discipline tbf and not noqueue",
+        ),
     ];
     for shell in common::shells() {
         for (node, fault) in &rows {
@@ -229,6 +236,247 @@ fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_firs
             ["ip -4 route flush exact 10.244.2.128/25", "kill -s TERM 7", "a route leads the pods of"];
         let at = order.map(|piece| said.find(piece).unwrap_or_else(|| panic!("{shell}: no {piece}: {said}")));
         assert!(at.is_sorted(), "{said}");
+    }
+}
+
+#[test]
+fn a_queue_of_somebody_else_is_taken_off_flannels_interface() {
+    for shell in common::shells() {
+        let node = Node1 { link: LINK.replace("noqueue", "tbf"), ..Node1::right() };
+        let (_, said) = node.run(shell, "flannel_again w1 198.18.0.12 10.244.0.0/16");
+        assert!(said.contains("tc qdisc delete dev flannel.1 root"), "{shell}: {said}");
+    }
+}
+
+/// `ip` answers each of these questions with flannel's own route, except where `otherwise` says something else.
+fn policed(rules: &str, otherwise: &str) -> String {
+    format!(
+        "ip() {{\n  case $* in\n  *'rule show'*) printf '0:\\tfrom all lookup local\\n{rules}32766:\\tfrom all lookup main\\n32767:\\tfrom all lookup default\\n' ;;\n\
+         *'route show'*) cat <<'X'\n{ROUTES}X\n;;\n\
+         *batch*) while read -r _ _ to from source iif in; do\n    dev=flannel.1; [ \"$in\" != flannel.1 ] || dev=cni0\n    {otherwise}\n\
+         echo \"$to${{from:+ from $source}} via 1.2.3.4 dev $dev \"\n  done ;;\n  esac\n}}\n"
+    )
+}
+
+#[test]
+fn policy_rules_that_lead_packets_of_pods_elsewhere_are_named() {
+    let dev = "  eth0: 1 2\nflannel.1: 1 2\n  cni0: 1 2\n";
+    let files =
+        [("run/flannel/subnet.env", ENV), ("proc/net/dev", dev), ("proc/sys/net/ipv4/ip_forward", "1")];
+    let half = r"100:\tfrom 10.244.1.128/25 blackhole\n";
+    let rows = [
+        ("", "exit 9", ""),
+        (r"9:\tfrom all fwmark 0x80000/0xff0000 unreachable\n", "", ""),
+        (half, "", ""),
+        (
+            half,
+            "[ $source != 10.244.1.130 ] || continue",
+            "packets from 10.244.1.130 to 10.244.0.2 are refused, by one of these rules: 100: from 10.244.1.128/25 blackhole\n\
+             packets from 10.244.1.130 to 10.244.2.2 are refused, by one of these rules: 100: from 10.244.1.128/25 blackhole\n",
+        ),
+        (
+            r"7:\tfrom all lookup 100\n8:\tfrom 10.0.0.0/8 lookup 101\n",
+            "[ $in = cni0 ] || dev=eth0",
+            "packets from 10.244.0.2 to 10.244.1.2 go through eth0 and not through cni0, by one of these rules: 7: from all lookup 100; \
+             8: from 10.0.0.0/8 lookup 101\n",
+        ),
+        (
+            r"7:\tfrom all to 10.244.2.64/26 prohibit\n8:\tfrom all to 10.96.128.0/20 prohibit\n",
+            "case $to in 10.244.2.66 | 10.96.*) continue ;; esac",
+            "packets to 10.96.128.2 are refused, by one of these rules: 7: from all to 10.244.2.64/26 prohibit; 8: from all to \
+             10.96.128.0/20 prohibit\npackets from 10.244.1.2 to 10.244.2.66 are refused, by one of these rules: 7: from all to \
+             10.244.2.64/26 prohibit; 8: from all to 10.96.128.0/20 prohibit\n",
+        ),
+        (
+            r"7:\tfrom 10.0.0.0/8 to 10.244.1.0/24 lookup 100\n8:\tfrom 10.244.2.0/25 blackhole\n9:\tfrom 10.244.2.128/25 blackhole\n",
+            "continue",
+            "and 2 more\n",
+        ),
+    ];
+    for shell in common::shells() {
+        for (rules, otherwise, faults) in &rows {
+            let said =
+                run(shell, &files, &policed(rules, otherwise), "rule_faults 10.244.0.0/16 10.96.0.0/12");
+            assert!(said.0 && said.1.ends_with(faults), "{shell}: {rules}: {}", said.1);
+            assert!(said.1.is_empty() || !faults.is_empty(), "{shell}: {rules}: {}", said.1);
+            assert!(said.1.lines().count() <= 4, "{shell}: {}", said.1);
+        }
+        let no_bridge = [files[0], ("proc/net/dev", DEV), files[2]];
+        let said =
+            run(shell, &no_bridge, &policed(half, "continue"), "rule_faults 10.244.0.0/16 10.96.0.0/12");
+        assert_eq!(said, (true, String::new()), "{shell}: no pod has ever run here");
+    }
+}
+
+/// As `ip -d -o link show` of iproute2 6.15 prints the bridge and the links of two pods, cut down.
+const LINKS_SHOWN: &str = r"2: cni0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue state UP mode DEFAULT group default qlen 1000\    bridge forward_delay 1500 stp_state 0
+3: veth1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue master cni0 state UP mode DEFAULT\    link/ether 3e:77:70:25:10:44 brd ff:ff:ff:ff:ff:ff link-netns cni-1a promiscuity 1 \    veth \    bridge_slave state forwarding priority 32 cost 2 hairpin on guard off root_block off learning on flood on isolated off locked off
+4: veth2@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue master cni0 state UP mode DEFAULT\    link/ether 3e:77:70:25:10:45 brd ff:ff:ff:ff:ff:ff link-netns cni-2b promiscuity 1 \    veth \    bridge_slave state forwarding priority 32 cost 2 hairpin on guard off root_block off learning on flood on isolated off locked off
+";
+
+/// What libcni notes of a pod that has its network, cut down.
+fn noted(space: &str, pod: &str, netns: &str) -> String {
+    format!(
+        r#"{{"kind":"cniCacheV1","containerId":"0f","config":"e30=","ifName":"eth0","networkName":"cbr0","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_UID","1-2"],["K8S_POD_NAMESPACE","{space}"],["K8S_POD_NAME","{pod}"]],"result":{{"interfaces":[{{"name":"cni0"}},{{"name":"eth0","sandbox":"/var/run/netns/{netns}"}}],"ips":[{{"address":"10.244.1.7/24","gateway":"10.244.1.1"}}]}}}}"#
+    )
+}
+
+#[test]
+fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
+    let (a, b) = (noted("web", "a-1", "cni-1a"), noted("cni-0", "b", "cni-2b"));
+    let files = [
+        ("run/netns/cni-1a", ""),
+        ("run/netns/cni-2b", ""),
+        // A pod whose network is not complete yet.
+        ("run/netns/cni-3c", ""),
+        ("var/lib/cni/results/cbr0-0f-eth0", a.as_str()),
+        ("var/lib/cni/results/cbr0-1f-eth0", b.as_str()),
+    ];
+    let only = |name: &str| {
+        LINKS_SHOWN
+            .lines()
+            .filter(|line| !line.contains(name))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let second = |from: &str, to: &str| {
+        let at = LINKS_SHOWN.find("4: veth2").unwrap();
+        format!("{}{}", &LINKS_SHOWN[..at], LINKS_SHOWN[at..].replace(from, to))
+    };
+    let rows = [
+        (LINKS_SHOWN.to_string(), "", "", ""),
+        (second("master cni0 ", ""), "veth2 of pod cni-0/b is not in the bridge cni0", "veth2", ""),
+        (second("UP,LOWER_UP", "M-DOWN"), "veth2 of pod cni-0/b is down", "veth2", ""),
+        (second("UP,LOWER_UP", "NO-CARRIER,UP"), "eth0 of pod cni-0/b is down", "", "cni-2b"),
+        (
+            second("noqueue", "netem"),
+            "veth2 of pod cni-0/b has the queueing discipline netem and not noqueue",
+            "veth2",
+            "",
+        ),
+        (
+            second("hairpin on", "hairpin off"),
+            "the bridge cni0 does not pass all packets of veth2 of pod cni-0/b",
+            "veth2",
+            "",
+        ),
+        (
+            second("isolated off", "isolated on"),
+            "the bridge cni0 does not pass all packets of veth2 of pod cni-0/b",
+            "veth2",
+            "",
+        ),
+        (only("veth1"), "the link of pod web/a-1 is gone", "", "cni-1a"),
+        (LINKS_SHOWN.replacen("UP,LOWER_UP", "", 1), "cni0 is down", "cni0", ""),
+    ];
+    for shell in common::shells() {
+        for (shown, fault, link, netns) in &rows {
+            let stands = format!("ip() {{ cat <<'X'\n{shown}X\n}}\nsleep() {{ :; }}\n");
+            let script = "link_drift; echo -; links_of link; echo -; links_of netns";
+            let lines = |words: &str| if words.is_empty() { String::new() } else { format!("{words}\n") };
+            let says = format!("{}-\n{}-\n{}", lines(fault), lines(link), lines(netns));
+            assert_eq!(run(shell, &files, &stands, script), (true, says), "{shell}: {fault}");
+        }
+        let stands = format!("ip() {{ cat <<'X'\n{}X\n}}\n", only("cni0: "));
+        let (_, said) = run(shell, &files, &stands, "links_of netns | sort");
+        assert_eq!(said, "cni-1a\ncni-2b\n", "{shell}: without the bridge no link can be set right");
+        // A link that is whole a second later belongs to a pod that just started or ended.
+        let stands = format!(
+            "n=0\nip() {{ cat <<'X'\n{}X\n}}\nsleep() {{ ip() {{ cat <<'X'\n{LINKS_SHOWN}X\n}}; }}\n",
+            only("veth1")
+        );
+        assert_eq!(run(shell, &files, &stands, "link_drift"), (true, String::new()), "{shell}");
+        let (_, said) = run(shell, &[], "ip() { exit 9; }", "link_drift");
+        assert_eq!(said, "", "{shell}: no pod has a network of its own");
+    }
+}
+
+#[test]
+fn dns_is_asked_from_within_pods_of_other_namespaces_until_one_has_an_answer() {
+    let all = [
+        ("web", "a", "cni-1a"),
+        ("web", "b", "cni-2b"),
+        ("kube-system", "dns", "cni-3c"),
+        ("shop", "c", "cni-4d"),
+    ];
+    let notes: Vec<(String, String)> = all
+        .iter()
+        .flat_map(|(space, pod, netns)| {
+            [
+                (format!("var/lib/cni/results/cbr0-{netns}-eth0"), noted(space, pod, netns)),
+                (format!("run/netns/{netns}"), String::new()),
+            ]
+        })
+        .collect();
+    let mut files: Vec<(&str, &str)> =
+        notes.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    // A pod that is gone, and one of which nothing is noted.
+    let gone = noted("old", "x", "cni-9f");
+    files.extend([("var/lib/cni/results/cbr0-9-eth0", gone.as_str()), ("run/netns/cni-5e", "")]);
+    let stands = |good: &str| {
+        format!(
+            "command() {{ :; }}\npackets() {{ case $within in *{good}) echo \"$1 reached\" ;; *) echo \"$1 silent\" ;; esac; }}\n"
+        )
+    };
+    for shell in common::shells() {
+        let ask = |good: &str| run(shell, &files, &stands(good), "from_pods pod-dns 10.96.0.10 dns:x");
+        let first = "pod-dns-from kube-system/dns\n";
+        assert_eq!(ask("cni-3c"), (true, format!("{first}pod-dns reached\n")), "{shell}");
+        let (_, said) = ask("none");
+        assert!(said.starts_with(first) && said.ends_with("pod-dns silent\n"), "{shell}: {said}");
+        assert_eq!(said.matches("pod-dns-from").count(), 3, "{shell}: {said}");
+        assert_eq!(said.matches("from web/").count(), 1, "{shell}: one pod of each namespace: {said}");
+        let to_pods = |answers: &str| {
+            let stands = format!("packets() {{ echo \"$*\" >&2; echo '{answers}'; }}");
+            run(shell, &files, &stands, "to_pods own-pod")
+        };
+        let (_, said) = to_pods("to-pod silent\nto-pod refused");
+        assert!(said.contains("own-pod reached") && !said.contains("own-pod-of"), "{shell}: {said}");
+        assert_eq!(said.matches("to-pod 10.244.1.7 1").count(), 3, "{shell}: {said}");
+        let (_, said) = to_pods("to-pod silent");
+        assert!(
+            said.contains("own-pod silent\n") && said.contains("own-pod-of kube-system/dns\n"),
+            "{shell}: {said}"
+        );
+        let (_, said) = run(shell, &[], &stands("x"), "from_pods pod-dns 10.96.0.10 dns:x; to_pods own-pod");
+        assert_eq!(said, "", "{shell}: there is no pod");
+    }
+}
+
+/// Answers each connection unless more bytes than this came at once.
+fn server_of_small_packets(most: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                if stream.read(&mut bytes).unwrap_or(0) <= most {
+                    let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+                }
+                std::thread::sleep(std::time::Duration::from_secs(2));
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn an_end_of_a_tunnel_that_only_small_packets_reach_is_told_apart() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (all, small, none) = (
+        server_of_small_packets(4096),
+        server_of_small_packets(100),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let none = (none.local_addr().unwrap().port(), none);
+    for shell in common::shells() {
+        let ask = format!(
+            "packets a 127.0.0.1 large:{all} b 127.0.0.1 large:{small} c 127.0.0.1 large:{closed} d 127.0.0.1 large:{}",
+            none.0
+        );
+        let said = run(shell, &[], "", &ask);
+        assert_eq!(said, (true, "a reached\nb partly\nc refused\nd reached\n".into()), "{shell}");
     }
 }
 
@@ -737,12 +985,14 @@ fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
     assert!(matches!(judged("tunnel:w2 absent", &at_w2), Verdict::Differs { .. }));
     assert_eq!(judged("tunnel:w2 absent", &nobody), Verdict::Holds, "nodes.announced says so");
     for said in ["tunnel:w2 silent", "tunnel:w2 absent"] {
-        assert_eq!(judged(said, &stale), Verdict::Holds, "w1 is asked again: {said}");
+        assert!(matches!(judged(said, &stale), Verdict::Waits { .. }), "w1 is asked again: {said}");
     }
+    assert!(matches!(judged("tunnel:w2 partly", &nobody), Verdict::Differs { .. }), "small packets reach it");
+    assert!(matches!(judged("tunnel:w2 partly", &stale), Verdict::Waits { .. }));
     assert!(matches!(judged("tunnel:w2 silent", &w2_away), Verdict::Waits { .. }));
     assert_eq!(judged("tunnel:w2 absent", &w2_away), Verdict::Holds, "that w2 is away is shown already");
-    let answer = "tunnel:w2 refused\ntunnel:m1 silent\ntunnel:w1 absent\ntunnel:w3 reached";
-    assert_eq!(packets::tunnels::answered(answer).collect::<Vec<_>>(), ["w2", "w3"]);
+    let answer = "tunnel:w2 refused\ntunnel:m1 silent\ntunnel:w1 absent\ntunnel:w3 reached\ntunnel:w4 partly";
+    assert_eq!(packets::tunnels::answered(answer).collect::<Vec<_>>(), ["w2", "w3", "w4"]);
 }
 
 #[test]
@@ -754,7 +1004,10 @@ fn a_large_cluster_is_not_asked_as_a_whole() {
     assert!(ask.contains("pods_of w1 w2 w3 w4)"), "{ask}");
     let worker = questions(&cluster, 5);
     assert!(!worker.contains("pods_of w"), "workers may not list pods");
-    assert!(worker.contains("tunnels_to m1 198.18.0.11 10250 w1 ") && !worker.contains(" w5 "), "{worker}");
+    assert!(
+        worker.contains("tunnels_to m1 198.18.0.11 'large:10250' w1 ") && !worker.contains(" w5 "),
+        "{worker}"
+    );
 }
 
 #[test]

@@ -313,9 +313,12 @@ fn what_was_not_asked_is_not_told_as_reached() {
     for (i, answer) in [
         (
             0,
-            "service reached\nserver0 reached\ndns silent\ntunnel:w1 refused\ntunnel:w2 silent\npod:w2 silent\n",
+            "service reached\nserver0 reached\ndns silent\npod-dns silent\nown-pod reached\ntunnel:w1 refused\ntunnel:w2 silent\npod:w2 silent\n",
         ),
-        (1, "service refused\nserver0 silent\ndns refused\ntunnel:m1 absent\ntunnel:w2 reached\n"),
+        (
+            1,
+            "service refused\nserver0 silent\ndns refused\nown-pod silent\ntunnel:m1 absent\ntunnel:w2 reached\n",
+        ),
         (2, "there is no bash to ask with\n"),
     ] {
         let packets = fleet.nodes[i].answers.iter_mut().find(|(topic, _)| *topic == Topic::Packets);
@@ -327,18 +330,18 @@ fn what_was_not_asked_is_not_told_as_reached() {
     let servers = |m1: &str| json!({"m1": m1});
     assert_eq!(
         packets(0),
-        json!({"service": "reached", "servers": servers("reached"), "dns": "not-reached",
-            "tunnels": {"w1": "reached", "w2": "not-reached"}, "pods": pods})
+        json!({"service": "reached", "servers": servers("reached"), "dns": "not-reached", "pod_dns": "not-reached",
+            "own_pod": "reached", "tunnels": {"w1": "reached", "w2": "not-reached"}, "pods": pods})
     );
     assert_eq!(
         packets(1),
-        json!({"service": "not-reached", "servers": servers("not-reached"), "dns": "not-reached",
-            "tunnels": {"m1": "not-reached", "w2": "reached"}, "pods": {}})
+        json!({"service": "not-reached", "servers": servers("not-reached"), "dns": "not-reached", "pod_dns": null,
+            "own_pod": "not-reached", "tunnels": {"m1": "not-reached", "w2": "reached"}, "pods": {}})
     );
     assert_eq!(
         packets(2),
-        json!({"service": "not-checked", "servers": servers("not-checked"), "dns": "not-checked",
-            "tunnels": {"m1": "not-checked", "w1": "not-checked"}, "pods": {}})
+        json!({"service": "not-checked", "servers": servers("not-checked"), "dns": "not-checked", "pod_dns": null,
+            "own_pod": null, "tunnels": {"m1": "not-checked", "w1": "not-checked"}, "pods": {}})
     );
     let lines = report::status::lines(&fleet.status(), None, false, false).join("\n");
     assert!(
@@ -346,7 +349,7 @@ fn what_was_not_asked_is_not_told_as_reached() {
         "{lines}"
     );
     let row = |name: &str| lines.lines().find(|line| line.starts_with(name)).unwrap().to_string();
-    assert!(row("m1").contains(" 3/6 (1 ?) ") && row("w1").contains(" 1/5 "), "{lines}");
+    assert!(row("m1").contains(" 4/8 (1 ?) ") && row("w1").contains(" 1/6 "), "{lines}");
     assert!(row("w2").contains("  ?  "), "{lines}");
 }
 

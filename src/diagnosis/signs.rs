@@ -53,7 +53,7 @@ pub(super) const REFUSED: &[Sign] = &[
 /// (templates/short_lived.sh), and of `got_no_answer`. The last one is CoreDNS that gets nothing from the API, as its
 /// kubelet reports it.
 pub(super) const NO_ANSWER: &[Sign] = &[
-    sign("fix", r"^packets: (?:dns|pod:\S+) is (?:silent|partly)"),
+    sign("fix", r"^packets: (?:dns|pod-dns|pod:\S+) is (?:silent|partly)"),
     // The words of `diagnosis::got_no_answer`.
     sign("fix", r"^\S+ got no answer from it$"),
     sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),

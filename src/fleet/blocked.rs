@@ -9,12 +9,14 @@ pub struct Blocked {
     pub on: Vec<String>,
     /// The words that follow "waits for", such as `w2 to join`.
     until: String,
+    /// The machine has to be asked again. Until then nothing is known of the want.
+    pub asks_again: bool,
 }
 
 impl Blocked {
     /// Waits until these nodes have finished what they do now. `words` is their names, as people read them.
     pub fn on(nodes: Vec<String>, words: String) -> Self {
-        Blocked { on: nodes, until: words }
+        Blocked { on: nodes, until: words, asks_again: false }
     }
 
     /// Waits for a node. `what` is what the node has to do, as in `to join`.
@@ -24,12 +26,17 @@ impl Blocked {
 
     /// As `until`, for several nodes.
     pub fn until_all(nodes: &[String], what: &str) -> Self {
-        Blocked { on: nodes.to_vec(), until: format!("{} {what}", nodes.join(", ")) }
+        Blocked { on: nodes.to_vec(), until: format!("{} {what}", nodes.join(", ")), asks_again: false }
     }
 
     /// Waits for a program of the cluster. `what` is the program and its task, as in `the controller manager to sign it`.
     pub fn by_cluster(what: impl Into<String>) -> Self {
-        Blocked { on: vec![], until: what.into() }
+        Blocked { on: vec![], until: what.into(), asks_again: false }
+    }
+
+    /// Until this node is asked again, because something changed since it answered.
+    pub fn until_asked_again(node: &str) -> Self {
+        Blocked { asks_again: true, ..Blocked::until(node, "to ask again") }
     }
 
     /// The words that follow "waits for".

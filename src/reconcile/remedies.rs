@@ -56,6 +56,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "look at journalctl -u kubelet on that machine; kubectl get csr shows the requests, and kubectl certificate approve NAME \
          approves one",
     ),
+    (
+        "webhooks",
+        "start the program of that webhook again; or, if it is gone for good, delete its configuration: kubectl delete KIND NAME",
+    ),
 ];
 
 /// The hint for a code. `None` for any other words.

@@ -17,12 +17,14 @@ pub(super) type Unmet = BTreeMap<Id, WantName>;
 impl<S: Shell> Reconciler<S> {
     /// Records which wants do not hold on a machine, and reports those that did not hold before and hold now.
     pub(super) fn note(&mut self, i: usize, stages: &[Vec<Change>], speaks: bool) {
-        let (mut own, mut whole, mut unsure) = (Unmet::new(), Unmet::new(), BTreeSet::new());
+        let (mut own, mut whole) = (Unmet::new(), Unmet::new());
+        let (mut unsure, mut unasked) = (BTreeSet::new(), BTreeSet::new());
         for (stage, changes) in self.stages.iter().zip(stages) {
             for change in changes {
                 let id = change.id.clone();
                 match (&change.state, stage.via) {
                     (State::Unknown { .. }, _) => drop(unsure.insert(id)),
+                    (State::Waits(for_what), _) if for_what.asks_again => drop(unasked.insert(id)),
                     (_, Via::Api) => drop(whole.insert(id, change.name())),
                     (_, Via::Node) => drop(own.insert(id, change.name())),
                 }
@@ -33,6 +35,7 @@ impl<S: Shell> Reconciler<S> {
             self.hosts[i].progress.unsure = None;
         }
         // A want that is unknown now was neither fixed nor broken.
+        unsure.extend(unasked);
         let settle = |open: &mut Unmet, mut now: Unmet| -> Unmet {
             let (unknown, known) = std::mem::take(open).into_iter().partition(|(id, _)| unsure.contains(id));
             let mended = Unmet::into_iter(known).filter(|(id, _)| !now.contains_key(id)).collect();

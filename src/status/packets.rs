@@ -27,6 +27,10 @@ pub struct Packets {
     pub servers: BTreeMap<String, Reached>,
     /// The cluster's DNS. `null` if the cluster has none of its own.
     pub dns: Option<Reached>,
+    /// The same, asked from within a pod of this node. `null` if none could be asked.
+    pub pod_dns: Option<Reached>,
+    /// A pod of this node, asked from this node. `null` if there is none with flannel's network.
+    pub own_pod: Option<Reached>,
     /// The end of flannel's tunnel on each of these nodes. Empty with another network.
     pub tunnels: BTreeMap<String, Reached>,
     /// A pod on each of these nodes. Only control planes ask pods.
@@ -40,7 +44,7 @@ impl Packets {
     /// Returns how many were reached, how many were not, and how many were not checked.
     pub fn sum(&self) -> (usize, usize, usize) {
         let maps = [&self.servers, &self.tunnels, &self.pods];
-        let all = [Some(self.service), self.dns].into_iter().flatten();
+        let all = [Some(self.service), self.dns, self.pod_dns, self.own_pod].into_iter().flatten();
         let all: Vec<Reached> = all.chain(maps.into_iter().flat_map(BTreeMap::values).copied()).collect();
         let count = |what: Reached| all.iter().filter(|it| **it == what).count();
         (count(Reached::Reached), count(Reached::NotReached), count(Reached::NotChecked))
@@ -83,6 +87,11 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTree
         service: state("service", Reached::NotReached),
         servers: servers.collect(),
         dns: has_dns.then(|| state("dns", Reached::NotReached)),
+        pod_dns: packets::state(answer, packets::POD_DNS).map(|said| match said.starts_with("unknown") {
+            true => Reached::NotChecked,
+            false => state(packets::POD_DNS, Reached::NotReached),
+        }),
+        own_pod: packets::state(answer, packets::OWN_POD).map(|_| state(packets::OWN_POD, Reached::Reached)),
         tunnels: tunnels.collect(),
         // A connection that is refused has reached the pod.
         pods,

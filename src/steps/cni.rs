@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Network};
 use crate::error::{Error, Kind, Result};
-use crate::shell::{ADDRESSES, DAEMONS, KUBELETS_KUBECTL, PODS, Sh};
+use crate::shell::{ADDRESSES, DAEMONS, KUBELETS_KUBECTL, LINKS, PODS, Sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::{network, programs, runtime};
 
@@ -35,7 +35,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         Want::new("cni.bridge", "the bridge of the pods has its node's range")
             .ask(BRIDGE)
             .is("")
-            .run(PODS + RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
+            .run(PODS + LINKS + RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
@@ -45,24 +45,43 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .run(ADDRESSES + "addresses_free")
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
+        Want::new("cni.range", "the pods of this node leave addresses for new ones")
+            .ask(ADDRESSES + "addresses_taken")
+            .judged(full)
+            .by_hand(
+                "no new pod starts on this node: delete pods that it does not need, or move some to other nodes; then set a \
+                 maxPods below the number of addresses in [kubelet] or [nodes.NAME.kubelet]",
+            )
+            .only(ran)
+            .nothing_to_undo(WITH_THE_MEMBER),
     ])
 }
 
-/// Judges what the shell function `addresses_taken` prints. If existing pods hold all addresses, the node's range is too
-/// small for them.
+/// Judges how many addresses pods that are gone have taken, as the shell function `addresses_taken` prints it.
 fn taken(answer: &str) -> Verdict {
-    let numbers: Option<Vec<u32>> = answer.split_whitespace().map(|word| word.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([]) => Verdict::Holds,
-        Some([size, taken, 0]) => Verdict::Noted(format!(
-            "pods have taken {taken} of {size} addresses of this node: no new pod gets one"
-        )),
+    match numbers(answer).as_deref() {
+        Some([] | [_, _, 0]) => Verdict::Holds,
         Some([size, taken, gone]) => Verdict::Differs {
             have: format!("{taken} of {size} addresses are taken, {gone} of them by pods that are gone"),
             want: "free addresses".into(),
         },
         _ => Verdict::Unknown(format!("cannot read \"{answer}\"")),
     }
+}
+
+/// Judges the same answer: existing pods hold all addresses, so the node's range is too small for them.
+fn full(answer: &str) -> Verdict {
+    match numbers(answer).as_deref() {
+        Some([size, taken, 0]) => Verdict::Differs {
+            have: format!("existing pods have taken {taken} of {size} addresses"),
+            want: "free addresses".into(),
+        },
+        _ => Verdict::Holds,
+    }
+}
+
+fn numbers(answer: &str) -> Option<Vec<u32>> {
+    answer.split_whitespace().map(|word| word.parse().ok()).collect()
 }
 
 /// The CNI configuration that flannel's pod copies to each node.
@@ -115,18 +134,13 @@ $want"* | "$want
 done </run/flannel/subnet.env
 "#;
 
-/// Shell that makes the bridge and the pods again, with the present range. A pod is in the network namespace of its sandbox,
-/// and so is the sandbox's first process. Without that process the kubelet makes sandbox and pod again.
+/// Shell that makes the bridge and the pods again, with the present range.
 const RENUMBERED: Sh = Sh::raw(
-    r#"sandboxes=$(running 'labels."io.cri-containerd.kind"=="sandbox"')
-for netns in /run/netns/cni-*; do
-  [ -e "$netns" ] || continue
-  net=$(stat -L -c %i "$netns")
-  echo "$sandboxes" | while read -r id pid; do
-    [ "$(stat -L -c %i "/proc/$pid/ns/net" 2>/dev/null)" != "$net" ] || kill -s KILL "$pid" 2>/dev/null || :
-  done
-done
+    r#"set -- /run/netns/cni-*
+[ -e "$1" ] || set --
+end_sandboxes "$@"
 ip link delete cni0
+await_removal "$@"
 n=0
 until grep -q '^ *cni0:' /proc/net/dev || [ $n -ge 60 ]; do n=$((n + 1)); sleep 0.5; done
 KUBECTL wait pod -A --field-selector spec.nodeName=NODE,status.phase=Running --for=condition=Ready --timeout=60s >/dev/null ||
@@ -141,7 +155,12 @@ mod tests {
     #[test]
     fn a_node_whose_addresses_are_taken_by_pods_that_are_gone_differs() {
         assert_eq!(taken(""), Verdict::Holds);
-        assert!(matches!(taken("253 253 0\n"), Verdict::Noted(_)));
+        assert_eq!(
+            (taken("253 253 0\n"), full("253 254 7\n"), full("")),
+            (Verdict::Holds, Verdict::Holds, Verdict::Holds)
+        );
+        let Verdict::Differs { have, .. } = full("253 253 0\n") else { panic!() };
+        assert_eq!(have, "existing pods have taken 253 of 253 addresses");
         let Verdict::Differs { have, .. } = taken("253 254 7\n") else { panic!() };
         assert_eq!(have, "254 of 253 addresses are taken, 7 of them by pods that are gone");
         assert!(matches!(taken("253 all 7\n"), Verdict::Unknown(_)));

@@ -3,7 +3,7 @@
 
 use crate::cluster::Network;
 use crate::error::Result;
-use crate::shell::{DAEMONS, FLANNEL, PACKETS, PODS, sh};
+use crate::shell::{DAEMONS, FLANNEL, LINKS, PACKETS, PODS, POLICY_RULES, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::packets;
 
@@ -44,7 +44,37 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .only(is_member)
             .nothing_to_undo(WITH_THE_MEMBER),
         first(cx).only(is_member).nothing_to_undo(WITH_THE_MEMBER),
+        links().only(is_member).nothing_to_undo(WITH_THE_MEMBER),
+        rules(cx).only(is_member).nothing_to_undo(WITH_THE_MEMBER),
     ])
+}
+
+/// The want that each pod's link to the bridge is as the CNI plugin made it. Nobody repairs one that changes later.
+fn links() -> Want {
+    Want::new("flannel.links", "the pods of this node are connected to its bridge")
+        .ask(LINKS + "link_drift")
+        .judged(|answer| match answer {
+            "" => Verdict::Holds,
+            faults => Verdict::Differs { have: faults.into(), want: String::new() },
+        })
+        .run(PODS + LINKS + "links_again")
+}
+
+/// The want that the kernel gives packets of pods the routes that flannel made, whatever policy rules the machine has. Such a
+/// rule belongs to a human or to another program, so ironstrap does not delete it.
+fn rules(cx: &Cx) -> Want {
+    let (pods, services) = (cx.cluster.pods.to_string(), cx.cluster.services.to_string());
+    Want::new("flannel.rules", "policy rules lead no packets of pods elsewhere")
+        .ask(FLANNEL + POLICY_RULES + sh!("rule_faults {pods} {services}", pods, services))
+        .judged(|answer| match answer {
+            "" => Verdict::Holds,
+            faults => Verdict::Differs { have: faults.into(), want: String::new() },
+        })
+        .by_hand(format!(
+            "a policy rule of this machine takes packets of pods: delete it with ip rule delete pref NUMBER, where NUMBER comes \
+             before its colon; or put a rule before it that leads them to the main table, such as ip rule add pref NUMBER to \
+             {pods} lookup main"
+        ))
 }
 
 /// The want that containerd uses flannel's configuration. containerd takes the first configuration by name (go-cni,

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
-use crate::step::{Back, Cx, Step, Undo, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -93,6 +93,10 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     ];
     wants.extend(sysctls.iter().map(|(key, value)| live(key, value).is(*value)));
     wants.push(forwards(cx));
+    wants.extend([
+        boot_unit("systemd-modules-load", "loads modules"),
+        boot_unit("systemd-sysctl", "sets sysctls"),
+    ]);
     wants.extend(at_least.iter().map(|(key, value)| {
         let enough = |have: &str| {
             have.trim().parse::<u64>().is_ok_and(|have| value.parse().is_ok_and(|value| have >= value))
@@ -103,6 +107,19 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         }
     }));
     Ok(wants)
+}
+
+/// The want that this unit of systemd does its part at boot. Everything that a machine needs after a reboot depends on it.
+fn boot_unit(unit: &'static str, does: &str) -> Want {
+    Want::new("kernel.boot-unit", format!("{unit} {does} at boot"))
+        .of(unit)
+        .asks(Ask::Unit { unit: format!("{unit}.service"), reads: vec![] })
+        .passes("not masked", |answer| answer != "masked")
+        .run(sh!("systemctl unmask -q {unit}", unit))
+        .undone_by(Undo::Back(
+            Back::new(&format!("boot-unit-{unit}"), format!("{unit} is masked as before"))
+                .script(sh!("systemctl mask -q {unit}", unit)),
+        ))
 }
 
 /// The want for the effect of a module. It does not ask for the module itself, which may be built into the kernel.

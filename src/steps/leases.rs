@@ -7,7 +7,8 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cluster::Args;
 use crate::error::Result;
-use crate::shell::{kubectl, sh};
+use crate::fleet::Blocked;
+use crate::shell::{KUBECTL, controllers, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step {
@@ -27,17 +28,72 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         ("kube-controller-manager", &cx.cluster.controller_manager),
     ];
     let elects = |args: &Args| argument(args, "leader-elect") != Some("false");
-    let want = |(name, args): (&str, &Args)| renewed(cx, name, args).only(cx.fleet.exists && elects(args));
-    Ok(components.into_iter().map(want).collect())
+    let wants = |(name, args): (&'static str, &Args)| {
+        let wanted = cx.fleet.exists && elects(args);
+        [renewed(cx, name, args).only(wanted), lasts(cx, name, args).only(wanted)]
+    };
+    Ok(components.into_iter().flat_map(wants).collect())
 }
 
 fn argument<'a>(args: &'a Args, name: &str) -> Option<&'a str> {
     args.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
 }
 
-fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
-    let name = argument(args, "leader-elect-resource-name").unwrap_or(name);
+/// The namespace and the name of the Lease of a component.
+fn place<'a>(name: &'a str, args: &'a Args) -> (&'a str, &'a str) {
     let namespace = argument(args, "leader-elect-resource-namespace").unwrap_or("kube-system");
+    (namespace, argument(args, "leader-elect-resource-name").unwrap_or(name))
+}
+
+/// The want that a control plane goes on renewing its Lease. If its component runs and cannot, it ends itself, again and again,
+/// and nothing in the cluster is scheduled. An API server that has just come back finds an old Lease, so the fix waits.
+fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
+    let (namespace, name) = place(name, args);
+    let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
+    let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
+    let (now, waits) = (cx.now, cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended")));
+    let fix = controllers(&cx.node.name)
+        + KUBECTL
+        + sh!(
+            "time_of() { kubectl -n {namespace} get lease {name} -o 'jsonpath={.spec.renewTime}'; }\n\
+             lasts() {\n  first=$(time_of) || return 1\n  sleep 3\n  second=$(time_of) || return 1\n\
+             [ \"$first\" != \"$second\" ] || { echo \"it was last renewed at $first\" >&2; return 1; }\n}\nretry lasts",
+            namespace,
+            name
+        );
+    Want::new("leases.lasts", format!("{lease} goes on being renewed"))
+        .of(lease.to_string())
+        .asks(Ask::Objects(vec![lease]))
+        .judged(move |answer| match (expired(answer, &planes, now), &waits) {
+            (None, _) => Verdict::Holds,
+            (Some(have), None) => Verdict::Differs { have, want: "renewed every few seconds\n".into() },
+            (Some(have), Some(for_what)) => Verdict::Waits {
+                have,
+                want: "renewed every few seconds\n".into(),
+                for_what: for_what.clone(),
+            },
+        })
+        .run(fix)
+        .eventually()
+        .nothing_to_undo(WITH_THE_CLUSTER)
+}
+
+/// How long a Lease of a control plane may not have been renewed. Clocks may be a minute apart.
+const EXPIRED_AFTER: Duration = Duration::seconds(90);
+
+/// What is wrong with a Lease that a control plane holds and no longer renews. `judge` has the other faults.
+fn expired(answer: &str, planes: &[String], now: OffsetDateTime) -> Option<String> {
+    let lease: Value = serde_json::from_str(answer).ok()?;
+    let spec = &lease["spec"];
+    let (holder, renewed) = (spec["holderIdentity"].as_str()?, spec["renewTime"].as_str()?);
+    let ago = now - OffsetDateTime::parse(renewed, &Rfc3339).ok()?;
+    let short = spec["leaseDurationSeconds"].as_i64().unwrap_or(0) < TOO_LONG;
+    (short && is_of(holder, planes) && ago > EXPIRED_AFTER)
+        .then(|| format!("held by {holder}, last renewed {renewed}\n"))
+}
+
+fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
+    let (namespace, name) = place(name, args);
     let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
     let now = cx.now;
@@ -53,8 +109,7 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
 }
 
 /// Judges a Lease. A waiting instance takes over once it has seen the same Lease for as long as the Lease says (client-go,
-/// tools/leaderelection, `isLeaseValid`). An expired Lease of a control plane is not judged: its API server may just have
-/// come back.
+/// tools/leaderelection, `isLeaseValid`). `expired` judges an expired Lease of a control plane.
 fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
     let lease: Value = match serde_json::from_str(answer) {
         Ok(lease) => lease,
@@ -129,6 +184,21 @@ mod tests {
         let never = json!({"spec": {"holderIdentity": "nobody", "leaseDurationSeconds": 9}}).to_string();
         let Verdict::Differs { have, .. } = judge(&never, &["m1".into()], now) else { panic!() };
         assert_eq!(have, "held by nobody for 9 s, renewed never\n");
+        let lease = |holder: &str, seconds: i64, ago: i64| {
+            let time = (now - Duration::seconds(ago)).format(&Rfc3339).unwrap();
+            json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": time}})
+                .to_string()
+        };
+        let has_expired =
+            |holder: &str, seconds, ago| expired(&lease(holder, seconds, ago), &["m1".into()], now).is_some();
+        assert!(
+            has_expired("m1_1f", 15, 91) && !has_expired("m1_1f", 15, 89) && !has_expired("m1_1f", 15, -600)
+        );
+        assert!(
+            !has_expired("nobody", 15, 600) && !has_expired("m1_1f", TOO_LONG, 600),
+            "the other want says so"
+        );
+        assert_eq!(expired("absent", &[], now), None);
         assert_eq!(judge("absent", &[], now), Verdict::Holds);
         assert!(matches!(judge("{", &[], now), Verdict::Unknown(_)));
     }

@@ -106,7 +106,7 @@ pub const STAGES: &[Stage] = &[
         on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        steps: &[cni::STEP, flannel::STEP, services::STEP],
+        steps: &[cni::STEP, services::STEP, flannel::STEP],
     },
     Stage {
         name: "access",

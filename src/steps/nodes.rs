@@ -15,12 +15,14 @@ use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, rollou
 use crate::steps::{labels, network, packets};
 
 mod new_pods;
+mod webhooks;
 
 pub const STEP: Step =
     Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants: Vec<Want> = vec![new_pods::want(cx)];
+    wants.extend(webhooks::wants(cx));
     for node in &cx.cluster.nodes {
         wants.push(registered(cx, node));
         // If the inventory has no network, nobody knows when the nodes get one.
@@ -308,20 +310,41 @@ fn dns(cx: &Cx) -> Want {
         .judged(move |answer| {
             let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
             let up = object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0);
-            let (have, want) = ("no replica of coredns is available".to_string(), "at least one is".to_string());
+            let refused = refused(&object);
+            let (have, want) = match refused {
+                Some(why) => (format!("a pod of coredns is refused: {why}"), "all replicas of coredns".to_string()),
+                None => ("no replica of coredns is available".to_string(), "at least one is".to_string()),
+            };
             match &waits {
-                _ if up > 0 => Verdict::Holds,
+                _ if up > 0 && refused.is_none() => Verdict::Holds,
                 Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
                 None => Verdict::Differs { have, want },
             }
         })
         .run(sh!(
-            "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\nretry dns_up",
+            "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\n\
+             refused() { kubectl -n kube-system get deployment coredns -o {refused} 2>/dev/null; }\n\
+             tries=0\nwhile said=$(refused) && [ -n \"$said\" ]; do\n\
+             # The controller waits longer each time. A change of the ReplicaSet makes it try at once.\n\
+             [ $((tries % 5)) != 0 ] || for to in =yes -; do\n\
+             kubectl -n kube-system annotate replicasets -l k8s-app=kube-dns --overwrite \"ironstrap.io/again$to\" >/dev/null 2>&1 || :\ndone\n\
+             tries=$((tries + 1))\n[ $tries -lt 15 ] || { echo \"reason: $said\"; echo 'by hand: new-pods'; exit 1; }\nrenew\nsleep 1\ndone\n\
+             retry dns_up",
             cluster = within_the_cluster(cx),
-            at_once = rollout::at_once(&[coredns])
+            at_once = rollout::at_once(&[coredns]),
+            refused = r#"jsonpath={.status.conditions[?(@.type=="ReplicaFailure")].message}"#
         ))
         .eventually()
         // These machines may also tell why DNS does not answer.
         .subjects(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
         .nothing_to_undo(WITH_THE_CLUSTER)
+}
+
+/// The reason why a pod of a Deployment cannot be created, such as a quota (kubernetes, `DeploymentReplicaFailure`). `None`: there
+/// is none.
+fn refused(deployment: &Value) -> Option<&str> {
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
+    let failure =
+        conditions.into_iter().flatten().find(|it| it["type"] == "ReplicaFailure" && it["status"] == "True");
+    failure?["message"].as_str()
 }

@@ -14,6 +14,9 @@ use crate::step::{Ask, Cx, Id, Step, Verdict, WITH_THE_MEMBER, Want};
 pub mod made;
 pub(super) mod own;
 pub mod tunnels;
+mod within;
+
+pub use within::{OWN_POD, POD_DNS};
 
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
@@ -73,7 +76,8 @@ const QUESTIONS: &str = "questions() {\n";
 /// Shell that defines `questions`, which asks all questions.
 fn questions(cluster: &Cluster, node: &Node) -> Sh {
     let service = cluster.service_ip(1);
-    let mut all = Sh::raw(QUESTIONS) + sh!("set -- service {service} 443", service = service.to_string());
+    let mut begin = Sh::raw(QUESTIONS);
+    let mut all = sh!("set -- service {service} 443", service = service.to_string());
     for (n, plane) in cluster.control_planes().enumerate() {
         all += sh!(
             " {name} {ip} {port}",
@@ -83,9 +87,16 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
         );
     }
     if has_dns(cluster) {
-        let query = query(&cluster.domain, service);
-        all += sh!(" dns {ip} {query}", ip = cluster.service_ip(10).to_string(), query);
+        let (query, ip) = (query(&cluster.domain, service), cluster.service_ip(10).to_string());
+        all += sh!(" dns {ip} {query}", ip, query);
+        if has_flannel(cluster) {
+            begin += sh!("from_pods {POD_DNS} {ip} {query} &\n", POD_DNS, ip, query);
+        }
     }
+    if has_flannel(cluster) {
+        begin += sh!("to_pods {OWN_POD} &\n", OWN_POD);
+    }
+    all = begin + all;
     all += "\nlocal_asks\nset -- \"$@\" $local_asks\n";
     all += tunnels::ends(cluster, node);
     if node.is_control_plane() && cluster.network != Network::None {
@@ -94,12 +105,12 @@ fn questions(cluster: &Cluster, node: &Node) -> Sh {
             return all
                 + sh!(
                     "if others=$(pods_of {names}); then set -- \"$@\" $others; else echo \"pods unknown: $others\"; fi\n\
-                     unless_policed \"$(packets \"$@\")\" {names}\n}\n",
+                     unless_policed \"$(packets \"$@\")\" {names}\nwait\n}\n",
                     names = Sh::words(&names)
                 );
         }
     }
-    all + "packets \"$@\"\n}\n"
+    all + "packets \"$@\"\nwait\n}\n"
 }
 
 /// The other nodes on which this control plane asks a pod.
@@ -126,6 +137,10 @@ pub fn answer_of(node: &str) -> Id {
 /// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
 pub const NO_POD: &str = "no pod runs there that could be asked; it is checked once one does that has an address of its own, and by \
      an apply that changes something";
+
+fn has_flannel(cluster: &Cluster) -> bool {
+    matches!(cluster.network, Network::Flannel(_))
+}
 
 fn has_dns(cluster: &Cluster) -> bool {
     cluster.has_addon("dns") && cluster.network != Network::None
@@ -180,6 +195,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     }
     if has_dns(cluster) {
         wants.push(once_it_has_joined(cx, dns(cx)));
+        if has_flannel(cluster) {
+            wants.push(within::dns(cx).only(cx.machine.is_member()));
+        }
+    }
+    if has_flannel(cluster) {
+        wants.push(within::own_pod(cx).only(cx.machine.is_member()));
     }
     if cx.node.is_control_plane() && cluster.network != Network::None {
         let pods = asked_about(cluster, cx.node).map(|node| pods(cx, node).only(cx.machine.is_member()));

@@ -2,6 +2,7 @@
 //! changes. It does not notice that somebody deleted them.
 
 use super::packets;
+use crate::cluster::Network;
 use crate::error::Result;
 use crate::shell::{DAEMONS, PACKETS, PODS, sh};
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
@@ -16,6 +17,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let address = cx.cluster.service_ip(1).to_string();
     let have = format!("{address}: no answer, though the API server answers at its own address");
     Ok(vec![
+        routes(cx).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
         Want::new("services.rules", "kube-proxy's rules are in place")
             .asks(packets::ask(cx.cluster, cx.node))
             .judged(move |answer| {
@@ -39,4 +41,20 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .only(cx.machine.is_member())
             .nothing_to_undo(WITH_THE_MEMBER),
     ])
+}
+
+/// The want that no route refuses packets to a part of the Services' range. A packet of the machine itself gets a route before
+/// kube-proxy's rules give it the address of a pod, so such a route cuts off kubelets, flannel and the API server. Another network
+/// may have such routes on purpose (Calico, for addresses that it announces).
+fn routes(cx: &Cx) -> Want {
+    let own = !matches!(cx.cluster.network, Network::Manifests(_)) && cx.cluster.services.addr().is_ipv4();
+    let find = sh!(
+        "ip -4 route show root {services} | sed -n -E 's/ +$//; /^(blackhole|unreachable|prohibit|throw) /p'",
+        services = cx.cluster.services.to_string()
+    );
+    Want::new("services.routes", "no route refuses packets for Services")
+        .ask(find.clone())
+        .is("")
+        .run(find + " | while read -r _ to _; do ip -4 route flush exact \"$to\"; done")
+        .only(own)
 }

@@ -73,7 +73,7 @@ fn asking(cx: &Cx) -> Want {
                 return Verdict::Holds;
             }
             if is_stale {
-                let for_what = Blocked::until(&me, "to ask again");
+                let for_what = Blocked::until_asked_again(&me);
                 return Verdict::Waits { have: String::new(), want: String::new(), for_what };
             }
             let silent = |name: &&String| line(answer, name).is_some_and(|said| running::settings(NAME, said).is_none());

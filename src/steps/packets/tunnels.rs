@@ -3,6 +3,7 @@
 
 use super::{asked, asking, differs, sample, state, waiting};
 use crate::cluster::{Cluster, Network, Node};
+use crate::fleet::Blocked;
 use crate::shell::{Sh, sh};
 use crate::step::{Cx, Verdict, Want};
 
@@ -12,7 +13,7 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 }
 
 /// Shell that adds the ends of the tunnels to the questions. It asks the kubelet's port, because a firewall there must let the API
-/// server through to it. A machine that refuses the connection has answered.
+/// server through to it. A machine that refuses the connection has answered. A kubelet gets a packet of full size, too.
 pub(super) fn ends(cluster: &Cluster, node: &Node) -> Sh {
     let mut ends = Sh::EMPTY;
     for other in asked_of(cluster, node) {
@@ -20,7 +21,7 @@ pub(super) fn ends(cluster: &Cluster, node: &Node) -> Sh {
             " {name} {ip} {port}",
             name = other.name,
             ip = other.ip.to_string(),
-            port = cluster.kubelet_port(other)
+            port = format!("large:{}", cluster.kubelet_port(other))
         );
     }
     if ends.is_empty() {
@@ -45,7 +46,7 @@ pub fn asked_of<'a>(cluster: &'a Cluster, node: &'a Node) -> impl Iterator<Item 
 pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
     answer.lines().filter_map(|line| {
         let (node, how) = line.strip_prefix("tunnel:")?.split_once(' ')?;
-        matches!(how, "reached" | "refused").then_some(node)
+        matches!(how, "reached" | "refused" | "partly").then_some(node)
     })
 }
 
@@ -54,8 +55,8 @@ pub fn answered(answer: &str) -> impl Iterator<Item = &str> {
 fn want(cx: &Cx, other: &Node) -> Want {
     let (name, waits) = (other.name.clone(), cx.fleet.before_ready(&other.name));
     let answers_others = cx.fleet.tunnels.contains(&name);
-    // A host is asked again before the last stage, and says then what came of the changes.
-    let stale = cx.fleet.stale.contains(&cx.node.name);
+    // Something changed since this machine answered. A want that waits makes ironstrap ask the machine again.
+    let (me, stale) = (cx.node.name.clone(), cx.fleet.stale.contains(&cx.node.name));
     let (question, port) = (format!("tunnel:{name}"), cx.cluster.kubelet_port(other));
     let what = format!("flannel.1 of {name}, asked from here");
     let want = asked(
@@ -65,7 +66,12 @@ fn want(cx: &Cx, other: &Node) -> Want {
         &question.clone(),
         &["reached", "refused"],
         move |answer| match (state(answer, &question), &waits) {
-            _ if stale => Verdict::Holds,
+            (Some("absent" | "silent" | "partly"), _) if stale => Verdict::Waits {
+                have: String::new(),
+                want: String::new(),
+                for_what: Blocked::until_asked_again(&me),
+            },
+            (Some("partly"), waits) => waiting(partly(&name), waits.as_ref()),
             // While nobody reaches that machine, other wants say what it lacks.
             (Some("absent"), None) if answers_others => Verdict::Differs {
                 have: format!("flannel.1 has no way to the pods of {name}"),
@@ -80,4 +86,12 @@ fn want(cx: &Cx, other: &Node) -> Want {
     );
     let again = sh!("tunnel_again {node} {name}", node = cx.node.name, name = other.name);
     want.run(asking(cx) + again).of(&other.name).subjects([cx.node.name.clone(), other.name.clone()])
+}
+
+/// The verdict on a tunnel that carries small packets and loses large ones.
+fn partly(name: &str) -> Verdict {
+    Verdict::Differs {
+        have: format!("small packets reach {name} through flannel's tunnel, and large ones do not"),
+        want: "packets of any size that the MTU of flannel.1 allows".into(),
+    }
 }

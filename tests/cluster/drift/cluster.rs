@@ -210,8 +210,61 @@ SLICE",
              \"rules\": [{\"apiGroups\": [\"\"], \"apiVersions\": [\"v1\"], \"operations\": [\"CREATE\"], \"resources\": [\"pods\"]}]}]}\n\
              WEBHOOK\n",
         ),
-        shows: &[("m1", "nodes", "nodes.new-pods", "failed calling webhook \"gone.example.com\"")],
+        shows: &[
+            ("m1", "nodes", "nodes.new-pods", "failed calling webhook \"gone.example.com\""),
+            ("m1", "nodes", "nodes.webhooks", "gone.example.com must answer, and its Service default/gone has no ready pod"),
+        ],
         by_hand: "k delete validatingwebhookconfiguration gone",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        // The scheduler and the controller manager end themselves.
+        says: "cluster: a webhook that does not answer keeps the control plane from its Leases",
+        by: Kubectl(
+            "k apply -f - <<'WEBHOOK'\n\
+             {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"MutatingWebhookConfiguration\", \"metadata\": {\"name\": \"left\"},\n\
+             \"webhooks\": [{\"name\": \"left.example.com\", \"failurePolicy\": \"Fail\", \"sideEffects\": \"None\", \"admissionReviewVersions\": [\"v1\"],\n\
+             \"clientConfig\": {\"service\": {\"namespace\": \"default\", \"name\": \"gone\"}},\n\
+             \"rules\": [{\"apiGroups\": [\"coordination.k8s.io\"], \"apiVersions\": [\"v1\"], \"operations\": [\"UPDATE\"], \"resources\": [\"leases\"]}]}]}\n\
+             WEBHOOK\n",
+        ),
+        shows: &[(
+            "m1",
+            "nodes",
+            "nodes.webhooks",
+            "MutatingWebhookConfiguration left: left.example.com must answer, and its Service default/gone has no ready pod",
+        )],
+        by_hand: "k delete mutatingwebhookconfiguration left",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        says: "cluster: an aggregated API whose program is gone",
+        by: Kubectl(
+            "k apply -f - <<'API'\n\
+             {\"apiVersion\": \"apiregistration.k8s.io/v1\", \"kind\": \"APIService\", \"metadata\": {\"name\": \"v1.gone.example.com\"},\n\
+             \"spec\": {\"group\": \"gone.example.com\", \"version\": \"v1\", \"groupPriorityMinimum\": 100, \"versionPriority\": 100,\n\
+             \"service\": {\"namespace\": \"default\", \"name\": \"gone\"}}}\n\
+             API\n\
+             k wait --for=condition=Available=false apiservice/v1.gone.example.com --timeout=30s\n",
+        ),
+        notes: "APIService is not available, so a deleted namespace may never end: v1.gone.example.com",
+        then: "k delete apiservice v1.gone.example.com",
+        ..KIND
+    },
+    Kind {
+        says: "cluster: a limit that refuses the pods of CoreDNS",
+        by: Kubectl(
+            "k apply -f - <<'LIMIT'\n\
+             {\"apiVersion\": \"v1\", \"kind\": \"LimitRange\", \"metadata\": {\"namespace\": \"kube-system\", \"name\": \"low\"},\n\
+             \"spec\": {\"limits\": [{\"type\": \"Container\", \"max\": {\"memory\": \"60Mi\"}}]}}\n\
+             LIMIT\n\
+             k -n kube-system delete $(k -n kube-system get pods -l k8s-app=kube-dns -o name | head -n 1)\n\
+             k -n kube-system wait --for=condition=ReplicaFailure deployment/coredns --timeout=30s\n",
+        ),
+        shows: &[("m1", "nodes", "nodes.dns", "a pod of coredns is refused: pods \"coredns-")],
+        by_hand: "k -n kube-system delete limitrange low",
         alone: "only a human can repair it",
         ..KIND
     },

@@ -31,6 +31,12 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
+        says: "kernel: nothing sets sysctls at the next boot",
+        by: Anywhere("w1", "systemctl mask -q systemd-sysctl"),
+        shows: &[(".", "kernel", "kernel.boot-unit[systemd-sysctl]", "masked")],
+        ..KIND
+    },
+    Kind {
         says: "kernel: fewer inotify instances",
         by: Anywhere("w1", "sysctl -qw fs.inotify.max_user_instances=128"),
         shows: &[(".", "kernel", "kernel.sysctl[fs.inotify.max_user_instances]", "128")],

@@ -238,9 +238,14 @@ fn one(ground: &mut Ground, kind: &Kind) {
             let asked_again =
                 kind.silences_the_api || mended.triples("fixed").iter().any(|(n, ..)| n == node);
             let touched = expected.iter().any(|(n, _, that)| n == node || *that == reached) || asked_again;
+            // A node whose tunnel to the broken one was silent is asked again after the repair. `assert_untouched` shows that
+            // nothing was changed there.
+            let cut_off = expected.iter().any(|(_, step, _)| ["flannel", "packets"].contains(&step.as_str()));
+            let asks = if cut_off { 1..=2 } else { 1..=1 };
             // The first of the inventory is where two operators would meet; nobody else is even spoken to. The node that
             // speaks for the cluster is asked again when a member was worked on.
-            assert!(touched || node == "m1" || mended.of_node(node, "execs") == 1, "{node} was worked on");
+            let execs = mended.of_node(node, "execs").as_u64().unwrap();
+            assert!(touched || node == "m1" || asks.contains(&execs), "{node} was worked on: {execs} execs");
         }
     }
     let looking = looks::begin(world);
@@ -294,8 +299,11 @@ fn assert_kept(world: &World, kind: &Kind) {
     assert_shows(kind, &world.plan(), &kind.expected());
 }
 
-/// An apply does not mend it, and does not end well. Once somebody has done what is left to do, the next one does.
+/// An apply does not repair it, and does not end well, even if it repairs another machine meanwhile. Once a human has done the
+/// rest, the next one does.
 fn left_to_a_human(world: &World, kind: &Kind, expected: &BTreeSet<Triple>) {
+    let other = if kind.node() == "m1" { "w2" } else { "m1" };
+    world.lab.ssh(other, ": >/etc/modules-load.d/ironstrap.conf");
     let left = world.apply();
     assert_ne!(left.code, Some(0), "an apply that leaves something ends well");
     assert!(left.triples("fixed").is_disjoint(expected), "{:?}", left.triples("fixed"));

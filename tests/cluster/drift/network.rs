@@ -22,6 +22,17 @@ while [ $i -le 254 ]; do
   i=$((i + 1))
 done";
 
+const LINKS: &str = "flannel.links";
+
+/// The same, where each address belongs to a sandbox that containerd has.
+const TAKEN: &str = r"d=/var/lib/cni/networks/cbr0; . /run/flannel/subnet.env; i=2
+id=$(ctr -n k8s.io containers ls -q | head -n 1)
+while [ $i -le 254 ]; do
+  f=$d/${FLANNEL_SUBNET%.*}.$i
+  if [ ! -e $f ]; then printf '%s\r\neth0' $id >$f; touch -d 2001-01-02 $f; fi
+  i=$((i + 1))
+done";
+
 /// The machines have no nft of their own.
 const NO_RULES: &str = "chroot /proc/$(pidof kube-proxy)/root nft delete table ip kube-proxy";
 
@@ -143,6 +154,104 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
             (".", "packets", "connectivity.tunnel[w2]", "flannel.1 has no way to the pods of w2"),
             ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from here: no answer"),
         ],
+        ..KIND
+    },
+    Kind {
+        says: "network: a route refuses packets for Services",
+        by: Anywhere("w2", "ip route add blackhole 10.96.0.0/24"),
+        shows: &[
+            (".", "services", "services.routes", "blackhole 10.96.0.0/24"),
+            (".", "services", PROXY, "10.96.0.1: no answer"),
+        ],
+        ..KIND
+    },
+    Kind {
+        says: "network: a route takes pods of this node away from their bridge",
+        by: Anywhere("w1", "ip route add blackhole $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25"),
+        shows: &[(".", "flannel", FLANNEL, "a route leads pods of this node elsewhere: blackhole 10.244.")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a policy rule refuses packets of half of a node's pods",
+        by: Root(
+            "m1",
+            "ip rule add pref 100 from $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25 blackhole",
+        ),
+        shows: &[(".", "flannel", "flannel.rules", "are refused, by one of these rules: 100: from 10.244.")],
+        by_hand: "ip rule delete pref 100",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        says: "network: a queue on flannel's interface that loses large packets",
+        by: Anywhere("w2", "tc qdisc add dev flannel.1 root tbf rate 1mbit burst 600 limit 600"),
+        shows: &[(".", "flannel", FLANNEL, "flannel.1 has the queueing discipline tbf and not noqueue")],
+        ..KIND
+    },
+    Kind {
+        says: "network: large packets get lost between two workers",
+        by: Root(
+            "w1",
+            "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
+             $NFT add chain inet mine out '{ type filter hook output priority -100; }'; \
+             $NFT add rule inet mine out ip daddr 198.18.0.13 udp dport 8472 meta length gt 1000 drop",
+        ),
+        shows: &[(".", "packets", "connectivity.tunnel[w2]", "small packets reach w2 through flannel's tunnel, and large")],
+        by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table inet mine",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        says: "network: a pod's link taken out of the bridge",
+        by: Root("m1", "ip link set $(ip -o link show type veth | sed -n 's/^[0-9]*: \\(veth[^@]*\\)@.* master cni0 .*/\\1/p' | head -n 1) nomaster"),
+        shows: &[(".", "flannel", LINKS, "is not in the bridge cni0")],
+        ..KIND
+    },
+    Kind {
+        says: "network: a pod's link gone",
+        by: Root("m1", "ip link delete $(ip -o link show type veth | sed -n 's/^[0-9]*: \\(veth[^@]*\\)@.* master cni0 .*/\\1/p' | head -n 1)"),
+        shows: &[(".", "flannel", LINKS, "the link of pod kube-system/coredns-")],
+        ..KIND
+    },
+    Kind {
+        says: "network: the bridge of the pods gone",
+        by: Root("m1", "ip link delete cni0"),
+        shows: &[(".", "flannel", LINKS, "the bridge cni0 does not exist, and pod ")],
+        ..KIND
+    },
+    Kind {
+        says: "network: no DNS for the pods of one node",
+        by: Root(
+            "m1",
+            "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table ip mine; \
+             $NFT add chain ip mine in '{ type filter hook prerouting priority raw; }'; \
+             $NFT add rule ip mine in iifname cni0 udp dport 53 drop",
+        ),
+        shows: &[(".", "packets", "connectivity.pod-dns", "10.96.0.10 port 53, asked from pod kube-system/coredns-")],
+        by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table ip mine",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        // Probes of the kubelet go this way.
+        says: "network: a packet filter between a node and its own pods",
+        by: Root(
+            "m1",
+            "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table ip mine; \
+             $NFT add chain ip mine out '{ type filter hook output priority 0; }'; \
+             $NFT add rule ip mine out oifname cni0 ip protocol tcp drop",
+        ),
+        shows: &[(".", "packets", "connectivity.own-pod", "asked from this node: no answer")],
+        by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table ip mine",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
+        says: "network: all addresses taken by pods that exist",
+        by: Root("m1", TAKEN),
+        shows: &[(".", "cni", "cni.range", "existing pods have taken 25")],
+        by_hand: "find /var/lib/cni/networks/cbr0 -name '10.*' ! -newermt 2001-01-03 -delete",
+        alone: "only a human can repair it",
         ..KIND
     },
     Kind {
