@@ -4,8 +4,8 @@
 
 ADDRESSES=/var/lib/cni/networks/cbr0
 
-# addresses_taken: prints how many addresses this node has for pods, how many of them are taken, and how many of these belong
-# to pods that are gone. Prints nothing if some addresses are free, or if flannel has not noted the range.
+# addresses_taken: prints how many addresses this node has for pods, how many of them are taken, how many of these belong to pods
+# that are gone, and how many may belong to pods that are just starting. Prints nothing if some addresses are free, or if flannel has not noted the range.
 addresses_taken() {
   own=
   { while IFS='=' read -r key value || [ -n "$key" ]; do
@@ -24,16 +24,21 @@ addresses_taken() {
     END { print n + 0 }')
   [ "$taken" -ge $size ] || return 0
   leaked=$(addresses_leaked) || return 1
+  unknown=$(addresses_leaked -true) || return 1
   # shellcheck disable=SC2086
   set -- $leaked
-  echo "$size $taken $#"
+  gone=$#
+  # shellcheck disable=SC2086
+  set -- $unknown
+  echo "$size $taken $gone $(($# - gone))"
 }
 
-# addresses_leaked: prints the files of addresses whose pod is gone. containerd knows a sandbox only once the sandbox has its
-# address, so young files do not count. A file without text comes from a write that a power cut ended.
+# addresses_leaked [-true]: prints the files of addresses whose pod is gone. containerd knows a sandbox only once the sandbox has its
+# address, so files younger than ten minutes do not count. With -true they do. A file without text comes from a write that a power cut ended.
 addresses_leaked() {
   known=$(addresses_known) || { echo 'containerd does not say which pods it has' >&2; return 1; }
-  find "$ADDRESSES" -maxdepth 1 -type f -name '[0-9]*.*' -mmin +10 | while IFS= read -r f; do
+  # shellcheck disable=SC2086
+  find "$ADDRESSES" -maxdepth 1 -type f -name '[0-9]*.*' ${1:--mmin +10} | while IFS= read -r f; do
     id=
     { read -r id <"$f"; } 2>/dev/null || [ -n "$id" ] || [ ! -s "$f" ] || continue
     # The line ends with a carriage return.

@@ -35,7 +35,7 @@ flannel_faults() {
     echo "the MTU of flannel.1 is ${is%% *} and not $mtu" ;;
   esac
   # The kernel gives a VXLAN interface no queue. With one, small packets can pass and large ones get lost.
-  case $link in '' | *' qdisc noqueue '*) ;; *' qdisc '*)
+  case $link in '' | *' qdisc noqueue '* | *' qdisc noop '*) ;; *' qdisc '*)
     is=${link#* qdisc }
     echo "flannel.1 has the queueing discipline ${is%% *} and not noqueue" ;;
   esac
@@ -90,8 +90,8 @@ tunnels() {
         else if (!(gateway in routed)) say("fault", "there is no route to the pods of " gateway "/" bits)
         else if (!(mac[gateway] in dst)) say("fault", "flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits)
       }
-      # The bridge plugin makes one route to the pods of this node.
-      for (i = 1; i <= m; i++) if (where[i] == range(a0) && size[i] >= bits && stray[i] !~ / dev cni0( |$)/) {
+      # The bridge plugin makes one route to all pods of this node. A second one to all of them, with a higher metric, is not used.
+      for (i = 1; i <= m; i++) if (where[i] == range(a0) && size[i] > bits && stray[i] !~ / dev cni0( |$)/) {
         say("stray", dest[i])
         say("elsewhere", "a route leads pods of this node elsewhere: " stray[i])
       }
@@ -127,7 +127,7 @@ flannel_again() {
   if [ -n "$own" ] && grep -q '^ *flannel\.1:' /proc/net/dev; then
     tunnels "$own" "$3" stray | while read -r to; do ip -4 route flush exact "$to"; done
     case $mtu in '' | *[!0-9]*) ;; *) ip link set flannel.1 mtu "$mtu" ;; esac
-    case $(ip -o link show dev flannel.1) in *' qdisc noqueue '*) ;; *) tc qdisc delete dev flannel.1 root ;; esac
+    case $(ip -o link show dev flannel.1) in *' qdisc noqueue '* | *' qdisc noop '*) ;; *) tc qdisc delete dev flannel.1 root || : ;; esac
   fi
   ! flannel_is_right "$2" "$3" 2>/dev/null || return 0
   restart "$1" kube-flannel flannel flanneld app=flannel

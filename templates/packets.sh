@@ -83,10 +83,18 @@ tcp() {
 # A TLS server answers anything that is not TLS, so a request of HTTP need not be complete. Its first segment has the full size.
 large() {
   port=${3#large:}
-  { exec 3<>"/dev/tcp/$2/$port"; } 2>/dev/null || { tcp "$1" "$2" "$port"; return; }
-  printf "GET /%04000d" 0 >&3
-  ! read -r -t 0.5 -n 1 _ <&3 || { echo "$1 reached"; return; }
-  { exec 3<>"/dev/tcp/$2/$port"; } 2>/dev/null && printf "GET /" >&3 && read -r -t 0.3 -n 1 _ <&3 && { echo "$1 partly"; return; }
+  for size in 4000 1 4000; do
+    { exec 3<>"/dev/tcp/$2/$port"; } 2>/dev/null || { tcp "$1" "$2" "$port"; return; }
+    printf "GET /%0${size}d" 0 >&3
+    # A connection that the machine ends has been answered. After a limit of time, read returns more than 128.
+    read -r -t 0.35 -n 1 _ <&3
+    case $?/$size in
+    12[89]/1 | 1[3-9]?/1) break ;;
+    */1) small=yes ;;
+    12[89]/* | 1[3-9]?/*) [ -z "${small-}" ] || { echo "$1 partly"; return; } ;;
+    *) break ;;
+    esac
+  done
   echo "$1 reached"
 }
 http() {
@@ -156,8 +164,8 @@ pods_of() {
       }'
 }
 
-# local_pods: prints "NETNS/NAMESPACE/POD/ADDRESS" for up to three pods of flannel's network on this machine. One of kube-system
-# comes first, and then others of other namespaces where there are any. Without libcni's notes only NETNS is known.
+# local_pods: prints "NETNS/NAMESPACE/POD/ADDRESS" for up to three pods of flannel's network on this machine, as libcni noted them.
+# One of kube-system comes first, and then others of other namespaces where there are any.
 local_pods() {
   set -- /run/netns/cni-*
   [ -e "$1" ] || return 0
@@ -174,6 +182,7 @@ local_pods() {
     }
     {
       sub(/.*\//, "")
+      if (!($0 in space)) next
       rank = space[$0] == "kube-system" ? 0 : space[$0] in seen ? 2 : 1
       seen[space[$0]] = 1
       print rank, $0 "/" pod[$0]

@@ -10,7 +10,7 @@ rule_faults() {
   # Without forwarding, the kernel has no route for a packet of others. The step `kernel` reports that.
   [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || return 0
   routed=$(ip -4 route show root "$1" | awk '$2 == "via" && $5 == "flannel.1" { print $3 }')
-  asked=$(printf '%s\n' "$rules" | awk -v own="$own" -v pods="$1" -v services="$2" -v routed="$routed" '
+  asked=$(printf '%s\n' "$rules" | awk -v own="$own" -v services="$2" -v routed="$routed" '
     function number(ip,  a) { split(ip, a, "."); return ((a[1] * 256 + a[2]) * 256 + a[3]) * 256 + a[4] }
     function address(n) { return int(n / 16777216) % 256 "." int(n / 65536) % 256 "." int(n / 256) % 256 "." n % 256 }
     function first(range,  a) { split(range, a, "/"); return int(number(a[1]) / size(range)) * size(range) }
@@ -26,12 +26,14 @@ rule_faults() {
     BEGIN {
       n = split(routed, gateway, "\n")
       source(first(own) + 2); target(first(own) + 2)
-      for (i = 1; i <= n; i++) { target(number(gateway[i]) + 2); if (i == 1) source(number(gateway[i]) + 2) }
+      # Nothing is known of ranges that no present node has.
+      node[0] = own; bits = own; sub(/.*\//, "", bits)
+      for (i = 1; i <= n; i++) { node[i] = gateway[i] "/" bits; target(number(gateway[i]) + 2); if (i == 1) source(number(gateway[i]) + 2) }
     }
     {
       for (i = 2; i < NF; i++) {
-        if ($i == "from" && $(i + 1) != "all" && (x = common($(i + 1), pods)) >= 0) source(x)
-        if ($i == "to" && (x = common($(i + 1), pods)) >= 0) target(x)
+        if ($i == "from" && $(i + 1) == "all" || $i != "from" && $i != "to") continue
+        for (k = 0; k <= n; k++) if ((x = common($(i + 1), node[k])) >= 0) { if ($i == "from") source(x); else target(x) }
         if ($i == "to" && services ~ /^[0-9.\/]+$/ && (x = common($(i + 1), services)) >= 0) print address(x), "-", "any"
       }
     }

@@ -15,23 +15,43 @@ webhooks_away() {
     [ "$kind" != APIService ] || { echo "$kind $of $webhook $namespace $service $groups"; continue; }
     about=
     for group in $groups; do
-      case ${group#=} in '' | '*' | *.k8s.io) about=yes ;; *.*) ;; *) about=yes ;; esac
+      case ${group#=} in
+      '' | '*' | apps | batch | autoscaling | policy) about=yes ;;
+      admissionregistration.k8s.io | apiextensions.k8s.io | apiregistration.k8s.io | authentication.k8s.io) about=yes ;;
+      authorization.k8s.io | certificates.k8s.io | coordination.k8s.io | discovery.k8s.io | events.k8s.io) about=yes ;;
+      flowcontrol.apiserver.k8s.io | networking.k8s.io | node.k8s.io | rbac.authorization.k8s.io) about=yes ;;
+      resource.k8s.io | scheduling.k8s.io | storage.k8s.io) about=yes ;;
+      esac
     done
     [ -n "$about" ] || continue
-    ready=$(kubectl -n "$namespace" get endpointslices -l "kubernetes.io/service-name=$service" --request-timeout=5s \
-      -o 'jsonpath={.items[*].endpoints[*].conditions.ready}') || exit 1
-    case " $ready " in *' true '*) ;; *) echo "$kind $of: $webhook must answer, and its Service $namespace/$service has no ready pod" ;; esac
+    # Of the slices of all namespaces, those of Services with a pod that can answer. A pod is ready where nobody says that it is not.
+    [ -n "${ready-}" ] || ready=$(kubectl get endpointslices -A --request-timeout=5s -o 'go-template={{range .items}}{{$of := .}}{{range .endpoints}}{{if ne (print .conditions.ready) "false"}}{{$of.metadata.namespace}}/{{index $of.metadata.labels "kubernetes.io/service-name"}}{{"\n"}}{{end}}{{end}}{{end}}') || exit 1
+    ready=${ready:-none}
+    case "
+$ready
+" in *"
+$namespace/$service
+"*) continue ;; esac
+    # A Service of type ExternalName has no slices.
+    kind_of=$(kubectl -n "$namespace" get service "$service" --ignore-not-found --request-timeout=5s -o 'jsonpath={.spec.type}') || exit 1
+    case $kind_of in
+    ExternalName) ;;
+    '') echo "$kind $of: $webhook must answer, and its Service $namespace/$service does not exist" ;;
+    *) echo "$kind $of: $webhook must answer, and its Service $namespace/$service has no ready pod" ;;
+    esac
   done
 }
 
-# webhooks_answer: waits a while until no such webhook is left. Otherwise it prints them, and fails.
+# webhooks_answer: waits until no such webhook is left. For a Service that does not exist it waits twenty seconds. Otherwise it prints
+# them, and fails.
 webhooks_answer() {
   webhooks_tries=0
   while :; do
-    webhooks_said=$(webhooks_away 2>&1) && webhooks_said=$(printf '%s\n' "$webhooks_said" | grep -v '^APIService ') || [ -n "$webhooks_said" ] || return 0
-    [ -n "$webhooks_said" ] || return 0
-    [ $webhooks_tries -lt 20 ] || break
+    webhooks_said=$(webhooks_away 2>&1) || webhooks_said=${webhooks_said:-the API server does not answer}
+    webhooks_said=$(printf '%s\n' "$webhooks_said" | grep -v '^APIService ' | grep .) || return 0
     webhooks_tries=$((webhooks_tries + 1))
+    case $webhooks_said in *'no ready pod'* | *'does not answer'*) webhooks_most=$WAIT_TIMEOUT ;; *) webhooks_most=20 ;; esac
+    [ $webhooks_tries -lt "$webhooks_most" ] || break
     renew
     sleep 1
   done

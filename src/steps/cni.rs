@@ -60,8 +60,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// Judges how many addresses pods that are gone have taken, as the shell function `addresses_taken` prints it.
 fn taken(answer: &str) -> Verdict {
     match numbers(answer).as_deref() {
-        Some([] | [_, _, 0]) => Verdict::Holds,
-        Some([size, taken, gone]) => Verdict::Differs {
+        Some([] | [_, _, 0, _]) => Verdict::Holds,
+        Some([size, taken, gone, _]) => Verdict::Differs {
             have: format!("{taken} of {size} addresses are taken, {gone} of them by pods that are gone"),
             want: "free addresses".into(),
         },
@@ -72,10 +72,13 @@ fn taken(answer: &str) -> Verdict {
 /// Judges the same answer: existing pods hold all addresses, so the node's range is too small for them.
 fn full(answer: &str) -> Verdict {
     match numbers(answer).as_deref() {
-        Some([size, taken, 0]) => Verdict::Differs {
+        Some([size, taken, 0, 0]) => Verdict::Differs {
             have: format!("existing pods have taken {taken} of {size} addresses"),
             want: "free addresses".into(),
         },
+        Some([size, taken, 0, young]) => Verdict::Unchecked(format!(
+            "{taken} of {size} addresses are taken, {young} of them less than ten minutes ago by pods that containerd does not know"
+        )),
         _ => Verdict::Holds,
     }
 }
@@ -156,13 +159,14 @@ mod tests {
     fn a_node_whose_addresses_are_taken_by_pods_that_are_gone_differs() {
         assert_eq!(taken(""), Verdict::Holds);
         assert_eq!(
-            (taken("253 253 0\n"), full("253 254 7\n"), full("")),
+            (taken("253 253 0 0\n"), full("253 254 7 0\n"), full("")),
             (Verdict::Holds, Verdict::Holds, Verdict::Holds)
         );
-        let Verdict::Differs { have, .. } = full("253 253 0\n") else { panic!() };
+        let Verdict::Differs { have, .. } = full("253 253 0 0\n") else { panic!() };
+        assert!(matches!(full("253 253 0 9\n"), Verdict::Unchecked(_)));
         assert_eq!(have, "existing pods have taken 253 of 253 addresses");
-        let Verdict::Differs { have, .. } = taken("253 254 7\n") else { panic!() };
+        let Verdict::Differs { have, .. } = taken("253 254 7 2\n") else { panic!() };
         assert_eq!(have, "254 of 253 addresses are taken, 7 of them by pods that are gone");
-        assert!(matches!(taken("253 all 7\n"), Verdict::Unknown(_)));
+        assert!(matches!(taken("253 all 7 0\n"), Verdict::Unknown(_)));
     }
 }

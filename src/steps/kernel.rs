@@ -115,7 +115,7 @@ fn boot_unit(unit: &'static str, does: &str) -> Want {
         .of(unit)
         .asks(Ask::Unit { unit: format!("{unit}.service"), reads: vec![] })
         .passes("not masked", |answer| answer != "masked")
-        .run(sh!("systemctl unmask -q {unit}", unit))
+        .run(sh!("systemctl unmask -q {unit}\nsystemctl unmask -q --runtime {unit}", unit))
         .undone_by(Undo::Back(
             Back::new(&format!("boot-unit-{unit}"), format!("{unit} is masked as before"))
                 .script(sh!("systemctl mask -q {unit}", unit)),

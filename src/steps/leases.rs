@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use crate::cluster::Args;
 use crate::error::Result;
 use crate::fleet::Blocked;
-use crate::shell::{KUBECTL, controllers, kubectl, sh};
+use crate::shell::{KUBECTL, Sh, controllers, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step {
@@ -46,51 +46,39 @@ fn place<'a>(name: &'a str, args: &'a Args) -> (&'a str, &'a str) {
 }
 
 /// The want that a control plane goes on renewing its Lease. If its component runs and cannot, it ends itself, again and again,
-/// and nothing in the cluster is scheduled. An API server that has just come back finds an old Lease, so the fix waits.
+/// and nothing in the cluster is scheduled. The machine itself judges the time, because the clock of the operator's computer may be
+/// wrong. An API server that has just come back finds an old Lease, so the machine looks a second time.
 fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
     let (namespace, name) = place(name, args);
     let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
-    let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
-    let (now, waits) = (cx.now, cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended")));
+    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended"));
     let fix = controllers(&cx.node.name)
         + KUBECTL
-        + sh!(
-            "time_of() { kubectl -n {namespace} get lease {name} -o 'jsonpath={.spec.renewTime}'; }\n\
-             lasts() {\n  first=$(time_of) || return 1\n  sleep 3\n  second=$(time_of) || return 1\n\
-             [ \"$first\" != \"$second\" ] || { echo \"it was last renewed at $first\" >&2; return 1; }\n}\nretry lasts",
-            namespace,
-            name
-        );
-    Want::new("leases.lasts", format!("{lease} goes on being renewed"))
+        + LASTS
+        + sh!("retry lease_lasts {namespace} {name}", namespace, name);
+    let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
+    Want::new("leases.lasts", format!("its holder goes on renewing {lease}"))
         .of(lease.to_string())
-        .asks(Ask::Objects(vec![lease]))
-        .judged(move |answer| match (expired(answer, &planes, now), &waits) {
-            (None, _) => Verdict::Holds,
-            (Some(have), None) => Verdict::Differs { have, want: "renewed every few seconds\n".into() },
-            (Some(have), Some(for_what)) => Verdict::Waits {
-                have,
-                want: "renewed every few seconds\n".into(),
-                for_what: for_what.clone(),
-            },
+        .asks(Ask::api(KUBECTL + LASTS + sh!("lease_expired {namespace} {name}", namespace, name)))
+        .judged(move |answer| {
+            let Some((holder, renewed)) = answer.trim_end().split_once(' ') else { return Verdict::Holds };
+            // The other want reports a Lease of somebody else.
+            if !is_of(holder, &planes) {
+                return Verdict::Holds;
+            }
+            let (have, want) =
+                (format!("held by {holder}, last renewed {renewed}\n"), "renewed every few seconds\n".into());
+            match &waits {
+                None => Verdict::Differs { have, want },
+                Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
+            }
         })
         .run(fix)
         .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// How long a Lease of a control plane may not have been renewed. Clocks may be a minute apart.
-const EXPIRED_AFTER: Duration = Duration::seconds(90);
-
-/// What is wrong with a Lease that a control plane holds and no longer renews. `judge` has the other faults.
-fn expired(answer: &str, planes: &[String], now: OffsetDateTime) -> Option<String> {
-    let lease: Value = serde_json::from_str(answer).ok()?;
-    let spec = &lease["spec"];
-    let (holder, renewed) = (spec["holderIdentity"].as_str()?, spec["renewTime"].as_str()?);
-    let ago = now - OffsetDateTime::parse(renewed, &Rfc3339).ok()?;
-    let short = spec["leaseDurationSeconds"].as_i64().unwrap_or(0) < TOO_LONG;
-    (short && is_of(holder, planes) && ago > EXPIRED_AFTER)
-        .then(|| format!("held by {holder}, last renewed {renewed}\n"))
-}
+const LASTS: Sh = Sh::raw(include_str!("../../templates/leases.sh"));
 
 fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
     let (namespace, name) = place(name, args);
@@ -109,7 +97,7 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
 }
 
 /// Judges a Lease. A waiting instance takes over once it has seen the same Lease for as long as the Lease says (client-go,
-/// tools/leaderelection, `isLeaseValid`). `expired` judges an expired Lease of a control plane.
+/// tools/leaderelection, `isLeaseValid`). `lasts` judges an expired Lease of a control plane.
 fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
     let lease: Value = match serde_json::from_str(answer) {
         Ok(lease) => lease,
@@ -184,21 +172,6 @@ mod tests {
         let never = json!({"spec": {"holderIdentity": "nobody", "leaseDurationSeconds": 9}}).to_string();
         let Verdict::Differs { have, .. } = judge(&never, &["m1".into()], now) else { panic!() };
         assert_eq!(have, "held by nobody for 9 s, renewed never\n");
-        let lease = |holder: &str, seconds: i64, ago: i64| {
-            let time = (now - Duration::seconds(ago)).format(&Rfc3339).unwrap();
-            json!({"spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": time}})
-                .to_string()
-        };
-        let has_expired =
-            |holder: &str, seconds, ago| expired(&lease(holder, seconds, ago), &["m1".into()], now).is_some();
-        assert!(
-            has_expired("m1_1f", 15, 91) && !has_expired("m1_1f", 15, 89) && !has_expired("m1_1f", 15, -600)
-        );
-        assert!(
-            !has_expired("nobody", 15, 600) && !has_expired("m1_1f", TOO_LONG, 600),
-            "the other want says so"
-        );
-        assert_eq!(expired("absent", &[], now), None);
         assert_eq!(judge("absent", &[], now), Verdict::Holds);
         assert!(matches!(judge("{", &[], now), Verdict::Unknown(_)));
     }

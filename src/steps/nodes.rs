@@ -323,7 +323,7 @@ fn dns(cx: &Cx) -> Want {
         })
         .run(sh!(
             "{cluster}dns_up() {\n{at_once}kubectl -n kube-system wait --for=condition=Available deployment/coredns --timeout=20s >/dev/null\n}\n\
-             refused() { kubectl -n kube-system get deployment coredns -o {refused} 2>/dev/null; }\n\
+             refused() { kubectl -n kube-system get deployment coredns -o {refused} 2>/dev/null | tr '\\n' ' ' | cut -c 1-400; }\n\
              tries=0\nwhile said=$(refused) && [ -n \"$said\" ]; do\n\
              # The controller waits longer each time. A change of the ReplicaSet makes it try at once.\n\
              [ $((tries % 5)) != 0 ] || for to in =yes -; do\n\
@@ -332,7 +332,7 @@ fn dns(cx: &Cx) -> Want {
              retry dns_up",
             cluster = within_the_cluster(cx),
             at_once = rollout::at_once(&[coredns]),
-            refused = r#"jsonpath={.status.conditions[?(@.type=="ReplicaFailure")].message}"#
+            refused = r#"jsonpath={.status.conditions[?(@.reason=="FailedCreate")].message}"#
         ))
         .eventually()
         // These machines may also tell why DNS does not answer.
@@ -344,7 +344,8 @@ fn dns(cx: &Cx) -> Want {
 /// is none.
 fn refused(deployment: &Value) -> Option<&str> {
     let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
-    let failure =
-        conditions.into_iter().flatten().find(|it| it["type"] == "ReplicaFailure" && it["status"] == "True");
+    let failure = conditions.into_iter().flatten().find(|it| {
+        it["type"] == "ReplicaFailure" && it["status"] == "True" && it["reason"] == "FailedCreate"
+    });
     failure?["message"].as_str()
 }

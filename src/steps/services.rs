@@ -45,16 +45,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// The want that no route refuses packets to a part of the Services' range. A packet of the machine itself gets a route before
 /// kube-proxy's rules give it the address of a pod, so such a route cuts off kubelets, flannel and the API server. Another network
-/// may have such routes on purpose (Calico, for addresses that it announces).
+/// may have such routes on purpose (Calico, for addresses that it announces). The kernel says whether a better route is used instead.
 fn routes(cx: &Cx) -> Want {
     let own = !matches!(cx.cluster.network, Network::Manifests(_)) && cx.cluster.services.addr().is_ipv4();
-    let find = sh!(
-        "ip -4 route show root {services} | sed -n -E 's/ +$//; /^(blackhole|unreachable|prohibit|throw) /p'",
+    let refusing = sh!(
+        "refusing() {\n  ip -4 route show root {services} | sed -n -E 's/ +$//; /^(blackhole|unreachable|prohibit|throw) /p' |\n\
+         while read -r type to rest; do\n    ip -4 route get \"${to%/*}\" >/dev/null 2>&1 || echo \"$type $to${rest:+ $rest}\"\n  done\n}\n",
         services = cx.cluster.services.to_string()
     );
     Want::new("services.routes", "no route refuses packets for Services")
-        .ask(find.clone())
+        .ask(refusing.clone() + "refusing\n")
         .is("")
-        .run(find + " | while read -r _ to _; do ip -4 route flush exact \"$to\"; done")
+        .run(refusing + "refusing | while read -r route; do ip -4 route delete $route; done\n")
         .only(own)
 }

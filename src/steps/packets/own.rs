@@ -30,7 +30,7 @@ pub(super) fn look(cluster: &Cluster, node: &Node) -> Sh {
          [ \"${age:-0}\" -lt 20 ] || echo {KUBELET}\n\
          ! lasting kube-system_kube-proxy kube-proxy || echo {PROXY}\nsaid=$(questions)\n\
          case $found$said in *stopped:* | *frozen:*) ;; *'kubelet-health silent'* | *'proxy silent'*) sleep 1; said=$(questions) ;; esac\n\
-         case $said in *' partly'*) said=$(questions) ;; esac\n\
+         case $said in *' partly'* | *'own-pod silent'* | *'pod-dns silent'*) sleep 1; said=$(questions) ;; esac\n\
          for n in 1 2 3; do case $said in *'service refused'* | *'service silent'*) said=$(questions) ;; esac; done\n\
          printf '%s\\n' \"$said\"\n\
          case $said in *'service refused'* | *'service silent'*) lacks_configmap kube-system kube-proxy ;; esac",

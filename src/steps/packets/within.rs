@@ -48,8 +48,13 @@ pub(super) fn dns(cx: &Cx) -> Want {
                 Verdict::Unchecked(said["unknown: ".len()..].into())
             }
             (Some(said), Some("reached"), waits) => {
-                let from: Vec<&str> =
-                    answer.lines().filter_map(|line| line.strip_prefix("pod-dns-from ")).collect();
+                let from = asked_pods(answer, "pod-dns-from ");
+                if !from.iter().any(|pod| is_plain(pod)) {
+                    return Verdict::Unchecked(format!(
+                        "pod {} has no answer, {SPECIAL}",
+                        from.join(" and ")
+                    ));
+                }
                 let what = format!("{address} port 53, asked from pod {}", from.join(" and "));
                 waiting(differs(&what, said), waits.as_ref())
             }
@@ -60,4 +65,18 @@ pub(super) fn dns(cx: &Cx) -> Want {
     let fix = asking(cx) + sh!("wait_at_most 15\nanswered {POD_DNS} reached", POD_DNS);
     let others = asked_about(cx.cluster, cx.node);
     want.run(fix).subjects(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
+}
+
+/// Why the silence of a user's pod proves nothing.
+const SPECIAL: &str =
+    "which a NetworkPolicy, a sandbox such as gVisor, or its own packet filter may be the reason for";
+
+/// The pods that lines with this beginning name, each as `NAMESPACE/NAME`.
+fn asked_pods<'a>(answer: &'a str, beginning: &str) -> Vec<&'a str> {
+    answer.lines().filter_map(|line| line.strip_prefix(beginning)).collect()
+}
+
+/// Whether a pod is one of kubeadm's, such as CoreDNS. Such a pod has an ordinary network.
+fn is_plain(pod: &str) -> bool {
+    pod.starts_with("kube-system/")
 }
