@@ -75,7 +75,7 @@ links_of() {
 # netns_is_used NETNS: succeeds if a process is in this network namespace.
 netns_is_used() {
   inode=$(stat -L -c %i "/run/netns/$1" 2>/dev/null) || return 1
-  find /proc/[0-9]*/ns/net -lname "net:.$inode." 2>/dev/null | grep -q .
+  find /proc/[0-9]*/ns/net -lname "net:?$inode?" 2>/dev/null | grep -q .
 }
 
 # link_drift: prints the faults that are still there a second later. A pod that starts or ends has an incomplete link.
@@ -115,8 +115,8 @@ links_again() {
   retry links_are_right
 }
 
-# end_sandboxes NETNS...: ends the sandboxes of pods in these network namespaces, given by name or path. A pod is in the network namespace of its
-# sandbox, and so is the sandbox's first process. Without that process the kubelet makes sandbox and pod again.
+# end_sandboxes NETNS...: ends the sandboxes of pods in these network namespaces, given by name or path. A pod is in the network
+# namespace of its sandbox, and so is the sandbox's first process. Without that process the kubelet makes sandbox and pod again.
 end_sandboxes() {
   [ $# -gt 0 ] || return 0
   sandboxes=$(running 'labels."io.cri-containerd.kind"=="sandbox"') || return 1

@@ -497,6 +497,20 @@ fn an_end_of_a_tunnel_that_only_small_packets_reach_is_told_apart() {
     }
 }
 
+#[test]
+fn a_network_namespace_counts_if_a_process_is_in_it() {
+    // Every process of a test is in one.
+    let place = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let inode = place.to_str().unwrap().trim_start_matches("net:[").trim_end_matches(']').to_string();
+    for shell in common::shells() {
+        for (inode, used) in [(inode.as_str(), true), ("1", false)] {
+            let stands = format!("stat() {{ echo {inode}; }}");
+            let (is_used, said) = run(shell, &[], &stands, "netns_is_used cni-1a");
+            assert_eq!((is_used, said.as_str()), (used, ""), "{shell}: {inode}");
+        }
+    }
+}
+
 /// Answers queries with this, after the id of the query.
 fn dns_server(answer: Option<&'static [u8]>) -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

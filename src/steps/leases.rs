@@ -55,7 +55,11 @@ fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
     let fix = controllers(&cx.node.name)
         + KUBECTL
         + LASTS
-        + sh!("retry lease_lasts {namespace} {name}", namespace, name);
+        + sh!(
+            "WAIT_TIMEOUT=$((WAIT_TIMEOUT < 90 ? WAIT_TIMEOUT : 90))\nretry lease_lasts {namespace} {name}",
+            namespace,
+            name
+        );
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
     Want::new("leases.lasts", format!("its holder goes on renewing {lease}"))
         .of(lease.to_string())
