@@ -1027,6 +1027,34 @@ fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
 }
 
 #[test]
+fn the_silence_of_a_pod_is_a_fault_only_if_the_pod_has_an_ordinary_network() {
+    let (cluster, fleet) = (common::lab(), Fleet::default());
+    let judged = |that: &str, said: &str| {
+        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], that, &fleet).expect else {
+            panic!()
+        };
+        judge(said)
+    };
+    let (own, dns) = ("the pods of this node answer it", "the cluster's DNS answers the pods of this node");
+    for that in [own, dns] {
+        assert_eq!(judged(that, "dns reached\n"), Verdict::Holds, "no pod runs there");
+        assert_eq!(judged(that, "dns reached\nown-pod reached\npod-dns reached\n"), Verdict::Holds);
+        let silent = |pod: &str| {
+            judged(
+                that,
+                &format!(
+                    "dns reached\nown-pod-of {pod}\nown-pod silent\npod-dns-from {pod}\npod-dns silent\n"
+                ),
+            )
+        };
+        assert!(matches!(silent("kube-system/coredns-1"), Verdict::Differs { .. }), "{that}");
+        assert!(matches!(silent("shop/web"), Verdict::Unchecked(_)), "{that}");
+    }
+    let all = "dns silent\npod-dns-from kube-system/coredns-1\npod-dns silent\n";
+    assert_eq!(judged(dns, all), Verdict::Holds, "another want says that DNS does not answer");
+}
+
+#[test]
 fn a_large_cluster_is_not_asked_as_a_whole() {
     let mut cluster = common::lab();
     let worker = cluster.nodes[1].clone();

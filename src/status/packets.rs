@@ -82,16 +82,20 @@ pub(super) fn read(cluster: &Cluster, node: &Node, answer: &str, at_ends: &BTree
     // If nothing could be asked, or the pods are unknown, then nobody knows which nodes have no pod.
     let asks = answer.lines().any(|line| line.starts_with("service "));
     let lists = packets::state(answer, "pods unknown:").is_none();
+    // The silence of users' pods proves nothing.
+    let of_pod = |name: &str, refused: Reached| {
+        packets::state(answer, name).map(|_| match state(name, refused) {
+            Reached::NotReached if !packets::is_proof(answer, name) => Reached::NotChecked,
+            known => known,
+        })
+    };
     Seen::Is(Packets {
         without_pod: unasked.filter(|_| asks && lists).collect(),
         service: state("service", Reached::NotReached),
         servers: servers.collect(),
         dns: has_dns.then(|| state("dns", Reached::NotReached)),
-        pod_dns: packets::state(answer, packets::POD_DNS).map(|said| match said.starts_with("unknown") {
-            true => Reached::NotChecked,
-            false => state(packets::POD_DNS, Reached::NotReached),
-        }),
-        own_pod: packets::state(answer, packets::OWN_POD).map(|_| state(packets::OWN_POD, Reached::Reached)),
+        pod_dns: of_pod(packets::POD_DNS, Reached::NotReached),
+        own_pod: of_pod(packets::OWN_POD, Reached::Reached),
         tunnels: tunnels.collect(),
         // A connection that is refused has reached the pod.
         pods,

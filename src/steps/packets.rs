@@ -16,7 +16,7 @@ pub(super) mod own;
 pub mod tunnels;
 mod within;
 
-pub use within::{OWN_POD, POD_DNS};
+pub use within::{OWN_POD, POD_DNS, is_proof};
 
 pub const STEP: Step =
     Step { name: "packets", why: "a network that looks right may still not carry anything", wants };

@@ -21,9 +21,11 @@ pub(super) fn own_pod(cx: &Cx) -> Want {
         &["reached"],
         |answer| match state(answer, OWN_POD) {
             Some("silent") => {
-                let of: Vec<&str> =
-                    answer.lines().filter_map(|line| line.strip_prefix("own-pod-of ")).collect();
-                differs(&format!("pod {}, asked from this node", of.join(" and ")), "silent")
+                let of = asked_pods(answer, "own-pod-of ").join(" and ");
+                match is_proof(answer, OWN_POD) {
+                    true => differs(&format!("pod {of}, asked from this node"), "silent"),
+                    false => Verdict::Unchecked(format!("no answer from pod {of}, {SPECIAL}")),
+                }
             }
             _ => Verdict::Holds,
         },
@@ -49,7 +51,7 @@ pub(super) fn dns(cx: &Cx) -> Want {
             }
             (Some(said), Some("reached"), waits) => {
                 let from = asked_pods(answer, "pod-dns-from ");
-                if !from.iter().any(|pod| is_plain(pod)) {
+                if !is_proof(answer, POD_DNS) {
                     return Verdict::Unchecked(format!(
                         "pod {} has no answer, {SPECIAL}",
                         from.join(" and ")
@@ -76,7 +78,9 @@ fn asked_pods<'a>(answer: &'a str, beginning: &str) -> Vec<&'a str> {
     answer.lines().filter_map(|line| line.strip_prefix(beginning)).collect()
 }
 
-/// Whether a pod is one of kubeadm's, such as CoreDNS. Such a pod has an ordinary network.
-fn is_plain(pod: &str) -> bool {
-    pod.starts_with("kube-system/")
+/// Whether a silent answer to this question proves a fault: one of the pods was one of kubeadm's, such as CoreDNS. Such a pod has an
+/// ordinary network.
+pub fn is_proof(answer: &str, question: &str) -> bool {
+    let mut asked = answer.lines().filter_map(|line| line.strip_prefix(question)?.split_once(' '));
+    asked.any(|(which, pod)| ["-of", "-from"].contains(&which) && pod.starts_with("kube-system/"))
 }
