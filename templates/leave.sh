@@ -313,7 +313,9 @@ leave() {
   remove_network
   # etcd's manifest says where its data is. So the manifest is deleted after the data.
   no_etcd
-  for d in /etc/kubernetes /var/lib/kubelet /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
+  # The kubelet's certificate makes this machine a member, and /etc/kubernetes says in which role. So the certificate goes
+  # first: a control plane that is cut off here would look like a worker.
+  for d in /var/lib/kubelet /etc/kubernetes /var/log/pods /var/log/containers /run/flannel; do cleared "$d"; done
   if is_new path /run/xtables.lock && [ -f /run/xtables.lock ]; then flock -n /run/xtables.lock rm -f /run/xtables.lock || :; fi
   sed -n 's/^sysctl //p' "$kept" | while read -r s value; do
     [ ! -w "/proc/sys/$s" ] || [ "$(cat "/proc/sys/$s")" = "$value" ] || echo "$value" >"/proc/sys/$s" || :

@@ -214,6 +214,32 @@ fn a_machine_that_leaves_is_no_member_as_soon_as_it_begins() {
     }
 }
 
+/// Wherever `leave` is cut off: what says the role of a member goes after what makes it one.
+#[test]
+fn a_control_plane_that_leaves_never_looks_like_a_worker() {
+    let role = ["etc/kubernetes/manifests/kube-apiserver.yaml", "etc/kubernetes/admin.conf"];
+    let certificate = "var/lib/kubelet/pki/kubelet-client-current.pem";
+    for shell in shells() {
+        let root = Root::new();
+        let kept = root.good(shell, "traces");
+        root.write("var/lib/kept", &kept);
+        role.iter().for_each(|name| root.write(name, ""));
+        root.write(certificate, "");
+        // Each file that is deleted, and what there is right before that.
+        let seen = format!(
+            "for f in {} {certificate}; do [ ! -e $ROOT/$f ] || printf '%s ' $f; done",
+            role.join(" ")
+        );
+        root.command("seen", &format!("{{ {seen}; echo; }} >>$ROOT/seen"));
+        root.good(shell, "mkdir -p /run/ironstrap; gone() { seen; rm -rf -- \"$1\"; seen; }; leave");
+        let seen = root.read("seen");
+        assert!(seen.lines().count() > 2 && seen.lines().last() == Some(""), "{shell}: {seen}");
+        for line in seen.lines().filter(|line| line.contains(certificate)) {
+            role.iter().for_each(|name| assert!(line.contains(name), "{shell}: {seen}"));
+        }
+    }
+}
+
 #[test]
 fn without_a_note_of_what_was_there_nothing_goes() {
     for shell in shells() {
