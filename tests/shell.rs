@@ -23,6 +23,8 @@ mod images;
 mod kubelet_files;
 #[path = "shell/lease.rs"]
 mod lease;
+#[path = "shell/leases.rs"]
+mod leases;
 #[path = "shell/packages.rs"]
 mod packages;
 #[path = "shell/programs.rs"]

@@ -240,6 +240,26 @@ SLICE",
         ..KIND
     },
     Kind {
+        says: "cluster: a policy keeps the scheduler from its Lease",
+        by: Kubectl(
+            "k apply -f - <<'POLICY'\n\
+             {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"ValidatingAdmissionPolicy\", \"metadata\": {\"name\": \"frozen\"},\n\
+             \"spec\": {\"failurePolicy\": \"Fail\", \"matchConstraints\": {\"resourceRules\": [{\"apiGroups\": [\"coordination.k8s.io\"],\n\
+             \"apiVersions\": [\"v1\"], \"operations\": [\"UPDATE\"], \"resources\": [\"leases\"], \"resourceNames\": [\"kube-scheduler\"]}]},\n\
+             \"validations\": [{\"expression\": \"false\", \"message\": \"frozen\"}]}}\n\
+             POLICY\n\
+             k apply -f - <<'BINDING'\n\
+             {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"ValidatingAdmissionPolicyBinding\", \"metadata\": {\"name\": \"frozen\"},\n\
+             \"spec\": {\"policyName\": \"frozen\", \"validationActions\": [\"Deny\"]}}\n\
+             BINDING\n\
+             sleep 110\n",
+        ),
+        shows: &[("m1", "leases", "leases.lasts[Lease kube-system/kube-scheduler]", "held by m1_")],
+        by_hand: "k delete validatingadmissionpolicybinding frozen; k delete validatingadmissionpolicy frozen",
+        alone: "only a human can repair it",
+        ..KIND
+    },
+    Kind {
         says: "cluster: an aggregated API whose program is gone",
         by: Kubectl(
             "k apply -f - <<'API'\n\
