@@ -238,9 +238,11 @@ fn one(ground: &mut Ground, kind: &Kind) {
             let asked_again =
                 kind.silences_the_api || mended.triples("fixed").iter().any(|(n, ..)| n == node);
             let touched = expected.iter().any(|(n, _, that)| n == node || *that == reached) || asked_again;
-            // A node whose tunnel to the broken one was silent is asked again after the repair. `assert_untouched` shows that
-            // nothing was changed there.
-            let cut_off = expected.iter().any(|(_, step, _)| ["flannel", "packets"].contains(&step.as_str()));
+            // A node whose tunnel to the broken one was silent, or gone with its Node, is asked again after the repair.
+            // `assert_untouched` shows that nothing was changed there.
+            let cut_off = expected.iter().any(|(_, step, that)| {
+                ["flannel", "packets"].contains(&step.as_str()) || that.starts_with("nodes.announced[")
+            });
             let asks = if cut_off { 1..=2 } else { 1..=1 };
             // The first of the inventory is where two operators would meet; nobody else is even spoken to. The node that
             // speaks for the cluster is asked again when a member was worked on.
