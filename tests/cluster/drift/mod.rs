@@ -135,6 +135,8 @@ impl Kind {
             || expected.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
         let follows = |triple: &Triple| match triple.1.as_str() {
             "services" | "static-pods" => restarts,
+            // Nobody renews a Lease while the API server is away.
+            "leases" => self.silences_the_api,
             "packets" => harms && is_consequence(triple),
             _ => is_consequence(triple),
         };
