@@ -93,7 +93,11 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
             Ask::Shell(body) | Ask::Api { shell: body, .. } => question(body),
             _ => Sh::EMPTY,
         };
-        text += sh!("printf '\\n%s %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n", boundary);
+        text += sh!(
+            "printf '\\n%s {number} %s\\n%s\\n%s\\n' {boundary} $r \"$e\" {boundary}\n",
+            number,
+            boundary
+        );
     }
     text += early::END;
     // In braces, the shell parses the whole script before it runs any of it.
@@ -200,7 +204,8 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     }
 }
 
-/// Splits a reply into `OUTPUT \n BOUNDARY STATUS \n STDERR \n BOUNDARY \n` blocks, but into no more than `most`.
+/// Splits a reply into `OUTPUT \n BOUNDARY NUMBER STATUS \n STDERR \n BOUNDARY \n` blocks, but into no more than `most`.
+/// NUMBER is that of the question. Fails if an answer is missing or comes twice, so that no question gets the answer to another.
 fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String> {
     let (open, close) = (format!("\n{boundary} ").into_bytes(), format!("\n{boundary}\n").into_bytes());
     let (mut rest, mut replies) = (reply, Vec::new());
@@ -211,8 +216,18 @@ fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String
         let (stdout, tail) = (&rest[..at], &rest[at + open.len()..]);
         let end = find(tail, &close).ok_or(BREAKS_OFF)?;
         let status = String::from_utf8_lossy(&tail[..end]);
-        let (code, stderr) = status.split_once('\n').ok_or("a garbled answer")?;
-        let status = code.trim().parse().map_err(|_| format!("a garbled exit status: {code}"))?;
+        let (head, stderr) = status.split_once('\n').ok_or("a garbled answer")?;
+        let numbers = head
+            .split_once(' ')
+            .and_then(|(number, status)| Some((number.parse().ok()?, status.parse().ok()?)));
+        let (number, status): (usize, i32) =
+            numbers.ok_or_else(|| format!("a garbled exit status: {head}"))?;
+        if number != replies.len() {
+            return Err(format!(
+                "question {} has no answer: next comes the answer to question {number}",
+                replies.len()
+            ));
+        }
         replies.push(Reply { status, stdout: stdout.to_vec(), stderr: stderr.trim().to_string() });
         rest = &tail[end + close.len()..];
     }

@@ -73,9 +73,10 @@ impl Played {
     fn replies(&self, script: &str, said: &[std::result::Result<String, String>]) -> String {
         let boundary = script.rsplit_once("%s\\n' ").unwrap().1.split(' ').next().unwrap().trim_matches('\'');
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() + self.ahead;
-        let mut reply = String::new();
+        let (mut reply, mut number) = (String::new(), 0);
         let mut one = |text: &str, status: i32, words: &str| {
-            reply += &format!("{text}\n{boundary} {status}\n{words}\n{boundary}\n");
+            reply += &format!("{text}\n{boundary} {number} {status}\n{words}\n{boundary}\n");
+            number += 1;
         };
         one(&format!("{}clock {now}\n", self.facts), 0, "");
         // Authorities, identity, six tables, objects: of these nothing is asked here.

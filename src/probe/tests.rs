@@ -4,8 +4,16 @@ use super::*;
 
 const FACTS: &str = "os debian\nclock 1.5\ninit systemd\n";
 
+/// One block of a reply. `numbered` gives it its number.
 fn one(stdout: &str, status: i32, stderr: &str) -> String {
-    format!("{stdout}\n--b {status}\n{stderr}\n--b\n")
+    format!("{stdout}\n--b # {status}\n{stderr}\n--b\n")
+}
+
+/// Numbers the blocks of a reply.
+fn numbered(reply: &str) -> String {
+    let mut parts = reply.split("--b # ");
+    let first = parts.next().unwrap().to_string();
+    parts.enumerate().fold(first, |text, (number, part)| text + &format!("--b {number} {part}"))
 }
 
 /// The head, and empty replies for the six tables and for the objects.
@@ -23,7 +31,7 @@ fn ask(body: &'static str) -> Ask {
 }
 
 fn read(reply: &str) -> Result<Vec<Answer>, String> {
-    answers(reply.as_bytes(), &[&ask("a"), &Ask::Facts, &ask("b"), &ask("a")], "--b")
+    answers(numbered(reply).as_bytes(), &[&ask("a"), &Ask::Facts, &ask("b"), &ask("a")], "--b")
         .map(|(_, answers)| answers)
 }
 
@@ -38,7 +46,7 @@ fn each_ask_gets_its_own_answer() {
 
 #[test]
 fn a_reply_that_is_cut_anywhere_is_no_reply() {
-    let reply = head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock();
+    let reply = numbered(&(head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock()));
     for end in 0..reply.len() {
         assert!(read(&reply[..end]).is_err(), "cut at {end}");
     }
@@ -50,13 +58,29 @@ fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
     let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
     assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
     assert!(read(&(reply.clone() + "more")).is_err());
-    assert!(read(&reply.replace("--b 0", "--b zero")).is_err());
+    assert!(read(&reply.replace("--b # 0", "--b # zero")).is_err());
     assert!(read(&format!("Welcome to m1!\n{reply}")).is_err());
 }
 
 #[test]
+fn the_answer_to_another_question_is_no_answer() {
+    let reply = numbered(&(head() + &one("a", 0, "") + &one("b", 0, "") + &clock()));
+    let read = |reply: &str| answers(reply.as_bytes(), &[&ask("a"), &ask("b")], "--b").map(|(_, said)| said);
+    assert!(read(&reply).is_ok());
+    let swapped =
+        reply.replace("--b 10 0", "--b x").replace("--b 11 0", "--b 10 0").replace("--b x", "--b 11 0");
+    let why = "question 10 has no answer: next comes the answer to question 11";
+    assert_eq!(read(&swapped).unwrap_err(), why);
+    let missing = reply.replace("a\n--b 10 0\n\n--b\n", "");
+    assert_eq!(read(&missing).unwrap_err(), why);
+    let twice = reply.replace("--b 11 0", "--b 10 0");
+    assert_eq!(read(&twice).unwrap_err(), "question 11 has no answer: next comes the answer to question 10");
+}
+
+#[test]
 fn a_machine_that_cannot_describe_itself_answers_nothing() {
-    let reply = head().replacen("--b 0\n\n", "--b 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
+    let reply =
+        head().replacen("--b # 0\n\n", "--b # 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
     assert_eq!(read(&reply).unwrap_err(), "asked for its facts: exit 1: sh: date: not found");
 }
 
@@ -94,7 +118,7 @@ fn tables_and_objects_that_are_too_large_are_unknown() {
     let asks: Vec<&Ask> = asks.iter().collect();
     let mut reply = one(FACTS, 0, "") + &one("", 0, "").repeat(2);
     (0..7).for_each(|_| reply += &one(&large, 0, ""));
-    let (_, answers) = answers((reply + &clock()).as_bytes(), &asks, "--b").unwrap();
+    let (_, answers) = answers(numbered(&(reply + &clock())).as_bytes(), &asks, "--b").unwrap();
     for (answer, name) in answers.iter().zip(["stat", "kubectl get", "dpkg-query"]) {
         let Answer::Unknown(why) = answer else { panic!("{name}: {answer:?}") };
         assert!(why.starts_with("the answer is larger than ") && why.ends_with(name), "{why}");
@@ -105,9 +129,9 @@ fn tables_and_objects_that_are_too_large_are_unknown() {
 fn a_flood_of_marks_and_of_answers_is_no_reply() {
     let asks = [Ask::Shell(Sh::raw("a line\n".repeat(2000).leak())), Ask::Facts, ask("b"), ask("a")];
     let asks: Vec<&Ask> = asks.iter().collect();
-    for line in ["\n--b late 10 7 sh", "\n--b 0\n\n--b", "\n--b", "\n"] {
+    for line in ["\n--b late 10 7 sh", "\n--b # 0\n\n--b", "\n--b 0 0\n\n--b", "\n--b", "\n"] {
         let flood = line.repeat((1 << 20) / line.len());
-        let reply = head() + &flood + &one("yes\n", 0, "") + &clock();
+        let reply = numbered(&(head() + &flood + &one("yes\n", 0, "") + &clock()));
         if let Ok((_, said)) = answers(reply.as_bytes(), &asks, "--b") {
             assert!(matches!(&said[0], Answer::Unknown(why) if why.contains("is larger than")), "{line:?}");
         }
