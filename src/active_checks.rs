@@ -10,9 +10,8 @@ use crate::fleet::identity::Finding;
 use crate::fleet::keys;
 use crate::machine::{Machine, finite};
 use crate::openpgp::Keys;
-use crate::probe::Answer;
 use crate::shell::{Sh, sh};
-use crate::step::Ask;
+use crate::step::{Answer, Ask};
 
 pub mod reach;
 mod sources;
@@ -39,10 +38,7 @@ pub fn key(cluster: &Cluster) -> Ask {
 
 /// Reads the signing keys that the repository showed to a machine. Without usable keys, returns what is wrong as findings.
 pub fn judge_key(cluster: &Cluster, node: &Node, answer: &Answer) -> Result<Keys, Vec<Finding>> {
-    let text = match answer {
-        Answer::Said(text) => text,
-        Answer::Unknown(why) => return Err(vec![not_checked("PackagesKey", &node.name, why)]),
-    };
+    let text = answer.text().map_err(|why| vec![not_checked("PackagesKey", &node.name, &why)])?;
     let none = sources::no_key(node, text);
     if !none.is_empty() {
         return Err(none);
@@ -52,9 +48,9 @@ pub fn judge_key(cluster: &Cluster, node: &Node, answer: &Answer) -> Result<Keys
 
 /// Judges the answers to the questions of `alone`, in their order.
 pub fn judge_alone(cluster: &Cluster, node: &Node, answers: &[Answer]) -> Vec<Finding> {
-    let one = |((check, _, judge), answer): (Trial, &Answer)| match answer {
-        Answer::Said(text) => judge(cluster, node, text.trim_end()),
-        Answer::Unknown(why) => vec![not_checked(check, &node.name, why)],
+    let one = |((check, _, judge), answer): (Trial, &Answer)| match answer.text() {
+        Ok(text) => judge(cluster, node, text.trim_end()),
+        Err(why) => vec![not_checked(check, &node.name, &why)],
     };
     trials(cluster, node, false).into_iter().zip(answers).flat_map(one).collect()
 }

@@ -7,15 +7,11 @@ use serde_json::Value;
 use crate::error::count;
 use crate::shell::{Sh, sh};
 
-/// The answer of a machine on which etcd was never set up.
-pub const NONE: &str = "no etcd";
-
 /// Defines the shell function `etcd`, which sends a request to this machine's etcd with kubectl. So nothing needs to be
 /// installed. kubectl speaks HTTP with a client certificate, and etcd answers HTTP (etcd's documentation, "gRPC gateway").
 /// Its arguments contain only paths.
 pub const ETCD: Sh = Sh::raw(
     r#"m=/etc/kubernetes/manifests/etcd.yaml p=/etc/kubernetes/pki/etcd
-[ -e $m ] || { echo no etcd; exit 0; }
 etcd_at() {
   at=$1; shift
   command kubectl --kubeconfig /dev/null --request-timeout=5s --server "$at" \
@@ -25,13 +21,18 @@ etcd() { etcd_at "$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' $m)" "
 "#,
 );
 
+/// Shell that asks this machine's etcd. The answer is `Answer::Absent` where etcd was never set up.
+pub fn ask(shell: impl Into<Sh>) -> Sh {
+    sh!("[ -e /etc/kubernetes/manifests/etcd.yaml ] || absent\n{ETCD}{shell}", ETCD, shell = shell.into())
+}
+
 /// Asks etcd for its members, as this one member knows them. Without a majority, etcd has no other answer.
 pub const MEMBERS: Sh =
     Sh::raw(r#"echo '{"linearizable": false}' | etcd create --raw /v3/cluster/member/list -f -"#);
 
 /// Asks etcd for its members. The answer has the list on one line, and then a line `well URL` for each member that answers.
 pub fn health() -> Sh {
-    sh!("{ETCD}all=$({MEMBERS})\necho \"$all\"\n", ETCD, MEMBERS) + WELL
+    ask(sh!("all=$({MEMBERS})\necho \"$all\"\n", MEMBERS) + WELL)
 }
 
 const WELL: &str = r#"for url in $(echo "$all" | grep -o '"clientURLs":\["[^"]*' | sed 's/.*"//'); do
@@ -132,7 +133,7 @@ mod tests {
             members(&THREE.replace("\"3\"", "\"10501334649042878790\"")).unwrap()[2].id,
             "91bc3c398fb3c146"
         );
-        assert_eq!(members("no etcd"), None);
+        assert_eq!(members("unavailable"), None);
     }
 
     #[test]
@@ -147,6 +148,6 @@ mod tests {
         assert_eq!(quorum_loss(&[1], "m1", "10.0.0.1").unwrap(), why);
         assert_eq!(quorum_loss(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
         assert_eq!(quorum_loss(&[], "m9", "10.0.0.9"), None, "it has no member there");
-        assert!(super::quorum_loss("no etcd", "m1", ip("10.0.0.1")).is_err());
+        assert!(super::quorum_loss("unavailable", "m1", ip("10.0.0.1")).is_err());
     }
 }

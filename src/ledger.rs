@@ -146,7 +146,8 @@ fn before(change: &Change) -> Sh {
         None => Sh::EMPTY,
         Some((key, Keep::File(path))) => sh!("backup_file {key} {path}\n", key, path),
         Some((key, Keep::Answer(keep))) => {
-            let answer = change.answer.trim_end_matches('\n');
+            let answer = change.answer.to_string();
+            let answer = answer.trim_end_matches('\n');
             let keep = if keep.is_empty() {
                 Sh::EMPTY
             } else {

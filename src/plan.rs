@@ -1,5 +1,6 @@
 //! Turns wants and answers into changes. It is pure: it uses no network, no clock and no terminal.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -9,12 +10,10 @@ use similar::TextDiff;
 
 use crate::fleet::Blocked;
 use crate::pki::Credential;
-use crate::probe::Answer;
 use crate::shell::Sh;
-use crate::step::{Ask, Confirmation, Expect, Fix, Id, Step, Undo, Verdict, Want, narrowed};
-
-/// The text that an ask prints if it does not concern the machine.
-pub const NOT_HERE: &str = "not here";
+use crate::step::{
+    Answer, Ask, Confirmation, Edit, Expect, Fix, Id, Names, Step, Undo, Verdict, Want, narrowed,
+};
 
 /// The name of a want in JSON: `id` is for programs, `that` is for people.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +50,7 @@ pub struct Change {
     /// The entry that the node keeps from before the first fix: its name, and its contents.
     pub keeps: Option<(String, Keep)>,
     /// The answer as the machine gave it.
-    pub answer: String,
+    pub answer: Answer,
     /// The present text (`have`) and the right text (`want`), to compare or to write.
     pub have: String,
     pub want: String,
@@ -68,6 +67,10 @@ pub struct Change {
     pub about: Vec<String>,
     /// Whether the fix also changes the machines of the nodes in `about`.
     pub invalidates: bool,
+    /// Which nodes at fault the fix names, if it fails.
+    pub names: Names,
+    /// Whether the answer came from the API server, and not from the machine alone.
+    pub about_api: bool,
     pub state: State,
 }
 
@@ -141,12 +144,11 @@ pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change>
 /// Returns the change of a program that runs well, but must restart because a file that it reads is about to change.
 fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     let Answer::Said(now) = answer else { return None };
-    let path =
-        want.reads.iter().find(|path| touched.contains(*path)).filter(|_| now.trim_end() != NOT_HERE)?;
+    let path = want.reads.iter().find(|path| touched.contains(*path))?;
     Some(Change {
         have: now.clone(),
         want: format!("restarted, because {path} changes"),
-        ..blank(step, want, now, State::Ready)
+        ..blank(step, want, answer, State::Ready)
     })
 }
 
@@ -185,21 +187,21 @@ pub fn unchecked(judged: &[Judged]) -> Vec<Unchecked> {
 }
 
 /// Returns the verdict on an answer. `None` if there is no answer, or if the want does not concern the machine.
-fn verdict(want: &Want, answer: &Answer) -> Option<Verdict> {
+pub fn verdict(want: &Want, answer: &Answer) -> Option<Verdict> {
     match answer {
-        Answer::Said(text) if text.trim_end() != NOT_HERE => Some(judge(want, &allowed(want, text).0)),
-        _ => None,
+        Answer::NotHere | Answer::Changing | Answer::Unknown(_) => None,
+        answer => Some(judge(want, &allowed(want, answer).0)),
     }
 }
 
-fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
+fn blank(step: &Step, want: &Want, answer: &Answer, state: State) -> Change {
     Change {
         step: step.name,
         why: step.why,
         id: want.id.clone(),
         that: want.that.clone(),
         keeps: keeps(step, want),
-        answer: answer.to_string(),
+        answer: answer.clone(),
         have: String::new(),
         want: String::new(),
         fix: want.fix.clone(),
@@ -210,29 +212,30 @@ fn blank(step: &Step, want: &Want, answer: &str, state: State) -> Change {
         touches: want.touches.clone(),
         about: want.subjects.clone(),
         invalidates: want.invalidates,
+        names: want.names,
+        about_api: want.ask.is_about_api(),
         state,
     }
 }
 
 fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
-    let said = match answer {
-        Answer::Unknown(why) => {
-            return Some(blank(step, want, "", unknown(want, why.clone())));
-        }
-        Answer::Said(text) if text.trim_end() == NOT_HERE => return None,
-        Answer::Said(text) => text,
-    };
-    let (text, kept) = allowed(want, said);
-    let (text, fix) = (text.as_str(), kept.map_or_else(|| fix(want, said), |mode| keeping(&want.fix, mode)));
+    if let Some(why) = answer.unknown() {
+        return Some(blank(step, want, answer, unknown(want, why.into())));
+    }
+    if *answer == Answer::NotHere {
+        return None;
+    }
+    let (counts, kept) = allowed(want, answer);
+    let fix = kept.map_or_else(|| fix(want, answer), |mode| keeping(&want.fix, mode));
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
-    let (have, wanted, state) = match judge(want, text) {
+    let (have, wanted, state) = match judge(want, &counts) {
         Verdict::Holds | Verdict::Noted(_) | Verdict::Unchecked(_) => return None,
-        Verdict::Unknown(why) => return Some(blank(step, want, said, unknown(want, why))),
+        Verdict::Unknown(why) => return Some(blank(step, want, answer, unknown(want, why))),
         Verdict::Differs { have, want } => (have, want, ready),
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
         Verdict::Unconfirmed { have, want, confirmation } => (have, want, State::Unconfirmed(confirmation)),
     };
-    Some(Change { have, want: wanted, fix, ..blank(step, want, said, state) })
+    Some(Change { have, want: wanted, fix, ..blank(step, want, answer, state) })
 }
 
 fn unknown(want: &Want, why: String) -> State {
@@ -243,19 +246,20 @@ fn unknown(want: &Want, why: String) -> State {
 
 /// Returns the answer as it counts, and the mode that the file keeps. If the want has `at_most`, a narrower mode counts as the
 /// wanted one.
-fn allowed(want: &Want, answer: &str) -> (String, Option<u32>) {
-    let (Fix::Write { mode: Some(mode), .. }, true) = (&want.fix, want.at_most) else {
-        return (answer.to_string(), None);
+fn allowed<'a>(want: &Want, answer: &'a Answer) -> (Cow<'a, Answer>, Option<u32>) {
+    let (Fix::Write { mode: Some(mode), .. }, true, Answer::Said(text)) = (&want.fix, want.at_most, answer)
+    else {
+        return (Cow::Borrowed(answer), None);
     };
-    let (first, rest) = head(answer);
+    let (first, rest) = head(text);
     match narrowed(first, *mode) {
-        Some(kept) => (format!("mode {mode:o} root:root\n{rest}"), Some(kept)),
-        None => (answer.to_string(), None),
+        Some(kept) => (Cow::Owned(Answer::Said(format!("mode {mode:o} root:root\n{rest}"))), Some(kept)),
+        None => (Cow::Borrowed(answer), None),
     }
 }
 
 /// Returns the fix for this answer.
-fn fix(want: &Want, answer: &str) -> Fix {
+fn fix(want: &Want, answer: &Answer) -> Fix {
     match &want.fix_for {
         Some(fix_for) => Fix::Run(fix_for(answer)),
         None => want.fix.clone(),
@@ -271,23 +275,37 @@ fn keeping(fix: &Fix, kept: u32) -> Fix {
 }
 
 /// Decides whether the answer is right. If it is not, the texts of the verdict lack the parts that only programs read.
-fn judge(want: &Want, text: &str) -> Verdict {
-    let one_break_less = |text: &str| text.strip_suffix('\n').unwrap_or(text).to_string();
-    match &want.expect {
-        Expect::Is(right) if one_break_less(right) == one_break_less(text) => Verdict::Holds,
-        Expect::Is(right) => {
-            let have = if text == "absent" { String::new() } else { one_break_less(text) };
-            Verdict::Differs { have, want: one_break_less(right) }
+fn judge(want: &Want, answer: &Answer) -> Verdict {
+    let one_break_less = |text: &'_ str| text.strip_suffix('\n').unwrap_or(text).to_string();
+    let differs =
+        |have: &str, want: &str| Verdict::Differs { have: one_break_less(have), want: one_break_less(want) };
+    match (&want.expect, answer) {
+        (Expect::Anything, _) | (Expect::Absent, Answer::Absent) => Verdict::Holds,
+        (Expect::Absent, Answer::Said(text)) => differs(text, "absent"),
+        (Expect::Is(right), Answer::Said(text)) if one_break_less(right) == one_break_less(text) => {
+            Verdict::Holds
         }
-        Expect::Edited(edit) => {
-            let have = if text == "absent" { "" } else { head(text).1 };
-            let wanted = edit(have);
-            match wanted == have {
-                true => Verdict::Holds,
-                false => Verdict::Differs { have: have.into(), want: wanted },
-            }
-        }
-        Expect::Judged(judge) => judge(one_break_less(text).as_str()),
+        (Expect::Is(right), Answer::Said(text)) => differs(text, right),
+        (Expect::Is(right), Answer::Absent) => differs("", right),
+        (Expect::Edited(edit), Answer::Said(text)) => edited(edit, head(text).1),
+        (Expect::Edited(edit), Answer::Absent) => edited(edit, ""),
+        (Expect::Judged(judge), Answer::Said(text)) => judge(&one_break_less(text)),
+        (Expect::JudgedPresence(judge), Answer::Said(text)) => judge(Some(&one_break_less(text))),
+        (Expect::JudgedPresence(judge), Answer::Absent) => judge(None),
+        (Expect::JudgedObjects(judge), answer) => match answer.objects() {
+            Ok(objects) => judge(&objects),
+            Err(why) => Verdict::Unknown(why),
+        },
+        _ => Verdict::Unknown(format!("the answer is of another form: {answer}")),
+    }
+}
+
+/// Judges a file by what the edit makes of it.
+fn edited(edit: &Edit, have: &str) -> Verdict {
+    let want = edit(have);
+    match want == have {
+        true => Verdict::Holds,
+        false => Verdict::Differs { have: have.into(), want },
     }
 }
 
@@ -315,7 +333,7 @@ pub fn asked(ask: &Ask) -> String {
 
 fn keeps(step: &Step, want: &Want) -> Option<(String, Keep)> {
     let keep = match &want.undo {
-        Undo::Nothing(_) => return None,
+        Undo::Nothing(_) | Undo::OfReset => return None,
         Undo::File(path) | Undo::Edit { path, .. } => Keep::File(path.clone()),
         Undo::Back(back) => Keep::Answer(back.keep.clone()),
     };

@@ -3,10 +3,11 @@
 //! share one answer. `plan` decides what the answers mean.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::machine::{self, Machine};
 use crate::shell::{PRELUDE, Sh, sh};
-use crate::step::{Ask, Object};
+use crate::step::{ABSENT, Answer, Ask, NOT_HERE, Object};
 
 mod early;
 mod kubeconfigs;
@@ -18,21 +19,6 @@ mod watch;
 
 pub use sizes::most;
 pub use watch::{Late, Limits, late};
-
-/// A machine's answer to one ask.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    Said(String),
-    /// The ask itself failed, and why. This never means "not there".
-    Unknown(String),
-}
-
-impl Answer {
-    /// Whether a file changed while the machine read it. The same ask gets an answer the next time.
-    pub fn moved(&self) -> bool {
-        matches!(self, Answer::Unknown(why) if tables::moved(why))
-    }
-}
 
 /// The result of one question of the script: its output, its messages on stderr, and its exit status.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +39,12 @@ impl Reply {
         let Reply { status, stdout, stderr } = self;
         if status == watch::LATE || status == sizes::TOO_LARGE {
             return Answer::Unknown(stderr);
+        }
+        // A program that fails with such a status says something, too.
+        match status {
+            ABSENT if stdout.is_empty() && stderr.is_empty() => return Answer::Absent,
+            NOT_HERE if stdout.is_empty() && stderr.is_empty() => return Answer::NotHere,
+            _ => {}
         }
         if status != 0 || !stderr.is_empty() {
             return Answer::Unknown(sizes::short(&format!("exit {status}: {stderr}")));
@@ -88,7 +80,7 @@ pub fn script_within(asks: &[&Ask], boundary: &str, etcd_dir: &str, limits: &Lim
             _ if early::early(asked).is_some() => early::answer(number),
             Ask::OnlyBeforeJoin(body) => {
                 let question = question(body);
-                sh!("if [ -n \"$newcomer\" ]; then {question}else echo not here; e= r=0; fi\n", question)
+                sh!("if [ -n \"$newcomer\" ]; then {question}else e= r={NOT_HERE}; fi\n", question, NOT_HERE)
             }
             Ask::Shell(body) | Ask::Api { shell: body, .. } => question(body),
             _ => Sh::EMPTY,
@@ -148,10 +140,8 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     let mut next = || replies.next().ok_or("the reply is shorter than the question");
     let mut head = Vec::new();
     for name in machine::HEAD {
-        match next()?.answer() {
-            Answer::Said(text) => head.push(text),
-            Answer::Unknown(why) => return Err(format!("asked for its {name}: {why}")),
-        }
+        let answer = next()?.answer();
+        head.push(answer.text().map_err(|why| format!("asked for its {name}: {why}"))?.to_string());
     }
     let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
     let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?, next()?], asks);
@@ -173,7 +163,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
                 same.map(|(_, answer)| answer.clone()).ok_or("a question was not asked")?
             }
             Ask::Objects(wanted) => match &objects {
-                Ok(found) => Answer::Said(objects::lines(wanted, found)),
+                Ok(found) => Answer::Objects(objects::of(wanted, found)),
                 Err(why) => Answer::Unknown(why.clone()),
             },
             Ask::Nodes => match &objects {
@@ -252,14 +242,14 @@ fn find(text: &[u8], line: &[u8]) -> Option<usize> {
 /// The answers of a machine's API server about the cluster.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// Each object as a line of JSON.
-    objects: BTreeMap<Object, String>,
+    /// Each object as JSON.
+    objects: BTreeMap<Object, Arc<str>>,
     /// The name of each Node, with its pod ranges.
     nodes: Vec<String>,
     /// The lines of the other kinds in the list, after the Nodes.
     listed: Option<String>,
     /// ironstrap's note on each Node, as JSON.
-    notes: BTreeMap<String, String>,
+    notes: BTreeMap<String, Arc<str>>,
 }
 
 /// Makes a word that no answer contains: 16 random bytes in hex. It fails if the system has no randomness.

@@ -18,10 +18,9 @@ use crate::ledger::Run;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
 use crate::pki::ClusterPki;
-use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::Shell;
-use crate::step::{Ask, Confirmation, Id};
+use crate::step::{Answer, Ask, Confirmation, Id};
 use crate::steps::Stage;
 
 mod active_checks;

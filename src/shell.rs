@@ -112,7 +112,8 @@ pub fn environment(name: &str, value: &str) -> String {
 /// lines. `KUBERC` turns off root's own preferences for kubectl (1.33 and later). With such preferences, `delete` may for
 /// example ask first, and then do nothing.
 pub const PRELUDE: Sh = Sh::raw(
-    "export LC_ALL=C KUBERC=off PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\necho() { printf '%s\\n' \"$*\"; }\n",
+    "export LC_ALL=C KUBERC=off PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\necho() { printf '%s\\n' \"$*\"; }\n\
+     absent() { exit 112; }\nnot_here() { exit 111; }\n",
 );
 
 /// Functions that find the processes of pods: `component`, `stale`, `as_written`, `running`.

@@ -10,9 +10,8 @@ use crate::cluster::{Cluster, Network, Node};
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::plan::{Change, State, WantName};
-use crate::probe::Answer;
+use crate::step::Answer;
 use crate::steps::packets::tunnels;
-use crate::steps::{STAGES, Via};
 
 mod ask;
 mod packets;
@@ -273,7 +272,7 @@ fn node(
 ) -> NodeStatus {
     let about = |topic| read::said(cluster, told, topic);
     let drift = |change: &Change| {
-        let unheard = said.ready.why().filter(|_| is_by_api(change));
+        let unheard = said.ready.why().filter(|_| change.about_api);
         let state = if unheard.is_some() { "unknown" } else { change.state.word() };
         Drift { of: change.name(), state }
     };
@@ -304,12 +303,6 @@ fn node(
     }
 }
 
-/// Whether a change was judged by objects of the cluster. Such a change means nothing while no API server shows any objects.
-fn is_by_api(change: &Change) -> bool {
-    let mut stages = STAGES.iter().filter(|stage| stage.via == Via::Api);
-    stages.any(|stage| stage.steps.iter().any(|step| step.name == change.step))
-}
-
 impl NodeStatus {
     fn unseen(&self, told: &NodeEvidence) -> Vec<Unseen> {
         let unseen = |(what, why): (&'static str, Option<&str>)| {
@@ -332,7 +325,8 @@ impl NodeStatus {
         ];
         let wants = told.changes.iter().map(|change| match &change.state {
             State::Unknown { why, .. } => ("drift", Some(why.as_str())),
-            _ => ("drift", self.ready.why().filter(|_| is_by_api(change))),
+            // What was judged by objects of the cluster means nothing while no API server shows any.
+            _ => ("drift", self.ready.why().filter(|_| change.about_api)),
         });
         let machine = read::machine(told);
         let own: Vec<_> = match machine.why() {

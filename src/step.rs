@@ -8,22 +8,26 @@ use time::OffsetDateTime;
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Result;
-use crate::fleet::{Blocked, Fleet};
+use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::manifest::Whose;
 use crate::pki::{ClusterPki, Credential};
 use crate::shell::{Sh, sh};
 
+mod answer;
 mod ask;
 mod confirm;
+mod expect;
 mod id;
 mod mode;
 mod object;
 pub mod rollout;
 mod undo;
 
+pub use answer::{ABSENT, Answer, NOT_HERE};
 pub use ask::Ask;
 pub use confirm::Confirmation;
+pub use expect::{Expect, Verdict};
 pub use id::Id;
 pub use mode::narrowed;
 pub use object::{Object, leaving, trim};
@@ -55,7 +59,7 @@ pub struct Cx<'a> {
 }
 
 /// Makes the shell of a fix from the answer.
-pub type FixFor = Arc<dyn Fn(&str) -> Sh + Send + Sync>;
+pub type FixFor = Arc<dyn Fn(&Answer) -> Sh + Send + Sync>;
 
 /// One thing that must be true of a machine or of the cluster.
 #[derive(Clone)]
@@ -87,46 +91,19 @@ pub struct Want {
     pub reads: Vec<String>,
     /// The file that the fix writes may have a mode with fewer rights, and keeps that mode.
     pub at_most: bool,
+    /// Which nodes at fault the fix names, if it fails.
+    pub names: Names,
 }
 
-/// The right answer.
-#[derive(Clone)]
-pub enum Expect {
-    /// Exactly this text, apart from a line break at the end.
-    Is(String),
-    /// The text that this makes of the present one. It is for files that ironstrap shares with others.
-    Edited(Edit),
-    /// Any answer that this finds right.
-    Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
-}
-
-/// The result of judging an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    Holds,
-    /// It does not hold. `have` is what is there and `want` what should be there, as texts to compare.
-    Differs {
-        have: String,
-        want: String,
-    },
-    /// It does not hold, and others must do something first. `for_what` says what.
-    Waits {
-        have: String,
-        want: String,
-        for_what: Blocked,
-    },
-    /// It does not hold, and the fix replaces what a human wrote. The fix runs only after this confirmation.
-    Unconfirmed {
-        have: String,
-        want: String,
-        confirmation: &'static Confirmation,
-    },
-    /// ironstrap does not judge it. It reports this text as a note and changes nothing.
-    Noted(String),
-    /// The answer does not tell whether it holds, and this says why.
-    Unknown(String),
-    /// ironstrap could not ask, and this says why. There is nothing to change, and the want does not count as right.
-    Unchecked(String),
+/// The lines in which a failed fix names the nodes at fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Names {
+    #[default]
+    Nobody,
+    /// Nodes on which a program does not roll out. `rollout::faults` reads the lines.
+    Rollout,
+    /// Nodes whose pods do not answer. `packets::made::faults` reads the lines.
+    Packets,
 }
 
 /// How to get from the present state to the wanted one.
@@ -165,6 +142,7 @@ impl Want {
             touches: vec![],
             reads: vec![],
             at_most: false,
+            names: Names::Nobody,
         }
     }
 
@@ -183,29 +161,6 @@ impl Want {
         self.asks(Ask::Shell(shell.into()))
     }
 
-    pub fn is(mut self, answer: impl Into<String>) -> Self {
-        self.expect = Expect::Is(answer.into());
-        self
-    }
-
-    pub fn judged(mut self, judge: impl Fn(&str) -> Verdict + Send + Sync + 'static) -> Self {
-        self.expect = Expect::Judged(Arc::new(judge));
-        self
-    }
-
-    /// Holds if `test` accepts the answer. `what` tells people which answer passes.
-    pub fn passes(
-        self,
-        what: impl Into<String>,
-        test: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        let what = what.into();
-        self.judged(move |have| match test(have) {
-            true => Verdict::Holds,
-            false => Verdict::Differs { have: have.into(), want: what.clone() },
-        })
-    }
-
     pub fn run(mut self, shell: impl Into<Sh>) -> Self {
         self.fix = Fix::Run(shell.into());
         self
@@ -213,7 +168,16 @@ impl Want {
 
     /// As `run`, with shell that is made from the answer.
     pub fn run_for(self, shell: impl Fn(&str) -> Sh + Send + Sync + 'static) -> Self {
-        Want { fix: Fix::Run(shell("")), fix_for: Some(Arc::new(shell)), ..self }
+        let fix = Fix::Run(shell(""));
+        let fix_for: FixFor = Arc::new(move |answer| shell(answer.text().unwrap_or_default()));
+        Want { fix, fix_for: Some(fix_for), ..self }
+    }
+
+    /// As `run_for`, with shell that is made from the objects of the answer.
+    pub fn run_for_objects(self, shell: impl Fn(&[Option<Value>]) -> Sh + Send + Sync + 'static) -> Self {
+        let fix = Fix::Run(shell(&[]));
+        let fix_for: FixFor = Arc::new(move |answer| shell(&answer.objects().unwrap_or_default()));
+        Want { fix, fix_for: Some(fix_for), ..self }
     }
 
     pub fn run_as_unit(mut self, name: &'static str, minutes: u32, shell: impl Into<Sh>) -> Self {
@@ -246,6 +210,10 @@ impl Want {
         self
     }
 
+    pub fn names(self, names: Names) -> Self {
+        Want { names, ..self }
+    }
+
     pub fn eventually(mut self) -> Self {
         self.eventually = true;
         self
@@ -273,7 +241,7 @@ impl Want {
 
     /// Keeps the want only if `where_this` is true. Otherwise nothing is wanted, and the question is still asked.
     pub fn only(self, where_this: bool) -> Self {
-        if where_this { self } else { self.judged(|_| Verdict::Holds) }
+        if where_this { self } else { Want { expect: Expect::Anything, ..self } }
     }
 
     /// The want for a file that ironstrap owns. The file has this text and this mode, and belongs to root.
@@ -324,8 +292,8 @@ impl Want {
 
     /// The want that a file is not there.
     pub fn no_file(id: &'static str, that: impl Into<String>, path: &str) -> Self {
-        let want =
-            Want::new(id, that).asks(Ask::Hash(path.into())).is("absent").run(sh!("rm -f {path}", path));
+        let want = Want::new(id, that).asks(Ask::Hash(path.into())).run(sh!("rm -f {path}", path));
+        let want = Want { expect: Expect::Absent, ..want };
         want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
 
@@ -336,7 +304,7 @@ impl Want {
         Want::new(id, format!("{object} matches its manifest"))
             .of(object.to_string())
             .asks(Ask::Objects(vec![object]))
-            .judged(move |answer| object::judge(&manifest, answer, whose))
+            .judged_object(move |object| object::judge(&manifest, object, whose))
             .run(fix)
             .nothing_to_undo(WITH_THE_CLUSTER)
     }

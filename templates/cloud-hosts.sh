@@ -18,11 +18,11 @@ cloud_hosts() {
   esac
 }
 
-# cloud_hosts_say MARK: prints the lines of the template that end in MARK, or "not here" if cloud-init does not write
-# /etc/hosts.
+# cloud_hosts_say MARK: prints the lines of the template that end in MARK. Ends the ask by `not_here` if cloud-init does not
+# write /etc/hosts.
 cloud_hosts_say() {
   cloud_file=$(cloud_hosts)
-  if [ -z "$cloud_file" ]; then echo not here; return 0; fi
+  [ -n "$cloud_file" ] || not_here
   MARK=$1 awk 'BEGIN { mark = ENVIRON["MARK"] } substr($0, length($0) - length(mark) + 1) == mark' "$cloud_file"
 }
 

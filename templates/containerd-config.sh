@@ -1,11 +1,11 @@
 # Shell functions that ask containerd how it reads its configuration. POSIX sh.
 
 # containerd_config: prints the settings that matter to the kubelet, and the registries with a login, in the order of their
-# names. Prints "absent" if containerd is not installed. containerd takes long to answer. So a clean answer is kept, with the
+# names. Ends the ask by `absent` if containerd is not installed. containerd takes long to answer. So a clean answer is kept, with the
 # state of the program and of all its files. Files that the configuration imports may be anywhere, and then no answer is
 # kept.
 containerd_config() {
-  [ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || { echo absent; return 0; }
+  [ -x /usr/bin/containerd ] && [ -e /etc/containerd/config.toml ] || absent
   files=$(find -L /usr/bin/containerd /etc/containerd -printf '%p %y %i %s %C@\n' 2>/dev/null) || files=
   kept=/run/ironstrap/containerd-config
   said=$(cat $kept 2>/dev/null) || said=

@@ -16,7 +16,7 @@ use ironstrap::cluster::{Cluster, Origin};
 use ironstrap::error::{Kind, Result};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::step::{Expect, Verdict, sha256};
+use ironstrap::step::{Verdict, sha256};
 use ironstrap::store::Store;
 use ironstrap::{fetch, inventory};
 use time::OffsetDateTime;
@@ -156,15 +156,12 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
         let pki = common::pki(&cluster);
         let wants = common::wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
         let of_addons = wants.into_iter().filter(|(_, step, _)| *step == "addons");
-        let say = |want: ironstrap::step::Want| {
-            let Expect::Judged(judge) = want.expect else { panic!("{}", want.that) };
-            match judge(answer) {
-                Verdict::Holds => "holds".into(),
-                Verdict::Differs { .. } => "differs".into(),
-                Verdict::Waits { for_what, .. } => for_what.to_string(),
-                Verdict::Noted(words) | Verdict::Unknown(words) | Verdict::Unchecked(words) => words,
-                Verdict::Unconfirmed { .. } => "unconfirmed".into(),
-            }
+        let say = |want: ironstrap::step::Want| match common::verdict(&want, answer) {
+            Verdict::Holds => "holds".into(),
+            Verdict::Differs { .. } => "differs".into(),
+            Verdict::Waits { for_what, .. } => for_what.to_string(),
+            Verdict::Noted(words) | Verdict::Unknown(words) | Verdict::Unchecked(words) => words,
+            Verdict::Unconfirmed { .. } => "unconfirmed".into(),
         };
         of_addons.map(|(.., want)| (want.that.clone(), say(want))).collect()
     };

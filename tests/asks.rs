@@ -17,9 +17,9 @@ use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::diagnosis;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::probe::{self, Answer};
+use ironstrap::probe;
 use ironstrap::status::{self, Topic};
-use ironstrap::step::{Ask, Fix, Object, Want};
+use ironstrap::step::{Answer, Ask, Fix, Object, Want};
 use time::OffsetDateTime;
 
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -160,15 +160,11 @@ fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
         let found = "/etc/sysctl.d/20-less.conf: fs.inotify.max_user_instances = 512\n";
         assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
     }
-    let ironstrap::step::Expect::Judged(judge) =
-        self::want("fs.inotify.max_user_instances is 8192 or more").expect
-    else {
-        panic!()
-    };
+    let want = self::want("fs.inotify.max_user_instances is 8192 or more");
     for (value, holds) in
         [("8192\n", true), ("65536\n", true), ("128\n", false), ("absent\n", false), ("", false)]
     {
-        assert_eq!(judge(value) == ironstrap::step::Verdict::Holds, holds, "{value}");
+        assert_eq!(common::verdict(&want, value) == ironstrap::step::Verdict::Holds, holds, "{value}");
     }
 }
 
@@ -204,7 +200,7 @@ fn of_a_kubeconfig_everything_is_told_but_its_key() {
                 "{shell}"
             );
             let missing = root.answer(shell, &Ask::Kubeconfig("/etc/kubernetes/other.conf".into()));
-            assert_eq!(missing, Answer::Said("absent".into()));
+            assert_eq!(missing, Answer::Absent);
         }
     }
 }
@@ -259,8 +255,8 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
     };
     for shell in shells() {
         let whole = root("echo 'Node//x9 {}'");
-        let said = "{\"kind\": \"Node\"}\nabsent\n{\"kind\": \"ConfigMap\"}\n";
-        assert_eq!(whole.answer(shell, &objects), Answer::Said(said.into()), "{shell}");
+        let found = [Some("{\"kind\": \"Node\"}".into()), None, Some("{\"kind\": \"ConfigMap\"}".into())];
+        assert_eq!(whole.answer(shell, &objects), Answer::Objects(found.into()), "{shell}");
         assert_eq!(whole.answer(shell, &Ask::Nodes), Answer::Said("m1\nx9\n".into()));
         let lists = root("echo 'beside the nodes'; echo 'ClusterRole a get'; echo 'Node//x8 {}'");
         let listed = Answer::Said("ClusterRole a get\nNode//x8 {}\n".into());
@@ -277,7 +273,7 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
         }
         // kubeadm was killed in join.
         let half = Root::with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
-        assert_eq!(half.answer(shell, &objects), Answer::Said("absent\nabsent\nabsent\n".into()), "{shell}");
+        assert_eq!(half.answer(shell, &objects), Answer::Objects(vec![None; 3]), "{shell}");
     }
 }
 
@@ -450,8 +446,8 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             let said = said.replace("options edns0\n", "");
             assert_eq!(used.answer(shell, &ask), Answer::Said(said.clone()), "{shell}: {that}");
             // Of a member the kubelet's configuration says which file that is.
-            let said = if that == RESOLVES { said } else { "not here\n".into() };
-            assert_eq!(member.answer(shell, &ask), Answer::Said(said), "{shell}: {that}");
+            let answer = if that == RESOLVES { Answer::Said(said) } else { Answer::NotHere };
+            assert_eq!(member.answer(shell, &ask), answer, "{shell}: {that}");
         }
         let Answer::Said(places) =
             used.answer(shell, &want("there is disk enough where Kubernetes writes").ask)
@@ -619,7 +615,7 @@ fn leftovers_are_found_under_each_of_their_names() {
         "no package is half installed",
         "there is disk enough where Kubernetes writes",
     ] {
-        assert_eq!(answer(that, &ours), said("not here\n"), "{that}");
+        assert_eq!(answer(that, &ours), Answer::NotHere, "{that}");
     }
 }
 
@@ -645,7 +641,7 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     assert_eq!(answer(None, "#!/bin/sh\nexit 3\n"), said("in /etc/resolv.conf\nnameserver 10.0.0.1\n"));
     assert_eq!(answer(Some("/etc/other"), runs), said("in /etc/other\nnameserver 10.0.0.3\n"));
     assert_eq!(answer(Some("/etc/none"), runs), said("no /etc/none\n"));
-    assert_eq!(answer(Some(""), runs), said("not here\n"));
+    assert_eq!(answer(Some(""), runs), Answer::NotHere);
     let member = Root::with(&[&files[..], &[("var/lib/kubelet/config.yaml", "")]].concat());
     let other = member.0.path().join("etc/other").display().to_string();
     let config = format!("kind: x\nresolvConf: {other}\n");

@@ -25,10 +25,10 @@ use ironstrap::machine::{Lease, Machine};
 use ironstrap::operations::remove::{self, Removal};
 use ironstrap::operations::reset;
 use ironstrap::plan;
-use ironstrap::probe::{self, Answer};
+use ironstrap::probe;
 use ironstrap::shell::{PRELUDE, Sh};
 use ironstrap::status;
-use ironstrap::step::{Ask, Cx, Fix, Step, Want};
+use ironstrap::step::{Answer, Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::STAGES;
 use time::OffsetDateTime;
 use toml::Value;
@@ -266,7 +266,7 @@ impl Scripts {
             }
             let unknown = Answer::Unknown("nobody asked".into());
             let mut change = plan::changes(&[(step, want, &unknown)], &mut BTreeSet::new()).remove(0);
-            (change.answer, change.want) = (text.into(), text.into());
+            (change.answer, change.want) = (Answer::Said(text.into()), text.into());
             let lease = Lease { run: text.into(), owner: text.into(), ..Lease::default() };
             self.whole(&ledger::fix(run, Some(&lease), &[&change], BOUNDARY), &want.that);
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {

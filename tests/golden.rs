@@ -18,10 +18,10 @@ use ironstrap::openpgp::Keys;
 use ironstrap::operations::reset;
 use ironstrap::pki::ClusterPki;
 use ironstrap::plan::{self, Change};
-use ironstrap::probe::{self, Answer};
+use ironstrap::probe;
 use ironstrap::report;
 use ironstrap::shell::Sh;
-use ironstrap::step::{Ask, Cx, Fix, Step, Want};
+use ironstrap::step::{Answer, Ask, Cx, Fix, Step, Want};
 use ironstrap::steps::{STAGES, Via};
 use time::OffsetDateTime;
 
@@ -57,18 +57,19 @@ fn untouched(name: &str) -> Machine {
 }
 
 /// What a new machine answers to the shell of this want.
-fn of_new_machine(want: &Want) -> &str {
-    match want.id.name {
+fn of_new_machine(want: &Want) -> Answer {
+    let text = match want.id.name {
         "swap.active" => "/swap.img\n",
         "kernel.module" => "no\n",
         "kernel.sysctl" => "0\n",
-        "hosts.cloud-init" => "not here\n",
+        "hosts.cloud-init" => return Answer::NotHere,
         "member.kubeadm-files" | "member.static-pods" => "no receipt\n",
         "processes.kubelet" | "processes.kubelet-arguments" | "processes.stopped" => "no member\n",
-        "hosts.endpoint" | "runtime.config-in-use" | "runtime.old-mirrors" => "absent\n",
+        "runtime.config-in-use" => return Answer::Absent,
         _ if want.id.name.starts_with("preflight.") => fit(want),
         _ => "",
-    }
+    };
+    Answer::Said(text.into())
 }
 
 /// What such a machine says.
@@ -80,11 +81,11 @@ fn says(want: &Want) -> Answer {
             "mode 644 root:root\nUUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n".into()
         }
         Ask::File(path) if path == "/etc/hosts" => "mode 644 root:root\n127.0.0.1 localhost\n".into(),
-        Ask::File(_) | Ask::Hash(_) | Ask::Kubeconfig(_) | Ask::Unit { .. } => "absent".into(),
+        Ask::File(_) | Ask::Hash(_) | Ask::Kubeconfig(_) | Ask::Unit { .. } => return Answer::Absent,
         Ask::Packages(names) => names.iter().map(|name| format!("{name} absent\n")).collect(),
-        Ask::Objects(objects) => objects.iter().map(|_| "absent\n").collect(),
+        Ask::Objects(objects) => return Answer::Objects(vec![None; objects.len()]),
         Ask::OnlyBeforeJoin(_) => fit(want).into(),
-        Ask::Shell(_) | Ask::Api { .. } => of_new_machine(want).into(),
+        Ask::Shell(_) | Ask::Api { .. } => return of_new_machine(want),
     };
     Answer::Said(text)
 }
@@ -246,7 +247,7 @@ fn scripts() {
 }
 
 /// A machine's answers to what a reset asks, after an apply: by what each question is about.
-fn said_after_an_apply(want: &Want) -> String {
+fn said_after_an_apply(want: &Want) -> Answer {
     let about = |words: &str| want.that.contains(words);
     let told = [
         (
@@ -264,12 +265,15 @@ fn said_after_an_apply(want: &Want) -> String {
         ("containerd/config.toml", "now version = 2\nwas version = 3\n"),
         ("nothing of ironstrap", "/var/lib/ironstrap\n/run/ironstrap\n"),
     ];
+    let fstab = "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n";
     match told.iter().find(|(words, _)| about(words)) {
-        Some((_, told)) => told.to_string(),
-        None if about("/etc/fstab") => "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n".into(),
-        None if about("earlier inventory") || matches!(want.fix, Fix::ByHand(_)) => String::new(),
-        None if matches!(want.ask, Ask::File(_)) => "absent".into(),
-        None => "not kept\n".into(),
+        Some((_, told)) => Answer::Said(told.to_string()),
+        None if about("/etc/fstab") => Answer::Said(fstab.into()),
+        None if about("earlier inventory") || matches!(want.fix, Fix::ByHand(_)) => {
+            Answer::Said(String::new())
+        }
+        None if matches!(want.ask, Ask::File(_)) => Answer::Absent,
+        None => Answer::NotHere,
     }
 }
 
@@ -283,8 +287,7 @@ fn the_plan_and_the_scripts_of_a_reset() {
     let (mut all, mut scripts) = (Vec::new(), String::new());
     for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
         let wants = reset::wants(stage, &cx).unwrap();
-        let answers: Vec<Answer> =
-            wants.iter().map(|(_, want)| Answer::Said(said_after_an_apply(want))).collect();
+        let answers: Vec<Answer> = wants.iter().map(|(_, want)| said_after_an_apply(want)).collect();
         let judged: Vec<plan::Judged> =
             wants.iter().zip(&answers).map(|((step, want), answer)| (*step, want, answer)).collect();
         let changes = plan::changes(&judged, &mut Default::default());

@@ -12,7 +12,7 @@ use common::{lab, pki, shells, wants};
 use ironstrap::cluster::{Addon, Cluster, Origin};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::step::{Ask, Expect, Fix, Object, Verdict, Want};
+use ironstrap::step::{Ask, Fix, Object, Verdict, Want};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -50,8 +50,7 @@ fn asked(want: &Want) -> String {
 }
 
 fn judged(want: &Want, answer: &str) -> Verdict {
-    let Expect::Judged(judge) = &want.expect else { panic!("{}", want.that) };
-    judge(answer)
+    common::verdict(want, answer)
 }
 
 const INFO: &str = "ConfigMap kube-public/cluster-info";

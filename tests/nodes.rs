@@ -9,7 +9,7 @@ mod common;
 use common::owner;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::step::{Cx, Expect, Fix, Object, Verdict, Want, rollout};
+use ironstrap::step::{Cx, Fix, Object, Verdict, Want, rollout};
 use time::OffsetDateTime;
 
 const NETWORK: &str = "every node has its network";
@@ -25,8 +25,7 @@ fn want(that: &str, fleet: &Fleet) -> Want {
 
 /// What step nodes makes of this answer for this want.
 fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
-    let Expect::Judged(judge) = want(that, fleet).expect else { panic!("{that} is not judged") };
-    judge(answer)
+    common::verdict(&want(that, fleet), answer)
 }
 
 fn lacks(verdict: Verdict) -> String {

@@ -15,8 +15,8 @@ use common::{lab, pki, run, shells, wants};
 use ironstrap::cluster::ETCD_DIR;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::probe::{self, Answer};
-use ironstrap::step::{Ask, Fix, Want};
+use ironstrap::probe;
+use ironstrap::step::{Answer, Ask, Fix, Want};
 use time::OffsetDateTime;
 
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -184,7 +184,7 @@ fn what_apt_would_remove_or_change_against_a_hold_is_named() {
         ("var/lib/kubelet/pki/kubelet-client-current.pem", ""),
         ("bin/apt-get", "#!/bin/sh\nexit 1\n"),
     ]);
-    assert_eq!(member.answer(shells()[0], &want.ask), said("not here\n"));
+    assert_eq!(member.answer(shells()[0], &want.ask), Answer::NotHere);
 }
 
 /// A web server that has a list of Kubernetes' packages, and nothing else.
@@ -285,7 +285,7 @@ fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() 
     for shell in shells() {
         let answer = |files: &[(&str, &str)]| match Root::with(files).answer(shell, &ask) {
             Answer::Said(text) => text,
-            Answer::Unknown(why) => panic!("{shell}: {why}"),
+            other => panic!("{shell}: {other}"),
         };
         let found = answer(&[("etc/apt/sources.list.d/k8s.sources", &stanza("/etc/apt/keyrings/mine.asc"))]);
         assert!(
@@ -442,7 +442,7 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
             vec![(path, template), of, user],
             vec![(path, template), of, ("etc/cloud/cloud-init.disabled", "")],
         ] {
-            assert_eq!(Root::with(&files).answer(shell, &want.ask), said("not here\n"), "{shell}: {files:?}");
+            assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::NotHere, "{shell}: {files:?}");
         }
         // What providers gave it, one over the other, and below the user's.
         let first = "var/lib/cloud/instance/vendor-cloud-config.txt";
@@ -457,8 +457,9 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
         ] {
             let files: Vec<(&str, &str)> =
                 [(path, template), ("etc/cloud/cloud.cfg", off)].into_iter().chain(more).collect();
-            let right = if is { "198.18.0.99 m9 # ironstrap: demo\n" } else { "not here\n" };
-            assert_eq!(Root::with(&files).answer(shell, &want.ask), said(right), "{shell}: {files:?}");
+            let line = "198.18.0.99 m9 # ironstrap: demo\n";
+            let right = if is { said(line) } else { Answer::NotHere };
+            assert_eq!(Root::with(&files).answer(shell, &want.ask), right, "{shell}: {files:?}");
         }
     }
 }

@@ -431,9 +431,8 @@ fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
         "kube-proxy runs in the mode of its settings",
     ];
     let [holds, differs, unknown, unchecked] = ["holds", "differs", "unknown", "unchecked"];
-    let rows: [(String, [&str; 5]); 15] = [
+    let rows: [(String, [&str; 5]); 14] = [
         (ALL.into(), [holds; 5]),
-        ("not here".into(), [holds, holds, holds, holds, holds]),
         (
             "stopped: kubelet, process 7 of kubelet.service\n".to_string()
                 + &said("kubelet-health says 200 ok", "kubelet-health silent"),

@@ -11,7 +11,7 @@ use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::pki::{ClusterPki, Credential};
 use ironstrap::shell::here;
-use ironstrap::step::{Expect, Fix, Verdict};
+use ironstrap::step::{Fix, Verdict};
 use time::{Duration, OffsetDateTime};
 
 const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
@@ -54,13 +54,7 @@ fn want(pki: &ClusterPki, (step, that): (&str, &str), has: &[&str], answer: &str
         other => panic!("{other:?}"),
     };
     let fix = format!("credential() {{\n{}}}\n{script}", here("cat", &signed.kubeconfig));
-    Wanted {
-        fix,
-        judged: match want.expect {
-            Expect::Judged(judge) => judge(answer),
-            _ => panic!("{that}"),
-        },
-    }
+    Wanted { fix, judged: common::verdict(&want, answer) }
 }
 
 /// A certificate for a kubelet: of which CA, and when it was made.

@@ -20,8 +20,7 @@ use ironstrap::active_checks;
 use ironstrap::cluster::Cluster;
 use ironstrap::fleet::identity::Finding;
 use ironstrap::inventory;
-use ironstrap::probe::Answer;
-use ironstrap::step::Ask;
+use ironstrap::step::{Answer, Ask};
 
 use common::pipe;
 

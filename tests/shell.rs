@@ -50,8 +50,8 @@ use ironstrap::cluster::ETCD_DIR;
 use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Lease;
 use ironstrap::plan::{self, Change};
-use ironstrap::probe::{self, Answer};
-use ironstrap::step::{Ask, Back, Step, Undo, Want};
+use ironstrap::probe;
+use ironstrap::step::{Answer, Ask, Back, Step, Undo, Want};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
@@ -157,7 +157,7 @@ fn files_are_read_byte_by_byte() {
             assert!(head.starts_with("mode 640 "), "{head}");
             assert_eq!(body, text, "{shell}: {}", names[i]);
         }
-        assert_eq!(answers[6..9], ["absent", "absent", "absent"].map(said));
+        assert_eq!(answers[6..9], [Answer::Absent, Answer::Absent, Answer::Absent]);
         assert_eq!(answers[9], Answer::Unknown(format!("{} is not UTF-8 text", path("binary"))));
         assert_eq!(answers[10], Answer::Unknown(format!("{} is not a regular file", path("folder"))));
         let hash = &self::answers(shell, &[Ask::Hash(path("a"))])[0];

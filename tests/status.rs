@@ -16,10 +16,9 @@ use ironstrap::fleet::Blocked;
 use ironstrap::machine::Machine;
 use ironstrap::pki::ClusterPki;
 use ironstrap::plan::{Change, State};
-use ironstrap::probe::Answer;
 use ironstrap::report;
 use ironstrap::status::{self, NodeEvidence, Seen, Status, Topic};
-use ironstrap::step::{Ask, Fix, Id};
+use ironstrap::step::{Answer, Ask, Fix, Id};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -43,9 +42,8 @@ fn said(text: &str) -> Answer {
     Answer::Said(text.into())
 }
 
-/// As the probe gives it back, the lines of one JSON object each.
 fn objects(objects: &[serde_json::Value]) -> Answer {
-    Answer::Said(objects.iter().map(|object| format!("{object}\n")).collect())
+    Answer::Objects(objects.iter().map(|object| Some(object.to_string().into())).collect())
 }
 
 fn node_object(ready: bool, message: &str) -> serde_json::Value {
@@ -179,7 +177,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         id: Id { name: "test.want", subject: that.into() },
         that: that.into(),
         keeps: None,
-        answer: String::new(),
+        answer: Answer::Said(String::new()),
         have: String::new(),
         want: String::new(),
         fix: Fix::FromPrevious,
@@ -190,6 +188,8 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         touches: vec![],
         about: vec![],
         invalidates: false,
+        names: Default::default(),
+        about_api: step == "nodes",
         state,
     }
 }
@@ -294,7 +294,7 @@ fn without_the_api_nothing_is_said_of_what_it_knows() {
         "The connection to the server 198.18.0.11:6443 was refused - did you specify the right host or port?";
     fleet.answer(0, Topic::Api, said(&format!("down: {refused}\n")));
     // What the probe says of objects where no manifest is, and what is no evidence.
-    fleet.answer(0, Topic::Nodes, said("absent\nabsent\nabsent\n"));
+    fleet.answer(0, Topic::Nodes, Answer::Objects(vec![None; 3]));
     let why = format!("kubectl: exit 1: {refused}");
     fleet.nodes[0].changes = vec![
         change(
@@ -363,10 +363,10 @@ fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
                 Topic::Packages => said("kubelet absent\ncontainerd absent\n"),
                 Topic::Certificates => said(""),
                 Topic::Packets => said("no member\n"),
-                Topic::Etcd | Topic::Members => said("no etcd\n"),
-                Topic::Nodes => said("absent\nabsent\nabsent\n"),
-                Topic::Network => said("absent\n"),
-                Topic::Api | Topic::Tokens | Topic::Pods => said("no cluster\n"),
+                Topic::Etcd | Topic::Members => Answer::Absent,
+                Topic::Nodes => Answer::Objects(vec![None; 3]),
+                Topic::Network => Answer::Objects(vec![None]),
+                Topic::Api | Topic::Tokens | Topic::Pods => Answer::NotHere,
             };
         }
         fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)];
@@ -381,7 +381,7 @@ fn while_a_control_plane_is_silent_nobody_says_that_there_is_no_cluster() {
     let mut fleet = Fleet::converged();
     fleet.cluster.nodes[1].role = Role::ControlPlane;
     fleet.off(1);
-    fleet.answer(0, Topic::Api, said("no cluster\n"));
+    fleet.answer(0, Topic::Api, Answer::NotHere);
     let status = fleet.status();
     let why = "m1 runs no cluster, and w1 did not answer";
     assert!(status.nodes.iter().all(|node| node.ready == Seen::Unknown(why.into())), "{status:#?}");

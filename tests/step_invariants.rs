@@ -18,10 +18,10 @@ use ironstrap::openpgp::Keys;
 use ironstrap::operations::reset;
 use ironstrap::pki::ClusterPki;
 use ironstrap::plan::{self, Change};
-use ironstrap::probe::{self, Answer};
+use ironstrap::probe;
 use ironstrap::shell::Sh;
 use ironstrap::status;
-use ironstrap::step::{Ask, Cx, Expect, Fix, Step, Undo, Want};
+use ironstrap::step::{Answer, Ask, Cx, Expect, Fix, Step, Undo, Want};
 use ironstrap::steps::preflight::kubeadm_checks::{How, PREDICTED};
 use ironstrap::steps::{STAGES, Stage};
 use time::{Duration, OffsetDateTime};
@@ -285,6 +285,7 @@ fn every_fix_has_an_undo_or_a_reason_for_none() {
                     assert_eq!(writes, path, "{whose}: {}", want.that);
                 }
                 Undo::Back(back) => assert!(!back.script.is_empty() && !back.that.is_empty(), "{whose}"),
+                Undo::OfReset => panic!("{whose}: no part of a reset: {}", want.that),
             }
         }
     });
@@ -309,7 +310,7 @@ fn the_way_back_keeps_nothing_and_shows_no_secret() {
     let mut wants = 0;
     each_back(|whose, _, back| {
         for (_, want) in back {
-            assert!(matches!(want.undo, Undo::Nothing(why) if !why.is_empty()), "{whose}: {}", want.that);
+            assert!(matches!(want.undo, Undo::OfReset), "{whose}: {}", want.that);
             let shown = |ask: &str| ask.lines().any(|line| line.contains("cat <") && line.contains(".key"));
             assert!(!want.ask.shell().is_some_and(|ask| shown(ask)), "{whose}: {}", want.that);
         }
@@ -543,8 +544,7 @@ fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_mach
             OffsetDateTime::now_utc(),
         );
         let want = wants.into_iter().find(|(.., want)| want.that == "no earlier machine stands in for w1");
-        let Expect::Judged(judge) = want.unwrap().2.expect else { panic!() };
-        judge("{\"kind\": \"Node\"}")
+        common::verdict(&want.unwrap().2, "{\"kind\": \"Node\"}")
     };
     assert!(
         matches!(verdict(&[]), ironstrap::step::Verdict::Differs { .. }),
@@ -560,8 +560,7 @@ fn judged(node: usize, fleet: &Fleet, that: &str, answer: &str) -> ironstrap::st
     let machine = Machine { has: ["client-certificate".to_string()].into(), ..Machine::default() };
     let wants = wants((&cluster, &cluster.nodes[node]), &pki, (&machine, fleet), OffsetDateTime::now_utc());
     let want = wants.into_iter().find(|(.., want)| want.that == that).unwrap().2;
-    let Expect::Judged(judge) = want.expect else { panic!("{that}") };
-    judge(answer)
+    common::verdict(&want, answer)
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::shells;
 use ironstrap::cluster::ETCD_DIR;
-use ironstrap::probe::{self, Answer, Limits};
-use ironstrap::step::Ask;
+use ironstrap::probe::{self, Limits};
+use ironstrap::step::{Answer, Ask};
 
 const BOUNDARY: &str = "--boundary";
 

@@ -196,7 +196,7 @@ fn tallies(reconciler: &Reconciler<Ssh>, plan: &Changes) -> BTreeMap<String, Tal
 mod tests {
     use super::*;
     use crate::plan::changes;
-    use crate::probe::Answer;
+    use crate::step::Answer;
     use crate::step::{Step, Want};
 
     #[test]

@@ -12,6 +12,7 @@ use crate::plan::Change;
 use crate::reconcile::Operation;
 use crate::report::group::names;
 use crate::report::{self, Event, NodeState, Typed, count};
+use crate::steps::is_membership;
 
 #[derive(Args)]
 pub(super) struct Reset {
@@ -177,7 +178,8 @@ fn go_on(errors: &[Error]) -> &'static str {
 
 async fn its_name_is_typed(args: &FleetArgs, session: &mut Session, plan: &Plan) -> Result<bool> {
     let cluster = session.cluster.name.clone();
-    let leaving = plan.iter().filter(|(_, changes)| changes.iter().any(|change| change.step == "member"));
+    let leaves = |change: &Change| is_membership(&change.id);
+    let leaving = plan.iter().filter(|(_, changes)| changes.iter().any(leaves));
     let leaving: Vec<&str> = leaving.map(|(name, _)| name.as_str()).collect();
     if !leaving.is_empty() && !session.reconciler.staying().is_empty() {
         report::err(&format!(

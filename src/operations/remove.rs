@@ -1,6 +1,8 @@
 //! Takes one node out of a running cluster: first no new pods, then no pods, then no Node. `reset` decides what
 //! happens to the machine after that.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Node};
@@ -58,7 +60,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
     wants.push(
         Want::new("remove.node-object", format!("{node} is no Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
-            .judged(registered)
+            .judged_object(registered)
             .run(
                 kubectl()
                     + sh!("kubectl delete node --ignore-not-found -- {node}", node)
@@ -89,9 +91,12 @@ fn majority(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new(QUORUM, format!("etcd keeps its majority without {name}"))
         .asks(Ask::api_in_turn(etcd::health()))
-        .judged(move |answer| match etcd::quorum_loss(answer, &name, ip) {
-            Ok(None) => Verdict::Holds,
-            Ok(Some(why)) | Err(why) => Verdict::Differs { have: why, want: String::new() },
+        .judged_presence(move |answer| {
+            let loss = answer.map_or(Err(NO_ETCD.into()), |answer| etcd::quorum_loss(answer, &name, ip));
+            match loss {
+                Ok(None) => Verdict::Holds,
+                Ok(Some(why)) | Err(why) => Verdict::Differs { have: why, want: String::new() },
+            }
         })
         .by_hand(
             "bring the others back first: `ironstrap status` says how they are, `ironstrap apply` mends them",
@@ -103,12 +108,8 @@ fn majority(plane: &Node) -> Want {
 fn forgotten(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new("remove.etcd-member", format!("etcd has no member on {name}"))
-        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
-        .judged(move |answer| match etcd::members(answer) {
-            Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
-            Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
-            None => Verdict::Differs { have: answer.into(), want: String::new() },
-        })
+        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .judged_presence(move |list| no_member_of(list, &name, ip))
         .run(ETCD + REMOVE_MEMBER + sh!("retry remove_member {name} {ip}", name = plane.name, ip))
 }
 
@@ -117,31 +118,37 @@ fn forgotten(plane: &Node) -> Want {
 fn no_member(worker: &Node) -> Want {
     let (name, ip) = (worker.name.clone(), worker.ip);
     Want::new(WORKER_IN_ETCD, format!("etcd has no member on the worker {name}"))
-        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
-        .judged(move |answer| match etcd::members(answer) {
-            Some(all) if !all.iter().any(|member| member.is_of(&name, ip)) => Verdict::Holds,
-            Some(_) => Verdict::Differs { have: "a member".into(), want: String::new() },
-            None => Verdict::Unknown(answer.into()),
-        })
+        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .judged_presence(move |list| no_member_of(list, &name, ip))
         .by_hand("put role = \"control-plane\" back, and run it again")
 }
 
-fn registered(answer: &str) -> Verdict {
-    match answer {
-        "absent" => Verdict::Holds,
-        _ => Verdict::Differs { have: "registered".into(), want: String::new() },
+/// Why a control plane that stays cannot tell the members of etcd.
+const NO_ETCD: &str = "no etcd runs on the control plane that was asked";
+
+/// The verdict on a list of etcd's members, which must not have this machine. Without a list, nobody knows.
+fn no_member_of(list: Option<&str>, name: &str, ip: IpAddr) -> Verdict {
+    match list.map(|list| (etcd::members(list), list)) {
+        Some((Some(all), _)) if !all.iter().any(|member| member.is_of(name, ip)) => Verdict::Holds,
+        Some((Some(_), _)) => Verdict::Differs { have: "a member".into(), want: String::new() },
+        Some((None, list)) => Verdict::Unknown(list.into()),
+        None => Verdict::Unknown(NO_ETCD.into()),
+    }
+}
+
+fn registered(node: Option<&Value>) -> Verdict {
+    match node {
+        None => Verdict::Holds,
+        Some(_) => Verdict::Differs { have: "registered".into(), want: String::new() },
     }
 }
 
 fn cordoned(node: &str) -> Want {
     Want::new("remove.cordon", format!("{node} takes no new pods"))
         .asks(Ask::Objects(vec![Object::node(node)]))
-        .judged(|answer| {
-            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-            match object.is_null() || object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
-                true => Verdict::Holds,
-                false => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
-            }
+        .judged_object(|object| match object.map(|object| object.pointer("/spec/unschedulable")) {
+            None | Some(Some(Value::Bool(true))) => Verdict::Holds,
+            _ => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
         })
         .run(kubectl() + sh!("kubectl cordon -- {node}", node))
 }
@@ -153,7 +160,7 @@ fn cordoned(node: &str) -> Want {
 /// which keeps them on their line. In JSON, each quote within a text has a backslash before it. kubectl sorts the keys.
 fn pods(node: &str, phase: &'static str, filter: &'static str) -> Ask {
     let ask = Sh::raw(
-        r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || { echo 'not here'; exit 0; }
+        r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || not_here
 pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODEPHASE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
 echo "$pods" | awk -F '\t' 'NF == 4 && $2 !~ /"controller":true,"kind":"DaemonSet","/ && $3 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($4 == "" ? "" : "  (loses what it keeps in emptyDir: " $4 ")") }' | sort"#,
     );
@@ -227,8 +234,8 @@ mod tests {
     use crate::machine::Machine;
     use crate::pki::ClusterPki;
     use crate::plan::{self, Change, State};
-    use crate::probe::Answer;
     use crate::shell::PRELUDE;
+    use crate::step::Answer;
 
     #[test]
     fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
@@ -288,7 +295,7 @@ mod tests {
 
     /// The changes about etcd when a node is removed. `members` is what a control plane says of etcd's members.
     /// `has` is what the node's own machine says of itself.
-    fn about_etcd(node: &Node, has: &[&str], members: &str) -> Vec<Change> {
+    fn about_etcd(node: &Node, has: &[&str], members: Answer) -> Vec<Change> {
         let cluster = crate::pki::tests::cluster();
         let pki = ClusterPki::make(&cluster, crate::pki::tests::NOW).unwrap();
         let machine = Machine { has: has.iter().map(|has| has.to_string()).collect(), ..Machine::default() };
@@ -300,17 +307,16 @@ mod tests {
         let wants = wants(&removal, &cx);
         let wants: Vec<_> = wants.iter().filter(|(_, want)| want.id.name.contains("etcd")).collect();
         assert!(!wants.is_empty());
-        let answer = Answer::Said(members.into());
-        let judged: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &answer)).collect();
+        let judged: Vec<_> = wants.iter().map(|(step, want)| (*step, want, &members)).collect();
         plan::changes(&judged, &mut BTreeSet::new())
     }
 
-    fn list(nodes: &[&Node]) -> String {
+    fn list(nodes: &[&Node]) -> Answer {
         let one = |node: &&Node| {
             let (name, ip) = (&node.name, node.ip);
             serde_json::json!({"name": name, "peerURLs": [format!("https://{ip}:2380")], "clientURLs": [format!("https://{ip}:2379")]})
         };
-        serde_json::json!({"members": nodes.iter().map(one).collect::<Vec<_>>()}).to_string()
+        Answer::Said(serde_json::json!({"members": nodes.iter().map(one).collect::<Vec<_>>()}).to_string())
     }
 
     #[test]
@@ -320,17 +326,19 @@ mod tests {
         let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap();
         // Traces of a control plane that a worker itself reports change nothing.
         for has in [&[][..], &["client-certificate", "etcd", "manifests/kube-apiserver.yaml"]] {
-            assert_eq!(about_etcd(worker, has, &list(&planes)), []);
+            assert_eq!(about_etcd(worker, has, list(&planes)), []);
             let all = [&planes[..], &[worker]].concat();
-            let changes = about_etcd(worker, has, &list(&all));
+            let changes = about_etcd(worker, has, list(&all));
             assert_eq!(changes.len(), 1, "{changes:?}");
             assert_eq!(changes[0].state, State::ByHand);
             assert_eq!(refusal(&changes[0].id), "is a member of etcd, and the inventory says worker");
-            let changes = about_etcd(worker, has, "no etcd");
-            assert!(matches!(changes[0].state, State::Unknown { .. }), "unknown is not absent: {changes:?}");
+            for nothing in [Answer::Absent, Answer::Said("unavailable".into())] {
+                let changes = about_etcd(worker, has, nothing);
+                assert!(matches!(changes[0].state, State::Unknown { .. }), "{changes:?}");
+            }
         }
         // If the node is a control plane, etcd forgets its member.
-        let changes = about_etcd(planes[0], &[], &list(&planes));
+        let changes = about_etcd(planes[0], &[], list(&planes));
         assert!(changes.iter().any(|change| change.id.name == "remove.etcd-member"), "{changes:?}");
     }
 }

@@ -14,13 +14,12 @@ mod notes;
 
 /// Where the node keeps the state from before ironstrap.
 const BEFORE: &str = "/var/lib/ironstrap/before";
-/// The answer of an ask if nothing was ever changed, or if everything is back.
-const NOT_KEPT: &str = "not kept";
 
-const THE_WAY_BACK: &str = "it is the way back";
-
-const LEDGER: Step =
-    Step { name: "ledger", why: "what was kept for this day is not needed any more", wants: |_| Ok(vec![]) };
+const LEDGER: Step = Step {
+    name: "ledger",
+    why: "what was kept for this day is not needed any more",
+    wants: |cx| Ok(vec![orphans(&keys(cx)?), nothing_left()]),
+};
 
 /// The stages of a reset. They begin with what stands against it. Then come the machine's own stages in reverse
 /// order, so that the membership goes before what prepared it. Our own notes go last.
@@ -34,19 +33,16 @@ pub fn stages() -> Vec<Stage> {
 
 /// The wants of one stage of a reset, each with its step.
 pub fn wants(stage: &Stage, cx: &Cx) -> Result<Vec<(&'static Step, Want)>> {
-    if stage.name == notes::STEP.name {
-        return Ok(notes::wants(&keys(cx)?));
-    }
     let mut all = Vec::new();
     for step in stage.steps.iter().rev() {
-        let mut forward = (step.wants)(cx)?;
+        let wants = (step.wants)(cx)?;
+        let (own, mut forward): (Vec<Want>, Vec<Want>) =
+            wants.into_iter().partition(|want| matches!(want.undo, Undo::OfReset));
         forward.reverse();
         // The sort is stable. Units come after the files that they read.
         forward.sort_by_key(|want| matches!(&want.undo, Undo::Back(back) if back.last));
         all.extend(forward.iter().filter_map(|want| Some((step, back(step, want)?))));
-    }
-    if stage.name == LEDGER.name {
-        all.extend([orphans(&keys(cx)?), nothing_left()].map(|want| (&stage.steps[0], want)));
+        all.extend(own.into_iter().map(|want| (step, want)));
     }
     Ok(all)
 }
@@ -72,26 +68,26 @@ fn keys(cx: &Cx) -> Result<Vec<Key>> {
 fn back(step: &Step, want: &Want) -> Option<Want> {
     let key = want.undo.key(step.name)?;
     let back = match &want.undo {
-        Undo::Nothing(_) => return None,
+        Undo::Nothing(_) | Undo::OfReset => return None,
         Undo::File(path) => file(&key, path, matches!(want.ask, Ask::Hash(_))),
         Undo::Edit { path, back } => {
             let back = back.clone();
             let that = format!("{path} has nothing of ours in it");
             let want = Want::edit("", that, path, move |text| back(text), str::to_string);
-            want.nothing_to_undo(THE_WAY_BACK)
+            want.undone_by(Undo::OfReset)
         }
         Undo::Back(back) => shell(&key, back, want),
     };
     Some(Want { id: want.id.clone(), ..back })
 }
 
-/// Shell that asks for the present state and the one from before. Each line begins with `now` or `was`.
+/// Shell that asks for the present state and the one from before. Each line begins with `now` or `was`. A machine on which
+/// nothing was ever changed, or everything is back, has nothing to tell.
 fn asks(entries: &Sh, now: &Sh, was: &Sh) -> Sh {
     sh!(
-        "{entries} || { echo {NOT_KEPT}; exit 0; }\nnow() {\n{now}\n}\nx=$(now)\n\
+        "{entries} || not_here\nnow() {\n{now}\n}\nx=$(now)\n\
          [ -z \"$x\" ] || printf '%s\\n' \"$x\" | sed 's/^/now /'\n{was}",
         entries,
-        NOT_KEPT,
         now,
         was
     )
@@ -99,9 +95,6 @@ fn asks(entries: &Sh, now: &Sh, was: &Sh) -> Sh {
 
 /// Judges an answer to `asks`. It does not show what was not there, nor what only programs read.
 fn judge(answer: &str) -> Verdict {
-    if answer == NOT_KEPT {
-        return Verdict::Holds;
-    }
     let lines = |sign: &str| -> String {
         let lines = answer.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
         let shown =
@@ -125,7 +118,7 @@ fn file(key: &str, path: &str, secret: bool) -> Want {
         .judged(judge)
         .run(sh!("restore {key}", key))
         .touches(&[path])
-        .nothing_to_undo(THE_WAY_BACK)
+        .undone_by(Undo::OfReset)
 }
 
 fn shell(key: &str, back: &Back, want: &Want) -> Want {
@@ -141,7 +134,7 @@ fn shell(key: &str, back: &Back, want: &Want) -> Want {
     let undone = Want::new("", &back.that)
         .ask(asks(&kept, &now, &sh!("sed 's/^/was /' {entry}.answer", entry)))
         .judged(judge)
-        .nothing_to_undo(THE_WAY_BACK);
+        .undone_by(Undo::OfReset);
     // A fix that takes long may take long to undo.
     match want.fix {
         Fix::Unit { name, minutes, .. } => undone.run_as_unit(name, minutes, script),
@@ -163,7 +156,7 @@ fn orphans(known: &[Key]) -> Want {
         .is("")
         // Drop-ins may be among these files, so systemd must read its units again.
         .run(each + "  restore \"$key\"\ndone\nsystemctl daemon-reload")
-        .nothing_to_undo(THE_WAY_BACK)
+        .undone_by(Undo::OfReset)
 }
 
 /// The last want of a reset. Its fix also removes the folders that were made for our files, unless somebody
@@ -173,5 +166,5 @@ fn nothing_left() -> Want {
         .ask("for d in /var/lib/ironstrap /run/ironstrap; do [ ! -e $d ] || echo $d; done")
         .is("")
         .run("remove_empty_dirs\nrm -rf $KEPT $RUN")
-        .nothing_to_undo(THE_WAY_BACK)
+        .undone_by(Undo::OfReset)
 }

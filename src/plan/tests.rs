@@ -13,6 +13,10 @@ fn one(want: &Want, answer: &str) -> Option<Change> {
     all(&[(&STEP, want, &Answer::Said(answer.into()))]).pop()
 }
 
+fn if_absent(want: &Want) -> Option<Change> {
+    all(&[(&STEP, want, &Answer::Absent)]).pop()
+}
+
 #[test]
 fn the_last_line_break_does_not_count_and_every_other_does() {
     let want = Want::new("test.want", "x").is("a\nb");
@@ -22,7 +26,8 @@ fn the_last_line_break_does_not_count_and_every_other_does() {
 
 #[test]
 fn what_does_not_concern_a_machine_holds() {
-    assert_eq!(one(&Want::new("test.want", "x").is("yes"), "not here\n"), None);
+    let want = Want::new("test.want", "x").is("yes");
+    assert_eq!(all(&[(&STEP, &want, &Answer::NotHere)]), []);
 }
 
 #[test]
@@ -37,7 +42,7 @@ fn what_is_unknown_is_no_change_that_can_be_made() {
 fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
     let want =
         Want::edit("test.want", "x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
-    assert_eq!((one(&want, "absent"), one(&want, "mode 644 root:root\nb\n")), (None, None));
+    assert_eq!((if_absent(&want), one(&want, "mode 644 root:root\nb\n")), (None, None));
     let change = one(&want, "mode 644 root:root\na\n").unwrap();
     assert_eq!((change.have.as_str(), change.want.as_str()), ("a\n", "b\n"));
 }
@@ -60,7 +65,7 @@ fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
     let change = one(&ours, "mode 600 root:root\nold\n").unwrap();
     assert!(matches!(change.fix, Fix::Write { mode: Some(0o600), .. }), "{:?}", change.fix);
     assert_eq!(diff(&change.have, &change.want), ["  mode 644 root:root", "- old", "+ new"]);
-    let change = one(&ours, "absent").unwrap();
+    let change = if_absent(&ours).unwrap();
     assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{:?}", change.fix);
 }
 
@@ -70,7 +75,7 @@ fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
     let running = Answer::Said("enabled active current".into());
     for (path, follows) in [("/x", true), ("/y", false)] {
         let file = Want::file("test.want", "the file is ours", path, 0o644, "new\n");
-        let absent = Answer::Said("absent".into());
+        let absent = Answer::Absent;
         let found = all(&[(&STEP, &file, &absent), (&STEP, &unit, &running)]);
         assert_eq!(found.len() == 2, follows, "{path}");
         let unknown = Answer::Unknown("exit 1".into());
@@ -97,7 +102,7 @@ fn what_is_noted_is_told_and_is_no_change() {
     let want = Want::new("test.want", "x").judged(|text| Verdict::Noted(format!("there is {text}")));
     assert_eq!(one(&want, "a\n"), None);
     assert_eq!(notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]), [("toy", "there is a".to_string())]);
-    assert_eq!(notes(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
+    assert_eq!(notes(&[(&STEP, &want, &Answer::NotHere)]), []);
 }
 
 #[test]
@@ -113,20 +118,20 @@ fn what_nobody_could_ask_is_no_change_and_is_not_right() {
         about: vec!["w1".into()],
     };
     assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said("no pod\n".into()))]), [open]);
-    assert_eq!(unchecked(&[(&STEP, &want, &Answer::Said(format!("{NOT_HERE}\n")))]), []);
+    assert_eq!(unchecked(&[(&STEP, &want, &Answer::NotHere)]), []);
 }
 
 #[test]
 fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
     let file = Want::file("test.want", "the file is ours", "/x", 0o644, "new\n");
     let reader = Want::new("test.want", "it runs with its files").is("").reads(&["/x"]);
-    let (absent, fine) = (Answer::Said("absent".into()), Answer::Said(String::new()));
+    let (absent, fine) = (Answer::Absent, Answer::Said(String::new()));
     let mut touched = BTreeSet::new();
     assert_eq!(changes(&[(&STEP, &reader, &fine)], &mut touched), []);
     assert_eq!(changes(&[(&STEP, &file, &absent)], &mut touched).len(), 1);
     let found = changes(&[(&STEP, &reader, &fine)], &mut touched);
     assert_eq!(found[0].want, "restarted, because /x changes");
-    let not_here = Answer::Said("not here\n".into());
+    let not_here = Answer::NotHere;
     assert_eq!(changes(&[(&STEP, &reader, &not_here)], &mut touched), []);
 }
 

@@ -2,6 +2,7 @@
 //! it, one list has all Nodes, and objects that are too many to ask one by one, or whose names nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -11,8 +12,8 @@ use super::{Found, Reply, asks_the_api};
 use crate::shell::{KUBECTL, Sh, here, sh};
 use crate::step::{Ask, Object};
 
-/// The question prints this where no API server was ever set up, or where one has no data yet.
-const NO_CLUSTER: &str = "no cluster";
+/// The exit status where no API server was ever set up, or where one has no data yet. No common program ends with it.
+const NO_CLUSTER: i32 = 113;
 /// The line between the Nodes and the other kinds in the list. After it, no name or text of others counts as an object.
 const BESIDE: &str = "beside the nodes";
 /// The line at the end of the list. A list without it is incomplete.
@@ -23,20 +24,21 @@ const WITHIN: u32 = 20;
 /// The exit status of `timeout` (coreutils).
 const TIMED_OUT: i32 = 124;
 
-/// Prints `no cluster` and exits on a machine without a cluster. If a control plane has lost its manifest, it fails.
+/// Exits with `NO_CLUSTER` on a machine without a cluster. If a control plane has lost its manifest, it fails.
 fn guard(etcd_dir: &str) -> Sh {
     sh!(
         r#"if [ ! -e /etc/kubernetes/manifests/kube-apiserver.yaml ]; then
-  [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || { echo no cluster; exit 0; }
-  [ -e {etcd_dir}/member ] || [ -e /etc/kubernetes/manifests/etcd.yaml ] || { echo no cluster; exit 0; }
+  [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || exit {NO_CLUSTER}
+  [ -e {etcd_dir}/member ] || [ -e /etc/kubernetes/manifests/etcd.yaml ] || exit {NO_CLUSTER}
   echo '/etc/kubernetes/manifests/kube-apiserver.yaml is gone' >&2
   exit 1
 fi
 # A join that was killed leaves an API server that has nothing to answer from yet.
 [ -e /var/lib/ironstrap/kubeadm-receipt ] || [ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] ||
-  [ -e /etc/kubernetes/super-admin.conf ] || { echo no cluster; exit 0; }
+  [ -e /etc/kubernetes/super-admin.conf ] || exit {NO_CLUSTER}
 "#,
-        etcd_dir
+        etcd_dir,
+        NO_CLUSTER
     )
 }
 
@@ -98,7 +100,7 @@ pub(super) fn question(asks: &[&Ask], etcd_dir: &str) -> Sh {
     // no line break.
     let format = Sh::raw(concat!(
         r#"{range .items[?(@.kind!="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} {@}{"\n"}{end}"#,
-        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} secret{"\n"}{end}"#
+        r#"{range .items[?(@.kind=="Secret")]}{.kind}/{.metadata.namespace}/{.metadata.name} "secret"{"\n"}{end}"#
     ));
     let nodes = Sh::raw(LIST);
     let bounded = KUBECTL.replaced("command kubectl", sh!("command timeout {WITHIN} kubectl", WITHIN));
@@ -141,7 +143,7 @@ pub(super) fn refuses_the_administrator(reply: &Reply) -> bool {
 /// Reads the objects from a reply. The error says why they are unknown.
 pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
     let text = String::from_utf8(reply.stdout).map_err(|_| "kubectl: not UTF-8")?;
-    if text.trim() == NO_CLUSTER {
+    if reply.status == NO_CLUSTER && text.is_empty() && reply.stderr.is_empty() {
         return Ok(Found { listed: Some(String::new()), ..Found::default() });
     }
     // The cluster does not know this kind, so none of its objects can exist.
@@ -185,29 +187,28 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         let defaulted = Object { namespace: "default".into(), ..object.clone() };
         let defaulted = || Some(defaulted).filter(|_| object.namespace.is_empty());
         let line = said.get(&*object.key()).copied().or_else(|| said.get(&*defaulted()?.key()).copied())?;
-        Some((object.clone(), line.to_string()))
+        Some((object.clone(), line.into()))
     });
-    let objects: BTreeMap<Object, String> = found.collect();
+    let objects: BTreeMap<Object, Arc<str>> = found.collect();
     let noted = objects.get(&Object::notes()).and_then(|line| serde_json::from_str::<Value>(line).ok());
     let noted = noted.as_ref().and_then(|object| object.get("data")?.as_object());
-    let notes = noted.into_iter().flatten().map(|(node, note)| (node.clone(), note.to_string()));
+    let notes = noted.into_iter().flatten().map(|(node, note)| (node.clone(), note.to_string().into()));
     Ok(Found { notes: notes.collect(), objects, listed, nodes: text.lines().filter_map(node).collect() })
 }
 
-/// Returns the answer to one ask: a line for each object, in the order of the ask.
-pub(super) fn lines(wanted: &[Object], found: &Found) -> String {
+/// Returns the answer to one ask: its objects, in the order of the ask.
+pub(super) fn of(wanted: &[Object], found: &Found) -> Vec<Option<Arc<str>>> {
     let notes = Object::notes();
     let note = || {
         let node = wanted.iter().find(|object| is_node(object));
-        node.and_then(|node| found.notes.get(&node.name)).map_or("\"\"", String::as_str)
+        node.and_then(|node| found.notes.get(&node.name)).map_or_else(|| "\"\"".into(), Arc::clone)
     };
-    let line = |object: &Object| match found.objects.get(object).map_or("absent", String::as_str) {
+    let one = |object: &Object| match found.objects.get(object) {
         // In a cluster of a thousand Nodes, each answer has only the note on its own Node.
-        line if line != "absent" && *object == notes => note(),
-        line => line,
+        Some(_) if *object == notes => Some(note()),
+        found => found.map(Arc::clone),
     };
-    // This allocates no more than necessary, because a thousand Nodes mean some thousand answers.
-    wanted.iter().flat_map(|object| [line(object), "\n"]).collect::<Vec<_>>().concat()
+    wanted.iter().map(one).collect()
 }
 
 /// Returns a line for each Node: its name, and its pod ranges.
@@ -218,6 +219,7 @@ pub(super) fn nodes(found: &Found) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::Answer;
 
     fn found(stdout: &str, status: i32, stderr: &str, object: Object) -> Result<Found, String> {
         let stdout = format!("{stdout}\n{ALL_NODES}\n");
@@ -242,7 +244,7 @@ mod tests {
             let reply =
                 Reply { status: 0, stdout: format!("{stdout}{ALL_NODES}\n").into(), stderr: String::new() };
             let wanted = wanted(name);
-            lines(&wanted, &read(reply, &[&Ask::Objects(wanted.to_vec())]).unwrap())
+            Answer::Objects(of(&wanted, &read(reply, &[&Ask::Objects(wanted.to_vec())]).unwrap())).to_string()
         };
         let nodes = "Node//a {}\nNode//b {}\n";
         let notes = "ConfigMap/kube-system/ironstrap {\"data\":{\"a\":\"label x\"}}\n";
@@ -255,7 +257,7 @@ mod tests {
     fn of_a_secret_the_answer_says_only_that_it_is_there() {
         let ask = Ask::Objects(vec![Object::new("v1", "Secret", "a", "b")]);
         let question = question(&[&ask], "/var/lib/etcd").to_string();
-        let line = format!("{{.metadata.name}} {}{{\"\\n\"}}{{end}}'", Object::SECRET);
+        let line = format!("{{.metadata.name}} \"{}\"{{\"\\n\"}}{{end}}'", Object::SECRET);
         assert!(question.contains(&line) && !question.contains(".type"), "{question}");
     }
 

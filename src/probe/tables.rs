@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Reply, kubeconfigs as public};
+use super::{Reply, kubeconfigs as public};
 use crate::machine::finite;
 use crate::shell::{Sh, sh};
-use crate::step::Ask;
+use crate::step::{Answer, Ask};
 
 /// Separates the fields of a line. No path, unit or package has it in its name.
 const TAB: char = '\t';
@@ -92,7 +92,8 @@ struct File {
 /// The answers to the six questions.
 pub(super) struct Tables {
     files: Result<BTreeMap<String, File>, String>,
-    texts: Result<BTreeMap<String, Vec<u8>>, String>,
+    /// The error is the answer about each file.
+    texts: Result<BTreeMap<String, Vec<u8>>, Answer>,
     hashes: Result<BTreeMap<String, String>, String>,
     /// Lines of `KEY VALUE` for each path.
     kubeconfigs: Result<BTreeMap<String, String>, String>,
@@ -106,7 +107,7 @@ impl Tables {
         let files = files(stat);
         let texts = match &files {
             Ok(files) => texts(text, files, asks),
-            Err(why) => Err(why.clone()),
+            Err(why) => Err(Answer::Unknown(why.clone())),
         };
         Tables {
             texts,
@@ -120,14 +121,18 @@ impl Tables {
 
     pub(super) fn answer(&self, ask: &Ask) -> Answer {
         let answer = match ask {
-            Ask::File(path) => self.text(path),
+            Ask::File(path) => return self.text(path).unwrap_or_else(|answer| answer),
             Ask::Hash(path) => self.hash(path),
             Ask::Kubeconfig(path) => self.kubeconfig(path),
             Ask::Unit { unit, reads } => self.unit(unit, reads),
-            Ask::Packages(names) => self.packages(names),
+            Ask::Packages(names) => self.packages(names).map(Some),
             _ => Err("asked the wrong table".into()),
         };
-        answer.map_or_else(Answer::Unknown, Answer::Said)
+        match answer {
+            Ok(Some(text)) => Answer::Said(text),
+            Ok(None) => Answer::Absent,
+            Err(why) => Answer::Unknown(why),
+        }
     }
 
     fn file(&self, path: &str) -> Result<Option<&File>, String> {
@@ -137,34 +142,35 @@ impl Tables {
         }
     }
 
-    fn text(&self, path: &str) -> Result<String, String> {
-        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
-        let text =
-            self.texts.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
-        let text = std::str::from_utf8(text).map_err(|_| format!("{path} is not UTF-8 text"))?;
-        Ok(format!("{}\n{text}", file.mode))
+    fn text(&self, path: &str) -> Result<Answer, Answer> {
+        let unknown = |what: &str| Answer::Unknown(format!("{path} {what}"));
+        let Some(file) = self.file(path).map_err(Answer::Unknown)? else { return Ok(Answer::Absent) };
+        let texts = self.texts.as_ref().map_err(Answer::clone)?;
+        let text = texts.get(path).ok_or_else(|| unknown("was not read"))?;
+        let text = std::str::from_utf8(text).map_err(|_| unknown("is not UTF-8 text"))?;
+        Ok(Answer::Said(format!("{}\n{text}", file.mode)))
     }
 
-    fn hash(&self, path: &str) -> Result<String, String> {
-        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
+    fn hash(&self, path: &str) -> Result<Option<String>, String> {
+        let Some(file) = self.file(path)? else { return Ok(None) };
         let hash =
             self.hashes.as_ref().map_err(String::clone)?.get(path).ok_or(format!("{path} was not read"))?;
-        Ok(format!("{}\nsha256 {hash}", file.mode))
+        Ok(Some(format!("{}\nsha256 {hash}", file.mode)))
     }
 
-    fn kubeconfig(&self, path: &str) -> Result<String, String> {
-        let Some(file) = self.file(path)? else { return Ok("absent".into()) };
+    fn kubeconfig(&self, path: &str) -> Result<Option<String>, String> {
+        let Some(file) = self.file(path)? else { return Ok(None) };
         let lines = self.kubeconfigs.as_ref().map_err(String::clone)?.get(path);
-        Ok(format!("{}\n{}", file.mode, lines.map(String::as_str).unwrap_or_default()))
+        Ok(Some(format!("{}\n{}", file.mode, lines.map(String::as_str).unwrap_or_default())))
     }
 
-    fn unit(&self, unit: &str, reads: &[String]) -> Result<String, String> {
+    fn unit(&self, unit: &str, reads: &[String]) -> Result<Option<String>, String> {
         let units = self.units.as_ref().map_err(String::clone)?;
         let shown = units.get(unit).ok_or(format!("systemctl did not show {unit}"))?;
         let say = |key: &str| shown.get(key).map(String::as_str).unwrap_or_default();
         match say("LoadState") {
-            "not-found" => return Ok("absent".into()),
-            "masked" => return Ok("masked".into()),
+            "not-found" => return Ok(None),
+            "masked" => return Ok(Some("masked".into())),
             _ => {}
         }
         let since = match say("ActiveEnterTimestamp") {
@@ -181,7 +187,7 @@ impl Tables {
             None => "current".into(),
         };
         let enabled = if say("UnitFileState").is_empty() { "not-enabled" } else { say("UnitFileState") };
-        Ok(format!("{enabled} {} {age}", say("ActiveState")))
+        Ok(Some(format!("{enabled} {} {age}", say("ActiveState"))))
     }
 
     fn packages(&self, names: &[String]) -> Result<String, String> {
@@ -220,33 +226,25 @@ fn files(reply: Reply) -> Result<BTreeMap<String, File>, String> {
     text.lines().map(|line| file(line).ok_or_else(|| format!("stat: cannot read \"{line}\""))).collect()
 }
 
-/// The reason why files are unknown if one of them changed meanwhile.
-const MOVING: &str = "a file changed while it was read";
-
-/// Whether the reason is `MOVING`. The answer would then be another one a moment later.
-pub(super) fn moved(why: &str) -> bool {
-    why == MOVING
-}
-
 /// Splits one stream into the texts of all files, in the order of their names, by their sizes.
 fn texts(
     reply: Reply,
     files: &BTreeMap<String, File>,
     asks: &[&Ask],
-) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    trouble(&reply, &[])?;
+) -> Result<BTreeMap<String, Vec<u8>>, Answer> {
+    trouble(&reply, &[]).map_err(Answer::Unknown)?;
     let paths: BTreeSet<&str> = asks.iter().flat_map(|ask| text_path(ask)).collect();
     let (mut rest, mut texts) = (reply.stdout.as_slice(), BTreeMap::new());
     for path in paths {
         let Some(file) = files.get(path).filter(|file| file.regular) else { continue };
         if rest.len() < file.size {
-            return Err(MOVING.into());
+            return Err(Answer::Changing);
         }
         let (text, tail) = rest.split_at(file.size);
         texts.insert(path.to_string(), text.to_vec());
         rest = tail;
     }
-    if rest.is_empty() { Ok(texts) } else { Err(MOVING.into()) }
+    if rest.is_empty() { Ok(texts) } else { Err(Answer::Changing) }
 }
 
 fn hashes(reply: Reply) -> Result<BTreeMap<String, String>, String> {
@@ -317,7 +315,7 @@ mod tests {
         let ask = Ask::File("/a".into());
         let absent = reply(1, "", "stat: cannot statx '/a': No such file or directory");
         let tables = Tables::read([absent, nothing(), nothing(), nothing(), nothing(), nothing()], &[&ask]);
-        assert_eq!(tables.answer(&ask), Answer::Said("absent".into()));
+        assert_eq!(tables.answer(&ask), Answer::Absent);
         let broken = reply(1, "", "stat: cannot statx '/a': Input/output error");
         let tables = Tables::read([broken, nothing(), nothing(), nothing(), nothing(), nothing()], &[&ask]);
         assert!(matches!(tables.answer(&ask), Answer::Unknown(why) if why.contains("Input/output")));
@@ -359,7 +357,7 @@ mod tests {
         let stat = reply(0, "/a\tregular file\tmode 644 root:root\t3\t1.5\n", "");
         let tables =
             Tables::read([stat, reply(0, "more", ""), nothing(), nothing(), nothing(), nothing()], &[&ask]);
-        assert!(matches!(tables.answer(&ask), Answer::Unknown(_)));
+        assert_eq!(tables.answer(&ask), Answer::Changing);
     }
 
     #[test]

@@ -17,10 +17,10 @@ use crate::fleet;
 use crate::fleet::identity::Finding;
 use crate::machine::Machine;
 use crate::plan::{self, WantName};
-use crate::probe::{self, Answer};
+use crate::probe;
 use crate::report::Event;
 use crate::shell::{Sh, Shell};
-use crate::step::{Ask, Id};
+use crate::step::{Answer, Ask, Id};
 
 /// How long machines may take to listen, and later to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -135,10 +135,7 @@ impl<S: Shell> Reconciler<S> {
 
     fn tell_tries(&self, said: &Said) {
         for (ask, answer) in said.asks.iter().zip(&said.answers).filter(|_| self.events.are_detailed()) {
-            let answered = match answer {
-                Answer::Said(text) => text.clone(),
-                Answer::Unknown(why) => format!("cannot tell: {why}"),
-            };
+            let answered = answer.to_string();
             let (node, asked) = (self.hosts[said.place].node.name.clone(), plan::asked(ask));
             let id = Id { name: "preflight.active", subject: String::new() };
             let of = WantName::of("preflight", &id, "what is tried before it joins");
@@ -170,15 +167,15 @@ impl<S: Shell> Reconciler<S> {
             let node = &self.hosts[said.place].node;
             let alone = said.answers.split_off(usize::from(said.tries));
             let answers = said.answers;
-            match answers.first() {
-                Some(Answer::Said(text)) => {
+            match answers.first().map(Answer::text) {
+                Some(Ok(text)) => {
                     let (ends, odd) = reach::read(&self.cluster, node, &round.probes, text);
                     came.extend(ends);
                     if !odd.is_empty() {
                         found.push(not_checked("Reach", &node.name, &odd.join("\n")));
                     }
                 }
-                Some(Answer::Unknown(why)) => found.push(not_checked("Reach", &node.name, why)),
+                Some(Err(why)) => found.push(not_checked("Reach", &node.name, &why)),
                 None => {}
             }
             found.extend(active_checks::judge_alone(&self.cluster, node, &alone));

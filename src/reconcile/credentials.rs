@@ -41,6 +41,7 @@ impl<S> Reconciler<S> {
 
 #[cfg(test)]
 mod tests {
+    use crate::step::Answer;
     use std::sync::Arc;
 
     use super::*;
@@ -67,7 +68,7 @@ mod tests {
             id: Default::default(),
             that: that.into(),
             keeps: None,
-            answer: String::new(),
+            answer: Answer::NotHere,
             have: String::new(),
             want: String::new(),
             fix: Fix::Run("enter\n".into()),
@@ -78,6 +79,8 @@ mod tests {
             touches: vec![],
             about: vec![],
             invalidates: false,
+            names: Default::default(),
+            about_api: false,
             state: State::Ready,
         }
     }

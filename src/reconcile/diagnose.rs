@@ -12,11 +12,10 @@ use super::{Host, Reconciler};
 use crate::diagnosis::{self, Finding, Heard};
 use crate::error::{Error, Kind};
 use crate::plan;
-use crate::probe::Answer;
 use crate::report::Event;
 use crate::secret;
 use crate::shell::Shell;
-use crate::step::Ask;
+use crate::step::{Answer, Ask};
 
 /// How long a machine may take to answer. The script itself has a limit, too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,11 +108,7 @@ impl<S: Shell> Reconciler<S> {
     pub fn answers(&self) -> Vec<(String, String, String)> {
         let of = |host: &Host<S>| {
             let pair = |((_, ask), answer): (&(usize, Ask), &Answer)| {
-                let said = match answer {
-                    Answer::Said(text) => text.clone(),
-                    Answer::Unknown(why) => format!("cannot tell: {why}"),
-                };
-                (host.node.name.clone(), plan::asked(ask), said)
+                (host.node.name.clone(), plan::asked(ask), answer.to_string())
             };
             host.asks.iter().zip(&host.answers).map(pair).collect::<Vec<_>>()
         };

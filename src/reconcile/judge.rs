@@ -12,9 +12,8 @@ use crate::fleet::keys::Seen;
 use crate::machine::Machine;
 use crate::openpgp::Keys;
 use crate::plan::{self, Change, State};
-use crate::probe::Answer;
 use crate::shell::Shell;
-use crate::step::{Ask, Cx, Step, Want};
+use crate::step::{Answer, Ask, Cx, Step, Want};
 use crate::steps::{PACKAGE_KEY, Stage, Via, packets, settings};
 
 /// A note for people: the node that reports it, the step, and the words.
@@ -204,7 +203,7 @@ impl<S> Host<S> {
     /// Whether this host runs a control plane whose API server answered every question.
     pub(super) fn hears_the_api(&self) -> bool {
         let unknown = |((_, ask), answer): (&(usize, Ask), &Answer)| {
-            matches!((ask, answer), (Ask::Objects(_) | Ask::Nodes | Ask::Listed, Answer::Unknown(_)))
+            matches!(ask, Ask::Objects(_) | Ask::Nodes | Ask::Listed) && answer.unknown().is_some()
         };
         // The inventory decides which hosts are control planes. A worker that claims to run an API server is never the API
         // host.
@@ -217,7 +216,7 @@ impl<S> Host<S> {
     pub(super) fn unknown_nodes(&self) -> BTreeSet<String> {
         let runs = self.machine.as_ref().is_some_and(Machine::runs_control_plane);
         let absent = |((_, ask), answer): (&(usize, Ask), &Answer)| match (ask, answer) {
-            (Ask::Objects(objects), Answer::Said(text)) if text.trim_end() == "absent" => {
+            (Ask::Objects(objects), Answer::Objects(found)) if **found == [None] => {
                 objects.first().filter(|object| object.kind == "Node").map(|object| object.name.clone())
             }
             _ => None,

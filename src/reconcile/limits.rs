@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::plan;
-    use crate::probe::Answer;
+    use crate::step::Answer;
     use crate::step::{Step, Want};
 
     const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };

@@ -10,10 +10,9 @@ use crate::error::{Error, Kind, Result};
 use crate::fleet::Blocked;
 use crate::machine::Machine;
 use crate::plan::{self, Change, State, Unchecked};
-use crate::probe::Answer;
 use crate::report::count;
 use crate::shell::Shell;
-use crate::step::Id;
+use crate::step::{Answer, Id};
 use crate::steps::packets;
 
 /// The results of the network probes of this run.

@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::plan;
-    use crate::probe::Answer;
+    use crate::step::Answer;
     use crate::step::{Step, Want};
 
     fn files(dir: &Path, into: &mut Vec<PathBuf>) {

@@ -10,10 +10,9 @@ use super::limits::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::ledger;
 use crate::plan::{self, WantName};
-use crate::probe::Answer;
 use crate::report::{Event, Events};
 use crate::shell::{Bounds, Output, Sh, Shell};
-use crate::step::{Ask, Id};
+use crate::step::{Answer, Ask, Id};
 
 pub(super) struct TracedShell<S> {
     pub shell: S,
@@ -103,8 +102,7 @@ impl<S: Shell> Reconciler<S> {
         let tell = |of: WantName, ask: &Ask, answer: &Answer| {
             let answered = match answer {
                 Answer::Said(_) if *ask == Ask::Facts => machine.to_string(),
-                Answer::Said(text) => text.clone(),
-                Answer::Unknown(why) => format!("cannot tell: {why}"),
+                answer => answer.to_string(),
             };
             let (node, asked) = (host.node.name.clone(), plan::asked(ask));
             self.events.tell(Event::Asked { node, of, asked, answered });

@@ -12,12 +12,12 @@ use crate::fleet::{Blocked, Fleet};
 use crate::ledger::{self, OutputLine, OutputParser, Run};
 use crate::machine::{Lease, Machine};
 use crate::plan::Change;
-use crate::probe::{self, Answer, Late};
+use crate::probe::{self, Late};
 use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
-use crate::step::{Ask, Fix, Id, rollout};
-use crate::steps::{self, packets};
+use crate::step::{Answer, Ask, Fix, Id, Names, rollout};
+use crate::steps::packets;
 
 /// The progress of a node in an apply.
 #[derive(Default)]
@@ -147,7 +147,7 @@ pub(super) async fn ask_within<S: Shell>(
     loop {
         execs += 1;
         match ask_once(shell.clone(), &asks, &limits).await {
-            Ok(said) if said.answers.iter().any(Answer::moved) && execs < LOOKS => {}
+            Ok(said) if said.answers.contains(&Answer::Changing) && execs < LOOKS => {}
             Err(error) if error.kind == Kind::Lost && execs < LOOKS => {}
             said => return said.map(|said| Said { execs, ..said }),
         }
@@ -222,15 +222,16 @@ const MOST_DONE: usize = 20_000;
 type Outcome = std::result::Result<(Vec<Id>, Option<Failure>), (Vec<Id>, Failure)>;
 
 /// The nodes on which this change finds a fault, each with what is wrong there. Any fix may print such lines. So they count
-/// only if a change failed whose step prints them. `packets` may only name nodes that it asked.
+/// only if the change names nodes in this way. A network probe may only name nodes that it asked.
 fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
     let lines = said.iter().map(String::as_str);
-    if steps::ROLLS_OUT.contains(&change.step) {
-        return rollout::faults(lines);
+    match change.names {
+        Names::Nobody => vec![],
+        Names::Rollout => rollout::faults(lines),
+        Names::Packets => {
+            packets::made::faults(lines).into_iter().filter(|(node, _)| change.about.contains(node)).collect()
+        }
     }
-    let mut found = packets::made::faults(lines);
-    found.retain(|(node, _)| change.step == packets::STEP.name && change.about.contains(node));
-    found
 }
 
 async fn try_fix<S: Shell>(

@@ -8,9 +8,8 @@ use super::*;
 use crate::error::Kind;
 use crate::fleet::Blocked;
 use crate::plan::{Unchecked, changes};
-use crate::probe::Answer;
 use crate::secret::{SecretText, is_forbidden};
-use crate::step::{Id, Step, Verdict, Want};
+use crate::step::{Answer, Id, Step, Verdict, Want};
 
 /// Text that a machine may answer when an attacker has root there, and the secret that comes back with it.
 const HOSTILE: &str =

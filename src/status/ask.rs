@@ -1,7 +1,7 @@
 //! The questions that `status` asks beyond those of the wants. They are part of the same script, and only `status` sends them.
 
 use crate::cluster::{Cluster, Network, Node};
-use crate::etcd::{ETCD, MEMBERS};
+use crate::etcd::{self, MEMBERS};
 use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Object};
 use crate::steps::packets;
@@ -38,8 +38,8 @@ pub fn questions(cluster: &Cluster, node: &Node) -> Vec<(Topic, Ask)> {
         let nodes = cluster.nodes.iter().map(|node| Object::node(&node.name)).collect();
         all.extend([
             (Topic::Api, Ask::api(traces(cluster) + KUBECTL + READY)),
-            (Topic::Etcd, Ask::api_in_turn(ETCD + HEALTH)),
-            (Topic::Members, Ask::api_in_turn(ETCD + MEMBERS)),
+            (Topic::Etcd, Ask::api_in_turn(etcd::ask(HEALTH))),
+            (Topic::Members, Ask::api_in_turn(etcd::ask(MEMBERS))),
             (Topic::Nodes, Ask::Objects(nodes)),
             (Topic::Network, Ask::Objects(daemon_sets(cluster))),
             (Topic::Tokens, Ask::api(traces(cluster) + KUBECTL + TOKENS)),
@@ -82,10 +82,10 @@ fn traces(cluster: &Cluster) -> Sh {
 
 /// Answers instead of an API server that never existed, or that does not exist now.
 const TRACES: Sh = Sh::raw(
-    r#"cd /etc/kubernetes 2>/dev/null || { echo no cluster; exit 0; }
+    r#"cd /etc/kubernetes 2>/dev/null || not_here
 if [ ! -e manifests/kube-apiserver.yaml ]; then
-  if [ -e "$etcd/member" ] || [ -e manifests/etcd.yaml ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; else echo no cluster; fi
-  exit 0
+  if [ -e "$etcd/member" ] || [ -e manifests/etcd.yaml ]; then echo 'down: there is no /etc/kubernetes/manifests/kube-apiserver.yaml'; exit 0; fi
+  not_here
 fi
 [ -e admin.conf ] || { echo 'there is no /etc/kubernetes/admin.conf to ask it with' >&2; exit 1; }
 "#,

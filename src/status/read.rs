@@ -11,7 +11,7 @@ use super::{Certificate, Health, NodeEvidence, Seen, Token};
 use crate::cluster::Cluster;
 use crate::etcd;
 use crate::pki;
-use crate::probe::Answer;
+use crate::step::Answer;
 
 /// Returns whether the machine answered. If it did not, returns why.
 pub(super) fn machine(told: &NodeEvidence) -> Seen<()> {
@@ -25,14 +25,24 @@ pub(super) fn machine(told: &NodeEvidence) -> Seen<()> {
     }
 }
 
-/// Returns what a node said about a topic. `Seen::Nothing` if the node is not asked about it.
-pub(super) fn said(cluster: &Cluster, told: &NodeEvidence, topic: Topic) -> Seen<String> {
+/// Returns the answer of a node about a topic. `Seen::Nothing` if the node is not asked about it, or if it does not concern
+/// the node.
+pub(super) fn answer<'a>(cluster: &Cluster, told: &'a NodeEvidence, topic: Topic) -> Seen<&'a Answer> {
     let asked = questions(cluster, told.node);
     let Some(place) = asked.iter().position(|(about, _)| *about == topic) else { return Seen::Nothing };
     machine(told).then(|()| match told.answers.get(place) {
-        Some(Answer::Said(text)) => Seen::Is(text.clone()),
-        Some(Answer::Unknown(why)) => Seen::Unknown(why.clone()),
         None => Seen::Unknown("it was not asked".into()),
+        Some(Answer::NotHere) => Seen::Nothing,
+        Some(answer) => answer.unknown().map_or(Seen::Is(answer), |why| Seen::Unknown(why.into())),
+    })
+}
+
+/// Returns what a node said about a topic, as text.
+pub(super) fn said(cluster: &Cluster, told: &NodeEvidence, topic: Topic) -> Seen<String> {
+    answer(cluster, told, topic).then(|answer| match answer.text() {
+        _ if *answer == Answer::Absent => Seen::Nothing,
+        Ok(text) => Seen::Is(text.into()),
+        Err(why) => Seen::Unknown(why),
     })
 }
 
@@ -94,7 +104,6 @@ pub(super) fn health(text: &str) -> Seen<(Health, Option<String>)> {
     let text = text.trim();
     let (word, rest) = text.split_once(": ").unwrap_or((text, ""));
     match word {
-        "no cluster" => Seen::Nothing,
         "healthy" => Seen::Is((Health::Healthy, None)),
         "failing" => Seen::Is((Health::Failing, Some(failing(rest)))),
         "down" => Seen::Is((Health::Down, Some(rest.into()))),
@@ -111,9 +120,6 @@ fn failing(text: &str) -> String {
 /// Returns whether a member of etcd says that it is healthy. If it is not, returns what it says.
 pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
     let text = text.trim();
-    if text == etcd::NONE {
-        return Seen::Nothing;
-    }
     if let Some(why) = text.strip_prefix("unhealthy: ") {
         return Seen::Is((false, Some(why.into())));
     }
@@ -129,9 +135,6 @@ pub(super) fn member_health(text: &str) -> Seen<(bool, Option<String>)> {
 /// name.
 pub(super) fn members(text: &str) -> Seen<Vec<(String, bool)>> {
     let text = text.trim();
-    if text == etcd::NONE {
-        return Seen::Nothing;
-    }
     let Some(members) = etcd::members(text) else {
         return Seen::Unknown(format!("cannot read \"{text}\""));
     };

@@ -10,6 +10,7 @@ use super::ask::Topic;
 use super::quantity::{Requests, billionths, by_node};
 use super::{Api, ClusterStatus, Health, Member, NetworkStatus, NodeEvidence, NodeStatus, Seen, Share, read};
 use crate::cluster::Cluster;
+use crate::step::Answer;
 
 /// The API host, and what it says about the cluster.
 pub(super) struct ApiView<'a> {
@@ -33,7 +34,7 @@ impl<'a> ApiView<'a> {
     pub(super) fn new(cluster: &'a Cluster, told: &'a [NodeEvidence<'a>], speaks: Option<usize>) -> Self {
         let mut voice =
             ApiView { cluster, told, speaker: speaks.and_then(|i| told.get(i)), requests: Seen::Nothing };
-        voice.requests = voice.says(Topic::Pods).then(|text| match by_node(&text) {
+        voice.requests = voice.said(Topic::Pods).then(|text| match by_node(&text) {
             Ok(requests) => Seen::Is(requests),
             Err(why) => Seen::Unknown(why),
         });
@@ -42,7 +43,7 @@ impl<'a> ApiView<'a> {
 
     /// Returns what the API host says about a topic. If its API server does not answer, the result is unknown: an object that
     /// it did not show may still exist.
-    fn says(&self, topic: Topic) -> Seen<String> {
+    fn says(&self, topic: Topic) -> Seen<&'a Answer> {
         let Some(speaker) = self.speaker else { return Seen::Unknown("there is no control plane".into()) };
         let name = &speaker.node.name;
         let named = |why: &str| Seen::Unknown(format!("{name}: {why}"));
@@ -55,11 +56,27 @@ impl<'a> ApiView<'a> {
             Seen::Is((Health::Down, why)) => {
                 named(&format!("its API server is down: {}", why.unwrap_or_default()))
             }
-            Seen::Is(_) => match read::said(self.cluster, speaker, topic) {
+            Seen::Is(_) => match read::answer(self.cluster, speaker, topic) {
                 Seen::Unknown(why) => named(&why),
                 other => other,
             },
         }
+    }
+
+    /// Returns what the API host says about a topic, as text.
+    fn said(&self, topic: Topic) -> Seen<String> {
+        self.says(topic).then(|answer| match answer.text() {
+            Ok(text) => Seen::Is(text.into()),
+            Err(why) => Seen::Unknown(why),
+        })
+    }
+
+    /// Returns the objects of a topic. `None`: the object does not exist.
+    fn objects(&self, topic: Topic) -> Seen<Vec<Option<Value>>> {
+        self.says(topic).then(|answer| match answer.objects() {
+            Ok(objects) => Seen::Is(objects),
+            Err(why) => Seen::Unknown(why),
+        })
     }
 
     fn health(&self, told: &NodeEvidence) -> Seen<(Health, Option<String>)> {
@@ -74,12 +91,8 @@ impl<'a> ApiView<'a> {
 
     /// Returns the i-th object of a topic, or `Null` if it does not exist.
     fn object(&self, topic: Topic, i: usize) -> Seen<Value> {
-        self.says(topic).then(|text| match text.lines().nth(i) {
-            Some("absent") => Seen::Is(Value::Null),
-            Some(line) => match serde_json::from_str(line) {
-                Ok(object) => Seen::Is(object),
-                Err(e) => Seen::Unknown(format!("cannot read an object: {e}")),
-            },
+        self.objects(topic).then(|objects| match objects.into_iter().nth(i) {
+            Some(object) => Seen::Is(object.unwrap_or(Value::Null)),
             None => Seen::Unknown("an object is missing from the answer".into()),
         })
     }
@@ -134,7 +147,7 @@ impl<'a> ApiView<'a> {
             api: self.control_planes().map(|told| self.api(told)).collect(),
             etcd: self.etcd(),
             network: self.network(),
-            token: self.says(Topic::Tokens).then(|text| read::token(&text, now)),
+            token: self.said(Topic::Tokens).then(|text| read::token(&text, now)),
             ready: match unknown {
                 Some(why) => Seen::Unknown(why.into()),
                 None if none => Seen::Nothing,
@@ -184,8 +197,8 @@ impl<'a> ApiView<'a> {
 
     fn network(&self) -> NetworkStatus {
         let sum = |pointer: &str| {
-            self.says(Topic::Network).then(|text| {
-                let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            self.objects(Topic::Network).then(|objects| {
+                let objects = objects.iter().flatten();
                 let counts: Vec<u64> = objects.filter_map(|o| o.pointer(pointer)?.as_u64()).collect();
                 // There is no such DaemonSet. The plan says what to do about it.
                 if counts.is_empty() {

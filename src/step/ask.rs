@@ -6,29 +6,30 @@ use crate::shell::Sh;
 /// A question about the present state. Asking it, even twice, changes nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
-    /// Shell that prints the state, exits 0 and prints nothing on stderr. Anything else means *unknown*. It runs under
-    /// `set -eu`. The left side of a pipeline can still fail unseen.
+    /// Shell that prints the state, exits 0 and prints nothing on stderr. It may also end by `absent` or `not_here` (`PRELUDE`).
+    /// Anything else means *unknown*. It runs under `set -eu`. The left side of a pipeline can still fail unseen.
     Shell(Sh),
-    /// As `Shell`, for a machine that has not begun to join the cluster. Any other machine answers `not here`.
+    /// As `Shell`, for a machine that has not begun to join the cluster. The answer of any other machine is `Answer::NotHere`.
     OnlyBeforeJoin(Sh),
     /// As `Shell`, for an answer that comes from the API server, through kubectl. If the API server is away, that is no
     /// fault of the machine. `grows`: the answer grows with the cluster. Any other answer has a fixed limit. `early`: on a
     /// control plane the question begins before all others (see `api_in_turn`).
     Api { shell: Sh, grows: bool, early: bool },
-    /// `mode 644 root:root` and the text of a file, or `absent`.
+    /// `mode 644 root:root` and the text of a file, or `Answer::Absent`.
     File(String),
-    /// `mode 600 root:root` and the SHA-256 of a file, or `absent`. It is for texts that must not leave the machine.
+    /// `mode 600 root:root` and the SHA-256 of a file, or `Answer::Absent`. It is for texts that must not leave the machine.
     Hash(String),
-    /// Mode, server, authority and client certificate of a kubeconfig, one on each line, or `absent`. It never has the key.
+    /// Mode, server, authority and client certificate of a kubeconfig, one on each line, or `Answer::Absent`. It never has the
+    /// key.
     Kubeconfig(String),
     /// `enabled active current` for a unit. It has `stale` in place of `current` if its unit files changed, or one of these
-    /// files is newer than the start.
+    /// files is newer than the start. `masked` for a masked unit, and `Answer::Absent` for one that does not exist.
     Unit { unit: String, reads: Vec<String> },
     /// A line for each package: `kubelet hi 1.36.3-1.1` (dpkg's status), or `kubelet absent`.
     Packages(Vec<String>),
     /// No question of its own: the head of the reply has the answer.
     Facts,
-    /// A line of JSON for each object of the cluster, or `absent`. All objects are absent if no cluster runs.
+    /// The objects of the cluster, as `Answer::Objects`. There is none of them if no cluster runs.
     Objects(Vec<Object>),
     /// A line for each Node of the cluster, with its name and its ranges of pods. There is no line if no cluster runs.
     Nodes,

@@ -17,7 +17,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// The answer for a Secret that is there. The content of the Secret stays in the cluster.
+    /// The answer for a Secret that is there, as a JSON string. The content of the Secret stays in the cluster.
     pub const SECRET: &str = "secret";
 
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
@@ -63,23 +63,18 @@ impl std::fmt::Display for Object {
     }
 }
 
-/// The verdict on an answer about an object that has a manifest.
-pub(super) fn judge(manifest: &Value, answer: &str, whose: Whose) -> Verdict {
-    let object = Object::of(manifest);
-    if answer == "absent" {
-        return Verdict::Differs { have: String::new(), want: format!("{object}\n") };
-    }
-    if answer == Object::SECRET {
+/// The verdict on an object that has a manifest.
+pub(super) fn judge(manifest: &Value, have: Option<&Value>, whose: Whose) -> Verdict {
+    let Some(have) = have else {
+        return Verdict::Differs { have: String::new(), want: format!("{}\n", Object::of(manifest)) };
+    };
+    if have == Object::SECRET {
         return Verdict::Holds;
     }
-    let have = match serde_json::from_str::<Value>(answer) {
-        Ok(have) => have,
-        Err(error) => return Verdict::Unknown(format!("{object} is no JSON: {error}")),
-    };
-    if let Some(leaving) = leaving(&have) {
+    if let Some(leaving) = leaving(have) {
         return leaving;
     }
-    let differences = manifest::differences(manifest, &have, whose);
+    let differences = manifest::differences(manifest, have, whose);
     let (have, want) = manifest::texts(&differences);
     if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
 }
@@ -119,7 +114,7 @@ mod tests {
         let judged = |more: Value| {
             let mut object = manifest.clone();
             object["metadata"].as_object_mut().unwrap().append(more.clone().as_object_mut().unwrap());
-            judge(&manifest, &object.to_string(), Whose::Ours)
+            judge(&manifest, Some(&object), Whose::Ours)
         };
         assert_eq!(judged(json!({"finalizers": ["example.com/x"]})), Verdict::Holds);
         let deleted = |more: Value| match judged(more) {

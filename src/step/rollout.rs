@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Ask, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
+use super::{Ask, Cx, Names, Object, Verdict, WITH_THE_CLUSTER, Want};
 use crate::shell::{KUBECTL, Sh, controllers, sh};
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/rollout.sh"));
@@ -43,12 +43,15 @@ pub fn available_on_each(
         .collect();
     Want::new(id, that)
         .asks(Ask::Objects(running))
-        .judged(move |answer| {
-            let lines = answer.lines().chain(std::iter::repeat("absent"));
-            let state = |((object, least), line): (&(Object, u64), &str)| {
-                Some(format!("{object}: {}\n", lacks(line, unmanaged_nodes, *least, nodes)?))
+        .judged_objects(move |found| {
+            let state = |((object, least), found): (&(Object, u64), &Option<Value>)| {
+                let lacks = match found {
+                    Some(found) => lacks(found, unmanaged_nodes, *least, nodes)?,
+                    None => "not there".to_string(),
+                };
+                Some(format!("{object}: {lacks}\n"))
             };
-            let have: String = objects.iter().zip(lines).filter_map(state).collect();
+            let have: String = objects.iter().zip(found).filter_map(state).collect();
             let want = "all of it available\n".to_string();
             match &waits {
                 _ if have.is_empty() => Verdict::Holds,
@@ -57,6 +60,7 @@ pub fn available_on_each(
             }
         })
         .run(fix)
+        .names(Names::Rollout)
         .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
@@ -144,11 +148,10 @@ fn wait(object: &Object) -> Sh {
 /// must be meant for so many Nodes. `nodes`: how many the inventory has. With the unmanaged nodes, there are no more. The
 /// status of a DaemonSet still counts a Node that was deleted, for up to five minutes: its controller has no handler for that
 /// (kubernetes, pkg/controller/daemon/daemon_controller.go).
-fn lacks(line: &str, unmanaged_nodes: u64, least: u64, nodes: u64) -> Option<String> {
-    let Ok(object) = serde_json::from_str::<Value>(line) else { return Some("not there".into()) };
+fn lacks(object: &Value, unmanaged_nodes: u64, least: u64, nodes: u64) -> Option<String> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let status = |key: &str| number(&format!("/status/{key}")).unwrap_or(0);
-    if text(&object, "kind") == "Job" {
+    if text(object, "kind") == "Job" {
         let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
         let is =
             |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True");
@@ -161,7 +164,7 @@ fn lacks(line: &str, unmanaged_nodes: u64, least: u64, nodes: u64) -> Option<Str
     if status("observedGeneration") < number("/metadata/generation").unwrap_or(0) {
         return Some("its last change was not seen yet".into());
     }
-    let (wanted, updated, up) = match text(&object, "kind") {
+    let (wanted, updated, up) = match text(object, "kind") {
         "DaemonSet" => {
             let meant = status("desiredNumberScheduled");
             if meant < least {
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
 
     fn said(object: Value) -> Option<String> {
-        lacks(&object.to_string(), 0, 0, 9)
+        lacks(&object, 0, 0, 9)
     }
 
     #[test]
@@ -206,17 +209,13 @@ mod tests {
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
-        assert_eq!(lacks(&daemons.to_string(), 1, 0, 2), None, "one of the three Nodes is nobody's");
-        assert_eq!(
-            lacks(&daemons.to_string(), 0, 0, 2),
-            None,
-            "one of the three Nodes has just been deleted"
-        );
+        assert_eq!(lacks(&daemons, 1, 0, 2), None, "one of the three Nodes is nobody's");
+        assert_eq!(lacks(&daemons, 0, 0, 2), None, "one of the three Nodes has just been deleted");
         assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
-        let up = daemons.to_string().replace("\"numberAvailable\":2", "\"numberAvailable\":3");
+        let mut up = daemons.clone();
+        up["status"]["numberAvailable"] = json!(3);
         assert_eq!((lacks(&up, 0, 3, 3), lacks(&up, 1, 3, 3)), (None, None));
         assert_eq!(lacks(&up, 0, 4, 4).as_deref(), Some("meant for 3 of 4 nodes"), "all that is meant is up");
-        assert_eq!(lacks("absent", 0, 0, 3).as_deref(), Some("not there"));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Undo {
         back: Edit,
     },
     Back(Back),
+    /// The want is itself a part of a reset.
+    OfReset,
 }
 
 /// Makes the new text of a file from the present one.
@@ -104,7 +106,7 @@ impl Undo {
     /// The name under which the node keeps what was there before. `None`: the node need not keep anything.
     pub fn key(&self, step: &str) -> Option<String> {
         match self {
-            Undo::Nothing(_) => None,
+            Undo::Nothing(_) | Undo::OfReset => None,
             // A file has one entry, regardless of which want changes it.
             Undo::File(path) | Undo::Edit { path, .. } => Some(plain(&format!("file {path}"))),
             Undo::Back(back) => Some(plain(&format!("{step} {}", back.name))),

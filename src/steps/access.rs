@@ -49,9 +49,9 @@ fn no_token() -> Want {
     let have = secret.to_string();
     Want::new("bootstrap.no-token", "no join token is left")
         .asks(Ask::Objects(vec![secret]))
-        .judged(move |answer| match answer {
-            "absent" => Verdict::Holds,
-            _ => Verdict::Differs { have: have.clone(), want: String::new() },
+        .judged_object(move |secret| match secret {
+            None => Verdict::Holds,
+            Some(_) => Verdict::Differs { have: have.clone(), want: String::new() },
         })
         .run(kubectl() + NO_TOKEN)
         .nothing_to_undo(WITH_THE_CLUSTER)
@@ -66,7 +66,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
         .of(name)
         .subjects([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
-        .judged(move |answer| match answer == "absent" || !stale {
+        .judged_object(move |present| match present.is_none() || !stale {
             true => Verdict::Holds,
             false => {
                 Verdict::Differs { have: format!("Node {node} of an earlier machine"), want: String::new() }
@@ -84,13 +84,13 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     Want::new("bootstrap.earlier-member", format!("no earlier machine stands in for {name} in etcd"))
         .of(&name)
         .subjects([name.clone()])
-        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
-        .judged(move |answer| {
-            let have = match etcd::members(answer) {
-                Some(all) if all.iter().any(|member| member.is_of(&name, ip)) => {
+        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .judged_presence(move |list| {
+            let have = match list.map(|list| (etcd::members(list), list)) {
+                Some((Some(all), _)) if all.iter().any(|member| member.is_of(&name, ip)) => {
                     format!("member {name} of an earlier machine")
                 }
-                None if answer.trim() != etcd::NONE => answer.to_string(),
+                Some((None, list)) => list.to_string(),
                 _ => return Verdict::Holds,
             };
             match stale {
@@ -117,11 +117,11 @@ fn only_members(cx: &Cx) -> Want {
         .collect();
     let unmanaged = cx.fleet.unmanaged_nodes.clone();
     Want::new("bootstrap.etcd-members", "each member of etcd is a control plane, and has a vote")
-        .asks(Ask::api_in_turn(ETCD + etcd::MEMBERS))
-        .judged(move |answer| match etcd::members(answer) {
-            Some(all) => judge_members(&all, &planes, &unmanaged),
-            None if answer.trim() == etcd::NONE => Verdict::Holds,
-            None => Verdict::Unknown(format!("cannot read \"{answer}\"")),
+        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .judged_presence(move |list| match list.map(|list| (etcd::members(list), list)) {
+            None => Verdict::Holds,
+            Some((Some(all), _)) => judge_members(&all, &planes, &unmanaged),
+            Some((None, list)) => Verdict::Unknown(format!("cannot read \"{list}\"")),
         })
         .by_hand(BY_HAND)
 }

@@ -60,9 +60,11 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// Makes a missing object wait for the addons before it, and so for the nodes that those addons wait for. ironstrap repairs
 /// an object that exists even while nodes are missing.
 fn after(held: &Option<Blocked>, want: Want) -> Want {
-    let (Some(for_what), Expect::Judged(judge)) = (held.clone(), want.expect.clone()) else { return want };
-    want.judged(move |answer| match judge(answer) {
-        Verdict::Differs { have, want } if answer == "absent" => {
+    let (Some(for_what), Expect::JudgedObjects(judge)) = (held.clone(), want.expect.clone()) else {
+        return want;
+    };
+    want.judged_objects(move |objects| match judge(objects) {
+        Verdict::Differs { have, want } if objects == [None] => {
             Verdict::Waits { have, want, for_what: for_what.clone() }
         }
         verdict => verdict,

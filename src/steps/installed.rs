@@ -120,23 +120,16 @@ fn cluster_info(cx: &Cx) -> Result<Want> {
     };
     Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info leads to this cluster")
         .asks(Ask::Objects(vec![Object::of(&object)]))
-        .judged(move |answer| judge_cluster_info(answer, &server, &ca))
+        .judged_object(move |object| judge_cluster_info(object, &server, &ca))
         .run(fix)
         .nothing_to_undo(WITH_THE_CLUSTER))
 }
 
-fn judge_cluster_info(answer: &str, server: &str, ca: &str) -> Verdict {
-    let object: Value = match serde_json::from_str(answer) {
-        Ok(object) => object,
-        Err(_) if answer == "absent" => Value::Null,
-        Err(error) => {
-            return Verdict::Unknown(format!("ConfigMap kube-public/cluster-info is no JSON: {error}"));
-        }
-    };
-    if let Some(leaving) = leaving(&object) {
+fn judge_cluster_info(object: Option<&Value>, server: &str, ca: &str) -> Verdict {
+    if let Some(leaving) = object.and_then(leaving) {
         return leaving;
     }
-    let text = object.pointer("/data/kubeconfig").and_then(Value::as_str);
+    let text = object.and_then(|object| object.pointer("/data/kubeconfig")).and_then(Value::as_str);
     let kubeconfig: Value = text.and_then(|text| yaml::read(text).ok()).unwrap_or_default();
     let cluster = |key: &str| {
         let value = kubeconfig.pointer("/clusters/0/cluster").and_then(|cluster| cluster.get(key));

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::shell::{Sh, sh};
-use crate::step::{Ask, Back, Cx, Step, Undo, Want};
+use crate::step::{Ask, Back, Cx, Step, Undo, Verdict, Want};
 
 pub const STEP: Step = Step {
     name: "kernel",
@@ -114,7 +114,10 @@ fn boot_unit(unit: &'static str, does: &str) -> Want {
     Want::new("kernel.boot-unit", format!("{unit} {does} at boot"))
         .of(unit)
         .asks(Ask::Unit { unit: format!("{unit}.service"), reads: vec![] })
-        .passes("not masked", |answer| answer != "masked")
+        .judged_presence(|state| match state == Some("masked") {
+            false => Verdict::Holds,
+            true => Verdict::Differs { have: "masked".into(), want: "not masked".into() },
+        })
         .run(sh!("systemctl unmask -q {unit}\nsystemctl unmask -q --runtime {unit}", unit))
         .undone_by(Undo::Back(
             Back::new(&format!("boot-unit-{unit}"), format!("{unit} is masked as before"))
@@ -141,7 +144,7 @@ fn live(key: &'static str, value: &'static str) -> Want {
     let path = format!("/proc/sys/{}", key.replace('.', "/"));
     Want::new("kernel.sysctl", format!("{key} is {value}"))
         .of(key)
-        .ask(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
+        .ask(sh!("[ -e {path} ] || absent\ncat {path}", path))
         .run(sh!("sysctl -qw {key}={value}", key, value))
         .undone_by(Undo::Back(
             Back::new(key, format!("{key} is as before"))

@@ -192,10 +192,10 @@ fn readmission(cx: &Cx) -> Sh {
 fn kubelet(cx: &Cx) -> Want {
     let servers = servers(cx);
     let pki = cx.pki.clone();
-    let judge = move |answer: &str| {
-        if answer == "absent" {
+    let judge = move |answer: Option<&str>| {
+        let Some(answer) = answer else {
             return Verdict::Differs { have: String::new(), want: format!("server {}\n", servers[0]) };
-        }
+        };
         let public = Public::of(answer);
         let is = |key: &str, value: &str| (format!("{key} {value}"), format!("{key} {KUBELET_CERTIFICATE}"));
         let files = [is("certificate", public.certificate), is("key", public.key)];
@@ -207,7 +207,7 @@ fn kubelet(cx: &Cx) -> Want {
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::new("kubeconfigs.kubelet", "kubelet.conf leads the kubelet to its API")
         .asks(Ask::Kubeconfig(KUBELET_CONF.into()))
-        .judged(judge)
+        .judged_presence(judge)
         .run(fix)
         .nothing_to_undo(WITH_THE_MEMBER)
         .only(cx.machine.is_member())
@@ -217,15 +217,15 @@ fn kubelet(cx: &Cx) -> Want {
 /// the API server still accepts. A machine that was off for too long, or that lost the file, gets a new one.
 fn kubelets_certificate(cx: &Cx) -> Want {
     let (pki, now, node) = (cx.pki.clone(), cx.now, cx.node.name.clone());
-    let ask = sh!("f={f}\n", f = KUBELET_CERTIFICATE)
-        + "[ -e $f ] || { echo absent; exit 0; }\nawk '"
-        + WHOLE_KEY
-        + CERTIFICATE;
-    let judge = move |answer: &str| {
-        let why = match answer.rsplit_once("no key") {
-            _ if answer == "absent" => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
-            Some(_) => Ok(Some(format!("{KUBELET_CERTIFICATE} has no whole private key"))),
-            None => pki.why_no_kubelet(answer, &node, now),
+    let ask =
+        sh!("f={f}\n", f = KUBELET_CERTIFICATE) + "[ -e $f ] || absent\nawk '" + WHOLE_KEY + CERTIFICATE;
+    let judge = move |answer: Option<&str>| {
+        let why = match answer {
+            None => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
+            Some(answer) if answer.lines().any(|line| line == NO_KEY) => {
+                Ok(Some(format!("{KUBELET_CERTIFICATE} has no whole private key")))
+            }
+            Some(answer) => pki.why_no_kubelet(answer, &node, now),
         };
         match why.unwrap_or_else(|error| Some(error.what)) {
             None => Verdict::Holds,
@@ -237,14 +237,17 @@ fn kubelets_certificate(cx: &Cx) -> Want {
     let limit = Duration::minutes(5);
     Want::new("kubeconfigs.kubelet-certificate", "the kubelet has a valid certificate")
         .ask(ask)
-        .judged(judge)
+        .judged_presence(judge)
         .run(readmission(cx))
         .with(Credential::of_node(&cx.node.name, cx.cluster, limit))
         .nothing_to_undo(WITH_THE_MEMBER)
         .only(cx.machine.is_member())
 }
 
-/// The end of an awk program that prints the first certificate, and "no key" if no whole private key is with it. A kubelet
+/// The last line of the answer if the file has no whole private key.
+const NO_KEY: &str = "no key";
+
+/// The end of an awk program that prints the first certificate, and `NO_KEY` if no whole private key is with it. A kubelet
 /// that runs does not notice that the key is missing.
 const CERTIFICATE: &str = r#"{ key_line($0) }
 /-----BEGIN CERTIFICATE-----/ && !certificates { inside = 1 }
@@ -257,11 +260,11 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     let server = if made.local { local(cx) } else { format!("https://{}", cx.cluster.endpoint) };
     let (pki, now) = (cx.pki.clone(), cx.now);
     let context = format!("{}@{}", made.user, cx.cluster.name);
-    let judge = move |answer: &str| {
-        if answer == "absent" {
+    let judge = move |answer: Option<&str>| {
+        let Some(answer) = answer else {
             let want = format!("server {server}\n{}\n", made.user);
             return Verdict::Differs { have: String::new(), want };
-        }
+        };
         let public = Public::of(answer);
         let why = pki.why_no_client(public.certificate, (made.user, made.group), now);
         let why = why.unwrap_or_else(|error| Some(error.what));
@@ -282,7 +285,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
     Ok(Want::new("kubeconfigs.control-plane", format!("{} leads {} to its API", made.file, made.user))
         .of(made.file)
         .asks(Ask::Kubeconfig(path.clone()))
-        .judged(judge)
+        .judged_presence(judge)
         .run(again(cx, made, &path)?)
         .nothing_to_undo(WITH_THE_MEMBER)
         .touches(&[&path])

@@ -99,9 +99,9 @@ fn key(cx: &Cx) -> Want {
     };
     let want = Want::new("kubelet.repository-key", that)
         .asks(Ask::File(KEY.into()))
-        .judged({
+        .judged_presence({
             let (shown, now) = (shown.clone(), cx.now);
-            move |answer| judge_key(answer, right.as_deref(), shown.as_ref(), now)
+            move |file| judge_key(file, right.as_deref(), shown.as_ref(), now)
         })
         .undone_by(Undo::File(KEY.into()))
         .touches(&[KEY]);
@@ -120,16 +120,19 @@ fn key(cx: &Cx) -> Want {
 
 /// Judges the key file of a machine. `right`: the fingerprints that all of its keys must have. Without them, any key is
 /// right. `shown`: the key that the repository shows now.
-fn judge_key(answer: &str, right: Option<&[String]>, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
+fn judge_key(
+    file: Option<&str>,
+    right: Option<&[String]>,
+    shown: Option<&Keys>,
+    now: OffsetDateTime,
+) -> Verdict {
     const MODE: &str = "mode 644 root:root";
     let want = match right {
         Some(right) => format!("{MODE}\nkey {}\n", right.join("\nkey ")),
         None => format!("{MODE}\nthe key that the repository shows\n"),
     };
-    if answer == "absent" {
-        return Verdict::Differs { have: String::new(), want };
-    }
-    let (mode, text) = answer.split_once('\n').unwrap_or((answer, ""));
+    let Some(file) = file else { return Verdict::Differs { have: String::new(), want } };
+    let (mode, text) = file.split_once('\n').unwrap_or((file, ""));
     let have = match Keys::read(text) {
         Ok(keys) => {
             let fits = |right: &[String]| keys.fingerprints.iter().all(|found| right.contains(found));
@@ -232,7 +235,7 @@ mod tests {
         use crate::openpgp::tests::{KUBERNETES, OTHER};
         let right = [Keys::read(KUBERNETES).unwrap().fingerprints.remove(0)];
         let judged = |mode: &str, text: &str| {
-            judge_key(&format!("mode {mode} root:root\n{text}"), Some(&right), None, NOW)
+            judge_key(Some(&format!("mode {mode} root:root\n{text}")), Some(&right), None, NOW)
         };
         assert_eq!(judged("644", KUBERNETES), Verdict::Holds, "as the repository has it, comments and all");
         for (mode, text, says) in [
@@ -245,8 +248,8 @@ mod tests {
             let Verdict::Differs { have, want } = judged(mode, text) else { panic!("{says}") };
             assert!(have.contains(says) && want.contains(&right[0]), "{says}: {have}");
         }
-        assert_eq!(judge_key(&format!("mode 644 root:root\n{OTHER}"), None, None, NOW), Verdict::Holds);
-        assert!(judge_key("absent", None, None, NOW) != Verdict::Holds);
+        assert_eq!(judge_key(Some(&format!("mode 644 root:root\n{OTHER}")), None, None, NOW), Verdict::Holds);
+        assert!(judge_key(None, None, None, NOW) != Verdict::Holds);
     }
 
     #[test]
@@ -255,7 +258,7 @@ mod tests {
         let end = datetime!(2026-12-29 1:33:44 UTC);
         let file = format!("mode 644 root:root\n{KUBERNETES}");
         let newer = Keys::read(&put_off(KUBERNETES, 90)).unwrap();
-        let judged = |shown: Option<&Keys>, now| judge_key(&file, None, shown, now);
+        let judged = |shown: Option<&Keys>, now| judge_key(Some(&file), None, shown, now);
         let drift =
             Verdict::Differs { have: "it ends 2026-12-29\n".into(), want: "it ends 2027-03-29\n".into() };
         assert_eq!(judged(Some(&newer), end), drift);
@@ -270,7 +273,7 @@ mod tests {
             assert!(words.contains(says), "{words}");
         }
         let renewed = format!("mode 644 root:root\n{}", newer.armored());
-        assert_eq!(judge_key(&renewed, None, Some(&newer), end), Verdict::Holds, "once it is written");
+        assert_eq!(judge_key(Some(&renewed), None, Some(&newer), end), Verdict::Holds, "once it is written");
     }
 
     #[test]

@@ -26,26 +26,26 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
         .of(&node.name)
         .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
         .subjects([node.name.clone()])
-        .judged(move |answer| {
-            let (object, note) = read(answer);
-            let (have, want) = compare(&wanted, &object, note.as_str().unwrap_or_default());
+        .judged_objects(move |objects| {
+            let (object, note) = read(objects);
+            let (have, want) = compare(&wanted, object, note);
             match (&waits, have == want) {
                 (_, true) => Verdict::Holds,
                 (Some(for_what), _) => Verdict::Waits { have, want, for_what: for_what.clone() },
                 (None, _) => Verdict::Differs { have, want },
             }
         })
-        .run_for({
+        .run_for_objects({
             let node = node.clone();
-            move |answer| set(&node, &read(answer).0)
+            move |objects| set(&node, read(objects).0)
         })
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 
-/// The Node and the note on it, from an answer. Each is null if there is none.
-fn read(answer: &str) -> (Value, Value) {
-    let mut lines = answer.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
-    (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
+/// The Node and the note on it, from an answer. The Node is null if it does not exist.
+fn read(objects: &[Option<Value>]) -> (&Value, &str) {
+    let object = |at: usize| objects.get(at).and_then(Option::as_ref);
+    (object(0).unwrap_or(&Value::Null), object(1).and_then(Value::as_str).unwrap_or_default())
 }
 
 /// The mark that kubeadm sets on control planes, together with `NO_BALANCER` (kubeadm `markcontrolplane.go`, `labelsToAdd`).
@@ -151,9 +151,9 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The taints that keep pods away and that somebody else set. Neither the inventory nor kubeadm nor Kubernetes itself set
 /// them.
-pub(super) fn foreign_taints(node: &Node, answer: &str) -> Vec<String> {
-    let (object, note) = read(answer);
-    let ours = format!("{},{}", names([].iter(), &taints(node)), note.as_str().unwrap_or_default());
+pub(super) fn foreign_taints(node: &Node, objects: &[Option<Value>]) -> Vec<String> {
+    let (object, note) = read(objects);
+    let ours = format!("{},{note}", names([].iter(), &taints(node)));
     let all = object.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten().map(taint);
     let foreign = all.filter(|taint| {
         let own = KUBERNETES.iter().any(|start| taint.key.starts_with(start)) && taint.key != OUT_OF_SERVICE;
@@ -291,9 +291,9 @@ mod tests {
             taint(CONTROL_PLANE, "NoSchedule"),
         ];
         let own = Taint { key: "ours".into(), value: String::new(), effect: "NoSchedule".into() };
-        let answer = format!("{}\n\"taint before:NoSchedule\"\n", json!({"spec": {"taints": all}}));
-        let found = foreign_taints(&node(Role::Worker, &[], Some(vec![own])), &answer);
+        let objects = [Some(json!({"spec": {"taints": all}})), Some(json!("taint before:NoSchedule"))];
+        let found = foreign_taints(&node(Role::Worker, &[], Some(vec![own])), &objects);
         assert_eq!(found, ["maintenance:NoExecute", "node.kubernetes.io/out-of-service:NoExecute"]);
-        assert!(foreign_taints(&node(Role::Worker, &[], None), "absent\nabsent\n").is_empty());
+        assert!(foreign_taints(&node(Role::Worker, &[], None), &[None, None]).is_empty());
     }
 }

@@ -92,7 +92,7 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
     Want::new("leases.renewed", format!("{lease} is renewed"))
         .of(lease.to_string())
         .asks(Ask::Objects(vec![lease]))
-        .judged(move |answer| judge(answer, &planes, now))
+        .judged_object(move |lease| judge(lease, &planes, now))
         .run(
             kubectl()
                 + sh!("kubectl -n {namespace} delete lease {name} --ignore-not-found\n", namespace, name),
@@ -102,13 +102,9 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
 
 /// Judges a Lease. A waiting instance takes over once it has seen the same Lease for as long as the Lease says (client-go,
 /// tools/leaderelection, `isLeaseValid`). `lasts` judges an expired Lease of a control plane.
-fn judge(answer: &str, planes: &[String], now: OffsetDateTime) -> Verdict {
-    let lease: Value = match serde_json::from_str(answer) {
-        Ok(lease) => lease,
-        // The component makes a Lease as soon as it can.
-        Err(_) if answer == "absent" => return Verdict::Holds,
-        Err(error) => return Verdict::Unknown(format!("the Lease is no JSON: {error}")),
-    };
+fn judge(lease: Option<&Value>, planes: &[String], now: OffsetDateTime) -> Verdict {
+    // The component makes a Lease as soon as it can.
+    let Some(lease) = lease else { return Verdict::Holds };
     let text = |key: &str| lease["spec"][key].as_str().unwrap_or_default();
     let (holder, seconds) =
         (text("holderIdentity"), lease["spec"]["leaseDurationSeconds"].as_i64().unwrap_or(0));
@@ -149,7 +145,7 @@ mod tests {
         let judged = |holder: &str, seconds: i64, ago: i64| {
             let time = (now - Duration::seconds(ago)).format(&Rfc3339).unwrap();
             let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": time});
-            judge(&json!({"spec": spec}).to_string(), &["m1".into()], now)
+            judge(Some(&json!({"spec": spec})), &["m1".into()], now)
         };
         for (holder, seconds, ago, holds) in [
             ("m1_1f", 15, 2, true),
@@ -173,10 +169,9 @@ mod tests {
         }
         let Verdict::Differs { have, .. } = judged("nobody", 1_000_000, 200) else { panic!() };
         assert!(have.starts_with("held by nobody for 1000000 s, renewed 2026-11-"), "{have}");
-        let never = json!({"spec": {"holderIdentity": "nobody", "leaseDurationSeconds": 9}}).to_string();
-        let Verdict::Differs { have, .. } = judge(&never, &["m1".into()], now) else { panic!() };
+        let never = json!({"spec": {"holderIdentity": "nobody", "leaseDurationSeconds": 9}});
+        let Verdict::Differs { have, .. } = judge(Some(&never), &["m1".into()], now) else { panic!() };
         assert_eq!(have, "held by nobody for 9 s, renewed never\n");
-        assert_eq!(judge("absent", &[], now), Verdict::Holds);
-        assert!(matches!(judge("{", &[], now), Verdict::Unknown(_)));
+        assert_eq!(judge(None, &[], now), Verdict::Holds);
     }
 }

@@ -8,7 +8,7 @@ use crate::diagnosis;
 use crate::error::Result;
 use crate::pki::Credential;
 use crate::shell::{KUBECTL, PODS, READY, Sh, sh};
-use crate::step::{Ask, Cx, Fix, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
+use crate::step::{Ask, Cx, Fix, Id, Object, Step, Verdict, WITH_THE_MEMBER, Want, sha256};
 use crate::steps::kubeadm::{self, NO_TOKEN, SUPER_ADMIN};
 use crate::steps::{installed, kubelet, uploads};
 
@@ -18,6 +18,15 @@ mod registered;
 pub(super) mod rights;
 
 pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
+
+/// The ids of the wants that make a machine a member. Their undo takes the machine out of the cluster.
+const CONTROL_PLANE: &str = "member.control-plane";
+const JOINED: &str = "member.joined";
+
+/// Whether this is the want that makes a machine a member of the cluster.
+pub fn is_membership(id: &Id) -> bool {
+    [CONTROL_PLANE, JOINED].contains(&id.name)
+}
 
 const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
@@ -83,37 +92,38 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     // Once kubeadm is complete, other steps repair an object that was deleted, or a Node that lost its mark.
     let others: Vec<bool> =
         objects.iter().map(|object| object.kind == "Node" || installed::mends(object)).collect();
-    let names: Vec<String> = objects.iter().map(ToString::to_string).collect();
+    let named: Vec<(String, bool)> =
+        objects.iter().map(|object| (object.to_string(), object.kind == "Node")).collect();
     let has_credentials = cx.machine.is_member();
     let through = cx.machine.has("receipt") && has_credentials;
-    Want::new(
-        "member.control-plane",
-        format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name),
-    )
-    .asks(Ask::Objects(objects))
-    .judged(move |answer| {
-        let mut missing: Vec<String> = Vec::new();
-        if !has_credentials {
-            missing.push("the kubelet's own credentials".into());
-        }
-        for ((name, others), line) in names.iter().zip(&others).zip(answer.lines()) {
-            let node = name.starts_with("Node ");
-            let unmarked = node && !line.contains("\"node-role.kubernetes.io/control-plane\"");
-            if (line == "absent" || unmarked) && !(*others && through) {
-                missing.push(name.clone());
+    Want::new(CONTROL_PLANE, format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
+        .asks(Ask::Objects(objects))
+        .judged_objects(move |found| {
+            let mut missing: Vec<String> = Vec::new();
+            if !has_credentials {
+                missing.push("the kubelet's own credentials".into());
             }
-        }
-        match missing.is_empty() {
-            true => Verdict::Holds,
-            false => Verdict::Differs {
-                have: format!("missing: {}", missing.join(", ")),
-                want: "all there".into(),
-            },
-        }
-    })
-    .run_as_unit("kubeadm", MINUTES, enter)
-    .undone_by(leave::undo(cx))
-    .disrupts()
+            for (((name, is_node), others), object) in named.iter().zip(&others).zip(found) {
+                let marked = |node: &Value| {
+                    let labels = node.pointer("/metadata/labels");
+                    labels.is_some_and(|labels| labels.get("node-role.kubernetes.io/control-plane").is_some())
+                };
+                let is_there = object.as_ref().is_some_and(|object| !is_node || marked(object));
+                if !is_there && !(*others && through) {
+                    missing.push(name.clone());
+                }
+            }
+            match missing.is_empty() {
+                true => Verdict::Holds,
+                false => Verdict::Differs {
+                    have: format!("missing: {}", missing.join(", ")),
+                    want: "all there".into(),
+                },
+            }
+        })
+        .run_as_unit("kubeadm", MINUTES, enter)
+        .undone_by(leave::undo(cx))
+        .disrupts()
 }
 
 fn worker(cx: &Cx, enter: &Sh) -> Want {
@@ -122,7 +132,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
         () if cx.machine.has("kubelet.conf") => Some("its kubelet has no certificate from the cluster"),
         () => Some("no member"),
     };
-    Want::new("member.joined", format!("{} is a member of {}", cx.node.name, cx.cluster.name))
+    Want::new(JOINED, format!("{} is a member of {}", cx.node.name, cx.cluster.name))
         .asks(Ask::Facts)
         .judged(move |_| match have {
             None => Verdict::Holds,

@@ -35,10 +35,8 @@ mod uploads;
 
 pub use installed::REPLACE_COREFILE;
 pub use kubelet::KEY as PACKAGE_KEY;
+pub use member::is_membership;
 pub use runtime::has_api_path;
-
-/// The names of the steps whose fixes wait for programs to roll out in the cluster.
-pub const ROLLS_OUT: [&str; 2] = [nodes::STEP.name, addons::STEP.name];
 
 /// Steps that run together. Their fixes go to a machine as one script.
 #[derive(Clone, Copy)]

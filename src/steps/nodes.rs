@@ -63,14 +63,15 @@ fn takes_pods(node: &Node) -> Want {
     Want::new("nodes.schedulable", format!("whether {} takes pods", node.name))
         .of(&node.name)
         .asks(asks)
-        .judged(move |answer| {
-            let (name, taints) = (&node.name, labels::foreign_taints(&node, answer).join(", "));
+        .judged_objects(move |objects| {
+            let (name, taints) = (&node.name, labels::foreign_taints(&node, objects).join(", "));
+            let object = objects.first().and_then(Option::as_ref);
             let cordoned =
                 format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
             let tainted =
                 format!("{name} has a taint that the inventory does not have, and keeps pods away: {taints}");
             match (
-                object(answer).pointer("/spec/unschedulable") == Some(&Value::Bool(true)),
+                object.and_then(|node| node.pointer("/spec/unschedulable")) == Some(&Value::Bool(true)),
                 taints.is_empty(),
             ) {
                 (false, true) => Verdict::Holds,
@@ -79,11 +80,6 @@ fn takes_pods(node: &Node) -> Want {
                 (true, false) => Verdict::Noted(format!("{cordoned}; {tainted}")),
             }
         })
-}
-
-/// The object in the first line of an answer. It is null if there is none.
-fn object(answer: &str) -> Value {
-    serde_json::from_str(answer.lines().next().unwrap_or_default()).unwrap_or(Value::Null)
 }
 
 /// The conditions, beside `Ready`, that are a problem when they are true, and what you do about them.
@@ -103,8 +99,8 @@ fn pressed(cx: &Cx, node: &Node) -> Want {
         .of(&node.name)
         .subjects([node.name.clone()])
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
-        .judged(move |answer| {
-            let have = pressures(&object(answer));
+        .judged_object(move |node| {
+            let have = node.map(pressures).unwrap_or_default();
             let want = "no pressure\n".to_string();
             match &waits {
                 _ if have.is_empty() => Verdict::Holds,
@@ -165,9 +161,8 @@ fn about(
 ) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let asks = Want::new(id, that).of(&node.name).asks(Ask::Objects(vec![Object::node(&node.name)]));
-    let want = asks.subjects([node.name.clone()]).judged(move |answer| {
-        let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-        let (holds, have) = if object.is_null() { (false, "not registered".into()) } else { test(&object) };
+    let want = asks.subjects([node.name.clone()]).judged_object(move |node| {
+        let (holds, have) = node.map_or_else(|| (false, "not registered".into()), &test);
         match &waits {
             _ if holds => Verdict::Holds,
             Some(for_what) => Verdict::Waits { have, want: want.clone(), for_what: for_what.clone() },
@@ -307,10 +302,9 @@ fn dns(cx: &Cx) -> Want {
     let nodes = cx.cluster.nodes.iter();
     Want::new("nodes.dns", "the cluster's DNS answers")
         .asks(Ask::Objects(vec![coredns.clone()]))
-        .judged(move |answer| {
-            let object: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
-            let up = object.pointer("/status/availableReplicas").and_then(Value::as_u64).unwrap_or(0);
-            let refused = refused(&object);
+        .judged_object(move |deployment| {
+            let up = deployment.and_then(|object| object.pointer("/status/availableReplicas")?.as_u64()).unwrap_or(0);
+            let refused = deployment.and_then(refused);
             let (have, want) = match refused {
                 Some(why) => (format!("a pod of coredns is refused: {why}"), "all replicas of coredns".to_string()),
                 None => ("no replica of coredns is available".to_string(), "at least one is".to_string()),

@@ -32,20 +32,18 @@ fn file(file: crate::pki::File) -> Want {
 /// The want for a certificate file. A certificate is public, so that the report can describe a change in words.
 fn certificate(that: String, path: &str, text: &str) -> Want {
     let wanted = format!("mode 644 root:root\n{text}");
-    Want { ask: Ask::File(path.into()), ..Want::secret_file("pki.file", that, path, 0o644, text) }.judged(
-        move |have| {
+    Want { ask: Ask::File(path.into()), ..Want::secret_file("pki.file", that, path, 0o644, text) }
+        .judged_presence(move |have| {
             let words = |file: &str| {
                 let (mode, pem) = file.split_once('\n').unwrap_or((file, ""));
                 // An answer lacks the last line break, but the hash must be that of the file.
                 format!("{mode}\n{}", in_words(&format!("{}\n", pem.trim_end())))
             };
-            match have.trim_end() == wanted.trim_end() {
-                true => Verdict::Holds,
-                false if have == "absent" => Verdict::Differs { have: String::new(), want: words(&wanted) },
-                false => Verdict::Differs { have: words(have), want: words(&wanted) },
+            match have {
+                Some(have) if have.trim_end() == wanted.trim_end() => Verdict::Holds,
+                _ => Verdict::Differs { have: have.map(words).unwrap_or_default(), want: words(&wanted) },
             }
-        },
-    )
+        })
 }
 
 /// The want for the CA certificate on a worker. kubeadm's join brings it there, and a join that finds one stops.

@@ -27,7 +27,7 @@ const MEMORY_WORKER: u64 = 700;
 
 /// Ends a question on a machine that ironstrap has begun to change. The question would find there what may be ironstrap's
 /// own.
-const UNTOUCHED: Sh = Sh::raw("[ ! -e /var/lib/ironstrap ] || { echo not here; exit 0; }\n");
+const UNTOUCHED: Sh = Sh::raw("[ ! -e /var/lib/ironstrap ] || not_here\n");
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants = machine(cx.machine);
@@ -114,13 +114,14 @@ fn named(cluster: &Cluster, name: &str, want: Want) -> Want {
 
 /// Turns a failure of the want into a note, which blocks nothing.
 fn told(want: Want) -> Want {
-    let (that, expect) = (want.that.clone(), want.expect.clone());
-    want.judged(move |answer| {
-        let Expect::Judged(judge) = &expect else { return Verdict::Holds };
-        match judge(answer) {
-            Verdict::Differs { have, .. } => Verdict::Noted(noted(&that, &have)),
-            verdict => verdict,
-        }
+    let that = want.that.clone();
+    let want = match want.expect.clone() {
+        Expect::Is(right) => want.passes("", move |have| have.trim_end() == right.trim_end()),
+        _ => want,
+    };
+    want.map_verdict(move |verdict| match verdict {
+        Verdict::Differs { have, .. } => Verdict::Noted(noted(&that, &have)),
+        verdict => verdict,
     })
 }
 

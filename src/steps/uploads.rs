@@ -83,17 +83,16 @@ fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
     )
     .of(upload.name)
     .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
-    .judged(move |answer| match answer.trim_end() {
-        "absent" => gone(made_by_member),
-        answer => compare(answer, keys, &fingerprint),
+    .judged_object(move |object| match object {
+        None => gone(made_by_member),
+        Some(object) => compare(object, keys, &fingerprint),
     })
     .run(again(cx, upload)?)
     .nothing_to_undo(WITH_THE_CLUSTER)
     .only(cx.fleet.exists))
 }
 
-fn compare(answer: &str, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {
-    let Ok(object) = serde_json::from_str::<Value>(answer) else { return Verdict::Holds };
+fn compare(object: &Value, keys: &[(&str, &str)], fingerprint: &str) -> Verdict {
     let text =
         |key: &str| object.get("data").and_then(|data| data.get(key)).and_then(Value::as_str).unwrap_or("");
     let all: String = keys.iter().map(|(key, _)| text(key)).collect();
@@ -160,9 +159,7 @@ mod tests {
     #[test]
     fn an_edit_is_told_from_another_inventory() {
         let hash = sha256(b"a: 1");
-        let object = |text: &str, note: &str| {
-            json!({"metadata": {"annotations": {NOTE: note}}, "data": {"kubelet": text}}).to_string()
-        };
+        let object = |text: &str, note: &str| json!({"metadata": {"annotations": {NOTE: note}}, "data": {"kubelet": text}});
         let compare = |text: &str, note: String| compare(&object(text, &note), KUBELET.keys, "F");
         assert_eq!(compare("a: 1\n", format!("F {hash}")), Verdict::Holds);
         let have =

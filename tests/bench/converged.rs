@@ -9,8 +9,8 @@ use ironstrap::cluster::{Cluster, Network, Node};
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
 use ironstrap::pki::ClusterPki;
-use ironstrap::plan::NOT_HERE;
-use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
+use ironstrap::plan;
+use ironstrap::step::{ABSENT, Answer, Ask, Expect, Fix, NOT_HERE, Step, Want};
 use ironstrap::template;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use serde_json::{Value, json};
@@ -31,8 +31,13 @@ pub struct Converged {
 /// The replies to the questions of a script but for the last, which is the clock; the first of them is of these facts.
 pub struct Replies {
     facts: String,
-    rest: Vec<(u8, String, String)>,
+    rest: Vec<Reply>,
 }
+
+/// Exit status, stdout and stderr of one question.
+type Reply = (i32, String, String);
+
+const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
 
 impl Converged {
     pub fn new(cluster: Cluster, pki: ClusterPki) -> Converged {
@@ -46,7 +51,47 @@ impl Converged {
         let machines: Vec<Machine> = all.cluster.nodes.iter().map(|node| all.machine(node)).collect();
         let names = all.cluster.nodes.iter().map(|node| node.name.as_str());
         all.fleet = Fleet::see(&all.cluster, &names.zip(&machines).collect());
+        let first = all.cluster.control_planes().next().unwrap().clone();
+        let mut wants = all.wants(&first, &all.machine(&first));
+        // What is right for a want about one object is right for those about several.
+        wants.sort_by_key(|want| if let Ask::Objects(objects) = &want.ask { objects.len() } else { 0 });
+        wants.iter().for_each(|want| all.make_up(want));
         all
+    }
+
+    fn wants(&self, node: &Node, machine: &Machine) -> Vec<Want> {
+        let about = (machine, &self.fleet);
+        let wants = common::wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc());
+        wants.into_iter().map(|(_, _, want)| want).collect()
+    }
+
+    /// Makes up the objects of this want that kubeadm's manifests lack: the API server or kubeadm itself makes them.
+    fn make_up(&mut self, want: &Want) {
+        let Ask::Objects(asked) = &want.ask else { return };
+        let keys = || asked.iter().map(ironstrap::step::Object::key);
+        if let Some(note) = noted(want) {
+            let object = json!({"data": {}, "metadata": {"annotations": {"ironstrap.dev/kubeadm": note}}});
+            self.objects.extend(keys().map(|key| (key, object.clone())));
+        }
+        if !is_right(want, &self.found(asked)) {
+            let manifests = manifests(want).into_iter();
+            self.objects.extend(manifests.map(|object| (ironstrap::step::Object::of(&object).key(), object)));
+        }
+        let missing: Vec<String> = keys().filter(|key| !self.objects.contains_key(key)).collect();
+        let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+        let info = self.pki.cluster_info(&format!("https://{}", self.cluster.endpoint));
+        for object in [json!({"rules": all}), json!({"data": {"kubeconfig": info}})] {
+            if is_right(want, &self.found(asked)) {
+                return;
+            }
+            self.objects.extend(missing.iter().map(|key| (key.clone(), object.clone())));
+        }
+    }
+
+    fn found(&self, asked: &[ironstrap::step::Object]) -> Answer {
+        let found =
+            |object: &ironstrap::step::Object| Some(self.objects.get(&object.key())?.to_string().into());
+        Answer::Objects(asked.iter().map(found).collect())
     }
 
     fn machine(&self, node: &Node) -> Machine {
@@ -72,9 +117,7 @@ impl Converged {
     /// What this node says; where it has drifted, its /etc/hosts lacks the last line.
     pub fn replies(&self, node: &Node, drifted: bool) -> Replies {
         let machine = self.machine(node);
-        let about = (&machine, &self.fleet);
-        let wants = common::wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc());
-        let wants: Vec<Want> = wants.into_iter().map(|(_, _, want)| want).collect();
+        let wants = self.wants(node, &machine);
         let mut rest = vec![(0, self.authorities(), String::new()), (0, self.identity(node), String::new())];
         rest.extend(self.tables(&wants, drifted));
         rest.push((0, self.kubectl(&wants), String::new()));
@@ -83,76 +126,65 @@ impl Converged {
             // In the same words it is asked once.
             if !asked.contains(&&want.ask) {
                 asked.push(&want.ask);
-                rest.push((0, self.said(want), String::new()));
+                rest.push(reply(self.said(want)));
             }
         }
         Replies { facts: facts(node), rest }
     }
 
-    /// The right answer to a want.
-    fn said(&self, want: &Want) -> String {
-        let mut answers = match (&want.ask, &want.expect) {
-            (Ask::OnlyBeforeJoin(_), _) => return NOT_HERE.into(),
-            (_, Expect::Is(right)) => return right.clone(),
-            (_, Expect::Edited(edit)) => return format!("mode 644 root:root\n{}", edit("")),
+    /// The right answer to a want that is not about objects.
+    fn said(&self, want: &Want) -> Answer {
+        let mut texts = match (&want.ask, &want.expect) {
+            (Ask::OnlyBeforeJoin(_), _) => return Answer::NotHere,
+            (_, Expect::Absent) => return Answer::Absent,
+            (_, Expect::Is(right)) => return Answer::Said(right.clone()),
+            (_, Expect::Edited(edit)) => {
+                return Answer::Said(format!("mode 644 root:root\n{}", edit("")));
+            }
             (Ask::Kubeconfig(path), _) => vec![self.kubeconfigs[path].clone()],
-            (Ask::Objects(objects), _) => vec![self.lines(objects)],
             (Ask::Packages(names), _) => {
                 let version = |name: &str| if name == "containerd" { "1.7.24" } else { "1.36.3-1.1" };
                 vec![names.iter().map(|name| format!("{name} hi {}\n", version(name))).collect()]
             }
-            _ => ["", "a member", "version 2", "enabled active current", "absent"].map(String::from).into(),
+            _ => ["", "a member", "version 2", "enabled active current"].map(String::from).into(),
         };
         if want.ask.shell().is_some_and(|shell| shell.contains("questions()")) {
-            return "kubelet runs\nkube-proxy runs\nservice reached\nserver0 reached\ndns reached\nkubelet-health says 200 ok\n\
-                    proxy says 200 {}\nproxy-mode says 200 nftables\n"
-                .into();
+            let said = "kubelet runs\nkube-proxy runs\nservice reached\nserver0 reached\ndns reached\nkubelet-health says 200 ok\n\
+                        proxy says 200 {}\nproxy-mode says 200 nftables\n";
+            return Answer::Said(said.into());
         }
         if matches!(&want.ask, Ask::File(path) if path.ends_with("kubernetes-apt-keyring.asc")) {
             let keys = [include_str!("../keys/kubernetes.asc"), include_str!("../keys/other.asc")];
-            answers.extend(keys.map(|key| format!("mode 644 root:root\n{key}")));
+            texts.extend(keys.map(|key| format!("mode 644 root:root\n{key}")));
         }
         if let Fix::Write { text: Some(text), mode: Some(mode), .. } = &want.fix {
-            answers.push(format!("mode {mode:o} root:root\n{text}"));
+            texts.push(format!("mode {mode:o} root:root\n{text}"));
         }
+        let mut answers: Vec<Answer> = texts.into_iter().map(Answer::Said).collect();
+        answers.push(Answer::Absent);
         // What cannot be made up is no business of this machine's.
-        answers.extend(want.ask.shell().map(|_| NOT_HERE.to_string()));
-        let Expect::Judged(judge) = &want.expect else { unreachable!() };
-        let right = |answer: &String| {
-            let line = answer.strip_suffix('\n').unwrap_or(answer);
-            line == NOT_HERE || matches!(judge(line), Verdict::Holds | Verdict::Noted(_))
-        };
-        let found = answers.iter().find(|answer| right(answer)).cloned();
-        found.unwrap_or_else(|| panic!("no answer is right that {}: {:?}", want.that, judge(&answers[0])))
-    }
-
-    fn lines(&self, objects: &[ironstrap::step::Object]) -> String {
-        let line = |object: &ironstrap::step::Object| match self.objects.get(&object.key()) {
-            Some(value) => format!("{value}\n"),
-            // No run left a pod behind.
-            None if object.kind == "Pod" => "absent\n".into(),
-            None => format!("{NOT_HERE}\n"),
-        };
-        objects.iter().map(line).collect()
+        answers.extend(want.ask.shell().map(|_| Answer::NotHere));
+        let found = answers.into_iter().find(|answer| is_right(want, answer));
+        found.unwrap_or_else(|| panic!("no answer is right that {}", want.that))
     }
 
     /// Stat, text and hash of files, kubeconfigs, units, packages: as the probe asks for them.
-    fn tables(&self, wants: &[Want], drifted: bool) -> [(u8, String, String); 6] {
-        let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    fn tables(&self, wants: &[Want], drifted: bool) -> [Reply; 6] {
+        let mut files: BTreeMap<&str, Option<String>> = BTreeMap::new();
         let [mut stat, mut text, mut hash, mut kubeconfigs, mut units, mut packages] =
             [const { String::new() }; 6];
         let (mut seen, mut gone, mut lacking) = (BTreeSet::new(), String::new(), String::new());
         for want in wants {
             match &want.ask {
                 Ask::File(path) | Ask::Hash(path) | Ask::Kubeconfig(path) => {
-                    let mut said = self.said(want);
-                    if drifted && path == "/etc/hosts" {
-                        said.truncate(said.trim_end().rfind('\n').map_or(0, |at| at + 1));
+                    let mut said = self.said(want).text().ok().map(str::to_string);
+                    if let Some(text) = said.as_mut().filter(|_| drifted && path == "/etc/hosts") {
+                        text.truncate(text.trim_end().rfind('\n').map_or(0, |at| at + 1));
                     }
                     files.insert(path, said);
                 }
                 Ask::Unit { unit, .. } if seen.insert(unit.clone()) => {
-                    let masked = self.said(want) == "masked";
+                    let masked = self.said(want) == Answer::Said("masked".into());
                     units += &format!(
                         "Id={unit}\nLoadState={}\nUnitFileState=enabled\nActiveState=active\n\
                          ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.000000 UTC\nNeedDaemonReload=no\n\n",
@@ -160,7 +192,7 @@ impl Converged {
                     );
                 }
                 Ask::Packages(names) => {
-                    for (name, line) in names.iter().zip(self.said(want).lines()) {
+                    for (name, line) in names.iter().zip(self.said(want).text().unwrap().lines()) {
                         match line.strip_prefix(&format!("{name} ")) {
                             Some("absent") => lacking += "no packages found matching\n",
                             Some(state) if seen.insert(name.clone()) => {
@@ -174,11 +206,11 @@ impl Converged {
             }
         }
         for (path, said) in &files {
-            let (mode, body) = said.split_once('\n').unwrap_or((said, ""));
-            if mode == "absent" {
+            let Some(said) = said else {
                 gone += &format!("stat: cannot statx '{path}': No such file or directory\n");
                 continue;
-            }
+            };
+            let (mode, body) = said.split_once('\n').unwrap_or((said, ""));
             let hashed = body.strip_prefix("sha256 ");
             let leads = wants.iter().any(|want| want.ask == Ask::Kubeconfig(path.to_string()));
             let size = if hashed.is_some() || leads { 9 } else { body.len() };
@@ -190,28 +222,28 @@ impl Converged {
             }
         }
         let quiet = |text| (0, text, String::new());
-        let stat = (u8::from(!gone.is_empty()), stat, gone);
-        let packages = (u8::from(!lacking.is_empty()), packages, lacking);
+        let stat = (i32::from(!gone.is_empty()), stat, gone);
+        let packages = (i32::from(!lacking.is_empty()), packages, lacking);
         [stat, quiet(text), quiet(hash), quiet(kubeconfigs), quiet(units), packages]
     }
 
     /// All objects that are asked for, and all Nodes.
     fn kubectl(&self, wants: &[Want]) -> String {
-        let asked = wants.iter().flat_map(|want| match &want.ask {
-            Ask::Objects(objects) => objects.as_slice(),
-            _ => &[],
-        });
-        let keys: BTreeSet<String> = asked.map(ironstrap::step::Object::key).collect();
+        let mut keys: BTreeSet<String> = BTreeSet::new();
+        for want in wants {
+            let Ask::Objects(objects) = &want.ask else { continue };
+            keys.extend(objects.iter().map(ironstrap::step::Object::key));
+            let found =
+                objects.iter().map(|object| Some(self.objects.get(&object.key())?.to_string().into()));
+            let answer = Answer::Objects(found.collect());
+            assert!(is_right(want, &answer), "no object is right so that {}", want.that);
+        }
         if keys.is_empty() {
             return String::new();
         }
-        let line = |key: &String| match self.objects.get(key) {
-            Some(object) => format!("{key} {object}\n"),
-            None if key.starts_with("Pod/") => format!("{key} absent\n"),
-            None => format!("{key} {NOT_HERE}\n"),
-        };
+        let line = |key: &String| Some(format!("{key} {}\n", self.objects.get(key)?));
         let listed = include_str!("../fixtures/listed-1.36.3.txt");
-        keys.iter().map(line).collect::<String>() + "beside the nodes\n" + listed + "all nodes\n"
+        keys.iter().filter_map(line).collect::<String>() + "beside the nodes\n" + listed + "all nodes\n"
     }
 }
 
@@ -219,14 +251,51 @@ impl Replies {
     /// The whole reply to a script with this boundary.
     pub fn text(&self, boundary: &str) -> String {
         let now = || OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
-        let one = |text: &mut String, status: u8, said: &str, stderr: &str| {
-            *text += &format!("{said}\n{boundary} {status}\n{}\n{boundary}\n", stderr.trim_end());
+        let mut number = 0;
+        let mut one = |text: &mut String, status: i32, said: &str, stderr: &str| {
+            *text += &format!("{said}\n{boundary} {number} {status}\n{}\n{boundary}\n", stderr.trim_end());
+            number += 1;
         };
         let mut text = String::new();
         one(&mut text, 0, &format!("{}clock {:.9}\n", self.facts, now()), "");
         self.rest.iter().for_each(|(status, said, stderr)| one(&mut text, *status, said, stderr));
         one(&mut text, 0, &format!("{:.9}\n", now()), "");
         text
+    }
+}
+
+/// The manifests that the fix of this want puts into the cluster.
+fn manifests(want: &Want) -> Vec<Value> {
+    let Fix::Run(script) = &want.fix else { return vec![] };
+    let (mut all, mut lines) = (Vec::new(), script.lines());
+    while let Some(line) = lines.next() {
+        let Some((_, word)) = line.rsplit_once("<<'") else { continue };
+        let end = word.trim_end_matches('\'');
+        let text: Vec<&str> = lines.by_ref().take_while(|line| *line != end).collect();
+        all.extend(template::documents("a manifest", &text.join("\n")).unwrap_or_default());
+    }
+    all
+}
+
+/// The note of ironstrap on an object that kubeadm wrote without data, if the fix of this want writes such a note.
+fn noted(want: &Want) -> Option<String> {
+    let Fix::Run(script) = &want.fix else { return None };
+    let (_, rest) = script.split_once("ironstrap.dev/kubeadm=")?;
+    let fingerprint: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+    Some(format!("{fingerprint} {}", ironstrap::step::sha256(b"")))
+}
+
+fn is_right(want: &Want, answer: &Answer) -> bool {
+    let judged = [(&TOY, want, answer)];
+    plan::changes(&judged, &mut BTreeSet::new()).is_empty() && plan::unchecked(&judged).is_empty()
+}
+
+fn reply(answer: Answer) -> Reply {
+    match answer {
+        Answer::Said(text) => (0, text, String::new()),
+        Answer::Absent => (ABSENT, String::new(), String::new()),
+        Answer::NotHere => (NOT_HERE, String::new(), String::new()),
+        other => panic!("no machine says {other}"),
     }
 }
 

@@ -16,7 +16,7 @@ use ironstrap::inventory;
 use ironstrap::machine::Machine;
 use ironstrap::pki::ClusterPki;
 use ironstrap::shell::Sh;
-use ironstrap::step::{Cx, Want};
+use ironstrap::step::{Answer, Ask, Cx, Verdict, Want};
 use ironstrap::steps::STAGES;
 use time::OffsetDateTime;
 
@@ -141,4 +141,20 @@ pub fn owner(by: &str) -> String {
         "apiVersion": "apps/v1", "blockOwnerDeletion": true, "controller": true, "kind": kind, "name": name, "uid": "9",
     });
     serde_json::json!([other, own]).to_string()
+}
+
+/// The verdict of a want on these lines, as an answer of the form that its ask has. The line `absent` stands for what does not
+/// exist.
+pub fn verdict(want: &Want, lines: &str) -> Verdict {
+    let object = |line: &str| (line != "absent").then(|| line.into());
+    let answer = match &want.ask {
+        Ask::Objects(objects) => {
+            let mut found: Vec<_> = lines.lines().map(object).collect();
+            found.resize(objects.len(), None);
+            Answer::Objects(found)
+        }
+        _ if lines.trim_end() == "absent" => Answer::Absent,
+        _ => Answer::Said(lines.into()),
+    };
+    ironstrap::plan::verdict(want, &answer).unwrap_or_else(|| panic!("no verdict on {answer}"))
 }

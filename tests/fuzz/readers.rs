@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::common::fuzz;
 use ironstrap::inventory;
 use ironstrap::known_hosts::{KnownHosts, Verdict};
-use ironstrap::probe::{self, Answer};
+use ironstrap::probe;
 use ironstrap::report::group;
 use ironstrap::status;
-use ironstrap::step::{Ask, Object};
+use ironstrap::step::{Answer, Ask, Object};
 use russh::keys::PublicKey;
 
 const BOUNDARY: &str = "--0123456789abcdef0123456789abcdef";

@@ -21,9 +21,9 @@ use std::collections::BTreeSet;
 use fleet::{Fleet, HALF_REAL, secret};
 use ironstrap::error::Kind;
 use ironstrap::ledger::Kin;
-use ironstrap::probe::Answer;
 use ironstrap::report::Event;
 use ironstrap::status;
+use ironstrap::step::Answer;
 use ironstrap::steps::STAGES;
 
 /// What is left, as people read it; reviewed in `golden`.

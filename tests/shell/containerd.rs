@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use ironstrap::shell::PRELUDE;
+use ironstrap::step::ABSENT;
+
 use super::{Root, text};
 use crate::common::shells;
 
@@ -13,7 +16,8 @@ fn containerd_is_asked_again_only_after_a_change() {
         let program = root.path("bin/containerd").display().to_string();
         let ask = format!("{functions}\ncontainerd_config").replace("/usr/bin/containerd", &program);
         let asked = || root.read("asked").lines().count();
-        assert_eq!(root.good(shell, &ask), "absent\n", "{shell}");
+        let absent = root.lib(shell, &format!("{PRELUDE}{ask}"));
+        assert_eq!((absent.status.code(), text(&absent.stdout)), (Some(ABSENT), String::new()), "{shell}");
         root.command(
             "containerd",
             "echo x >>$ROOT/asked; echo \"SystemdCgroup = $(cat $ROOT/etc/containerd/config.toml)\"; echo \"sandbox = 'a b'\"",

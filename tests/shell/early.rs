@@ -3,8 +3,8 @@
 use std::fs;
 
 use ironstrap::cluster::ETCD_DIR;
-use ironstrap::probe::{self, Answer};
-use ironstrap::step::Ask;
+use ironstrap::probe;
+use ironstrap::step::{Answer, Ask};
 
 use super::{BOUNDARY, Root, said, text};
 use crate::common::{run, sh, shells};

@@ -2,9 +2,9 @@
 //! checks whether the reset can write where it has to. If not, ironstrap changes nothing, and the error says what to do.
 
 use crate::shell::{Sh, sh};
-use crate::step::{Step, Want};
+use crate::step::{Step, Undo, Want};
 
-use super::{BEFORE, THE_WAY_BACK};
+use super::{BEFORE, keys};
 
 /// The key under which a machine keeps the state from before, for the undo of a want.
 pub(super) struct Key {
@@ -15,8 +15,11 @@ pub(super) struct Key {
     pub is_edit: bool,
 }
 
-pub(super) const STEP: Step =
-    Step { name: "notes", why: "a machine goes back only to what is known of it", wants: |_| Ok(vec![]) };
+pub(super) const STEP: Step = Step {
+    name: "notes",
+    why: "a machine goes back only to what is known of it",
+    wants: |cx| Ok(wants(&keys(cx)?)),
+};
 
 const DAMAGED: &str = "bring /var/lib/ironstrap of this machine back from a backup; without one, give up what is named: \
      rm /var/lib/ironstrap/before/NAME.* (NAME is the word in front), and put its file or setting right yourself";
@@ -25,9 +28,9 @@ const STRANGER: &str = "bring /var/lib/ironstrap of this machine back from a bac
 const UNMARKED: &str = "bring /var/lib/ironstrap of this machine back from a backup; without one, put in these files what you want \
      there, or remove them";
 
-pub(super) fn wants(keys: &[Key]) -> Vec<(&'static Step, Want)> {
+fn wants(keys: &[Key]) -> Vec<Want> {
     let that = [writable(), database(), whole(keys), member(), marked(keys)];
-    that.into_iter().map(|want| (&STEP, want.nothing_to_undo(THE_WAY_BACK))).collect()
+    that.into_iter().map(|want| want.undone_by(Undo::OfReset)).collect()
 }
 
 /// The want that a reset can write what it changes. On a machine without notes, it has nothing to write.

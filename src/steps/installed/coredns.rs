@@ -65,19 +65,15 @@ fn deployment(cx: &Cx, object: &Value) -> Result<Want> {
     let fix = kubectl() + OBJECTS + FUNCTIONS + put(function, &manifest)?;
     let exactly = wanted.is_some();
     let want = Want::object("kubeadm-objects.object", object, Whose::Ours, &fix);
-    Ok(want.judged(move |answer| judge_deployment(answer, &manifest, exactly)))
+    Ok(want.judged_object(move |object| judge_deployment(object, &manifest, exactly)))
 }
 
 /// The verdict on the Deployment. `exactly`: the inventory sets the number of replicas.
-fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
-    let have: Value = match serde_json::from_str(answer) {
-        Ok(have) => have,
-        Err(_) if answer == "absent" => {
-            return Verdict::Differs { have: String::new(), want: format!("{}\n", Object::of(manifest)) };
-        }
-        Err(error) => return Verdict::Unknown(format!("{} is no JSON: {error}", Object::of(manifest))),
+fn judge_deployment(have: Option<&Value>, manifest: &Value, exactly: bool) -> Verdict {
+    let Some(have) = have else {
+        return Verdict::Differs { have: String::new(), want: format!("{}\n", Object::of(manifest)) };
     };
-    if let Some(leaving) = leaving(&have) {
+    if let Some(leaving) = leaving(have) {
         return leaving;
     }
     let mut wanted = manifest.clone();
@@ -85,7 +81,7 @@ fn judge_deployment(answer: &str, manifest: &Value, exactly: bool) -> Verdict {
     if let Some(present) = present {
         wanted["spec"]["replicas"] = present.clone();
     }
-    let differences = manifest::differences(&wanted, &have, Whose::Ours);
+    let differences = manifest::differences(&wanted, have, Whose::Ours);
     let (have, want) = manifest::texts(&differences);
     if differences.is_empty() { Verdict::Holds } else { Verdict::Differs { have, want } }
 }
@@ -100,22 +96,18 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
     let whose = if ours { "the inventory's" } else { "kubeadm's" };
     Ok(Want::new("kubeadm-objects.corefile", format!("ConfigMap kube-system/coredns has {whose} Corefile"))
         .asks(Ask::Objects(vec![Object::of(&manifest)]))
-        .judged(move |answer| judge_corefile(answer, &right, ours))
+        .judged_object(move |object| judge_corefile(object, &right, ours))
         .run(fix + sh!("restarted {PODS}", PODS))
         .nothing_to_undo(WITH_THE_CLUSTER))
 }
 
 /// The verdict on the Corefile. `ours`: the right Corefile is the inventory's.
-fn judge_corefile(answer: &str, right: &str, ours: bool) -> Verdict {
-    let object: Value = match serde_json::from_str(answer) {
-        Ok(object) => object,
-        Err(_) if answer == "absent" => Value::Null,
-        Err(error) => return Verdict::Unknown(format!("ConfigMap kube-system/coredns is no JSON: {error}")),
-    };
-    if let Some(leaving) = leaving(&object) {
+fn judge_corefile(object: Option<&Value>, right: &str, ours: bool) -> Verdict {
+    if let Some(leaving) = object.and_then(leaving) {
         return leaving;
     }
-    let have = object.pointer("/data/Corefile").and_then(Value::as_str).unwrap_or_default();
+    let have = object.and_then(|object| object.pointer("/data/Corefile")).and_then(Value::as_str);
+    let have = have.unwrap_or_default();
     // Space at the end of a line has no meaning, and would be a line of a diff.
     let plain = |text: &str| -> String {
         text.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect()
@@ -145,7 +137,7 @@ mod tests {
     fn replicas_are_kept_unless_there_are_none_or_the_inventory_says_how_many() {
         let manifest = json!({"spec": {"replicas": 2, "paused": false}});
         let judge = |n: u64, exactly: bool| {
-            judge_deployment(&json!({"spec": {"replicas": n}}).to_string(), &manifest, exactly)
+            judge_deployment(Some(&json!({"spec": {"replicas": n}})), &manifest, exactly)
         };
         for (n, exactly, holds) in [
             (2, false, true),
@@ -157,20 +149,22 @@ mod tests {
         ] {
             assert_eq!(judge(n, exactly) == Verdict::Holds, holds, "{n} {exactly}");
         }
-        assert!(matches!(judge_deployment("absent", &manifest, false), Verdict::Differs { .. }));
+        assert!(matches!(judge_deployment(None, &manifest, false), Verdict::Differs { .. }));
     }
 
     #[test]
     fn an_edited_corefile_needs_a_confirmation_and_a_missing_one_does_not() {
-        let object = |text: &str| json!({"data": {"Corefile": text}}).to_string();
+        let object = |text: &str| json!({"data": {"Corefile": text}});
         let right = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
-        assert_eq!(judge_corefile(&object(right.trim_end()), right, false), Verdict::Holds);
-        for nothing in ["absent", "{}", &object(" \n")] {
-            assert!(matches!(judge_corefile(nothing, right, false), Verdict::Differs { .. }), "{nothing}");
+        assert_eq!(judge_corefile(Some(&object(right.trim_end())), right, false), Verdict::Holds);
+        for nothing in [None, Some(json!({})), Some(object(" \n"))] {
+            let verdict = judge_corefile(nothing.as_ref(), right, false);
+            assert!(matches!(verdict, Verdict::Differs { .. }), "{nothing:?}");
         }
         let other = object(&right.replace("/etc/resolv.conf", "192.0.2.1"));
-        assert!(matches!(judge_corefile(&other, right, true), Verdict::Differs { .. }));
-        let Verdict::Unconfirmed { have, want, confirmation } = judge_corefile(&other, right, false) else {
+        assert!(matches!(judge_corefile(Some(&other), right, true), Verdict::Differs { .. }));
+        let Verdict::Unconfirmed { have, want, confirmation } = judge_corefile(Some(&other), right, false)
+        else {
             panic!("an ordinary yes replaces it")
         };
         assert!(have.contains("forward . 192.0.2.1") && want == right, "{have}");

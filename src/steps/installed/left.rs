@@ -40,14 +40,13 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
             format!("whether the cluster still has the {program} of kubeadm"),
         )
         .of(program);
-        wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged(move |answer| {
-            match is_kubeadms(answer, label) {
-                Ok(false) => Verdict::Holds,
-                Ok(true) => Verdict::Noted(format!(
+        wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged_object(move |present| {
+            match present.is_some_and(|present| is_kubeadms(present, label)) {
+                false => Verdict::Holds,
+                true => Verdict::Noted(format!(
                     "the cluster still has {object}, which {addon}.disabled under [kubeadm] turns off: ironstrap does not look \
                      after it; to delete it: {delete}"
                 )),
-                Err(why) => Verdict::Unknown(format!("{object} is no JSON: {why}")),
             }
         }));
     }
@@ -56,13 +55,9 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
 
 /// Whether kubeadm installed this object. An object that Helm installed in its place has the same labels, and one more that
 /// names Helm.
-fn is_kubeadms(answer: &str, label: &str) -> serde_json::Result<bool> {
-    if answer.trim_end() == "absent" {
-        return Ok(false);
-    }
-    let object: Value = serde_json::from_str(answer)?;
+fn is_kubeadms(object: &Value, label: &str) -> bool {
     let has = |key: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(key));
-    Ok(has("k8s-app").and_then(Value::as_str) == Some(label) && has("app.kubernetes.io/managed-by").is_none())
+    has("k8s-app").and_then(Value::as_str) == Some(label) && has("app.kubernetes.io/managed-by").is_none()
 }
 
 #[cfg(test)]
@@ -78,18 +73,20 @@ mod tests {
         cluster.kubeadm.insert("proxy".into(), json!({"disabled": true}));
         cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
         let wants = wants(&cluster);
-        let judged = |at: usize, answer: &str| {
-            let crate::step::Expect::Judged(judge) = &wants[at].expect else { panic!() };
-            judge(answer)
+        let judged = |at: usize, object: Option<&Value>| {
+            let crate::step::Expect::JudgedObjects(judge) = &wants[at].expect else { panic!() };
+            judge(&[object.cloned()])
         };
-        let labelled = |labels: Value| json!({"metadata": {"labels": labels}}).to_string();
+        let labelled = |labels: Value| json!({"metadata": {"labels": labels}});
         let proxy = labelled(json!({"k8s-app": "kube-proxy"}));
-        assert!(matches!(judged(0, &proxy), Verdict::Noted(note) if note.ends_with("configmap/kube-proxy")));
+        assert!(
+            matches!(judged(0, Some(&proxy)), Verdict::Noted(note) if note.ends_with("configmap/kube-proxy"))
+        );
         let dns = labelled(json!({"k8s-app": "kube-dns"}));
-        assert!(matches!(judged(1, &dns), Verdict::Noted(note) if note.contains("dns.disabled")));
+        assert!(matches!(judged(1, Some(&dns)), Verdict::Noted(note) if note.contains("dns.disabled")));
         let helms = labelled(json!({"k8s-app": "kube-dns", "app.kubernetes.io/managed-by": "Helm"}));
-        for answer in ["absent\n", &proxy, &helms] {
-            assert_eq!(judged(1, answer), Verdict::Holds, "{answer}");
+        for object in [None, Some(&proxy), Some(&helms)] {
+            assert_eq!(judged(1, object), Verdict::Holds, "{object:?}");
         }
     }
 

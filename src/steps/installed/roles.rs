@@ -91,26 +91,23 @@ pub(super) fn want(cx: &Cx) -> Want {
     let object = |(name, _): &(&str, _)| Object::new("rbac.authorization.k8s.io/v1", "ClusterRole", "", name);
     Want::new("kubeadm-objects.roles", "the API server's own ClusterRoles have rules")
         .asks(Ask::Objects(ROLES.iter().map(object).collect()))
-        .judged(judge)
+        .judged_objects(judge)
         .run(api_again(&cx.node.name))
         .nothing_to_undo(WITH_THE_CLUSTER)
         .disrupts()
 }
 
-fn judge(answer: &str) -> Verdict {
+fn judge(roles: &[Option<Value>]) -> Verdict {
     let (mut have, mut want) = (String::new(), String::new());
-    for ((name, rights), line) in ROLES.iter().zip(answer.lines().chain(std::iter::repeat(""))) {
-        let role: Value = match serde_json::from_str(line) {
-            Ok(role) => role,
-            Err(_) if line == "absent" => Value::Null,
-            Err(error) => return Verdict::Unknown(format!("ClusterRole {name} is no JSON: {error}")),
-        };
-        if let Some(leaving) = leaving(&role) {
+    for ((name, rights), role) in ROLES.iter().zip(roles) {
+        if let Some(leaving) = role.as_ref().and_then(leaving) {
             return leaving;
         }
-        let rules = role.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let rules = role.as_ref().and_then(|role| role.get("rules")).and_then(Value::as_array);
+        let rules = rules.map(Vec::as_slice).unwrap_or_default();
         if rules.is_empty() {
-            have += &format!("ClusterRole {name}: no rules\n");
+            let lacks = if role.is_some() { "no rules" } else { "does not exist" };
+            have += &format!("ClusterRole {name}: {lacks}\n");
             want += &format!("ClusterRole {name}: those that the API server gives it when it starts\n");
             continue;
         }
@@ -144,33 +141,35 @@ mod tests {
 
     use super::*;
 
-    /// The verdict if each role has exactly the rights that it must have, except that the answer has `line` at `at`.
-    fn judged(at: usize, line: &str) -> Verdict {
+    /// The verdict if each role has exactly the rights that it must have, except that the role at `at` is `other`.
+    fn judged(at: usize, other: Option<Value>) -> Verdict {
         let rule = |(group, resource, name, verbs): &Right| {
             let names: Vec<&str> = [*name].into_iter().filter(|name| !name.is_empty()).collect();
             let verbs: Vec<&str> = verbs.split(' ').collect();
             json!({"apiGroups": [group], "resources": [resource], "resourceNames": names, "verbs": verbs})
         };
-        let role =
-            |rights: &[Right]| json!({"rules": rights.iter().map(rule).collect::<Vec<_>>()}).to_string();
-        let lines = ROLES.iter().enumerate();
-        let lines = lines.map(|(i, (_, rights))| if i == at { line.to_string() } else { role(rights) });
-        judge(&lines.collect::<Vec<_>>().join("\n"))
+        let role = |rights: &[Right]| Some(json!({"rules": rights.iter().map(rule).collect::<Vec<_>>()}));
+        let roles = ROLES.iter().enumerate();
+        let roles = roles.map(|(i, (_, rights))| if i == at { other.clone() } else { role(rights) });
+        judge(&roles.collect::<Vec<_>>())
     }
 
     #[test]
     fn a_role_without_rules_and_one_that_is_gone_are_named() {
-        assert_eq!(judged(ROLES.len(), ""), Verdict::Holds);
-        for line in ["absent", "{}", r#"{"rules":null}"#, r#"{"rules":[]}"#] {
-            let Verdict::Differs { have, .. } = judged(6, line) else { panic!("{line}") };
-            assert_eq!(have, "ClusterRole system:node-proxier: no rules\n");
+        assert_eq!(judged(ROLES.len(), None), Verdict::Holds);
+        let have = |role: Option<Value>| match judged(6, role.clone()) {
+            Verdict::Differs { have, .. } => have,
+            other => panic!("{role:?}: {other:?}"),
+        };
+        for role in [json!({}), json!({"rules": null}), json!({"rules": []})] {
+            assert_eq!(have(Some(role)), "ClusterRole system:node-proxier: no rules\n");
         }
-        assert!(matches!(judge("{}"), Verdict::Unknown(_)), "an answer that breaks off");
+        assert_eq!(have(None), "ClusterRole system:node-proxier: does not exist\n");
     }
 
     #[test]
     fn a_right_that_a_role_lost_is_named() {
-        let wants = |at: usize, rules: Value| match judged(at, &json!({"rules": rules}).to_string()) {
+        let wants = |at: usize, rules: Value| match judged(at, Some(json!({"rules": rules}))) {
             Verdict::Differs { want, .. } => want,
             Verdict::Holds => String::new(),
             other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{ALL, sample};
 use crate::cluster::{Cluster, Network, Node};
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, SHORT_LIVED, Sh, kubectl, sh};
-use crate::step::{Ask, Object, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Names, Object, Verdict, WITH_THE_CLUSTER, Want};
 
 /// The want that all of `nodes` answer the control plane `own`. If there are many nodes, it is about those of the sample
 /// and some that the run changed. `None`: there is no node to ask.
@@ -31,6 +31,7 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
     );
     let want = Want::new("connectivity.pod", "a pod answers on each node")
         .run(fix)
+        .names(Names::Packets)
         .subjects(targets.iter().map(ToString::to_string));
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
@@ -64,15 +65,12 @@ pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, 
 pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     let pod =
         |node: &Node| Object::new("v1", "Pod", "kube-system", &format!("ironstrap-packets-{}", node.name));
-    let goes = |line: &str| {
-        let pod = serde_json::from_str::<Value>(line).unwrap_or_default();
-        line == "absent" || pod["metadata"]["deletionTimestamp"].is_string()
-    };
+    let stays = |pod: &&Value| !pod["metadata"]["deletionTimestamp"].is_string();
     let fix = "kubectl -n kube-system delete pods --wait=false \
                -l app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets\n";
     Want::new("bootstrap.probe-pods", "no pod is left that only answered packets")
         .asks(Ask::Objects(sample(cluster).map(pod).collect()))
-        .judged(move |answer| match answer.lines().filter(|line| !goes(line)).count() {
+        .judged_objects(move |pods| match pods.iter().flatten().filter(stays).count() {
             0 => Verdict::Holds,
             n => Verdict::Differs {
                 have: format!("pods in kube-system that a run left: {n}"),

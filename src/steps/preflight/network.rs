@@ -19,10 +19,7 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 
 fn routes(node: &Node) -> Ask {
     let family = if node.ip.is_ipv4() { 4_u8 } else { 6 };
-    Ask::OnlyBeforeJoin(sh!(
-        "if command -v ip >/dev/null; then ip -{family} route show default; else echo not here; fi",
-        family
-    ))
+    Ask::OnlyBeforeJoin(sh!("command -v ip >/dev/null || not_here\nip -{family} route show default", family))
 }
 
 /// The want that there is a default route. No machine has the address of a Service. Packets to it leave by the default
@@ -63,7 +60,7 @@ fn resolv_conf(cluster: &Cluster) -> Ask {
         None => RESOLV_CONF.into(),
     };
     Ask::Shell(sh!(
-        "{file}[ -n \"$f\" ] || { echo not here; exit 0; }\n[ -e \"$f\" ] || { echo \"no $f\"; exit 0; }\n\
+        "{file}[ -n \"$f\" ] || not_here\n[ -e \"$f\" ] || { echo \"no $f\"; exit 0; }\n\
          echo \"in $f\"\nawk '$1 == \"nameserver\" { print $1, $2 } $1 == \"search\"' \"$f\"",
         file
     ))

@@ -17,7 +17,7 @@ pub(super) fn want(cluster: &Cluster) -> Option<Want> {
     let wanted = images.join("\n");
     let want = Want::new("runtime.images", "the images of every node are here")
         .asks(Ask::OnlyBeforeJoin(sh!("images={wanted}\n{HERE}", wanted, HERE)))
-        .judged(move |answer| match answer == "not here" || answer == wanted {
+        .judged(move |answer| match answer == wanted {
             true => Verdict::Holds,
             false => Verdict::Differs { have: answer.into(), want: wanted.clone() },
         })

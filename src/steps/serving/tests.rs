@@ -5,7 +5,7 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use crate::pki::serving_request;
 use crate::pki::tests::{NOW, cluster, pki};
-use crate::step::{Expect, Fix};
+use crate::step::{Answer, Expect, Fix};
 
 const IP: &str = "10.0.0.21";
 
@@ -56,7 +56,7 @@ fn said(answer: &str, unserved: bool) -> (Verdict, String) {
     let want = all(&cluster, &Fleet { unserved, ..Fleet::default() }).swap_remove(2);
     assert_eq!(want.that, "the kubelet of w1 has a certificate to serve with");
     let Expect::Judged(judge) = &want.expect else { panic!() };
-    (judge(answer), want.fix_for.as_ref().unwrap()(answer).to_string())
+    (judge(answer), want.fix_for.as_ref().unwrap()(&Answer::Said(answer.into())).to_string())
 }
 
 fn have(verdict: Verdict) -> String {
