@@ -195,7 +195,7 @@ impl Machine {
             machine.take(key, value.trim()).ok_or_else(|| format!("cannot read \"{line}\""))?;
         }
         if machine.init.is_empty() || machine.clock == 0.0 {
-            return Err("the description of the machine is incomplete".into());
+            return Err("the facts about the machine are incomplete".into());
         }
         let pairs = |text: &str| -> Vec<(String, String)> {
             let pair = |l: &str| l.split_once(' ').map(|(k, v)| (k.to_string(), v.trim().to_string()));
@@ -211,7 +211,7 @@ impl Machine {
         machine.routes = distinct.into_iter().collect();
         machine.authorities = pairs(authorities);
         if machine.authorities.len() > FEW {
-            return Err(format!("it names more than {FEW} authorities"));
+            return Err(format!("it reports more than {FEW} authorities"));
         }
         machine.identity = pairs(identity).into_iter().collect();
         Ok(machine)
@@ -295,7 +295,7 @@ fn limited<'a>(line: &str, key: &'a str, times: &mut BTreeMap<&'a str, usize>) -
     let most = if ["mac", "address", "route"].contains(&key) { MANY } else { FEW };
     let times = times.entry(key).or_insert(0);
     *times += 1;
-    if *times > most { Err(format!("it says more than {most} times: {key}")) } else { Ok(()) }
+    if *times > most { Err(format!("it reports more than {most} lines of {key}")) } else { Ok(()) }
 }
 
 /// Parses a number that a machine reports. NaN is no number: every comparison with it fails, and so every check would hold.

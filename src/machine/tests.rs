@@ -47,7 +47,7 @@ fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
         assert!(Machine::read(&facts, "", "").is_err(), "{more:?}");
     }
     let halfway = FACTS.split("init").next().unwrap();
-    assert_eq!(Machine::read(halfway, "", "").unwrap_err(), "the description of the machine is incomplete");
+    assert_eq!(Machine::read(halfway, "", "").unwrap_err(), "the facts about the machine are incomplete");
 }
 
 #[test]
@@ -78,16 +78,16 @@ fn a_list_of_a_machine_has_no_more_entries_than_any_machine_has() {
     let routes =
         |n: usize| Machine::read(&format!("{plain}{}", (0..n).map(route).collect::<String>()), "", "");
     assert_eq!(routes(3000).unwrap().routes.len(), 3000);
-    assert_eq!(routes(5000).unwrap_err(), "it says more than 4096 times: route");
+    assert_eq!(routes(5000).unwrap_err(), "it reports more than 4096 lines of route");
     let same = format!("{plain}{}", "route 10.0.0.0/24\n".repeat(3000));
     assert_eq!(Machine::read(&same, "", "").unwrap().routes.len(), 1);
     for key in ["host-key ssh-rsa A", "busy x", "has x"] {
         let word = key.split(' ').next().unwrap();
         let error = read((0..100).map(|n| format!("{key}{n}\n")).collect()).unwrap_err();
-        assert_eq!(error, format!("it says more than 64 times: {word}"));
+        assert_eq!(error, format!("it reports more than 64 lines of {word}"));
     }
     let error = read(format!("os {}\n", "x".repeat(10_000))).unwrap_err();
     assert!(error.starts_with("a line is longer than 8192 bytes: \"os xxx") && error.len() < 200, "{error}");
     let many = "pki/ca.crt QUJD\n".repeat(100);
-    assert_eq!(Machine::read(FACTS, &many, "").unwrap_err(), "it names more than 64 authorities");
+    assert_eq!(Machine::read(FACTS, &many, "").unwrap_err(), "it reports more than 64 authorities");
 }
