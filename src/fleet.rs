@@ -162,13 +162,13 @@ pub fn findings(cluster: &Cluster, machines: &Machines, clocks: &BTreeMap<String
         let node = impostor(cluster, machines, hostname, nodes);
         let others: Vec<&str> = nodes.iter().copied().filter(|other| *other != node).collect();
         let address = cluster.node(node).map(|node| node.ssh.host.clone()).unwrap_or_default();
-        Error::new(Kind::Refused, format!("has the host name {hostname}, and so has {}", others.join(", ")))
+        Error::new(Kind::Refused, format!("duplicate host name {hostname}, also on {}", others.join(", ")))
             .on(node)
             .concerning(others)
-            .because(format!("the machine at {address} says so"))
+            .because(format!("the machine at {address} reports this host name"))
             .hint(format!(
-                "if {address} is another node's machine, correct the address of {node} in the inventory; if it is \
-                 the right one, give it a name of its own: hostnamectl set-hostname {node}"
+                "if {address} is the machine of another node, correct the address of {node} in the inventory; if it is \
+                 the right machine, rename it: hostnamectl set-hostname {node}"
             ))
     });
     twice.chain(wrong_clocks(clocks)).collect()
@@ -202,12 +202,13 @@ fn wrong_clocks(clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     let machines = clocks.iter().filter_map(|(node, ahead)| {
         let off = off(*ahead, others)?;
         Some(Error::new(Kind::Refused, format!("its clock is {off}")).on(node).hint(
-            "certificates would not be valid there; set the clock, best by a time service such as chrony",
+            "set the clock, preferably with a time service such as chrony; certificates are not valid at a wrong time",
         ))
     });
     let operator = off(OPERATOR, "the machines'").map(|off| {
-        Error::new(Kind::Refused, format!("the clock of this computer is {off}"))
-            .hint("it dates the certificates; set it, best by a time service such as chrony")
+        Error::new(Kind::Refused, format!("the clock of this computer is {off}")).hint(
+            "set it, preferably with a time service such as chrony; it determines the dates of certificates",
+        )
     });
     machines.chain(operator).collect()
 }
@@ -292,7 +293,7 @@ pub(super) mod tests {
         assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
         let twice = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
-        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "has the host name m1, and so has m1"));
+        assert_eq!((twice.len(), twice[0].what.as_str()), (1, "duplicate host name m1, also on m1"));
         assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
         machines.values_mut().for_each(|machine| machine.hostname = "cp-1".into());
         let told: Vec<_> = ["m1", "m2"]
@@ -332,7 +333,7 @@ pub(super) mod tests {
             (error.node.unwrap(), error.what)
         };
         let says = |node: &str, host: &str, other: &str| {
-            (node.to_string(), format!("has the host name {host}, and so has {other}"))
+            (node.to_string(), format!("duplicate host name {host}, also on {other}"))
         };
         for members in [&[][..], &["w1"], &["w2"], &["w1", "w2"]] {
             assert_eq!(told("w1", members), says("w2", "w1", "w1"));

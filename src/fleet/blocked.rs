@@ -36,7 +36,7 @@ impl Blocked {
 
     /// Until this node is asked again, because something changed since it answered.
     pub fn until_asked_again(node: &str) -> Self {
-        Blocked { asks_again: true, ..Blocked::until(node, "to ask again") }
+        Blocked { asks_again: true, ..Blocked::until(node, "to be asked again") }
     }
 
     /// The words that follow "waits for".

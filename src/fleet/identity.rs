@@ -41,7 +41,7 @@ const UNIQUE: &[Unique] = &[
         check: "ProductUUID",
         what: "product_uuid",
         read: |_, machine| machine.product_uuid.iter().cloned().collect(),
-        remedy: "give the virtual machine a UUID of its own in its hypervisor: kubelets and storage tell machines by it",
+        remedy: "give the virtual machine its own UUID in the hypervisor: kubelets and storage identify machines by it",
     },
     Unique {
         check: "MACAddress",
@@ -52,7 +52,7 @@ const UNIQUE: &[Unique] = &[
             let card = machine.addresses.get(&node.ip).and_then(|card| machine.macs.get(card));
             card.into_iter().filter(|mac| *mac != "00:00:00:00:00:00").cloned().collect()
         },
-        remedy: "give its network card an address of its own in the hypervisor",
+        remedy: "give its network card its own MAC address in the hypervisor",
     },
     Unique {
         check: "HostKey",
@@ -140,13 +140,13 @@ fn is_sure(cluster: &Cluster, machines: &Machines, (name, other): (&str, &str)) 
 }
 
 fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: bool) -> Finding {
-    let what = format!("has the {} of {other}: is one a clone of the other?", unique.what);
+    let what = format!("has the same {} as {other}: one may be a clone of the other", unique.what);
     let hint = match sure {
         true => format!("on {name}: {}", unique.remedy),
         // Only the operator can know whether it is true.
         false => format!(
-            "if {name} and {other} come from one image, on {name}: {}; if they do not, {other} says what is not true: \
-             find out who changed it, and install it again",
+            "if {name} and {other} come from one image, on {name}: {}; if they do not, {other} reports a false value: \
+             find out who changed it, and reinstall {other}",
             unique.remedy
         ),
     };
@@ -155,10 +155,10 @@ fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: b
 }
 
 fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Finding {
-    let what = format!("names the {} of {owner} as its own, and was reached by another one", unique.what);
+    let what = format!("claims the {} of {owner}, but ironstrap reached it by another one", unique.what);
     let error = Error::new(Kind::Refused, what).on(name).concerning([owner]).heard(values.join(", ")).hint(format!(
-        "look at /etc/ssh/ssh_host_*_key.pub of {name}: remove what an image left there; if it was none, find out who \
-         changed it, `ironstrap remove {name}`, and install it again"
+        "check /etc/ssh/ssh_host_*_key.pub of {name}, and delete what an image left there; if no image did, find out who \
+         changed it, `ironstrap remove {name}`, and reinstall it"
     ));
     Finding { check: unique.check, error, harmless: false }
 }
@@ -171,13 +171,14 @@ fn elsewhere(node: &Node, machine: &Machine) -> Option<Finding> {
     }
     let has: Vec<String> =
         machine.addresses.keys().filter(|ip| reaches_others(ip)).map(IpAddr::to_string).collect();
-    let error = Error::new(
-        Kind::Refused,
-        format!("{}, its address in the cluster, is on none of its interfaces", node.ip),
-    )
-    .on(&node.name)
-    .because(format!("it has: {}", has.join(", ")))
-    .hint(format!("put the one by which the other nodes reach it into `ip` of [nodes.{}]", node.name));
+    let error =
+        Error::new(Kind::Refused, format!("its cluster address {} is on none of its interfaces", node.ip))
+            .on(&node.name)
+            .because(format!("found: {}", has.join(", ")))
+            .hint(format!(
+                "set `ip` of [nodes.{}] to the address by which the other nodes reach it",
+                node.name
+            ));
     Some(Finding { check: "NodeAddress", error, harmless: false })
 }
 
@@ -204,13 +205,13 @@ fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: 
     let worker = cluster.node(other).is_some_and(|other| !other.is_control_plane());
     let has_it = heard(machines, node).is_some_and(|machine| machine.addresses.contains_key(&node.ip));
     let (told, what) = match ours || worker && has_it {
-        true => (other, format!("has {}, the address of {name} in the cluster", node.ip)),
-        false => (name, format!("{other} has {}, its address in the cluster, too", node.ip)),
+        true => (other, format!("has {}, the cluster address of {name}", node.ip)),
+        false => (name, format!("its cluster address {} is also on {other}", node.ip)),
     };
     let error = Error::new(Kind::Refused, what)
         .on(told)
         .concerning([name, other].into_iter().filter(|node| *node != told))
-        .hint("give each machine an address of its own, and put it into `ip`");
+        .hint("give each machine its own address, and set it as `ip` of the node");
     Some(Finding { check: "Address", error, harmless: false })
 }
 
@@ -224,15 +225,16 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Finding>
     let clash = |(field, range): &(&str, IpNet), route: &IpNet| {
         let (inside, around) = (range.contains(route), route.contains(range));
         (inside || around).then(|| {
-            let what = format!("its route to {route} lies across {field} = \"{range}\" of the cluster");
+            let what = format!("its route to {route} overlaps {field} = \"{range}\" of the cluster");
             let why = if inside {
-                "pods there would be sought elsewhere"
+                "packets to these addresses would take that route"
             } else {
-                "pods would not reach all of it"
+                "pods could not reach all addresses of that route"
             };
             let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
-            let hint =
-                format!("choose another range for `{field}` in [cluster], or take the route off the machine");
+            let hint = format!(
+                "choose another range for `{field}` in [cluster], or remove the route from the machine"
+            );
             Finding { check: "Routes", error: error.hint(hint), harmless: !inside }
         })
     };

@@ -92,33 +92,33 @@ fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
     let error = Error::new(Kind::Unknown, what).answered(format!("fingerprint: {}", listed(it.keys)));
     let who = match deciding.iter().any(|it| it.speaks) {
         true => "control planes have different keys",
-        false => "no control plane has a key, or was shown one, and the machines differ",
+        false => "no control plane has or gets a key, and the machines have different ones",
     };
     let on = |error: Error, it: &&Seen| error.answered(format!("on {}: {}", it.node, listed(it.keys)));
     let error = deciding.iter().fold(error.because(who), on);
     error.hint(
-        "run it again when the control planes answer and have the same key; or put the right key into a file beside the \
-         inventory, and name that as `key` in [packages]",
+        "run the command again when the control planes answer and have the same key; or save the right key in a file beside \
+         the inventory, and set `key` in [packages] to that file",
     )
 }
 
 fn not_kubernetes(keys: &Keys, pinned: &str) -> Error {
-    Error::new(Kind::Refused, "the Kubernetes repository shows it a signing key that is not Kubernetes' own")
+    Error::new(Kind::Refused, "the Kubernetes repository offers it a signing key that is not the key of the Kubernetes project")
         .because(format!("fingerprint: {}\nexpected: {pinned}", listed(keys)))
         .hint(
-            "find out who answers in place of the repository; if the Kubernetes project has announced a new key, put it \
-             into a file and name that as `key` in [packages]",
+            "find out which server answers instead of the repository; if the Kubernetes project has announced a new key, save \
+             it in a file, and set `key` in [packages] to that file",
         )
 }
 
 fn another(it: &Seen, first: &Seen) -> Error {
-    let what = if it.kept { "has" } else { "is shown" };
-    Error::new(Kind::Refused, format!("it {what} another signing key of the Kubernetes repository than {}", first.node))
+    let what = if it.kept { "has" } else { "gets" };
+    Error::new(Kind::Refused, format!("{what} a different signing key of the Kubernetes repository than {}", first.node))
         .concerning([first.node])
         .because(format!("fingerprint: {}\non {}: {}", listed(it.keys), first.node, listed(first.keys)))
         .hint(
-            "ask who keeps the repository which one is right, put it into a file beside the inventory, and name that as \
-             `key` in [packages]",
+            "ask the maintainer of the repository which key is right, save it in a file beside the inventory, and set \
+             `key` in [packages] to that file",
         )
 }
 
@@ -140,19 +140,17 @@ pub fn taken(
 }
 
 fn replaced(node: &str, keys: &Keys) -> Finding {
-    let what =
-        "its signing key of the Kubernetes repository ends soon, and the repository shows it another one";
+    let what = "its signing key of the Kubernetes repository expires soon, and the repository offers it a different one";
     let error = Error::new(Kind::Refused, what).on(node).answered(format!("fingerprint: {}", listed(keys)));
     Finding { check: CHECK, error, harmless: true }
 }
 
 /// The finding that the repository has something else where its key belongs.
 pub fn unreadable(cluster: &Cluster, node: &str, why: &str) -> Finding {
-    let error =
-        Error::new(Kind::Refused, "the Kubernetes repository shows it no signing key that can be used")
-            .on(node)
-            .answered(format!("{}Release.key {why}", cluster.packages.address()))
-            .hint("look at that address; or name a file with the right key as `key` in [packages]");
+    let error = Error::new(Kind::Refused, "the Kubernetes repository offers it no usable signing key")
+        .on(node)
+        .answered(format!("{}Release.key {why}", cluster.packages.address()))
+        .hint("check that address, or set `key` in [packages] to a file with the right key");
     Finding { check: CHECK, error, harmless: false }
 }
 

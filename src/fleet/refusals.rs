@@ -51,15 +51,15 @@ pub fn stranger(
     if files.is_empty() {
         return None;
     }
-    let error = Error::new(Kind::Refused, "belongs to a cluster that this trust does not know")
+    let error = Error::new(Kind::Refused, "belongs to a cluster with another PKI")
         .on(&node.name)
-        .because(format!("{} trusts another authority than {path}", files.join(", ")));
+        .because(format!("{} trusts a CA that is not in {path}", files.join(", ")));
     Some(match is_there {
         true => error.hint(
-            "if the other cluster is to go, run `kubeadm reset` on the machine; else take it out of the inventory",
+            "to delete the other cluster from the machine, run `kubeadm reset` there; otherwise remove the machine from the inventory",
         ),
         false => error.because(format!("{path} does not exist")).hint(format!(
-            "if the cluster was made by ironstrap, put {path} back where it was; else this machine is somebody else's"
+            "if ironstrap created that cluster, put the PKI directory {path} back; otherwise remove the machine from the inventory"
         )),
     })
 }
@@ -83,16 +83,16 @@ pub fn changed_role(node: &Node, machine: &Machine) -> Option<Error> {
     let name = &node.name;
     let what = match apis {
         // Only the machine says so, and its root could have put that file there.
-        true => format!("has the manifest of an API server, and the inventory says {says}"),
-        false => format!("is a {is} of its cluster, and the inventory says {says}"),
+        true => format!("has the manifest of an API server, but the inventory says {says}"),
+        false => format!("is a {is} in its cluster, but the inventory says {says}"),
     };
     let error = Error::new(Kind::Refused, what).on(name);
     Some(match apis {
-        true => error.because("it has /etc/kubernetes/manifests/kube-apiserver.yaml").hint(format!(
-            "see its role in `kubectl get nodes`: if it is no {says} there, the inventory is wrong about it; else find out who put that file there, and if you do not trust the machine any more, `ironstrap remove {name}` and install its system again"
+        true => error.because("found: /etc/kubernetes/manifests/kube-apiserver.yaml").hint(format!(
+            "look up its role in `kubectl get nodes`: if it is no {says} there, correct the inventory; otherwise find out who created that file, and if you no longer trust the machine, `ironstrap remove {name}` and reinstall its system"
         )),
-        false => error.because("what a machine joined as cannot be changed in place").hint(format!(
-            "put role = \"{is}\" back; if it is to change, then `ironstrap remove {name}`, and apply with the other role"
+        false => error.because("the role of a member cannot be changed in place").hint(format!(
+            "set role = \"{is}\" again; to change the role, run `ironstrap remove {name}`, then apply with the new role"
         )),
     })
 }
@@ -118,12 +118,13 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     }
     let error = Error::new(
         Kind::Refused,
-        "its cluster was made with other settings, which cannot be changed in place",
+        "its cluster was created with other settings, which cannot be changed in place",
     );
     let error = differences.iter().fold(error.on(&node.name), Error::answered);
     Some(
-        error
-            .hint("put the old value back in the inventory; upgrading and renumbering are not supported yet"),
+        error.hint(
+            "restore the old value in the inventory; ironstrap cannot upgrade or renumber a cluster yet",
+        ),
     )
 }
 
@@ -137,7 +138,9 @@ fn changed_address(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<
         return None;
     }
     let back = match is {
-        Some(is) => format!("give the machine {is} again, or put it back as `ip` of [nodes.{name}]"),
+        Some(is) => {
+            format!("give the machine the address {is} again, or restore it as `ip` of [nodes.{name}]")
+        }
         None => format!(
             "compare `ip` of [nodes.{name}] with --advertise-address in its manifest of the API server"
         ),
@@ -145,19 +148,19 @@ fn changed_address(cluster: &Cluster, node: &Node, machine: &Machine) -> Option<
     let hint = match cluster.control_planes().count() {
         0..3 => back,
         _ => format!(
-            "{back}; or change one control plane at a time: with the old `ip` in the inventory `ironstrap remove {name}`, then apply with the new one"
+            "{back}; or change one control plane at a time: run `ironstrap remove {name}` with the old `ip` in the inventory, then apply with the new one"
         ),
     };
     let what = match is {
-        Some(is) => format!("is a control plane with the address {is}, and the inventory says {says}"),
-        None => format!("is a control plane without a valid address, and the inventory says {says}"),
+        Some(is) => format!("is a control plane with the address {is}, but the inventory says {says}"),
+        None => format!("is a control plane without a valid address, but the inventory says {says}"),
     };
     let error = Error::new(Kind::Refused, what).on(name);
     let error = if is.is_none() { error.answered(format!("its address: {said}")) } else { error };
     Some(
         error
             .because(
-                "the address of a control plane cannot be changed in place: etcd and certificates have it",
+                "the address of a control plane cannot be changed in place: etcd and certificates contain it",
             )
             .hint(hint),
     )
@@ -200,9 +203,9 @@ mod tests {
         };
         let (plane, worker) = (0, 3);
         assert_eq!((says(plane, &RUNS), says(worker, &RUNS[..2])), (None, None));
-        let is = "is a worker of its cluster, and the inventory says control-plane";
+        let is = "is a worker in its cluster, but the inventory says control-plane";
         assert_eq!(says(plane, &RUNS[..2]).unwrap(), is);
-        let is = "has the manifest of an API server, and the inventory says worker";
+        let is = "has the manifest of an API server, but the inventory says worker";
         assert_eq!(says(worker, &RUNS).unwrap(), is);
         for drifted in [&["client-certificate", "admin.conf"], &["client-certificate", "etcd"]] {
             assert_eq!(says(plane, drifted), None, "its manifest is gone");

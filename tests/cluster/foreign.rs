@@ -37,8 +37,8 @@ fn somebody_elses(world: &World) {
     let theirs = fs::read(world.lab.disk("m1", "/etc/kubernetes/pki/ca.crt")).unwrap();
     assert!(theirs != fs::read(world.dir.join("demo.trust/ca.crt")).unwrap(), "it is another cluster");
     let before = world.lab.look_at_all();
-    world.apply().refused(5, "m1", &["belongs to a cluster that this trust does not know", "pki/ca.crt"]);
-    world.plan().refused(5, "m1", &["belongs to a cluster that this trust does not know"]);
+    world.apply().refused(5, "m1", &["belongs to a cluster with another PKI", "pki/ca.crt"]);
+    world.plan().refused(5, "m1", &["belongs to a cluster with another PKI"]);
     // An operator who never had a cluster here reads the same, and is given no trust.
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
     world.apply().refused(5, "m1", &["demo.trust does not exist"]);

@@ -75,7 +75,7 @@ fn control_plane(world: &World) {
     give(world, "m1");
     world.inventory(|table| set(table, &["nodes", "m1", "ip"], &format!("{NEW:?}")));
     let before = world.lab.look_at_all();
-    let words = ["is a control plane with the address 198.18.0.11, and the inventory says 198.18.0.33"];
+    let words = ["is a control plane with the address 198.18.0.11, but the inventory says 198.18.0.33"];
     world.apply().refused(5, "m1", &words);
     crate::lab::assert_untouched(&before, &world.lab.look_at_all());
     world.inventory(|_| {});

@@ -97,9 +97,9 @@ fn unfit(world: &World) {
     until("the ports are held", 10, || so(m1.listens(6443) && w1.listens(10250)));
     let (before, kept) = (world.lab.look_at_all(), world.kept());
     for run in [world.apply(), world.plan()] {
-        let run = run.refused(5, "m1", &["port 6443 is held by sshd"]);
-        let run = run.refused(5, "w1", &["has the host name w2", "w2"]);
-        let run = run.refused(5, "w1", &["port 10250 is held by sshd"]);
+        let run = run.refused(5, "m1", &["port 6443 is in use by sshd"]);
+        let run = run.refused(5, "w1", &["duplicate host name w2", "w2"]);
+        let run = run.refused(5, "w1", &["port 10250 is in use by sshd"]);
         run.refused(5, "w2", &["debian sid"]);
     }
     assert_untouched(&before, &world.lab.look_at_all());
@@ -120,11 +120,10 @@ fn mistaken(world: &World) {
     world.inventory(elsewhere);
     let before = world.lab.look_at_all();
     for run in [world.apply(), world.plan()] {
-        let run = run.refused(5, "w1", &["has the machine-id of m1", id.trim()]);
-        let run = run.refused(5, "w1", &["names the SSH host key of m1 as its own"]);
-        let run =
-            run.refused(5, "w2", &["198.18.0.99, its address in the cluster, is on none", "198.18.0.13"]);
-        let run = run.refused(5, "m1", &["its route to 10.244.7.0/24 lies across pods", "10.244.0.0/16"]);
+        let run = run.refused(5, "w1", &["has the same machine-id as m1", id.trim()]);
+        let run = run.refused(5, "w1", &["claims the SSH host key of m1"]);
+        let run = run.refused(5, "w2", &["its cluster address 198.18.0.99 is on none", "198.18.0.13"]);
+        let run = run.refused(5, "m1", &["its route to 10.244.7.0/24 overlaps pods", "10.244.0.0/16"]);
         let hints: Vec<&str> = run.events.iter().filter_map(|event| event["hint"].as_str()).collect();
         assert!(hints.iter().any(|hint| hint.contains("systemd-machine-id-setup")), "{hints:#?}");
         assert!(hints.iter().any(|hint| hint.contains("ignore-preflight = [\"Routes\"]")), "{hints:#?}");
@@ -137,7 +136,7 @@ fn mistaken(world: &World) {
     });
     let plan = world.plan().good();
     let notes: Vec<&str> = plan.events.iter().filter_map(|event| event["note"].as_str()).collect();
-    for piece in ["machine-id of m1", "host key of m1", "198.18.0.99", "10.244.7.0/24", "10.0.0.0/8"] {
+    for piece in ["machine-id as m1", "host key of m1", "198.18.0.99", "10.244.7.0/24", "10.0.0.0/8"] {
         assert!(notes.iter().any(|note| note.contains(piece)), "no {piece:?} among {notes:#?}");
     }
 }
@@ -238,10 +237,7 @@ fn cut_off(world: &World) {
 
 fn no_trust(world: &World) {
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
-    assert_refused(
-        world,
-        &["belongs to a cluster that this trust does not know", "demo.trust does not exist"],
-    );
+    assert_refused(world, &["belongs to a cluster with another PKI", "demo.trust does not exist"]);
     assert!(!world.dir.join("demo.trust").exists(), "a second trust was made");
     drop(away);
     world.assert_converged();
@@ -275,7 +271,7 @@ fn identity(world: &World) {
     drop(moved);
     // Its role decides whether etcd has to let a machine go, so with the wrong one it is not removed either.
     world.inventory(|i| set(i, &["nodes", "w1", "role"], "\"control-plane\""));
-    let is = "is a worker of its cluster, and the inventory says control-plane";
+    let is = "is a worker in its cluster, but the inventory says control-plane";
     assert_refused_on(world, "w1", &[is]);
     world.start(&["remove", "--yes", "w1"]).end(PATIENCE).refused(5, "w1", &[is]);
     world.inventory(|_| {});

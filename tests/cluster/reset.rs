@@ -251,7 +251,7 @@ fn refused(world: &World) {
     let before = world.lab.look_at_all();
     reset(world, &["m1"]).refused(5, "m1", &["runs the control plane of machines that would stay", "w1, w2"]);
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
-    reset(world, &[]).refused(5, "m1", &["belongs to a cluster that this trust does not know"]);
+    reset(world, &[]).refused(5, "m1", &["belongs to a cluster with another PKI"]);
     drop(away);
     let strange = reset(world, &["w9"]);
     assert_eq!(strange.code, Some(2), "{}", strange.stderr);

@@ -83,7 +83,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
         fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
     });
     let error = only_a1_is_left(&fleet.await).await;
-    assert_eq!(error.what, "has the manifest of an API server, and the inventory says worker");
+    assert_eq!(error.what, "has the manifest of an API server, but the inventory says worker");
     assert!(!error.hint.unwrap_or_default().contains("role = \"control-plane\""));
 }
 
@@ -213,7 +213,7 @@ const EXCUSES: [Excuse; 4] = [
     ("commands do not run as root", |machine| {
         machine.command("id", "echo 1000");
     }),
-    ("belongs to a cluster that this trust does not know", |machine| {
+    ("belongs to a cluster with another PKI", |machine| {
         machine.write("etc/kubernetes/pki/ca.crt", "theirs");
     }),
 ];
@@ -326,7 +326,7 @@ async fn a_worker_that_names_the_host_key_of_a_newcomer_keeps_only_itself_out() 
     let run = fleet.apply().await;
     assert_eq!(run.result, Ok(()), "{}", run.shown);
     let left: Vec<_> = run.left.iter().map(|e| (e.node.as_deref(), e.what.as_str())).collect();
-    let what = "names the SSH host key of w2 as its own, and was reached by another one";
+    let what = "claims the SSH host key of w2, but ironstrap reached it by another one";
     assert_eq!(left, [(Some("a1"), what)]);
     assert!(run.changed.contains(&("w2".into(), "w2 is a member".into())), "{:?}", run.changed);
 }

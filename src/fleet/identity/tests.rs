@@ -54,7 +54,7 @@ fn a_clone_is_told_by_each_thing_that_it_shares() {
     }
     assert_eq!(checks.len(), 4 * (names.len() - 1), "{found:?}");
     assert!(
-        found.iter().all(|(_, node, what)| *node != names[0] && what.contains(&format!("of {}", names[0])))
+        found.iter().all(|(_, node, what)| *node != names[0] && what.contains(&format!("as {}:", names[0])))
     );
 }
 
@@ -192,7 +192,7 @@ fn members_are_left_in_peace_and_who_is_like_one_is_told() {
         }
     });
     assert_eq!(found.len(), cluster.nodes.len() - 1);
-    assert!(found.iter().all(|(_, node, what)| *node != last && what.contains(&format!("of {last}"))));
+    assert!(found.iter().all(|(_, node, what)| *node != last && what.contains(&format!("as {last}:"))));
 }
 
 #[test]
