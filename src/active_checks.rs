@@ -71,7 +71,7 @@ fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
 
 /// A finding for a check that could not run. It is only a warning, because it says nothing against the machine.
 pub fn not_checked(check: &'static str, node: &str, why: &str) -> Finding {
-    let error = Error::new(Kind::Unknown, format!("could not be tried ({check})")).on(node).heard(why);
+    let error = Error::new(Kind::Unknown, format!("the {check} check could not run")).on(node).heard(why);
     Finding { check, error, harmless: true }
 }
 
@@ -100,15 +100,15 @@ fn no_endpoint(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Finding> {
     let (endpoint, host) = (&cluster.endpoint, &cluster.endpoint.host);
     let (what, hint) = match answer {
         "nowhere" => (
-            format!("{host}, the cluster's endpoint, leads it nowhere"),
+            format!("cannot resolve {host}, the cluster endpoint"),
             format!(
-                "see `getent ahosts {host}` there: give the name an address in DNS; or leave `endpoint` out, and ironstrap \
-                 keeps a name in /etc/hosts"
+                "give the name an address in DNS (test it with `getent ahosts {host}` on the machine), or delete `endpoint` \
+                 from the inventory, so that ironstrap keeps a name in /etc/hosts"
             ),
         ),
         "silent" => (
-            format!("{endpoint}, the cluster's endpoint, does not answer it"),
-            "check the load balancer there, and what is in between: nodes join by the endpoint".into(),
+            format!("cannot connect to {endpoint}, the cluster endpoint"),
+            "check the load balancer at this address, and the network in between: nodes join through the endpoint".into(),
         ),
         _ => return vec![],
     };
@@ -156,18 +156,18 @@ fn slow(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Finding> {
         Some((finite(milliseconds)?, writes.parse::<u32>().ok()?))
     };
     let Some((milliseconds, writes)) = read(answer) else {
-        return vec![not_checked("Fsync", &node.name, &format!("dd said: {answer}"))];
+        return vec![not_checked("Fsync", &node.name, &format!("unexpected output of dd: {answer}"))];
     };
     if milliseconds < SLOW {
         return vec![];
     }
     let which = if writes < MANY { "the slowest" } else { "the 99th percentile" };
     let what = format!(
-        "writes to the disk of {} take {milliseconds} ms to be safe ({which} of {writes}, each with fdatasync)",
+        "synchronous writes to the disk of {} take {milliseconds} ms ({which} of {writes}, each with fdatasync)",
         cluster.etcd_dir()
     );
     let why = format!(
-        "etcd wants less than {SLOW} ms in the 99th percentile: with more, leaders change and the API is slow; mount a \
+        "etcd needs less than {SLOW} ms at the 99th percentile, or its leader changes and the API is slow; mount a \
          faster disk there"
     );
     let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);

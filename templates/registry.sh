@@ -133,8 +133,8 @@ registry_why() {
 # registry_manifest URL NAME TLS: succeeds if the registry has the manifest at URL, of the repository NAME. Otherwise it
 # prints why not, and fails.
 registry_manifest() {
-  command -v bash >/dev/null || { registry_says untold "$1" 'no bash there'; return 1; }
-  case $1 in https:*) command -v openssl >/dev/null || { registry_says untold "$1" 'no openssl there'; return 1; } ;; esac
+  command -v bash >/dev/null || { registry_says untold "$1" 'bash is not installed'; return 1; }
+  case $1 in https:*) command -v openssl >/dev/null || { registry_says untold "$1" 'openssl is not installed'; return 1; } ;; esac
   registry_url=$1 registry_tls=$3 registry_site=$(registry_site_of "$1")
   registry_auth=''; registry_basic=''; registry_known=''
   for registry_try in 1 2 3 4 5 6 7 8; do

@@ -185,11 +185,11 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
     let url = format!("http://127.0.0.1:{web}");
     let odd = [(url.as_str(), "http://127.0.0.1:9"), ("perl -e", "no-perl -e")];
     let (said, _) = told(&odd, "1.36.3", web).await;
-    for what in ["repository of packages", "registry of images"] {
-        assert!(said.contains(&format!("w1  a {what} does not answer\n")), "{said}");
+    for what in ["a package repository", "an image registry"] {
+        assert!(said.contains(&format!("w1  {what} does not answer\n")), "{said}");
     }
     assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
-    assert!(said.contains("w1  could not be tried (Reach): nothing listens there"), "{said}");
+    assert!(said.contains("w1  the Reach check could not run: nothing listens there"), "{said}");
     assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
 }
 
@@ -296,7 +296,7 @@ X";
     let rest = "1f nft table inet mine {\n1f nft \tchain input {\n\
                 1f nft \t\ttype filter hook input priority filter; policy drop;\n1f nft \t\tjump more\n";
     assert_eq!(rules(&[("bin/nft", nft)]), format!("1f read nft\n{rest}"));
-    let none = "1f unread there is no nft (apt-get install nftables)\n";
+    let none = "1f unread nft is not installed (apt-get install nftables)\n";
     assert_eq!(rules(&[]), none);
     let wrong = rules(&[("bin/nft", "echo 'Operation not permitted (you must be root)' >&2; exit 1")]);
     assert_eq!(wrong, "1f unread nft: Operation not permitted (you must be root)\n");

@@ -611,7 +611,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a firewall of which nothing can be told",
         &[
             Tries("w1", "tcp 198.18.0.11 6443", "lost"),
-            Rules("m1", "unread there is no nft (apt-get install nftables)\n"),
+            Rules("m1", "unread nft is not installed (apt-get install nftables)\n"),
         ],
     ),
     ("a firewall somewhere", &[Tries("w1", "tcp 198.18.0.11 6443", "unreachable")]),

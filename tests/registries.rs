@@ -205,12 +205,17 @@ fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
         "*first.example*) printf 'HTTP/1.1 307 There\\r\\nLocation: https://SECOND/v2/x\\r\\n\\r\\n' ;;\n*) {BASIC} ;;"
     );
     for (second, tables, look, word) in [
-        ("other.example", String::new(), "-verify_return_error -verify_hostname", "it wants a login (401)"),
+        (
+            "other.example",
+            String::new(),
+            "-verify_return_error -verify_hostname",
+            "it requires a login (401)",
+        ),
         (
             "lax.example",
             table("quay.io", "https://lax.example", false, "skip-verify = true"),
             "-quiet -connect lax.example:443 -servername",
-            "it wants a login (401)",
+            "it requires a login (401)",
         ),
         // It has a login of its own there, for verified TLS.
         (
@@ -309,8 +314,8 @@ fn a_login_lets_in_with_a_token_and_without_and_after_a_redirect() {
 fn what_is_wrong_with_a_login_or_a_path_is_named_with_its_url() {
     let (port, _) = registry();
     for (project, password, words) in [
-        ("basic", None, "it wants a login (401)"),
-        ("closed", None, "it wants a login (401)"),
+        ("basic", None, "it requires a login (401)"),
+        ("closed", None, "it requires a login (401)"),
         ("basic", Some("wrong-one-9"), "it refuses the login of robot$x (401)"),
         ("bearer", Some("wrong-one-9"), "/token refuses the login of robot$x"),
         ("closed", Some(PASSWORD), "robot$x may not pull it, or there is no such project or image (401)"),

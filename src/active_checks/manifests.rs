@@ -34,7 +34,7 @@ impl<'a> Line<'a> {
     fn says(&self, cluster: &Cluster) -> String {
         let user = self.user(cluster).unwrap_or("the user");
         let says = match self.word {
-            "login" => format!("it wants a login ({}), and the inventory has none for it", self.more),
+            "login" => format!("it requires a login ({}), and the inventory has none for it", self.more),
             "password" if self.more.starts_with("http") => {
                 format!("{} refuses the login of {user}", self.more)
             }
@@ -59,20 +59,20 @@ impl<'a> Line<'a> {
         let base = format!("https://{}/v2/PROJECT", host.unwrap_or("HOST"));
         match self.word {
             "login" => format!(
-                "say `user` and `password-file` in {table}; some registries answer the same for a project that they do not have, so \
-                 look at the path of that URL, too"
+                "set `user` and `password-file` in {table}; also check the path of that URL, because some registries give the same \
+                 answer for a project that does not exist"
             ),
             "password" => format!("correct `user`, `password-file` or `password` in {table}"),
             "denied" => format!(
-                "give the user of {table} the right to pull there, or correct the path of that URL; a mirror that is a project is \
-                 written as {base}"
+                "give the user of {table} the right to pull there, or correct the path of that URL; write a mirror that is a \
+                 project as {base}"
             ),
             "trust" => {
-                format!("say `ca` in {table}: the file with the CA that signed the certificate of {whose}")
+                format!("set `ca` in {table} to the file with the CA that signed the certificate of {whose}")
             }
             _ => format!(
-                "push the image there, or correct the inventory: the mirrors of [registries], `image-repository`, [flannel]; a mirror \
-                 that is a project is written as {base}"
+                "push the image there, or correct the inventory: the mirrors of [registries], `image-repository`, [flannel]; write a \
+                 mirror that is a project as {base}"
             ),
         }
     }

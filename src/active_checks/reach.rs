@@ -21,9 +21,9 @@ const REACH: &str = include_str!("../../templates/reach.pl");
 /// The result if the machine answers, and nothing listens on the port.
 const REFUSED: &str = "refused";
 /// The result if a program answers that ironstrap did not start.
-const STRANGER: &str = "somebody else answers";
+const STRANGER: &str = "another program answers";
 /// The result if ironstrap cannot read the answer.
-const ODD: &str = "an answer that cannot be read";
+const ODD: &str = "an unreadable answer";
 /// The port of flannel's overlay network.
 const VXLAN: u16 = 8472;
 /// Up to this many nodes, every node probes the overlay with all others. In a larger fleet, a worker probes it with the
@@ -233,7 +233,7 @@ fn came_of(how: &str, more: &[&str]) -> ProbeResult {
         "ok" => ODD.into(),
         "refused" => REFUSED.into(),
         "lost" => "no answer".into(),
-        "unreachable" => "no way there".into(),
+        "unreachable" => "unreachable".into(),
         "other" => STRANGER.into(),
         _ => more.join(" "),
     };

@@ -70,7 +70,7 @@ fn manifest(cluster: &Cluster, host: &str, image: &str, n: usize) -> Sh {
     let tries = urls(cluster, host).into_iter().map(|(base, _)| {
         let url = format!("{base}{repository}/manifests/{reference}");
         match by_proxy(cluster, &base) {
-            true => sh!("{ registry_says untold {url} 'it is reached by a proxy'; false; }", url),
+            true => sh!("{ registry_says untold {url} 'it is reached through a proxy'; false; }", url),
             false => sh!(
                 "registry_manifest {url} {repository} {tls}",
                 url,
@@ -149,7 +149,7 @@ fn by_proxy(cluster: &Cluster, url: &str) -> bool {
 }
 
 pub fn judge_registries(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Finding> {
-    let mut found = silent(node, answer, "a registry of images does not answer");
+    let mut found = silent(node, answer, "an image registry does not answer");
     if found.is_empty() {
         let bases = |host: &str| urls(cluster, host).into_iter().map(|(url, _)| url).collect::<Vec<_>>();
         let of = |(host, names): (String, Vec<String>)| {
@@ -296,16 +296,16 @@ mod tests {
             (
                 format!("trust {url} certificate: self-signed certificate"),
                 "certificate: self-signed",
-                "say `ca`",
+                "set `ca`",
             ),
             (
                 "login https://mirror.example/v2/x 401".into(),
-                "wants a login (401)",
+                "requires a login (401)",
                 "`password-file` in [registries.\"quay.io\"]",
             ),
             (
                 "login https://other.example/v2/x 401".into(),
-                "https://other.example/v2/x: it wants a login",
+                "https://other.example/v2/x: it requires a login",
                 "`password-file` in [registries];",
             ),
         ] {
@@ -314,12 +314,13 @@ mod tests {
             let text = format!("{:?}", found[0].error);
             assert!(!found[0].harmless && text.contains(&format!("{pause} cannot be pulled")), "{text}");
             assert!(text.contains(why) && text.contains(&hint.replace('"', "\\\"")), "{said}: {text}");
-            let open =
-                judged(&format!("manifest {pause} {said}\nmanifest {pause} untold {url} no bash there\n"));
+            let open = judged(&format!(
+                "manifest {pause} {said}\nmanifest {pause} untold {url} bash is not installed\n"
+            ));
             assert!(open.len() == 1 && open[0].harmless, "one of two could not be asked: {said}");
             assert!(judged(&format!("no https://x: silent\nmanifest {pause} {said}\n")).len() == 1);
         }
-        let open = format!("manifest {pause} untold https://quay.io/v2/ no openssl there\n");
+        let open = format!("manifest {pause} untold https://quay.io/v2/ openssl is not installed\n");
         assert!(judged(&open).is_empty() && judged("").is_empty());
     }
     #[test]

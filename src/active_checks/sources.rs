@@ -83,36 +83,32 @@ fn repository(cluster: &Cluster) -> Sh {
 
 /// The finding for a machine that cannot fetch the key. Empty if the answer is a key.
 pub fn no_key(node: &Node, answer: &str) -> Vec<Finding> {
-    silent(node, answer, "the key of a repository of packages cannot be fetched")
+    silent(node, answer, "cannot download the key of a package repository")
 }
 
 pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Finding> {
     let wanted = cluster.kubernetes.to_string();
     let has = |version: &str| version == wanted || version.starts_with(&format!("{wanted}-"));
-    let mut found = silent(node, answer, "a repository of packages does not answer");
+    let mut found = silent(node, answer, "a package repository does not answer");
     found.extend(dead(node, answer));
     for line in answer.lines() {
         let (what, versions) = line.split_once(' ').unwrap_or((line, ""));
         let error = match what {
             "versions" if versions.is_empty() => {
-                found.push(not_checked(
-                    "Sources",
-                    &node.name,
-                    "its list of the Kubernetes repository has no kubelet",
-                ));
+                found.push(not_checked("Sources", &node.name, "the Kubernetes repository lists no kubelet"));
                 continue;
             }
             "versions" if !versions.split(' ').any(has) => {
                 let newest = versions.split(' ').next_back().unwrap_or_default();
                 Error::new(Kind::Refused, format!("the Kubernetes repository has no kubelet {wanted}"))
-                    .answered(format!("{} ends with {newest}", cluster.packages.address()))
-                    .hint("put a version that it has into `kubernetes` of [cluster]")
+                    .answered(format!("the last version in {} is {newest}", cluster.packages.address()))
+                    .hint("set `kubernetes` of [cluster] to a version that the repository has")
             }
             "containerd" if too_old(versions) => Error::new(
                 Kind::Refused,
                 format!("its repositories have containerd {versions}, which is too old"),
             )
-            .hint("containerd 1.7 or newer is needed: add a repository that has it, and apt-get update"),
+            .hint("add a repository with containerd 1.7 or newer, then run apt-get update"),
             _ => continue,
         };
         found.push(finding(node, error));
@@ -133,11 +129,11 @@ fn dead(node: &Node, answer: &str) -> Option<Finding> {
     if lines.is_empty() {
         return None;
     }
-    let error = Error::new(Kind::Refused, "apt cannot read all sources of packages that this machine has")
+    let error = Error::new(Kind::Refused, "apt cannot read all package sources of this machine")
         .heard(lines.join("\n"))
         .hint(
-            "put each source right where it is named, or put # before its line (in a .sources file: Enabled: no), until \
-             apt-get update ends without an error",
+            "correct each of these sources, or put # before its line (in a .sources file: Enabled: no), until \
+             apt-get update succeeds",
         );
     Some(finding(node, error))
 }
@@ -149,7 +145,7 @@ pub(super) fn silent(node: &Node, answer: &str, what: &str) -> Vec<Finding> {
         return vec![];
     }
     let error = Error::new(Kind::Refused, what).heard(lines.join("\n")).hint(
-        "check the machine's way out: its DNS, its route, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
+        "check the machine's network access: DNS, routes, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
     );
     vec![finding(node, error)]
 }

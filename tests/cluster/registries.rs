@@ -75,7 +75,7 @@ fn with_a_login(world: &World) {
     let password = |text: &str| fs::write(world.dir.join("registry.password"), format!("{text}\n")).unwrap();
     let before = world.lab.look_at_all();
     world.inventory(|i| from(i, URL));
-    let refused = world.apply().refused(5, "m1", &["cannot be pulled", "it wants a login"]);
+    let refused = world.apply().refused(5, "m1", &["cannot be pulled", "it requires a login"]);
     let hints: Vec<&str> = refused.events.iter().filter_map(|event| event["hint"].as_str()).collect();
     assert!(hints.iter().any(|hint| hint.contains("password-file")), "{hints:?}");
     password("sesame-open-8");

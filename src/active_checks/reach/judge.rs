@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::rules::Side;
 use super::{Listening, Probe, ProbeResult, REFUSED, STRANGER, VXLAN};
 use crate::cluster::{Cluster, Network, Node};
-use crate::error::{Error, Kind, QUOTE};
+use crate::error::{Error, Kind, QUOTE, count};
 use crate::fleet::identity::Finding;
 
 /// A round trip that is long for etcd, in milliseconds. etcd's heartbeat is 100 ms, and a round trip of half of that leaves
@@ -55,12 +55,12 @@ fn closed(
         let node = cluster.node(name).filter(|_| matches!(cluster.network, Network::Flannel(_)))?;
         let chains = listening.get(name)?.filter.shown(Side::Forward, &[], node.ip.is_ipv6());
         let hint = format!(
-            "let these chains accept what comes from and goes to {pods}, and write that where the firewall keeps its rules: \
+            "accept packets from and to {pods} in these chains, and add that to the saved rules of the firewall: \
              nft add rule CHAIN ip saddr {pods} accept; nft add rule CHAIN ip daddr {pods} accept",
             pods = cluster.pods
         );
         let error =
-            Error::new(Kind::Refused, "its packet filter drops what it forwards, and so what pods send")
+            Error::new(Kind::Refused, "its packet filter drops all forwarded packets, also those of pods")
                 .on(name)
                 .hint(hint);
         let error = chains.iter().fold(error, |error, chain| error.heard(chain.clone()));
@@ -124,14 +124,14 @@ fn doubts(cluster: &Cluster, doubted: &[(&Probe, &str)]) -> Vec<Finding> {
     }
     let pair = |((from, to), ports): ((&str, &str), Vec<String>)| {
         let error =
-            Error::new(Kind::Refused, format!("says that it cannot reach {to}")).on(from).concerning([to]);
+            Error::new(Kind::Refused, format!("reports that it cannot reach {to}")).on(from).concerning([to]);
         doubt("Reach", error.because(ports.join(", ")), to)
     };
     pairs.into_iter().map(pair).collect()
 }
 
 fn doubt(check: &'static str, error: Error, newcomer: &str) -> Finding {
-    let why = format!("no control plane says so, and therefore {newcomer} may join");
+    let why = format!("no control plane reports this, so {newcomer} may join");
     Finding { check, error: error.because(why), harmless: true }
 }
 
@@ -154,7 +154,7 @@ fn unreachable(
     }
     let finding = |((node, outbound), ports): ((&str, bool), Ports)| {
         let named: Vec<String> = ports.keys().map(|port| service(cluster, *port)).collect();
-        let verb = if outbound { "cannot reach others" } else { "cannot be reached" };
+        let verb = if outbound { "cannot reach other machines" } else { "cannot be reached" };
         let mut error = Error::new(Kind::Refused, format!("{verb} on {}", named.join(", "))).on(node);
         for (port, ends) in &ports {
             for (how, others) in ends {
@@ -199,7 +199,7 @@ fn rules(
     let theirs: Vec<Vec<String>> = theirs.filter(|lines| !lines.is_empty()).collect();
     let more = theirs.len().saturating_sub(NEAR);
     lines.extend(theirs.into_iter().take(NEAR).flatten());
-    lines.extend((more > 0).then(|| format!("… and {more} more have such rules")));
+    lines.extend((more > 0).then(|| format!("… and {} with such rules", count(more, "more machine"))));
     lines
 }
 
@@ -210,7 +210,7 @@ fn number((port, udp): (u16, bool)) -> String {
 fn service(cluster: &Cluster, port: (u16, bool)) -> String {
     let what = match port.0 {
         VXLAN => "pods",
-        10250 => "its kubelet",
+        10250 => "kubelet",
         2379 | 2380 => "etcd",
         port if port == cluster.api_port() => "the API",
         _ => return number(port),
@@ -231,19 +231,19 @@ fn open(firewall: Option<&str>, node: &str, ports: &[String], outbound: bool) ->
     match firewall {
         Some("ufw") => {
             let rules: Vec<String> = ports.iter().map(|port| format!("ufw allow {port}")).collect();
-            format!("on {node}, where ufw is active: {}", rules.join("; "))
+            format!("open the ports on {node}, where ufw is active: {}", rules.join("; "))
         }
         Some("firewalld") => {
             let rules: Vec<String> = ports.iter().map(|port| format!("--add-port={port}")).collect();
             format!(
-                "on {node}, where firewalld is active: firewall-cmd --permanent {}; firewall-cmd --reload",
+                "open the ports on {node}, where firewalld is active: firewall-cmd --permanent {}; firewall-cmd --reload",
                 rules.join(" ")
             )
         }
         _ => {
-            let probe = if outbound { "out of" } else { "to" };
+            let probe = if outbound { "from" } else { "to" };
             format!(
-                "let {} through {probe} {node}: `nft list ruleset` there shows its own rules; then see the firewalls, security groups and VLANs in between",
+                "allow {} {probe} {node}: check its own rules with `nft list ruleset`, then the firewalls, security groups and VLANs in between",
                 ports.join(", ")
             )
         }
@@ -270,7 +270,7 @@ fn mtu(cluster: &Cluster, came: &[(Probe, ProbeResult)], joining: &BTreeSet<Stri
     }
     let finding = |((node, mtu, largest), others): ((&str, u32, u32), Vec<&str>)| {
         let error = too_large(mtu, largest, &others).on(node).hint(format!(
-            "ip link set dev CARD mtu {largest}, and in the machine's network configuration; or let {mtu} through in between"
+            "set the MTU to {largest} (ip link set dev CARD mtu {largest}, and in the machine's network configuration), or let packets of {mtu} bytes through in between"
         ));
         Finding { check: "MTU", error, harmless: false }
     };
@@ -282,16 +282,16 @@ fn mtu(cluster: &Cluster, came: &[(Probe, ProbeResult)], joining: &BTreeSet<Stri
 }
 
 fn too_large(mtu: u32, largest: u32, to: &[&str]) -> Error {
-    let what = format!("packets of {mtu} bytes, as its link takes them, get lost on the way to {}", few(to));
+    let what = format!("packets of {mtu} bytes, the MTU of its link, are lost on the way to {}", few(to));
     Error::new(Kind::Refused, what)
         .concerning(to.iter().copied())
-        .because(format!("of those that were tried, {largest} bytes got through"))
+        .because(format!("the largest packet that got through had {largest} bytes"))
 }
 
 fn latency(came: &[(Probe, ProbeResult)]) -> Vec<Finding> {
     let far = |(probe, end): &(Probe, ProbeResult)| match end {
         ProbeResult::Reached { milliseconds } if *milliseconds > FAR && probe.port == 2380 => {
-            let what = format!("it takes {milliseconds:.0} ms to {} and back", probe.to);
+            let what = format!("the round trip to {} takes {milliseconds:.0} ms", probe.to);
             let error = Error::new(Kind::Refused, what).on(&probe.from).concerning([probe.to.as_str()]);
             let why = "etcd expects a heartbeat every 100 ms: raise heartbeat-interval and election-timeout under [etcd]";
             Some(Finding { check: "Latency", error: error.because(why), harmless: true })

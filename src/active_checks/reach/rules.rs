@@ -33,7 +33,7 @@ pub(super) const RULES: Sh = Sh::raw(
   }
   if command -v nft >/dev/null; then part nft nft -s -t list ruleset
   else
-    echo "$rules_for unread there is no nft (apt-get install nftables)"
+    echo "$rules_for unread nft is not installed (apt-get install nftables)"
     ! command -v $rules_save-nft-save >/dev/null || part iptables $rules_save-nft-save
   fi
   ! grep -qs . /proc/net/${rules_save%tables}_tables_names || part iptables $rules_save-legacy-save

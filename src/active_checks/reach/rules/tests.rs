@@ -142,7 +142,7 @@ fn a_rule_is_cut_and_what_could_not_be_read_is_said() {
     );
     let shown = read("nft", &long).shown(Side::In, &[1], false);
     assert_eq!((shown.len(), shown[0].chars().count(), shown[0].ends_with('…')), (1, WIDTH, true));
-    let filter = Filter::read(["unread there is no nft", "up tcp 6443"].into_iter());
-    assert_eq!((filter.read, filter.unread.as_slice()), (false, &["there is no nft".to_string()][..]));
+    let filter = Filter::read(["unread nft is not installed", "up tcp 6443"].into_iter());
+    assert_eq!((filter.read, filter.unread.as_slice()), (false, &["nft is not installed".to_string()][..]));
     assert!(Filter::read(["read nft"].into_iter()).read, "and there are none");
 }
