@@ -79,7 +79,7 @@ removals() {
     held=$(printf '%s\n' "$removals_all" | awk -F '\t' '$2 == "held" { print $1 }')
     while read -r p q; do
       hold=
-      case " $(echo $held) " in *" ${q:-$p} "*) hold=', which is on hold,' ;; esac
+      case " $(echo $held) " in *" ${q:-$p} "*) hold=' (on hold)' ;; esac
       if [ "$p" != change ]; then
         echo "$p$hold would be removed"
         continue

@@ -359,7 +359,7 @@ fn a_control_plane_without_its_manifest_is_known_by_its_etcd_wherever_the_invent
         ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n"),
         ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n"),
     );
-    let disk = want_of(&cluster, 0, "there is disk enough where Kubernetes writes");
+    let disk = want_of(&cluster, 0, "there is enough disk space where Kubernetes writes");
     let Answer::Said(text) = Root::with(&[findmnt, stat, ("var/lib/x", "")]).answer(shells()[0], &disk.ask)
     else {
         panic!()
@@ -413,25 +413,25 @@ const USED: &[(&str, &str)] = &[
 #[test]
 fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked_for_on_a_member() {
     let asked = [
-        ("no data of another etcd is here", "member\n.hidden\n"),
-        ("no static pods are here yet", "etcd.yaml\n"),
-        ("no other network plugin is set up", "05-cilium.conflist\n"),
-        ("no pod network of an earlier cluster is here", "cali0f1e2d\n"),
+        ("the folder for etcd's data is empty", "member\n.hidden\n"),
+        ("no static pods exist yet", "etcd.yaml\n"),
+        ("no other network plugin is configured", "05-cilium.conflist\n"),
+        ("no interface of an earlier pod network is left", "cali0f1e2d\n"),
         (
-            "whether an earlier cluster left something else here",
-            "1 folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)\n\
-             1 iptables rules (a reboot takes them away)\n2 containers of Kubernetes (kubeadm reset removes them)\n",
+            "whether an earlier cluster left anything else",
+            "1 pod folders, with volumes, in /var/lib/kubelet/pods (unmount the volumes, then delete the folders)\n\
+             1 iptables rules (a reboot removes them)\n2 Kubernetes containers (kubeadm reset removes them)\n",
         ),
         (RESOLVES, "in /etc/resolv.conf\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n"),
         (
-            "whether it goes by a proxy that the inventory does not name",
-            "apt goes by http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
+            "whether the machine uses a proxy that is not in the inventory",
+            "apt uses http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
         ),
-        ("the kernel has what kubeadm looks for", "MEMCG\nNET_NS\n"),
+        ("the kernel has the options that kubeadm looks for", "MEMCG\nNET_NS\n"),
         ("no package is half installed", "libc6:amd64\n"),
         (
-            "whether something here restricts containers",
-            "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true\n",
+            "whether SELinux or AppArmor restricts containers",
+            "SELinux is enforcing: containers need its policy container-selinux, and containerd needs enable_selinux = true\n",
         ),
         ("there is a default route", ""),
     ];
@@ -450,7 +450,7 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             assert_eq!(member.answer(shell, &ask), answer, "{shell}: {that}");
         }
         let Answer::Said(places) =
-            used.answer(shell, &want("there is disk enough where Kubernetes writes").ask)
+            used.answer(shell, &want("there is enough disk space where Kubernetes writes").ask)
         else {
             panic!("{shell}")
         };
@@ -472,26 +472,26 @@ fn shell() -> &'static str {
 
 #[test]
 fn what_runs_beside_kubernetes_is_told_by_its_unit() {
-    let ask = want("whether something here may get in the way").ask;
+    let ask = want("whether anything on the machine may interfere with Kubernetes").ask;
     let runs = |unit: &str, files: &[(&str, &str)]| {
         let systemctl = format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'is-active -q {unit}' ]\n");
         let files = [&[("bin/systemctl", systemctl.as_str())], files].concat();
         let Answer::Said(text) = Root::with(&files).answer(shell(), &ask) else { panic!("{unit}") };
         text
     };
-    let timeless = "no time service runs: certificates need clocks that agree\n";
+    let timeless = "no time service runs: certificates need synchronized clocks\n";
     assert_eq!(runs("ssh", &[]), timeless);
     assert_eq!(runs("chrony", &[("run/reboot-required", "")]), "a reboot is pending\n");
     for unit in ["firewalld", "ufw"] {
         let text = format!(
-            "{unit} is active: nodes must reach each other on the ports of Kubernetes, and pods too\n"
+            "{unit} is active: it must allow the ports of Kubernetes between nodes, and the traffic of pods\n"
         );
         assert_eq!(runs(unit, &[]), text + timeless);
     }
     for unit in
         ["docker", "crio", "k3s", "k3s-agent", "rke2-server", "rke2-agent", "snap.microk8s.daemon-kubelite"]
     {
-        assert_eq!(runs(unit, &[]), format!("{unit} runs here, too\n{timeless}"));
+        assert_eq!(runs(unit, &[]), format!("{unit} also runs on the machine\n{timeless}"));
     }
     for unit in ["chrony", "chronyd", "systemd-timesyncd", "ntpsec", "ntpd", "ntp"] {
         assert_eq!(runs(unit, &[]), "", "{unit}");
@@ -524,7 +524,7 @@ fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
     ]);
     std::os::unix::fs::symlink("socket:[1001]", root.0.path().join("proc/51/fd/3")).unwrap();
     let ask = want("the ports of Kubernetes are free").ask;
-    let held = "port 10250 is held by an unknown process\nport 6443 is held by haproxy\n";
+    let held = "port 10250 is in use by an unknown process\nport 6443 is in use by haproxy\n";
     shells().iter().for_each(|shell| assert_eq!(root.answer(shell, &ask), said(held), "{shell}"));
     assert_eq!(Root::with(&[("proc/net/tcp", head)]).answer(shell(), &ask), said(""));
 }
@@ -532,16 +532,23 @@ fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
 #[test]
 fn the_system_is_asked_where_it_says_so() {
     let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
-    let cgroups = "the kubelet runs with the machine's cgroups";
+    let cgroups = "the machine has the cgroups that the kubelet needs";
     let controllers = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")];
     assert_eq!(answer(cgroups, &controllers), said("version 2 cpuset cpu memory pids\n"));
     assert_eq!(answer(cgroups, &[]), said("version 1\n"));
     let uname = ("bin/uname", "#!/bin/sh\necho 9.9\n");
     for file in ["proc/config.gz", "boot/config-9.9", "usr/lib/modules/9.9/config"] {
         let files = [uname, (file, "CONFIG_MEMCG=y\n")];
-        assert_eq!(answer("the kernel has what kubeadm looks for", &files), said("MEMCG\n"), "{file}");
+        assert_eq!(
+            answer("the kernel has the options that kubeadm looks for", &files),
+            said("MEMCG\n"),
+            "{file}"
+        );
     }
-    assert_eq!(answer("the kernel has what kubeadm looks for", &[uname]), said("no configuration\n"));
+    assert_eq!(
+        answer("the kernel has the options that kubeadm looks for", &[uname]),
+        said("no configuration\n")
+    );
     let (half, dpkg) = ("no package is half installed", "#!/bin/sh\necho ' libc6   x'\nexit ");
     let one = format!("{dpkg}1\n");
     assert_eq!(answer(half, &[("bin/dpkg", &one)]), said("libc6\n"));
@@ -558,18 +565,20 @@ fn the_system_is_asked_where_it_says_so() {
     assert_eq!(locked("131"), said(""), "somebody is at it");
     assert_eq!(locked("1310"), said("libc6\n"), "the name of a process says nothing");
     assert!(matches!(answer(half, &[("bin/dpkg", &format!("{dpkg}2\n"))]), Answer::Unknown(_)));
-    let (protects, on) =
-        ("whether something here restricts containers", ("sys/module/apparmor/parameters/enabled", "Y\n"));
+    let (protects, on) = (
+        "whether SELinux or AppArmor restricts containers",
+        ("sys/module/apparmor/parameters/enabled", "Y\n"),
+    );
     let parser = [on, ("bin/apparmor_parser", "#!/bin/sh\n"), ("sys/fs/selinux/enforce", "0")];
     assert_eq!(answer(protects, &parser), said(""));
     if which::which("apparmor_parser").is_err() {
-        let text = "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)\n";
+        let text = "AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)\n";
         assert_eq!(answer(protects, &[on]), said(text));
     }
     // The nearest folder that is there, in mebibytes; where nobody says how it is mounted, that too.
     let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n");
     let stat = ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n");
-    let disk = "there is disk enough where Kubernetes writes";
+    let disk = "there is enough disk space where Kubernetes writes";
     let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
     assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw ext4\n"), "{text}");
     let without = [("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat];
@@ -584,24 +593,20 @@ fn leftovers_are_found_under_each_of_their_names() {
     let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
     let files = ["a.conf", "b.conflist", "c.json", "d.txt"].map(|name| format!("etc/cni/net.d/{name}"));
     let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
-    assert_eq!(answer("no other network plugin is set up", &files), said("a.conf\nb.conflist\nc.json\n"));
+    assert_eq!(answer("no other network plugin is configured", &files), said("a.conf\nb.conflist\nc.json\n"));
     let links = "cni0 cbr0 flannel.1 cali0f1e2d tunl0 vxlan.calico cilium_host lxc0a1b weave kube-bridge kube-ipvs0 antrea-gw0 ovn-k8s-mp0";
     let all = links.split(' ').chain(["lo", "eth0", "docker0", "br-lan"]);
     let dev: String = all.map(|link| format!("  {link}: 1 0\n")).collect();
     let found = links.replace(' ', "\n") + "\n";
     assert_eq!(
-        answer("no pod network of an earlier cluster is here", &[("proc/net/dev", &dev)]),
+        answer("no interface of an earlier pod network is left", &[("proc/net/dev", &dev)]),
         said(&found)
     );
     for chain in ["KUBE-SVC", "CILIUM_INPUT", "cali-INPUT"] {
         let save = format!("#!/bin/sh\necho '-A {chain} -j X'\n");
         let files = [("bin/iptables-save", save.as_str()), ("bin/systemctl", "#!/bin/sh\nexit 1\n")];
-        let text = "1 iptables rules (a reboot takes them away)\n";
-        assert_eq!(
-            answer("whether an earlier cluster left something else here", &files),
-            said(text),
-            "{chain}"
-        );
+        let text = "1 iptables rules (a reboot removes them)\n";
+        assert_eq!(answer("whether an earlier cluster left anything else", &files), said(text), "{chain}");
     }
     // Somebody who was here, ironstrap that is.
     let ours = [
@@ -610,16 +615,16 @@ fn leftovers_are_found_under_each_of_their_names() {
         ("proc/net/dev", dev.as_str()),
     ];
     for that in [
-        "no static pods are here yet",
-        "no pod network of an earlier cluster is here",
+        "no static pods exist yet",
+        "no interface of an earlier pod network is left",
         "no package is half installed",
-        "there is disk enough where Kubernetes writes",
+        "there is enough disk space where Kubernetes writes",
     ] {
         assert_eq!(answer(that, &ours), Answer::NotHere, "{that}");
     }
 }
 
-const RESOLVES: &str = "pods are given name servers that they can reach";
+const RESOLVES: &str = "pods get name servers that they can reach";
 
 #[test]
 fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
@@ -657,12 +662,9 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
         let ask = want_of(&cluster, 0, "there is a default route").ask;
         assert_eq!(Root::with(&ip).answer(shell(), &ask), said(&format!("{family} route show default\n")));
     }
-    let proxies = want("whether it goes by a proxy that the inventory does not name").ask;
+    let proxies = want("whether the machine uses a proxy that is not in the inventory").ask;
     let config = [("bin/apt-config", "#!/bin/sh\necho \"p='DIRECT' q='http://proxy.example:3128'\"\n")];
-    assert_eq!(
-        Root::with(&config).answer(shell(), &proxies),
-        said("apt goes by http://proxy.example:3128\n")
-    );
+    assert_eq!(Root::with(&config).answer(shell(), &proxies), said("apt uses http://proxy.example:3128\n"));
 }
 
 /// An ip of iproute2 that has two cards, a container's bridge, and both families.

@@ -114,7 +114,7 @@ const NO_LISTS: &str = "echo 'E: Unable to locate package containerd' >&2; exit 
 
 #[test]
 fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
-    let want = want("no package has to go for containerd and Kubernetes");
+    let want = want("no package has to be removed for containerd and Kubernetes");
     let docker = package("docker-ce", "install ok installed", "Depends: libc6, containerd.io (>= 1.7)\n");
     let containerd = |status: &str| package("containerd.io", status, CONTAINERD_IO);
     let installed = "install ok installed";
@@ -124,7 +124,7 @@ fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
         (vec![containerd(installed), docker.clone()], format!("{gone}docker-ce would be removed\n")),
         (
             vec![containerd("hold ok installed"), docker.clone()],
-            "containerd.io, which is on hold, would be removed\ndocker-ce would be removed\n".into(),
+            "containerd.io (on hold) would be removed\ndocker-ce would be removed\n".into(),
         ),
         // What needs that by any of its names, and what needs what goes; what can do with ours stays.
         (
@@ -158,7 +158,7 @@ fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
 
 #[test]
 fn what_apt_would_remove_or_change_against_a_hold_is_named() {
-    let want = want("no package has to go for containerd and Kubernetes");
+    let want = want("no package has to be removed for containerd and Kubernetes");
     let installed = "install ok installed";
     let packages = [
         package("kubelet", "hold ok installed", ""),
@@ -171,7 +171,7 @@ fn what_apt_would_remove_or_change_against_a_hold_is_named() {
                Inst containerd (1.7.24 Debian:13 [amd64])\nConf containerd (1.7.24 Debian:13 [amd64])\nX";
     let Some(root) = packaged(&packages, apt) else { return };
     for shell in shells() {
-        let right = "runc, which is on hold, would be changed\nx would be removed\n";
+        let right = "runc (on hold) would be changed\nx would be removed\n";
         assert_eq!(root.answer(shell, &want.ask), said(right), "{shell}");
         let asked = fs::read_to_string(root.0.path().join("apt")).unwrap();
         assert!(
@@ -277,7 +277,7 @@ fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() 
     if !has("apt-get") {
         return;
     }
-    let ask = want("no source of packages stands against the Kubernetes repository").ask;
+    let ask = want("no package source conflicts with the Kubernetes repository").ask;
     let url = lab().packages.address();
     let stanza = |key: &str| format!("Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {key}\n");
     let line = |key: &str| format!("deb [signed-by={key}] {url} /\n");
@@ -518,7 +518,7 @@ fn services_that_turn_swap_on_are_found_by_their_unit_or_script_and_turned_off()
 
 #[test]
 fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() {
-    let ask = want("the kernel's modules for containers and their network are here").ask;
+    let ask = want("the kernel modules for containers and their network are available").ask;
     let uname = ("bin/uname", "#!/bin/sh\necho 6.12.41\n");
     let modprobe = (
         "bin/modprobe",
@@ -532,12 +532,12 @@ fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() 
         let cases: [(&[(&str, &str)], &str); 5] = [
             (
                 &[uname, modprobe, mine],
-                "no module nf_tables of kernel 6.12.41\nno module vxlan of kernel 6.12.41\n",
+                "no module nf_tables for kernel 6.12.41\nno module vxlan for kernel 6.12.41\n",
             ),
-            (&[uname, modprobe, mine, loaded], "no module vxlan of kernel 6.12.41\n"),
+            (&[uname, modprobe, mine, loaded], "no module vxlan for kernel 6.12.41\n"),
             (
                 &[uname, none, newer],
-                "no modules of kernel 6.12.41, which runs, in /usr/lib/modules; there are those of 6.12.48\n",
+                "no modules for the running kernel 6.12.41 in /usr/lib/modules, only for 6.12.48\n",
             ),
             (&[uname, none], ""),
             (&[uname, ("bin/modprobe", "#!/bin/sh\n"), mine], ""),
@@ -550,7 +550,7 @@ fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() 
 
 #[test]
 fn folders_of_others_on_the_way_to_etcds_data_are_named() {
-    let ask = want("only root can replace the folder of etcd's data").ask;
+    let ask = want("only root can replace the folder for etcd's data").ask;
     // All folders are root's, but for these.
     let stat = |odd: &str| {
         format!("#!/bin/sh\nfor p; do :; done\ncase ${{p#ROOT}} in\n{odd}\n  *) echo 0 0 755 ;;\nesac\n")
@@ -558,8 +558,8 @@ fn folders_of_others_on_the_way_to_etcds_data_are_named() {
     let cases = [
         ("", "", ""),
         ("/var/lib) echo 1000 0 755 ;;", "", "/var/lib belongs to uid 1000\n"),
-        ("/var/lib) echo 0 0 1777 ;;", "", "/var/lib may be written to by everybody (mode 1777)\n"),
-        ("/var/lib) echo 0 50 2775 ;;", "", "/var/lib may be written to by gid 50 (mode 2775)\n"),
+        ("/var/lib) echo 0 0 1777 ;;", "", "/var/lib is writable by all users (mode 1777)\n"),
+        ("/var/lib) echo 0 50 2775 ;;", "", "/var/lib is writable by gid 50 (mode 2775)\n"),
         ("/var/lib) echo 0 0 775 ;;", "", ""),
         ("/var/lib/etcd) echo 1000 0 700 ;;", "", ""),
         ("/home/me) echo 1000 0 755 ;;", "/home/me/etcd", "/home/me belongs to uid 1000\n"),
@@ -585,7 +585,7 @@ fn folders_of_others_on_the_way_to_etcds_data_are_named() {
         // By the real stat, of the folder that all temporary files are in.
         let everybody = Root::with(&[("var/lib/x", "")]).answer(shell, &ask);
         let Answer::Said(text) = &everybody else { panic!("{everybody:?}") };
-        assert!(text.contains("may be written to by everybody (mode 1777)"), "{text}");
+        assert!(text.contains("is writable by all users (mode 1777)"), "{text}");
         // What cannot be told is no answer.
         let unknown = Root::with(&[("bin/stat", "#!/bin/sh\nexit 1\n")]).answer(shell, &ask);
         assert!(matches!(unknown, Answer::Unknown(_)), "{unknown:?}");

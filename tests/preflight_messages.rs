@@ -312,11 +312,7 @@ const CASES: &[(&str, &[Wrong])] = &[
     ),
     (
         "packages that would have to go",
-        &[Says(
-            "w1",
-            REMOVALS,
-            "containerd.io, which is on hold, would be removed\ndocker-ce would be removed\n",
-        )],
+        &[Says("w1", REMOVALS, "containerd.io (on hold) would be removed\ndocker-ce would be removed\n")],
     ),
     (
         "packages of which nothing can be told",
@@ -330,9 +326,9 @@ const CASES: &[(&str, &[Wrong])] = &[
         "SELinux and AppArmor",
         &[Says(
             "w1",
-            "whether something here restricts containers",
-            "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true\n\
-         AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)\n",
+            "whether SELinux or AppArmor restricts containers",
+            "SELinux is enforcing: containers need its policy container-selinux, and containerd needs enable_selinux = true\n\
+         AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)\n",
         )],
     ),
     (
@@ -400,13 +396,13 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[
             Says(
                 "m1",
-                "the kernel's modules for containers and their network are here",
-                "no modules of kernel 6.12.41, which runs, in /usr/lib/modules; there are those of 6.12.48\n",
+                "the kernel modules for containers and their network are available",
+                "no modules for the running kernel 6.12.41 in /usr/lib/modules, only for 6.12.48\n",
             ),
             Says(
                 "w1",
-                "the kernel's modules for containers and their network are here",
-                "no module vxlan of kernel 6.12.41\n",
+                "the kernel modules for containers and their network are available",
+                "no module vxlan for kernel 6.12.41\n",
             ),
         ],
     ),
@@ -414,7 +410,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a container without the kernel's log",
         &[Says(
             "w1",
-            "the kernel's log can be read",
+            "the kernel log is readable",
             "ls: cannot access '/dev/kmsg': No such file or directory\n",
         )],
     ),
@@ -445,8 +441,8 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a proxy that the inventory does not name",
         &[Says(
             "w1",
-            "whether it goes by a proxy that the inventory does not name",
-            "apt goes by http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
+            "whether the machine uses a proxy that is not in the inventory",
+            "apt uses http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
         )],
     ),
     (
@@ -490,9 +486,9 @@ const CASES: &[(&str, &[Wrong])] = &[
             Says(
                 "m1",
                 "the ports of Kubernetes are free",
-                "port 2379 is held by etcd\nport 6443 is held by haproxy\n",
+                "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n",
             ),
-            Says("w1", "the ports of Kubernetes are free", "port 10250 is held by k3s-agent\n"),
+            Says("w1", "the ports of Kubernetes are free", "port 10250 is in use by k3s-agent\n"),
         ],
     ),
     (
@@ -501,16 +497,16 @@ const CASES: &[(&str, &[Wrong])] = &[
             Says(
                 "m1",
                 "the ports of Kubernetes are free",
-                "port 2379 is held by etcd\nport 6443 is held by haproxy\n",
+                "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n",
             ),
             Inventory("ignore-preflight = []", "ignore-preflight = ['Port-2379']"),
         ],
     ),
-    ("another etcd's data", &[Says("m1", "no data of another etcd is here", "member\n")]),
+    ("another etcd's data", &[Says("m1", "the folder for etcd's data is empty", "member\n")]),
     (
         "a file system of its own for etcd",
         &[
-            Says("m1", "no data of another etcd is here", "lost+found\n"),
+            Says("m1", "the folder for etcd's data is empty", "lost+found\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['DirAvailable--var-lib-etcd']"),
         ],
     ),
@@ -518,51 +514,55 @@ const CASES: &[(&str, &[Wrong])] = &[
         "folders of others on the way to etcd's data",
         &[Says(
             "m1",
-            "only root can replace the folder of etcd's data",
-            "/srv may be written to by everybody (mode 1777)\n/srv/etcd belongs to uid 1000\n",
+            "only root can replace the folder for etcd's data",
+            "/srv is writable by all users (mode 1777)\n/srv/etcd belongs to uid 1000\n",
         )],
     ),
-    ("static pods", &[Says("m1", "no static pods are here yet", "etcd.yaml\nkube-apiserver.yaml\n")]),
+    ("static pods", &[Says("m1", "no static pods exist yet", "etcd.yaml\nkube-apiserver.yaml\n")]),
     (
         "another network plugin",
-        &[Says("w1", "no other network plugin is set up", "05-cilium.conflist\n87-podman-bridge.conflist\n")],
+        &[Says(
+            "w1",
+            "no other network plugin is configured",
+            "05-cilium.conflist\n87-podman-bridge.conflist\n",
+        )],
     ),
     (
         "a network plugin that comes later",
-        &[Says("w1", "no other network plugin is set up", "87-podman-bridge.conflist\n")],
+        &[Says("w1", "no other network plugin is configured", "87-podman-bridge.conflist\n")],
     ),
     (
         "another network plugin, with a network of one's own",
         &[
-            Says("w1", "no other network plugin is set up", "05-cilium.conflist\n"),
+            Says("w1", "no other network plugin is configured", "05-cilium.conflist\n"),
             Inventory("[kubelet]", "network = 'none'\n[kubelet]"),
         ],
     ),
     (
         "another network plugin that is downgraded to a warning",
         &[
-            Says("w1", "no other network plugin is set up", "05-cilium.conflist\n"),
+            Says("w1", "no other network plugin is configured", "05-cilium.conflist\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['all']"),
         ],
     ),
     (
         "another pod network",
-        &[Says("w1", "no pod network of an earlier cluster is here", "cali0f1e2d3c4b5\nvxlan.calico\n")],
+        &[Says("w1", "no interface of an earlier pod network is left", "cali0f1e2d3c4b5\nvxlan.calico\n")],
     ),
     (
         "what else an earlier cluster left",
         &[Says(
             "w1",
-            "whether an earlier cluster left something else here",
-            "3 folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)\n41 iptables rules (a reboot takes them away)\n",
+            "whether an earlier cluster left anything else",
+            "3 pod folders, with volumes, in /var/lib/kubelet/pods (unmount the volumes, then delete the folders)\n41 iptables rules (a reboot removes them)\n",
         )],
     ),
     (
         "a firewall, another runtime, a reboot, no time service",
         &[Says(
             "w1",
-            "whether something here may get in the way",
-            "ufw is active: nodes must reach each other on the ports of Kubernetes, and pods too\ndocker runs here, too\na reboot is pending\nno time service runs: certificates need clocks that agree\n",
+            "whether anything on the machine may interfere with Kubernetes",
+            "ufw is active: it must allow the ports of Kubernetes between nodes, and the traffic of pods\ndocker also runs on the machine\na reboot is pending\nno time service runs: certificates need synchronized clocks\n",
         )],
     ),
     (
@@ -753,7 +753,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "the Kubernetes repository with another key",
         &[Says(
             "w1",
-            "no source of packages stands against the Kubernetes repository",
+            "no package source conflicts with the Kubernetes repository",
             "/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By regarding source https://pkgs.k8s.io/core:/stable:/v1.36/deb/ /: /etc/apt/keyrings/mine.asc != /etc/apt/keyrings/kubernetes-apt-keyring.asc\n",
         )],
     ),
@@ -785,7 +785,7 @@ const CASES: &[(&str, &[Wrong])] = &[
             Facts("w1", "init systemd", "init runit"),
             Says("w1", CGROUPS, "version 1\n"),
             Facts("m1", "cpus 2", "cpus 1"),
-            Says("m1", "no data of another etcd is here", "member\n"),
+            Says("m1", "the folder for etcd's data is empty", "member\n"),
             Facts("m1", "route 198.18.0.0/24", "route 10.244.7.0/24"),
         ],
     ),
@@ -881,7 +881,7 @@ const FINE: &[(&str, &[Wrong])] = &[
             Tries("w1", "packages", "versions 1.34.2-1.1\n"),
         ],
     ),
-    ("flannel's own file", &[Says("w1", "no other network plugin is set up", "10-flannel.conflist\n")]),
+    ("flannel's own file", &[Says("w1", "no other network plugin is configured", "10-flannel.conflist\n")]),
     (
         "one name server of two that is the machine itself",
         &[Says("w1", DNS, "in /etc/resolv.conf\nnameserver 127.0.0.1\nnameserver 10.0.0.1\n")],
@@ -908,13 +908,13 @@ const FINE: &[(&str, &[Wrong])] = &[
     ("a machine that cannot list its addresses", &[Facts("w1", "address eth0 198.18.0.12\n", "")]),
     ("an API that is far away", &[Tries("w1", "tcp 198.18.0.11 6443", "ok 90000")]),
 ];
-const CGROUPS: &str = "the kubelet runs with the machine's cgroups";
-const KERNEL: &str = "the kernel has what kubeadm looks for";
-const STARTS: &str = "no file of the machine's own changes how containerd and the kubelet start";
-const FLAGS: &str = "no flags wait for the kubelet that the inventory does not know";
-const REMOVALS: &str = "no package has to go for containerd and Kubernetes";
-const DISK: &str = "there is disk enough where Kubernetes writes";
-const DNS: &str = "pods are given name servers that they can reach";
+const CGROUPS: &str = "the machine has the cgroups that the kubelet needs";
+const KERNEL: &str = "the kernel has the options that kubeadm looks for";
+const STARTS: &str = "no local file changes how containerd and the kubelet start";
+const FLAGS: &str = "no flags for the kubelet are set outside the inventory";
+const REMOVALS: &str = "no package has to be removed for containerd and Kubernetes";
+const DISK: &str = "there is enough disk space where Kubernetes writes";
+const DNS: &str = "pods get name servers that they can reach";
 
 #[tokio::test]
 async fn of_what_is_fine_nothing_is_said() {

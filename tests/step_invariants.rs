@@ -613,7 +613,10 @@ fn kernels_and_their_configuration_are_known_one_by_one() {
         (&Machine::default(), &Fleet::default()),
         OffsetDateTime::now_utc(),
     );
-    let want = all.iter().find(|(.., want)| want.that == "the kernel has what kubeadm looks for").unwrap();
+    let want = all
+        .iter()
+        .find(|(.., want)| want.that == "the kernel has the options that kubeadm looks for")
+        .unwrap();
     let whole = fit(&want.2);
     assert_eq!(about(&want.2.that, whole), Holds);
     for key in whole.lines() {

@@ -16,8 +16,11 @@ mod owners;
 mod packages;
 mod system;
 
-pub const STEP: Step =
-    Step { name: "preflight", why: "a machine that cannot carry its part is better left alone", wants };
+pub const STEP: Step = Step {
+    name: "preflight",
+    why: "ironstrap changes no machine that cannot run its part of the cluster",
+    wants,
+};
 
 // For control planes these are kubeadm's own limits (`app/constants`, `ControlPlaneNumCPU`, `ControlPlaneMem`). For workers
 // they are what a kubelet, a runtime and a network need.
@@ -50,19 +53,19 @@ fn machine(machine: &Machine) -> Vec<Want> {
         head(machine, "preflight.root", "commands run as root", |m| {
             (m.uid == 0, format!("uid {}", m.uid), "uid 0".into())
         })
-        .by_hand("log in as root, or as somebody who may use sudo"),
-        head(machine, "preflight.systemd", "systemd runs the machine", |m| {
+        .by_hand("log in as root, or as a user who may use sudo"),
+        head(machine, "preflight.systemd", "systemd is process 1", |m| {
             (m.init == "systemd", m.init.clone(), "systemd".into())
         })
-        .by_hand("ironstrap and the kubelet need systemd as process 1"),
-        head(machine, "preflight.system", "the system is one that ironstrap knows", |m| {
+        .by_hand("boot the machine with systemd: ironstrap and the kubelet need it"),
+        head(machine, "preflight.system", "the operating system is supported", |m| {
             (
                 m.os == "debian" && m.codename == "trixie",
                 format!("{} {}", m.os, m.codename),
                 "debian trixie".into(),
             )
         })
-        .by_hand("only Debian 13 (trixie) is supported so far"),
+        .by_hand("install Debian 13 (trixie): ironstrap supports no other system yet"),
         head(machine, "preflight.host-name", "the machine has a valid host name", |m| {
             (is_host_name(&m.hostname), m.hostname.clone(), "lower-case letters, digits, - and .".into())
         })
@@ -78,9 +81,9 @@ fn size(cx: &Cx) -> Vec<Want> {
         let has = m.memory / 1024;
         (has >= memory, format!("{has} MiB"), format!("{memory} MiB or more"))
     };
-    let cpus = head(cx.machine, "preflight.cpus", "there are CPUs enough", cpus)
+    let cpus = head(cx.machine, "preflight.cpus", "the machine has enough CPUs", cpus)
         .by_hand("give the machine more CPUs");
-    let memory = head(cx.machine, "preflight.memory", "there is memory enough", mebibytes)
+    let memory = head(cx.machine, "preflight.memory", "the machine has enough memory", mebibytes)
         .by_hand("give the machine more memory");
     let mut wants = vec![named(cx.cluster, "Mem", memory)];
     if control_plane {
@@ -126,7 +129,7 @@ fn told(want: Want) -> Want {
 }
 
 fn noted(that: &str, have: &str) -> String {
-    format!("not so, downgraded to a warning: {that}; it has: {}", have.trim_end().replace('\n', ", "))
+    format!("check failed, downgraded to a warning: {that}; found: {}", have.trim_end().replace('\n', ", "))
 }
 
 /// A want whose answer must be empty. Each line of the answer is something wrong. It has a name by which the inventory can
@@ -165,7 +168,7 @@ fn is_host_name(name: &str) -> bool {
 
 /// Notes programs that run beside Kubernetes, or that do not run, and that may be why something fails later.
 fn beside() -> Want {
-    Want::new("preflight.beside", "whether something here may get in the way")
+    Want::new("preflight.beside", "whether anything on the machine may interfere with Kubernetes")
         .asks(Ask::OnlyBeforeJoin(BESIDE.into()))
         .judged(|answer| match answer.trim() {
             "" => Verdict::Holds,
@@ -175,12 +178,12 @@ fn beside() -> Want {
 
 const BESIDE: &str = r#"runs() { systemctl is-active -q "$@"; }
 for u in firewalld ufw; do
-  ! runs $u || echo "$u is active: nodes must reach each other on the ports of Kubernetes, and pods too"
+  ! runs $u || echo "$u is active: it must allow the ports of Kubernetes between nodes, and the traffic of pods"
 done
-for u in docker crio k3s k3s-agent rke2-server rke2-agent snap.microk8s.daemon-kubelite; do ! runs $u || echo "$u runs here, too"; done
+for u in docker crio k3s k3s-agent rke2-server rke2-agent snap.microk8s.daemon-kubelite; do ! runs $u || echo "$u also runs on the machine"; done
 [ ! -e /run/reboot-required ] || echo "a reboot is pending"
 runs chrony || runs chronyd || runs systemd-timesyncd || runs ntpsec || runs ntpd || runs ntp ||
-  echo "no time service runs: certificates need clocks that agree"
+  echo "no time service runs: certificates need synchronized clocks"
 "#;
 
 /// The want that the ports of kubeadm's own check are free.
@@ -193,7 +196,7 @@ fn ports(cluster: &Cluster, node: &Node) -> Want {
     let ask = Ask::OnlyBeforeJoin(sh!("ports={hex}\n", hex = hex.join(" ")) + PORTS);
     let name = |line: &str| format!("Port-{}", line.split(' ').nth(1).unwrap_or_default());
     nothing(cluster, "preflight.ports", "the ports of Kubernetes are free", ask, name)
-        .by_hand("`ss -ltnp` shows it: stop what listens there, or take it off the machine; or downgrade the check to a warning: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
+        .by_hand("stop or uninstall the program that uses the port (`ss -ltnp` shows it); or downgrade the check to a warning: ignore-preflight = [\"Port-NUMBER\"] in [cluster]")
 }
 
 /// Shell that prints each of these ports that is in use, and the process that listens there.
@@ -210,7 +213,7 @@ echo "$found" | while read -r port inode; do
     read -r who <"/proc/$pid/comm" || who=
     break
   done
-  echo "port $port is held by ${who:-an unknown process}"
+  echo "port $port is in use by ${who:-an unknown process}"
 done | sort -u"#;
 
 #[cfg(test)]

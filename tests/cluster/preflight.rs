@@ -36,11 +36,7 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
     (
         "w1",
         DOCKER,
-        &[
-            "no package has to go",
-            "containerd.io, which is on hold, would be removed",
-            "docker-ce, which is on hold",
-        ],
+        &["no package has to be removed", "containerd.io (on hold) would be removed", "docker-ce (on hold)"],
         "apt-get -y -qq remove --allow-change-held-packages containerd.io docker-ce >/dev/null",
     ),
     (
@@ -64,14 +60,17 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
     (
         "w2",
         "echo KUBELET_EXTRA_ARGS=--hostname-override=node-b >/etc/default/kubelet",
-        &["no flags wait for the kubelet", "/etc/default/kubelet:1: --hostname-override=node-b"],
+        &[
+            "no flags for the kubelet are set outside the inventory",
+            "/etc/default/kubelet:1: --hostname-override=node-b",
+        ],
         "rm /etc/default/kubelet",
     ),
     (
         "m1",
         "mount --bind /var /var && mount -o remount,bind,noexec /var",
         &[
-            "programs may be started from where they will be",
+            "no folder for programs is mounted noexec",
             "/var/lib/dpkg/info is on /var, which is mounted noexec",
         ],
         "umount -l /var",

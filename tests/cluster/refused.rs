@@ -143,11 +143,16 @@ fn mistaken(world: &World) {
 
 /// What is wrong with machines, by the node, what it takes to make it so, words of the error, and the name to let it be.
 const USED: &[(&str, &str, &str, &str)] = &[
-    ("m1", "mkdir -p /var/lib/etcd/member", "no data of another etcd is here", "DirAvailable--var-lib-etcd"),
+    (
+        "m1",
+        "mkdir -p /var/lib/etcd/member",
+        "the folder for etcd's data is empty",
+        "DirAvailable--var-lib-etcd",
+    ),
     (
         "m1",
         "mkdir -p /etc/kubernetes/manifests; echo >/etc/kubernetes/manifests/etcd.yaml",
-        "it has: etcd.yaml",
+        "found: etcd.yaml",
         "FileAvailable--etc-kubernetes-manifests-etcd.yaml",
     ),
     (

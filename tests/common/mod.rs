@@ -99,29 +99,32 @@ pub fn pipe(command: &mut Command, input: &str) -> Output {
 /// What a machine that is fit says to a question of preflight.
 pub fn fit(want: &Want) -> &'static str {
     match want.that.as_str() {
-        "the kubelet runs with the machine's cgroups" => "version 2 cpuset cpu io memory hugetlb pids\n",
+        "the machine has the cgroups that the kubelet needs" => {
+            "version 2 cpuset cpu io memory hugetlb pids\n"
+        }
         "the kernel is one that Kubernetes is tested with" => "6.12.41+deb13-amd64\n",
-        "the kernel has what kubeadm looks for" => {
+        "the kernel has the options that kubeadm looks for" => {
             "NAMESPACES\nNET_NS\nPID_NS\nIPC_NS\nUTS_NS\nCPUSETS\nMEMCG\nINET\nEXT4_FS\nPROC_FS\n\
              NETFILTER_XT_TARGET_REDIRECT\nNETFILTER_XT_MATCH_COMMENT\nFAIR_GROUP_SCHED\nCGROUPS\nCGROUP_BPF\n\
              CGROUP_PIDS\nCGROUP_SCHED\n"
         }
-        "there is disk enough where Kubernetes writes"
-        | "there are inodes enough where Kubernetes writes"
-        | "containerd's file system can carry overlay file systems"
-        | "what Kubernetes writes to can be written to"
-        | "programs may be started from where they will be" => {
+        "there is enough disk space where Kubernetes writes"
+        | "there are enough free inodes where Kubernetes writes"
+        | "containerd's file system supports overlay file systems"
+        | "no folder that Kubernetes writes to is mounted read-only"
+        | "no folder for programs is mounted noexec" => {
             "/etc/kubernetes / 20000 900000 1000000 rw,relatime ext4\n/opt/cni/bin / 20000 900000 1000000 rw,relatime ext4\n\
              /usr/bin / 20000 900000 1000000 rw,relatime ext4\n/var/lib/containerd / 20000 900000 1000000 rw,relatime ext4\n\
              /var/lib/kubelet / 20000 900000 1000000 rw,relatime ext4\n/var/log / 20000 900000 1000000 rw,relatime ext4\n\
              /var/lib/dpkg/info / 20000 900000 1000000 rw,relatime ext4\n/var/lib/etcd / 20000 900000 1000000 rw,relatime ext4\n"
         }
-        "the kernel's log can be read" => "yes\n",
-        "there is a default route" | "whether the cluster's network is the one that leads outside" => {
+        "the kernel log is readable" => "yes\n",
+        "there is a default route"
+        | "whether the default route uses the interface with the cluster address" => {
             "default via 198.18.0.1 dev eth0\n"
         }
-        "pods are given name servers that they can reach"
-        | "whether pods are given all name servers and search domains" => {
+        "pods get name servers that they can reach"
+        | "whether pods get all name servers and search domains" => {
             "in /etc/resolv.conf\nnameserver 198.18.0.1\nsearch example.org\n"
         }
         _ => "",

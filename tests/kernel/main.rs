@@ -71,9 +71,9 @@ fn sees_all(vm: &Vm) {
     let out = |note: &&str| !nowhere.iter().any(|words| note.contains(words));
     let notes = plan.events.iter().filter_map(|event| event["note"].as_str()).filter(out);
     let told = [
-        "not so, downgraded to a warning: there are CPUs enough; it has: 1 CPU",
-        "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)",
-        "no time service runs: certificates need clocks that agree",
+        "check failed, downgraded to a warning: the machine has enough CPUs; found: 1 CPU",
+        "AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)",
+        "no time service runs: certificates need synchronized clocks",
     ];
     assert_eq!(notes.collect::<Vec<_>>(), told);
 }

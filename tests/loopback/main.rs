@@ -396,8 +396,8 @@ async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
     let (mut work, _) = fleet.look().await;
     assert!(!work.preflight(("demo.trust", true)).blocked);
     let wrong: Vec<&str> = work.hosts()[0].quarantined().map(|error| error.what.as_str()).collect();
-    let that = ["systemd runs the machine", "the kubelet runs with the machine's cgroups"];
-    assert_eq!(wrong, that.map(|that| format!("not so: {that}")));
+    let that = ["systemd is process 1", "the machine has the cgroups that the kubelet needs"];
+    assert_eq!(wrong, that.map(|that| format!("check failed: {that}")));
 }
 
 #[tokio::test]
@@ -409,7 +409,7 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
     let error = outcome.result.unwrap_err();
     reads("error-unfit", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Refused, Some("w1")));
-    assert_eq!(error.cause, ["it has: runit", "it needs: systemd"]);
+    assert_eq!(error.cause, ["found: runit", "required: systemd"]);
     assert_eq!(fleet.machine("m1").read("run/ironstrap/lease"), "absent");
     fleet.machine("w1").write("proc/1/comm", "systemd\n");
     fleet.converge().await;

@@ -47,25 +47,25 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
             let have = match found {
                 Some(found) if found.is_empty() => return Verdict::Holds,
                 Some(found) => found.join("\n"),
-                None => format!("an answer that cannot be read: {answer}"),
+                None => format!("an unreadable answer: {answer}"),
             };
             Verdict::Differs { have, want: String::new() }
         })
     };
-    let room = want("preflight.disk", "there is disk enough where Kubernetes writes", little_room)
-        .by_hand("`du -xh --max-depth=2 / | sort -h | tail` shows what takes it: make room, or make the file system larger");
-    let inodes = want("preflight.inodes", "there are inodes enough where Kubernetes writes", few_inodes)
-        .by_hand("`du -x --inodes --max-depth=2 / | sort -n | tail` shows what takes them: remove small files, or recreate the file system with more inodes");
+    let room = want("preflight.disk", "there is enough disk space where Kubernetes writes", little_room)
+        .by_hand("delete files that nothing needs (`du -xh --max-depth=2 / | sort -h | tail` shows the largest folders), or enlarge the file system");
+    let inodes = want("preflight.inodes", "there are enough free inodes where Kubernetes writes", few_inodes)
+        .by_hand("delete small files (`du -x --inodes --max-depth=2 / | sort -n | tail` shows the folders with the most), or create the file system again with more inodes");
     vec![
         named(cluster, "Disk", room),
         named(cluster, "Inodes", inodes),
-        named(cluster, "Snapshotter", want("preflight.snapshotter", "containerd's file system can carry overlay file systems", no_overlay).by_hand(
-            "mount a file system of the kinds ext4, xfs or btrfs on /var/lib/containerd, or have containerd use another snapshotter in [containerd]",
+        named(cluster, "Snapshotter", want("preflight.snapshotter", "containerd's file system supports overlay file systems", no_overlay).by_hand(
+            "mount an ext4, xfs or btrfs file system on /var/lib/containerd, or set another snapshotter in [containerd]",
         )),
-        want("preflight.read-only", "what Kubernetes writes to can be written to", read_only)
-            .by_hand("mount -o remount,rw MOUNT, and see in `dmesg` and /etc/fstab why it is not"),
-        want("preflight.noexec", "programs may be started from where they will be", no_programs)
-            .by_hand("mount -o remount,exec MOUNT, and take noexec out of /etc/fstab"),
+        want("preflight.read-only", "no folder that Kubernetes writes to is mounted read-only", read_only)
+            .by_hand("mount -o remount,rw MOUNT; look in `dmesg` and /etc/fstab for the reason"),
+        want("preflight.noexec", "no folder for programs is mounted noexec", no_programs)
+            .by_hand("mount -o remount,exec MOUNT, and delete noexec from /etc/fstab"),
     ]
 }
 
@@ -149,7 +149,7 @@ fn scarce(what: &Scarce, needs: &[Need], places: &[Place]) -> Vec<String> {
     }
     let short = mounts.into_iter().filter(|(_, (needed, there, _))| there < needed);
     let line = |(mount, (needed, there, folders)): (&str, (u64, u64, Vec<&str>))| {
-        format!("{there} {} free on {mount}, {needed} needed for {}", what.unit, folders.join(" "))
+        format!("{there} {} free on {mount} ({needed} needed for {})", what.unit, folders.join(" "))
     };
     short.map(line).collect()
 }

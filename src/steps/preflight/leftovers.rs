@@ -32,12 +32,12 @@ fn etcd(cluster: &Cluster) -> Want {
     let entries =
         ask(sh!("for f in {dir}/* {dir}/.[!.]*; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done", dir));
     let named = name.clone();
-    nothing(cluster, "preflight.etcd-data", "no data of another etcd is here", entries, move |_| {
+    nothing(cluster, "preflight.etcd-data", "the folder for etcd's data is empty", entries, move |_| {
         named.clone()
     })
     .by_hand(format!(
-        "if nobody needs that data any more: rm -rf {dir}/*; lost+found alone, of a file system of its own, \
-         may stay: ignore-preflight = [\"{name}\"] in [cluster]"
+        "if nobody needs that data any more, delete it: rm -rf {dir}/*; if it is only the lost+found of a separate \
+         file system, keep it: ignore-preflight = [\"{name}\"] in [cluster]"
     ))
 }
 
@@ -47,8 +47,8 @@ fn manifests(cluster: &Cluster) -> Want {
     let files =
         ask("for f in /etc/kubernetes/manifests/*.yaml; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done");
     let name = |file: &str| format!("FileAvailable--etc-kubernetes-manifests-{file}");
-    nothing(cluster, "preflight.static-pods", "no static pods are here yet", files, name).by_hand(
-        "`kubeadm reset` takes an earlier cluster off the machine; one file: rm /etc/kubernetes/manifests/FILE; or downgrade the \
+    nothing(cluster, "preflight.static-pods", "no static pods exist yet", files, name).by_hand(
+        "remove an earlier cluster with `kubeadm reset`, or a single manifest with rm /etc/kubernetes/manifests/FILE; or downgrade the \
          check to a warning: ignore-preflight = [\"FileAvailable--etc-kubernetes-manifests-FILE\"] in [cluster]",
     )
 }
@@ -59,7 +59,7 @@ fn plugins(cluster: &Cluster) -> Want {
     let flannel = matches!(cluster.network, Network::Flannel(_));
     let ignored = cluster.ignores("Leftovers");
     let files = "for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done";
-    Want::new("preflight.cni", "no other network plugin is set up")
+    Want::new("preflight.cni", "no other network plugin is configured")
         .asks(ask(files))
         .judged(move |answer| {
             let first = answer.lines().any(|file| flannel && file < FLANNELS);
@@ -67,10 +67,10 @@ fn plugins(cluster: &Cluster) -> Want {
             match answer {
                 "" | FLANNELS => Verdict::Holds,
                 _ if first && !ignored => Verdict::Differs { have, want: String::new() },
-                _ => Verdict::Noted(format!("/etc/cni/net.d has {have}; containerd takes the first by name")),
+                _ => Verdict::Noted(format!("/etc/cni/net.d contains {have}; containerd uses the first file by name")),
             }
         })
-        .by_hand("containerd would take it instead of flannel's: rm /etc/cni/net.d/FILE; or downgrade the check to a warning: ignore-preflight = [\"Leftovers\"] in [cluster]")
+        .by_hand("delete the file, because containerd would use it instead of flannel's: rm /etc/cni/net.d/FILE; or downgrade the check to a warning: ignore-preflight = [\"Leftovers\"] in [cluster]")
 }
 
 fn links(cluster: &Cluster) -> Want {
@@ -78,7 +78,7 @@ fn links(cluster: &Cluster) -> Want {
         "while read -r d x; do\n  case ${d%:*} in {LINKS}) echo \"${d%:*}\" ;; esac\ndone </proc/net/dev",
         LINKS
     ));
-    nothing(cluster, "preflight.pod-network", "no pod network of an earlier cluster is here", links, |_| {
+    nothing(cluster, "preflight.pod-network", "no interface of an earlier pod network is left", links, |_| {
         "Leftovers".into()
     })
     .by_hand(
@@ -89,7 +89,7 @@ fn links(cluster: &Cluster) -> Want {
 
 /// Notes leftovers that a new cluster can live with.
 fn others() -> Want {
-    Want::new("preflight.leftovers", "whether an earlier cluster left something else here")
+    Want::new("preflight.leftovers", "whether an earlier cluster left anything else")
         .asks(ask(OTHERS))
         .judged(|answer| match answer {
             "" => Verdict::Holds,
@@ -99,12 +99,12 @@ fn others() -> Want {
 
 const OTHERS: &str = r#"count() { [ "$1" = 0 ] || echo "$1 $2"; }
 set -- /var/lib/kubelet/pods/*
-[ ! -e "$1" ] || count $# "folders of pods, with their volumes, in /var/lib/kubelet/pods (umount what is mounted there, then remove them)"
+[ ! -e "$1" ] || count $# "pod folders, with volumes, in /var/lib/kubelet/pods (unmount the volumes, then delete the folders)"
 if command -v iptables-save >/dev/null; then
   n=$(iptables-save 2>/dev/null | grep -c -e '-A KUBE-' -e '-A CILIUM_' -e '-A cali-') || :
-  count "${n:-0}" "iptables rules (a reboot takes them away)"
+  count "${n:-0}" "iptables rules (a reboot removes them)"
 fi
 if command -v ctr >/dev/null && systemctl is-active -q containerd; then
   n=$(ctr -n k8s.io containers ls -q 2>/dev/null | grep -c .) || :
-  count "${n:-0}" "containers of Kubernetes (kubeadm reset removes them)"
+  count "${n:-0}" "Kubernetes containers (kubeadm reset removes them)"
 fi"#;

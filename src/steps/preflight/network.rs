@@ -29,8 +29,8 @@ fn default_route(node: &Node) -> Want {
         .asks(routes(node))
         .passes("a default route", |routes| !routes.is_empty())
         .by_hand(
-            "without one the machine itself cannot reach Services: ip route add default via GATEWAY; where there is none, \
-             one to nowhere will do: ip link add dummy0 type dummy; ip link set dummy0 up; ip route add default dev dummy0 metric 4096",
+            "add one, because without it the machine cannot reach Services: ip route add default via GATEWAY; if there is no \
+             gateway, use a dummy interface: ip link add dummy0 type dummy; ip link set dummy0 up; ip route add default dev dummy0 metric 4096",
         )
 }
 
@@ -38,14 +38,14 @@ fn default_route(node: &Node) -> Want {
 /// and sometimes a mistake.
 fn one_card(node: &Node, card: Option<String>) -> Want {
     let ip = node.ip;
-    Want::new("preflight.cluster-network", "whether the cluster's network is the one that leads outside").asks(routes(node)).judged(move |routes| {
+    Want::new("preflight.cluster-network", "whether the default route uses the interface with the cluster address").asks(routes(node)).judged(move |routes| {
         let Some(card) = card.as_deref() else { return Verdict::Holds };
         let leads = |route: &str| route.split_whitespace().skip_while(|word| *word != "dev").nth(1) == Some(card);
         match routes.is_empty() || routes.lines().any(leads) {
             true => Verdict::Holds,
             false => Verdict::Noted(format!(
-                "it has several networks: {ip}, its address in the cluster, is on {card}, and its default route is not; \
-                 if another was meant, `ip` of the node says so"
+                "the machine has several networks: its cluster address {ip} is on {card}, but its default route is not; \
+                 to use another address, set `ip` of the node"
             )),
         }
     })
@@ -76,7 +76,7 @@ fi
 /// The want that pods get name servers that they can reach. CoreDNS asks the name servers of its machine. If such a server
 /// is the machine itself, it is CoreDNS, which then asks itself.
 fn name_servers(cluster: &Cluster) -> Want {
-    Want::new("preflight.name-servers", "pods are given name servers that they can reach")
+    Want::new("preflight.name-servers", "pods get name servers that they can reach")
         .asks(resolv_conf(cluster))
         .judged(|answer| {
             let (file, lines) = answer.split_once('\n').unwrap_or((answer, ""));
@@ -92,15 +92,15 @@ fn name_servers(cluster: &Cluster) -> Want {
             Verdict::Differs { have, want: "a name server that is not the machine itself".into() }
         })
         .by_hand(
-            "name one that pods reach, too: echo nameserver ADDRESS >/etc/kubernetes-resolv.conf there, and resolvConf = \
-             \"/etc/kubernetes-resolv.conf\" under [kubelet]",
+            "name a server that pods can reach: echo nameserver ADDRESS >/etc/kubernetes-resolv.conf on the machine, and \
+             resolvConf = \"/etc/kubernetes-resolv.conf\" under [kubelet] in the inventory",
         )
 }
 
 /// Notes what the kubelet cuts off (`MaxDNSNameservers`, `MaxDNSSearchPaths`). It also notes that there is no name server
 /// at all.
 fn many_names(cluster: &Cluster) -> Want {
-    Want::new("preflight.name-server-limits", "whether pods are given all name servers and search domains")
+    Want::new("preflight.name-server-limits", "whether pods get all name servers and search domains")
         .asks(resolv_conf(cluster))
         .judged(|answer| {
             let of =
@@ -111,16 +111,15 @@ fn many_names(cluster: &Cluster) -> Want {
             let mut notes = Vec::new();
             match servers {
                 0 => notes.push(
-                    "its resolv.conf names no name server: pods will find no names outside the cluster"
+                    "its resolv.conf has no name server: pods cannot resolve names outside the cluster"
                         .to_string(),
                 ),
                 1..=3 => {}
-                _ => notes.push(format!(
-                    "its resolv.conf names {servers} name servers: pods are given the first 3"
-                )),
+                _ => notes
+                    .push(format!("its resolv.conf has {servers} name servers: pods get only the first 3")),
             }
             if domains > 32 {
-                notes.push(format!("its resolv.conf names {domains} search domains: pods are given 32"));
+                notes.push(format!("its resolv.conf has {domains} search domains: pods get only 32"));
             }
             if notes.is_empty() { Verdict::Holds } else { Verdict::Noted(notes.join("; ")) }
         })
@@ -130,7 +129,7 @@ fn many_names(cluster: &Cluster) -> Want {
 /// without one. Passwords stay on the machine. A proxy of apt's own configuration wins over the one that ironstrap gives it
 /// (apt, methods/http.cc, `HttpServerState::Open`).
 fn proxies(ours: Proxy) -> Want {
-    Want::new("preflight.proxy", "whether it goes by a proxy that the inventory does not name")
+    Want::new("preflight.proxy", "whether the machine uses a proxy that is not in the inventory")
         .asks(Ask::OnlyBeforeJoin(PROXIES.into()))
         .judged(move |answer| others(answer, &ours))
 }
@@ -142,17 +141,17 @@ fn others(answer: &str, ours: &Proxy) -> Verdict {
         return match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(format!(
-                "it has a proxy, and the inventory names none, so that no image is pulled by it ({}): http and https under [proxy]",
+                "the machine uses a proxy, but the inventory has none, so images are pulled without it ({}); set http and https under [proxy]",
                 lines.replace('\n', "; ")
             )),
         };
     }
-    let of_apt = answer.lines().filter_map(|line| line.strip_prefix("apt goes by "));
+    let of_apt = answer.lines().filter_map(|line| line.strip_prefix("apt uses "));
     let other: Vec<&str> = of_apt.filter(|url| !named.contains(&plain(url))).collect();
     match other.is_empty() {
         true => Verdict::Holds,
         false => Verdict::Noted(format!(
-            "apt goes by {}, and not by the proxy of the inventory: apt's own configuration wins (apt-config dump Acquire)",
+            "apt uses {} instead of the proxy of the inventory, because its own configuration comes first (apt-config dump Acquire)",
             other.join(", ")
         )),
     }
@@ -162,7 +161,7 @@ const PROXIES: &str = r#"{
   [ ! -r /etc/environment ] || sed -nE 's/^(export +)?((http|https|HTTP|HTTPS)_(proxy|PROXY)=.*)/\2 in \/etc\/environment/p' /etc/environment
   p= q=
   ! command -v apt-config >/dev/null || eval "$(apt-config shell p Acquire::http::Proxy q Acquire::https::Proxy)"
-  for p in $p $q; do [ "$p" = DIRECT ] || echo "apt goes by $p"; done
+  for p in $p $q; do [ "$p" = DIRECT ] || echo "apt uses $p"; done
 } | sed -E 's#//[^/@ ]*@#//#g' | sort -u"#;
 
 #[cfg(test)]
@@ -174,7 +173,7 @@ mod tests {
         let proxy = |http: &str, https: &str| Proxy { http: http.into(), https: https.into(), no: vec![] };
         let none = Proxy::default();
         let noted = |answer: &str, ours: &Proxy| matches!(others(answer, ours), Verdict::Noted(_));
-        let apt = "apt goes by http://proxy.example:3128";
+        let apt = "apt uses http://proxy.example:3128";
         assert!(
             !noted("", &none) && noted(apt, &none) && noted("http_proxy=http://x in /etc/environment", &none)
         );
@@ -188,8 +187,6 @@ mod tests {
         let ours = proxy("http://other.example:3128", "");
         assert!(!noted("", &ours) && !noted("http_proxy=http://x in /etc/environment", &ours));
         let Verdict::Noted(note) = others(apt, &ours) else { panic!() };
-        assert!(
-            note.starts_with("apt goes by http://proxy.example:3128, and not by the proxy of the inventory")
-        );
+        assert!(note.starts_with("apt uses http://proxy.example:3128 instead of the proxy of the inventory"));
     }
 }

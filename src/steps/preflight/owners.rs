@@ -10,9 +10,9 @@ const NAME: &str = "EtcdFolder";
 
 pub(super) fn etcd(cluster: &Cluster) -> Want {
     let ask = Ask::OnlyBeforeJoin(sh!("rest={dir}\n", dir = cluster.etcd_dir()) + WALK);
-    nothing(cluster, "preflight.etcd-folder", "only root can replace the folder of etcd's data", ask, |_| NAME.into()).by_hand(
-        "put etcd.local.dataDir of [kubeadm] below folders that only root may write to; or, for each folder named: chown root \
-         FOLDER, chmod go-w FOLDER; or only warn of it: ignore-preflight = [\"EtcdFolder\"] in [cluster]",
+    nothing(cluster, "preflight.etcd-folder", "only root can replace the folder for etcd's data", ask, |_| NAME.into()).by_hand(
+        "set etcd.local.dataDir of [kubeadm] to a path where only root may write, or run for each folder above: chown root \
+         FOLDER, chmod go-w FOLDER; or downgrade the check to a warning: ignore-preflight = [\"EtcdFolder\"] in [cluster]",
     )
 }
 
@@ -29,8 +29,8 @@ while :; do
   set -- $(stat -c '%u %g %a' -- "${at:-/}")
   [ "$1" = 0 ] || tell "${at:-/}" "belongs to uid $1"
   case $3 in
-    *[2367]) tell "${at:-/}" "may be written to by everybody (mode $3)" ;;
-    *[2367]?) [ "$2" = 0 ] || tell "${at:-/}" "may be written to by gid $2 (mode $3)" ;;
+    *[2367]) tell "${at:-/}" "is writable by all users (mode $3)" ;;
+    *[2367]?) [ "$2" = 0 ] || tell "${at:-/}" "is writable by gid $2 (mode $3)" ;;
   esac
   [ -n "$rest" ] || break
   name=${rest%%/*}
@@ -41,7 +41,7 @@ while :; do
   esac
   if [ -L "$at/$name" ]; then
     links=$((links + 1))
-    [ $links -le 40 ] || { echo "too many links on the way to $at/$name" >&2; exit 1; }
+    [ $links -le 40 ] || { echo "too many symbolic links in the path to $at/$name" >&2; exit 1; }
     to=$(readlink -- "$at/$name")
     case $to in /*) at='' ;; esac
     rest=${to#/}${rest:+/$rest}

@@ -36,7 +36,7 @@ fn whole() -> Want {
 /// same repository with different keys.
 fn conflict(cluster: &Cluster) -> Want {
     let (key, url) = (kubelet::KEY, cluster.packages.address());
-    Want::new("preflight.package-sources", "no source of packages stands against the Kubernetes repository")
+    Want::new("preflight.package-sources", "no package source conflicts with the Kubernetes repository")
         .asks(Ask::OnlyBeforeJoin(sh!(
             "{SOURCES}command -v apt-get >/dev/null || exit 0\nd=$(mktemp -d)\ntrap 'rm -rf \"$d\"' EXIT\n\
              sources_conflict {key} {url}\n",
@@ -46,8 +46,8 @@ fn conflict(cluster: &Cluster) -> Want {
         )))
         .judged(found)
         .by_hand(
-            "ironstrap writes this repository and its key itself, to /etc/apt/sources.list.d/kubernetes.list: delete the source \
-             that is named, or put # before its line",
+            "delete this source, or put # before its line: ironstrap itself writes the repository and its key, to \
+             /etc/apt/sources.list.d/kubernetes.list",
         )
 }
 
@@ -64,12 +64,12 @@ fn found(answer: &str) -> Verdict {
 /// changed.
 fn removals(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
-    Want::new("preflight.package-removals", "no package has to go for containerd and Kubernetes")
+    Want::new("preflight.package-removals", "no package has to be removed for containerd and Kubernetes")
         .asks(Ask::OnlyBeforeJoin(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
         .judged(found)
         .by_hand(
-            "ironstrap removes no package that it did not install. Take such packages off yourself when nothing needs them any \
-             more: apt-get remove --allow-change-held-packages NAME; or use another machine. A package on hold that may change: \
-             apt-mark unhold NAME",
+            "remove packages that nothing needs any more (apt-get remove --allow-change-held-packages NAME), release those on hold \
+             that may change (apt-mark unhold NAME), or use another machine; ironstrap itself removes no package that it did \
+             not install",
         )
 }

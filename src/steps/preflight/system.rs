@@ -48,12 +48,12 @@ fn cgroups(cluster: &Cluster) -> Want {
             }
         }
     };
-    Want::new("preflight.cgroups", "the kubelet runs with the machine's cgroups")
+    Want::new("preflight.cgroups", "the machine has the cgroups that the kubelet needs")
         .ask("if [ -e /sys/fs/cgroup/cgroup.controllers ]; then read -r c </sys/fs/cgroup/cgroup.controllers || :; echo \"version 2 $c\"; else echo version 1; fi")
         .judged(judge)
         .by_hand(
-            "on the kernel's command line, for version 2: systemd.unified_cgroup_hierarchy=1; for memory, as on a Raspberry Pi: \
-             cgroup_enable=memory; then reboot. As long as version 1 works: failCgroupV1 = false under [kubelet] and \
+            "add to the kernel command line systemd.unified_cgroup_hierarchy=1 for version 2, or cgroup_enable=memory for memory (as on \
+             a Raspberry Pi), then reboot; or keep version 1 while Kubernetes supports it: failCgroupV1 = false under [kubelet] and \
              ignore-preflight = [\"SystemVerification\"] under [cluster]",
         )
 }
@@ -72,7 +72,9 @@ fn kernel() -> Want {
         .asks(Ask::OnlyBeforeJoin("uname -r".into()))
         .judged(move |release| match is_known(release) {
             true => Verdict::Holds,
-            false => Verdict::Noted(format!("kernel {release} is none that Kubernetes is tested with: those are 5.4, 5.10, 5.15, and 6 and newer")),
+            false => Verdict::Noted(format!(
+                "Kubernetes is not tested with kernel {release}, but with 5.4, 5.10, 5.15, and 6 and newer"
+            )),
         })
 }
 
@@ -95,13 +97,15 @@ fn config() -> Want {
             .collect();
         let have = match answer {
             _ if off.is_empty() => return Verdict::Holds,
-            "no configuration" => "no configuration in /proc/config.gz, /boot or /usr/lib/modules".into(),
+            "no configuration" => {
+                "no kernel configuration in /proc/config.gz, /boot or /usr/lib/modules".into()
+            }
             _ => off.join(", "),
         };
         Verdict::Differs { have, want: String::new() }
     };
-    Want::new("preflight.kernel-config", "the kernel has what kubeadm looks for").asks(Ask::OnlyBeforeJoin(ask)).judged(judge).by_hand(
-        "a kernel of Debian's own has it: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
+    Want::new("preflight.kernel-config", "the kernel has the options that kubeadm looks for").asks(Ask::OnlyBeforeJoin(ask)).judged(judge).by_hand(
+        "install a kernel of Debian: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
 }
 
@@ -117,20 +121,20 @@ for m in $modules; do
 done
 [ -n "$missing" ] || exit 0
 if [ -e "/usr/lib/modules/$k/modules.dep" ]; then
-  for m in $missing; do echo "no module $m of kernel $k"; done
+  for m in $missing; do echo "no module $m for kernel $k"; done
 else
   set -- /usr/lib/modules/*/modules.dep
-  [ ! -e "$1" ] || echo "no modules of kernel $k, which runs, in /usr/lib/modules; there are those of $(for f; do f=${f%/modules.dep}; echo "${f##*/}"; done | xargs)"
+  [ ! -e "$1" ] || echo "no modules for the running kernel $k in /usr/lib/modules, only for $(for f; do f=${f%/modules.dep}; echo "${f##*/}"; done | xargs)"
 fi"#;
 
 fn modules(cluster: &Cluster) -> Want {
     let mut modules = vec!["overlay", "br_netfilter", "nf_conntrack", "nf_tables"];
     modules.extend(matches!(cluster.network, Network::Flannel(_)).then_some("vxlan"));
-    Want::new("preflight.kernel-modules", "the kernel's modules for containers and their network are here")
+    Want::new("preflight.kernel-modules", "the kernel modules for containers and their network are available")
         .asks(Ask::OnlyBeforeJoin(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
         .passes("", |answer| answer.is_empty())
         .by_hand(
-            "where the kernel was replaced: reboot; else a kernel of Debian's own has them: apt-get install \
+            "if the kernel was replaced, reboot; otherwise install a kernel of Debian: apt-get install \
              linux-image-$(dpkg --print-architecture), then reboot",
         )
 }
@@ -138,18 +142,18 @@ fn modules(cluster: &Cluster) -> Want {
 /// The want that the kernel's log can be read. The kubelet reads it to see what was killed for lack of memory, and does not
 /// start without it.
 fn log() -> Want {
-    Want::new("preflight.kernel-log", "the kernel's log can be read")
+    Want::new("preflight.kernel-log", "the kernel log is readable")
         .asks(Ask::OnlyBeforeJoin("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
         .passes("/dev/kmsg", |answer| answer.trim_end() == "yes")
         .by_hand(
-            "a virtual machine has /dev/kmsg; a container is given it by what runs it (LXC: lxc.mount.entry = /dev/kmsg dev/kmsg none \
+            "use a virtual machine, or pass /dev/kmsg to the container (LXC: lxc.mount.entry = /dev/kmsg dev/kmsg none \
              bind,create=file; systemd-nspawn: --bind=/dev/kmsg)",
         )
 }
 
 /// Notes systems that restrict containers, if that has consequences.
 fn protections() -> Want {
-    Want::new("preflight.protections", "whether something here restricts containers")
+    Want::new("preflight.protections", "whether SELinux or AppArmor restricts containers")
         .asks(Ask::OnlyBeforeJoin(PROTECTIONS.into()))
         .judged(|answer| match answer {
             "" => Verdict::Holds,
@@ -160,9 +164,9 @@ fn protections() -> Want {
 const PROTECTIONS: &str = r#"if [ -e /sys/fs/selinux/enforce ]; then
   # No line break comes after it.
   read -r x </sys/fs/selinux/enforce || :
-  [ "$x" != 1 ] || echo "SELinux is enforcing: containers need its policy for them (container-selinux), and containerd enable_selinux = true"
+  [ "$x" != 1 ] || echo "SELinux is enforcing: containers need its policy container-selinux, and containerd needs enable_selinux = true"
 fi
 x=N
 [ ! -e /sys/module/apparmor/parameters/enabled ] || read -r x </sys/module/apparmor/parameters/enabled || :
 [ "$x" != Y ] || command -v apparmor_parser >/dev/null ||
-  echo "AppArmor is on, and nothing loads its profiles: containers run without one (apt-get install apparmor)""#;
+  echo "AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)""#;
