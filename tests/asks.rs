@@ -109,7 +109,7 @@ fn a_file_that_is_read_after_ours_loses_the_lines_that_override_and_no_other() {
         ("run/sysctl.d/99-zzz.conf", "net.ipv4.ip_forward = 0\n"),
         ("run/sysctl.d/99-zzzz.conf", "net.ipv4.ip_forward = 2\n"),
     ];
-    let want = want("nothing overrides our sysctls at boot");
+    let want = want("no file overrides ironstrap's sysctls at boot");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
@@ -147,7 +147,7 @@ fn whatever_is_set_at_boot_may_not_be_overridden() {
 
 #[test]
 fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
-    let want = want("nothing lowers the limits of inotify at boot");
+    let want = want("no file lowers the inotify limits at boot");
     let files = [
         ("etc/sysctl.d/10-more.conf", "fs.inotify.max_user_instances = 65536\n"),
         (

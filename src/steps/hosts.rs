@@ -10,7 +10,7 @@ use crate::step::{Cx, Step, Verdict, Want};
 
 pub const STEP: Step = Step {
     name: "hosts",
-    why: "every node must find the API and its fellows by name, whatever the network's DNS knows",
+    why: "every node must resolve the API and the other nodes by name, even without DNS",
     wants,
 };
 
@@ -41,7 +41,7 @@ fn leads(cx: &Cx) -> Want {
     let planes: Vec<IpAddr> = cx.cluster.control_planes().map(|node| node.ip).collect();
     let ask = sh!("timeout 5 getent ahosts {host} || :\n", host = &endpoint.host);
     let script = sh!("found=$({ask})\n{LEADS_NOT}", ask = ask.clone(), LEADS_NOT);
-    Want::new("hosts.endpoint", "the endpoint's name leads to the control planes")
+    Want::new("hosts.endpoint", "the endpoint's name resolves to the control planes")
         .ask(ask)
         .judged(move |answer| led_to(answer, &planes))
         .run(script)
@@ -78,7 +78,7 @@ for address in $found; do
   grep -qF -- "$address " /etc/hosts || { others=; break; }
 done
 [ -z "$others" ] || exit 0
-echo "reason: it leads to ${found:-nothing}, and in /etc/nsswitch.conf is: $(grep '^hosts:' /etc/nsswitch.conf)" | xargs
+echo "reason: the name resolves to ${found:-nothing}, and /etc/nsswitch.conf has $(grep '^hosts:' /etc/nsswitch.conf)" | xargs
 echo 'by hand: names'
 exit 1
 "#,

@@ -4,11 +4,8 @@ use crate::error::Result;
 use crate::shell::{Sh, sh};
 use crate::step::{Ask, Back, Cx, Step, Undo, Verdict, Want};
 
-pub const STEP: Step = Step {
-    name: "kernel",
-    why: "pods reach each other and services only through a kernel that forwards and filters",
-    wants,
-};
+pub const STEP: Step =
+    Step { name: "kernel", why: "pods and Services need a kernel that forwards and filters packets", wants };
 
 const MODULES: &str = "# Kept by ironstrap.\noverlay\nbr_netfilter\nnf_conntrack\n";
 
@@ -62,7 +59,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         nothing_bars_modules(),
         Want::file(
             "kernel.modules-at-boot",
-            "modules are loaded at boot",
+            "kernel modules are loaded at boot",
             "/etc/modules-load.d/ironstrap.conf",
             0o644,
             MODULES,
@@ -77,7 +74,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         nothing_overrides(&sysctls),
         Want::file(
             "kernel.inotify-at-boot",
-            "limits of inotify are set at boot",
+            "inotify limits are set at boot",
             &format!("/etc/sysctl.d/{AT_LEAST_FILE}"),
             0o644,
             &file(&at_least),
@@ -120,7 +117,7 @@ fn boot_unit(unit: &'static str, does: &str) -> Want {
         })
         .run(sh!("systemctl unmask -q {unit}\nsystemctl unmask -q --runtime {unit}", unit))
         .undone_by(Undo::Back(
-            Back::new(&format!("boot-unit-{unit}"), format!("{unit} is masked as before"))
+            Back::new(&format!("boot-unit-{unit}"), format!("{unit} is restored to its earlier state"))
                 .script(sh!("systemctl mask -q {unit}", unit)),
         ))
 }
@@ -135,7 +132,7 @@ fn effect(that: &str, test: &'static str, module: &'static str) -> Want {
         .run(sh!("modprobe {module}", module))
         .undone_by(Undo::Back(
             // `modprobe -r` would also remove modules that others may use. A module that is in use stays until a reboot.
-            Back::new(&module, format!("{module} is not loaded for ironstrap's sake"))
+            Back::new(&module, format!("{module} is unloaded unless something uses it"))
                 .script(sh!("rmmod {module} 2>/dev/null || echo '{module} is in use, or built in'", module)),
         ))
 }
@@ -147,7 +144,7 @@ fn live(key: &'static str, value: &'static str) -> Want {
         .ask(sh!("[ -e {path} ] || absent\ncat {path}", path))
         .run(sh!("sysctl -qw {key}={value}", key, value))
         .undone_by(Undo::Back(
-            Back::new(key, format!("{key} is as before"))
+            Back::new(key, format!("{key} is restored to its earlier value"))
                 .now(sh!("if [ -e {path} ]; then cat {path}; else echo absent; fi", path))
                 .script(sh!(
                     "read -r value <\"$was\"\nif [ \"$value\" != absent ] && [ -e {path} ]; then sysctl -qw {key}=\"$value\"; fi",
@@ -161,7 +158,7 @@ fn live(key: &'static str, value: &'static str) -> Want {
 /// needs. A node needs them, from the next boot on at the latest.
 fn nothing_bars_modules() -> Want {
     let functions = Sh::raw(MODPROBE).replaced("MODULES", Sh::raw(USED));
-    Want::new("kernel.barred-modules", "nothing keeps our modules from being loaded")
+    Want::new("kernel.barred-modules", "no setting blocks the kernel modules that the cluster needs")
         .ask(functions.clone() + "modprobe_barred\n")
         .is("")
         .run(functions + "modprobe_unbarred\n")
@@ -180,12 +177,12 @@ fn forwards(cx: &Cx) -> Want {
             value
         )
     };
-    Want::new("kernel.forwarding", "the cards that pods are reached by forward")
+    Want::new("kernel.forwarding", "the network interfaces of the node and its pods forward packets")
         .ask(ask.clone())
         .is("")
         .run(sh!("{off}forward_not | {each}", off, each = each("1")))
         .undone_by(Undo::Back(
-            Back::new("forwarding", "cards forward as before")
+            Back::new("forwarding", "forwarding of the network interfaces is restored to its earlier state")
                 .now(ask)
                 .script(sh!("{each} <\"$was\"", each = each("0"))),
         ))
@@ -243,7 +240,7 @@ fn boot_files(ours: &str, sysctls: &[&(&str, &str)], least: bool) -> Sh {
 fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
     nothing_after(
         "kernel.sysctl-overrides",
-        "nothing overrides our sysctls at boot",
+        "no file overrides ironstrap's sysctls at boot",
         boot_files(SYSCTL_FILE, sysctls, false),
     )
 }
@@ -251,7 +248,7 @@ fn nothing_overrides(sysctls: &[&(&str, &str)]) -> Want {
 fn nothing_lowers(at_least: &[&(&str, &str)]) -> Want {
     nothing_after(
         "kernel.inotify-overrides",
-        "nothing lowers the limits of inotify at boot",
+        "no file lowers the inotify limits at boot",
         boot_files(AT_LEAST_FILE, at_least, true),
     )
 }
