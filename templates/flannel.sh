@@ -32,12 +32,12 @@ flannel_faults() {
   :* | *: | *" mtu $mtu "*) ;;
   *)
     is=${link#* mtu }
-    echo "the MTU of flannel.1 is ${is%% *} and not $mtu" ;;
+    echo "the MTU of flannel.1 is ${is%% *} instead of $mtu" ;;
   esac
   # The kernel gives a VXLAN interface no queue. With one, small packets can pass and large ones get lost.
   case $link in '' | *' qdisc noqueue '* | *' qdisc noop '*) ;; *' qdisc '*)
     is=${link#* qdisc }
-    echo "flannel.1 has the queueing discipline ${is%% *} and not noqueue" ;;
+    echo "flannel.1 has the queueing discipline ${is%% *} instead of noqueue" ;;
   esac
   [ -z "$own" ] || [ -z "$link" ] || tunnels "$own" "$2" elsewhere
   lasting kube-flannel_flannel flanneld || return 0
@@ -49,7 +49,7 @@ flannel_faults() {
   net=${host%.*}.$((${host##*.} - 1))
   case "$(ip -4 -o addr show dev flannel.1) " in *" inet $net/32 "*) ;; *) echo "flannel.1 does not have the address $net" ;; esac
   case $link in *[\<,]UP[,\>]*) ;; *) echo 'flannel.1 is down' ;; esac
-  case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from $1" ;; esac ;; esac
+  case $1 in *:*) ;; *) case $link in *" vxlan id "*" local $1 "*) ;; *) echo "flannel.1 does not send from the address $1" ;; esac ;; esac
   tunnels "$own" "$2" fault
 }
 
@@ -86,16 +86,16 @@ tunnels() {
       for (gateway in mac) {
         taken = ""
         for (i = 1; i <= m; i++) if (where[i] == range(gateway) && size[i] >= bits) { taken = stray[i]; say("stray", dest[i]) }
-        if (taken != "") say("elsewhere", "a route leads the pods of " gateway "/" bits " elsewhere: " taken)
+        if (taken != "") say("elsewhere", "a route diverts packets for the pods of " gateway "/" bits ": " taken)
         else if (!(gateway in routed)) say("fault", "there is no route to the pods of " gateway "/" bits)
-        else if (!(mac[gateway] in dst)) say("fault", "flannel.1 does not know which node has " mac[gateway] ", the way to the pods of " gateway "/" bits)
+        else if (!(mac[gateway] in dst)) say("fault", "flannel.1 has no forwarding entry for " mac[gateway] ", the gateway to the pods of " gateway "/" bits)
       }
       # The bridge plugin makes one route to all pods of this node. A second one to all of them, with a higher metric, is not used.
       for (i = 1; i <= m; i++) if (where[i] == range(a0) && size[i] > bits && stray[i] !~ / dev cni0( |$)/) {
         say("stray", dest[i])
-        say("elsewhere", "a route leads pods of this node elsewhere: " stray[i])
+        say("elsewhere", "a route diverts packets for pods of this node: " stray[i])
       }
-      for (gateway in routed) if (!(gateway in mac)) say("fault", "flannel.1 does not know the neighbour " gateway ", the way to its pods")
+      for (gateway in routed) if (!(gateway in mac)) say("fault", "flannel.1 has no neighbour entry for " gateway ", the gateway to the pods of its node")
     }'
 }
 
@@ -114,7 +114,7 @@ flannel_drift() {
 # flannel_is_right ADDRESS PODS: succeeds if flannel runs and has no faults. Otherwise it says why not.
 flannel_is_right() {
   faults=$(flannel_faults "$@")
-  [ -n "$(daemon kube-flannel_flannel flanneld)" ] || { echo 'flannel does not run here' >&2; return 1; }
+  [ -n "$(daemon kube-flannel_flannel flanneld)" ] || { echo 'flannel is not running on this node' >&2; return 1; }
   lasting kube-flannel_flannel flanneld || { echo 'flannel started a moment ago' >&2; return 1; }
   [ -z "$faults" ] || { echo "$faults" >&2; return 1; }
 }

@@ -41,7 +41,7 @@ links_of() {
     # Whether this line of `ip` shows another queueing discipline than the kernel gives such a link, or that the link is down.
     function is_altered(line, of,  queue) {
       queue = after(line, " qdisc ", "[^ ]+")
-      if (queue != "noqueue" && queue != "noop") fault(of " has the queueing discipline " queue " and not noqueue", "link")
+      if (queue != "noqueue" && queue != "noop") fault(of " has the queueing discipline " queue " instead of noqueue", "link")
       if (line !~ /[<,]UP[,>]/) fault(of " is down", "link")
       return line !~ /[<,]UP[,>]/
     }
@@ -52,7 +52,7 @@ links_of() {
         name = veth[netns]
         if (netns == "" || name == "") continue
         of = name " of pod " pod[netns]
-        if (!(name in line)) fault("the link of pod " pod[netns] " is gone", "netns")
+        if (!(name in line)) fault("the link of pod " pod[netns] " is missing", "netns")
         else if (bridge == "") fault("the bridge cni0 does not exist, and pod " pod[netns] " needs it", "netns")
         else if (is_altered(line[name], of)) continue
         # The pod itself may have turned off its end.

@@ -55,8 +55,8 @@ rule_faults() {
         is = dev[word[1] " " word[2]]
         if (word[1] == "" || is != "" && (word[3] == "any" || is == word[4])) continue
         packets = word[2] == "-" ? "packets to " word[1] : "packets from " word[2] " to " word[1]
-        way = is == "" ? "are refused" : "go through " is " and not through " word[4]
-        if (++shown <= 3) print packets " " way ", by one of these rules: " rules
+        way = is == "" ? "are refused" : "go through " is " instead of " word[4]
+        if (++shown <= 3) print packets " " way " because of one of these rules: " rules
       }
       if (shown > 3) print "and " shown - 3 " more"
     }'

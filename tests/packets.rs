@@ -121,11 +121,11 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
         (Node1 { link: LINK.replace(",UP,", ","), ..right() }, "flannel.1 is down"),
         (
             Node1 { link: LINK.replace("1450", "1500"), ..right() },
-            "the MTU of flannel.1 is 1500 and not 1450",
+            "the MTU of flannel.1 is 1500 instead of 1450",
         ),
         (
             Node1 { link: LINK.replace("198.18.0.12", "198.18.0.99"), ..right() },
-            "does not send from 198.18.0.12",
+            "does not send from the address 198.18.0.12",
         ),
         (
             elsewhere("10.244.2.0/24 via 198.18.0.1 dev eth0"),
@@ -142,19 +142,19 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
         ),
         (
             Node1 { neighbours: NEIGHBOURS.lines().take(1).map(|l| format!("{l}\n")).collect(), ..right() },
-            "does not know the neighbour 10.244.2.0",
+            "has no neighbour entry for 10.244.2.0",
         ),
         (
             Node1 { entries: ENTRIES.lines().take(1).map(|l| format!("{l}\n")).collect(), ..right() },
-            "does not know which node has 8a:02:00:00:00:02",
+            "has no forwarding entry for 8a:02:00:00:00:02",
         ),
         (
             Node1 { routes: format!("{ROUTES}10.244.1.128/25 dev lo scope link\n"), ..right() },
-            "a route leads pods of this node elsewhere: 10.244.1.128/25 dev lo scope link",
+            "a route diverts packets for pods of this node: 10.244.1.128/25 dev lo scope link",
         ),
         (
             Node1 { link: LINK.replace("noqueue", "tbf"), ..right() },
-            "flannel.1 has the queueing discipline tbf and not noqueue",
+            "flannel.1 has the queueing discipline tbf instead of noqueue",
         ),
     ];
     for shell in common::shells() {
@@ -232,8 +232,11 @@ fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_firs
         let node = Node1 { routes: format!("{ROUTES}blackhole 10.244.2.128/25\n"), ..Node1::right() };
         let (good, said) = node.run(shell, again);
         assert!(!good, "{shell}: nothing repaired it");
-        let order =
-            ["ip -4 route flush exact 10.244.2.128/25", "kill -s TERM 7", "a route leads the pods of"];
+        let order = [
+            "ip -4 route flush exact 10.244.2.128/25",
+            "kill -s TERM 7",
+            "a route diverts packets for the pods of",
+        ];
         let at = order.map(|piece| said.find(piece).unwrap_or_else(|| panic!("{shell}: no {piece}: {said}")));
         assert!(at.is_sorted(), "{said}");
     }
@@ -271,20 +274,20 @@ fn policy_rules_that_lead_packets_of_pods_elsewhere_are_named() {
         (
             half,
             "[ $source != 10.244.1.130 ] || continue",
-            "packets from 10.244.1.130 to 10.244.0.2 are refused, by one of these rules: 100: from 10.244.1.128/25 blackhole\n\
-             packets from 10.244.1.130 to 10.244.2.2 are refused, by one of these rules: 100: from 10.244.1.128/25 blackhole\n",
+            "packets from 10.244.1.130 to 10.244.0.2 are refused because of one of these rules: 100: from 10.244.1.128/25 blackhole\n\
+             packets from 10.244.1.130 to 10.244.2.2 are refused because of one of these rules: 100: from 10.244.1.128/25 blackhole\n",
         ),
         (
             r"7:\tfrom all lookup 100\n8:\tfrom 10.0.0.0/8 lookup 101\n",
             "[ $in = cni0 ] || dev=eth0",
-            "packets from 10.244.2.2 to 10.244.1.2 go through eth0 and not through cni0, by one of these rules: 7: from all lookup 100; \
+            "packets from 10.244.2.2 to 10.244.1.2 go through eth0 instead of cni0 because of one of these rules: 7: from all lookup 100; \
              8: from 10.0.0.0/8 lookup 101\n",
         ),
         (
             r"7:\tfrom all to 10.244.2.64/26 prohibit\n8:\tfrom all to 10.96.128.0/20 prohibit\n",
             "case $to in 10.244.2.66 | 10.96.*) continue ;; esac",
-            "packets to 10.96.128.2 are refused, by one of these rules: 7: from all to 10.244.2.64/26 prohibit; 8: from all to \
-             10.96.128.0/20 prohibit\npackets from 10.244.1.2 to 10.244.2.66 are refused, by one of these rules: 7: from all to \
+            "packets to 10.96.128.2 are refused because of one of these rules: 7: from all to 10.244.2.64/26 prohibit; 8: from all to \
+             10.96.128.0/20 prohibit\npackets from 10.244.1.2 to 10.244.2.66 are refused because of one of these rules: 7: from all to \
              10.244.2.64/26 prohibit; 8: from all to 10.96.128.0/20 prohibit\n",
         ),
         (
@@ -352,7 +355,7 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
         (second("UP,LOWER_UP", "NO-CARRIER,UP"), "", "", ""),
         (
             second("noqueue", "netem"),
-            "veth2 of pod cni-0/b has the queueing discipline netem and not noqueue",
+            "veth2 of pod cni-0/b has the queueing discipline netem instead of noqueue",
             "veth2",
             "",
         ),
@@ -368,7 +371,7 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
             "veth2",
             "",
         ),
-        (only("veth1"), "the link of pod web/a-1 is gone", "", "cni-1a"),
+        (only("veth1"), "the link of pod web/a-1 is missing", "", "cni-1a"),
         (LINKS_SHOWN.replacen("UP,LOWER_UP", "", 1), "cni0 is down", "cni0", ""),
     ];
     for shell in common::shells() {
@@ -1073,7 +1076,7 @@ fn a_large_cluster_is_not_asked_as_a_whole() {
 #[test]
 fn another_configuration_that_comes_first_is_named() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let want = wanted(&cluster, &cluster.nodes[1], "containerd uses flannel's network", &fleet);
+    let want = wanted(&cluster, &cluster.nodes[1], "containerd uses flannel's CNI configuration", &fleet);
     let (Ask::Shell(ask), Expect::Judged(judge), Fix::ByHand(_)) = (&want.ask, &want.expect, &want.fix)
     else {
         panic!()

@@ -10,7 +10,7 @@ use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::{network, programs, runtime};
 
 pub const STEP: Step =
-    Step { name: "cni", why: "a pod starts only where containerd finds the network's plugins", wants };
+    Step { name: "cni", why: "pods start only on nodes where containerd finds the CNI plugins", wants };
 
 const CONFIG: &str = "/etc/cni/net.d/10-flannel.conflist";
 
@@ -21,36 +21,36 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // Before flannel has run here, its files would make the node look as if its network were ready.
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
-        Want::file("cni.config", "the network is known to containerd", CONFIG, 0o644, &conflist(cx.cluster)?)
+        Want::file("cni.config", "containerd has flannel's CNI configuration", CONFIG, 0o644, &conflist(cx.cluster)?)
             .at_most()
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
-        Want::new("cni.flannel-plugin", "flannel's plugin works")
+        Want::new("cni.flannel-plugin", "flannel's CNI plugin works")
             .ask(PLUGIN + "if plugin; then echo yes; else echo no; fi")
             .is("yes")
             .run(DAEMONS + PLUGIN + AGAIN.replaced("NODE", &cx.node.name))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
-        Want::new("cni.bridge", "the bridge of the pods has its node's range")
+        Want::new("cni.bridge", "the bridge cni0 has an address of this node's pod range")
             .ask(BRIDGE)
             .is("")
             .run(PODS + LINKS + RENUMBERED.replaced("NODE", &cx.node.name).replaced("KUBECTL", KUBELETS_KUBECTL))
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER)
             .disrupts(),
-        Want::new("cni.addresses", "this node has addresses left for new pods")
+        Want::new("cni.addresses", "this node has free addresses for new pods")
             .ask(ADDRESSES + "addresses_taken")
             .judged(taken)
             .run(ADDRESSES + "addresses_free")
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
-        Want::new("cni.range", "the pods of this node leave addresses for new ones")
+        Want::new("cni.range", "the pods of this node leave free addresses for new pods")
             .ask(ADDRESSES + "addresses_taken")
             .judged(full)
             .by_hand(
-                "no new pod starts on this node: delete pods that it does not need, or move some to other nodes; then set a \
-                 maxPods below the number of addresses in [kubelet] or [nodes.NAME.kubelet]",
+                "delete pods of this node or move some to other nodes, because no new pod can start here; then set maxPods in \
+                 [kubelet] or [nodes.NAME.kubelet] to less than the number of addresses",
             )
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
@@ -62,7 +62,9 @@ fn taken(answer: &str) -> Verdict {
     match numbers(answer).as_deref() {
         Some([] | [_, _, 0, _]) => Verdict::Holds,
         Some([size, taken, gone, _]) => Verdict::Differs {
-            have: format!("{taken} of {size} addresses are taken, {gone} of them by pods that are gone"),
+            have: format!(
+                "{taken} of {size} addresses are taken, {gone} of them by pods that no longer exist"
+            ),
             want: "free addresses".into(),
         },
         _ => Verdict::Unknown(format!("cannot read \"{answer}\"")),
@@ -77,7 +79,7 @@ fn full(answer: &str) -> Verdict {
             want: "free addresses".into(),
         },
         Some([size, taken, 0, young]) => Verdict::Unchecked(format!(
-            "{taken} of {size} addresses are taken, {young} of them less than ten minutes ago by pods that containerd does not know"
+            "{taken} of {size} addresses are taken, {young} of them in the last ten minutes by pods that containerd does not know"
         )),
         _ => Verdict::Holds,
     }
@@ -116,7 +118,7 @@ const AGAIN: Sh = Sh::raw(
 delete_pods NODE kube-flannel app=flannel
 n=0
 until plugin; do
-  n=$((n + 1)); [ $n -lt 240 ] || { echo 'no pod of flannel has brought it back'; exit 1; }; sleep 0.25
+  n=$((n + 1)); [ $n -lt 240 ] || { echo 'flannel has not installed its CNI plugin again'; exit 1; }; sleep 0.25
 done",
 );
 
@@ -133,7 +135,7 @@ while IFS='=' read -r key want; do
   esac
   case "$have" in '' | "$want" | *"
 $want"* | "$want
-"*) ;; *) echo "cni0 has $have, and flannel $want" ;; esac
+"*) ;; *) echo "cni0 has the address $have, but flannel has $want" ;; esac
 done </run/flannel/subnet.env
 "#;
 
@@ -147,7 +149,7 @@ await_removal "$@"
 n=0
 until grep -q '^ *cni0:' /proc/net/dev || [ $n -ge 60 ]; do n=$((n + 1)); sleep 0.5; done
 KUBECTL wait pod -A --field-selector spec.nodeName=NODE,status.phase=Running --for=condition=Ready --timeout=60s >/dev/null ||
-  echo 'some of its pods are not ready yet'
+  echo 'some pods of this node are not Ready yet'
 "#,
 );
 
@@ -166,7 +168,7 @@ mod tests {
         assert!(matches!(full("253 253 0 9\n"), Verdict::Unchecked(_)));
         assert_eq!(have, "existing pods have taken 253 of 253 addresses");
         let Verdict::Differs { have, .. } = taken("253 254 7 2\n") else { panic!() };
-        assert_eq!(have, "254 of 253 addresses are taken, 7 of them by pods that are gone");
+        assert_eq!(have, "254 of 253 addresses are taken, 7 of them by pods that no longer exist");
         assert!(matches!(taken("253 all 7 0\n"), Verdict::Unknown(_)));
     }
 }

@@ -8,7 +8,7 @@ use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::packets;
 
 pub const STEP: Step =
-    Step { name: "flannel", why: "pods of different nodes reach each other by what flannel makes", wants };
+    Step { name: "flannel", why: "pods of different nodes reach each other through flannel", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     if !matches!(cx.cluster.network, Network::Flannel(_)) {
@@ -17,7 +17,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let is_member = cx.machine.is_member();
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
-        Want::new("flannel.interface", "flannel's interface and routes are as flannel makes them")
+        Want::new("flannel.interface", "flannel's interface and routes are as flannel set them up")
             .asks(Ask::api(sh!(
                 "{PODS}{DAEMONS}{PACKETS}{FLANNEL}flannel_drift {ip} {pods} {service}",
                 PODS,
@@ -51,7 +51,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// The want that each pod's link to the bridge is as the CNI plugin made it. Nobody repairs one that changes later.
 fn links() -> Want {
-    Want::new("flannel.links", "the pods of this node are connected to its bridge")
+    Want::new("flannel.links", "the pods of this node are connected to the bridge cni0")
         .ask(LINKS + "link_drift")
         .judged(|answer| match answer {
             "" => Verdict::Holds,
@@ -64,15 +64,15 @@ fn links() -> Want {
 /// rule belongs to a human or to another program, so ironstrap does not delete it.
 fn rules(cx: &Cx) -> Want {
     let (pods, services) = (cx.cluster.pods.to_string(), cx.cluster.services.to_string());
-    Want::new("flannel.rules", "policy rules lead no packets of pods elsewhere")
+    Want::new("flannel.rules", "no policy rule diverts packets of pods")
         .ask(FLANNEL + POLICY_RULES + sh!("rule_faults {pods} {services}", pods, services))
         .judged(|answer| match answer {
             "" => Verdict::Holds,
             faults => Verdict::Differs { have: faults.into(), want: String::new() },
         })
         .by_hand(format!(
-            "a policy rule of this machine takes packets of pods: delete it with ip rule delete pref NUMBER, where NUMBER comes \
-             before its colon; or put a rule before it that leads them to the main table, such as ip rule add pref NUMBER to \
+            "delete the policy rule that diverts packets of pods with ip rule delete pref NUMBER, where NUMBER comes before its \
+             colon; or add a rule with a lower number that sends them to the main table, such as ip rule add pref NUMBER to \
              {pods} lookup main"
         ))
 }
@@ -82,7 +82,7 @@ fn rules(cx: &Cx) -> Want {
 /// flannel writes its own configuration only later. So the question counts flannel's file even before it exists.
 fn first(cx: &Cx) -> Want {
     let ignored = cx.cluster.ignores("Leftovers");
-    Want::new("flannel.first", "containerd uses flannel's network")
+    Want::new("flannel.first", "containerd uses flannel's CNI configuration")
         .ask(FIRST)
         .judged(move |answer| match answer.split_once(' ') {
             None => Verdict::Holds,
@@ -90,13 +90,13 @@ fn first(cx: &Cx) -> Want {
                 "containerd uses {file}, which comes before flannel's 10-flannel.conflist"
             )),
             Some((_, file)) => {
-                let have = format!("{file} comes first, and does not mention flannel");
+                let have = format!("{file} comes first and does not mention flannel");
                 Verdict::Differs { have, want: "10-flannel.conflist comes first".into() }
             }
         })
         .by_hand(
-            "new pods of this node get another network than all others: move that file out of /etc/cni/net.d, then delete the \
-             pods that started since it is there; or keep it: ignore-preflight = [\"Leftovers\"] in [cluster]",
+            "move that file out of /etc/cni/net.d, because new pods of this node get another network, and delete the pods that \
+             started while it was there; or keep it: ignore-preflight = [\"Leftovers\"] in [cluster]",
         )
 }
 

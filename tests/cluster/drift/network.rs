@@ -77,7 +77,7 @@ pub const KINDS: &[Kind] = &[
         says: "network: the bridge has another node's range",
         // Where coredns is: others may have no pods, and so no bridge.
         by: Root("m1", "ip address flush dev cni0 scope global; ip address add 10.244.77.1/24 dev cni0"),
-        shows: &[(".", "cni", BRIDGE, "cni0 has 10.244.77.1/24, and flannel 10.244.")],
+        shows: &[(".", "cni", BRIDGE, "cni0 has the address 10.244.77.1/24, but flannel has 10.244.")],
         ..KIND
     },
     Kind {
@@ -101,7 +101,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "network: flannel's interface has another MTU",
         by: Anywhere("w2", "ip link set flannel.1 mtu 600"),
-        shows: &[(".", "flannel", "flannel.interface", "the MTU of flannel.1 is 600 and not ")],
+        shows: &[(".", "flannel", "flannel.interface", "the MTU of flannel.1 is 600 instead of ")],
         ..KIND
     },
     Kind {
@@ -168,7 +168,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
     Kind {
         says: "network: a route takes pods of this node away from their bridge",
         by: Anywhere("w1", "ip route add blackhole $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25"),
-        shows: &[(".", "flannel", FLANNEL, "a route leads pods of this node elsewhere: blackhole 10.244.")],
+        shows: &[(".", "flannel", FLANNEL, "a route diverts packets for pods of this node: blackhole 10.244.")],
         ..KIND
     },
     Kind {
@@ -177,7 +177,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
             "m1",
             "ip rule add pref 100 from $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25 blackhole",
         ),
-        shows: &[(".", "flannel", "flannel.rules", "are refused, by one of these rules: 100: from 10.244.")],
+        shows: &[(".", "flannel", "flannel.rules", "are refused because of one of these rules: 100: from 10.244.")],
         by_hand: "ip rule delete pref 100",
         alone: "only a human can repair it",
         ..KIND
@@ -185,7 +185,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
     Kind {
         says: "network: a queue on flannel's interface that loses large packets",
         by: Anywhere("w2", "tc qdisc add dev flannel.1 root tbf rate 1mbit burst 600 limit 600"),
-        shows: &[(".", "flannel", FLANNEL, "flannel.1 has the queueing discipline tbf and not noqueue")],
+        shows: &[(".", "flannel", FLANNEL, "flannel.1 has the queueing discipline tbf instead of noqueue")],
         ..KIND
     },
     Kind {
@@ -277,13 +277,13 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
             "w1",
             "bridge fdb show dev flannel.1 | while read -r mac _ dst _; do bridge fdb delete $mac dev flannel.1 dst $dst self; done",
         ),
-        shows: &[(".", "flannel", FLANNEL, "does not know which node has")],
+        shows: &[(".", "flannel", FLANNEL, "has no forwarding entry for")],
         ..KIND
     },
     Kind {
         says: "network: flannel's neighbours gone",
         by: Anywhere("w2", "ip neigh flush dev flannel.1 nud permanent"),
-        shows: &[(".", "flannel", FLANNEL, "does not know the neighbour 10.244.")],
+        shows: &[(".", "flannel", FLANNEL, "has no neighbour entry for 10.244.")],
         ..KIND
     },
     Kind {
