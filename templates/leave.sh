@@ -111,7 +111,7 @@ runtime() {
   command -v ctr >/dev/null || return 0
   systemctl is-active -q containerd || systemctl start containerd || return 0
   k8s namespaces ls -q >/dev/null 2>&1 || [ $? != 124 ] || {
-    echo "containerd does not answer: it is started again, and its containers go on"
+    echo "containerd does not answer: ironstrap restarts it, and its containers keep running"
     systemctl kill -s KILL containerd || :
     systemctl restart containerd || :
   }
@@ -121,7 +121,7 @@ runtime() {
 # namespaces go on.
 remove_pods() {
   command -v ctr >/dev/null && systemctl is-active -q containerd || return 0
-  if ! k8s containers ls -q >/dev/null; then echo "containerd does not answer: its containers end without it"; return 0; fi
+  if ! k8s containers ls -q >/dev/null; then echo "containerd does not answer: ironstrap ends its containers without it"; return 0; fi
   ! command -v kubeadm >/dev/null || by_kubeadm || :
   for c in $(k8s containers ls -q); do
     # If containerd cannot end a container within its time, the others are not tried. `ended` needs no containerd.
@@ -224,7 +224,7 @@ remove_rules() {
   elif command -v perl >/dev/null; then
     no_table ip kube-proxy; no_table ip6 kube-proxy; no_table ip flannel-ipv4; no_table ip6 flannel-ipv6
   else
-    echo "there is no nft here to look with: where the cluster's rules were in tables of nft, they stay until the next boot"
+    echo "nft is not installed: nftables rules of the cluster, if any, stay until the next boot"
   fi
 }
 

@@ -207,7 +207,7 @@ fn of_a_kubeconfig_everything_is_told_but_its_key() {
 
 #[test]
 fn manifests_that_kubeadm_did_not_write_are_told_with_their_pods_names() {
-    let want = want("no other manifest stands in for one of kubeadm's");
+    let want = want("no other manifest defines a pod of kubeadm's manifests");
     let own = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    name: other\n  name: kube-scheduler\nspec:\n  name: x\n";
     let json = r#"{"kind": "Pod", "metadata": {"labels": {"name": "x"}, "name": "etcd"}}"#;
     let files = [

@@ -53,7 +53,7 @@ fn made(flannel: &str, ranges: &[&str]) -> String {
 
 /// The same, with a kubelet that has been running for so many seconds.
 fn made_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
-    let fix = fix(1, "the kubelet of w1 is known to the cluster", ranges);
+    let fix = fix(1, "the Node of w1 exists in the cluster", ranges);
     let (making, _) = fix.split_once("[ -n \"$made\" ]").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
         let root = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
 /// Has etcd's manifest written again, where the old one had these lines and there is data or none; how it ended, what
 /// it said, and the new one.
 fn again(old: &str, data: bool) -> (bool, String, String) {
-    let fix = fix(0, "what kubeadm wrote is as it wrote it, from this inventory", &[]);
+    let fix = fix(0, "kubeadm's files are unchanged and match this inventory", &[]);
     let from = fix.find("etcd_is() {").unwrap();
     let to = fix.find("kubeadm init phase control-plane").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
@@ -138,7 +138,7 @@ fn an_etcd_that_joined_others_stays_so_and_one_without_data_is_not_begun_anew() 
     let (good, _, manifest) = again("    - --initial-cluster=m1=https://a:2380\n", true);
     assert!(good && !manifest.contains("existing") && manifest.contains("--new-flag=1"), "{manifest}");
     let (good, said, manifest) = again(joined, false);
-    assert!(!good && said.contains("etcd has lost its data, /var/lib/etcd/member"), "{said}");
+    assert!(!good && said.contains("etcd's data in /var/lib/etcd/member is missing"), "{said}");
     assert_eq!(manifest, joined, "and nothing is changed");
 }
 
@@ -148,7 +148,7 @@ fn an_etcd_with_its_data_elsewhere_is_not_begun_in_another_folder() {
         let old = "    - --data-dir=/data/etcd\n";
         let (good, said, manifest) = again(old, data);
         assert!(
-            !good && said.contains("etcd keeps its data in /data/etcd, and the inventory says /var/lib/etcd"),
+            !good && said.contains("etcd keeps its data in /data/etcd, but the inventory says /var/lib/etcd"),
             "{said}"
         );
         assert_eq!(manifest, old);

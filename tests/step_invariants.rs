@@ -568,7 +568,7 @@ fn a_member_that_the_cluster_has_no_node_of_is_to_register_and_the_rest_waits_fo
     use ironstrap::step::Verdict::{Differs, Holds, Waits};
     let known = Fleet { init_node: "m1".into(), exists: true, ..Fleet::default() };
     let gone = Fleet { unregistered: ["w1".to_string()].into(), ..known.clone() };
-    let registers = "the kubelet of w1 is known to the cluster";
+    let registers = "the Node of w1 exists in the cluster";
     assert_eq!(judged(1, &known, registers, ""), Holds);
     assert!(matches!(judged(1, &gone, registers, ""), Differs { .. }));
     assert!(matches!(judged(0, &gone, "w1 is Ready", "absent"), Waits { .. }));

@@ -17,7 +17,7 @@ mod manifests;
 mod registered;
 pub(super) mod rights;
 
-pub const STEP: Step = Step { name: "member", why: "only a member of the cluster runs pods", wants };
+pub const STEP: Step = Step { name: "member", why: "only members of the cluster run pods", wants };
 
 /// The ids of the wants that make a machine a member. Their undo takes the machine out of the cluster.
 const CONTROL_PLANE: &str = "member.control-plane";
@@ -117,7 +117,7 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
                 true => Verdict::Holds,
                 false => Verdict::Differs {
                     have: format!("missing: {}", missing.join(", ")),
-                    want: "all there".into(),
+                    want: "all present".into(),
                 },
             }
         })
@@ -130,7 +130,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
     let have = match () {
         () if cx.machine.is_member() => None,
         () if cx.machine.has("kubelet.conf") => Some("its kubelet has no certificate from the cluster"),
-        () => Some("no member"),
+        () => Some("not a member"),
     };
     Want::new(JOINED, format!("{} is a member of {}", cx.node.name, cx.cluster.name))
         .asks(Ask::Facts)
@@ -179,12 +179,12 @@ fn enter(cx: &Cx) -> Result<Sh> {
     Ok(diagnosis::fatal_patterns() + kubeadm::with(cx, &documents, &script)? + noted + receipt(cx)? + last)
 }
 
-/// The want that no credentials of joining are left. Each fix deletes its credentials when it ends, unless it ends because
+/// The want that no join credentials are left. Each fix deletes its credentials when it ends, unless it ends because
 /// its machine does.
 fn nothing_lent() -> Want {
     let ours = ["kubeadm.yaml", "masters.conf"].map(|name| format!("/run/ironstrap/{name}"));
     let files = Sh::words([BOOTSTRAP, kubeadm::DISCOVERY].into_iter().chain(ours.iter().map(String::as_str)));
-    Want::new("member.no-credentials", "no credentials of joining are left")
+    Want::new("member.no-credentials", "no join credentials are left")
         .ask(sh!("for f in {files}; do [ ! -e $f ] || echo $f; done", files))
         .is("")
         .run(sh!("rm -f {files}", files))
@@ -245,7 +245,7 @@ fn receipt(cx: &Cx) -> Result<Sh> {
 /// kubeadm got then.
 fn products(cx: &Cx) -> Result<Want> {
     let fingerprint = fingerprint(cx)?;
-    Ok(Want::new("member.kubeadm-files", "what kubeadm wrote is as it wrote it, from this inventory")
+    Ok(Want::new("member.kubeadm-files", "kubeadm's files are unchanged and match this inventory")
         .ask(ask(cx))
         .judged(move |answer| compare(answer, &fingerprint))
         .run_as_unit("kubeadm", MINUTES, again(cx)?)
@@ -286,7 +286,7 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
             _ if !file.starts_with('/') => {}
             Some((_, now)) if now == hash => {}
             Some(_) => changed.push(format!("{file} was edited")),
-            None => changed.push(format!("{file} is gone")),
+            None => changed.push(format!("{file} is missing")),
         }
     }
     let new = is.iter().filter(|(file, _)| !was.iter().any(|(other, _)| other == file));
@@ -336,8 +336,8 @@ rm -rf $n; mkdir -p -m 700 $n
 KUBEADM_INIT_DRYRUN_DIR=$n kubeadm init phase etcd local --config $c --dry-run >/dev/null
 d=$(sed -n 's/^ *- --data-dir=//p' $n/etcd.yaml)
 ETCD=$d; etcd_is
-[ "$ETCD" = "$d" ] || [ ! -d "$ETCD/member" ] || { echo "etcd keeps its data in $ETCD, and the inventory says $d: say \"$ETCD\" in etcd.local.dataDir of [kubeadm], or move the data yourself while the kubelet and etcd are stopped"; exit 1; }
-[ -d "$d/member" ] || { echo "etcd has lost its data, $d/member: where other control planes are left, ironstrap remove this one, and apply; else restore a snapshot"; exit 1; }
+[ "$ETCD" = "$d" ] || [ ! -d "$ETCD/member" ] || { echo "etcd keeps its data in $ETCD, but the inventory says $d: set etcd.local.dataDir of [kubeadm] to \"$ETCD\", or move the data yourself while the kubelet and etcd are stopped"; exit 1; }
+[ -d "$d/member" ] || { echo "etcd's data in $d/member is missing: if other control planes are left, remove this node with ironstrap remove and run apply; otherwise restore a snapshot"; exit 1; }
 joined=
 [ ! -e $m ] || joined=$(grep -E '^ *- --initial-cluster(-state)?=' $m || :)
 case $joined in *--initial-cluster-state=existing*) ;; *) joined= ;; esac
@@ -385,7 +385,7 @@ mod tests {
         };
         assert_eq!(
             have,
-            "the inventory's settings changed since kubeadm ran\n/a was edited\n/b is gone\n/c is new"
+            "the inventory's settings changed since kubeadm ran\n/a was edited\n/b is missing\n/c is new"
         );
     }
 }

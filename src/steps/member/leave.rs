@@ -35,10 +35,10 @@ pub(super) fn undo(cx: &Cx) -> Undo {
 }
 
 const NOW: &str = r#"[ ! -e /etc/kubernetes/kubelet.conf ] || echo "the kubelet and its credentials"
-if [ -e "$ETCD/member" ]; then echo "etcd and all that the cluster keeps in it, $(du -sm -- "$ETCD/member" | cut -f 1) MiB in $ETCD/member"; fi
+if [ -e "$ETCD/member" ]; then echo "etcd and all data of the cluster, $(du -sm -- "$ETCD/member" | cut -f 1) MiB in $ETCD/member"; fi
 if [ -S /run/containerd/containerd.sock ]; then
   n=$(timeout 10 ctr -n k8s.io containers ls -q 2>/dev/null | wc -l)
   [ "$n" = 0 ] || echo "$n containers of Kubernetes, and its images"
 fi
 for i in cni0 flannel.1 flannel-v6.1 kube-ipvs0; do ip -o link show "$i" >/dev/null 2>&1 && echo "interface $i" || :; done
-for d in /etc/kubernetes /var/lib/kubelet /var/lib/cni; do [ ! -e $d ] || echo "what came into $d"; done"#;
+for d in /etc/kubernetes /var/lib/kubelet /var/lib/cni; do [ ! -e $d ] || echo "files that were added to $d"; done"#;

@@ -36,12 +36,12 @@ done
 
 pub(super) fn want(cx: &Cx) -> Want {
     let is_control_plane = cx.node.is_control_plane();
-    Want::new("member.static-pods", "no other manifest stands in for one of kubeadm's")
+    Want::new("member.static-pods", "no other manifest defines a pod of kubeadm's manifests")
         .ask(super::ask(cx))
         .judged(move |answer| judge(answer, is_control_plane))
         .by_hand(
-            "the kubelet runs the pod of the file that comes first by its name: move the other file out of \
-             /etc/kubernetes/manifests, and keep kubeadm's",
+            "move that file out of /etc/kubernetes/manifests and keep kubeadm's: if two files define the same pod, the kubelet \
+             uses the one whose name comes first",
         )
         .only(cx.machine.is_member())
 }
@@ -57,9 +57,10 @@ fn judge(answer: &str, is_control_plane: bool) -> Verdict {
     let files: Vec<&str> = others.iter().map(|(_, file)| *file).collect();
     match files.is_empty() {
         true => Verdict::Holds,
-        false => {
-            Verdict::Noted(format!("the kubelet runs more than kubeadm's manifests: {}", files.join(", ")))
-        }
+        false => Verdict::Noted(format!(
+            "the kubelet also runs manifests that are not kubeadm's: {}",
+            files.join(", ")
+        )),
     }
 }
 
@@ -72,7 +73,8 @@ mod tests {
         let old = "no receipt\nmore kube-scheduler /etc/kubernetes/manifests/a b.yaml\nmore - /x\nis 1 /a\n";
         let Verdict::Differs { have, .. } = judge(old, true) else { panic!("{old}") };
         assert_eq!(have, "/etc/kubernetes/manifests/a b.yaml defines the pod kube-scheduler, too\n");
-        let noted = "the kubelet runs more than kubeadm's manifests: /etc/kubernetes/manifests/a b.yaml, /x";
+        let noted =
+            "the kubelet also runs manifests that are not kubeadm's: /etc/kubernetes/manifests/a b.yaml, /x";
         assert_eq!(judge(old, false), Verdict::Noted(noted.into()), "a worker has no scheduler");
         assert_eq!(judge("was 1 /a\nis 1 /a\n", true), Verdict::Holds);
     }

@@ -22,7 +22,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     let mut fix = kept(cx)
         + sh!(
             "[ -n \"$made\" ] || systemctl restart kubelet\nn=0\nuntil [ -n \"$({said} 2>/dev/null)\" ]; do\n\
-         n=$((n + 1)); [ $n -lt 120 ] || { echo 'its kubelet has not registered: journalctl -u kubelet'; exit 1; }; sleep 0.5; done",
+         n=$((n + 1)); [ $n -lt 120 ] || { echo 'the kubelet has not registered its Node; see journalctl -u kubelet'; exit 1; }; sleep 0.5; done",
             said
         );
     if cx.node.is_control_plane() {
@@ -31,7 +31,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
         fix += kubeadm::with(cx, &kubeadm::init(cx, false)?, &mark)?;
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
-    Ok(Want::new("member.node-object", format!("the kubelet of {name} is known to the cluster"))
+    Ok(Want::new("member.node-object", format!("the Node of {name} exists in the cluster"))
         .asks(Ask::Facts)
         .judged(move |_| match gone {
             true => Verdict::Differs { have: have.clone(), want: want.clone() },
