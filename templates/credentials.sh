@@ -43,7 +43,7 @@ rotated() {
   first=$(credential | sed -n 's/^ *client-certificate-data: //p' | base64 -d | grep -v -e '-----' | tr -d '\n')
   now=$(sed '/-----END CERTIFICATE-----/q' /var/lib/kubelet/pki/kubelet-client-current.pem | grep -v -e '-----' | tr -d '\n')
   [ -n "$first" ] && [ -n "$now" ] && [ "$first" != "$now" ] || {
-    echo 'the kubelet has no certificate of its own yet: the controller manager signs it' >&2
+    echo 'the kubelet has no certificate of its own yet: it waits for the controller manager to sign one' >&2
     return 1
   }
 }

@@ -74,11 +74,11 @@ may_write() {
 
 # unwritable: prints FOLDER and what is wrong, for each folder that the kubelet or containerd writes to and cannot.
 unwritable() {
-  for d in /var/log/pods /var/log/containers; do [ -d "$d" ] || echo "$d is gone"; done
+  for d in /var/log/pods /var/log/containers; do [ -d "$d" ] || echo "$d is missing"; done
   # Below /var/lib/cni, CNI plugins note which pod has which address, and containerd notes what the plugins answered.
   for d in /var/log/pods /var/log/containers /var/lib/kubelet /var/lib/kubelet/pods /var/lib/kubelet/pki /var/lib/containerd \
     /run/containerd /etc/kubernetes /etc/cni/net.d /var/lib/cni /var/lib/cni/networks /var/lib/cni/networks/* /var/lib/cni/flannel \
     /var/lib/cni/results ${ETCD:+"$ETCD" "$ETCD/member" "$ETCD/member/snap" "$ETCD/member/wal"}; do
-    [ ! -d "$d" ] || may_write "$d" || echo "$d cannot be written to"
+    [ ! -d "$d" ] || may_write "$d" || echo "$d is not writable"
   done
 }

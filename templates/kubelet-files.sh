@@ -8,7 +8,7 @@ KUBELET=/var/lib/kubelet
 kubelet_links() {
   for f in $KUBELET/pki/kubelet-client-current.pem $KUBELET/pki/kubelet-client-updated.pem $KUBELET/pki/kubelet-server-current.pem \
     $KUBELET/pki/kubelet-server-updated.pem; do
-    [ ! -e "$f" ] || [ -L "$f" ] || echo "$f is a file, and not a link"
+    [ ! -e "$f" ] || [ -L "$f" ] || echo "$f is a file instead of a link"
   done
 }
 
@@ -34,7 +34,7 @@ kubelet_unreadable() {
   if [ -n "${1:-}" ]; then
     if [ -e $KUBELET/pki/kubelet.crt ] || [ -e $KUBELET/pki/kubelet.key ]; then
       for f in $KUBELET/pki/kubelet.crt $KUBELET/pki/kubelet.key; do
-        if [ ! -e $f ]; then echo "$f is gone"; elif [ ! -s $f ]; then echo "$f is empty"; fi
+        if [ ! -e $f ]; then echo "$f is missing"; elif [ ! -s $f ]; then echo "$f is empty"; fi
       done
     fi
   fi
@@ -44,7 +44,7 @@ kubelet_unreadable() {
     [ -f $f ] || continue
     state=
     { IFS= read -r state <$f; } 2>/dev/null || :
-    case $state in '{'*'}') ;; *) echo "$f is no JSON" ;; esac
+    case $state in '{'*'}') ;; *) echo "$f is not valid JSON" ;; esac
   done
 }
 
@@ -57,5 +57,5 @@ kubelet_readable_again() {
     case $f in */kubelet.crt | */kubelet.key) rm -f $KUBELET/pki/kubelet.crt $KUBELET/pki/kubelet.key ;; *) rm -f "$f" ;; esac
   done
   # If something else keeps the kubelet from starting, a later want is about it.
-  systemctl start kubelet || echo 'kubelet does not start; what else is wrong with it comes later'
+  systemctl start kubelet || echo 'the kubelet does not start yet; later fixes of this run handle other faults'
 }

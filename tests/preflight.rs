@@ -337,7 +337,7 @@ fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
             "#!/bin/sh\necho \"$*\" >>ROOT/systemctl\ncase $* in *Type*) echo notify ;; esac\n",
         ),
     ];
-    let want = want("no file of the machine's own gives the kubelet flags");
+    let want = want("no local file gives the kubelet extra flags");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {

@@ -7,12 +7,12 @@ use crate::shell::{AGAIN, FILES, Sh, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
-    Step { name: "files", why: "others who can change what root runs by are root themselves", wants };
+    Step { name: "files", why: "a user who can change root's files can become root", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let again = with(cx.cluster, cx.node) + AGAIN;
     Ok(vec![
-        Want::new("permissions.modes", "only root can change what the node runs by, and read its keys")
+        Want::new("permissions.modes", "only root can change this node's configuration and read its keys")
             .asks(ask(cx.cluster, cx.node))
             .judged(|answer| judge(answer, |file| !is_apts(file)))
             .run(again.clone() + "modes_again\n")
@@ -31,7 +31,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 pub(super) fn apts(cx: &Cx) -> Want {
     Want::new(
         "permissions.package-sources",
-        "apt can read where packages come from, and only root can change it",
+        "apt can read its package sources, and only root can change them",
     )
     .asks(ask(cx.cluster, cx.node))
     .judged(|answer| judge(answer, is_apts))
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_file_with_a_wrong_mode_is_shown_with_the_right_one() {
         let answer = "mode 755 777 ops:ops /etc/kubernetes/manifests\nmode 755 700 root:root /etc/apt/keyrings\n\
-                      mode 660 666 root:adm /a folder/x\n/var/log/pods is gone\n";
+                      mode 660 666 root:adm /a folder/x\n/var/log/pods is missing\n";
         let differs = |have: &str, want: &str| Verdict::Differs { have: have.into(), want: want.into() };
         assert_eq!(
             judge(answer, |file| !is_apts(file)),
@@ -107,7 +107,7 @@ mod tests {
             differs("/etc/apt/keyrings: mode 700 root:root\n", "/etc/apt/keyrings: mode 755 root:root\n");
         assert_eq!(judge(answer, is_apts), apts);
         assert_eq!(judge("", |_| true), Verdict::Holds);
-        assert_eq!(writable(answer), differs("/var/log/pods is gone", ""));
+        assert_eq!(writable(answer), differs("/var/log/pods is missing", ""));
         assert_eq!(writable("mode 755 777 root:root /x\n"), Verdict::Holds);
         assert!(matches!(judge("mode 755 777\n", |_| true), Verdict::Unknown(_)));
     }

@@ -12,7 +12,7 @@ use crate::steps::kubeadm;
 mod kept;
 
 pub const STEP: Step =
-    Step { name: "kubeconfigs", why: "a member that cannot find the API, or is not let in, is none", wants };
+    Step { name: "kubeconfigs", why: "a node must find the API and authenticate to it", wants };
 
 const DIR: &str = "/etc/kubernetes";
 const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
@@ -132,7 +132,7 @@ impl Public<'_> {
     /// started have another name for it than others.
     fn lost(&self) -> Option<(String, String)> {
         let has = self.names.contains(&self.context);
-        (!has).then(|| (format!("context {}", self.context), "a context that it has".into()))
+        (!has).then(|| (format!("context {}", self.context), "the name of an existing context".into()))
     }
 
     /// The differences in what kubectl uses by default. `context` is the one that kubeadm writes, without a namespace.
@@ -158,7 +158,7 @@ impl Public<'_> {
         let right = servers.iter().find(|server| *server == self.server).unwrap_or(&servers[0]);
         pairs.push((format!("server {}", self.server), format!("server {right}")));
         let ours = if pki.is_our_ca(self.authority) { "the cluster's" } else { "another" };
-        pairs.push((format!("authority: {ours}"), "authority: the cluster's".into()));
+        pairs.push((format!("certificate authority: {ours}"), "certificate authority: the cluster's".into()));
         pairs.extend(more);
         let line = |text: String| if text.is_empty() { text } else { text + "\n" };
         let (have, want): (Vec<String>, Vec<String>) =
@@ -205,7 +205,7 @@ fn kubelet(cx: &Cx) -> Want {
     // starts it.
     let put = kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
-    Want::new("kubeconfigs.kubelet", "kubelet.conf leads the kubelet to its API")
+    Want::new("kubeconfigs.kubelet", "kubelet.conf points the kubelet to its API server")
         .asks(Ask::Kubeconfig(KUBELET_CONF.into()))
         .judged_presence(judge)
         .run(fix)
@@ -223,7 +223,7 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         let why = match answer {
             None => Ok(Some(format!("{KUBELET_CERTIFICATE} does not exist"))),
             Some(answer) if answer.lines().any(|line| line == NO_KEY) => {
-                Ok(Some(format!("{KUBELET_CERTIFICATE} has no whole private key")))
+                Ok(Some(format!("{KUBELET_CERTIFICATE} has no complete private key")))
             }
             Some(answer) => pki.why_no_kubelet(answer, &node, now),
         };
@@ -244,7 +244,7 @@ fn kubelets_certificate(cx: &Cx) -> Want {
         .only(cx.machine.is_member())
 }
 
-/// The last line of the answer if the file has no whole private key.
+/// The last line of the answer if the file has no complete private key.
 const NO_KEY: &str = "no key";
 
 /// The end of an awk program that prints the first certificate, and `NO_KEY` if no whole private key is with it. A kubelet
@@ -272,24 +272,27 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
             why.map(|why| (format!("certificate: {why}"), format!("certificate: {}", made.user)));
         let key = match public.key {
             "whole" => None,
-            "broken" => Some("client-key broken".to_string()),
+            "broken" => Some("client-key-data is damaged".to_string()),
             _ => Some("no client-key-data".to_string()),
         };
-        let key = key.map(|have| (have, "client-key whole".to_string()));
+        let key = key.map(|have| (have, "client-key-data is complete".to_string()));
         // Administrators may add entries to their own kubeconfig.
         let more = if made.file == "admin.conf" { public.chosen(&context) } else { public.added() };
         let more = certificate.into_iter().chain(key).chain(more);
         public.judge(&pki, std::slice::from_ref(&server), more)
     };
     let there = cx.machine.is_member() && cx.machine.runs_control_plane();
-    Ok(Want::new("kubeconfigs.control-plane", format!("{} leads {} to its API", made.file, made.user))
-        .of(made.file)
-        .asks(Ask::Kubeconfig(path.clone()))
-        .judged_presence(judge)
-        .run(again(cx, made, &path)?)
-        .nothing_to_undo(WITH_THE_MEMBER)
-        .touches(&[&path])
-        .only(there))
+    Ok(Want::new(
+        "kubeconfigs.control-plane",
+        format!("{} points {} to its API server", made.file, made.user),
+    )
+    .of(made.file)
+    .asks(Ask::Kubeconfig(path.clone()))
+    .judged_presence(judge)
+    .run(again(cx, made, &path)?)
+    .nothing_to_undo(WITH_THE_MEMBER)
+    .touches(&[&path])
+    .only(there))
 }
 
 /// Has kubeadm write a kubeconfig again. The shell deletes the file first, because kubeadm leaves an existing one as it is,
@@ -332,8 +335,11 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!(have, "mode 644 root:root\nserver https://other:6443\nauthority: another\n");
-        assert_eq!(want, format!("mode 600 root:root\nserver {ENDPOINT}\nauthority: the cluster's\n"));
+        assert_eq!(have, "mode 644 root:root\nserver https://other:6443\ncertificate authority: another\n");
+        assert_eq!(
+            want,
+            format!("mode 600 root:root\nserver {ENDPOINT}\ncertificate authority: the cluster's\n")
+        );
     }
 
     #[test]
@@ -349,14 +355,14 @@ mod tests {
             "mode 600 root:root\ninsecure-skip-tls-verify false\nname a\ncurrent-context b\nclient-key /a\nclient-key-data broken\n",
         );
         assert_eq!((public.added(), public.key), (vec![], "broken"));
-        assert_eq!(public.lost(), Some(("context b".into(), "a context that it has".into())));
+        assert_eq!(public.lost(), Some(("context b".into(), "the name of an existing context".into())));
         let pki = ClusterPki::make(&cluster(), NOW).unwrap();
         let answer = format!("mode 600 root:root\nserver {ENDPOINT}\ntoken set\n");
         let public = Public { authority: &pki.ca.cert, ..Public::of(&answer) };
         let Verdict::Differs { have, want } = public.judge(&pki, &[ENDPOINT.into()], public.added()) else {
             panic!()
         };
-        assert!(have.ends_with("authority: the cluster's\ntoken set\n"), "{have}");
-        assert!(want.ends_with("authority: the cluster's\n"), "{want}");
+        assert!(have.ends_with("certificate authority: the cluster's\ntoken set\n"), "{have}");
+        assert!(want.ends_with("certificate authority: the cluster's\n"), "{want}");
     }
 }

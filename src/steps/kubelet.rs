@@ -35,16 +35,19 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         key(cx),
         Want::file(
             "kubelet.repository",
-            "the Kubernetes repository is known to apt",
+            "apt uses the Kubernetes package repository",
             SOURCE,
             0o644,
             &format!("# Kept by ironstrap.\ndeb [signed-by={KEY}] {} /\n", cluster.packages.address()),
         ),
-        Want::new("kubelet.packages", format!("kubelet, kubeadm and kubectl are {version} and held"))
-            .asks(Ask::Packages(names))
-            .passes(format!("{version}, held"), move |states| are_installed(states, &version))
-            .run_as_unit("kubelet", 20, install(cluster))
-            .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
+        Want::new(
+            "kubelet.packages",
+            format!("kubelet, kubeadm and kubectl {version} are installed and held"),
+        )
+        .asks(Ask::Packages(names))
+        .passes(format!("{version}, held"), move |states| are_installed(states, &version))
+        .run_as_unit("kubelet", 20, install(cluster))
+        .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         unit(cluster),
     ];
     for package in PACKAGES.into_iter().chain(["cri-tools"]) {
@@ -74,12 +77,12 @@ fn credentials(cluster: &Cluster) -> Want {
     match cluster.packages.credentials() {
         Some(text) => Want::secret_file(
             "kubelet.repository-login",
-            "the Kubernetes repository's credentials are for root alone",
+            "only root can read the credentials of the Kubernetes repository",
             AUTH,
             0o600,
             &format!("# Kept by ironstrap.\n{text}"),
         ),
-        None => Want::no_file("kubelet.repository-login", "no credentials of a repository are left", AUTH),
+        None => Want::no_file("kubelet.repository-login", "no repository credentials are left", AUTH),
     }
 }
 
@@ -87,7 +90,7 @@ fn credentials(cluster: &Cluster) -> Want {
 /// key that machines of this fleet have or were shown, once the operator's side found it right (`fleet::keys`). No fix
 /// fetches the key: a fix writes the key that was judged.
 fn key(cx: &Cx) -> Want {
-    let that = "the Kubernetes repository's key is here";
+    let that = "the Kubernetes repository's key is installed";
     if let Some(text) = &cx.cluster.packages.key {
         return Want::file("kubelet.repository-key", that, KEY, 0o644, text);
     }
@@ -113,7 +116,7 @@ fn key(cx: &Cx) -> Want {
             Want { fix: Fix::Write { path: KEY.into(), mode: Some(0o644), text }, ..want }
         }
         None => want.run(Sh::raw(
-            "echo 'no machine was shown a key of the Kubernetes repository that can be trusted'; exit 1",
+            "echo 'no machine got a signing key from the Kubernetes repository that ironstrap can trust'; exit 1",
         )),
     }
 }
@@ -129,7 +132,7 @@ fn judge_key(
     const MODE: &str = "mode 644 root:root";
     let want = match right {
         Some(right) => format!("{MODE}\nkey {}\n", right.join("\nkey ")),
-        None => format!("{MODE}\nthe key that the repository shows\n"),
+        None => format!("{MODE}\nthe key that the repository offers\n"),
     };
     let Some(file) = file else { return Verdict::Differs { have: String::new(), want } };
     let (mode, text) = file.split_once('\n').unwrap_or((file, ""));
@@ -150,8 +153,8 @@ fn judge_key(
 /// of the same key.
 fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict {
     let says = |keys: &Keys| match keys.end() {
-        End::At(end) => format!("it ends {}\n", end.date()),
-        End::Never => "it does not end\n".into(),
+        End::At(end) => format!("it expires on {}\n", end.date()),
+        End::Never => "it never expires\n".into(),
         End::Unknown => String::new(),
     };
     if let Some(newer) = shown.filter(|shown| shown.renews(keys)) {
@@ -159,12 +162,12 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
     }
     let Some(end) = keys.ends_soon(now) else { return Verdict::Holds };
     let when = match end > now {
-        true => format!("ends {}, in {}", end.date(), days(end - now)),
-        false => format!("ended {}", end.date()),
+        true => format!("expires on {}, in {}", end.date(), days(end - now)),
+        false => format!("expired on {}", end.date()),
     };
     Verdict::Noted(format!(
-        "the signing key of the Kubernetes repository {when}: then apt takes no packages from there; apply fetches a newer \
-         text of the same key as soon as the repository has one; for another key, name its file as `key` in [packages]"
+        "the signing key of the Kubernetes repository {when}: apt refuses packages with an expired key; apply installs the \
+         extended key as soon as the repository has it, and for another key, set `key` in [packages] to its file"
     ))
 }
 
@@ -172,7 +175,7 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
 /// give flags (`no_flags`), nor change how the kubelet starts (`programs::starts`).
 fn unit(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
-    Want::new("kubelet.unit", "the kubelet's unit is as its packages have it")
+    Want::new("kubelet.unit", "the kubelet's unit files match its packages")
         .asks(programs::ask())
         .judged(|answer| programs::wrong(answer, &["kubelet", "kubeadm"], programs::is_of_the_kubelets_unit))
         .run(sh!(
@@ -189,11 +192,11 @@ pub(super) fn flags() -> Ask {
     Ask::Shell(KUBELET_ARGS + "kubelet_args\n")
 }
 
-/// The want that no file of the machine's own gives the kubelet flags. Flags override the kubelet's configuration. So a
+/// The want that no local file gives the kubelet extra flags. Flags override the kubelet's configuration. So a
 /// member runs only with the flags that kubeadm wrote from the inventory. Before a machine joins, its owner decides about its
 /// flags (preflight).
 fn no_flags(cx: &Cx) -> Want {
-    Want::new("kubelet.no-flags", "no file of the machine's own gives the kubelet flags")
+    Want::new("kubelet.no-flags", "no local file gives the kubelet extra flags")
         .asks(flags())
         .is("")
         .run(KUBELET_ARGS + "kubelet_args_out\n")
@@ -259,15 +262,17 @@ mod tests {
         let file = format!("mode 644 root:root\n{KUBERNETES}");
         let newer = Keys::read(&put_off(KUBERNETES, 90)).unwrap();
         let judged = |shown: Option<&Keys>, now| judge_key(Some(&file), None, shown, now);
-        let drift =
-            Verdict::Differs { have: "it ends 2026-12-29\n".into(), want: "it ends 2027-03-29\n".into() };
+        let drift = Verdict::Differs {
+            have: "it expires on 2026-12-29\n".into(),
+            want: "it expires on 2027-03-29\n".into(),
+        };
         assert_eq!(judged(Some(&newer), end), drift);
         assert_eq!(judged(None, end - Duration::days(31)), Verdict::Holds);
         let same = Keys::read(KUBERNETES).unwrap();
         for (shown, now, says) in [
-            (None, end - Duration::days(30), "ends 2026-12-29, in 30 days"),
-            (Some(&same), end - Duration::days(1), "ends 2026-12-29, in 1 day"),
-            (None, end, "ended 2026-12-29"),
+            (None, end - Duration::days(30), "expires on 2026-12-29, in 30 days"),
+            (Some(&same), end - Duration::days(1), "expires on 2026-12-29, in 1 day"),
+            (None, end, "expired on 2026-12-29"),
         ] {
             let Verdict::Noted(words) = judged(shown, now) else { panic!("{says}") };
             assert!(words.contains(says), "{words}");

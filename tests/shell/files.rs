@@ -130,7 +130,7 @@ fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a
         };
         assert_eq!(
             asked("unwritable"),
-            (Some(0), "/var/log/pods is gone\n/var/log/containers is gone\n".into()),
+            (Some(0), "/var/log/pods is missing\n/var/log/containers is missing\n".into()),
             "{shell}"
         );
         assert_eq!(asked("writable_again; unwritable"), (Some(0), String::new()), "{shell}");
@@ -140,7 +140,7 @@ fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a
         let (status, said) =
             asked("may_write() { case $1 in */log/pods) return 1 ;; esac; }\nunwritable\nwritable_again");
         assert_eq!(status, Some(1), "{shell}: {said}");
-        let told = "/var/log/pods cannot be written to\nreason: /var/log/pods is on a file system that is mounted read-only\nby hand: ";
+        let told = "/var/log/pods is not writable\nreason: /var/log/pods is on a file system that is mounted read-only\nby hand: ";
         assert!(said.starts_with(told), "{shell}: {said}");
         assert_eq!(root.read("chattr"), format!("-i -a {logs}\n"), "{shell}");
     }
@@ -168,7 +168,7 @@ fn folders_below_those_of_kubelet_network_and_etcd_are_looked_at_too() {
             let stub = format!("may_write() {{ case $1 in */{folder}) return 1 ;; esac; }}");
             let said = root.good(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{stub}\nunwritable"));
             let said = said.replace(&root.0.path().display().to_string(), "");
-            assert_eq!(said, format!("/{folder} cannot be written to\n"), "{shell}");
+            assert_eq!(said, format!("/{folder} is not writable\n"), "{shell}");
         }
     }
 }

@@ -27,7 +27,7 @@ fn a_file_in_the_place_of_a_link_gets_a_name_with_a_date() {
         root.write(CURRENT, "new");
         root.write("var/lib/kubelet/pki/kubelet-server-updated.pem", "half");
         let found = format!(
-            "/{CURRENT} is a file, and not a link\n/var/lib/kubelet/pki/kubelet-server-updated.pem is a file, and not a link\n"
+            "/{CURRENT} is a file instead of a link\n/var/lib/kubelet/pki/kubelet-server-updated.pem is a file instead of a link\n"
         );
         assert_eq!(asked(&root, shell, "kubelet_links"), found, "{shell}");
         asked(&root, shell, "kubelet_links_again");
@@ -69,8 +69,8 @@ fn files_that_end_a_kubelet_when_it_starts_are_named_and_deleted() {
         root.write("var/lib/kubelet/cpu_manager_state", "x\n");
         root.write("var/lib/kubelet/memory_manager_state", "");
         root.write("var/lib/kubelet/allocated_pods_state", "{\"a\":");
-        let state = "/var/lib/kubelet/cpu_manager_state is no JSON\n/var/lib/kubelet/memory_manager_state is no JSON\n\
-                     /var/lib/kubelet/allocated_pods_state is no JSON\n";
+        let state = "/var/lib/kubelet/cpu_manager_state is not valid JSON\n/var/lib/kubelet/memory_manager_state is not valid JSON\n\
+                     /var/lib/kubelet/allocated_pods_state is not valid JSON\n";
         assert_eq!(
             asked(&root, shell, "kubelet_unreadable ''"),
             state,
@@ -86,7 +86,7 @@ fn files_that_end_a_kubelet_when_it_starts_are_named_and_deleted() {
         root.write(&pki("crt"), "x");
         assert_eq!(
             asked(&root, shell, "kubelet_unreadable pair"),
-            format!("/{} is gone\n", pki("key")),
+            format!("/{} is missing\n", pki("key")),
             "{shell}"
         );
     }

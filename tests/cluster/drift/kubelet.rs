@@ -277,7 +277,7 @@ pub const KINDS: &[Kind] = &[
         says: "kubelet: its configuration gone",
         // Not w2: what it was registered with is not written once more.
         by: Root("w1", "rm /var/lib/kubelet/config.yaml"),
-        shows: &[(".", "member", WROTE, "/var/lib/kubelet/config.yaml is gone")],
+        shows: &[(".", "member", WROTE, "/var/lib/kubelet/config.yaml is missing")],
         ..KIND
     },
     Kind {
@@ -366,7 +366,7 @@ pub const KINDS: &[Kind] = &[
             "f=/var/lib/kubelet/pki/kubelet-client-current.pem; t=$(readlink -f $f); rm $f; cp $t $f; chmod 644 $f",
         ),
         shows: &[
-            (".", "kubeconfigs", RENEWS, "kubelet-client-current.pem is a file, and not a link"),
+            (".", "kubeconfigs", RENEWS, "kubelet-client-current.pem is a file instead of a link"),
             (".", "files", MODES, "kubelet-client-current.pem: mode 644 root:root"),
         ],
         ..KIND
@@ -377,13 +377,13 @@ pub const KINDS: &[Kind] = &[
             "w2",
             "sed -i '/BEGIN.*PRIVATE KEY/,$d' $(readlink -f /var/lib/kubelet/pki/kubelet-client-current.pem)",
         ),
-        shows: &[(".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem has no whole private key")],
+        shows: &[(".", "kubeconfigs", ADMITTED, "kubelet-client-current.pem has no complete private key")],
         ..KIND
     },
     Kind {
         says: "kubelet: the key gone that it serves with",
         by: Root("w1", "rm /var/lib/kubelet/pki/kubelet.key"),
-        shows: &[(".", "kubeconfigs", READS, "/var/lib/kubelet/pki/kubelet.key is gone")],
+        shows: &[(".", "kubeconfigs", READS, "/var/lib/kubelet/pki/kubelet.key is missing")],
         ..KIND
     },
     Kind {
@@ -396,7 +396,7 @@ pub const KINDS: &[Kind] = &[
             ".",
             "kubeconfigs",
             READS,
-            "/var/lib/kubelet/cpu_manager_state is no JSON\n/var/lib/kubelet/memory_manager_state is no JSON",
+            "/var/lib/kubelet/cpu_manager_state is not valid JSON\n/var/lib/kubelet/memory_manager_state is not valid JSON",
         )],
         ..KIND
     },

@@ -208,7 +208,7 @@ until [ $(($(cut -d . -f 1 /proc/uptime) - $(cut -d ' ' -f 22 /proc/$p/stat) / 1
 kill $(pidof kube-scheduler); sleep 85",
         ),
         shows: &[
-            (".", "kubeconfigs", SCHEDULER, "client-key broken"),
+            (".", "kubeconfigs", SCHEDULER, "client-key-data is damaged"),
             (".", "static-pods", RESTART, "kube-scheduler does not run"),
         ],
         differs: &["/etc/kubernetes/scheduler.conf"],
