@@ -18,6 +18,6 @@ controllers_at_once() {
   : "${controllers_since:=$controllers_now}"
   [ $((controllers_now - controllers_since)) -ge 10 ] || return 0
   controllers_restarted=yes
-  echo "$controllers_gone of $NODE does not run; its kubelet is restarted and starts it at once"
+  echo "$controllers_gone of $NODE does not run; ironstrap restarts its kubelet, which starts it at once"
   systemctl restart kubelet || :
 }

@@ -25,8 +25,8 @@ covers() {
   covers_said=$(kubectl -n "$1" get daemonset "$2" --request-timeout=5s -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
   # In this output, a field that is 0 is empty.
   covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" -v nodes="$5" '
-    $5 + 0 < $4 + 0 { print "its last change was not seen yet"; exit }
-    $1 + 0 < least { print "meant for " $1 + 0 " of " least " nodes"; exit }
+    $5 + 0 < $4 + 0 { print "its controller has not seen the last change yet"; exit }
+    $1 + 0 < least { print "selects only " $1 + 0 " of " least " nodes"; exit }
     {
       up = $2 + 0 < $3 + 0 ? $2 + 0 : $3 + 0
       wanted = $1 - strangers < nodes + 0 ? $1 - strangers : nodes
@@ -88,7 +88,7 @@ stuck() {
     function refused(json) {
       if (json !~ /"status":"True"/ || message(json) !~ /forbidden/) return ""
       if (field(json, "lastTransitionTime") < since && waited < 40) return ""
-      return "- no pod of " object " in " namespace " is let in: " message(json)
+      return "- no pod of " object " in " namespace " is allowed: " message(json)
     }
     $1 == "set" && NF == 4 && owner($2) == object && $3 > set_made { set_made = $3; no = refused($4) }
     $1 != "pod" || NF != 9 || owner($2) != object { next }

@@ -94,12 +94,12 @@ fn the_network_is_up_when_each_node_has_it() {
     assert_eq!(lacks(said(NETWORK, &fleet, &format!("{}\n{}\n", set(3), set(3)))), "");
     let lacking = lacks(said(NETWORK, &fleet, &format!("{}\n{}\n", set(3), set(2))));
     assert_eq!(lacking, "DaemonSet kube-system/kube-proxy: 2 of 3 available\n");
-    assert!(lacks(said(NETWORK, &fleet, &set(3))).ends_with("kube-proxy: not there\n"));
+    assert!(lacks(said(NETWORK, &fleet, &set(3))).ends_with("kube-proxy: missing\n"));
     let fewer = set(2).replace("Scheduled\":3", "Scheduled\":2");
     let lacking = lacks(said(NETWORK, &fleet, &format!("{fewer}\n{fewer}\n")));
     assert_eq!(
         lacking,
-        "DaemonSet kube-flannel/flannel: meant for 2 of 3 nodes\nDaemonSet kube-system/kube-proxy: meant for 2 of 3 nodes\n"
+        "DaemonSet kube-flannel/flannel: selects only 2 of 3 nodes\nDaemonSet kube-system/kube-proxy: selects only 2 of 3 nodes\n"
     );
 }
 
@@ -262,7 +262,7 @@ fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait
     let set = set.as_str();
     let cases = [
         (pod, "", "pod net/web-77f-x has no node: 0/3 nodes are available\n"),
-        ("", set, "no pod of Deployment/web in net is let in: pods \"web-77f-\" is forbidden: no\n"),
+        ("", set, "no pod of Deployment/web in net is allowed: pods \"web-77f-\" is forbidden: no\n"),
     ];
     for (pod, set, words) in cases {
         assert!(waits_for(pod, set, 10).iter().all(|(ended, _)| ended == "1 1"), "{words}");
@@ -362,7 +362,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
     let found = rollout::faults(
         ["rollout: DaemonSet/web is not up on w1", "  rollout: DaemonSet/web is not up on m1"].into_iter(),
     );
-    assert_eq!(found, [("w1".to_string(), "DaemonSet/web has no pod there that is ready".to_string())]);
+    assert_eq!(found, [("w1".to_string(), "DaemonSet/web has no ready pod there".to_string())]);
 }
 
 #[test]

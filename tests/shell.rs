@@ -489,8 +489,7 @@ fn a_controller_that_is_held_back_while_the_cluster_is_waited_for_is_started_aga
         assert_eq!(run("", "true"), none, "{shell}");
         assert_eq!(run("kube-controller-manager", "false"), none, "{shell}");
         assert_eq!(run("kube-scheduler", "true"), none, "{shell}: it has no manifest");
-        let said =
-            "kube-controller-manager of m1 does not run; its kubelet is restarted and starts it at once\n";
+        let said = "kube-controller-manager of m1 does not run; ironstrap restarts its kubelet, which starts it at once\n";
         let restarted = (said.to_string(), "restart kubelet\n".to_string());
         assert_eq!(run("kube-controller-manager", "true"), restarted, "{shell}");
     }

@@ -133,7 +133,7 @@ pub const CAUSES: &[Cause] = &[
         name: "pod-refused",
         what: "the API server refuses the pods of {owner}: {why}",
         remedy: "correct the pod in its manifest, or the quota, webhook or rights that refuse it; only if PodSecurity refuses what it really needs, give it a namespace of its own with the label pod-security.kubernetes.io/enforce=privileged",
-        signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is let in: (?<why>.+)$")],
+        signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is allowed: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {

@@ -33,7 +33,7 @@ impl fmt::Display for Answer {
             }
             Answer::NotHere => f.write_str("not here"),
             Answer::Changing | Answer::Unknown(_) => {
-                write!(f, "cannot tell: {}", self.unknown().unwrap_or_default())
+                write!(f, "cannot determine: {}", self.unknown().unwrap_or_default())
             }
         }
     }
@@ -55,14 +55,14 @@ impl Answer {
         match self {
             Answer::Objects(objects) => {
                 let objects: serde_json::Result<Vec<Option<Value>>> = objects.iter().map(parsed).collect();
-                objects.map_err(|error| format!("an object is no JSON: {error}"))
+                objects.map_err(|error| format!("an object is not valid JSON: {error}"))
             }
             other => Err(other.no("objects")),
         }
     }
 
     fn no(&self, form: &str) -> String {
-        self.unknown().map_or_else(|| format!("the answer is no {form}: {self}"), str::to_string)
+        self.unknown().map_or_else(|| format!("the answer is not {form}: {self}"), str::to_string)
     }
 
     /// The text of the answer. The error says why there is none.

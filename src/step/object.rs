@@ -90,7 +90,7 @@ pub fn leaving(object: &Value) -> Option<Verdict> {
         true => format!("{object} is being deleted\n"),
         false => format!("{object} is being deleted, and waits for its finalizers: {}\n", names.join(", ")),
     };
-    Some(Verdict::Differs { have, want: format!("{object} stays\n") })
+    Some(Verdict::Differs { have, want: format!("{object} exists and is not being deleted\n") })
 }
 
 /// Shell that removes from an object what its manifest lacks, in the parts that are compared as a whole. It comes after

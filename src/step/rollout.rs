@@ -47,12 +47,12 @@ pub fn available_on_each(
             let state = |((object, least), found): (&(Object, u64), &Option<Value>)| {
                 let lacks = match found {
                     Some(found) => lacks(found, unmanaged_nodes, *least, nodes)?,
-                    None => "not there".to_string(),
+                    None => "missing".to_string(),
                 };
                 Some(format!("{object}: {lacks}\n"))
             };
             let have: String = objects.iter().zip(found).filter_map(state).collect();
-            let want = "all of it available\n".to_string();
+            let want = "all available\n".to_string();
             match &waits {
                 _ if have.is_empty() => Verdict::Holds,
                 Some(for_what) => Verdict::Waits { have, want, for_what: for_what.clone() },
@@ -110,7 +110,7 @@ pub fn waiting(cx: &Cx, running: &[Object], each: &[Object]) -> Sh {
 pub fn faults<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
     let fault = |line: &str| {
         let (what, node) = line.strip_prefix("rollout: ")?.split_once(" is not up on ")?;
-        Some((node.to_string(), format!("{what} has no pod there that is ready")))
+        Some((node.to_string(), format!("{what} has no ready pod there")))
     };
     lines.filter_map(fault).collect()
 }
@@ -157,18 +157,18 @@ fn lacks(object: &Value, unmanaged_nodes: u64, least: u64, nodes: u64) -> Option
             |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True");
         return match (is("Complete"), is("Failed")) {
             (true, _) => None,
-            (_, true) => Some("it has failed".into()),
-            _ => Some("it is not complete".into()),
+            (_, true) => Some("the Job has failed".into()),
+            _ => Some("the Job is not complete".into()),
         };
     }
     if status("observedGeneration") < number("/metadata/generation").unwrap_or(0) {
-        return Some("its last change was not seen yet".into());
+        return Some("its controller has not seen the last change yet".into());
     }
     let (wanted, updated, up) = match text(object, "kind") {
         "DaemonSet" => {
             let meant = status("desiredNumberScheduled");
             if meant < least {
-                return Some(format!("meant for {meant} of {least} nodes"));
+                return Some(format!("selects only {meant} of {least} nodes"));
             }
             let wanted = meant.saturating_sub(unmanaged_nodes).min(nodes);
             (wanted, status("updatedNumberScheduled"), status("numberAvailable"))
@@ -205,7 +205,7 @@ mod tests {
             )
         };
         assert_eq!(deployment(3, 2, 2), None);
-        assert_eq!(deployment(4, 2, 2).as_deref(), Some("its last change was not seen yet"));
+        assert_eq!(deployment(4, 2, 2).as_deref(), Some("its controller has not seen the last change yet"));
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
@@ -215,7 +215,11 @@ mod tests {
         let mut up = daemons.clone();
         up["status"]["numberAvailable"] = json!(3);
         assert_eq!((lacks(&up, 0, 3, 3), lacks(&up, 1, 3, 3)), (None, None));
-        assert_eq!(lacks(&up, 0, 4, 4).as_deref(), Some("meant for 3 of 4 nodes"), "all that is meant is up");
+        assert_eq!(
+            lacks(&up, 0, 4, 4).as_deref(),
+            Some("selects only 3 of 4 nodes"),
+            "all that is meant is up"
+        );
     }
 
     #[test]
@@ -223,7 +227,7 @@ mod tests {
         let job = |condition: &str| {
             said(json!({"kind": "Job", "status": {"conditions": [{"type": condition, "status": "True"}]}}))
         };
-        assert_eq!((job("Complete"), job("Failed").as_deref()), (None, Some("it has failed")));
-        assert_eq!(said(json!({"kind": "Job"})).as_deref(), Some("it is not complete"));
+        assert_eq!((job("Complete"), job("Failed").as_deref()), (None, Some("the Job has failed")));
+        assert_eq!(said(json!({"kind": "Job"})).as_deref(), Some("the Job is not complete"));
     }
 }

@@ -79,7 +79,7 @@ impl Back {
     /// Puts a unit back. The answer from before the fix was that of `Ask::Unit`.
     pub fn unit(unit: &str) -> Self {
         let now = sh!("systemctl show -p UnitFileState -p ActiveState --value {unit} | xargs", unit);
-        let back = Back::new(unit, format!("{unit} starts and runs as before")).now(now);
+        let back = Back::new(unit, format!("{unit} is restored to its earlier state")).now(now);
         Back { last: true, ..back.script(sh!("read -r state <\"$was\"\nunit_back {unit} $state", unit)) }
     }
 
@@ -87,13 +87,15 @@ impl Back {
     pub fn packages(name: &str, packages: &[&str]) -> Self {
         let names = Sh::words(packages);
         let came = format!("/var/lib/ironstrap/came/{name}");
+        let whose = if packages.len() == 1 { "its" } else { "their" };
+        let all = packages.join(", ");
         let now = sh!(
             "set -- {names}\nif [ -e {came} ]; then set -- \"$@\" $(cat {came}); fi\n\
              dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Version}\\n' -- \"$@\" 2>/dev/null | tr -s ' ' | sort -u || :",
             names,
             came
         );
-        Back::new("packages", format!("{} and what came with them are as before", packages.join(", ")))
+        Back::new("packages", format!("{all} and {whose} dependencies are restored to their earlier state"))
             .keep(
                 "apt-mark showmanual\nfor d in /opt $LINKED; do [ ! -d $d ] || echo folder $d; done\necho folders noted",
             )

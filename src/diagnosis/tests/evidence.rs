@@ -49,7 +49,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
     ("fix", "packets: server0 is silent", "api-server-silent", "at its own address"),
     (
         "state",
-        "no waiting helps: no pod of Deployment/stuck in default is let in: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
+        "no waiting helps: no pod of Deployment/stuck in default is allowed: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
         "pod-refused",
         "the API server refuses the pods of Deployment/stuck in default: pods \"stuck-5d8c-\" is forbidden",
     ),
