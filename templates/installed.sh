@@ -34,7 +34,7 @@ corefile_kept() {
 # roles lack, and /readyz waits for that (pkg/registry/rbac/rest, `PostStartHook`).
 api_again() {
   pid=$(component kube-apiserver "$1" | head -n 1) && [ -n "$pid" ] || {
-    echo 'the API server of this machine does not run' >&2
+    echo 'the API server of this machine is not running' >&2
     return 1
   }
   kill -s TERM "$pid"
@@ -43,7 +43,7 @@ api_again() {
   while [ -e "/proc/$pid" ]; do
     n=$((n + 1))
     [ $n != 30 ] || kill -s KILL "$pid" 2>/dev/null || :
-    [ $n -lt 200 ] || { echo "process $pid does not end" >&2; return 1; }
+    [ $n -lt 200 ] || { echo "the old API server (process $pid) does not end" >&2; return 1; }
     sleep 0.1
   done
   retry kubectl get --raw /readyz >/dev/null

@@ -165,8 +165,8 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
         };
         of_addons.map(|(.., want)| (want.that.clone(), say(want))).collect()
     };
-    let first = "DaemonSet d is as addon one has it";
-    let (available, second) = ("addon one is available", "Namespace a is as addon two has it");
+    let first = "DaemonSet d matches addon one";
+    let (available, second) = ("addon one is available", "Namespace a matches addon two");
     let now = judged(&["m1"], "absent");
     assert_eq!((now[first].as_str(), now[available].as_str()), ("differs", "m1 to join"));
     assert_eq!(now[second], "m1 to join");

@@ -543,7 +543,8 @@ fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_mach
             (&Machine::default(), &fleet),
             OffsetDateTime::now_utc(),
         );
-        let want = wants.into_iter().find(|(.., want)| want.that == "no earlier machine stands in for w1");
+        let want =
+            wants.into_iter().find(|(.., want)| want.that == "no Node w1 of an earlier machine is left");
         common::verdict(&want.unwrap().2, "{\"kind\": \"Node\"}")
     };
     assert!(

@@ -21,7 +21,7 @@ mod service;
 
 pub const STEP: Step = Step {
     name: "access",
-    why: "logs need the API server's access to kubelets, and what earlier machines left would let a join fail",
+    why: "logs need the API server's access to kubelets, and leftovers of earlier machines would make a join fail",
     wants,
 };
 
@@ -62,7 +62,7 @@ fn no_token() -> Want {
 fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let stale = cx.fleet.joining.contains(name) && !cx.fleet.joining_started.contains(name);
     let node = name.to_string();
-    Want::new("bootstrap.earlier-machine", format!("no earlier machine stands in for {name}"))
+    Want::new("bootstrap.earlier-machine", format!("no Node {name} of an earlier machine is left"))
         .of(name)
         .subjects([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
@@ -81,14 +81,14 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
 fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     let stale = cx.fleet.joining.contains(&node.name) && !cx.fleet.joining_started.contains(&node.name);
     let (name, ip) = (node.name.clone(), node.ip);
-    Want::new("bootstrap.earlier-member", format!("no earlier machine stands in for {name} in etcd"))
+    Want::new("bootstrap.earlier-member", format!("no etcd member {name} of an earlier machine is left"))
         .of(&name)
         .subjects([name.clone()])
         .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| {
             let have = match list.map(|list| (etcd::members(list), list)) {
                 Some((Some(all), _)) if all.iter().any(|member| member.is_of(&name, ip)) => {
-                    format!("member {name} of an earlier machine")
+                    format!("etcd member {name} of an earlier machine")
                 }
                 Some((None, list)) => list.to_string(),
                 _ => return Verdict::Holds,
@@ -103,9 +103,10 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
 }
 
 /// The hint about a wrong member of etcd, which only a human can repair. etcdctl is in etcd's own image.
-const BY_HAND: &str = "on a control plane, with its own Node as NODE: kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system \
-    exec etcd-NODE -- etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
-    --key /etc/kubernetes/pki/etcd/healthcheck-client.key member remove ID (or member promote ID, where it has no vote)";
+const BY_HAND: &str = "run on a control plane, with the name of its Node as NODE: \
+    kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system exec etcd-NODE -- etcdctl \
+    --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
+    --key /etc/kubernetes/pki/etcd/healthcheck-client.key member remove ID (or member promote ID, if the member is a learner)";
 
 /// The want that each member of etcd is a control plane and has a vote. Each further member whose machine is absent raises
 /// the majority that etcd needs. The work of this run on its own nodes comes first.
@@ -116,7 +117,7 @@ fn only_members(cx: &Cx) -> Want {
         .map(|node| (node.name.clone(), node.ip, cx.fleet.before_ready(&node.name)))
         .collect();
     let unmanaged = cx.fleet.unmanaged_nodes.clone();
-    Want::new("bootstrap.etcd-members", "each member of etcd is a control plane, and has a vote")
+    Want::new("bootstrap.etcd-members", "each etcd member is a control plane and has a vote")
         .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| match list.map(|list| (etcd::members(list), list)) {
             None => Verdict::Holds,
@@ -147,14 +148,14 @@ fn judge_members(
                 noted.push(member.name.clone());
                 continue;
             }
-            None => "no control plane of the inventory",
+            None => "not a control plane of the inventory",
             Some(_) if !member.learner => continue,
             Some((.., first)) => {
                 waits = waits.or(first.clone());
-                "a member without a vote"
+                "a learner without a vote"
             }
         };
-        let name = if member.name.is_empty() { "one that never started" } else { &member.name };
+        let name = if member.name.is_empty() { "never started" } else { &member.name };
         have += &format!("member {} ({name}, {}) is {is}\n", member.id, member.peer);
     }
     let want = "only control planes of the inventory, each with a vote\n".to_string();
@@ -162,9 +163,7 @@ fn judge_members(
         Some(for_what) => Verdict::Waits { have, want, for_what },
         None if !have.is_empty() => Verdict::Differs { have, want },
         None if noted.is_empty() => Verdict::Holds,
-        None => {
-            Verdict::Noted(format!("members of etcd that the inventory does not have: {}", noted.join(", ")))
-        }
+        None => Verdict::Noted(format!("etcd members that are not in the inventory: {}", noted.join(", "))),
     }
 }
 
@@ -201,13 +200,13 @@ mod tests {
         let foreign = have(judge(&with(("", 9, true)), None, &[]));
         assert_eq!(
             foreign,
-            "member 1a (one that never started, https://10.0.0.9:2380) is no control plane of the inventory\n"
+            "member 1a (never started, https://10.0.0.9:2380) is not a control plane of the inventory\n"
         );
         assert!(
             have(judge(&with(("m2", 9, false)), None, &[])).contains("(m2, https://10.0.0.9:2380) is no")
         );
         let learner = [two[0], ("m2", 2, true)];
-        assert!(have(judge(&learner, None, &[])).ends_with("is a member without a vote\n"));
+        assert!(have(judge(&learner, None, &[])).ends_with("is a learner without a vote\n"));
         assert_eq!(have(judge(&learner, Some("m2"), &[])), "waits for m2 to join");
         let x9 = with(("x9", 9, false));
         assert!(matches!(judge(&x9, None, &["x9"]), Verdict::Noted(words) if words.ends_with(": x9")));

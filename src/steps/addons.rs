@@ -11,8 +11,7 @@ use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
 use crate::step::{Cx, Expect, Object, Step, Verdict, Want, rollout, trim};
 use crate::template;
 
-pub const STEP: Step =
-    Step { name: "addons", why: "what every cluster of yours is to run is part of it", wants };
+pub const STEP: Step = Step { name: "addons", why: "your own manifests are part of the cluster", wants };
 
 /// The label that says on each object which addon it belongs to. With it, everything that an addon once brought can be found.
 const LABEL: &str = "ironstrap.dev/addon";
@@ -34,7 +33,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             _ => 2,
         });
         for object in &objects {
-            let that = format!("{} is as addon {} has it", Object::of(object), addon.name);
+            let that = format!("{} matches addon {}", Object::of(object), addon.name);
             wants.push(after(
                 &held,
                 Want { that, ..Want::object("addons.object", object, Whose::Users, &apply(object)?) },

@@ -24,7 +24,7 @@ pub use coredns::REPLACE_COREFILE;
 
 pub const STEP: Step = Step {
     name: "installed",
-    why: "nodes join, Services answer and names resolve by what kubeadm installs in the cluster",
+    why: "joins, Services and DNS depend on what kubeadm installs in the cluster",
     wants,
 };
 
@@ -118,7 +118,7 @@ fn cluster_info(cx: &Cx) -> Result<Want> {
         object["data"] = json!({"kubeconfig": cx.pki.cluster_info(&server)});
         install(&object)?
     };
-    Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info leads to this cluster")
+    Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info points to this cluster")
         .asks(Ask::Objects(vec![Object::of(&object)]))
         .judged_object(move |object| judge_cluster_info(object, &server, &ca))
         .run(fix)

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::shell::{Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
-pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by them", wants };
+pub const STEP: Step = Step { name: "labels", why: "the scheduler places pods by labels and taints", wants };
 
 const LABELS: Sh = Sh::raw(include_str!("../../templates/labels.sh"));
 /// The annotation in which an older ironstrap noted what it set. A kubelet may write there, so ironstrap does not trust it.

@@ -13,7 +13,7 @@ use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step = Step {
     name: "leases",
-    why: "pods get nodes, and Deployments pods, only from components that hold their Leases",
+    why: "the scheduler and the controller manager work only while they hold their Leases",
     wants,
 };
 
@@ -51,7 +51,7 @@ fn place<'a>(name: &'a str, args: &'a Args) -> (&'a str, &'a str) {
 fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
     let (namespace, name) = place(name, args);
     let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
-    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended"));
+    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be repaired"));
     let fix = controllers(&cx.node.name)
         + KUBECTL
         + LASTS
@@ -61,7 +61,7 @@ fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
             name
         );
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
-    Want::new("leases.lasts", format!("its holder goes on renewing {lease}"))
+    Want::new("leases.lasts", format!("the holder of {lease} keeps renewing it"))
         .of(lease.to_string())
         .asks(Ask::api(KUBECTL + LASTS + sh!("lease_expired {namespace} {name}", namespace, name)))
         .judged(move |answer| {
@@ -89,7 +89,7 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
     let lease = Object::new("coordination.k8s.io/v1", "Lease", namespace, name);
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
     let now = cx.now;
-    Want::new("leases.renewed", format!("{lease} is renewed"))
+    Want::new("leases.renewed", format!("{lease} is held and renewed by a control plane"))
         .of(lease.to_string())
         .asks(Ask::Objects(vec![lease]))
         .judged_object(move |lease| judge(lease, &planes, now))

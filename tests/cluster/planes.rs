@@ -181,7 +181,7 @@ fn nobody(world: &World) {
     assert_eq!((&drift["step"], &drift["state"]), (&json!("access"), &json!("by-hand")));
     let have = drift["have"].as_str().unwrap();
     assert!(
-        have.contains("https://198.18.0.99:2380") && have.contains("no control plane of the inventory"),
+        have.contains("https://198.18.0.99:2380") && have.contains("not a control plane of the inventory"),
         "{have}"
     );
     member("remove", &json!({"ID": added["member"]["ID"]}).to_string());

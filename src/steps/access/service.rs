@@ -7,7 +7,7 @@ use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, Want};
 /// EndpointSlices that name the Service.
 pub(super) fn want(cx: &Cx) -> Want {
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.ip.to_string()).collect();
-    Want::new("bootstrap.api-service", "the API's Service leads to API servers alone")
+    Want::new("bootstrap.api-service", "the Service default/kubernetes has only API servers as endpoints")
         .asks(Ask::Listed)
         .judged({
             let planes = planes.clone();
@@ -39,7 +39,7 @@ fn foreign<'a>(answer: &'a str, planes: &[String]) -> Vec<(&'a str, Vec<String>)
 
 fn judge(answer: &str, planes: &[String]) -> Verdict {
     let line = |(name, addresses): (&str, Vec<String>)| {
-        format!("EndpointSlice default/{name} leads to {}\n", addresses.join(", "))
+        format!("EndpointSlice default/{name} has other endpoints: {}\n", addresses.join(", "))
     };
     match foreign(answer, planes) {
         none if none.is_empty() => Verdict::Holds,
@@ -60,6 +60,6 @@ mod tests {
         }
         let foreign = format!("{own}EndpointSlice mine [\"198.18.0.11\"] [\"192.0.2.1\",\"192.0.2.2\"]\n");
         let Verdict::Differs { have, .. } = judge(&foreign, &planes) else { panic!("{foreign}") };
-        assert_eq!(have, "EndpointSlice default/mine leads to 192.0.2.1, 192.0.2.2\n");
+        assert_eq!(have, "EndpointSlice default/mine has other endpoints: 192.0.2.1, 192.0.2.2\n");
     }
 }

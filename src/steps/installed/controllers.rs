@@ -19,7 +19,7 @@ const CONTROLLERS: &str = "attachdetach-controller certificate-controller cluste
     ttl-after-finished-controller ttl-controller";
 
 pub(super) fn want(cx: &Cx) -> Want {
-    Want::new("kubeadm-objects.controllers", "the controllers have their rights")
+    Want::new("kubeadm-objects.controllers", "the controllers have their RBAC rights")
         .asks(Ask::Listed)
         .judged(judge)
         .run(api_again(&cx.node.name))
@@ -49,11 +49,11 @@ fn judge(answer: &str) -> Verdict {
     for account in CONTROLLERS.split_whitespace() {
         let name = format!("system:controller:{account}");
         if !role(&name) {
-            have += &format!("ClusterRole {name}: none, or no rules\n");
+            have += &format!("ClusterRole {name}: missing, or without rules\n");
             want += &format!("ClusterRole {name}\n");
         }
         if !binding(&name, account) {
-            have += &format!("ClusterRoleBinding {name}: none, or of others\n");
+            have += &format!("ClusterRoleBinding {name}: missing, or bound to other subjects\n");
             want += &format!("ClusterRoleBinding {name}\n");
         }
     }

@@ -17,7 +17,7 @@ const PODS: &str = "deployment/coredns";
 pub const REPLACE_COREFILE: Confirmation = Confirmation {
     option: "--replace-corefile",
     question: "Replace this Corefile, with a copy in ConfigMap kube-system/coredns-replaced?",
-    kept: "somebody edited the Corefile in ConfigMap kube-system/coredns; ironstrap kept it",
+    kept: "the Corefile in ConfigMap kube-system/coredns was edited; ironstrap kept it",
     hint: "to keep the Corefile, save it beside the inventory and name the file as `corefile` in [coredns]; \
            to replace it: `ironstrap apply --replace-corefile`",
 };

@@ -37,15 +37,15 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
         }
         let want = Want::new(
             "kubeadm-objects.left-over",
-            format!("whether the cluster still has the {program} of kubeadm"),
+            format!("whether the cluster still has kubeadm's {program}"),
         )
         .of(program);
         wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged_object(move |present| {
             match present.is_some_and(|present| is_kubeadms(present, label)) {
                 false => Verdict::Holds,
                 true => Verdict::Noted(format!(
-                    "the cluster still has {object}, which {addon}.disabled under [kubeadm] turns off: ironstrap does not look \
-                     after it; to delete it: {delete}"
+                    "the cluster still has {object}, although {addon}.disabled is set under [kubeadm]: ironstrap does not \
+                     maintain it; to delete it: {delete}"
                 )),
             }
         }));

@@ -89,7 +89,7 @@ const ROLES: &[(&str, &[Right])] = &[
 
 pub(super) fn want(cx: &Cx) -> Want {
     let object = |(name, _): &(&str, _)| Object::new("rbac.authorization.k8s.io/v1", "ClusterRole", "", name);
-    Want::new("kubeadm-objects.roles", "the API server's own ClusterRoles have rules")
+    Want::new("kubeadm-objects.roles", "the API server's default ClusterRoles have their rules")
         .asks(Ask::Objects(ROLES.iter().map(object).collect()))
         .judged_objects(judge)
         .run(api_again(&cx.node.name))
@@ -108,7 +108,7 @@ fn judge(roles: &[Option<Value>]) -> Verdict {
         if rules.is_empty() {
             let lacks = if role.is_some() { "no rules" } else { "does not exist" };
             have += &format!("ClusterRole {name}: {lacks}\n");
-            want += &format!("ClusterRole {name}: those that the API server gives it when it starts\n");
+            want += &format!("ClusterRole {name}: the rules that the API server writes at its start\n");
             continue;
         }
         for right in *rights {

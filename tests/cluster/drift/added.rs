@@ -164,7 +164,7 @@ pub const KINDS: &[Kind] = &[
                 "m1",
                 "installed",
                 "kubeadm-objects.controllers",
-                "ClusterRole system:controller:job-controller: none, or no rules",
+                "ClusterRole system:controller:job-controller: missing, or without rules",
             ),
         ],
         alone: RESTARTS,

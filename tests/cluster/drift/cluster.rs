@@ -106,7 +106,7 @@ SLICE",
             "m1",
             "access",
             "bootstrap.api-service",
-            "EndpointSlice default/mine leads to 198.18.0.99",
+            "EndpointSlice default/mine has other endpoints: 198.18.0.99",
         )],
         then: "[ -z \"$(k -n default get endpointslice mine --ignore-not-found)\" ]",
         ..KIND

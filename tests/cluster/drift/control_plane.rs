@@ -32,7 +32,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "control plane: a manifest of somebody's own is noted, and stays",
         by: Root("m1", "echo '# mine' >/etc/kubernetes/manifests/mine.yaml"),
-        notes: "the kubelet runs more than kubeadm's manifests: /etc/kubernetes/manifests/mine.yaml",
+        notes: "the kubelet also runs manifests that are not kubeadm's: /etc/kubernetes/manifests/mine.yaml",
         differs: &["/etc/kubernetes/manifests/mine.yaml"],
         then: "rm /etc/kubernetes/manifests/mine.yaml",
         ..KIND
@@ -40,13 +40,13 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "control plane: the scheduler's manifest gone",
         by: Root("m1", "rm /etc/kubernetes/manifests/kube-scheduler.yaml"),
-        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-scheduler.yaml is gone")],
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-scheduler.yaml is missing")],
         ..KIND
     },
     Kind {
         says: "control plane: the API server's manifest gone",
         by: Root("m1", "rm /etc/kubernetes/manifests/kube-apiserver.yaml"),
-        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-apiserver.yaml is gone")],
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/kube-apiserver.yaml is missing")],
         silences_the_api: true,
         alone: "with the API away, nothing can be broken in the cluster after it",
         ..KIND
@@ -55,7 +55,7 @@ pub const KINDS: &[Kind] = &[
         // Long enough for the kubelet to wait between two starts of the API server, ever longer.
         says: "control plane: etcd's manifest gone for so long that the API server keeps ending",
         by: Root("m1", "rm /etc/kubernetes/manifests/etcd.yaml; sleep 80"),
-        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/etcd.yaml is gone")],
+        shows: &[(".", "member", WROTE, "/etc/kubernetes/manifests/etcd.yaml is missing")],
         silences_the_api: true,
         alone: "with the API away, nothing can be broken in the cluster after it",
         ..KIND
