@@ -253,7 +253,7 @@ fn what_drifted_and_what_nobody_knows_is_said_in_words() {
         change("nodes", "w2 is Ready", State::Waits(Blocked::until("w2", "to join"))),
     ];
     fleet.nodes[1].changes = vec![
-        change("swap", "fstab brings no swap back", State::Ready),
+        change("swap", "fstab activates no swap", State::Ready),
         change("swap", "no swap is active", State::Ready),
         change("runtime", "containerd runs its current config", State::Ready),
         change("kernel", "net.ipv4.ip_forward is 1", unknown()),

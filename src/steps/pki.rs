@@ -6,7 +6,7 @@ use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step = Step {
     name: "pki",
-    why: "kubeadm takes these certificates and keys as they are, and makes none of its own",
+    why: "kubeadm uses these certificates and keys, and creates none of its own",
     wants,
 };
 
@@ -20,7 +20,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 fn file(file: crate::pki::File) -> Want {
     let name = file.path.strip_prefix(CERTIFICATES_DIR).unwrap_or(&file.path).trim_start_matches('/');
-    let that = format!("{name} is the trust's");
+    let that = format!("{name} matches the cluster PKI");
     // The API server and etcd read these files as root, so a narrower mode will do.
     let want = match file.path.ends_with(".crt") {
         true => certificate(that, &file.path, file.text),
@@ -49,7 +49,7 @@ fn certificate(that: String, path: &str, text: &str) -> Want {
 /// The want for the CA certificate on a worker. kubeadm's join brings it there, and a join that finds one stops.
 fn authority(cx: &Cx) -> Want {
     let path = format!("{CERTIFICATES_DIR}/ca.crt");
-    certificate("ca.crt is the trust's".into(), &path, &cx.pki.ca.cert)
+    certificate("ca.crt matches the cluster PKI".into(), &path, &cx.pki.ca.cert)
         .of("ca.crt")
         .only(cx.machine.is_member())
         .nothing_to_undo(WITH_THE_MEMBER)

@@ -29,29 +29,29 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let wants = vec![
         Want::edit(
             "swap.fstab",
-            "fstab brings no swap back",
+            "fstab activates no swap",
             "/etc/fstab",
             comment_out_swap,
             bring_back_swap,
         ),
         Want::edit(
             "swap.zram",
-            "zram-generator makes no swap",
+            "zram-generator creates no swap",
             "/etc/systemd/zram-generator.conf",
             comment_out_zram,
             bring_back_swap,
         ),
         // This target pulls in everything else that brings swap: zram-generator, a partition found by its type, most units.
-        Want::new("swap.target", "systemd brings no swap back")
+        Want::new("swap.target", "systemd activates no swap")
             .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
             .run("systemctl mask -q swap.target")
             .undone_by(Undo::Back(
-                Back::new("swap.target", "systemd may bring swap back")
+                Back::new("swap.target", "systemd may activate swap again")
                     .script("systemctl unmask -q swap.target"),
             )),
         Want::new("swap.active", "no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(
-            Undo::Back(Back::new("active", "swap is active as before").now(ACTIVE).script(SWAP_ON)),
+            Undo::Back(Back::new("active", "swap is restored to its earlier state").now(ACTIVE).script(SWAP_ON)),
         ),
         units(),
         services(),
@@ -61,12 +61,12 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 
 /// The want that no unit of swap starts at boot. It is about units that something else than swap.target pulls in.
 fn units() -> Want {
-    Want::new("swap.units", "no unit of systemd brings swap back at boot")
+    Want::new("swap.units", "no systemd unit activates swap at boot")
         .ask(SERVICES + "swap_units\n")
         .is("")
         .run(SERVICES + "swap_units_off\n")
         .undone_by(Undo::Back(
-            Back::new("units", "units of swap are pulled in as before")
+            Back::new("units", "swap units are restored to their earlier state")
                 .now(SERVICES + "swap_units\n")
                 .script(UNITS_ON),
         ))
@@ -80,7 +80,7 @@ fn services() -> Want {
         .is("")
         .run(SERVICES + "swap_services_off\n")
         .undone_by(Undo::Back(
-            Back::new("services", "services turn swap on as before")
+            Back::new("services", "services that turn swap on are restored to their earlier state")
                 .now(SERVICES + "swap_services\n")
                 .script(SERVICES_ON),
         ))

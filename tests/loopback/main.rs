@@ -622,6 +622,6 @@ async fn no_secret_is_ever_shown() {
     while let Ok(event) = events.try_recv() {
         shown += &serde_json::to_string(&event).unwrap();
     }
-    assert!(shown.contains("ca.key is the trust's"), "{shown}");
+    assert!(shown.contains("ca.key matches the cluster PKI"), "{shown}");
     shows_none(&shown, &secrets);
 }
