@@ -12,7 +12,7 @@ use ironstrap::machine::Machine;
 use ironstrap::step::{Cx, Fix, Object, Verdict, Want, rollout};
 use time::OffsetDateTime;
 
-const NETWORK: &str = "every node has its network";
+const NETWORK: &str = "the network runs on every node";
 
 /// This want of step nodes.
 fn want(that: &str, fleet: &Fleet) -> Want {
@@ -49,10 +49,10 @@ fn what_was_said_of_a_node_before_its_kubelet_started_does_not_count() {
         lacks(said("w1 is Ready", &fleet, &format!(r#"{{"status":{{"conditions":[{ready}]}}}}"#)))
     };
     assert_eq!(node("True", "2026-11-21T10:00:05Z"), "");
-    assert_eq!(node("True", "2026-11-21T10:00:04Z"), "no word of it since its kubelet started");
-    assert_eq!(node("True", "?"), "no word of it since its kubelet started");
+    assert_eq!(node("True", "2026-11-21T10:00:04Z"), "it has not reported since its kubelet started");
+    assert_eq!(node("True", "?"), "it has not reported since its kubelet started");
     assert_eq!(node("False", "2026-11-21T10:00:06Z"), "said");
-    assert_eq!(lacks(said("w1 is Ready", &fleet, r#"{"status":{}}"#)), "no word of it");
+    assert_eq!(lacks(said("w1 is Ready", &fleet, r#"{"status":{}}"#)), "it has not reported its state");
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
 
 #[test]
 fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
-    let Fix::Run(fix) = want("the pods of w1 can be reached", &Fleet::default()).fix else { panic!() };
+    let Fix::Run(fix) = want("flannel announces the pods of w1", &Fleet::default()).fix else { panic!() };
     let (_, own) = fix.split_once("announced() {").unwrap();
     let address = common::lab().nodes.iter().find(|node| node.name == "w1").unwrap().ip;
     let ago = |seconds: i64| {

@@ -580,16 +580,16 @@ fn a_member_that_the_cluster_has_no_node_of_is_to_register_and_the_rest_waits_fo
 fn what_people_did_on_purpose_is_noted_and_nothing_more() {
     use ironstrap::step::Verdict::{Holds, Noted};
     let fleet = Fleet::default();
-    let cordoned = |spec: &str| judged(0, &fleet, "whether w2 takes pods", spec);
+    let cordoned = |spec: &str| judged(0, &fleet, "whether w2 accepts new pods", spec);
     assert!(matches!(cordoned(r#"{"spec": {"unschedulable": true}}"#), Noted(words) if words.contains("w2")));
     assert_eq!(cordoned(r#"{"spec": {}}"#), Holds);
     let tainted =
         r#"{"spec": {"unschedulable": true, "taints": [{"key": "repair", "effect": "NoExecute"}]}}"#;
-    let both = |words: &str| words.contains("w2 is cordoned") && words.ends_with("away: repair:NoExecute");
+    let both = |words: &str| words.contains("w2 is cordoned") && words.ends_with("inventory: repair:NoExecute");
     assert!(matches!(cordoned(tainted), Noted(words) if both(&words)));
     let tainted = tainted.replace("true", "false");
     assert!(matches!(cordoned(&tainted), Noted(words) if words.starts_with("w2 has a taint")));
-    let strange = "whether the cluster has Nodes that the inventory has not";
+    let strange = "whether the cluster has Nodes that are not in the inventory";
     assert_eq!(judged(0, &fleet, strange, "m1\nw1\nw2\n"), Holds);
     assert!(matches!(judged(0, &fleet, strange, "m1\nx9\n"), Noted(words) if words.ends_with(": x9")));
 }

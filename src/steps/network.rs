@@ -9,7 +9,7 @@ use crate::shell::{APPLY, OBJECTS, Sh, here, kubectl, kubectl_apply, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, Want, trim};
 use crate::template;
 
-pub const STEP: Step = Step { name: "network", why: "a node is ready once pods can reach each other", wants };
+pub const STEP: Step = Step { name: "network", why: "a node becomes Ready only with a pod network", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let objects = objects(cx.cluster)?;
@@ -28,15 +28,15 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// cluster. Its pods go on writing flannel's configuration on each node, and two networks conflict there. Only the operator
 /// knows which pods depend on it.
 fn no_flannel(object: Object) -> Want {
-    Want::new("network.no-flannel", "the cluster does not run flannel beside its network")
+    Want::new("network.no-flannel", "the cluster does not run flannel beside its own network")
         .asks(Ask::Objects(vec![object.clone()]))
         .judged_object(move |present| match present.is_some_and(runs_flannel) {
             false => Verdict::Holds,
             true => Verdict::Differs { have: format!("{object}\n"), want: String::new() },
         })
         .by_hand(
-            "the cluster still runs flannel, of an earlier inventory: put network = \"flannel\" back under [cluster]; or remove it: \
-             kubectl delete namespace kube-flannel; kubectl delete clusterrole,clusterrolebinding flannel; and on each node \
+            "set network = \"flannel\" under [cluster] again, or remove the flannel of the earlier inventory: \
+             kubectl delete namespace kube-flannel; kubectl delete clusterrole,clusterrolebinding flannel; then on each node: \
              rm -f /etc/cni/net.d/10-flannel.conflist; ip link delete flannel.1; then delete the pods that have its addresses",
         )
 }

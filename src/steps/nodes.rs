@@ -18,7 +18,7 @@ mod new_pods;
 mod webhooks;
 
 pub const STEP: Step =
-    Step { name: "nodes", why: "ready means ready: the scheduler places pods there", wants };
+    Step { name: "nodes", why: "the scheduler places pods only on nodes that are Ready", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants: Vec<Want> = vec![new_pods::want(cx)];
@@ -42,7 +42,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         let each = each(cx);
         let waiting = rollout::waiting(cx, &daemons, &each);
         let fix = within_the_cluster(cx) + rollout::at_once(&daemons) + waiting;
-        let that = "every node has its network".to_string();
+        let that = "the network runs on every node".to_string();
         wants.push(rollout::available_on_each(cx, "nodes.network", that, daemons, &each).run(fix));
     }
     if cx.cluster.network != Network::None && cx.cluster.has_addon("dns") {
@@ -60,16 +60,16 @@ fn within_the_cluster(cx: &Cx) -> Sh {
 fn takes_pods(node: &Node) -> Want {
     let node = node.clone();
     let asks = Ask::Objects(vec![Object::node(&node.name), Object::notes()]);
-    Want::new("nodes.schedulable", format!("whether {} takes pods", node.name))
+    Want::new("nodes.schedulable", format!("whether {} accepts new pods", node.name))
         .of(&node.name)
         .asks(asks)
         .judged_objects(move |objects| {
             let (name, taints) = (&node.name, labels::foreign_taints(&node, objects).join(", "));
             let object = objects.first().and_then(Option::as_ref);
             let cordoned =
-                format!("{name} is cordoned: no new pods go there until you say kubectl uncordon {name}");
+                format!("{name} is cordoned: it gets no new pods until you run kubectl uncordon {name}");
             let tainted =
-                format!("{name} has a taint that the inventory does not have, and keeps pods away: {taints}");
+                format!("{name} has a taint that keeps pods away and is not in the inventory: {taints}");
             match (
                 object.and_then(|node| node.pointer("/spec/unschedulable")) == Some(&Value::Bool(true)),
                 taints.is_empty(),
@@ -84,10 +84,10 @@ fn takes_pods(node: &Node) -> Want {
 
 /// The conditions, beside `Ready`, that are a problem when they are true, and what you do about them.
 const PRESSURE: [(&str, &str); 4] = [
-    ("MemoryPressure", "give it memory, or move pods away"),
-    ("DiskPressure", "free disk: df -h; crictl rmi --prune"),
-    ("PIDPressure", "find what starts so many processes: ps -eLf"),
-    ("NetworkUnavailable", "find out why its network is not set up: the log of the network's pod there"),
+    ("MemoryPressure", "add memory, or move pods to other nodes"),
+    ("DiskPressure", "free disk space (df -h; crictl rmi --prune)"),
+    ("PIDPressure", "find what starts so many processes (ps -eLf)"),
+    ("NetworkUnavailable", "read the log of the network's pod on that node"),
 ];
 
 /// The want that a node is under no pressure. A node under pressure is Ready, but rejects pods or evicts them (kubernetes.io,
@@ -125,7 +125,7 @@ fn pressures(node: &Value) -> String {
 /// Only notes Nodes that the inventory does not have. Such a Node may belong to somebody else, or be forgotten.
 fn unmanaged(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
-    Want::new("nodes.unmanaged", "whether the cluster has Nodes that the inventory has not")
+    Want::new("nodes.unmanaged", "whether the cluster has Nodes that are not in the inventory")
         .asks(Ask::Nodes)
         .judged(move |answer| {
             let names = answer.lines().filter_map(|line| line.split(' ').next());
@@ -133,7 +133,7 @@ fn unmanaged(cx: &Cx) -> Want {
             match strange.is_empty() {
                 true => Verdict::Holds,
                 false => Verdict::Noted(format!(
-                    "in the cluster, and not in the inventory: {}",
+                    "Nodes that are not in the inventory: {}",
                     strange.join(", ")
                 )),
             }
@@ -144,9 +144,9 @@ fn unmanaged(cx: &Cx) -> Want {
 /// more losses than one member fewer.
 fn even(cx: &Cx) -> Option<Want> {
     let n = cx.cluster.control_planes().count();
-    let words = format!("{n} control planes stand no more losses than {}: make it {}", n - 1, n + 1);
+    let words = format!("{n} control planes tolerate no more failures than {}: use {}", n - 1, n + 1);
     let want =
-        Want::new("nodes.even-control-planes", "whether each control plane makes the cluster stand more")
+        Want::new("nodes.even-control-planes", "whether the number of control planes is odd")
             .asks(Ask::Facts);
     n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
@@ -189,7 +189,7 @@ fn registered(cx: &Cx, node: &Node) -> Want {
     about(cx, node, "nodes.registered", format!("{name} is registered as {want}"), want, test).run(sh!(
         "{cluster}registered() {\n  said=$(kubectl get node {name} -o {path}) || return 1\n  case \"$said \" in 'v'{version}' '{ip}' '*) ;; *) return 1 ;; esac\n}\n\
          retry registered ||\n\
-         { echo 'its kubelet has not registered; on '{name}': journalctl -u kubelet'; exit 1; }",
+         { echo 'the kubelet of '{name}' has not registered; on that node, run: journalctl -u kubelet'; exit 1; }",
         cluster = within_the_cluster(cx),
         name,
         path = r#"jsonpath={.status.nodeInfo.kubeletVersion} {.status.addresses[?(@.type=="InternalIP")].address}"#,
@@ -209,8 +209,8 @@ fn ready(cx: &Cx, node: &Node) -> Want {
         let word = |key: &str| ready.and_then(|ready| ready[key].as_str());
         let heard = word("lastHeartbeatTime").and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok());
         match heard.is_some_and(|time| time.unix_timestamp() >= since) {
-            _ if ready.is_none() => (false, "no word of it".into()),
-            false => (false, "no word of it since its kubelet started".into()),
+            _ if ready.is_none() => (false, "it has not reported its state".into()),
+            false => (false, "it has not reported since its kubelet started".into()),
             true => (word("status") == Some("True"), word("message").unwrap_or_default().into()),
         }
     };
@@ -222,7 +222,7 @@ fn ready(cx: &Cx, node: &Node) -> Want {
 const HEARD: &str = r#"heard() {
   kubectl wait --for=condition=Ready "node/$1" --timeout=20s >/dev/null || return 1
   time=$(kubectl get node "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}') || return 1
-  [ "$(date -d "$time" +%s)" -ge "$2" ] || { echo "no word of $1 since its kubelet started" >&2; return 1; }
+  [ "$(date -d "$time" +%s)" -ge "$2" ] || { echo "$1 has not reported since its kubelet started" >&2; return 1; }
 }
 "#;
 
@@ -236,14 +236,14 @@ fn announced(cx: &Cx, node: &Node) -> Want {
     let test = move |object: &Value| {
         let by = object.pointer("/metadata/annotations").and_then(|all| all[REACHED_BY].as_str());
         let have = by
-            .map_or("no word of how to reach its pods".into(), |by| format!("announced by flannel at {by}"));
+            .map_or("flannel does not announce its pods".into(), |by| format!("announced by flannel at {by}"));
         (by == Some(ip.as_str()), have)
     };
     about(
         cx,
         node,
         "nodes.announced",
-        format!("the pods of {name} can be reached"),
+        format!("flannel announces the pods of {name}"),
         format!("announced by flannel at {}", node.ip),
         test,
     )
@@ -306,8 +306,8 @@ fn dns(cx: &Cx) -> Want {
             let up = deployment.and_then(|object| object.pointer("/status/availableReplicas")?.as_u64()).unwrap_or(0);
             let refused = deployment.and_then(refused);
             let (have, want) = match refused {
-                Some(why) => (format!("a pod of coredns is refused: {why}"), "all replicas of coredns".to_string()),
-                None => ("no replica of coredns is available".to_string(), "at least one is".to_string()),
+                Some(why) => (format!("the API server refuses a pod of coredns: {why}"), "all replicas of coredns".to_string()),
+                None => ("no replica of coredns is available".to_string(), "at least one replica available".to_string()),
             };
             match &waits {
                 _ if up > 0 && refused.is_none() => Verdict::Holds,

@@ -42,7 +42,7 @@ fn judge(answer: &str, waits: Option<&Blocked>) -> Verdict {
         _ if answer.contains("error looking up service account") => {
             return later(
                 "a new namespace has no ServiceAccount yet",
-                Blocked::by_cluster("the controller manager to make it"),
+                Blocked::by_cluster("the controller manager to create it"),
             );
         }
         // A plan foresees a question that is asked once there is a cluster.

@@ -13,7 +13,7 @@ const API: &str = "APIService ";
 pub(super) fn wants(cx: &Cx) -> [Want; 2] {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let ask = Ask::api(KUBECTL + FUNCTIONS + "webhooks_away");
-    let webhooks = Want::new("nodes.webhooks", "every webhook that must answer has a pod that can")
+    let webhooks = Want::new("nodes.webhooks", "every webhook that must answer has a ready pod")
         .asks(ask.clone())
         .judged(move |answer| {
             let away: String =
@@ -35,8 +35,8 @@ pub(super) fn wants(cx: &Cx) -> [Want; 2] {
         match away.is_empty() {
             true => Verdict::Holds,
             false => Verdict::Noted(format!(
-                "APIService is not available, so a deleted namespace may never end: {}; bring back its Service, or say kubectl delete \
-                 apiservice NAME",
+                "these APIServices are not available, so a deleted namespace may stay in Terminating: {}; restore their \
+                 Services, or run kubectl delete apiservice NAME",
                 away.join("; ")
             )),
         }
@@ -77,6 +77,6 @@ mod tests {
         assert_eq!(webhooks(&both), Verdict::Differs { have: gone.into(), want: String::new() });
         assert_eq!((webhooks(api), apis(gone)), (Verdict::Holds, Verdict::Holds));
         let Verdict::Noted(words) = apis(&both) else { panic!() };
-        assert!(words.contains("never end: v1.x \"no such service\";"), "{words}");
+        assert!(words.contains("Terminating: v1.x \"no such service\";"), "{words}");
     }
 }

@@ -196,7 +196,7 @@ SLICE",
     Kind {
         says: "cluster: a taint of somebody else's that keeps pods away is noted, and stays",
         by: Kubectl("k taint node w2 maintenance=disk:NoSchedule"),
-        notes: "w2 has a taint that the inventory does not have, and keeps pods away: maintenance=disk:NoSchedule",
+        notes: "w2 has a taint that keeps pods away and is not in the inventory: maintenance=disk:NoSchedule",
         then: "k taint node w2 maintenance-",
         ..KIND
     },
@@ -269,7 +269,7 @@ SLICE",
              API\n\
              k wait --for=condition=Available=false apiservice/v1.gone.example.com --timeout=30s\n",
         ),
-        notes: "APIService is not available, so a deleted namespace may never end: v1.gone.example.com",
+        notes: "these APIServices are not available, so a deleted namespace may stay in Terminating: v1.gone.example.com",
         then: "k delete apiservice v1.gone.example.com",
         ..KIND
     },
@@ -283,7 +283,7 @@ SLICE",
              k -n kube-system delete $(k -n kube-system get pods -l k8s-app=kube-dns -o name | head -n 1)\n\
              k -n kube-system wait --for=condition=ReplicaFailure deployment/coredns --timeout=30s\n",
         ),
-        shows: &[("m1", "nodes", "nodes.dns", "a pod of coredns is refused: pods \"coredns-")],
+        shows: &[("m1", "nodes", "nodes.dns", "the API server refuses a pod of coredns: pods \"coredns-")],
         by_hand: "k -n kube-system delete limitrange low",
         alone: "only a human can repair it",
         ..KIND
@@ -304,7 +304,7 @@ SLICE",
         by: Kubectl(
             "k create -f - <<'N'\n{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"x9\"}}\nN",
         ),
-        notes: "in the cluster, and not in the inventory: x9",
+        notes: "Nodes that are not in the inventory: x9",
         then: "k delete node x9",
         ..KIND
     },

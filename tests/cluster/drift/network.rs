@@ -353,7 +353,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
     Kind {
         says: "network: a Node no longer says how to reach its pods",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip-"),
-        shows: &[("m1", "nodes", "nodes.announced[w2]", "no word of how to reach its pods")],
+        shows: &[("m1", "nodes", "nodes.announced[w2]", "flannel does not announce its pods")],
         ..KIND
     },
     Kind {
