@@ -8,7 +8,7 @@
 # http:PORT/PATH is a request, and its answer is "NAME says STATUS WORDS". With json: in place of http: the answer has up to
 # 16000 characters instead of 110. If `within` is set, bash runs under that command.
 packets() {
-  command -v bash >/dev/null || { echo 'there is no bash to ask with'; return 0; }
+  command -v bash >/dev/null || { echo 'the machine has no bash, which this check needs'; return 0; }
   # A connection that hangs is ended with all its processes. The kernel sends the first packet of a connection again after a
   # second.
   # shellcheck disable=SC2086
@@ -194,7 +194,7 @@ local_pods() {
 from_pods() {
   from_said=
   for from in $(local_pods); do
-    command -v nsenter >/dev/null || { echo "$1 unknown: there is no nsenter to ask with"; return 0; }
+    command -v nsenter >/dev/null || { echo "$1 unknown: the machine has no nsenter, which this check needs"; return 0; }
     within="nsenter --net=/run/netns/${from%%/*}"
     from_said=$(packets "$@")
     within=''

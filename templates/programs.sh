@@ -84,11 +84,11 @@ programs_judged() {
       next
     }
     $6 == "directory" { next }
-    $6 != "regular" { if (sum[$1] != "-") print of[$1], $1, "is no regular file"; next }
+    $6 != "regular" { if (sum[$1] != "-") print of[$1], $1, "is not a regular file"; next }
     $3 != 0 || length($2) > 3 || has($2, 0, 2) || has($2, 1, 2) || ($1 !~ /^\/usr\/lib\// && !has($2, 2, 1)) {
       print of[$1], $1, "has mode " $2 " and the owner " ($3 == 0 ? "root" : $3)
     }
-    sum[$1] == "-" { print of[$1], $1, "has no sum in the list of dpkg"; next }
+    sum[$1] == "-" { print of[$1], $1, "has no checksum in the list of dpkg"; next }
     {
       package = of[$1]
       if (!(package in listed) || since[package] > now + 0 || $4 + 0 > since[package] || mounted($1)) print package, $1, "sum " sum[$1]

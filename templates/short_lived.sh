@@ -108,8 +108,8 @@ pod:$node "*) ;; *) lacking="$lacking $node" ;; esac; done
       why=$(made_why "$node")
       case $line in
       *' ErrImageNeverPull') printf '%s\n' "packets: pod:$node is not checked: ${why:-its kubelet does not have the image}" ;;
-      *' unnoticed') printf '%s\n' "packets: no new pod comes to run on $node: ${why:-its kubelet does not notice new pods}"; wrong=yes ;;
-      *) printf '%s\n' "packets: no new pod comes to run on $node: ${why:-no event says why}"; wrong=yes ;;
+      *' unnoticed') printf '%s\n' "packets: no new pod starts on $node: ${why:-its kubelet does not notice new pods}"; wrong=yes ;;
+      *) printf '%s\n' "packets: no new pod starts on $node: ${why:-no event says why}"; wrong=yes ;;
       esac ;;
     *' Running '*) line=${line##* }; pods="$pods pod:$node ${line%%/*} 1" ;;
     *) printf '%s\n' "packets: pod:$node is not checked: the kubelet refused a pod: ${line#*/}" ;;
@@ -130,7 +130,7 @@ ask_made() {
   before=$(through_flannel)
   insist "$@"
   from_here=$said from_within=
-  case $said in 'there is no bash'*) printf '%s\n' "packets: not checked: $said"; return 0 ;; esac
+  case $said in 'the machine has no bash'*) printf '%s\n' "packets: not checked: $said"; return 0 ;; esac
   if [ -n "$pid" ] && command -v nsenter >/dev/null; then
     within="nsenter -t $pid -n"
     insist "$@"

@@ -563,7 +563,7 @@ fn connections_and_queries_are_told_apart_by_what_comes_back() {
             assert!(since.elapsed().as_secs_f64() < 4.0, "all at once, and bounded");
         }
         let (_, said) = run(shell, &[], "command() { return 1; }", "packets a 127.0.0.1 1");
-        assert_eq!(said, "there is no bash to ask with\n", "{shell}");
+        assert_eq!(said, "the machine has no bash, which this check needs\n", "{shell}");
     }
 }
 
@@ -769,7 +769,7 @@ fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
     };
     for shell in common::shells() {
         let (_, said, _) = made.run_for(shell, "m.1 a.b axb");
-        assert!(said.contains("packets: no new pod comes to run on axb: "), "{shell}: {said}");
+        assert!(said.contains("packets: no new pod starts on axb: "), "{shell}: {said}");
         assert!(
             said.contains("packets: pod:a.b is reached\n") && !said.contains("run on a.b"),
             "{shell}: {said}"
@@ -813,7 +813,7 @@ fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
                 "packets: pod:w1 is not checked: error when creating \"STDIN\": pods \"ironstrap-packets-w1\" is forbidden\n{w2}"
             ),
         ),
-        (pending, false, format!("packets: no new pod comes to run on w1: Failed: no network\n{w2}")),
+        (pending, false, format!("packets: no new pod starts on w1: Failed: no network\n{w2}")),
         (
             within,
             false,
@@ -829,7 +829,7 @@ fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
         let (good, said, _) = unnoticed.run(shell);
         assert_eq!(
             (good, said),
-            (false, format!("packets: no new pod comes to run on w1: Failed: no network\n{w2}")),
+            (false, format!("packets: no new pod starts on w1: Failed: no network\n{w2}")),
             "{shell}"
         );
         for (made, good, says) in &rows {
@@ -865,7 +865,7 @@ fn a_made_pod_is_one_that_any_node_runs() {
 #[test]
 fn a_pod_that_an_earlier_run_left_is_deleted() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let want = wanted(&cluster, &cluster.nodes[0], "no pod is left that only answered packets", &fleet);
+    let want = wanted(&cluster, &cluster.nodes[0], "no probe pod of an earlier run is left", &fleet);
     let Ask::Objects(pods) = &want.ask else { panic!() };
     let judge = |lines: &str| common::verdict(&want, lines);
     assert_eq!(pods.len(), cluster.nodes.len());
@@ -874,7 +874,7 @@ fn a_pod_that_an_earlier_run_left_is_deleted() {
     assert_eq!(judge("absent\nabsent\nabsent"), Verdict::Holds);
     assert_eq!(judge(&format!("absent\n{goes}\nabsent")), Verdict::Holds, "that takes a moment");
     let Verdict::Differs { have, .. } = judge(&format!("absent\n{goes}\n{stays}")) else { panic!() };
-    assert_eq!(have, "pods in kube-system that a run left: 1");
+    assert_eq!(have, "probe pods in kube-system: 1");
 }
 
 #[test]
@@ -902,11 +902,11 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
 #[test]
 fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
     let faults = |lines: &[&str]| packets::made::faults(lines.iter().copied());
-    let starts = "packets: no new pod comes to run on w1: FailedMount: no: disk";
+    let starts = "packets: no new pod starts on w1: FailedMount: no: disk";
     let of = |node: &str, what: &str| (node.to_string(), what.to_string());
     let no_start = of("w1", "no new pod starts: FailedMount: no: disk");
     assert_eq!(faults(&["noise", starts, "packets: pod:w2 is reached"]), std::slice::from_ref(&no_start));
-    let silent = of("w2", "a pod that was made on it does not answer");
+    let silent = of("w2", "a new pod on it does not answer");
     let lines = [starts, "packets: pod:w2 is silent", "packets: pod:w3 is reached"];
     assert_eq!(faults(&lines), [no_start.clone(), silent]);
     assert_eq!(
@@ -946,7 +946,7 @@ fn an_answer_is_right_only_where_something_answered() {
         (said("pod:w1 reached\n", ""), ["holds", "holds", "holds", "unchecked"]),
         (ALL.into(), ["holds", "holds", "holds", "holds"]),
         (
-            "not here".replace("not here", "there is no bash to ask with"),
+            "not here".replace("not here", "the machine has no bash, which this check needs"),
             ["holds", "unknown", "unknown", "unknown"],
         ),
         (
@@ -1039,7 +1039,7 @@ fn the_silence_of_a_pod_is_a_fault_only_if_the_pod_has_an_ordinary_network() {
         };
         judge(said)
     };
-    let (own, dns) = ("the pods of this node answer it", "the cluster's DNS answers the pods of this node");
+    let (own, dns) = ("the pods of this node answer the node itself", "the cluster's DNS answers the pods of this node");
     for that in [own, dns] {
         assert_eq!(judged(that, "dns reached\n"), Verdict::Holds, "no pod runs there");
         assert_eq!(judged(that, "dns reached\nown-pod reached\npod-dns reached\n"), Verdict::Holds);

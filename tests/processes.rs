@@ -424,11 +424,11 @@ fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
         ALL.replace(of, is)
     };
     let that = [
-        "nothing that the node needs is stopped",
+        "no process that the node needs is stopped",
         "the kubelet answers",
-        "the kubelet runs with the arguments that its files give it",
+        "the kubelet runs with the arguments of its files",
         "kube-proxy answers",
-        "kube-proxy runs in the mode of its settings",
+        "kube-proxy runs in its configured mode",
     ];
     let [holds, differs, unknown, unchecked] = ["holds", "differs", "unknown", "unchecked"];
     let rows: [(String, [&str; 5]); 14] = [
@@ -463,7 +463,7 @@ fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
         (said("200 nftables", "200 iptables"), [holds, holds, holds, holds, differs]),
         (said("proxy-mode says 200 nftables", "proxy-mode refused"), [holds, holds, holds, holds, unchecked]),
         (
-            "kubelet runs\nkube-proxy runs\nthere is no bash to ask with".into(),
+            "kubelet runs\nkube-proxy runs\nthe machine has no bash, which this check needs".into(),
             [holds, unknown, holds, unknown, unknown],
         ),
     ];
@@ -489,7 +489,7 @@ fn all_of_it_is_one_question_about_the_pods_of_this_node() {
     let asks: Vec<Ask> = [0, 1]
         .map(|node| {
             let of = |that| wanted(&cluster, &cluster.nodes[node], that).ask;
-            let ask = of("nothing that the node needs is stopped");
+            let ask = of("no process that the node needs is stopped");
             assert_eq!(of("the API's Service answers"), ask, "machines answer it once");
             ask
         })

@@ -319,7 +319,7 @@ fn what_was_not_asked_is_not_told_as_reached() {
             1,
             "service refused\nserver0 silent\ndns refused\nown-pod-of shop/web\nown-pod silent\ntunnel:m1 absent\ntunnel:w2 reached\n",
         ),
-        (2, "there is no bash to ask with\n"),
+        (2, "the machine has no bash, which this check needs\n"),
     ] {
         let packets = fleet.nodes[i].answers.iter_mut().find(|(topic, _)| *topic == Topic::Packets);
         packets.unwrap().1 = said(answer);

@@ -19,7 +19,7 @@ mod within;
 pub use within::{OWN_POD, POD_DNS, is_proof};
 
 pub const STEP: Step =
-    Step { name: "packets", why: "a network that looks right may still not carry anything", wants };
+    Step { name: "packets", why: "a network can look right and still carry no packets", wants };
 
 /// The largest number of nodes at which each one is asked for a pod. With more, only the control planes and a few others are.
 pub(super) const ALL: usize = 12;
@@ -38,7 +38,7 @@ pub(super) fn restartable(answer: &str, have: String, want: String) -> Verdict {
         Some(name) => Verdict::Waits {
             have,
             want,
-            for_what: Blocked::by_cluster(format!("a control plane to bring back ConfigMap {name}")),
+            for_what: Blocked::by_cluster(format!("a control plane to restore ConfigMap {name}")),
         },
         None => Verdict::Differs { have, want },
     }
@@ -135,7 +135,7 @@ pub fn answer_of(node: &str) -> Id {
 }
 
 /// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
-pub const NO_POD: &str = "no pod runs there that could be asked; it is checked once one does that has an address of its own, and by \
+pub const NO_POD: &str = "no suitable pod runs there; ironstrap checks the node once a pod with an address of its own runs there, and in \
      an apply that changes something";
 
 fn has_flannel(cluster: &Cluster) -> bool {
@@ -163,7 +163,7 @@ fn query(domain: &str, service: IpAddr) -> String {
 }
 
 /// The answer of the shell function `packets` on a machine without bash.
-pub(super) const NO_BASH: &str = "there is no bash to ask with";
+pub(super) const NO_BASH: &str = "the machine has no bash, which this check needs";
 
 pub(super) fn no_bash(answer: &str) -> bool {
     answer.lines().any(|line| line == NO_BASH)
@@ -217,7 +217,7 @@ fn once_it_has_joined(cx: &Cx, want: Want) -> Want {
     match cx.machine.is_member() {
         true => want,
         false => want.judged(move |_| Verdict::Waits {
-            have: "not a member yet".into(),
+            have: "not joined yet".into(),
             want: "an answer".into(),
             for_what: for_what.clone(),
         }),
@@ -253,8 +253,8 @@ fn asking(cx: &Cx) -> Sh {
 
 fn differs(what: &str, state: &str) -> Verdict {
     let have = match state {
-        "refused" => format!("{what}: answers, and not as it should"),
-        "partly" => format!("{what}: some of six queries have no answer, so a pod behind it does not answer"),
+        "refused" => format!("{what}: refuses the connection, or answers wrongly"),
+        "partly" => format!("{what}: some of six queries get no answer, so one of its pods does not answer"),
         _ => format!("{what}: no answer within a second"),
     };
     Verdict::Differs { have, want: format!("{what}: an answer") }
@@ -340,7 +340,7 @@ fn pods(cx: &Cx, node: &Node) -> Want {
             }
             match (state(answer, &question), &waits) {
                 (Some("silent"), waits) => {
-                    waiting(differs(&format!("a pod of {name}, asked from here"), "silent"), waits.as_ref())
+                    waiting(differs(&format!("a pod of {name}, asked from this node"), "silent"), waits.as_ref())
                 }
                 // Other wants show what the node waits for, and that comes first.
                 (Some(_), _) | (None, Some(_)) => Verdict::Holds,

@@ -7,14 +7,14 @@ use crate::shell::sh;
 use crate::step::{Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
 pub const STEP: Step =
-    Step { name: "processes", why: "a process that is stopped does nothing, and looks as if it ran", wants };
+    Step { name: "processes", why: "a stopped process does nothing, but looks as if it runs", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let ask = packets::ask(cx.cluster, cx.node);
     let own_flags = cx.cluster.ignores("KubeletArgs");
     let resume = sh!("resume {pods}", pods = own::pods(cx.cluster, cx.node));
     let wants = [
-        Want::new("processes.stopped", "nothing that the node needs is stopped")
+        Want::new("processes.stopped", "no process that the node needs is stopped")
             .judged(|answer| match own::stopped(answer).as_slice() {
                 [] => Verdict::Holds,
                 lines => Verdict::Differs { have: lines.join("\n"), want: String::new() },
@@ -26,7 +26,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .disrupts(),
         Want::new(
             "processes.kubelet-arguments",
-            "the kubelet runs with the arguments that its files give it",
+            "the kubelet runs with the arguments of its files",
         )
         .judged(move |answer| {
             let only: Vec<&str> = answer.lines().filter(|line| line.starts_with(own::ONLY)).collect();
@@ -53,7 +53,7 @@ fn kubelet(answer: &str, own_flags: bool) -> Verdict {
         // A kubelet that does not run, or a program that is stopped, comes first.
         Some(_) if !runs || !own::stopped(answer).is_empty() => Verdict::Holds,
         Some(_) if own_flags && packets::state(answer, "kubelet-health") == Some("refused") => Verdict::Holds,
-        Some(have) => Verdict::Differs { have, want: "the kubelet says that it is well".into() },
+        Some(have) => Verdict::Differs { have, want: "the kubelet reports that it is healthy".into() },
         None => Verdict::Holds,
     }
 }

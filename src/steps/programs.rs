@@ -32,13 +32,13 @@ done
 /// Notes other programs that come before those of the packages. Somebody put them there on purpose, so a plan notes them and
 /// an apply leaves them.
 pub(super) fn first() -> Want {
-    Want::new("runtime.other-programs", "whether other programs come before those of the packages")
+    Want::new("runtime.other-programs", "whether other programs come before those of the packages in PATH")
         .asks(ask())
         .judged(|answer| {
             match answer.lines().filter_map(|line| line.strip_prefix("first: ")).collect::<Vec<_>>()[..] {
                 [] => Verdict::Holds,
                 ref found => Verdict::Noted(format!(
-                    "{} will run in place of the package's program of that name",
+                    "{} runs instead of the package's program of that name",
                     found.join(" and ")
                 )),
             }
@@ -57,7 +57,7 @@ pub(super) fn wrong(answer: &str, packages: &[&str], of: impl Fn(&str) -> bool) 
 /// The want for the programs of one package. `name`: the name under which `pkg_install` notes what comes with the package.
 /// `update`: shell that makes apt read its sources.
 pub(super) fn want(id: &'static str, package: &'static str, name: &'static str, update: Sh) -> Want {
-    Want::new(id, format!("the programs of {package} are as the package has them"))
+    Want::new(id, format!("the programs of {package} match the package"))
         .of(package)
         .asks(ask())
         .judged(move |answer| wrong(answer, &[package], |line| !is_of_the_kubelets_unit(line)))
@@ -84,7 +84,7 @@ pub(super) fn unit_files() -> Ask {
 pub(super) fn starts(cx: &Cx, id: &'static str, unit: &'static str) -> Want {
     let prefix = format!("{unit}: ");
     let called = if unit == "kubelet" { "the kubelet" } else { unit };
-    Want::new(id, format!("no file of the machine's own changes how {called} starts"))
+    Want::new(id, format!("no local file changes how {called} starts"))
         .asks(unit_files())
         .judged(move |answer| found(answer.lines().filter(|line| line.starts_with(&prefix))))
         .run(UNIT_FILES + AGAIN + sh!("unit_files_out {unit}\n", unit))

@@ -15,7 +15,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         return Ok(vec![]);
     }
     let address = cx.cluster.service_ip(1).to_string();
-    let have = format!("{address}: no answer, though the API server answers at its own address");
+    let have = format!("{address}: no answer, but the API server answers at its own address");
     Ok(vec![
         routes(cx).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
         Want::new("services.rules", "kube-proxy's rules are in place")
@@ -53,7 +53,7 @@ fn routes(cx: &Cx) -> Want {
          while read -r type to rest; do\n    ip -4 route get \"${to%/*}\" >/dev/null 2>&1 || echo \"$type $to${rest:+ $rest}\"\n  done\n}\n",
         services = cx.cluster.services.to_string()
     );
-    Want::new("services.routes", "no route refuses packets for Services")
+    Want::new("services.routes", "no route rejects packets to Services")
         .ask(refusing.clone() + "refusing\n")
         .is("")
         .run(refusing + "refusing | while read -r route; do ip -4 route delete $route; done\n")

@@ -107,7 +107,7 @@ fn running_with(cx: &Cx) -> Result<Want> {
             None => Verdict::Holds,
         }
     };
-    Ok(Want::new("kubelet-settings.kubelet", "the kubelet runs with its settings")
+    Ok(Want::new("kubelet-settings.kubelet", "the kubelet uses its current settings")
         .asks(Ask::Facts)
         .judged(judge)
         .run("systemctl restart kubelet\nstays_active kubelet")

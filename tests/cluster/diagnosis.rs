@@ -85,7 +85,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         break_it: drop_unseen,
         mend: |w| {
             w.lab.ssh("w1", &format!("{NFT} delete table inet mine"));
-            until("no pod is left that only answered packets", 30, || {
+            until("no probe pod of an earlier run is left", 30, || {
                 let left = ["get", "pods", "-A", "-l", "app.kubernetes.io/component=packets", "-o", "name"];
                 so(w.kubectl(&left).is_empty())
             });

@@ -122,7 +122,7 @@ async fn a_fix_that_finds_faults_of_others_is_that_of_one_machine_alone() {
     let fleet = beside(|fleet| {
         let a1 = fleet.machine("a1");
         a1.write("etc/toy/switch", "off\n");
-        let lines = ["pod:a1 is reached", "no new pod comes to run on m1: x", "pod:w2 is silent"];
+        let lines = ["pod:a1 is reached", "no new pod starts on m1: x", "pod:w2 is silent"];
         a1.command(
             "switch",
             &format!("{}exit 1", lines.map(|line| format!("echo 'packets: {line}'\n")).concat()),

@@ -65,11 +65,11 @@ fn a_program_that_is_not_the_packages_is_named_and_one_that_did_not_change_is_no
                 fs::rename(root.path(TOOL), root.path("usr/bin/away")).unwrap();
                 symlink(root.path("usr/bin/away"), root.path(TOOL)).unwrap();
             },
-            "tool: /usr/bin/tool is no regular file\n",
+            "tool: /usr/bin/tool is not a regular file\n",
         ),
         (
             |root| root.write("var/lib/dpkg/info/tool.md5sums", ""),
-            "tool: /usr/bin/tool has no sum in the list of dpkg\n",
+            "tool: /usr/bin/tool has no checksum in the list of dpkg\n",
         ),
         // Read, and found right: with other times, with dpkg's list gone.
         (|root| root.write(TOOL, TOOL), ""),

@@ -37,7 +37,7 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
 }
 
 /// The fault of a node where such a pod runs, but does not answer.
-pub const SILENT: &str = "a pod that was made on it does not answer";
+pub const SILENT: &str = "a new pod on it does not answer";
 
 /// The node whose pod answered, if a line of that fix says so.
 pub fn reached(line: &str) -> Option<&str> {
@@ -51,7 +51,7 @@ pub fn faults<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<(String, 
     let answers = lines.clone().any(|line| reached(line).is_some());
     let fault = |line: &str| {
         let line = line.strip_prefix("packets: ")?;
-        if let Some(rest) = line.strip_prefix("no new pod comes to run on ") {
+        if let Some(rest) = line.strip_prefix("no new pod starts on ") {
             let (node, why) = rest.split_once(": ")?;
             return Some((node.to_string(), format!("no new pod starts: {why}")));
         }
@@ -68,12 +68,12 @@ pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     let stays = |pod: &&Value| !pod["metadata"]["deletionTimestamp"].is_string();
     let fix = "kubectl -n kube-system delete pods --wait=false \
                -l app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets\n";
-    Want::new("bootstrap.probe-pods", "no pod is left that only answered packets")
+    Want::new("bootstrap.probe-pods", "no probe pod of an earlier run is left")
         .asks(Ask::Objects(sample(cluster).map(pod).collect()))
         .judged_objects(move |pods| match pods.iter().flatten().filter(stays).count() {
             0 => Verdict::Holds,
             n => Verdict::Differs {
-                have: format!("pods in kube-system that a run left: {n}"),
+                have: format!("probe pods in kube-system: {n}"),
                 want: String::new(),
             },
         })

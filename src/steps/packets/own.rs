@@ -72,7 +72,7 @@ pub(in crate::steps) fn stopped(answer: &str) -> Vec<&str> {
 /// The fault in a program's answer. `None`: there is none.
 pub(in crate::steps) fn ill(answer: &str, name: &str) -> Option<String> {
     match state(answer, name)? {
-        "refused" => Some("nothing answers at its port".into()),
+        "refused" => Some("nothing listens at its port".into()),
         said => match said.strip_prefix("says ") {
             Some(said) if said.starts_with("200 ") => None,
             Some(said) => Some(format!("it answers {said}")),
@@ -99,18 +99,18 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
         .judged(|answer| match ill(answer, "proxy") {
             _ if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
             Some(have) if !judged_elsewhere(answer) => {
-                Verdict::Differs { have, want: "kube-proxy says that it is well".into() }
+                Verdict::Differs { have, want: "kube-proxy reports that it is healthy".into() }
             }
             _ => Verdict::Holds,
         })
         .run(functions() + sh!("proxy_answers_again {node}", node));
-    let runs = Want::new("processes.kube-proxy-mode", "kube-proxy runs in the mode of its settings")
+    let runs = Want::new("processes.kube-proxy-mode", "kube-proxy runs in its configured mode")
         .judged({
             let mode = mode.clone();
             move |answer| runs_in(answer, &mode)
         })
         .run(functions() + sh!("proxy_mode_again {node} {mode}", node, mode));
-    let set = Want::new("processes.kube-proxy-settings", "kube-proxy runs with its settings")
+    let set = Want::new("processes.kube-proxy-settings", "kube-proxy uses its current settings")
         .judged(move |answer| runs_with(answer, &settings))
         .run(functions() + sh!("proxy_settings_again {node}", node));
     let asked =
@@ -135,7 +135,7 @@ fn runs_in(answer: &str, mode: &str) -> Verdict {
         Some(is) => Verdict::Differs { have: format!("mode: {is}"), want: format!("mode: {mode}") },
         None if no_bash(answer) => Verdict::Unknown(NO_BASH.into()),
         None if judged_elsewhere(answer) || ill(answer, "proxy").is_some() => Verdict::Holds,
-        None => Verdict::Unchecked("kube-proxy does not answer at its address for metrics".into()),
+        None => Verdict::Unchecked("kube-proxy does not answer at its metrics address".into()),
     }
 }
 

@@ -58,7 +58,7 @@ fn want(cx: &Cx, other: &Node) -> Want {
     // Something changed since this machine answered. A want that waits makes ironstrap ask the machine again.
     let (me, stale) = (cx.node.name.clone(), cx.fleet.stale.contains(&cx.node.name));
     let (question, port) = (format!("tunnel:{name}"), cx.cluster.kubelet_port(other));
-    let what = format!("flannel.1 of {name}, asked from here");
+    let what = format!("flannel.1 of {name}, asked from this node");
     let want = asked(
         cx,
         "connectivity.tunnel",
@@ -74,12 +74,12 @@ fn want(cx: &Cx, other: &Node) -> Want {
             (Some("partly"), waits) => waiting(partly(&name), waits.as_ref()),
             // While nobody reaches that machine, other wants say what it lacks.
             (Some("absent"), None) if answers_others => Verdict::Differs {
-                have: format!("flannel.1 has no way to the pods of {name}"),
+                have: format!("flannel.1 has no entries for the pods of {name}"),
                 want: format!("a neighbour and a forwarding entry for {name}"),
             },
             (Some("silent"), waits) if answers_others => waiting(differs(&what, "silent"), waits.as_ref()),
             (Some("silent"), None) => Verdict::Unchecked(format!(
-                "{name} answers no node at the end of its tunnel: a firewall there may drop what is sent to port {port} of flannel.1"
+                "{name} answers no node through its tunnel: a firewall there may drop packets to port {port} of flannel.1"
             )),
             _ => Verdict::Holds,
         },
@@ -91,7 +91,7 @@ fn want(cx: &Cx, other: &Node) -> Want {
 /// The verdict on a tunnel that carries small packets and loses large ones.
 fn partly(name: &str) -> Verdict {
     Verdict::Differs {
-        have: format!("small packets reach {name} through flannel's tunnel, and large ones do not"),
+        have: format!("small packets reach {name} through flannel's tunnel, but large ones do not"),
         want: "packets of any size that the MTU of flannel.1 allows".into(),
     }
 }

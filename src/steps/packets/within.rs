@@ -16,7 +16,7 @@ pub(super) fn own_pod(cx: &Cx) -> Want {
     let want = asked(
         cx,
         "connectivity.own-pod",
-        "the pods of this node answer it".into(),
+        "the pods of this node answer the node itself".into(),
         OWN_POD,
         &["reached"],
         |answer| match state(answer, OWN_POD) {
@@ -24,7 +24,7 @@ pub(super) fn own_pod(cx: &Cx) -> Want {
                 let of = asked_pods(answer, "own-pod-of ").join(" and ");
                 match is_proof(answer, OWN_POD) {
                     true => differs(&format!("pod {of}, asked from this node"), "silent"),
-                    false => Verdict::Unchecked(format!("no answer from pod {of}, {SPECIAL}")),
+                    false => Verdict::Unchecked(format!("no answer from pod {of}: {SPECIAL}")),
                 }
             }
             _ => Verdict::Holds,
@@ -53,7 +53,7 @@ pub(super) fn dns(cx: &Cx) -> Want {
                 let from = asked_pods(answer, "pod-dns-from ");
                 if !is_proof(answer, POD_DNS) {
                     return Verdict::Unchecked(format!(
-                        "pod {} has no answer, {SPECIAL}",
+                        "pod {} gets no answer: {SPECIAL}",
                         from.join(" and ")
                     ));
                 }
@@ -71,7 +71,7 @@ pub(super) fn dns(cx: &Cx) -> Want {
 
 /// Why the silence of a user's pod proves nothing.
 const SPECIAL: &str =
-    "which a NetworkPolicy, a sandbox such as gVisor, or its own packet filter may be the reason for";
+    "a NetworkPolicy, a sandbox such as gVisor, or a packet filter in the pod may be the reason";
 
 /// The pods that lines with this beginning name, each as `NAMESPACE/NAME`.
 fn asked_pods<'a>(answer: &'a str, beginning: &str) -> Vec<&'a str> {

@@ -151,8 +151,8 @@ to=$(ip -4 neigh show dev flannel.1 nud permanent | awk -v mac=$mac '$3 == mac {
 ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delete $mac dev flannel.1 dst 198.18.0.13 self",
         ),
         shows: &[
-            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 has no way to the pods of w2"),
-            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from here: no answer"),
+            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 has no entries for the pods of w2"),
+            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from this node: no answer"),
         ],
         ..KIND
     },
@@ -196,7 +196,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
              $NFT add chain inet mine out '{ type filter hook output priority -100; }'; \
              $NFT add rule inet mine out ip daddr 198.18.0.13 udp dport 8472 meta length gt 1000 drop",
         ),
-        shows: &[(".", "packets", "connectivity.tunnel[w2]", "small packets reach w2 through flannel's tunnel, and large")],
+        shows: &[(".", "packets", "connectivity.tunnel[w2]", "small packets reach w2 through flannel's tunnel, but large")],
         by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table inet mine",
         alone: "only a human can repair it",
         ..KIND
@@ -264,8 +264,8 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
              $NFT add rule inet mine out ip daddr 198.18.0.13 udp dport 8472 drop",
         ),
         shows: &[
-            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 of w2, asked from here: no answer"),
-            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from here: no answer"),
+            (".", "packets", "connectivity.tunnel[w2]", "flannel.1 of w2, asked from this node: no answer"),
+            ("w2", "packets", "connectivity.tunnel[w1]", "flannel.1 of w1, asked from this node: no answer"),
         ],
         by_hand: "chroot /proc/$(pidof kube-proxy)/root nft delete table inet mine",
         alone: "only a human can repair it",

@@ -135,7 +135,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: another runc comes first",
         by: Anywhere("m1", "cp /usr/sbin/runc /usr/local/sbin/runc"),
-        notes: "/usr/local/sbin/runc will run in place of the package's program of that name",
+        notes: "/usr/local/sbin/runc runs instead of the package's program of that name",
         then: "rm /usr/local/sbin/runc",
         ..KIND
     },
