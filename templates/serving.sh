@@ -96,7 +96,7 @@ END
     elif [ "${page_bytes:-0}" -ge 4194304 ] && [ "$page_limit" -gt 1 ]; then page_limit=$((page_limit > 12 ? 12 : page_limit > 3 ? 3 : 1))
     else
       case $page_said in
-      *[Tt]imeout* | *'deadline exceeded'* | *Expired* | *TooManyRequests* | *'too many requests'* | '') echo "end part the API server does not give all of them: ${page_said:-its answer breaks off}" ;;
+      *[Tt]imeout* | *'deadline exceeded'* | *Expired* | *TooManyRequests* | *'too many requests'* | '') echo "end part the API server does not return all of them: ${page_said:-its answer is incomplete}" ;;
       *) echo "end no $page_said" ;;
       esac
       return 0
@@ -205,7 +205,7 @@ kubelet_tls() {
 # serves NODE ADDRESS: succeeds unless something says that the kubelet has no certificate.
 serves() {
   [ "$(kubelet_tls "$1" "$2")" = bare ] || return 0
-  echo "the kubelet of $1 has no certificate to serve with yet" >&2
+  echo "the kubelet of $1 has no serving certificate yet" >&2
   return 1
 }
 

@@ -261,7 +261,7 @@ fn said_after_an_apply(want: &Want) -> Answer {
         ("containerd and what", "now containerd hi 1.7.24\nwas containerd ii 1.7.24\n"),
         ("containerd starts", "now enabled active\nwas disabled inactive current\n"),
         ("net.ipv4.ip_forward", "now 1\nwas 0\n"),
-        ("swap is active", "was /swap.img\n"),
+        ("swap is restored", "was /swap.img\n"),
         ("containerd/config.toml", "now version = 2\nwas version = 3\n"),
         ("nothing of ironstrap", "/var/lib/ironstrap\n/run/ironstrap\n"),
     ];

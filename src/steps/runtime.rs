@@ -31,7 +31,7 @@ const OLDEST: (u64, u64) = (1, 7);
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = cx.cluster;
     // The configuration is there before the package. So containerd starts with it, and needs no restart.
-    let (that, text) = ("containerd's config is ours", config(cluster)?);
+    let (that, text) = ("containerd's configuration matches the inventory", config(cluster)?);
     let mut wants = vec![match cluster.registry_logins().is_empty() {
         true => Want::file("runtime.config", that, CONFIG, 0o644, &text).at_most(),
         false => Want::secret_file("runtime.config", that, CONFIG, 0o600, &text).at_most(),
@@ -61,7 +61,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         &[CONFIG, PROXY, PROXY_VARIABLES, "/usr/bin/containerd"],
     ));
     wants.push(
-        Want::new("runtime.socket", "containerd can be reached at its socket")
+        Want::new("runtime.socket", "containerd is reachable at its socket")
             .ask(REACHED)
             .is("")
             .run("systemctl restart containerd\nstays_active containerd")
@@ -71,7 +71,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // containerd ignores a key that it does not know, and 2.x keeps this one in another table. So the want asks what
     // containerd made of the file, not what the file says.
     wants.push(
-        Want::new("runtime.config-in-use", "containerd reads its config as meant")
+        Want::new("runtime.config-in-use", "containerd reads its configuration as intended")
             .ask(DUMP)
             .is(understood(cluster))
             .nothing_to_undo("it is checked, not changed"),
@@ -118,7 +118,7 @@ for n in $(shims | cut -d ' ' -f 2 | sort -u); do
   case "$others " in *" $n "*) ;; *) [ "$n" = k8s.io ] || others="$others $n" ;; esac
 done
 if [ -n "$others" ] && grep -q absent "$was"; then
-  echo "containerd stays: it runs containers of$others"
+  echo "containerd stays: it runs containers in these namespaces:$others"
   apt-mark unhold containerd >/dev/null
   exit 0
 fi
@@ -127,7 +127,7 @@ fi
 
 /// Prints a line if the socket's file is gone while containerd listens there. A socket with a listener (00010000) has the
 /// name that it was given, wherever its file is by then. Another want asks whether containerd runs at all.
-const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is gone, and containerd listens there\"";
+const REACHED: &str = "s=/run/containerd/containerd.sock\n[ -S $s ] || ! grep -q \" 00010000 .* $s\\$\" /proc/net/unix || echo \"$s is missing, but containerd listens there\"";
 
 const DUMP: &str = concat!(include_str!("../../templates/containerd-config.sh"), "containerd_config");
 
@@ -139,7 +139,7 @@ fn understood(cluster: &Cluster) -> String {
 
 fn config(cluster: &Cluster) -> Result<String> {
     let text = template::render("containerd.toml", json!({"pause": cluster.pause_image()}))?;
-    let wrong = |e: String| Error::new(Kind::Local, "cannot make containerd's config").because(e);
+    let wrong = |e: String| Error::new(Kind::Local, "cannot render containerd's configuration").because(e);
     let mut config: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     template::merge_toml(&mut config, &cluster.containerd);
     template::merge_toml(&mut config, &logins(cluster));
@@ -192,7 +192,7 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     });
     let text = template::render("hosts.toml", values)?;
     let (from, whose) = match registry.is_direct() {
-        true => ("there".to_string(), host.clone()),
+        true => ("that registry itself".to_string(), host.clone()),
         false => ("its mirrors".to_string(), format!("the mirrors of {host}")),
     };
     let that = format!("images of {host} come from {from}");
@@ -201,7 +201,7 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
         Want::file(
             "runtime.registry-ca",
-            format!("{whose} {} trusted", if registry.is_direct() { "is" } else { "are" }),
+            format!("containerd trusts {whose}"),
             &path,
             0o644,
             text,
@@ -218,7 +218,7 @@ fn proxy(cluster: &Cluster) -> [Want; 2] {
     let variables = cluster.proxy_variables();
     if variables.is_empty() {
         return [
-            Want::no_file("runtime.proxy-variables", "no variables of a proxy are left", PROXY_VARIABLES),
+            Want::no_file("runtime.proxy-variables", "no proxy variables are left", PROXY_VARIABLES),
             Want::no_file("runtime.proxy", "containerd uses no proxy", PROXY),
         ];
     }
@@ -227,7 +227,7 @@ fn proxy(cluster: &Cluster) -> [Want; 2] {
     [
         Want::secret_file(
             "runtime.proxy-variables",
-            "the variables of the proxy are for root alone",
+            "only root can read the proxy variables",
             PROXY_VARIABLES,
             0o600,
             &lines,

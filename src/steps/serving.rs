@@ -15,7 +15,7 @@ use crate::shell::{KUBECTL, SERVING, Sh, here, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_CLUSTER, Want};
 
 pub const STEP: Step =
-    Step { name: "serving", why: "kubectl logs, exec and top reach a kubelet by TLS", wants };
+    Step { name: "serving", why: "kubectl logs, exec and top reach a kubelet over TLS", wants };
 
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
 
@@ -118,11 +118,11 @@ impl Request {
         let few = ["digital signature", "server auth"];
         let more = ["digital signature", "key encipherment", "server auth"];
         match () {
-            () if !self.has_a_plain_name() => Some("it has a name that no kubelet gives".into()),
+            () if !self.has_a_plain_name() => Some("no kubelet gives a request such a name".into()),
             () if spec["signerName"] != SIGNER => Some("it is for another signer".into()),
             () if self.user != user(node) => Some(format!("{} asked for it", self.user)),
             () if !words("groups").contains(&"system:nodes") => {
-                Some(format!("{} asked for it, outside of system:nodes", self.user))
+                Some(format!("{} asked for it without the group system:nodes", self.user))
             }
             () if usages != few && usages != more => {
                 Some(format!("it asks for other usages: {}", usages.join(", ")))
@@ -154,7 +154,7 @@ impl Request {
 
 impl Requests {
     fn read(answer: &str) -> std::result::Result<Requests, String> {
-        let (mut all, mut cut) = (vec![], Some("the answer breaks off".to_string()));
+        let (mut all, mut cut) = (vec![], Some("the answer is incomplete".to_string()));
         for line in answer.lines() {
             match (line, line.strip_prefix("end part ")) {
                 ("end whole", _) => cut = None,
@@ -168,7 +168,7 @@ impl Requests {
 
     /// Why a request that is not among these may still exist.
     fn unread(&self) -> Option<String> {
-        Some(format!("not all requests for certificates of kubelets can be read: {}", self.cut.as_ref()?))
+        Some(format!("cannot read all certificate requests of kubelets: {}", self.cut.as_ref()?))
     }
 }
 
@@ -208,10 +208,10 @@ fn next(requests: Vec<Request>, cluster: &Cluster, node: &Node, unserved: bool) 
         (_, Some(wrong)) => Next::Await(Some(AGAIN), wrong, names),
         (Some(request), None) => Next::Await(
             None,
-            format!("its kubelet does not serve with the certificate of {}", request.name),
+            format!("the kubelet does not serve with the certificate of {}", request.name),
             names,
         ),
-        (None, None) => Next::Await(None, "its kubelet has not asked for one".into(), names),
+        (None, None) => Next::Await(None, "the kubelet has not requested a certificate".into(), names),
     }
 }
 
@@ -229,14 +229,14 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
     let want = format!("a certificate for {} and {}", node.name, node.ip);
     Want::new(
         "serving-certificates.certificate",
-        format!("the kubelet of {} has a certificate to serve with", node.name),
+        format!("the kubelet of {} has a serving certificate", node.name),
     )
     .of(&node.name)
     .subjects([node.name.clone()])
     .judged(move |answer| {
         let have = match looked(answer) {
             Err(why) => return Verdict::Unknown(why),
-            Ok((Next::Approve(request), _)) => format!("{} waits to be approved", request.name),
+            Ok((Next::Approve(request), _)) => format!("{} waits for approval", request.name),
             Ok((_, Some(unread))) => return Verdict::Unchecked(unread),
             Ok((Next::Nothing, None)) => return Verdict::Holds,
             Ok((Next::Await(_, why, _), None)) => why,
@@ -289,7 +289,7 @@ const NAMED: usize = 5;
 fn left(cluster: Arc<Cluster>) -> Want {
     Want::new(
         "serving-certificates.requests",
-        "only kubelets of the inventory ask for certificates to serve with",
+        "only kubelets of the inventory request serving certificates",
     )
     .judged(move |answer| {
         let requests = match Requests::read(answer) {
@@ -301,7 +301,7 @@ fn left(cluster: Arc<Cluster>) -> Want {
         }
         let why = |request: &Request| match cluster.nodes.iter().find(|node| user(node) == request.user) {
             Some(node) if asks(&cluster, node) => request.why_not(&cluster, node),
-            Some(node) => Some(format!("{} has no serverTLSBootstrap", node.name)),
+            Some(node) => Some(format!("serverTLSBootstrap is not set for {}", node.name)),
             None => Some("the inventory has no such node".into()),
         };
         let pending = requests.all.iter().filter(|request| request.state == State::Pending);
@@ -314,7 +314,7 @@ fn left(cluster: Arc<Cluster>) -> Want {
         match lines.is_empty() {
             true => Verdict::Holds,
             false => Verdict::Noted(format!(
-                "requests for certificates of kubelets that ironstrap does not approve: {}",
+                "certificate requests of kubelets that ironstrap does not approve: {}",
                 lines.join("; ")
             )),
         }

@@ -11,7 +11,7 @@ use crate::steps::{kubeadm, running};
 
 pub const STEP: Step = Step {
     name: "settings",
-    why: "a kubelet that was not restarted runs with settings that no file has any more",
+    why: "a kubelet that was not restarted still uses old settings",
     wants,
 };
 
@@ -59,7 +59,7 @@ fn asking(cx: &Cx) -> Want {
     let expected: Vec<String> =
         names.iter().filter(|name| cx.fleet.before_ready(name).is_none()).cloned().collect();
     let (me, is_member) = (cx.node.name.clone(), cx.machine.is_member());
-    Want::new("kubelet-settings.readable", "kubelets say which settings they run with")
+    Want::new("kubelet-settings.readable", "kubelets report the settings that they use")
         .asks(Ask::whole_api(sh!(
             "[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\n{KUBECTL}{SETTINGS}{KUBELETS} {names}",
             KUBECTL,
@@ -84,7 +84,7 @@ fn asking(cx: &Cx) -> Want {
             let silent: Vec<String> = expected.iter().filter(silent).map(words).collect();
             match silent.is_empty() {
                 true => Verdict::Holds,
-                false => Verdict::Unchecked(format!("the API server was not told them: {}", silent.join("; "))),
+                false => Verdict::Unchecked(format!("the API server got no settings: {}", silent.join("; "))),
             }
         })
         .nothing_to_undo(WITH_THE_MEMBER)

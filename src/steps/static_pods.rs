@@ -9,7 +9,7 @@ use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
     name: "static-pods",
-    why: "what was renewed or written counts once the programs that read it are started again",
+    why: "renewed certificates and changed files take effect only after a restart",
     wants,
 };
 
@@ -44,7 +44,7 @@ const ASK: &str = r#"all=$(stale "$NODE" also)
   case $pid$file in
   -) echo "$name does not run" ;;
   *arguments) echo "$name runs with other arguments than /etc/kubernetes/manifests/$name.yaml has" ;;
-  *) echo "$name is older than $file" ;;
+  *) echo "$name started before $file changed" ;;
   esac
 done"#;
 
@@ -102,6 +102,6 @@ echo "$all" | while read -r pid name file; do
   echo "reason: $name still runs with other arguments than its manifest has"
   others=$(grep -l "^ *name: [\"']*$name[\"']*\$" /etc/kubernetes/manifests/* | grep -v "/$name.yaml\$" | xargs)
   if [ -z "$others" ]; then echo "by hand: pod-starts"
-  else echo "reason: other files have a pod of that name: $others"; echo "by hand: pod-manifest"; fi
+  else echo "reason: other files define a pod of that name: $others"; echo "by hand: pod-manifest"; fi
   exit 1
 done"#;

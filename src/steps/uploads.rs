@@ -10,7 +10,7 @@ use crate::steps::kubeadm;
 
 pub const STEP: Step = Step {
     name: "uploads",
-    why: "joining nodes take their settings from the cluster, and kube-proxy takes all of its settings from there",
+    why: "joining nodes and kube-proxy read their settings from the cluster",
     wants,
 };
 
@@ -79,7 +79,7 @@ fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
     // kubeadm init makes these objects, and is not complete without them.
     Ok(Want::new(
         "kubeadm-config.config",
-        format!("{} in the cluster is as kubeadm wrote it, from this inventory", upload.name),
+        format!("{} in the cluster is what kubeadm writes from this inventory", upload.name),
     )
     .of(upload.name)
     .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
@@ -114,7 +114,7 @@ fn compare(object: &Value, keys: &[(&str, &str)], fingerprint: &str) -> Verdict 
 }
 
 fn gone(made_by_member: bool) -> Verdict {
-    if made_by_member { Verdict::Holds } else { differs("it is gone") }
+    if made_by_member { Verdict::Holds } else { differs("it does not exist") }
 }
 
 fn differs(have: &str) -> Verdict {
@@ -171,6 +171,6 @@ mod tests {
         );
         assert!(!have(compare("a: 1\n", String::new())).is_empty(), "nobody knows where it is from");
         assert_eq!(gone(KUBELET.made_by_member), Verdict::Holds);
-        assert_eq!(have(gone(PROXY.made_by_member)), "it is gone");
+        assert_eq!(have(gone(PROXY.made_by_member)), "it does not exist");
     }
 }

@@ -204,7 +204,7 @@ fn docker(world: &World) {
     let said = ended
         .events
         .iter()
-        .any(|e| e["line"].as_str().is_some_and(|line| line.contains("it runs containers of moby")));
+        .any(|e| e["line"].as_str().is_some_and(|line| line.contains("it runs containers in these namespaces: moby")));
     assert!(said, "{:#?}", ended.events);
     assert!(shims(world, NODE).is_empty() && theirs.iter().all(alive));
     assert_eq!(pauses(world).len(), 1, "the container of Docker's alone goes on");

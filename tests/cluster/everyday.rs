@@ -100,7 +100,7 @@ fn logged(world: &World) {
             assert!(!text.contains(&secret), "a secret is shown");
         }
     }
-    assert!(written.contains("pki: is it so that sa.key is the trust's?"), "{}", &written[..2000]);
+    assert!(written.contains("pki: is it so that sa.key matches the cluster PKI?"), "{}", &written[..2000]);
 }
 
 fn stopped(world: &World) {

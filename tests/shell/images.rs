@@ -14,7 +14,7 @@ fn want() -> Want {
     let all = wants((&cluster, &cluster.nodes[1]), &pki(&cluster), seen, OffsetDateTime::now_utc());
     all.into_iter()
         .map(|(.., want)| want)
-        .find(|want| want.that == "the images of every node are here")
+        .find(|want| want.that == "the images that every node needs are pulled")
         .unwrap()
 }
 

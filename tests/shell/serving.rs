@@ -295,10 +295,10 @@ fn a_list_that_is_not_whole_says_why_and_never_counts_as_short() {
     for (kubectl, why) in [
         (then("echo 'Error from server (Expired): it is too old' >&2; return 1"), "(Expired): it is too old"),
         (then("echo 'Error: context deadline exceeded' >&2; return 1"), "deadline exceeded"),
-        (then(&say(broken)), "the API server does not give all of them"),
-        (then(&say(&format!("{0}{0}", page(&[], None)))), "the API server does not give all of them"),
-        (then(&say(&page(&[], Some("a&limit=1")))), "the API server does not give all of them"),
-        (then("printf '{\"kind\":\"Status\"}'"), "the API server does not give all of them"),
+        (then(&say(broken)), "the API server does not return all of them"),
+        (then(&say(&format!("{0}{0}", page(&[], None)))), "the API server does not return all of them"),
+        (then(&say(&page(&[], Some("a&limit=1")))), "the API server does not return all of them"),
+        (then("printf '{\"kind\":\"Status\"}'"), "the API server does not return all of them"),
     ] {
         let (good, said, _) = ran("serving_requests", &kubectl);
         let (requests, end) = read(&said);
@@ -329,7 +329,7 @@ fn pages_that_are_too_large_are_read_again_in_small_ones() {
     let limits: Vec<&str> = asked.split("limit=").skip(1).filter_map(|rest| rest.split('&').next()).collect();
     assert_eq!(limits, ["500", "12", "3", "1"]);
     let (good, said, _) = ran("serving_requests", large);
-    assert!(good && said.starts_with("end part the API server does not give all of them"), "{said}");
+    assert!(good && said.starts_with("end part the API server does not return all of them"), "{said}");
 }
 
 #[test]

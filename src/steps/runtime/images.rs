@@ -15,7 +15,7 @@ pub(super) fn want(cluster: &Cluster) -> Option<Want> {
         return None;
     }
     let wanted = images.join("\n");
-    let want = Want::new("runtime.images", "the images of every node are here")
+    let want = Want::new("runtime.images", "the images that every node needs are pulled")
         .asks(Ask::OnlyBeforeJoin(sh!("images={wanted}\n{HERE}", wanted, HERE)))
         .judged(move |answer| match answer == wanted {
             true => Verdict::Holds,

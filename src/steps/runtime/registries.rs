@@ -36,7 +36,7 @@ fn left(answer: &str) -> Verdict {
     match (ours.is_empty(), others.is_empty()) {
         (true, true) => Verdict::Holds,
         (true, false) => Verdict::Noted(format!(
-            "containerd also goes by what the inventory does not name: {}",
+            "containerd also reads registry files that ironstrap does not manage: {}",
             others.join(", ")
         )),
         (false, _) => Verdict::Differs { have: ours.join("\n"), want: String::new() },
@@ -52,9 +52,9 @@ fn other_name(host: &str) -> Option<String> {
 
 fn no_other(registry: &Registry, folder: &str) -> Want {
     let (that, path) =
-        (format!("no folder {folder} comes before that of {}", registry.host), format!("{CERTS}/{folder}"));
+        (format!("no folder {folder} takes precedence over that of {}", registry.host), format!("{CERTS}/{folder}"));
     let ask = sh!("[ ! -e {path} ] && [ ! -L {path} ] || echo {path}", path = path.as_str());
-    let back = Back::new(&format!("folder {folder}"), format!("{path} is as before"))
+    let back = Back::new(&format!("folder {folder}"), format!("{path} is restored to its earlier state"))
         .keep(sh!("tar -C {CERTS} -cf - {folder}", CERTS, folder))
         .now(ask.clone())
         .script(sh!("tar -C {CERTS} -xpf \"$kept\"", CERTS));

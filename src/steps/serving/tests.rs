@@ -54,7 +54,7 @@ fn said(answer: &str, unserved: bool) -> (Verdict, String) {
     with(&mut cluster);
     let unserved = unserved.then(|| "w1".to_string()).into_iter().collect();
     let want = all(&cluster, &Fleet { unserved, ..Fleet::default() }).swap_remove(2);
-    assert_eq!(want.that, "the kubelet of w1 has a certificate to serve with");
+    assert_eq!(want.that, "the kubelet of w1 has a serving certificate");
     let Expect::Judged(judge) = &want.expect else { panic!() };
     (judge(answer), want.fix_for.as_ref().unwrap()(&Answer::Said(answer.into())).to_string())
 }
@@ -69,7 +69,7 @@ fn have(verdict: Verdict) -> String {
 fn a_right_request_is_approved_as_it_was_judged() {
     for unserved in [true, false] {
         let (verdict, fix) = judged(&[object("csr-a", 1, &["w1"])], unserved);
-        assert_eq!(have(verdict), "csr-a waits to be approved");
+        assert_eq!(have(verdict), "csr-a waits for approval");
         assert!(fix.contains("approve_serving w1 '10.0.0.21:10250' csr-a"), "{fix}");
         assert!(fix.contains(r#""uid":"uid-csr-a""#) && fix.contains(r#""resourceVersion":"7""#), "{fix}");
         assert!(fix.contains(r#""type":"Approved""#), "{fix}");
@@ -87,13 +87,13 @@ fn only_those_without_a_request_need_nothing() {
     signed["status"] = json!({"conditions": [{"type": "Approved"}], "certificate": 1});
     assert_eq!(judged(std::slice::from_ref(&signed), false).0, Verdict::Holds);
     let (verdict, fix) = judged(&[signed], true);
-    assert_eq!(have(verdict), "its kubelet does not serve with the certificate of csr-a");
+    assert_eq!(have(verdict), "the kubelet does not serve with the certificate of csr-a");
     assert!(
         fix.contains("await_serving w1 '10.0.0.21:10250' $WAIT_TIMEOUT") && fix.ends_with("csr-a"),
         "{fix}"
     );
     let (verdict, fix) = judged(&[], true);
-    assert_eq!(have(verdict), "its kubelet has not asked for one");
+    assert_eq!(have(verdict), "the kubelet has not requested a certificate");
     assert!(!fix.contains("await_serving w1 '10.0.0.21:10250' 20"), "{fix}");
 }
 
@@ -103,12 +103,12 @@ fn of_several_requests_the_newest_right_one_counts() {
     let mut signed = right("csr-b", 9);
     signed["status"] = json!({"certificate": "QQ=="});
     let (verdict, fix) = judged(&[right("csr-c", 5), right("csr-a", 2)], true);
-    assert_eq!(have(verdict), "csr-c waits to be approved");
+    assert_eq!(have(verdict), "csr-c waits for approval");
     assert!(!fix.contains("uid-csr-a"));
     assert_eq!(judged(&[signed, right("csr-a", 2)], false).0, Verdict::Holds, "its key is gone");
     // A newer wrong request does not keep the right one from being approved.
     let both = [object("csr-z", 9, &["w1", "m1"]), right("csr-a", 2)];
-    assert_eq!(have(judged(&both, true).0), "csr-a waits to be approved");
+    assert_eq!(have(judged(&both, true).0), "csr-a waits for approval");
 }
 
 /// The reason why a request with this change is not approved.
@@ -137,7 +137,7 @@ fn each_rule_keeps_a_request_from_being_approved() {
     );
     assert_eq!(
         refused(|o| o["spec"]["groups"] = json!(["system:authenticated"])),
-        not("system:node:w1 asked for it, outside of system:nodes")
+        not("system:node:w1 asked for it without the group system:nodes")
     );
     for usages in [
         json!([]),
@@ -151,7 +151,7 @@ fn each_rule_keeps_a_request_from_being_approved() {
     // A request of another user is not a request of this kubelet at all.
     let mut stolen = object("csr-x", 1, &["w1"]);
     stolen["spec"]["username"] = json!("system:node:m1");
-    assert_eq!(have(judged(&[stolen], true).0), "its kubelet has not asked for one");
+    assert_eq!(have(judged(&[stolen], true).0), "the kubelet has not requested a certificate");
 }
 
 #[test]
@@ -189,17 +189,17 @@ fn no_name_of_a_request_is_taken_for_another_request() {
     for name in [&forged, &line, "", "-A", ".", "csr a", "CSR", "a\n", &"a".repeat(254)] {
         let odd = object(name, 9, &["w1"]);
         let (verdict, fix) = judged(std::slice::from_ref(&odd), true);
-        assert_eq!(have(verdict), "its kubelet has not asked for one", "{name:?}");
+        assert_eq!(have(verdict), "the kubelet has not requested a certificate", "{name:?}");
         assert!(!fix.contains("approve_serving w1") && !fix.contains("r-admin"), "{fix}");
         let (verdict, fix) = judged(&[odd.clone(), right.clone()], true);
-        assert_eq!(have(verdict), "csr-a waits to be approved", "{name:?}");
+        assert_eq!(have(verdict), "csr-a waits for approval", "{name:?}");
         assert!(fix.contains("'10.0.0.21:10250' csr-a 'uid-csr-a 7 "), "{fix}");
         let mut cluster = cluster();
         with(&mut cluster);
         let want = all(&cluster, &Fleet::default()).pop().unwrap();
         let Expect::Judged(judge) = &want.expect else { panic!() };
         let Verdict::Noted(words) = judge(&answer(&[odd])) else { panic!() };
-        assert!(words.contains(" of system:node:w1: it has a name that no kubelet gives"), "{words}");
+        assert!(words.contains(" of system:node:w1: no kubelet gives a request such a name"), "{words}");
         assert!(!words.contains(['\n', '\t']), "{words}");
     }
 }
@@ -215,14 +215,14 @@ fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_
             if !answer.is_empty() {
                 let Verdict::Unchecked(why) = said(&answer, unserved).0 else { panic!("{answer}") };
                 assert!(
-                    why.starts_with("not all requests for certificates of kubelets can be read: "),
+                    why.starts_with("cannot read all certificate requests of kubelets: "),
                     "{why}"
                 );
                 assert!(end.is_empty() || why.ends_with("most of them of \"system:node:w2\""), "{why}");
             }
         }
         let answer = lines(&[wrong.clone(), object("csr-a", 1, &["w1"])]) + end;
-        assert_eq!(have(said(&answer, true).0), "csr-a waits to be approved");
+        assert_eq!(have(said(&answer, true).0), "csr-a waits for approval");
         let mut cluster = cluster();
         with(&mut cluster);
         let want = all(&cluster, &Fleet::default()).pop().unwrap();

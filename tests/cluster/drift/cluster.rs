@@ -77,7 +77,7 @@ pub const KINDS: &[Kind] = &[
  spec: {nodeName: w1, terminationGracePeriodSeconds: 1, containers: [{name: pause, image: registry.k8s.io/pause, imagePullPolicy: Never}]}}
 POD",
         ),
-        shows: &[("m1", "access", "bootstrap.probe-pods", "that a run left: 1")],
+        shows: &[("m1", "access", "bootstrap.probe-pods", "probe pods in kube-system: 1")],
         ..KIND
     },
     Kind {

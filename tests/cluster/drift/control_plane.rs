@@ -87,7 +87,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "control plane: kube-proxy's settings deleted in the cluster",
         by: Kubectl("k -n kube-system delete configmap kube-proxy"),
-        shows: &[("m1", "uploads", "kubeadm-config.config[kube-proxy]", "it is gone")],
+        shows: &[("m1", "uploads", "kubeadm-config.config[kube-proxy]", "it does not exist")],
         ..KIND
     },
 ];

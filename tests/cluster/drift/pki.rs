@@ -78,7 +78,7 @@ pub const KINDS: &[Kind] = &[
         shows: &[
             ("m1", "pki", "pki.file[apiserver-kubelet-client.crt]", "valid from"),
             ("m1", "pki", "pki.file[apiserver-kubelet-client.key]", "sha256"),
-            ("m1", "static-pods", RESTART, "older than"),
+            ("m1", "static-pods", RESTART, "started before"),
         ],
         differs: &[
             "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
@@ -104,7 +104,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "trust: the control plane runs with what was there before",
         by: Root("m1", "touch /etc/kubernetes/pki/front-proxy-ca.crt"),
-        shows: &[(".", "static-pods", RESTART, "older than /etc/kubernetes/pki/front-proxy-ca.crt")],
+        shows: &[(".", "static-pods", RESTART, "started before /etc/kubernetes/pki/front-proxy-ca.crt changed")],
         ..KIND
     },
     Kind {

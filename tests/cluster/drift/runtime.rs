@@ -201,7 +201,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd's socket moved away",
         by: Anywhere("w2", "mv /run/containerd/containerd.sock /run/containerd/other.sock"),
-        shows: &[(".", "runtime", "runtime.socket", "containerd.sock is gone")],
+        shows: &[(".", "runtime", "runtime.socket", "containerd.sock is missing")],
         ..KIND
     },
     Kind {
