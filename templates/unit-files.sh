@@ -38,7 +38,7 @@ unit_files() {
   for u; do
     unit_files_list "$u" | while IFS= read -r f; do
       instead=$(unit_files_instead "$u" "$f")
-      if [ -n "$instead" ]; then echo "$u: $f:1: it takes the place of $instead"
+      if [ -n "$instead" ]; then echo "$u: $f:1: it replaces $instead"
       elif [ -f "$f" ] && ! cmp -s "$f" "/usr/lib/systemd/system/$u.service"; then unit_files_read "$u" '' "$f"; fi
     done
   done

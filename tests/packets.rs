@@ -771,7 +771,7 @@ fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
         let (_, said, _) = made.run_for(shell, "m.1 a.b axb");
         assert!(said.contains("packets: no new pod starts on axb: "), "{shell}: {said}");
         assert!(
-            said.contains("packets: pod:a.b is reached\n") && !said.contains("run on a.b"),
+            said.contains("packets: pod:a.b is reached\n") && !said.contains("starts on a.b"),
             "{shell}: {said}"
         );
         let stands =
@@ -1039,7 +1039,8 @@ fn the_silence_of_a_pod_is_a_fault_only_if_the_pod_has_an_ordinary_network() {
         };
         judge(said)
     };
-    let (own, dns) = ("the pods of this node answer the node itself", "the cluster's DNS answers the pods of this node");
+    let (own, dns) =
+        ("the pods of this node answer the node itself", "the cluster's DNS answers the pods of this node");
     for that in [own, dns] {
         assert_eq!(judged(that, "dns reached\n"), Verdict::Holds, "no pod runs there");
         assert_eq!(judged(that, "dns reached\nown-pod reached\npod-dns reached\n"), Verdict::Holds);

@@ -585,7 +585,8 @@ fn what_people_did_on_purpose_is_noted_and_nothing_more() {
     assert_eq!(cordoned(r#"{"spec": {}}"#), Holds);
     let tainted =
         r#"{"spec": {"unschedulable": true, "taints": [{"key": "repair", "effect": "NoExecute"}]}}"#;
-    let both = |words: &str| words.contains("w2 is cordoned") && words.ends_with("inventory: repair:NoExecute");
+    let both =
+        |words: &str| words.contains("w2 is cordoned") && words.ends_with("inventory: repair:NoExecute");
     assert!(matches!(cordoned(tainted), Noted(words) if both(&words)));
     let tainted = tainted.replace("true", "false");
     assert!(matches!(cordoned(&tainted), Noted(words) if words.starts_with("w2 has a taint")));

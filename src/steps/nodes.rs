@@ -132,10 +132,9 @@ fn unmanaged(cx: &Cx) -> Want {
             let strange: Vec<&str> = names.filter(|name| !known.contains(*name)).collect();
             match strange.is_empty() {
                 true => Verdict::Holds,
-                false => Verdict::Noted(format!(
-                    "Nodes that are not in the inventory: {}",
-                    strange.join(", ")
-                )),
+                false => {
+                    Verdict::Noted(format!("Nodes that are not in the inventory: {}", strange.join(", ")))
+                }
             }
         })
 }
@@ -145,9 +144,8 @@ fn unmanaged(cx: &Cx) -> Want {
 fn even(cx: &Cx) -> Option<Want> {
     let n = cx.cluster.control_planes().count();
     let words = format!("{n} control planes tolerate no more failures than {}: use {}", n - 1, n + 1);
-    let want =
-        Want::new("nodes.even-control-planes", "whether the number of control planes is odd")
-            .asks(Ask::Facts);
+    let want = Want::new("nodes.even-control-planes", "whether the number of control planes is odd")
+        .asks(Ask::Facts);
     n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
@@ -235,8 +233,9 @@ fn announced(cx: &Cx, node: &Node) -> Want {
     let fix = Sh::raw(ANNOUNCED).replaced("NODE", name).replaced("ADDRESS", &ip);
     let test = move |object: &Value| {
         let by = object.pointer("/metadata/annotations").and_then(|all| all[REACHED_BY].as_str());
-        let have = by
-            .map_or("flannel does not announce its pods".into(), |by| format!("announced by flannel at {by}"));
+        let have = by.map_or("flannel does not announce its pods".into(), |by| {
+            format!("announced by flannel at {by}")
+        });
         (by == Some(ip.as_str()), have)
     };
     about(

@@ -339,9 +339,10 @@ fn pods(cx: &Cx, node: &Node) -> Want {
                 return Verdict::Unknown(why.into());
             }
             match (state(answer, &question), &waits) {
-                (Some("silent"), waits) => {
-                    waiting(differs(&format!("a pod of {name}, asked from this node"), "silent"), waits.as_ref())
-                }
+                (Some("silent"), waits) => waiting(
+                    differs(&format!("a pod of {name}, asked from this node"), "silent"),
+                    waits.as_ref(),
+                ),
                 // Other wants show what the node waits for, and that comes first.
                 (Some(_), _) | (None, Some(_)) => Verdict::Holds,
                 (None, None) => Verdict::Unchecked(NO_POD.into()),

@@ -4,11 +4,8 @@ use crate::error::Result;
 use crate::pki::{CERTIFICATES_DIR, in_words};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 
-pub const STEP: Step = Step {
-    name: "pki",
-    why: "kubeadm uses these certificates and keys, and creates none of its own",
-    wants,
-};
+pub const STEP: Step =
+    Step { name: "pki", why: "kubeadm uses these certificates and keys, and creates none of its own", wants };
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let mut wants: Vec<Want> = cx.pki.files(cx.node).into_iter().map(file).collect();

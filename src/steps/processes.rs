@@ -24,19 +24,16 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .judged(move |answer| kubelet(answer, own_flags))
             .run(own::functions() + "kubelet_again\n")
             .disrupts(),
-        Want::new(
-            "processes.kubelet-arguments",
-            "the kubelet runs with the arguments of its files",
-        )
-        .judged(move |answer| {
-            let only: Vec<&str> = answer.lines().filter(|line| line.starts_with(own::ONLY)).collect();
-            match only.is_empty() || own_flags {
-                true => Verdict::Holds,
-                false => Verdict::Differs { have: only.join("\n"), want: String::new() },
-            }
-        })
-        .run(own::functions() + sh!("kubelet_as_given {files}", files = own::KUBELET_READS))
-        .disrupts(),
+        Want::new("processes.kubelet-arguments", "the kubelet runs with the arguments of its files")
+            .judged(move |answer| {
+                let only: Vec<&str> = answer.lines().filter(|line| line.starts_with(own::ONLY)).collect();
+                match only.is_empty() || own_flags {
+                    true => Verdict::Holds,
+                    false => Verdict::Differs { have: only.join("\n"), want: String::new() },
+                }
+            })
+            .run(own::functions() + sh!("kubelet_as_given {files}", files = own::KUBELET_READS))
+            .disrupts(),
     ];
     let asked =
         |want: Want| want.asks(ask.clone()).nothing_to_undo(WITH_THE_MEMBER).only(cx.machine.is_member());

@@ -199,15 +199,9 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     let path = format!("{CERTS}/{host}/hosts.toml");
     let hosts = Want::file("runtime.mirrors", that, &path, 0o644, &text).of(host).at_most();
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
-        Want::file(
-            "runtime.registry-ca",
-            format!("containerd trusts {whose}"),
-            &path,
-            0o644,
-            text,
-        )
-        .of(host)
-        .at_most()
+        Want::file("runtime.registry-ca", format!("containerd trusts {whose}"), &path, 0o644, text)
+            .of(host)
+            .at_most()
     });
     Ok(std::iter::once(hosts).chain(ca).collect())
 }

@@ -287,38 +287,36 @@ const NAMED: usize = 5;
 /// Notes the requests that ironstrap does not approve. They are of kubelets that ask for something else, or that the
 /// inventory does not have.
 fn left(cluster: Arc<Cluster>) -> Want {
-    Want::new(
-        "serving-certificates.requests",
-        "only kubelets of the inventory request serving certificates",
-    )
-    .judged(move |answer| {
-        let requests = match Requests::read(answer) {
-            Ok(requests) => requests,
-            Err(why) => return Verdict::Unknown(why),
-        };
-        if let Some(unread) = requests.unread() {
-            return Verdict::Unchecked(unread);
-        }
-        let why = |request: &Request| match cluster.nodes.iter().find(|node| user(node) == request.user) {
-            Some(node) if asks(&cluster, node) => request.why_not(&cluster, node),
-            Some(node) => Some(format!("serverTLSBootstrap is not set for {}", node.name)),
-            None => Some("the inventory has no such node".into()),
-        };
-        let pending = requests.all.iter().filter(|request| request.state == State::Pending);
-        let line =
-            |request: &Request| Some(format!("{} of {}: {}", request.shown(), request.user, why(request)?));
-        let mut lines: Vec<String> = pending.filter_map(line).collect();
-        let more = lines.len().saturating_sub(NAMED);
-        lines.truncate(NAMED);
-        lines.extend((more > 0).then(|| format!("{more} more")));
-        match lines.is_empty() {
-            true => Verdict::Holds,
-            false => Verdict::Noted(format!(
-                "certificate requests of kubelets that ironstrap does not approve: {}",
-                lines.join("; ")
-            )),
-        }
-    })
+    Want::new("serving-certificates.requests", "only kubelets of the inventory request serving certificates")
+        .judged(move |answer| {
+            let requests = match Requests::read(answer) {
+                Ok(requests) => requests,
+                Err(why) => return Verdict::Unknown(why),
+            };
+            if let Some(unread) = requests.unread() {
+                return Verdict::Unchecked(unread);
+            }
+            let why = |request: &Request| match cluster.nodes.iter().find(|node| user(node) == request.user) {
+                Some(node) if asks(&cluster, node) => request.why_not(&cluster, node),
+                Some(node) => Some(format!("serverTLSBootstrap is not set for {}", node.name)),
+                None => Some("the inventory has no such node".into()),
+            };
+            let pending = requests.all.iter().filter(|request| request.state == State::Pending);
+            let line = |request: &Request| {
+                Some(format!("{} of {}: {}", request.shown(), request.user, why(request)?))
+            };
+            let mut lines: Vec<String> = pending.filter_map(line).collect();
+            let more = lines.len().saturating_sub(NAMED);
+            lines.truncate(NAMED);
+            lines.extend((more > 0).then(|| format!("{more} more")));
+            match lines.is_empty() {
+                true => Verdict::Holds,
+                false => Verdict::Noted(format!(
+                    "certificate requests of kubelets that ironstrap does not approve: {}",
+                    lines.join("; ")
+                )),
+            }
+        })
 }
 
 #[cfg(test)]

@@ -9,11 +9,8 @@ use crate::shell::{KUBECTL, Sh, sh};
 use crate::step::{Ask, Cx, Step, Verdict, WITH_THE_MEMBER, Want};
 use crate::steps::{kubeadm, running};
 
-pub const STEP: Step = Step {
-    name: "settings",
-    why: "a kubelet that was not restarted still uses old settings",
-    wants,
-};
+pub const STEP: Step =
+    Step { name: "settings", why: "a kubelet that was not restarted still uses old settings", wants };
 
 /// How many nodes a run asks at most. For the others, only local checks compare files, arguments and start times.
 const MOST: usize = 12;

@@ -27,13 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // If the inventory lets the kubelet run with swap, the swap stays. A reset still finds what an earlier inventory changed.
     let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
     let wants = vec![
-        Want::edit(
-            "swap.fstab",
-            "fstab activates no swap",
-            "/etc/fstab",
-            comment_out_swap,
-            bring_back_swap,
-        ),
+        Want::edit("swap.fstab", "fstab activates no swap", "/etc/fstab", comment_out_swap, bring_back_swap),
         Want::edit(
             "swap.zram",
             "zram-generator creates no swap",
@@ -51,7 +45,9 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
                     .script("systemctl unmask -q swap.target"),
             )),
         Want::new("swap.active", "no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(
-            Undo::Back(Back::new("active", "swap is restored to its earlier state").now(ACTIVE).script(SWAP_ON)),
+            Undo::Back(
+                Back::new("active", "swap is restored to its earlier state").now(ACTIVE).script(SWAP_ON),
+            ),
         ),
         units(),
         services(),

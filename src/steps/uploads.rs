@@ -8,11 +8,8 @@ use crate::shell::{KUBECTL, Sh, kubectl, sh};
 use crate::step::{Ask, Cx, Object, Step, Verdict, WITH_THE_CLUSTER, Want, sha256};
 use crate::steps::kubeadm;
 
-pub const STEP: Step = Step {
-    name: "uploads",
-    why: "joining nodes and kube-proxy read their settings from the cluster",
-    wants,
-};
+pub const STEP: Step =
+    Step { name: "uploads", why: "joining nodes and kube-proxy read their settings from the cluster", wants };
 
 /// The annotation about what kubeadm wrote: a hash of ironstrap's configuration, and a hash of kubeadm's own text.
 const NOTE: &str = "ironstrap.dev/kubeadm";

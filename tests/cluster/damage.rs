@@ -201,10 +201,9 @@ fn docker(world: &World) {
     let pauses = |world: &World| world.lab.machine(NODE).running("pause", &[]);
     assert!(theirs.len() == 1 && pauses(world).len() > 1, "{theirs:?}");
     let ended = reset(world, &[NODE]);
-    let said = ended
-        .events
-        .iter()
-        .any(|e| e["line"].as_str().is_some_and(|line| line.contains("it runs containers in these namespaces: moby")));
+    let said = ended.events.iter().any(|e| {
+        e["line"].as_str().is_some_and(|line| line.contains("it runs containers in these namespaces: moby"))
+    });
     assert!(said, "{:#?}", ended.events);
     assert!(shims(world, NODE).is_empty() && theirs.iter().all(alive));
     assert_eq!(pauses(world).len(), 1, "the container of Docker's alone goes on");

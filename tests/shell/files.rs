@@ -291,8 +291,8 @@ fn a_file_in_the_place_of_the_packages_is_named_and_taken_away() {
         symlink("/dev/null", root.path("etc/systemd/system/kubelet.service.d/10-kubeadm.conf")).unwrap();
         assert_eq!(
             unit_files(&root, shell, "unit_files containerd kubelet"),
-            "containerd: /etc/systemd/system/containerd.service:1: it takes the place of /usr/lib/systemd/system/containerd.service\n\
-             kubelet: /etc/systemd/system/kubelet.service.d/10-kubeadm.conf:1: it takes the place of \
+            "containerd: /etc/systemd/system/containerd.service:1: it replaces /usr/lib/systemd/system/containerd.service\n\
+             kubelet: /etc/systemd/system/kubelet.service.d/10-kubeadm.conf:1: it replaces \
              /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf\n",
             "{shell}"
         );

@@ -72,10 +72,7 @@ pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
         .asks(Ask::Objects(sample(cluster).map(pod).collect()))
         .judged_objects(move |pods| match pods.iter().flatten().filter(stays).count() {
             0 => Verdict::Holds,
-            n => Verdict::Differs {
-                have: format!("probe pods in kube-system: {n}"),
-                want: String::new(),
-            },
+            n => Verdict::Differs { have: format!("probe pods in kube-system: {n}"), want: String::new() },
         })
         .run(kubectl() + fix)
         .nothing_to_undo(WITH_THE_CLUSTER)

@@ -51,8 +51,10 @@ fn other_name(host: &str) -> Option<String> {
 }
 
 fn no_other(registry: &Registry, folder: &str) -> Want {
-    let (that, path) =
-        (format!("no folder {folder} takes precedence over that of {}", registry.host), format!("{CERTS}/{folder}"));
+    let (that, path) = (
+        format!("no folder {folder} takes precedence over that of {}", registry.host),
+        format!("{CERTS}/{folder}"),
+    );
     let ask = sh!("[ ! -e {path} ] && [ ! -L {path} ] || echo {path}", path = path.as_str());
     let back = Back::new(&format!("folder {folder}"), format!("{path} is restored to its earlier state"))
         .keep(sh!("tar -C {CERTS} -cf - {folder}", CERTS, folder))

@@ -214,10 +214,7 @@ fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_
             // Nothing is printed if there is no API server.
             if !answer.is_empty() {
                 let Verdict::Unchecked(why) = said(&answer, unserved).0 else { panic!("{answer}") };
-                assert!(
-                    why.starts_with("cannot read all certificate requests of kubelets: "),
-                    "{why}"
-                );
+                assert!(why.starts_with("cannot read all certificate requests of kubelets: "), "{why}");
                 assert!(end.is_empty() || why.ends_with("most of them of \"system:node:w2\""), "{why}");
             }
         }
