@@ -36,7 +36,7 @@ addresses_taken() {
 # addresses_leaked [-true]: prints the files of addresses whose pod is gone. containerd knows a sandbox only once the sandbox has its
 # address, so files younger than ten minutes do not count. With -true they do. A file without text comes from a write that a power cut ended.
 addresses_leaked() {
-  known=$(addresses_known) || { echo 'containerd does not say which pods it has' >&2; return 1; }
+  known=$(addresses_known) || { echo 'containerd does not list its pods' >&2; return 1; }
   # shellcheck disable=SC2086
   find "$ADDRESSES" -maxdepth 1 -type f -name '[0-9]*.*' ${1:--mmin +10} | while IFS= read -r f; do
     id=

@@ -12,7 +12,7 @@ programs_again() {
   pkg_install "$1" --reinstall "$2=$programs_version"
   # apt-get succeeds even if it cannot install the package again.
   if grep -q '^Reinstallation of .* is not possible' "$RUN/apt.out"; then
-    echo "reason: no source of packages has $2 $programs_version any more"
+    echo "reason: no package source has $2 $programs_version any more"
     echo "by hand: package-version"
     return 1
   fi

@@ -229,7 +229,7 @@ kubelet_as_given() {
   [ -n "$still" ] || return 0
   echo "reason: the kubelet still runs with $(echo "$still" | tr '\n' ' ')"
   where=$(grep -l KUBELET_ /etc/systemd/system.conf /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf 2>/dev/null | xargs)
-  [ -z "$where" ] || echo "reason: systemd has variables of the kubelet in $where"
+  [ -z "$where" ] || echo "reason: systemd sets variables of the kubelet in $where"
   echo "by hand: kubelet-arguments"
   return 1
 }
@@ -324,7 +324,7 @@ proxy_mode_again() {
 # has_restarted OLD: succeeds if kube-proxy runs, with other processes than OLD, and answers.
 has_restarted() {
   new=$(daemon kube-system_kube-proxy kube-proxy)
-  if [ -z "$new" ] || [ "$new" = "$1" ]; then echo "kube-proxy has not started again" >&2; return 1; fi
+  if [ -z "$new" ] || [ "$new" = "$1" ]; then echo "kube-proxy has not restarted yet" >&2; return 1; fi
   answers_well proxy-settings
 }
 

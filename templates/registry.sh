@@ -95,7 +95,7 @@ registry_token() {
   registry_query="service=$registry_service&scope=${registry_scope:-repository:$2:pull}"
   registry_query=$(printf '%s' "$registry_query" | sed 's/ /%20/g')
   case $registry_realm in *\?*) registry_realm="$registry_realm&$registry_query" ;; *) registry_realm="$registry_realm?$registry_query" ;; esac
-  registry_is_url "$registry_realm" || { registry_says odd "$registry_url" 'it names no valid URL of a token service'; return 1; }
+  registry_is_url "$registry_realm" || { registry_says odd "$registry_url" 'it names an invalid URL of a token service'; return 1; }
   registry_there=$(registry_site_of "$registry_realm") registry_look=$registry_tls
   if [ "$registry_there" != "$registry_site" ]; then
     registry_look=$(registry_tls_of "$registry_there")
@@ -118,7 +118,7 @@ registry_token() {
   # A chunked body has lines with the lengths of the chunks in between.
   registry_auth=$(sed '1,/^$/d' "$registry_at" | grep -vix '[0-9a-f]*' | tr -d '\n' |
     grep -o '"\(access_\)\{0,1\}token" *: *"[^"\\]*"' | sed -n '1s/.*"\([^"]*\)"$/Bearer \1/p')
-  [ -n "$registry_auth" ] || { registry_says odd "$registry_realm" 'an answer without a token'; return 1; }
+  [ -n "$registry_auth" ] || { registry_says odd "$registry_realm" 'the answer has no token'; return 1; }
 }
 
 # registry_why: prints why the last request has no good answer.
@@ -153,7 +153,7 @@ registry_manifest() {
           return 1
         fi
         registry_known=$(registry_user "$registry_site" "$registry_tls") || {
-          registry_says untold "$registry_url" 'the inventory has a login for this host by another scheme, `ca` or `skip-verify`'
+          registry_says untold "$registry_url" 'the inventory has a login for this host, but with another scheme, `ca` or `skip-verify`'
           return 1
         }
         registry_basic=$(printf '%s' "$registry_known" | base64 | tr -d '\n')
@@ -182,7 +182,7 @@ registry_follow() {
     //*) registry_to=${registry_url%%:*}:$registry_to ;;
     /*) registry_to=$registry_site$registry_to ;;
   esac
-  registry_is_url "$registry_to" || { registry_says odd "$registry_url" 'it redirects to no valid URL'; return 1; }
+  registry_is_url "$registry_to" || { registry_says odd "$registry_url" 'it redirects to an invalid URL'; return 1; }
   registry_url=$registry_to registry_auth=''
   registry_to=$(registry_site_of "$registry_url")
   [ "$registry_to" != "$registry_site" ] || return 0

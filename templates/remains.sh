@@ -115,7 +115,7 @@ unhung() {
   mounted "$1" "$RUN/served" | while IFS= read -r m; do
     is_new mount "$m" || continue
     ! answers "$m" || continue
-    echo "$m does not answer: it is unmounted by force"
+    echo "$m does not answer; ironstrap unmounts it by force"
     umount -i -c -f -l -- "$m" || :
   done
 }

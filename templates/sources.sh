@@ -80,7 +80,7 @@ sources_dead() {
     }' | sort -u | sources_named)
   # An apt-get that was killed or has crashed names no source, and has read nothing.
   if [ -n "$sources_found" ]; then printf '%s\n' "$sources_found"
-  elif [ $r != 0 ]; then echo "apt-get update ended with $r"; fi
+  elif [ $r != 0 ]; then echo "apt-get update failed with exit code $r"; fi
 }
 
 # sources_conflict KEY URL: prints which sources apt could no longer read beside the one that ironstrap adds. They are the

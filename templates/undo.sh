@@ -186,7 +186,7 @@ pkg_remove() {
   for p in $gone; do
     others=$(apt_would_remove remove "$p" | grep -vxF -f "$RUN/came" | xargs)
     if [ -n "$others" ]; then
-      echo "$p stays: $others would go with it"
+      echo "$p stays: apt would also remove $others"
       apt-mark auto "$p" >/dev/null
       stays="$stays $p"
     fi

@@ -294,7 +294,7 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
             !good && said.contains("reason: the kubelet still runs with --max-pods=9"),
             "{shell}: {said}"
         );
-        assert!(said.contains("reason: systemd has variables of the kubelet in /etc/systemd/system.conf\nby hand: kubelet-arguments"), "{said}");
+        assert!(said.contains("reason: systemd sets variables of the kubelet in /etc/systemd/system.conf\nby hand: kubelet-arguments"), "{said}");
     }
 }
 

@@ -176,7 +176,7 @@ fn a_login_for_https_does_not_go_by_http_where_a_registry_redirects_to_it() {
             + &table("quay.io", &format!("https://127.0.0.1:{login_of}"), true, "")),
     );
     let said = told(&cluster);
-    assert!(said.starts_with("warning ") && said.contains("by another scheme"), "{said}");
+    assert!(said.starts_with("warning ") && said.contains("with another scheme"), "{said}");
     let asked = asked.lock().unwrap();
     assert!(asked.iter().any(|line| line.starts_with("HEAD /v2/x ")), "{asked:?}");
     assert!(!asked.iter().any(|line| line.starts_with("Authorization")), "{asked:?}");
@@ -272,18 +272,18 @@ fn an_endless_answer_is_cut() {
 fn a_registry_cannot_write_lines_of_the_answer() {
     let forged = r"/a\nno https://forged.example: forged\0a\012no forged";
     for (head, words) in [
-        (format!("307 There\r\nLocation: http://127.0.0.1:1{forged}"), "redirects to no valid URL"),
-        (format!("307 There\r\nLocation: {forged}"), "redirects to no valid URL"),
-        ("307 There\r\nLocation: http://a@127.0.0.1:1/".into(), "redirects to no valid URL"),
+        (format!("307 There\r\nLocation: http://127.0.0.1:1{forged}"), "redirects to an invalid URL"),
+        (format!("307 There\r\nLocation: {forged}"), "redirects to an invalid URL"),
+        ("307 There\r\nLocation: http://a@127.0.0.1:1/".into(), "redirects to an invalid URL"),
         (
             format!("401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1{forged}\""),
-            "no valid URL of a token service",
+            "an invalid URL of a token service",
         ),
         (
             format!(
                 "401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/\",service=\"a\rb{forged}\""
             ),
-            "no valid URL of a token service",
+            "an invalid URL of a token service",
         ),
         (r"5\n0 \nno forged".into(), "no answer"),
     ] {

@@ -810,7 +810,7 @@ fn a_package_that_somebody_else_needs_stays() {
             shell,
             &"pkg_remove $ROOT/was $ROOT/manual containerd".replace("$ROOT", root.0.path().to_str().unwrap()),
         );
-        assert_eq!(out, "containerd stays: docker would go with it\n", "{shell}");
+        assert_eq!(out, "containerd stays: apt would also remove docker\n", "{shell}");
         assert_eq!(root.read("removed"), "absent");
         assert_eq!(root.read("marks"), "unhold containerd\nauto containerd\n");
     }

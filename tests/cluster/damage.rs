@@ -342,7 +342,8 @@ fn hung(world: &World) {
     let _ = daemon.kill();
     let _ = daemon.wait();
     let ended = ended.good();
-    let said = |e: &Value| e["line"].as_str().is_some_and(|line| line.contains("it is unmounted by force"));
+    let said =
+        |e: &Value| e["line"].as_str().is_some_and(|line| line.contains("ironstrap unmounts it by force"));
     assert!(ended.events.iter().any(said), "{:#?}", ended.events);
     assert_one_as_before(world, NODE, &before[1]);
     keep(before);

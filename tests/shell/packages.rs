@@ -133,9 +133,15 @@ fn an_apt_that_ends_without_a_word_has_not_read_all_sources() {
     for shell in shells() {
         for (apt, said) in [
             ("echo 'Hit:1 http://a trixie InRelease'", ""),
-            ("echo 'Hit:1 http://a trixie InRelease'; exit 139", "apt-get update ended with 139\n"),
-            ("kill -s KILL $$", "apt-get update ended with 137\n"),
-            ("echo 'E: The list of sources could not be read.'; exit 100", "apt-get update ended with 100\n"),
+            (
+                "echo 'Hit:1 http://a trixie InRelease'; exit 139",
+                "apt-get update failed with exit code 139\n",
+            ),
+            ("kill -s KILL $$", "apt-get update failed with exit code 137\n"),
+            (
+                "echo 'E: The list of sources could not be read.'; exit 100",
+                "apt-get update failed with exit code 100\n",
+            ),
             ("echo 'E: Broken'; exit 100", "Broken\n"),
             ("exit 124", "apt-get update does not end within 40 s\n"),
         ] {

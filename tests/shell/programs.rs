@@ -151,7 +151,7 @@ fn a_package_is_unpacked_once_more_in_its_version_and_stays_held_and_auto() {
         assert_eq!(output.status.code(), Some(1), "{shell}");
         let said = text(&output.stdout);
         assert!(
-            said.contains("reason: no source of packages has tool 1.2-3 any more\nby hand: "),
+            said.contains("reason: no package source has tool 1.2-3 any more\nby hand: "),
             "{shell}: {said}"
         );
     }

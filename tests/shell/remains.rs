@@ -199,7 +199,7 @@ fn a_mount_that_does_not_answer_holds_nothing_up() {
         let since = Instant::now();
         let output = common::pipe(&mut private(shell), &format!("AT={at}\n{}\n{HUNG}", text.concat()));
         let said = String::from_utf8_lossy(&output.stdout).replace(&at, "");
-        let right = "/pods/a/mount does not answer: it is unmounted by force\n/pods/b\ngone\n";
+        let right = "/pods/a/mount does not answer; ironstrap unmounts it by force\n/pods/b\ngone\n";
         assert_eq!(said, right, "{shell}: {output:?}");
         assert!(since.elapsed() < Duration::from_secs(25), "{shell}: {:?}", since.elapsed());
     }
