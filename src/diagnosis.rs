@@ -180,7 +180,7 @@ impl Heard {
 
     /// Puts the words of a fix, which an error contains, in front of all other lines.
     pub fn with_error(mut self, error: &Error) -> Heard {
-        let state = ["no waiting helps: pod ", "no waiting helps: no pod of "];
+        let state = ["waiting does not help: pod ", "waiting does not help: no pod of "];
         let place = |line: &str| if state.iter().any(|words| line.starts_with(words)) { STATE } else { FIX };
         let words = error.words().map(|line| (place(line).to_string(), line.to_string()));
         self.lines.splice(0..0, words);

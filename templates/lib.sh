@@ -204,7 +204,7 @@ follow() {
   # systemd removes the unit an instant after its process ends. Until then, others take the machine for busy.
   n=0
   while [ -e "/run/systemd/transient/ironstrap-$1.service" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
-  if [ ! -e "$2.rc" ]; then echo "ironstrap-$1 was ended before it was done"; return 1; fi
+  if [ ! -e "$2.rc" ]; then echo "ironstrap-$1 was stopped before it finished"; return 1; fi
   read -r r <"$2.rc"
   return "$r"
 }
@@ -234,7 +234,7 @@ stays_active() {
 # is about. The last of these wants requires that the unit runs.
 again_if_active() {
   systemctl is-active -q "$1" || return 0
-  { systemctl restart "$1" && stays_active "$1"; } || echo "$1 does not start; what else is wrong with it comes later"
+  { systemctl restart "$1" && stays_active "$1"; } || echo "$1 does not start yet; later fixes of this run handle other faults"
 }
 
 # kubelet_is_written: succeeds if the kubelet's files are as kubeadm wrote them. Otherwise a later stage has kubeadm write
@@ -283,7 +283,7 @@ run_unless_fatal() {
     # This loop ends with the command, also when this shell is killed.
     while sleep 1 && kill -0 "$hoping" 2>/dev/null; do
       why=$(fatal_log_line "$since") || continue
-      printf '%s\n' "no waiting helps: $why" >&2
+      printf '%s\n' "waiting does not help: $why" >&2
       kill "$hoping"
       break
     done
@@ -296,7 +296,7 @@ run_unless_fatal() {
 
 # timed_out: prints how long the script has waited, and how the user changes that.
 timed_out() {
-  echo "waited $WAIT_TIMEOUT s for it (--wait-timeout)"
+  echo "timed out after $WAIT_TIMEOUT s (--wait-timeout)"
 }
 
 # retry COMMAND...: repeats the command while it fails, for $WAIT_TIMEOUT seconds, because a busy machine takes its time. It
@@ -307,9 +307,9 @@ retry() {
   retry_since=$(date +%s)
   retry_ends=$((retry_since + WAIT_TIMEOUT))
   until "$@" 2>"$RUN/patience"; do
-    [ $? != 76 ] || { printf '%s\n' "no waiting helps: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
+    [ $? != 76 ] || { printf '%s\n' "waiting does not help: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
     if [ "$(date +%s)" -ge "$retry_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; timed_out >&2; return 1; fi
-    if why=$(fatal_log_line "$retry_since"); then printf '%s\n' "no waiting helps: $why" >&2; return 1; fi
+    if why=$(fatal_log_line "$retry_since"); then printf '%s\n' "waiting does not help: $why" >&2; return 1; fi
     ${BETWEEN_TRIES:-:} || :
     renew
     sleep 0.5

@@ -459,7 +459,7 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
             text(&output.stderr),
-            "  not yet\n  reason: forged\nwaited 1 s for it (--wait-timeout)\n",
+            "  not yet\n  reason: forged\ntimed out after 1 s (--wait-timeout)\n",
             "{shell}"
         );
     }
@@ -511,13 +511,13 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
             let script = "FATAL_PATTERNS='never said'; WAIT_TIMEOUT=1; mkdir -p $RUN; retry false";
             text(&root.lib(shell, script).stderr)
         };
-        let ends = "no waiting helps: the kubelet ends with \"no such flag\"\n";
+        let ends = "waiting does not help: the kubelet ends with \"no such flag\"\n";
         assert_eq!(run(&same, "auto-restart"), ends, "{shell}");
         assert_eq!(run(&same, "failed"), ends, "{shell}");
-        assert_eq!(run(&two, "auto-restart"), "waited 1 s for it (--wait-timeout)\n", "{shell}");
+        assert_eq!(run(&two, "auto-restart"), "timed out after 1 s (--wait-timeout)\n", "{shell}");
         // A kubelet that runs repeats words of tenants.
         for state in ["running", "dead", ""] {
-            assert_eq!(run(&same, state), "waited 1 s for it (--wait-timeout)\n", "{shell}: {state}");
+            assert_eq!(run(&same, state), "timed out after 1 s (--wait-timeout)\n", "{shell}: {state}");
         }
     }
 }
@@ -546,14 +546,14 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
             );
             text(&root.lib(shell, &script).stderr)
         };
-        let waited = "waited 1 s for it (--wait-timeout)\n";
-        assert_eq!(run(&failed, "", "auto-restart"), format!("no waiting helps: {failed}"), "{shell}");
+        let waited = "timed out after 1 s (--wait-timeout)\n";
+        assert_eq!(run(&failed, "", "auto-restart"), format!("waiting does not help: {failed}"), "{shell}");
         assert_eq!(
             run(&failed, "", "running"),
             waited,
             "{shell}: a tenant can have a kubelet that runs log this"
         );
-        assert_eq!(run("", flag, "running"), "no waiting helps: Error: unknown flag: --x\n", "{shell}");
+        assert_eq!(run("", flag, "running"), "waiting does not help: Error: unknown flag: --x\n", "{shell}");
         assert_eq!(run(&tenants, printed, "auto-restart"), waited, "{shell}");
     }
 }
@@ -567,7 +567,7 @@ fn what_says_that_no_waiting_helps_is_not_tried_again() {
             "mkdir -p $RUN; try() { printf 'the reason\nreason: forged\n' >&2; return 76; }; retry try",
         );
         assert_eq!(output.status.code(), Some(1), "{shell}");
-        assert_eq!(text(&output.stderr), "no waiting helps: the reason\n  reason: forged\n", "{shell}");
+        assert_eq!(text(&output.stderr), "waiting does not help: the reason\n  reason: forged\n", "{shell}");
     }
 }
 

@@ -15,7 +15,7 @@ pub const CAUSES: &[Cause] = &[
         signs: &[
             sign("container ", r"^(?:Error: )?unknown flag: (?<flag>--\S+)"),
             sign("container etcd", r"^flag provided but not defined: (?<flag>-\S+)"),
-            sign("fix", r"^no waiting helps: Error: unknown flag: (?<flag>--\S+)"),
+            sign("fix", r"^waiting does not help: Error: unknown flag: (?<flag>--\S+)"),
         ],
         fatal: Some("^Error: unknown flag: "),
         ..PLAIN
@@ -28,11 +28,11 @@ pub const CAUSES: &[Cause] = &[
             sign("journal kubelet", SWAP),
             sign(
                 "fix",
-                r#"^no waiting helps: (?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"failed to run Kubelet: running with swap on is not supported"#,
+                r#"^waiting does not help: (?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"failed to run Kubelet: running with swap on is not supported"#,
             ),
             sign(
                 "fix",
-                "^no waiting helps: the kubelet ends with \"failed to run Kubelet: running with swap on is not supported",
+                "^waiting does not help: the kubelet ends with \"failed to run Kubelet: running with swap on is not supported",
             ),
         ],
         fatal: Some(SWAP),
@@ -126,14 +126,14 @@ pub const CAUSES: &[Cause] = &[
         name: "no-node",
         what: "no node takes pod {pod}: {why}",
         remedy: "kubectl describe nodes shows what nodes have, and their taints; compare nodeSelector, tolerations and requests of the pod",
-        signs: &[sign("state", r"^no waiting helps: pod (?<pod>\S+) has no node: (?<why>.+)$")],
+        signs: &[sign("state", r"^waiting does not help: pod (?<pod>\S+) has no node: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {
         name: "pod-refused",
         what: "the API server refuses the pods of {owner}: {why}",
         remedy: "correct the pod in its manifest, or the quota, webhook or rights that refuse it; only if PodSecurity refuses what it really needs, give it a namespace of its own with the label pod-security.kubernetes.io/enforce=privileged",
-        signs: &[sign("state", r"^no waiting helps: no pod of (?<owner>\S+ in \S+) is allowed: (?<why>.+)$")],
+        signs: &[sign("state", r"^waiting does not help: no pod of (?<owner>\S+ in \S+) is allowed: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {

@@ -147,8 +147,7 @@ fn explained(
 
 /// Whether the failed fix said more than that it had waited. Then the last words of machines add nothing to it.
 fn gives_a_reason(error: &Error) -> bool {
-    let waited =
-        ["waited ", "timed out", "deadline exceeded", "no waiting helps", "no word", "without a word"];
+    let waited = ["timed out", "deadline exceeded", "waiting does not help", "no word", "without a word"];
     let says = |line: &&str| !line.starts_with("exit ");
     let own: Vec<&str> = error.words().filter(says).collect();
     !own.is_empty() && !error.words().any(|line| waited.iter().any(|words| line.contains(words)))

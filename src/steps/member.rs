@@ -305,7 +305,7 @@ fn compare(answer: &str, fingerprint: &str) -> Verdict {
 const STARTED: &str = r#"at_once etcd
 for m in etcd kube-apiserver kube-controller-manager kube-scheduler; do
   [ $m != kube-apiserver ] || [ -n "$restarted" ] || at_once kube-apiserver
-  ( WAIT_TIMEOUT=60; retry as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'no waiting helps' $RUN/why >&2 || exit 1; }
+  ( WAIT_TIMEOUT=60; retry as_written "$m" "$NODE" ) 2>$RUN/why || { ! grep 'waiting does not help' $RUN/why >&2 || exit 1; }
 done
 "#;
 

@@ -354,6 +354,6 @@ fn no_script_left(world: &World) {
          run_as_unit toy 1 <<'END' || :\nsleep 600\nEND\nls $RUN; rm -f $RUN/toy.ffff.*"
     );
     let said = world.lab.ssh("w1", &script);
-    assert!(said.contains("ironstrap-toy was ended before it was done"), "{said}");
+    assert!(said.contains("ironstrap-toy was stopped before it finished"), "{said}");
     assert!(said.contains("toy.ffff.log") && !said.contains("toy.ffff.sh"), "{said}");
 }

@@ -40,7 +40,7 @@ fn long_work_that_was_ended_before_it_began_is_told_as_that() {
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
             (out.as_str(), err.as_str()),
-            ("ironstrap-toy was ended before it was done\n", ""),
+            ("ironstrap-toy was stopped before it finished\n", ""),
             "{shell}"
         );
     }
@@ -58,7 +58,7 @@ fn long_work_of_an_earlier_run_is_followed_by_its_own_files() {
             let output = root.lib(shell, "attach toy");
             let (out, err) = (text(&output.stdout), text(&output.stderr));
             assert_eq!(output.status.code(), Some(1), "{shell}: {out}{err}");
-            assert_eq!(out, "so far\nironstrap-toy was ended before it was done\n", "{shell}: {err}");
+            assert_eq!(out, "so far\nironstrap-toy was stopped before it finished\n", "{shell}: {err}");
             root.write(&format!("run/ironstrap/{job}.rc"), "4\n");
             assert_eq!(root.lib(shell, "attach toy").status.code(), Some(4), "{shell}");
         }

@@ -42,14 +42,14 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "state",
-        "no waiting helps: pod default/stuck-6d5f9c7b8-x2x4k has no node: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+        "waiting does not help: pod default/stuck-6d5f9c7b8-x2x4k has no node: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
         "no-node",
         "no node takes pod default/stuck-6d5f9c7b8-x2x4k: 0/3 nodes are available",
     ),
     ("fix", "packets: server0 is silent", "api-server-silent", "at its own address"),
     (
         "state",
-        "no waiting helps: no pod of Deployment/stuck in default is allowed: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
+        "waiting does not help: no pod of Deployment/stuck in default is allowed: pods \"stuck-5d8c-\" is forbidden: violates PodSecurity \"restricted:latest\": host namespaces (hostNetwork=true)",
         "pod-refused",
         "the API server refuses the pods of Deployment/stuck in default: pods \"stuck-5d8c-\" is forbidden",
     ),
