@@ -190,7 +190,7 @@ impl Heard {
 
 /// The line in an error about a machine that gave no answer to another machine, `asker`. This line is evidence, too.
 pub fn got_no_answer(asker: &str) -> String {
-    format!("{asker} got no answer from it")
+    format!("{asker} got no answer from this node")
 }
 
 /// The causes that the machines give evidence of, the most specific first. `heard` has the machine that failed first,

@@ -10,8 +10,8 @@ use super::signs::{
 pub const CAUSES: &[Cause] = &[
     Cause {
         name: "argument-unknown",
-        what: "a component of the control plane does not know its argument {flag}, and does not start",
-        remedy: "take {flag} out of the inventory ([api-server], [controller-manager], [scheduler] or [etcd])",
+        what: "a component of the control plane does not start: it does not know the argument {flag}",
+        remedy: "remove {flag} from the inventory ([api-server], [controller-manager], [scheduler] or [etcd])",
         signs: &[
             sign("container ", r"^(?:Error: )?unknown flag: (?<flag>--\S+)"),
             sign("container etcd", r"^flag provided but not defined: (?<flag>-\S+)"),
@@ -22,8 +22,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "swap-on",
-        what: "swap is on again, and the kubelet does not start with it",
-        remedy: "on {node}, find out what turns it on: swapon --show; systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*; then swapoff -a",
+        what: "swap is on again, so the kubelet does not start",
+        remedy: "on {node}, find out what turns swap on: swapon --show; systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*; then swapoff -a",
         signs: &[
             sign("journal kubelet", SWAP),
             sign(
@@ -40,15 +40,15 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "swap-returns",
-        what: "swap is on again right after it was turned off",
-        remedy: "find out what turns it on, on {node}: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
-        signs: &[sign("fix", r"the fix had no effect; wanted: no swap is active")],
+        what: "swap is on again right after ironstrap turned it off",
+        remedy: "on {node}, find out what turns swap on: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
+        signs: &[sign("fix", r"the fix had no effect: expected that no swap is active")],
         ..PLAIN
     },
     Cause {
         name: "cgroup-driver",
         what: "the kubelet and containerd use different cgroup drivers, cgroupfs and systemd",
-        remedy: "both must use systemd; on {node}, see what says otherwise: grep -RinsE \"cgroup-?driver|SystemdCgroup\" /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /etc/containerd; systemctl cat containerd",
+        remedy: "both must use systemd; on {node}, find the setting that differs: grep -RinsE \"cgroup-?driver|SystemdCgroup\" /etc/default/kubelet /etc/systemd/system /usr/lib/systemd/system /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /etc/containerd; systemctl cat containerd",
         signs: &[
             sign("journal ", SANDBOX),
             sign(
@@ -61,8 +61,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "cgroup-v1",
-        what: "the machine has cgroup v1, and the kubelet is set not to run on it",
-        remedy: "boot {node} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or say failCgroupV1 = false in [kubelet]",
+        what: "{node} uses cgroup v1, and its kubelet is configured not to run with it",
+        remedy: "boot {node} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or set failCgroupV1 = false in [kubelet] of the inventory",
         signs: &[sign("journal kubelet", "kubelet is configured to not run on a host using cgroup v1")],
         fatal: Some(klog!("command failed", ".*kubelet is configured to not run on a host using cgroup v1")),
         ..PLAIN
@@ -70,7 +70,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "field-unknown",
         what: "{kind} has no field {field}",
-        remedy: "take {field} out of the inventory ([kubelet], [kube-proxy] or [kubeadm])",
+        remedy: "remove {field} from the inventory ([kubelet], [kube-proxy] or [kubeadm])",
         signs: &[sign(
             "",
             r#"Kind:"(?<kind>[^"]+)"\}: strict decoding error: unknown field "(?<field>[^"]+)""#,
@@ -80,14 +80,14 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "feature-gate-unknown",
         what: "the kubelet does not know the feature gate {gate}",
-        remedy: "take {gate} out of featureGates in [kubelet] of the inventory",
+        remedy: "remove {gate} from featureGates in [kubelet] of the inventory",
         signs: &[sign("journal kubelet", r"unrecognized feature gate: (?<gate>\w+)")],
         fatal: Some("^panic: .*unrecognized feature gate: "),
         ..PLAIN
     },
     Cause {
         name: "hostname-changed",
-        what: "the machine is called {new} now, and its kubelet's credentials are those of {old}",
+        what: "the host name is now {new}, but the kubelet has the credentials of {old}",
         remedy: "on {node}: hostnamectl set-hostname {old} && systemctl restart kubelet",
         signs: &[
             sign(
@@ -103,8 +103,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "etcd-data",
-        what: "there is data of an earlier etcd in {etcd}",
-        remedy: "this may be the only copy of a cluster; if it is needed, stop here, and bring that cluster back first; if nothing of it is needed any more, on {node}: mv -T {etcd} {etcd}.old",
+        what: "an earlier etcd left data in {etcd}",
+        remedy: "if you may still need that data, stop here and restore its cluster first: this may be the only copy; otherwise, on {node}: mv -T {etcd} {etcd}.old",
         signs: &[
             sign("log kubeadm", ETCD_DATA),
             sign("fix", ETCD_DATA),
@@ -118,28 +118,31 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "image-not-found",
         what: "the registry does not have the image {image}",
-        remedy: "correct the image where it is named (image-repository or [flannel] in the inventory, or the addon's manifest), or push it to that registry if it is yours; on {node}, this shows whether it is there: ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
+        remedy: "correct the image name (image-repository or [flannel] in the inventory, or the addon's manifest), or push the image to that registry if it is yours; to test it on {node}: ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d {image}",
         signs: &[sign("", NOT_FOUND), sign("journal ", NOT_FOUND), sign("state", NOT_FOUND)],
         ..PLAIN
     },
     Cause {
         name: "no-node",
-        what: "no node takes pod {pod}: {why}",
-        remedy: "kubectl describe nodes shows what nodes have, and their taints; compare nodeSelector, tolerations and requests of the pod",
+        what: "no node accepts pod {pod}: {why}",
+        remedy: "compare nodeSelector, tolerations and requests of the pod with the taints and resources of the nodes: kubectl describe nodes",
         signs: &[sign("state", r"^waiting does not help: pod (?<pod>\S+) has no node: (?<why>.+)$")],
         ..PLAIN
     },
     Cause {
         name: "pod-refused",
         what: "the API server refuses the pods of {owner}: {why}",
-        remedy: "correct the pod in its manifest, or the quota, webhook or rights that refuse it; only if PodSecurity refuses what it really needs, give it a namespace of its own with the label pod-security.kubernetes.io/enforce=privileged",
-        signs: &[sign("state", r"^waiting does not help: no pod of (?<owner>\S+ in \S+) is allowed: (?<why>.+)$")],
+        remedy: "correct the pod in its manifest, or the quota, webhook or permissions that refuse it; only if the pod really needs what PodSecurity refuses, give it its own namespace with the label pod-security.kubernetes.io/enforce=privileged",
+        signs: &[sign(
+            "state",
+            r"^waiting does not help: no pod of (?<owner>\S+ in \S+) is allowed: (?<why>.+)$",
+        )],
         ..PLAIN
     },
     Cause {
         name: "registry-unreachable",
-        what: "the registry of {image} cannot be reached: {why}",
-        remedy: "see whether that server runs; where {node} must use another one, correct [registries] or [proxy] in the inventory (on {node}: /etc/containerd/certs.d)",
+        what: "the registry of {image} is unreachable: {why}",
+        remedy: "check that the registry runs; if {node} must use another one, correct [registries] or [proxy] in the inventory (on {node}: /etc/containerd/certs.d)",
         signs: &[
             sign("", UNREACHABLE),
             sign("journal ", UNREACHABLE),
@@ -150,8 +153,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "port-taken",
-        what: "port {port} is taken by another program",
-        remedy: "on {node}: ss -ltnp 'sport = :{port}' shows that program; stop it, or have it use another port",
+        what: "another program uses port {port}",
+        remedy: "find that program on {node}: ss -ltnp 'sport = :{port}'; stop it, or configure another port for it",
         signs: &[
             sign("", r":(?<port>\d+): bind: address already in use"),
             sign("", r"ERROR Port-(?<port>\d+)\]"),
@@ -160,30 +163,30 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "disk-full",
-        what: "a disk is full",
-        remedy: "on {node}: df -h; df -i; du -xh --max-depth=2 /var | sort -h | tail; then free logs, caches and images, and nothing of etcd or of the kubelet",
+        what: "a disk of {node} is full",
+        remedy: "on {node}, find what fills it: df -h; df -i; du -xh --max-depth=2 /var | sort -h | tail; then delete logs, caches and images, but nothing of etcd or the kubelet",
         signs: &[sign("", FULL), sign("journal ", FULL), sign("disk", " KiB left of ")],
         ..PLAIN
     },
     Cause {
         name: "kernel-log",
-        what: "the kubelet cannot read the kernel's log: {why}",
-        remedy: "a virtual machine has /dev/kmsg; what runs {node} as a container must give it one",
+        what: "the kubelet cannot read the kernel log: {why}",
+        remedy: "if {node} is a container, give it the device /dev/kmsg; virtual machines have it",
         signs: &[sign("journal kubelet", r#"open /dev/kmsg: (?<why>[^\\"]+)"#)],
         fatal: Some(klog!("command failed", ".*open /dev/kmsg: ")),
         ..PLAIN
     },
     Cause {
         name: "inotify",
-        what: "all inotify instances of the kernel are taken",
-        remedy: "on {node}: sysctl fs.inotify.max_user_instances shows the limit, and apply sets it to 8192 or more; what takes them: find /proc/*/fd -lname anon_inode:inotify | cut -d/ -f3 | sort | uniq -c | sort -n",
+        what: "all inotify instances of the kernel are in use",
+        remedy: "run apply, which sets the limit to 8192 or more; on {node}, sysctl fs.inotify.max_user_instances shows the limit, and this shows what uses the instances: find /proc/*/fd -lname anon_inode:inotify | cut -d/ -f3 | sort | uniq -c | sort -n",
         signs: &[sign("", INOTIFY), sign("journal ", INOTIFY)],
         ..PLAIN
     },
     Cause {
         name: "clock",
-        what: "{node} says that it is {now}, and the certificate that it was shown begins at {from}",
-        remedy: "compare date -u of {node}, of the control planes and of your own computer; set the clock that is wrong, best by a time service such as chrony; if all agree, a clock was wrong when the certificate was made: wait until it is valid",
+        what: "the clock of {node} says {now}, but a certificate that it received is valid only from {from}",
+        remedy: "compare date -u on {node}, on the control planes and on your own computer, and correct the wrong clock, best with a time service such as chrony; if all agree, a clock was wrong when the certificate was made: wait until it is valid",
         signs: &[sign(
             "",
             r"certificate has expired or is not yet valid: current time (?<now>\S+) is before (?<from>[0-9TZ:+-]+)",
@@ -192,8 +195,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "certificate-expired",
-        what: "a certificate was valid until {end}, and the clock of {node} says {now}",
-        remedy: "if the clock (date -u) is right, apply renews what is ours: run it again with every control plane reachable",
+        what: "a certificate was valid until {end}, but the clock of {node} says {now}",
+        remedy: "if the clock (date -u) is right, run apply again with every control plane reachable: it renews the certificates that ironstrap manages",
         signs: &[sign(
             "",
             r"certificate has expired or is not yet valid: current time (?<now>\S+) is after (?<end>[0-9TZ:+-]+)",
@@ -202,8 +205,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "authority-unknown",
-        what: "what answers at the API's address has a certificate of another authority: it is not this cluster's API",
-        remedy: "on {node}, getent ahosts with the name of the endpoint and ip route get with its address tell where it leads; it must lead to this cluster's control planes; if it does, compare /etc/kubernetes/pki/ca.crt of all machines",
+        what: "the server at the API's address has a certificate of another CA, so it is not this cluster's API server",
+        remedy: "the endpoint must lead to this cluster's control planes: on {node}, getent ahosts with its name and ip route get with its address show where it leads; if that is right, compare /etc/kubernetes/pki/ca.crt of all machines",
         signs: &[
             sign("log kubeadm", "x509: certificate signed by unknown authority"),
             sign("fix", "x509: certificate signed by unknown authority"),
@@ -216,8 +219,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "credential-refused",
-        what: "the API server does not accept the certificate to join with",
-        remedy: "compare the clocks: date -u on {node} and on a control plane; then run apply again, each run signs a new certificate",
+        what: "the API server refuses the certificate for the join",
+        remedy: "compare the clocks (date -u on {node} and on a control plane), then run apply again: each run signs a new certificate",
         signs: REFUSED,
         symptom: true,
         ..PLAIN
@@ -225,21 +228,21 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "name-unresolved",
         what: "the name {name} does not resolve on {node}",
-        remedy: "on {node}, getent hosts {name} must show its address; if it stands in /etc/hosts (grep {name} /etc/hosts), see that the line hosts: of /etc/nsswitch.conf has files before dns; else see that the servers in /etc/resolv.conf answer and know {name}",
+        remedy: "getent hosts {name} on {node} must show its address: if /etc/hosts has the name (grep {name} /etc/hosts), put files before dns in the line hosts: of /etc/nsswitch.conf; otherwise check that the servers in /etc/resolv.conf answer and know {name}",
         signs: &[sign("log kubeadm", LOOKUP), sign("fix", LOOKUP), sign("journal kubelet", LOOKUP)],
         ..PLAIN
     },
     Cause {
         name: "cni-plugin-missing",
-        what: "a file in /etc/cni/net.d asks for the network plugin {plugin}, which is not in {folder}",
-        remedy: "on {node} and every other node: grep -l {plugin} /etc/cni/net.d/* shows the file; move it away if nothing needs it; else bring the plugin back (the usual ones: apt-get install --reinstall kubernetes-cni; that of a network: its DaemonSet)",
+        what: "a file in /etc/cni/net.d needs the network plugin {plugin}, which is not in {folder}",
+        remedy: "find the file on {node} and every other node: grep -l {plugin} /etc/cni/net.d/*; move it away if nothing needs it; otherwise restore the plugin (standard plugins: apt-get install --reinstall kubernetes-cni; the plugin of a pod network: its DaemonSet)",
         signs: &[sign("", PLUGIN), sign("journal ", PLUGIN), sign("event", PLUGIN)],
         ..PLAIN
     },
     Cause {
         name: "conntrack-limits",
-        what: "kube-proxy is not allowed to set how many connections the kernel keeps track of",
-        remedy: "if {node} is a container, its kernel is its host's: put maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, and kube-proxy leaves the host's limit as it is",
+        what: "kube-proxy has no permission to set the connection tracking limits of the kernel",
+        remedy: "if {node} is a container, it uses the kernel of its host: set maxPerCore = 0 and min = 0 under [kube-proxy.conntrack] in the inventory, so that kube-proxy does not change the limit of the host",
         signs: &[sign("container kube-proxy", CONNTRACK), sign("fix", CONNTRACK)],
         fatal: Some(klog!(
             "command failed|Error running ProxyServer",
@@ -250,14 +253,14 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "package-lock",
         what: "another program holds the package lock: process {holder}",
-        remedy: "wait until it is done, or see on {node} what it is: ps -fp $(fuser /var/lib/dpkg/lock-frontend)",
+        remedy: "wait until that program ends, or check on {node} what it is: ps -fp $(fuser /var/lib/dpkg/lock-frontend)",
         signs: &[sign("", r"Could not get lock \S+\. It is held by process (?<holder>\d+ \([^)]+\))")],
         ..PLAIN
     },
     Cause {
         name: "package-source-unreachable",
-        what: "the package repository at {source} cannot be reached",
-        remedy: "see whether that server runs; where {node} must use another one, correct [packages] or [proxy] in the inventory; on {node}, apt-get update shows whether it answers",
+        what: "the package repository at {source} is unreachable",
+        remedy: "check that the server runs, and on {node} that it answers: apt-get update; if {node} must use another one, correct [packages] or [proxy] in the inventory",
         signs: &[
             sign("", r"Could not connect to (?<source>[^ :]+:\d+) .*- connect \("),
             sign("", r"(?:Could not|Unable to) connect to (?<source>[^ :]+:\d+)"),
@@ -267,8 +270,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "package-script",
-        what: "dpkg may not run {script}: its file system is mounted noexec",
-        remedy: "on {node}: findmnt -T {script} shows the mount; mount -o remount,exec it, take noexec out of /etc/fstab, then dpkg --configure -a",
+        what: "dpkg cannot run {script}: its file system is mounted noexec",
+        remedy: "on {node}, findmnt -T {script} shows the mount: remount it (mount -o remount,exec MOUNT), remove noexec from /etc/fstab, then run dpkg --configure -a",
         signs: &[sign(
             "",
             r"^dpkg[^:]*: unable to execute .+ script \((?<script>/[^)]+)\): Permission denied",
@@ -277,7 +280,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "packages-go",
-        what: "to install it, apt would remove {packages}",
+        what: "apt would have to remove {packages} for this installation",
         remedy: "ironstrap removes no package that it did not install; if nothing needs them any more, on {node}: apt-get remove --allow-change-held-packages {packages}",
         signs: &[sign(
             "",
@@ -287,15 +290,15 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "packages-held",
-        what: "packages on hold keep it from being installed",
-        remedy: "on {node}: apt-mark showhold shows them; take the hold off with apt-mark unhold NAME, or remove the package if nothing needs it",
+        what: "packages on hold prevent the installation",
+        remedy: "list them on {node}: apt-mark showhold; then end the hold with apt-mark unhold NAME, or remove the package if nothing needs it",
         signs: &[sign("", r"^E: .*(?:this may be caused by held packages|you have held broken packages)")],
         ..PLAIN
     },
     Cause {
         name: "source-conflict",
-        what: "two sources of packages name {source} with different keys, so apt reads no source at all",
-        remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows both; keep kubernetes.list, and delete the other",
+        what: "two package sources name {source} with different keys, so apt reads no source at all",
+        remedy: "find both on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d; keep kubernetes.list, and delete the other",
         signs: &[sign(
             "",
             r"^E: Conflicting values set for option Signed-By regarding source (?<source>\S+)",
@@ -304,8 +307,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "source-dead",
-        what: "apt cannot read the source of packages {source}",
-        remedy: "on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d shows where it is; put it right, or put # before its line, until apt-get update ends without an error",
+        what: "apt cannot read the package source {source}",
+        remedy: "find it on {node}: grep -rn {source} /etc/apt/sources.list /etc/apt/sources.list.d; correct its line, or put # before it, until apt-get update succeeds",
         signs: &[sign(
             "",
             r"^E: The repository '(?<source>[^' ]+)[^']*' (?:does not have a Release file|no longer has a Release file|is not signed|is no longer signed)",
@@ -315,7 +318,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "package-missing",
         what: "no package repository has {package} {version}",
-        remedy: "see on {node}: apt-cache policy {package}; then put `kubernetes` or [packages] right in the inventory",
+        remedy: "check the available versions on {node}: apt-cache policy {package}; then correct `kubernetes` or [packages] in the inventory",
         signs: &[sign(
             "",
             r"E: (?:Version '(?<version>[^']+)' for '|Unable to locate package )(?<package>[^' ]+)",
@@ -326,7 +329,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "containerd-stopped",
         what: "containerd does not run",
-        remedy: "on {node}: systemctl cat containerd; journalctl -u containerd -n 30",
+        remedy: "find out why on {node}: systemctl cat containerd; journalctl -u containerd -n 30",
         signs: &[sign("journal containerd", r"^containerd: .+"), CONTAINERD_DOWN, CONTAINERD_LOST],
         besides: &[CONTAINERD_DOWN, CONTAINERD_LOST],
         ..PLAIN
@@ -334,38 +337,38 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "forward-drop",
         what: "the packet filter of {node} drops forwarded packets, so none reach its pods: {chain}",
-        remedy: "on {node}: accept forwarded packets from and to the range of the pods (pods in [cluster]) and through flannel.1; nft list ruleset shows whose chain it is",
+        remedy: "on {node}, accept forwarded packets from and to the range of the pods (pods in [cluster]) and through flannel.1; nft list ruleset shows which program made the chain",
         signs: &[sign("forward", r"^(?<chain>chain .+) has policy drop$")],
         besides: NO_ANSWER,
         ..PLAIN
     },
     Cause {
         name: "api-server-silent",
-        what: "{node} gets no answer from an API server at its own address, and does get one from the Service that leads there",
-        remedy: "look for what drops this on {node} or on that control plane: nft list ruleset, iptables-save, and ip route get with the address",
+        what: "an API server does not answer {node} at its own address, although the API's Service answers",
+        remedy: "find what drops these packets on {node} or on that control plane: nft list ruleset; iptables-save; ip route get with the address",
         signs: &[sign("fix", r"^packets: server\d+ is silent")],
         ..PLAIN
     },
     Cause {
         name: "vxlan-swallowed",
-        what: "nothing comes back through flannel.1: the network between the machines may not carry VXLAN",
-        remedy: "let UDP port 8472 pass between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
+        what: "flannel.1 receives no packets: the network between the machines may block VXLAN",
+        remedy: "allow UDP port 8472 between all nodes, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
         signs: &[sign("fix", r"^packets: flannel\.1 sent \d+ packets and received none")],
         symptom: true,
         ..PLAIN
     },
     Cause {
         name: "tunnel-silent",
-        what: "nothing comes back from {peer} through flannel.1, although {peer} answers other nodes: the network between the two may not carry VXLAN",
-        remedy: "let UDP port 8472 pass between {node} and {peer} in both directions, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
+        what: "{peer} does not answer through flannel.1, although {peer} answers other nodes: the network between the two may block VXLAN",
+        remedy: "allow UDP port 8472 between {node} and {peer} in both directions, in firewalls and security groups; on both ends, tcpdump -ni any udp port 8472 shows what is sent and what arrives",
         signs: &[sign("fix", r"^packets: tunnel:(?<peer>[a-z0-9.-]+) is silent$")],
         symptom: true,
         ..PLAIN
     },
     Cause {
         name: "kubelet-file-missing",
-        what: "the kubelet does not start without its file {file}",
-        remedy: "run apply again, which writes what kubeadm wrote there; then find out what deleted the file",
+        what: "the kubelet does not start because its file {file} is missing",
+        remedy: "run apply again, which restores what kubeadm wrote there; then find out what deleted the file",
         signs: &[sign(
             "journal kubelet",
             r#""command failed"(?: err=|,"err":)"failed to load kubelet config file, path: (?<file>/[^ ,"\\]+), .*no such file or directory"#,
@@ -374,8 +377,8 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "kubelet-ends",
-        what: "the kubelet ends at its start: {why}",
-        remedy: "correct the setting that it names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
+        what: "the kubelet exits when it starts: {why}",
+        remedy: "correct the setting that the error names in the inventory ([kubelet]); on {node}, systemctl cat kubelet shows what else sets its arguments",
         signs: &[sign(
             "journal kubelet",
             r#"^(?:[EF]\d{4} [^"]*\] |\{"ts":[\d.]+,"caller":"[^"]*","msg":)"command failed"(?: err=|,"err":)"(?:failed to run Kubelet: )?(?<why>.+)"\}?$"#,
@@ -387,7 +390,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         name: "endpoint-unreachable",
         what: "{node} cannot reach {address}: {why}",
-        remedy: "a route and open firewalls must lead from {node} to {address}, and that machine must be on: see ip route and the packet filter (nft list ruleset, iptables-save) of {node} and of the machine with that address",
+        remedy: "{node} needs a route to {address} and open firewalls, and that machine must be on: check ip route and the packet filter (nft list ruleset, iptables-save) of {node} and of the machine with that address",
         signs: &[sign("log kubeadm", DIAL), sign("fix", DIAL)],
         symptom: true,
         ..PLAIN

@@ -45,7 +45,7 @@ pub(super) fn look_at(place: &str) -> String {
         Some(("log", name)) => format!("/run/ironstrap/{name}.log"),
         Some(("container", name)) => format!("/var/log/pods/kube-system_{name}-*/{name}"),
         _ => match place {
-            FIX | STATE => "what it said",
+            FIX | STATE => "output of the fix",
             "forward" => "nft list chains",
             "swap" => "/proc/swaps",
             "disk" => "df",

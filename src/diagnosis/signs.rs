@@ -55,7 +55,7 @@ pub(super) const REFUSED: &[Sign] = &[
 pub(super) const NO_ANSWER: &[Sign] = &[
     sign("fix", r"^packets: (?:dns|pod-dns|pod:\S+) is (?:silent|partly)"),
     // The words of `diagnosis::got_no_answer`.
-    sign("fix", r"^\S+ got no answer from it$"),
+    sign("fix", r"^\S+ got no answer from this node$"),
     sign("event", r"^Pod coredns-\S+: Readiness probe failed: HTTP probe failed with statuscode: 503"),
 ];
 

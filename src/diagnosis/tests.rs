@@ -165,8 +165,7 @@ fn a_value_of_a_machine_is_not_filled_in_once_more() {
         let found = findings(&[heard("w1", &[("journal kubelet", &line(old, new))])], ETCD_DIR);
         let remedy = format!("on w1: hostnamectl set-hostname '{old}' && systemctl restart kubelet");
         assert_eq!(found[0].remedy, remedy);
-        let what =
-            format!("the machine is called {new} now, and its kubelet's credentials are those of {old}");
+        let what = format!("the host name is now {new}, but the kubelet has the credentials of {old}");
         assert_eq!(found[0].what, what);
     }
 }

@@ -152,7 +152,7 @@ mod tests {
     fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
         assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
-        assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["m1 got no answer from it"]);
+        assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["m1 got no answer from this node"]);
         let asker = [own("m1", "packets: could not ask")];
         assert_eq!(left(&[]), asker);
         assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");

@@ -139,7 +139,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: r#"unknown field "apiServer.extraEnvs[0].valueFrom.noSuchField""#,
-        remedy: "take 'apiServer.extraEnvs[0].valueFrom.noSuchField' out",
+        remedy: "remove 'apiServer.extraEnvs[0].valueFrom.noSuchField' from",
         // What is below `valueFrom` is the one part of it that `check` does not know.
         inventory: |i| set(i, &["kubeadm", "apiServer"], r#"{ extraEnvs = [{ name = "A", valueFrom = { noSuchField = 1 } }] }"#),
         ..PLAIN
@@ -149,14 +149,14 @@ pub const SCENARIOS: &[Scenario] = injected! {
         node: "m1",
         on: "m1",
         evidence: "unknown flag: --no-such-flag",
-        remedy: "take --no-such-flag out",
+        remedy: "remove --no-such-flag from",
         inventory: |i| set(i, &["api-server", "no-such-flag"], r#""1""#),
         ..PLAIN
     };
     Cluster "no way from a joining machine to the API": Injection {
         cause: "endpoint-unreachable",
         evidence: "198.18.0.11:6443",
-        remedy: "see ip route",
+        remedy: "check ip route",
         inventory: unreached,
         break_it: |w| {
             leave(w);

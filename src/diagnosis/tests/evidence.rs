@@ -7,7 +7,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "container kube-apiserver",
         "Error: unknown flag: --no-such-flag",
         "argument-unknown",
-        "take --no-such-flag out",
+        "remove --no-such-flag from",
     ),
     (
         "journal kubelet",
@@ -44,7 +44,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "state",
         "waiting does not help: pod default/stuck-6d5f9c7b8-x2x4k has no node: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
         "no-node",
-        "no node takes pod default/stuck-6d5f9c7b8-x2x4k: 0/3 nodes are available",
+        "no node accepts pod default/stuck-6d5f9c7b8-x2x4k: 0/3 nodes are available",
     ),
     ("fix", "packets: server0 is silent", "api-server-silent", "at its own address"),
     (
@@ -57,13 +57,13 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "journal kubelet",
         r#"E1128 21:34:18.779121     230 run.go:72] "command failed" err="failed to validate kubelet configuration, error: invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 10, path: &TypeMeta{Kind:,APIVersion:,}""#,
         "kubelet-ends",
-        "the kubelet ends at its start: failed to validate kubelet configuration, error: invalid configuration: imageGC",
+        "the kubelet exits when it starts: failed to validate kubelet configuration, error: invalid configuration: imageGC",
     ),
     (
         "journal kubelet",
         r#"E1129 19:07:35.060537   38629 run.go:72] "command failed" err="failed to load kubelet config file, path: /var/lib/kubelet/config.yaml, error: failed to load Kubelet config file /var/lib/kubelet/config.yaml, error failed to read kubelet config file \"/var/lib/kubelet/config.yaml\", error: open /var/lib/kubelet/config.yaml: no such file or directory""#,
         "kubelet-file-missing",
-        "the kubelet does not start without its file /var/lib/kubelet/config.yaml",
+        "the kubelet does not start because its file /var/lib/kubelet/config.yaml is missing",
     ),
     (
         "fix",
@@ -75,7 +75,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "journal kubelet",
         "panic: failed to merge global and in-flight KubeletConfiguration while setting defaults, error: unrecognized feature gate: Nope",
         "feature-gate-unknown",
-        "take Nope out of featureGates",
+        "remove Nope from featureGates",
     ),
     // Forms of other versions of Kubernetes, from its source.
     (
@@ -100,7 +100,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "journal kubelet",
         r#"Error from server (Forbidden): error when creating "STDIN": nodes "other" is forbidden: node "w2" is not allowed to modify node "other""#,
         "hostname-changed",
-        "called other now, and its kubelet's credentials are those of w2",
+        "the host name is now other, but the kubelet has the credentials of w2",
     ),
     (
         "journal kubelet",
@@ -132,12 +132,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "registry-unreachable",
         "lookup unknown.example",
     ),
-    (
-        "fix",
-        "packets: flannel.1 sent 31 packets and received none",
-        "vxlan-swallowed",
-        "let UDP port 8472 pass",
-    ),
+    ("fix", "packets: flannel.1 sent 31 packets and received none", "vxlan-swallowed", "allow UDP port 8472"),
     ("fix", "packets: tunnel:w2 is silent", "tunnel-silent", "although w2 answers other nodes"),
     (
         "journal kubelet",
@@ -150,7 +145,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "container kube-scheduler",
         r#"E1121 20:18:27.764716     338 run.go:72] "command failed" err="failed to create listener: failed to listen on 0.0.0.0:10259: listen tcp 0.0.0.0:10259: bind: address already in use""#,
         "port-taken",
-        "port 10259 is taken",
+        "uses port 10259",
     ),
     (
         "log kubeadm",
@@ -162,7 +157,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubeadm",
         r#"error: error execution phase preflight: couldn't validate the identity of the API Server: Abort reading the cluster-info ConfigMap after timeout of 8s: Get "https://api.demo.internal:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2026-11-21T20:19:51Z is before 2026-11-21T21:19:01Z"#,
         "clock",
-        "w2 says that it is 2026-11-21T20:19:51Z, and the certificate that it was shown begins at 2026-11-21T21:19:01Z",
+        "the clock of w2 says 2026-11-21T20:19:51Z, but a certificate that it received is valid only from 2026-11-21T21:19:01Z",
     ),
     (
         "log kubeadm",
@@ -205,19 +200,19 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "log kubelet",
         "  Could not connect to 127.0.0.1:8444 (127.0.0.1). - connect (111: Connection refused)",
         "package-source-unreachable",
-        "at 127.0.0.1:8444 cannot",
+        "at 127.0.0.1:8444 is unreachable",
     ),
     (
         "fix",
         "E: Failed to fetch http://127.0.0.1:8444/x/Release.key  Unable to connect to 127.0.0.1:8444:",
         "package-source-unreachable",
-        "at 127.0.0.1:8444 cannot",
+        "at 127.0.0.1:8444 is unreachable",
     ),
     (
         "log kubelet",
         "W: Failed to fetch http://nowhere.example/deb/InRelease  Temporary failure resolving 'nowhere.example'",
         "package-source-unreachable",
-        "at nowhere.example cannot",
+        "at nowhere.example is unreachable",
     ),
     (
         "log kubelet",
@@ -241,7 +236,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "event",
         r#"plugin type="portmap" failed (add): failed to find plugin "portmap" in path [/opt/cni/bin]"#,
         "cni-plugin-missing",
-        "a file in /etc/cni/net.d asks for the network plugin portmap, which is not in /opt/cni/bin",
+        "a file in /etc/cni/net.d needs the network plugin portmap, which is not in /opt/cni/bin",
     ),
     (
         "container kube-proxy",
