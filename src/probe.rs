@@ -127,7 +127,7 @@ fn asks_the_api(asks: &[&Ask]) -> bool {
 }
 
 /// The error of `answers` begins with these words if the reply breaks off.
-pub const BREAKS_OFF: &str = "the reply breaks off";
+pub const BREAKS_OFF: &str = "the reply is cut off";
 
 /// Splits a reply into the facts of the machine and one answer per ask. The error says what is wrong with the reply as a
 /// whole.
@@ -137,11 +137,11 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     sizes::bounded(&mut replies, asks, || watch::names(asks));
     watch::unanswered(&mut replies, &marks, asks);
     let mut replies = replies.into_iter();
-    let mut next = || replies.next().ok_or("the reply is shorter than the question");
+    let mut next = || replies.next().ok_or("the reply has fewer answers than questions");
     let mut head = Vec::new();
     for name in machine::HEAD {
         let answer = next()?.answer();
-        head.push(answer.text().map_err(|why| format!("asked for its {name}: {why}"))?.to_string());
+        head.push(answer.text().map_err(|why| format!("cannot read its {name}: {why}"))?.to_string());
     }
     let mut machine = Machine::read(&head[0], &head[1], &head[2])?;
     let tables = tables::Tables::read([next()?, next()?, next()?, next()?, next()?, next()?], asks);
@@ -172,7 +172,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
             },
             Ask::Listed => match &objects {
                 Ok(Found { listed: Some(listed), .. }) => Answer::Said(listed.clone()),
-                Ok(_) => Answer::Unknown("kubectl: the list beside the nodes is missing".into()),
+                Ok(_) => Answer::Unknown("kubectl: the list after the nodes is missing".into()),
                 Err(why) => Answer::Unknown(why.clone()),
             },
             Ask::Administrator => match &objects {
@@ -190,7 +190,7 @@ pub fn answers(reply: &[u8], asks: &[&Ask], boundary: &str) -> Result<(Machine, 
     machine.took = ended.ok_or("the reply has no end")? - machine.clock;
     match replies.next() {
         None => Ok((machine, answers)),
-        Some(_) => Err("the reply is longer than the question".into()),
+        Some(_) => Err("the reply has more answers than questions".into()),
     }
 }
 
@@ -201,7 +201,7 @@ fn split(reply: &[u8], boundary: &str, most: usize) -> Result<Vec<Reply>, String
     let (mut rest, mut replies) = (reply, Vec::new());
     while let Some(at) = find(rest, &open) {
         if replies.len() == most {
-            return Err("the reply is longer than the question".into());
+            return Err("the reply has more answers than questions".into());
         }
         let (stdout, tail) = (&rest[..at], &rest[at + open.len()..]);
         let end = find(tail, &close).ok_or(BREAKS_OFF)?;

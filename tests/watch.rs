@@ -157,7 +157,7 @@ fn a_process_that_nothing_ends_is_named_and_the_script_ends_without_it() {
         let reply = std::fs::read(&path).unwrap();
         assert!(probe::answers(&reply, &[&hangs], BOUNDARY).is_err(), "{shell}");
         let late = probe::late(&reply, &[&hangs], BOUNDARY, &Limits::default());
-        let process = format!("nothing ends the process that it waits for: {} (sleep)", left[0]);
+        let process = format!("the process that it waits for cannot be ended: {} (sleep)", left[0]);
         assert!(late.iter().any(|late| late.process == process), "{shell}: {late:?}");
     }
 }

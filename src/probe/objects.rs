@@ -167,7 +167,7 @@ pub(super) fn read(reply: Reply, asks: &[&Ask]) -> Result<Found, String> {
         return Err(short(&format!("kubectl: exit {}: {}", reply.status, bad.join("\n"))));
     }
     if asks_the_api(asks) && !text.lines().any(|line| line == ALL_NODES) {
-        return Err("kubectl: the list of nodes breaks off".into());
+        return Err("kubectl: the list of nodes is cut off".into());
     }
     let (text, listed) = match text.split_once(&format!("{BESIDE}\n")) {
         Some((text, listed)) => (text, Some(listed.trim_end().trim_end_matches(ALL_NODES).to_string())),

@@ -81,7 +81,7 @@ fn the_answer_to_another_question_is_no_answer() {
 fn a_machine_that_cannot_describe_itself_answers_nothing() {
     let reply =
         head().replacen("--b # 0\n\n", "--b # 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
-    assert_eq!(read(&reply).unwrap_err(), "asked for its facts: exit 1: sh: date: not found");
+    assert_eq!(read(&reply).unwrap_err(), "cannot read its facts: exit 1: sh: date: not found");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn an_answer_that_is_too_large_is_unknown_and_has_a_name() {
         one(&format!("{FACTS}{large}"), 0, "") + &one("", 0, "").repeat(9) + &one("a", 0, "").repeat(2);
     assert_eq!(
         read(&facts).unwrap_err(),
-        "asked for its facts: the answer is larger than 256 KiB: its facts"
+        "cannot read its facts: the answer is larger than 256 KiB: its facts"
     );
 }
 

@@ -148,15 +148,12 @@ impl Mark {
         let question = named(names.get(self.number).map_or("?", String::as_str), process);
         let what = match self.why {
             Why::Overdue => {
-                format!(
-                    "the questions did not end within {} s, the last of them: {question}",
-                    within(limits.all)
-                )
+                format!("the questions did not end within {} s; the last one: {question}", within(limits.all))
             }
             _ => format!("no answer within {} s: {question}", within(limits.each)),
         };
         let process = match self.why {
-            Why::Stuck => format!("nothing ends the process that it waits for: {pid} ({process})"),
+            Why::Stuck => format!("the process that it waits for cannot be ended: {pid} ({process})"),
             _ => format!("the process that it waited for was ended: {pid} ({process})"),
         };
         Late { what, process }

@@ -173,7 +173,7 @@ impl<'a> ApiView<'a> {
         };
         let member = |name: &str, learner: Seen<bool>| {
             let told = self.control_planes().find(|told| told.node.name == name);
-            let stranger = || Seen::Unknown("it is on no machine of the inventory".into());
+            let stranger = || Seen::Unknown("it is not on a machine of the inventory".into());
             let health = told.map_or_else(stranger, own);
             let why = health.is().and_then(|(_, why)| why.clone());
             Member { name: name.into(), healthy: health.then(|(well, _)| Seen::Is(well)), learner, why }
@@ -227,7 +227,7 @@ fn cores(billionths: i128) -> f64 {
 fn whole_units(billionths: i128) -> Seen<u64> {
     match u64::try_from(billionths.saturating_add(BILLION - 1) / BILLION) {
         Ok(units) => Seen::Is(units),
-        Err(_) => Seen::Unknown("an amount beyond all machines".into()),
+        Err(_) => Seen::Unknown("the amount is too large".into()),
     }
 }
 
@@ -250,6 +250,6 @@ fn condition(object: &Value) -> Value {
 fn why_not_ready(object: &Value) -> String {
     match object {
         Value::Null => "it is not registered".into(),
-        object => condition(object)["message"].as_str().unwrap_or("nothing is said of it").to_string(),
+        object => condition(object)["message"].as_str().unwrap_or("the API gives no reason").to_string(),
     }
 }
