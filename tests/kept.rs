@@ -208,7 +208,7 @@ fn a_file_that_no_step_writes_any_more_comes_back() {
         fs::write(entry("file"), "before\n").unwrap();
         fs::write(&path, "ours\n").unwrap();
         let of_earlier =
-            |want: &Want| want.that == "files that an earlier inventory called for are as before";
+            |want: &Want| want.that == "files of an earlier inventory are restored to their earlier state";
         let (_, want) = back(&cluster, "w1").into_iter().find(|(_, want)| of_earlier(want)).unwrap();
         let Fix::Run(script) = &want.fix else { panic!("{:?}", want.that) };
         let output = kept.lib(shell, script);
@@ -396,7 +396,7 @@ fn noted(kept: &Kept, shell: &str, that: &str) -> String {
     said.clone()
 }
 
-const WHOLE: &str = "what was noted of the time before is whole";
+const WHOLE: &str = "the records of the earlier state are undamaged";
 
 #[test]
 fn a_note_that_was_damaged_since_is_named_and_not_trusted() {
@@ -449,8 +449,10 @@ fn notes_of_an_older_ironstrap_that_cannot_be_whole_are_named() {
 
 #[test]
 fn a_member_without_notes_is_no_machine_that_nothing_was_done_to() {
-    let (member, files) =
-        ("what was there before it joined is known", "what stood in the files of ironstrap before is known");
+    let (member, files) = (
+        "the state before the machine joined is recorded",
+        "the earlier contents of files that ironstrap wrote are recorded",
+    );
     for shell in shells() {
         let kept = Kept::new("w1");
         fs::remove_dir_all(kept.path("var/lib/ironstrap")).unwrap();
@@ -461,7 +463,7 @@ fn a_member_without_notes_is_no_machine_that_nothing_was_done_to() {
         fs::create_dir_all(kept.path("etc/containerd")).unwrap();
         fs::write(kept.path("etc/containerd/config.toml"), "# Kept by ironstrap: x\n").unwrap();
         let said = noted(&kept, shell, files);
-        assert!(said.ends_with("/etc/containerd/config.toml is of ironstrap\n"), "{shell}: {said}");
+        assert!(said.ends_with("/etc/containerd/config.toml was written by ironstrap, and there is no record of an earlier file\n"), "{shell}: {said}");
         fs::write(kept.path("etc/containerd/config.toml"), "version = 2\n").unwrap();
         assert_eq!(noted(&kept, shell, files), "", "{shell}");
     }

@@ -23,7 +23,7 @@ pub struct Removal {
 
 const STEP: Step = Step {
     name: "removal",
-    why: "its pods go elsewhere before it goes, as far as their disruption budgets let them",
+    why: "pods move to other nodes before the node leaves, within their disruption budgets",
     wants: |_| Ok(vec![]),
 };
 
@@ -58,7 +58,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
         None => {}
     }
     wants.push(
-        Want::new("remove.node-object", format!("{node} is no Node of {}", cx.cluster.name))
+        Want::new("remove.node-object", format!("{node} is not a Node of {}", cx.cluster.name))
             .asks(Ask::Objects(vec![Object::node(node)]))
             .judged_object(registered)
             .run(
@@ -79,9 +79,9 @@ const WORKER_IN_ETCD: &str = "remove.worker-in-etcd";
 /// Why a removal is refused, if a want that only people can fix does not hold.
 pub fn refusal(id: &Id) -> &'static str {
     match id.name {
-        QUORUM => "etcd would lose its majority, and the cluster with it",
-        WORKER_IN_ETCD => "is a member of etcd, and the inventory says worker",
-        _ => "runs pods that nobody would make again",
+        QUORUM => "etcd would lose its majority, and the cluster would stop",
+        WORKER_IN_ETCD => "is a member of etcd, but the inventory says worker",
+        _ => "runs pods without a controller",
     }
 }
 
@@ -99,7 +99,7 @@ fn majority(plane: &Node) -> Want {
             }
         })
         .by_hand(
-            "bring the others back first: `ironstrap status` says how they are, `ironstrap apply` mends them",
+            "repair the other control planes first: `ironstrap status` shows them, `ironstrap apply` repairs them",
         )
 }
 
@@ -120,7 +120,7 @@ fn no_member(worker: &Node) -> Want {
     Want::new(WORKER_IN_ETCD, format!("etcd has no member on the worker {name}"))
         .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| no_member_of(list, &name, ip))
-        .by_hand("put role = \"control-plane\" back, and run it again")
+        .by_hand("set role = \"control-plane\" in the inventory again, and run the command again")
 }
 
 /// Why a control plane that stays cannot tell the members of etcd.
@@ -162,7 +162,7 @@ fn pods(node: &str, phase: &'static str, filter: &'static str) -> Ask {
     let ask = Sh::raw(
         r#"[ -e /etc/kubernetes/admin.conf ] && [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || not_here
 pods=$(kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName=NODEPHASE -o 'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{"\t"}{.metadata.ownerReferences}{"\t"}{.metadata.annotations}{"\t"}{range .spec.volumes[?(@.emptyDir)]}{.name} {end}{"\n"}{end}')
-echo "$pods" | awk -F '\t' 'NF == 4 && $2 !~ /"controller":true,"kind":"DaemonSet","/ && $3 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($4 == "" ? "" : "  (loses what it keeps in emptyDir: " $4 ")") }' | sort"#,
+echo "$pods" | awk -F '\t' 'NF == 4 && $2 !~ /"controller":true,"kind":"DaemonSet","/ && $3 !~ /[{,]"kubernetes.io\/config.mirror":"/ FILTER { print $1 ($4 == "" ? "" : "  (loses its data in emptyDir: " $4 ")") }' | sort"#,
     );
     Ask::api(
         KUBECTL
@@ -182,14 +182,14 @@ fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send 
 
 fn unmanaged(removal: &Removal, gone: bool) -> Want {
     let (node, force) = (&removal.node, removal.force);
-    Want::new("remove.bare-pods", format!("no pod of {node} is one that nobody would make again"))
+    Want::new("remove.bare-pods", format!("every pod of {node} has a controller"))
         .asks(pods(
             node,
             ",status.phase!=Succeeded,status.phase!=Failed",
             r#"&& $2 !~ /"controller":true,"kind":"/"#,
         ))
         .judged(none_left(gone || force, ""))
-        .by_hand("save what they are for and delete them, or say --force and they are deleted")
+        .by_hand("save what you need of them and delete them, or use --force to delete them")
 }
 
 /// Defines the shell function `stuck`. It says which pods are deleted, but stay because somebody else has to do something first.
@@ -197,7 +197,7 @@ const STUCK: &str = r#"stuck() {
   kubectl get pods -A --request-timeout=10s --field-selector spec.nodeName="$NODE" -o 'jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.metadata.namespace}{" "}{.metadata.name}{" "}{.metadata.finalizers}{"\n"}{end}' |
     while read -r namespace pod finalizers; do
       [ -n "$finalizers" ] || continue
-      echo "reason: pod $namespace/$pod is deleted, and stays for its finalizers $finalizers"
+      echo "reason: pod $namespace/$pod is being deleted, but its finalizers keep it: $finalizers"
       echo "by hand: finalizers"
     done
 }
@@ -211,13 +211,13 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
         + STUCK
         + sh!(
             "kubectl drain --ignore-daemonsets --delete-emptydir-data --timeout={drain_seconds}s{force} -- {node} || {\n  stuck\n  \
-             echo 'they may have nowhere to go, or a PodDisruptionBudget of '{cluster}' keeps them: kubectl get pdb -A'; exit 1; }",
+             echo 'other nodes may have no room for these pods, or a PodDisruptionBudget of '{cluster}' keeps them: kubectl get pdb -A'; exit 1; }",
             drain_seconds,
             force,
             node,
             cluster = cluster.name
         );
-    Want::new("remove.drain", format!("no pods run on {node} that belong elsewhere"))
+    Want::new("remove.drain", format!("only pods of DaemonSets and static pods run on {node}"))
         .asks(pods(node, "", ""))
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
@@ -331,7 +331,7 @@ mod tests {
             let changes = about_etcd(worker, has, list(&all));
             assert_eq!(changes.len(), 1, "{changes:?}");
             assert_eq!(changes[0].state, State::ByHand);
-            assert_eq!(refusal(&changes[0].id), "is a member of etcd, and the inventory says worker");
+            assert_eq!(refusal(&changes[0].id), "is a member of etcd, but the inventory says worker");
             for nothing in [Answer::Absent, Answer::Said("unavailable".into())] {
                 let changes = about_etcd(worker, has, nothing);
                 assert!(matches!(changes[0].state, State::Unknown { .. }), "{changes:?}");

@@ -17,7 +17,7 @@ const BEFORE: &str = "/var/lib/ironstrap/before";
 
 const LEDGER: Step = Step {
     name: "ledger",
-    why: "what was kept for this day is not needed any more",
+    why: "after a reset, the saved earlier state is not needed any more",
     wants: |cx| Ok(vec![orphans(&keys(cx)?), nothing_left()]),
 };
 
@@ -72,7 +72,7 @@ fn back(step: &Step, want: &Want) -> Option<Want> {
         Undo::File(path) => file(&key, path, matches!(want.ask, Ask::Hash(_))),
         Undo::Edit { path, back } => {
             let back = back.clone();
-            let that = format!("{path} has nothing of ours in it");
+            let that = format!("{path} has no line of ironstrap");
             let want = Want::edit("", that, path, move |text| back(text), str::to_string);
             want.undone_by(Undo::OfReset)
         }
@@ -113,7 +113,7 @@ fn file(key: &str, path: &str, secret: bool) -> Want {
     };
     let was = shown(&format!("{entry}.file"), Sh::raw(" | sed 's/^/was /'"));
     let kept = sh!("[ -e {entry}.file ] || [ -e {entry}.absent ]", entry);
-    Want::new("", format!("{path} is as before"))
+    Want::new("", format!("{path} is restored to its earlier state"))
         .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
         .judged(judge)
         .run(sh!("restore {key}", key))
@@ -151,7 +151,7 @@ fn orphans(known: &[Key]) -> Want {
         known = known.concat(),
         BEFORE
     );
-    Want::new("ledger.files", "files that an earlier inventory called for are as before")
+    Want::new("ledger.files", "files of an earlier inventory are restored to their earlier state")
         .ask(each.clone() + "  read -r path <\"$f\"\n  echo \"$path\"\ndone")
         .is("")
         // Drop-ins may be among these files, so systemd must read its units again.

@@ -72,7 +72,7 @@ const NO_KUBELET: &str =
 
 const NOTES_GONE: Damage = Damage {
     script: "mv /var/lib/ironstrap /root/notes",
-    words: &["what was there before it joined is known", "from a backup", "kubeadm reset"],
+    words: &["the state before the machine joined is recorded", "from a backup", "kubeadm reset"],
     mend: "rm -rf /var/lib/ironstrap; mv /root/notes /var/lib/ironstrap",
 };
 const NOTES_HALF_GONE: Damage = Damage {
@@ -292,7 +292,7 @@ fn finalizer(world: &World) {
     };
     let ended = remove("8");
     assert_eq!(ended.code, Some(7), "{}{}", ended.errors(), ended.stderr);
-    let words = ["default/stubborn is deleted, and stays for its finalizers", "example.org/mine"];
+    let words = ["default/stubborn is being deleted, but its finalizers keep it", "example.org/mine"];
     assert!(words.iter().all(|word| ended.errors().contains(word)), "{}", ended.errors());
     world.kubectl(&[
         "patch",

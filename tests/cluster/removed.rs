@@ -102,7 +102,7 @@ fn refused(world: &World) {
         r#"{"spec": {"nodeName": "w2"}}"#,
     ]);
     world.kubectl(&["wait", "--for=condition=Ready", "pod/alone", "--timeout=60s"]);
-    remove(world, "w2", &[]).refused(5, "w2", &["runs pods that nobody would make again", "default/alone"]);
+    remove(world, "w2", &[]).refused(5, "w2", &["runs pods without a controller", "default/alone"]);
     assert!(!is_cordoned(world, "w2"));
     assert!(on(world, "w2").contains(&"alone".to_string()));
     world.kubectl(&["delete", "pod", "alone", "--grace-period=1"]);
@@ -156,7 +156,7 @@ fn silent(world: &World) {
     ended.refused(
         8,
         "w2",
-        &["is out of demo, but did not answer", "its keys of the cluster are still on it"],
+        &["was removed from demo, but its machine did not answer", "cluster keys are still on it"],
     );
     assert_eq!(nodes(world), "m1 w1");
     world.lab.run(&["boot", "w2"]);

@@ -17,16 +17,16 @@ pub(super) struct Key {
 
 pub(super) const STEP: Step = Step {
     name: "notes",
-    why: "a machine goes back only to what is known of it",
+    why: "a reset restores only what ironstrap recorded",
     wants: |cx| Ok(wants(&keys(cx)?)),
 };
 
-const DAMAGED: &str = "bring /var/lib/ironstrap of this machine back from a backup; without one, give up what is named: \
-     rm /var/lib/ironstrap/before/NAME.* (NAME is the word in front), and put its file or setting right yourself";
-const STRANGER: &str = "bring /var/lib/ironstrap of this machine back from a backup; without one, on the machine: kubeadm reset, then \
+const DAMAGED: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, delete the record: \
+     rm /var/lib/ironstrap/before/NAME.* (NAME is the word before \"is damaged\"), and correct its file or setting yourself";
+const STRANGER: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, run on the machine: kubeadm reset, then \
      apt-get purge kubelet kubeadm kubectl containerd";
-const UNMARKED: &str = "bring /var/lib/ironstrap of this machine back from a backup; without one, put in these files what you want \
-     there, or remove them";
+const UNMARKED: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, write what you want into these files, \
+     or delete them";
 
 fn wants(keys: &[Key]) -> Vec<Want> {
     let that = [writable(), database(), whole(keys), member(), marked(keys)];
@@ -35,7 +35,7 @@ fn wants(keys: &[Key]) -> Vec<Want> {
 
 /// The want that a reset can write what it changes. On a machine without notes, it has nothing to write.
 fn writable() -> Want {
-    Want::new("notes.writable", "what a reset changes can be written")
+    Want::new("notes.writable", "everything that a reset changes is writable")
         .ask(
             "[ -e /var/lib/ironstrap ] || exit 0\n\
              for d in /etc /usr /var/lib /var/lib/dpkg /var/lib/ironstrap /var/lib/kubelet /var/lib/containerd /run; do\n  \
@@ -43,7 +43,7 @@ fn writable() -> Want {
         )
         .is("")
         .by_hand(
-            "find out why it is (dmesg, /etc/fstab: a disk with errors is mounted so), then: mount -o remount,rw",
+            "find out why (dmesg, /etc/fstab; a disk with errors is mounted read-only), then run: mount -o remount,rw",
         )
 }
 
@@ -66,7 +66,10 @@ fn whole(keys: &[Key]) -> Want {
     let edits: Vec<&str> = keys.iter().filter(|key| key.is_edit).map(|key| key.name.as_str()).collect();
     let ask =
         sh!("cd {BEFORE} 2>/dev/null || exit 0\nedits={edits}\n", BEFORE, edits = edits.join(" ")) + WHOLE;
-    Want::new("notes.whole", "what was noted of the time before is whole").ask(ask).is("").by_hand(DAMAGED)
+    Want::new("notes.whole", "the records of the earlier state are undamaged")
+        .ask(ask)
+        .is("")
+        .by_hand(DAMAGED)
 }
 
 const WHOLE: &str = r#"damaged() {
@@ -88,10 +91,10 @@ done | sort -u"#;
 /// The want that a member has a note of what was there before it joined. Without that note, nothing says which
 /// of its files are the cluster's.
 fn member() -> Want {
-    Want::new("notes.before-join", "what was there before it joined is known")
+    Want::new("notes.before-join", "the state before the machine joined is recorded")
         .ask(
             "[ -e /var/lib/kubelet/pki/kubelet-client-current.pem ] || [ -e /etc/kubernetes/kubelet.conf ] || exit 0\n\
-             [ -e /var/lib/ironstrap/before/member-member.answer ] || echo 'it is a member of a cluster, and /var/lib/ironstrap does not say what was there before'",
+             [ -e /var/lib/ironstrap/before/member-member.answer ] || echo 'it is a member of a cluster, but /var/lib/ironstrap has no record of its earlier state'",
         )
         .is("")
         .by_hand(STRANGER)
@@ -104,9 +107,9 @@ fn marked(keys: &[Key]) -> Want {
         known.filter_map(|key| Some(sh!("ours {key} {file}\n", key = key.name, file = key.file.as_deref()?)));
     let ours = sh!(
         "ours() {\n  [ -f \"$2\" ] && [ ! -e {BEFORE}/\"$1\".path ] || return 0\n  \
-         ! grep -q '^# Kept by ironstrap' \"$2\" || echo \"$2 is of ironstrap\"\n}\n",
+         ! grep -q '^# Kept by ironstrap' \"$2\" || echo \"$2 was written by ironstrap, and there is no record of an earlier file\"\n}\n",
         BEFORE
     );
-    let that = Want::new("notes.files", "what stood in the files of ironstrap before is known");
+    let that = Want::new("notes.files", "the earlier contents of files that ironstrap wrote are recorded");
     that.ask(ours + asked.collect::<Sh>()).is("").by_hand(UNMARKED)
 }
