@@ -296,7 +296,7 @@ fn judge(want: &Want, answer: &Answer) -> Verdict {
             Ok(objects) => judge(&objects),
             Err(why) => Verdict::Unknown(why),
         },
-        _ => Verdict::Unknown(format!("the answer is of another form: {answer}")),
+        _ => Verdict::Unknown(format!("the answer has an unexpected form: {answer}")),
     }
 }
 
@@ -312,6 +312,11 @@ fn edited(edit: &Edit, have: &str) -> Verdict {
 /// Splits a file into the line with mode and owner, and the text below it.
 fn head(file: &str) -> (&str, &str) {
     file.split_once('\n').unwrap_or((file, ""))
+}
+
+/// Returns the sentence of a want as it follows the word "whether". Sentences of notes begin with that word themselves.
+pub fn after_whether(that: &str) -> &str {
+    that.strip_prefix("whether ").unwrap_or(that)
 }
 
 pub fn asked(ask: &Ask) -> String {

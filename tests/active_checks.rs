@@ -189,7 +189,7 @@ async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were
         assert!(said.contains(&format!("w1  {what} does not answer\n")), "{said}");
     }
     assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
-    assert!(said.contains("w1  the Reach check could not run: nothing listens there"), "{said}");
+    assert!(said.contains("w1  the Reach check could not run: no test listener runs there"), "{said}");
     assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
 }
 

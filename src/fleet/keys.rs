@@ -87,8 +87,9 @@ pub fn findings(cluster: &Cluster, seen: &[Seen]) -> Vec<Finding> {
 /// The error that nobody can say whether the key of a worker is right.
 fn unjudged(it: &Seen, deciding: &[&Seen]) -> Error {
     let what = if it.kept { "has" } else { "is shown" };
-    let what =
-        format!("cannot tell whether the signing key of the Kubernetes repository that it {what} is right");
+    let what = format!(
+        "cannot determine whether the signing key of the Kubernetes repository that it {what} is right"
+    );
     let error = Error::new(Kind::Unknown, what).answered(format!("fingerprint: {}", listed(it.keys)));
     let who = match deciding.iter().any(|it| it.speaks) {
         true => "control planes have different keys",

@@ -138,7 +138,7 @@ impl<S: Shell> Reconciler<S> {
             let answered = answer.to_string();
             let (node, asked) = (self.hosts[said.place].node.name.clone(), plan::asked(ask));
             let id = Id { name: "preflight.active", subject: String::new() };
-            let of = WantName::of("preflight", &id, "what is tried before it joins");
+            let of = WantName::of("preflight", &id, "the checks before its join pass");
             self.events.tell(Event::Asked { node, of, asked, answered });
         }
     }
@@ -182,9 +182,7 @@ impl<S: Shell> Reconciler<S> {
         }
         let sought = round.joining.iter().filter(|name| round.probes.iter().any(|probe| probe.to == **name));
         let silent = sought.filter(|name| !round.listening.contains_key(*name));
-        found.extend(
-            silent.map(|name| not_checked("Reach", name, "nothing listens there for the others to reach")),
-        );
+        found.extend(silent.map(|name| not_checked("Reach", name, "no test listener runs there")));
         found.extend(reach::judge(&self.cluster, &came, &round.joining, &round.listening));
         found
     }

@@ -69,8 +69,9 @@ impl<S: Shell> Reconciler<S> {
             // Takes in all other work that has ended by now, too, because judging every node takes a while if there are
             // many.
             for done in std::iter::once(done).chain(std::iter::from_fn(|| working.try_join_next())) {
-                let (i, done) =
-                    done.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))?;
+                let (i, done) = done.map_err(|e| {
+                    Error::new(Kind::Failed, "an internal task failed").because(e.to_string())
+                })?;
                 self.take_in(i, done);
             }
         }

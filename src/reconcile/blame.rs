@@ -42,11 +42,11 @@ impl<S: Shell> Reconciler<S> {
             // `diagnosis` recognizes these words as a sign.
             let how = match what == packets::made::SILENT {
                 true => diagnosis::got_no_answer(&asker),
-                false => format!("found from {asker}"),
+                false => format!("detected from {asker}"),
             };
             let error = error.on(&host.node.name).because(how);
             let name = &host.node.name;
-            let error = error.hint(format!("repair that on {name}, then run it again: it goes on from here"));
+            let error = error.hint(format!("repair {name} and run the command again; it resumes"));
             host.progress.began = host.progress.began.or(began);
             host.quarantine_and_ask_why(Failure { about: vec![asker.clone()], ..Failure::from(error) });
         }
@@ -93,7 +93,7 @@ impl<S: Shell> Reconciler<S> {
         let (asker, began) = (self.hosts[i].node.name.clone(), self.hosts[i].progress.began);
         self.failed_wants.extend(failure.want);
         for host in self.hosts.iter_mut().filter(|host| failure.about.contains(&host.node.name)) {
-            let error = failure.error.clone().on(&host.node.name).because(format!("found from {asker}"));
+            let error = failure.error.clone().on(&host.node.name).because(format!("detected from {asker}"));
             if host.quarantined.is_some() {
                 host.preflight_errors.push(error);
                 continue;
@@ -106,7 +106,7 @@ impl<S: Shell> Reconciler<S> {
     /// Makes a change wait if its want failed because of a quarantined worker, until somebody repairs that worker.
     pub(super) fn waits_for_repair(&self, change: &mut Change) {
         if self.failed_wants.contains(&change.id) {
-            change.state = State::Waits(Blocked::until_all(&change.about, "to be mended"));
+            change.state = State::Waits(Blocked::until_all(&change.about, "to be repaired"));
         }
     }
 }

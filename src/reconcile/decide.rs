@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::work::Failure;
 use super::{PATIENCE, Reconciler};
 use crate::error::{Error, Kind};
-use crate::plan::{Change, State};
+use crate::plan::{Change, State, after_whether};
 use crate::shell::Shell;
 use crate::step::Fix;
 
 /// The hint for a question that had no answer.
-pub const CANNOT_TELL: &str = "what cannot be told is left as it is; find out on the machine why the question fails (-v shows all of them)";
+pub const CANNOT_TELL: &str = "find out on the machine why the question fails (-v shows all questions); ironstrap changes nothing in an unknown state";
 
 /// How long the answer about an `eventually` want may stay unknown. kube-proxy and CoreDNS need up to a minute to find an
 /// API server again that was away for half a minute.
@@ -66,8 +66,8 @@ impl<S: Shell> Reconciler<S> {
 /// The error for a want that only people can make true.
 pub(super) fn by_hand(node: &str, change: &Change) -> Error {
     let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
-    let what = format!("{}: not so, and only you can change it: {}", change.step, change.that);
-    Error::new(Kind::Refused, what).on(node).answered(format!("it has: {}", change.have)).hint(hint)
+    let what = format!("{}: only you can fix this: expected that {}", change.step, change.that);
+    Error::new(Kind::Refused, what).on(node).answered(format!("found: {}", change.have)).hint(hint)
 }
 
 fn give_up(error: Error, change: &Change) -> Next {
@@ -86,20 +86,25 @@ fn patience(change: &Change) -> Duration {
 }
 
 fn stuck(node: &str, change: &Change) -> Error {
-    let mut error =
-        Error::new(Kind::Failed, format!("{}: the fix had no effect; wanted: {}", change.step, change.that))
-            .on(node);
+    let mut error = Error::new(
+        Kind::Failed,
+        format!("{}: the fix had no effect: expected that {}", change.step, change.that),
+    )
+    .on(node);
     let (have, want) = (change.have.trim(), change.want.trim());
-    error = error.answered(format!("it has: {}", if have.is_empty() { "nothing" } else { have }));
-    error = error.answered(format!("wanted: {}", if want.is_empty() { "nothing" } else { want }));
-    error.hint("its fix ran to the end without effect: look for what undoes it there, then run it again")
+    error = error.answered(format!("found: {}", if have.is_empty() { "nothing" } else { have }));
+    error = error.answered(format!("expected: {}", if want.is_empty() { "nothing" } else { want }));
+    error.hint("find out on the machine what undoes the fix, then run the command again")
 }
 
 fn cannot_tell(node: &str, change: &Change) -> Error {
     let State::Unknown { asked, why, .. } = &change.state else { return stuck(node, change) };
-    Error::new(Kind::Unknown, format!("{}: cannot tell whether {}", change.step, change.that))
-        .on(node)
-        .answered(format!("answered: {why}"))
-        .because(format!("asked: {}", asked.lines().next().unwrap_or_default()))
-        .hint(CANNOT_TELL)
+    Error::new(
+        Kind::Unknown,
+        format!("{}: cannot determine whether {}", change.step, after_whether(&change.that)),
+    )
+    .on(node)
+    .answered(format!("the machine answered: {why}"))
+    .because(format!("the question was: {}", asked.lines().next().unwrap_or_default()))
+    .hint(CANNOT_TELL)
 }

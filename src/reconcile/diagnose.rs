@@ -131,7 +131,7 @@ fn explained(
 ) -> Error {
     if !findings.is_empty() {
         // If a cause is known, the line that a fix printed nothing is no evidence.
-        error.cause.retain(|line| !(line.starts_with("exit ") && line.ends_with(", without a word")));
+        error.cause.retain(|line| !(line.starts_with("exit ") && line.ends_with(", without output")));
         return error.because_above_all(diagnosis::lines(findings).join("\n"));
     }
     match about.is_empty() {
@@ -142,12 +142,12 @@ fn explained(
     if last.is_empty() || gives_a_reason(&error) {
         return error;
     }
-    error.because("no known cause; the last words:").heard(last.join("\n"))
+    error.because("no known cause; last lines of the logs:").heard(last.join("\n"))
 }
 
 /// Whether the failed fix said more than that it had waited. Then the last words of machines add nothing to it.
 fn gives_a_reason(error: &Error) -> bool {
-    let waited = ["timed out", "deadline exceeded", "waiting does not help", "no word", "without a word"];
+    let waited = ["timed out", "deadline exceeded", "waiting does not help", "no word", "without output"];
     let says = |line: &&str| !line.starts_with("exit ");
     let own: Vec<&str> = error.words().filter(says).collect();
     !own.is_empty() && !error.words().any(|line| waited.iter().any(|words| line.contains(words)))

@@ -24,9 +24,9 @@ impl<S: Shell> Reconciler<S> {
         let host = &mut self.hosts[i];
         if host.progress.attaches == ATTACHES {
             let error = Error::new(Kind::Failed, format!("{UNIT}{unit} does not end")).on(&host.node.name);
-            let error = error.because(format!("it was waited for {ATTACHES} times"));
+            let error = error.because(format!("ironstrap waited for it {ATTACHES} times"));
             return host.quarantine_and_ask_why(
-                error.hint("find out on the machine what it does; then run it again").into(),
+                error.hint("find out on the machine what it does, then run the command again").into(),
             );
         }
         host.progress.pause = ATTACH_PAUSE * (1 << host.progress.attaches);
@@ -50,7 +50,7 @@ impl<S: Shell> Reconciler<S> {
             let what = format!("its fixes have taken more than {} in this run", told(most));
             Error::new(Kind::Failed, what)
                 .on(&host.node.name)
-                .hint("find out on the machine what they wait for; then run the command again")
+                .hint("find out on the machine what they wait for, then run the command again")
         })
     }
 
@@ -67,10 +67,10 @@ impl<S: Shell> Reconciler<S> {
         let node = &self.hosts[i].node;
         let nodes = if node.is_control_plane() { self.hosts.len() } else { 1 };
         let most = ROUNDS * self.stages.len() * nodes;
-        let error = || Error::new(Kind::Failed, "needs one fix after another, without an end").on(&node.name);
+        let error = || Error::new(Kind::Failed, "still needs fixes after too many rounds").on(&node.name);
         (self.hosts[i].progress.rounds >= most).then(|| {
             error()
-                .because(format!("it got {most} scripts of fixes in this run"))
+                .because(format!("ironstrap ran {most} scripts of fixes there in this run"))
                 .hint("find out on the machine what undoes them; its answers may be forged")
         })
     }

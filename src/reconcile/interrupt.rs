@@ -52,12 +52,12 @@ impl<S: Shell> Reconciler<S> {
         let unseen = self.hosts.iter().filter(|host| host.progress.stale && !host.progress.busy);
         let lines: [(&str, Vec<(&str, String)>); 4] = [
             ("done", calm().filter(|host| host.pending == 0).map(plain).collect()),
-            ("left", left.collect()),
-            ("not looked at since it was changed", unseen.map(plain).collect()),
-            ("may go on by itself", running.collect()),
+            ("remaining", left.collect()),
+            ("not checked since the last change", unseen.map(plain).collect()),
+            ("may continue without ironstrap", running.collect()),
         ];
         let lines = lines.into_iter().filter(|(_, nodes)| !nodes.is_empty());
-        let error = Error::new(Kind::Interrupted, what).hint("run it again: it goes on from here");
+        let error = Error::new(Kind::Interrupted, what).hint("run the command again; it resumes");
         lines.fold(error, |error, (what, nodes)| error.because(format!("{what}: {}", remarked(&nodes))))
     }
 }

@@ -55,13 +55,14 @@ impl<S: Shell> Reconciler<S> {
         let machine = host.machine.as_ref().filter(|machine| machine.is_taken())?;
         let lease = machine.lease.as_ref().filter(|lease| !self.run.kin.knows(lease))?;
         let (what, hint) = match machine.busy.first() {
-            Some(unit) => {
-                (format!("{UNIT}{unit} of {} still works", lease.holder()), "wait until that unit has ended")
-            }
+            Some(unit) => (
+                format!("{UNIT}{unit} of {} is still active", lease.holder()),
+                "wait until that unit has ended",
+            ),
             None if self.run.take_over => return None,
             None => (
                 format!("is held by {}", lease.holder()),
-                "wait until that run is done, or use --take-over; the lease of a dead run ends after two minutes",
+                "wait until that run has ended, or use --take-over; the lease of a dead run ends after two minutes",
             ),
         };
         Some(Error::new(Kind::Busy, what).on(&host.node.name).hint(hint))
@@ -74,8 +75,8 @@ impl<S: Shell> Reconciler<S> {
         if !host.progress.holds || lease.run == self.run.id {
             return None;
         }
-        let error = Error::new(Kind::Busy, format!("{} took this machine", lease.holder()));
-        Some(error.on(&host.node.name).hint("run the command again when that run is done"))
+        let error = Error::new(Kind::Busy, format!("{} took over this machine", lease.holder()));
+        Some(error.on(&host.node.name).hint("run the command again when that run has ended"))
     }
 
     /// Takes the first control plane of the inventory before any other machine. Two runs meet there, so that neither holds
@@ -113,7 +114,7 @@ impl<S: Shell> Reconciler<S> {
             return Err(error);
         }
         if output.status != 0 {
-            let error = Error::new(Kind::Failed, "cannot take the machine").on(&host.node.name);
+            let error = Error::new(Kind::Failed, "cannot take the lease of the machine").on(&host.node.name);
             return Err(error.heard(String::from_utf8_lossy(&output.stderr)));
         }
         host.progress.holds = true;

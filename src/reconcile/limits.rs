@@ -101,10 +101,10 @@ impl Limits {
 pub(super) fn cut_short(error: Error, at: Option<&Change>) -> Error {
     let Some(change) = at.filter(|_| error.kind == Kind::Silent) else { return error };
     let error = Error { what: format!("{}: {}", change.step, error.what), ..error };
-    let error = error.because(format!("the last fix that began there: {}", change.that));
+    let error = error.because(format!("the last fix that started there: {}", change.that));
     match &change.fix {
         Fix::Unit { name, minutes, .. } => error.because(format!(
-            "{UNIT_NAME}{name} may go on for {minutes} minutes; `systemctl stop {UNIT_NAME}{name}` ends it"
+            "{UNIT_NAME}{name} may continue for {minutes} minutes; `systemctl stop {UNIT_NAME}{name}` ends it"
         )),
         _ => error,
     }
@@ -116,7 +116,7 @@ pub(super) fn left_behind(error: Error, unit: &str) -> Error {
     // The machine names the unit, but a hint contains only words of ironstrap.
     let unit = LOGS.into_iter().find(|known| *known == unit).unwrap_or("NAME");
     error.hint(format!(
-        "find out on the machine what it does; `systemctl stop {UNIT_NAME}{unit}` ends it; then run the command again"
+        "find out on the machine what it does (`systemctl stop {UNIT_NAME}{unit}` ends it), then run the command again"
     ))
 }
 

@@ -109,11 +109,12 @@ impl<S: Shell> Reconciler<S> {
 /// ask the same question, its unknown answer makes one error.
 fn preflight_errors<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterator<Item = Error> + 'a {
     let error = |change: &Change| match (&change.state, &change.fix) {
-        (State::Unknown { why, .. }, _) => {
-            Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that))
-                .heard(why)
-                .hint(CANNOT_TELL)
-        }
+        (State::Unknown { why, .. }, _) => Error::new(
+            Kind::Unknown,
+            format!("cannot determine whether {}", crate::plan::after_whether(&change.that)),
+        )
+        .heard(why)
+        .hint(CANNOT_TELL),
         (_, Fix::ByHand(hint)) => {
             let error = Error::new(Kind::Refused, format!("check failed: {}", change.that)).hint(hint);
             let facts = [("found", &change.have), ("required", &change.want)];

@@ -82,7 +82,7 @@ impl<S: Shell> Reconciler<S> {
             let changes: Vec<Change> = self.judge_in(i, &fleet)?.into_iter().flatten().collect();
             let waits = |change: &Change| match &change.state {
                 State::Waits(for_what) if !explained(for_what) => {
-                    Some(format!("{}: {}, which waits for {for_what}", change.step, change.that))
+                    Some(format!("{}: {} (waits for {for_what})", change.step, change.that))
                 }
                 _ => None,
             };
@@ -101,5 +101,5 @@ fn unfinished(node: &str, waiting: Vec<String>) -> Option<Error> {
     let error = waiting.iter().take(NAMED).fold(error, Error::because);
     let more = waiting.len().saturating_sub(NAMED);
     let error = if more > 0 { error.because(format!("… and {more} more")) } else { error };
-    (!waiting.is_empty()).then(|| error.hint("run the command again; it continues from here"))
+    (!waiting.is_empty()).then(|| error.hint("run the command again; it resumes"))
 }

@@ -8,15 +8,15 @@ use crate::plan::Change;
 
 /// The codes, each with its hint. The fix prints values that belong to a hint as reasons, because they are evidence.
 const REMEDIES: &[(&str, &str)] = &[
-    ("debugger", "end that debugger, or have it let go"),
+    ("debugger", "end that debugger, or detach it"),
     (
         "kernel-command-line",
-        "take these words out of the kernel's command line (GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and restart \
-         the machine",
+        "remove these words from the kernel's command line (GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and \
+         reboot the machine",
     ),
     (
         "names",
-        "names that stand in /etc/hosts must be found: see the line hosts: in /etc/nsswitch.conf (\"files\" belongs before \"dns\")",
+        "make the machine resolve names from /etc/hosts: check the line hosts: in /etc/nsswitch.conf (\"files\" belongs before \"dns\")",
     ),
     (
         "dpkg",
@@ -25,7 +25,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
     (
         "finalizers",
-        "bring back what removes these finalizers, or: kubectl -n NAMESPACE patch pod POD --type merge -p \
+        "start the program that removes these finalizers, or run: kubectl -n NAMESPACE patch pod POD --type merge -p \
          '{\"metadata\":{\"finalizers\":null}}'",
     ),
     ("kubelet-arguments", "find out what gives the kubelet these arguments"),
@@ -34,23 +34,23 @@ const REMEDIES: &[(&str, &str)] = &[
         "repair or delete what refuses new pods: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations shows \
          webhooks, kubectl -n kube-system get resourcequotas shows quotas",
     ),
-    ("package-lock", "wait until that process is done with packages, or end it"),
+    ("package-lock", "wait until that process releases the package lock, or end it"),
     (
         "package-version",
-        "unpack that package from a copy of yours: dpkg -i FILE; or install another version: apt-get install \
+        "install your own copy of that package: dpkg -i FILE; or install another version: apt-get install \
          --allow-change-held-packages PACKAGE",
     ),
     (
         "pod-manifest",
-        "move those files out of /etc/kubernetes/manifests: the kubelet reads every file in it, and there can be one pod of \
-         that name",
+        "move those files out of /etc/kubernetes/manifests: the kubelet reads every file in it, and only one pod can \
+         have that name",
     ),
     ("pod-starts", "find out what starts it; on that machine: journalctl -u kubelet"),
     (
         "read-only",
-        "look with findmnt -T FOLDER and journalctl -k why that is, then mount it to be written to, or unmount it",
+        "find out why with findmnt -T FOLDER and journalctl -k, then mount it writable, or unmount it",
     ),
-    ("reboot", "reboot this machine: only that ends them"),
+    ("reboot", "reboot this machine: only a reboot ends them"),
     (
         "serving-request",
         "look at journalctl -u kubelet on that machine; kubectl get csr shows the requests, and kubectl certificate approve NAME \
@@ -58,7 +58,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
     (
         "webhooks",
-        "start the program of that webhook again; or, if it is gone for good, delete its configuration: kubectl delete KIND NAME",
+        "start the program of that webhook again, or delete its configuration if it is no longer needed: kubectl delete KIND NAME",
     ),
 ];
 
@@ -74,20 +74,20 @@ const BY_HAND: &str = "by hand: ";
 
 /// The error of a fix that failed: its reasons as evidence, and the hint for its code.
 pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> Error {
-    let what = format!("{}: the fix failed; wanted: {}", change.step, change.that);
+    let what = format!("{}: the fix failed: expected that {}", change.step, change.that);
     let error = Error::new(Kind::Failed, what);
     if let Some(hint) = said.iter().rev().find_map(|line| of(line.strip_prefix(BY_HAND)?)) {
         let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));
         let error = error.because(format!("exit {status}; the machine says:"));
         let error = reasons.fold(error, |error, reason| error.heard(reason));
-        return error.hint(format!("{hint}; then run it again: it goes on from here"));
+        return error.hint(format!("{hint}; then run the command again"));
     }
     let words = tail(said);
-    let last = if words.is_empty() { "without a word" } else { "and said last:" };
+    let last = if words.is_empty() { "without output" } else { "last output:" };
     error
         .because(format!("exit {status}, {last}"))
         .heard(words)
-        .hint("correct this, then run it again: it goes on from here")
+        .hint("fix the cause and run the command again; it resumes")
 }
 
 /// The last words of a fix, where a program says why it gave up.
@@ -175,11 +175,11 @@ mod tests {
         let said = lines(&["noise", "reason: process 7 holds it", "by hand: reboot", "more noise"]);
         let error = failure(&changes[0], 1, &said);
         assert_eq!(error.cause, ["exit 1; the machine says:", "| process 7 holds it"]);
-        let hint = "reboot this machine: only that ends them; then run it again: it goes on from here";
+        let hint = "reboot this machine: only a reboot ends them; then run the command again";
         assert_eq!(error.hint.as_deref(), Some(hint));
         let error = failure(&changes[0], 1, &lines(&["noise"]));
-        assert_eq!(error.cause, ["exit 1, and said last:", "| noise"]);
-        assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without a word"]);
+        assert_eq!(error.cause, ["exit 1, last output:", "| noise"]);
+        assert_eq!(failure(&changes[0], 1, &lines(&[])).cause, ["exit 1, without output"]);
     }
 
     #[test]

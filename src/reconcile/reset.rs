@@ -1,11 +1,11 @@
 //! The preflight checks of a reset and of a removal. The reset itself runs in the same loop as an apply.
 
-use super::{Host, Operation, PreflightReport, Reconciler, decide};
+use super::{CANNOT_TELL, Host, Operation, PreflightReport, Reconciler, decide};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::{self, Blocked, Fleet};
 use crate::machine::Machine;
 use crate::operations::{self, remove::Removal};
-use crate::plan::{Change, State};
+use crate::plan::{Change, State, after_whether};
 use crate::report::group::names;
 use crate::shell::Shell;
 use crate::step::Fix;
@@ -14,7 +14,7 @@ impl<S: Shell> Reconciler<S> {
     /// Why a machine that is being removed must still wait: the cluster has to release it first. The answers of the API
     /// host show whether it has. `None` once it has.
     pub(super) fn still_in(&self, fleet: &Fleet) -> Result<Option<Blocked>> {
-        let lets_go = Blocked::by_cluster(format!("{} to let it go", self.cluster.name));
+        let lets_go = Blocked::by_cluster(format!("{} to release it", self.cluster.name));
         let Some(api) = self.api_host_of(fleet) else { return Ok(Some(lets_go)) };
         let host = &self.hosts[api];
         let known = host.machine.is_some() && !host.progress.busy && !host.progress.stale;
@@ -96,14 +96,15 @@ impl<S: Shell> Reconciler<S> {
         let may_run = |m: &Host<S>| m.machine.as_ref().is_none_or(Machine::runs_control_plane);
         let other = |m: &Host<S>| m.excluded && m.node.is_control_plane() && may_run(m);
         if host.node.is_control_plane() && !self.hosts.iter().any(other) {
-            let error = refused("is the last control plane: without it there is no cluster");
-            return Ok(error.map(|e| e.hint("`ironstrap reset` takes the whole cluster away")));
+            let error = refused("is the last control plane; the cluster cannot exist without it");
+            return Ok(error.map(|e| e.hint("run `ironstrap reset` to delete the whole cluster")));
         }
         if host.machine.is_none() && !removal.force {
             let error =
-                refused("does not answer, so nobody could end its pods in an orderly way, or clean it");
-            return Ok(error
-                .map(|e| e.hint("bring it back; or say --force, and it is taken out of the cluster alone")));
+                refused("does not answer, so ironstrap can neither drain the node nor reset its machine");
+            return Ok(error.map(|e| {
+                e.hint("bring the machine back, or use --force to remove it from the cluster only")
+            }));
         }
         let api = self.api_host_of(fleet).map(|api| (api, &self.hosts[api]));
         let Some((api, speaker)) = api.filter(|(_, speaker)| speaker.machine.is_some()) else {
@@ -134,24 +135,24 @@ impl<S: Shell> Reconciler<S> {
         if host.excluded || !runs || staying.is_empty() {
             return None;
         }
-        let error = Error::new(Kind::Refused, "runs the control plane of machines that would stay");
-        Some(error.on(&host.node.name).because(format!("they are: {}", names(staying))).hint(
-            "reset all of them, without naming any; or, where there are more control planes, `ironstrap remove` this one",
+        let error = Error::new(Kind::Refused, "is a control plane of nodes that are not part of this reset");
+        Some(error.on(&host.node.name).because(format!("these nodes: {}", names(staying))).hint(
+            "run `ironstrap reset` without names to reset all nodes, or `ironstrap remove` for this one if there are other control planes",
         ))
     }
 }
 
 fn not_root<S>(host: &Host<S>, machine: &Machine) -> Option<Error> {
     let error = Error::new(Kind::Refused, "commands do not run as root").on(&host.node.name);
-    let hint = "log in as root, or as somebody who may use sudo";
+    let hint = "log in as root, or as a user with sudo";
     (machine.uid != 0).then(|| error.hint(hint))
 }
 
 fn unknown<S>(host: &Host<S>, changes: &[Change]) -> Option<Error> {
     changes.iter().find_map(|change| {
         let State::Unknown { why, .. } = &change.state else { return None };
-        let what = format!("cannot tell whether it is so that {}", change.that);
+        let what = format!("cannot determine whether {}", after_whether(&change.that));
         let error = Error::new(Kind::Unknown, what).on(&host.node.name);
-        Some(error.answered(format!("answered: {why}")).hint("what is not known is never changed"))
+        Some(error.answered(format!("the machine answered: {why}")).hint(CANNOT_TELL))
     })
 }

@@ -8,6 +8,7 @@ use super::{Host, Reconciler};
 use crate::error::{Error, Kind};
 use crate::fleet::Fleet;
 use crate::plan::Change;
+use crate::report::group::names;
 use crate::shell::Shell;
 use crate::steps::Via;
 
@@ -53,8 +54,8 @@ impl<S: Shell> Reconciler<S> {
             };
             if for_what.on.iter().any(|name| self.is_excluded(name)) {
                 let error =
-                    Error::new(Kind::Refused, format!("waits for {for_what}, which --limit leaves out"));
-                let hint = format!("name {for_what} too, or say nothing of --limit");
+                    Error::new(Kind::Refused, format!("waits for {for_what}, which --limit excludes"));
+                let hint = format!("add {} to --limit, or run without --limit", names(&for_what.on));
                 self.hosts[i].quarantined = Some(error.on(&self.hosts[i].node.name).hint(hint));
             }
         }

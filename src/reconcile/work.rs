@@ -167,12 +167,12 @@ async fn ask_once<S: Shell>(shell: Arc<TracedShell<S>>, asks: &[Ask], limits: &L
     let halfway = (before + now()) / 2.0;
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
         let cut = why.starts_with(probe::BREAKS_OFF);
-        Error::new(Kind::Unknown, "cannot make out what the machine answered")
+        Error::new(Kind::Unknown, "cannot read the answer of the machine")
             .heard(why)
             .heard(String::from_utf8_lossy(&output.stderr))
             .hint(match cut {
-                true => "nothing was changed there; its shell ended before the questions did: see whether a disk or the memory is full there, and what ends a shell that runs long (`ssh` to it, then sh -s)",
-                false => "nothing was changed there; these words are no answer to what was asked: find out which program or file of the machine they come from, and who changed it",
+                true => "check whether a disk or the memory is full there, and what ends a long-running shell (`ssh` to it, then sh -s); its shell ended too early, and nothing was changed",
+                false => "find out which program or file of the machine prints these words, and who changed it; they answer no question, and nothing was changed",
             })
     })?;
     let clock = machine.clock - halfway;
@@ -183,7 +183,7 @@ async fn ask_once<S: Shell>(shell: Arc<TracedShell<S>>, asks: &[Ask], limits: &L
 fn hangs(late: &[Late]) -> Error {
     let error = Error::new(Kind::Unknown, late[0].what.clone()).answered(&late[0].process);
     let more = late[1..].iter().fold(error, |error, late| error.answered(&late.what).answered(&late.process));
-    more.because("nothing was changed there").hint(
+    more.because("this machine was not changed").hint(
         "find out on the machine what that command waits for: a disk, a network file system, a program that hangs",
     )
 }
@@ -292,7 +292,7 @@ async fn try_fix<S: Shell>(
     let failure = failure.or_else(|| {
         let broke = output.status != 0;
         broke.then(|| {
-            Error::new(Kind::Failed, format!("the script of fixes ended with {}", output.status))
+            Error::new(Kind::Failed, format!("the script of fixes failed with exit code {}", output.status))
                 .heard(tail(&said))
                 .heard(String::from_utf8_lossy(&output.stderr))
                 .into()
@@ -306,9 +306,9 @@ async fn try_fix<S: Shell>(
 fn unmarked(changes: &[Change], marked: &BTreeSet<usize>) -> Option<Failure> {
     let mut all = changes.iter().enumerate().filter(|(_, change)| change.fix != Fix::FromPrevious);
     let (_, change) = all.find(|(i, _)| !marked.contains(i))?;
-    let what = format!("{}: its fix did not run, and the machine says that all went well", change.step);
-    let error = Error::new(Kind::Failed, what).because(format!("nothing was heard of this: {}", change.that));
-    Some(error.hint("find out what runs commands on the machine in the place of its shell").into())
+    let what = format!("{}: the fix did not run, but the machine reports success", change.step);
+    let error = Error::new(Kind::Failed, what).because(format!("no result for this fix: {}", change.that));
+    Some(error.hint("find out what runs commands on the machine instead of its shell").into())
 }
 
 /// Reports a line that a fix printed. A machine can print lines faster than ironstrap shows them, so after some megabytes
@@ -316,7 +316,7 @@ fn unmarked(changes: &[Change], marked: &BTreeSet<usize>) -> Option<Failure> {
 fn tell(node: &str, line: &str, told: &mut usize, events: &Events) {
     let more = *told < MOST_TOLD;
     *told += line.len();
-    let line = if *told < MOST_TOLD { line } else { "(it prints too much; the rest is not shown)" };
+    let line = if *told < MOST_TOLD { line } else { "(too much output; the rest is not shown)" };
     if more {
         events.tell(Event::Said { node: node.into(), line: line.into() });
     }

@@ -91,7 +91,7 @@ fn while_apt_unpacks(world: &World) {
     // From another folder nobody passes it.
     let copy = world.copy("copy");
     let over = world.start_as("operator", &copy, &["apply", "--yes", "--limit", "w1", "--take-over"]).end(60);
-    over.refused(9, "w1", &["ironstrap-kubelet of operator@", "still works"]);
+    over.refused(9, "w1", &["ironstrap-kubelet of operator@", " still "]);
     std::fs::remove_dir_all(&copy).unwrap();
     let script = world.lab.ssh("w1", "echo /run/ironstrap/kubelet.*.sh");
     let script = script.trim().to_string();
@@ -104,7 +104,7 @@ fn while_apt_unpacks(world: &World) {
     // It has to join, and who would let it in is none of this run's business.
     let ended = next.end(SOON);
     let code = ended.code.unwrap();
-    ended.refused(code, "w1", &["waits for m1, which --limit leaves out"]);
+    ended.refused(code, "w1", &["waits for m1, which --limit excludes"]);
     assert!(code == 5 || code == 8, "{code}");
     assert!(!world.lab.machine("m1").has("/etc/kubernetes"), "m1 was not to be touched");
     assert!(!w1.has(&script) && !w1.has(&script.replace(".sh", ".log")), "the next run sweeps: {script}");
@@ -285,7 +285,7 @@ fn worker_cut_and_init_killed(world: &World) {
     assert!(!m1.has("/var/lib/ironstrap/kubeadm-receipt"), "init did not get to its end");
     let code = ended.code.unwrap();
     assert!(code == 7 || code == 8, "{code}: {}", ended.errors());
-    ended.refused(code, "m1", &["member: the fix failed; wanted: m1 runs the control plane"]);
+    ended.refused(code, "m1", &["member: the fix failed: expected that m1 runs the control plane"]);
 }
 
 fn init_cut(world: &World) {
@@ -305,7 +305,7 @@ fn init_cut(world: &World) {
     assert!(kubeadm.len() == 1 && bootstrapping(&w1), "killed in the middle of join");
     signal("CONT", &kubelet);
     let ended = client.end(PATIENCE);
-    ended.refused(8, "w1", &["member: the fix failed; wanted: w1 is a member of demo"]);
+    ended.refused(8, "w1", &["member: the fix failed: expected that w1 is a member of demo"]);
 }
 
 fn join_killed(world: &World) {

@@ -38,7 +38,7 @@ async fn a_failure_that_nobody_knows_is_told_with_the_last_words_and_without_sec
     .await;
     let reason = fleet.apply().await;
     assert!(
-        !format!("{:?}", reason.left).contains("last words"),
+        !format!("{:?}", reason.left).contains("last lines of the logs"),
         "the fix gave its reason: {:?}",
         reason.left
     );

@@ -136,7 +136,7 @@ async fn a_machine_with_an_answer_that_is_too_large_is_left_with_the_name_of_the
     others_are_mended(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Unknown));
-    assert_eq!(error.what, "toy: cannot tell whether the switch is on");
+    assert_eq!(error.what, "toy: cannot determine whether the switch is on");
     assert!(
         error.cause.iter().any(|line| line.contains("the answer is larger than 1024 KiB: if [ -e")),
         "{error}"

@@ -108,7 +108,7 @@ async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
     let error = fleet.apply().await.result.unwrap_err();
     crate::reads("error-lease-works", std::slice::from_ref(&error));
     assert!(error.what.starts_with("ironstrap-kubeadm of alice@desk (run thei, since "), "{error}");
-    assert!(error.what.ends_with(" still works"), "{error}");
+    assert!(error.what.ends_with(" is still active"), "{error}");
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
 

@@ -123,7 +123,7 @@ async fn what_cannot_be_told_is_not_changed() {
     reads("error-cannot-tell", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unknown, Some("w1")));
-    assert_eq!(error.what, "toy: cannot tell whether the switch is on");
+    assert_eq!(error.what, "toy: cannot determine whether the switch is on");
     assert!(error.cause.iter().any(|line| line.contains("Is a directory")), "{error}");
     assert_eq!((w1.read("switched").as_str(), outcome.changed.len()), ("absent", 0));
 }
@@ -179,7 +179,7 @@ async fn what_waits_to_the_end_is_an_error() {
     let [error] = &outcome.unmet[..] else { panic!("{:?}", outcome.unmet) };
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Partial, Some("m1")));
     assert_ne!(error.kind.code(), 0);
-    let waits = |that: &str, for_what: &str| format!("belated: {that}, which waits for {for_what}");
+    let waits = |that: &str, for_what: &str| format!("belated: {that} (waits for {for_what})");
     let guest = waits("the guest is there", "the guest to come");
     assert_eq!(error.cause, [guest.clone(), waits("w1 is greeted", "w1 to be mended")]);
     // w1 has an error of its own.
@@ -282,8 +282,8 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
     reads("error-stuck", &outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
-    assert_eq!(error.what, "toy: the fix had no effect; wanted: the switch is on");
-    assert_eq!(error.cause, ["it has: off", "wanted: on"]);
+    assert_eq!(error.what, "toy: the fix had no effect: expected that the switch is on");
+    assert_eq!(error.cause, ["found: off", "expected: on"]);
     assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the others go on");
 }
 
@@ -295,8 +295,8 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
     let outcome = fleet.apply().await;
     reads("error-failed", &outcome.left);
     let error = &outcome.left[0];
-    assert_eq!(error.what, "toy: the fix failed; wanted: the switch is on");
-    assert_eq!(error.cause, ["exit 3, and said last:", "| it is jammed"]);
+    assert_eq!(error.what, "toy: the fix failed: expected that the switch is on");
+    assert_eq!(error.cause, ["exit 3, last output:", "| it is jammed"]);
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on
 async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone() {
     for (label, says) in [
         ("[ $1 != a1 ] || { echo no word of a1; exit 1; }\necho $1 >>$ROOT/etc/toy/labels", "no word of a1"),
-        ("[ $1 = a1 ] || echo $1 >>$ROOT/etc/toy/labels", "it has: none"),
+        ("[ $1 = a1 ] || echo $1 >>$ROOT/etc/toy/labels", "found: none"),
     ] {
         let fleet = beside(|fleet| {
             let m1 = fleet.machine("m1");
@@ -102,7 +102,7 @@ async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone()
         let error = only_a1_is_left(&fleet).await;
         assert!(error.what.contains("a1 is labelled"), "{error}");
         assert!(error.words().any(|line| line == says), "{:?}", error.cause);
-        assert!(error.cause.iter().any(|line| line == "found from m1"), "{:?}", error.cause);
+        assert!(error.cause.iter().any(|line| line == "detected from m1"), "{:?}", error.cause);
         assert!(fleet.machine("m1").read("etc/toy/labels").ends_with("w2\n"), "the others get theirs");
     }
     // A control plane that is at fault itself is left.
@@ -182,8 +182,8 @@ async fn fixes_that_went_well_without_having_run_are_an_error() {
         *a1.seen.harm.lock().unwrap() = Some(Harm::Nothing);
     });
     let error = only_a1_is_left(&fleet.await).await;
-    assert_eq!(error.what, "toy: its fix did not run, and the machine says that all went well");
-    assert_eq!(error.cause, ["nothing was heard of this: the switch is on"]);
+    assert_eq!(error.what, "toy: the fix did not run, but the machine reports success");
+    assert_eq!(error.cause, ["no result for this fix: the switch is on"]);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn fixes_that_undo_each_other_end() {
     .await;
     fleet.stages = PREPARED;
     let error = only_a1_is_left(&fleet).await;
-    assert_eq!(error.what, "needs one fix after another, without an end");
+    assert_eq!(error.what, "still needs fixes after too many rounds");
 }
 
 /// The words of the error, and what has the machine say it.
@@ -278,7 +278,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_reset_with_all_others_and
     let run = fleet.apply().await;
     assert_eq!(run.result, Ok(()), "{}", run.shown);
     let left: Vec<_> = run.left.iter().map(|e| (e.node.as_deref(), e.what.as_str())).collect();
-    assert_eq!(left, [(Some("a1"), "runs the control plane of machines that would stay")]);
+    assert_eq!(left, [(Some("a1"), "is a control plane of nodes that are not part of this reset")]);
     assert_eq!(fleet.machine("w2").read("run/ironstrap/output"), "absent");
     assert_eq!(fleet.machine("a1").read("run/ironstrap/output"), "of long work");
 }
