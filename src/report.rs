@@ -167,7 +167,7 @@ impl Events {
 
 /// Returns the event without secrets. They are removed before a text is cut, wrapped or indented, and once more before output.
 fn redacted(event: Event) -> Event {
-    let unfit = || Event::Said { node: String::new(), line: "[something that may hold a secret]".into() };
+    let unfit = || Event::Said { node: String::new(), line: "[text that may contain a secret]".into() };
     let Ok(mut value) = serde_json::to_value(&event) else { return unfit() };
     match secrets::hide_in(&mut value) {
         true => serde_json::from_value(value).unwrap_or_else(|_| unfit()),
@@ -240,7 +240,7 @@ fn line(event: &Event) -> Option<String> {
 
 fn words(event: &Event) -> Option<String> {
     match event {
-        Event::Trust { path } => Some(format!("made a new trust in {path} (keep it safe)")),
+        Event::Trust { path } => Some(format!("created the cluster PKI in {path} (keep it safe)")),
         Event::Stage { node, stage, changes } => {
             Some(format!("{node}  {stage}: {}", count(*changes, "change")))
         }
@@ -248,11 +248,11 @@ fn words(event: &Event) -> Option<String> {
         Event::Note { node, note, .. } if node.is_empty() => Some(format!("! {note}")),
         Event::Note { node, note, .. } => Some(format!("! {node}: {note}")),
         Event::Attached { node, unit } => {
-            Some(format!("{node}  {unit} of an earlier run goes on; waiting for it"))
+            Some(format!("{node}  {unit} of an earlier run is still active; waiting for it"))
         }
         Event::Stopping { at_once: true } => Some("stopping at once".into()),
         Event::Stopping { at_once: false } => Some(
-            "stopping after the fixes that run now; Ctrl-C again stops at once, and what runs goes on without us"
+            "stopping after the running fixes; Ctrl-C again stops at once, and fixes may continue on the machines"
                 .into(),
         ),
         Event::Waiting { node, for_what } => Some(format!("{node}  waiting for {for_what}")),

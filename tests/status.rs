@@ -345,7 +345,7 @@ fn what_was_not_asked_is_not_told_as_reached() {
     );
     let lines = report::status::lines(&fleet.status(), None, false, false).join("\n");
     assert!(
-        lines.contains("? w1  packets: not checked, because no pod runs there that could be asked"),
+        lines.contains("? w1  packets: not checked, because no pod that can be probed runs there"),
         "{lines}"
     );
     let row = |name: &str| lines.lines().find(|line| line.starts_with(name)).unwrap().to_string();

@@ -21,12 +21,12 @@ pub struct Bundle<'a> {
 impl Bundle<'_> {
     /// Returns the text of the report, without secrets.
     pub fn text(&self) -> Shown {
-        let mut text = format!("ironstrap {}, secrets taken out\n", env!("CARGO_PKG_VERSION"));
+        let mut text = format!("ironstrap {}, secrets removed\n", env!("CARGO_PKG_VERSION"));
         section(&mut text, "errors", self.errors.iter().map(super::trouble));
         section(&mut text, "inventory", [self.inventory.to_string()]);
         section(&mut text, "machines", self.machines.iter().cloned());
         let answer = |(node, asked, said): &(String, String, String)| {
-            format!("{node}\tasked: {}\n{}", indented(asked), quoted(said))
+            format!("{node}\tquestion: {}\n{}", indented(asked), quoted(said))
         };
         section(&mut text, "answers", self.answers.iter().map(answer));
         let events = self.events.iter().map(super::exit::json_line);

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Event, count};
 use crate::error::{QUOTE, indented};
-use crate::plan::diff;
+use crate::plan::{after_whether, diff};
 use crate::secret::Shown;
 
 /// Returns the lines of an event. The first one says what happened, and the others are indented.
@@ -18,9 +18,10 @@ pub fn lines(event: &Event) -> Vec<String> {
 fn parts(event: &Event) -> Vec<String> {
     match event {
         Event::Asked { node, of, asked, answered } => {
-            let mut lines = vec![format!("{node}  {}: is it so that {}?", of.step, of.that)];
-            lines.extend(body("asked", asked));
-            lines.extend(body("answered", answered));
+            let mut lines =
+                vec![format!("{node}  {}: checking whether {}", of.step, after_whether(&of.that))];
+            lines.extend(body("question", asked));
+            lines.extend(body("answer", answered));
             lines
         }
         Event::Script { node, script } => {
@@ -35,7 +36,7 @@ fn parts(event: &Event) -> Vec<String> {
             lines
         }
         Event::Drift { node, of, state, have, want } => {
-            let mut lines = vec![format!("{node}  {}: not so ({state}): {}", of.step, of.that)];
+            let mut lines = vec![format!("{node}  {}: differs ({state}): {}", of.step, of.that)];
             lines.extend(diff(have, want).iter().map(|line| format!("      {line}")));
             lines
         }
@@ -57,10 +58,10 @@ fn parts(event: &Event) -> Vec<String> {
 fn short(event: &Event) -> String {
     match event {
         Event::Looked { node, changes, seconds, .. } => {
-            format!("{node}  answered after {seconds:.1} s; {} not so", count(*changes, "thing"))
+            format!("{node}  answered after {seconds:.1} s; {}", count(*changes, "difference"))
         }
-        Event::Fixing { node, of } => format!("{node}  {}: to be made so: {}", of.step, of.that),
-        Event::Fixed { node, of } => format!("{node}  {}: now it is so: {}", of.step, of.that),
+        Event::Fixing { node, of } => format!("{node}  {}: fixing: {}", of.step, of.that),
+        Event::Fixed { node, of } => format!("{node}  {}: fixed: {}", of.step, of.that),
         Event::Said { node, line } => format!("{node}      {line}"),
         Event::Done { changes, nodes, seconds } => {
             let states = nodes.iter().map(|(name, tally)| format!("{name} {:?}", tally.state).to_lowercase());

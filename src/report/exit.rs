@@ -92,7 +92,7 @@ pub fn tell_panics() {
 fn panicked(why: Option<&str>, place: Option<&std::panic::Location<'_>>) -> String {
     let place = place.map_or(String::new(), |place| format!(" at {place}"));
     let why = why.unwrap_or("no reason was given");
-    format!("✗ ironstrap failed{place}: {why}\n      hint: this is a fault of ironstrap; please report it")
+    format!("✗ ironstrap failed{place}: {why}\n      hint: this is a bug in ironstrap; please report it")
 }
 
 /// Returns a text that is safe to show, with its colour.

@@ -155,7 +155,7 @@ fn of_all(errors: &[&Error]) -> Error {
     match errors.iter().all(same) {
         true => all,
         false => all.because(format!(
-            "that is {}; with the others it is the same but for names and numbers",
+            "this is {}; the others differ only in names and numbers",
             nodes().next().unwrap_or_default()
         )),
     }
@@ -204,15 +204,15 @@ mod tests {
         };
         let mut errors: Vec<Error> = (1..21).map(error).collect();
         errors.insert(3, Error::new(Kind::Refused, "is not fit").on("w30"));
-        errors.push(Error::new(Kind::Partial, "demo: 1 of 22 nodes are what demo.toml says"));
+        errors.push(Error::new(Kind::Partial, "demo: 1 of 22 nodes match demo.toml"));
         let told = troubles(&errors);
         assert_eq!(
             told,
             [
                 "✗ w[1-20]  (20 nodes)  timed out after 10 s\n      while connecting to 10.0.0.1:22\n      \
-                 that is w1; with the others it is the same but for names and numbers",
+                 this is w1; the others differ only in names and numbers",
                 "✗ w30  is not fit",
-                "✗ demo: 1 of 22 nodes are what demo.toml says",
+                "✗ demo: 1 of 22 nodes match demo.toml",
             ]
         );
         assert_eq!(troubles(&errors[..6]).len(), 6, "of few errors, each appears");

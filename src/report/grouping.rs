@@ -73,8 +73,8 @@ impl Grouping {
             self.mended_on.insert(node.clone());
             if self.last.elapsed() >= EVERY {
                 self.last = Instant::now();
-                let (mended, nodes) = (count(self.mended, "thing"), count(self.mended_on.len(), "node"));
-                lines.push(format!("… {mended} mended on {nodes} so far"));
+                let (mended, nodes) = (count(self.mended, "difference"), count(self.mended_on.len(), "node"));
+                lines.push(format!("… {mended} fixed on {nodes} so far"));
             }
         }
         lines

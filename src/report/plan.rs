@@ -4,7 +4,7 @@
 use super::group::{self, MANY, Named, names};
 use crate::cluster::Node;
 use crate::error::indented;
-use crate::plan::{Change, State, Unchecked, diff};
+use crate::plan::{Change, State, Unchecked, after_whether, diff};
 use crate::report::count;
 use crate::secret;
 use crate::step::Fix;
@@ -74,7 +74,8 @@ pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
         }
     }
     let line = |(that, why, nodes): (String, &str, Vec<&str>)| {
-        indented(&format!("  ? not checked whether {}: {why}", that.replace('\0', &names(nodes))))
+        let that = after_whether(&that).replace('\0', &names(nodes));
+        indented(&format!("  ? could not check whether {that}: {why}"))
     };
     kinds.into_iter().map(line).collect()
 }
@@ -82,8 +83,14 @@ pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
 /// Returns the result of a run in which no checked want differs. `wants`: how many there are. `on`: the nodes.
 pub fn right(wants: usize, unchecked: usize, inventory: &str, on: &str, whole: bool) -> String {
     match unchecked {
-        0 => format!("{}all {wants} things are as {inventory} says, on {on}", if whole { "✔ " } else { "" }),
-        n => format!("{} of {wants} things are as {inventory} says, on {on}; {n} not checked", wants - n),
+        0 => format!(
+            "{}no differences from {inventory}: {wants} checks passed on {on}",
+            if whole { "✔ " } else { "" }
+        ),
+        n => format!(
+            "no differences from {inventory}: {} of {wants} checks passed on {on}, {n} could not run",
+            wants - n
+        ),
     }
 }
 
@@ -212,7 +219,7 @@ fn one(change: &Change, that: &str) -> Vec<String> {
                 lines.push(format!("      by hand: {hint}"));
             }
         }
-        State::Unknown { why, .. } => lines.push(format!("      cannot tell: {why}")),
+        State::Unknown { why, .. } => lines.push(format!("      cannot determine: {why}")),
     }
     lines
 }

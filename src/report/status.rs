@@ -71,7 +71,7 @@ pub fn show(status: &Status, view: View) -> bool {
     match view.again {
         Some(seconds) if is_terminal => {
             let clock = OffsetDateTime::now_utc().format(format_description!("[hour]:[minute]:[second] UTC"));
-            let foot = format!("{}, every {seconds} s; Ctrl-C ends it", clock.unwrap_or_default());
+            let foot = format!("{}, every {seconds} s; press Ctrl-C to end", clock.unwrap_or_default());
             exit::redraw(all, &foot)
         }
         again => {
@@ -92,7 +92,7 @@ pub fn lines(status: &Status, width: Option<usize>, colour: bool, all: bool) -> 
     lines.extend(table(&rows, width, colour));
     let shared = rows.iter().filter(|row| row.len() > 1);
     let names = |row: &Row| group::counted(row.iter().map(|node| node.name.as_str()));
-    let shared: Vec<String> = shared.map(|row| plain(format!("{} is {}", title(row), names(row)))).collect();
+    let shared: Vec<String> = shared.map(|row| plain(format!("{}: {}", title(row), names(row)))).collect();
     lines.extend((!shared.is_empty()).then(String::new));
     lines.extend(shared);
     let told = below(status).into_iter();
@@ -168,7 +168,7 @@ fn well(member: &crate::status::Member) -> String {
 fn until(time: Option<OffsetDateTime>) -> String {
     let Some(time) = time else { return "never expires".into() };
     let time = time.format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC"));
-    format!("good until {}", time.unwrap_or_default())
+    format!("valid until {}", time.unwrap_or_default())
 }
 
 /// Draws the table with as many columns as fit. If too many are still left, it breaks the lines.
@@ -348,9 +348,8 @@ fn below(status: &Status) -> Vec<String> {
     lines.extend(unchecked(&status.nodes));
     lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     if status.changes > 0 {
-        let wants = count(status.changes, "want");
-        let verb = if status.changes == 1 { "does" } else { "do" };
-        lines.push(format!("{wants} {verb} not hold; `ironstrap plan` shows more"));
+        let differences = count(status.changes, "difference");
+        lines.push(format!("{differences} from the inventory; `ironstrap plan` shows more"));
     }
     lines
 }
@@ -360,7 +359,7 @@ fn unchecked(nodes: &[NodeStatus]) -> Option<String> {
     let all = || nodes.iter().filter_map(|node| node.packets.is()).flat_map(|packets| &packets.without_pod);
     let named = nodes.iter().map(|node| node.name.as_str()).filter(|name| all().any(|other| other == name));
     let named: Vec<&str> = named.collect();
-    let what = "packets: not checked, because no pod runs there that could be asked";
+    let what = "packets: not checked, because no pod that can be probed runs there";
     (!named.is_empty()).then(|| format!("{UNKNOWN} {}  {what}", group::names(named)))
 }
 

@@ -82,10 +82,10 @@ async fn a_log_has_everything_with_its_time_and_only_its_owner_reads_it() {
     for words in [
         "Z  ironstrap ",
         "apply -i demo.toml",
-        "is it so that the switch is on?",
+        "checking whether the switch is on",
         "m1  runs a script",
         "      | write_file /etc/toy/secret 600",
-        "now it is so: the switch is on",
+        "fixed: the switch is on",
     ] {
         assert!(text.contains(words), "no {words:?} in {text}");
     }
