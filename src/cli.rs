@@ -179,14 +179,14 @@ fn choose(choice: ColorChoice) {
 
 /// Catches Ctrl-C from now on, even while no code waits for it. From then on, Ctrl-C does not end the program by itself.
 fn interrupts() -> Result<Signal> {
-    let cannot = |e: std::io::Error| Error::new(Kind::Local, "cannot hear Ctrl-C").because(e.to_string());
+    let cannot = |e: std::io::Error| Error::new(Kind::Local, "cannot handle Ctrl-C").because(e.to_string());
     signal(SignalKind::interrupt()).map_err(cannot)
 }
 
 /// Waits until the user stops a command that has changed nothing, and returns the error for that.
 async fn interrupted(signals: &mut Signal) -> Error {
     signals.recv().await;
-    Error::new(Kind::Interrupted, "stopped; nothing was changed on any node")
+    Error::new(Kind::Interrupted, "stopped; no node was changed")
 }
 
 fn one(error: Error) -> Errors {

@@ -30,7 +30,7 @@ pub(super) struct Apply {
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Replace the Corefile of CoreDNS if somebody edited it in the cluster. ConfigMap kube-system/coredns-replaced keeps a copy.
+    /// Replace the Corefile of CoreDNS if it was edited in the cluster. ConfigMap kube-system/coredns-replaced keeps a copy.
     /// `--yes` does not include this.
     #[arg(long)]
     replace_corefile: bool,
@@ -65,8 +65,7 @@ async fn go(args: &Apply, session: &mut Session, lock: &Lock) -> std::result::Re
     let preflight = session.reconciler.preflight((&path, session.pki_exists));
     let blocked = if preflight.blocked { preflight.errors } else { session.reconciler.held_by_others() };
     if let Some(kind) = blocked.last().map(|error| error.kind) {
-        let untouched =
-            Error::new(kind, format!("{}: nothing was changed on any node", session.cluster.name));
+        let untouched = Error::new(kind, format!("{}: no node was changed", session.cluster.name));
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
     if args.replace_corefile {
@@ -76,7 +75,7 @@ async fn go(args: &Apply, session: &mut Session, lock: &Lock) -> std::result::Re
     session.store.wants_kubeconfig(&kubeconfig(session)).map_err(one)?;
     let plan = session.reconciler.plan().map_err(one)?;
     if !args.yes && !confirmed(&args.fleet, session, &plan).await.map_err(one)? {
-        return Err(one(Error::new(Kind::Interrupted, "you said no; nothing was changed")));
+        return Err(one(Error::new(Kind::Interrupted, "cancelled; no node was changed")));
     }
     keep_trust(session).map_err(one)?;
     session.introduce(lock, &args.taking).map_err(one)?;
@@ -142,15 +141,18 @@ async fn confirmed(args: &FleetArgs, session: &mut Session, plan: &[(String, Vec
     match (nobody, changes) {
         (true, 0) => return Ok(true),
         (true, _) => {
-            let what = format!("{} to make, and nobody to ask", count(changes, "change"));
-            let hint = "say --yes; `ironstrap plan` shows the changes";
+            let what = format!(
+                "{} to confirm, but ironstrap cannot ask (no terminal, or --json)",
+                count(changes, "change")
+            );
+            let hint = "use --yes to confirm them; `ironstrap plan` shows the changes";
             return Err(Error::new(Kind::Refused, what).hint(hint));
         }
         (false, 0) => {}
         (false, _) => {
             outline(session, plan);
             let nodes = count(session.about().count(), "node");
-            let question = format!("Go ahead with {} on {nodes}?", count(changes, "change"));
+            let question = format!("Apply {} on {nodes}?", count(changes, "change"));
             if !answer(session, &question).await? {
                 return Ok(false);
             }
@@ -228,9 +230,8 @@ fn keep_trust(session: &Session) -> Result<()> {
     let silent =
         session.reconciler.hosts().iter().find(|host| host.node.is_control_plane() && host.machine.is_none());
     if let Some(host) = silent.filter(|_| !session.pki_exists) {
-        return Err(
-            Error::new(Kind::Unknown, "cannot tell whether it holds a trust already").on(&host.node.name)
-        );
+        return Err(Error::new(Kind::Unknown, "cannot determine whether it already has a cluster PKI")
+            .on(&host.node.name));
     }
     session.store.save(&session.pki)?;
     if !session.pki_exists {

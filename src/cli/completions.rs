@@ -25,7 +25,7 @@ pub(super) fn completions(args: &Completions) -> Outcome {
 
 #[derive(Args)]
 pub(super) struct Man {
-    /// Write a page for each command into this folder, as in /usr/local/share/man/man1; without it, print the first one.
+    /// Write a page for each command into this folder, as in /usr/local/share/man/man1. Without it, print the main page.
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ fn pages() -> Result<Vec<(String, String)>> {
     let commands = whole.get_subcommands().filter(|command| command.get_name() != "help");
     let names = commands.map(|command| (format!("{NAME}-{}", command.get_name()), command.clone()));
     let all = std::iter::once((NAME.to_string(), whole.clone())).chain(names);
-    let failure = |e: String| Error::new(Kind::Local, "cannot make the manual").because(e);
+    let failure = |e: String| Error::new(Kind::Local, "cannot generate the manual pages").because(e);
     let page = |(name, command): (String, clap::Command)| {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text).map_err(|e| failure(e.to_string()))?;

@@ -50,7 +50,7 @@ fn lasting(text: &str) -> std::result::Result<Duration, String> {
     let lasts = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     match (SHORTEST..=LONGEST).contains(&lasts) {
         true => Ok(lasts),
-        false => Err("it is not between 1s and 3650days".into()),
+        false => Err("the time must be between 1s and 3650days".into()),
     }
 }
 
@@ -75,22 +75,24 @@ pub(super) fn kubeconfig(args: &Kubeconfig) -> Outcome {
 }
 
 fn no_trust(store: &Store) -> Error {
-    let what = format!("there is no {} yet, so there is nothing to get in by", store.path().display());
-    Error::new(Kind::Local, what).hint("`ironstrap apply` makes the cluster and what leads into it")
+    let what =
+        format!("{} does not exist, so there are no credentials for the cluster", store.path().display());
+    Error::new(Kind::Local, what).hint("run `ironstrap apply` to create the cluster and its credentials")
 }
 
 /// Delivers the operator's own kubeconfig.
 fn own(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
     let url = cluster.operators_url();
     let until = pki.admin_until().ok_or_else(|| {
-        Error::new(Kind::Local, "the trust has no certificate of yours").hint("`ironstrap apply` makes one")
+        Error::new(Kind::Local, "the PKI directory has no client certificate for you")
+            .hint("run `ironstrap apply` to create one")
     })?;
     let entry = pki.entry(cluster, &url, (&cluster.name, &cluster.name), &pki.admin);
     deliver(args, &pki.admin_kubeconfig(cluster, &url), &entry)?;
     let now = OffsetDateTime::now_utc();
     match until - now < RENEW_BEFORE {
         true if pki.admin_ends_with_the_ca() => report::err(&format!(
-            "warning: valid until {}, the end of the cluster's CA; ironstrap cannot renew that yet",
+            "warning: valid until {}, when the cluster's CA expires; ironstrap cannot renew the CA yet",
             when(until, now)
         )),
         true => {
@@ -111,14 +113,14 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki, person: &Perso
     let (pair, until): (Pair, _) = pki.issue(person, lasts, now)?;
     let name = format!("{}-{}", cluster.name, person.name);
     let entry = pki.entry(cluster, &url, (&name, &name), &pair);
-    let comment = format!("Issued by ironstrap; good until {}.", when(until, now));
+    let comment = format!("Issued by ironstrap; valid until {}.", when(until, now));
     deliver(args, &entry.file(&comment), &entry)?;
     let groups = match person.groups.is_empty() {
         true => "in no group".to_string(),
         false => format!("in {}", person.groups.join(", ")),
     };
     report::err(&format!(
-        "{} ({groups}) can log in until {}; that cannot be withdrawn before",
+        "{} ({groups}) can log in until {}; the certificate cannot be revoked",
         person.name,
         when(until, now)
     ));
@@ -130,10 +132,10 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki, person: &Perso
             report::err(&format!("warning: members of {group} may do anything in this cluster"))
         }
         Some(group) => report::err(&format!(
-            "warning: {group} belongs to Kubernetes: see which role bindings name it, and what they let its members do"
+            "warning: {group} is reserved for Kubernetes; check which role bindings name it, and what they allow"
         )),
         None => report::err(&format!(
-            "role bindings say what {} may do, as in: kubectl create rolebinding NAME --clusterrole=view --user={}",
+            "grant permissions to {} by role bindings, as in: kubectl create rolebinding NAME --clusterrole=view --user={}",
             person.name,
             crate::shell::quote(&person.name)
         )),
@@ -145,7 +147,7 @@ fn issued(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki, person: &Perso
 fn deliver(args: &Kubeconfig, text: &str, entry: &Entry) -> Result<()> {
     if let Some(path) = &args.write {
         store::write_kubeconfig(path, text)?;
-        report::err(&format!("✔ {} leads to {}", path.display(), entry.server));
+        report::err(&format!("✔ {} is a kubeconfig for {}", path.display(), entry.server));
         return Ok(());
     }
     if !args.merge {
@@ -168,8 +170,8 @@ fn deliver(args: &Kubeconfig, text: &str, entry: &Entry) -> Result<()> {
         false => format!("✔ {shown} has the context {} already", entry.context),
     });
     if let Some(copy) = copy {
-        let lost = if had_comments { "; its comments are only there now" } else { "" };
-        report::err(&format!("  as it was before: {}{lost}", copy.display()));
+        let lost = if had_comments { "; only this copy has its comments" } else { "" };
+        report::err(&format!("  copy of the old file: {}{lost}", copy.display()));
     }
     Ok(())
 }
@@ -180,7 +182,7 @@ fn when(until: OffsetDateTime, now: OffsetDateTime) -> String {
     let text = until.format(format).unwrap_or_default();
     let left = until - now;
     match left.whole_hours() {
-        _ if left <= time::Duration::ZERO => format!("{text}, which is past"),
+        _ if left <= time::Duration::ZERO => format!("{text} (expired)"),
         hours if hours >= 48 => format!("{text} ({} days)", left.whole_days()),
         _ => {
             let seconds = left.whole_seconds().unsigned_abs();

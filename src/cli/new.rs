@@ -68,9 +68,9 @@ fn starter(args: &New) -> Result<String> {
     let planes = usize::from(args.control_planes);
     if planes == 0 || planes > args.machines.len() {
         let what = format!(
-            "{} of {} cannot be control planes",
+            "--control-planes is {}, but must be between 1 and {}, the number of machines",
             args.control_planes,
-            count(args.machines.len(), "machine")
+            args.machines.len()
         );
         return Err(Error::new(Kind::Usage, what).hint("name each machine, control planes first"));
     }
@@ -111,13 +111,13 @@ fn split(machine: &str) -> (&str, &str) {
 fn check(machine: &str) -> Result<()> {
     let (user, address) = split(machine);
     let what = match (inventory::password_from(machine), inventory::password_of_user(user)) {
-        (Some(from), _) => format!("{}{HIDDEN}: this is no address", &machine[..from]),
+        (Some(from), _) => format!("{}{HIDDEN}: this is not an address", &machine[..from]),
         (None, Some(from)) => {
-            format!("{}{HIDDEN}@{address}: a password does not belong there", &user[..from])
+            format!("{}{HIDDEN}@{address}: a password is not allowed here", &user[..from])
         }
         (None, None) if inventory::is_user(user) => return Ok(()),
         (None, None) => {
-            let error = Error::new(Kind::Usage, format!("{machine}: {user:?} is no user's name"));
+            let error = Error::new(Kind::Usage, format!("{machine}: {user:?} is not a valid user name"));
             return Err(error.hint(inventory::USER));
         }
     };
@@ -133,13 +133,13 @@ fn ip(address: &str) -> Result<Option<IpAddr>> {
         return Ok(None);
     }
     let unknown = |why: String| {
-        let error = Error::new(Kind::Usage, format!("there is no address for {host}")).because(why);
-        error.hint("correct it, or give the machine's address")
+        let error = Error::new(Kind::Usage, format!("cannot resolve {host}")).because(why);
+        error.hint("correct the name, or give the machine's address")
     };
     let found = (host, 22).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
     let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
     let first = found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied();
-    first.map(Some).ok_or_else(|| unknown("its name server knows none".into()))
+    first.map(Some).ok_or_else(|| unknown("the name server returned no address".into()))
 }
 
 /// Writes a text as a string of TOML.
@@ -150,14 +150,14 @@ fn quoted(text: &str) -> String {
 /// Asks for what only the user knows, and returns the arguments with the answers.
 fn asked(args: New) -> Result<New> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::new(Kind::Usage, "no machines are named, and there is nobody to ask")
-            .hint("as in: ironstrap new root@10.0.0.11 root@10.0.0.12"));
+        return Err(Error::new(Kind::Usage, "no machines are given, and there is no terminal to ask on")
+            .hint("name the machines, as in: ironstrap new root@10.0.0.11 root@10.0.0.12"));
     }
-    let name = ask("what the cluster is called", &args.name)?;
+    let name = ask("name of the cluster", &args.name)?;
     let kubernetes = ask("version of Kubernetes", &args.kubernetes)?;
-    let mut machines = vec![ask("the control plane, as in root@10.0.0.11", "")?];
+    let mut machines = vec![ask("control plane, as in root@10.0.0.11", "")?];
     loop {
-        match ask("a worker, likewise; nothing when that is all", "")? {
+        match ask("worker, as in root@10.0.0.21 (empty to finish)", "")? {
             last if last.is_empty() => return Ok(New { name, kubernetes, machines, ..args }),
             machine => machines.push(machine),
         }
@@ -170,6 +170,7 @@ fn ask(what: &str, usual: &str) -> Result<String> {
         input = input.default(usual.into());
     }
     let answer = input.interact_text();
-    let answer = answer.map_err(|e| Error::new(Kind::Local, "cannot ask").because(e.to_string()))?;
+    let answer =
+        answer.map_err(|e| Error::new(Kind::Local, "cannot read the answer").because(e.to_string()))?;
     Ok(answer.trim().to_string())
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{End, FleetArgs, Limit, Outcome, Session, one};
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Change, State, Unchecked, WantName};
+use crate::plan::{Change, State, Unchecked, WantName, after_whether};
 use crate::reconcile::{CANNOT_TELL, Host, PreflightReport, Reconciler};
 use crate::report::group::names;
 use crate::report::{self, Event, Events, NodeState, Style, Tally, count};
@@ -86,14 +86,17 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
     let (node, change) =
         plan.iter().find_map(|(node, changes)| Some((node, changes.iter().find(is_unknown)?)))?;
     let State::Unknown { asked, why, .. } = &change.state else { return None };
-    let error = Error::new(Kind::Unknown, format!("cannot tell whether {}", change.that)).on(node);
-    let error = error.answered(format!("answered: {why}")).answered(format!("asked: {asked}"));
+    let error =
+        Error::new(Kind::Unknown, format!("cannot determine whether {}", after_whether(&change.that)))
+            .on(node);
+    let error =
+        error.answered(format!("the machine answered: {why}")).answered(format!("the question was: {asked}"));
     let of_node = plan.iter().filter(|(other, _)| other == node).flat_map(|(_, changes)| changes);
     let first = of_node.filter(|change| change.state == State::Ready).count();
     Some(match first {
         0 => error.hint(CANNOT_TELL),
         _ => error.hint(format!(
-            "run apply: it makes {} on {node} first, and then asks again",
+            "run apply; it makes {} on {node} first, and then checks again",
             count(first, "change")
         )),
     })
@@ -132,8 +135,7 @@ fn summary(
     // These machines answered too, and are quarantined.
     let refused = session.about().filter(|host| host.machine.is_some() && host.quarantined.is_some());
     let refused: Vec<&str> = refused.map(|host| host.node.name.as_str()).collect();
-    let of =
-        if refused.is_empty() { of } else { format!("{of}, but not all is well on {}", names(&refused)) };
+    let of = if refused.is_empty() { of } else { format!("{of}, with {} quarantined", names(&refused)) };
     if answered == 0 {
         return;
     }
@@ -150,7 +152,7 @@ fn summary(
         more.iter().for_each(|line| report::err(line));
         return;
     }
-    let are = if changes == 1 { "is" } else { "are" };
+    let differ = if changes == 1 { "a difference" } else { "differences" };
     let names: BTreeSet<&str> = session.about().map(|host| host.node.name.as_str()).collect();
     // With --limit, ironstrap may ask an excluded machine about the whole cluster.
     let (drifted, others): (Vec<&OfNode>, Vec<&OfNode>) = plan
@@ -160,7 +162,7 @@ fn summary(
     let (drifted, cluster) = (drifted.len(), if others.is_empty() { "" } else { " and in the cluster" });
     let apply = would(plan, &format!("`ironstrap apply -i {inventory}`"));
     report::err(&format!(
-        "\n{changes} of {wants} things {are} not as {inventory} says, on {drifted} of {of}{cluster} ({seconds:.1} s); {apply}"
+        "\n{changes} of {wants} checks found {differ} from {inventory}, on {drifted} of {of}{cluster} ({seconds:.1} s); {apply}"
     ));
     more.iter().for_each(|line| report::err(line));
 }
@@ -170,12 +172,12 @@ fn would(plan: &Changes, apply: &str) -> String {
     let all = || plan.iter().flat_map(|(_, changes)| changes);
     let stays = all().filter(|change| matches!(change.state, State::ByHand | State::Unknown { .. })).count();
     match all().count() - stays {
-        0 => format!("{apply} cannot change that"),
-        n if stays > 0 => format!("{apply} would change {n} of them"),
+        0 => format!("{apply} cannot fix this"),
+        n if stays > 0 => format!("{apply} would fix {n} of them"),
         _ if all().all(|change| matches!(change.state, State::Unconfirmed(_))) => {
-            format!("{apply} asks before it would change that")
+            format!("{apply} asks before it fixes this")
         }
-        _ => format!("{apply} would change that"),
+        _ => format!("{apply} would fix this"),
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) struct Remove {
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Remove the node even if it runs pods without a controller, which are deleted. Also if its machine does not answer, or if
-    /// answers of a worker rule the removal out. In these two cases the machine stays as it is.
+    /// Remove the node even if it runs pods without a controller, and delete these pods. Also remove it if its machine does not
+    /// answer, or if the answers of a worker forbid the removal. In these two cases the machine is not changed.
     #[arg(long)]
     force: bool,
     /// Seconds to wait for its pods to be evicted.
@@ -52,11 +52,11 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
     }
     let last_words = |seconds: f64| {
         report::err(&format!(
-            "✔ {node} is out of {cluster}, and its machine as before, {}",
+            "✔ removed {node} from {cluster} and restored its machine, {}",
             duration(seconds)
         ));
         report::err("");
-        report::err(&format!("  take [nodes.{node}] out of {inventory}: the next apply would join it again"));
+        report::err(&format!("  delete [nodes.{node}] from {inventory}, or the next apply joins it again"));
     };
     end(fleet, session, done, |done| last_words(done.seconds)).await
 }
@@ -64,19 +64,19 @@ pub(super) async fn remove(args: &Remove) -> Outcome {
 /// Whether the user confirms the removal. Before that, it prints what the removal costs.
 async fn is_confirmed(args: &Remove, session: &mut Session, plan: &Plan) -> Result<bool> {
     let (node, cluster) = (&args.node, session.cluster.name.clone());
-    report::err("\nWhat its pods keep in emptyDir volumes or on its disk is lost.");
+    report::err("\nData of its pods in emptyDir volumes and on its disk will be lost.");
     if args.force {
-        report::err("With --force, pods are deleted that nobody makes again.");
+        report::err("--force also deletes pods without a controller; no program creates them again.");
     }
     if plan.iter().all(|(name, changes)| name != node || changes.is_empty()) {
-        report::err(&format!("The machine of {node} stays as it is."));
+        report::err(&format!("The machine of {node} will not be changed."));
     }
     answer(&args.fleet, session, || report::ask(&format!("Remove {node} from {cluster}?"))).await
 }
 
 fn stays_as_it_is(cluster: &str, node: &str, inventory: &str) -> Error {
-    Error::new(Kind::Partial, format!("is out of {cluster}, but did not answer: its machine is as it was"))
+    Error::new(Kind::Partial, format!("was removed from {cluster}, but its machine did not answer and was not changed"))
         .on(node)
-        .because("its kubelet, its containers and its keys of the cluster are still on it: where it comes back, it registers again")
-        .hint(format!("when it is back: ironstrap reset {node} -i {inventory}; then take it out of the inventory"))
+        .because("its kubelet, containers and cluster keys are still on it; if it comes back, its kubelet registers it again")
+        .hint(format!("when it is back, run: ironstrap reset {node} -i {inventory}; then delete it from the inventory"))
 }

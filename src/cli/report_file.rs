@@ -56,7 +56,7 @@ fn machine<S>(host: &crate::reconcile::Host<S>) -> String {
     let name = &host.node.name;
     match &host.machine {
         Some(m) => format!(
-            "{name}\t{} {} {}, {}, {} MiB, called {}, has {}",
+            "{name}\t{} {} {}, {}, {} MiB, host name {}, has {}",
             m.os,
             m.codename,
             m.arch,

@@ -67,8 +67,7 @@ pub(super) async fn under_lock(
     let blocked =
         if preflight.blocked { preflight.errors.clone() } else { session.reconciler.held_by_others() };
     if let Some(kind) = blocked.last().map(|error| error.kind) {
-        let untouched =
-            Error::new(kind, format!("{}: nothing was changed on any node", session.cluster.name));
+        let untouched = Error::new(kind, format!("{}: no node was changed", session.cluster.name));
         return Err(blocked.into_iter().chain([untouched]).collect());
     }
     let plan = session.reconciler.plan().map_err(one)?;
@@ -82,7 +81,7 @@ pub(super) async fn under_lock(
         left.iter().for_each(|error| report::err(&stays(error)));
     }
     if !wanted(session, &plan).await.map_err(one)? {
-        return Err(one(Error::new(Kind::Interrupted, "nothing was changed")));
+        return Err(one(Error::new(Kind::Interrupted, "cancelled; no node was changed")));
     }
     session.introduce(&lock, taking).map_err(one)?;
     let done = apply::carry_out(session).await;
@@ -104,7 +103,7 @@ fn left(session: &Session) -> Errors {
 /// Returns the line about a quarantined machine, below the plan for the others.
 fn stays(error: &Error) -> String {
     let node = error.node.as_deref().unwrap_or_default();
-    indented(&format!("{node} stays as it is: {}", error.what))
+    indented(&format!("{node} will not be changed: {}", error.what))
 }
 
 /// Returns the answer to a question. Fails if nobody is at the terminal.
@@ -114,8 +113,9 @@ pub(super) async fn answer<T: Default>(
     ask: impl FnOnce() -> Typed<T>,
 ) -> Result<T> {
     if args.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        let error = Error::new(Kind::Refused, "this cannot be undone, and there is nobody to ask");
-        return Err(error.hint("say --yes"));
+        let what =
+            "this cannot be undone, and ironstrap cannot ask for confirmation (no terminal, or --json)";
+        return Err(Error::new(Kind::Refused, what).hint("confirm with --yes"));
     }
     tokio::select! {
         answer = ask() => match answer {
@@ -158,7 +158,11 @@ pub(super) async fn end(
     }
     if errors.is_empty() || !stopped && !left.is_empty() && (changes > 0 || left.len() < about.len()) {
         let (good, of) = (about.len() - left.len(), count(about.len(), "node"));
-        let what = format!("{}: {good} of {of} as before; left: {}", cluster.name, names(&left));
+        let what = format!(
+            "{}: {good} of {of} restored to the earlier state; remaining: {}",
+            cluster.name,
+            names(&left)
+        );
         errors.push(Error::new(Kind::Partial, what).hint(go_on(&errors)));
     }
     Err(errors)
@@ -169,10 +173,8 @@ pub(super) async fn end(
 fn go_on(errors: &[Error]) -> &'static str {
     let stays = |error: &Error| matches!(error.kind, Kind::Failed | Kind::Refused | Kind::Unknown);
     match errors.iter().any(stays) {
-        true => {
-            "do first what is said above for each node that is left; then run it again: it goes on from here"
-        }
-        false => "run it again: it goes on from here",
+        true => "follow the hint for each remaining node, then run the command again; it resumes",
+        false => "run the command again; it resumes",
     }
 }
 
@@ -183,26 +185,30 @@ async fn its_name_is_typed(args: &FleetArgs, session: &mut Session, plan: &Plan)
     let leaving: Vec<&str> = leaving.map(|(name, _)| name.as_str()).collect();
     if !leaving.is_empty() && !session.reconciler.staying().is_empty() {
         report::err(&format!(
-            "\n{}: its pods end without a drain, and {cluster} goes on counting it; `ironstrap remove` avoids both",
+            "\n{}: pods end without a drain, and the Node stays in {cluster}; `ironstrap remove` avoids both",
             names(&leaving)
         ));
     }
-    let question = format!("\nWhat runs in {cluster} on these machines is lost. Type its name to go ahead");
+    let question = format!(
+        "\nEverything that runs in {cluster} on these machines will be lost. Type the name of the cluster to continue"
+    );
     Ok(answer(args, session, || report::ask_for(&question)).await? == cluster)
 }
 
 fn farewell(cluster: &str, done: &Done) {
     let (names, seconds) = (&done.names, duration(done.seconds));
     if done.changes == 0 {
-        report::err(&format!("✔ nothing of ironstrap is on {names}; nothing changed, {seconds}"));
+        report::err(&format!("✔ nothing of ironstrap is on {names}; no changes, {seconds}"));
     } else {
         let changes = count(done.changes, "change");
-        report::err(&format!("✔ as before {cluster}: {names}; {changes} taken back, {seconds}"));
+        report::err(&format!(
+            "✔ restored to the state before {cluster}: {names}; {changes} undone, {seconds}"
+        ));
     }
     if !done.kept.is_empty() {
         report::err("");
         report::err(&format!(
-            "  rm -r {}        once no machine belongs to {cluster} any more",
+            "  rm -r {}        when no machine belongs to {cluster} any more",
             done.kept.join(" ")
         ));
     }

@@ -52,7 +52,7 @@ pub(super) struct FleetArgs {
     pub save_report: Option<PathBuf>,
     #[command(flatten)]
     ssh_args: SshArgs,
-    /// Connect to at most N machines at the same time. Without it, to all.
+    /// Connect to at most N machines at the same time [default: all].
     #[arg(long, alias = "parallel", value_name = "N", help_heading = "Connection",
         value_parser = clap::value_parser!(u16).range(1..=10_000))]
     concurrency: Option<u16>,
@@ -70,7 +70,7 @@ pub(super) struct Limit {
 
 #[derive(Args, Default)]
 pub(super) struct Taking {
-    /// Take over machines that another run holds. Refused while a unit of that run still works.
+    /// Take over machines that another run holds. Refused while a systemd unit of that run is active.
     #[arg(long)]
     pub take_over: bool,
 }
@@ -272,13 +272,13 @@ impl Session {
         let named: Vec<(&str, &str)> = excluded
             .map(|host| match host.machine {
                 Some(_) if host.is_affected() => {
-                    (host.node.name.as_str(), " (but for what the cluster keeps about the others)")
+                    (host.node.name.as_str(), " (except for cluster objects of the other nodes)")
                 }
                 Some(_) => (&*host.node.name, ""),
                 None => (&*host.node.name, " (does not answer)"),
             })
             .collect();
-        (!named.is_empty()).then(|| format!("--limit left out: {}", remarked(&named)))
+        (!named.is_empty()).then(|| format!("excluded by --limit: {}", remarked(&named)))
     }
 }
 

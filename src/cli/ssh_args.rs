@@ -76,7 +76,7 @@ async fn said(command: &str, question: &Question) -> Result<SecretText> {
     let failed = |why: String| {
         Error::new(Kind::Local, format!("the command for the {} failed", named(&question.what)))
             .because(why)
-            .hint("it has to print it on standard output, and end with 0")
+            .hint("make the command print it on standard output and exit with 0")
     };
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
@@ -89,7 +89,7 @@ async fn said(command: &str, question: &Question) -> Result<SecretText> {
     if !output.status.success() {
         return Err(failed(output.status.to_string()));
     }
-    let text = String::from_utf8(output.stdout).map_err(|_| failed("what it prints is not UTF-8".into()))?;
+    let text = String::from_utf8(output.stdout).map_err(|_| failed("its output is not UTF-8".into()))?;
     let text = zeroize::Zeroizing::new(text);
     Ok(SecretText::new(text.strip_suffix('\n').unwrap_or(&text)))
 }
@@ -119,7 +119,7 @@ fn asked(question: &Question) -> String {
         _ => return format!("{asks} asks: {what}"),
     };
     match alone {
-        true => format!("{asks} asks: {what} (for this machine alone: it refused the one of the others)"),
+        true => format!("{asks} asks: {what} (only for this machine, which refused the one of the others)"),
         false => format!("{asks} asks: {what} (used for all machines of {user})"),
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         );
         assert_eq!(
             shown(Secret::Password("deploy".into()), m1, true),
-            "m1 (deploy@198.18.0.11) asks: password of deploy (for this machine alone: it refused the one of the others)"
+            "m1 (deploy@198.18.0.11) asks: password of deploy (only for this machine, which refused the one of the others)"
         );
         assert_eq!(
             shown(Secret::Password("deploy@jump:2222".into()), "deploy@jump:2222", false),

@@ -85,7 +85,7 @@ fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let (cpu, peak, said, good) = plan(home.path());
     let wall = since.elapsed();
     let hanging = hanging(nodes, state);
-    let words = if state == State::Drifted { " things are not as " } else { " things are as " };
+    let words = if state == State::Drifted { " checks found " } else { "no differences from " };
     assert!(good == (hanging == 0) && said.contains(words), "this fleet is {state:?}: {said}");
     assert!(said.lines().count() < 100, "and that is soon said: {said}");
     let per_node = |n: usize| n as f64 / (nodes - hanging) as f64;

@@ -100,7 +100,7 @@ fn logged(world: &World) {
             assert!(!text.contains(&secret), "a secret is shown");
         }
     }
-    assert!(written.contains("pki: is it so that sa.key matches the cluster PKI?"), "{}", &written[..2000]);
+    assert!(written.contains("pki: checking whether sa.key"), "{}", &written[..2000]);
 }
 
 fn stopped(world: &World) {
@@ -136,12 +136,12 @@ fn stopped_at_the_question(world: &World) {
         assert!(n > 0, "it ended without a question: {said}");
         said += &String::from_utf8_lossy(&piece[..n]);
     }
-    assert!(said.contains("Go ahead with 2 changes on 3 nodes?"), "{said}");
+    assert!(said.contains("Apply 2 changes on 3 nodes?"), "{said}");
     keys.write_all(b"\x03").unwrap();
     let mut rest = String::new();
     screen.read_to_string(&mut rest).unwrap();
     assert_eq!(terminal.wait().unwrap().code(), Some(130), "{said}{rest}");
-    assert!(rest.contains("stopped; nothing was changed on any node"), "{rest}");
+    assert!(rest.contains("stopped; no node was changed"), "{rest}");
     assert_untouched(&before, &world.lab.look_at_all());
     world.apply().good();
 }

@@ -219,7 +219,7 @@ fn as_before(world: &World) {
     world.lab.ssh("w1", THEIRS_SINCE);
     let asked = world.start(&["reset"]).end(60);
     assert_eq!(asked.code, Some(5), "without a terminal nobody can be asked");
-    assert!(asked.errors().contains("nobody to ask"), "{}", asked.errors());
+    assert!(asked.errors().contains("cannot ask for confirmation"), "{}", asked.errors());
     world.assert_converged();
     let done = reset(world, &[]).good();
     for node in NODES {
@@ -249,7 +249,11 @@ fn again(world: &World) {
 
 fn refused(world: &World) {
     let before = world.lab.look_at_all();
-    reset(world, &["m1"]).refused(5, "m1", &["runs the control plane of machines that would stay", "w1, w2"]);
+    reset(world, &["m1"]).refused(
+        5,
+        "m1",
+        &["is a control plane of nodes that are not part of this reset", "w1, w2"],
+    );
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
     reset(world, &[]).refused(5, "m1", &["belongs to a cluster with another PKI"]);
     drop(away);

@@ -58,7 +58,7 @@ async fn stopped_once_it_ends_what_it_began_and_says_who_is_done_and_who_is_left
     assert_eq!(error.cause, ["done: m1, w1, w2"], "what was begun is done, and looked at");
     let error = stopped_at(&fleet, "m1", "the switch is on", Stop::Soon).await;
     crate::reads("error-stopped", std::slice::from_ref(&error));
-    assert_eq!(error.cause, ["left: m1 (2 changes), w1 (1 change)"]);
+    assert_eq!(error.cause, ["remaining: m1 (2 changes), w1 (1 change)"]);
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "on\n", "what ran was waited for");
     assert_eq!(
         fleet.machine("m1").read("etc/kubernetes/kubelet.conf"),
@@ -79,7 +79,7 @@ async fn stopped_twice_it_waits_for_nothing_and_says_what_may_go_on() {
     let error = stopped_at(&fleet, "w1", "the switch is on", Stop::Now).await;
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!((error.kind, error.what.as_str()), (Kind::Interrupted, "stopped at once"));
-    assert_eq!(error.cause, ["done: m1", "may go on by itself: w1 (prepare)"]);
+    assert_eq!(error.cause, ["done: m1", "may continue without ironstrap: w1 (prepare)"]);
 }
 
 /// Says yes, or anything else, at the question of an apply on a terminal; its exit code and what the screen showed.
@@ -117,10 +117,9 @@ async fn at_the_question_a_no_and_ctrl_c_both_change_nothing() {
         machine.command("flock", "exit 1");
     }
     let before: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
-    for (keys, words) in [
-        (b"\x03".as_slice(), "stopped; nothing was changed on any node"),
-        (b"n\n", "you said no; nothing was changed"),
-    ] {
+    for (keys, words) in
+        [(b"\x03".as_slice(), "stopped; no node was changed"), (b"n\n", "cancelled; no node was changed")]
+    {
         let inventory = fleet.inventory();
         let (code, said) = tokio::task::spawn_blocking(move || answered(&inventory, keys)).await.unwrap();
         assert_eq!(code, Some(130), "{said}");

@@ -84,9 +84,9 @@ fn held_back(session: &Session) -> Vec<String> {
     held.remove(&[] as &[String]);
     let line = |(by, nodes): (&[String], Vec<&str>)| {
         format!(
-            "{}: not changed, because the same change broke {}; repair that first, or leave it out with --limit",
+            "{}: not changed, because the same change broke {by}; repair {by} first, or exclude {by} with --limit",
             names(nodes),
-            names(by)
+            by = names(by)
         )
     };
     held.into_iter().map(line).collect()
@@ -115,7 +115,7 @@ impl Sum<'_> {
             return None;
         }
         let what = format!(
-            "{}: {} of {} nodes are what {} says; left: {}",
+            "{}: {} of {} nodes match {}; remaining: {}",
             self.cluster,
             self.good(),
             self.about(),
@@ -128,25 +128,29 @@ impl Sum<'_> {
     }
 
     fn congratulate(&self) {
-        let what =
-            if self.changes == 0 { "nothing changed".to_string() } else { count(self.changes, "change") };
+        let what = if self.changes == 0 { "no changes".to_string() } else { count(self.changes, "change") };
         let (name, inventory) = (&self.cluster, &self.inventory);
         let (nodes, seconds) = (count(self.about(), "node"), duration(self.seconds));
-        let (sign, far) =
-            if self.unchecked.is_empty() { ("✔ ", "") } else { ("", ", as far as it was checked") };
+        let (sign, far) = if self.unchecked.is_empty() {
+            ("✔ ", "")
+        } else {
+            ("", ", except for checks that could not run")
+        };
         report::err(&match &self.left_out {
-            None => format!("{sign}{name} is what {inventory} says{far}: {nodes}, {what}, {seconds}"),
+            None => format!("{sign}{name} matches {inventory}{far}: {nodes}, {what}, {seconds}"),
             Some(left_out) => {
-                format!(
-                    "{sign}{name}, as far as these {nodes}, is what {inventory} says{far}: {what}, {seconds}\n  {left_out}"
-                )
+                let match_ = if self.about() == 1 { "matches" } else { "match" };
+                format!("{sign}{nodes} of {name} {match_} {inventory}{far}: {what}, {seconds}\n  {left_out}")
             }
         });
         self.unchecked.iter().for_each(|line| report::err(line));
         if self.changes > 0 {
             report::err("");
-            report::err(&format!("  kubectl --kubeconfig {} get nodes        talk to it", self.kubeconfig));
-            report::err(&format!("  ironstrap plan -i {inventory}        see what drifted, any day"));
+            report::err(&format!(
+                "  kubectl --kubeconfig {} get nodes        list the nodes",
+                self.kubeconfig
+            ));
+            report::err(&format!("  ironstrap plan -i {inventory}        show drift at any time"));
         }
     }
 }
