@@ -146,7 +146,7 @@ impl Fleet {
             return Some(Blocked::until(name, "to answer"));
         }
         let broken = self.quarantined.contains(name) || self.pending.contains(name);
-        let mended = || broken.then(|| Blocked::until(name, "to be mended"));
+        let mended = || broken.then(|| Blocked::until(name, "to be repaired"));
         mended().or_else(|| self.before_known(name))
     }
 }

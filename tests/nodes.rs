@@ -79,7 +79,7 @@ fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
     let quarantined = Fleet { quarantined: ["w1".to_string()].into(), ..Fleet::default() };
     assert_eq!(
         lacks(said(PRESSURE, &quarantined, &node("DiskPressure", "True"))),
-        "waits for w1 to be mended"
+        "waits for w1 to be repaired"
     );
 }
 
@@ -107,8 +107,8 @@ fn the_network_is_up_when_each_node_has_it() {
 fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
     let w2 = || ["w2".to_string()].into();
     let fleets = [
-        (Fleet { quarantined: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
-        (Fleet { pending: w2(), ..Fleet::default() }, "waits for w2 to be mended"),
+        (Fleet { quarantined: w2(), ..Fleet::default() }, "waits for w2 to be repaired"),
+        (Fleet { pending: w2(), ..Fleet::default() }, "waits for w2 to be repaired"),
         (Fleet { unreachable: w2(), quarantined: w2(), ..Fleet::default() }, "waits for w2 to answer"),
         (Fleet { joining: w2(), ..Fleet::default() }, "waits for w2 to join"),
         (Fleet { unregistered: w2(), ..Fleet::default() }, "waits for w2 to register"),
@@ -128,7 +128,7 @@ fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
         ..Fleet::default()
     };
     let up = r#"{"status":{"availableReplicas":1}}"#;
-    assert_eq!(lacks(said(DNS, &fleet(&["w1", "w2"]), "absent")), "waits for w1 to be mended");
+    assert_eq!(lacks(said(DNS, &fleet(&["w1", "w2"]), "absent")), "waits for w1 to be repaired");
     assert_eq!(lacks(said(DNS, &fleet(&[]), "absent")), "no replica of coredns is available");
     assert_eq!(lacks(said(DNS, &fleet(&["w1"]), up)), "");
 }

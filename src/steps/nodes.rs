@@ -296,7 +296,7 @@ fn proxy(cx: &Cx) -> Option<Object> {
 /// The want that the cluster's DNS answers. Its pods may be on any node. As long as this run is at work on a machine, they
 /// may be on that one.
 fn dns(cx: &Cx) -> Want {
-    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be mended"));
+    let waits = cx.fleet.pending.first().map(|name| Blocked::until(name, "to be repaired"));
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     let nodes = cx.cluster.nodes.iter();
     Want::new("nodes.dns", "the cluster's DNS answers")

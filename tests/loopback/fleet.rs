@@ -149,7 +149,7 @@ fn belated(_: &Cx) -> Result<Vec<Want>> {
     };
     let wants = [
         want("the guest is there", Blocked::by_cluster("the guest to come")),
-        want("w1 is greeted", Blocked::until("w1", "to be mended")),
+        want("w1 is greeted", Blocked::until("w1", "to be repaired")),
     ];
     Ok(wants.map(|want| want.run("false").nothing_to_undo("a test")).into())
 }

@@ -181,7 +181,7 @@ async fn what_waits_to_the_end_is_an_error() {
     assert_ne!(error.kind.code(), 0);
     let waits = |that: &str, for_what: &str| format!("belated: {that} (waits for {for_what})");
     let guest = waits("the guest is there", "the guest to come");
-    assert_eq!(error.cause, [guest.clone(), waits("w1 is greeted", "w1 to be mended")]);
+    assert_eq!(error.cause, [guest.clone(), waits("w1 is greeted", "w1 to be repaired")]);
     // w1 has an error of its own.
     fleet.unplug("w1");
     let outcome = fleet.apply().await;
