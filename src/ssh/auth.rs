@@ -96,13 +96,13 @@ impl Login<'_> {
     fn no_keys(&mut self, keys: &Keys) -> Result<Answer> {
         let why = self.route.narrow.forbidden.keys.clone().unwrap_or_default();
         let Keys::Given(path) = keys else {
-            self.seen.tried.push(format!("keys: not shown, in your ssh_config {why}"));
+            self.seen.tried.push(format!("keys: not offered: in your ssh_config, {why}"));
             return Ok(Answer::Next);
         };
         let what = format!("your ssh_config forbids the SSH key {}", self.client.operator.shown(path));
         Err(Error::new(Kind::Local, what)
             .because(why)
-            .hint("allow PubkeyAuthentication for this host, or take `key` out of the inventory"))
+            .hint("allow PubkeyAuthentication for this host, or remove `key` from the inventory"))
     }
 
     /// Shows the one key file that the inventory names. Without that file there is nothing to try.
@@ -111,7 +111,7 @@ impl Login<'_> {
         let file = self.client.keys.read(path, self.route).map_err(|why| {
             Error::new(Kind::Local, format!("cannot use the SSH key {shown}"))
                 .because(why)
-                .hint("name a private key file in the inventory, or none, to use your ssh-agent")
+                .hint("name a private key file in the inventory, or remove `key` to use your ssh-agent")
         })?;
         let in_token = matches!(file.key, Key::Hardware(_));
         let answer = self.file(path, file).await?;
@@ -163,14 +163,14 @@ impl Login<'_> {
                     return Ok(answer);
                 }
                 if self.route.narrow.batch {
-                    let why = "encrypted, and not asked for, in your ssh_config BatchMode is yes";
+                    let why = "encrypted, and not asked for: in your ssh_config, BatchMode is yes";
                     self.seen.tried.push(format!("{shown}: {why}"));
                     return Ok(Answer::Next);
                 }
                 match self.client.keys.unlock(path, &self.client.secrets, self.deadline).await? {
                     Some(key) => Ok(self.show(&shown, key, file.certificates).await),
                     None => {
-                        self.seen.tried.push(format!("{shown}: encrypted, and no passphrase opens it"));
+                        self.seen.tried.push(format!("{shown}: encrypted, and no passphrase decrypts it"));
                         Ok(Answer::Next)
                     }
                 }
@@ -237,7 +237,7 @@ impl Login<'_> {
         match (total, more) {
             (0, _) => self.no_agent("it holds no keys"),
             (_, 0) => Answer::Next,
-            (_, more) => self.no_agent(&format!("{more} more, not shown: servers hang up after six")),
+            (_, more) => self.no_agent(&format!("{more} more, not offered: servers disconnect after six")),
         }
     }
 
@@ -293,14 +293,16 @@ impl Login<'_> {
         let narrow = &self.route.narrow;
         let why = match rsa_bits(key) {
             _ if !allows(narrow.user_keys.as_ref(), &name) => {
-                format!("PubkeyAcceptedAlgorithms leaves out {name}")
+                format!("PubkeyAcceptedAlgorithms excludes {name}")
             }
             Some(bits) if bits < narrow.rsa_bits => {
-                format!("RequiredRSASize is {}, this has {bits}", narrow.rsa_bits)
+                format!("RequiredRSASize is {}, but this key has {bits} bits", narrow.rsa_bits)
             }
             _ => return None,
         };
-        self.seen.tried.push(format!("{shown}: {}: not shown, in your ssh_config {why}", fingerprint(key)));
+        self.seen
+            .tried
+            .push(format!("{shown}: {}: not offered: in your ssh_config, {why}", fingerprint(key)));
         if !certified {
             self.seen.shown.push(key.clone());
         }
@@ -333,12 +335,12 @@ impl Login<'_> {
             // russh reports a refusal and the end of the connection alike. Only the empty list of methods tells them apart.
             Ok(AuthResult::Failure { remaining_methods, .. }) if remaining_methods.is_empty() => {
                 let _ = timeout(GOODBYE, &mut *self.handle).await;
-                let why = last_words(self.parting).unwrap_or_else(|| "it did not say why".into());
-                (format!("the server hung up: {why}"), Answer::HungUp)
+                let why = last_words(self.parting).unwrap_or_else(|| "it gave no reason".into());
+                (format!("the server disconnected: {why}"), Answer::HungUp)
             }
             Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
                 self.seen.methods = remaining_methods.to_vec();
-                let said = if partial_success { "accepted, but not enough alone" } else { "refused" };
+                let said = if partial_success { "accepted, but the server requires more" } else { "refused" };
                 (said.to_string(), Answer::Next)
             }
             Err(why) => (why, Answer::Next),
@@ -352,8 +354,8 @@ impl Login<'_> {
         let (why, hint) = match in_token {
             true => (IN_TOKEN, format!("ssh-add {shown}")),
             false => (
-                "is locked: no agent holds it, and no passphrase opens it",
-                format!("ssh-add {shown}; or run this on a terminal, or with --passphrase-command"),
+                "cannot be used: no agent holds it, and no passphrase decrypts it",
+                format!("run ssh-add {shown}, or run ironstrap on a terminal or with --passphrase-command"),
             ),
         };
         let told = Error::new(Kind::Local, format!("the SSH key {shown} {why}"));
@@ -365,32 +367,32 @@ impl Login<'_> {
         let Seen { shown, tried, methods, .. } = &self.seen;
         let told = Error::new(
             Kind::Unreachable,
-            format!("cannot log in as {}: nothing that was tried was enough", self.route.user),
+            format!("cannot log in as {}: no authentication method succeeded", self.route.user),
         );
         let mut told = tried.iter().fold(told, |told, line| told.answered(line));
         if !methods.is_empty() {
             let methods: Vec<&str> = methods.iter().map(Into::into).collect();
-            told = told.because(format!("the server would take: {}", methods.join(", ")));
+            told = told.because(format!("the server accepts: {}", methods.join(", ")));
         }
         let password = match methods.iter().any(|method| self.allows(*method)) {
-            true => "; for a password, run this on a terminal or with --password-command",
+            true => "; for a password, run ironstrap on a terminal or with --password-command",
             false => "",
         };
         let (name, user) = (self.name, &self.route.user);
         let no_keys = self.route.narrow.forbidden.keys.is_some();
         told.hint(match shown.is_empty() {
             true if no_keys => format!("allow PubkeyAuthentication in your ssh_config{password}"),
-            true => format!("there is no key to show: name one for {name} in the inventory, or ssh-add one{password}"),
+            true => format!("there is no key to offer: name one for {name} in the inventory, or ssh-add one{password}"),
             false if tried.iter().any(|line| line.contains(NO_UTF8)) => format!(
                 "on {name}, give the file that Banner names in sshd_config another encoding (iconv -f latin1 -t utf8), or \
                  set Banner none"
             ),
             false if tried.iter().any(|line| line.contains("Too many authentication failures")) => format!(
-                "a server bears only a few keys: name the right one for {name} in the inventory, or as IdentityFile \
-                 with IdentitiesOnly yes in your ssh_config"
+                "name the right key for {name} in the inventory, or as IdentityFile \
+                 with IdentitiesOnly yes in your ssh_config; a server accepts only a few attempts"
             ),
             false => format!(
-                "put one of these into ~{user}/.ssh/authorized_keys on {name}, or name the right key in the \
+                "add one of these keys to ~{user}/.ssh/authorized_keys on {name}, or name the right key in the \
                  inventory{password}"
             ),
         })

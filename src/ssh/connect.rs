@@ -227,7 +227,7 @@ async fn no_greeting(
     let first_line = request.heard.first_line();
     if let Some(program) = program {
         let told =
-            Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config leads to no SSH server");
+            Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config does not reach an SSH server");
         let told = program.words().await.into_iter().chain(first_line).fold(told, Error::heard);
         return told.heard(error.to_string()).hint(format!("compare with: {by_hand}"));
     }
@@ -236,10 +236,10 @@ async fn no_greeting(
     }
     let (what, hint) = match may_pass(error) {
         true => (
-            format!("{address} closes the connection before it says who it is"),
-            "does its sshd have too many visitors (MaxStartups), or is this address banned for a while?",
+            format!("{address} closes the connection before the SSH handshake"),
+            "check MaxStartups in its sshd_config, and whether it has banned your address; compare with:",
         ),
-        false => (format!("{address} accepts the connection, but does not agree on SSH"), "compare with:"),
+        false => (format!("{address} accepts the connection, but the SSH handshake fails"), "compare with:"),
     };
     let told = Error::new(Kind::Unreachable, what);
     let told = first_line.into_iter().fold(told, Error::heard).heard(error.to_string());
@@ -268,20 +268,32 @@ impl Stage {
         let (address, by_hand) = (route.address(), route.by_hand());
         let (during, hint) = match self {
             Stage::Name => (
-                format!("while looking for the address of {}", route.host),
-                format!("does this machine reach its name server? or give {name}'s address as its host"),
+                format!("while resolving the name {}", route.host),
+                format!(
+                    "check that this machine reaches its name server, or give {name} an IP address \
+                         in the inventory"
+                ),
             ),
             Stage::Tcp => (
-                format!("while connecting to {address}: nothing answers"),
-                format!("is it up, and does a firewall let port {} through? {by_hand}", route.port),
+                format!("while connecting to {address}: no answer"),
+                format!(
+                    "check that it is up and that no firewall blocks port {}; compare with: {by_hand}",
+                    route.port
+                ),
             ),
             Stage::Greeting => (
                 format!("connected to {address}, but it does not answer as an SSH server"),
-                format!("is it overloaded, or is that port not sshd's? {by_hand}"),
+                format!(
+                    "check that sshd listens on that port and that the machine is not overloaded; \
+                         compare with: {by_hand}"
+                ),
             ),
             Stage::Login => (
                 format!("while logging in to {address} as {}", route.user),
-                format!("does your ssh-agent wait for you, or its sshd for a name server? {by_hand}"),
+                format!(
+                    "check whether your ssh-agent waits for you, or its sshd for a name server; \
+                         compare with: {by_hand}"
+                ),
             ),
         };
         let after = client.options.timeout.as_secs_f64();

@@ -84,15 +84,15 @@ async fn socket(route: &Route, name: &str, stage: &mut Stage) -> Result<Transpor
         let what = format!("your ssh_config sets {bound}, which ironstrap does not support");
         return Err(Error::new(Kind::Local, what)
             .because("nothing was sent")
-            .hint("remove it for this host, or reach it through a ProxyCommand that binds to it"));
+            .hint("remove it for this host, or use a ProxyCommand that binds to it"));
     }
     *stage = Stage::Name;
     let host = route.host.as_str();
     let found = tokio::net::lookup_host((host, route.port)).await;
     let addresses: Vec<_> = found.map(Iterator::collect).map_err(|error| {
-        Error::new(Kind::Unreachable, format!("there is no address for {host}"))
+        Error::new(Kind::Unreachable, format!("cannot resolve {host}"))
             .because(error.to_string())
-            .hint(format!("correct the host of {name} in the inventory, or give its address"))
+            .hint(format!("correct the address of {name} in the inventory, or use an IP address"))
     })?;
     let addresses = of_family(route, addresses)?;
     *stage = Stage::Tcp;
@@ -128,7 +128,7 @@ async fn forwarded(route: &Route, via: &Hop<'_>) -> Result<Transport> {
             ),
             _ => (
                 format!("the jump host {hop} cannot connect to {address}"),
-                "is that its address as the jump host sees it, and does sshd listen there? compare with:",
+                "check that the jump host reaches this address and that sshd listens on it; compare with:",
             ),
         };
         let told = Error::new(Kind::Unreachable, what).because(error.to_string());
@@ -139,9 +139,8 @@ async fn forwarded(route: &Route, via: &Hop<'_>) -> Result<Transport> {
 
 /// Runs a ProxyCommand with `/bin/sh`. As with ssh, the command replaces the shell that starts it.
 fn run(command: &str) -> Result<Transport> {
-    let failed = |why: String| {
-        Error::new(Kind::Local, "the ProxyCommand of your ssh_config cannot be run").because(why)
-    };
+    let failed =
+        |why: String| Error::new(Kind::Local, "cannot run the ProxyCommand of your ssh_config").because(why);
     let mut program = Command::new("/bin/sh");
     program.args(["-c", &format!("exec {command}")]).kill_on_drop(true);
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -174,7 +173,7 @@ fn unreachable(route: &Route, error: &std::io::Error) -> Error {
         _ => format!("cannot connect to {address}"),
     };
     Error::new(Kind::Unreachable, what).because(error.to_string()).hint(format!(
-        "is it up, and does sshd listen on port {}? {}",
+        "check that it is up and that sshd listens on port {}; compare with: {}",
         route.port,
         route.by_hand()
     ))

@@ -146,31 +146,32 @@ impl Escalation {
         let sudoers = format!("give {user} passwordless sudo ({rule}), or log in with user = \"root\"");
         let (what, hint) = match self {
             _ if has("This account is currently not available") || has("nologin") => (
-                format!("{user} has no shell there: it may not run commands"),
+                format!("{user} has no login shell and cannot run commands"),
                 format!(
-                    "give {user} a login shell (chsh -s /bin/sh {user}), or log in as somebody who has one"
+                    "give {user} a login shell (chsh -s /bin/sh {user}), or log in as a user who has one"
                 ),
             ),
             Escalation::Root => (
                 "the shell ended before it read the script".to_string(),
-                "see what its rc files do on login, without a terminal: ~/.bashrc, ~/.zshenv, ~/.config/fish"
+                "check what its rc files do at a login without a terminal: ~/.bashrc, ~/.zshenv, ~/.config/fish"
                     .into(),
             ),
             Escalation::Sudo if NEEDS_PASSWORD.iter().any(|piece| has(piece)) => (
                 format!("sudo does not let {user} become root without a password"),
                 format!(
-                    "run this on a terminal, where it is asked for, or with --password-command; or {sudoers}"
+                    "run ironstrap on a terminal, where it asks for the password, or with \
+                     --password-command; or {sudoers}"
                 ),
             ),
             Escalation::Password(_) | Escalation::Terminal(Some(_))
                 if has("password") || has("try again") =>
             {
-                (format!("sudo does not take the password of {user}"), sudoers)
+                (format!("sudo refuses the password of {user}"), sudoers)
             }
-            Escalation::Doas => (format!("neither sudo nor doas makes {user} root"), sudoers),
+            Escalation::Doas => (format!("neither sudo nor doas lets {user} become root"), sudoers),
             _ => (format!("sudo does not let {user} become root"), sudoers),
         };
-        let told = Error::new(Kind::Unreachable, what).because(format!("asked for: {}", self.command()));
+        let told = Error::new(Kind::Unreachable, what).because(format!("command: {}", self.command()));
         let told = [words, noise].into_iter().filter(|said| !said.is_empty()).fold(told, Error::heard);
         let status = format!("exit {}; nothing was run", said.status);
         told.because(status).hint(hint)
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(error.what, "sudo does not let bob become root without a password");
         assert!(error.hint.unwrap().contains("--password-command"));
         let error = Escalation::Root.refused("root", &said(1, "This account is currently not available.\n"));
-        assert_eq!(error.what, "root has no shell there: it may not run commands");
+        assert_eq!(error.what, "root has no login shell and cannot run commands");
     }
 
     /// Checks what root's shell gets and prints, both where sudo takes the password and where it does not ask.

@@ -141,32 +141,33 @@ impl ExecError {
             ExecError::Lost(why) => {
                 Error::new(Kind::Lost, "the connection was lost while a script was running")
                     .heard(parting.unwrap_or(&why))
-                    .hint("nobody knows how far it got; run the same again, it begins by looking")
+                    .hint("the outcome is unknown: run the command again; it first checks the current state")
             }
-            ExecError::Refused => Error::new(Kind::Unreachable, "the server runs no commands")
+            ExecError::Refused => Error::new(Kind::Unreachable, "the server does not run commands")
                 .because(format!("it refused: {}", escalation.command()))
-                .hint(format!("{user} needs a login shell, and no ForceCommand in sshd_config")),
+                .hint(format!("give {user} a login shell, and remove ForceCommand from sshd_config")),
             ExecError::NotBegun(said) => escalation.refused(user, &said),
             ExecError::Silent(patience) => {
                 Error::new(Kind::Unreachable, format!("timed out after {} s", patience.as_secs_f64()))
-                    .because(format!("logged in as {user}, but no script begins: {}", escalation.command()))
+                    .because(format!("logged in as {user}, but the script did not start: {}", escalation.command()))
                     .because("nothing was run")
                     .hint(
-                        "does something in the user's rc files, or in sudo's PAM, wait for somebody? or is the machine \
-                         overloaded (--connect-timeout)?",
+                        "check whether the user's rc files or sudo's PAM wait for input; if the machine is overloaded, \
+                         raise --connect-timeout",
                     )
             }
             ExecError::Noise(most) => {
-                Error::new(Kind::Unreachable, format!("prints more than {} KiB before a script begins", most >> 10))
+                let kib = most >> 10;
+                Error::new(Kind::Unreachable, format!("the machine printed more than {kib} KiB before the script started"))
                     .because(format!("logged in as {user}, and ran: {}", escalation.command()))
                     .because("nothing was run")
-                    .hint("look at the rc files of that user, and at ForceCommand in sshd_config")
+                    .hint("check the rc files of that user, and ForceCommand in sshd_config")
             }
             ExecError::Quiet(silence) => silent(format!("a script has printed nothing for {} s", silence.as_secs_f64())),
-            ExecError::Late(whole) => silent(format!("a script has not ended within {} s", whole.as_secs_f64())),
+            ExecError::Late(whole) => silent(format!("a script did not end within {} s", whole.as_secs_f64())),
             ExecError::Flood(most) => silent(format!("a script has printed more than {} KiB", most >> 10))
-                .because("its output is not used")
-                .hint("find out what prints so much there: another program may stand in the place of one that ironstrap runs"),
+                .because("ironstrap discarded its output")
+                .hint("find out what prints so much; another program may have replaced one that ironstrap runs"),
         }
     }
 }
@@ -174,13 +175,13 @@ impl ExecError {
 /// The error for a machine that is connected but of no use.
 fn silent(what: String) -> Error {
     Error::new(Kind::Silent, what)
-        .because("what runs there may go on; ironstrap leaves this machine alone")
-        .hint("look at the machine: does a disk, a network file system or a program hang there?")
+        .because("the script may still be running; ironstrap leaves this machine alone")
+        .hint("check whether a disk, a network file system or a program hangs on the machine")
 }
 
 /// The error if the server opens no channel for a script.
 pub(super) fn no_session(error: &russh::Error) -> Error {
-    Error::new(Kind::Unreachable, "the server opens no session")
+    Error::new(Kind::Unreachable, "the server does not open a session")
         .heard(error.to_string())
-        .hint("nothing was run; look at MaxSessions in its sshd_config, or at its journal")
+        .hint("check MaxSessions in its sshd_config, or its journal; nothing was run")
 }

@@ -24,7 +24,7 @@ pub(super) fn last_words(parting: &Parting) -> Option<String> {
 
 /// The reason where russh ends the connection because a text is not UTF-8. Before the login, servers show only one text:
 /// their banner.
-pub(super) const NO_UTF8: &str = "its banner is not UTF-8, and the SSH library in here takes no other";
+pub(super) const NO_UTF8: &str = "its banner is not UTF-8, and ironstrap's SSH library accepts nothing else";
 
 /// Answers what russh asks during a connection, above all whether to accept the host key.
 #[derive(Clone)]
@@ -223,7 +223,7 @@ impl HostKeyVerifier {
         let checked = self.check(&key).await;
         checked.map_err(|trouble| match trouble {
             Trouble::Refused(error) => {
-                let told = error.answered(format!("the certificate it shows: {why}"));
+                let told = error.answered(format!("its host certificate is refused: {why}"));
                 Trouble::Refused(Box::new(told))
             }
             other => other,
@@ -264,7 +264,7 @@ impl HostKeyVerifier {
             .because(format!("now:    {}", known_hosts::fingerprint(key)))
             .because("nothing was sent")
             .hint(format!(
-                "if that is its fingerprint: --accept-new-host-keys, or ssh-keyscan {port}{host} >> {}",
+                "if that is its fingerprint, use --accept-new-host-keys, or run: ssh-keyscan {port}{host} >> {}",
                 self.known.own_file()
             ))
     }
@@ -275,17 +275,15 @@ impl HostKeyVerifier {
             .because(format!("now:    {}", known_hosts::fingerprint(key)))
             .because("nothing was sent")
             .hint(format!(
-                "if you reinstalled {}, put the new one into `host-key`; if you did not, somebody may be between you \
+                "if you reinstalled {}, put the new one into `host-key`; if you did not, suspect an attacker between you \
                  and it",
                 self.name
             ))
     }
 
     fn changed(&self, key: &PublicKey, old: &[Sighting]) -> Error {
-        let mut error = Error::new(
-            Kind::Unreachable,
-            format!("the host key of {} is not the one you know", self.route.host),
-        );
+        let mut error =
+            Error::new(Kind::Unreachable, format!("the host key of {} has changed", self.route.host));
         for old in old {
             error = error.because(format!("known:  {}    {}", old.key, old.shown));
         }
@@ -301,7 +299,7 @@ impl HostKeyVerifier {
         error.because(format!("now:    {}", known_hosts::fingerprint(key))).because("nothing was sent").hint(
             format!(
                 "if you reinstalled {}: ssh-keygen -R {name}{file}, then again with --accept-new-host-keys; \
-                 if you did not, somebody may be between you and it",
+                 if you did not, suspect an attacker between you and it",
                 self.name
             ),
         )
@@ -311,7 +309,7 @@ impl HostKeyVerifier {
         Error::new(Kind::Unreachable, format!("the host key of {} is revoked", self.route.host))
             .because(format!("revoked:  {}    {}", seen.key, seen.shown))
             .because("nothing was sent")
-            .hint(format!("somebody may hold a copy of that key: give {} a new one", self.name))
+            .hint(format!("give {} a new host key: another party may have a copy of this one", self.name))
     }
 
     fn signed_by_revoked(&self, seen: &Sighting) -> Error {

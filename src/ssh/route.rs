@@ -151,7 +151,8 @@ fn route<'a>(
 ) -> std::pin::Pin<Box<dyn Future<Output = Result<Route>> + Send + 'a>> {
     Box::pin(async move {
         if let Some(user) = asked.user.as_ref().filter(|user| !is_user(user)) {
-            let told = Error::new(Kind::Local, format!("{user:?} is no name of a user for {}", asked.host));
+            let told =
+                Error::new(Kind::Local, format!("{user:?} is not a valid user name for {}", asked.host));
             let hint = format!("correct `user` or `jump` of the inventory: {USER}");
             return Err(told.because("nothing was sent").hint(hint));
         }
@@ -212,14 +213,15 @@ async fn via(
         return Ok(command.map_or(Via::Nothing, |command| Via::Command(fill.text(command))));
     };
     if depth >= DEEPEST {
-        let told = Error::new(Kind::Local, format!("the way to {} goes through too many hosts", route.host));
+        let told =
+            Error::new(Kind::Local, format!("the route to {} goes through too many jump hosts", route.host));
         return Err(told
             .because(format!("more than {DEEPEST}, the last of them {last}"))
-            .hint("does ProxyJump of your ssh_config lead in a circle? except the jump hosts from it"));
+            .hint("check whether ProxyJump of your ssh_config loops; exclude the jump hosts from it"));
     }
     let mut asked = hop(last).ok_or_else(|| {
-        Error::new(Kind::Local, format!("{last:?} is no jump host"))
-            .hint("write it as user@host:port, as ssh -J takes it")
+        Error::new(Kind::Local, format!("{last:?} is not a valid jump host"))
+            .hint("write it as user@host:port, as for ssh -J")
     })?;
     asked.jump = (!before.is_empty()).then(|| before.to_vec());
     let hop = self::route(asked, fill.operator, depth + 1).await?;

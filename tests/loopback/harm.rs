@@ -60,7 +60,7 @@ async fn is_left(harm: Harm, kind: Kind, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_begins_and_says_nothing_is_left() {
-    is_left(Harm::Silence, Kind::Silent, "has not ended within 12 s").await;
+    is_left(Harm::Silence, Kind::Silent, "did not end within 12 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,12 @@ async fn a_machine_that_prints_one_endless_line_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_with_an_endless_banner_is_left() {
-    is_left(Harm::Banner, Kind::Unreachable, "prints more than 64 KiB before a script begins").await;
+    is_left(
+        Harm::Banner,
+        Kind::Unreachable,
+        "the machine printed more than 64 KiB before the script started",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +90,7 @@ async fn a_machine_on_which_a_fix_never_ends_its_line_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_on_which_a_fix_prints_a_word_again_and_again_is_left() {
-    is_left(Harm::Drip, Kind::Silent, "has not ended within 14 s").await;
+    is_left(Harm::Drip, Kind::Silent, "did not end within 14 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +102,7 @@ async fn a_machine_that_says_for_too_long_what_work_of_an_earlier_run_prints_is_
     others_are_mended(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Silent));
-    assert_eq!(error.what, "ironstrap-drain of an earlier run: a script has not ended within 14 s");
+    assert_eq!(error.what, "ironstrap-drain of an earlier run: a script did not end within 14 s");
     assert!(error.hint.as_ref().unwrap().contains("systemctl stop ironstrap-drain"), "{error}");
 }
 
@@ -113,7 +118,7 @@ async fn a_machine_whose_fixes_take_too_long_together_gets_no_more() {
     others_are_mended(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref()), (1, Some("w1")), "{error}");
-    let takes = ["has not ended within", "its fixes have taken more than 4 s in this run"];
+    let takes = ["did not end within", "its fixes have taken more than 4 s in this run"];
     assert!(takes.iter().any(|what| error.what.contains(what)), "{error}");
 }
 

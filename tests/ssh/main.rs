@@ -142,7 +142,7 @@ async fn a_user_other_than_root_asks_sudo() {
     let asked = stage.server.seen.commands.lock().unwrap().split_off(1);
     assert_eq!(asked.len(), 2);
     assert!(asked[1].starts_with("env LC_ALL=C sudo -k -S -p '' -- /bin/sh -c "), "{asked:?}");
-    assert_eq!(error.what, "sudo does not take the password of bob");
+    assert_eq!(error.what, "sudo refuses the password of bob");
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
         assert_eq!(error.what, "the connection was lost while a script was running", "{cut}");
         assert_eq!(
             error.hint.as_deref(),
-            Some("nobody knows how far it got; run the same again, it begins by looking"),
+            Some("the outcome is unknown: run the command again; it first checks the current state"),
             "{cut}"
         );
         if cut == "reboot" {
@@ -297,7 +297,7 @@ async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
     // Longer than a label may be, so that no name server is asked.
     stage.node.ssh.host = "x".repeat(64);
     let error = stage.run("exit 0").await.unwrap_err();
-    assert_eq!(error.what, format!("there is no address for {}", stage.node.ssh.host));
+    assert_eq!(error.what, format!("cannot resolve {}", stage.node.ssh.host));
     assert_eq!(error.kind, Kind::Unreachable);
 }
 
@@ -338,7 +338,7 @@ async fn a_changed_host_key_is_refused_whatever_the_user_wants() {
     let before = stage.known();
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
-    assert_eq!(error.what, "the host key of 127.0.0.1 is not the one you know");
+    assert_eq!(error.what, "the host key of 127.0.0.1 has changed");
     let known = format!("known:  {}    ~/.ssh/known_hosts:2", fingerprint(other.public_key()));
     let now = format!("now:    {}", fingerprint(&stage.server.host_key));
     assert_eq!(error.cause, [known, now, "nothing was sent".into()]);
@@ -366,11 +366,11 @@ async fn a_refused_key_is_told_with_all_that_was_tried() {
     stage.write_key(".ssh/id_rsa", &held);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
-    assert_eq!(error.what, "cannot log in as root: nothing that was tried was enough");
+    assert_eq!(error.what, "cannot log in as root: no authentication method succeeded");
     let tried = [
         format!("ssh-agent: {} held: refused", fingerprint(held.public_key())),
         format!("~/.ssh/id_ed25519: {}: refused", fingerprint(file.public_key())),
-        "the server would take: publickey, password".into(),
+        "the server accepts: publickey, password".into(),
     ];
     assert_eq!(error.cause, tried);
     stage.write_key(".ssh/id_ecdsa", &stage.key);
@@ -401,8 +401,11 @@ async fn an_encrypted_key_needs_an_agent_that_holds_it() {
     let mut stage = Stage::new(Manner::Reads).await;
     std::fs::write(stage.path("key"), LOCKED).unwrap();
     let error = stage.run("exit 0").await.unwrap_err();
-    assert_eq!(error.what, "the SSH key ~/key is locked: no agent holds it, and no passphrase opens it");
-    let hint = "ssh-add ~/key; or run this on a terminal, or with --passphrase-command";
+    assert_eq!(
+        error.what,
+        "the SSH key ~/key cannot be used: no agent holds it, and no passphrase decrypts it"
+    );
+    let hint = "run ssh-add ~/key, or run ironstrap on a terminal or with --passphrase-command";
     assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some(hint)));
     // The agent goes by the public half beside it.
     std::fs::write(stage.path("key.pub"), stage.key.public_key().to_openssh().unwrap()).unwrap();
@@ -447,7 +450,7 @@ async fn a_server_too_busy_to_greet_is_asked_again() {
     stage.options.timeout = Duration::from_secs(3);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable);
-    assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
+    assert!(error.what.ends_with("closes the connection before the SSH handshake"), "{error}");
 }
 
 /// The port of a server that says these words to every visitor, and then ends the connection or keeps it.
@@ -492,7 +495,7 @@ async fn another_server_at_the_port_is_named_by_its_first_line() {
     }
     stage.node.ssh.port = Some(stranger(b"Exceeded MaxStartups\r\n", true));
     let error = stage.run("exit 0").await.unwrap_err();
-    assert!(error.what.ends_with("closes the connection before it says who it is"), "{error}");
+    assert!(error.what.ends_with("closes the connection before the SSH handshake"), "{error}");
     assert_eq!(error.cause[0], "| Exceeded MaxStartups");
 }
 
@@ -506,7 +509,7 @@ async fn a_session_refused_for_now_is_asked_for_again() {
 #[tokio::test]
 async fn a_server_that_runs_no_commands_is_told() {
     let stage = Stage::new(Manner::RefusesCommands).await;
-    assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the server runs no commands");
+    assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the server does not run commands");
 }
 
 impl Stage {

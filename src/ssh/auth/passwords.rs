@@ -19,7 +19,7 @@ impl Login<'_> {
             let result = self.handle.authenticate_none(&self.route.user).await;
             match result {
                 Ok(AuthResult::Success) => {
-                    self.seen.by = "nothing: the server lets everybody in".into();
+                    self.seen.by = "none: the server requires no authentication".into();
                     return Ok(Answer::In);
                 }
                 Ok(AuthResult::Failure { remaining_methods, .. }) => {
@@ -33,7 +33,7 @@ impl Login<'_> {
             [(MethodKind::Password, "password"), (MethodKind::KeyboardInteractive, "keyboard-interactive")]
         {
             if let Some(why) = self.forbids(method).filter(|_| taken.contains(&method)) {
-                self.seen.tried.push(tried(label, &format!("not tried, in your ssh_config {why}")));
+                self.seen.tried.push(tried(label, &format!("not tried: in your ssh_config, {why}")));
             }
         }
         if self.may(MethodKind::Password) {
@@ -131,14 +131,16 @@ impl Login<'_> {
                     Some(answer) => answers.push(answer.reveal().to_string()),
                     None => {
                         let asked = prompt.prompt.trim().to_string();
-                        self.seen.tried.push(format!("keyboard-interactive: nobody to answer {asked:?}"));
+                        self.seen
+                            .tried
+                            .push(format!("keyboard-interactive: there is no answer to {asked:?}"));
                         return Ok(Answer::Next);
                     }
                 }
             }
             said = self.handle.authenticate_keyboard_interactive_respond(answers).await;
         }
-        self.seen.tried.push("keyboard-interactive: the server asks on and on".into());
+        self.seen.tried.push("keyboard-interactive: the server asks too many times".into());
         Ok(Answer::Next)
     }
 

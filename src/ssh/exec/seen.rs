@@ -175,14 +175,14 @@ impl Seen {
 
     /// Ends the reading. A channel that closes without an exit status was cut, whatever came before.
     pub(super) fn end(mut self, heard: &mut (dyn FnMut(&[u8]) + Send)) -> Result<Output, ExecError> {
-        let status = self.status.ok_or_else(|| ExecError::Lost("no exit status came".into()))?;
+        let status = self.status.ok_or_else(|| ExecError::Lost("the server sent no exit status".into()))?;
         self.output.status = status;
         if !self.begun {
             self.output.stdout = self.noise;
             return Err(ExecError::NotBegun(self.output));
         }
         if self.terminal {
-            let cut = || ExecError::Lost("the script did not come to its end".into());
+            let cut = || ExecError::Lost("the script did not run to its end".into());
             let at =
                 self.output.stdout.windows(END.len()).rposition(|w| w == END.as_bytes()).ok_or_else(cut)?;
             let end = String::from_utf8_lossy(&self.output.stdout[at + END.len()..]).trim().parse();

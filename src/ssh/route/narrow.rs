@@ -87,7 +87,8 @@ impl Forbidden {
         let [keys, password, questions] = all;
         let all = [keys, password.or(batch.clone()), questions.or(batch)];
         if all.iter().all(Option::is_some) {
-            let none = Error::new(Kind::Local, "your ssh_config leaves no way to log in that ironstrap can");
+            let none =
+                Error::new(Kind::Local, "your ssh_config allows no login method that ironstrap supports");
             let mut said: Vec<String> = all.into_iter().flatten().collect();
             said.dedup();
             let told = said.into_iter().fold(none, |told, why| told.answered(why));
@@ -120,11 +121,11 @@ impl Allowed {
     pub fn leaves_nothing(&self) -> Error {
         Error::new(
             Kind::Local,
-            format!("your ssh_config sets {}, which leaves nothing that ironstrap can", self.word),
+            format!("your ssh_config sets {} to nothing that ironstrap supports", self.word),
         )
         .because(format!("it allows: {}", self.names.join(", ")))
         .because("nothing was sent")
-        .hint(format!("allow more of {} for this host, or see what `ssh -Q` lists", self.word))
+        .hint(format!("allow more {} for this host; `ssh -Q` lists what ssh supports", self.word))
     }
 }
 

@@ -38,13 +38,13 @@ pub(super) async fn said(program: &Path, config: Option<&Path>, asked: &Asked) -
     }
     command.args(["--", &asked.host]).stdin(Stdio::null()).kill_on_drop(true);
     let failed = |why: String| {
-        Error::new(Kind::Local, format!("your ssh cannot tell the way to {}", asked.host))
+        Error::new(Kind::Local, format!("cannot read your SSH configuration for {}", asked.host))
             .heard(why)
-            .hint(format!("ssh -G {} has to work: correct your ssh_config", asked.host))
+            .hint(format!("correct your ssh_config until this works: ssh -G {}", asked.host))
     };
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(output) => output.map_err(|error| failed(error.to_string()))?,
-        Err(_) => return Err(failed(format!("it has not ended after {} s", PATIENCE.as_secs()))),
+        Err(_) => return Err(failed(format!("ssh -G did not end within {} s", PATIENCE.as_secs()))),
     };
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_string()));

@@ -45,7 +45,7 @@ pub fn host_keys(world: &World) {
         ..knowing("revoked", "a key that was revoked")
     });
     let changed: &[&str] = &[
-        "the host key of 198.18.0.13 is not the one you know",
+        "the host key of 198.18.0.13 has changed",
         "known:  ED25519 SHA256:",
         "DIR/changed:3",
         "now:    ED25519 PIN",
@@ -61,7 +61,7 @@ pub fn host_keys(world: &World) {
             "the host key of 198.18.0.13 is not known",
             "now:    ED25519 PIN",
             "nothing was sent",
-            "--accept-new-host-keys, or ssh-keyscan -p 2222 198.18.0.13 >> DIR/none",
+            "--accept-new-host-keys, or run: ssh-keyscan -p 2222 198.18.0.13 >> DIR/none",
         ]),
         ..knowing("none", "a host that nobody knows")
     });

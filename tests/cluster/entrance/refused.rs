@@ -15,14 +15,14 @@ pub fn refusals(world: &World) {
                 gives: Refused(&[
                     "cannot log in as bob",
                     "password login: refused",
-                    "the server would take: password",
+                    "the server accepts: password",
                 ]),
                 ..WAY
             },
             Way {
                 says: "a password, and nobody who knows it",
                 sshd: "PubkeyAuthentication no",
-                gives: Refused(&["cannot log in as ops", "the server would take:", "--password-command"]),
+                gives: Refused(&["cannot log in as ops", "the server accepts:", "--password-command"]),
                 ..WAY
             },
             Way {
@@ -52,8 +52,8 @@ pub fn refusals(world: &World) {
                 says: "jump hosts in a circle",
                 config: "Host theta\n  ProxyJump beta\nHost beta\n  ProxyJump gamma\nHost gamma\n  ProxyJump beta\n",
                 gives: Refused(&[
-                    "goes through too many hosts",
-                    "does ProxyJump of your ssh_config lead in a circle",
+                    "goes through too many jump hosts",
+                    "check whether ProxyJump of your ssh_config loops",
                 ]),
                 ..WAY
             },
@@ -61,7 +61,7 @@ pub fn refusals(world: &World) {
                 says: "a ProxyCommand that fails",
                 config: "Host theta\n  HostName 198.18.0.13\n  User ops\n  ProxyCommand echo no way to %h >&2\n  IdentityFile DIR/id\n  UserKnownHostsFile DIR/known\n",
                 gives: Refused(&[
-                    "the ProxyCommand of your ssh_config leads to no SSH server",
+                    "the ProxyCommand of your ssh_config does not reach an SSH server",
                     "no way to 198.18.0.13",
                 ]),
                 ..WAY

@@ -54,7 +54,7 @@ pub fn to_root(world: &World) {
         Way {
             says: "neither sudo nor doas for bob",
             inventory: as_bob,
-            gives: Refused(&["neither sudo nor doas makes bob root"]),
+            gives: Refused(&["neither sudo nor doas lets bob become root"]),
             ..WAY
         },
         Way {
@@ -62,7 +62,7 @@ pub fn to_root(world: &World) {
             before: "mv /usr/bin/sudo.away /usr/bin/sudo; rm /etc/doas.conf",
             inventory: as_bob,
             options: &["--password-command", "echo wrong"],
-            gives: Refused(&["sudo does not take the password of bob", "nothing was run"]),
+            gives: Refused(&["sudo refuses the password of bob", "nothing was run"]),
             ..WAY
         },
         Way {
@@ -127,7 +127,10 @@ pub fn oddities(world: &World) {
                 says: "a banner that is no UTF-8",
                 before: "printf 'Gr\\374ezi\\n' >/root/banner",
                 sshd: "Banner /root/banner",
-                gives: Refused(&["the server hung up: its banner is not UTF-8", "iconv -f latin1 -t utf8"]),
+                gives: Refused(&[
+                    "the server disconnected: its banner is not UTF-8",
+                    "iconv -f latin1 -t utf8",
+                ]),
                 ..WAY
             },
             Way {
@@ -144,7 +147,7 @@ pub fn oddities(world: &World) {
                 options: &["--timeout", "2"],
                 gives: Refused(&[
                     "timed out after 6 s",
-                    "logged in as tom, but no script begins",
+                    "logged in as tom, but the script did not start",
                     "rc files",
                 ]),
                 ..WAY
@@ -152,7 +155,7 @@ pub fn oddities(world: &World) {
             Way {
                 says: "no shell at all",
                 inventory: |i| set(i, &["nodes", "w2", "user"], "\"eve\""),
-                gives: Refused(&["eve has no shell there", "chsh"]),
+                gives: Refused(&["eve has no login shell", "chsh"]),
                 ..WAY
             },
             Way {

@@ -53,7 +53,7 @@ pub fn sparing(world: &World) {
     fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
     let (code, _, errors) = stage.check(&["w2"], &[]);
     assert_eq!(code, Some(4), "{errors}");
-    for piece in ["ssh-agent: ED25519 SHA256:", "3 more, not shown", "the server would take: publickey"] {
+    for piece in ["ssh-agent: ED25519 SHA256:", "3 more, not offered", "the server accepts: publickey"] {
         assert!(errors.contains(piece), "no {piece:?} in:\n{errors}");
     }
     stage.walk(&Way {
@@ -61,8 +61,8 @@ pub fn sparing(world: &World) {
         sshd: "MaxAuthTries 2",
         config: config.leak(),
         gives: Refused(&[
-            "the server hung up: Too many authentication failures",
-            "a server bears only a few keys",
+            "the server disconnected: Too many authentication failures",
+            "a server accepts only a few attempts",
             "IdentitiesOnly yes",
         ]),
         ..WAY
