@@ -158,24 +158,24 @@ impl KnownHosts {
     ) -> std::result::Result<(), String> {
         let signer = certificate.signature_key();
         if let Some(seen) = self.revoked(host, port, &[signer, certificate.public_key()]) {
-            return Err(format!("a key of it is revoked in {}", seen.shown));
+            return Err(format!("one of its keys is revoked in {}", seen.shown));
         }
         let ours: Vec<_> =
             self.authorities(host, port).map(|line| line.key.fingerprint(HashAlg::Sha256)).collect();
         certificate.validate_at(now, &ours).map_err(|_| {
             match ours.contains(&signer.fingerprint(HashAlg::Sha256)) {
                 false => format!(
-                    "signed by {}, which is no authority of yours",
+                    "it is signed by {}, which is not one of your authorities",
                     signer.fingerprint(HashAlg::Sha256)
                 ),
-                true => "it is not valid now, or not as it was signed".to_string(),
+                true => "it is not valid now, or its signature is wrong".to_string(),
             }
         })?;
         if !certificate.cert_type().is_host() {
-            return Err("it is a user's, not a host's".into());
+            return Err("it is a user certificate, not a host certificate".into());
         }
         if !certificate.critical_options().is_empty() {
-            return Err("it has critical options that nobody knows".into());
+            return Err("it has unknown critical options".into());
         }
         let host = host.to_lowercase();
         match certificate.valid_principals().iter().any(|pattern| glob(&pattern.to_lowercase(), &host)) {
@@ -198,14 +198,20 @@ impl KnownHosts {
         let failed = |why: &dyn fmt::Display| {
             Error::new(Kind::Local, format!("cannot add a host key to {}", self.own_shown))
                 .because(why.to_string())
-                .hint("make it a file of known host keys that you can write, or name another one as `known-hosts` in the inventory")
+                .hint(
+                    "make it a writable file of known host keys, or name another one as \
+                     `known-hosts` in the inventory",
+                )
         };
         let file = self.own.as_deref().ok_or_else(|| failed(&"there is no home directory"))?;
         let key = PublicKey::new(key.key_data().clone(), "");
         let text = key.to_openssh().map_err(|error| failed(&error))?;
         let name = name(host, port);
-        let name =
-            if self.hashed { hashed(&name).ok_or_else(|| failed(&"there is no randomness"))? } else { name };
+        let name = if self.hashed {
+            hashed(&name).ok_or_else(|| failed(&"the system provides no random bytes"))?
+        } else {
+            name
+        };
         let line = format!("{name} {}", text.trim_end());
         append(file, &line, &self.own_shown).map_err(|why| failed(&why))
     }
@@ -253,7 +259,7 @@ fn read(file: &Path, shown: &str, whose: Option<&str>) -> Result<Vec<Line>> {
         Err(error) => {
             return Err(Error::new(Kind::Local, format!("cannot read the known host keys in {shown}"))
                 .because(error.to_string())
-                .hint("make it readable: without it, no host key can be told from a stranger's"));
+                .hint("make it readable: ironstrap cannot verify host keys without it"));
         }
     };
     let text = String::from_utf8_lossy(&bytes);

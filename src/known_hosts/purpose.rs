@@ -94,7 +94,7 @@ fn check_kind(found: &Metadata) -> std::result::Result<(), String> {
 /// Refuses only text that shows another purpose. OpenSSH skips a line that it cannot read, and so does ironstrap.
 fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
     if bytes.contains(&0) {
-        return Err(format!("{shown} is no text"));
+        return Err(format!("{shown} is not a text file"));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let (mut odd, mut any) = (None, false);
@@ -106,7 +106,7 @@ fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
             [] => {}
             [first, ..] if first.starts_with('#') => {}
             words if is_another(words) => {
-                return Err(format!("{shown}:{} is no line of known host keys", at + 1));
+                return Err(format!("{shown}:{} is not a known_hosts line", at + 1));
             }
             words if is_known_host(words) => any = true,
             _ => odd = odd.or(Some(at + 1)),
@@ -114,7 +114,7 @@ fn check_text(bytes: &[u8], shown: &str) -> std::result::Result<(), String> {
     }
     match odd {
         Some(line) if !any => {
-            Err(format!("{shown}:{line} is no line of known host keys, and no other line is one"))
+            Err(format!("{shown}:{line} is not a known_hosts line, and neither is any other line"))
         }
         _ => Ok(()),
     }
@@ -227,7 +227,7 @@ mod tests {
             ("Host m1\n  User me\n".into(), 1),
         ] {
             let said = said(&text).unwrap_or_else(|| panic!("{text}"));
-            assert!(said.starts_with(&format!("~/known:{line} is no line")), "{said}");
+            assert!(said.starts_with(&format!("~/known:{line} is not a known_hosts line")), "{said}");
         }
         assert!(said(b"\x7fELF\x02\xff\x00\x00").is_some());
         assert!(said(format!("m1 ssh-ed25519 {KEY}\n\0").as_bytes()).is_some());

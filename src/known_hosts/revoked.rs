@@ -48,10 +48,10 @@ pub(super) fn read(file: &Path, shown: &str) -> Result<Vec<(PublicKey, Sighting)
         let why = "it is a key revocation list (KRL), which ironstrap does not support";
         return Err(failed(
             why,
-            "list the revoked public keys in a text file, a line each: ssh reads that as well",
+            "list the revoked public keys in a text file, one per line; ssh reads that, too",
         ));
     }
-    let text = String::from_utf8(bytes).map_err(|_| failed("it is no text", readable))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed("it is not a text file", readable))?;
     let mut keys = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -60,7 +60,7 @@ pub(super) fn read(file: &Path, shown: &str) -> Result<Vec<(PublicKey, Sighting)
         }
         let (shown, line_number) = (format!("{shown}:{}", at + 1), at + 1);
         let key = PublicKey::from_openssh(line)
-            .map_err(|error| failed(&format!("{shown}: {error}"), "each line has to be a public key"))?;
+            .map_err(|error| failed(&format!("{shown}: {error}"), "write one public key per line"))?;
         let seen = Sighting { key: fingerprint(&key), file: file.into(), line: line_number, shown };
         keys.push((key, seen));
     }

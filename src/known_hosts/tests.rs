@@ -219,7 +219,7 @@ fn a_file_of_another_purpose_stays_as_it_is() {
     std::fs::write(&file, &text).unwrap();
     let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
     let error = known.add("m1", 22, &key(B)).unwrap_err();
-    assert!(error.cause[0].ends_with("authorized_keys:2 is no line of known host keys"), "{error}");
+    assert!(error.cause[0].ends_with("authorized_keys:2 is not a known_hosts line"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     assert!(check_purpose(&file, "it").is_err());
 }
@@ -254,15 +254,16 @@ fn an_authority_stands_for_a_host_by_every_rule_of_openssh() {
     assert_eq!(vouches(&authority, &good, 1_500), None);
     let none = vouches(&format!("m1.example {A}\n"), &good, 1_500).unwrap();
     assert!(
-        none.starts_with("signed by SHA256:") && none.ends_with(", which is no authority of yours"),
+        none.starts_with("it is signed by SHA256:")
+            && none.ends_with(", which is not one of your authorities"),
         "{none}"
     );
-    let late = "it is not valid now, or not as it was signed";
+    let late = "it is not valid now, or its signature is wrong";
     for now in [999, 2_000] {
         assert_eq!(vouches(&authority, &good, now).as_deref(), Some(late), "{now}");
     }
     let revoked = vouches(&format!("{authority}@revoked * {A}\n"), &good, 1_500).unwrap();
-    assert!(revoked.starts_with("a key of it is revoked in "), "{revoked}");
+    assert!(revoked.starts_with("one of its keys is revoked in "), "{revoked}");
     let other = certified(&ca, CertType::Host, named("m2.example"));
     assert_eq!(
         vouches(&authority, &other, 1_500).as_deref(),
@@ -273,12 +274,12 @@ fn an_authority_stands_for_a_host_by_every_rule_of_openssh() {
     });
     assert_eq!(vouches(&authority, &all, 1_500).as_deref(), Some("it names no host"));
     let user = certified(&ca, CertType::User, named("m1.example"));
-    assert_eq!(vouches(&authority, &user, 1_500).as_deref(), Some("it is a user's, not a host's"));
+    assert_eq!(
+        vouches(&authority, &user, 1_500).as_deref(),
+        Some("it is a user certificate, not a host certificate")
+    );
     let critical = certified(&ca, CertType::Host, |builder| {
         builder.valid_principal("m1.example").unwrap().critical_option("x", "y").map(drop).unwrap();
     });
-    assert_eq!(
-        vouches(&authority, &critical, 1_500).as_deref(),
-        Some("it has critical options that nobody knows")
-    );
+    assert_eq!(vouches(&authority, &critical, 1_500).as_deref(), Some("it has unknown critical options"));
 }
