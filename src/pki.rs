@@ -167,7 +167,7 @@ impl ClusterPki {
     pub fn admin_kubeconfig(&self, cluster: &Cluster, server: &str) -> String {
         let user = leaf::admin_name(cluster);
         let context = format!("{user}@{}", cluster.name);
-        let comment = "Made by ironstrap from the trust beside it, and renewed by it.";
+        let comment = "Made by ironstrap from the cluster PKI beside it. ironstrap renews it.";
         self.entry(cluster, server, (&user, &context), &self.admin).file(comment)
     }
 
@@ -260,16 +260,19 @@ fn renewed(
         let (from, until) = (seen_ca.not_before.date(), seen_ca.not_after.date());
         let what = format!("{}.crt is valid from {from} until {until}", signer.file());
         return Err(Error::new(Kind::Local, what)
-            .because(format!("it is {} here, and a certificate is to be signed with it", now.date()))
-            .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
+            .because(format!(
+                "this machine's date is {}, and a certificate must be signed with this CA",
+                now.date()
+            ))
+            .hint("check this machine's clock; if it is right, the cluster needs a new CA"));
     }
     let pair = cert::new_leaf(wanted, ca, seen_ca.not_after, now)?;
     // Without this check, every run would make such a certificate again.
     match why_renew(Some(&pair), wanted, &seen_ca, now) {
         None => Ok(Some((pair, why))),
         Some(still) => {
-            let what = format!("a new certificate of {} would not do: {still}", wanted.common_name);
-            Err(Error::new(Kind::Local, what).hint(format!("look at {}.crt", signer.file())))
+            let what = format!("a new certificate of {} would not be valid: {still}", wanted.common_name);
+            Err(Error::new(Kind::Local, what).hint(format!("check {}.crt", signer.file())))
         }
     }
 }

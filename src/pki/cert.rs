@@ -129,7 +129,7 @@ pub fn random_text(alphabet: &[u8], length: usize) -> Result<String> {
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|e| Error::new(Kind::Local, "the system gives no random bytes").because(e.to_string()))?;
+        .map_err(|e| Error::new(Kind::Local, "the system provides no random bytes").because(e.to_string()))?;
     Ok(bytes)
 }
 
@@ -154,12 +154,12 @@ fn serial() -> Result<[u8; 16]> {
 
 fn dns(name: &str) -> Result<SanType> {
     let dns_name = name.try_into().map_err(|_| {
-        Error::new(Kind::Inventory, format!("\"{name}\" cannot stand in a certificate"))
-            .hint("write the name in ASCII (xn--…), as DNS has it")
+        Error::new(Kind::Inventory, format!("\"{name}\" is not allowed in a certificate"))
+            .hint("write the name in ASCII (xn--…), as in DNS")
     })?;
     Ok(SanType::DnsName(dns_name))
 }
 
 fn unmade(what: &str, e: rcgen::Error) -> Error {
-    Error::new(Kind::Local, format!("cannot make the certificate of {what}")).because(e.to_string())
+    Error::new(Kind::Local, format!("cannot create the certificate of {what}")).because(e.to_string())
 }

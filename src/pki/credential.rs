@@ -75,7 +75,7 @@ impl ClusterPki {
         let until = (now + lasts).min(ca.not_after);
         if until <= now {
             return Err(Error::new(Kind::Local, format!("ca.crt expired {}", ca.not_after.date()))
-                .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
+                .hint("check this machine's clock; if it is right, the cluster needs a new CA"));
         }
         let wanted = Wanted {
             unit: credential.unit.map(String::from),

@@ -32,8 +32,9 @@ impl ClusterPki {
             false => format!("expired {}", first.date()),
         };
         Some(format!(
-            "the cluster's CA {when} ({}): then its parts stop trusting each other; ironstrap cannot replace a CA yet: \
-             follow \"Manual Rotation of CA Certificates\" in the Kubernetes documentation, or move to a new cluster before that day",
+            "the cluster's CA {when} ({}): after that date, the components do not trust each other; ironstrap cannot \
+             replace a CA yet: follow \"Manual Rotation of CA Certificates\" in the Kubernetes documentation, or move to \
+             a new cluster before that day",
             files.join(", ")
         ))
     }

@@ -44,8 +44,8 @@ impl Person {
             let what =
                 format!("{group}: groups that begin with {} belong to Kubernetes", RESERVED.join(" or "));
             return Err(Error::new(Kind::Usage, what)
-                .because("their members can have rights that you did not give, and a certificate cannot be withdrawn")
-                .hint("name another group and bind a role to it; or add --allow-system-group"));
+                .because("their members can have rights that you did not give, and a certificate cannot be revoked")
+                .hint("name another group and bind a role to it, or add --allow-system-group"));
         }
         Person::with_system_groups(name, groups)
     }
@@ -79,7 +79,7 @@ impl Person {
 fn is_plain(what: &str, text: &str) -> Result<()> {
     let why = match text.chars().count() {
         0 => "is empty".into(),
-        1..=LONGEST if text.trim() != text => "has a blank at its beginning or end".into(),
+        1..=LONGEST if text.trim() != text => "begins or ends with a blank".into(),
         1..=LONGEST if text.contains(is_invisible) => "has an invisible character".into(),
         1..=LONGEST => return Ok(()),
         _ => format!("is longer than {LONGEST} characters"),
@@ -110,18 +110,18 @@ impl ClusterPki {
                 RESERVED_LAST.whole_hours()
             );
             return Err(Error::new(Kind::Usage, what)
-                .because("nobody can withdraw it, and its group can have rights that you did not give")
+                .because("it cannot be revoked, and its group can have rights that you did not give")
                 .hint("choose a shorter time, as in --for 1h"));
         }
         let ca = readable_ca(Signer::Cluster, &self.ca)?;
         let until = now.checked_add(lasts).unwrap_or(ca.not_after).min(ca.not_after);
         if until <= now {
             return Err(Error::new(Kind::Local, format!("ca.crt expired {}", ca.not_after.date()))
-                .hint("look at this machine's clock; if it is right, the cluster needs a new CA"));
+                .hint("check this machine's clock; if it is right, the cluster needs a new CA"));
         }
         let wanted = Wanted { common_name: person.name.clone(), client: true, ..Wanted::default() };
         let pair = cert::new_leaf_until(&wanted, &self.ca, now, until)?;
-        let unmade = |e: String| Error::new(Kind::Local, "cannot make the certificate").because(e);
+        let unmade = |e: String| Error::new(Kind::Local, "cannot create the certificate").because(e);
         let cert = with_subject(&pair.cert, self.ca.key.reveal(), |w| subject(w, person)).map_err(unmade)?;
         Ok((Pair { cert, key: pair.key }, until))
     }

@@ -93,7 +93,7 @@ fn read_ca(read: &mut impl FnMut(&str) -> Result<Option<String>>, ca: Signer) ->
     let pair = Pair { cert: must(read, &crt)?, key: SecretText::new(must(read, &key)?) };
     let seen = Seen::of(&pair.cert).ok_or_else(|| unusable(format!("{crt} is not a certificate")))?;
     if !seen.is_ca {
-        return Err(unusable(format!("{crt} is not the certificate of a CA")));
+        return Err(unusable(format!("{crt} is not a CA certificate")));
     }
     match spki_of_key(pair.key.reveal()) {
         None => Err(unusable(format!("{key} is not a private key in PKCS#8"))),
@@ -119,7 +119,7 @@ fn read_pair(read: &mut impl FnMut(&str) -> Result<Option<String>>, name: &str) 
 
 fn unusable(what: impl Into<String>) -> Error {
     Error::new(Kind::Local, what)
-        .hint("bring back the file from a backup: the cluster is built on it, and a new one would not fit")
+        .hint("restore the file from a backup; the cluster depends on it, and a new one would not match")
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
         );
         assert_eq!(with("ca.key", files.get("ca.crt")), "ca.key is not a private key in PKCS#8");
         assert_eq!(with("ca.crt", files.get("ca.key")), "ca.crt is not a certificate");
-        assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not the certificate of a CA");
+        assert_eq!(with("ca.crt", files.get("admin.crt")), "ca.crt is not a CA certificate");
         assert_eq!(with("sa.pub", other.get("sa.pub")), "sa.key does not belong to sa.pub");
         assert_eq!(with("sa.pub", files.get("sa.key")), "sa.pub is not a public key");
     }

@@ -42,7 +42,7 @@ pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
         Value::Null => config["current-context"] = entry.context.into(),
         Value::String(name) if name.is_empty() => config["current-context"] = entry.context.into(),
         Value::String(_) => {}
-        _ => return Err(unreadable("current-context is no name")),
+        _ => return Err(unreadable("current-context is not a name")),
     }
     if before.as_ref() == Some(&config) {
         return Ok(Merged { text: None, had_comments: false });
@@ -52,7 +52,7 @@ pub fn merged(theirs: Option<&str>, entry: &Entry) -> Result<Merged> {
 }
 
 fn unreadable(why: &str) -> Error {
-    Error::new(Kind::Local, "your kubeconfig cannot be read").because(why)
+    Error::new(Kind::Local, "cannot read your kubeconfig").because(why)
 }
 
 /// Reads a kubeconfig. `None`: there is nothing in it.
@@ -69,7 +69,7 @@ fn parsed(text: &str) -> Result<Option<Value>> {
         Ok(config) if config.is_object() && config.get("kind").is_none_or(|kind| kind == "Config") => {
             Ok(Some(config))
         }
-        Ok(_) => no("it is YAML, but no kubeconfig".into()),
+        Ok(_) => no("it is YAML, but not a kubeconfig".into()),
     }
 }
 
@@ -80,7 +80,7 @@ fn put(
     fields: Value,
     is_ours: impl Fn(&Value) -> bool,
 ) -> Result<()> {
-    let odd = || unreadable(&format!("{list} is no list"));
+    let odd = || unreadable(&format!("{list} is not a list"));
     if config[list].is_null() {
         config[list] = json!([]);
     }
@@ -90,11 +90,8 @@ fn put(
         return Ok(());
     };
     if !is_ours(&theirs[what]) {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("your kubeconfig has another {what} that is called {name}"),
-        )
-        .hint("rename that one or take it out; or write a file of its own with --write FILE"));
+        return Err(Error::new(Kind::Refused, format!("your kubeconfig has another {what} named {name}"))
+            .hint("rename or remove that one, or write a separate file with --write FILE"));
     }
     let present = theirs[what].as_object_mut().ok_or_else(odd)?;
     present.extend(fields.as_object().cloned().unwrap_or_default());
@@ -118,13 +115,14 @@ fn is_our_user(theirs: &Value, entry: &Entry) -> bool {
 
 /// Writes the kubeconfig as YAML, and makes sure that the YAML means the same.
 fn written(config: &Value) -> Result<String> {
-    let lost =
-        |why: String| Error::new(Kind::Local, "your kubeconfig cannot be written as it was").because(why);
+    let lost = |why: String| {
+        Error::new(Kind::Local, "cannot write your kubeconfig without losing a part of it").because(why)
+    };
     let text = yaml::write(config).map_err(lost)?;
     match yaml::read::<Value>(&text) {
         Ok(again) if again == *config => Ok(text),
-        _ => Err(lost("something in it does not survive being read and written".into())
-            .hint("write a file of its own with --write FILE, and name both in $KUBECONFIG")),
+        _ => Err(lost("a part of it would not be written as it was read".into())
+            .hint("write a separate file with --write FILE, and name both in $KUBECONFIG")),
     }
 }
 
@@ -200,7 +198,7 @@ mod tests {
         let error = merge(Some(&theirs), &ours).unwrap_err();
         assert_eq!(
             (error.kind, error.what.as_str()),
-            (Kind::Refused, "your kubeconfig has another cluster that is called demo")
+            (Kind::Refused, "your kubeconfig has another cluster named demo")
         );
         let user = "users: [{name: demo, user: {token: abc}}]";
         assert!(merge(Some(user), &ours).unwrap_err().what.contains("another user"));

@@ -122,7 +122,7 @@ pub fn expires(pem_or_base64: &str) -> Option<OffsetDateTime> {
 /// (kubeadm `certlist.go`, `CreateTree`). These mistakes would show up as TLS errors much later.
 pub fn why_renew(have: Option<&Pair>, wanted: &Wanted, ca: &Seen, now: OffsetDateTime) -> Option<String> {
     let Some(have) = have.filter(|pair| !pair.cert.is_empty() || !pair.key.is_empty()) else {
-        return Some("there is none".into());
+        return Some("it is missing".into());
     };
     if have.cert.is_empty() || have.key.is_empty() {
         let half = if have.cert.is_empty() { "certificate" } else { "key" };
@@ -176,12 +176,12 @@ pub fn why_no_kubelet(pem: &str, node: &str, ca: &Seen, now: OffsetDateTime) -> 
 /// A certificate in words, with a line for each thing that people look for. If the text is not a certificate,
 /// the result says so and shows the text.
 pub fn in_words(pem: &str) -> String {
-    let Some(seen) = Seen::of(pem) else { return format!("no certificate: {}\n", pem.trim_end()) };
+    let Some(seen) = Seen::of(pem) else { return format!("not a certificate: {}\n", pem.trim_end()) };
     let organization = seen.says.organization.iter().map(|name| format!(" of {name}")).collect::<String>();
     let mut text = format!("{}{organization}\n", seen.says.common_name);
     let addresses = seen.says.addresses.iter().map(IpAddr::to_string);
     for name in seen.says.names.iter().cloned().chain(addresses) {
-        text += &format!("good for {name}\n");
+        text += &format!("valid for {name}\n");
     }
     let dates = format!("valid from {} until {}", seen.not_before.date(), seen.not_after.date());
     let hash: String = Sha256::digest(pem).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -195,22 +195,22 @@ fn why_too_much(says: &Wanted, wanted: &Wanted) -> Option<String> {
     let names = says.names.iter().filter(|name| !has(name)).cloned();
     let addresses = says.addresses.difference(&wanted.addresses).map(IpAddr::to_string);
     let more: Vec<String> = names.chain(addresses).collect();
-    if more.is_empty() { None } else { Some(format!("it is still good for {}", more.join(", "))) }
+    if more.is_empty() { None } else { Some(format!("it is still valid for {}", more.join(", "))) }
 }
 
 /// Why the contents of a certificate fall short of what we want. `None`: nothing is missing.
 fn why_other(says: &Wanted, wanted: &Wanted) -> Option<String> {
     if (&says.common_name, &says.organization) != (&wanted.common_name, &wanted.organization) {
-        return Some("its subject is another".into());
+        return Some("its subject differs".into());
     }
     if (says.server, says.client) != (wanted.server, wanted.client) {
-        return Some("it is for another usage".into());
+        return Some("its key usage differs".into());
     }
     let has = |name: &String| says.names.iter().any(|it| it.eq_ignore_ascii_case(name));
     let names = wanted.names.iter().filter(|name| !has(name)).cloned();
     let addresses = wanted.addresses.difference(&says.addresses).map(IpAddr::to_string);
     let missing: Vec<String> = names.chain(addresses).collect();
-    if missing.is_empty() { None } else { Some(format!("it is not good for {}", missing.join(", "))) }
+    if missing.is_empty() { None } else { Some(format!("it is not valid for {}", missing.join(", "))) }
 }
 
 fn says(cert: &X509Certificate<'_>) -> Option<Wanted> {

@@ -93,7 +93,7 @@ fn is_of(name: &GeneralName, node: &Node) -> Judged {
         GeneralName::DNSName(name) if name.bytes().all(|b| b.is_ascii_graphic()) && name.len() < 254 => {
             (*name).to_string()
         }
-        GeneralName::DNSName(_) => return Err("it asks for a name that is none".into()),
+        GeneralName::DNSName(_) => return Err("it asks for an invalid name".into()),
         GeneralName::IPAddress(bytes) => match address(bytes) {
             Some(ip) if ip.to_canonical() == node.ip.to_canonical() => return Ok(()),
             Some(ip) => ip.to_string(),
@@ -101,7 +101,7 @@ fn is_of(name: &GeneralName, node: &Node) -> Judged {
         },
         _ => return Err("it asks for more than names and addresses".into()),
     };
-    Err(format!("it asks for {asked}, and {} is {}", node.name, node.ip))
+    Err(format!("it asks for {asked}, but {} is {}", node.name, node.ip))
 }
 
 /// Refuses a worker that has a name or an address of the API server. The CA that signs the request is the one by which
@@ -116,7 +116,7 @@ fn is_not_the_apis(cluster: &Cluster, node: &Node) -> Judged {
             let named = api.names.iter().any(|name| name.eq_ignore_ascii_case(&node.name));
             let at = |ip: &IpAddr| ip.to_canonical() == node.ip.to_canonical();
             if named || api.addresses.iter().any(at) {
-                return Err(format!("clients know the API server as {} or {}, too", node.name, node.ip));
+                return Err(format!("clients also know the API server as {} or {}", node.name, node.ip));
             }
         }
     }
@@ -182,7 +182,7 @@ pub(crate) mod tests {
     #[test]
     fn names_and_addresses_of_others_are_refused() {
         for (names, addresses, says) in [
-            (&["w1", "m1"][..], &[IP][..], "it asks for m1, and w1 is 10.0.0.21"),
+            (&["w1", "m1"][..], &[IP][..], "it asks for m1, but w1 is 10.0.0.21"),
             (&["w1"], &[IP, "10.0.0.11"], "it asks for 10.0.0.11,"),
             (&["w1"], &["127.0.0.1"], "it asks for 127.0.0.1,"),
             (&["w1"], &["10.96.0.1"], "it asks for 10.96.0.1,"),
@@ -366,7 +366,7 @@ pub(crate) mod tests {
         let judged = |cluster: &Cluster| why_not_served(&request, cluster, &cluster.nodes[2]);
         assert_eq!(judged(&cluster), None);
         cluster.endpoint.host = IP.into();
-        assert_eq!(judged(&cluster).unwrap(), "clients know the API server as w1 or 10.0.0.21, too");
+        assert_eq!(judged(&cluster).unwrap(), "clients also know the API server as w1 or 10.0.0.21");
         cluster.endpoint.host = "api.demo.internal".into();
         cluster.api_names = vec!["W1".into()];
         assert!(judged(&cluster).is_some());

@@ -235,11 +235,11 @@ fn what_expires_within_sixty_days_is_renewed_but_never_a_ca() {
 fn a_new_name_renews_and_so_does_a_dropped_one() {
     let (mut pki, mut cluster) = (pki(), cluster());
     cluster.api_names.extend(["10.1.1.1".into(), "new.example.com".into()]);
-    let why = "because it is not good for new.example.com, 10.1.1.1";
+    let why = "because it is not valid for new.example.com, 10.1.1.1";
     let made = completed(&mut pki, &cluster, NOW);
     assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
     cluster.api_names = vec!["K8S.example.com".into(), "new.example.com".into()];
-    let why = "because it is still good for 10.1.1.1, 192.0.2.1";
+    let why = "because it is still valid for 10.1.1.1, 192.0.2.1";
     let made = completed(&mut pki, &cluster, NOW);
     assert_eq!(made, [format!("m1: apiserver, {why}"), format!("m2: apiserver, {why}")]);
 }
@@ -271,11 +271,11 @@ fn what_is_missing_broken_or_mixed_up_is_made_anew() {
     pki.admin = Pair::default();
     let made = completed(&mut pki, &cluster(), NOW);
     let expected = [
-        "m1: apiserver, because there is none",
+        "m1: apiserver, because it is missing",
         "m1: etcd/server, because its certificate is missing",
         "m1: etcd/peer, because its certificate cannot be read",
-        "m1: etcd/healthcheck-client, because its subject is another",
-        "admin, because there is none",
+        "m1: etcd/healthcheck-client, because its subject differs",
+        "admin, because it is missing",
     ];
     assert_eq!(made, expected);
 }
@@ -288,7 +288,7 @@ fn a_certificate_for_another_usage_is_made_anew() {
     let wrong = cert::new_leaf(&Wanted { server: true, ..wanted }, &pki.ca, ends, NOW).unwrap();
     *leaf(&mut pki, "m1", "apiserver-kubelet-client") = wrong;
     let made = completed(&mut pki, &cluster(), NOW);
-    assert_eq!(made, ["m1: apiserver-kubelet-client, because it is for another usage"]);
+    assert_eq!(made, ["m1: apiserver-kubelet-client, because its key usage differs"]);
 }
 
 #[test]

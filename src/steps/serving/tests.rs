@@ -125,7 +125,7 @@ fn refused(change: impl Fn(&mut Value)) -> String {
 fn each_rule_keeps_a_request_from_being_approved() {
     let not = |why: &str| format!("csr-x is not approved: {why}");
     let ask = |names: &[&str]| json!(serving_request("w1", names, &[IP]));
-    assert_eq!(refused(|o| o["spec"]["request"] = ask(&["m1"])), not("it asks for m1, and w1 is 10.0.0.21"));
+    assert_eq!(refused(|o| o["spec"]["request"] = ask(&["m1"])), not("it asks for m1, but w1 is 10.0.0.21"));
     assert_eq!(
         refused(|o| o["spec"]["request"] = json!(serving_request("m1", &["w1"], &[IP]))),
         not("its subject is not O=system:nodes, CN=system:node:w1")

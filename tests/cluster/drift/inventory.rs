@@ -56,7 +56,7 @@ pub const KINDS: &[Kind] = &[
             (&["api-server", "event-ttl"], "\"3h0m0s\""),
         ]),
         shows: &[
-            ("m1", "pki", "pki.file[apiserver.crt]", "good for k8s.example.org"),
+            ("m1", "pki", "pki.file[apiserver.crt]", "valid for k8s.example.org"),
             ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
             ("m1", "static-pods", "static-pods.current", "restarted, because"),
             ("m1", "member", WROTE, ANOTHER),

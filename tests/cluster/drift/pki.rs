@@ -46,7 +46,7 @@ pub const KINDS: &[Kind] = &[
             keep(world, "apiserver", &make(world, ("kube-apiserver", ""), &["somewhere.else"], 300));
         }),
         shows: &[
-            ("m1", "pki", "pki.file[apiserver.crt]", "good for api.demo.internal"),
+            ("m1", "pki", "pki.file[apiserver.crt]", "valid for api.demo.internal"),
             ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
             ("m1", "static-pods", RESTART, "restarted, because"),
         ],
