@@ -42,7 +42,7 @@ impl Keys {
             return Err(format!("holds a private key ({})", line.trim_matches('-')));
         }
         if let Some(line) = begins.iter().find(|line| **line != BEGIN) {
-            return Err(format!("holds something else than public keys ({line})"));
+            return Err(format!("holds something other than public keys ({line})"));
         }
         if begins.is_empty() {
             return Err(format!("holds no public key (no line {BEGIN})"));
@@ -118,7 +118,7 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
                 "" => heads = false,
                 // A header such as `Version: …`. Headers stand only before the first empty line.
                 _ if heads && line.contains(": ") => {}
-                _ if sum.is_some() => return Err("has more in it after its checksum".into()),
+                _ if sum.is_some() => return Err("has data after its checksum".into()),
                 _ => match line.strip_prefix('=') {
                     Some(packed) => sum = Some(packed.to_string()),
                     None => {
@@ -129,9 +129,9 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
             }
         }
         if !ended {
-            return Err("breaks off".into());
+            return Err("is cut off".into());
         }
-        let bytes = BASE64_STANDARD.decode(&body).map_err(|_| "is not base64 inside")?;
+        let bytes = BASE64_STANDARD.decode(&body).map_err(|_| "is not valid base64")?;
         let sum = sum.map(|packed| BASE64_STANDARD.decode(packed).unwrap_or_default());
         if sum.is_some_and(|sum| sum != crc24(&bytes).to_be_bytes()[1..]) {
             return Err("is damaged: its checksum is wrong".into());
@@ -145,7 +145,7 @@ fn blocks(text: &str) -> Result<Vec<Vec<u8>>, String> {
 fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
     let mut found = vec![];
     while !rest.is_empty() {
-        let (tag, body, after) = packet(rest).ok_or("is damaged: a part of it has no end")?;
+        let (tag, body, after) = packet(rest).ok_or("is damaged: a part of it is incomplete")?;
         match tag {
             6 => {
                 let fingerprint = fingerprint(body)?;
@@ -155,7 +155,7 @@ fn primaries(mut rest: &[u8]) -> Result<Vec<(String, End)>, String> {
             5 | 7 => return Err("holds a private key".into()),
             // These packets are, in order: a signature, trust, a name, a subkey, a picture, padding.
             2 | 12 | 13 | 14 | 17 | 21 if !found.is_empty() => {}
-            _ => return Err(format!("holds something that is no part of a public key (packet {tag})")),
+            _ => return Err(format!("holds something that is not part of a public key (packet {tag})")),
         }
         rest = after;
     }
@@ -205,7 +205,7 @@ fn fingerprint(body: &[u8]) -> Result<String, String> {
         Some(6) => {
             Ok(hex(&Sha256::new().chain_update([0x9b]).chain_update(length).chain_update(body).finalize()))
         }
-        Some(version) => Err(format!("is a key of version {version}: 4 and 6 are known here")),
+        Some(version) => Err(format!("is a key of version {version}: ironstrap supports 4 and 6")),
         None => Err("is damaged: a key in it is empty".into()),
     }
 }
@@ -310,9 +310,9 @@ pub(crate) mod tests {
             ("<html>not found</html>", "no public key"),
             (&OTHER.replace("xGY2", "xGY3"), "checksum"),
             (&OTHER.replace("mDME", "mDMF"), "checksum"),
-            (OTHER.split("-----END").next().unwrap(), "breaks off"),
+            (OTHER.split("-----END").next().unwrap(), "is cut off"),
             (&OTHER.replace("mDME", "m*ME"), "base64"),
-            ("-----BEGIN CERTIFICATE-----", "something else"),
+            ("-----BEGIN CERTIFICATE-----", "something other"),
             (&format!("{BEGIN}\n\n{END}"), "no public key"),
         ] {
             let said = read(text).unwrap_err();

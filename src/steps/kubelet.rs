@@ -245,7 +245,7 @@ mod tests {
             ("600", KUBERNETES, "mode 600"),
             ("644", OTHER, "key F16CCF68362E170D47EE5AA83D130A3219ACBF0A"),
             ("644", &format!("{KUBERNETES}{OTHER}"), "key F16CCF68362E170D47EE5AA83D130A3219ACBF0A"),
-            ("644", &KUBERNETES[..200], "it breaks off"),
+            ("644", &KUBERNETES[..200], "it is cut off"),
             ("644", "", "it holds no public key"),
         ] {
             let Verdict::Differs { have, want } = judged(mode, text) else { panic!("{says}") };

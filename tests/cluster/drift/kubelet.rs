@@ -81,7 +81,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: the repository's key changed",
         by: Anywhere("w1", "truncate -s 300 /etc/apt/keyrings/kubernetes-apt-keyring.asc"),
-        shows: &[(".", "kubelet", KEY, "it breaks off")],
+        shows: &[(".", "kubelet", KEY, "it is cut off")],
         ..KIND
     },
     Kind {
@@ -418,7 +418,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: a worker's ca.crt gone",
         by: Root("w1", "rm /etc/kubernetes/pki/ca.crt"),
-        shows: &[(".", "pki", "pki.file[ca.crt]", "good for kubernetes")],
+        shows: &[(".", "pki", "pki.file[ca.crt]", "valid for kubernetes")],
         ..KIND
     },
 ];
