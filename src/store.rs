@@ -70,12 +70,12 @@ impl Store {
         let path = self.path();
         match fs::symlink_metadata(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed("look at", &path, e)),
+            Err(e) => return Err(failed("access", &path, e)),
             Ok(_) => {}
         }
         let pki = ClusterPki::from_kept(&self.nodes()?, |file| read(&path.join(file)));
         pki.map(Some).map_err(|e| match e.cause.is_empty() {
-            true => e.because(format!("the trust is kept in {}", path.display())),
+            true => e.because(format!("the cluster PKI is kept in {}", path.display())),
             false => e,
         })
     }
@@ -87,7 +87,7 @@ impl Store {
         let kept = pki.kept();
         match path.symlink_metadata() {
             Err(e) if e.kind() == ErrorKind::NotFound => self.save_new(&path, &kept),
-            Err(e) => Err(failed("look at", &path, e)),
+            Err(e) => Err(failed("access", &path, e)),
             Ok(_) => save_changes(&path, &kept).and_then(|()| self.retire()),
         }
     }
@@ -122,7 +122,7 @@ impl Store {
     pub fn keep_fetched(&self, sha256: &str, text: &str) -> Result<()> {
         let path = self.fetched_path();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(|e| failed("make", &path, e))?;
+        made.map_err(|e| failed("create", &path, e))?;
         replace(&path.join(sha256), text, 0o600)
     }
 
@@ -163,7 +163,7 @@ impl Store {
         let written = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(|e| failed("write", &path, e))?;
         unfinished::clear_away(&self.dir, &self.cluster);
-        let place = kin::place(&file).map_err(|e| failed("look at", &path, e))?;
+        let place = kin::place(&file).map_err(|e| failed("access", &path, e))?;
         Ok(Lock { _file: file, place })
     }
 
@@ -174,7 +174,7 @@ impl Store {
         let holder = if known { holder.trim_end() } else { "another run" };
         Error::new(Kind::Busy, format!("{holder} is working on cluster {}", self.cluster))
             .because(format!("it holds {}", path.display()))
-            .hint("wait until it is done")
+            .hint("wait until it ends")
     }
 
     /// The nodes that have a folder in the PKI directory.
@@ -203,12 +203,12 @@ impl Store {
             .rand_bytes(unfinished::RANDOM)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.dir)
-            .map_err(|e| failed("make a directory in", &self.dir, e))?;
+            .map_err(|e| failed("create a directory in", &self.dir, e))?;
         make_folders(building.path(), kept)?;
         for file in kept {
             write(building.path(), file)?;
         }
-        fs::rename(building.path(), path).map_err(|e| failed("make", path, e))?;
+        fs::rename(building.path(), path).map_err(|e| failed("create", path, e))?;
         // The folder has its final name now, so nothing is left to clean up under the first one.
         let _ = building.keep();
         sync(&self.dir)
@@ -239,10 +239,10 @@ fn save_changes(path: &Path, kept: &[Kept<'_>]) -> Result<()> {
             Some(_) if file.fixed => {
                 return Err(Error::new(
                     Kind::Local,
-                    format!("{} in {} is another", file.path, path.display()),
+                    format!("{} in {} has changed", file.path, path.display()),
                 )
-                .because("the cluster is built on this file, it is never replaced")
-                .hint("the directory was changed during this run; run again"));
+                .because("the cluster depends on this file, and ironstrap never replaces it")
+                .hint("run the command again; the directory changed during this run"));
             }
             _ => changed.push(file),
         }
@@ -265,7 +265,7 @@ fn make_folders<'a>(path: &Path, files: impl IntoIterator<Item = &'a Kept<'a>>) 
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => sync(folder.parent().unwrap_or(path))?,
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed("make", &folder, e)),
+                Err(e) => return Err(failed("create", &folder, e)),
             }
         }
     }

@@ -43,7 +43,7 @@ impl Guard {
         folders.reverse();
         for folder in folders {
             let is_sticky = fs::metadata(folder).is_ok_and(|found| found.mode() & STICKY != 0);
-            let is_open = !is_sticky && self.wider(folder, 0o022, "replace what is in", 0o755);
+            let is_open = !is_sticky && self.wider(folder, 0o022, "replace files in", 0o755);
             if self.owned_by_another(folder, "") || is_open {
                 return;
             }
@@ -52,7 +52,7 @@ impl Guard {
 
     fn folder(&mut self, folder: &Path, owners: bool, left: u8) {
         let Ok(entries) = fs::read_dir(folder) else { return };
-        self.wider(folder, 0o022, "replace what is in", 0o700);
+        self.wider(folder, 0o022, "replace files in", 0o700);
         for path in entries.flatten().map(|entry| entry.path()) {
             if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
                 self.above(&path);

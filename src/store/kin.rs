@@ -27,7 +27,7 @@ impl Store {
         let path = self.path();
         match path.metadata() {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed("look at", &path, e)),
+            Err(e) => return Err(failed("access", &path, e)),
             Ok(_) => {}
         }
         if let Some(secret) = self.lease_secret()? {

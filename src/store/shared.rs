@@ -17,7 +17,7 @@ pub fn own_kubeconfig() -> Result<PathBuf> {
     let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
     let first = std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty());
     first.or_else(|| Some(std::env::home_dir()?.join(".kube/config"))).ok_or_else(|| {
-        Error::new(Kind::Local, "cannot tell which kubeconfig is yours").hint("set KUBECONFIG, or HOME")
+        Error::new(Kind::Local, "cannot determine your kubeconfig").hint("set KUBECONFIG, or HOME")
     })
 }
 
@@ -31,7 +31,7 @@ pub fn edit_shared(
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = folder_of(path);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| failed("make", folder, e))?;
+    made.map_err(|e| failed("create", folder, e))?;
     let _lock = FileLock::take(path)?;
     let present = read(path)?;
     let Some(text) = edit(present.as_deref())? else { return Ok(None) };
@@ -62,11 +62,11 @@ impl FileLock {
         match OpenOptions::new().write(true).create_new(true).open(&lock) {
             Ok(_) => Ok(FileLock(lock)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                Err(Error::new(Kind::Busy, format!("somebody else is changing {}", path.display()))
-                    .because(format!("there is {}", lock.display()))
-                    .hint("if nobody is, a program died there: take that file away"))
+                Err(Error::new(Kind::Busy, format!("another program is changing {}", path.display()))
+                    .because(format!("the lock file {} exists", lock.display()))
+                    .hint("if no program is running, delete that file"))
             }
-            Err(e) => Err(failed("make", &lock, e)),
+            Err(e) => Err(failed("create", &lock, e)),
         }
     }
 }
@@ -89,9 +89,9 @@ pub(super) fn wants_kubeconfig(path: &Path, text: &str) -> Result<bool> {
     match (Kubeconfig::of(text), Kubeconfig::of(&present)) {
         (Some(ours), Some(theirs)) if theirs == ours => Ok(false),
         (Some(ours), Some(theirs)) if theirs.has_owner_of(&ours) => Ok(true),
-        _ => Err(Error::new(Kind::Local, format!("{} is not this cluster's", path.display()))
-            .because("it names other clusters or users, or another CA, or is no kubeconfig")
-            .hint("move it away: it would be overwritten")),
+        _ => Err(Error::new(Kind::Local, format!("{} does not belong to this cluster", path.display()))
+            .because("it names other clusters or users, or another CA, or is not a kubeconfig")
+            .hint("move it away; ironstrap would overwrite it")),
     }
 }
 
@@ -105,17 +105,17 @@ pub fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
             sync(folder)
         }
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            Err(Error::new(Kind::Refused, format!("{} is there already", path.display()))
-                .hint("nothing is ever overwritten: name another with -o FILE, or move it away"))
+            Err(Error::new(Kind::Refused, format!("{} already exists", path.display()))
+                .hint("name another file with -o FILE, or move it away; ironstrap never overwrites it"))
         }
-        Err(e) => Err(failed("make", path, e)),
+        Err(e) => Err(failed("create", path, e)),
     }
 }
 
 /// Writes a file that anybody may read and that ironstrap may replace. It also makes the folder.
 pub fn publish(path: &Path, text: &str) -> Result<()> {
     let folder = folder_of(path);
-    fs::create_dir_all(folder).map_err(|e| failed("make", folder, e))?;
+    fs::create_dir_all(folder).map_err(|e| failed("create", folder, e))?;
     replace(path, text, 0o644)
 }
 

@@ -77,7 +77,10 @@ fn a_directory_that_is_there_is_never_taken_for_none() {
     let what = || store.load().unwrap_err().what;
     fs::create_dir(store.path()).unwrap();
     assert_eq!(what(), "ca.crt is missing");
-    assert_eq!(store.load().unwrap_err().cause, [format!("the trust is kept in {}", store.path().display())]);
+    assert_eq!(
+        store.load().unwrap_err().cause,
+        [format!("the cluster PKI is kept in {}", store.path().display())]
+    );
     fs::remove_dir(store.path()).unwrap();
     std::os::unix::fs::symlink(dir.path().join("unplugged"), store.path()).unwrap();
     assert_eq!(what(), "ca.crt is missing");
@@ -214,7 +217,7 @@ fn a_key_that_others_can_read_is_worth_a_warning() {
         told,
         [
             "other users can replace DIR/demo.trust/sa.pub (mode 0666): chmod 644 DIR/demo.trust/sa.pub",
-            "other users can replace what is in DIR/demo.trust/nodes (mode 0775): chmod 700 DIR/demo.trust/nodes",
+            "other users can replace files in DIR/demo.trust/nodes (mode 0775): chmod 700 DIR/demo.trust/nodes",
             "other users can use DIR/demo.trust/sa.key (mode 0640): chmod 600 DIR/demo.trust/sa.key",
             "other users can use DIR/demo.kubeconfig (mode 0644): chmod 600 DIR/demo.kubeconfig",
         ]
@@ -242,7 +245,7 @@ fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_war
         ["other users can change DIR/demo.toml (mode 0666): chmod 644 DIR/demo.toml"]
     );
     chmod("", 0o777);
-    assert_eq!(told("none"), ["other users can replace what is in DIR (mode 0777): chmod 755 DIR"]);
+    assert_eq!(told("none"), ["other users can replace files in DIR (mode 0777): chmod 755 DIR"]);
     chmod("", 0o1777);
     assert_eq!(told("none"), Vec::<String>::new(), "nobody else can move it there");
     chmod("", 0o700);
@@ -255,7 +258,7 @@ fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_war
     assert_eq!(
         told("none"),
         [
-            "other users can replace what is in DIR/open (mode 0777): chmod 755 DIR/open",
+            "other users can replace files in DIR/open (mode 0777): chmod 755 DIR/open",
             "other users can use DIR/demo.trust/nodes/m1/etcd-peer.key (mode 0644): chmod 600 \
              DIR/demo.trust/nodes/m1/etcd-peer.key",
         ]

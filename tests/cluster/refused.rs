@@ -83,7 +83,7 @@ fn another_kubeconfig(world: &World) {
     let before = world.lab.look_at_all();
     let ended = world.apply();
     assert_eq!(ended.code, Some(10), "{}", ended.errors());
-    assert!(ended.errors().contains("demo.kubeconfig is not this cluster's"), "{}", ended.errors());
+    assert!(ended.errors().contains("demo.kubeconfig does not belong to this cluster"), "{}", ended.errors());
     assert_untouched(&before, &world.lab.look_at_all());
     fs::write(&path, ours).unwrap();
     assert!(world.apply().good().changes() > 0);
