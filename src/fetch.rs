@@ -30,9 +30,8 @@ pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
         };
         let (objects, wrong) = inventory::objects(&text, url);
         if !wrong.is_empty() {
-            return Err(
-                wrongly(addon, format!("addon {} is no manifest", addon.name)).heard(wrong.join("\n"))
-            );
+            return Err(wrongly(addon, format!("addon {} is not a valid manifest", addon.name))
+                .heard(wrong.join("\n")));
         }
         addon.objects = objects.unwrap_or_default();
     }
@@ -46,7 +45,7 @@ pub async fn pinned(cluster: &Cluster) -> Result<()> {
     for addon in &cluster.addons {
         let Origin::Url { url, sha256: None } = &addon.origin else { continue };
         let says =
-            format!("{}: addon {} is fetched from a URL, and has no `sha256`", addon.written, addon.name);
+            format!("{}: addon {} is fetched from a URL, but has no `sha256`", addon.written, addon.name);
         match got(url).await? {
             Ok(text) => {
                 lines.push(says);
@@ -56,7 +55,7 @@ pub async fn pinned(cluster: &Cluster) -> Result<()> {
                     sha256(text.as_bytes())
                 ));
             }
-            Err(why) => lines.push(format!("{says}; {url} cannot be fetched to compute it: {why}")),
+            Err(why) => lines.push(format!("{says}; cannot fetch {url} to compute it: {why}")),
         }
     }
     if lines.is_empty() {
@@ -65,11 +64,12 @@ pub async fn pinned(cluster: &Cluster) -> Result<()> {
     let fetched = !causes.is_empty();
     let error = causes.into_iter().fold(Error::new(Kind::Inventory, lines.join("\n")), Error::because);
     if !fetched {
-        return Err(
-            error.hint("have the server answer, or put the file beside the inventory and name it as `file`")
-        );
+        return Err(error.hint(
+            "make the server reachable, or put the file beside the inventory and name it as `manifest`",
+        ));
     }
-    Err(error.hint("that is the hash of what is there now: read it first, for it will run in the cluster"))
+    Err(error
+        .hint("read the file first: it will run in the cluster, and this is the hash of its current content"))
 }
 
 /// Fails if two addons contain the same object, or one addon contains it twice. Each would undo what the other says.
@@ -77,10 +77,10 @@ pub fn check_duplicates(cluster: &Cluster) -> Result<()> {
     let mut seen: BTreeMap<Object, &str> = BTreeMap::new();
     for addon in &cluster.addons {
         for object in addon.objects.iter().map(Object::of) {
-            let says = format!("addon {} has {object}", addon.name);
+            let says = format!("addon {} contains {object}", addon.name);
             if let Some(other) = seen.insert(object, &addon.name) {
-                let hint = "keep it in one place";
-                return Err(wrongly(addon, format!("{says}, and so has addon {other} before it")).hint(hint));
+                let hint = "keep it in one addon";
+                return Err(wrongly(addon, format!("{says}, and so does addon {other} before it")).hint(hint));
             }
         }
     }
@@ -96,20 +96,20 @@ fn cached(store: &Store, hash: Option<&str>) -> Result<Option<String>> {
 async fn got(url: &str) -> Result<std::result::Result<String, String>> {
     let address = url.to_string();
     let fetched = tokio::task::spawn_blocking(move || get(&address)).await;
-    fetched.map_err(|e| Error::new(Kind::Failed, "a task broke off").because(e.to_string()))
+    fetched.map_err(|e| Error::new(Kind::Failed, "a task was interrupted").because(e.to_string()))
 }
 
 async fn download(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
     let text = got(url).await?.map_err(|why| {
         wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
             .heard(why)
-            .hint("fetch it by hand, put it beside the inventory, and name the file; HTTPS_PROXY is heeded")
+            .hint("download it yourself, put it beside the inventory, and name the file; ironstrap uses HTTPS_PROXY")
     })?;
     let found = sha256(text.as_bytes());
     if found != hash {
-        return Err(wrongly(addon, format!("{url} is not what it was: its SHA-256 is another"))
-            .because(format!("wanted: {hash}\nfetched: {found}"))
-            .hint("see what changed before you put the new hash into the inventory"));
+        return Err(wrongly(addon, format!("the content of {url} has changed: its SHA-256 differs"))
+            .because(format!("expected: {hash}\nfetched:  {found}"))
+            .hint("check what changed before you put the new hash into the inventory"));
     }
     store.keep_fetched(hash, &text)?;
     Ok(text)

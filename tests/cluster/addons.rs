@@ -139,7 +139,7 @@ fn addons(world: &World) {
     let refused = world.plan();
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("inventory.toml:"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("its SHA-256 is another"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("its SHA-256 differs"), "{}", refused.stderr);
     fs::remove_file(&served).unwrap();
 
     world.inventory(|_| {});
