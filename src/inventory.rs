@@ -50,7 +50,7 @@ pub fn read(path: &Path) -> Result<Cluster> {
             let told = Error::new(Kind::Inventory, what);
             Err(match error.kind() {
                 std::io::ErrorKind::NotFound => {
-                    told.hint("name it with -i FILE, or write a first one with `ironstrap new`")
+                    told.hint("name it with -i FILE, or create one with `ironstrap new`")
                 }
                 _ => told,
             })

@@ -397,7 +397,7 @@ fn check_refuses_the_known_hosts_that_plan_refuses() {
     fs::write(dir.path().join("demo.toml"), inventory).unwrap();
     let key = "AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS";
     fs::write(dir.path().join("known"), format!("ssh-ed25519 {key} me@laptop\n")).unwrap();
-    let reason = "known:1 is no line of known host keys";
+    let reason = "known:1 is not a known_hosts line";
     for command in ["check", "plan"] {
         let output = run(dir.path(), &[command, "-i", "demo.toml"]);
         let said = text(&output.stderr);
@@ -577,7 +577,7 @@ fn what_is_said_at_the_end_has_no_credentials_and_moves_no_cursor() {
     fs::write(dir.path().join("demo.toml"), format!("{UNREACHABLE}{proxy}{mirror}")).unwrap();
     let told = text(&run(dir.path(), &["check", "-i", "demo.toml"]).stderr);
     assert!(told.contains("[secret]@proxy"), "{told}");
-    assert!(told.contains("[secret]@m.example") && told.contains("`mirrors` takes no user"), "{told}");
+    assert!(told.contains("[secret]@m.example") && told.contains("`mirrors` cannot have a user"), "{told}");
     assert!(!told.contains("hunter2") && !told.contains("glpat"), "{told}");
     let told = text(&run(dir.path(), &["check", "-i", "x\u{9b}2J\u{202e}\ry.toml"]).stderr);
     assert!(

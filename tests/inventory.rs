@@ -39,7 +39,7 @@ fn an_inventory_that_is_not_there_is_said_so() {
     assert_eq!(
         error.to_string(),
         "cannot read the inventory tests/inventories/nowhere.toml: there is no such file\n      \
-         hint: name it with -i FILE, or write a first one with `ironstrap new`"
+         hint: name it with -i FILE, or create one with `ironstrap new`"
     );
     assert_eq!(error.kind, Kind::Inventory);
 }
@@ -268,8 +268,8 @@ fn files_that_go_to_machines_hold_what_they_are_for_and_nothing_else() {
     assert_eq!(cluster.registries[0].ca, Some(format!("{ca}{ca}")));
     assert_eq!(cluster.packages.key.as_deref(), Some(key));
     let place = format!("{}:8: ", dir.path().join("demo.toml").display());
-    let told = "this is not the key that pkgs.k8s.io is known to sign with: its fingerprint is \
-        F16CCF68362E170D47EE5AA83D130A3219ACBF0A, and not DE15B14486CD377B9E876E1A234654DA9A296436";
+    let told = "this is not the known signing key of pkgs.k8s.io: its fingerprint is \
+                F16CCF68362E170D47EE5AA83D130A3219ACBF0A, not DE15B14486CD377B9E876E1A234654DA9A296436";
     assert_eq!(cluster.warnings, [format!("{place}{told}")]);
     let own = text.replace("[packages]", "[packages]\nkubernetes = 'https://packages.example.com/'");
     assert_eq!(parse(&own).warnings, Vec::<String>::new());
@@ -311,7 +311,7 @@ fn as_json(path: &Path) -> Option<serde_json::Value> {
 
 /// Words of reports about what a schema can see: names of fields and the kinds of values.
 const SEEN_BY_A_SCHEMA: [&str; 5] =
-    ["no such field", "no such table", "is missing: ", "] lacks `", "is empty; it lists"];
+    ["no such field", "no such table", "is missing: ", "] lacks `", "is empty; it must list"];
 
 #[test]
 fn the_schema_accepts_every_example_and_rejects_what_a_schema_can_see() {

@@ -28,7 +28,7 @@ fn addon(
     mistakes: &mut Mistakes,
 ) -> Option<Addon> {
     if !names::is_label(name.is) {
-        let says = "an addon's name is made of a-z, 0-9 and -, at most 63 of them, - only inside";
+        let says = "an addon's name has at most 63 characters of a-z, 0-9 and -, with no - at either end";
         mistakes.add_help(&name.at, says, "its objects carry it as the label ironstrap.dev/addon");
     }
     let sha256 = table.text("sha256").and_then(|text| sha256(&text, mistakes));
@@ -37,7 +37,7 @@ fn addon(
         true => (url(&manifest, table, sha256, mistakes)?, vec![]),
         false => {
             if table.value("sha256").is_some() {
-                let says = "`sha256` is for a URL: a file is beside the inventory, and yours";
+                let says = "`sha256` is only for a URL, not for a file beside the inventory";
                 mistakes.add(&table.at("sha256"), says);
             }
             (Origin::File, folder.manifest(&manifest, mistakes)?.objects)
@@ -49,7 +49,7 @@ fn addon(
 
 fn url(manifest: &Text, table: &Table, sha256: Option<String>, mistakes: &mut Mistakes) -> Option<Origin> {
     if !names::is_url(manifest.is) {
-        let says = "this is neither a file nor a URL: those begin with https:// and a host";
+        let says = "this is neither a file nor a URL; a URL begins with https:// and a host";
         match password_from(manifest.is) {
             Some(_) => mistakes.add_help(&manifest.at, says, URL_LOGIN),
             None => mistakes.add(&manifest.at, says),
@@ -57,8 +57,8 @@ fn url(manifest: &Text, table: &Table, sha256: Option<String>, mistakes: &mut Mi
         return None;
     }
     if manifest.is.starts_with("http://") && table.value("sha256").is_none() {
-        let help = "say https://, or `sha256`, the hash of what is there";
-        mistakes.add_help(&manifest.at, "what is fetched by plain http may be anybody's", help);
+        let help = "use https://, or add `sha256`, the hash of the file";
+        mistakes.add_help(&manifest.at, "a file that is fetched over plain http can be forged", help);
     }
     Some(Origin::Url { url: manifest.is.to_string(), sha256 })
 }

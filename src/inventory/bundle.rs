@@ -19,12 +19,12 @@ pub fn certificates(text: &str, now: OffsetDateTime) -> Result<Bundle, String> {
         return Err(format!("holds a private key ({})", line.trim_matches('-')));
     }
     if let Some(line) = begins.iter().find(|line| **line != "-----BEGIN CERTIFICATE-----") {
-        return Err(format!("holds something else than certificates ({line})"));
+        return Err(format!("holds something other than certificates ({line})"));
     }
     if begins.is_empty() {
         return Err("holds no certificate (no line -----BEGIN CERTIFICATE-----)".into());
     }
-    let blocks = pem::parse_many(text).map_err(|_| "is damaged: it is not PEM throughout")?;
+    let blocks = pem::parse_many(text).map_err(|_| "is damaged: not all of it is PEM")?;
     if blocks.len() != begins.len() {
         return Err(format!("is damaged: {} of its {} certificates can be read", blocks.len(), begins.len()));
     }
@@ -33,7 +33,7 @@ pub fn certificates(text: &str, now: OffsetDateTime) -> Result<Bundle, String> {
     for (n, block) in blocks.iter().enumerate() {
         let parsed = X509Certificate::from_der(block.contents()).ok().filter(|(rest, _)| rest.is_empty());
         let Some((_, certificate)) = parsed.filter(|_| block.tag() == "CERTIFICATE") else {
-            return Err(format!("is damaged: its certificate {} is none", n + 1));
+            return Err(format!("is damaged: its certificate {} is invalid", n + 1));
         };
         odd.extend(oddity(&certificate, now).map(|says| format!("certificate {} {says}", n + 1)));
         text += &pem::encode_config(&pem::Pem::new("CERTIFICATE", block.contents()), line_ends);
@@ -53,7 +53,7 @@ fn oddity(certificate: &X509Certificate, now: OffsetDateTime) -> Option<String> 
     if from > now {
         return Some(format!("({name}) is not valid before {}", from.date()));
     }
-    (!certificate.is_ca()).then(|| format!("({name}) is no CA: it vouches for nobody but itself"))
+    (!certificate.is_ca()).then(|| format!("({name}) is not a CA: it can only verify itself"))
 }
 
 #[cfg(test)]
@@ -121,11 +121,11 @@ mod tests {
         let Made { cert, .. } = ca();
         for (text, why) in [
             ("", "no certificate"),
-            (&cert.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "something else"),
+            (&cert.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "something other"),
             (&cert.replace("-----END CERTIFICATE-----", ""), "damaged"),
             (&cert.replacen("MII", "MIJ", 1), "damaged"),
             (&cert.replacen("MII", "MI*", 1), "damaged"),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 is none"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 is invalid"),
         ] {
             let said = certificates(text, NOW).unwrap_err();
             assert!(said.contains(why), "{why}: {said}");
@@ -139,7 +139,7 @@ mod tests {
         let bundle = certificates(&format!("{}{}{}", ca().cert, expired.cert, leaf.cert), NOW).unwrap();
         let told = [
             "certificate 2 (CN=mirror) expired 2026-11-21",
-            "certificate 3 (CN=mirror) is no CA: it vouches for nobody but itself",
+            "certificate 3 (CN=mirror) is not a CA: it can only verify itself",
         ];
         assert_eq!(bundle.odd, told);
     }

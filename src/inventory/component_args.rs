@@ -41,13 +41,13 @@ pub fn args(root: &Table, name: &str, mistakes: &mut Mistakes) -> Args {
         let flag = key.get_ref().as_ref();
         if let Some(bare) = flag.strip_prefix('-') {
             let help = format!("as in `{}`", bare.trim_start_matches('-'));
-            mistakes.add_help(&key.span(), "flags are written without dashes in front", help);
+            mistakes.add_help(&key.span(), "write flags without leading dashes", help);
         } else if !is_flag(flag) {
-            mistakes.add(&key.span(), "no flag has such a name: they are made of a-z, 0-9 and -");
+            mistakes.add(&key.span(), "this is not a flag name; these have only a-z, 0-9 and -");
         }
         match value.get_ref() {
             DeValue::Array(elements) if elements.is_empty() => {
-                mistakes.add(&value.span(), "an empty array gives the flag no times; leave it out");
+                mistakes.add(&value.span(), "an empty array does not set the flag; leave it out");
             }
             DeValue::Array(elements) => {
                 let values = elements.iter().filter_map(|element| arg(element, mistakes));
@@ -67,14 +67,14 @@ fn is_flag(name: &str) -> bool {
 fn arg(value: &Spanned<DeValue>, mistakes: &mut Mistakes) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) if text.contains(['\n', '\0']) => {
-            mistakes.add(&value.span(), "a flag's value is one line");
+            mistakes.add(&value.span(), "a flag's value must be one line");
             None
         }
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Boolean(is) => Some(is.to_string()),
         DeValue::Integer(number) => integer(value, number, mistakes).map(|number| number.to_string()),
         other => {
-            let says = "a flag's value is a string, an integer, true or false, or an array of these";
+            let says = "a flag's value must be a string, an integer, true or false, or an array of these";
             mistakes.add(&value.span(), format!("{says}, not {}", kind(other)));
             None
         }
@@ -98,7 +98,7 @@ fn to_json(value: &Spanned<DeValue>, mistakes: &mut Mistakes) -> Option<Value> {
         DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64) {
             Some(number) => Value::Number(number),
             None => {
-                mistakes.add(&value.span(), "only finite numbers can be configured");
+                mistakes.add(&value.span(), "the number must be finite");
                 return None;
             }
         },

@@ -149,8 +149,10 @@ impl Check<'_> {
                     }
                     is => kind(is).to_string(),
                 };
-                self.mistakes
-                    .add(&value.span(), format!("`{name}` is {}, not {is}", named(first, value.get_ref())));
+                self.mistakes.add(
+                    &value.span(),
+                    format!("`{name}` must be {}, not {is}", named(first, value.get_ref())),
+                );
             }
         }
     }
@@ -159,7 +161,7 @@ impl Check<'_> {
         let all = WORDS.iter().find(|(table, field, _)| *table == self.component.table && *field == path);
         let Some((_, _, words)) = all.filter(|(_, _, words)| !words.contains(&text)) else { return };
         let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-        self.mistakes.add(&value.span(), format!("`{name}` is one of {}", quoted.join(", ")));
+        self.mistakes.add(&value.span(), format!("`{name}` must be one of {}", quoted.join(", ")));
     }
 }
 

@@ -12,7 +12,7 @@ pub fn coredns(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> CoreDn
     if table.is_written() && disabled == Some(true) {
         mistakes.add(
             &table.at,
-            "[coredns] has no effect where `dns` in [kubeadm] is disabled; leave one of them out",
+            "[coredns] has no effect while `dns` in [kubeadm] is disabled; remove one of them",
         );
     }
     CoreDns { replicas: replicas(&table, mistakes), corefile: corefile(&table, folder, mistakes) }
@@ -24,7 +24,7 @@ fn replicas(table: &Table, mistakes: &mut Mistakes) -> Option<u32> {
     let replicas =
         u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| (1..=1000).contains(n));
     if replicas.is_none() {
-        mistakes.add(&value.span(), "CoreDNS has 1 to 1000 replicas");
+        mistakes.add(&value.span(), "`replicas` must be 1 to 1000");
     }
     replicas
 }
@@ -34,10 +34,10 @@ fn corefile(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Option<S
     let path = table.text("corefile")?;
     let content = folder.read(&path, mistakes)?;
     if !content.lines().any(|line| line.trim_end().ends_with('{')) {
-        let help = "kubectl -n kube-system get configmap coredns -o 'jsonpath={.data.Corefile}' prints the present one";
+        let help = "kubectl -n kube-system get configmap coredns -o 'jsonpath={.data.Corefile}' prints the current one";
         mistakes.add_help(
             &path.at,
-            "this file is no Corefile: it has no block of a server, as in .:53 { … }",
+            "this file is not a Corefile: it has no server block, as in .:53 { … }",
             help,
         );
     }

@@ -43,7 +43,7 @@ fn twice<T: Hash + Eq + std::fmt::Display>(
         let name = node.node.name.as_str();
         match seen.get(&value) {
             Some(first) if *first == name => {
-                mistakes.add(at(node), format!("there is already a node {says} {value}"));
+                mistakes.add(at(node), format!("another node is already {says} {value}"));
             }
             Some(first) => {
                 mistakes.add(at(node), format!("{name} and {first} are both {says} {value}"));
@@ -69,15 +69,16 @@ pub fn check_names(nodes: &[Written], endpoint: &Endpoint, mistakes: &mut Mistak
         if TAKEN.contains(&name) || name.starts_with("kubernetes.default") {
             mistakes.add_help(
                 &node.name_at,
-                format!("{name} has another meaning on every machine"),
-                "call the node otherwise",
+                format!("{name} means something else on every machine"),
+                "rename the node",
             );
         } else if name == endpoint.host && endpoint.managed {
-            let says = format!("{name} is the name of the API's endpoint, which leads to the control planes");
+            let says =
+                format!("{name} is the name of the API endpoint, which resolves to the control planes");
             mistakes.add_help(
                 &node.name_at,
                 says,
-                "call the node otherwise, or give `endpoint` in [cluster] another name",
+                "rename the node, or give `endpoint` in [cluster] another name",
             );
         }
     }
@@ -87,7 +88,7 @@ fn check_ranges(node: &Written, ranges: &Ranges, mistakes: &mut Mistakes) {
     let (name, ip) = (&node.node.name, node.node.ip);
     for (range, what) in [(&ranges.pods, "pods"), (&ranges.services, "services")] {
         if let Some(range) = range.as_ref().filter(|range| range.net.contains(&ip)) {
-            let says = format!("{name}'s ip {ip} lies in {what} ({}); they must not overlap", range.net);
+            let says = format!("{name}'s ip {ip} is in {what} ({}); they must not overlap", range.net);
             mistakes.add_help(&node.ip_at, says, format!("give `{what}` in [cluster] another range"));
         }
     }
@@ -100,6 +101,6 @@ fn check_ranges(node: &Written, ranges: &Ranges, mistakes: &mut Mistakes) {
 fn check_control_planes(nodes: &[Written], mistakes: &mut Mistakes) {
     let unclear = nodes.is_empty() || nodes.iter().any(|node| !node.role_known);
     if !unclear && !nodes.iter().any(|node| node.node.is_control_plane()) {
-        mistakes.add_missing("no node is a control plane: one needs role = \"control-plane\"");
+        mistakes.add_missing("no node is a control plane; at least one needs role = \"control-plane\"");
     }
 }

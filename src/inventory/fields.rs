@@ -52,7 +52,7 @@ pub const ROOT: &[Field] = &[
         "ssh",
         Table(SSH),
         Optional,
-        "how ironstrap logs in to machines, unless a node says otherwise; what is missing here comes from your ssh_config",
+        "how ironstrap logs in to machines, unless a node says otherwise; missing settings come from your ssh_config",
     ),
     field("kubelet", Open, Optional, "fields of KubeletConfiguration, for all nodes"),
     field("kube-proxy", Open, Optional, "fields of KubeProxyConfiguration"),
@@ -73,7 +73,7 @@ pub const ROOT: &[Field] = &[
         "registries",
         Named(REGISTRY),
         Optional,
-        "mirrors and logins of image registries; the name is that of the registry, `_default` is for all others",
+        "mirrors and logins of image registries; NAME is the registry, and `_default` stands for all others",
     ),
     field("packages", Table(PACKAGES), Optional, "the repository of the Kubernetes packages"),
     field("proxy", Table(PROXY), Optional, "proxies for downloads of packages and images"),
@@ -91,10 +91,10 @@ const CLUSTER: &[Field] = &[
         "name",
         Text,
         Required(r#"name = "demo""#),
-        "name of the cluster; also that of the PKI folder and the kubeconfig beside the inventory",
+        "name of the cluster; also the name of the PKI directory and of the kubeconfig beside the inventory",
     ),
     field("kubernetes", Text, Required(r#"kubernetes = "1.36.3""#), "exact version of Kubernetes"),
-    field("pods", Text, Default("10.244.0.0/16"), "address range of pods; each node takes a /24 of it"),
+    field("pods", Text, Default("10.244.0.0/16"), "address range of pods; each node uses a /24 of it"),
     field("services", Text, Default("10.96.0.0/12"), "address range of Services"),
     field("domain", Text, Default("cluster.local"), "DNS domain of Services"),
     field(
@@ -109,7 +109,12 @@ const CLUSTER: &[Field] = &[
         Optional,
         "name or address of the API, with an optional port; without it ironstrap keeps a name in /etc/hosts of every node",
     ),
-    field("api-names", Texts, Optional, "further names and addresses in the certificate of the API server"),
+    field(
+        "api-names",
+        Texts,
+        Optional,
+        "additional names and addresses in the certificate of the API server",
+    ),
     field("image-repository", Text, Default("registry.k8s.io"), "registry of the Kubernetes images"),
     field("ignore-preflight", Texts, Optional, "preflight checks that only warn"),
 ];
@@ -150,7 +155,8 @@ const COREDNS: &[Field] = &[
         "corefile",
         Text,
         Optional,
-        "file with the configuration of CoreDNS; without it, that of kubeadm, or the one that an existing cluster has",
+        "file with the configuration of CoreDNS; without it, an existing cluster keeps its own, and \
+         a new one gets that of kubeadm",
     ),
 ];
 
@@ -159,12 +165,12 @@ const REGISTRY: &[Field] = &[
         "mirrors",
         Texts,
         Optional,
-        "URLs of mirrors, tried in order; a URL with /v2/PROJECT is used as it is",
+        "URLs of mirrors, tried in order; a URL with /v2/PROJECT is used unchanged",
     ),
     field("fallback", Switch, Default("true"), "use the registry itself if no mirror has the image"),
     field("user", Text, Optional, "user at the mirrors, or at the registry itself if there are none"),
     field("password-file", Text, Optional, "file with the password of that user, and nothing else"),
-    field("password", Text, Optional, "the password itself; everybody who reads the inventory can see it"),
+    field("password", Text, Optional, "the password itself; everyone who reads the inventory can see it"),
     field("ca", Text, Optional, "PEM file of the CA of the mirrors"),
     field("skip-verify", Switch, Default("false"), "do not verify the certificates of mirrors"),
 ];
@@ -174,7 +180,7 @@ const PACKAGES: &[Field] = &[
         "kubernetes",
         Text,
         Default("https://pkgs.k8s.io/core:/stable:/v{minor}/deb/"),
-        "apt repository of Kubernetes; {minor} is replaced",
+        "apt repository of Kubernetes; ironstrap replaces {minor} with the minor version",
     ),
     field(
         "key",
@@ -191,7 +197,7 @@ const PROXY: &[Field] = &[
         "no",
         Texts,
         Optional,
-        "hosts and ranges that are reached without a proxy; those of the cluster always are",
+        "hosts and ranges that are reached without a proxy; ironstrap adds those of the cluster",
     ),
 ];
 
@@ -202,7 +208,7 @@ const ADDON: &[Field] = &[
         Required(r#"manifest = "dashboard.yaml""#),
         "YAML file beside the inventory, or a URL",
     ),
-    field("sha256", Text, Optional, "SHA-256 of the file behind a URL; required for a URL"),
+    field("sha256", Text, Optional, "SHA-256 of the file at the URL; required for a URL"),
     field("wait", Switch, Default("true"), "wait until its pods are available"),
 ];
 

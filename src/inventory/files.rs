@@ -45,8 +45,8 @@ impl Folder<'_> {
             let help = text
                 .is
                 .strip_suffix(".pub")
-                .map_or("name the private one".into(), |path| format!("as in key = {path:?}"));
-            mistakes.add_help(&text.at, "this is a public key; logging in takes the private one", help);
+                .map_or("name the private key".into(), |path| format!("as in key = {path:?}"));
+            mistakes.add_help(&text.at, "this is a public key; login requires the private key", help);
         }
         (!public).then(|| self.path(text.is))
     }
@@ -63,7 +63,7 @@ impl Folder<'_> {
                 Some(bundle.text)
             }
             Err(why) => {
-                let help = "name a file that holds the certificates alone: every machine gets a copy";
+                let help = "name a file that holds only certificates, because every machine gets a copy";
                 mistakes.add_help(&text.at, format!("{} {why}", text.is), help);
                 None
             }
@@ -77,7 +77,7 @@ impl Folder<'_> {
         match Keys::read(&content) {
             Ok(keys) => Some(keys),
             Err(why) => {
-                let help = "name a file that holds the public key alone, as gpg --armor --export prints it";
+                let help = "name a file that holds only the public key, as gpg --armor --export prints it";
                 mistakes.add_help(&text.at, format!("{} {why}", text.is), help);
                 None
             }
@@ -111,7 +111,7 @@ pub fn objects(content: &str, shown: &str) -> (Option<Vec<Value>>, Vec<String>) 
     objects.iter().for_each(secrets::learn_object);
     let mut wrong = Vec::new();
     if objects.is_empty() {
-        wrong.push(format!("{shown} holds no objects"));
+        wrong.push(format!("{shown} contains no objects"));
     }
     for (n, object) in objects.iter().enumerate() {
         let said =

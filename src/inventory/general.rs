@@ -17,8 +17,10 @@ const MINORS: std::ops::RangeInclusive<u64> = 32..=37;
 pub fn name(cluster: &Table, mistakes: &mut Mistakes) -> String {
     let Some(name) = cluster.text("name") else { return String::new() };
     if !names::is_label(name.is) {
-        mistakes
-            .add(&name.at, "a cluster's name is made of a-z, 0-9 and -, at most 63 of them, - only inside");
+        mistakes.add(
+            &name.at,
+            "a cluster's name has at most 63 characters of a-z, 0-9 and -, with no - at either end",
+        );
     }
     name.is.to_string()
 }
@@ -32,15 +34,15 @@ pub fn kubernetes(cluster: &Table, mistakes: &mut Mistakes) -> Version {
     let Ok(version) = Version::parse(bare) else {
         match Version::parse(&format!("{bare}.0")) {
             Ok(version) => {
-                let help = format!("as in \"{version}\"; what there is: https://kubernetes.io/releases/");
-                mistakes.add_help(&text.at, "the version has to be exact, with the patch release", help);
+                let help = format!("as in \"{version}\"; see https://kubernetes.io/releases/");
+                mistakes.add_help(&text.at, "the version must be exact, with the patch release", help);
             }
-            Err(_) => mistakes.add(&text.at, "this is no version: it is written as in \"1.36.3\""),
+            Err(_) => mistakes.add(&text.at, "this is not a version; write it as in \"1.36.3\""),
         }
         return none;
     };
     if !version.pre.is_empty() || !version.build.is_empty() {
-        mistakes.add(&text.at, "only releases are packaged, as in \"1.36.3\"");
+        mistakes.add(&text.at, "there are packages only for releases, as in \"1.36.3\"");
     } else if version.major != 1 || !MINORS.contains(&version.minor) {
         let says = format!("Kubernetes {}.{} is not supported: {supported}", version.major, version.minor);
         mistakes.add(&text.at, says);
@@ -62,7 +64,8 @@ pub fn endpoint(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Endpoin
     let Some(text) = cluster.text("endpoint") else {
         return Endpoint { host: format!("api.{name}.internal"), port: 6443, managed: true };
     };
-    let example = "an endpoint is a name or an address and a port, as in \"k8s.example.com:6443\"";
+    let example =
+        "an endpoint is a name or an address, with an optional port, as in \"k8s.example.com:6443\"";
     if text.is.contains("://") {
         mistakes.add_help(&text.at, example, "leave out the https://");
     } else if let Some((host, port)) = names::host_and_port(text.is)
@@ -92,7 +95,7 @@ pub fn api_names(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String> {
 /// Reads the repository of the Kubernetes images.
 pub fn image_repository(cluster: &Table, mistakes: &mut Mistakes) -> String {
     let Some(text) = cluster.text("image-repository") else { return String::new() };
-    let says = "a repository is a registry and maybe a path, as in \"registry.example.com/k8s\"";
+    let says = "a repository is a registry with an optional path, as in \"registry.example.com/k8s\"";
     if text.is.contains("://") {
         mistakes.add_help(&text.at, says, "leave out the https://");
     } else if text.is.ends_with('/') {
@@ -108,14 +111,17 @@ pub fn ignore_preflight(cluster: &Table, mistakes: &mut Mistakes) -> Vec<String>
     let checks = cluster.texts("ignore-preflight");
     for check in &checks {
         if !kubeadm_checks::is_known(check.is) {
-            let says = "there is no preflight check of this name";
+            let says = "there is no preflight check with this name";
             let help = match nearest(check.is, kubeadm_checks::names()) {
                 Some(meant) => format!("did you mean {meant:?}? docs/preflight.md lists the names"),
                 None => "docs/preflight.md lists the names".into(),
             };
             mistakes.add_help(&check.at, says, help);
         } else if check.is.eq_ignore_ascii_case(kubeadm_checks::ALL) && checks.len() > 1 {
-            mistakes.add(&check.at, "\"all\" stands alone: kubeadm refuses it beside other checks");
+            mistakes.add(
+                &check.at,
+                "\"all\" must be the only entry: kubeadm refuses it together with other checks",
+            );
         }
     }
     strings(checks)

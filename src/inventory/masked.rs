@@ -193,8 +193,8 @@ mod tests {
     fn a_message_does_not_repeat_it() {
         let masked = Masked::new("ip = 'me:p \"w@1.2.3.4'\nmirrors = ['a:b@x', 'c:d@y']\n");
         assert_eq!(
-            masked.words("\"me:p \\\"w@1.2.3.4\" is no IP address"),
-            "\"[secret]@1.2.3.4\" is no IP address"
+            masked.words("\"me:p \\\"w@1.2.3.4\" is not an IP address"),
+            "\"[secret]@1.2.3.4\" is not an IP address"
         );
         assert_eq!(masked.words("cannot read /x/a:b@x: c:d@y"), "cannot read [secret]@x: [secret]@y");
         assert_eq!(

@@ -17,7 +17,7 @@ pub fn is_label(text: &str) -> bool {
 }
 
 /// The rule for names of users, for messages.
-pub const USER: &str = "a user's name has only a-z, A-Z, 0-9 and . _ @ % + -, and begins with a letter, a digit or _; a \\ may \
+pub const USER: &str = "a user name has only a-z, A-Z, 0-9 and . _ @ % + -, and begins with a letter, a digit or _; a \\ may \
                         follow a Windows domain, as in CORP\\me";
 
 /// Whether the text can be the name of a user to log in as. The name reaches programs that read some characters as something

@@ -38,7 +38,7 @@ pub fn ranges(cluster: &Table, mistakes: &mut Mistakes) -> Ranges {
         let written = if cluster.value("services").is_some() { services } else { pods };
         if pods.net.contains(&services.net) || services.net.contains(&pods.net) {
             let says = format!("pods ({}) and services ({}) overlap", pods.net, services.net);
-            mistakes.add_help(&written.at, says, "give each a range of its own");
+            mistakes.add_help(&written.at, says, "give each its own range");
         } else if pods.net.addr().is_ipv4() != services.net.addr().is_ipv4() {
             let says = format!(
                 "pods ({}) and services ({}) must both be IPv4, or both IPv6",
@@ -55,16 +55,19 @@ fn range(cluster: &Table, name: &str, mistakes: &mut Mistakes) -> Option<Range> 
     match text.is.parse::<IpNet>() {
         Ok(net) if net.addr() == net.network() => Some(Range { net, at: text.at }),
         Ok(net) => {
-            let says = format!("{net} is an address in a range; the range is {}", net.trunc());
+            let says = format!("{net} is an address in a range; write the range as {}", net.trunc());
             mistakes.add(&text.at, says);
             None
         }
         Err(_) if text.is.contains(',') => {
-            mistakes.add(&text.at, "one range, please: two address families at once are not supported");
+            mistakes.add(
+                &text.at,
+                "give only one range; ironstrap does not support two address families at once",
+            );
             None
         }
         Err(_) => {
-            mistakes.add(&text.at, "this is no range of addresses: they are written as in \"10.244.0.0/16\"");
+            mistakes.add(&text.at, "this is not an address range; write it as in \"10.244.0.0/16\"");
             None
         }
     }
@@ -85,7 +88,7 @@ fn node_prefix(pods: &IpNet, controller_manager: &[(String, String)]) -> u8 {
 pub fn check_flannel_pods(pods: &Range, mistakes: &mut Mistakes) {
     if !pods.net.addr().is_ipv4() {
         let help = "set network = { manifests = [\"….yaml\"] } in [cluster] to a network plugin that supports IPv6, or \
-                    network = \"none\"";
+                    set network = \"none\"";
         let says = format!("{} is IPv6, and ironstrap sets flannel up for IPv4 only", pods.net);
         mistakes.add_help(&pods.at, says, help);
     }
@@ -101,16 +104,21 @@ pub fn check_pods(
 ) {
     let (node, prefix) = (node_prefix(&pods.net, controller_manager), pods.net.prefix_len());
     let Some(bits) = node.checked_sub(prefix) else {
-        let says = format!("each node takes a /{node} for its pods; /{prefix} is smaller than one");
+        let says = format!("each node takes a /{node} for its pods; /{prefix} is smaller than that");
         return mistakes.add(&pods.at, says);
     };
     let room = 1_usize.checked_shl(bits.into()).unwrap_or(usize::MAX);
     if bits > 16 {
-        mistakes
-            .add(&pods.at, format!("/{prefix} is too large: /{} is the largest kubeadm takes", node - 16));
+        mistakes.add(
+            &pods.at,
+            format!("/{prefix} is too large: the largest that kubeadm accepts is /{}", node - 16),
+        );
     } else if let Some(nodes) = nodes.filter(|nodes| *nodes > room) {
-        let says =
-            format!("{} has room for {} of a /{node} each; there are {nodes}", pods.net, count(room, "node"));
+        let says = format!(
+            "{} has room for {} with a /{node} each, but there are {nodes}",
+            pods.net,
+            count(room, "node")
+        );
         mistakes.add(&pods.at, says);
     }
 }
@@ -120,13 +128,17 @@ fn check_services(services: &Range, mistakes: &mut Mistakes) {
     let host_bits = services.net.max_prefix_len() - prefix;
     if host_bits > 20 {
         let largest = services.net.max_prefix_len() - 20;
-        mistakes
-            .add(&services.at, format!("/{prefix} is too large: /{largest} is the largest kubeadm takes"));
+        mistakes.add(
+            &services.at,
+            format!("/{prefix} is too large: the largest that kubeadm accepts is /{largest}"),
+        );
     } else if host_bits < 4 {
         let smallest = services.net.max_prefix_len() - 4;
         mistakes.add(
             &services.at,
-            format!("/{prefix} is too small: CoreDNS has the tenth address; /{smallest} is the smallest"),
+            format!(
+                "/{prefix} is too small: CoreDNS needs the tenth address, so the smallest is /{smallest}"
+            ),
         );
     }
 }
@@ -142,8 +154,8 @@ pub fn network(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Networ
             if written.is_some_and(|array| array.is_empty()) {
                 mistakes.add_help(
                     &table.at("manifests"),
-                    "at least one manifest is needed",
-                    "or network = \"none\"",
+                    "at least one manifest is required",
+                    "or set network = \"none\"",
                 );
             }
             Network::Manifests(paths.iter().filter_map(|path| folder.manifest(path, mistakes)).collect())
@@ -151,7 +163,7 @@ pub fn network(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Networ
         _ => match cluster.text("network") {
             Some(text) if text.is == "none" => Network::None,
             Some(text) if text.is != "flannel" => {
-                let says = "a network is \"flannel\", \"none\" or { manifests = [\"….yaml\"] }";
+                let says = "`network` must be \"flannel\", \"none\" or { manifests = [\"….yaml\"] }";
                 mistakes.add(&text.at, says);
                 return Network::None;
             }
@@ -160,7 +172,7 @@ pub fn network(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Networ
     };
     let table = root.table("flannel");
     if table.is_written() {
-        mistakes.add(&table.at, "[flannel] has no effect with another `network`; leave one of them out");
+        mistakes.add(&table.at, "[flannel] has no effect with another `network`; remove one of them");
     }
     network
 }
@@ -170,7 +182,7 @@ fn flannel(root: &Table, mistakes: &mut Mistakes) -> Flannel {
     let mut image = |name: &str| {
         let image = table.text(name)?;
         if names::image(image.is).is_none() {
-            let says = "an image has a registry, a path, and a tag or a digest";
+            let says = "an image needs a registry, a path, and a tag or a digest";
             mistakes.add_help(&image.at, says, "as in \"docker.io/flannel/flannel:v0.27.4\"");
         }
         Some(image.is.to_string())

@@ -123,9 +123,9 @@ fn names(name: &Text, mistakes: &mut Mistakes) -> Option<Vec<String>> {
     if names.iter().all(|name| names::is_subdomain(name) && name.len() <= 63) {
         return Some(names);
     }
-    let says = "a Node's name is made of a-z, 0-9, - and ., at most 63 of them, - and . only inside";
+    let says = "a Node's name has at most 63 characters of a-z, 0-9, - and ., with no - or . at either end";
     match name.is.contains(['[', ']']) {
-        true => mistakes.add_help(&name.at, says, "a range of nodes is written as in [nodes.\"w[1-3]\"]"),
+        true => mistakes.add_help(&name.at, says, "write a range of nodes as in [nodes.\"w[1-3]\"]"),
         false => mistakes.add(&name.at, says),
     }
     None
@@ -176,17 +176,17 @@ fn address(
     // `is_host` would be too strict, because the host may be an alias of the user's ssh_config.
     let inner = |c: char| c.is_ascii_alphanumeric() || "-_.:%".contains(c);
     let alias = |host: &str| !host.is_empty() && !host.starts_with('-') && host.chars().all(inner);
-    let example = "an address is a name or an IP address, and a port if need be";
+    let example = "an address is a name or an IP address, with an optional port";
     match names::host_and_port(address) {
         _ if has_password(address) => wrong("a password does not belong in `address`", LOG_IN),
-        _ if address.contains('@') => wrong(example, "say who logs in as `user`"),
+        _ if address.contains('@') => wrong(example, "set the login name as `user`"),
         Some((host, _)) if names::is_broken_ip(host) => wrong(
-            "this is no IP address",
+            "this is not an IP address",
             "an IPv4 address is four numbers from 0 to 255, as in \"198.18.0.11\"",
         ),
         Some((host, port)) if alias(host) => {
             if port.is_some() && table.value("port").is_some() && port != ssh.port {
-                return wrong("this port is not that of `port`", "say one of them");
+                return wrong("this port differs from `port`", "keep only one of them");
             }
             Some(Ssh { host: host.into(), port: port.or(ssh.port), ..ssh.clone() })
         }
@@ -208,14 +208,14 @@ fn ip(
         }
         None
     };
-    let own = "the address by which the other nodes reach it";
+    let own = "the address at which the other nodes reach it";
     if table.value("ip").is_none() {
         return match ssh?.host.parse() {
             Ok(ip) if is_reachable(&ip) => Some(ip),
             Ok(ip) if ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST => wrong(
                 &table.at("address"),
-                format!("{ip} is the address of no machine"),
-                "an address of one is as \"198.18.0.11\"",
+                format!("{ip} cannot be the address of a machine"),
+                "write the address of a machine, as in \"198.18.0.11\"",
             ),
             Ok(ip) => wrong(
                 &table.at("address"),
@@ -232,12 +232,16 @@ fn ip(
     let (at, text) = (table.at("ip"), written?);
     match text.parse() {
         Ok(ip) if is_reachable(&ip) => Some(ip),
-        Ok(ip) => {
-            wrong(&at, format!("{ip} is no address by which others reach a node"), &format!("`ip` is {own}"))
-        }
-        Err(_) => {
-            wrong(&at, format!("{text:?} is no IP address"), &format!("`ip` is {own}, as in \"10.0.0.11\""))
-        }
+        Ok(ip) => wrong(
+            &at,
+            format!("{ip} is not an address at which other nodes reach this one"),
+            &format!("`ip` is {own}"),
+        ),
+        Err(_) => wrong(
+            &at,
+            format!("{text:?} is not an IP address"),
+            &format!("`ip` is {own}, as in \"10.0.0.11\""),
+        ),
     }
 }
 
@@ -246,7 +250,7 @@ fn user(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     if password_of_user(user.is).is_some() {
         mistakes.add_help(&user.at, "a password does not belong in `user`", LOG_IN);
     } else if !names::is_user(user.is) {
-        mistakes.add_help(&user.at, "this is no user's name", names::USER);
+        mistakes.add_help(&user.at, "this is not a valid user name", names::USER);
     }
     Some(user.is.to_string())
 }
@@ -269,11 +273,11 @@ fn jump(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<String>> {
         if has_password(host.is) {
             mistakes.add_help(&host.at, "a password does not belong in `jump`", LOG_IN);
         } else if sound && !names::is_user(user) {
-            mistakes.add_help(&host.at, "the user of this host has no user's name", names::USER);
+            mistakes.add_help(&host.at, "the user name of this host is not valid", names::USER);
         } else if !sound {
             mistakes.add_help(
                 &host.at,
-                "this is no host to go through",
+                "this is not a valid jump host",
                 "as in \"ops@bastion.example.com:2222\"",
             );
         }
@@ -286,7 +290,7 @@ fn host_key(table: &Table, mistakes: &mut Mistakes) -> Option<String> {
     let key = table.text("host-key")?;
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/".contains(c);
     if !key.is.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == 43 && hash.chars().all(base64)) {
-        let says = "the fingerprint of a host key is SHA256: and 43 characters";
+        let says = "the fingerprint of a host key is SHA256: followed by 43 characters";
         mistakes.add_help(&key.at, says, "on the machine: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub");
     }
     Some(key.is.to_string())
@@ -298,7 +302,7 @@ fn role(table: &Table, mistakes: &mut Mistakes) -> Option<Role> {
         "control-plane" => Some(Role::ControlPlane),
         "worker" => Some(Role::Worker),
         _ => {
-            mistakes.add(&role.at, "a role is \"control-plane\" or \"worker\"");
+            mistakes.add(&role.at, "`role` must be \"control-plane\" or \"worker\"");
             None
         }
     }
@@ -319,7 +323,7 @@ const FOR_ALL: [&str; 4] = ["failSwapOn", "failCgroupV1", "protectKernelDefaults
 fn kubelet(table: &Table, minor: u64, mistakes: &mut Mistakes) -> Map<String, Value> {
     let own = table.table("kubelet");
     for (key, _) in own.entries().iter().filter(|(key, _)| FOR_ALL.contains(&key.get_ref().as_ref())) {
-        mistakes.add(&key.span(), "this is the same for all nodes: say it in [kubelet]");
+        mistakes.add(&key.span(), "this is the same for all nodes: set it in [kubelet]");
     }
     component_args::json(table, "kubelet", minor, mistakes)
 }
@@ -328,9 +332,9 @@ fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
     let pairs = table.pairs("labels");
     for (key, value) in &pairs {
         if let Some((_, who)) = TAKEN.iter().find(|(taken, _)| *taken == key.is) {
-            mistakes.add(&key.at, format!("this label is not ours to set: {who}"));
+            mistakes.add(&key.at, format!("this label cannot be set: {who}"));
         } else if !names::is_key(key.is) {
-            let says = "a label's key is made of letters, digits, -, _ and ., at most 63 of them";
+            let says = "a label's key has at most 63 characters: letters, digits, -, _ and .";
             mistakes.add_help(
                 &key.at,
                 says,
@@ -338,7 +342,7 @@ fn labels(table: &Table, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
             );
         }
         if !names::is_value(value.is) {
-            let says = "a label's value is made of letters, digits, -, _ and ., at most 63 of them";
+            let says = "a label's value has at most 63 characters: letters, digits, -, _ and .";
             mistakes.add(&value.at, says);
         }
     }
@@ -352,12 +356,13 @@ fn taints(table: &Table, mistakes: &mut Mistakes) -> Option<Vec<Taint>> {
     let mut taints: Vec<Taint> = vec![];
     for text in table.texts("taints") {
         let Some(taint) = taint(text.is) else {
-            let says = "a taint is a key, maybe a value, and an effect, as in \"dedicated=gpu:NoSchedule\"";
+            let says =
+                "a taint is a key, an optional value, and an effect, as in \"dedicated=gpu:NoSchedule\"";
             mistakes.add_help(&text.at, says, format!("effects are {}", EFFECTS.join(", ")));
             continue;
         };
         if taints.iter().any(|other| other.key == taint.key && other.effect == taint.effect) {
-            mistakes.add(&text.at, format!("there is already a taint {} of this effect", taint.key));
+            mistakes.add(&text.at, format!("there is already a taint {} with this effect", taint.key));
         }
         taints.push(taint);
     }

@@ -13,10 +13,10 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
         return Ok(vec![text.to_string()]);
     };
     if find(after).is_some() {
-        return Err("only one range is possible".into());
+        return Err("only one range is allowed".into());
     }
     if first.len() > DIGITS || last.len() > DIGITS {
-        return Err(format!("a number of a range has at most {DIGITS} digits"));
+        return Err(format!("a number in a range has at most {DIGITS} digits"));
     }
     let padded = |digits: &str| digits.len() > 1 && digits.starts_with('0');
     if (padded(first) || padded(last)) && first.len() != last.len() {
@@ -67,7 +67,7 @@ mod tests {
     fn a_number_of_absurd_length_is_refused() {
         let zeros = "0".repeat(70_000);
         let error = expand(&format!("w[{zeros}1-{zeros}2]")).unwrap_err();
-        assert_eq!(error, "a number of a range has at most 20 digits");
+        assert_eq!(error, "a number in a range has at most 20 digits");
         let (first, last) = ("0".repeat(19) + "1", "0".repeat(19) + "2");
         assert_eq!(expand(&format!("w[{first}-{last}]")).unwrap(), [format!("w{first}"), format!("w{last}")]);
     }

@@ -22,14 +22,14 @@ const fn owned(table: &'static str, path: &'static [&'static str], says: &'stati
 }
 
 const CRI: &str = "io.containerd.grpc.v1.cri";
-const PKI: &str = "ironstrap makes the certificates and kubeadm says where they are; it cannot be set";
-const KUBECONFIG: &str = "kubeadm makes the kubeconfig and says where it is; it cannot be set";
-const ETCD: &str = "kubeadm decides where etcd listens and who its members are; it cannot be set";
+const PKI: &str = "ironstrap creates the certificates and kubeadm sets their paths; it cannot be set";
+const KUBECONFIG: &str = "kubeadm creates the kubeconfig and sets its path; it cannot be set";
+const ETCD: &str = "kubeadm decides where etcd listens and which members it has; it cannot be set";
 
-const PODS: &str = "ironstrap finds the processes of pods by it; leave it out";
-const CERTIFICATES: &str = "ironstrap makes the certificates; leave it out";
-const FOLDER: &str = "etcd's folder is one of its own: an absolute path of at least two names made of A-Z, a-z, 0-9, -, _ and ., as in \
-                      \"/srv/etcd\", and none that the system or Kubernetes uses";
+const PODS: &str = "ironstrap uses it to find the processes of pods; leave it out";
+const CERTIFICATES: &str = "ironstrap creates the certificates; leave it out";
+const FOLDER: &str = "etcd needs its own directory: an absolute path of at least two names with only A-Z, a-z, 0-9, -, \
+                      _ and ., as in \"/srv/etcd\", which neither the system nor Kubernetes uses";
 const OWNED: &[Owned] = &[
     Owned {
         table: "kubeadm",
@@ -41,7 +41,7 @@ const OWNED: &[Owned] = &[
         table: "kubelet",
         path: &["resolvConf"],
         wrong: |value| value.as_str().is_some_and(|path| !path.is_empty() && !names::is_path(path)),
-        says: "this is an absolute path, or empty",
+        says: "this must be an absolute path, or empty",
     },
     owned("kubelet", &["apiVersion"], "it is always kubelet.config.k8s.io/v1beta1; leave it out"),
     owned("kubelet", &["kind"], "it is always KubeletConfiguration; leave it out"),
@@ -57,26 +57,30 @@ const OWNED: &[Owned] = &[
         wrong: |value| value.as_bool() == Some(false),
         says: "kubeadm always turns it on",
     },
-    owned("kubelet", &["clusterDomain"], "say `domain` in [cluster] instead"),
-    owned("kubelet", &["registerWithTaints"], "say `taints` in [nodes.…] instead"),
-    owned("kubelet", &["containerRuntimeEndpoint"], "it is containerd's; it cannot be set"),
+    owned("kubelet", &["clusterDomain"], "set `domain` in [cluster] instead"),
+    owned("kubelet", &["registerWithTaints"], "set `taints` in [nodes.…] instead"),
+    owned(
+        "kubelet",
+        &["containerRuntimeEndpoint"],
+        "it is always the endpoint of containerd; it cannot be set",
+    ),
     owned("kubelet", &["podLogsDir"], PODS),
     owned("kubelet", &["cgroupRoot"], PODS),
     owned("kubelet", &["cgroupsPerQOS"], PODS),
-    owned("kubelet", &["staticPodPath"], "kubeadm's manifests are there; it cannot be set"),
+    owned("kubelet", &["staticPodPath"], "kubeadm writes its manifests there; it cannot be set"),
     owned("kube-proxy", &["apiVersion"], "it is always kubeproxy.config.k8s.io/v1alpha1; leave it out"),
     owned("kube-proxy", &["kind"], "it is always KubeProxyConfiguration; leave it out"),
-    owned("kube-proxy", &["clusterCIDR"], "say `pods` in [cluster] instead"),
+    owned("kube-proxy", &["clusterCIDR"], "set `pods` in [cluster] instead"),
     owned("kube-proxy", &["hostnameOverride"], "it is the Node's name; it cannot be set"),
     owned("kubeadm", &["apiVersion"], "it is always kubeadm.k8s.io/v1beta4; leave it out"),
     owned("kubeadm", &["kind"], "it is always ClusterConfiguration; leave it out"),
-    owned("kubeadm", &["kubernetesVersion"], "say `kubernetes` in [cluster] instead"),
-    owned("kubeadm", &["clusterName"], "say `name` in [cluster] instead"),
-    owned("kubeadm", &["controlPlaneEndpoint"], "say `endpoint` in [cluster] instead"),
-    owned("kubeadm", &["imageRepository"], "say `image-repository` in [cluster] instead"),
-    owned("kubeadm", &["networking", "podSubnet"], "say `pods` in [cluster] instead"),
-    owned("kubeadm", &["networking", "serviceSubnet"], "say `services` in [cluster] instead"),
-    owned("kubeadm", &["networking", "dnsDomain"], "say `domain` in [cluster] instead"),
+    owned("kubeadm", &["kubernetesVersion"], "set `kubernetes` in [cluster] instead"),
+    owned("kubeadm", &["clusterName"], "set `name` in [cluster] instead"),
+    owned("kubeadm", &["controlPlaneEndpoint"], "set `endpoint` in [cluster] instead"),
+    owned("kubeadm", &["imageRepository"], "set `image-repository` in [cluster] instead"),
+    owned("kubeadm", &["networking", "podSubnet"], "set `pods` in [cluster] instead"),
+    owned("kubeadm", &["networking", "serviceSubnet"], "set `services` in [cluster] instead"),
+    owned("kubeadm", &["networking", "dnsDomain"], "set `domain` in [cluster] instead"),
     owned("kubeadm", &["certificatesDir"], "it is always /etc/kubernetes/pki; it cannot be set"),
     owned("kubeadm", &["certificateValidityPeriod"], CERTIFICATES),
     owned("kubeadm", &["caCertificateValidityPeriod"], CERTIFICATES),
@@ -84,23 +88,23 @@ const OWNED: &[Owned] = &[
         table: "kubeadm",
         path: &["encryptionAlgorithm"],
         wrong: |value| value.as_str().is_some_and(|name| name != "ECDSA-P256"),
-        says: "ironstrap makes the certificates, always with ECDSA-P256",
+        says: "ironstrap creates the certificates, always with ECDSA-P256",
     },
     owned("kubeadm", &["etcd", "local", "serverCertSANs"], CERTIFICATES),
     owned("kubeadm", &["etcd", "local", "peerCertSANs"], CERTIFICATES),
-    owned("kubeadm", &["apiServer", "extraArgs"], "say the flags in [api-server] instead"),
-    owned("kubeadm", &["apiServer", "certSANs"], "say `api-names` in [cluster] instead"),
-    owned("kubeadm", &["controllerManager", "extraArgs"], "say the flags in [controller-manager] instead"),
-    owned("kubeadm", &["scheduler", "extraArgs"], "say the flags in [scheduler] instead"),
-    owned("kubeadm", &["etcd", "local", "extraArgs"], "say the flags in [etcd] instead"),
+    owned("kubeadm", &["apiServer", "extraArgs"], "set the flags in [api-server] instead"),
+    owned("kubeadm", &["apiServer", "certSANs"], "set `api-names` in [cluster] instead"),
+    owned("kubeadm", &["controllerManager", "extraArgs"], "set the flags in [controller-manager] instead"),
+    owned("kubeadm", &["scheduler", "extraArgs"], "set the flags in [scheduler] instead"),
+    owned("kubeadm", &["etcd", "local", "extraArgs"], "set the flags in [etcd] instead"),
     owned(
         "kubeadm",
         &["etcd", "external"],
         "etcd runs on the control planes; an external one is not supported",
     ),
-    owned("api-server", &["advertise-address"], "say `ip` in [nodes.…] instead"),
+    owned("api-server", &["advertise-address"], "set `ip` in [nodes.…] instead"),
     owned("api-server", &["secure-port"], "kubeadm decides where the API server listens; it cannot be set"),
-    owned("api-server", &["service-cluster-ip-range"], "say `services` in [cluster] instead"),
+    owned("api-server", &["service-cluster-ip-range"], "set `services` in [cluster] instead"),
     owned("api-server", &["etcd-servers"], ETCD),
     owned("api-server", &["etcd-cafile"], PKI),
     owned("api-server", &["etcd-certfile"], PKI),
@@ -112,9 +116,9 @@ const OWNED: &[Owned] = &[
     owned("api-server", &["kubelet-client-key"], PKI),
     owned("api-server", &["service-account-key-file"], PKI),
     owned("api-server", &["service-account-signing-key-file"], PKI),
-    owned("controller-manager", &["cluster-cidr"], "say `pods` in [cluster] instead"),
-    owned("controller-manager", &["service-cluster-ip-range"], "say `services` in [cluster] instead"),
-    owned("controller-manager", &["cluster-name"], "say `name` in [cluster] instead"),
+    owned("controller-manager", &["cluster-cidr"], "set `pods` in [cluster] instead"),
+    owned("controller-manager", &["service-cluster-ip-range"], "set `services` in [cluster] instead"),
+    owned("controller-manager", &["cluster-name"], "set `name` in [cluster] instead"),
     owned("controller-manager", &["cluster-signing-cert-file"], PKI),
     owned("controller-manager", &["cluster-signing-key-file"], PKI),
     owned("controller-manager", &["root-ca-file"], PKI),
@@ -131,12 +135,12 @@ const OWNED: &[Owned] = &[
     owned("etcd", &["cert-file"], PKI),
     owned("etcd", &["key-file"], PKI),
     owned("etcd", &["trusted-ca-file"], PKI),
-    owned("etcd", &["data-dir"], "say `etcd.local.dataDir` in [kubeadm] instead"),
+    owned("etcd", &["data-dir"], "set `etcd.local.dataDir` in [kubeadm] instead"),
     Owned {
         table: "containerd",
         path: &["version"],
         wrong: |value| value.as_integer().is_none_or(|number| number.as_str() != "2"),
-        says: "it is always 2: the one form that containerd 1.6 to 2.x all read",
+        says: "it is always 2: the only format that containerd 1.6 to 2.x all read",
     },
     Owned {
         table: "containerd",
@@ -145,7 +149,7 @@ const OWNED: &[Owned] = &[
         says: "it is always true: the kubelet's cgroup driver is systemd, and the two must agree",
     },
     owned("containerd", &["plugins", CRI, "registry"], REGISTRIES),
-    owned("containerd", &["plugins", CRI, "sandbox_image"], "say `image-repository` in [cluster] instead"),
+    owned("containerd", &["plugins", CRI, "sandbox_image"], "set `image-repository` in [cluster] instead"),
     owned("containerd", &["plugins", CRI, "cni", "bin_dir"], "it is always /opt/cni/bin; it cannot be set"),
     owned(
         "containerd",
@@ -154,7 +158,7 @@ const OWNED: &[Owned] = &[
     ),
     owned("containerd", &["grpc", "address"], "the kubelet finds it at /run/containerd; it cannot be set"),
     owned("containerd", &["state"], "it is always /run/containerd; it cannot be set"),
-    owned("containerd", &["root"], "mount a disk at /var/lib/containerd, or make that a link, instead"),
+    owned("containerd", &["root"], "mount a disk at /var/lib/containerd instead, or make that a link"),
     Owned {
         table: "containerd",
         path: &["disabled_plugins"],
@@ -166,9 +170,9 @@ const OWNED: &[Owned] = &[
 ];
 
 const REGISTRIES: &str =
-    "say `mirrors`, `ca`, or `user` and `password-file` in [registries.\"registry.example.com\"] instead";
-const VERSION_3: &str =
-    "this name is of `version = 3`; in version 2, which is used here, it is \"io.containerd.grpc.v1.cri\"";
+    "set `mirrors`, `ca`, or `user` and `password-file` in [registries.\"registry.example.com\"] instead";
+const VERSION_3: &str = "this name belongs to `version = 3`; in version 2, which ironstrap uses, it is \
+                         \"io.containerd.grpc.v1.cri\"";
 
 fn is_cri(name: &Spanned<DeValue>) -> bool {
     name.get_ref().as_str().is_some_and(|name| name == "cri" || name == CRI)

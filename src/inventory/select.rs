@@ -29,9 +29,7 @@ fn unknown(cluster: &Cluster, name: &str) -> Error {
     match nearest(name, names.iter().copied()) {
         Some(meant) => error.hint(format!("did you mean {meant}?")),
         None if names.len() <= 20 => error.hint(format!("it has {}", names.join(", "))),
-        None => {
-            error.hint("names are those after `nodes.` in the inventory; a range is written as in w[1-3]")
-        }
+        None => error.hint("use the names after `nodes.` in the inventory; write a range as in w[1-3]"),
     }
 }
 

@@ -45,13 +45,13 @@ fn check_value(table: &Table, field: &'static Field, value: &Spanned<DeValue>, m
         (Shape::Texts, DeValue::Array(values)) => {
             for value in values.iter().filter(|value| !value.get_ref().is_str()) {
                 let (shape, is) = (field.shape.name(), kind(value.get_ref()));
-                mistakes.add(&value.span(), format!("`{}` is {shape}, and this is {is}", field.name));
+                mistakes.add(&value.span(), format!("`{}` must be {shape}, but this is {is}", field.name));
             }
         }
         (Shape::Pairs, DeValue::Table(values)) => {
             for (key, value) in values.iter().filter(|(_, value)| !value.get_ref().is_str()) {
                 let says =
-                    format!("`{}` is a string, in quotes, not {}", key.get_ref(), kind(value.get_ref()));
+                    format!("`{}` must be a string in quotes, not {}", key.get_ref(), kind(value.get_ref()));
                 mistakes.add(&value.span(), says);
             }
         }
@@ -63,12 +63,12 @@ fn check_named(table: &Table, field: &Field, mistakes: &mut Mistakes) {
     let parent = table.table(field.name);
     let entries = parent.entries();
     if let (true, Need::Required(example)) = (entries.is_empty(), &field.need) {
-        let says = format!("[{}] is empty; it lists {}", field.name, field.summary());
+        let says = format!("[{}] is empty; it must list {}", field.name, field.summary());
         mistakes.add_help(&table.key_at(field.name), says, format!("as in {example}"));
     }
     for (key, value) in entries.iter().filter(|(_, value)| !value.get_ref().is_table()) {
         let is = kind(value.get_ref());
-        let says = format!("every entry of [{}] is a table of its own, not {is}", parent.path);
+        let says = format!("every entry of [{}] must be a table, not {is}", parent.path);
         mistakes.add_help(&key.span(), says, format!("as in [{}]", parent.path_to(key.get_ref())));
     }
     for (_, table) in table.named(field.name) {
@@ -83,7 +83,7 @@ fn wrong(field: &Field, value: &Spanned<DeValue>, mistakes: &mut Mistakes) {
     } else if value.get_ref().is_table() {
         hide(value, mistakes);
     }
-    let says = format!("`{}` is {}, not {}", field.name, field.shape.name(), kind(value.get_ref()));
+    let says = format!("`{}` must be {}, not {}", field.name, field.shape.name(), kind(value.get_ref()));
     match (&field.shape, value.get_ref()) {
         (Shape::Text | Shape::Choice(_), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)) => {
             let help = match field.need {
@@ -120,7 +120,7 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
         let says = match (meant, elsewhere) {
             (Some(name), _) => format!("no such table; did you mean [{name}]?"),
             (_, Some(elsewhere)) => format!("no such table; {elsewhere}"),
-            _ => format!("no such table; there are {}", names(table.fields)),
+            _ => format!("no such table; the tables are {}", names(table.fields)),
         };
         mistakes.add(at, says);
         return meant.into_iter().collect();
@@ -131,14 +131,14 @@ fn unknown(table: &Table, (key, value): Entry, mistakes: &mut Mistakes) -> Vec<&
         _ if value.get_ref().is_table() && table.path.starts_with("nodes.") => {
             let name = table.path.trim_start_matches("nodes.").replace('"', "");
             let name = dotted(format!("{name}.{word}"), value.get_ref());
-            mistakes.add_help(at, says, format!("a name with dots is written in quotes: [nodes.\"{name}\"]"));
+            mistakes.add_help(at, says, format!("write a name with dots in quotes: [nodes.\"{name}\"]"));
             return table.fields.iter().map(|field| field.name).collect();
         }
         _ if word == "password" && (table.path == "ssh" || table.path.starts_with("nodes.")) => {
             mistakes.add_help(at, says, LOG_IN);
         }
         (_, Some(elsewhere)) => mistakes.add(at, format!("{says}; {elsewhere}")),
-        _ => mistakes.add(at, format!("{says}; there are {}", names(table.fields))),
+        _ => mistakes.add(at, format!("{says}; its fields are {}", names(table.fields))),
     }
     meant.into_iter().collect()
 }

@@ -11,7 +11,7 @@ use super::table::{Table, Text};
 use crate::cluster::{Login, Packages, Proxy, Registry, authority, direct, login};
 use crate::secret::{SecretText, learn_field};
 
-const URL: &str = "this is no URL: it begins with http:// or https:// and a host";
+const URL: &str = "this is not a URL; a URL begins with http:// or https:// and a host";
 
 /// Reports a text that is not a URL, or that has an `@` in its path. Such an `@` comes from a password with a `/` in
 /// it, whose first part would be taken for a host. Returns whether the URL is right.
@@ -37,14 +37,19 @@ pub fn registries(root: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Vec
 
 fn registry(host: &Text, table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Registry {
     if !names::is_registry(host.is) {
-        let says = "a registry is a host, with a port if need be, as images are named after it";
-        mistakes.add_help(&host.at, says, "as in [registries.\"docker.io\"]; `_default` is all others");
+        let says = "a registry is a host with an optional port, as in the names of images";
+        mistakes.add_help(
+            &host.at,
+            says,
+            "as in [registries.\"docker.io\"]; `_default` stands for all others",
+        );
     }
     let login = registry_login(table, folder, mistakes);
     let ca = table.text("ca");
     let skip_verify = table.switch("skip-verify");
     if ca.is_some() && skip_verify {
-        let says = "with `skip-verify` nobody looks at certificates, so `ca` has no effect; keep one of them";
+        let says =
+            "with `skip-verify` certificates are not verified, so `ca` has no effect; keep only one of them";
         mistakes.add(&table.at("skip-verify"), says);
     }
     let has_login = ["user", "password", "password-file"].iter().any(|name| table.value(name).is_some());
@@ -66,12 +71,12 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
     for mirror in &mirrors {
         if check_url(mirror.is, &mirror.at, mistakes) && login(mirror.is).1.is_some() {
             let says =
-                "`mirrors` takes no user and no password, because containerd does not send those of a URL";
-            let help = "write the URL without what is in front of the @, and say `user` and `password-file` below it";
+                "`mirrors` cannot have a user or a password, because containerd does not send those of a URL";
+            let help = "write the URL without the part in front of the @, and set `user` and `password-file` below it";
             mistakes.add_help(&mirror.at, says, help);
         }
         if table.value("user").is_some() && mirror.is.starts_with("http://") {
-            let says = "the password goes to this mirror by plain http, which others on the way can read";
+            let says = "the password goes to this mirror over plain http, where others can read it";
             mistakes.warn(&mirror.at, says);
         }
     }
@@ -79,11 +84,12 @@ fn mirrors(host: &Text, table: &Table, says_more: bool, mistakes: &mut Mistakes)
         table.value(name).is_some_and(|value| value.get_ref().as_array().is_some_and(|all| all.is_empty()))
     };
     if is_empty("mirrors") {
-        let help = "leave `mirrors` out where the registry itself is asked, with a CA or a login";
-        mistakes.add_help(&table.at("mirrors"), "at least one mirror is needed", help);
+        let help = "leave `mirrors` out to use the registry itself, with a CA or a login";
+        mistakes.add_help(&table.at("mirrors"), "at least one mirror is required", help);
     } else if table.value("mirrors").is_none() {
-        let all = "`_default` is no host: say `mirrors`, or name the registry";
-        let none = "this says nothing of the registry: say `mirrors`, `ca`, or `user` and `password-file`";
+        let all = "`_default` is not a host: set `mirrors`, or name the registry";
+        let none =
+            "this table has no setting of the registry: set `mirrors`, `ca`, or `user` and `password-file`";
         match host.is {
             "_default" => mistakes.add(&host.at, all),
             _ if !says_more => mistakes.add(&host.at, none),
@@ -108,7 +114,7 @@ fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Op
     }
     let (at, has_password) = match (&file, &written) {
         (Some(file), Some(_)) => {
-            mistakes.add(&file.at, "`password` says it, too; keep one of them");
+            mistakes.add(&file.at, "`password` is set, too; keep only one of them");
             return None;
         }
         (Some(text), None) | (None, Some(text)) => (text.at.clone(), true),
@@ -119,7 +125,7 @@ fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Op
         return None;
     };
     if !has_password {
-        let help = "say password-file = \"registry.password\", a file that holds the password alone";
+        let help = "set password-file = \"registry.password\", a file that holds only the password";
         mistakes.add_help(&at, "a user needs a password", help);
         return None;
     }
@@ -133,11 +139,11 @@ fn registry_login(table: &Table, folder: &Folder, mistakes: &mut Mistakes) -> Op
     };
     learn_field("password", &password);
     if user.is.is_empty() || user.is.contains(|c: char| c == ':' || c.is_control()) {
-        mistakes.add(&user.at, "a user has no : and no control characters, and is not empty");
+        mistakes.add(&user.at, "a user name must not be empty, and must have no : and no control characters");
         return None;
     }
     if password.is_empty() || password.contains(char::is_control) {
-        mistakes.add(&at, "the password is one line without control characters, and is not empty");
+        mistakes.add(&at, "the password must not be empty, and must be one line without control characters");
         return None;
     }
     Some(Login { user: user.is.to_string(), password: SecretText::new(password) })
@@ -153,7 +159,7 @@ fn one_login_per_host(tables: &[(Text, Table)], read: &[Registry], mistakes: &mu
     };
     for (n, (host, login, table)) in logins().enumerate() {
         if logins().take(n).any(|(other, before, _)| other == host && before != login) {
-            let says = format!("{host} has another login above, and containerd knows one for each host");
+            let says = format!("{host} has another login above, but containerd supports only one per host");
             mistakes.add(&table.at("user"), says);
             return;
         }
@@ -168,15 +174,15 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
     };
     let mut kubernetes = url.is.replace("{minor}", minor);
     if kubernetes.contains(['{', '}']) {
-        mistakes.add(&url.at, "only {minor} is replaced, by the minor version, as in 1.36");
+        mistakes.add(&url.at, "ironstrap replaces only {minor}, with the minor version, as in 1.36");
     } else if check_url(&kubernetes, &url.at, mistakes)
         && login(&kubernetes).1.is_some_and(|(user, password)| !is_plain(&user) || !is_plain(&password))
     {
-        mistakes.add(&url.at, "apt takes no user and no password with blanks in it");
+        mistakes.add(&url.at, "apt does not accept a user or a password that contains blanks");
     }
     if kubernetes.starts_with("http://") && table.value("key").is_none() {
-        let help = "say `key`, a file with the repository's signing key";
-        mistakes.add_help(&url.at, "a signing key that is fetched by plain http proves nothing", help);
+        let help = "set `key`, a file with the repository's signing key";
+        mistakes.add_help(&url.at, "a signing key that is fetched over plain http can be forged", help);
     }
     if !kubernetes.ends_with('/') {
         kubernetes.push('/');
@@ -191,8 +197,8 @@ pub fn packages(root: &Table, minor: &str, folder: &Folder, mistakes: &mut Mista
         packages.pinned().filter(|pinned| keys.fingerprints.iter().any(|found| found != pinned))
     {
         let found = keys.fingerprints.join(", ");
-        let says = "this is not the key that pkgs.k8s.io is known to sign with";
-        mistakes.warn(&at, format!("{says}: its fingerprint is {found}, and not {pinned}"));
+        let says = "this is not the known signing key of pkgs.k8s.io";
+        mistakes.warn(&at, format!("{says}: its fingerprint is {found}, not {pinned}"));
     }
     Packages { key: Some(keys.armored()), ..packages }
 }
@@ -216,7 +222,7 @@ pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
         if !text.is.is_empty() && check_url(text.is, &text.at, mistakes) && password_from(text.is).is_some() {
             mistakes.add_help(
                 &text.at,
-                "a proxy is a host and a port, and this has a path with a :",
+                "a proxy is a host and a port, but this has a path with a :",
                 URL_LOGIN,
             );
         }
@@ -225,7 +231,7 @@ pub fn proxy(root: &Table, mistakes: &mut Mistakes) -> Proxy {
     let (http, https) = (url("http").unwrap_or_default(), url("https").unwrap_or_default());
     let no = table.texts("no");
     for entry in no.iter().filter(|entry| !is_direct(entry.is)) {
-        let says = "each entry is one host, domain, address or range, without spaces or commas";
+        let says = "each entry must be one host, domain, address or range, without spaces or commas";
         mistakes.add_help(
             &entry.at,
             says,

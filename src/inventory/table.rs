@@ -116,7 +116,7 @@ impl<'a> Table<'a> {
         let number = value.get_ref().as_integer()?;
         let port = u16::from_str_radix(number.as_str(), number.radix()).ok().filter(|port| *port > 0);
         if port.is_none() {
-            mistakes.add(&value.span(), "a port is a number from 1 to 65535");
+            mistakes.add(&value.span(), "a port must be a number from 1 to 65535");
         }
         port
     }
