@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_asked_where_containerd_will_ask() {
+    fn registries_are_checked_at_the_urls_of_containerd() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.registries = vec![];
         assert_eq!(urls(&cluster, "docker.io"), [("https://registry-1.docker.io/v2/".into(), "")]);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_image_that_all_nodes_run_is_looked_for_and_by_the_proxy() {
+    fn every_registry_in_use_is_checked_through_the_proxy() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.registries = vec![];
         cluster.image_repository = "registry.k8s.io".into();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_asked_for_with_the_ca_and_the_login_that_containerd_has() {
+    fn manifests_are_requested_with_containerds_ca_and_login() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.network = Network::None;
         let mut registry = mirror("registry.k8s.io");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_reached_by_a_proxy_where_go_says_so() {
+    fn hosts_bypass_the_proxy_by_the_rules_of_go() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.proxy = Proxy {
             https: "http://proxy.example:3128".into(),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_registry_says_is_told_with_its_url_and_what_to_do() {
+    fn a_registry_error_shows_the_url_and_a_hint() {
         let mut cluster = crate::pki::tests::cluster();
         let mut registry = mirror("registry.k8s.io");
         registry.mirrors = vec!["https://harbor.example.com/v2/k8s".into()];
@@ -324,7 +324,7 @@ mod tests {
         assert!(judged(&open).is_empty() && judged("").is_empty());
     }
     #[test]
-    fn no_word_of_a_machine_gets_into_a_hint() {
+    fn a_hint_contains_no_text_from_a_machine() {
         let cluster = crate::pki::tests::cluster();
         let (node, pause) = (cluster.nodes[0].clone(), cluster.pause_image());
         let judged = |answer: &str| judge_registries(&cluster, &node, answer);

@@ -30,7 +30,7 @@ fn shown(probes: &[Probe]) -> Vec<String> {
 }
 
 #[test]
-fn each_needs_of_the_others_what_its_role_needs() {
+fn probed_ports_follow_the_roles_of_both_nodes() {
     let cluster = cluster(2, 1);
     let all = names(&cluster, 0);
     let api = cluster.api_port();
@@ -48,7 +48,7 @@ fn each_needs_of_the_others_what_its_role_needs() {
 }
 
 #[test]
-fn what_runs_already_is_not_tried_again() {
+fn connections_between_members_are_not_probed() {
     let cluster = cluster(1, 2);
     let (all, new) = (names(&cluster, 0), names(&cluster, 2));
     let probes = shown(&super::probes(&cluster, &all, &new));
@@ -60,7 +60,7 @@ fn what_runs_already_is_not_tried_again() {
 }
 
 #[test]
-fn in_a_large_fleet_each_tries_a_few() {
+fn a_worker_in_a_large_fleet_probes_few_nodes() {
     let cluster = cluster(3, 297);
     let all = names(&cluster, 0);
     let probes = super::probes(&cluster, &all, &all);
@@ -75,7 +75,7 @@ fn in_a_large_fleet_each_tries_a_few() {
 }
 
 #[test]
-fn a_member_that_turns_one_away_is_reached() {
+fn a_member_that_refuses_a_connection_is_reachable() {
     let cluster = cluster(1, 1);
     let probe = Probe { from: "n1".into(), to: "n0".into(), port: cluster.api_port(), udp: false };
     let wrong = |how: &str, joining: BTreeSet<String>| {
@@ -113,7 +113,7 @@ fn narrow() -> ProbeResult {
 }
 
 #[test]
-fn a_worker_that_is_a_member_cannot_have_a_newcomer_refused() {
+fn a_workers_report_about_another_node_only_warns() {
     // n0 is the control plane, n1 is a member, and n2 and n3 have still to join.
     let (cluster, new) = (cluster(1, 3), names(&cluster(1, 3), 2));
     let lies = [
@@ -140,7 +140,7 @@ fn a_worker_that_is_a_member_cannot_have_a_newcomer_refused() {
 }
 
 #[test]
-fn what_a_control_plane_or_a_newcomer_itself_says_counts() {
+fn control_planes_and_the_joining_node_report_errors() {
     let (cluster, new) = (cluster(1, 3), names(&cluster(1, 3), 2));
     let refused = |came: &[(Probe, ProbeResult)]| -> Vec<String> {
         let found = judged(&cluster, came, &new);
@@ -159,7 +159,7 @@ fn what_a_control_plane_or_a_newcomer_itself_says_counts() {
 }
 
 #[test]
-fn while_no_cluster_exists_every_word_counts() {
+fn before_the_cluster_exists_every_report_counts() {
     let cluster = cluster(1, 2);
     let all = names(&cluster, 0);
     let api = Probe { from: "n1".into(), to: "n0".into(), port: 6443, udp: false };
@@ -167,7 +167,7 @@ fn while_no_cluster_exists_every_word_counts() {
 }
 
 #[test]
-fn who_does_not_listen_is_not_tried_and_who_holds_a_port_need_not_greet() {
+fn a_port_without_a_listener_is_not_probed() {
     let cluster = cluster(1, 1);
     let probe = |port, udp| Probe { from: "n1".into(), to: "n0".into(), port, udp };
     let asked = |said: Option<&str>, joining: BTreeSet<String>| {
@@ -193,7 +193,7 @@ fn who_does_not_listen_is_not_tried_and_who_holds_a_port_need_not_greet() {
 }
 
 #[test]
-fn a_line_that_cannot_be_read_costs_no_other_way() {
+fn an_unreadable_line_affects_no_other_probe() {
     let cluster = cluster(1, 1);
     let probe = |port, udp| Probe { from: "n1".into(), to: "n0".into(), port, udp };
     let probes = [probe(6443, false), probe(VXLAN, true)];

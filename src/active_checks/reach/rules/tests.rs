@@ -59,7 +59,7 @@ table inet mine {
 ";
 
 #[test]
-fn a_chain_that_drops_all_that_is_forwarded_is_shown_unless_it_lets_something_through() {
+fn a_forward_chain_that_drops_everything_is_shown() {
     let chain = |rule: &str| {
         format!(
             "table inet f {{\n\tchain fw {{\n\t\ttype filter hook forward priority 0; policy drop;\n{rule}\t}}\n}}\n"
@@ -76,7 +76,7 @@ fn a_chain_that_drops_all_that_is_forwarded_is_shown_unless_it_lets_something_th
 }
 
 #[test]
-fn of_nfts_rules_those_are_shown_that_packets_come_across() {
+fn nft_rules_on_the_path_of_packets_are_shown() {
     let filter = read("nft", NFT);
     let shown = |side, ports: &[u16], v6| filter.shown(side, ports, v6);
     let api = [
@@ -121,7 +121,7 @@ const IPTABLES: &str = "*mangle
 ";
 
 #[test]
-fn of_iptables_rules_those_are_shown_that_packets_come_across() {
+fn iptables_rules_on_the_path_of_packets_are_shown() {
     let filter = read("iptables", IPTABLES);
     let shown = [
         "iptables -P INPUT DROP",
@@ -135,7 +135,7 @@ fn of_iptables_rules_those_are_shown_that_packets_come_across() {
 }
 
 #[test]
-fn a_rule_is_cut_and_what_could_not_be_read_is_said() {
+fn long_rules_are_cut_and_read_errors_are_reported() {
     let long = format!(
         "table inet a {{\n\tchain b {{\n\t\ttype filter hook input priority 0; policy accept;\n\t\tip saddr {{ {} }} drop",
         "192.0.2.1, ".repeat(40)
