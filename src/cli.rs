@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_has_a_range() {
+    fn every_numeric_option_has_a_range() {
         let all = numbers();
         for option in [
             "--connect-timeout",

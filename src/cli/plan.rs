@@ -202,7 +202,7 @@ mod tests {
     use crate::step::{Step, Want};
 
     #[test]
-    fn an_answer_of_a_machine_passes_for_no_hint() {
+    fn a_machines_answer_cannot_imitate_a_hint() {
         const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
         let want = Want::new("test.want", "it is on").is("yes").by_hand("");
         let answer =

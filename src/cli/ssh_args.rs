@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_says_who_asks_and_where_the_answer_goes() {
+    fn a_prompt_names_the_machine_and_the_password() {
         let m1 = "m1 (deploy@198.18.0.11)";
         assert_eq!(
             shown(Secret::Sudo("deploy".into()), m1, false),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_fails_is_not_shown() {
+    async fn a_failed_password_command_is_not_shown() {
         let what = Secret::Password("deploy".into());
         let question = Question { what, asks: "m1".into(), alone: false };
         let error = said("test sesame = word-of-a-vault", &question).await.unwrap_err();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_server_pass_for_no_question_of_ours() {
+    fn a_servers_prompt_cannot_imitate_a_question_of_ironstrap() {
         let words = "\x1b[2J\x1b[H\npassphrase of /home/bob/.ssh/id_ed25519: ".to_string();
         assert_eq!(
             shown(Secret::Prompt { words }, "m1 (root@10.0.0.1)", true),
