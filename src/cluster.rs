@@ -353,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_official_repository_is_known_by_its_host() {
+    fn the_official_repository_is_recognized_by_its_host() {
         for (url, is_official) in [
             ("https://pkgs.k8s.io/core:/stable:/v1.36/deb/", true),
             ("https://PKGS.k8s.io:443/core:/", true),

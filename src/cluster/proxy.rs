@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_in_a_range_without_a_proxy_is_named_by_itself() {
+    fn addresses_in_no_proxy_ranges_are_also_listed_singly() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.packages.kubernetes = "http://me:pw@198.18.0.1:8080/core".into();
         cluster.proxy = Proxy {

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_has_the_name_that_containerd_gives_it() {
+    fn an_image_gets_containerds_full_name() {
         let digest = format!("sha256:{}", "0".repeat(64));
         for (image, name) in [
             ("nginx", "docker.io/library/nginx:latest".to_string()),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_asked_for_by_the_name_that_its_registry_gives_it() {
+    fn an_image_splits_into_repository_and_reference() {
         for (image, repository, reference) in [
             ("registry.k8s.io/pause:3.10", "pause", "3.10"),
             ("r.example.com:5000/k8s/pause:3.10", "k8s/pause", "3.10"),
