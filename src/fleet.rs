@@ -250,7 +250,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_of_the_inventory_begins_and_the_others_join() {
+    fn the_first_control_plane_is_the_init_node() {
         let machines = ["m1", "m2", "m3", "w1"].map(|name| machine(name, &[]));
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.init_node.as_str(), fleet.exists), ("m1", false));
@@ -259,7 +259,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_control_plane_that_lost_its_disk_joins() {
+    fn a_control_plane_without_its_data_joins() {
         let machines =
             [machine("m1", &[]), machine("m2", &RUNS), machine("m3", &RUNS), machine("w1", &RUNS[..2])];
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
@@ -267,7 +267,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_neither_joins_nor_begins() {
+    fn an_unreachable_node_neither_joins_nor_is_init_node() {
         let machines = [machine("m2", &RUNS), machine("w1", &["bootstrap-kubelet.conf"])];
         let fleet = Fleet::see(&cluster(), &heard(&machines.into()));
         assert_eq!((fleet.init_node.as_str(), &fleet.unreachable), ("m2", &names(&["m1", "m3"])));
@@ -275,7 +275,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_the_fleet_a_machine_sees_the_others_ranges_only_where_its_node_is_gone() {
+    fn only_an_unregistered_node_gets_the_others_ranges() {
         let fleet =
             Fleet { unregistered: names(&["w1"]), ranges: names(&["10.0.0.0/24"]), ..Fleet::default() };
         assert_eq!(fleet.own("w1"), fleet);
@@ -283,7 +283,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn machines_with_one_name_and_clocks_that_disagree_do_not_fit() {
+    fn duplicate_host_names_and_wrong_clocks_are_found() {
         let mut machines: BTreeMap<_, _> = ["m1", "m2", "w1"].map(|name| machine(name, &[])).into();
         let clocks = |m1: f64, m2: f64, w1: f64| {
             [("m1", m1), ("m2", m2), ("w1", w1)].map(|(n, c)| (n.to_string(), c)).into()
@@ -313,7 +313,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_two_workers_with_one_host_name_the_one_that_is_called_otherwise_is_told() {
+    fn duplicate_host_names_are_blamed_on_the_misnamed_worker() {
         let mut cluster = cluster();
         let other = Node { name: "w2".into(), ..cluster.nodes[3].clone() };
         cluster.nodes.push(other);
@@ -346,7 +346,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_operators_clock_is_one_among_the_others() {
+    fn the_operators_clock_counts_as_one_vote() {
         let said = |clocks: &[(&str, f64)]| -> Vec<(Option<String>, String)> {
             let clocks = clocks.iter().map(|(name, ahead)| (name.to_string(), *ahead)).collect();
             findings(&cluster(), &Machines::new(), &clocks).into_iter().map(|e| (e.node, e.what)).collect()

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_official_repository_only_kubernetes_own_key_will_do() {
+    fn the_official_repository_needs_the_key_of_kubernetes() {
         let (right, wrong) = (keys(KUBERNETES), keys(OTHER));
         let both = keys(&format!("{KUBERNETES}{OTHER}"));
         let seen = [
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn of_another_repository_all_machines_are_shown_what_control_planes_are_shown() {
+    fn control_planes_decide_the_key_of_other_repositories() {
         let (one, other) = (keys(OTHER), keys(KUBERNETES));
         let seen = [shown("m1", &one), shown("w1", &one), shown("w2", &other)];
         assert_eq!(told(&own(), &seen[..2]), []);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn where_control_planes_disagree_or_none_answers_no_key_is_right() {
+    fn without_agreeing_control_planes_no_key_is_right() {
         let (one, other) = (keys(OTHER), keys(KUBERNETES));
         let seen = [shown("w1", &one), kept("m1", &one), kept("m2", &other), kept("w2", &other)];
         let all = findings(&own(), &seen);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_takes_a_newer_text_of_its_key_and_is_never_left_for_what_it_is_shown() {
+    fn members_take_only_newer_text_of_their_key() {
         let (old, newer, other) = (keys(KUBERNETES), keys(&put_off(KUBERNETES, 90)), keys(OTHER));
         let silent = || vec![unreadable(&official(), "w1", "holds no public key")];
         assert_eq!(taken("w1", Some(&old), Ok(newer.clone())), Ok(Some(newer.clone())));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_same_key_the_newer_text_is_taken() {
+    fn newer_key_text_is_taken_only_from_control_planes() {
         let (kept_keys, mut fresh) = (keys(OTHER), keys(OTHER));
         fresh = Keys::read(&format!("{}\n", fresh.armored())).unwrap();
         let seen = [kept("m1", &kept_keys), shown("m2", &fresh)];

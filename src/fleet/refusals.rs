@@ -174,7 +174,7 @@ mod tests {
     use crate::fleet::tests::{RUNS, cluster, heard, machine};
 
     #[test]
-    fn another_clusters_control_plane_stops_everybody_and_its_worker_only_itself() {
+    fn a_foreign_control_plane_stops_all_nodes() {
         let cluster = crate::pki::tests::cluster();
         let now = crate::pki::tests::NOW;
         let (ours, theirs) =
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_stays_what_it_joined_as() {
+    fn a_changed_role_is_refused() {
         let cluster = cluster();
         let says = |node: usize, has: &[&str]| {
             let (_, machine) = machine("x", has);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_says_of_itself_concerns_that_worker_alone() {
+    fn a_workers_answers_affect_only_that_worker() {
         let (cluster, pki) = (cluster(), crate::pki::tests::cluster());
         let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let settings = ["address", "kubernetes", "pods", "services", "endpoint", "name"];
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_plane_keeps_its_address() {
+    fn a_changed_control_plane_address_is_refused() {
         let (cluster, pki) = (cluster(), crate::pki::tests::cluster());
         let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let node = &cluster.nodes[0];
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cluster_was_made_as_is_kept() {
+    fn changed_identity_settings_are_refused() {
         let (cluster, pki) = (crate::pki::tests::cluster(), crate::pki::tests::cluster());
         let pki = ClusterPki::make(&pki, crate::pki::tests::NOW).unwrap();
         let says = [

@@ -30,12 +30,12 @@ fn found(edit: impl Fn(&str, &mut Machine)) -> Vec<(&'static str, String, String
 }
 
 #[test]
-fn machines_that_differ_are_fine() {
+fn distinct_machines_cause_no_finding() {
     assert_eq!(found(|_, _| {}), []);
 }
 
 #[test]
-fn a_clone_is_told_by_each_thing_that_it_shares() {
+fn each_identifier_that_clones_share_is_reported() {
     let (cluster, _) = fleet(|_, _| {});
     let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     assert!(names.len() > 1);
@@ -59,7 +59,7 @@ fn a_clone_is_told_by_each_thing_that_it_shares() {
 }
 
 #[test]
-fn an_address_that_another_machine_has_too_is_told() {
+fn a_duplicate_address_is_reported() {
     let (cluster, _) = fleet(|_, _| {});
     let (first, last) = (cluster.nodes[0].clone(), cluster.nodes.last().unwrap().name.clone());
     // A worker claims the address. If the other machine does not have it, the inventory may be wrong.
@@ -103,7 +103,7 @@ fn hints(member: &str, same: impl Fn(&str, &mut Machine)) -> Vec<String> {
 }
 
 #[test]
-fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
+fn an_unproven_claim_of_a_worker_makes_conditional_hints() {
     let (cluster, _) = fleet(|_, _| {});
     let worker = &cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap().name;
     let plane = &cluster.control_planes().next().unwrap().name;
@@ -133,7 +133,7 @@ fn a_machine_is_not_to_be_changed_by_the_word_of_a_worker() {
 }
 
 #[test]
-fn a_worker_that_names_the_key_of_another_machine_is_told_where_the_connections_say_so() {
+fn a_worker_that_claims_anothers_host_key_is_blamed() {
     let (cluster, _) = fleet(|_, _| {});
     let planes = |plane: bool| cluster.nodes.iter().filter(move |node| node.is_control_plane() == plane);
     let liar = &planes(false).next().unwrap().name;
@@ -173,7 +173,7 @@ fn a_worker_that_names_the_key_of_another_machine_is_told_where_the_connections_
 }
 
 #[test]
-fn members_are_left_in_peace_and_who_is_like_one_is_told() {
+fn only_joining_machines_are_blamed_as_clones() {
     let member = |machine: &mut Machine| machine.has.extend(["client-certificate".to_string()]);
     let same = |_: &str, machine: &mut Machine| machine.machine_id = Some("same".into());
     assert_eq!(
@@ -196,7 +196,7 @@ fn members_are_left_in_peace_and_who_is_like_one_is_told() {
 }
 
 #[test]
-fn an_address_that_is_not_the_machines_is_told_unless_it_cannot_list_any() {
+fn a_node_address_that_the_machine_lacks_is_reported() {
     let none = found(|_, machine| machine.addresses.clear());
     assert_eq!(none, []);
     let other = found(|name, machine| {
@@ -207,7 +207,7 @@ fn an_address_that_is_not_the_machines_is_told_unless_it_cannot_list_any() {
 }
 
 #[test]
-fn a_route_into_the_clusters_ranges_is_refused_and_a_wider_one_told() {
+fn routes_in_cluster_ranges_fail_and_wider_ones_warn() {
     let (cluster, machines) = fleet(|_, machine| {
         let inside = cluster_inside();
         machine.routes = vec![inside, "10.0.0.0/8".parse().unwrap(), "203.0.113.0/24".parse().unwrap()];
