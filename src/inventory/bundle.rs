@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_come_out_as_they_were_and_nothing_beside_them() {
+    fn only_the_certificates_are_kept_and_unchanged() {
         let (one, other) = (ca(), ca());
         let text = format!("# password: hunter2\n{}\nsubject=x\n{}", one.cert, other.cert);
         let bundle = certificates(&text, NOW).unwrap();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_is_refused_wherever_it_stands() {
+    fn a_private_key_is_refused_at_any_position() {
         let Made { cert, key } = ca();
         let kinds = [
             "PRIVATE KEY",
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_says_why() {
+    fn an_invalid_bundle_is_refused_with_a_reason() {
         let Made { cert, .. } = ca();
         for (text, why) in [
             ("", "no certificate"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_expired_or_is_no_ca_is_taken_and_told() {
+    fn expired_and_non_ca_certificates_cause_warnings() {
         let expired = made(true, datetime!(2026-11-21 11:59 UTC));
         let leaf = made(false, datetime!(2040-01-01 0:00 UTC));
         let bundle = certificates(&format!("{}{}{}", ca().cert, expired.cert, leaf.cert), NOW).unwrap();

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_are_recognized_as_in_go() {
         for right in ["0", "10s", "1m30s", "1.5h", "-2ms", "+3us", "0s", "1h0m0.5s"] {
             assert!(is_duration(right), "{right}");
         }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_of_the_lists_has_a_known_type_and_a_parent() {
+    fn every_listed_field_has_a_known_type_and_parent() {
         for component in COMPONENTS {
             let lines = component.fields.lines().filter(|line| !line.starts_with('#'));
             let fields: Vec<Field> = (32..=37)
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_of_a_few_words_is_text() {
+    fn every_field_with_fixed_values_is_text() {
         for (table, path, _) in WORDS {
             let component = COMPONENTS.iter().find(|component| component.table == *table).unwrap();
             assert!(component.fields.lines().any(|line| line == format!("{path} text")), "{table} {path}");

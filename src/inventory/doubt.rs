@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_colon_that_is_no_port_may_begin_a_password() {
+    fn a_colon_without_a_port_may_begin_a_password() {
         for (value, shown) in [
             ("root:pw", "root:"),
             ("root:pw:198.18.0.11", "root:"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_ssh_is_not_shown_and_the_report_says_where_it_belongs() {
+    fn ssh_passwords_are_hidden_with_a_hint() {
         for text in [
             "[ssh]\nuser = 'root:hunter-2'\n",
             "[ssh]\nuser = \"root:hunter-2 \\\" hunter\"\n",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_with_a_colon_for_its_at_is_not_shown_and_the_report_says_so() {
+    fn a_password_in_a_url_without_at_is_hidden() {
         for text in [
             "[proxy]\nhttp = 'http://me:hunter-2:proxy.example:3128'\n",
             "[proxy]\nhttps = 'http://me:12/hunter-2:proxy.example:3128'\n",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_shows_no_password() {
+    fn an_unreadable_line_shows_no_password() {
         for text in [
             "[registries.'r.example']\npasword = hunter-2\n",
             "[registries.'r.example']\npasswort = 'hunter-2\n",

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_probably_meant_is_found() {
+    fn the_nearest_field_name_is_found() {
         let names = ["kubernetes", "address", "api-names", "role", "ip"];
         for (word, meant) in [
             ("kubernets", Some("kubernetes")),

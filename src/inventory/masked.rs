@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_before_an_at_is_hidden_whatever_the_line_is() {
+    fn text_before_an_at_sign_is_hidden() {
         for (line, shown) in [
             ("http = \"me:pw@proxy:3128\"", "http = \"[secret]@proxy:3128\""),
             ("http = \"t0ken@proxy:3128\"", "http = \"[secret]@proxy:3128\""),
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_an_image_is_no_password() {
+    fn an_image_digest_is_not_hidden() {
         let line = format!("image = \"docker.io/a/b:1@sha256:{}\"", "0a".repeat(32));
         assert_eq!(Masked::new(&line).text, line);
     }
 
     #[test]
-    fn a_message_does_not_repeat_it() {
+    fn a_message_does_not_repeat_hidden_text() {
         let masked = Masked::new("ip = 'me:p \"w@1.2.3.4'\nmirrors = ['a:b@x', 'c:d@y']\n");
         assert_eq!(
             masked.words("\"me:p \\\"w@1.2.3.4\" is not an IP address"),

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_its_own_is_none_of_the_systems() {
+    fn a_system_folder_is_not_accepted_as_own_folder() {
         for path in
             ["/var/lib/etcd", "/srv/etcd", "/mnt/disk-1/etcd.d", "/home/etcd/data", "/var/lib/kubelets"]
         {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_has_a_tag_or_a_digest() {
+    fn an_image_needs_a_tag_or_a_digest() {
         let digest = "a".repeat(64);
         for right in ["docker.io/flannel/flannel:v0.27.4", "198.18.0.1:5000/x/y:1", "r.io/x:y"] {
             assert!(image(right).is_some(), "{right}");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_are_those_of_kubernetes() {
+    fn label_keys_and_values_follow_the_rules_of_kubernetes() {
         for right in ["disk", "example.com/disk", "A_b.c-D"] {
             assert!(is_key(right), "{right}");
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_nothing_that_a_shell_or_sudo_reads_as_something_else() {
+    fn user_names_contain_no_shell_or_sudo_syntax() {
         for right in ["root", "me@example.com", "CORP\\me", "a.b-c_d", "0", "_apt", "me%x", "CORP+me"] {
             assert!(is_user(right), "{right}");
         }
@@ -254,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_address_is_no_name() {
+    fn a_malformed_address_is_no_host_name() {
         assert!(is_host("198.18.0.11") && is_host("fd00::1") && is_host("M1.example.com"));
         assert!(!is_host("198.18.0.256") && !is_host("198.18.0") && !is_host("a b") && !is_host(""));
     }
 
     #[test]
-    fn a_url_has_a_scheme_and_a_host() {
+    fn a_url_needs_a_scheme_and_a_host() {
         for right in
             ["http://198.18.0.1:5000", "https://a.b/core:/stable:/v1.36/deb/", "http://u:p@proxy:3128"]
         {

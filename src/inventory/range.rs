@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_stands_for_each_of_its_numbers() {
+    fn a_range_expands_to_all_its_numbers() {
         assert_eq!(expand("w[9-11]").unwrap(), ["w9", "w10", "w11"]);
         assert_eq!(expand("10.0.0.[1-2]:22").unwrap(), ["10.0.0.1:22", "10.0.0.2:22"]);
         assert_eq!(expand("[fd00::[1-2]]:22").unwrap(), ["[fd00::1]:22", "[fd00::2]:22"]);
@@ -58,13 +58,13 @@ mod tests {
     }
 
     #[test]
-    fn zeros_in_front_are_kept() {
+    fn leading_zeros_are_kept() {
         assert_eq!(expand("w[08-10]").unwrap(), ["w08", "w09", "w10"]);
         assert_eq!(expand("w[0-1]").unwrap(), ["w0", "w1"]);
     }
 
     #[test]
-    fn a_number_of_absurd_length_is_refused() {
+    fn a_number_with_too_many_digits_is_refused() {
         let zeros = "0".repeat(70_000);
         let error = expand(&format!("w[{zeros}1-{zeros}2]")).unwrap_err();
         assert_eq!(error, "a number in a range has at most 20 digits");
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_makes_no_sense_is_refused() {
+    fn an_invalid_range_is_refused() {
         for wrong in ["w[3-1]", "w[1-010]", "w[1-9][1-9]", "w[1-9999]", "w[1-99999999999999999999]"] {
             assert!(expand(wrong).is_err(), "{wrong}");
         }

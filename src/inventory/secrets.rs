@@ -93,7 +93,7 @@ mod tests {
     use crate::secret::hide;
 
     #[test]
-    fn a_secret_of_a_manifest_is_known_in_every_form() {
+    fn a_manifests_secrets_are_hidden_in_text_and_base64() {
         let text = "kind: Secret\napiVersion: v1\nmetadata: {name: s}\nstringData:\n  db: sesame-open-1\n  pin: '12'\n\
                     data:\n  key: c2VzYW1lLW9wZW4tMg==\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: c}\n\
                     data: {a: no-secret-at-all}\n";
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistaken_url_does_not_show_its_password() {
+    fn an_invalid_url_shows_no_password() {
         for text in [
             "[proxy]\nhttp = 'http://me:a/slash-word-1@proxy:3128'\n",
             "[proxy]\nhttp = 'http://me:12/34@proxy:3128'\n",
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_with_a_mistake_shows_what_is_before_its_at() {
+    fn an_invalid_value_hides_text_before_its_at_sign() {
         for text in [
             "[proxy]\nhttp = 'me:hunter-2@proxy:3128'\n",
             "[proxy]\nhttp = 'hunter-2@proxy:3128'\n",
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_under_a_mistaken_key_is_not_shown() {
+    fn a_password_under_a_wrong_key_is_hidden() {
         for text in [
             "[registries.'r.example']\nuser = 'me'\npasword = 'hunter-2'\n",
             "[registries.'r.example']\nuser = 'me'\npasswd = [\n'hunter-2']\n",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_password_of_the_repository_is_hidden_in_the_line_that_apt_gets() {
+    fn a_short_repository_password_is_hidden_in_apts_line() {
         let text = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = '198.18.0.11'\n\
                     role = 'control-plane'\n[packages]\nkubernetes = 'https://me:p%22q@packages.example/deb/'\n";
         let cluster = super::super::parse(text, "x.toml".as_ref()).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_an_inventory_are_known_also_where_it_has_mistakes() {
+    fn credentials_of_an_invalid_inventory_are_hidden() {
         let text = "[proxy]\nhttps = 'http://me:proxy-word-1@proxy:3128'\n[registries.\"docker.io\"]\n\
                     mirrors = ['https://mirror-token-1@m.example']\n[containerd.x]\nidentitytoken = 'identity-word-1'\n\
                     auth = '/etc/a-path-of-auth'\n";

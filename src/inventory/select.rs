@@ -50,13 +50,13 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_named_one_by_one_or_by_a_range() {
+    fn nodes_are_selected_by_name_or_range() {
         assert_eq!(chosen(&["worker[2-3]", "m1", "worker2"]).unwrap(), ["m1", "worker2", "worker3"]);
         assert_eq!(chosen(&[]).unwrap(), Vec::<String>::new());
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_answered_with_the_nearest() {
+    fn an_unknown_node_is_refused_with_the_nearest_name() {
         let wrong = |word: &str| chosen(&[word]).unwrap_err();
         let said = |what: &str, hint: &str| (what.to_string(), hint.to_string());
         assert_eq!(wrong("wroker1"), said("the inventory has no node wroker1", "did you mean worker1?"));

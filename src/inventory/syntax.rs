@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_line_that_cannot_be_read_no_password_is_shown() {
+    fn an_unreadable_line_shows_no_password() {
         for (line, visible) in [
             ("pasword = hunter2", "pasword ="),
             ("  passwort = \"hunter2", "  passwort ="),
