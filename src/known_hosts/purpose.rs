@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_openssh_are_fine_whatever_keys_they_have() {
+    fn known_hosts_files_of_openssh_are_accepted() {
         let unknown = STANDARD.encode([&[0, 0, 0, 9][..], b"ssh-pq-99", b"\0\0\0\x01x"].concat());
         for text in [
             String::new(),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_another_purpose_are_refused_with_the_line() {
+    fn other_files_are_refused_with_the_line_number() {
         for (text, line) in [
             (format!("ssh-ed25519 {KEY} me@laptop\n"), 1),
             (format!("# keys\n\nssh-ed25519 {KEY}\n"), 3),

@@ -43,7 +43,7 @@ fn changed(verdict: Verdict) -> Vec<usize> {
 }
 
 #[test]
-fn a_plain_line_is_known() {
+fn a_host_on_a_plain_line_is_known() {
     assert_eq!(check(&format!("m1.example {A}\n"), A), Verdict::Known);
     assert_eq!(check(&format!("other,m1.example {A}"), A), Verdict::Known);
     assert_eq!(check(&format!("m2.example {A}\n"), A), Verdict::Unknown);
@@ -51,7 +51,7 @@ fn a_plain_line_is_known() {
 }
 
 #[test]
-fn of_one_host_its_own_lines_are_kept_and_no_others() {
+fn only_lines_about_the_given_host_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, format!("m1.example {A}\nm2.example {A}\n@revoked * {B}\n{} {A}\n", HASHED[0]))
@@ -61,13 +61,13 @@ fn of_one_host_its_own_lines_are_kept_and_no_others() {
 }
 
 #[test]
-fn tabs_carriage_returns_and_leading_blanks_separate_as_spaces_do() {
+fn tabs_and_carriage_returns_count_as_spaces() {
     assert_eq!(check(&format!("m1.example\t{}\r\n", A.replace(' ', "\t")), A), Verdict::Known);
     assert_eq!(check(&format!(" \t m1.example   {A}\n"), A), Verdict::Known);
 }
 
 #[test]
-fn patterns_match_as_openssh_matches_them() {
+fn patterns_match_as_in_openssh() {
     for patterns in ["m*", "*", "m?.example", "M1.Example", "*.example", "m*1*e*e", "x,m1.*,y"] {
         assert_eq!(check(&format!("{patterns} {A}\n"), A), Verdict::Known, "{patterns}");
     }
@@ -80,7 +80,7 @@ fn patterns_match_as_openssh_matches_them() {
 }
 
 #[test]
-fn a_revoked_key_is_refused_even_if_it_is_known_too() {
+fn a_revoked_key_is_refused_even_if_known() {
     let verdict = check(&format!("m1.example {A}\n@revoked * {A}\n"), A);
     assert!(matches!(&verdict, Verdict::Revoked(seen) if seen.line == 2 && seen.key == A_FINGERPRINT));
     assert_eq!(check(&format!("@revoked * {B}\nm1.example {A}\n"), A), Verdict::Known);
@@ -89,31 +89,31 @@ fn a_revoked_key_is_refused_even_if_it_is_known_too() {
 }
 
 #[test]
-fn a_certificate_authority_says_nothing_about_a_plain_key() {
+fn an_authority_line_matches_no_plain_key() {
     assert_eq!(check(&format!("@cert-authority * {A}\n"), A), Verdict::Unknown);
     assert_eq!(check(&format!("@cert-authority * {B}\nm1.example {A}\n"), A), Verdict::Known);
     assert!(known(&format!("@cert-authority * {A}\n")).algorithms("m1.example", 22).is_empty());
 }
 
 #[test]
-fn another_kind_of_key_is_a_changed_key_and_not_a_new_host() {
+fn a_key_of_another_type_is_a_changed_key() {
     assert_eq!(changed(check(&format!("m1.example {EC}\n"), A)), [1]);
 }
 
 #[test]
-fn an_old_key_beside_the_right_one_does_no_harm() {
+fn the_right_key_is_accepted_beside_an_old_one() {
     assert_eq!(check(&format!("m1.example {B}\nm1.example {A}\n"), A), Verdict::Known);
 }
 
 #[test]
-fn a_broken_line_spoils_only_itself() {
+fn a_broken_line_affects_no_other_line() {
     let broken = "m1.example ssh-ed25519 AAAA!\nm1.example\n@odd m1.example x y\n|1|x m1 y\n\u{0}\n";
     assert_eq!(check(&format!("{broken}m1.example {A}\n"), A), Verdict::Known);
     assert_eq!(check(broken, A), Verdict::Unknown);
 }
 
 #[test]
-fn bytes_that_are_no_text_spoil_only_their_line() {
+fn invalid_utf8_in_comments_is_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, [b"# caf\xe9\nm1.example ", A.as_bytes(), b" caf\xe9\n"].concat()).unwrap();
@@ -122,12 +122,12 @@ fn bytes_that_are_no_text_spoil_only_their_line() {
 }
 
 #[test]
-fn comments_do_not_make_two_keys_of_one() {
+fn comments_of_keys_are_ignored() {
     assert_eq!(check(&format!("m1.example {A} root@m1 # 2\n"), &format!("{A} another")), Verdict::Known);
 }
 
 #[test]
-fn a_changed_key_is_told_with_its_line_as_an_editor_counts() {
+fn a_changed_key_is_reported_with_its_line_number() {
     let verdict = check(&format!("# mine\n\n# m1.example {A}\nm1.example {EC}\nx {A}\nm1.* {B}\n"), A);
     assert_eq!(changed(verdict.clone()), [4, 6]);
     let Verdict::Changed(old) = verdict else { unreachable!() };
@@ -157,13 +157,13 @@ fn another_port_is_another_host() {
 }
 
 #[test]
-fn the_kinds_of_key_a_host_is_known_by_are_told() {
+fn the_key_types_of_a_known_host_are_listed() {
     let known = known(&format!("m1.example {EC}\nm2.example {A}\n@revoked m1.example {B}\n"));
     assert_eq!(known.algorithms("m1.example", 22), [key(EC).algorithm()]);
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_an_error_and_an_absent_one_is_not() {
+fn unreadable_files_are_errors_and_absent_ones_are_empty() {
     let dir = tempfile::tempdir().unwrap();
     let error = KnownHosts::load(&[dir.path().into()], &[], None, None).unwrap_err();
     assert_eq!(error.kind, Kind::Local);
@@ -172,7 +172,7 @@ fn a_file_that_cannot_be_read_is_an_error_and_an_absent_one_is_not() {
 }
 
 #[test]
-fn a_new_key_starts_a_line_of_its_own() {
+fn a_new_key_starts_a_new_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     std::fs::write(&file, format!("m1.example {A}")).unwrap();
@@ -184,7 +184,7 @@ fn a_new_key_starts_a_line_of_its_own() {
 }
 
 #[test]
-fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
+fn the_first_key_creates_a_private_folder_and_file() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     KnownHosts::load(&[home.path().join(".ssh/known_hosts")], &[], Some(home.path()), None)
@@ -197,7 +197,7 @@ fn the_first_key_makes_a_folder_and_a_file_that_only_the_owner_can_read() {
 }
 
 #[test]
-fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
+fn concurrently_added_keys_get_separate_lines() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
@@ -212,7 +212,7 @@ fn keys_added_at_the_same_time_keep_out_of_each_others_lines() {
 }
 
 #[test]
-fn a_file_of_another_purpose_stays_as_it_is() {
+fn a_file_of_another_purpose_is_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("authorized_keys");
     let text = format!("# mine\n{A} me@laptop");
@@ -225,7 +225,7 @@ fn a_file_of_another_purpose_stays_as_it_is() {
 }
 
 #[test]
-fn dev_null_forgets() {
+fn adding_a_key_to_dev_null_succeeds() {
     KnownHosts::load(&["/dev/null".into()], &[], None, None).unwrap().add("m1", 22, &key(A)).unwrap();
 }
 
@@ -238,7 +238,7 @@ fn certified(ca: &PrivateKey, type_: CertType, made: impl FnOnce(&mut Builder)) 
 }
 
 #[test]
-fn an_authority_stands_for_a_host_by_every_rule_of_openssh() {
+fn host_certificates_are_verified_as_in_openssh() {
     let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
     let authority = format!("@cert-authority *.example {}\n", ca.public_key().to_openssh().unwrap());
     let named = |name: &'static str| {
