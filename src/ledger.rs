@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_does_not_end_costs_neither_memory_nor_time() {
+    fn an_endless_line_takes_bounded_memory_and_time() {
         let (mut parser, piece) = (OutputParser::new("--b"), [b'x'; 32 << 10]);
         let since = std::time::Instant::now();
         for _ in 0..2048 {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_told_from_output_however_the_stream_is_cut() {
+    fn marks_are_recognized_for_any_split_of_the_stream() {
         let text =
             "--b start 0\nReading\nwaits for: a lock\n\n--b done 0 0\n--b start 2\nE: no\n\n--b done 2 100\n";
         for size in 1..text.len() {

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scalars_mean_what_they_mean_to_kubernetes() {
+    fn scalars_are_read_as_in_kubernetes() {
         for (written, meant) in [
             ("0644", json!(420)),
             ("0400", json!(256)),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_lines_cannot_mean_millions() {
+    fn repeated_aliases_cannot_exhaust_memory() {
         let bomb = (0..30).fold("a: &a0 [x]\n".to_string(), |text, n| {
             format!("{text}b{n}: &a{} [*a{n}, *a{n}, *a{n}]\n", n + 1)
         });
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tab_after_an_empty_line_is_no_indentation() {
+    fn text_with_a_leading_tab_is_written_in_quotes() {
         let text = write(&json!({"Makefile": "\n\tall:\n"})).unwrap();
         assert_eq!(text, "Makefile: \"\\n\\tall:\\n\"\n");
     }

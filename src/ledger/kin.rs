@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_runs_of_the_same_secret_and_place_are_kin() {
+    fn only_runs_with_equal_secret_and_place_are_kin() {
         let ours = Kin::new("5ec2e7", "lock 1");
         let lease = |kin: &Kin, run: &str| Lease {
             run: run.into(),

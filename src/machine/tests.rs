@@ -7,7 +7,7 @@ const FACTS: &str = "os debian\ncodename trixie\narch x86_64\nuid 0\nclock 17952
     lease 3 run 1795278100 1795278000 me@here\nhas kubelet.conf\nhas client-certificate\n";
 
 #[test]
-fn a_machine_is_what_it_says_of_itself() {
+fn the_facts_of_a_machine_are_parsed() {
     let machine =
         Machine::read(FACTS, "kubelet.conf QUJD\npki/ca.crt REVG\n", "pods 10.244.0.0/16\nname demo\n");
     let machine = machine.unwrap();
@@ -26,13 +26,13 @@ fn a_machine_is_what_it_says_of_itself() {
 }
 
 #[test]
-fn a_machine_without_a_name_for_its_system_is_read_all_the_same() {
+fn an_empty_operating_system_name_is_accepted() {
     let facts = FACTS.replace("os debian", "os ").replace("codename trixie", "codename ");
     assert_eq!(Machine::read(&facts, "", "").unwrap().os, "");
 }
 
 #[test]
-fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
+fn invalid_and_incomplete_facts_are_refused() {
     let wrong = [
         "",
         "Welcome!\n",
@@ -51,7 +51,7 @@ fn a_machine_that_cannot_be_understood_is_not_guessed_at() {
 }
 
 #[test]
-fn a_kubelet_is_as_old_as_its_last_start() {
+fn the_kubelets_age_begins_with_its_last_start() {
     let read = |line: &str| Machine::read(&format!("{FACTS}{line}"), "", "");
     assert_eq!(read("kubelet 90500000 100.75\n").unwrap().kubelet_since(), Some(1795277991));
     assert_eq!(read("kubelet 0 100.75\n").unwrap().kubelet_since(), None);
@@ -61,7 +61,7 @@ fn a_kubelet_is_as_old_as_its_last_start() {
 }
 
 #[test]
-fn a_machine_is_taken_while_its_lease_lives_or_work_goes_on() {
+fn a_leased_or_busy_machine_is_taken() {
     let read = |facts: &str| Machine::read(facts, "", "").unwrap();
     let idle = FACTS.replace("busy kubeadm\n", "");
     assert!(read(&idle).is_taken());
@@ -71,7 +71,7 @@ fn a_machine_is_taken_while_its_lease_lives_or_work_goes_on() {
 }
 
 #[test]
-fn a_list_of_a_machine_has_no_more_entries_than_any_machine_has() {
+fn oversized_lists_in_the_facts_are_refused() {
     let read = |more: String| Machine::read(&format!("{FACTS}{more}"), "", "");
     let plain = FACTS.replace("has client-certificate\n", "");
     let route = |n: usize| format!("route 10.{}.{}.0/24\n", n / 256 % 256, n % 256);
