@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_tag_that_may_move_is_always_pulled() {
+    fn only_untagged_and_latest_images_are_always_pulled() {
         let digest = "a".repeat(64);
         for (image, policy) in [
             ("registry.k8s.io/kube-proxy:v1.36.3", "IfNotPresent"),

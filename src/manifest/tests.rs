@@ -9,14 +9,14 @@ fn said(want: &Value, have: &Value, whose: Whose) -> (String, String) {
 }
 
 #[test]
-fn what_the_manifest_does_not_say_is_left_alone() {
+fn fields_that_the_manifest_lacks_are_ignored() {
     let want = json!({"spec": {"replicas": 2, "list": [{"name": "a", "image": "x:1"}]}});
     let have = json!({"spec": {"replicas": 2, "extra": true, "list": [{"name": "side"}, {"name": "a", "image": "x:1", "more": 1}]}, "status": {}});
     assert_eq!(differences(&want, &have, Whose::Users), []);
 }
 
 #[test]
-fn a_changed_and_a_missing_field_are_named_by_path() {
+fn changed_and_missing_fields_are_reported_by_path() {
     let want = json!({"spec": {"containers": [{"name": "a", "image": "x:2"}], "hostNetwork": true}});
     let have = json!({"spec": {"containers": [{"name": "a", "image": "x:1"}]}});
     let found = differences(&want, &have, Whose::Users);
@@ -31,7 +31,7 @@ fn with(version: &str, field: &str, value: Value) -> Value {
 }
 
 #[test]
-fn quantities_are_the_same_however_they_are_written_and_texts_are_not() {
+fn only_quantities_are_compared_by_value() {
     let is_same = |want: Value, have: Value| differences(&want, &have, Whose::Users).is_empty();
     for (want, have) in
         [(json!("1000m"), json!("1")), (json!(0.5), json!("500m")), (json!("1024Mi"), json!("1Gi"))]
@@ -50,7 +50,7 @@ fn quantities_are_the_same_however_they_are_written_and_texts_are_not() {
 }
 
 #[test]
-fn what_the_api_server_leaves_out_is_no_difference_and_what_means_something_is() {
+fn an_omitted_field_differs_only_if_it_has_meaning() {
     let missing = |field: &str, value: Value| {
         let have = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a"}]}});
         differences(&with("v1", field, value), &have, Whose::Users).len()
@@ -77,7 +77,7 @@ fn what_the_api_server_leaves_out_is_no_difference_and_what_means_something_is()
 }
 
 #[test]
-fn a_selector_has_no_keys_beside_those_of_the_manifest() {
+fn an_additional_selector_key_is_a_difference() {
     let want =
         json!({"spec": {"selector": {"app": "a"}, "template": {"spec": {"nodeSelector": {"os": "linux"}}}}});
     let mut have = want.clone();
@@ -91,7 +91,7 @@ fn a_selector_has_no_keys_beside_those_of_the_manifest() {
 }
 
 #[test]
-fn a_list_without_names_must_have_the_same_items() {
+fn lists_without_names_must_have_equal_items() {
     assert_eq!(differences(&json!(["a", "b"]), &json!(["a", "b"]), Whose::Users), []);
     assert_eq!(differences(&json!(["a"]), &json!(["a", "b"]), Whose::Users).len(), 1);
 }
@@ -104,7 +104,7 @@ fn binding(subjects: Value) -> Value {
 }
 
 #[test]
-fn a_binding_lets_in_nobody_else() {
+fn an_additional_subject_of_a_binding_is_a_difference() {
     let (group, anonymous) =
         (json!({"kind": "Group", "name": "g"}), json!({"kind": "User", "name": "system:anonymous"}));
     let want = binding(json!([group]));
@@ -132,7 +132,7 @@ fn a_binding_lets_in_nobody_else() {
 }
 
 #[test]
-fn subjects_of_one_name_are_told_apart_and_have_no_order() {
+fn subjects_differ_by_namespace_and_have_no_order() {
     let account =
         |namespace: &str| json!({"kind": "ServiceAccount", "name": "default", "namespace": namespace});
     let want = binding(json!([account("a"), account("b")]));
@@ -152,7 +152,7 @@ fn role(rules: Value) -> Value {
 }
 
 #[test]
-fn a_role_has_no_rule_and_no_verb_beside_those_of_the_manifest() {
+fn additional_rules_and_verbs_are_differences() {
     let rule =
         |resource: &str, verbs: Value| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
     let (pods, nodes) = (rule("pods", json!(["get"])), rule("nodes", json!(["get", "list"])));
@@ -180,7 +180,7 @@ fn a_role_has_no_rule_and_no_verb_beside_those_of_the_manifest() {
 }
 
 #[test]
-fn the_rules_of_an_aggregated_role_are_its_controllers() {
+fn the_rules_of_an_aggregated_role_are_ignored() {
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     let selectors = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
     let (mut want, mut have) = (role(json!([])), role(rules.clone()));
@@ -194,7 +194,7 @@ fn the_rules_of_an_aggregated_role_are_its_controllers() {
 }
 
 #[test]
-fn of_a_users_workload_only_what_the_manifest_says_counts() {
+fn only_manifest_fields_of_a_users_workload_count() {
     let want = json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"name": "a", "args": ["x"]}]}}}});
     let mut have = want.clone();
     have["spec"]["replicas"] = json!(7);
@@ -211,7 +211,7 @@ fn of_a_users_workload_only_what_the_manifest_says_counts() {
 }
 
 #[test]
-fn a_default_of_the_api_servers_is_no_difference_and_another_value_is() {
+fn defaults_of_the_api_server_are_no_differences() {
     let want = json!({"kind": "DaemonSet", "spec": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {
         "serviceAccountName": "x", "containers": [{"name": "a", "image": "x:1"}]}}}});
     let mut have = want.clone();
@@ -243,7 +243,7 @@ fn a_default_of_the_api_servers_is_no_difference_and_another_value_is() {
 }
 
 #[test]
-fn a_patch_puts_back_what_is_compared_as_a_whole_and_nothing_else() {
+fn a_patch_restores_only_fields_compared_as_a_whole() {
     let paths = |manifest: &Value, whose: Whose| -> Vec<String> {
         let operations =
             patch(manifest, whose).and_then(|patch| patch.as_array().cloned()).unwrap_or_default();
@@ -269,7 +269,7 @@ fn a_patch_puts_back_what_is_compared_as_a_whole_and_nothing_else() {
 }
 
 #[test]
-fn whatever_is_compared_as_a_whole_has_a_patch() {
+fn every_field_compared_as_a_whole_has_a_patch() {
     for (kind, field) in WHOLE {
         let patch = patch(&json!({"kind": kind}), Whose::Ours).unwrap();
         let path = patch[0]["path"].as_str().unwrap();
