@@ -247,7 +247,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_text_renews_another_of_the_same_key_that_ends_before_it() {
+    fn a_later_expiry_renews_the_same_key() {
         let keys = |text: &str| Keys::read(text).unwrap();
         let (old, new, other) = (keys(KUBERNETES), keys(&put_off(KUBERNETES, 90)), keys(OTHER));
         assert!(new.renews(&old) && !old.renews(&new) && !old.renews(&old));
@@ -263,7 +263,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_the_fingerprint_that_gpg_shows() {
+    fn fingerprints_match_those_of_gpg() {
         let (kubernetes, other) =
             ("DE15B14486CD377B9E876E1A234654DA9A296436", "F16CCF68362E170D47EE5AA83D130A3219ACBF0A");
         assert_eq!(read(KUBERNETES).unwrap(), [kubernetes]);
@@ -273,14 +273,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn two_keys_in_one_block_are_two() {
+    fn two_keys_in_one_block_are_both_read() {
         let both = [&KUBERNETES, &OTHER].map(|text| Keys::read(text).unwrap().blocks.concat()).concat();
         let text = Keys { fingerprints: vec![], ends: vec![], blocks: vec![both] }.armored();
         assert_eq!(read(&text).unwrap().len(), 2);
     }
 
     #[test]
-    fn what_is_written_again_is_the_keys_and_nothing_else() {
+    fn only_the_keys_are_written_back() {
         let text = format!("password: hunter2\n{KUBERNETES}more\n{OTHER}");
         let again = Keys::read(&text).unwrap().armored();
         assert_eq!(Keys::read(&again).unwrap(), Keys::read(&text).unwrap());
@@ -294,7 +294,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_private_key_is_refused_however_it_is_wrapped() {
+    fn a_private_key_is_refused_in_any_armor() {
         assert!(read(SECRET).unwrap_err().contains("private key"));
         assert!(read(&format!("{KUBERNETES}{SECRET}")).unwrap_err().contains("private key"));
         let disguised = SECRET.replace("PRIVATE", "PUBLIC");
@@ -304,7 +304,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_key_says_why() {
+    fn an_invalid_key_is_refused_with_a_reason() {
         for (text, why) in [
             ("", "no public key"),
             ("<html>not found</html>", "no public key"),
@@ -321,7 +321,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn packets_are_cut_as_their_lengths_say() {
+    fn packets_are_split_by_their_lengths() {
         let long = vec![7; 200];
         for head in [
             &[0xc6, 192, 8][..],

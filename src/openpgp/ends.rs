@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn real_keys_end_when_gpg_says() {
+    fn real_keys_expire_when_gpg_says() {
         let end = |text: &str| Keys::read(text).unwrap().end();
         assert_eq!(end(KUBERNETES), End::At(datetime!(2026-12-29 1:33:44 UTC)));
         assert_eq!(end(OTHER), End::Never);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_signature_of_the_key_itself_counts() {
+    fn the_newest_self_signature_sets_the_expiry() {
         let (key, own, other) = ([4, 0, 0, 0, 100, 1], [7; 8], [8; 8]);
         let fingerprint = format!("{}{}", "AB".repeat(12), "07".repeat(8));
         let at = |seconds| End::At(OffsetDateTime::from_unix_timestamp(seconds).unwrap());
