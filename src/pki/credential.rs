@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_is_its_own_node_and_nobody_else() {
+    fn a_join_credential_is_for_its_own_node_only() {
         let joins = Credential::of_node("w1", &cluster(), LIMIT);
         let (pki, signed, seen) = signed(&joins, Duration::minutes(5));
         assert_eq!(seen.says.common_name, "system:node:w1");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_lasts_as_long_as_the_run_may_take_and_never_more_than_an_hour() {
+    fn a_credential_lasts_at_most_an_hour() {
         let joins = Credential::of_node("w1", &cluster(), LIMIT);
         for (patience, lasts) in [
             (Duration::minutes(5), Duration::minutes(20)),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_outlive_the_ca() {
+    fn a_credential_does_not_outlive_the_ca() {
         let (pki, joins) = (pki(), Credential::of_node("w1", &cluster(), LIMIT));
         let ca = Seen::of(&pki.ca.cert).unwrap();
         let late = ca.not_after - Duration::minutes(1);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn its_kubeconfig_leads_to_the_endpoint_with_everything_in_it() {
+    fn the_kubeconfig_of_a_credential_is_complete() {
         let mut cluster = cluster();
         cluster.endpoint.host = "fd00::1".into();
         let pki = pki();

@@ -60,7 +60,7 @@ mod tests {
     const CA_ENDS: OffsetDateTime = datetime!(2036-11-18 12:00 UTC);
 
     #[test]
-    fn no_leaf_outlives_its_ca_and_one_that_ends_with_it_is_left_as_it_is() {
+    fn no_leaf_outlives_its_ca() {
         let (mut pki, cluster) = (pki(), cluster());
         for days in [364, 61, 60, 30, 1] {
             let now = CA_ENDS - Duration::days(days);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_of_one_ca_is_measured_by_that_ca() {
+    fn a_leaf_ends_no_later_than_its_own_ca() {
         let (mut pki, cluster) = (pki(), cluster());
         pki.etcd_ca = cert::new_ca("etcd-ca", NOW - Duration::days(3400)).unwrap();
         completed(&mut pki, &cluster, NOW);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_ca_is_told_a_year_before() {
+    fn an_expiring_ca_is_reported_a_year_before() {
         let mut pki = pki();
         assert_eq!(pki.ca_warning(CA_ENDS - Duration::days(365) - Duration::SECOND), None);
         let said = pki.ca_warning(CA_ENDS - Duration::days(365)).unwrap();

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_named_with_every_group_by_a_certificate_of_the_clusters_ca() {
+    fn a_certificate_names_the_person_and_every_group() {
         let pki = pki();
         let before = pki.clone();
         let (pair, until) =
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_for_people_are_refused() {
+    fn invalid_and_reserved_user_names_are_refused() {
         let odd = [
             "",
             " ",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_kubernetes_own_is_given_only_where_it_is_allowed() {
+    fn a_system_group_needs_explicit_permission() {
         for group in
             ["system:masters", "system:nodes", "system:", "kubeadm:cluster-admins", "kubeadm:x", "kubeadm: "]
         {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_a_group_of_kubernetes_is_good_for_a_day_at_most() {
+    fn a_certificate_with_a_system_group_lasts_a_day() {
         let pki = pki();
         let day = Duration::hours(24);
         for group in ["system:masters", "system:nodes", "kubeadm:cluster-admins", "kubeadm:get-nodes"] {

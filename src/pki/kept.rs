@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trust_is_read_back_as_it_was() {
+    fn a_cluster_pki_is_read_back_unchanged() {
         let pki = pki();
         assert!(from_kept(&kept(&pki)).unwrap() == pki);
         for file in pki.kept() {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cluster_is_built_on_has_to_be_there_and_to_fit() {
+    fn missing_and_mismatched_ca_files_are_refused() {
         let (pki, other) = (pki(), pki());
         let (files, other) = (kept(&pki), kept(&other));
         let with = |path: &str, text: Option<&String>| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_leaf_is_not_a_lost_trust() {
+    fn lost_leaves_are_made_again() {
         let mut files = kept(&pki());
         files.retain(|path, _| {
             path != "admin.crt" && path != "nodes/m1/etcd-peer.key" && !path.contains("m2")

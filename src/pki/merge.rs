@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_it_becomes_a_kubeconfig() {
+    fn a_merge_with_nothing_creates_a_kubeconfig() {
         let pki = pki();
         for nothing in [None, Some(""), Some("# mine\n")] {
             let config = value(&merge(nothing, &pki).unwrap().text.unwrap());
@@ -159,7 +159,7 @@ mod tests {
         current-context: work\nextensions: [{name: x, extension: {a: 1.5, b: 'yes'}}]\n";
 
     #[test]
-    fn nothing_of_theirs_is_lost_but_comments_and_twice_changes_nothing() {
+    fn a_merge_loses_only_comments_and_is_idempotent() {
         let pki = pki();
         let merged = merge(Some(THEIRS), &pki).unwrap();
         assert!(merged.had_comments);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_they_added_to_ours_stays_and_what_is_out_of_date_does_not() {
+    fn a_merge_keeps_added_fields_and_updates_old_ones() {
         let mut pki = pki();
         let text = merge(None, &pki).unwrap().text.unwrap();
         let mut config = value(&text);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_means_something_else_is_refused() {
+    fn a_name_used_for_another_cluster_is_refused() {
         let (ours, other) = (pki(), pki());
         let theirs = merge(None, &other).unwrap().text.unwrap();
         let error = merge(Some(&theirs), &ours).unwrap_err();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_kubeconfig_shows_no_line_of_it() {
+    fn an_error_shows_no_line_of_a_broken_kubeconfig() {
         let broken = "users:\n- name: a\n  user:\n    token: sesame-one\n   x: sesame-two\n    username: sesame-three\n";
         let error = merge(Some(broken), &pki()).unwrap_err();
         assert!(!error.to_string().contains("sesame"), "{error}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kubeconfig_is_not_touched() {
+    fn text_that_is_no_kubeconfig_is_refused() {
         for wrong in [
             "a: [",
             "[]",

@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_read_only_where_go_reads_the_same() {
+    fn a_pem_block_is_read_only_if_go_agrees() {
         let pem = pem::encode(&pem::Pem::new("X", vec![7; 60]));
         let pem = pem.replace('\r', "");
         let end = "-----END X-----";

@@ -228,7 +228,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn whatever_else_is_asked_for_is_refused() {
+    fn other_names_usages_and_extensions_are_refused() {
         let more = |change: &dyn Fn(&mut CertificateParams)| {
             let mut params = params("w1", &["w1"], &[IP]);
             change(&mut params);
@@ -246,7 +246,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn attributes_beside_the_names_are_refused() {
+    fn additional_attributes_are_refused() {
         let with = |attributes: Vec<Attribute>| {
             let key = KeyPair::generate().unwrap();
             let request = params("w1", &["w1"], &[IP]).serialize_request_with_attributes(&key, attributes);
@@ -264,7 +264,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_two_readers_of_pem_could_read_in_two_ways_is_refused() {
+    fn ambiguous_pem_is_refused() {
         let (right, other) = (request("w1", &["w1"], &[IP]), request("w1", &["m1"], &[IP]));
         for text in [right.trim_end().to_string(), right.replace('\n', "\r\n"), right.replace('\n', " \t\n")]
         {
@@ -315,7 +315,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_second_value_behind_the_first_is_refused() {
+    fn a_second_value_of_an_attribute_is_refused() {
         let asked = |names: &[&str]| {
             let values = yasna::construct_der(|writer| {
                 writer.write_set(|set| {
@@ -335,7 +335,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_one_request_signed_by_its_own_key_is_refused() {
+    fn only_one_request_signed_by_its_key_is_accepted() {
         let right = request("w1", &["w1"], &[IP]);
         assert_eq!(why(&right), None);
         let other = request("w1", &["w1", "m1"], &[IP]);
@@ -361,7 +361,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_worker_does_not_serve_where_clients_look_for_the_api() {
+    fn a_worker_cannot_serve_under_the_api_servers_names() {
         let (mut cluster, request) = (cluster(), encoded("w1", &["w1"], &[IP]));
         let judged = |cluster: &Cluster| why_not_served(&request, cluster, &cluster.nodes[2]);
         assert_eq!(judged(&cluster), None);

@@ -81,7 +81,7 @@ pub(super) fn completed(pki: &mut ClusterPki, cluster: &Cluster, now: OffsetDate
 }
 
 #[test]
-fn a_control_plane_gets_every_file_of_kubeadm_each_key_first() {
+fn a_control_plane_gets_every_file_of_kubeadm() {
     let (pki, cluster) = (pki(), cluster());
     let files = pki.files(&cluster.nodes[0]);
     let paths: Vec<_> =
@@ -115,14 +115,14 @@ fn a_worker_gets_no_file() {
 }
 
 #[test]
-fn a_leaf_that_is_not_whole_is_left_to_kubeadm() {
+fn an_incomplete_leaf_is_left_to_kubeadm() {
     let (mut pki, cluster) = (pki(), cluster());
     leaf(&mut pki, "m1", "apiserver").cert.clear();
     assert!(pki.files(&cluster.nodes[0]).iter().all(|file| !file.path.contains("/apiserver.")));
 }
 
 #[test]
-fn subjects_usages_and_names_are_those_of_kubeadm() {
+fn subjects_usages_and_names_match_kubeadm() {
     let pki = pki();
     let says = |path| {
         let says = Seen::of(&pki.leaves["m1"][path].cert).unwrap().says;
@@ -150,7 +150,7 @@ fn subjects_usages_and_names_are_those_of_kubeadm() {
 }
 
 #[test]
-fn an_endpoint_that_is_an_address_is_an_address_in_the_certificate() {
+fn an_endpoint_address_is_an_address_in_the_certificate() {
     let mut cluster = cluster();
     cluster.endpoint.host = "2001:db8::1".into();
     let pki = ClusterPki::make(&cluster, NOW).unwrap();
@@ -183,7 +183,7 @@ fn shape(pem: &str) -> (Vec<String>, Vec<u8>, OffsetDateTime, OffsetDateTime) {
 }
 
 #[test]
-fn certificates_have_the_shape_of_kubeadms() {
+fn certificates_have_kubeadms_extensions_and_lifetimes() {
     let pki = pki();
     let (ca, ca_serial, from, until) = shape(&pki.ca.cert);
     assert_eq!((NOW - from, until - NOW), (Duration::minutes(5), Duration::days(3650)));
@@ -202,7 +202,7 @@ fn certificates_have_the_shape_of_kubeadms() {
 }
 
 #[test]
-fn a_name_that_is_not_ascii_is_the_inventorys_fault() {
+fn a_name_outside_ascii_is_an_inventory_error() {
     let mut cluster = cluster();
     cluster.api_names.push("köln.example".into());
     let error = ClusterPki::make(&cluster, NOW).unwrap_err();
@@ -210,7 +210,7 @@ fn a_name_that_is_not_ascii_is_the_inventorys_fault() {
 }
 
 #[test]
-fn a_complete_trust_is_left_as_it_is() {
+fn a_complete_pki_is_not_changed() {
     let mut pki = pki();
     let before = pki.clone();
     let day_before_renewal = NOW + Duration::days(365 - 60) - Duration::seconds(1);
@@ -219,7 +219,7 @@ fn a_complete_trust_is_left_as_it_is() {
 }
 
 #[test]
-fn what_expires_within_sixty_days_is_renewed_but_never_a_ca() {
+fn leaves_are_renewed_sixty_days_before_they_expire() {
     let mut pki = pki();
     let before = pki.clone();
     let made = completed(&mut pki, &cluster(), NOW + Duration::days(365 - 60));
@@ -232,7 +232,7 @@ fn what_expires_within_sixty_days_is_renewed_but_never_a_ca() {
 }
 
 #[test]
-fn a_new_name_renews_and_so_does_a_dropped_one() {
+fn added_and_removed_names_renew_a_certificate() {
     let (mut pki, mut cluster) = (pki(), cluster());
     cluster.api_names.extend(["10.1.1.1".into(), "new.example.com".into()]);
     let why = "because it is not valid for new.example.com, 10.1.1.1";
@@ -245,7 +245,7 @@ fn a_new_name_renews_and_so_does_a_dropped_one() {
 }
 
 #[test]
-fn a_key_of_another_certificate_is_noticed() {
+fn a_key_of_another_certificate_is_replaced() {
     let mut pki = pki();
     let key = pki.leaves["m2"]["etcd/peer"].key.clone();
     leaf(&mut pki, "m1", "etcd/peer").key = key;
@@ -254,7 +254,7 @@ fn a_key_of_another_certificate_is_noticed() {
 }
 
 #[test]
-fn a_leaf_of_another_ca_of_the_same_name_is_noticed() {
+fn a_leaf_of_another_ca_is_replaced() {
     let (mut pki, mut other) = (pki(), pki());
     *leaf(&mut pki, "m1", "front-proxy-client") = leaf(&mut other, "m1", "front-proxy-client").clone();
     let made = completed(&mut pki, &cluster(), NOW);
@@ -262,7 +262,7 @@ fn a_leaf_of_another_ca_of_the_same_name_is_noticed() {
 }
 
 #[test]
-fn what_is_missing_broken_or_mixed_up_is_made_anew() {
+fn missing_broken_and_swapped_leaves_are_replaced() {
     let mut pki = pki();
     pki.leaves.get_mut("m1").unwrap().remove("apiserver");
     leaf(&mut pki, "m1", "etcd/server").cert.clear();
@@ -281,7 +281,7 @@ fn what_is_missing_broken_or_mixed_up_is_made_anew() {
 }
 
 #[test]
-fn a_certificate_for_another_usage_is_made_anew() {
+fn a_certificate_for_another_usage_is_replaced() {
     let mut pki = pki();
     let wanted = Wanted { common_name: "kube-apiserver-kubelet-client".into(), ..Wanted::default() };
     let ends = NOW + Duration::days(3650);
@@ -292,7 +292,7 @@ fn a_certificate_for_another_usage_is_made_anew() {
 }
 
 #[test]
-fn a_leaf_that_is_not_valid_yet_is_made_anew() {
+fn a_leaf_that_is_not_valid_yet_is_replaced() {
     let (mut pki, cluster) = (pki(), cluster());
     let (ends, later) = (NOW + Duration::days(3650), NOW + Duration::days(2));
     pki.admin = cert::new_leaf(&leaf::admin(&cluster), &pki.ca, ends, later).unwrap();
@@ -301,7 +301,7 @@ fn a_leaf_that_is_not_valid_yet_is_made_anew() {
 }
 
 #[test]
-fn a_ca_that_has_expired_signs_nothing() {
+fn an_expired_ca_signs_nothing() {
     let mut pki = pki();
     let before = pki.clone();
     let error = pki.complete(&cluster(), NOW + Duration::days(3650)).unwrap_err();
@@ -311,7 +311,7 @@ fn a_ca_that_has_expired_signs_nothing() {
 }
 
 #[test]
-fn the_leaves_of_a_former_control_plane_stay_but_do_not_count() {
+fn leaves_of_a_former_control_plane_are_kept_unused() {
     let (mut pki, mut cluster) = (pki(), cluster());
     cluster.nodes[1].role = Role::Worker;
     let later = NOW + Duration::days(320);
@@ -321,7 +321,7 @@ fn the_leaves_of_a_former_control_plane_stay_but_do_not_count() {
 }
 
 #[test]
-fn no_debug_output_shows_a_secret() {
+fn debug_output_shows_no_secret() {
     let (pki, cluster) = (pki(), cluster());
     let shown = format!("{pki:?} {:?} {:?}", pki.admin, pki.files(&cluster.nodes[0]));
     assert!(!shown.contains("PRIVATE"));
@@ -333,7 +333,7 @@ fn no_debug_output_shows_a_secret() {
 }
 
 #[test]
-fn every_letter_of_a_random_text_is_as_likely_as_any_other() {
+fn all_letters_of_a_random_text_are_equally_likely() {
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let text = random_text(ALPHABET, 360_000).unwrap();
     for letter in ALPHABET {
@@ -345,7 +345,7 @@ fn every_letter_of_a_random_text_is_as_likely_as_any_other() {
 }
 
 #[test]
-fn our_ca_is_known_as_pem_and_in_base64() {
+fn our_ca_is_recognized_as_pem_and_base64() {
     use base64::Engine;
     let (pki, other) = (pki(), pki());
     let base64 = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
@@ -362,7 +362,7 @@ fn our_ca_is_known_as_pem_and_in_base64() {
 }
 
 #[test]
-fn a_kubeconfig_leads_to_the_cluster() {
+fn the_admin_kubeconfig_points_to_the_cluster() {
     let (pki, mut cluster) = (pki(), cluster());
     cluster.endpoint.host = "fd00::1".into();
     let found: serde_json::Value =
