@@ -238,7 +238,7 @@ mod tests {
     use crate::step::Answer;
 
     #[test]
-    fn no_annotation_of_a_tenant_hides_a_pod_from_a_drain() {
+    fn an_annotation_cannot_hide_a_pod_from_the_drain() {
         let script = pods("w1", "", "").shell().unwrap().to_string();
         let (_, reads) = script.split_once("\necho \"$pods\" | ").unwrap();
         let pod = |name: &str, annotations: &str| format!("shop/{name}\t\t{annotations}\t\n");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn no_owner_of_a_tenants_pod_hides_it_or_forges_another_one() {
+    fn an_owner_reference_cannot_hide_or_forge_a_pod() {
         let removal = Removal { node: "w1".into(), force: false, drain_seconds: 1 };
         let want = unmanaged(&removal, false);
         let unmanaged = want.ask.shell().unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn etcd_says_whether_it_has_to_let_a_worker_go() {
+    fn etcd_decides_whether_a_worker_is_its_member() {
         let cluster = crate::pki::tests::cluster();
         let planes: Vec<&Node> = cluster.control_planes().collect();
         let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap();

@@ -18,20 +18,20 @@ fn if_absent(want: &Want) -> Option<Change> {
 }
 
 #[test]
-fn the_last_line_break_does_not_count_and_every_other_does() {
+fn only_the_last_line_break_is_ignored() {
     let want = Want::new("test.want", "x").is("a\nb");
     assert_eq!((one(&want, "a\nb"), one(&want, "a\nb\n")), (None, None));
     assert!(one(&want, "a\nb\n\n").is_some() && one(&want, "a b").is_some() && one(&want, "").is_some());
 }
 
 #[test]
-fn what_does_not_concern_a_machine_holds() {
+fn a_want_that_does_not_apply_holds() {
     let want = Want::new("test.want", "x").is("yes");
     assert_eq!(all(&[(&STEP, &want, &Answer::NotHere)]), []);
 }
 
 #[test]
-fn what_is_unknown_is_no_change_that_can_be_made() {
+fn an_unknown_answer_is_no_change_to_make() {
     let want = Want::new("test.want", "x").ask("cat /x").is("yes").run("touch /x");
     let change = all(&[(&STEP, &want, &Answer::Unknown("exit 1: no".into()))]).remove(0);
     let state = State::Unknown { asked: "cat /x".into(), why: "exit 1: no".into(), awaits_api: false };
@@ -39,7 +39,7 @@ fn what_is_unknown_is_no_change_that_can_be_made() {
 }
 
 #[test]
-fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
+fn an_edit_changes_only_the_text_of_existing_files() {
     let want =
         Want::edit("test.want", "x", "/x", |text| text.replace('a', "b"), |text| text.replace('b', "a"));
     assert_eq!((if_absent(&want), one(&want, "mode 644 root:root\nb\n")), (None, None));
@@ -48,7 +48,7 @@ fn an_edit_is_made_of_the_text_alone_and_of_no_file_nothing() {
 }
 
 #[test]
-fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
+fn a_narrower_mode_is_accepted_and_kept() {
     let file = Want::file("test.want", "x", "/x", 0o644, "new\n");
     let ours = file.clone().at_most();
     let secret = Want::secret_file("test.want", "x", "/x", 0o600, "new\n").at_most();
@@ -70,7 +70,7 @@ fn a_narrower_mode_is_right_where_only_root_reads_and_stays() {
 }
 
 #[test]
-fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
+fn a_unit_restarts_only_for_files_that_it_reads() {
     let unit = Want::unit_runs("test.want", "toyd", &["/x"]);
     let running = Answer::Said("enabled active current".into());
     for (path, follows) in [("/x", true), ("/y", false)] {
@@ -84,7 +84,7 @@ fn a_unit_is_restarted_with_a_file_that_it_reads_and_with_no_other() {
 }
 
 #[test]
-fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
+fn an_unconfirmed_change_holds_up_no_other_node() {
     static CONFIRMATION: Confirmation = Confirmation { option: "--x", question: "", kept: "", hint: "" };
     let want = Want::new("test.want", "x").run("replace").judged(|have| Verdict::Unconfirmed {
         have: have.into(),
@@ -98,7 +98,7 @@ fn what_needs_a_confirmation_is_a_change_that_holds_up_nobody() {
 }
 
 #[test]
-fn what_is_noted_is_told_and_is_no_change() {
+fn a_note_is_reported_and_is_no_change() {
     let want = Want::new("test.want", "x").judged(|text| Verdict::Noted(format!("there is {text}")));
     assert_eq!(one(&want, "a\n"), None);
     assert_eq!(notes(&[(&STEP, &want, &Answer::Said("a\n".into()))]), [("toy", "there is a".to_string())]);
@@ -106,7 +106,7 @@ fn what_is_noted_is_told_and_is_no_change() {
 }
 
 #[test]
-fn what_nobody_could_ask_is_no_change_and_is_not_right() {
+fn a_check_that_cannot_run_neither_passes_nor_differs() {
     let want =
         Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).subjects(["w1".into()]);
     assert_eq!(one(&want, "no pod\n"), None);
@@ -122,7 +122,7 @@ fn what_nobody_could_ask_is_no_change_and_is_not_right() {
 }
 
 #[test]
-fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
+fn readers_of_a_file_that_changes_are_restarted() {
     let file = Want::file("test.want", "the file is ours", "/x", 0o644, "new\n");
     let reader = Want::new("test.want", "it runs with its files").is("").reads(&["/x"]);
     let (absent, fine) = (Answer::Absent, Answer::Said(String::new()));
@@ -136,13 +136,13 @@ fn a_file_that_an_earlier_stage_changes_is_foreseen_by_what_reads_it() {
 }
 
 #[test]
-fn a_diff_shows_what_goes_and_comes_and_a_line_around_it() {
+fn a_diff_shows_changes_with_one_line_around() {
     assert_eq!(diff("a\nb\nc\nd\n", "a\nb\nx\nd\n"), ["  b", "- c", "+ x", "  d"]);
     assert_eq!((diff("", "a\n"), diff("a", "a")), (vec!["+ a".to_string()], vec![]));
 }
 
 #[test]
-fn a_fix_may_be_made_of_the_answer() {
+fn a_fix_may_depend_on_the_answer() {
     let want = Want::new("test.want", "it is on")
         .is("yes")
         .run_for(|answer| sh!("turn {answer}", answer))
