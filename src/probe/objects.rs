@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_manifest_gives_no_namespace_is_in_the_default_one_or_in_none() {
+    fn an_object_without_namespace_may_be_in_default() {
         for (line, there) in
             [("ConfigMap/default/a {}", true), ("ConfigMap//a {}", true), ("ConfigMap/other/a {}", false)]
         {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_notes_an_answer_has_that_of_its_own_node() {
+    fn an_answer_has_only_the_note_of_its_node() {
         let wanted = |name: &str| [Object::node(name), Object::notes()];
         let answer = |name: &str, stdout: &str| {
             let reply =
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_the_answer_says_only_that_it_is_there() {
+    fn secret_content_stays_in_the_cluster() {
         let ask = Ask::Objects(vec![Object::new("v1", "Secret", "a", "b")]);
         let question = question(&[&ask], "/var/lib/etcd").to_string();
         let line = format!("{{.metadata.name}} \"{}\"{{\"\\n\"}}{{end}}'", Object::SECRET);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_or_an_unknown_kind_says_nothing_against_the_answer_and_anything_else_does() {
+    fn only_warnings_and_unknown_kinds_are_tolerated() {
         let said = |status: i32, stderr: &str| {
             found("Node//a {}", status, stderr, Object::node("a")).map(|found| found.objects.len())
         };

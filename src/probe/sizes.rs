@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+    fn a_cut_text_shows_no_part_of_a_secret() {
         const SECRET: &str = "sizes-cut-in-two-4711-of-a-question";
         secret::learn(SECRET);
         let ask = Ask::Shell(crate::shell::quote(&format!("{}{SECRET}", "a".repeat(80))));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_of_a_thousand_nodes_fits_and_a_worker_has_little_room() {
+    fn limits_allow_a_thousand_nodes_but_little_per_worker() {
         let all = asks(1000);
         let all: Vec<&Ask> = all.iter().collect();
         // This is a Node with 50 images, as the API server returns it with all its managed fields.

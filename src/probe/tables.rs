@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_absent_and_one_that_cannot_be_seen_is_unknown() {
+    fn a_missing_file_is_absent_an_unreadable_one_unknown() {
         let ask = Ask::File("/a".into());
         let absent = reply(1, "", "stat: cannot statx '/a': No such file or directory");
         let tables = Tables::read([absent, nothing(), nothing(), nothing(), nothing(), nothing()], &[&ask]);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_dies_in_silence_says_nothing() {
+    fn a_tool_killed_without_output_makes_answers_unknown() {
         let (file, packages) = (Ask::File("/a".into()), Ask::Packages(vec!["a".into()]));
         let unit = Ask::Unit { unit: "a.service".into(), reads: vec!["/a".into()] };
         let dead = || reply(137, "", "");
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_several_files_are_told_apart_by_their_sizes() {
+    fn texts_of_several_files_are_split_by_size() {
         let (a, b) = (Ask::File("/a".into()), Ask::File("/b".into()));
         let stat = reply(
             0,
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grew_between_two_looks_is_unknown() {
+    fn a_file_that_grows_during_the_probe_is_changing() {
         let ask = Ask::File("/a".into());
         let stat = reply(0, "/a\tregular file\tmode 644 root:root\t3\t1.5\n", "");
         let tables =
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_runs_and_started_in_the_second_before_its_config_changed_is_stale() {
+    fn a_unit_started_before_its_config_changed_is_stale() {
         let ask = Ask::Unit { unit: "a.service".into(), reads: vec!["/c".into()] };
         let show = "Id=a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
                     ActiveEnterTimestamp=Sat 2026-11-21 16:20:01.100000 UTC\nNeedDaemonReload=no\n";
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_dpkg_forgot_is_absent_and_one_it_has_left_overs_of_is_not() {
+    fn a_package_with_leftover_files_is_not_absent() {
         let ask = Ask::Packages(vec!["a".into(), "b".into(), "c".into()]);
         let said = reply(1, "b\trc \t1.0\nc\tun \t\n", "dpkg-query: no packages found matching a");
         let tables = Tables::read([nothing(), nothing(), nothing(), nothing(), nothing(), said], &[&ask]);

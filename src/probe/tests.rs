@@ -45,7 +45,7 @@ fn each_ask_gets_its_own_answer() {
 }
 
 #[test]
-fn a_reply_that_is_cut_anywhere_is_no_reply() {
+fn a_truncated_reply_is_refused() {
     let reply = numbered(&(head() + &one("yes\n", 0, "") + &one("no\n", 0, "noise") + &clock()));
     for end in 0..reply.len() {
         assert!(read(&reply[..end]).is_err(), "cut at {end}");
@@ -54,7 +54,7 @@ fn a_reply_that_is_cut_anywhere_is_no_reply() {
 }
 
 #[test]
-fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
+fn an_overlong_or_garbled_reply_is_refused() {
     let reply = head() + &one("a", 0, "") + &one("b", 0, "") + &clock();
     assert!(read(&(reply.clone() + &one("c", 0, ""))).is_err());
     assert!(read(&(reply.clone() + "more")).is_err());
@@ -63,7 +63,7 @@ fn a_reply_that_is_too_long_or_garbled_is_no_reply() {
 }
 
 #[test]
-fn the_answer_to_another_question_is_no_answer() {
+fn an_answer_to_another_question_is_refused() {
     let reply = numbered(&(head() + &one("a", 0, "") + &one("b", 0, "") + &clock()));
     let read = |reply: &str| answers(reply.as_bytes(), &[&ask("a"), &ask("b")], "--b").map(|(_, said)| said);
     assert!(read(&reply).is_ok());
@@ -78,20 +78,20 @@ fn the_answer_to_another_question_is_no_answer() {
 }
 
 #[test]
-fn a_machine_that_cannot_describe_itself_answers_nothing() {
+fn a_reply_without_facts_is_refused() {
     let reply =
         head().replacen("--b # 0\n\n", "--b # 1\nsh: date: not found\n", 1) + &one("a", 0, "").repeat(2);
     assert_eq!(read(&reply).unwrap_err(), "cannot read its facts: exit 1: sh: date: not found");
 }
 
 #[test]
-fn a_boundary_is_never_the_same() {
+fn every_boundary_is_unique() {
     let (one, other) = (boundary().unwrap(), boundary().unwrap());
     assert!(one != other && one.len() == 34 && one.starts_with("--"));
 }
 
 #[test]
-fn an_answer_that_is_too_large_is_unknown_and_has_a_name() {
+fn an_oversized_answer_is_unknown_and_named() {
     let large = "x\n".repeat((1 << 19) + 1);
     let reply = head() + &one(&large, 0, "") + &one("b\n", 0, "") + &clock();
     let answers = read(&reply).unwrap();
@@ -112,7 +112,7 @@ fn an_answer_that_is_too_large_is_unknown_and_has_a_name() {
 }
 
 #[test]
-fn tables_and_objects_that_are_too_large_are_unknown() {
+fn oversized_tables_and_objects_are_unknown() {
     let large = "x\n".repeat(4 << 20);
     let asks = [Ask::File("/a".into()), Ask::Nodes, Ask::Packages(vec!["a".into()])];
     let asks: Vec<&Ask> = asks.iter().collect();
@@ -126,7 +126,7 @@ fn tables_and_objects_that_are_too_large_are_unknown() {
 }
 
 #[test]
-fn a_flood_of_marks_and_of_answers_is_no_reply() {
+fn a_flood_of_marks_is_limited() {
     let asks = [Ask::Shell(Sh::raw("a line\n".repeat(2000).leak())), Ask::Facts, ask("b"), ask("a")];
     let asks: Vec<&Ask> = asks.iter().collect();
     for line in ["\n--b late 10 7 sh", "\n--b # 0\n\n--b", "\n--b 0 0\n\n--b", "\n--b", "\n"] {
