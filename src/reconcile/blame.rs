@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_at_fault_is_left_and_not_the_one_that_noticed() {
+    fn the_node_at_fault_is_quarantined_not_the_asker() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
         assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
         assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["m1 got no answer from this node"]);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_ahead_moves_no_kubelets_start_into_the_future() {
+    fn kubelet_starts_are_never_in_the_future() {
         let (events, _told) = Events::channel();
         let cluster = Arc::new(cluster());
         let shells: Vec<Nobody> = cluster.nodes.iter().map(|_| Nobody).collect();

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fix_gets_its_credential_when_it_is_sent_and_its_key_is_hidden_from_then_on() {
+    fn a_fix_gets_a_credential_whose_key_is_hidden() {
         let (events, _told) = Events::channel();
         let run = Run::new("1f", "me@here");
         let (cluster, shells) = (Arc::new(cluster()), Vec::<Nobody>::new());

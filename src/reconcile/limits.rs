@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_script_of_fixes_has_a_limit_as_a_whole() {
+    fn every_script_of_fixes_has_a_time_limit() {
         let (run, minute) = (Run::new("1f", "me@here"), Duration::from_secs(60));
         let fix = |that: &str| Want::new("test.want", that).is("yes").run("true").nothing_to_undo("a test");
         let unit = fix("a unit has run").run_as_unit("kubeadm", 15, "true");
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(Limits::default().machine(&run, 1), (4 * 60 + 4 * 5 + 1) * minute);
     }
     #[test]
-    fn a_unit_that_ironstrap_does_not_know_is_in_no_hint() {
+    fn a_hint_does_not_name_an_unknown_unit() {
         let hint = |unit: &str| {
             let error = left_behind(Error::new(Kind::Silent, "says nothing"), unit);
             (error.what.contains(unit), error.hint.unwrap_or_default())

