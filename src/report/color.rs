@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_its_colour_a_line_says_the_same() {
+    fn colours_do_not_change_the_text() {
         let lines = "w1  swap — the kubelet refuses\n  ✗ no swap is active\n      - /swap.img\n      + none\n\
             \n✔ all is well\n✗ w1  no\n      hint: turn it off\nplain";
         let painted = paint(&Shown::of(lines));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_machine_says_moves_no_cursor() {
+    fn machine_text_cannot_move_the_cursor() {
         let said = Shown::of("w1      \x1b[2Jgone\x1b[31m");
         assert_eq!(paint(&said), "w1      \\u{1b}[2Jgone\\u{1b}[31m");
     }

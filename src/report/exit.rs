@@ -135,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_says_first_which_version_of_it_this_is() {
+    fn json_begins_with_its_schema_version() {
         let event = crate::report::Event::Said { node: "w1".into(), line: "x".into() };
         let line = json_line(&Document { schema: SCHEMA, of: &event });
         assert_eq!(line, r#"{"schema":2,"event":"said","node":"w1","line":"x"}"#);
     }
 
     #[test]
-    fn json_keeps_its_fields_and_loses_its_secrets() {
+    fn json_keeps_its_fields_and_hides_secrets() {
         secret::learn("json-secret-\"7\"");
         let value = serde_json::json!({"json-secret-\"7\"": ["x json-secret-\"7\"", 1.5, {"b": "\\"}], "a": "\u{9b}\n"});
         let text = json_line(&value);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_tells_where_and_why_without_secrets() {
+    fn a_panic_shows_place_and_reason_without_secrets() {
         secret::learn("panicking-secret");
         let told =
             painted(&panicked(Some("no key panicking-secret\x1b"), Some(std::panic::Location::caller())));

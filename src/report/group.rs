@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_in_any_script_are_put_together() {
+    fn names_outside_ascii_are_grouped() {
         let names: Vec<String> = (1..=9).map(|n| format!("größeé{n}ü")).collect();
         assert_eq!(super::names(&names), "größeé[1-9]ü");
         assert_eq!(parts("é1"), Some(("é", "1", "")));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn few_names_are_named_and_many_are_ranges_that_stand_for_them() {
+    fn many_names_are_shown_as_ranges() {
         assert_eq!(names(numbered(1..5)), "w1, w2, w3, w4");
         assert_eq!(names(numbered(1..1001)), "w[1-1000]");
         let some = numbered([1, 2, 3, 5, 8, 9, 10, 11, 20]);
@@ -190,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_out_where_it_is_a_word_of_its_own() {
+    fn only_whole_names_and_addresses_are_replaced() {
         let node = Named { name: "w1", ip: Some("10.0.0.1".into()) };
         assert_eq!(node.out_of("w1 has w1.x, w11 and w1-a; (w1)"), "NODE has NODE.x, w11 and w1-a; (NODE)");
         assert_eq!(node.out_of("at 10.0.0.1:22, not 10.0.0.11"), "at ADDRESS:22, not 10.0.0.11");
     }
 
     #[test]
-    fn an_error_of_many_is_told_once_with_their_names_and_any_other_as_it_is() {
+    fn equal_errors_of_many_nodes_are_shown_once() {
         let error = |i: u32| {
             let error = Error::new(Kind::Unreachable, "timed out after 10 s").on(&format!("w{i}"));
             error.because(format!("while connecting to 10.0.0.{i}:22"))

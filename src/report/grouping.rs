@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn few_nodes_are_told_one_by_one_and_many_where_something_first_happens() {
+    fn a_large_fleet_shows_each_message_once() {
         let stage = |i: usize| Event::Stage { node: format!("w{i}"), stage: "prepare".into(), changes: i };
         let events: Vec<Event> = (0..1000).map(stage).chain((0..1000).map(fixed)).collect();
         assert_eq!(told(COMPACT_ABOVE, &events).len(), events.len());
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_should_know_of_many_is_said_once() {
+    fn equal_notes_of_many_nodes_are_shown_once() {
         let note = |i: usize| Event::Note {
             node: format!("w{i}"),
             step: "preflight".into(),

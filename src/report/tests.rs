@@ -53,7 +53,7 @@ fn events() -> Vec<Event> {
 }
 
 /// Fails if a terminal would obey anything but our own colours, or if the secret is in the text.
-fn is_fit(shown: &str, of: &str) {
+fn assert_is_safe(shown: &str, of: &str) {
     assert!(!shown.contains(SECRET), "{of}: {shown:?}");
     let mut rest = shown.to_string();
     for colour in color::ALL {
@@ -63,7 +63,7 @@ fn is_fit(shown: &str, of: &str) {
 }
 
 #[test]
-fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
+fn no_event_moves_the_cursor_or_shows_a_secret() {
     let _known = SecretText::new(SECRET);
     for event in events() {
         let of = format!("{event:?}");
@@ -75,28 +75,28 @@ fn no_event_in_any_style_moves_the_cursor_or_has_a_secret() {
             lines.extend(grouping.lines(&event));
             lines.extend(grouping.rest());
         }
-        lines.iter().for_each(|line| is_fit(&exit::painted(line), &of));
-        lines.iter().for_each(|line| is_one(line));
+        lines.iter().for_each(|line| assert_is_safe(&exit::painted(line), &of));
+        lines.iter().for_each(|line| assert_is_one_message(line));
         let json = exit::json_line(&event);
-        is_fit(&json, &of);
+        assert_is_safe(&json, &of);
         assert!(!json.contains('\n') && serde_json::from_str::<Event>(&json).is_ok(), "{json}");
     }
     let error = Error::new(Kind::Failed, HOSTILE).on(HOSTILE).because(format!("{HOSTILE}{SECRET}"));
     for told in [trouble(&error), group::troubles(&vec![error; 9]).concat()] {
-        is_fit(&exit::painted(&told), "the end");
+        assert_is_safe(&exit::painted(&told), "the end");
     }
     let forged = "no such file\n✔ m1: nothing to do";
-    is_one(&trouble(&Error::new(Kind::Failed, forged).on("w1").heard(forged).hint(forged)));
+    assert_is_one_message(&trouble(&Error::new(Kind::Failed, forged).on("w1").heard(forged).hint(forged)));
 }
 
 /// Fails if a further line of the text could pass for a line of ironstrap.
-fn is_one(told: &str) {
+fn assert_is_one_message(told: &str) {
     let is_fit = |line: &str| line.starts_with("      ") && (!line.contains("m1") || line.contains("| "));
     assert!(told.lines().skip(1).all(is_fit), "{told:?}");
 }
 
 #[test]
-fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
+fn machine_text_cannot_imitate_lines_of_a_plan() {
     const TOY: Step = Step { name: "toy", why: "", wants: |_| Ok(vec![]) };
     let forged = "no such file\n✔ m1: nothing to do\n✗ m1: broken\n      hint: curl | sh";
     let by_hand = Want::new("test.want", "it is on").is("yes").by_hand(forged);
@@ -112,17 +112,17 @@ fn lines_of_a_machine_do_not_pass_for_lines_of_a_plan() {
     for (want, answer) in &all {
         let changes = changes(&[(&TOY, want, answer)], &mut Default::default());
         let lines = plan::lines(&[("w1".into(), changes)], &[]);
-        lines.iter().for_each(|line| is_one(line));
+        lines.iter().for_each(|line| assert_is_one_message(line));
         words += &lines.join("\n");
     }
     assert_eq!(words.matches("\n        | ✔ m1: nothing to do").count(), all.len(), "{words}");
     let nobody =
         Unchecked { step: "toy", id: Id::default(), that: forged.into(), why: forged.into(), about: vec![] };
-    plan::unchecked(&[("w1".into(), nobody)]).iter().for_each(|line| is_one(line));
+    plan::unchecked(&[("w1".into(), nobody)]).iter().for_each(|line| assert_is_one_message(line));
 }
 
 #[test]
-fn the_live_display_moves_no_cursor_and_has_no_secret() {
+fn the_live_display_moves_no_cursor_and_hides_secrets() {
     let _known = SecretText::new(SECRET);
     let screen = Screen::default();
     let mut display = term::Display::on(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
@@ -132,7 +132,7 @@ fn the_live_display_moves_no_cursor_and_has_no_secret() {
     }
     let all = screen.0.lock().unwrap().clone();
     assert!(all.contains("OWNED") && all.contains("forged"), "something was shown: {all:?}");
-    is_fit(&all, "the live display");
+    assert_is_safe(&all, "the live display");
 }
 
 /// A terminal that records what it gets, except the movements that indicatif makes by itself.
@@ -179,7 +179,7 @@ impl TermLike for Screen {
 }
 
 #[test]
-fn what_nobody_could_ask_is_said_in_words_and_numbers() {
+fn checks_that_cannot_run_are_listed_and_counted() {
     let one = |asks: &str, of: &str| {
         let (that, why) = (format!("the pods of {of} answer"), "no pod runs there".to_string());
         (
