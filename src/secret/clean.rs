@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_a_cursor_becomes_visible_and_the_rest_stays() {
+    fn only_control_and_invisible_characters_are_escaped() {
         for (text, cleaned) in [
             ("ready\tyes\n", "ready\tyes\n"),
             ("größe – ✔ 日本", "größe – ✔ 日本"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_valid_and_says_the_same() {
+    fn cleaned_json_stays_valid_and_keeps_its_meaning() {
         let text = "\x1b[2J\u{9b}\u{202e}\u{200b}\u{e0041}\u{7f}\r\n\t\"\\";
         let json = serde_json::to_string(text).unwrap();
         let cleaned = clean_json(&json);

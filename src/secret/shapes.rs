@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_key_is_hidden_by_what_is_around_it() {
+    fn an_unknown_private_key_is_hidden() {
         assert_eq!(hide(KEY), "-----BEGIN PRIVATE KEY----- [secret] -----END PRIVATE KEY-----\n");
         let two = hide(&format!("{KEY}and\n{KEY}"));
         assert!(two.contains("and") && !two.contains("MIGH"), "{two}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_credentials_of_an_address_are_hidden_and_the_address_is_not() {
+    fn only_the_credentials_of_a_url_are_hidden() {
         for (text, hidden) in [
             ("a http://me:pw@proxy:3128/x b", "a http://[secret]@proxy:3128/x b"),
             ("https://glpat-0123@gitlab.example/x", "https://[secret]@gitlab.example/x"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistaken_url_is_hidden_up_to_its_last_at() {
+    fn invalid_urls_are_hidden_up_to_the_last_at() {
         for (text, hidden) in [
             ("http = \"http://me:a/12/34@proxy:3128\"", "http = \"http://[secret]@proxy:3128\""),
             ("'https://12?3#4@h', \"https://host/x\"", "'https://[secret]@h', \"https://host/x\""),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_secret_is_hidden_and_the_rest_stays() {
+    fn only_text_that_looks_like_a_secret_is_hidden() {
         let cases = [
             ("client-key: LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCg==", "client-key: [secret]"),
             ("kubeadm join --token abcdef.0123456789abcdef", "kubeadm join --token [secret]"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_inside_a_json_string_is_hidden_too() {
+    fn a_secret_inside_a_json_string_is_hidden() {
         let line = "client_token = \"hun\\\"ter2\" and sa_password: \"swordfish\"";
         let mut json = serde_json::json!({"event": "said", "line": line}).to_string();
         for _ in 0..2 {

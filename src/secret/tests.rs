@@ -14,7 +14,7 @@ fn registry(secrets: &[&str]) -> Registry {
 }
 
 #[test]
-fn a_known_secret_is_hidden_whole_in_part_and_packed() {
+fn a_known_key_is_hidden_in_parts_and_base64() {
     let secrets = registry(&[KEY]);
     let packed = format!("key: {}", BASE64_STANDARD.encode(KEY));
     let indented = KEY.replace('\n', "\n    ");
@@ -26,21 +26,21 @@ fn a_known_secret_is_hidden_whole_in_part_and_packed() {
 }
 
 #[test]
-fn secrets_that_overlap_leave_nothing_between_them() {
+fn overlapping_secrets_are_hidden_completely() {
     let secrets = registry(&["abcdefgh", "efghijkl", "ghijkl-and-more"]);
     assert_eq!(secrets.hide("x abcdefghijkl-and-more y"), "x [secret] y");
     assert_eq!(secrets.hide("abcdefgh efghijkl"), "[secret] [secret]");
 }
 
 #[test]
-fn an_escape_completes_no_secret() {
+fn a_secret_that_escaping_completes_is_hidden() {
     let secrets = registry(&["}hunter2-hunter2"]);
     assert_eq!(secrets.hide("a\0hunter2-hunter2"), "a\0hunter2-hunter2");
     assert_eq!(secrets.shown("a\0hunter2-hunter2"), "a\\u{0[secret]");
 }
 
 #[test]
-fn a_secret_is_hidden_as_shells_and_json_and_yaml_write_it() {
+fn quoted_secrets_are_hidden_in_shell_json_and_yaml() {
     let secret = "it's a \"quoted\\word\"\x1b";
     let secrets = registry(&[secret]);
     let json = serde_json::json!(secret).to_string();
@@ -57,7 +57,7 @@ fn a_secret_is_hidden_as_shells_and_json_and_yaml_write_it() {
 }
 
 #[test]
-fn short_secrets_and_common_words_are_hidden_behind_their_field_and_nowhere_else() {
+fn short_secrets_are_hidden_only_after_their_field() {
     let mut secrets = Registry::default();
     for (field, text) in [("pin", "1234"), ("usage", "true"), ("user", "default"), (".x", "a"), ("note", " ")]
     {
@@ -81,7 +81,7 @@ fn short_secrets_and_common_words_are_hidden_behind_their_field_and_nowhere_else
 }
 
 #[test]
-fn a_name_of_the_inventory_is_no_secret() {
+fn a_name_of_the_inventory_is_not_hidden() {
     let mut secrets = registry(&["vagrant"]);
     secrets.add_plain("vagrant");
     secrets.add("vagrant");
@@ -89,7 +89,7 @@ fn a_name_of_the_inventory_is_no_secret() {
 }
 
 #[test]
-fn credentials_of_a_url_are_known_also_without_the_url() {
+fn credentials_of_a_url_are_hidden_outside_the_url() {
     let mut secrets = Registry::default();
     secrets.add_url("https://ci:hunter%40hunter2@repo.example/x");
     secrets.add_url("https://glpat-0123456789@gitlab.example");
@@ -101,7 +101,7 @@ fn credentials_of_a_url_are_known_also_without_the_url() {
 }
 
 #[test]
-fn a_password_with_a_slash_in_a_url_is_known_and_a_version_in_a_path_is_no_password() {
+fn url_passwords_with_special_characters_are_hidden() {
     let mut secrets = Registry::default();
     secrets.add_url("http://me:a/hunter2secret@proxy:3128");
     secrets.add_url("http://me:b?fragile-word@proxy:3128");
@@ -124,7 +124,7 @@ fn a_password_with_a_slash_in_a_url_is_known_and_a_version_in_a_path_is_no_passw
 }
 
 #[test]
-fn strings_are_found_wherever_they_are_in_a_value() {
+fn secrets_are_hidden_anywhere_in_a_json_value() {
     learn("abcdef.0123456789abcdef");
     let mut value = serde_json::json!({"a": ["x", {"b": "t=abcdef.0123456789abcdef"}], "n": 1});
     assert!(hide_in(&mut value) && !hide_in(&mut serde_json::json!(["x", 2])));
@@ -132,7 +132,7 @@ fn strings_are_found_wherever_they_are_in_a_value() {
 }
 
 #[test]
-fn a_secret_is_known_from_when_it_is_made_and_is_never_printed() {
+fn a_new_secret_text_is_hidden_everywhere() {
     let secret = SecretText::new("made-for-this-test");
     assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[secret] Some([secret])");
     assert_eq!(Shown::of("x made-for-this-test\x1b y").as_str(), "x [secret]\\u{1b} y");
