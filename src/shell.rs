@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn systemd_reads_an_environment_as_it_was_meant() {
+    fn systemd_reads_environment_values_unchanged() {
         let values = [
             "",
             "a",

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_one_word_and_shell_numbers_and_addresses_are_what_they_are() {
+    fn text_is_quoted_and_numbers_and_addresses_are_not() {
         let (name, address): (String, IpAddr) = ("a'; b".into(), "fd00::1".parse().unwrap());
         let made = sh!(
             "{KUBECTL} get {name} ${name} {end} {\"x\"} {port}@{address}\n",
@@ -342,13 +342,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "within quotes")]
-    fn a_text_within_quotes_is_refused() {
+    fn a_placeholder_within_quotes_is_refused() {
         let name = "w1".to_string();
         let _ = sh!("echo 'no {name}'", name);
     }
 
     #[test]
-    fn quotes_that_are_closed_escaped_or_in_a_comment_are_none() {
+    fn a_placeholder_after_closed_or_escaped_quotes_is_accepted() {
         let name = "w1";
         for made in [
             sh!("echo 'no '{name}", name),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_and_its_names_fit_each_other() {
+    fn placeholders_and_arguments_must_match() {
         let fits = |template: &'static str, names: &'static [&str]| {
             std::panic::catch_unwind(|| check(template, names)).is_ok()
         };
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_ends_where_its_text_ends() {
+    fn text_cannot_end_a_here_document() {
         let one = here("cat", "a\nEOF\n");
         assert_eq!(one, here("cat", "a\nEOF\n"), "the same text, the same shell");
         assert_ne!(one, here("cat", "a\n"));

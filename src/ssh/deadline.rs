@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_time_somebody_takes_to_answer_does_not_count() {
+    async fn the_time_of_a_pause_does_not_count() {
         let deadline = PausableTimeout::new(Duration::from_millis(100));
         let asked = async {
             let _stopped = deadline.pause();

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sudo_says_tells_what_to_try_next() {
+    fn the_error_of_sudo_selects_the_next_attempt() {
         let word = || SecretText::new("word");
         for (escalation, status, words, next) in [
             (
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_whose_word_it_is_and_what_to_do() {
+    fn a_refusal_names_its_cause_and_a_hint() {
         let error = Escalation::Sudo.refused("bob", &said(1, "sudo: a password is required\n"));
         assert_eq!(error.what, "sudo does not let bob become root without a password");
         assert!(error.hint.unwrap().contains("--password-command"));
@@ -241,7 +241,7 @@ mod tests {
 
     /// Checks what root's shell gets and prints, both where sudo takes the password and where it does not ask.
     #[test]
-    fn a_password_that_sudo_does_not_ask_for_is_neither_run_nor_shown() {
+    fn an_unused_password_is_neither_run_nor_shown() {
         use std::io::Write;
         use std::process::{Command, Stdio};
         let dir = tempfile::tempdir().unwrap();

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_without_ssh_is_a_stranger() {
+    fn only_a_server_without_ssh_is_another_service() {
         for (bytes, line) in [
             (&b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"[..], Some("HTTP/1.1 400 Bad Request")),
             (b"\r\n220 mail.example ESMTP\r\n", Some("220 mail.example ESMTP")),

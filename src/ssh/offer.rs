@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kinds_of_key_that_are_known_come_first_and_sha1_never() {
+    fn known_key_types_come_first_and_sha1_never() {
         let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
         let all = host_key_algorithms(&[Algorithm::Rsa { hash: None }]);
         assert_eq!(all[..3], [rsa(HashAlg::Sha512), rsa(HashAlg::Sha256), Algorithm::Ed25519]);

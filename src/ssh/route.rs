@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_host_is_read_as_ssh_reads_it() {
+    fn a_jump_host_is_parsed_as_in_ssh() {
         let read = |text: &str| hop(text).map(|asked| (asked.user, asked.host, asked.port));
         let is =
             |user: Option<&str>, host: &str, port| Some((user.map(String::from), host.to_string(), port));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_ssh_of_the_operators_the_inventory_alone_says_where_to_go() {
+    async fn without_an_ssh_program_the_inventory_sets_the_route() {
         let ssh = cluster::Ssh {
             host: "m1".into(),
             jump: Some(vec!["ops@b1".into(), "b2:2222".into()]),

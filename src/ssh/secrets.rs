@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_asked_again_and_what_is_right_never() {
+    async fn only_a_wrong_password_is_asked_for_again() {
         let (asked, deadline) = (Arc::new(AtomicU8::new(0)), PausableTimeout::new(Duration::from_secs(1)));
         let secrets = secrets(&asked);
         let what = Secret::Password("bob".into());
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_asked_for_ever_or_where_nobody_is() {
+    async fn the_number_of_questions_is_limited() {
         let (asked, deadline) = (Arc::new(AtomicU8::new(0)), PausableTimeout::new(Duration::from_secs(1)));
         let secrets = secrets(&asked);
         let what = Secret::Sudo("bob".into());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_that_refuses_what_another_took_is_asked_for_alone() {
+    async fn a_machine_with_another_password_is_asked_separately() {
         let (secrets, deadline) = (honest(), PausableTimeout::new(Duration::from_secs(1)));
         let what = Secret::Sudo("bob".into());
         let lend = async |asks: &str| secrets.offer(&what, asks, &deadline).await.unwrap();

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_to_a_login_is_shown() {
+    fn the_result_of_a_login_attempt_is_not_hidden() {
         for label in
             ["password", "keyboard-interactive", "ssh-agent: ED25519 SHA256:abc", "~/.ssh/id: ED25519"]
         {

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_before_the_script_is_not_of_it_however_the_stream_is_cut() {
+    fn output_before_the_script_begins_is_dropped() {
         let output = format!("Welcome!\n{BEGIN} not\n x{BEGIN}\n{BEGIN}\none\n{BEGIN}\ntwo");
         for size in 1..output.len() {
             let (heard, end) = seen(&output, size, false);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_words_and_the_end_break_a_silence() {
+    fn only_output_and_exit_status_end_a_silence() {
         let mut seen = Seen::new(false, &Bounds::default());
         let mut renews = |reply| {
             seen.last = seen.since - Duration::from_secs(1);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_the_status_is_in_the_stream() {
+    fn a_terminal_sends_the_status_in_the_stream() {
         let (heard, end) = seen(&format!("{BEGIN}\r\nout\n\n{END} 5\n"), 4, true);
         assert_eq!((heard.as_str(), end.unwrap().status), ("out\n", 5));
         assert!(matches!(seen(&format!("{BEGIN}\nhalf"), 4, true).1, Err(ExecError::Lost(_))), "cut");

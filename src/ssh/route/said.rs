@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_with_spaces_are_told_apart() {
+    fn paths_with_spaces_are_separated() {
         let read = |line: &str, there: &[&str]| paths(line, |path| there.contains(&path));
         assert_eq!(read("/a /b", &[]), ["/a", "/b"]);
         assert_eq!(read("/a b /c ~/x y", &[]), ["/a b", "/c", "~/x y"]);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_users_own_are_told_from_the_usual_ones() {
+    fn configured_keys_differ_from_the_default_keys() {
         let operator = Operator { home: Some("/home/bob".into()), user: "bob".into(), ..Operator::default() };
         let fill = Fill { asked: "m1", host: "10.0.0.1", port: 22, user: "ops", operator: &operator };
         let keys = |text: &str| Said::read(text).keys(&operator, &fill);
