@@ -128,7 +128,7 @@ mod tests {
     const ONE: i128 = 1_000_000_000;
 
     #[test]
-    fn amounts_are_read_as_kubernetes_writes_them() {
+    fn quantities_are_parsed_as_in_kubernetes() {
         let right = [
             ("0", 0),
             ("2", 2 * ONE),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_not_guessed_at() {
+    fn invalid_quantities_are_refused() {
         let wrong =
             ["", ".", "Mi", "m", "-1", "1 Gi", "1mi", "1KI", "1K", "1.2.3", "1e", "1e99", "1e2147483647"];
         for text in wrong.into_iter().chain(["99999999999999999999999999999999999999", "ten", "0x10"]) {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn init_containers_count_as_far_as_one_of_them_asks_for_more() {
+    fn an_init_container_counts_if_it_requests_more() {
         let run = r#"={"cpu":"100m","memory":"70Mi"} "#;
         assert_eq!(
             is(line(["w1", "", "", run, r#"={"cpu":"50m"} ={"cpu":"300m","memory":"10Mi"} "#])),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn sidecars_stay_and_count_with_the_sum_and_with_each_later_init_container() {
+    fn sidecars_add_to_containers_and_later_init_containers() {
         let run = r#"={"cpu":"100m"} "#;
         let sidecar = r#"Always={"cpu":"200m"} "#;
         assert_eq!(is(line(["w1", "", "", run, sidecar])), (300, 0));
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_says_as_a_whole_goes_before_its_containers_and_overhead_comes_on_top() {
+    fn pod_requests_override_containers_and_overhead_is_added() {
         let run = r#"={"cpu":"100m","memory":"70Mi"} "#;
         assert_eq!(is(line(["w1", "", r#"{"cpu":"1"}"#, run, ""])), (1000, 70));
         assert_eq!(is(line(["w1", r#"{"cpu":"250m","memory":"120Mi"}"#, "", run, ""])), (350, 190));
     }
 
     #[test]
-    fn pods_are_added_up_by_node_and_a_line_that_is_none_is_told() {
+    fn requests_are_summed_by_node() {
         let text = "w1\t\t\t={\"cpu\":\"100m\"} \t\nw2\t\t\t= \t\nw1\t\t\t={\"cpu\":\"50m\"} \t\n";
         let nodes = by_node(text).unwrap();
         assert_eq!((nodes["w1"].pods, nodes["w1"].cpu), (2, 150_000_000));

@@ -181,7 +181,7 @@ mod tests {
     use crate::pki::tests::{NOW, cluster};
 
     #[test]
-    fn versions_are_those_of_the_makers_and_only_of_what_is_installed() {
+    fn only_an_installed_package_has_an_upstream_version() {
         let version = |text: &str| version(text, "containerd");
         for (text, is) in [
             ("kubelet hi 1.36.3-1.1\ncontainerd hi 1.7.24~ds1-6+b4\n", "1.7.24"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn of_certificates_the_first_to_end_counts_and_one_that_cannot_be_read_could_be_it() {
+    fn the_earliest_expiry_of_all_certificates_counts() {
         let pki = pki::ClusterPki::make(&cluster(), NOW).unwrap();
         let text = format!("file /ca.crt\n{}file /a.conf\n{}", pki.ca.cert, pki.admin.cert);
         let Seen::Is(first) = nearest(&text, NOW) else { panic!() };
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_that_is_good_for_longest_is_the_one() {
+    fn the_token_with_the_latest_expiry_counts() {
         let line = |good: &str, until: &str| {
             format!("{}\t{}\n", BASE64_STANDARD.encode(good), BASE64_STANDARD.encode(until))
         };
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown_and_never_taken_for_well() {
+    fn an_unreadable_answer_is_unknown_and_not_healthy() {
         for text in ["", "Welcome!", "{}", "{\"health\": true}"] {
             assert!(health(text).why().is_some(), "{text}");
             assert!(member_health(text).why().is_some(), "{text}");
