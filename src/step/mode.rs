@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_is_narrower_where_it_takes_away_and_root_still_reads() {
+    fn a_narrower_mode_only_removes_rights_of_others() {
         for (head, wanted, mode) in [
             ("mode 644 root:root", 0o644, Some(0o644)),
             ("mode 600 root:root", 0o644, Some(0o600)),

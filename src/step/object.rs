@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_that_is_being_deleted_is_not_right_and_names_what_keeps_it() {
+    fn an_object_being_deleted_differs_with_its_finalizers() {
         let manifest =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b"}});
         let judged = |more: Value| {

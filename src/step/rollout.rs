@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_is_available_when_its_status_says_so_of_its_last_change() {
+    fn a_workload_is_available_after_its_last_change() {
         let deployment = |generation: u64, updated: u64, up: u64| {
             said(
                 json!({"kind": "Deployment", "metadata": {"generation": generation}, "spec": {"replicas": 2},
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_done_when_it_is_complete() {
+    fn a_job_is_available_when_it_is_complete() {
         let job = |condition: &str| {
             said(json!({"kind": "Job", "status": {"conditions": [{"type": condition, "status": "True"}]}}))
         };

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_kept_once_whichever_want_changes_it() {
+    fn several_wants_keep_one_copy_of_a_file() {
         let edit = Undo::Edit { path: "/etc/x".into(), back: Arc::new(str::to_string) };
         assert_eq!(edit.key("one"), Undo::File("/etc/x".into()).key("other"));
     }

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_that_is_nobody_or_has_no_vote_is_named() {
+    fn unknown_etcd_members_and_learners_are_reported() {
         let judge = |members: &[(&str, u8, bool)], waits: Option<&str>, unmanaged: &[&str]| {
             let member = |(name, at, learner): &(&str, u8, bool)| serde_json::json!({"ID": "26", "name": name, "peerURLs": [format!("https://10.0.0.{at}:2380")], "isLearner": learner});
             let all: Vec<_> = members.iter().map(member).collect();

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_whose_addresses_are_taken_by_pods_that_are_gone_differs() {
+    fn addresses_taken_by_deleted_pods_are_reported() {
         assert_eq!(taken(""), Verdict::Holds);
         assert_eq!(
             (taken("253 253 0 0\n"), full("253 254 7 0\n"), full("")),

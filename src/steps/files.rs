@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_with_a_wrong_mode_is_shown_with_the_right_one() {
+    fn a_wrong_mode_is_reported_with_the_right_one() {
         let answer = "mode 755 777 ops:ops /etc/kubernetes/manifests\nmode 755 700 root:root /etc/apt/keyrings\n\
                       mode 660 666 root:adm /a folder/x\n/var/log/pods is missing\n";
         let differs = |have: &str, want: &str| Verdict::Differs { have: have.into(), want: want.into() };

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_leads_to_control_planes_alone_or_is_shown() {
+    fn a_name_with_other_addresses_is_reported() {
         let planes = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
         let says = |answer: &str| match led_to(answer, &planes) {
             Verdict::Holds => "right".to_string(),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_others_with_the_endpoints_name_are_commented_out() {
+    fn other_lines_with_the_endpoints_name_are_commented_out() {
         let mark = "# ironstrap: demo";
         let planes = ["10.0.0.1".parse().unwrap()];
         let out = |text: &str| comment_out(text, Some("api.demo.internal"), &planes, mark);

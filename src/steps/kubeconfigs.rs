@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kubeconfig_that_leads_elsewhere_is_told_by_its_lines() {
+    fn a_kubeconfig_of_another_server_is_reported() {
         let Verdict::Differs { have, want } =
             judge("mode 644 root:root\nserver https://other:6443\ncertificate-authority-data QUJD\n")
         else {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_changes_the_effect_of_a_kubeconfig_is_told() {
+    fn other_settings_that_affect_a_kubeconfig_are_reported() {
         let public = Public::of(
             "mode 600 root:root\ntls-server-name x\ninsecure-skip-tls-verify true\nproxy-url set\nname a\nname b\n\
              current-context b\nclient-key /none\n",

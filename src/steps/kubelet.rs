@@ -234,7 +234,7 @@ mod tests {
     use crate::pki::tests::NOW;
 
     #[test]
-    fn a_file_with_the_right_key_alone_will_do() {
+    fn a_key_file_must_have_only_the_right_key() {
         use crate::openpgp::tests::{KUBERNETES, OTHER};
         let right = [Keys::read(KUBERNETES).unwrap().fingerprints.remove(0)];
         let judged = |mode: &str, text: &str| {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_ends_soon_is_drift_where_a_newer_text_is_there_and_else_is_told() {
+    fn expiring_keys_are_drift_if_newer_text_exists() {
         use crate::openpgp::tests::{KUBERNETES, put_off};
         let end = datetime!(2026-12-29 1:33:44 UTC);
         let file = format!("mode 644 root:root\n{KUBERNETES}");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fix_writes_the_key_that_was_judged_and_fetches_none() {
+    fn a_fix_writes_the_judged_key_without_a_download() {
         use crate::openpgp::tests::{KUBERNETES, OTHER, put_off};
         let cluster = crate::pki::tests::cluster();
         let pki = crate::pki::ClusterPki::make(&cluster, crate::pki::tests::NOW).unwrap();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_version_will_do() {
+    fn only_the_exact_version_is_accepted() {
         assert!(are_installed("kubelet hi 1.36.3-1.1\nkubeadm hi 1.36.3-2.1", "1.36.3"));
         for states in [
             "kubelet hi 1.36.30-1.1",

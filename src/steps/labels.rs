@@ -223,7 +223,7 @@ mod tests {
     const OWN: &str = "label kubernetes.io/hostname=w1\nlabel kubernetes.io/os=linux\n";
 
     #[test]
-    fn what_a_kubelet_writes_on_its_node_takes_nothing_off_it() {
+    fn annotations_of_a_kubelet_remove_nothing_from_its_node() {
         let node = node(Role::Worker, &[("disk", "ssd")], None);
         let (have, want) =
             compare(&node, &quarantined("taint quarantine:NoExecute,label team"), "label disk");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_where_only_administrators_write_is_taken_back() {
+    fn labels_that_ironstrap_recorded_are_removed() {
         let node = node(Role::Worker, &[], Some(vec![]));
         let mut object = quarantined("");
         object["metadata"]["annotations"] = json!({});
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn kubeadms_marks_are_ours_without_a_note() {
+    fn kubeadms_labels_and_taints_need_no_record() {
         let labels = json!({CONTROL_PLANE: "", NO_BALANCER: "", "kubernetes.io/hostname": "w1", "kubernetes.io/os": "linux"});
         let mark = json!({"metadata": {"labels": labels}, "spec": {"taints": [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]}});
         let (have, want) = compare(&node(Role::ControlPlane, &[], None), &mark, "");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_was_registered_with_is_set_again() {
+    fn labels_of_the_registration_are_restored() {
         let node = node(Role::Worker, &[], None);
         let bare = json!({"metadata": {}, "status": {"nodeInfo": {"architecture": "arm64"}}});
         let (have, want) = compare(&node, &bare, "");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taint_of_somebody_elses_that_keeps_pods_away_is_named() {
+    fn a_foreign_taint_that_repels_pods_is_reported() {
         let taint = |key: &str, effect: &str| json!({"key": key, "effect": effect});
         let all = [
             taint("maintenance", "NoExecute"),

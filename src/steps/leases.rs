@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_nobody_renews_and_that_keeps_others_waiting_is_found() {
+    fn a_blocking_lease_without_renewal_is_found() {
         let now = OffsetDateTime::from_unix_timestamp(1_796_000_000).unwrap();
         let judged = |holder: &str, seconds: i64, ago: i64| {
             let time = (now - Duration::seconds(ago)).format(&Rfc3339).unwrap();

@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_edited_a_missing_and_a_new_file_are_named() {
+    fn edited_missing_and_new_files_are_reported() {
         let same = "was config F\nwas 1 /a\nis 1 /a";
         assert_eq!(compare(same, "F"), Verdict::Holds);
         let Verdict::Differs { have, .. } =

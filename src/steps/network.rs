@@ -86,13 +86,13 @@ mod tests {
     use crate::cluster::Flannel;
 
     #[test]
-    fn flannel_of_an_earlier_inventory_is_seen_by_its_label() {
+    fn leftover_flannel_is_recognized_by_its_label() {
         let daemons = |app: &str| json!({"spec": {"template": {"metadata": {"labels": {"app": app}}}}});
         assert!(runs_flannel(&daemons("flannel")) && !runs_flannel(&daemons("mine")));
     }
 
     #[test]
-    fn flannel_is_looked_for_where_the_network_is_another() {
+    fn leftover_flannel_is_searched_under_another_network() {
         use crate::fleet::Fleet;
         use crate::machine::Machine;
         use crate::pki::ClusterPki;

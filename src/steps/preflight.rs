@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_names_are_those_of_rfc_1123() {
+    fn host_names_follow_rfc_1123() {
         assert!(is_host_name("m1") && is_host_name("node-1.example.org"));
         for name in ["", "-a", "a-", "A", "a_b", "a..b", &"x".repeat(64), &"a.b".repeat(85)] {
             assert!(!is_host_name(name), "{name}");

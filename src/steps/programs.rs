@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_package_has_its_own_lines() {
+    fn each_package_is_judged_by_its_own_lines() {
         let answer = "containerd: /usr/bin/ctr was changed\nkubelet: /usr/bin/kubelet is gone\n\
                       kubelet: /usr/lib/systemd/system/kubelet.service was edited\n";
         let judged = |package| {

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_counts_by_what_it_means() {
+    fn fields_are_compared_by_their_meaning() {
         let wanted = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "maxPods": 60, "failSwapOn": false, "staticPodPath": "/etc/kubernetes/manifests",
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_is_a_value_where_no_default_takes_its_place() {
+    fn an_empty_value_counts_if_it_has_no_default() {
         let runs = json!({"readOnlyPort": 10255, "allowedUnsafeSysctls": ["net.*"], "port": 10250});
         for (wanted, field) in [
             (json!({"readOnlyPort": 0}), "readOnlyPort"),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_settings_is_no_all_clear() {
+    fn an_answer_without_settings_is_refused() {
         for said in
             ["", "{}", "{\"x\": 1}", "Error from server (NotFound): nodes \"w1\" not found", "{\"x\": {"]
         {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_are_parsed_as_in_go() {
         for (text, value) in
             [("1h30m0s", 5400.0), ("90m", 5400.0), ("1.5h", 5400.0), ("500ms", 0.5), ("0s", 0.0)]
         {

@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mirror_with_the_path_of_a_project_is_asked_there() {
+    fn a_mirror_with_a_project_path_keeps_its_path() {
         for url in ["https://harbor.example.com/v2/dockerhub", "http://198.18.0.1:5000/v2/a/b/"] {
             assert!(has_api_path(url), "{url}");
         }
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn old_halfway_and_unheld_containerds_are_not_enough() {
+    fn old_broken_and_unheld_containerds_are_not_accepted() {
         assert!(is_installed("containerd hi 1.7.24~ds1-6+b4"));
         assert!(is_installed("containerd hi 2.1.9-1"));
         for state in [
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_in_containerds_config_by_the_host_that_is_asked() {
+    fn logins_are_configured_for_the_requested_host() {
         let mut cluster = crate::pki::tests::cluster();
         let login = |user: &str| Some(Login { user: user.into(), password: "sesame\"open".into() });
         let registry = |host: &str, mirrors: &[&str], login| Registry {

@@ -139,13 +139,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_of_the_node_that_it_names() {
+    fn a_line_belongs_to_the_node_that_it_names() {
         assert_eq!(line("w1\t{}\nw10\tx", "w10"), Some("x"));
         assert_eq!(line("w10\tx", "w1"), None);
     }
 
     #[test]
-    fn each_node_is_asked_by_one_control_plane_and_at_most_twelve_are() {
+    fn control_planes_share_at_most_twelve_nodes() {
         let mut cluster = crate::pki::tests::cluster();
         let (plane, worker) = (
             cluster.nodes[0].clone(),

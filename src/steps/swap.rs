@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_live_swap_lines_are_commented_out() {
+    fn only_active_swap_lines_are_commented_out() {
         let before = "UUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n# /old none swap sw 0 0\n\tLABEL=s none swap sw";
         let after = "UUID=a / ext4 defaults 0 1\n# ironstrap: /swap.img none swap sw 0 0\n# /old none swap sw 0 0\n# ironstrap: \tLABEL=s none swap sw";
         assert_eq!(comment_out_swap(before), after);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_zram_that_is_swapped_to_is_commented_out() {
+    fn only_zram_devices_for_swap_are_commented_out() {
         let before = "# mine\n[zram0]\nzram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n[zram2]\n";
         let after = "# mine\n# ironstrap: [zram0]\n# ironstrap: zram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n# ironstrap: [zram2]\n";
         assert_eq!(comment_out_zram(before), after);

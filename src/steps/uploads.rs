@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_edit_is_told_from_another_inventory() {
+    fn an_edit_differs_from_a_changed_inventory() {
         let hash = sha256(b"a: 1");
         let object = |text: &str, note: &str| json!({"metadata": {"annotations": {NOTE: note}}, "data": {"kubelet": text}});
         let compare = |text: &str, note: String| compare(&object(text, &note), KUBELET.keys, "F");

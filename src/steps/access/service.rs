@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_that_leads_elsewhere_is_named_and_the_api_servers_own_is_theirs() {
+    fn an_endpoint_slice_with_other_addresses_is_reported() {
         let planes = ["198.18.0.11".to_string()];
         let own = "EndpointSlice kubernetes [\"198.18.0.11\"] [\"198.18.0.12\"]\n";
         for fine in ["", own, "EndpointSlice empty \n", "EndpointSlice twice [\"198.18.0.11\"]\n"] {

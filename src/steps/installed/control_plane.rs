@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_that_turns_pods_away_is_named_and_no_other() {
+    fn only_a_label_that_rejects_pods_is_reported() {
         let judge = |labels: Value| judge_admission(Some(&json!({"metadata": {"labels": labels}})));
         for labels in [
             json!({}),

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_without_its_role_or_its_binding_is_named() {
+    fn missing_controller_roles_and_bindings_are_reported() {
         let names = |answer: &str| match judge(answer) {
             Verdict::Differs { want, .. } => want,
             Verdict::Holds => String::new(),

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_is_the_one_that_kubeadm_takes() {
+    fn the_image_is_the_one_of_kubeadm() {
         let image = |configuration: Value, minor: u64| image(&configuration, minor);
         let registry = |name: &str| json!({"imageRepository": name});
         assert_eq!(image(registry("registry.k8s.io"), 36), "registry.k8s.io/coredns/coredns:v1.14.2");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_kept_unless_there_are_none_or_the_inventory_says_how_many() {
+    fn replicas_are_kept_unless_zero_or_in_the_inventory() {
         let manifest = json!({"spec": {"replicas": 2, "paused": false}});
         let judge = |n: u64, exactly: bool| {
             judge_deployment(Some(&json!({"spec": {"replicas": n}})), &manifest, exactly)
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_corefile_needs_a_confirmation_and_a_missing_one_does_not() {
+    fn only_an_edited_corefile_needs_a_confirmation() {
         let object = |text: &str| json!({"data": {"Corefile": text}});
         let right = ".:53 {\n    forward . /etc/resolv.conf\n}\n";
         assert_eq!(judge_corefile(Some(&object(right.trim_end())), right, false), Verdict::Holds);

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubeadm_installed_is_noted_once_it_is_turned_off() {
+    fn leftovers_of_a_disabled_addon_are_noted() {
         let mut cluster = crate::pki::tests::cluster();
         assert!(wants(&cluster).is_empty());
         cluster.kubeadm.insert("proxy".into(), json!({"disabled": true}));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_own_is_no_leftover() {
+    fn the_operators_own_addon_is_no_leftover() {
         let mut cluster = crate::pki::tests::cluster();
         cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
         let own = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "kube-system", "name": "coredns"}});

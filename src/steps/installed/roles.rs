@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_without_rules_and_one_that_is_gone_are_named() {
+    fn empty_and_missing_roles_are_reported() {
         assert_eq!(judged(ROLES.len(), None), Verdict::Holds);
         let have = |role: Option<Value>| match judged(6, role.clone()) {
             Verdict::Differs { have, .. } => have,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_that_a_role_lost_is_named() {
+    fn a_right_that_a_role_lost_is_reported() {
         let wants = |at: usize, rules: Value| match judged(at, Some(json!({"rules": rules}))) {
             Verdict::Differs { want, .. } => want,
             Verdict::Holds => String::new(),

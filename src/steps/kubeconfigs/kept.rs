@@ -44,7 +44,7 @@ mod tests {
     use crate::pki::tests::{NOW, cluster};
 
     #[test]
-    fn the_pair_is_looked_at_only_where_the_kubelet_makes_it() {
+    fn only_a_serving_pair_of_the_kubelet_is_checked() {
         let mut cluster = cluster();
         let pki = ClusterPki::make(&cluster, NOW).unwrap();
         let (machine, fleet) = (Machine::default(), Fleet::default());

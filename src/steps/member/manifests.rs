@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_manifest_of_a_component_is_drift_and_any_other_a_note() {
+    fn only_a_second_manifest_of_a_component_is_drift() {
         let old = "no receipt\nmore kube-scheduler /etc/kubernetes/manifests/a b.yaml\nmore - /x\nis 1 /a\n";
         let Verdict::Differs { have, .. } = judge(old, true) else { panic!("{old}") };
         assert_eq!(have, "/etc/kubernetes/manifests/a b.yaml defines the pod kube-scheduler, too\n");

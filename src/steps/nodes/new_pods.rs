@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn before_there_is_a_cluster_and_in_its_first_seconds_it_waits() {
+    fn the_check_waits_until_the_cluster_is_ready() {
         let waits = Blocked::until("m1", "to join");
         let early = super::judge("", Some(&waits));
         assert!(matches!(early, Verdict::Waits { for_what, .. } if for_what == waits));
@@ -92,7 +92,7 @@ mod tests {
     const BOTH: &str = "pod/ironstrap-in-default\npod/ironstrap-in-kube-system";
 
     #[test]
-    fn a_webhook_that_does_not_answer_and_what_kube_system_refuses_count() {
+    fn failed_webhooks_and_refusals_in_kube_system_count() {
         let webhook = r#"Error from server (InternalError): error when creating "STDIN": Internal error occurred: failed calling webhook "c.example.com": failed to call webhook: service "gone" not found"#;
         let Verdict::Differs { have, .. } = judge(webhook) else { panic!() };
         assert!(have.starts_with("Internal error occurred: failed calling webhook"), "{have}");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_answered_is_not_known() {
+    fn a_failed_request_is_not_judged() {
         let away = "The connection to the server 198.18.0.11:6443 was refused - did you specify the right host or port?";
         assert_eq!(judge(away), Verdict::Unknown(away.into()));
         let dry = r#"Error from server (BadRequest): error when creating "STDIN": admission webhook "x" does not support dry run"#;

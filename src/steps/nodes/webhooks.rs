@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_without_a_pod_is_a_fault_and_an_api_without_one_is_noted() {
+    fn a_webhook_without_pods_differs_an_api_is_noted() {
         let cluster = crate::pki::tests::cluster();
         let pki = crate::pki::ClusterPki::make(&cluster, crate::pki::tests::NOW).unwrap();
         let (machine, fleet) = (crate::machine::Machine::default(), crate::fleet::Fleet::default());

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_of_apts_own_is_noted_where_it_is_not_the_inventorys() {
+    fn a_proxy_of_apt_outside_the_inventory_is_noted() {
         let proxy = |http: &str, https: &str| Proxy { http: http.into(), https: https.into(), no: vec![] };
         let none = Proxy::default();
         let noted = |answer: &str, ours: &Proxy| matches!(others(answer, ours), Verdict::Noted(_));

@@ -73,14 +73,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_with_a_port_has_another_folder_that_comes_first() {
+    fn a_registry_with_a_port_has_a_second_folder() {
         assert_eq!(other_name("r.example.com:5000").as_deref(), Some("r.example.com_5000_"));
         assert_eq!(other_name("[fd00::1]:5000").as_deref(), Some("[fd00::1]_5000_"));
         assert_eq!((other_name("docker.io"), other_name("_default")), (None, None));
     }
 
     #[test]
-    fn what_is_ours_goes_and_what_is_others_is_only_noted() {
+    fn our_leftovers_are_removed_and_others_are_noted() {
         assert_eq!(left(""), Verdict::Holds);
         let Verdict::Noted(note) = left("other _default\nother quay.io\n") else { panic!() };
         assert!(note.ends_with(

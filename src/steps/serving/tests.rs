@@ -66,7 +66,7 @@ fn have(verdict: Verdict) -> String {
 }
 
 #[test]
-fn a_right_request_is_approved_as_it_was_judged() {
+fn a_valid_request_is_approved_as_it_was_judged() {
     for unserved in [true, false] {
         let (verdict, fix) = judged(&[object("csr-a", 1, &["w1"])], unserved);
         assert_eq!(have(verdict), "csr-a waits for approval");
@@ -81,7 +81,7 @@ fn a_right_request_is_approved_as_it_was_judged() {
 }
 
 #[test]
-fn only_those_without_a_request_need_nothing() {
+fn only_a_kubelet_without_serving_certificate_differs() {
     assert_eq!(judged(&[], false).0, Verdict::Holds);
     let mut signed = object("csr-a", 1, &["w1"]);
     signed["status"] = json!({"conditions": [{"type": "Approved"}], "certificate": 1});
@@ -98,7 +98,7 @@ fn only_those_without_a_request_need_nothing() {
 }
 
 #[test]
-fn of_several_requests_the_newest_right_one_counts() {
+fn the_newest_valid_request_counts() {
     let right = |name: &str, second| object(name, second, &["w1"]);
     let mut signed = right("csr-b", 9);
     signed["status"] = json!({"certificate": "QQ=="});
@@ -122,7 +122,7 @@ fn refused(change: impl Fn(&mut Value)) -> String {
 }
 
 #[test]
-fn each_rule_keeps_a_request_from_being_approved() {
+fn a_request_that_breaks_a_rule_is_not_approved() {
     let not = |why: &str| format!("csr-x is not approved: {why}");
     let ask = |names: &[&str]| json!(serving_request("w1", names, &[IP]));
     assert_eq!(refused(|o| o["spec"]["request"] = ask(&["m1"])), not("it asks for m1, but w1 is 10.0.0.21"));
@@ -155,7 +155,7 @@ fn each_rule_keeps_a_request_from_being_approved() {
 }
 
 #[test]
-fn requests_that_are_not_right_are_named() {
+fn invalid_requests_are_reported() {
     let mut cluster = cluster();
     with(&mut cluster);
     let want = all(&cluster, &Fleet::default()).pop().unwrap();
@@ -182,7 +182,7 @@ fn requests_that_are_not_right_are_named() {
 }
 
 #[test]
-fn no_name_of_a_request_is_taken_for_another_request() {
+fn the_name_of_a_request_cannot_forge_another_request() {
     let right = object("csr-a", 1, &["w1"]);
     let forged = format!("x\n{right}\ny");
     let line = format!("x\nr-admin\tuid-r\t7\t9999-01-01T00:00:00Z\t\t\t{}\ny", right["spec"]);
@@ -205,7 +205,7 @@ fn no_name_of_a_request_is_taken_for_another_request() {
 }
 
 #[test]
-fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_checked() {
+fn an_incomplete_list_allows_only_approvals() {
     let cut = "end part they take more than 8 seconds to read: 150 requests and 200 MB so far, most of them of \"system:node:w2\"\n";
     let wrong = object("csr-z", 9, &["w1", "m1"]);
     for end in [cut, ""] {
@@ -229,7 +229,7 @@ fn where_not_all_requests_were_read_a_right_one_is_approved_and_nothing_else_is_
 }
 
 #[test]
-fn a_node_that_has_still_to_join_waits_and_others_ask_for_none() {
+fn a_joining_node_waits_and_unconfigured_nodes_are_skipped() {
     let mut cluster = cluster();
     assert!(all(&cluster, &Fleet::default()).is_empty());
     cluster.nodes[2].kubelet.insert("serverTLSBootstrap".into(), true.into());
