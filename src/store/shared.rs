@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_file_is_copied_and_replaced_and_a_link_to_it_stays() {
+    fn a_shared_file_is_replaced_after_a_copy() {
         let (dir, path) = folder();
         fs::write(&path, "old").unwrap();
         let link = dir.path().join("link");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_file_that_is_not_there_is_made_with_its_folder() {
+    fn a_missing_shared_file_is_created_with_its_folder() {
         let (_dir, path) = folder();
         let path = path.join("deep/er");
         assert_eq!(edit_shared(&path, |text| Ok(text.is_none().then(|| "new".into()))).unwrap(), None);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_change_and_nothing_that_can_be_changed_leave_no_trace() {
+    fn a_refused_or_unnecessary_edit_leaves_no_trace() {
         let (dir, path) = folder();
         fs::write(&path, "old").unwrap();
         assert_eq!(edit_shared(&path, |_| Ok(None)).unwrap(), None);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_created_was_not_there() {
+    fn creation_does_not_overwrite_a_file() {
         let (_dir, path) = folder();
         create(&path, "mine", 0o644).unwrap();
         let error = create(&path, "yours", 0o644).unwrap_err();

@@ -25,7 +25,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_saved_is_loaded_as_it_was() {
+fn a_saved_pki_is_loaded_unchanged() {
     let (dir, _, store, pki) = fresh();
     assert!(store.load().unwrap().is_none());
     assert_eq!(names(dir.path()), Vec::<String>::new());
@@ -49,7 +49,7 @@ fn what_is_saved_is_loaded_as_it_was() {
 }
 
 #[test]
-fn a_save_that_was_killed_made_no_trust() {
+fn a_killed_save_leaves_no_pki() {
     let (dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     // This is the state just before the rename: everything is written, under another name.
@@ -61,7 +61,7 @@ fn a_save_that_was_killed_made_no_trust() {
 }
 
 #[test]
-fn a_save_that_fails_leaves_nothing_behind() {
+fn a_failed_save_leaves_nothing_behind() {
     let (dir, _, store, pki) = fresh();
     // A file appears in the place of the directory, between the check and the rename.
     fs::write(store.path(), "").unwrap();
@@ -72,7 +72,7 @@ fn a_save_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_directory_that_is_there_is_never_taken_for_none() {
+fn an_existing_directory_never_counts_as_absent() {
     let (dir, _, store, pki) = fresh();
     let what = || store.load().unwrap_err().what;
     fs::create_dir(store.path()).unwrap();
@@ -96,7 +96,7 @@ fn a_directory_that_is_there_is_never_taken_for_none() {
 }
 
 #[test]
-fn files_that_are_not_ours_do_no_harm() {
+fn unknown_files_are_ignored() {
     let (_dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     fs::write(store.path().join("README"), "mine").unwrap();
@@ -106,7 +106,7 @@ fn files_that_are_not_ours_do_no_harm() {
 }
 
 #[test]
-fn the_token_of_an_earlier_release_is_ignored_and_goes_with_the_next_save() {
+fn the_next_save_removes_an_old_token() {
     let (_dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     let token = store.path().join("token");
@@ -120,7 +120,7 @@ fn the_token_of_an_earlier_release_is_ignored_and_goes_with_the_next_save() {
 }
 
 #[test]
-fn a_renewal_replaces_leaves_and_touches_nothing_else() {
+fn a_renewal_replaces_only_leaves() {
     let (_dir, cluster, store, mut pki) = fresh();
     let written = |file: &str| fs::metadata(store.path().join(file)).unwrap().modified().unwrap();
     store.save(&pki).unwrap();
@@ -135,7 +135,7 @@ fn a_renewal_replaces_leaves_and_touches_nothing_else() {
 }
 
 #[test]
-fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
+fn the_next_renewal_finishes_an_interrupted_one() {
     let (_dir, cluster, store, pki) = fresh();
     store.save(&pki).unwrap();
     let mut renewed = pki.clone();
@@ -149,7 +149,7 @@ fn a_renewal_that_was_cut_short_is_finished_by_the_next() {
 }
 
 #[test]
-fn what_the_cluster_is_built_on_is_never_replaced() {
+fn keys_of_the_cluster_are_never_replaced() {
     let (_dir, cluster, store, pki) = fresh();
     store.save(&pki).unwrap();
     let other = ClusterPki::make(&cluster, NOW).unwrap();
@@ -200,7 +200,7 @@ fn a_kubeconfig_of_another_cluster_is_not_overwritten() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_worth_a_warning() {
+fn files_open_to_other_users_cause_warnings() {
     let (_dir, cluster, store, pki) = fresh();
     store.save(&pki).unwrap();
     store.save_kubeconfig(&pki.admin_kubeconfig(&cluster, "https://10.0.0.11:6443")).unwrap();
@@ -226,7 +226,7 @@ fn a_key_that_others_can_read_is_worth_a_warning() {
 }
 
 #[test]
-fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_warning() {
+fn open_folders_and_inventories_cause_warnings() {
     let (dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     let told = |file: &str| {
@@ -267,7 +267,7 @@ fn a_folder_above_a_link_and_an_inventory_that_others_can_change_are_worth_a_war
 
 /// Only root can give a file away, so nobody else can run this test.
 #[test]
-fn what_belongs_to_another_user_is_worth_a_warning() {
+fn files_of_another_user_cause_warnings() {
     let (dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     let key = store.path().join("ca.key");
@@ -289,7 +289,7 @@ fn what_belongs_to_another_user_is_worth_a_warning() {
 }
 
 #[test]
-fn the_lock_is_for_the_user_alone_also_where_an_earlier_release_made_it() {
+fn the_lock_file_is_always_made_private() {
     let (dir, _, store, _) = fresh();
     let file = dir.path().join(".demo.lock");
     drop(store.lock().unwrap());
@@ -300,7 +300,7 @@ fn the_lock_is_for_the_user_alone_also_where_an_earlier_release_made_it() {
 }
 
 #[test]
-fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
+fn the_lock_removes_only_leftovers_of_killed_runs() {
     let (dir, _, store, pki) = fresh();
     store.save(&pki).unwrap();
     let make = |name: &str, mode: u32| {
@@ -330,7 +330,7 @@ fn the_lock_clears_away_what_killed_runs_left_and_nothing_else() {
 }
 
 #[test]
-fn the_lock_keeps_a_second_run_out_and_says_who_has_it() {
+fn the_lock_refuses_a_second_run_naming_the_first() {
     let (dir, _, store, _) = fresh();
     let held = store.lock().unwrap();
     let error = store.lock().unwrap_err();
@@ -346,14 +346,14 @@ fn the_lock_keeps_a_second_run_out_and_says_who_has_it() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn a_missing_folder_is_named() {
     let store = Store { dir: "/nonexistent/folder".into(), cluster: "demo".into(), inventory: "".into() };
     assert!(store.load().unwrap().is_none());
     assert_eq!(store.lock().unwrap_err().what, "cannot open /nonexistent/folder/.demo.lock");
 }
 
 #[test]
-fn the_secret_of_leases_is_made_once_and_for_the_user_alone() {
+fn the_lease_secret_is_private_and_made_once() {
     let (_dir, _, store, pki) = fresh();
     assert_eq!((store.lease_secret().unwrap(), store.keep_lease_secret().unwrap()), (None, None));
     assert!(!store.path().exists(), "it makes no PKI directory");
@@ -378,7 +378,7 @@ fn the_secret_of_leases_is_made_once_and_for_the_user_alone() {
 }
 
 #[test]
-fn a_lock_has_the_same_place_each_time_and_its_copy_another() {
+fn a_lock_keeps_its_place_and_a_copy_differs() {
     let (dir, cluster, store, _) = fresh();
     let place = |store: &Store| store.lock().unwrap().place().to_string();
     assert_eq!(place(&store), place(&store));
