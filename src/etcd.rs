@@ -143,11 +143,11 @@ mod tests {
             super::quorum_loss(&format!("{THREE}{}", lines.collect::<String>()), name, ip(at)).unwrap()
         };
         assert_eq!(quorum_loss(&[1, 2], "m1", "10.0.0.1"), None);
-        assert_eq!(quorum_loss(&[1], "m2", "10.0.0.2"), None, "who does not answer may go");
+        assert_eq!(quorum_loss(&[1], "m2", "10.0.0.2"), None, "a silent member may be removed");
         let why = "of the remaining 1 member, 0 answer and 1 must; silent: m2";
         assert_eq!(quorum_loss(&[1], "m1", "10.0.0.1").unwrap(), why);
         assert_eq!(quorum_loss(&[1, 2], "m3", "10.0.0.13"), None, "a learner has no vote");
-        assert_eq!(quorum_loss(&[], "m9", "10.0.0.9"), None, "it has no member there");
+        assert_eq!(quorum_loss(&[], "m9", "10.0.0.9"), None, "m9 has no etcd member");
         assert!(super::quorum_loss("unavailable", "m1", ip("10.0.0.1")).is_err());
     }
 }

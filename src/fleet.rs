@@ -294,7 +294,11 @@ pub(super) mod tests {
         machines.get_mut("w1").unwrap().hostname = "m1".into();
         let twice = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "duplicate host name m1, also on m1"));
-        assert_eq!(twice[0].node.as_deref(), Some("w1"), "the one that is called otherwise is to blame");
+        assert_eq!(
+            twice[0].node.as_deref(),
+            Some("w1"),
+            "the machine with another name in the inventory is to blame"
+        );
         machines.values_mut().for_each(|machine| machine.hostname = "cp-1".into());
         let told: Vec<_> = ["m1", "m2"]
             .map(|plane| {
@@ -303,7 +307,7 @@ pub(super) mod tests {
                 findings(&cluster(), &both, &BTreeMap::new()).remove(0).node.unwrap()
             })
             .into();
-        assert_eq!(told, ["w1", "w1"], "a control plane keeps the name that a worker takes");
+        assert_eq!(told, ["w1", "w1"], "a control plane keeps its name, and the worker is to blame");
         let mut swapped = cluster();
         swapped.nodes[0].role = Role::Worker;
         let both = machines.iter().filter(|(name, _)| *name != "w1");
@@ -359,6 +363,6 @@ pub(super) mod tests {
         assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0), ("w2", 3601.0)]), [(None, ours.clone())]);
         assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0)]), [(None, ours)]);
         let three = [("m1", 0.0), ("m2", 900.0), ("m3", 900.0)];
-        assert_eq!(said(&three).len(), 2, "two against two: the operator's side is believed");
+        assert_eq!(said(&three).len(), 2, "in a tie of two against two, the operator's clock decides");
     }
 }

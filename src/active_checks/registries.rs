@@ -317,7 +317,7 @@ mod tests {
             let open = judged(&format!(
                 "manifest {pause} {said}\nmanifest {pause} untold {url} bash is not installed\n"
             ));
-            assert!(open.len() == 1 && open[0].harmless, "one of two could not be asked: {said}");
+            assert!(open.len() == 1 && open[0].harmless, "one of two URLs could not be checked: {said}");
             assert!(judged(&format!("no https://x: silent\nmanifest {pause} {said}\n")).len() == 1);
         }
         let open = format!("manifest {pause} untold https://quay.io/v2/ openssl is not installed\n");
@@ -333,7 +333,11 @@ mod tests {
             for url in
                 [format!("https://{evil}/v2/"), format!("https://registry.k8s.io{evil}/v2/"), evil.into()]
             {
-                assert_eq!(judged(&format!("manifest {evil} {word} {url} 404\n")), [], "no such image");
+                assert_eq!(
+                    judged(&format!("manifest {evil} {word} {url} 404\n")),
+                    [],
+                    "no such image is needed"
+                );
                 let found = judged(&format!("manifest {pause} {word} {url} 404\n"));
                 let hint = found[0].error.hint.as_deref().unwrap();
                 assert!(!hint.contains("evil") && !hint.contains("x\""), "{word}: {hint}");

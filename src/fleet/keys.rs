@@ -257,13 +257,13 @@ mod tests {
         assert_eq!(agreed(&own(), &seen), None);
         let seen = [shown("w1", &one), kept("w2", &other)];
         let told: Vec<_> = findings(&own(), &seen).iter().map(|it| (it.error.kind, it.harmless)).collect();
-        assert_eq!(told, [(Kind::Unknown, false), (Kind::Unknown, true)], "nobody is called wrong");
+        assert_eq!(told, [(Kind::Unknown, false), (Kind::Unknown, true)], "no key is called wrong");
         assert_eq!(agreed(&own(), &seen), None);
         let seen = [shown("w1", &one), shown("w2", &one)];
         assert_eq!(
             (findings(&own(), &seen).len(), agreed(&own(), &seen)),
             (0, Some(one)),
-            "a run without them"
+            "the run has only workers, and they agree"
         );
     }
 
@@ -273,13 +273,13 @@ mod tests {
         let silent = || vec![unreadable(&official(), "w1", "holds no public key")];
         assert_eq!(taken("w1", Some(&old), Ok(newer.clone())), Ok(Some(newer.clone())));
         assert_eq!(taken("w1", Some(&old), Ok(old.clone())), Ok(None));
-        assert_eq!(taken("w1", Some(&newer), Ok(old.clone())), Ok(None), "an older text is no news");
+        assert_eq!(taken("w1", Some(&newer), Ok(old.clone())), Ok(None), "an older text changes nothing");
         for shown in [Ok(other.clone()), Err(silent())] {
             let told = taken("w1", Some(&old), shown).unwrap_err();
             assert!(told.len() == 1 && told[0].harmless, "{told:?}");
         }
         assert_eq!(taken("w1", None, Ok(other.clone())), Ok(Some(other)));
-        assert!(!taken("w1", None, Err(silent())).unwrap_err()[0].harmless, "it has none");
+        assert!(!taken("w1", None, Err(silent())).unwrap_err()[0].harmless, "w1 has no key yet");
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         let seen = [kept("m1", &kept_keys), shown("m2", &fresh)];
         assert_eq!(agreed(&own(), &seen), Some(fresh.clone()));
         let worker = [kept("m1", &kept_keys), shown("w1", &fresh)];
-        assert_eq!(agreed(&own(), &worker), Some(kept_keys), "not from a worker");
+        assert_eq!(agreed(&own(), &worker), Some(kept_keys), "the newer text of a worker is not taken");
         assert_eq!(agreed(&own(), &[]), None);
     }
 }

@@ -208,10 +208,14 @@ mod tests {
         let is = "has the manifest of an API server, but the inventory says worker";
         assert_eq!(says(worker, &RUNS).unwrap(), is);
         for drifted in [&["client-certificate", "admin.conf"], &["client-certificate", "etcd"]] {
-            assert_eq!(says(plane, drifted), None, "its manifest is gone");
+            assert_eq!(says(plane, drifted), None, "a lost manifest is no changed role");
         }
-        assert_eq!(says(plane, &["kubelet.conf"]), None, "it has still to join");
-        assert_eq!(says(worker, &["client-certificate", "etcd"]), None, "an etcd of somebody's own");
+        assert_eq!(says(plane, &["kubelet.conf"]), None, "it has not joined yet");
+        assert_eq!(
+            says(worker, &["client-certificate", "etcd"]),
+            None,
+            "the worker may run an etcd of the operator"
+        );
     }
 
     #[test]
@@ -226,7 +230,10 @@ mod tests {
             assert!(found.iter().all(|(_, everybody)| !everybody), "{found:?}");
             for (error, _) in found {
                 assert_eq!(error.node.as_deref(), Some("w1"));
-                assert!(!error.hint.unwrap_or_default().contains("control-plane"), "the remedy of its root");
+                assert!(
+                    !error.hint.unwrap_or_default().contains("control-plane"),
+                    "a worker's answers must not suggest another role"
+                );
             }
         }
     }
@@ -249,7 +256,7 @@ mod tests {
         let (error, everybody) = refused(evil).unwrap();
         assert!(everybody && error.cause[0].ends_with(evil), "{error:?}");
         let hint = error.hint.as_deref().unwrap();
-        assert!(!hint.contains("curl") && !error.what.contains("curl"), "no word of a machine: {error}");
+        assert!(!hint.contains("curl") && !error.what.contains("curl"), "no text from the machine: {error}");
     }
 
     #[test]

@@ -40,10 +40,7 @@ fn probed_ports_follow_the_roles_of_both_nodes() {
     assert!(has("n0 n1 2379") && has("n1 n0 2380") && has("n0 n2 10250"), "{probes:?}");
     let mut own = cluster.clone();
     own.network = Network::None;
-    assert!(
-        super::probes(&own, &all, &all).iter().all(|probe| !probe.udp),
-        "whatever it is, flannel's it is not"
-    );
+    assert!(super::probes(&own, &all, &all).iter().all(|probe| !probe.udp), "only flannel uses UDP");
     assert!(!has("n2 n0 2379") && !has("n2 n0 10250") && !has(&format!("n0 n2 {api}")), "{probes:?}");
 }
 
@@ -68,10 +65,10 @@ fn a_worker_in_a_large_fleet_probes_few_nodes() {
         |name: &str, udp: bool| probes.iter().filter(|probe| probe.from == name && probe.udp == udp).count();
     assert_eq!((of("n100", true), of("n100", false)), (3 + NEIGHBOURS, 3));
     assert!(probes.len() < 300 * 16, "{}", probes.len());
-    assert_eq!(of("n0", true), 299, "a control plane tries all");
+    assert_eq!(of("n0", true), 299, "a control plane probes all nodes");
     let reached: BTreeSet<&str> =
         probes.iter().filter(|probe| probe.udp).map(|probe| probe.to.as_str()).collect();
-    assert_eq!(reached.len(), 300, "everybody is tried by somebody");
+    assert_eq!(reached.len(), 300, "every node is probed");
 }
 
 #[test]
@@ -82,12 +79,16 @@ fn a_member_that_refuses_a_connection_is_reachable() {
         let came = [(probe.clone(), ProbeResult::Failed(how.into()))];
         judge(&cluster, &came, &joining, &BTreeMap::new()).len()
     };
-    assert_eq!(wrong(REFUSED, names(&cluster, 1)), 0, "its API server may be what this run is to mend");
+    assert_eq!(wrong(REFUSED, names(&cluster, 1)), 0, "this run may have to repair its API server");
     assert_eq!(wrong("no answer", names(&cluster, 1)), 1);
     let came = [(probe.clone(), ProbeResult::Failed("no answer".into()))];
     let found = judge(&cluster, &came, &names(&cluster, 1), &BTreeMap::new());
-    assert_eq!(found[0].error.node.as_deref(), Some("n1"), "a member has shown that it works");
-    assert_eq!(wrong(REFUSED, names(&cluster, 0)), 1, "there is a listener of ours");
+    assert_eq!(
+        found[0].error.node.as_deref(),
+        Some("n1"),
+        "the joining node is to blame, because the member works"
+    );
+    assert_eq!(wrong(REFUSED, names(&cluster, 0)), 1, "a listener of ironstrap refused the connection");
 }
 
 /// The findings for these results: the node, whether it is only a warning, and what is wrong.
@@ -129,14 +130,17 @@ fn a_workers_report_about_another_node_only_warns() {
         );
         assert_eq!(found.len(), 1, "{found:?}");
         let (node, harmless, what) = &found[0];
-        assert!(*harmless && node == "n1" && what.contains("n2"), "a warning that names both: {found:?}");
+        assert!(*harmless && node == "n1" && what.contains("n2"), "the warning names both nodes: {found:?}");
     }
     let other = judged(&cluster, &[overlay("n3", "n2", lost()), overlay("n3", "n0", narrow())], &new);
     assert!(
         other.iter().any(|(node, harmless, what)| *harmless && node == "n3" && what.contains("n2")),
         "{other:?}"
     );
-    assert!(other.iter().all(|(node, ..)| node != "n2"), "another newcomer does not count either: {other:?}");
+    assert!(
+        other.iter().all(|(node, ..)| node != "n2"),
+        "a joining node cannot accuse another one: {other:?}"
+    );
 }
 
 #[test]
@@ -148,13 +152,13 @@ fn control_planes_and_the_joining_node_report_errors() {
     };
     for end in [lost(), narrow()] {
         assert_eq!(refused(&[overlay("n0", "n2", end.clone())]), ["n2"]);
-        // One firewall makes one error.
+        // Two reports about one firewall cause one error.
         assert_eq!(refused(&[overlay("n0", "n2", end.clone()), overlay("n1", "n2", end)]), ["n2"]);
     }
-    assert_eq!(refused(&[overlay("n2", "n3", narrow())]), ["n2"], "its own word counts for itself");
+    assert_eq!(refused(&[overlay("n2", "n3", narrow())]), ["n2"], "a node's own report counts for itself");
     let api = Probe { from: "n2".into(), to: "n0".into(), port: 6443, udp: false };
     for end in [lost(), narrow(), ProbeResult::Failed(STRANGER.into())] {
-        assert_eq!(refused(&[(api.clone(), end)]), ["n2"], "and never for a member");
+        assert_eq!(refused(&[(api.clone(), end)]), ["n2"], "the joining node is to blame, not the member");
     }
 }
 
@@ -189,7 +193,7 @@ fn a_port_without_a_listener_is_not_probed() {
     assert_eq!(asked(Some("1f closed tcp 6443\n"), all.clone()), None);
     assert_eq!(asked(None, all), None);
     let member = "tcp 198.18.0.1 6443 silent\nudp 198.18.0.1 8472 silent\n";
-    assert_eq!(asked(None, one).unwrap(), member, "its own services answer");
+    assert_eq!(asked(None, one).unwrap(), member, "a member's own services answer");
 }
 
 #[test]
@@ -199,7 +203,7 @@ fn an_unreadable_line_affects_no_other_probe() {
     let probes = [probe(6443, false), probe(VXLAN, true)];
     let read = |answer: &str| read(&cluster, &cluster.nodes[1], &probes, answer);
     let others = read("tcp 198.18.0.2 6443 lost\nudp 198.18.0.2 8472 lost");
-    assert_eq!(others, (vec![], vec![]), "it was not asked");
+    assert_eq!(others, (vec![], vec![]), "198.18.0.2 was not probed");
     let end = |answer: &str| read(answer).0.remove(0).1;
     assert_eq!(end("tcp 198.18.0.1 6443 ok 1500"), ProbeResult::Reached { milliseconds: 1.5 });
     assert_eq!(end("udp 198.18.0.1 8472 ok 1500 1450"), ProbeResult::Passed { mtu: 1500, largest: 1450 });

@@ -1,4 +1,4 @@
-//! Tests what an error says about machines that share a property, or that have an address or a route in the way.
+//! Tests the findings about machines that share a property, or whose address or route conflicts with the cluster.
 
 use super::*;
 
@@ -121,7 +121,7 @@ fn an_unproven_claim_of_a_worker_makes_conditional_hints() {
         );
         assert!(of_plane.iter().all(|hint| hint.starts_with("on ")));
     }
-    // If machines are clones, the connections prove it, whatever the machines say.
+    // The keys of the connections prove that machines are clones, regardless of their answers.
     let clones = |_: &str, machine: &mut Machine| {
         machine.machine_id = Some("same".into());
         machine.host_keys = vec!["ssh-rsa same".into()];
@@ -159,7 +159,7 @@ fn a_worker_that_claims_anothers_host_key_is_blamed() {
         assert_eq!(told, [("HostKey", blamed)], "{kind} {joined}: {found:?}");
         assert!(found[0].2.contains(if blamed == liar { other.as_str() } else { liar }), "{found:?}");
     }
-    // The word of a control plane counts.
+    // ironstrap believes the claim of a control plane.
     let plane = &planes(true).next().unwrap().name;
     let other = &planes(false).next().unwrap().name;
     let found = found(|name, machine| {

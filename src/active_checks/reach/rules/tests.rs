@@ -1,4 +1,4 @@
-//! Tests of how ironstrap reads the rules that nft and iptables-save print, and which of them it shows.
+//! Tests how ironstrap reads the rules that nft and iptables-save print, and which rules it shows.
 
 use super::*;
 
@@ -67,12 +67,19 @@ fn a_forward_chain_that_drops_everything_is_shown() {
     };
     let shown = |rule: &str| read("nft", &chain(rule)).shown(Side::Forward, &[], false);
     assert_eq!(shown(""), ["nft inet f fw: policy drop"]);
-    assert_eq!(shown("\t\tct state established,related accept\n").len(), 1, "answers alone are not enough");
+    assert_eq!(
+        shown("\t\tct state established,related accept\n").len(),
+        1,
+        "accepting replies is not enough"
+    );
     for lets in ["\t\tip saddr 10.244.0.0/16 accept\n", "\t\tjump pods\n"] {
         assert!(shown(lets).is_empty(), "{lets}");
     }
     assert!(read("nft", &chain("").replace("drop", "accept")).shown(Side::Forward, &[], false).is_empty());
-    assert!(read("nft", NFT).shown(Side::Forward, &[], false).is_empty(), "flannel opens that of iptables");
+    assert!(
+        read("nft", NFT).shown(Side::Forward, &[], false).is_empty(),
+        "flannel adds its own rules to the chain of iptables"
+    );
 }
 
 #[test]
@@ -90,7 +97,7 @@ fn nft_rules_on_the_path_of_packets_are_shown() {
     let two = shown(Side::In, &[2380, 8472], false);
     assert!(two.contains(&"nft inet mine more: udp dport 8472 counter drop".to_string()), "{two:?}");
     assert_eq!(two.last().unwrap(), "nft ip filter INPUT: ip saddr 192.0.2.7 xt target \"REJECT\"");
-    assert_eq!(two.len(), 6, "as many as are read: {two:?}");
+    assert_eq!(two.len(), 6, "all rules on the path: {two:?}");
     let all = shown(Side::In, &[80, 2380, 6443, 8472], false);
     assert_eq!((all.len(), all[6].as_str()), (7, "… and 2 more"), "{all:?}");
     assert_eq!(shown(Side::Out, &[6443], false), ["nft inet mine out: reject with icmpx admin-prohibited"]);
@@ -144,5 +151,5 @@ fn long_rules_are_cut_and_read_errors_are_reported() {
     assert_eq!((shown.len(), shown[0].chars().count(), shown[0].ends_with('…')), (1, WIDTH, true));
     let filter = Filter::read(["unread nft is not installed", "up tcp 6443"].into_iter());
     assert_eq!((filter.read, filter.unread.as_slice()), (false, &["nft is not installed".to_string()][..]));
-    assert!(Filter::read(["read nft"].into_iter()).read, "and there are none");
+    assert!(Filter::read(["read nft"].into_iter()).read, "nft ran and printed no rules");
 }
