@@ -230,7 +230,7 @@ mod tests {
                 let id = arg.get_id().to_string();
                 assert!(
                     !says_so || is_number(arg),
-                    "{} of {} is a number in words only",
+                    "{} of {} is named like a number but is not parsed as one",
                     id,
                     command.get_name()
                 );
@@ -276,7 +276,7 @@ mod tests {
                     arg.get_short().map(|c| format!("-{c} ")),
                 ];
                 let is_there = forms.iter().flatten().any(|form| text.contains(form));
-                assert!(is_there, "no page has {forms:?} of {}", command.get_name());
+                assert!(is_there, "no page mentions {forms:?} of {}", command.get_name());
             }
         }
     }

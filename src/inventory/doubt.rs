@@ -252,7 +252,7 @@ mod tests {
         ] {
             let error = report(text);
             assert!(!error.contains("hunter"), "{text}: {error}");
-            assert!(error.contains(" --> x.toml:"), "the place is shown: {error}");
+            assert!(error.contains(" --> x.toml:"), "the report shows the place: {error}");
         }
     }
 }

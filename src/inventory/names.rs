@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(image(&format!("r.io/x:1@sha256:{digest}")), Some("r.io/x"));
         assert!(
             image(&format!("r.io/x:1@sha256:{}", "A".repeat(64))).is_none(),
-            "containerd takes lower case alone"
+            "containerd accepts only lower case"
         );
         assert!(image(&format!("r.io/x:1@sha512:{digest}")).is_none());
         for wrong in ["docker.io/flannel/flannel", "198.18.0.1:5000/x/y", "r.io/x:", "r.io/x@sha256:12"] {

@@ -122,7 +122,7 @@ mod tests {
             }
             // A report shows only the beginning of a URL that is on a line that cannot be read.
             let is_shown = shown.contains("://[secret]@") || shown.contains("http[secret]");
-            assert!(is_shown, "the mistake is shown: {shown}");
+            assert!(is_shown, "the report shows the mistake: {shown}");
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
             assert!(!error.contains("hunter"), "{text}: {error}");
             // The mistake of this addon may be its missing file instead of its name.
             let is_elsewhere = text.starts_with("[addons.'me");
-            assert!(is_elsewhere || error.contains("[secret]"), "the mistake is shown: {error}");
+            assert!(is_elsewhere || error.contains("[secret]"), "the report shows the mistake: {error}");
         }
     }
 
@@ -190,11 +190,11 @@ mod tests {
             let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
             assert!(!error.contains("hunter"), "{text}: {error}");
             let is_there = error.contains("[secret]") || text.contains("[\n");
-            assert!(is_there, "the mistake is shown: {error}");
+            assert!(is_there, "the report shows the mistake: {error}");
         }
         let text = "[registries.'r.example']\nuser = 'me'\npassword-file = 'secrets/r.password'\n";
         let error = super::super::parse(text, "x.toml".as_ref()).unwrap_err().to_string();
-        assert!(error.contains("/secrets/r.password"), "a path is shown: {error}");
+        assert!(error.contains("/secrets/r.password"), "the report shows a path: {error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tests of the facts that a machine reports, and of facts that no machine may report.
+//! Tests how the facts of a machine are read, and which facts are refused.
 
 use super::*;
 
@@ -56,7 +56,11 @@ fn the_kubelets_age_begins_with_its_last_start() {
     assert_eq!(read("kubelet 90500000 100.75\n").unwrap().kubelet_since(), Some(1795277991));
     assert_eq!(read("kubelet 0 100.75\n").unwrap().kubelet_since(), None);
     let now = read("kubelet 100750000 100.75\n").unwrap().kubelet_since();
-    assert_eq!(read("kubelet 99900750000 100.75\n").unwrap().kubelet_since(), now, "not in the future");
+    assert_eq!(
+        read("kubelet 99900750000 100.75\n").unwrap().kubelet_since(),
+        now,
+        "the start is never in the future"
+    );
     assert!(read("kubelet 5\n").is_err());
 }
 

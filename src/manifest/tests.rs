@@ -1,4 +1,4 @@
-//! Tests of what counts as a difference, and what does not.
+//! Tests which values count as differences.
 
 use super::*;
 use serde_json::json;
@@ -162,7 +162,7 @@ fn additional_rules_and_verbs_are_differences() {
             differences(&want, &have, whose).into_iter().map(|difference| difference.path).collect()
         };
         let turned = role(json!([rule("nodes", json!(["list", "get"])), pods]));
-        assert_eq!(paths(turned), [""; 0], "the order has no meaning");
+        assert_eq!(paths(turned), [""; 0], "the order of rules and verbs has no meaning");
         let mut more = want.clone();
         more["rules"].as_array_mut().unwrap().push(rule("secrets", json!(["list"])));
         assert_eq!(paths(more), ["rules[2]"]);
@@ -188,7 +188,7 @@ fn the_rules_of_an_aggregated_role_are_ignored() {
     (want["aggregationRule"], have["aggregationRule"]) = (selectors.clone(), selectors);
     assert_eq!(differences(&want, &have, Whose::Users), []);
     let found = said(&role(rules.clone()), &have, Whose::Users).1;
-    assert_eq!(found, "aggregationRule: none\n", "another role's rules would come in");
+    assert_eq!(found, "aggregationRule: none\n", "rules of other roles would be added");
     have["aggregationRule"] = json!(null);
     assert_eq!(differences(&role(rules), &have, Whose::Users), []);
 }
