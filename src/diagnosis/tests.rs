@@ -7,7 +7,7 @@ use evidence::EVIDENCE;
 
 mod evidence;
 
-/// Lines of the script, and lines of a fix, which the script does not print.
+/// Builds evidence from lines that the script prints, and lines of a fix, which it does not print.
 fn heard(node: &str, lines: &[(&str, &str)]) -> Heard {
     let line = |(place, text): &(&str, &str)| {
         assert!(is_known(place) || [FIX, STATE].contains(place), "{place}");
@@ -27,7 +27,7 @@ fn real_evidence_leads_to_exactly_one_cause() {
         assert_eq!(found.iter().map(|f| f.cause).collect::<Vec<_>>(), [*cause], "{line}");
         let said = format!("{} {} {}", found[0].what, found[0].remedy, found[0].evidence);
         assert!(said.contains(words), "{cause}: {said}");
-        assert!(!said.contains('{') || line.contains('{'), "{cause} has a hole: {said}");
+        assert!(!said.contains('{') || line.contains('{'), "{cause} has an unfilled placeholder: {said}");
     }
 }
 
@@ -50,7 +50,7 @@ fn old_etcd_data_is_reported_in_the_configured_folder() {
 
 #[test]
 fn pods_and_events_are_no_evidence_about_a_machine() {
-    // A line from another machine does no harm here. The remedies of these causes repeat at most one quoted word of it.
+    // These causes may come from any machine, because their remedies repeat at most one quoted word of a line.
     let harmless =
         ["registry-unreachable", "cni-plugin-missing", "image-not-found", "no-node", "pod-refused"];
     for (_, line, cause, _) in EVIDENCE.iter().filter(|(.., cause, _)| !harmless.contains(cause)) {
@@ -60,7 +60,7 @@ fn pods_and_events_are_no_evidence_about_a_machine() {
     }
     let status =
         "pod kube-system/x has no image: [ERROR DirAvailable--var-lib-etcd]: /var/lib/etcd is not empty";
-    assert_eq!(names(&[heard("m1", &[("fix", status)])]), [""; 0], "a pod's state");
+    assert_eq!(names(&[heard("m1", &[("fix", status)])]), [""; 0], "the state of a pod is no evidence");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn tenant_text_in_logs_causes_no_changing_remedy() {
     let fatal: Vec<Regex> =
         CAUSES.iter().filter_map(|cause| Some(Regex::new(cause.fatal?).unwrap())).collect();
     for (_, line) in EVIDENCE.iter().flat_map(|(_, evidence, ..)| lines(evidence)) {
-        assert!(fatal.iter().all(|words| !words.is_match(&line)), "a wait would end: {line}");
+        assert!(fatal.iter().all(|words| !words.is_match(&line)), "this line would end a wait: {line}");
     }
 }
 
@@ -145,7 +145,7 @@ fn machine_text_in_a_remedy_is_quoted() {
     // An older line without an option is still evidence.
     let both = [("journal kubelet", &*renamed("w2")), ("journal kubelet", &*renamed("--static"))];
     assert!(findings(&[heard("w1", &both)], ETCD_DIR)[0].remedy.contains("set-hostname w2 "));
-    // A quoted word inside quotes would end them.
+    // A placeholder must not stand inside quotes, because its value is quoted and would end them.
     for cause in CAUSES {
         let remedy = cause.remedy.replace("'s ", " ");
         let mut groups = remedy.split('\'').skip(1).step_by(2).filter(|quoted| quoted.contains('{'));
@@ -184,7 +184,7 @@ fn patterns_compile_and_cause_names_are_unique() {
 
 #[test]
 fn every_cause_has_real_evidence() {
-    // The failure of one of our wants shows `swap-returns`. `forward-drop` needs two lines, which may be of two machines.
+    // A failed want shows `swap-returns`. `forward-drop` needs two lines, which may come from two machines.
     let bare = ["swap-returns", "forward-drop"];
     for cause in CAUSES.iter().filter(|cause| !bare.contains(&cause.name)) {
         assert!(EVIDENCE.iter().any(|(.., name, _)| *name == cause.name), "{}", cause.name);
@@ -206,7 +206,11 @@ fn packet_filters_are_blamed_only_if_something_is_silent() {
     let drops = ("forward", "chain FORWARD of table ip filter has policy drop");
     let silent = ("fix", "packets: dns is silent");
     let swallowed = ("fix", "packets: flannel.1 sent 31 packets and received none");
-    assert_eq!(names(&[heard("w1", &[drops])]), [""; 0], "Docker sets it, and accepts what it should");
+    assert_eq!(
+        names(&[heard("w1", &[drops])]),
+        [""; 0],
+        "Docker sets this policy too, and it alone breaks nothing"
+    );
     assert_eq!(names(&[heard("w1", &[silent]), heard("m1", &[drops])]), ["forward-drop"]);
     assert_eq!(names(&[heard("w1", &[silent, swallowed]), heard("m1", &[drops])]), ["forward-drop"]);
     let within = ("fix", "packets: pod:w1 is silent, asked from a pod of m1");

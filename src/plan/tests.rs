@@ -1,4 +1,4 @@
-//! How verdicts become changes.
+//! Tests how verdicts become changes.
 
 use super::*;
 use crate::shell::sh;
@@ -56,7 +56,7 @@ fn a_narrower_mode_is_accepted_and_kept() {
     assert_eq!(one(&ours, "mode 600 root:root\nnew\n"), None);
     assert_eq!(one(&ours, "mode 644 root:root\nnew\n"), None);
     assert_eq!(one(&secret, &format!("mode 400 root:root\nsha256 {hash}\n")), None);
-    assert!(one(&file, "mode 600 root:root\nnew\n").is_some(), "others may have to read it");
+    assert!(one(&file, "mode 600 root:root\nnew\n").is_some(), "other users may need to read the file");
     for wrong in ["mode 664 root:root", "mode 600 ops:root", "mode 200 root:root"] {
         let change = one(&ours, &format!("{wrong}\nnew\n")).unwrap();
         assert!(matches!(change.fix, Fix::Write { mode: Some(0o644), .. }), "{wrong}: {:?}", change.fix);

@@ -275,7 +275,7 @@ mod tests {
         assert_eq!((said(0, warning), said(0, "")), (Ok(1), Ok(1)));
         assert_eq!((said(1, &kind("x")), said(1, &format!("error: {}", kind("x")))), (Ok(1), Ok(1)));
         assert_eq!(said(1, "connection refused"), Err("kubectl: exit 1: connection refused".into()));
-        assert!(said(1, "").is_err() && said(1, warning).is_err(), "nothing explains the status");
+        assert!(said(1, "").is_err() && said(1, warning).is_err(), "nothing explains the exit status");
         // Each of many lines counts. A line that only quotes a warning does not.
         let timeout = "Error from server (InternalError): an error on the server (\"etcdserver: request timed out, Warning: x\")";
         let many = [kind("a"), kind("b"), kind("c"), timeout.to_string()].join("\n");

@@ -1,4 +1,4 @@
-//! Replies of machines: whole, cut and too large.
+//! Tests how replies of machines are read if they are whole, cut or too large.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn each_ask_gets_its_own_answer() {
     let answers = read(&reply).unwrap();
     let said = |text: &str| Answer::Said(text.into());
     let why = Answer::Unknown("exit 3: why".into());
-    assert_eq!(answers, [said("yes\n"), said(""), why, said("yes\n")], "the same words are asked once");
+    assert_eq!(answers, [said("yes\n"), said(""), why, said("yes\n")], "equal questions are asked once");
 }
 
 #[test]
@@ -96,7 +96,11 @@ fn an_oversized_answer_is_unknown_and_named() {
     let reply = head() + &one(&large, 0, "") + &one("b\n", 0, "") + &clock();
     let answers = read(&reply).unwrap();
     let why = Answer::Unknown("the answer is larger than 1024 KiB: a".into());
-    assert_eq!((&answers[0], &answers[2]), (&why, &Answer::Said("b\n".into())), "and costs no other answer");
+    assert_eq!(
+        (&answers[0], &answers[2]),
+        (&why, &Answer::Said("b\n".into())),
+        "other answers are not affected"
+    );
     let noise = head() + &one("", 1, &large) + &one("b\n", 0, "") + &clock();
     assert_eq!(read(&noise).unwrap()[0], why);
     let error = "cannot open\n".repeat(5000);

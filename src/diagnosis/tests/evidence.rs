@@ -77,7 +77,7 @@ pub const EVIDENCE: &[(&str, &str, &str, &str)] = &[
         "feature-gate-unknown",
         "remove Nope from featureGates",
     ),
-    // Forms of other versions of Kubernetes, from its source.
+    // These forms come from the source of other versions of Kubernetes.
     (
         "journal kubelet",
         r#"E1129 08:00:00.511290     812 kubelet_node_status.go:116] "Unable to register node with API server, reason is forbidden" err="nodes \"other\" is forbidden: node \"w2\" is not allowed to modify node \"other\"" node="other""#,
