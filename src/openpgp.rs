@@ -231,7 +231,7 @@ pub(crate) mod tests {
     pub const OTHER: &str = include_str!("../tests/keys/other.asc");
     const SECRET: &str = include_str!("../tests/keys/secret.asc");
 
-    /// The same key, with its end put off by this many days, as its owner could do. No signature covers the change.
+    /// Returns the same key with its expiry `days` later, as its owner could set it. The signatures no longer match.
     pub fn put_off(text: &str, days: u32) -> String {
         let mut keys = Keys::read(text).unwrap();
         let lives = 1_798_508_024_u32 - 1_661_444_471;
@@ -251,7 +251,7 @@ pub(crate) mod tests {
         let keys = |text: &str| Keys::read(text).unwrap();
         let (old, new, other) = (keys(KUBERNETES), keys(&put_off(KUBERNETES, 90)), keys(OTHER));
         assert!(new.renews(&old) && !old.renews(&new) && !old.renews(&old));
-        assert!(!other.renews(&old), "another key");
+        assert!(!other.renews(&old), "another key renews nothing");
         let end = time::macros::datetime!(2026-12-29 1:33:44 UTC);
         assert_eq!(old.ends_soon(end - SOON - Duration::SECOND), None);
         assert_eq!(old.ends_soon(end - SOON), Some(end));
@@ -289,7 +289,7 @@ pub(crate) mod tests {
             !again.contains("hunter2") && !again.contains("Version") && !again.contains("more"),
             "{again}"
         );
-        // The text is byte for byte that of GnuPG.
+        // The text equals the output of GnuPG byte for byte.
         assert_eq!(Keys::read(OTHER).unwrap().armored(), OTHER);
     }
 
@@ -298,7 +298,7 @@ pub(crate) mod tests {
         assert!(read(SECRET).unwrap_err().contains("private key"));
         assert!(read(&format!("{KUBERNETES}{SECRET}")).unwrap_err().contains("private key"));
         let disguised = SECRET.replace("PRIVATE", "PUBLIC");
-        assert!(read(&disguised).unwrap_err().contains("private key"), "by its packets");
+        assert!(read(&disguised).unwrap_err().contains("private key"), "the packets show that it is private");
         let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
         assert!(read(&format!("{OTHER}{ssh}")).unwrap_err().contains("private key"));
     }

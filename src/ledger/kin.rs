@@ -60,13 +60,13 @@ mod tests {
         assert!(!ours.knows(&lease(&Kin::new("5ec2e7", "lock 2"), "1f2e")), "a copy of the directory");
         assert!(!ours.knows(&lease(&Kin::new("another", "lock 1"), "1f2e")));
         let copied = Lease { run: "2222".into(), ..lease(&ours, "1f2e") };
-        assert!(!ours.knows(&copied), "the proof of another run");
+        assert!(!ours.knows(&copied), "the proof belongs to another run");
         assert!(
             !ours.knows(&Lease { run: "1f2e".into(), ..Lease::default() }),
             "a lease of an earlier version"
         );
         let nobody = Kin::default();
-        assert!(!nobody.knows(&lease(&nobody, "1f2e")), "without a secret nobody is kin");
+        assert!(!nobody.knows(&lease(&nobody, "1f2e")), "runs without a secret are not kin");
     }
 
     #[test]

@@ -129,7 +129,7 @@ mod tests {
         let end = |text: &str| Keys::read(text).unwrap().end();
         assert_eq!(end(KUBERNETES), End::At(datetime!(2026-12-29 1:33:44 UTC)));
         assert_eq!(end(OTHER), End::Never);
-        assert_eq!(end(&format!("{OTHER}{KUBERNETES}")), end(KUBERNETES), "the first to end counts");
+        assert_eq!(end(&format!("{OTHER}{KUBERNETES}")), end(KUBERNETES), "the earliest expiry counts");
     }
 
     #[test]
@@ -146,11 +146,15 @@ mod tests {
         assert_eq!(
             of(&[&others[..], std::slice::from_ref(&old)].concat()),
             at(150),
-            "others', and of another kind"
+            "signatures by other keys and of other kinds do not count"
         );
         assert_eq!(of(&others), End::Unknown);
         let subkey = vec![0xce, 1, 4];
-        assert_eq!(of(&[old.clone(), subkey, new]), at(150), "what comes after a subkey is about that");
+        assert_eq!(
+            of(&[old.clone(), subkey, new]),
+            at(150),
+            "a signature after a subkey is about the subkey"
+        );
         assert_eq!(end(&[6, 0, 0, 0, 100], &fingerprint, &old), End::Unknown);
         for length in 0..old.len() {
             assert_eq!(end(&key, &fingerprint, &old[..length]), End::Unknown, "{length}");

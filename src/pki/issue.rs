@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((seen.not_after, until), (NOW + Duration::hours(8), NOW + Duration::hours(8)));
         assert!(seen.is_signed_by(&Seen::of(&pki.ca.cert).unwrap()));
         assert_eq!(crate::pki::read::spki_of_key(pair.key.reveal()), Some(seen.spki));
-        assert!(pki == before, "nothing of it is kept");
+        assert!(pki == before, "the certificate is not stored");
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub(crate) mod tests {
         pem(&params(node, names, addresses))
     }
 
-    /// The request of a kubelet, as the API has it.
+    /// The request of a kubelet in base64, as the API stores it.
     pub(crate) fn encoded(node: &str, names: &[&str], addresses: &[&str]) -> String {
         BASE64_STANDARD.encode(request(node, names, addresses))
     }

@@ -1,4 +1,4 @@
-//! Tests of what a cluster PKI must be. They do not depend on how it is made.
+//! Tests the properties of a cluster PKI. They do not depend on how it is made.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::cluster::{Endpoint, Network, Packages, Proxy, Role, Ssh};
 
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-/// Two control planes and a worker, with an endpoint and more names.
+/// Two control planes and a worker, with an endpoint and further API names.
 pub(crate) fn cluster() -> Cluster {
     Cluster {
         name: "demo".into(),
@@ -338,7 +338,7 @@ fn all_letters_of_a_random_text_are_equally_likely() {
     let text = random_text(ALPHABET, 360_000).unwrap();
     for letter in ALPHABET {
         let count = text.bytes().filter(|it| it == letter).count();
-        // With a byte modulo 36, each of the first letters would come 11250 times. By chance a count strays by
+        // With a byte modulo 36, each of the first letters would come 11250 times. By chance a count is off by
         // 700 in one of 10^10 runs.
         assert!((9300..10700).contains(&count), "{} came {count} times", char::from(*letter));
     }

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("old and new", 0o600));
         assert_eq!((fs::read_to_string(&copy).unwrap().as_str(), mode(&copy)), ("old", 0o600));
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "the lock is gone");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "the lock file is removed");
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn the_next_save_removes_an_old_token() {
     for text in ["ironst.0123456789abcdef\n", "abc"] {
         fs::write(&token, text).unwrap();
         assert!(store.load().unwrap().unwrap() == pki);
-        assert!(token.exists(), "to load changes nothing");
+        assert!(token.exists(), "loading changes nothing");
         store.save(&pki).unwrap();
         assert!(!token.exists() && store.load().unwrap().unwrap() == pki);
     }
@@ -247,7 +247,7 @@ fn open_folders_and_inventories_cause_warnings() {
     chmod("", 0o777);
     assert_eq!(told("none"), ["other users can replace files in DIR (mode 0777): chmod 755 DIR"]);
     chmod("", 0o1777);
-    assert_eq!(told("none"), Vec::<String>::new(), "nobody else can move it there");
+    assert_eq!(told("none"), Vec::<String>::new(), "the sticky bit keeps other users from moving the files");
     chmod("", 0o700);
     fs::create_dir(dir.path().join("open")).unwrap();
     fs::rename(store.path().join("nodes"), dir.path().join("open/nodes")).unwrap();
@@ -265,7 +265,7 @@ fn open_folders_and_inventories_cause_warnings() {
     );
 }
 
-/// Only root can give a file away, so nobody else can run this test.
+/// Only root can change the owner of a file. For other users, this test does nothing.
 #[test]
 fn files_of_another_user_cause_warnings() {
     let (dir, _, store, pki) = fresh();
@@ -282,7 +282,7 @@ fn files_of_another_user_cause_warnings() {
     };
     assert_eq!(store.warnings(), [owns(&key, "")]);
     std::os::unix::fs::chown(store.path(), Some(12345), None).unwrap();
-    assert_eq!(store.warnings(), [owns(&store.path(), " -R")], "once for all that is in it");
+    assert_eq!(store.warnings(), [owns(&store.path(), " -R")], "one warning covers the whole directory");
     std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
     let above = dir.path().canonicalize().unwrap();
     assert_eq!(store.warnings(), [owns(&store.path(), " -R"), owns(&above, "")]);
@@ -356,8 +356,8 @@ fn a_missing_folder_is_named() {
 fn the_lease_secret_is_private_and_made_once() {
     let (_dir, _, store, pki) = fresh();
     assert_eq!((store.lease_secret().unwrap(), store.keep_lease_secret().unwrap()), (None, None));
-    assert!(!store.path().exists(), "it makes no PKI directory");
-    // A PKI directory of an earlier version has none.
+    assert!(!store.path().exists(), "the call creates no PKI directory");
+    // A PKI directory of an earlier version has no lease secret.
     store.save(&pki).unwrap();
     assert_eq!(store.lease_secret().unwrap(), None);
     let secret = store.keep_lease_secret().unwrap().unwrap();
@@ -365,16 +365,19 @@ fn the_lease_secret_is_private_and_made_once() {
     assert_eq!((mode(&file), secret.len()), (0o600, 64));
     assert_eq!(store.lease_secret().unwrap(), Some(secret.clone()));
     assert_eq!(store.keep_lease_secret().unwrap(), Some(secret.clone()));
-    assert!(store.load().unwrap().unwrap() == pki, "it is no part of the PKI");
+    assert!(store.load().unwrap().unwrap() == pki, "the secret is not part of the PKI");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     assert_eq!(store.warnings().len(), 1);
-    // Half a secret proves nothing.
+    // A truncated secret is replaced.
     fs::write(&file, &secret[..20]).unwrap();
     assert_eq!(store.lease_secret().unwrap(), None);
     assert!(store.keep_lease_secret().unwrap().is_some_and(|other| other != secret));
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    assert!(store.lease_secret().is_err() && store.keep_lease_secret().is_err(), "unknown is not absent");
+    assert!(
+        store.lease_secret().is_err() && store.keep_lease_secret().is_err(),
+        "an unreadable secret is not an absent one"
+    );
 }
 
 #[test]
