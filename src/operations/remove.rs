@@ -250,10 +250,13 @@ mod tests {
                 r#"{"x":"{\"kubernetes.io/config.mirror\":\"1\"}","y":",\"kubernetes.io/config.mirror\":\"1\""}"#,
             );
         assert_eq!(read(reads, &lines), "shop/blog\nshop/plain\nshop/web\n");
-        assert!(script.contains("{.metadata.annotations}"), "JSON has no line break: {script}");
+        assert!(
+            script.contains("{.metadata.annotations}"),
+            "the script prints annotations as JSON, which has no line breaks: {script}"
+        );
     }
 
-    /// Returns what the shells make of these lines of kubectl. Both shells must agree.
+    /// Runs the end of the script on these lines of kubectl. sh and bash must print the same.
     fn read(reads: &str, lines: &str) -> String {
         let run = format!("{PRELUDE}pods=$1; echo \"$pods\" | {reads}");
         let said = ["sh", "bash"].map(|shell| {
@@ -272,7 +275,10 @@ mod tests {
         let drained = pods("w1", "", "").shell().unwrap().to_string();
         for script in [&unmanaged.to_string(), &drained] {
             assert!(script.contains("{.metadata.ownerReferences}{\"\\t\"}"), "{script}");
-            assert!(!script.contains("{.status.phase}"), "a kubelet writes it: {script}");
+            assert!(
+                !script.contains("{.status.phase}"),
+                "a kubelet writes the phase, so the script must not use it: {script}"
+            );
         }
         assert!(unmanaged.contains("spec.nodeName=w1,status.phase!=Succeeded,status.phase!=Failed -o"));
         let pod = |name: &str, kind: &str, controller: bool| {
@@ -293,8 +299,8 @@ mod tests {
         assert_eq!(read(&reads(unmanaged), &lines), "shop/hides\nshop/loose\n");
     }
 
-    /// The changes about etcd when a node is removed. `members` is what a control plane says of etcd's members.
-    /// `has` is what the node's own machine says of itself.
+    /// The changes about etcd when a node is removed. `members` is a control plane's list of the etcd members.
+    /// `has` lists the traces that the node's own machine reports.
     fn about_etcd(node: &Node, has: &[&str], members: Answer) -> Vec<Change> {
         let cluster = crate::pki::tests::cluster();
         let pki = ClusterPki::make(&cluster, crate::pki::tests::NOW).unwrap();

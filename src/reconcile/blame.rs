@@ -144,19 +144,22 @@ mod tests {
         work.hosts.iter().filter_map(|host| host.quarantined.clone()).collect()
     }
 
-    fn left(faults: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn quarantined(faults: &[(&str, &str)]) -> Vec<(String, String)> {
         errors(0, faults).into_iter().map(|error| (error.node.unwrap(), error.what)).collect()
     }
 
     #[test]
     fn the_node_at_fault_is_quarantined_not_the_asker() {
         let own = |node: &str, what: &str| (node.to_string(), what.to_string());
-        assert_eq!(left(&[("w1", "no new pod starts: x")]), [own("w1", "packets: no new pod starts: x")]);
+        assert_eq!(
+            quarantined(&[("w1", "no new pod starts: x")]),
+            [own("w1", "packets: no new pod starts: x")]
+        );
         assert_eq!(errors(0, &[("w1", packets::made::SILENT)])[0].cause, ["m1 got no answer from this node"]);
         let asker = [own("m1", "packets: could not ask")];
-        assert_eq!(left(&[]), asker);
-        assert_eq!(left(&[("elsewhere", "x")]), asker, "no machine of this run");
-        assert_eq!(left(&[("m1", "x"), ("w1", "x")]), asker, "what asks has a fault itself");
+        assert_eq!(quarantined(&[]), asker);
+        assert_eq!(quarantined(&[("elsewhere", "x")]), asker, "the run has no machine with this name");
+        assert_eq!(quarantined(&[("m1", "x"), ("w1", "x")]), asker, "the asking machine has a fault itself");
         let w1 = cluster().nodes.iter().position(|node| node.name == "w1").unwrap();
         let worker = errors(w1, &[("m1", "no new pod starts: x")]);
         assert_eq!(worker.iter().map(|error| error.node.as_deref()).collect::<Vec<_>>(), [Some("w1")]);

@@ -100,8 +100,8 @@ mod tests {
             .map(|change| if let Fix::Run(script) = &change.fix { script.to_string() } else { panic!() })
             .collect();
         assert!(scripts[0].starts_with("credential() {\ncat <<'--") && scripts[0].ends_with("}\nenter\n"));
-        assert_eq!(scripts[1], "enter\n", "who needs none gets none");
-        assert_eq!(scripts[0], scripts[2], "what is alike is run once");
+        assert_eq!(scripts[1], "enter\n", "a fix without a credential does not change");
+        assert_eq!(scripts[0], scripts[2], "equal fixes stay equal, so they run once");
 
         let data = scripts[0].lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
         use base64::Engine;
@@ -111,6 +111,6 @@ mod tests {
             assert_eq!(hide(&format!("it said {secret}")), "it said [secret]");
         }
         let again = work.signed(&joins).unwrap();
-        assert!(!again.contains(data), "each has a key of its own");
+        assert!(!again.contains(data), "each credential has its own key");
     }
 }

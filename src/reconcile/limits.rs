@@ -156,12 +156,16 @@ mod tests {
         assert_eq!(
             of(&[fix("one")], long).whole,
             Some(36 * minute),
-            "30 minutes, --wait and one for the fix"
+            "30 minutes, the --wait time and one minute for the fix"
         );
         let both = of(&[fix("one"), unit], long);
         assert_eq!((both.whole, both.silence), (Some(52 * minute), 20 * minute));
         let last = of(&[fix("one")], minute);
-        assert_eq!((last.whole, last.silence), (Some(minute), minute), "what the machine has left");
+        assert_eq!(
+            (last.whole, last.silence),
+            (Some(minute), minute),
+            "the limit is the time that the machine has left"
+        );
         let wait = Run { wait: 86_400, ..run.clone() };
         let day = Limits::default().fixes(&wait, &changes(&[fix("one")]), long).whole;
         assert_eq!(day, Some(31 * minute + 1440 * minute), "the user's --wait is kept");
