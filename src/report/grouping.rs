@@ -112,7 +112,7 @@ mod tests {
         Event::Looked { node: format!("w{i}"), changes: 0, answering: 0.0, seconds: 0.0 }
     }
 
-    /// The lines about these events in a fleet of so many nodes.
+    /// The lines about these events in a fleet of this size.
     fn told(nodes: usize, events: &[Event]) -> Vec<String> {
         let mut grouping = Grouping::default();
         (0..nodes).for_each(|i| grouping.hear(&looked(i)));

@@ -1,4 +1,4 @@
-//! Shows text of a hostile machine in every style. None of it moves the cursor, and no secret comes back.
+//! Shows text of a hostile machine in every style. No text may move the cursor or show a secret.
 
 use std::sync::{Arc, Mutex};
 
@@ -52,7 +52,7 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Fails if a terminal would obey anything but our own colours, or if the secret is in the text.
+/// Fails if the text has a control character apart from our colours, or if it has the secret.
 fn assert_is_safe(shown: &str, of: &str) {
     assert!(!shown.contains(SECRET), "{of}: {shown:?}");
     let mut rest = shown.to_string();
@@ -89,7 +89,7 @@ fn no_event_moves_the_cursor_or_shows_a_secret() {
     assert_is_one_message(&trouble(&Error::new(Kind::Failed, forged).on("w1").heard(forged).hint(forged)));
 }
 
-/// Fails if a further line of the text could pass for a line of ironstrap.
+/// Fails if any line after the first could pass for a message of ironstrap.
 fn assert_is_one_message(told: &str) {
     let is_fit = |line: &str| line.starts_with("      ") && (!line.contains("m1") || line.contains("| "));
     assert!(told.lines().skip(1).all(is_fit), "{told:?}");

@@ -196,7 +196,7 @@ mod tests {
         ];
         for (text, clean) in cases {
             assert_eq!(hide(text), clean);
-            assert_eq!(hide(clean), clean, "hiding twice changes nothing");
+            assert_eq!(hide(clean), clean, "hidden text does not change again");
         }
         for text in [
             "[ssh]\nkey = \"~/.ssh/id_ed25519\"",

@@ -75,9 +75,9 @@ fn short_secrets_are_hidden_only_after_their_field() {
         assert_eq!(secrets.hide(text), hidden);
     }
     secrets.add("abcde");
-    assert_eq!(secrets.hide("abcde"), "abcde", "five characters");
+    assert_eq!(secrets.hide("abcde"), "abcde", "five characters are too few");
     secrets.add("abcdef");
-    assert_eq!(secrets.hide("abcdef"), HIDDEN, "six");
+    assert_eq!(secrets.hide("abcdef"), HIDDEN, "six characters are enough");
 }
 
 #[test]

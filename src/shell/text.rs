@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn text_cannot_end_a_here_document() {
         let one = here("cat", "a\nEOF\n");
-        assert_eq!(one, here("cat", "a\nEOF\n"), "the same text, the same shell");
+        assert_eq!(one, here("cat", "a\nEOF\n"), "equal texts give equal scripts");
         assert_ne!(one, here("cat", "a\n"));
         let end = one.lines().last().unwrap().to_string();
         assert!(end.len() == 34 && one.starts_with(&format!("cat <<'{end}'\na\nEOF\n--")), "{one}");

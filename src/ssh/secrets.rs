@@ -187,7 +187,7 @@ mod tests {
         assert!(Secrets::none().offer(&what, "m1", &deadline).await.unwrap().is_none());
     }
 
-    /// Answers with the asking machine, and whether the answer is for it alone.
+    /// Each answer names the asking machine, and says whether it is for that machine only.
     fn honest() -> Secrets {
         let ask = |question: Question| -> Answer {
             let Question { asks, alone, .. } = question;
@@ -203,12 +203,12 @@ mod tests {
         let lend = async |asks: &str| secrets.offer(&what, asks, &deadline).await.unwrap();
         lend("m1").await.unwrap().confirm();
         let candidate = lend("m2").await.unwrap();
-        assert_eq!(candidate.word.reveal(), "m1 false", "the other machines of the user get it");
+        assert_eq!(candidate.word.reveal(), "m1 false", "other machines of the user get the same password");
         secrets.refused(&what, "m2", candidate).await;
         let own = lend("m2").await.unwrap();
         assert_eq!(own.word.reveal(), "m2 true");
         own.confirm();
-        assert_eq!(lend("m3").await.unwrap().word.reveal(), "m1 false", "what m2 took stays with m2");
+        assert_eq!(lend("m3").await.unwrap().word.reveal(), "m1 false", "the password of m2 stays with m2");
         // m2 took this secret before and refuses it now. ironstrap asks for it again, as often as `tries`.
         secrets.refused(&what, "m2", lend("m2").await.unwrap()).await;
         lend("m2").await.unwrap().confirm();
