@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(deployment(3, 1, 2).as_deref(), Some("1 of 2 available"));
         let daemons = json!({"kind": "DaemonSet", "metadata": {}, "status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(said(daemons.clone()).as_deref(), Some("2 of 3 available"));
-        assert_eq!(lacks(&daemons, 1, 0, 2), None, "one of the three Nodes is nobody's");
+        assert_eq!(lacks(&daemons, 1, 0, 2), None, "one of the three Nodes is unmanaged");
         assert_eq!(lacks(&daemons, 0, 0, 2), None, "one of the three Nodes has just been deleted");
         assert_eq!(said(json!({"kind": "StatefulSet", "status": {"readyReplicas": 1}})), None);
         let mut up = daemons.clone();
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(
             lacks(&up, 0, 4, 4).as_deref(),
             Some("selects only 3 of 4 nodes"),
-            "all that is meant is up"
+            "the pods are available, but one node has none"
         );
     }
 

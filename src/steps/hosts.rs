@@ -175,9 +175,9 @@ mod tests {
         let after = out(before);
         assert!(after.contains("\n# ironstrap: 10.9.9.9 x "), "{after}");
         assert_eq!(after.matches(OUT).count(), 2, "{after}");
-        assert_eq!(out(&after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(out(&after), after, "a second edit changes nothing");
         assert_eq!(bring_back(&after), before);
-        assert_eq!(comment_out(before, None, &planes, mark), before, "the name is not ours");
+        assert_eq!(comment_out(before, None, &planes, mark), before, "ironstrap does not manage the name");
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let old = "127.0.0.1 localhost\n10.0.0.9 m1 # ironstrap: demo\n10.0.0.7 x # ironstrap: demo2\n";
         let new = "127.0.0.1 localhost\n10.0.0.7 x # ironstrap: demo2\n10.0.0.1 m1 # ironstrap: demo\n";
         assert_eq!(edit(old), new);
-        assert_eq!(edit(new), new, "an edit applied twice is the edit applied once");
+        assert_eq!(edit(new), new, "a second edit changes nothing");
         let back = super::edit(new, &[], "# ironstrap: demo");
         assert_eq!(back, "127.0.0.1 localhost\n10.0.0.7 x # ironstrap: demo2\n");
     }

@@ -240,7 +240,7 @@ mod tests {
         let judged = |mode: &str, text: &str| {
             judge_key(Some(&format!("mode {mode} root:root\n{text}")), Some(&right), None, NOW)
         };
-        assert_eq!(judged("644", KUBERNETES), Verdict::Holds, "as the repository has it, comments and all");
+        assert_eq!(judged("644", KUBERNETES), Verdict::Holds, "the repository's text, with its comments");
         for (mode, text, says) in [
             ("600", KUBERNETES, "mode 600"),
             ("644", OTHER, "key F16CCF68362E170D47EE5AA83D130A3219ACBF0A"),
@@ -278,7 +278,11 @@ mod tests {
             assert!(words.contains(says), "{words}");
         }
         let renewed = format!("mode 644 root:root\n{}", newer.armored());
-        assert_eq!(judge_key(Some(&renewed), None, Some(&newer), end), Verdict::Holds, "once it is written");
+        assert_eq!(
+            judge_key(Some(&renewed), None, Some(&newer), end),
+            Verdict::Holds,
+            "after the fix has written the newer text"
+        );
     }
 
     #[test]

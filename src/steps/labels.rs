@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(have, format!("{OWN}label team=x\ntaint quarantine:NoExecute\n"));
         let bare = compare(&node, &Value::Null, "label team,label b");
         assert_eq!(bare, ("noted: label team\nnoted: label b\n".into(), String::new()));
-        assert_eq!(compare(&node, &object, ""), (OWN.into(), OWN.into()), "others' marks are theirs");
+        assert_eq!(compare(&node, &object, ""), (OWN.into(), OWN.into()), "labels and taints of others stay");
     }
 
     #[test]
@@ -269,11 +269,11 @@ mod tests {
         let set = "'kubernetes.io/arch=arm64' 'kubernetes.io/hostname=w1' 'kubernetes.io/os=linux'";
         assert!(script.contains(&format!("kubectl label --overwrite node -- w1 {set} ")), "{script}");
         let forged = json!({"status": {"nodeInfo": {"architecture": "x y=z"}}});
-        assert_eq!(compare(&node, &forged, "").1, OWN, "a kubelet says no other label by it");
+        assert_eq!(compare(&node, &forged, "").1, OWN, "a forged architecture sets no label");
         assert_eq!(
             compare(&node, &Value::Null, ""),
             Default::default(),
-            "the kubelet sets them as it registers"
+            "the kubelet sets these labels when it registers"
         );
     }
 

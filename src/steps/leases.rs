@@ -150,11 +150,11 @@ mod tests {
         for (holder, seconds, ago, holds) in [
             ("m1_1f", 15, 2, true),
             ("m1.example.org_1f", 15, -50, true),
-            // The API server, or the whole control plane, was away. A component that runs takes the Lease in a moment.
+            // The API server or the whole control plane was down. A running component takes the Lease soon.
             ("m1_1f", 15, 600, true),
             ("m1.example.org_1f", 15, 86_400, true),
             ("", 1, 86_400, true),
-            // The holder is a control plane outside the inventory, which was there a moment ago.
+            // The holder is a control plane outside the inventory, which renewed the Lease recently.
             ("m9_1f", 15, 170, true),
             ("nobody", 1_000_000, 2, false),
             ("m1_1f", 1_000_000, 2, true),

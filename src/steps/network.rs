@@ -111,7 +111,7 @@ mod tests {
         let manifests =
             |objects| Network::Manifests(vec![crate::cluster::Manifest { path: "x".into(), objects }]);
         assert!(looks(Network::None) && looks(manifests(vec![])));
-        assert!(!looks(manifests(vec![own])), "the operator's own flannel");
+        assert!(!looks(manifests(vec![own])), "the operator deploys flannel in these manifests");
         let images = Flannel { image: "a".into(), plugin: "b".into() };
         assert!(!looks(Network::Flannel(images)));
     }

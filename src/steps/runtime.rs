@@ -284,7 +284,11 @@ mod tests {
         };
         let wants = super::mirrors(&registry).unwrap();
         let text = format!("{:?}", wants[0].fix);
-        assert_eq!(text.matches("override_path = true").count(), 2, "the server and its mirror: {text}");
+        assert_eq!(
+            text.matches("override_path = true").count(),
+            2,
+            "the server and its mirror both set it: {text}"
+        );
     }
 
     #[test]
@@ -330,10 +334,7 @@ mod tests {
         let auth = &configs["harbor.example.com:8443"]["auth"];
         assert_eq!(auth["username"].as_str(), Some("robot$quay"));
         assert_eq!(auth["password"].as_str(), Some("sesame\"open"));
-        assert!(
-            !crate::secret::hide(&text).contains("open\""),
-            "what a login was is not shown once it is taken out"
-        );
+        assert!(!crate::secret::hide(&text).contains("open\""), "a password that was removed stays hidden");
         let logins = "\nlogin at harbor.example.com:8443\nlogin at registry-1.docker.io";
         assert!(understood(&cluster).ends_with(logins));
     }

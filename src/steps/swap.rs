@@ -127,7 +127,7 @@ mod tests {
         let before = "UUID=a / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n# /old none swap sw 0 0\n\tLABEL=s none swap sw";
         let after = "UUID=a / ext4 defaults 0 1\n# ironstrap: /swap.img none swap sw 0 0\n# /old none swap sw 0 0\n# ironstrap: \tLABEL=s none swap sw";
         assert_eq!(comment_out_swap(before), after);
-        assert_eq!(comment_out_swap(after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(comment_out_swap(after), after, "a second edit changes nothing");
         assert_eq!(bring_back_swap(after), before);
         assert_eq!(bring_back_swap(&format!("{after}\n/new swap")), format!("{before}\n/new swap"));
     }
@@ -137,7 +137,7 @@ mod tests {
         let before = "# mine\n[zram0]\nzram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n[zram2]\n";
         let after = "# mine\n# ironstrap: [zram0]\n# ironstrap: zram-size = ram / 2\n\n[zram1]\nmount-point = /var/tmp\n# ironstrap: [zram2]\n";
         assert_eq!(comment_out_zram(before), after);
-        assert_eq!(comment_out_zram(after), after, "an edit applied twice is the edit applied once");
+        assert_eq!(comment_out_zram(after), after, "a second edit changes nothing");
         assert_eq!(comment_out_zram(""), "");
     }
 }

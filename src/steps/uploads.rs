@@ -166,7 +166,7 @@ mod tests {
             have(compare("a: 1\n", format!("G {hash}"))),
             "the inventory's settings changed since kubeadm wrote it"
         );
-        assert!(!have(compare("a: 1\n", String::new())).is_empty(), "nobody knows where it is from");
+        assert!(!have(compare("a: 1\n", String::new())).is_empty(), "its origin is unknown");
         assert_eq!(gone(KUBELET.made_by_member), Verdict::Holds);
         assert_eq!(have(gone(PROXY.made_by_member)), "it does not exist");
     }

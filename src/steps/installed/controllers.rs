@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(
             names(include_str!("../../../tests/fixtures/listed-1.36.3.txt")),
             "",
-            "what an API server makes"
+            "these are the objects of a real API server"
         );
         let (all, name) = (all(), "system:controller:endpointslice-controller");
         assert_eq!(names(&all), "");

@@ -175,7 +175,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
-        assert_eq!(wants(6, all.clone()), "", "more is another matter");
+        assert_eq!(wants(6, all.clone()), "", "additional rights do not matter here");
         let nodes = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]);
         let proxier = "ClusterRole system:node-proxier: may ";
         assert_eq!(

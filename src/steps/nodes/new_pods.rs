@@ -97,11 +97,15 @@ mod tests {
         let Verdict::Differs { have, .. } = judge(webhook) else { panic!() };
         assert!(have.starts_with("Internal error occurred: failed calling webhook"), "{have}");
         let one = format!("pod/ironstrap-in-kube-system\n{webhook}");
-        assert!(matches!(judge(&one), Verdict::Differs { .. }), "that of a user's namespace alone");
+        assert!(matches!(judge(&one), Verdict::Differs { .. }), "a webhook of one namespace is enough");
         let refused = r#"Error from server (Forbidden): error when creating "STDIN": pods "ironstrap-in-NS" is forbidden: exceeded quota"#;
         let of = |other: &str, ns: &str| format!("pod/ironstrap-in-{other}\n{}", refused.replace("NS", ns));
         assert!(matches!(judge(&of("default", "kube-system")), Verdict::Differs { .. }));
-        assert_eq!(judge(&of("kube-system", "default")), Verdict::Holds, "on purpose");
+        assert_eq!(
+            judge(&of("kube-system", "default")),
+            Verdict::Holds,
+            "a quota in a user's namespace is intended"
+        );
         assert_eq!((judge(BOTH), judge("")), (Verdict::Holds, Verdict::Holds));
         let warned = format!("Warning: would violate PodSecurity\n{BOTH}");
         assert_eq!(judge(&warned), Verdict::Holds);

@@ -1,4 +1,4 @@
-//! Tests of which requests of kubelets ironstrap approves, and which it leaves.
+//! Tests which requests of kubelets ironstrap approves, and which it ignores.
 
 use super::*;
 use crate::fleet::Fleet;
@@ -33,7 +33,7 @@ fn lines(objects: &[Value]) -> String {
     objects.iter().map(|object| format!("{object}\n")).collect()
 }
 
-fn with(cluster: &mut Cluster) {
+fn enable_bootstrap(cluster: &mut Cluster) {
     cluster.kubelet.insert("serverTLSBootstrap".into(), true.into());
 }
 
@@ -43,15 +43,15 @@ fn all(cluster: &Cluster, fleet: &Fleet) -> Vec<Want> {
     wants(&Cx { cluster, node, pki: &pki, now: NOW, machine: &machine, fleet }).unwrap()
 }
 
-/// The verdict on an answer with these requests about w1, and the fix. `unserved`: the machine has no certificate.
+/// The verdict on an answer with these requests about w1, and the fix. `unserved` says that w1 has no certificate.
 fn judged(objects: &[Value], unserved: bool) -> (Verdict, String) {
     said(&answer(objects), unserved)
 }
 
-/// As `judged`, for the whole text of an answer.
+/// Like `judged`, but takes the whole text of an answer.
 fn said(answer: &str, unserved: bool) -> (Verdict, String) {
     let mut cluster = cluster();
-    with(&mut cluster);
+    enable_bootstrap(&mut cluster);
     let unserved = unserved.then(|| "w1".to_string()).into_iter().collect();
     let want = all(&cluster, &Fleet { unserved, ..Fleet::default() }).swap_remove(2);
     assert_eq!(want.that, "the kubelet of w1 has a serving certificate");
@@ -105,7 +105,11 @@ fn the_newest_valid_request_counts() {
     let (verdict, fix) = judged(&[right("csr-c", 5), right("csr-a", 2)], true);
     assert_eq!(have(verdict), "csr-c waits for approval");
     assert!(!fix.contains("uid-csr-a"));
-    assert_eq!(judged(&[signed, right("csr-a", 2)], false).0, Verdict::Holds, "its key is gone");
+    assert_eq!(
+        judged(&[signed, right("csr-a", 2)], false).0,
+        Verdict::Holds,
+        "the kubelet no longer has the key of the older request"
+    );
     // A newer wrong request does not keep the right one from being approved.
     let both = [object("csr-z", 9, &["w1", "m1"]), right("csr-a", 2)];
     assert_eq!(have(judged(&both, true).0), "csr-a waits for approval");
@@ -117,7 +121,11 @@ fn refused(change: impl Fn(&mut Value)) -> String {
     change(&mut object);
     let (verdict, fix) = judged(std::slice::from_ref(&object), true);
     assert!(!fix.contains("approve_serving w1"), "{fix}");
-    assert_eq!(judged(&[object], false).0, Verdict::Holds, "it is left");
+    assert_eq!(
+        judged(&[object], false).0,
+        Verdict::Holds,
+        "an invalid request of a served kubelet is ignored"
+    );
     have(verdict)
 }
 
@@ -148,7 +156,7 @@ fn a_request_that_breaks_a_rule_is_not_approved() {
         let said = refused(|o| o["spec"]["usages"] = usages.clone());
         assert!(said.starts_with(&not("it asks for other usages")), "{said}");
     }
-    // A request of another user is not a request of this kubelet at all.
+    // A request by another user does not count as a request of this kubelet.
     let mut stolen = object("csr-x", 1, &["w1"]);
     stolen["spec"]["username"] = json!("system:node:m1");
     assert_eq!(have(judged(&[stolen], true).0), "the kubelet has not requested a certificate");
@@ -157,7 +165,7 @@ fn a_request_that_breaks_a_rule_is_not_approved() {
 #[test]
 fn invalid_requests_are_reported() {
     let mut cluster = cluster();
-    with(&mut cluster);
+    enable_bootstrap(&mut cluster);
     let want = all(&cluster, &Fleet::default()).pop().unwrap();
     let Expect::Judged(judge) = &want.expect else { panic!() };
     let mut stranger = object("csr-s", 1, &["w1"]);
@@ -195,7 +203,7 @@ fn the_name_of_a_request_cannot_forge_another_request() {
         assert_eq!(have(verdict), "csr-a waits for approval", "{name:?}");
         assert!(fix.contains("'10.0.0.21:10250' csr-a 'uid-csr-a 7 "), "{fix}");
         let mut cluster = cluster();
-        with(&mut cluster);
+        enable_bootstrap(&mut cluster);
         let want = all(&cluster, &Fleet::default()).pop().unwrap();
         let Expect::Judged(judge) = &want.expect else { panic!() };
         let Verdict::Noted(words) = judge(&answer(&[odd])) else { panic!() };
@@ -221,7 +229,7 @@ fn an_incomplete_list_allows_only_approvals() {
         let answer = lines(&[wrong.clone(), object("csr-a", 1, &["w1"])]) + end;
         assert_eq!(have(said(&answer, true).0), "csr-a waits for approval");
         let mut cluster = cluster();
-        with(&mut cluster);
+        enable_bootstrap(&mut cluster);
         let want = all(&cluster, &Fleet::default()).pop().unwrap();
         let Expect::Judged(judge) = &want.expect else { panic!() };
         assert!(matches!(judge(&answer), Verdict::Unchecked(_)));
@@ -245,7 +253,7 @@ fn a_joining_node_waits_and_unconfigured_nodes_are_skipped() {
     assert!(
         matches!(&wants[0].fix, Fix::Run(fix) if fix.contains("await_serving")) || wants[0].fix_for.is_some()
     );
-    with(&mut cluster);
+    enable_bootstrap(&mut cluster);
     cluster.nodes[2].kubelet.insert("serverTLSBootstrap".into(), false.into());
     assert!(!all(&cluster, &fleet).iter().any(|want| want.that.contains("w1")));
 }
