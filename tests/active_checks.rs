@@ -1,5 +1,5 @@
-//! Machines that are addresses of this one try each other out, by real shells and Perl: what is open, what is not, what
-//! is left behind.
+//! The active checks between two machines. Both machines are addresses of this one, with real shells and Perl. The
+//! tests show which faults the checks report, and that the checks leave nothing behind.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -27,19 +27,20 @@ use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A check whether those are free on this machine is not to find us there.
+/// Ports of Kubernetes, and the ports that the tests use instead. If something on this machine checks whether the ports
+/// of Kubernetes are free, it must not find the tests there.
 const PORTS: [(&str, &str); 3] = [("6443", "16443"), ("10250", "20250"), ("8472", "18472")];
 
-/// An address of this machine that no other run of these tests has, so that two of them may be at work.
+/// An address of this machine. It depends on the process id, so that two runs of these tests do not collide.
 fn host(n: u8) -> String {
     let id = std::process::id();
     format!("127.{}.{}.{n}", 64 + id / 256 % 128, id % 256)
 }
 
-/// Tests of one process run side by side, and those have the same ports.
+/// Held by each test that uses `PORTS`, because the tests of one process run in parallel.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Runs scripts here, with these words of them changed.
+/// Runs scripts on this machine, after it replaces these words in them.
 struct Here {
     words: Vec<(String, String)>,
     ran: Arc<Mutex<Vec<String>>>,
@@ -71,7 +72,7 @@ impl Shell for Here {
     }
 }
 
-/// A web server that has these texts and every image, and says 401 to all else.
+/// A web server that has these texts and every image. It answers 401 to everything else.
 fn serve(pages: Vec<(&'static str, &'static str)>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -98,8 +99,9 @@ fn serve(pages: Vec<(&'static str, &'static str)>) -> u16 {
 
 const PACKAGES: &str = "Package: kubeadm\nVersion: 1.36.9-1.1\n\nPackage: kubelet\nVersion: 1.36.2-1.1\n\nPackage: kubelet\nVersion: 1.36.3-1.1\n";
 
-/// What is said of two machines, one of which runs other scripts than it should; and what they ran.
-async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<String>) {
+/// The findings about two machines, and the scripts that they ran. In the scripts of the second machine, these words
+/// are replaced.
+async fn findings_of_two(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<String>) {
     let (root, key) = (tempfile::tempdir().unwrap(), include_str!("keys/other.asc"));
     std::fs::write(root.path().join("key.asc"), key).unwrap();
     let text = format!(
@@ -125,7 +127,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
         ];
         let mut words: Vec<_> = moved.map(|path| (path.to_string(), format!("{folder}{path}"))).into();
         words.extend(PORTS.map(|(old, new)| (old.to_string(), new.to_string())));
-        // The repositories of this machine are nobody's business.
+        // The package repositories of this machine must not matter.
         words.push(("apt-get -q -c".into(), "true".into()));
         words.push(("apt-cache -o".into(), "true -o".into()));
         words.extend(odd.iter().map(|(old, new)| (old.to_string(), new.to_string())));
@@ -136,7 +138,7 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
     let pki = pki(&cluster);
     let shells = vec![shell(&[]), shell(odd)];
     let mut work = Reconciler::new(Arc::new(cluster), &STAGES[..1], pki, shells, run, events).unwrap();
-    // Both at most: listeners take no place from those who try.
+    // One machine at a time. Listeners do not count, or the probes would never start.
     work.at_most(1);
     work.observe().await;
     work.run_active_checks().await;
@@ -154,65 +156,70 @@ async fn told(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (String, Vec<
 }
 
 #[tokio::test]
-async fn machines_that_reach_each_other_and_what_they_need_are_left_as_they_were() {
+async fn reachability_checks_report_faults_and_free_their_ports() {
     let _alone = ALONE.lock().await;
     let web = serve(vec![("/deb/Packages", PACKAGES)]);
-    let (said, ran) = told(&[], "1.36.3", web).await;
+    let (said, ran) = findings_of_two(&[], "1.36.3", web).await;
     assert_eq!(said, "");
     assert!(
         ran.iter().any(|script| script.contains(&format!("tcp {} 16443 greets\n", host(1)))),
-        "m1 was listened at"
+        "w1 probes m1"
     );
     assert!(
         ran.iter().any(|script| script.contains(&format!("udp {} 18472 greets\n", host(2)))),
-        "w1 was listened at"
+        "m1 probes w1"
     );
     for at in [host(1) + ":16443", host(2) + ":20250"] {
-        TcpListener::bind(&at).unwrap_or_else(|error| panic!("somebody still listens on {at}: {error}"));
+        TcpListener::bind(&at).unwrap_or_else(|error| panic!("a listener is left on {at}: {error}"));
     }
     UdpSocket::bind(host(2) + ":18472").unwrap();
-    // One that is in the way, and another version than there is.
+    // w1 probes ports on which m1 does not listen, and the repository lacks this version.
     let first = host(1);
     let odd = [("udp", 18472), ("tcp", 16443)].map(|(kind, port): (&str, u16)| {
         (format!("{kind} {first} {port}"), format!("{kind} {first} {}", port + 1))
     });
     let odd = [(odd[0].0.as_str(), odd[0].1.as_str()), (&odd[1].0, &odd[1].1)];
-    let (said, _) = told(&odd, "1.36.4", web).await;
+    let (said, _) = findings_of_two(&odd, "1.36.4", web).await;
     assert!(said.contains("m1  cannot be reached on 16444/tcp, 18473/udp\n"), "{said}");
     assert!(said.contains("16444/tcp: refused, from w1\n"), "{said}");
     assert_eq!(said.matches("the Kubernetes repository has no kubelet 1.36.4").count(), 2, "{said}");
-    // Nobody there at all, and a machine without Perl.
+    // w1 reaches no web server, and has no Perl.
     let url = format!("http://127.0.0.1:{web}");
     let odd = [(url.as_str(), "http://127.0.0.1:9"), ("perl -e", "no-perl -e")];
-    let (said, _) = told(&odd, "1.36.3", web).await;
+    let (said, _) = findings_of_two(&odd, "1.36.3", web).await;
     for what in ["a package repository", "an image registry"] {
         assert!(said.contains(&format!("w1  {what} does not answer\n")), "{said}");
     }
     assert!(said.contains("http://127.0.0.1:9/v2/: Could not connect to 127.0.0.1:9"), "{said}");
     assert!(said.contains("w1  the Reach check could not run: no test listener runs there"), "{said}");
-    assert!(!said.contains("be reached on"), "what could not be tried is not told to be so: {said}");
+    assert!(!said.contains("be reached on"), "a check that could not run reports no port: {said}");
 }
 
 #[tokio::test]
-async fn of_members_and_of_others_machines_nothing_is_tried() {
+async fn members_and_machines_of_other_clusters_run_no_listener() {
     let _alone = ALONE.lock().await;
     let web = serve(vec![("/deb/Packages", PACKAGES)]);
     let many = |ran: &[String], word: &str| ran.iter().filter(|script| script.contains(word)).count();
-    // The file that tells a member, and an authority that is somebody else's.
+    // This path marks a member of the cluster. Here it is a file that exists.
     let member = ("/var/lib/kubelet/pki/kubelet-client-current.pem", "/key.asc");
-    let (said, ran) = told(&[member], "1.36.3", web).await;
+    let (said, ran) = findings_of_two(&[member], "1.36.3", web).await;
     let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
-    assert_eq!(tries, (1, 2, 1), "a member tries what newcomers are to it, and no more: {said}");
+    assert_eq!(tries, (1, 2, 1), "the member only probes the newcomer: {said}");
+    // The machine says that it has the CA of another cluster.
     let strange =
         "cd /etc/kubernetes 2>/dev/null || exit 0\nfor f in kubelet.conf bootstrap-kubelet.conf; do";
     let foreign = (strange, "echo pki/ca.crt AAAA; exit 0\nfor f in x; do");
-    let (said, ran) = told(&[foreign], "1.36.3", web).await;
+    let (said, ran) = findings_of_two(&[foreign], "1.36.3", web).await;
     let tries = (many(&ran, "Listens for those"), many(&ran, "Tries to reach"), many(&ran, "download-file"));
-    assert_eq!((tries, said.as_str()), ((0, 0, 1), ""), "nothing is tried there, and the other is alone");
+    assert_eq!(
+        (tries, said.as_str()),
+        ((0, 0, 1), ""),
+        "the foreign machine is not checked, and the other one has no peer"
+    );
 }
 
 #[tokio::test]
-async fn a_listener_that_nobody_ends_ends_by_itself() {
+async fn an_abandoned_listener_ends_by_itself() {
     let perl = std::fs::read_to_string("templates/listen.pl").unwrap();
     assert!(perl.contains("\nalarm 60;\n"));
     let mut child = tokio::process::Command::new("perl");
@@ -222,7 +229,7 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
     let said = String::from_utf8(ended.await.unwrap().unwrap().stdout).unwrap();
     assert!(said.starts_with("1f up tcp 16443\n1f up udp 18472\n1f ready\n"), "{said}");
     TcpListener::bind(host(3) + ":16443").unwrap();
-    // And long before, where the run that began it is gone.
+    // It ends much earlier if the run that started it is gone, and nothing reads its output.
     let mut child = tokio::process::Command::new("perl");
     let child = child.args(["-e", &perl, "1f", &host(4), "16443", "18472"]);
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -232,10 +239,13 @@ async fn a_listener_that_nobody_ends_ends_by_itself() {
         assert!(stdout.read(&mut said).await.unwrap() > 0);
     }
     drop(stdout);
-    tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await.expect("it stays").unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), child.wait())
+        .await
+        .expect("the listener ends")
+        .unwrap();
 }
 
-/// A machine with these programs before its own, and these files.
+/// A folder that stands for a machine. Its programs are found before those of the real machine.
 struct Root(tempfile::TempDir);
 
 impl Root {
@@ -251,7 +261,7 @@ impl Root {
         root
     }
 
-    /// What it prints, or why it fails.
+    /// What the script prints, or its standard error if it fails.
     fn runs(&self, script: &str) -> std::result::Result<String, String> {
         let root = self.0.path().display().to_string();
         let path = format!("{root}/bin:/usr/bin:/bin");
@@ -271,7 +281,7 @@ impl Root {
     }
 }
 
-/// What a machine says of its packet filter.
+/// What a machine with these programs and files reports about its packet filter.
 fn rules(files: &[(&str, &str)]) -> String {
     let (cluster, nobody) = (lab(), Default::default());
     let round = Round { nonce: "1f".into(), probes: vec![], joining: nobody, listening: Default::default() };
@@ -280,7 +290,7 @@ fn rules(files: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_packet_filter_is_read_or_it_is_said_why_not() {
+fn a_packet_filter_is_read_or_the_reason_is_reported() {
     let nft = "[ \"$*\" = '-s -t list ruleset' ]; cat <<'X'
 table inet mine {
 \tset banned {
@@ -315,7 +325,7 @@ COMMIT
 X";
     let said = "iptables *filter\n1f iptables :INPUT DROP [0:0]\n1f iptables -A INPUT -j DROP\n";
     assert_eq!(rules(&[("bin/iptables-nft-save", save)]), format!("{none}1f read iptables\n1f {said}"));
-    // The older tables, where there are any.
+    // Legacy tables are only read if the kernel has some.
     let older = [("bin/nft", "exit 0"), ("bin/iptables-legacy-save", save)];
     assert_eq!(rules(&older), "1f read nft\n");
     let there = [older[0], older[1], ("proc/net/ip_tables_names", "filter")];
@@ -326,8 +336,8 @@ X";
     );
 }
 
-/// What comes of trying a control plane's disk, where this is dd: what is said of it, or why nothing is.
-/// With so many seconds to write.
+/// The answer of the disk check on a control plane, or its standard error if it fails. `dd`: shell that stands in for
+/// dd. `seconds`: the time for all writes.
 fn fsync(dd: &str, seconds: u64) -> std::result::Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     let (cluster, root) = (lab(), folder.path().display().to_string());
@@ -348,27 +358,30 @@ fn fsync(dd: &str, seconds: u64) -> std::result::Result<String, String> {
 }
 
 #[test]
-fn of_many_writes_the_99th_percentile_counts_and_of_slow_ones_few_are_tried() {
-    // As dd says it, of the first times with an exponent.
+fn fsync_latency_is_the_99th_percentile_within_a_time_limit() {
+    // The output of dd, which prints short times with an exponent.
     let dd = "n=$((n + 1)); echo $n >ROOT/n
 echo '1+0 records in'; echo '1+0 records out'
 echo \"2300 bytes (2.3 kB, 2.2 KiB) copied, ${n}e-04 s, 8.3 MB/s\" >&2";
-    // A loaded machine may not write as often within the time that a real one gets.
+    // A loaded machine may not manage 500 writes in the usual 5 s.
     assert_eq!(fsync(dd, 300).unwrap(), "49.50 500");
     let slow = fsync(&format!("{dd}\nsleep 2"), 5).unwrap();
-    assert!(["0.30 3", "0.20 2"].contains(&slow.as_str()), "5 s are enough: {slow}");
+    assert!(["0.30 3", "0.20 2"].contains(&slow.as_str()), "the check stops after 5 s: {slow}");
     assert_eq!(fsync("echo 'dd: no space' >&2; exit 1", 5).unwrap_err(), "dd: no space");
     let at = fsync("readlink /proc/self/fd/4 >&2; exit 1", 5).unwrap_err();
-    assert!(at.contains("/var/lib/.ironstrap-") && at.ends_with(" (deleted)"), "where etcd will be: {at}");
+    assert!(
+        at.contains("/var/lib/.ironstrap-") && at.ends_with(" (deleted)"),
+        "it writes where etcd will write: {at}"
+    );
 }
 
 #[test]
-fn what_another_user_puts_in_the_place_of_the_file_that_is_written_to_stays() {
+fn the_disk_check_follows_no_planted_link() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().display().to_string();
     let asks = alone(&lab(), &lab().nodes[0], false);
     let Some(Ask::Shell(script)) = asks.last() else { panic!("{asks:?}") };
-    // A name that the other one knows.
+    // The random name of the file, which the other user guessed.
     let x = "0".repeat(32);
     let script = script
         .replace("d=/var/lib/etcd", &format!("d={root}"))
@@ -391,7 +404,7 @@ fn what_another_user_puts_in_the_place_of_the_file_that_is_written_to_stays() {
     }
 }
 
-/// An apt-helper that has what is asked for in its last argument but one, if that is here.
+/// An apt-helper that answers by the URL, which is its last argument but one.
 const HELPER: &str = r#"for x; do u=$f; f=$x; done
 case $* in *-q*TIMES*download-file*) ;; *) exit 9 ;; esac
 case $u in
@@ -402,7 +415,7 @@ http://pkgs.example/deb/Packages.gz) printf 'Package: kubeadm\nVersion: 1.36.9-1
 *slow.example/*) exec sleep 9 ;;
 *) : >"$f" ;;
 esac"#;
-/// An apt-get that cannot read one source, and has none of another.
+/// An apt-get that cannot connect to one source. Another source has no Release file.
 const UPDATE: &str = "cat <<'X'
 Err:1 http://deb.example/one trixie InRelease
   Could not connect to deb.example:80 (192.0.2.1)
@@ -420,7 +433,7 @@ containerd:
 X";
 
 #[test]
-fn of_sources_what_answers_is_told_from_what_does_not() {
+fn unreachable_package_and_image_sources_are_reported() {
     let mut cluster = lab();
     cluster.packages.kubernetes = "http://pkgs.example/deb/".into();
     let sorted = |said: String| {
@@ -448,7 +461,7 @@ fn of_sources_what_answers_is_told_from_what_does_not() {
     let there = [&tools[..], &[("usr/bin/kubelet", ""), ("usr/bin/containerd", "")]].concat();
     assert_eq!(Root::with(&there).runs(&script(&cluster, 0)).unwrap(), "");
     assert_eq!(Root::with(&[]).runs(&script(&cluster, 0)).unwrap_err(), "no apt-helper\n");
-    // Registries: one that lets nobody in is there; of one there are images.
+    // A registry that answers 401 is reachable. If the images are on the machine, no registry is asked.
     let mirror = |host: &str, url: &str| Registry {
         host: host.into(),
         mirrors: vec![url.into()],
@@ -468,7 +481,7 @@ fn of_sources_what_answers_is_told_from_what_does_not() {
         ),
     ] {
         cluster.registries = vec![mirror("_default", url)];
-        // No name is looked up for a manifest.
+        // This bash fails, so the check of manifests looks up no name.
         let answer = Root::with(&[helper, ("bin/bash", "exit 1")]).runs(&script(&cluster, 1)).unwrap();
         let lines = answer.lines().filter(|line| !line.starts_with("manifest "));
         assert_eq!(lines.map(|line| format!("{line}\n")).collect::<String>(), said);
@@ -482,14 +495,14 @@ fn of_sources_what_answers_is_told_from_what_does_not() {
 }
 
 #[test]
-fn an_endpoint_is_looked_up_and_once_there_is_a_cluster_called() {
+fn an_external_endpoint_must_resolve_and_later_answer() {
     let mut cluster = lab();
     let ask = |cluster: &Cluster, exists: bool| match alone(cluster, &cluster.nodes[1], exists).remove(2) {
         Ask::Shell(script) => script,
         other => panic!("{other:?}"),
     };
-    assert_eq!(alone(&cluster, &cluster.nodes[1], false).len(), 2, "one that ironstrap keeps is not tried");
-    assert_eq!(alone(&cluster, &cluster.nodes[0], false).len(), 3, "the disk of a control plane is");
+    assert_eq!(alone(&cluster, &cluster.nodes[1], false).len(), 2, "a managed endpoint is not checked");
+    assert_eq!(alone(&cluster, &cluster.nodes[0], false).len(), 3, "the disk of a control plane is checked");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     cluster.endpoint =
         Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port(), managed: false };
@@ -504,16 +517,17 @@ fn an_endpoint_is_looked_up_and_once_there_is_a_cluster_called() {
     assert_eq!(said(124, &cluster, false).unwrap_err(), "getent: exit 124\n");
     drop(listener);
     assert_eq!(said(0, &cluster, true).unwrap(), "silent\n");
-    assert_eq!(said(0, &cluster, false).unwrap(), "", "nobody answers there before the first control plane");
+    assert_eq!(said(0, &cluster, false).unwrap(), "", "nothing answers there before the cluster exists");
 }
 
 #[tokio::test]
-async fn a_way_is_told_by_what_comes_of_it() {
-    // Somebody who greets otherwise, somebody who does not, and nobody; one of them where we are to listen.
+async fn each_probe_reports_how_its_connection_ended() {
+    // One server sends another greeting, and one sends none. A third port is closed. The silent server holds a port on
+    // which listen.pl should listen.
     let [loud, quiet, closed] = [5, 6, 7].map(|i| TcpListener::bind(host(i) + ":16443").unwrap());
     drop(closed);
     std::thread::spawn(move || loud.incoming().for_each(|guest| drop(guest.unwrap().write_all(b"hello\n"))));
-    // A size that no packet has is no answer.
+    // This server answers with a size that no packet has. That does not count as an answer.
     let liar = UdpSocket::bind(host(5) + ":18473").unwrap();
     liar.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     std::thread::spawn(move || {
@@ -548,7 +562,7 @@ async fn a_way_is_told_by_what_comes_of_it() {
     let stranger = UdpSocket::bind(fifth + ":0").unwrap();
     stranger.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
     stranger.send_to(b"hello", sixth + ":18472").unwrap();
-    assert!(stranger.recv(&mut said).is_err(), "who does not know the word is not answered");
+    assert!(stranger.recv(&mut said).is_err(), "a packet without the nonce gets no answer");
     drop((stdout, quiet));
     listens.wait().await.unwrap();
 }
