@@ -1,5 +1,5 @@
-//! Addons: those behind URLs are fetched, proved by their hash, kept, and never taken for something else; and each
-//! waits for those before it.
+//! Addons. ironstrap fetches those with a URL, checks their hash, and keeps them. Each addon waits for the addons
+//! before it.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 const MANIFEST: &str = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n\
     - apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n";
 
-/// Answers so many requests with this, and then is gone. Gives its address.
+/// Starts a server that answers this many requests, and then ends. Returns a URL of it.
 fn serve(times: usize, answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,7 +49,7 @@ fn cluster(dir: &Path, addons: &str) -> Cluster {
     inventory::parse(&text, &dir.join("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn of(url: &str, hash: &str) -> String {
+fn addon_table(url: &str, hash: &str) -> String {
     format!("[addons.one]\nmanifest = '{url}'\nsha256 = '{hash}'")
 }
 
@@ -60,10 +60,10 @@ async fn fetch(cluster: &Cluster) -> Result<Cluster> {
 }
 
 #[tokio::test]
-async fn what_has_a_hash_is_fetched_once_and_kept_to_oneself() {
+async fn an_addon_is_fetched_once_and_kept_private() {
     let dir = tempfile::tempdir().unwrap();
     let hash = sha256(MANIFEST.as_bytes());
-    let cluster = cluster(dir.path(), &of(&serve(1, ok(MANIFEST)), &hash));
+    let cluster = cluster(dir.path(), &addon_table(&serve(1, ok(MANIFEST)), &hash));
     let names = |cluster: Cluster| -> Vec<String> {
         cluster.addons[0]
             .objects
@@ -78,11 +78,11 @@ async fn what_has_a_hash_is_fetched_once_and_kept_to_oneself() {
     assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::write(&kept, "something else").unwrap();
     let error = fetch(&cluster).await.unwrap_err();
-    assert!(error.what.contains("cannot fetch addon one"), "what was tampered with is not used: {error}");
+    assert!(error.what.contains("cannot fetch addon one"), "a changed file is not used: {error}");
 }
 
 #[tokio::test]
-async fn what_is_not_as_the_inventory_says_is_refused_with_its_line() {
+async fn a_wrong_download_is_refused_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let wrong = "0".repeat(64);
     let cases = [
@@ -92,21 +92,25 @@ async fn what_is_not_as_the_inventory_says_is_refused_with_its_line() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".into(), &wrong, "cannot fetch addon one"),
     ];
     for (answer, hash, says) in cases {
-        let error = fetch(&cluster(dir.path(), &of(&serve(1, answer), hash))).await.unwrap_err();
+        let error = fetch(&cluster(dir.path(), &addon_table(&serve(1, answer), hash))).await.unwrap_err();
         assert_eq!(error.kind, Kind::Inventory);
         assert!(error.what.contains("demo.toml:5: ") && error.what.contains(says), "{error}");
         assert!(!error.cause.is_empty(), "{error}");
     }
-    assert_eq!(std::fs::read_dir(dir.path().join("demo.fetched")).unwrap().count(), 1, "only what was right");
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("demo.fetched")).unwrap().count(),
+        1,
+        "only the download with the right hash is kept"
+    );
 }
 
 #[tokio::test]
-async fn a_url_without_a_hash_is_refused_with_the_line_that_is_missing() {
+async fn a_url_without_a_hash_is_refused_with_the_missing_line() {
     let dir = tempfile::tempdir().unwrap();
     let (url, any) = (serve(2, ok(MANIFEST)), "0".repeat(64));
-    let two = format!("{}\n[addons.two]\nmanifest = '{url}'\nsha256 = '{any}'", of(&url, &any));
+    let two = format!("{}\n[addons.two]\nmanifest = '{url}'\nsha256 = '{any}'", addon_table(&url, &any));
     let mut lacking = cluster(dir.path(), &two);
-    // Plain http without a hash is not even read; these tests have no certificate.
+    // The inventory refuses plain http without a hash, and these tests have no certificate for https.
     for addon in &mut lacking.addons {
         addon.origin = Origin::Url { url: url.clone(), sha256: None };
     }
@@ -120,18 +124,18 @@ async fn a_url_without_a_hash_is_refused_with_the_line_that_is_missing() {
     let line = format!("sha256 = \"{}\"", sha256(MANIFEST.as_bytes()));
     assert_eq!(error.cause[0], format!("put this line into [addons.one]: {line}"));
     assert!(error.cause[1].contains("[addons.two]"), "{error}");
-    assert!(!dir.path().join("demo.fetched").exists(), "nothing of it is kept");
-    // With that line it is taken.
+    assert!(!dir.path().join("demo.fetched").exists(), "nothing is kept");
+    // With that line the addon is accepted.
     let addon = format!("[addons.one]\nmanifest = '{}'\n{line}", serve(1, ok(MANIFEST)));
     assert_eq!(fetch(&cluster(dir.path(), &addon)).await.unwrap().addons[0].objects.len(), 2);
-    // Nobody answers any more; `check` asks the same.
+    // The server has ended. `check` refuses the missing hash without a download.
     let error = fetch::pinned(&lacking).await.unwrap_err();
     assert!(error.what.contains("addon one is fetched from a URL"), "{error}");
     assert!(error.what.contains("to compute it: "), "{error}");
 }
 
 #[tokio::test]
-async fn two_addons_do_not_fight_over_an_object() {
+async fn two_addons_with_the_same_object_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.yaml"), MANIFEST).unwrap();
     let twice = "[addons.one]\nmanifest = 'a.yaml'\n[addons.two]\nmanifest = 'a.yaml'";
@@ -143,7 +147,7 @@ async fn two_addons_do_not_fight_over_an_object() {
 }
 
 #[test]
-fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
+fn an_addon_waits_for_the_addons_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let runs = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d}\n";
     std::fs::write(dir.path().join("a.yaml"), runs).unwrap();
@@ -172,5 +176,5 @@ fn an_addon_waits_for_those_before_it_and_for_whom_they_wait() {
     assert_eq!(now[second], "m1 to join");
     assert!(judged(&[], "absent").values().all(|said| said == "differs"));
     let drifted = judged(&["m1"], "{}");
-    assert_eq!(drifted[second], "differs", "what is there is mended, whichever other is missing");
+    assert_eq!(drifted[second], "differs", "an existing object is repaired, even if another is missing");
 }
