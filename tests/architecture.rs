@@ -1,4 +1,4 @@
-//! The house rules that a program can check: the order of the modules, the size of the files, what they leave out.
+//! The rules of the project that a test can check: the order of the modules, the size of files, and banned words.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -33,11 +33,11 @@ fn documents() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> =
         pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
     pages.sort();
-    assert!(pages.len() > 10, "docs has the pages");
+    assert!(pages.len() > 10, "only {} pages in docs", pages.len());
     pages
 }
 
-/// What of a file is the program: no comments, and nothing from its tests on.
+/// The code of a file, without comments and tests.
 fn program(path: &Path, text: &str) -> String {
     if path.file_stem().is_some_and(|stem| stem == "tests") || path.iter().any(|folder| folder == "tests") {
         return String::new();
@@ -61,7 +61,7 @@ fn module(path: &Path) -> String {
     Path::new(first.as_os_str()).file_stem().unwrap().to_string_lossy().into_owned()
 }
 
-/// The modules that come after `crate::`, `use crate::{a, b}` included.
+/// The modules that are named after `crate::`, also in `use crate::{a, b}`.
 fn used(program: &str) -> Vec<String> {
     let word = |text: &str| -> String {
         text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
@@ -102,15 +102,15 @@ fn each_file_uses_only_modules_above_it() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// The names that come after `super::` and after `crate::FOLDER::`, for a file of that folder.
+/// The names after `super::` and after `crate::FOLDER::`, for a file of that folder.
 fn beside(program: &str, folder: &Path) -> Vec<String> {
     let modules: Vec<_> = folder.iter().skip(1).map(|name| name.to_string_lossy()).collect();
     let whole = format!("crate::{}::", modules.join("::"));
     used(&program.replace(&whole, "crate::").replace("super::", "crate::"))
 }
 
-/// The files from which a way leads back to them, over files of the same folder.
-fn circles(uses: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
+/// The files that use themselves through other files of their folder.
+fn files_in_circles(uses: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
     let reached = |from: &PathBuf| {
         let (mut all, mut left) = (BTreeSet::new(), uses[from].clone());
         while let Some(file) = left.pop() {
@@ -124,7 +124,7 @@ fn circles(uses: &BTreeMap<PathBuf, Vec<PathBuf>>) -> Vec<PathBuf> {
 }
 
 #[test]
-fn files_of_a_folder_do_not_use_each_other_in_a_circle() {
+fn files_of_a_folder_have_no_circular_dependencies() {
     let mut uses: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for (path, text) in sources() {
         let folder = path.parent().unwrap();
@@ -133,11 +133,11 @@ fn files_of_a_folder_do_not_use_each_other_in_a_circle() {
         uses.insert(path.clone(), files.into_iter().filter(|file| *file != path && file.exists()).collect());
     }
     assert!(uses.values().any(|files| !files.is_empty()), "files use others of their folder");
-    assert_eq!(circles(&uses), Vec::<PathBuf>::new());
+    assert_eq!(files_in_circles(&uses), Vec::<PathBuf>::new());
     let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
     let three = [("a", files(&["b"])), ("b", files(&["c"])), ("c", files(&["b"]))];
     let three = three.map(|(name, uses)| (PathBuf::from(name), uses)).into_iter().collect();
-    assert_eq!(circles(&three), files(&["b", "c"]));
+    assert_eq!(files_in_circles(&three), files(&["b", "c"]));
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn files_stay_below_400_lines() {
 }
 
 #[test]
-fn nothing_is_left_to_do_and_nothing_is_unwrapped() {
-    // Put together, so that this file does not find itself.
+fn the_program_has_no_open_tasks_and_no_unwrap() {
+    // Joined from parts, so that a search for these words does not find this file.
     let (todo, fixme) = (["TO", "DO"].concat(), ["FIX", "ME"].concat());
     let mut wrong = Vec::new();
     for (path, text) in sources() {
@@ -161,7 +161,7 @@ fn nothing_is_left_to_do_and_nothing_is_unwrapped() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// Files below a folder, and a few beside it, that people read.
+/// These files, and all files below these folders, with their texts.
 fn texts(names: &[&str]) -> Vec<(PathBuf, String)> {
     let mut left: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
     let mut found = Vec::new();
@@ -175,9 +175,9 @@ fn texts(names: &[&str]) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Words that a reader stumbles over. docs/glossary.md has the words of this project.
+/// docs/glossary.md has the words that the project uses instead.
 #[test]
-fn nobody_has_to_read_these_words_twice() {
+fn texts_are_free_of_banned_words() {
     let banned = r"(?i)\b(whoever|whom|as wanted|let be|anew|is told|are told|all the same|for ever|is had|to be had|brings it about|see to it|of its own accord)\b";
     let banned = regex::Regex::new(banned).unwrap();
     let places = ["src", "templates", "docs", "inventories", "vagrant", "README.md", "Makefile"];
@@ -192,7 +192,7 @@ fn nobody_has_to_read_these_words_twice() {
 }
 
 #[test]
-fn scripts_begin_in_one_way() {
+fn all_scripts_begin_with_the_prelude() {
     let begins: Vec<PathBuf> = sources()
         .into_iter()
         .filter(|(path, text)| program(path, text).contains("export LC_ALL"))
@@ -202,21 +202,21 @@ fn scripts_begin_in_one_way() {
 }
 
 #[test]
-fn a_file_opens_with_what_it_is() {
+fn each_file_opens_with_a_doc_comment() {
     let bare = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
     assert_eq!(bare.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn text_leaves_the_process_in_one_place() {
-    // What only asks whether there is a terminal, and how wide it is, writes nothing.
+fn output_is_written_in_one_place() {
+    // These calls only ask whether there is a terminal, and how wide it is.
     let asks = [
         "stdout().is_terminal()",
         "stderr().is_terminal()",
         "AutoStream::choice(&std::io::stdout())",
         "Term::stdout().size_checked()",
     ];
-    // The live display is indicatif's; it only gets what has passed `Shown`.
+    // indicatif draws the live display. It only gets text that has passed `Shown`.
     let places = ["src/report/exit.rs", "src/report/term.rs"];
     let mut wrong = Vec::new();
     for (path, text) in
@@ -235,7 +235,7 @@ fn text_leaves_the_process_in_one_place() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// One module reads and writes YAML, so that all of it means to ironstrap what it means to Kubernetes.
+/// One module reads and writes all YAML, in the way that Kubernetes understands it.
 #[test]
 fn yaml_is_read_and_written_in_one_place() {
     let others = sources().into_iter().filter(|(path, _)| !path.ends_with("src/yaml.rs"));
@@ -243,16 +243,16 @@ fn yaml_is_read_and_written_in_one_place() {
     assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
-/// PEM is read by one reader: x509-parser's own takes blocks that Kubernetes cannot read.
+/// The reader of x509-parser accepts blocks that Kubernetes cannot read.
 #[test]
 fn pem_is_read_by_one_reader() {
     let wrong = sources().into_iter().filter(|(path, text)| program(path, text).contains("parse_x509_pem"));
     assert_eq!(wrong.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
-/// Words of the guide to style that the program and its documentation are free of.
+/// Filler words must not return to the program, its documentation and the examples.
 #[test]
-fn words_that_say_nothing_do_not_come_back() {
+fn pages_are_free_of_filler_words() {
     let words = [
         ["all", "the same"].join(" "),
         ["is", "had"].join(" "),
@@ -278,7 +278,7 @@ fn words_that_say_nothing_do_not_come_back() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// The inventory may have etcd keep its data elsewhere.
+/// The inventory can move etcd's data to another folder, so other code must not assume the usual one.
 #[test]
 fn only_one_line_of_the_program_names_etcds_usual_folder() {
     let name = |line: &&str| line.contains("/var/lib/etcd");
@@ -294,7 +294,7 @@ fn only_one_line_of_the_program_names_etcds_usual_folder() {
     assert_eq!(found, ["pub const ETCD_DIR: &str = \"/var/lib/etcd\";"]);
 }
 
-/// Shell is made in `src/shell` alone: by `sh!`, `quote`, `here` and `Sh::raw`.
+/// Only `sh!`, `quote`, `here` and `Sh::raw` of `src/shell` make shell.
 #[test]
 fn shell_is_made_by_its_own_functions_only() {
     let mut wrong = Vec::new();
@@ -316,7 +316,7 @@ fn shell_is_made_by_its_own_functions_only() {
                 wrong.push(says("only constants are raw"));
             }
         }
-        // A string that is formatted and begins as shell does would be a script before it is a type.
+        // A formatted string that begins like shell would be a script that is no `Sh`.
         let marks = ["echo ", "rm -", "cat <", "if [", "for f in", "[ -e", "sed -"];
         for (at, _) in program(&path, &text).match_indices("format!(") {
             let program = program(&path, &text);
@@ -335,7 +335,7 @@ fn shell_is_made_by_its_own_functions_only() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// The strings of a program, as they are written: without quotes, a line that is continued as one.
+/// The string literals of a program, without quotes. A literal over several lines becomes one line.
 fn strings(program: &str) -> Vec<String> {
     let (mut rest, mut found) = (program, Vec::new());
     while let Some(at) = rest.find(['"', '\'', '/']) {
@@ -360,9 +360,9 @@ fn strings(program: &str) -> Vec<String> {
                 found.push(text.replace("\\n", "\n").replace("\\\"", "\""));
                 &after[end + 1..]
             }
-            // A comment behind code.
+            // A comment after code.
             b'/' if after.starts_with('/') => after.split_once('\n').map_or("", |(_, after)| after),
-            // A character; of a lifetime only the quote.
+            // A character literal. For a lifetime, only its quote is skipped.
             b'\'' if after.starts_with('\\') => &after[2 + after[2..].find('\'').unwrap()..],
             b'\'' if after.chars().nth(1) == Some('\'') => {
                 &after[after.chars().next().unwrap().len_utf8() + 1..]
@@ -373,7 +373,7 @@ fn strings(program: &str) -> Vec<String> {
     found
 }
 
-/// The redactor would otherwise hide a word of a message: "no password: containerd" has the form of a password.
+/// The redactor hides everything that looks like a secret. It would hide a word of "no password: containerd".
 #[test]
 fn no_message_of_the_program_looks_like_a_secret() {
     assert_eq!(strings("a(\"x\\\"y\", '\"', r#\"z\"w\"#) // \"\nb(\"c \\\n   d\")"), ["x\"y", "z\"w", "c d"]);
@@ -391,9 +391,9 @@ fn no_message_of_the_program_looks_like_a_secret() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// A script is made of several templates: a function of one would take the place of that of another.
+/// A script is joined from several templates. Of two functions with the same name, the second replaces the first.
 #[test]
-fn no_two_templates_have_a_function_of_the_same_name() {
+fn function_names_are_unique_across_templates() {
     let mut seen: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in fs::read_dir("templates").unwrap() {
         let path = entry.unwrap().path();
@@ -408,5 +408,5 @@ fn no_two_templates_have_a_function_of_the_same_name() {
             assert_eq!(other, None, "{name} of {}", path.display());
         }
     }
-    assert!(seen.len() > 100, "templates have functions");
+    assert!(seen.len() > 100, "only {} functions", seen.len());
 }
