@@ -1,4 +1,4 @@
-//! What real shells answer to single questions, on a machine whose paths are below a folder and whose kubectl is a
+//! The answers of single questions, in real shells. The paths of the machine are below a folder, and its kubectl is a
 //! script.
 
 // clippy sees no test in what the tests share.
@@ -75,12 +75,12 @@ impl Root {
         self.answers(shell, ask).1
     }
 
-    /// What it says of itself, and to this.
+    /// The facts of the machine, and its answer to this question.
     fn answers(&self, shell: &str, ask: &Ask) -> (Machine, Answer) {
         self.answers_by(shell, ask, ETCD_DIR)
     }
 
-    /// The same, where the inventory has etcd keep its data in this folder.
+    /// The same for an inventory with this folder for etcd's data.
     fn answers_by(&self, shell: &str, ask: &Ask, etcd_dir: &str) -> (Machine, Answer) {
         let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY, etcd_dir)));
         let root = self.0.path().display().to_string();
@@ -101,7 +101,7 @@ fn want_of(cluster: &Cluster, node: usize, that: &str) -> Want {
 }
 
 #[test]
-fn a_file_that_is_read_after_ours_loses_the_lines_that_override_and_no_other() {
+fn only_lines_that_override_our_sysctls_are_disabled() {
     let theirs = "# theirs\nvm.swappiness = 10\nnet.ipv4.ip_forward=0\n-net/ipv4/ip_forward = 0\n#net.ipv4.ip_forward=0\nnet.ipv4.ip_forward = 1\n";
     let files = [
         ("etc/sysctl.d/10-early.conf", "net.ipv4.ip_forward = 0\n"),
@@ -122,14 +122,18 @@ fn a_file_that_is_read_after_ours_loses_the_lines_that_override_and_no_other() {
         let mended = theirs.replace("\nnet.ipv4.ip_forward=0", "\n# ironstrap: net.ipv4.ip_forward=0");
         let mended = mended.replace("\n-net", "\n# ironstrap: -net");
         assert_eq!(root.read("etc/sysctl.d/99-zzz.conf"), mended);
-        assert_eq!(root.read("etc/sysctl.d/10-early.conf"), files[0].1, "ours is read after it");
-        assert_eq!(root.read("run/sysctl.d/99-zzz.conf"), files[2].1, "the other of its name hides it");
+        assert_eq!(root.read("etc/sysctl.d/10-early.conf"), files[0].1, "our file is read after it");
+        assert_eq!(
+            root.read("run/sysctl.d/99-zzz.conf"),
+            files[2].1,
+            "a file with the same name in /etc hides it"
+        );
         assert_eq!(root.read("var/lib/ironstrap/before/kernel-99-zzz.conf.file"), theirs);
     }
 }
 
 #[test]
-fn whatever_is_set_at_boot_may_not_be_overridden() {
+fn protect_kernel_defaults_guards_more_sysctls() {
     let mut cluster = lab();
     let fleet = (Machine::default(), Fleet::default());
     let file = [("etc/sysctl.d/99-zzz.conf", "vm.panic_on_oom = 1\nvm.swappiness = 10\n")];
@@ -146,7 +150,7 @@ fn whatever_is_set_at_boot_may_not_be_overridden() {
 }
 
 #[test]
-fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
+fn a_file_may_raise_but_not_lower_inotify_limits() {
     let want = want("no file lowers the inotify limits at boot");
     let files = [
         ("etc/sysctl.d/10-more.conf", "fs.inotify.max_user_instances = 65536\n"),
@@ -169,7 +173,7 @@ fn a_file_may_raise_the_limits_of_inotify_and_not_lower_them() {
 }
 
 #[test]
-fn of_a_kubeconfig_everything_is_told_but_its_key() {
+fn a_kubeconfig_is_reported_without_its_secrets() {
     let text = "clusters:\n- cluster:\n    certificate-authority-data: QUJD\n    server: https://a:6443\n    tls-server-name: b\n    proxy-url: http://me:SECRET@c\n  name: x\n- name: \"y\"\nusers:\n- user:\n    client-certificate-data: REVG\n    client-key-data: KEY\n    token: SECRET\n";
     let path = "etc/kubernetes/admin.conf";
     let ask = Ask::Kubeconfig(format!("/{path}"));
@@ -206,7 +210,7 @@ fn of_a_kubeconfig_everything_is_told_but_its_key() {
 }
 
 #[test]
-fn manifests_that_kubeadm_did_not_write_are_told_with_their_pods_names() {
+fn foreign_manifests_are_reported_with_their_pods() {
     let want = want("no other manifest defines a pod of kubeadm's manifests");
     let own = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    name: other\n  name: kube-scheduler\nspec:\n  name: x\n";
     let json = r#"{"kind": "Pod", "metadata": {"labels": {"name": "x"}, "name": "etcd"}}"#;
@@ -238,7 +242,7 @@ case \"$*\" in
 esac";
 
 #[test]
-fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
+fn a_broken_list_of_nodes_is_no_answer() {
     let objects = Ask::Objects(vec![
         Object::node("m1"),
         Object::node("w1"),
@@ -264,21 +268,21 @@ fn nodes_are_told_from_a_list_and_a_list_that_breaks_off_tells_nothing() {
         assert_eq!(
             lists.answer(shell, &Ask::Nodes),
             Answer::Said("m1\n".into()),
-            "no name of others is a Node"
+            "only lines before the marker are Nodes"
         );
         assert!(matches!(whole.answer(shell, &Ask::Listed), Answer::Unknown(_)), "{shell}: it has no list");
         for broken in ["exit 1", "kill -9 $$", "echo refused >&2; exit 1"] {
             let answer = root(broken).answer(shell, &Ask::Nodes);
             assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");
         }
-        // kubeadm was killed in join.
+        // kubeadm was killed during its join.
         let half = Root::with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
         assert_eq!(half.answer(shell, &objects), Answer::Objects(vec![None; 3]), "{shell}");
     }
 }
 
 #[test]
-fn an_administrator_that_rbac_refuses_is_an_answer_and_no_answer_is_none() {
+fn only_a_refusal_shows_that_the_administrator_lacks_rights() {
     let refused = r#"Error from server (Forbidden): nodes is forbidden: User "kubernetes-admin" cannot list resource "nodes""#;
     let kubectl = |admin: &str| {
         format!(
@@ -307,7 +311,7 @@ fn an_administrator_that_rbac_refuses_is_an_answer_and_no_answer_is_none() {
         let once = format!("[ -e \"$0.asked\" ] || {{ : >\"$0.asked\"; {refuses}; }}");
         let starts = root(&once, &[]).answer(shell, &Ask::Administrator);
         assert_eq!(starts, said("may"), "{shell}: an API server that has just started refuses once");
-        // Init was killed before it bound the administrator.
+        // kubeadm init was killed before it gave the administrator its rights.
         let begun = root(&refuses, &[("etc/kubernetes/super-admin.conf", "")]);
         assert_eq!(begun.answer(shell, &Ask::Administrator), said("may not"), "{shell}");
         assert_eq!(begun.answer(shell, &Ask::Nodes), said("m1\n"), "{shell}");
@@ -318,7 +322,7 @@ fn an_administrator_that_rbac_refuses_is_an_answer_and_no_answer_is_none() {
 }
 
 #[test]
-fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
+fn a_control_plane_without_its_manifest_still_has_a_cluster() {
     let traces = [("var/lib/etcd/member/x", ""), ("var/lib/kubelet/pki/kubelet-client-current.pem", "")];
     for shell in shells() {
         let answer = Root::with(&traces).answer(shell, &Ask::Nodes);
@@ -327,10 +331,10 @@ fn a_control_plane_without_its_manifest_is_no_machine_without_a_cluster() {
     }
 }
 
-/// Each sign by itself: data where the inventory has it, and etcd's manifest. Neither is taken for a machine without a
-/// cluster, which would be given another one.
+/// Either sign is enough: data in the folder of the inventory, or etcd's manifest. If ironstrap overlooked it, it would
+/// make another cluster on the machine.
 #[test]
-fn a_control_plane_without_its_manifest_is_known_by_its_etcd_wherever_the_inventory_puts_that() {
+fn etcd_in_another_folder_still_marks_a_control_plane() {
     let elsewhere = "/var/lib/other-etcd";
     let certificate = ("var/lib/kubelet/pki/kubelet-client-current.pem", "");
     let (data, manifest) = ("var/lib/other-etcd/member/x", "etc/kubernetes/manifests/etcd.yaml");
@@ -368,7 +372,7 @@ fn a_control_plane_without_its_manifest_is_known_by_its_etcd_wherever_the_invent
 }
 
 #[test]
-fn a_full_disk_of_etcd_is_seen_wherever_the_inventory_puts_it() {
+fn a_full_disk_is_found_in_etcds_configured_folder() {
     let script = diagnosis::script(Duration::from_secs(1), "/var/lib/other-etcd");
     let df = "#!/bin/sh\nfor x; do :; done\necho head\necho \"fs 99 98 1 99% $x\"\n";
     for shell in shells() {
@@ -380,7 +384,7 @@ fn a_full_disk_of_etcd_is_seen_wherever_the_inventory_puts_it() {
     }
 }
 
-/// A machine that has seen much: an earlier cluster, a proxy with a password, a name server of its own.
+/// A used machine: it has leftovers of an earlier cluster, a proxy with a password, and a local name server.
 const USED: &[(&str, &str)] = &[
     ("var/lib/etcd/member/snap/db", ""),
     ("var/lib/etcd/.hidden", ""),
@@ -411,7 +415,7 @@ const USED: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked_for_on_a_member() {
+fn leftovers_are_found_except_on_members() {
     let asked = [
         ("the folder for etcd's data is empty", "member\n.hidden\n"),
         ("no static pods exist yet", "etcd.yaml\n"),
@@ -445,7 +449,7 @@ fn what_an_earlier_life_left_on_a_machine_is_found_by_every_shell_and_not_looked
             let ask = want(that).ask;
             let said = said.replace("options edns0\n", "");
             assert_eq!(used.answer(shell, &ask), Answer::Said(said.clone()), "{shell}: {that}");
-            // Of a member the kubelet's configuration says which file that is.
+            // A member answers this one, because the kubelet's configuration names the file.
             let answer = if that == RESOLVES { Answer::Said(said) } else { Answer::NotHere };
             assert_eq!(member.answer(shell, &ask), answer, "{shell}: {that}");
         }
@@ -465,13 +469,13 @@ fn said(text: &str) -> Answer {
     Answer::Said(text.into())
 }
 
-/// Of what is read with nothing but what every shell has, one shell will do.
+/// One shell is enough for questions that use no special features of a shell.
 fn shell() -> &'static str {
     shells()[0]
 }
 
 #[test]
-fn what_runs_beside_kubernetes_is_told_by_its_unit() {
+fn interfering_services_are_found_by_their_units() {
     let ask = want("whether anything on the machine may interfere with Kubernetes").ask;
     let runs = |unit: &str, files: &[(&str, &str)]| {
         let systemctl = format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'is-active -q {unit}' ]\n");
@@ -499,7 +503,7 @@ fn what_runs_beside_kubernetes_is_told_by_its_unit() {
 }
 
 #[test]
-fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
+fn listeners_on_the_ports_of_kubernetes_are_found() {
     let head =
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
     let line = |local: &str, state: &str, inode: u32| {
@@ -507,7 +511,7 @@ fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
             "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n"
         )
     };
-    // 6443, 2379 of a connection, and 22; 10250 by IPv6.
+    // Listeners on 6443 and 22, a connection from 2379, and a listener on 10250 with IPv6.
     let tcp = [
         head,
         &line("00000000:192B", "0A", 1001),
@@ -530,7 +534,7 @@ fn who_listens_where_kubernetes_will_is_found_and_nobody_else() {
 }
 
 #[test]
-fn the_system_is_asked_where_it_says_so() {
+fn facts_of_the_system_are_read_from_each_source() {
     let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
     let cgroups = "the machine has the cgroups that the kubelet needs";
     let controllers = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")];
@@ -562,8 +566,8 @@ fn the_system_is_asked_where_it_says_so() {
         ];
         answer(half, &files)
     };
-    assert_eq!(locked("131"), said(""), "somebody is at it");
-    assert_eq!(locked("1310"), said("libc6\n"), "the name of a process says nothing");
+    assert_eq!(locked("131"), said(""), "a process that holds the lock is installing it");
+    assert_eq!(locked("1310"), said("libc6\n"), "the lock of another file does not count");
     assert!(matches!(answer(half, &[("bin/dpkg", &format!("{dpkg}2\n"))]), Answer::Unknown(_)));
     let (protects, on) = (
         "whether SELinux or AppArmor restricts containers",
@@ -575,7 +579,7 @@ fn the_system_is_asked_where_it_says_so() {
         let text = "AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)\n";
         assert_eq!(answer(protects, &[on]), said(text));
     }
-    // The nearest folder that is there, in mebibytes; where nobody says how it is mounted, that too.
+    // The space, in mebibytes, of the nearest folder that exists. Without findmnt, the mount options are unknown.
     let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n");
     let stat = ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n");
     let disk = "there is enough disk space where Kubernetes writes";
@@ -608,7 +612,7 @@ fn leftovers_are_found_under_each_of_their_names() {
         let text = "1 iptables rules (a reboot removes them)\n";
         assert_eq!(answer("whether an earlier cluster left anything else", &files), said(text), "{chain}");
     }
-    // Somebody who was here, ironstrap that is.
+    // On a machine on which ironstrap has already run, these questions do not apply.
     let ours = [
         ("var/lib/ironstrap/x", ""),
         ("etc/kubernetes/manifests/etcd.yaml", ""),
@@ -627,7 +631,7 @@ fn leftovers_are_found_under_each_of_their_names() {
 const RESOLVES: &str = "pods get name servers that they can reach";
 
 #[test]
-fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
+fn name_servers_routes_and_proxies_are_read() {
     let file = |at: &str, server: &str| (at.to_string(), format!("nameserver {server}\n"));
     let files = [
         file("etc/resolv.conf", "10.0.0.1"),
@@ -667,7 +671,7 @@ fn names_and_ways_out_are_read_where_the_machine_keeps_them() {
     assert_eq!(Root::with(&config).answer(shell(), &proxies), said("apt uses http://proxy.example:3128\n"));
 }
 
-/// An ip of iproute2 that has two cards, a container's bridge, and both families.
+/// An `ip` command for a machine with two interfaces, a bridge for containers, and addresses of both families.
 const IP: &str = r#"#!/bin/sh
 case "$*" in
 '-o link show') cat <<'X'
@@ -699,7 +703,7 @@ esac
 "#;
 
 #[test]
-fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
+fn a_machine_reports_its_identity_and_its_addresses() {
     let files = [
         ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         ("sys/class/dmi/id/product_uuid", "4C4C4544-0000-2010-8020-80C04F202020\n"),
@@ -718,7 +722,7 @@ fn a_machine_says_what_tells_it_from_others_and_where_it_is() {
         assert_eq!(addresses, ["198.18.0.11 eth0", "fd00::11 eth0"]);
         let routes: Vec<String> = machine.routes.iter().map(|route| route.to_string()).collect();
         assert_eq!(routes, ["10.9.8.7/32", "198.18.0.0/24", "fd00::/64"]);
-        // Of a member no more than what tells it from others.
+        // A member only reports what identifies it.
         let member = [&files[..], &[("var/lib/kubelet/pki/kubelet-client-current.pem", "")]].concat();
         let (machine, _) = Root::with(&member).answers(shell, &Ask::Facts);
         assert!(machine.machine_id.is_some() && machine.addresses.is_empty() && machine.routes.is_empty());
