@@ -1,6 +1,7 @@
-//! What others write never runs: each string that an inventory, a manifest, a machine or the API server may hold is made
-//! hostile, every script is made of it and run by every shell, and the canary never sings. The machine is played: its
-//! paths are below a folder, and its commands are scripts that answer with hostile words, too.
+//! Text of others never runs as shell. The test puts hostile text into each string of an inventory, a manifest, a
+//! machine and the API server. It makes every script from these, and runs each in every shell. The hostile text calls
+//! the command `canary`, which must never run. The paths of the machine are below a folder, and its commands are
+//! scripts that print hostile text, too.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -34,13 +35,13 @@ use time::OffsetDateTime;
 use toml::Value;
 
 const BOUNDARY: &str = "--0123456789abcdef";
-/// On one line: what ends quotes of either kind, and what is run without any. Shell that can be parsed wherever it stands,
-/// or it would not be run.
+/// Hostile text on one line. It ends quotes of both kinds, and has substitutions that run without quotes. It is valid
+/// shell in every place, because a shell that cannot parse a script would run none of it.
 const LINE: &str = "x$(canary)`canary`'$(canary)'\\y\"z\"";
-/// Words that have ended a here-document of ours.
+/// Words that ended here-documents in earlier versions.
 const ENDS: &str = "OBJECTS KUBECONFIG KUBEADM DISCOVERY WAYS SECRET SUBNETS NODE LOCKS";
 
-/// The same, with line breaks and every word that ends something.
+/// Hostile text on several lines. It has every word that ends a here-document or another part of a script.
 fn lines(ends: &BTreeSet<String>) -> String {
     let mut text = format!("{LINE}\n");
     for end in ends.iter().map(String::as_str).chain(ENDS.split(' ')).chain([BOUNDARY, "}", ")"]) {
@@ -49,7 +50,7 @@ fn lines(ends: &BTreeSet<String>) -> String {
     text + "x"
 }
 
-/// Every place of a string in a value, as the keys on the way to it.
+/// Finds every string in a value. A place is the list of keys that leads to it.
 fn places(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
     let below = |key: &str| [at, &[key.to_string()]].concat();
     match value {
@@ -62,7 +63,7 @@ fn places(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// Every table that has an entry, as the keys on the way to it.
+/// Finds every table that has an entry. A place is the list of keys that leads to it.
 fn tables(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
     let below = |key: &str| [at, &[key.to_string()]].concat();
     match value {
@@ -79,16 +80,16 @@ fn tables(value: &Value, at: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The table gets another entry, under this key: what one of its entries is. Only a table that is open to any key takes it.
-fn put_key(value: &mut Value, at: &[String], text: &str, which: usize) -> bool {
+/// Adds an entry with this key to a table. Its value is a copy of another entry of the table. Returns whether it could.
+fn add_key(value: &mut Value, at: &[String], text: &str, which: usize) -> bool {
     let Some((first, rest)) = at.split_first() else {
         let Value::Table(all) = value else { return false };
         let Some(entry) = all.values().nth(which).cloned() else { return false };
         return all.insert(text.into(), entry).is_none();
     };
     match value {
-        Value::Array(all) => put_key(&mut all[first.parse::<usize>().unwrap()], rest, text, which),
-        Value::Table(all) => put_key(all.get_mut(first).unwrap(), rest, text, which),
+        Value::Array(all) => add_key(&mut all[first.parse::<usize>().unwrap()], rest, text, which),
+        Value::Table(all) => add_key(all.get_mut(first).unwrap(), rest, text, which),
         _ => false,
     }
 }
@@ -105,8 +106,8 @@ fn put(value: &mut Value, at: &[String], text: &str) {
     }
 }
 
-/// `inventories/full.toml`, which has every field (a test in `inventory::fields` holds that), with those that are
-/// commented out, and with what ironstrap itself reads of other programs' tables.
+/// `inventories/full.toml`, which has every field (a test in `inventory::fields` checks that). It gets more fields
+/// here: those of other programs' tables that ironstrap itself reads.
 fn full() -> Value {
     let text = fs::read_to_string("inventories/full.toml").unwrap();
     let mut value: Value = toml::from_str::<toml::Table>(&text).unwrap().into();
@@ -125,15 +126,15 @@ fn read(value: &Value) -> Option<Cluster> {
     inventory::parse(&toml::to_string(value).unwrap(), Path::new("inventories/full.toml")).ok()
 }
 
-/// Puts this text as a key into each table that may have it; how many have.
-fn keys(value: &mut Value, text: &str) -> usize {
+/// Adds this text as a key to each table that allows it. Returns the number of these tables.
+fn add_keys(value: &mut Value, text: &str) -> usize {
     let (mut found, mut taken) = (Vec::new(), 0);
     tables(value, &[], &mut found);
     for place in found {
         let before = value.clone();
         for which in 0.. {
             *value = before.clone();
-            if !put_key(value, &place, text, which) {
+            if !add_key(value, &place, text, which) {
                 break;
             }
             if read(value).is_some() {
@@ -148,8 +149,9 @@ fn keys(value: &mut Value, text: &str) -> usize {
     taken
 }
 
-/// The cluster of an inventory in which each string is this text that may be, and how many are.
-fn hostile(text: &str) -> (Cluster, usize) {
+/// The cluster of an inventory in which this text replaces each string that may have it, and the number of these
+/// strings.
+fn hostile_cluster(text: &str) -> (Cluster, usize) {
     let (mut value, mut found) = (full(), Vec::new());
     places(&value, &[], &mut found);
     assert!(found.len() > 40, "only {} strings", found.len());
@@ -162,13 +164,13 @@ fn hostile(text: &str) -> (Cluster, usize) {
             None => value = before,
         }
     }
-    // A fleet of each role, also where the inventory's own nodes are few.
-    let open = keys(&mut value, text);
+    // Tables with free keys get this text as a key, too.
+    let open = add_keys(&mut value, text);
     assert!(open > 2, "only {open} tables take it as a key");
     (read(&value).unwrap(), taken)
 }
 
-/// Objects with this text in each place that takes it; of a manifest that asks for more than there is.
+/// Objects of a manifest, with this text in each place that allows it.
 fn manifest(text: &str) -> Vec<serde_json::Value> {
     let plain = serde_json::json!({
         "apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "b", "labels": {"c": "d"}},
@@ -216,8 +218,8 @@ fn manifest(text: &str) -> Vec<serde_json::Value> {
     all
 }
 
-/// Everything that a machine and the API server say of themselves.
-fn liar(cluster: &Cluster, text: &str) -> (Machine, Fleet) {
+/// A machine and a fleet with this text in everything that a machine and the API server report.
+fn lying_machine(cluster: &Cluster, text: &str) -> (Machine, Fleet) {
     let has =
         ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml", "etcd", "flannel", "receipt"];
     let all: BTreeSet<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
@@ -243,7 +245,8 @@ fn liar(cluster: &Cluster, text: &str) -> (Machine, Fleet) {
     (machine, fleet)
 }
 
-/// Scripts as they are sent, and what they carry to be run on the machine later.
+/// The scripts that ironstrap sends, and the parts of them that the machine runs later. The values say what they are
+/// for.
 #[derive(Default)]
 struct Scripts(BTreeMap<String, String>);
 
@@ -252,7 +255,7 @@ impl Scripts {
         self.0.entry(script.to_string()).or_insert_with(|| what.to_string());
     }
 
-    /// A part by itself, so that nothing that fails before keeps it from being run.
+    /// Adds a part by itself. In a whole script, an earlier failure would keep the part from running.
     fn part(&mut self, script: &Sh, what: &str) {
         let lib = ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap());
         let text = format!("{PRELUDE}cd /\nWAIT_TIMEOUT=1\n{}\n(\n{script}\n)\n", lib.join("\n"));
@@ -279,12 +282,12 @@ impl Scripts {
     }
 }
 
-/// Every script that there is of this cluster, where all who may say something say this.
+/// Every script for this cluster, where the machines and the API server report this text.
 fn scripts(cluster: &Cluster, text: &str) -> Scripts {
     let (pki, now) = (pki(cluster), OffsetDateTime::now_utc());
     let mut scripts = Scripts::default();
     let run = Run { wait: 1, ..Run::new(text, text) };
-    let (machine, mut fleet) = liar(cluster, text);
+    let (machine, mut fleet) = lying_machine(cluster, text);
     for (i, node) in cluster.nodes.iter().enumerate() {
         for newcomer in [true, false] {
             let stranger = Machine::default();
@@ -311,7 +314,7 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
                 "the probe",
             );
         }
-        tried(&mut scripts, cluster, node, text);
+        active_check_scripts(&mut scripts, cluster, node, text);
     }
     scripts.whole(&ledger::take(&run, None), "take");
     scripts.whole(&ledger::release(&run), "release");
@@ -321,7 +324,7 @@ fn scripts(cluster: &Cluster, text: &str) -> Scripts {
     scripts
 }
 
-fn tried(scripts: &mut Scripts, cluster: &Cluster, node: &Node, text: &str) {
+fn active_check_scripts(scripts: &mut Scripts, cluster: &Cluster, node: &Node, text: &str) {
     let all: BTreeSet<String> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
     let said = format!("1f up tcp 6443\n1f firewall {text}\n1f {text}\n1f ready\n");
     let listening = all.iter().map(|name| (name.clone(), reach::Listening::read(&said, "1f"))).collect();
@@ -340,7 +343,7 @@ fn tried(scripts: &mut Scripts, cluster: &Cluster, node: &Node, text: &str) {
 /// A folder that stands for a machine.
 struct Cage(tempfile::TempDir);
 
-/// They only read and write what they are given.
+/// Programs that only read and write what they are given. The machine has the real ones.
 const REAL: &[&str] = &[
     "awk",
     "base64",
@@ -366,7 +369,7 @@ const REAL: &[&str] = &[
     "uniq",
     "wc",
 ];
-/// They say what others wrote.
+/// Programs whose output others can influence. On the machine, they print hostile text.
 const SAY: &[&str] = &[
     "apt-cache",
     "apt-get",
@@ -405,7 +408,7 @@ const SAY: &[&str] = &[
     "uname",
     "zcat",
 ];
-/// They do nothing.
+/// Programs that do nothing on the machine.
 const MUTE: &[&str] = &[
     "apt-config",
     "chmod",
@@ -497,7 +500,7 @@ impl Cage {
             .fold(script, |script, dir| script.replace(dir, &format!("{root}{dir}")))
     }
 
-    /// Whether something ran that should not have.
+    /// Runs a script. Returns whether the canary ran.
     fn sings(&self, shell: &str, script: &str) -> bool {
         let bin = self.path("bin");
         let mut command = Command::new(which::which("timeout").unwrap());
@@ -524,7 +527,7 @@ fn ends(scripts: &Scripts) -> BTreeSet<String> {
     scripts.0.keys().flat_map(|script| of(script)).collect()
 }
 
-/// The cluster with hostile manifests as its addons, and one node of each sort.
+/// The cluster with hostile manifests as its addons, and with one node of each kind.
 fn with_manifests(mut cluster: Cluster, text: &str, network: bool) -> Cluster {
     let objects = manifest(text);
     cluster.addons.push(Addon {
@@ -540,13 +543,13 @@ fn with_manifests(mut cluster: Cluster, text: &str, network: bool) -> Cluster {
     let first = cluster.control_planes().next().unwrap().clone();
     let second = Node { name: "m9".into(), ip: "198.18.0.99".parse().unwrap(), ..first.clone() };
     let worker = cluster.nodes.iter().find(|node| !node.is_control_plane()).unwrap().clone();
-    // One that begins the cluster, one that joins it, a worker.
+    // The init node, a control plane that joins, and a worker.
     cluster.nodes = vec![first, second, worker];
     cluster
 }
 
 #[test]
-fn what_others_write_never_runs() {
+fn hostile_text_never_runs() {
     let text = toml::to_string(&full()).unwrap();
     let plain =
         inventory::parse(&text, Path::new("inventories/full.toml")).unwrap_or_else(|error| panic!("{error}"));
@@ -560,16 +563,16 @@ fn what_others_write_never_runs() {
     });
 }
 
-/// With hostile manifests as its network's, too, or with flannel.
+/// Runs all scripts with this text. `manifests`: hostile manifests are the network instead of flannel.
 fn never_runs(text: &str, manifests: bool) {
-    let (cluster, taken) = hostile(text);
-    // Paths, and what other programs read: of those a string may be anything.
+    let (cluster, taken) = hostile_cluster(text);
+    // Paths, and strings for other programs, can be any text.
     assert!(taken > 3, "only {taken} places take it");
     let cage = Cage::new(text);
     let all = scripts(&with_manifests(cluster, text, manifests), text);
     assert!(all.0.len() > 200, "only {} scripts", all.0.len());
     for shell in shells() {
-        assert!(cage.sings(shell, "echo \"$(canary)\""), "it can sing");
+        assert!(cage.sings(shell, "echo \"$(canary)\""), "the canary can run");
         let sang = all.0.iter().find(|(script, _)| cage.sings(shell, script));
         assert!(sang.is_none(), "{shell}: {}\n{}", sang.unwrap().1, sang.unwrap().0);
     }
