@@ -1,4 +1,4 @@
-//! The program as a user meets it: what it prints where, and how it ends. No machine is asked.
+//! The program as a user runs it: its output, its exit codes and the files that it writes. No test needs a machine.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -14,7 +14,7 @@ use ironstrap::store::Store;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-/// The program in this folder, with an environment that has nothing to say.
+/// The program in this folder, without environment variables that change its behaviour.
 fn ironstrap(dir: &Path) -> Command {
     let mut command = Command::cargo_bin("ironstrap").unwrap();
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "KUBECONFIG", "IRONSTRAP_INVENTORY"] {
@@ -33,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn colour_is_where_it_was_asked_for_and_says_nothing_of_its_own() {
+fn colour_follows_the_options_and_adds_no_text() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("demo.toml"), "[cluster]\nname = 'demo'\n").unwrap();
     let check = |args: &[&str], no_color: Option<&str>| {
@@ -51,12 +51,12 @@ fn colour_is_where_it_was_asked_for_and_says_nothing_of_its_own() {
     let painted = check(&["--color", "always"], None);
     assert!(painted.starts_with("\x1b[31merror:\x1b[0m "), "{painted:?}");
     assert_eq!(anstream::adapter::strip_str(&painted).to_string(), plain);
-    assert_eq!(check(&["--color=always"], Some("1")), painted, "what is said now counts more");
+    assert_eq!(check(&["--color=always"], Some("1")), painted, "the option overrides NO_COLOR");
     assert_eq!((check(&["--color=never"], None), check(&[], Some("1"))), (plain.clone(), plain));
 }
 
 #[test]
-fn help_and_complaints_keep_to_the_same_choice() {
+fn help_and_usage_errors_follow_the_colour_option() {
     let dir = tempfile::tempdir().unwrap();
     for (args, colour) in [(["--color=always", "--help"], true), (["--color=never", "--help"], false)] {
         assert_eq!(text(&run(dir.path(), &args).stdout).contains('\x1b'), colour, "{args:?}");
@@ -66,12 +66,12 @@ fn help_and_complaints_keep_to_the_same_choice() {
 }
 
 #[test]
-fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
+fn an_interrupted_probe_reports_that_no_node_changed() {
     use std::io::Read;
     use std::process::Stdio;
 
     let dir = tempfile::tempdir().unwrap();
-    // Takes the connection, and says nothing.
+    // This server accepts the connection, and stays silent.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let inventory = format!(
@@ -96,11 +96,11 @@ fn stopped_while_machines_are_asked_it_says_that_nothing_was_changed() {
 }
 
 #[test]
-fn a_status_that_is_watched_is_shown_again_and_again_until_it_is_stopped() {
+fn status_watch_repeats_until_it_is_stopped() {
     use std::io::{BufRead, BufReader};
 
     let dir = tempfile::tempdir().unwrap();
-    // Nobody listens on the discard port.
+    // Nothing listens on the discard port.
     let inventory = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = 'localhost:9'\nip = '10.0.0.1'\nrole = 'control-plane'\n";
     std::fs::write(dir.path().join("demo.toml"), inventory).unwrap();
     let once = run(dir.path(), &["status", "-i", "demo.toml", "--color=always"]);
@@ -126,7 +126,7 @@ fn a_status_that_is_watched_is_shown_again_and_again_until_it_is_stopped() {
     assert_eq!(run(dir.path(), &["status", "-i", "demo.toml", "--watch", "0"]).status.code(), Some(2));
 }
 
-/// A folder with the inventory and the trust of a cluster.
+/// A folder with the inventory and the PKI of a cluster.
 fn cluster() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("demo.toml");
@@ -151,7 +151,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_kubeconfig_is_printed_or_written_and_says_how_long_it_is_good() {
+fn a_kubeconfig_is_printed_or_written_with_its_expiry() {
     let dir = cluster();
     let (code, printed, said) = kubeconfig(dir.path(), &[]);
     assert_eq!(
@@ -172,7 +172,7 @@ fn a_kubeconfig_is_printed_or_written_and_says_how_long_it_is_good() {
 }
 
 #[test]
-fn without_a_trust_there_is_no_kubeconfig_and_none_is_made() {
+fn kubeconfig_without_a_cluster_pki_is_refused() {
     let dir = cluster();
     fs::remove_dir_all(dir.path().join("demo.trust")).unwrap();
     let (code, _, said) = kubeconfig(dir.path(), &[]);
@@ -182,7 +182,7 @@ fn without_a_trust_there_is_no_kubeconfig_and_none_is_made() {
 }
 
 #[test]
-fn a_kubeconfig_is_merged_into_the_users_own_and_what_was_there_is_kept() {
+fn a_merged_kubeconfig_keeps_existing_entries() {
     let dir = cluster();
     let own = dir.path().join(".kube/config");
     let (code, printed, said) = kubeconfig(dir.path(), &["--merge"]);
@@ -194,8 +194,12 @@ fn a_kubeconfig_is_merged_into_the_users_own_and_what_was_there_is_kept() {
     }
     let (_, _, said) = kubeconfig(dir.path(), &["--merge"]);
     assert!(said.contains("has the context demo already"), "{said}");
-    assert_eq!(fs::read_dir(dir.path().join(".kube")).unwrap().count(), 1, "nothing to copy");
-    // With $KUBECONFIG, its first file; with comments, a word about them.
+    assert_eq!(
+        fs::read_dir(dir.path().join(".kube")).unwrap().count(),
+        1,
+        "an unchanged file needs no backup"
+    );
+    // The first file of $KUBECONFIG is used. A note says that the backup has its comments.
     let theirs = "# mine\ncurrent-context: work\ncontexts: [{name: work, context: {cluster: c, user: u}}]\n";
     fs::write(dir.path().join("work"), theirs).unwrap();
     let mut command = ironstrap(dir.path());
@@ -214,7 +218,7 @@ fn a_kubeconfig_is_merged_into_the_users_own_and_what_was_there_is_kept() {
 }
 
 #[test]
-fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
+fn certificates_for_other_users_are_not_stored() {
     let dir = cluster();
     let kept = || {
         let mut files: Vec<_> =
@@ -236,7 +240,7 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
         (config["users"][0]["name"].as_str(), config["current-context"].as_str()),
         (Some("demo-alice"), Some("demo-alice"))
     );
-    assert_ne!(config["users"][0]["user"]["client-key-data"], "", "a key of their own");
+    assert_ne!(config["users"][0]["user"]["client-key-data"], "", "alice has a key");
     assert_eq!(kept(), before);
     let masters = ["--as", "root", "--group", "system:masters"];
     let (code, printed, said) = kubeconfig(dir.path(), &masters);
@@ -274,17 +278,17 @@ fn somebody_else_gets_a_certificate_that_the_trust_does_not_keep() {
         );
     }
     assert_eq!(kubeconfig(dir.path(), &["--as", "system:admin"]).0, Some(2));
-    assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "whose group?");
+    assert_eq!(kubeconfig(dir.path(), &["--group", "dev"]).0, Some(2), "--group needs --as");
 }
 
 #[test]
-fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented_out() {
+fn a_new_inventory_is_valid_with_each_optional_line() {
     let dir = tempfile::tempdir().unwrap();
     let machines = ["debian@10.0.0.11", "debian@10.0.0.21", "ops@10.0.0.22:2222", "debian@[fd00::23]:22"];
     let output = run(dir.path(), &[&["new", "--name", "shop"], &machines[..3]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let path = dir.path().join("cluster.toml");
-    assert_eq!(run(dir.path(), &["check"]).status.code(), Some(0), "no file has to be named");
+    assert_eq!(run(dir.path(), &["check"]).status.code(), Some(0), "cluster.toml is the default");
     let written = fs::read_to_string(&path).unwrap();
     let cluster = ironstrap::inventory::parse(&written, &path).unwrap();
     let reached: Vec<String> = cluster
@@ -306,7 +310,7 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
     let optional: Vec<&str> =
         written.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")).collect();
     assert!(optional.len() > 5, "{written}");
-    // A key has to be there; it is not, here.
+    // The file of an SSH key must exist, but it does not exist here.
     for line in optional.iter().filter(|line| !line.starts_with("# key")) {
         let with = written.replacen(line, &line[2..], 1);
         if let Err(error) = ironstrap::inventory::parse(&with, &path) {
@@ -318,7 +322,7 @@ fn a_first_inventory_is_right_as_it_stands_and_so_is_each_line_that_is_commented
 }
 
 #[test]
-fn the_inventory_is_the_one_that_is_named_else_the_one_of_the_environment_else_cluster_toml() {
+fn the_inventory_option_overrides_the_environment() {
     let dir = tempfile::tempdir().unwrap();
     let check = |named: Option<&str>, environment: Option<&str>| {
         let mut command = ironstrap(dir.path());
@@ -372,7 +376,7 @@ fn old_names_of_options_still_work() {
 }
 
 #[test]
-fn a_first_inventory_that_would_be_wrong_is_not_written() {
+fn an_invalid_new_inventory_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let wrong: [(&[&str], i32); 6] = [
         (&["new", "a@"], 2),
@@ -414,7 +418,7 @@ fn check_refuses_the_known_hosts_that_plan_refuses() {
         "it need not exist yet"
     );
     fs::create_dir(dir.path().join("known")).unwrap();
-    assert_eq!(run(dir.path(), &["check", "-i", "demo.toml"]).status.code(), Some(10), "a folder is none");
+    assert_eq!(run(dir.path(), &["check", "-i", "demo.toml"]).status.code(), Some(10), "a folder is refused");
 }
 
 #[test]
@@ -458,12 +462,12 @@ fn a_password_on_the_command_line_is_not_repeated() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-/// A program that only some machines have; where it is missing, that is said aloud.
-fn there(program: &str) -> bool {
+/// Whether a program is installed here. If it is missing, a message says that a test was skipped.
+fn is_installed(program: &str) -> bool {
     use std::io::Write;
     let there = which::which(program).is_ok();
     if !there {
-        let said = format!("SKIPPED: no {program} on this machine, so what is made for it was not tried\n");
+        let said = format!("SKIPPED: no {program} on this machine, so a check with it was skipped\n");
         std::io::stderr().write_all(said.as_bytes()).unwrap();
     }
     there
@@ -477,8 +481,8 @@ fn bash_completes_commands_and_options() {
         assert!(text(&script).contains("kubeconfig"), "{shell}");
         fs::write(dir.path().join(shell), script).unwrap();
     }
-    if there("bash") {
-        // As bash itself calls it: the line so far, and which of its words is being completed.
+    if is_installed("bash") {
+        // Calls the function as bash does: with the words of the line, and the index of the word to complete.
         let ask = r#"source ./bash || exit; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
             _ironstrap ironstrap "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}""#;
         let complete = |words: &[&str]| {
@@ -497,14 +501,14 @@ fn bash_completes_commands_and_options() {
 }
 
 #[test]
-fn every_command_has_a_page_that_man_can_read() {
+fn every_command_has_a_valid_man_page() {
     let dir = tempfile::tempdir().unwrap();
     let said = run(dir.path(), &["man", "man1"]);
     assert_eq!(said.status.code(), Some(0));
     let help = text(&run(dir.path(), &["--help"]).stdout);
     let commands =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // A description that is wrapped goes on under itself.
+    // The lines of a wrapped description are indented further than the commands.
     let first = |line: &'_ str| line.starts_with("  ") && !line.starts_with("   ");
     let mut commands: Vec<&str> =
         commands.filter(|line| first(line)).filter_map(|line| line.split_whitespace().next()).collect();
@@ -515,7 +519,7 @@ fn every_command_has_a_page_that_man_can_read() {
         let path = dir.path().join("man1").join(&page);
         let written = fs::read_to_string(&path).unwrap();
         assert!([".TH", ".SH NAME", ".SH SYNOPSIS"].iter().all(|macro_| written.contains(macro_)), "{page}");
-        if there("groff") {
+        if is_installed("groff") {
             let groff = std::process::Command::new("groff")
                 .args(["-man", "-Tascii", "-ww", "-z"])
                 .arg(&path)
@@ -533,7 +537,7 @@ const UNREACHABLE: &str = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nod
                            ip = '10.0.0.1'\nrole = 'control-plane'\n";
 
 #[test]
-fn every_command_says_once_that_others_can_use_a_key() {
+fn every_command_warns_once_about_an_exposed_key() {
     let dir = cluster();
     let path = dir.path();
     fs::write(path.join("demo.toml"), UNREACHABLE).unwrap();
@@ -569,9 +573,9 @@ fn every_command_says_once_that_others_can_use_a_key() {
 }
 
 #[test]
-fn what_is_said_at_the_end_has_no_credentials_and_moves_no_cursor() {
+fn errors_have_no_credentials_and_no_control_characters() {
     let dir = tempfile::tempdir().unwrap();
-    // The report of a mistake shows the line that it is in.
+    // An error shows the line of the inventory that it is about.
     let mirror = "[registries.'r.io']\nmirrors = ['https://ci:hunter2hunter2@m.example']\n";
     let proxy = "[proxy]\nhttps = 'ftp://ci:hunter2hunter2@proxy'\nhttp = 'ftp://glpat-0123456789@proxy'\n";
     fs::write(dir.path().join("demo.toml"), format!("{UNREACHABLE}{proxy}{mirror}")).unwrap();
@@ -599,9 +603,9 @@ fn a_log_opens_with_a_command_line_without_secrets() {
     assert!(!log.contains("hunter2"), "{log}");
 }
 
-/// The pages show a cluster of the README's first command.
+/// The examples on these pages are of the cluster that the README's first command describes.
 #[test]
-fn the_pages_show_as_many_checks_as_the_first_inventory_has() {
+fn the_pages_show_the_number_of_checks_of_a_new_inventory() {
     let readme = fs::read_to_string("README.md").unwrap();
     let new = readme.lines().find_map(|line| line.strip_prefix("ironstrap new ")).unwrap();
     let machines: Vec<&str> = new.split_whitespace().take_while(|word| *word != "#").collect();
