@@ -1,5 +1,5 @@
-//! Credentials on machines are for root alone: those in addresses of proxies and of the packages' repository.
-//! Neither a file that others can read has them, nor a unit, nor a command line.
+//! Only root can read credentials on machines: those in the URLs of proxies and of the package repository, and those
+//! for registries. No file that others can read, no unit and no command line has them.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -46,7 +46,7 @@ fn wants(cluster: &Cluster) -> Vec<Want> {
 }
 
 #[test]
-fn a_file_with_a_credential_is_roots_and_does_not_travel_back() {
+fn files_with_credentials_are_private_and_compared_by_hash() {
     let wants = wants(&cluster());
     let mut found = Vec::new();
     for want in &wants {
@@ -77,7 +77,7 @@ fn a_file_with_a_credential_is_roots_and_does_not_travel_back() {
 }
 
 #[test]
-fn files_without_credentials_are_as_they_always_were() {
+fn files_without_credentials_keep_their_usual_mode() {
     let wants = wants(&common::lab());
     let mode = |end: &str| {
         let mode = |want: &Want| match &want.fix {
@@ -90,7 +90,8 @@ fn files_without_credentials_are_as_they_always_were() {
     assert_eq!((mode("proxy.env"), mode("auth.conf.d/ironstrap.conf")), (None, None));
 }
 
-/// Each command of it that runs programs of the system's, with its arguments: what `ps` shows.
+/// Every user can see command lines with `ps`. Here apt-helper records its arguments, and the file with the
+/// credentials.
 #[test]
 fn no_command_line_has_a_credential() {
     let cluster = cluster();
