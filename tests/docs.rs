@@ -1,4 +1,4 @@
-//! The parts of the documentation that are generated are up to date. `UPDATE_DOCS=1 cargo test --test docs` writes them.
+//! The generated parts of the documentation are up to date. `UPDATE_DOCS=1 cargo test --test docs` writes them.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -11,7 +11,7 @@ use ironstrap::diagnosis;
 use ironstrap::error::{EXIT_CODES, Kind};
 use ironstrap::inventory::reference;
 
-/// The whole of a page.
+/// Checks a page that is generated as a whole.
 fn is_page(file: &str, page: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::create_dir_all(Path::new(file).parent().unwrap()).unwrap();
@@ -21,7 +21,7 @@ fn is_page(file: &str, page: &str) {
     assert!(now == page, "{file} is out of date: UPDATE_DOCS=1 cargo test --test docs");
 }
 
-/// The part of a page between its marks, which Markdown does not show.
+/// Checks the generated part of a page. It is between two marks that Markdown does not show.
 fn is_part(file: &str, part: &str) {
     let (begin, end) = ("<!-- generated -->\n", "<!-- end -->\n");
     let now = fs::read_to_string(file).unwrap();
@@ -31,17 +31,17 @@ fn is_part(file: &str, part: &str) {
 }
 
 #[test]
-fn the_inventory() {
+fn the_inventory_reference_is_up_to_date() {
     is_page("docs/inventory.md", &reference::page());
 }
 
 #[test]
-fn the_causes_of_failures() {
+fn the_causes_of_failures_are_up_to_date() {
     is_part("docs/causes.md", &diagnosis::table());
 }
 
 #[test]
-fn the_exit_codes() {
+fn the_exit_codes_are_up_to_date() {
     let row = |(code, meaning, advice): &(u8, &str, &str)| format!("| {code} | {meaning} | {advice} |\n");
     let rows: String = EXIT_CODES.iter().map(row).collect();
     is_part("docs/exit-codes.md", &format!("| code | meaning | what you can do |\n|---|---|---|\n{rows}"));
@@ -49,7 +49,7 @@ fn the_exit_codes() {
     assert!(codes.is_sorted() && Kind::ALL.iter().all(|kind| codes.contains(&kind.code())));
 }
 
-/// What a command prints on its standard output, 100 columns wide as without a terminal.
+/// The standard output of the program with these arguments. It is 100 columns wide, because there is no terminal.
 fn printed(args: &[&str]) -> String {
     let output = Command::cargo_bin("ironstrap")
         .unwrap()
@@ -64,7 +64,7 @@ fn printed(args: &[&str]) -> String {
 }
 
 #[test]
-fn the_commands() {
+fn the_pages_of_the_commands_are_up_to_date() {
     let help = printed(&["--help"]);
     let (_, list) = help.split_once("Commands:\n").unwrap();
     let commands: Vec<&str> = list.lines().map_while(|line| line.split_whitespace().next()).collect();
