@@ -1,5 +1,5 @@
-//! What people and machines get to read, as reviewed: a plan, configurations, scripts, errors. The snapshots are in
-//! `golden`; what is random is filtered.
+//! Plans, configurations, scripts and errors match reviewed snapshots. The snapshots are in `golden`. Filters replace
+//! random text.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -40,7 +40,7 @@ fn snapshot(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// A Debian that nobody has touched, and fit.
+/// A fresh Debian machine that passes all preflight checks.
 fn untouched(name: &str) -> Machine {
     Machine {
         os: "debian".into(),
@@ -56,8 +56,8 @@ fn untouched(name: &str) -> Machine {
     }
 }
 
-/// What a new machine answers to the shell of this want.
-fn of_new_machine(want: &Want) -> Answer {
+/// The answer of a new machine to the shell of this want.
+fn new_machine_shell_answer(want: &Want) -> Answer {
     let text = match want.id.name {
         "swap.active" => "/swap.img\n",
         "kernel.module" => "no\n",
@@ -72,8 +72,8 @@ fn of_new_machine(want: &Want) -> Answer {
     Answer::Said(text.into())
 }
 
-/// What such a machine says.
-fn says(want: &Want) -> Answer {
+/// The answer of a new machine to this want.
+fn new_machine_answer(want: &Want) -> Answer {
     let text = match &want.ask {
         Ask::Facts | Ask::Nodes | Ask::Listed => String::new(),
         Ask::Administrator => "no cluster".into(),
@@ -85,7 +85,7 @@ fn says(want: &Want) -> Answer {
         Ask::Packages(names) => names.iter().map(|name| format!("{name} absent\n")).collect(),
         Ask::Objects(objects) => return Answer::Objects(vec![None; objects.len()]),
         Ask::OnlyBeforeJoin(_) => fit(want).into(),
-        Ask::Shell(_) | Ask::Api { .. } => return of_new_machine(want),
+        Ask::Shell(_) | Ask::Api { .. } => return new_machine_shell_answer(want),
     };
     Answer::Said(text)
 }
@@ -106,7 +106,7 @@ impl Untouched {
         Untouched::of(lab())
     }
 
-    /// The lab's control plane, and a thousand workers less one.
+    /// The lab's control plane and 999 workers.
     fn large() -> Untouched {
         let mut cluster = lab();
         let [init_node, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
@@ -132,13 +132,13 @@ impl Untouched {
         wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc())
     }
 
-    /// What has to be done in the stages that `of` takes.
+    /// The changes in the stages that `of` selects.
     fn changes(&self, node: &Node, of: impl Fn(&str) -> bool) -> Vec<Change> {
         let steps: BTreeMap<&str, &'static Step> =
             STAGES.iter().flat_map(|stage| stage.steps).map(|step| (step.name, step)).collect();
         let wants = self.wants(node);
         let wants: Vec<_> = wants.iter().filter(|(stage, ..)| of(stage)).collect();
-        let answers: Vec<Answer> = wants.iter().map(|(.., want)| says(want)).collect();
+        let answers: Vec<Answer> = wants.iter().map(|(.., want)| new_machine_answer(want)).collect();
         let judged: Vec<plan::Judged> =
             wants.iter().zip(&answers).map(|((_, step, want), answer)| (steps[step], want, answer)).collect();
         plan::changes(&judged, &mut Default::default())
@@ -149,7 +149,7 @@ impl Untouched {
     }
 }
 
-/// By node, what is to be done.
+/// The changes of each node.
 type Plan = Vec<(String, Vec<Change>)>;
 
 impl Untouched {
@@ -161,21 +161,21 @@ impl Untouched {
 }
 
 #[test]
-fn the_plan_of_untouched_machines() {
+fn the_plan_for_new_machines_matches() {
     let lab = Untouched::lab();
     let lines = report::plan::lines(&lab.plan(), &lab.cluster.nodes).join("\n");
-    assert!(!lines.contains("preflight"), "an untouched machine is fit");
+    assert!(!lines.contains("preflight"), "a new machine passes the preflight checks");
     snapshot("plan", &lines);
 }
 
 #[test]
-fn a_thousand_machines_on_which_the_same_is_to_be_done_are_one_in_the_plan() {
+fn a_plan_groups_machines_with_the_same_changes() {
     let lab = Untouched::large();
     let mut plan = lab.plan();
     let lines = report::plan::lines(&plan, &lab.cluster.nodes);
     assert!(lines.len() < 500, "{} lines", lines.len());
     snapshot("plan-large", &lines.join("\n"));
-    // A running fleet, some of which has drifted: each way in its own place.
+    // A running fleet in which some machines have drifted, in three ways.
     let drifts = ["runtime", "swap", "kernel"];
     for (i, (_, changes)) in plan.iter_mut().enumerate() {
         changes.retain(|change| match i % 50 {
@@ -187,7 +187,7 @@ fn a_thousand_machines_on_which_the_same_is_to_be_done_are_one_in_the_plan() {
     snapshot("plan-large-drift", &report::plan::lines(&plan, &lab.cluster.nodes).join("\n"));
 }
 
-/// What a script gives to this command.
+/// The here-document that a script passes to this command.
 fn document(script: &str, command: &str) -> String {
     let (_, after) = script.split_once(&format!("{command} <<'")).unwrap();
     let (end, after) = after.split_once("'\n").unwrap();
@@ -201,16 +201,16 @@ fn enter(lab: &Untouched, node: &str) -> Sh {
 }
 
 #[test]
-fn kubeadm_configurations() {
+fn kubeadm_configurations_match() {
     let mut lab = Untouched::lab();
-    // Which kubeadm has nothing of.
+    // Checks of ironstrap that kubeadm does not know must not appear in its configuration.
     lab.cluster.ignore_preflight.extend(["reach".to_string(), "MachineID".to_string()]);
     snapshot("kubeadm-init", &document(&enter(&lab, "m1"), "cat >$c )"));
     snapshot("kubeadm-join", &document(&enter(&lab, "w2"), "cat >$c )"));
 }
 
 #[test]
-fn files_of_containerd() {
+fn the_files_of_containerd_match() {
     let lab = Untouched::lab();
     let mut text = String::new();
     for change in lab.changes(lab.node("w1"), |stage| stage == "prepare") {
@@ -223,7 +223,7 @@ fn files_of_containerd() {
     snapshot("containerd", &text);
 }
 
-/// What is this script's own, without what it shares with others.
+/// A script with its shared templates replaced by their names.
 fn own(script: &str) -> String {
     let part = |name: &str| std::fs::read_to_string(format!("templates/{name}.sh")).unwrap();
     let shared = ["lib", "credentials", "undo"].map(part).join("\n");
@@ -232,7 +232,7 @@ fn own(script: &str) -> String {
 }
 
 #[test]
-fn scripts() {
+fn scripts_match() {
     let lab = Untouched::lab();
     let node = lab.node("w2");
     let wants = lab.wants(node);
@@ -246,8 +246,8 @@ fn scripts() {
     }
 }
 
-/// A machine's answers to what a reset asks, after an apply: by what each question is about.
-fn said_after_an_apply(want: &Want) -> Answer {
+/// The answer of a machine to a want of a reset, after an apply. Words of the want select the answer.
+fn reset_answer(want: &Want) -> Answer {
     let about = |words: &str| want.that.contains(words);
     let told = [
         (
@@ -278,7 +278,7 @@ fn said_after_an_apply(want: &Want) -> Answer {
 }
 
 #[test]
-fn the_plan_and_the_scripts_of_a_reset() {
+fn the_plan_and_the_scripts_of_a_reset_match() {
     let lab = Untouched::lab();
     let (node, now) = (lab.node("w2"), OffsetDateTime::now_utc());
     let (machine, fleet) = (&lab.machines["w2"], &lab.fleet);
@@ -287,7 +287,7 @@ fn the_plan_and_the_scripts_of_a_reset() {
     let (mut all, mut scripts) = (Vec::new(), String::new());
     for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
         let wants = reset::wants(stage, &cx).unwrap();
-        let answers: Vec<Answer> = wants.iter().map(|(_, want)| said_after_an_apply(want)).collect();
+        let answers: Vec<Answer> = wants.iter().map(|(_, want)| reset_answer(want)).collect();
         let judged: Vec<plan::Judged> =
             wants.iter().zip(&answers).map(|((step, want), answer)| (*step, want, answer)).collect();
         let changes = plan::changes(&judged, &mut Default::default());
@@ -302,7 +302,7 @@ fn the_plan_and_the_scripts_of_a_reset() {
 }
 
 #[test]
-fn what_is_done_for_an_addon() {
+fn the_changes_for_an_addon_match() {
     let mut lab = Untouched::lab();
     let manifest = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: small}\nspec: {size: 1}\n---\n\
         apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.com}\n---\n\
@@ -325,7 +325,7 @@ fn what_is_done_for_an_addon() {
 }
 
 #[test]
-fn errors_about_the_fleet() {
+fn errors_about_the_fleet_match() {
     let mut lab = Untouched::lab();
     let stranger = pki(&lab.cluster);
     let m1 = lab.machines.get_mut("m1").unwrap();
