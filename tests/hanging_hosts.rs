@@ -1,5 +1,5 @@
-//! A fleet over real SSH, part of which hangs: what the others have to say is heard meanwhile, and all that hang cost one
-//! timeout together. Counted, not timed; `make bench-fleet` has the clock.
+//! A fleet over real SSH, of which some hosts hang. The answers of the others arrive meanwhile, and all hanging hosts
+//! together cost one timeout. The test counts connections and scripts. `make bench-fleet` measures the time.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -28,8 +28,8 @@ use served::{HANGS, State, serve};
 
 const NODES: usize = 100;
 
-/// Asks every machine of the inventory here, once.
-async fn look(home: &Path, timeout: Duration) -> Reconciler<Ssh> {
+/// Observes every machine of the inventory in this folder, once.
+async fn observe_once(home: &Path, timeout: Duration) -> Reconciler<Ssh> {
     let cluster =
         Arc::new(inventory::read(&home.join("demo.toml")).unwrap_or_else(|error| panic!("{error}")));
     let pki = Store::new(&cluster).load().unwrap().unwrap();
@@ -45,11 +45,11 @@ async fn look(home: &Path, timeout: Duration) -> Reconciler<Ssh> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_hang_cost_one_timeout_and_nobody_else_waits_for_them() {
+async fn all_hanging_hosts_together_cost_one_timeout() {
     let home = [(); 2].map(|()| tempfile::tempdir().unwrap());
     serve(home[0].path(), NODES, Duration::ZERO, State::AsWanted).await;
     let since = Instant::now();
-    let work = look(home[0].path(), Duration::from_secs(120)).await;
+    let work = observe_once(home[0].path(), Duration::from_secs(120)).await;
     let plan = work.plan().unwrap();
     let changes: Vec<_> = plan.iter().flat_map(|(_, changes)| changes).map(|change| &change.that).collect();
     assert!(
@@ -58,21 +58,25 @@ async fn all_who_hang_cost_one_timeout_and_nobody_else_waits_for_them() {
         changes.len(),
         changes[0]
     );
-    // However slow this machine is: time enough for who does answer.
+    // Even on a slow machine, this is enough time for the hosts that answer.
     let timeout = since.elapsed() * 2 + Duration::from_secs(2);
     let seen = serve(home[1].path(), NODES, Duration::ZERO, State::Hanging).await;
-    let work = look(home[1].path(), timeout).await;
+    let work = observe_once(home[1].path(), timeout).await;
     let hanging = NODES / HANGS;
     let left: Vec<_> = work.hosts().iter().filter_map(|member| member.quarantined.as_ref()).collect();
     assert_eq!(left.len(), hanging, "{left:?}");
     assert!(left.iter().all(|error| error.kind == Kind::Unreachable && error.what.starts_with("timed out")));
-    assert_eq!(seen.scripts.load(SeqCst), NODES - hanging, "everybody else was asked, once");
-    assert_eq!(seen.hanging.load(SeqCst), hanging, "who hangs is not tried again");
-    // The other end may hear of the last a moment later.
+    assert_eq!(seen.scripts.load(SeqCst), NODES - hanging, "every other host was asked, once");
+    assert_eq!(seen.hanging.load(SeqCst), hanging, "a hanging host is not tried again");
+    // The server may see the end of the connections a moment later.
     for _ in 0..1000 {
         if seen.at_first_end.get().is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    assert_eq!(seen.at_first_end.get(), Some(&NODES), "all were connected to before the first was given up");
+    assert_eq!(
+        seen.at_first_end.get(),
+        Some(&NODES),
+        "ironstrap connected to all hosts before the first timeout"
+    );
 }
