@@ -1,5 +1,5 @@
-//! What kubeadm installs in a cluster: what ironstrap wants of it is what kubeadm itself made, for a range of versions, and
-//! each fault is put right by shell that both shells run.
+//! The objects that kubeadm installs in a cluster. ironstrap wants them as kubeadm made them. Each fix is shell that
+//! does the same in every shell.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -16,10 +16,11 @@ use ironstrap::step::{Ask, Fix, Object, Verdict, Want};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// What a cluster has that kubeadm 1.36.3 made of the lab's inventory, a line each (tests/fixtures/README.md).
+/// The objects of a cluster that kubeadm 1.36.3 made for the lab's inventory, one on each line
+/// (tests/fixtures/README.md).
 const MADE: &str = include_str!("fixtures/kubeadm-1.36.3.jsonl");
 
-/// What it has of flannel, which ironstrap put there.
+/// The objects of flannel in this cluster, which ironstrap made.
 const FLANNEL: &str = include_str!("fixtures/flannel-1.36.3.jsonl");
 
 fn made() -> BTreeMap<String, Value> {
@@ -56,7 +57,7 @@ fn judged(want: &Want, answer: &str) -> Verdict {
 const INFO: &str = "ConfigMap kube-public/cluster-info";
 
 #[test]
-fn all_that_kubeadm_made_is_wanted_and_is_right() {
+fn every_object_of_kubeadm_is_wanted_and_matches() {
     let mut made = made();
     for want in installed(&lab(), true) {
         let names = all_asked(&want);
@@ -70,16 +71,15 @@ fn all_that_kubeadm_made_is_wanted_and_is_right() {
         let is_namespace = names[0].starts_with("Namespace ");
         assert!(is_namespace || matches!(absent, Verdict::Differs { .. }), "{names:?} is missing");
     }
-    assert_eq!(made.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "nobody wants these");
+    assert_eq!(made.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "each object has a want");
 }
 
-/// Object, a place in it, what somebody put there (or added to the list), and what the diff says of it.
+/// An object, a place in it, the value that somebody put there (or added to a list), and a part of the diff.
 type Tampered = (&'static str, &'static str, fn() -> Value, &'static str);
 
 const POD: &str = "/spec/template/spec";
 
-/// What each of these means: an administrator more, rights more or fewer, pods that run otherwise or nowhere, or a Service
-/// that leads elsewhere.
+/// Harmful changes. They add an administrator, add or remove rights, change or stop pods, or redirect a Service.
 fn tampered() -> Vec<Tampered> {
     const ADMINS: &str = "ClusterRoleBinding kubeadm:cluster-admins";
     const PROXY: &str = "DaemonSet kube-system/kube-proxy";
@@ -196,7 +196,7 @@ fn tampered() -> Vec<Tampered> {
     ]
 }
 
-/// Puts a value at a place; at the end of a list where that is `-`.
+/// Puts a value at a place. A place that ends in `-` is the end of a list.
 fn put(object: &mut Value, place: &str, value: Value) {
     let (parent, last) = place.rsplit_once('/').unwrap();
     let last = &last.replace("~1", "/");
@@ -207,21 +207,21 @@ fn put(object: &mut Value, place: &str, value: Value) {
 }
 
 #[test]
-fn whatever_somebody_adds_to_an_object_or_changes_in_it_is_named() {
+fn every_change_to_an_object_is_named() {
     let (made, wants) = (made(), installed(&lab(), true));
     for (name, place, value, says) in tampered() {
         let mut object = made[name].clone();
         put(&mut object, &place.replace("POD", POD), value());
         let want = wants.iter().find(|want| asked(want) == name).unwrap_or_else(|| panic!("{name}"));
         let Verdict::Differs { want, .. } = judged(want, &object.to_string()) else {
-            panic!("{name}: {place} is all right")
+            panic!("{name}: no difference at {place}")
         };
         assert!(want.contains(says) && want.lines().count() <= 2, "{name}: {place}: no {says:?} in\n{want}");
     }
 }
 
 #[test]
-fn what_others_rightly_do_to_an_object_is_no_difference() {
+fn legitimate_changes_are_no_difference() {
     let restarted = || json!({"kubectl.kubernetes.io/restartedAt": "2026-11-28T23:00:00Z"});
     let cases: [(&str, &str, Value); 5] = [
         ("DaemonSet kube-system/kube-proxy", "/spec/template/metadata/annotations", restarted()),
@@ -240,7 +240,7 @@ fn what_others_rightly_do_to_an_object_is_no_difference() {
 }
 
 #[test]
-fn before_there_is_a_cluster_kubeadm_has_yet_to_make_them() {
+fn missing_objects_are_expected_before_the_cluster_exists() {
     for want in installed(&lab(), false) {
         let absent = vec!["absent"; all_asked(&want).len()].join("\n");
         assert_eq!(judged(&want, &absent), Verdict::Holds, "{}", want.that);
@@ -248,11 +248,11 @@ fn before_there_is_a_cluster_kubeadm_has_yet_to_make_them() {
 }
 
 #[test]
-fn a_cluster_without_an_addon_of_kubeadms_has_nothing_of_it() {
+fn a_disabled_kubeadm_addon_has_no_objects() {
     let mut cluster = lab();
     cluster.kubeadm.insert("dns".into(), json!({"disabled": true}));
     cluster.kubeadm.insert("proxy".into(), json!({"disabled": true}));
-    // What an earlier inventory left is only looked at.
+    // Only wants with a fix. The others look for what an earlier inventory left.
     let wants = installed(&cluster, true).into_iter().filter(|want| want.fix != Fix::FromPrevious);
     let names: Vec<String> = wants.map(|want| asked(&want)).collect();
     assert!(
@@ -268,13 +268,13 @@ fn probes_have_the_ports_of_their_version() {
         cluster.kubernetes = semver::Version::new(1, minor, 0);
         let wants = installed(&cluster, true);
         let want = wants.iter().find(|want| asked(want) == "Deployment kube-system/coredns").unwrap();
-        let Verdict::Differs { want, .. } = judged(want, "{}") else { panic!("nothing is right") };
+        let Verdict::Differs { want, .. } = judged(want, "{}") else { panic!("an empty object must differ") };
         assert!(want.contains(&format!("\"port\":{liveness}")), "{minor}: {want}");
     }
 }
 
 #[test]
-fn cluster_info_is_judged_by_what_it_leads_to() {
+fn cluster_info_is_judged_by_its_server_and_ca() {
     let (cluster, pki) = (lab(), pki(&lab()));
     let fleet = Fleet { exists: true, ..Fleet::default() };
     let machine = Machine::default();
@@ -297,7 +297,8 @@ fn cluster_info_is_judged_by_what_it_leads_to() {
     assert_eq!(have(judged(&want, "absent")), "");
 }
 
-/// A kubectl for a folder: it does what `does` says, and notes what it was called with.
+/// Runs the fix of a want in every shell, with the shell code `does` as its kubectl. Returns whether the fix succeeded,
+/// the calls of kubectl, and the text of the file `put`, which `does` can write.
 fn runs(want: &Want, does: &str) -> Vec<(bool, String, String)> {
     let Fix::Run(fix) = &want.fix else { panic!("{}", want.that) };
     let (_, own) = fix.split_once("kubectl get --raw /readyz >/dev/null\n").unwrap();
@@ -323,7 +324,7 @@ fn want(cluster: &Cluster, object: &str) -> Want {
 }
 
 #[test]
-fn coredns_keeps_its_replicas_unless_there_are_none_or_the_inventory_says_how_many() {
+fn coredns_keeps_its_replicas_unless_the_inventory_sets_them() {
     let kubectl = |present: &str| {
         format!("case $* in *'get deployment/coredns'*) printf '{present}' ;; apply*) cat >ROOT/put ;; esac")
     };
@@ -340,7 +341,7 @@ fn coredns_keeps_its_replicas_unless_there_are_none_or_the_inventory_says_how_ma
 }
 
 #[test]
-fn what_cannot_be_changed_in_place_is_replaced_and_any_other_refusal_is_one() {
+fn immutable_objects_are_replaced_but_other_errors_fail() {
     let service = want(&lab(), "Service kube-system/kube-dns");
     let kubectl = |patched: &str, applied: &str, replaced: &str| {
         let fails = |said: &str| match said {
@@ -355,7 +356,7 @@ fn what_cannot_be_changed_in_place_is_replaced_and_any_other_refusal_is_one() {
     };
     let asked_of = |want: &Want, patched: &str, applied: &str, replaced: &str| {
         let (good, asked, put) = runs(want, &kubectl(patched, applied, replaced)).remove(0);
-        assert!(!put.is_empty(), "the patch is of an object");
+        assert!(!put.is_empty(), "kubectl gets the object for the patch");
         assert!(asked.starts_with("patch --type=json --field-manager=ironstrap -p [{"), "{asked}");
         let word = |line: &str| line.split(" --").next().unwrap_or_default().to_string();
         (
@@ -383,16 +384,16 @@ fn what_cannot_be_changed_in_place_is_replaced_and_any_other_refusal_is_one() {
     assert_eq!(asked_of(&binding, another, "", "0"), (true, "patch, replace, apply, force".into()));
 }
 
-/// The binding that ironstrap itself works by is not made again by the rights that it gives.
+/// ironstrap works with the rights that this binding gives, so it needs another credential to restore it.
 #[test]
-fn the_administrators_are_bound_from_outside_of_rbac() {
+fn the_administrators_binding_is_restored_with_a_credential() {
     let want = want(&lab(), "ClusterRoleBinding kubeadm:cluster-admins");
     let Fix::Run(fix) = &want.fix else { panic!("{}", want.that) };
     assert!(fix.ends_with("administer") && want.credential.is_some(), "{fix}");
 }
 
 #[test]
-fn a_corefile_that_is_replaced_is_kept_and_a_new_service_account_starts_its_pods_again() {
+fn a_replaced_corefile_is_kept_and_pods_are_restarted() {
     let mut cluster = lab();
     cluster.coredns.corefile = Some(".:53 {\n    whoami\n}\n".into());
     let kubectl = "case $* in *'get configmap coredns'*) echo '.:53 { theirs }' ;; *create*) cat ROOT/Corefile >ROOT/put ;; apply*) cat >/dev/null ;; *-o' 'name) echo it ;; esac";
@@ -404,10 +405,10 @@ fn a_corefile_that_is_replaced_is_kept_and_a_new_service_account_starts_its_pods
     assert!(runs(&account, kubectl)[0].1.ends_with("rollout restart daemonset/kube-proxy\n"));
     let none = "case $* in apply*) cat >/dev/null ;; esac";
     let (good, asked, _) = runs(&account, none).remove(0);
-    assert!(good && !asked.contains("restart"), "there is nothing to start again: {asked}");
+    assert!(good && !asked.contains("restart"), "there are no pods to restart: {asked}");
 }
 
-/// What kubectl is called for.
+/// The commands of kubectl that the fix of a want runs. `there`: the objects that kubectl finds.
 fn calls(want: &Want, there: &str) -> Vec<String> {
     let kubectl =
         format!("case $* in get*) cat >/dev/null; printf '{there}' ;; patch*|apply*) cat >/dev/null ;; esac");
@@ -417,7 +418,7 @@ fn calls(want: &Want, there: &str) -> Vec<String> {
 }
 
 #[test]
-fn flannel_loses_what_others_added_and_a_new_one_is_put_there_by_one_call() {
+fn flannel_is_applied_once_or_patched_per_object() {
     let wants = of_step("network", &lab(), true);
     assert_eq!(calls(&wants[0], ""), ["get", "apply"]);
     // ServiceAccount, ClusterRole, ClusterRoleBinding, DaemonSet.
@@ -450,7 +451,7 @@ fn flannel_loses_what_others_added_and_a_new_one_is_put_there_by_one_call() {
 }
 
 #[test]
-fn of_a_users_manifests_rights_are_compared_as_a_whole_and_the_rest_is_not() {
+fn rights_in_user_manifests_are_compared_as_a_whole() {
     let manifest = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: r, namespace: shop}\n\
         rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n---\n\
         apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {paused: false}\n";
