@@ -1,5 +1,5 @@
-//! What a user reads about a wrong inventory, and what a right one means. Each broken inventory is a file in
-//! `inventories`, with the report beside it.
+//! The errors for broken inventories, and the meaning of valid ones. Each broken inventory is a file in `inventories`,
+//! with its error beside it.
 
 use std::fs;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ fn every_broken_inventory_is_reported_as_reviewed() {
 }
 
 #[test]
-fn an_inventory_that_is_not_there_is_said_so() {
+fn a_missing_inventory_is_reported() {
     let error = inventory::read(Path::new("tests/inventories/nowhere.toml")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -45,7 +45,7 @@ fn an_inventory_that_is_not_there_is_said_so() {
 }
 
 #[test]
-fn an_inventory_that_is_not_text_is_said_so() {
+fn an_inventory_that_is_not_text_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("demo.toml");
     fs::write(&path, b"\xff\xfe[cluster]").unwrap();
@@ -53,7 +53,7 @@ fn an_inventory_that_is_not_text_is_said_so() {
 }
 
 #[test]
-fn the_minimal_example_means_what_its_defaults_say() {
+fn the_minimal_example_gets_the_defaults() {
     let cluster = inventory::read(Path::new("inventories/minimal.toml")).unwrap();
     assert_eq!(cluster.name, "demo");
     assert_eq!(cluster.kubernetes.to_string(), "1.36.3");
@@ -77,7 +77,7 @@ fn the_minimal_example_means_what_its_defaults_say() {
 }
 
 #[test]
-fn the_full_example_means_what_it_says() {
+fn the_full_example_is_read_correctly() {
     let cluster = inventory::read(Path::new("inventories/full.toml")).unwrap();
     assert_eq!(cluster.kubelet["maxPods"], 200);
     assert_eq!(cluster.api_server[1], ("profiling".to_string(), "false".to_string()));
@@ -108,7 +108,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(w03.ssh.known_hosts.as_deref(), Some(Path::new("inventories/known_hosts")));
 }
 
-/// `full.toml`, with the `n`-th commented line instead of the one of the same field in its table.
+/// `full.toml` with its `n`-th commented line in place of the line for the same field in that table.
 fn with_comment(text: &str, n: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let field = |line: &str| {
@@ -132,7 +132,7 @@ fn with_comment(text: &str, n: usize) -> Option<String> {
 }
 
 #[test]
-fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
+fn commented_lines_of_the_full_example_are_valid() {
     let text = fs::read_to_string("inventories/full.toml").unwrap();
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("addons")).unwrap();
@@ -168,7 +168,7 @@ fn what_the_full_example_comments_out_is_valid_where_the_files_are() {
 }
 
 #[test]
-fn other_programs_tables_keep_what_is_in_them() {
+fn tables_of_other_programs_keep_all_values() {
     let more = r#"
         [kubelet]
         podPidsLimit = 9_000_000_000
@@ -191,7 +191,7 @@ fn other_programs_tables_keep_what_is_in_them() {
 }
 
 #[test]
-fn settings_that_only_repeat_ours_are_allowed() {
+fn settings_that_repeat_ironstraps_are_allowed() {
     let more = "
         [kubelet]
         cgroupDriver = 'systemd'
@@ -203,7 +203,7 @@ fn settings_that_only_repeat_ours_are_allowed() {
 }
 
 #[test]
-fn a_range_has_room_for_as_many_nodes_as_the_controller_manager_is_told() {
+fn the_pod_range_has_room_for_all_nodes() {
     let text = fs::read_to_string("tests/inventories/ranges-too-few-nodes.toml").unwrap();
     let with = |size: u8| {
         let more = format!("{text}\n[controller-manager]\nnode-cidr-mask-size = {size}\n");
@@ -254,7 +254,7 @@ fn an_image_is_named_by_tag_by_digest_or_by_both() {
 }
 
 #[test]
-fn files_that_go_to_machines_hold_what_they_are_for_and_nothing_else() {
+fn only_certificates_and_keys_of_files_reach_machines() {
     let dir = tempfile::tempdir().unwrap();
     let (ca, key) = (include_str!("inventories/mirror-ca.pem"), include_str!("keys/other.asc"));
     fs::write(dir.path().join("ca.pem"), format!("password: hunter2\n{ca}more\n{ca}")).unwrap();
@@ -284,7 +284,7 @@ fn nodes_keep_the_order_of_the_file() {
 }
 
 #[test]
-fn whatever_is_written_is_answered_without_a_panic() {
+fn broken_inventories_cause_no_panic() {
     let full = fs::read_to_string("inventories/full.toml").unwrap();
     let path = Path::new("inventories/full.toml");
     for end in (0..full.len()).step_by(11) {
@@ -304,17 +304,17 @@ fn whatever_is_written_is_answered_without_a_panic() {
     }
 }
 
-/// A file of TOML as JSON; none where it is no TOML.
+/// A TOML file as JSON, or none if it is no TOML.
 fn as_json(path: &Path) -> Option<serde_json::Value> {
     toml::from_str(&fs::read_to_string(path).ok()?).ok()
 }
 
-/// Words of reports about what a schema can see: names of fields and the kinds of values.
+/// Words of errors that a schema finds, too: those about names of fields and types of values.
 const SEEN_BY_A_SCHEMA: [&str; 5] =
     ["no such field", "no such table", "is missing: ", "] lacks `", "is empty; it must list"];
 
 #[test]
-fn the_schema_accepts_every_example_and_rejects_what_a_schema_can_see() {
+fn the_schema_accepts_examples_and_rejects_mistakes() {
     let schema = jsonschema::validator_for(&reference::schema()).unwrap();
     for example in
         ["inventories/minimal.toml", "inventories/full.toml", "vagrant/demo.toml", "tests/lab/inventory.toml"]
