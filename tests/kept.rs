@@ -1,6 +1,5 @@
-//! What an older ironstrap kept on its machines, as this one reads it: `tests/fixtures` has the folders of a control plane
-//! and of a worker as version 0.1.0 left them. Whatever changes in the program, a machine that was changed by it
-//! then can be taken back now.
+//! This version reads the records that an older version kept on its machines. `tests/fixtures` has the folders of a
+//! control plane and of a worker from version 0.1.0. Every later version must be able to reset such machines.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -29,7 +28,7 @@ const BOUNDARY: &str = "--0123456789abcdef";
 /// Paths of a machine that are below a folder here.
 const MOVED: [&str; 6] = ["/run/", "/var/lib/", "/etc/", "/opt/", "/proc/sys/net/", "/proc/swaps"];
 
-/// Programs that must not touch the machine that the tests run on: each only notes its words.
+/// Programs that would change the machine that runs the tests. Stubs replace them and only record their arguments.
 const STUBS: [&str; 20] = [
     "apt-get",
     "apt-mark",
@@ -53,7 +52,7 @@ const STUBS: [&str; 20] = [
     "umount",
 ];
 
-/// A machine with what is kept in a fixture.
+/// A folder that stands for a machine, with the records of a fixture.
 struct Kept {
     root: tempfile::TempDir,
 }
@@ -66,7 +65,7 @@ impl Kept {
             fs::create_dir_all(kept.path(dir)).unwrap();
         }
         fs::write(kept.path("proc/swaps"), "Filename Type Size Used Priority\n").unwrap();
-        // The paths that are written down in there are the machine's, too.
+        // The records contain paths. These must be below the folder, too.
         for file in files(&kept.path("var/lib/ironstrap")) {
             if file.ends_with("folders") || file.extension().is_some_and(|e| e == "path") {
                 let text = fs::read_to_string(&file).unwrap();
@@ -101,7 +100,7 @@ impl Kept {
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
     }
 
-    /// Runs what fixes share, and then this.
+    /// Runs a script after the functions that fixes share.
     fn lib(&self, shell: &str, script: &str) -> Output {
         let lib =
             ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
@@ -112,7 +111,7 @@ impl Kept {
         )
     }
 
-    /// What is kept: by key, the endings of its files.
+    /// The records: the endings of the files of each key.
     fn entries(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut entries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for file in files(&self.path("var/lib/ironstrap/before")) {
@@ -150,8 +149,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The wants of a node's way back, with the key of what each reads; of the whole, none.
-fn back(cluster: &Cluster, name: &str) -> Vec<(Option<String>, Want)> {
+/// The wants of a reset of a node, each with the key of the record that it reads. A want that reads all records has no
+/// key.
+fn reset_wants(cluster: &Cluster, name: &str) -> Vec<(Option<String>, Want)> {
     let pki = common::pki(cluster);
     let node = cluster.nodes.iter().find(|node| node.name == name).unwrap();
     let (machine, fleet) = (Machine::default(), Fleet::default());
@@ -171,11 +171,11 @@ fn back(cluster: &Cluster, name: &str) -> Vec<(Option<String>, Want)> {
     all
 }
 
-/// What was kept under a key that no step has any more would stay on the machine; of a file, `orphans` brings back the
-/// whole, so that what others wrote in a shared one is lost. `keys-m1` has all keys of version 0.1.0 for a control plane of
-/// the lab, `keys-w1` those for a worker.
+/// If no step had the key of a record, nothing would restore it. For a file, `orphans` restores the whole file, so
+/// changes of others in a shared file would be lost. `keys-m1` has all keys of version 0.1.0 for a control plane of the
+/// lab, and `keys-w1` those for a worker.
 #[test]
-fn everything_that_was_kept_still_has_its_step() {
+fn every_record_still_has_a_step() {
     let cluster = lab();
     let pki = common::pki(&cluster);
     for node in cluster.nodes.iter().filter(|node| ["m1", "w1"].contains(&node.name.as_str())) {
@@ -196,9 +196,8 @@ fn everything_that_was_kept_still_has_its_step() {
     }
 }
 
-/// A file that no step writes any more comes back, too.
 #[test]
-fn a_file_that_no_step_writes_any_more_comes_back() {
+fn a_file_that_no_step_writes_any_more_is_restored() {
     let cluster = lab();
     for shell in shells() {
         let kept = Kept::new("w1");
@@ -209,25 +208,25 @@ fn a_file_that_no_step_writes_any_more_comes_back() {
         fs::write(&path, "ours\n").unwrap();
         let of_earlier =
             |want: &Want| want.that == "files of an earlier inventory are restored to their earlier state";
-        let (_, want) = back(&cluster, "w1").into_iter().find(|(_, want)| of_earlier(want)).unwrap();
+        let (_, want) = reset_wants(&cluster, "w1").into_iter().find(|(_, want)| of_earlier(want)).unwrap();
         let Fix::Run(script) = &want.fix else { panic!("{:?}", want.that) };
         let output = kept.lib(shell, script);
         assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
         assert_eq!(fs::read_to_string(&path).unwrap(), "before\n", "{shell}");
-        assert!(kept.entries().contains_key("kernel-overlay"), "{shell}: it takes only its own");
+        assert!(kept.entries().contains_key("kernel-overlay"), "{shell}: other records stay");
     }
 }
 
-/// A question about what was kept answers with it, and not that nothing was.
+/// A question about a record answers with the content of the record.
 #[test]
-fn every_question_of_a_reset_reads_what_was_kept() {
+fn every_question_of_a_reset_reads_the_records() {
     let cluster = lab();
     for (name, shell) in
         ["m1", "w1"].into_iter().flat_map(|name| shells().into_iter().map(move |shell| (name, shell)))
     {
         let kept = Kept::new(name);
         let entries = kept.entries();
-        let wants = back(&cluster, name);
+        let wants = reset_wants(&cluster, name);
         let wants: Vec<_> = wants
             .iter()
             .filter_map(|(key, want)| Some((key.as_ref()?, want)))
@@ -252,9 +251,9 @@ fn every_question_of_a_reset_reads_what_was_kept() {
     }
 }
 
-/// Files come back as they were, and those that were not there go, with the folders that were made for them.
+/// Files get their earlier content. Files that did not exist are deleted, with the folders that were made for them.
 #[test]
-fn files_come_back_from_what_was_kept() {
+fn files_are_restored_from_their_records() {
     for (name, shell) in
         ["m1", "w1"].into_iter().flat_map(|name| shells().into_iter().map(move |shell| (name, shell)))
     {
@@ -280,14 +279,14 @@ fn files_come_back_from_what_was_kept() {
         let folders = fs::read_to_string(kept.path("var/lib/ironstrap/folders")).unwrap_or_default();
         let empty = |folder: &&str| fs::read_dir(folder).is_ok_and(|mut dir| dir.next().is_none());
         let left: Vec<&str> = folders.lines().filter(empty).collect();
-        assert!(left.is_empty(), "{shell} {name}: made for files that are gone: {left:?}");
+        assert!(left.is_empty(), "{shell} {name}: empty folders are left: {left:?}");
     }
 }
 
-/// What is not a file comes back by the answer from before: units, kernel settings, packages, swap. What leaves the
-/// cluster is for a machine that is in one (tests/cluster).
+/// Units, kernel settings, packages and swap are restored from the recorded answers. tests/cluster has the tests for
+/// machines that leave a cluster.
 #[test]
-fn the_rest_comes_back_by_the_answers_from_before() {
+fn units_settings_and_packages_are_restored_from_records() {
     let cluster = lab();
     for (name, shell) in
         ["m1", "w1"].into_iter().flat_map(|name| shells().into_iter().map(move |shell| (name, shell)))
@@ -296,7 +295,7 @@ fn the_rest_comes_back_by_the_answers_from_before() {
         fs::create_dir_all(kept.path("proc/sys/net/ipv4")).unwrap();
         fs::write(kept.path("proc/sys/net/ipv4/ip_forward"), "1\n").unwrap();
         let mut done = BTreeSet::new();
-        for (key, want) in back(&cluster, name) {
+        for (key, want) in reset_wants(&cluster, name) {
             let Some(key) = key.filter(|key| kept.entries().contains_key(key)) else { continue };
             if key.starts_with("file-") || key.starts_with("member-") {
                 continue;
@@ -324,22 +323,22 @@ fn me() -> Run {
     Run::new("1f2e", "me@here")
 }
 
-/// The lease as a machine tells it among its facts.
-fn told(lease: &str, clock: u64) -> Machine {
+/// The facts of a machine with this lease.
+fn with_lease(lease: &str, clock: u64) -> Machine {
     let facts = format!(
         "os debian\ncodename trixie\narch x86_64\nuid 0\nclock {clock}.0\ncpus 4\nhostname m1\nboot 0b\ninit systemd\nmemory 4194304\nlease {lease}\n"
     );
     Machine::read(&facts, "", "").unwrap()
 }
 
-/// Exit code of a script that takes the machine, and the lease afterwards.
-fn taken(kept: &Kept, shell: &str, seen: &Lease) -> (Option<i32>, String) {
+/// Runs the script that takes the lease of a machine. Returns its exit code and the lease afterwards.
+fn take_lease(kept: &Kept, shell: &str, seen: &Lease) -> (Option<i32>, String) {
     let output = run(shell, &kept.moved(&ledger::take(&me(), Some(seen))));
     (output.status.code(), kept.lease())
 }
 
 #[test]
-fn an_old_lease_is_read_heeded_while_it_lives_and_taken_over_afterwards() {
+fn an_old_lease_is_respected_until_it_expires() {
     let now = OffsetDateTime::now_utc().unix_timestamp() as u64;
     for name in ["m1", "w1"] {
         for shell in shells() {
@@ -348,26 +347,26 @@ fn an_old_lease_is_read_heeded_while_it_lives_and_taken_over_afterwards() {
             let words: Vec<&str> = old.split(' ').collect();
             let until =
                 |until: u64| [words[0], words[1], &until.to_string(), words[3], "alice@desk"].join(" ");
-            // What it was when the fixture was made is over, or was given back.
-            let lease = told(&old, now).lease.unwrap();
+            // The lease of the fixture has expired or was released.
+            let lease = with_lease(&old, now).lease.unwrap();
             assert_eq!(lease.epoch.to_string(), words[0]);
-            assert!(!told(&old, now).is_taken() && told(&until(now + 60), now).is_taken());
+            assert!(!with_lease(&old, now).is_taken() && with_lease(&until(now + 60), now).is_taken());
 
             fs::write(kept.path("run/ironstrap/lease"), until(now + 60) + "\n").unwrap();
             assert_eq!(
-                taken(&kept, shell, &lease),
+                take_lease(&kept, shell, &lease),
                 (Some(ledger::LEASE_LOST), until(now + 60)),
                 "{shell} {name}"
             );
             fs::write(kept.path("run/ironstrap/lease"), until(now - 60) + "\n").unwrap();
-            let (code, after) = taken(&kept, shell, &lease);
+            let (code, after) = take_lease(&kept, shell, &lease);
             assert_eq!(code, Some(0), "{shell} {name}: {after}");
             assert_eq!(after.split(' ').next(), Some((lease.epoch + 1).to_string().as_str()), "{after}");
         }
     }
 }
 
-/// Nothing that somebody could use is in the fixture: no key, no token, no certificate.
+/// The fixtures have no keys, tokens and certificates.
 #[test]
 fn fixtures_have_no_secrets() {
     let token = |word: &str| {
@@ -386,9 +385,9 @@ fn fixtures_have_no_secrets() {
     }
 }
 
-/// What a machine says to the want of this name, before it goes back.
-fn noted(kept: &Kept, shell: &str, that: &str) -> String {
-    let (_, want) = back(&lab(), "w1").into_iter().find(|(_, want)| want.that == that).unwrap();
+/// The answer of a machine to this want of a reset, which users have to repair by hand.
+fn answer_by_hand(kept: &Kept, shell: &str, that: &str) -> String {
+    let (_, want) = reset_wants(&lab(), "w1").into_iter().find(|(_, want)| want.that == that).unwrap();
     let output = run(shell, &kept.moved(&probe::script(&[&want.ask], BOUNDARY, ETCD_DIR)));
     let (_, answers) = probe::answers(&output.stdout, &[&want.ask], BOUNDARY).unwrap();
     let Answer::Said(said) = &answers[0] else { panic!("{shell}: {:?}", answers[0]) };
@@ -399,10 +398,14 @@ fn noted(kept: &Kept, shell: &str, that: &str) -> String {
 const WHOLE: &str = "the records of the earlier state are undamaged";
 
 #[test]
-fn a_note_that_was_damaged_since_is_named_and_not_trusted() {
+fn damaged_records_are_named() {
     for shell in shells() {
         let kept = Kept::new("w1");
-        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}: what an older ironstrap noted has no sums");
+        assert_eq!(
+            answer_by_hand(&kept, shell, WHOLE),
+            "",
+            "{shell}: records of an older version have no checksums"
+        );
         for (key, file, was) in
             [("one", "etc/one", "1\n"), ("two", "etc/two", "2\n"), ("three", "etc/three", "3\n")]
         {
@@ -412,43 +415,43 @@ fn a_note_that_was_damaged_since_is_named_and_not_trusted() {
         }
         let answer = "keep() { echo kept; }; backup_extra four; echo was | backup_answer four";
         assert!(kept.lib(shell, answer).status.success());
-        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}");
+        assert_eq!(answer_by_hand(&kept, shell, WHOLE), "", "{shell}");
         let entry = |name: &str| kept.path(&format!("var/lib/ironstrap/before/{name}"));
-        // One is cut to nothing, one is lost, one has other text, and one is as it was.
+        // The first record is truncated, the second is lost, and the fourth has other text. The third is unchanged.
         fs::write(entry("one.file"), "").unwrap();
         fs::remove_file(entry("two.path")).unwrap();
         fs::write(entry("four.kept"), "other\n").unwrap();
-        let said = noted(&kept, shell, WHOLE).replace(&kept.path("").display().to_string(), "/");
+        let said = answer_by_hand(&kept, shell, WHOLE).replace(&kept.path("").display().to_string(), "/");
         let right = "four is damaged\none is damaged (/etc/one)\ntwo is damaged\n";
         assert_eq!(said, right, "{shell}");
-        // It was given up: what stands there stays, and the rest goes back.
+        // The user deletes the damaged records. Those files keep their content, and the rest is restored.
         for name in ["one", "two", "four"] {
             for end in ["sum", "path", "file", "answer", "kept"] {
                 let _ = fs::remove_file(entry(&format!("{name}.{end}")));
             }
         }
-        assert_eq!(noted(&kept, shell, WHOLE), "", "{shell}");
+        assert_eq!(answer_by_hand(&kept, shell, WHOLE), "", "{shell}");
         assert!(kept.lib(shell, "restore three").status.success());
-        assert!(!entry("three.sum").exists(), "{shell}: its sum goes with it");
+        assert!(!entry("three.sum").exists(), "{shell}: the checksum is deleted, too");
     }
 }
 
 #[test]
-fn notes_of_an_older_ironstrap_that_cannot_be_whole_are_named() {
+fn damaged_records_of_an_older_version_are_named() {
     for shell in shells() {
         let kept = Kept::new("w1");
         let entry = |name: &str| kept.path(&format!("var/lib/ironstrap/before/{name}"));
         fs::write(entry("member-member.answer"), "no member\n").unwrap();
         fs::write(entry("swap-swap.target.answer"), "").unwrap();
-        // Its own lines are taken out of the file; what is kept of it is not needed.
+        // The reset only removes ironstrap's lines from this file, so it does not need the record.
         fs::write(entry("file-etc-hosts.path"), "").unwrap();
         let right = "member-member is damaged\nswap-swap.target is damaged\n";
-        assert_eq!(noted(&kept, shell, WHOLE), right, "{shell}");
+        assert_eq!(answer_by_hand(&kept, shell, WHOLE), right, "{shell}");
     }
 }
 
 #[test]
-fn a_member_without_notes_is_no_machine_that_nothing_was_done_to() {
+fn a_member_without_records_is_named() {
     let (member, files) = (
         "the state before the machine joined is recorded",
         "the earlier contents of files that ironstrap wrote are recorded",
@@ -456,15 +459,15 @@ fn a_member_without_notes_is_no_machine_that_nothing_was_done_to() {
     for shell in shells() {
         let kept = Kept::new("w1");
         fs::remove_dir_all(kept.path("var/lib/ironstrap")).unwrap();
-        assert_eq!([member, files].map(|that| noted(&kept, shell, that)).concat(), "", "{shell}");
+        assert_eq!([member, files].map(|that| answer_by_hand(&kept, shell, that)).concat(), "", "{shell}");
         fs::create_dir_all(kept.path("etc/kubernetes")).unwrap();
         fs::write(kept.path("etc/kubernetes/kubelet.conf"), "").unwrap();
-        assert!(noted(&kept, shell, member).starts_with("it is a member of a cluster"), "{shell}");
+        assert!(answer_by_hand(&kept, shell, member).starts_with("it is a member of a cluster"), "{shell}");
         fs::create_dir_all(kept.path("etc/containerd")).unwrap();
         fs::write(kept.path("etc/containerd/config.toml"), "# Kept by ironstrap: x\n").unwrap();
-        let said = noted(&kept, shell, files);
+        let said = answer_by_hand(&kept, shell, files);
         assert!(said.ends_with("/etc/containerd/config.toml was written by ironstrap, and there is no record of an earlier file\n"), "{shell}: {said}");
         fs::write(kept.path("etc/containerd/config.toml"), "version = 2\n").unwrap();
-        assert_eq!(noted(&kept, shell, files), "", "{shell}");
+        assert_eq!(answer_by_hand(&kept, shell, files), "", "{shell}");
     }
 }
