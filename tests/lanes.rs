@@ -1,4 +1,4 @@
-//! The runner of the lanes (tests/lanes) with stubs in place of cargo and of the lab.
+//! The runner of the lanes (tests/lanes), with stubs for cargo and the lab.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used)]
@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the lab LAB finds of its own, on a host with these network namespaces and cgroups. Its machine w9 is gone.
-fn left(names: &[&str]) -> String {
-    // A real lab may run on this host meanwhile.
+/// The leftovers that the lab LAB finds on a host with these network namespaces and cgroups. Its machine w9 is gone.
+fn leftovers(names: &[&str]) -> String {
+    // The process id is in the name, because a real lab may run on this host at the same time.
     let (host, lab) = (tempfile::tempdir().unwrap(), format!("lab{}", std::process::id()));
     let (at, names) = (host.path().display(), names.join(" ").replace("LAB", &lab));
     let known = host.path().join(format!("machines-{lab}"));
@@ -26,24 +26,24 @@ fn left(names: &[&str]) -> String {
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.success(), said.is_empty(), "{said}");
-    // Machines of which something is left stay known.
+    // The list of machines stays as long as something is left of them.
     assert_eq!(known.exists(), !said.is_empty());
     said.replace(&format!("{at}/"), "").replace(&lab, "LAB")
 }
 
 #[test]
-fn a_lab_looks_for_its_own_leftovers_and_not_for_those_of_a_lab_whose_name_begins_with_its_own() {
+fn a_lab_finds_only_its_own_leftovers() {
     let others = ["LAB-drift-1", "LAB-drift-1-m1", "LAB-m1x", "x-LAB"];
-    assert_eq!(left(&others), "");
+    assert_eq!(leftovers(&others), "");
     let all = [&others[..], &["LAB", "LAB-m1", "LAB-w9"]].concat();
     assert_eq!(
-        left(&all),
+        leftovers(&all),
         "network namespace LAB\nnetwork namespace LAB-m1\nnetwork namespace LAB-w9\ncgroup cgroup/LAB-m1\n\
          cgroup cgroup/LAB-w9\n"
     );
 }
 
-/// A repository with the runner, and a cargo whose tests fail or take long where their words say so.
+/// A repository with the runner, and with a cargo that fails or takes long for some arguments.
 struct Stage(tempfile::TempDir);
 
 impl Stage {
@@ -86,7 +86,7 @@ impl Stage {
         fs::set_permissions(self.0.path().join(name), Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// What the stubs were called with.
+    /// The calls of the stubs, with their arguments.
     fn said(&self) -> String {
         fs::read_to_string(self.0.path().join(".git/said")).unwrap_or_default()
     }
@@ -116,7 +116,7 @@ fn has(text: &str, line: &str) -> bool {
 }
 
 #[test]
-fn lanes_end_with_a_table_and_the_sum_of_their_tests() {
+fn lanes_end_with_the_sum_of_their_tests() {
     let stage = Stage::new();
     let (code, said) = stage.run("run quick cluster");
     assert_eq!(code, Some(0), "{said}");
@@ -137,28 +137,28 @@ fn lanes_end_with_a_table_and_the_sum_of_their_tests() {
 }
 
 #[test]
-fn a_lane_that_fails_is_in_the_table_and_its_lab_is_taken_down() {
+fn a_failed_lane_is_listed_and_its_lab_is_removed() {
     let stage = Stage::new();
     let (code, said) = stage.run("run drift-1 cluster-1");
     assert_eq!((code, said.lines().last()), (Some(1), Some("7 passed, 2 failed")), "{said}");
     let row = said.lines().find(|line| line.starts_with("drift-1 ") && line.ends_with("FAILED"));
     assert_eq!(row.unwrap().split_whitespace().skip(2).collect::<Vec<_>>(), ["3", "2", "FAILED"]);
     assert!(has(&stage.said(), "lab /var/lib/ironstrap-lab-drift-1 down"), "{}", stage.said());
-    // What is no test counts as one.
+    // A failed step that is no test counts as one failed test.
     let (code, said) = ended(stage.lanes("run quick").env("LINT", "1").output().unwrap());
     assert_eq!((code, said.lines().last()), (Some(1), Some("12 passed, 1 failed")), "{said}");
     assert_eq!(stage.run("run nothing").0, Some(2));
 }
 
 #[test]
-fn a_result_counts_for_the_same_content_and_no_other() {
+fn a_result_counts_only_for_the_same_files() {
     let stage = Stage::new();
     assert!(has(&stage.run("results").1, "cluster-1 not run"));
     stage.run("run cluster-1 drift-1");
     let results = stage.run("results").1;
     assert!(has(&results, "cluster-1 passed at ") && has(&results, "drift-1 failed at "), "{results}");
     stage.write("README.md", "other\n");
-    assert!(has(&stage.run("results").1, "cluster-1 passed at "), "what no test reads");
+    assert!(has(&stage.run("results").1, "cluster-1 passed at "), "no test reads README.md");
     for file in ["src/file", "templates/new", "tests/lab/lab", "Cargo.lock"] {
         let path = stage.0.path().join(file);
         let before = fs::read_to_string(&path);
@@ -173,7 +173,7 @@ fn a_result_counts_for_the_same_content_and_no_other() {
 }
 
 #[test]
-fn a_run_that_is_stopped_takes_its_labs_down() {
+fn a_stopped_run_removes_its_labs() {
     let stage = Stage::new();
     let child = stage.lanes("run drift-2 cluster-1").spawn().unwrap();
     let since = Instant::now();
@@ -185,6 +185,6 @@ fn a_run_that_is_stopped_takes_its_labs_down() {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let (code, said) = ended(child.wait_with_output().unwrap());
     assert_eq!(code, Some(1), "{said}");
-    assert!(since.elapsed() < Duration::from_secs(55), "it waited for the lane's end");
+    assert!(since.elapsed() < Duration::from_secs(55), "the runner waited for the end of the lane");
     assert!(has(&stage.said(), "lab /var/lib/ironstrap-lab-drift-2 down"), "{}", stage.said());
 }
