@@ -1,5 +1,5 @@
-//! What leaving a cluster takes off a machine and what it must not touch, and how processes of pods are distinguished from others that
-//! are called the same; in every shell, on a machine below a folder.
+//! Leaving a cluster: what it deletes from a machine, and what it must not touch. Other tests find the processes of
+//! pods among others with the same name. All tests run in every shell, with a folder that stands for the machine.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -81,7 +81,7 @@ impl Root {
         out
     }
 
-    /// All that there is below these folders.
+    /// All paths below these folders.
     fn all(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         for top in ["etc", "opt", "run", "srv", "var"] {
@@ -101,7 +101,7 @@ fn list(path: &Path, root: &Path, all: &mut BTreeSet<String>) {
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// What others have there before the machine joins.
+/// Files of others that exist before the machine joins.
 const BEFORE: &[&str] = &[
     "etc/kubernetes/theirs.conf",
     "etc/kubernetes-other/admin.conf",
@@ -120,7 +120,7 @@ const BEFORE: &[&str] = &[
     "var/log/pods-old/x",
 ];
 
-/// What others lay there while it is a member.
+/// Files that others create while the machine is a member.
 const SINCE: &[&str] = &[
     "etc/cni/net.d/87-theirs.conflist",
     "etc/kubernetes-new/x",
@@ -133,7 +133,7 @@ const SINCE: &[&str] = &[
     "var/lib/kubelet2/x",
 ];
 
-/// What the cluster lays there.
+/// Files that the cluster creates.
 const ONLY_OURS: &[&str] = &[
     "etc/cni/net.d/10-flannel.conflist",
     "etc/kubernetes/*",
@@ -154,7 +154,7 @@ const ONLY_OURS: &[&str] = &[
     "var/log/pods/kube-system_a_u/a/0.log",
 ];
 
-fn laid_out(root: &Root) {
+fn write_files_of_cluster(root: &Root) {
     for name in SINCE.iter().chain(ONLY_OURS) {
         root.write(name, if name.ends_with("87-theirs.conflist") { "{\"name\": \"since\"}" } else { "" });
     }
@@ -163,17 +163,17 @@ fn laid_out(root: &Root) {
 }
 
 #[test]
-fn neighbours_survive_and_what_is_ours_goes() {
+fn leaving_deletes_only_what_the_cluster_made() {
     for shell in shells() {
         let root = Root::new();
         BEFORE.iter().for_each(|name| root.write(name, ""));
         root.write("var/lib/etcd-is", &format!("{}/srv", root.0.path().display()));
-        // Of a name with a line break nothing else is taken for a path.
+        // The second line of this name must not count as a recorded path.
         root.write("etc/kubernetes/x\npath y", "");
         let kept = root.good(shell, "traces");
         root.write("var/lib/kept", &kept);
         let mut right = root.all();
-        laid_out(&root);
+        write_files_of_cluster(&root);
         let ours = |name: &String| ONLY_OURS.iter().any(|ours| ours == name);
         let mut since = BTreeSet::new();
         for name in SINCE
@@ -189,7 +189,7 @@ fn neighbours_survive_and_what_is_ours_goes() {
         right.extend(since);
         assert!(root.all().iter().any(ours));
         root.good(shell, "mkdir -p /run/ironstrap; leave");
-        // The script's own.
+        // The script itself made this folder.
         let after: BTreeSet<String> =
             root.all().into_iter().filter(|name| !name.starts_with("run/ironstrap")).collect();
         let gone: Vec<&String> = right.difference(&after).collect();
@@ -199,24 +199,24 @@ fn neighbours_survive_and_what_is_ours_goes() {
     }
 }
 
-/// With the CA's certificate the receipt makes a machine a member, and the certificate goes after everything else.
+/// A machine with the receipt and the CA's certificate is a member. The certificate is deleted last.
 #[test]
-fn a_machine_that_leaves_is_no_member_as_soon_as_it_begins() {
+fn a_machine_stops_being_a_member_first() {
     let receipt = "var/lib/ironstrap/kubeadm-receipt";
     for shell in shells() {
         let root = Root::new();
         for name in ["var/lib/kept", receipt, "etc/kubernetes/pki/ca.crt"] {
             root.write(name, "");
         }
-        // It is cut off at the first thing that takes long.
+        // The script is interrupted at its first slow step.
         root.run(shell, "mkdir -p /run/ironstrap; remove_rules() { exit 9; }; leave");
         assert!(!root.path(receipt).exists() && root.path("etc/kubernetes/pki/ca.crt").exists(), "{shell}");
     }
 }
 
-/// Wherever `leave` is cut off: what says the role of a member goes after what makes it one.
+/// `leave` can be interrupted at any point. So it first deletes the files of a member, and then those of its role.
 #[test]
-fn a_control_plane_that_leaves_never_looks_like_a_worker() {
+fn a_leaving_control_plane_never_looks_like_a_worker() {
     let role = ["etc/kubernetes/manifests/kube-apiserver.yaml", "etc/kubernetes/admin.conf"];
     let certificate = "var/lib/kubelet/pki/kubelet-client-current.pem";
     for shell in shells() {
@@ -225,7 +225,7 @@ fn a_control_plane_that_leaves_never_looks_like_a_worker() {
         root.write("var/lib/kept", &kept);
         role.iter().for_each(|name| root.write(name, ""));
         root.write(certificate, "");
-        // Each file that is deleted, and what there is right before that.
+        // Records which of these files exist before and after each deletion.
         let seen = format!(
             "for f in {} {certificate}; do [ ! -e $ROOT/$f ] || printf '%s ' $f; done",
             role.join(" ")
@@ -241,10 +241,10 @@ fn a_control_plane_that_leaves_never_looks_like_a_worker() {
 }
 
 #[test]
-fn without_a_note_of_what_was_there_nothing_goes() {
+fn without_records_nothing_is_deleted() {
     for shell in shells() {
         let root = Root::new();
-        laid_out(&root);
+        write_files_of_cluster(&root);
         let before = root.all();
         root.good(shell, "mkdir -p /run/ironstrap; came /etc/kubernetes; ! is_new path /srv; cleared /etc/kubernetes; no_etcd; no_netns");
         assert!(before.is_subset(&root.all()), "{shell}");
@@ -252,7 +252,7 @@ fn without_a_note_of_what_was_there_nothing_goes() {
 }
 
 #[test]
-fn the_notes_of_an_older_ironstrap_count() {
+fn records_of_an_older_version_are_used() {
     for shell in shells() {
         let root = Root::new();
         root.write("etc/kubernetes/theirs.conf", "");
@@ -260,7 +260,7 @@ fn the_notes_of_an_older_ironstrap_count() {
         fs::create_dir_all(root.path("var/lib")).unwrap();
         symlink(root.path("data/kubelet"), root.path("var/lib/kubelet")).unwrap();
         let at = root.0.path().display();
-        // It did not look through links.
+        // An older version did not record files behind links.
         root.write("var/lib/kept", &format!("path {at}/etc/kubernetes\npath {at}/etc/kubernetes/theirs.conf\npath {at}/var/lib/kubelet\nlink lo\n"));
         root.write("etc/kubernetes/pki/ca.crt", "");
         root.write("var/lib/etcd/member/wal/x", "");
@@ -273,7 +273,7 @@ fn the_notes_of_an_older_ironstrap_count() {
 }
 
 #[test]
-fn data_behind_a_link_goes_and_the_link_stays() {
+fn data_behind_a_link_is_deleted_but_the_link_stays() {
     for shell in shells() {
         let root = Root::new();
         for name in ["kubelet", "etcd"] {
@@ -295,7 +295,7 @@ fn data_behind_a_link_goes_and_the_link_stays() {
 }
 
 #[test]
-fn the_folder_that_etcd_used_goes_and_the_one_that_the_inventory_says_now_stays() {
+fn only_the_folder_that_etcd_used_is_deleted() {
     for shell in shells() {
         let root = Root::new();
         root.write("var/lib/kept", &root.good(shell, "traces"));
@@ -313,7 +313,7 @@ fn the_folder_that_etcd_used_goes_and_the_one_that_the_inventory_says_now_stays(
 }
 
 #[test]
-fn what_others_mounted_is_not_entered() {
+fn mounted_folders_are_not_entered() {
     let private = |shell: &str| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation", "private", shell, "-s"]);
@@ -339,7 +339,7 @@ fn what_others_mounted_is_not_entered() {
     }
 }
 
-/// Two pods, of which one is kubeadm's, and a process that is in none; all are called the same.
+/// Two pods and a process outside of pods, all with the same name. One of the pods is kubeadm's.
 fn api_servers(root: &Root, top: &str) {
     let (ours, tenants) = ("0123456789abcdef0123456789abcdef", "7c1a3c5e-1111-4222-8333-444455556666");
     let kubepods = format!("sys/fs/cgroup{top}/kubepods.slice/kubepods-burstable.slice");
@@ -375,7 +375,7 @@ fn api_servers(root: &Root, top: &str) {
 }
 
 #[test]
-fn a_component_is_the_process_of_kubeadms_pod_and_no_other_of_its_name() {
+fn a_component_is_found_only_in_kubeadms_pod() {
     for (shell, top) in
         shells().into_iter().flat_map(|shell| ["", "/systemd", "/unified"].map(|top| (shell, top)))
     {
@@ -392,10 +392,14 @@ fn a_component_is_the_process_of_kubeadms_pod_and_no_other_of_its_name() {
         root.write("proc/41/cmdline", "kube-apiserver\0--v=2\0");
         let output = root.run(shell, "as_written kube-apiserver m1");
         assert!(!output.status.success() && output.stderr.ends_with(b"new manifest\n"), "{output:?}");
-        // The kubelet has had time enough for the manifest; a long argument goes on in the next line.
+        // The manifest is old, so the kubelet should have restarted the process. A long argument continues on the next
+        // line.
         let old = "stat() { command stat \"$@\" | sed '/\\/manifests\\//s/^[0-9.]* /1 /'; }\nstale m1";
         assert!(root.good(shell, old).starts_with("41 kube-apiserver arguments\n"), "{shell}");
-        assert!(!root.good(shell, "stale m1").contains("arguments"), "{shell}: it may be at it");
+        assert!(
+            !root.good(shell, "stale m1").contains("arguments"),
+            "{shell}: the kubelet may still restart it"
+        );
         let manifest = root.read("etc/kubernetes/manifests/kube-apiserver.yaml");
         let folded = manifest.replace("--v=1", "'--v=2\n      x'\n    - --w=3").replace("--ca=", "\"--ca=")
             + "\"\n    image: x\n";
@@ -405,21 +409,24 @@ fn a_component_is_the_process_of_kubeadms_pod_and_no_other_of_its_name() {
         assert!(!root.good(shell, old).contains("arguments"), "{shell}");
         root.write("proc/41/cmdline", &format!("kube-apiserver\0--ca={ca}\0--v=2 x\0--w=3\0--w=3\0"));
         assert!(root.good(shell, old).contains("arguments"), "{shell}: twice");
-        // What cannot be compared is not as it is written.
+        // If the process and its manifest cannot be compared, the check fails.
         let manifest = root.path("etc/kubernetes/manifests/kube-apiserver.yaml");
         fs::remove_file(&manifest).unwrap();
         assert!(!root.run(shell, "as_written kube-apiserver m1").status.success(), "{shell}: no manifest");
         root.write("etc/kubernetes/manifests/kube-apiserver.yaml", &folded.replace("\n\"", "\""));
         root.write("proc/41/cmdline", "");
-        assert!(!root.run(shell, "as_written kube-apiserver m1").status.success(), "{shell}: it ends");
-        // It ended: what others call so is not it.
+        assert!(
+            !root.run(shell, "as_written kube-apiserver m1").status.success(),
+            "{shell}: the process is ending"
+        );
+        // The process has ended. Other processes with its name do not count.
         fs::remove_dir_all(root.path("proc/41")).unwrap();
         assert_eq!(root.good(shell, "component kube-apiserver m1; stale m1"), "");
     }
 }
 
 #[test]
-fn where_logs_do_not_name_the_pod_containerd_is_asked_and_must_answer() {
+fn without_pod_logs_containerd_must_name_the_pod() {
     for shell in shells() {
         let root = Root::new();
         api_servers(&root, "");
@@ -427,11 +434,11 @@ fn where_logs_do_not_name_the_pod_containerd_is_asked_and_must_answer() {
         root.command("ctr", "case $* in *' containers ls -q '*'\"kube-system\"'*'\"kube-apiserver\"'*'pod.name\"==\"kube-apiserver-m1\"') echo ours ;; *'tasks ls') printf 'TASK PID STATUS\\nours 41 RUNNING\\nother 43 RUNNING\\n' ;; esac");
         assert_eq!(root.good(shell, "component kube-apiserver m1"), "41\n", "{shell}");
         root.command("ctr", "echo 'no answer' >&2; exit 1");
-        assert!(!root.run(shell, "stale m1").status.success(), "{shell}: unknown is not nothing");
+        assert!(!root.run(shell, "stale m1").status.success(), "{shell}: without an answer, the check fails");
     }
 }
 
-/// What containerd says on a machine with kube-proxy, a process with this id, and a tenant's pod.
+/// Makes a containerd that knows kube-proxy, with this process id, and a pod of a tenant.
 fn proxies(root: &Root, pid: u32) {
     root.command("chroot", "echo chroot $* >>$ROOT/ran");
     root.command(
@@ -446,7 +453,7 @@ fn proxies(root: &Root, pid: u32) {
 }
 
 #[test]
-fn a_program_out_of_a_container_runs_in_its_container_alone() {
+fn programs_of_containers_run_only_in_their_container() {
     for shell in shells() {
         let root = Root::new();
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
@@ -458,16 +465,16 @@ fn a_program_out_of_a_container_runs_in_its_container_alone() {
         child.wait().unwrap();
         assert!(ran.contains("in proxy ") && ran.contains("nft list tables\n"), "{shell}: {ran}");
         assert!(ran.lines().all(|line| line.starts_with("in proxy ")), "{shell}: {ran}");
-        // Without one, nothing is tried.
+        // Without the container, the program does not run.
         root.command("ctr", "");
         let said = root.good(shell, "command() { return 1; }; remove_rules");
         assert!(said.contains("nft is not installed"), "{shell}: {said}");
     }
 }
 
-/// containerd was stopped, and its containers go on: kube-proxy's rules are in tables that only its own nft can list.
+/// containerd was stopped, but its containers still run. Only kube-proxy's nft can list the tables with its rules.
 #[test]
-fn the_rules_go_also_where_containerd_was_stopped() {
+fn rules_are_removed_even_if_containerd_was_stopped() {
     for shell in shells() {
         let root = Root::new();
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
@@ -484,8 +491,8 @@ fn the_rules_go_also_where_containerd_was_stopped() {
         assert!(!said.contains("nft is not installed"), "{shell}: {said}");
         let ran = root.read("ran");
         assert!(ran.contains("nft delete table ip kube-proxy\n"), "{shell}: {ran}");
-        assert!(state.contains(" T "), "{shell}: kube-proxy is held while its rules go: {state}");
-        // One that cannot be started is no reason to stop.
+        assert!(state.contains(" T "), "{shell}: kube-proxy is stopped while its rules are deleted: {state}");
+        // If containerd cannot be started, `leave` continues.
         fs::remove_file(root.path("on")).unwrap();
         root.command("systemctl", "case $* in *containerd) exit 1 ;; esac");
         root.good(shell, "leave");
@@ -493,8 +500,8 @@ fn the_rules_go_also_where_containerd_was_stopped() {
 }
 
 #[test]
-fn nobody_is_looked_for_by_name_and_nothing_changes_its_root() {
-    // People read whose process holds a port or a lock; process 1 is always the same.
+fn no_process_is_searched_by_name_and_chroot_is_unused() {
+    // These only print the name of a process that holds a port or a lock, or read the name of process 1.
     let told = [
         "src/machine.rs",
         "src/steps/preflight.rs",
