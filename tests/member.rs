@@ -1,4 +1,5 @@
-//! What the fixes of step member do on a machine that is one, in every shell: a Node made again, etcd's manifest again.
+//! The fixes of step member, in every shell. Members get their Node and etcd's manifest back. Other tests are about the
+//! credentials of init and join.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -16,7 +17,7 @@ use time::OffsetDateTime;
 
 use common::place::Place;
 
-/// The fix of this want of the step on this node, in a fleet where its Node is gone and somebody has these ranges.
+/// The fix of a want of step member for this node. Its Node does not exist, and other Nodes have these pod ranges.
 fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
     let cluster = common::lab();
     let node = &cluster.nodes[node];
@@ -38,21 +39,21 @@ fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
     }
 }
 
-/// The shell with its paths in this folder.
+/// The script with its paths below this folder.
 fn moved(script: &str, root: &Path) -> String {
     let dirs = ["/run/", "/etc/kubernetes/", "/var/lib/etcd"];
     dirs.iter()
         .fold(script.to_string(), |script, dir| script.replace(dir, &format!("{}{dir}", root.display())))
 }
 
-/// The Node that is made, or nothing, where flannel noted this and others have these ranges; by a kubelet that has been
-/// running for an hour.
-fn made(flannel: &str, ranges: &[&str]) -> String {
-    made_after(3600, flannel, ranges)
+/// The Node that the fix creates, or nothing. `flannel`: the file in which flannel recorded the pod ranges of the node.
+/// `ranges`: pod ranges of other Nodes. The kubelet has been running for an hour.
+fn recreated_node(flannel: &str, ranges: &[&str]) -> String {
+    recreated_node_after(3600, flannel, ranges)
 }
 
-/// The same, with a kubelet that has been running for so many seconds.
-fn made_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
+/// The same with a kubelet that has been running for this many seconds.
+fn recreated_node_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
     let fix = fix(1, "the Node of w1 exists in the cluster", ranges);
     let (making, _) = fix.split_once("[ -n \"$made\" ]").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
@@ -74,28 +75,32 @@ fn made_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
 }
 
 #[test]
-fn a_node_is_made_anew_with_the_range_that_it_had_if_nobody_else_has_it() {
+fn a_recreated_node_keeps_its_pod_range_if_it_is_free() {
     let four = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\n";
-    let node: serde_json::Value = serde_json::from_str(&made(four, &["10.244.0.0/24"])).unwrap();
+    let node: serde_json::Value = serde_json::from_str(&recreated_node(four, &["10.244.0.0/24"])).unwrap();
     assert_eq!(node["metadata"]["name"], "w1");
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/arch"], "arm64");
     assert_eq!(node["spec"]["podCIDR"], "10.244.1.0/24");
     assert_eq!(node["spec"]["podCIDRs"], serde_json::json!(["10.244.1.0/24"]));
     let both = format!("{four}FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00:0:0:1::1/64\n");
-    let node: serde_json::Value = serde_json::from_str(&made(&both, &[])).unwrap();
+    let node: serde_json::Value = serde_json::from_str(&recreated_node(&both, &[])).unwrap();
     assert_eq!(node["spec"]["podCIDR"], "10.244.1.0/24");
     assert_eq!(node["spec"]["podCIDRs"], serde_json::json!(["10.244.1.0/24", "fd00:0:0:1::/64"]));
-    assert_eq!(made("FLANNEL_SUBNET=10.244.1.129/25\n", &[]).matches("10.244.1.128/25").count(), 2);
+    assert_eq!(recreated_node("FLANNEL_SUBNET=10.244.1.129/25\n", &[]).matches("10.244.1.128/25").count(), 2);
     for taken in ["10.244.1.0/24", "fd00:0:0:1::/64"] {
-        assert_eq!(made(&both, &[taken]), "", "somebody has {taken}");
+        assert_eq!(recreated_node(&both, &[taken]), "", "another Node has {taken}");
     }
-    assert_eq!(made("", &[]), "", "flannel never ran here");
-    assert_eq!(made_after(15, four, &[]), "", "a kubelet that starts would turn its static pods away");
+    assert_eq!(recreated_node("", &[]), "", "flannel never ran here");
+    assert_eq!(
+        recreated_node_after(15, four, &[]),
+        "",
+        "a kubelet that has just started would reject its static pods"
+    );
 }
 
-/// Has etcd's manifest written again, where the old one had these lines and there is data or none; how it ended, what
-/// it said, and the new one.
-fn again(old: &str, data: bool) -> (bool, String, String) {
+/// Runs the fix that rewrites etcd's manifest. `old`: lines of the old manifest. `data`: whether etcd has data. Returns
+/// whether the fix succeeded, its output, and the new manifest.
+fn rewritten_etcd_manifest(old: &str, data: bool) -> (bool, String, String) {
     let fix = fix(0, "kubeadm's files are unchanged and match this inventory", &[]);
     let from = fix.find("etcd_is() {").unwrap();
     let to = fix.find("kubeadm init phase control-plane").unwrap();
@@ -130,30 +135,30 @@ fn again(old: &str, data: bool) -> (bool, String, String) {
 }
 
 #[test]
-fn an_etcd_that_joined_others_stays_so_and_one_without_data_is_not_begun_anew() {
+fn a_new_etcd_manifest_keeps_its_cluster_and_needs_data() {
     let joined = "    - --initial-cluster=m2=https://b:2380,m1=https://a:2380\n    - --initial-cluster-state=existing\n";
-    let (good, _, manifest) = again(&format!("    - --old-flag=1\n{joined}"), true);
+    let (good, _, manifest) = rewritten_etcd_manifest(&format!("    - --old-flag=1\n{joined}"), true);
     assert!(good && manifest.contains(joined) && manifest.contains("--new-flag=1"), "{manifest}");
     assert!(!manifest.contains("--old-flag"), "{manifest}");
-    let (good, _, manifest) = again("    - --initial-cluster=m1=https://a:2380\n", true);
+    let (good, _, manifest) = rewritten_etcd_manifest("    - --initial-cluster=m1=https://a:2380\n", true);
     assert!(good && !manifest.contains("existing") && manifest.contains("--new-flag=1"), "{manifest}");
-    let (good, said, manifest) = again(joined, false);
+    let (good, said, manifest) = rewritten_etcd_manifest(joined, false);
     assert!(!good && said.contains("etcd's data in /var/lib/etcd/member is missing"), "{said}");
-    assert_eq!(manifest, joined, "and nothing is changed");
+    assert_eq!(manifest, joined, "the manifest is unchanged");
 }
 
 #[test]
-fn an_etcd_with_its_data_elsewhere_is_not_begun_in_another_folder() {
+fn etcd_is_not_started_in_another_data_folder() {
     for data in [true, false] {
         let old = "    - --data-dir=/data/etcd\n";
-        let (good, said, manifest) = again(old, data);
+        let (good, said, manifest) = rewritten_etcd_manifest(old, data);
         assert!(
             !good && said.contains("etcd keeps its data in /data/etcd, but the inventory says /var/lib/etcd"),
             "{said}"
         );
         assert_eq!(manifest, old);
     }
-    let (good, _, manifest) = again("    - --data-dir=/data/moved\n", true);
+    let (good, _, manifest) = rewritten_etcd_manifest("    - --data-dir=/data/moved\n", true);
     assert!(good && manifest.contains("--data-dir=/var/lib/etcd"), "the user moved it: {manifest}");
 }
 
@@ -170,12 +175,12 @@ LENT
 }
 ";
 
-/// The fix with a credential, as the runner sends it.
-fn lends(fix: &str) -> String {
+/// The fix with a credential before it, as ironstrap sends it.
+fn with_credential(fix: &str) -> String {
     CREDENTIAL.to_string() + fix
 }
 
-/// The fix of this want of step member on a machine with these traces, in a fleet that m1 began.
+/// The fix of a want of step member, on a machine with these traces. m1 is the init node of the fleet.
 fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
@@ -194,9 +199,9 @@ fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
     }
 }
 
-/// Nothing to look at, and nothing that goes on beside kubeadm.
+/// Stubs: no units, no log, and nothing that watches kubeadm.
 const QUIET: &str = "systemctl() { :; }\njournalctl() { :; }\nrun_unless_fatal() { \"$@\"; }\n";
-/// As kubeadm does it: what it was given to find the cluster by is for the kubelet to join with.
+/// A stub of kubeadm. Like kubeadm, it copies the discovery file for the kubelet, which joins with it.
 const JOINS: &str = "kubeadm() {
   case $1 in config) return 0 ;; esac
   grep -q client-key-data: /run/ironstrap/discovery.conf && [ -e /run/ironstrap/kubeadm.yaml ]
@@ -209,14 +214,15 @@ const BOOTSTRAP: &str = "etc/kubernetes/bootstrap-kubelet.conf";
 const CURRENT: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 
 #[test]
-fn a_join_that_fails_or_is_ended_leaves_no_credential() {
+fn a_failed_or_stopped_join_leaves_no_credential() {
     let fix = member_fix(1, "w1 is a member of demo", &[]);
     for shell in common::shells() {
         for (end, status) in
             [("return 1", 1), ("kill -s TERM $$; sleep 0.1", 143), ("kill -s HUP $$; sleep 0.1", 129)]
         {
             let place = Place::with(&[]);
-            let output = place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &lends(&fix));
+            let output =
+                place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &with_credential(&fix));
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
             assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
             assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
@@ -231,19 +237,19 @@ fn a_join_that_fails_or_is_ended_leaves_no_credential() {
 }
 
 #[test]
-fn a_join_is_done_when_the_kubelet_has_a_certificate_of_its_own() {
+fn a_join_ends_when_the_kubelet_has_its_certificate() {
     let fix = member_fix(1, "w1 is a member of demo", &[]);
     let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     for shell in common::shells() {
         let joins = QUIET.to_string() + &JOINS.replace("END", ":");
         let place = Place::with(&[(CURRENT, &pem("T1dO"))]);
-        let output = place.fixes(shell, &joins, &lends(&fix));
+        let output = place.fixes(shell, &joins, &with_credential(&fix));
         assert!(output.status.success(), "{shell}: {output:?}");
         assert!(place.lent().is_empty() && !place.has(BOOTSTRAP));
         assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
         for first in [pem("LENT"), String::new()] {
             let place = Place::with(&[(CURRENT, &first)]);
-            let output = place.fixes(shell, &joins, &lends(&fix));
+            let output = place.fixes(shell, &joins, &with_credential(&fix));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
                 !output.status.success() && said.contains("the controller manager signs it"),
@@ -255,7 +261,7 @@ fn a_join_is_done_when_the_kubelet_has_a_certificate_of_its_own() {
 }
 
 #[test]
-fn init_makes_a_token_that_nobody_knows_and_leaves_neither_it_nor_super_admin_conf() {
+fn init_deletes_its_random_token_and_super_admin_conf() {
     let fix = member_fix(0, "m1 runs the control plane of demo", &[]);
     let init = "kubeadm() {
   case $1 in config) return 0 ;; esac
@@ -270,7 +276,7 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
         let mut tokens = Vec::new();
         for _ in 0..2 {
             let place = Place::with(&[("run/x", "")]);
-            let output = place.fixes(shell, &(QUIET.to_string() + init), &lends(&fix));
+            let output = place.fixes(shell, &(QUIET.to_string() + init), &with_credential(&fix));
             assert!(output.status.success(), "{shell}: {output:?}");
             let seen = place.text("run/seen");
             let token = seen.lines().find_map(|line| line.trim().strip_prefix("token: ironst."));
@@ -287,13 +293,13 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
         assert_ne!(tokens[0], tokens[1], "{shell}");
         let place = Place::with(&[("run/x", "")]);
         let failing = QUIET.to_string() + "kubeadm() { case $1 in config) : ;; *) return 3 ;; esac; }\n";
-        assert_eq!(place.fixes(shell, &failing, &lends(&fix)).status.code(), Some(3));
+        assert_eq!(place.fixes(shell, &failing, &with_credential(&fix)).status.code(), Some(3));
         assert_eq!(place.lent(), [""; 0], "{shell}");
     }
 }
 
 #[test]
-fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
+fn restoring_the_administrators_rights_leaves_no_credential() {
     let has = ["kubelet.conf", "client-certificate", "receipt", "manifests/kube-apiserver.yaml"];
     let fix = member_fix(0, "kubernetes-admin may administer the cluster", &has);
     let kubectl = "command() {
@@ -315,8 +321,11 @@ fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
         ];
         for (end, status) in ends {
             let place = Place::with(&[manifest]);
-            let output =
-                place.fixes(shell, &(QUIET.to_string() + &kubectl.replace("END", end)), &lends(&fix));
+            let output = place.fixes(
+                shell,
+                &(QUIET.to_string() + &kubectl.replace("END", end)),
+                &with_credential(&fix),
+            );
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
             assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
             assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
@@ -326,7 +335,7 @@ fn the_administrators_rights_are_given_back_and_what_gave_them_is_gone() {
 }
 
 #[test]
-fn nobody_joins_by_a_token_and_each_machine_by_its_own_name() {
+fn each_machine_joins_with_its_own_certificate() {
     let (cluster, fleet) =
         (common::lab(), Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() });
     let pki = common::pki(&cluster);
