@@ -1,5 +1,5 @@
-//! Ready means ready: what the API says of a node counts when it is from after its kubelet's start, and with all that
-//! the network runs there. Nobody waits for a node that something went wrong with.
+//! When a node counts as ready: its status must be newer than its kubelet's start, and the network must run on it.
+//! ironstrap does not wait for a node with a fault.
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 const NETWORK: &str = "the network runs on every node";
 
-/// This want of step nodes.
+/// A want of step nodes.
 fn want(that: &str, fleet: &Fleet) -> Want {
     let cluster = common::lab();
     let (pki, machine) = (common::pki(&cluster), Machine::default());
@@ -23,7 +23,7 @@ fn want(that: &str, fleet: &Fleet) -> Want {
     wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.that == that).unwrap().2
 }
 
-/// What step nodes makes of this answer for this want.
+/// The verdict of a want of step nodes about this answer.
 fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
     common::verdict(&want(that, fleet), answer)
 }
@@ -38,7 +38,7 @@ fn lacks(verdict: Verdict) -> String {
 }
 
 #[test]
-fn what_was_said_of_a_node_before_its_kubelet_started_does_not_count() {
+fn a_node_status_from_before_the_kubelet_started_is_ignored() {
     let since = OffsetDateTime::parse("2026-11-21T10:00:05Z", &time::format_description::well_known::Rfc3339);
     let fleet =
         Fleet { kubelets: [("w1".into(), since.unwrap().unix_timestamp())].into(), ..Fleet::default() };
@@ -56,7 +56,7 @@ fn what_was_said_of_a_node_before_its_kubelet_started_does_not_count() {
 }
 
 #[test]
-fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
+fn a_node_under_pressure_is_named_with_the_reason() {
     const PRESSURE: &str = "w1 is under no pressure";
     let node = |kind: &str, status: &str| {
         format!(
@@ -68,11 +68,15 @@ fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
         assert_eq!(have, format!("{kind}: said\n"));
         assert_eq!(lacks(said(PRESSURE, &Fleet::default(), &node(kind, "False"))), "");
     }
-    assert_eq!(lacks(said(PRESSURE, &Fleet::default(), &node("Other", "True"))), "", "others' conditions");
+    assert_eq!(
+        lacks(said(PRESSURE, &Fleet::default(), &node("Other", "True"))),
+        "",
+        "other conditions are ignored"
+    );
     assert_eq!(
         lacks(said(PRESSURE, &Fleet::default(), "absent")),
         "",
-        "that it is not there is said elsewhere"
+        "another want reports the missing Node"
     );
     let Fix::ByHand(hint) = want(PRESSURE, &Fleet::default()).fix else { panic!("no fix makes room") };
     assert!(hint.contains("DiskPressure: "), "{hint}");
@@ -84,7 +88,7 @@ fn a_node_under_pressure_is_named_with_what_its_kubelet_says() {
 }
 
 #[test]
-fn the_network_is_up_when_each_node_has_it() {
+fn the_network_is_up_when_it_runs_on_every_node() {
     let set = |up: u64| {
         format!(
             r#"{{"kind":"DaemonSet","status":{{"desiredNumberScheduled":3,"updatedNumberScheduled":3,"numberAvailable":{up}}}}}"#
@@ -104,7 +108,7 @@ fn the_network_is_up_when_each_node_has_it() {
 }
 
 #[test]
-fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
+fn wants_that_need_a_faulty_node_are_pending() {
     let w2 = || ["w2".to_string()].into();
     let fleets = [
         (Fleet { quarantined: w2(), ..Fleet::default() }, "waits for w2 to be repaired"),
@@ -121,7 +125,7 @@ fn nobody_waits_in_vain_for_whom_something_went_wrong_with() {
 }
 
 #[test]
-fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
+fn dns_is_expected_once_its_nodes_are_repaired() {
     const DNS: &str = "the cluster's DNS answers";
     let fleet = |unmended: &[&str]| Fleet {
         pending: unmended.iter().map(|name| name.to_string()).collect(),
@@ -133,7 +137,8 @@ fn dns_is_expected_to_answer_once_nobody_is_at_work_on_where_it_may_run() {
     assert_eq!(lacks(said(DNS, &fleet(&["w1"]), up)), "");
 }
 
-/// Runs shell of the step's with a kubectl that says this, in every shell; how it ended, and what kubectl was asked.
+/// Runs a script of step nodes in every shell, with this shell code as kubectl. Returns whether it succeeded, and the
+/// calls of kubectl.
 fn runs(script: &str, kubectl: &str) -> Vec<(bool, String)> {
     let head = format!("set -eu\nretry() {{ \"$@\"; }}\nkubectl() {{ echo \"$*\" >&2; {kubectl}; }}\n");
     let one = |shell: &str| {
@@ -144,7 +149,7 @@ fn runs(script: &str, kubectl: &str) -> Vec<(bool, String)> {
 }
 
 #[test]
-fn a_stranger_is_not_waited_for() {
+fn an_unmanaged_node_is_not_waited_for() {
     let cluster = common::lab();
     let (pki, machine) = (common::pki(&cluster), Machine::default());
     let fleet = Fleet { unmanaged_nodes: ["x9".to_string()].into(), ..Fleet::default() };
@@ -162,8 +167,8 @@ fn a_stranger_is_not_waited_for() {
     ] {
         assert!(runs(&script, &format!("echo {counts}")).iter().all(|(ended, _)| *ended == good), "{counts}");
     }
-    assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "unknown is not enough");
-    // Each of the three nodes must have it; a Node that came back is not counted at once.
+    assert!(runs(&script, "return 1").iter().all(|(ended, _)| !ended), "without an answer, the wait goes on");
+    // Each of the three nodes must have a pod. The DaemonSet counts a recreated Node only a moment later.
     let fleet = Fleet::default();
     let cx = Cx { fleet: &fleet, ..cx };
     let script = rollout::waiting(&cx, &flannel, &flannel);
@@ -172,13 +177,14 @@ fn a_stranger_is_not_waited_for() {
     }
 }
 
-/// Waits for Deployment net/web with a cluster that has this pod and this ReplicaSet of it, for so many seconds already, while
-/// somebody writes events; the status of each of two tries, and what they said and asked.
+/// Waits for Deployment net/web, in every shell. The cluster has this pod and this ReplicaSet, and an event that
+/// somebody forged. The wait began this many seconds ago. Returns the exit statuses of two tries, and their output with
+/// the pods that they deleted.
 fn waits_for(pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
     waits_for_a("Deployment", pod, set, seconds)
 }
 
-/// The same for `web` of another kind.
+/// The same for a `web` of another kind.
 fn waits_for_a(kind: &str, pod: &str, set: &str, seconds: u64) -> Vec<(String, String)> {
     let cluster = common::lab();
     let (pki, machine, fleet) = (common::pki(&cluster), Machine::default(), Fleet::default());
@@ -201,7 +207,7 @@ fn waits_for_a(kind: &str, pod: &str, set: &str, seconds: u64) -> Vec<(String, S
 }
 
 #[test]
-fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
+fn a_missing_image_ends_the_wait_after_one_retry() {
     let pod = |reason: &str, why: &str| {
         format!(
             r#"pod\t{}\tweb-77f-x\t'$uid'\t{{"message":"{why}","reason":"{reason}"}}\t\t2026-11-28T21:00:00Z\tw1\t"#,
@@ -232,7 +238,7 @@ fn a_pod_that_cannot_get_its_image_is_made_again_once_and_then_ends_the_wait() {
 }
 
 #[test]
-fn no_owner_of_a_tenants_pod_forges_another_pod() {
+fn owners_of_a_tenants_pod_cannot_forge_another_pod() {
     let pod = |by: &str, name: &str, waiting: &str| {
         format!(
             r"pod\t{}\t{name}\t1\t{waiting}\t\t2026-11-28T21:00:00Z\tw1\t\n",
@@ -252,7 +258,7 @@ fn no_owner_of_a_tenants_pod_forges_another_pod() {
 }
 
 #[test]
-fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait() {
+fn an_unschedulable_or_refused_pod_gets_time_first() {
     let pod = r#"pod\tOWNER\tweb-77f-x\t1\t\t{"message":"0/3 nodes are available","reason":"Unschedulable"}\t2026-11-28T21:00:00Z\tNODE\t"#;
     let pod = pod.replace("OWNER", &owner("ReplicaSet/web-77f"));
     let (running, pod) = (pod.replace("NODE", "w1"), pod.replace("NODE", ""));
@@ -273,11 +279,11 @@ fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait
     let fresh = set.replace("2001", "2999");
     assert!(
         waits_for("", &fresh, 0).iter().all(|(ended, _)| ended == "76 76"),
-        "what is refused now, is refused"
+        "a refusal during the wait ends it at once"
     );
     let newer = format!(r"set\t{}\t2026-11-28T22:00:00Z\t", owner("Deployment/web"));
     for (pod, set) in [
-        // A kubelet says that of a pod which it has.
+        // This pod has a node, so its kubelet reported the condition.
         (running, String::new()),
         (String::new(), set.replace("\"True\"", "\"False\"")),
         (String::new(), set.replace(r#""name":"web""#, r#""name":"other""#)),
@@ -287,16 +293,16 @@ fn a_pod_that_no_node_takes_or_that_is_refused_gets_time_before_it_ends_the_wait
     }
 }
 
-/// A DaemonSet makes a pod for each Node, also for one that the inventory does not have, and for one that is gone by now.
+/// A DaemonSet makes a pod for each Node, even if the inventory does not have the Node, or the Node no longer exists.
 #[test]
-fn a_pod_for_a_node_of_others_ends_no_wait() {
+fn a_pod_for_an_unmanaged_node_ends_no_wait() {
     let pod = |kind: &str, node: &str| {
         let owner = owner(&format!("{kind}/web"));
         let fields = format!(r#"[{{"key":"metadata.name","operator":"In","values":["{node}"]}}]"#);
         let scheduled = r#"{"message":"0/4 nodes are available","reason":"Unschedulable"}"#;
         format!(r"pod\t{owner}\tweb-x\t1\t\t{scheduled}\t2026-11-28T21:00:00Z\t\t{fields}")
     };
-    // The kubelet of such a Node says what it likes of its pod.
+    // The kubelet of an unmanaged Node can report any state of its pod.
     let waiting = r#"{"message":"web:9: not found","reason":"ErrImagePull"}"#;
     let without_image =
         pod("DaemonSet", "x9").replace(r"web-x\t1\t\t", &format!(r"web-x\t'$uid'\t{waiting}\t"));
@@ -309,7 +315,7 @@ fn a_pod_for_a_node_of_others_ends_no_wait() {
         ("DaemonSet", "w1", "76 76"),
         ("DaemonSet", "x9", "1 1"),
         ("DaemonSet", "w", "1 1"),
-        // Of other pods only their authors know which node they are for.
+        // For pods of other kinds, the node in the affinity proves nothing.
         ("StatefulSet", "x9", "76 76"),
     ] {
         for (is, said) in waits_for_a(kind, &pod(kind, node), "", 60) {
@@ -323,7 +329,7 @@ fn a_pod_for_a_node_of_others_ends_no_wait() {
 }
 
 #[test]
-fn workers_without_a_pod_that_others_have_are_named() {
+fn workers_that_lack_a_pod_are_named() {
     let cluster = common::lab();
     let (pki, machine, fleet) = (common::pki(&cluster), Machine::default(), Fleet::default());
     let (node, now) = (&cluster.nodes[0], OffsetDateTime::now_utc());
@@ -357,7 +363,11 @@ fn workers_without_a_pod_that_others_have_are_named() {
     for shell in common::shells() {
         let head = format!("set -eu\nretry() {{ \"$@\"; }}\nkubectl() {{ {nowhere}; }}\n");
         let output = common::run(shell, &format!("{head}{script}"));
-        assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]), "{shell}: no node is at fault");
+        assert_eq!(
+            (output.status.code(), output.stdout),
+            (Some(1), vec![]),
+            "{shell}: the pod runs nowhere, so no node is named"
+        );
     }
     let found = rollout::faults(
         ["rollout: DaemonSet/web is not up on w1", "  rollout: DaemonSet/web is not up on m1"].into_iter(),
@@ -366,7 +376,7 @@ fn workers_without_a_pod_that_others_have_are_named() {
 }
 
 #[test]
-fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
+fn only_crashing_pods_of_the_network_are_restarted() {
     let running = [
         Object::new("apps/v1", "DaemonSet", "net", "flannel"),
         Object::new("apps/v1", "Deployment", "net", "dns"),
@@ -402,11 +412,14 @@ fn only_what_keeps_dying_and_is_of_the_network_tries_again() {
         assert_eq!(deleted, [delete("a"), delete("e")]);
     }
     let fails = format!("case $3 in get) {pods} ;; *) return 1 ;; esac");
-    assert!(runs(&script, &fails).iter().all(|(good, _)| *good), "what cannot be deleted is waited for");
+    assert!(
+        runs(&script, &fails).iter().all(|(good, _)| *good),
+        "a pod that cannot be deleted does not end the wait"
+    );
 }
 
 #[test]
-fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
+fn flannel_is_restarted_if_it_does_not_announce_its_node() {
     let Fix::Run(fix) = want("flannel announces the pods of w1", &Fleet::default()).fix else { panic!() };
     let (_, own) = fix.split_once("announced() {").unwrap();
     let address = common::lab().nodes.iter().find(|node| node.name == "w1").unwrap().ip;
@@ -425,17 +438,17 @@ fn flannel_starts_anew_where_it_was_there_before_the_node_or_long_enough() {
     assert_eq!(
         run(format!("{} {address}", ago(5)), format!("f {}", ago(60))),
         (true, false),
-        "it is announced"
+        "flannel announced its address"
     );
-    assert_eq!(run(ago(5), format!("f {}", ago(60))), (false, true), "it was there before the Node");
+    assert_eq!(run(ago(5), format!("f {}", ago(60))), (false, true), "the pod is older than the Node");
     let elsewhere = format!("{} 10.0.0.2", ago(600));
     assert_eq!(run(elsewhere, format!("f {}", ago(60))), (false, true), "the Node has another address now");
-    assert_eq!(run(ago(600), format!("f {}", ago(60))), (false, true), "it should have done so by now");
-    assert_eq!(run(ago(9), format!("f {}", ago(5))), (false, false), "it started a moment ago");
-    assert_eq!(run(ago(9), "f".into()), (false, false), "it does not run");
+    assert_eq!(run(ago(600), format!("f {}", ago(60))), (false, true), "the pod has had enough time");
+    assert_eq!(run(ago(9), format!("f {}", ago(5))), (false, false), "the pod has just started");
+    assert_eq!(run(ago(9), "f".into()), (false, false), "the pod does not run");
     let away = runs(&format!("announced() {{{own} || echo tried again >&2"), "return 1");
     assert!(
         away.iter().all(|(good, said)| *good && said.contains("tried again")),
-        "who is away is no end: {away:?}"
+        "an API server without an answer does not end the wait: {away:?}"
     );
 }
