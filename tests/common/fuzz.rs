@@ -1,8 +1,8 @@
-//! Cases that are nearly right, and loops over them.
+//! Random test cases that are nearly valid, and loops over them.
 //!
-//! Round N of a loop is made from a seed of its own. `cargo test` tries the same rounds every time, whatever the clock
-//! says. `IRONSTRAP_FUZZ_SECONDS=600 cargo test --test fuzz NAME -- --nocapture` goes on for ten minutes instead, from a
-//! seed of that moment. A failure prints its seed, and `IRONSTRAP_FUZZ_SEED=0x…` repeats that one round.
+//! Each round of a loop has a seed. `cargo test` runs the same rounds every time. `IRONSTRAP_FUZZ_SECONDS=600 cargo
+//! test --test fuzz NAME -- --nocapture` runs for ten minutes instead, with seeds that begin at the present time. A
+//! failure prints its seed, and `IRONSTRAP_FUZZ_SEED=0x…` repeats that round.
 
 #![allow(clippy::print_stderr)]
 
@@ -14,10 +14,11 @@ const SECONDS: &str = "IRONSTRAP_FUZZ_SECONDS";
 const SEED: &str = "IRONSTRAP_FUZZ_SEED";
 /// The seed of the first round of `cargo test`.
 const FIRST: u64 = 0x1705_1996;
-/// On a busy machine, a round of some milliseconds takes many times that.
+/// Time limit for a round. Rounds take milliseconds, but many times longer on a busy machine.
 const SLOWEST: Duration = Duration::from_secs(20);
 
-/// What breaks readers: ends, quotes, controls, other scripts, numbers beyond all bounds, marks of formats.
+/// Texts that break parsers: line ends, quotes, control characters, other alphabets, huge numbers, and markers of
+/// formats.
 const NASTY: [&str; 67] = [
     "",
     " ",
@@ -92,9 +93,9 @@ const NASTY: [&str; 67] = [
 pub struct Random(u64);
 
 impl Random {
-    pub fn new(init_node: u64) -> Random {
-        // Seeds that lie beside each other must not give numbers that do (splitmix64).
-        let mut mixed = init_node.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    pub fn new(seed: u64) -> Random {
+        // Neighbouring seeds must not give similar numbers (splitmix64).
+        let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Random((mixed ^ (mixed >> 31)).max(1))
@@ -120,7 +121,7 @@ impl Random {
         (0..=self.below(most)).map(|_| self.one_of(all)).collect()
     }
 
-    /// Where a part of something so long begins and ends: mostly a short part.
+    /// The beginning and end of a part of a text with this length. Most parts are short.
     fn part(&mut self, length: usize) -> (usize, usize) {
         let from = self.below(length + 1);
         let longest = if self.below(3) == 0 { length } else { 80 };
@@ -155,7 +156,7 @@ impl Random {
                     text.splice(from..to.min(from + self.below(4)), nasty.bytes());
                 }
             }
-            // Copies of copies are no more of a test, and slower.
+            // Longer texts would test no more, and take longer.
             text.truncate(64 << 10);
         }
         text
@@ -163,7 +164,7 @@ impl Random {
 
     /// The same as text.
     pub fn text(&mut self, seeds: &[&str]) -> String {
-        let seeds: Vec<&[u8]> = seeds.iter().map(|init_node| init_node.as_bytes()).collect();
+        let seeds: Vec<&[u8]> = seeds.iter().map(|seed| seed.as_bytes()).collect();
         String::from_utf8_lossy(&self.mutated(&seeds)).into_owned()
     }
 }
@@ -171,7 +172,7 @@ impl Random {
 /// The seeds of a loop, one for each round.
 struct Seeds {
     next: u64,
-    /// How many are left, or until when there are more.
+    /// The number of rounds that are left, and the time at which the loop ends.
     rounds: usize,
     until: Option<Instant>,
 }
@@ -180,8 +181,8 @@ impl Seeds {
     fn new(rounds: usize) -> Seeds {
         let set = |name| std::env::var(name).ok();
         let hex = |text: String| u64::from_str_radix(text.trim_start_matches("0x"), 16);
-        if let Some(init_node) = set(SEED) {
-            let next = hex(init_node).unwrap_or_else(|error| panic!("{SEED} is a number as 0x1705: {error}"));
+        if let Some(seed) = set(SEED) {
+            let next = hex(seed).unwrap_or_else(|error| panic!("{SEED} is a number as 0x1705: {error}"));
             return Seeds { next, rounds: 1, until: None };
         }
         let Some(seconds) = set(SECONDS) else { return Seeds { next: FIRST, rounds, until: None } };
@@ -200,19 +201,19 @@ impl Iterator for Seeds {
 
     fn next(&mut self) -> Option<u64> {
         let is_over = self.rounds == 0 || self.until.is_some_and(|until| Instant::now() >= until);
-        let init_node = self.next;
-        (self.rounds, self.next) = (self.rounds.saturating_sub(1), init_node.wrapping_add(1));
-        (!is_over).then_some(init_node)
+        let seed = self.next;
+        (self.rounds, self.next) = (self.rounds.saturating_sub(1), seed.wrapping_add(1));
+        (!is_over).then_some(seed)
     }
 }
 
-/// Makes and checks so many cases, or as many as the environment gives time for. A failure prints its seed and its case;
-/// the number of rounds is printed at the end.
+/// Makes and checks this many cases, or as many as fit into the time that the environment sets. A failure prints its
+/// seed and its case. The loop prints the number of rounds at its end.
 pub fn each<T: Debug>(rounds: usize, make: impl Fn(&mut Random) -> T, check: impl Fn(&T)) {
     let (since, mut done, mut slowest) = (Instant::now(), 0_usize, Duration::ZERO);
-    for init_node in Seeds::new(rounds) {
-        let repeat = format!("{SEED}={init_node:#x} repeats it");
-        let Ok(case) = catch_unwind(AssertUnwindSafe(|| make(&mut Random::new(init_node)))) else {
+    for seed in Seeds::new(rounds) {
+        let repeat = format!("{SEED}={seed:#x} repeats it");
+        let Ok(case) = catch_unwind(AssertUnwindSafe(|| make(&mut Random::new(seed)))) else {
             panic!("no case: {repeat}")
         };
         let began = Instant::now();

@@ -20,7 +20,7 @@ use ironstrap::step::{Answer, Ask, Cx, Verdict, Want};
 use ironstrap::steps::STAGES;
 use time::OffsetDateTime;
 
-/// The lab's inventory, with a key and known hosts that are anywhere.
+/// The lab's inventory. Its SSH key and known hosts are in a temporary folder that no longer exists.
 pub fn lab() -> Cluster {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("id_ed25519"), "-----BEGIN OPENSSH PRIVATE KEY-----").unwrap();
@@ -29,7 +29,7 @@ pub fn lab() -> Cluster {
     inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Every inventory of the repository that means something, by name.
+/// The clusters of the valid inventories of the repository, with names.
 pub fn clusters() -> Vec<(&'static str, Cluster)> {
     let read = |path: &str| inventory::read(Path::new(path)).unwrap_or_else(|error| panic!("{error}"));
     vec![
@@ -61,12 +61,12 @@ pub fn wants(
     all
 }
 
-/// The shells that there are of those that a machine may have as `/bin/sh`. One that is missing is said aloud.
+/// The installed shells among those that a machine can have as `/bin/sh`. A message names each one that is missing.
 pub fn shells() -> Vec<&'static str> {
     let there = |shell: &&str| {
         let there = which::which(shell).is_ok();
         if !there {
-            // Not println: of a test that passes, the harness keeps that to itself.
+            // Not println, because the harness hides its output if the test passes.
             let said =
                 format!("SKIPPED: no {shell} on this machine, so the scripts were not tried with it\n");
             std::io::stderr().write_all(said.as_bytes()).unwrap();
@@ -81,13 +81,13 @@ pub fn shells() -> Vec<&'static str> {
     shells
 }
 
-/// Gives a script to a shell as sshd does: on standard input.
+/// Runs a script in a shell. As with sshd, the script arrives on standard input.
 pub fn run(shell: &str, script: &str) -> Output {
     let mut shell = Command::new(shell);
     pipe(shell.arg("-s"), script)
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command to its end, with this standard input.
 pub fn pipe(command: &mut Command, input: &str) -> Output {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -96,7 +96,7 @@ pub fn pipe(command: &mut Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What a machine that is fit says to a question of preflight.
+/// The answer of a machine that passes all preflight checks to a preflight question.
 pub fn fit(want: &Want) -> &'static str {
     match want.that.as_str() {
         "the machine has the cgroups that the kubelet needs" => {
@@ -131,7 +131,7 @@ pub fn fit(want: &Want) -> &'static str {
     }
 }
 
-/// Shell that a test makes, which a program may not.
+/// Makes shell from text of a test. The program itself can only make it from constants.
 pub fn sh(text: impl Into<String>) -> Sh {
     Sh::raw(text.into().leak())
 }
@@ -146,8 +146,8 @@ pub fn owner(by: &str) -> String {
     serde_json::json!([other, own]).to_string()
 }
 
-/// The verdict of a want on these lines, as an answer of the form that its ask has. The line `absent` stands for what does not
-/// exist.
+/// The verdict of a want on these lines, as an answer in the form of its ask. The line `absent` stands for an object or
+/// a file that does not exist.
 pub fn verdict(want: &Want, lines: &str) -> Verdict {
     let object = |line: &str| (line != "absent").then(|| line.into());
     let answer = match &want.ask {

@@ -44,7 +44,7 @@ impl Place {
         super::run(shell, &script)
     }
 
-    /// What of ironstrap's holds a credential.
+    /// The files of ironstrap that can hold a credential, if they exist.
     pub fn lent(&self) -> Vec<String> {
         let files =
             ["kubeadm.yaml", "discovery.conf", "masters.conf"].map(|name| format!("run/ironstrap/{name}"));

@@ -1,4 +1,4 @@
-//! What ironstrap prints as JSON is as the schemas in docs/schema say.
+//! Checks the JSON output of ironstrap against the schemas in docs/schema.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ static SCHEMAS: LazyLock<BTreeMap<&str, Validator>> = LazyLock::new(|| {
     ["events", "status", "ssh-check"].map(schema).into()
 });
 
-/// Later versions may have more fields, so a schema allows them. This version has those of its schema and no others.
+/// Makes a schema refuse unknown fields. The schemas allow them, because later versions may have more fields.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -30,7 +30,7 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// Fails where a document is not as the schema of this name says. It names each place where it is not.
+/// Panics if a document does not match the schema with this name. The message names each place that does not match.
 pub fn assert_valid(schema: &str, document: &Value) {
     let errors = SCHEMAS[schema].iter_errors(document);
     let errors: Vec<String> = errors.map(|error| format!("{}: {error}", error.instance_path())).collect();
