@@ -1,5 +1,5 @@
-//! What a machine of a cluster that matches its inventory says to a plan, made up from the wants themselves: no machine is behind
-//! it. A want that it has no right answer for is named, so that a new step cannot make the bench measure something else.
+//! The answers of machines that match their inventory, made from the wants themselves, without machines. If a want has
+//! no right answer here, the code panics and names it. So a new step cannot make the bench measure something else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::common;
 
-/// A cluster with its trust, all of whose machines are members.
+/// A cluster with its PKI. All of its machines are members.
 pub struct Converged {
     pub cluster: Cluster,
     pki: ClusterPki,
@@ -28,7 +28,8 @@ pub struct Converged {
     kubeconfigs: BTreeMap<String, String>,
 }
 
-/// The replies to the questions of a script but for the last, which is the clock; the first of them is of these facts.
+/// The replies to the questions of a script: the facts, and then the rest. The last reply, the clock, is not among
+/// them.
 pub struct Replies {
     facts: String,
     rest: Vec<Reply>,
@@ -53,7 +54,7 @@ impl Converged {
         all.fleet = Fleet::see(&all.cluster, &names.zip(&machines).collect());
         let first = all.cluster.control_planes().next().unwrap().clone();
         let mut wants = all.wants(&first, &all.machine(&first));
-        // What is right for a want about one object is right for those about several.
+        // Wants about one object come first. Their objects are also right for wants about several objects.
         wants.sort_by_key(|want| if let Ask::Objects(objects) = &want.ask { objects.len() } else { 0 });
         wants.iter().for_each(|want| all.make_up(want));
         all
@@ -65,7 +66,7 @@ impl Converged {
         wants.into_iter().map(|(_, _, want)| want).collect()
     }
 
-    /// Makes up the objects of this want that kubeadm's manifests lack: the API server or kubeadm itself makes them.
+    /// Makes up the objects of this want that the fixtures lack, because the API server or kubeadm itself makes them.
     fn make_up(&mut self, want: &Want) {
         let Ask::Objects(asked) = &want.ask else { return };
         let keys = || asked.iter().map(ironstrap::step::Object::key);
@@ -114,7 +115,7 @@ impl Converged {
         }
     }
 
-    /// What this node says; where it has drifted, its /etc/hosts lacks the last line.
+    /// The replies of this node. If it has drifted, its /etc/hosts lacks the last line.
     pub fn replies(&self, node: &Node, drifted: bool) -> Replies {
         let machine = self.machine(node);
         let wants = self.wants(node, &machine);
@@ -123,7 +124,7 @@ impl Converged {
         rest.push((0, self.kubectl(&wants), String::new()));
         let mut asked: Vec<&Ask> = Vec::new();
         for want in wants.iter().filter(|want| want.ask.shell().is_some()) {
-            // In the same words it is asked once.
+            // The probe asks identical questions once.
             if !asked.contains(&&want.ask) {
                 asked.push(&want.ask);
                 rest.push(reply(self.said(want)));
@@ -162,13 +163,13 @@ impl Converged {
         }
         let mut answers: Vec<Answer> = texts.into_iter().map(Answer::Said).collect();
         answers.push(Answer::Absent);
-        // What cannot be made up is no business of this machine's.
+        // A question of shell may not apply to this machine.
         answers.extend(want.ask.shell().map(|_| Answer::NotHere));
         let found = answers.into_iter().find(|answer| is_right(want, answer));
-        found.unwrap_or_else(|| panic!("no answer is right that {}", want.that))
+        found.unwrap_or_else(|| panic!("no right answer for: {}", want.that))
     }
 
-    /// Stat, text and hash of files, kubeconfigs, units, packages: as the probe asks for them.
+    /// The replies for files (stat, text and hash), kubeconfigs, units and packages, in the order of the probe.
     fn tables(&self, wants: &[Want], drifted: bool) -> [Reply; 6] {
         let mut files: BTreeMap<&str, Option<String>> = BTreeMap::new();
         let [mut stat, mut text, mut hash, mut kubeconfigs, mut units, mut packages] =
@@ -236,7 +237,7 @@ impl Converged {
             let found =
                 objects.iter().map(|object| Some(self.objects.get(&object.key())?.to_string().into()));
             let answer = Answer::Objects(found.collect());
-            assert!(is_right(want, &answer), "no object is right so that {}", want.that);
+            assert!(is_right(want, &answer), "no right object for: {}", want.that);
         }
         if keys.is_empty() {
             return String::new();
@@ -277,7 +278,7 @@ fn manifests(want: &Want) -> Vec<Value> {
     all
 }
 
-/// The note of ironstrap on an object that kubeadm wrote without data, if the fix of this want writes such a note.
+/// The annotation for an object that kubeadm wrote without data, if the fix of this want writes such an annotation.
 fn noted(want: &Want) -> Option<String> {
     let Fix::Run(script) = &want.fix else { return None };
     let (_, rest) = script.split_once("ironstrap.dev/kubeadm=")?;
@@ -299,7 +300,7 @@ fn reply(answer: Answer) -> Reply {
     }
 }
 
-/// All but the clock.
+/// The facts of a node without the clock.
 fn facts(node: &Node) -> String {
     let name = &node.name;
     let mut has = vec!["client-certificate", "receipt", "flannel", "kubelet.conf"];
@@ -314,7 +315,7 @@ fn facts(node: &Node) -> String {
     )
 }
 
-/// What everybody may know of the kubeconfigs that kubeadm makes, by path.
+/// The kubeconfigs that kubeadm makes, by path, as a machine reports them: without secrets.
 fn kubeconfigs(cluster: &Cluster, pki: &ClusterPki) -> BTreeMap<String, String> {
     let init_node = cluster.control_planes().next().unwrap();
     let local = format!("https://{}", std::net::SocketAddr::new(init_node.ip, cluster.api_port()));
@@ -351,7 +352,7 @@ fn kubeconfigs(cluster: &Cluster, pki: &ClusterPki) -> BTreeMap<String, String> 
     all.into_iter().map(|(name, text)| (format!("/etc/kubernetes/{name}.conf"), text)).collect()
 }
 
-/// Nodes, and what runs on them, as large as they are in life.
+/// The Nodes, and the objects that run on them. They are as large as in a real cluster.
 fn objects(cluster: &Cluster) -> BTreeMap<String, Value> {
     let mut all: BTreeMap<String, Value> = cluster
         .nodes
@@ -362,7 +363,7 @@ fn objects(cluster: &Cluster) -> BTreeMap<String, Value> {
     let daemons =
         json!({"desiredNumberScheduled": count, "updatedNumberScheduled": count, "numberAvailable": count});
     let dns = json!({"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
-    // As kubeadm makes them of such an inventory; what another version would differ in is no right answer.
+    // The objects that kubeadm makes for such an inventory. Objects of another version would not match.
     for line in include_str!("../fixtures/kubeadm-1.36.3.jsonl").lines() {
         let mut object: Value = serde_json::from_str(line).unwrap();
         match object["kind"].as_str() {
@@ -399,7 +400,7 @@ fn node_object(cluster: &Cluster, node: &Node) -> Value {
         labels["node.kubernetes.io/exclude-from-external-load-balancers"] = "".into();
         spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
     }
-    // A kubelet names the fifty largest images that it has.
+    // A kubelet reports up to fifty images.
     let images: Vec<Value> = (0..25)
         .map(|i| json!({"names": [format!("registry.example/image-{i}@sha256:{:064x}", i), format!("registry.example/image-{i}:v1")], "sizeBytes": 1 << 24}))
         .collect();

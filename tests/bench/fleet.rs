@@ -1,6 +1,6 @@
-//! How a plan fares at size: up to a thousand SSH servers in this process, and the program as users have it in one of its
-//! own, so that its needs are not mixed with theirs. Trips and scripts are counted; the clock and the memory are
-//! this machine's. usage: cargo bench --bench fleet [-- NODES… STATE…]
+//! Measures a plan of large fleets. Up to a thousand SSH servers run in this process. The program runs in its own
+//! process, so that its CPU time and memory are separate. Round trips and scripts are counted. Seconds and memory
+//! depend on this machine. usage: cargo bench --bench fleet [-- NODES… STATE…]
 
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use served::{HANGS, State, serve};
 
-/// As `--timeout` has it where nobody says otherwise.
+/// The default of `--connect-timeout`.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() {
@@ -67,7 +67,7 @@ fn hanging(nodes: usize, state: State) -> usize {
     if state == State::Hanging { nodes / HANGS } else { 0 }
 }
 
-/// What a plan took.
+/// The measurements of one plan.
 struct Seen {
     wall: Duration,
     cpu: f64,
@@ -77,7 +77,7 @@ struct Seen {
     trips: String,
 }
 
-/// One plan of a fleet in this state; `round`: the time of a round trip.
+/// Measures one plan of a fleet in this state. `round`: the time of a round trip.
 fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let (home, runtime) = (tempfile::tempdir().unwrap(), tokio::runtime::Runtime::new().unwrap());
     let counted = runtime.block_on(serve(home.path(), nodes, round, state));
@@ -87,7 +87,7 @@ fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     let hanging = hanging(nodes, state);
     let words = if state == State::Drifted { " checks found " } else { "no differences from " };
     assert!(good == (hanging == 0) && said.contains(words), "this fleet is {state:?}: {said}");
-    assert!(said.lines().count() < 100, "and that is soon said: {said}");
+    assert!(said.lines().count() < 100, "the output is too long: {said}");
     let per_node = |n: usize| n as f64 / (nodes - hanging) as f64;
     let trips: usize = counted.trips.iter().map(|trips| trips.load(SeqCst)).sum();
     Seen {
@@ -99,11 +99,11 @@ fn measure(nodes: usize, round: Duration, state: State) -> Seen {
     }
 }
 
-/// Runs it to its end; its CPU seconds, its peak in mebibytes, what it said, whether it went well. Both are read off the
-/// kernel every few milliseconds, for as long as it lives.
+/// Runs the program to its end. Returns its CPU seconds, its peak memory in mebibytes, its output, and whether it
+/// succeeded. While it runs, the function reads CPU time and memory from the kernel every few milliseconds.
 fn plan(home: &Path) -> (f64, f64, String, bool) {
     let program = std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into());
-    // With as many open files as a shell usually allows.
+    // The usual limit of open files in a shell.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -Sn 1024; exec $0 plan -i demo.toml", &program]);
     command.current_dir(home).env("HOME", home).env_remove("SSH_AUTH_SOCK");
@@ -124,7 +124,7 @@ fn plan(home: &Path) -> (f64, f64, String, bool) {
         let stat = read("stat");
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let spent = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        // Its own and its children's, in hundredths of a second (proc(5)).
+        // The CPU time of the program and its children, in hundredths of a second (proc(5)).
         ticks = f64::max(ticks, [11, 12, 13, 14].map(spent).iter().sum());
         std::thread::sleep(Duration::from_millis(5));
     };

@@ -1,5 +1,5 @@
-//! SSH servers in this process, one for each machine of a fleet that matches its inventory. None runs anything: each knows its
-//! answer beforehand. Some may hang.
+//! SSH servers in this process, one for each machine of a fleet. They run no scripts, but send prepared answers. Some
+//! can hang.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -20,31 +20,31 @@ use tokio::net::TcpListener;
 use crate::converged::{Converged, Replies};
 use crate::relay;
 
-/// How the machines are.
+/// The state of the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     AsWanted,
-    /// Each /etc/hosts lacks the last node.
+    /// The /etc/hosts of each machine lacks the last node.
     Drifted,
-    /// One of twenty hangs.
+    /// One machine of twenty hangs.
     Hanging,
 }
 
 pub const HANGS: usize = 20;
 
-/// What the servers count.
+/// The counters of the servers.
 #[derive(Default)]
 pub struct Counted {
     pub scripts: AtomicUsize,
-    /// Connections to those that hang, and to all.
+    /// Connections to machines that hang, and to all machines.
     pub hanging: AtomicUsize,
     pub connected: AtomicUsize,
-    /// How many connections there had been when the first that hangs was given up.
+    /// The number of connections when ironstrap first gave up a machine that hangs.
     pub at_first_end: OnceLock<usize>,
     pub trips: Vec<Arc<AtomicUsize>>,
 }
 
-/// Starts the machines, and lays out what an operator of them has.
+/// Starts the servers. Writes the operator's files: the inventory, the SSH key, the known hosts and the cluster PKI.
 pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> Arc<Counted> {
     let login = new_key();
     login.write_openssh_file(home.join("key"), LineEnding::LF).unwrap();
@@ -77,7 +77,7 @@ pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> 
     for (i, (listener, key)) in servers.into_iter().enumerate() {
         let replies = Arc::new(all.replies(&all.cluster.nodes[i], state == State::Drifted));
         match state == State::Hanging && i % HANGS == HANGS - 1 {
-            true => drop(tokio::spawn(hear_and_say_nothing(listener, counted.clone()))),
+            true => drop(tokio::spawn(accept_and_hang(listener, counted.clone()))),
             false => drop(tokio::spawn(answer(
                 listener,
                 key,
@@ -94,7 +94,7 @@ fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
-async fn hear_and_say_nothing(listener: TcpListener, counted: Arc<Counted>) {
+async fn accept_and_hang(listener: TcpListener, counted: Arc<Counted>) {
     while let Ok((mut socket, _)) = listener.accept().await {
         counted.hanging.fetch_add(1, SeqCst);
         counted.connected.fetch_add(1, SeqCst);
@@ -130,7 +130,7 @@ async fn answer(
     }
 }
 
-/// Somebody on the line: what they may log in with, and what they get to hear.
+/// A connection of a client: the key that it may log in with, and the replies for it.
 struct Guest {
     login: PublicKey,
     replies: Arc<Replies>,
@@ -173,7 +173,7 @@ impl Handler for Guest {
     async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
         self.counted.scripts.fetch_add(1, SeqCst);
         let script = String::from_utf8(std::mem::take(&mut self.script)).unwrap();
-        // The last word that random bytes went into; see `probe::boundary`. Earlier ones end texts in the script.
+        // The boundary is the last random word of the script (see `probe::boundary`). Earlier ones end here-documents.
         let is_boundary = |word: &&str| word.len() == 34 && word.starts_with("--");
         let boundary = script.split_whitespace().rfind(is_boundary).unwrap();
         session.data(id, format!("--ironstrap begins--\n{}", self.replies.text(boundary)))?;
