@@ -1,7 +1,7 @@
-//! What asks the network with real packets, and what looks at flannel's work, in every shell. Servers on loopback answer; `ip`,
-//! `bridge` and kubectl are stand-ins that say what those of a real cluster said.
+//! Runs the network probes and the checks of flannel in every shell. Servers on loopback answer the probes. Stand-ins
+//! for `ip`, `bridge` and kubectl print what a real cluster printed.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -18,7 +18,7 @@ use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use ironstrap::steps::packets;
 use time::OffsetDateTime;
 
-/// Runs this with the functions, after stand-ins, with files of the machine below a folder.
+/// Runs `script` after the functions of the templates and the stand-ins. Paths of the machine point below a folder.
 fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool, String) {
     let place = common::place::Place::with(files);
     let lib = include_str!("../templates/lib.sh");
@@ -43,7 +43,7 @@ const NEIGHBOURS: &str =
 const ENTRIES: &str =
     "8a:00:00:00:00:00 dst 198.18.0.11 self permanent\n8a:02:00:00:00:02 dst 198.18.0.13 self permanent\n";
 
-/// A node w1 with these answers.
+/// The files of node w1, and what `ip` and `bridge` print there.
 struct Node1 {
     env: &'static str,
     dev: &'static str,
@@ -89,7 +89,7 @@ impl Node1 {
 }
 
 #[test]
-fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
+fn each_fault_of_flannels_setup_is_named() {
     let right = Node1::right;
     let elsewhere = |route: &str| Node1 {
         routes: ROUTES.replace("10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink", route),
@@ -166,9 +166,9 @@ fn what_flannel_made_has_no_faults_and_what_is_missing_of_it_is_named() {
     }
 }
 
-/// Half a way is the fault of flannel's own work, and named there.
+/// A tunnel with only one of its two entries is not absent. The check of flannel's setup reports that fault.
 #[test]
-fn of_each_other_node_the_end_of_the_tunnel_is_asked_and_a_way_that_is_gone_is_named() {
+fn each_tunnel_is_probed_or_reported_as_absent() {
     let without = |text: &str, piece: &str| -> String {
         text.lines().filter(|line| !line.contains(piece)).map(|line| format!("{line}\n")).collect()
     };
@@ -180,7 +180,7 @@ fn of_each_other_node_the_end_of_the_tunnel_is_asked_and_a_way_that_is_gone_is_n
         (right(), format!("{m1}{w2}")),
         (no_neighbour(), format!("{m1}tunnel:w2 absent\n")),
         (
-            // flannel missed that a Node was made again with another range.
+            // A Node was created again with another range, and flannel missed that.
             Node1 {
                 neighbours: format!("{NEIGHBOURS}10.244.9.0 lladdr 8a:09:00:00:00:09 PERMANENT\n"),
                 entries: format!("8a:09:00:00:00:09 dst 198.18.0.13 self permanent\n{ENTRIES}"),
@@ -225,7 +225,7 @@ fn flannel_is_not_blamed_for_a_service_that_does_not_answer() {
 }
 
 #[test]
-fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_first() {
+fn a_faulty_flannel_loses_foreign_routes_and_is_restarted() {
     let again = "flannel_again w1 198.18.0.12 10.244.0.0/16";
     for shell in common::shells() {
         assert_eq!(Node1::right().run(shell, again), (true, String::new()), "{shell}");
@@ -243,7 +243,7 @@ fn flannel_is_restarted_only_where_something_is_wrong_and_strange_routes_go_firs
 }
 
 #[test]
-fn a_queue_of_somebody_else_is_taken_off_flannels_interface() {
+fn a_foreign_queueing_discipline_is_removed_from_flannel() {
     for shell in common::shells() {
         let node = Node1 { link: LINK.replace("noqueue", "tbf"), ..Node1::right() };
         let (_, said) = node.run(shell, "flannel_again w1 198.18.0.12 10.244.0.0/16");
@@ -251,7 +251,7 @@ fn a_queue_of_somebody_else_is_taken_off_flannels_interface() {
     }
 }
 
-/// `ip` answers each of these questions with flannel's own route, except where `otherwise` says something else.
+/// A stand-in for `ip`. It answers each question with flannel's own route, unless `otherwise` changes the answer.
 fn policed(rules: &str, otherwise: &str) -> String {
     format!(
         "ip() {{\n  case $* in\n  *'rule show'*) printf '0:\\tfrom all lookup local\\n{rules}32766:\\tfrom all lookup main\\n32767:\\tfrom all lookup default\\n' ;;\n\
@@ -262,7 +262,7 @@ fn policed(rules: &str, otherwise: &str) -> String {
 }
 
 #[test]
-fn policy_rules_that_lead_packets_of_pods_elsewhere_are_named() {
+fn policy_rules_that_divert_pod_packets_are_named() {
     let dev = "  eth0: 1 2\nflannel.1: 1 2\n  cni0: 1 2\n";
     let files =
         [("run/flannel/subnet.env", ENV), ("proc/net/dev", dev), ("proc/sys/net/ipv4/ip_forward", "1")];
@@ -311,13 +311,13 @@ fn policy_rules_that_lead_packets_of_pods_elsewhere_are_named() {
     }
 }
 
-/// As `ip -d -o link show` of iproute2 6.15 prints the bridge and the links of two pods, cut down.
+/// What `ip -d -o link show` of iproute2 6.15 prints for the bridge and the links of two pods, shortened.
 const LINKS_SHOWN: &str = r"2: cni0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue state UP mode DEFAULT group default qlen 1000\    bridge forward_delay 1500 stp_state 0
 3: veth1@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue master cni0 state UP mode DEFAULT\    link/ether 3e:77:70:25:10:44 brd ff:ff:ff:ff:ff:ff link-netns cni-1a promiscuity 1 \    veth \    bridge_slave state forwarding priority 32 cost 2 hairpin on guard off root_block off learning on flood on isolated off locked off
 4: veth2@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue master cni0 state UP mode DEFAULT\    link/ether 3e:77:70:25:10:45 brd ff:ff:ff:ff:ff:ff link-netns cni-2b promiscuity 1 \    veth \    bridge_slave state forwarding priority 32 cost 2 hairpin on guard off root_block off learning on flood on isolated off locked off
 ";
 
-/// What libcni notes of a pod that has its network, cut down.
+/// What libcni stores about a pod that has its network, shortened.
 fn noted(space: &str, pod: &str, netns: &str) -> String {
     let veth = format!("veth{}", &netns[4..5]);
     format!(
@@ -326,12 +326,12 @@ fn noted(space: &str, pod: &str, netns: &str) -> String {
 }
 
 #[test]
-fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
+fn each_fault_of_a_pod_link_is_named() {
     let (a, b) = (noted("web", "a-1", "cni-1a"), noted("cni-0", "b", "cni-2b"));
     let files = [
         ("run/netns/cni-1a", ""),
         ("run/netns/cni-2b", ""),
-        // A pod whose network is not complete yet.
+        // The network of this pod is not complete yet.
         ("run/netns/cni-3c", ""),
         ("var/lib/cni/results/cbr0-0f-eth0", a.as_str()),
         ("var/lib/cni/results/cbr0-1f-eth0", b.as_str()),
@@ -351,7 +351,7 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
         (LINKS_SHOWN.to_string(), "", "", ""),
         (second("master cni0 ", ""), "veth2 of pod cni-0/b is not in the bridge cni0", "veth2", ""),
         (second("UP,LOWER_UP", "M-DOWN"), "veth2 of pod cni-0/b is down", "veth2", ""),
-        // The pod itself may have turned off its end.
+        // The pod itself may turn off its end, so this is no fault.
         (second("UP,LOWER_UP", "NO-CARRIER,UP"), "", "", ""),
         (
             second("noqueue", "netem"),
@@ -388,8 +388,8 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
         assert_eq!(said, "", "{shell}: sandboxes that ended left these behind");
         let stands = format!("ip() {{ cat <<'X'\n{}X\n}}\nnetns_is_used() {{ :; }}", only("cni0: "));
         let (_, said) = run(shell, &files, &stands, "links_of netns | sort");
-        assert_eq!(said, "cni-1a\ncni-2b\n", "{shell}: without the bridge no link can be set right");
-        // Links of other networks.
+        assert_eq!(said, "cni-1a\ncni-2b\n", "{shell}: without the bridge no link can be repaired");
+        // Links of other networks are ignored.
         let more = LINKS_SHOWN.replace(
             "3: veth1",
             "5: vethf@if3: <UP,LOWER_UP> qdisc noqueue master br1 link-netns cni-1a hairpin off\n3: veth1",
@@ -400,7 +400,7 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
             );
             assert_eq!(run(shell, notes, &stands, "link_drift"), (true, String::new()), "{shell}");
         }
-        // A link that is whole a second later belongs to a pod that just started or ended.
+        // A link that is right a second later belongs to a pod that has just started or ended.
         let stands = format!(
             "n=0\nip() {{ cat <<'X'\n{}X\n}}\nsleep() {{ ip() {{ cat <<'X'\n{LINKS_SHOWN}X\n}}; }}\n",
             only("veth1")
@@ -412,7 +412,7 @@ fn the_links_of_pods_are_compared_with_what_the_bridge_plugin_makes() {
 }
 
 #[test]
-fn dns_is_asked_from_within_pods_of_other_namespaces_until_one_has_an_answer() {
+fn dns_is_queried_from_pods_of_several_namespaces() {
     let all = [
         ("web", "a", "cni-1a"),
         ("web", "b", "cni-2b"),
@@ -430,7 +430,7 @@ fn dns_is_asked_from_within_pods_of_other_namespaces_until_one_has_an_answer() {
         .collect();
     let mut files: Vec<(&str, &str)> =
         notes.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    // A pod that is gone, and one of which nothing is noted.
+    // A pod that is gone, and a pod without a libcni file.
     let gone = noted("old", "x", "cni-9f");
     files.extend([("var/lib/cni/results/cbr0-9-eth0", gone.as_str()), ("run/netns/cni-5e", "")]);
     let stands = |good: &str| {
@@ -463,7 +463,7 @@ fn dns_is_asked_from_within_pods_of_other_namespaces_until_one_has_an_answer() {
     }
 }
 
-/// Answers each connection unless more bytes than this came at once.
+/// Starts a server that answers a connection unless more than `most` bytes arrive at once.
 fn server_of_small_packets(most: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -482,7 +482,7 @@ fn server_of_small_packets(most: usize) -> u16 {
 }
 
 #[test]
-fn an_end_of_a_tunnel_that_only_small_packets_reach_is_told_apart() {
+fn a_tunnel_that_drops_large_packets_is_partly_reached() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (all, small, none) = (
         server_of_small_packets(4096),
@@ -501,8 +501,8 @@ fn an_end_of_a_tunnel_that_only_small_packets_reach_is_told_apart() {
 }
 
 #[test]
-fn a_network_namespace_counts_if_a_process_is_in_it() {
-    // Every process of a test is in one.
+fn a_network_namespace_with_a_process_is_in_use() {
+    // The test itself runs in this network namespace.
     let place = std::fs::read_link("/proc/self/ns/net").unwrap();
     let inode = place.to_str().unwrap().trim_start_matches("net:[").trim_end_matches(']').to_string();
     for shell in common::shells() {
@@ -514,14 +514,14 @@ fn a_network_namespace_counts_if_a_process_is_in_it() {
     }
 }
 
-/// Answers queries with this, after the id of the query.
+/// Starts a DNS server that sends the id of the query, and then `answer`.
 fn dns_server(answer: Option<&'static [u8]>) -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((n, from)) = socket.recv_from(&mut query) {
-            // The name of the question in the tests' query, in the length of DNS.
+            // The query must ask for this name. DNS puts its length before it.
             assert!(query[..n].windows(11).any(|w| w == b"\x0akubernetes"));
             let Some(rest) = answer else { continue };
             let reply = [&query[..2], rest].concat();
@@ -532,7 +532,7 @@ fn dns_server(answer: Option<&'static [u8]>) -> u16 {
 }
 
 #[test]
-fn connections_and_queries_are_told_apart_by_what_comes_back() {
+fn a_probe_reports_reached_refused_or_silent() {
     const GOOD: &[u8] = b"\x85\x80\0\x01\0\x01\0\0\0\0-\0\x04\x0a\x60\0\x01";
     const OTHER: &[u8] = b"\x85\x80\0\x01\0\x01\0\0\0\0-\0\x04\x0a\x60\0\x02";
     const NO_NAME: &[u8] = b"\x85\x83\0\x01\0\0\0\0\0\0-\0\x04\x0a\x60\0\x01";
@@ -568,21 +568,21 @@ fn connections_and_queries_are_told_apart_by_what_comes_back() {
 }
 
 #[test]
-fn of_each_node_one_running_pod_is_asked() {
-    // Cut down from what an API server says.
+fn one_running_pod_per_node_is_probed() {
+    // Shortened from the answer of an API server.
     let pods = r#"{"items":[{"metadata":{"managedFields":[{"f:spec":"k:{\"containerPort\":9,\"protocol\":\"TCP\"}"}],"annotations":{"x":"{\"nodeName\":\"w9\",\"podIP\":\"1.1.1.1\"}","nodeName":"w1","podIP":"6.6.6.6","deletionTimestamp":"x","spec.nodeName":"w3"}},"spec":{"containers":[{"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"containerPort":8080,"protocol":"TCP"}]}],"nodeName":"m1"},"status":{"podIP":"10.244.0.2","podIPs":[{"ip":"10.244.0.2"}]}},{"spec":{"containers":[{}],"nodeName":"w1"},"status":{"podIP":"10.244.1.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"containers":[{}],"nodeName":"w2"},"status":{"podIP":"10.244.2.7"}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z","deletionTimestamp":"2026-11-28T00:00:30Z"},"spec":{"nodeName":"w2"},"status":{}},{"metadata":{"creationTimestamp":"2026-11-28T00:00:00Z"},"spec":{"containers":[{}],"nodeName":"w3"},"status":{"podIP":"10.244.3.7"}},{"spec":{"containers":[{"ports":[{"containerPort":80,"protocol":"TCP"}]}],"nodeName":"w1"},"status":{"podIP":"10.244.1.8"}},{"spec":{"nodeName":"x"},"status":{"podIP":"10.244.9.8"}}]}"#;
     for shell in common::shells() {
         let stands = format!("kubectl() {{ cat <<'X'\n{pods}\nX\n}}");
         let said = run(shell, &[], &stands, "pods_of m1 w1 w2 w3");
         let one_each = "pod:m1 10.244.0.2 8080\npod:w1 10.244.1.7 1\npod:w3 10.244.3.7 1\n";
-        assert_eq!(said, (true, one_each.into()), "{shell}: what is being deleted is not asked");
+        assert_eq!(said, (true, one_each.into()), "{shell}: a pod that is being deleted is not asked");
         let (good, said) = run(shell, &[], "kubectl() { echo refused >&2; return 1; }", "pods_of m1");
         assert_eq!((good, said.as_str()), (false, "refused\n"), "{shell}");
     }
 }
 
 #[test]
-fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
+fn a_silent_pod_under_a_network_policy_is_ignored() {
     let pod = |space: &str, node: &str, ip: &str| {
         format!(
             r#"{{"metadata":{{"name":"p","namespace":"{space}","uid":"1","creationTimestamp":"2026-11-28T00:00:00Z"}},"spec":{{"nodeName":"{node}"}},"status":{{"podIP":"{ip}"}}}}"#
@@ -591,7 +591,7 @@ fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
     let pods = [("shop", "w1", "1.1.1.1"), ("web", "w1", "1.1.1.2"), ("shop", "w2", "1.1.1.3")];
     let pods = pods.map(|(space, node, ip)| pod(space, node, ip)).join(",");
     let pods = format!(r#"{{"items":[{pods}]}}"#);
-    // What a tenant may write on a policy.
+    // A tenant may write these annotations on a policy.
     let policies = r#"{"items":[{"metadata":{"name":"deny","namespace":"shop","uid":"2","annotations":{"namespace":"web","uid":"3"}}}]}"#;
     for shell in common::shells() {
         for (policies, silent, says) in [
@@ -606,7 +606,7 @@ fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
             let script = format!("unless_policed 'dns reached\n{silent}' w1 w2");
             assert_eq!(run(shell, &[], &stands, &script), (true, says.into()), "{shell}: {silent}");
         }
-        // Without an answer, a silent pod is no proof of anything either.
+        // If the policies cannot be read, a silent pod proves nothing either.
         let script = "unless_policed 'dns reached\npod:w1 silent' w1 w2";
         let said = run(shell, &[], "kubectl() { return 1; }", script);
         let unknown = "dns reached\npods unknown: cannot read NetworkPolicies\n";
@@ -615,7 +615,7 @@ fn a_pod_that_a_network_policy_may_keep_silent_is_no_proof_of_anything() {
 }
 
 #[test]
-fn a_fix_waits_until_its_question_is_answered_and_not_for_long() {
+fn a_fix_waits_briefly_for_its_answer() {
     for shell in common::shells() {
         let stands = "renew() { :; }\nquestions() { echo x >>/run/n; if [ $(wc -l </run/n) -gt 1 ]; then echo 'dns reached'; else echo 'dns silent'; fi; }";
         let files = [("run/n", ""), ("proc/net/dev", DEV)];
@@ -627,8 +627,9 @@ fn a_fix_waits_until_its_question_is_answered_and_not_for_long() {
     }
 }
 
-/// A cluster whose only pod with an address of its own is on m1, unless `pods` says otherwise; `made` is what becomes of made
-/// pods, `from_here` and `from_within` are what their answers are.
+/// A cluster in which only m1 has a pod with its own address, unless `pods` says otherwise.
+///
+/// `made` has the state of the probe pods. `from_here` has their answers to the node, `from_within` to a pod of it.
 #[derive(Clone, Copy)]
 struct Made {
     pods: &'static str,
@@ -651,8 +652,8 @@ const MADE: Made = Made {
 const NEVER: &str = "w1 Pending / ErrImageNeverPull\nw2 Running 10.244.2.9/";
 
 #[test]
-fn kube_proxy_is_restarted_at_once_unless_the_api_server_has_just_started() {
-    // The Service answers when it is asked for the third time.
+fn a_young_api_server_delays_the_restart_of_kube_proxy() {
+    // The Service answers the third question.
     let stands = |age: u32| {
         format!(
             "WAIT_TIMEOUT=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew() {{ :; }}\nsleep() {{ :; }}\n\
@@ -666,14 +667,14 @@ fn kube_proxy_is_restarted_at_once_unless_the_api_server_has_just_started() {
             assert!(good, "{shell}: {says}");
             assert_eq!(says, said, "{shell}, an API server of {age} s");
         }
-        // Without end, the rules do not come back by themselves.
+        // The Service does not recover, so kube-proxy is restarted after the wait.
         let never = stands(4).replace("-ge 3", "-ge 40").replace("=60", "=1");
         let (_, says) = run(shell, &[("run/ironstrap/x", "")], &never, "proxy_again m1 10.96.0.1 443");
         assert!(says.starts_with("restart kube-proxy\n"), "{shell}: {says}");
     }
 }
 
-/// As kubectl prints pods of these lines, in the words of printf: "NODE PHASE ADDRESS/REASON".
+/// What kubectl prints for pods, as a format of printf. Each line of `made` is "NODE PHASE ADDRESS/REASON".
 fn statuses(made: &str) -> String {
     let status = |line: &str| {
         let (node, rest) = line.split_once(' ').unwrap();
@@ -698,8 +699,8 @@ fn statuses(made: &str) -> String {
 }
 
 #[test]
-fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() {
-    // Each question for the time is ten seconds.
+fn a_kubelet_gets_extra_time_to_notice_a_pod() {
+    // Each call of `date` advances the clock by ten seconds.
     let stands = "WAIT_TIMEOUT=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
     for shell in common::shells() {
         for (pod, seconds) in [
@@ -716,7 +717,7 @@ fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() 
             let waited = (calls - 1) * 10;
             assert!(good && waited == seconds, "{shell}: {pod}: {waited} s");
         }
-        // It notices the pod after 70 seconds, and has a minute for it then.
+        // The kubelet notices the pod after 70 seconds. From then on it has a minute to start it.
         let [late, pod] = ["w1 Pending / unnoticed", "w1 Pending /"].map(statuses);
         let pods = format!(
             "kubectl() {{ if [ $(wc -l </run/n) -le 7 ]; then printf '{late}\n'; else printf '{pod}\n'; fi; }}"
@@ -732,12 +733,12 @@ fn a_kubelet_that_has_not_noticed_a_pod_has_more_time_than_one_that_starts_it() 
 }
 
 impl Made {
-    /// Whether the script went well, what it said, and what was done to pods.
+    /// Returns whether the script succeeded, what it printed, and what it did to pods.
     fn run(&self, shell: &str) -> (bool, String, String) {
         self.run_for(shell, "m1 w1 w2")
     }
 
-    /// The same of these nodes.
+    /// The same for these nodes.
     fn run_for(&self, shell: &str, nodes: &str) -> (bool, String, String) {
         let Made { pods, refused, made, from_here, from_within } = self;
         let made = statuses(made);
@@ -760,7 +761,7 @@ impl Made {
 }
 
 #[test]
-fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
+fn a_dot_in_a_node_name_matches_only_a_dot() {
     let made = Made {
         pods: "pod:m.1 10.244.0.2 80\npod:mx1 10.244.0.3 80",
         made: "a.b Running 10.244.1.9/\naxb Pending /",
@@ -783,7 +784,7 @@ fn a_dot_in_the_name_of_a_node_is_only_a_dot() {
 }
 
 #[test]
-fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
+fn a_node_without_pods_is_probed_with_a_temporary_pod() {
     let (w1, w2) = ("packets: pod:w1 is reached\n", "packets: pod:w2 is reached\n");
     let silent = Made { from_here: "pod:w1 silent\npod:w2 reached", ..MADE };
     let full =
@@ -848,7 +849,7 @@ fn a_node_without_a_pod_is_asked_by_one_that_is_there_for_a_moment() {
 }
 
 #[test]
-fn a_made_pod_is_one_that_any_node_runs() {
+fn a_probe_pod_can_run_on_any_node() {
     for shell in common::shells() {
         let (good, said) = run(shell, &[], "", "made_pod w1.lan registry.example/pause:3.10");
         let pod: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -863,7 +864,7 @@ fn a_made_pod_is_one_that_any_node_runs() {
 }
 
 #[test]
-fn a_pod_that_an_earlier_run_left_is_deleted() {
+fn a_probe_pod_of_an_earlier_run_is_found() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
     let want = wanted(&cluster, &cluster.nodes[0], "no probe pod of an earlier run is left", &fleet);
     let Ask::Objects(pods) = &want.ask else { panic!() };
@@ -878,7 +879,7 @@ fn a_pod_that_an_earlier_run_left_is_deleted() {
 }
 
 #[test]
-fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
+fn probe_pods_run_only_on_nodes_in_scope() {
     let cluster = common::lab();
     let [m1, w1] = [&cluster.nodes[0], &cluster.nodes[1]];
     let want = packets::made::asked(&cluster, m1, &[m1, w1], &[]).unwrap();
@@ -886,7 +887,7 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
     let call = format!("ask_nodes m1 '{}' m1 w1", cluster.pause_image());
     assert!(script.contains(&call) && !script.contains("m1 w1 w2"), "{script}");
     assert_eq!(want.subjects, ["m1", "w1"]);
-    assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "nobody else is there");
+    assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "no other node is in scope");
     assert_eq!(packets::made::reached("packets: pod:w1 is reached"), Some("w1"));
     let event = "packets: pod:w1 is not checked: words of an event, and w1 is reached";
     assert_eq!(packets::made::reached(event), None);
@@ -900,7 +901,7 @@ fn only_nodes_of_this_run_are_asked_by_a_made_pod() {
 }
 
 #[test]
-fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
+fn a_fault_belongs_to_the_probed_node() {
     let faults = |lines: &[&str]| packets::made::faults(lines.iter().copied());
     let starts = "packets: no new pod starts on w1: FailedMount: no: disk";
     let of = |node: &str, what: &str| (node.to_string(), what.to_string());
@@ -909,11 +910,7 @@ fn the_fault_is_where_no_pod_starts_or_answers_and_not_where_it_was_noticed() {
     let silent = of("w2", "a new pod on it does not answer");
     let lines = [starts, "packets: pod:w2 is silent", "packets: pod:w3 is reached"];
     assert_eq!(faults(&lines), [no_start.clone(), silent]);
-    assert_eq!(
-        faults(&lines[..2]),
-        [no_start],
-        "where none answers, the fault may be with the node that asks"
-    );
+    assert_eq!(faults(&lines[..2]), [no_start], "if no pod answers, the asking node may be at fault");
     for other in
         ["packets: pod:w1 is not checked: forbidden", "packets: pod:w1 is silent, asked from a pod of m1"]
     {
@@ -936,7 +933,7 @@ fn questions(cluster: &Cluster, node: usize) -> String {
 }
 
 #[test]
-fn an_answer_is_right_only_where_something_answered() {
+fn each_probe_result_gets_its_own_verdict() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
     let broken = Fleet { unreachable: ["w1".to_string()].into(), ..Fleet::default() };
     const ALL: &str =
@@ -996,13 +993,17 @@ fn an_answer_is_right_only_where_something_answered() {
         assert_eq!(verdict(&silent, that, &broken), "waits", "w1 does not answer at all");
     }
     let without = said("pod:w1 reached\n", "");
-    assert_eq!(verdict(&without, that[3], &broken), "holds", "that w1 does not answer is shown already");
+    assert_eq!(
+        verdict(&without, that[3], &broken),
+        "holds",
+        "another message already says that w1 does not answer"
+    );
 }
 
-/// A firewall may drop what is sent to a machine at the end of its tunnel, and let pods be reached. Where the machine answers somebody,
-/// no firewall of its own does that.
+/// A firewall may drop packets to the machine's end of the tunnel, although pods are reachable. If the machine answers
+/// another node through the tunnel, it has no such firewall.
 #[test]
-fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
+fn a_silent_tunnel_is_a_fault_if_another_node_reaches_it() {
     let cluster = common::lab();
     let (nobody, at_w2) = (Fleet::default(), Fleet { tunnels: ["w2".into()].into(), ..Fleet::default() });
     let stale = Fleet { stale: ["w1".into()].into(), ..at_w2.clone() };
@@ -1018,20 +1019,24 @@ fn a_silent_tunnel_is_a_fault_only_where_another_node_is_answered() {
     assert!(matches!(judged("tunnel:w2 silent", &nobody), Verdict::Unchecked(_)));
     assert!(matches!(judged("tunnel:w2 silent", &at_w2), Verdict::Differs { .. }));
     assert!(matches!(judged("tunnel:w2 absent", &at_w2), Verdict::Differs { .. }));
-    assert_eq!(judged("tunnel:w2 absent", &nobody), Verdict::Holds, "nodes.announced says so");
+    assert_eq!(judged("tunnel:w2 absent", &nobody), Verdict::Holds, "the want nodes.announced reports this");
     for said in ["tunnel:w2 silent", "tunnel:w2 absent"] {
         assert!(matches!(judged(said, &stale), Verdict::Waits { .. }), "w1 is asked again: {said}");
     }
     assert!(matches!(judged("tunnel:w2 partly", &nobody), Verdict::Differs { .. }), "small packets reach it");
     assert!(matches!(judged("tunnel:w2 partly", &stale), Verdict::Waits { .. }));
     assert!(matches!(judged("tunnel:w2 silent", &w2_away), Verdict::Waits { .. }));
-    assert_eq!(judged("tunnel:w2 absent", &w2_away), Verdict::Holds, "that w2 is away is shown already");
+    assert_eq!(
+        judged("tunnel:w2 absent", &w2_away),
+        Verdict::Holds,
+        "another message already says that w2 does not answer"
+    );
     let answer = "tunnel:w2 refused\ntunnel:m1 silent\ntunnel:w1 absent\ntunnel:w3 reached\ntunnel:w4 partly";
     assert_eq!(packets::tunnels::answered(answer).collect::<Vec<_>>(), ["w2", "w3", "w4"]);
 }
 
 #[test]
-fn the_silence_of_a_pod_is_a_fault_only_if_the_pod_has_an_ordinary_network() {
+fn the_silence_of_a_user_pod_is_not_a_fault() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
     let judged = |that: &str, said: &str| {
         let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], that, &fleet).expect else {
@@ -1060,7 +1065,7 @@ fn the_silence_of_a_pod_is_a_fault_only_if_the_pod_has_an_ordinary_network() {
 }
 
 #[test]
-fn a_large_cluster_is_not_asked_as_a_whole() {
+fn only_a_part_of_a_large_cluster_is_probed() {
     let mut cluster = common::lab();
     let worker = cluster.nodes[1].clone();
     cluster.nodes.extend((3..100).map(|n| Node { name: format!("w{n}"), ..worker.clone() }));
@@ -1075,7 +1080,7 @@ fn a_large_cluster_is_not_asked_as_a_whole() {
 }
 
 #[test]
-fn another_configuration_that_comes_first_is_named() {
+fn a_cni_configuration_before_flannels_is_named() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
     let want = wanted(&cluster, &cluster.nodes[1], "containerd uses flannel's CNI configuration", &fleet);
     let (Ask::Shell(ask), Expect::Judged(judge), Fix::ByHand(_)) = (&want.ask, &want.expect, &want.fix)
@@ -1091,7 +1096,7 @@ fn another_configuration_that_comes_first_is_named() {
             ("etc/cni/net.d/10-bridge.json", "{}", "differs"),
             ("etc/cni/net.d/00-multus.conf", "flannel", "noted"),
         ] {
-            // The same before flannel has written its own.
+            // The verdict is the same before flannel has written its own file.
             for files in [&[ours, (file, text)][..], &[(file, text)]] {
                 let place = common::place::Place::with(files);
                 let script = ask.replace("/etc/cni", &format!("{}/etc/cni", place.root()));
@@ -1110,7 +1115,7 @@ fn another_configuration_that_comes_first_is_named() {
 }
 
 #[test]
-fn an_answer_cannot_be_that_of_another_question() {
+fn an_http_answer_cannot_forge_another_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let said = r"a\nother says 200 forged\012other reached other says 200 forged";
