@@ -1,7 +1,7 @@
-//! The certificates as OpenSSL sees them, for our own eyes see only what we thought of. Needs the `openssl`
-//! program; without it these tests say that they were skipped.
+//! Checks the certificates with OpenSSL, which may notice what ironstrap's own code does not. Without the `openssl`
+//! program these tests print that they were skipped.
 
-// clippy.toml allows it inside #[test] only, and this file has nothing but tests and what they share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
@@ -12,7 +12,7 @@ use ironstrap::cluster::Cluster;
 use ironstrap::pki::{ClusterPki, Person};
 use time::{Duration, OffsetDateTime};
 
-/// One control plane.
+/// A cluster of one control plane.
 fn cluster() -> Cluster {
     let text = r#"
         [cluster]
@@ -26,11 +26,11 @@ fn cluster() -> Cluster {
     ironstrap::inventory::parse(text, Path::new("demo.toml")).unwrap()
 }
 
-/// The files of the control plane and the operator's certificate, below a folder; `None`, said aloud, where
-/// there is no openssl.
+/// Writes the files of the control plane and the operator's certificate into a folder. Without openssl, prints that
+/// and returns `None`.
 fn written() -> Option<(tempfile::TempDir, ClusterPki)> {
     if which::which("openssl").is_err() {
-        // Not println: of a test that passes, the harness keeps that to itself.
+        // The test harness hides the output of println! if the test passes.
         let said = "SKIPPED: no openssl on this machine, so the certificates were not checked with it\n";
         std::io::stderr().write_all(said.as_bytes()).unwrap();
         return None;
@@ -46,7 +46,7 @@ fn written() -> Option<(tempfile::TempDir, ClusterPki)> {
     Some((dir, pki))
 }
 
-/// Whether openssl ends well, and all that it says.
+/// Returns whether openssl succeeds, and all that it prints.
 fn openssl(dir: &Path, arguments: &str) -> (bool, String) {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -65,7 +65,7 @@ const LEAVES: [(&str, &str, &[&str]); 8] = [
 ];
 
 #[test]
-fn openssl_takes_every_leaf_for_its_purpose_and_its_ca_only() {
+fn openssl_accepts_each_leaf_only_for_its_purpose_and_ca() {
     let Some((dir, _)) = written() else { return };
     for (leaf, ca, purposes) in LEAVES {
         for purpose in ["sslserver", "sslclient"] {
@@ -106,7 +106,7 @@ fn openssl_finds_the_names_and_addresses_of_servers() {
 }
 
 #[test]
-fn openssl_finds_the_same_keys_and_the_same_hash() {
+fn openssl_computes_the_same_keys_and_ca_hash() {
     let Some((dir, pki)) = written() else { return };
     let public_of = |key: &str| openssl(dir.path(), &format!("pkey -in {key} -pubout")).1;
     assert_eq!(public_of("sa.key"), pki.sa_pub);
@@ -124,7 +124,7 @@ fn openssl_finds_the_same_keys_and_the_same_hash() {
 }
 
 #[test]
-fn openssl_takes_an_issued_certificate_with_all_its_groups_until_it_ends() {
+fn openssl_accepts_an_issued_certificate_until_it_expires() {
     let Some((dir, pki)) = written() else { return };
     let person = Person::new("alice", &["dev".into(), "on-call".into()]).unwrap();
     let now = OffsetDateTime::now_utc();

@@ -1,7 +1,7 @@
-//! How a kubelet that the API server does not let in any more gets a certificate again, in every shell. The kubelet is a
-//! stand-in that does as client-go's certificate manager: it keeps what it starts with, and then asks for its own.
+//! Tests in every shell how a kubelet gets a new certificate if the API server rejects it. The kubelet is a stand-in
+//! for client-go's certificate manager. It stores the certificate that it starts with, and then requests its own.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -16,10 +16,10 @@ use time::{Duration, OffsetDateTime};
 
 const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 const CONF: &str = "etc/kubernetes/kubelet.conf";
-/// The folder of a run is there.
+/// Creates the folder of a run.
 const RUNS: (&str, &str) = ("run/ironstrap/x", "");
 
-/// SIGNS is what the controller manager does.
+/// A stand-in for systemctl. SIGNS is replaced by what the controller manager does.
 const KUBELET: &str = "systemctl() {
   case $1 in start) ;; *) return 0 ;; esac
   mkdir -p /var/lib/kubelet/pki
@@ -39,7 +39,8 @@ struct Wanted {
     judged: Verdict,
 }
 
-/// The want of this step on w1, which has these traces, with its credential as the runner adds it; judged by this answer.
+/// The want of this step on w1, judged by `answer`. `has` are the traces on w1. The fix has its credential, as a run adds
+/// it.
 fn want(pki: &ClusterPki, (step, that): (&str, &str), has: &[&str], answer: &str) -> Wanted {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
@@ -57,7 +58,7 @@ fn want(pki: &ClusterPki, (step, that): (&str, &str), has: &[&str], answer: &str
     Wanted { fix, judged: common::verdict(&want, answer) }
 }
 
-/// A certificate for a kubelet: of which CA, and when it was made.
+/// A certificate for a kubelet, signed by this CA at this time.
 fn certificate(pki: &ClusterPki, credential: &Credential, made: OffsetDateTime) -> String {
     pki.sign(credential, &common::lab(), Duration::ZERO, made).unwrap().pair.cert
 }
@@ -73,7 +74,7 @@ fn has_no_key(place: &Place) -> bool {
 }
 
 #[test]
-fn a_kubelet_without_a_certificate_gets_one_and_kubelet_conf_keeps_no_key() {
+fn a_new_kubelet_certificate_leaves_no_key_in_kubelet_conf() {
     let pki = common::pki(&common::lab());
     let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in common::shells() {
@@ -90,7 +91,7 @@ fn a_kubelet_without_a_certificate_gets_one_and_kubelet_conf_keeps_no_key() {
 }
 
 #[test]
-fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
+fn an_interrupted_fix_leaves_no_key_in_kubelet_conf() {
     let pki = common::pki(&common::lab());
     let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in common::shells() {
@@ -104,7 +105,7 @@ fn a_fix_that_does_not_get_to_its_end_leaves_no_key_in_kubelet_conf() {
 }
 
 #[test]
-fn which_certificates_let_a_kubelet_in_for_good() {
+fn an_unusable_kubelet_certificate_is_found_with_its_reason() {
     let (cluster, pki) = (common::lab(), common::pki(&common::lab()));
     let now = OffsetDateTime::now_utc();
     let node =
