@@ -1,6 +1,7 @@
-//! What real shells and programs answer to the questions of preflight, on a machine whose paths are below a folder.
+//! Runs the questions of the preflight checks with real shells and programs. The paths of the machine point below a
+//! folder.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -21,14 +22,14 @@ use time::OffsetDateTime;
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
-/// The paths of the machine that are below the folder.
+/// The paths of the machine that point below the folder.
 const PATHS: [&str; 6] =
     ["/etc/", "/var/lib/", "/run/", "/usr/local/lib/", "/usr/lib/modules/", "/sys/module/"];
 
 struct Root(tempfile::TempDir);
 
 impl Root {
-    /// Files; those in bin/ are programs, in which ROOT is the folder.
+    /// Writes these files. ROOT in a file is the folder. Files in bin/ are executable.
     fn with(files: &[(&str, &str)]) -> Root {
         let root = Root(tempfile::tempdir().unwrap());
         for (name, text) in files {
@@ -75,7 +76,7 @@ fn said(text: &str) -> Answer {
     Answer::Said(text.into())
 }
 
-/// Whether this machine has a program. One that is missing is said aloud.
+/// Returns whether this machine has a program. Prints that the test is skipped if it has not.
 fn has(program: &str) -> bool {
     let has = which::which(program).is_ok();
     if !has {
@@ -84,7 +85,7 @@ fn has(program: &str) -> bool {
     has
 }
 
-/// An entry of dpkg's own file.
+/// An entry of dpkg's status file.
 fn package(name: &str, status: &str, fields: &str) -> String {
     format!(
         "Package: {name}\nStatus: {status}\nArchitecture: all\nMaintainer: x <x@example.com>\nVersion: 1.0\n{fields}Description: x\n\n"
@@ -93,7 +94,7 @@ fn package(name: &str, status: &str, fields: &str) -> String {
 
 const CONTAINERD_IO: &str = "Provides: containerd, runc\nConflicts: containerd, runc\n";
 
-/// A machine with these packages, and with this apt-get; `None` where dpkg-query is not on this machine.
+/// A machine with these packages and this apt-get. `None` if the host has no dpkg-query.
 fn packaged(packages: &[String], apt: &str) -> Option<Root> {
     if which::which("dpkg-query").is_err() {
         std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: this machine has no dpkg-query\n")
@@ -113,7 +114,7 @@ fn packaged(packages: &[String], apt: &str) -> Option<Root> {
 const NO_LISTS: &str = "echo 'E: Unable to locate package containerd' >&2; exit 100";
 
 #[test]
-fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
+fn package_conflicts_are_found_without_apt_lists() {
     let want = want("no package has to be removed for containerd and Kubernetes");
     let docker = package("docker-ce", "install ok installed", "Depends: libc6, containerd.io (>= 1.7)\n");
     let containerd = |status: &str| package("containerd.io", status, CONTAINERD_IO);
@@ -126,7 +127,7 @@ fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
             vec![containerd("hold ok installed"), docker.clone()],
             "containerd.io (on hold) would be removed\ndocker-ce would be removed\n".into(),
         ),
-        // What needs that by any of its names, and what needs what goes; what can do with ours stays.
+        // Packages that depend on a removed one, directly or not, go too. Packages with another alternative stay.
         (
             vec![
                 containerd(installed),
@@ -157,7 +158,7 @@ fn what_would_have_to_go_is_known_without_the_lists_of_apt() {
 }
 
 #[test]
-fn what_apt_would_remove_or_change_against_a_hold_is_named() {
+fn packages_that_apt_would_remove_or_change_are_named() {
     let want = want("no package has to be removed for containerd and Kubernetes");
     let installed = "install ok installed";
     let packages = [
@@ -187,7 +188,7 @@ fn what_apt_would_remove_or_change_against_a_hold_is_named() {
     assert_eq!(member.answer(shells()[0], &want.ask), Answer::NotHere);
 }
 
-/// A web server that has a list of Kubernetes' packages, and nothing else.
+/// Starts a web server that has only a list of Kubernetes' packages.
 fn serve() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -214,12 +215,12 @@ fn serve() -> u16 {
 }
 
 #[test]
-fn a_source_that_apt_cannot_read_is_named_with_its_line() {
+fn an_unreadable_apt_source_is_named_with_its_line() {
     if !has("apt-get") {
         return;
     }
     let port = serve();
-    // Nobody listens there.
+    // No program listens on this port.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let old = format!("# old\ndeb [arch=amd64] http://127.0.0.1:{port}/gone kubernetes-xenial main\n");
     let main = format!(
@@ -235,10 +236,7 @@ fn a_source_that_apt_cannot_read_is_named_with_its_line() {
     let refused = |shell: &str, files: &[(&str, &str)]| {
         let root = Root::with(files);
         let Answer::Said(text) = root.answer(shell, &ask) else { panic!("{shell}") };
-        assert!(
-            !root.0.path().join("hook").exists(),
-            "{shell}: apt ran what the machine runs after an update"
-        );
+        assert!(!root.0.path().join("hook").exists(), "{shell}: apt ran the hooks of the machine");
         text.lines().filter_map(|line| line.strip_prefix("source ")).map(str::to_string).collect::<Vec<_>>()
     };
     let files = [
@@ -273,7 +271,7 @@ fn a_source_that_apt_cannot_read_is_named_with_its_line() {
 }
 
 #[test]
-fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() {
+fn a_source_with_a_conflicting_key_is_named_with_its_line() {
     if !has("apt-get") {
         return;
     }
@@ -296,7 +294,7 @@ fn a_source_that_names_the_repository_with_another_key_is_named_with_its_line() 
         );
         let found = answer(&[("etc/apt/sources.list", &format!("\n{}", line("/etc/apt/keyrings/mine.asc")))]);
         assert!(found.starts_with("/etc/apt/sources.list:2: Conflicting"), "{found}");
-        // The file that is replaced, the same key, and a machine without sources.
+        // No conflict: the file that ironstrap replaces, the same key, and a machine without sources.
         assert_eq!(
             answer(&[("etc/apt/sources.list.d/kubernetes.list", &line("/etc/apt/keyrings/mine.asc"))]),
             ""
@@ -316,7 +314,7 @@ ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELE
 ";
 
 #[test]
-fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
+fn extra_kubelet_flags_are_found_and_removed() {
     let more = "[Service]\nCPUWeight=200\nEnvironmentFile=-/etc/sysconfig/kubelet\nExecStart=\nExecStart=/usr/bin/kubelet $A \\\n  --max-pods=5 \\\n  $B\n";
     let files = [
         ("etc/default/kubelet", "# earlier\nKUBELET_EXTRA_ARGS=\"--node-ip=10.0.2.15 --v=4\"\nOTHER=1\n"),
@@ -341,7 +339,7 @@ fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
-        // A path in a file is one of this machine's, as systemd reads it.
+        // systemd reads paths inside files, so they have to point below the folder too.
         let moved = |root: &Root, name: &str| {
             let path = root.0.path().join(name);
             fs::write(&path, root.moved(&fs::read_to_string(&path).unwrap())).unwrap();
@@ -391,7 +389,7 @@ fn flags_of_the_kubelet_are_found_with_their_line_and_taken_out() {
 }
 
 #[test]
-fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_that() {
+fn the_hosts_template_of_cloud_init_gets_the_names() {
     let want = want("cloud-init keeps the cluster's names in /etc/hosts");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
@@ -444,7 +442,7 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
         ] {
             assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::NotHere, "{shell}: {files:?}");
         }
-        // What providers gave it, one over the other, and below the user's.
+        // Vendor data of a provider: the second file overrides the first, and the user's data overrides both.
         let first = "var/lib/cloud/instance/vendor-cloud-config.txt";
         let second = "var/lib/cloud/instance/vendor2-cloud-config.txt";
         let (on, off) = ("manage_etc_hosts: true\n", "manage_etc_hosts: false\n");
@@ -465,7 +463,7 @@ fn the_file_that_cloud_init_writes_hosts_from_has_the_names_too_where_it_does_th
 }
 
 #[test]
-fn services_that_turn_swap_on_are_found_by_their_unit_or_script_and_turned_off() {
+fn services_that_enable_swap_are_found_and_disabled() {
     let want = want("no service turns swap on");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
@@ -517,7 +515,7 @@ fn services_that_turn_swap_on_are_found_by_their_unit_or_script_and_turned_off()
 }
 
 #[test]
-fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() {
+fn missing_kernel_modules_are_named() {
     let ask = want("the kernel modules for containers and their network are available").ask;
     let uname = ("bin/uname", "#!/bin/sh\necho 6.12.41\n");
     let modprobe = (
@@ -549,9 +547,9 @@ fn modules_that_are_missing_and_those_of_a_kernel_that_was_replaced_are_named() 
 }
 
 #[test]
-fn folders_of_others_on_the_way_to_etcds_data_are_named() {
+fn unsafe_parent_folders_of_etcd_data_are_named() {
     let ask = want("only root can replace the folder for etcd's data").ask;
-    // All folders are root's, but for these.
+    // All folders belong to root, except those that `odd` names.
     let stat = |odd: &str| {
         format!("#!/bin/sh\nfor p; do :; done\ncase ${{p#ROOT}} in\n{odd}\n  *) echo 0 0 755 ;;\nesac\n")
     };
@@ -582,11 +580,11 @@ fn folders_of_others_on_the_way_to_etcds_data_are_named() {
         let root =
             Root::with(&[("bin/stat", &stat("/var/lib/etcd) echo 1000 0 700 ;;")), ("var/lib/etcd/x", "")]);
         assert_eq!(root.answer(shell, &ask), said("/var/lib/etcd belongs to uid 1000\n"), "{shell}");
-        // By the real stat, of the folder that all temporary files are in.
+        // The real stat, for the folder of all temporary files.
         let everybody = Root::with(&[("var/lib/x", "")]).answer(shell, &ask);
         let Answer::Said(text) = &everybody else { panic!("{everybody:?}") };
         assert!(text.contains("is writable by all users (mode 1777)"), "{text}");
-        // What cannot be told is no answer.
+        // If stat fails, the state is unknown.
         let unknown = Root::with(&[("bin/stat", "#!/bin/sh\nexit 1\n")]).answer(shell, &ask);
         assert!(matches!(unknown, Answer::Unknown(_)), "{unknown:?}");
     }

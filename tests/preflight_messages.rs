@@ -1,7 +1,7 @@
-//! What is said of machines that are not fit, before anything is touched: each thing that can be wrong, played by a
-//! machine that says so, with the words that people get to read.
+//! The messages of preflight checks. A fake machine reports each possible problem, and a snapshot has the message that
+//! the user reads.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -40,16 +40,17 @@ address = '198.18.0.12'
 role = 'worker'
 ";
 
-/// A machine that says what it is made to say.
+/// A fake machine with prepared answers.
 struct Played {
     facts: String,
     ahead: f64,
-    /// To each question that a want asks, in order and each once; `Err`: it fails, with these words.
+    /// The answers to the questions of wants, in order, without duplicates. `Err`: the question fails with this text.
     says: Vec<std::result::Result<String, String>>,
-    /// What comes of what it tries, and who keeps others from it.
+    /// The results of active checks that differ from the good ones.
     tries: Vec<(&'static str, std::result::Result<&'static str, &'static str>)>,
+    /// The name of its firewall.
     wall: Option<&'static str>,
-    /// What its packet filter has, a line each.
+    /// The rules of its packet filter, one per line.
     rules: Vec<&'static str>,
 }
 
@@ -79,7 +80,7 @@ impl Played {
             number += 1;
         };
         one(&format!("{}clock {now}\n", self.facts), 0, "");
-        // Authorities, identity, six tables, objects: of these nothing is asked here.
+        // These tests leave authorities, identity, six tables and objects empty.
         (0..9).for_each(|_| one("", 0, ""));
         for said in said {
             match said {
@@ -91,7 +92,7 @@ impl Played {
         reply
     }
 
-    /// All ports are up.
+    /// The output of the listener: all ports are open.
     fn listens(&self, script: &str) -> String {
         let line = script.lines().rev().find_map(|line| line.strip_prefix("' ")).unwrap();
         let words: Vec<&str> = line.split(' ').map(|word| word.trim_matches('\'')).collect();
@@ -107,7 +108,7 @@ impl Played {
             + &format!("{nonce} ready\n")
     }
 
-    /// In the order in which things are tried.
+    /// The results of the active checks, in their order.
     fn tried(&self, script: &str) -> Vec<std::result::Result<String, String>> {
         let wrong =
             |what: &str| self.tries.iter().find(|(other, _)| what.starts_with(other)).map(|(_, how)| *how);
@@ -138,7 +139,7 @@ impl Played {
     }
 }
 
-/// Something that is wrong: with the inventory, with what a machine says of itself, with its answer to a want.
+/// A problem: in the inventory, in the facts of a machine, in its answer to a want, or in an active check.
 #[derive(Clone, Copy)]
 enum Wrong {
     Inventory(&'static str, &'static str),
@@ -146,11 +147,11 @@ enum Wrong {
     Ahead(&'static str, f64),
     Says(&'static str, &'static str, &'static str),
     Fails(&'static str, &'static str, &'static str),
-    /// What comes of something that it tries: of `tcp ADDRESS PORT`, `packages`, …
+    /// The result of an active check, such as `tcp ADDRESS PORT` or `packages`.
     Tries(&'static str, &'static str, &'static str),
     TryFails(&'static str, &'static str, &'static str),
     Wall(&'static str, &'static str),
-    /// What its packet filter has, each line as the listener prints it.
+    /// The rules of its packet filter, as the listener prints them.
     Rules(&'static str, &'static str),
 }
 
@@ -165,8 +166,8 @@ fn facts(name: &str, ip: &str) -> String {
     )
 }
 
-/// What people read of a fleet with this wrong: errors, and then notes.
-async fn told(wrong: &[Wrong]) -> String {
+/// What the user reads about a fleet with these problems: first the errors, then the notes.
+async fn messages(wrong: &[Wrong]) -> String {
     let mut text = INVENTORY.to_string();
     for wrong in wrong {
         if let Inventory(old, new) = wrong {
@@ -217,7 +218,7 @@ async fn told(wrong: &[Wrong]) -> String {
             });
             says.push(said.unwrap_or_else(|| Ok(fit(want).to_string())));
         }
-        assert!(unheard.is_empty(), "nobody asks this: {unheard:?}");
+        assert!(unheard.is_empty(), "no want asks this: {unheard:?}");
         let tries = wrong.iter().filter_map(|wrong| match wrong {
             Tries(name, what, how) if *name == node.name => Some((*what, Ok(*how))),
             TryFails(name, what, words) if *name == node.name => Some((*what, Err(*words))),
@@ -246,7 +247,7 @@ async fn told(wrong: &[Wrong]) -> String {
     lines.join("\n")
 }
 
-/// In the order of docs/preflight.md.
+/// The problems, in the order of docs/preflight.md.
 const CASES: &[(&str, &[Wrong])] = &[
     ("somebody who is not root", &[Facts("w1", "uid 0", "uid 1000")]),
     ("another init", &[Facts("w1", "init systemd", "init runit")]),
@@ -791,7 +792,7 @@ const CASES: &[(&str, &[Wrong])] = &[
     ),
 ];
 
-/// What ufw makes of `ufw enable`, without what lets something in.
+/// The rules of ufw after `ufw enable`, without those that accept packets.
 const UFW: &str = "read nft
 unread iptables-legacy-save: no answer within 3 s
 nft table ip filter {
@@ -820,7 +821,7 @@ nft 		counter jump ufw-skip-to-policy-forward
 nft 	chain OUTPUT {
 nft 		type filter hook output priority filter; policy accept;
 ";
-/// What firewalld makes of its zone `public`, without what lets something in.
+/// The rules of firewalld for its zone `public`, without those that accept packets.
 const FIREWALLD: &str = "read nft
 nft table inet firewalld {
 nft 	chain filter_INPUT {
@@ -837,7 +838,7 @@ nft 		iifname \"eth0\" reject with icmpx admin-prohibited
 nft 	chain filter_IN_public {
 nft 		jump filter_IN_public_deny
 ";
-/// Seven more workers.
+/// An inventory with seven more workers.
 const MANY: &str = "[nodes.w2]
 address = '198.18.0.3'
 role = 'worker'
@@ -865,7 +866,7 @@ iptables *filter
 iptables :OUTPUT DROP [0:0]
 iptables -A OUTPUT -d 198.18.0.11/32 -j REJECT --reject-with icmp-port-unreachable
 ";
-/// What nothing is said about.
+/// Machines without any message.
 const FINE: &[(&str, &[Wrong])] = &[
     ("a machine that is fit", &[]),
     (
@@ -917,18 +918,18 @@ const DISK: &str = "there is enough disk space where Kubernetes writes";
 const DNS: &str = "pods get name servers that they can reach";
 
 #[tokio::test]
-async fn of_what_is_fine_nothing_is_said() {
+async fn a_machine_without_problems_gets_no_message() {
     for (name, wrong) in FINE {
-        assert_eq!(told(wrong).await, "", "{name}");
+        assert_eq!(messages(wrong).await, "", "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_with_what_to_do() {
+async fn each_problem_is_reported_with_its_remedy() {
     let (mut text, mut downgraded) = (String::new(), BTreeSet::new());
     assert!(CASES.len() > 60, "{}", CASES.len());
     for (name, wrong) in CASES {
-        let told = told(wrong).await;
+        let told = messages(wrong).await;
         assert!(!told.is_empty(), "{name}");
         text += &format!("# {name}\n{told}\n\n");
         let names = told.split("ignore-preflight = [\"").skip(1).filter_map(|rest| rest.split('"').next());
@@ -938,11 +939,14 @@ async fn what_is_wrong_is_told_with_what_to_do() {
                 || PREDICTED.iter().any(|(check, ..)| *check == name)
         };
         for check in names {
-            assert!(known(check) || check.ends_with("-FILE"), "{name}: {check} is no name");
+            assert!(known(check) || check.ends_with("-FILE"), "{name}: {check} is not the name of a check");
             downgraded.insert(check.to_string());
         }
     }
-    assert!(ONLY_OURS.iter().all(|name| downgraded.contains(*name)), "each is said once: {downgraded:?}");
+    assert!(
+        ONLY_OURS.iter().all(|name| downgraded.contains(*name)),
+        "each check of ironstrap has a message: {downgraded:?}"
+    );
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("golden");
     settings.set_prepend_module_to_snapshot(false);
