@@ -1,7 +1,7 @@
-//! What looks at the processes of a node, in every shell: real processes that were stopped, cgroups and files below a folder, and
-//! servers on loopback.
+//! Runs the checks of a node's processes in every shell. The processes are real and stopped by the test. cgroups and
+//! files are below a folder, and servers listen on loopback.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -18,13 +18,14 @@ use ironstrap::shell::{DAEMONS, PACKETS, PODS, PROCESSES};
 use ironstrap::step::{Ask, Expect, Verdict, Want};
 use time::OffsetDateTime;
 
-/// Names and texts.
+/// Names of files and their texts.
 type Files = &'static [(&'static str, &'static str)];
 
 const UID: &str = "0a1b2c3d-1111-4222-8333-444455556666";
 const STATIC: &str = "0123456789abcdef0123456789abcdef";
 
-/// Runs this with the functions, after stand-ins; paths of the machine are below the folder. With `fake` its processes are, too.
+/// Runs `script` after the functions of the templates and the stand-ins. Paths of the machine point below the folder,
+/// with `fake` also those in /proc.
 fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (bool, String) {
     let lib = include_str!("../templates/lib.sh");
     let text = format!(
@@ -41,7 +42,7 @@ fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (b
     (output.status.success(), said.replace(&place.root(), ""))
 }
 
-/// A process that does nothing, and ends with the test.
+/// A process that sleeps, and that ends with the test.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -55,7 +56,7 @@ impl Sleeper {
 
     fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args(["-s", signal, &self.pid()]).status().unwrap().success());
-        // The kernel stops it a moment later.
+        // The kernel stops the process a moment later.
         while self.is_stopped() != (signal == "STOP") {
             std::thread::yield_now();
         }
@@ -81,7 +82,7 @@ fn scope(top: &str, uid: &str) -> String {
 }
 
 #[test]
-fn a_process_that_is_stopped_is_found_by_its_cgroup_and_goes_on() {
+fn stopped_processes_of_the_node_are_found_and_resumed() {
     let sleepers = [(); 5].map(|()| Sleeper::new());
     let [scheduler, proxy, containerd, tenant, runs] = &sleepers;
     for (shell, top) in
@@ -118,7 +119,7 @@ fn a_process_that_is_stopped_is_found_by_its_cgroup_and_goes_on() {
         assert_eq!(
             stopped,
             [false, false, false, true, false],
-            "{shell} {top}: a tenant's own stays as it is"
+            "{shell} {top}: the process of a tenant stays stopped"
         );
         let (_, said) = run(shell, &place, false, "", &format!("stopped {pods}"));
         assert_eq!(said, "", "{shell} {top}");
@@ -127,7 +128,7 @@ fn a_process_that_is_stopped_is_found_by_its_cgroup_and_goes_on() {
 }
 
 #[test]
-fn a_process_that_was_stopped_for_a_moment_is_not_found() {
+fn a_briefly_stopped_process_is_not_reported() {
     let sleeper = Sleeper::new();
     for shell in common::shells() {
         let group = "sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs";
@@ -139,9 +140,9 @@ fn a_process_that_was_stopped_for_a_moment_is_not_found() {
 }
 
 #[test]
-fn what_is_frozen_is_found_and_thawed_where_it_was_frozen() {
+fn a_frozen_cgroup_is_found_and_thawed() {
     for shell in common::shells() {
-        // cgroup v2: the slice of the pods was frozen, and each cgroup below says so.
+        // cgroup v2: the slice of all pods is frozen, and each cgroup below it reports that.
         let (scope2, slice) = (scope("", UID), "sys/fs/cgroup/kubepods.slice");
         let place = Place::with(&[
             (&format!("{scope2}/cgroup.procs"), "4000000\n"),
@@ -157,7 +158,7 @@ fn what_is_frozen_is_found_and_thawed_where_it_was_frozen() {
         let (_, said) = run(shell, &place, false, stands, "resume kube-system_coredns-");
         assert!(said.starts_with("systemctl thaw kubepods.slice\n"), "{shell}: {said}");
         assert_eq!(place.text(&format!("{slice}/cgroup.freeze")), "0\n", "{shell}");
-        // cgroup v1: another hierarchy freezes.
+        // cgroup v1: the freezer is a hierarchy of its own.
         let (unit, freezer) = (
             "sys/fs/cgroup/systemd/system.slice/kubelet.service",
             "sys/fs/cgroup/freezer/system.slice/kubelet.service",
@@ -175,7 +176,7 @@ fn what_is_frozen_is_found_and_thawed_where_it_was_frozen() {
 }
 
 #[test]
-fn a_process_that_a_debugger_holds_is_for_a_human() {
+fn a_process_held_by_a_debugger_needs_a_human() {
     for shell in common::shells() {
         let place = Place::with(&[
             ("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "71\n"),
@@ -214,7 +215,7 @@ fn kubelet(arguments: &str, files: &[(&str, &str)]) -> Place {
 }
 
 #[test]
-fn an_argument_of_the_kubelet_that_no_file_gives_it_is_named() {
+fn kubelet_arguments_missing_from_its_files_are_named() {
     const OWN: &str = "--bootstrap-kubeconfig=/b --kubeconfig=/k --node-ip=10.0.0.1 --x=a=b";
     let rows: [(String, Files, &str); 9] = [
         (OWN.into(), &[], ""),
@@ -245,7 +246,7 @@ fn an_argument_of_the_kubelet_that_no_file_gives_it_is_named() {
             let script = "find_kubelet; [ \"$main $age\" = '80 3600' ]; kubelet_only";
             let said = run(shell, &place, true, "", script);
             assert_eq!(said, (true, only.to_string()), "{shell}: {arguments}");
-            // A file that it has to be restarted for has changed since.
+            // This file changed after the start. Another want restarts the kubelet for that.
             let file = "/var/lib/kubelet/kubeadm-flags.env";
             let said = run(shell, &place, true, "", &format!("find_kubelet; kubelet_only {file}"));
             assert_eq!(said, (true, String::new()), "{shell}: {arguments}");
@@ -256,7 +257,7 @@ fn an_argument_of_the_kubelet_that_no_file_gives_it_is_named() {
 }
 
 #[test]
-fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_is_named() {
+fn a_kubelet_with_stray_arguments_is_restarted() {
     for shell in common::shells() {
         let arguments = "--kubeconfig=/k --max-pods=9";
         let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
@@ -273,7 +274,7 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
         assert_eq!(said, (true, done.into()), "{shell}");
         let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
         assert_eq!(said, (true, String::new()), "{shell}: once is enough");
-        // A kubelet that does not start has something else that a later stage puts right.
+        // If the kubelet does not start, a later stage repairs the cause.
         let dies =
             "stays_active() { return 1; }\nsystemctl() { case $1 in restart) main=; return 1 ;; esac; }";
         let receipt = "mkdir -p /var/lib/ironstrap; echo nonsense >/var/lib/kubelet/config.yaml\n\
@@ -298,14 +299,14 @@ fn a_kubelet_with_other_arguments_is_restarted_and_what_systemd_itself_gives_it_
     }
 }
 
-/// A server that answers each request with this; without an answer it listens and says nothing.
+/// Starts a server that answers each request with `answer`. Without an answer it listens and stays silent.
 fn server(answer: Option<&'static str>) -> (u16, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, own) = (listener.local_addr().unwrap().port(), listener.try_clone().unwrap());
     if let Some(answer) = answer {
         std::thread::spawn(move || {
             while let Ok((mut stream, _)) = own.accept() {
-                // bash sends each line by itself.
+                // bash sends each line of the request separately.
                 let (mut request, mut piece) = (Vec::new(), [0; 512]);
                 while !request.ends_with(b"\r\n\r\n") {
                     match stream.read(&mut piece) {
@@ -321,7 +322,7 @@ fn server(answer: Option<&'static str>) -> (u16, TcpListener) {
 }
 
 #[test]
-fn a_request_over_http_is_answered_refused_or_not_answered() {
+fn an_http_probe_reports_status_refusal_or_silence() {
     let good = server(Some("200 OK\r\nX: y\r\n\r\nok"));
     let ill = server(Some("500 Internal\r\n\r\n[+]ping ok\n[-]syncloop failed: withheld\nfailed\n"));
     let (silent, closed) = (server(None), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
@@ -340,7 +341,7 @@ fn a_request_over_http_is_answered_refused_or_not_answered() {
 }
 
 #[test]
-fn the_kubelet_and_kube_proxy_are_asked_where_they_listen() {
+fn daemons_are_probed_at_their_configured_ports() {
     const PROXY: &str = "var/lib/kubelet/pods/u/volumes/kubernetes.io~configmap/kube-proxy/config.conf";
     const CONFIG: &str = "var/lib/kubelet/config.yaml";
     let rows: [(Files, &str); 5] = [
@@ -365,7 +366,7 @@ fn the_kubelet_and_kube_proxy_are_asked_where_they_listen() {
 }
 
 #[test]
-fn what_does_not_answer_is_restarted_only_after_three_questions() {
+fn a_silent_daemon_is_restarted_after_three_probes() {
     for shell in common::shells() {
         for (good_at, asked, restarts) in [(1, 1, 0), (3, 3, 0), (4, 4, 1)] {
             let place = Place::with(&[("run/ironstrap/n", ""), ("run/ironstrap/restarts", "")]);
@@ -387,7 +388,7 @@ fn what_does_not_answer_is_restarted_only_after_three_questions() {
 }
 
 #[test]
-fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
+fn kube_proxy_in_the_wrong_mode_gets_a_new_pod() {
     for shell in common::shells() {
         let place = Place::with(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
         let stands = "renew() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
@@ -396,7 +397,7 @@ fn kube_proxy_gets_a_new_pod_where_it_runs_in_another_mode() {
                       echo nftables >/run/ironstrap/mode ;; esac; }";
         let (good, said) = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
         let asked = place.text("run/ironstrap/asked");
-        // The API server was being restarted when it was asked first.
+        // The API server refuses the first call, because it restarts.
         assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
         assert!(
             good && asked.contains("--field-selector spec.nodeName=w1 -l k8s-app=kube-proxy"),
@@ -416,7 +417,7 @@ fn wanted(cluster: &Cluster, node: &Node, that: &str) -> Want {
 }
 
 #[test]
-fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
+fn each_fault_changes_the_verdict_of_one_want() {
     const ALL: &str = "kubelet runs\nkube-proxy runs\nservice reached\nserver0 reached\nkubelet-health says 200 ok\n\
                        proxy says 200 {\"x\"}\nproxy-mode says 200 nftables";
     let said = |of: &str, is: &str| {
@@ -484,13 +485,13 @@ fn an_answer_is_judged_once_and_what_was_not_asked_is_not_right() {
 }
 
 #[test]
-fn all_of_it_is_one_question_about_the_pods_of_this_node() {
+fn all_process_wants_share_one_question() {
     let cluster = common::lab();
     let asks: Vec<Ask> = [0, 1]
         .map(|node| {
             let of = |that| wanted(&cluster, &cluster.nodes[node], that).ask;
             let ask = of("no process that the node needs is stopped");
-            assert_eq!(of("the API's Service answers"), ask, "machines answer it once");
+            assert_eq!(of("the API's Service answers"), ask, "both wants share this question");
             ask
         })
         .into();

@@ -1,6 +1,6 @@
-//! Questions that never end, in real shells: the watchdog ends them, says so, and leaves nothing behind.
+//! Runs questions that never end in real shells. The watchdog ends them, reports that, and leaves no process behind.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -15,19 +15,19 @@ use ironstrap::step::{Answer, Ask};
 
 const BOUNDARY: &str = "--boundary";
 
-/// Half a second for a question.
+/// Limits with half a second per question.
 const QUICK: Limits = Limits { tick: Duration::from_millis(250), each: 2, all: 60 };
 
 fn ask(body: &str) -> Ask {
     Ask::Shell(common::sh(body))
 }
 
-/// A number of seconds that no other process sleeps for.
+/// A number of seconds for which no other process sleeps.
 fn long(n: u32) -> String {
     format!("{}{n}", 100_000 + std::process::id())
 }
 
-/// Processes that sleep for so long.
+/// The processes that sleep for this time.
 fn sleepers(seconds: &str) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let pid = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
@@ -49,7 +49,7 @@ fn said(text: &str) -> Answer {
 }
 
 #[test]
-fn a_question_that_never_ends_is_ended_and_named_and_the_others_are_answered() {
+fn a_hanging_question_is_ended_and_the_others_are_answered() {
     for shell in shells() {
         for (n, how) in ["", "trap '' TERM; "].into_iter().enumerate() {
             let (child, own) = (long(1 + 2 * n as u32), long(2 + 2 * n as u32));
@@ -73,8 +73,8 @@ fn a_question_that_never_ends_is_ended_and_named_and_the_others_are_answered() {
 }
 
 #[test]
-fn a_script_in_time_waits_for_nothing_that_watches_it() {
-    // A process that held the script's output would keep the channel open: the run below ends when none does.
+fn a_timely_script_does_not_wait_for_its_watchdog() {
+    // A process that holds the script's output would keep the channel open. `run` returns only without one.
     let limits = Limits { tick: Duration::from_secs(60), ..QUICK };
     for shell in shells() {
         let one = ask("echo one");
@@ -87,7 +87,7 @@ fn a_script_in_time_waits_for_nothing_that_watches_it() {
 }
 
 #[test]
-fn questions_that_are_slow_one_by_one_are_bounded_together() {
+fn all_questions_together_have_a_time_limit() {
     let limits = Limits { tick: Duration::from_millis(250), each: 8, all: 4 };
     for shell in shells() {
         let slow: Vec<Ask> = (0..20).map(|n| ask(&format!("sleep 0.5; echo {n}"))).collect();
@@ -104,7 +104,7 @@ fn questions_that_are_slow_one_by_one_are_bounded_together() {
 }
 
 #[test]
-fn an_api_server_that_does_not_answer_is_no_fault_of_the_machine() {
+fn a_silent_api_server_is_not_blamed_on_the_machine() {
     for shell in shells() {
         let seconds = long(5);
         let get = Ask::api(common::sh(format!("kubectl() {{ sleep {seconds}; }}\nkubectl get nodes")));
@@ -116,7 +116,7 @@ fn an_api_server_that_does_not_answer_is_no_fault_of_the_machine() {
     }
 }
 
-/// Starts a script whose output goes to a file, for nothing ends what writes to it.
+/// Starts a script with a file as its output. A process that survives could keep a pipe open.
 fn start(shell: &str, script: &str, output: &std::path::Path) -> std::process::Child {
     let script_file = output.with_extension("sh");
     std::fs::write(&script_file, script).unwrap();
@@ -137,12 +137,12 @@ fn end(pids: &[u32]) {
 }
 
 #[test]
-fn a_process_that_nothing_ends_is_named_and_the_script_ends_without_it() {
+fn an_unkillable_process_does_not_block_the_script() {
     let dir = tempfile::tempdir().unwrap();
     for shell in shells() {
         let (seconds, path) = (long(6), dir.path().join(shell));
         let hangs = ask(&format!("sleep {seconds}; true"));
-        // As for a process that waits for a disk, signals have no effect.
+        // Signals have no effect, as for a process that waits for a disk.
         let script =
             probe::script_within(&[&hangs], BOUNDARY, ETCD_DIR, &QUICK).replace("kill -\"$1\"", ": -\"$1\"");
         let mut child = start(shell, &script, &path);
@@ -163,7 +163,7 @@ fn a_process_that_nothing_ends_is_named_and_the_script_ends_without_it() {
 }
 
 #[test]
-fn a_question_that_hangs_when_the_connection_is_cut_is_ended_too() {
+fn a_hanging_question_is_ended_after_a_cut_connection() {
     let dir = tempfile::tempdir().unwrap();
     for shell in shells() {
         let (seconds, path) = (long(7), dir.path().join(shell));
@@ -171,7 +171,7 @@ fn a_question_that_hangs_when_the_connection_is_cut_is_ended_too() {
         let mut child = start(shell, &probe::script_within(&[&hangs], BOUNDARY, ETCD_DIR, &QUICK), &path);
         let since = Instant::now();
         while sleepers(&seconds).is_empty() {
-            assert!(since.elapsed() < Duration::from_secs(20), "{shell}: it has not begun");
+            assert!(since.elapsed() < Duration::from_secs(20), "{shell}: the question has not begun");
             std::thread::sleep(Duration::from_millis(20));
         }
         child.kill().unwrap();
@@ -179,7 +179,7 @@ fn a_question_that_hangs_when_the_connection_is_cut_is_ended_too() {
         while !sleepers(&seconds).is_empty() {
             if since.elapsed() > Duration::from_secs(40) {
                 end(&sleepers(&seconds));
-                panic!("{shell}: it goes on");
+                panic!("{shell}: the question still runs");
             }
             std::thread::sleep(Duration::from_millis(50));
         }
