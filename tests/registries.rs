@@ -1,7 +1,7 @@
-//! Before anything is changed a machine asks a registry for what containerd will pull: here a registry on loopback, with a login
-//! of both kinds, and the scripts that machines run.
+//! Before the first change, a machine asks its registries for the images that containerd will pull. These tests run the
+//! script of that check against a registry on loopback with both kinds of login.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -26,8 +26,8 @@ use common::pipe;
 
 const PASSWORD: &str = "it's $open: 7";
 
-/// A registry: `/v2/basic` lets in with Basic, `/v2/bearer` with a token, `/v2/moved` is elsewhere, `/v2/closed` never does.
-/// Keeps the first line of each request and its credentials.
+/// Starts a registry. `/v2/basic` accepts a Basic login and `/v2/bearer` a token. `/v2/moved` redirects, and
+/// `/v2/closed` refuses everything. Keeps the first line of each request and its credentials.
 fn registry() -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -80,13 +80,13 @@ fn cluster(port: u16, project: &str, password: Option<&str>) -> Cluster {
     inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The answer of one machine about its registries, in each shell, and the findings.
-fn told(cluster: &Cluster) -> String {
-    told_with(cluster, "").0
+/// The findings of one machine about its registries. Every shell must give the same answer.
+fn findings(cluster: &Cluster) -> String {
+    findings_with_openssl(cluster, "").0
 }
 
-/// The same where this script is openssl, and what that wrote into `$LOG`.
-fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
+/// The same with this script as openssl. Also returns what the script wrote into `$LOG`.
+fn findings_with_openssl(cluster: &Cluster, openssl: &str) -> (String, String) {
     let root = tempfile::tempdir().unwrap();
     let helper = root.path().join("apt-helper");
     std::fs::write(&helper, "#!/bin/sh\nexit 0\n").unwrap();
@@ -126,7 +126,7 @@ fn told_with(cluster: &Cluster, openssl: &str) -> (String, String) {
     (found.iter().map(line).collect(), std::fs::read_to_string(log).unwrap_or_default())
 }
 
-/// A cluster whose only images are those of registry.k8s.io, with these tables of registries.
+/// A cluster with these tables of registries. All its images come from registry.k8s.io.
 fn with_registries(tables: &str) -> Cluster {
     let text = format!(
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\nnetwork = 'none'\n[kubeadm.proxy]\ndisabled = true\n{tables}\
@@ -135,13 +135,13 @@ fn with_registries(tables: &str) -> Cluster {
     inventory::parse(&text, Path::new("demo.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// One table, and the login of `robot` in it where `login`.
+/// The table of one registry. With `login` it has the login of `robot$x`.
 fn table(of: &str, mirror: &str, login: bool, more: &str) -> String {
     let login = if login { format!("user = 'robot$x'\npassword = {PASSWORD:?}\n") } else { String::new() };
     format!("[registries.'{of}']\nmirrors = ['{mirror}']\nfallback = false\n{login}{more}\n")
 }
 
-/// A server that gives every request this answer. Keeps what it hears.
+/// Starts a server that gives every request this answer. Keeps the lines of the requests.
 fn answering(head: String) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -157,7 +157,7 @@ fn answering(head: String) -> (u16, Arc<Mutex<Vec<String>>>) {
     (port, heard)
 }
 
-/// An openssl that keeps its arguments and requests, and answers for each host as these lines of a `case` do.
+/// A stand-in for openssl. It logs its arguments and the request. `answers` are the branches of a `case` by host.
 fn openssl(answers: &str) -> String {
     format!(
         "#!/bin/sh\necho \"ARGS $*\" >>$LOG\nrequest=$(timeout 1 head -c 3000)\nprintf '%s\\n' \"$request\" >>$LOG\n\
@@ -168,14 +168,14 @@ fn openssl(answers: &str) -> String {
 const BASIC: &str = "printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Basic realm=x\\r\\n\\r\\n'";
 
 #[test]
-fn a_login_for_https_does_not_go_by_http_where_a_registry_redirects_to_it() {
+fn an_https_login_is_not_sent_over_http_after_a_redirect() {
     let (login_of, asked) = answering("401 No\r\nWWW-Authenticate: Basic realm=\"x\"".into());
     let (evil, _) = answering(format!("307 There\r\nLocation: http://127.0.0.1:{login_of}/v2/x"));
     let cluster = with_registries(
         &(table("registry.k8s.io", &format!("http://127.0.0.1:{evil}"), false, "")
             + &table("quay.io", &format!("https://127.0.0.1:{login_of}"), true, "")),
     );
-    let said = told(&cluster);
+    let said = findings(&cluster);
     assert!(said.starts_with("warning ") && said.contains("with another scheme"), "{said}");
     let asked = asked.lock().unwrap();
     assert!(asked.iter().any(|line| line.starts_with("HEAD /v2/x ")), "{asked:?}");
@@ -183,7 +183,7 @@ fn a_login_for_https_does_not_go_by_http_where_a_registry_redirects_to_it() {
 }
 
 #[test]
-fn a_login_does_not_go_to_a_token_service_of_another_host_by_http_or_unverified() {
+fn a_login_is_not_sent_to_an_untrusted_token_service() {
     let (other, heard) = answering("200 OK".into());
     for (scheme, verify) in [("http", ""), ("https", "skip-verify = true")] {
         let (port, _) = answering(format!(
@@ -193,14 +193,14 @@ fn a_login_does_not_go_to_a_token_service_of_another_host_by_http_or_unverified(
             &(table("registry.k8s.io", &format!("http://127.0.0.1:{port}"), true, "")
                 + &table("quay.io", &format!("https://127.0.0.1:{other}"), false, verify)),
         );
-        let said = told(&cluster);
+        let said = findings(&cluster);
         assert!(said.starts_with("warning ") && said.contains("not sent to another host"), "{said}");
         assert!(heard.lock().unwrap().is_empty(), "{scheme}");
     }
 }
 
 #[test]
-fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
+fn a_redirect_carries_neither_tls_settings_nor_login() {
     let answers = format!(
         "*first.example*) printf 'HTTP/1.1 307 There\\r\\nLocation: https://SECOND/v2/x\\r\\n\\r\\n' ;;\n*) {BASIC} ;;"
     );
@@ -217,7 +217,7 @@ fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
             "-quiet -connect lax.example:443 -servername",
             "it requires a login (401)",
         ),
-        // It has a login of its own there, for verified TLS.
+        // This host has its own login, which requires verified TLS.
         (
             "safe.example",
             table("quay.io", "https://safe.example", true, ""),
@@ -227,7 +227,7 @@ fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
     ] {
         let first = table("registry.k8s.io", "https://first.example", true, "skip-verify = true");
         let cluster = with_registries(&(first + &tables));
-        let (said, log) = told_with(&cluster, &openssl(&answers.replace("SECOND", second)));
+        let (said, log) = findings_with_openssl(&cluster, &openssl(&answers.replace("SECOND", second)));
         assert!(said.contains(word), "{second}: {said}");
         let connects: Vec<&str> =
             log.split("ARGS ").filter(|one| one.contains(&format!("{second}:443"))).collect();
@@ -242,12 +242,12 @@ fn a_redirect_takes_neither_the_tls_nor_the_login_of_the_registry_along() {
 }
 
 #[test]
-fn a_login_goes_to_the_token_service_of_docker_hub_by_verified_tls() {
+fn a_docker_hub_login_goes_to_its_token_service() {
     let answers = "*'auth.docker.io:443'*) printf 'HTTP/1.1 200 OK\\r\\n\\r\\n{\"token\":\"to.ken\",\"access_token\":\"to.ken\"}' ;;
 *'Bearer to.ken'*) printf 'HTTP/1.1 200 OK\\r\\n\\r\\n' ;;
 *) printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\"\\r\\n\\r\\n' ;;";
     let cluster = with_registries(&table("registry.k8s.io", "https://registry-1.docker.io", true, ""));
-    let (said, log) = told_with(&cluster, &openssl(answers));
+    let (said, log) = findings_with_openssl(&cluster, &openssl(answers));
     assert_eq!(said, "");
     let robot = format!("Authorization: Basic {}", BASE64_STANDARD.encode(format!("robot$x:{PASSWORD}")));
     let asked = log.split("ARGS ").find(|one| one.contains("auth.docker.io:443")).unwrap();
@@ -260,16 +260,16 @@ fn a_login_goes_to_the_token_service_of_docker_hub_by_verified_tls() {
 fn an_endless_answer_is_cut() {
     let cluster = with_registries(&table("registry.k8s.io", "https://first.example", true, ""));
     let answers = "*) head -c 40000000 /dev/zero | tr '\\0' a && echo ALL >>$LOG; head -c 9000000 /dev/zero | tr '\\0' a >&2 && echo ALL >>$LOG ;;";
-    let (said, log) = told_with(&cluster, &openssl(answers));
+    let (said, log) = findings_with_openssl(&cluster, &openssl(answers));
     assert!(said.starts_with("warning ") && said.len() < 1500, "{said}");
     assert!(log.contains("ARGS ") && !log.contains("ALL"), "{log}");
     let answers = "*) printf 'HTTP/1.1 401 No\\r\\nWWW-Authenticate: Bearer realm=\"https://first.example/t\",service=\"'; head -c 9000000 /dev/zero | tr '\\0' a ;;";
-    let (said, _) = told_with(&cluster, &openssl(answers));
+    let (said, _) = findings_with_openssl(&cluster, &openssl(answers));
     assert!(said.len() < 1500, "{said}");
 }
 
 #[test]
-fn a_registry_cannot_write_lines_of_the_answer() {
+fn a_registry_cannot_forge_lines_of_the_answer() {
     let forged = r"/a\nno https://forged.example: forged\0a\012no forged";
     for (head, words) in [
         (format!("307 There\r\nLocation: http://127.0.0.1:1{forged}"), "redirects to an invalid URL"),
@@ -289,17 +289,17 @@ fn a_registry_cannot_write_lines_of_the_answer() {
     ] {
         let (port, _) = answering(head);
         let mirror = format!("http://127.0.0.1:{port}");
-        let said = told(&with_registries(&table("registry.k8s.io", &mirror, true, "")));
+        let said = findings(&with_registries(&table("registry.k8s.io", &mirror, true, "")));
         assert!(said.starts_with("warning ") && said.contains(words), "{said}");
         assert!(!said.contains("forged"), "{said}");
     }
 }
 
 #[test]
-fn a_login_lets_in_with_a_token_and_without_and_after_a_redirect() {
+fn a_login_works_with_basic_tokens_and_redirects() {
     let (port, heard) = registry();
     for project in ["basic", "bearer", "moved"] {
-        assert_eq!(told(&cluster(port, project, Some(PASSWORD))), "", "{project}");
+        assert_eq!(findings(&cluster(port, project, Some(PASSWORD))), "", "{project}");
     }
     let heard = heard.lock().unwrap();
     let token = "GET /token?service=a%20registry&scope=repository:pause:pull HTTP/1.1 Basic ";
@@ -311,7 +311,7 @@ fn a_login_lets_in_with_a_token_and_without_and_after_a_redirect() {
 }
 
 #[test]
-fn what_is_wrong_with_a_login_or_a_path_is_named_with_its_url() {
+fn login_and_path_errors_name_the_url() {
     let (port, _) = registry();
     for (project, password, words) in [
         ("basic", None, "it requires a login (401)"),
@@ -321,7 +321,7 @@ fn what_is_wrong_with_a_login_or_a_path_is_named_with_its_url() {
         ("closed", Some(PASSWORD), "robot$x may not pull it, or there is no such project or image (401)"),
         ("nowhere", Some(PASSWORD), "it has no such image (404)"),
     ] {
-        let said = told(&cluster(port, project, password));
+        let said = findings(&cluster(port, project, password));
         assert!(
             said.starts_with("refused ") && said.contains("pause:3.10.2 cannot be pulled"),
             "{project}: {said}"
@@ -333,5 +333,5 @@ fn what_is_wrong_with_a_login_or_a_path_is_named_with_its_url() {
         );
         assert!(!said.contains("wrong-one-9") && !said.contains(PASSWORD), "{said}");
     }
-    assert!(told(&cluster(port, "busy", Some(PASSWORD))).starts_with("warning "));
+    assert!(findings(&cluster(port, "busy", Some(PASSWORD))).starts_with("warning "));
 }

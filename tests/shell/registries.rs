@@ -1,4 +1,4 @@
-//! Folders of containerd's that an earlier inventory called for, and those of others.
+//! Tests the removal of registry folders of containerd that the inventory no longer needs.
 
 use super::Root;
 use crate::common::shells;
@@ -7,7 +7,7 @@ const FUNCTIONS: &str = include_str!("../../templates/registries.sh");
 const ONLY_OURS: &str = "# Kept by ironstrap: [registries] of the inventory.\n";
 
 #[test]
-fn what_an_earlier_inventory_called_for_is_deleted_and_what_is_others_stays() {
+fn only_registry_folders_of_earlier_inventories_are_deleted() {
     for shell in shells() {
         let root = Root::new();
         let asked = |script: &str| root.good(shell, &format!("{FUNCTIONS}\n{script}"));
@@ -32,8 +32,11 @@ fn what_an_earlier_inventory_called_for_is_deleted_and_what_is_others_stays() {
         );
         asked("registries_gone docker.io");
         assert_eq!(asked("registries_left docker.io"), others, "{shell}");
-        assert!(!root.path(&folder("quay.io")).exists(), "{shell}: nothing else was in it");
-        assert!(root.path(&folder("ghcr.io/ca.crt")).exists(), "{shell}: nobody knows whose it is");
+        assert!(!root.path(&folder("quay.io")).exists(), "{shell}: the folder had no other files");
+        assert!(
+            root.path(&folder("ghcr.io/ca.crt")).exists(),
+            "{shell}: this file may belong to another program"
+        );
         for name in ["docker.io", "_default"] {
             assert!(root.path(&folder(&format!("{name}/hosts.toml"))).exists(), "{shell}: {name}");
         }
