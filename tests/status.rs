@@ -1,6 +1,6 @@
-//! The status as people and programs read it, from what machines answered. The snapshots are in `golden`.
+//! The status as text and as JSON, made from answers of machines. The snapshots are in `golden`.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -25,7 +25,7 @@ use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-21 16:20:00 UTC);
 
-/// A machine, and what it says.
+/// A machine and its answers.
 struct Node {
     machine: Option<Machine>,
     answers: Vec<(Topic, Answer)>,
@@ -76,7 +76,7 @@ w2\t\t\t= \t\n";
 const HEALTH: &str = "{\"health\":\"true\",\"reason\":\"\"}";
 const MEMBERS: &str = r#"{"header":{"cluster_id":"1"},"members":[{"ID":"2","name":"m1","peerURLs":["https://198.18.0.11:2380"]}]}"#;
 
-/// What `CERTIFICATES` prints of a node.
+/// What the script `CERTIFICATES` prints on a node.
 fn certificates(pki: &ClusterPki) -> String {
     let leaf = &pki.leaves["m1"]["apiserver"].cert;
     format!(
@@ -91,7 +91,7 @@ impl Fleet {
         Fleet::of(lab())
     }
 
-    /// A thousand nodes that are.
+    /// A cluster of a thousand nodes that matches its inventory.
     fn large() -> Fleet {
         let mut cluster = lab();
         let [init_node, worker] = [0, 1].map(|i| cluster.nodes[i].clone());
@@ -202,8 +202,8 @@ fn snapshot(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// The screen, and what of it programs read.
-fn reads(name: &str, status: &Status) {
+/// Compares the text and the JSON of a status with a snapshot.
+fn assert_snapshots(name: &str, status: &Status) {
     let screen = report::status::lines(status, None, false, false).join("\n");
     let json = serde_json::to_string_pretty(status).unwrap();
     let mut document: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -213,12 +213,12 @@ fn reads(name: &str, status: &Status) {
 }
 
 #[test]
-fn a_cluster_that_is_as_wanted() {
-    reads("status-converged", &Fleet::converged().status());
+fn a_converged_cluster_is_healthy() {
+    assert_snapshots("status-converged", &Fleet::converged().status());
 }
 
 #[test]
-fn of_a_thousand_nodes_those_that_are_alike_share_a_row_and_trouble_is_told_once() {
+fn similar_nodes_of_a_large_cluster_share_a_row() {
     let mut fleet = Fleet::large();
     (40..90).for_each(|i| fleet.off(i));
     (200..203).for_each(|i| fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)]);
@@ -229,7 +229,7 @@ fn of_a_thousand_nodes_those_that_are_alike_share_a_row_and_trouble_is_told_once
 }
 
 #[test]
-fn a_narrow_terminal_loses_what_matters_least() {
+fn a_narrow_terminal_drops_the_least_important_columns() {
     let status = Fleet::converged().status();
     let at = |width: usize| {
         let lines = report::status::lines(&status, Some(width), false, false);
@@ -241,7 +241,7 @@ fn a_narrow_terminal_loses_what_matters_least() {
 }
 
 #[test]
-fn what_drifted_and_what_nobody_knows_is_said_in_words() {
+fn drift_and_unknown_states_are_described() {
     let mut fleet = Fleet::converged();
     let unknown = || State::Unknown {
         asked: "cat /x".into(),
@@ -263,21 +263,21 @@ fn what_drifted_and_what_nobody_knows_is_said_in_words() {
     nodes[1]["spec"]["unschedulable"] = true.into();
     fleet.answer(0, Topic::Nodes, objects(&nodes));
     fleet.answer(0, Topic::Tokens, said(&token("2026-11-21T08:00:00Z")));
-    reads("status-drifted", &fleet.status());
+    assert_snapshots("status-drifted", &fleet.status());
 }
 
 #[test]
-fn a_machine_that_is_off_hides_what_only_it_could_say() {
+fn facts_of_an_unreachable_machine_are_unknown() {
     let mut fleet = Fleet::converged();
     fleet.off(2);
     let mut nodes = [(); 3].map(|()| node_object(true, ""));
     nodes[2] = node_object(false, "Kubelet stopped posting node status.");
     fleet.answer(0, Topic::Nodes, objects(&nodes));
-    reads("status-node-down", &fleet.status());
+    assert_snapshots("status-node-down", &fleet.status());
 }
 
 #[test]
-fn where_no_machine_answers_the_reasons_come_first() {
+fn reasons_come_first_if_no_machine_answers() {
     let mut fleet = Fleet::converged();
     (0..3).for_each(|i| fleet.off(i));
     let lines = report::status::lines(&fleet.status(), None, false, false);
@@ -288,12 +288,12 @@ fn where_no_machine_answers_the_reasons_come_first() {
 }
 
 #[test]
-fn without_the_api_nothing_is_said_of_what_it_knows() {
+fn facts_from_the_api_are_unknown_without_it() {
     let mut fleet = Fleet::converged();
     let refused =
         "The connection to the server 198.18.0.11:6443 was refused - did you specify the right host or port?";
     fleet.answer(0, Topic::Api, said(&format!("down: {refused}\n")));
-    // What the probe says of objects where no manifest is, and what is no evidence.
+    // The script prints this if the machine has no manifests. It says nothing about the objects.
     fleet.answer(0, Topic::Nodes, Answer::Objects(vec![None; 3]));
     let why = format!("kubectl: exit 1: {refused}");
     fleet.nodes[0].changes = vec![
@@ -304,11 +304,11 @@ fn without_the_api_nothing_is_said_of_what_it_knows() {
         ),
         change("nodes", "w1 is Ready", State::Ready),
     ];
-    reads("status-api-down", &fleet.status());
+    assert_snapshots("status-api-down", &fleet.status());
 }
 
 #[test]
-fn what_was_not_asked_is_not_told_as_reached() {
+fn an_unchecked_probe_is_not_shown_as_reached() {
     let mut fleet = Fleet::converged();
     for (i, answer) in [
         (
@@ -354,7 +354,7 @@ fn what_was_not_asked_is_not_told_as_reached() {
 }
 
 #[test]
-fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
+fn nothing_is_unknown_before_a_cluster_exists() {
     let mut fleet = Fleet::converged();
     for i in 0..3 {
         for (topic, answer) in fleet.nodes[i].answers.iter_mut() {
@@ -373,11 +373,11 @@ fn before_any_cluster_there_is_nothing_rather_than_something_unknown() {
     }
     let status = fleet.status();
     assert_eq!(status.unseen, []);
-    reads("status-nothing-yet", &status);
+    assert_snapshots("status-nothing-yet", &status);
 }
 
 #[test]
-fn while_a_control_plane_is_silent_nobody_says_that_there_is_no_cluster() {
+fn a_silent_control_plane_may_run_a_cluster() {
     let mut fleet = Fleet::converged();
     fleet.cluster.nodes[1].role = Role::ControlPlane;
     fleet.off(1);
@@ -388,7 +388,7 @@ fn while_a_control_plane_is_silent_nobody_says_that_there_is_no_cluster() {
 }
 
 #[test]
-fn a_member_of_etcd_speaks_for_itself_where_none_lists_them() {
+fn an_etcd_member_is_shown_without_a_member_list() {
     let mut fleet = Fleet::converged();
     fleet.answer(0, Topic::Members, Answer::Unknown("exit 1: it timed out".into()));
     fleet.answer(0, Topic::Etcd, said("unhealthy: RAFT NO LEADER\n"));
@@ -396,7 +396,7 @@ fn a_member_of_etcd_speaks_for_itself_where_none_lists_them() {
     let member = &status.cluster.etcd.is().unwrap()[0];
     assert_eq!((&member.healthy, member.why.as_deref()), (&Seen::Is(false), Some("RAFT NO LEADER")));
     assert_eq!(member.learner, Seen::Unknown("m1: exit 1: it timed out".into()));
-    // A member that no machine of the inventory is may be well or not.
+    // The health of a member that is not in the inventory is unknown.
     fleet.answer(0, Topic::Members, said(&MEMBERS.replace("\"m1\"", "\"m9\",\"isLearner\":true")));
     let status = fleet.status();
     let member = &status.cluster.etcd.is().unwrap()[0];
@@ -404,7 +404,7 @@ fn a_member_of_etcd_speaks_for_itself_where_none_lists_them() {
 }
 
 #[test]
-fn an_api_server_that_answers_and_is_not_well_says_which_check_fails() {
+fn an_unhealthy_api_server_names_its_failed_checks() {
     let mut fleet = Fleet::converged();
     let said = "failing: Error from server (InternalError): an error on the server (\"[+]ping ok\\n[-]etcd failed: reason withheld\n[-]etcd-readiness failed: reason withheld\nreadyz check failed\") has prevented the request from succeeding";
     fleet.answer(0, Topic::Api, Answer::Said(said.into()));
@@ -426,7 +426,7 @@ fn every_question_can_be_parsed_by_every_shell() {
 }
 
 #[test]
-fn of_certificates_only_what_everybody_may_know_travels() {
+fn certificate_questions_return_no_private_keys() {
     let (cluster, root) = (lab(), tempfile::tempdir().unwrap());
     let pki = pki(&cluster);
     let node = cluster.control_planes().next().unwrap();
@@ -450,7 +450,7 @@ fn of_certificates_only_what_everybody_may_know_travels() {
         let output = run(shell, &format!("set -eu\n{ask}\n"));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{shell}");
-        // Ten of kubeadm's folder, the operator's and the kubelet's own.
+        // Ten files in kubeadm's folder, admin.conf, and the certificate of the kubelet.
         assert_eq!(text.matches("file ").count(), 12, "{text}");
         assert!(!text.contains("PRIVATE"));
         let secrets =
