@@ -1,6 +1,6 @@
-//! What holds for every want of every step, whichever inventory it is made from.
+//! Rules for every want of every step, for every inventory of the tests.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -28,14 +28,14 @@ use time::{Duration, OffsetDateTime};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
-/// Every want of every node of every inventory, on a machine of which nothing is known.
+/// Calls `test` with the wants of every node of every inventory. Nothing is known about the machines.
 fn each(mut test: impl FnMut(&str, &Node, &[(&'static str, &'static str, Want)])) {
     for (name, cluster) in clusters() {
         let pki = pki(&cluster);
         for node in &cluster.nodes {
             let fleet = Fleet { init_node: cluster.nodes[0].name.clone(), ..Fleet::default() };
-            let nobody = (&Machine::default(), &fleet);
-            let wants = wants((&cluster, node), &pki, nobody, OffsetDateTime::now_utc());
+            let defaults = (&Machine::default(), &fleet);
+            let wants = wants((&cluster, node), &pki, defaults, OffsetDateTime::now_utc());
             assert!(wants.len() > 20, "{name} {}: only {} wants", node.name, wants.len());
             test(&format!("{name} {}", node.name), node, &wants);
         }
@@ -45,18 +45,18 @@ fn each(mut test: impl FnMut(&str, &Node, &[(&'static str, &'static str, Want)])
 fn unique<'a>(whose: &str, all: impl Iterator<Item = &'a str>) {
     let mut seen = BTreeSet::new();
     for one in all {
-        assert!(seen.insert(one), "{whose}: twice: {one}");
+        assert!(seen.insert(one), "{whose}: duplicate: {one}");
     }
 }
 
 #[test]
-fn no_two_wants_of_a_node_say_the_same() {
+fn wants_of_a_node_have_unique_texts() {
     each(|whose, _, wants| unique(whose, wants.iter().map(|(.., want)| want.that.as_str())));
 }
 
-/// Programs know wants by their names, so a name stays. One that goes from this list breaks somebody's program.
+/// Users' programs refer to wants by name. A name that disappears from this list breaks them.
 #[test]
-fn the_names_of_wants_are_known() {
+fn the_names_of_wants_do_not_change() {
     let mut names = BTreeSet::new();
     each(|whose, _, wants| {
         let ids: Vec<String> = wants.iter().map(|(.., want)| want.id.to_string()).collect();
@@ -97,21 +97,21 @@ fn each_file_is_written_by_one_want_only() {
 }
 
 #[test]
-fn what_a_kubelet_only_checks_is_wanted_of_the_kernel() {
+fn protect_kernel_defaults_adds_kernel_wants() {
     let mut cluster = clusters().remove(0).1;
     let about = |cluster: &Cluster| -> String {
-        let nobody = (&Machine::default(), &Fleet::default());
-        let wants = wants((cluster, &cluster.nodes[0]), &pki(cluster), nobody, OffsetDateTime::now_utc());
+        let defaults = (&Machine::default(), &Fleet::default());
+        let wants = wants((cluster, &cluster.nodes[0]), &pki(cluster), defaults, OffsetDateTime::now_utc());
         wants.iter().map(|(.., want)| format!("{}\n{:?}\n", want.that, want.fix)).collect()
     };
-    assert!(!about(&cluster).contains("kernel.panic"), "by default it sets them itself");
+    assert!(!about(&cluster).contains("kernel.panic"), "by default the kubelet sets them itself");
     cluster.kubelet.insert("protectKernelDefaults".into(), true.into());
     let wanted = about(&cluster);
-    assert!(wanted.contains("\nkernel.panic is 10\n"), "now: {wanted}");
-    assert!(wanted.contains("kernel.panic = 10"), "and at boot: {wanted}");
+    assert!(wanted.contains("\nkernel.panic is 10\n"), "at run time: {wanted}");
+    assert!(wanted.contains("kernel.panic = 10"), "at boot: {wanted}");
 }
 
-/// A machine and a fleet about which everything is different from the beginning.
+/// A machine and a fleet that differ from the defaults in every field.
 fn running(cluster: &Cluster, node: &Node) -> (Machine, Fleet) {
     let has = ["kubelet.conf", "client-certificate", "manifests/kube-apiserver.yaml", "etcd"];
     let machine = Machine {
@@ -182,14 +182,14 @@ fn asks_depend_on_the_inventory_alone() {
 #[path = "kernel/rows.rs"]
 mod kernel_rows;
 
-/// The lane that runs these rows takes long, so a wrong name in them would be found late.
+/// The lane that uses these rows is slow. This test finds a wrong name early.
 #[test]
-fn the_rows_of_the_kernel_name_wants_that_there_are() {
+fn kernel_test_rows_name_existing_wants() {
     let mut cluster = common::lab();
     cluster.kubelet.insert("protectKernelDefaults".into(), true.into());
     let (pki, fleet) = (pki(&cluster), Fleet::default());
-    let nobody = (&Machine::default(), &fleet);
-    let wants = wants((&cluster, &cluster.nodes[0]), &pki, nobody, OffsetDateTime::now_utc());
+    let defaults = (&Machine::default(), &fleet);
+    let wants = wants((&cluster, &cluster.nodes[0]), &pki, defaults, OffsetDateTime::now_utc());
     let ids: BTreeSet<_> =
         wants.iter().map(|(_, step, want)| (step.to_string(), want.id.to_string())).collect();
     let rows = kernel_rows::LIVE.iter().flat_map(|row| row.shows.iter().map(|shows| (row.breaks, shows)));
@@ -204,13 +204,13 @@ fn the_rows_of_the_kernel_name_wants_that_there_are() {
 }
 
 #[test]
-fn wants_are_said_in_the_house_style() {
+fn texts_of_wants_follow_the_house_style() {
     each(|whose, node, wants| {
         for (_, _, want) in wants {
             let that = &want.that;
             assert!(!that.is_empty() && that.trim() == that && !that.contains('\n'), "{whose}: {that:?}");
             assert!(!that.ends_with(['.', '!', '?', ':']), "{whose}: ends like a sentence: {that}");
-            // An object's kind has a capital of its own.
+            // The kind of an object begins with a capital letter.
             let is_kind = matches!(&want.ask, Ask::Objects(objects) if that.starts_with(&objects[0].kind));
             let lower = that.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit());
             assert!(lower || is_kind || that.starts_with(&node.name), "{whose}: {that}");
@@ -228,7 +228,7 @@ fn wants_are_said_in_the_house_style() {
 }
 
 #[test]
-fn the_log_of_every_unit_is_a_place_of_evidence() {
+fn a_diagnosis_reads_the_log_of_every_unit() {
     let mut units = BTreeSet::new();
     each(|_, _, wants| {
         units.extend(wants.iter().filter_map(|(.., want)| match want.fix {
@@ -236,12 +236,12 @@ fn the_log_of_every_unit_is_a_place_of_evidence() {
             _ => None,
         }));
     });
-    // The only unit of what `remove` does.
+    // The only unit of `remove`, which is not part of the steps.
     units.insert("drain");
     assert_eq!(units, BTreeSet::from(LOGS));
 }
 
-/// Each want as a change, whatever the machine would say.
+/// Each want as a change, as if its state were unknown.
 fn as_changes(node: &Node, wants: &[(&'static str, &'static str, Want)]) -> Vec<(&'static str, Change)> {
     let steps = STAGES.iter().filter(|stage| stage.is_asked_of(node)).flat_map(|stage| stage.steps);
     let steps: BTreeMap<&str, &'static ironstrap::step::Step> = steps.map(|step| (step.name, step)).collect();
@@ -253,7 +253,7 @@ fn as_changes(node: &Node, wants: &[(&'static str, &'static str, Want)]) -> Vec<
 }
 
 #[test]
-fn what_was_there_before_is_kept_under_a_name_of_its_own() {
+fn each_backup_has_a_unique_name() {
     each(|whose, node, wants| {
         let changes = as_changes(node, wants);
         let keys = changes.iter().filter_map(|(_, change)| Some(change.keeps.as_ref()?.0.as_str()));
@@ -263,7 +263,7 @@ fn what_was_there_before_is_kept_under_a_name_of_its_own() {
         for key in keys {
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
             assert!(key.chars().all(plain), "{key}");
-            // A dot and an ending come around it.
+            // The file name also has a prefix and an ending.
             assert!(key.len() < 240, "too long for a file name: {key}");
         }
     });
@@ -276,22 +276,22 @@ fn every_fix_has_an_undo_or_a_reason_for_none() {
             match &want.undo {
                 Undo::Nothing("") => {
                     let does = !matches!(want.fix, Fix::FromPrevious | Fix::ByHand(_));
-                    assert!(!does, "{whose}: nobody has thought of undoing: {}", want.that);
+                    assert!(!does, "{whose}: no undo and no reason for none: {}", want.that);
                 }
                 Undo::Nothing(why) => assert!(!why.ends_with('.'), "{whose}: {why}"),
-                // What a fix writes is what its undo puts back.
+                // The undo restores the file that the fix writes.
                 Undo::File(path) | Undo::Edit { path, .. } => {
                     let writes = if let Fix::Write { path, .. } = &want.fix { path } else { path };
                     assert_eq!(writes, path, "{whose}: {}", want.that);
                 }
                 Undo::Back(back) => assert!(!back.script.is_empty() && !back.that.is_empty(), "{whose}"),
-                Undo::OfReset => panic!("{whose}: no part of a reset: {}", want.that),
+                Undo::OfReset => panic!("{whose}: this is not a reset: {}", want.that),
             }
         }
     });
 }
 
-/// Every want of the way back, with its stage.
+/// Calls `test` with every stage of a reset and its wants.
 fn each_back(mut test: impl FnMut(&str, &Stage, &[(&'static Step, Want)])) {
     for (name, cluster) in clusters() {
         let (pki, now) = (pki(&cluster), OffsetDateTime::now_utc());
@@ -306,7 +306,7 @@ fn each_back(mut test: impl FnMut(&str, &Stage, &[(&'static Step, Want)])) {
 }
 
 #[test]
-fn the_way_back_keeps_nothing_and_shows_no_secret() {
+fn a_reset_keeps_no_backups_and_shows_no_secret() {
     let mut wants = 0;
     each_back(|whose, _, back| {
         for (_, want) in back {
@@ -320,7 +320,7 @@ fn the_way_back_keeps_nothing_and_shows_no_secret() {
 }
 
 #[test]
-fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
+fn every_reset_script_can_be_parsed_by_every_shell() {
     let run = Run::new("1f", "me@here");
     let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
     each_back(|whose, stage, back| {
@@ -352,7 +352,7 @@ fn every_script_of_the_way_back_can_be_parsed_by_every_shell() {
 }
 
 #[test]
-fn a_question_that_calls_kubectl_is_one_to_the_api_server() {
+fn asks_that_call_kubectl_are_marked_as_api_asks() {
     let calls = |ask: &Ask| {
         let is_in =
             |shell: &Sh| ["kubectl() {", "kubectl --", "kubectl get"].iter().any(|call| shell.contains(call));
@@ -366,7 +366,7 @@ fn a_question_that_calls_kubectl_is_one_to_the_api_server() {
     each(|whose, _, wants| {
         wants.iter().for_each(|(.., want)| check(&want.ask, &format!("{whose}: {}", want.id)))
     });
-    // Of etcd only several control planes are asked.
+    // Questions about etcd need several control planes.
     let mut planes = lab();
     planes.nodes.iter_mut().for_each(|node| node.role = Role::ControlPlane);
     let about = (&Machine::default(), &Fleet::default());
@@ -393,7 +393,7 @@ fn functions(script: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// The second definition takes the place of the first one, also while that one runs.
+/// Fails if a script defines a function twice. The second definition would replace the first, even while that runs.
 fn assert_defined_once(script: &str, what: &str) -> usize {
     let mut all: BTreeMap<&str, &str> = BTreeMap::new();
     let functions = functions(script);
@@ -405,7 +405,7 @@ fn assert_defined_once(script: &str, what: &str) -> usize {
 }
 
 #[test]
-fn no_question_and_no_fix_defines_a_function_twice() {
+fn no_ask_or_fix_defines_a_function_twice() {
     let (run, mut seen) = (Run::new("1f", "me@here"), 0);
     let fix = |change: &Change| ledger::fix(&run, None, &[change], BOUNDARY);
     each(|whose, node, wants| {
@@ -419,7 +419,7 @@ fn no_question_and_no_fix_defines_a_function_twice() {
         let unknown = Answer::Unknown("nobody asked".into());
         for (step, want) in back {
             let changes = plan::changes(&[(*step, want, &unknown)], &mut BTreeSet::new());
-            let what = format!("{whose}: the way back of {}", want.id);
+            let what = format!("{whose}: the reset of {}", want.id);
             seen += changes.iter().map(|change| assert_defined_once(&fix(change), &what)).sum::<usize>();
             seen += want.ask.shell().map_or(0, |ask| assert_defined_once(ask, &what));
         }
@@ -441,7 +441,7 @@ fn every_script_can_be_parsed_by_every_shell() {
             if let Some(ask) = want.ask.shell() {
                 note(sh(format!("( set -eu\n{ask}\n)\n")), format!("{whose}: the ask of: {}", want.that));
             }
-            // What is in a here-document, no shell parses before it is run.
+            // A shell does not parse a here-document in advance, so its script is checked separately.
             if let Fix::Run(script) | Fix::Unit { script, .. } = &want.fix {
                 note(sh(format!("{{\n{script}\n}}\n")), format!("{whose}: the fix of: {}", want.that));
             }
@@ -472,7 +472,7 @@ fn every_script_can_be_parsed_by_every_shell() {
 
 #[test]
 fn a_secret_file_ends_in_a_line_break() {
-    // It travels in a here-document, which ends in one; its hash would never be right.
+    // A here-document always ends in a line break. Without one in the text, the hash would never match.
     each(|whose, _, wants| {
         for (.., want) in wants {
             if let (Ask::Hash(_), Fix::Write { text: Some(text), .. }) = (&want.ask, &want.fix) {
@@ -483,7 +483,7 @@ fn a_secret_file_ends_in_a_line_break() {
 }
 
 #[test]
-fn no_ask_holds_a_secret() {
+fn no_ask_contains_a_secret() {
     for (name, cluster) in clusters() {
         let pki = pki(&cluster);
         for node in &cluster.nodes {
@@ -500,7 +500,7 @@ fn no_ask_holds_a_secret() {
 }
 
 #[test]
-fn whatever_fetches_something_goes_through_the_proxy_of_the_inventory() {
+fn downloads_use_the_proxy_of_the_inventory() {
     let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "full").unwrap();
     let (pki, fleet) = (pki(&cluster), Fleet::default());
     assert!(!cluster.proxy.http.is_empty(), "full.toml has a proxy");
@@ -524,7 +524,7 @@ fn whatever_fetches_something_goes_through_the_proxy_of_the_inventory() {
 }
 
 #[test]
-fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_machines() {
+fn the_node_of_a_half_joined_machine_is_kept() {
     let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
     let pki = pki(&cluster);
     let verdict = |half_joined: &[&str]| {
@@ -554,7 +554,7 @@ fn the_node_of_a_machine_that_has_begun_to_join_is_not_taken_for_an_earlier_mach
     assert_eq!(verdict(&["w1"]), ironstrap::step::Verdict::Holds, "killed while it joined: its Node stays");
 }
 
-/// What a want makes of an answer, on a machine that is a member.
+/// The verdict of a want about an answer. The machine is a member.
 fn judged(node: usize, fleet: &Fleet, that: &str, answer: &str) -> ironstrap::step::Verdict {
     let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
     let pki = pki(&cluster);
@@ -565,7 +565,7 @@ fn judged(node: usize, fleet: &Fleet, that: &str, answer: &str) -> ironstrap::st
 }
 
 #[test]
-fn a_member_that_the_cluster_has_no_node_of_is_to_register_and_the_rest_waits_for_it() {
+fn a_member_without_a_node_must_register_first() {
     use ironstrap::step::Verdict::{Differs, Holds, Waits};
     let known = Fleet { init_node: "m1".into(), exists: true, ..Fleet::default() };
     let gone = Fleet { unregistered: ["w1".to_string()].into(), ..known.clone() };
@@ -577,7 +577,7 @@ fn a_member_that_the_cluster_has_no_node_of_is_to_register_and_the_rest_waits_fo
 }
 
 #[test]
-fn what_people_did_on_purpose_is_noted_and_nothing_more() {
+fn deliberate_changes_are_only_noted() {
     use ironstrap::step::Verdict::{Holds, Noted};
     let fleet = Fleet::default();
     let cordoned = |spec: &str| judged(0, &fleet, "whether w2 accepts new pods", spec);
@@ -596,7 +596,7 @@ fn what_people_did_on_purpose_is_noted_and_nothing_more() {
 }
 
 #[test]
-fn kernels_and_their_configuration_are_known_one_by_one() {
+fn untested_kernels_and_missing_options_are_noted() {
     use ironstrap::step::Verdict::{Holds, Noted};
     let about = |that: &str, answer: &str| judged(0, &Fleet::default(), that, answer);
     for release in
@@ -625,7 +625,7 @@ fn kernels_and_their_configuration_are_known_one_by_one() {
         let without: String =
             whole.lines().filter(|line| *line != key).map(|line| format!("{line}\n")).collect();
         let verdict = about(&want.2.that, &without);
-        // The lab lets it be.
+        // The inventory of the lab downgrades this check to a note.
         assert!(
             matches!(&verdict, Noted(words) if words.contains(&format!("CONFIG_{key}"))),
             "{key}: {verdict:?}"
@@ -636,7 +636,7 @@ fn kernels_and_their_configuration_are_known_one_by_one() {
 }
 
 #[test]
-fn ports_that_are_asked_of_are_those_that_a_role_needs() {
+fn each_role_checks_only_the_ports_it_needs() {
     let (_, cluster) = clusters().into_iter().find(|(name, _)| *name == "lab").unwrap();
     let ports = |node: usize| {
         let about = (&Machine::default(), &Fleet::default());
@@ -674,11 +674,11 @@ fn predicted_rows() -> String {
 }
 
 #[test]
-fn whatever_kubeadm_checks_is_known_before() {
+fn every_kubeadm_check_is_predicted() {
     let mut cluster = lab();
     let wanted = |cluster: &Cluster| -> Vec<(&str, String)> {
-        let nobody = (&Machine::default(), &Fleet::default());
-        let wants = wants((cluster, &cluster.nodes[0]), &pki(cluster), nobody, OffsetDateTime::now_utc());
+        let defaults = (&Machine::default(), &Fleet::default());
+        let wants = wants((cluster, &cluster.nodes[0]), &pki(cluster), defaults, OffsetDateTime::now_utc());
         wants.into_iter().map(|(stage, _, want)| (stage, want.that)).collect()
     };
     let mut there = wanted(&cluster);
