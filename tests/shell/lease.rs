@@ -1,4 +1,4 @@
-//! How a machine is taken, kept, lost and given back.
+//! Tests how the lease of a machine is taken, renewed, lost and released.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn held(who: &str, until: u64) -> String {
     format!("5 theirs {until} 1000 {who}\n")
 }
 
-/// The lease on this machine, as a look at it reads it.
+/// The lease on this machine, as an observation reads it.
 fn seen(root: &Root) -> Lease {
     let text = root.read(LEASE);
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -29,15 +29,15 @@ fn seen(root: &Root) -> Lease {
     }
 }
 
-/// Exit code and output of a take, after which the script goes on.
+/// Takes the lease. Returns the exit code and the output of the script.
 fn take(root: &Root, shell: &str, run: &Run) -> (Option<i32>, String) {
     let output = self::run(shell, &root.moved(&ledger::take(run, Some(&seen(root)))));
     assert_eq!(text(&output.stderr), "", "{shell}");
     (output.status.code(), text(&output.stdout))
 }
 
-/// Lease on the machine; epoch seen; a unit works; the run that may be replaced; refused with these words, or taken with this
-/// epoch.
+/// The lease on the machine, the observed epoch, whether a unit is active, and the run that may be replaced. The result
+/// is the new epoch, or the message of the refusal.
 type Case<'a> = (String, u64, bool, &'a str, Result<u64, String>);
 
 fn of(id: &str, kin: Kin) -> Run {
@@ -45,7 +45,7 @@ fn of(id: &str, kin: Kin) -> Run {
 }
 
 #[test]
-fn a_lease_is_taken_kept_and_refused() {
+fn a_lease_is_taken_or_refused() {
     let (live, old) = (now() + 60, now() - 60);
     let (alice, me) = ("alice@desk", "me@here");
     let by = |who: &str| Err(format!("lease held: by {who} (run thei)"));
@@ -100,7 +100,7 @@ fn a_lease_is_taken_kept_and_refused() {
 }
 
 #[test]
-fn only_kin_and_take_over_need_not_wait_and_nobody_passes_a_unit() {
+fn only_related_runs_and_take_over_replace_a_live_lease() {
     let kin = || Kin::new("5ec2e7", "lock 1");
     let next = of("2222", kin());
     let copy = of("3333", Kin::new("5ec2e7", "lock 2"));
@@ -123,7 +123,7 @@ fn only_kin_and_take_over_need_not_wait_and_nobody_passes_a_unit() {
     }
 }
 
-/// As 850250f had it.
+/// The function `lease` of commit 850250f.
 const LEASE_BEFORE: &str = r#"old_lease() {
   mkdir -p -m 700 "$RUN"
   exec 9>"$RUN/lock"
@@ -144,10 +144,10 @@ const LEASE_BEFORE: &str = r#"old_lease() {
 "#;
 
 #[test]
-fn an_earlier_version_and_this_one_keep_off_each_others_machines() {
+fn older_versions_and_this_one_respect_each_others_leases() {
     for shell in shells() {
         let root = Root::new();
-        // The same user on the same host each time.
+        // Both versions run as the same user on the same host.
         root.good(shell, "lease 0 ours me@here 120 0af1 -");
         let output = root.lib(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         assert_eq!(output.status.code(), Some(75), "{shell}: {}", text(&output.stdout));
@@ -161,7 +161,7 @@ fn an_earlier_version_and_this_one_keep_off_each_others_machines() {
 }
 
 #[test]
-fn whatever_writes_a_lease_reads_and_writes_it_under_the_lock() {
+fn every_change_of_a_lease_holds_the_lock() {
     let scripts = [
         "lease 5 ours me@here 120 - -",
         "mine=ours hold=120; renew",
@@ -176,7 +176,7 @@ fn whatever_writes_a_lease_reads_and_writes_it_under_the_lock() {
             if kept {
                 root.write("var/lib/ironstrap/before/x.answer", "");
             }
-            // Between reading and writing another run tries to take the machine, as far as the lock lets it.
+            // Before each write, another run tries to take the lease. The lock must prevent that.
             let between = "! flock -n $ROOT/run/ironstrap/lock cp $ROOT/alice $ROOT/run/ironstrap/lease || echo $0 >>$ROOT/got";
             root.command("mv", &format!("{between}\nexec /bin/mv \"$@\""));
             root.command("rm", &format!("{between}\nexec /bin/rm \"$@\""));
@@ -188,7 +188,7 @@ fn whatever_writes_a_lease_reads_and_writes_it_under_the_lock() {
 }
 
 #[test]
-fn a_lock_that_was_deleted_with_its_folder_is_taken_again() {
+fn a_deleted_lock_file_is_created_and_locked_again() {
     for shell in shells() {
         let root = Root::new();
         root.write("run/ironstrap/lock", "");
@@ -220,7 +220,7 @@ fn a_script_that_cannot_lock_the_lease_changes_nothing() {
 }
 
 #[test]
-fn only_its_own_run_gives_a_lease_back() {
+fn only_its_own_run_releases_a_lease() {
     for shell in shells() {
         for kin in ["", " 0af1"] {
             let root = Root::new();
@@ -239,7 +239,7 @@ fn only_its_own_run_gives_a_lease_back() {
 }
 
 #[test]
-fn a_lease_that_is_lost_inside_a_fix_is_told_as_that() {
+fn a_lease_lost_during_a_fix_is_reported_as_lost() {
     let renews = ["renew", "x=$(renew; echo never)\necho $x", "( renew )", "retry false"];
     for shell in shells() {
         for renew in renews {
@@ -265,7 +265,7 @@ fn a_lease_that_is_lost_inside_a_fix_is_told_as_that() {
 }
 
 #[test]
-fn a_fix_that_ends_with_75_and_still_has_the_lease_is_a_fix_that_failed() {
+fn exit_code_75_with_a_valid_lease_is_a_failed_fix() {
     for shell in shells() {
         let root = Root::new();
         let mut changes = touches(&root, &["one"]);

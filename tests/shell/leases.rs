@@ -1,12 +1,12 @@
-//! Whether the holder of a Lease still renews it.
+//! Tests the check that the holder of a Lease of Kubernetes still renews it.
 
 use super::{Root, now, shells, text};
 
 /// A Lease: its holder, its seconds, and how many seconds ago it was renewed.
 type Lease = (&'static str, u64, u64);
 
-/// The exit code and the output of `script` on a control plane. The first reading of the Lease finds `first`, and each later
-/// one finds `then`.
+/// The exit code and the output of `script` on a control plane. The first reading of the Lease returns `first`, and every
+/// later one returns `then`.
 fn asked(
     shell: &str,
     script: &str,
@@ -41,14 +41,14 @@ fn asked(
 }
 
 #[test]
-fn a_lease_that_its_holder_no_longer_renews_is_found() {
+fn a_lease_that_is_no_longer_renewed_is_found() {
     let cases: [(Option<Lease>, Option<Lease>, bool); 8] = [
         (Some(("m1_1f", 15, 2)), Some(("m1_1f", 15, 2)), false),
         (Some(("m1_1f", 15, 80)), Some(("m1_1f", 15, 80)), false),
         (Some(("m1_1f", 15, 110)), Some(("m1_1f", 15, 110)), true),
         // The API server was away, and its components have just come back.
         (Some(("m1_1f", 15, 900)), Some(("m1_1f", 15, 1)), false),
-        // A Lease may be long.
+        // A Lease may have a long duration.
         (Some(("m1_1f", 60, 300)), Some(("m1_1f", 60, 300)), false),
         (Some(("m1_1f", 60, 400)), Some(("m1_1f", 60, 400)), true),
         (Some(("", 15, 900)), Some(("", 15, 900)), false),
@@ -65,12 +65,12 @@ fn a_lease_that_its_holder_no_longer_renews_is_found() {
         assert_ne!(code, Some(0), "{shell}: an API server that does not answer proves nothing");
         let (code, ..) =
             asked(shell, "lease_expired kube-system kube-scheduler", Some(("m1_1f", 15, 900)), None);
-        assert_eq!(code, Some(0), "{shell}: somebody deleted it in between");
+        assert_eq!(code, Some(0), "{shell}: the Lease was deleted between the readings");
     }
 }
 
 #[test]
-fn where_no_control_plane_is_complete_no_lease_is_expired() {
+fn no_lease_is_expired_without_a_complete_control_plane() {
     let old = Some(("m1_1f", 15, 900));
     for shell in shells() {
         for gone in [
@@ -89,7 +89,7 @@ fn where_no_control_plane_is_complete_no_lease_is_expired() {
 }
 
 #[test]
-fn a_fix_of_a_lease_has_to_see_it_renewed() {
+fn a_lease_fix_fails_unless_the_lease_is_renewed() {
     for shell in shells() {
         let lasts = |first, then| asked(shell, "lease_lasts kube-system kube-scheduler", first, then);
         assert_eq!(lasts(Some(("m1_1f", 15, 900)), Some(("m1_2e", 15, 1))).0, Some(0), "{shell}");

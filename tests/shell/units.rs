@@ -1,12 +1,12 @@
-//! Long work: its files, how it is followed, and what is left of it.
+//! Tests the units of long fixes: their files, how ironstrap follows them, and what remains of them.
 
 use super::*;
 
-/// `systemd-run` that runs the unit at once.
+/// A stand-in for `systemd-run` that runs the unit directly.
 const RUNS: &str = "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"";
 
 #[test]
-fn long_work_is_followed_to_its_end() {
+fn a_unit_is_followed_to_its_end() {
     for shell in shells() {
         for (script, status, said) in
             [("echo one; echo two >&2", 0, "one\ntwo\n"), ("umask; exit 4", 4, "0022\n")]
@@ -14,7 +14,7 @@ fn long_work_is_followed_to_its_end() {
             let root = Root::new();
             root.command("systemd-run", RUNS);
             root.command("systemctl", "echo 0");
-            // What an earlier unit of this run left says nothing about this one.
+            // An earlier unit of the same run left these files. They say nothing about this unit.
             root.write("run/ironstrap/toy.1f2e.log", "before\n");
             root.write("run/ironstrap/toy.1f2e.rc", "9\n");
             let output =
@@ -30,7 +30,7 @@ fn long_work_is_followed_to_its_end() {
 }
 
 #[test]
-fn long_work_that_was_ended_before_it_began_is_told_as_that() {
+fn a_unit_that_is_stopped_early_is_reported() {
     for shell in shells() {
         let root = Root::new();
         root.command("systemd-run", ":");
@@ -47,7 +47,7 @@ fn long_work_that_was_ended_before_it_began_is_told_as_that() {
 }
 
 #[test]
-fn long_work_of_an_earlier_run_is_followed_by_its_own_files() {
+fn a_unit_of_an_earlier_run_is_followed() {
     for shell in shells() {
         for (lease, job) in [("3 1f2e 0 1000 me@here 0af1\n", "toy.1f2e"), ("3 1f2e 0 1000 me@here\n", "toy")]
         {
@@ -66,7 +66,7 @@ fn long_work_of_an_earlier_run_is_followed_by_its_own_files() {
 }
 
 #[test]
-fn a_script_that_runs_is_never_overwritten() {
+fn the_script_of_an_active_unit_is_never_overwritten() {
     for shell in shells() {
         for mine in ["1f2e", "2222"] {
             let root = Root::new();
@@ -77,7 +77,7 @@ fn a_script_that_runs_is_never_overwritten() {
             let output =
                 root.lib(shell, &format!("mine={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
             assert_eq!(output.status.code(), Some(1), "{shell}");
-            assert_eq!(text(&output.stdout), "", "{shell}: it does not follow what is not its own");
+            assert_eq!(text(&output.stdout), "", "{shell}: it does not follow the active unit");
             assert!(files.iter().all(|file| root.read(file) == "of the first\n"), "{shell}");
             assert_eq!(
                 fs::read_dir(root.path("run/ironstrap")).unwrap().count(),
@@ -89,7 +89,7 @@ fn a_script_that_runs_is_never_overwritten() {
 }
 
 #[test]
-fn who_takes_a_machine_deletes_what_earlier_runs_left_and_nothing_else() {
+fn taking_a_machine_deletes_only_leftovers_of_earlier_runs() {
     let old = [
         "kubeadm.sh",
         "kubeadm.log",
@@ -125,7 +125,7 @@ fn who_takes_a_machine_deletes_what_earlier_runs_left_and_nothing_else() {
             root.write(&path(name), "");
         }
         fs::create_dir(root.path("run/ironstrap/a.b.sh")).unwrap();
-        // It does not take the machine, or has it already: the files may be in use.
+        // One run is refused, and the other already has the lease. The files may be in use.
         root.write("run/ironstrap/lease", &format!("5 theirs {} 10 alice@desk\n", now() + 60));
         root.lib(shell, "lease 5 ours me@here 120 - -");
         root.good(shell, "lease 5 theirs alice@desk 120 - -");
@@ -137,7 +137,7 @@ fn who_takes_a_machine_deletes_what_earlier_runs_left_and_nothing_else() {
 }
 
 #[test]
-fn a_unit_that_went_with_its_package_is_put_back_as_far_as_it_goes() {
+fn unit_back_skips_a_unit_that_is_gone() {
     for shell in shells() {
         for (there, done) in [("not-found", ""), ("loaded", "disable -q kubelet\nstop kubelet\n")] {
             let root = Root::new();
