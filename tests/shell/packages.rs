@@ -1,5 +1,5 @@
-//! Packages are taken away on machines where something is wrong with packages: a database that cannot be read, a package of
-//! somebody else that is half configured, a lock that stays, links that dpkg takes for folders.
+//! Removes packages on machines with a package problem: an unreadable database, a half-configured foreign package, a
+//! permanent lock, or links that dpkg treats as folders.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -23,7 +23,7 @@ fn installed() -> Root {
 }
 
 #[test]
-fn a_database_that_dpkg_cannot_read_does_not_say_that_a_package_is_gone() {
+fn an_unreadable_dpkg_database_stops_the_removal() {
     for shell in shells() {
         let root = installed();
         root.command(
@@ -38,9 +38,9 @@ fn a_database_that_dpkg_cannot_read_does_not_say_that_a_package_is_gone() {
     }
 }
 
-/// apt ends badly for any package that is half configured, whatever it was asked to do.
+/// Every command of apt fails if any package is half configured.
 #[test]
-fn what_is_broken_of_others_holds_up_no_package_of_ours() {
+fn broken_foreign_packages_do_not_stop_a_removal() {
     for shell in shells() {
         let root = installed();
         root.command("dpkg", "case $1 in --purge) echo \"$*\" >>$ROOT/dpkg ;; esac");
@@ -48,7 +48,7 @@ fn what_is_broken_of_others_holds_up_no_package_of_ours() {
         let (good, said) = unpackage(&root, shell, "kubelet");
         assert!(good, "{shell}: {said}");
         assert_eq!(root.read("dpkg"), "--purge kubelet\n", "{shell}");
-        // It took the package away and stumbled later: dpkg has nothing more to do.
+        // apt removes the package and then fails. dpkg has nothing more to do.
         fs::remove_file(root.path("dpkg")).unwrap();
         root.command("apt-get", "case \" $* \" in *' -s '*) ;; *) : >$ROOT/packages; exit 100 ;; esac");
         assert!(unpackage(&root, shell, "kubelet").0, "{shell}");
@@ -57,7 +57,7 @@ fn what_is_broken_of_others_holds_up_no_package_of_ours() {
 }
 
 #[test]
-fn a_lock_that_stays_is_named_with_what_to_do() {
+fn a_permanent_package_lock_is_reported_with_its_remedy() {
     for shell in shells() {
         let root = installed();
         root.command("dpkg", "case $1 in --purge) echo \"$*\" >>$ROOT/dpkg ;; esac");
@@ -67,7 +67,7 @@ fn a_lock_that_stays_is_named_with_what_to_do() {
         );
         let (good, said) = unpackage(&root, shell, "kubelet");
         assert!(!good && said.contains("by hand: package-lock"), "{shell}: {said}");
-        assert_eq!(root.read("dpkg"), "absent", "{shell}: what waits for a lock is not tried in another way");
+        assert_eq!(root.read("dpkg"), "absent", "{shell}: after a lock error, dpkg is not tried");
         root.command("dpkg", "echo 'dpkg: error: dpkg frontend lock was locked by another process'; exit 2");
         let (good, said) = unpackage(&root, shell, "kubelet");
         assert!(!good && said.contains("reason: the package lock is held by process"), "{shell}: {said}");
@@ -75,28 +75,28 @@ fn a_lock_that_stays_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_link_of_the_users_outlives_the_package_of_its_folder() {
+fn a_users_link_survives_the_removal_of_its_package() {
     for shell in shells() {
         let root = installed();
         fs::create_dir_all(root.path("data/kubelet")).unwrap();
         let link = root.path("var/lib/kubelet");
         symlink(root.path("data/kubelet"), &link).unwrap();
-        // As dpkg does with the last package that has it.
+        // dpkg deletes the link with the last package that owns the folder.
         let apt = "case \" $* \" in *' -s '*) ;; *' purge '*) rm -f $ROOT/var/lib/kubelet ;; esac";
         root.command("apt-get", apt);
         let (good, said) = unpackage(&root, shell, "kubelet");
         assert!(good, "{shell}: {said}");
         assert_eq!(fs::read_link(&link).unwrap(), root.path("data/kubelet"), "{shell}");
-        // Killed between the two: the next run has it from its note.
+        // The run was killed before it restored the link. The next run restores it from its notes.
         fs::remove_file(&link).unwrap();
         assert!(unpackage(&root, shell, "kubelet").0);
         assert!(link.is_symlink(), "{shell}");
     }
 }
 
-/// Somebody removed the package before: its folders and what starts its unit at boot were left.
+/// The package was removed by another program. Its folders and the link that starts its unit at boot remained.
 #[test]
-fn what_a_package_left_that_went_by_itself_goes() {
+fn leftovers_of_an_already_removed_package_are_deleted() {
     for shell in shells() {
         let root = installed();
         root.write("packages", "");
@@ -111,7 +111,7 @@ fn what_a_package_left_that_went_by_itself_goes() {
         assert!(good, "{shell}: {said}");
         assert!(!root.path("etc/kubernetes").exists() && !root.path("var/lib/kubelet").exists(), "{shell}");
         assert!(root.path("etc/cni").exists() && root.path("var/lib/cni/theirs").exists(), "{shell}");
-        // Older notes have no folders.
+        // Notes of older versions list no folders.
         root.write("manual", "");
         fs::create_dir_all(root.path("var/lib/kubelet")).unwrap();
         assert!(unpackage(&root, shell, "kubelet").0 && root.path("var/lib/kubelet").exists(), "{shell}");
@@ -126,9 +126,9 @@ fn what_a_package_left_that_went_by_itself_goes() {
     }
 }
 
-/// apt-get that is killed or crashes says nothing of a source, and has read none.
+/// If apt-get is killed or crashes, it prints no error about a source, and has not read all of them.
 #[test]
-fn an_apt_that_ends_without_a_word_has_not_read_all_sources() {
+fn an_apt_crash_is_reported_as_a_failed_update() {
     let sources = fs::read_to_string("templates/sources.sh").unwrap();
     for shell in shells() {
         for (apt, said) in [

@@ -1,5 +1,5 @@
-//! Programs and units are compared with what dpkg noted of them, and packages are unpacked once more. dpkg's notes are
-//! those of a folder.
+//! Tests how programs and units are compared with the database of dpkg, and how packages are reinstalled. The database
+//! describes files in a folder.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ const TOOL: &str = "usr/bin/tool";
 const PLUGIN: &str = "opt/cni/bin/plugin";
 const UNIT: &str = "usr/lib/systemd/system/tool.service";
 
-/// A machine with one package, which dpkg has unpacked a moment ago.
+/// A machine with one freshly installed package.
 fn unpacked() -> Root {
     let root = Root::new();
     root.command("stat", "/usr/bin/stat \"$@\" | sed 's/^\\([^ ]* [0-7]*\\) [0-9]*/\\1 0/'");
@@ -32,7 +32,7 @@ fn unpacked() -> Root {
     root
 }
 
-/// What the machine says, without the folder that it is.
+/// The output of the check, with the machine's paths.
 fn programs(root: &Root, shell: &str) -> String {
     let dir = root.0.path().display().to_string();
     let functions = fs::read_to_string("templates/programs.sh").unwrap();
@@ -44,7 +44,7 @@ fn programs(root: &Root, shell: &str) -> String {
 }
 
 #[test]
-fn a_program_that_is_not_the_packages_is_named_and_one_that_did_not_change_is_not_read() {
+fn changed_programs_are_named_and_unchanged_ones_not_read() {
     type Break = fn(&Root);
     let mode = |name: &'static str, mode| {
         move |root: &Root| {
@@ -71,7 +71,7 @@ fn a_program_that_is_not_the_packages_is_named_and_one_that_did_not_change_is_no
             |root| root.write("var/lib/dpkg/info/tool.md5sums", ""),
             "tool: /usr/bin/tool has no checksum in the list of dpkg\n",
         ),
-        // Read, and found right: with other times, with dpkg's list gone.
+        // The time of the file or of dpkg's list is no proof here. The file is read, and has not changed.
         (|root| root.write(TOOL, TOOL), ""),
         (|root| fs::remove_file(root.path("var/lib/dpkg/info/tool.list")).unwrap(), ""),
         (
@@ -111,7 +111,7 @@ fn a_program_that_is_not_the_packages_is_named_and_one_that_did_not_change_is_no
 }
 
 #[test]
-fn a_file_that_cannot_be_looked_at_makes_no_answer() {
+fn a_file_that_cannot_be_examined_is_an_error() {
     for shell in shells() {
         let root = unpacked();
         root.command("stat", "echo 'stat: cannot statx: Input/output error' >&2; exit 1");
@@ -125,7 +125,7 @@ fn a_file_that_cannot_be_looked_at_makes_no_answer() {
 }
 
 #[test]
-fn a_package_is_unpacked_once_more_in_its_version_and_stays_held_and_auto() {
+fn a_package_is_reinstalled_and_keeps_its_marks() {
     let functions = fs::read_to_string("templates/again.sh").unwrap();
     for shell in shells() {
         let root = Root::new();
@@ -140,12 +140,12 @@ fn a_package_is_unpacked_once_more_in_its_version_and_stays_held_and_auto() {
         assert!(root.read("apt").ends_with(" --reinstall tool=1.2-3\n"), "{shell}: {}", root.read("apt"));
         assert_eq!(root.read("marks"), "showauto tool\nauto tool\nhold tool\n", "{shell}");
 
-        // It is right by now.
+        // The program is right in the meantime.
         fs::remove_file(root.path("apt")).unwrap();
         root.good(shell, &again(":"));
         assert_eq!(root.read("apt"), "absent", "{shell}");
 
-        // apt ends well where it could do nothing.
+        // apt succeeds even if it could not reinstall the package.
         root.command("apt-get", "echo 'Reinstallation of tool is not possible, it cannot be downloaded.'");
         let output = root.lib(shell, &again("echo x"));
         assert_eq!(output.status.code(), Some(1), "{shell}");
