@@ -1,4 +1,4 @@
-//! What gets a kubelet the certificate that it serves with (templates/serving.sh).
+//! Tests the approval of serving certificates of kubelets (templates/serving.sh).
 
 use std::fs;
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use super::{run, shells};
 use ironstrap::shell::{PRELUDE, SERVING};
 
-/// A kubelet without a certificate, as openssl of Debian 12 says it.
+/// What openssl of Debian 12 prints about a kubelet without a certificate.
 const BARE: &str = "CONNECTED(00000003)\n40171F5B127F0000:error:0A000438:SSL routines:ssl3_read_bytes:tlsv1 alert internal error:../ssl/record/rec_layer_s3.c:1586:SSL alert number 80\n---\nno peer certificate available";
 const SERVED: &str = "CONNECTED(00000003)\n---\nServer certificate\n-----BEGIN CERTIFICATE-----\nQQ==";
 
-/// What a shell makes of `call` where kubectl does this: whether it ended well, what it said, and how kubectl was asked. ROOT is a
-/// folder of the test's own.
+/// Runs `call` with this stand-in for kubectl. Returns whether it succeeded, what it printed, and the calls of kubectl.
+/// ROOT in a stand-in is a folder of the test.
 fn ran(call: &str, kubectl: &str) -> (bool, String, String) {
     ran_with(call, kubectl, ":")
 }
 
-/// The same where openssl does this; `-`: there is none.
+/// The same with this stand-in for openssl. With `-` there is no openssl.
 fn ran_with(call: &str, kubectl: &str, openssl: &str) -> (bool, String, String) {
     let run_in = |shell: &'static str| {
         let dir = tempfile::tempdir().unwrap();
@@ -39,7 +39,7 @@ fn ran_with(call: &str, kubectl: &str, openssl: &str) -> (bool, String, String) 
         (out.status.success(), String::from_utf8(said).unwrap(), asked)
     };
     let all: Vec<_> = shells().into_iter().map(run_in).collect();
-    // How often it tries is for the clock to say.
+    // The number of tries depends on the clock, so it may differ.
     let same = |one: &(bool, String, String)| (&one.0, &one.1) == (&all[0].0, &all[0].1);
     assert!(all.iter().all(same), "every shell does the same: {all:#?}");
     all[0].clone()
@@ -47,11 +47,11 @@ fn ran_with(call: &str, kubectl: &str, openssl: &str) -> (bool, String, String) 
 
 const APPROVE: &str =
     "printf 'THE OBJECT\\n' | approve_serving w1 10.0.0.21:10250 csr-a 'uid 7 signer QQ== system:node:w1.'";
-/// The request that was judged, as the API server has it.
+/// The branch of kubectl that returns the request that was judged.
 const JUDGED: &str = "*signerName*) printf '%s' 'uid 7 signer QQ== system:node:w1.' ;;";
 
 #[test]
-fn a_request_is_approved_as_it_was_judged_and_its_certificate_is_waited_for() {
+fn a_judged_request_is_approved_and_its_certificate_awaited() {
     let kubectl = format!(
         "case $* in
 replace*) grep -q 'THE OBJECT' ;;
@@ -72,7 +72,7 @@ esac"
 }
 
 #[test]
-fn an_object_that_changed_is_judged_again_and_any_other_refusal_is_one() {
+fn only_a_changed_request_is_judged_again() {
     let kubectl = |why: &str| {
         format!(
             "case $* in replace*) cat >/dev/null; echo 'Error from server {why}' >&2; return 1 ;;\n{JUDGED}\nesac"
@@ -91,7 +91,7 @@ fn an_object_that_changed_is_judged_again_and_any_other_refusal_is_one() {
 }
 
 #[test]
-fn a_request_of_that_name_that_was_not_judged_is_not_approved() {
+fn a_request_that_was_not_judged_is_not_approved() {
     for now in [
         "",
         "uid-other 7 signer QQ== system:node:w1.",
@@ -107,13 +107,13 @@ fn a_request_of_that_name_that_was_not_judged_is_not_approved() {
         assert!(said.contains("csr-a of w1 has changed, and ironstrap checks it again\n"), "{now}: {said}");
         assert!(!asked.contains("replace"), "{now}: {asked}");
     }
-    // An API server that does not answer says nothing of it.
+    // If the API server does not answer, nothing is approved.
     let (good, _, asked) = ran(APPROVE, "case $* in replace*) cat >/dev/null ;; *) return 1 ;; esac");
     assert!(!good && !asked.contains("replace"), "{asked}");
 }
 
 #[test]
-fn no_certificate_is_waited_for_that_cannot_come() {
+fn a_failed_request_is_not_waited_for() {
     let kubectl = format!(
         "case $* in
 replace*) cat >/dev/null ;;
@@ -127,7 +127,7 @@ esac"
 }
 
 #[test]
-fn another_request_is_waited_for_and_without_one_the_reason_is_told() {
+fn a_missing_new_request_is_reported_with_its_reason() {
     let kubectl = |names: &[&str]| {
         let all: Vec<Value> = names.iter().map(|name| request(name, "system:node:w1", "QQ==")).collect();
         format!("case $* in *certificatesigningrequests*) {} ;; *) return 1 ;; esac", say(&page(&all, None)))
@@ -138,16 +138,16 @@ fn another_request_is_waited_for_and_without_one_the_reason_is_told() {
     assert!(!good && said.starts_with("reason: w1: csr-a asks for m1"), "{said}");
     assert!(said.contains("\nby hand: serving-request"), "{said}");
     assert!(asked.contains("fieldSelector=spec.signerName%3Dkubernetes.io%2Fkubelet-serving"), "{asked}");
-    // Names that ironstrap does not handle, and requests of others.
+    // Requests of another node, and requests with an invalid name, do not count.
     let others = [request("csr-b", "system:node:w2", "QQ=="), request("x\ncsr-c", "system:node:w1", "QQ==")];
     assert!(!ran(call, &say(&page(&others, None))).0);
-    // One that serves needs none.
+    // A kubelet that already serves needs no request.
     assert!(ran_with(call, &kubectl(&["csr-a"]), &format!("printf '%s' '{SERVED}'")).0);
     assert!(!ran("await_serving w1 10.0.0.21:10250 1 none", &kubectl(&[])).0);
 }
 
 #[test]
-fn older_requests_that_were_not_shown_are_no_other_ones() {
+fn an_older_request_does_not_count_as_new() {
     let mut older = request("csr-old", "system:node:w1", "QQ==");
     older["metadata"]["creationTimestamp"] = json!("2026-11-21T11:00:00Z");
     let all = [request("csr-a", "system:node:w1", "QQ=="), older];
@@ -157,7 +157,7 @@ fn older_requests_that_were_not_shown_are_no_other_ones() {
 }
 
 #[test]
-fn a_kubelet_is_looked_at_without_credentials_and_with_a_limit() {
+fn a_kubelet_is_probed_without_credentials_and_with_limits() {
     let look = |kubectl: &str, openssl: &str| ran_with("kubelet_tls w1 [::1]:10250", kubectl, openssl);
     let say = |text: &str| format!("printf '%s' '{text}'");
     assert_eq!(look("return 1", &say(BARE)).1, "bare\n");
@@ -167,7 +167,7 @@ fn a_kubelet_is_looked_at_without_credentials_and_with_a_limit() {
     let endless = "{ head -c 90000000 /dev/zero && echo ALL >>ROOT/asked; } || :";
     let (good, said, asked) = look("return 1", endless);
     assert!(good && said.is_empty() && !asked.contains("ALL"), "{said} {asked}");
-    // Without openssl the API server asks.
+    // Without openssl, the API server asks the kubelet.
     assert_eq!(look("printf ok", "-").1, "serves\n");
     assert_eq!(look("echo 'remote error: tls: internal error' >&2; return 1", "-").1, "bare\n");
     let (good, said, asked) = look(endless, "-");
@@ -175,7 +175,7 @@ fn a_kubelet_is_looked_at_without_credentials_and_with_a_limit() {
     assert!(asked.contains("healthz --request-timeout=5s"), "{asked}");
 }
 
-/// A request as the API server writes it.
+/// A request as the API server returns it.
 fn request(name: &str, user: &str, request: &str) -> Value {
     json!({
         "metadata": {
@@ -200,7 +200,7 @@ fn page(requests: &[Value], next: Option<&str>) -> String {
     .to_string()
 }
 
-/// Shell that prints this text.
+/// A shell command that prints this text.
 fn say(text: &str) -> String {
     format!("cat <<'ALL'\n{text}\nALL\n")
 }
@@ -212,7 +212,7 @@ fn read(said: &str) -> (Vec<Value>, &str) {
 }
 
 #[test]
-fn of_each_user_the_newest_requests_are_shown_and_a_few_users_do_not_crowd_out_others() {
+fn the_newest_requests_of_each_user_are_shown() {
     let mut all = vec![];
     let mut add = |name: &str, user: &str, base64: &str| {
         let mut one = request(name, user, base64);
@@ -254,7 +254,7 @@ fn of_each_user_the_newest_requests_are_shown_and_a_few_users_do_not_crowd_out_o
 }
 
 #[test]
-fn no_text_of_a_worker_forges_a_request() {
+fn a_worker_cannot_forge_a_request() {
     let right = request("csr-a", "system:node:w1", "QQ==");
     let line = format!("x\n2026-11-21T12:00:00Z\t9\tcsr-f\tsystem:node:w1\t{right}\nend whole\ny\"}}],\\");
     let mut all = vec![right.clone()];
@@ -286,7 +286,7 @@ fn no_text_of_a_worker_forges_a_request() {
 }
 
 #[test]
-fn a_list_that_is_not_whole_says_why_and_never_counts_as_short() {
+fn an_incomplete_request_list_says_why() {
     let many: Vec<Value> =
         (0..300).map(|n| request(&format!("csr-{n}"), "system:node:w2", &"A".repeat(9))).collect();
     let first = page(&many, Some("abc"));
@@ -306,7 +306,7 @@ fn a_list_that_is_not_whole_says_why_and_never_counts_as_short() {
         assert!(end.ends_with(r#" requests and 0 MB so far, most of them of "system:node:w2""#), "{end}");
         assert_eq!(requests.len(), 20, "{why}");
     }
-    // Each page takes so long that there is no time for all.
+    // The pages are too slow to read all of them in time.
     let slow =
         "date() { n=$(grep -c limit $RUN/asked 2>/dev/null) || :; /bin/echo $((n * 5)); }\nserving_requests";
     let (good, said, asked) = ran(slow, &say(&first));
@@ -319,7 +319,7 @@ fn a_list_that_is_not_whole_says_why_and_never_counts_as_short() {
 }
 
 #[test]
-fn pages_that_are_too_large_are_read_again_in_small_ones() {
+fn oversized_pages_are_read_again_in_smaller_ones() {
     let large = "{ printf '{\"kind\":\"CertificateSigningRequestList\",\"items\":[{\"metadata\":{\"name\":\"'; \
         head -c 9000000 /dev/zero | tr '\\0' a; } || :";
     let one = say(&page(&[request("csr-a", "system:node:w1", "QQ==")], None));
@@ -333,7 +333,7 @@ fn pages_that_are_too_large_are_read_again_in_small_ones() {
 }
 
 #[test]
-fn requests_of_a_node_that_is_gone_are_deleted_and_no_others() {
+fn only_requests_of_the_removed_node_are_deleted() {
     let all = [
         request("csr-b", "system:node:w1", "QQ=="),
         request("csr-c", "system:node:w11", "QQ=="),
