@@ -1,7 +1,7 @@
-//! What real shells make of our scripts: of asks, of scripts that arrive cut, and of what fixes share. The paths of
-//! a machine are moved below a folder by replacing text; its commands are scripts in there.
+//! Runs ironstrap's scripts in real shells: asks, truncated scripts, and the functions that fixes share. Text
+//! replacement moves the paths of a machine below a folder. Its commands are scripts in that folder.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 #[path = "shell/addresses.rs"]
@@ -57,7 +57,7 @@ const BOUNDARY: &str = "--0123456789abcdef";
 
 const TOY: Step = Step { name: "toy", why: "so that something is changed", wants: |_| Ok(vec![]) };
 
-/// What the machine that this runs on answers, by this shell.
+/// The answers of the host, in this shell.
 fn answers(shell: &str, asks: &[Ask]) -> Vec<Answer> {
     let asks: Vec<&Ask> = asks.iter().collect();
     let output = run(shell, &probe::script(&asks, BOUNDARY, ETCD_DIR));
@@ -73,7 +73,7 @@ fn said(text: &str) -> Answer {
 }
 
 #[test]
-fn an_ask_is_answered_exactly_or_not_at_all() {
+fn an_ask_returns_its_exact_output_or_unknown() {
     let unknown = |why: &str| Answer::Unknown(why.into());
     let cases = [
         ("echo yes", said("yes\n")),
@@ -111,12 +111,12 @@ fn an_ask_is_answered_exactly_or_not_at_all() {
 }
 
 #[test]
-fn what_a_pipeline_hides_is_unknown_by_its_noise() {
+fn output_on_stderr_makes_an_answer_unknown() {
     for shell in shells() {
         let asks = ["cat /missing/file | sort", "echo \"$nowhere\"", "missing-command", "cat </missing/file"];
         for (ask, answer) in asks.iter().zip(answers(shell, &asks.map(|ask| Ask::Shell(ask.into())))) {
             let Answer::Unknown(why) = answer else { panic!("{shell}: {ask}: {answer:?}") };
-            assert!(why.len() > "exit 0: ".len(), "{shell}: {ask}: says why: {why}");
+            assert!(why.len() > "exit 0: ".len(), "{shell}: {ask}: no reason: {why}");
         }
     }
 }
@@ -135,7 +135,7 @@ fn a_long_answer_arrives_whole() {
 }
 
 #[test]
-fn files_are_read_byte_by_byte() {
+fn files_are_read_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let texts = [("a", "one\n"), ("b", ""), ("c", "no end"), ("d", "\n--0123 0\n\n"), ("e", "last\n\n\n")];
@@ -195,7 +195,7 @@ impl Root {
         fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o7777
     }
 
-    /// A command that the scripts find before the machine's own.
+    /// Adds a command that the scripts find before the one of the host.
     fn command(&self, name: &str, script: &str) {
         let path = format!("bin/{name}");
         let root = self.0.path().display();
@@ -203,7 +203,7 @@ impl Root {
         fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// The script with this machine's paths.
+    /// Moves the paths in a script below the folder.
     fn moved(&self, script: &str) -> String {
         let root = self.0.path().display();
         let moved = ["/run/", "/var/lib/", "/etc/"]
@@ -212,7 +212,7 @@ impl Root {
         moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
     }
 
-    /// Runs what fixes share, and then this.
+    /// Runs `script` after the functions that fixes share.
     fn lib(&self, shell: &str, script: &str) -> Output {
         let lib =
             ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
@@ -252,7 +252,7 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
 }
 
 #[test]
-fn a_script_cut_at_any_byte_runs_nothing() {
+fn a_truncated_script_runs_nothing() {
     let root = Root::new();
     let changes = touches(&root, &["one", "two"]);
     let changes: Vec<&Change> = changes.iter().collect();
@@ -262,13 +262,13 @@ fn a_script_cut_at_any_byte_runs_nothing() {
     let probe = root.moved(&probe::script(&[&touch, &Ask::Facts], BOUNDARY, ETCD_DIR));
     let traces = ["one", "two", "asked", "run/ironstrap", "var/lib/ironstrap"];
     for (script, does) in [(fix, "one"), (probe, "asked")] {
-        // With the brace that ends the group the whole script has arrived; before it, nothing of it has.
+        // A shell runs the group only after its closing brace has arrived.
         let end = "\n} </dev/null\n";
         assert!(script.starts_with("{\n") && script.ends_with(end), "one group: {script}");
         let brace = script.len() - end.len() + 2;
         for shell in shells() {
-            // Every byte of what is particular to it; of what all scripts share, every 41st will do. Shells are
-            // alike: one of them sees every byte.
+            // Near the end, cut at every byte. Before that, the first shell cuts at every byte and the others at
+            // every 7th. Far from the end, every 97th is enough.
             let step = if shell == shells()[0] { 1 } else { 7 };
             let ends = (0..brace).filter(|end| match brace - end {
                 ..40 => true,
@@ -282,7 +282,7 @@ fn a_script_cut_at_any_byte_runs_nothing() {
                 }
             }
             run(shell, &script);
-            assert!(root.path(does).exists(), "{shell}: the whole script does it");
+            assert!(root.path(does).exists(), "{shell}: the whole script runs");
             for trace in traces {
                 let path = root.path(trace);
                 let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -292,7 +292,7 @@ fn a_script_cut_at_any_byte_runs_nothing() {
 }
 
 #[test]
-fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
+fn a_script_stops_at_the_first_failed_fix() {
     for shell in shells() {
         let root = Root::new();
         let mut changes = touches(&root, &["one", "two", "three"]);
@@ -317,7 +317,7 @@ fn a_script_stops_at_the_first_fix_that_fails_and_says_which() {
 }
 
 #[test]
-fn put_writes_a_file_whole_with_its_mode() {
+fn write_file_sets_content_and_mode() {
     for shell in shells() {
         let root = Root::new();
         root.good(shell, "write_file /etc/new/file 640 <<'END'\n$x `y` \\z\n}\nEND");
@@ -330,8 +330,8 @@ fn put_writes_a_file_whole_with_its_mode() {
 }
 
 #[test]
-fn a_file_keeps_a_narrower_mode_and_loses_a_wider_one() {
-    // The user of this test owns the files; on a machine root does.
+fn a_stricter_file_mode_is_kept_and_a_wider_one_fixed() {
+    // The user of the test owns the files. On a machine they belong to root.
     let roots = |answer: &Answer| match answer {
         Answer::Said(text) => {
             let (head, rest) = text.split_once('\n').unwrap();
@@ -362,7 +362,7 @@ fn a_file_keeps_a_narrower_mode_and_loses_a_wider_one() {
             assert_eq!(changes.len(), usize::from(left.is_some()), "{shell}: {text:?} with {mode:o}");
             let Some(left) = left else { continue };
             let changes: Vec<&Change> = changes.iter().collect();
-            // The path is this machine's already.
+            // This path is below the folder already, so it must not be moved twice.
             let script = ledger::fix(&me(), None, &changes, BOUNDARY).replace(&path, "THE-PATH");
             let output = run(shell, &root.moved(&script).replace("THE-PATH", &path));
             assert!(output.status.success(), "{shell}: {}{}", text_of(&output), output.status);
@@ -380,7 +380,7 @@ fn text_of(output: &Output) -> String {
 }
 
 #[test]
-fn put_keeps_a_mode_and_follows_a_link() {
+fn write_file_can_keep_the_mode_and_follows_links() {
     for shell in shells() {
         let root = Root::new();
         root.write("etc/kept", "no end");
@@ -393,7 +393,7 @@ fn put_keeps_a_mode_and_follows_a_link() {
 }
 
 #[test]
-fn what_was_there_before_is_kept_once() {
+fn a_backup_is_made_only_once() {
     for shell in shells() {
         let root = Root::new();
         root.write("etc/a", "first");
@@ -418,7 +418,7 @@ fn now() -> u64 {
 }
 
 #[test]
-fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it() {
+fn retry_renews_the_lease_and_stops_when_it_is_lost() {
     for shell in shells() {
         let root = Root::new();
         let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
@@ -436,10 +436,10 @@ fn patience_outlasts_failures_keeps_the_machine_and_ends_where_another_took_it()
 }
 
 #[test]
-fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
+fn retry_ignores_log_lines_from_before_it_began() {
     for shell in shells() {
         let root = Root::new();
-        // The machine was taken long ago, and the lease tells since when.
+        // The lease was taken long ago, and has that time.
         let lease = "lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
         let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nfatal_log_line() { echo $1 >>$RUN/asked; return 1; }\n";
         root.lib(shell, &format!("{lease}{tries}retry try"));
@@ -451,7 +451,7 @@ fn what_was_said_before_the_waiting_began_is_no_reason_to_give_up() {
 }
 
 #[test]
-fn patience_ends_when_the_user_said_with_what_was_said_last() {
+fn retry_times_out_with_the_last_output() {
     for shell in shells() {
         let root = Root::new();
         let script = "WAIT_TIMEOUT=1; mkdir -p $RUN; try() { echo not yet >&2; echo reason: forged >&2; return 1; }; retry try";
@@ -465,9 +465,9 @@ fn patience_ends_when_the_user_said_with_what_was_said_last() {
     }
 }
 
-/// Where `GONE` does not run and the API server answers or not, and the time goes by five seconds with each look at it.
+/// The component `gone` does not run. The API server answers if `api` is true. Each try takes five seconds.
 #[test]
-fn a_controller_that_is_held_back_while_the_cluster_is_waited_for_is_started_again_once() {
+fn retry_restarts_the_kubelet_for_a_missing_controller() {
     for shell in shells() {
         let run = |gone: &str, api: &str| {
             let root = Root::new();
@@ -496,7 +496,7 @@ fn a_controller_that_is_held_back_while_the_cluster_is_waited_for_is_started_aga
 }
 
 #[test]
-fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
+fn retry_stops_after_three_identical_kubelet_failures() {
     let line = |n: usize, why: &str| {
         format!("E1128 21:34:1{n}.779121     23{n} run.go:72] \"command failed\" err=\"{why}\"\n")
     };
@@ -515,7 +515,7 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
         assert_eq!(run(&same, "auto-restart"), ends, "{shell}");
         assert_eq!(run(&same, "failed"), ends, "{shell}");
         assert_eq!(run(&two, "auto-restart"), "timed out after 1 s (--wait-timeout)\n", "{shell}");
-        // A kubelet that runs repeats words of tenants.
+        // A running kubelet also logs messages of tenants.
         for state in ["running", "dead", ""] {
             assert_eq!(run(&same, state), "timed out after 1 s (--wait-timeout)\n", "{shell}: {state}");
         }
@@ -523,7 +523,7 @@ fn a_kubelet_that_ends_three_times_with_the_same_words_ends_the_waiting() {
 }
 
 #[test]
-fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
+fn retry_stops_at_a_fatal_line_of_the_program_itself() {
     let why = "failed to run Kubelet: running with swap on is not supported";
     let head = "E1128 21:34:10.779121     230";
     let failed = format!("{head} run.go:72] \"command failed\" err=\"{why}, please\"\n");
@@ -559,7 +559,7 @@ fn a_log_ends_the_waiting_where_a_program_says_it_of_itself() {
 }
 
 #[test]
-fn what_says_that_no_waiting_helps_is_not_tried_again() {
+fn exit_code_76_is_not_retried() {
     for shell in shells() {
         let root = Root::new();
         let output = root.lib(
@@ -572,34 +572,34 @@ fn what_says_that_no_waiting_helps_is_not_tried_again() {
 }
 
 #[test]
-fn the_watch_over_a_command_ends_with_it_when_the_shell_was_killed() {
+fn the_log_watch_ends_after_its_shell_is_killed() {
     for shell in shells() {
         let root = Root::new();
         root.command("systemctl", "");
-        // A watch that goes on is ended here, so that it outlives no test.
+        // Ends a watch that does not end by itself, so that it does not outlive the test.
         root.command(
             "sleep",
             "echo tick >>$ROOT/ticks; [ $(wc -l <$ROOT/ticks) -lt 50 ] || kill $PPID; /bin/sleep 0.1",
         );
         let killed = "exec >/dev/null 2>&1; fatal_log_line() { return 1; }; run_unless_fatal sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
         assert!(!root.lib(shell, killed).status.success(), "{shell}");
-        // A loaded machine takes its time to end it; one that is not ended ticks fifty times.
+        // On a loaded host it may take a while until the watch ends. A watch that never ends ticks fifty times.
         let mut ticks = String::new();
         while root.read("ticks") != ticks || ticks.is_empty() {
             ticks = root.read("ticks");
             std::thread::sleep(Duration::from_secs(2));
         }
-        assert!(ticks.lines().count() < 50, "{shell}: it watches on");
+        assert!(ticks.lines().count() < 50, "{shell}: the watch did not end");
     }
 }
 
 #[test]
-fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
+fn kubectl_is_retried_only_while_the_api_server_is_away() {
     let kubectl = ironstrap::shell::kubectl();
     let kubectl = kubectl
         .replace("command kubectl ", "fake ")
         .replace("retry kubectl get --raw /readyz >/dev/null", "");
-    // What the API says, one answer a call: `STATUS WORDS`; the input it got is kept.
+    // A stand-in for kubectl. Each call takes one line `STATUS WORDS` as its answer, and its input is kept.
     let fake = "fake() { case $* in *readyz*) [ ! -e $RUN/unready ]; return ;; esac\n\
                 cat >>$RUN/got; read -r status words <$RUN/says; sed -i 1d $RUN/says; echo \"$words\" >&2; [ $status != 0 ] || echo out; return $status; }\n";
     for shell in shells() {
@@ -625,17 +625,21 @@ fn a_fix_waits_for_an_api_server_that_goes_away_and_for_nothing_else() {
             (Some(0), "out\n", "kubectl: done\n", 2),
             "{shell}"
         );
-        assert_eq!(got, "one\ntwo\n".repeat(3), "{shell}: the input is there each time");
+        assert_eq!(got, "one\ntwo\n".repeat(3), "{shell}: each try gets the whole input");
         let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", ": >$RUN/unready");
         assert_eq!((code, err.as_str(), slept), (Some(0), "kubectl: done\n", 1), "{shell}: not ready yet");
         let (code, _, err, _, slept) = run("1 Forbidden\n0 done\n", "");
-        assert_eq!((code, err.as_str(), slept), (Some(1), "kubectl: Forbidden\n", 0), "{shell}: it means it");
+        assert_eq!(
+            (code, err.as_str(), slept),
+            (Some(1), "kubectl: Forbidden\n", 0),
+            "{shell}: this is a real refusal"
+        );
         let (code, ..) = run("1 connection refused\n0 done\n", "WAIT_TIMEOUT=0");
-        assert_eq!(code, Some(1), "{shell}: no longer than the user said");
+        assert_eq!(code, Some(1), "{shell}: the time limit is over");
     }
 }
 
-/// A process that holds a lock on a file until it is dropped; and its id.
+/// Starts a process that locks a file until its input is closed.
 fn locked(path: &std::path::Path) -> std::process::Child {
     let mut flock = Command::new("flock");
     let mut child = flock.arg(path).arg("-c").arg("echo locked; read x || :");
@@ -649,7 +653,7 @@ fn locked(path: &std::path::Path) -> std::process::Child {
 }
 
 #[test]
-fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
+fn package_commands_wait_for_the_lock_and_name_its_holder() {
     if fs::read_to_string("/proc/locks").is_err() || which::which("flock").is_err() {
         std::io::stderr().write_all(b"SKIPPED: this machine does not tell who holds a lock\n").unwrap();
         return;
@@ -659,7 +663,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
         let mut holder = locked(&root.path("var/lib/dpkg/lock-frontend"));
         let who = format!("waits for: the package lock, held by process {} (flock)\n", holder.id());
         root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
-        // The lock is free at the second look; nobody sleeps for it.
+        // After two calls of sleep the lock is free. They do not really sleep.
         root.command("sleep", "echo slept >>$ROOT/slept");
         let locked = "if [ ! -e $ROOT/slept ] || [ $(wc -l <$ROOT/slept) -lt 2 ]; then";
         root.command(
@@ -685,7 +689,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
         assert!(root.read("apt").ends_with(
             "install --no-remove --allow-change-held-packages --allow-downgrades kubelet=1.36.3-*\n"
         ));
-        // kubeadm's package has a drop-in alone, and does not tell systemd of it.
+        // The package of kubeadm has only a drop-in, and does not reload systemd.
         assert_eq!(root.read("systemctl"), "daemon-reload\n", "{shell}");
         drop(holder.stdin.take());
         holder.wait().unwrap();
@@ -693,7 +697,7 @@ fn packages_wait_for_whoever_holds_the_lock_and_say_who() {
 }
 
 #[test]
-fn packages_are_not_installed_where_others_would_have_to_go() {
+fn an_install_that_would_remove_packages_is_refused() {
     for shell in shells() {
         let root = Root::new();
         root.command("dpkg", ":");
@@ -709,7 +713,7 @@ case " $* " in *' -s '*) echo 'Remv docker-ce [5:28]'; echo 'Remv containerd.io 
 }
 
 #[test]
-fn a_package_that_cannot_be_had_is_not_waited_for() {
+fn an_unavailable_package_fails_at_once() {
     for shell in shells() {
         let root = Root::new();
         root.command("sleep", "echo slept >>$ROOT/slept");
@@ -731,7 +735,7 @@ fn quoting_keeps_every_byte() {
 }
 
 #[test]
-fn what_before_file_kept_comes_back_and_leaves_the_ledger() {
+fn restore_puts_a_backup_back_and_deletes_it() {
     for shell in shells() {
         let root = Root::new();
         root.write("etc/a", "first");
@@ -743,15 +747,15 @@ fn what_before_file_kept_comes_back_and_leaves_the_ledger() {
         assert!(!root.path("etc/new/folder/b").exists());
         assert_eq!(fs::read_dir(root.path("var/lib/ironstrap/before")).unwrap().count(), 0);
         let folders = format!("{0}/etc/new/folder\n{0}/etc/new\n", root.0.path().display());
-        assert_eq!(root.read("var/lib/ironstrap/folders"), folders, "for the end");
-        // Cut in the middle of forgetting: what is back stays.
+        assert_eq!(root.read("var/lib/ironstrap/folders"), folders, "a reset deletes them at its end");
+        // An earlier restore was killed before it deleted its last file. The restored file stays.
         root.write("var/lib/ironstrap/before/a.path", &format!("{}\n", root.path("etc/a").display()));
         root.good(shell, "restore a");
         assert_eq!(root.read("etc/a"), "first");
     }
 }
 
-/// dpkg and apt, which know packages from files: `NAME STATUS DEPENDENT…` a line.
+/// Stand-ins for dpkg and apt. Each line of `packages` is `NAME STATUS DEPENDENT…`.
 fn played_packages(root: &Root, packages: &str, manual: &str) {
     root.write("packages", packages);
     root.write("manual", manual);
@@ -774,7 +778,7 @@ else echo "$verb$names" >>$ROOT/removed; fi"#,
 }
 
 #[test]
-fn packages_that_came_go_and_those_that_were_there_stay() {
+fn pkg_remove_keeps_packages_that_were_there_before() {
     for shell in shells() {
         let root = Root::new();
         played_packages(&root, "kubelet hi\nruntime hi\ntool hi\nold hi\n", "tool\n");
@@ -799,7 +803,7 @@ fn packages_that_came_go_and_those_that_were_there_stay() {
 }
 
 #[test]
-fn a_package_that_somebody_else_needs_stays() {
+fn a_package_that_others_depend_on_stays() {
     for shell in shells() {
         let root = Root::new();
         played_packages(&root, "containerd hi docker\nrunc ii containerd\n", "");
@@ -816,7 +820,7 @@ fn a_package_that_somebody_else_needs_stays() {
     }
 }
 
-/// What iptables-save prints on a machine of a cluster that others use too.
+/// What iptables-save prints on a member that also has rules of other programs.
 const RULES: &str = r#"# Generated by iptables-save
 *nat
 :PREROUTING ACCEPT [0:0]
@@ -843,7 +847,7 @@ COMMIT
 "#;
 
 #[test]
-fn of_the_rules_in_the_kernel_only_ours_are_taken_out() {
+fn only_iptables_rules_of_the_cluster_are_removed() {
     let leave =
         ["pods", "leave"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
     for shell in shells() {
@@ -863,7 +867,7 @@ fn of_the_rules_in_the_kernel_only_ours_are_taken_out() {
             -D CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"cbr0\\\" id: \\\"a\\\"\" -j CNI-DN-1a\n\
             -X CNI-DN-1a\n-X FLANNEL-POSTRTG\n-X KUBE-SERVICES\nCOMMIT\n";
         assert_eq!(ours(RULES), nat, "{shell}");
-        // The common chains of CNI's plugins go with the last that leads there, where they were not there before.
+        // The chains that all CNI plugins share go with their last rule, unless they were there before.
         let alone: String = RULES
             .lines()
             .filter(|l| !l.contains("dnat name: \\\"theirs"))

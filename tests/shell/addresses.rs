@@ -1,4 +1,4 @@
-//! Addresses of pods that are taken: counted against the range of the node, and freed where their pods are gone.
+//! Tests how taken pod addresses are counted, and how those without a pod are freed.
 
 use std::fs;
 
@@ -13,8 +13,8 @@ fn id(last: u8) -> String {
     format!("{last:064x}")
 }
 
-/// A node with five addresses for pods, 10.244.1.2 to 10.244.1.6, of which these are taken. containerd has the sandboxes 2 and 3, and
-/// another program of it has 4.
+/// A node with the five pod addresses 10.244.1.2 to 10.244.1.6, of which these are taken. containerd has the sandboxes
+/// 2 and 3, and another namespace of it has 4.
 fn node(taken: &[(u8, &str)]) -> Root {
     let root = Root::new();
     root.command("timeout", "shift; exec \"$@\"");
@@ -37,7 +37,7 @@ fn node(taken: &[(u8, &str)]) -> Root {
     root
 }
 
-/// All of them were taken long ago.
+/// Makes all addresses look as if they were taken long ago.
 fn age(root: &Root) {
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     for file in fs::read_dir(root.path(FOLDER)).unwrap() {
@@ -54,13 +54,13 @@ fn left(root: &Root) -> Vec<String> {
 }
 
 #[test]
-fn addresses_of_pods_that_are_gone_are_counted_and_freed_once_all_are_taken() {
+fn leaked_pod_addresses_are_freed_once_all_are_taken() {
     let texts: Vec<(u8, String)> = (2..=6).map(|last| (last, format!("{}\r\neth0", id(last)))).collect();
     let mut taken: Vec<(u8, &str)> = texts.iter().map(|(last, text)| (*last, text.as_str())).collect();
     for shell in shells() {
         let some = node(&taken[..4]);
         age(&some);
-        // Of a range that the node had before.
+        // An address of an earlier range of the node does not count.
         some.write(&format!("{FOLDER}/10.244.9.2"), "");
         assert_eq!(some.good(shell, &format!("{ADDRESSES}\naddresses_taken")), "", "{shell}: one is free");
         let root = node(&taken);
@@ -71,7 +71,7 @@ fn addresses_of_pods_that_are_gone_are_counted_and_freed_once_all_are_taken() {
         assert_eq!(left(&root), ["10.244.1.2", "10.244.1.3", "10.244.1.4"], "{shell}");
         assert_eq!(root.good(shell, &format!("{ADDRESSES}\naddresses_taken")), "", "{shell}");
     }
-    // An empty one has no pod; a word that is no id may be anybody's.
+    // An empty file belongs to no pod. A file without a sandbox id may belong to another program.
     (taken[3].1, taken[4].1) = ("", "mine");
     for shell in shells() {
         let root = node(&taken);
@@ -81,7 +81,7 @@ fn addresses_of_pods_that_are_gone_are_counted_and_freed_once_all_are_taken() {
 }
 
 #[test]
-fn no_address_is_freed_where_containerd_does_not_answer() {
+fn no_address_is_freed_if_containerd_does_not_answer() {
     let texts: Vec<(u8, String)> = (2..=6).map(|last| (last, id(last))).collect();
     let taken: Vec<(u8, &str)> = texts.iter().map(|(last, text)| (*last, text.as_str())).collect();
     for shell in shells() {

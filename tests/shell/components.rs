@@ -1,4 +1,4 @@
-//! Components of the control plane that should run and do not: which of them are named, and when none is.
+//! Tests which stopped components of a control plane are named, and when none is.
 
 use super::Root;
 use crate::common::shells;
@@ -6,7 +6,7 @@ use crate::common::shells;
 const PODS: &str = include_str!("../../templates/pods.sh");
 const ALL: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
-/// A control plane that has run for long, with all manifests.
+/// A control plane with all manifests that has run for a long time.
 fn control_plane() -> Root {
     let root = Root::new();
     for name in ALL {
@@ -19,12 +19,12 @@ fn control_plane() -> Root {
         "kubectl",
         "case $* in *'--server https://198.18.0.11:6443 get --raw /livez') ;; *) exit 1 ;; esac",
     );
-    // Now, and when the manifest changed.
+    // The present time, and the time when the manifest changed.
     root.command("stat", "echo 1000; echo 500");
     root
 }
 
-/// What is named where only these run, each since this many seconds after boot.
+/// The named components if only `running` run. Each started this many seconds after boot.
 fn named(root: &Root, shell: &str, running: &[&str], started: u32) -> String {
     let stands = format!(
         "find_component() {{ pids=; case ' {} ' in *\" $1 \"*) pids=7 ;; esac; }}\nfind_start() {{ started={started}00; }}\n\
@@ -35,7 +35,7 @@ fn named(root: &Root, shell: &str, running: &[&str], started: u32) -> String {
 }
 
 #[test]
-fn the_first_component_that_does_not_run_is_named_and_not_those_that_follow_from_it() {
+fn a_stopped_component_is_named_without_its_dependents() {
     for shell in shells() {
         let root = control_plane();
         for (running, said) in [
@@ -52,7 +52,7 @@ fn the_first_component_that_does_not_run_is_named_and_not_those_that_follow_from
 }
 
 #[test]
-fn no_component_is_named_while_it_may_still_be_started() {
+fn a_component_that_may_still_start_is_not_named() {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
     let up: u32 = uptime.split('.').next().unwrap().parse().unwrap();
     for shell in shells() {
@@ -71,7 +71,7 @@ fn no_component_is_named_while_it_may_still_be_started() {
         for name in ["etcd", "kube-apiserver"] {
             let root = control_plane();
             std::fs::remove_file(root.path(&format!("etc/kubernetes/manifests/{name}.yaml"))).unwrap();
-            assert_eq!(named(&root, shell, &ALL[..1], 1), "", "{shell}: it follows from that");
+            assert_eq!(named(&root, shell, &ALL[..1], 1), "", "{shell}: the other component is the cause");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What containerd makes of its configuration is asked once for each state of its files.
+//! The effective configuration of containerd is cached until one of its files changes.
 
 use std::fs;
 
@@ -23,14 +23,14 @@ fn containerd_is_asked_again_only_after_a_change() {
             "echo x >>$ROOT/asked; echo \"SystemdCgroup = $(cat $ROOT/etc/containerd/config.toml)\"; echo \"sandbox = 'a b'\"",
         );
         root.write("etc/containerd/config.toml", "true");
-        // A folder that nobody made is not made for a question.
+        // A question does not create the folder of ironstrap.
         assert_eq!(root.good(shell, &ask), "SystemdCgroup = true\nab\n", "{shell}");
         assert!(!root.path("run/ironstrap").exists(), "{shell}");
         fs::create_dir_all(root.path("run/ironstrap")).unwrap();
         for _ in 0..3 {
             assert_eq!(root.good(shell, &ask), "SystemdCgroup = true\nab\n", "{shell}");
         }
-        // An answer that is to be kept is asked for twice.
+        // An answer is cached only if containerd gives it twice. Together with the first question that makes three calls.
         assert_eq!(asked(), 3, "{shell}");
         root.write("etc/containerd/config.toml", "false");
         for _ in 0..2 {
@@ -39,9 +39,9 @@ fn containerd_is_asked_again_only_after_a_change() {
         assert_eq!(asked(), 5, "{shell}: the file changed");
         root.write("etc/containerd/conf.d/more.toml", "");
         root.good(shell, &ask);
-        assert_eq!(asked(), 7, "{shell}: a file came");
+        assert_eq!(asked(), 7, "{shell}: there is a new file");
         root.command("containerd", "echo x >>$ROOT/asked; echo 'broken' >&2; exit 1");
-        assert!(!root.lib(shell, &ask).stderr.is_empty(), "{shell}: another program");
+        assert!(!root.lib(shell, &ask).stderr.is_empty(), "{shell}: the program changed");
         root.command("containerd", "echo x >>$ROOT/asked; echo 'sandbox = \"x\"'; echo warning >&2");
         for _ in 0..2 {
             let output = root.lib(shell, &ask);
@@ -51,7 +51,7 @@ fn containerd_is_asked_again_only_after_a_change() {
                 "{shell}"
             );
         }
-        // Nothing but the answer is lost where it cannot be kept.
+        // If the cache cannot be written, the question is still answered.
         root.command("containerd", "echo 'sandbox = \"y\"'");
         root.command("mv", "echo 'No space left on device' >&2; exit 1");
         for _ in 0..2 {
@@ -65,6 +65,6 @@ fn containerd_is_asked_again_only_after_a_change() {
         for _ in 0..2 {
             assert_eq!(root.good(shell, &ask), "/b\n", "{shell}");
         }
-        assert_eq!(asked(), 2, "{shell}: a file elsewhere may change");
+        assert_eq!(asked(), 2, "{shell}: an imported file may change, so nothing is cached");
     }
 }

@@ -1,8 +1,8 @@
-//! What is read from the cluster where something failed (templates/diagnose.sh).
+//! Tests what a diagnosis reads from the cluster (templates/diagnose.sh).
 
 use super::{common::run, shells, text};
 
-/// What each shell makes of these lines by a function of the script.
+/// The output of a function of the script for these lines. It is the same in every shell.
 fn read(function: &str, lines: &str) -> String {
     let script = include_str!("../../templates/diagnose.sh");
     let functions = &script[script.find("FIELD='").unwrap()..script.find("# young FILE").unwrap()];
@@ -16,7 +16,7 @@ fn read(function: &str, lines: &str) -> String {
 }
 
 #[test]
-fn no_word_of_a_kubelet_looks_like_another_node_or_pod() {
+fn a_kubelet_message_cannot_forge_a_node_or_pod() {
     let lines = [
         r#"w1	{"message":"says \"no\"\nm1: False forged","status":"False","type":"Ready"}"#,
         r#"w2	{"message":"\"status\":\"False\"","status":"True","type":"Ready"}"#,

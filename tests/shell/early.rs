@@ -1,4 +1,4 @@
-//! Questions to the API server run beside the others of a control plane.
+//! On a control plane, questions to the API server run in parallel to the other questions.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use ironstrap::step::{Answer, Ask};
 use super::{BOUNDARY, Root, said, text};
 use crate::common::{run, sh, shells};
 
-/// What a machine below this root answers.
+/// The answers of the machine in this folder.
 fn answers(root: &Root, shell: &str, asks: &[&str]) -> Vec<Answer> {
     let asks: Vec<Ask> = asks
         .iter()
@@ -17,22 +17,22 @@ fn answers(root: &Root, shell: &str, asks: &[&str]) -> Vec<Answer> {
         .collect();
     let asks: Vec<&Ask> = asks.iter().collect();
     let script = root.moved(&probe::script(&asks, BOUNDARY, ETCD_DIR));
-    // Those of the machine itself stand outside.
+    // The facts of the machine need the file of the host.
     let script = script.replace(&format!("{}/etc/os-release", root.path("").display()), "/etc/os-release");
     let output = run(shell, &script);
-    // Shells say so of a process that was killed.
+    // Shells print this about a process that was killed.
     let noise = text(&output.stderr);
     assert!(output.status.success() && noise.lines().all(|line| line.contains("Killed")), "{shell}: {noise}");
     probe::answers(&output.stdout, &asks, BOUNDARY).unwrap().1
 }
 
 #[test]
-fn a_question_to_the_api_server_begins_before_the_others_and_answers_in_its_turn() {
+fn api_questions_start_early_and_keep_their_order() {
     let call = "kubectl() { echo \"$*\"; }\n";
     for shell in shells() {
         let root = Root::new();
         let here = root.path("here").display().to_string();
-        // This one waits for a later one.
+        // This question waits for a later one.
         let waits = format!(
             "n=0; while [ ! -e {here} ] && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done; [ -e {here} ] && echo came || echo alone"
         );
@@ -41,7 +41,7 @@ fn a_question_to_the_api_server_begins_before_the_others_and_answers_in_its_turn
             format!("{call}kubectl a; touch {here}; echo noise >&2; exit 3"),
             "echo b".into(),
             format!("{call}kubectl c; printf 'no end'"),
-            // One that is killed costs no other answer.
+            // A question that is killed does not affect the other answers.
             format!("{call}echo half; sh -c 'kill -9 $PPID'"),
             "echo d".into(),
         ];
@@ -55,7 +55,7 @@ fn a_question_to_the_api_server_begins_before_the_others_and_answers_in_its_turn
         root.write("etc/kubernetes/manifests/kube-apiserver.yaml", "");
         assert_eq!(answers(&root, shell, &asks), answer("came\n"), "{shell}");
         assert_eq!(fs::read_dir(root.path("run/ironstrap")).unwrap().count(), 0, "{shell}: left over");
-        // No other machine calls it early.
+        // Without the manifest of an API server, all questions run in order.
         fs::remove_file(root.path("etc/kubernetes/manifests/kube-apiserver.yaml")).unwrap();
         fs::remove_file(root.path("here")).unwrap();
         let quick = waits.replace("-lt 50", "-lt 2");

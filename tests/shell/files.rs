@@ -1,5 +1,5 @@
-//! Modes and owners of files that decide how a node runs, folders that cannot be written to, and files of systemd that
-//! change how a unit starts.
+//! Tests the checks of file modes and owners, of folders that are not writable, and of systemd files that change how a
+//! unit starts.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -45,7 +45,7 @@ fn control_plane() -> Root {
     root
 }
 
-/// What the machine says to this, without the folder that it is.
+/// The output of `script` on this machine, with the machine's paths.
 fn asked(root: &Root, shell: &str, script: &str) -> String {
     let functions = functions(&["files", "again"]);
     let output = root.lib(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{script}"));
@@ -54,7 +54,7 @@ fn asked(root: &Root, shell: &str, script: &str) -> String {
 }
 
 #[test]
-fn a_wider_mode_is_named_with_the_right_one_and_a_narrower_one_is_right() {
+fn only_wider_file_modes_are_named_and_fixed() {
     for shell in shells() {
         let root = control_plane();
         assert_eq!(asked(&root, shell, "modes"), "", "{shell}");
@@ -76,7 +76,7 @@ fn a_wider_mode_is_named_with_the_right_one_and_a_narrower_one_is_right() {
             );
             let apts = if name.contains("apt") { "apt" } else { "" };
             asked(&root, shell, if apts.is_empty() { "modes_again apt" } else { "modes_again" });
-            assert_eq!(root.mode(name), is, "{shell}: the other one leaves it");
+            assert_eq!(root.mode(name), is, "{shell}: the fix for the other files leaves it");
             asked(&root, shell, &format!("modes_again {apts}"));
             assert_eq!(
                 (root.mode(name), asked(&root, shell, "modes")),
@@ -89,15 +89,15 @@ fn a_wider_mode_is_named_with_the_right_one_and_a_narrower_one_is_right() {
             (MANIFESTS, 0o700),
             ("etc/kubernetes/manifests/etcd.yaml", 0o644),
             (KEY, 0o400),
-            // A disk of its own, as mkfs leaves it.
+            // A mounted disk has this mode after mkfs.
             ("var/lib/etcd", 0o755),
             ("etc/kubernetes", 0o2711),
         ] {
             mode(&root, name, is);
         }
         assert_eq!(asked(&root, shell, "modes"), "", "{shell}");
-        assert_eq!(root.read("chown"), "absent", "{shell}: all of it was root's");
-        // A restore that knows no links.
+        assert_eq!(root.read("chown"), "absent", "{shell}: everything belonged to root");
+        // A restored backup may have a file in place of the link.
         let current = "var/lib/kubelet/pki/kubelet-client-current.pem";
         fs::remove_file(root.path(current)).unwrap();
         root.write(current, "");
@@ -118,7 +118,7 @@ fn a_wider_mode_is_named_with_the_right_one_and_a_narrower_one_is_right() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a_human() {
+fn missing_folders_are_created_and_read_only_ones_reported() {
     for shell in shells() {
         let root = control_plane();
         let logs = root.path("var/log/pods").display().to_string();
@@ -136,7 +136,7 @@ fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a
         assert_eq!(asked("writable_again; unwritable"), (Some(0), String::new()), "{shell}");
         assert_eq!(fs::metadata(&logs).unwrap().permissions().mode() & 0o777, 0o755, "{shell}");
         root.command("chattr", "echo \"$*\" >>$ROOT/chattr");
-        // Root may write to everything here.
+        // The test may run as root, which may write everywhere. So it replaces the function.
         let (status, said) =
             asked("may_write() { case $1 in */log/pods) return 1 ;; esac; }\nunwritable\nwritable_again");
         assert_eq!(status, Some(1), "{shell}: {said}");
@@ -147,7 +147,7 @@ fn a_folder_that_is_gone_is_made_and_one_on_a_read_only_file_system_is_left_to_a
 }
 
 #[test]
-fn folders_below_those_of_kubelet_network_and_etcd_are_looked_at_too() {
+fn unwritable_subfolders_are_found() {
     let shut = [
         "var/lib/kubelet/pki",
         "var/lib/cni/networks",
@@ -173,7 +173,7 @@ fn folders_below_those_of_kubelet_network_and_etcd_are_looked_at_too() {
     }
 }
 
-/// A machine with drop-ins of all sorts.
+/// A machine with all kinds of drop-ins.
 fn drop_ins() -> Root {
     let root = Root::new();
     let env = root.path("etc/proxy.env").display().to_string();
@@ -241,7 +241,7 @@ kubelet: /etc/default/kubelet:2: HTTP_PROXY
 ";
 
 #[test]
-fn what_changes_how_a_unit_starts_is_named_with_its_line_and_taken_out() {
+fn settings_that_change_a_unit_start_are_removed() {
     for shell in shells() {
         let root = drop_ins();
         assert_eq!(unit_files(&root, shell, "unit_files containerd kubelet"), FOUND, "{shell}");
@@ -270,7 +270,7 @@ fn what_changes_how_a_unit_starts_is_named_with_its_line_and_taken_out() {
 }
 
 #[test]
-fn a_file_in_the_place_of_the_packages_is_named_and_taken_away() {
+fn files_that_replace_packaged_units_are_removed() {
     for shell in shells() {
         let root = drop_ins();
         for name in ["containerd.service.d", "kubelet.service.d", "kubelet.service.d"] {
@@ -279,7 +279,7 @@ fn a_file_in_the_place_of_the_packages_is_named_and_taken_away() {
         fs::remove_dir_all(root.path("run/systemd/system")).unwrap();
         fs::remove_dir_all(root.path("etc/systemd/system.conf.d")).unwrap();
         fs::remove_file(root.path("etc/default/kubelet")).unwrap();
-        // Masked; a copy; another program; a drop-in that hides the package's.
+        // In turn: a masked unit, a copy, a changed copy, and a link that hides the drop-in of the package.
         root.write("etc/systemd/system/x", "");
         symlink("/dev/null", root.path("etc/systemd/system/kubelet.service")).unwrap();
         assert_eq!(unit_files(&root, shell, "unit_files containerd kubelet"), "", "{shell}");
@@ -301,7 +301,7 @@ fn a_file_in_the_place_of_the_packages_is_named_and_taken_away() {
         assert!(!root.path("etc/systemd/system/containerd.service").exists(), "{shell}");
         assert!(
             root.path("etc/systemd/system/kubelet.service").is_symlink(),
-            "{shell}: that is for the unit's own want"
+            "{shell}: the want of the unit handles a mask"
         );
     }
 }

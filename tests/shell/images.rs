@@ -18,7 +18,7 @@ fn want() -> Want {
         .unwrap()
 }
 
-/// containerd with these images, and a registry that has all but `refused`.
+/// A machine whose containerd has these images. Its registry has every image except `refused`.
 fn machine(images: &str, refused: &str) -> Root {
     let root = Root::new();
     root.write("images", images);
@@ -63,7 +63,7 @@ fn holds(want: &Want, answer: &str) -> bool {
 }
 
 #[test]
-fn what_is_missing_is_pulled_as_containerd_pulls_it() {
+fn missing_images_are_pulled_with_containerds_settings() {
     for shell in shells() {
         let (want, root) = (want(), machine("docker.io/library/nginx:1\nregistry.k8s.io/pause:3.10.2\n", ""));
         let (good, answer) = asked(&root, shell, &want);
@@ -85,19 +85,19 @@ fn what_is_missing_is_pulled_as_containerd_pulls_it() {
 }
 
 #[test]
-fn a_machine_without_containerd_has_no_images_and_one_that_hangs_is_unknown() {
+fn images_of_a_hanging_containerd_are_unknown() {
     for shell in shells() {
         let (want, root) = (want(), machine("", ""));
         root.write("off", "");
         assert_eq!(asked(&root, shell, &want), (true, String::new()), "{shell}");
         std::fs::remove_file(root.path("off")).unwrap();
         root.write("hangs", "");
-        assert!(!asked(&root, shell, &want).0, "{shell}: nobody knows what it has");
+        assert!(!asked(&root, shell, &want).0, "{shell}: its images are unknown");
     }
 }
 
 #[test]
-fn a_pull_is_tried_again_where_that_can_help() {
+fn a_failed_pull_is_retried_only_if_that_can_help() {
     const PROXY: &str = "registry.k8s.io/kube-proxy:v1.36.3";
     for shell in shells() {
         for (why, tries) in [("connection reset by peer", 3), ("not found", 1), ("401 Unauthorized", 1)] {

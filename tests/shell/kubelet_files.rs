@@ -1,4 +1,4 @@
-//! What a kubelet reads only when it starts or renews its certificates, and the keys that it needs for that.
+//! Tests the checks of files that a kubelet reads only when it starts or renews a certificate.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ fn asked(root: &Root, shell: &str, script: &str) -> String {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_link_gets_a_name_with_a_date() {
+fn a_certificate_file_in_place_of_a_link_is_renamed() {
     for shell in shells() {
         let root = Root::new();
         assert_eq!(asked(&root, shell, "kubelet_links"), "", "{shell}: nothing is there");
@@ -53,7 +53,7 @@ fn a_file_in_the_place_of_a_link_gets_a_name_with_a_date() {
 }
 
 #[test]
-fn files_that_end_a_kubelet_when_it_starts_are_named_and_deleted() {
+fn files_that_keep_a_kubelet_from_starting_are_deleted() {
     let pki = |name: &str| format!("var/lib/kubelet/pki/kubelet.{name}");
     for shell in shells() {
         let root = Root::new();
@@ -93,7 +93,7 @@ fn files_that_end_a_kubelet_when_it_starts_are_named_and_deleted() {
 }
 
 #[test]
-fn a_key_is_whole_where_it_is_as_long_as_it_says() {
+fn a_key_is_whole_only_at_its_declared_length() {
     let says = |shell: &str, pem: &str| {
         let root = Root::new();
         root.write("var/lib/x", pem);

@@ -1,5 +1,4 @@
-//! What a reset finds of pods without containerd: which processes are theirs, and which only look so; mounts that do not
-//! answer.
+//! Tests how a reset without containerd finds the processes of pods, and how it handles mounts that do not answer.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{ID, Root, common};
 use common::shells;
 
-/// A process as the kernel shows it: its program, its PID namespace, its words.
+/// Writes the /proc files of a process: its program, its PID namespace and its command line.
 fn shown(root: &Root, pid: u32, exe: &str, namespace: &str, words: &[&str]) {
     root.write(&format!("proc/{pid}/cmdline"), &format!("{}\0", words.join("\0")));
     root.write(&format!("proc/{pid}/status"), "Name:\tx\nState:\tS (sleeping)\nPPid:\t1\n");
@@ -20,7 +19,7 @@ fn shown(root: &Root, pid: u32, exe: &str, namespace: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_shim_is_known_by_its_program_its_namespace_and_its_containerd() {
+fn a_shim_is_recognized_by_program_namespace_and_socket() {
     let here = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
     for shell in shells() {
         let root = Root::new();
@@ -29,7 +28,7 @@ fn a_shim_is_known_by_its_program_its_namespace_and_its_containerd() {
         let words = |namespace, socket| [shim, "-namespace", namespace, "-id", ID, "-address", socket];
         shown(&root, 41, &format!("{shim} (deleted)"), &here, &words("k8s.io", &socket));
         shown(&root, 42, shim, &here, &words("moby", &socket));
-        // Of another containerd, as k3s has one; of a machine within this one, as kind makes them; of no shim at all.
+        // No match: the containerd of k3s, a node of kind with its own PID namespace, and a program that is no shim.
         shown(&root, 43, shim, &here, &words("k8s.io", "/run/k3s/containerd/containerd.sock"));
         shown(&root, 44, shim, "pid:[1]", &words("k8s.io", &socket));
         shown(&root, 45, "/usr/bin/sleep", &here, &words("k8s.io", &socket));
@@ -39,7 +38,7 @@ fn a_shim_is_known_by_its_program_its_namespace_and_its_containerd() {
     }
 }
 
-/// A process of this test that a script sees as one of the machine's. It ends with the test.
+/// A process of this test that scripts see as a process of the machine. It ends with the test.
 struct Running(Child);
 
 impl Running {
@@ -55,7 +54,7 @@ impl Running {
         symlink(format!("/proc/{pid}"), root.path(&format!("proc/{pid}"))).unwrap();
     }
 
-    /// Whether it is still there a moment later.
+    /// Returns whether the process is still alive after a moment.
     fn lives(&mut self) -> bool {
         let end = Instant::now() + Duration::from_millis(300);
         while Instant::now() < end {
@@ -75,7 +74,7 @@ impl Drop for Running {
     }
 }
 
-/// A shim with a child, which another shell waits for; its program is a copy of a shell under the name of a shim.
+/// Starts a shim with a child process. Its program is a copy of a shell with the name of a shim.
 fn shim(root: &Root, namespace: &str, socket: &str) -> (Running, u32) {
     let program = root.path("bin/containerd-shim-runc-v2");
     if !program.exists() {
@@ -98,7 +97,7 @@ fn alive(pid: u32) -> bool {
 }
 
 #[test]
-fn what_containerd_forgot_ends_and_what_others_run_goes_on() {
+fn only_processes_of_the_clusters_pods_are_ended() {
     for shell in shells() {
         let root = Root::new();
         root.write("var/lib/kept", "link lo\n");
@@ -107,11 +106,11 @@ fn what_containerd_forgot_ends_and_what_others_run_goes_on() {
         let (mut docker, theirs) = shim(&root, "moby", &socket);
         let (mut other, others) = shim(&root, "k8s.io", "/run/k3s/containerd/containerd.sock");
         let sleep = Path::new("/bin/sleep");
-        // Its shim was killed: it is in the pod's cgroup alone.
+        // The shim of this process was killed. Only the cgroup shows that it belongs to a pod.
         let mut orphan = Running::new(&root, sleep, &["61"]);
         let mut neighbour = Running::new(&root, sleep, &["62"]);
         let slice = "sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podu.slice";
-        // Processes of another PID namespace are 0 there.
+        // The kernel lists processes of another PID namespace as 0.
         root.write(
             &format!("{slice}/cri-containerd-{ID}.scope/cgroup.procs"),
             &format!("0\n{}\n", orphan.0.id()),
@@ -128,9 +127,9 @@ fn what_containerd_forgot_ends_and_what_others_run_goes_on() {
     }
 }
 
-/// Pods of a cluster that was there before are not this cluster's.
+/// The machine ran pods before ironstrap, and its notes say so.
 #[test]
-fn a_cgroup_from_before_is_left_alone() {
+fn pods_from_before_the_cluster_keep_running() {
     for shell in shells() {
         let root = Root::new();
         let mut theirs = Running::new(&root, Path::new("/bin/sleep"), &["60"]);
@@ -139,14 +138,14 @@ fn a_cgroup_from_before_is_left_alone() {
         root.write("var/lib/kept", &kept);
         root.good(shell, "mkdir -p /run/ironstrap; ended 1");
         assert!(theirs.lives(), "{shell}");
-        // An older ironstrap noted none.
+        // An older ironstrap did not note cgroups.
         root.write("var/lib/kept", "link lo\n");
         assert_eq!(root.good(shell, "of_pods"), format!("{}\n", theirs.0.id()), "{shell}");
     }
 }
 
 #[test]
-fn what_cannot_be_ended_is_named_with_what_to_do() {
+fn an_unkillable_process_is_reported_with_its_remedy() {
     for shell in shells() {
         let root = Root::new();
         root.write("var/lib/kept", "link lo\n");
@@ -160,7 +159,7 @@ fn what_cannot_be_ended_is_named_with_what_to_do() {
     }
 }
 
-/// A program that has the other end of a file system in user space, and never answers. `umount` would wait for it for good.
+/// Mounts a FUSE file system whose program never answers. A plain `umount` would wait without end.
 const HUNG: &str = r#"
 set -eu
 RUN=$AT/run kept=$AT/kept; mkdir -p "$RUN" "$AT/pods/a/mount" "$AT/pods/b"; echo 'link lo' >"$kept"
@@ -180,7 +179,7 @@ kill -s KILL $daemon
 "#;
 
 #[test]
-fn a_mount_that_does_not_answer_holds_nothing_up() {
+fn a_hanging_mount_does_not_block_the_reset() {
     let private = |shell: &str| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation", "private", shell, "-s"]);
@@ -188,7 +187,7 @@ fn a_mount_that_does_not_answer_holds_nothing_up() {
     };
     let can = "[ -w /dev/fuse ] && exec 3<>/dev/fuse";
     if !common::pipe(&mut private("sh"), can).status.success() {
-        eprintln!("SKIPPED: no file system of a program's own can be mounted here");
+        eprintln!("SKIPPED: this host cannot mount a FUSE file system");
         return;
     }
     for shell in shells() {

@@ -1,15 +1,15 @@
-//! Which Nodes are at fault for a DaemonSet that does not become available.
+//! Tests which nodes are named if a DaemonSet does not become available.
 
 use super::{Root, common::owner, shells, text};
 
-/// What `not_up` prints for the Nodes w1, w2 and w3. A pod: its Node, its deletionTimestamp, its condition as JSON.
+/// What `not_up` prints for the nodes w1, w2 and w3. A pod has its node, its deletionTimestamp and its condition.
 fn faults(shell: &str, pods: &[(&str, &str, &str)]) -> String {
     let root = Root::new();
     let lines = pods
         .iter()
         .map(|(node, gone, ready)| format!("{}\t{node}\t{gone}\t{ready}\n", owner("DaemonSet/web")));
     root.write("pods", &lines.collect::<String>());
-    // Without this field nothing tells which pods are being deleted.
+    // The request must ask for this field, which shows the pods that are being deleted.
     root.command("kubectl", "case $* in *.metadata.deletionTimestamp*) cat $ROOT/pods ;; *) exit 1 ;; esac");
     let functions = std::fs::read_to_string("templates/rollout.sh").unwrap();
     let script = format!("kubectl() {{ command kubectl \"$@\"; }}\n{functions}\nnot_up web web w1 w2 w3");
@@ -20,7 +20,7 @@ const READY: &str = r#"{"status":"True","type":"Ready"}"#;
 const NOT: &str = r#"{"message":"\"status\":\"True\"","status":"False","type":"Ready"}"#;
 
 #[test]
-fn a_worker_that_never_ends_its_old_pod_is_at_fault_and_those_that_wait_for_it_are_not() {
+fn only_workers_that_block_a_rollout_are_at_fault() {
     for shell in shells() {
         let gone = "2026-01-01T00:00:00Z";
         let kept = [("m1", "", READY), ("w1", gone, READY), ("w2", "", READY), ("w3", "", READY)];
