@@ -1,4 +1,4 @@
-//! Whole inventories, nearly right: a mistake is reported with its line, and what is accepted gives steps and scripts.
+//! Mutates whole inventories. A mistake is reported with its line, and an accepted inventory gives steps and scripts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::common::{self, fuzz};
 
 const BOUNDARY: &str = "--0123456789abcdef0123456789abcdef";
 
-/// Every inventory of the repository, those with mistakes, too. The files that they name lie beside the latter.
+/// Every inventory of the repository, also those with mistakes. The files that they name are beside the latter.
 fn seeds() -> Vec<String> {
     let files = |dir: &str| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = files("inventories").chain(files("tests/inventories")).collect();
@@ -35,7 +35,7 @@ fn seeds() -> Vec<String> {
     all
 }
 
-/// An inventory that is right, with what the others only have beside a mistake: files, ranges, addons, mirrors.
+/// A valid inventory with files, ranges, addons and mirrors. The other inventories have these only beside a mistake.
 const RICH: &str = r#"
 [cluster]
 name = "demo"
@@ -68,7 +68,7 @@ role = "worker"
 labels = { disk = "ssd" }
 "#;
 
-/// What strings of inventories are, and what they must not be.
+/// Valid and invalid strings of inventories.
 const WORDS: &[&str] = &[
     "",
     "w[01-40]",
@@ -174,7 +174,7 @@ fn any(random: &mut fuzz::Random, seeds: &[&str]) -> Value {
     }
 }
 
-/// An inventory that was right, with a few of its values changed, added, taken out, or taken from another one.
+/// A valid inventory, with a few values changed, added, removed, or copied from another inventory.
 fn changed(random: &mut fuzz::Random, right: &[&str], seeds: &[&str]) -> String {
     let parsed = |text: &str| Value::Table(text.parse().unwrap());
     let (mut whole, mut donor) = (parsed(random.one_of(right)), parsed(random.one_of(right)));
@@ -186,7 +186,7 @@ fn changed(random: &mut fuzz::Random, right: &[&str], seeds: &[&str]) -> String 
         let there = &all[1 + random.below(all.len() - 1)];
         let from = &theirs[1 + random.below(theirs.len() - 1)];
         match random.below(5) {
-            // The same field, as another inventory has it.
+            // The same field of another inventory.
             0 => {
                 let field = at(&mut donor, from).cloned();
                 let (key, table) = from.split_last().unwrap();
@@ -216,7 +216,7 @@ fn changed(random: &mut fuzz::Random, right: &[&str], seeds: &[&str]) -> String 
     toml::to_string(&whole).unwrap()
 }
 
-/// Everything that is made of a node: wants of each stage, forwards and backwards, and the scripts that carry them.
+/// Makes everything that a run needs for a node: the wants of each stage and of a reset, and their scripts.
 fn worked_out(cluster: &Cluster, node: &Node, pki: &ClusterPki, fleet: &Fleet) {
     let (machine, now) = (Machine::default(), OffsetDateTime::now_utc());
     let cx = Cx { cluster, node, pki, now, machine: &machine, fleet };
@@ -239,7 +239,7 @@ fn worked_out(cluster: &Cluster, node: &Node, pki: &ClusterPki, fleet: &Fleet) {
     let _ = (status::questions(cluster, node), active_checks::alone(cluster, node, true));
 }
 
-/// A report names the file, and the line of everything that is in the file.
+/// Returns whether an error report names the file, and an existing line for each mistake.
 fn is_report(text: &str, report: &str) -> bool {
     let lines = text.lines().count().max(1) + 1;
     let places: Vec<&str> =
@@ -256,7 +256,7 @@ fn is_report(text: &str, report: &str) -> bool {
 }
 
 #[test]
-fn whole_inventories() {
+fn a_mutated_inventory_is_rejected_or_usable() {
     let seeds = seeds();
     let seeds: Vec<&str> = seeds.iter().map(String::as_str).collect();
     let path = Path::new("tests/inventories/demo.toml");
@@ -280,7 +280,7 @@ fn whole_inventories() {
         accepted.set(accepted.get() + 1);
         let (pki, mut fleet) = (common::pki(&cluster), Fleet::default());
         fleet.init_node = cluster.control_planes().next().unwrap().name.clone();
-        // Of many nodes, those with a name and an address that a range gave.
+        // With many nodes, also takes the last one. Its name and address come from a range.
         let few = cluster.nodes.iter().take(2).chain(cluster.nodes.iter().skip(2).last());
         few.for_each(|node| worked_out(&cluster, node, &pki, &fleet));
     });

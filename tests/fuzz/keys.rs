@@ -1,4 +1,4 @@
-//! Kubeconfigs, certificates and package keys, mutated: none is taken for ours that is not, and none loses what it holds.
+//! Mutates kubeconfigs, certificates and package keys. ironstrap never accepts a foreign one, and never loses entries.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,7 +16,7 @@ const THEIRS: &str = "# for work\napiVersion: v1\nkind: Config\npreferences: {co
     contexts:\n- name: work\n  context: {cluster: work, user: me, namespace: shop}\n\
     current-context: work\nextensions: [{name: x, extension: {a: 1.5, b: 'yes'}}]\n";
 
-/// Everything in it but what is called after our cluster.
+/// A kubeconfig without the entries of the cluster `demo`.
 fn others(config: &Value) -> Value {
     let mut rest = config.clone();
     for list in ["clusters", "users", "contexts"] {
@@ -35,7 +35,7 @@ fn others(config: &Value) -> Value {
 }
 
 #[test]
-fn nothing_of_a_kubeconfig_is_lost_by_a_merge() {
+fn a_kubeconfig_merge_keeps_foreign_entries() {
     let cluster = common::lab();
     let pki = common::pki(&cluster);
     let entry = pki.entry(&cluster, "https://10.0.0.11:6443", ("demo", "demo"), &pki.admin);
@@ -67,19 +67,19 @@ fn nothing_of_a_kubeconfig_is_lost_by_a_merge() {
     );
 }
 
-/// The DER of a PEM.
+/// The DER content of a PEM block.
 fn der(text: &str) -> Vec<u8> {
     pem::parse(text).unwrap().into_contents()
 }
 
-/// Why a certificate is not the administrator's, if it is not.
+/// The reason why a certificate is not the administrator's. `None` if it is.
 fn why_not_admin(pki: &ClusterPki, packed: &str) -> Option<String> {
     let user = ("demo-admin", Some("kubeadm:cluster-admins"));
     pki.why_no_client(packed, user, OffsetDateTime::now_utc()).unwrap()
 }
 
 #[test]
-fn a_mutated_certificate_is_never_taken_for_ours() {
+fn a_mutated_certificate_is_never_accepted() {
     let pki = common::pki(&common::lab());
     let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
     assert_eq!(why_not_admin(&pki, &BASE64_STANDARD.encode(&pki.admin.cert)), None);
@@ -98,7 +98,7 @@ fn a_mutated_certificate_is_never_taken_for_ours() {
 }
 
 #[test]
-fn a_mutated_pem_is_never_taken_for_ours() {
+fn a_mutated_pem_is_never_accepted() {
     let pki = common::pki(&common::lab());
     let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
     let make = |random: &mut fuzz::Random| random.text(&[&pki.ca.cert, &pki.admin.cert]);
@@ -120,14 +120,14 @@ fn armored(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_mutated_package_key_has_another_fingerprint_or_none() {
+fn a_mutated_package_key_changes_its_fingerprint() {
     let bytes = |text: &str| {
         let body: Vec<&str> = text.lines().skip_while(|line| !line.is_empty()).collect();
         let body: String = body.into_iter().take_while(|line| !line.starts_with('=')).collect();
         BASE64_STANDARD.decode(body).unwrap()
     };
     let (kubernetes, other) = (bytes(KUBERNETES), bytes(OTHER));
-    // The first packet, which is all that a fingerprint is of.
+    // The fingerprint covers only the first packet.
     let primary = &kubernetes[3..272];
     let right = Keys::read(KUBERNETES).unwrap().fingerprints;
     let seeds: [&[u8]; 3] = [&kubernetes, &other, KUBERNETES.as_bytes()];
@@ -149,7 +149,7 @@ fn a_mutated_package_key_has_another_fingerprint_or_none() {
 }
 
 #[test]
-fn a_mutated_file_of_package_keys_never_brings_a_private_key_to_a_machine() {
+fn a_mutated_package_key_file_never_yields_a_private_key() {
     let seeds = [KUBERNETES, OTHER, include_str!("../keys/secret.asc")];
     fuzz::each(
         2000,
@@ -164,7 +164,7 @@ fn a_mutated_file_of_package_keys_never_brings_a_private_key_to_a_machine() {
 }
 
 #[test]
-fn a_mutated_bundle_never_brings_a_private_key_to_a_machine() {
+fn a_mutated_ca_bundle_never_yields_a_private_key() {
     let dir = tempfile::tempdir().unwrap();
     let inventory = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[registries.'r.io']\nmirrors = ['https://m.io']\n\
         ca = 'ca.pem'\n[nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n";

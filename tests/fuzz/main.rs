@@ -1,7 +1,8 @@
-//! Loops over cases that are nearly right, each from a seed: `tests/common/fuzz.rs` says how to run one for longer, and how
-//! to repeat a failure.
+//! Fuzz tests with cases that are nearly valid, each made from a seed. `tests/common/fuzz.rs` describes how to run them
+//! longer, and how to repeat a failure.
 
-// clippy sees no test in what the tests share. What a loop prints is its number of rounds, and the seed of a failure.
+// The exemption of clippy.toml for tests does not cover helpers. A loop prints its number of rounds, and the seed of a
+// failure.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "../common/mod.rs"]

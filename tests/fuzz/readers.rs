@@ -1,4 +1,4 @@
-//! Readers of what machines, the operator and OpenSSH write: they refuse what is wrong, and never panic or hang.
+//! Fuzzes the parsers of input from machines, the operator and OpenSSH. They reject wrong input, and never panic or hang.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use russh::keys::PublicKey;
 const BOUNDARY: &str = "--0123456789abcdef0123456789abcdef";
 
 #[test]
-fn ranges_of_the_inventory() {
+fn mutated_ranges_do_not_break_the_inventory() {
     let seeds = ["w[01-40]", "w[1-3]", "m1", "10.0.0.[1-2]:22", "[fd00::[1-2]]:22", "n[0-0]x", "a[10-9]"];
     let cluster = "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\n[nodes.m1]\naddress = '198.18.0.11'\nrole = 'control-plane'\n";
     let known = inventory::parse(cluster, Path::new("demo.toml")).unwrap();
@@ -32,7 +32,7 @@ fn ranges_of_the_inventory() {
     });
 }
 
-/// What a machine answers to `asks`.
+/// The reply of a machine. Each body has its output, its exit code and its errors.
 fn reply(bodies: &[(&str, i32, &str)]) -> String {
     bodies
         .iter()
@@ -41,7 +41,7 @@ fn reply(bodies: &[(&str, i32, &str)]) -> String {
 }
 
 #[test]
-fn replies_of_machines() {
+fn mutated_replies_do_not_break_the_parser() {
     let asks = [
         Ask::Shell(ironstrap::shell::Sh::raw("a")),
         Ask::Facts,
@@ -102,7 +102,7 @@ fn replies_of_machines() {
 }
 
 #[test]
-fn known_hosts() {
+fn mutated_known_hosts_never_hide_a_revoked_key() {
     const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDUalGL/Qoxjl9vcLmxyET8xCyEw0nyo60nuteyYJrhs";
     const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDQeOxgwVhTVTUEeFBJihp6BCS3q/omiK92i3J06xSWF";
     let hashed = "|1|g3Dn0aUjC2GEkwhslFz65D6tCeU=|cKPfEk/82GXCy1u19d5l2Qnwry0=";
@@ -120,7 +120,7 @@ fn known_hosts() {
         let known = KnownHosts::load(std::slice::from_ref(&file), &[], None, None).unwrap();
         let _ = (known.check("m1.example", 22, &key), known.check("m1.example", 2222, &key));
         let _ = (known.algorithms("m1.example", 22), known.has_authority("m1.example", 22));
-        // A whole line that has the key refuses it, whatever stands around it.
+        // A line with exactly this key revokes it, regardless of the other lines.
         if let Ok(known) = known.revoking(std::slice::from_ref(&list), None) {
             let listed = other.lines().any(|line| line.trim() == B);
             let refused = matches!(known.check("m1.example", 22, &key), Verdict::Revoked(_));
@@ -130,7 +130,7 @@ fn known_hosts() {
 }
 
 #[test]
-fn quantities_of_the_status() {
+fn mutated_quantities_do_not_break_the_status() {
     let seeds = ["100m", "70Mi", "1.5Gi", "1e3", "12e-1", "0.000000001", "8Ei", "+2", "24619320Ki"];
     let pod = "m1\t\t\t={\"cpu\":\"100m\",\"memory\":\"70Mi\"} \tAlways={\"cpu\":\"1\"} \n";
     let make = |random: &mut fuzz::Random| (random.text(&seeds), random.text(&[pod]));
@@ -143,7 +143,7 @@ fn quantities_of_the_status() {
 }
 
 #[test]
-fn sums_beyond_all_bounds_are_no_wrong_numbers() {
+fn an_overflowing_sum_saturates() {
     let pod = format!("m1\t\t\t={{\"cpu\":\"{}\"}} \t\n", "9".repeat(29));
     let one = status::by_node(&pod).unwrap()["m1"].cpu;
     let many = status::by_node(&pod.repeat(10)).unwrap()["m1"].cpu;

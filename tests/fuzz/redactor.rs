@@ -1,4 +1,4 @@
-//! The redactor: random secrets in random texts, none of which is shown.
+//! Fuzzes the redactor with random secrets in random texts. No secret may be shown.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::fuzz;
 
-/// What secrets are made of, and texts: what quotes, ends, escapes and hides.
+/// The pieces of secrets and texts, with quotes, escapes, line ends and invisible characters.
 const PIECES: &[&str] = &[
     "a",
     "Zq",
@@ -62,7 +62,7 @@ const PIECES: &[&str] = &[
     "~",
     "!",
 ];
-/// What texts are made of besides.
+/// More pieces of texts.
 const TEXTS: &[&str] = &[
     "w1  ",
     "password: ",
@@ -83,7 +83,7 @@ const TEXTS: &[&str] = &[
     "      hint: ",
 ];
 
-/// A text with these secrets in it, as somebody may write them.
+/// A text that contains these secrets in several encodings.
 fn text(random: &mut fuzz::Random, secrets: &[String]) -> String {
     let mut text = String::new();
     for _ in 0..1 + random.below(8) {
@@ -103,7 +103,7 @@ fn text(random: &mut fuzz::Random, secrets: &[String]) -> String {
 }
 
 #[test]
-fn no_known_secret_survives_and_nothing_moves_a_cursor() {
+fn shown_text_has_no_secrets_or_control_characters() {
     let make = |random: &mut fuzz::Random| {
         let secrets: Vec<String> = (0..1 + random.below(5)).map(|_| random.several(PIECES, 12)).collect();
         let text = text(random, &secrets);

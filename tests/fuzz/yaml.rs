@@ -1,4 +1,4 @@
-//! YAML: what is written reads back equal, by readers of YAML 1.1 and 1.2, and no text breaks the reader.
+//! Fuzzes the reader and the writer of YAML. Parsers of YAML 1.1 and 1.2 read back what the writer wrote.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::common::fuzz;
 
-/// What strings and keys are made of: what one of the readers takes for something other than a string, what ends or opens
-/// something, blanks, and all kinds of line breaks.
+/// The pieces of strings and keys. Some look like other types to one of the readers. Others are delimiters, blanks and all
+/// kinds of line breaks.
 const PIECES: &[&str] = &[
     "y",
     "N",
@@ -116,7 +116,7 @@ const PIECES: &[&str] = &[
     "a long line that a writer may fold where it has a blank, since it has more than eighty characters ",
 ];
 
-/// A value as manifests and configurations have them.
+/// A random value, as in manifests and configurations.
 fn value(random: &mut fuzz::Random, depth: usize) -> Value {
     match random.below(if depth == 0 { 8 } else { 12 }) {
         0 => Value::Null,
@@ -133,7 +133,7 @@ fn value(random: &mut fuzz::Random, depth: usize) -> Value {
     }
 }
 
-/// One below the other, of both kinds in any order.
+/// A deeply nested value of lists and tables in random order.
 fn deep(random: &mut fuzz::Random) -> Value {
     let mut value = value(random, 1);
     for _ in 0..random.below(50) {
@@ -146,8 +146,7 @@ fn deep(random: &mut fuzz::Random) -> Value {
     value
 }
 
-/// What a reader of YAML 1.1 or 1.2 takes for something other than a string, as PyYAML and Go's yaml.v2 have it: truth
-/// values, nothing, a merge, times, numbers in base 60.
+/// Words that PyYAML or Go's yaml.v2 do not read as a string: booleans, null, the merge key, times, and numbers in base 60.
 static WORDS: LazyLock<Regex> = LazyLock::new(|| {
     let zone = r"(?:[ \t]*(?:z|[-+][0-9][0-9]?(?::[0-9]{2})?))?";
     let time = format!(r"(?:(?:t|[ \t]+)[0-9][0-9]?:[0-9]{{2}}:[0-9]{{2}}(?:\.[0-9]*)?{zone})?");
@@ -156,7 +155,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
     let base60 = r"[-+]?(?:[1-9][0-9_]*(?::[0-5]?[0-9])+|[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*)";
     Regex::new(&format!("(?i-u)^(?:{words}|{date}{time}|{base60})$")).unwrap()
 });
-/// Other numbers, in any base and without `_`.
+/// The other numbers, in any base and without `_`.
 static NUMBERS: LazyLock<Regex> = LazyLock::new(|| {
     let all = [r"0b[01]+|0o[0-7]+|0x[0-9a-f]+|[0-9]+", r"(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:e[-+]?[0-9]+)?"];
     Regex::new(&format!("(?i-u)^[-+]?(?:{})$", all.join("|"))).unwrap()
@@ -167,7 +166,7 @@ fn is_no_string(word: &str) -> bool {
     WORDS.is_match(word) || begins_a_number && NUMBERS.is_match(&word.replace('_', ""))
 }
 
-/// Whether text after a key, or a key, is written without quotes and not as a block.
+/// Returns whether a key or a value is written without quotes and not as a block.
 fn is_plain(written: &str) -> bool {
     !written.starts_with(['"', '\'', '|', '>', '?'])
 }
@@ -180,7 +179,7 @@ fn is_quoted_where_it_must_be(text: &str) {
     }
 }
 
-/// Every string of a value, keys too.
+/// Collects every string of a value, including keys.
 fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => found.push(text),
@@ -193,7 +192,7 @@ fn strings<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// Characters that a reader of YAML 1.1 takes for a line break or refuses, wherever they stand.
+/// Returns whether a reader of YAML 1.1 treats a character as a line break, or rejects it.
 fn breaks_readers(c: char) -> bool {
     !matches!(c, '\n' | '\t')
         && (c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}'))
@@ -202,7 +201,7 @@ fn breaks_readers(c: char) -> bool {
 fn survives(documents: &[Value]) {
     let text = template::yaml(documents).unwrap();
     assert!(!text.contains(breaks_readers), "{text:?}");
-    // A reader of YAML 1.1 may take it for indentation.
+    // A reader of YAML 1.1 may treat a leading tab as indentation.
     assert!(!text.lines().any(|line| line.trim_start_matches(' ').starts_with('\t')), "{text:?}");
     assert!(!text.starts_with('{') || documents[0] == json!({}), "{text}");
     assert_eq!(template::documents("x.yaml", &text).unwrap(), documents, "{text}");
@@ -212,7 +211,7 @@ fn survives(documents: &[Value]) {
 }
 
 #[test]
-fn what_is_written_reads_back_equal() {
+fn written_yaml_reads_back_equal() {
     let make = |random: &mut fuzz::Random| -> Vec<Value> {
         let one = |random: &mut fuzz::Random| {
             let value = if random.below(8) == 0 { deep(random) } else { value(random, 4) };
@@ -234,7 +233,7 @@ const TRAPS: &str = "%YAML 1.1\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: 
     ...\n---\nkind: List\nitems:\n- {kind: Secret, apiVersion: v1, metadata: {name: s}}\n- [~, .5, 1_000, 0x1F, 2001-01-01]\n";
 
 #[test]
-fn no_manifest_breaks_the_reader() {
+fn a_mutated_manifest_does_not_break_the_reader() {
     let deep = ["[".repeat(3000), "- ".repeat(3000), "{a: ".repeat(3000), "? ".repeat(3000)];
     let aliases = (0..15).fold("a: &a0 [x]\n".to_string(), |text, n| {
         format!("{text}b{n}: &a{} [*a{n}, *a{n}, *a{n}]\n", n + 1)
