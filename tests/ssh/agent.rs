@@ -1,4 +1,4 @@
-//! An ssh-agent in the test's own process: it lists keys and signs, nothing else.
+//! An ssh-agent inside the test process. It can list keys and sign.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// What a hardware token's keys are for, unless somebody says otherwise (ssh-keygen(1), application).
+/// The default application of keys in a hardware token (ssh-keygen(1), application).
 const APPLICATION: &str = "ssh:";
-/// Somebody touched it (OpenSSH, PROTOCOL.u2f).
+/// The flag for a token that the user touched (OpenSSH, PROTOCOL.u2f).
 const TOUCHED: u8 = 1;
 
-/// A key as the agent has it.
+/// A key in the agent.
 #[derive(Clone)]
 pub struct Held {
     public: PublicKey,
@@ -29,13 +29,13 @@ impl From<PrivateKey> for Held {
 }
 
 impl Held {
-    /// As if `key`, an Ed25519 one, were in a hardware token.
+    /// An Ed25519 key that appears to be in a hardware token.
     pub fn in_token(key: &PrivateKey) -> Held {
         Held { public: stub(key).public_key().clone(), signs: key.clone() }
     }
 }
 
-/// What ssh-keygen leaves in a file for a key in a hardware token: it opens nothing without that.
+/// The file that ssh-keygen writes for a key in a hardware token. It is useless without the token.
 pub fn stub(key: &PrivateKey) -> PrivateKey {
     let public = public::SkEd25519::new(*key.public_key().key_data().ed25519().unwrap(), APPLICATION);
     let stub = private::SkEd25519::new(public, TOUCHED, b"handle".to_vec()).unwrap();

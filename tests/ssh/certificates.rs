@@ -1,4 +1,4 @@
-//! A host's certificate counts for no more than OpenSSH lets it, and never against a pinned key.
+//! ironstrap trusts host certificates as OpenSSH does. A pinned key always takes precedence.
 
 use ironstrap::error::Error;
 use ironstrap::known_hosts::fingerprint;
@@ -10,7 +10,7 @@ use crate::server::{Manner, Server, new_key};
 
 const REVOKED: &str = "a revoked key signed the host certificate of 127.0.0.1";
 
-/// A machine that shows a certificate of this authority.
+/// A machine with a host certificate of this authority.
 async fn signed(authority: &PrivateKey) -> Stage {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.server = Server::signed(stage.key.public_key(), Manner::Reads, Some(authority)).await;
@@ -22,7 +22,7 @@ fn line(key: &PublicKey) -> String {
     key.to_openssh().unwrap()
 }
 
-/// As `host-key` of the inventory has it.
+/// The key as `host-key` of the inventory.
 fn pin(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
@@ -31,7 +31,7 @@ fn known(stage: &Stage, lines: &[String]) {
     write(stage, ".ssh/known_hosts", &(lines.join("\n") + "\n"));
 }
 
-/// The host key as the operator knows it.
+/// The host key as a line of the operator's known_hosts.
 fn plain(stage: &Stage) -> String {
     format!("[127.0.0.1]:{} {}", stage.server.port, line(&stage.server.host_key))
 }
@@ -43,7 +43,7 @@ fn refused(stage: &Stage, error: &Error, what: &str) {
 }
 
 #[tokio::test]
-async fn an_authority_vouches_for_a_host_whose_key_nobody_knows() {
+async fn a_certificate_authority_vouches_for_an_unknown_key() {
     let authority = new_key();
     let stage = signed(&authority).await;
     known(&stage, &[format!("@cert-authority * {}", line(authority.public_key()))]);
@@ -54,7 +54,7 @@ async fn an_authority_vouches_for_a_host_whose_key_nobody_knows() {
 }
 
 #[tokio::test]
-async fn an_authority_vouches_for_no_key_but_the_pinned_one() {
+async fn a_pinned_key_overrules_a_certificate_authority() {
     let authority = new_key();
     let mut stage = signed(&authority).await;
     known(&stage, &[format!("@cert-authority * {}", line(authority.public_key()))]);
@@ -66,7 +66,7 @@ async fn an_authority_vouches_for_no_key_but_the_pinned_one() {
 }
 
 #[tokio::test]
-async fn a_revoked_signer_is_refused_although_the_key_itself_is_known() {
+async fn a_revoked_signer_is_refused_even_for_a_known_key() {
     let authority = new_key();
     let stage = signed(&authority).await;
     let (trusted, revoked) = (
@@ -85,7 +85,7 @@ async fn a_revoked_signer_is_refused_although_the_key_itself_is_known() {
 }
 
 #[tokio::test]
-async fn a_signer_in_a_list_of_revoked_keys_is_refused_without_an_authority() {
+async fn a_signer_in_a_revocation_list_is_refused() {
     let authority = new_key();
     let stage = signed(&authority).await;
     known(&stage, &[plain(&stage)]);
@@ -98,7 +98,7 @@ async fn a_signer_in_a_list_of_revoked_keys_is_refused_without_an_authority() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_pinned_and_revoked_is_refused() {
+async fn a_pinned_but_revoked_key_is_refused() {
     let authority = new_key();
     for mut stage in [Stage::new(Manner::Reads).await, signed(&authority).await] {
         stage.node.ssh.host_key = Some(pin(&stage.server.host_key));

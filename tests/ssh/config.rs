@@ -1,4 +1,4 @@
-//! What the operator's ssh_config forbids is not done, with the operator's own `ssh` reading the file.
+//! ironstrap follows the restrictions of the operator's ssh_config. The host's own `ssh` parses the file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,8 @@ use ironstrap::ssh::{Ask, Client, Operator, Ssh};
 use crate::server::{Manner, new_key};
 use crate::{Stage, run};
 
-/// A stage, and an ssh_config of these lines; HOME in them is the operator's. `None`: there is no `ssh` on this machine.
+/// A stage with these lines as its ssh_config, and the result of a script. HOME in the lines is the operator's home.
+/// `None` if the host has no `ssh`.
 async fn with(lines: &str) -> Option<(Stage, Result<Output, Error>)> {
     let stage = Stage::new(Manner::Reads).await;
     let outcome = stage_run(&stage, lines).await?;
@@ -39,7 +40,7 @@ pub fn write(stage: &Stage, name: &str, text: &str) {
 }
 
 pub fn nobody_logged_in(stage: &Stage) {
-    assert_eq!(stage.server.seen.logins.load(SeqCst), 0, "somebody logged in");
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 0, "there was a login");
 }
 
 fn host_key(stage: &Stage) -> String {
@@ -47,7 +48,7 @@ fn host_key(stage: &Stage) -> String {
 }
 
 #[tokio::test]
-async fn a_host_key_that_is_known_and_revoked_is_refused() {
+async fn a_known_but_revoked_host_key_is_refused() {
     let stage = Stage::new(Manner::Reads).await;
     let other = new_key().public_key().to_openssh().unwrap();
     write(&stage, "revoked", &format!("# stolen\n\n{other}\n{}\n", host_key(&stage)));
@@ -64,7 +65,7 @@ async fn a_host_key_that_is_known_and_revoked_is_refused() {
 }
 
 #[tokio::test]
-async fn a_host_key_that_the_inventory_pins_is_refused_where_it_is_revoked() {
+async fn a_revoked_host_key_is_refused_despite_its_pin() {
     let mut stage = Stage::new(Manner::Reads).await;
     let fingerprint = stage.server.host_key.fingerprint(russh::keys::HashAlg::Sha256).to_string();
     stage.node.ssh.host_key = Some(fingerprint);
@@ -76,7 +77,7 @@ async fn a_host_key_that_the_inventory_pins_is_refused_where_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn a_list_of_revoked_keys_that_cannot_be_read_refuses_all() {
+async fn an_unreadable_revocation_list_refuses_every_host() {
     let stage = Stage::new(Manner::Reads).await;
     write(&stage, "key.pub", &host_key(&stage));
     write(&stage, "garbled", "not a key\n");
@@ -99,7 +100,7 @@ async fn a_list_of_revoked_keys_that_cannot_be_read_refuses_all() {
 }
 
 #[tokio::test]
-async fn the_defaults_of_ssh_and_what_narrows_them_a_little_work() {
+async fn default_and_slightly_restricted_ssh_settings_work() {
     for lines in [
         "",
         "Ciphers aes256-ctr",
@@ -121,7 +122,7 @@ async fn the_defaults_of_ssh_and_what_narrows_them_a_little_work() {
 }
 
 #[tokio::test]
-async fn what_ssh_would_refuse_is_refused() {
+async fn settings_that_ironstrap_cannot_follow_are_refused() {
     for (lines, kind, said) in [
         ("Ciphers 3des-cbc", Kind::Local, "your ssh_config sets Ciphers to nothing that ironstrap supports"),
         (
@@ -176,7 +177,7 @@ async fn what_ssh_would_refuse_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_noted_without_the_name_where_names_are_hashed() {
+async fn a_new_host_key_is_hashed_if_ssh_config_says_so() {
     let mut stage = Stage::new(Manner::Reads).await;
     let known = stage.path(".ssh/known_hosts");
     for (lines, hashed) in [("HashKnownHosts yes", true), ("HashKnownHosts no", false)] {
@@ -187,12 +188,12 @@ async fn a_new_key_is_noted_without_the_name_where_names_are_hashed() {
         let line = stage.known();
         assert_eq!((line.starts_with("|1|"), line.contains("127.0.0.1")), (hashed, !hashed), "{line}");
         stage.options.accept_new_host_keys = false;
-        assert!(stage_run(&stage, lines).await.unwrap().is_ok(), "it is known from now on: {line}");
+        assert!(stage_run(&stage, lines).await.unwrap().is_ok(), "the key is known now: {line}");
         let found = Command::new("ssh-keygen")
             .args(["-F", &format!("[127.0.0.1]:{}", stage.server.port), "-f"])
             .arg(&known)
             .output();
-        assert!(found.is_ok_and(|found| found.status.success()), "and to ssh, too: {line}");
+        assert!(found.is_ok_and(|found| found.status.success()), "ssh knows the key too: {line}");
     }
 }
 
@@ -206,7 +207,7 @@ async fn known_hosts_may_have_a_space_in_its_name() {
     assert!(!Path::new(&stage.path("my")).exists());
 }
 
-/// A server that takes a key, a password and questions; which of them the operator's ssh_config leaves.
+/// The server accepts a key, a password and keyboard-interactive. ssh_config decides which of them is used.
 #[tokio::test]
 async fn a_method_that_ssh_config_forbids_is_not_tried() {
     let all = ["publickey", "password", "keyboard-interactive"];
@@ -244,7 +245,7 @@ async fn a_method_that_ssh_config_forbids_is_not_tried() {
 }
 
 #[tokio::test]
-async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
+async fn a_forbidden_login_names_the_ssh_config_setting() {
     let keys_alone = "PasswordAuthentication no\nKbdInteractiveAuthentication no";
     for (lines, named, what, cause, tried) in [
         (
@@ -315,7 +316,7 @@ async fn a_login_that_ssh_config_forbids_is_refused_with_its_words() {
 }
 
 #[tokio::test]
-async fn a_user_of_the_inventory_is_no_shell_for_a_proxy_command() {
+async fn a_user_name_cannot_inject_into_a_proxy_command() {
     let mut stage = Stage::new(Manner::Reads).await;
     let canary = stage.path("canary");
     let hostile = ["$(touch${IFS}CANARY)", "`touch${IFS}CANARY`", "x;touch${IFS}CANARY;#", "x|touch\tCANARY"];
@@ -330,9 +331,9 @@ async fn a_user_of_the_inventory_is_no_shell_for_a_proxy_command() {
     assert!(!canary.exists(), "a shell ran a part of a user's name");
 }
 
-/// Its passphrase is `sesame`, which the operator here always answers.
+/// The passphrase is `sesame`, which the operator of these tests always enters.
 #[tokio::test]
-async fn no_passphrase_is_asked_for_where_ssh_config_says_so() {
+async fn batch_mode_asks_for_no_passphrase() {
     let stage = Stage::new(Manner::Reads).await;
     let locked = stage.key.encrypt(&mut russh::keys::key::safe_rng(), "sesame").unwrap();
     std::fs::remove_file(stage.path("key")).unwrap();
@@ -345,7 +346,7 @@ async fn no_passphrase_is_asked_for_where_ssh_config_says_so() {
 }
 
 #[tokio::test]
-async fn only_addresses_of_the_family_that_ssh_config_allows_are_connected_to() {
+async fn only_the_address_family_of_ssh_config_is_used() {
     let stage = Stage::new(Manner::Reads).await;
     for lines in ["AddressFamily inet", "AddressFamily any"] {
         let Some(outcome) = stage_run(&stage, lines).await else { return };

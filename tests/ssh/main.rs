@@ -1,6 +1,6 @@
-//! SSH as a `Shell`, against a server in this process; what it costs to be wrong about a host or a lost connection.
+//! Tests SSH as a `Shell` against a server in the test process: logins, host keys, scripts and lost connections.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod agent;
@@ -25,7 +25,7 @@ use russh::keys::ssh_key::LineEnding;
 use server::{Manner, Server, new_key};
 use tempfile::TempDir;
 
-/// An operator with a home of their own, who knows the server's host key, and has the key to it in a file.
+/// A server, and an operator who knows its host key and has a login key in a file.
 struct Stage {
     home: TempDir,
     key: PrivateKey,
@@ -117,18 +117,18 @@ fn output(status: i32, stdout: &str, stderr: &str) -> Output {
 }
 
 #[tokio::test]
-async fn a_script_leaves_its_output_and_its_status() {
+async fn a_script_returns_its_output_and_status() {
     let stage = Stage::new(Manner::Reads).await;
     let ssh = stage.ssh();
     assert_eq!(run(&ssh, "out one\nerr two\nexit 5").await.unwrap(), output(5, "one\n", "two\n"));
     assert_eq!(run(&ssh, "eof\nexit 0").await.unwrap(), output(0, "", ""));
     assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["/bin/sh -s", "/bin/sh -s"]);
-    assert_eq!(stage.server.seen.logins.load(SeqCst), 1, "the connection is kept");
+    assert_eq!(stage.server.seen.logins.load(SeqCst), 1, "the connection is reused");
     ssh.close().await;
 }
 
 #[tokio::test]
-async fn a_user_other_than_root_asks_sudo() {
+async fn a_user_other_than_root_runs_scripts_with_sudo() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.user = Some("bob".into());
     stage.server.seen.sudo_says("sudo: a password is required\n", 1);
@@ -136,7 +136,7 @@ async fn a_user_other_than_root_asks_sudo() {
     assert_eq!(*stage.server.seen.commands.lock().unwrap(), ["env LC_ALL=C sudo -n -- /bin/sh -s"]);
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Unreachable, Some("m1")));
     assert_eq!(error.what, "sudo does not let bob become root without a password");
-    // sudo may not remember one from elsewhere: then ours would be a command for root's shell.
+    // sudo -k ignores an earlier login. Otherwise root's shell could run the password as a command.
     let client = stage.client().asking(Box::new(|_| Box::pin(async { Ok(Some("word".into())) })), 1);
     let error = run(&Ssh::new(&stage.node, &Arc::new(client)), "exit 0").await.unwrap_err();
     let asked = stage.server.seen.commands.lock().unwrap().split_off(1);
@@ -146,25 +146,25 @@ async fn a_user_other_than_root_asks_sudo() {
 }
 
 #[tokio::test]
-async fn a_password_comes_before_a_line_that_ends_it_whether_sudo_asks_or_not() {
+async fn the_sudo_password_is_separated_from_the_script() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.user = Some("bob".into());
     stage.server.seen.forgets_the_password.store(true, SeqCst);
     let client = stage.client().asking(Box::new(|_| Box::pin(async { Ok(Some("word".into())) })), 1);
     let ssh = Ssh::new(&stage.node, &Arc::new(client));
     assert_eq!(run(&ssh, "out one\nexit 5").await.unwrap(), output(5, "one\n", ""));
-    // src/ssh/root.rs tests that the command on the other side reads everything up to that line.
+    // src/ssh/root.rs tests that the command on the machine skips everything up to that line.
     assert_eq!(*stage.server.seen.scripts.lock().unwrap(), ["word\n--ironstrap script--\nout one\nexit 5"]);
 }
 
 #[tokio::test]
-async fn a_script_killed_by_a_signal_has_that_status() {
+async fn a_script_killed_by_a_signal_returns_its_status() {
     let stage = Stage::new(Manner::Reads).await;
     assert_eq!(stage.run("out x\nkilled").await.unwrap(), output(137, "x\n", ""));
 }
 
 #[tokio::test]
-async fn a_command_that_ends_before_it_reads_its_input_does_not_hang() {
+async fn a_command_that_ends_early_does_not_hang() {
     let stage = Stage::new(Manner::ExitsEarly).await;
     let script = "#\n".repeat(4 << 20);
     let error = stage.run(&script).await.unwrap_err();
@@ -188,10 +188,10 @@ async fn a_mebibyte_of_output_arrives_whole() {
 }
 
 #[tokio::test]
-async fn output_is_heard_while_the_script_still_runs() {
+async fn output_arrives_while_the_script_runs() {
     let stage = Stage::new(Manner::Streams).await;
     let (ssh, mut heard) = (stage.ssh(), vec![]);
-    // The server waits for this before it goes on.
+    // The server waits for this signal before it prints the second line.
     let mut hear = |piece: &[u8]| {
         heard.extend_from_slice(piece);
         stage.server.seen.go_on.notify_one();
@@ -204,7 +204,7 @@ async fn output_is_heard_while_the_script_still_runs() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_connects_anew() {
+async fn a_cut_connection_is_an_error_and_the_next_script_reconnects() {
     let stage = Stage::new(Manner::Reads).await;
     let ssh = stage.ssh();
     for (before, cut) in ["out half\ncut", "out half\nshut", "reboot"].into_iter().enumerate() {
@@ -226,7 +226,7 @@ async fn a_connection_cut_before_the_status_is_an_error_and_the_next_script_conn
 }
 
 #[tokio::test]
-async fn a_connection_lost_between_two_scripts_is_made_again() {
+async fn a_connection_lost_between_scripts_is_reopened() {
     let stage = Stage::new(Manner::Reads).await;
     let ssh = stage.ssh();
     for round in 1..=3 {
@@ -236,12 +236,12 @@ async fn a_connection_lost_between_two_scripts_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_turns_out_to_be_lost_is_made_again_before_anything_is_sent() {
+async fn a_dead_connection_is_reopened_before_anything_is_sent() {
     let mut stage = Stage::new(Manner::Reads).await;
     let relay = stage.far_away(Duration::ZERO).await;
     let ssh = stage.ssh();
     assert_eq!(run(&ssh, "out up\nexit 0").await.unwrap().stdout, b"up\n");
-    // Nothing of the next script gets through, until it is noticed that nothing does.
+    // The connection is silent until ironstrap notices that.
     relay.silent.store(true, SeqCst);
     tokio::time::pause();
     tokio::spawn(async move {
@@ -254,7 +254,7 @@ async fn a_connection_that_turns_out_to_be_lost_is_made_again_before_anything_is
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up_in_time() {
+async fn a_silent_server_times_out() {
     let mut stage = Stage::new(Manner::Reads).await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     stage.node.ssh.port = Some(silent.local_addr().unwrap().port());
@@ -267,7 +267,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn however_many_hang_whoever_answers_is_got_into() {
+async fn hanging_machines_do_not_delay_a_responsive_one() {
     let stage = Stage::new(Manner::Reads).await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, mut node) = (Arc::new(stage.client()), stage.node.clone());
@@ -281,12 +281,12 @@ async fn however_many_hang_whoever_answers_is_got_into() {
     let (ssh, mut ignored) = (Ssh::new(&stage.node, &client), |_: &[u8]| {});
     let ran =
         tokio::time::timeout(Duration::from_secs(10), ssh.run(&"out in\nexit 0".into(), &mut ignored)).await;
-    assert_eq!(ran.expect("it waits for those who hang").unwrap().stdout, b"in\n");
-    assert!(hanging.try_join_next().is_none(), "they hang");
+    assert_eq!(ran.expect("it waits for machines that hang").unwrap().stdout, b"in\n");
+    assert!(hanging.try_join_next().is_none(), "these machines hang");
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
+async fn a_closed_port_and_an_unknown_name_are_reported() {
     let mut stage = Stage::new(Manner::Reads).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = free.local_addr().unwrap().port();
@@ -294,7 +294,7 @@ async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
     drop(free);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.what, format!("127.0.0.1:{port} refuses the connection"));
-    // Longer than a label may be, so that no name server is asked.
+    // The name is longer than a DNS label may be, so no name server is asked.
     stage.node.ssh.host = "x".repeat(64);
     let error = stage.run("exit 0").await.unwrap_err();
     assert_eq!(error.what, format!("cannot resolve {}", stage.node.ssh.host));
@@ -302,7 +302,7 @@ async fn a_port_that_nobody_listens_on_and_a_name_that_nobody_has_are_told() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_known_is_refused_with_its_fingerprint() {
+async fn an_unknown_host_is_refused_with_its_fingerprint() {
     let stage = Stage::new(Manner::Reads).await;
     std::fs::remove_file(stage.path(".ssh/known_hosts")).unwrap();
     let error = stage.run("exit 0").await.unwrap_err();
@@ -316,7 +316,7 @@ async fn a_host_that_is_not_known_is_refused_with_its_fingerprint() {
 }
 
 #[tokio::test]
-async fn a_new_host_key_is_noted_if_the_user_wants_that() {
+async fn a_new_host_key_is_saved_if_allowed() {
     let mut stage = Stage::new(Manner::Reads).await;
     std::fs::write(stage.path(".ssh/known_hosts"), "# mine").unwrap();
     stage.options.accept_new_host_keys = true;
@@ -330,7 +330,7 @@ async fn a_new_host_key_is_noted_if_the_user_wants_that() {
 }
 
 #[tokio::test]
-async fn a_changed_host_key_is_refused_whatever_the_user_wants() {
+async fn a_changed_host_key_is_always_refused() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.options.accept_new_host_keys = true;
     let other = new_key();
@@ -356,7 +356,7 @@ async fn a_revoked_host_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_key_is_told_with_all_that_was_tried() {
+async fn a_failed_login_lists_every_key_tried() {
     let mut stage = Stage::new(Manner::Reads).await;
     let (held, file) = (new_key(), new_key());
     stage.node.ssh.key = None;
@@ -378,7 +378,7 @@ async fn a_refused_key_is_told_with_all_that_was_tried() {
 }
 
 #[tokio::test]
-async fn an_agent_full_of_keys_leaves_a_try_for_a_file() {
+async fn many_agent_keys_leave_an_attempt_for_a_key_file() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.key = None;
     stage.agent = Some(stage.path("agent"));
@@ -388,7 +388,7 @@ async fn an_agent_full_of_keys_leaves_a_try_for_a_file() {
 }
 
 #[tokio::test]
-async fn an_agent_logs_in() {
+async fn a_key_in_an_agent_logs_in() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.key = None;
     stage.agent = Some(stage.path("agent"));
@@ -407,7 +407,7 @@ async fn an_encrypted_key_needs_an_agent_that_holds_it() {
     );
     let hint = "run ssh-add ~/key, or run ironstrap on a terminal or with --passphrase-command";
     assert_eq!((error.kind, error.hint.as_deref()), (Kind::Local, Some(hint)));
-    // The agent goes by the public half beside it.
+    // ironstrap finds the key in the agent with the public key file.
     std::fs::write(stage.path("key.pub"), stage.key.public_key().to_openssh().unwrap()).unwrap();
     stage.agent = Some(stage.path("agent"));
     agent::start(&stage.path("agent"), (0..8).map(|_| new_key()).chain([stage.key.clone()]));
@@ -415,7 +415,7 @@ async fn an_encrypted_key_needs_an_agent_that_holds_it() {
 }
 
 #[tokio::test]
-async fn a_key_in_a_token_needs_an_agent_that_speaks_to_it() {
+async fn a_key_in_a_hardware_token_needs_an_agent() {
     let mut stage = Stage::new(Manner::Reads).await;
     let stub = agent::stub(&stage.key);
     stage.server = Server::start(stub.public_key(), Manner::Reads).await;
@@ -431,7 +431,7 @@ async fn a_key_in_a_token_needs_an_agent_that_speaks_to_it() {
 }
 
 #[tokio::test]
-async fn a_key_file_that_is_not_there_or_no_key_is_told_as_the_operators_own() {
+async fn an_unusable_key_file_is_a_local_error() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.node.ssh.key = Some(stage.path("absent"));
     let error = stage.run("exit 0").await.unwrap_err();
@@ -442,7 +442,7 @@ async fn a_key_file_that_is_not_there_or_no_key_is_told_as_the_operators_own() {
 }
 
 #[tokio::test]
-async fn a_server_too_busy_to_greet_is_asked_again() {
+async fn a_server_too_busy_to_greet_is_retried() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.server.seen.turn_away.store(2, SeqCst);
     assert_eq!(stage.run("exit 0").await.unwrap().status, 0);
@@ -453,7 +453,7 @@ async fn a_server_too_busy_to_greet_is_asked_again() {
     assert!(error.what.ends_with("closes the connection before the SSH handshake"), "{error}");
 }
 
-/// The port of a server that says these words to every visitor, and then ends the connection or keeps it.
+/// Starts a server that sends these words to every client, and then closes the connection if `ends`. Returns its port.
 fn stranger(words: &'static [u8], ends: bool) -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -472,7 +472,7 @@ fn stranger(words: &'static [u8], ends: bool) -> u16 {
 }
 
 #[tokio::test]
-async fn another_server_at_the_port_is_named_by_its_first_line() {
+async fn a_server_that_does_not_speak_ssh_is_quoted() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.options.timeout = Duration::from_secs(3);
     for (words, ends, line) in [
@@ -500,20 +500,20 @@ async fn another_server_at_the_port_is_named_by_its_first_line() {
 }
 
 #[tokio::test]
-async fn a_session_refused_for_now_is_asked_for_again() {
+async fn a_refused_session_is_retried() {
     let stage = Stage::new(Manner::Reads).await;
     stage.server.seen.refuse_sessions.store(3, SeqCst);
     assert_eq!(stage.run("out in\nexit 0").await.unwrap().stdout, b"in\n");
 }
 
 #[tokio::test]
-async fn a_server_that_runs_no_commands_is_told() {
+async fn a_server_that_runs_no_commands_is_reported() {
     let stage = Stage::new(Manner::RefusesCommands).await;
     assert_eq!(stage.run("exit 0").await.unwrap_err().what, "the server does not run commands");
 }
 
 impl Stage {
-    /// Puts a way between, on which each direction takes so long.
+    /// Puts a relay before the server. Each direction takes `delay`.
     async fn far_away(&mut self, delay: Duration) -> relay::Relay {
         let relay = relay::start(self.server.port, delay).await;
         let key = self.server.host_key.to_openssh().unwrap();
@@ -524,12 +524,12 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn a_script_takes_eight_trips_with_all_that_comes_before_it_and_the_next_one_two() {
+async fn the_first_script_takes_eight_round_trips_the_next_two() {
     let mut stage = Stage::new(Manner::Reads).await;
     let relay = stage.far_away(Duration::from_millis(20)).await;
     let ssh = stage.ssh();
     assert_eq!(run(&ssh, "out in\nexit 0").await.unwrap().stdout, b"in\n");
-    // And once more to close the channel, for which nobody waits.
+    // ironstrap does not wait for the last trip, which closes the channel.
     let first = relay.trips.load(SeqCst);
     assert!(first <= 8 + 1, "{first} trips");
     assert_eq!(run(&ssh, "out in\nexit 0").await.unwrap().stdout, b"in\n");
@@ -538,15 +538,15 @@ async fn a_script_takes_eight_trips_with_all_that_comes_before_it_and_the_next_o
 }
 
 #[tokio::test]
-async fn a_long_way_is_slow_and_no_more() {
+async fn a_slow_connection_still_works() {
     let mut stage = Stage::new(Manner::Reads).await;
     stage.far_away(Duration::from_millis(135)).await;
     let script = "#\n".repeat(1 << 18) + "flood 300000\nexit 0";
     assert_eq!(stage.run(&script).await.unwrap().stdout.len(), 300_000);
 }
 
-/// A machine behind a way that falls silent in the middle of `script`; what comes of it, and after how long. The clock
-/// runs as fast as everybody waits.
+/// Runs `script` on a machine whose connection becomes silent in the middle. Returns the error, and the time until it.
+/// The clock of the test skips waiting times.
 async fn vanished(script: &str) -> (Error, Duration) {
     let mut stage = Stage::new(Manner::Streams).await;
     let relay = stage.far_away(Duration::ZERO).await;
@@ -559,20 +559,20 @@ async fn vanished(script: &str) -> (Error, Duration) {
         }
     };
     let error = ssh.run(&Sh::raw(script.to_string().leak()), &mut hear).await.unwrap_err();
-    (error, since.expect("it never began").elapsed())
+    (error, since.expect("the script never began").elapsed())
 }
 
 #[tokio::test]
-async fn a_machine_that_vanishes_under_a_script_is_given_up() {
+async fn a_machine_that_vanishes_during_a_script_is_given_up() {
     let (error, after) = vanished("").await;
     assert_eq!(error.what, "the connection was lost while a script was running");
     let longest = ironstrap::ssh::longest_silence();
     assert!(after <= longest + Duration::from_secs(1), "{after:?}");
-    assert!(after >= longest / 2, "it is believed in for a while: {after:?}");
+    assert!(after >= longest / 2, "it gives up too early: {after:?}");
 }
 
 #[tokio::test]
-async fn a_machine_that_vanishes_while_a_script_is_on_its_way_is_given_up() {
+async fn a_machine_that_vanishes_during_an_upload_is_given_up() {
     let (error, after) = vanished(&"#\n".repeat(32 << 20)).await;
     assert_eq!(error.what, "the connection was lost while a script was running");
     assert!(after <= Duration::from_secs(310), "{after:?}");
@@ -580,7 +580,7 @@ async fn a_machine_that_vanishes_while_a_script_is_on_its_way_is_given_up() {
 }
 
 #[tokio::test]
-async fn four_scripts_run_at_once_and_no_more() {
+async fn at_most_four_scripts_run_at_once() {
     let stage = Stage::new(Manner::Reads).await;
     let ssh = Arc::new(stage.ssh());
     let runs: Vec<_> =
@@ -592,7 +592,7 @@ async fn four_scripts_run_at_once_and_no_more() {
     assert_eq!(stage.server.seen.logins.load(SeqCst), 1);
 }
 
-/// Made by `ssh-keygen -t ed25519 -N secret`; it opens nothing.
+/// A key made by `ssh-keygen -t ed25519 -N secret`. No server accepts it.
 const LOCKED: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABB3BRmVJt
 I45I8rAPTq2W6rAAAAAQAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAII57ZLCi7Z80MnCr

@@ -1,5 +1,4 @@
-//! A long way to a server: everything arrives a while later, and how often one side had to wait for the other is
-//! counted.
+//! A slow connection to a server. The relay delays everything, and counts round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -12,14 +11,14 @@ use tokio::sync::mpsc::unbounded_channel;
 
 pub struct Relay {
     pub port: u16,
-    /// How often the client spoke after it had heard something, once more for TCP itself.
+    /// How often the client sent something after it had received something, plus one for the TCP handshake.
     pub trips: Arc<AtomicUsize>,
-    /// Nothing arrives any more, and nobody learns of it. Not all users of relays want that.
+    /// If set, nothing arrives any more, without an error. Not every user of the relay needs this.
     #[allow(dead_code)]
     pub silent: Arc<AtomicBool>,
 }
 
-/// To the server at `to`; each way takes `delay`.
+/// Starts a relay to port `to`. Each direction takes `delay`.
 pub async fn start(to: u16, delay: Duration) -> Relay {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, trips) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));

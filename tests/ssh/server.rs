@@ -1,4 +1,4 @@
-//! An SSH server in the test's own process. It runs no shell: a script is a list of what to answer, a line each.
+//! An SSH server inside the test process. It runs no shell. Each line of a script tells it what to answer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -18,15 +18,15 @@ pub fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
-/// What it does with a command.
+/// What the server does with a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Manner {
     /// Reads the script to its end, then answers it.
     #[default]
     Reads,
-    /// Exits with 3 at once, without reading.
+    /// Exits with 3 at once, without reading the script.
     ExitsEarly,
-    /// Says `first`, and `second` when it is asked to go on.
+    /// Prints `first`, and prints `second` after a signal from the test.
     Streams,
     RefusesCommands,
 }
@@ -37,28 +37,28 @@ pub struct Server {
     pub seen: Arc<Seen>,
 }
 
-/// How it behaves, and what it has seen.
+/// The behaviour of the server, and what it has seen.
 pub struct Seen {
     pub manner: Manner,
     pub login: PublicKey,
     pub go_on: Notify,
-    /// Sockets still to be closed unasked.
+    /// How many more connections the server closes at once.
     pub turn_away: AtomicUsize,
-    /// Sessions still to be refused.
+    /// How many more sessions the server refuses.
     pub refuse_sessions: AtomicUsize,
     pub logins: AtomicUsize,
     pub running: AtomicUsize,
     pub most_running: AtomicUsize,
     pub commands: Mutex<Vec<String>>,
-    /// What sudo says in place of the script, and its exit status.
+    /// The output and exit status of sudo, which then does not run the script.
     pub sudo: Mutex<Option<(String, u32)>>,
-    /// sudo wants a password at first, and asks for none afterwards.
+    /// sudo asks for a password only the first time.
     pub forgets_the_password: AtomicBool,
-    /// It takes passwords too, asked for in either way: `sesame` is right.
+    /// The server accepts the password `sesame`, by both methods.
     pub takes_passwords: AtomicBool,
-    /// Methods by which somebody tried to log in.
+    /// The login methods that clients tried.
     pub methods: Mutex<Vec<&'static str>>,
-    /// All that scripts and what came before them were.
+    /// The whole input of each command.
     pub scripts: Mutex<Vec<String>>,
     four: Barrier,
 }
@@ -70,12 +70,12 @@ impl Seen {
 }
 
 impl Server {
-    /// Lets in who has `login`.
+    /// Starts a server that accepts the key `login`.
     pub async fn start(login: &PublicKey, manner: Manner) -> Server {
         Server::signed(login, manner, None).await
     }
 
-    /// The same, with a certificate of this authority for its host key.
+    /// Starts a server with a host certificate of this authority.
     pub async fn signed(login: &PublicKey, manner: Manner, authority: Option<&PrivateKey>) -> Server {
         let host_key = new_key();
         let public = host_key.public_key().clone();
@@ -85,7 +85,7 @@ impl Server {
             auth_rejection_time: Duration::ZERO,
             max_auth_attempts: 6,
             nodelay: true,
-            // So much may be on its way that sockets are full.
+            // A large window, so that uploads can fill the sockets.
             window_size: 64 << 20,
             ..Config::default()
         });
@@ -296,7 +296,7 @@ impl Guest {
         Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
 
-    /// Ends when three others are at the same point.
+    /// Ends the command when three other commands have reached this point.
     fn four_at_once(&self, id: ChannelId, session: &mut Session) {
         let (seen, handle) = (self.seen.clone(), session.handle());
         tokio::spawn(async move {
