@@ -1,24 +1,24 @@
-//! What a run says about a failure beyond the words of the fix: what the machine itself knows of it.
+//! Tests what a run reports about a failure beyond the output of the fix: causes that it finds on the machine.
 
 use ironstrap::report::Event;
 
 use crate::fleet::Fleet;
 use crate::reads;
 
-/// A fleet in which w1 cannot be made right, and its journal says this.
+/// A fleet in which the fix on w1 fails, and its journal has this text.
 async fn fails_with(journal: &str) -> Fleet {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let w1 = fleet.machine("w1");
     w1.command("switch", "echo it is jammed; exit 3");
     w1.write("journal", journal);
-    // The unit is the last word.
+    // The last argument is the unit.
     w1.command("journalctl", "for unit; do :; done\n[ $unit != kubelet ] || cat $ROOT/journal");
     w1.write("etc/toy/switch", "off\n");
     fleet
 }
 
 #[tokio::test]
-async fn a_failure_is_told_with_its_cause_the_evidence_and_a_remedy() {
+async fn a_failure_is_reported_with_cause_evidence_and_remedy() {
     let line = "E1121 20:19:57.907063     199 run.go:72] \"command failed\" err=\"failed to run Kubelet: running with swap on is not supported, please disable swap or set --fail-swap-on flag to false\"\n";
     let fleet = fails_with(line).await;
     let outcome = fleet.apply().await;
@@ -26,12 +26,12 @@ async fn a_failure_is_told_with_its_cause_the_evidence_and_a_remedy() {
     let named = outcome
         .at(|event| matches!(event, Event::Cause { node, cause, .. } if node == "w1" && cause == "swap-on"));
     assert!(named.is_some(), "{}", outcome.shown);
-    // w1: a look, fixes, one more script because they failed, and its lease back; m1 is where operators meet.
+    // w1: the observation, the fixes, the diagnosis, and the release of the lease. m1: operators meet there.
     assert_eq!((fleet.machine("m1").execs(), fleet.machine("w1").execs()), (3, 4));
 }
 
 #[tokio::test]
-async fn a_failure_that_nobody_knows_is_told_with_the_last_words_and_without_secrets() {
+async fn an_unknown_failure_shows_log_lines_without_secrets() {
     let fleet = fails_with(
         "I1121 20:00:00.0 1 a.go:1] fine\nE1121 20:00:00.1 1 a.go:1] no luck with abcdef.0123456789abcdef\n",
     )

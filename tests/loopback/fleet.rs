@@ -1,4 +1,4 @@
-//! A fleet of such machines, steps that are small enough to see through, and runs over all of it.
+//! A fleet of machines in folders, small toy steps, and runs over the whole fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,13 +37,13 @@ const SETTLE: Stage =
 const FIT: Stage =
     Stage { name: "preflight", on: On::Every, via: Via::Node, needs: Needs::Nothing, steps: STAGES[0].steps };
 
-/// The whole way of a cluster, in little. What makes a machine fit is the real step.
+/// The stages of a cluster as toys. Only the preflight step is real.
 pub static TOYS: &[Stage] = &[FIT, PREPARE, JOIN, SETTLE];
 
-/// What machines have before they join, alone.
+/// Only the stages before a join.
 pub static PREPARED: &[Stage] = &[FIT, PREPARE];
 
-/// The real steps as far as a folder can play a machine: swap, kernel, hosts; and then the toys.
+/// The real steps that work in a folder, which are swap, kernel and hosts. Then the toys.
 pub static HALF_REAL: &[Stage] = &[
     FIT,
     Stage {
@@ -51,7 +51,7 @@ pub static HALF_REAL: &[Stage] = &[
         on: On::Every,
         via: Via::Node,
         needs: Needs::Nothing,
-        // Swap, kernel and hosts, without the processes before them.
+        // Swap, kernel and hosts, without the step before them.
         steps: STAGES[1].steps.split_at(4).0.split_at(1).1,
     },
     JOIN,
@@ -60,7 +60,7 @@ pub static HALF_REAL: &[Stage] = &[
 
 const PAGE: Step = Step { name: "page", why: "so that something comes by itself", wants: page };
 
-/// Something that is not up yet when it was waited for once.
+/// A want that does not hold yet after its first fix.
 pub static UNSETTLED: &[Stage] = &[
     FIT,
     Stage { name: "settle", on: On::ControlPlanes, via: Via::Node, needs: Needs::Nothing, steps: &[PAGE] },
@@ -68,7 +68,7 @@ pub static UNSETTLED: &[Stage] = &[
 
 const ANSWER: Step = Step { name: "answer", why: "so that something depends on all others", wants: answer };
 
-/// Something that only another machine can put right.
+/// A want that only another machine can make true.
 pub static RESTING: &[Stage] = &[
     FIT,
     PREPARE,
@@ -84,7 +84,7 @@ pub static REPLACE_TEXT: Confirmation = Confirmation {
     hint: "use --replace-text",
 };
 
-/// The first of the cluster's own stages replaces a text only after a confirmation of its own.
+/// The first stage of the cluster itself replaces a text only after a confirmation.
 pub static GUARDED: &[Stage] = &[
     FIT,
     PREPARE,
@@ -115,7 +115,7 @@ fn answer(_: &Cx) -> Result<Vec<Want>> {
     Ok(vec![answers.eventually()])
 }
 
-/// The pods of w1, which has none.
+/// A want about the pods of w1, which has no pods.
 const PACKETS: Step = Step { name: "packets", why: "so that somebody cannot be asked", wants: unchecked };
 
 pub static UNCHECKED: &[Stage] = &[
@@ -126,7 +126,7 @@ pub static UNCHECKED: &[Stage] = &[
 
 const BELATED: Step = Step { name: "belated", why: "so that something waits to the end", wants: belated };
 
-/// Something that waits for what nobody does: of w1, and of nobody in particular.
+/// Two wants that wait without end: one for w1, and one for the cluster.
 pub static UNMET: &[Stage] = &[
     FIT,
     PREPARE,
@@ -186,7 +186,7 @@ fn toy(cx: &Cx) -> Result<Vec<Want>> {
     ])
 }
 
-/// What no one may read.
+/// The text that must never be shown.
 pub fn secret(pki: &ClusterPki) -> String {
     format!("{}\n{}", pki.sa_key.reveal(), pki.ca.key.reveal())
 }
@@ -233,19 +233,19 @@ pub struct Fleet {
     pub cluster: Arc<Cluster>,
     pub pki: ClusterPki,
     pub stages: &'static [Stage],
-    /// Any other than `Forwards` has the real steps.
+    /// Operations other than `Apply` have the real steps.
     pub reading: Operation,
     pub owner: String,
-    /// By what its runs recognize each other.
+    /// How runs of the same directory recognize each other.
     pub kin: Kin,
     pub take_over: bool,
-    /// What its operator confirms.
+    /// What the operator confirms.
     pub confirms: Option<&'static Confirmation>,
-    /// The nodes that runs are about; none: all.
+    /// The nodes in scope. If empty, all are.
     pub limit: BTreeSet<String>,
-    /// How many machines are spoken to at the same time.
+    /// The number of parallel connections.
     pub parallel: usize,
-    /// Questions and scripts become events, as with `-v` and `--log`.
+    /// Whether questions and scripts become events, as with `-v` and `--log`.
     pub detailed: bool,
     pub limits: Limits,
     /// The operator's home.
@@ -253,28 +253,28 @@ pub struct Fleet {
     runs: AtomicUsize,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Outcome {
     pub result: Result<()>,
     pub events: Vec<Event>,
-    /// By node, what was planned: what a plan says after the same look.
+    /// The planned changes, by node.
     pub planned: BTreeSet<(String, String)>,
-    /// By node, what was mended.
+    /// The changes that were made, by node.
     pub changed: BTreeSet<(String, String)>,
     pub left: Vec<Error>,
-    /// What nobody could ask in the end.
+    /// What was not checked in the end.
     pub unchecked: Vec<String>,
-    /// What still waits in the end.
+    /// The wants that still wait in the end.
     pub unmet: Vec<Error>,
     pub open: usize,
-    /// By node that did not get a change, the members that it broke.
+    /// For each node that did not get a change, the members that the change broke.
     pub held_back: BTreeMap<String, Vec<String>>,
-    /// Everything that anybody could have been shown.
+    /// Everything that the run could have shown.
     pub shown: String,
 }
 
 impl Fleet {
-    /// Machines by their names; those that begin with `m` are control planes.
+    /// Starts machines with these names. Names with `m` are control planes.
     pub async fn of(names: &[&str]) -> Fleet {
         let (home, key) = (tempfile::tempdir().unwrap(), new_key());
         std::fs::create_dir(home.path().join(".ssh")).unwrap();
@@ -324,7 +324,7 @@ impl Fleet {
         }
     }
 
-    /// Machines of a cluster that runs, as a run would have left them.
+    /// Starts the machines of a cluster that an earlier run has made.
     pub async fn settled(names: &[&str]) -> Fleet {
         let fleet = Fleet::of(names).await;
         for machine in &fleet.machines {
@@ -334,12 +334,12 @@ impl Fleet {
                 machine.write("etc/toy/labels", &names.join("\n"));
             }
         }
-        // What is written from now on is younger, however coarse the clock of the file system is.
+        // Later files must have a newer time, even if the clock of the file system is coarse.
         tokio::time::sleep(Duration::from_millis(20)).await;
         fleet
     }
 
-    /// The inventory of these machines, in the operator's home, for the program itself.
+    /// Writes the inventory of these machines into the operator's home, for the program itself.
     pub fn inventory(&self) -> std::path::PathBuf {
         let key = self.home.path().join("key");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -370,11 +370,11 @@ impl Fleet {
 
     /// Takes a machine off the network.
     pub fn unplug(&mut self, name: &str) {
-        // Nobody listens on the discard port.
+        // No program listens on the discard port.
         self.moved(name, 9);
     }
 
-    /// Another server takes the place of a machine.
+    /// Replaces a machine by another server.
     pub fn moved(&mut self, name: &str, port: u16) {
         let cluster = Arc::make_mut(&mut self.cluster);
         let node = cluster.nodes.iter_mut().find(|node| node.name == name).unwrap();
@@ -385,7 +385,7 @@ impl Fleet {
         self.machines.iter().find(|machine| machine.name == name).unwrap()
     }
 
-    /// A run that has asked every machine once.
+    /// Begins a run, and observes every machine once.
     pub async fn look(&self) -> (Reconciler<Ssh>, tokio::sync::mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = Events::channel();
         let events = events.in_detail(self.detailed);
@@ -412,7 +412,7 @@ impl Fleet {
         (work, receiver)
     }
 
-    /// Look, survey, apply: as the commands do it. What the survey has against it is the result.
+    /// Observes, runs the preflight checks and applies, as the commands do. A preflight error is the result.
     pub async fn apply(&self) -> Outcome {
         let (mut work, mut receiver) = self.look().await;
         let survey = match self.reading {
@@ -469,7 +469,7 @@ impl Fleet {
         Outcome { result, events, planned, changed, left, unchecked, unmet, open, held_back, shown }
     }
 
-    /// An apply after which everything matches the inventory.
+    /// Applies, and asserts that everything matches the inventory.
     pub async fn converge(&self) -> Outcome {
         let outcome = self.apply().await;
         assert_eq!(outcome.result, Ok(()), "{}", outcome.shown);
@@ -483,7 +483,7 @@ impl Fleet {
 }
 
 impl Outcome {
-    /// Where an event like this is among all events.
+    /// The position of the first event that matches.
     pub fn at(&self, what: impl Fn(&Event) -> bool) -> Option<usize> {
         self.events.iter().position(what)
     }
@@ -496,7 +496,7 @@ impl Outcome {
         self.at(|event| matches!(event, Event::Fixed { node: n, of } if n == node && of.that == that))
     }
 
-    /// Begun fixes that say this.
+    /// How many times this fix began.
     pub fn fixings(&self, node: &str, that: &str) -> usize {
         let like =
             |event: &&Event| matches!(event, Event::Fixing { node: n, of } if n == node && of.that == that);

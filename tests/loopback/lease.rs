@@ -1,4 +1,4 @@
-//! One operator at a time: how a lease is taken, refused, lost and given back.
+//! Tests that only one operator changes a machine at a time: how a lease is taken, refused, lost and released.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::fleet::Fleet;
 
 pub const LEASE: &str = "run/ironstrap/lease";
 
-/// A lease of somebody's that ends so many seconds from now.
+/// A lease of this owner that ends this many seconds from now.
 pub fn of(owner: &str, seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     format!("4 theirs {} {now} {owner}\n", now + seconds)
@@ -21,7 +21,7 @@ fn words(lease: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named() {
+async fn a_lease_of_another_user_stops_the_run() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
     let lease = of("alice@desk", 600);
     fleet.machine("w1").write(LEASE, &lease);
@@ -35,7 +35,7 @@ async fn while_somebody_else_has_a_machine_nothing_is_changed_and_they_are_named
 }
 
 #[tokio::test]
-async fn who_comes_between_look_and_apply_is_not_overrun() {
+async fn a_lease_taken_after_the_observation_is_respected() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
     let lease = of("alice@desk", 600);
@@ -50,13 +50,13 @@ async fn who_comes_between_look_and_apply_is_not_overrun() {
     }
 }
 
-/// The lease of a run that was killed a moment ago, by the same user on the same host.
+/// The lease of a run of the same user on the same host that was killed a moment ago.
 fn of_a_killed_run(kin: &Kin) -> String {
     format!("{} {}\n", of("me@here", 600).trim_end(), kin.proof("theirs").unwrap_or_default())
 }
 
 #[tokio::test]
-async fn a_killed_run_of_the_same_directory_is_replaced_at_once_and_an_expired_lease_is_nobodys() {
+async fn a_killed_run_of_the_same_directory_is_replaced() {
     let kin = Kin::new("5ec2e7", "lock 1");
     for lease in [of_a_killed_run(&kin), of("alice@desk", -1), of("me@here", -1)] {
         let mut fleet = Fleet::of(&["m1"]).await;
@@ -64,19 +64,16 @@ async fn a_killed_run_of_the_same_directory_is_replaced_at_once_and_an_expired_l
         fleet.machine("m1").write(LEASE, &lease);
         fleet.converge().await;
         let after = fleet.machine("m1").read(LEASE);
-        assert_eq!(
-            (words(&after)[0], words(&after)[2], words(&after)[4]),
-            ("5", "0", "me@here"),
-            "given back"
-        );
+        assert_eq!((words(&after)[0], words(&after)[2], words(&after)[4]), ("5", "0", "me@here"), "released");
         assert_eq!(words(&after)[5], kin.proof(words(&after)[1]).unwrap(), "its successor will recognize it");
     }
 }
 
 #[tokio::test]
-async fn the_same_user_from_another_directory_is_fenced_like_anybody_else() {
+async fn another_directory_of_the_same_user_is_refused() {
     let other = Kin::new("5ec2e7", "lock 1");
-    // A copy of the directory, another cluster directory, one of an earlier version; and a lease of an earlier version.
+    // A copy of the directory, the directory of another cluster, a run of an earlier version.
+    // Then a lease of an earlier version.
     let cases = [
         (Kin::new("5ec2e7", "lock 2"), of_a_killed_run(&other)),
         (Kin::new("another", "lock 1"), of_a_killed_run(&other)),
@@ -100,7 +97,7 @@ async fn the_same_user_from_another_directory_is_fenced_like_anybody_else() {
 }
 
 #[tokio::test]
-async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
+async fn take_over_is_refused_while_a_unit_is_active() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.take_over = true;
     fleet.machine("w1").write(LEASE, &of("alice@desk", 600));
@@ -113,12 +110,12 @@ async fn take_over_stops_where_a_unit_of_the_other_run_still_works() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_lost_inside_a_fix_is_no_failed_fix() {
+async fn a_lease_lost_during_a_fix_is_not_a_failed_fix() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
     let lease = of("alice@desk", 600).replace("4 theirs", "9 theirs");
     m1.write("alice", &lease);
-    // What waits for an API server ends like this when the lease is gone.
+    // A script that waits for an API server exits with 75 when the lease is lost.
     m1.command("switch", "cp $ROOT/alice $ROOT/run/ironstrap/lease; exit 75");
     let outcome = fleet.apply().await;
     assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Busy), "{}", outcome.shown);
@@ -130,7 +127,7 @@ async fn a_lease_that_is_lost_inside_a_fix_is_no_failed_fix() {
 async fn a_run_that_lost_its_lease_stops_at_the_next_fix() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
-    // While the first stage runs, alice takes the machine.
+    // alice takes the lease during the first stage.
     let lease = of("alice@desk", 600).replace("4 theirs", "9 theirs");
     m1.write("alice", &lease);
     m1.command("switch", "echo on >$ROOT/etc/toy/switch; cp $ROOT/alice $ROOT/run/ironstrap/lease");
@@ -139,7 +136,7 @@ async fn a_run_that_lost_its_lease_stops_at_the_next_fix() {
     assert_eq!((outcome.left.len(), outcome.left[0].kind), (1, Kind::Busy), "{}", outcome.shown);
     assert!(outcome.left[0].cause[0].contains("alice@desk"), "{}", outcome.left[0]);
     assert_eq!(m1.read("etc/kubernetes/kubelet.conf"), "absent", "the next stage does not run");
-    assert_eq!(m1.read(LEASE), lease, "and hers is not given back");
+    assert_eq!(m1.read(LEASE), lease, "the lease of alice is not released");
 }
 
 #[tokio::test]
@@ -156,7 +153,7 @@ async fn a_run_with_nothing_to_do_takes_no_lease() {
 }
 
 #[tokio::test]
-async fn long_work_keeps_a_lease_alive() {
+async fn an_active_unit_keeps_a_lease_alive() {
     let fleet = Fleet::of(&["m1"]).await;
     fleet.machine("m1").write(LEASE, &of("alice@desk", -1000));
     fleet.machine("m1").write("run/systemd/transient/ironstrap-kubeadm.service", "");

@@ -1,4 +1,4 @@
-//! Runs that are about some of the nodes, or speak to few at the same time.
+//! Tests runs with `--limit`, and runs with a limited number of parallel connections.
 
 use ironstrap::error::Kind;
 
@@ -10,7 +10,7 @@ fn only(names: &[&str]) -> std::collections::BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn with_a_limit_the_others_are_asked_once_and_left_as_they_are() {
+async fn a_limit_leaves_excluded_nodes_unchanged() {
     let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
     for machine in &fleet.machines {
         machine.write("etc/toy/switch", "off\n");
@@ -24,12 +24,12 @@ async fn with_a_limit_the_others_are_asked_once_and_left_as_they_are() {
     assert_eq!(["m1", "w2"].map(|name| fleet.machine(name).files()), before);
     for name in ["m1", "w2"] {
         assert_eq!(fleet.machine(name).execs(), 1, "{name} is asked");
-        assert_eq!(fleet.machine(name).read("run/ironstrap/lease"), "absent", "{name} is not taken");
+        assert_eq!(fleet.machine(name).read("run/ironstrap/lease"), "absent", "{name} gets no lease");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_nodes_that_are_left_out_is_no_failure() {
+async fn a_problem_of_an_excluded_node_is_not_a_failure() {
     let mut fleet = Fleet::settled(&["m1", "w1", "w2", "w3"]).await;
     fleet.machine("w1").write("etc/toy/switch", "off\n");
     fleet.machine("w2").write("proc/1/comm", "runit\n");
@@ -41,7 +41,7 @@ async fn what_is_wrong_with_nodes_that_are_left_out_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_node_joins_alone_and_gets_its_labels_and_nobody_elses() {
+async fn a_node_that_joins_alone_gets_only_its_labels() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     for name in ["m1", "w1"] {
         fleet.machine(name).settle(&secret(&fleet.pki));
@@ -58,7 +58,7 @@ async fn a_node_joins_alone_and_gets_its_labels_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn who_would_wait_for_a_node_that_is_left_out_is_told_so() {
+async fn waiting_for_an_excluded_node_is_an_error() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.limit = only(&["w1"]);
     let outcome = fleet.apply().await;
@@ -66,11 +66,11 @@ async fn who_would_wait_for_a_node_that_is_left_out_is_told_so() {
     assert_eq!((outcome.left.len(), outcome.left[0].node.as_deref()), (1, Some("w1")));
     assert_eq!(fleet.machine("w1").read("etc/toy/switch"), "on\n", "it is still prepared");
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
-    assert_eq!(fleet.machine("m1").execs(), 1, "there is no cluster yet to tell anything");
+    assert_eq!(fleet.machine("m1").execs(), 1, "there is no cluster yet that could be asked");
 }
 
 #[tokio::test]
-async fn no_cluster_is_begun_beside_a_control_plane_that_is_left_out_and_does_not_answer() {
+async fn a_silent_excluded_control_plane_stops_a_new_cluster() {
     let mut fleet = Fleet::of(&["m1", "m2"]).await;
     fleet.unplug("m2");
     fleet.limit = only(&["m1"]);
@@ -81,14 +81,14 @@ async fn no_cluster_is_begun_beside_a_control_plane_that_is_left_out_and_does_no
 }
 
 #[tokio::test]
-async fn no_more_machines_are_spoken_to_at_once_than_wanted() {
+async fn the_number_of_parallel_connections_is_limited() {
     let names = ["m1", "w1", "w2", "w3", "w4", "w5"];
     let mut most = vec![];
     for parallel in [2, usize::MAX] {
         let mut fleet = Fleet::settled(&names).await;
         let shared = tempfile::tempdir().unwrap();
         for machine in &fleet.machines {
-            // Every look asks for the number of processors: notes how many are at it.
+            // Every observation calls nproc. The script notes how many machines run it at once.
             let (dir, name) = (shared.path().display(), &machine.name);
             let script = format!(
                 "mkdir {dir}/{name}; ls {dir} | wc -l >>{dir}.most; sleep 0.3; rmdir {dir}/{name}; echo 4"
@@ -107,18 +107,18 @@ async fn no_more_machines_are_spoken_to_at_once_than_wanted() {
 }
 
 #[tokio::test]
-async fn a_new_machine_that_is_left_out_is_not_tried() {
+async fn an_excluded_new_machine_gets_no_active_checks() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     fleet.machine("m1").settle(&secret(&fleet.pki));
     fleet.limit = only(&["w1"]);
     let (mut work, _) = fleet.look().await;
     work.run_active_checks().await;
-    assert!(fleet.machine("w1").execs() > 1, "who is to join is tried");
+    assert!(fleet.machine("w1").execs() > 1, "a joining machine is checked");
     assert_eq!(fleet.machine("w2").execs(), 1);
 }
 
 #[tokio::test]
-async fn a_clone_that_is_left_out_stands_in_the_way_of_its_twin() {
+async fn an_excluded_clone_blocks_its_twin() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2", "w3"]).await;
     fleet.machine("m1").settle(&secret(&fleet.pki));
     for name in ["w1", "w2"] {

@@ -1,4 +1,4 @@
-//! What `-v` shows and `--log` writes: every question, every script, no secret.
+//! Tests what `-v` shows and `--log` writes: every question and every script, without secrets.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -16,7 +16,7 @@ async fn detailed() -> (Fleet, Outcome) {
 }
 
 #[tokio::test]
-async fn every_question_is_told_with_its_answer() {
+async fn every_question_is_logged_with_its_answer() {
     let (_fleet, outcome) = detailed().await;
     let asked = |node: &str, that: &str, wanted: &str| {
         let is = |event: &Event| {
@@ -32,7 +32,7 @@ async fn every_question_is_told_with_its_answer() {
 }
 
 #[tokio::test]
-async fn every_script_is_told_without_the_secrets_that_travel_in_it() {
+async fn every_script_is_logged_without_its_secrets() {
     let (fleet, outcome) = detailed().await;
     let scripts: Vec<&String> = outcome
         .events
@@ -46,14 +46,17 @@ async fn every_script_is_told_without_the_secrets_that_travel_in_it() {
     let (_, document) = prepare.split_once("write_file /etc/toy/secret 600 <<").unwrap();
     assert_eq!(document.lines().nth(1), Some("[secret]"), "{document}");
     assert!(prepare.contains("hello\n") && prepare.contains("templates/lib.sh"), "{prepare}");
-    assert!(scripts.iter().any(|script| script.contains("release_lease")), "giving it back is an event, too");
+    assert!(
+        scripts.iter().any(|script| script.contains("release_lease")),
+        "the release of the lease is an event too"
+    );
     let ended = |event: &Event| matches!(event, Event::Ended { node, status: 0, .. } if node == "w1");
     assert_eq!(outcome.events.iter().filter(|event| ended(event)).count(), scripts.len());
     shows_none(&outcome.shown, &secrets(&fleet));
 }
 
 #[tokio::test]
-async fn without_being_asked_nothing_of_it_is_told() {
+async fn details_are_recorded_only_on_request() {
     let outcome = Fleet::of(&["m1"]).await.converge().await;
     let detail =
         |event: &Event| matches!(event, Event::Asked { .. } | Event::Script { .. } | Event::Ended { .. });
@@ -61,7 +64,7 @@ async fn without_being_asked_nothing_of_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_log_has_everything_with_its_time_and_only_its_owner_reads_it() {
+async fn a_log_has_all_details_and_only_its_owner_reads_it() {
     let (fleet, outcome) = detailed().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.log");

@@ -1,5 +1,5 @@
-//! A machine that is a folder: an SSH server in this process runs the scripts by the real shell, with the paths of a
-//! machine moved below the folder and commands of the machine's own in front of the PATH.
+//! A machine in a folder. An SSH server in the test process runs scripts with a real shell. The paths of a machine point
+//! below the folder, and its own commands come first in the PATH.
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
@@ -20,7 +20,7 @@ pub fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
-/// Paths of a machine that are below its folder here.
+/// The paths of a machine that point below its folder.
 const MOVED: [&str; 15] = [
     "/etc/",
     "/run/",
@@ -39,7 +39,7 @@ const MOVED: [&str; 15] = [
     "/usr/lib/apt/",
 ];
 
-/// `systemctl`: a folder of units, each with what `enable`, `mask` and `restart` made of it.
+/// A stand-in for `systemctl`. Files in a folder keep the state of each unit.
 pub const SYSTEMCTL: &str = r#"mkdir -p $ROOT/units; cd $ROOT/units
 for unit; do :; done
 unit=${unit%.service}
@@ -63,7 +63,7 @@ is-active) [ -e $unit.since ] ;;
 *) echo "systemctl $*?" >&2; exit 64 ;;
 esac"#;
 
-/// What of a kernel kubeadm looks for.
+/// The kernel options that kubeadm checks.
 const KERNEL: &str = "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CPUSETS MEMCG INET EXT4_FS PROC_FS IP_NF_TARGET_REDIRECT \
     NETFILTER_XT_MATCH_COMMENT FAIR_GROUP_SCHED CGROUPS CGROUP_BPF CGROUP_PIDS CGROUP_SCHED";
 
@@ -75,44 +75,44 @@ pub struct Machine {
     pub seen: Arc<Seen>,
 }
 
-/// What the server has seen, and how it behaves.
+/// What the server has seen, and its behaviour.
 #[derive(Default)]
 pub struct Seen {
-    /// Scripts that were run.
+    /// The number of scripts that ran.
     pub execs: AtomicUsize,
     /// Command lines, as `ps` would show them.
     pub commands: Mutex<Vec<String>>,
-    /// Once a script prints this, it is killed and its connection cut: so often.
+    /// If a script prints this text, it is killed and its connection is cut. The number says how often.
     pub cut: Mutex<Option<(String, usize)>>,
-    /// What it does in the place of its work.
+    /// What the server does instead of its work.
     pub harm: Mutex<Option<Harm>>,
-    /// Channels that it opened at the other side: accepted, and rejected.
+    /// How many channels that the server opened the client accepted and rejected.
     pub channels: (AtomicUsize, AtomicUsize),
 }
 
-/// What a machine that is broken, or somebody else's by now, does to its clients.
+/// What a broken or hostile machine does to its clients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Harm {
-    /// Begins, and says nothing more.
+    /// Begins, and then stays silent.
     Silence,
     /// Begins, and prints 64 MiB in lines.
     Flood,
-    /// The same without an end of a line.
+    /// Begins, and prints 64 MiB without a line break.
     Line,
-    /// Prints so much before anything begins.
+    /// Prints 64 MiB before the script begins.
     Banner,
-    /// Opens channels at the other side, and then works as it should.
+    /// Opens channels to the client, and then works normally.
     Channels,
-    /// Answers questions, and does not end the line that a fix prints.
+    /// Answers questions. A fix prints a line that never ends.
     Fix,
-    /// Answers questions, and prints a word of a script of fixes again and again.
+    /// Answers questions. A fix prints a word again and again.
     Drip,
-    /// Answers questions, and says of a script of fixes that it went well, without running it.
+    /// Answers questions. Reports success for fixes without running them.
     Nothing,
 }
 
 impl Machine {
-    /// A machine as it comes: Debian, with swap.
+    /// Starts a freshly installed machine: Debian, with swap.
     pub async fn start(name: &str, login: &PublicKey) -> Machine {
         let (host_key, seen) = (new_key(), Arc::new(Seen::default()));
         let public = host_key.public_key().clone();
@@ -148,7 +148,7 @@ impl Machine {
     }
 
     fn furnish(&self) {
-        // What the host's network is like says nothing of a folder.
+        // The network of the host must not matter.
         self.command(
             "ip",
             "case \"$*\" in *'route show default'*) echo default via 198.18.0.1 dev eth0 ;; esac",
@@ -175,13 +175,13 @@ impl Machine {
         }
         self.command("id", "echo 0");
         self.command("dpkg", "exit 0");
-        // What is asked of apt would be answered by the one of this host, and by its network.
+        // The apt of the host and its network must not matter either.
         for name in ["apt-get", "apt-cache", "apt-config", "dpkg-query"] {
             self.command(name, "exit 0");
         }
         self.command("findmnt", "echo / ext4 rw,relatime");
         self.command("nproc", "echo 4");
-        // The folder belongs to the user who runs the tests; on a machine it is root's.
+        // The folder belongs to the user who runs the tests. On a machine it belongs to root.
         self.command("stat", "/usr/bin/stat \"$@\" | sed 's/\\(\\tmode [0-7]*\\) [^\\t]*/\\1 root:root/'");
         self.command("systemctl", SYSTEMCTL);
         self.command("systemd-run", "while [ \"$1\" != /bin/sh ]; do shift; done\nexec \"$@\"");
@@ -210,7 +210,7 @@ impl Machine {
         self.command("label", "echo $1 >>$ROOT/etc/toy/labels");
     }
 
-    /// What the toy steps would make of it.
+    /// Puts the machine into the state that the toy steps want.
     pub fn settle(&self, secret: &str) {
         self.write("etc/toy/greeting", "hello\n");
         self.write("etc/toy/switch", "on\n");
@@ -239,24 +239,24 @@ impl Machine {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// A command of this machine's own.
+    /// Adds a command to the machine.
     pub fn command(&self, name: &str, script: &str) {
         let path = format!("bin/{name}");
         self.write(&path, &format!("#!/bin/sh\nROOT={}\n{script}\n", self.root.path().display()));
         fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// How many scripts ran since this was last asked.
+    /// Returns how many scripts ran since the last call.
     pub fn execs(&self) -> usize {
         self.seen.execs.swap(0, SeqCst)
     }
 
-    /// Cuts the connection, so often, when a script prints this.
+    /// Cuts the connection this many times when a script prints these words.
     pub fn cut_at(&self, words: &str, times: usize) {
         *self.seen.cut.lock().unwrap() = Some((words.into(), times));
     }
 
-    /// Every file of the machine with its text, but for what a run keeps of itself and what every look leaves.
+    /// Every file of the machine with its text, except the state of units and the files of ironstrap's runs.
     pub fn files(&self) -> Vec<(String, String)> {
         let (mut all, mut folders) = (Vec::new(), vec![self.root.path().to_path_buf()]);
         while let Some(folder) = folders.pop() {
@@ -325,12 +325,12 @@ impl Handler for Guest {
     }
 }
 
-/// Runs a script on the machine, and says what it prints as it prints it.
+/// Runs a script on the machine, and passes on its output as it comes.
 async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen: Arc<Seen>) {
     let harm = *seen.harm.lock().unwrap();
     match harm {
         Some(Harm::Channels) => open_channels(&handle, &seen).await,
-        // Scripts of fixes have the functions of the lease in them.
+        // Only scripts of fixes contain the functions of the lease.
         Some(Harm::Fix | Harm::Nothing | Harm::Drip) if !script.contains("lease()") => {}
         Some(harm) => return do_harm(harm, id, &handle).await,
         None => {}
@@ -352,7 +352,7 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     loop {
         let n = output.read(&mut piece).await.unwrap();
         line.extend_from_slice(&piece[..n]);
-        // Whole lines, so that no path is torn apart.
+        // Sends whole lines, so that no path is split.
         let whole =
             if n == 0 { line.len() } else { line.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1) };
         let lines: Vec<u8> = line.drain(..whole).collect();
@@ -378,7 +378,7 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     let _ = handle.close(id).await;
 }
 
-/// The connection stays as long as the other side wants it.
+/// The server does not close the connection.
 async fn do_harm(harm: Harm, id: ChannelId, handle: &Handle) {
     let begin = "\n--ironstrap begins--\n";
     if harm != Harm::Banner && handle.data(id, begin).await.is_err() {
@@ -408,7 +408,7 @@ async fn do_harm(harm: Harm, id: ChannelId, handle: &Handle) {
     }
 }
 
-/// Of each kind.
+/// Opens channels of each kind.
 async fn open_channels(handle: &Handle, seen: &Seen) {
     for _ in 0..20 {
         let opened = [
@@ -426,7 +426,7 @@ async fn open_channels(handle: &Handle, seen: &Seen) {
     }
 }
 
-/// Takes the folder out of what a script printed.
+/// Removes the folder from the output of a script.
 fn replace(text: &[u8], root: &[u8]) -> Vec<u8> {
     let (mut rest, mut kept) = (text, Vec::new());
     while let Some(at) = rest.windows(root.len()).position(|window| window == root) {

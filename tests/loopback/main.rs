@@ -1,6 +1,6 @@
-//! Whole runs over real SSH, on machines that are folders: how the loop goes on, stops, and leaves alone.
+//! Whole runs over real SSH, on machines that are folders: what a run changes, what it leaves alone, and when it stops.
 
-// clippy sees no test in what the tests share.
+// The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
 mod diagnosis;
@@ -26,7 +26,7 @@ use ironstrap::status;
 use ironstrap::step::Answer;
 use ironstrap::steps::STAGES;
 
-/// What is left, as people read it; reviewed in `golden`.
+/// Compares the errors, as the user reads them, with a snapshot in `golden`.
 fn reads(name: &str, errors: &[ironstrap::error::Error]) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../golden");
@@ -44,7 +44,7 @@ fn pairs(all: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_fleet_converges_and_the_second_run_is_one_script_a_node() {
+async fn a_fleet_converges_and_the_second_run_changes_nothing() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     fleet.stages = HALF_REAL;
     fleet.converge().await;
@@ -65,12 +65,12 @@ async fn a_fleet_converges_and_the_second_run_is_one_script_a_node() {
 }
 
 #[tokio::test]
-async fn what_a_plan_says_is_what_an_apply_changes() {
+async fn an_apply_changes_what_the_plan_says() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
     let first = fleet.converge().await;
     assert_eq!(first.planned.len(), 12, "{:?}", first.planned);
     assert_eq!(first.planned, first.changed);
-    // Drift: a file and a switch; the unit that reads the file follows.
+    // A file and a switch drift. The unit that reads the file must restart.
     fleet.machine("w1").write("etc/toy/greeting", "goodbye\n");
     fleet.machine("m1").write("etc/toy/switch", "off\n");
     let second = fleet.converge().await;
@@ -80,10 +80,10 @@ async fn what_a_plan_says_is_what_an_apply_changes() {
 }
 
 #[tokio::test]
-async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
+async fn a_plan_includes_restarts_that_a_change_causes() {
     let fleet = Fleet::settled(&["m1"]).await;
     fleet.machine("m1").write("etc/toy/greeting", "goodbye\n");
-    // The clock of the file system may be coarser than the unit's: let the unit be the younger one.
+    // The clock of the file system may be coarse. So the unit gets a start time far in the future.
     fleet.machine("m1").write("units/toyd.since", "Fri 2100-01-01 00:00:00.000000 UTC\n");
     let (work, _) = fleet.look().await;
     let plan = work.plan().unwrap();
@@ -92,7 +92,7 @@ async fn a_restart_that_follows_from_a_change_is_planned_with_it() {
 }
 
 #[tokio::test]
-async fn what_only_status_asks_goes_along_in_the_same_script_and_in_no_other() {
+async fn status_questions_share_the_script_of_the_observation() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
     let plan = work.plan().unwrap();
@@ -108,11 +108,11 @@ async fn what_only_status_asks_goes_along_in_the_same_script_and_in_no_other() {
         let Answer::Said(system) = &member.extra_answers[0] else { panic!("{:?}", member.extra_answers) };
         assert!(system.contains("kernel ") && system.contains("uptime "), "{system}");
     }
-    assert_eq!(work.plan().unwrap(), plan, "and no want depends on it");
+    assert_eq!(work.plan().unwrap(), plan, "no want depends on these answers");
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_not_changed() {
+async fn an_unknown_state_is_not_changed() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let w1 = fleet.machine("w1");
     std::fs::remove_file(w1.path("etc/toy/switch")).unwrap();
@@ -140,7 +140,7 @@ async fn a_file_that_changes_while_it_is_read_is_read_again() {
         outcome.changed,
         pairs(&[("m1", "the greeting is ours"), ("m1", "toyd runs its current config")])
     );
-    // One that never rests is named, after a few looks.
+    // A file that changes all the time is given up after a few observations.
     m1.command("cat", &format!("{grows}\nexec /bin/cat \"$@\""));
     m1.execs();
     let (work, _) = fleet.look().await;
@@ -148,7 +148,7 @@ async fn a_file_that_changes_while_it_is_read_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
+async fn a_silently_failing_tool_makes_the_state_unknown() {
     let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     m1.command("stat", "exit 137");
@@ -161,17 +161,17 @@ async fn a_tool_that_dies_in_silence_says_nothing_about_what_is_there() {
 }
 
 #[tokio::test]
-async fn what_came_and_went_again_is_waited_for_once_more() {
+async fn a_want_that_does_not_stay_true_is_fixed_again() {
     let mut fleet = Fleet::settled(&["m1"]).await;
     fleet.stages = fleet::UNSETTLED;
     let outcome = fleet.apply().await;
     assert_eq!((outcome.result, outcome.left), (Ok(()), vec![]));
     assert_eq!(outcome.changed, pairs(&[("m1", "the page is up")]));
-    assert_eq!(fleet.machine("m1").read("etc/toy/waited"), "waited\nwaited\n", "its fix ran twice");
+    assert_eq!(fleet.machine("m1").read("etc/toy/waited"), "waited\nwaited\n", "the fix ran twice");
 }
 
 #[tokio::test]
-async fn what_waits_to_the_end_is_an_error() {
+async fn a_want_that_waits_to_the_end_is_an_error() {
     let mut fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.stages = fleet::UNMET;
     let outcome = fleet.apply().await;
@@ -182,7 +182,7 @@ async fn what_waits_to_the_end_is_an_error() {
     let waits = |that: &str, for_what: &str| format!("belated: {that} (waits for {for_what})");
     let guest = waits("the guest is there", "the guest to come");
     assert_eq!(error.cause, [guest.clone(), waits("w1 is greeted", "w1 to be repaired")]);
-    // w1 has an error of its own.
+    // Now w1 has an error of its own.
     fleet.unplug("w1");
     let outcome = fleet.apply().await;
     assert_eq!((outcome.left.len(), outcome.unmet.len()), (1, 1));
@@ -190,7 +190,7 @@ async fn what_waits_to_the_end_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_depends_on_all_is_judged_when_nothing_is_changed_any_more() {
+async fn a_want_that_depends_on_all_nodes_is_judged_last() {
     for repaired in [true, false] {
         let mut fleet = Fleet::settled(&["m1", "w1"]).await;
         fleet.stages = fleet::RESTING;
@@ -212,19 +212,19 @@ async fn what_depends_on_all_is_judged_when_nothing_is_changed_any_more() {
         assert_eq!(
             !w1.path("etc/toy/waited").exists(),
             repaired,
-            "its fix runs only where it is still so at the end"
+            "the fix runs only if the want still does not hold at the end"
         );
     }
 }
 
 #[tokio::test]
-async fn what_needs_a_confirmation_is_kept_without_it_and_nobody_waits_for_it() {
+async fn an_unconfirmed_change_is_skipped_without_blocking_others() {
     let mut fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.stages = fleet::GUARDED;
     let (m1, w1) = (fleet.machine("m1"), fleet.machine("w1"));
     m1.write("etc/toy/answers", "");
     m1.write("etc/toy/text", "theirs\n");
-    // A machine that has yet to join, and a question that comes last.
+    // A machine that still has to join, and a question that comes last.
     std::fs::remove_file(w1.path("etc/kubernetes/kubelet.conf")).unwrap();
     let answers = w1.path("etc/toy/answers");
     w1.command("enter", &format!("echo >$ROOT/etc/kubernetes/kubelet.conf; : >{}", answers.display()));
@@ -241,8 +241,8 @@ async fn what_needs_a_confirmation_is_kept_without_it_and_nobody_waits_for_it() 
 }
 
 #[tokio::test]
-async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_changed() {
-    // A port of this machine that refuses is a pod that answers.
+async fn an_unchecked_node_is_probed_after_a_change() {
+    // A refused connection to a port of the host counts as an answer of the pod.
     for (became, unchecked) in [
         (r#"{"phase":"Running","podIP":"127.0.0.1"}"#, vec![]),
         (r#"{"phase":"Failed","reason":"OutOfpods"}"#, vec!["the pods of w1 answer".to_string()]),
@@ -264,14 +264,18 @@ async fn a_node_without_a_pod_is_not_called_right_and_is_asked_once_something_ch
         m1.write("etc/toy/switch", "off\n");
         let outcome = fleet.apply().await;
         assert_eq!((&outcome.result, outcome.left.as_slice()), (&Ok(()), [].as_slice()), "{}", outcome.shown);
-        assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "to ask is no change");
-        assert_eq!(m1.read("pods"), "delete\nironstrap-packets-w1\ndelete\n", "once, and nothing is left");
+        assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "a probe is not a change");
+        assert_eq!(
+            m1.read("pods"),
+            "delete\nironstrap-packets-w1\ndelete\n",
+            "one probe pod, which is deleted again"
+        );
         assert_eq!(outcome.unchecked, unchecked);
     }
 }
 
 #[tokio::test]
-async fn a_fix_without_effect_is_told_and_not_repeated() {
+async fn a_fix_without_effect_is_reported_and_not_repeated() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").command("switch", "echo tried >>$ROOT/tries");
     fleet.machine("w1").write("etc/toy/switch", "off\n");
@@ -284,11 +288,11 @@ async fn a_fix_without_effect_is_told_and_not_repeated() {
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Failed, Some("w1")));
     assert_eq!(error.what, "toy: the fix had no effect: expected that the switch is on");
     assert_eq!(error.cause, ["found: off", "expected: on"]);
-    assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the others go on");
+    assert_eq!(outcome.changed, pairs(&[("m1", "the switch is on")]), "the other nodes are still fixed");
 }
 
 #[tokio::test]
-async fn a_fix_that_fails_is_told_with_its_last_words() {
+async fn a_failed_fix_is_reported_with_its_last_output() {
     let fleet = Fleet::settled(&["m1"]).await;
     fleet.machine("m1").command("switch", "echo it is jammed; exit 3");
     fleet.machine("m1").write("etc/toy/switch", "off\n");
@@ -300,11 +304,11 @@ async fn a_fix_that_fails_is_told_with_its_last_words() {
 }
 
 #[tokio::test]
-async fn a_restart_lost_on_the_way_is_owed_at_the_next_run() {
+async fn the_next_run_makes_up_for_a_missed_restart() {
     let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     assert_eq!(m1.read("restarts"), "toyd\n");
-    // As after a fix that wrote the file and was killed before the restart.
+    // An earlier run wrote the file and was killed before the restart.
     m1.write("etc/toy/greeting", "hello\n");
     let outcome = fleet.converge().await;
     assert_eq!(outcome.changed, pairs(&[("m1", "toyd runs its current config")]));
@@ -312,15 +316,15 @@ async fn a_restart_lost_on_the_way_is_owed_at_the_next_run() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_in_the_middle_of_a_fix_is_made_again_and_the_run_goes_on() {
+async fn a_run_reconnects_after_a_cut_during_a_fix() {
     let fleet = Fleet::of(&["m1"]).await;
     let m1 = fleet.machine("m1");
-    // The first time it hangs, and is killed with its connection.
+    // The first time the command hangs, and is killed with its connection.
     m1.command("switch", "[ -e $ROOT/hung ] || { echo >$ROOT/hung; echo hanging; exec sleep 60; }\necho on >$ROOT/etc/toy/switch");
     m1.cut_at("hanging", 1);
     let outcome = fleet.converge().await;
     assert_eq!(outcome.fixings("m1", "the switch is on"), 2);
-    assert_eq!(outcome.fixings("m1", "the greeting is ours"), 1, "what was done is not done again");
+    assert_eq!(outcome.fixings("m1", "the greeting is ours"), 1, "the completed fix does not run again");
 }
 
 #[tokio::test]
@@ -337,7 +341,7 @@ async fn a_fix_that_always_cuts_the_connection_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_while_a_machine_answers_is_made_again_and_the_machine_asked_again() {
+async fn a_run_reconnects_after_a_cut_during_an_observation() {
     let fleet = Fleet::settled(&["m1"]).await;
     let m1 = fleet.machine("m1");
     m1.execs();
@@ -347,11 +351,11 @@ async fn a_connection_cut_while_a_machine_answers_is_made_again_and_the_machine_
     assert_eq!(m1.execs(), 3);
     m1.cut_at("codename", 1000);
     assert_eq!(fleet.apply().await.result.unwrap_err().kind, Kind::Lost);
-    assert_eq!(m1.execs(), 3, "and not without end");
+    assert_eq!(m1.execs(), 3, "the number of retries is limited");
 }
 
 #[tokio::test]
-async fn once_there_is_a_cluster_the_others_go_on_without_who_does_not_answer() {
+async fn an_existing_cluster_is_changed_without_unreachable_nodes() {
     let mut fleet = Fleet::settled(&["m1", "w1", "w2"]).await;
     for name in ["m1", "w1", "w2"] {
         fleet.machine(name).write("etc/toy/switch", "off\n");
@@ -366,7 +370,7 @@ async fn once_there_is_a_cluster_the_others_go_on_without_who_does_not_answer() 
 }
 
 #[tokio::test]
-async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answer() {
+async fn an_unreachable_machine_stops_a_new_cluster() {
     let mut fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     fleet.unplug("w1");
     let before = fleet.machine("m1").files();
@@ -378,7 +382,7 @@ async fn while_there_is_no_cluster_nobody_is_touched_while_anybody_does_not_answ
 }
 
 #[tokio::test]
-async fn where_nobody_joins_nothing_is_tried() {
+async fn active_checks_are_skipped_if_no_node_joins() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     let (mut work, _) = fleet.look().await;
     work.run_active_checks().await;
@@ -387,7 +391,7 @@ async fn where_nobody_joins_nothing_is_tried() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
+async fn every_failed_check_of_a_quarantined_machine_is_reported() {
     let mut fleet = Fleet::settled(&["m1"]).await;
     fleet.stages = HALF_REAL;
     fleet.converge().await;
@@ -401,7 +405,7 @@ async fn all_that_is_wrong_with_a_machine_is_told_by_an_apply_of_the_others() {
 }
 
 #[tokio::test]
-async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() {
+async fn an_unfit_machine_stops_only_a_new_cluster() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.stages = HALF_REAL;
     fleet.machine("w1").write("proc/1/comm", "runit\n");
@@ -423,32 +427,32 @@ async fn an_unfit_machine_holds_up_a_new_cluster_and_is_left_by_one_that_runs() 
 }
 
 #[tokio::test]
-async fn whoever_joins_waits_for_the_seed_and_control_planes_join_one_at_a_time() {
+async fn control_planes_join_one_at_a_time_after_the_init_node() {
     let fleet = Fleet::of(&["m1", "m2", "m3", "w1"]).await;
     let shared = tempfile::tempdir().unwrap();
     for name in ["m1", "m2", "m3"] {
         let (machine, log) = (fleet.machine(name), shared.path().join("joins").display().to_string());
         let enter = machine.read("bin/enter");
-        // Stays a while, so that another could be seen.
+        // The command takes a moment, so that a parallel join would show.
         machine.command("enter", &format!("echo in >>{log}\nsleep 0.05\n{enter}\necho out >>{log}"));
     }
     let outcome = fleet.converge().await;
     let ready = outcome.fixed("m1", "m1 is a member").unwrap();
     for name in ["m2", "m3", "w1"] {
         let prepared = outcome.began(name, "prepare").unwrap();
-        assert!(prepared < ready, "{name} prepares while the seed begins");
-        assert!(outcome.began(name, "member").unwrap() > ready, "{name} joins when the seed is up");
+        assert!(prepared < ready, "{name} is prepared during the init");
+        assert!(outcome.began(name, "member").unwrap() > ready, "{name} joins after the init");
     }
     let joins = std::fs::read_to_string(shared.path().join("joins")).unwrap();
     let alternate = |(i, line): (usize, &str)| line == if i % 2 == 0 { "in" } else { "out" };
     assert_eq!(joins.lines().count(), 6);
     assert!(joins.lines().enumerate().all(alternate), "etcd takes one learner at a time: {joins}");
     let waits = |event: &Event| matches!(event, Event::Waiting { node, for_what } if node == "w1" && for_what == "m1");
-    assert_eq!(outcome.events.iter().filter(|event| waits(event)).count(), 1, "and says so once");
+    assert_eq!(outcome.events.iter().filter(|event| waits(event)).count(), 1, "this is reported once");
 }
 
 #[tokio::test]
-async fn nobody_joins_a_seed_that_failed() {
+async fn no_node_joins_a_failed_init_node() {
     let fleet = Fleet::of(&["m1", "m2", "w1"]).await;
     fleet.machine("m1").command("enter", "echo no space left; exit 1");
     let outcome = fleet.apply().await;
@@ -462,7 +466,7 @@ async fn nobody_joins_a_seed_that_failed() {
 }
 
 #[tokio::test]
-async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_run() {
+async fn a_reinstalled_control_plane_joins_the_existing_cluster() {
     let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
     for lost in ["etc/kubernetes", "var/lib/kubelet"] {
         std::fs::remove_dir_all(fleet.machine("m1").path(lost)).unwrap();
@@ -473,13 +477,13 @@ async fn a_control_plane_that_lost_its_disk_joins_the_cluster_that_the_others_ru
 }
 
 #[tokio::test]
-async fn restarts_reach_one_control_plane_and_one_worker_in_ten_at_a_time() {
+async fn restarts_interrupt_few_nodes_at_a_time() {
     let names = ["m1", "m2", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "w9", "w10", "w11"];
     let fleet = Fleet::settled(&names).await;
     let shared = tempfile::tempdir().unwrap();
     for machine in &fleet.machines {
         let (role, dir) = (&machine.name[..1], shared.path().display());
-        // Notes how many of its role are at it, and stays a while, so that others could be seen.
+        // Notes how many nodes of this role restart at once. Takes a moment, so that parallel restarts show.
         machine.command(
             "restarting",
             &format!(
@@ -500,24 +504,24 @@ async fn restarts_reach_one_control_plane_and_one_worker_in_ten_at_a_time() {
 }
 
 #[tokio::test]
-async fn what_broke_one_control_plane_is_not_tried_on_the_others() {
+async fn a_change_that_broke_a_control_plane_is_held_back() {
     let fleet = Fleet::settled(&["m1", "m2", "w1"]).await;
     fleet.machine("m2").command("restarting", "echo no more; exit 1");
     for machine in &fleet.machines {
         machine.write("etc/toy/greeting", "hello\n");
     }
-    // One of them is first, and the other is left alone.
+    // m1 comes first and fails, so m2 is not changed.
     fleet.machine("m1").command("restarting", "echo no more; exit 1");
     let outcome = fleet.apply().await;
     let left: Vec<_> = outcome.left.iter().map(|error| error.node.clone().unwrap()).collect();
     assert_eq!(left, ["m1"]);
     assert_eq!(outcome.began("m2", "prepare"), None);
-    assert!(outcome.began("w1", "prepare").is_some(), "workers are no control planes");
+    assert!(outcome.began("w1", "prepare").is_some(), "the workers are still changed");
     assert!(outcome.open > 0, "and it is not called done");
 }
 
 #[tokio::test]
-async fn what_broke_one_worker_is_not_tried_on_the_others_nor_on_a_control_plane() {
+async fn a_change_that_broke_a_worker_is_held_back() {
     let fleet = Fleet::settled(&["m1", "w1", "w2", "w3"]).await;
     let (workers, mut broken) = (["w1", "w2", "w3"], String::new());
     for name in workers {
@@ -535,12 +539,12 @@ async fn what_broke_one_worker_is_not_tried_on_the_others_nor_on_a_control_plane
         }
         assert!(outcome.open > 0, "and it is not called done");
     }
-    // The control plane begins beside the first worker, so what broke that one may break it, and then nobody else.
+    // The control plane begins together with the first worker, so the change may break both, but no other node.
     fleet.machine("m1").write("etc/toy/greeting", "hello\n");
     fleet.machine("m1").command("restarting", "sleep 0.5; echo no more; exit 1");
     let outcome = fleet.apply().await;
     assert_eq!((outcome.left.len(), outcome.held_back.len()), (2, 2), "{}", outcome.shown);
-    // A worker that is in order again goes first with the rest, one after the other.
+    // After the repair, the nodes are changed one after the other.
     for machine in &fleet.machines {
         machine.command("restarting", "");
     }
@@ -548,7 +552,7 @@ async fn what_broke_one_worker_is_not_tried_on_the_others_nor_on_a_control_plane
 }
 
 #[tokio::test]
-async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() {
+async fn new_machines_do_not_wait_for_each_others_restarts() {
     let fleet = Fleet::of(&["m1", "w1", "w2"]).await;
     let outcome = fleet.converge().await;
     let waits = |event: &Event| matches!(event, Event::Waiting { for_what, .. } if for_what != "m1");
@@ -556,7 +560,7 @@ async fn a_machine_that_does_not_run_a_cluster_yet_is_restarted_with_the_rest() 
 }
 
 #[tokio::test]
-async fn work_that_an_earlier_run_left_running_is_waited_for() {
+async fn a_unit_of_an_earlier_run_is_waited_for() {
     let mut fleet = Fleet::of(&["m1", "w1"]).await;
     fleet.kin = Kin::new("5ec2e7", "lock 1");
     let m1 = fleet.machine("m1");
@@ -567,15 +571,15 @@ async fn work_that_an_earlier_run_left_running_is_waited_for() {
     m1.write("run/ironstrap/kubeadm.earlier.rc", "0\n");
     let outcome = fleet.converge().await;
     let attached = |event: &Event| matches!(event, Event::Attached { unit, .. } if unit == "kubeadm");
-    let attached = outcome.at(attached).expect("it attaches");
+    let attached = outcome.at(attached).expect("the run attaches to the unit");
     let said = |event: &Event| matches!(event, Event::Said { line, .. } if line == "still pulling");
     assert!(outcome.at(said).unwrap() > attached);
-    assert!(outcome.began("m1", "prepare").unwrap() > attached, "nothing is begun beside it");
+    assert!(outcome.began("m1", "prepare").unwrap() > attached, "no fix begins before the unit ends");
     assert!(outcome.began("w1", "prepare").is_some(), "{}", outcome.shown);
-    assert_eq!(m1.read("run/ironstrap/kubeadm.earlier.log"), "absent", "it was swept when m1 was taken");
+    assert_eq!(m1.read("run/ironstrap/kubeadm.earlier.log"), "absent", "taking the lease deletes old files");
 }
 
-/// Lines of a secret that are long enough to be told from anything else.
+/// The lines of all keys that are long enough to be unique.
 fn secrets(fleet: &Fleet) -> Vec<String> {
     let pki = &fleet.pki;
     let keys = [&pki.ca.key, &pki.etcd_ca.key, &pki.front_proxy_ca.key, &pki.sa_key, &pki.admin.key];
@@ -601,9 +605,13 @@ async fn no_secret_is_ever_shown() {
     fleet.detailed = true;
     let secrets = secrets(&fleet);
     let first = fleet.converge().await;
-    assert_eq!(fleet.machine("m1").read("etc/toy/secret"), secret(&fleet.pki), "it travelled");
+    assert_eq!(
+        fleet.machine("m1").read("etc/toy/secret"),
+        secret(&fleet.pki),
+        "the secret reached the machine"
+    );
     shows_none(&first.shown, &secrets);
-    // A wrong secret, and one that cannot be put right.
+    // One machine has a wrong secret, and the other cannot replace it.
     fleet.machine("w1").write("etc/toy/secret", "another\n");
     fleet.machine("m1").write("etc/toy/secret", "another\n");
     fleet.machine("m1").command("mv", "exit 1");
@@ -615,7 +623,7 @@ async fn no_secret_is_ever_shown() {
     let third = fleet.apply().await;
     assert!(third.left.iter().any(|error| error.what.contains("had no effect")), "{}", third.shown);
     shows_none(&third.shown, &secrets);
-    // And the plan of the real steps.
+    // The plan of the real steps shows no secret either.
     fleet.stages = STAGES;
     let (work, mut events) = fleet.look().await;
     let mut shown = ironstrap::report::plan::lines(&work.plan().unwrap(), &fleet.cluster.nodes).join("\n");

@@ -1,4 +1,4 @@
-//! A run that the user ends early: what it still does, and where it says everybody stands.
+//! Tests a run that the user stops early: what it still does, and what it reports about each node.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::fleet::Fleet;
 
-/// A run that is stopped in this way once a fix of this begins at this node.
+/// Stops a run when this fix begins on this node. Returns its error.
 async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error {
     let (mut work, mut events) = fleet.look().await;
     assert!(work.preflight(("demo.trust", true)).errors.is_empty());
@@ -21,7 +21,7 @@ async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error 
         while let Some(event) = events.recv().await {
             if matches!(&event, Event::Fixing { node: n, of } if *n == node && of.that == that) {
                 stopper.send(wish).unwrap();
-                // Kept: a run whose stopper is gone is not stopped.
+                // The sender must live on. Without it, the run would not stop.
                 return Some(stopper);
             }
         }
@@ -29,12 +29,12 @@ async fn stopped_at(fleet: &Fleet, node: &str, that: &str, wish: Stop) -> Error 
     });
     let run = tokio::time::timeout(Duration::from_secs(20), work.apply(&mut stop));
     let error = run.await.expect("it hangs").unwrap_err();
-    assert!(user.await.unwrap().is_some(), "it was stopped by somebody else");
+    assert!(user.await.unwrap().is_some(), "the test did not stop the run");
     error
 }
 
 #[tokio::test]
-async fn a_run_that_is_stopped_begins_nothing_new() {
+async fn a_stopped_run_begins_nothing_new() {
     let fleet = Fleet::of(&["m1"]).await;
     let (mut work, _) = fleet.look().await;
     let (_sender, mut stop) = watch::channel(Stop::Soon);
@@ -44,7 +44,7 @@ async fn a_run_that_is_stopped_begins_nothing_new() {
 }
 
 #[tokio::test]
-async fn stopped_once_it_ends_what_it_began_and_says_who_is_done_and_who_is_left() {
+async fn the_first_interrupt_finishes_running_fixes() {
     let fleet = Fleet::of(&["m1", "w1"]).await;
     for name in ["m1", "w1"] {
         fleet.machine(name).command("switch", "sleep 1; echo on >$ROOT/etc/toy/switch");
@@ -55,23 +55,19 @@ async fn stopped_once_it_ends_what_it_began_and_says_who_is_done_and_who_is_left
         settled.machine(name).command("switch", "sleep 1; echo on >$ROOT/etc/toy/switch");
     }
     let error = stopped_at(&settled, "m1", "the switch is on", Stop::Soon).await;
-    assert_eq!(error.cause, ["done: m1, w1, w2"], "what was begun is done, and looked at");
+    assert_eq!(error.cause, ["done: m1, w1, w2"], "the running fixes are finished and verified");
     let error = stopped_at(&fleet, "m1", "the switch is on", Stop::Soon).await;
     crate::reads("error-stopped", std::slice::from_ref(&error));
     assert_eq!(error.cause, ["remaining: m1 (2 changes), w1 (1 change)"]);
-    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "on\n", "what ran was waited for");
-    assert_eq!(
-        fleet.machine("m1").read("etc/kubernetes/kubelet.conf"),
-        "absent",
-        "nothing was begun after it"
-    );
+    assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "on\n", "the run waited for the running fix");
+    assert_eq!(fleet.machine("m1").read("etc/kubernetes/kubelet.conf"), "absent", "no other fix began");
     let lease = fleet.machine("m1").read("run/ironstrap/lease");
-    assert_eq!(lease.split(' ').nth(2), Some("0"), "the machine was given back: {lease}");
+    assert_eq!(lease.split(' ').nth(2), Some("0"), "the lease is released: {lease}");
     fleet.converge().await;
 }
 
 #[tokio::test]
-async fn stopped_twice_it_waits_for_nothing_and_says_what_may_go_on() {
+async fn the_second_interrupt_waits_for_nothing() {
     let fleet = Fleet::settled(&["m1", "w1"]).await;
     fleet.machine("w1").write("etc/toy/switch", "off\n");
     fleet.machine("w1").command("switch", "sleep 30");
@@ -82,7 +78,7 @@ async fn stopped_twice_it_waits_for_nothing_and_says_what_may_go_on() {
     assert_eq!(error.cause, ["done: m1", "may continue without ironstrap: w1 (prepare)"]);
 }
 
-/// Says yes, or anything else, at the question of an apply on a terminal; its exit code and what the screen showed.
+/// Types `keys` at the question of an apply on a terminal. Returns the exit code and the text of the screen.
 fn answered(inventory: &std::path::Path, keys: &[u8]) -> (Option<i32>, String) {
     let asking = format!("{} apply -i {}", env!("CARGO_BIN_EXE_ironstrap"), inventory.display());
     let mut terminal = Command::new("script")
@@ -95,7 +91,7 @@ fn answered(inventory: &std::path::Path, keys: &[u8]) -> (Option<i32>, String) {
     let (mut said, mut piece) = (String::new(), [0; 4096]);
     while !said.contains("[y/N]") {
         let n = screen.read(&mut piece).unwrap();
-        assert!(n > 0, "it ended without a question: {said}");
+        assert!(n > 0, "the program ended without a question: {said}");
         said += &String::from_utf8_lossy(&piece[..n]);
     }
     keyboard.write_all(keys).unwrap();
@@ -104,16 +100,16 @@ fn answered(inventory: &std::path::Path, keys: &[u8]) -> (Option<i32>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_question_a_no_and_ctrl_c_both_change_nothing() {
+async fn a_no_and_ctrl_c_at_the_question_change_nothing() {
     if which::which("script").is_err() {
-        // Not println: of a test that passes, the harness keeps that to itself.
+        // The test harness hides the output of println! if the test passes.
         let said = b"SKIPPED: no script on this machine, so there was no terminal to ask on\n";
         std::io::stderr().write_all(said).unwrap();
         return;
     }
     let fleet = Fleet::of(&["m1", "w1"]).await;
     for machine in &fleet.machines {
-        // The steps are the real ones, and a folder is no fence: without its lock no script of fixes gets anywhere.
+        // The program has the real steps, which could change the host. Without flock no script of fixes runs.
         machine.command("flock", "exit 1");
     }
     let before: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
@@ -124,7 +120,7 @@ async fn at_the_question_a_no_and_ctrl_c_both_change_nothing() {
         let (code, said) = tokio::task::spawn_blocking(move || answered(&inventory, keys)).await.unwrap();
         assert_eq!(code, Some(130), "{said}");
         assert!(said.contains("changes on 2 nodes?") && said.contains(words), "{said}");
-        assert!(!fleet.inventory().with_file_name("demo.trust").exists(), "a trust was made");
+        assert!(!fleet.inventory().with_file_name("demo.trust").exists(), "the cluster PKI was created");
     }
     let after: Vec<_> = fleet.machines.iter().map(|machine| machine.files()).collect();
     assert_eq!(before, after);
