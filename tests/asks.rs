@@ -142,7 +142,7 @@ fn protect_kernel_defaults_guards_more_sysctls() {
         let pki = pki(&cluster);
         let about = (&fleet.0, &fleet.1);
         let all = wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
-        let want = all.into_iter().find(|(.., want)| want.that.starts_with("nothing overrides")).unwrap().2;
+        let want = all.into_iter().find(|(.., want)| want.id.name == "kernel.sysctl-overrides").unwrap().2;
         for shell in shells() {
             assert_eq!(Root::with(&file).answer(shell, &want.ask), Answer::Said(found.into()), "{protects}");
         }
