@@ -1,5 +1,5 @@
-//! Addons: a kind of their own and an object of it, something that runs, a manifest behind a URL; in order, waited
-//! for, and kept as they are written.
+//! Addons: a custom resource with its definition, a Deployment, and a manifest from a URL. ironstrap applies them in order,
+//! waits for them, and repairs their drift.
 
 use std::fs;
 
@@ -13,18 +13,18 @@ use crate::{Ground, Scenario, so};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "addons come in order, are waited for, kept as they are written, and fetched only once",
+        says: "addons are applied in order, waited for, repaired, and downloaded only once",
         ground: Ground::Cluster,
         run: addons,
     },
     Scenario {
-        says: "a controller manager that keeps ending while an addon is waited for is started at once",
+        says: "a crash-looping controller manager is restarted at once while an addon is awaited",
         ground: Ground::Cluster,
         run: controllers,
     },
 ];
 
-/// The object of the kind comes before the kind, on purpose.
+/// The custom resource comes before its definition on purpose.
 const FIRST: &str = r#"
 apiVersion: example.com/v1
 kind: Widget
@@ -80,7 +80,7 @@ spec:
       containers: [{name: once, image: "docker.io/library/nginx:1", command: ["/bin/sh", "-c", "sleep 1"]}]
 "#;
 
-/// It is available when somebody writes a file in it.
+/// It becomes available when the test writes a file into its container.
 const HELD: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -105,10 +105,10 @@ fn inventory(inventory: &mut Table) {
     set(inventory, &["addons", "second"], &format!(r#"{{ manifest = "{url}", sha256 = "{sha256}" }}"#));
 }
 
-/// Where among the events a fix of this begins.
+/// The index of the event with which the fix of this want begins.
 fn begins(ended: &Ended, id: &str) -> usize {
     let begins = |event: &Value| event["event"] == "fixing" && key(event) == id;
-    ended.events.iter().position(begins).unwrap_or_else(|| panic!("nothing was done for: {id}"))
+    ended.events.iter().position(begins).unwrap_or_else(|| panic!("no fix of {id}"))
 }
 
 fn addons(world: &World) {
@@ -127,13 +127,13 @@ fn addons(world: &World) {
     let labelled = ["get", "widgets,deployments", "-A", "-l", "ironstrap.dev/addon=first", "-o", "name"];
     assert_eq!(world.kubectl(&labelled).lines().count(), 2);
 
-    // Nobody has to be asked for what was fetched once.
+    // A downloaded manifest is not downloaded again.
     fs::remove_file(&served).unwrap();
     world.assert_converged();
     assert_eq!(world.plan().good().of_node("m1", "execs"), 1);
-    drifts(world, ours);
+    drift_is_repaired(world, ours);
 
-    // What is there now is something else, and nobody has the old one any more.
+    // The URL now has another content, and no copy of the old one remains.
     fs::write(&served, SECOND.replace("value", "another")).unwrap();
     fs::remove_dir_all(world.dir.join("demo.fetched")).unwrap();
     let refused = world.plan();
@@ -153,8 +153,8 @@ fn addons(world: &World) {
     world.assert_converged();
 }
 
-/// A kubelet starts what ended for the third time after 20 seconds, and then after 40, 80, 160 and 300. Until then no controller
-/// tells that the addon is available.
+/// A kubelet restarts a container that ended for the third time after 20 seconds, and later after 40, 80, 160 and 300
+/// seconds. Until then no controller updates the status of the addon.
 fn controllers(world: &World) {
     let m1 = world.lab.machine("m1");
     fs::write(world.dir.join("held.yaml"), HELD).unwrap();
@@ -162,7 +162,7 @@ fn controllers(world: &World) {
     let kubelet = || m1.running("kubelet", &[]).first().map(|process| process.pid);
     let before = kubelet();
     let mut client = world.applying();
-    client.event("the addon is waited for", 60, |e| {
+    client.event("the run waits for the addon", 60, |e| {
         e["event"] == "fixing" && key(e) == "addons.available[held]"
     });
     let phase = ["-n", "default", "get", "pods", "-l", "app=held", "-o", "jsonpath={.items[*].status.phase}"];
@@ -181,7 +181,7 @@ fn controllers(world: &World) {
     world.assert_converged();
 }
 
-fn drifts(world: &World, ours: &str) {
+fn drift_is_repaired(world: &World, ours: &str) {
     world.kubectl(&["delete", "configmap", "ours"]);
     world.kubectl(&[
         "-n",

@@ -1,5 +1,5 @@
-//! ironstrap as an operator runs it, on the operator's side of the lab's network: what it says as events, how it
-//! ends, and an end by SIGKILL.
+//! Runs ironstrap as an operator does, on the operator's side of the lab's network. Reads its events and its exit code, and
+//! can kill it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -12,22 +12,22 @@ use serde_json::Value;
 
 use crate::schemas;
 
-/// Node, step, and what must be true.
+/// Node, step and want.
 pub type Triple = (String, String, String);
 
-/// A client that runs.
+/// A running ironstrap.
 pub struct Client {
     child: Child,
-    /// Of ironstrap itself, not of what brought it into the lab's network.
+    /// The process id of ironstrap itself, not of the command that starts it in the lab's network.
     pid: u32,
     lines: Receiver<Value>,
     stderr: Option<JoinHandle<String>>,
     pub seen: Vec<Value>,
-    /// Whether its JSON has another schema than the one in the repository.
+    /// Whether its JSON follows another schema than the one in the repository.
     has_other_schema: bool,
 }
 
-/// How a client ended and all that it said.
+/// The exit code of a client and its output.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -36,7 +36,7 @@ pub struct Ended {
 }
 
 impl Client {
-    /// `command` prints the client's process id as its first event, and then is the client.
+    /// `command` prints the client's process id as its first event and then becomes the client.
     pub fn start(mut command: Command) -> Client {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, mut errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -60,13 +60,13 @@ impl Client {
         client
     }
 
-    /// The client is an older program, so its JSON is not compared with the schema.
+    /// For an older program: its JSON is not compared with the schema.
     pub fn with_other_schema(mut self) -> Client {
         self.has_other_schema = true;
         self
     }
 
-    /// Waits for an event; panics where the client ends or the time is up before it comes.
+    /// Waits for an event. Panics when the client ends before, or when the time is up.
     pub fn event(&mut self, what: &str, seconds: u64, is: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
@@ -85,7 +85,7 @@ impl Client {
         }
     }
 
-    /// Takes in what has come, without waiting; the newest first-come events are at the end of `seen`.
+    /// Reads the events that have arrived, without waiting, and appends them to `seen`.
     pub fn listen(&mut self) {
         while let Ok(event) = self.lines.try_recv() {
             self.seen.push(event);
@@ -96,7 +96,7 @@ impl Client {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// As `until`, and panics at once where the client ends before.
+    /// Like `crate::until`, but panics at once when the client ends before.
     pub fn until<T>(
         &mut self,
         what: &str,
@@ -117,7 +117,7 @@ impl Client {
         &self.seen[self.seen.len().saturating_sub(8)..]
     }
 
-    /// SIGKILL, and waits until it is gone. It must still have been at work.
+    /// Sends SIGKILL and waits for the end. The client must still be running.
     pub fn kill(mut self) {
         self.listen();
         assert!(self.child.try_wait().unwrap().is_none(), "it ended by itself: {:#?}", self.last());
@@ -130,7 +130,7 @@ impl Client {
         assert!(sent.success(), "there is no client to send {signal} to");
     }
 
-    /// Waits for its end.
+    /// Waits until the client ends.
     pub fn end(mut self, seconds: u64) -> Ended {
         let end = Instant::now() + Duration::from_secs(seconds);
         let status = loop {
@@ -147,7 +147,7 @@ impl Client {
         while let Ok(event) = self.lines.recv() {
             self.seen.push(event);
         }
-        // The first one is of what brought it into the lab's network; a line that is no JSON is for people.
+        // The first event comes from the command that starts the client. A line that is not JSON is for people.
         let documents = self.seen.iter().filter(|seen| seen.is_object() && seen["event"] != "pid");
         for document in documents.filter(|_| !self.has_other_schema) {
             let schema = if document["event"].is_string() { "events" } else { "status" };
@@ -159,7 +159,7 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// A scenario that fails leaves no client at work on the machines of the next one.
+    /// A failed scenario leaves no client behind that could change the machines of the next one.
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             self.signal("KILL");
@@ -176,20 +176,20 @@ impl Ended {
         self.of(kind).map(triple).collect()
     }
 
-    /// What of a plan nobody could see, so that nobody knows whether it is right.
+    /// The wants of a plan whose present state is unknown.
     pub fn unseen(&self) -> BTreeSet<Triple> {
         self.of("drift").filter(|event| event["state"] == "unknown").map(triple).collect()
     }
 
-    /// The causes that were named for a node's failure.
+    /// The causes that a run found for a node's failure.
     pub fn causes(&self, node: &str) -> Vec<&Value> {
         self.of("cause").filter(|event| event["node"] == node).collect()
     }
 
-    /// The last event, which every run ends with.
+    /// The last event of every run.
     pub fn done(&self) -> &Value {
         let last = self.events.last().unwrap();
-        assert_eq!(last["event"], "done", "a run ends by saying what it came to: {self:#?}");
+        assert_eq!(last["event"], "done", "a run ends with its result: {self:#?}");
         last
     }
 
@@ -197,12 +197,12 @@ impl Ended {
         self.done()["changes"].as_u64().unwrap()
     }
 
-    /// Of one node: `execs`, `changes`, `state`.
+    /// A value of one node's result: `execs`, `changes` or `state`.
     pub fn of_node(&self, node: &str, key: &str) -> Value {
         self.done()["nodes"][node][key].clone()
     }
 
-    /// Node and text of all errors, a line each.
+    /// Node and text of each error, one per line.
     pub fn errors(&self) -> String {
         let line = |e: &Value| {
             let cause: Vec<&str> = e["cause"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -216,19 +216,19 @@ impl Ended {
         self.of("error").map(line).collect()
     }
 
-    /// Fails, with all that was said, unless it ended well.
+    /// Checks that it succeeded. The failure shows its output.
     pub fn good(self) -> Ended {
         assert_eq!(self.code, Some(0), "{}{}", self.errors(), self.stderr);
         self
     }
 
-    /// Fails unless it ended with this exit code, and this node's error has all these words.
+    /// Checks that it ended with this exit code, and that an error of this node contains all these words.
     pub fn refused(self, code: i32, node: &str, words: &[&str]) -> Ended {
         assert_eq!(self.code, Some(code), "{}{}", self.errors(), self.stderr);
         let errors = self.errors();
         let named =
             |line: &str| line.starts_with(&format!("{node}: ")) && words.iter().all(|w| line.contains(w));
-        assert!(errors.lines().any(named), "no error of {node} speaks of {words:?}:\n{errors}");
+        assert!(errors.lines().any(named), "no error of {node} contains {words:?}:\n{errors}");
         self
     }
 }

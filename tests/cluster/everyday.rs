@@ -1,4 +1,4 @@
-//! What operators do with a cluster that runs: look after a part of it, write a run down, stop one, let others in.
+//! Everyday work with a running cluster: a limit, a log, Ctrl-C, and kubeconfigs for others.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,36 +13,36 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "with a limit one node is mended, and the others stay as they are",
+        says: "an apply with a limit repairs one node and leaves the others as they are",
         ground: Ground::Cluster,
-        run: limited,
+        run: limit_to_one_node,
     },
     Scenario {
-        says: "a run's log has its scripts and none of the trust's secrets",
+        says: "a run's log contains its scripts and no secret of the cluster PKI",
         ground: Ground::Cluster,
-        run: logged,
+        run: run_log,
     },
     Scenario {
-        says: "stopped by Ctrl-C a run ends what it began, and says where it stands",
+        says: "Ctrl-C lets a run finish the fixes that it began, and the run reports its progress",
         ground: Ground::Cluster,
-        run: stopped,
+        run: interrupt,
     },
     Scenario {
-        says: "Ctrl-C at the question changes nothing",
+        says: "Ctrl-C at the confirmation changes nothing",
         ground: Ground::Cluster,
-        run: stopped_at_the_question,
+        run: interrupt_at_the_confirmation,
     },
     Scenario {
-        says: "an issued kubeconfig is good for what role bindings say, and until it ends",
+        says: "an issued kubeconfig has the rights of its role bindings until it expires",
         ground: Ground::Cluster,
-        run: issued,
+        run: issued_kubeconfig,
     },
-    Scenario { says: "a merged kubeconfig leads to the cluster", ground: Ground::Cluster, run: merged },
+    Scenario { says: "a merged kubeconfig reaches the cluster", ground: Ground::Cluster, run: merged_kubeconfig },
 ];
 
 const EDIT: &str = "echo '# edited' >>/etc/containerd/config.toml";
 
-fn limited(world: &World) {
+fn limit_to_one_node(world: &World) {
     world.lab.ssh("w1", EDIT);
     world.lab.ssh("w2", EDIT);
     let before: Vec<_> = ["m1", "w2"].map(|node| world.lab.looks(node)).into();
@@ -53,7 +53,7 @@ fn limited(world: &World) {
     assert!(fixed.len() == 2 && fixed.iter().all(|(node, ..)| node == "w1"), "{fixed:#?}");
     assert_eq!(run.of_node("w1", "state"), "converged");
     for node in ["m1", "w2"] {
-        // m1 is where w1 is waited for, if it is found not Ready for a moment.
+        // If w1 is not Ready for a moment, m1 waits for it.
         if node == "w2" || run.changes() == 2 {
             let (state, execs) = (run.of_node(node, "state"), run.of_node(node, "execs"));
             assert_eq!((state, execs), ("skipped".into(), 1.into()), "{node}");
@@ -66,7 +66,7 @@ fn limited(world: &World) {
     world.apply().good();
 }
 
-/// What is secret of the trust: its keys, line by line.
+/// The secret part of the cluster PKI: the lines of its keys.
 fn secrets(dir: &Path) -> Vec<String> {
     let (mut secrets, mut folders) = (vec![], vec![dir.to_path_buf()]);
     while let Some(folder) = folders.pop() {
@@ -84,12 +84,12 @@ fn secrets(dir: &Path) -> Vec<String> {
     secrets
 }
 
-fn logged(world: &World) {
+fn run_log(world: &World) {
     world.lab.ssh("m1", "chmod 644 /etc/kubernetes/pki/sa.key");
     let log = world.dir.join("run.log");
     let _ = fs::remove_file(&log);
     let run = world.start(&["apply", "--yes", "-v", "--log", log.to_str().unwrap()]).end(PATIENCE).good();
-    // The restart is the second change: what reads the key runs with it.
+    // The second change is the restart of the programs that read the key.
     assert_eq!(real(&run, "fixed").len(), 2, "{:#?}", run.triples("fixed"));
     let written = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
@@ -103,16 +103,16 @@ fn logged(world: &World) {
     assert!(written.contains("pki: checking whether sa.key"), "{}", &written[..2000]);
 }
 
-fn stopped(world: &World) {
+fn interrupt(world: &World) {
     world.lab.ssh("w1", EDIT);
     let mut client = world.applying();
     let w1 = world.lab.machine("w1");
     let of_w1 = |kind: &str, event: &Value| event["event"] == kind && event["node"] == "w1";
-    client.event("w1 is worked on", 60, |event| of_w1("fixing", event));
+    client.event("a fix on w1 begins", 60, |event| of_w1("fixing", event));
     let scripts = w1.running("sh", &["-s"]);
     signal("STOP", &scripts);
     client.signal("INT");
-    client.event("it says so", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
+    client.event("it says that it stops", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
     signal("CONT", &scripts);
     let ended = client.end(60);
     let errors = ended.errors();
@@ -121,7 +121,7 @@ fn stopped(world: &World) {
     world.assert_converged();
 }
 
-fn stopped_at_the_question(world: &World) {
+fn interrupt_at_the_confirmation(world: &World) {
     world.lab.ssh("w1", EDIT);
     let before = world.lab.look_at_all();
     let inventory = world.dir.join("inventory.toml");
@@ -133,7 +133,7 @@ fn stopped_at_the_question(world: &World) {
     let (mut said, mut piece) = (String::new(), [0; 4096]);
     while !said.contains("[y/N]") {
         let n = screen.read(&mut piece).unwrap();
-        assert!(n > 0, "it ended without a question: {said}");
+        assert!(n > 0, "it ended without asking for confirmation: {said}");
         said += &String::from_utf8_lossy(&piece[..n]);
     }
     assert!(said.contains("Apply 2 changes on 3 nodes?"), "{said}");
@@ -146,7 +146,7 @@ fn stopped_at_the_question(world: &World) {
     world.apply().good();
 }
 
-/// Runs `ironstrap kubeconfig`; what it says.
+/// Runs `ironstrap kubeconfig` and returns its messages.
 fn kubeconfig(world: &World, args: &[&str], own: &Path) -> String {
     let mut command = Command::new(World::binary());
     command.args(["kubeconfig", "-i"]).arg(world.dir.join("inventory.toml")).args(args);
@@ -156,7 +156,7 @@ fn kubeconfig(world: &World, args: &[&str], own: &Path) -> String {
     said
 }
 
-fn issued(world: &World) {
+fn issued_kubeconfig(world: &World) {
     let folder = tempfile::tempdir().unwrap();
     let (alice, brief) = (folder.path().join("alice"), folder.path().join("brief"));
     let issue = |file: &Path, lasts: &str| {
@@ -166,7 +166,7 @@ fn issued(world: &World) {
     };
     issue(&alice, "1h");
     issue(&brief, "10s");
-    // Good at first, as the other is: what ends it later is its time.
+    // Both kubeconfigs work at first. This one stops working when it expires.
     let me = world.kubectl_with(&brief, &["auth", "whoami", "-o", "json"]).unwrap();
     let me: Value = serde_json::from_str(&me).unwrap();
     let info = &me["status"]["userInfo"];
@@ -186,9 +186,9 @@ fn issued(world: &World) {
         "-n",
         "default",
     ]);
-    until("the role binding counts", 20, || world.kubectl_with(&alice, &pods).ok());
+    until("the role binding takes effect", 20, || world.kubectl_with(&alice, &pods).ok());
     assert!(world.kubectl_with(&alice, &["get", "nodes"]).unwrap_err().contains("Forbidden"));
-    until("the brief one has ended", 30, || {
+    until("the short-lived kubeconfig has expired", 30, || {
         so(world
             .kubectl_with(&brief, &pods)
             .is_err_and(|why| why.contains("must be logged in") || why.contains("Unauthorized")))
@@ -197,7 +197,7 @@ fn issued(world: &World) {
     world.kubectl(&["delete", "rolebinding", "on-call", "-n", "default"]);
 }
 
-fn merged(world: &World) {
+fn merged_kubeconfig(world: &World) {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("config");
     let theirs = "contexts: [{name: work, context: {cluster: work, user: me}}]\ncurrent-context: work\n";

@@ -1,4 +1,4 @@
-//! A control plane that somebody else's kubeadm made, in place of ours. The last of all: ours is gone after it.
+//! A control plane that kubeadm created by hand, in place of ironstrap's. This scenario destroys the cluster.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use crate::world::{Moved, World};
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "a cluster of somebody else's is refused and left as it is",
+    says: "a cluster that ironstrap did not create is refused and unchanged",
     ground: Ground::Cluster,
-    run: somebody_elses,
+    run: foreign_cluster,
 }];
 
-/// What somebody else might have typed, with what the lab's machines need.
+/// Creates a cluster by hand, with the settings that the lab's machines need.
 const BY_HAND: &str = r#"set -e
 kubeadm reset -f >/dev/null 2>&1
 cat >/root/by-hand.yaml <<'Y'
@@ -32,17 +32,17 @@ Y
 kubeadm init --config /root/by-hand.yaml >/root/by-hand.log 2>&1 || { tail -n 20 /root/by-hand.log; exit 1; }
 "#;
 
-fn somebody_elses(world: &World) {
+fn foreign_cluster(world: &World) {
     world.lab.ssh("m1", BY_HAND);
     let theirs = fs::read(world.lab.disk("m1", "/etc/kubernetes/pki/ca.crt")).unwrap();
-    assert!(theirs != fs::read(world.dir.join("demo.trust/ca.crt")).unwrap(), "it is another cluster");
+    assert!(theirs != fs::read(world.dir.join("demo.trust/ca.crt")).unwrap(), "the CA is that of another cluster");
     let before = world.lab.look_at_all();
     world.apply().refused(5, "m1", &["belongs to a cluster with another PKI", "pki/ca.crt"]);
     world.plan().refused(5, "m1", &["belongs to a cluster with another PKI"]);
-    // An operator who never had a cluster here reads the same, and is given no trust.
+    // An operator without a PKI gets a similar error, and ironstrap creates no PKI.
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
     world.apply().refused(5, "m1", &["demo.trust does not exist"]);
-    assert!(!world.dir.join("demo.trust").exists(), "a trust was made for somebody else's cluster");
+    assert!(!world.dir.join("demo.trust").exists(), "a PKI was created for a foreign cluster");
     drop(away);
     assert_untouched(&before, &world.lab.look_at_all());
     world.lab.run(&["fresh"]);

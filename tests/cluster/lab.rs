@@ -1,5 +1,5 @@
-//! The lab from outside: its command, and the machines' files and processes as this host sees them. Looking
-//! from outside is fast enough to catch a machine in the middle of something.
+//! The lab as seen from the host: its command, and the machines' files and processes. Reading them from the host is fast
+//! enough to catch a machine in the middle of a change.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +12,11 @@ pub const NODES: [&str; 3] = ["m1", "w1", "w2"];
 
 pub struct Lab {
     script: PathBuf,
-    /// The folder of the running lab; its name is in the names of namespaces and cgroups.
+    /// The folder of the running lab. The names of namespaces and cgroups contain its name.
     pub home: PathBuf,
 }
 
-/// A machine that is on. It is another one after each boot.
+/// A running machine. Each boot needs a new `Machine`.
 pub struct Machine {
     pid: u32,
     cgroup: String,
@@ -25,7 +25,7 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 pub struct Process {
     pub pid: u32,
-    /// The words of its command line.
+    /// The arguments of its command line.
     pub words: Vec<String>,
 }
 
@@ -41,12 +41,12 @@ impl Lab {
         command
     }
 
-    /// Runs a command of the lab to its end, however that is.
+    /// Runs a command of the lab. It may fail.
     pub fn try_run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    /// What a command of the lab prints; it must succeed.
+    /// Runs a command of the lab and returns its output. It must succeed.
     pub fn run(&self, args: &[&str]) -> String {
         let output = self.try_run(args);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -54,22 +54,22 @@ impl Lab {
         out
     }
 
-    /// Begins a command of the lab, without waiting.
+    /// Starts a command of the lab without waiting for its end.
     pub fn begin(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// What a script prints that root runs on a machine; it must succeed.
+    /// Runs a script as root on a machine and returns its output. It must succeed.
     pub fn ssh(&self, node: &str, script: &str) -> String {
         self.run(&["ssh", node, script])
     }
 
-    /// A script that root runs on each machine, one after the other.
+    /// Runs a script as root on each machine, one after the other.
     pub fn each(&self, script: &str) {
         NODES.iter().for_each(|node| drop(self.ssh(node, script)));
     }
 
-    /// A command on all machines at once.
+    /// Runs a command of the lab for all machines at once.
     pub fn all(&self, command: &str) {
         let running = NODES.map(|node| (node, self.begin(&[command, node])));
         for (node, mut child) in running {
@@ -77,7 +77,7 @@ impl Lab {
         }
     }
 
-    /// A file of a machine that is off, or of its disk.
+    /// A file on a machine's disk. It works for a machine that is off, too.
     pub fn disk(&self, node: &str, path: &str) -> PathBuf {
         self.home.join("machines").join(node).join("root").join(path.trim_start_matches('/'))
     }
@@ -88,10 +88,13 @@ impl Lab {
         Machine { pid, cgroup: format!("/{id}-{node}") }
     }
 
-    /// All there is to see of a machine's configuration: names, modes, owners, times, link targets and content
-    /// below /etc and /var/lib/ironstrap, the unit files and the services. Left out are the two services that
-    /// come and go with each login of the one who looks, hostnamed, which ends when nobody has asked it for a while, the cgroups of pods, which come and go as pods do, and when
-    /// flannel's pod last laid out its configuration, which stays the same.
+    /// Everything that can be seen of a machine's configuration: names, modes, owners, times, link targets and content below
+    /// /etc and /var/lib/ironstrap, the unit files and the services. It leaves out what changes by itself:
+    ///
+    /// - the two services that start with each login
+    /// - hostnamed, which ends when idle
+    /// - the cgroups of pods
+    /// - the time when flannel's pod last wrote its configuration
     pub fn looks(&self, node: &str) -> BTreeSet<String> {
         let said = self.ssh(
             node,
@@ -101,7 +104,7 @@ impl Lab {
              systemctl list-units --all --type=service --no-legend --plain | sed 's/  */ /g'\n\
              echo 'the end'",
         );
-        assert!(said.ends_with("the end\n"), "{node} did not say all");
+        assert!(said.ends_with("the end\n"), "the output of {node} is incomplete");
         let moves = ["user@", "user-runtime-dir@", "cri-containerd-", "kubepods", "systemd-hostnamed."];
         let stays = |line: &&str| !moves.iter().any(|start| line.starts_with(start));
         let timeless = |line: &str| match line.strip_prefix("/etc/cni/net.d/10-flannel.conflist ") {
@@ -116,7 +119,7 @@ impl Lab {
     }
 }
 
-/// Fails with the lines that came and went.
+/// Checks that nothing changed. The failure shows the lines that came and went.
 pub fn assert_untouched(before: &[BTreeSet<String>], after: &[BTreeSet<String>]) {
     for (node, (before, after)) in NODES.iter().zip(before.iter().zip(after)) {
         let gone: Vec<&String> = before.difference(after).collect();
@@ -126,7 +129,7 @@ pub fn assert_untouched(before: &[BTreeSet<String>], after: &[BTreeSet<String>])
 }
 
 impl Machine {
-    /// A file as the machine itself sees it, with what is mounted there.
+    /// A file as the machine itself sees it, including its mounts.
     pub fn file(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.pid))
     }
@@ -149,7 +152,7 @@ impl Machine {
         tables.iter().any(|table| fs::read_to_string(table).unwrap_or_default().lines().any(listens))
     }
 
-    /// Everything that runs on it, containers too.
+    /// All processes of the machine, including those of containers.
     pub fn processes(&self) -> Vec<Process> {
         let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
         pids.filter_map(|pid| self.process(pid)).collect()
@@ -171,7 +174,7 @@ impl Machine {
         })
     }
 
-    /// The processes of the program of that name, with these words among theirs.
+    /// The processes of a program with these arguments.
     pub fn running(&self, program: &str, words: &[&str]) -> Vec<Process> {
         let is = |p: &Process| {
             let name = p.words.first().map(|word| word.rsplit('/').next().unwrap_or_default());
@@ -181,13 +184,13 @@ impl Machine {
     }
 }
 
-/// Whether a process has neither ended nor been killed.
+/// Whether a process still runs.
 pub fn alive(process: &Process) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
-/// Sends a signal itself: a program that does it starts late on a busy machine, and the moment has passed.
+/// Sends a signal with a system call. On a busy machine, the program `kill` would start too late.
 pub fn signal(signal: &str, processes: &[Process]) {
     let signal = match signal {
         "STOP" => Signal::STOP,
@@ -196,7 +199,7 @@ pub fn signal(signal: &str, processes: &[Process]) {
         _ => panic!("no signal {signal}"),
     };
     for pid in processes.iter().filter_map(|process| Pid::from_raw(process.pid.try_into().unwrap())) {
-        // A process that has just ended needs no signal.
+        // The process may have ended meanwhile.
         let _ = kill_process(pid, signal);
     }
 }

@@ -1,11 +1,16 @@
-//! ironstrap on the real thing: a cluster made in the lab (tests/lab), looked at from all sides, broken, and
-//! mended. A runner of our own, for scenarios build on each other: bringing up a cluster takes a minute.
+//! Tests of ironstrap with the real machines of the lab (tests/lab). They create a cluster, check it, break it and repair
+//! it. Creating a cluster takes a minute, so scenarios build on each other. That needs a test runner of its own: this file.
 //!
-//! `cargo test --test cluster [-- [--drift] [--part=1/2] 'A PIECE OF A NAME' …]`; as root, with the lab up. With `--drift` it
-//! is the table of drift instead, with `--planes` several control planes, with `--older` a cluster that an older ironstrap
-//! made, with `--causes` failures whose causes are named, with `--damage` resets of damaged machines; `--part` takes one part of the list.
+//! `cargo test --test cluster [-- [--drift] [--part=1/2] 'PART OF A NAME' …]` runs them as root, with the lab up.
+//! `--part` runs one part of the list. These options select another list:
+//!
+//! - `--drift`: the table of drift
+//! - `--planes`: several control planes
+//! - `--older`: a cluster that an older ironstrap created
+//! - `--causes`: failures with their causes
+//! - `--damage`: resets of damaged machines
 
-// clippy sees no test in what has a `main`.
+// clippy does not recognize a file with a `main` as a test.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
 
 mod addons;
@@ -43,16 +48,16 @@ use std::time::{Duration, Instant};
 
 use world::World;
 
-/// What a scenario stands on.
+/// The state of the machines that a scenario needs.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Ground {
-    /// Machines that nothing was ever done to.
+    /// New machines.
     Fresh,
-    /// A cluster that is as the inventory says.
+    /// A cluster that matches the inventory.
     Cluster,
-    /// What the scenario before it left.
+    /// The state that the scenario before it left.
     Before,
-    /// What it lays out itself.
+    /// A state that the scenario creates itself.
     Own,
 }
 
@@ -62,8 +67,8 @@ pub struct Scenario {
     pub run: fn(&World),
 }
 
-/// In the order in which they run. Those of several control planes are apart: they take more inotify instances than the
-/// host may have left while another lab is up.
+/// The scenarios in the order in which they run. Those with several control planes are a list of their own. They take more
+/// inotify instances than the host may have left while another lab is up.
 fn scenarios() -> Vec<Scenario> {
     let flag = |flag: &str| std::env::args().any(|word| word == flag);
     let one: &[&[Scenario]] = &[
@@ -102,7 +107,7 @@ fn scenarios() -> Vec<Scenario> {
     part.iter().map(|s| Scenario { says: s.says, ground: s.ground, run: s.run }).collect()
 }
 
-/// Those whose name has one of these pieces, and whatever they build on.
+/// Selects the scenarios whose name contains one of these texts, and the scenarios that they build on.
 fn chosen(all: &[Scenario], words: &[String]) -> Vec<bool> {
     let named = |s: &Scenario| words.is_empty() || words.iter().any(|words| s.says.contains(words.as_str()));
     let mut chosen: Vec<bool> = all.iter().map(named).collect();
@@ -114,13 +119,13 @@ fn chosen(all: &[Scenario], words: &[String]) -> Vec<bool> {
     chosen
 }
 
-/// Where a run of scenarios stands.
+/// The progress of a run of scenarios.
 struct Progress {
     passed: usize,
     failed: Vec<&'static str>,
-    /// The one before went well, so that another can build on it.
+    /// The scenario before passed, so the next one can build on it.
     good: bool,
-    /// The lab gave no ground to stand on.
+    /// The lab could not provide the state that a scenario needs.
     broken: bool,
 }
 
@@ -140,15 +145,15 @@ fn main() {
         println!("{sign} {} ({seconds:.1} s)", scenario.says);
         if good { progress.passed += 1 } else { progress.failed.push(scenario.says) }
     }
-    std::process::exit(if told(progress.passed, &progress.failed) { 0 } else { 1 });
+    std::process::exit(if report_result(progress.passed, &progress.failed) { 0 } else { 1 });
 }
 
-/// Prints what came of it, and whether all went well. A run of nothing is not a run that went well.
-fn told(passed: usize, failed: &[&str]) -> bool {
+/// Prints the result, and returns whether all passed. A run without a single test fails.
+fn report_result(passed: usize, failed: &[&str]) -> bool {
     failed.iter().for_each(|says| println!("failed: {says}"));
     println!("{passed} passed, {} failed", failed.len());
     if passed + failed.len() == 0 {
-        println!("no name has one of these pieces");
+        println!("no name contains one of these texts");
     }
     passed > 0 && failed.is_empty()
 }
@@ -157,11 +162,11 @@ fn attempt(scenario: &Scenario, world: &World, progress: &mut Progress) -> bool 
     if progress.broken || (scenario.ground == Ground::Before && !progress.good) {
         println!(
             "  not tried: {}",
-            if progress.broken { "the lab is broken" } else { "the one before it failed" }
+            if progress.broken { "the lab is broken" } else { "the scenario before it failed" }
         );
         return false;
     }
-    // A panic in between leaves nothing half changed in `world`: what a scenario needs is laid out again.
+    // A panic leaves no half-changed state in `world`, because each scenario prepares the state that it needs.
     let ground = catch_unwind(AssertUnwindSafe(|| world.lay(scenario.ground)));
     if ground.is_err() {
         progress.broken = true;
@@ -170,7 +175,7 @@ fn attempt(scenario: &Scenario, world: &World, progress: &mut Progress) -> bool 
     catch_unwind(AssertUnwindSafe(|| (scenario.run)(world))).is_ok()
 }
 
-/// Looks every few milliseconds until there is something to see; panics when it does not come in time.
+/// Calls `look` every few milliseconds until it returns a value. Panics when the time is up.
 pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
@@ -182,7 +187,7 @@ pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -
     }
 }
 
-/// Whether it is so, in the form that `until` takes.
+/// Converts a condition to the result that `until` expects.
 pub fn so(is: bool) -> Option<()> {
     is.then_some(())
 }

@@ -1,5 +1,5 @@
-//! A machine with another address in the cluster: a worker is known by the new one everywhere, and a control plane is
-//! refused.
+//! A machine gets another address in the cluster. For a worker, all parts of the cluster learn it. For a control plane,
+//! ironstrap refuses it.
 
 use serde_json::Value;
 
@@ -9,12 +9,12 @@ use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a worker's new address is known everywhere, also by a run after three that were killed",
+        says: "a worker's new address reaches the whole cluster, even after three killed runs",
         ground: Ground::Cluster,
         run: worker,
     },
     Scenario {
-        says: "a control plane's new address is refused before anything is changed",
+        says: "a control plane's new address is refused before the first change",
         ground: Ground::Before,
         run: control_plane,
     },
@@ -22,18 +22,18 @@ pub const SCENARIOS: &[Scenario] = &[
 
 const NEW: &str = "198.18.0.33";
 
-/// A second address of the interface that has the machine's first.
-fn give(world: &World, node: &str) {
+/// Adds a second address to the interface that has the machine's first.
+fn add_address(world: &World, node: &str) {
     let card = "$(ip -o -4 address show to 198.18.0.0/24 | awk 'NR == 1 { print $2 }')";
     world.lab.ssh(node, &format!("ip address add {NEW}/24 dev {card}"));
 }
 
-fn take(world: &World, node: &str) {
+fn delete_address(world: &World, node: &str) {
     let card = format!("$(ip -o -4 address show to {NEW} | awk '{{ print $2 }}')");
     world.lab.ssh(node, &format!("ip address delete {NEW}/24 dev {card}"));
 }
 
-/// Kills an apply when it begins to change this.
+/// Kills an apply when it begins this step on this node.
 fn killed_at(world: &World, node: &str, step: &str) {
     let mut client = world.applying();
     client.event(&format!("{step} of {node} begins"), 120, |e: &Value| {
@@ -42,7 +42,7 @@ fn killed_at(world: &World, node: &str, step: &str) {
     client.kill();
 }
 
-/// w2 is known by this address: as a Node, by flannel, and to the tunnels of the others.
+/// Checks that the Node, flannel and the other machines' tunnels use this address for w2.
 fn assert_known_by(world: &World, address: &str) {
     world.assert_converged();
     let node = world.kubectl_json(&["get", "node", "w2", "-o", "json"]);
@@ -51,14 +51,14 @@ fn assert_known_by(world: &World, address: &str) {
     assert_eq!(node["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"], address);
     for other in NODES.into_iter().filter(|node| *node != "w2") {
         let ends = world.lab.ssh(other, "bridge fdb show dev flannel.1");
-        assert!(ends.contains(&format!("dst {address} ")), "{other} sends elsewhere:\n{ends}");
+        assert!(ends.contains(&format!("dst {address} ")), "{other} has no tunnel to {address}:\n{ends}");
     }
     world.assert_pods_reached();
     world.assert_pods_start();
 }
 
 fn worker(world: &World) {
-    give(world, "w2");
+    add_address(world, "w2");
     world.inventory(|table| set(table, &["nodes", "w2", "ip"], &format!("{NEW:?}")));
     killed_at(world, "m1", "hosts");
     killed_at(world, "w2", "member");
@@ -68,11 +68,11 @@ fn worker(world: &World) {
     world.inventory(|_| {});
     world.apply().good();
     assert_known_by(world, "198.18.0.13");
-    take(world, "w2");
+    delete_address(world, "w2");
 }
 
 fn control_plane(world: &World) {
-    give(world, "m1");
+    add_address(world, "m1");
     world.inventory(|table| set(table, &["nodes", "m1", "ip"], &format!("{NEW:?}")));
     let before = world.lab.look_at_all();
     let words = ["is a control plane with the address 198.18.0.11, but the inventory says 198.18.0.33"];
@@ -80,5 +80,5 @@ fn control_plane(world: &World) {
     crate::lab::assert_untouched(&before, &world.lab.look_at_all());
     world.inventory(|_| {});
     world.assert_converged();
-    take(world, "m1");
+    delete_address(world, "m1");
 }

@@ -1,5 +1,5 @@
-//! A cluster that an older ironstrap made belongs to this one: it plans what it does otherwise and nothing else, changes
-//! that, and takes everything back. `IRONSTRAP_OLDER` is the older program (tests/older builds it).
+//! This ironstrap takes over a cluster that an older one created. It plans and changes only what the two versions do
+//! differently, and a reset undoes everything. `IRONSTRAP_OLDER` is the older program (tests/older builds it).
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "of an older ironstrap's cluster, a plan shows what is intended and an apply changes that",
+        says: "a plan and an apply of an older ironstrap's cluster contain only intended changes",
         ground: Ground::Fresh,
         run: planned_and_changed,
     },
     Scenario {
-        says: "a reset takes back what an older ironstrap did, and what this one changed since",
+        says: "a reset undoes the changes of an older ironstrap and of this one",
         ground: Ground::Before,
-        run: taken_back,
+        run: undone,
     },
     Scenario {
-        says: "a reset takes back what an older ironstrap did, without a run in between",
+        says: "a reset undoes the changes of an older ironstrap without a run in between",
         ground: Ground::Fresh,
-        run: taken_back_at_once,
+        run: undone_without_a_run,
     },
 ];
 
-/// What this version does otherwise: node, step, and what must be true.
+/// The intended differences between the versions: node, step and want.
 const INTENDED: &[(&str, &str, &str)] = &[
     ("m1", "access", "bootstrap.no-token"),
     ("m1", "member", "member.no-super-admin"),
-    // A ConfigMap notes which labels and taints are the inventory's.
+    // A ConfigMap records which labels and taints the inventory sets.
     ("m1", "labels", "labels.node[w1]"),
     ("m1", "labels", "labels.node[w2]"),
     ("m1", "kernel", LIMITS),
@@ -40,7 +40,7 @@ const INTENDED: &[(&str, &str, &str)] = &[
 ];
 const LIMITS: &str = "kernel.inotify-at-boot";
 
-/// What these events are about. Whether the limit itself is too low depends on the lab's host.
+/// Node, step and want of these events. It leaves out the present limit of inotify, which depends on the lab's host.
 fn shown(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
     real(ended, kind)
         .into_iter()
@@ -49,7 +49,7 @@ fn shown(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
 }
 
 fn older(world: &World) -> Ended {
-    // The older program knows no settings of the kubelet for one node alone.
+    // The older program does not know kubelet settings for a single node.
     world.inventory(|inventory| {
         inventory["nodes"]["w2"].as_table_mut().unwrap().remove("kubelet");
     });
@@ -57,14 +57,14 @@ fn older(world: &World) -> Ended {
     world.start_program(&program, &["apply", "--yes"]).with_other_schema().end(PATIENCE).good()
 }
 
-/// Where the look of the machines before anything is kept for the next scenario.
-fn looks(world: &World) -> std::path::PathBuf {
+/// The file that keeps the machines' first state for the next scenario.
+fn state_file(world: &World) -> std::path::PathBuf {
     world.dir.join("before-older")
 }
 
 fn planned_and_changed(world: &World) {
     let before = reset::look_at_all(world);
-    std::fs::write(looks(world), serde_json::to_string(&before).unwrap()).unwrap();
+    std::fs::write(state_file(world), serde_json::to_string(&before).unwrap()).unwrap();
     older(world);
     let intended: BTreeSet<_> =
         INTENDED.iter().map(|(n, s, t)| (n.to_string(), s.to_string(), t.to_string())).collect();
@@ -76,14 +76,14 @@ fn planned_and_changed(world: &World) {
     world.assert_converged();
 }
 
-fn taken_back(world: &World) {
+fn undone(world: &World) {
     let before: Vec<BTreeSet<String>> =
-        serde_json::from_str(&std::fs::read_to_string(looks(world)).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(state_file(world)).unwrap()).unwrap();
     reset::reset(world, &NODES).good();
     reset::assert_as_before(world, &before);
 }
 
-fn taken_back_at_once(world: &World) {
+fn undone_without_a_run(world: &World) {
     let before = reset::look_at_all(world);
     older(world);
     reset::reset(world, &NODES).good();

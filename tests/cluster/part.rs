@@ -1,8 +1,8 @@
-//! One part of a long list, so that two labs can share the work: `--part=2/3` is the second of three.
+//! Splits a long list, so that two labs can share the work: `--part=2/3` is the second of three parts.
 
 use std::ops::Range;
 
-/// The part that the command line names; without one, the whole list. A part begins only where `begins` allows it.
+/// The part that the command line names, or the whole list. A part begins only where `begins` allows it.
 pub fn named(len: usize, begins: impl Fn(usize) -> bool) -> Range<usize> {
     let word = std::env::args().find_map(|word| word.strip_prefix("--part=").map(str::to_string));
     let Some(word) = word else { return 0..len };
@@ -22,7 +22,7 @@ fn part(len: usize, i: usize, n: usize, begins: impl Fn(usize) -> bool) -> Range
     first..if i == n { len } else { bound(i) }
 }
 
-/// The parts of a list are the list, each piece once and in its order.
+/// Checks that the parts together are the whole list, in its order.
 pub fn check(len: usize, begins: impl Fn(usize) -> bool) {
     for n in 1..=5 {
         let parts = (1..=n).flat_map(|i| part(len, i, n, &begins));

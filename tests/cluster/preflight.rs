@@ -1,17 +1,17 @@
-//! What a machine has of packages, sources, flags and mounts is named before the first change: nothing is touched, and after
-//! what the hints say nothing stands in the way any more.
+//! Packages, package sources, flags and mounts that are in the way are found before the first change. After the hints'
+//! commands, the plan succeeds.
 
 use crate::lab::assert_untouched;
 use crate::world::World;
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "packages, sources, flags and mounts in the way are named with their place before anything is changed",
+    says: "conflicting packages, sources, flags and mounts are found before the first change",
     ground: Ground::Fresh,
-    run: in_the_way,
+    run: conflicts,
 }];
 
-/// A stand-in for Docker's own packages, on hold.
+/// Installs stand-ins for Docker's packages, and holds them.
 const DOCKER: &str = r#"set -e; cd /tmp; mkdir -p c/DEBIAN d/DEBIAN
 m='Architecture: all\nMaintainer: lab <lab@example.com>\nDescription: stand-in\n'
 printf "Package: containerd.io\nVersion: 1.7.27-1\nProvides: containerd, runc\nConflicts: containerd, runc\nReplaces: containerd, runc\n$m" >c/DEBIAN/control
@@ -19,12 +19,12 @@ printf "Package: docker-ce\nVersion: 5:28.0.1-1\nDepends: containerd.io\n$m" >d/
 dpkg-deb -b c c.deb >/dev/null; dpkg-deb -b d d.deb >/dev/null; dpkg -i c.deb d.deb >/dev/null; rm -rf c d c.deb d.deb
 apt-mark hold containerd.io docker-ce >/dev/null"#;
 
-/// The Kubernetes repository, by a key in a file of the user's own.
+/// Adds the Kubernetes repository with a key in the user's own file.
 const REPOSITORY: &str = r#"set -e; u=https://198.18.0.1:8443/core:/stable:/v1.36/deb/
 /usr/lib/apt/apt-helper -q download-file ${u}Release.key /etc/apt/keyrings/mine.asc >/dev/null
 printf "Types: deb\nURIs: $u\nSuites: /\nSigned-By: /etc/apt/keyrings/mine.asc\n" >/etc/apt/sources.list.d/k8s.sources"#;
 
-/// What is wrong with machines: the node, what makes it so, words of the error, and what the hint says to do.
+/// Node, the script that causes the problem, words of the error, and the command that the hint recommends.
 const WRONG: &[(&str, &str, &[&str], &str)] = &[
     (
         "w2",
@@ -83,7 +83,7 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
     ),
 ];
 
-fn in_the_way(world: &World) {
+fn conflicts(world: &World) {
     for (node, script, ..) in WRONG {
         world.lab.ssh(node, script);
     }

@@ -1,5 +1,5 @@
-//! A registry that lets nobody in without a login: what is wrong with the login or the path is named before the first change,
-//! and with the right one containerd and the kubelet pull everything.
+//! A registry that requires a login. A wrong login or path is found before the first change. With the right login,
+//! containerd and the kubelet pull all images.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -11,16 +11,16 @@ use crate::world::{World, set};
 use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "a registry with a login: its faults are named before anything is changed, and with the login everything is pulled",
+    says: "a wrong registry login is found before the first change, and the right one pulls everything",
     ground: Ground::Fresh,
     run: with_a_login,
 }];
 
 const PASSWORD: &str = "sesame-open-7";
-/// The user robot$lab with that password, as htpasswd -B writes it.
+/// The user robot$lab with that password, in the format of `htpasswd -B`.
 const USERS: &str = "robot$lab:$2b$05$abcdefghijklmnopqrstuuzvO3BmEUqIMYxPl2chH.hi6P98/.ni6\n";
 
-/// The lab's images once more, at port 5001 for a user alone. Ended when this is dropped.
+/// A second registry with the lab's images, on port 5001, that requires a login. `drop` ends it.
 struct Registry(Child, String);
 
 impl Registry {
@@ -51,7 +51,7 @@ impl Drop for Registry {
     }
 }
 
-/// One machine, whose images all come from `url`.
+/// Reduces the inventory to one machine that pulls all images from `url`.
 fn from(inventory: &mut Table, url: &str) {
     for node in ["w1", "w2"] {
         inventory["nodes"].as_table_mut().unwrap().remove(node);
@@ -102,7 +102,7 @@ fn with_a_login(world: &World) {
         CONFIG
     );
     pulls(&world.lab);
-    // A changed password is laid out again, and the next pull takes it.
+    // An apply restores the password, and the next pull uses it.
     m1("sed -i 's/sesame-open-7/sesame-open-8/' /etc/containerd/config.toml");
     world.apply().good();
     pulls(&world.lab);
@@ -113,7 +113,7 @@ fn with_a_login(world: &World) {
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 
-/// The kubelet starts a static pod of an image that is nowhere on the machine; so containerd pulls it, with its login.
+/// Starts a static pod with an image that the machine does not have, so containerd must log in and pull it.
 fn pulls(lab: &Lab) {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: pull, namespace: kube-system}\n\
                spec:\n  hostNetwork: true\n  containers:\n  - {name: web, image: docker.io/library/nginx:1, imagePullPolicy: Always}\n";

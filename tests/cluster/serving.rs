@@ -1,5 +1,5 @@
-//! With `serverTLSBootstrap` kubelets serve with certificates that the cluster signed: each for its own name and address, and for no
-//! others.
+//! With `serverTLSBootstrap`, each kubelet serves with a certificate that the cluster signed, for its own name and address
+//! only.
 
 use serde_json::Value;
 
@@ -8,12 +8,12 @@ use crate::world::{PATIENCE, World, set};
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "kubelets serve with certificates of the cluster, and what root on a worker asks for beyond its own is left",
+    says: "kubelets serve with cluster certificates, and a worker's request for other names stays pending",
     ground: Ground::Cluster,
     run: serving,
 }];
 
-/// Asks for a certificate for m1's address by what the kubelet of w1 is let in with.
+/// Requests a certificate for m1's address with the kubelet credentials of w1.
 const ASKS: &str = r#"set -e
 openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /root/asks.key \
   -subj "/O=system:nodes/CN=system:node:w1" -addext 'subjectAltName=DNS:w1,IP:198.18.0.11' -out /root/asks.csr 2>/dev/null
@@ -25,7 +25,7 @@ spec: {signerName: kubernetes.io/kubelet-serving, usages: [digital signature, se
 CSR
 rm /root/asks.*"#;
 
-fn that(node: &str) -> String {
+fn want(node: &str) -> String {
     format!("serving-certificates.certificate[{node}]")
 }
 
@@ -33,7 +33,7 @@ fn serving(world: &World) {
     world.inventory(|inventory| set(inventory, &["kubelet", "serverTLSBootstrap"], "true"));
     let planned = world.plan().good().triples("drift");
     for node in NODES {
-        assert!(planned.contains(&("m1".into(), "serving".into(), that(node))), "{node}: {planned:#?}");
+        assert!(planned.contains(&("m1".into(), "serving".into(), want(node))), "{node}: {planned:#?}");
     }
     world.apply().good();
     world.assert_converged();
@@ -49,14 +49,14 @@ fn serving(world: &World) {
         let names = format!("DNS:{node}, IP Address:198.18.0.{octet}");
         assert!(text.lines().any(|line| line.trim() == names), "{node}: {text}");
     }
-    left(world);
-    again(world);
+    foreign_request_stays_pending(world);
+    lost_certificate_is_replaced(world);
     world.inventory(|_| {});
     world.apply().good();
     world.assert_converged();
 }
 
-fn left(world: &World) {
+fn foreign_request_stays_pending(world: &World) {
     world.lab.ssh("w1", ASKS);
     let run = world.start(&["apply", "--yes"]).end(PATIENCE).good();
     assert_eq!(run.changes(), 0);
@@ -65,11 +65,11 @@ fn left(world: &World) {
     world.kubectl(&["delete", "csr", "asks-too-much"]);
 }
 
-/// A kubelet that lost its certificate asks for another one, and the same apply approves it.
-fn again(world: &World) {
+/// A kubelet that lost its certificate requests a new one, and the same apply approves it.
+fn lost_certificate_is_replaced(world: &World) {
     world.lab.ssh("w2", "rm /var/lib/kubelet/pki/kubelet-server-*.pem; systemctl restart kubelet");
     let run = world.apply().good();
     let fixed: Vec<Value> = run.triples("fixed").into_iter().map(|(.., that)| that.into()).collect();
-    assert!(fixed.contains(&that("w2").into()), "{fixed:?}");
+    assert!(fixed.contains(&want("w2").into()), "{fixed:?}");
     world.assert_converged();
 }

@@ -1,4 +1,4 @@
-//! Nothing to do is nothing done: a second apply, two looks in a row, a reboot.
+//! A matching cluster stays unchanged: after a second apply, two plans in a row, and a reboot.
 
 use crate::lab::{NODES, assert_untouched};
 use crate::world::World;
@@ -6,17 +6,17 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a second apply changes nothing, with one exec per node",
+        says: "a second apply changes nothing and runs one script per node",
         ground: Ground::Cluster,
         run: second_apply,
     },
     Scenario {
-        says: "two looks in a row leave every machine as it was",
+        says: "two plans in a row leave every machine as it was",
         ground: Ground::Cluster,
-        run: looks_leave_no_trace,
+        run: plans_leave_no_trace,
     },
     Scenario {
-        says: "after a reboot of every machine all is Ready again, and nothing is left to do",
+        says: "after a reboot of every machine the cluster is Ready and an apply changes nothing",
         ground: Ground::Cluster,
         run: reboot,
     },
@@ -38,7 +38,7 @@ fn second_apply(world: &World) {
     assert_untouched(&before, &world.lab.look_at_all());
 }
 
-fn looks_leave_no_trace(world: &World) {
+fn plans_leave_no_trace(world: &World) {
     let before = world.lab.look_at_all();
     for _ in 0..2 {
         assert_eq!(world.plan().good().changes(), 0);
@@ -54,14 +54,14 @@ fn reboot(world: &World) {
     for node in 0..3 {
         assert_ne!(before[node], after[node], "{} was not rebooted", NODES[node]);
     }
-    // The API remembers nodes as Ready for a while, so ask which boot of theirs is.
+    // The API reports rebooted nodes as Ready for a while, so compare the boot id as well.
     let ready = r#"jsonpath={.status.nodeInfo.bootID} {.status.conditions[?(@.type=="Ready")].status}"#;
     for (node, boot) in NODES.iter().zip(&after) {
         until(&format!("{node} is Ready after its reboot"), 120, || {
             so(world.try_kubectl(&["get", "node", node, "-o", ready]).ok()? == format!("{boot} True"))
         });
     }
-    // What died while the API was away is started again in its own time, and kube-proxy makes its rules again.
+    // Components that ended without the API restart later, and kube-proxy writes its rules again.
     world.assert_pods_reached();
     world.assert_converged();
     assert_nothing_done(world);

@@ -1,4 +1,4 @@
-//! The lab, the operator's folder, and the ground that scenarios stand on.
+//! The lab, the operator's folder, and the state of the machines that scenarios need.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -13,20 +13,20 @@ use crate::client::{Client, Ended, Triple};
 use crate::lab::{Lab, NODES, text};
 use crate::{Ground, so, until};
 
-/// Longer than any run takes on two cores.
+/// In seconds: longer than any run takes on two cores.
 pub const PATIENCE: u64 = 300;
 
-/// A path of keys, and a value as TOML.
+/// A change of the inventory: a path of keys, and a value in TOML.
 type Edit = (&'static [&'static str], &'static str);
 
 pub struct World {
     pub lab: Lab,
-    /// Inventory, trust and kubeconfig are here.
+    /// The folder with the inventory, the cluster PKI and the kubeconfig.
     pub dir: PathBuf,
     kubectl: PathBuf,
-    /// What the inventory says otherwise than at the beginning.
+    /// The changes of the inventory since the beginning.
     edits: RefCell<Vec<Edit>>,
-    /// A cluster could not be brought up; once more, and nothing more is tried.
+    /// How many times the cluster could not be created.
     failed: Cell<u32>,
 }
 
@@ -36,7 +36,7 @@ impl World {
         lab.run(&["up"]);
         let part = lab.run(&["part", "kubernetes"]);
         let world = World {
-            // One for each lab: two of them may be at work at the same time.
+            // Each lab has its own folder, because two labs may run at the same time.
             dir: Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster").join(lab.home.file_name().unwrap()),
             kubectl: Path::new(part.trim()).join("kubectl"),
             edits: RefCell::default(),
@@ -47,7 +47,7 @@ impl World {
         world
     }
 
-    /// Sees to it that a scenario finds what it stands on.
+    /// Prepares the state that a scenario needs.
     pub fn lay(&self, ground: Ground) {
         match ground {
             Ground::Before | Ground::Own => {}
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// Machines as from the shop, and an operator who knows nothing yet.
+    /// Makes new machines and an empty operator's folder.
     fn fresh(&self) {
         self.lab.run(&["fresh"]);
         fs::remove_dir_all(&self.dir).unwrap();
@@ -81,7 +81,7 @@ impl World {
         self.failed.set(0);
     }
 
-    /// Writes the lab's inventory with this cluster's settings, edited.
+    /// Writes the lab's inventory with the settings of these tests and with `edit`.
     pub fn inventory(&self, edit: impl FnOnce(&mut Table)) {
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/inventory.toml");
         let home = self.lab.home.to_str().unwrap();
@@ -94,12 +94,12 @@ impl World {
         fs::write(self.dir.join("inventory.toml"), toml::to_string(&table).unwrap()).unwrap();
     }
 
-    /// The program.
+    /// The path of the program.
     pub fn binary() -> String {
         std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into())
     }
 
-    /// Writes the inventory with these edits beside those made before; without any, as it was at the beginning.
+    /// Adds these edits to the earlier ones and writes the inventory. An empty list restores the first inventory.
     pub fn edit(&self, edits: &[Edit]) {
         let mut all = self.edits.borrow_mut();
         all.extend(edits);
@@ -109,7 +109,7 @@ impl World {
         self.inventory(|table| all.iter().for_each(|(path, value)| set(table, path, value)));
     }
 
-    /// A cluster that is as the inventory says, mended if that is all it takes.
+    /// Makes the cluster match the inventory: by an apply, or by a new cluster where that fails.
     pub fn mended(&self) {
         self.edit(&[]);
         self.lab.run(&["up"]);
@@ -120,7 +120,7 @@ impl World {
         self.assert_converged();
     }
 
-    /// A copy of the operator's folder, with everything in it.
+    /// Copies the operator's folder with all its files.
     pub fn copy(&self, name: &str) -> PathBuf {
         let copy = self.dir.with_extension(name);
         let _ = fs::remove_dir_all(&copy);
@@ -133,7 +133,7 @@ impl World {
         self.start_program_as(&World::binary(), user, dir, args)
     }
 
-    /// Starts another ironstrap, as `start` starts this one.
+    /// Starts another ironstrap program, in the way that `start` starts this one.
     pub fn start_program(&self, program: &str, args: &[&str]) -> Client {
         self.start_program_as(program, "operator", &self.dir, args)
     }
@@ -162,7 +162,7 @@ impl World {
         self.start(&["plan"]).end(60)
     }
 
-    /// What kubectl prints on the operator's side, with the operator's kubeconfig; it must succeed.
+    /// Runs kubectl with the operator's kubeconfig and returns its output. It must succeed.
     pub fn kubectl(&self, args: &[&str]) -> String {
         self.try_kubectl(args).unwrap_or_else(|why| panic!("kubectl {}: {why}", args.join(" ")))
     }
@@ -171,7 +171,7 @@ impl World {
         self.kubectl_with(&self.dir.join("demo.kubeconfig"), args)
     }
 
-    /// The same, with somebody else's kubeconfig.
+    /// Runs kubectl with another kubeconfig.
     pub fn kubectl_with(&self, kubeconfig: &Path, args: &[&str]) -> Result<String, String> {
         let mut command = self.lab.command(&["exec"]);
         command.arg(&self.kubectl).args(["--request-timeout=10s", "--kubeconfig"]);
@@ -186,7 +186,7 @@ impl World {
         serde_json::from_str(&self.kubectl(args)).unwrap()
     }
 
-    /// Brings objects about.
+    /// Creates the objects of a manifest.
     pub fn create(&self, name: &str, manifest: &str) {
         let file = self.dir.join(name);
         fs::write(&file, manifest).unwrap();
@@ -201,17 +201,18 @@ impl World {
         names
     }
 
-    /// Nothing is left to do, and nothing was changed to find out.
+    /// Checks that a plan finds nothing to do.
     pub fn assert_converged(&self) {
         drop(self.settled());
     }
 
-    /// Every node reaches the pods of coredns, on whichever nodes they are. That may take a while: flannel that missed the
-    /// API server tries again ever more rarely, and hears of another range that much later; and containerd that is
-    /// restarted after systemd was reloaded takes pods for leaked on cgroup v1, so that the kubelet starts them again, the
-    /// API server among them, a moment after all was well.
+    /// Checks that every node reaches the API's Service, the cluster's DNS and each pod of coredns.
     ///
-    /// The API's Service and the cluster's DNS answer each node, too: asked by perl, which ironstrap does not use for it.
+    /// That may take a while for two reasons. If flannel did not reach the API server, it retries ever more rarely, so it
+    /// learns about a new range late. On cgroup v1, a containerd that restarts after a reload of systemd treats pods as
+    /// leaked. The kubelet then starts them again, including the API server, a moment after everything was ready.
+    ///
+    /// The Service and DNS are tested with perl, because ironstrap does not use perl for that.
     pub fn assert_pods_reached(&self) {
         until("the API's Service and DNS answer every node", 60, || {
             so(NODES.iter().all(|node| self.lab.try_run(&["ssh", node, SERVICES]).status.success()))
@@ -229,7 +230,7 @@ impl World {
         });
     }
 
-    /// A new pod starts on every node, and goes.
+    /// Checks that a new pod starts on every node, and deletes these pods.
     pub fn assert_pods_start(&self) {
         let pods: String = NODES.iter().map(|node| format!("{NEW_POD}\n").replace("NODE", node)).collect();
         self.create("new.yaml", &pods);
@@ -243,17 +244,18 @@ impl World {
         fs::remove_file(self.dir.join("new.yaml")).unwrap();
     }
 
-    /// Waits until nothing is left to do; of anything but consequences there may be nothing from the beginning. What cannot
-    /// be seen is looked at again: the API server may be away once more, see `assert_pods_reached`. So are the rules of Services:
-    /// a kube-proxy that lost the API server connects again within a minute. Anything else that is seen to be wrong is wrong.
+    /// Waits until a plan finds nothing to do. Only consequences of earlier drift may disappear by themselves; any other drift
+    /// fails at once. It checks again what it could not observe, because the API server may restart once more (see
+    /// `assert_pods_reached`). It also checks the rules of Services again: a kube-proxy that lost the API server reconnects
+    /// within a minute.
     pub fn settled(&self) -> Ended {
-        until("all is Ready again", 240, || {
+        until("nothing is left to do", 240, || {
             let plan = self.start(&["plan", "--exit-code"]).end(60);
             let (mut left, unseen) = (real(&plan, "drift"), plan.unseen());
             left.retain(|triple| !unseen.contains(triple) && triple.1 != "services");
-            assert_eq!(left, BTreeSet::new(), "left to do");
+            assert_eq!(left, BTreeSet::new(), "drift that remains");
             if !unseen.is_empty() {
-                println!("  {} things cannot be seen, and are looked at again", unseen.len());
+                println!("  {} checks have no answer yet and run again", unseen.len());
             }
             (plan.code == Some(0)).then_some(plan)
         })
@@ -262,7 +264,7 @@ impl World {
 
 const READY: &str = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
 
-/// A pod that no scheduler places.
+/// A pod with a fixed node, so no scheduler places it.
 const NEW_POD: &str = r#"---
 apiVersion: v1
 kind: Pod
@@ -272,7 +274,7 @@ spec:
   tolerations: [{operator: Exists}]
   containers: [{name: nginx, image: "docker.io/library/nginx:1"}]"#;
 
-/// Connects to the API's Service, and asks the cluster's DNS for its address.
+/// Connects to the API's Service, and queries the cluster's DNS for its address.
 const SERVICES: &str = r#"perl -MIO::Socket::INET -e '
 alarm 4;
 IO::Socket::INET->new(PeerAddr => "10.96.0.1:443", Timeout => 2) or exit 1;
@@ -282,35 +284,36 @@ $s->send(pack("n6", 7, 256, 1, 0, 0, 0) . $name . pack("n2", 1, 1));
 $s->recv(my $answer, 512) or exit 3;
 exit(substr($answer, -4) eq pack("C4", 10, 96, 0, 1) ? 0 : 4)'"#;
 
-/// A node whose kubelet or containerd was away is not Ready for a moment, sooner or later, nor are the pods there.
+/// Whether this is a consequence of other drift. A node whose kubelet or containerd stopped is not Ready for a moment, and
+/// neither are its pods.
 pub fn is_consequence((_, step, that): &Triple) -> bool {
     let follow = ["nodes.network", "nodes.dns"];
-    // A Node that is made again may get another range.
+    // A Node that is created again may get another range.
     if step == "cni" && that == "cni.bridge" {
         return true;
     }
-    // Pods that are started again do not answer for a moment, those of CoreDNS among them. The rules that lead to the API
-    // server stay all the while.
+    // Pods that restart do not answer for a moment, including those of CoreDNS. The rules for the API's Service do not
+    // change meanwhile.
     if step == "packets" {
         return that != "connectivity.service";
     }
-    // A kubelet that has to be restarted runs with other settings until then.
+    // A kubelet that needs a restart runs with other settings until then.
     if step == "settings" {
         return true;
     }
     step == "nodes" && (that.starts_with("nodes.ready[") || follow.contains(&that.as_str()))
 }
 
-/// What these events of a run are about, without what only follows from something that is over.
+/// Node, step and want of these events of a run, without the consequences of earlier drift.
 pub fn real(ended: &Ended, kind: &str) -> BTreeSet<Triple> {
     let mut triples = ended.triples(kind);
-    // An API server that restarts is missing from its Service for a moment.
+    // While an API server restarts, its Service lacks it for a moment.
     let restarts = triples.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
     triples.retain(|triple| !(is_consequence(triple) || (restarts && triple.1 == "services")));
     triples
 }
 
-/// Puts a value, itself as TOML, at a path of keys.
+/// Sets the value, written as TOML, at a path of keys.
 pub fn set(table: &mut Table, path: &[&str], value: &str) {
     let (last, parents) = path.split_last().unwrap();
     let mut table = table;
@@ -322,7 +325,7 @@ pub fn set(table: &mut Table, path: &[&str], value: &str) {
     table.insert(last.to_string(), value["v"].clone());
 }
 
-/// Something moved away, and back when this is dropped, whatever happens in between.
+/// A file or folder that is moved away. `drop` moves it back.
 pub struct Moved {
     from: PathBuf,
     to: PathBuf,

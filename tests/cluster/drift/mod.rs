@@ -189,7 +189,7 @@ pub fn run(world: &World, words: &[String]) -> bool {
         println!("{} {}", if good { '✔' } else { '✗' }, chaos::SAYS);
         if good { passed += 1 } else { failed.push(chaos::SAYS) }
     }
-    crate::told(passed, &failed)
+    crate::report_result(passed, &failed)
 }
 
 /// The rows that the command line asks for. An edit of the inventory builds on those before it.
